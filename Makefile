@@ -1,0 +1,56 @@
+# Two commands on a fresh machine: `make quickstart` runs the main job, `make test` runs the checks.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help quickstart test demo lint format types contracts unit slow clean
+
+help:
+	@echo "make quickstart   distil, export to int8, compare (installs into .venv first)"
+	@echo "make demo         open the comparison page in the browser"
+	@echo "make test         lint, types, import contracts, tests (installs into .venv first)"
+	@echo "make slow         the tests marked slow as well"
+	@echo "make format       format the code"
+
+quickstart: .venv/.installed-all
+	$(BIN)/tinyclip-edge quickstart
+
+demo: .venv/.installed-all
+	$(BIN)/tinyclip-edge demo
+
+test: .venv/.installed-dev lint types contracts unit
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.installed-dev
+	$(BIN)/mypy
+
+contracts: .venv/.installed-dev
+	$(BIN)/lint-imports
+
+unit: .venv/.installed-dev
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+slow: .venv/.installed-dev
+	$(BIN)/python -m pytest
+
+format: .venv/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 10) <= sys.version_info < (3, 14) else "tinyclip-edge needs Python 3.10 to 3.13; name one with: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+.venv/.installed-all: pyproject.toml | .venv/bin/python
+	$(PIP) install --quiet --editable '.[all]'
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml | .venv/bin/python
+	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@ .venv/.installed-all

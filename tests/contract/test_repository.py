@@ -1,0 +1,42 @@
+"""Rules about the tree itself that a reader would stumble over."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("tinyclip_edge", "export/tinyclip_export", "demo/tinyclip_demo")
+MAX_LINES = 300
+
+
+def sources():
+    return [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+
+
+def test_files_stay_short():
+    long = {str(p.relative_to(ROOT)): n for p in sources() if (n := len(p.read_text().splitlines())) > MAX_LINES}
+    assert long == {}
+
+
+def test_no_drawer_modules():
+    banned = {"utils.py", "common.py", "helpers.py", "misc.py"}
+    assert [p for p in sources() if p.name in banned or re.search(r"_v\d+\.py$", p.name)] == []
+
+
+def test_packages_are_typed():
+    assert all((ROOT / package / "py.typed").is_file() for package in PACKAGES)
+
+
+def test_version_is_told_once():
+    from tinyclip_edge import __version__
+
+    text = (ROOT / "pyproject.toml").read_text()
+    assert re.search(r'^version = "(.+)"$', text, re.MULTILINE)[1] == __version__
+
+
+def test_base_dependencies_are_the_runtime_only():
+    text = (ROOT / "pyproject.toml").read_text()
+    block = re.search(r"^dependencies = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)[1]
+    names = set(re.findall(r'"([a-z]+)', block))
+    assert names == {
+        "numpy", "pillow", "onnxruntime", "tokenizers", "typer", "rich", "pydantic", "pyyaml",
+    }  # fmt: skip
