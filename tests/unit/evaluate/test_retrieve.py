@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from toy_embedders import TableEmbedder, unit_rows
+
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.evaluate import hundred_way, retrieval, retrieval_of_features
+
+# Rows are images, columns texts. By hand:
+#   image -> text: image 0 right; 1 second; 2 right; 3 last      -> recall@1 = 2/4
+#   text -> image: text 0 right; 1 third; 2 second; 3 last       -> recall@1 = 1/4
+SCORES = np.array(
+    [
+        [0.9, 0.7, 0.1, 0.5],
+        [0.2, 0.5, 0.8, 0.4],
+        [0.3, 0.6, 0.7, 0.2],
+        [0.6, 0.4, 0.5, 0.1],
+    ],
+    dtype=np.float32,
+)
+IDENTITY = np.eye(4, dtype=np.float32)
+
+
+def test_recall_by_hand():
+    found = retrieval_of_features(SCORES, IDENTITY)  # image @ text.T gives SCORES back
+    assert found.n == 4
+    assert found.i2t == {1: 0.5, 5: 1.0, 10: 1.0}
+    assert found.t2i == {1: 0.25, 5: 1.0, 10: 1.0}
+    assert found.mean(1) == 0.375
+    assert found.t2i_stderr[1] == pytest.approx(math.sqrt(0.25 * 0.75 / 4))
+    assert found.i2t_stderr[1] == pytest.approx(0.25)
+
+
+def test_recall_at_five_and_ten_by_hand():
+    """One image is nearest to every text, then the images in order of their number."""
+    n = 12
+    image = np.tile(np.linspace(1, 0.5, n, dtype=np.float32)[:, None], (1, 2))
+    text = np.ones((n, 2), dtype=np.float32)
+    found = retrieval_of_features(image, text)
+    assert found.t2i == {
+        1: pytest.approx(1 / 12),
+        5: pytest.approx(5 / 12),
+        10: pytest.approx(10 / 12),
+    }
+    # From image to text all texts are alike: chance.
+    assert found.i2t == {
+        1: pytest.approx(1 / 12),
+        5: pytest.approx(5 / 12),
+        10: pytest.approx(10 / 12),
+    }
+
+
+def test_more_queries_than_a_block():
+    rng = np.random.default_rng(1)
+    image = unit_rows(rng.normal(size=(2100, 16)))
+    text = unit_rows(image + 0.35 * rng.normal(size=image.shape))
+    found = retrieval_of_features(image, text)
+    best = (text @ image.T).argmax(axis=1)
+    assert found.t2i[1] == pytest.approx((best == np.arange(2100)).mean())
+
+
+def test_through_an_embedder():
+    embedder = TableEmbedder(SCORES, dict(zip("abcd", IDENTITY, strict=True)))
+    assert retrieval(embedder, range(4), list("abcd")).i2t[1] == 0.5
+
+
+def test_a_collapsed_model_gets_chance():
+    same = np.ones((50, 4), dtype=np.float32) / 2
+    found = retrieval_of_features(same, same)
+    assert (
+        found.t2i
+        == found.i2t
+        == {1: pytest.approx(0.02), 5: pytest.approx(0.1), 10: pytest.approx(0.2)}
+    )
+    assert hundred_way(same, same, ways=10).top1 == pytest.approx(0.1)
+
+
+def test_wrong_sizes_are_data_errors():
+    with pytest.raises(DataError, match="4 images do not fit 3 texts"):
+        retrieval_of_features(IDENTITY, IDENTITY[:3])
+    with pytest.raises(DataError, match="empty"):
+        retrieval_of_features(IDENTITY[:0], IDENTITY[:0])
+    with pytest.raises(DataError, match="empty"):
+        hundred_way(IDENTITY[:0], IDENTITY[:0])
+
+
+def test_among_ways_of_a_known_probability():
+    """Of a pair set where half the images point at their text, the others at nobody's."""
+    n = 400
+    text = np.eye(n, dtype=np.float32)
+    image = text.copy()
+    image[::2] = 0.0
+    found = hundred_way(image, text, ways=100, draws=200)
+    assert (found.n, found.ways, found.draws) == (n, 100, 200)
+    # A zero image ties with all 100 texts, so it is worth 1/100.
+    assert found.top1 == pytest.approx(0.5 + 0.5 / 100, abs=0.01)
+    assert found.stderr == pytest.approx(math.sqrt(found.top1 * (1 - found.top1) / n))
+
+
+def test_draws_are_seeded_and_few_pairs_are_all_taken():
+    rng = np.random.default_rng(2)
+    image, text = unit_rows(rng.normal(size=(300, 4))), unit_rows(rng.normal(size=(300, 4)))
+    assert hundred_way(image, text, seed=3) == hundred_way(image, text, seed=3)
+    assert hundred_way(image, text, seed=3).top1 != hundred_way(image, text, seed=4).top1
+    assert hundred_way(SCORES, IDENTITY) == hundred_way(SCORES, IDENTITY, seed=9)
+    assert hundred_way(SCORES, IDENTITY).top1 == 0.5

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from toy_embedders import square, write_tar
+
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.evaluate import evaluation_set
+
+
+def test_unseen_style_is_one_emoji_a_name_with_icons_apart(kit):
+    found = evaluation_set("starter:test_style")
+    assert found.texts == ("red", "green", "blue")
+    assert found.subsets == {"without flags": (0, 1), "flags": (2,)}
+    assert found.companions["icons"].texts == ("green", "grey")
+    assert all(isinstance(image, bytes) for image in found.images)
+
+
+def test_unseen_concepts_are_emoji_and_icons_without_double_names(kit):
+    found = evaluation_set("starter:test_concepts")
+    assert found.texts == ("red", "green", "blue", "grey")
+    assert found.subsets == {"emoji": (0, 1, 2), "icons": (3,)}
+
+
+def test_limit_spreads_over_the_set(kit):
+    found = evaluation_set("starter:test_style", limit=2)
+    assert found.texts == ("red", "green") and found.subsets == {"without flags": (0, 1)}
+    assert len(evaluation_set("starter:test_style", limit=99)) == 3
+
+
+def test_unknown_and_missing_starter_sets(kit):
+    with pytest.raises(DataError, match="did you mean 'test_style'"):
+        evaluation_set("starter:test_stile")
+    with pytest.raises(DataError, match="not complete"):
+        evaluation_set("starter:val")
+
+
+def members(colours):
+    return [(f"{c}/{i}.JPEG", square(c, "JPEG")) for i in range(3) for c in colours]
+
+
+def test_a_tar_of_class_folders(tmp_path):
+    path = write_tar(tmp_path / "pictures.tar", members(["red", "blue"]))
+    found = evaluation_set(str(path))
+    assert found.texts == ("red", "blue") * 3
+    assert found.classnames == ("red", "blue") and found.targets == (0, 1) * 3
+    assert evaluation_set(str(path), limit=3).texts == ("red", "blue", "red")
+
+
+def test_a_folder_of_class_folders_with_names(tmp_path):
+    for label, colour in (("n01", "red"), ("n02", "blue")):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "x.png").write_bytes(square(colour))
+    (tmp_path / "n01" / "notes.txt").write_text("no image")
+    (tmp_path / "classes.tsv").write_text("n01\tgoldfish, Carassius auratus\nn02\tbull_frog\n")
+    found = evaluation_set(str(tmp_path))
+    assert found.texts == ("goldfish", "bull_frog")
+    (tmp_path / "classes.tsv").write_text("n01 goldfish\n")
+    with pytest.raises(DataError, match=r"classes\.tsv:1"):
+        evaluation_set(str(tmp_path))
+
+
+def test_a_flat_tar_is_named_by_its_files(tmp_path):
+    path = write_tar(tmp_path / "flat.tar", [("n01440764_great_tench.JPEG", square("red", "JPEG"))])
+    assert evaluation_set(str(path)).texts == ("great tench",)
+
+
+def test_a_limit_takes_from_every_class(tmp_path):
+    blocks = [(f"{c}/{i}.png", square(c)) for c in ("red", "blue", "lime") for i in range(4)]
+    found = evaluation_set(str(write_tar(tmp_path / "sorted.tar", blocks)), limit=6)
+    assert sorted(found.texts) == ["blue", "blue", "lime", "lime", "red", "red"]
+
+
+def test_shards_give_the_first_caption(tmp_path):
+    write_tar(
+        tmp_path / "a-0.tar",
+        [
+            ("1.png", square("red")),
+            ("1.txt", b"a red square\nred\n"),
+            ("2.jpg", square("blue", "JPEG")),
+            ("2.json", json.dumps({"caption": "a blue square"}).encode()),
+        ],
+    )
+    found = evaluation_set(str(tmp_path / "a-*.tar"))
+    assert found.texts == ("a red square", "a blue square")
+    assert evaluation_set(str(tmp_path / "a-0.tar"), limit=1).texts == ("a red square",)
+
+
+def test_bad_images_of_shards_are_skipped_counted_or_too_many(tmp_path):
+    good = [(f"{i}.{s}", c) for i in range(150) for s, c in (("png", square("red")), ("txt", b"r"))]
+    bad = [("bad.png", b"junk"), ("bad.txt", b"b")]
+    found = evaluation_set(str(write_tar(tmp_path / "one.tar", [*good, *bad])))
+    assert len(found) == 150 and "bad" in found.notes[0]
+    with pytest.raises(DataError, match="cannot be decoded"):
+        evaluation_set(str(write_tar(tmp_path / "two.tar", [*good[:20], *bad])))
+
+
+def test_empty_missing_and_broken_sources(tmp_path):
+    with pytest.raises(DataError, match="holds no image"):
+        evaluation_set(str(tmp_path))
+    with pytest.raises(DataError, match="no shard matches"):
+        evaluation_set(str(tmp_path / "none.tar"))
+    whole = write_tar(tmp_path / "whole.tar", members(["red"] * 30)).read_bytes()
+    (tmp_path / "cut.tar").write_bytes(whole[: len(whole) - 12_000])
+    with pytest.raises(DataError, match=r"cut\.tar"):
+        evaluation_set(str(tmp_path / "cut.tar"))
+    (tmp_path / "text.tar").write_text("no tar")
+    with pytest.raises(DataError, match=r"text\.tar"):
+        evaluation_set(str(tmp_path / "text.tar"))

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+
+from tinyclip_edge.errors import BundleError
+from tinyclip_edge.runtime.bundle import Manifest, list_files
+
+
+def edit(bundle, **changes):
+    path = bundle.folder / "manifest.json"
+    content = json.loads(path.read_text())
+    content.update(changes)
+    path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+
+
+def test_what_is_written_is_read(tiny_bundle):
+    manifest = Manifest.read(tiny_bundle.folder)
+    before = (tiny_bundle.folder / "manifest.json").read_bytes()
+    manifest.write(tiny_bundle.folder)
+    assert Manifest.read(tiny_bundle.folder) == manifest
+    assert (tiny_bundle.folder / "manifest.json").read_bytes() == before
+    assert manifest.precisions() == ["fp32", "int8"]
+
+
+def test_hashes_are_sha256_of_every_file_but_the_manifest(tiny_bundle):
+    found = list_files(tiny_bundle.folder)
+    tokenizer = (tiny_bundle.folder / "tokenizer.json").read_bytes()
+    assert found["tokenizer.json"] == {
+        "sha256": hashlib.sha256(tokenizer).hexdigest(),
+        "bytes": len(tokenizer),
+    }
+    assert "manifest.json" not in found and "onnx/text_model.onnx" in found
+
+
+def test_no_bundle_and_no_json(tmp_path):
+    with pytest.raises(BundleError, match="no bundle"):
+        Manifest.read(tmp_path)
+    for content in (b"{", b"\xff\xfe", b"[" * 100_000):
+        (tmp_path / "manifest.json").write_bytes(content)
+        with pytest.raises(BundleError, match="not JSON"):
+            Manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "zip"}, '"format" is not'),
+        ({"format_version": 2}, "format_version 2 is newer than 1"),
+        ({"format_version": True}, "format_version True"),
+        ({"format_version": "1"}, "format_version '1'"),
+        ({"logit_scale": None}, "'logit_scale' is missing"),
+        ({"logit_scale": "50"}, "logit_scale must be float, not str"),
+        ({"logit_scale": float("nan")}, "logit_scale nan"),
+        ({"image_size": True}, "image_size must be int, not bool"),
+        ({"image_size": 0}, "image_size 0"),
+        ({"context_length": 1}, "context_length 1"),
+        ({"recipe": []}, "recipe must be dict"),
+        ({"parameters": {"image": 1}}, r"parameters\.text"),
+        ({"default_precision": "int4"}, "default_precision 'int4'"),
+        ({"towers": {"image": {"fp32": "onnx/vision_model.onnx"}}}, "text tower is missing"),
+        ({"towers": {"image": {"fp32": "x.onnx"}, "text": {}}}, r"'x\.onnx' is not in files"),
+    ],
+)
+def test_wrong_manifests_name_the_key(tiny_bundle, changes, message):
+    edit(tiny_bundle, **changes)
+    with pytest.raises(BundleError, match=message) as caught:
+        Manifest.read(tiny_bundle.folder)
+    assert "manifest.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_manifest_that_is_a_list(tiny_bundle):
+    (tiny_bundle.folder / "manifest.json").write_text("[]")
+    with pytest.raises(BundleError, match="no bundle manifest"):
+        Manifest.read(tiny_bundle.folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../x", "onnx/../../x", "C:\\x", "C:x", "a\\..\\x", "\\\\host\\x", ""]
+)
+def test_paths_out_of_the_folder_are_refused(tiny_bundle, name):
+    files = {**list_files(tiny_bundle.folder), name: {"sha256": "0" * 64, "bytes": 1}}
+    edit(tiny_bundle, files=files)
+    with pytest.raises(BundleError, match="outside the bundle"):
+        Manifest.read(tiny_bundle.folder)
+
+
+def test_a_changed_byte_is_found_and_both_hashes_named(tiny_bundle):
+    manifest = Manifest.read(tiny_bundle.folder)
+    manifest.verify_files(tiny_bundle.folder)
+    name = "onnx/text_model_quantized.onnx"
+    path = tiny_bundle.folder / name
+    content = bytearray(path.read_bytes())
+    old = hashlib.sha256(content).hexdigest()
+    content[-1] ^= 1
+    path.write_bytes(content)
+    new = hashlib.sha256(content).hexdigest()
+    with pytest.raises(BundleError, match="text_model_quantized") as caught:
+        manifest.verify_files(tiny_bundle.folder)
+    assert old[:12] in str(caught.value) and new[:12] in str(caught.value)
+    manifest.verify_files(tiny_bundle.folder, only=["onnx/text_model.onnx"])
+
+
+def test_missing_and_unlisted_files(tiny_bundle):
+    manifest = Manifest.read(tiny_bundle.folder)
+    (tiny_bundle.folder / "onnx/text_model.onnx").unlink()
+    with pytest.raises(BundleError, match=r"text_model\.onnx is missing"):
+        manifest.verify_files(tiny_bundle.folder)
+    with pytest.raises(BundleError, match="not listed"):
+        manifest.verify_files(tiny_bundle.folder, only=["other.onnx"])
+
+
+def test_an_unknown_precision_is_suggested(tiny_bundle):
+    with pytest.raises(BundleError, match="did you mean 'int8'"):
+        Manifest.read(tiny_bundle.folder).tower_path("image", "int9")
+
+
+def test_a_bad_manifest_is_not_written(tiny_bundle):
+    from dataclasses import replace
+
+    manifest = Manifest.read(tiny_bundle.folder)
+    before = (tiny_bundle.folder / "manifest.json").read_bytes()
+    with pytest.raises(BundleError, match="embedding_dim 0"):
+        replace(manifest, embedding_dim=0).write(tiny_bundle.folder)
+    assert (tiny_bundle.folder / "manifest.json").read_bytes() == before

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinyclip_edge import EdgeCLIP
+from tinyclip_edge.errors import BundleError, DataError
+from tinyclip_edge.runtime import edge
+from tinyclip_edge.runtime.index import ImageIndex
+
+
+def colours(*values):
+    return [Image.new("RGB", (12, 9), value) for value in values]
+
+
+@pytest.fixture(scope="module")
+def clip(shared_tiny_bundle):
+    return EdgeCLIP.load(shared_tiny_bundle.folder)
+
+
+def expected_text(bundle, text):
+    """Recompute a text's embedding from the weights, letters spelt by hand."""
+    vocabulary = json.loads((bundle.folder / "tokenizer.json").read_text())["model"]["vocab"]
+    pieces = {"cat": ["cat</w>"], "red": ["re", "d</w>"], "a": ["a</w>"]}
+    names = ["<|startoftext|>", *(p for word in text.split() for p in pieces[word])]
+    return bundle.expected_text([vocabulary[name] for name in [*names, "<|endoftext|>"]])
+
+
+def test_images_equal_the_recomputed_embedding(clip, shared_tiny_bundle):
+    images = colours("red", "white", (10, 200, 30))
+    features = clip.encode_image(images)
+    assert features.dtype == np.float32 and features.shape == (3, 4)
+    for image, row in zip(images, features, strict=True):
+        colour = np.asarray(image, dtype=np.float64)[0, 0] / 255
+        pixels = ((colour - [0.5, 0.4, 0.3]) / [0.2, 0.25, 0.3])[:, None, None]
+        np.testing.assert_allclose(row, shared_tiny_bundle.expected_image(pixels), atol=1e-5)
+
+
+def test_texts_of_mixed_length_come_back_in_order_and_unpadded(clip, shared_tiny_bundle):
+    texts = ["cat", "a red cat", "red", "cat", "a", "a cat"] * 30
+    features = clip.encode_text(texts)
+    assert features.dtype == np.float32
+    for text, row in zip(texts, features, strict=True):
+        np.testing.assert_allclose(row, expected_text(shared_tiny_bundle, text), atol=1e-5)
+
+
+def test_towers_see_batches_of_at_most_32_and_one_length(clip, monkeypatch):
+    shapes = []
+
+    def record(batch):
+        shapes.append(batch.shape)
+        return np.tile(np.array([[1, 0, 0, 0]], dtype=np.float32), (len(batch), 1))
+
+    monkeypatch.setattr(clip, "_tower", lambda _: record)
+    clip.encode_image(colours("red") * 70)
+    assert [shape[0] for shape in shapes] == [32, 32, 6]
+    shapes.clear()
+    clip.encode_text(["cat", "a cat"] * 65)
+    assert sorted(shapes) == [(1, 3), (1, 4), (64, 3), (64, 4)]
+
+
+def test_empty_lists_give_empty_features(clip):
+    assert clip.encode_image([]).shape == (0, 4)
+    assert clip.encode_text([]).shape == (0, 4)
+
+
+def test_a_single_text_or_image_is_refused(clip):
+    with pytest.raises(DataError, match="list of texts"):
+        clip.encode_text("cat")
+    with pytest.raises(DataError, match="list of images"):
+        clip.encode_image("cat.png")
+
+
+def test_a_bad_image_is_counted_across_batches(clip):
+    with pytest.raises(DataError, match="image 40"):
+        clip.encode_image([*colours("red") * 40, b"junk"])
+
+
+def test_classify_is_the_softmax_of_scaled_cosines(clip, shared_tiny_bundle):
+    image = colours("red")[0]
+    answer = clip.classify(image, ["cat", "red", "a"])
+    row = clip.encode_image([image])[0]
+    cosines = {t: float(row @ expected_text(shared_tiny_bundle, t)) for t in ("cat", "red", "a")}
+    total = sum(math.exp(10 * value) for value in cosines.values())
+    wanted = sorted(
+        ((t, math.exp(10 * c) / total) for t, c in cosines.items()), key=lambda x: -x[1]
+    )
+    assert [label for label, _ in answer] == [label for label, _ in wanted]
+    assert [p for _, p in answer] == pytest.approx([p for _, p in wanted], abs=1e-5)
+
+
+def test_templates_are_averaged_and_normalised(clip, shared_tiny_bundle):
+    one, two = expected_text(shared_tiny_bundle, "cat"), expected_text(shared_tiny_bundle, "a cat")
+    mean = (one + two) / np.linalg.norm(one + two)
+    found = edge.class_features(clip, ["cat"], ("{}", "a {}"))
+    np.testing.assert_allclose(found[0], mean, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "templates", "message"),
+    [
+        ([], ("{}",), "list of labels is empty"),
+        (["cat"], (), "list of templates is empty"),
+        (["cat"], ("a photo",), "'a photo' has no {}"),
+        ("cat", ("{}",), "must be lists"),
+        (["cat"], "a {}", "must be lists"),
+    ],
+)
+def test_wrong_labels_and_templates(clip, labels, templates, message):
+    with pytest.raises(DataError, match=message):
+        clip.classify(colours("red")[0], labels, templates)
+
+
+def test_braces_in_labels_are_text(clip):
+    assert clip.classify(colours("red")[0], ["{0}", "{x}"])[0][0] in ("{0}", "{x}")
+
+
+def test_index_search_save_and_load(clip, tmp_path):
+    paths = []
+    for name in ("red", "green", "blue"):
+        colours(name)[0].save(tmp_path / f"{name}.png")
+        paths.append(tmp_path / f"{name}.png")
+    loaded = ImageIndex.load(clip.index(paths).save(tmp_path / "index.npz"))
+    query = clip.encode_text(["cat"])[0]
+    scores = {str(p): float(clip.encode_image([p])[0] @ query) for p in paths}
+    hits = clip.search("cat", loaded, k=2)
+    assert [hit.key for hit in hits] == sorted(scores, key=scores.__getitem__, reverse=True)[:2]
+    assert hits[0].score == pytest.approx(max(scores.values()), abs=1e-6)
+    assert clip.index(colours("red", "blue")).keys == ("0", "1")
+
+
+def test_an_index_of_another_precision_is_refused(clip, shared_tiny_bundle):
+    other = EdgeCLIP.load(shared_tiny_bundle.folder, precision="fp32")
+    with pytest.raises(BundleError, match=r"fp32.*int8"):
+        clip.search("cat", other.index(colours("red")))
+
+
+def test_facts(clip, shared_tiny_bundle):
+    folder = shared_tiny_bundle.folder
+    assert (clip.name, clip.logit_scale, clip.precision) == ("tiny", 10.0, "int8")
+    assert (clip.spec.image_size, clip.spec.embedding_dim) == (8, 4)
+    assert (clip.spec.encoder_parameters, clip.spec.runtime) == (12, "onnxruntime")
+    files = [
+        "onnx/vision_model_quantized.onnx",
+        "onnx/text_model_quantized.onnx",
+        "tokenizer.json",
+        "preprocessor_config.json",
+    ]
+    assert clip.spec.bytes_on_disk == sum((folder / name).stat().st_size for name in files)
+
+
+def test_only_the_tower_in_use_is_opened_and_checked(tiny_bundle):
+    path = tiny_bundle.folder / "onnx/vision_model_quantized.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    clip = EdgeCLIP.load(tiny_bundle.folder)
+    assert clip.encode_text(["cat"]).shape == (1, 4)
+    with pytest.raises(BundleError, match=r"vision_model_quantized\.onnx has changed"):
+        clip.encode_image(colours("red"))
+    assert EdgeCLIP.load(tiny_bundle.folder, precision="fp32").encode_image(colours("red")).size
+
+
+def test_verification_can_be_skipped(tiny_bundle):
+    path = tiny_bundle.folder / "preprocessor_config.json"
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(BundleError, match=r"preprocessor_config\.json has changed"):
+        EdgeCLIP.load(tiny_bundle.folder).encode_image(colours("red"))
+    clip = EdgeCLIP.load(tiny_bundle.folder, verify=False)
+    assert clip.encode_image(colours("red")).shape == (1, 4)
+
+
+def test_missing_files_and_precisions_are_told_at_load(tiny_bundle):
+    with pytest.raises(BundleError, match="'int9'; did you mean 'int8'"):
+        EdgeCLIP.load(tiny_bundle.folder, precision="int9")
+    (tiny_bundle.folder / "onnx/text_model_quantized.onnx").unlink()
+    with pytest.raises(BundleError, match=r"text_model_quantized\.onnx is missing"):
+        EdgeCLIP.load(tiny_bundle.folder)
+
+
+def test_another_models_tokenizer_is_refused(tiny_bundle):
+    path = tiny_bundle.folder / "manifest.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "eot_token_id": 49407}))
+    with pytest.raises(BundleError, match="another model's tokenizer"):
+        EdgeCLIP.load(tiny_bundle.folder).encode_text(["cat"])
+
+
+def test_a_manifest_of_another_width_is_refused(tiny_bundle):
+    path = tiny_bundle.folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "embedding_dim": 5}))
+    clip = EdgeCLIP.load(tiny_bundle.folder)
+    for call, argument in ((clip.encode_image, colours("red")), (clip.encode_text, ["cat"])):
+        with pytest.raises(BundleError, match="have 4 dimensions, the manifest says 5"):
+            call(argument)
+
+
+HEAVY = {"torch", "torchvision", "open_clip", "transformers", "gradio", "onnx", "optimum", "timm"}
+
+
+def imported_by(program, *arguments):
+    """Names of top-level modules that a fresh interpreter holds after the program."""
+    code = program + "\nimport sys, json\nprint(json.dumps([m.split('.')[0] for m in sys.modules]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_the_package_itself_loads_next_to_nothing():
+    loaded = imported_by("import tinyclip_edge; tinyclip_edge.__version__")
+    assert not loaded & (HEAVY | {"numpy", "PIL", "onnxruntime", "tokenizers", "pydantic", "rich"})
+
+
+def test_encoding_loads_no_torch(shared_tiny_bundle):
+    program = """
+import sys
+import numpy as np
+from tinyclip_edge import EdgeCLIP
+clip = EdgeCLIP.load(sys.argv[1])
+image = np.zeros((5, 7, 3), dtype=np.uint8)
+assert clip.encode_image([image]).shape == clip.encode_text(["cat"]).shape == (1, 4)
+assert len(clip.classify(image, ["cat", "red"])) == 2
+assert clip.search("cat", clip.index([image]))[0].key == "0"
+"""
+    loaded = imported_by(program, str(shared_tiny_bundle.folder))
+    assert "onnxruntime" in loaded and not loaded & HEAVY
+
+
+def test_version_and_unknown_names():
+    import tinyclip_edge
+
+    assert tinyclip_edge.__version__[0].isdigit()
+    assert {"EdgeCLIP", "__version__"} <= set(dir(tinyclip_edge))
+    with pytest.raises(AttributeError, match="EdgeClip"):
+        tinyclip_edge.EdgeClip  # noqa: B018

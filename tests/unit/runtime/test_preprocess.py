@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinyclip_edge.errors import DataError, ModelError
+from tinyclip_edge.runtime import images
+from tinyclip_edge.runtime.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+
+MODES = ["RGB", "RGBA", "L", "LA", "P", "P+alpha", "CMYK", "1", "I;16", "YCbCr"]
+SIZES = [(64, 64), (1, 1), (1, 90), (200, 3), (65, 64), (63, 97), (333, 128), (31, 30)]
+
+
+def picture(mode: str, width: int, height: int) -> Image.Image:
+    rng = np.random.default_rng(width * 1000 + height)
+    rgba = rng.integers(0, 256, (height, width, 4), dtype=np.uint8)
+    if mode == "I;16":
+        return Image.fromarray(rng.integers(0, 65536, (height, width), dtype=np.uint16))
+    if mode in ("RGBA", "LA"):
+        return Image.fromarray(rgba).convert(mode)
+    rgb = Image.fromarray(rgba[:, :, :3].copy())
+    if mode.startswith("P"):
+        palette = rgb.quantize(17)
+        if mode == "P+alpha":
+            palette.info["transparency"] = 3
+        return palette
+    return rgb.convert(mode)
+
+
+def encoded(image: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
+@pytest.mark.parametrize("size", [64, (48, 80)])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_equal_to_open_clip_to_the_last_bit(resize_mode, size, interpolation):
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    config = {"size": size, "resize_mode": resize_mode, "interpolation": interpolation}
+    config |= {"mean": CLIP_MEAN, "std": (0.2, 0.3, 0.4), "fill_color": 7}
+    theirs = image_transform_v2(PreprocessCfg(**config), is_train=False)
+    ours = Preprocess.from_config(config)
+    for mode in MODES:
+        for width, height in SIZES:
+            image = picture(mode, width, height)
+            difference = np.abs(theirs(image).numpy() - ours(image)).max()
+            assert difference == 0.0, (mode, width, height)
+
+
+def test_equal_to_the_hugging_face_processor():
+    from transformers import CLIPImageProcessor
+
+    theirs = CLIPImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, resample=3
+    )
+    ours = Preprocess.from_config(theirs.to_dict())
+    # Where the margin is odd, their crop rounds down and open_clip's, which ours is, to even.
+    for width, height in [(64, 64), (40, 90), (65, 64), (63, 97), (31, 30)]:
+        image = picture("RGB", width, height)
+        wanted = theirs(image, return_tensors="np")["pixel_values"][0]
+        np.testing.assert_array_equal(ours(image), wanted)
+
+
+def test_both_forms_of_configuration_mean_the_same():
+    hugging_face = {
+        "size": {"height": 20, "width": 20},
+        "do_center_crop": False,
+        "image_mean": list(CLIP_MEAN),
+        "image_std": list(CLIP_STD),
+        "resample": 2,
+    }
+    open_clip = {"size": 20, "resize_mode": "squash", "interpolation": "bilinear"}
+    assert Preprocess.from_config(hugging_face) == Preprocess.from_config(open_clip)
+    longest = {**hugging_face, "resize_mode": "longest"}
+    assert Preprocess.from_config(longest).resize_mode == "longest"
+
+
+def test_paths_bytes_arrays_and_images_give_the_same(tmp_path):
+    image = picture("RGB", 40, 30)
+    path = tmp_path / "picture.png"
+    image.save(path)
+    preprocess = Preprocess(16, 16)
+    wanted = preprocess(image)
+    for same in (path, str(path), path.read_bytes(), np.asarray(image)):
+        np.testing.assert_array_equal(preprocess(same), wanted)
+
+
+def test_grey_and_transparent_arrays():
+    preprocess = Preprocess(16, 16)
+    grey = np.asarray(picture("L", 30, 20))
+    np.testing.assert_array_equal(preprocess(grey), preprocess(grey[:, :, None]))
+    rgba = picture("RGBA", 30, 20)
+    np.testing.assert_array_equal(preprocess(np.asarray(rgba)), preprocess(rgba))
+
+
+def test_values_by_hand():
+    preprocess = Preprocess(2, 2, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
+    out = preprocess(np.full((2, 2, 3), [255, 0, 51], dtype=np.uint8))
+    assert out.shape == (3, 2, 2) and out.dtype == np.float32
+    np.testing.assert_allclose(out[:, 0, 0], [1.0, -1.0, 0.2], rtol=1e-6)
+
+
+def test_animations_give_their_first_frame(tmp_path):
+    first, second = picture("P", 20, 20), picture("P", 20, 21).resize((20, 20))
+    path = tmp_path / "moving.gif"
+    first.save(path, save_all=True, append_images=[second])
+    with Image.open(path) as opened:
+        wanted = Preprocess(16, 16)(opened.copy())
+    np.testing.assert_array_equal(Preprocess(16, 16)(path), wanted)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_truncated_files_are_named(tmp_path, kind):
+    path = tmp_path / f"cut.{kind.lower()}"
+    whole = encoded(picture("RGB", 90, 90), kind)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"cut\."):
+        Preprocess(16, 16)(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
+def test_junk_is_named(tmp_path, content):
+    path = tmp_path / "junk.jpg"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"junk\.jpg"):
+        Preprocess(16, 16)(path)
+    with pytest.raises(DataError, match="image 7"):
+        Preprocess(16, 16).batch([content], first=7)
+
+
+def test_missing_files_folders_and_other_types(tmp_path):
+    with pytest.raises(DataError, match=r"no such image: .*none\.png"):
+        Preprocess(16, 16)(tmp_path / "none.png")
+    with pytest.raises(DataError, match=str(tmp_path)):
+        Preprocess(16, 16)(tmp_path)
+    with pytest.raises(DataError, match="got int"):
+        Preprocess(16, 16)(3)
+    with pytest.raises(DataError, match="uint8"):
+        Preprocess(16, 16)(np.zeros((4, 4, 3), dtype=np.float32))
+    with pytest.raises(DataError, match=r"shape \[4, 4, 2\]"):
+        Preprocess(16, 16)(np.zeros((4, 4, 2), dtype=np.uint8))
+    with pytest.raises(DataError, match="empty"):
+        Preprocess(16, 16)(np.zeros((0, 4, 3), dtype=np.uint8))
+
+
+def test_bombs_are_refused_before_they_are_decoded(monkeypatch):
+    bomb = encoded(Image.new("1", (3000, 3000)), "PNG")
+    monkeypatch.setattr(images, "MAX_PIXELS", 8_000_000)
+    with pytest.raises(DataError, match="3000x3000 pixels; at most 8000000"):
+        Preprocess(16, 16)(bomb)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
+    with pytest.raises(DataError, match="decompression bomb"):
+        Preprocess(16, 16)(bomb)
+
+
+def test_a_thread_of_pixels_does_not_grow_into_a_bomb():
+    with pytest.raises(DataError, match="too long and thin: 1x100000"):
+        Preprocess(64, 64)(np.zeros((100_000, 1, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"size": "big"},
+        {"size": 0},
+        {"size": 8, "resize_mode": "shortes"},
+        {"size": 8, "interpolation": "nearest"},
+        {"size": 8, "mean": [1.0]},
+        {"size": 8, "std": [1.0, 0.0, 1.0]},
+        {"image_mean": [0.5, 0.5, 0.5], "image_std": [1, 1, 1], "size": {}},
+    ],
+)
+def test_wrong_configurations_are_model_errors(config):
+    with pytest.raises(ModelError, match="preprocessing"):
+        Preprocess.from_config(config)

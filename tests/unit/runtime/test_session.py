@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import platform
+
+import numpy as np
+import pytest
+
+from tinyclip_edge.errors import BundleError, TinyClipError
+from tinyclip_edge.runtime import cpu
+from tinyclip_edge.runtime.session import Tower, session_options
+
+IMAGE = ("pixel_values", "image_embeds")
+
+
+@pytest.fixture(autouse=True)
+def forget_the_cpu():
+    cpu.int8_saturates.cache_clear()
+    yield
+    cpu.int8_saturates.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "saturates"),
+    [
+        ("x86_64", "fpu sse2 avx avx2", True),
+        ("x86_64", "avx2 avx512f avx512_vnni", False),
+        ("AMD64", "avx2 avx_vnni", False),
+        ("AMD64", None, True),  # unknown flags: the safe side
+        ("aarch64", "asimd asimddp", False),
+    ],
+)
+def test_which_processors_saturate(monkeypatch, tmp_path, machine, flags, saturates):
+    path = tmp_path / "cpuinfo"
+    if flags is not None:
+        path.write_text(f"processor\t: 0\nmodel name\t: X\nflags\t\t: {flags}\n\nprocessor : 1\n")
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(cpu, "cpu_flags", lambda original=cpu.cpu_flags: original(path))
+    assert cpu.int8_saturates() is saturates
+
+
+def test_flags_of_arm_and_of_no_file(tmp_path):
+    path = tmp_path / "cpuinfo"
+    path.write_text("processor\t: 0\nFeatures\t: fp asimd asimddp\n")
+    assert cpu.cpu_flags(path) == {"fp", "asimd", "asimddp"}
+    assert cpu.cpu_flags(tmp_path / "none") == frozenset()
+
+
+def test_options():
+    import onnxruntime as ort
+
+    options = session_options(threads=2, precise_int8=True)
+    assert options.intra_op_num_threads == 2
+    assert options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.get_session_config_entry("session.x64quantprecision") == "1"
+    with pytest.raises(TinyClipError, match="threads must be 1 or more"):
+        session_options(threads=0)
+
+
+@pytest.mark.parametrize(
+    ("int8", "reduced", "saturates", "precise"),
+    [
+        (True, False, True, True),
+        (True, True, True, False),
+        (True, False, False, False),
+        (False, False, True, False),
+    ],
+)
+def test_when_int8_runs_precisely(
+    monkeypatch, shared_tiny_bundle, int8, reduced, saturates, precise
+):
+    from tinyclip_edge.runtime import session
+
+    seen = {}
+
+    def record(**settings):
+        seen.update(settings)
+        return session_options(**settings)
+
+    monkeypatch.setattr(session, "int8_saturates", lambda: saturates)
+    monkeypatch.setattr(session, "session_options", record)
+    path = shared_tiny_bundle.folder / "onnx/vision_model.onnx"
+    Tower(path, names=IMAGE, int8=int8, reduced_range=reduced)
+    assert seen["precise_int8"] is precise
+
+
+def test_a_broken_graph_and_other_names(tmp_path, shared_tiny_bundle):
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"\x08\x07no graph")
+    with pytest.raises(BundleError, match=r"broken\.onnx does not load") as caught:
+        Tower(path, names=IMAGE)
+    assert "\n" not in str(caught.value)
+    text = shared_tiny_bundle.folder / "onnx/text_model.onnx"
+    with pytest.raises(BundleError, match="must have input pixel_values and output image_embeds"):
+        Tower(text, names=IMAGE)
+
+
+def test_nan_and_wrong_shapes_are_bundle_errors(shared_tiny_bundle):
+    tower = Tower(shared_tiny_bundle.folder / "onnx/vision_model.onnx", names=IMAGE)
+    with pytest.raises(BundleError, match="not finite"):
+        tower(np.full((1, 3, 8, 8), np.nan, dtype=np.float32))
+    with pytest.raises(BundleError, match="failed on"):
+        tower(np.zeros((1, 3, 9, 8), dtype=np.float32))

@@ -1,0 +1,75 @@
+"""Retrieval, zero-shot classification and speed of any Embedder, PyTorch or ONNX alike.
+
+Names load on first use, so that opening a bundle does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tinyclip_edge.evaluate.bench import BenchReport, bench_models
+    from tinyclip_edge.evaluate.classify import ZeroShot, zero_shot
+    from tinyclip_edge.evaluate.compare import Comparison, compare_models
+    from tinyclip_edge.evaluate.latency import Latency, ModelLatency, measure_latency
+    from tinyclip_edge.evaluate.open import open_embedder
+    from tinyclip_edge.evaluate.report import EvalReport, evaluate_model
+    from tinyclip_edge.evaluate.retrieve import (
+        HundredWay,
+        Retrieval,
+        hundred_way,
+        retrieval,
+        retrieval_of_features,
+    )
+    from tinyclip_edge.evaluate.sets import EvalSet, evaluation_set
+
+_HOME = {
+    "BenchReport": "bench",
+    "Comparison": "compare",
+    "EvalReport": "report",
+    "EvalSet": "sets",
+    "HundredWay": "retrieve",
+    "Latency": "latency",
+    "ModelLatency": "latency",
+    "Retrieval": "retrieve",
+    "ZeroShot": "classify",
+    "bench_models": "bench",
+    "compare_models": "compare",
+    "evaluate_model": "report",
+    "evaluation_set": "sets",
+    "hundred_way": "retrieve",
+    "measure_latency": "latency",
+    "open_embedder": "open",
+    "retrieval": "retrieve",
+    "retrieval_of_features": "retrieve",
+    "zero_shot": "classify",
+}
+
+__all__ = [
+    "BenchReport",
+    "Comparison",
+    "EvalReport",
+    "EvalSet",
+    "HundredWay",
+    "Latency",
+    "ModelLatency",
+    "Retrieval",
+    "ZeroShot",
+    "bench_models",
+    "compare_models",
+    "evaluate_model",
+    "evaluation_set",
+    "hundred_way",
+    "measure_latency",
+    "open_embedder",
+    "retrieval",
+    "retrieval_of_features",
+    "zero_shot",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,97 @@
+"""Images in one folder a class, in a directory or a tar, read without unpacking."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.runtime.protocol import ImageInput
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
+CAPTIONS = frozenset({".txt", ".json", ".cls"})  # their presence makes a tar a webdataset shard
+CLASS_FILE = "classes.tsv"  # folder name, tab, names separated by commas
+_LOOK_AHEAD = 50  # members of a tar that tell what it is
+_WORDNET_ID = re.compile(r"^n\d{8}_")
+
+
+def holds_class_images(path: Path) -> bool:
+    """Whether the path is a folder, or a tar of images without captions beside them."""
+    if path.is_dir():
+        return True
+    if not path.is_file():
+        return False
+    suffixes = set()
+    try:
+        with tarfile.open(path) as tar:
+            for _, member in zip(range(_LOOK_AHEAD), tar, strict=False):
+                suffixes.add(PurePosixPath(member.name).suffix.lower())
+    except (tarfile.TarError, EOFError, OSError):
+        return False  # the reader of shards says what is wrong with it
+    return bool(suffixes & SUFFIXES) and not suffixes & CAPTIONS
+
+
+def class_images(path: Path, limit: int | None = None) -> list[tuple[ImageInput, str]]:
+    """Return (image, class name) pairs; with a limit, as evenly from all classes as it goes.
+
+    The folder names the class, or the file where there is no folder; ``classes.tsv`` beside them
+    may give better names. Raise DataError when there is no image or the tar is broken.
+    """
+    found = list(_from_folder(path) if path.is_dir() else _from_tar(path))
+    if not found:
+        raise DataError(f"{path} holds no image ({', '.join(sorted(SUFFIXES))})")
+    names = _class_names((path if path.is_dir() else path.parent) / CLASS_FILE)
+    return [(image, names.get(label, _readable(label))) for image, label in _even(found, limit)]
+
+
+def _from_folder(path: Path) -> Iterator[tuple[ImageInput, str]]:
+    for file in sorted(path.rglob("*")):
+        if file.suffix.lower() in SUFFIXES and file.is_file():
+            yield file, _label(file.relative_to(path).as_posix())
+
+
+def _from_tar(path: Path) -> Iterator[tuple[ImageInput, str]]:
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if PurePosixPath(member.name).suffix.lower() in SUFFIXES and member.isfile():
+                    content = tar.extractfile(member)
+                    yield (content.read() if content else b""), _label(member.name)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DataError(f"{path} is cut off or broken: {error}") from error
+
+
+def _label(name: str) -> str:
+    inside = PurePosixPath(name)
+    parents = [part for part in inside.parent.parts if part != "."]
+    return parents[-1] if parents else inside.stem
+
+
+def _readable(label: str) -> str:
+    return _WORDNET_ID.sub("", label).replace("_", " ")
+
+
+def _even(found: list[tuple[ImageInput, str]], limit: int | None) -> list[tuple[ImageInput, str]]:
+    if limit is None or limit >= len(found):
+        return found
+    place: dict[str, int] = defaultdict(int)
+    turns = []
+    for position, (_, label) in enumerate(found):
+        turns.append((place[label], position))
+        place[label] += 1
+    return [found[position] for _, position in sorted(turns)[:limit]]
+
+
+def _class_names(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    names = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        label, tab, text = line.partition("\t")
+        if not tab or not text.strip():
+            raise DataError(f"{path}:{number}: expected a folder name, a tab and a class name")
+        names[label] = text.split(",")[0].strip()
+    return names

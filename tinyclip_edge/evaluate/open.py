@@ -1,0 +1,55 @@
+"""Open any MODEL string as an Embedder: a bundle without torch, everything else with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tinyclip_edge.errors import MissingExtraError, ModelError
+from tinyclip_edge.runtime.bundle import MANIFEST
+from tinyclip_edge.runtime.protocol import Embedder
+
+
+def is_bundle(model: str) -> bool:
+    """Whether the string names a bundle folder."""
+    return (Path(model) / MANIFEST).is_file()
+
+
+def open_embedder(
+    model: str,
+    *,
+    precision: str | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+) -> Embedder:
+    """Open a bundle folder with onnxruntime, any other MODEL with PyTorch on ``device``.
+
+    ``precision`` chooses among a bundle's; ``device`` may be ``auto``. Raise BundleError,
+    ModelError, or MissingExtraError when torch is needed and not installed.
+    """
+    if is_bundle(model):
+        from tinyclip_edge.runtime.edge import EdgeCLIP
+
+        return EdgeCLIP.load(model, precision=precision, threads=threads)
+    if precision not in (None, "fp32"):
+        raise ModelError(f"{model} is no bundle, so it has no precision {precision}; export it")
+    return _open_torch(model, threads, device)
+
+
+def _open_torch(model: str, threads: int | None, device: str) -> Embedder:
+    try:
+        import torch
+
+        from tinyclip_edge.models import TorchEmbedder, load_clip
+    except ImportError as error:
+        if error.name not in ("torch", "open_clip", "torchvision", "safetensors"):
+            raise
+        raise MissingExtraError(
+            f"{model} runs in PyTorch, which is not installed: pip install 'tinyclip-edge[distill]'"
+        ) from error
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"device {device}: PyTorch sees no CUDA device; use cpu or auto")
+    return TorchEmbedder(load_clip(model), device=device)

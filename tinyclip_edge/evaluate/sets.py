@@ -1,0 +1,159 @@
+"""Named sets of images with texts, classes and subsets to measure on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinyclip_edge.errors import DataError, did_you_mean
+from tinyclip_edge.evaluate.class_images import class_images, holds_class_images
+from tinyclip_edge.runtime.protocol import ImageInput
+
+if TYPE_CHECKING:
+    from tinyclip_edge.starter.kit import KitSample
+
+STARTER = "starter:"
+
+
+@dataclass(frozen=True, slots=True)
+class EvalSet:
+    """Images with one text each; ``subsets`` are positions, ``companions`` sets of their own."""
+
+    name: str
+    images: tuple[ImageInput, ...]
+    texts: tuple[str, ...]
+    subsets: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    companions: dict[str, EvalSet] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def classnames(self) -> tuple[str, ...]:
+        """The distinct texts, in order of appearance."""
+        return tuple(dict.fromkeys(self.texts))
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Position of every image's text in ``classnames``."""
+        place = {name: i for i, name in enumerate(self.classnames)}
+        return tuple(place[text] for text in self.texts)
+
+
+def evaluation_set(source: str, *, limit: int | None = None) -> EvalSet:
+    """Open a set by name; images stay encoded, at most ``limit`` of them.
+
+    ``starter:test_style``, ``starter:test_concepts``, ``starter:val``; a folder or tar of images
+    whose folders are the classes; or a pattern of webdataset shards. Raise DataError when it is
+    missing, empty or broken.
+    """
+    if source.startswith(STARTER):
+        return _starter_set(source, limit)
+    if holds_class_images(Path(source)):
+        pairs = class_images(Path(source), limit)
+        return EvalSet(source, tuple(image for image, _ in pairs), tuple(text for _, text in pairs))
+    return _shard_set(source, limit)
+
+
+def _starter_set(source: str, limit: int | None) -> EvalSet:
+    from tinyclip_edge.starter import kit_path
+    from tinyclip_edge.starter.kit import read_split
+
+    split = source.removeprefix(STARTER)
+    if split not in _STARTER_SETS:
+        raise DataError(
+            f"no starter set {split!r} to evaluate on{did_you_mean(split, _STARTER_SETS)}"
+        )
+    try:
+        samples = list(read_split(kit_path(), split))
+    except FileNotFoundError as error:
+        raise DataError(f"the starter kit is not complete: {error}") from error
+    canonical = [sample for sample in samples if sample.about["canonical"]]
+    return _STARTER_SETS[split](source, canonical, limit)
+
+
+def _test_style(source: str, samples: Sequence[KitSample], limit: int | None) -> EvalSet:
+    emoji = _kind(samples, "emoji")
+    icons = _set(f"{source} icons", _kind(samples, "icon"), limit, {})
+    cuts: dict[str, Callable[[KitSample], bool]] = {
+        "without flags": lambda sample: not sample.about["flag"],
+        "flags": lambda sample: bool(sample.about["flag"]),
+    }
+    found = _set(source, emoji, limit, cuts)
+    return EvalSet(
+        found.name, found.images, found.texts, found.subsets, {"icons": icons} if icons else {}
+    )
+
+
+def _by_kind(source: str, samples: Sequence[KitSample], limit: int | None) -> EvalSet:
+    both = [*_kind(samples, "emoji"), *_kind(samples, "icon")]
+    cuts: dict[str, Callable[[KitSample], bool]] = {
+        "emoji": lambda sample: sample.about["kind"] == "emoji",
+        "icons": lambda sample: sample.about["kind"] == "icon",
+    }
+    return _set(source, both, limit, cuts)
+
+
+_STARTER_SETS: dict[str, Callable[[str, Sequence[KitSample], int | None], EvalSet]] = {
+    "test_style": _test_style,
+    "test_concepts": _by_kind,
+    "val": _by_kind,
+}
+
+
+def _kind(samples: Sequence[KitSample], kind: str) -> list[KitSample]:
+    return [sample for sample in samples if sample.about["kind"] == kind]
+
+
+def _set(
+    name: str,
+    samples: Sequence[KitSample],
+    limit: int | None,
+    cuts: dict[str, Callable[[KitSample], bool]],
+) -> EvalSet:
+    # One picture a name: a second one would be a right answer that counts as wrong.
+    first: dict[str, KitSample] = {}
+    for sample in samples:
+        first.setdefault(sample.captions[0], sample)
+    distinct = _spread(list(first.values()), limit)
+    subsets = {
+        label: tuple(i for i, sample in enumerate(distinct) if keep(sample))
+        for label, keep in cuts.items()
+    }
+    return EvalSet(
+        name,
+        tuple(sample.webp for sample in distinct),
+        tuple(sample.captions[0] for sample in distinct),
+        {label: places for label, places in subsets.items() if places},
+    )
+
+
+def _spread(samples: list[KitSample], limit: int | None) -> list[KitSample]:
+    if limit is None or limit >= len(samples):
+        return samples
+    return [samples[i * len(samples) // limit] for i in range(limit)]
+
+
+def _shard_set(source: str, limit: int | None) -> EvalSet:
+    from tinyclip_edge.data import BadSamples, UndecodableImageError, decode_rgb, read_shards
+
+    images: list[ImageInput] = []
+    texts: list[str] = []
+    bad = BadSamples(source)
+    for pair in read_shards(source):
+        if limit is not None and len(images) >= limit:
+            break
+        try:
+            decode_rgb(pair.image)
+        except UndecodableImageError:
+            bad.add(pair.key)
+            continue
+        images.append(pair.image)
+        texts.append(pair.captions[0])
+    seen = len(images) + len(bad.keys)
+    bad.check(seen, final=True)
+    skipped = bad.report(seen)
+    return EvalSet(source, tuple(images), tuple(texts), notes=(skipped,) if skipped else ())

@@ -1,0 +1,1 @@
+"""EdgeCLIP and its parts: numpy, Pillow, onnxruntime and tokenizers, never torch."""

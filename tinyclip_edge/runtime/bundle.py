@@ -1,0 +1,223 @@
+"""The manifest of a bundle folder: what is in it, and whether its files are still those."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from tinyclip_edge.errors import BundleError, did_you_mean
+
+MANIFEST = "manifest.json"
+FORMAT = "tinyclip-edge-bundle"
+FORMAT_VERSION = 1
+TOWERS = ("image", "text")
+CONFIG_FILES = ("preprocessor_config.json", "tokenizer.json")
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "created_by": (str,),
+    "name": (str,),
+    "source": (dict,),
+    "model_hash": (str,),
+    "image_size": (int,),
+    "embedding_dim": (int,),
+    "context_length": (int,),
+    "logit_scale": (int, float),
+    "eot_token_id": (int,),
+    "parameters": (dict,),
+    "default_precision": (str,),
+    "towers": (dict,),
+    "files": (dict,),
+}
+_OPTIONAL = ("recipe", "verification", "golden")
+
+# Files whose bytes this process has hashed already: (path, size, mtime in ns) -> sha256.
+_hashed: dict[tuple[str, int, int], str] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Content of ``manifest.json``; checked when read, so that its values can be relied on."""
+
+    created_by: str
+    name: str
+    source: Mapping[str, Any]  # {"model", "sha256"} of the checkpoint it was made from
+    model_hash: str
+    image_size: int  # pixels, square
+    embedding_dim: int
+    context_length: int  # tokens, start and end included
+    logit_scale: float
+    eot_token_id: int
+    parameters: Mapping[str, int]  # image, text, token_embedding
+    default_precision: str
+    towers: Mapping[str, Mapping[str, str]]  # tower -> precision -> relative path
+    files: Mapping[str, Mapping[str, Any]]  # relative path -> {"sha256", "bytes"}
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # precision -> how it was made
+    verification: Mapping[str, Any] = field(default_factory=dict)
+    golden: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Manifest:
+        """Read and check a bundle's manifest; raise BundleError naming the file and the cure."""
+        path = Path(folder) / MANIFEST
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise BundleError(
+                f"{folder} is no bundle: it has no {MANIFEST}; `tinyclip-edge export` writes one"
+            ) from error
+        except OSError as error:
+            raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{path} is not JSON: {error}") from error
+        _check(path, content)
+        known = {f.name for f in fields(cls)}
+        return cls(**{key: value for key, value in content.items() if key in known})
+
+    def write(self, folder: str | Path) -> Path:
+        """Write ``manifest.json`` into the folder, whole or not at all, and return its path."""
+        path = Path(folder) / MANIFEST
+        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        _check(path, json.loads(json.dumps(content)))
+        handle, aside = tempfile.mkstemp(dir=folder, prefix=".manifest-")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)
+            file.write("\n")
+        Path(aside).chmod(0o644)
+        Path(aside).replace(path)
+        return path
+
+    def precisions(self) -> list[str]:
+        """Return the precisions that both towers have, in the manifest's order."""
+        return [p for p in self.towers["image"] if p in self.towers["text"]]
+
+    def tower_path(self, tower: str, precision: str) -> str:
+        """Return a tower's relative path; raise BundleError for a precision it has not."""
+        paths = self.towers[tower]
+        if precision not in paths:
+            raise BundleError(
+                f"bundle {self.name} has no {precision} {tower} tower"
+                f"{did_you_mean(precision, paths)}"
+            )
+        return paths[precision]
+
+    def reduced_range(self, precision: str) -> bool:
+        """Whether the recipe kept weights to 7 bits, which no x86 CPU saturates on."""
+        recipe = self.recipe.get(precision, {})
+        return bool(isinstance(recipe, Mapping) and recipe.get("reduce_range"))
+
+    def verify_files(self, folder: str | Path, only: Iterable[str] | None = None) -> None:
+        """Compare files with the manifest's SHA-256; raise BundleError for the first that differs.
+
+        ``only`` limits the check to some relative paths. Each file is hashed once per process.
+        """
+        for name in self.files if only is None else only:
+            if name not in self.files:
+                raise BundleError(f"bundle {folder}: {name} is not listed in {MANIFEST}")
+            path, wanted = Path(folder) / name, str(self.files[name]["sha256"])
+            try:
+                found = _sha256_once(path)
+            except OSError as error:
+                raise BundleError(f"bundle {folder}: {name} is missing; copy it again") from error
+            if found != wanted:
+                raise BundleError(
+                    f"bundle {folder}: {name} has changed: sha256 {found[:12]}…, the manifest "
+                    f"says {wanted[:12]}…; copy or export the bundle again"
+                )
+
+
+def list_files(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """Return ``{"sha256", "bytes"}`` of every file under the folder but the manifest."""
+    root = Path(folder)
+    found = sorted(path for path in root.rglob("*") if path.is_file() and path != root / MANIFEST)
+    return {
+        path.relative_to(root).as_posix(): {
+            "sha256": _sha256_once(path),
+            "bytes": path.stat().st_size,
+        }
+        for path in found
+    }
+
+
+def _sha256_once(path: Path) -> str:
+    stat = path.stat()
+    key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+    if key not in _hashed:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        _hashed[key] = digest.hexdigest()
+    return _hashed[key]
+
+
+def _check(path: Path, content: object) -> None:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise BundleError(f'{path} is no bundle manifest: "format" is not "{FORMAT}"')
+    version = content.get("format_version")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise BundleError(f"{path}: format_version {version!r} is no positive number")
+    if version > FORMAT_VERSION:
+        raise BundleError(
+            f"{path}: format_version {version} is newer than {FORMAT_VERSION}, the newest this "
+            "tinyclip-edge reads; upgrade tinyclip-edge"
+        )
+    for key, types in _TYPES.items():
+        if key not in content:
+            raise BundleError(f"{path}: key {key!r} is missing; export the bundle again")
+        _check_type(path, key, content[key], types)
+    for key in _OPTIONAL:
+        _check_type(path, key, content.get(key, {}), (dict,))
+    _check_numbers(path, content)
+    _check_files(path, content["files"])
+    _check_towers(path, content)
+
+
+def _check_type(path: Path, key: str, value: object, types: tuple[type, ...]) -> None:
+    # bool is an int for Python, not for a manifest.
+    if isinstance(value, bool) or not isinstance(value, types):
+        wanted = types[-1].__name__
+        raise BundleError(f"{path}: {key} must be {wanted}, not {type(value).__name__}")
+
+
+def _check_numbers(path: Path, content: Mapping[str, Any]) -> None:
+    for key, least in (("image_size", 1), ("embedding_dim", 1), ("context_length", 2)):
+        if content[key] < least:
+            raise BundleError(f"{path}: {key} {content[key]} is below {least}")
+    if not (math.isfinite(content["logit_scale"]) and content["logit_scale"] > 0):
+        raise BundleError(f"{path}: logit_scale {content['logit_scale']} is not a positive number")
+    for part in ("image", "text", "token_embedding"):
+        _check_type(path, f"parameters.{part}", content["parameters"].get(part), (int,))
+
+
+def _check_files(path: Path, files: Mapping[str, Any]) -> None:
+    for name, entry in files.items():
+        posix, windows = PurePosixPath(name), PureWindowsPath(name)
+        escapes = posix.is_absolute() or windows.is_absolute() or windows.drive or "\\" in name
+        if not name or escapes or ".." in posix.parts or "\0" in name:
+            raise BundleError(f"{path}: file {name!r} lies outside the bundle; do not use this one")
+        if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
+            raise BundleError(f"{path}: files[{name!r}] has no sha256")
+        _check_type(path, f"files[{name!r}].bytes", entry.get("bytes"), (int,))
+    for name in CONFIG_FILES:
+        if name not in files:
+            raise BundleError(f"{path}: {name} is not among its files; export the bundle again")
+
+
+def _check_towers(path: Path, content: Mapping[str, Any]) -> None:
+    for tower in TOWERS:
+        paths = content["towers"].get(tower)
+        if not isinstance(paths, dict) or not paths:
+            raise BundleError(f"{path}: the {tower} tower is missing; export the bundle again")
+        for precision, name in paths.items():
+            if name not in content["files"]:
+                raise BundleError(f"{path}: {tower} tower {precision} {name!r} is not in files")
+    default = content["default_precision"]
+    if any(default not in content["towers"][tower] for tower in TOWERS):
+        raise BundleError(f"{path}: default_precision {default!r} is not there for both towers")

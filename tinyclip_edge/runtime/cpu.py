@@ -1,0 +1,30 @@
+"""What the processor can do, as far as it decides how int8 runs safely."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+_X86 = frozenset({"x86_64", "amd64", "i386", "i686", "x86"})
+_VNNI = frozenset({"avx512_vnni", "avx_vnni"})
+
+
+def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
+    """Return the first processor's flags; empty where the system has no such file."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip().lower() in ("flags", "features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+@cache
+def int8_saturates() -> bool:
+    """Whether u8 x s8 products can overflow 16 bits here: x86 not known to have VNNI."""
+    return platform.machine().lower() in _X86 and not _VNNI & cpu_flags()

@@ -1,0 +1,227 @@
+"""EdgeCLIP: a bundle folder as an image and text encoder, classifier and search, without torch."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tinyclip_edge.errors import BundleError, DataError, did_you_mean
+from tinyclip_edge.runtime.bundle import CONFIG_FILES, TOWERS, Manifest
+from tinyclip_edge.runtime.index import Hit, ImageIndex
+from tinyclip_edge.runtime.preprocess import Preprocess
+from tinyclip_edge.runtime.prompts import class_features
+from tinyclip_edge.runtime.protocol import EmbedderSpec, Features, ImageInput
+from tinyclip_edge.runtime.session import Tower
+from tinyclip_edge.runtime.tokenizer import ClipTokenizer
+
+IMAGE_BATCH = 32
+TEXT_BATCH = 64
+_NAMES = {"image": ("pixel_values", "image_embeds"), "text": ("input_ids", "text_embeds")}
+_PREPROCESSOR, _TOKENIZER = CONFIG_FILES
+
+
+class EdgeCLIP:
+    """Image and text encoder of a bundle; make one with ``EdgeCLIP.load``. Threads may share it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        precision: str,
+        threads: int | None = None,
+        verify: bool = True,
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.precision = precision
+        self.threads = threads
+        self._verify = verify
+        self._lock = threading.RLock()
+        self._towers: dict[str, Tower] = {}
+        self._preprocess: Preprocess | None = None
+        self._tokenizer: ClipTokenizer | None = None
+        self._classes: tuple[tuple[tuple[str, ...], tuple[str, ...]], Features] | None = None
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        precision: str | None = None,
+        threads: int | None = None,
+        verify: bool = True,
+    ) -> EdgeCLIP:
+        """Open a bundle; towers load, and their hashes are checked, on first use.
+
+        ``precision``: one the bundle holds, its default if None. ``threads``: per tower, chosen by
+        onnxruntime if None. ``verify=False`` skips the hashes. Raise BundleError for anything that
+        is missing or of another format.
+        """
+        folder = Path(folder)
+        manifest = Manifest.read(folder)
+        precision = precision or manifest.default_precision
+        if precision not in manifest.precisions():
+            raise BundleError(
+                f"bundle {folder} has no precision {precision!r}"
+                f"{did_you_mean(precision, manifest.precisions())}"
+            )
+        clip = cls(folder, manifest, precision=precision, threads=threads, verify=verify)
+        for name in clip.needed_files():
+            if not (folder / name).is_file():
+                raise BundleError(f"bundle {folder}: {name} is missing; copy it again")
+        return clip
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+        return self.manifest.name
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor on cosine similarities before softmax."""
+        return float(self.manifest.logit_scale)
+
+    @property
+    def model_hash(self) -> str:
+        """Weights and precision: what an index of this model carries."""
+        return f"{self.manifest.model_hash}-{self.precision}"
+
+    @property
+    def spec(self) -> EmbedderSpec:
+        """Facts for tables; bytes are those of the files that this precision needs."""
+        parameters = self.manifest.parameters
+        return EmbedderSpec(
+            image_size=self.manifest.image_size,
+            embedding_dim=self.manifest.embedding_dim,
+            encoder_parameters=parameters["image"] + parameters["text"],
+            token_parameters=parameters["token_embedding"],
+            bytes_on_disk=sum((self.folder / f).stat().st_size for f in self.needed_files()),
+            runtime="onnxruntime",
+            precision=self.precision,
+        )
+
+    def needed_files(self) -> list[str]:
+        """Return the relative paths that this precision reads: both towers and two settings."""
+        towers = [self.manifest.tower_path(tower, self.precision) for tower in TOWERS]
+        return [*towers, *CONFIG_FILES]
+
+    def encode_image(self, images: Sequence[ImageInput]) -> Features:
+        """Return float32 ``[N, D]``, unit norm; raise DataError for an image that is broken."""
+        if isinstance(images, (str, bytes, Path)):
+            raise DataError("encode_image takes a list of images, not a single one")
+        preprocess, tower = self._image_side()
+        rows = [
+            tower(preprocess.batch(images[start : start + IMAGE_BATCH], first=start))
+            for start in range(0, len(images), IMAGE_BATCH)
+        ]
+        return self._stacked(rows)
+
+    def encode_text(self, texts: Sequence[str]) -> Features:
+        """Return float32 ``[N, D]``, unit norm.
+
+        Texts of equal length share a batch and none is padded: padding changes dynamic int8.
+        """
+        if isinstance(texts, str):
+            raise DataError("encode_text takes a list of texts, not a single one")
+        tokenizer, tower = self._text_side()
+        tokens = [tokenizer.encode(text) for text in texts]
+        by_length: dict[int, list[int]] = defaultdict(list)
+        for position, ids in enumerate(tokens):
+            by_length[len(ids)].append(position)
+        features = np.empty((len(tokens), self.manifest.embedding_dim), dtype=np.float32)
+        for positions in by_length.values():
+            for start in range(0, len(positions), TEXT_BATCH):
+                part = positions[start : start + TEXT_BATCH]
+                batch = np.array([tokens[position] for position in part], dtype=np.int64)
+                features[part] = self._stacked([tower(batch)])
+        return features
+
+    def classify(
+        self, image: ImageInput, labels: Sequence[str], templates: Sequence[str] = ("{}",)
+    ) -> list[tuple[str, float]]:
+        """Return (label, probability), best first; raise DataError when there is no label."""
+        classes = self._class_features(labels, templates)
+        logits = self.logit_scale * (classes @ self.encode_image([image])[0])
+        weights = np.exp(logits - logits.max())
+        probabilities = weights / weights.sum()
+        order = np.argsort(-probabilities, kind="stable")
+        return [(labels[i], float(probabilities[i])) for i in order]
+
+    def index(self, images: Sequence[ImageInput], keys: Sequence[str] | None = None) -> ImageIndex:
+        """Embed a collection; without ``keys`` a path is its own key, other images get a number."""
+        if keys is None:
+            keys = [str(x) if isinstance(x, (str, Path)) else str(i) for i, x in enumerate(images)]
+        return ImageIndex(tuple(keys), self.encode_image(images), self.model_hash)
+
+    def search(self, text: str, index: ImageIndex, k: int = 5) -> list[Hit]:
+        """Return the ``k`` images nearest to the text, best first.
+
+        Raise BundleError when another model, or another precision of it, made the index.
+        """
+        index.require(self.model_hash)
+        return index.top(self.encode_text([text])[0], k)
+
+    def _class_features(self, labels: Sequence[str], templates: Sequence[str]) -> Features:
+        key = (tuple(labels), tuple(templates))
+        kept = self._classes
+        if kept is None or kept[0] != key:
+            kept = (key, class_features(self, labels, templates))
+            self._classes = kept
+        return kept[1]
+
+    def _image_side(self) -> tuple[Preprocess, Tower]:
+        with self._lock:
+            if self._preprocess is None:
+                path = self._verified(_PREPROCESSOR)
+                try:
+                    config = json.loads(path.read_text(encoding="utf-8"))
+                except (OSError, ValueError) as error:
+                    raise BundleError(f"{path} cannot be read: {error}") from error
+                self._preprocess = Preprocess.from_config(config)
+            return self._preprocess, self._tower("image")
+
+    def _text_side(self) -> tuple[ClipTokenizer, Tower]:
+        with self._lock:
+            if self._tokenizer is None:
+                path = self._verified(_TOKENIZER)
+                tokenizer = ClipTokenizer.from_file(path, self.manifest.context_length)
+                if tokenizer.eot_token_id != self.manifest.eot_token_id:
+                    raise BundleError(
+                        f"{path} is another model's tokenizer: its end token is "
+                        f"{tokenizer.eot_token_id}, not {self.manifest.eot_token_id}"
+                    )
+                self._tokenizer = tokenizer
+            return self._tokenizer, self._tower("text")
+
+    def _tower(self, tower: str) -> Tower:
+        if tower not in self._towers:
+            path = self._verified(self.manifest.tower_path(tower, self.precision))
+            self._towers[tower] = Tower(
+                path,
+                names=_NAMES[tower],
+                threads=self.threads,
+                int8=self.precision.startswith("int8"),
+                reduced_range=self.manifest.reduced_range(self.precision),
+            )
+        return self._towers[tower]
+
+    def _verified(self, name: str) -> Path:
+        if self._verify:
+            self.manifest.verify_files(self.folder, only=[name])
+        return self.folder / name
+
+    def _stacked(self, rows: list[Features]) -> Features:
+        width = self.manifest.embedding_dim
+        stacked = np.concatenate(rows) if rows else np.empty((0, width), np.float32)
+        if stacked.shape[1] != width:
+            raise BundleError(
+                f"bundle {self.folder}: embeddings have {stacked.shape[1]} dimensions, "
+                f"the manifest says {width}"
+            )
+        return stacked

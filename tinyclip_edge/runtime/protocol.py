@@ -1,0 +1,55 @@
+"""What evaluate and demo need of a model, whether PyTorch or ONNX runs behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+ImageInput: TypeAlias = "str | Path | bytes | Image.Image | npt.NDArray[np.uint8]"
+Features: TypeAlias = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderSpec:
+    """Facts of a model that tables and pages show."""
+
+    image_size: int  # pixels, square
+    embedding_dim: int
+    encoder_parameters: int  # both towers, token embedding left out
+    token_parameters: int  # token embedding
+    bytes_on_disk: int  # the files that this model needs to run
+    runtime: str  # "torch" or "onnxruntime"
+    precision: str  # "fp32", "fp16", "int8"
+
+
+class Embedder(Protocol):
+    """Image and text encoder of one model."""
+
+    @property
+    def name(self) -> str:
+        """What tables and pages call it."""
+        ...
+
+    @property
+    def spec(self) -> EmbedderSpec:
+        """Sizes, runtime and precision."""
+        ...
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor on cosine similarities before softmax (already exponentiated)."""
+        ...
+
+    def encode_image(self, images: Sequence[ImageInput]) -> Features:
+        """Return float32 ``[N, D]``, unit norm."""
+        ...
+
+    def encode_text(self, texts: Sequence[str]) -> Features:
+        """Return float32 ``[N, D]``, unit norm."""
+        ...
