@@ -1,0 +1,109 @@
+"""Fixtures shared by all tests: a CLIP of toy size, in memory and on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tinyclip_edge.models import LoadedClip
+
+TOY_WORDS = ("a", "photo", "of", "the", "cat", "dog", "red", "blue", "square", "circle", "bicycle")
+TOY_MODEL_CFG: dict[str, Any] = {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 128, "layers": 4, "head_width": 64},
+    "text_cfg": {"context_length": 16, "width": 128, "heads": 2, "layers": 3},
+}
+TOY_PREPROCESS_CFG: dict[str, Any] = {
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.25, 0.25, 0.25],
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
+
+
+def _byte_symbols() -> list[str]:
+    """The 256 printable stand-ins of byte-level BPE."""
+    kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    return [chr(b) for b in kept] + [chr(256 + i) for i in range(256 - len(kept))]
+
+
+def write_toy_tokenizer(path: Path) -> int:
+    """Write a CLIP tokenizer.json that knows TOY_WORDS whole; return its vocabulary size."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    symbols = _byte_symbols()
+    vocabulary = symbols + [s + "</w>" for s in symbols]
+    merges: list[tuple[str, str]] = []
+    for word in TOY_WORDS:
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        while len(pieces) > 1:
+            pair = (pieces[0], pieces[1])
+            if pair not in merges:
+                merges.append(pair)
+                vocabulary.append("".join(pieces[:2]))
+            pieces[:2] = ["".join(pieces[:2])]
+    ids = {token: i for i, token in enumerate(dict.fromkeys(vocabulary))}
+    tokenizer = Tokenizer(models.BPE(ids, merges, end_of_word_suffix="</w>"))
+    words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(words, "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.add_special_tokens(["<|startoftext|>", "<|endoftext|>"])
+    tokenizer.save(str(path))
+    return int(tokenizer.get_vocab_size())
+
+
+@pytest.fixture(scope="session")
+def toy_tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP tokenizer.json of some 600 tokens."""
+    path = tmp_path_factory.mktemp("toy-tokenizer") / "tokenizer.json"
+    write_toy_tokenizer(path)
+    return path
+
+
+def make_toy_teacher(tokenizer_file: Path, seed: int = 0) -> LoadedClip:
+    """A random CLIP whose LayerNorms and biases are not trivial, so that slips show."""
+    import torch
+    from tokenizers import Tokenizer
+
+    from tinyclip_edge.models.assemble import assemble
+
+    vocabulary = Tokenizer.from_file(str(tokenizer_file)).get_vocab_size()
+    config = {
+        **TOY_MODEL_CFG,
+        "text_cfg": {**TOY_MODEL_CFG["text_cfg"], "vocab_size": vocabulary},
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        clip = assemble(
+            config, TOY_PREPROCESS_CFG, name="toy-teacher", tokenizer_file=tokenizer_file
+        )
+        with torch.no_grad():
+            for name, parameter in clip.model.named_parameters():
+                if parameter.ndim == 1:
+                    parameter.add_(0.2 * torch.randn_like(parameter))
+                elif name == "token_embedding.weight":
+                    parameter.mul_(20)
+    return clip
+
+
+@pytest.fixture
+def toy_teacher(toy_tokenizer_file: Path) -> LoadedClip:
+    """Vision 32 px, patch 8, width 128, 4 layers; text width 128, 3 layers; embedding 64."""
+    return make_toy_teacher(toy_tokenizer_file)
+
+
+@pytest.fixture(scope="session")
+def toy_teacher_folder(toy_tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy teacher as an open_clip local-dir folder. Shared: do not write into it."""
+    from tinyclip_edge.models import save_local_dir
+
+    folder = tmp_path_factory.mktemp("toy-teacher") / "toy-teacher"
+    save_local_dir(folder, make_toy_teacher(toy_tokenizer_file))
+    return folder

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+import safetensors.torch
+
+from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models import load_clip, newest_models, newest_run
+from tinyclip_edge.models.library import open_clip
+
+
+@pytest.mark.parametrize(
+    ("model", "pretrained", "message"),
+    [
+        ("", None, "empty"),
+        ("ViT-B-23", None, "did you mean 'ViT-B-32'"),
+        ("TinyCLIP-ViT-39M-16-Text-91M", None, "did you mean 'TinyCLIP-ViT-39M-16-Text-19M'"),
+        ("ViT-B-32", None, "needs a pretrained tag.*laion2b_s34b_b79k"),
+        ("ViT-B-32/laion2b_s34b_b97k", None, "did you mean 'laion2b_s34b_b79k'"),
+        ("ViT-B-32", "nothing-like-it", "no pretrained tag or file.*openai"),
+        ("ViT-B-32/openai", "laion2b_e16", "two pretrained tags"),
+        ("starter-50", "openai", "pretrained 'openai' does not go with starter-50"),
+        ("hf-hub:a/b", "openai", "does not go with hf-hub:a/b"),
+        ("starter-50", None, "shape without weights"),
+        ("TinyCLIP-ViT-8M-16-Text-3M", None, "shape without weights"),
+        ("./no/such/folder", None, "no model folder ./no/such/folder"),
+        ("runs/unknown-run", None, "runs/unknown-run"),
+    ],
+)
+def test_unknown_names(model, pretrained, message):
+    with pytest.raises(ModelError, match=message) as caught:
+        load_clip(model, pretrained)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["ViT-B-32/laion2b_s34b_b79k", "hf-hub:someone/something"])
+def test_no_network_is_one_line(monkeypatch, model):
+    def offline(*args, **kwargs):
+        raise RuntimeError("Failed to download weights: name resolution\nTraceback …")
+
+    monkeypatch.setattr(open_clip, "create_model", offline)
+    with pytest.raises(
+        ModelError, match=r"cannot fetch .*name resolution.*without network"
+    ) as caught:
+        load_clip(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_hub_without_weights_is_not_random(monkeypatch):
+    seen = {}
+
+    def spy(name, **options):
+        seen.update(options)
+        raise RuntimeError("stop here")
+
+    monkeypatch.setattr(open_clip, "create_model", spy)
+    with pytest.raises(ModelError):
+        load_clip("hf-hub:someone/something")
+    assert seen["require_pretrained"] is True
+    assert seen["weights_only"] is True
+
+
+def test_repository_with_its_own_vocabulary(monkeypatch, toy_teacher, toy_tokenizer_file):
+    network, config = toy_teacher.model, toy_teacher.config
+    monkeypatch.setattr(open_clip, "create_model", lambda *a, **k: network)
+    monkeypatch.setattr(open_clip, "get_model_config", lambda name: config["model_cfg"])
+    monkeypatch.setattr(
+        open_clip, "get_model_preprocess_cfg", lambda model: config["preprocess_cfg"]
+    )
+    asked = []
+
+    def download(repository, filename):
+        asked.append((repository, filename))
+        return str(toy_tokenizer_file)
+
+    monkeypatch.setattr(open_clip.pretrained, "download_pretrained_from_hf", download)
+    clip = load_clip("hf-hub:someone/toy")
+    assert asked == [("someone/toy", "tokenizer.json")]
+    assert clip.tokenizer_file == toy_tokenizer_file
+    assert clip.config["preprocess_cfg"]["mean"] == [0.5, 0.5, 0.5]
+
+    def fail(repository, filename):
+        raise OSError("404")
+
+    monkeypatch.setattr(open_clip.pretrained, "download_pretrained_from_hf", fail)
+    with pytest.raises(ModelError, match=r"cannot fetch tokenizer\.json of hf-hub:someone/toy"):
+        load_clip("hf-hub:someone/toy")
+
+
+@pytest.mark.parametrize(("tag", "quick"), [("openai", True), ("laion2b_s34b_b88k", False)])
+def test_activation_follows_the_weights(monkeypatch, tag, quick):
+    seen = {}
+
+    def spy(name, **options):
+        seen.update(options)
+        raise RuntimeError("stop here")
+
+    monkeypatch.setattr(open_clip, "create_model", spy)
+    with pytest.raises(ModelError):
+        load_clip("ViT-B-16", tag)
+    assert seen["force_quick_gelu"] is quick
+
+
+def test_name_with_weight_file(tmp_path, monkeypatch, toy_teacher):
+    small = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1},
+        "text_cfg": {"width": 64, "heads": 1, "layers": 1},
+    }
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Toy-CLIP", small)
+    random = load_clip("Toy-CLIP", allow_random=True)
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(random.model.state_dict(), path)
+    clip = load_clip("Toy-CLIP", str(path))
+    assert (clip.name, clip.weights_file) == ("Toy-CLIP/weights.safetensors", path)
+    # open_clip's own tokenizer: start, "a</w>", end (openai/CLIP's vocabulary), zeros.
+    assert clip.tokenizer(["a"])[0, :4].tolist() == [49406, 320, 49407, 0]
+    safetensors.torch.save_file(toy_teacher.model.state_dict(), path)
+    with pytest.raises(ModelError, match="misshapen"):
+        load_clip("Toy-CLIP", str(path))
+
+
+def test_newest_run(tmp_path):
+    runs, bundles = tmp_path / "runs", tmp_path / "bundles"
+    assert newest_models(runs, bundles) == []
+    with pytest.raises(ModelError, match="run `tinyclip-edge distill` first"):
+        newest_run(tmp_path / "runs")
+    for age, name in ((30, "b"), (10, "a"), (20, "c")):
+        config = tmp_path / "runs" / name / "student" / "open_clip_config.json"
+        config.parent.mkdir(parents=True)
+        config.write_text("{}")
+        os.utime(config, (1_000_000 - age, 1_000_000 - age))
+    (runs / "unfinished").mkdir()
+    assert newest_run(runs) == runs / "a"
+    assert newest_models(runs, bundles) == [str(runs / "a")]
+    for name in ("x", ".x.partial"):
+        (bundles / name).mkdir(parents=True)
+        (bundles / name / "manifest.json").write_text("{}")
+    assert newest_models(runs, bundles) == [str(runs / "a"), str(bundles / "x")]

@@ -1,0 +1,27 @@
+"""Weight inheritance: which parts of a teacher a student keeps, and the slicing itself. Pure."""
+
+from __future__ import annotations
+
+from tinyclip_edge.inherit.plan import (
+    InheritancePlan,
+    LayerChoice,
+    TowerPlan,
+    choose_layers,
+    plan_uniform,
+)
+from tinyclip_edge.inherit.report import InheritanceReport, TowerReport
+from tinyclip_edge.inherit.shape import ClipShape, TowerShape
+from tinyclip_edge.inherit.uniform import inherit_uniform
+
+__all__ = [
+    "ClipShape",
+    "InheritancePlan",
+    "InheritanceReport",
+    "LayerChoice",
+    "TowerPlan",
+    "TowerReport",
+    "TowerShape",
+    "choose_layers",
+    "inherit_uniform",
+    "plan_uniform",
+]

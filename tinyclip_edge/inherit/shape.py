@@ -1,0 +1,98 @@
+"""Read the shape of a CLIP from its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from tinyclip_edge.errors import InheritanceError
+
+IMAGE_BLOCKS = "visual.transformer.resblocks."
+TEXT_BLOCKS = "transformer.resblocks."
+
+
+@dataclass(frozen=True, slots=True)
+class TowerShape:
+    """Sizes of one tower; a ResNet has only its kind."""
+
+    kind: Literal["vit", "resnet", "text"]
+    width: int = 0  # hidden channels
+    layers: int = 0
+    heads: int = 0
+    head_width: int = 0
+    neurons: int = 0  # of each feed-forward block
+    positions: int = 0  # image: patches + 1; text: context length
+
+
+@dataclass(frozen=True, slots=True)
+class ClipShape:
+    """Sizes of both towers and of what they share."""
+
+    image: TowerShape
+    text: TowerShape
+    embed_dim: int
+    vocabulary: int
+    patch: int  # pixels; 0 for a ResNet
+
+    @classmethod
+    def of(
+        cls,
+        state: Mapping[str, Tensor],
+        head_width: int = 64,
+        text_head_width: int | None = None,
+    ) -> ClipShape:
+        """Read the sizes from an open_clip state dict, whatever the order of its keys.
+
+        Weights do not tell how wide a head is: 64 unless given. Raises InheritanceError for
+        towers of another architecture.
+        """
+        _require(state, "text", ("token_embedding.weight", "positional_embedding"))
+        text = _tower(state, TEXT_BLOCKS, text_head_width or head_width)
+        vocabulary = state["token_embedding.weight"].shape[0]
+        if "visual.layer1.0.conv1.weight" in state:
+            _require(state, "text", ("text_projection",))
+            embed_dim = state["text_projection"].shape[1]
+            return cls(TowerShape("resnet"), text, embed_dim, vocabulary, patch=0)
+        _require(state, "image", ("visual.conv1.weight", "visual.positional_embedding"))
+        _require(state, "image", ("visual.proj",))
+        image = _tower(state, IMAGE_BLOCKS, head_width)
+        embed_dim = state["visual.proj"].shape[1]
+        return cls(image, text, embed_dim, vocabulary, state["visual.conv1.weight"].shape[-1])
+
+
+def _require(state: Mapping[str, Tensor], tower: str, keys: Iterable[str]) -> None:
+    for key in keys:
+        if key not in state:
+            raise InheritanceError(
+                f"the {tower} tower is no plain CLIP transformer or ResNet: it has no '{key}'"
+            )
+
+
+def _tower(state: Mapping[str, Tensor], blocks: str, head_width: int) -> TowerShape:
+    image = blocks == IMAGE_BLOCKS
+    name = "image" if image else "text"
+    indices = {
+        int(key.removeprefix(blocks).split(".", 1)[0]) for key in state if key.startswith(blocks)
+    }
+    if not indices or indices != set(range(len(indices))):
+        raise InheritanceError(f"the {name} tower has blocks {sorted(indices)}, not 0, 1, 2 …")
+    _require(state, name, (f"{blocks}0.attn.in_proj_weight", f"{blocks}0.mlp.c_fc.weight"))
+    rows, width = state[f"{blocks}0.attn.in_proj_weight"].shape
+    heads, rest = divmod(rows, 3 * head_width)
+    if rest:
+        raise InheritanceError(
+            f"the {name} tower's attention is {rows // 3} wide, no multiple of {head_width} a head"
+        )
+    positions = state["visual.positional_embedding" if image else "positional_embedding"]
+    return TowerShape(
+        kind="vit" if image else "text",
+        width=width,
+        layers=len(indices),
+        heads=heads,
+        head_width=head_width,
+        neurons=state[f"{blocks}0.mlp.c_fc.weight"].shape[0],
+        positions=positions.shape[0],
+    )

@@ -1,0 +1,59 @@
+"""Affinity mimicking: the student's similarities follow the teacher's (arXiv 2309.12314)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class AffinityTerms(NamedTuple):
+    """Scalars of one batch; ``loss`` carries the gradient, the others are detached."""
+
+    loss: Tensor
+    teacher_entropy: Tensor  # the floor of the loss
+    kl: Tensor  # loss - teacher_entropy: 0 for a perfect student
+
+
+def affinity_loss(
+    student_image: Tensor,
+    student_text: Tensor,
+    teacher_image: Tensor,
+    teacher_text: Tensor,
+    *,
+    student_scale: float | Tensor,
+    teacher_scale: float | Tensor,
+    i2t: float = 0.5,
+    t2i: float = 0.5,
+) -> AffinityTerms:
+    """Return the cross entropy of the student's row-wise affinities against the teacher's.
+
+    Features are ``[B, D]``, unit norm; student and teacher may differ in D. The whole global batch
+    is passed: gather first. Computed in float32 even under autocast; the teacher gets no gradient.
+    """
+    with torch.autocast(student_image.device.type, enabled=False):
+        logits = _logits(student_image, student_text, student_scale)
+        with torch.no_grad():
+            targets = _logits(teacher_image, teacher_text, teacher_scale)
+        by_image = _cross_entropy(logits, targets)
+        by_text = _cross_entropy(logits.T, targets.T)
+        terms = (i2t * ours + t2i * theirs for ours, theirs in zip(by_image, by_text, strict=True))
+        return AffinityTerms(*terms)
+
+
+def _logits(image: Tensor, text: Tensor, scale: float | Tensor) -> Tensor:
+    if isinstance(scale, Tensor):
+        scale = scale.float()
+    return scale * (image.float() @ text.float().T)
+
+
+def _cross_entropy(logits: Tensor, target_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean over rows of cross entropy, target entropy and their difference (KL)."""
+    ours = logits.log_softmax(dim=-1)
+    with torch.no_grad():
+        theirs = target_logits.log_softmax(dim=-1)
+        p = theirs.exp()
+        entropy = -(p * theirs).sum(dim=-1).mean()
+        kl = (p * (theirs - ours)).sum(dim=-1).mean()
+    return -(p * ours).sum(dim=-1).mean(), entropy, kl

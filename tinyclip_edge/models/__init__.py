@@ -1,0 +1,68 @@
+"""Teachers and students: the only room that knows open_clip.
+
+Names load on first use, so that the zoo can be listed without importing torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tinyclip_edge.models.clip import (
+        LoadedClip,
+        ParameterCount,
+        count_parameters,
+        weights_hash,
+    )
+    from tinyclip_edge.models.embedder import TorchEmbedder
+    from tinyclip_edge.models.folder import save_local_dir
+    from tinyclip_edge.models.listing import zoo_rows, zoo_table
+    from tinyclip_edge.models.load import load_clip
+    from tinyclip_edge.models.runs import newest_models, newest_run, student_folder
+    from tinyclip_edge.models.student import create_student, inherit_student
+    from tinyclip_edge.models.zoo import ZOO, ZooEntry
+
+_HOME = {
+    "LoadedClip": "clip",
+    "ParameterCount": "clip",
+    "count_parameters": "clip",
+    "weights_hash": "clip",
+    "TorchEmbedder": "embedder",
+    "save_local_dir": "folder",
+    "load_clip": "load",
+    "newest_models": "runs",
+    "newest_run": "runs",
+    "student_folder": "runs",
+    "create_student": "student",
+    "inherit_student": "student",
+    "zoo_rows": "listing",
+    "zoo_table": "listing",
+    "ZOO": "zoo",
+    "ZooEntry": "zoo",
+}
+
+__all__ = [
+    "ZOO",
+    "LoadedClip",
+    "ParameterCount",
+    "TorchEmbedder",
+    "ZooEntry",
+    "count_parameters",
+    "create_student",
+    "inherit_student",
+    "load_clip",
+    "newest_models",
+    "newest_run",
+    "save_local_dir",
+    "student_folder",
+    "weights_hash",
+    "zoo_rows",
+    "zoo_table",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,122 @@
+"""Build networks and preprocessing from an open_clip config that may come from anywhere."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import Any
+
+from torch import Tensor, nn
+
+from tinyclip_edge.errors import ModelError, did_you_mean
+from tinyclip_edge.models.library import open_clip, quiet
+
+PreprocessCfg = open_clip.transform.PreprocessCfg
+
+_BUILD_ERRORS = (
+    TypeError,
+    ValueError,
+    RuntimeError,
+    AssertionError,
+    ZeroDivisionError,
+    OSError,
+    KeyError,
+    AttributeError,
+)
+
+
+def build_model(model_cfg: dict[str, Any], source: str) -> nn.Module:
+    """Return a randomly initialised open_clip model in eval mode. Raises ModelError."""
+    check_model_cfg(model_cfg, source)
+    options = {key: value for key, value in model_cfg.items() if key != "custom_text"}
+    vision, text = dict(model_cfg["vision_cfg"]), dict(model_cfg["text_cfg"])
+    # Weights come from our file or from nowhere, never from a tower's default download.
+    if "timm_model_name" in vision:
+        vision["timm_model_pretrained"] = False
+    if "hf_model_name" in text:
+        text["hf_model_pretrained"] = False
+    custom = model_cfg.get("custom_text") or "hf_model_name" in text
+    kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    try:
+        with quiet():
+            model: nn.Module = kind(**{**options, "vision_cfg": vision, "text_cfg": text})
+    except _BUILD_ERRORS as error:
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{source}: open_clip cannot build this model_cfg: {cause}") from error
+    return model.eval()
+
+
+def check_model_cfg(model_cfg: object, source: str) -> None:
+    """Refuse a model_cfg with missing, unknown or contradictory keys."""
+    if not isinstance(model_cfg, dict):
+        raise ModelError(f"{source}: model_cfg must be a table, not {type(model_cfg).__name__}")
+    if "multimodal_cfg" in model_cfg:
+        raise ModelError(f"{source}: CoCa models (multimodal_cfg) are not supported")
+    for key in ("embed_dim", "vision_cfg", "text_cfg"):
+        if key not in model_cfg:
+            raise ModelError(f"{source}: model_cfg has no '{key}'")
+    known = set(inspect.signature(open_clip.CLIP).parameters) | {"custom_text"}
+    _refuse_unknown(model_cfg, known - {"cast_dtype", "output_dict"}, f"{source}: model_cfg")
+    for tower, kind in (
+        ("vision_cfg", open_clip.CLIPVisionCfg),
+        ("text_cfg", open_clip.CLIPTextCfg),
+    ):
+        if not isinstance(model_cfg[tower], dict):
+            raise ModelError(f"{source}: model_cfg.{tower} must be a table")
+        names = {field.name for field in fields(kind)}
+        _refuse_unknown(model_cfg[tower], names, f"{source}: model_cfg.{tower}")
+    _check_heads(model_cfg, source)
+
+
+def _refuse_unknown(table: dict[str, Any], known: Iterable[str], where: str) -> None:
+    names = set(known)
+    for key in table:
+        if key not in names:
+            raise ModelError(f"{where} has an unknown key '{key}'{did_you_mean(key, names)}")
+
+
+def _check_heads(model_cfg: dict[str, Any], source: str) -> None:
+    """Widths must split into whole heads; open_clip would round the head count down."""
+    vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
+    plain_vit = "timm_model_name" not in vision and isinstance(vision.get("layers", 12), int)
+    width, head = vision.get("width", 768), vision.get("head_width", 64)
+    if plain_vit and _is_count(width) and _is_count(head) and width % head:
+        raise ModelError(f"{source}: vision_cfg.width {width} is no multiple of head_width {head}")
+    width, heads = text.get("width", 512), text.get("heads", 8)
+    if "hf_model_name" not in text and _is_count(width) and _is_count(heads) and width % heads:
+        raise ModelError(f"{source}: text_cfg.width {width} does not split into {heads} heads")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def complete_preprocess_cfg(
+    preprocess_cfg: object, model_cfg: dict[str, Any], source: str
+) -> dict[str, Any]:
+    """Return the whole preprocessing table: what is not given is open_clip's default (OpenAI's)."""
+    given = {} if preprocess_cfg is None else preprocess_cfg
+    if not isinstance(given, dict):
+        raise ModelError(f"{source}: preprocess_cfg must be a table")
+    names = {field.name for field in fields(PreprocessCfg)}
+    _refuse_unknown(given, names, f"{source}: preprocess_cfg")
+    default = PreprocessCfg()
+    table = {name: getattr(default, name) for name in names}
+    table.update({key: value for key, value in given.items() if value is not None})
+    table["size"] = model_cfg["vision_cfg"].get("image_size", table["size"])
+    for key in ("mean", "std"):
+        table[key] = list(table[key]) if isinstance(table[key], (list, tuple)) else table[key]
+    return dict(sorted(table.items()))
+
+
+def build_preprocess(preprocess_cfg: dict[str, Any], source: str) -> Callable[..., Tensor]:
+    """Return open_clip's evaluation transform: PIL image to float32 ``[3, H, W]``."""
+    try:
+        transform: Callable[..., Tensor] = open_clip.transform.image_transform_v2(
+            PreprocessCfg(**preprocess_cfg), is_train=False
+        )
+    except (TypeError, ValueError, AssertionError) as error:
+        values = {key: preprocess_cfg[key] for key in ("mode", "interpolation", "resize_mode")}
+        raise ModelError(f"{source}: preprocess_cfg is not usable: {values}") from error
+    return transform

@@ -1,0 +1,39 @@
+"""Count what one picture and one text cost a model, without weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tinyclip_edge.models.build import build_model
+from tinyclip_edge.models.clip import ParameterCount, count_parameters
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCost:
+    """Parameters, and multiply-accumulates of one picture and of one text of full context."""
+
+    parameters: ParameterCount
+    image_macs: int
+    text_macs: int
+
+
+def model_cost(model_cfg: dict[str, Any], source: str) -> ModelCost:
+    """Trace both towers on the meta device; ModelError for a config that cannot be built."""
+    with torch.device("meta"):
+        model = build_model(model_cfg, source)
+        size = model_cfg["vision_cfg"].get("image_size", 224)
+        height, width = size if isinstance(size, (list, tuple)) else (size, size)
+        pixels = torch.empty(1, 3, height, width)
+        ids = torch.zeros(1, model_cfg["text_cfg"].get("context_length", 77), dtype=torch.long)
+        macs = []
+        for method, argument in (("encode_image", pixels), ("encode_text", ids)):
+            counter = FlopCounterMode(display=False)
+            # Gradients stay on: without them attention takes a fused path that is not counted.
+            with counter:
+                getattr(model, method)(argument)
+            macs.append(counter.get_total_flops() // 2)
+    return ModelCost(count_parameters(model), *macs)

@@ -1,0 +1,90 @@
+"""A PyTorch CLIP behind the Embedder protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.models.clip import LoadedClip, count_parameters
+from tinyclip_edge.runtime.images import open_image
+from tinyclip_edge.runtime.protocol import EmbedderSpec, Features, ImageInput
+
+Item = TypeVar("Item")
+
+
+class TorchEmbedder:
+    """Encode images and texts with a LoadedClip, which moves to ``device``."""
+
+    def __init__(
+        self, clip: LoadedClip, *, device: str | torch.device = "cpu", batch_size: int = 64
+    ) -> None:
+        self._clip = clip
+        self._device = torch.device(device)
+        self._batch_size = batch_size
+        clip.model.to(self._device)
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self._clip.name
+
+    @property
+    def spec(self) -> EmbedderSpec:
+        """Sizes of the model; bytes are those of the weight file, 0 when there is none."""
+        count = count_parameters(self._clip.model)
+        file = self._clip.weights_file
+        return EmbedderSpec(
+            image_size=self._clip.image_size,
+            embedding_dim=self._clip.embedding_dim,
+            encoder_parameters=count.encoders,
+            token_parameters=count.token_embedding,
+            bytes_on_disk=file.stat().st_size if file is not None and file.is_file() else 0,
+            runtime="torch",
+            precision="fp32",
+        )
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor on cosine similarities before softmax."""
+        return self._clip.logit_scale
+
+    def encode_image(self, images: Sequence[ImageInput]) -> Features:
+        """Return float32 ``[N, D]``, unit norm; DataError for an image that does not decode."""
+        preprocess = self._clip.preprocess
+        batches = (
+            torch.stack([preprocess(open_image(image)) for image in part])
+            for part in self._parts(images)
+        )
+        return self._encode("encode_image", batches)
+
+    def encode_text(self, texts: Sequence[str]) -> Features:
+        """Return float32 ``[N, D]``, unit norm."""
+        if isinstance(texts, str):
+            raise DataError("encode_text takes a list of texts, not one str")
+        batches = (self._clip.tokenizer(list(part)) for part in self._parts(texts))
+        return self._encode("encode_text", batches)
+
+    def _parts(self, items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+        for start in range(0, len(items), self._batch_size):
+            yield items[start : start + self._batch_size]
+
+    def _encode(self, method: str, batches: Iterable[Tensor]) -> Features:
+        model = self._clip.model
+        encode = getattr(model, method)
+        # A student in training lends itself for an evaluation and goes on in train mode.
+        training = model.training
+        model.eval()
+        try:
+            with torch.inference_mode():
+                parts = [encode(b.to(self._device), normalize=True).float().cpu() for b in batches]
+        finally:
+            model.train(training)
+        if not parts:
+            return np.zeros((0, self._clip.embedding_dim), dtype=np.float32)
+        features: Features = torch.cat(parts).numpy()
+        return features

@@ -1,0 +1,123 @@
+"""Open models that open_clip knows by name, or that lie on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tinyclip_edge.errors import ModelError, did_you_mean
+from tinyclip_edge.models.assemble import assemble
+from tinyclip_edge.models.clip import LoadedClip
+from tinyclip_edge.models.library import open_clip, quiet
+from tinyclip_edge.models.tokenization import OPEN_CLIP_VOCABULARY, TOKENIZER
+from tinyclip_edge.models.weights import fill, read_weights
+from tinyclip_edge.models.zoo import ZOO
+
+
+def load_named(
+    model: str, pretrained: str | None, device: str | torch.device, *, allow_random: bool
+) -> LoadedClip:
+    """Load ``NAME`` or ``NAME/TAG``; the tag may also be a weight file."""
+    name, tag = _split(model, pretrained)
+    with quiet():
+        model_cfg = open_clip.get_model_config(name)
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        known = open_clip.get_pretrained_cfg(name, tag) if tag else None
+    if not tag and not allow_random:
+        raise ModelError(
+            f"{name} needs a pretrained tag or a weight file (NAME/TAG){did_you_mean('', tags)}"
+        )
+    if tag and known:
+        # The tag knows the activation its weights were trained with; the plain name may not.
+        model_cfg["quick_gelu"] = bool(known.get("quick_gelu") or model_cfg.get("quick_gelu"))
+        network = _download(name, tag, quick_gelu=model_cfg["quick_gelu"])
+        clip = _wrap(network, model_cfg, f"{name}/{tag}")
+    elif not tag:
+        clip = assemble(model_cfg, None, name=name)
+    elif Path(tag).is_file():
+        with torch.random.fork_rng(devices=[]):
+            clip = assemble(model_cfg, None, name=f"{name}/{Path(tag).name}")
+        fill(clip.model, read_weights(Path(tag)), tag)
+        clip.weights_file = Path(tag)
+    else:
+        raise ModelError(f"{name} has no pretrained tag or file '{tag}'{did_you_mean(tag, tags)}")
+    clip.model.to(device)
+    return clip
+
+
+def load_repository(model: str, device: str | torch.device) -> LoadedClip:
+    """Load ``hf-hub:owner/name``."""
+    network = _download(model, None)
+    with quiet():
+        model_cfg = open_clip.get_model_config(model)
+    clip = _wrap(network, model_cfg, model, _own_tokenizer(model, model_cfg))
+    clip.model.to(device)
+    return clip
+
+
+def _wrap(
+    network: nn.Module, model_cfg: dict[str, Any], name: str, tokenizer_file: Path | None = None
+) -> LoadedClip:
+    """Join a downloaded network with the preprocessing that open_clip set for its weights."""
+    preprocess_cfg: dict[str, Any] = open_clip.get_model_preprocess_cfg(network)
+    return assemble(
+        model_cfg, preprocess_cfg, name=name, network=network, tokenizer_file=tokenizer_file
+    )
+
+
+def _own_tokenizer(model: str, model_cfg: dict[str, Any]) -> Path | None:
+    """Fetch the tokenizer.json of a repository whose vocabulary is not open_clip's."""
+    text_cfg = model_cfg["text_cfg"]
+    usual = text_cfg.get("vocab_size", OPEN_CLIP_VOCABULARY) == OPEN_CLIP_VOCABULARY
+    if usual or text_cfg.get("hf_tokenizer_name"):
+        return None
+    try:
+        with quiet():
+            repository = model.partition(":")[2]
+            return Path(open_clip.pretrained.download_pretrained_from_hf(repository, TOKENIZER))
+    # As in _download: many unrelated types.
+    except Exception as error:
+        raise ModelError(
+            f"cannot fetch {TOKENIZER} of {model}, whose vocabulary is its own"
+        ) from error
+
+
+def _split(model: str, pretrained: str | None) -> tuple[str, str | None]:
+    """Split ``NAME/TAG`` and check the name; open_clip itself also writes names with a slash."""
+    names = set(open_clip.list_models())
+    if model.replace("/", "-") in names:
+        return model.replace("/", "-"), pretrained
+    name, _, tag = model.partition("/")
+    if name not in names:
+        if Path(model).suffix or model.startswith((".", "~")) or Path(model).is_absolute():
+            raise ModelError(f"no model folder {model}")
+        near = did_you_mean(name, names | set(ZOO))
+        hint = near if "did you mean" in near else "; `tinyclip-edge models` lists what there is"
+        raise ModelError(f"no model or folder '{model}'{hint}")
+    if pretrained and tag and pretrained != tag:
+        raise ModelError(f"two pretrained tags for {name}: '{tag}' and '{pretrained}'")
+    return name, tag or pretrained
+
+
+def _download(name: str, tag: str | None, *, quick_gelu: bool = False) -> nn.Module:
+    what = f"{name}/{tag}" if tag else name
+    try:
+        with quiet(), torch.random.fork_rng(devices=[]):
+            model: nn.Module = open_clip.create_model(
+                name,
+                pretrained=tag,
+                precision="fp32",
+                force_quick_gelu=quick_gelu,
+                require_pretrained=True,
+                weights_only=True,
+            )
+    # Network, hub and file errors arrive as a dozen unrelated types from three libraries.
+    except Exception as error:
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"cannot fetch {what}: {cause[:200]} (without network, give a folder instead)"
+        ) from error
+    return model.eval()
