@@ -1,0 +1,180 @@
+"""Build the starter kit's shards from npm packages of pictograms.
+
+``python -m tinyclip_edge.starter.build_shards --packages node_modules --out DIR``
+
+Needs resvg-py, Pillow and the npm packages named in ATTRIBUTION.md; nothing else of this project
+needs them. The same packages always give the same shards, byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import io
+import json
+import random
+import sys
+import tarfile
+from collections import Counter, defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tinyclip_edge.starter.render import Drawing, draw, near
+from tinyclip_edge.starter.sources import (
+    ICON_FAMILIES,
+    Picture,
+    brand_names,
+    emoji_pictures,
+    icon_pictures,
+)
+from tinyclip_edge.starter.splits import (
+    RANK,
+    SEED,
+    assign_groups,
+    choose_icons,
+    mark_canonical,
+    place,
+)
+
+SHARD_SAMPLES = 9_000
+SPLIT_ORDER = ("train", "val", "test_style", "test_concepts")
+
+
+def captions(picture: Picture, unseen: frozenset[str]) -> list[str]:
+    """Caption lines: the name first, then richer ones; unseen concepts' names never stand alone."""
+    tags = [
+        t for t in picture.keywords if t not in picture.concept.split() and t != picture.concept
+    ]
+    lines = [picture.concept]
+    if picture.kind == "icon":
+        lines += [t for t in tags if t not in unseen][:2] if len(tags) > 1 else []
+        return lines + [f"{picture.concept}, {t}" for t in tags[-1:]]
+    if tags:
+        lines.append(", ".join([picture.concept, *tags[:2]]))
+    if len(tags) > 2:
+        lines.append(", ".join(tags[:4]))
+    return lines
+
+
+def collect(packages: Path) -> list[Picture]:
+    """All pictures chosen for the kit, with their splits, before anything is drawn."""
+    brands = brand_names(packages)
+    icons = [p for family in ICON_FAMILIES for p in icon_pictures(packages, family, brands)]
+    pictures = list(emoji_pictures(packages)) + choose_icons(icons)
+    unique = {p.key: p for p in reversed(pictures)}
+    ordered = sorted(unique.values(), key=lambda p: (RANK[p.family], p.key))
+    return place(ordered, assign_groups(ordered))
+
+
+def _draw_or_none(source: str | bytes) -> Drawing | None:
+    try:
+        return draw(source)
+    except (ValueError, OSError):  # a body that the renderer cannot read
+        return None
+
+
+def draw_all(pictures: list[Picture], workers: int) -> dict[str, Drawing]:
+    """Draw every picture; blank, repeated and nearly repeated drawings are left out.
+
+    Held-out drawings are looked at last, so that what training has is kept out of the tests.
+    """
+    with ProcessPoolExecutor(workers) as pool:
+        drawn = list(pool.map(_draw_or_none, [p.svg for p in pictures], chunksize=64))
+    rank = {split: i for i, split in enumerate(SPLIT_ORDER)}
+    kept: dict[str, Drawing] = {}
+    digests: set[str] = set()
+    same_concept: dict[str, list[Drawing]] = defaultdict(list)
+    for picture, drawing in sorted(
+        zip(pictures, drawn, strict=True), key=lambda x: rank[x[0].split]
+    ):
+        if drawing is None or drawing.digest in digests:
+            continue
+        if any(near(drawing.thumb, other.thumb) for other in same_concept[picture.concept]):
+            continue
+        digests.add(drawing.digest)
+        same_concept[picture.concept].append(drawing)
+        kept[picture.key] = drawing
+    return kept
+
+
+def _members(picture: Picture, drawing: Drawing, unseen: frozenset[str]) -> list[tuple[str, bytes]]:
+    about: dict[str, Any] = {
+        "concept": picture.concept,
+        "group_key": picture.group_key,
+        "kind": picture.kind,
+        "family": picture.family,
+        "group": picture.group,
+        "flag": picture.flag,
+        "canonical": picture.canonical,
+        "keywords": picture.keywords,
+    }
+    text = json.dumps(about, ensure_ascii=False, separators=(",", ":"))
+    lines = "\n".join(captions(picture, unseen)) + "\n"
+    return [("webp", drawing.webp), ("txt", lines.encode()), ("json", text.encode())]
+
+
+def write_shard(path: Path, samples: list[tuple[str, list[tuple[str, bytes]]]]) -> None:
+    """Write samples as a gzipped tar without dates or owners."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, members in samples:
+            for suffix, payload in members:
+                info = tarfile.TarInfo(f"{key}.{suffix}")
+                info.size, info.mtime, info.mode = len(payload), 0, 0o644
+                tar.addfile(info, io.BytesIO(payload))
+    path.write_bytes(gzip.compress(buffer.getvalue(), 9, mtime=0))
+
+
+def build(packages: Path, out: Path, workers: int = 2) -> dict[str, Any]:
+    """Build all shards under ``out/shards`` and return the index that is written beside them."""
+    pictures = collect(packages)
+    drawings = draw_all(pictures, workers)
+    pictures = [p for p in pictures if p.key in drawings]
+    seen = {p.concept for p in pictures if p.split == "train"}
+    styles = ("test_style",)
+    pictures = [p for p in pictures if p.split not in styles or p.concept in seen]
+    pictures = mark_canonical(pictures)
+    unseen = frozenset(p.concept for p in pictures if p.split != "train") - seen
+    folder = out / "shards"
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.tar.gz"):
+        old.unlink()
+    index: dict[str, Any] = {"seed": SEED, "image_size": 64, "splits": {}, "shards": {}}
+    for split in SPLIT_ORDER:
+        mine = [p for p in pictures if p.split == split]
+        random.Random(SEED).shuffle(mine)
+        index["splits"][split] = {
+            "samples": len(mine),
+            "concepts": len({p.concept for p in mine}),
+            "groups": len({p.group_key for p in mine}),
+            "families": dict(sorted(Counter(p.family for p in mine).items())),
+        }
+        for number, start in enumerate(range(0, len(mine), SHARD_SAMPLES)):
+            path = folder / f"{split}-{number:05d}.tar.gz"
+            part = mine[start : start + SHARD_SAMPLES]
+            write_shard(path, [(p.key, _members(p, drawings[p.key], unseen)) for p in part])
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            index["shards"][path.name] = {
+                "samples": len(part), "bytes": path.stat().st_size, "sha256": digest
+            }  # fmt: skip
+    (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n")
+    return index
+
+
+def main() -> None:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--packages", type=Path, required=True, help="the node_modules folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder that gets shards/")
+    parser.add_argument("--workers", type=int, default=2, help="drawing processes")
+    arguments = parser.parse_args()
+    index = build(arguments.packages, arguments.out, arguments.workers)
+    sys.stdout.write(
+        json.dumps({"splits": index["splits"], "shards": index["shards"]}, indent=1) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Decide which pictures are shipped and which split each belongs to."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+
+from tinyclip_edge.starter.names import FILLER
+from tinyclip_edge.starter.sources import EMOJI_FAMILIES, ICON_FAMILIES, Picture
+
+SEED = 20
+ICON_PICTURES = 17_500
+UNSEEN_EMOJI = 0.15  # share of the concept groups that have an emoji (flags never)
+UNSEEN_ICON = 0.08  # share of the groups that only icons draw
+VAL_UNSEEN = 0.04
+TEST_STYLES = ("twemoji", "ph")
+VAL_STYLE = "streamline-emojis"
+UNSEEN_STYLES = ("noto", "twemoji", "emojione", "fluent-emoji-flat")  # kept of an unseen emoji
+MAX_UNSEEN_GROUP = 60  # pictures
+MAX_TEST_ICONS = 2  # pictures kept of an unseen icon name
+SINGLES_PER_WORD = 14  # breadth: names sharing a word, among those only one family draws
+# Order in which a canonical picture is chosen, and duplicates are resolved.
+RANK = {family: i for i, family in enumerate(EMOJI_FAMILIES + ICON_FAMILIES)}
+
+
+def choose_icons(pictures: list[Picture], seed: int = SEED) -> list[Picture]:
+    """Names drawn by two or more families first, then single ones chosen for breadth of words."""
+    drawn = Counter(p.concept for p in pictures if p.family not in TEST_STYLES)
+    held = [p for p in pictures if p.family in TEST_STYLES and drawn[p.concept] > 0]
+    chosen = [p for p in pictures if drawn[p.concept] > 1 and p.family not in TEST_STYLES]
+    singles = [p for p in pictures if drawn[p.concept] == 1 and p.family not in TEST_STYLES]
+    rng = random.Random(seed)
+    rng.shuffle(singles)
+    singles.sort(key=lambda p: (min(len(p.concept.split()), 3), p.family != "game-icons"))
+    uses: Counter[str] = Counter(w for p in chosen for w in p.concept.split())
+    taken: Counter[str] = Counter()
+    for picture in singles:
+        words = [w for w in picture.concept.split() if w not in FILLER]
+        known = len(words) == 1 or all(uses[w] for w in words) or picture.family == "game-icons"
+        if len(chosen) >= ICON_PICTURES or not known or "off" in words:
+            continue
+        if max((taken[w] for w in words), default=99) < SINGLES_PER_WORD:
+            taken.update(words)
+            chosen.append(picture)
+    return chosen + held
+
+
+def assign_groups(pictures: list[Picture], seed: int = SEED) -> dict[str, str]:
+    """Split of every concept group: train, val or test_concepts; flags are always train."""
+    emoji = {p.group_key for p in pictures if p.kind == "emoji"}
+    flags = {p.group_key for p in pictures if p.flag or "flag" in p.group_key.split()}
+    groups = sorted({p.group_key for p in pictures})
+    random.Random(seed).shuffle(groups)
+    split = dict.fromkeys(groups, "train")
+    size = Counter(p.group_key for p in pictures)
+    for pool, share in (
+        ([g for g in groups if g in emoji and g not in flags], UNSEEN_EMOJI),
+        ([g for g in groups if g not in emoji and g not in flags], UNSEEN_ICON),
+    ):
+        # Huge groups ("arrow", "square") would take a large part of the training pictures away.
+        smaller = [g for g in pool if size[g] <= MAX_UNSEEN_GROUP]
+        tests, vals = round(share * len(smaller)), round(VAL_UNSEEN * len(smaller))
+        split.update(dict.fromkeys(smaller[:tests], "test_concepts"))
+        split.update(dict.fromkeys(smaller[tests : tests + vals], "val"))
+    return split
+
+
+def place(pictures: list[Picture], groups: dict[str, str]) -> list[Picture]:
+    """Set each picture's split and leave out those that no split has a use for."""
+    seen = {
+        p.concept
+        for p in pictures
+        if groups[p.group_key] == "train" and p.family not in (*TEST_STYLES, VAL_STYLE)
+    }
+    kept = []
+    for picture in pictures:
+        side = groups[picture.group_key]
+        if side == "train":
+            if picture.family in TEST_STYLES:
+                side = "test_style"
+            elif picture.family == VAL_STYLE:
+                side = "val"
+            if side != "train" and picture.concept not in seen:
+                continue
+        elif picture.kind == "emoji" and picture.family not in UNSEEN_STYLES:
+            continue
+        elif side == "val" and picture.family in TEST_STYLES:
+            continue  # choosing must not see the test styles
+        picture.split = side
+        kept.append(picture)
+    return kept
+
+
+def mark_canonical(pictures: list[Picture]) -> list[Picture]:
+    """Mark one picture per concept and evaluation set; thin out the unseen icons.
+
+    In ``test_style`` and the seen part of ``val`` every concept has one picture per kind already.
+    """
+    by_name: dict[tuple[str, str, str], list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        if picture.split != "train":
+            unseen = picture.split != "test_style" and picture.family != VAL_STYLE
+            part = picture.split + (" unseen" if unseen else " seen")
+            by_name[part, picture.kind, picture.concept].append(picture)
+    dropped: set[str] = set()
+    for (part, kind, _), same in by_name.items():
+        same.sort(key=lambda p: RANK[p.family])
+        same[0].canonical = True
+        if kind == "icon" and part.endswith("unseen"):
+            dropped.update(p.key for p in same[MAX_TEST_ICONS:])
+    return [p for p in pictures if p.key not in dropped]

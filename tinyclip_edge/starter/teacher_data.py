@@ -1,0 +1,102 @@
+"""Batches for the teacher: distinct concepts, sampled captions, pictures kept decoded in memory."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from tinyclip_edge.starter.augment import augment
+from tinyclip_edge.starter.evaluate_teacher import stack_pixels
+from tinyclip_edge.starter.kit import KitSample, read_split
+
+# Line drawings of emoji teach shape but look least like the colour styles that are asked for most.
+EMOJI_STYLE_WEIGHT = {"emojione-monotone": 0.5, "fluent-emoji-high-contrast": 0.4}
+FLAG_WEIGHT = 0.6
+EMOJI_SHARE = (0.85, 0.2)  # of alternating batches: near neighbours as negatives, yet some of each
+LONGEST = 10  # tokens of a training caption, start and end included, unless the name has more
+TEMPLATES = ("a photo of {}", "an icon of {}", "a picture of a {}", "{} icon", "the {}", "{} emoji")
+
+
+def _caption(sample: KitSample, rng: np.random.Generator) -> str:
+    name, tags = sample.concept, sample.about["keywords"]
+    roll = rng.random()
+    if roll < 0.12:
+        return TEMPLATES[rng.integers(len(TEMPLATES))].format(name)
+    if sample.about["kind"] == "emoji":
+        if roll < 0.55 or not tags:
+            return name
+        some = [tags[i] for i in rng.permutation(len(tags))[: rng.integers(1, 4)]]
+        return ", ".join([name, *some] if roll < 0.82 else some)
+    if roll < 0.24 and " " in name:
+        return " ".join(rng.permutation(name.split()))
+    if roll < 0.4 and len(sample.captions) > 1:
+        return sample.captions[rng.integers(1, len(sample.captions))]
+    return name
+
+
+class Sampler:
+    """Draws training batches; the same seed and step always give the same batch's choice."""
+
+    def __init__(self, kit: Path, tokenizer: Tokenizer, batch: int, seed: int) -> None:
+        self.samples = list(read_split(kit, "train"))
+        self.tokenizer, self.batch, self.seed = tokenizer, batch, seed
+        self.pixels = stack_pixels(self.samples)
+        spread = self.pixels.amax(dim=1) - self.pixels.amin(dim=1)
+        self.mono = spread.flatten(1).amax(dim=1) <= 12
+        self.concepts = {c: i for i, c in enumerate(sorted({s.concept for s in self.samples}))}
+        self.rows = np.array([self.concepts[s.concept] for s in self.samples])
+        self.pools = {kind: self._pool(kind) for kind in ("emoji", "icon")}
+
+    def _pool(self, kind: str) -> tuple[list[str], np.ndarray[Any, Any], dict[str, list[int]]]:
+        members: dict[str, list[int]] = defaultdict(list)
+        for i, sample in enumerate(self.samples):
+            if sample.about["kind"] == kind:
+                members[sample.concept].append(i)
+        names = sorted(members)
+        weights = np.ones(len(names))
+        for i, name in enumerate(names):
+            if kind == "icon":  # names that several families draw teach more
+                weights[i] = min(len(members[name]), 4) ** 0.5
+            elif self.samples[members[name][0]].about["flag"]:
+                weights[i] = FLAG_WEIGHT
+        return names, weights / weights.sum(), members
+
+    def _pick(self, step: int) -> list[int]:
+        rng = np.random.default_rng((self.seed, step))
+        chosen: dict[str, int] = {}
+        emoji = round(self.batch * EMOJI_SHARE[step % len(EMOJI_SHARE)])
+        for kind, count in (("emoji", emoji), ("icon", self.batch)):
+            names, weights, members = self.pools[kind]
+            for j in rng.choice(len(names), size=min(count, len(names)), replace=False, p=weights):
+                if len(chosen) < self.batch and names[j] not in chosen:
+                    chosen[names[j]] = self._drawing(members[names[j]], rng)
+        return list(chosen.values())
+
+    def _drawing(self, members: Sequence[int], rng: np.random.Generator) -> int:
+        weights = np.array(
+            [EMOJI_STYLE_WEIGHT.get(self.samples[i].about["family"], 1.0) for i in members]
+        )
+        return int(members[rng.choice(len(members), p=weights / weights.sum())])
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Augmented pictures [B, 3, 64, 64], ids [B, longest], concept rows [B] of a step."""
+        picks = self._pick(step)
+        rng = np.random.default_rng((self.seed, step, 1))
+        torch.manual_seed(self.seed * 1_000_003 + step)
+        texts = [_caption(self.samples[i], rng) for i in picks]
+        encoded = self.tokenizer.encode_batch(texts)
+        for i, e in enumerate(encoded):  # long captions cost time: their bare names instead
+            if sum(e.attention_mask) > LONGEST:
+                encoded[i] = self.tokenizer.encode(self.samples[picks[i]].concept)
+        ids = torch.tensor([e.ids for e in encoded])
+        longest = max(sum(e.attention_mask) for e in encoded)
+        index = torch.tensor(picks)
+        pictures = augment(self.pixels[index], self.mono[index])
+        return pictures, ids[:, :longest], torch.from_numpy(self.rows[picks])

@@ -1,0 +1,235 @@
+"""Train the starter teacher: ``python -m tinyclip_edge.starter.train_teacher --out DIR``.
+
+Constant learning rate after warm-up; a cooldown to zero ends it. The cooldown comes at the end of
+``--steps``, or as soon as a file ``COOLDOWN`` with a number of steps in it appears in ``--out``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tinyclip_edge.starter import kit_path, teacher_path
+from tinyclip_edge.starter.evaluate_teacher import TEST_SETS, VAL_SETS, Evaluator
+from tinyclip_edge.starter.muon import Muon
+from tinyclip_edge.starter.teacher_data import Sampler
+from tinyclip_edge.starter.teacher_model import encode_image, encode_text, export, new_model
+
+WARMUP = 80  # steps
+EMA_DECAY = 0.997
+PATCH_DROPOUT = 0.25  # saves a quarter of the vision tower's time; off during the cooldown
+PROXY_SCALE = 20.0
+MINUTE = 60.0
+
+
+class Proxies(nn.Module):
+    """One learned unit vector per training concept: a full softmax that a batch cannot give.
+
+    Thrown away after training; it only speeds the towers up.
+    """
+
+    def __init__(self, concepts: int, width: int = 256) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(concepts, width) * width**-0.5)
+
+    def forward(self, images: Tensor, texts: Tensor, rows: Tensor) -> Tensor:
+        """Mean cross-entropy of both towers' embeddings [B, D] against concept rows [B]."""
+        table = F.normalize(self.weight, dim=-1).T * PROXY_SCALE
+        return 0.5 * (F.cross_entropy(images @ table, rows) + F.cross_entropy(texts @ table, rows))
+
+
+def _encode_by_length(model: nn.Module, ids: Tensor) -> Tensor:
+    """Text embeddings [B, D] of ids [B, L], the shorter half trimmed apart to save time."""
+    lengths = ids.argmax(dim=-1) + 1
+    order = lengths.argsort()
+    parts = [encode_text(model, ids[half, : int(lengths[half].max())]) for half in order.chunk(2)]
+    return torch.cat(parts)[order.argsort()]
+
+
+class Run:
+    """Everything that a checkpoint holds, and one training step."""
+
+    def __init__(self, arguments: argparse.Namespace, vocab_size: int, concepts: int) -> None:
+        from open_clip.transformer import PatchDropout
+
+        torch.manual_seed(arguments.seed)
+        self.device, self.proxy_weight = arguments.device, arguments.proxy
+        self.model: Any = new_model(vocab_size).to(self.device)
+        self.model.visual.patch_dropout = PatchDropout(PATCH_DROPOUT)
+        self.ema: Any = new_model(vocab_size).to(self.device)
+        self.ema.load_state_dict(self.model.state_dict())
+        self.proxies = Proxies(concepts).to(self.device)
+        hidden: list[nn.Parameter] = []
+        others = list(self.proxies.parameters())
+        for name, p in self.model.named_parameters():
+            matrix = p.ndim == 2 and "resblocks" in name and arguments.optimizer == "muon"
+            (hidden if matrix else others).append(p)
+        decayed = [p for p in others if p.ndim >= 2]
+        plain = [p for p in others if p.ndim < 2]
+        groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
+        adam = torch.optim.AdamW(groups, lr=arguments.lr, betas=(0.9, 0.98), eps=1e-6)
+        self.optimizers: list[torch.optim.Optimizer] = [adam]
+        if hidden:
+            self.optimizers.append(Muon(hidden, lr=arguments.lr))
+        self.lr, self.step, self.pairs, self.cooldown = arguments.lr, 0, 0, (-1, 0)
+
+    def rate(self) -> float:
+        """Share of the peak learning rate at this step: warm-up, constant, linear to zero."""
+        start, length = self.cooldown
+        down = 1.0 if start < 0 else max(0.0, 1 - (self.step - start) / length)
+        return min(1.0, (self.step + 1) / WARMUP) * down
+
+    def train_step(self, pictures: Tensor, ids: Tensor, rows: Tensor) -> tuple[float, float]:
+        """One update; returns contrastive and proxy loss. Raises FloatingPointError on NaN."""
+        self.model.train()
+        rate = self.rate()
+        self.model.visual.patch_dropout.prob = PATCH_DROPOUT if self.cooldown[0] < 0 else 0.0
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr * rate
+        images = encode_image(self.model, pictures.to(self.device))
+        texts = _encode_by_length(self.model, ids.to(self.device))
+        logits = self.model.logit_scale.exp() * images @ texts.T
+        target = torch.arange(len(logits), device=logits.device)
+        contrastive = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+        proxy = self.proxies(images, texts, rows.to(self.device))
+        loss = contrastive + self.proxy_weight * proxy
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"loss is {loss.item()} at step {self.step}")
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self._after(len(logits))
+        return contrastive.item(), proxy.item()
+
+    @torch.no_grad()
+    def _after(self, batch: int) -> None:
+        self.model.logit_scale.clamp_(max=4.6052)  # 100
+        self.step += 1
+        self.pairs += batch
+        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
+        pairs = zip(self.ema.parameters(), self.model.parameters(), strict=True)
+        for slow, fast in pairs:
+            slow.lerp_(fast, 1 - decay)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint aside, then rename."""
+        state = {
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "proxies": self.proxies.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "counters": (self.step, self.pairs, self.cooldown),
+        }
+        torch.save(state, path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.proxies.load_state_dict(state["proxies"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step, self.pairs, self.cooldown = state["counters"]
+
+
+class Log:
+    """JSON lines, appended."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.started = time.monotonic()
+
+    def __call__(self, **values: object) -> None:
+        """Write one line, with the seconds since the process started."""
+        line = json.dumps({"seconds": round(time.monotonic() - self.started, 1), **values})
+        with self.path.open("a") as handle:
+            handle.write(line + "\n")
+        print(line, flush=True)  # noqa: T201
+
+
+def _asked_to_cool(run: Run, out: Path, arguments: argparse.Namespace) -> None:
+    request = out / "COOLDOWN"
+    if run.cooldown[0] < 0 and request.exists():
+        text = request.read_text().strip()
+        run.cooldown = (run.step, int(text) if text.isdigit() else arguments.cooldown)
+    elif run.cooldown[0] < 0 and run.step >= arguments.steps - arguments.cooldown:
+        run.cooldown = (run.step, arguments.cooldown)
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train until the cooldown's end, or until a SIGTERM, after which ``--resume`` goes on."""
+    from tokenizers import Tokenizer
+
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = Tokenizer.from_file(str(arguments.tokenizer))
+    sampler = Sampler(arguments.kit, tokenizer, arguments.batch, arguments.seed)
+    run = Run(arguments, tokenizer.get_vocab()["<|endoftext|>"] + 1, len(sampler.concepts))
+    if arguments.resume and (out / "checkpoint.pt").exists():
+        run.load(out / "checkpoint.pt")
+    log = Log(out / "training_log.jsonl")
+    evaluate = Evaluator(arguments.kit, tokenizer, VAL_SETS, arguments.device)
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: stop.append(number))
+    last_eval, losses = time.monotonic(), []
+    while not stop:
+        _asked_to_cool(run, out, arguments)
+        if run.cooldown[0] >= 0 and run.step >= sum(run.cooldown):
+            break
+        losses.append(run.train_step(*sampler(run.step)))
+        if run.step % 25 == 0:
+            means = [round(sum(x) / len(losses), 3) for x in zip(*losses, strict=True)]
+            scale = round(run.model.logit_scale.exp().item(), 1)
+            log(step=run.step, pairs=run.pairs, loss=means[0], proxy=means[1], scale=scale,
+                rate=round(run.rate(), 3))  # fmt: skip
+            losses = []
+        if time.monotonic() - last_eval > arguments.eval_minutes * MINUTE:
+            log(step=run.step, pairs=run.pairs, val=evaluate(run.ema))
+            run.save(out / "checkpoint.pt")
+            export(run.ema.state_dict(), out / "snapshot", run.ema.vocab_size)
+            last_eval = time.monotonic()
+    run.save(out / "checkpoint.pt")
+    export(run.ema.state_dict(), out / "snapshot", run.ema.vocab_size)
+    if not stop:
+        everything = Evaluator(
+            arguments.kit, tokenizer, {**VAL_SETS, **TEST_SETS}, arguments.device
+        )
+        log(step=run.step, pairs=run.pairs, weights="last", final=everything(run.model))
+        log(step=run.step, pairs=run.pairs, weights="ema", final=everything(run.ema))
+        export(run.model.state_dict(), out / "final", run.ema.vocab_size)
+
+
+def main() -> None:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--kit", type=Path, default=kit_path())
+    parser.add_argument("--tokenizer", type=Path, default=teacher_path() / "tokenizer.json")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--cooldown", type=int, default=600, help="steps of decay at the end")
+    parser.add_argument("--batch", type=int, default=256, help="distinct concepts a step")
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--proxy", type=float, default=0.5, help="weight of the full-softmax loss")
+    parser.add_argument("--eval-minutes", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true")
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
