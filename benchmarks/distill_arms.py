@@ -1,0 +1,220 @@
+"""Does inheritance help, does affinity help: same steps, same batches, tuned learning rates.
+
+Three arms train the same student on the starter kit: ``inherited`` (weights of the teacher, then
+affinity mimicking), ``affinity`` (random weights, affinity mimicking) and ``scratch`` (random
+weights, contrastive loss). Each arm's learning rate is chosen from one grid by mean recall@1 on
+``starter:val`` with a seed of its own; then every seed runs with it and is measured on Twemoji, the
+style nobody trained on. Finished runs are kept under ``--work`` and not repeated.
+
+    python benchmarks/distill_arms.py --student starter-50 --out benchmarks/results/arms-50
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+import tarfile
+from pathlib import Path
+from typing import Any
+
+ARMS: dict[str, list[str]] = {
+    "inherited": ["inherit.method=uniform", "loss.affinity=1.0", "loss.contrastive=0.0"],
+    "affinity": ["inherit.method=none", "loss.affinity=1.0", "loss.contrastive=0.0"],
+    "scratch": [
+        "inherit.method=none",
+        "loss.affinity=0.0",
+        "loss.contrastive=1.0",
+        "loss.student_logit_scale=learned",
+    ],
+}
+NAMES = {
+    "inherited": "inherited + affinity",
+    "affinity": "random + affinity",
+    "scratch": "random + contrastive (from scratch)",
+}
+TUNING_SEED = 1000
+
+
+def twemoji_shard(folder: Path) -> Path:
+    """Write the Twemoji pictures of the held-out style, one a concept, as a shard of their own."""
+    from tinyclip_edge.starter import kit_path
+    from tinyclip_edge.starter.kit import read_split
+
+    path = folder / "twemoji.tar"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path.with_suffix(".part"), "w") as shard:
+        for sample in read_split(kit_path(), "test_style"):
+            if sample.about["kind"] == "emoji" and sample.about["canonical"]:
+                for ending, data in (("webp", sample.webp), ("txt", sample.captions[0].encode())):
+                    member = tarfile.TarInfo(f"{sample.key}.{ending}")
+                    member.size = len(data)
+                    shard.addfile(member, io.BytesIO(data))
+    path.with_suffix(".part").rename(path)
+    return path
+
+
+def train(arguments: argparse.Namespace, arm: str, lr: float, seed: int, val: str) -> dict[str, Any]:
+    """Run one arm once, or read what an earlier call left; return its evaluations by step."""
+    from tinyclip_edge.config import load_config
+    from tinyclip_edge.train import distill
+
+    tuning = seed == TUNING_SEED
+    folder = arguments.work / arguments.student / f"{arm}-lr{lr:g}-seed{seed}"
+    done = folder.with_suffix(folder.suffix + ".json")
+    if done.exists():
+        return json.loads(done.read_text())
+    every = 0 if tuning else arguments.every
+    config = load_config(
+        "starter",
+        [
+            f"student.model={arguments.student}",
+            *ARMS[arm],
+            f"optim.lr={lr}",
+            f"optim.steps={arguments.steps}",
+            f"seed={seed}",
+            f"data.val={val}",
+            f"data.val_limit={5000}",
+            f"run.eval_every={every}",
+            "run.save_every=0",
+        ],
+    )
+    number = 1
+    while folder.exists():  # an interrupted run; kept apart, started anew
+        number += 1
+        folder = folder.with_name(f"{folder.name.split('~')[0]}~{number}")
+    result = distill(config, folder)
+    record = {
+        "arm": arm,
+        "lr": lr,
+        "seed": seed,
+        "seconds": result.seconds,
+        "teacher": mean_recalls(result.teacher),
+        "curve": {str(step): mean_recalls(m) for step, m in result.evaluations.items()},
+        "last": result.evaluations[arguments.steps],
+    }
+    done.write_text(json.dumps(record))
+    print(arm, f"lr={lr:g} seed={seed}", record["curve"][str(arguments.steps)], flush=True)
+    return record
+
+
+def mean_recalls(metrics: dict[str, float]) -> dict[str, float]:
+    """Mean of both directions, in percent."""
+    return {
+        f"r{k}": round(50 * (metrics[f"t2i_r{k}"] + metrics[f"i2t_r{k}"]), 3) for k in (1, 5)
+    } | {"t2i_r1": round(100 * metrics["t2i_r1"], 3), "top1_100": 100 * metrics["zero_shot_100"]}
+
+
+def steps_to_reach(curve: dict[str, dict[str, float]], level: float) -> float | None:
+    """First step, interpolated between evaluations, at which mean recall@1 is ``level``."""
+    before = (0.0, 0.0)
+    for step, values in sorted((int(s), v) for s, v in curve.items()):
+        if values["r1"] >= level:
+            rise = values["r1"] - before[1]
+            share = 1.0 if rise <= 0 or step == 0 else (level - before[1]) / rise
+            return before[0] + max(0.0, share) * (step - before[0])
+        before = (float(step), values["r1"])
+    return None
+
+
+def summarise(arguments: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    last = str(arguments.steps)
+    scratch = [run["curve"][last]["r1"] for run in runs["scratch"]]
+    table: dict[str, Any] = {}
+    for arm, records in runs.items():
+        ends = {
+            key: [r["curve"][last][key] for r in records] for key in records[0]["curve"][last]
+        }
+        reach = [
+            steps_to_reach(record["curve"], level)
+            for record, level in zip(records, scratch, strict=True)
+        ]
+        table[arm] = {
+            "lr": records[0]["lr"],
+            "seeds": [r["seed"] for r in records],
+            **{k: {"mean": statistics.mean(v), "all": v} for k, v in ends.items()},
+            "steps_to_scratch_end": reach,
+        }
+    teacher = runs["inherited"][0]["teacher"]
+    return {
+        "student": arguments.student,
+        "steps": arguments.steps,
+        "batch": 128,
+        "measured_on": "Twemoji, unseen style; mean of both directions in percent",
+        "teacher": teacher,
+        "arms": table,
+        "curves": {arm: [r["curve"] for r in records] for arm, records in runs.items()},
+    }
+
+
+def plot(summary: dict[str, Any], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 3.8), dpi=140)
+    for arm, colour in zip(ARMS, ("#0f766e", "#b45309", "#64748b"), strict=True):
+        for number, curve in enumerate(summary["curves"][arm]):
+            steps = sorted(map(int, curve))
+            label = NAMES[arm] if number == 0 else None
+            values = [curve[str(s)]["r1"] for s in steps]
+            axes.plot(steps, values, color=colour, lw=1.6, alpha=0.8, label=label)
+    axes.axhline(summary["teacher"]["r1"], color="#111827", lw=1, ls="--", label="teacher")
+    axes.set(xlabel="step (128 pairs each)", ylabel="recall@1, mean of both directions, %")
+    axes.set_title(f"{summary['student']}: Twemoji, a style nobody trained on", fontsize=10)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--student", default="starter-50")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--every", type=int, default=25, help="steps between measurements")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--lrs", type=float, nargs="+", default=[4e-4, 1e-3, 2e-3])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("runs/arms"))
+    parser.add_argument("--out", type=Path, required=True, help="gets .json and .png")
+    arguments = parser.parse_args()
+
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    best: dict[str, float] = {}
+    tried: dict[str, dict[str, float]] = {}
+    last = str(arguments.steps)
+    for arm in ARMS:
+        scores = {
+            lr: train(arguments, arm, lr, TUNING_SEED, "starter:val")["curve"][last]["r1"]
+            for lr in arguments.lrs
+        }
+        best[arm] = max(scores, key=lambda lr: scores[lr])
+        tried[arm] = {f"{lr:g}": score for lr, score in scores.items()}
+    shard = str(twemoji_shard(arguments.work))
+    runs = {
+        arm: [train(arguments, arm, best[arm], seed, shard) for seed in arguments.seeds]
+        for arm in ARMS
+    }
+    summary = summarise(arguments, runs) | {"tried_on_val": tried}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.with_suffix(".json").write_text(json.dumps(summary, indent=1) + "\n")
+    plot(summary, arguments.out.with_suffix(".png"))
+    for arm, row in summary["arms"].items():
+        print(f"{NAMES[arm]:38} lr {row['lr']:<7g} r@1 {row['r1']['mean']:.1f}  {row['r1']['all']}")
+    print(f"{'teacher':38} r@1 {summary['teacher']['r1']:.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The schema: shipped files load, every field is told, sections do not contradict themselves."""
+
+import pytest
+from pydantic import BaseModel
+
+from tinyclip_edge.config import RunConfig, config_names, configs_path, dump_config, load_config
+from tinyclip_edge.errors import ConfigError
+
+SHIPPED = sorted((configs_path() / "runs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_run_loads(path):
+    config = load_config(path)
+    assert config.name == path.stem
+    assert load_config(path.stem) == config
+
+
+def test_the_starter_runs_are_shipped():
+    assert {"starter", "starter-15"} <= set(config_names())
+
+
+def test_starter_is_as_documented():
+    config = load_config("starter")
+    assert (config.teacher.model, config.student.model) == ("starter-teacher", "starter-50")
+    assert (config.inherit.method, config.loss.affinity) == ("uniform", 1.0)
+    assert (config.optim.batch_size, config.optim.lr, config.optim.weight_decay) == (128, 4e-4, 0.1)
+    assert 0.10 <= config.optim.warmup_steps / config.optim.steps <= 0.15
+    assert (config.optim.final_lr_ratio, config.optim.grad_clip) == (0.02, 1.0)
+    assert config.data.batch_distinct
+    assert config.data.cache_teacher
+
+
+def fields(model):
+    for name, field in model.model_fields.items():
+        yield f"{model.__name__}.{name}", field
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from fields(field.annotation)
+
+
+@pytest.mark.parametrize("field", [pytest.param(f, id=n) for n, f in fields(RunConfig)])
+def test_every_field_says_what_it_is(field):
+    assert field.description
+    assert field.description.endswith(".")
+
+
+def test_a_written_configuration_reads_back_the_same(tmp_path):
+    config = load_config("starter", ["student.model={embed_dim: 64}", "optim.betas=[0.8, 0.9]"])
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config))
+    assert load_config(path) == config
+
+
+@pytest.mark.parametrize(
+    ("warmup", "steps", "expected"), [("0.125", 200, 25), ("40", 200, 40), ("0", 200, 0)]
+)
+def test_warmup_is_a_share_below_one_and_a_number_of_steps_above(warmup, steps, expected):
+    config = load_config("starter", [f"optim.warmup={warmup}", f"optim.steps={steps}"])
+    assert config.optim.warmup_steps == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("loss.affinity=0", "affinity and contrastive are both 0"),
+        ("optim.warmup=200", "warmup (200 steps) must be below steps (200)"),
+        ("optim.betas=[0.9, 1.5]", "betas must lie in [0, 1)"),
+        ("loss.student_logit_scale=-3", "student_logit_scale must be above 0"),
+    ],
+)
+def test_contradictions_are_refused(override, told):
+    with pytest.raises(ConfigError) as caught:
+        load_config("starter", [override])
+    assert told in str(caught.value)

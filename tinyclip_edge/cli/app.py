@@ -1,0 +1,82 @@
+"""The command line: one module a command, whose heavy imports stay inside the command's body."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tinyclip_edge.cli import bench, demo, distill, evaluate, export, inherit, models, quickstart
+from tinyclip_edge.errors import MissingExtraError, TinyClipError
+
+app = typer.Typer(
+    name="tinyclip-edge",
+    help="Distil a CLIP, export it as verified int8 ONNX, run it without torch.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+app.command("quickstart")(quickstart.quickstart)
+app.command("distill")(distill.distill)
+app.command("inherit")(inherit.inherit)
+app.command("export")(export.export)
+app.command("eval")(evaluate.evaluate)
+app.command("bench")(bench.bench)
+app.command("demo")(demo.demo)
+app.command("models")(models.models)
+
+# Which extra brings a package that a command imports inside its body.
+EXTRA_OF = {
+    **dict.fromkeys(
+        ["torch", "torchvision", "open_clip", "accelerate", "safetensors", "webdataset"], "distill"
+    ),
+    **dict.fromkeys(["onnx", "onnxscript", "optimum", "transformers"], "export"),
+    "gradio": "demo",
+}
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from tinyclip_edge import __version__
+
+        typer.echo(f"tinyclip-edge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; a TinyClipError becomes one line on stderr and its exit code."""
+    try:
+        app()
+    except TinyClipError as error:
+        _fail(error)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in EXTRA_OF:
+            raise
+        extra = EXTRA_OF[package]
+        _fail(
+            MissingExtraError(
+                f"this command needs the package '{package}', which is not installed; "
+                f"run: pip install 'tinyclip-edge[{extra}]'"
+            )
+        )
+
+
+def _fail(error: TinyClipError) -> None:
+    sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+    sys.exit(error.exit_code)

@@ -1,0 +1,28 @@
+"""``tinyclip-edge bench``: size and speed of models, side by side."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tinyclip_edge.cli.options import MODEL_HELP, JsonFlag, print_json
+
+
+def bench(
+    models: Annotated[list[str], typer.Argument(help=MODEL_HELP)],
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of every model.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Images or texts a call.")] = 1,
+    rounds: Annotated[int, typer.Option(min=3, help="Timed rounds after the warm-up.")] = 50,
+    json_output: JsonFlag = False,
+) -> None:
+    """Measure size, cold start, latency, throughput and memory of models side by side."""
+    from tinyclip_edge.evaluate import bench_models
+
+    report = bench_models(models, threads=threads, batch=batch, rounds=rounds)
+    if json_output:
+        print_json(report.as_dict())
+        return
+    from rich.console import Console
+
+    Console().print(report.table())

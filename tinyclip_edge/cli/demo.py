@@ -1,0 +1,43 @@
+"""``tinyclip-edge demo``: the page in the browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinyclip_edge.cli.options import MODEL_HELP, ThreadsOption, say
+
+
+def demo(
+    teacher: Annotated[
+        str, typer.Option(help="The model to compare with. " + MODEL_HELP)
+    ] = "starter-teacher",
+    student: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Model to show; repeat for several. " + MODEL_HELP,
+            show_default="the newest run and the newest bundle",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of images to search.", show_default="starter kit")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
+    share: Annotated[
+        bool, typer.Option("--share", help="Ask Gradio for a public link.")
+    ] = False,
+    threads: ThreadsOption = None,
+) -> None:
+    """Compare teacher and student in the browser: classification, search, latency."""
+    from tinyclip_demo import launch, open_gallery
+
+    from tinyclip_edge.evaluate import open_embedder
+    from tinyclip_edge.models import newest_models
+
+    names = [teacher, *(student or newest_models())]
+    say("loading " + ", ".join(names))
+    embedders = [open_embedder(name, threads=threads) for name in names]
+    launch(embedders, open_gallery(images), host=host, port=port, share=share)

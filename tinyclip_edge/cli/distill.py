@@ -1,0 +1,47 @@
+"""``tinyclip-edge distill``: teacher to student."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinyclip_edge.cli.options import free_folder, say, split_config_args
+
+ConfigArgs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[CONFIG] [KEY=VALUE]...",
+        help="A YAML file or the name of a shipped one, then overrides such as optim.steps=500.",
+        show_default="starter",
+    ),
+]
+
+
+def distill(
+    config: ConfigArgs = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder.", show_default="runs/<name>")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with this run folder, from its newest whole checkpoint."),
+    ] = None,
+) -> None:
+    """Distil a student from a teacher: inherit its weights, then mimic its affinities."""
+    from tinyclip_edge.config import load_config
+    from tinyclip_edge.train import ProgressObserver, distill as run_distill
+
+    if resume is not None:
+        name, overrides = split_config_args(config, str(resume / "config.yaml"))
+        run = load_config(name, overrides)
+        folder = resume
+    else:
+        name, overrides = split_config_args(config, "starter")
+        run = load_config(name, overrides)
+        folder = out if out is not None else free_folder(Path("runs"), run.name)
+    with ProgressObserver() as observer:
+        result = run_distill(run, folder, resume=resume is not None, observer=observer)
+    say(f"student: {result.student}")
+    say(f"next: tinyclip-edge export {folder} --int8")

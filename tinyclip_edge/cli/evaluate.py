@@ -1,0 +1,60 @@
+"""``tinyclip-edge eval``: zero-shot classification and retrieval of any model."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from tinyclip_edge.cli.options import (
+    MODEL_HELP,
+    DeviceOption,
+    JsonFlag,
+    ThreadsOption,
+    print_json,
+)
+
+
+class Task(str, Enum):
+    """What to measure."""
+
+    zero_shot = "zero-shot"
+    retrieval = "retrieval"
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    task: Annotated[Task, typer.Option(help="What to measure.")] = Task.retrieval,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="starter:test_style, starter:test_concepts, starter:val, a shard pattern, "
+            "or a folder or tar of images in one folder a class."
+        ),
+    ] = "starter:test_style",
+    precision: Annotated[
+        str | None, typer.Option(help="Precision of a bundle: int8 or fp32.", show_default="its own")
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(help="Prompt with {} for the label; repeat for an ensemble."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images.")] = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "auto",
+    json_output: JsonFlag = False,
+) -> None:
+    """Measure zero-shot classification or retrieval."""
+    from tinyclip_edge.evaluate import evaluate_model, open_embedder
+
+    embedder = open_embedder(model, precision=precision, threads=threads, device=device)
+    report = evaluate_model(
+        embedder, task=task.value, data=data, templates=tuple(template or ("{}",)), limit=limit
+    )
+    if json_output:
+        print_json(report.as_dict())
+        return
+    from rich.console import Console
+
+    Console().print(report.table())

@@ -1,0 +1,17 @@
+"""``tinyclip-edge models``: the zoo."""
+
+from __future__ import annotations
+
+from tinyclip_edge.cli.options import JsonFlag, print_json
+
+
+def models(json_output: JsonFlag = False) -> None:
+    """List the students of the zoo with their size and published accuracy."""
+    from tinyclip_edge.models import zoo_rows, zoo_table
+
+    if json_output:
+        print_json({"models": zoo_rows()})
+        return
+    from rich.console import Console
+
+    Console().print(zoo_table())

@@ -1,0 +1,51 @@
+"""Options and small behaviours that several commands share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
+]
+DeviceOption = Annotated[
+    str, typer.Option(help="Device of PyTorch models: auto, cpu or cuda.", metavar="DEVICE")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads, for PyTorch and onnxruntime alike.")
+]
+MODEL_HELP = (
+    "An open_clip name (ViT-B-32/laion2b_s34b_b79k), a run or student folder, "
+    "a bundle folder, or starter-teacher."
+)
+
+
+def print_json(data: dict[str, Any]) -> None:
+    """Write one JSON object to stdout."""
+    sys.stdout.write(json.dumps(data, indent=2, sort_keys=False) + "\n")
+
+
+def say(text: str) -> None:
+    """Write a line of progress to stderr, so that stdout stays for results."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """Return ``parent/name``, or the first ``parent/name-2``, ``-3`` … that does not exist yet."""
+    folder, number = parent / name, 2
+    while folder.exists():
+        folder, number = parent / f"{name}-{number}", number + 1
+    return folder
+
+
+def split_config_args(args: list[str] | None, default: str) -> tuple[str, list[str]]:
+    """Split ``[CONFIG] key=value …`` into the configuration's name and the overrides."""
+    words = list(args or [])
+    if words and ("=" not in words[0] or Path(words[0]).is_file()):
+        return words[0], words[1:]
+    return default, words

@@ -1,0 +1,51 @@
+"""``tinyclip-edge quickstart``: the whole way once, offline: distil, export, compare."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinyclip_edge.cli.export import run_export
+from tinyclip_edge.cli.options import JsonFlag, free_folder, print_json, say
+
+
+def quickstart(
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Distillation steps.", show_default="as configured")
+    ] = None,
+    json_output: JsonFlag = False,
+) -> None:
+    """Distil the starter teacher, export the student as int8 ONNX and compare them."""
+    from tinyclip_edge.config import load_config
+    from tinyclip_edge.evaluate import compare_models
+    from tinyclip_edge.train import ProgressObserver, distill
+
+    started = time.monotonic()
+    run = load_config("starter", [] if steps is None else [f"optim.steps={steps}"])
+    folder = free_folder(Path("runs"), "quickstart")
+    say(f"1/3  distil: {run.teacher.model} -> {run.student.model}, {run.optim.steps} steps")
+    with ProgressObserver() as observer:
+        result = distill(run, folder, observer=observer)
+    say("2/3  export: ONNX towers, int8, verified against PyTorch")
+    bundle = free_folder(Path("bundles"), folder.name)
+    run_export(str(result.student), int8=True, out=bundle)
+    say("3/3  compare: teacher, student, int8 on pictures of a style nobody trained on")
+    comparison = compare_models(
+        {
+            "teacher": (run.teacher.model, None),
+            "student": (str(result.student), None),
+            "student int8": (str(bundle), "int8"),
+        }
+    )
+    if json_output:
+        print_json(comparison.as_dict())
+        return
+    from rich.console import Console
+
+    Console().print(comparison.table())
+    say(f"done in {time.monotonic() - started:.0f} s")
+    say(f"student: {result.student}   bundle: {bundle}")
+    say(f"next: tinyclip-edge demo --student {folder} --student {bundle}")

@@ -1,0 +1,209 @@
+"""Find, read, override and check run configurations; each fault is one line with its cure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from tinyclip_edge.config.schema import RunConfig
+from tinyclip_edge.errors import ConfigError, did_you_mean
+
+YAML_SUFFIXES = (".yaml", ".yml")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-4 as a number and refuses a key that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                mark = key_node.start_mark
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} stands twice", mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+# YAML 1.1, which PyYAML follows, wants "1.0e-4"; people write 1e-4.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def configs_path() -> Path:
+    """Return the folder of the shipped configurations, in a wheel or in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def config_names() -> list[str]:
+    """Return the names of the shipped run configurations."""
+    return sorted(path.stem for path in (configs_path() / "runs").glob("*.yaml"))
+
+
+def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run configuration by path or shipped name and apply ``key=value`` overrides.
+
+    Raises ConfigError, which names the file or override, the key and the nearest valid one.
+    """
+    path = _find(name_or_path)
+    raw = _read(path)
+    sources: dict[str, str] = {}
+    for text in overrides:
+        key, value = _split(text)
+        _put(raw, key, value, text)
+        sources[key] = f"override {text!r}"
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, str(path), sources)) from None
+
+
+def dump_config(config: RunConfig) -> str:
+    """Return the configuration as YAML, every default written out."""
+    text: str = yaml.safe_dump(
+        config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100
+    )
+    return text
+
+
+def flatten(config: RunConfig) -> dict[str, Any]:
+    """Return ``{"optim.lr": …}`` of every value of the schema."""
+    flat: dict[str, Any] = {}
+    for name, value in config.model_dump(mode="json").items():
+        if isinstance(getattr(config, name), BaseModel):
+            flat.update({f"{name}.{key}": item for key, item in value.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def _find(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    if path.suffix in YAML_SUFFIXES or len(path.parts) != 1:
+        raise ConfigError(f"configuration {path}: no such file")
+    shipped = configs_path() / "runs" / f"{path.name}.yaml"
+    if not shipped.is_file():
+        hint = did_you_mean(path.name, config_names())
+        raise ConfigError(f"configuration {str(path)!r}: no such file and no shipped name{hint}")
+    return shipped
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark is not None else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ConfigError(f"{path}: {where}{problem}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text ({error})") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected sections such as 'teacher:', found {_kind(raw)}")
+    return raw
+
+
+def _split(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"override {text!r}: expected key=value, such as optim.steps=500")
+    try:
+        return key.strip(), yaml.load(value, Loader=_Loader)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {text!r}: the value is not YAML") from None
+
+
+def _put(raw: dict[str, Any], key: str, value: object, text: str) -> None:
+    *parents, last = key.split(".")
+    at = raw
+    for name in parents:
+        inner = at.get(name)
+        if inner is None:
+            inner = at[name] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"override {text!r}: '{name}' is a value, not a section")
+        at = inner
+    at[last] = value
+
+
+def _explain(error: ValidationError, path: str, sources: Mapping[str, str]) -> str:
+    """One line for the first faulty key; several branches of a union count as one key."""
+    faults = error.errors(include_url=False)
+    parts = _key(faults[0]["loc"])
+    key = ".".join(parts)
+    touching = [k for k in sources if f"{key}.".startswith(f"{k}.") or k.startswith(f"{key}.")]
+    source = sources[touching[-1]] if touching else path
+    same = [fault for fault in faults if _key(fault["loc"]) == parts]
+    kind, value = same[0]["type"], same[0]["input"]
+    if kind == "extra_forbidden":
+        return f"{source}: unknown key '{key}'{_nearest(parts)}"
+    if kind == "missing" and len(same[0]["loc"]) == len(parts):
+        return f"{source}: key '{key}' is missing"
+    if kind == "value_error":
+        return f"{source}: {key}: {same[0]['ctx']['error']}"
+    expected = " or ".join(dict.fromkeys(_expected(fault) for fault in same))
+    return f"{source}: {key} is {value!r} ({_kind(value)}); expected {expected}"
+
+
+def _expected(fault: ErrorDetails) -> str:
+    if fault["type"] == "missing":
+        return "another item"
+    if fault["type"].startswith("model_"):
+        return "a section"
+    if fault["type"] == "string_pattern_mismatch":
+        return f"text that matches {fault['ctx']['pattern']}"
+    return fault["msg"].removeprefix("Input should be ").removeprefix("Value should have ")
+
+
+def _key(loc: tuple[int | str, ...]) -> tuple[str, ...]:
+    """Cut the names of union branches off a location of pydantic."""
+    parts = tuple(str(part) for part in loc)
+    return parts[: 2 if parts[0] in _sections() else 1]
+
+
+def _sections() -> dict[str, type[BaseModel]]:
+    return {
+        name: field.annotation
+        for name, field in RunConfig.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
+
+
+def _nearest(parts: tuple[str, ...]) -> str:
+    """Suggest a key of the same section, or the section in which this key does stand."""
+    sections, word = _sections(), parts[-1]
+    elsewhere = [f"{name}.{word}" for name, held in sections.items() if word in held.model_fields]
+    if elsewhere:
+        return f"; did you mean '{elsewhere[0]}'?"
+    if len(parts) == 1:
+        return did_you_mean(word, RunConfig.model_fields)
+    known = sections[parts[0]].model_fields
+    return did_you_mean(word, known).replace("mean '", f"mean '{parts[0]}.")
+
+
+KINDS = {
+    dict: "a section",
+    list: "a list",
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    type(None): "nothing",
+}
+
+
+def _kind(value: object) -> str:
+    return KINDS.get(type(value), type(value).__name__)
