@@ -1,0 +1,127 @@
+"""Start the page; gradio is imported here only when it is asked for."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinyclip_demo.gallery import Gallery
+from tinyclip_demo.service import DemoService
+from tinyclip_edge.errors import ConfigError, MissingExtraError
+from tinyclip_edge.runtime.protocol import Embedder
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+HERE = Path(__file__).parent
+MAX_UPLOAD = "20mb"
+MAX_QUEUE = 64
+PARALLEL = 4  # requests in flight; the service still runs the models one at a time
+
+
+def build_app(service: DemoService) -> gr.Blocks:
+    """Lay out the page; raise MissingExtraError without gradio."""
+    # Read when gradio is imported; its own reports would leave this machine.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            "the demo needs gradio: pip install 'tinyclip-edge[demo]'"
+        ) from error
+    from tinyclip_demo.page import build_page
+
+    return build_page(service)
+
+
+def launch(
+    models: Sequence[Embedder],
+    gallery: Gallery,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    share: bool = False,
+    open_browser: bool = False,
+) -> None:
+    """Serve the page until Ctrl-C.
+
+    Raise ConfigError when the port is taken or the host is not this machine's, MissingExtraError
+    without gradio.
+    """
+    check_address(host, port)
+    service = DemoService(models, gallery)
+    page = build_app(service)
+    service.warm_up()
+    serve(page, host=host, port=port, share=share, open_browser=open_browser)
+    _say(f"demo: {page.share_url or page.local_url}  (Ctrl-C ends it)")
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        _say("demo: closed")
+    finally:
+        page.close(verbose=False)
+
+
+def serve(
+    page: gr.Blocks, *, host: str, port: int, share: bool = False, open_browser: bool = False
+) -> None:
+    """Start the server and return; raise ConfigError when the port is taken."""
+    from tinyclip_demo.theme import page_theme
+
+    # Starlette renamed a constant that gradio reads at every request; no business of the user's.
+    warnings.filterwarnings("ignore", message=".*HTTP_422_UNPROCESSABLE_ENTITY.*")
+    try:
+        page.queue(default_concurrency_limit=PARALLEL, max_size=MAX_QUEUE).launch(
+            server_name=host,
+            server_port=port,
+            share=share,
+            inbrowser=open_browser,
+            quiet=True,
+            prevent_thread_lock=True,
+            max_file_size=MAX_UPLOAD,
+            footer_links=[],
+            ssr_mode=False,
+            mcp_server=False,
+            theme=page_theme(),
+            # As head, not as css: gradio would split selectors such as :is(th, td) at the comma.
+            head=f"<style>{(HERE / 'page.css').read_text(encoding='utf-8')}</style>",
+            favicon_path=HERE / "icon.svg",
+        )
+    # Between our check and gradio's start another process may have taken the port.
+    except OSError as error:
+        raise _taken(host, port) from error
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise ConfigError when nothing can listen at ``host:port``."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OverflowError as error:
+        raise ConfigError(f"port {port} is no port: choose 1 to 65535 with --port") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise _taken(host, port) from error
+        if error.errno == errno.EACCES:
+            raise ConfigError(
+                f"port {port} is reserved by the system: choose another with --port"
+            ) from error
+        raise ConfigError(
+            f"host {host} is not an address of this machine: choose another with --host"
+        ) from error
+
+
+def _taken(host: str, port: int) -> ConfigError:
+    return ConfigError(f"port {port} on {host} is in use: choose another with --port")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

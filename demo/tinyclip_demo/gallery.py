@@ -1,0 +1,142 @@
+"""The pictures that the page searches: the starter kit's, or a folder of the user's."""
+
+from __future__ import annotations
+
+import base64
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.runtime.images import open_image
+from tinyclip_edge.runtime.protocol import ImageInput
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+STARTER_SOURCE = "starter:test_style"
+# What a first visitor sees; names that the starter kit draws in a recognisable way.
+STARTER_EXAMPLES = (
+    "cat face", "bicycle", "hamburger", "umbrella", "rocket", "cactus", "red apple", "airplane",
+    "snowman", "octopus",
+)  # fmt: skip
+EXAMPLE_COUNT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Pictures with captions, decoded when they are needed."""
+
+    name: str
+    images: tuple[ImageInput, ...]
+    captions: tuple[str, ...]
+    skipped: int = 0  # files that were no readable image
+    label_examples: bool = False  # captions are names worth offering as labels
+    _thumbnails: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise DataError(f"gallery {self.name} has no readable image")
+        if len(self.images) != len(self.captions):
+            raise DataError(
+                f"gallery {self.name} has {len(self)} images and {len(self.captions)} captions"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def picture(self, index: int, edge: int | None = None) -> Image.Image:
+        """Return the picture as RGB, no side over ``edge``; raise DataError if it is broken."""
+        picture = as_seen(self.images[index], self.captions[index])
+        if edge is not None:
+            picture.thumbnail((edge, edge))
+        return picture
+
+    def thumbnail(self, index: int, edge: int = 128) -> str:
+        """Return a WebP data URI of at most ``edge`` pixels a side."""
+        known = self._thumbnails.get((index, edge))
+        if known is None:
+            buffer = io.BytesIO()
+            self.picture(index, edge).save(buffer, "webp", quality=85)
+            known = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+            self._thumbnails[index, edge] = known
+        return known
+
+    def examples(self, count: int = EXAMPLE_COUNT) -> tuple[int, ...]:
+        """Indices of pictures to offer first: well known names, then an even spread."""
+        place = {caption: index for index, caption in reversed(list(enumerate(self.captions)))}
+        chosen = [place[name] for name in STARTER_EXAMPLES if name in place][:count]
+        spread = np.linspace(0, len(self) - 1, num=min(len(self), count - len(chosen)))
+        indices = dict.fromkeys([*chosen, *spread.round().astype(int).tolist()])
+        return tuple(index for index in indices if self._decodes(index))
+
+    def _decodes(self, index: int) -> bool:
+        try:
+            self.picture(index)
+        except DataError:
+            return False
+        return True
+
+
+def open_gallery(folder: str | Path | None = None) -> Gallery:
+    """Open a folder of images, or the starter kit's unseen-style pictures when none is given."""
+    return folder_gallery(Path(folder)) if folder is not None else starter_gallery()
+
+
+def starter_gallery() -> Gallery:
+    """Open the evaluation set that every table of the project names."""
+    from tinyclip_edge.evaluate import evaluation_set
+
+    found = evaluation_set(STARTER_SOURCE)
+    return Gallery("starter kit, unseen style", tuple(found.images), tuple(found.texts), 0, True)
+
+
+def folder_gallery(folder: Path) -> Gallery:
+    """Open every image below ``folder``; files that are none are counted and told in one line.
+
+    Only headers are read here, so that a folder of thousands opens at once.
+    """
+    if not folder.is_dir():
+        raise DataError(f"no such folder of images: {folder}")
+    files = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
+    )
+    good = [path for path in files if _has_header(path)]
+    skipped = len(files) - len(good)
+    if skipped:
+        _say(f"{folder}: skipped {skipped} of {len(files)} files that are no readable image")
+    if not good:
+        raise DataError(
+            f"{folder} has no readable image (looked for {', '.join(sorted(SUFFIXES))})"
+        )
+    return Gallery(folder.name or str(folder), tuple(good), _captions(good), skipped)
+
+
+def as_seen(image: ImageInput, label: str = "image") -> Image.Image:
+    """Return RGB as a browser shows it: EXIF rotation applied, transparency on white."""
+    opened = ImageOps.exif_transpose(open_image(image, label))
+    if "transparency" in opened.info or opened.mode in ("RGBA", "LA", "PA"):
+        layer = opened.convert("RGBA")
+        opened = Image.new("RGBA", layer.size, "white")
+        opened.alpha_composite(layer)
+    return opened.convert("RGB")
+
+
+def _captions(files: Sequence[Path]) -> tuple[str, ...]:
+    return tuple(path.stem.replace("_", " ").replace("-", " ") for path in files)
+
+
+def _has_header(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return image.width * image.height > 0
+    # Broken headers raise whatever their bytes lead the decoder to.
+    except Exception:
+        return False
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
