@@ -57,7 +57,9 @@ def twemoji_shard(folder: Path) -> Path:
     return path
 
 
-def train(arguments: argparse.Namespace, arm: str, lr: float, seed: int, val: str) -> dict[str, Any]:
+def train(
+    arguments: argparse.Namespace, arm: str, lr: float, seed: int, val: str
+) -> dict[str, Any]:
     """Run one arm once, or read what an earlier call left; return its evaluations by step."""
     from tinyclip_edge.config import load_config
     from tinyclip_edge.train import distill
@@ -120,14 +122,14 @@ def steps_to_reach(curve: dict[str, dict[str, float]], level: float) -> float | 
     return None
 
 
-def summarise(arguments: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def summarise(
+    arguments: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
     last = str(arguments.steps)
     scratch = [run["curve"][last]["r1"] for run in runs["scratch"]]
     table: dict[str, Any] = {}
     for arm, records in runs.items():
-        ends = {
-            key: [r["curve"][last][key] for r in records] for key in records[0]["curve"][last]
-        }
+        ends = {key: [r["curve"][last][key] for r in records] for key in records[0]["curve"][last]}
         reach = [
             steps_to_reach(record["curve"], level)
             for record, level in zip(records, scratch, strict=True)

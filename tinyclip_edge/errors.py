@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class TinyClipError(Exception):
-    """Base of every error that the user can cause or cure; the message says what, where and what to do."""
+    """Base of every error that the user can cause; it says what, where and what to do."""
 
     exit_code = 2
 
@@ -42,7 +42,7 @@ class VerificationError(TinyClipError):
     exit_code = 3
 
 
-class InterruptedRun(TinyClipError):
+class InterruptedRun(TinyClipError):  # noqa: N818 - a stop that was asked for
     """The run was stopped by a signal after its checkpoint was written."""
 
     exit_code = 130

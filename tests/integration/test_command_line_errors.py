@@ -1,4 +1,4 @@
-"""What a user gets wrong ends in one clear line, the documented exit code and nothing half-written."""
+"""What a user gets wrong ends in one line and its exit code, with nothing half-written."""
 
 import json
 import socket
@@ -6,9 +6,9 @@ import sys
 
 import pytest
 import yaml
-from pair_shards import toy_samples, write_shard
 from tiny_bundle import write_tiny_bundle
 
+from pair_shards import toy_samples, write_shard
 from tinyclip_edge.cli.app import main
 
 

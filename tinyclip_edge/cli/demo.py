@@ -26,14 +26,11 @@ def demo(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
-    share: Annotated[
-        bool, typer.Option("--share", help="Ask Gradio for a public link.")
-    ] = False,
+    share: Annotated[bool, typer.Option("--share", help="Ask Gradio for a public link.")] = False,
     threads: ThreadsOption = None,
 ) -> None:
     """Compare teacher and student in the browser: classification, search, latency."""
     from tinyclip_demo import launch, open_gallery
-
     from tinyclip_edge.evaluate import open_embedder
     from tinyclip_edge.models import newest_models
 

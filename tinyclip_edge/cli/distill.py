@@ -31,7 +31,8 @@ def distill(
 ) -> None:
     """Distil a student from a teacher: inherit its weights, then mimic its affinities."""
     from tinyclip_edge.config import load_config
-    from tinyclip_edge.train import ProgressObserver, distill as run_distill
+    from tinyclip_edge.train import ProgressObserver
+    from tinyclip_edge.train import distill as run_distill
 
     if resume is not None:
         name, overrides = split_config_args(config, str(resume / "config.yaml"))

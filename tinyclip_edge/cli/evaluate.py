@@ -34,7 +34,8 @@ def evaluate(
         ),
     ] = "starter:test_style",
     precision: Annotated[
-        str | None, typer.Option(help="Precision of a bundle: int8 or fp32.", show_default="its own")
+        str | None,
+        typer.Option(help="Precision of a bundle: int8 or fp32.", show_default="its own"),
     ] = None,
     template: Annotated[
         list[str] | None,

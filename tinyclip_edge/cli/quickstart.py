@@ -38,7 +38,8 @@ def quickstart(
             "teacher": (run.teacher.model, None),
             "student": (str(result.student), None),
             "student int8": (str(bundle), "int8"),
-        }
+        },
+        notes=from_scratch_note(),
     )
     if json_output:
         print_json(comparison.as_dict())
@@ -49,3 +50,20 @@ def quickstart(
     say(f"done in {time.monotonic() - started:.0f} s")
     say(f"student: {result.student}   bundle: {bundle}")
     say(f"next: tinyclip-edge demo --student {folder} --student {bundle}")
+
+
+def from_scratch_note() -> tuple[str, ...]:
+    """Return the stored figure of the same student trained from scratch, with its command."""
+    import json
+
+    from tinyclip_edge.starter import teacher_path
+
+    path = teacher_path().parent / "from_scratch.json"
+    if not path.is_file():
+        return ()
+    stored = json.loads(path.read_text())
+    return (
+        f"from scratch, same {stored['steps']} steps and batches: recall@1 "
+        f"{100 * stored['recall_at_1']:.1f} % (text to image, mean of {stored['seeds']} seeds; "
+        f"stored figure, made by: {stored['command']})",
+    )

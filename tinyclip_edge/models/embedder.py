@@ -12,6 +12,7 @@ from torch import Tensor
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.models.clip import LoadedClip, count_parameters
 from tinyclip_edge.runtime.images import open_image
+from tinyclip_edge.runtime.preprocess import Preprocess
 from tinyclip_edge.runtime.protocol import EmbedderSpec, Features, ImageInput
 
 Item = TypeVar("Item")
@@ -35,15 +36,19 @@ class TorchEmbedder:
 
     @property
     def spec(self) -> EmbedderSpec:
-        """Sizes of the model; bytes are those of the weight file, 0 when there is none."""
+        """Sizes of the model; bytes are those of its weights in the precision they run in.
+
+        A weight file may be float16: counted as it lies, a teacher would look half as large as it
+        is beside a float32 student.
+        """
         count = count_parameters(self._clip.model)
-        file = self._clip.weights_file
+        weights = self._clip.model.state_dict().values()
         return EmbedderSpec(
             image_size=self._clip.image_size,
             embedding_dim=self._clip.embedding_dim,
             encoder_parameters=count.encoders,
             token_parameters=count.token_embedding,
-            bytes_on_disk=file.stat().st_size if file is not None and file.is_file() else 0,
+            bytes_on_disk=sum(tensor.nbytes for tensor in weights),
             runtime="torch",
             precision="fp32",
         )
@@ -52,6 +57,11 @@ class TorchEmbedder:
     def logit_scale(self) -> float:
         """Factor on cosine similarities before softmax."""
         return self._clip.logit_scale
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """The pixels' way into the model, without torch, so that it can be timed apart."""
+        return Preprocess.from_config(self._clip.config["preprocess_cfg"])
 
     def encode_image(self, images: Sequence[ImageInput]) -> Features:
         """Return float32 ``[N, D]``, unit norm; DataError for an image that does not decode."""

@@ -111,6 +111,11 @@ class EdgeCLIP:
         towers = [self.manifest.tower_path(tower, self.precision) for tower in TOWERS]
         return [*towers, *CONFIG_FILES]
 
+    @property
+    def preprocess(self) -> Preprocess:
+        """The pixels' way into the image tower, so that it can be timed apart."""
+        return self._image_side()[0]
+
     def encode_image(self, images: Sequence[ImageInput]) -> Features:
         """Return float32 ``[N, D]``, unit norm; raise DataError for an image that is broken."""
         if isinstance(images, (str, bytes, Path)):

@@ -23,7 +23,7 @@ class EmbedderSpec:
     embedding_dim: int
     encoder_parameters: int  # both towers, token embedding left out
     token_parameters: int  # token embedding
-    bytes_on_disk: int  # the files that this model needs to run
+    bytes_on_disk: int  # what it needs to run, weights in the precision they run in
     runtime: str  # "torch" or "onnxruntime"
     precision: str  # "fp32", "fp16", "int8"
 

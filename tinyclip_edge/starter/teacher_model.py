@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 MODEL_CONFIG: dict[str, Any] = {
@@ -39,14 +39,13 @@ def model_config(vocab_size: int) -> dict[str, Any]:
     return {**MODEL_CONFIG, "text_cfg": {**MODEL_CONFIG["text_cfg"], "vocab_size": vocab_size}}
 
 
-def new_model(vocab_size: int) -> nn.Module:
+def new_model(vocab_size: int) -> Any:  # noqa: ANN401 - open_clip's CLIP is untyped
     """Randomly initialised open_clip CLIP in float32."""
     from open_clip.model import CLIP
 
     config = model_config(vocab_size)
     text = {k: v for k, v in config["text_cfg"].items() if "tokenizer" not in k}
-    model: nn.Module = CLIP(config["embed_dim"], config["vision_cfg"], text)
-    return model
+    return CLIP(config["embed_dim"], config["vision_cfg"], text)
 
 
 def encode_text(model: Any, ids: Tensor) -> Tensor:  # noqa: ANN401

@@ -62,9 +62,9 @@ class Run:
 
         torch.manual_seed(arguments.seed)
         self.device, self.proxy_weight = arguments.device, arguments.proxy
-        self.model: Any = new_model(vocab_size).to(self.device)
+        self.model = new_model(vocab_size).to(self.device)
         self.model.visual.patch_dropout = PatchDropout(PATCH_DROPOUT)
-        self.ema: Any = new_model(vocab_size).to(self.device)
+        self.ema = new_model(vocab_size).to(self.device)
         self.ema.load_state_dict(self.model.state_dict())
         self.proxies = Proxies(concepts).to(self.device)
         hidden: list[nn.Parameter] = []

@@ -73,8 +73,9 @@ def test_spec(toy_teacher, toy_teacher_folder):
     clip = load_clip(str(toy_teacher_folder))
     spec = TorchEmbedder(clip).spec
     file = toy_teacher_folder / "open_clip_model.safetensors"
-    assert spec.bytes_on_disk == file.stat().st_size
-    assert TorchEmbedder(toy_teacher).spec.bytes_on_disk == 0
+    # A float32 file is the weights and a header of some kilobytes.
+    assert 0 < file.stat().st_size - spec.bytes_on_disk < 20_000
+    assert TorchEmbedder(toy_teacher).spec.bytes_on_disk == spec.bytes_on_disk
     assert (spec.image_size, spec.embedding_dim) == (32, 64)
     assert (spec.runtime, spec.precision) == ("torch", "fp32")
     # 4 and 3 blocks of 12 w² + 13 w; patches, class, positions, norms, projections.
