@@ -129,7 +129,7 @@ def load_teacher(folder: Path) -> torch.nn.Module:
     state = {
         k: v.float() for k, v in load_file(str(folder / "open_clip_model.safetensors")).items()
     }
-    model = new_model(state["token_embedding.weight"].shape[0])
+    model: torch.nn.Module = new_model(state["token_embedding.weight"].shape[0])
     model.load_state_dict(state)
     return model.eval()
 

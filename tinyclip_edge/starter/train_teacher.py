@@ -11,14 +11,13 @@ import json
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinyclip_edge.starter import kit_path, teacher_path
-from tinyclip_edge.starter.evaluate_teacher import TEST_SETS, VAL_SETS, Evaluator
+from tinyclip_edge.starter.evaluate_teacher import TEST_SETS, VAL_SETS, Evaluator, load_teacher
 from tinyclip_edge.starter.muon import Muon
 from tinyclip_edge.starter.teacher_data import Sampler
 from tinyclip_edge.starter.teacher_model import encode_image, encode_text, export, new_model
@@ -134,6 +133,12 @@ class Run:
         torch.save(state, path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
 
+    def start_from(self, folder: Path) -> None:
+        """Take the weights of an exported teacher; optimizer and proxies begin anew."""
+        weights = load_teacher(folder).state_dict()
+        self.model.load_state_dict(weights)
+        self.ema.load_state_dict(weights)
+
     def load(self, path: Path) -> None:
         """Continue from a checkpoint."""
         state = torch.load(path, map_location=self.device, weights_only=True)
@@ -180,6 +185,8 @@ def train(arguments: argparse.Namespace) -> None:
     run = Run(arguments, tokenizer.get_vocab()["<|endoftext|>"] + 1, len(sampler.concepts))
     if arguments.resume and (out / "checkpoint.pt").exists():
         run.load(out / "checkpoint.pt")
+    elif arguments.init is not None:
+        run.start_from(arguments.init)
     log = Log(out / "training_log.jsonl")
     evaluate = Evaluator(arguments.kit, tokenizer, VAL_SETS, arguments.device)
     stop: list[int] = []
@@ -228,6 +235,7 @@ def main() -> None:
     parser.add_argument("--eval-minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--init", type=Path, help="folder of a teacher whose weights to start from")
     train(parser.parse_args())
 
 
