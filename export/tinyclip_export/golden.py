@@ -1,0 +1,94 @@
+"""Golden vectors: inputs with the answers that the bundle gave when it was made."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from tinyclip_edge.runtime.protocol import Features
+from tinyclip_export.layout import IMAGE_IO, TEXT_IO
+from tinyclip_export.pairs import Ids, TowerFiles, pixel_rows, token_rows
+
+if TYPE_CHECKING:
+    from tinyclip_edge.models import LoadedClip
+
+# Made up, so that a bundle never carries pictures or captions of whoever exported it.
+TEXTS = ("a red heart", "2 dogs", "an umbrella in the rain", "arrow pointing left")
+_SIDE = 48  # pixels; resizing is part of what is replayed
+
+
+def golden_images() -> list[Image.Image]:
+    """Return four small RGB patterns of whole-number arithmetic, the same everywhere."""
+    y, x = np.mgrid[0:_SIDE, 0 : _SIDE + 16]
+    patterns = (
+        np.stack([x * 4, y * 5, (x + y) * 2], axis=-1),
+        np.stack([(x // 8 + y // 8) % 2 * 255] * 3, axis=-1),
+        np.stack([(x * y) % 256, 255 - x * 3, y * 0 + 90], axis=-1),
+        np.stack(
+            [np.where((x - 32) ** 2 + (y - 24) ** 2 < 300, 255, c) for c in (20, 90, 160)], -1
+        ),
+    )
+    return [Image.fromarray((pattern % 256).astype(np.uint8)) for pattern in patterns]
+
+
+def golden_vectors(clip: LoadedClip, towers: Sequence[TowerFiles], *, eot: int) -> dict[str, Any]:
+    """Return the manifest's ``golden``: PNG and pixel hash, text and ids, embeddings in base64.
+
+    Embeddings are little-endian float32 ``[4, D]``, one input at a time.
+    """
+    images = golden_images()
+    pixels = pixel_rows(clip, images)
+    rows = token_rows(clip.tokenizer(list(TEXTS)).numpy(), eot)
+    return {
+        "batch": 1,
+        "padding": "none",
+        "images": [
+            {"png": _png(image), "pixels_sha256": pixels_hash(row)}
+            for image, row in zip(images, pixels, strict=True)
+        ],
+        "texts": [
+            {"text": text, "input_ids": row[0].tolist()}
+            for text, row in zip(TEXTS, rows, strict=True)
+        ],
+        "embeddings": {tower.precision: _embeddings(tower, pixels, rows) for tower in towers},
+    }
+
+
+def pixels_hash(pixels: Features) -> str:
+    """Return the SHA-256 of preprocessed pixels ``[3, H, W]`` as little-endian float32."""
+    return hashlib.sha256(np.ascontiguousarray(pixels, dtype="<f4").tobytes()).hexdigest()
+
+
+def decode_image(png: str) -> Image.Image:
+    """Return the image of a golden ``png`` entry."""
+    return Image.open(io.BytesIO(base64.b64decode(png)))
+
+
+def decode_embeddings(text: str) -> Features:
+    """Return float32 ``[4, D]`` of a golden ``embeddings`` entry."""
+    return np.frombuffer(base64.b64decode(text), dtype="<f4").reshape(len(TEXTS), -1)
+
+
+def _embeddings(tower: TowerFiles, pixels: Features, rows: Sequence[Ids]) -> dict[str, str]:
+    image, text = tower.open("image"), tower.open("text")
+    found = {
+        "image": [image.run(None, {IMAGE_IO.input_name: row[None]})[0] for row in pixels],
+        "text": [text.run(None, {TEXT_IO.input_name: row})[0] for row in rows],
+    }
+    return {key: _base64(np.concatenate(value).astype("<f4")) for key, value in found.items()}
+
+
+def _base64(array: Features) -> str:
+    return base64.b64encode(array.tobytes()).decode("ascii")
+
+
+def _png(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

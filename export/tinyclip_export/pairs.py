@@ -1,0 +1,162 @@
+"""What PyTorch and each exported precision say to the same image-text pairs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyclip_edge.errors import DataError, VerificationError
+from tinyclip_edge.runtime.protocol import Features, ImageInput
+from tinyclip_export.layout import IMAGE_IO, TEXT_IO
+
+if TYPE_CHECKING:
+    from tinyclip_edge.models import LoadedClip
+
+CHUNK = 32  # images in memory at a time
+
+Pairs: TypeAlias = "tuple[Sequence[ImageInput], Sequence[str]]"
+Session: TypeAlias = Any  # onnxruntime.InferenceSession, which has no types
+Ids: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class TowerFiles:
+    """The two ONNX files of one precision, opened as the runtime opens them."""
+
+    precision: str
+    image: Path
+    text: Path
+    precise_int8: bool = False  # u8 x u8 at run time: for 8-bit weights on x86 without VNNI
+
+    def open(self, tower: str, *, threads: int | None = None) -> Session:
+        """Open one tower in onnxruntime; raise VerificationError if it does not load."""
+        import onnxruntime as ort
+
+        from tinyclip_edge.runtime.session import session_options
+
+        path = self.image if tower == "image" else self.text
+        options = session_options(threads=threads, precise_int8=self.precise_int8)
+        try:
+            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # onnxruntime's exceptions share no base class.
+        except Exception as error:
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise VerificationError(f"{path.name} does not load: {line}") from error
+
+
+@dataclass(slots=True)
+class Answers:
+    """Unit-norm features of all pairs, and how long each single input took."""
+
+    image: Features
+    text: Features
+    milliseconds: Mapping[str, float] = field(default_factory=dict)  # tower -> median
+
+
+def check_pairs(pairs: Pairs) -> None:
+    """Raise DataError unless there are two or more pairs, as many images as texts."""
+    images, texts = pairs
+    if len(images) != len(texts):
+        raise DataError(f"verification pairs: {len(images)} images but {len(texts)} texts")
+    if len(images) < 2:
+        raise DataError(f"verification needs 2 or more image-text pairs, got {len(images)}")
+
+
+def token_rows(ids: Ids, eot: int) -> list[Ids]:
+    """Cut padded ids ``[N, L]`` behind each end of text, into rows ``[1, l]``."""
+    ends = (ids == eot).argmax(axis=1)
+    return [row[None, : end + 1] for row, end in zip(ids, ends, strict=True)]
+
+
+def pixel_rows(clip: LoadedClip, images: Sequence[ImageInput], first: int = 0) -> Features:
+    """Return float32 ``[N, 3, S, S]`` as the PyTorch model sees them; raise DataError if broken."""
+    from tinyclip_edge.runtime.images import open_image
+
+    rows = [
+        clip.preprocess(open_image(image, f"image {first + i}")).numpy()
+        for i, image in enumerate(images)
+    ]
+    return np.stack(rows).astype(np.float32)
+
+
+def answers(
+    clip: LoadedClip,
+    towers: Sequence[TowerFiles],
+    pairs: Pairs,
+    *,
+    eot: int,
+) -> tuple[Answers, dict[str, Answers]]:
+    """Return PyTorch's answers and each precision's; towers get one unpadded input at a time."""
+    reference_image, found_image, image_ms = _images(clip, towers, pairs[0])
+    reference_text, found_text, text_ms = _texts(clip, towers, pairs[1], eot)
+    found = {
+        precision: Answers(
+            found_image[precision],
+            found_text[precision],
+            {"image": image_ms[precision], "text": text_ms[precision]},
+        )
+        for precision in found_image
+    }
+    return Answers(reference_image, reference_text), found
+
+
+def _images(
+    clip: LoadedClip, towers: Sequence[TowerFiles], images: Sequence[ImageInput]
+) -> tuple[Features, dict[str, Features], dict[str, float]]:
+    import torch
+
+    runs = {tower.precision: _Run(tower.open("image"), IMAGE_IO.input_name) for tower in towers}
+    reference: list[Features] = []
+    for start in range(0, len(images), CHUNK):
+        pixels = pixel_rows(clip, images[start : start + CHUNK], first=start)
+        with torch.inference_mode():
+            features = clip.model.encode_image(torch.from_numpy(pixels), normalize=True)  # type: ignore[operator]
+        reference.append(features.numpy())
+        for i in range(len(pixels)):
+            for run in runs.values():
+                run(pixels[i : i + 1])
+    return (np.concatenate(reference), *_collected(runs))
+
+
+def _texts(
+    clip: LoadedClip, towers: Sequence[TowerFiles], texts: Sequence[str], eot: int
+) -> tuple[Features, dict[str, Features], dict[str, float]]:
+    import torch
+
+    runs = {tower.precision: _Run(tower.open("text"), TEXT_IO.input_name) for tower in towers}
+    reference: list[Features] = []
+    for start in range(0, len(texts), CHUNK):
+        ids = clip.tokenizer(list(texts[start : start + CHUNK]))
+        with torch.inference_mode():
+            features = clip.model.encode_text(ids, normalize=True)  # type: ignore[operator]
+        reference.append(features.numpy())
+        for row in token_rows(ids.numpy(), eot):
+            for run in runs.values():
+                run(row)
+    return (np.concatenate(reference), *_collected(runs))
+
+
+class _Run:
+    """One session, fed input by input."""
+
+    def __init__(self, session: Session, input_name: str) -> None:
+        self._session, self._input = session, input_name
+        self.rows: list[Features] = []
+        self.seconds: list[float] = []
+
+    def __call__(self, batch: npt.NDArray[Any]) -> None:
+        started = time.perf_counter()
+        self.rows.append(self._session.run(None, {self._input: batch})[0])
+        self.seconds.append(time.perf_counter() - started)
+
+
+def _collected(runs: Mapping[str, _Run]) -> tuple[dict[str, Features], dict[str, float]]:
+    rows = {precision: np.concatenate(run.rows) for precision, run in runs.items()}
+    times = {p: round(1e3 * float(np.median(run.seconds)), 3) for p, run in runs.items()}
+    return rows, times

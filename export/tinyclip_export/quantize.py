@@ -1,0 +1,98 @@
+"""Dynamic int8 of an exported tower through optimum's ORTQuantizer."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyclip_edge.errors import ConfigError, did_you_mean
+from tinyclip_export.graph import quiet, strip_traces
+from tinyclip_export.saturation import make_pair_safe
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Recipe:
+    """What becomes int8; patch convolution, norms, softmax and attention products stay float.
+
+    Activations are always uint8 with a scale found per call, weights one scale a column.
+    `weight_range`: "pairs" and "7 bit" are right on every CPU, "8 bit" overflows on x86 without
+    VNNI unless the session is told to be precise (see saturation.py).
+    """
+
+    weights: str = "int8"  # or "uint8": exact at 8 bits everywhere, slower where VNNI is
+    weight_range: str = "pairs"
+    token_table: bool = True  # text tower: the embedding rows too
+
+    def __post_init__(self) -> None:
+        for key, known in _KNOWN.items():
+            value = getattr(self, key)
+            if value not in known:
+                raise ConfigError(
+                    f"int8 recipe: {key} '{value}' is unknown{did_you_mean(value, known)}"
+                )
+        if self.weights == "uint8" and self.weight_range == "pairs":
+            raise ConfigError("int8 recipe: weight_range 'pairs' needs weights 'int8'; use '8 bit'")
+
+    @property
+    def saturates(self) -> bool:
+        """Whether x86 without VNNI needs the precise kernel for it."""
+        return self.weights == "int8" and self.weight_range == "8 bit"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the manifest's form; the runtime reads `reduce_range` to pick its kernel."""
+        fixed = {"kind": "dynamic", "activations": "uint8", "per_channel": True}
+        return {**fixed, **asdict(self), "reduce_range": not self.saturates}
+
+
+_KNOWN = {"weights": ("int8", "uint8"), "weight_range": ("pairs", "7 bit", "8 bit")}
+PORTABLE = Int8Recipe()
+
+
+def quantize_tower(source: Path, target: Path, recipe: Int8Recipe, *, text: bool) -> None:
+    """Write the int8 form of the fp32 tower `source` to `target`."""
+    with quiet():
+        import onnx
+        from onnxruntime.quantization import QuantFormat, QuantizationMode, QuantType
+        from optimum.onnxruntime import ORTQuantizer
+        from optimum.onnxruntime.configuration import QuantizationConfig
+
+    operators = ["MatMul", "Gemm"] + (["Gather"] if text and recipe.token_table else [])
+    config = QuantizationConfig(
+        is_static=False,
+        format=QuantFormat.QOperator,
+        mode=QuantizationMode.IntegerOps,
+        weights_dtype=QuantType.QInt8 if recipe.weights == "int8" else QuantType.QUInt8,
+        per_channel=True,
+        reduce_range=recipe.weight_range != "8 bit",
+        operators_to_quantize=operators,
+        nodes_to_exclude=products_of_activations(source),
+    )
+    # optimum leaves an ort_config.json beside its result, so it works in a folder of its own.
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".quantize-") as scratch, quiet():
+        ORTQuantizer(source).quantize(config, save_dir=scratch, file_suffix="quantized")
+        result = Path(scratch) / f"{source.stem}_quantized.onnx"
+        model = onnx.load(str(result))
+        if recipe.weight_range == "pairs":
+            make_pair_safe(model, onnx.load(str(source)))
+        strip_traces(model)
+        onnx.save_model(model, str(result))
+        shutil.move(result, target)
+
+
+def products_of_activations(path: Path) -> list[str]:
+    """Name the MatMul nodes without a constant side: queries by keys, attention by values.
+
+    optimum does not pass onnxruntime's MatMulConstBOnly on, and would quantize these as well.
+    """
+    import onnx
+
+    graph = onnx.load(str(path)).graph
+    constant = {tensor.name for tensor in graph.initializer}
+    return [
+        node.name
+        for node in graph.node
+        if node.op_type == "MatMul" and not constant.intersection(node.input)
+    ]

@@ -1,0 +1,139 @@
+"""The bundle's tokenizer files, in the layout of Hugging Face's CLIPTokenizerFast."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyclip_edge.errors import ModelError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from tinyclip_edge.models import LoadedClip
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    """Ids of start and end of text."""
+
+    start: int
+    end: int
+
+
+def write_tokenizer(clip: LoadedClip, folder: Path) -> SpecialTokens:
+    """Write ``tokenizer.json`` and ``tokenizer_config.json``: the model's own, or open_clip's BPE.
+
+    An own file is carried as it is, completed only if it does not add start and end of text.
+
+    Raises ModelError for a tokenizer that has no tokenizer.json form.
+    """
+    from tinyclip_edge.runtime.tokenizer import ClipTokenizer
+
+    target = folder / "tokenizer.json"
+    config: dict[str, Any] = {}
+    if clip.tokenizer_file is not None:
+        shutil.copyfile(clip.tokenizer_file, target)
+        beside = clip.tokenizer_file.with_name("tokenizer_config.json")
+        config = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    else:
+        _from_byte_pairs(clip, target)
+    special = ClipTokenizer.from_file(target, clip.context_length)
+    names = _names(target)
+    _add_start_and_end(target, names, special.sot_token_id, special.eot_token_id)
+    config = {**_config(names), **config, "model_max_length": clip.context_length}
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+    return SpecialTokens(special.sot_token_id, special.eot_token_id)
+
+
+def byte_pair_tokenizer(
+    vocabulary: Mapping[str, int], merges: Iterable[tuple[str, str]]
+) -> Tokenizer:
+    """Build the tokenizer of a CLIP byte-pair vocabulary that has HF's special tokens."""
+    import tokenizers
+    from tokenizers import AddedToken, Regex, decoders, models, normalizers, processors
+    from tokenizers import pre_tokenizers as pre
+
+    model = models.BPE(
+        vocab=dict(vocabulary),
+        merges=list(merges),
+        continuing_subword_prefix="",
+        end_of_word_suffix="</w>",
+        unk_token=END,
+    )
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre.Sequence(
+        [
+            pre.Split(Regex(WORDS), behavior="removed", invert=True),
+            pre.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    start, end = vocabulary[START], vocabulary[END]
+    tokenizer.post_processor = processors.RobertaProcessing(
+        sep=(END, end), cls=(START, start), add_prefix_space=False, trim_offsets=False
+    )
+    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in (START, END)])
+    return tokenizer
+
+
+def _from_byte_pairs(clip: LoadedClip, target: Path) -> None:
+    source: Any = clip.tokenizer
+    if not hasattr(source, "bpe_ranks"):
+        raise ModelError(
+            f"{clip.name}: its tokenizer ({type(source).__name__}) has no tokenizer.json form; "
+            "save the model as a local-dir with a tokenizer.json beside its weights"
+        )
+    renamed = {source.sot_token_id: START, source.eot_token_id: END}
+    vocabulary = {renamed.get(index, token): index for token, index in source.encoder.items()}
+    byte_pair_tokenizer(vocabulary, source.bpe_ranks).save(str(target))
+
+
+def _names(tokenizer_json: Path) -> tuple[str, str]:
+    """Return the names that the file gives start and end of text."""
+    from tinyclip_edge.runtime.tokenizer import END_TOKENS, START_TOKENS
+
+    added = json.loads(tokenizer_json.read_text(encoding="utf-8")).get("added_tokens", [])
+    known = {token["content"] for token in added}
+    start = next((name for name in START_TOKENS if name in known), START)
+    end = next((name for name in END_TOKENS if name in known), END)
+    return start, end
+
+
+def _add_start_and_end(path: Path, names: tuple[str, str], start: int, end: int) -> None:
+    """Make clients that know nothing of CLIP put start and end around a text."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content.get("post_processor") is None:
+        content["post_processor"] = {
+            "type": "RobertaProcessing",
+            "sep": [names[1], end],
+            "cls": [names[0], start],
+            "trim_offsets": False,
+            "add_prefix_space": False,
+        }
+        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def _config(names: tuple[str, str]) -> dict[str, Any]:
+    start, end = names
+    return {
+        "tokenizer_class": "CLIPTokenizer",
+        "bos_token": start,
+        "eos_token": end,
+        "unk_token": end,
+        "pad_token": end,
+        "do_lower_case": True,
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+    }

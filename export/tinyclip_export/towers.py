@@ -1,0 +1,222 @@
+"""Image and text tower of a ViT CLIP as modules that export cleanly and share its weights.
+
+Letters in shapes: B batch, L tokens, Q tokens that ask, W width, H heads, D embedding, S pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from tinyclip_edge.errors import ModelError
+
+OpenClip: TypeAlias = Any  # a module or weight of open_clip, read by its attribute names
+
+# Additive mask value: its softmax weight underflows to an exact zero like that of -inf, yet it
+# is finite, so neither fp16 nor a calibrated range can turn it into NaN.
+MASKED = -1.0e4
+
+
+class Attention(nn.Module):
+    """Attention with separate q, k and v; the inner width may differ from W (pruned heads)."""
+
+    def __init__(self, source: OpenClip) -> None:
+        super().__init__()
+        weights = source.in_proj_weight.chunk(3)
+        bias = source.in_proj_bias
+        biases = bias.chunk(3) if bias is not None else (None,) * 3
+        self.q, self.k, self.v = (_linear(w, b) for w, b in zip(weights, biases, strict=True))
+        self.out = _linear(source.out_proj.weight, source.out_proj.bias)
+        self.heads = int(source.num_heads)
+        self.head_width: int = self.q.out_features // self.heads
+
+    def forward(self, asking: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Let ``asking [B, Q, W]`` look at ``x [B, L, W]``; `mask` is added to ``[B, H, Q, L]``."""
+        q = self._heads(self.q(asking)).transpose(1, 2) * self.head_width**-0.5
+        k = self._heads(self.k(x)).permute(0, 2, 3, 1)
+        v = self._heads(self.v(x)).transpose(1, 2)
+        # Spelt out: scaled_dot_product_attention exports with seven shape nodes more a layer.
+        scores = q @ k
+        if mask is not None:
+            scores = scores + mask
+        mixed = (scores.softmax(dim=-1) @ v).transpose(1, 2)
+        out: Tensor = self.out(mixed.reshape(q.shape[0], -1, self.heads * self.head_width))
+        return out
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.view(x.shape[0], -1, self.heads, self.head_width)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, source: OpenClip) -> None:
+        super().__init__()
+        if not hasattr(source.attn, "in_proj_weight") or hasattr(source, "ln_attn"):
+            raise ModelError(
+                f"{type(source).__name__} cannot be exported: only open_clip's standard residual "
+                "attention blocks can; leave block_type unset in model_cfg"
+            )
+        self.ln_1, self.ln_2 = source.ln_1, source.ln_2
+        self.attention = Attention(source.attn)
+        self.scale_1, self.scale_2 = source.ls_1, source.ls_2
+        self.up, self.activation, self.down = source.mlp.c_fc, source.mlp.gelu, source.mlp.c_proj
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, asking: Tensor | None = None
+    ) -> Tensor:
+        """Return ``[B, L, W]``, or ``[B, Q, W]`` for the tokens `asking` alone."""
+        normed = self.ln_1(x)
+        queries = normed if asking is None else self.ln_1(asking)
+        x = x if asking is None else asking
+        x = x + self.scale_1(self.attention(queries, normed, mask))
+        hidden = self.activation(self.up(self.ln_2(x)))
+        out: Tensor = x + self.scale_2(self.down(hidden))
+        return out
+
+
+class ImageTower(nn.Module):
+    """ViT image encoder, ``pixel_values [B, 3, S, S]`` to unit-norm ``[B, D]``."""
+
+    def __init__(self, model: OpenClip) -> None:
+        super().__init__()
+        visual = model.visual
+        _refuse_unsupported_visual(visual)
+        self.patch: nn.Conv2d = visual.conv1
+        self.class_embedding = _shared(visual.class_embedding)
+        self.positions = _shared(visual.positional_embedding)
+        self.ln_pre: nn.Module = visual.ln_pre
+        *body, last = (Block(block) for block in visual.transformer.resblocks)
+        self.body, self.last = nn.ModuleList(body), last
+        self.ln_post: nn.Module = visual.ln_post
+        self.projection = _projection(visual.proj)
+        self.pools_class_token = visual.pool_type == "tok"
+        self.norm_after_pool = bool(visual.final_ln_after_pool)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Encode normalised pixels."""
+        x = self.patch(pixel_values).flatten(2).transpose(1, 2)
+        first = self.class_embedding.view(1, 1, -1).expand(x.shape[0], -1, -1)
+        x = self.ln_pre(torch.cat([first, x], dim=1) + self.positions)
+        for block in self.body:
+            x = block(x)
+        if self.pools_class_token:  # only its token asks in the last block: exact and cheaper
+            pooled = self.ln_post(self.last(x, asking=x[:, :1])[:, 0])
+        elif self.norm_after_pool:
+            pooled = self.ln_post(self.last(x)[:, 1:].mean(dim=1))
+        else:
+            pooled = self.ln_post(self.last(x)[:, 1:]).mean(dim=1)
+        return _unit(self.projection(pooled))
+
+
+class TextTower(nn.Module):
+    """Causal text encoder, ``input_ids [B, L]`` int64 to unit-norm ``[B, D]``, L <= context."""
+
+    mask: Tensor
+
+    def __init__(self, model: OpenClip) -> None:
+        super().__init__()
+        # open_clip.CustomTextCLIP keeps its text tower apart.
+        text: OpenClip = getattr(model, "text", model)
+        _refuse_unsupported_text(text)
+        self.tokens: nn.Embedding = text.token_embedding
+        self.positions = _shared(text.positional_embedding)
+        *body, last = (Block(block) for block in text.transformer.resblocks)
+        self.body, self.last = nn.ModuleList(body), last
+        self.ln_final: nn.Module = text.ln_final
+        self.projection = _projection(text.text_projection)
+        self.eot_id = (
+            int(_setting(text, "eos_id")) if _setting(text, "pool_type") == "eos" else None
+        )
+        context = self.positions.shape[0]
+        mask = torch.full((context, context), MASKED).triu(1)
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Encode token ids; what follows the end of text is never looked at."""
+        length = input_ids.shape[1]
+        x = self.tokens(input_ids) + self.positions[:length]
+        mask = self.mask[:length, :length]
+        for block in self.body:
+            x = block(x, mask)
+        # int32: some runtimes have no ArgMax for int64.
+        ids = input_ids.to(torch.int32)
+        marks = ids if self.eot_id is None else (ids == self.eot_id).to(torch.int32)
+        end = marks.argmax(dim=1).view(-1, 1, 1)
+        # Only the end of text asks in the last block, and it sees what stands before it.
+        asking = x.gather(1, end.expand(-1, -1, x.shape[2]))
+        behind = (torch.arange(length, device=end.device) > end).to(x.dtype) * MASKED
+        pooled = self.last(x, behind.unsqueeze(1), asking)[:, 0]
+        return _unit(self.projection(self.ln_final(pooled)))
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of a text, start and end of text included."""
+        return int(self.positions.shape[0])
+
+
+class Projection(nn.Module):
+    """Product with an open_clip projection matrix ``[W, D]``."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.matrix = _shared(matrix)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, W]`` to ``[B, D]``."""
+        return x @ self.matrix
+
+
+def _shared(tensor: OpenClip) -> nn.Parameter:
+    return nn.Parameter(tensor.detach(), requires_grad=False)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    layer.weight = _shared(weight)
+    if bias is not None:
+        layer.bias = _shared(bias)
+    return layer
+
+
+def _projection(source: OpenClip) -> nn.Module:
+    if source is None:
+        return nn.Identity()
+    return source if isinstance(source, nn.Module) else Projection(source)
+
+
+def _unit(x: Tensor) -> Tensor:
+    unit: Tensor = x / x.norm(dim=-1, keepdim=True)
+    return unit
+
+
+def _refuse_unsupported_visual(visual: OpenClip) -> None:
+    name = type(visual).__name__
+    if not hasattr(visual, "conv1") or not hasattr(visual, "class_embedding"):
+        raise ModelError(f"image tower {name} cannot be exported yet: only open_clip's ViT can")
+    if visual.attn_pool is not None or visual.pool_type not in ("tok", "avg"):
+        raise ModelError(
+            f"image tower {name} with attentional or no pooling cannot be exported: "
+            "set attentional_pool: false and pool_type: tok or avg in vision_cfg"
+        )
+
+
+def _refuse_unsupported_text(text: OpenClip) -> None:
+    name = type(text).__name__
+    if not hasattr(text, "token_embedding") or not hasattr(text, "transformer"):
+        raise ModelError(f"text tower {name} cannot be exported yet: only open_clip's own can")
+    pool = _setting(text, "pool_type")
+    if pool not in ("argmax", "eos"):
+        raise ModelError(
+            f"text tower {name} with pool_type '{pool}' cannot be exported: its result would "
+            "depend on padding; use argmax or eos in text_cfg"
+        )
+    if getattr(text, "cls_emb", None) is not None or text.attn_mask is None:
+        raise ModelError(f"text tower {name} without a plain causal mask cannot be exported")
+
+
+def _setting(text: OpenClip, key: str) -> OpenClip:
+    """Read what open_clip.CLIP holds as ``text_<key>`` and its TextTransformer as ``<key>``."""
+    return getattr(text, f"text_{key}", getattr(text, key, None))

@@ -1,0 +1,138 @@
+"""Export towers against open_clip's own encoders, same weights."""
+
+import copy
+from types import SimpleNamespace
+
+import open_clip
+import pytest
+import torch
+from open_clip.model import CustomTextCLIP
+from torch import nn
+
+from tinyclip_edge.errors import ModelError
+from tinyclip_export.towers import Attention, ImageTower, TextTower
+
+TOLERANCE = 1e-5
+EOT = 299
+
+
+def vision(**extra):
+    return {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3, "head_width": 32, **extra}
+
+
+def text(**extra):
+    sizes = {"context_length": 12, "vocab_size": 300, "width": 48, "heads": 3, "layers": 2}
+    return {**sizes, **extra}
+
+
+def build(vision_cfg=None, text_cfg=None, *, kind=open_clip.CLIP, **extra):
+    """Random weights, with norms and biases moved off their trivial start."""
+    torch.manual_seed(0)
+    model = kind(32, vision_cfg or vision(), text_cfg or text(), **extra).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim <= 1:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.requires_grad_(requires_grad=False)
+
+
+def token_ids(*lengths, context=12):
+    """Rows of words with the end of text at the given lengths, zeros behind."""
+    ids = torch.zeros(len(lengths), context, dtype=torch.int64)
+    for row, length in zip(ids, lengths, strict=True):
+        row[0], row[length - 1] = EOT - 1, EOT
+        row[1 : length - 1] = torch.randint(1, EOT - 1, (length - 2,))
+    return ids
+
+
+MODELS = {
+    "gelu": {},
+    "quick_gelu": {"quick_gelu": True},
+    "layer scale": {
+        "vision_cfg": vision(ls_init_value=0.3),
+        "text_cfg": text(ls_init_value=0.3),
+    },
+    "mean pooling": {"vision_cfg": vision(pool_type="avg")},
+    "norm after mean": {"vision_cfg": vision(pool_type="avg", final_ln_after_pool=True)},
+    "no first norm": {"vision_cfg": vision(no_ln_pre=True)},
+    "other mlp, biased projection": {
+        "vision_cfg": vision(mlp_ratio=2.5),
+        "text_cfg": text(mlp_ratio=3.0, proj_bias=True),
+    },
+    "end of text by id": {"text_cfg": text(pool_type="eos", eos_id=EOT)},
+    "separate text tower": {"kind": CustomTextCLIP},
+    "tanh gelu, other epsilon": {
+        "vision_cfg": vision(act_kwargs={"approximate": "tanh"}, norm_kwargs={"eps": 1e-3}),
+    },
+    "one layer": {"vision_cfg": vision(layers=1), "text_cfg": text(layers=1)},
+}
+
+
+@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
+def test_towers_give_open_clips_features(options):
+    model = build(**options)
+    pixels, ids = torch.randn(3, 3, 32, 32), token_ids(3, 7, 12)
+    image = ImageTower(model)(pixels) - model.encode_image(pixels, normalize=True)
+    words = TextTower(model)(ids) - model.encode_text(ids, normalize=True)
+    assert image.abs().max() < TOLERANCE
+    assert words.abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("length", [2, 5, 11])
+def test_short_text_gives_what_the_padded_one_gives(length):
+    model = build()
+    padded = token_ids(length)
+    with_end = padded.clone()
+    with_end[padded == 0] = EOT  # Hugging Face pads with the end token
+    tower, wanted = TextTower(model), model.encode_text(padded, normalize=True)
+    for ids in (padded[:, :length], padded, with_end):
+        assert (tower(ids) - wanted).abs().max() < TOLERANCE
+
+
+def test_towers_share_the_models_memory():
+    model = build()
+    image, words = ImageTower(model), TextTower(model)
+    source = model.visual.transformer.resblocks[0].attn.in_proj_weight
+    assert image.body[0].attention.q.weight.data_ptr() == source.data_ptr()
+    assert words.tokens.weight.data_ptr() == model.token_embedding.weight.data_ptr()
+
+
+def test_attention_with_a_head_cut_out_equals_one_whose_head_is_silent():
+    torch.manual_seed(0)
+    whole = nn.MultiheadAttention(48, 3, batch_first=True).eval()
+    nn.init.normal_(whole.in_proj_bias)
+    silenced = copy.deepcopy(whole)
+    kept = torch.tensor([*range(16), *range(32, 48)])
+    rows = torch.cat([kept, kept + 48, kept + 96])
+    with torch.no_grad():
+        silenced.out_proj.weight[:, 16:32] = 0
+    pruned = SimpleNamespace(
+        in_proj_weight=whole.in_proj_weight[rows],
+        in_proj_bias=whole.in_proj_bias[rows],
+        out_proj=nn.Linear(32, 48),
+        num_heads=2,
+    )
+    pruned.out_proj.weight = nn.Parameter(whole.out_proj.weight[:, kept])
+    pruned.out_proj.bias = whole.out_proj.bias
+    x = torch.randn(2, 5, 48)
+    wanted = silenced(x, x, x, need_weights=False)[0]
+    assert (Attention(pruned)(x, x, None) - wanted).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"vision_cfg": vision(layers=(1, 1, 1, 1), width=16)}, "ModifiedResNet"),
+        ({"vision_cfg": vision(attentional_pool=True)}, "pool"),
+        ({"vision_cfg": vision(qk_norm=True)}, "block"),
+    ],
+)
+def test_unknown_image_towers_are_refused_by_name(options, words):
+    with pytest.raises(ModelError, match=words):
+        ImageTower(build(**options))
+
+
+@pytest.mark.parametrize("options", [{"pool_type": "last"}, {"no_causal_mask": True}])
+def test_text_towers_that_depend_on_padding_are_refused(options):
+    with pytest.raises(ModelError, match="text tower"):
+        TextTower(build(text_cfg=text(**options), kind=CustomTextCLIP))

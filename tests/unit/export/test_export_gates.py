@@ -1,0 +1,271 @@
+"""What reaches the user's folder, and what does not."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tinyclip_edge.errors import BundleError, ConfigError, DataError, ModelError, VerificationError
+from tinyclip_edge.runtime.bundle import Manifest
+from tinyclip_edge.runtime.edge import EdgeCLIP
+from tinyclip_export import export_bundle, graph
+from tinyclip_export.quantize import PORTABLE, quantize_tower
+from tinyclip_export.replay import replay, replay_apart
+from tinyclip_export.verify import LadderError, RankingError, ReloadError, ShapesError
+
+
+@pytest.fixture
+def quick(exported, monkeypatch):
+    """Exports that take their towers from the shared bundle and reopen it in this process."""
+    onnx_folder = exported.folder / "onnx"
+
+    def image(_tower, path, *, image_size):
+        assert image_size == 32
+        shutil.copyfile(onnx_folder / path.name, path)
+
+    def copied(_source, path, *_rest, **_options):
+        shutil.copyfile(onnx_folder / path.name, path)
+
+    monkeypatch.setattr(graph, "export_image_tower", image)
+    monkeypatch.setattr(graph, "export_text_tower", copied)
+    monkeypatch.setattr("tinyclip_export.bundle.quantize_tower", copied)
+    monkeypatch.setattr(
+        "tinyclip_export.bundle.replay_apart",
+        lambda folder, precision: {"cosine": replay(folder, precision)},
+    )
+
+    def run(out, **options):
+        return export_bundle(
+            exported.clip, out, **{"pairs": exported.pairs, "max_drop": 100.0, **options}
+        )
+
+    return run
+
+
+def everything_under(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*"))
+
+
+def test_edge_clip_gives_the_models_embeddings(exported):
+    from tinyclip_edge.models import TorchEmbedder
+
+    wanted = TorchEmbedder(exported.clip)
+    images, texts = exported.pairs
+    for precision, least in (("fp32", 0.99999), ("int8", 0.99)):
+        clip = EdgeCLIP.load(exported.folder, precision=precision)
+        image = (clip.encode_image(images) * wanted.encode_image(images)).sum(axis=1)
+        text = (clip.encode_text(texts) * wanted.encode_text(texts)).sum(axis=1)
+        assert min(image.min(), text.min()) > least
+        assert clip.logit_scale == pytest.approx(wanted.logit_scale)
+
+
+def test_a_changed_byte_is_refused_by_name(exported, tmp_path):
+    copy = tmp_path / "bundle"
+    shutil.copytree(exported.folder, copy)
+    victim = copy / "onnx" / "vision_model_quantized.onnx"
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    with pytest.raises(BundleError, match=r"vision_model_quantized\.onnx has changed"):
+        Manifest.read(copy).verify_files(copy)
+    assert "vision_model_quantized.onnx has changed" in replay_apart(copy, "int8")["error"]
+
+
+def test_a_failed_gate_leaves_nothing_behind(quick, tmp_path, monkeypatch):
+    random = np.random.default_rng(1)
+    monkeypatch.setattr(
+        "tinyclip_export.bundle.quantize_tower",
+        lambda source, target, recipe, *, text: scramble(source, target, random),
+    )
+    with pytest.raises(VerificationError) as caught:
+        quick(tmp_path / "out" / "bundle", max_drop=0.0)
+    assert isinstance(caught.value, LadderError)
+    assert caught.value.exit_code == 3
+    assert "int8 image values" in str(caught.value)
+    assert "int8 text values" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert everything_under(tmp_path) == ["out"]
+
+
+def scramble(source, target, random):
+    """An 'int8' tower whose large weights are noise."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(source)
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) == 2:
+            noise = random.standard_normal(tuple(tensor.dims)).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(noise, tensor.name))
+    onnx.save(model, target)
+
+
+def test_a_frozen_batch_is_refused_before_any_comparison(quick, tmp_path, monkeypatch, exported):
+    import onnx
+
+    def frozen(_tower, path, *, image_size):
+        model = onnx.load(exported.folder / "onnx" / "vision_model.onnx")
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+        onnx.save(model, path)
+
+    monkeypatch.setattr(graph, "export_image_tower", frozen)
+    with pytest.raises(LadderError) as caught:
+        quick(tmp_path / "bundle", precisions=["fp32"])
+    kinds = {type(failure).__name__ for failure in caught.value.failures}
+    assert kinds == {"AxesError", "ShapesError"}
+    assert any(isinstance(f, ShapesError) for f in caught.value.failures)
+    assert everything_under(tmp_path) == []
+
+
+def test_a_bundle_that_does_not_reopen_is_refused(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "tinyclip_export.bundle.replay_apart", lambda _f, _p: {"error": "Segmentation fault"}
+    )
+    with pytest.raises(LadderError, match="fp32 reload: Segmentation fault") as caught:
+        quick(tmp_path / "bundle", precisions=["fp32"])
+    assert [type(f) for f in caught.value.failures] == [ReloadError]
+    assert everything_under(tmp_path) == []
+
+
+def test_ranking_gate_reads_max_drop(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr("tinyclip_export.verify.recall_drop", lambda _b, _a: (2.0, 0.4))
+    with pytest.raises(LadderError) as caught:
+        quick(tmp_path / "bundle", max_drop=1.5)
+    assert [type(f) for f in caught.value.failures] == [RankingError]
+    quick(tmp_path / "bundle", max_drop=1.6)
+    assert (tmp_path / "bundle" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("precisions", [("fp32",), ("int8",)])
+def test_one_precision_alone(quick, tmp_path, precisions):
+    report = quick(tmp_path / "bundle", precisions=precisions, name="mine")
+    suffix = "" if precisions == ("fp32",) else "_quantized"
+    files = {p.name for p in (tmp_path / "bundle" / "onnx").iterdir()}
+    assert files == {f"vision_model{suffix}.onnx", f"text_model{suffix}.onnx"}
+    clip = EdgeCLIP.load(tmp_path / "bundle")
+    assert (clip.name, clip.precision, report.precisions) == ("mine", precisions[0], precisions)
+
+
+def test_a_taken_folder_is_kept_and_a_bundle_replaced_on_request(quick, tmp_path):
+    out = tmp_path / "bundle"
+    out.mkdir()
+    quick(out, precisions=["fp32"], name="first")  # an empty folder is free
+    with pytest.raises(BundleError, match="--force"):
+        quick(out)
+    assert Manifest.read(out).name == "first"
+    quick(out, precisions=["fp32"], name="second", force=True)
+    assert Manifest.read(out).name == "second"
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+    (out / "manifest.json").unlink()
+    with pytest.raises(BundleError, match="other files"):
+        quick(out, force=True)
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(BundleError, match="is a file"):
+        quick(file, force=True)
+
+
+def test_bad_requests_are_refused_before_any_work(exported, tmp_path):
+    images, texts = exported.pairs
+    out = tmp_path / "bundle"
+    with pytest.raises(ConfigError, match="did you mean 'int8'"):
+        export_bundle(exported.clip, out, precisions=["int9"], pairs=exported.pairs)
+    with pytest.raises(ConfigError, match="known"):
+        export_bundle(exported.clip, out, precisions=[], pairs=exported.pairs)
+    with pytest.raises(DataError, match="12 images but 11 texts"):
+        export_bundle(exported.clip, out, pairs=(images, texts[1:]))
+    with pytest.raises(DataError, match="2 or more"):
+        export_bundle(exported.clip, out, pairs=(images[:1], texts[:1]))
+    assert everything_under(tmp_path) == []
+
+
+def test_a_broken_picture_among_the_pairs_is_named(quick, exported, tmp_path):
+    images, texts = exported.pairs
+    with pytest.raises(DataError, match="image 3"):
+        quick(tmp_path / "bundle", pairs=([*images[:3], b"junk", *images[4:]], texts))
+    assert everything_under(tmp_path) == []
+
+
+def test_a_model_that_cannot_be_exported_leaves_nothing(exported, tmp_path):
+    import open_clip
+
+    clip = exported.clip
+    resnet = {"layers": [1, 1, 1, 1], "width": 16, "image_size": 32, "head_width": 16}
+    text = {"context_length": 16, "vocab_size": 600, "width": 32, "heads": 2, "layers": 1}
+    odd = type(clip)(
+        model=open_clip.CLIP(64, resnet, text),
+        config=clip.config,
+        preprocess=clip.preprocess,
+        tokenizer=clip.tokenizer,
+        name="resnet",
+        tokenizer_file=clip.tokenizer_file,
+    )
+    with pytest.raises(ModelError, match="ModifiedResNet"):
+        export_bundle(odd, tmp_path / "bundle", pairs=exported.pairs)
+    assert everything_under(tmp_path) == []
+
+
+def test_golden_vectors_replay_and_notice_another_answer(exported, tmp_path):
+    assert replay(exported.folder, "fp32") == pytest.approx(1.0, abs=1e-5)
+    copy = tmp_path / "bundle"
+    shutil.copytree(exported.folder, copy)
+    path = copy / "manifest.json"
+    content = json.loads(path.read_text())
+    golden = content["golden"]["embeddings"]
+    golden["fp32"]["image"], golden["fp32"]["text"] = (
+        golden["fp32"]["text"],
+        golden["fp32"]["image"],
+    )
+    path.write_text(json.dumps(content))
+    assert replay(copy, "fp32") < 0.9
+
+
+def test_golden_pixels_are_what_was_hashed(exported):
+    from tinyclip_edge.runtime.preprocess import Preprocess
+    from tinyclip_export.golden import decode_image, pixels_hash
+
+    config = json.loads((exported.folder / "preprocessor_config.json").read_text())
+    preprocess = Preprocess.from_config(config)
+    for entry in Manifest.read(exported.folder).golden["images"]:
+        assert pixels_hash(preprocess(decode_image(entry["png"]))) == entry["pixels_sha256"]
+
+
+def test_replaying_process_loads_no_torch(exported):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from tinyclip_export.replay import main\n"
+        f"main([{str(exported.folder)!r}, 'int8'])\n"
+        "print(); print('torch' in sys.modules, 'onnx' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False False"
+
+
+def test_report_is_json_and_a_table(exported):
+    from rich.console import Console
+
+    report = exported.report
+    content = json.loads(json.dumps(report.as_dict()))
+    assert content["folder"] == str(exported.folder)
+    sizes = {
+        p.relative_to(exported.folder).as_posix(): p.stat().st_size
+        for p in exported.folder.rglob("*")
+        if p.is_file()
+    }
+    del sizes["manifest.json"]
+    assert content["files"] == sizes
+    assert set(content["seconds"]) == {"export", "quantize", "verify", "reload"}
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(report.table())
+    shown = console.export_text()
+    assert "verified on 12 pairs" in shown
+    assert f"{report.tower_bytes('int8') / 1e6:.2f}" in shown
+
+
+def test_quantizer_says_nothing_on_the_terminal(exported, tmp_path, capfd):
+    source = exported.folder / "onnx" / "vision_model.onnx"
+    quantize_tower(source, tmp_path / "v.onnx", PORTABLE, text=False)
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,174 @@
+"""Each rung of the verification ladder, with towers that fail on it."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tinyclip_edge.errors import VerificationError
+from tinyclip_export.layout import IMAGE_IO, TEXT_IO
+from tinyclip_export.pairs import Answers
+from tinyclip_export.verify import (
+    AxesError,
+    Expected,
+    Ladder,
+    LadderError,
+    NamesError,
+    RankingError,
+    ShapesError,
+    ValuesError,
+    climb_answers,
+    climb_structure,
+)
+
+EXPECTED = Expected(image_size=8, embedding_dim=4, context_length=6)
+
+
+class FakeSession:
+    """An onnxruntime session with chosen names, axes and answers."""
+
+    def __init__(self, io, *, shape=None, name=None, answer=None):
+        free = [io.dynamic_axes.get(0), *([3, 8, 8] if io is IMAGE_IO else ["sequence"])]
+        self._input = SimpleNamespace(name=name or io.input_name, shape=shape or free)
+        self._output = SimpleNamespace(name=io.output_name, shape=["batch", 4])
+        self._answer = answer or (lambda batch: np.eye(4, dtype=np.float32)[[0] * len(batch)])
+
+    def get_inputs(self):
+        return [self._input]
+
+    def get_outputs(self):
+        return [self._output]
+
+    def run(self, _names, feed):
+        return [self._answer(next(iter(feed.values())))]
+
+
+class FakeFiles:
+    precision = "int8"
+
+    def __init__(self, image=None, text=None):
+        self._towers = {
+            "image": image or FakeSession(IMAGE_IO),
+            "text": text or FakeSession(TEXT_IO),
+        }
+
+    def open(self, tower):
+        if isinstance(self._towers[tower], Exception):
+            raise self._towers[tower]
+        return self._towers[tower]
+
+
+def climb(**towers):
+    ladder = Ladder()
+    climb_structure(ladder, FakeFiles(**towers), EXPECTED)
+    return ladder
+
+
+def test_good_towers_pass_every_rung():
+    ladder = climb()
+    assert ladder.failures == []
+    assert all(ladder.figures["int8"]["rungs"].values())
+    assert len(ladder.figures["int8"]["rungs"]) == 6
+    ladder.finish()
+
+
+def frozen_answer(batch):
+    if len(batch) != 1:
+        raise RuntimeError("Got invalid dimensions\nmore")
+    return np.eye(4, dtype=np.float32)[:1]
+
+
+@pytest.mark.parametrize(
+    ("tower", "kind", "words"),
+    [
+        (FakeSession(IMAGE_IO, name="input"), NamesError, "pixel_values"),
+        (VerificationError("x.onnx does not load: bad"), NamesError, "does not load"),
+        (FakeSession(IMAGE_IO, shape=[1, 3, 8, 8]), AxesError, "batch"),
+        (FakeSession(IMAGE_IO, shape=["batch", 3, "height", 8]), AxesError, "height"),
+        (FakeSession(IMAGE_IO, answer=frozen_answer), ShapesError, "invalid dimensions$"),
+        (FakeSession(IMAGE_IO, answer=lambda b: np.ones((len(b), 5))), ShapesError, r"\(1, 5\)"),
+        (FakeSession(IMAGE_IO, answer=lambda b: np.ones((len(b), 4))), ShapesError, "norms"),
+        (FakeSession(IMAGE_IO, answer=lambda b: np.full((len(b), 4), np.nan)), ShapesError, "nan"),
+    ],
+)
+def test_each_rung_names_its_failure(tower, kind, words):
+    (failure,) = climb(image=tower).failures
+    assert type(failure) is kind
+    assert str(failure).startswith("int8 image ")
+    with pytest.raises(kind, match=words):
+        raise failure
+
+
+def test_all_failing_rungs_stand_in_one_line_with_exit_code_3():
+    ladder = climb(
+        image=FakeSession(IMAGE_IO, shape=[1, 3, 8, 8], answer=frozen_answer),
+        text=FakeSession(TEXT_IO, name="ids"),
+    )
+    with pytest.raises(LadderError) as caught:
+        ladder.finish()
+    assert caught.value.exit_code == 3
+    assert [type(f) for f in caught.value.failures] == [AxesError, ShapesError, NamesError]
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in ("image axes", "image shapes", "text names"))
+
+
+def test_text_lengths_are_tried_up_to_the_context():
+    seen = []
+
+    def note(batch):
+        seen.append(batch.shape)
+        return np.eye(4, dtype=np.float32)[[0] * len(batch)]
+
+    climb(text=FakeSession(TEXT_IO, answer=note))
+    assert seen == [(b, length) for b in (1, 2, 5) for length in (2, 5, 6)]
+
+
+def answers_of(image, text):
+    return Answers(image, text, {"image": 1.0, "text": 1.0})
+
+
+def points(count, error=0.0):
+    """Unit vectors of a plane, evenly spread, each turned by the same small angle."""
+    angle = np.linspace(0, 2 * np.pi, count, endpoint=False) + error
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+
+
+def judge(precision, found, *, count=200, max_drop=0.5):
+    ladder = Ladder()
+    reference = answers_of(points(count), points(count))
+    climb_answers(ladder, precision, reference, found, max_drop=max_drop)
+    return ladder
+
+
+def test_values_gate_of_fp32_is_four_nines():
+    # cos(0.02) = 0.9998; both towers turned alike, so the ranking stays
+    ladder = judge("fp32", answers_of(points(200, 0.02), points(200, 0.02)))
+    assert [type(f) for f in ladder.failures] == [ValuesError, ValuesError]
+    assert ladder.figures["fp32"]["image"]["cosine_min"] == pytest.approx(0.9998, abs=1e-5)
+    assert judge("int8", answers_of(points(200, 0.02), points(200, 0.02))).failures == []
+
+
+def test_int8_that_forgot_everything_fails_on_values():
+    ladder = judge("int8", answers_of(points(200, 1.0), points(200, 1.0)))
+    assert [type(f) for f in ladder.failures] == [ValuesError, ValuesError]
+
+
+def test_int8_may_lose_max_drop_beyond_the_error_of_the_set():
+    text = points(200)
+    text[:6] = text[[1, 0, 3, 2, 5, 4]]  # 3 % of the hits go; error of the set 1.2 points
+    lost = answers_of(points(200), text)
+    ladder = judge("int8", lost)
+    (failure,) = ladder.failures
+    assert type(failure) is RankingError
+    assert "3.00 ± 1.21 points, 0.5 allowed" in str(failure)
+    assert ladder.figures["int8"]["ranking"]["recall@1"] == 97.0
+    assert judge("int8", lost, max_drop=2.0).failures == []
+
+
+def test_fp32_may_change_no_hit():
+    text = points(200)
+    text[:2] = text[[1, 0]]
+    ladder = judge("fp32", answers_of(points(200), text))
+    assert [type(f) for f in ladder.failures] == [ValuesError, RankingError]
+    assert str(ladder.failures[1]) == "fp32 ranking: 2 of 200 hits changed"
