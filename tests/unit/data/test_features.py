@@ -1,0 +1,82 @@
+"""The teacher's features are computed once, kept in half precision and trusted only if theirs."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tinyclip_edge.data import FeatureTable, TeacherFeatures
+from tinyclip_edge.errors import DataError
+
+TRUE = F.normalize(torch.randn(20, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+
+
+def ids(*numbers):
+    return np.array(numbers, dtype=np.int64)
+
+
+def counting(wanted, calls):
+    def compute(at):
+        calls.append([int(wanted[i]) for i in at])
+        return TRUE[torch.from_numpy(wanted[at])]
+
+    return compute
+
+
+def test_each_row_is_computed_once():
+    table, calls = FeatureTable(20), []
+    for wanted in (ids(3, 5, 3, 9), ids(9, 1, 5), ids(1, 3)):
+        got = table.get(wanted, counting(wanted, calls))
+        assert torch.allclose(got, TRUE[torch.from_numpy(wanted)], atol=1e-3)
+        assert torch.allclose(got.norm(dim=-1), torch.ones(len(wanted)), atol=1e-6)
+    assert [sorted(call) for call in calls] == [[3, 5, 9], [1]]
+    assert table.filled == 4
+
+
+def fill(features):
+    features.image.get(ids(0, 4), lambda at: TRUE[:2])
+    features.text.get(ids(2), lambda at: TRUE[5:6])
+
+
+def forbidden(at):
+    raise AssertionError(f"computed {at} again")
+
+
+def test_saved_features_come_back_to_the_bit(tmp_path):
+    path = tmp_path / "features.safetensors"
+    before = TeacherFeatures("teacher data", 20, 10)
+    fill(before)
+    before.save(path)
+    after = TeacherFeatures("teacher data", 20, 10)
+    assert after.load(path)
+    assert (after.image.filled, after.text.filled) == (2, 1)
+    for table in ("image", "text"):
+        wanted = ids(0, 4) if table == "image" else ids(2)
+        got = [getattr(f, table).get(wanted, forbidden) for f in (before, after)]
+        assert torch.equal(*got)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["other key", "cut", "missing"])
+def test_features_of_another_origin_are_not_used(tmp_path, kind):
+    path = tmp_path / "features.safetensors"
+    features = TeacherFeatures("teacher data", 20, 10)
+    fill(features)
+    if kind != "missing":
+        features.save(path)
+    if kind == "cut":
+        path.write_bytes(path.read_bytes()[:-40])
+    after = TeacherFeatures("teacher" if kind == "other key" else "teacher data", 20, 10)
+    assert not after.load(path)
+    assert after.image.filled == 0
+
+
+def test_an_empty_cache_can_be_saved(tmp_path):
+    path = tmp_path / "features.safetensors"
+    TeacherFeatures("k", 3, 3).save(path)
+    assert TeacherFeatures("k", 3, 3).load(path)
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(DataError, match="cannot be written"):
+        TeacherFeatures("k", 3, 3).save(tmp_path / "no" / "f.safetensors")

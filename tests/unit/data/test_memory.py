@@ -1,0 +1,154 @@
+"""Decoded pairs: pixels, distinct and repeatable batches, images that do not decode."""
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+
+from pair_shards import draw, toy_samples, write_shard
+from tinyclip_edge.data import BadSamples, PairMemory, PixelCodec, decode_rgb, open_source
+from tinyclip_edge.data.pairs import UndecodableImageError
+from tinyclip_edge.errors import DataError
+
+MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+
+
+def codec(size=32, **options):
+    config = PreprocessCfg(size=size, mean=MEAN, std=STD, **options)
+    return PixelCodec(image_transform_v2(config, is_train=False), MEAN, STD)
+
+
+def load(path, **options):
+    return PairMemory.load(open_source(str(path)), codec(), **options)
+
+
+@pytest.fixture
+def memory(tmp_path):
+    return load(write_shard(tmp_path / "a.tar", toy_samples((32, 48))))
+
+
+@pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
+@pytest.mark.parametrize("known", [True, False])
+def test_stored_pixels_give_back_the_preprocessing_bit_for_bit(mode, known):
+    noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    transform = image_transform_v2(
+        PreprocessCfg(size=32, mean=MEAN, std=STD, resize_mode=mode), is_train=False
+    )
+    pixels = PixelCodec(transform if known else transform.__call__, MEAN, STD)
+    stored = pixels.store(image)
+    assert stored.dtype == torch.uint8
+    assert torch.equal(pixels.restore(stored[None])[0], transform(image))
+
+
+def test_restoring_to_another_size_is_a_resize():
+    flat = torch.full((1, 3, 32, 32), 128, dtype=torch.uint8)
+    small = codec().restore(flat, 16)
+    assert small.shape == (1, 3, 16, 16)
+    expected = (128 / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    assert torch.allclose(small[0, :, 5, 5], expected, atol=1e-5)
+
+
+def test_pictures_and_captions_belong_together(memory):
+    batch = memory.batch(3, 16, seed=1)
+    for key, caption, pixels in zip(batch.keys, batch.captions, batch.pixels, strict=True):
+        size, colour, shape, style = key.split("-")
+        assert colour in caption
+        assert shape in caption
+        expected = codec().store(draw(colour, shape, size, int(style)))
+        assert torch.equal(pixels, expected)
+
+
+def test_a_batch_holds_no_concept_twice_and_an_epoch_every_one_once(memory):
+    seen = []
+    for step in range(3):  # 48 concepts, 16 a batch
+        keys = memory.batch(step, 16, seed=0).keys
+        seen += [key.rsplit("-", 1)[0] for key in keys]
+    assert len(set(seen)) == 48
+
+
+def test_all_pictures_and_captions_are_drawn_in_time(memory):
+    batches = [memory.batch(step, 16, seed=0) for step in range(60)]
+    assert len({key for batch in batches for key in batch.keys}) == 96
+    assert {c for batch in batches for c in batch.captions} == set(memory.captions)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(memory, tmp_path):
+    again = load(write_shard(tmp_path / "b.tar.gz", toy_samples((32, 48))))
+    for _ in range(2):
+        late, other = memory.batch(40, 16, seed=3), again.batch(40, 16, seed=3)
+        assert late.keys == other.keys
+        assert late.captions == other.captions
+        assert torch.equal(late.pixels, other.pixels)
+    assert memory.batch(40, 16, seed=4).keys != late.keys
+    assert memory.batch(41, 16, seed=3).keys != late.keys
+    stream = memory.batches(39, 16, seed=3)
+    next(stream)
+    assert next(stream).keys == late.keys
+
+
+def test_without_distinct_concepts_every_picture_is_visited_once_an_epoch(memory):
+    keys = [k for step in range(4) for k in memory.batch(step, 24, seed=0, distinct=False).keys]
+    assert len(set(keys)) == 96
+
+
+def test_a_batch_that_cannot_be_filled_is_refused(memory):
+    with pytest.raises(DataError, match=r"batch_size 64 is above the 48 distinct concepts.*"
+                       r"lower it or set data\.batch_distinct=false"):  # fmt: skip
+        next(memory.batches(0, 64, seed=0))
+    with pytest.raises(DataError, match="above the 96 pairs"):
+        memory.check_batch(97, distinct=False)
+
+
+def test_the_fingerprint_sees_keys_captions_and_order(tmp_path, memory):
+    samples = toy_samples((32, 48))
+    turned = load(write_shard(tmp_path / "t.tar", samples[::-1]))
+    fewer = load(write_shard(tmp_path / "f.tar", samples), limit=10)
+    assert len(fewer) == 10
+    assert len({memory.fingerprint, turned.fingerprint, fewer.fingerprint}) == 3
+
+
+def test_labels_are_the_first_captions(memory):
+    assert [memory.label(i) for i in range(48)] == list(memory.concepts)
+
+
+def test_few_undecodable_images_are_skipped_and_told(tmp_path):
+    samples = toy_samples((32, 40, 48))  # 144
+    samples[7][1]["png"] = b"not an image"
+    memory = load(write_shard(tmp_path / "a.tar", samples))
+    assert len(memory) == 143
+    assert memory.bad.keys == [samples[7][0]]
+    assert samples[7][0] in memory.bad.report(144)
+    assert memory.bad.report(144).count("1 of 144") == 1
+
+
+def test_more_than_one_per_cent_of_undecodable_images_stop_with_the_list(tmp_path):
+    samples = toy_samples()
+    cut = samples[3][1]["png"]
+    samples[3][1]["png"] = cut[: len(cut) // 2]
+    with pytest.raises(DataError, match="1 of 48 images cannot be decoded") as caught:
+        load(write_shard(tmp_path / "a.tar", samples))
+    assert samples[3][0] in str(caught.value)
+
+
+def test_a_stream_is_judged_once_enough_was_seen():
+    bad = BadSamples("x")
+    for number in range(11):
+        bad.add(str(number))
+    bad.check(999, final=False)
+    with pytest.raises(DataError):
+        bad.check(1000, final=False)
+    bad.check(1100, final=True)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
+def test_other_modes_become_rgb(mode):
+    assert decode_rgb(draw("red", "bar", "big").convert(mode)).mode == "RGB"
+
+
+def test_a_picture_of_absurd_size_does_not_decode(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UndecodableImageError):
+        decode_rgb(toy_samples()[0][1]["png"])

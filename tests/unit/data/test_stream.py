@@ -1,0 +1,79 @@
+"""The streaming source: order from the seed, distinct batches, resuming by reading past."""
+
+import numpy as np
+import pytest
+import torch
+
+from pair_shards import toy_samples, write_shard
+from tinyclip_edge.data import PixelCodec, StreamingPairs, open_source
+from tinyclip_edge.errors import DataError
+
+
+def small(image):
+    pixels = np.asarray(image.resize((8, 8)), dtype=np.float32) / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+CODEC = PixelCodec(small, (0, 0, 0), (1, 1, 1))
+
+
+@pytest.fixture
+def source(tmp_path):
+    samples = toy_samples()
+    for number in range(4):
+        write_shard(tmp_path / f"s-{number}.tar", samples[number * 12 : number * 12 + 12])
+    return open_source(str(tmp_path / "s-*.tar"))
+
+
+def keys(source, start, count, seed=0, size=8, **options):
+    stream = StreamingPairs(source, CODEC, **options).batches(start, size, seed=seed)
+    return [next(stream).keys for _ in range(count)]
+
+
+def test_an_epoch_visits_every_pair_once_in_a_new_order(source):
+    drawn = keys(source, 0, 12, buffer=16)
+    first, second = (sum(drawn[at : at + 6], ()) for at in (0, 6))
+    assert len(set(first)) == 48
+    assert set(second) == set(first)
+    assert first != second
+
+
+def test_the_order_is_of_the_seed(source):
+    assert keys(source, 0, 6) == keys(source, 0, 6)
+    assert keys(source, 0, 6) != keys(source, 0, 6, seed=1)
+
+
+def test_starting_late_gives_the_same_batches(source):
+    everything = keys(source, 0, 14, buffer=16)
+    assert keys(source, 9, 5, buffer=16) == everything[9:]
+
+
+def test_the_same_captions_after_a_resume(source):
+    stream = StreamingPairs(source, CODEC).batches(0, 8, seed=0)
+    late = StreamingPairs(source, CODEC).batches(5, 8, seed=0)
+    for _ in range(5):
+        next(stream)
+    assert next(stream).captions == next(late).captions
+
+
+def test_pairs_of_one_concept_wait_for_another_batch(tmp_path):
+    path = write_shard(tmp_path / "a.tar", toy_samples((32, 40)))
+    stream = StreamingPairs(open_source(str(path)), CODEC).batches(0, 24, seed=0)
+    for _ in range(8):
+        batch_keys = next(stream).keys
+        assert len({key.rsplit("-", 1)[0] for key in batch_keys}) == 24
+
+
+def test_more_pairs_than_concepts_in_a_batch_is_refused(source):
+    with pytest.raises(DataError, match=r"set data\.batch_distinct=false"):
+        keys(source, 0, 1, size=49, buffer=64)
+
+
+def test_bad_images_make_a_batch_smaller(tmp_path):
+    samples = toy_samples()
+    samples[0][1]["png"] = b"nothing"
+    path = write_shard(tmp_path / "a.tar", samples)
+    pairs = StreamingPairs(open_source(str(path)), CODEC)
+    stream = pairs.batches(0, 16, seed=0)
+    assert sum(len(next(stream).keys) for _ in range(3)) == 47
+    assert pairs.bad.keys == [samples[0][0]]

@@ -1,0 +1,130 @@
+"""Checkpoints: whole or not there; the newest whole one is found."""
+
+import errno
+import json
+
+import pytest
+import torch
+
+from tinyclip_edge.errors import TinyClipError
+from tinyclip_edge.train import checkpoint as module
+from tinyclip_edge.train.checkpoint import (
+    Checkpoint,
+    CheckpointStore,
+    Position,
+    restore_rng,
+    rng_state,
+)
+
+
+def content(step):
+    weight = torch.arange(6.0).view(2, 3)
+    state = {"state": {0: {"step": torch.tensor(float(step)), "exp_avg": weight * step}},
+             "param_groups": [{"lr": 0.1, "params": [0], "betas": (0.9, 0.98)}]}  # fmt: skip
+    return Checkpoint(
+        Position(step, 3, 1, "teacher", "data"),
+        weights={"a": weight * step, "turned": weight.T, "scalar": torch.tensor(2.5)},
+        optimizer=state,
+        scaler=None,
+        rng=rng_state(),
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    return CheckpointStore(tmp_path / "checkpoints", keep=2)
+
+
+def load(store):
+    told = []
+    return store.load_newest(told.append), told
+
+
+def test_what_is_saved_comes_back(store):
+    saved = content(7)
+    path = store.save(saved)
+    found, told = load(store)
+    assert told == []
+    assert found.position == saved.position
+    assert all(torch.equal(found.weights[k], v) for k, v in saved.weights.items())
+    assert torch.equal(found.optimizer["state"][0]["exp_avg"], saved.weights["a"])
+    assert found.optimizer["param_groups"][0]["betas"] == (0.9, 0.98)
+    about = json.loads((path / "checkpoint.json").read_text())
+    assert (about["step"], about["format"]) == (7, "tinyclip-edge-checkpoint")
+
+
+def test_random_numbers_go_on_where_they_were(store):
+    store.save(content(1))
+    expected = torch.rand(4)
+    torch.manual_seed(99)
+    restore_rng(load(store)[0].rng)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_only_the_newest_are_kept(store):
+    for step in (0, 5, 10, 100):
+        store.save(content(step))
+    assert store.steps() == [10, 100]
+
+
+@pytest.mark.parametrize("name", ["student.safetensors", "state.pt", "checkpoint.json"])
+@pytest.mark.parametrize("harm", ["cut", "changed", "missing"])
+def test_a_broken_newest_falls_back_to_the_one_before(store, name, harm):
+    for step in (5, 10):
+        store.save(content(step))
+    file = store.folder / "00000010" / name
+    data = bytearray(file.read_bytes())
+    if harm == "missing":
+        file.unlink()
+    elif harm == "cut":
+        file.write_bytes(data[: len(data) // 2])
+    else:
+        data[2] ^= 0x55
+        file.write_bytes(data)
+    found, told = load(store)
+    assert found.position.step == 5
+    assert len(told) == 1
+    assert "00000010 is broken" in told[0]
+
+
+def test_nothing_whole_is_an_error(store):
+    path = store.save(content(5))
+    (path / "state.pt").unlink()
+    with pytest.raises(TinyClipError, match="no whole checkpoint"):
+        load(store)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(store, monkeypatch):
+    store.save(content(5))
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(TinyClipError, match=r"No space left.*last whole one is of step 5"):
+        store.save(content(10))
+    assert [path.name for path in store.folder.iterdir()] == ["00000005"]
+    assert load(store)[0].position.step == 5
+
+
+def test_a_half_written_one_is_not_seen(store):
+    store.save(content(5))
+    (store.folder / "00000009.part").mkdir()
+    assert store.steps() == [5]
+    store.save(content(5))
+    assert store.steps() == [5]
+
+
+def test_pickled_code_is_not_run(store, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    for step in (5, 10):
+        path = store.save(content(step))
+    torch.save({"optimizer": Evil()}, path / "state.pt")
+    about = json.loads((path / "checkpoint.json").read_text())
+    about["files"]["state.pt"] = module._sha256(path / "state.pt")
+    (path / "checkpoint.json").write_text(json.dumps(about))
+    assert load(store)[0].position.step == 5
+    assert not (tmp_path / "owned").exists()

@@ -1,0 +1,94 @@
+"""events.jsonl, progress on stderr, signals."""
+
+import io
+import json
+import os
+import signal
+import threading
+
+import pytest
+from rich.console import Console
+
+from tinyclip_edge.train import ProgressObserver, StepReport, read_events
+from tinyclip_edge.train.observe import EventLog, rewind_events
+from tinyclip_edge.train.signals import StopSignal
+
+
+@pytest.fixture
+def events(tmp_path):
+    path = tmp_path / "events.jsonl"
+    with EventLog(path) as log:
+        log.write("run_start", step=0)
+        for step in range(1, 5):
+            log.write("step", step=step, loss=float(step))
+        log.write("eval", step=4, who="student")
+    return path
+
+
+def test_events_are_one_json_object_a_line(events):
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["run_start", *["step"] * 4, "eval"]
+    assert lines[2] == {"kind": "step", "step": 2, "loss": 2.0}
+
+
+def test_numbers_that_json_does_not_know_become_null(tmp_path):
+    with EventLog(tmp_path / "e.jsonl") as log:
+        log.write("step", loss=float("nan"), inner={"x": float("inf"), "y": 1.5})
+    assert read_events(tmp_path / "e.jsonl") == [
+        {"kind": "step", "loss": None, "inner": {"x": None, "y": 1.5}}
+    ]
+
+
+def test_a_resumed_run_forgets_what_it_will_log_again(events):
+    with events.open("a") as file:
+        file.write('{"kind": "step", "st')  # the process was killed here
+    rewind_events(events, 2)
+    kept = read_events(events)
+    assert [event["kind"] for event in kept] == ["run_start", "step", "step"]
+    rewind_events(events.with_name("none.jsonl"), 2)
+
+
+def report(step, steps=200):
+    values = {"loss": 2.5, "kl": 0.125}
+    return StepReport(step, steps, values, lr=1e-3, samples_per_s=321.4, data_wait=0.0)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_shows_loss_kl_speed_and_time_left(terminal):
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=140, color_system=None)
+    with ProgressObserver(console) as observer:
+        observer.on_message("reading [x]")
+        observer.on_eval(0, "teacher", {"t2i_r1": 0.5, "i2t_r1": 0.25, "zero_shot_100": 0.75})
+        for step in range(1, 101):
+            observer.on_step(report(step))
+    text = stream.getvalue()
+    assert "reading [x]" in text
+    assert "teacher: text to image R@1 50.0%, zero-shot 25.0%, of 100 75.0%" in text
+    for part in ("loss 2.500", "KL to teacher 0.125", "321 samples/s", "100/200"):
+        assert part in text
+    assert ("eta" in text) is terminal
+    if not terminal:
+        assert text.count("samples/s") == 5  # a line for every tenth of the run
+
+
+def test_the_first_signal_is_noted_and_the_second_is_the_shells():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignal() as stop:
+        assert not stop.received
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.received
+        assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_outside_the_main_thread_signals_are_left_alone():
+    def inside():
+        with StopSignal() as stop:
+            results.append(stop.received)
+
+    results = []
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert results == [False]

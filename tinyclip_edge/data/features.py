@@ -1,0 +1,97 @@
+"""Features of a frozen teacher, computed when first needed and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tinyclip_edge.errors import DataError
+
+Ints = npt.NDArray[np.int64]
+STORED = torch.float16  # halves memory; moves a cosine by some 1e-5
+
+
+class FeatureTable:
+    """Rows of unit-norm features ``[N, D]``, filled lazily; D is learnt from the first rows."""
+
+    def __init__(self, rows: int) -> None:
+        self._filled = np.zeros(rows, dtype=bool)
+        self._values: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self._filled)
+
+    @property
+    def filled(self) -> int:
+        """Rows that have their features."""
+        return int(self._filled.sum())
+
+    def get(self, ids: Ints, compute: Callable[[Ints], Tensor]) -> Tensor:
+        """Return float32 ``[B, D]``; ``compute`` is given positions in ``ids`` of missing rows."""
+        missing, positions = np.unique(ids[~self._filled[ids]], return_index=True)
+        if len(missing):
+            at = np.flatnonzero(~self._filled[ids])[positions]
+            self.put(missing, compute(at))
+        assert self._values is not None  # filled above, or before
+        return F.normalize(self._values[torch.from_numpy(ids)].float(), dim=-1)
+
+    def put(self, ids: Ints, values: Tensor) -> None:
+        """Fill rows ``ids`` with ``[len(ids), D]``."""
+        stored = values.detach().to("cpu", STORED)
+        if self._values is None:
+            self._values = torch.zeros(len(self._filled), stored.shape[1], dtype=STORED)
+        self._values[torch.from_numpy(ids)] = stored
+        self._filled[ids] = True
+
+    def content(self) -> tuple[Tensor, Tensor]:
+        """Return the numbers ``[F]`` of the filled rows and their values ``[F, D]``."""
+        ids = torch.from_numpy(np.flatnonzero(self._filled))
+        return ids, torch.zeros(0, 0, dtype=STORED) if self._values is None else self._values[ids]
+
+
+class TeacherFeatures:
+    """Image features of N pictures and text features of M captions, under the key of their origin.
+
+    ``key`` names teacher weights, preprocessing and data; a file with another key is not used.
+    """
+
+    def __init__(self, key: str, pictures: int, captions: int) -> None:
+        self.key = key
+        self.image = FeatureTable(pictures)
+        self.text = FeatureTable(captions)
+
+    def save(self, path: Path) -> None:
+        """Write the filled rows aside, then rename; DataError when the disk refuses."""
+        tensors: dict[str, Tensor] = {}
+        for name, table in (("image", self.image), ("text", self.text)):
+            ids, values = table.content()
+            tensors |= {f"{name}_ids": ids, f"{name}_values": values}
+        aside = path.with_name(path.name + ".part")
+        try:
+            save_file(tensors, aside, metadata={"key": self.key})
+            aside.replace(path)
+        except (OSError, SafetensorError) as error:
+            aside.unlink(missing_ok=True)
+            raise DataError(f"teacher features {path} cannot be written ({error})") from error
+
+    def load(self, path: Path) -> bool:
+        """Take over the rows of a file; False when it is missing, broken or of another origin."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                if (file.metadata() or {}).get("key") != self.key:
+                    return False
+                for name, table in (("image", self.image), ("text", self.text)):
+                    ids = file.get_tensor(f"{name}_ids").numpy()
+                    if len(ids):
+                        table.put(ids, file.get_tensor(f"{name}_values"))
+        except (OSError, SafetensorError, IndexError):
+            return False
+        return True

@@ -1,0 +1,84 @@
+"""One picture with its captions, and the count of those that cannot be used."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from tinyclip_edge.errors import DataError
+
+BAD_SHARE = 0.01  # of all samples; more of them stop the run
+STREAM_MINIMUM = 1000  # samples seen before a stream is judged by its share
+NAMED_KEYS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A picture, still encoded or decoded, and every caption it may be drawn with."""
+
+    key: str
+    image: bytes | Image.Image
+    captions: tuple[str, ...]
+    concept: str  # pairs of one concept are no negatives of each other
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+class UndecodableImageError(Exception):
+    """One image cannot be decoded; the loader counts it and goes on."""
+
+
+def decode_rgb(image: bytes | Image.Image) -> Image.Image:
+    """Return the picture in mode RGB, fully read; raise UndecodableImageError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            opened = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
+            return opened.convert("RGB")
+    except (
+        OSError,
+        SyntaxError,  # Pillow's PNG reader
+        ValueError,
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
+        raise UndecodableImageError(str(error)) from error
+
+
+@dataclass(slots=True)
+class BadSamples:
+    """Counts images that do not decode; more than one per cent raise a DataError."""
+
+    source: str
+    keys: list[str] = field(default_factory=list)
+
+    def add(self, key: str) -> None:
+        """Count one sample that was skipped."""
+        self.keys.append(key)
+
+    def check(self, seen: int, *, final: bool) -> None:
+        """Raise DataError when too many of ``seen`` samples were bad; early in a stream, wait."""
+        if len(self.keys) <= BAD_SHARE * seen or (not final and seen < STREAM_MINIMUM):
+            return
+        raise DataError(
+            f"{self.source}: {len(self.keys)} of {seen} images cannot be decoded "
+            f"(at most {BAD_SHARE:.0%} may be skipped): {self.named()}"
+        )
+
+    def report(self, seen: int) -> str | None:
+        """Return a line about what was skipped, or None."""
+        if not self.keys:
+            return None
+        return (
+            f"{self.source}: skipped {len(self.keys)} of {seen} images "
+            f"that cannot be decoded: {self.named()}"
+        )
+
+    def named(self) -> str:
+        """Return the first keys and how many follow."""
+        more = len(self.keys) - NAMED_KEYS
+        return ", ".join(self.keys[:NAMED_KEYS]) + (f" and {more} more" if more > 0 else "")

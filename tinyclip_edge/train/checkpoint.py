@@ -1,0 +1,159 @@
+"""Checkpoints: written aside and renamed, checked by hash, the newest whole one is taken."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tinyclip_edge.errors import TinyClipError
+
+VERSION = 1
+WEIGHTS, STATE, ABOUT = "student.safetensors", "state.pt", "checkpoint.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a run stands, and what it must be continued with."""
+
+    step: int  # optimizer steps done; with the seed this is the data position as well
+    skipped: int
+    skipped_in_a_row: int
+    teacher: str  # weights_hash
+    data: str  # fingerprint of the training pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Content of one checkpoint."""
+
+    position: Position
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any] | None  # of fp16 gradients
+    rng: dict[str, Tensor]
+
+
+def rng_state() -> dict[str, Tensor]:
+    """Return torch's generators, the only ones that training draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_rng(state: dict[str, Tensor]) -> None:
+    """Set torch's generators."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+class CheckpointStore:
+    """The ``checkpoints/`` folder of a run."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self._keep = keep
+
+    def steps(self) -> list[int]:
+        """Return the steps that have a checkpoint, whole or not, oldest first."""
+        names = [path.name for path in self.folder.glob("*") if path.is_dir()]
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Write a checkpoint and drop the oldest; on failure the earlier ones stay as they were."""
+        step = checkpoint.position.step
+        path = self.folder / f"{step:08d}"
+        aside = self.folder / f"{step:08d}.part"
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            _write(aside, checkpoint)
+            if path.exists():
+                shutil.rmtree(path)
+            aside.replace(path)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            whole = [number for number in self.steps() if number != step]
+            last = f"the last whole one is of step {whole[-1]}" if whole else "there is none yet"
+            raise TinyClipError(f"checkpoint {path} cannot be written ({error}); {last}") from error
+        for old in self.steps()[: -self._keep]:
+            shutil.rmtree(self.folder / f"{old:08d}", ignore_errors=True)
+        return path
+
+    def load_newest(self, warn: Callable[[str], None]) -> Checkpoint:
+        """Return the newest whole checkpoint; each broken one is named through ``warn``.
+
+        Raises TinyClipError when none is whole.
+        """
+        for step in reversed(self.steps()):
+            path = self.folder / f"{step:08d}"
+            try:
+                return _read(path)
+            except _BrokenError as error:
+                warn(f"checkpoint {path} is broken ({error}); going back to the one before")
+        raise TinyClipError(f"{self.folder} holds no whole checkpoint; start the run anew")
+
+
+class _BrokenError(Exception):
+    pass
+
+
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    # Tied or sliced tensors would be refused or stored whole: copy what is not contiguous.
+    weights = {
+        key: tensor.detach().cpu().contiguous() for key, tensor in checkpoint.weights.items()
+    }
+    save_file(weights, folder / WEIGHTS)
+    state = {
+        "optimizer": checkpoint.optimizer,
+        "scaler": checkpoint.scaler,
+        "rng": checkpoint.rng,
+    }
+    torch.save(state, folder / STATE)
+    about = {
+        "format": "tinyclip-edge-checkpoint",
+        "version": VERSION,
+        **asdict(checkpoint.position),
+        "files": {name: _sha256(folder / name) for name in (WEIGHTS, STATE)},
+    }
+    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def _read(folder: Path) -> Checkpoint:
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        if about["version"] != VERSION:
+            raise _BrokenError(f"version {about['version']}, this program reads {VERSION}")
+        for name, digest in about["files"].items():
+            if _sha256(folder / name) != digest:
+                raise _BrokenError(f"{name} was changed or cut off")
+        names = Position.__dataclass_fields__
+        state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        return Checkpoint(
+            position=Position(**{name: about[name] for name in names}),
+            weights=load_file(folder / WEIGHTS),
+            **state,
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError,
+            RuntimeError) as error:  # fmt: skip
+        raise _BrokenError(str(error) or type(error).__name__) from error
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

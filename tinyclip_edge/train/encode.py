@@ -1,0 +1,106 @@
+"""Both towers of a CLIP as training calls them: unit-norm float32 features, text cut to length.
+
+Shapes: B pairs, L tokens of the longest caption, C context length, D embedding dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinyclip_edge.models import LoadedClip
+
+Tokenizer = Callable[[Sequence[str]], Tensor]
+LENGTH_GROUPS = 4  # measured on captions of 3 to 16 tokens: 0.6 of the time of one group
+TRIMMABLE_POOLS = ("argmax", "eos")  # read one token that stands before the padding
+
+
+def tokenize(tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:
+    """Return int64 ``[B, L]``: the columns after the longest caption hold padding and are cut."""
+    tokens = tokenizer(list(captions))
+    used = tokens.ne(0).any(dim=0).nonzero()
+    return tokens[:, : int(used.max()) + 1] if len(used) else tokens
+
+
+def can_trim(model: nn.Module) -> bool:
+    """Say whether the text tower gives the same features without its padding.
+
+    True for open_clip's CLIP: causal attention, pooled at the end token. Other towers (custom
+    text) are run at full length.
+    """
+    mask = getattr(model, "attn_mask", None)
+    return (
+        isinstance(mask, Tensor)
+        and mask.dim() == 2
+        and torch.equal(mask.isneginf(), torch.ones_like(mask).triu(1).bool())
+        and getattr(model, "text_pool_type", None) in TRIMMABLE_POOLS
+        and isinstance(getattr(model, "token_embedding", None), nn.Embedding)
+    )
+
+
+class PairEncoder(nn.Module):
+    """A CLIP whose forward takes both sides of a pair, so that it can be wrapped as a whole."""
+
+    def __init__(self, clip: LoadedClip) -> None:
+        super().__init__()
+        self.model = clip.model
+        self.context_length = clip.context_length
+        self._trims = can_trim(clip.model)
+
+    @property
+    def log_scale(self) -> nn.Parameter:
+        """Logarithm of the factor on cosine similarities."""
+        parameter = self.model.logit_scale
+        assert isinstance(parameter, nn.Parameter)
+        return parameter
+
+    def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image features ``[B, D]``, text features ``[B, D]`` and the scale (no log)."""
+        return self.encode_image(pixels), self.encode_text(tokens), self.log_scale.float().exp()
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Return ``[B, D]`` of float32 ``[B, 3, H, W]``."""
+        features: Tensor = self.model.encode_image(pixels)  # type: ignore[operator]
+        return F.normalize(features.float(), dim=-1)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Return ``[B, D]`` of ``[B, L]`` tokens, L up to the context length."""
+        if self._trims and tokens.device.type == "cpu" and len(tokens) >= LENGTH_GROUPS:
+            features = self._by_length(tokens)
+        elif self._trims:
+            features = self._trimmed(tokens)
+        else:
+            full = F.pad(tokens, (0, self.context_length - tokens.shape[1]))
+            features = self.model.encode_text(full)  # type: ignore[operator]
+        return F.normalize(features.float(), dim=-1)
+
+    def _by_length(self, tokens: Tensor) -> Tensor:
+        """Run short captions apart from long ones: a processor gains, a GPU would wait."""
+        lengths = tokens.ne(0).cumsum(dim=-1).argmax(dim=-1) + 1  # up to the last token
+        order = lengths.argsort(stable=True)
+        parts = [
+            self._trimmed(tokens[group, : int(lengths[group].max())])
+            for group in order.chunk(LENGTH_GROUPS)
+        ]
+        return torch.cat(parts)[order.argsort()]
+
+    def _trimmed(self, tokens: Tensor) -> Tensor:
+        model, length = cast("Any", self.model), tokens.shape[1]
+        x = model.token_embedding(tokens) + model.positional_embedding[:length]
+        x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
+        x = model.ln_final(x)
+        if model.text_pool_type == "eos":
+            end = tokens.eq(model.text_eos_id).int().argmax(dim=-1)
+        else:
+            end = tokens.argmax(dim=-1)
+        pooled: Tensor = x[torch.arange(len(tokens), device=tokens.device), end]
+        projection = model.text_projection
+        if projection is None:
+            return pooled
+        linear = isinstance(projection, nn.Linear)
+        projected: Tensor = projection(pooled) if linear else pooled @ projection
+        return projected

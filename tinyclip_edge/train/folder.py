@@ -1,0 +1,90 @@
+"""The run folder: what may be started or resumed in it, and where its parts lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinyclip_edge.config import RunConfig, dump_config, flatten, load_config
+from tinyclip_edge.errors import ConfigError, TinyClipError
+from tinyclip_edge.train.checkpoint import CheckpointStore
+
+# Keys that change neither the weights nor the data a resumed run sees.
+FREE_KEYS = frozenset(
+    {
+        "name",
+        "data.val",
+        "data.val_limit",
+        "data.workers",
+        "run.device",
+        "run.log_every",
+        "run.eval_every",
+        "run.save_every",
+        "run.keep",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """``config.yaml events.jsonl checkpoints/ student/`` and the teacher's cached features."""
+
+    path: Path
+    config: RunConfig
+
+    @property
+    def events(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "events.jsonl"
+
+    @property
+    def student(self) -> Path:
+        """The finished student, an open_clip local-dir."""
+        return self.path / "student"
+
+    @property
+    def features(self) -> Path:
+        """Teacher features that were computed so far."""
+        return self.path / "teacher_features.safetensors"
+
+    @property
+    def checkpoints(self) -> CheckpointStore:
+        """The checkpoints, the last ``run.keep`` of them."""
+        return CheckpointStore(self.path / "checkpoints", self.config.run.keep)
+
+    def check(self, *, resume: bool) -> None:
+        """Refuse, before anything is written or computed, what cannot be started here.
+
+        Raises TinyClipError for a folder in use, or one without a checkpoint to resume from;
+        ConfigError, which names the keys, when the configuration no longer fits the checkpoint.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise TinyClipError(f"run folder {self.path} is a file; choose another --out")
+        if not resume:
+            if self.path.is_dir() and any(self.path.iterdir()):
+                raise TinyClipError(
+                    f"run folder {self.path} is not empty; choose another --out, "
+                    f"or go on with it: tinyclip-edge distill --resume {self.path}"
+                )
+            return
+        if not self.checkpoints.steps():
+            raise TinyClipError(f"{self.path} has no checkpoint to resume from; start the run anew")
+        self._check_config()
+
+    def create(self) -> None:
+        """Make the folder and write the configuration as resolved; TinyClipError if it cannot."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            aside = self.path / "config.yaml.part"
+            aside.write_text(dump_config(self.config), encoding="utf-8")
+            aside.replace(self.path / "config.yaml")
+        except OSError as error:
+            raise TinyClipError(f"run folder {self.path} cannot be written ({error})") from None
+
+    def _check_config(self) -> None:
+        before = flatten(load_config(self.path / "config.yaml"))
+        now = flatten(self.config)
+        changed = [key for key in now if key not in FREE_KEYS and now[key] != before[key]]
+        if changed:
+            told = ", ".join(f"{key} (was {before[key]!r}, is {now[key]!r})" for key in changed)
+            raise ConfigError(f"cannot resume {self.path}: these keys must not change: {told}")

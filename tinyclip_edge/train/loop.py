@@ -1,0 +1,140 @@
+"""The training loop: batches in, steps, evaluations and checkpoints out.
+
+It knows neither student nor teacher, only a task that turns a batch into named loss terms.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tinyclip_edge.config import RunConfig
+from tinyclip_edge.data import Batch
+from tinyclip_edge.errors import InterruptedRun
+from tinyclip_edge.train.observe import EventLog, Observer, StepReport
+from tinyclip_edge.train.optim import Updater, lr_at
+from tinyclip_edge.train.signals import StopSignal
+from tinyclip_edge.train.task import Terms
+
+
+class Task(Protocol):
+    """What is trained."""
+
+    def train(self) -> None:
+        """Enter training mode."""
+
+    def terms(self, batch: Batch) -> Terms:
+        """Return the loss of a batch and its parts."""
+
+    def after_step(self) -> None:
+        """Bring weights back into their range."""
+
+
+@dataclass(slots=True)
+class Meter:
+    """Time of steps and the part of it that waited for data, since the last report."""
+
+    samples: int = 0
+    waited: float = 0.0  # seconds
+    since: float = field(default_factory=time.perf_counter)
+
+    def read(self) -> tuple[float, float]:
+        """Return samples/s and the share of time that waited for data; start anew."""
+        seconds = max(time.perf_counter() - self.since, 1e-9)
+        rates = (self.samples / seconds, min(1.0, self.waited / seconds))
+        self.restart()
+        return rates
+
+    def restart(self) -> None:
+        """Forget what was counted."""
+        self.samples, self.waited, self.since = 0, 0.0, time.perf_counter()
+
+
+@dataclass(slots=True)
+class Loop:
+    """One run over its steps, bounded by their number and never by wall time."""
+
+    config: RunConfig
+    task: Task
+    updater: Updater
+    observer: Observer
+    events: EventLog
+    evaluate: Callable[[int], None]  # told the steps done; reports by itself
+    save: Callable[[int], None]
+    resume_command: str
+    meter: Meter = field(default_factory=Meter)
+
+    def run(self, batches: Iterator[Batch], start: int) -> None:
+        """Go from ``start`` steps done to the last one.
+
+        Raises InterruptedRun, after a checkpoint, when a signal asks to stop.
+        """
+        steps, run = self.config.optim.steps, self.config.run
+        with StopSignal() as stop:
+            if start == 0:
+                self._evaluate(0)
+                self.save(0)
+            self.task.train()
+            self.meter.restart()
+            saved = start
+            for done in range(start + 1, steps + 1):
+                if stop.received:
+                    self._stop(done - 1, saved)
+                self._step(batches, done)
+                if done == steps or (run.eval_every and done % run.eval_every == 0):
+                    self._evaluate(done)
+                if done == steps or (run.save_every and done % run.save_every == 0):
+                    self._save(done)
+                    saved = done
+            if stop.received:
+                self._stop(steps, saved)
+
+    def _step(self, batches: Iterator[Batch], done: int) -> None:
+        before = time.perf_counter()
+        batch = next(batches)
+        self.meter.waited += time.perf_counter() - before
+        terms = self.task.terms(batch)
+        norm = self.updater.step(terms.loss, done - 1)
+        self.task.after_step()
+        self.meter.samples += len(batch.keys)
+        if norm is None:
+            self._tell_skipped(done, batch)
+        self._report(done, terms, norm)
+
+    def _report(self, done: int, terms: Terms, norm: float | None) -> None:
+        steps, every = self.config.optim.steps, self.config.run.log_every
+        speed, wait = self.meter.read()
+        values = terms.values()
+        if norm is not None:
+            values["grad_norm"] = norm
+        lr = lr_at(done - 1, self.config.optim)
+        report = StepReport(done, steps, values, lr, samples_per_s=speed, data_wait=wait)
+        if done % every == 0 or done in (1, steps):
+            self.events.write(
+                "step", step=done, **values, lr=lr, samples_per_s=speed, data_wait=wait
+            )
+        self.observer.on_step(report)
+
+    def _tell_skipped(self, done: int, batch: Batch) -> None:
+        self.events.write("skipped", step=done, keys=list(batch.keys))
+        self.observer.on_message(
+            f"step {done} skipped: loss or gradient not finite ({self.updater.skipped} so far)"
+        )
+
+    def _evaluate(self, done: int) -> None:
+        self.evaluate(done)
+        self.meter.restart()
+
+    def _save(self, done: int) -> None:
+        self.save(done)
+        self.meter.restart()
+
+    def _stop(self, done: int, saved: int) -> None:
+        if done != saved:
+            self.save(done)
+        self.events.write("run_end", step=done, status="interrupted")
+        raise InterruptedRun(
+            f"stopped after step {done}, checkpoint written; go on with: {self.resume_command}"
+        )

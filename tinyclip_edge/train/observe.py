@@ -1,0 +1,108 @@
+"""What a run tells while it works: to observers, and to events.jsonl."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+REPEATED = ("step", "skipped", "eval", "checkpoint")  # kinds that a resumed run writes again
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One optimizer step."""
+
+    step: int  # done so far
+    steps: int  # of the whole run
+    values: dict[str, float]  # loss, its terms by name, kl, teacher_entropy, grad_norm
+    lr: float
+    samples_per_s: float
+    data_wait: float  # share of the time that waited for data, 0 to 1
+
+
+class Observer(Protocol):
+    """Someone who watches a run; called in the run's own thread."""
+
+    def on_step(self, report: StepReport) -> None:
+        """Be told of every optimizer step."""
+
+    def on_eval(self, step: int, who: str, metrics: Mapping[str, float]) -> None:
+        """Be told of an evaluation of ``who`` (student or teacher) after ``step`` steps."""
+
+    def on_message(self, text: str) -> None:
+        """Be told one line meant for people."""
+
+
+class Silent:
+    """Observer that ignores everything."""
+
+    def on_step(self, report: StepReport) -> None:
+        """Ignore."""
+
+    def on_eval(self, step: int, who: str, metrics: Mapping[str, float]) -> None:
+        """Ignore."""
+
+    def on_message(self, text: str) -> None:
+        """Ignore."""
+
+
+class EventLog:
+    """Appends JSON objects, one a line, each flushed; numbers that are not finite become null."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, kind: str, **values: object) -> None:
+        """Append one event."""
+        line = {"kind": kind, **{name: _finite(value) for name, value in values.items()}}
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+def read_events(path: Path) -> list[dict[str, object]]:
+    """Return the events of a run; a last line that was cut by a kill is left out."""
+    events = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return events
+
+
+def rewind_events(path: Path, step: int) -> None:
+    """Drop what was logged after ``step`` steps, as a resumed run will do and log it again."""
+    if not path.exists():
+        return
+    kept = [
+        event
+        for event in read_events(path)
+        if event["kind"] not in REPEATED or int(str(event["step"])) <= step
+    ]
+    aside = path.with_name(path.name + ".part")
+    aside.write_text("".join(json.dumps(event) + "\n" for event in kept), encoding="utf-8")
+    aside.replace(path)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    return value

@@ -1,0 +1,95 @@
+"""AdamW, its learning rate at each step, and the update that skips what is not finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from tinyclip_edge.config import OptimConfig
+from tinyclip_edge.errors import TinyClipError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+MAX_SKIPPED = 20  # steps in a row
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """Return AdamW over all trainable parameters; vectors and the logit scale do not decay."""
+    decay: list[Tensor] = []
+    keep: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            vector = parameter.ndim < 2 or name.endswith("logit_scale")
+            (keep if vector else decay).append(parameter)
+    groups = [
+        {"params": decay, "weight_decay": config.weight_decay},
+        {"params": keep, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def lr_at(step: int, config: OptimConfig) -> float:
+    """Return the rate of step ``step`` (from 0): linear warm-up, then a cosine to the end."""
+    warmup = config.warmup_steps
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    progress = (step - warmup) / (config.steps - warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return config.lr * (config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine)
+
+
+@dataclass(slots=True)
+class Updater:
+    """One optimizer step; a loss or gradient that is not finite never reaches the weights."""
+
+    accelerator: Accelerator
+    optimizer: torch.optim.Optimizer
+    parameters: list[nn.Parameter]
+    config: OptimConfig
+    skipped: int = 0  # steps, over the whole run
+    skipped_in_a_row: int = 0
+
+    def step(self, loss: Tensor, number: int) -> float | None:
+        """Update with the rate of step ``number``; return the gradient norm, None when skipped.
+
+        Raises TinyClipError after 20 skipped steps in a row.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr_at(number, self.config)
+        norm = self._backward(loss) if bool(torch.isfinite(loss.detach())) else math.nan
+        if math.isfinite(norm):
+            self.optimizer.step()
+            self.skipped_in_a_row = 0
+        else:
+            self._skip(number, float(loss.detach()), norm)
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm if math.isfinite(norm) else None
+
+    def _backward(self, loss: Tensor) -> float:
+        self.accelerator.backward(loss)
+        limit = math.inf if self.config.grad_clip is None else self.config.grad_clip
+        return float(self.accelerator.clip_grad_norm_(self.parameters, limit))
+
+    def _skip(self, number: int, loss: float, norm: float) -> None:
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        scaler = self.accelerator.scaler
+        if scaler is not None and math.isfinite(loss):
+            scaler.update()  # fp16: the gradient overflowed, so the scaler must come down
+        if self.skipped_in_a_row >= MAX_SKIPPED:
+            what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
+            raise TinyClipError(
+                f"{what} at step {number + 1}: {MAX_SKIPPED} steps in a row were not finite, "
+                f"all skipped; lower optim.lr ({self.config.lr:g}) or set run.precision=fp32"
+            )
+
+
+def trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """Return the parameters that take gradients."""
+    return [parameter for parameter in parameters if parameter.requires_grad]

@@ -1,0 +1,183 @@
+"""Distil a student from a teacher: one call from configuration to run folder."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tinyclip_edge.config import RunConfig
+from tinyclip_edge.errors import TinyClipError
+from tinyclip_edge.inherit import InheritanceReport
+from tinyclip_edge.models import count_parameters, save_local_dir
+from tinyclip_edge.train.checkpoint import Checkpoint, Position, restore_rng, rng_state
+from tinyclip_edge.train.folder import RunFolder
+from tinyclip_edge.train.loop import Loop
+from tinyclip_edge.train.observe import EventLog, Observer, Silent, rewind_events
+from tinyclip_edge.train.setup import Setup, prepare
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished run left behind; accuracies are shares, see validation.accuracies."""
+
+    out: Path
+    student: Path  # open_clip local-dir
+    steps: int
+    seconds: float  # of this call
+    skipped_steps: int  # loss or gradient not finite
+    inherited: InheritanceReport | None
+    evaluations: dict[int, dict[str, float]] = field(default_factory=dict)  # by step, of this call
+    teacher: dict[str, float] = field(default_factory=dict)  # the teacher on the same pairs
+
+
+def distill(
+    config: RunConfig, out: Path, *, resume: bool = False, observer: Observer | None = None
+) -> RunResult:
+    """Train a student as configured and leave it in ``out/student``.
+
+    ``resume`` goes on from the newest whole checkpoint in ``out`` with the same losses that the
+    uninterrupted run would have had. Raises TinyClipError and its kinds; InterruptedRun after
+    SIGINT or SIGTERM, once a checkpoint is written.
+    """
+    folder = RunFolder(Path(out), config)
+    folder.check(resume=resume)
+    watcher: Observer = Silent() if observer is None else observer
+    setup = prepare(config, watcher)
+    run = _Run(folder, setup, watcher)
+    start = run.restore() if resume else 0
+    folder.create()
+    return run.go(start)
+
+
+class _Run:
+    """A prepared run in its folder: evaluates, saves, finishes."""
+
+    def __init__(self, folder: RunFolder, setup: Setup, observer: Observer) -> None:
+        self.folder = folder
+        self.config = folder.config
+        self.setup = setup
+        self.observer = observer
+        self.evaluations: dict[int, dict[str, float]] = {}
+        self.teacher: dict[str, float] = {}
+
+    def go(self, start: int) -> RunResult:
+        began = time.perf_counter()
+        optim = self.config.optim
+        rewind_events(self.folder.events, start)
+        with EventLog(self.folder.events) as events:
+            self.events = events
+            self._tell_start(start)
+            loop = Loop(
+                self.config,
+                self.setup.task,
+                self.setup.updater,
+                self.observer,
+                events,
+                evaluate=self._evaluate,
+                save=self._save,
+                resume_command=f"tinyclip-edge distill --resume {self.folder.path}",
+            )
+            batches = self.setup.pairs.batches(
+                start,
+                optim.batch_size,
+                seed=self.config.seed,
+                distinct=self.config.data.batch_distinct,
+            )
+            loop.run(batches, start)
+            save_local_dir(self.folder.student, self.setup.student)
+            seconds = time.perf_counter() - began
+            events.write("run_end", step=optim.steps, status="done", seconds=seconds)
+        return RunResult(
+            out=self.folder.path,
+            student=self.folder.student,
+            steps=optim.steps,
+            seconds=seconds,
+            skipped_steps=self.setup.updater.skipped,
+            inherited=self.setup.inherited,
+            evaluations=self.evaluations,
+            teacher=self.teacher,
+        )
+
+    def restore(self) -> int:
+        """Load the newest whole checkpoint; return its step."""
+        setup = self.setup
+        found = self.folder.checkpoints.load_newest(self.observer.on_message)
+        position = found.position
+        if position.teacher != setup.teacher_hash:
+            raise TinyClipError(
+                f"cannot resume {self.folder.path}: the weights of teacher "
+                f"{setup.teacher.name} are not those the run began with"
+            )
+        if position.data != setup.data_hash:
+            raise TinyClipError(
+                f"cannot resume {self.folder.path}: the pairs of data.train are not those the run "
+                f"began with"
+            )
+        setup.task.clip.model.load_state_dict(found.weights)
+        setup.updater.optimizer.load_state_dict(found.optimizer)
+        if setup.accelerator.scaler is not None and found.scaler is not None:
+            setup.accelerator.scaler.load_state_dict(found.scaler)
+        setup.updater.skipped = position.skipped
+        setup.updater.skipped_in_a_row = position.skipped_in_a_row
+        restore_rng(found.rng)
+        if setup.features is not None and not setup.features.load(self.folder.features):
+            self.observer.on_message("teacher features are computed anew")
+        return position.step
+
+    def _tell_start(self, start: int) -> None:
+        setup = self.setup
+        count = count_parameters(setup.student.model)
+        report = setup.inherited
+        self.events.write(
+            "run_start",
+            step=start,
+            steps=self.config.optim.steps,
+            teacher=setup.teacher.name,
+            teacher_sha256=setup.teacher_hash,
+            student=setup.student.name,
+            encoder_parameters=count.encoders,
+            token_parameters=count.token_embedding,
+            inherited_parameters=0 if report is None else report.inherited_parameters,
+            device=str(setup.accelerator.device),
+        )
+        for line in () if report is None or start else report.lines():
+            self.observer.on_message(line)
+        if start:
+            self.observer.on_message(f"going on after step {start}")
+
+    def _evaluate(self, step: int) -> None:
+        validation, task = self.setup.validation, self.setup.task
+        if validation is None:
+            return
+        if step == 0:
+            self.teacher = validation.measure(task.teacher.encoder, self.setup.teacher)
+            self.events.write("eval", step=0, who="teacher", **self.teacher)
+            self.observer.on_eval(0, "teacher", self.teacher)
+        metrics = validation.measure(task.encoder, self.setup.student)
+        self.evaluations[step] = metrics
+        self.events.write("eval", step=step, who="student", **metrics)
+        self.observer.on_eval(step, "student", metrics)
+
+    def _save(self, step: int) -> None:
+        setup, updater = self.setup, self.setup.updater
+        scaler = setup.accelerator.scaler
+        # Features first: a checkpoint never stands without those that its next steps reuse.
+        if setup.features is not None:
+            setup.features.save(self.folder.features)
+        path = self.folder.checkpoints.save(
+            Checkpoint(
+                Position(
+                    step=step,
+                    skipped=updater.skipped,
+                    skipped_in_a_row=updater.skipped_in_a_row,
+                    teacher=setup.teacher_hash,
+                    data=setup.data_hash,
+                ),
+                weights=setup.student.model.state_dict(),
+                optimizer=updater.optimizer.state_dict(),
+                scaler=None if scaler is None else scaler.state_dict(),
+                rng=rng_state(),
+            )
+        )
+        self.events.write("checkpoint", step=step, path=str(path.relative_to(self.folder.path)))

@@ -1,0 +1,164 @@
+"""Bring together what a run needs: device, models, pairs, task, optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+
+from tinyclip_edge.config import DataConfig, RunConfig, RunSection
+from tinyclip_edge.data import (
+    PairMemory,
+    PixelCodec,
+    ShardSource,
+    StreamingPairs,
+    TeacherFeatures,
+    open_source,
+    read_shard,
+)
+from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.inherit import InheritanceReport
+from tinyclip_edge.models import LoadedClip, load_clip, weights_hash
+from tinyclip_edge.train.observe import Observer
+from tinyclip_edge.train.optim import Updater, make_optimizer, trainable
+from tinyclip_edge.train.stages import start_student
+from tinyclip_edge.train.task import DistillTask, Teacher
+from tinyclip_edge.train.validation import Validation
+
+MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+SMALLEST_PAIR = (2048, 100)  # bytes in a shard: image and caption in tar blocks, or zipped
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Everything that a run works with."""
+
+    accelerator: Accelerator
+    teacher: LoadedClip
+    teacher_hash: str
+    student: LoadedClip
+    inherited: InheritanceReport | None
+    pairs: PairMemory | StreamingPairs
+    validation: Validation | None
+    features: TeacherFeatures | None
+    task: DistillTask
+    updater: Updater
+
+    @property
+    def data_hash(self) -> str:
+        """What the order of the batches depends on."""
+        if isinstance(self.pairs, PairMemory):
+            return self.pairs.fingerprint
+        return "shards: " + " ".join(shard.name for shard in self.pairs.source.shards)
+
+
+def prepare(config: RunConfig, observer: Observer) -> Setup:
+    """Load and check everything; nothing is written.
+
+    Raises ConfigError, DataError, ModelError and InheritanceError, cheap checks first.
+    """
+    accelerator = make_accelerator(config.run)
+    source = open_source(config.data.train)
+    val_source = None if config.data.val is None else open_source(config.data.val)
+    teacher = load_clip(config.teacher.model, config.teacher.pretrained)
+    student, inherited = start_student(config, teacher)
+    codec = pixel_codec(teacher)
+    observer.on_message(f"teacher {teacher.name}, student {student.name}, reading {source.name}")
+    pairs = _open_pairs(source, codec, config, observer)
+    validation = None
+    if val_source is not None:
+        memory = PairMemory.load(
+            val_source, codec, workers=config.data.workers, limit=config.data.val_limit
+        )
+        validation = Validation(memory, codec)
+    digest = weights_hash(teacher.model)
+    features = _features(config.data, digest, teacher, pairs)
+    device = accelerator.device
+    task = DistillTask(
+        student,
+        Teacher(teacher, codec, device=device, features=features),
+        codec,
+        config.loss,
+        device=device,
+    )
+    return Setup(
+        accelerator,
+        teacher,
+        digest,
+        student,
+        inherited,
+        pairs,
+        validation,
+        features,
+        task,
+        _updater(config, accelerator, task),
+    )
+
+
+def make_accelerator(run: RunSection) -> Accelerator:
+    """Return accelerate's view of device and precision; ConfigError when the machine lacks them."""
+    cuda = torch.cuda.is_available()
+    if run.device == "cuda" and not cuda:
+        raise ConfigError("run.device is cuda, but torch sees no CUDA device; set run.device=cpu")
+    on_cpu = run.device == "cpu" or not cuda
+    if run.precision == "fp16" and on_cpu:
+        raise ConfigError("run.precision fp16 needs a CUDA device; set run.precision to fp32")
+    # accelerate remembers the first choice of a process; a second run may choose otherwise.
+    if PartialState().num_processes == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(mixed_precision=MIXED[run.precision], cpu=on_cpu)
+    if accelerator.num_processes > 1:
+        raise ConfigError("training runs in one process so far; start it without a launcher")
+    return accelerator
+
+
+def pixel_codec(clip: LoadedClip) -> PixelCodec:
+    """Return the codec of a model's preprocessing."""
+    table = clip.config["preprocess_cfg"]
+    return PixelCodec(clip.preprocess, table["mean"], table["std"])
+
+
+def _open_pairs(
+    source: ShardSource, codec: PixelCodec, config: RunConfig, observer: Observer
+) -> PairMemory | StreamingPairs:
+    data = config.data
+    if not _fits(source, data.memory_limit):
+        observer.on_message(f"{source.name} is streamed; teacher features are not kept")
+        return StreamingPairs(source, codec, workers=data.workers)
+    memory = PairMemory.load(source, codec, workers=data.workers)
+    memory.check_batch(config.optim.batch_size, distinct=data.batch_distinct)
+    skipped = memory.bad.report(len(memory) + len(memory.bad.keys))
+    if skipped:
+        observer.on_message(skipped)
+    return memory
+
+
+def _fits(source: ShardSource, limit: int) -> bool:
+    """Say whether at most ``limit`` pairs are there, by file sizes and, if need be, one shard."""
+    sizes = [(shard, shard.stat().st_size) for shard in source.shards]
+    if sum(size / SMALLEST_PAIR[shard.suffix == ".gz"] for shard, size in sizes) <= limit:
+        return True
+    first, size = sizes[0]
+    if limit == 0 or size == 0:
+        return False
+    pairs = sum(1 for _ in read_shard(first))
+    total = sum(other for _, other in sizes)
+    return pairs * total <= limit * size
+
+
+def _features(
+    data: DataConfig, digest: str, teacher: LoadedClip, pairs: PairMemory | StreamingPairs
+) -> TeacherFeatures | None:
+    if not data.cache_teacher or not isinstance(pairs, PairMemory):
+        return None
+    key = f"{digest} {sorted(teacher.config['preprocess_cfg'].items())} {pairs.fingerprint}"
+    return TeacherFeatures(key, len(pairs), len(pairs.captions))
+
+
+def _updater(config: RunConfig, accelerator: Accelerator, task: DistillTask) -> Updater:
+    optimizer = make_optimizer(task.encoder, config.optim)
+    wrapped, optimizer = accelerator.prepare(task.encoder, optimizer)
+    task.wrap(wrapped)
+    return Updater(accelerator, optimizer, trainable(task.encoder.parameters()), config.optim)
