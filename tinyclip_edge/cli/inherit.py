@@ -9,6 +9,7 @@ import typer
 
 from tinyclip_edge.cli.distill import ConfigArgs
 from tinyclip_edge.cli.options import JsonFlag, free_folder, print_json, say, split_config_args
+from tinyclip_edge.errors import ConfigError
 
 
 def inherit(
@@ -24,6 +25,8 @@ def inherit(
 
     name, overrides = split_config_args(config, "starter")
     run = load_config(name, overrides)
+    if run.inherit.method == "none":
+        raise ConfigError("inherit.method is none: there is nothing to inherit; set it to uniform")
     folder = out if out is not None else free_folder(Path("runs"), f"{run.name}-step0")
     teacher = load_clip(run.teacher.model, run.teacher.pretrained)
     student = create_student(run.student.model, teacher)
