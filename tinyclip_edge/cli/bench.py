@@ -16,7 +16,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=3, help="Timed rounds after the warm-up.")] = 50,
     json_output: JsonFlag = False,
 ) -> None:
-    """Measure size, cold start, latency, throughput and memory of models side by side."""
+    """Measure size, cold start, latency and memory."""
     from tinyclip_edge.evaluate import bench_models
 
     report = bench_models(models, threads=threads, batch=batch, rounds=rounds)

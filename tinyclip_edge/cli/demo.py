@@ -29,7 +29,7 @@ def demo(
     share: Annotated[bool, typer.Option("--share", help="Ask Gradio for a public link.")] = False,
     threads: ThreadsOption = None,
 ) -> None:
-    """Compare teacher and student in the browser: classification, search, latency."""
+    """Compare teacher and student in the browser."""
     from tinyclip_demo import launch, open_gallery
     from tinyclip_edge.evaluate import open_embedder
     from tinyclip_edge.models import newest_models

@@ -29,7 +29,7 @@ def distill(
         typer.Option(help="Go on with this run folder, from its newest whole checkpoint."),
     ] = None,
 ) -> None:
-    """Distil a student from a teacher: inherit its weights, then mimic its affinities."""
+    """Train a student: inherit weights, mimic affinities."""
     from tinyclip_edge.config import load_config
     from tinyclip_edge.train import ProgressObserver
     from tinyclip_edge.train import distill as run_distill

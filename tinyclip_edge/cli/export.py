@@ -33,7 +33,7 @@ def export(
     ] = False,
     json_output: JsonFlag = False,
 ) -> None:
-    """Export a model as ONNX towers, check them against PyTorch, write the bundle."""
+    """Write a model as verified ONNX towers, fp32 and int8."""
     report = run_export(
         checkpoint, int8=int8, out=out, data=data, limit=limit, max_drop=max_drop, force=force
     )

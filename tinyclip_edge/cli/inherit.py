@@ -19,7 +19,7 @@ def inherit(
     ] = None,
     json_output: JsonFlag = False,
 ) -> None:
-    """Show what a student inherits from its teacher, and save it untrained."""
+    """Show what a student inherits, and save it untrained."""
     from tinyclip_edge.config import load_config
     from tinyclip_edge.models import create_student, inherit_student, load_clip, save_local_dir
 

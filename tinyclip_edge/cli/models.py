@@ -6,7 +6,7 @@ from tinyclip_edge.cli.options import JsonFlag, print_json
 
 
 def models(json_output: JsonFlag = False) -> None:
-    """List the students of the zoo with their size and published accuracy."""
+    """List the zoo: sizes and published accuracy."""
     from tinyclip_edge.models import zoo_rows, zoo_table
 
     if json_output:

@@ -18,7 +18,7 @@ def quickstart(
     ] = None,
     json_output: JsonFlag = False,
 ) -> None:
-    """Distil the starter teacher, export the student as int8 ONNX and compare them."""
+    """Distil, export to int8 and compare, offline, in minutes."""
     from tinyclip_edge.config import load_config
     from tinyclip_edge.evaluate import compare_models
     from tinyclip_edge.train import ProgressObserver, distill
