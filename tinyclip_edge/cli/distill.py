@@ -12,7 +12,7 @@ from tinyclip_edge.cli.options import free_folder, say, split_config_args
 ConfigArgs = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[CONFIG] [KEY=VALUE]...",
+        metavar="CONFIG KEY=VALUE",
         help="A YAML file or the name of a shipped one, then overrides such as optim.steps=500.",
         show_default="starter",
     ),

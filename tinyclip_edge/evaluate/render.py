@@ -59,7 +59,9 @@ def eval_table(report: EvalReport) -> Table:
     title = f"{report.model} · {report.spec.runtime} {report.spec.precision} · {report.data}"
     caption = ["± standard error", *report.notes]
     if report.task == RETRIEVAL:
-        columns = ["pairs", "text→image @1", "@5", "@10", "image→text @1", "@5", "@10", "of 100"]
+        first = ("text→image\n@1", "@5", "@10")
+        second = ("image→text\n@1", "@5", "@10")
+        columns = ["pairs", *first, *second, "of 100"]
         table = _table(title, columns, caption)
         for row in report.rows:
             table.add_row(escape(row.name), *_retrieval_cells(row))

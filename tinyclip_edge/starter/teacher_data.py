@@ -19,7 +19,9 @@ from tinyclip_edge.starter.kit import KitSample, read_split
 # Line drawings of emoji teach shape but look least like the colour styles that are asked for most.
 EMOJI_STYLE_WEIGHT = {"emojione-monotone": 0.5, "fluent-emoji-high-contrast": 0.4}
 FLAG_WEIGHT = 0.6
-EMOJI_SHARE = (0.85, 0.2)  # of alternating batches: near neighbours as negatives, yet some of each
+# Share of emoji in the batches of a cycle, from a step on: near neighbours as negatives, yet some
+# of each. Icons take longer, so they get more once the emoji are learnt.
+EMOJI_SHARES = {0: (0.85, 0.2), 1150: (0.75, 0.15, 0.1)}
 LONGEST = 10  # tokens of a training caption, start and end included, unless the name has more
 TEMPLATES = ("a photo of {}", "an icon of {}", "a picture of a {}", "{} icon", "the {}", "{} emoji")
 
@@ -71,7 +73,8 @@ class Sampler:
     def _pick(self, step: int) -> list[int]:
         rng = np.random.default_rng((self.seed, step))
         chosen: dict[str, int] = {}
-        emoji = round(self.batch * EMOJI_SHARE[step % len(EMOJI_SHARE)])
+        cycle = EMOJI_SHARES[max(start for start in EMOJI_SHARES if start <= step)]
+        emoji = round(self.batch * cycle[step % len(cycle)])
         for kind, count in (("emoji", emoji), ("icon", self.batch)):
             names, weights, members = self.pools[kind]
             for j in rng.choice(len(names), size=min(count, len(names)), replace=False, p=weights):
