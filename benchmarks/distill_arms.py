@@ -4,7 +4,8 @@ Three arms train the same student on the starter kit: ``inherited`` (weights of 
 affinity mimicking), ``affinity`` (random weights, affinity mimicking) and ``scratch`` (random
 weights, contrastive loss). Each arm's learning rate is chosen from one grid by mean recall@1 on
 ``starter:val`` with a seed of its own; then every seed runs with it and is measured on Twemoji, the
-style nobody trained on. Finished runs are kept under ``--work`` and not repeated.
+style nobody trained on. Finished runs are kept under ``--work`` and not repeated. ``--store`` keeps
+the figure of ``scratch`` that ``tinyclip-edge quickstart`` shows beside its own.
 
     python benchmarks/distill_arms.py --student starter-50 --out benchmarks/results/arms-50
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import shlex
 import statistics
 import tarfile
 from pathlib import Path
@@ -35,6 +37,7 @@ NAMES = {
     "scratch": "random + contrastive (from scratch)",
 }
 TUNING_SEED = 1000
+STORED_STUDENT = "starter-50"  # quickstart's
 
 
 def twemoji_shard(folder: Path) -> Path:
@@ -57,6 +60,24 @@ def twemoji_shard(folder: Path) -> Path:
     return path
 
 
+def teacher_hash() -> str:
+    """Return what tells the weights of the recipe's teacher from others'."""
+    from tinyclip_edge.config import load_config
+    from tinyclip_edge.models import load_clip, weights_hash
+
+    teacher = load_config("starter", []).teacher
+    return weights_hash(load_clip(teacher.model, teacher.pretrained).model)[:8]
+
+
+def run_folder(arguments: argparse.Namespace, arm: str, lr: float, seed: int) -> Path:
+    """Return where a run belongs; its name holds all that its figures depend on."""
+    every = 0 if seed == TUNING_SEED else arguments.every
+    name = (
+        f"{arm}-lr{lr:g}-seed{seed}-steps{arguments.steps}-every{every}-teacher{arguments.teacher}"
+    )
+    return Path(arguments.work) / arguments.student / name
+
+
 def train(
     arguments: argparse.Namespace, arm: str, lr: float, seed: int, val: str
 ) -> dict[str, Any]:
@@ -64,12 +85,11 @@ def train(
     from tinyclip_edge.config import load_config
     from tinyclip_edge.train import distill
 
-    tuning = seed == TUNING_SEED
-    folder = arguments.work / arguments.student / f"{arm}-lr{lr:g}-seed{seed}"
-    done = folder.with_suffix(folder.suffix + ".json")
+    folder = run_folder(arguments, arm, lr, seed)
+    done = folder.with_name(folder.name + ".json")
     if done.exists():
         return json.loads(done.read_text())
-    every = 0 if tuning else arguments.every
+    every = 0 if seed == TUNING_SEED else arguments.every
     config = load_config(
         "starter",
         [
@@ -152,6 +172,27 @@ def summarise(
     }
 
 
+def stored_figure(records: list[dict[str, Any]], steps: int, command: str) -> dict[str, Any]:
+    """Return what ``quickstart`` shows of the runs from scratch; recall@1 is a share."""
+    return {
+        "steps": steps,
+        "recall_at_1": statistics.mean(record["last"]["t2i_r1"] for record in records),
+        "seeds": len(records),
+        "command": command,
+    }
+
+
+def shown_command(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
+    """Return the command with every option that changes a figure, without this machine's paths."""
+    parts = ["python", "benchmarks/distill_arms.py", "--student", arguments.student]
+    parts += ["--steps", str(arguments.steps)]
+    for name in ("seeds", "lrs"):
+        values = getattr(arguments, name)
+        if values != parser.get_default(name):
+            parts += [f"--{name}", *(f"{value:g}" for value in values)]
+    return shlex.join([*parts, "--out", f"benchmarks/results/{arguments.out.name}"])
+
+
 def plot(summary: dict[str, Any], path: Path) -> None:
     import matplotlib
 
@@ -177,7 +218,7 @@ def plot(summary: dict[str, Any], path: Path) -> None:
     figure.savefig(path)
 
 
-def main() -> None:
+def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -189,7 +230,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/arms"))
     parser.add_argument("--out", type=Path, required=True, help="gets .json and .png")
+    parser.add_argument(
+        "--store", type=Path, help=f"write quickstart's from_scratch.json here ({STORED_STUDENT})"
+    )
+    return parser
+
+
+def main() -> None:
+    parser = command_line()
     arguments = parser.parse_args()
+    if arguments.store and arguments.student != STORED_STUDENT:
+        parser.error(f"--store is for --student {STORED_STUDENT}, which quickstart distils")
+    arguments.teacher = teacher_hash()
 
     import torch
 
@@ -213,6 +265,9 @@ def main() -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.with_suffix(".json").write_text(json.dumps(summary, indent=1) + "\n")
     plot(summary, arguments.out.with_suffix(".png"))
+    if arguments.store:
+        figure = stored_figure(runs["scratch"], arguments.steps, shown_command(arguments, parser))
+        arguments.store.write_text(json.dumps(figure, indent=1) + "\n")
     for arm, row in summary["arms"].items():
         print(f"{NAMES[arm]:38} lr {row['lr']:<7g} r@1 {row['r1']['mean']:.1f}  {row['r1']['all']}")
     print(f"{'teacher':38} r@1 {summary['teacher']['r1']:.1f}")

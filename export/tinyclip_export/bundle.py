@@ -46,33 +46,32 @@ def export_bundle(
 
     `pairs` are (images, texts), the i-th image with the i-th text; int8 may lose `max_drop` points
     of recall@1 on them beyond their standard error. Raises LadderError (exit code 3) and leaves
-    `out` as it was when a gate fails; BundleError when `out` is taken: `force` replaces a bundle.
+    `out` as it was when a gate fails; BundleError when `out` is taken (`force` replaces a bundle)
+    or cannot be written.
     """
     wanted = check_precisions(precisions)
     check_pairs(pairs)
     out = Path(out)
-    check_free(out, force=force)
     _require_extra()
-    place = out.resolve()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    # A sibling, so that the last step is a rename on the same disk.
-    aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}-"))
     try:
-        export = _Export(clip, aside, wanted, name or clip.name)
-        report = export.run(pairs, max_drop)
-        aside.chmod(0o755)
-        _install(aside, place)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        check_free(out, force=force)
+        with _aside(out.resolve()) as aside:
+            report = _Export(clip, aside, wanted, name or clip.name).run(pairs, max_drop)
+            aside.chmod(0o755)
+            _install(aside, out.resolve())
+    except OSError as error:
+        cause = error.strerror or " ".join(str(error).split())
+        raise BundleError(f"cannot write bundle {out}: {cause}") from error
     return replace(report, folder=out)
 
 
 def check_free(out: Path, *, force: bool) -> None:
     """Raise BundleError unless `out` is absent, empty, or a bundle that `force` may replace."""
+    for place in (out.parent, out):
+        if place.exists() and not place.is_dir():
+            raise BundleError(f"cannot write bundle {out}: {place} is a file; give a folder")
     if not out.exists():
         return
-    if not out.is_dir():
-        raise BundleError(f"{out} is a file; give a folder for the bundle")
     if not any(out.iterdir()):
         return
     if not (out / "manifest.json").is_file():
@@ -214,6 +213,17 @@ class _Export:
         started = time.monotonic()
         yield
         self.seconds[stage] = time.monotonic() - started
+
+
+@contextmanager
+def _aside(place: Path) -> Iterator[Path]:
+    """Make a folder beside `place`, so that the last step is a rename on the same disk."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}-"))
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _install(aside: Path, out: Path) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.layout import IMAGE_IO, MIN_TOKENS, TEXT_IO, TowerIO
 from tinyclip_export.towers import TextTower
 
@@ -20,8 +17,6 @@ OPSET = 20  # the first with Gelu as one node; from 17 on LayerNormalization is 
 SINGLE_FILE_LIMIT = 2 * 1024**3 - 64 * 1024**2  # bytes; protobuf ends at 2 GiB
 
 ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
-
-_CHATTY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "optimum", "onnxruntime", "root")
 
 
 def export_image_tower(tower: nn.Module, path: Path, *, image_size: int) -> None:
@@ -38,22 +33,6 @@ def export_text_tower(tower: TextTower, path: Path) -> None:
     example = torch.ones(2, context - 1, dtype=torch.int64)
     sequence = torch.export.Dim("sequence", min=MIN_TOKENS, max=context)
     _export(tower, example, path, TEXT_IO, {0: torch.export.Dim("batch"), 1: sequence})
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep exporters and quantizers off the user's terminal; exceptions still pass."""
-    loggers = [logging.getLogger(name if name != "root" else None) for name in _CHATTY]
-    levels = [log.level for log in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for log in loggers:
-            log.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for log, level in zip(loggers, levels, strict=True):
-                log.setLevel(level)
 
 
 def strip_traces(model: ModelProto) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyclip_edge.errors import ConfigError, did_you_mean
-from tinyclip_export.graph import quiet, strip_traces
+from tinyclip_edge.models.quiet import quiet
+from tinyclip_export.graph import strip_traces
 from tinyclip_export.saturation import make_pair_safe
 
 

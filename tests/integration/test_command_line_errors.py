@@ -6,9 +6,9 @@ import sys
 
 import pytest
 import yaml
-from tiny_bundle import write_tiny_bundle
 
 from pair_shards import toy_samples, write_shard
+from tiny_bundle import write_tiny_bundle
 from tinyclip_edge.cli.app import main
 
 
@@ -163,6 +163,40 @@ def test_checkpoint_of_another_architecture(command, toy_teacher_folder, tmp_pat
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     line = refused(command, "export", folder, "--int8")
     assert "resblocks.4" in line
+    assert leaves_nothing(command)
+
+
+def test_bundle_given_to_export(command, tmp_path):
+    write_tiny_bundle(tmp_path / "bundle")
+    line = refused(command, "export", tmp_path / "bundle", "--int8")
+    assert f"{tmp_path / 'bundle'} is an exported bundle" in line and "run folder" in line
+    assert leaves_nothing(command)
+
+
+def test_untrained_student_is_no_run_to_export(command, run_file):
+    code, out, err = command("inherit", run_file(), "--json")
+    assert code == 0, err
+    assert json.loads(out)["student"] == "runs/toy-step0/student"
+    assert "no finished run" in refused(command, "export", "--int8")
+
+
+def test_inherit_does_not_replace_a_trained_student(command, run_file):
+    student = command.folder / "runs" / "quickstart" / "student"
+    student.mkdir(parents=True)
+    (student / "open_clip_config.json").write_text("{}")
+    line = refused(command, "inherit", run_file(), "--out", "runs/quickstart")
+    assert "runs/quickstart is not empty" in line and "--out" in line
+    assert [p.name for p in student.iterdir()] == ["open_clip_config.json"]
+
+
+def test_output_folder_below_a_file(command, run_file, toy_teacher_folder, tmp_path):
+    below = tmp_path / "file" / "b"
+    below.parent.write_text("x")
+    line = refused(command, "inherit", run_file(), "--out", below)
+    assert "cannot write" in line and str(below) in line and "Not a directory" in line
+    for out, cause in ((below, f"{below.parent} is a file"), (below / "c", "Not a directory")):
+        line = refused(command, "export", toy_teacher_folder, "--limit", 2, "--out", out)
+        assert f"cannot write bundle {out}: {cause}" in line
     assert leaves_nothing(command)
 
 

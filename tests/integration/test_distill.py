@@ -182,7 +182,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(make, tmp_path):
 @pytest.mark.parametrize("kind", ["streamed", "live teacher", "learnt scale"])
 def test_other_ways_to_run_resume_exactly_too(make, tmp_path, kind):
     sections = {
-        "streamed": {"data": {"memory_limit": 0}},
+        "streamed": {"data": {"memory_gb": 0.0}},
         "live teacher": {"data": {"cache_teacher": False}},
         "learnt scale": {"loss": {"student_logit_scale": "learned", "contrastive": 0.5}},
     }[kind]

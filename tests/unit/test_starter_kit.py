@@ -90,6 +90,12 @@ def test_unseen_names_are_no_training_captions(splits: dict[str, list[KitSample]
     assert not lines & names
 
 
+def test_unseen_names_are_no_training_keywords(splits: dict[str, list[KitSample]]) -> None:
+    keywords = {k.casefold() for s in splits["train"] for k in s.about["keywords"]}
+    names = {s.concept.casefold() for s in [*splits["test_concepts"], *unseen(splits["val"])]}
+    assert not keywords & names
+
+
 def test_style_test_holds_only_seen_concepts(splits: dict[str, list[KitSample]]) -> None:
     trained = {s.concept for s in splits["train"]}
     assert {s.concept for s in splits["test_style"]} <= trained

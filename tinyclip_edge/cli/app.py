@@ -30,9 +30,8 @@ app.command("models")(models.models)
 
 # Which extra brings a package that a command imports inside its body.
 EXTRA_OF = {
-    **dict.fromkeys(
-        ["torch", "torchvision", "open_clip", "accelerate", "safetensors", "webdataset"], "distill"
-    ),
+    **dict.fromkeys(["torch", "torchvision", "open_clip", "accelerate", "safetensors"], "distill"),
+    **dict.fromkeys(["webdataset", "braceexpand", "huggingface_hub", "matplotlib"], "distill"),
     **dict.fromkeys(["onnx", "onnxscript", "optimum", "transformers"], "export"),
     "gradio": "demo",
 }

@@ -27,9 +27,12 @@ def demo(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     share: Annotated[bool, typer.Option("--share", help="Ask Gradio for a public link.")] = False,
+    open_browser: Annotated[
+        bool, typer.Option("--open", help="Open the page in the browser too.")
+    ] = False,
     threads: ThreadsOption = None,
 ) -> None:
-    """Compare teacher and student in the browser."""
+    """Serve a page that compares teacher and student."""
     from tinyclip_demo import launch, open_gallery
     from tinyclip_edge.evaluate import open_embedder
     from tinyclip_edge.models import newest_models
@@ -37,4 +40,11 @@ def demo(
     names = [teacher, *(student or newest_models())]
     say("loading " + ", ".join(names))
     embedders = [open_embedder(name, threads=threads) for name in names]
-    launch(embedders, open_gallery(images), host=host, port=port, share=share)
+    launch(
+        embedders,
+        open_gallery(images),
+        host=host,
+        port=port,
+        share=share,
+        open_browser=open_browser,
+    )

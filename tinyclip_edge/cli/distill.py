@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tinyclip_edge.cli.options import free_folder, say, split_config_args
+from tinyclip_edge.errors import ConfigError
 
 ConfigArgs = Annotated[
     list[str] | None,
@@ -30,6 +31,10 @@ def distill(
     ] = None,
 ) -> None:
     """Train a student: inherit weights, mimic affinities."""
+    if out is not None and resume is not None:
+        raise ConfigError(
+            f"--out {out} with --resume {resume}: a resumed run stays in its folder; drop --out"
+        )
     from tinyclip_edge.config import load_config
     from tinyclip_edge.train import ProgressObserver
     from tinyclip_edge.train import distill as run_distill

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinyclip_edge.cli.options import MODEL_HELP, JsonFlag, free_folder, print_json, say
+from tinyclip_edge.cli.options import CHECKPOINT_HELP, JsonFlag, free_folder, print_json, say
 
 if TYPE_CHECKING:
     from tinyclip_export import ExportReport
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def export(
     checkpoint: Annotated[
-        str | None, typer.Argument(help=MODEL_HELP, show_default="the newest run")
+        str | None, typer.Argument(help=CHECKPOINT_HELP, show_default="the newest run")
     ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Add dynamically quantized towers.")] = False,
     out: Annotated[
@@ -67,6 +67,8 @@ def run_export(
     folder = out if out is not None else free_folder(Path("bundles"), clip.name.replace("/", "-"))
     pairs = evaluation_set(data, limit=limit)
     say(f"exporting {source} to {folder}, verified on {len(pairs.texts)} pairs of {data}")
+    for note in pairs.notes:
+        say(note)
     return export_bundle(
         clip,
         folder,

@@ -18,10 +18,10 @@ DeviceOption = Annotated[
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="CPU threads, for PyTorch and onnxruntime alike.")
 ]
-MODEL_HELP = (
-    "An open_clip name (ViT-B-32/laion2b_s34b_b79k), a run or student folder, "
-    "a bundle folder, or starter-teacher."
+CHECKPOINT_HELP = (
+    "An open_clip name (ViT-B-32/laion2b_s34b_b79k), a run or student folder, or starter-teacher."
 )
+MODEL_HELP = CHECKPOINT_HELP.replace(", or ", ", a bundle folder, or ")
 
 
 def print_json(data: dict[str, Any]) -> None:

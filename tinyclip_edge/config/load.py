@@ -24,8 +24,12 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            mark = key_node.start_mark
+            if not isinstance(key, Hashable):  # {{ name }}: a template that was not filled in
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{_kind(key)} cannot be a key; quote text with braces", mark
+                )
             if key in seen:
-                mark = key_node.start_mark
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key!r} stands twice", mark
                 )
@@ -111,6 +115,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {where}{problem}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as text ({error})") from None
+    except ValueError as error:  # PyYAML builds dates: 2026-13-45 is none
+        raise ConfigError(f"{path}: a value cannot be read ({error}); quote it") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected sections such as 'teacher:', found {_kind(raw)}")
     return raw
@@ -122,7 +128,7 @@ def _split(text: str) -> tuple[str, Any]:
         raise ConfigError(f"override {text!r}: expected key=value, such as optim.steps=500")
     try:
         return key.strip(), yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: 2026-13-45 is no date
         raise ConfigError(f"override {text!r}: the value is not YAML") from None
 
 

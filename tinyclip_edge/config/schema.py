@@ -92,10 +92,11 @@ class DataConfig(Section):
         description="Keep the teacher's features of pictures and captions once computed.",
     )
     workers: int = Field(default=2, ge=1, le=256, description="Threads that decode images.")
-    memory_limit: int = Field(
-        default=500_000,
+    memory_gb: float = Field(
+        default=4.0,
         ge=0,
-        description="Up to so many pairs are decoded into memory; more are streamed (no cache).",
+        description="Gigabytes (1e9 bytes) for decoded pictures, 3 * size^2 bytes each; a source "
+        "that needs more is streamed, and the teacher's features are not kept. 0: always streamed.",
     )
 
 

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tinyclip_edge.data.features import FeatureTable, TeacherFeatures
     from tinyclip_edge.data.memory import Batch, PairMemory
-    from tinyclip_edge.data.pairs import BadSamples, Pair, UndecodableImageError, decode_rgb
+    from tinyclip_edge.data.pairs import (
+        BadSamples,
+        Pair,
+        UndecodableImageError,
+        decode_image,
+        decode_rgb,
+    )
     from tinyclip_edge.data.pixels import PixelCodec
     from tinyclip_edge.data.shards import ShardSource, open_source, read_shard, read_shards
     from tinyclip_edge.data.stream import StreamingPairs
@@ -27,6 +33,7 @@ _HOME = {
     "StreamingPairs": "stream",
     "TeacherFeatures": "features",
     "UndecodableImageError": "pairs",
+    "decode_image": "pairs",
     "decode_rgb": "pairs",
     "open_source": "shards",
     "read_shard": "shards",
@@ -44,6 +51,7 @@ __all__ = [
     "StreamingPairs",
     "TeacherFeatures",
     "UndecodableImageError",
+    "decode_image",
     "decode_rgb",
     "open_source",
     "read_shard",

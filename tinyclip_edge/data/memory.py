@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tinyclip_edge.data.pairs import BadSamples, Pair, UndecodableImageError, decode_rgb
+from tinyclip_edge.data.pairs import BadSamples, Pair
 from tinyclip_edge.data.pixels import PixelCodec
 from tinyclip_edge.data.shards import ShardSource
 from tinyclip_edge.errors import DataError
@@ -95,7 +95,7 @@ class PairMemory:
         stream = islice(source, limit)
         with ThreadPoolExecutor(workers) as pool:
             while chunk := list(islice(stream, CHUNK)):
-                decoded = pool.map(lambda pair: _store(pair, codec), chunk)
+                decoded = pool.map(lambda pair: codec.decode(pair.image), chunk)
                 for pair, image in zip(chunk, decoded, strict=True):
                     if image is None:
                         bad.add(pair.key)
@@ -107,6 +107,10 @@ class PairMemory:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def skipped(self) -> str | None:
+        """Return a line about images that do not decode, or None."""
+        return self.bad.report(len(self) + len(self.bad.keys))
 
     @property
     def fingerprint(self) -> str:
@@ -160,10 +164,3 @@ class PairMemory:
             order = np.random.default_rng([seed, 0, epoch, items]).permutation(items)
             self._order = (key, order)
         return self._order[1]
-
-
-def _store(pair: Pair, codec: PixelCodec) -> Tensor | None:
-    try:
-        return codec.store(decode_rgb(pair.image))
-    except UndecodableImageError:
-        return None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.runtime.images import open_image
 
 BAD_SHARE = 0.01  # of all samples; more of them stop the run
 STREAM_MINIMUM = 1000  # samples seen before a stream is judged by its share
@@ -31,21 +30,22 @@ class UndecodableImageError(Exception):
     """One image cannot be decoded; the loader counts it and goes on."""
 
 
-def decode_rgb(image: bytes | Image.Image) -> Image.Image:
-    """Return the picture in mode RGB, fully read; raise UndecodableImageError."""
+def decode_image(image: bytes | Image.Image) -> Image.Image:
+    """Return the picture, fully read, in its own mode; raise UndecodableImageError.
+
+    A model's preprocessing makes it RGB, after resizing: as export and evaluation see it.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            opened = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
-            return opened.convert("RGB")
-    except (
-        OSError,
-        SyntaxError,  # Pillow's PNG reader
-        ValueError,
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
+        return open_image(image)
+    except DataError as error:
+        raise UndecodableImageError(str(error)) from error
+
+
+def decode_rgb(image: bytes | Image.Image) -> Image.Image:
+    """Return the picture in mode RGB; raise UndecodableImageError."""
+    try:
+        return decode_image(image).convert("RGB")
+    except ValueError as error:  # a mode without a way to RGB
         raise UndecodableImageError(str(error)) from error
 
 
@@ -79,6 +79,7 @@ class BadSamples:
         )
 
     def named(self) -> str:
-        """Return the first keys and how many follow."""
-        more = len(self.keys) - NAMED_KEYS
-        return ", ".join(self.keys[:NAMED_KEYS]) + (f" and {more} more" if more > 0 else "")
+        """Return the first keys and how many follow; a stream meets one again in every epoch."""
+        names = list(dict.fromkeys(self.keys))
+        more = len(names) - NAMED_KEYS
+        return ", ".join(names[:NAMED_KEYS]) + (f" and {more} more" if more > 0 else "")

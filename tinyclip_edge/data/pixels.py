@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from tinyclip_edge.data.pairs import UndecodableImageError, decode_image
+
 LEVELS = 255
 TO_FLOAT = ("ToTensor", "Normalize")  # how torchvision's and open_clip's transforms end
 
@@ -18,7 +20,8 @@ TO_FLOAT = ("ToTensor", "Normalize")  # how torchvision's and open_clip's transf
 class PixelCodec:
     """Runs the resize and crop of a preprocessing once and stores uint8; normalises later.
 
-    ``preprocess`` maps an RGB picture to float32 ``[3, H, W]``, normalised by ``mean`` and ``std``.
+    ``preprocess`` maps a picture of any mode to float32 ``[3, H, W]``, normalised by ``mean`` and
+    ``std``.
     """
 
     def __init__(
@@ -40,6 +43,13 @@ class PixelCodec:
             return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
         pixels = self._preprocess(image) * self._std + self._mean
         return (pixels * LEVELS).round_().clamp_(0, LEVELS).to(torch.uint8)
+
+    def decode(self, image: bytes | Image.Image) -> Tensor | None:
+        """Return a picture as stored; None when it does not decode or its mode does not resize."""
+        try:
+            return self.store(decode_image(image))
+        except (UndecodableImageError, ValueError):
+            return None
 
     def restore(self, pixels: Tensor, size: int | None = None) -> Tensor:
         """Return float32 ``[B, 3, H, W]`` as ``preprocess`` gave them; ``size``: resized to it."""

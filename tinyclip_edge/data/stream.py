@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tinyclip_edge.data.memory import Batch
-from tinyclip_edge.data.pairs import BadSamples, Pair, UndecodableImageError, decode_rgb
+from tinyclip_edge.data.pairs import BadSamples, Pair
 from tinyclip_edge.data.pixels import PixelCodec
 from tinyclip_edge.data.shards import ShardSource, read_shard
 from tinyclip_edge.errors import DataError
@@ -48,9 +48,17 @@ class StreamingPairs:
         waiting: deque[list[tuple[Pair, str, Future[Tensor | None]]]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
             for group in groups:
-                waiting.append([(p, c, pool.submit(self._decode, p)) for p, c in group])
+                waiting.append([(p, c, pool.submit(self.codec.decode, p.image)) for p, c in group])
                 if len(waiting) > AHEAD:
                     yield self._finish(waiting.popleft())
+
+    def skipped(self) -> str | None:
+        """Return a line about images that did not decode so far, or None."""
+        return self.bad.report(self.seen)
+
+    def final_check(self) -> None:
+        """Raise DataError when too many did not decode, however few were seen."""
+        self.bad.check(self.seen, final=True)
 
     def _finish(self, items: list[tuple[Pair, str, Future[Tensor | None]]]) -> Batch:
         done = [(pair, caption, future.result()) for pair, caption, future in items]
@@ -67,12 +75,6 @@ class StreamingPairs:
             pixels=torch.stack([image for _, _, image in good]),
             captions=tuple(caption for _, caption, _ in good),
         )
-
-    def _decode(self, pair: Pair) -> Tensor | None:
-        try:
-            return self.codec.store(decode_rgb(pair.image))
-        except UndecodableImageError:
-            return None
 
     def _groups(self, size: int, seed: int, distinct: bool) -> Iterator[list[tuple[Pair, str]]]:
         """Fill batches in order; a pair whose concept is already there waits for the next one."""

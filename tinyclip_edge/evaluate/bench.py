@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,7 +71,11 @@ def bench_models(
     Images are 256 pixels square and decoded; texts are short captions. Raise the error of the
     model that does not open.
     """
-    wanted = {_label(m, p): (m, p) for m in models for p in _precisions(m)}
+    wanted = {
+        f"{name} {p}" if p else name: (model, p)
+        for model, name in _names(models).items()
+        for p in _precisions(model)
+    }
     if not wanted:
         raise ModelError("nothing to measure: give at least one model")
     embedders = {
@@ -78,7 +83,7 @@ def bench_models(
         for label, (model, p) in wanted.items()
     }
     # After opening, so that a model that does not open ends the run at once.
-    probes = {label: _probe(model, p, threads) for label, (model, p) in wanted.items()}
+    probes = {label: _probe(label, model, p, threads) for label, (model, p) in wanted.items()}
     picture = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     texts = [_CAPTIONS[i % len(_CAPTIONS)] for i in range(batch)]
     latency = measure_latency(embedders, [picture] * batch, texts, threads=threads, rounds=rounds)
@@ -94,25 +99,32 @@ def _precisions(model: str) -> list[str | None]:
     return [*Manifest.read(model).precisions()] if is_bundle(model) else [None]
 
 
-def _label(model: str, precision: str | None) -> str:
-    name = Path(model).name if Path(model).is_dir() else model
-    return f"{name} {precision}" if precision else name
+def _names(models: Sequence[str]) -> dict[str, str]:
+    """Return the last part of every folder, or all of its path where two would read the same."""
+    short = {m: (Path(m).name or m) if Path(m).is_dir() else m for m in models}
+    uses = Counter(short.values())
+    return {model: name if uses[name] == 1 else model for model, name in short.items()}
 
 
-def _probe(model: str, precision: str | None, threads: int) -> dict[str, Any]:
+def _probe(label: str, model: str, precision: str | None, threads: int) -> dict[str, Any]:
     request = {"model": model, "precision": precision, "threads": threads, "started": time.time()}
     # The child must find what this process finds, installed or not.
     paths = os.pathsep.join(path for path in sys.path if path)
-    done = subprocess.run(
-        [sys.executable, "-m", f"{__package__}.probe", json.dumps(request)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PROBE_TIMEOUT_S,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", f"{__package__}.probe", json.dumps(request)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PROBE_TIMEOUT_S,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+    except subprocess.TimeoutExpired:
+        raise ModelError(
+            f"{label}: not measured within {PROBE_TIMEOUT_S} s; try a smaller model or more threads"
+        ) from None
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ModelError(f"{_label(model, precision)}: {reason}")
+        raise ModelError(f"{label}: {reason}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

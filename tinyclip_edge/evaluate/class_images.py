@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import tarfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.runtime.protocol import ImageInput
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 CAPTIONS = frozenset({".txt", ".json", ".cls"})  # their presence makes a tar a webdataset shard
@@ -29,13 +30,22 @@ def holds_class_images(path: Path) -> bool:
         with tarfile.open(path) as tar:
             for _, member in zip(range(_LOOK_AHEAD), tar, strict=False):
                 suffixes.add(PurePosixPath(member.name).suffix.lower())
-    except (tarfile.TarError, EOFError, OSError):
+    except (tarfile.TarError, EOFError, OSError, zlib.error):
         return False  # the reader of shards says what is wrong with it
     return bool(suffixes & SUFFIXES) and not suffixes & CAPTIONS
 
 
-def class_images(path: Path, limit: int | None = None) -> list[tuple[ImageInput, str]]:
-    """Return (image, class name) pairs; with a limit, as evenly from all classes as it goes.
+@dataclass(frozen=True, slots=True)
+class ClassImage:
+    """One image file of a folder, or the encoded member of a tar, and what it shows."""
+
+    name: str  # inside the folder or tar
+    image: Path | bytes
+    label: str
+
+
+def class_images(path: Path, limit: int | None = None) -> list[ClassImage]:
+    """Return all images with their class; with a limit, the first ones are even over the classes.
 
     The folder names the class, or the file where there is no folder; ``classes.tsv`` beside them
     may give better names. Raise DataError when there is no image or the tar is broken.
@@ -44,23 +54,28 @@ def class_images(path: Path, limit: int | None = None) -> list[tuple[ImageInput,
     if not found:
         raise DataError(f"{path} holds no image ({', '.join(sorted(SUFFIXES))})")
     names = _class_names((path if path.is_dir() else path.parent) / CLASS_FILE)
-    return [(image, names.get(label, _readable(label))) for image, label in _even(found, limit)]
+    return [
+        replace(one, label=names.get(one.label, _readable(one.label)))
+        for one in _in_turns(found, limit)
+    ]
 
 
-def _from_folder(path: Path) -> Iterator[tuple[ImageInput, str]]:
+def _from_folder(path: Path) -> Iterator[ClassImage]:
     for file in sorted(path.rglob("*")):
         if file.suffix.lower() in SUFFIXES and file.is_file():
-            yield file, _label(file.relative_to(path).as_posix())
+            name = file.relative_to(path).as_posix()
+            yield ClassImage(name, file, _label(name))
 
 
-def _from_tar(path: Path) -> Iterator[tuple[ImageInput, str]]:
+def _from_tar(path: Path) -> Iterator[ClassImage]:
     try:
         with tarfile.open(path) as tar:
             for member in tar:
                 if PurePosixPath(member.name).suffix.lower() in SUFFIXES and member.isfile():
                     content = tar.extractfile(member)
-                    yield (content.read() if content else b""), _label(member.name)
-    except (tarfile.TarError, EOFError, OSError) as error:
+                    image = content.read() if content else b""
+                    yield ClassImage(member.name, image, _label(member.name))
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path} is cut off or broken: {error}") from error
 
 
@@ -74,15 +89,15 @@ def _readable(label: str) -> str:
     return _WORDNET_ID.sub("", label).replace("_", " ")
 
 
-def _even(found: list[tuple[ImageInput, str]], limit: int | None) -> list[tuple[ImageInput, str]]:
+def _in_turns(found: list[ClassImage], limit: int | None) -> list[ClassImage]:
     if limit is None or limit >= len(found):
         return found
     place: dict[str, int] = defaultdict(int)
     turns = []
-    for position, (_, label) in enumerate(found):
-        turns.append((place[label], position))
-        place[label] += 1
-    return [found[position] for _, position in sorted(turns)[:limit]]
+    for position, one in enumerate(found):
+        turns.append((place[one.label], position))
+        place[one.label] += 1
+    return [found[position] for _, position in sorted(turns)]
 
 
 def _class_names(path: Path) -> dict[str, str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinyclip_edge.errors import MissingExtraError, ModelError
+from tinyclip_edge.errors import ConfigError, MissingExtraError, ModelError, did_you_mean
 from tinyclip_edge.runtime.bundle import MANIFEST
 from tinyclip_edge.runtime.protocol import Embedder
+
+DEVICES = ("auto", "cpu", "cuda")
 
 
 def is_bundle(model: str) -> bool:
@@ -23,9 +25,14 @@ def open_embedder(
 ) -> Embedder:
     """Open a bundle folder with onnxruntime, any other MODEL with PyTorch on ``device``.
 
-    ``precision`` chooses among a bundle's; ``device`` may be ``auto``. Raise BundleError,
-    ModelError, or MissingExtraError when torch is needed and not installed.
+    ``precision`` chooses among a bundle's; ``device`` is ``auto``, ``cpu`` or ``cuda``. Raise
+    ConfigError for another device, BundleError, ModelError, or MissingExtraError when torch is
+    needed and not installed.
     """
+    if device not in DEVICES:
+        raise ConfigError(
+            f"no device {device!r} (auto, cpu or cuda){did_you_mean(device, DEVICES)}"
+        )
     if is_bundle(model):
         from tinyclip_edge.runtime.edge import EdgeCLIP
 
@@ -50,6 +57,6 @@ def _open_torch(model: str, threads: int | None, device: str) -> Embedder:
         torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device.startswith("cuda") and not torch.cuda.is_available():
+    elif device == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"device {device}: PyTorch sees no CUDA device; use cpu or auto")
     return TorchEmbedder(load_clip(model), device=device)

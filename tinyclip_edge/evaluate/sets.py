@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from tinyclip_edge.errors import DataError, did_you_mean
 from tinyclip_edge.evaluate.class_images import class_images, holds_class_images
 from tinyclip_edge.runtime.protocol import ImageInput
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from tinyclip_edge.starter.kit import KitSample
 
 STARTER = "starter:"
+_Candidate: TypeAlias = "tuple[str, Path | bytes | Image.Image, str]"  # key, image, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,8 @@ def evaluation_set(source: str, *, limit: int | None = None) -> EvalSet:
     if source.startswith(STARTER):
         return _starter_set(source, limit)
     if holds_class_images(Path(source)):
-        pairs = class_images(Path(source), limit)
-        return EvalSet(source, tuple(image for image, _ in pairs), tuple(text for _, text in pairs))
-    return _shard_set(source, limit)
+        return _decodable(source, _class_pairs(Path(source), limit), limit)
+    return _decodable(source, _shard_pairs(source), limit)
 
 
 def _starter_set(source: str, limit: int | None) -> EvalSet:
@@ -67,11 +69,7 @@ def _starter_set(source: str, limit: int | None) -> EvalSet:
         raise DataError(
             f"no starter set {split!r} to evaluate on{did_you_mean(split, _STARTER_SETS)}"
         )
-    try:
-        samples = list(read_split(kit_path(), split))
-    except FileNotFoundError as error:
-        raise DataError(f"the starter kit is not complete: {error}") from error
-    canonical = [sample for sample in samples if sample.about["canonical"]]
+    canonical = [sample for sample in read_split(kit_path(), split) if sample.about["canonical"]]
     return _STARTER_SETS[split](source, canonical, limit)
 
 
@@ -137,22 +135,35 @@ def _spread(samples: list[KitSample], limit: int | None) -> list[KitSample]:
     return [samples[i * len(samples) // limit] for i in range(limit)]
 
 
-def _shard_set(source: str, limit: int | None) -> EvalSet:
-    from tinyclip_edge.data import BadSamples, UndecodableImageError, decode_rgb, read_shards
+def _class_pairs(path: Path, limit: int | None) -> Iterator[_Candidate]:
+    for one in class_images(path, limit):
+        yield one.name, one.image, one.label
+
+
+def _shard_pairs(source: str) -> Iterator[_Candidate]:
+    from tinyclip_edge.data import read_shards
+
+    for pair in read_shards(source):
+        yield pair.key, pair.image, pair.captions[0]
+
+
+def _decodable(source: str, candidates: Iterator[_Candidate], limit: int | None) -> EvalSet:
+    """Keep what decodes, up to the limit; raise DataError when more than one per cent do not."""
+    from tinyclip_edge.data import BadSamples, UndecodableImageError, decode_rgb
 
     images: list[ImageInput] = []
     texts: list[str] = []
     bad = BadSamples(source)
-    for pair in read_shards(source):
+    for key, image, text in candidates:
         if limit is not None and len(images) >= limit:
             break
         try:
-            decode_rgb(pair.image)
-        except UndecodableImageError:
-            bad.add(pair.key)
+            decode_rgb(image.read_bytes() if isinstance(image, Path) else image)
+        except (UndecodableImageError, OSError):  # OSError: a file that cannot be read
+            bad.add(key)
             continue
-        images.append(pair.image)
-        texts.append(pair.captions[0])
+        images.append(image)
+        texts.append(text)
     seen = len(images) + len(bad.keys)
     bad.check(seen, final=True)
     skipped = bad.report(seen)

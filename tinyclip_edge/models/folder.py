@@ -10,6 +10,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from tinyclip_edge.errors import ModelError
@@ -78,16 +79,20 @@ def load_folder(folder: Path, name: str, device: str | torch.device) -> LoadedCl
 def save_local_dir(folder: Path, clip: LoadedClip, *, half: bool = False) -> None:
     """Write config, weights and tokenizer files as an open_clip local-dir folder.
 
-    Written aside, then renamed over what was there. ``half`` stores float16 (scalars stay float32)
-    and raises ModelError when a weight does not fit into it.
+    Written aside, then renamed over what was there. ``half`` stores float16 (scalars stay
+    float32). Raises ModelError when a weight does not fit into that, or the disk refuses.
     """
     folder = Path(folder)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
     try:
+        aside.mkdir(parents=True)
         _write(aside, clip, half=half)
         _replace(aside, folder)
+    except (OSError, SafetensorError) as error:
+        # safetensors wraps a full disk in an error of its own.
+        cause = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise ModelError(f"cannot write {folder}: {cause}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -58,7 +58,10 @@ def _load_path(path: Path, device: str | torch.device) -> LoadedClip:
     if folder is not None:
         return load_folder(folder, _folder_name(folder), device)
     if (path / "manifest.json").is_file():
-        raise ModelError(f"{path} is an exported bundle, it holds no PyTorch weights")
+        raise ModelError(
+            f"{path} is an exported bundle, it holds no PyTorch weights; "
+            "give the run folder it came from"
+        )
     raise ModelError(f"{path} is neither an open_clip folder nor a run: no open_clip_config.json")
 
 

@@ -145,15 +145,20 @@ def list_files(folder: str | Path) -> dict[str, dict[str, Any]]:
     }
 
 
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def _sha256_once(path: Path) -> str:
     stat = path.stat()
     key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
     if key not in _hashed:
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        _hashed[key] = digest.hexdigest()
+        _hashed[key] = file_sha256(path)
     return _hashed[key]
 
 

@@ -58,6 +58,19 @@ def captions(picture: Picture, unseen: frozenset[str]) -> list[str]:
     return lines
 
 
+def shown_keywords(picture: Picture, unseen: frozenset[str]) -> list[str]:
+    """Keywords, in training without the names of unseen concepts."""
+    if picture.split != "train":
+        return picture.keywords
+    return [keyword for keyword in picture.keywords if keyword.casefold() not in unseen]
+
+
+def hidden_keywords(pictures: list[Picture], unseen: frozenset[str]) -> set[str]:
+    """Names of unseen concepts that the samples of training would have as keywords."""
+    keywords = {k.casefold() for p in pictures if p.split == "train" for k in p.keywords}
+    return keywords & unseen
+
+
 def collect(packages: Path) -> list[Picture]:
     """All pictures chosen for the kit, with their splits, before anything is drawn."""
     brands = brand_names(packages)
@@ -108,7 +121,7 @@ def _members(picture: Picture, drawing: Drawing, unseen: frozenset[str]) -> list
         "group": picture.group,
         "flag": picture.flag,
         "canonical": picture.canonical,
-        "keywords": picture.keywords,
+        "keywords": shown_keywords(picture, unseen),
     }
     text = json.dumps(about, ensure_ascii=False, separators=(",", ":"))
     lines = "\n".join(captions(picture, unseen)) + "\n"
@@ -141,7 +154,13 @@ def build(packages: Path, out: Path, workers: int = 2) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.tar.gz"):
         old.unlink()
-    index: dict[str, Any] = {"seed": SEED, "image_size": 64, "splits": {}, "shards": {}}
+    index: dict[str, Any] = {
+        "seed": SEED,
+        "image_size": 64,
+        "splits": {},
+        "shards": {},
+        "held_out_keywords": sorted(hidden_keywords(pictures, unseen)),
+    }
     for split in SPLIT_ORDER:
         mine = [p for p in pictures if p.split == split]
         random.Random(SEED).shuffle(mine)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tinyclip_edge.errors import DataError
+
+# The readers of tinyclip_edge.data would bring torch into the process, by way of webdataset.
+_BROKEN = (OSError, EOFError, tarfile.TarError, zlib.error, ValueError, KeyError)
+_CURE = "install tinyclip-edge again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +44,38 @@ class KitSample:
 
 
 def read_split(folder: Path, split: str) -> Iterator[KitSample]:
-    """Samples of all shards of a split, in stored order. Raises FileNotFoundError where none is."""
+    """Samples of all shards of a split, in stored order.
+
+    Raises DataError when there is no shard, or one is cut off or broken.
+    """
     shards = sorted(folder.glob(f"{split}-*.tar.gz"))
     if not shards:
-        raise FileNotFoundError(f"no shard {split}-*.tar.gz in {folder}")
+        raise DataError(
+            f"the starter kit is not complete: no shard {split}-*.tar.gz in {folder}; {_CURE}"
+        )
     for shard in shards:
-        parts: dict[str, bytes] = {}
-        with tarfile.open(shard) as tar:
-            for member in tar:
-                key, _, suffix = member.name.rpartition(".")
-                handle = tar.extractfile(member)
-                parts[suffix] = handle.read() if handle else b""
-                if suffix == "json":  # the last member of every sample
-                    lines = tuple(parts["txt"].decode().strip().split("\n"))
-                    yield KitSample(key, parts["webp"], lines, json.loads(parts["json"]))
-                    parts = {}
+        try:
+            # Whole, as tarfile alone lets a shard pass that was cut between two samples.
+            unpacked = gzip.decompress(shard.read_bytes())
+            yield from _samples(unpacked)
+        except _BROKEN as error:
+            raise DataError(
+                f"shard {shard} of the starter kit is cut off or broken ({_reason(error)}); {_CURE}"
+            ) from error
+
+
+def _samples(unpacked: bytes) -> Iterator[KitSample]:
+    parts: dict[str, bytes] = {}
+    with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:
+        for member in tar:
+            key, _, suffix = member.name.rpartition(".")
+            handle = tar.extractfile(member)
+            parts[suffix] = handle.read() if handle else b""
+            if suffix == "json":  # the last member of every sample
+                lines = tuple(parts["txt"].decode().strip().split("\n"))
+                yield KitSample(key, parts["webp"], lines, json.loads(parts["json"]))
+                parts = {}
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -6,7 +6,7 @@ import hashlib
 import json
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from tinyclip_edge.errors import TinyClipError
+from tinyclip_edge.errors import ModelError, TinyClipError
 
-VERSION = 1
+VERSION = 2
 WEIGHTS, STATE, ABOUT = "student.safetensors", "state.pt", "checkpoint.json"
 
 
@@ -31,6 +31,7 @@ class Position:
     skipped_in_a_row: int
     teacher: str  # weights_hash
     data: str  # fingerprint of the training pairs
+    config: dict[str, Any]  # flattened, plain JSON; beside it, config.yaml is anybody's to edit
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,18 @@ class Checkpoint:
     optimizer: dict[str, Any]
     scaler: dict[str, Any] | None  # of fp16 gradients
     rng: dict[str, Tensor]
+
+    def apply(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Load both; raise ModelError when the checkpoint is of another architecture."""
+        told = f"the checkpoint of step {self.position.step} is of another architecture"
+        difference = _first_difference(model.state_dict(), self.weights)
+        if difference:
+            raise ModelError(f"{told}: {difference}")
+        try:
+            model.load_state_dict(self.weights)
+            optimizer.load_state_dict(self.optimizer)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ModelError(f"{told}: {' '.join(str(error).split())}") from error
 
 
 def rng_state() -> dict[str, Tensor]:
@@ -70,6 +83,17 @@ class CheckpointStore:
         """Return the steps that have a checkpoint, whole or not, oldest first."""
         names = [path.name for path in self.folder.glob("*") if path.is_dir()]
         return sorted(int(name) for name in names if name.isdigit())
+
+    def config(self) -> dict[str, Any] | None:
+        """Return the flattened configuration that the newest readable checkpoint was made with."""
+        for step in reversed(self.steps()):
+            try:
+                config = _about(self.folder / f"{step:08d}")["config"]
+            except (_BrokenError, *_BROKEN):
+                continue
+            if isinstance(config, dict):
+                return config
+        return None
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint and drop the oldest; on failure the earlier ones stay as they were."""
@@ -110,6 +134,17 @@ class _BrokenError(Exception):
     pass
 
 
+_BROKEN = (OSError, ValueError, KeyError, TypeError)
+
+
+def _first_difference(model: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+    for key in sorted({*model, *found}):
+        there, here = (str(list(t[key].shape)) if key in t else "missing" for t in (found, model))
+        if here != there:
+            return f"{key} is {there} in the checkpoint and {here} in the student"
+    return None
+
+
 def _write(folder: Path, checkpoint: Checkpoint) -> None:
     # Tied or sliced tensors would be refused or stored whole: copy what is not contiguous.
     weights = {
@@ -131,11 +166,16 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
     (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
+def _about(folder: Path) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    if about["version"] != VERSION:
+        raise _BrokenError(f"version {about['version']}, this program reads {VERSION}")
+    return about
+
+
 def _read(folder: Path) -> Checkpoint:
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        if about["version"] != VERSION:
-            raise _BrokenError(f"version {about['version']}, this program reads {VERSION}")
+        about = _about(folder)
         for name, digest in about["files"].items():
             if _sha256(folder / name) != digest:
                 raise _BrokenError(f"{name} was changed or cut off")
@@ -146,8 +186,7 @@ def _read(folder: Path) -> Checkpoint:
             weights=load_file(folder / WEIGHTS),
             **state,
         )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError,
-            RuntimeError) as error:  # fmt: skip
+    except (*_BROKEN, SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
         raise _BrokenError(str(error) or type(error).__name__) from error
 
 

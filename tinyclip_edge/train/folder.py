@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinyclip_edge.config import RunConfig, dump_config, flatten, load_config
+from tinyclip_edge.config import RunConfig, dump_config, flatten
 from tinyclip_edge.errors import ConfigError, TinyClipError
 from tinyclip_edge.train.checkpoint import CheckpointStore
 
@@ -82,9 +82,10 @@ class RunFolder:
             raise TinyClipError(f"run folder {self.path} cannot be written ({error})") from None
 
     def _check_config(self) -> None:
-        before = flatten(load_config(self.path / "config.yaml"))
-        now = flatten(self.config)
-        changed = [key for key in now if key not in FREE_KEYS and now[key] != before[key]]
+        before, now = self.checkpoints.config(), flatten(self.config)
+        if before is None:  # nothing whole to go on from, which the store says itself
+            return
+        changed = [key for key in now if key not in FREE_KEYS and now[key] != before.get(key)]
         if changed:
-            told = ", ".join(f"{key} (was {before[key]!r}, is {now[key]!r})" for key in changed)
+            told = ", ".join(f"{key} (was {before.get(key)!r}, is {now[key]!r})" for key in changed)
             raise ConfigError(f"cannot resume {self.path}: these keys must not change: {told}")

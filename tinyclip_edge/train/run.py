@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tinyclip_edge.config import RunConfig
-from tinyclip_edge.errors import TinyClipError
+from tinyclip_edge.config import RunConfig, flatten
+from tinyclip_edge.data import StreamingPairs
+from tinyclip_edge.errors import ModelError, TinyClipError
 from tinyclip_edge.inherit import InheritanceReport
 from tinyclip_edge.models import count_parameters, save_local_dir
 from tinyclip_edge.train.checkpoint import Checkpoint, Position, restore_rng, rng_state
@@ -84,7 +85,11 @@ class _Run:
                 seed=self.config.seed,
                 distinct=self.config.data.batch_distinct,
             )
-            loop.run(batches, start)
+            try:
+                loop.run(batches, start)
+            finally:
+                self._tell_skipped_images()
+            self._check_images()
             save_local_dir(self.folder.student, self.setup.student)
             seconds = time.perf_counter() - began
             events.write("run_end", step=optim.steps, status="done", seconds=seconds)
@@ -114,8 +119,10 @@ class _Run:
                 f"cannot resume {self.folder.path}: the pairs of data.train are not those the run "
                 f"began with"
             )
-        setup.task.clip.model.load_state_dict(found.weights)
-        setup.updater.optimizer.load_state_dict(found.optimizer)
+        try:
+            found.apply(setup.task.clip.model, setup.updater.optimizer)
+        except ModelError as error:
+            raise ModelError(f"cannot resume {self.folder.path}: {error}") from error
         if setup.accelerator.scaler is not None and found.scaler is not None:
             setup.accelerator.scaler.load_state_dict(found.scaler)
         setup.updater.skipped = position.skipped
@@ -146,6 +153,18 @@ class _Run:
         if start:
             self.observer.on_message(f"going on after step {start}")
 
+    def _tell_skipped_images(self) -> None:
+        """Pairs in memory were reported when they were loaded."""
+        pairs = self.setup.pairs
+        skipped = pairs.skipped() if isinstance(pairs, StreamingPairs) else None
+        if skipped:
+            self.observer.on_message(skipped)
+
+    def _check_images(self) -> None:
+        """A stream too short for its running check is judged here; DataError."""
+        if isinstance(self.setup.pairs, StreamingPairs):
+            self.setup.pairs.final_check()
+
     def _evaluate(self, step: int) -> None:
         validation, task = self.setup.validation, self.setup.task
         if validation is None:
@@ -173,6 +192,7 @@ class _Run:
                     skipped_in_a_row=updater.skipped_in_a_row,
                     teacher=setup.teacher_hash,
                     data=setup.data_hash,
+                    config=flatten(self.config),
                 ),
                 weights=setup.student.model.state_dict(),
                 optimizer=updater.optimizer.state_dict(),

@@ -28,6 +28,7 @@ from tinyclip_edge.train.task import DistillTask, Teacher
 from tinyclip_edge.train.validation import Validation
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+GIGABYTE = 1e9
 SMALLEST_PAIR = (2048, 100)  # bytes in a shard: image and caption in tar blocks, or zipped
 
 
@@ -66,12 +67,17 @@ def prepare(config: RunConfig, observer: Observer) -> Setup:
     student, inherited = start_student(config, teacher)
     codec = pixel_codec(teacher)
     observer.on_message(f"teacher {teacher.name}, student {student.name}, reading {source.name}")
-    pairs = _open_pairs(source, codec, config, observer)
+    room = int(config.data.memory_gb * GIGABYTE / picture_bytes(teacher))
+    pairs: PairMemory | StreamingPairs
+    if fits(source, room):
+        pairs = _load(source, codec, config.data, observer)
+        pairs.check_batch(config.optim.batch_size, distinct=config.data.batch_distinct)
+    else:
+        observer.on_message(f"{source.name} is streamed; teacher features are not kept")
+        pairs = StreamingPairs(source, codec, workers=config.data.workers)
     validation = None
     if val_source is not None:
-        memory = PairMemory.load(
-            val_source, codec, workers=config.data.workers, limit=config.data.val_limit
-        )
+        memory = _load(val_source, codec, config.data, observer, limit=config.data.val_limit)
         validation = Validation(memory, codec)
     digest = weights_hash(teacher.model)
     features = _features(config.data, digest, teacher, pairs)
@@ -120,22 +126,14 @@ def pixel_codec(clip: LoadedClip) -> PixelCodec:
     return PixelCodec(clip.preprocess, table["mean"], table["std"])
 
 
-def _open_pairs(
-    source: ShardSource, codec: PixelCodec, config: RunConfig, observer: Observer
-) -> PairMemory | StreamingPairs:
-    data = config.data
-    if not _fits(source, data.memory_limit):
-        observer.on_message(f"{source.name} is streamed; teacher features are not kept")
-        return StreamingPairs(source, codec, workers=data.workers)
-    memory = PairMemory.load(source, codec, workers=data.workers)
-    memory.check_batch(config.optim.batch_size, distinct=data.batch_distinct)
-    skipped = memory.bad.report(len(memory) + len(memory.bad.keys))
-    if skipped:
-        observer.on_message(skipped)
-    return memory
+def picture_bytes(clip: LoadedClip) -> int:
+    """Return the bytes of one decoded picture: three channels of uint8."""
+    size = clip.config["preprocess_cfg"]["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    return 3 * int(height) * int(width)
 
 
-def _fits(source: ShardSource, limit: int) -> bool:
+def fits(source: ShardSource, limit: int) -> bool:
     """Say whether at most ``limit`` pairs are there, by file sizes and, if need be, one shard."""
     sizes = [(shard, shard.stat().st_size) for shard in source.shards]
     if sum(size / SMALLEST_PAIR[shard.suffix == ".gz"] for shard, size in sizes) <= limit:
@@ -146,6 +144,21 @@ def _fits(source: ShardSource, limit: int) -> bool:
     pairs = sum(1 for _ in read_shard(first))
     total = sum(other for _, other in sizes)
     return pairs * total <= limit * size
+
+
+def _load(
+    source: ShardSource,
+    codec: PixelCodec,
+    data: DataConfig,
+    observer: Observer,
+    *,
+    limit: int | None = None,
+) -> PairMemory:
+    memory = PairMemory.load(source, codec, workers=data.workers, limit=limit)
+    skipped = memory.skipped()
+    if skipped:
+        observer.on_message(skipped)
+    return memory
 
 
 def _features(

@@ -42,6 +42,8 @@ def refused(name, *overrides):
         ("student.model.width=3", "'model' is a value, not a section"),
         ("optim.lr", "expected key=value, such as optim.steps=500"),
         ("optim.betas=[1", "the value is not YAML"),
+        ("name={{ run_name }}", "the value is not YAML"),
+        ("name=2026-13-45", "the value is not YAML"),
     ],
 )
 def test_a_wrong_override_is_named_with_its_cure(override, told):
@@ -57,6 +59,9 @@ def test_a_wrong_override_is_named_with_its_cure(override, told):
         ("optim: {steps: many}", "optim.steps is 'many' (text); expected a valid integer"),
         ("optim: {lr: 1}\noptim: {lr: 2}", "line 5: key 'optim' stands twice"),
         ("optim: ]", "line 4: "),
+        ("name: {{ run_name }}", "line 4: a section cannot be a key; quote text with braces"),
+        ("? [a, b]\n: 1", "line 4: a list cannot be a key"),
+        ("name: 2026-13-45", "a value cannot be read (month must be in 1..12); quote it"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path, text, told):

@@ -1,5 +1,8 @@
 """Decoded pairs: pixels, distinct and repeatable batches, images that do not decode."""
 
+import struct
+import zlib
+
 import numpy as np
 import open_clip
 import pytest
@@ -7,10 +10,18 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from pair_shards import draw, toy_samples, write_shard
-from tinyclip_edge.data import BadSamples, PairMemory, PixelCodec, decode_rgb, open_source
+from pair_shards import draw, encoded, toy_samples, write_shard
+from tinyclip_edge.data import (
+    BadSamples,
+    PairMemory,
+    PixelCodec,
+    decode_image,
+    decode_rgb,
+    open_source,
+)
 from tinyclip_edge.data.pairs import UndecodableImageError
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.runtime.preprocess import Preprocess
 
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 
@@ -120,8 +131,9 @@ def test_few_undecodable_images_are_skipped_and_told(tmp_path):
     memory = load(write_shard(tmp_path / "a.tar", samples))
     assert len(memory) == 143
     assert memory.bad.keys == [samples[7][0]]
-    assert samples[7][0] in memory.bad.report(144)
-    assert memory.bad.report(144).count("1 of 144") == 1
+    assert memory.skipped().endswith(
+        f"skipped 1 of 144 images that cannot be decoded: {samples[7][0]}"
+    )
 
 
 def test_more_than_one_per_cent_of_undecodable_images_stop_with_the_list(tmp_path):
@@ -152,3 +164,47 @@ def test_a_picture_of_absurd_size_does_not_decode(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UndecodableImageError):
         decode_rgb(toy_samples()[0][1]["png"])
+
+
+def with_chunk(png, kind, data):
+    """A PNG file with one more chunk, correct CRC, behind its header."""
+    body = kind + data
+    return png[:33] + struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body)) \
+        + png[33:]  # fmt: skip
+
+
+def test_a_broken_chunk_is_one_undecodable_image(tmp_path):
+    samples = toy_samples((32, 36, 40))
+    broken = with_chunk(samples[5][1]["png"], b"gAMA", b"\0")  # four bytes are due
+    samples[5][1]["png"] = broken
+    with pytest.raises(UndecodableImageError):
+        decode_image(broken)
+    assert codec().decode(broken) is None
+    assert load(write_shard(tmp_path / "a.tar", samples)).bad.keys == [samples[5][0]]
+
+
+def test_a_mode_that_cannot_be_resized_is_undecodable(monkeypatch):
+    def refuse(_):
+        raise ValueError("image has wrong mode")
+
+    pixels = PixelCodec(refuse, MEAN, STD)
+    assert pixels.decode(encoded(draw("red", "bar", "big"))) is None
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "LA", "1"])
+@pytest.mark.parametrize("resize", ["shortest", "squash", "longest"])
+def test_training_sees_the_pixels_that_the_runtime_sees(mode, resize):
+    noise = np.random.default_rng(1).integers(0, 256, (50, 70, 4), dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    opaque = picture.convert("RGB")
+    file = encoded(opaque.quantize(32) if mode == "P" else picture.convert(mode))
+    config = {"size": 32, "mean": MEAN, "std": STD, "resize_mode": resize}
+    expected = Preprocess.from_config(config).pixels(file).transpose(2, 0, 1)
+    assert np.array_equal(codec(resize_mode=resize).decode(file).numpy(), expected)
+
+
+def test_keys_that_a_stream_meets_again_are_named_once():
+    bad = BadSamples("x")
+    for key in ("a", "b", "a"):
+        bad.add(key)
+    assert bad.report(600) == "x: skipped 3 of 600 images that cannot be decoded: a, b"

@@ -1,8 +1,10 @@
 """Shards: what matches, what is read, and how broken ones are named."""
 
 import gzip
+import importlib
 import io
 import json
+import sys
 import tarfile
 
 import numpy as np
@@ -128,3 +130,13 @@ def test_a_member_that_stands_twice(tmp_path):
             tar.addfile(tarfile.TarInfo("k.txt"))
     (tmp_path / "a.tar").write_bytes(buffer.getvalue())
     assert "k.txt" in refused(read_shard, tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("package", ["braceexpand", "webdataset"])
+def test_a_missing_package_keeps_its_name_for_the_command_line(monkeypatch, package):
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "tinyclip_edge.data.shards")
+    with pytest.raises(ModuleNotFoundError) as caught:
+        importlib.import_module("tinyclip_edge.data.shards")
+    assert caught.value.name.split(".")[0] == package

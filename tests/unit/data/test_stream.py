@@ -77,3 +77,15 @@ def test_bad_images_make_a_batch_smaller(tmp_path):
     stream = pairs.batches(0, 16, seed=0)
     assert sum(len(next(stream).keys) for _ in range(3)) == 47
     assert pairs.bad.keys == [samples[0][0]]
+    assert pairs.skipped().endswith(
+        f"skipped 1 of 48 images that cannot be decoded: {samples[0][0]}"
+    )
+    with pytest.raises(DataError, match="1 of 48 images cannot be decoded"):
+        pairs.final_check()
+
+
+def test_a_stream_within_the_share_passes_its_final_check(source):
+    pairs = StreamingPairs(source, CODEC)
+    next(pairs.batches(0, 8, seed=0))
+    pairs.final_check()
+    assert pairs.skipped() is None

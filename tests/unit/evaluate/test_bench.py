@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from tinyclip_edge import EdgeCLIP
-from tinyclip_edge.errors import BundleError, ModelError
-from tinyclip_edge.evaluate import bench_models, compare_models, open_embedder
+from tinyclip_edge.errors import BundleError, ConfigError, ModelError
+from tinyclip_edge.evaluate import bench, bench_models, compare_models, open_embedder
 from tinyclip_edge.evaluate.probe import peak_megabytes
 
 
@@ -77,3 +78,35 @@ def test_both_precisions_of_a_bundle_side_by_side(kit, shared_tiny_bundle):
     one, two = comparison.rows
     assert (one.spec.precision, two.spec.precision) == ("fp32", "int8")
     assert one.sets[0].retrieval == two.sets[0].retrieval  # the same graphs under two names
+
+
+def test_models_of_one_folder_name_keep_their_rows(shared_tiny_bundle, tmp_path, monkeypatch):
+    folders = [str(tmp_path / run / "student") for run in ("a", "b")]
+    for folder in folders:
+        shutil.copytree(shared_tiny_bundle.folder, folder)
+    figures = {"cold_start_ms": 1.0, "images_per_second": 1.0, "text_only_mb": 1.0, "peak_mb": 1.0}
+    monkeypatch.setattr(bench, "_probe", lambda *_: figures)
+    report = bench_models([*folders, str(shared_tiny_bundle.folder)], rounds=3)
+    assert [row.label for row in report.rows] == [
+        *(f"{folder} {precision}" for folder in folders for precision in ("fp32", "int8")),
+        "bundle fp32",
+        "bundle int8",
+    ]
+
+
+def test_a_probe_that_takes_too_long_ends_in_one_line(shared_tiny_bundle, monkeypatch):
+    monkeypatch.setattr(bench, "PROBE_TIMEOUT_S", 0.01)
+    with pytest.raises(ModelError, match=r"bundle fp32: not measured within 0\.01 s") as caught:
+        bench_models([str(shared_tiny_bundle.folder)], rounds=3)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_and_absent_devices(shared_tiny_bundle, tmp_path, monkeypatch):
+    for model in (str(shared_tiny_bundle.folder), str(tmp_path)):
+        with pytest.raises(ConfigError, match=r"no device 'gpu' \(auto, cpu or cuda\)"):
+            open_embedder(model, device="gpu")
+    with pytest.raises(ConfigError, match="did you mean 'cuda'"):
+        open_embedder(str(tmp_path), device="cuda:0")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ModelError, match="sees no CUDA device; use cpu or auto"):
+        open_embedder(str(tmp_path), device="cuda")

@@ -108,3 +108,51 @@ def test_empty_missing_and_broken_sources(tmp_path):
     (tmp_path / "text.tar").write_text("no tar")
     with pytest.raises(DataError, match=r"text\.tar"):
         evaluation_set(str(tmp_path / "text.tar"))
+
+
+def test_bad_images_of_class_tars_are_skipped_counted_or_too_many(tmp_path):
+    good = [(f"red/{i}.png", square("red")) for i in range(150)]
+    bad = [("red/bad.png", b"junk")]
+    found = evaluation_set(str(write_tar(tmp_path / "one.tar", [*good, *bad])))
+    assert len(found) == 150
+    assert "skipped 1 of 151" in found.notes[0] and "red/bad.png" in found.notes[0]
+    with pytest.raises(DataError, match=r"1 of 21 images cannot be decoded.*red/bad\.png"):
+        evaluation_set(str(write_tar(tmp_path / "two.tar", [*good[:20], *bad])))
+
+
+def test_bad_images_of_class_folders_are_skipped_counted_or_too_many(tmp_path):
+    (tmp_path / "red").mkdir()
+    for i in range(120):
+        (tmp_path / "red" / f"{i:03}.png").write_bytes(square("red"))
+    cut = square("red", "JPEG")
+    (tmp_path / "red" / "cut.jpg").write_bytes(cut[: len(cut) // 2])
+    found = evaluation_set(str(tmp_path))
+    assert len(found) == 120 and "red/cut.jpg" in found.notes[0]
+    for i in range(1, 120):
+        (tmp_path / "red" / f"{i:03}.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 2 images cannot be decoded.*red/cut\.jpg"):
+        evaluation_set(str(tmp_path))
+
+
+def test_a_limit_counts_images_that_decode(tmp_path):
+    good = [(f"{c}/{i}.png", square(c)) for c in ("blue", "red") for i in range(1, 100)]
+    path = write_tar(tmp_path / "first.tar", [("blue/0.png", b"junk"), *good])
+    found = evaluation_set(str(path), limit=110)
+    assert len(found) == 110 and found.texts.count("blue") == 55 and found.notes
+
+
+def test_a_broken_starter_shard_is_named_in_one_line(kit):
+    shard = kit / "test_style-00000.tar.gz"
+    whole = shard.read_bytes()
+    for broken in (whole[:-4], whole[: len(whole) // 2], b"no shard", b""):
+        shard.write_bytes(broken)
+        with pytest.raises(DataError, match=r"test_style-00000\.tar\.gz.* broken") as caught:
+            evaluation_set("starter:test_style")
+        assert "\n" not in str(caught.value)
+
+
+def test_starter_samples_without_all_parts_are_a_broken_shard(kit):
+    for members in ([("a.json", b"{}")], [("a.webp", b""), ("a.txt", b"a"), ("a.json", b"{")]):
+        write_tar(kit / "test_style-00000.tar.gz", members, zipped=True)
+        with pytest.raises(DataError, match=r"test_style-00000\.tar\.gz"):
+            evaluation_set("starter:test_style")

@@ -1,5 +1,6 @@
 """What reaches the user's folder, and what does not."""
 
+import errno
 import json
 import shutil
 
@@ -116,6 +117,25 @@ def test_a_frozen_batch_is_refused_before_any_comparison(quick, tmp_path, monkey
     assert kinds == {"AxesError", "ShapesError"}
     assert any(isinstance(f, ShapesError) for f in caught.value.failures)
     assert everything_under(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "call", ["tempfile.mkdtemp", "tinyclip_export.hub_layout.write_preprocessor_config"]
+)
+def test_a_disk_that_refuses_is_one_line(quick, tmp_path, monkeypatch, call):
+    def refuse(*_args, **_options):
+        raise OSError(errno.EROFS, "Read-only file system", "/somewhere")
+
+    monkeypatch.setattr(call, refuse)
+    with pytest.raises(BundleError, match=r"cannot write bundle .*b: Read-only file system$"):
+        quick(tmp_path / "b", precisions=["fp32"])
+    assert everything_under(tmp_path) == []
+
+
+def test_a_bundle_below_a_file_is_refused(quick, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BundleError, match=r"cannot write bundle .*file/b: .*file is a file"):
+        quick(tmp_path / "file" / "b", precisions=["fp32"])
 
 
 def test_a_bundle_that_does_not_reopen_is_refused(quick, tmp_path, monkeypatch):

@@ -131,7 +131,12 @@ def test_newest_run(tmp_path):
         config.parent.mkdir(parents=True)
         config.write_text("{}")
         os.utime(config, (1_000_000 - age, 1_000_000 - age))
+        (runs / name / "events.jsonl").touch()
     (runs / "unfinished").mkdir()
+    (runs / "unfinished" / "events.jsonl").touch()
+    untrained = runs / "a-step0" / "student"
+    untrained.mkdir(parents=True)
+    (untrained / "open_clip_config.json").write_text("{}")
     assert newest_run(runs) == runs / "a"
     assert newest_models(runs, bundles) == [str(runs / "a")]
     for name in ("x", ".x.partial"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 
@@ -62,6 +63,36 @@ def test_failed_save_leaves_the_older_folder(toy_teacher, tmp_path):
     toy_teacher.model.visual.proj.data[0, 0] = 1e6
     with pytest.raises(ModelError):
         save_local_dir(tmp_path / "out", toy_teacher, half=True)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_below_a_file_is_named(toy_teacher, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ModelError, match=r"cannot write .*file/x/student: Not a directory$"):
+        save_local_dir(tmp_path / "file" / "x" / "student", toy_teacher)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        safetensors.SafetensorError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_one_line_and_keeps_the_older_folder(
+    toy_teacher, tmp_path, monkeypatch, error
+):
+    save_local_dir(tmp_path / "out", toy_teacher)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+
+    def full(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(ModelError, match=r"cannot write .*out: .*No space left") as caught:
+        save_local_dir(tmp_path / "out", toy_teacher)
+    assert "\n" not in str(caught.value)
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 

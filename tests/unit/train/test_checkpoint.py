@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from tinyclip_edge.errors import TinyClipError
+from tinyclip_edge.errors import ModelError, TinyClipError
 from tinyclip_edge.train import checkpoint as module
 from tinyclip_edge.train.checkpoint import (
     Checkpoint,
@@ -22,7 +22,7 @@ def content(step):
     state = {"state": {0: {"step": torch.tensor(float(step)), "exp_avg": weight * step}},
              "param_groups": [{"lr": 0.1, "params": [0], "betas": (0.9, 0.98)}]}  # fmt: skip
     return Checkpoint(
-        Position(step, 3, 1, "teacher", "data"),
+        Position(step, 3, 1, "teacher", "data", {"seed": 0, "optim.betas": [0.9, 0.98]}),
         weights={"a": weight * step, "turned": weight.T, "scalar": torch.tensor(2.5)},
         optimizer=state,
         scaler=None,
@@ -128,3 +128,61 @@ def test_pickled_code_is_not_run(store, tmp_path):
     (path / "checkpoint.json").write_text(json.dumps(about))
     assert load(store)[0].position.step == 5
     assert not (tmp_path / "owned").exists()
+
+
+def trained(width):
+    """A linear layer after one step of AdamW."""
+    model = torch.nn.Linear(3, width)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def checkpoint_of(model, optimizer):
+    position = Position(5, 0, 0, "teacher", "data", {})
+    return Checkpoint(position, model.state_dict(), optimizer.state_dict(), None, rng_state())
+
+
+def test_a_checkpoint_is_applied_to_model_and_optimizer(store):
+    model, optimizer = trained(2)
+    store.save(checkpoint_of(model, optimizer))
+    other, fresh = trained(2)
+    load(store)[0].apply(other, fresh)
+    assert torch.equal(other.weight, model.weight)
+    moment = fresh.state_dict()["state"][0]["exp_avg"]
+    assert torch.equal(moment, optimizer.state_dict()["state"][0]["exp_avg"])
+
+
+def test_another_architecture_is_named_in_one_line(store):
+    store.save(checkpoint_of(*trained(2)))
+    found = load(store)[0]
+    told = r"step 5 is of another architecture: bias is \[2\] in the checkpoint and \[4\] in"
+    with pytest.raises(ModelError, match=told) as caught:
+        found.apply(*trained(4))
+    assert "\n" not in str(caught.value)
+    model = torch.nn.Linear(3, 2, bias=False)
+    with pytest.raises(ModelError, match=r"bias is \[2\] in the checkpoint and missing in"):
+        found.apply(model, torch.optim.AdamW(model.parameters()))
+    model = torch.nn.Linear(3, 2)
+    with pytest.raises(ModelError, match="step 5 is of another architecture") as caught:
+        found.apply(model, torch.optim.AdamW([model.weight]))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_configuration_is_that_of_the_newest_readable_checkpoint(store):
+    assert store.config() is None
+    for step in (5, 10):
+        store.save(content(step))
+    (store.folder / "00000010" / "checkpoint.json").write_text("{")
+    assert store.config() == {"seed": 0, "optim.betas": [0.9, 0.98]}
+
+
+def test_a_checkpoint_of_another_version_is_not_read(store):
+    path = store.save(content(5)) / "checkpoint.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 1}))
+    assert store.config() is None
+    told = []
+    with pytest.raises(TinyClipError, match="no whole checkpoint"):
+        store.load_newest(told.append)
+    assert "version 1, this program reads 2" in told[0]

@@ -1,9 +1,11 @@
 """What may be started or resumed in a run folder."""
 
 import pytest
+import torch
 
-from tinyclip_edge.config import load_config
+from tinyclip_edge.config import flatten, load_config
 from tinyclip_edge.errors import ConfigError, TinyClipError
+from tinyclip_edge.train.checkpoint import Checkpoint, Position, rng_state
 from tinyclip_edge.train.folder import RunFolder
 
 
@@ -14,8 +16,10 @@ def folder(path, *overrides):
 @pytest.fixture
 def begun(tmp_path):
     path = tmp_path / "run"
-    folder(path).create()
-    (path / "checkpoints" / "00000005").mkdir(parents=True)
+    run = folder(path)
+    run.create()
+    position = Position(5, 0, 0, "teacher", "data", flatten(run.config))
+    run.checkpoints.save(Checkpoint(position, {"a": torch.ones(1)}, {}, None, rng_state()))
     return path
 
 
@@ -54,3 +58,18 @@ def test_keys_that_break_a_resume_are_named(begun):
     assert "seed (was 0, is 3)" in message
     assert "optim.lr (was 0.0004, is 0.001)" in message
     assert "run.keep" not in message
+
+
+def test_what_was_edited_in_the_run_folder_itself_is_seen(begun):
+    path = begun / "config.yaml"
+    path.write_text(path.read_text().replace("seed: 0", "seed: 7").replace("keep: 2", "keep: 5"))
+    edited = load_config(path)
+    assert (edited.seed, edited.run.keep) == (7, 5)
+    with pytest.raises(ConfigError, match=r"must not change: seed \(was 0, is 7\)$"):
+        RunFolder(begun, edited).check(resume=True)
+    folder(begun).check(resume=True)
+
+
+def test_broken_checkpoints_are_left_for_the_store_to_name(begun):
+    (begun / "checkpoints" / "00000005" / "checkpoint.json").write_text("{")
+    folder(begun, "seed=3").check(resume=True)

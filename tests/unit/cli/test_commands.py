@@ -1,0 +1,95 @@
+"""What commands hand on and say, and what a missing package looks like."""
+
+import importlib
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import typer
+
+from tiny_bundle import write_tiny_bundle
+from tinyclip_edge.cli import app as command_line
+from tinyclip_edge.cli.export import run_export
+from tinyclip_edge.evaluate.sets import EvalSet
+
+
+def run(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["tinyclip-edge", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        command_line.main()
+    return stop.value.code or 0
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"),
+    [
+        ("torch", "distill"),
+        ("open_clip", "distill"),
+        ("webdataset", "distill"),
+        ("braceexpand", "distill"),
+        ("huggingface_hub", "distill"),
+        ("matplotlib", "distill"),
+        ("optimum", "export"),
+        ("onnxscript", "export"),
+        ("gradio", "demo"),
+    ],
+)
+def test_missing_package_names_its_extra(monkeypatch, capsys, package, extra):
+    app = typer.Typer()
+    app.command()(lambda: importlib.import_module(f"{package}.part") and None)
+    monkeypatch.setattr(command_line, "app", app)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert run(monkeypatch) == 2
+    assert capsys.readouterr().err == (
+        f"error: this command needs the package '{package}', which is not installed; "
+        f"run: pip install 'tinyclip-edge[{extra}]'\n"
+    )
+
+
+def test_another_missing_module_is_a_fault_of_ours(monkeypatch):
+    app = typer.Typer()
+    app.command()(lambda: importlib.import_module("tinyclip_edge.nowhere") and None)
+    monkeypatch.setattr(command_line, "app", app)
+    monkeypatch.setattr(sys, "argv", ["tinyclip-edge"])
+    with pytest.raises(ModuleNotFoundError):
+        command_line.main()
+
+
+def test_a_command_without_torch_is_one_line():
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv = ['tinyclip-edge', 'models'];"
+        "from tinyclip_edge.cli.app import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "pip install 'tinyclip-edge[distill]'" in done.stderr
+
+
+@pytest.mark.parametrize(("flags", "opens"), [((), False), (("--open",), True)])
+def test_demo_opens_the_browser_only_when_asked(monkeypatch, tmp_path, flags, opens):
+    launched = {}
+    bundle = tmp_path / "bundle"
+    write_tiny_bundle(bundle)
+    monkeypatch.setattr("tinyclip_demo.open_gallery", lambda images: images)
+    monkeypatch.setattr("tinyclip_demo.launch", lambda *_args, **options: launched.update(options))
+    assert run(monkeypatch, "demo", "--teacher", bundle, "--student", bundle, *flags) == 0
+    assert launched["open_browser"] is opens
+
+
+def test_export_says_what_its_pairs_left_out(monkeypatch, capsys):
+    pairs = EvalSet("mine", (), (), notes=("2 images could not be decoded: a.png, b.png",))
+    monkeypatch.setattr("tinyclip_edge.models.load_clip", lambda _name: SimpleNamespace(name="m"))
+    monkeypatch.setattr("tinyclip_edge.evaluate.evaluation_set", lambda _data, limit: pairs)
+    monkeypatch.setattr("tinyclip_export.export_bundle", lambda *_args, **_options: None)
+    run_export("m", int8=True, out=None)
+    assert "2 images could not be decoded: a.png, b.png\n" in capsys.readouterr().err
+
+
+def test_help_of_export_offers_no_bundle(monkeypatch, capsys):
+    assert run(monkeypatch, "export", "--help") == 0
+    of_export = capsys.readouterr().out
+    assert run(monkeypatch, "eval", "--help") == 0
+    assert "a bundle folder" in " ".join(capsys.readouterr().out.split())
+    assert "a bundle folder" not in " ".join(of_export.split())

@@ -1,0 +1,78 @@
+"""The benchmark keeps runs apart that differ, and stores the figure quickstart reads."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "distill_arms.py"
+
+
+@pytest.fixture(scope="module")
+def arms():
+    spec = importlib.util.spec_from_file_location("distill_arms", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def parsed(arms, *more):
+    arguments = arms.command_line().parse_args(["--out", "/somewhere/arms-50", *more])
+    arguments.teacher = "0123abcd"
+    return arguments
+
+
+def test_runs_that_differ_have_folders_of_their_own(arms):
+    other_teacher = parsed(arms)
+    other_teacher.teacher = "ffffffff"
+    settings = [
+        parsed(arms),
+        parsed(arms, "--steps", "50"),
+        parsed(arms, "--every", "10"),
+        parsed(arms, "--student", "starter-15"),
+        other_teacher,
+    ]
+    folders = {arms.run_folder(one, "scratch", 1e-3, 0) for one in settings}
+    folders |= {arms.run_folder(settings[0], "scratch", 2e-3, 0)}
+    folders |= {arms.run_folder(settings[0], "scratch", 1e-3, 1)}
+    assert len(folders) == 7
+
+
+def test_a_finished_run_is_read_only_for_its_own_steps(arms, tmp_path, monkeypatch):
+    arguments = parsed(arms, "--work", str(tmp_path), "--steps", "7")
+    folder = arms.run_folder(arguments, "scratch", 1e-3, 0)
+    folder.parent.mkdir()
+    (folder.parent / f"{folder.name}.json").write_text('{"arm": "kept"}')
+    assert arms.train(arguments, "scratch", 1e-3, 0, "unused") == {"arm": "kept"}
+    monkeypatch.setattr("tinyclip_edge.train.distill", lambda *_: pytest.fail("asked to train"))
+    with pytest.raises(pytest.fail.Exception, match="asked to train"):
+        arms.train(parsed(arms, "--work", str(tmp_path)), "scratch", 1e-3, 0, "starter:val")
+
+
+def test_the_stored_figure_is_what_quickstart_shows(arms, tmp_path, monkeypatch):
+    from tinyclip_edge import starter
+    from tinyclip_edge.cli.quickstart import from_scratch_note
+
+    parser, arguments = arms.command_line(), parsed(arms, "--seeds", "0", "1")
+    records = [{"last": {"t2i_r1": share}} for share in (0.25, 0.5)]
+    command = arms.shown_command(arguments, parser)
+    figure = arms.stored_figure(records, 200, command)
+    assert figure == {"steps": 200, "recall_at_1": 0.375, "seeds": 2, "command": command}
+    (tmp_path / "from_scratch.json").write_text(json.dumps(figure))
+    monkeypatch.setattr(starter, "teacher_path", lambda: tmp_path / "teacher")
+    (note,) = from_scratch_note()
+    assert "same 200 steps" in note and "37.5 %" in note and "mean of 2 seeds" in note
+    assert command in note
+
+
+def test_the_shown_command_has_no_path_of_this_machine(arms):
+    parser = arms.command_line()
+    assert arms.shown_command(parsed(arms), parser) == (
+        "python benchmarks/distill_arms.py --student starter-50 --steps 200"
+        " --out benchmarks/results/arms-50"
+    )
+    changed = parsed(arms, "--seeds", "3", "--lrs", "1e-3")
+    assert "--seeds 3 --lrs 0.001 --out" in arms.shown_command(changed, parser)

@@ -1,0 +1,79 @@
+"""How a run ends when its pairs were streamed, and what a resume takes from a checkpoint."""
+
+import pytest
+
+from pair_shards import toy_samples, write_shard
+from tinyclip_edge.config import RunConfig, load_config
+from tinyclip_edge.errors import ConfigError, DataError, ModelError
+from tinyclip_edge.train import checkpoint, distill
+from tinyclip_edge.train.observe import Silent
+
+
+class Messages(Silent):
+    def __init__(self):
+        self.told = []
+
+    def on_message(self, text):
+        self.told.append(text)
+
+
+@pytest.fixture
+def config(tmp_path, toy_teacher_folder):
+    def make(samples, **optim):
+        return RunConfig.model_validate(
+            {
+                "teacher": {"model": str(toy_teacher_folder)},
+                "student": {"model": {"vision_cfg": {"width": 64, "layers": 2},
+                                      "text_cfg": {"width": 64, "heads": 1, "layers": 2}}},
+                "data": {"train": str(write_shard(tmp_path / "train.tar", samples)),
+                         "memory_gb": 0.0},
+                "optim": {"steps": 2, "batch_size": 24, **optim},
+                "run": {"device": "cpu"},
+            }
+        )  # fmt: skip
+
+    return make
+
+
+def test_a_stream_tells_at_its_end_what_it_skipped(config, tmp_path):
+    samples = toy_samples((32, 36, 40))  # 144 in 6 batches of 24 distinct concepts
+    samples[7][1]["png"] = b"nothing"
+    seen = Messages()
+    result = distill(config(samples, steps=6), tmp_path / "run", observer=seen)
+    line = f"skipped 1 of 144 images that cannot be decoded: {samples[7][0]}"
+    assert [line in message for message in seen.told].count(True) == 1
+    assert result.student.is_dir()
+
+
+def test_a_short_stream_is_judged_at_its_end(config, tmp_path):
+    samples = toy_samples()
+    samples[7][1]["png"] = b"nothing"
+    out = tmp_path / "run"
+    with pytest.raises(DataError, match="1 of 48 images cannot be decoded"):
+        distill(config(samples), out)
+    assert not (out / "student").exists()
+
+
+def test_an_edited_configuration_is_refused_on_resume(config, tmp_path):
+    out = tmp_path / "run"
+    distill(config(toy_samples()), out)
+    path = out / "config.yaml"
+    path.write_text(path.read_text().replace("seed: 0", "seed: 4"))
+    with pytest.raises(ConfigError, match=r"must not change: seed \(was 0, is 4\)"):
+        distill(load_config(path), out, resume=True)
+
+
+def test_a_checkpoint_of_another_architecture_is_one_line(config, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    run = config(toy_samples())
+    distill(run, out)
+    real = checkpoint.load_file
+
+    def narrower(path):
+        return {key: t[..., :-1] if t.ndim > 1 else t for key, t in real(path).items()}
+
+    monkeypatch.setattr(checkpoint, "load_file", narrower)
+    with pytest.raises(ModelError) as caught:
+        distill(run, out, resume=True)
+    assert str(caught.value).startswith(f"cannot resume {out}: the checkpoint of step 2 is of")
+    assert "\n" not in str(caught.value)
