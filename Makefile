@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 help:
 	@echo "make quickstart   distil, export to int8, compare (installs into .venv first)"
-	@echo "make demo         open the comparison page in the browser"
+	@echo "make demo         serve the comparison page"
 	@echo "make test         lint, types, import contracts, tests (installs into .venv first)"
 	@echo "make slow         the tests marked slow as well"
 	@echo "make format       format the code"

@@ -25,7 +25,7 @@ def test_quickstart_leaves_student_bundle_and_table(quickstart, tmp_path):
     assert [row["label"] for row in quickstart["rows"]] == ["teacher", "student", "student int8"]
     # half of the teacher's encoders, and int8 within 30 % of the float32 student's bytes
     assert student["encoder_parameters"] == pytest.approx(
-        0.5 * teacher["encoder_parameters"], rel=0.05
+        0.5 * teacher["encoder_parameters"], rel=0.1
     )
     assert int8["megabytes"] < 0.3 * student["megabytes"]
     # int8 ranks as float32 does, within the noise of the set

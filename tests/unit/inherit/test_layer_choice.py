@@ -6,7 +6,7 @@ from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inherit import choose_layers
 
 
-# method.md section 2, from runs of the published code.
+# What the published code was seen to do.
 @pytest.mark.parametrize(
     ("teacher", "student", "expected"),
     [

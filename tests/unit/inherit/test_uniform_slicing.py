@@ -51,7 +51,7 @@ def make_state(image, text, embed, vocabulary=11, positions=(5, 7), seed=0):
 
 TEACHER = make_state((16, 12), (12, 7), 10)
 STUDENT = make_state((8, 6), (8, 3), 10, seed=1)
-LAYERS = {"visual.": (0, 2, 4, 6, 8, 10), "": (0, 2, 4)}  # method.md section 2
+LAYERS = {"visual.": (0, 2, 4, 6, 8, 10), "": (0, 2, 4)}  # as the published code takes them
 
 
 def run(teacher, student, **options):

@@ -21,7 +21,7 @@ def softmax(x):
 
 
 def oracle(si, st, ti, tt, student_scale, teacher_scale, i2t=0.5, t2i=0.5):
-    """method.md section 1 in float64, with the gradients derived by hand."""
+    """Affinity mimicking as the paper writes it, in float64, with the gradients derived by hand."""
     batch = len(si)
     z, zt = student_scale * si @ st.T, teacher_scale * ti @ tt.T
     loss = entropy = 0.0

@@ -21,7 +21,7 @@ def on_meta(model_cfg):
         return build_model(model_cfg, "test")
 
 
-# method.md section 2: image tower, text tower with its token embedding.
+# Published sizes: image tower, text tower with its token embedding.
 PUBLISHED = {
     "TinyCLIP-ViT-39M-16-Text-19M": (38_587_392, 44_513_792),
     "TinyCLIP-ViT-8M-16-Text-3M": (8_276_992, 15_169_024),
@@ -34,7 +34,7 @@ TEACHERS = {"16": "ViT-B-16", "32": "ViT-B-32"}
 
 def test_published_table_is_complete():
     assert {n for n, e in ZOO.items() if e.kind == "published"} == {*PUBLISHED, *RESNETS}
-    # field-notes.md section 2, from the published model table.
+    # From the published model table.
     top1 = {n: ZOO[n].imagenet_top1 for n in (*PUBLISHED, *RESNETS)}
     assert list(top1.values()) == [63.5, 41.1, 62.4, 59.8, 59.1, 56.4]
 
@@ -68,7 +68,7 @@ def test_resnet_sizes(name):
     model = on_meta(ZOO[name].model_cfg)
     assert count_parameters(model).image == resnet_parameters(RESNETS[name])
     if "19M" in name:
-        # method.md section 2 counts the running statistics of its batch norms too.
+        # The published size counts the running statistics of its batch norms too.
         state = sum(t.numel() for t in model.visual.state_dict().values())
         assert state == 18_633_429
 
@@ -116,7 +116,7 @@ def starter_teacher_cfg(vocabulary):
 
 @pytest.mark.parametrize(
     ("name", "image", "text", "millions"),
-    [("starter-50", (192, 5), (192, 3), 3.81), ("starter-15", (128, 3), (128, 2), 1.16)],
+    [("starter-50", (256, 3), (256, 1), 3.50), ("starter-15", (128, 3), (128, 2), 1.16)],
 )
 def test_starter_students_take_the_rest_from_their_teacher(
     toy_tokenizer_file, toy_teacher, name, image, text, millions
@@ -132,7 +132,7 @@ def test_starter_students_take_the_rest_from_their_teacher(
         student = create_student(name, teacher)
     count = count_parameters(student.model)
     assert (count.image, count.text) == starter_towers(image, text)
-    assert count.encoders / 1e6 == pytest.approx(millions, abs=0.005)  # prototypes.md A3
+    assert count.encoders / 1e6 == pytest.approx(millions, abs=0.005)
     assert count.token_embedding == vocabulary * text[0]
     config = student.config["model_cfg"]
     assert config["text_cfg"]["heads"] == text[0] // 64
@@ -140,7 +140,7 @@ def test_starter_students_take_the_rest_from_their_teacher(
     assert count_parameters(teacher.model).encoders / 1e6 == pytest.approx(7.45, abs=0.005)
 
 
-# field-notes.md section 2 and the published model table: GMAC of one pair.
+# The published model table: GMAC of one pair.
 GMACS = {
     "TinyCLIP-ViT-39M-16-Text-19M": 9.5,
     "TinyCLIP-ViT-8M-16-Text-3M": 2.0,

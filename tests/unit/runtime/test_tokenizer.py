@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from tiny_bundle import write_tiny_tokenizer
 
+from tiny_bundle import write_tiny_tokenizer
 from tinyclip_edge.errors import DataError, ModelError
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer, clean_text
 
