@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import shutil
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tinyclip_edge.errors import ModelError, TinyClipError
+from tinyclip_edge.runtime.bundle import file_sha256
 
 VERSION = 2
 WEIGHTS, STATE, ABOUT = "student.safetensors", "state.pt", "checkpoint.json"
@@ -161,7 +161,7 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
         "format": "tinyclip-edge-checkpoint",
         "version": VERSION,
         **asdict(checkpoint.position),
-        "files": {name: _sha256(folder / name) for name in (WEIGHTS, STATE)},
+        "files": {name: file_sha256(folder / name) for name in (WEIGHTS, STATE)},
     }
     (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
@@ -177,7 +177,7 @@ def _read(folder: Path) -> Checkpoint:
     try:
         about = _about(folder)
         for name, digest in about["files"].items():
-            if _sha256(folder / name) != digest:
+            if file_sha256(folder / name) != digest:
                 raise _BrokenError(f"{name} was changed or cut off")
         names = Position.__dataclass_fields__
         state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
@@ -188,11 +188,3 @@ def _read(folder: Path) -> Checkpoint:
         )
     except (*_BROKEN, SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
         raise _BrokenError(str(error) or type(error).__name__) from error
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -124,7 +124,7 @@ def test_pickled_code_is_not_run(store, tmp_path):
         path = store.save(content(step))
     torch.save({"optimizer": Evil()}, path / "state.pt")
     about = json.loads((path / "checkpoint.json").read_text())
-    about["files"]["state.pt"] = module._sha256(path / "state.pt")
+    about["files"]["state.pt"] = module.file_sha256(path / "state.pt")
     (path / "checkpoint.json").write_text(json.dumps(about))
     assert load(store)[0].position.step == 5
     assert not (tmp_path / "owned").exists()
