@@ -5,8 +5,9 @@ Names load on first use, so that progress can be shown before torch is imported.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from tinyclip_edge.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tinyclip_edge.train.observe import Observer, StepReport, read_events
@@ -25,7 +26,4 @@ _HOME = {
 __all__ = ["Observer", "ProgressObserver", "RunResult", "StepReport", "distill", "read_events"]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOME)
