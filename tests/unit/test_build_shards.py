@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("resvg_py")
 
-from tinyclip_edge.starter.build_shards import hidden_keywords, shown_keywords
+from tinyclip_edge.starter.build_shards import captions, hidden_keywords, shown_keywords
 from tinyclip_edge.starter.sources import Picture
 
 UNSEEN = frozenset({"whale", "sea lion"})
@@ -20,6 +20,11 @@ def picture(split: str) -> Picture:
 def test_training_keywords_lose_the_names_of_unseen_concepts():
     assert shown_keywords(picture("train"), UNSEEN) == ["sea", "lion"]
     assert hidden_keywords([picture("train")], UNSEEN) == {"whale", "sea lion"}
+
+
+def test_no_part_of_a_training_caption_names_an_unseen_concept():
+    assert captions(picture("train"), UNSEEN) == ["spouting whale", "spouting whale, sea, lion"]
+    assert captions(picture("val"), UNSEEN)[1] == "spouting whale, Whale, sea"
 
 
 def test_held_out_samples_keep_theirs():

@@ -85,9 +85,10 @@ def test_unseen_concept_groups_are_not_in_training(splits: dict[str, list[KitSam
 
 
 def test_unseen_names_are_no_training_captions(splits: dict[str, list[KitSample]]) -> None:
-    lines = {line for s in splits["train"] for line in s.captions}
-    names = {s.concept for s in [*splits["test_concepts"], *unseen(splits["val"])]}
-    assert not lines & names
+    lines = {line.casefold() for s in splits["train"] for line in s.captions}
+    parts = {part.strip() for line in lines for part in line.split(",")}
+    names = {s.concept.casefold() for s in [*splits["test_concepts"], *unseen(splits["val"])]}
+    assert not (lines | parts) & names
 
 
 def test_unseen_names_are_no_training_keywords(splits: dict[str, list[KitSample]]) -> None:

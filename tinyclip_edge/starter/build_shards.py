@@ -43,13 +43,15 @@ SPLIT_ORDER = ("train", "val", "test_style", "test_concepts")
 
 
 def captions(picture: Picture, unseen: frozenset[str]) -> list[str]:
-    """Caption lines: the name first, then richer ones; unseen concepts' names never stand alone."""
+    """Caption lines: the name first, then richer ones; in training no unseen concept's name."""
     tags = [
-        t for t in picture.keywords if t not in picture.concept.split() and t != picture.concept
+        tag
+        for tag in shown_keywords(picture, unseen)
+        if tag not in picture.concept.split() and tag != picture.concept
     ]
     lines = [picture.concept]
     if picture.kind == "icon":
-        lines += [t for t in tags if t not in unseen][:2] if len(tags) > 1 else []
+        lines += tags[:2] if len(tags) > 1 else []
         return lines + [f"{picture.concept}, {t}" for t in tags[-1:]]
     if tags:
         lines.append(", ".join([picture.concept, *tags[:2]]))

@@ -21,7 +21,7 @@ EMOJI_STYLE_WEIGHT = {"emojione-monotone": 0.5, "fluent-emoji-high-contrast": 0.
 FLAG_WEIGHT = 0.6
 # Share of emoji in the batches of a cycle, from a step on: near neighbours as negatives, yet some
 # of each. Icons take longer, so they get more once the emoji are learnt.
-EMOJI_SHARES = {0: (0.85, 0.2), 1150: (0.75, 0.15, 0.1)}
+EMOJI_SHARES = {0: (0.85, 0.2), 1150: (0.75, 0.15, 0.1), 1819: (0.6, 0.05, 0.1)}
 LONGEST = 10  # tokens of a training caption, start and end included, unless the name has more
 TEMPLATES = ("a photo of {}", "an icon of {}", "a picture of a {}", "{} icon", "the {}", "{} emoji")
 

@@ -2,14 +2,18 @@
 
 Constant learning rate after warm-up; a cooldown to zero ends it. The cooldown comes at the end of
 ``--steps``, or as soon as a file ``COOLDOWN`` with a number of steps in it appears in ``--out``.
+A run that has ended goes on with ``--resume`` and more ``--steps``.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import random
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -25,6 +29,7 @@ from tinyclip_edge.starter.teacher_model import encode_image, encode_text, expor
 WARMUP = 80  # steps
 EMA_DECAY = 0.997
 PATCH_DROPOUT = 0.25  # saves a quarter of the vision tower's time; off during the cooldown
+LAYER_DROP = 1 / 3  # a teacher whose layers get by without each other; also a third less time
 PROXY_SCALE = 20.0
 MINUTE = 60.0
 
@@ -45,6 +50,18 @@ class Proxies(nn.Module):
         return 0.5 * (F.cross_entropy(images @ table, rows) + F.cross_entropy(texts @ table, rows))
 
 
+@contextlib.contextmanager
+def layer_drop(transformer: nn.Module, share: float, rng: random.Random) -> Iterator[None]:
+    """Leave every block out with chance ``share``, one at least stays (LayerDrop, 1909.11556)."""
+    blocks = transformer.resblocks
+    kept = [block for block in blocks if rng.random() >= share]
+    transformer.resblocks = nn.ModuleList(kept or [rng.choice(list(blocks))])
+    try:
+        yield
+    finally:
+        transformer.resblocks = blocks
+
+
 def _encode_by_length(model: nn.Module, ids: Tensor) -> Tensor:
     """Text embeddings [B, D] of ids [B, L], the shorter half trimmed apart to save time."""
     lengths = ids.argmax(dim=-1) + 1
@@ -61,6 +78,7 @@ class Run:
 
         torch.manual_seed(arguments.seed)
         self.device, self.proxy_weight = arguments.device, arguments.proxy
+        self.seed, self.layer_drop = arguments.seed, arguments.layer_drop
         self.model = new_model(vocab_size).to(self.device)
         self.model.visual.patch_dropout = PatchDropout(PATCH_DROPOUT)
         self.ema = new_model(vocab_size).to(self.device)
@@ -79,12 +97,13 @@ class Run:
         if hidden:
             self.optimizers.append(Muon(hidden, lr=arguments.lr))
         self.lr, self.step, self.pairs, self.cooldown = arguments.lr, 0, 0, (-1, 0)
+        self.warm_from = 0  # step
 
     def rate(self) -> float:
         """Share of the peak learning rate at this step: warm-up, constant, linear to zero."""
         start, length = self.cooldown
         down = 1.0 if start < 0 else max(0.0, 1 - (self.step - start) / length)
-        return min(1.0, (self.step + 1) / WARMUP) * down
+        return min(1.0, (self.step - self.warm_from + 1) / WARMUP) * down
 
     def train_step(self, pictures: Tensor, ids: Tensor, rows: Tensor) -> tuple[float, float]:
         """One update; returns contrastive and proxy loss. Raises FloatingPointError on NaN."""
@@ -94,8 +113,11 @@ class Run:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.lr * rate
-        images = encode_image(self.model, pictures.to(self.device))
-        texts = _encode_by_length(self.model, ids.to(self.device))
+        rng = random.Random(self.seed * 1_000_003 + self.step)
+        with layer_drop(self.model.visual.transformer, self.layer_drop, rng):
+            images = encode_image(self.model, pictures.to(self.device))
+        with layer_drop(self.model.transformer, self.layer_drop, rng):
+            texts = _encode_by_length(self.model, ids.to(self.device))
         logits = self.model.logit_scale.exp() * images @ texts.T
         target = torch.arange(len(logits), device=logits.device)
         contrastive = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
@@ -148,6 +170,8 @@ class Run:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.pairs, self.cooldown = state["counters"]
+        if 0 <= sum(self.cooldown) <= self.step:  # it had ended: warm up again and go on
+            self.cooldown, self.warm_from = (-1, 0), self.step
 
 
 class Log:
@@ -231,6 +255,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256, help="distinct concepts a step")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--layer-drop", type=float, default=LAYER_DROP, help="share left out")
     parser.add_argument("--proxy", type=float, default=0.5, help="weight of the full-softmax loss")
     parser.add_argument("--eval-minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
