@@ -37,6 +37,7 @@ NAMES = {
     "scratch": "random + contrastive (from scratch)",
 }
 TUNING_SEED = 1000
+RECIPES = {"starter-50": "starter", "starter-15": "starter-15"}  # configuration of a student
 STORED_STUDENT = "starter-50"  # quickstart's
 
 
@@ -91,9 +92,8 @@ def train(
         return json.loads(done.read_text())
     every = 0 if seed == TUNING_SEED else arguments.every
     config = load_config(
-        "starter",
+        RECIPES[arguments.student],
         [
-            f"student.model={arguments.student}",
             *ARMS[arm],
             f"optim.lr={lr}",
             f"optim.steps={arguments.steps}",
@@ -222,9 +222,9 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--student", default="starter-50")
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--every", type=int, default=25, help="steps between measurements")
+    parser.add_argument("--student", default="starter-50", choices=RECIPES)
+    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--every", type=int, default=30, help="steps between measurements")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--lrs", type=float, nargs="+", default=[4e-4, 1e-3, 2e-3])
     parser.add_argument("--threads", type=int, default=2)

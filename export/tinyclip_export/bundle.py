@@ -29,7 +29,7 @@ from tinyclip_export.verify import (
 
 if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
-    from tinyclip_export.tokenizer_file import SpecialTokens
+    from tinyclip_edge.models.tokenizer_files import SpecialTokens
 
 
 def export_bundle(
@@ -110,13 +110,14 @@ class _Export:
         return report
 
     def _write_models(self) -> SpecialTokens:
+        from tinyclip_edge.models.hf_config import write_preprocessor_config
+        from tinyclip_edge.models.tokenizer_files import write_tokenizer
         from tinyclip_export import graph, hub_layout
-        from tinyclip_export.tokenizer_file import write_tokenizer
         from tinyclip_export.towers import ImageTower, TextTower
 
         image, text = ImageTower(self.clip.model), TextTower(self.clip.model)
         special = write_tokenizer(self.clip, self.folder)
-        hub_layout.write_preprocessor_config(self.clip, self.folder)
+        write_preprocessor_config(self.clip, self.folder)
         hub_layout.write_model_config(self.clip, self.folder, (image, text), special)
         (self.folder / "onnx").mkdir()
         graph.export_image_tower(image, self._path("image"), image_size=self.clip.image_size)

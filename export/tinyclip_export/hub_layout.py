@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models.hf_config import clip_config, transformer_config, write_json
 from tinyclip_export.towers import Block, ImageTower, TextTower
 
 if TYPE_CHECKING:
-    from tinyclip_edge.models import LoadedClip
-    from tinyclip_export.report import ExportReport
-    from tinyclip_export.tokenizer_file import SpecialTokens
+    from torch import nn
 
-_RESAMPLE = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers
+    from tinyclip_edge.models import LoadedClip
+    from tinyclip_edge.models.tokenizer_files import SpecialTokens
+    from tinyclip_export.report import ExportReport
 
 
 def write_model_config(
@@ -22,66 +21,12 @@ def write_model_config(
 ) -> None:
     """Write ``config.json`` of model type clip; unequal layers are all given as the last one."""
     image, text = towers
-    dim, activation = clip.embedding_dim, _activation(clip)
-    text_config = {
-        "model_type": "clip_text_model",
-        **_transformer(text.last, len(text.body) + 1, activation),
-        "vocab_size": text.tokens.num_embeddings,
-        "max_position_embeddings": text.context_length,
-        "projection_dim": dim,
-        "bos_token_id": special.start,
-        "eos_token_id": special.end,
-        "pad_token_id": special.end,
-    }
-    vision_config = {
-        "model_type": "clip_vision_model",
-        **_transformer(image.last, len(image.body) + 1, activation),
-        "image_size": clip.image_size,
-        "patch_size": image.patch.kernel_size[0],
-        "num_channels": 3,
-        "projection_dim": dim,
-    }
-    config = {
-        "architectures": ["CLIPModel"],
-        "model_type": "clip",
-        "projection_dim": dim,
-        "logit_scale_init_value": float(clip.model.get_parameter("logit_scale").detach().item()),
-        "text_config": text_config,
-        "vision_config": vision_config,
-    }
-    _write_json(folder / "config.json", config)
-
-
-def write_preprocessor_config(clip: LoadedClip, folder: Path) -> None:
-    """Write ``preprocessor_config.json`` in CLIPImageProcessor form.
-
-    Raises ModelError for an interpolation that clients do not know.
-    """
-    from tinyclip_edge.runtime.preprocess import Preprocess
-
-    ours = Preprocess.from_config(clip.config["preprocess_cfg"])
-    if ours.interpolation not in _RESAMPLE:
-        raise ModelError(f"{clip.name}: no client resizes with {ours.interpolation!r}")
-    pixels = {"height": ours.height, "width": ours.width}
-    squash = ours.resize_mode == "squash"
-    config: dict[str, Any] = {
-        "image_processor_type": "CLIPImageProcessor",
-        "feature_extractor_type": "CLIPFeatureExtractor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": pixels if squash else {"shortest_edge": min(ours.height, ours.width)},
-        "resample": _RESAMPLE[ours.interpolation],
-        "do_center_crop": not squash,
-        "crop_size": pixels,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(ours.mean),
-        "image_std": list(ours.std),
-    }
-    if ours.resize_mode == "longest":
-        config |= {"resize_mode": "longest", "fill_color": ours.fill_color}
-    _write_json(folder / "preprocessor_config.json", config)
+    vision = _transformer(image.last, len(image.body) + 1, image.ln_post)
+    vision["patch_size"] = image.patch.kernel_size[0]
+    language = _transformer(text.last, len(text.body) + 1, text.ln_final)
+    language["vocab_size"] = text.tokens.num_embeddings
+    language["max_position_embeddings"] = text.context_length
+    write_json(folder / "config.json", clip_config(clip, vision, language, special))
 
 
 def write_model_card(folder: Path, report: ExportReport, context_length: int) -> None:
@@ -107,23 +52,14 @@ def write_model_card(folder: Path, report: ExportReport, context_length: int) ->
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _transformer(block: Block, layers: int, activation: str) -> dict[str, Any]:
-    return {
-        "hidden_size": block.down.out_features,
-        "intermediate_size": block.up.out_features,
-        "num_hidden_layers": layers,
-        "num_attention_heads": block.attention.heads,
-        "hidden_act": activation,
-        "layer_norm_eps": block.ln_1.eps,
-    }
-
-
-def _activation(clip: LoadedClip) -> str:
-    return "quick_gelu" if clip.config["model_cfg"].get("quick_gelu") else "gelu"
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _transformer(block: Block, layers: int, norm: nn.LayerNorm) -> dict[str, Any]:
+    return transformer_config(
+        width=block.down.out_features,
+        neurons=block.neurons,
+        layers=layers,
+        heads=block.heads,
+        eps=norm.eps,
+    )
 
 
 _CARD = """---

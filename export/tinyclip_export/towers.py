@@ -49,20 +49,44 @@ class Attention(nn.Module):
         return x.view(x.shape[0], -1, self.heads, self.head_width)
 
 
+class Constant(nn.Module):
+    """What a prune leaves of a layer without inputs: its bias ``[W]``."""
+
+    def __init__(self, bias: Tensor) -> None:
+        super().__init__()
+        self.bias = _shared(bias)
+        self.out_features = len(self.bias)
+
+    def forward(self, *_: Tensor | None) -> Tensor:
+        """Return the bias, whatever comes in."""
+        return self.bias
+
+
 class Block(nn.Module):
-    """Pre-norm transformer block."""
+    """Pre-norm transformer block; a prune may have taken all its heads or neurons."""
 
     def __init__(self, source: OpenClip) -> None:
         super().__init__()
-        if not hasattr(source.attn, "in_proj_weight") or hasattr(source, "ln_attn"):
+        attends = hasattr(source.attn, "in_proj_weight")
+        emptied = not attends and not hasattr(getattr(source.attn, "out_proj", None), "weight")
+        if hasattr(source, "ln_attn") or not (attends or emptied):
             raise ModelError(
                 f"{type(source).__name__} cannot be exported: only open_clip's standard residual "
                 "attention blocks can; leave block_type unset in model_cfg"
             )
-        self.ln_1, self.ln_2 = source.ln_1, source.ln_2
-        self.attention = Attention(source.attn)
+        self.ln_1 = source.ln_1 if attends else nn.Identity()
+        self.attention: Attention | Constant = (
+            Attention(source.attn) if attends else Constant(source.attn.out_proj.bias)
+        )
         self.scale_1, self.scale_2 = source.ls_1, source.ls_2
-        self.up, self.activation, self.down = source.mlp.c_fc, source.mlp.gelu, source.mlp.c_proj
+        mlp = source.mlp
+        forwards = hasattr(mlp, "c_fc")
+        self.ln_2 = source.ln_2 if forwards else nn.Identity()
+        self.up: nn.Module = mlp.c_fc if forwards else nn.Identity()
+        self.activation: nn.Module = mlp.gelu if forwards else nn.Identity()
+        self.down: nn.Linear | Constant = mlp.c_proj if forwards else Constant(mlp.c_proj.bias)
+        self.heads = int(source.attn.num_heads) if attends else 0
+        self.neurons: int = mlp.c_fc.out_features if forwards else 0
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, asking: Tensor | None = None
@@ -90,7 +114,7 @@ class ImageTower(nn.Module):
         self.ln_pre: nn.Module = visual.ln_pre
         *body, last = (Block(block) for block in visual.transformer.resblocks)
         self.body, self.last = nn.ModuleList(body), last
-        self.ln_post: nn.Module = visual.ln_post
+        self.ln_post: nn.LayerNorm = visual.ln_post
         self.projection = _projection(visual.proj)
         self.pools_class_token = visual.pool_type == "tok"
         self.norm_after_pool = bool(visual.final_ln_after_pool)
@@ -125,7 +149,7 @@ class TextTower(nn.Module):
         self.positions = _shared(text.positional_embedding)
         *body, last = (Block(block) for block in text.transformer.resblocks)
         self.body, self.last = nn.ModuleList(body), last
-        self.ln_final: nn.Module = text.ln_final
+        self.ln_final: nn.LayerNorm = text.ln_final
         self.projection = _projection(text.text_projection)
         self.eot_id = (
             int(_setting(text, "eos_id")) if _setting(text, "pool_type") == "eos" else None

@@ -9,8 +9,8 @@ from open_clip.tokenizer import SimpleTokenizer
 from tokenizers import Tokenizer
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models.tokenizer_files import write_tokenizer
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer
-from tinyclip_export.tokenizer_file import write_tokenizer
 
 TEXTS = (
     "a photo of a cat",

@@ -40,7 +40,7 @@ def test_student_without_the_idle_parts_computes_the_same(
         },
         toy_teacher,
     )
-    inherit_student(toy_teacher, student, layers=layers)
+    inherit_student(toy_teacher, student, plan=layers)
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)) for _ in range(3)]
     texts = ["a photo of a cat", "red square", "bicycle"]

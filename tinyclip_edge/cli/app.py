@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from tinyclip_edge.cli import bench, demo, distill, evaluate, export, inherit, models, quickstart
+from tinyclip_edge.cli import (
+    bench,
+    convert,
+    demo,
+    distill,
+    evaluate,
+    export,
+    inherit,
+    models,
+    quickstart,
+)
 from tinyclip_edge.errors import MissingExtraError, TinyClipError
 
 app = typer.Typer(
@@ -22,6 +32,7 @@ app = typer.Typer(
 app.command("quickstart")(quickstart.quickstart)
 app.command("distill")(distill.distill)
 app.command("inherit")(inherit.inherit)
+app.command("convert")(convert.convert)
 app.command("export")(export.export)
 app.command("eval")(evaluate.evaluate)
 app.command("bench")(bench.bench)

@@ -2,52 +2,71 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tinyclip_edge.cli.distill import ConfigArgs
-from tinyclip_edge.cli.options import JsonFlag, free_folder, print_json, say, split_config_args
-from tinyclip_edge.errors import ConfigError, ModelError
+from tinyclip_edge.cli.options import (
+    JsonFlag,
+    free_folder,
+    print_json,
+    require_empty,
+    say,
+    split_config_args,
+)
+from tinyclip_edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tinyclip_edge.config import RunConfig
 
 
 def inherit(
     config: ConfigArgs = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the student.", show_default="runs/<name>-step0")
+        Path | None,
+        typer.Option(help="Folder of student and report.", show_default="runs/<name>-step0"),
     ] = None,
     json_output: JsonFlag = False,
 ) -> None:
-    """Show what a student inherits, and save it untrained."""
+    """Show what a student inherits and how well it answers untrained, and save it."""
     from tinyclip_edge.config import load_config
     from tinyclip_edge.models import load_clip, save_local_dir
     from tinyclip_edge.train.stages import start_student
+    from tinyclip_edge.train.step0 import step_zero
 
     name, overrides = split_config_args(config, "starter")
     run = load_config(name, overrides)
-    if run.inherit.method == "none":
-        raise ConfigError("inherit.method is none: there is nothing to inherit; set it to uniform")
+    _check_method(run)
     folder = out if out is not None else free_folder(Path("runs"), f"{run.name}-step0")
-    _check_empty(folder)
+    require_empty(folder)
     teacher = load_clip(run.teacher.model, run.teacher.pretrained)
-    student, report = start_student(run, teacher)
-    assert report is not None
+    student, inherited = start_student(run, teacher)
+    if inherited is None:
+        raise ConfigError("the first stage learns masks and inherits nothing; see distill")
+    report = step_zero(run, teacher, student, inherited)
     save_local_dir(folder / "student", student)
+    found = {"student": str(folder / "student"), "plan": run.inherit.plan, **report.as_dict()}
+    (folder / "report.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    (folder / "report.txt").write_text(report.text(), encoding="utf-8")
     if json_output:
-        print_json({"student": str(folder / "student"), **report.as_dict()})
+        print_json(found)
         return
     from rich.console import Console
 
-    Console().print(report.table())
-    say(f"student: {folder / 'student'}")
+    console = Console()
+    for table in report.tables():
+        console.print(table)
+    say(report.closing())
+    say(f"student: {folder / 'student'}, report: {folder / 'report.json'} and report.txt")
 
 
-def _check_empty(folder: Path) -> None:
-    """Raise ModelError unless the folder is absent or empty: a trained student may lie in it."""
-    try:
-        taken = folder.exists() and any(folder.iterdir())
-    except OSError as error:
-        raise ModelError(f"cannot write {folder}: {error.strerror or error}") from error
-    if taken:
-        raise ModelError(f"{folder} is not empty; choose a new folder with --out")
+def _check_method(run: RunConfig) -> None:
+    """Raise ConfigError where nothing is inherited before the first step."""
+    if run.inherit.method != "uniform":
+        raise ConfigError(
+            f"inherit.method is {run.inherit.method}: there is nothing to inherit before training; "
+            "set it to uniform"
+        )

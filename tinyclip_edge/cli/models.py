@@ -6,11 +6,11 @@ from tinyclip_edge.cli.options import JsonFlag, print_json
 
 
 def models(json_output: JsonFlag = False) -> None:
-    """List the zoo: sizes and published accuracy."""
-    from tinyclip_edge.models import zoo_rows, zoo_table
+    """List students and teachers by name: sizes and published accuracy."""
+    from tinyclip_edge.models import teacher_rows, zoo_rows, zoo_table
 
     if json_output:
-        print_json({"models": zoo_rows()})
+        print_json({"models": zoo_rows(), "teachers": teacher_rows()})
         return
     from rich.console import Console
 

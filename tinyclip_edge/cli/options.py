@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tinyclip_edge.errors import ModelError
+
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
 ]
@@ -41,6 +43,16 @@ def free_folder(parent: Path, name: str) -> Path:
     while folder.exists():
         folder, number = parent / f"{name}-{number}", number + 1
     return folder
+
+
+def require_empty(folder: Path) -> None:
+    """Raise ModelError unless the folder is absent or empty: a trained student may lie in it."""
+    try:
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise ModelError(f"cannot write {folder}: {error.strerror or error}") from error
+    if taken:
+        raise ModelError(f"{folder} is not empty; choose a new folder with --out")
 
 
 def split_config_args(args: list[str] | None, default: str) -> tuple[str, list[str]]:

@@ -9,24 +9,27 @@ from tinyclip_edge.config.load import (
 )
 from tinyclip_edge.config.schema import (
     DataConfig,
-    InheritConfig,
     LossConfig,
     OptimConfig,
     RunConfig,
     RunSection,
-    StudentConfig,
     TeacherConfig,
 )
+from tinyclip_edge.config.section import as_steps
+from tinyclip_edge.config.shrink import InheritConfig, MasksConfig, StageConfig, StudentConfig
 
 __all__ = [
     "DataConfig",
     "InheritConfig",
     "LossConfig",
+    "MasksConfig",
     "OptimConfig",
     "RunConfig",
     "RunSection",
+    "StageConfig",
     "StudentConfig",
     "TeacherConfig",
+    "as_steps",
     "config_names",
     "configs_path",
     "dump_config",

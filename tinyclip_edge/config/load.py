@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tinyclip_edge.config.schema import RunConfig
+from tinyclip_edge.config.shrink import StageConfig
 from tinyclip_edge.errors import ConfigError, did_you_mean
 
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -148,6 +149,8 @@ def _put(raw: dict[str, Any], key: str, value: object, text: str) -> None:
 def _explain(error: ValidationError, path: str, sources: Mapping[str, str]) -> str:
     """One line for the first faulty key; several branches of a union count as one key."""
     faults = error.errors(include_url=False)
+    if not faults[0]["loc"]:  # sections that contradict each other
+        return f"{', '.join(sources.values()) or path}: {faults[0]['ctx']['error']}"
     parts = _key(faults[0]["loc"])
     key = ".".join(parts)
     touching = [k for k in sources if f"{key}.".startswith(f"{k}.") or k.startswith(f"{key}.")]
@@ -177,6 +180,8 @@ def _expected(fault: ErrorDetails) -> str:
 def _key(loc: tuple[int | str, ...]) -> tuple[str, ...]:
     """Cut the names of union branches off a location of pydantic."""
     parts = tuple(str(part) for part in loc)
+    if parts[0] == "stages" and len(loc) > 1 and isinstance(loc[1], int):
+        return (f"stages[{loc[1] + 1}]", *parts[2:3])
     return parts[: 2 if parts[0] in _sections() else 1]
 
 
@@ -194,6 +199,8 @@ def _nearest(parts: tuple[str, ...]) -> str:
     elsewhere = [f"{name}.{word}" for name, held in sections.items() if word in held.model_fields]
     if elsewhere:
         return f"; did you mean '{elsewhere[0]}'?"
+    if parts[0].startswith("stages["):
+        return did_you_mean(word, StageConfig.model_fields)
     if len(parts) == 1:
         return did_you_mean(word, RunConfig.model_fields)
     known = sections[parts[0]].model_fields

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys and loose types are refused, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+from tinyclip_edge.config.section import Section, as_steps
+from tinyclip_edge.config.shrink import InheritConfig, MasksConfig, StageConfig, StudentConfig
 
 
 class TeacherConfig(Section):
@@ -26,32 +23,28 @@ class TeacherConfig(Section):
     )
 
 
-class StudentConfig(Section):
-    """The model that is trained."""
-
-    model: str | dict[str, Any] = Field(
-        description="Zoo name, or an open_clip model configuration written inline."
-    )
-
-
-class InheritConfig(Section):
-    """What the student takes from the teacher before step 1."""
-
-    method: Literal["uniform", "none"] = Field(
-        default="uniform",
-        description="uniform: slices of the teacher's weights; none: random weights.",
-    )
-    layers: Literal["published", "evenly"] = Field(
-        default="published",
-        description="Layers kept. published: every (T // S)-th; evenly: spaced, both ends kept.",
-    )
-
-
 class LossConfig(Section):
     """Weights of the loss terms and the factors on cosine similarities."""
 
     affinity: float = Field(default=1.0, ge=0, description="Weight of affinity mimicking.")
+    affinity_i2t: float = Field(
+        default=0.5, ge=0, description="Part of affinity: each picture over the batch's texts."
+    )
+    affinity_t2i: float = Field(
+        default=0.5, ge=0, description="Part of affinity: each text over the batch's pictures."
+    )
     contrastive: float = Field(default=0.0, ge=0, description="Weight of the contrastive loss.")
+    feature: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the distance between the student's and the teacher's embeddings, "
+        "mean of both towers; mse of unit vectors is small: CLIP-KD weighs it 2000.",
+    )
+    feature_kind: Literal["mse", "cosine"] = Field(
+        default="mse",
+        description="mse: mean squared difference; cosine: 1 - cosine. Where widths differ the "
+        "student's features pass a linear projector that is trained along and not kept.",
+    )
     teacher_logit_scale: float | None = Field(
         default=None,
         gt=0,
@@ -65,8 +58,12 @@ class LossConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> LossConfig:
-        if self.affinity == 0 and self.contrastive == 0:
-            raise ValueError("affinity and contrastive are both 0; give one of them a weight")
+        if self.affinity == 0 and self.contrastive == 0 and self.feature == 0:
+            raise ValueError(
+                "affinity and contrastive are both 0, and so is feature; give one of them a weight"
+            )
+        if self.affinity > 0 and self.affinity_i2t == 0 and self.affinity_t2i == 0:
+            raise ValueError("affinity_i2t and affinity_t2i are both 0; set affinity to 0 instead")
         if isinstance(self.student_logit_scale, float) and self.student_logit_scale <= 0:
             raise ValueError("student_logit_scale must be above 0")
         return self
@@ -90,6 +87,11 @@ class DataConfig(Section):
     cache_teacher: bool = Field(
         default=True,
         description="Keep the teacher's features of pictures and captions once computed.",
+    )
+    feature_cache: str | None = Field(
+        default=None,
+        description="Folder in which runs of the same teacher and pairs share those features, "
+        "beside the run's own; null: not shared.",
     )
     workers: int = Field(default=2, ge=1, le=256, description="Threads that decode images.")
     memory_gb: float = Field(
@@ -134,7 +136,7 @@ class OptimConfig(Section):
     @property
     def warmup_steps(self) -> int:
         """Steps of the warm-up."""
-        return round(self.warmup * self.steps) if self.warmup < 1 else round(self.warmup)
+        return as_steps(self.warmup, self.steps)
 
     @model_validator(mode="after")
     def _check(self) -> OptimConfig:
@@ -180,11 +182,56 @@ class RunConfig(Section):
         default=0, ge=0, lt=2**31, description="Fixes random weights and the data order."
     )
     teacher: TeacherConfig = Field(description="The model that is imitated.")
-    student: StudentConfig = Field(description="The model that is trained.")
+    student: StudentConfig = Field(
+        default_factory=StudentConfig, description="The model that is trained."
+    )
     inherit: InheritConfig = Field(
         default_factory=InheritConfig, description="What the student takes from the teacher."
+    )
+    stages: list[StageConfig] = Field(
+        default_factory=list,
+        description="Stages in which the student shrinks, each from the one before; none: one "
+        "stage to student.model or student.keep.",
     )
     loss: LossConfig = Field(default_factory=LossConfig, description="Loss terms.")
     data: DataConfig = Field(description="Pairs to learn from.")
     optim: OptimConfig = Field(default_factory=OptimConfig, description="Optimizer and schedule.")
+    masks: MasksConfig = Field(
+        default_factory=MasksConfig, description="How masks are learnt, where inherit.method is so."
+    )
     run: RunSection = Field(default_factory=RunSection, description="Device, logging, saving.")
+
+    @model_validator(mode="after")
+    def _check_student(self) -> RunConfig:
+        given = [name for name in ("model", "keep") if getattr(self.student, name) is not None]
+        masked = self.student.keep is not None or any(s.keep is not None for s in self.stages)
+        if self.stages and given:
+            raise ValueError(
+                f"stages and student.{given[0]} exclude each other; set student.{given[0]}=null"
+            )
+        if not self.stages and len(given) != 1:
+            told = "exclude each other" if given else "are missing: give one of them, or stages"
+            raise ValueError(f"student.model and student.keep {told}")
+        if masked and self.inherit.method != "masks":
+            raise ValueError("keep needs masks; set inherit.method=masks")
+        if self.inherit.method == "none" and len(self.stages) > 1:
+            raise ValueError("inherit.method is none: each stage would start anew; use uniform")
+        return self
+
+    @model_validator(mode="after")
+    def _check_stages(self) -> RunConfig:
+        kept: float | None = None
+        for number, stage in enumerate(self.stages, 1):
+            if stage.keep is None:
+                if kept is not None:
+                    raise ValueError(
+                        f"stage {number} gives a shape after a stage of masks; put it before them"
+                    )
+                continue
+            if kept is not None and stage.keep >= kept:
+                raise ValueError(
+                    f"stage {number} keeps {stage.keep:g}, the one before {kept:g}: a stage cannot "
+                    "grow; order them from large to small"
+                )
+            kept = stage.keep
+        return self

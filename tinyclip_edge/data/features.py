@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +68,15 @@ class TeacherFeatures:
         self.key = key
         self.image = FeatureTable(pictures)
         self.text = FeatureTable(captions)
+
+    @property
+    def filled(self) -> int:
+        """Rows that have their features, of pictures and captions together."""
+        return self.image.filled + self.text.filled
+
+    def shared_in(self, folder: Path) -> Path:
+        """Return the file of a folder that runs share: one a key."""
+        return folder / f"{hashlib.sha256(self.key.encode()).hexdigest()[:16]}.safetensors"
 
     def save(self, path: Path) -> None:
         """Write the filled rows aside, then rename; DataError when the disk refuses."""

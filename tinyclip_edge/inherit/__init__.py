@@ -5,6 +5,7 @@ from __future__ import annotations
 from tinyclip_edge.inherit.plan import (
     InheritancePlan,
     LayerChoice,
+    ResNetPlan,
     TowerPlan,
     choose_layers,
     plan_uniform,
@@ -18,6 +19,7 @@ __all__ = [
     "InheritancePlan",
     "InheritanceReport",
     "LayerChoice",
+    "ResNetPlan",
     "TowerPlan",
     "TowerReport",
     "TowerShape",

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 Origin: TypeAlias = Literal["copied", "sliced", "fresh"]
 Tower: TypeAlias = Literal["image", "text", "shared"]
+# Teacher layers taken, in student order; of a ResNet one tuple of blocks a stage.
+Layers: TypeAlias = "tuple[int, ...] | tuple[tuple[int, ...], ...]"
 ORIGINS: tuple[Origin, ...] = ("copied", "sliced", "fresh")
 
 
@@ -21,7 +23,7 @@ class TensorOrigin:
     key: str
     tower: Tower
     origin: Origin
-    parameters: int
+    parameters: int  # values; the statistics of a BatchNorm count too, as in the published sizes
     teacher_key: str | None
 
 
@@ -29,7 +31,7 @@ class TensorOrigin:
 class TowerReport:
     """Tensors and parameters of one tower by origin."""
 
-    layers: tuple[int, ...]  # teacher layers taken, in student order
+    layers: Layers
     tensors: dict[Origin, int]
     parameters: dict[Origin, int]
 
@@ -73,7 +75,7 @@ class InheritanceReport:
                 for o in ORIGINS
                 if tower.tensors[o]
             )
-            layers = f", teacher layers {list(tower.layers)}" if tower.layers else ""
+            layers = f", teacher layers [{_listed(tower.layers)}]" if tower.layers else ""
             rows.append(f"{name}: {counts} parameters{layers}")
         return rows + list(self.notes)
 
@@ -94,14 +96,20 @@ class InheritanceReport:
                 name,
                 str(sum(tower.tensors.values())),
                 *(f"{tower.parameters[origin]:,}" for origin in ORIGINS),
-                ", ".join(map(str, tower.layers)),
+                _listed(tower.layers),
             )
         return table
 
 
-def summarise(
-    tower: Tower, layers: tuple[int, ...], tensors: Iterable[TensorOrigin]
-) -> TowerReport:
+def _listed(layers: Layers) -> str:
+    """List layers; stages of a ResNet stand between bars."""
+    stages = [s for s in layers if isinstance(s, tuple)]
+    if stages:
+        return " | ".join(", ".join(map(str, blocks)) for blocks in stages)
+    return ", ".join(map(str, layers))
+
+
+def summarise(tower: Tower, layers: Layers, tensors: Iterable[TensorOrigin]) -> TowerReport:
     """Sum tensors and parameters of one tower by origin."""
     mine = [t for t in tensors if t.tower == tower]
     return TowerReport(

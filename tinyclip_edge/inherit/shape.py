@@ -12,19 +12,22 @@ from tinyclip_edge.errors import InheritanceError
 
 IMAGE_BLOCKS = "visual.transformer.resblocks."
 TEXT_BLOCKS = "transformer.resblocks."
+RESNET_STAGES = 4
+RESNET_GROWTH = 32  # channels that reach the attention pool, over those that leave the stem
 
 
 @dataclass(frozen=True, slots=True)
 class TowerShape:
-    """Sizes of one tower; a ResNet has only its kind."""
+    """Sizes of one tower; heads and positions of a ResNet are its attention pool's."""
 
     kind: Literal["vit", "resnet", "text"]
-    width: int = 0  # hidden channels
-    layers: int = 0
+    width: int = 0  # hidden channels; of a ResNet those that leave the stem
+    layers: int = 0  # blocks
     heads: int = 0
     head_width: int = 0
-    neurons: int = 0  # of each feed-forward block
+    neurons: int = 0  # of each feed-forward block; none in a ResNet
     positions: int = 0  # image: patches + 1; text: context length
+    stages: tuple[int, ...] = ()  # blocks of each stage of a ResNet
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class ClipShape:
         if "visual.layer1.0.conv1.weight" in state:
             _require(state, "text", ("text_projection",))
             embed_dim = state["text_projection"].shape[1]
-            return cls(TowerShape("resnet"), text, embed_dim, vocabulary, patch=0)
+            return cls(_resnet(state, head_width), text, embed_dim, vocabulary, patch=0)
         _require(state, "image", ("visual.conv1.weight", "visual.positional_embedding"))
         _require(state, "image", ("visual.proj",))
         image = _tower(state, IMAGE_BLOCKS, head_width)
@@ -74,11 +77,7 @@ def _require(state: Mapping[str, Tensor], tower: str, keys: Iterable[str]) -> No
 def _tower(state: Mapping[str, Tensor], blocks: str, head_width: int) -> TowerShape:
     image = blocks == IMAGE_BLOCKS
     name = "image" if image else "text"
-    indices = {
-        int(key.removeprefix(blocks).split(".", 1)[0]) for key in state if key.startswith(blocks)
-    }
-    if not indices or indices != set(range(len(indices))):
-        raise InheritanceError(f"the {name} tower has blocks {sorted(indices)}, not 0, 1, 2 …")
+    layers = _count_blocks(state, blocks, f"the {name} tower")
     _require(state, name, (f"{blocks}0.attn.in_proj_weight", f"{blocks}0.mlp.c_fc.weight"))
     rows, width = state[f"{blocks}0.attn.in_proj_weight"].shape
     heads, rest = divmod(rows, 3 * head_width)
@@ -90,9 +89,43 @@ def _tower(state: Mapping[str, Tensor], blocks: str, head_width: int) -> TowerSh
     return TowerShape(
         kind="vit" if image else "text",
         width=width,
-        layers=len(indices),
+        layers=layers,
         heads=heads,
         head_width=head_width,
         neurons=state[f"{blocks}0.mlp.c_fc.weight"].shape[0],
         positions=positions.shape[0],
     )
+
+
+def _count_blocks(state: Mapping[str, Tensor], prefix: str, where: str) -> int:
+    found = {
+        int(key.removeprefix(prefix).split(".", 1)[0]) for key in state if key.startswith(prefix)
+    }
+    if not found or found != set(range(len(found))):
+        raise InheritanceError(f"{where} has blocks {sorted(found)}, not 0, 1, 2 …")
+    return len(found)
+
+
+def _resnet(state: Mapping[str, Tensor], head_width: int) -> TowerShape:
+    pool = "visual.attnpool."
+    _require(state, "image", (f"{pool}positional_embedding", f"{pool}q_proj.weight"))
+    _require(state, "image", ("visual.conv3.weight",))
+    width = state["visual.conv3.weight"].shape[0]
+    attended, channels = state[f"{pool}q_proj.weight"].shape
+    heads, rest = divmod(attended, head_width)
+    if rest:
+        raise InheritanceError(
+            f"the image tower's attention pool is {attended} wide, "
+            f"no multiple of {head_width} a head"
+        )
+    if channels != RESNET_GROWTH * width:
+        raise InheritanceError(
+            f"the ResNet image tower pools {channels} channels, "
+            f"not {RESNET_GROWTH} times the {width} of its stem"
+        )
+    stages = tuple(
+        _count_blocks(state, f"visual.layer{stage}.", f"ResNet stage {stage}")
+        for stage in range(1, RESNET_STAGES + 1)
+    )
+    positions = state[f"{pool}positional_embedding"].shape[0]
+    return TowerShape("resnet", width, sum(stages), heads, head_width, 0, positions, stages)

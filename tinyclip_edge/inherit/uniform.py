@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inherit.plan import Indices, InheritancePlan, TowerPlan
+from tinyclip_edge.inherit.plan import Indices, InheritancePlan, ResNetPlan, TowerPlan
 from tinyclip_edge.inherit.report import (
     InheritanceReport,
     TensorOrigin,
     Tower,
     summarise,
 )
+from tinyclip_edge.inherit.resnet import resnet_source
 from tinyclip_edge.inherit.shape import IMAGE_BLOCKS, TEXT_BLOCKS
 
 FRESH = ("logit_scale", "logit_bias")
@@ -108,10 +109,15 @@ def inherit_uniform(
 def _source(key: str, plan: InheritancePlan) -> tuple[Tower, str, list[Indices | None]]:
     """Return the tower of a student tensor, its teacher key, and what each axis keeps."""
     common = {"embed": plan.embed, "tokens": plan.tokens}
-    towers: tuple[tuple[Tower, str, TowerPlan, dict[str, Axes]], ...] = (
-        ("image", IMAGE_BLOCKS, plan.image, _IMAGE_AXES),
-        ("text", TEXT_BLOCKS, plan.text, _TEXT_AXES),
-    )
+    towers: list[tuple[Tower, str, TowerPlan, dict[str, Axes]]] = [
+        ("text", TEXT_BLOCKS, plan.text, _TEXT_AXES)
+    ]
+    if isinstance(plan.image, ResNetPlan):
+        found = resnet_source(key, plan.image, plan.embed)
+        if found is not None:
+            return "image", *found
+    else:
+        towers.append(("image", IMAGE_BLOCKS, plan.image, _IMAGE_AXES))
     for tower, blocks, part, table in towers:
         kept = {**common, "channels": part.channels, "positions": part.positions}
         if key in table:
@@ -122,7 +128,7 @@ def _source(key: str, plan: InheritancePlan) -> tuple[Tower, str, list[Indices |
             kept.update(_layer_indices(part, layer))
             axes = [kept[a] if a else None for a in _BLOCK_AXES[suffix]]
             return tower, f"{blocks}{part.layers[layer]}.{suffix}", axes
-    raise InheritanceError(f"there is no rule to inherit '{key}': not a plain CLIP transformer")
+    raise InheritanceError(f"there is no rule to inherit '{key}': not a plain CLIP tower")
 
 
 def _layer_indices(part: TowerPlan, layer: int) -> dict[str, Indices]:
@@ -138,7 +144,12 @@ def _layer_indices(part: TowerPlan, layer: int) -> dict[str, Indices]:
 def _cut(tensor: Tensor, axes: list[Indices | None]) -> Tensor:
     result = tensor.detach()
     for axis, kept in enumerate(axes):
-        if kept is not None:
+        if kept is None:
+            continue
+        if kept and kept == tuple(range(kept[0], kept[0] + len(kept))):
+            # A run is a view: large tables are copied once, at the end.
+            result = result.narrow(axis, kept[0], len(kept))
+        else:
             index = torch.tensor(kept, dtype=torch.long, device=tensor.device)
             result = result.index_select(axis, index)
-    return result.clone()
+    return result.clone(memory_format=torch.contiguous_format)

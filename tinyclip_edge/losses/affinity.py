@@ -7,13 +7,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tinyclip_edge.losses.precision import at_least_float32
+
 
 class AffinityTerms(NamedTuple):
     """Scalars of one batch; ``loss`` carries the gradient, the others are detached."""
 
     loss: Tensor
-    teacher_entropy: Tensor  # the floor of the loss
+    teacher_entropy: Tensor  # the floor of the loss, weighted as it is
     kl: Tensor  # loss - teacher_entropy: 0 for a perfect student
+    i2t: Tensor  # cross entropy of each picture over the texts, without its weight
+    t2i: Tensor  # cross entropy of each text over the pictures, without its weight
 
 
 def affinity_loss(
@@ -30,7 +34,8 @@ def affinity_loss(
     """Return the cross entropy of the student's row-wise affinities against the teacher's.
 
     Features are ``[B, D]``, unit norm; student and teacher may differ in D. The whole global batch
-    is passed: gather first. Computed in float32 even under autocast; the teacher gets no gradient.
+    is passed: gather first. ``i2t`` and ``t2i`` weigh the two directions. Computed in float32 even
+    under autocast, in float64 for such features; the teacher gets no gradient.
     """
     with torch.autocast(student_image.device.type, enabled=False):
         logits = _logits(student_image, student_text, student_scale)
@@ -38,14 +43,16 @@ def affinity_loss(
             targets = _logits(teacher_image, teacher_text, teacher_scale)
         by_image = _cross_entropy(logits, targets)
         by_text = _cross_entropy(logits.T, targets.T)
-        terms = (i2t * ours + t2i * theirs for ours, theirs in zip(by_image, by_text, strict=True))
-        return AffinityTerms(*terms)
+        loss, entropy, kl = (
+            i2t * ours + t2i * theirs for ours, theirs in zip(by_image, by_text, strict=True)
+        )
+        return AffinityTerms(loss, entropy, kl, by_image[0].detach(), by_text[0].detach())
 
 
 def _logits(image: Tensor, text: Tensor, scale: float | Tensor) -> Tensor:
     if isinstance(scale, Tensor):
-        scale = scale.float()
-    return scale * (image.float() @ text.float().T)
+        scale = at_least_float32(scale)
+    return scale * (at_least_float32(image) @ at_least_float32(text).T)
 
 
 def _cross_entropy(logits: Tensor, target_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tinyclip_edge.losses.precision import at_least_float32
+
 
 def contrastive_loss(image: Tensor, text: Tensor, *, scale: float | Tensor) -> Tensor:
     """Return the symmetric cross entropy with row i of ``image`` matching row i of ``text``.
@@ -14,7 +16,7 @@ def contrastive_loss(image: Tensor, text: Tensor, *, scale: float | Tensor) -> T
     """
     with torch.autocast(image.device.type, enabled=False):
         if isinstance(scale, Tensor):
-            scale = scale.float()
-        logits = scale * (image.float() @ text.float().T)
+            scale = at_least_float32(scale)
+        logits = scale * (at_least_float32(image) @ at_least_float32(text).T)
         labels = torch.arange(len(logits), device=logits.device)
         return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2

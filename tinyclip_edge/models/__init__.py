@@ -16,9 +16,11 @@ if TYPE_CHECKING:
         count_parameters,
         weights_hash,
     )
+    from tinyclip_edge.models.convert import Conversion, convert_checkpoint
     from tinyclip_edge.models.embedder import TorchEmbedder
     from tinyclip_edge.models.folder import save_local_dir
-    from tinyclip_edge.models.listing import zoo_rows, zoo_table
+    from tinyclip_edge.models.huggingface import save_huggingface
+    from tinyclip_edge.models.listing import teacher_rows, zoo_rows, zoo_table
     from tinyclip_edge.models.load import load_clip
     from tinyclip_edge.models.runs import newest_models, newest_run, student_folder
     from tinyclip_edge.models.student import create_student, inherit_student
@@ -29,14 +31,18 @@ _HOME = {
     "ParameterCount": "clip",
     "count_parameters": "clip",
     "weights_hash": "clip",
+    "Conversion": "convert",
+    "convert_checkpoint": "convert",
     "TorchEmbedder": "embedder",
     "save_local_dir": "folder",
+    "save_huggingface": "huggingface",
     "load_clip": "load",
     "newest_models": "runs",
     "newest_run": "runs",
     "student_folder": "runs",
     "create_student": "student",
     "inherit_student": "student",
+    "teacher_rows": "listing",
     "zoo_rows": "listing",
     "zoo_table": "listing",
     "ZOO": "zoo",
@@ -45,18 +51,22 @@ _HOME = {
 
 __all__ = [
     "ZOO",
+    "Conversion",
     "LoadedClip",
     "ParameterCount",
     "TorchEmbedder",
     "ZooEntry",
+    "convert_checkpoint",
     "count_parameters",
     "create_student",
     "inherit_student",
     "load_clip",
     "newest_models",
     "newest_run",
+    "save_huggingface",
     "save_local_dir",
     "student_folder",
+    "teacher_rows",
     "weights_hash",
     "zoo_rows",
     "zoo_table",

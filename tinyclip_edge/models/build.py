@@ -92,6 +92,12 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and value > 0
 
 
+def mlp_ratio(width: int, neurons: int) -> float:
+    """Return the factor from which open_clip, rounding down, gets this many neurons."""
+    ratio = neurons / width
+    return ratio if int(width * ratio) == neurons else (neurons + 0.5) / width
+
+
 def complete_preprocess_cfg(
     preprocess_cfg: object, model_cfg: dict[str, Any], source: str
 ) -> dict[str, Any]:

@@ -29,11 +29,11 @@ def model_cost(model_cfg: dict[str, Any], source: str) -> ModelCost:
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
         pixels = torch.empty(1, 3, height, width)
         ids = torch.zeros(1, model_cfg["text_cfg"].get("context_length", 77), dtype=torch.long)
-        macs = []
-        for method, argument in (("encode_image", pixels), ("encode_text", ids)):
-            counter = FlopCounterMode(display=False)
-            # Gradients stay on: without them attention takes a fused path that is not counted.
-            with counter:
-                getattr(model, method)(argument)
-            macs.append(counter.get_total_flops() // 2)
+    macs = []
+    for method, argument in (("encode_image", pixels), ("encode_text", ids)):
+        counter = FlopCounterMode(display=False)
+        # Gradients stay on: without them attention takes a fused path that is not counted.
+        with counter:
+            getattr(model, method)(argument)
+        macs.append(counter.get_total_flops() // 2)
     return ModelCost(count_parameters(model), *macs)

@@ -11,10 +11,17 @@ from torch import nn
 from tinyclip_edge.errors import ModelError, did_you_mean
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import LoadedClip
+from tinyclip_edge.models.folder import TOKENIZER_COMPANIONS
+from tinyclip_edge.models.hf_config import CONFIG, PREPROCESSOR, read_model_cfg
+from tinyclip_edge.models.huggingface import WEIGHT_NAMES, is_huggingface, load_huggingface
 from tinyclip_edge.models.library import open_clip, quiet
+from tinyclip_edge.models.runs import CONFIG as OPEN_CLIP_CONFIG
 from tinyclip_edge.models.tokenization import OPEN_CLIP_VOCABULARY, TOKENIZER
 from tinyclip_edge.models.weights import fill, read_weights
 from tinyclip_edge.models.zoo import ZOO
+
+# All that a repository says about its model, without the weights.
+_FACTS = [OPEN_CLIP_CONFIG, CONFIG, PREPROCESSOR, TOKENIZER, *TOKENIZER_COMPANIONS]
 
 
 def load_named(
@@ -49,13 +56,42 @@ def load_named(
 
 
 def load_repository(model: str, device: str | torch.device) -> LoadedClip:
-    """Load ``hf-hub:owner/name``."""
+    """Load ``hf-hub:owner/name``, laid out for open_clip or as a Hugging Face CLIPModel."""
+    folder = _snapshot(model, _FACTS)
+    if not (folder / OPEN_CLIP_CONFIG).is_file():
+        if not (folder / CONFIG).is_file():
+            raise ModelError(f"{model} has neither {OPEN_CLIP_CONFIG} nor {CONFIG}: it is no CLIP")
+        read_model_cfg(folder / CONFIG)  # another kind of model is refused before its weights come
+        for name in WEIGHT_NAMES:
+            folder = _snapshot(model, [*_FACTS, name, f"{name}.index.json", _shards(name)])
+            if is_huggingface(folder):
+                break
+        return load_huggingface(folder, model, device)
     network = _download(model, None)
     with quiet():
         model_cfg = open_clip.get_model_config(model)
-    clip = _wrap(network, model_cfg, model, _own_tokenizer(model, model_cfg))
+    clip = _wrap(network, model_cfg, model, _own_tokenizer(folder, model_cfg))
     clip.model.to(device)
     return clip
+
+
+def _snapshot(model: str, patterns: list[str]) -> Path:
+    """Fetch the files of a repository that match, and return the folder they lie in."""
+    import huggingface_hub
+
+    try:
+        with quiet():
+            repository = model.partition(":")[2]
+            return Path(huggingface_hub.snapshot_download(repository, allow_patterns=patterns))
+    # As in _download: many unrelated types.
+    except Exception as error:
+        raise _unreachable(model, error) from error
+
+
+def _shards(name: str) -> str:
+    """Return the pattern of the files that a large weight file is split into."""
+    stem, _, suffix = name.rpartition(".")
+    return f"{stem}-*-of-*.{suffix}"
 
 
 def _wrap(
@@ -68,21 +104,12 @@ def _wrap(
     )
 
 
-def _own_tokenizer(model: str, model_cfg: dict[str, Any]) -> Path | None:
-    """Fetch the tokenizer.json of a repository whose vocabulary is not open_clip's."""
+def _own_tokenizer(folder: Path, model_cfg: dict[str, Any]) -> Path | None:
+    """Return the tokenizer.json of a repository whose vocabulary is not open_clip's."""
     text_cfg = model_cfg["text_cfg"]
     usual = text_cfg.get("vocab_size", OPEN_CLIP_VOCABULARY) == OPEN_CLIP_VOCABULARY
-    if usual or text_cfg.get("hf_tokenizer_name"):
-        return None
-    try:
-        with quiet():
-            repository = model.partition(":")[2]
-            return Path(open_clip.pretrained.download_pretrained_from_hf(repository, TOKENIZER))
-    # As in _download: many unrelated types.
-    except Exception as error:
-        raise ModelError(
-            f"cannot fetch {TOKENIZER} of {model}, whose vocabulary is its own"
-        ) from error
+    own = not usual and not text_cfg.get("hf_tokenizer_name")
+    return folder / TOKENIZER if own and (folder / TOKENIZER).is_file() else None
 
 
 def _split(model: str, pretrained: str | None) -> tuple[str, str | None]:
@@ -116,8 +143,12 @@ def _download(name: str, tag: str | None, *, quick_gelu: bool = False) -> nn.Mod
             )
     # Network, hub and file errors arrive as a dozen unrelated types from three libraries.
     except Exception as error:
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"cannot fetch {what}: {cause[:200]} (without network, give a folder instead)"
-        ) from error
+        raise _unreachable(what, error) from error
     return model.eval()
+
+
+def _unreachable(what: str, error: Exception) -> ModelError:
+    cause = (str(error).splitlines() or [type(error).__name__])[0]
+    return ModelError(
+        f"cannot fetch {what}: {cause[:200]} (without network, give a folder instead)"
+    )

@@ -10,9 +10,11 @@ from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.folder import load_folder
+from tinyclip_edge.models.hf_config import CONFIG
 from tinyclip_edge.models.hub import load_named, load_repository
+from tinyclip_edge.models.huggingface import load_huggingface
 from tinyclip_edge.models.runs import student_folder
-from tinyclip_edge.models.zoo import ZOO
+from tinyclip_edge.models.zoo import ZOO, zoo_shape
 
 STARTER_TEACHER = "starter-teacher"
 LOCAL_DIR = "local-dir:"
@@ -29,8 +31,8 @@ def load_clip(
     """Load a CLIP as float32 in eval mode.
 
     ``model`` is ``starter-teacher``, an open_clip name (with ``pretrained``, or ``NAME/TAG``),
-    ``hf-hub:…``, ``local-dir:…``, an open_clip folder, a run folder, or a zoo name. A name without
-    weights is refused unless ``allow_random``. Raises ModelError.
+    ``hf-hub:…``, ``local-dir:…``, an open_clip or Hugging Face CLIPModel folder, a run folder, or
+    a zoo name. A name without weights is refused unless ``allow_random``. Raises ModelError.
     """
     if not model:
         raise ModelError("the model name is empty")
@@ -48,6 +50,10 @@ def load_clip(
         return load_folder(folder, _folder_name(folder), device)
     if Path(model).is_dir():
         return _load_path(Path(model), device)
+    if Path(model).is_file():
+        raise ModelError(
+            f"{model} is a file, not a model folder: run `tinyclip-edge convert {model} --out DIR`"
+        )
     if model in ZOO:
         return _load_zoo(model, device, allow_random=allow_random)
     return load_named(model, pretrained, device, allow_random=allow_random)
@@ -62,7 +68,12 @@ def _load_path(path: Path, device: str | torch.device) -> LoadedClip:
             f"{path} is an exported bundle, it holds no PyTorch weights; "
             "give the run folder it came from"
         )
-    raise ModelError(f"{path} is neither an open_clip folder nor a run: no open_clip_config.json")
+    if (path / CONFIG).is_file():
+        return load_huggingface(path, _folder_name(path), device)
+    raise ModelError(
+        f"{path} is neither an open_clip folder nor a run: no open_clip_config.json; "
+        f"nor a Hugging Face CLIPModel: no {CONFIG}"
+    )
 
 
 def _folder_name(folder: Path) -> str:
@@ -72,11 +83,11 @@ def _folder_name(folder: Path) -> str:
 
 
 def _load_zoo(name: str, device: str | torch.device, *, allow_random: bool) -> LoadedClip:
-    entry = ZOO[name]
     if not allow_random:
         raise ModelError(
             f"{name} is a shape without weights: distil it from a teacher, or give a run folder"
         )
+    entry = zoo_shape(name)
     if entry.kind == "starter":
         from tinyclip_edge.models.student import create_student
 

@@ -6,15 +6,16 @@ from pathlib import Path
 
 from tinyclip_edge.errors import ModelError
 
-_CONFIG = "open_clip_config.json"
+CONFIG = "open_clip_config.json"
+PRUNED_CONFIG = "tinyclip_edge_config.json"  # of a student whose layers differ in shape
 _EVENTS = "events.jsonl"
 _MANIFEST = "manifest.json"
 
 
 def student_folder(path: Path) -> Path | None:
-    """Return the open_clip folder that ``path`` is or holds as a run's ``student/``, else None."""
+    """Return the model folder that ``path`` is or holds as a run's ``student/``, else None."""
     for folder in (path, path / "student"):
-        if (folder / _CONFIG).is_file():
+        if any((folder / name).is_file() for name in (CONFIG, PRUNED_CONFIG)):
             return folder
     return None
 
@@ -29,25 +30,26 @@ def newest_run(root: str | Path = "runs") -> Path:
 
 def newest_models(runs: str | Path = "runs", bundles: str | Path = "bundles") -> list[str]:
     """Return the newest trained run and the newest bundle, as far as there are any."""
-    found = (_newest_run(Path(runs)), _newest(Path(bundles), _MANIFEST))
+    found = (_newest_run(Path(runs)), _newest(Path(bundles), (_MANIFEST,)))
     return [str(path) for path in found if path is not None]
 
 
 def _newest_run(root: Path) -> Path | None:
     # `tinyclip-edge inherit` leaves a student too, but nothing that tells of training.
-    return _newest(root, f"student/{_CONFIG}", beside=_EVENTS)
+    configs = (f"student/{CONFIG}", f"student/{PRUNED_CONFIG}")
+    return _newest(root, configs, beside=_EVENTS)
 
 
-def _newest(root: Path, marker: str, *, beside: str = "") -> Path | None:
-    """Return the folder whose ``marker`` was written last, of those that also have ``beside``."""
-    folders = [
-        folder
+def _newest(root: Path, markers: tuple[str, ...], *, beside: str = "") -> Path | None:
+    """Return the folder with the marker written last, of those that also have ``beside``."""
+    found = [
+        ((folder / marker).stat().st_mtime_ns, folder.name, folder)
         for folder in (root.iterdir() if root.is_dir() else ())
-        if (folder / marker).is_file() and (folder / beside).exists()
+        for marker in markers
+        # Hidden folders are half-written.
+        if (folder / marker).is_file()
+        and (folder / beside).exists()
+        and not folder.name.startswith(".")
     ]
-    # Hidden folders are half-written; names break ties, for times of a copied tree are alike.
-    return max(
-        (folder for folder in folders if not folder.name.startswith(".")),
-        key=lambda folder: ((folder / marker).stat().st_mtime_ns, folder.name),
-        default=None,
-    )
+    # Names break ties, for times of a copied tree are alike.
+    return max(found)[-1] if found else None

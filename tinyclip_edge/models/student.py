@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-from torch import Tensor
-
-from tinyclip_edge.errors import InheritanceError, ModelError, did_you_mean
+from tinyclip_edge.errors import InheritanceError, ModelError
 from tinyclip_edge.inherit import (
     ClipShape,
     InheritanceReport,
-    LayerChoice,
     inherit_uniform,
     plan_uniform,
 )
@@ -20,9 +17,13 @@ from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.build import check_model_cfg
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.folder import read_config
-from tinyclip_edge.models.library import open_clip, quiet
-from tinyclip_edge.models.zoo import ZOO
+from tinyclip_edge.models.importance import Calibration, importance_plan
+from tinyclip_edge.models.library import open_clip
+from tinyclip_edge.models.positions import resize_positions
+from tinyclip_edge.models.pruned import UNITS
+from tinyclip_edge.models.zoo import zoo_shape
 
+PlanName: TypeAlias = Literal["published", "evenly", "importance"]
 _TOKENIZER_KEYS = (
     "context_length",
     "vocab_size",
@@ -48,7 +49,6 @@ _TEXT_KEYS = (
     "no_causal_mask",
     "embed_cls",
 )
-_POSITIONS = "visual.positional_embedding"
 
 
 def create_student(model: str | dict[str, Any], teacher: LoadedClip) -> LoadedClip:
@@ -59,9 +59,7 @@ def create_student(model: str | dict[str, Any], teacher: LoadedClip) -> LoadedCl
     preprocessing and tokenizer. Raises ModelError.
     """
     if isinstance(model, str):
-        if model not in ZOO:
-            raise ModelError(f"no student '{model}' in the zoo{did_you_mean(model, ZOO)}")
-        name, given = model, ZOO[model].model_cfg
+        name, given = model, zoo_shape(model).model_cfg
     else:
         name, given = "student", model
     return assemble(
@@ -77,7 +75,7 @@ def zoo_config(name: str) -> dict[str, Any]:
 
     Starter students need the starter teacher's config; ModelError when it is not installed.
     """
-    entry = ZOO[name]
+    entry = zoo_shape(name)
     if entry.kind == "published":
         return deepcopy(entry.model_cfg)
     from tinyclip_edge.starter import teacher_path
@@ -123,23 +121,40 @@ def _text_base(teacher: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]
 
 
 def inherit_student(
-    teacher: LoadedClip, student: LoadedClip, *, layers: LayerChoice = "published"
+    teacher: LoadedClip,
+    student: LoadedClip,
+    *,
+    plan: PlanName = "published",
+    calibration: Calibration | None = None,
 ) -> InheritanceReport:
-    """Fill the student with uniformly chosen weights of the teacher, in place.
+    """Fill the student with chosen weights of the teacher, in place.
 
-    Raises InheritanceError when activation, patch size or pooling differ, or when the student
-    does not fit into the teacher. Another image size interpolates the positional embedding.
+    ``importance`` needs ``calibration``: pixels ``[N, 3, H, W]`` as the teacher takes them, and ids
+    ``[N, L]``. Raises InheritanceError when activation, patch size or pooling differ, or when the
+    student does not fit into the teacher. Another image size interpolates the positional embedding.
     """
+    if UNITS in teacher.config:
+        raise InheritanceError(
+            f"{teacher.name} is pruned, its layers differ in size: a student cannot be cut out of "
+            "it uniformly; inherit from the model it was pruned from"
+        )
     _check_agreement(teacher.config["model_cfg"], student.config["model_cfg"])
-    teacher_state = teacher.model.state_dict()
+    teacher_state, notes = resize_positions(teacher.model, student.model)
     student_state = student.model.state_dict()
-    notes = _resize_positions(teacher_state, student)
-    plan = plan_uniform(
+    shapes = (
         ClipShape.of(teacher_state, **_head_widths(teacher)),
         ClipShape.of(student_state, **_head_widths(student)),
-        layers=layers,
     )
-    weights, report = inherit_uniform(teacher_state, student_state, plan, notes=notes)
+    if plan != "importance":
+        chosen = plan_uniform(*shapes, layers=plan)
+    elif calibration is None:
+        raise InheritanceError(
+            "plan importance needs calibration pairs: give calibration=(pixels, ids), or choose "
+            "the plan evenly"
+        )
+    else:
+        chosen = importance_plan(teacher, shapes, calibration)
+    weights, report = inherit_uniform(teacher_state, student_state, chosen, notes=notes)
     student.model.load_state_dict(weights)
     return report
 
@@ -174,16 +189,3 @@ def _head_widths(clip: LoadedClip) -> dict[str, int]:
         "head_width": vision.get("head_width", 64),
         "text_head_width": text.get("width", 512) // text.get("heads", 8),
     }
-
-
-def _resize_positions(teacher_state: dict[str, Tensor], student: LoadedClip) -> tuple[str, ...]:
-    """Interpolate the teacher's image positions to the student's grid; return what was done."""
-    before = teacher_state.get(_POSITIONS)
-    if before is None:
-        return ()
-    with quiet():
-        open_clip.model.resize_pos_embed(teacher_state, student.model)
-    after = teacher_state[_POSITIONS]
-    if after.shape == before.shape:
-        return ()
-    return (f"{_POSITIONS} interpolated from {len(before)} to {len(after)} positions",)

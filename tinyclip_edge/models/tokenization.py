@@ -23,6 +23,7 @@ class FileTokenizer:
     def __init__(self, tokenizer: ClipTokenizer) -> None:
         self._tokenizer = tokenizer
         self.context_length = tokenizer.context_length
+        self.eot_token_id = tokenizer.eot_token_id
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Return the ids, zeros after the end token."""
@@ -53,6 +54,14 @@ def make_tokenizer(
             f"{OPEN_CLIP_VOCABULARY}; put the model's tokenizer.json beside its weights"
         )
     return _open_clip_tokenizer(text_cfg, hf_name, tokenizer_file, source)
+
+
+def name_own_tokenizer(model_cfg: dict[str, Any], tokenizer_file: Path | None) -> None:
+    """Make open_clip, when it opens a folder of ours, read a tokenizer.json that is not its own."""
+    text_cfg = model_cfg["text_cfg"]
+    own = text_cfg.get("vocab_size", OPEN_CLIP_VOCABULARY) != OPEN_CLIP_VOCABULARY
+    if own and tokenizer_file is not None:
+        text_cfg.setdefault("hf_tokenizer_name", TOKENIZER)
 
 
 def _check_ids(tokenizer: ClipTokenizer, text_cfg: dict[str, Any], path: Path) -> None:

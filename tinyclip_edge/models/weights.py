@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models.checkpoint_file import read_checkpoint
 
-NAMES_SHOWN = 3
+NAMES_SHOWN = 5
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a .safetensors file, or a torch file without unpickling code; floats become float32."""
-    try:
-        if path.suffix == ".safetensors":
-            state: Any = safetensors.torch.load_file(path, device="cpu")
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ModelError(f"no weight file {path}") from error
-    except SafetensorError as error:
-        cause = "the file is empty" if path.stat().st_size == 0 else str(error).splitlines()[0]
-        raise ModelError(f"{path} is damaged or cut short: {cause}") from error
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise ModelError(
-            f"{path} cannot be read as plain weights; convert it to .safetensors"
-        ) from error
+    """Read the plain weights of a .safetensors or torch file; floats become float32."""
+    state = read_checkpoint(path)
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
+    return plain_weights(state, str(path))
+
+
+def plain_weights(state: object, source: str) -> dict[str, Tensor]:
+    """Return a table of tensors, floats as float32; ModelError when it is anything else."""
     if not isinstance(state, dict) or not state:
-        raise ModelError(f"{path} holds no weights")
-    if not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"{path} holds something else than tensors")
-    return {key: t.float() if t.is_floating_point() else t for key, t in state.items()}
+        raise ModelError(f"{source} holds no weights")
+    odd = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise ModelError(f"{source} holds something else than tensors: {listed('entries', odd)}")
+    return {str(k): t.float() if t.is_floating_point() else t for k, t in state.items()}
+
+
+def refuse_broken(state: Mapping[str, Tensor], source: str) -> None:
+    """Raise ModelError when a weight is NaN or infinite."""
+    broken = [k for k, t in state.items() if t.is_floating_point() and not t.isfinite().all()]
+    if broken:
+        raise ModelError(f"{source} has NaN or infinite values: {listed('tensors', broken)}")
 
 
 def fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
@@ -56,20 +52,20 @@ def fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
         for key in expected
         if key in state and state[key].shape != expected[key].shape
     ]
-    faults = [
-        _listed(count, names)
-        for count, names in (("missing", missing), ("unknown", extra), ("misshapen", shapes))
-        if names
-    ]
-    if faults:
-        raise ModelError(f"{source} does not fit its config: {'; '.join(faults)}")
-    broken = [k for k, t in state.items() if t.is_floating_point() and not t.isfinite().all()]
-    if broken:
-        raise ModelError(f"{source} has NaN or infinite values: {_listed('tensors', broken)}")
+    refuse_faults(source, missing=missing, unknown=extra, misshapen=shapes)
+    refuse_broken(state, source)
     model.load_state_dict(state)
 
 
-def _listed(label: str, names: Iterable[str]) -> str:
-    listed = sorted(names)
-    shown = ", ".join(listed[:NAMES_SHOWN])
-    return f"{len(listed)} {label} ({shown}{', …' if len(listed) > NAMES_SHOWN else ''})"
+def refuse_faults(source: str, **names: Sequence[str]) -> None:
+    """Raise ModelError when any of the named kinds of fault (``missing=…``) has tensors."""
+    faults = [listed(kind, found) for kind, found in names.items() if found]
+    if faults:
+        raise ModelError(f"{source} does not fit its config: {'; '.join(faults)}")
+
+
+def listed(label: str, names: Iterable[str]) -> str:
+    """Return a count and the first few names: ``12 missing (a, b, c, d, e, …)``."""
+    ordered = sorted(names)
+    shown = ", ".join(ordered[:NAMES_SHOWN])
+    return f"{len(ordered)} {label} ({shown}{', …' if len(ordered) > NAMES_SHOWN else ''})"

@@ -1,28 +1,61 @@
-"""Shapes of students that have a name: two of the starter teacher, and the published TinyCLIPs."""
+"""Students that have a name: two of the starter teacher, and the published TinyCLIPs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tinyclip_edge.errors import ModelError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class RoundedSize:
+    """Published size of a student that has no shape before it is trained."""
+
+    image_millions: int  # parameters
+    text_millions: int  # without the token embedding
+    gmacs: float  # of one pair
+
 
 @dataclass(frozen=True, slots=True)
 class ZooEntry:
-    """One named shape; what ``model_cfg`` leaves out is taken from the teacher."""
+    """One named student: a shape, or a recipe of ``stages`` that ends in one.
+
+    What ``model_cfg`` leaves out is taken from the teacher.
+    """
 
     name: str
-    kind: Literal["starter", "published"]
+    kind: Literal["starter", "published", "automatic"]
     teacher: str  # MODEL string of the teacher it is meant for
-    model_cfg: dict[str, Any]  # open_clip model config, partial for starter students
+    model_cfg: dict[str, Any]  # open_clip model config; empty for a recipe
     imagenet_top1: float | None = None  # zero-shot per cent, as published
     pretrained_on: str | None = None  # data of the published weights
+    # Share of the teacher's prunable parameters that masks keep, stage by stage.
+    stages: tuple[float, ...] = ()
+    size: RoundedSize | None = None  # of a recipe
 
 
-def _starter(name: str, vision: tuple[int, int], text: tuple[int, int]) -> ZooEntry:
-    """Shape from (width, layers) of both towers."""
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """One teacher that the zoo names."""
+
+    name: str  # MODEL string
+    imagenet_top1: float | None = None  # zero-shot per cent, as published
+    pretrained_on: str | None = None
+
+
+def _starter(
+    name: str, vision: tuple[int, int], text: tuple[int, int], *, mlp_ratio: float = 4.0
+) -> ZooEntry:
+    """Shape from (width, layers) of both towers; ``mlp_ratio`` is neurons over width."""
     config = {
-        "vision_cfg": {"width": vision[0], "layers": vision[1]},
-        "text_cfg": {"width": text[0], "heads": text[0] // 64, "layers": text[1]},
+        "vision_cfg": {"width": vision[0], "layers": vision[1], "mlp_ratio": mlp_ratio},
+        "text_cfg": {
+            "width": text[0],
+            "heads": text[0] // 64,
+            "layers": text[1],
+            "mlp_ratio": mlp_ratio,
+        },
     }
     return ZooEntry(name, "starter", "starter-teacher", config)
 
@@ -51,15 +84,21 @@ def _published(
     return ZooEntry(name, "published", teacher, config, top1, data)
 
 
+def _automatic(size: RoundedSize, stages: tuple[float, ...], *, top1: float) -> ZooEntry:
+    """Recipe of a masked student of ViT-B/32, whose name tells its millions of parameters."""
+    name = f"TinyCLIP-auto-ViT-{size.image_millions}M-32-Text-{size.text_millions}M"
+    return ZooEntry(name, "automatic", _B32, {}, top1, "LAION-400M", stages, size)
+
+
 _B16 = "ViT-B-16/laion2b_s34b_b88k"
 _B32 = "ViT-B-32/laion2b_s34b_b79k"
 _RN50 = "RN50/openai"
 
-# Accuracies: model table of the TinyCLIP repository (arXiv 2309.12314).
+# Published figures: model table of the TinyCLIP repository (arXiv 2309.12314).
 _ENTRIES = (
     # Layers go rather than channels: at equal size and steps that kept far more of the teacher.
     _starter("starter-50", vision=(256, 3), text=(256, 1)),
-    _starter("starter-15", vision=(128, 3), text=(128, 2)),
+    _starter("starter-15", vision=(192, 3), text=(192, 1), mlp_ratio=1.0),
     _published(
         "TinyCLIP-ViT-39M-16-Text-19M",
         {"layers": 12, "width": 512, "patch_size": 16},
@@ -110,6 +149,31 @@ _ENTRIES = (
         data="LAION-400M",
         embed_dim=1024,
     ),
+    _automatic(RoundedSize(63, 31, 5.6), (0.75,), top1=63.9),
+    _automatic(RoundedSize(45, 18, 3.7), (0.75, 0.5), top1=61.4),
+    _automatic(RoundedSize(22, 10, 1.9), (0.75, 0.5, 0.25), top1=53.7),
 )
 
 ZOO: dict[str, ZooEntry] = {entry.name: entry for entry in _ENTRIES}
+
+# Accuracies: open_clip's own evaluation.
+_TEACHERS = (
+    Teacher("starter-teacher"),
+    Teacher(_B16, 70.2, "LAION-2B"),
+    Teacher(_B32, 66.6, "LAION-2B"),
+    Teacher(_RN50, 59.8, "OpenAI WIT"),
+)
+
+TEACHERS: dict[str, Teacher] = {teacher.name: teacher for teacher in _TEACHERS}
+
+
+def zoo_shape(name: str) -> ZooEntry:
+    """Return a student that has a shape. Raises ModelError for a recipe or an unknown name."""
+    if name not in ZOO:
+        raise ModelError(f"no student '{name}' in the zoo{did_you_mean(name, ZOO)}")
+    entry = ZOO[name]
+    if entry.stages:
+        raise ModelError(
+            f"{name} is a recipe of stages, no shape: give it as student.model of a run"
+        )
+    return entry

@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,11 @@ class Proxies(nn.Module):
 
 
 @contextlib.contextmanager
-def layer_drop(transformer: nn.Module, share: float, rng: random.Random) -> Iterator[None]:
+def layer_drop(
+    transformer: Any,  # noqa: ANN401 - open_clip's Transformer is untyped
+    share: float,
+    rng: random.Random,
+) -> Iterator[None]:
     """Leave every block out with chance ``share``, one at least stays (LayerDrop, 1909.11556)."""
     blocks = transformer.resblocks
     kept = [block for block in blocks if rng.random() >= share]
@@ -114,9 +119,11 @@ class Run:
             for group in optimizer.param_groups:
                 group["lr"] = self.lr * rate
         rng = random.Random(self.seed * 1_000_003 + self.step)
-        with layer_drop(self.model.visual.transformer, self.layer_drop, rng):
+        # Halved in the cooldown: the whole network is what is shipped.
+        share = self.layer_drop if self.cooldown[0] < 0 else self.layer_drop / 2
+        with layer_drop(self.model.visual.transformer, share, rng):
             images = encode_image(self.model, pictures.to(self.device))
-        with layer_drop(self.model.transformer, self.layer_drop, rng):
+        with layer_drop(self.model.transformer, share, rng):
             texts = _encode_by_length(self.model, ids.to(self.device))
         logits = self.model.logit_scale.exp() * images @ texts.T
         target = torch.arange(len(logits), device=logits.device)

@@ -6,7 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class Position:
     teacher: str  # weights_hash
     data: str  # fingerprint of the training pairs
     config: dict[str, Any]  # flattened, plain JSON; beside it, config.yaml is anybody's to edit
+    stage: int = 1
+    pruned: int | None = None  # step at which this stage's gates were cut out
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,12 @@ class Checkpoint:
     optimizer: dict[str, Any]
     scaler: dict[str, Any] | None  # of fp16 gradients
     rng: dict[str, Tensor]
+    beside: dict[str, Tensor] = field(default_factory=dict)  # projector, gates: not the student's
 
-    def apply(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Load both; raise ModelError when the checkpoint is of another architecture."""
+    def apply(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, beside: nn.Module | None = None
+    ) -> None:
+        """Load all; raise ModelError when the checkpoint is of another architecture."""
         told = f"the checkpoint of step {self.position.step} is of another architecture"
         difference = _first_difference(model.state_dict(), self.weights)
         if difference:
@@ -53,6 +58,8 @@ class Checkpoint:
         try:
             model.load_state_dict(self.weights)
             optimizer.load_state_dict(self.optimizer)
+            if beside is not None:
+                beside.load_state_dict(self.beside)
         except (RuntimeError, ValueError, KeyError) as error:
             raise ModelError(f"{told}: {' '.join(str(error).split())}") from error
 
@@ -155,6 +162,7 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
         "optimizer": checkpoint.optimizer,
         "scaler": checkpoint.scaler,
         "rng": checkpoint.rng,
+        "beside": {key: tensor.detach().cpu() for key, tensor in checkpoint.beside.items()},
     }
     torch.save(state, folder / STATE)
     about = {
@@ -182,7 +190,8 @@ def _read(folder: Path) -> Checkpoint:
         names = Position.__dataclass_fields__
         state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
         return Checkpoint(
-            position=Position(**{name: about[name] for name in names}),
+            # Checkpoints of one stage do not always name it.
+            position=Position(**{name: about[name] for name in names if name in about}),
             weights=load_file(folder / WEIGHTS),
             **state,
         )

@@ -16,6 +16,7 @@ FREE_KEYS = frozenset(
         "data.val",
         "data.val_limit",
         "data.workers",
+        "data.feature_cache",
         "run.device",
         "run.log_every",
         "run.eval_every",
@@ -27,7 +28,10 @@ FREE_KEYS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """``config.yaml events.jsonl checkpoints/ student/`` and the teacher's cached features."""
+    """``config.yaml events.jsonl checkpoints/ student/`` and the teacher's cached features.
+
+    Runs of stages or masks also have ``stages/<number>/`` and ``report/``.
+    """
 
     path: Path
     config: RunConfig
@@ -41,6 +45,19 @@ class RunFolder:
     def student(self) -> Path:
         """The finished student, an open_clip local-dir."""
         return self.path / "student"
+
+    @property
+    def report(self) -> Path:
+        """Plots of a run of masks or stages."""
+        return self.path / "report"
+
+    def stage_student(self, number: int) -> Path:
+        """Return the dense student that a stage, not the last one, ended with."""
+        return self.path / "stages" / str(number) / "student"
+
+    def pruned(self, number: int) -> Path:
+        """Return the student as the gates of a stage left it, before any step without them."""
+        return self.path / "stages" / str(number) / "pruned"
 
     @property
     def features(self) -> Path:

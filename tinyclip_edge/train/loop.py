@@ -14,7 +14,7 @@ from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import Batch
 from tinyclip_edge.errors import InterruptedRun
 from tinyclip_edge.train.observe import EventLog, Observer, StepReport
-from tinyclip_edge.train.optim import Updater, lr_at
+from tinyclip_edge.train.optim import Updater
 from tinyclip_edge.train.signals import StopSignal
 from tinyclip_edge.train.task import Terms
 
@@ -30,6 +30,22 @@ class Task(Protocol):
 
     def after_step(self) -> None:
         """Bring weights back into their range."""
+
+
+class Work(Protocol):
+    """A task and what updates it."""
+
+    @property
+    def label(self) -> dict[str, int]:
+        """What events say of it."""
+
+    @property
+    def task(self) -> Task:
+        """What is trained."""
+
+    @property
+    def updater(self) -> Updater:
+        """Its optimizer and schedule."""
 
 
 @dataclass(slots=True)
@@ -57,8 +73,9 @@ class Loop:
     """One run over its steps, bounded by their number and never by wall time."""
 
     config: RunConfig
-    task: Task
-    updater: Updater
+    steps: int  # of all stages
+    work: Callable[[], Work]  # what is trained at the moment
+    turn: Callable[[int], bool]  # told the steps done; True when it evaluated and exchanged work
     observer: Observer
     events: EventLog
     evaluate: Callable[[int], None]  # told the steps done; reports by itself
@@ -71,18 +88,23 @@ class Loop:
 
         Raises InterruptedRun, after a checkpoint, when a signal asks to stop.
         """
-        steps, run = self.config.optim.steps, self.config.run
+        steps, run = self.steps, self.config.run
         with StopSignal() as stop:
             if start == 0:
                 self._evaluate(0)
                 self.save(0)
-            self.task.train()
+            self.work().task.train()
             self.meter.restart()
             saved = start
             for done in range(start + 1, steps + 1):
                 if stop.received:
                     self._stop(done - 1, saved)
                 self._step(batches, done)
+                if self.turn(done):
+                    self.work().task.train()
+                    self._save(done)
+                    saved = done
+                    continue
                 if done == steps or (run.eval_every and done % run.eval_every == 0):
                     self._evaluate(done)
                 if done == steps or (run.save_every and done % run.save_every == 0):
@@ -95,32 +117,40 @@ class Loop:
         before = time.perf_counter()
         batch = next(batches)
         self.meter.waited += time.perf_counter() - before
-        terms = self.task.terms(batch)
-        norm = self.updater.step(terms.loss, done - 1)
-        self.task.after_step()
+        work = self.work()
+        terms = work.task.terms(batch)
+        norm = work.updater.step(terms.loss, done - 1)
+        work.task.after_step()
         self.meter.samples += len(batch.keys)
         if norm is None:
             self._tell_skipped(done, batch)
         self._report(done, terms, norm)
 
     def _report(self, done: int, terms: Terms, norm: float | None) -> None:
-        steps, every = self.config.optim.steps, self.config.run.log_every
+        steps, every = self.steps, self.config.run.log_every
         speed, wait = self.meter.read()
         values = terms.values()
         if norm is not None:
             values["grad_norm"] = norm
-        lr = lr_at(done - 1, self.config.optim)
+        lr = self.work().updater.lr(done - 1)
         report = StepReport(done, steps, values, lr, samples_per_s=speed, data_wait=wait)
         if done % every == 0 or done in (1, steps):
             self.events.write(
-                "step", step=done, **values, lr=lr, samples_per_s=speed, data_wait=wait
+                "step",
+                step=done,
+                **self.work().label,
+                **values,
+                lr=lr,
+                samples_per_s=speed,
+                data_wait=wait,
             )
         self.observer.on_step(report)
 
     def _tell_skipped(self, done: int, batch: Batch) -> None:
         self.events.write("skipped", step=done, keys=list(batch.keys))
+        skipped = self.work().updater.skipped
         self.observer.on_message(
-            f"step {done} skipped: loss or gradient not finite ({self.updater.skipped} so far)"
+            f"step {done} skipped: loss or gradient not finite ({skipped} so far)"
         )
 
     def _evaluate(self, done: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-REPEATED = ("step", "skipped", "eval", "checkpoint")  # kinds that a resumed run writes again
+REPEATED = ("step", "skipped", "eval", "checkpoint", "stage", "gates", "wait", "prune")
 
 
 @dataclass(frozen=True, slots=True)

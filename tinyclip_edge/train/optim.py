@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,16 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 MAX_SKIPPED = 20  # steps in a row
+RESTART = 0.1  # of the learning rate, right after a prune
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """Return AdamW over all trainable parameters; vectors and the logit scale do not decay."""
+def make_optimizer(
+    model: nn.Module, config: OptimConfig, more: Sequence[dict[str, Any]] = ()
+) -> torch.optim.AdamW:
+    """Return AdamW over all trainable parameters; vectors and the logit scale do not decay.
+
+    ``more`` are further groups; one with ``constant_lr`` is left out of the schedule.
+    """
     decay: list[Tensor] = []
     keep: list[Tensor] = []
     for name, parameter in model.named_parameters():
@@ -30,6 +36,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     groups = [
         {"params": decay, "weight_decay": config.weight_decay},
         {"params": keep, "weight_decay": 0.0},
+        *more,
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
@@ -44,6 +51,18 @@ def lr_at(step: int, config: OptimConfig) -> float:
     return config.lr * (config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine)
 
 
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Gentle return to the schedule after weights were cut out."""
+
+    step: int  # steps done when it happened
+    steps: int  # until the schedule is met again
+
+    def factor(self, step: int) -> float:
+        """Return the share of the scheduled rate for step ``step`` (from 0)."""
+        return min(1.0, RESTART + (1 - RESTART) * (step - self.step) / max(1, self.steps))
+
+
 @dataclass(slots=True)
 class Updater:
     """One optimizer step; a loss or gradient that is not finite never reaches the weights."""
@@ -54,6 +73,13 @@ class Updater:
     config: OptimConfig
     skipped: int = 0  # steps, over the whole run
     skipped_in_a_row: int = 0
+    began: int = 0  # steps of the run before this schedule
+    restart: Restart | None = None
+
+    def lr(self, number: int) -> float:
+        """Return the scheduled learning rate of step ``number`` (from 0) of the run."""
+        rate = lr_at(number - self.began, self.config)
+        return rate if self.restart is None else rate * self.restart.factor(number)
 
     def step(self, loss: Tensor, number: int) -> float | None:
         """Update with the rate of step ``number``; return the gradient norm, None when skipped.
@@ -61,7 +87,8 @@ class Updater:
         Raises TinyClipError after 20 skipped steps in a row.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = lr_at(number, self.config)
+            if not group.get("constant_lr", False):
+                group["lr"] = self.lr(number)
         norm = self._backward(loss) if bool(torch.isfinite(loss.detach())) else math.nan
         if math.isfinite(norm):
             self.optimizer.step()

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from tinyclip_edge.config import RunConfig, flatten
 from tinyclip_edge.data import StreamingPairs
-from tinyclip_edge.errors import ModelError, TinyClipError
+from tinyclip_edge.errors import DataError, ModelError, TinyClipError
 from tinyclip_edge.inherit import InheritanceReport
 from tinyclip_edge.models import count_parameters, save_local_dir
+from tinyclip_edge.train.advance import Advance
 from tinyclip_edge.train.checkpoint import Checkpoint, Position, restore_rng, rng_state
 from tinyclip_edge.train.folder import RunFolder
 from tinyclip_edge.train.loop import Loop
+from tinyclip_edge.train.masked import MaskedTask
 from tinyclip_edge.train.observe import EventLog, Observer, Silent, rewind_events
 from tinyclip_edge.train.setup import Setup, prepare
 
@@ -59,26 +61,31 @@ class _Run:
         self.config = folder.config
         self.setup = setup
         self.observer = observer
+        self.work = setup.first
         self.evaluations: dict[int, dict[str, float]] = {}
         self.teacher: dict[str, float] = {}
 
     def go(self, start: int) -> RunResult:
         began = time.perf_counter()
-        optim = self.config.optim
+        steps, optim = self.setup.stages[-1].end, self.config.optim
         rewind_events(self.folder.events, start)
         with EventLog(self.folder.events) as events:
             self.events = events
             self._tell_start(start)
+            advance = Advance(self.folder, self.setup, events, self.observer)
             loop = Loop(
                 self.config,
-                self.setup.task,
-                self.setup.updater,
+                steps,
+                lambda: self.work,
+                lambda done: self._turn(advance, done),
                 self.observer,
                 events,
                 evaluate=self._evaluate,
                 save=self._save,
                 resume_command=f"tinyclip-edge distill --resume {self.folder.path}",
             )
+            if start == 0 and self.setup.shrinks:
+                advance.tell_stage(self.work, 0)
             batches = self.setup.pairs.batches(
                 start,
                 optim.batch_size,
@@ -90,19 +97,48 @@ class _Run:
             finally:
                 self._tell_skipped_images()
             self._check_images()
-            save_local_dir(self.folder.student, self.setup.student)
+            save_local_dir(self.folder.student, self.work.student)
+            self._share_features()
             seconds = time.perf_counter() - began
-            events.write("run_end", step=optim.steps, status="done", seconds=seconds)
+            events.write("run_end", step=steps, status="done", seconds=seconds)
+        if self.setup.shrinks:
+            self._report()
         return RunResult(
             out=self.folder.path,
             student=self.folder.student,
-            steps=optim.steps,
+            steps=steps,
             seconds=seconds,
-            skipped_steps=self.setup.updater.skipped,
-            inherited=self.setup.inherited,
+            skipped_steps=self.work.updater.skipped,
+            inherited=self.setup.first.inherited,
             evaluations=self.evaluations,
             teacher=self.teacher,
         )
+
+    def _turn(self, advance: Advance, done: int) -> bool:
+        """Prune, or go on to the next stage, when it is time; True when the work is another."""
+        after = advance.turn(self.work, done, self._evaluate)
+        if after is None:
+            return False
+        self.work = after
+        if after.inherited is not None or after.pruned is not None:
+            self._evaluate(done)
+        return True
+
+    def _report(self) -> None:
+        from tinyclip_edge.train.plots import write_plots
+
+        write_plots(self.folder.events, self.folder.report)
+
+    def _share_features(self) -> None:
+        """Leave the teacher's features to other runs; that they cannot be left harms none."""
+        features, shared = self.setup.features, self.setup.shared_features
+        if features is None or shared is None:
+            return
+        try:
+            shared.parent.mkdir(parents=True, exist_ok=True)
+            features.save(shared)
+        except (OSError, DataError) as error:
+            self.observer.on_message(f"teacher features cannot be left in {shared} ({error})")
 
     def restore(self) -> int:
         """Load the newest whole checkpoint; return its step."""
@@ -119,14 +155,20 @@ class _Run:
                 f"cannot resume {self.folder.path}: the pairs of data.train are not those the run "
                 f"began with"
             )
+        if position.stage > 1 or position.pruned is not None:
+            stage = setup.stages[position.stage - 1]
+            self.work = setup.workshop.again(stage, position.pruned, self.folder)
+        work = self.work
         try:
-            found.apply(setup.task.clip.model, setup.updater.optimizer)
+            found.apply(work.student.model, work.updater.optimizer, work.task.beside)
         except ModelError as error:
             raise ModelError(f"cannot resume {self.folder.path}: {error}") from error
         if setup.accelerator.scaler is not None and found.scaler is not None:
             setup.accelerator.scaler.load_state_dict(found.scaler)
-        setup.updater.skipped = position.skipped
-        setup.updater.skipped_in_a_row = position.skipped_in_a_row
+        work.updater.skipped = position.skipped
+        work.updater.skipped_in_a_row = position.skipped_in_a_row
+        if isinstance(work.task, MaskedTask):
+            work.task.done = position.step - work.stage.began
         restore_rng(found.rng)
         if setup.features is not None and not setup.features.load(self.folder.features):
             self.observer.on_message("teacher features are computed anew")
@@ -134,15 +176,15 @@ class _Run:
 
     def _tell_start(self, start: int) -> None:
         setup = self.setup
-        count = count_parameters(setup.student.model)
-        report = setup.inherited
+        count = count_parameters(self.work.student.model)
+        report = setup.first.inherited
         self.events.write(
             "run_start",
             step=start,
-            steps=self.config.optim.steps,
+            steps=setup.stages[-1].end,
             teacher=setup.teacher.name,
             teacher_sha256=setup.teacher_hash,
-            student=setup.student.name,
+            student=self.work.student.name,
             encoder_parameters=count.encoders,
             token_parameters=count.token_embedding,
             inherited_parameters=0 if report is None else report.inherited_parameters,
@@ -166,20 +208,20 @@ class _Run:
             self.setup.pairs.final_check()
 
     def _evaluate(self, step: int) -> None:
-        validation, task = self.setup.validation, self.setup.task
+        validation, task = self.setup.validation, self.work.task
         if validation is None:
             return
         if step == 0:
             self.teacher = validation.measure(task.teacher.encoder, self.setup.teacher)
             self.events.write("eval", step=0, who="teacher", **self.teacher)
             self.observer.on_eval(0, "teacher", self.teacher)
-        metrics = validation.measure(task.encoder, self.setup.student)
+        metrics = validation.measure(task.encoder, self.work.student)
         self.evaluations[step] = metrics
-        self.events.write("eval", step=step, who="student", **metrics)
+        self.events.write("eval", step=step, who="student", **self.work.label, **metrics)
         self.observer.on_eval(step, "student", metrics)
 
     def _save(self, step: int) -> None:
-        setup, updater = self.setup, self.setup.updater
+        setup, work, updater = self.setup, self.work, self.work.updater
         scaler = setup.accelerator.scaler
         # Features first: a checkpoint never stands without those that its next steps reuse.
         if setup.features is not None:
@@ -193,11 +235,14 @@ class _Run:
                     teacher=setup.teacher_hash,
                     data=setup.data_hash,
                     config=flatten(self.config),
+                    stage=work.stage.number,
+                    pruned=work.pruned,
                 ),
-                weights=setup.student.model.state_dict(),
+                weights=work.student.model.state_dict(),
                 optimizer=updater.optimizer.state_dict(),
                 scaler=None if scaler is None else scaler.state_dict(),
                 rng=rng_state(),
+                beside=work.task.beside.state_dict(),
             )
         )
         self.events.write("checkpoint", step=step, path=str(path.relative_to(self.folder.path)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -19,13 +20,14 @@ from tinyclip_edge.data import (
     read_shard,
 )
 from tinyclip_edge.errors import ConfigError
-from tinyclip_edge.inherit import InheritanceReport
 from tinyclip_edge.models import LoadedClip, load_clip, weights_hash
+from tinyclip_edge.train.course import Stage
+from tinyclip_edge.train.encode import pixel_codec
 from tinyclip_edge.train.observe import Observer
-from tinyclip_edge.train.optim import Updater, make_optimizer, trainable
-from tinyclip_edge.train.stages import start_student
-from tinyclip_edge.train.task import DistillTask, Teacher
+from tinyclip_edge.train.stages import resolve_course, start_student
+from tinyclip_edge.train.task import Teacher
 from tinyclip_edge.train.validation import Validation
+from tinyclip_edge.train.workshop import Work, Workshop
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 GIGABYTE = 1e9
@@ -39,13 +41,18 @@ class Setup:
     accelerator: Accelerator
     teacher: LoadedClip
     teacher_hash: str
-    student: LoadedClip
-    inherited: InheritanceReport | None
+    workshop: Workshop
+    stages: tuple[Stage, ...]
+    first: Work
     pairs: PairMemory | StreamingPairs
     validation: Validation | None
     features: TeacherFeatures | None
-    task: DistillTask
-    updater: Updater
+    shared_features: Path | None  # file of theirs that other runs use as well
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether masks or more than one stage make the student."""
+        return len(self.stages) > 1 or self.stages[0].keep is not None
 
     @property
     def data_hash(self) -> str:
@@ -64,7 +71,8 @@ def prepare(config: RunConfig, observer: Observer) -> Setup:
     source = open_source(config.data.train)
     val_source = None if config.data.val is None else open_source(config.data.val)
     teacher = load_clip(config.teacher.model, config.teacher.pretrained)
-    student, inherited = start_student(config, teacher)
+    stages = resolve_course(config, teacher)
+    student, inherited = start_student(config, teacher, stages[0])
     codec = pixel_codec(teacher)
     observer.on_message(f"teacher {teacher.name}, student {student.name}, reading {source.name}")
     room = int(config.data.memory_gb * GIGABYTE / picture_bytes(teacher))
@@ -81,25 +89,24 @@ def prepare(config: RunConfig, observer: Observer) -> Setup:
         validation = Validation(memory, codec)
     digest = weights_hash(teacher.model)
     features = _features(config.data, digest, teacher, pairs)
-    device = accelerator.device
-    task = DistillTask(
-        student,
-        Teacher(teacher, codec, device=device, features=features),
-        codec,
-        config.loss,
-        device=device,
-    )
+    shared = None
+    if features is not None and config.data.feature_cache is not None:
+        shared = features.shared_in(Path(config.data.feature_cache))
+        if features.load(shared):
+            observer.on_message(f"{features.filled} teacher features taken from {shared}")
+    asked = Teacher(teacher, codec, device=accelerator.device, features=features)
+    workshop = Workshop(config, accelerator, teacher, asked, codec)
     return Setup(
         accelerator,
         teacher,
         digest,
-        student,
-        inherited,
+        workshop,
+        stages,
+        workshop.begin(stages[0], student, inherited),
         pairs,
         validation,
         features,
-        task,
-        _updater(config, accelerator, task),
+        shared,
     )
 
 
@@ -118,12 +125,6 @@ def make_accelerator(run: RunSection) -> Accelerator:
     if accelerator.num_processes > 1:
         raise ConfigError("training runs in one process so far; start it without a launcher")
     return accelerator
-
-
-def pixel_codec(clip: LoadedClip) -> PixelCodec:
-    """Return the codec of a model's preprocessing."""
-    table = clip.config["preprocess_cfg"]
-    return PixelCodec(clip.preprocess, table["mean"], table["std"])
 
 
 def picture_bytes(clip: LoadedClip) -> int:
@@ -168,10 +169,3 @@ def _features(
         return None
     key = f"{digest} {sorted(teacher.config['preprocess_cfg'].items())} {pairs.fingerprint}"
     return TeacherFeatures(key, len(pairs), len(pairs.captions))
-
-
-def _updater(config: RunConfig, accelerator: Accelerator, task: DistillTask) -> Updater:
-    optimizer = make_optimizer(task.encoder, config.optim)
-    wrapped, optimizer = accelerator.prepare(task.encoder, optimizer)
-    task.wrap(wrapped)
-    return Updater(accelerator, optimizer, trainable(task.encoder.parameters()), config.optim)

@@ -1,16 +1,29 @@
-"""The student at the start of a stage; a run has one stage, from the teacher to the student."""
+"""The student at the start of a stage: cut out of the model before it, or that model itself."""
 
 from __future__ import annotations
 
-from accelerate.utils import set_seed
+from copy import deepcopy
+from dataclasses import replace
 
-from tinyclip_edge.config import RunConfig
+import torch
+from accelerate.utils import set_seed
+from torch import Tensor
+
+from tinyclip_edge.config import RunConfig, StageConfig
+from tinyclip_edge.data import StreamingPairs, open_source
+from tinyclip_edge.errors import ConfigError, InheritanceError, TinyClipError
 from tinyclip_edge.inherit import InheritanceReport
-from tinyclip_edge.models import LoadedClip, create_student, inherit_student
+from tinyclip_edge.inherit.sparsity import check_reachable
+from tinyclip_edge.models import ZOO, LoadedClip, create_student, inherit_student
+from tinyclip_edge.models.pruned import clip_units
+from tinyclip_edge.train.course import Stage, plan_course
+from tinyclip_edge.train.encode import pixel_codec
+
+CALIBRATION_BATCH = 64  # pairs decoded at once
 
 
 def start_student(
-    config: RunConfig, teacher: LoadedClip
+    config: RunConfig, teacher: LoadedClip, stage: Stage | None = None
 ) -> tuple[LoadedClip, InheritanceReport | None]:
     """Return the student with the weights of step 0, and what it inherited.
 
@@ -18,7 +31,107 @@ def start_student(
     and InheritanceError.
     """
     set_seed(config.seed)
-    student = create_student(config.student.model, teacher)
+    first = resolve_course(config, teacher)[0] if stage is None else stage
+    return stage_student(config, first, teacher)
+
+
+def resolve_course(config: RunConfig, teacher: LoadedClip) -> tuple[Stage, ...]:
+    """Return the stages of a run, those of a zoo recipe included.
+
+    Raises ConfigError, ModelError, and InheritanceError for what a later stage would stop at.
+    """
+    name, method = config.student.model, config.inherit.method
+    entry = ZOO.get(name) if isinstance(name, str) else None
+    recipe = () if entry is None else tuple(StageConfig(keep=keep) for keep in entry.stages)
+    if recipe and method == "none":
+        raise ConfigError(f"{name} is a recipe of masks; set inherit.method=masks, not none")
+    if method == "masks" and name is not None and not recipe:
+        raise ConfigError(
+            "inherit.method is masks, which find the shape: give student.keep or stages instead "
+            "of student.model"
+        )
+    stages = plan_course(config, recipe)
+    if len(stages) > 1 or stages[0].keep is not None:
+        _check_course(config, stages, teacher)
+    return stages
+
+
+def stage_student(
+    config: RunConfig, stage: Stage, before: LoadedClip
+) -> tuple[LoadedClip, InheritanceReport | None]:
+    """Return the student that a stage begins with, made out of the dense model ``before``.
+
+    Raises ModelError, and InheritanceError when the stage would grow.
+    """
+    if stage.student is None:
+        return dense_copy(before), None
+    student = create_student(stage.student, before)
     if config.inherit.method == "none":
         return student, None
-    return student, inherit_student(teacher, student, layers=config.inherit.layers)
+    pairs = None if config.inherit.plan != "importance" else calibration_pairs(config, before)
+    report = inherit_student(before, student, plan=config.inherit.plan, calibration=pairs)
+    return student, report
+
+
+def dense_copy(clip: LoadedClip) -> LoadedClip:
+    """Return a trainable copy of a model, which masks then shrink."""
+    model = deepcopy(clip.model).requires_grad_(True)
+    return replace(
+        clip, model=model, config=deepcopy(clip.config), name="student", weights_file=None
+    )
+
+
+def calibration_pairs(config: RunConfig, clip: LoadedClip) -> tuple[Tensor, Tensor]:
+    """Return ``inherit.calibration`` training pairs: pixels ``[N, 3, H, W]``, ids ``[N, L]``."""
+    codec = pixel_codec(clip)
+    source = open_source(config.data.train)
+    stream = StreamingPairs(source, codec, workers=config.data.workers)
+    count = config.inherit.calibration
+    size = min(CALIBRATION_BATCH, count)
+    pixels: list[Tensor] = []
+    captions: list[str] = []
+    for batch in stream.batches(0, size, seed=config.seed, distinct=False):
+        pixels.append(codec.restore(batch.pixels, clip.image_size))
+        captions.extend(batch.captions)
+        if len(captions) >= count:
+            break
+    return torch.cat(pixels)[:count], clip.tokenizer(captions[:count])
+
+
+def _check_course(config: RunConfig, stages: tuple[Stage, ...], teacher: LoadedClip) -> None:
+    """Refuse, before the first step, what a later stage would stop at.
+
+    Raises InheritanceError for a stage that grows or whose target masks cannot reach.
+    """
+    before = teacher
+    for stage in stages:
+        try:
+            if stage.student is not None:
+                with torch.random.fork_rng(devices=[]):
+                    student = create_student(stage.student, before)
+                if config.inherit.method != "none":
+                    inherit_student(before, student, plan="evenly")
+                before = student
+            else:
+                assert stage.keep is not None
+                _check_keep(
+                    stage.keep, teacher, before, uniform_shapes=config.student.uniform_shapes
+                )
+        except TinyClipError as error:
+            if len(stages) == 1:
+                raise
+            raise type(error)(f"stage {stage.number}: {error}") from error
+
+
+def _check_keep(
+    keep: float, teacher: LoadedClip, before: LoadedClip, *, uniform_shapes: bool
+) -> None:
+    """Raise InheritanceError when masks cannot leave ``keep`` of the teacher in ``before``."""
+    whole, have = clip_units(teacher), clip_units(before)
+    share = have.prunable / whole.prunable
+    if keep >= share:
+        raise InheritanceError(
+            f"keep {keep:g} is not below the {share:.3f} that the stage before has left of the "
+            "teacher; a stage cannot grow"
+        )
+    check_reachable(whole, keep, uniform_shapes=uniform_shapes)

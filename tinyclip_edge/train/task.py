@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tinyclip_edge.config import LossConfig
+from tinyclip_edge.config import LossConfig, OptimConfig
 from tinyclip_edge.data import Batch, PixelCodec, TeacherFeatures
-from tinyclip_edge.losses import affinity_loss, contrastive_loss, gather_with_grad
+from tinyclip_edge.losses import (
+    FeatureProjector,
+    affinity_loss,
+    contrastive_loss,
+    feature_loss,
+    gather_with_grad,
+)
 from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.train.encode import PairEncoder, Tokenizer, tokenize
+from tinyclip_edge.train.optim import trainable
 
 MAX_LOG_SCALE = math.log(100.0)
 
@@ -46,6 +54,7 @@ class Teacher:
         self.encoder = PairEncoder(clip).to(device).eval().requires_grad_(False)
         self.features = features
         self.scale = clip.logit_scale
+        self.embedding_dim = clip.embedding_dim
         self._tokenizer = clip.tokenizer
         self._codec = codec
         self._device = device
@@ -70,7 +79,10 @@ class Teacher:
 
 
 class DistillTask:
-    """The student learns the teacher's affinities; optionally the contrastive loss as well."""
+    """The student learns the teacher's affinities; optionally labels and embeddings as well.
+
+    ``before`` is the task of an earlier stage: a learnt scale and the projector go on from it.
+    """
 
     def __init__(
         self,
@@ -80,17 +92,25 @@ class DistillTask:
         loss: LossConfig,
         *,
         device: torch.device,
+        before: DistillTask | None = None,
     ) -> None:
         self.clip = student
-        self.encoder = PairEncoder(student).to(device)
+        self.encoder = self.make_encoder(student).to(device)
         self.forward: nn.Module = self.encoder  # replaced by its wrapped form, see wrap()
         self.teacher = teacher
+        self.beside = nn.ModuleDict()  # trained along, kept in checkpoints, not in the student
         self._tokenizer: Tokenizer = student.tokenizer
         self._codec = codec
         self._loss = loss
         self._device = device
         self._teacher_scale = loss.teacher_logit_scale or teacher.scale
-        self._set_scale()
+        self._set_scale(before)
+        if loss.feature > 0:
+            self._set_projector(before)
+
+    def make_encoder(self, student: LoadedClip) -> PairEncoder:
+        """Return the towers as this task runs them."""
+        return PairEncoder(student)
 
     def wrap(self, module: nn.Module) -> None:
         """Run the student through ``module``, the form that accelerate made of its encoder."""
@@ -100,30 +120,53 @@ class DistillTask:
         """Put the student, and only the student, into training mode."""
         self.forward.train()
 
+    def clipped(self) -> list[nn.Parameter]:
+        """Return the parameters whose gradient norm is told and limited."""
+        projector = self.beside["projector"].parameters() if "projector" in self.beside else ()
+        return trainable([*self.encoder.parameters(), *projector])
+
+    def groups(self, optim: OptimConfig) -> list[dict[str, Any]]:
+        """Return optimizer groups of what is trained beside the student."""
+        if "projector" not in self.beside:
+            return []
+        weights = list(self.beside["projector"].parameters())
+        return [{"params": weights, "weight_decay": optim.weight_decay}]
+
+    def encode(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image and text features ``[B, D]`` with gradient, and the scale."""
+        image, text, scale = self.forward(pixels, tokens)
+        return image, text, scale
+
     def terms(self, batch: Batch) -> Terms:
         """Return the loss of a batch with its parts."""
         pixels = self._codec.restore(batch.pixels.to(self._device), self.clip.image_size)
         tokens = tokenize(self._tokenizer, batch.captions).to(self._device)
-        image, text, scale = self.forward(pixels, tokens)
+        image, text, scale = self.encode(pixels, tokens)
         image, text = gather_with_grad(image), gather_with_grad(text)
-        parts: dict[str, Tensor] = {}
+        loss, parts = self._loss, dict[str, Tensor]()
         logged: dict[str, Tensor] = {"student_scale": scale}
-        total = image.new_zeros(())
-        if self._loss.affinity > 0:
+        if loss.affinity > 0 or loss.feature > 0:
             seen = [gather_with_grad(part) for part in self.teacher.answer(batch)]
+        if loss.affinity > 0:
             affinity = affinity_loss(
                 image,
                 text,
                 *seen,
                 student_scale=scale,
                 teacher_scale=self._teacher_scale,
+                i2t=loss.affinity_i2t,
+                t2i=loss.affinity_t2i,
             )
             parts["affinity"] = affinity.loss
+            logged |= {"affinity_i2t": affinity.i2t, "affinity_t2i": affinity.t2i}
             logged |= {"kl": affinity.kl, "teacher_entropy": affinity.teacher_entropy}
-            total = total + self._loss.affinity * affinity.loss
-        if self._loss.contrastive > 0:
+        if loss.contrastive > 0:
             parts["contrastive"] = contrastive_loss(image, text, scale=scale)
-            total = total + self._loss.contrastive * parts["contrastive"]
+        if loss.feature > 0:
+            parts["feature"] = self._feature(image, text, *seen)
+        total = image.new_zeros(())
+        for name, part in parts.items():
+            total = total + getattr(loss, name) * part
         return Terms(total, parts, logged)
 
     @torch.no_grad()
@@ -132,12 +175,32 @@ class DistillTask:
         if self.encoder.log_scale.requires_grad:
             self.encoder.log_scale.clamp_(0.0, MAX_LOG_SCALE)
 
+    def _feature(self, image: Tensor, text: Tensor, *seen: Tensor) -> Tensor:
+        """Return the mean of both towers; projected after the gather, so alike on every process."""
+        if "projector" in self.beside:
+            image, text = self.beside["projector"](image, text)
+        towers = zip((image, text), seen, strict=True)
+        kind = self._loss.feature_kind
+        return sum(feature_loss(a, b, kind=kind) for a, b in towers) / image.new_tensor(2.0)
+
+    def _set_projector(self, before: DistillTask | None) -> None:
+        widths = self.clip.embedding_dim, self.teacher.embedding_dim
+        if widths[0] == widths[1]:
+            return
+        projector = FeatureProjector(*widths)
+        old = None if before is None or "projector" not in before.beside else before.beside
+        if old is not None and old["projector"].widths == widths:
+            projector.load_state_dict(old["projector"].state_dict())
+        self.beside["projector"] = projector.to(self._device)
+
     @torch.no_grad()
-    def _set_scale(self) -> None:
+    def _set_scale(self, before: DistillTask | None) -> None:
         """Set the student's scale before the first step, so that no step runs with another one."""
         wanted = self._loss.student_logit_scale
         learned = wanted == "learned"
         scale = self._teacher_scale if isinstance(wanted, str) else wanted
         value = min(math.log(scale), MAX_LOG_SCALE) if learned else math.log(scale)
+        if learned and before is not None:
+            value = float(before.encoder.log_scale)
         self.encoder.log_scale.fill_(value)
         self.encoder.log_scale.requires_grad_(learned)

@@ -25,9 +25,23 @@ class Validation:
     pairs: PairMemory
     codec: PixelCodec
 
-    @torch.no_grad()
     def measure(self, encoder: PairEncoder, clip: LoadedClip) -> dict[str, float]:
         """Return accuracies as shares, see ``accuracies``, and the sizes of the set."""
+        images, texts = self.features(encoder, clip)
+        return {
+            **self.accuracies(images, texts),
+            "images": float(len(images)),
+            "labels": float(len(texts)),
+        }
+
+    def accuracies(self, images: Tensor, texts: Tensor) -> dict[str, float]:
+        """Return the accuracies of features of this set as shares."""
+        similarity = (images @ texts.T).cpu()
+        return accuracies(similarity, torch.from_numpy(self.pairs.concept_of))
+
+    @torch.no_grad()
+    def features(self, encoder: PairEncoder, clip: LoadedClip) -> tuple[Tensor, Tensor]:
+        """Return features of all pictures ``[N, D]`` and of all labels ``[C, D]``."""
         device = next(encoder.parameters()).device
         training = encoder.training
         encoder.eval()
@@ -41,13 +55,7 @@ class Validation:
             for start in range(0, len(labels), BATCH)
         ]
         encoder.train(training)
-        concept_of = torch.from_numpy(self.pairs.concept_of)
-        similarity = (torch.cat(images) @ torch.cat(texts).T).cpu()
-        return {
-            **accuracies(similarity, concept_of),
-            "images": float(len(self.pairs)),
-            "labels": float(len(labels)),
-        }
+        return torch.cat(images), torch.cat(texts)
 
     def _stack(self, start: int) -> Tensor:
         return torch.stack(self.pairs.images[start : start + BATCH])

@@ -34,7 +34,10 @@ def refused(name, *overrides):
             "data.train is 3 (a whole number); expected a valid string or a valid list",
         ),
         ("loss.student_logit_scale=big", "expected a valid number or 'teacher' or 'learned'"),
-        ("inherit.method=mask", "inherit.method is 'mask' (text); expected 'uniform' or 'none'"),
+        (
+            "inherit.method=mask",
+            "inherit.method is 'mask' (text); expected 'uniform', 'masks' or 'none'",
+        ),
         ("optim.betas=[0.9]", "optim.betas is [0.9] (a list); expected another item"),
         ("teacher=3", "teacher is 3 (a whole number); expected a section"),
         ("teacher.model=", "teacher.model is None (nothing); expected a valid string"),

@@ -182,17 +182,35 @@ def test_other_patch_is_refused():
 
 
 def resnet_state():
+    """Text tower of the teacher with as much of a ResNet as its shape is read from."""
     text = {key: value for key, value in TEACHER.items() if not key.startswith("visual.")}
-    return {**text, "visual.layer1.0.conv1.weight": torch.zeros(4, 4, 1, 1)}
+    pool = {
+        "positional_embedding": torch.zeros(5, 64),
+        "q_proj.weight": torch.zeros(64, 64),
+    }
+    stages = {f"visual.layer{n}.0.conv1.weight": torch.zeros(1, 1, 1, 1) for n in range(1, 5)}
+    stem = {"visual.conv3.weight": torch.zeros(2, 1, 3, 3)}
+    return {**text, **stem, **stages, **{f"visual.attnpool.{k}": v for k, v in pool.items()}}
 
 
 def test_resnet_and_vit_do_not_mix():
     with pytest.raises(InheritanceError, match="a ViT image tower cannot inherit from a ResNet"):
         run(resnet_state(), STUDENT)
-    with pytest.raises(InheritanceError, match="a ResNet image tower cannot inherit from a ViT"):
+    with pytest.raises(InheritanceError, match=r"from a ViT one; choose a ViT student"):
         run(TEACHER, resnet_state())
-    with pytest.raises(InheritanceError, match=r"inherit\.method to none"):
-        run(resnet_state(), resnet_state())
+
+
+def test_two_stages_end_where_the_published_ones_do():
+    """Depth 12 to 9 to 6 leaves the first six layers, 12 to 6 at once every second one."""
+    states = [make_state((8, 2), (8, depth), 10, seed=depth) for depth in (12, 9, 6)]
+    nine, _ = run(states[0], states[1])
+    twice, _ = run(nine, states[2])
+    once, _ = run(states[0], states[2])
+    for layer in range(6):
+        key = f"transformer.resblocks.{layer}.mlp.c_fc.weight"
+        assert torch.equal(twice[key], states[0][key])
+        skipped = f"transformer.resblocks.{2 * layer}.mlp.c_fc.weight"
+        assert torch.equal(once[key], states[0][skipped])
 
 
 def test_unknown_tensor_and_missing_block_are_named():

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 
+import huggingface_hub
 import pytest
 import safetensors.torch
 
@@ -34,12 +36,26 @@ def test_unknown_names(model, pretrained, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture
+def repository(monkeypatch, tmp_path):
+    """The folder that stands for any hub repository; it is laid out for open_clip."""
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text("{}")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: str(folder))
+    return folder
+
+
 @pytest.mark.parametrize("model", ["ViT-B-32/laion2b_s34b_b79k", "hf-hub:someone/something"])
-def test_no_network_is_one_line(monkeypatch, model):
+@pytest.mark.parametrize(
+    "call", [(open_clip, "create_model"), (huggingface_hub, "snapshot_download")]
+)
+def test_no_network_is_one_line(monkeypatch, repository, model, call):
     def offline(*args, **kwargs):
         raise RuntimeError("Failed to download weights: name resolution\nTraceback …")
 
     monkeypatch.setattr(open_clip, "create_model", offline)
+    monkeypatch.setattr(*call, offline)
     with pytest.raises(
         ModelError, match=r"cannot fetch .*name resolution.*without network"
     ) as caught:
@@ -47,7 +63,7 @@ def test_no_network_is_one_line(monkeypatch, model):
     assert "\n" not in str(caught.value)
 
 
-def test_hub_without_weights_is_not_random(monkeypatch):
+def test_hub_without_weights_is_not_random(monkeypatch, repository):
     seen = {}
 
     def spy(name, **options):
@@ -61,31 +77,21 @@ def test_hub_without_weights_is_not_random(monkeypatch):
     assert seen["weights_only"] is True
 
 
-def test_repository_with_its_own_vocabulary(monkeypatch, toy_teacher, toy_tokenizer_file):
+def test_repository_with_its_own_vocabulary(
+    monkeypatch, repository, toy_teacher, toy_tokenizer_file
+):
     network, config = toy_teacher.model, toy_teacher.config
     monkeypatch.setattr(open_clip, "create_model", lambda *a, **k: network)
     monkeypatch.setattr(open_clip, "get_model_config", lambda name: config["model_cfg"])
     monkeypatch.setattr(
         open_clip, "get_model_preprocess_cfg", lambda model: config["preprocess_cfg"]
     )
-    asked = []
-
-    def download(repository, filename):
-        asked.append((repository, filename))
-        return str(toy_tokenizer_file)
-
-    monkeypatch.setattr(open_clip.pretrained, "download_pretrained_from_hf", download)
-    clip = load_clip("hf-hub:someone/toy")
-    assert asked == [("someone/toy", "tokenizer.json")]
-    assert clip.tokenizer_file == toy_tokenizer_file
-    assert clip.config["preprocess_cfg"]["mean"] == [0.5, 0.5, 0.5]
-
-    def fail(repository, filename):
-        raise OSError("404")
-
-    monkeypatch.setattr(open_clip.pretrained, "download_pretrained_from_hf", fail)
-    with pytest.raises(ModelError, match=r"cannot fetch tokenizer\.json of hf-hub:someone/toy"):
+    with pytest.raises(ModelError, match=r"hf-hub:someone/toy: .*put the model's tokenizer\.json"):
         load_clip("hf-hub:someone/toy")
+    shutil.copyfile(toy_tokenizer_file, repository / "tokenizer.json")
+    clip = load_clip("hf-hub:someone/toy")
+    assert clip.tokenizer_file == repository / "tokenizer.json"
+    assert clip.config["preprocess_cfg"]["mean"] == [0.5, 0.5, 0.5]
 
 
 @pytest.mark.parametrize(("tag", "quick"), [("openai", True), ("laion2b_s34b_b88k", False)])

@@ -1,9 +1,11 @@
-"""The bundle's tokenizer files, in the layout of Hugging Face's CLIPTokenizerFast."""
+"""Tokenizer files in the layout of Hugging Face's CLIPTokenizerFast."""
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from tinyclip_edge.errors import ModelError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from tinyclip_edge.models import LoadedClip
+    from tinyclip_edge.models.clip import LoadedClip
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
@@ -86,6 +88,32 @@ def byte_pair_tokenizer(
     )
     tokenizer.add_special_tokens([AddedToken(name, special=True) for name in (START, END)])
     return tokenizer
+
+
+@functools.cache
+def from_vocabulary(folder: Path) -> Path:
+    """Return a tokenizer.json made of ``vocab.json`` and ``merges.txt``; it lasts as the process.
+
+    Raises ModelError when they are broken or not CLIP's.
+    """
+    try:
+        vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+        lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+        pairs = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+        tokenizer = byte_pair_tokenizer(vocabulary, [(left, right) for left, right in pairs])
+    # The tokenizers library raises plain Exception for what it cannot use.
+    except Exception as error:
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{folder}: vocab.json and merges.txt are no CLIP's: {cause}") from error
+    path = Path(tempfile.mkdtemp(dir=_scratch().name)) / "tokenizer.json"
+    tokenizer.save(str(path))
+    return path
+
+
+@functools.cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """Return the process's own folder, removed when it ends."""
+    return tempfile.TemporaryDirectory(prefix="tinyclip-edge-")
 
 
 def _from_byte_pairs(clip: LoadedClip, target: Path) -> None:

@@ -1,0 +1,91 @@
+"""A run that is stopped, killed or damaged goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from pair_shards import toy_samples, write_shard
+from tinyclip_edge.errors import ConfigError, InterruptedRun, TinyClipError
+from tinyclip_edge.models import load_clip, weights_hash
+from tinyclip_edge.train import distill, read_events
+from toy_runs import KilledError, Watcher, kill, losses
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(make, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    distill(make(), whole)
+    with pytest.raises(KilledError):
+        distill(make(), cut, observer=Watcher(7, kill))
+    assert not (cut / "student").exists()
+    before = losses(cut)
+    assert max(before) == 7
+    result = distill(make(), cut, resume=True)
+    expected, got = losses(whole), losses(cut)
+    assert list(got) == list(expected)
+    assert all(got[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
+    assert weights_hash(load_clip(str(cut)).model) == weights_hash(load_clip(str(whole)).model)
+    assert result.steps == 12
+
+
+@pytest.mark.parametrize("kind", ["streamed", "live teacher", "learnt scale"])
+def test_other_ways_to_run_resume_exactly_too(make, tmp_path, kind):
+    sections = {
+        "streamed": {"data": {"memory_gb": 0.0}},
+        "live teacher": {"data": {"cache_teacher": False}},
+        "learnt scale": {"loss": {"student_logit_scale": "learned", "contrastive": 0.5}},
+    }[kind]
+    config = make(**sections, optim={"steps": 8}, run={"save_every": 3})
+    distill(config, tmp_path / "whole")
+    with pytest.raises(KilledError):
+        distill(config, tmp_path / "cut", observer=Watcher(5, kill))
+    distill(config, tmp_path / "cut", resume=True)
+    expected, got = losses(tmp_path / "whole"), losses(tmp_path / "cut")
+    assert all(got[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_checkpoint_of_that_step(make, tmp_path, number):
+    out = tmp_path / "run"
+    watcher = Watcher(6, lambda: os.kill(os.getpid(), number))
+    with pytest.raises(InterruptedRun) as caught:
+        distill(make(), out, observer=watcher)
+    assert caught.value.exit_code == 130
+    assert f"tinyclip-edge distill --resume {out}" in str(caught.value)
+    assert (out / "checkpoints" / "00000006" / "checkpoint.json").is_file()
+    assert read_events(out / "events.jsonl")[-1]["status"] == "interrupted"
+    again = Watcher()
+    distill(make(), out, resume=True, observer=again)
+    assert [report.step for report in again.reports] == list(range(7, 13))
+
+
+def test_a_broken_newest_checkpoint_is_named_and_the_one_before_taken(make, tmp_path):
+    out = tmp_path / "run"
+    distill(make(), out)
+    expected = losses(out)
+    (out / "checkpoints" / "00000012" / "state.pt").write_bytes(b"broken")
+    seen = Watcher()
+    distill(make(), out, resume=True, observer=seen)
+    assert any("00000012 is broken" in message for message in seen.messages)
+    assert [report.step for report in seen.reports] == [9, 10, 11, 12]
+    assert losses(out) == pytest.approx(expected, abs=1e-6)
+
+
+def test_resuming_with_other_data_or_another_teacher_is_refused(make, tmp_path, shards):
+    moved = tmp_path / "moved"
+    for shard in shards.glob("train-*"):
+        (moved / shard.name).parent.mkdir(exist_ok=True)
+        (moved / shard.name).write_bytes(shard.read_bytes())
+    config = make(data={"train": str(moved / "train-*.tar*")}, optim={"steps": 2})
+    distill(config, tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"must not change: optim\.batch_size"):
+        distill(
+            config.model_copy(update={"optim": config.optim.model_copy(update={"batch_size": 8})}),
+            tmp_path / "run",
+            resume=True,
+        )
+    write_shard(moved / "train-1.tar", toy_samples((36,)))
+    with pytest.raises(TinyClipError, match=r"pairs of data\.train are not those"):
+        distill(config, tmp_path / "run", resume=True)

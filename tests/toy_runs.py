@@ -1,0 +1,48 @@
+"""Toy distillation runs: who watches them, what kills them, what they logged."""
+
+from __future__ import annotations
+
+from tinyclip_edge.train import read_events
+
+STUDENT = {
+    "vision_cfg": {"width": 64, "layers": 3},
+    "text_cfg": {"width": 64, "heads": 1, "layers": 2},
+}
+
+
+class Watcher:
+    """Observer that keeps what it was told, and may act on a step."""
+
+    def __init__(self, at_step=None, act=None):
+        self.messages, self.reports, self.evals = [], [], []
+        self._at, self._act = at_step, act
+
+    def on_step(self, report):
+        self.reports.append(report)
+        if report.step == self._at:
+            self._act()
+
+    def on_eval(self, step, who, metrics):
+        self.evals.append((step, who, metrics))
+
+    def on_message(self, text):
+        self.messages.append(text)
+
+
+class KilledError(Exception):
+    """Stands for kill -9: nothing of the run's own code is run after it."""
+
+
+def kill():
+    raise KilledError
+
+
+def losses(folder):
+    """Loss by step, as logged."""
+    steps = [e for e in read_events(folder / "events.jsonl") if e["kind"] == "step"]
+    return {e["step"]: e["loss"] for e in steps}
+
+
+def events_of(folder, kind):
+    """The events of one kind, in order."""
+    return [e for e in read_events(folder / "events.jsonl") if e["kind"] == kind]

@@ -1,0 +1,90 @@
+"""The student at the start of a stage: recipes, calibration pairs, copies that learn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pair_shards import toy_samples, write_shard
+from tinyclip_edge.config import RunConfig
+from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.train.stages import (
+    calibration_pairs,
+    dense_copy,
+    resolve_course,
+    start_student,
+)
+
+SMALL = {
+    "vision_cfg": {"width": 64, "layers": 2},
+    "text_cfg": {"width": 64, "heads": 1, "layers": 2},
+}
+
+
+@pytest.fixture
+def config(tmp_path):
+    shard = write_shard(tmp_path / "train.tar", toy_samples())
+
+    def make(**sections):
+        base = {"teacher": {"model": "t"}, "data": {"train": str(shard)}}
+        return RunConfig.model_validate({**base, **sections})
+
+    return make
+
+
+@pytest.mark.parametrize("method", ["uniform", "masks"])
+def test_a_recipe_of_the_zoo_is_its_stages(config, toy_teacher, method):
+    recipe = "TinyCLIP-auto-ViT-22M-32-Text-10M"
+    run = config(student={"model": recipe}, inherit={"method": method}, optim={"steps": 1000})
+    stages = resolve_course(run, toy_teacher)
+    # published: three stages to a quarter of ViT-B/32
+    assert [(s.number, s.keep, s.began, s.end) for s in stages] == [
+        (1, 0.75, 0, 1000), (2, 0.5, 1000, 2000), (3, 0.25, 2000, 3000),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "told"),
+    [
+        ("TinyCLIP-auto-ViT-22M-32-Text-10M", "none", "is a recipe of masks"),
+        ("starter-50", "masks", "give student.keep or stages instead of student.model"),
+    ],
+)
+def test_a_model_that_contradicts_its_method(config, toy_teacher, model, method, told):
+    with pytest.raises(ConfigError, match=told):
+        resolve_course(config(student={"model": model}, inherit={"method": method}), toy_teacher)
+
+
+def test_calibration_pairs_depend_on_the_seed_alone(config, toy_teacher):
+    run = config(student={"model": SMALL}, inherit={"calibration": 20})
+    pixels, ids = calibration_pairs(run, toy_teacher)
+    assert (pixels.shape, ids.shape) == ((20, 3, 32, 32), (20, 16))
+    assert pixels.dtype == torch.float32
+    # white is (1 - 0.5) / 0.25, black (0 - 0.5) / 0.25
+    assert pixels.max().item() == pytest.approx(2.0)
+    assert pixels.min().item() >= -2.0
+    again, _ = calibration_pairs(run, toy_teacher)
+    other, _ = calibration_pairs(run.model_copy(update={"seed": 1}), toy_teacher)
+    assert torch.equal(pixels, again)
+    assert not torch.equal(pixels, other)
+
+
+def test_the_plan_importance_is_measured_on_pairs(config, toy_teacher):
+    run = config(student={"model": SMALL}, inherit={"plan": "importance", "calibration": 16})
+    student, report = start_student(run, toy_teacher)
+    assert "importance" in report.method
+    ours = student.model.visual.class_embedding.detach()
+    theirs = toy_teacher.model.visual.class_embedding.detach()
+    assert ours.shape == (64,)
+    assert torch.isin(ours, theirs).all()  # channels of the teacher, not its front half
+    assert not torch.equal(ours, theirs[:64])
+
+
+def test_masks_begin_with_a_copy_that_learns(toy_teacher):
+    toy_teacher.model.requires_grad_(False)
+    copy = dense_copy(toy_teacher)
+    assert all(p.requires_grad for p in copy.model.parameters())
+    with torch.no_grad():
+        copy.model.visual.proj.zero_()
+    assert toy_teacher.model.visual.proj.abs().sum() > 0
+    assert not any(p.requires_grad for p in toy_teacher.model.parameters())

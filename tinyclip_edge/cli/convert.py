@@ -1,0 +1,75 @@
+"""``tinyclip-edge convert``: a model folder of whatever file weights came in."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinyclip_edge.cli.options import JsonFlag, print_json, require_empty
+
+
+class Layout(str, Enum):
+    """Folders that convert writes."""
+
+    OPEN_CLIP = "open_clip"
+    HUGGINGFACE = "huggingface"
+
+
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A checkpoint file (.pt, .bin, .safetensors), a Hugging Face or open_clip folder, "
+            "or hf-hub:owner/name."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist yet.")],
+    config: Annotated[
+        str | None,
+        typer.Option(
+            help="Architecture of a bare file: a zoo or open_clip name, a config file or folder.",
+            show_default="read off the weights' shapes",
+        ),
+    ] = None,
+    quick_gelu: Annotated[
+        bool | None,
+        typer.Option(
+            "--quick-gelu/--gelu",
+            help="Activation of a bare file: weights do not tell it.",
+            show_default="from the config, else GELU",
+        ),
+    ] = None,
+    layout: Annotated[
+        Layout,
+        typer.Option(
+            "--format", help="open_clip, or huggingface: both in one folder, for a plain ViT."
+        ),
+    ] = Layout.OPEN_CLIP,
+    json_output: JsonFlag = False,
+) -> None:
+    """Open a checkpoint of any published form, say what it is, and save it as a model folder."""
+    from tinyclip_edge.models import convert_checkpoint, save_huggingface, save_local_dir
+
+    require_empty(out)
+    conversion = convert_checkpoint(source, config=config, quick_gelu=quick_gelu)
+    save = save_huggingface if layout is Layout.HUGGINGFACE else save_local_dir
+    save(out, conversion.clip)
+    found = conversion.as_dict() | {"out": str(out), "format": layout.value}
+    if json_output:
+        print_json(found)
+        return
+    count = found["parameters"]
+    letters = f"{' + '.join(conversion.forms)}: " if conversion.forms else ""
+    typer.echo(f"found         {letters}{conversion.found}")
+    typer.echo(f"architecture  {conversion.architecture}")
+    typer.echo(f"activation    {conversion.activation}")
+    typer.echo(
+        f"parameters    image {count['image']:,}, text {count['text']:,}, "
+        f"token embedding {count['token_embedding']:,}"
+    )
+    for note in conversion.notes:
+        typer.echo(f"note          {note}")
+    typer.echo(f"saved         {out}")

@@ -1,0 +1,150 @@
+"""Sections that say what the student is and how it is made out of its teacher."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from tinyclip_edge.config.section import Section
+
+_COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([kMG]?)")
+_UNITS = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
+
+
+def _count(value: object) -> object:
+    """Read 10M as 10,000,000; anything else is left to the schema."""
+    found = _COUNT.fullmatch(value) if isinstance(value, str) else None
+    return round(float(found[1]) * _UNITS[found[2]]) if found else value
+
+
+Count = Annotated[int, BeforeValidator(_count)]
+
+
+class StudentConfig(Section):
+    """The model that is trained; with ``stages`` they say what it is."""
+
+    model: str | dict[str, Any] | None = Field(
+        default=None,
+        description="Zoo name, or an open_clip model configuration written inline.",
+    )
+    keep: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Instead of a model: share of the teacher's prunable parameters (attention and "
+        "feed-forward of both towers together) that learnt masks keep.",
+    )
+    uniform_shapes: bool = Field(
+        default=False,
+        description="Masks end in equal head counts and feed-forward widths in all layers of a "
+        "tower, so that the student is an ordinary open_clip and Hugging Face CLIP.",
+    )
+
+
+class InheritConfig(Section):
+    """What the student takes from the teacher before step 1."""
+
+    method: Literal["uniform", "masks", "none"] = Field(
+        default="uniform",
+        description="uniform: slices of the teacher's weights; masks: learnt while training, see "
+        "student.keep; none: random weights.",
+    )
+    plan: Literal["published", "evenly", "importance"] = Field(
+        default="published",
+        description="What uniform keeps. published: every (T // S)-th layer, front slices; evenly: "
+        "first and last layer kept, front slices; importance: the layers, heads, neurons and "
+        "channels that the affinities need most on calibration pairs.",
+    )
+    calibration: int = Field(
+        default=256, ge=1, description="Training pairs on which importance is measured."
+    )
+
+
+class MasksConfig(Section):
+    """Hard-concrete gates, the pull towards the target and the prune; shares are of a stage."""
+
+    lr: float = Field(
+        default=0.02,
+        gt=0,
+        description="AdamW's rate of the gates' log-alpha, constant: the most that one step moves "
+        "them, of the 6.2 between an open gate and a closed one.",
+    )
+    lambda_lr: float = Field(
+        default=0.02, gt=0, description="Rate at which the Lagrange multipliers rise, constant."
+    )
+    start: float = Field(
+        default=0.0, ge=0, lt=1, description="Target sparsity of a stage's first step, a share."
+    )
+    warmup: float = Field(
+        default=0.5,
+        ge=0,
+        description="Steps in which the target rises to its final value: share of the steps before "
+        "the prune below 1, else a number of steps.",
+    )
+    prune: float = Field(
+        default=0.4,
+        gt=0,
+        description="When gates are cut out: share of the stage's steps below 1, else steps.",
+    )
+    extra: float = Field(
+        default=0.2,
+        ge=0,
+        description="Steps that the prune waits at most while the target is missed, taken from "
+        "those after it: share of the stage's steps below 1, else a number of steps.",
+    )
+    tolerance: float = Field(
+        default=0.01,
+        gt=0,
+        lt=1,
+        description="Distance from the target that counts as met, a share of the parameters.",
+    )
+    rewarm: float = Field(
+        default=0.1,
+        ge=0,
+        description="Linear rise of the learning rate back to the cosine after the prune, from a "
+        "tenth of it: share of the steps left below 1, else a number of steps.",
+    )
+    log_every: int = Field(
+        default=25, ge=1, description="Steps between two lines about gates in events.jsonl."
+    )
+
+
+class StageConfig(Section):
+    """One stage: what is left at its end, how long it takes, and what differs from the run."""
+
+    keep: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Share of the teacher's prunable parameters that masks leave.",
+    )
+    student: str | dict[str, Any] | None = Field(
+        default=None,
+        description="Instead of keep: zoo name or open_clip model configuration, cut uniformly out "
+        "of the stage before.",
+    )
+    steps: int | None = Field(
+        default=None, ge=1, description="Optimizer steps; null: those of optim.steps."
+    )
+    samples: Count | None = Field(
+        default=None, ge=1, description="Instead of steps: pairs, rounded up to whole batches."
+    )
+    lr: float | None = Field(
+        default=None, gt=0, description="Peak learning rate; null: that of optim."
+    )
+    warmup: float | None = Field(
+        default=None, ge=0, description="Warm-up as in optim; null: that of optim."
+    )
+    prune: float | None = Field(
+        default=None, gt=0, description="Prune as in masks; null: that of masks."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> StageConfig:
+        if (self.keep is None) == (self.student is None):
+            raise ValueError("give either keep or student")
+        if self.steps is not None and self.samples is not None:
+            raise ValueError("give steps or samples, not both")
+        return self

@@ -1,0 +1,176 @@
+"""Read the architecture of a CLIP off its weights' names and shapes.
+
+Weights tell neither the activation nor how wide a head is (64 in every published CLIP).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from tinyclip_edge.errors import ModelError
+from tinyclip_edge.inherit.shape import IMAGE_BLOCKS, TEXT_BLOCKS
+from tinyclip_edge.inherit.units import ClipUnits, TowerUnits
+from tinyclip_edge.models.build import mlp_ratio
+from tinyclip_edge.models.weights import listed
+
+HEAD_WIDTH = 64
+_RESNET = "visual.layer1.0.conv1.weight"
+_RESNET_STAGES = range(1, 5)
+_NEEDED = {
+    "ViT image": ("visual.conv1.weight", "visual.positional_embedding", "visual.proj"),
+    "ResNet image": ("visual.attnpool.positional_embedding", "visual.attnpool.c_proj.weight"),
+    "text": ("token_embedding.weight", "positional_embedding", "text_projection"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What the shapes say: open_clip's config, and the layers of towers that it cannot describe."""
+
+    model_cfg: dict[str, Any]
+    image: TowerUnits | None  # None for a ResNet
+    text: TowerUnits
+
+    @property
+    def plain(self) -> bool:
+        """Whether open_clip can build both towers."""
+        return self.text.plain and (self.image is None or self.image.plain)
+
+    @property
+    def units(self) -> ClipUnits:
+        """Layer by layer sizes of both towers; only of a ViT."""
+        assert self.image is not None
+        patch = self.model_cfg["vision_cfg"]["patch_size"]
+        return ClipUnits(self.image, self.text, self.model_cfg["embed_dim"], patch)
+
+
+def infer(state: Mapping[str, Tensor], source: str, *, pruned: bool) -> Architecture:
+    """Return the architecture of a state dict with open_clip's names. Raises ModelError.
+
+    A block without attention counts as one that lost its heads if ``pruned``, or if other blocks
+    are of unequal size; else its tensors are missing, and loading will say so.
+    """
+    _require(state, "text", source)
+    text = _layers(state, TEXT_BLOCKS, "text", source)
+    vision, image, embed = _vision(state, source)
+    found = [tower for tower in (text, image) if tower is not None]
+    if not pruned and all(_alike(tower) for tower in found):
+        text, image = _whole(text), None if image is None else _whole(image)
+    model_cfg = {
+        "embed_dim": embed,
+        "vision_cfg": vision if image is None else {**vision, **_sizes(image), **_heads(image)},
+        "text_cfg": {
+            "context_length": state["positional_embedding"].shape[0],
+            "vocab_size": state["token_embedding.weight"].shape[0],
+            "heads": text.heads[0] if text.plain else 1,
+            **_sizes(text),
+        },
+    }
+    return Architecture(model_cfg, image, text)
+
+
+def _vision(
+    state: Mapping[str, Tensor], source: str
+) -> tuple[dict[str, Any], TowerUnits | None, int]:
+    if _RESNET in state:
+        _require(state, "ResNet image", source)
+        blocks = [_block_count(state, f"visual.layer{stage}.") for stage in _RESNET_STAGES]
+        positions = state["visual.attnpool.positional_embedding"].shape[0]
+        side = _side(positions, "visual.attnpool.positional_embedding", source)
+        config = {"layers": blocks, "width": state[_RESNET].shape[0], "patch_size": None}
+        embed = state["visual.attnpool.c_proj.weight"].shape[0]
+        return {"image_size": 32 * side, **config}, None, embed
+    _require(state, "ViT image", source)
+    patch = state["visual.conv1.weight"].shape[-1]
+    positions = state["visual.positional_embedding"].shape[0]
+    side = _side(positions, "visual.positional_embedding", source)
+    sizes = _layers(state, IMAGE_BLOCKS, "image", source)
+    return {"image_size": patch * side, "patch_size": patch}, sizes, state["visual.proj"].shape[1]
+
+
+def _require(state: Mapping[str, Tensor], tower: str, source: str) -> None:
+    name = tower.rsplit(maxsplit=1)[-1]
+    of_image = [key for key in state if key.startswith("visual.")]
+    own = of_image if name == "image" else [key for key in state if not key.startswith("visual.")]
+    own = [key for key in own if key not in ("logit_scale", "logit_bias")]
+    if not own:
+        raise ModelError(
+            f"{source} has no {name} tower; a missing tower is not filled from elsewhere"
+        )
+    missing = [key for key in _NEEDED[tower] if key not in state]
+    shapes = [key for key in _NEEDED[tower] if key in state and state[key].ndim < 2]
+    if missing or shapes:
+        fault = listed("missing", missing) if missing else listed("misshapen", shapes)
+        raise ModelError(
+            f"{source}: the {name} tower is no plain CLIP transformer or ResNet: {fault}; "
+            f"it has {listed('tensors', own)}. If it is of another kind, name it with --config"
+        )
+
+
+def _layers(state: Mapping[str, Tensor], blocks: str, name: str, source: str) -> TowerUnits:
+    count = _block_count(state, blocks)
+    if count == 0:
+        raise ModelError(f"{source}: the {name} tower has no blocks ({blocks}0 …)")
+    positions = "visual.positional_embedding" if name == "image" else "positional_embedding"
+    heads, neurons = [], []
+    for layer in range(count):
+        attention = state.get(f"{blocks}{layer}.attn.in_proj_weight")
+        rows = 0 if attention is None else attention.shape[0]
+        if rows % (3 * HEAD_WIDTH):
+            raise ModelError(
+                f"{source}: {blocks}{layer}.attn is {rows / 3:g} wide, no multiple of "
+                f"{HEAD_WIDTH} a head; name the architecture with --config"
+            )
+        heads.append(rows // (3 * HEAD_WIDTH))
+        up = state.get(f"{blocks}{layer}.mlp.c_fc.weight")
+        neurons.append(0 if up is None else up.shape[0])
+    rows, width = state[positions].shape
+    return TowerUnits(width, HEAD_WIDTH, tuple(heads), tuple(neurons), rows)
+
+
+def _block_count(state: Mapping[str, Tensor], prefix: str) -> int:
+    """Return how many numbered blocks there are, a gap included: it will be listed as missing."""
+    numbers = {key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)}
+    return max((int(number) + 1 for number in numbers if number.isdecimal()), default=0)
+
+
+def _alike(sizes: TowerUnits) -> bool:
+    """Whether the blocks that are there are as wide inside as outside, and of one size."""
+    heads, neurons = {*sizes.heads} - {0}, {*sizes.neurons} - {0}
+    return len(neurons) <= 1 and all(count * HEAD_WIDTH == sizes.width for count in heads)
+
+
+def _whole(sizes: TowerUnits) -> TowerUnits:
+    """Take blocks without attention or feed-forward for damaged ones."""
+    layers = len(sizes.heads)
+    heads, neurons = sizes.width // HEAD_WIDTH, max(sizes.neurons) or 4 * sizes.width
+    return replace(sizes, heads=(heads,) * layers, neurons=(neurons,) * layers)
+
+
+def _sizes(sizes: TowerUnits) -> dict[str, Any]:
+    """Return width, layers and, unless it is the usual 4, the ratio of the feed-forward block."""
+    neurons = max(sizes.neurons)
+    config: dict[str, Any] = {"width": sizes.width, "layers": len(sizes.heads)}
+    if neurons != 4 * sizes.width:
+        config["mlp_ratio"] = mlp_ratio(sizes.width, neurons)
+    return config
+
+
+def _heads(image: TowerUnits) -> dict[str, Any]:
+    """Return the width of a head; of unequal layers one that any width is a multiple of."""
+    return {"head_width": HEAD_WIDTH if image.plain else image.width}
+
+
+def _side(positions: int, key: str, source: str) -> int:
+    side = math.isqrt(positions - 1) if positions > 1 else 0
+    if side < 1 or side * side + 1 != positions:
+        raise ModelError(
+            f"{source}: {key} has {positions} rows, no square grid and a class token; "
+            "name the architecture with --config"
+        )
+    return side

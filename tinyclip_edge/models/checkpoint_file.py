@@ -1,0 +1,65 @@
+"""Open weight files that come from anywhere, without ever running what they carry."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import zipfile
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models.quiet import quiet
+
+# Training scripts keep their arguments in the file; a Namespace is only a table of names.
+_ALLOWED = (argparse.Namespace,)
+_FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
+
+
+def read_checkpoint(path: Path) -> object:
+    """Return what a .safetensors or torch file holds, tensors on the CPU as they were stored.
+
+    Nothing is unpickled but tensors, plain containers and an argparse.Namespace. Raises
+    ModelError for everything else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            content: object = safetensors.torch.load_file(path, device="cpu")
+            return content
+        with quiet(), torch.serialization.safe_globals([*_ALLOWED]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            return content
+    except FileNotFoundError as error:
+        raise ModelError(f"no weight file {path}") from error
+    except MemoryError as error:
+        raise ModelError(f"{path} does not fit into memory") from error
+    except SafetensorError as error:
+        cause = "the file is empty" if path.stat().st_size == 0 else str(error).splitlines()[0]
+        raise ModelError(f"{path} is damaged or cut short: {cause}") from error
+    # Broken bytes make the unpickler fail with whatever they happen to look like.
+    except Exception as error:
+        raise ModelError(f"{path} {_cause(path, error)}") from error
+
+
+def _cause(path: Path, error: Exception) -> str:
+    # A cut archive, too, ends in an OSError of the reader (invalid argument).
+    if isinstance(error, (PermissionError, IsADirectoryError)):
+        return f"cannot be read: {error.strerror or error}"
+    if path.stat().st_size == 0:
+        return "is empty"
+    foreign = _FOREIGN.search(str(error))
+    if foreign:
+        return (
+            f"cannot be read as plain weights: it is a pickle that asks for {foreign[1]}, which "
+            "may run code; convert it to .safetensors where it can be trusted"
+        )
+    if "TorchScript" in str(error):
+        return "is a TorchScript program, not weights; OpenAI's own open by name (ViT-B-32/openai)"
+    with path.open("rb") as file:
+        archive = file.read(4) == b"PK\x03\x04"
+    if archive and not zipfile.is_zipfile(path):
+        return "is damaged or cut short"
+    return "cannot be read as plain weights: it is no checkpoint, or damaged"

@@ -1,0 +1,147 @@
+"""Tell the checkpoint forms A to I apart, and bring each to open_clip's names.
+
+One file may have several: training writes E inside B; pruned ones are I inside B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models.weights import listed, plain_weights, refuse_broken
+
+FORMS = {
+    "A": "open_clip's names",
+    "B": "inside 'state_dict'",
+    "C": "wrapped for distributed training",
+    "D": "image and text encoder apart",
+    "E": "image and text encoder apart, each wrapped for distributed training",
+    "F": "inside 'model'",
+    "G": "half-precision tensors",
+    "H": "with learnable masks",
+    "I": "pruned, every tower twice",
+}
+_WRAPPED = "module."
+_ENCODERS = {"_image_encoder.": "image", "_text_encoder.": "text", "_logit_scale.": "scale"}
+_COPIES = {
+    "image_encoder_without_ddp.": "image",
+    "text_encoder_without_ddp.": "text",
+    "logit_scale_without_ddp.": "scale",
+}
+_Parts: TypeAlias = "dict[tuple[str, str], Tensor]"
+_GATES = "l0_module."
+_LOG_ALPHA = "_loga"
+_MULTIPLIERS = ("lambda_1", "lambda_2")  # of the sparsity term: training only
+# Facts about the input that OpenAI's files keep among the weights.
+_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """Weights under open_clip's names, float32, and what was learnt on the way to them."""
+
+    state: dict[str, Tensor]
+    forms: tuple[str, ...]
+    gates: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # tower: kind: log-alphas
+    arguments: dict[str, Any] = field(default_factory=dict)  # of the run that wrote it
+
+    @property
+    def description(self) -> str:
+        """The forms in words."""
+        return ", ".join(FORMS[letter] for letter in self.forms)
+
+
+def recognise(content: object, source: str) -> Checkpoint:
+    """Sort what a checkpoint file holds; ModelError names what is no weight, NaN or unequal."""
+    raw, wrapping = _unwrap(content)
+    weights = plain_weights(raw, source)
+    half = any(t.dtype in (torch.float16, torch.bfloat16) for t in raw.values())
+    refuse_broken(weights, source)
+    while all(key.startswith(_WRAPPED) for key in weights):
+        weights = {key.removeprefix(_WRAPPED): t for key, t in weights.items()}
+        wrapping = tuple(dict.fromkeys([*wrapping, "C"]))
+    apart = any(key.startswith((*_ENCODERS, *_COPIES)) for key in weights)
+    checkpoint = _join(weights, source) if apart else Checkpoint(weights, ("A",))
+    for key in _NOT_WEIGHTS:
+        checkpoint.state.pop(key, None)
+    names = checkpoint.forms if apart or "C" not in wrapping else ()
+    checkpoint.forms = (*wrapping, *names, *(("G",) if half else ()))
+    checkpoint.arguments = _arguments(content)
+    return checkpoint
+
+
+def _unwrap(content: object) -> tuple[Any, tuple[str, ...]]:
+    """Return the weights' table and the letter of what it lay in, if anything."""
+    if isinstance(content, dict):
+        for key, letter in (("state_dict", "B"), ("model", "F")):
+            if isinstance(content.get(key), dict):
+                return content[key], (letter,)
+    return content, ()
+
+
+def _arguments(content: object) -> dict[str, Any]:
+    given = content.get("args") if isinstance(content, dict) else None
+    table = vars(given) if hasattr(given, "__dict__") else given
+    return dict(table) if isinstance(table, dict) else {}
+
+
+def _join(weights: Mapping[str, Tensor], source: str) -> Checkpoint:
+    """Put encoders that stand apart together; two copies of one must be equal."""
+    first, wrapped = _renamed(weights, _ENCODERS)
+    second, _ = _renamed(weights, _COPIES)
+    if first and second:
+        _refuse_unequal(first, second, source)
+    stray = [key for key in weights if not key.startswith((*_ENCODERS, *_COPIES))]
+    if stray:
+        raise ModelError(
+            f"{source} holds encoders apart and {listed('other tensors', stray)} beside them"
+        )
+    gates: dict[str, dict[str, Tensor]] = {}
+    state: dict[str, Tensor] = {}
+    for (tower, key), tensor in (first or second).items():
+        name = key.removeprefix(_GATES)
+        if key == name:
+            # A name that another tower could claim stays apart, and is listed as unknown.
+            own = key.startswith("visual.") == (tower == "image")
+            state[key if own else f"{tower} encoder: {key}"] = tensor
+        elif name.endswith(_LOG_ALPHA):
+            gates.setdefault(tower, {})[name.removesuffix(_LOG_ALPHA)] = tensor
+        elif name not in _MULTIPLIERS:
+            state[f"{tower} encoder: {key}"] = tensor
+    forms = ("E" if wrapped else "D", *("H" if gates else ""), *("I" if first and second else ""))
+    return Checkpoint(state, forms, gates)
+
+
+def _renamed(weights: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> tuple[_Parts, bool]:
+    """Return the tensors with these prefixes by (tower, rest of the name), and whether wrapped."""
+    found: _Parts = {}
+    wrapped = False
+    for key, tensor in weights.items():
+        for prefix, tower in prefixes.items():
+            if key.startswith(prefix):
+                rest = key.removeprefix(prefix)
+                wrapped |= rest.startswith(_WRAPPED)
+                found[tower, rest.removeprefix(_WRAPPED)] = tensor
+    return found, wrapped
+
+
+def _refuse_unequal(first: _Parts, second: _Parts, source: str) -> None:
+    # The scale has a copy only in some files.
+    names = {*second, *(name for name in first if name[0] != "scale")}
+    unequal = [
+        f"{tower} {key}"
+        for tower, key in names
+        if (tower, key) not in first
+        or (tower, key) not in second
+        or not torch.equal(first[tower, key], second[tower, key])
+    ]
+    if unequal:
+        raise ModelError(
+            f"{source} holds every tower twice, and the copies differ in "
+            f"{listed('tensors', unequal)}; nothing tells which one was trained"
+        )

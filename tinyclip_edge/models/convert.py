@@ -1,0 +1,175 @@
+"""Make a CLIP of whatever file its weights came in."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models.architecture import Architecture, infer
+from tinyclip_edge.models.checkpoint_file import read_checkpoint
+from tinyclip_edge.models.checkpoint_forms import Checkpoint, recognise
+from tinyclip_edge.models.clip import LoadedClip, count_parameters
+from tinyclip_edge.models.describe import describe
+from tinyclip_edge.models.given_config import GivenConfig, given_config, known_config
+from tinyclip_edge.models.load import load_clip
+from tinyclip_edge.models.pruned import UNITS, assemble_config
+from tinyclip_edge.models.pruned_forms import apply_gates, dense_state
+from tinyclip_edge.models.tokenization import TOKENIZER, name_own_tokenizer
+from tinyclip_edge.models.weights import fill
+
+_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".tar")
+_HUGGINGFACE = ("vision_model.", "text_model.")
+_ACTIVATIONS = ("GELU", "QuickGELU")
+_UNKNOWN = (
+    "weights do not tell the activation: GELU is taken, as the published TinyCLIP configs have it; "
+    "give --quick-gelu for weights that descend from OpenAI's"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A CLIP in memory and what was found on the way to it."""
+
+    clip: LoadedClip
+    source: str
+    forms: tuple[str, ...]  # letters of checkpoint_forms.FORMS; none for a model folder
+    found: str
+    architecture: str
+    activation: str
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what was found as plain JSON values."""
+        count = count_parameters(self.clip.model)
+        return {
+            "source": self.source,
+            "forms": list(self.forms),
+            "found": self.found,
+            "architecture": self.architecture,
+            "activation": self.activation,
+            "parameters": {
+                "image": count.image,
+                "text": count.text,
+                "token_embedding": count.token_embedding,
+                "total": count.total,
+            },
+            "model_cfg": self.clip.config["model_cfg"],
+            "notes": list(self.notes),
+        }
+
+
+def convert_checkpoint(
+    source: str, *, config: str | None = None, quick_gelu: bool | None = None
+) -> Conversion:
+    """Open a checkpoint file of any known form, or a MODEL that ``load_clip`` opens.
+
+    ``config`` names the architecture of a file, which else is read off its shapes;
+    ``quick_gelu`` its activation. Nothing is written. Raises ModelError.
+    """
+    path = Path(source)
+    if path.is_file():
+        return _convert_file(path, config, quick_gelu)
+    if path.suffix in _SUFFIXES and not path.exists():
+        raise ModelError(f"no checkpoint file {path}")
+    clip = load_clip(source)
+    if config is not None or quick_gelu is not None:
+        raise ModelError(
+            f"{source} has its own config; --config, --gelu and --quick-gelu are for bare files"
+        )
+    quick = bool(clip.config["model_cfg"].get("quick_gelu"))
+    return Conversion(
+        clip,
+        source,
+        (),
+        f"a model with its own config: {clip.name}",
+        describe(clip),
+        f"{_ACTIVATIONS[quick]} (from its config)",
+    )
+
+
+def _convert_file(path: Path, config: str | None, quick_gelu: bool | None) -> Conversion:
+    given = None if config is None else given_config(config)
+    checkpoint = recognise(_read(path), str(path))
+    pruned = "I" in checkpoint.forms
+    shape = None
+    if given is None or pruned:
+        shape = infer(checkpoint.state, str(path), pruned=pruned)
+    quick, activation = _activation(checkpoint, given, config, quick_gelu)
+    clip = _assemble(path, shape, given, quick_gelu=quick)
+    state = checkpoint.state
+    if shape is not None and not shape.plain:
+        state = dense_state(state, shape.units)
+    fill(clip.model, state, str(path))
+    notes = [] if activation else [_UNKNOWN]
+    if checkpoint.gates:
+        clip, sparsity = apply_gates(clip, checkpoint.gates, str(path))
+        notes.append(f"masks applied: {sparsity:.1%} of the prunable parameters are cut out")
+    if config is not None and pruned:
+        notes.append(f"sizes come from the pruned weights, not from {config}")
+    return Conversion(
+        clip,
+        str(path),
+        checkpoint.forms,
+        checkpoint.description,
+        describe(clip),
+        f"{_ACTIVATIONS[quick]} ({activation or 'by default'})",
+        tuple(notes),
+    )
+
+
+def _read(path: Path) -> object:
+    content = read_checkpoint(path)
+    if isinstance(content, dict) and any(str(key).startswith(_HUGGINGFACE) for key in content):
+        raise ModelError(
+            f"{path} holds weights of a Hugging Face CLIPModel: give its folder, {path.parent}, "
+            "with the config.json"
+        )
+    return content
+
+
+def _assemble(
+    path: Path, shape: Architecture | None, given: GivenConfig | None, *, quick_gelu: bool
+) -> LoadedClip:
+    """Return the CLIP to be filled; sizes are ``shape``'s where there is one."""
+    beside = path.with_name(TOKENIZER)
+    tokenizer_file = given.tokenizer_file if given is not None else None
+    tokenizer_file = tokenizer_file or (beside if beside.is_file() else None)
+    config: dict[str, Any] = {"preprocess_cfg": given.preprocess_cfg if given else None}
+    if shape is None:
+        assert given is not None
+        config["model_cfg"] = deepcopy(given.model_cfg)
+    else:
+        config["model_cfg"] = shape.model_cfg
+        name_own_tokenizer(shape.model_cfg, tokenizer_file)
+        if not shape.plain:
+            config[UNITS] = asdict(shape.units)
+    if quick_gelu or "quick_gelu" in config["model_cfg"]:
+        config["model_cfg"]["quick_gelu"] = quick_gelu
+    return assemble_config(
+        config,
+        name=path.stem,
+        source=str(path),
+        tokenizer_file=tokenizer_file,
+    )
+
+
+def _activation(
+    checkpoint: Checkpoint, given: GivenConfig | None, config: str | None, option: bool | None
+) -> tuple[bool, str]:
+    """Return whether it is QuickGELU, and who says so; nobody: GELU and an empty string."""
+    if option is not None:
+        return option, "as asked"
+    if given is not None:
+        return bool(given.model_cfg.get("quick_gelu")), f"from {config}"
+    forced = checkpoint.arguments.get("force_quick_gelu")
+    if forced is True:
+        return True, "from the training arguments in the file"
+    name = checkpoint.arguments.get("model")
+    if isinstance(name, str) and isinstance(forced, bool):
+        known = known_config(name)
+        quick = bool(known and known.model_cfg.get("quick_gelu"))
+        return quick, f"from the training arguments in the file: {name}"
+    return False, ""

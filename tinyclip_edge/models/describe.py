@@ -1,0 +1,51 @@
+"""A CLIP's architecture in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tinyclip_edge.models.clip import LoadedClip
+from tinyclip_edge.models.pruned import UNITS
+
+
+def describe(clip: LoadedClip) -> str:
+    """Return the sizes of both towers, spans where layers differ."""
+    model_cfg = clip.config["model_cfg"]
+    vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
+    units = clip.config.get(UNITS) or {}
+    width, layers = vision.get("width", 768), vision.get("layers", 12)
+    if vision.get("timm_model_name"):
+        image = str(vision["timm_model_name"])
+    elif not isinstance(layers, int):
+        image = f"ResNet of {'-'.join(map(str, layers))} blocks, width {width}"
+    else:
+        heads = width // vision.get("head_width", 64)
+        sizes = units.get("image") or _equal(vision, width, heads)
+        image = f"ViT/{vision.get('patch_size', 16)} of {_sizes(sizes)}"
+    if text.get("hf_model_name"):
+        language = str(text["hf_model_name"])
+    else:
+        sizes = units.get("text") or _equal(text, text.get("width", 512), text.get("heads", 8))
+        language = _sizes(sizes)
+    return (
+        f"{image}, {clip.image_size} px; text of {language}, context {clip.context_length}, "
+        f"vocabulary {text.get('vocab_size', 49408)}; embedding {clip.embedding_dim}"
+    )
+
+
+def _equal(table: dict[str, Any], width: int, heads: int) -> dict[str, Any]:
+    layers = table.get("layers", 12)
+    neurons = int(width * table.get("mlp_ratio", 4.0))
+    return {"width": width, "heads": [heads] * layers, "neurons": [neurons] * layers}
+
+
+def _sizes(units: dict[str, Any]) -> str:
+    heads, neurons = _span(units["heads"]), _span(units["neurons"])
+    layers = len(units["heads"])
+    return f"width {units['width']}, {layers} layers, {heads} heads, {neurons} neurons"
+
+
+def _span(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"

@@ -1,0 +1,106 @@
+"""The architecture that a user names for a checkpoint without a config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyclip_edge.errors import ModelError, did_you_mean
+from tinyclip_edge.models.build import check_model_cfg
+from tinyclip_edge.models.folder import read_config
+from tinyclip_edge.models.hf_config import CONFIG as HF_CONFIG
+from tinyclip_edge.models.hf_config import read_json, read_model_cfg, read_preprocess_cfg
+from tinyclip_edge.models.library import open_clip, quiet
+from tinyclip_edge.models.runs import CONFIG, PRUNED_CONFIG
+from tinyclip_edge.models.tokenization import TOKENIZER
+from tinyclip_edge.models.zoo import ZOO
+
+_PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
+
+
+@dataclass(frozen=True, slots=True)
+class GivenConfig:
+    """A config and the files that belong to it."""
+
+    model_cfg: dict[str, Any]
+    preprocess_cfg: dict[str, Any] | None = None
+    tokenizer_file: Path | None = None
+
+
+def given_config(config: str) -> GivenConfig:
+    """Return the config that ``--config`` names: a zoo or open_clip name, a file or a folder.
+
+    Raises ModelError.
+    """
+    path = Path(config)
+    if path.is_dir():
+        return _of_folder(path)
+    if path.is_file():
+        return _of_file(path)
+    if config in ZOO:
+        return _of_zoo(config)
+    found = known_config(config)
+    if found is not None:
+        return found
+    with quiet():
+        names = {*open_clip.list_models(), *ZOO}
+    name = config.partition("/")[0]
+    near = did_you_mean(name, names)
+    hint = near if "did you mean" in near else "; give a zoo name, an open_clip name or a file"
+    raise ModelError(f"no config '{config}'{hint}")
+
+
+def known_config(name: str) -> GivenConfig | None:
+    """Return open_clip's config of ``NAME`` or ``NAME/TAG``, None for a name it does not know.
+
+    A tag also tells the activation and the preprocessing of its weights.
+    """
+    with quiet():
+        names = open_clip.list_models()
+        whole = name.replace("/", "-")
+        plain, _, tag = (whole, "", "") if whole in names else name.partition("/")
+        if plain not in names:
+            return None
+        model_cfg = open_clip.get_model_config(plain)
+        facts = open_clip.get_pretrained_cfg(plain, tag) if tag else {}
+        tags = open_clip.list_pretrained_tags_by_model(plain)
+    if tag and not facts:
+        raise ModelError(f"{plain} has no pretrained tag '{tag}'{did_you_mean(tag, tags)}")
+    if facts.get("quick_gelu"):
+        model_cfg["quick_gelu"] = True
+    preprocess_cfg = {key: facts[key] for key in _PREPROCESSING if facts.get(key)}
+    return GivenConfig(model_cfg, preprocess_cfg or None)
+
+
+def _of_zoo(name: str) -> GivenConfig:
+    entry = ZOO[name]
+    if entry.kind != "starter":
+        return GivenConfig(entry.model_cfg)
+    from tinyclip_edge.models.load import load_clip
+
+    # A starter shape is completed by its teacher's, so it is built; its weights are thrown away.
+    clip = load_clip(name, allow_random=True)
+    return GivenConfig(clip.config["model_cfg"], clip.config["preprocess_cfg"], clip.tokenizer_file)
+
+
+def _of_folder(folder: Path) -> GivenConfig:
+    tokenizer_file = folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
+    own = any((folder / name).is_file() for name in (CONFIG, PRUNED_CONFIG))
+    if own or not (folder / HF_CONFIG).is_file():
+        config = read_config(folder)
+        return GivenConfig(config["model_cfg"], config.get("preprocess_cfg"), tokenizer_file)
+    model_cfg = read_model_cfg(folder / HF_CONFIG)
+    preprocess_cfg = read_preprocess_cfg(folder, model_cfg["vision_cfg"]["image_size"])
+    return GivenConfig(model_cfg, preprocess_cfg, tokenizer_file)
+
+
+def _of_file(path: Path) -> GivenConfig:
+    config = read_json(path)
+    beside = path.with_name(TOKENIZER)
+    tokenizer_file = beside if beside.is_file() else None
+    if "model_type" in config:
+        return GivenConfig(read_model_cfg(path), None, tokenizer_file)
+    model_cfg = config.get("model_cfg", config)
+    check_model_cfg(model_cfg, str(path))
+    return GivenConfig(model_cfg, config.get("preprocess_cfg"), tokenizer_file)

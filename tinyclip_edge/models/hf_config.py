@@ -1,0 +1,256 @@
+"""``config.json`` and ``preprocessor_config.json`` of a Hugging Face CLIPModel, both ways."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models.build import mlp_ratio
+
+if TYPE_CHECKING:
+    from tinyclip_edge.models.clip import LoadedClip
+    from tinyclip_edge.models.tokenizer_files import SpecialTokens
+
+CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
+_RESAMPLE = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers
+_LEGACY_EOS = 2  # config files of 2021 to 2023 say 2 and mean the highest id of a text
+_EPS = 1e-5
+# What transformers takes for keys that a config.json leaves out.
+_TRANSFORMER = {"hidden_act": "quick_gelu", "layer_norm_eps": _EPS, "num_hidden_layers": 12}
+_TEXT_DEFAULTS: dict[str, Any] = _TRANSFORMER | {
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_attention_heads": 8,
+    "vocab_size": 49408,
+    "max_position_embeddings": 77,
+    "eos_token_id": 49407,
+}
+_VISION_DEFAULTS: dict[str, Any] = _TRANSFORMER | {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "patch_size": 32,
+    "num_channels": 3,
+}
+_PROJECTION = 512
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a table as other tools lay it out."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def transformer_config(
+    *, width: int, neurons: int, layers: int, heads: int, eps: float
+) -> dict[str, Any]:
+    """Return the sizes of one transformer under transformers' names."""
+    return {
+        "hidden_size": width,
+        "intermediate_size": neurons,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "layer_norm_eps": eps,
+    }
+
+
+def clip_config(
+    clip: LoadedClip, vision: dict[str, Any], text: dict[str, Any], special: SpecialTokens
+) -> dict[str, Any]:
+    """Return the ``config.json`` of a CLIP.
+
+    ``vision`` and ``text`` hold ``transformer_config`` with ``patch_size``, and with
+    ``vocab_size`` and ``max_position_embeddings``.
+    """
+    dim = clip.embedding_dim
+    quick = clip.config["model_cfg"].get("quick_gelu")
+    shared = {"hidden_act": "quick_gelu" if quick else "gelu", "projection_dim": dim}
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": dim,
+        "logit_scale_init_value": float(clip.model.get_parameter("logit_scale").detach().item()),
+        "text_config": {
+            "model_type": "clip_text_model",
+            **text,
+            **shared,
+            "bos_token_id": special.start,
+            "eos_token_id": special.end,
+            "pad_token_id": special.end,
+        },
+        "vision_config": {
+            "model_type": "clip_vision_model",
+            **vision,
+            **shared,
+            "image_size": clip.image_size,
+            "num_channels": 3,
+        },
+    }
+
+
+def write_preprocessor_config(clip: LoadedClip, folder: Path) -> None:
+    """Write ``preprocessor_config.json`` in CLIPImageProcessor form.
+
+    Raises ModelError for an interpolation that clients do not know.
+    """
+    from tinyclip_edge.runtime.preprocess import Preprocess
+
+    ours = Preprocess.from_config(clip.config["preprocess_cfg"])
+    if ours.interpolation not in _RESAMPLE:
+        raise ModelError(f"{clip.name}: no client resizes with {ours.interpolation!r}")
+    pixels = {"height": ours.height, "width": ours.width}
+    squash = ours.resize_mode == "squash"
+    config: dict[str, Any] = {
+        "image_processor_type": "CLIPImageProcessor",
+        "feature_extractor_type": "CLIPFeatureExtractor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": pixels if squash else {"shortest_edge": min(ours.height, ours.width)},
+        "resample": _RESAMPLE[ours.interpolation],
+        "do_center_crop": not squash,
+        "crop_size": pixels,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(ours.mean),
+        "image_std": list(ours.std),
+    }
+    if ours.resize_mode == "longest":
+        config |= {"resize_mode": "longest", "fill_color": ours.fill_color}
+    write_json(folder / PREPROCESSOR, config)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON table; ModelError when it is missing or broken."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"no file {path}") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds no table")
+    return content
+
+
+def read_model_cfg(path: Path) -> dict[str, Any]:
+    """Return open_clip's model_cfg of a ``config.json``. Raises ModelError."""
+    config = read_json(path)
+    if config.get("model_type") != "clip":
+        raise ModelError(
+            f"{path} describes a '{config.get('model_type')}' model; of the Hugging Face models "
+            "only CLIPModel (model_type clip) can be opened"
+        )
+    text = _tower(config, "text", _TEXT_DEFAULTS, path)
+    vision = _tower(config, "vision", _VISION_DEFAULTS, path)
+    activations = {text["hidden_act"], vision["hidden_act"]}
+    if len(activations) > 1 or not activations <= {"gelu", "quick_gelu"}:
+        found = ", ".join(sorted(map(str, activations)))
+        raise ModelError(f"{path}: hidden_act must be gelu or quick_gelu in both towers: {found}")
+    if vision["num_channels"] != 3:
+        raise ModelError(f"{path}: num_channels is {vision['num_channels']}, only 3 can be opened")
+    return {
+        "embed_dim": _count(config, "projection_dim", path, _PROJECTION),
+        "quick_gelu": activations == {"quick_gelu"},
+        "vision_cfg": {
+            "image_size": _count(vision, "image_size", path),
+            "patch_size": _count(vision, "patch_size", path),
+            "head_width": _head_width(vision, path),
+            **_sizes(vision, path),
+        },
+        "text_cfg": {
+            "context_length": _count(text, "max_position_embeddings", path),
+            "vocab_size": _count(text, "vocab_size", path),
+            "heads": _count(text, "num_attention_heads", path),
+            **_sizes(text, path),
+            **_pooling(text, path),
+        },
+    }
+
+
+def read_preprocess_cfg(folder: Path, image_size: int) -> dict[str, Any] | None:
+    """Return open_clip's preprocess_cfg of ``preprocessor_config.json``; None without the file.
+
+    Raises ModelError for steps that open_clip's transform does not have.
+    """
+    from tinyclip_edge.runtime.preprocess import Preprocess
+
+    path = folder / PREPROCESSOR
+    if not path.is_file():
+        return None
+    config = read_json(path)
+    for key in ("do_resize", "do_rescale", "do_normalize"):
+        if config.get(key, True) is not True:
+            raise ModelError(f"{path}: {key} is off, open_clip's preprocessing always does it")
+    if abs(config.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-6:
+        raise ModelError(f"{path}: rescale_factor must be 1/255")
+    try:
+        ours = Preprocess.from_config(config)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    size = config["size"]
+    edge = size.get("shortest_edge", image_size) if isinstance(size, dict) else size
+    if {edge, ours.height, ours.width} != {image_size}:
+        raise ModelError(
+            f"{path} resizes to {edge} and crops to {ours.height}x{ours.width} pixels; the model "
+            f"takes {image_size}, and open_clip resizes to what it crops"
+        )
+    return {
+        "mean": list(ours.mean),
+        "std": list(ours.std),
+        "interpolation": ours.interpolation,
+        "resize_mode": ours.resize_mode,
+        "fill_color": ours.fill_color,
+    }
+
+
+def _tower(
+    config: Mapping[str, Any], name: str, defaults: Mapping[str, Any], path: Path
+) -> dict[str, Any]:
+    """Return one tower's table as transformers would complete it."""
+    legacy = config.get(f"{name}_config_dict")
+    given = legacy if legacy is not None else config.get(f"{name}_config") or {}
+    if not isinstance(given, dict):
+        raise ModelError(f"{path}: {name}_config is no table")
+    return {**defaults, **given}
+
+
+def _sizes(tower: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    width, neurons = _count(tower, "hidden_size", path), _count(tower, "intermediate_size", path)
+    sizes: dict[str, Any] = {"width": width, "layers": _count(tower, "num_hidden_layers", path)}
+    ratio = mlp_ratio(width, neurons)
+    if ratio != 4:
+        sizes["mlp_ratio"] = ratio
+    eps = tower["layer_norm_eps"]
+    if not isinstance(eps, (int, float)) or not 0 < eps < 1:
+        raise ModelError(f"{path}: layer_norm_eps is {eps!r}")
+    if eps != _EPS:
+        sizes["norm_kwargs"] = {"eps": eps}
+    return sizes
+
+
+def _head_width(tower: Mapping[str, Any], path: Path) -> int:
+    width, heads = _count(tower, "hidden_size", path), _count(tower, "num_attention_heads", path)
+    if width % heads:
+        raise ModelError(f"{path}: hidden_size {width} does not split into {heads} heads")
+    return width // heads
+
+
+def _pooling(text: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Say where a text is read: at its highest id, or at an end token that is not the highest."""
+    end = text["eos_token_id"]
+    if not isinstance(end, int):
+        raise ModelError(f"{path}: eos_token_id is {end!r}, not a number")
+    highest = end in (_LEGACY_EOS, text["vocab_size"] - 1)
+    return {} if highest else {"pool_type": "eos", "eos_id": end}
+
+
+def _count(table: Mapping[str, Any], key: str, path: Path, default: int = 0) -> int:
+    value = table.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ModelError(f"{path}: {key} is {value!r}, not a positive number")
+    return value

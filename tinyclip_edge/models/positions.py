@@ -1,0 +1,44 @@
+"""Fit the positional embedding of an image tower to another image size."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+VIT_POSITIONS = "visual.positional_embedding"
+RESNET_POSITIONS = "visual.attnpool.positional_embedding"
+RESNET_STRIDE = 32  # pixels of the picture to one position
+
+
+def resize_positions(
+    teacher: nn.Module, student: nn.Module
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return the teacher's weights with the student's grid of image positions, and what was done.
+
+    Interpolation is bicubic and antialiased; the first position belongs to no place and is kept.
+    """
+    state, ours = dict(teacher.state_dict()), student.state_dict()
+    notes = []
+    for key in (VIT_POSITIONS, RESNET_POSITIONS):
+        if key not in state or key not in ours:
+            continue
+        before, after = _grid(teacher), _grid(student)
+        if before == after:
+            continue
+        first, places = state[key][:1], state[key][1:]
+        picture = places.T.reshape(1, -1, *before)  # [1, width, rows, columns]
+        resized = functional.interpolate(picture, size=after, mode="bicubic", antialias=True)
+        state[key] = torch.cat([first, resized.flatten(2)[0].T])
+        notes.append(f"{key} interpolated from {len(places) + 1} to {len(state[key])} positions")
+    return state, tuple(notes)
+
+
+def _grid(model: nn.Module) -> tuple[int, int]:
+    """Rows and columns that the image tower sees."""
+    visual = model.get_submodule("visual")
+    size = getattr(visual, "grid_size", None)
+    if size is None:
+        size = int(visual.image_size) // RESNET_STRIDE  # type: ignore[arg-type]
+    rows, columns = size if isinstance(size, tuple) else (size, size)
+    return int(rows), int(columns)

@@ -1,0 +1,196 @@
+"""Prune a CLIP by its masks into a small dense one, ordinary where its shape allows."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tinyclip_edge.errors import InheritanceError, ModelError
+from tinyclip_edge.inherit.dense import DenseBlock
+from tinyclip_edge.inherit.equal import equal_masks
+from tinyclip_edge.inherit.gates import ClipGates, ClipMasks
+from tinyclip_edge.inherit.masked import check_maskable
+from tinyclip_edge.inherit.prune import PrunePlan
+from tinyclip_edge.inherit.units import ClipUnits, TowerUnits
+from tinyclip_edge.models.assemble import assemble
+from tinyclip_edge.models.build import build_model, mlp_ratio
+from tinyclip_edge.models.clip import LoadedClip, count_parameters
+
+UNITS = "units"  # key of LoadedClip.config where layers differ
+
+
+@dataclass(frozen=True, slots=True)
+class PruneResult:
+    """A pruned CLIP and what became of it."""
+
+    clip: LoadedClip  # dense, float32, eval mode
+    plan: PrunePlan  # what was kept and folded; slices optimizer moments too
+    parameters_before: int  # of the whole model
+    parameters_after: int
+    sparsity: float  # 1 - prunable parameters left / those that the gates refer to
+
+
+def prune_clip(
+    clip: LoadedClip, gates: ClipGates | ClipMasks, *, uniform_shapes: bool = False
+) -> PruneResult:
+    """Cut out what masks switch off and fold the rest of them into the weights.
+
+    ``uniform_shapes`` gives every layer of a tower as many heads and neurons, which then form an
+    ordinary open_clip CLIP of the size that the gates ask for. Raises InheritanceError.
+    """
+    units = clip_units(clip)
+    if isinstance(gates, ClipGates):
+        if gates.units != units:
+            raise InheritanceError(f"{clip.name}: the gates are those of another shape")
+        masks = equal_masks(gates) if uniform_shapes else gates.binarised()
+    else:
+        masks = gates
+    plan = PrunePlan.of(units, masks)
+    if uniform_shapes and not _plain(plan.after):
+        raise InheritanceError("uniform_shapes needs gates, or masks whose layers are equal")
+    state = plan.cut(clip.model.state_dict())
+    pruned = assemble_units(clip, plan.after)
+    pruned.model.load_state_dict(state)
+    pruned.model.to(next(clip.model.parameters()).device)
+    prunable = gates.prunable if isinstance(gates, ClipGates) else units.prunable
+    return PruneResult(
+        clip=pruned,
+        plan=plan,
+        parameters_before=count_parameters(clip.model).total,
+        parameters_after=count_parameters(pruned.model).total,
+        sparsity=1 - plan.after.prunable / prunable,
+    )
+
+
+def clip_units(clip: LoadedClip) -> ClipUnits:
+    """Count the maskable units of a CLIP, pruned before or not.
+
+    Raises InheritanceError for a ResNet, or a transformer that masks cannot run through.
+    """
+    check_maskable(clip.model)
+    if UNITS in clip.config:
+        return read_units(clip.config[UNITS], clip.name)
+    vision, text = clip.config["model_cfg"]["vision_cfg"], clip.config["model_cfg"]["text_cfg"]
+    return ClipUnits.of(
+        clip.model.state_dict(),
+        head_width=vision.get("head_width", 64),
+        text_head_width=text.get("width", 512) // text.get("heads", 8),
+    )
+
+
+def assemble_units(origin: LoadedClip, units: ClipUnits) -> LoadedClip:
+    """Return a CLIP of the given units with random weights; the rest is that of ``origin``.
+
+    It is an ordinary open_clip CLIP where ``units`` allow, else ``config`` tells its layers.
+    """
+    config = {k: v for k, v in origin.config.items() if k != UNITS}
+    if _plain(units):
+        config["model_cfg"] = _plain_cfg(config["model_cfg"], units)
+    else:
+        config[UNITS] = asdict(units)
+    return assemble_config(config, name=origin.name, tokenizer_file=origin.tokenizer_file)
+
+
+def assemble_config(
+    config: dict[str, Any],
+    *,
+    name: str,
+    source: str | None = None,
+    tokenizer_file: Path | None = None,
+) -> LoadedClip:
+    """Return the CLIP of a folder's config, ordinary or pruned, with random weights.
+
+    The caller's random state does not move. Raises ModelError.
+    """
+    source, network = source or name, None
+    with torch.random.fork_rng(devices=[]):
+        if UNITS in config:
+            units = read_units(config[UNITS], source)
+            network = build_units(config["model_cfg"], units, source)
+        clip = assemble(
+            config["model_cfg"],
+            config.get("preprocess_cfg"),
+            name=name,
+            source=source,
+            network=network,
+            tokenizer_file=tokenizer_file,
+        )
+    if UNITS in config:
+        clip.config[UNITS] = deepcopy(config[UNITS])
+    return clip
+
+
+def build_units(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.Module:
+    """Return an open_clip CLIP whose blocks are dense ones of the given units."""
+    cfg = deepcopy(model_cfg)
+    # One head and one neuron a channel: a pattern for norms and activation, replaced below.
+    one = {"layers": 1, "mlp_ratio": 1.0}
+    cfg["vision_cfg"].update(one, width=units.image.width, head_width=units.image.width)
+    cfg["text_cfg"].update(one, width=units.text.width, heads=1)
+    model: Any = build_model(cfg, source)
+    for transformer, tower in (
+        (model.visual.transformer, units.image),
+        (model.transformer, units.text),
+    ):
+        pattern = transformer.resblocks[0]
+        transformer.layers = len(tower.heads)
+        transformer.resblocks = nn.ModuleList(
+            DenseBlock(pattern, heads=a, neurons=i, head_width=tower.head_width)
+            for a, i in zip(tower.heads, tower.neurons, strict=True)
+        )
+    network: nn.Module = model.eval()
+    return network
+
+
+def read_units(table: object, source: str) -> ClipUnits:
+    """Check the units of a config that may come from anywhere. Raises ModelError."""
+    if not isinstance(table, dict) or set(table) != {f.name for f in fields(ClipUnits)}:
+        raise ModelError(f"{source}: '{UNITS}' must hold image, text, embed_dim and patch")
+    for key in ("embed_dim", "patch"):
+        if not _is_count(table[key], least=1):
+            raise ModelError(f"{source}: {UNITS}.{key} must be a whole number above 0")
+    image, text = (_read_tower(table[name], f"{source}: {UNITS}.{name}") for name in _TOWERS)
+    return ClipUnits(image, text, table["embed_dim"], table["patch"])
+
+
+_TOWERS = ("image", "text")
+
+
+def _read_tower(table: object, where: str) -> TowerUnits:
+    names = {f.name for f in fields(TowerUnits)}
+    if not isinstance(table, dict) or set(table) != names:
+        raise ModelError(f"{where} must hold {', '.join(sorted(names))}")
+    for key in ("width", "head_width", "positions"):
+        if not _is_count(table[key], least=1):
+            raise ModelError(f"{where}.{key} must be a whole number above 0")
+    heads, neurons = table["heads"], table["neurons"]
+    for key, counts in (("heads", heads), ("neurons", neurons)):
+        if not isinstance(counts, (list, tuple)) or not all(_is_count(n) for n in counts):
+            raise ModelError(f"{where}.{key} must list a whole number for each layer")
+    if not heads or len(heads) != len(neurons):
+        raise ModelError(f"{where}: heads of {len(heads)} layers, neurons of {len(neurons)}")
+    sizes = {**table, "heads": tuple(heads), "neurons": tuple(neurons)}
+    return TowerUnits(**sizes)
+
+
+def _is_count(value: object, *, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _plain(units: ClipUnits) -> bool:
+    return units.image.plain and units.text.plain
+
+
+def _plain_cfg(model_cfg: dict[str, Any], units: ClipUnits) -> dict[str, Any]:
+    cfg = deepcopy(model_cfg)
+    for key, tower in (("vision_cfg", units.image), ("text_cfg", units.text)):
+        cfg[key]["width"], cfg[key]["layers"] = tower.width, len(tower.heads)
+        cfg[key]["mlp_ratio"] = mlp_ratio(tower.width, tower.neurons[0])
+    cfg["vision_cfg"]["head_width"] = units.image.head_width
+    cfg["text_cfg"]["heads"] = units.text.heads[0]
+    return cfg
