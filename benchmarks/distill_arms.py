@@ -2,9 +2,9 @@
 
 Three arms train the same student on the starter kit: ``inherited`` (weights of the teacher, then
 affinity mimicking), ``affinity`` (random weights, affinity mimicking) and ``scratch`` (random
-weights, contrastive loss). Each arm's learning rate is chosen from one grid by mean recall@1 on
-``starter:val`` with a seed of its own; then every seed runs with it and is measured on Twemoji, the
-style nobody trained on. Finished runs are kept under ``--work`` and not repeated. ``--store`` keeps
+weights, contrastive loss). Each arm climbs to its learning rate on one ladder, from the middle, by
+mean recall@1 on ``starter:val`` with a seed of its own; then every seed is measured on Twemoji, the
+style nobody trained on. Finished runs stay under ``--work`` and are not repeated. ``--store`` keeps
 the figure of ``scratch`` that ``tinyclip-edge quickstart`` shows beside its own.
 
     python benchmarks/distill_arms.py --student starter-50 --out benchmarks/results/arms-50
@@ -18,6 +18,7 @@ import json
 import shlex
 import statistics
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -160,16 +161,34 @@ def summarise(
             **{k: {"mean": statistics.mean(v), "all": v} for k, v in ends.items()},
             "steps_to_scratch_end": reach,
         }
-    teacher = runs["inherited"][0]["teacher"]
     return {
         "student": arguments.student,
         "steps": arguments.steps,
         "batch": 128,
         "measured_on": "Twemoji, unseen style; mean of both directions in percent",
-        "teacher": teacher,
+        "teacher": runs["inherited"][0]["teacher"],
         "arms": table,
         "curves": {arm: [r["curve"] for r in records] for arm, records in runs.items()},
     }
+
+
+def climb(ladder: list[float], score: Callable[[float], float]) -> dict[float, float]:
+    """Try the ladder's two middle rungs, then go on from the better one until it gets worse.
+
+    Returns the score of every rung tried; the best is no edge unless the ladder ends there.
+    """
+    ladder = sorted(ladder)
+    tried: dict[float, float] = {}
+    for lr in ladder[(len(ladder) - 1) // 2 : len(ladder) // 2 + 1]:
+        tried[lr] = score(lr)
+    while True:
+        best = ladder.index(max(tried, key=lambda lr: tried[lr]))
+        near = [ladder[i] for i in (best - 1, best + 1) if 0 <= i < len(ladder)]
+        untried = [lr for lr in near if lr not in tried]
+        if not untried:
+            return tried
+        for lr in untried:
+            tried[lr] = score(lr)
 
 
 def stored_figure(records: list[dict[str, Any]], steps: int, command: str) -> dict[str, Any]:
@@ -223,10 +242,12 @@ def command_line() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--student", default="starter-50", choices=RECIPES)
-    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--every", type=int, default=30, help="steps between measurements")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--lrs", type=float, nargs="+", default=[4e-4, 1e-3, 2e-3])
+    parser.add_argument(
+        "--lrs", type=float, nargs="+", default=[1e-4, 2e-4, 4e-4, 1e-3, 2e-3, 4e-3]
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/arms"))
     parser.add_argument("--out", type=Path, required=True, help="gets .json and .png")
@@ -250,10 +271,12 @@ def main() -> None:
     tried: dict[str, dict[str, float]] = {}
     last = str(arguments.steps)
     for arm in ARMS:
-        scores = {
-            lr: train(arguments, arm, lr, TUNING_SEED, "starter:val")["curve"][last]["r1"]
-            for lr in arguments.lrs
-        }
+
+        def score(lr: float, arm: str = arm) -> float:
+            done = train(arguments, arm, lr, TUNING_SEED, "starter:val")
+            return float(done["curve"][last]["r1"])
+
+        scores = climb(arguments.lrs, score)
         best[arm] = max(scores, key=lambda lr: scores[lr])
         tried[arm] = {f"{lr:g}": score for lr, score in scores.items()}
     shard = str(twemoji_shard(arguments.work))

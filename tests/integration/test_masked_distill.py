@@ -65,7 +65,7 @@ def test_masks_meet_the_target_and_leave_a_dense_student(masked, tmp_path):
     # a tenth of the cosine's rate right after the prune
     assert steps[19]["lr"] < 0.15 * steps[18]["lr"]
     assert {p.name for p in (out / "report").iterdir()} == {
-        "loss.png", "sparsity.png", "units.png", "gates.png",
+        "loss.png", "sparsity.png", "units.png", "gates.png", "report.html",
     }  # fmt: skip
     gates = events_of(out, "gates")
     assert [e["step"] for e in gates] == [1, 4, 8, 12, 16, 18]

@@ -71,8 +71,18 @@ def test_the_stored_figure_is_what_quickstart_shows(arms, tmp_path, monkeypatch)
 def test_the_shown_command_has_no_path_of_this_machine(arms):
     parser = arms.command_line()
     assert arms.shown_command(parsed(arms), parser) == (
-        "python benchmarks/distill_arms.py --student starter-50 --steps 240"
+        "python benchmarks/distill_arms.py --student starter-50 --steps 300"
         " --out benchmarks/results/arms-50"
     )
     changed = parsed(arms, "--seeds", "3", "--lrs", "1e-3")
     assert "--seeds 3 --lrs 0.001 --out" in arms.shown_command(changed, parser)
+
+
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [(4e-4, [2e-4, 4e-4, 1e-3]), (1e-3, [4e-4, 1e-3, 2e-3]), (1e-4, [1e-4, 2e-4, 4e-4, 1e-3])],
+)
+def test_every_arm_climbs_the_same_ladder_to_its_own_rate(arms, best, tried):
+    ladder = [1e-4, 2e-4, 4e-4, 1e-3, 2e-3, 4e-3]
+    found = arms.climb(ladder, lambda lr: -abs(ladder.index(lr) - ladder.index(best)))
+    assert sorted(found) == tried and max(found, key=lambda lr: found[lr]) == best

@@ -12,11 +12,13 @@ from tinyclip_edge.cli import (
     convert,
     demo,
     distill,
+    doctor,
     evaluate,
     export,
     inherit,
     models,
     quickstart,
+    report,
 )
 from tinyclip_edge.errors import MissingExtraError, TinyClipError
 
@@ -31,11 +33,13 @@ app = typer.Typer(
 
 app.command("quickstart")(quickstart.quickstart)
 app.command("distill")(distill.distill)
+app.command("doctor")(doctor.doctor)
 app.command("inherit")(inherit.inherit)
 app.command("convert")(convert.convert)
 app.command("export")(export.export)
 app.command("eval")(evaluate.evaluate)
 app.command("bench")(bench.bench)
+app.command("report")(report.report)
 app.command("demo")(demo.demo)
 app.command("models")(models.models)
 

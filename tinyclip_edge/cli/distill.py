@@ -50,4 +50,7 @@ def distill(
     with ProgressObserver() as observer:
         result = run_distill(run, folder, resume=resume is not None, observer=observer)
     say(f"student: {result.student}")
+    page = folder / "report" / "report.html"
+    if page.is_file():
+        say(f"report: {page}")
     say(f"next: tinyclip-edge export {folder} --int8")

@@ -22,6 +22,7 @@ def quickstart(
     from tinyclip_edge.config import load_config
     from tinyclip_edge.evaluate import compare_models
     from tinyclip_edge.train import ProgressObserver, distill
+    from tinyclip_edge.train.report import leave_report
 
     started = time.monotonic()
     run = load_config("starter", [] if steps is None else [f"optim.steps={steps}"])
@@ -32,6 +33,7 @@ def quickstart(
     say("2/3  export: ONNX towers, int8, verified against PyTorch")
     bundle = free_folder(Path("bundles"), folder.name)
     run_export(str(result.student), int8=True, out=bundle)
+    leave_report(folder, say)  # once more: the bundle is there now
     say("3/3  compare: teacher, student, int8 on pictures of a style nobody trained on")
     comparison = compare_models(
         {
@@ -49,6 +51,7 @@ def quickstart(
     Console().print(comparison.table())
     say(f"done in {time.monotonic() - started:.0f} s")
     say(f"student: {result.student}   bundle: {bundle}")
+    say(f"report: {folder / 'report' / 'report.html'}")
     say(f"next: tinyclip-edge demo --student {folder} --student {bundle}")
 
 

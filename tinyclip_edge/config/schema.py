@@ -74,7 +74,9 @@ class DataConfig(Section):
 
     train: str | list[str] = Field(
         min_length=1,
-        description="starter:train, or shards (.tar, .tar.gz): path, glob, {000..009} or a list.",
+        description="starter:train; shards (.tar, .tar.gz): path, glob, {000..009}, http(s):// or "
+        "pipe:COMMAND; a table (.csv, .tsv, .jsonl) of image paths and captions; an image folder "
+        "with captions (NAME.txt or metadata.jsonl); or a list of these.",
     )
     val: str | list[str] | None = Field(
         default=None, description="Pairs for the evaluation during the run, same forms; null: none."
@@ -92,6 +94,10 @@ class DataConfig(Section):
         default=None,
         description="Folder in which runs of the same teacher and pairs share those features, "
         "beside the run's own; null: not shared.",
+    )
+    allow_pipes: bool = Field(
+        default=False,
+        description="Let pipe:COMMAND of train and val run its command in a shell.",
     )
     workers: int = Field(default=2, ge=1, le=256, description="Threads that decode images.")
     memory_gb: float = Field(

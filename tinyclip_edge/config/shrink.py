@@ -68,8 +68,8 @@ class MasksConfig(Section):
     lr: float = Field(
         default=0.02,
         gt=0,
-        description="AdamW's rate of the gates' log-alpha, constant: the most that one step moves "
-        "them, of the 6.2 between an open gate and a closed one.",
+        description="AdamW's rate of the gates' log-alpha, constant: about what a step moves them "
+        "while the target is missed, of the 6.2 between an open gate and a closed one.",
     )
     lambda_lr: float = Field(
         default=0.02, gt=0, description="Rate at which the Lagrange multipliers rise, constant."

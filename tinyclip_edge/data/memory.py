@@ -13,9 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tinyclip_edge.data.order import distinct_epoch, distinct_slots
 from tinyclip_edge.data.pairs import BadSamples, Pair
 from tinyclip_edge.data.pixels import PixelCodec
-from tinyclip_edge.data.shards import ShardSource
+from tinyclip_edge.data.source import PairSource
 from tinyclip_edge.errors import DataError
 
 Ints = npt.NDArray[np.int64]
@@ -74,12 +75,12 @@ class PairMemory:
         self.concept_of = np.empty(len(pairs), dtype=np.int64)
         for concept, members in enumerate(concepts.values()):
             self.concept_of[members] = concept
-        self._order: tuple[tuple[int, int, int], Ints] | None = None
+        self._order: tuple[tuple[int, int, int, bool], Ints] | None = None
 
     @classmethod
     def load(
         cls,
-        source: ShardSource,
+        source: PairSource,
         codec: PixelCodec,
         *,
         workers: int = 2,
@@ -135,13 +136,13 @@ class PairMemory:
             )
 
     def batch(self, step: int, size: int, *, seed: int, distinct: bool = True) -> Batch:
-        """Return the pairs of a step (from 0); an epoch visits each concept, or picture, once."""
-        items = len(self.concepts) if distinct else len(self)
-        epoch, slot = divmod(step, items // size)
-        chosen = self._epoch(seed, epoch, items)[slot * size : (slot + 1) * size]
-        random = np.random.default_rng([seed, 1, step]).random((2, size))
-        ids = self._of_concept.draw(chosen, random[0]) if distinct else chosen
-        caption_ids = self._of_picture.draw(ids, random[1])
+        """Return the pairs of a step (from 0); an epoch visits each picture once."""
+        slots = distinct_slots(self.concept_of, size) if distinct else len(self) // size
+        epoch, slot = divmod(step, slots)
+        ids = self._epoch(seed, epoch, size, distinct=distinct)[slot]
+        caption_ids = self._of_picture.draw(
+            ids, np.random.default_rng([seed, 1, step]).random(size)
+        )
         return Batch(
             keys=tuple(self.keys[i] for i in ids),
             pixels=torch.stack([self.images[i] for i in ids]),
@@ -158,9 +159,15 @@ class PairMemory:
         for step in count(start):
             yield self.batch(step, size, seed=seed, distinct=distinct)
 
-    def _epoch(self, seed: int, epoch: int, items: int) -> Ints:
-        key = (seed, epoch, items)
+    def _epoch(self, seed: int, epoch: int, size: int, *, distinct: bool) -> Ints:
+        """Return the pictures of all batches of an epoch, ``[slots, size]``."""
+        key = (seed, epoch, size, distinct)
         if self._order is None or self._order[0] != key:
-            order = np.random.default_rng([seed, 0, epoch, items]).permutation(items)
+            rng = np.random.default_rng([seed, 0, epoch, size])
+            if distinct:
+                order = distinct_epoch(self.concept_of, size, rng)
+            else:
+                whole = len(self) // size * size
+                order = rng.permutation(len(self))[:whole].reshape(-1, size)
             self._order = (key, order)
         return self._order[1]

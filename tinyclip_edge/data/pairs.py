@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -13,24 +15,37 @@ from tinyclip_edge.runtime.images import open_image
 BAD_SHARE = 0.01  # of all samples; more of them stop the run
 STREAM_MINIMUM = 1000  # samples seen before a stream is judged by its share
 NAMED_KEYS = 20
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+Picture = bytes | Image.Image | Path  # a path is read by whoever decodes it
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A picture, still encoded or decoded, and every caption it may be drawn with."""
+    """A picture, encoded, decoded or still a file, and every caption it may be drawn with."""
 
     key: str
-    image: bytes | Image.Image
+    image: Picture
     captions: tuple[str, ...]
     concept: str  # pairs of one concept are no negatives of each other
     meta: dict[str, Any] = field(default_factory=dict)
+
+
+def caption_lines(text: str | Iterable[object]) -> tuple[str, ...]:
+    """Return the captions of a text, one a line, or of a list, without blanks and empty ones."""
+    lines = text.splitlines() if isinstance(text, str) else [str(line) for line in text]
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def concept_of(given: object, captions: tuple[str, ...]) -> str:
+    """Return the concept that was given, else the first caption in lower case."""
+    return str(given or captions[0].casefold())
 
 
 class UndecodableImageError(Exception):
     """One image cannot be decoded; the loader counts it and goes on."""
 
 
-def decode_image(image: bytes | Image.Image) -> Image.Image:
+def decode_image(image: Picture) -> Image.Image:
     """Return the picture, fully read, in its own mode; raise UndecodableImageError.
 
     A model's preprocessing makes it RGB, after resizing: as export and evaluation see it.
@@ -41,7 +56,7 @@ def decode_image(image: bytes | Image.Image) -> Image.Image:
         raise UndecodableImageError(str(error)) from error
 
 
-def decode_rgb(image: bytes | Image.Image) -> Image.Image:
+def decode_rgb(image: Picture) -> Image.Image:
     """Return the picture in mode RGB; raise UndecodableImageError."""
     try:
         return decode_image(image).convert("RGB")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from tinyclip_edge.data.pairs import UndecodableImageError, decode_image
+from tinyclip_edge.data.pairs import Picture, UndecodableImageError, decode_image
 
 LEVELS = 255
 TO_FLOAT = ("ToTensor", "Normalize")  # how torchvision's and open_clip's transforms end
@@ -44,7 +44,7 @@ class PixelCodec:
         pixels = self._preprocess(image) * self._std + self._mean
         return (pixels * LEVELS).round_().clamp_(0, LEVELS).to(torch.uint8)
 
-    def decode(self, image: bytes | Image.Image) -> Tensor | None:
+    def decode(self, image: Picture) -> Tensor | None:
         """Return a picture as stored; None when it does not decode or its mode does not resize."""
         try:
             return self.store(decode_image(image))

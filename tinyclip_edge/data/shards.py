@@ -2,57 +2,54 @@
 
 from __future__ import annotations
 
-import glob
 import gzip
 import json
-import re
+import math
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import braceexpand
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from tinyclip_edge.data.pairs import Pair
-from tinyclip_edge.errors import DataError, did_you_mean
+from tinyclip_edge.data.pairs import IMAGE_SUFFIXES, Pair, caption_lines, concept_of
+from tinyclip_edge.errors import DataError
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
-STARTER = "starter:"
 BLOCK = 512  # bytes of a tar block; an archive ends with zero blocks
 BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError)
+SMALLEST_PAIR = (2048, 100)  # bytes in a shard: image and caption in tar blocks, or zipped
+GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
-class ShardSource:
-    """Shards under one name; iterating reads every pair in the order of the shards."""
+class Shard:
+    """One local shard."""
 
-    name: str
-    shards: tuple[Path, ...]
+    path: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """Its file name: a data set may be moved while a run rests."""
+        return self.path.name
+
+    @property
+    def pairs(self) -> None:
+        """Only reading tells."""
+
+    @property
+    def at_most(self) -> int:
+        """Pairs that a file of its size cannot exceed."""
+        return math.ceil(self.size / SMALLEST_PAIR[self.path.suffix == ".gz"])
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.path.stat().st_size
 
     def __iter__(self) -> Iterator[Pair]:
-        for shard in self.shards:
-            yield from read_shard(shard)
-
-
-def open_source(source: str | Sequence[str]) -> ShardSource:
-    """Find the shards of ``starter:SPLIT`` or of one or more patterns.
-
-    Patterns may hold braces (``{000..009}``) and wildcards. Raises DataError when one matches none.
-    """
-    patterns = [source] if isinstance(source, str) else list(source)
-    shards: dict[Path, None] = {}
-    for pattern in patterns:
-        found = _starter(pattern) if pattern.startswith(STARTER) else _matches(pattern)
-        shards.update(dict.fromkeys(found))
-    return ShardSource(", ".join(patterns), tuple(shards))
-
-
-def read_shards(pattern: str | Sequence[str]) -> Iterator[Pair]:
-    """Yield the pairs of all shards that match; see open_source and read_shard for the errors."""
-    return iter(open_source(pattern))
+        return read_shard(self.path)
 
 
 def read_shard(path: Path) -> Iterator[Pair]:
@@ -61,59 +58,37 @@ def read_shard(path: Path) -> Iterator[Pair]:
     Raises DataError, which names the shard, when it is empty, cut off, or has a sample without an
     image or a caption.
     """
-    count = 0
     with _open(path) as raw:
-        stream = _Tail(raw)
-        try:
-            for sample in group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}])):
-                count += 1
-                yield _pair(sample, path)
-            ended = stream.ends_with_zero_block()
-        except BROKEN as error:
-            empty = path.stat().st_size == 0
-            reason = "is empty" if empty else f"is cut off or broken ({error.args[0]})"
-            raise DataError(f"shard {path} {reason}; write it again") from None
-        except ValueError as error:  # webdataset: the same member name twice
-            told = str(error.args[0]).split(" in tar file")[0]
-            raise DataError(f"shard {path}: {told}") from None
-    if not ended:
-        raise DataError(f"shard {path} is cut off after {count} samples; write it again")
-    if count == 0:
-        raise DataError(f"shard {path} is empty: no KEY.jpg with KEY.txt in it")
+        yield from read_tar(str(path), raw)
 
 
-def _starter(name: str) -> list[Path]:
-    folder = Path(__file__).resolve().parents[1] / "starter" / "shards"
-    split = name.removeprefix(STARTER)
-    found = sorted(folder.glob(f"{glob.escape(split)}-[0-9]*.tar.gz"))
-    if not found:
-        known = {path.name.rsplit("-", 1)[0] for path in folder.glob("*.tar.gz")}
-        raise DataError(f"starter kit has no split '{split}'{did_you_mean(split, known)}")
-    return found
-
-
-def _matches(pattern: str) -> list[Path]:
-    if re.match(r"^[a-z][a-z0-9+.-]+:", pattern):  # two letters or more: C: is a Windows drive
-        raise DataError(f"shards '{pattern}': only local files can be read; fetch them first")
+def read_tar(name: str, raw: IO[bytes]) -> Iterator[Pair]:
+    """Yield the pairs of an unpacked tar stream; DataError, which names it, as in read_shard."""
+    count = 0
+    stream = _Tail(raw)
     try:
-        expanded = list(braceexpand.braceexpand(pattern))
-    except ValueError:
-        raise DataError(f"shards '{pattern}': the braces do not close") from None
-    found: list[Path] = []
-    for name in expanded:
-        path = Path(name)
-        paths = [path] if path.is_file() else sorted(Path(p) for p in glob.glob(name))  # noqa: PTH207
-        if not any(p.is_file() for p in paths):
-            part = "" if name == pattern else f" (no '{name}')"
-            raise DataError(f"no shard matches '{pattern}'{part}; give .tar or .tar.gz files")
-        found.extend(p for p in paths if p.is_file())
-    return found
+        for sample in group_by_keys(tar_file_expander([{"url": name, "stream": stream}])):
+            count += 1
+            yield _pair(sample, name)
+        ended = stream.ends_with_zero_block()
+    except BROKEN as error:
+        reason = "is empty" if stream.empty else f"is cut off or broken ({error.args[0]})"
+        raise DataError(f"shard {name} {reason}; write it again") from None
+    except ValueError as error:  # webdataset: the same member name twice
+        told = str(error.args[0]).split(" in tar file")[0]
+        raise DataError(f"shard {name}: {told}") from None
+    except DataError as error:
+        raise stream.refusal() or error from None
+    if not ended:
+        raise DataError(f"shard {name} is cut off after {count} samples; write it again")
+    if count == 0:
+        raise DataError(f"shard {name} is empty: no KEY.jpg with KEY.txt in it")
 
 
 def _open(path: Path) -> IO[bytes]:
     try:
         with path.open("rb") as head:
-            zipped = head.read(2) == b"\x1f\x8b"
+            zipped = head.read(2) == GZIP
         # gzip.open checks length and CRC; tarfile's own stream mode lets a cut file pass.
         return gzip.open(path) if zipped else path.open("rb")  # type: ignore[return-value]
     except OSError as error:
@@ -126,9 +101,16 @@ class _Tail:
     def __init__(self, raw: IO[bytes]) -> None:
         self._raw = raw
         self._last = b""
+        self._refused: str | None = None
+        self.empty = True
 
     def read(self, size: int = -1) -> bytes:
-        data = self._raw.read(size)
+        try:
+            data = self._raw.read(size)
+        except DataError as error:
+            self._refused = str(error)
+            raise
+        self.empty = self.empty and not data
         self._last = (self._last + data[-BLOCK:])[-BLOCK:]
         return data
 
@@ -137,24 +119,26 @@ class _Tail:
             pass
         return self._last == bytes(BLOCK)
 
+    def refusal(self) -> DataError | None:
+        """Return the reader's own error, which webdataset adds to on its way up."""
+        return None if self._refused is None else DataError(self._refused)
 
-def _pair(sample: dict[str, Any], path: Path) -> Pair:
+
+def _pair(sample: dict[str, Any], name: str) -> Pair:
     key = str(sample["__key__"])
     image = _member(sample, IMAGE_SUFFIXES)
     if image is None:
         wanted = ", ".join(IMAGE_SUFFIXES)
-        raise DataError(f"shard {path}: sample '{key}' has no image ({wanted})")
+        raise DataError(f"shard {name}: sample '{key}' has no image ({wanted})")
     try:
         meta = json.loads(_member(sample, ("json",)) or b"{}")
         written = _member(sample, ("txt",))
-        text = meta.pop("caption", "") if written is None else written.decode()
-        lines = text.splitlines() if isinstance(text, str) else [str(line) for line in text]
+        captions = caption_lines(meta.pop("caption", "") if written is None else written.decode())
     except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError) as error:
-        raise DataError(f"shard {path}: caption of '{key}' cannot be read ({error})") from None
-    captions = tuple(line.strip() for line in lines if line.strip())
+        raise DataError(f"shard {name}: caption of '{key}' cannot be read ({error})") from None
     if not captions:
-        raise DataError(f"shard {path}: '{key}' has no caption (KEY.txt, or KEY.json 'caption')")
-    concept = str(meta.pop("concept", None) or captions[0].casefold())
+        raise DataError(f"shard {name}: '{key}' has no caption (KEY.txt, or KEY.json 'caption')")
+    concept = concept_of(meta.pop("concept", None), captions)
     return Pair(key=key, image=image, captions=captions, concept=concept, meta=meta)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from tinyclip_edge.data.memory import Batch
 from tinyclip_edge.data.pairs import BadSamples, Pair
 from tinyclip_edge.data.pixels import PixelCodec
-from tinyclip_edge.data.shards import ShardSource, read_shard
+from tinyclip_edge.data.source import PairSource
 from tinyclip_edge.errors import DataError
 
 AHEAD = 2  # batches that are being decoded while one is used
@@ -23,9 +23,9 @@ AHEAD = 2  # batches that are being decoded while one is used
 
 @dataclass(slots=True)
 class StreamingPairs:
-    """Shuffled stream of a source: shards in random order, then a buffer to draw from."""
+    """Shuffled stream of a source: parts in random order, then a buffer to draw from."""
 
-    source: ShardSource
+    source: PairSource
     codec: PixelCodec
     workers: int = 2
     buffer: int = 2048  # encoded pairs to draw from
@@ -108,8 +108,8 @@ class StreamingPairs:
         for epoch in count():
             random = np.random.default_rng([seed, 0, epoch])
             held: list[Pair] = []
-            for shard in random.permutation(len(self.source.shards)):
-                for pair in read_shard(self.source.shards[int(shard)]):
+            for part in random.permutation(len(self.source.parts)):
+                for pair in self.source.parts[int(part)]:
                     if len(held) < self.buffer:
                         held.append(pair)
                         continue

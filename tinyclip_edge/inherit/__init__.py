@@ -12,6 +12,7 @@ from tinyclip_edge.inherit.plan import (
 )
 from tinyclip_edge.inherit.report import InheritanceReport, TowerReport
 from tinyclip_edge.inherit.shape import ClipShape, TowerShape
+from tinyclip_edge.inherit.taken import Taken
 from tinyclip_edge.inherit.uniform import inherit_uniform
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "InheritanceReport",
     "LayerChoice",
     "ResNetPlan",
+    "Taken",
     "TowerPlan",
     "TowerReport",
     "TowerShape",

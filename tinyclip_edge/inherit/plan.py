@@ -59,8 +59,11 @@ def choose_layers(teacher: int, student: int, layers: LayerChoice = "published")
     """Return which teacher layers the student takes.
 
     ``published`` is TinyCLIP's choice: every ``teacher // student``-th from layer 0, so the last
-    layer comes along only when nothing is left out. ``evenly`` keeps first and last.
+    layer comes along only when nothing is left out. ``evenly`` keeps first and last. Raises
+    InheritanceError for a choice of another name, and a student without layers or deeper.
     """
+    if not 1 <= student <= teacher:
+        raise InheritanceError(f"{student} layers cannot be chosen out of {teacher}")
     if layers == "published":
         step = teacher // student
         return tuple(range(0, step * student, step))

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from tinyclip_edge.inherit.taken import Taken
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -51,6 +53,7 @@ class InheritanceReport:
     shared: TowerReport  # logit scale
     tensors: tuple[TensorOrigin, ...]
     notes: tuple[str, ...] = ()
+    taken: Taken | None = None  # known where the shape of the teacher is
 
     @property
     def inherited_parameters(self) -> int:

@@ -61,6 +61,11 @@ def infer(state: Mapping[str, Tensor], source: str, *, pruned: bool) -> Architec
     found = [tower for tower in (text, image) if tower is not None]
     if not pruned and all(_alike(tower) for tower in found):
         text, image = _whole(text), None if image is None else _whole(image)
+    if image is None and not text.plain:
+        raise ModelError(
+            f"{source}: the text layers differ in size, beside a ResNet image tower; a pruned CLIP "
+            "can be opened only with a ViT"
+        )
     model_cfg = {
         "embed_dim": embed,
         "vision_cfg": vision if image is None else {**vision, **_sizes(image), **_heads(image)},
@@ -103,7 +108,7 @@ def _require(state: Mapping[str, Tensor], tower: str, source: str) -> None:
             f"{source} has no {name} tower; a missing tower is not filled from elsewhere"
         )
     missing = [key for key in _NEEDED[tower] if key not in state]
-    shapes = [key for key in _NEEDED[tower] if key in state and state[key].ndim < 2]
+    shapes = [key for key in _NEEDED[tower] if key in state and not _shaped(key, state[key])]
     if missing or shapes:
         fault = listed("missing", missing) if missing else listed("misshapen", shapes)
         raise ModelError(
@@ -119,18 +124,26 @@ def _layers(state: Mapping[str, Tensor], blocks: str, name: str, source: str) ->
     positions = "visual.positional_embedding" if name == "image" else "positional_embedding"
     heads, neurons = [], []
     for layer in range(count):
-        attention = state.get(f"{blocks}{layer}.attn.in_proj_weight")
-        rows = 0 if attention is None else attention.shape[0]
+        rows = _rows(state, f"{blocks}{layer}.attn.in_proj_weight")
         if rows % (3 * HEAD_WIDTH):
             raise ModelError(
                 f"{source}: {blocks}{layer}.attn is {rows / 3:g} wide, no multiple of "
                 f"{HEAD_WIDTH} a head; name the architecture with --config"
             )
         heads.append(rows // (3 * HEAD_WIDTH))
-        up = state.get(f"{blocks}{layer}.mlp.c_fc.weight")
-        neurons.append(0 if up is None else up.shape[0])
+        neurons.append(_rows(state, f"{blocks}{layer}.mlp.c_fc.weight"))
     rows, width = state[positions].shape
     return TowerUnits(width, HEAD_WIDTH, tuple(heads), tuple(neurons), rows)
+
+
+def _shaped(key: str, tensor: Tensor) -> bool:
+    """Whether a tensor that tells sizes is a convolution's or a table, and not empty."""
+    return tensor.ndim == (4 if key == "visual.conv1.weight" else 2) and tensor.numel() > 0
+
+
+def _rows(state: Mapping[str, Tensor], key: str) -> int:
+    """Return the first axis of a weight, 0 where there is none; loading checks the others."""
+    return state[key].shape[0] if key in state and state[key].ndim else 0
 
 
 def _block_count(state: Mapping[str, Tensor], prefix: str) -> int:

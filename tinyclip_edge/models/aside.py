@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ def written_aside(folder: Path) -> Iterator[Path]:
 
     What stood there before is removed only after that. OSErrors pass.
     """
+    if not folder.name:  # the working folder, or the root: nothing can stand beside it
+        raise OSError(errno.EBUSY, "it cannot be replaced, name a new folder", str(folder))
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     try:

@@ -95,7 +95,8 @@ def _convert_file(path: Path, config: str | None, quick_gelu: bool | None) -> Co
     checkpoint = recognise(_read(path), str(path))
     pruned = "I" in checkpoint.forms
     shape = None
-    if given is None or pruned:
+    # A recipe of the zoo is no shape: it tells the activation alone.
+    if given is None or pruned or not given.model_cfg:
         shape = infer(checkpoint.state, str(path), pruned=pruned)
     quick, activation = _activation(checkpoint, given, config, quick_gelu)
     clip = _assemble(path, shape, given, quick_gelu=quick)

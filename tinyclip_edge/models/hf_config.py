@@ -147,9 +147,9 @@ def read_model_cfg(path: Path) -> dict[str, Any]:
         )
     text = _tower(config, "text", _TEXT_DEFAULTS, path)
     vision = _tower(config, "vision", _VISION_DEFAULTS, path)
-    activations = {text["hidden_act"], vision["hidden_act"]}
+    activations = {str(tower["hidden_act"]) for tower in (text, vision)}
     if len(activations) > 1 or not activations <= {"gelu", "quick_gelu"}:
-        found = ", ".join(sorted(map(str, activations)))
+        found = ", ".join(sorted(activations))
         raise ModelError(f"{path}: hidden_act must be gelu or quick_gelu in both towers: {found}")
     if vision["num_channels"] != 3:
         raise ModelError(f"{path}: num_channels is {vision['num_channels']}, only 3 can be opened")
@@ -186,7 +186,8 @@ def read_preprocess_cfg(folder: Path, image_size: int) -> dict[str, Any] | None:
     for key in ("do_resize", "do_rescale", "do_normalize"):
         if config.get(key, True) is not True:
             raise ModelError(f"{path}: {key} is off, open_clip's preprocessing always does it")
-    if abs(config.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-6:
+    factor = config.get("rescale_factor", 1 / 255)
+    if not isinstance(factor, float) or abs(factor - 1 / 255) > 1e-6:
         raise ModelError(f"{path}: rescale_factor must be 1/255")
     try:
         ours = Preprocess.from_config(config)
@@ -194,7 +195,7 @@ def read_preprocess_cfg(folder: Path, image_size: int) -> dict[str, Any] | None:
         raise ModelError(f"{path}: {error}") from error
     size = config["size"]
     edge = size.get("shortest_edge", image_size) if isinstance(size, dict) else size
-    if {edge, ours.height, ours.width} != {image_size}:
+    if [edge, ours.height, ours.width] != [image_size] * 3:
         raise ModelError(
             f"{path} resizes to {edge} and crops to {ours.height}x{ours.width} pixels; the model "
             f"takes {image_size}, and open_clip resizes to what it crops"

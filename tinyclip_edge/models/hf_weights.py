@@ -52,7 +52,7 @@ def from_huggingface(
         misshapen=[
             f"{names[0]} {list(weights[names[0]].shape)}"
             for names in parts.values()
-            if len({weights[name].shape for name in names if name in weights}) > 1
+            if len(names) > 1 and not _alike([weights[name] for name in names if name in weights])
         ],
     )
     state = {}
@@ -77,6 +77,11 @@ def to_huggingface(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
         for target, part in zip(names, parts, strict=True):
             out[target] = part.detach().to("cpu", torch.float32).contiguous().clone()
     return out
+
+
+def _alike(parts: list[Tensor]) -> bool:
+    """Whether tensors can be stacked."""
+    return all(part.ndim and part.shape == parts[0].shape for part in parts)
 
 
 def _counterparts(key: str) -> tuple[str, ...]:

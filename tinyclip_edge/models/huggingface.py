@@ -201,8 +201,8 @@ def _read_weights(folder: Path) -> tuple[dict[str, Tensor], Path]:
 
 def _shards(index: Path) -> list[Path]:
     table = read_json(index).get("weight_map")
-    names = set(table.values()) if isinstance(table, dict) else set()
+    names = list(table.values()) if isinstance(table, dict) else []
     # A shard lies beside its index: the file must not lead anywhere else.
-    if not names or not all(isinstance(n, str) and Path(n).name == n for n in names):
+    if not names or not all(isinstance(n, str) and n and Path(n).name == n for n in names):
         raise ModelError(f"{index} has no weight_map of files beside it")
-    return [index.with_name(name) for name in sorted(names)]
+    return [index.with_name(name) for name in sorted(set(names))]

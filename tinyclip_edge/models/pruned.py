@@ -133,6 +133,8 @@ def build_units(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.
     cfg["vision_cfg"].update(one, width=units.image.width, head_width=units.image.width)
     cfg["text_cfg"].update(one, width=units.text.width, heads=1)
     model: Any = build_model(cfg, source)
+    if not all(hasattr(part, "transformer") for part in (model.visual, model)):
+        raise ModelError(f"{source}: '{UNITS}' go with open_clip's own ViT and text towers only")
     for transformer, tower in (
         (model.visual.transformer, units.image),
         (model.transformer, units.text),

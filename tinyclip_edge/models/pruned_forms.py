@@ -83,17 +83,19 @@ def _take(
         "heads": [len(sizes.heads), sizes.heads[0]],
         "intermediate": [len(sizes.neurons), sizes.neurons[0]],
     }
+    own = {kind: getattr(getattr(learnt, tower), ours) for kind, ours in _KINDS.items()}
+    # Layers of unequal size have no such table at all.
     wrong = [
         f"{tower} {kind}_loga {list(alphas.shape)} for {expected[kind]}"
         for kind, alphas in kinds.items()
-        if list(alphas.shape) != expected[kind]
+        if list(alphas.shape) != expected[kind] or alphas.numel() != own[kind].numel()
     ]
     if wrong:
         raise ModelError(
             f"{source}: the masks do not fit the weights: {listed('misshapen', wrong)}"
         )
     for kind, alphas in kinds.items():
-        getattr(getattr(learnt, tower), _KINDS[kind]).copy_(alphas.flatten())
+        own[kind].copy_(alphas.flatten())
 
 
 def _opened(masks: ClipMasks, tower: str, kinds: set[str]) -> ClipMasks:

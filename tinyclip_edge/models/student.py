@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -10,6 +11,7 @@ from tinyclip_edge.errors import InheritanceError, ModelError
 from tinyclip_edge.inherit import (
     ClipShape,
     InheritanceReport,
+    Taken,
     inherit_uniform,
     plan_uniform,
 )
@@ -156,7 +158,7 @@ def inherit_student(
         chosen = importance_plan(teacher, shapes, calibration)
     weights, report = inherit_uniform(teacher_state, student_state, chosen, notes=notes)
     student.model.load_state_dict(weights)
-    return report
+    return replace(report, taken=Taken.by(chosen, shapes[0]))
 
 
 def _check_agreement(teacher: dict[str, Any], student: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,13 @@ class FileTokenizer:
         self.context_length = tokenizer.context_length
         self.eot_token_id = tokenizer.eot_token_id
 
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Return the ids, zeros after the end token."""
-        return torch.from_numpy(self._tokenizer(texts))
+    def __call__(self, texts: Sequence[str], context_length: int | None = None) -> Tensor:
+        """Return the ids, zeros after the end token; another length as in open_clip's own."""
+        tokenizer = self._tokenizer
+        if context_length is not None:
+            tokenizer = copy(tokenizer)
+            tokenizer.context_length = context_length
+        return torch.from_numpy(tokenizer(texts))
 
 
 def make_tokenizer(

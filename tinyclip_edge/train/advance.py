@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from tinyclip_edge.inherit import InheritanceReport
 from tinyclip_edge.models import count_parameters, save_local_dir
 from tinyclip_edge.train.folder import RunFolder
 from tinyclip_edge.train.masked import MaskedTask
@@ -55,11 +56,27 @@ class Advance:
             steps=stage.optim.steps,
             lr=stage.optim.lr,
             encoder_parameters=count.encoders,
+            token_parameters=count.token_embedding,
         )
         self.observer.on_message(
             f"stage {stage.number} of {len(self.setup.stages)}: {shape}, {stage.optim.steps} steps "
             f"from {count.encoders:,} encoder parameters"
         )
+
+    def tell_inherited(self, report: InheritanceReport, work: Work, done: int) -> None:
+        """Write down what the student of a stage took over."""
+        parts = {"image": report.image, "text": report.text, "shared": report.shared}
+        self.events.write(
+            "inherit",
+            step=done,
+            stage=work.stage.number,
+            method=report.method,
+            parameters={name: tower.parameters for name, tower in parts.items()},
+            taken=None if report.taken is None else asdict(report.taken),
+            notes=report.notes,
+        )
+        for line in report.lines():
+            self.observer.on_message(line)
 
     def _ripe(self, work: Work, task: MaskedTask, done: int) -> bool:
         """Say whether it is time to prune: the target is met, or waiting longer is not allowed."""
@@ -92,12 +109,11 @@ class Advance:
             "prune", step=done, stage=work.stage.number, kept=kept, keep=task.keep, met=met,
             shift=task.shift,
             parameters_before=result.parameters_before, parameters_after=result.parameters_after,
-            encoder_parameters=count.encoders, image=asdict(units.image), text=asdict(units.text),
+            encoder_parameters=count.encoders, token_parameters=count.token_embedding,
+            image=asdict(units.image), text=asdict(units.text),
         )  # fmt: skip
-        told = "" if met else (
-            f"; the target of {task.keep:.1%} was missed: prune later (masks.prune, masks.extra) "
-            "or raise masks.lr"
-        )  # fmt: skip
+        cure = "prune later (masks.prune, masks.extra) or raise" if kept > task.keep else "lower"
+        told = "" if met else f"; the target of {task.keep:.1%} was missed: {cure} masks.lr"
         self.observer.on_message(
             f"step {done}: pruned to {kept:.1%} of the teacher's prunable parameters, "
             f"{count.encoders:,} in both towers{told}"
@@ -108,6 +124,6 @@ class Advance:
         save_local_dir(self.folder.stage_student(work.stage.number), work.student)
         after = self.setup.workshop.next(self.setup.stages[work.stage.number], work)
         self.tell_stage(after, done)
-        for line in () if after.inherited is None else after.inherited.lines():
-            self.observer.on_message(line)
+        if after.inherited is not None:
+            self.tell_inherited(after.inherited, after, done)
         return after

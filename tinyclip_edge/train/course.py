@@ -87,13 +87,19 @@ def _mask_steps(
 ) -> MaskSteps:
     masks, steps = config.masks, optim.steps
     prune, wait = as_steps(when, steps), as_steps(masks.extra, steps)
+    where = "" if number is None else f"stage {number}: "
     if prune < 1 or prune + wait >= steps:
-        where = "" if number is None else f"stage {number}: "
         raise ConfigError(
             f"{where}masks are pruned after {prune} steps and up to {wait} later (masks.prune, "
             f"masks.extra), which does not fit into {steps} steps; lower them or give more steps"
         )
-    return MaskSteps(as_steps(masks.warmup, prune), prune, wait, masks.rewarm)
+    rise = as_steps(masks.warmup, prune)
+    if rise > prune:
+        raise ConfigError(
+            f"{where}the target of masks rises over {rise} steps and the prune comes after "
+            f"{prune}; lower masks.warmup or prune later"
+        )
+    return MaskSteps(rise, prune, wait, masks.rewarm)
 
 
 def _check_travel(config: RunConfig, stage: Stage, before: float) -> None:

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinyclip_edge.data import PixelCodec
+from tinyclip_edge.inherit.masked import END_POOLS
 from tinyclip_edge.models import LoadedClip
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
 LENGTH_GROUPS = 4  # measured on captions of 3 to 16 tokens: 0.6 of the time of one group
-TRIMMABLE_POOLS = ("argmax", "eos")  # read one token that stands before the padding
 
 
 def pixel_codec(clip: LoadedClip) -> PixelCodec:
@@ -44,7 +44,7 @@ def can_trim(model: nn.Module) -> bool:
         isinstance(mask, Tensor)
         and mask.dim() == 2
         and torch.equal(mask.isneginf(), torch.ones_like(mask).triu(1).bool())
-        and getattr(model, "text_pool_type", None) in TRIMMABLE_POOLS
+        and getattr(model, "text_pool_type", None) in END_POOLS
         and isinstance(getattr(model, "token_embedding", None), nn.Embedding)
     )
 

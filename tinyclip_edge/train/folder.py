@@ -30,7 +30,7 @@ FREE_KEYS = frozenset(
 class RunFolder:
     """``config.yaml events.jsonl checkpoints/ student/`` and the teacher's cached features.
 
-    Runs of stages or masks also have ``stages/<number>/`` and ``report/``.
+    ``report/`` at the end; runs of stages or masks also have ``stages/<number>/``.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class RunFolder:
 
     @property
     def report(self) -> Path:
-        """Plots of a run of masks or stages."""
+        """The page, and plots of a run of masks or stages."""
         return self.path / "report"
 
     def stage_student(self, number: int) -> Path:

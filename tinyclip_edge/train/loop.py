@@ -82,6 +82,7 @@ class Loop:
     save: Callable[[int], None]
     resume_command: str
     meter: Meter = field(default_factory=Meter)
+    began: float = field(default_factory=time.perf_counter)
 
     def run(self, batches: Iterator[Batch], start: int) -> None:
         """Go from ``start`` steps done to the last one.
@@ -164,7 +165,8 @@ class Loop:
     def _stop(self, done: int, saved: int) -> None:
         if done != saved:
             self.save(done)
-        self.events.write("run_end", step=done, status="interrupted")
+        seconds = time.perf_counter() - self.began
+        self.events.write("run_end", step=done, status="interrupted", seconds=seconds)
         raise InterruptedRun(
             f"stopped after step {done}, checkpoint written; go on with: {self.resume_command}"
         )

@@ -23,6 +23,7 @@ from tinyclip_edge.train.course import MaskSteps
 from tinyclip_edge.train.encode import PairEncoder, by_length
 from tinyclip_edge.train.task import DistillTask, Terms
 
+GATES_EPS = 1e-8  # a neuron gate's gradient is some 1e-7 in a large model: far below optim.eps
 BINS = 20  # of a histogram of log-alpha
 SETTLE = 10  # steps' worth of log-alpha by which a prune may shift all gates to meet its target
 HALVINGS = 20
@@ -71,7 +72,7 @@ class MaskedTask(DistillTask):
 
     def groups(self, optim: OptimConfig) -> list[dict[str, Any]]:
         """Return the gates' group, and the multipliers' that rise instead of falling."""
-        fixed = {"weight_decay": 0.0, "constant_lr": True}
+        fixed = {"weight_decay": 0.0, "constant_lr": True, "eps": GATES_EPS}
         prices = list(self.lagrangian.parameters())
         return [
             *super().groups(optim),

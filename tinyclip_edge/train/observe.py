@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-REPEATED = ("step", "skipped", "eval", "checkpoint", "stage", "gates", "wait", "prune")
+REPEATED = ("step", "skipped", "eval", "checkpoint", "stage", "gates", "wait", "prune",
+            "inherit")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,8 @@ class Restart:
 
     def factor(self, step: int) -> float:
         """Return the share of the scheduled rate for step ``step`` (from 0)."""
-        return min(1.0, RESTART + (1 - RESTART) * (step - self.step) / max(1, self.steps))
+        since = step - self.step
+        return 1.0 if since >= self.steps else RESTART + (1 - RESTART) * since / self.steps
 
 
 @dataclass(slots=True)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
+
+import torch
 
 from tinyclip_edge.config import RunConfig, flatten
 from tinyclip_edge.data import StreamingPairs
 from tinyclip_edge.errors import DataError, ModelError, TinyClipError
 from tinyclip_edge.inherit import InheritanceReport
-from tinyclip_edge.models import count_parameters, save_local_dir
+from tinyclip_edge.models import count_parameters, save_local_dir, weights_hash
 from tinyclip_edge.train.advance import Advance
 from tinyclip_edge.train.checkpoint import Checkpoint, Position, restore_rng, rng_state
 from tinyclip_edge.train.folder import RunFolder
@@ -18,6 +21,7 @@ from tinyclip_edge.train.loop import Loop
 from tinyclip_edge.train.masked import MaskedTask
 from tinyclip_edge.train.observe import EventLog, Observer, Silent, rewind_events
 from tinyclip_edge.train.setup import Setup, prepare
+from tinyclip_edge.train.versions import installed_versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +88,11 @@ class _Run:
                 save=self._save,
                 resume_command=f"tinyclip-edge distill --resume {self.folder.path}",
             )
-            if start == 0 and self.setup.shrinks:
-                advance.tell_stage(self.work, 0)
+            if start == 0:
+                if self.setup.shrinks:
+                    advance.tell_stage(self.work, 0)
+                if self.work.inherited is not None:
+                    advance.tell_inherited(self.work.inherited, self.work, 0)
             batches = self.setup.pairs.batches(
                 start,
                 optim.batch_size,
@@ -100,9 +107,11 @@ class _Run:
             save_local_dir(self.folder.student, self.work.student)
             self._share_features()
             seconds = time.perf_counter() - began
-            events.write("run_end", step=steps, status="done", seconds=seconds)
-        if self.setup.shrinks:
-            self._report()
+            digest = weights_hash(self.work.student.model)
+            events.write(
+                "run_end", step=steps, status="done", seconds=seconds, student_sha256=digest
+            )
+        self._report()
         return RunResult(
             out=self.folder.path,
             student=self.folder.student,
@@ -125,9 +134,9 @@ class _Run:
         return True
 
     def _report(self) -> None:
-        from tinyclip_edge.train.plots import write_plots
+        from tinyclip_edge.train.report import leave_report
 
-        write_plots(self.folder.events, self.folder.report)
+        leave_report(self.folder.path, self.observer.on_message, plots=self.setup.shrinks)
 
     def _share_features(self) -> None:
         """Leave the teacher's features to other runs; that they cannot be left harms none."""
@@ -177,6 +186,7 @@ class _Run:
     def _tell_start(self, start: int) -> None:
         setup = self.setup
         count = count_parameters(self.work.student.model)
+        whole = count_parameters(setup.teacher.model)
         report = setup.first.inherited
         self.events.write(
             "run_start",
@@ -184,14 +194,17 @@ class _Run:
             steps=setup.stages[-1].end,
             teacher=setup.teacher.name,
             teacher_sha256=setup.teacher_hash,
+            teacher_encoder_parameters=whole.encoders,
+            teacher_token_parameters=whole.token_embedding,
             student=self.work.student.name,
             encoder_parameters=count.encoders,
             token_parameters=count.token_embedding,
             inherited_parameters=0 if report is None else report.inherited_parameters,
             device=str(setup.accelerator.device),
+            threads=torch.get_num_threads(),
+            time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            versions=installed_versions(),
         )
-        for line in () if report is None or start else report.lines():
-            self.observer.on_message(line)
         if start:
             self.observer.on_message(f"going on after step {start}")
 

@@ -12,12 +12,11 @@ from accelerate.state import AcceleratorState, PartialState
 from tinyclip_edge.config import DataConfig, RunConfig, RunSection
 from tinyclip_edge.data import (
     PairMemory,
+    PairSource,
     PixelCodec,
-    ShardSource,
     StreamingPairs,
     TeacherFeatures,
     open_source,
-    read_shard,
 )
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.models import LoadedClip, load_clip, weights_hash
@@ -31,7 +30,6 @@ from tinyclip_edge.train.workshop import Work, Workshop
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 GIGABYTE = 1e9
-SMALLEST_PAIR = (2048, 100)  # bytes in a shard: image and caption in tar blocks, or zipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +57,26 @@ class Setup:
         """What the order of the batches depends on."""
         if isinstance(self.pairs, PairMemory):
             return self.pairs.fingerprint
-        return "shards: " + " ".join(shard.name for shard in self.pairs.source.shards)
+        return f"stream: {self.pairs.source.fingerprint}"
 
 
-def prepare(config: RunConfig, observer: Observer) -> Setup:
-    """Load and check everything; nothing is written.
+def prepare(config: RunConfig, observer: Observer, teacher: LoadedClip | None = None) -> Setup:
+    """Load and check everything; nothing is written. A teacher that is there is not loaded again.
 
     Raises ConfigError, DataError, ModelError and InheritanceError, cheap checks first.
     """
     accelerator = make_accelerator(config.run)
-    source = open_source(config.data.train)
-    val_source = None if config.data.val is None else open_source(config.data.val)
-    teacher = load_clip(config.teacher.model, config.teacher.pretrained)
+    data = config.data
+    source = open_source(data.train, allow_pipes=data.allow_pipes)
+    val_source = None if data.val is None else open_source(data.val, allow_pipes=data.allow_pipes)
+    teacher = teacher or load_clip(config.teacher.model, config.teacher.pretrained)
     stages = resolve_course(config, teacher)
     student, inherited = start_student(config, teacher, stages[0])
     codec = pixel_codec(teacher)
     observer.on_message(f"teacher {teacher.name}, student {student.name}, reading {source.name}")
     room = int(config.data.memory_gb * GIGABYTE / picture_bytes(teacher))
     pairs: PairMemory | StreamingPairs
-    if fits(source, room):
+    if source.fits(room):
         pairs = _load(source, codec, config.data, observer)
         pairs.check_batch(config.optim.batch_size, distinct=config.data.batch_distinct)
     else:
@@ -134,21 +133,8 @@ def picture_bytes(clip: LoadedClip) -> int:
     return 3 * int(height) * int(width)
 
 
-def fits(source: ShardSource, limit: int) -> bool:
-    """Say whether at most ``limit`` pairs are there, by file sizes and, if need be, one shard."""
-    sizes = [(shard, shard.stat().st_size) for shard in source.shards]
-    if sum(size / SMALLEST_PAIR[shard.suffix == ".gz"] for shard, size in sizes) <= limit:
-        return True
-    first, size = sizes[0]
-    if limit == 0 or size == 0:
-        return False
-    pairs = sum(1 for _ in read_shard(first))
-    total = sum(other for _, other in sizes)
-    return pairs * total <= limit * size
-
-
 def _load(
-    source: ShardSource,
+    source: PairSource,
     codec: PixelCodec,
     data: DataConfig,
     observer: Observer,

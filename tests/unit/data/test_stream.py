@@ -89,3 +89,12 @@ def test_a_stream_within_the_share_passes_its_final_check(source):
     next(pairs.batches(0, 8, seed=0))
     pairs.final_check()
     assert pairs.skipped() is None
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+def test_workers_do_not_change_the_batches(tmp_path, shards):
+    for number in range(shards):
+        write_shard(tmp_path / f"w-{number}.tar", toy_samples()[number::shards])
+    source = open_source(str(tmp_path / "w-*.tar"))
+    one, many = (keys(source, 0, 8, buffer=16, workers=workers) for workers in (1, 9))
+    assert one == many

@@ -99,7 +99,7 @@ def test_bad_images_of_shards_are_skipped_counted_or_too_many(tmp_path):
 def test_empty_missing_and_broken_sources(tmp_path):
     with pytest.raises(DataError, match="holds no image"):
         evaluation_set(str(tmp_path))
-    with pytest.raises(DataError, match="no shard matches"):
+    with pytest.raises(DataError, match="nothing matches"):
         evaluation_set(str(tmp_path / "none.tar"))
     whole = write_tar(tmp_path / "whole.tar", members(["red"] * 30)).read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[: len(whole) - 12_000])

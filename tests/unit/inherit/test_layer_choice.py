@@ -48,6 +48,13 @@ def test_evenly_spaced_layers_are_distinct_and_rising():
             assert len(chosen) == student
 
 
+@pytest.mark.parametrize("layers", ["published", "evenly"])
+@pytest.mark.parametrize("student", [0, 4])
+def test_a_student_without_layers_or_deeper_is_refused(layers, student):
+    with pytest.raises(InheritanceError, match=f"{student} layers cannot be chosen out of 3"):
+        choose_layers(3, student, layers)
+
+
 def test_unknown_choice_names_the_nearest():
     with pytest.raises(InheritanceError, match="did you mean 'evenly'"):
         choose_layers(12, 6, "evenlyy")  # type: ignore[arg-type]

@@ -123,6 +123,9 @@ def test_resnet(tmp_path, toy_tokenizer_file):
         expected = clip.model.encode_image(pixels)
         assert torch.equal(conversion.clip.model.encode_image(pixels), expected)
     assert conversion.clip.config["model_cfg"]["vision_cfg"] == vision
+    torch.save(prune_by_hand(weights(clip), heads=[], neurons=[(1, 1, 100)]), tmp_path / "rn.pt")
+    with pytest.raises(ModelError, match=r"rn\.pt: the text layers differ .* ResNet image tower"):
+        convert_checkpoint(str(tmp_path / "rn.pt"))
 
 
 def masked(clip, *, heads, neurons):
@@ -270,6 +273,12 @@ def test_masks_that_do_not_fit(place, toy_teacher):
     torch.save(wrong, place / "wrong.pt")
     with pytest.raises(ModelError, match=r"text heads_loga \[3, 5\] for \[3, 2\]"):
         convert_checkpoint(str(place / "wrong.pt"))
+    # unequal layers: as many rows and columns as the first layer promises, and still too many
+    uneven = encoders(prune_by_hand(weights(toy_teacher), heads=[(0, 2, 1)], neurons=[]))
+    uneven["_image_encoder.l0_module.heads_loga"] = torch.zeros(4, 2)
+    torch.save(uneven, place / "uneven.pt")
+    with pytest.raises(ModelError, match=r"image heads_loga \[4, 2\]"):
+        convert_checkpoint(str(place / "uneven.pt"))
     layers = {**state, "_text_encoder.l0_module.mha_loga": torch.zeros(3)}
     torch.save(layers, place / "layers.pt")
     with pytest.raises(ModelError, match="masks over mha cannot be applied"):
@@ -325,6 +334,18 @@ BAD = {
     "flat": (
         changed("visual.positional_embedding", lambda t: t.flatten()),
         r"misshapen \(visual.positional_embedding",
+    ),
+    "deep": (
+        changed("visual.positional_embedding", lambda t: t[None].clone()),
+        r"1 misshapen \(visual.positional_embedding",
+    ),
+    "hollow": (
+        changed("positional_embedding", lambda t: t[:, :0].clone()),
+        r"1 misshapen \(positional_embedding",
+    ),
+    "a number for a weight": (
+        changed(f"{BLOCK}mlp.c_fc.weight", lambda _: torch.tensor(1.0)),
+        rf"1 misshapen \({BLOCK}mlp.c_fc.weight \[\]",
     ),
     "no weights": (lambda _: {"epoch": 3}, "something else than tensors: 1 entries .epoch"),
     "nothing": (lambda _: {"state_dict": {}}, "holds no weights"),
@@ -409,6 +430,9 @@ def test_config(place, toy_teacher, toy_teacher_folder, tmp_path):
     assert torch.equal(named.model.visual.proj, toy_teacher.model.visual.proj)
     with pytest.raises(ModelError, match=r"does not fit its config: .* missing .* misshapen"):
         convert_checkpoint(path, config="TinyCLIP-ViT-8M-16-Text-3M")
+    recipe = convert_checkpoint(path, config="TinyCLIP-auto-ViT-63M-32-Text-31M")
+    assert torch.equal(recipe.clip.model.visual.proj, toy_teacher.model.visual.proj)
+    assert "GELU (from TinyCLIP-auto" in recipe.activation
     for name, message in (
         ("ViT-B-23", "no config 'ViT-B-23'; did you mean 'ViT-B-32'"),
         ("TinyCLIP-ViT-39M-16-Text-91M", "did you mean 'TinyCLIP-ViT-39M-16-Text-19M'"),

@@ -74,6 +74,7 @@ def test_names_of_a_clip_model(saved):
             {"text_config__hidden_act": "relu", "vision_config__hidden_act": "relu"},
             "in both towers: relu",
         ),
+        ({"text_config__hidden_act": ["gelu"]}, "in both towers: ['gelu'], gelu"),
         ({"vision_config__num_channels": 1}, "num_channels is 1"),
         ({"vision_config__num_attention_heads": 3}, "hidden_size 128 does not split into 3 heads"),
         ({"vision_config__patch_size": "8"}, "patch_size is '8', not a positive number"),
@@ -96,7 +97,9 @@ def test_configs_that_do_not_fit(folder, changes, message):
         ({"size": {"shortest_edge": 36}}, "resizes to 36 and crops to 32x32 pixels"),
         ({"crop_size": {"height": 24, "width": 24}}, "crops to 24x24 pixels; the model takes 32"),
         ({"do_normalize": False}, "do_normalize is off"),
+        ({"size": {"shortest_edge": [32]}}, "resizes to [32] and crops to 32x32 pixels"),
         ({"rescale_factor": 1.0}, "rescale_factor must be 1/255"),
+        ({"rescale_factor": "1/255"}, "rescale_factor must be 1/255"),
         ({"resample": 4}, "interpolation '4'"),
     ],
 )
@@ -114,6 +117,9 @@ def test_weights_that_do_not_fit(folder):
     key = "text_model.encoder.layers.0.self_attn.v_proj.weight"
     safetensors.torch.save_file({**state, key: torch.zeros(2, 128)}, path)
     refused(folder, "1 misshapen (text_model.encoder.layers.0.self_attn.q_proj.weight")
+    scalars = {key.replace("v_proj", f"{part}_proj"): torch.zeros(()) for part in "qkv"}
+    safetensors.torch.save_file({**state, **scalars}, path)
+    refused(folder, "1 misshapen (text_model.encoder.layers.0.self_attn.q_proj.weight []")
     safetensors.torch.save_file({k: t for k, t in state.items() if k != key}, path)
     refused(folder, f"1 missing ({key})")
     safetensors.torch.save_file({**state, "logit_scale": torch.tensor(torch.nan)}, path)
@@ -127,7 +133,7 @@ def test_weights_that_do_not_fit(folder):
 def test_an_index_cannot_lead_out_of_its_folder(folder):
     (folder / "model.safetensors").rename(folder.parent / "model.safetensors")
     index = folder / "model.safetensors.index.json"
-    for name in ("../model.safetensors", "/etc/passwd", 3):
+    for name in ("../model.safetensors", "/etc/passwd", 3, "", []):
         index.write_text(json.dumps({"weight_map": {"logit_scale": name}}))
         refused(folder, "no weight_map of files beside it")
     index.write_text(json.dumps({"weight_map": {"logit_scale": "model-2.safetensors"}}))

@@ -151,6 +151,10 @@ def test_embedder_and_training_encoder_take_a_pruned_model(pruned):
         (lambda c: c["units"]["image"]["heads"].pop(), "heads of 2 layers, neurons of 3"),
         (lambda c: c["units"]["image"].update(heads=[1, "2", 3]), r"units\.image\.heads"),
         (lambda c: c["units"]["image"].update(neurons=[1, 2, 3]), "does not fit its config"),
+        (
+            lambda c: c["model_cfg"]["vision_cfg"].update(timm_model_name="resnet18"),
+            "'units' go with open_clip's own ViT",
+        ),
     ],
 )
 def test_a_spoilt_config_is_one_line(pruned, tmp_path, change, words):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,3 +177,11 @@ def test_missing_preprocess_cfg_means_openai_statistics(toy_teacher_folder, tmp_
     assert table["mean"] == [0.48145466, 0.4578275, 0.40821073]
     assert table["std"] == [0.26862954, 0.26130258, 0.27577711]
     assert (table["size"], table["interpolation"]) == (32, "bicubic")
+
+
+def test_a_folder_without_a_name_is_refused(toy_teacher, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ModelError, match=r"cannot write \.: .* name a new folder"):
+        save_local_dir(Path(), toy_teacher)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "here"]

@@ -63,6 +63,10 @@ def test_stages_follow_each_other_in_steps():
             r"stage 1: keep 0.5 is out of reach: gates have 5\.3 to move",
         ),
         (
+            {"stages": [{"keep": 0.5}], "masks": {"lr": 0.05, "prune": 400, "warmup": 401.0}},
+            r"stage 1: the target of masks rises over 401 steps and the prune comes after 400",
+        ),
+        (
             {"stages": [{"student": "a", "steps": 5, "warmup": 9.0}]},
             r"stage 1: warmup \(9 steps\) must be below steps \(5\)",
         ),
@@ -85,3 +89,4 @@ def test_how_far_gates_travel():
 def test_the_rate_comes_back_gently_after_a_prune():
     restart = Restart(step=100, steps=9)
     assert [restart.factor(n) for n in (100, 101, 109, 500)] == pytest.approx([0.1, 0.2, 1, 1])
+    assert Restart(step=100, steps=0).factor(100) == 1.0  # masks.rewarm is 0

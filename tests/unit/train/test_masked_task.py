@@ -15,6 +15,7 @@ from tinyclip_edge.models.pruned import clip_units
 from tinyclip_edge.train.course import MaskSteps
 from tinyclip_edge.train.encode import pixel_codec
 from tinyclip_edge.train.masked import MaskedTask
+from tinyclip_edge.train.optim import make_optimizer
 from tinyclip_edge.train.stages import dense_copy
 from tinyclip_edge.train.task import Teacher
 
@@ -71,6 +72,19 @@ def test_multipliers_rise_and_gates_have_a_rate_of_their_own(task):
     assert gates["constant_lr"] and prices["constant_lr"]
     trained = {id(p) for p in task.clipped()}
     assert not trained & {id(p) for p in (*gates["params"], *prices["params"])}
+
+
+def test_gates_of_many_neurons_move_as_fast_as_those_of_few_heads(task):
+    optim = RunConfig.model_validate({
+        "teacher": {"model": "t"}, "data": {"train": "x.tar"}, "student": {"model": "s"},
+    }).optim  # fmt: skip
+    optimizer = make_optimizer(task.encoder, optim, task.groups(optim))
+    before = {name: p.detach().clone() for name, p in task.gates.named_parameters()}
+    for name, p in task.gates.named_parameters():  # 3.5e-7: a neuron of ViT-B/32, measured
+        p.grad = torch.full_like(p, 3.5e-7 if name.endswith("neurons") else 1e-2)
+    optimizer.step()
+    for name, p in task.gates.named_parameters():
+        assert torch.allclose(before[name] - p, torch.tensor(0.1), rtol=0.05), name
 
 
 def test_gates_that_are_near_are_shifted_onto_the_target(task):

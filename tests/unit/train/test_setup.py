@@ -7,7 +7,8 @@ import pytest
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import RunConfig, load_config
 from tinyclip_edge.data import PairMemory, StreamingPairs, open_source
-from tinyclip_edge.train.setup import fits, picture_bytes, prepare
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.train.setup import picture_bytes, prepare
 
 
 class Messages(list):
@@ -43,9 +44,9 @@ def test_a_source_fits_by_its_number_of_pairs(tmp_path):
     for number in range(2):
         write_shard(tmp_path / f"s-{number}.tar", toy_samples())
     source = open_source(str(tmp_path / "s-*.tar"))
-    assert fits(source, 96)
-    assert not fits(source, 95)
-    assert not fits(source, 0)
+    assert source.fits(96)
+    assert not source.fits(95)
+    assert not source.fits(0)
 
 
 # 48 pictures of 32 x 32 are 48 * 3 * 1024 = 147,456 bytes.
@@ -71,3 +72,33 @@ def test_skipped_validation_images_are_told(config):
     prepare(config(samples), told)
     line = f"skipped 1 of 144 images that cannot be decoded: {samples[7][0]}"
     assert any(message.endswith(line) for message in told)
+
+
+@pytest.mark.parametrize("form", ["table", "folder", "pipe"])
+def test_every_form_of_pairs_reaches_the_run(config, tmp_path, form):
+    rows = ["image,caption"]
+    for key, files in toy_samples():
+        image = tmp_path / "img" / f"{key}.png"
+        image.parent.mkdir(exist_ok=True)
+        image.write_bytes(files["png"])
+        image.with_suffix(".txt").write_bytes(files["txt"])
+        rows.append(f"img/{image.name},{key}")
+    (tmp_path / "pairs.csv").write_text("\n".join(rows))
+    run = config(toy_samples())
+    shard = run.data.train
+    train = {"table": str(tmp_path / "pairs.csv"), "folder": str(tmp_path / "img"),
+             "pipe": f"pipe:cat {shard}"}[form]  # fmt: skip
+    data = run.data.model_copy(update={"train": train})
+    run = run.model_copy(update={"data": data})
+    if form == "pipe":
+        with pytest.raises(DataError, match=r"data\.allow_pipes=true"):
+            prepare(run, Messages())
+        run = run.model_copy(update={"data": data.model_copy(update={"allow_pipes": True})})
+    setup = prepare(run, Messages())
+    assert isinstance(setup.pairs, StreamingPairs if form == "pipe" else PairMemory)
+    keys = {key for key, _ in toy_samples()}
+    batches = setup.pairs.batches(0, 16, seed=0)
+    drawn = [key for _ in range(3) for key in next(batches).keys]
+    assert {key.removeprefix("img/").removesuffix(".png") for key in drawn} == keys
+    # what a resumed run compares
+    assert prepare(run, Messages()).data_hash == setup.data_hash

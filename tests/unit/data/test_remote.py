@@ -1,0 +1,178 @@
+"""Shards over HTTP and from commands: read as files are, and never waited for without end."""
+
+import functools
+import http.server
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pair_shards import toy_samples, write_shard
+from tinyclip_edge.data import open_source, read_shards, remote
+from tinyclip_edge.errors import DataError
+
+
+class Server(http.server.SimpleHTTPRequestHandler):
+    """Files of a folder; may break a connection, ignore ranges, or answer with a code."""
+
+    breaks = 0  # connections that end after half of what they owe
+    ranges = True
+    codes: tuple[int, ...] = ()
+    asked: list[str | None]
+
+    def do_GET(self):
+        kind = type(self)
+        kind.asked.append(self.headers.get("Range"))
+        if kind.codes:
+            code, *rest = kind.codes
+            kind.codes = tuple(rest)
+            self.send_error(code)
+            return
+        try:
+            data = Path(self.translate_path(self.path)).read_bytes()
+        except OSError:
+            self.send_error(404, "Not Found")
+            return
+        start = 0
+        if kind.ranges and self.headers.get("Range"):
+            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(data) - start))
+        self.end_headers()
+        owed = data[start:]
+        if kind.breaks:
+            kind.breaks -= 1
+            owed = owed[: len(owed) // 2]
+        self.wfile.write(owed)
+
+    def log_message(self, *_args):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(remote, "WAITS", (0.0, 0.0, 0.0))
+    kind = type("Handler", (Server,), {"asked": []})
+    handler = functools.partial(kind, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        kind.url = f"http://127.0.0.1:{running.server_address[1]}"
+        yield kind
+        running.shutdown()
+
+
+def same(source, path):
+    pairs, wanted = list(source), list(read_shards(str(path)))
+    assert pairs == wanted
+    return len(pairs)
+
+
+def refused(*args, **options):
+    with pytest.raises(DataError) as caught:
+        list(open_source(*args, **options))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_a_shard_over_http_is_the_shard(tmp_path, server, name):
+    path = write_shard(tmp_path / name, toy_samples())
+    source = open_source(f"{server.url}/{name}")
+    assert same(source, path) == 48
+    assert not source.fits(10**9)
+
+
+def test_braces_name_urls_and_one_tells_of_all(tmp_path, server):
+    for number in range(3):
+        write_shard(tmp_path / f"s-{number}.tar", toy_samples()[number::3])
+    source = open_source(f"{server.url}/s-{{0..2}}.tar")
+    assert same(source, tmp_path / "s-*.tar") == 48
+    assert (source.count().pairs, source.count().exact) == (48, False)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_broken_connection_goes_on_where_it_stopped(tmp_path, server, ranges):
+    path = write_shard(tmp_path / "a.tar", toy_samples())
+    half = path.stat().st_size // 2
+    server.breaks, server.ranges = 1, ranges
+    assert same(open_source(f"{server.url}/a.tar"), path) == 48
+    assert server.asked == [None, f"bytes={half}-"]
+
+
+def test_a_busy_server_is_asked_again(tmp_path, server):
+    path = write_shard(tmp_path / "a.tar", toy_samples())
+    server.codes = (503, 429)
+    assert same(open_source(f"{server.url}/a.tar"), path) == 48
+
+
+def test_a_server_that_stays_broken_is_named(tmp_path, server):
+    write_shard(tmp_path / "a.tar", toy_samples())
+    server.codes = (503,) * 4
+    message = refused(f"{server.url}/a.tar")
+    assert f"{server.url}/a.tar" in message
+    assert "tried 4 times" in message
+    assert len(server.asked) == 4
+
+
+def test_a_shard_that_is_not_there_is_not_asked_for_again(server):
+    assert f"{server.url}/none.tar cannot be read: HTTP 404" in refused(f"{server.url}/none.tar")
+    assert len(server.asked) == 1
+
+
+def test_a_cut_or_empty_file_on_the_server_is_named(tmp_path, server):
+    path = write_shard(tmp_path / "a.tar", toy_samples())
+    path.write_bytes(path.read_bytes()[:5000])
+    (tmp_path / "b.tar").write_bytes(b"")
+    assert f"{server.url}/a.tar is cut off" in refused(f"{server.url}/a.tar")
+    assert f"{server.url}/b.tar is empty" in refused(f"{server.url}/b.tar")
+
+
+def test_a_server_that_says_nothing_is_given_up(monkeypatch):
+    import socket
+
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(remote, "WAITS", (0.0,))
+    monkeypatch.setattr(remote, "SILENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/a.tar"
+        assert f"{url} cannot be read: timed out, tried 2 times" in refused(url)
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_the_output_of_a_command_is_a_shard(tmp_path, name):
+    path = write_shard(tmp_path / name, toy_samples())
+    assert same(open_source(f"pipe:cat {path}", allow_pipes=True), path) == 48
+
+
+def test_braces_expand_in_a_command(tmp_path):
+    for number in range(2):
+        write_shard(tmp_path / f"s-{number}.tar", toy_samples()[number::2])
+    source = open_source(f"pipe:cat {tmp_path}/s-{{0..1}}.tar", allow_pipes=True)
+    assert same(source, tmp_path / "s-*.tar") == 48
+
+
+def test_a_command_that_fails_is_named_with_what_it_said(tmp_path):
+    path = write_shard(tmp_path / "a.tar", toy_samples())
+    command = f"pipe:cat {path}; echo first >&2; echo no such bucket >&2; exit 3"
+    message = refused(command, allow_pipes=True)
+    assert "cat" in message
+    assert message.endswith("the command ended with code 3 (no such bucket)")
+
+
+def test_a_silent_command_is_ended(monkeypatch):
+    monkeypatch.setattr(remote, "SILENCE", 0.2)
+    began = time.perf_counter()
+    assert "gave no byte for 0.2 s" in refused("pipe:sleep 60", allow_pipes=True)
+    assert time.perf_counter() - began < 20
+
+
+def test_a_command_ends_with_its_reader(tmp_path):
+    path = write_shard(tmp_path / "a.tar", toy_samples())
+    began = time.perf_counter()
+    pairs = iter(open_source(f"pipe:cat {path} {path}; sleep 60", allow_pipes=True))
+    next(pairs)
+    pairs.close()
+    assert time.perf_counter() - began < 20

@@ -1,0 +1,211 @@
+"""What is measured before a run, and what is held against it."""
+
+import json
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pair_shards import toy_samples, write_shard
+from tinyclip_edge.cli import app as command_line
+from tinyclip_edge.config import RunConfig
+from tinyclip_edge.data import Count
+from tinyclip_edge.data.checks import CaptionCheck, ImageCheck, SourceCheck
+from tinyclip_edge.train.diagnosis import TeacherCheck, chance_of, judge_source
+from tinyclip_edge.train.doctor import SavedBytes, examine
+from tinyclip_edge.train.validation import Validation
+from toy_runs import STUDENT, Watcher
+
+GOOD = {"t2i_r1": 0.5, "t2i_r5": 0.9, "i2t_r1": 0.5, "i2t_r5": 0.9, "zero_shot_100": 0.5}
+
+
+def short_samples():
+    """48 pictures with two captions each, of few tokens for the toy tokenizer."""
+    return [
+        (key, {**files, "txt": f"a cat {number}\na dog {number}".encode()})
+        for number, (key, files) in enumerate(toy_samples())
+    ]
+
+
+@pytest.fixture
+def config(tmp_path, toy_teacher_folder):
+    def make(samples=None, **sections):
+        train = write_shard(tmp_path / "train.tar", samples or short_samples())
+        val = write_shard(tmp_path / "val.tar", toy_samples())
+        given = {
+            "teacher": {"model": str(toy_teacher_folder)},
+            "student": {"model": STUDENT},
+            "data": {"train": str(train), "val": str(val)},
+            "optim": {"steps": 100, "batch_size": 8},
+            "run": {"device": "cpu"},
+        }
+        for name, section in sections.items():
+            given[name] = {**given.get(name, {}), **section}
+        return RunConfig.model_validate(given)
+
+    return make
+
+
+@pytest.fixture
+def taught(monkeypatch):
+    """Validation as a teacher would do that has learnt something."""
+    sizes = {"images": 48.0, "labels": 48.0}
+    monkeypatch.setattr(Validation, "measure", lambda *_: {**GOOD, **sizes})
+
+
+def source(images=None, captions=None, **values):
+    whole = {"images": 100, "distinct": 100, "commonest": 0.01, "plain": 0.0}
+    texts = {"captions": 100, "distinct": 100, "commonest": 0.01, "commonest_text": "x",
+             "median": 5.0, "p95": 9.0, "cut": 0.0, "context_length": 16, "distinct_ids": 100,
+             "pieces": 50, "unknown": 0.0, "highest_id": 99}  # fmt: skip
+    about = {"source": "s", "count": Count(100, exact=True), "sampled": 100, "undecodable": (),
+             "samples_per_s": 9.0, **values}  # fmt: skip
+    return SourceCheck(
+        images=ImageCheck(**{**whole, **(images or {})}),
+        captions=CaptionCheck(**{**texts, **(captions or {})}),
+        **about,
+    )
+
+
+@pytest.mark.parametrize(
+    ("check", "told"),
+    [
+        (source(), None),
+        (source(undecodable=("k",)), None),  # one per cent is let through
+        (source(undecodable=("k", "l")), "2 of 100 sampled images cannot be decoded"),
+        (source(captions={"commonest": 0.9, "commonest_text": "a photo"}), "90% of the captions "
+                                                                           "are all alike: "
+                                                                           "'a photo'"),
+        (source(captions={"distinct_ids": 1}), "all 100 different captions to the same ids"),
+        (source(captions={"pieces": 1}), "100% of the captions' words to unknown"),
+        (source(captions={"unknown": 0.6}), "60% of the captions' words to unknown"),
+        (source(captions={"highest_id": 100}), "id 100, the teacher knows 100 tokens"),
+        (source(images={"commonest": 0.95}), "one and the same"),
+        (source(images={"plain": 1.0}), "single colour"),
+    ],
+)  # fmt: skip
+def test_what_a_sample_says_against_a_run(check, told):
+    found = judge_source(check, 100)
+    if told is None:
+        assert found == []
+    else:
+        assert [told in one.text and one.refuses for one in found] == [True]
+
+
+@pytest.mark.parametrize(("hits", "passes"), [(19, False), (20, True)])
+def test_a_teacher_must_stand_three_standard_errors_above_chance(hits, passes):
+    # 0.01 + 3 * sqrt(0.01 * 0.99 / 1000) = 0.01944
+    share = {**dict.fromkeys(GOOD, 0.0), "zero_shot_100": hits / 1000}
+    check = TeacherCheck(1000, 1000, share, chance_of(1000), 1.0)
+    finding = check.judge()
+    assert (finding is None) == passes
+    if finding is not None:
+        assert finding.refuses and "chance 1.0 %" in finding.text
+
+
+def test_two_labels_judge_no_teacher():
+    check = TeacherCheck(4, 2, dict.fromkeys(GOOD, 0.5), chance_of(2), 1.0)
+    finding = check.judge()
+    assert finding is not None and not finding.refuses
+
+
+def test_bytes_kept_for_the_backward_pass():
+    # float32: the input [5, 4] and the output of relu [5, 8]; the weight is a parameter.
+    linear = nn.Linear(4, 8)
+    saved = SavedBytes(list(linear.parameters()))
+    with torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
+        F.relu(linear(torch.ones(5, 4))).sum().backward()
+    assert saved.total == 4 * (5 * 4 + 5 * 8)
+    assert linear.weight.grad is not None
+
+
+def test_a_random_teacher_is_refused(config):
+    found = examine(config())
+    assert found.refused
+    assert [one.text[:24] for one in found.findings if one.refuses] == ["the teacher is at chance"]
+    assert found.accuracy.chance["i2t_r1"] == 1 / 48
+
+
+def test_a_run_that_can_work(config, taught, tmp_path):
+    watcher = Watcher()
+    before = sorted(tmp_path.iterdir())
+    found = examine(config(), watcher)
+    assert sorted(tmp_path.iterdir()) == [*before, tmp_path / "train.tar", tmp_path / "val.tar"]
+    assert found.findings == ()
+    assert (found.streamed, found.source.count) == (False, Count(48, exact=True))
+    # two sets of 48 pictures of 32 x 32, three bytes a pixel; 48 + 96 rows of 64 halves
+    assert found.memory.pictures == 2 * 48 * 3 * 32 * 32
+    assert found.memory.features == (48 + 96) * 64 * 2
+    assert found.memory.activations > 0
+    assert found.step.finite and found.step.pairs == 8
+    # 96 captions are 12 batches of 8
+    expected = 12 * found.step.seconds + 88 * found.step.cached_seconds
+    assert found.seconds == pytest.approx(expected + 2 * found.accuracy.seconds)
+    assert json.loads(json.dumps(found.as_dict()))["refused"] is False
+
+
+def test_a_streamed_run_is_timed_with_a_live_teacher(config, taught):
+    found = examine(config(data={"memory_gb": 0.0, "cache_teacher": True}))
+    assert found.streamed and found.step.cached_seconds is None
+    assert found.step.loader_per_s == found.source.samples_per_s
+    starving = found.source.samples_per_s < found.step.pairs / found.step.seconds
+    assert any("the loader gives" in one.text for one in found.findings) == starving
+    assert not found.refused
+
+
+def test_what_a_run_would_stop_at_is_a_finding(config, taught):
+    found = examine(config(optim={"batch_size": 64}))
+    assert "batch_size 64 is above the 48" in found.stopped
+    assert [one.text for one in found.findings if one.refuses] == [found.stopped]
+
+
+def test_without_validation_pairs_the_teacher_is_not_judged(config):
+    found = examine(config(data={"val": None}))
+    assert not found.refused
+    assert [one.text for one in found.findings] == ["teacher not measured: data.val is null"]
+
+
+def test_a_run_of_masks(config, taught):
+    found = examine(
+        config(student={"model": None, "keep": 0.6}, inherit={"method": "masks"},
+               optim={"steps": 1000}, masks={"lr": 0.1})
+    )  # fmt: skip
+    assert found.findings == ()
+    assert found.steps == 1000
+
+
+def command(monkeypatch, capsys, path, *words):
+    monkeypatch.setattr(sys, "argv", ["tinyclip-edge", "doctor", str(path), *words])
+    code = 0
+    try:
+        command_line.main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    return (code, *capsys.readouterr())
+
+
+def test_the_command_shows_a_table_and_then_a_line_a_finding(config, tmp_path, monkeypatch, capsys):
+    samples = [(key, {**files, "txt": b"a photo"}) for key, files in toy_samples()]
+    path = tmp_path / "run.yaml"
+    path.write_text(config(samples).model_dump_json())
+    code, out, err = command(monkeypatch, capsys, path)
+    assert code == 2
+    assert "repeated captions" in out and "97.9 %" in out  # 47 of 48
+    refused = [line for line in err.splitlines() if line.startswith("refused: ")]
+    assert refused == ["refused: 100% of the captions are all alike: 'a photo'"]
+    code, out, _ = command(monkeypatch, capsys, path, "--json")
+    assert code == 2
+    found = json.loads(out)
+    assert found["findings"][0]["level"] == "refused"
+    assert found["source"]["captions"]["distinct"] == 1
+
+
+def test_the_command_passes_a_run_that_can_work(config, taught, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "run.yaml"
+    path.write_text(config().model_dump_json())
+    code, out, err = command(monkeypatch, capsys, path, "optim.steps=200")
+    assert code == 0
+    assert "time of 200 steps, about" in out
+    assert "nothing stands against run" in err

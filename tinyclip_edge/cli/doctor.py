@@ -1,0 +1,120 @@
+"""``tinyclip-edge doctor``: what a run would meet, before it is started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from tinyclip_edge.cli.distill import ConfigArgs
+from tinyclip_edge.cli.options import JsonFlag, print_json, say, split_config_args
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tinyclip_edge.train.diagnosis import Diagnosis
+
+REFUSED = 2
+Lines = Iterator[tuple[str, str]]
+
+
+def doctor(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
+    """Check the data, the teacher, memory and time of a run; refuse one that cannot work."""
+    from tinyclip_edge.config import load_config
+    from tinyclip_edge.train import ProgressObserver
+    from tinyclip_edge.train.doctor import examine
+
+    name, overrides = split_config_args(config, "starter")
+    run = load_config(name, overrides)
+    with ProgressObserver() as observer:
+        found = examine(run, observer)
+    if json_output:
+        print_json(found.as_dict())
+    else:
+        from rich.console import Console
+
+        Console().print(doctor_table(found))
+    for finding in found.findings:
+        say(f"{'refused' if finding.refuses else 'warning'}: {' '.join(finding.text.split())}")
+    if found.refused:
+        raise typer.Exit(REFUSED)
+    say(f"nothing stands against {found.name}")
+
+
+def doctor_table(found: Diagnosis) -> Table:
+    """Return everything that was measured, by subject."""
+    from rich.table import Table
+
+    table = Table(title=f"{found.name}: {found.teacher} teaches {found.student or 'a student'}")
+    table.add_column("")
+    table.add_column("found", justify="right")
+    for part in (_data(found), _captions(found), _teacher(found), _cost(found)):
+        for name, value in part:
+            table.add_row(name, value)
+        table.add_section()
+    return table
+
+
+def _data(found: Diagnosis) -> Lines:
+    source = found.source
+    count = source.count
+    yield "pairs", f"{'' if count.exact else 'about '}{count.pairs:,}"
+    yield "sampled", f"{source.sampled:,}"
+    yield "undecodable images", _share(source.bad)
+    yield "repeated images", _share(source.images.repeated)
+    yield "images of one colour", _share(source.images.plain)
+    yield "read and decoded", f"{source.samples_per_s:,.0f} pairs/s"
+
+
+def _captions(found: Diagnosis) -> Lines:
+    captions = found.source.captions
+    yield "captions", f"{captions.captions:,}"
+    yield "repeated captions", _share(captions.repeated)
+    yield "tokens, median and p95", f"{captions.median:.0f}, {captions.p95:.0f}"
+    yield f"cut at {captions.context_length} tokens", _share(captions.cut)
+
+
+def _teacher(found: Diagnosis) -> Lines:
+    accuracy = found.accuracy
+    if accuracy is None:
+        return
+    names = {
+        "t2i_r1": "text to image R@1",
+        "i2t_r1": f"zero-shot top-1 of {accuracy.labels:,}",
+        "zero_shot_100": f"zero-shot top-1 of {min(100, accuracy.labels)}",
+    }
+    for key, name in names.items():
+        chance = _share(accuracy.chance[key])
+        yield f"teacher, {name}", f"{_share(accuracy.accuracies[key])} (chance {chance})"
+
+
+def _cost(found: Diagnosis) -> Lines:
+    step, memory = found.step, found.memory
+    if step is None or memory is None or found.seconds is None:
+        return
+    yield "loader", f"{step.loader_per_s:,.0f} pairs/s{', streamed' if found.streamed else ''}"
+    yield f"step of {step.pairs:,} pairs", f"{step.seconds:.3g} s"
+    if step.cached_seconds is not None:
+        yield "with cached teacher features", f"{step.cached_seconds:.3g} s"
+    yield "memory: pictures", _bytes(memory.pictures)
+    yield "memory: teacher features", _bytes(memory.features)
+    yield "memory: teacher", _bytes(memory.teacher)
+    yield "memory: student, gradients, AdamW", _bytes(memory.student)
+    yield "memory: activations", _bytes(memory.activations)
+    yield f"memory on {found.device}, about", _bytes(memory.device)
+    yield f"time of {found.steps:,} steps, about", _time(found.seconds)
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _bytes(value: int) -> str:
+    return f"{value / 1e9:.2f} GB" if value >= 1e8 else f"{value / 1e6:.1f} MB"
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

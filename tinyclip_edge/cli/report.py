@@ -1,0 +1,40 @@
+"""``tinyclip-edge report``: what a run left, on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinyclip_edge.cli.options import JsonFlag, print_json, say
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders; several are overlaid.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="HTML file.",
+            show_default="RUN/report/report.html; several: overlay.html beside the first's",
+        ),
+    ] = None,
+    pictures: Annotated[
+        int,
+        typer.Option(
+            min=0, max=50, help="Queries of one run shown with what both models find; 0: none."
+        ),
+    ] = 6,
+    json_output: JsonFlag = False,
+) -> None:
+    """Write a run, or several, as one HTML page that needs no network."""
+    from tinyclip_edge.train.report import write_report
+
+    written = write_report(runs, out, pictures=pictures, tell=say)
+    if json_output:
+        print_json(written.as_dict())
+        return
+    say(f"report: {written.path}")

@@ -1,0 +1,105 @@
+"""Find what ``data.train`` names: starter kit, shards, tables of image paths, image folders."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import braceexpand
+
+from tinyclip_edge.data.folders import open_folder
+from tinyclip_edge.data.pairs import Pair
+from tinyclip_edge.data.remote import PIPE, RemoteShard
+from tinyclip_edge.data.shards import Shard
+from tinyclip_edge.data.source import PairSource, Part
+from tinyclip_edge.data.tables import TABLES, open_table
+from tinyclip_edge.errors import DataError, did_you_mean
+
+STARTER = "starter:"
+SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+):")  # two letters or more: C: is a Windows drive
+KNOWN = "shards (.tar, .tar.gz), a table (.csv, .tsv, .jsonl) or an image folder"
+
+
+def open_source(source: str | Sequence[str], *, allow_pipes: bool = False) -> PairSource:
+    """Find the parts of ``starter:SPLIT`` or of one or more patterns.
+
+    A pattern is a path or URL of shards, tables or an image folder; it may hold braces
+    (``{000..009}``) and, if local, wildcards. ``pipe:COMMAND`` is refused unless ``allow_pipes``.
+    Raises DataError when one matches nothing or a table cannot be read.
+    """
+    patterns = [source] if isinstance(source, str) else list(source)
+    parts: dict[str, tuple[Part, ...]] = {}
+    for pattern in patterns:
+        for name in _names(pattern, allow_pipes=allow_pipes):
+            if name not in parts:
+                parts[name] = _parts(name)
+    return PairSource(
+        ", ".join(patterns), tuple(part for group in parts.values() for part in group)
+    )
+
+
+def read_shards(pattern: str | Sequence[str]) -> Iterator[Pair]:
+    """Yield the pairs of all that matches; see open_source and read_shard for the errors."""
+    return iter(open_source(pattern))
+
+
+def _parts(name: str) -> tuple[Part, ...]:
+    if SCHEME.match(name):
+        return (RemoteShard(name),)
+    path = Path(name)
+    if path.is_dir():
+        return open_folder(path)
+    return open_table(path) if path.suffix.lower() in TABLES else (Shard(path),)
+
+
+def _names(pattern: str, *, allow_pipes: bool) -> list[str]:
+    if pattern.startswith(STARTER):
+        return [str(path) for path in _starter(pattern)]
+    scheme = SCHEME.match(pattern)
+    if scheme is not None:
+        _check_scheme(pattern, scheme[1], allow_pipes=allow_pipes)
+    try:
+        expanded = list(braceexpand.braceexpand(pattern))
+    except ValueError:
+        raise DataError(f"shards '{pattern}': the braces do not close") from None
+    if scheme is not None:
+        return expanded
+    return [name for one in expanded for name in _matches(one, pattern)]
+
+
+def _check_scheme(pattern: str, scheme: str, *, allow_pipes: bool) -> None:
+    if pattern.startswith(PIPE):
+        if not allow_pipes:
+            raise DataError(f"'{pattern}' runs a command; set data.allow_pipes=true to allow it")
+    elif scheme == "s3":
+        raise DataError(
+            f"'{pattern}' is read by a command: write 'pipe:aws s3 cp {pattern} -' and set "
+            f"data.allow_pipes=true"
+        )
+    elif scheme not in ("http", "https"):
+        raise DataError(
+            f"shards '{pattern}': only local files, http://, https:// and pipe: can be read"
+        )
+
+
+def _starter(name: str) -> list[Path]:
+    folder = Path(__file__).resolve().parents[1] / "starter" / "shards"
+    split = name.removeprefix(STARTER)
+    found = sorted(folder.glob(f"{glob.escape(split)}-[0-9]*.tar.gz"))
+    if not found:
+        known = {path.name.rsplit("-", 1)[0] for path in folder.glob("*.tar.gz")}
+        raise DataError(f"starter kit has no split '{split}'{did_you_mean(split, known)}")
+    return found
+
+
+def _matches(name: str, pattern: str) -> list[str]:
+    path = Path(name)
+    if path.exists():
+        return [str(path)]
+    found = [p for p in sorted(glob.glob(name)) if Path(p).is_file()]  # noqa: PTH207
+    if not found:
+        part = "" if name == pattern else f" (no '{name}')"
+        raise DataError(f"nothing matches '{pattern}'{part}; give {KNOWN}")
+    return found

@@ -1,0 +1,66 @@
+"""Order of an epoch in which no batch shows a concept twice and every picture has its turn."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+
+def distinct_slots(concept_of: Ints, size: int) -> int:
+    """Return the batches of an epoch; a concept can be in each of them once."""
+    counts = np.bincount(concept_of)
+    most = max(1, len(concept_of) // size)
+    return max(1, int(np.minimum(counts, most).sum()) // size)
+
+
+def distinct_epoch(concept_of: Ints, size: int, rng: np.random.Generator) -> Ints:
+    """Return pictures ``[slots, size]``, concepts distinct in each row.
+
+    Pictures of a concept stand evenly apart, so that each comes once an epoch; of a concept with
+    more pictures than batches some are left out, and where concepts run short pictures come twice.
+    There must be at least ``size`` concepts.
+    """
+    slots = distinct_slots(concept_of, size)
+    pending = deque(_spread(concept_of, slots, rng).tolist())
+    rows: list[list[int]] = []
+    for _ in range(slots):
+        chosen: dict[int, int] = {}  # concept to picture
+        skipped: list[int] = []
+        while pending and len(chosen) < size:
+            picture = pending.popleft()
+            if int(concept_of[picture]) in chosen:
+                skipped.append(picture)
+            else:
+                chosen[int(concept_of[picture])] = picture
+        pending.extendleft(reversed(skipped))
+        if len(chosen) < size:
+            _top_up(chosen, concept_of, size, rng)
+        rows.append(list(chosen.values()))
+    return np.array(rows, dtype=np.int64)
+
+
+def _spread(concept_of: Ints, slots: int, rng: np.random.Generator) -> Ints:
+    """Return a random order of at most ``slots`` pictures a concept, spaced evenly."""
+    order = rng.permutation(len(concept_of))
+    order = order[np.argsort(concept_of[order], kind="stable")]  # by concept, random within
+    counts = np.bincount(concept_of)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    concept = concept_of[order]
+    turn = np.arange(len(order)) - starts[concept]  # of the picture within its concept
+    kept = np.minimum(counts, slots)[concept]
+    place = (turn + rng.random(len(counts))[concept]) / kept
+    inside = turn < kept
+    spread: Ints = order[inside][np.argsort(place[inside], kind="stable")]
+    return spread
+
+
+def _top_up(chosen: dict[int, int], concept_of: Ints, size: int, rng: np.random.Generator) -> None:
+    """Fill a row with random pictures of other concepts."""
+    for picture in rng.permutation(len(concept_of)).tolist():
+        if len(chosen) == size:
+            return
+        chosen.setdefault(int(concept_of[picture]), picture)

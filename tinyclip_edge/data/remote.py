@@ -1,0 +1,208 @@
+"""Shards that are not files here: read over HTTP or from the output of a command, streamed only."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from typing import IO, TYPE_CHECKING, cast
+
+from tinyclip_edge.data.pairs import Pair
+from tinyclip_edge.data.shards import GZIP, read_tar
+from tinyclip_edge.errors import DataError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+PIPE = "pipe:"
+BUFFER = 1 << 20  # bytes
+SILENCE = 60.0  # seconds without a byte after which a server or command is given up
+WAITS = (1.0, 2.0, 4.0)  # seconds before each further try
+WORTH_RETRYING = (408, 429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteShard:
+    """One shard behind ``http://``, ``https://`` or ``pipe:COMMAND``."""
+
+    url: str
+
+    @property
+    def fingerprint(self) -> str:
+        """The URL."""
+        return self.url
+
+    @property
+    def pairs(self) -> None:
+        """Only reading tells."""
+
+    @property
+    def at_most(self) -> None:
+        """It is streamed."""
+
+    @property
+    def size(self) -> None:
+        """Unknown before it is read."""
+
+    def __iter__(self) -> Iterator[Pair]:
+        raw = PipeStream(self.url) if self.url.startswith(PIPE) else HttpStream(self.url)
+        with io.BufferedReader(raw, BUFFER) as buffered:
+            zipped = buffered.peek(2)[:2] == GZIP
+            stream: IO[bytes] = gzip.GzipFile(fileobj=buffered) if zipped else buffered  # type: ignore[assignment]
+            yield from read_tar(self.url, stream)
+
+
+class HttpStream(io.RawIOBase):
+    """Body of a GET request; after a break it goes on where it stopped. DataError names the URL."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._reply: HTTPResponse | None = None
+        self._at = 0  # bytes handed out
+        self._total: int | None = None
+        self._tries = 0  # since the last byte
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill the buffer; 0 at the end."""
+        while True:
+            try:
+                got = self._read(buffer)
+            except urllib.error.HTTPError as error:
+                if error.code not in WORTH_RETRYING:
+                    raise self._failed(f"HTTP {error.code} {error.reason}") from None
+                self._wait(error)
+            except (OSError, HTTPException) as error:
+                self._wait(error)
+            else:
+                self._at += got
+                self._tries = 0
+                return got
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._drop()
+        super().close()
+
+    def _read(self, buffer: WriteableBuffer) -> int:
+        if self._reply is None:
+            self._reply = self._ask()
+        got = self._reply.readinto(buffer)
+        if got == 0 and self._total is not None and self._at < self._total:
+            raise ConnectionError(f"ended after {self._at} of {self._total} bytes")
+        return got
+
+    def _ask(self) -> HTTPResponse:
+        request = urllib.request.Request(self._url)
+        if self._at:
+            request.add_header("Range", f"bytes={self._at}-")
+        reply: HTTPResponse = urllib.request.urlopen(request, timeout=SILENCE)
+        length = reply.headers.get("Content-Length")
+        begins = self._at if reply.status == 206 else 0
+        if length is not None:
+            self._total = begins + int(length)
+        left = self._at - begins  # a server without ranges starts again
+        while left and (skipped := len(reply.read(min(left, BUFFER)))):
+            left -= skipped
+        return reply
+
+    def _wait(self, error: Exception) -> None:
+        self._drop()
+        if self._tries == len(WAITS):
+            raise self._failed(str(getattr(error, "reason", "") or error)) from None
+        time.sleep(WAITS[self._tries])
+        self._tries += 1
+
+    def _failed(self, why: str) -> DataError:
+        tried = f", tried {self._tries + 1} times" if self._tries else ""
+        return DataError(f"shard {self._url} cannot be read: {why}{tried}")
+
+    def _drop(self) -> None:
+        if self._reply is not None:
+            self._reply.close()
+            self._reply = None
+
+
+class PipeStream(io.RawIOBase):
+    """Output of a shell command; DataError when it fails or falls silent."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._silent = False
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the stream
+        self._process = subprocess.Popen(
+            url.removeprefix(PIPE),
+            shell=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            bufsize=0,
+            start_new_session=True,
+        )
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill the buffer; 0 at the end of a command that succeeded."""
+        output = cast("io.FileIO", self._process.stdout)  # bufsize=0
+        watch = threading.Timer(SILENCE, self._give_up)
+        watch.daemon = True
+        watch.start()
+        try:
+            got = output.readinto(buffer) or 0
+            if got == 0:
+                self._finish()
+        finally:
+            watch.cancel()
+        return got
+
+    def close(self) -> None:
+        """End the command, whether or not it was read to its end."""
+        if self.closed:
+            return
+        if self._process.poll() is None:
+            self._kill()
+            self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._said.close()
+        super().close()
+
+    def _finish(self) -> None:
+        code = self._process.wait()
+        if self._silent:
+            raise DataError(f"shard {self._url}: the command gave no byte for {SILENCE:g} s")
+        if code:
+            self._said.seek(0)
+            lines = self._said.read().decode(errors="replace").strip().splitlines()
+            told = f" ({lines[-1]})" if lines else ""
+            raise DataError(f"shard {self._url}: the command ended with code {code}{told}")
+
+    def _give_up(self) -> None:
+        self._silent = True
+        self._kill()
+
+    def _kill(self) -> None:
+        """End the shell and what it started."""
+        try:
+            if hasattr(os, "killpg"):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
+        except (ProcessLookupError, PermissionError):
+            pass  # it is over

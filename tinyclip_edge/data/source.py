@@ -1,0 +1,78 @@
+"""What pairs are read from: a named list of parts, each of which says what it knows of its size."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from tinyclip_edge.data.pairs import Pair
+
+
+class Part(Protocol):
+    """A shard, or some hundred rows of a table or folder; iterating reads its pairs in order."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What the order of its pairs depends on."""
+
+    @property
+    def pairs(self) -> int | None:
+        """Its pairs, where that is known without reading."""
+
+    @property
+    def at_most(self) -> int | None:
+        """Pairs it cannot exceed; None for what can only be streamed."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes by which parts compare; None when unknown."""
+
+    def __iter__(self) -> Iterator[Pair]:
+        """Read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many pairs a source has."""
+
+    pairs: int
+    exact: bool  # else: as many as the first part of its kind lets expect
+
+
+@dataclass(frozen=True, slots=True)
+class PairSource:
+    """Parts under one name; iterating reads every pair in their order."""
+
+    name: str
+    parts: tuple[Part, ...]
+
+    def __iter__(self) -> Iterator[Pair]:
+        for part in self.parts:
+            yield from part
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what the order of a stream depends on, short of the pairs themselves."""
+        text = "\n".join(part.fingerprint for part in self.parts)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def count(self) -> Count:
+        """Count the pairs; where only reading tells, one part is read and the others compared."""
+        known = sum(part.pairs for part in self.parts if part.pairs is not None)
+        unknown = [part for part in self.parts if part.pairs is None]
+        if not unknown:
+            return Count(known, exact=True)
+        read = sum(1 for _ in unknown[0])
+        sizes = [part.size or 0 for part in unknown]
+        likely = -(-read * sum(sizes) // sizes[0]) if all(sizes) else read * len(unknown)
+        return Count(known + likely, exact=len(unknown) == 1)
+
+    def fits(self, limit: int) -> bool:
+        """Say whether at most ``limit`` pairs are there; what can only be streamed never fits."""
+        bounds = [part.at_most for part in self.parts]
+        if limit == 0 or None in bounds:
+            return False
+        most = sum(bound for bound in bounds if bound is not None)
+        return most <= limit or self.count().pairs <= limit

@@ -1,0 +1,213 @@
+"""Pairs of a CSV, TSV or JSONL file that names images and gives their captions."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from typing import IO, Any
+
+from tinyclip_edge.data.pairs import Pair, caption_lines, concept_of
+from tinyclip_edge.errors import DataError
+
+TABLES = (".csv", ".tsv", ".jsonl")
+IMAGE_COLUMNS = ("image", "filepath", "path", "file_name")
+CAPTION_COLUMNS = ("caption", "title", "text", "captions")
+CONCEPT_COLUMN = "concept"
+PART = 256  # pairs; a stream shuffles parts and then pairs
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row, and where it stands in the file."""
+
+    offset: int  # bytes
+    line: int  # from 1
+    image: str
+    captions: tuple[str, ...]
+    concept: object
+
+
+class Lines:
+    """Lines of a file as text, with count, position and hash of what was read."""
+
+    def __init__(self, file: IO[bytes], offset: int = 0, line: int = 0) -> None:
+        file.seek(offset)
+        self._file = file
+        self.offset = offset
+        self.number = line
+        self.digest = hashlib.sha256()
+
+    def __iter__(self) -> Iterator[str]:
+        for raw in self._file:
+            text = raw.removeprefix(BOM) if self.offset == 0 else raw
+            self.offset += len(raw)
+            self.number += 1
+            self.digest.update(raw)
+            yield text.decode("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """How a file is to be read: its form and the columns that matter."""
+
+    path: Path
+    delimiter: str | None  # None: JSON lines
+    header: tuple[str, ...]  # of a CSV or TSV
+    image: str
+    caption: str
+    concept: str | None
+
+    @classmethod
+    def of(cls, path: Path) -> Table:
+        """Find the columns; raise DataError, which names those there are, when one is missing."""
+        with _opened(path) as file:
+            lines = Lines(file)
+            text = _guarded(path, lines)
+            delimiter: str | None = None
+            columns: tuple[str, ...] = ()
+            if path.suffix.lower() != ".jsonl":
+                first = next(text, "")
+                delimiter = "\t" if "\t" in first else ","
+                columns = tuple(next(csv.reader([first], delimiter=delimiter), ()))
+            elif first := next((line for line in text if line.strip()), ""):
+                columns = tuple(_parsed(path, lines.number, first))
+        names = {column.strip().casefold(): column for column in columns}
+        image = next((names[name] for name in IMAGE_COLUMNS if name in names), None)
+        caption = next((names[name] for name in CAPTION_COLUMNS if name in names), None)
+        if image is None or caption is None:
+            what = "image" if image is None else "caption"
+            wanted = IMAGE_COLUMNS if image is None else CAPTION_COLUMNS
+            told = f"found: {', '.join(columns)}" if columns else "the file is empty"
+            raise DataError(f"{path} has no {what} column ({', '.join(wanted)}); {told}")
+        return cls(path, delimiter, columns, image, caption, names.get(CONCEPT_COLUMN))
+
+    def rows(self, lines: Lines) -> Iterator[Row]:
+        """Yield the rows from where ``lines`` stands; DataError names file and line."""
+        text = _guarded(self.path, lines)
+        records = text if self.delimiter is None else csv.reader(text, delimiter=self.delimiter)
+        while True:
+            # csv asks for no more lines than a record has, so the next one begins here.
+            offset, line = lines.offset, lines.number + 1
+            try:
+                record = next(records, None)
+            except csv.Error as error:
+                raise DataError(f"{self.path} line {line}: {error}") from None
+            if record is None:
+                return
+            if offset == 0 and self.delimiter is not None:
+                continue  # the header
+            if record and (not isinstance(record, str) or record.strip()):
+                yield self._row(record, offset, line)
+
+    def _row(self, record: str | list[str], offset: int, line: int) -> Row:
+        cells: Mapping[str, Any]
+        if isinstance(record, str):
+            cells = _parsed(self.path, line, record)
+        elif len(record) != len(self.header):
+            raise DataError(
+                f"{self.path} line {line} has {len(record)} columns, the header {len(self.header)}"
+            )
+        else:
+            cells = dict(zip(self.header, record, strict=True))
+        image, given = cells.get(self.image), cells.get(self.caption)
+        if not isinstance(image, str) or not image.strip():
+            raise DataError(f"{self.path} line {line} has no image path in '{self.image}'")
+        captions = caption_lines(given) if isinstance(given, (str, list)) else ()
+        if not captions:
+            raise DataError(f"{self.path} line {line} has no caption in '{self.caption}'")
+        concept = None if self.concept is None else cells.get(self.concept)
+        return Row(offset, line, image.strip(), captions, concept)
+
+
+@dataclass(frozen=True, slots=True)
+class TablePart:
+    """Some hundred pairs of a table, found again by their place in the file."""
+
+    table: Table
+    offset: int
+    line: int
+    pairs: int
+    fingerprint: str
+
+    @property
+    def at_most(self) -> int:
+        """Its pairs."""
+        return self.pairs
+
+    @property
+    def size(self) -> None:
+        """Of no use: the pairs are counted."""
+
+    def __iter__(self) -> Iterator[Pair]:
+        with _opened(self.table.path) as file:
+            rows = self.table.rows(Lines(file, self.offset, self.line - 1))
+            for image, group in islice(groupby(rows, key=lambda row: row.image), self.pairs):
+                yield _pair(self.table.path.parent, image, list(group))
+
+
+def open_table(path: Path) -> tuple[TablePart, ...]:
+    """Read a table once, and keep where its parts begin; rows in turn of one image are one pair.
+
+    Raises DataError for what cannot be read, and when none of the first images is there.
+    """
+    table = Table.of(path)
+    starts: list[tuple[int, int]] = []
+    groups, there = 0, False
+    with _opened(path) as file:
+        lines = Lines(file)
+        for image, rows in groupby(table.rows(lines), key=lambda row: row.image):
+            first = next(rows)
+            if groups % PART == 0:
+                starts.append((first.offset, first.line))
+            there = there or (groups < PART and (path.parent / image).is_file())
+            groups += 1
+            if not there and groups == PART:
+                break
+    if groups == 0:
+        raise DataError(f"{path} is empty: it has columns, but no row")
+    if not there:
+        raise DataError(
+            f"{path}: none of the first {min(groups, PART)} images is there; paths are relative "
+            f"to {path.parent}"
+        )
+    digest = lines.digest.hexdigest()[:16]
+    return tuple(
+        TablePart(table, offset, line, min(PART, groups - number * PART), f"{digest}@{offset}")
+        for number, (offset, line) in enumerate(starts)
+    )
+
+
+def _pair(folder: Path, image: str, rows: list[Row]) -> Pair:
+    captions = tuple(dict.fromkeys(caption for row in rows for caption in row.captions))
+    concept = concept_of(rows[0].concept, captions)
+    return Pair(key=image, image=folder / image, captions=captions, concept=concept)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path} cannot be opened: {error.strerror}") from None
+
+
+def _guarded(path: Path, lines: Lines) -> Iterator[str]:
+    try:
+        yield from lines
+    except UnicodeDecodeError:
+        raise DataError(f"{path} line {lines.number} is not UTF-8") from None
+
+
+def _parsed(path: Path, line: int, text: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{path} line {line} is no JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path} line {line} is no JSON object")
+    return content

@@ -1,0 +1,76 @@
+"""HTML from plain values: whatever is not ``Safe`` is escaped."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # no page may hold them
+_VOID = {"meta", "link", "img"}
+
+
+class Safe(str):
+    """HTML that is ready."""
+
+    __slots__ = ()
+
+
+def text(value: object) -> Safe:
+    """Return a value as HTML."""
+    if isinstance(value, Safe):
+        return value
+    return Safe(html.escape(_CONTROL.sub("�", str(value))))
+
+
+def element(name: str, *children: object, **attributes: object) -> Safe:
+    """Return an element; ``class_`` and ``aria_label`` stand for ``class`` and ``aria-label``.
+
+    An attribute that is None is left out.
+    """
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(_CONTROL.sub("�", str(value)))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    opening = f"<{name}{written}>"
+    return Safe(opening if name in _VOID else f"{opening}{joined(children)}</{name}>")
+
+
+def joined(parts: Iterable[object]) -> Safe:
+    """Return parts one after the other."""
+    return Safe("".join(text(part) for part in parts))
+
+
+def section(key: str, title: str, *children: object) -> Safe:
+    """Return a part of the page with its heading."""
+    return element("section", element("h2", title, id=key), *children, aria_labelledby=key)
+
+
+def table(head: Sequence[object], rows: Iterable[Sequence[object]], caption: str) -> Safe:
+    """Return a table whose first cells name their rows; it scrolls by itself where it is wide."""
+    top = element("tr", *(element("th", cell, scope="col") for cell in head))
+    body = (
+        element("tr", element("th", first, scope="row"), *(element("td", c) for c in rest))
+        for first, *rest in rows
+    )
+    whole = element(
+        "table", element("caption", caption), element("thead", top), element("tbody", *body)
+    )
+    return element("div", whole, class_="wide", role="region", aria_label=caption, tabindex="0")
+
+
+def facts(rows: Iterable[tuple[str, object]]) -> Safe:
+    """Return names with their values."""
+    pairs = (element("div", element("dt", name), element("dd", value)) for name, value in rows)
+    return element("dl", *pairs, class_="facts")
+
+
+def folded(title: str, *children: object) -> Safe:
+    """Return what the reader opens when wanted."""
+    return element("details", element("summary", title), *children)
+
+
+def note(value: object) -> Safe:
+    """Return a remark."""
+    return element("p", value, class_="note")
