@@ -71,7 +71,7 @@ def test_the_stored_figure_is_what_quickstart_shows(arms, tmp_path, monkeypatch)
 def test_the_shown_command_has_no_path_of_this_machine(arms):
     parser = arms.command_line()
     assert arms.shown_command(parsed(arms), parser) == (
-        "python benchmarks/distill_arms.py --student starter-50 --steps 300"
+        "python benchmarks/distill_arms.py --student starter-50 --steps 400"
         " --out benchmarks/results/arms-50"
     )
     changed = parsed(arms, "--seeds", "3", "--lrs", "1e-3")
