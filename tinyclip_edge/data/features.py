@@ -68,6 +68,7 @@ class TeacherFeatures:
         self.key = key
         self.image = FeatureTable(pictures)
         self.text = FeatureTable(captions)
+        self._kept: dict[Path, int] = {}  # rows that a file is known to hold
 
     @property
     def filled(self) -> int:
@@ -79,7 +80,13 @@ class TeacherFeatures:
         return folder / f"{hashlib.sha256(self.key.encode()).hexdigest()[:16]}.safetensors"
 
     def save(self, path: Path) -> None:
-        """Write the filled rows aside, then rename; DataError when the disk refuses."""
+        """Write the filled rows aside, then rename; DataError when the disk refuses.
+
+        A file that holds them already stays as it is: runs save at every checkpoint, yet all rows
+        are there after the first epoch.
+        """
+        if self._kept.get(path) == self.filled and path.is_file():
+            return
         tensors: dict[str, Tensor] = {}
         for name, table in (("image", self.image), ("text", self.text)):
             ids, values = table.content()
@@ -88,6 +95,7 @@ class TeacherFeatures:
         try:
             save_file(tensors, aside, metadata={"key": self.key})
             aside.replace(path)
+            self._kept[path] = self.filled
         except (OSError, SafetensorError) as error:
             aside.unlink(missing_ok=True)
             raise DataError(f"teacher features {path} cannot be written ({error})") from error
@@ -98,10 +106,13 @@ class TeacherFeatures:
             with safe_open(path, framework="pt") as file:
                 if (file.metadata() or {}).get("key") != self.key:
                     return False
+                rows = 0
                 for name, table in (("image", self.image), ("text", self.text)):
                     ids = file.get_tensor(f"{name}_ids").numpy()
                     if len(ids):
                         table.put(ids, file.get_tensor(f"{name}_values"))
+                    rows += len(ids)
+                self._kept[path] = rows
         except (OSError, SafetensorError, IndexError):
             return False
         return True

@@ -75,6 +75,7 @@ class PairMemory:
         self.concept_of = np.empty(len(pairs), dtype=np.int64)
         for concept, members in enumerate(concepts.values()):
             self.concept_of[members] = concept
+        self._counted: dict[tuple[int, bool], int] = {}
         self._order: tuple[tuple[int, int, int, bool], Ints] | None = None
 
     @classmethod
@@ -137,8 +138,7 @@ class PairMemory:
 
     def batch(self, step: int, size: int, *, seed: int, distinct: bool = True) -> Batch:
         """Return the pairs of a step (from 0); an epoch visits each picture once."""
-        slots = distinct_slots(self.concept_of, size) if distinct else len(self) // size
-        epoch, slot = divmod(step, slots)
+        epoch, slot = divmod(step, self._slots(size, distinct=distinct))
         ids = self._epoch(seed, epoch, size, distinct=distinct)[slot]
         caption_ids = self._of_picture.draw(
             ids, np.random.default_rng([seed, 1, step]).random(size)
@@ -158,6 +158,15 @@ class PairMemory:
         self.check_batch(size, distinct=distinct)
         for step in count(start):
             yield self.batch(step, size, seed=seed, distinct=distinct)
+
+    def _slots(self, size: int, *, distinct: bool) -> int:
+        """Return the batches of an epoch; counted once, for every step asks."""
+        key = (size, distinct)
+        if key not in self._counted:
+            self._counted[key] = (
+                distinct_slots(self.concept_of, size) if distinct else len(self) // size
+            )
+        return self._counted[key]
 
     def _epoch(self, seed: int, epoch: int, size: int, *, distinct: bool) -> Ints:
         """Return the pictures of all batches of an epoch, ``[slots, size]``."""

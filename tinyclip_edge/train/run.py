@@ -71,7 +71,7 @@ class _Run:
 
     def go(self, start: int) -> RunResult:
         began = time.perf_counter()
-        steps, optim = self.setup.stages[-1].end, self.config.optim
+        steps = self.setup.stages[-1].end
         rewind_events(self.folder.events, start)
         with EventLog(self.folder.events) as events:
             self.events = events
@@ -93,17 +93,7 @@ class _Run:
                     advance.tell_stage(self.work, 0)
                 if self.work.inherited is not None:
                     advance.tell_inherited(self.work.inherited, self.work, 0)
-            batches = self.setup.pairs.batches(
-                start,
-                optim.batch_size,
-                seed=self.config.seed,
-                distinct=self.config.data.batch_distinct,
-            )
-            try:
-                loop.run(batches, start)
-            finally:
-                self._tell_skipped_images()
-            self._check_images()
+            self._train(loop, start)
             save_local_dir(self.folder.student, self.work.student)
             self._share_features()
             seconds = time.perf_counter() - began
@@ -122,6 +112,20 @@ class _Run:
             evaluations=self.evaluations,
             teacher=self.teacher,
         )
+
+    def _train(self, loop: Loop, start: int) -> None:
+        """Run the loop over its batches; images that cannot be read are told and judged."""
+        batches = self.setup.pairs.batches(
+            start,
+            self.config.optim.batch_size,
+            seed=self.config.seed,
+            distinct=self.config.data.batch_distinct,
+        )
+        try:
+            loop.run(batches, start)
+        finally:
+            self._tell_skipped_images()
+        self._check_images()
 
     def _turn(self, advance: Advance, done: int) -> bool:
         """Prune, or go on to the next stage, when it is time; True when the work is another."""

@@ -71,6 +71,29 @@ def test_features_of_another_origin_are_not_used(tmp_path, kind):
     assert after.image.filled == 0
 
 
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_file_is_written_again_only_for_new_rows(tmp_path, opened):
+    path = tmp_path / "features.safetensors"
+    features = TeacherFeatures("teacher data", 20, 10)
+    fill(features)
+    features.save(path)
+    if opened:
+        features = TeacherFeatures("teacher data", 20, 10)
+        assert features.load(path)
+    first = path.stat().st_ino
+    features.save(path)
+    assert path.stat().st_ino == first
+    features.save(tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere").read_bytes() == path.read_bytes()
+    features.image.get(ids(7), lambda at: TRUE[:1])
+    features.save(path)
+    after = TeacherFeatures("teacher data", 20, 10)
+    assert after.load(path) and after.filled == 4
+    path.unlink()
+    features.save(path)
+    assert path.is_file()
+
+
 def test_an_empty_cache_can_be_saved(tmp_path):
     path = tmp_path / "features.safetensors"
     TeacherFeatures("k", 3, 3).save(path)
