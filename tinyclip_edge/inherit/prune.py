@@ -10,47 +10,24 @@ import torch
 from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
+from tinyclip_edge.inherit.axes import SHARED, locate
 from tinyclip_edge.inherit.gates import ClipMasks, TowerMasks
-from tinyclip_edge.inherit.shape import IMAGE_BLOCKS, TEXT_BLOCKS
 from tinyclip_edge.inherit.units import ClipUnits, TowerUnits
 
 Moments: TypeAlias = "dict[str, dict[str, Tensor]]"  # by parameter name, as AdamW names them
 
-# What each axis of a tensor counts ("": kept whole), and which axes factors are folded into.
-Axes: TypeAlias = "tuple[str, ...]"
-_CHANNELS: Axes = ("hidden",)
-_SCALED = {
-    "class_embedding": _CHANNELS,
-    "conv1.weight": ("hidden", "", "", ""),
-    "positional_embedding": ("", "hidden"),
-    "token_embedding.weight": ("", "hidden"),
-    "attn.out_proj.weight": ("hidden", "attended"),
-    "attn.out_proj.bias": _CHANNELS,
-    "mlp.c_proj.weight": ("hidden", "neurons"),
-    "mlp.c_proj.bias": _CHANNELS,
-}
-_CUT = {
-    **_SCALED,
-    "ln_pre.weight": _CHANNELS,
-    "ln_pre.bias": _CHANNELS,
-    "ln_post.weight": _CHANNELS,
-    "ln_post.bias": _CHANNELS,
-    "ln_final.weight": _CHANNELS,
-    "ln_final.bias": _CHANNELS,
-    "proj": ("hidden", ""),
-    "text_projection": ("hidden", ""),
-    "ln_1.weight": _CHANNELS,
-    "ln_1.bias": _CHANNELS,
-    "ln_2.weight": _CHANNELS,
-    "ln_2.bias": _CHANNELS,
-    "ls_1.gamma": _CHANNELS,
-    "ls_2.gamma": _CHANNELS,
-    "attn.in_proj_weight": ("qkv", "hidden"),
-    "attn.in_proj_bias": ("qkv",),
-    "mlp.c_fc.weight": ("neurons", "hidden"),
-    "mlp.c_fc.bias": ("neurons",),
-}
-_SHARED = ("logit_scale", "logit_bias")
+# What writes to the residual stream: there the factors are folded in.
+_SCALED = (
+    "visual.class_embedding",
+    "visual.conv1.weight",
+    "visual.positional_embedding",
+    "positional_embedding",
+    "token_embedding.weight",
+    "attn.out_proj.weight",
+    "attn.out_proj.bias",
+    "mlp.c_proj.weight",
+    "mlp.c_proj.bias",
+)
 # Without heads or neurons only the bias of a half is left.
 _HEADLESS = ("ln_1.", "attn.in_proj", "attn.out_proj.weight")
 _NEURONLESS = ("ln_2.", "mlp.c_fc.", "mlp.c_proj.weight")
@@ -82,7 +59,7 @@ class PrunePlan:
     def _cut(self, state: Mapping[str, Tensor], *, fold: bool) -> dict[str, Tensor]:
         result = {}
         for name, tensor in state.items():
-            if name in _SHARED:
+            if name in SHARED:
                 result[name] = tensor.detach().clone()
             elif (part := self._part(name, tensor, fold=fold)) is not None:
                 result[name] = part
@@ -90,19 +67,20 @@ class PrunePlan:
 
     @torch.no_grad()
     def _part(self, name: str, tensor: Tensor, *, fold: bool) -> Tensor | None:
-        tower, layer, key = _locate(name)
-        if key not in _CUT:
+        place = locate(name)
+        if place is None:
             raise InheritanceError(f"there is no rule to prune '{name}': not a plain CLIP")
-        masks: TowerMasks = getattr(self.masks, tower)
-        units: TowerUnits = getattr(self.after, tower)
+        masks: TowerMasks = getattr(self.masks, place.tower)
+        units: TowerUnits = getattr(self.after, place.tower)
+        key, layer = place.name, place.layer
         if layer is not None:
             headless = not units.heads[layer] and key.startswith(_HEADLESS)
             if headless or (not units.neurons[layer] and key.startswith(_NEURONLESS)):
                 return None
         factors = _factors(masks, layer, units.head_width)
         result = tensor.detach()
-        for axis, what in enumerate(_CUT[key]):
-            if not what:
+        for axis, what in enumerate(place.axes):
+            if what not in factors:  # positions, tokens and the embedding stay whole
                 continue
             kept = factors[what].to(tensor.device)
             result = result.index_select(axis, kept.nonzero().flatten())
@@ -172,23 +150,13 @@ def _kept(units: TowerUnits, masks: TowerMasks, tower: str) -> TowerUnits:
     )
 
 
-def _locate(name: str) -> tuple[str, int | None, str]:
-    """Split a parameter name into tower, layer (None outside the blocks) and the rest."""
-    for tower, blocks in (("image", IMAGE_BLOCKS), ("text", TEXT_BLOCKS)):
-        if name.startswith(blocks):
-            number, _, key = name.removeprefix(blocks).partition(".")
-            return tower, int(number), key
-    visual = name.startswith("visual.")
-    return ("image" if visual else "text"), None, name.removeprefix("visual.")
-
-
-def _factors(masks: TowerMasks, layer: int | None, head_width: int) -> dict[str, Tensor]:
+def _factors(masks: TowerMasks, layer: int | None, head_width: int) -> dict[str | None, Tensor]:
     """Return one factor per index of every kind of axis."""
     if layer is None:
-        return {"hidden": masks.hidden}
+        return {"channels": masks.hidden}
     attended = masks.heads[layer].repeat_interleave(head_width)
     return {
-        "hidden": masks.hidden,
+        "channels": masks.hidden,
         "attended": attended,
         "qkv": attended.repeat(3),
         "neurons": masks.neurons[layer],

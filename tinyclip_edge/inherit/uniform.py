@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
+from tinyclip_edge.inherit.axes import SHARED, locate
 from tinyclip_edge.inherit.plan import Indices, InheritancePlan, ResNetPlan, TowerPlan
 from tinyclip_edge.inherit.report import (
     InheritanceReport,
@@ -17,46 +17,6 @@ from tinyclip_edge.inherit.report import (
     summarise,
 )
 from tinyclip_edge.inherit.resnet import resnet_source
-from tinyclip_edge.inherit.shape import IMAGE_BLOCKS, TEXT_BLOCKS
-
-FRESH = ("logit_scale", "logit_bias")
-
-# What each axis of a tensor counts; None is an axis that is kept whole.
-Axes: TypeAlias = "tuple[str | None, ...]"
-_VECTOR: Axes = ("channels",)
-_BLOCK_AXES: dict[str, Axes] = {
-    "ln_1.weight": _VECTOR,
-    "ln_1.bias": _VECTOR,
-    "ln_2.weight": _VECTOR,
-    "ln_2.bias": _VECTOR,
-    "ls_1.gamma": _VECTOR,
-    "ls_2.gamma": _VECTOR,
-    "attn.in_proj_weight": ("qkv", "channels"),
-    "attn.in_proj_bias": ("qkv",),
-    "attn.out_proj.weight": ("channels", "attended"),
-    "attn.out_proj.bias": _VECTOR,
-    "mlp.c_fc.weight": ("neurons", "channels"),
-    "mlp.c_fc.bias": ("neurons",),
-    "mlp.c_proj.weight": ("channels", "neurons"),
-    "mlp.c_proj.bias": _VECTOR,
-}
-_IMAGE_AXES: dict[str, Axes] = {
-    "visual.class_embedding": _VECTOR,
-    "visual.positional_embedding": ("positions", "channels"),
-    "visual.conv1.weight": ("channels", None, None, None),
-    "visual.ln_pre.weight": _VECTOR,
-    "visual.ln_pre.bias": _VECTOR,
-    "visual.ln_post.weight": _VECTOR,
-    "visual.ln_post.bias": _VECTOR,
-    "visual.proj": ("channels", "embed"),
-}
-_TEXT_AXES: dict[str, Axes] = {
-    "token_embedding.weight": ("tokens", "channels"),
-    "positional_embedding": ("positions", "channels"),
-    "ln_final.weight": _VECTOR,
-    "ln_final.bias": _VECTOR,
-    "text_projection": ("channels", "embed"),
-}
 
 
 def inherit_uniform(
@@ -74,7 +34,7 @@ def inherit_uniform(
     weights: dict[str, Tensor] = {}
     origins: list[TensorOrigin] = []
     for key, fresh in student_state.items():
-        if key in FRESH:
+        if key in SHARED:
             weights[key] = fresh.clone()
             origins.append(TensorOrigin(key, "shared", "fresh", fresh.numel(), None))
             continue
@@ -108,27 +68,24 @@ def inherit_uniform(
 
 def _source(key: str, plan: InheritancePlan) -> tuple[Tower, str, list[Indices | None]]:
     """Return the tower of a student tensor, its teacher key, and what each axis keeps."""
-    common = {"embed": plan.embed, "tokens": plan.tokens}
-    towers: list[tuple[Tower, str, TowerPlan, dict[str, Axes]]] = [
-        ("text", TEXT_BLOCKS, plan.text, _TEXT_AXES)
-    ]
-    if isinstance(plan.image, ResNetPlan):
-        found = resnet_source(key, plan.image, plan.embed)
-        if found is not None:
-            return "image", *found
-    else:
-        towers.append(("image", IMAGE_BLOCKS, plan.image, _IMAGE_AXES))
-    for tower, blocks, part, table in towers:
-        kept = {**common, "channels": part.channels, "positions": part.positions}
-        if key in table:
-            return tower, key, [kept[a] if a else None for a in table[key]]
-        number, _, suffix = key.removeprefix(blocks).partition(".")
-        if key.startswith(blocks) and suffix in _BLOCK_AXES:
-            layer = int(number)
-            kept.update(_layer_indices(part, layer))
-            axes = [kept[a] if a else None for a in _BLOCK_AXES[suffix]]
-            return tower, f"{blocks}{part.layers[layer]}.{suffix}", axes
-    raise InheritanceError(f"there is no rule to inherit '{key}': not a plain CLIP tower")
+    image = plan.image
+    if isinstance(image, ResNetPlan) and (found := resnet_source(key, image, plan.embed)):
+        return "image", *found
+    place = locate(key)
+    part = plan.text if place is None or place.tower == "text" else image
+    if place is None or isinstance(part, ResNetPlan):
+        raise InheritanceError(f"there is no rule to inherit '{key}': not a plain CLIP tower")
+    kept = {
+        "embed": plan.embed,
+        "tokens": plan.tokens,
+        "channels": part.channels,
+        "positions": part.positions,
+    }
+    source = key
+    if place.layer is not None:
+        kept.update(_layer_indices(part, place.layer))
+        source = f"{place.blocks}{part.layers[place.layer]}.{place.name}"
+    return place.tower, source, [kept[axis] if axis else None for axis in place.axes]
 
 
 def _layer_indices(part: TowerPlan, layer: int) -> dict[str, Indices]:
