@@ -52,7 +52,7 @@ def ones(units):
 
 
 def gates_at(units, value):
-    gates = ClipGates.of(units)
+    gates = ClipGates(units)
     with torch.no_grad():
         for log_alpha in gates.parameters():
             log_alpha.fill_(value)

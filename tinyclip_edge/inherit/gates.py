@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tinyclip_edge.inherit.shape import ClipShape
 from tinyclip_edge.inherit.units import ClipUnits, TowerUnits
 
 START = 10.0
@@ -130,7 +129,11 @@ class TowerGates(nn.Module):
 
 
 class ClipGates(nn.Module):
-    """Gates of both towers; their sparsity is that of both together."""
+    """Gates of both towers, open at first; their sparsity is that of both together.
+
+    ``prunable`` is the count that sparsity refers to: give the teacher's (or the first student's)
+    in later stages, so that targets of all stages are shares of one whole.
+    """
 
     def __init__(self, units: ClipUnits, *, prunable: int | None = None) -> None:
         super().__init__()
@@ -138,16 +141,6 @@ class ClipGates(nn.Module):
         self.image = TowerGates(units.image)
         self.text = TowerGates(units.text)
         self.prunable = prunable or units.prunable
-
-    @classmethod
-    def of(cls, shape: ClipShape | ClipUnits, *, prunable: int | None = None) -> ClipGates:
-        """Return open gates for a CLIP, pruned before or not.
-
-        ``prunable`` is the count that sparsity refers to: give the teacher's (or the first
-        student's) in later stages, so that targets of all stages are shares of one whole.
-        """
-        units = ClipUnits.of_shape(shape) if isinstance(shape, ClipShape) else shape
-        return cls(units, prunable=prunable)
 
     def sample(self, generator: torch.Generator | None = None) -> ClipMasks:
         """Draw the masks of one training step."""

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inherit.dense import attend
 from tinyclip_edge.inherit.gates import ClipMasks, TowerMasks
-from tinyclip_edge.inherit.shape import ClipShape
 from tinyclip_edge.inherit.units import NO_RESNET, ClipUnits
 
 OpenClip: TypeAlias = Any  # a module of open_clip, or a block of ours with the same names
@@ -26,10 +25,10 @@ END_POOLS = ("argmax", "eos")  # read the end token, so that padding may be trim
 class MaskedClip(nn.Module):
     """A CLIP, shared and not copied, whose units can be scaled and switched off for one call."""
 
-    def __init__(self, model: nn.Module, shape: ClipShape | ClipUnits) -> None:
+    def __init__(self, model: nn.Module, units: ClipUnits) -> None:
         super().__init__()
         self.model = model
-        self.units = ClipUnits.of_shape(shape) if isinstance(shape, ClipShape) else shape
+        self.units = units
         check_maskable(model)
 
     def forward(

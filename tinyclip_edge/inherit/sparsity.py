@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inherit.shape import ClipShape
 from tinyclip_edge.inherit.units import ClipUnits, TowerUnits
 
 START = 10.0
@@ -37,16 +36,13 @@ class Lagrangian(nn.Module):
         return self.lambda_1 * gap + self.lambda_2 * gap.square()
 
 
-def check_reachable(
-    shape: ClipShape | ClipUnits, keep: float, *, uniform_shapes: bool = False
-) -> None:
+def check_reachable(units: ClipUnits, keep: float, *, uniform_shapes: bool = False) -> None:
     """Raise InheritanceError when masks cannot bring a CLIP down to the share ``keep``.
 
     ``keep`` is a share of the prunable parameters. It must exceed what no mask counts (embeddings,
     convolution, LayerNorms, projections) as a share of the towers, and with ``uniform_shapes`` the
     smallest ordinary CLIP: one head a layer.
     """
-    units = ClipUnits.of_shape(shape) if isinstance(shape, ClipShape) else shape
     if not 0 < keep <= 1:
         raise InheritanceError(f"keep {keep:g} is no share of a model: give one above 0, up to 1")
     fixed = units.fixed / (units.fixed + units.prunable)

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inherit.shape import IMAGE_BLOCKS, TEXT_BLOCKS, ClipShape, TowerShape
+from tinyclip_edge.inherit.shape import IMAGE_BLOCKS, TEXT_BLOCKS
 
 Tower = Literal["image", "text"]
 NO_RESNET = (
@@ -94,18 +94,6 @@ class ClipUnits:
             embed_dim=state["visual.proj"].shape[1],
             patch=state["visual.conv1.weight"].shape[-1],
         )
-
-    @classmethod
-    def of_shape(cls, shape: ClipShape) -> ClipUnits:
-        """Return the units of an ordinary CLIP."""
-        if shape.image.kind == "resnet":
-            raise InheritanceError(NO_RESNET)
-        return cls(_plain(shape.image), _plain(shape.text), shape.embed_dim, shape.patch)
-
-
-def _plain(tower: TowerShape) -> TowerUnits:
-    heads, neurons = (tower.heads,) * tower.layers, (tower.neurons,) * tower.layers
-    return TowerUnits(tower.width, tower.head_width, heads, neurons, tower.positions)
 
 
 def _require(state: Mapping[str, Tensor], tower: str, key: str) -> None:

@@ -43,7 +43,7 @@ def apply_gates(
     Returns it with the share of prunable parameters that is gone. Raises ModelError.
     """
     units = clip_units(clip)
-    learnt = ClipGates.of(units)
+    learnt = ClipGates(units)
     with torch.no_grad():
         for tower, kinds in gates.items():
             _take(learnt, units, tower, kinds, source)

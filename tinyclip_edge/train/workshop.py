@@ -111,7 +111,7 @@ class Workshop:
             return DistillTask(student, self.asked, self.codec, loss, device=device, before=before)
         task = MaskedTask(student, self.asked, self.codec, loss, device=device, before=before)
         whole = clip_units(self.teacher).prunable
-        gates = ClipGates.of(clip_units(student), prunable=whole)
+        gates = ClipGates(clip_units(student), prunable=whole)
         task.learn(gates, stage.keep, stage.masks, self.config)
         return task
 

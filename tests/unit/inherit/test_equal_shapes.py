@@ -22,7 +22,7 @@ SMALL = ClipUnits(
 
 
 def noisy(units, seed, mean, spread=2.5):
-    gates = ClipGates.of(units)
+    gates = ClipGates(units)
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for log_alpha in gates.parameters():
@@ -60,7 +60,7 @@ def test_the_strongest_of_each_layer_stay():
 
 def test_gates_decide_between_narrow_and_short():
     """One tower where half the channels and heads are unwanted, one where the neurons are."""
-    gates = ClipGates.of(BASE)
+    gates = ClipGates(BASE)
     gates.clamp_()
     with torch.no_grad():
         gates.image.hidden[::2] = -4.605
@@ -77,7 +77,7 @@ def test_gates_decide_between_narrow_and_short():
 
 
 def test_a_shape_that_no_ordinary_tower_has_is_refused():
-    gates = ClipGates.of(SMALL)
+    gates = ClipGates(SMALL)
     with torch.no_grad():
         for log_alpha in gates.parameters():
             log_alpha.fill_(-4.605)

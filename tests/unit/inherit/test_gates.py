@@ -7,14 +7,13 @@ import pytest
 import torch
 
 from tinyclip_edge.inherit.gates import ClipGates, TowerGates, binarise, hard_concrete, survival
-from tinyclip_edge.inherit.shape import ClipShape, TowerShape
 from tinyclip_edge.inherit.units import ClipUnits, TowerUnits
 
 BETA = 2 / 3
 CLAMP = 4.605
-IMAGE = TowerShape("vit", 768, 12, 12, 64, 3072, 50)
-TEXT = TowerShape("text", 512, 12, 8, 64, 2048, 77)
-VIT_B_32 = ClipShape(IMAGE, TEXT, 512, 49408, 32)
+IMAGE = TowerUnits(768, 64, (12,) * 12, (3072,) * 12, 50)
+TEXT = TowerUnits(512, 64, (8,) * 12, (2048,) * 12, 77)
+VIT_B_32 = ClipUnits(IMAGE, TEXT, 512, 32)
 TINY = TowerUnits(width=6, head_width=2, heads=(3, 3), neurons=(8, 8), positions=5)
 RAGGED = TowerUnits(width=5, head_width=2, heads=(3, 0, 1), neurons=(4, 7, 0), positions=5)
 
@@ -60,7 +59,7 @@ def test_survival_probability_and_its_share_in_samples():
 
 
 def test_gates_start_open_and_are_clamped():
-    gates = ClipGates.of(VIT_B_32)
+    gates = ClipGates(VIT_B_32)
     assert all((a == 10).all() for a in gates.parameters())
     gates.clamp_()
     assert all((a == np.float32(CLAMP)).all() for a in gates.parameters())
@@ -124,11 +123,11 @@ def test_a_tower_keeps_a_channel_and_a_layer_may_lose_everything():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_expected_size_and_sparsity_over_both_towers(seed):
-    gates = ClipGates.of(VIT_B_32)
+    gates = ClipGates(VIT_B_32)
     expected, prunable = 0.0, 0
     rng = np.random.default_rng(seed)
     for tower, shape in ((gates.image, IMAGE), (gates.text, TEXT)):
-        h, length, heads, i = shape.width, shape.layers, shape.heads, shape.neurons
+        h, length, heads, i = shape.width, len(shape.heads), shape.heads[0], shape.neurons[0]
         sizes = (h, (length, heads), (length, i))
         hidden, head, neuron = (
             rng.uniform(-CLAMP, CLAMP, size).astype(np.float32) for size in sizes
@@ -146,7 +145,7 @@ def test_expected_size_and_sparsity_over_both_towers(seed):
     assert float(gates.expected_parameters().detach()) == pytest.approx(expected, rel=1e-9)
     assert float(gates.sparsity().detach()) == pytest.approx(1 - expected / prunable, abs=1e-6)
     # later stages measure against the whole: half of this shape is a quarter of one twice its size
-    later = ClipGates.of(VIT_B_32, prunable=2 * prunable)
+    later = ClipGates(VIT_B_32, prunable=2 * prunable)
     later.load_state_dict(gates.state_dict())
     assert float(later.sparsity().detach()) == pytest.approx(1 - expected / prunable / 2, abs=1e-6)
 

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inherit.shape import ClipShape, TowerShape
 from tinyclip_edge.inherit.sparsity import Lagrangian, check_reachable, sparsity_target
 from tinyclip_edge.inherit.units import ClipUnits, TowerUnits
 
@@ -80,6 +79,5 @@ def test_keep_is_a_share(keep):
 
 
 def test_a_resnet_carries_no_gates():
-    text = TowerShape("text", 128, 2, 2, 64, 512, 16)
     with pytest.raises(InheritanceError, match="ResNet"):
-        check_reachable(ClipShape(TowerShape("resnet"), text, 64, 600, 0), 0.5)
+        ClipUnits.of({"visual.layer1.0.conv1.weight": torch.zeros(16, 16, 1, 1)})

@@ -43,7 +43,7 @@ def pruned(clip):
 
 
 def random_gates(units, seed, mean):
-    gates = ClipGates.of(units)
+    gates = ClipGates(units)
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for log_alpha in gates.parameters():
@@ -195,7 +195,7 @@ def test_uniform_shapes_are_an_ordinary_open_clip(toy_tokenizer_file, tmp_path, 
 
 def test_uniform_shapes_follow_the_gates(toy_tokenizer_file):
     clip = make_clip(toy_tokenizer_file, layers=4, width=64, mlp_ratio=4.0)
-    gates = ClipGates.of(clip_units(clip))
+    gates = ClipGates(clip_units(clip))
     gates.clamp_()
     with torch.no_grad():  # half the neurons of the image tower are not wanted, all else is
         for neurons in gates.image.neurons_by_layer():
@@ -211,13 +211,13 @@ def test_uniform_shapes_follow_the_gates(toy_tokenizer_file):
 
 
 def test_nothing_learnt_with_uniform_shapes_keeps_everything(clip):
-    gates = ClipGates.of(clip_units(clip))
+    gates = ClipGates(clip_units(clip))
     gates.clamp_()
     assert prune_clip(clip, gates, uniform_shapes=True).plan.after == clip_units(clip)
 
 
 def test_uniform_shapes_after_a_lost_layer_are_refused(pruned):
-    gates = ClipGates.of(clip_units(pruned.clip))
+    gates = ClipGates(clip_units(pruned.clip))
     with pytest.raises(InheritanceError, match="image tower: a layer has lost all its heads"):
         prune_clip(pruned.clip, gates, uniform_shapes=True)
 
@@ -225,7 +225,7 @@ def test_uniform_shapes_after_a_lost_layer_are_refused(pruned):
 def test_sparsity_of_later_stages_counts_from_the_whole(clip):
     units = clip_units(clip)
     first = prune_clip(clip, random_gates(units, 0, mean=0.5))
-    gates = ClipGates.of(clip_units(first.clip), prunable=units.prunable)
+    gates = ClipGates(clip_units(first.clip), prunable=units.prunable)
     gates.clamp_()
     # open gates ask for what is there already
     assert float(gates.sparsity().detach()) == pytest.approx(first.sparsity, abs=0.02)
@@ -296,4 +296,4 @@ def test_what_cannot_be_masked_is_one_line(clip, toy_tokenizer_file):
     units = clip_units(clip)
     other = replace(units, image=replace(units.image, width=16))
     with pytest.raises(InheritanceError, match="gates are those of another shape"):
-        prune_clip(clip, ClipGates.of(other))
+        prune_clip(clip, ClipGates(other))

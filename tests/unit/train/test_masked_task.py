@@ -37,7 +37,7 @@ def task(toy_teacher):
     student, codec = dense_copy(toy_teacher), pixel_codec(toy_teacher)
     made = MaskedTask(student, Teacher(toy_teacher, codec, device=CPU), codec, config.loss,
                       device=CPU)  # fmt: skip
-    made.learn(ClipGates.of(clip_units(student)), 0.5, MaskSteps(10, 20, 4, 0.1), config)
+    made.learn(ClipGates(clip_units(student)), 0.5, MaskSteps(10, 20, 4, 0.1), config)
     return made
 
 
