@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyclip_edge.models.hf_config import clip_config, transformer_config, write_json
+from tinyclip_edge.models.hf_config import clip_config, transformer_config
+from tinyclip_edge.models.json_file import write_json
 from tinyclip_export.towers import Block, ImageTower, TextTower
 
 if TYPE_CHECKING:

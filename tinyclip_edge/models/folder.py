@@ -5,7 +5,6 @@ An ordinary CLIP lies as an open_clip local-dir, one whose layers differ under n
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.aside import written_aside
 from tinyclip_edge.models.build import check_model_cfg
 from tinyclip_edge.models.clip import LoadedClip
+from tinyclip_edge.models.json_file import read_json, write_json
 from tinyclip_edge.models.pruned import UNITS, assemble_config
 from tinyclip_edge.models.runs import CONFIG, PRUNED_CONFIG
 from tinyclip_edge.models.tokenization import TOKENIZER
@@ -47,13 +47,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / (PRUNED_CONFIG if pruned else CONFIG)
     if not folder.is_dir():
         raise ModelError(f"no model folder {folder}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{folder} is no open_clip folder: it has no {CONFIG}") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-    if not isinstance(config, dict) or "model_cfg" not in config:
+    if not path.exists():
+        raise ModelError(f"{folder} is no open_clip folder: it has no {CONFIG}")
+    config = read_json(path)
+    if "model_cfg" not in config:
         raise ModelError(f"{path} has no 'model_cfg'")
     check_model_cfg(config["model_cfg"], str(path))
     if pruned != (UNITS in config):
@@ -99,9 +96,8 @@ def save_local_dir(folder: Path, clip: LoadedClip, *, half: bool = False) -> Non
 
 
 def _write(aside: Path, clip: LoadedClip, *, half: bool) -> None:
-    text = json.dumps(clip.config, indent=2, ensure_ascii=False) + "\n"
     pruned = UNITS in clip.config
-    (aside / (PRUNED_CONFIG if pruned else CONFIG)).write_text(text, encoding="utf-8")
+    write_json(aside / (PRUNED_CONFIG if pruned else CONFIG), clip.config)
     state = {key: _stored(key, t, half=half) for key, t in clip.model.state_dict().items()}
     weights = aside / (PRUNED_WEIGHTS if pruned else WEIGHTS)
     safetensors.torch.save_file(state, weights, metadata={"format": "pt"})

@@ -10,7 +10,8 @@ from tinyclip_edge.errors import ModelError, did_you_mean
 from tinyclip_edge.models.build import check_model_cfg
 from tinyclip_edge.models.folder import read_config
 from tinyclip_edge.models.hf_config import CONFIG as HF_CONFIG
-from tinyclip_edge.models.hf_config import read_json, read_model_cfg, read_preprocess_cfg
+from tinyclip_edge.models.hf_config import read_model_cfg, read_preprocess_cfg
+from tinyclip_edge.models.json_file import read_json
 from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.models.runs import CONFIG, PRUNED_CONFIG
 from tinyclip_edge.models.tokenization import TOKENIZER

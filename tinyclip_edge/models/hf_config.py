@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.build import mlp_ratio
+from tinyclip_edge.models.json_file import read_json, write_json
 
 if TYPE_CHECKING:
     from tinyclip_edge.models.clip import LoadedClip
@@ -38,11 +38,6 @@ _VISION_DEFAULTS: dict[str, Any] = _TRANSFORMER | {
     "num_channels": 3,
 }
 _PROJECTION = 512
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a table as other tools lay it out."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def transformer_config(
@@ -122,19 +117,6 @@ def write_preprocessor_config(clip: LoadedClip, folder: Path) -> None:
     if ours.resize_mode == "longest":
         config |= {"resize_mode": "longest", "fill_color": ours.fill_color}
     write_json(folder / PREPROCESSOR, config)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON table; ModelError when it is missing or broken."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"no file {path}") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds no table")
-    return content
 
 
 def read_model_cfg(path: Path) -> dict[str, Any]:

@@ -20,14 +20,13 @@ from tinyclip_edge.models.folder import save_local_dir
 from tinyclip_edge.models.hf_config import (
     CONFIG,
     clip_config,
-    read_json,
     read_model_cfg,
     read_preprocess_cfg,
     transformer_config,
-    write_json,
     write_preprocessor_config,
 )
 from tinyclip_edge.models.hf_weights import from_huggingface, to_huggingface
+from tinyclip_edge.models.json_file import read_json, write_json
 from tinyclip_edge.models.library import open_clip
 from tinyclip_edge.models.pruned import UNITS
 from tinyclip_edge.models.tokenization import TOKENIZER, name_own_tokenizer

@@ -1,0 +1,28 @@
+"""JSON tables that stand beside weights: configs of open_clip and of Hugging Face."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tinyclip_edge.errors import ModelError
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a table as other tools lay it out."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON table; ModelError when it is missing or broken."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"no file {path}") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds no table")
+    return content
