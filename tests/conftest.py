@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,3 +109,20 @@ def toy_teacher_folder(toy_tokenizer_file: Path, tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.mktemp("toy-teacher") / "toy-teacher"
     save_local_dir(folder, make_toy_teacher(toy_tokenizer_file))
     return folder
+
+
+@pytest.fixture
+def command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run ``tinyclip-edge WORDS`` in this process: (exit code, stdout, stderr)."""
+    from tinyclip_edge.cli import app
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tinyclip-edge", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            app.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run

@@ -2,33 +2,23 @@
 
 import json
 import socket
-import sys
 
 import pytest
 import yaml
 
 from pair_shards import toy_samples, write_shard
 from tiny_bundle import write_tiny_bundle
-from tinyclip_edge.cli.app import main
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
+def command(tmp_path, monkeypatch, command_line):
     """Run the command line in an empty folder: (exit code, stdout, stderr)."""
     folder = tmp_path / "cwd"
     folder.mkdir()
     monkeypatch.chdir(folder)
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["tinyclip-edge", *map(str, words)])
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        else:
-            code = 0
-        captured = capsys.readouterr()
-        return code or 0, captured.out, captured.err
+        return command_line(*words)
 
     run.folder = folder
     return run

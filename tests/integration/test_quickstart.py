@@ -1,21 +1,16 @@
 """The main job on the real starter kit, cut short: distil, export, compare, in one process."""
 
 import json
-import sys
 
 import pytest
 
-from tinyclip_edge.cli.app import main
-
 
 @pytest.fixture
-def quickstart(tmp_path, monkeypatch, capsys):
+def quickstart(tmp_path, monkeypatch, command_line):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["tinyclip-edge", "quickstart", "--steps", "4", "--json"])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code in (0, None)
-    return json.loads(capsys.readouterr().out)
+    code, out, _ = command_line("quickstart", "--steps", "4", "--json")
+    assert code == 0
+    return json.loads(out)
 
 
 def test_quickstart_leaves_student_bundle_and_table(quickstart, tmp_path):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -13,7 +13,6 @@ import tinyclip_edge.train.report as report_package
 from pair_shards import toy_samples, write_shard
 from report_page import check_page
 from tiny_bundle import write_tiny_bundle
-from tinyclip_edge.cli.app import main
 from tinyclip_edge.models import load_clip, weights_hash
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.train import distill
@@ -24,19 +23,9 @@ NAME = "<img src=x onerror=alert(1)>"  # a folder may be called so
 
 
 @pytest.fixture
-def report(monkeypatch, capsys):
+def report(command_line):
     """Run the command: (exit code, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["tinyclip-edge", "report", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return (code, *capsys.readouterr())
-
-    return run
+    return partial(command_line, "report")
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,9 @@ import pytest
 import typer
 
 from tiny_bundle import write_tiny_bundle
-from tinyclip_edge.cli import app as command_line
+from tinyclip_edge.cli import app as app_module
 from tinyclip_edge.cli.export import run_export
 from tinyclip_edge.evaluate.sets import EvalSet
-
-
-def run(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["tinyclip-edge", *map(str, words)])
-    with pytest.raises(SystemExit) as stop:
-        command_line.main()
-    return stop.value.code or 0
 
 
 @pytest.mark.parametrize(
@@ -35,13 +28,14 @@ def run(monkeypatch, *words):
         ("gradio", "demo"),
     ],
 )
-def test_missing_package_names_its_extra(monkeypatch, capsys, package, extra):
+def test_missing_package_names_its_extra(monkeypatch, command_line, package, extra):
     app = typer.Typer()
     app.command()(lambda: importlib.import_module(f"{package}.part") and None)
-    monkeypatch.setattr(command_line, "app", app)
+    monkeypatch.setattr(app_module, "app", app)
     monkeypatch.setitem(sys.modules, package, None)
-    assert run(monkeypatch) == 2
-    assert capsys.readouterr().err == (
+    code, _, err = command_line()
+    assert code == 2
+    assert err == (
         f"error: this command needs the package '{package}', which is not installed; "
         f"run: pip install 'tinyclip-edge[{extra}]'\n"
     )
@@ -50,10 +44,10 @@ def test_missing_package_names_its_extra(monkeypatch, capsys, package, extra):
 def test_another_missing_module_is_a_fault_of_ours(monkeypatch):
     app = typer.Typer()
     app.command()(lambda: importlib.import_module("tinyclip_edge.nowhere") and None)
-    monkeypatch.setattr(command_line, "app", app)
+    monkeypatch.setattr(app_module, "app", app)
     monkeypatch.setattr(sys, "argv", ["tinyclip-edge"])
     with pytest.raises(ModuleNotFoundError):
-        command_line.main()
+        app_module.main()
 
 
 def test_a_command_without_torch_is_one_line():
@@ -68,13 +62,13 @@ def test_a_command_without_torch_is_one_line():
 
 
 @pytest.mark.parametrize(("flags", "opens"), [((), False), (("--open",), True)])
-def test_demo_opens_the_browser_only_when_asked(monkeypatch, tmp_path, flags, opens):
+def test_demo_opens_the_browser_only_when_asked(monkeypatch, command_line, tmp_path, flags, opens):
     launched = {}
     bundle = tmp_path / "bundle"
     write_tiny_bundle(bundle)
     monkeypatch.setattr("tinyclip_demo.open_gallery", lambda images: images)
     monkeypatch.setattr("tinyclip_demo.launch", lambda *_args, **options: launched.update(options))
-    assert run(monkeypatch, "demo", "--teacher", bundle, "--student", bundle, *flags) == 0
+    assert command_line("demo", "--teacher", bundle, "--student", bundle, *flags)[0] == 0
     assert launched["open_browser"] is opens
 
 
@@ -87,9 +81,10 @@ def test_export_says_what_its_pairs_left_out(monkeypatch, capsys):
     assert "2 images could not be decoded: a.png, b.png\n" in capsys.readouterr().err
 
 
-def test_help_of_export_offers_no_bundle(monkeypatch, capsys):
-    assert run(monkeypatch, "export", "--help") == 0
-    of_export = capsys.readouterr().out
-    assert run(monkeypatch, "eval", "--help") == 0
-    assert "a bundle folder" in " ".join(capsys.readouterr().out.split())
+def test_help_of_export_offers_no_bundle(command_line):
+    code, of_export, _ = command_line("export", "--help")
+    assert code == 0
+    code, of_eval, _ = command_line("eval", "--help")
+    assert code == 0
+    assert "a bundle folder" in " ".join(of_eval.split())
     assert "a bundle folder" not in " ".join(of_export.split())

@@ -7,11 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 
-from tinyclip_edge.cli import app as cli
 from tinyclip_edge.models import load_clip, weights_hash
 
 
@@ -26,17 +26,9 @@ def checkpoint(tmp_path, toy_teacher, toy_tokenizer_file):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(command_line):
     """Run ``convert`` in this process; return exit code, stdout and stderr."""
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["tinyclip-edge", "convert", *map(str, args)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stop.value.code or 0, out, err
-
-    return call
+    return partial(command_line, "convert")
 
 
 def test_it_says_what_it_found(run, checkpoint, tmp_path, toy_teacher):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +12,6 @@ import yaml
 from PIL import Image
 
 from pair_shards import toy_samples, write_shard
-from tinyclip_edge.cli.app import main
 from tinyclip_edge.models import TorchEmbedder, load_clip
 
 STUDENT = {
@@ -22,7 +21,7 @@ STUDENT = {
 
 
 @pytest.fixture
-def inherit(tmp_path, monkeypatch, capsys, toy_teacher_folder):
+def inherit(tmp_path, monkeypatch, command_line, toy_teacher_folder):
     """Run the command on a toy run with overrides: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     samples = toy_samples()
@@ -37,16 +36,7 @@ def inherit(tmp_path, monkeypatch, capsys, toy_teacher_folder):
     }
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(config))
 
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["tinyclip-edge", "inherit", "toy.yaml", *words])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return (code, *capsys.readouterr())
-
-    return run
+    return partial(command_line, "inherit", "toy.yaml")
 
 
 def embedded(model):

@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from refused_model import refused
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models import load_clip, save_huggingface, weights_hash
 from tinyclip_edge.models.assemble import assemble
@@ -30,15 +31,6 @@ def saved(toy_teacher_folder, tmp_path_factory):
 def folder(saved, tmp_path):
     """A copy that a test may break."""
     return shutil.copytree(saved, tmp_path / "toy")
-
-
-def refused(folder, *parts):
-    with pytest.raises(ModelError) as caught:
-        load_clip(str(folder))
-    text = str(caught.value)
-    assert "\n" not in text
-    for part in parts:
-        assert part in text, text
 
 
 def edit(path, **changes):

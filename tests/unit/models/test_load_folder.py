@@ -7,6 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from refused_model import refused
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models import load_clip
 
@@ -29,15 +30,6 @@ def edit_weights(folder, change):
     state = safetensors.torch.load_file(folder / WEIGHTS)
     change(state)
     safetensors.torch.save_file(state, folder / WEIGHTS)
-
-
-def refused(folder, *parts):
-    with pytest.raises(ModelError) as caught:
-        load_clip(str(folder))
-    text = str(caught.value)
-    assert "\n" not in text
-    for part in parts:
-        assert part in text, text
 
 
 def test_folder_and_local_dir_give_the_same_model(toy_teacher_folder, toy_teacher):

@@ -1,7 +1,6 @@
 """What is measured before a run, and what is held against it."""
 
 import json
-import sys
 
 import pytest
 import torch
@@ -9,7 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from pair_shards import toy_samples, write_shard
-from tinyclip_edge.cli import app as command_line
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import Count
 from tinyclip_edge.data.checks import CaptionCheck, ImageCheck, SourceCheck
@@ -176,36 +174,26 @@ def test_a_run_of_masks(config, taught):
     assert found.steps == 1000
 
 
-def command(monkeypatch, capsys, path, *words):
-    monkeypatch.setattr(sys, "argv", ["tinyclip-edge", "doctor", str(path), *words])
-    code = 0
-    try:
-        command_line.main()
-    except SystemExit as stop:
-        code = stop.code or 0
-    return (code, *capsys.readouterr())
-
-
-def test_the_command_shows_a_table_and_then_a_line_a_finding(config, tmp_path, monkeypatch, capsys):
+def test_the_command_shows_a_table_and_then_a_line_a_finding(config, tmp_path, command_line):
     samples = [(key, {**files, "txt": b"a photo"}) for key, files in toy_samples()]
     path = tmp_path / "run.yaml"
     path.write_text(config(samples).model_dump_json())
-    code, out, err = command(monkeypatch, capsys, path)
+    code, out, err = command_line("doctor", path)
     assert code == 2
     assert "repeated captions" in out and "97.9 %" in out  # 47 of 48
     refused = [line for line in err.splitlines() if line.startswith("refused: ")]
     assert refused == ["refused: 100% of the captions are all alike: 'a photo'"]
-    code, out, _ = command(monkeypatch, capsys, path, "--json")
+    code, out, _ = command_line("doctor", path, "--json")
     assert code == 2
     found = json.loads(out)
     assert found["findings"][0]["level"] == "refused"
     assert found["source"]["captions"]["distinct"] == 1
 
 
-def test_the_command_passes_a_run_that_can_work(config, taught, tmp_path, monkeypatch, capsys):
+def test_the_command_passes_a_run_that_can_work(config, taught, tmp_path, command_line):
     path = tmp_path / "run.yaml"
     path.write_text(config().model_dump_json())
-    code, out, err = command(monkeypatch, capsys, path, "optim.steps=200")
+    code, out, err = command_line("doctor", path, "optim.steps=200")
     assert code == 0
     assert "time of 200 steps, about" in out
     assert "nothing stands against run" in err
