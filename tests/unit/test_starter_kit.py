@@ -13,7 +13,7 @@ import pytest
 from tinyclip_edge.starter import SPLITS, kit_path, teacher_path
 from tinyclip_edge.starter.kit import KitSample, read_split
 from tinyclip_edge.starter.names import group_key, icon_name
-from tinyclip_edge.starter.sources import EMOJI_FAMILIES, ICON_FAMILIES
+from tinyclip_edge.starter.sources import EMOJI_FAMILIES, ICON_FAMILIES, WIDER_FAMILIES
 
 KIT_BYTES = 40_000_000
 HELD_OUT_FAMILIES = {"twemoji", "ph"}
@@ -108,6 +108,13 @@ def test_held_out_families_are_only_tested(splits: dict[str, list[KitSample]]) -
     assert {s.about["family"] for s in splits["test_style"]} == HELD_OUT_FAMILIES
 
 
+def test_families_that_came_later_are_only_trained_on(splits: dict[str, list[KitSample]]) -> None:
+    later = set(WIDER_FAMILIES)
+    assert later <= {s.about["family"] for s in splits["train"]}
+    for split in set(SPLITS) - {"train"}:
+        assert not later & {s.about["family"] for s in splits[split]}
+
+
 def test_style_sets_have_one_picture_per_concept(splits: dict[str, list[KitSample]]) -> None:
     for family in HELD_OUT_FAMILIES:
         concepts = [s.concept for s in splits["test_style"] if s.about["family"] == family]
@@ -142,7 +149,7 @@ def test_pictures_are_64_px(splits: dict[str, list[KitSample]]) -> None:
 def test_every_family_is_attributed(splits: dict[str, list[KitSample]]) -> None:
     text = (kit_path().parent / "ATTRIBUTION.md").read_text(encoding="utf-8")
     used = {s.about["family"] for s in every(splits)}
-    assert used <= set(EMOJI_FAMILIES) | set(ICON_FAMILIES)
+    assert used <= {*EMOJI_FAMILIES, *ICON_FAMILIES, *WIDER_FAMILIES}
     for family in used:
         assert f"| `{family}` |" in text, family
     for name in ("MIT", "ISC", "Apache-2.0", "CC0-1.0", "Unicode-3.0", "Creative-Commons-BY"):

@@ -24,6 +24,7 @@ from typing import Any
 from tinyclip_edge.starter.render import Drawing, draw, near
 from tinyclip_edge.starter.sources import (
     ICON_FAMILIES,
+    WIDER_FAMILIES,
     Picture,
     brand_names,
     emoji_pictures,
@@ -32,10 +33,13 @@ from tinyclip_edge.starter.sources import (
 from tinyclip_edge.starter.splits import (
     RANK,
     SEED,
+    TEST_STYLES,
     assign_groups,
     choose_icons,
     mark_canonical,
     place,
+    spare_styles,
+    widen,
 )
 
 SHARD_SAMPLES = 9_000
@@ -80,7 +84,11 @@ def collect(packages: Path) -> list[Picture]:
     pictures = list(emoji_pictures(packages)) + choose_icons(icons)
     unique = {p.key: p for p in reversed(pictures)}
     ordered = sorted(unique.values(), key=lambda p: (RANK[p.family], p.key))
-    return place(ordered, assign_groups(ordered))
+    groups = assign_groups(ordered)
+    placed = place(ordered, groups)
+    further = [p for family in WIDER_FAMILIES for p in icon_pictures(packages, family, brands)]
+    further += [p for p in icons if p.family not in TEST_STYLES]
+    return placed + widen(placed, groups, further)
 
 
 def _draw_or_none(source: str | bytes) -> Drawing | None:
@@ -93,7 +101,8 @@ def _draw_or_none(source: str | bytes) -> Drawing | None:
 def draw_all(pictures: list[Picture], workers: int) -> dict[str, Drawing]:
     """Draw every picture; blank, repeated and nearly repeated drawings are left out.
 
-    Held-out drawings are looked at last, so that what training has is kept out of the tests.
+    Held-out drawings are looked at after those of training, so that what training has is kept out
+    of the tests; what widens training comes last, so that it takes nothing from the tests.
     """
     with ProcessPoolExecutor(workers) as pool:
         drawn = list(pool.map(_draw_or_none, [p.svg for p in pictures], chunksize=64))
@@ -102,7 +111,7 @@ def draw_all(pictures: list[Picture], workers: int) -> dict[str, Drawing]:
     digests: set[str] = set()
     same_concept: dict[str, list[Drawing]] = defaultdict(list)
     for picture, drawing in sorted(
-        zip(pictures, drawn, strict=True), key=lambda x: rank[x[0].split]
+        zip(pictures, drawn, strict=True), key=lambda x: (x[0].wider, rank[x[0].split])
     ):
         if drawing is None or drawing.digest in digests:
             continue
@@ -146,11 +155,13 @@ def build(packages: Path, out: Path, workers: int = 2) -> dict[str, Any]:
     """Build all shards under ``out/shards`` and return the index that is written beside them."""
     pictures = collect(packages)
     drawings = draw_all(pictures, workers)
-    pictures = [p for p in pictures if p.key in drawings]
-    seen = {p.concept for p in pictures if p.split == "train"}
+    # Only now, as what a spared style has drawn stays out of the tests all the same.
+    pictures = spare_styles([p for p in pictures if p.key in drawings])
+    seen = {p.concept for p in pictures if p.split == "train" and not p.wider}
     styles = ("test_style",)
     pictures = [p for p in pictures if p.split not in styles or p.concept in seen]
     pictures = mark_canonical(pictures)
+    seen |= {p.concept for p in pictures if p.wider}
     unseen = frozenset(p.concept for p in pictures if p.split != "train") - seen
     folder = out / "shards"
     folder.mkdir(parents=True, exist_ok=True)

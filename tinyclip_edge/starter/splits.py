@@ -6,7 +6,12 @@ import random
 from collections import Counter, defaultdict
 
 from tinyclip_edge.starter.names import FILLER
-from tinyclip_edge.starter.sources import EMOJI_FAMILIES, ICON_FAMILIES, Picture
+from tinyclip_edge.starter.sources import (
+    EMOJI_FAMILIES,
+    ICON_FAMILIES,
+    WIDER_FAMILIES,
+    Picture,
+)
 
 SEED = 20
 ICON_PICTURES = 17_500
@@ -19,8 +24,13 @@ UNSEEN_STYLES = ("noto", "twemoji", "emojione", "fluent-emoji-flat")  # kept of 
 MAX_UNSEEN_GROUP = 60  # pictures
 MAX_TEST_ICONS = 2  # pictures kept of an unseen icon name
 SINGLES_PER_WORD = 14  # breadth: names sharing a word, among those only one family draws
+# Styles without colour or of few emoji: in training they make room for more concepts.
+SPARED_STYLES = ("emojione-monotone", "fluent-emoji-high-contrast", "fxemoji")
+WIDER_PICTURES = 5_000
+WIDER_PER_WORD = 5  # names sharing a word, those of the first choice counted
+SECOND_DRAWINGS = ("temaki", "lucide-lab", "guidance")  # things, not signs of a user interface
 # Order in which a canonical picture is chosen, and duplicates are resolved.
-RANK = {family: i for i, family in enumerate(EMOJI_FAMILIES + ICON_FAMILIES)}
+RANK = {family: i for i, family in enumerate(EMOJI_FAMILIES + ICON_FAMILIES + WIDER_FAMILIES)}
 
 
 def choose_icons(pictures: list[Picture], seed: int = SEED) -> list[Picture]:
@@ -89,6 +99,48 @@ def place(pictures: list[Picture], groups: dict[str, str]) -> list[Picture]:
         picture.split = side
         kept.append(picture)
     return kept
+
+
+def spare_styles(placed: list[Picture]) -> list[Picture]:
+    """Without the spared styles' training pictures, except of concepts that nobody else draws."""
+    drawn = {p.concept for p in placed if p.split == "train" and p.family not in SPARED_STYLES}
+    return [
+        p
+        for p in placed
+        if p.split != "train" or p.family not in SPARED_STYLES or p.concept not in drawn
+    ]
+
+
+def widen(
+    placed: list[Picture], groups: dict[str, str], candidates: list[Picture], seed: int = SEED
+) -> list[Picture]:
+    """Pictures of further concepts for training: none of a held-out group, most words first new.
+
+    ``placed`` stay what they are, and so do the sets that measure.
+    """
+    train = [p for p in placed if p.split == "train"]
+    names, keys = {p.concept for p in train}, {p.key for p in placed}
+    uses: Counter[str] = Counter(w for name in names for w in name.split())
+    rng = random.Random(seed)
+    open_to = [
+        p for p in candidates if groups.get(p.group_key, "train") == "train" and p.key not in keys
+    ]
+    rng.shuffle(open_to)
+    open_to.sort(key=lambda p: (min(len(p.concept.split()), 3), p.family not in WIDER_FAMILIES))
+    chosen: list[Picture] = []
+    for limit in (1, 2, WIDER_PER_WORD):  # rare words before common ones
+        for picture in open_to:
+            words = [w for w in picture.concept.split() if w not in FILLER]
+            again = picture.concept in names
+            if again and (picture.family not in SECOND_DRAWINGS or picture.wider):
+                continue
+            rare = min((uses[w] for w in words), default=limit) < limit
+            if len(chosen) < WIDER_PICTURES and (again or rare):
+                picture.wider = True
+                names.add(picture.concept)
+                uses.update(words)
+                chosen.append(picture)
+    return chosen
 
 
 def mark_canonical(pictures: list[Picture]) -> list[Picture]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from tinyclip_edge.starter.augment import augment
 from tinyclip_edge.starter.evaluate_teacher import stack_pixels
 from tinyclip_edge.starter.kit import KitSample, read_split
 
-# Line drawings of emoji teach shape but look least like the colour styles that are asked for most.
-EMOJI_STYLE_WEIGHT = {"emojione-monotone": 0.5, "fluent-emoji-high-contrast": 0.4}
 FLAG_WEIGHT = 0.6
 # Share of emoji in the batches of a cycle, from a step on: near neighbours as negatives, yet some
 # of each. Icons take longer, so they get more once the emoji are learnt.
@@ -79,14 +76,8 @@ class Sampler:
             names, weights, members = self.pools[kind]
             for j in rng.choice(len(names), size=min(count, len(names)), replace=False, p=weights):
                 if len(chosen) < self.batch and names[j] not in chosen:
-                    chosen[names[j]] = self._drawing(members[names[j]], rng)
+                    chosen[names[j]] = int(rng.choice(members[names[j]]))
         return list(chosen.values())
-
-    def _drawing(self, members: Sequence[int], rng: np.random.Generator) -> int:
-        weights = np.array(
-            [EMOJI_STYLE_WEIGHT.get(self.samples[i].about["family"], 1.0) for i in members]
-        )
-        return int(members[rng.choice(len(members), p=weights / weights.sum())])
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Augmented pictures [B, 3, 64, 64], ids [B, longest], concept rows [B] of a step."""

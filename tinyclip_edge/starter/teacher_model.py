@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 MODEL_CONFIG: dict[str, Any] = {
@@ -63,6 +66,22 @@ def encode_text(model: Any, ids: Tensor) -> Tensor:  # noqa: ANN401
 def encode_image(model: Any, images: Tensor) -> Tensor:  # noqa: ANN401
     """Unit-norm image embeddings [B, 256] of normalised pictures [B, 3, 64, 64]."""
     return F.normalize(model.visual(images), dim=-1)
+
+
+@contextlib.contextmanager
+def layer_drop(
+    transformer: Any,  # noqa: ANN401 - open_clip's Transformer is untyped
+    share: float,
+    rng: random.Random,
+) -> Iterator[None]:
+    """Leave every block out with chance ``share``, one at least stays (LayerDrop, 1909.11556)."""
+    blocks = transformer.resblocks
+    kept = [block for block in blocks if rng.random() >= share]
+    transformer.resblocks = nn.ModuleList(kept or [rng.choice(list(blocks))])
+    try:
+        yield
+    finally:
+        transformer.resblocks = blocks
 
 
 def normalise(rgb: Tensor) -> Tensor:

