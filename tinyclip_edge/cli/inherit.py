@@ -17,7 +17,7 @@ from tinyclip_edge.cli.options import (
     say,
     split_config_args,
 )
-from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.errors import ConfigError, TinyClipError
 
 if TYPE_CHECKING:
     from tinyclip_edge.config import RunConfig
@@ -49,8 +49,7 @@ def inherit(
     report = step_zero(run, teacher, student, inherited)
     save_local_dir(folder / "student", student)
     found = {"student": str(folder / "student"), "plan": run.inherit.plan, **report.as_dict()}
-    (folder / "report.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    (folder / "report.txt").write_text(report.text(), encoding="utf-8")
+    _save_report(folder, found, report.text())
     if json_output:
         print_json(found)
         return
@@ -61,6 +60,16 @@ def inherit(
         console.print(table)
     say(report.closing())
     say(f"student: {folder / 'student'}, report: {folder / 'report.json'} and report.txt")
+
+
+def _save_report(folder: Path, found: dict[str, object], text: str) -> None:
+    try:
+        (folder / "report.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        (folder / "report.txt").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise TinyClipError(
+            f"{folder}: the report cannot be written ({error}); the student is there"
+        ) from error
 
 
 def _check_method(run: RunConfig) -> None:

@@ -37,31 +37,37 @@ class _Choice:
     stretch: float  # how far neurons per channel are from the tower's own proportion
 
 
-def equal_masks(gates: ClipGates) -> ClipMasks:
+def equal_masks(gates: ClipGates, *, nearest: bool = False) -> ClipMasks:
     """Return masks with equal layers and the size of ``gates.binarised()``, within one point.
 
-    Raises InheritanceError when no ordinary shape has that size.
+    Raises InheritanceError when no ordinary shape has that size, unless ``nearest`` will do.
     """
     wanted = PrunePlan.of(gates.units, gates.binarised()).after
     image, text = (_Tower(name, getattr(gates, name)) for name in ("image", "text"))
-    best: tuple[float, float] | None = None
-    chosen: tuple[_Choice, _Choice] | None = None
-    misses = []
-    for pair in _pairs(image, text, wanted.image.prunable, wanted.prunable):
-        size = sum(choice.units.prunable for choice in pair)
-        misses.append(abs(size - wanted.prunable) / gates.units.prunable)
-        if misses[-1] > TOLERANCE / 2:
-            continue
-        mean = round(sum(choice.score for choice in pair) / size, _DIGITS)
-        rank = (mean, -sum(choice.stretch for choice in pair))
-        if best is None or rank > best:
-            best, chosen = rank, pair
-    if chosen is None:
+    ranked = [
+        (_miss(pair, wanted.prunable, gates.units.prunable), pair)
+        for pair in _pairs(image, text, wanted.image.prunable, wanted.prunable)
+    ]
+    least = min(miss for miss, _ in ranked)
+    if least > TOLERANCE / 2 and not nearest:
         raise InheritanceError(
             f"no CLIP with equal layers has the size the masks ask for ({wanted.prunable:,} "
-            f"parameters): the nearest is {min(misses):.1%} off; set uniform_shapes: false"
+            f"parameters): the nearest is {least:.1%} off; set uniform_shapes: false"
         )
+    allowed = max(least, TOLERANCE / 2)
+    chosen = max((pair for miss, pair in ranked if miss <= allowed), key=_rank)
     return ClipMasks(image.masks(chosen[0].units), text.masks(chosen[1].units))
+
+
+def _miss(pair: tuple[_Choice, _Choice], wanted: int, whole: int) -> float:
+    return abs(sum(choice.units.prunable for choice in pair) - wanted) / whole
+
+
+def _rank(pair: tuple[_Choice, _Choice]) -> tuple[float, float]:
+    """Return the mean survival of a parameter taken, and how well the old proportions are kept."""
+    size = sum(choice.units.prunable for choice in pair)
+    mean = round(sum(choice.score for choice in pair) / size, _DIGITS)
+    return mean, -sum(choice.stretch for choice in pair)
 
 
 def _pairs(

@@ -36,18 +36,23 @@ class PruneResult:
 
 
 def prune_clip(
-    clip: LoadedClip, gates: ClipGates | ClipMasks, *, uniform_shapes: bool = False
+    clip: LoadedClip,
+    gates: ClipGates | ClipMasks,
+    *,
+    uniform_shapes: bool = False,
+    nearest: bool = False,
 ) -> PruneResult:
     """Cut out what masks switch off and fold the rest of them into the weights.
 
     ``uniform_shapes`` gives every layer of a tower as many heads and neurons, which then form an
-    ordinary open_clip CLIP of the size that the gates ask for. Raises InheritanceError.
+    ordinary open_clip CLIP of the size that the gates ask for, or the ``nearest`` there is. Raises
+    InheritanceError.
     """
     units = clip_units(clip)
     if isinstance(gates, ClipGates):
         if gates.units != units:
             raise InheritanceError(f"{clip.name}: the gates are those of another shape")
-        masks = equal_masks(gates) if uniform_shapes else gates.binarised()
+        masks = equal_masks(gates, nearest=nearest) if uniform_shapes else gates.binarised()
     else:
         masks = gates
     plan = PrunePlan.of(units, masks)

@@ -69,7 +69,7 @@ def examine(config: RunConfig, observer: Observer | None = None) -> Diagnosis:
     if judge_source(check, vocabulary):
         return found
     try:
-        return _measured(config, found, prepare(config, watcher, teacher), watcher)
+        return _measured(config, found, *prepare(config, watcher, teacher), watcher)
     except TinyClipError as error:
         return replace(found, stopped=str(error))
     except torch.OutOfMemoryError:
@@ -80,27 +80,29 @@ def examine(config: RunConfig, observer: Observer | None = None) -> Diagnosis:
         )
 
 
-def _measured(config: RunConfig, found: Diagnosis, setup: Setup, observer: Observer) -> Diagnosis:
+def _measured(
+    config: RunConfig, found: Diagnosis, setup: Setup, work: Work, observer: Observer
+) -> Diagnosis:
     accuracy = None
     if setup.validation is not None:
         observer.on_message("measuring the teacher")
         accuracy = _accuracy(setup)
     observer.on_message("taking steps")
     missing = _missing_features(setup)
-    step = take_steps(config, setup, found.source)
+    step = take_steps(config, setup, work, found.source)
     steps = setup.stages[-1].end
     evaluations = 2 + (steps // config.run.eval_every if config.run.eval_every else 0)
     looking = 0.0 if accuracy is None else accuracy.seconds * evaluations
     return replace(
         found,
-        student=setup.first.student.name,
+        student=work.student.name,
         device=str(setup.accelerator.device),
         steps=steps,
         streamed=not isinstance(setup.pairs, PairMemory),
         source=_counted(found.source, setup),
         accuracy=accuracy,
         step=step,
-        memory=_memory(setup, step.activations),
+        memory=_memory(setup, work, step.activations),
         seconds=looking + _training_seconds(step, steps, missing),
     )
 
@@ -121,9 +123,9 @@ def _accuracy(setup: Setup) -> TeacherCheck:
     return TeacherCheck(images, labels, measured, chance_of(labels), seconds)
 
 
-def take_steps(config: RunConfig, setup: Setup, source: SourceCheck) -> StepCheck:
+def take_steps(config: RunConfig, setup: Setup, work: Work, source: SourceCheck) -> StepCheck:
     """Train the first batches: one to warm up and to count activations, then the timed ones."""
-    work, size = setup.first, config.optim.batch_size
+    size = config.optim.batch_size
     distinct = config.data.batch_distinct
     batches = setup.pairs.batches(0, size, seed=config.seed, distinct=distinct)
     work.task.train()
@@ -179,7 +181,7 @@ def _step(work: Work, batch: Batch, number: int) -> tuple[float, bool]:
     return time.perf_counter() - began, norm is not None
 
 
-def _memory(setup: Setup, activations: int) -> MemoryCheck:
+def _memory(setup: Setup, work: Work, activations: int) -> MemoryCheck:
     pictures = 0
     for pairs in (setup.pairs, None if setup.validation is None else setup.validation.pairs):
         if isinstance(pairs, PairMemory):
@@ -191,7 +193,7 @@ def _memory(setup: Setup, activations: int) -> MemoryCheck:
         pictures=pictures,
         features=rows * setup.teacher.embedding_dim * HALF,
         teacher=_parameters(setup.teacher) * FLOAT,
-        student=_parameters(setup.first.student) * FLOAT * TRAINED,
+        student=_parameters(work.student) * FLOAT * TRAINED,
         activations=activations,
         available=_available(device),
         shared=device.type == "cpu",

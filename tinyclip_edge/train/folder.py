@@ -17,6 +17,7 @@ FREE_KEYS = frozenset(
         "data.val_limit",
         "data.workers",
         "data.feature_cache",
+        "masks.log_every",
         "run.device",
         "run.log_every",
         "run.eval_every",

@@ -88,13 +88,13 @@ def read_events(path: Path) -> list[dict[str, object]]:
 
 
 def rewind_events(path: Path, step: int) -> None:
-    """Drop what was logged after ``step`` steps, as a resumed run will do and log it again."""
+    """Drop what a run resumed after ``step`` steps will do and log again: at 0, step 0 as well."""
     if not path.exists():
         return
     kept = [
         event
         for event in read_events(path)
-        if event["kind"] not in REPEATED or int(str(event["step"])) <= step
+        if event["kind"] not in REPEATED or 0 < step >= int(str(event["step"]))
     ]
     aside = path.with_name(path.name + ".part")
     aside.write_text("".join(json.dumps(event) + "\n" for event in kept), encoding="utf-8")

@@ -22,6 +22,7 @@ from tinyclip_edge.train.masked import MaskedTask
 from tinyclip_edge.train.observe import EventLog, Observer, Silent, rewind_events
 from tinyclip_edge.train.setup import Setup, prepare
 from tinyclip_edge.train.versions import installed_versions
+from tinyclip_edge.train.workshop import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ def distill(
     folder = RunFolder(Path(out), config)
     folder.check(resume=resume)
     watcher: Observer = Silent() if observer is None else observer
-    setup = prepare(config, watcher)
-    run = _Run(folder, setup, watcher)
+    # Not kept here: the first student and its optimizer state end with their stage.
+    run = _Run(folder, *prepare(config, watcher), watcher)
     start = run.restore() if resume else 0
     folder.create()
     return run.go(start)
@@ -60,12 +61,13 @@ def distill(
 class _Run:
     """A prepared run in its folder: evaluates, saves, finishes."""
 
-    def __init__(self, folder: RunFolder, setup: Setup, observer: Observer) -> None:
+    def __init__(self, folder: RunFolder, setup: Setup, first: Work, observer: Observer) -> None:
         self.folder = folder
         self.config = folder.config
         self.setup = setup
         self.observer = observer
-        self.work = setup.first
+        self.work = first
+        self.inherited = first.inherited
         self.evaluations: dict[int, dict[str, float]] = {}
         self.teacher: dict[str, float] = {}
 
@@ -108,7 +110,7 @@ class _Run:
             steps=steps,
             seconds=seconds,
             skipped_steps=self.work.updater.skipped,
-            inherited=self.setup.first.inherited,
+            inherited=self.inherited,
             evaluations=self.evaluations,
             teacher=self.teacher,
         )
@@ -191,7 +193,7 @@ class _Run:
         setup = self.setup
         count = count_parameters(self.work.student.model)
         whole = count_parameters(setup.teacher.model)
-        report = setup.first.inherited
+        report = self.inherited
         self.events.write(
             "run_start",
             step=start,

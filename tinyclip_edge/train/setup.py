@@ -34,14 +34,13 @@ GIGABYTE = 1e9
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Everything that a run works with."""
+    """Everything that a run works with, whatever its stage."""
 
     accelerator: Accelerator
     teacher: LoadedClip
     teacher_hash: str
     workshop: Workshop
     stages: tuple[Stage, ...]
-    first: Work
     pairs: PairMemory | StreamingPairs
     validation: Validation | None
     features: TeacherFeatures | None
@@ -60,8 +59,12 @@ class Setup:
         return f"stream: {self.pairs.source.fingerprint}"
 
 
-def prepare(config: RunConfig, observer: Observer, teacher: LoadedClip | None = None) -> Setup:
-    """Load and check everything; nothing is written. A teacher that is there is not loaded again.
+def prepare(
+    config: RunConfig, observer: Observer, teacher: LoadedClip | None = None
+) -> tuple[Setup, Work]:
+    """Load and check everything, down to the work of the first step; nothing is written.
+
+    A teacher that is there is not loaded again.
 
     Raises ConfigError, DataError, ModelError and InheritanceError, cheap checks first.
     """
@@ -95,18 +98,11 @@ def prepare(config: RunConfig, observer: Observer, teacher: LoadedClip | None = 
             observer.on_message(f"{features.filled} teacher features taken from {shared}")
     asked = Teacher(teacher, codec, device=accelerator.device, features=features)
     workshop = Workshop(config, accelerator, teacher, asked, codec)
-    return Setup(
-        accelerator,
-        teacher,
-        digest,
-        workshop,
-        stages,
-        workshop.begin(stages[0], student, inherited),
-        pairs,
-        validation,
-        features,
-        shared,
+    first = workshop.begin(stages[0], student, inherited)
+    setup = Setup(
+        accelerator, teacher, digest, workshop, stages, pairs, validation, features, shared
     )
+    return setup, first
 
 
 def make_accelerator(run: RunSection) -> Accelerator:

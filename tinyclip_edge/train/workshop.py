@@ -69,7 +69,9 @@ class Workshop:
         """Cut the gates out: a small dense student that keeps what AdamW knows of its weights."""
         assert isinstance(work.task, MaskedTask)
         uniform = self.config.student.uniform_shapes
-        result = prune_clip(work.student, work.task.gates, uniform_shapes=uniform)
+        # At the last step allowed no shape may be near enough; the run says so and goes on.
+        gates = work.task.gates
+        result = prune_clip(work.student, gates, uniform_shapes=uniform, nearest=True)
         moments = named_moments(work.updater.optimizer, work.student.model.named_parameters())
         after = self._pruned(work.stage, replace(result.clip, name=work.student.name), done, work)
         kept = slice_moments(moments, result.plan)

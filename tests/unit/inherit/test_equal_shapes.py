@@ -83,3 +83,7 @@ def test_a_shape_that_no_ordinary_tower_has_is_refused():
             log_alpha.fill_(-4.605)
     with pytest.raises(InheritanceError, match="no CLIP with equal layers has the size"):
         equal_masks(gates)
+    # Not even one head and one neuron a layer is small enough: that is the nearest shape.
+    after = PrunePlan.of(SMALL, equal_masks(gates, nearest=True)).after
+    for tower in (after.image, after.text):
+        assert (set(tower.heads), set(tower.neurons)) == ({1}, {1})

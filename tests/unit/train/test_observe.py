@@ -48,6 +48,17 @@ def test_a_resumed_run_forgets_what_it_will_log_again(events):
     rewind_events(events.with_name("none.jsonl"), 2)
 
 
+def test_a_run_resumed_at_step_0_does_step_0_again(tmp_path):
+    path = tmp_path / "events.jsonl"
+    with EventLog(path) as log:
+        log.write("run_start", step=0)
+        log.write("eval", step=0, who="teacher")
+        log.write("checkpoint", step=0)
+        log.write("step", step=1)
+    rewind_events(path, 0)
+    assert [event["kind"] for event in read_events(path)] == ["run_start"]
+
+
 def report(step, steps=200):
     values = {"loss": 2.5, "kl": 0.125}
     return StepReport(step, steps, values, lr=1e-3, samples_per_s=321.4, data_wait=0.0)

@@ -56,7 +56,7 @@ def test_a_source_fits_by_its_number_of_pairs(tmp_path):
 )
 def test_the_bound_is_bytes_of_decoded_pictures(config, memory_gb, kind):
     told = Messages()
-    setup = prepare(config(toy_samples(), memory_gb=memory_gb), told)
+    setup, _ = prepare(config(toy_samples(), memory_gb=memory_gb), told)
     assert isinstance(setup.pairs, kind)
     assert any("is streamed" in line for line in told) == (kind is StreamingPairs)
 
@@ -94,11 +94,11 @@ def test_every_form_of_pairs_reaches_the_run(config, tmp_path, form):
         with pytest.raises(DataError, match=r"data\.allow_pipes=true"):
             prepare(run, Messages())
         run = run.model_copy(update={"data": data.model_copy(update={"allow_pipes": True})})
-    setup = prepare(run, Messages())
+    setup, _ = prepare(run, Messages())
     assert isinstance(setup.pairs, StreamingPairs if form == "pipe" else PairMemory)
     keys = {key for key, _ in toy_samples()}
     batches = setup.pairs.batches(0, 16, seed=0)
     drawn = [key for _ in range(3) for key in next(batches).keys]
     assert {key.removeprefix("img/").removesuffix(".png") for key in drawn} == keys
     # what a resumed run compares
-    assert prepare(run, Messages()).data_hash == setup.data_hash
+    assert prepare(run, Messages())[0].data_hash == setup.data_hash
