@@ -11,7 +11,7 @@ from pair_shards import toy_samples, write_shard
 from tinyclip_edge.errors import ConfigError, InterruptedRun, TinyClipError
 from tinyclip_edge.models import load_clip, weights_hash
 from tinyclip_edge.train import distill, read_events
-from toy_runs import KilledError, Watcher, kill, losses
+from toy_runs import STUDENT, KilledError, Watcher, events_of, kill, losses
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(make, tmp_path):
@@ -44,6 +44,28 @@ def test_other_ways_to_run_resume_exactly_too(make, tmp_path, kind):
     distill(config, tmp_path / "cut", resume=True)
     expected, got = losses(tmp_path / "whole"), losses(tmp_path / "cut")
     assert all(got[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
+
+
+SHAPES = [
+    {"student": {"vision_cfg": {"layers": 3}}, "steps": 5},
+    {"student": STUDENT, "steps": 7, "lr": 5e-4},
+]
+
+
+@pytest.mark.parametrize("killed", [3, 5, 6, 10], ids=["1", "end of 1", "start of 2", "2"])
+def test_a_kill_in_either_of_two_given_shapes_is_as_if_it_had_not_been(make, tmp_path, killed):
+    config, whole, cut = make(stages=SHAPES), tmp_path / "whole", tmp_path / "cut"
+    distill(config, whole)
+    with pytest.raises(KilledError):
+        distill(config, cut, observer=Watcher(killed, kill))
+    distill(config, cut, resume=True)
+    expected, got = losses(whole), losses(cut)
+    assert list(got) == list(expected) == list(range(1, 13))
+    assert all(got[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
+    assert weights_hash(load_clip(str(cut)).model) == weights_hash(load_clip(str(whole)).model)
+    for kind in ("stage", "inherit"):
+        steps = [[e["step"] for e in events_of(folder, kind)] for folder in (whole, cut)]
+        assert steps == [[0, 5], [0, 5]]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,0 +1,117 @@
+"""Ways to shrink the starter teacher, at equal parameters and equal samples.
+
+``half``: learnt masks (``starter-masks``) against uniform inheritance (``starter``).
+``quarter``: three stages of 75, 50 and 25 % of the prunable parameters (``starter-stages``) against
+one stage to the last one's shape. Every way is run with every seed and measured on Twemoji, the
+style nobody trained on. Finished runs stay under ``--work`` and are not repeated.
+
+    python benchmarks/shrink_paths.py --question half --out benchmarks/results/half.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from distill_arms import mean_recalls, teacher_hash, twemoji_shard
+
+STEPS = {"half": 400, "quarter": 800}
+
+
+def last_shape() -> str:
+    """Return the shape that the last of the three stages ends with, as an override's value."""
+    from tinyclip_edge.config import load_config
+
+    return json.dumps(load_config("starter-stages").stages[-1].student)
+
+
+def ways(question: str) -> dict[str, tuple[str, list[str]]]:
+    """Return name -> configuration and overrides; all ways of a question take as many steps."""
+    if question == "half":
+        steps = [f"optim.steps={STEPS[question]}"]
+        return {"masks": ("starter-masks", steps), "uniform": ("starter", steps)}
+    one = [f"student.model={last_shape()}", "stages=[]", f"optim.steps={STEPS[question]}"]
+    return {"three stages": ("starter-stages", []), "one stage": ("starter-stages", one)}
+
+
+def run(arguments: argparse.Namespace, way: str, seed: int, val: str) -> dict[str, Any]:
+    """Run one way with one seed, or read what an earlier call left."""
+    from tinyclip_edge.config import load_config
+    from tinyclip_edge.models import count_parameters, load_clip
+    from tinyclip_edge.train import distill
+
+    name = f"{arguments.question}-{way.replace(' ', '-')}-seed{seed}-teacher{arguments.teacher}"
+    folder = arguments.work / name
+    done = folder.with_name(f"{name}.json")
+    if done.exists():
+        return json.loads(done.read_text())
+    config, overrides = ways(arguments.question)[way]
+    more = [f"seed={seed}", f"data.val={val}", "data.val_limit=5000", "run.save_every=0"]
+    result = distill(load_config(config, [*overrides, *arguments.set, *more]), folder)
+    record = {
+        "way": way,
+        "seed": seed,
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "encoder_parameters": count_parameters(load_clip(str(folder)).model).encoders,
+        "teacher": mean_recalls(result.teacher),
+        "curve": {str(step): mean_recalls(m) for step, m in result.evaluations.items()},
+    }
+    done.write_text(json.dumps(record))
+    print(way, f"seed={seed}", record["curve"][str(result.steps)], flush=True)
+    return record
+
+
+def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return mean and standard deviation of every way's last measurement, in percent."""
+    table: dict[str, Any] = {}
+    for way in dict.fromkeys(record["way"] for record in records):
+        mine = [record for record in records if record["way"] == way]
+        ends = [record["curve"][str(record["steps"])]["r1"] for record in mine]
+        table[way] = {
+            "recall_at_1": statistics.mean(ends),
+            "deviation": statistics.stdev(ends) if len(ends) > 1 else None,
+            "all": ends,
+            "steps": mine[0]["steps"],
+            "encoder_parameters": [record["encoder_parameters"] for record in mine],
+        }
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--question", choices=STEPS, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--set", nargs="*", default=[], help="overrides of all ways")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("runs/paths"))
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    arguments.teacher = teacher_hash()
+
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    val = str(twemoji_shard(arguments.work))
+    records = [
+        run(arguments, way, seed, val)
+        for way in ways(arguments.question)
+        for seed in arguments.seeds
+    ]
+    table = summarise(records)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    found = {"question": arguments.question, "teacher": records[0]["teacher"], "ways": table}
+    arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+    for way, row in table.items():
+        size = statistics.mean(row["encoder_parameters"])
+        print(f"{way:14} r@1 {row['recall_at_1']:.1f} {row['all']}  {size:,.0f} parameters")
+    print(f"{'teacher':14} r@1 {records[0]['teacher']['r1']:.1f}")
+
+
+if __name__ == "__main__":
+    main()
