@@ -153,7 +153,8 @@ def _explain(error: ValidationError, path: str, sources: Mapping[str, str]) -> s
         return f"{', '.join(sources.values()) or path}: {faults[0]['ctx']['error']}"
     parts = _key(faults[0]["loc"])
     key = ".".join(parts)
-    touching = [k for k in sources if f"{key}.".startswith(f"{k}.") or k.startswith(f"{key}.")]
+    plain = re.sub(r"\[\d+\]", "", key)  # an override gives all stages at once
+    touching = [k for k in sources if f"{plain}.".startswith(f"{k}.") or k.startswith(f"{plain}.")]
     source = sources[touching[-1]] if touching else path
     same = [fault for fault in faults if _key(fault["loc"]) == parts]
     kind, value = same[0]["type"], same[0]["input"]

@@ -220,6 +220,12 @@ class RunConfig(Section):
             raise ValueError(f"student.model and student.keep {told}")
         if masked and self.inherit.method != "masks":
             raise ValueError("keep needs masks; set inherit.method=masks")
+        if self.stages and not masked and self.inherit.method == "masks":
+            raise ValueError(
+                "masks have no stage to shrink: give one keep, or inherit.method=uniform"
+            )
+        if self.student.uniform_shapes and self.inherit.method != "masks":
+            raise ValueError("student.uniform_shapes is about masks; set inherit.method=masks")
         if self.inherit.method == "none" and len(self.stages) > 1:
             raise ValueError("inherit.method is none: each stage would start anew; use uniform")
         return self

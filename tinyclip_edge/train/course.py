@@ -52,7 +52,6 @@ def plan_course(config: RunConfig, stages: tuple[StageConfig, ...] = ()) -> tupl
         optim = config.optim
         masks = None if student.keep is None else _mask_steps(config, optim, config.masks.prune)
         whole = Stage(1, 1, 0, optim, student.keep, student.model, masks)
-        _check_travel(config, whole, 1.0)
         return (whole,)
     planned: list[Stage] = []
     for number, stage in enumerate(given, 1):
@@ -61,8 +60,6 @@ def plan_course(config: RunConfig, stages: tuple[StageConfig, ...] = ()) -> tupl
         masks = None if stage.keep is None else _mask_steps(config, optim, prune, number)
         began = planned[-1].end if planned else 0
         planned.append(Stage(number, len(given), began, optim, stage.keep, stage.student, masks))
-        before = planned[-2].keep if len(planned) > 1 else None
-        _check_travel(config, planned[-1], before or 1.0)
     return tuple(planned)
 
 
@@ -102,17 +99,20 @@ def _mask_steps(
     return MaskSteps(rise, prune, wait, masks.rewarm)
 
 
-def _check_travel(config: RunConfig, stage: Stage, before: float) -> None:
-    """Refuse a prune that comes before gates can have closed: AdamW moves them ``lr`` a step."""
-    if stage.keep is None or stage.masks is None:
-        return
+def check_travel(config: RunConfig, stage: Stage, before: float) -> None:
+    """Refuse a prune that comes before gates can have closed: AdamW moves them ``lr`` a step.
+
+    ``before`` is the share of the teacher that the stage begins with. Raises ConfigError.
+    """
+    assert stage.keep is not None
+    assert stage.masks is not None
     steps, rate = stage.masks.prune + stage.masks.wait, config.masks.lr
     way = travel(min(1.0, stage.keep / before))
     if steps * rate < way:
         raise ConfigError(
-            f"stage {stage.number}: keep {stage.keep:g} is out of reach: gates have {way:.1f} to "
-            f"move and masks.lr {rate:g} moves them {steps * rate:.1f} in {steps} steps; set "
-            f"masks.lr to {math.ceil(100 * way / stage.masks.prune) / 100:g} or prune later"
+            f"keep {stage.keep:g} is out of reach: gates have {way:.1f} to move and masks.lr "
+            f"{rate:g} moves them {steps * rate:.1f} in {steps} steps; set masks.lr to "
+            f"{math.ceil(100 * way / stage.masks.prune) / 100:g} or prune later"
         )
 
 

@@ -16,7 +16,7 @@ from tinyclip_edge.inherit import InheritanceReport
 from tinyclip_edge.inherit.sparsity import check_reachable
 from tinyclip_edge.models import ZOO, LoadedClip, create_student, inherit_student
 from tinyclip_edge.models.pruned import clip_units
-from tinyclip_edge.train.course import Stage, plan_course
+from tinyclip_edge.train.course import Stage, check_travel, plan_course
 from tinyclip_edge.train.encode import pixel_codec
 
 CALIBRATION_BATCH = 64  # pairs decoded at once
@@ -101,9 +101,10 @@ def calibration_pairs(config: RunConfig, clip: LoadedClip) -> tuple[Tensor, Tens
 def _check_course(config: RunConfig, stages: tuple[Stage, ...], teacher: LoadedClip) -> None:
     """Refuse, before the first step, what a later stage would stop at.
 
-    Raises InheritanceError for a stage that grows or whose target masks cannot reach.
+    Raises InheritanceError for a stage that grows or whose target masks cannot reach, ConfigError
+    for one that ends before its gates can have closed.
     """
-    before = teacher
+    before, share = teacher, 1.0
     for stage in stages:
         try:
             if stage.student is not None:
@@ -114,24 +115,22 @@ def _check_course(config: RunConfig, stages: tuple[Stage, ...], teacher: LoadedC
                 before = student
             else:
                 assert stage.keep is not None
-                _check_keep(
-                    stage.keep, teacher, before, uniform_shapes=config.student.uniform_shapes
-                )
+                whole = clip_units(teacher)
+                share = min(share, clip_units(before).prunable / whole.prunable)
+                _check_keep(stage.keep, share)
+                check_reachable(whole, stage.keep, uniform_shapes=config.student.uniform_shapes)
+                check_travel(config, stage, share)
+                share = stage.keep
         except TinyClipError as error:
             if len(stages) == 1:
                 raise
             raise type(error)(f"stage {stage.number}: {error}") from error
 
 
-def _check_keep(
-    keep: float, teacher: LoadedClip, before: LoadedClip, *, uniform_shapes: bool
-) -> None:
-    """Raise InheritanceError when masks cannot leave ``keep`` of the teacher in ``before``."""
-    whole, have = clip_units(teacher), clip_units(before)
-    share = have.prunable / whole.prunable
+def _check_keep(keep: float, share: float) -> None:
+    """Raise InheritanceError when no more than ``keep`` of the teacher is left already."""
     if keep >= share:
         raise InheritanceError(
             f"keep {keep:g} is not below the {share:.3f} that the stage before has left of the "
             "teacher; a stage cannot grow"
         )
-    check_reachable(whole, keep, uniform_shapes=uniform_shapes)

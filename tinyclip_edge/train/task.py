@@ -37,7 +37,8 @@ class Terms:
     def values(self) -> dict[str, float]:
         """Return every scalar as a number."""
         named = {"loss": self.loss, **self.parts, **self.logged}
-        return {name: float(value.detach()) for name, value in named.items()}
+        together = torch.stack([value.detach().double() for value in named.values()])
+        return dict(zip(named, together.tolist(), strict=True))  # the device is waited for once
 
 
 class Teacher:

@@ -25,6 +25,14 @@ def load(tmp_path, text, *overrides):
         ("student: {keep: 0.5}", "keep needs masks; set inherit.method=masks"),
         ("stages: [{keep: 0.5}]", "keep needs masks; set inherit.method=masks"),
         (
+            "stages: [{student: {}}]\ninherit: {method: masks}",
+            "masks have no stage to shrink: give one keep, or inherit.method=uniform",
+        ),
+        (
+            "student: {model: starter-50, uniform_shapes: true}",
+            "student.uniform_shapes is about masks; set inherit.method=masks",
+        ),
+        (
             "student: {model: s}\nstages: [{student: s}]",
             "stages and student.model exclude each other; set student.model=null",
         ),
@@ -84,3 +92,9 @@ def test_the_published_constants_are_the_defaults(tmp_path):
     flat = flatten(config)
     assert (flat["student.keep"], flat["student.uniform_shapes"]) == (0.5, False)
     assert flat["stages"] == []
+
+
+def test_a_fault_in_stages_given_as_an_override_names_the_override(tmp_path):
+    told = r"override 'stages=\[\{keep: 2\}\]': stages\[1\]\.keep is 2"
+    with pytest.raises(ConfigError, match=told):
+        load(tmp_path, "inherit: {method: masks}", "stages=[{keep: 2}]")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -53,6 +55,25 @@ def test_a_recipe_of_the_zoo_is_its_stages(config, toy_teacher, method):
 def test_a_model_that_contradicts_its_method(config, toy_teacher, model, method, told):
     with pytest.raises(ConfigError, match=told):
         resolve_course(config(student={"model": model}, inherit={"method": method}), toy_teacher)
+
+
+# The toy teacher has 4 + 3 layers: this cut leaves 5 of 7, and one half is less far from there.
+CUT = {"student": {"vision_cfg": {"layers": 3}, "text_cfg": {"layers": 2}}}
+
+
+@pytest.mark.parametrize(
+    ("stages", "told"),
+    [
+        ([{"keep": 0.5}], "keep 0.5 is out of reach: gates have 5.3 to move"),
+        ([CUT, {"keep": 0.5}], "stage 2: keep 0.5 is out of reach: gates have 4.6 to move"),
+        ([{"keep": 0.75}, {"keep": 0.5}], "stage 1: keep 0.75 is out of reach: gates have 4.3"),
+    ],
+)
+def test_gates_that_cannot_close_in_time_are_refused(config, toy_teacher, stages, told):
+    masks = {"lr": 0.05, "prune": 10.0, "extra": 0.05, "warmup": 5.0}
+    run = config(inherit={"method": "masks"}, stages=stages, masks=masks, optim={"steps": 400})
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        resolve_course(run, toy_teacher)
 
 
 def test_calibration_pairs_depend_on_the_seed_alone(config, toy_teacher):
