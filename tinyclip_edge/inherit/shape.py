@@ -77,7 +77,7 @@ def _require(state: Mapping[str, Tensor], tower: str, keys: Iterable[str]) -> No
 def _tower(state: Mapping[str, Tensor], blocks: str, head_width: int) -> TowerShape:
     image = blocks == IMAGE_BLOCKS
     name = "image" if image else "text"
-    layers = _count_blocks(state, blocks, f"the {name} tower")
+    layers = count_blocks(state, blocks, f"the {name} tower")
     _require(state, name, (f"{blocks}0.attn.in_proj_weight", f"{blocks}0.mlp.c_fc.weight"))
     rows, width = state[f"{blocks}0.attn.in_proj_weight"].shape
     heads, rest = divmod(rows, 3 * head_width)
@@ -97,7 +97,8 @@ def _tower(state: Mapping[str, Tensor], blocks: str, head_width: int) -> TowerSh
     )
 
 
-def _count_blocks(state: Mapping[str, Tensor], prefix: str, where: str) -> int:
+def count_blocks(state: Mapping[str, Tensor], prefix: str, where: str) -> int:
+    """Return the blocks under a prefix; InheritanceError when their numbers have gaps."""
     found = {
         int(key.removeprefix(prefix).split(".", 1)[0]) for key in state if key.startswith(prefix)
     }
@@ -124,7 +125,7 @@ def _resnet(state: Mapping[str, Tensor], head_width: int) -> TowerShape:
             f"not {RESNET_GROWTH} times the {width} of its stem"
         )
     stages = tuple(
-        _count_blocks(state, f"visual.layer{stage}.", f"ResNet stage {stage}")
+        count_blocks(state, f"visual.layer{stage}.", f"ResNet stage {stage}")
         for stage in range(1, RESNET_STAGES + 1)
     )
     positions = state[f"{pool}positional_embedding"].shape[0]

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inherit.shape import IMAGE_BLOCKS, TEXT_BLOCKS
+from tinyclip_edge.inherit.shape import IMAGE_BLOCKS, TEXT_BLOCKS, count_blocks
 
 Tower = Literal["image", "text"]
 NO_RESNET = (
@@ -105,11 +105,8 @@ def _require(state: Mapping[str, Tensor], tower: str, key: str) -> None:
 
 def _tower(state: Mapping[str, Tensor], blocks: str, head_width: int) -> TowerUnits:
     name = "image" if blocks == IMAGE_BLOCKS else "text"
-    indices = {int(k.removeprefix(blocks).split(".", 1)[0]) for k in state if k.startswith(blocks)}
-    if not indices or indices != set(range(len(indices))):
-        raise InheritanceError(f"the {name} tower has blocks {sorted(indices)}, not 0, 1, 2 …")
     heads, neurons = [], []
-    for layer in range(len(indices)):
+    for layer in range(count_blocks(state, blocks, f"the {name} tower")):
         rows = len(state[key]) if (key := f"{blocks}{layer}.{IN_PROJ}") in state else 0
         count, rest = divmod(rows, 3 * head_width)
         if rest:
