@@ -3,9 +3,10 @@
 Three arms train the same student on the starter kit: ``inherited`` (weights of the teacher, then
 affinity mimicking), ``affinity`` (random weights, affinity mimicking) and ``scratch`` (random
 weights, contrastive loss). Each arm climbs to its learning rate on one ladder, from the middle, by
-mean recall@1 on ``starter:val`` with a seed of its own; then every seed is measured on Twemoji, the
-style nobody trained on. Finished runs stay under ``--work`` and are not repeated. ``--store`` keeps
-the figure of ``scratch`` that ``tinyclip-edge quickstart`` shows beside its own.
+mean recall@1 on ``starter:val`` with a seed of its own (``--rates`` gives one found elsewhere); then
+every seed is measured on Twemoji, the style nobody trained on. Finished runs stay under ``--work``
+and are not repeated. ``--store`` keeps the figure of ``scratch`` that ``tinyclip-edge quickstart``
+shows beside its own.
 
     python benchmarks/distill_arms.py --student starter-50 --out benchmarks/results/arms-50
 """
@@ -209,7 +210,20 @@ def shown_command(arguments: argparse.Namespace, parser: argparse.ArgumentParser
         values = getattr(arguments, name)
         if values != parser.get_default(name):
             parts += [f"--{name}", *(f"{value:g}" for value in values)]
+    if arguments.rates:
+        parts += ["--rates", *arguments.rates]
     return shlex.join([*parts, "--out", f"benchmarks/results/{arguments.out.name}"])
+
+
+def given_rates(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> dict[str, float]:
+    """Return the rates of ``--rates``, which need no tuning."""
+    rates = {}
+    for text in arguments.rates:
+        arm, _, rate = text.partition("=")
+        if arm not in ARMS:
+            parser.error(f"--rates {text}: {arm!r} is none of {', '.join(ARMS)}")
+        rates[arm] = float(rate)
+    return rates
 
 
 def plot(summary: dict[str, Any], path: Path) -> None:
@@ -248,6 +262,9 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--lrs", type=float, nargs="+", default=[1e-4, 2e-4, 4e-4, 1e-3, 2e-3, 4e-3]
     )
+    parser.add_argument(
+        "--rates", nargs="+", default=[], metavar="ARM=LR", help="found elsewhere: not tuned here"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/arms"))
     parser.add_argument("--out", type=Path, required=True, help="gets .json and .png")
@@ -267,10 +284,10 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    best: dict[str, float] = {}
+    best = given_rates(arguments, parser)
     tried: dict[str, dict[str, float]] = {}
     last = str(arguments.steps)
-    for arm in ARMS:
+    for arm in (arm for arm in ARMS if arm not in best):
 
         def score(lr: float, arm: str = arm) -> float:
             done = train(arguments, arm, lr, TUNING_SEED, "starter:val")
