@@ -3,10 +3,10 @@
 Three arms train the same student on the starter kit: ``inherited`` (weights of the teacher, then
 affinity mimicking), ``affinity`` (random weights, affinity mimicking) and ``scratch`` (random
 weights, contrastive loss). Each arm climbs to its learning rate on one ladder, from the middle, by
-mean recall@1 on ``starter:val`` with a seed of its own (``--rates`` gives one found elsewhere); then
-every seed is measured on Twemoji, the style nobody trained on. Finished runs stay under ``--work``
-and are not repeated. ``--store`` keeps the figure of ``scratch`` that ``tinyclip-edge quickstart``
-shows beside its own.
+mean recall@1 on ``starter:val`` with a seed of its own (``--rates`` gives one found elsewhere);
+then every seed is measured on Twemoji, the style nobody trained on. Finished runs stay under
+``--work`` and are not repeated. ``--store`` keeps the figure of ``scratch`` that ``tinyclip-edge
+quickstart`` shows beside its own.
 
     python benchmarks/distill_arms.py --student starter-50 --out benchmarks/results/arms-50
 """
