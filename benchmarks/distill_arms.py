@@ -23,12 +23,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+AFFINITY = ["loss.affinity=1.0", "loss.feature=0.0", "loss.contrastive=0.0"]
 ARMS: dict[str, list[str]] = {
-    "inherited": ["inherit.method=uniform", "loss.affinity=1.0", "loss.contrastive=0.0"],
-    "affinity": ["inherit.method=none", "loss.affinity=1.0", "loss.contrastive=0.0"],
+    "inherited": ["inherit.method=uniform", *AFFINITY],
+    "affinity": ["inherit.method=none", *AFFINITY],
     "scratch": [
         "inherit.method=none",
         "loss.affinity=0.0",
+        "loss.feature=0.0",
         "loss.contrastive=1.0",
         "loss.student_logit_scale=learned",
     ],
