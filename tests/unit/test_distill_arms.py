@@ -86,3 +86,14 @@ def test_every_arm_climbs_the_same_ladder_to_its_own_rate(arms, best, tried):
     ladder = [1e-4, 2e-4, 4e-4, 1e-3, 2e-3, 4e-3]
     found = arms.climb(ladder, lambda lr: -abs(ladder.index(lr) - ladder.index(best)))
     assert sorted(found) == tried and max(found, key=lambda lr: found[lr]) == best
+
+
+def test_rates_found_elsewhere_are_shown_and_not_tuned(arms, capsys):
+    parser = arms.command_line()
+    arguments = parsed(arms, "--rates", "affinity=5e-4", "scratch=1e-3")
+    assert arms.given_rates(arguments, parser) == {"affinity": 5e-4, "scratch": 1e-3}
+    shown = arms.shown_command(arguments, parser)
+    assert "--rates affinity=5e-4 scratch=1e-3 --out benchmarks/results/arms-50" in shown
+    with pytest.raises(SystemExit):
+        arms.given_rates(parsed(arms, "--rates", "random=1e-3"), parser)
+    assert "'random' is none of inherited, affinity, scratch" in capsys.readouterr().err

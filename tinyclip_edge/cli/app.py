@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -20,6 +21,7 @@ from tinyclip_edge.cli import (
     quickstart,
     report,
 )
+from tinyclip_edge.cli.options import first_process
 from tinyclip_edge.errors import MissingExtraError, TinyClipError
 
 app = typer.Typer(
@@ -42,6 +44,9 @@ app.command("bench")(bench.bench)
 app.command("report")(report.report)
 app.command("demo")(demo.demo)
 app.command("models")(models.models)
+
+# Seconds: the first process says what all met, upon which launchers end the others.
+GRACE = 5.0
 
 # Which extra brings a package that a command imports inside its body.
 EXTRA_OF = {
@@ -92,5 +97,7 @@ def main() -> None:
 
 
 def _fail(error: TinyClipError) -> None:
+    if not first_process():
+        time.sleep(GRACE)
     sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
     sys.exit(error.exit_code)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tinyclip_edge.cli.options import free_folder, say, split_config_args
+from tinyclip_edge.cli.options import first_process, free_folder, say, split_config_args
 from tinyclip_edge.errors import ConfigError
 
 ConfigArgs = Annotated[
@@ -38,6 +38,7 @@ def distill(
     from tinyclip_edge.config import load_config
     from tinyclip_edge.train import ProgressObserver
     from tinyclip_edge.train import distill as run_distill
+    from tinyclip_edge.train.ranks import disband
 
     if resume is not None:
         name, overrides = split_config_args(config, str(resume / "config.yaml"))
@@ -49,6 +50,9 @@ def distill(
         folder = out if out is not None else free_folder(Path("runs"), run.name)
     with ProgressObserver() as observer:
         result = run_distill(run, folder, resume=resume is not None, observer=observer)
+    disband()
+    if not first_process():
+        return
     say(f"student: {result.student}")
     page = folder / "report" / "report.html"
     if page.is_file():

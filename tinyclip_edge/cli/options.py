@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tinyclip_edge.errors import ModelError
+from tinyclip_edge.errors import ConfigError, ModelError
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
@@ -35,6 +36,17 @@ def say(text: str) -> None:
     """Write a line of progress to stderr, so that stdout stays for results."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def first_process() -> bool:
+    """Say whether this process speaks: of several that a launcher started only the first does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def refuse_launcher(command: str) -> None:
+    """Raise ConfigError in one of several processes that torchrun or accelerate started."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError(f"{command} runs in one process; start it without a launcher")
 
 
 def free_folder(parent: Path, name: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tinyclip_edge.cli.export import run_export
-from tinyclip_edge.cli.options import JsonFlag, free_folder, print_json, say
+from tinyclip_edge.cli.options import JsonFlag, free_folder, print_json, refuse_launcher, say
 
 
 def quickstart(
@@ -19,6 +19,7 @@ def quickstart(
     json_output: JsonFlag = False,
 ) -> None:
     """Distil, export to int8 and compare, offline, in minutes."""
+    refuse_launcher("quickstart")
     from tinyclip_edge.config import load_config
     from tinyclip_edge.evaluate import compare_models
     from tinyclip_edge.train import ProgressObserver, distill

@@ -79,6 +79,19 @@ class TeacherFeatures:
         """Return the file of a folder that runs share: one a key."""
         return folder / f"{hashlib.sha256(self.key.encode()).hexdigest()[:16]}.safetensors"
 
+    def digest(self) -> str:
+        """Return a hash of all rows."""
+        found = hashlib.sha256()
+        for table in (self.image, self.text):
+            for part in table.content():
+                found.update(part.numpy().tobytes())
+        return found.hexdigest()
+
+    def clear(self) -> None:
+        """Forget all rows."""
+        self.image, self.text = FeatureTable(len(self.image)), FeatureTable(len(self.text))
+        self._kept.clear()
+
     def save(self, path: Path) -> None:
         """Write the filled rows aside, then rename; DataError when the disk refuses.
 

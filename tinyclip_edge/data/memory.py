@@ -21,11 +21,15 @@ from tinyclip_edge.errors import DataError
 
 Ints = npt.NDArray[np.int64]
 CHUNK = 512  # encoded pictures held at once while decoding
+WHOLE = slice(None)  # of a batch: the share of a single process
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B pairs; the numbers name picture and caption in a PairMemory, None when streamed."""
+    """B pairs, or a process' share of them.
+
+    The numbers name picture and caption in a PairMemory, of all B pairs; None when streamed.
+    """
 
     keys: tuple[str, ...]
     pixels: Tensor  # uint8 [B, 3, H, W]
@@ -136,28 +140,30 @@ class PairMemory:
                 f"optim.batch_size {size} is above the {have} {what} of {self.name}; lower it{cure}"
             )
 
-    def batch(self, step: int, size: int, *, seed: int, distinct: bool = True) -> Batch:
-        """Return the pairs of a step (from 0); an epoch visits each picture once."""
+    def batch(
+        self, step: int, size: int, *, seed: int, distinct: bool = True, rows: slice = WHOLE
+    ) -> Batch:
+        """Return ``rows`` of a step's pairs (from 0); an epoch visits each picture once."""
         epoch, slot = divmod(step, self._slots(size, distinct=distinct))
         ids = self._epoch(seed, epoch, size, distinct=distinct)[slot]
         caption_ids = self._of_picture.draw(
             ids, np.random.default_rng([seed, 1, step]).random(size)
         )
         return Batch(
-            keys=tuple(self.keys[i] for i in ids),
-            pixels=torch.stack([self.images[i] for i in ids]),
-            captions=tuple(self.captions[i] for i in caption_ids),
+            keys=tuple(self.keys[i] for i in ids[rows]),
+            pixels=torch.stack([self.images[i] for i in ids[rows]]),
+            captions=tuple(self.captions[i] for i in caption_ids[rows]),
             image_ids=ids,
             caption_ids=caption_ids,
         )
 
     def batches(
-        self, start: int, size: int, *, seed: int, distinct: bool = True
+        self, start: int, size: int, *, seed: int, distinct: bool = True, rows: slice = WHOLE
     ) -> Iterator[Batch]:
-        """Yield the batches of steps ``start``, ``start + 1`` … without end."""
+        """Yield ``rows`` of the batches of steps ``start``, ``start + 1`` … without end."""
         self.check_batch(size, distinct=distinct)
         for step in count(start):
-            yield self.batch(step, size, seed=seed, distinct=distinct)
+            yield self.batch(step, size, seed=seed, distinct=distinct, rows=rows)
 
     def _slots(self, size: int, *, distinct: bool) -> int:
         """Return the batches of an epoch; counted once, for every step asks."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinyclip_edge.data.memory import Batch
+from tinyclip_edge.data.memory import WHOLE, Batch
 from tinyclip_edge.data.pairs import BadSamples, Pair
 from tinyclip_edge.data.pixels import PixelCodec
 from tinyclip_edge.data.source import PairSource
@@ -36,9 +36,9 @@ class StreamingPairs:
         self.bad = BadSamples(self.source.name)
 
     def batches(
-        self, start: int, size: int, *, seed: int, distinct: bool = True
+        self, start: int, size: int, *, seed: int, distinct: bool = True, rows: slice = WHOLE
     ) -> Iterator[Batch]:
-        """Yield batches of steps ``start`` …; earlier ones are read past, not decoded.
+        """Yield ``rows`` of steps ``start`` …; all others are read past, not decoded.
 
         A batch is smaller than ``size`` by the images that cannot be decoded.
         """
@@ -48,13 +48,25 @@ class StreamingPairs:
         waiting: deque[list[tuple[Pair, str, Future[Tensor | None]]]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
             for group in groups:
-                waiting.append([(p, c, pool.submit(self.codec.decode, p.image)) for p, c in group])
+                waiting.append(
+                    [(p, c, pool.submit(self.codec.decode, p.image)) for p, c in group[rows]]
+                )
                 if len(waiting) > AHEAD:
                     yield self._finish(waiting.popleft())
 
     def skipped(self) -> str | None:
         """Return a line about images that did not decode so far, or None."""
         return self.bad.report(self.seen)
+
+    @property
+    def counted(self) -> tuple[list[str], int]:
+        """Return the keys that did not decode, and how many pairs were seen."""
+        return self.bad.keys, self.seen
+
+    def add_up(self, shares: Iterable[tuple[list[str], int]]) -> None:
+        """Count what all processes counted, each in its own rows, in place of our part."""
+        keys, seen = zip(*shares, strict=True)
+        self.bad.keys, self.seen = [key for part in keys for key in part], sum(seen)
 
     def final_check(self) -> None:
         """Raise DataError when too many did not decode, however few were seen."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from tinyclip_edge.inherit import InheritanceReport
-from tinyclip_edge.models import count_parameters, save_local_dir
+from tinyclip_edge.models import LoadedClip, count_parameters, save_local_dir
 from tinyclip_edge.train.folder import RunFolder
 from tinyclip_edge.train.masked import MaskedTask
 from tinyclip_edge.train.observe import EventLog, Observer
@@ -100,7 +101,7 @@ class Advance:
 
     def _prune(self, work: Work, task: MaskedTask, done: int) -> Work:
         after, result = self.setup.workshop.prune(work, done)
-        save_local_dir(self.folder.pruned(work.stage.number), after.student)
+        self._leave(self.folder.pruned(work.stage.number), after.student)
         kept = 1 - result.sparsity
         met = abs(kept - task.keep) <= self.folder.config.masks.tolerance
         count = count_parameters(after.student.model)
@@ -121,9 +122,12 @@ class Advance:
         return after
 
     def _next(self, work: Work, done: int) -> Work:
-        save_local_dir(self.folder.stage_student(work.stage.number), work.student)
+        self._leave(self.folder.stage_student(work.stage.number), work.student)
         after = self.setup.workshop.next(self.setup.stages[work.stage.number], work)
         self.tell_stage(after, done)
         if after.inherited is not None:
             self.tell_inherited(after.inherited, after, done)
         return after
+
+    def _leave(self, path: Path, student: LoadedClip) -> None:
+        self.setup.ranks.on_main(lambda: save_local_dir(path, student))

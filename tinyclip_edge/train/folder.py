@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tinyclip_edge.config import RunConfig, dump_config, flatten
 from tinyclip_edge.errors import ConfigError, TinyClipError
-from tinyclip_edge.train.checkpoint import CheckpointStore
+from tinyclip_edge.train.checkpoint import Checkpoint, CheckpointStore
 
 # Keys that change neither the weights nor the data a resumed run sees.
 FREE_KEYS = frozenset(
@@ -88,6 +89,26 @@ class RunFolder:
         if not self.checkpoints.steps():
             raise TinyClipError(f"{self.path} has no checkpoint to resume from; start the run anew")
         self._check_config()
+
+    def newest(
+        self, warn: Callable[[str], None], *, teacher: str, teacher_hash: str, data_hash: str
+    ) -> Checkpoint:
+        """Return the newest whole checkpoint; broken ones are named through ``warn``.
+
+        Raises TinyClipError when there is none, or it is of another teacher or other pairs.
+        """
+        found = self.checkpoints.load_newest(warn)
+        if found.position.teacher != teacher_hash:
+            raise TinyClipError(
+                f"cannot resume {self.path}: the weights of teacher {teacher} are not those the "
+                f"run began with"
+            )
+        if found.position.data != data_hash:
+            raise TinyClipError(
+                f"cannot resume {self.path}: the pairs of data.train are not those the run began "
+                f"with"
+            )
+        return found
 
     def create(self) -> None:
         """Make the folder and write the configuration as resolved; TinyClipError if it cannot."""

@@ -8,15 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import Batch
-from tinyclip_edge.errors import InterruptedRun
+from tinyclip_edge.errors import InterruptedRun, TinyClipError
 from tinyclip_edge.train.observe import EventLog, Observer, StepReport
 from tinyclip_edge.train.optim import Updater
+from tinyclip_edge.train.ranks import Ranks
 from tinyclip_edge.train.signals import StopSignal
 from tinyclip_edge.train.task import Terms
+
+STOPPED, FAILED = 1, 2  # what a process may answer instead of a batch
 
 
 class Task(Protocol):
@@ -81,6 +84,7 @@ class Loop:
     evaluate: Callable[[int], None]  # told the steps done; reports by itself
     save: Callable[[int], None]
     resume_command: str
+    ranks: Ranks = field(default_factory=Ranks)
     meter: Meter = field(default_factory=Meter)
     began: float = field(default_factory=time.perf_counter)
 
@@ -90,7 +94,7 @@ class Loop:
         Raises InterruptedRun, after a checkpoint, when a signal asks to stop.
         """
         steps, run = self.steps, self.config.run
-        with StopSignal() as stop:
+        with StopSignal(patient=self.ranks.count > 1) as stop:
             if start == 0:
                 self._evaluate(0)
                 self.save(0)
@@ -98,9 +102,10 @@ class Loop:
             self.meter.restart()
             saved = start
             for done in range(start + 1, steps + 1):
-                if stop.received:
+                batch = self._next(batches, stop)
+                if batch is None:
                     self._stop(done - 1, saved)
-                self._step(batches, done)
+                self._step(batch, done)
                 if self.turn(done):
                     self.work().task.train()
                     self._save(done)
@@ -111,18 +116,34 @@ class Loop:
                 if done == steps or (run.save_every and done % run.save_every == 0):
                     self._save(done)
                     saved = done
-            if stop.received:
+            if self.ranks.most(int(stop.received)):
                 self._stop(steps, saved)
 
-    def _step(self, batches: Iterator[Batch], done: int) -> None:
+    def _next(self, batches: Iterator[Batch], stop: StopSignal) -> Batch | None:
+        """Return the next batch, None on all processes when one was asked to stop.
+
+        Raises the error of any process.
+        """
         before = time.perf_counter()
-        batch = next(batches)
+        batch: Batch | None = None
+        error: TinyClipError | None = None
+        if not stop.received:
+            try:
+                batch = next(batches)
+            except TinyClipError as caught:
+                error = caught
         self.meter.waited += time.perf_counter() - before
+        status = self.ranks.most(FAILED if error is not None else STOPPED if batch is None else 0)
+        if status == FAILED:
+            self.ranks.fail(error)
+        return None if status else batch
+
+    def _step(self, batch: Batch, done: int) -> None:
         work = self.work()
         terms = work.task.terms(batch)
         norm = work.updater.step(terms.loss, done - 1)
         work.task.after_step()
-        self.meter.samples += len(batch.keys)
+        self.meter.samples += len(batch.keys) * self.ranks.count
         if norm is None:
             self._tell_skipped(done, batch)
         self._report(done, terms, norm)
@@ -148,7 +169,8 @@ class Loop:
         self.observer.on_step(report)
 
     def _tell_skipped(self, done: int, batch: Batch) -> None:
-        self.events.write("skipped", step=done, keys=list(batch.keys))
+        keys = [key for share in self.ranks.tell(batch.keys) for key in share]
+        self.events.write("skipped", step=done, keys=keys)
         skipped = self.work().updater.skipped
         self.observer.on_message(
             f"step {done} skipped: loss or gradient not finite ({skipped} so far)"
@@ -162,7 +184,7 @@ class Loop:
         self.save(done)
         self.meter.restart()
 
-    def _stop(self, done: int, saved: int) -> None:
+    def _stop(self, done: int, saved: int) -> NoReturn:
         if done != saved:
             self.save(done)
         seconds = time.perf_counter() - self.began

@@ -88,6 +88,7 @@ class MaskedTask(DistillTask):
 
     def encode(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run the student under one sample of its gates."""
+        self._ranks.same_noise(self._device)
         image, text, scale = self.forward(pixels, tokens, self.gates.sample())
         return image, text, scale
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tinyclip_edge.config import OptimConfig
 from tinyclip_edge.errors import TinyClipError
+from tinyclip_edge.train.ranks import Ranks
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -66,7 +67,10 @@ class Restart:
 
 @dataclass(slots=True)
 class Updater:
-    """One optimizer step; a loss or gradient that is not finite never reaches the weights."""
+    """One optimizer step; a loss or gradient that is not finite never reaches the weights.
+
+    Of several processes all step, or none.
+    """
 
     accelerator: Accelerator
     optimizer: torch.optim.Optimizer
@@ -76,6 +80,8 @@ class Updater:
     skipped_in_a_row: int = 0
     began: int = 0  # steps of the run before this schedule
     restart: Restart | None = None
+    beside: list[nn.Parameter] = field(default_factory=list)  # not in accelerate's module
+    ranks: Ranks = field(default_factory=Ranks)
 
     def lr(self, number: int) -> float:
         """Return the scheduled learning rate of step ``number`` (from 0) of the run."""
@@ -90,17 +96,25 @@ class Updater:
         for group in self.optimizer.param_groups:
             if not group.get("constant_lr", False):
                 group["lr"] = self.lr(number)
-        norm = self._backward(loss) if bool(torch.isfinite(loss.detach())) else math.nan
-        if math.isfinite(norm):
+        fine = self._everywhere(bool(torch.isfinite(loss.detach())))
+        norm = self._backward(loss) if fine else math.nan
+        if self._everywhere(math.isfinite(norm)):
             self.optimizer.step()
             self.skipped_in_a_row = 0
         else:
-            self._skip(number, float(loss.detach()), norm)
+            # Of another process' loss it is known only that it was not finite.
+            told = float(loss.detach())
+            self._skip(number, told if fine or not math.isfinite(told) else math.nan, norm)
+            norm = math.nan
         self.optimizer.zero_grad(set_to_none=True)
         return norm if math.isfinite(norm) else None
 
+    def _everywhere(self, fine: bool) -> bool:
+        return self.ranks.most(int(not fine)) == 0
+
     def _backward(self, loss: Tensor) -> float:
         self.accelerator.backward(loss)
+        self.ranks.average(self.beside)
         limit = math.inf if self.config.grad_clip is None else self.config.grad_clip
         return float(self.accelerator.clip_grad_norm_(self.parameters, limit))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -27,7 +28,10 @@ from tinyclip_edge.train.workshop import Work
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a finished run left behind; accuracies are shares, see validation.accuracies."""
+    """What a finished run left behind; accuracies are shares, see validation.accuracies.
+
+    Of several processes the first one knows the accuracies.
+    """
 
     out: Path
     student: Path  # open_clip local-dir
@@ -47,6 +51,12 @@ def distill(
     ``resume`` goes on from the newest whole checkpoint in ``out`` with the same losses that the
     uninterrupted run would have had. Raises TinyClipError and its kinds; InterruptedRun after
     SIGINT or SIGTERM, once a checkpoint is written.
+
+    Called in every process of a launcher (torchrun, accelerate), it shares ``optim.batch_size``
+    among them: each runs its part of the batch, the loss is that of the whole one, and the first
+    process alone evaluates, writes and tells the observer. As a step's batch follows from seed and
+    step, a run may go on with another number of processes; its losses then differ by rounding.
+    ``out`` must be the same folder for all of them to resume.
     """
     folder = RunFolder(Path(out), config)
     folder.check(resume=resume)
@@ -54,7 +64,7 @@ def distill(
     # Not kept here: the first student and its optimizer state end with their stage.
     run = _Run(folder, *prepare(config, watcher), watcher)
     start = run.restore() if resume else 0
-    folder.create()
+    run.ranks.on_main(folder.create)
     return run.go(start)
 
 
@@ -65,7 +75,8 @@ class _Run:
         self.folder = folder
         self.config = folder.config
         self.setup = setup
-        self.observer = observer
+        self.ranks = setup.ranks
+        self.observer = observer if setup.ranks.main else Silent()
         self.work = first
         self.inherited = first.inherited
         self.evaluations: dict[int, dict[str, float]] = {}
@@ -74,8 +85,9 @@ class _Run:
     def go(self, start: int) -> RunResult:
         began = time.perf_counter()
         steps = self.setup.stages[-1].end
-        rewind_events(self.folder.events, start)
-        with EventLog(self.folder.events) as events:
+        self.ranks.on_main(lambda: rewind_events(self.folder.events, start))
+        log = self.folder.events if self.ranks.main else Path(os.devnull)
+        with EventLog(log) as events:
             self.events = events
             self._tell_start(start)
             advance = Advance(self.folder, self.setup, events, self.observer)
@@ -89,6 +101,7 @@ class _Run:
                 evaluate=self._evaluate,
                 save=self._save,
                 resume_command=f"tinyclip-edge distill --resume {self.folder.path}",
+                ranks=self.ranks,
             )
             if start == 0:
                 if self.setup.shrinks:
@@ -96,14 +109,13 @@ class _Run:
                 if self.work.inherited is not None:
                     advance.tell_inherited(self.work.inherited, self.work, 0)
             self._train(loop, start)
-            save_local_dir(self.folder.student, self.work.student)
-            self._share_features()
+            self.ranks.on_main(self._leave_student)
             seconds = time.perf_counter() - began
             digest = weights_hash(self.work.student.model)
             events.write(
                 "run_end", step=steps, status="done", seconds=seconds, student_sha256=digest
             )
-        self._report()
+        self.ranks.on_main(self._report)
         return RunResult(
             out=self.folder.path,
             student=self.folder.student,
@@ -122,11 +134,14 @@ class _Run:
             self.config.optim.batch_size,
             seed=self.config.seed,
             distinct=self.config.data.batch_distinct,
+            rows=self.ranks.rows(self.config.optim.batch_size),
         )
         try:
             loop.run(batches, start)
-        finally:
+        except TinyClipError:
             self._tell_skipped_images()
+            raise
+        self._tell_skipped_images()
         self._check_images()
 
     def _turn(self, advance: Advance, done: int) -> bool:
@@ -144,6 +159,10 @@ class _Run:
 
         leave_report(self.folder.path, self.observer.on_message, plots=self.setup.shrinks)
 
+    def _leave_student(self) -> None:
+        save_local_dir(self.folder.student, self.work.student)
+        self._share_features()
+
     def _share_features(self) -> None:
         """Leave the teacher's features to other runs; that they cannot be left harms none."""
         features, shared = self.setup.features, self.setup.shared_features
@@ -158,18 +177,14 @@ class _Run:
     def restore(self) -> int:
         """Load the newest whole checkpoint; return its step."""
         setup = self.setup
-        found = self.folder.checkpoints.load_newest(self.observer.on_message)
+        with self.ranks.agreed():
+            found = self.folder.newest(
+                self.observer.on_message,
+                teacher=setup.teacher.name,
+                teacher_hash=setup.teacher_hash,
+                data_hash=setup.data_hash,
+            )
         position = found.position
-        if position.teacher != setup.teacher_hash:
-            raise TinyClipError(
-                f"cannot resume {self.folder.path}: the weights of teacher "
-                f"{setup.teacher.name} are not those the run began with"
-            )
-        if position.data != setup.data_hash:
-            raise TinyClipError(
-                f"cannot resume {self.folder.path}: the pairs of data.train are not those the run "
-                f"began with"
-            )
         if position.stage > 1 or position.pruned is not None:
             stage = setup.stages[position.stage - 1]
             self.work = setup.workshop.again(stage, position.pruned, self.folder)
@@ -185,7 +200,7 @@ class _Run:
         if isinstance(work.task, MaskedTask):
             work.task.done = position.step - work.stage.began
         restore_rng(found.rng)
-        if setup.features is not None and not setup.features.load(self.folder.features):
+        if setup.features is not None and not setup.take_features(self.folder.features):
             self.observer.on_message("teacher features are computed anew")
         return position.step
 
@@ -217,6 +232,8 @@ class _Run:
     def _tell_skipped_images(self) -> None:
         """Pairs in memory were reported when they were loaded."""
         pairs = self.setup.pairs
+        if isinstance(pairs, StreamingPairs):
+            pairs.add_up(self.ranks.tell(pairs.counted))
         skipped = pairs.skipped() if isinstance(pairs, StreamingPairs) else None
         if skipped:
             self.observer.on_message(skipped)
@@ -227,6 +244,9 @@ class _Run:
             self.setup.pairs.final_check()
 
     def _evaluate(self, step: int) -> None:
+        self.ranks.on_main(lambda: self._measure(step))
+
+    def _measure(self, step: int) -> None:
         validation, task = self.setup.validation, self.work.task
         if validation is None:
             return
@@ -240,6 +260,9 @@ class _Run:
         self.observer.on_eval(step, "student", metrics)
 
     def _save(self, step: int) -> None:
+        self.ranks.on_main(lambda: self._write(step))
+
+    def _write(self, step: int) -> None:
         setup, work, updater = self.setup, self.work, self.work.updater
         scaler = setup.accelerator.scaler
         # Features first: a checkpoint never stands without those that its next steps reuse.

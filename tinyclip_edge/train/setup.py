@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 
 from tinyclip_edge.config import DataConfig, RunConfig, RunSection
 from tinyclip_edge.data import (
@@ -19,10 +22,12 @@ from tinyclip_edge.data import (
     open_source,
 )
 from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.inherit import InheritanceReport
 from tinyclip_edge.models import LoadedClip, load_clip, weights_hash
 from tinyclip_edge.train.course import Stage
 from tinyclip_edge.train.encode import pixel_codec
-from tinyclip_edge.train.observe import Observer
+from tinyclip_edge.train.observe import Observer, Silent
+from tinyclip_edge.train.ranks import Ranks
 from tinyclip_edge.train.stages import resolve_course, start_student
 from tinyclip_edge.train.task import Teacher
 from tinyclip_edge.train.validation import Validation
@@ -30,6 +35,7 @@ from tinyclip_edge.train.workshop import Work, Workshop
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 GIGABYTE = 1e9
+PATIENCE = timedelta(hours=2)  # of processes that wait for an evaluation or a checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ class Setup:
     validation: Validation | None
     features: TeacherFeatures | None
     shared_features: Path | None  # file of theirs that other runs use as well
+    ranks: Ranks
 
     @property
     def shrinks(self) -> bool:
@@ -58,6 +65,16 @@ class Setup:
             return self.pairs.fingerprint
         return f"stream: {self.pairs.source.fingerprint}"
 
+    def take_features(self, path: Path) -> bool:
+        """Load kept teacher features; False when there are none, or not the same everywhere."""
+        if self.features is None:
+            return False
+        taken = self.features.load(path)
+        if self.ranks.count > 1 and len(set(self.ranks.tell(self.features.digest()))) > 1:
+            self.features.clear()
+            return False
+        return taken
+
 
 def prepare(
     config: RunConfig, observer: Observer, teacher: LoadedClip | None = None
@@ -69,6 +86,28 @@ def prepare(
     Raises ConfigError, DataError, ModelError and InheritanceError, cheap checks first.
     """
     accelerator = make_accelerator(config.run)
+    ranks = Ranks()
+    ranks.check_batch(config.optim.batch_size)
+    watcher = observer if ranks.main else Silent()
+    # Where one process cannot go on the others must not wait for it in accelerate.
+    with ranks.agreed():
+        made = _load_all(config, accelerator, ranks, watcher, teacher)
+    setup, student, inherited = made
+    if setup.shared_features is not None and setup.take_features(setup.shared_features):
+        assert setup.features is not None
+        watcher.on_message(
+            f"{setup.features.filled} teacher features taken from {setup.shared_features}"
+        )
+    return setup, setup.workshop.begin(setup.stages[0], student, inherited)
+
+
+def _load_all(
+    config: RunConfig,
+    accelerator: Accelerator,
+    ranks: Ranks,
+    observer: Observer,
+    teacher: LoadedClip | None,
+) -> tuple[Setup, LoadedClip, InheritanceReport | None]:
     data = config.data
     source = open_source(data.train, allow_pipes=data.allow_pipes)
     val_source = None if data.val is None else open_source(data.val, allow_pipes=data.allow_pipes)
@@ -86,7 +125,7 @@ def prepare(
         observer.on_message(f"{source.name} is streamed; teacher features are not kept")
         pairs = StreamingPairs(source, codec, workers=config.data.workers)
     validation = None
-    if val_source is not None:
+    if val_source is not None and ranks.main:
         memory = _load(val_source, codec, config.data, observer, limit=config.data.val_limit)
         validation = Validation(memory, codec)
     digest = weights_hash(teacher.model)
@@ -94,15 +133,12 @@ def prepare(
     shared = None
     if features is not None and config.data.feature_cache is not None:
         shared = features.shared_in(Path(config.data.feature_cache))
-        if features.load(shared):
-            observer.on_message(f"{features.filled} teacher features taken from {shared}")
     asked = Teacher(teacher, codec, device=accelerator.device, features=features)
     workshop = Workshop(config, accelerator, teacher, asked, codec)
-    first = workshop.begin(stages[0], student, inherited)
     setup = Setup(
-        accelerator, teacher, digest, workshop, stages, pairs, validation, features, shared
+        accelerator, teacher, digest, workshop, stages, pairs, validation, features, shared, ranks
     )
-    return setup, first
+    return setup, student, inherited
 
 
 def make_accelerator(run: RunSection) -> Accelerator:
@@ -111,15 +147,18 @@ def make_accelerator(run: RunSection) -> Accelerator:
     if run.device == "cuda" and not cuda:
         raise ConfigError("run.device is cuda, but torch sees no CUDA device; set run.device=cpu")
     on_cpu = run.device == "cpu" or not cuda
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by launchers
+    if not on_cpu and here > torch.cuda.device_count():
+        raise ConfigError(
+            f"{here} processes were started on a machine of {torch.cuda.device_count()} CUDA "
+            f"devices; start one a device, or set run.device=cpu"
+        )
     if run.precision == "fp16" and on_cpu:
         raise ConfigError("run.precision fp16 needs a CUDA device; set run.precision to fp32")
     # accelerate remembers the first choice of a process; a second run may choose otherwise.
-    if PartialState().num_processes == 1:
-        AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(mixed_precision=MIXED[run.precision], cpu=on_cpu)
-    if accelerator.num_processes > 1:
-        raise ConfigError("training runs in one process so far; start it without a launcher")
-    return accelerator
+    AcceleratorState._reset_state(reset_partial_state=Ranks().count == 1)
+    patience = InitProcessGroupKwargs(timeout=PATIENCE)
+    return Accelerator(mixed_precision=MIXED[run.precision], cpu=on_cpu, kwargs_handlers=[patience])
 
 
 def picture_bytes(clip: LoadedClip) -> int:

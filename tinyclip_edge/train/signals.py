@@ -12,10 +12,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignal:
-    """Context in which a signal asks for a checkpoint; a second one ends the process at once."""
+    """Context in which a signal asks for a checkpoint; a second one ends the process at once.
 
-    def __init__(self) -> None:
+    ``patient`` ignores the second: launchers pass on what the terminal has sent to all already.
+    """
+
+    def __init__(self, *, patient: bool = False) -> None:
         self.received = False
+        self._patient = patient
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> StopSignal:
@@ -34,7 +38,8 @@ class StopSignal:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = True
-        self._restore()
+        if not self._patient:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -22,8 +24,11 @@ from tinyclip_edge.losses import (
 from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.train.encode import PairEncoder, Tokenizer, tokenize
 from tinyclip_edge.train.optim import trainable
+from tinyclip_edge.train.ranks import Ranks
 
 MAX_LOG_SCALE = math.log(100.0)
+Ints = npt.NDArray[np.int64]
+Counts = tuple[int, ...] | None  # rows of each process, where they differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +64,40 @@ class Teacher:
         self._tokenizer = clip.tokenizer
         self._codec = codec
         self._device = device
+        self._ranks = Ranks()
 
     @torch.no_grad()
-    def answer(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return image and text features ``[B, D]`` of a batch."""
+    def answer(self, batch: Batch, counts: Counts = None) -> tuple[Tensor, Tensor]:
+        """Return image and text features ``[B, D]`` of a batch, of all processes' shares.
+
+        Each process computes what its own share lacks; a cache holds the rows of all of them.
+        """
         if self.features is None or batch.image_ids is None or batch.caption_ids is None:
             everything = np.arange(len(batch.keys))
-            return self._images(batch, everything), self._texts(batch, everything)
-        image = self.features.image.get(batch.image_ids, lambda at: self._images(batch, at))
-        text = self.features.text.get(batch.caption_ids, lambda at: self._texts(batch, at))
+            image, text = self._images(batch, everything), self._texts(batch, everything)
+            return gather_with_grad(image, counts), gather_with_grad(text, counts)
+        tables = self.features
+        image = tables.image.get(batch.image_ids, lambda at: self._divide(batch, at, self._images))
+        text = tables.text.get(batch.caption_ids, lambda at: self._divide(batch, at, self._texts))
         return image.to(self._device), text.to(self._device)
 
-    def _images(self, batch: Batch, at: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
+    def _divide(self, batch: Batch, at: Ints, encode: Callable[[Batch, Ints], Tensor]) -> Tensor:
+        """Encode rows ``at`` of the whole batch, each on the process that holds it."""
+        if self._ranks.count == 1:
+            return encode(batch, at)
+        owner, own = np.divmod(at, len(batch.keys))
+        mine = own[owner == self._ranks.number]
+        nothing = torch.zeros(0, self.embedding_dim, device=self._device)
+        part = encode(batch, mine) if len(mine) else nothing
+        counts = np.bincount(owner, minlength=self._ranks.count).tolist()
+        order = owner.argsort(kind="stable").argsort()
+        return gather_with_grad(part, counts)[torch.from_numpy(order).to(self._device)]
+
+    def _images(self, batch: Batch, at: Ints) -> Tensor:
         pixels = batch.pixels[torch.from_numpy(at)].to(self._device)
         return self.encoder.encode_image(self._codec.restore(pixels))
 
-    def _texts(self, batch: Batch, at: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
+    def _texts(self, batch: Batch, at: Ints) -> Tensor:
         tokens = tokenize(self._tokenizer, [batch.captions[i] for i in at])
         return self.encoder.encode_text(tokens.to(self._device))
 
@@ -104,6 +127,7 @@ class DistillTask:
         self._codec = codec
         self._loss = loss
         self._device = device
+        self._ranks = Ranks()
         self._teacher_scale = loss.teacher_logit_scale or teacher.scale
         self._set_scale(before)
         if loss.feature > 0:
@@ -139,15 +163,17 @@ class DistillTask:
         return image, text, scale
 
     def terms(self, batch: Batch) -> Terms:
-        """Return the loss of a batch with its parts."""
+        """Return the loss of a batch with its parts; of all processes' shares together."""
+        # Shares in memory are equal; a stream leaves out what cannot be decoded.
+        counts = None if batch.image_ids is not None else self._ranks.counts(len(batch.keys))
         pixels = self._codec.restore(batch.pixels.to(self._device), self.clip.image_size)
         tokens = tokenize(self._tokenizer, batch.captions).to(self._device)
         image, text, scale = self.encode(pixels, tokens)
-        image, text = gather_with_grad(image), gather_with_grad(text)
+        image, text = gather_with_grad(image, counts), gather_with_grad(text, counts)
         loss, parts = self._loss, dict[str, Tensor]()
         logged: dict[str, Tensor] = {"student_scale": scale}
         if loss.affinity > 0 or loss.feature > 0:
-            seen = [gather_with_grad(part) for part in self.teacher.answer(batch)]
+            seen = self.teacher.answer(batch, counts)
         if loss.affinity > 0:
             affinity = affinity_loss(
                 image,
@@ -204,4 +230,9 @@ class DistillTask:
         if learned and before is not None:
             value = float(before.encoder.log_scale)
         self.encoder.log_scale.fill_(value)
-        self.encoder.log_scale.requires_grad_(learned)
+        compared = self._loss.affinity > 0 or self._loss.contrastive > 0
+        # What gets no gradient must not take any: several processes would wait for it.
+        self.encoder.log_scale.requires_grad_(learned and compared)
+        bias = getattr(self.clip.model, "logit_bias", None)  # of open_clip's sigmoid loss
+        if isinstance(bias, nn.Parameter):
+            bias.requires_grad_(False)

@@ -17,7 +17,7 @@ from tinyclip_edge.models.pruned import PruneResult, clip_units, prune_clip
 from tinyclip_edge.train.course import Stage
 from tinyclip_edge.train.folder import RunFolder
 from tinyclip_edge.train.masked import MaskedTask
-from tinyclip_edge.train.optim import Restart, Updater, make_optimizer
+from tinyclip_edge.train.optim import Restart, Updater, make_optimizer, trainable
 from tinyclip_edge.train.stages import dense_copy, stage_student
 from tinyclip_edge.train.task import DistillTask, Teacher
 
@@ -124,6 +124,8 @@ class Workshop:
         task.wrap(wrapped)
         updater = Updater(self.accelerator, optimizer, task.clipped(), stage.optim)
         updater.began = stage.began
+        updater.beside = trainable(task.beside.parameters())
+        updater.ranks.copy_from_main(task.beside.parameters())
         if before is not None:
             updater.skipped = before.updater.skipped
             updater.skipped_in_a_row = before.updater.skipped_in_a_row

@@ -209,3 +209,18 @@ def test_keys_that_a_stream_meets_again_are_named_once():
     for key in ("a", "b", "a"):
         bad.add(key)
     assert bad.report(600) == "x: skipped 3 of 600 images that cannot be decoded: a, b"
+
+
+@pytest.mark.parametrize("distinct", [True, False])
+def test_shares_of_a_batch_join_to_it(memory, distinct):
+    for step in (0, 5, 13):
+        whole = memory.batch(step, 12, seed=3, distinct=distinct)
+        parts = [
+            memory.batch(step, 12, seed=3, distinct=distinct, rows=slice(at, at + 4))
+            for at in (0, 4, 8)
+        ]
+        assert sum((part.keys for part in parts), ()) == whole.keys
+        assert sum((part.captions for part in parts), ()) == whole.captions
+        assert torch.equal(torch.cat([part.pixels for part in parts]), whole.pixels)
+        assert all(np.array_equal(part.image_ids, whole.image_ids) for part in parts)
+        assert all(np.array_equal(part.caption_ids, whole.caption_ids) for part in parts)

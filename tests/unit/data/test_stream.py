@@ -98,3 +98,25 @@ def test_workers_do_not_change_the_batches(tmp_path, shards):
     source = open_source(str(tmp_path / "w-*.tar"))
     one, many = (keys(source, 0, 8, buffer=16, workers=workers) for workers in (1, 9))
     assert one == many
+
+
+def test_shares_of_an_epoch_join_to_it_and_decode_their_own(source):
+    whole = keys(source, 0, 6)
+    shares = []
+    for rows in (slice(0, 4), slice(4, 8)):
+        pairs = StreamingPairs(source, CODEC)
+        stream = pairs.batches(0, 8, seed=0, rows=rows)
+        shares.append([next(stream).keys for _ in range(6)])
+        assert pairs.counted == ([], 24)
+    assert [one + two for one, two in zip(*shares, strict=True)] == whole
+    assert len({key for batch in whole for key in batch}) == 48
+
+
+def test_what_shares_counted_adds_up(source):
+    pairs = StreamingPairs(source, CODEC)
+    pairs.add_up([(["a"], 300), (["b", "c"], 297)])
+    assert pairs.counted == (["a", "b", "c"], 597)
+    pairs.final_check()
+    pairs.add_up([(["a"], 100), (["b"], 99)])
+    with pytest.raises(DataError, match="2 of 199"):
+        pairs.final_check()

@@ -1,0 +1,139 @@
+"""A run in several processes is the run of one process with the same global batch."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from distributed_runs import BAD_STEP, STOP_STEP, distil_all, distil_with_trouble, together
+from tinyclip_edge.config import RunConfig
+from tinyclip_edge.train import distill, report
+from toy_runs import Watcher, events_of, losses
+
+pytestmark = pytest.mark.slow  # each process imports torch anew
+STEPS, SAVED = 20, 7
+EXACT = ("learnt scale", "projector", "masks", "streamed")
+
+
+@pytest.fixture(scope="module")
+def no_report():
+    """The page takes longer than a toy run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "leave_report", lambda *_, **__: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def alone(no_report, runs, tmp_path_factory):
+    """The folder of the runs of one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    distil_all(0, runs, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(runs, tmp_path_factory):
+    """The folder of the runs of two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    together(2, distil_with_trouble, runs, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def four(runs, tmp_path_factory):
+    """The folder of the runs of four processes."""
+    folder = tmp_path_factory.mktemp("four")
+    together(4, distil_all, {name: runs[name] for name in EXACT[:3]}, folder)
+    return folder
+
+
+def off(expected, got):
+    """Largest relative difference of two runs' losses."""
+    one, other = losses(expected), losses(got)
+    assert list(one) == list(other) == list(range(1, STEPS + 1))
+    return max(abs(other[step] / one[step] - 1) for step in one)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_two_processes_have_the_loss_curve_of_one(alone, two, name):
+    assert off(alone / name, two / name) < 1e-5
+
+
+@pytest.mark.parametrize("name", EXACT[:3])
+def test_four_processes_have_the_loss_curve_of_one(alone, four, name):
+    assert off(alone / name, four / name) < 1e-5
+
+
+def test_masks_are_pruned_to_the_same_units(alone, two, four):
+    prunes = [events_of(folder / "masks", "prune") for folder in (alone, two, four)]
+    assert len(prunes[0]) == 1
+    assert all(p[0]["image"] == prunes[0][0]["image"] for p in prunes)
+    assert all(p[0]["text"] == prunes[0][0]["text"] for p in prunes)
+
+
+def test_one_process_writes(alone, two):
+    for name in EXACT:
+        for kind in ("run_start", "run_end"):
+            assert len(events_of(two / name, kind)) == 1
+        evals = [[(e["step"], e["who"]) for e in events_of(f / name, "eval")] for f in (alone, two)]
+        assert evals[0] == evals[1]
+        files = [{p.name for p in (f / name).iterdir()} for f in (alone, two)]
+        assert files[0] == files[1]
+
+
+def test_each_process_caches_the_features_of_all(alone, two):
+    name = "teacher_features.safetensors"
+    one, other = (load_file(folder / "cached" / name) for folder in (alone, two))
+    for table in ("image", "text"):
+        assert torch.equal(one[f"{table}_ids"], other[f"{table}_ids"])
+        # float16 of numbers below 1, whose last bit depends on who was computed along
+        assert torch.allclose(
+            one[f"{table}_values"].float(), other[f"{table}_values"].float(), atol=2**-11, rtol=0
+        )
+    assert len(one["image_ids"]) == 96
+    assert off(alone / "cached", two / "cached") < 1e-4
+
+
+def test_the_first_process_speaks_for_all(alone, two):
+    told = [(folder / "streamed-0.txt").read_text() for folder in (alone, two)]
+    # 20 batches of 16; the broken picture comes once in 240
+    assert "skipped 1 of 320 images that cannot be decoded" in told[0]
+    assert told[0] == told[1]
+    assert (two / "streamed-1.txt").read_text() == ""
+
+
+def test_a_step_that_is_not_finite_on_one_process_is_skipped_on_all(two):
+    told = [(two / f"bad-loss-{rank}.txt").read_text() for rank in range(2)]
+    assert told[0] == told[1]
+    assert told[0].startswith("1 ")
+    (skipped,) = events_of(two / "bad loss", "skipped")
+    assert skipped["step"] == BAD_STEP
+    assert len(set(skipped["keys"])) == 16
+
+
+def test_an_error_of_one_process_is_raised_on_all_before_anything_is_written(two):
+    told = {(two / f"bad-data-{rank}.txt").read_text() for rank in range(2)}
+    assert len(told) == 1
+    assert told.pop().startswith("DataError process 1: ")
+    assert not (two / "bad data").exists()
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step(two):
+    told = {(two / f"stopped-{rank}.txt").read_text() for rank in range(2)}
+    assert len(told) == 1
+    assert told.pop().startswith(f"130 stopped after step {STOP_STEP}, checkpoint written; ")
+    assert events_of(two / "stopped", "run_end")[-1]["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("step", [STOP_STEP, SAVED], ids=["stopped", "killed"])
+def test_one_process_goes_on_where_two_ended(no_report, alone, two, runs, tmp_path, step):
+    cut, seen = tmp_path / "cut", Watcher()
+    shutil.copytree(two / "stopped", cut)
+    if step == SAVED:  # the last checkpoint that a kill would have left
+        shutil.rmtree(cut / "checkpoints" / f"{STOP_STEP:08d}")
+    distill(RunConfig.model_validate(runs["learnt scale"]), cut, resume=True, observer=seen)
+    assert [r.step for r in seen.reports] == list(range(step + 1, STEPS + 1))
+    assert off(alone / "learnt scale", cut) < 1e-5

@@ -1,0 +1,64 @@
+"""The command line under torchrun."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tinyclip_edge
+from distributed_runs import free_port
+from tinyclip_edge.models import load_clip
+from toy_runs import events_of
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def torchrun(tmp_path, runs):
+    """Distil under two processes: (what was printed, exit code, run folder)."""
+
+    def run(*overrides):
+        config, out = tmp_path / "run.yaml", tmp_path / "run"
+        config.write_text(json.dumps(runs["learnt scale"]))
+        roots = [str(Path(tinyclip_edge.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+        words = ["-m", "tinyclip_edge", "distill", str(config), *overrides, "--out", str(out)]
+        done = subprocess.run(
+            [sys.executable, *launcher, "--master-port", str(free_port()), *words],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(roots), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=250,
+            check=False,
+        )
+        return done.stdout + done.stderr, done.returncode, out
+
+    return run
+
+
+def test_torchrun_leaves_one_run(torchrun):
+    told, code, out = torchrun("optim.steps=4", "optim.warmup=1")
+    assert code == 0, told
+    assert told.count("student: ") == 1
+    assert told.count("step 4/4") == 1
+    assert len(events_of(out, "run_start")) == 1
+    assert [e["step"] for e in events_of(out, "step")] == [1, 2, 3, 4]
+    assert load_clip(str(out)).embedding_dim == 64
+    assert (out / "report" / "report.html").is_file()
+
+
+def test_a_batch_that_cannot_be_shared_is_one_line_under_torchrun(torchrun):
+    told, code, out = torchrun("optim.batch_size=15")
+    assert code != 0
+    lines = [line for line in told.splitlines() if line.startswith("error: ")]
+    assert lines == [
+        "error: optim.batch_size 15 cannot be shared evenly by 2 processes; set it to 14 or 16, "
+        "or start another number of processes"
+    ]
+    assert "exitcode  : 2" in told  # of our process; the launcher's own is 1
+    assert not out.exists()

@@ -1,0 +1,44 @@
+"""Shares of a batch, and what a single process does without a group."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tinyclip_edge.errors import ConfigError, DataError
+from tinyclip_edge.train.ranks import Ranks
+
+
+def of(number, count):
+    ranks = Ranks()
+    ranks.number, ranks.count = number, count
+    return ranks
+
+
+def test_shares_join_to_the_batch():
+    batch = list(range(12))
+    shares = [batch[of(number, 4).rows(12)] for number in range(4)]
+    assert shares == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "told"),
+    [(30, 4, "by 4 processes; set it to 28 or 32,"), (3, 8, "by 8 processes; set it to 8,")],
+)
+def test_a_batch_that_leaves_a_rest_is_refused(size, count, told):
+    with pytest.raises(ConfigError, match=told):
+        of(0, count).check_batch(size)
+    of(0, count).check_batch(size * count)
+
+
+def test_one_process_agrees_with_itself():
+    ranks = Ranks()
+    assert (ranks.number, ranks.count, ranks.main) == (0, 1, True)
+    assert ranks.counts(5) is None
+    assert (ranks.most(3), ranks.tell("a")) == (3, ["a"])
+    assert [1, 2][ranks.rows(2)] == [1, 2]
+    state = torch.get_rng_state()
+    ranks.same_noise(torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(DataError, match="gone"), ranks.agreed():
+        raise DataError("gone")

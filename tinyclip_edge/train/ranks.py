@@ -1,0 +1,140 @@
+"""The processes of one training: whose rows are whose, who writes, what all must agree on.
+
+In a single process every method is the identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+
+from tinyclip_edge.errors import ConfigError, TinyClipError
+
+Item = TypeVar("Item")
+
+
+class Ranks:
+    """This process among those that a launcher started, as torch.distributed knows them.
+
+    Every process calls the same methods in the same order.
+    """
+
+    def __init__(self) -> None:
+        several = distributed.is_available() and distributed.is_initialized()
+        self.number: int = distributed.get_rank() if several else 0
+        self.count: int = distributed.get_world_size() if several else 1
+        cuda = several and "nccl" in distributed.get_backend()
+        self._device = torch.device("cuda", torch.cuda.current_device()) if cuda else None
+
+    @property
+    def main(self) -> bool:
+        """Whether this process evaluates, writes and speaks."""
+        return self.number == 0
+
+    def check_batch(self, size: int) -> None:
+        """Raise ConfigError for a batch that cannot be shared evenly."""
+        rest = size % self.count
+        if rest:
+            near = [n for n in (size - rest, size - rest + self.count) if n]
+            raise ConfigError(
+                f"optim.batch_size {size} cannot be shared evenly by {self.count} processes; "
+                f"set it to {' or '.join(map(str, near))}, or start another number of processes"
+            )
+
+    def rows(self, size: int) -> slice:
+        """Return this process' rows of a batch of ``size``."""
+        share = size // self.count
+        return slice(self.number * share, (self.number + 1) * share)
+
+    def counts(self, rows: int) -> tuple[int, ...] | None:
+        """Return the rows of every process where they may differ; None for a single one."""
+        if self.count == 1:
+            return None
+        told = torch.zeros(self.count, dtype=torch.int64, device=self._device)
+        told[self.number] = rows
+        distributed.all_reduce(told)
+        return tuple(told.tolist())
+
+    def most(self, value: int) -> int:
+        """Return the largest value of all processes."""
+        if self.count == 1:
+            return value
+        told = torch.tensor(value, device=self._device)
+        distributed.all_reduce(told, distributed.ReduceOp.MAX)
+        return int(told)
+
+    def tell(self, item: Item) -> list[Item]:
+        """Return what each process passed, in their order."""
+        if self.count == 1:
+            return [item]
+        told = [item] * self.count
+        distributed.all_gather_object(told, item)
+        return told
+
+    @contextmanager
+    def agreed(self) -> Iterator[None]:
+        """Context that all processes leave together; a TinyClipError of one is raised on all."""
+        error: TinyClipError | None = None
+        try:
+            yield
+        except TinyClipError as caught:
+            if self.count == 1:
+                raise
+            error = caught
+        if self.most(int(error is not None)):
+            self.fail(error)
+
+    def on_main(self, work: Callable[[], object]) -> None:
+        """Do ``work`` on the first process while the others wait; its error is everybody's."""
+        with self.agreed():
+            if self.main:
+                work()
+
+    def fail(self, error: TinyClipError | None) -> None:
+        """Raise the first process' error, else that of the next one that has any."""
+        for number, other in enumerate(self.tell(error)):
+            if other is not None:
+                raise other if number == 0 else type(other)(f"process {number}: {other}")
+
+    def average(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Average gradients that no DistributedDataParallel looks after."""
+        grads = [p.grad for p in parameters if p.grad is not None]
+        if self.count == 1 or not grads:
+            return
+        flat = torch.cat([grad.flatten() for grad in grads])
+        distributed.all_reduce(flat)
+        flat /= self.count
+        start = 0
+        for grad in grads:
+            grad.copy_(flat[start : start + grad.numel()].view_as(grad))
+            start += grad.numel()
+
+    @torch.no_grad()
+    def copy_from_main(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors with those of the first process."""
+        if self.count > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, 0)
+
+    def same_noise(self, device: torch.device) -> None:
+        """Give the device's generator the state it has on the first process."""
+        if self.count == 1:
+            return
+        cuda = device.type == "cuda"
+        state = torch.cuda.get_rng_state(device) if cuda else torch.get_rng_state()
+        state = state.to(self._device)
+        distributed.broadcast(state, 0)
+        if cuda:
+            torch.cuda.set_rng_state(state.cpu(), device)
+        else:
+            torch.set_rng_state(state.cpu())
+
+
+def disband() -> None:
+    """End the process group, so that torch does not warn of it at exit."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
