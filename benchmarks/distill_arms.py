@@ -261,11 +261,9 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument("--student", default="starter-50", choices=RECIPES)
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--every", type=int, default=30, help="steps between measurements")
+    parser.add_argument("--every", type=int, default=100, help="steps between measurements")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument(
-        "--lrs", type=float, nargs="+", default=[1e-4, 2e-4, 4e-4, 1e-3, 2e-3, 4e-3]
-    )
+    parser.add_argument("--lrs", type=float, nargs="+", default=[2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3])
     parser.add_argument(
         "--rates", nargs="+", default=[], metavar="ARM=LR", help="found elsewhere: not tuned here"
     )
