@@ -14,14 +14,14 @@ quickstart`` shows beside its own.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import shlex
 import statistics
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from kept_runs import kept_run, teacher_hash, twemoji_shard
 
 AFFINITY = ["loss.affinity=1.0", "loss.feature=0.0", "loss.contrastive=0.0"]
 ARMS: dict[str, list[str]] = {
@@ -46,38 +46,14 @@ RECIPES = {"starter-50": "starter", "starter-15": "starter-15"}  # configuration
 STORED_STUDENT = "starter-50"  # quickstart's
 
 
-def twemoji_shard(folder: Path) -> Path:
-    """Write the Twemoji pictures of the held-out style, one a concept, as a shard of their own."""
-    from tinyclip_edge.starter import kit_path
-    from tinyclip_edge.starter.kit import read_split
-
-    path = folder / "twemoji.tar"
-    if path.exists():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path.with_suffix(".part"), "w") as shard:
-        for sample in read_split(kit_path(), "test_style"):
-            if sample.about["kind"] == "emoji" and sample.about["canonical"]:
-                for ending, data in (("webp", sample.webp), ("txt", sample.captions[0].encode())):
-                    member = tarfile.TarInfo(f"{sample.key}.{ending}")
-                    member.size = len(data)
-                    shard.addfile(member, io.BytesIO(data))
-    path.with_suffix(".part").rename(path)
-    return path
-
-
-def teacher_hash() -> str:
-    """Return what tells the weights of the recipe's teacher from others'."""
-    from tinyclip_edge.config import load_config
-    from tinyclip_edge.models import load_clip, weights_hash
-
-    teacher = load_config("starter", []).teacher
-    return weights_hash(load_clip(teacher.model, teacher.pretrained).model)[:8]
+def measured_every(arguments: argparse.Namespace, seed: int) -> int:
+    """Return the steps between two measurements; while tuning only the last one counts."""
+    return 0 if seed == TUNING_SEED else int(arguments.every)
 
 
 def run_folder(arguments: argparse.Namespace, arm: str, lr: float, seed: int) -> Path:
     """Return where a run belongs; its name holds all that its figures depend on."""
-    every = 0 if seed == TUNING_SEED else arguments.every
+    every = measured_every(arguments, seed)
     name = (
         f"{arm}-lr{lr:g}-seed{seed}-steps{arguments.steps}-every{every}-teacher{arguments.teacher}"
     )
@@ -89,13 +65,7 @@ def train(
 ) -> dict[str, Any]:
     """Run one arm once, or read what an earlier call left; return its evaluations by step."""
     from tinyclip_edge.config import load_config
-    from tinyclip_edge.train import distill
 
-    folder = run_folder(arguments, arm, lr, seed)
-    done = folder.with_name(folder.name + ".json")
-    if done.exists():
-        return json.loads(done.read_text())
-    every = 0 if seed == TUNING_SEED else arguments.every
     config = load_config(
         RECIPES[arguments.student],
         [
@@ -105,34 +75,12 @@ def train(
             f"seed={seed}",
             f"data.val={val}",
             f"data.val_limit={5000}",
-            f"run.eval_every={every}",
+            f"run.eval_every={measured_every(arguments, seed)}",
             "run.save_every=0",
         ],
     )
-    number = 1
-    while folder.exists():  # an interrupted run; kept apart, started anew
-        number += 1
-        folder = folder.with_name(f"{folder.name.split('~')[0]}~{number}")
-    result = distill(config, folder)
-    record = {
-        "arm": arm,
-        "lr": lr,
-        "seed": seed,
-        "seconds": result.seconds,
-        "teacher": mean_recalls(result.teacher),
-        "curve": {str(step): mean_recalls(m) for step, m in result.evaluations.items()},
-        "last": result.evaluations[arguments.steps],
-    }
-    done.write_text(json.dumps(record))
-    print(arm, f"lr={lr:g} seed={seed}", record["curve"][str(arguments.steps)], flush=True)
-    return record
-
-
-def mean_recalls(metrics: dict[str, float]) -> dict[str, float]:
-    """Mean of both directions, in percent."""
-    return {
-        f"r{k}": round(50 * (metrics[f"t2i_r{k}"] + metrics[f"i2t_r{k}"]), 3) for k in (1, 5)
-    } | {"t2i_r1": round(100 * metrics["t2i_r1"], 3), "top1_100": 100 * metrics["zero_shot_100"]}
+    folder = run_folder(arguments, arm, lr, seed)
+    return kept_run(config, folder, {"arm": arm, "lr": lr, "seed": seed})
 
 
 def steps_to_reach(curve: dict[str, dict[str, float]], level: float) -> float | None:

@@ -16,7 +16,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from distill_arms import mean_recalls, teacher_hash, twemoji_shard
+from kept_runs import kept_run, teacher_hash, twemoji_shard
 
 STEPS = {"half": 400, "quarter": 800}
 
@@ -40,29 +40,15 @@ def ways(question: str) -> dict[str, tuple[str, list[str]]]:
 def run(arguments: argparse.Namespace, way: str, seed: int, val: str) -> dict[str, Any]:
     """Run one way with one seed, or read what an earlier call left."""
     from tinyclip_edge.config import load_config
-    from tinyclip_edge.models import count_parameters, load_clip
-    from tinyclip_edge.train import distill
 
     name = f"{arguments.question}-{way.replace(' ', '-')}-seed{seed}-teacher{arguments.teacher}"
-    folder = arguments.work / name
-    done = folder.with_name(f"{name}.json")
-    if done.exists():
-        return json.loads(done.read_text())
     config, overrides = ways(arguments.question)[way]
     more = [f"seed={seed}", f"data.val={val}", "data.val_limit=5000", "run.save_every=0"]
-    result = distill(load_config(config, [*overrides, *arguments.set, *more]), folder)
-    record = {
-        "way": way,
-        "seed": seed,
-        "steps": result.steps,
-        "seconds": result.seconds,
-        "encoder_parameters": count_parameters(load_clip(str(folder)).model).encoders,
-        "teacher": mean_recalls(result.teacher),
-        "curve": {str(step): mean_recalls(m) for step, m in result.evaluations.items()},
-    }
-    done.write_text(json.dumps(record))
-    print(way, f"seed={seed}", record["curve"][str(result.steps)], flush=True)
-    return record
+    return kept_run(
+        load_config(config, [*overrides, *arguments.set, *more]),
+        arguments.work / name,
+        {"way": way, "seed": seed},
+    )
 
 
 def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:

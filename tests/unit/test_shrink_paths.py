@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -13,16 +10,12 @@ from tinyclip_edge.models import count_parameters, create_student, load_clip
 from tinyclip_edge.models.pruned import clip_units
 from tinyclip_edge.train.stages import resolve_course
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 
+@pytest.fixture(scope="module")
+def paths():
+    import shrink_paths
 
-@pytest.fixture
-def paths(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    spec = importlib.util.spec_from_file_location("shrink_paths", FOLDER / "shrink_paths.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return shrink_paths
 
 
 @pytest.fixture(scope="module")

@@ -29,13 +29,12 @@ from tinyclip_edge.starter.teacher_model import (
     layer_drop,
     new_model,
 )
-from tinyclip_edge.starter.word_vectors import WordPrior, WordVectors
+from tinyclip_edge.starter.word_vectors import WordPrior, WordVectors, toward
 
 WARMUP = 80  # steps
 EMA_DECAY = 0.997
 PATCH_DROPOUT = 0.25  # saves a quarter of the vision tower's time; off during the cooldown
 LAYER_DROP = 1 / 3  # a teacher whose layers get by without each other; also a third less time
-PROXY_SCALE = 20.0
 PRACTICE = 128  # words a step
 MINUTE = 60.0
 
@@ -52,8 +51,7 @@ class Proxies(nn.Module):
 
     def forward(self, images: Tensor, texts: Tensor, rows: Tensor) -> Tensor:
         """Mean cross-entropy of both towers' embeddings [B, D] against concept rows [B]."""
-        table = F.normalize(self.weight, dim=-1).T * PROXY_SCALE
-        return 0.5 * (F.cross_entropy(images @ table, rows) + F.cross_entropy(texts @ table, rows))
+        return toward(F.normalize(self.weight, dim=-1), images, texts, rows)
 
 
 def _encode_by_length(model: nn.Module, ids: Tensor) -> Tensor:

