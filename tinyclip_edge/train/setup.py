@@ -29,7 +29,7 @@ from tinyclip_edge.train.encode import pixel_codec
 from tinyclip_edge.train.observe import Observer, Silent
 from tinyclip_edge.train.ranks import Ranks
 from tinyclip_edge.train.stages import resolve_course, start_student
-from tinyclip_edge.train.task import Teacher
+from tinyclip_edge.train.teacher import Teacher
 from tinyclip_edge.train.validation import Validation
 from tinyclip_edge.train.workshop import Work, Workshop
 

@@ -19,7 +19,8 @@ from tinyclip_edge.train.folder import RunFolder
 from tinyclip_edge.train.masked import MaskedTask
 from tinyclip_edge.train.optim import Restart, Updater, make_optimizer, trainable
 from tinyclip_edge.train.stages import dense_copy, stage_student
-from tinyclip_edge.train.task import DistillTask, Teacher
+from tinyclip_edge.train.task import DistillTask
+from tinyclip_edge.train.teacher import Teacher
 
 
 @dataclass(frozen=True, slots=True)

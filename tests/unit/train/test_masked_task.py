@@ -17,7 +17,7 @@ from tinyclip_edge.train.encode import pixel_codec
 from tinyclip_edge.train.masked import MaskedTask
 from tinyclip_edge.train.optim import make_optimizer
 from tinyclip_edge.train.stages import dense_copy
-from tinyclip_edge.train.task import Teacher
+from tinyclip_edge.train.teacher import Teacher
 
 CPU = torch.device("cpu")
 CAPTIONS = ("cat", "a dog", "the red square", "blue circle", "a photo of the bicycle", "red dog")

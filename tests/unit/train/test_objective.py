@@ -11,7 +11,8 @@ from tinyclip_edge.data import Batch
 from tinyclip_edge.models import create_student
 from tinyclip_edge.train.encode import pixel_codec
 from tinyclip_edge.train.optim import make_optimizer
-from tinyclip_edge.train.task import DistillTask, Teacher
+from tinyclip_edge.train.task import DistillTask
+from tinyclip_edge.train.teacher import Teacher
 
 CPU = torch.device("cpu")
 CAPTIONS = ("cat", "a dog", "the red square", "blue circle", "a photo of the bicycle", "red dog")
