@@ -101,6 +101,12 @@ def toy_teacher(toy_tokenizer_file: Path) -> LoadedClip:
     return make_toy_teacher(toy_tokenizer_file)
 
 
+@pytest.fixture
+def toy_teacher_of(toy_tokenizer_file: Path) -> Callable[[int], LoadedClip]:
+    """The toy teacher with the random weights of a seed."""
+    return lambda seed: make_toy_teacher(toy_tokenizer_file, seed)
+
+
 @pytest.fixture(scope="session")
 def toy_teacher_folder(toy_tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy teacher as an open_clip local-dir folder. Shared: do not write into it."""

@@ -15,6 +15,8 @@ from tinyclip_edge.config import RunConfig
 from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.models import weights_hash
 from tinyclip_edge.train import distill, report
+from tinyclip_edge.train.caching import cache_features
+from tinyclip_edge.train.fill_report import Lines
 from tinyclip_edge.train.loop import Loop
 from tinyclip_edge.train.task import DistillTask
 from toy_runs import Watcher
@@ -108,3 +110,12 @@ def _signal(rank, config, folder) -> None:
     except TinyClipError as error:
         (folder / f"stopped-{rank}.txt").write_text(f"{error.exit_code} {error}")
     Loop._step = step
+
+
+def fill_caches(rank, configs, folder: Path) -> None:
+    """Fill the feature cache of each configuration; leaves what each process was told."""
+    for name, config in configs.items():
+        seen = Watcher()
+        result = cache_features(RunConfig.model_validate(config), Lines(seen))
+        told = [str(result.computed), str(result.pictures), *seen.messages]
+        (folder / f"{name}-{rank}.txt").write_text("\n".join(told))

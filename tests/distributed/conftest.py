@@ -39,20 +39,24 @@ def runs(tmp_path_factory, toy_teacher_folder):
             **sections,
         }
 
+    parts = {"device": "cpu", "log_every": 1, "micro_batch": 3, "grad_checkpointing": True}
     learnt = {"student_logit_scale": "learned", "contrastive": 0.5}
+    # A copy of the teacher that only mimics it begins with gradients of rounding; where the
+    # price alone moves gates they are all but equal, and rounding picks those that go.
+    masked = {
+        "loss": {**learnt, "affinity": 100.0, "contrastive": 50.0},
+        "student": {"keep": 0.5},
+        "inherit": {"method": "masks"},
+        "masks": MASKS,
+    }
     return {
         "learnt scale": config(loss=learnt),
         "projector": config(
             loss={"feature": 20.0}, student={"model": {**STUDENT, "embed_dim": 48}}
         ),
-        # A copy of the teacher that only mimics it begins with gradients of rounding; where the
-        # price alone moves gates they are all but equal, and rounding picks those that go.
-        "masks": config(
-            loss={**learnt, "affinity": 100.0, "contrastive": 50.0},
-            student={"keep": 0.5},
-            inherit={"method": "masks"},
-            masks=MASKS,
-        ),
+        "masks": config(**masked),
+        "micro-batches": config(loss=learnt, run=parts),
+        "masks in parts": config(**masked, run=parts),
         "cached": config(data={"cache_teacher": True}),
         "streamed": config(loss=learnt, data={"train": str(broken), "memory_gb": 0.0}),
     }

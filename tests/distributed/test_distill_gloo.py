@@ -15,7 +15,7 @@ from toy_runs import Watcher, events_of, losses
 
 pytestmark = pytest.mark.slow  # each process imports torch anew
 STEPS, SAVED = 20, 7
-EXACT = ("learnt scale", "projector", "masks", "streamed")
+EXACT = ("learnt scale", "projector", "masks", "micro-batches", "masks in parts", "streamed")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def two(runs, tmp_path_factory):
 def four(runs, tmp_path_factory):
     """The folder of the runs of four processes."""
     folder = tmp_path_factory.mktemp("four")
-    together(4, distil_all, {name: runs[name] for name in EXACT[:3]}, folder)
+    together(4, distil_all, {name: runs[name] for name in EXACT[:-1]}, folder)
     return folder
 
 
@@ -62,9 +62,17 @@ def test_two_processes_have_the_loss_curve_of_one(alone, two, name):
     assert off(alone / name, two / name) < 1e-5
 
 
-@pytest.mark.parametrize("name", EXACT[:3])
+@pytest.mark.parametrize("name", EXACT[:-1])
 def test_four_processes_have_the_loss_curve_of_one(alone, four, name):
     assert off(alone / name, four / name) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("whole", "parts"), [("learnt scale", "micro-batches"), ("masks", "masks in parts")]
+)
+def test_parts_of_a_batch_have_the_loss_curve_of_the_whole(alone, two, whole, parts):
+    assert off(alone / whole, alone / parts) < 1e-5
+    assert off(alone / whole, two / parts) < 1e-5
 
 
 def test_masks_are_pruned_to_the_same_units(alone, two, four):

@@ -18,18 +18,25 @@ from toy_runs import events_of
 pytestmark = pytest.mark.slow
 
 
+LAUNCHERS = {
+    "torchrun": ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"],
+    "accelerate": ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+                   "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+                   "--main_process_port"],
+}  # fmt: skip
+
+
 @pytest.fixture
-def torchrun(tmp_path, runs):
+def launched(tmp_path, runs):
     """Distil under two processes: (what was printed, exit code, run folder)."""
 
-    def run(*overrides):
+    def run(launcher, *overrides):
         config, out = tmp_path / "run.yaml", tmp_path / "run"
         config.write_text(json.dumps(runs["learnt scale"]))
         roots = [str(Path(tinyclip_edge.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
         words = ["-m", "tinyclip_edge", "distill", str(config), *overrides, "--out", str(out)]
         done = subprocess.run(
-            [sys.executable, *launcher, "--master-port", str(free_port()), *words],
+            [sys.executable, *LAUNCHERS[launcher], str(free_port()), *words],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(roots), "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
@@ -41,8 +48,9 @@ def torchrun(tmp_path, runs):
     return run
 
 
-def test_torchrun_leaves_one_run(torchrun):
-    told, code, out = torchrun("optim.steps=4", "optim.warmup=1")
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_launcher_leaves_one_run(launched, launcher):
+    told, code, out = launched(launcher, "optim.steps=4", "optim.warmup=1")
     assert code == 0, told
     assert told.count("student: ") == 1
     assert told.count("step 4/4") == 1
@@ -52,8 +60,8 @@ def test_torchrun_leaves_one_run(torchrun):
     assert (out / "report" / "report.html").is_file()
 
 
-def test_a_batch_that_cannot_be_shared_is_one_line_under_torchrun(torchrun):
-    told, code, out = torchrun("optim.batch_size=15")
+def test_a_batch_that_cannot_be_shared_is_one_line_under_torchrun(launched):
+    told, code, out = launched("torchrun", "optim.batch_size=15")
     assert code != 0
     lines = [line for line in told.splitlines() if line.startswith("error: ")]
     assert lines == [

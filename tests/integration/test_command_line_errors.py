@@ -93,16 +93,49 @@ def test_missing_shard(command, run_file):
     assert leaves_nothing(command)
 
 
-def test_truncated_shard(command, run_file, tmp_path):
+def test_shard_cut_before_its_first_sample(command, run_file, tmp_path):
     shard = write_shard(tmp_path / "cut.tar", toy_samples())
-    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
-    assert "cut.tar" in refused(command, "distill", run_file(data={"train": str(shard)}))
+    shard.write_bytes(shard.read_bytes()[:700])
+    line = refused(command, "distill", run_file(data={"train": str(shard)}))
+    assert line == f"error: shard {shard} is cut off or broken (unexpected end of data); " \
+        "write it again"  # fmt: skip
     assert leaves_nothing(command)
 
 
-def test_empty_shard(command, run_file, tmp_path):
+def test_a_file_that_is_no_tar(command, run_file, tmp_path):
+    shard = tmp_path / "text.tar"
+    shard.write_text("no tar " * 400)
+    line = refused(command, "distill", run_file(data={"train": str(shard)}))
+    assert line.startswith(f"error: shard {shard} is cut off or broken (")
+    assert leaves_nothing(command)
+
+
+@pytest.mark.parametrize("memory_gb", [4.0, 0.0])
+def test_empty_shard(command, run_file, tmp_path, memory_gb):
     shard = write_shard(tmp_path / "empty.tar", [])
-    assert "empty.tar" in refused(command, "distill", run_file(data={"train": str(shard)}))
+    line = refused(command, "distill", run_file(data={"train": str(shard), "memory_gb": memory_gb}))
+    assert line == f"error: shard {shard} is empty: no KEY.jpg with KEY.txt in it"
+
+
+@pytest.mark.parametrize("memory_gb", [4.0, 0.0])
+def test_batch_above_the_data_set(command, run_file, tmp_path, memory_gb):
+    shard = write_shard(tmp_path / "few.tar", toy_samples()[:5])
+    what = "distinct concepts" if memory_gb else "pairs"
+    line = refused(command, "distill", run_file(data={"train": str(shard), "memory_gb": memory_gb}))
+    assert line == f"error: optim.batch_size 8 is above the 5 {what} of {shard}; lower it"
+
+
+@pytest.mark.parametrize("url", ["pipe:touch ran", "pipe:cat {0..1}.tar"])
+def test_a_command_is_not_run_unasked(command, run_file, url):
+    line = refused(command, "distill", run_file(data={"train": url}))
+    assert line == f"error: '{url}' runs a command; set data.allow_pipes=true to allow it"
+    assert leaves_nothing(command)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/a.tar", "gs://bucket/a.tar", "hdfs:x.tar"])
+def test_what_other_readers_would_give_to_a_command_is_refused(command, run_file, url):
+    line = refused(command, "distill", run_file(data={"train": url}))
+    assert url in line and "pipe:" in line
     assert leaves_nothing(command)
 
 

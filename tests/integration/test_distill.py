@@ -23,7 +23,7 @@ def test_a_run_leaves_what_the_design_says(make, tmp_path):
     result = distill(config, out, observer=seen)
     assert {path.name for path in out.iterdir()} == {
         "config.yaml", "events.jsonl", "checkpoints", "student", "teacher_features.safetensors",
-        "report",
+        "report", "best",
     }  # fmt: skip
     assert load_config(out / "config.yaml") == config
     assert [p.name for p in sorted((out / "checkpoints").iterdir())] == ["00000008", "00000012"]
@@ -47,26 +47,26 @@ def test_a_run_leaves_what_the_design_says(make, tmp_path):
 def test_runs_share_what_the_teacher_said(make, tmp_path, monkeypatch):
     config = make(data={"feature_cache": str(tmp_path / "shared")})
     distill(config, tmp_path / "first")
-    (shared,) = (tmp_path / "shared").iterdir()
-    assert shared.read_bytes() == (tmp_path / "first/teacher_features.safetensors").read_bytes()
+    shared = tmp_path / "shared"
+    assert {path.name for path in shared.iterdir()} == {"features.json", "parts"}
 
     def ask(*_):
         raise AssertionError("the teacher was asked again")
 
-    monkeypatch.setattr(Teacher, "_images", ask)
-    monkeypatch.setattr(Teacher, "_texts", ask)
+    monkeypatch.setattr(Teacher, "see", ask)
+    monkeypatch.setattr(Teacher, "read", ask)
     seen = Watcher()
     distill(config, tmp_path / "second", observer=seen)
     assert losses(tmp_path / "second") == pytest.approx(losses(tmp_path / "first"), rel=1e-5)
     assert any(f"teacher features taken from {shared}" in told for told in seen.messages)
 
 
-def test_a_shared_folder_that_cannot_be_written_costs_no_run(make, tmp_path):
-    (tmp_path / "shared").write_text("in the way")
-    seen = Watcher()
-    config = make(data={"feature_cache": str(tmp_path / "shared")})
-    assert distill(config, tmp_path / "run", observer=seen).student.is_dir()
-    assert any("cannot be left in" in told for told in seen.messages)
+def test_a_shared_folder_that_cannot_be_written_is_told_before_the_first_step(make, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    config = make(data={"feature_cache": str(tmp_path / "file" / "shared")})
+    with pytest.raises(DataError, match=r"shared cannot be written .*data\.feature_cache to"):
+        distill(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_student_opens_with_open_clip_and_is_the_last_checkpoint(make, tmp_path):

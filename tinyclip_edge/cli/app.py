@@ -10,6 +10,8 @@ import typer
 
 from tinyclip_edge.cli import (
     bench,
+    cache,
+    check,
     convert,
     demo,
     distill,
@@ -36,9 +38,11 @@ app = typer.Typer(
 app.command("quickstart")(quickstart.quickstart)
 app.command("distill")(distill.distill)
 app.command("doctor")(doctor.doctor)
+app.command("cache")(cache.cache)
 app.command("inherit")(inherit.inherit)
 app.command("convert")(convert.convert)
 app.command("export")(export.export)
+app.command("check")(check.check)
 app.command("eval")(evaluate.evaluate)
 app.command("bench")(bench.bench)
 app.command("report")(report.report)

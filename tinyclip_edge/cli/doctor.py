@@ -100,6 +100,9 @@ def _cost(found: Diagnosis) -> Lines:
         yield "with cached teacher features", f"{step.cached_seconds:.3g} s"
     yield "memory: pictures", _bytes(memory.pictures)
     yield "memory: teacher features", _bytes(memory.features)
+    if found.cache_bytes is not None:
+        views = f", {found.views} views" if found.views else ""
+        yield f"feature cache on disk{views}, about", _bytes(found.cache_bytes)
     yield "memory: teacher", _bytes(memory.teacher)
     yield "memory: student, gradients, AdamW", _bytes(memory.student)
     yield "memory: activations", _bytes(memory.activations)

@@ -22,7 +22,8 @@ ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="CPU threads, for PyTorch and onnxruntime alike.")
 ]
 CHECKPOINT_HELP = (
-    "An open_clip name (ViT-B-32/laion2b_s34b_b79k), a run or student folder, or starter-teacher."
+    "An open_clip name (ViT-B-32/laion2b_s34b_b79k), hf-hub:owner/name, a run, an open_clip or "
+    "CLIPModel folder, or starter-teacher."
 )
 MODEL_HELP = CHECKPOINT_HELP.replace(", or ", ", a bundle folder, or ")
 

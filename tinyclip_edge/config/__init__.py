@@ -7,18 +7,20 @@ from tinyclip_edge.config.load import (
     flatten,
     load_config,
 )
+from tinyclip_edge.config.running import RunSection
 from tinyclip_edge.config.schema import (
+    AlsoConfig,
     DataConfig,
     LossConfig,
     OptimConfig,
     RunConfig,
-    RunSection,
     TeacherConfig,
 )
 from tinyclip_edge.config.section import as_steps
 from tinyclip_edge.config.shrink import InheritConfig, MasksConfig, StageConfig, StudentConfig
 
 __all__ = [
+    "AlsoConfig",
     "DataConfig",
     "InheritConfig",
     "LossConfig",

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from tinyclip_edge.config.schema import RunConfig
+from tinyclip_edge.config.schema import AlsoConfig, RunConfig
 from tinyclip_edge.config.shrink import StageConfig
 from tinyclip_edge.errors import ConfigError, did_you_mean
 
@@ -62,7 +62,7 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> RunC
     Raises ConfigError, which names the file or override, the key and the nearest valid one.
     """
     path = _find(name_or_path)
-    raw = _read(path)
+    raw = read_yaml(path)
     sources: dict[str, str] = {}
     for text in overrides:
         key, value = _split(text)
@@ -106,7 +106,8 @@ def _find(name_or_path: str | Path) -> Path:
     return shipped
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping that a file holds; raise ConfigError with its line."""
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.YAMLError as error:
@@ -160,7 +161,7 @@ def _explain(error: ValidationError, path: str, sources: Mapping[str, str]) -> s
     kind, value = same[0]["type"], same[0]["input"]
     if kind == "extra_forbidden":
         return f"{source}: unknown key '{key}'{_nearest(parts)}"
-    if kind == "missing" and len(same[0]["loc"]) == len(parts):
+    if kind == "missing" and str(same[0]["loc"][-1]) == parts[-1]:
         return f"{source}: key '{key}' is missing"
     if kind == "value_error":
         return f"{source}: {key}: {same[0]['ctx']['error']}"
@@ -183,6 +184,8 @@ def _key(loc: tuple[int | str, ...]) -> tuple[str, ...]:
     parts = tuple(str(part) for part in loc)
     if parts[0] == "stages" and len(loc) > 1 and isinstance(loc[1], int):
         return (f"stages[{loc[1] + 1}]", *parts[2:3])
+    if parts[:2] == ("teacher", "also") and len(loc) > 2 and isinstance(loc[2], int):
+        return ("teacher", f"also[{loc[2] + 1}]", *parts[3:4])
     return parts[: 2 if parts[0] in _sections() else 1]
 
 
@@ -202,6 +205,8 @@ def _nearest(parts: tuple[str, ...]) -> str:
         return f"; did you mean '{elsewhere[0]}'?"
     if parts[0].startswith("stages["):
         return did_you_mean(word, StageConfig.model_fields)
+    if len(parts) == 3:
+        return did_you_mean(word, AlsoConfig.model_fields)
     if len(parts) == 1:
         return did_you_mean(word, RunConfig.model_fields)
     known = sections[parts[0]].model_fields

@@ -6,8 +6,19 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from tinyclip_edge.config.running import RunSection
 from tinyclip_edge.config.section import Section, as_steps
 from tinyclip_edge.config.shrink import InheritConfig, MasksConfig, StageConfig, StudentConfig
+
+
+class AlsoConfig(Section):
+    """One more teacher beside the first."""
+
+    model: str = Field(min_length=1, description="As teacher.model.")
+    pretrained: str | None = Field(default=None, description="As teacher.pretrained.")
+    weight: float = Field(
+        default=1.0, gt=0, description="Its part in the mean of logits; the first teacher has 1."
+    )
 
 
 class TeacherConfig(Section):
@@ -20,6 +31,11 @@ class TeacherConfig(Section):
     pretrained: str | None = Field(
         default=None,
         description="open_clip weight tag, such as laion2b_s34b_b79k; null when MODEL has it.",
+    )
+    also: list[AlsoConfig] = Field(
+        default_factory=list,
+        description="More teachers: the student imitates the weighted mean of all their logits and "
+        "inherits from the first alone.",
     )
 
 
@@ -92,20 +108,48 @@ class DataConfig(Section):
     )
     feature_cache: str | None = Field(
         default=None,
-        description="Folder in which runs of the same teacher and pairs share those features, "
-        "beside the run's own; null: not shared.",
+        description="Folder of a feature cache: what it lacks is computed before the first step, "
+        "runs of the same teachers share it, streamed ones too; null: kept by the run alone.",
+    )
+    views: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="Random crops of each picture, the same in every run, of which a batch shows "
+        "one; 0: the teacher's centre crop only.",
+    )
+    crop_scale: tuple[float, float] = Field(
+        default=(0.9, 1.0),
+        strict=False,
+        description="Smallest and largest share of a picture's area that a crop of views shows.",
     )
     allow_pipes: bool = Field(
         default=False,
         description="Let pipe:COMMAND of train and val run its command in a shell.",
     )
     workers: int = Field(default=2, ge=1, le=256, description="Threads that decode images.")
+    lanes: int = Field(
+        default=1,
+        ge=1,
+        description="Groups to which the shards of a stream are dealt. Each shuffles its own, "
+        "holds 2048 encoded pairs to draw from, and fills its rows of every batch, in which alone "
+        "concepts are distinct; a process reads those of its rows: give as many as processes, or "
+        "a multiple, at most one a shard. 1: every process reads all.",
+    )
     memory_gb: float = Field(
         default=4.0,
         ge=0,
-        description="Gigabytes (1e9 bytes) for decoded pictures, 3 * size^2 bytes each; a source "
-        "that needs more is streamed, and the teacher's features are not kept. 0: always streamed.",
+        description="Gigabytes (1e9 bytes) for decoded pictures, 3 * size^2 bytes each, or with "
+        "views for encoded ones; a source that needs more is streamed, and the teacher's features "
+        "are kept by data.feature_cache alone. 0: always streamed.",
     )
+
+    @model_validator(mode="after")
+    def _check_crops(self) -> DataConfig:
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError("crop_scale must be two shares, 0 < smallest <= largest <= 1")
+        return self
 
 
 class OptimConfig(Section):
@@ -151,29 +195,6 @@ class OptimConfig(Section):
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError("betas must lie in [0, 1)")
         return self
-
-
-class RunSection(Section):
-    """Where and how the run works, without effect on what is learnt."""
-
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="auto: CUDA when there is a device, else the CPU."
-    )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        default="fp32", description="Autocast of the student; logits and losses are float32 always."
-    )
-    log_every: int = Field(default=10, ge=1, description="Steps between two lines of events.jsonl.")
-    eval_every: int = Field(
-        default=0,
-        ge=0,
-        description="Steps between evaluations; 0: only before the first and at the end.",
-    )
-    save_every: int = Field(
-        default=0,
-        ge=0,
-        description="Steps between checkpoints; 0: only at the end and on interruption.",
-    )
-    keep: int = Field(default=2, ge=1, description="Newest checkpoints kept.")
 
 
 class RunConfig(Section):

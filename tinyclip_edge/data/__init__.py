@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 from tinyclip_edge.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from tinyclip_edge.data.features import FeatureTable, TeacherFeatures
+    from tinyclip_edge.data.cuts import CutShards
+    from tinyclip_edge.data.feature_part import PartFeatures
+    from tinyclip_edge.data.feature_store import FeatureStore
+    from tinyclip_edge.data.features import FeatureTable, KeptRows, TeacherFeatures
     from tinyclip_edge.data.memory import Batch, PairMemory
-    from tinyclip_edge.data.opening import open_source, read_shards
+    from tinyclip_edge.data.opening import open_source
     from tinyclip_edge.data.pairs import (
         BadSamples,
         Pair,
@@ -21,19 +24,27 @@ if TYPE_CHECKING:
         decode_rgb,
     )
     from tinyclip_edge.data.pixels import PixelCodec
+    from tinyclip_edge.data.prefetch import Prefetch
     from tinyclip_edge.data.shards import read_shard
     from tinyclip_edge.data.source import Count, PairSource
     from tinyclip_edge.data.stream import StreamingPairs
+    from tinyclip_edge.data.views import Crops
 
 _HOME = {
     "BadSamples": "pairs",
     "Batch": "memory",
     "Count": "source",
+    "Crops": "views",
+    "CutShards": "cuts",
+    "FeatureStore": "feature_store",
     "FeatureTable": "features",
+    "KeptRows": "features",
     "Pair": "pairs",
     "PairMemory": "memory",
     "PairSource": "source",
+    "PartFeatures": "feature_part",
     "PixelCodec": "pixels",
+    "Prefetch": "prefetch",
     "StreamingPairs": "stream",
     "TeacherFeatures": "features",
     "UndecodableImageError": "pairs",
@@ -41,18 +52,23 @@ _HOME = {
     "decode_rgb": "pairs",
     "open_source": "opening",
     "read_shard": "shards",
-    "read_shards": "opening",
 }
 
 __all__ = [
     "BadSamples",
     "Batch",
     "Count",
+    "Crops",
+    "CutShards",
+    "FeatureStore",
     "FeatureTable",
+    "KeptRows",
     "Pair",
     "PairMemory",
     "PairSource",
+    "PartFeatures",
     "PixelCodec",
+    "Prefetch",
     "StreamingPairs",
     "TeacherFeatures",
     "UndecodableImageError",
@@ -60,7 +76,6 @@ __all__ = [
     "decode_rgb",
     "open_source",
     "read_shard",
-    "read_shards",
 ]
 
 

@@ -77,6 +77,8 @@ class SourceCheck:
     images: ImageCheck
     captions: CaptionCheck
     samples_per_s: float  # read and decoded
+    repeated_keys: int = 0  # sampled pairs, or where all are in memory pairs, of an earlier key
+    cuts: tuple[str, ...] = ()  # a line a shard that was met and is cut off
 
     @property
     def bad(self) -> float:
@@ -95,6 +97,7 @@ def check_source(
 ) -> SourceCheck:
     """Look at up to 2,000 pairs. Raises DataError for what cannot be read at all."""
     captions: list[str] = []
+    keys: set[str] = set()
     bad: list[str] = []
     hashes: list[bytes] = []
     plain, sampled = 0, 0
@@ -106,6 +109,7 @@ def check_source(
             decoded = pool.map(lambda pair: codec.decode(pair.image), chunk)
             for pair, image in zip(chunk, decoded, strict=True):
                 captions += pair.captions
+                keys.add(pair.key)
                 if image is None:
                     bad.append(pair.key)
                     continue
@@ -123,6 +127,8 @@ def check_source(
         images,
         check_captions(captions, tokenizer, context_length),
         sampled / max(seconds, 1e-9),
+        sampled - len(keys),
+        tuple(source.cuts.lines()),
     )
 
 

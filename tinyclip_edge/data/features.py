@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,29 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tinyclip_edge.data.pairs import Halves
 from tinyclip_edge.errors import DataError
 
 Ints = npt.NDArray[np.int64]
 STORED = torch.float16  # halves memory; moves a cosine by some 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRows:
+    """Features of a batch's rows ``[b, D]`` as a cache holds them, and which of them it holds."""
+
+    values: Tensor  # float16 [b, D]; zeros where there is none
+    there: npt.NDArray[np.bool_]  # [b]
+
+    @classmethod
+    def of(cls, rows: Sequence[Halves | None]) -> KeptRows | None:
+        """Join ``[D]`` rows; None when there is none at all."""
+        first = next((row for row in rows if row is not None), None)
+        if first is None:
+            return None
+        values = np.stack([np.zeros_like(first) if row is None else row for row in rows])
+        there = np.array([row is not None for row in rows])
+        return cls(torch.from_numpy(values), there)
 
 
 class FeatureTable:
@@ -74,10 +94,6 @@ class TeacherFeatures:
     def filled(self) -> int:
         """Rows that have their features, of pictures and captions together."""
         return self.image.filled + self.text.filled
-
-    def shared_in(self, folder: Path) -> Path:
-        """Return the file of a folder that runs share: one a key."""
-        return folder / f"{hashlib.sha256(self.key.encode()).hexdigest()[:16]}.safetensors"
 
     def digest(self) -> str:
         """Return a hash of all rows."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count, islice
 
@@ -13,14 +14,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tinyclip_edge.data.features import KeptRows
+from tinyclip_edge.data.marks import sample_mark
 from tinyclip_edge.data.order import distinct_epoch, distinct_slots
-from tinyclip_edge.data.pairs import BadSamples, Pair
+from tinyclip_edge.data.pairs import BadSamples, Pair, Picture
 from tinyclip_edge.data.pixels import PixelCodec
 from tinyclip_edge.data.source import PairSource
+from tinyclip_edge.data.views import Crops, ViewedPictures
 from tinyclip_edge.errors import DataError
 
 Ints = npt.NDArray[np.int64]
 CHUNK = 512  # encoded pictures held at once while decoding
+AHEAD = 2  # batches of views that are being decoded while one is used
 WHOLE = slice(None)  # of a batch: the share of a single process
 
 
@@ -28,7 +33,8 @@ WHOLE = slice(None)  # of a batch: the share of a single process
 class Batch:
     """B pairs, or a process' share of them.
 
-    The numbers name picture and caption in a PairMemory, of all B pairs; None when streamed.
+    The numbers name picture (or a view of it: picture * V + view) and caption in a PairMemory, of
+    all B pairs; None when streamed. The features are those of this process' rows in a cache.
     """
 
     keys: tuple[str, ...]
@@ -36,6 +42,8 @@ class Batch:
     captions: tuple[str, ...]
     image_ids: Ints | None = None  # [B]
     caption_ids: Ints | None = None  # [B]
+    image_features: KeptRows | None = None  # the teacher's, [b, D] of the rows that are here
+    text_features: KeptRows | None = None
 
 
 class Ragged:
@@ -58,14 +66,37 @@ class Ragged:
         return int(self._flat[self._starts[row]])
 
 
-class PairMemory:
-    """Pairs with decoded pictures; every draw is a function of (seed, step)."""
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """What a step shows."""
 
-    def __init__(self, name: str, pairs: list[Pair], images: list[Tensor], bad: BadSamples) -> None:
+    ids: Ints  # [B] pictures
+    captions: Ints  # [B]
+    view: int  # of all pictures; 0 where there is the centre only
+
+
+class PairMemory:
+    """Pairs with decoded pictures; every draw is a function of (seed, step).
+
+    With ``viewed`` the pictures are decoded when a batch shows them, an epoch one view of each.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pairs: list[Pair],
+        images: list[Tensor],
+        bad: BadSamples,
+        *,
+        marks: Sequence[bytes] = (),
+        viewed: ViewedPictures | None = None,
+    ) -> None:
         self.name = name
         self.keys = tuple(pair.key for pair in pairs)
         self.images = images
         self.bad = bad
+        self.marks = marks  # of the pictures, as a feature cache knows them
+        self.viewed = viewed
         captions: dict[str, int] = {}
         concepts: dict[str, list[int]] = {}
         rows = []
@@ -90,14 +121,18 @@ class PairMemory:
         *,
         workers: int = 2,
         limit: int | None = None,
+        crops: Crops | None = None,
     ) -> PairMemory:
         """Decode a source with several threads; ``limit`` keeps the first pairs.
 
-        Raises DataError when more than one per cent of the images cannot be decoded.
+        With ``crops`` the pictures stay encoded once it is known that they decode. Raises DataError
+        when more than one per cent of the images cannot be decoded.
         """
         pairs: list[Pair] = []
         images: list[Tensor] = []
-        bad = BadSamples(source.name)
+        encoded: list[Picture] = []
+        marks: list[bytes] = []
+        bad = BadSamples(source.name, source.cuts)
         stream = islice(source, limit)
         with ThreadPoolExecutor(workers) as pool:
             while chunk := list(islice(stream, CHUNK)):
@@ -107,15 +142,22 @@ class PairMemory:
                         bad.add(pair.key)
                         continue
                     pairs.append(Pair(pair.key, b"", pair.captions, pair.concept, pair.meta))
-                    images.append(image)
+                    marks.append(sample_mark(pair))
+                    if crops is None:
+                        images.append(image)
+                    else:
+                        encoded.append(pair.image)
         bad.check(len(pairs) + len(bad.keys), final=True)
-        return cls(source.name, pairs, images, bad)
+        keys, viewed = [pair.key for pair in pairs], None
+        if crops is not None:
+            viewed = ViewedPictures(keys, encoded, crops, workers)
+        return cls(source.name, pairs, images, bad, marks=marks, viewed=viewed)
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def skipped(self) -> str | None:
-        """Return a line about images that do not decode, or None."""
+    def skipped(self) -> list[str]:
+        """Return lines about shards cut off and images that do not decode."""
         return self.bad.report(len(self) + len(self.bad.keys))
 
     @property
@@ -144,26 +186,44 @@ class PairMemory:
         self, step: int, size: int, *, seed: int, distinct: bool = True, rows: slice = WHOLE
     ) -> Batch:
         """Return ``rows`` of a step's pairs (from 0); an epoch visits each picture once."""
-        epoch, slot = divmod(step, self._slots(size, distinct=distinct))
-        ids = self._epoch(seed, epoch, size, distinct=distinct)[slot]
-        caption_ids = self._of_picture.draw(
-            ids, np.random.default_rng([seed, 1, step]).random(size)
-        )
-        return Batch(
-            keys=tuple(self.keys[i] for i in ids[rows]),
-            pixels=torch.stack([self.images[i] for i in ids[rows]]),
-            captions=tuple(self.captions[i] for i in caption_ids[rows]),
-            image_ids=ids,
-            caption_ids=caption_ids,
-        )
+        draw = self._draw(step, size, seed, distinct=distinct)
+        return self._finish(draw, rows, self._begin(draw, rows))
 
     def batches(
         self, start: int, size: int, *, seed: int, distinct: bool = True, rows: slice = WHOLE
     ) -> Iterator[Batch]:
         """Yield ``rows`` of the batches of steps ``start``, ``start + 1`` … without end."""
         self.check_batch(size, distinct=distinct)
+        waiting: deque[tuple[_Draw, list[Future[Tensor | None]]]] = deque()
         for step in count(start):
-            yield self.batch(step, size, seed=seed, distinct=distinct, rows=rows)
+            draw = self._draw(step, size, seed, distinct=distinct)
+            waiting.append((draw, self._begin(draw, rows)))
+            if self.viewed is None or len(waiting) > AHEAD:
+                draw, begun = waiting.popleft()
+                yield self._finish(draw, rows, begun)
+
+    def _draw(self, step: int, size: int, seed: int, *, distinct: bool) -> _Draw:
+        epoch, slot = divmod(step, self._slots(size, distinct=distinct))
+        ids = self._epoch(seed, epoch, size, distinct=distinct)[slot]
+        random = np.random.default_rng([seed, 1, step]).random(size)
+        views = 1 if self.viewed is None else self.viewed.crops.count
+        return _Draw(ids, self._of_picture.draw(ids, random), epoch % views)
+
+    def _begin(self, draw: _Draw, rows: slice) -> list[Future[Tensor | None]]:
+        return [] if self.viewed is None else self.viewed.begin(draw.ids[rows], draw.view)
+
+    def _finish(self, draw: _Draw, rows: slice, begun: list[Future[Tensor | None]]) -> Batch:
+        ids = draw.ids[rows]
+        viewed = self.viewed
+        return Batch(
+            keys=tuple(self.keys[i] for i in ids),
+            pixels=torch.stack([self.images[i] for i in ids])
+            if viewed is None
+            else viewed.finish(ids, begun),
+            captions=tuple(self.captions[i] for i in draw.captions[rows]),
+            image_ids=draw.ids if viewed is None else draw.ids * viewed.crops.count + draw.view,
+            caption_ids=draw.captions,
+        )
 
     def _slots(self, size: int, *, distinct: bool) -> int:
         """Return the batches of an epoch; counted once, for every step asks."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import braceexpand
 
+from tinyclip_edge.data.cuts import CutShards
 from tinyclip_edge.data.folders import open_folder
-from tinyclip_edge.data.pairs import Pair
 from tinyclip_edge.data.remote import PIPE, RemoteShard
 from tinyclip_edge.data.shards import Shard
 from tinyclip_edge.data.source import PairSource, Part
@@ -31,27 +31,23 @@ def open_source(source: str | Sequence[str], *, allow_pipes: bool = False) -> Pa
     """
     patterns = [source] if isinstance(source, str) else list(source)
     parts: dict[str, tuple[Part, ...]] = {}
+    cuts = CutShards()
     for pattern in patterns:
         for name in _names(pattern, allow_pipes=allow_pipes):
             if name not in parts:
-                parts[name] = _parts(name)
+                parts[name] = _parts(name, cuts)
     return PairSource(
-        ", ".join(patterns), tuple(part for group in parts.values() for part in group)
+        ", ".join(patterns), tuple(part for group in parts.values() for part in group), cuts
     )
 
 
-def read_shards(pattern: str | Sequence[str]) -> Iterator[Pair]:
-    """Yield the pairs of all that matches; see open_source and read_shard for the errors."""
-    return iter(open_source(pattern))
-
-
-def _parts(name: str) -> tuple[Part, ...]:
+def _parts(name: str, cuts: CutShards) -> tuple[Part, ...]:
     if SCHEME.match(name):
-        return (RemoteShard(name),)
+        return (RemoteShard(name, cuts),)
     path = Path(name)
     if path.is_dir():
         return open_folder(path)
-    return open_table(path) if path.suffix.lower() in TABLES else (Shard(path),)
+    return open_table(path) if path.suffix.lower() in TABLES else (Shard(path, cuts),)
 
 
 def _names(pattern: str, *, allow_pipes: bool) -> list[str]:

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from tinyclip_edge.data.cuts import CutShards
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.runtime.images import open_image
 
@@ -17,6 +20,19 @@ STREAM_MINIMUM = 1000  # samples seen before a stream is judged by its share
 NAMED_KEYS = 20
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 Picture = bytes | Image.Image | Path  # a path is read by whoever decodes it
+
+
+Ints = npt.NDArray[np.int64]
+Halves = npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFeatures:
+    """What a feature cache holds of one pair: V views (1: the centre), D wide."""
+
+    image: Halves  # [V, D]
+    seeds: Ints  # [V] of the views' crops; [0] for the centre
+    texts: tuple[Halves | None, ...]  # [D] of each caption; None: not in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +44,15 @@ class Pair:
     captions: tuple[str, ...]
     concept: str  # pairs of one concept are no negatives of each other
     meta: dict[str, Any] = field(default_factory=dict)
+    kept: KeptFeatures | None = None
+
+    def kept_view(self, view: int) -> Halves | None:
+        """Return the kept features ``[D]`` of a view, 0 for the centre."""
+        return None if self.kept is None else self.kept.image[view]
+
+    def kept_text(self, caption: str) -> Halves | None:
+        """Return the kept features ``[D]`` of one of the captions."""
+        return None if self.kept is None else self.kept.texts[self.captions.index(caption)]
 
 
 def caption_lines(text: str | Iterable[object]) -> tuple[str, ...]:
@@ -66,9 +91,13 @@ def decode_rgb(image: Picture) -> Image.Image:
 
 @dataclass(slots=True)
 class BadSamples:
-    """Counts images that do not decode; more than one per cent raise a DataError."""
+    """Counts images that do not decode and samples that cut shards lost; too many are a DataError.
+
+    Too many is more than one per cent.
+    """
 
     source: str
+    cuts: CutShards = field(default_factory=CutShards)
     keys: list[str] = field(default_factory=list)
 
     def add(self, key: str) -> None:
@@ -77,21 +106,26 @@ class BadSamples:
 
     def check(self, seen: int, *, final: bool) -> None:
         """Raise DataError when too many of ``seen`` samples were bad; early in a stream, wait."""
-        if len(self.keys) <= BAD_SHARE * seen or (not final and seen < STREAM_MINIMUM):
+        lost = self.cuts.lost
+        seen += lost
+        if len(self.keys) + lost <= BAD_SHARE * seen or (not final and seen < STREAM_MINIMUM):
             return
+        what = "images cannot be decoded" if not lost else "samples are undecodable or cut off"
+        names = "; ".join([self.named()] * bool(self.keys) + self.cuts.lines())
         raise DataError(
-            f"{self.source}: {len(self.keys)} of {seen} images cannot be decoded "
-            f"(at most {BAD_SHARE:.0%} may be skipped): {self.named()}"
+            f"{self.source}: {len(self.keys) + lost} of {seen} {what} "
+            f"(at most {BAD_SHARE:.0%} may be skipped): {names}"
         )
 
-    def report(self, seen: int) -> str | None:
-        """Return a line about what was skipped, or None."""
-        if not self.keys:
-            return None
-        return (
-            f"{self.source}: skipped {len(self.keys)} of {seen} images "
-            f"that cannot be decoded: {self.named()}"
-        )
+    def report(self, seen: int) -> list[str]:
+        """Return a line a cut shard, and one about images that do not decode if there are any."""
+        lines = self.cuts.lines()
+        if self.keys:
+            lines.append(
+                f"{self.source}: skipped {len(self.keys)} of {seen} images "
+                f"that cannot be decoded: {self.named()}"
+            )
+        return lines
 
     def named(self) -> str:
         """Return the first keys and how many follow; a stream meets one again in every epoch."""

@@ -13,10 +13,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse
-from typing import IO, TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast
 
+from tinyclip_edge.data.cuts import CutShards
 from tinyclip_edge.data.pairs import Pair
 from tinyclip_edge.data.shards import GZIP, read_tar
 from tinyclip_edge.errors import DataError
@@ -36,6 +37,7 @@ class RemoteShard:
     """One shard behind ``http://``, ``https://`` or ``pipe:COMMAND``."""
 
     url: str
+    cuts: CutShards = field(default_factory=CutShards, compare=False)
 
     @property
     def fingerprint(self) -> str:
@@ -58,8 +60,8 @@ class RemoteShard:
         raw = PipeStream(self.url) if self.url.startswith(PIPE) else HttpStream(self.url)
         with io.BufferedReader(raw, BUFFER) as buffered:
             zipped = buffered.peek(2)[:2] == GZIP
-            stream: IO[bytes] = gzip.GzipFile(fileobj=buffered) if zipped else buffered  # type: ignore[assignment]
-            yield from read_tar(self.url, stream)
+            stream = gzip.GzipFile(fileobj=buffered) if zipped else buffered
+            yield from read_tar(self.url, stream, self.cuts)
 
 
 class HttpStream(io.RawIOBase):

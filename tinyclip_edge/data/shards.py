@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import math
 import tarfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from webdataset.tariterators import group_by_keys, tar_file_expander
+from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
 
+from tinyclip_edge.data.cuts import Cut, CutShards
 from tinyclip_edge.data.pairs import IMAGE_SUFFIXES, Pair, caption_lines, concept_of
 from tinyclip_edge.errors import DataError
 
@@ -21,6 +23,7 @@ BLOCK = 512  # bytes of a tar block; an archive ends with zero blocks
 BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError)
 SMALLEST_PAIR = (2048, 100)  # bytes in a shard: image and caption in tar blocks, or zipped
 GZIP = b"\x1f\x8b"
+EMPTY = "is empty: no KEY.jpg with KEY.txt in it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class Shard:
     """One local shard."""
 
     path: Path
+    cuts: CutShards = field(default_factory=CutShards, compare=False)
 
     @property
     def fingerprint(self) -> str:
@@ -49,70 +53,128 @@ class Shard:
         return self.path.stat().st_size
 
     def __iter__(self) -> Iterator[Pair]:
-        return read_shard(self.path)
+        return read_shard(self.path, self.cuts)
 
 
-def read_shard(path: Path) -> Iterator[Pair]:
-    """Yield the pairs of one shard, images still encoded.
+def read_shard(path: Path, cuts: CutShards) -> Iterator[Pair]:
+    """Yield the pairs of one shard, images still encoded; one that is cut off is noted in ``cuts``.
 
-    Raises DataError, which names the shard, when it is empty, cut off, or has a sample without an
-    image or a caption.
+    Raises DataError, which names the shard, when it is empty, no tar, broken or cut before its
+    first whole sample, when a sample has no image or no caption, or a key stands twice.
     """
     with _open(path) as raw:
-        yield from read_tar(str(path), raw)
+        yield from read_tar(str(path), raw, cuts)
 
 
-def read_tar(name: str, raw: IO[bytes]) -> Iterator[Pair]:
+def read_tar(name: str, raw: io.BufferedIOBase, cuts: CutShards) -> Iterator[Pair]:
     """Yield the pairs of an unpacked tar stream; DataError, which names it, as in read_shard."""
-    count = 0
-    stream = _Tail(raw)
+    members = _Members(name, raw)
+    keys: set[str] = set()
+    before: set[str] = set()
     try:
-        for sample in group_by_keys(tar_file_expander([{"url": name, "stream": stream}])):
-            count += 1
-            yield _pair(sample, name)
-        ended = stream.ends_with_zero_block()
-    except BROKEN as error:
-        reason = "is empty" if stream.empty else f"is cut off or broken ({error.args[0]})"
-        raise DataError(f"shard {name} {reason}; write it again") from None
+        for sample in group_by_keys(members):
+            key, suffixes = str(sample["__key__"]), set(sample)
+            if not members.holds(key, whole=suffixes == before):
+                break
+            yield _pair(sample, name, keys)
+            keys.add(key)
+            before = suffixes
     except ValueError as error:  # webdataset: the same member name twice
         told = str(error.args[0]).split(" in tar file")[0]
         raise DataError(f"shard {name}: {told}") from None
     except DataError as error:
-        raise stream.refusal() or error from None
-    if not ended:
-        raise DataError(f"shard {name} is cut off after {count} samples; write it again")
-    if count == 0:
-        raise DataError(f"shard {name} is empty: no KEY.jpg with KEY.txt in it")
+        raise members.tail.refusal() or error from None
+    if members.error is not None and (not keys or not members.cut):
+        broken = f"is cut off or broken ({members.error})"
+        reason = "is empty" if members.tail.empty else broken
+        raise DataError(f"shard {name} {reason}; write it again")
+    if not keys:
+        cut = "is cut off before its first whole sample; write it again"
+        raise DataError(f"shard {name} {cut if members.cut else EMPTY}")
+    if members.cut:
+        cuts.add(name, Cut(len(keys), members.lost))
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> io.BufferedIOBase:
     try:
         with path.open("rb") as head:
             zipped = head.read(2) == GZIP
         # gzip.open checks length and CRC; tarfile's own stream mode lets a cut file pass.
-        return gzip.open(path) if zipped else path.open("rb")  # type: ignore[return-value]
+        return gzip.open(path) if zipped else path.open("rb")
     except OSError as error:
         raise DataError(f"shard {path} cannot be opened: {error.strerror}") from None
+
+
+class _Members:
+    """The members of a tar up to its end or to where it is cut, and what is known of that place."""
+
+    def __init__(self, name: str, raw: io.BufferedIOBase) -> None:
+        self.tail = _Tail(raw)
+        self.cut = False
+        self.lost = 0
+        self.error: str | None = None
+        self._name = name
+        self._begun = ""  # member whose header was read last
+        self._given = ""  # member that was read whole
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        # The last sample comes after the end was seen: webdataset's own mark of it is turned off.
+        sources = [{"url": self._name, "stream": self.tail}]
+        try:
+            for member in tar_file_expander(sources, select_files=self._note, eof_value=None):
+                yield member
+                self._given = member["fname"]
+            self.cut = not self.tail.ends_with_zero_block()
+            self.lost = int(self.cut and self.tail.within_a_block)
+        except BROKEN as error:
+            self.cut, self.error = self.tail.ended, str(error.args[0]).split(" @ ")[0]
+            self.lost = int(self._begun != self._given)
+
+    def holds(self, key: str, *, whole: bool) -> bool:
+        """Say whether a sample is all there; ``whole``: it has the members the one before had."""
+        if self.error is not None and not self.cut:
+            return False
+        if not self.cut or base_plus_ext(self._begun)[0] != key:
+            return True
+        there = whole and self._begun == self._given
+        self.lost = max(self.lost, int(not there))
+        return there
+
+    def _note(self, name: str) -> bool:
+        self._begun = name
+        return True
 
 
 class _Tail:
     """Reader that remembers the last block, as tarfile takes a cut header for the end."""
 
-    def __init__(self, raw: IO[bytes]) -> None:
+    def __init__(self, raw: io.BufferedIOBase) -> None:
         self._raw = raw
         self._last = b""
         self._refused: str | None = None
+        self._size = 0
         self.empty = True
+        self.ended = False  # there is no byte more
 
     def read(self, size: int = -1) -> bytes:
         try:
-            data = self._raw.read(size)
+            data = self._raw.read1(size)  # what comes before a cut, not all or nothing
+        except EOFError:
+            self.ended = True
+            raise
         except DataError as error:
             self._refused = str(error)
             raise
+        self.ended = not data
         self.empty = self.empty and not data
+        self._size += len(data)
         self._last = (self._last + data[-BLOCK:])[-BLOCK:]
         return data
+
+    @property
+    def within_a_block(self) -> bool:
+        """Whether what was read ends in the middle of a tar block."""
+        return self._size % BLOCK != 0
 
     def ends_with_zero_block(self) -> bool:
         while self.read(1 << 20):
@@ -124,8 +186,10 @@ class _Tail:
         return None if self._refused is None else DataError(self._refused)
 
 
-def _pair(sample: dict[str, Any], name: str) -> Pair:
+def _pair(sample: dict[str, Any], name: str, keys: Container[str]) -> Pair:
     key = str(sample["__key__"])
+    if key in keys:
+        raise DataError(f"shard {name}: key '{key}' stands twice; give each sample its own")
     image = _member(sample, IMAGE_SUFFIXES)
     if image is None:
         wanted = ", ".join(IMAGE_SUFFIXES)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from tinyclip_edge.data.cuts import CutShards
 from tinyclip_edge.data.pairs import Pair
 
 
@@ -47,6 +48,7 @@ class PairSource:
 
     name: str
     parts: tuple[Part, ...]
+    cuts: CutShards = field(default_factory=CutShards)  # that its parts met while they were read
 
     def __iter__(self) -> Iterator[Pair]:
         for part in self.parts:
@@ -68,6 +70,15 @@ class PairSource:
         sizes = [part.size or 0 for part in unknown]
         likely = -(-read * sum(sizes) // sizes[0]) if all(sizes) else read * len(unknown)
         return Count(known + likely, exact=len(unknown) == 1)
+
+    def holds(self, limit: float) -> bool:
+        """Say whether its encoded pictures take at most ``limit`` bytes in memory.
+
+        Files that a table or folder names are read anew each time; what is remote is not held.
+        """
+        if limit == 0 or any(part.at_most is None for part in self.parts):
+            return False
+        return sum(part.size or 0 for part in self.parts) <= limit
 
     def fits(self, limit: int) -> bool:
         """Say whether at most ``limit`` pairs are there; what can only be streamed never fits."""

@@ -3,130 +3,195 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import count
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from tinyclip_edge.data.cuts import Cut
+from tinyclip_edge.data.features import KeptRows
+from tinyclip_edge.data.lanes import Lane, LanePlace, deal
 from tinyclip_edge.data.memory import WHOLE, Batch
 from tinyclip_edge.data.pairs import BadSamples, Pair
 from tinyclip_edge.data.pixels import PixelCodec
 from tinyclip_edge.data.source import PairSource
-from tinyclip_edge.errors import DataError
+from tinyclip_edge.data.views import Crops
+from tinyclip_edge.errors import ConfigError, DataError
 
 AHEAD = 2  # batches that are being decoded while one is used
+Counted = tuple[list[str], int, dict[str, Cut]]  # undecodable keys, pairs seen, cut shards
+Decoding = list[tuple[Pair, str, int, Future[Tensor | None]]]  # pair, caption, view, picture
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPosition:
+    """Where the lanes that a process reads stand after a batch."""
+
+    lanes: dict[int, LanePlace]
+
+    def plain(self) -> dict[int, dict[str, Any]]:
+        """Return it by number of the lane as plain data; what several processes say adds up."""
+        return {number: place.plain() for number, place in self.lanes.items()}
 
 
 @dataclass(slots=True)
 class StreamingPairs:
-    """Shuffled stream of a source: parts in random order, then a buffer to draw from."""
+    """Shuffled stream of a source: parts in random order, then a buffer to draw from.
+
+    With several lanes each does so with its own parts, and fills its own rows of every batch.
+    """
 
     source: PairSource
     codec: PixelCodec
     workers: int = 2
-    buffer: int = 2048  # encoded pairs to draw from
+    buffer: int = 2048  # encoded pairs to draw from, of each lane
+    lanes: int = 1
+    crops: Crops | None = None  # views to show in place of the centre
     bad: BadSamples = field(init=False)
     seen: int = field(default=0, init=False)
+    position: StreamPosition | None = field(default=None, init=False)  # after the batch given last
 
     def __post_init__(self) -> None:
-        self.bad = BadSamples(self.source.name)
+        self.bad = BadSamples(self.source.name, self.source.cuts)
+
+    def check_batch(self, size: int) -> None:
+        """Raise ConfigError when the lanes cannot share a batch, or the parts among them."""
+        parts = len(self.source.parts)
+        if self.lanes > parts:
+            raise ConfigError(
+                f"data.lanes {self.lanes} is above the {parts} parts (shards, or 256 pairs of a "
+                f"table or folder) of {self.source.name}; set it to at most {parts}"
+            )
+        if size % self.lanes:
+            raise ConfigError(
+                f"optim.batch_size {size} cannot be shared evenly by data.lanes {self.lanes}; "
+                f"change one of them"
+            )
 
     def batches(
-        self, start: int, size: int, *, seed: int, distinct: bool = True, rows: slice = WHOLE
+        self,
+        start: int,
+        size: int,
+        *,
+        seed: int,
+        distinct: bool = True,
+        rows: slice = WHOLE,
+        position: Mapping[int, Mapping[str, Any]] | None = None,
     ) -> Iterator[Batch]:
-        """Yield ``rows`` of steps ``start`` …; all others are read past, not decoded.
+        """Yield ``rows`` of steps ``start`` …; lanes that have none of them are not read.
 
-        A batch is smaller than ``size`` by the images that cannot be decoded.
+        ``position``, as StreamPosition.plain gave it after step ``start``, spares reading past what
+        came before. A batch is smaller than ``size`` by the images that cannot be decoded.
         """
-        groups = self._groups(size, seed, distinct)
-        for _ in range(start):
-            next(groups)
-        waiting: deque[list[tuple[Pair, str, Future[Tensor | None]]]] = deque()
+        self.check_batch(size)
+        lanes, own = self._lanes(size, seed, rows)
+        if position is None:
+            for _ in range(start):
+                for lane in lanes.values():
+                    lane.draw(distinct=distinct)
+        else:
+            for number, lane in lanes.items():
+                lane.go_on(position[number])
+        waiting: deque[tuple[Decoding, StreamPosition]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
-            for group in groups:
-                waiting.append(
-                    [(p, c, pool.submit(self.codec.decode, p.image)) for p, c in group[rows]]
-                )
+            for step, group in enumerate(_to_the_end(lanes, distinct=distinct), start):
+                if isinstance(group, DataError):
+                    yield from (self._give(*waiting.popleft()) for _ in range(len(waiting)))
+                    raise group
+                place = StreamPosition({number: lane.place() for number, lane in lanes.items()})
+                views = [0] * size if self.crops is None else self.crops.drawn(seed, step, size)
+                waiting.append((self._begin(pool, group[own], views[rows]), place))
                 if len(waiting) > AHEAD:
-                    yield self._finish(waiting.popleft())
+                    yield self._give(*waiting.popleft())
 
-    def skipped(self) -> str | None:
-        """Return a line about images that did not decode so far, or None."""
+    def skipped(self) -> list[str]:
+        """Return lines about shards cut off and images that did not decode so far."""
         return self.bad.report(self.seen)
 
     @property
-    def counted(self) -> tuple[list[str], int]:
-        """Return the keys that did not decode, and how many pairs were seen."""
-        return self.bad.keys, self.seen
+    def counted(self) -> Counted:
+        """Return the keys that did not decode, how many pairs were seen, and cut shards."""
+        return self.bad.keys, self.seen, self.bad.cuts.found
 
-    def add_up(self, shares: Iterable[tuple[list[str], int]]) -> None:
+    def add_up(self, shares: Iterable[Counted]) -> None:
         """Count what all processes counted, each in its own rows, in place of our part."""
-        keys, seen = zip(*shares, strict=True)
+        keys, seen, cuts = zip(*shares, strict=True)
         self.bad.keys, self.seen = [key for part in keys for key in part], sum(seen)
+        for found in cuts:
+            self.bad.cuts.add_all(found)
 
     def final_check(self) -> None:
         """Raise DataError when too many did not decode, however few were seen."""
         self.bad.check(self.seen, final=True)
 
-    def _finish(self, items: list[tuple[Pair, str, Future[Tensor | None]]]) -> Batch:
-        done = [(pair, caption, future.result()) for pair, caption, future in items]
-        for pair, _, image in done:
+    def _lanes(self, size: int, seed: int, rows: slice) -> tuple[dict[int, Lane], slice]:
+        """Return the lanes by number that fill ``rows``, and the place of ``rows`` in theirs."""
+        share = size // self.lanes
+        first, end, _ = rows.indices(size)
+        numbers = range(first // share, -(-end // share))
+        dealt = deal(len(self.source.parts), self.lanes, seed)
+        lanes = {
+            number: Lane(
+                self.source,
+                dealt[number],
+                share,
+                seed=seed,
+                number=number,
+                lanes=self.lanes,
+                buffer=self.buffer,
+            )
+            for number in numbers
+        }
+        before = numbers[0] * share
+        return lanes, slice(first - before, end - before)
+
+    def _begin(
+        self, pool: ThreadPoolExecutor, drawn: Sequence[tuple[Pair, str]], views: Sequence[int]
+    ) -> Decoding:
+        found: Decoding = []
+        for (pair, caption), view in zip(drawn, views, strict=True):
+            if self.crops is None:
+                image = pool.submit(self.codec.decode, pair.image)
+            else:
+                image = pool.submit(self.crops.decode_one, pair.image, self.crops.seed(pair, view))
+            found.append((pair, caption, view, image))
+        return found
+
+    def _give(self, items: Decoding, position: StreamPosition) -> Batch:
+        batch = self._finish(items)
+        self.position = position
+        return batch
+
+    def _finish(self, items: Decoding) -> Batch:
+        done = [(pair, caption, view, future.result()) for pair, caption, view, future in items]
+        for pair, _, _, image in done:
             if image is None:
                 self.bad.add(pair.key)
         self.seen += len(done)
         self.bad.check(self.seen, final=False)
-        good = [(pair, caption, image) for pair, caption, image in done if image is not None]
+        good = [(p, caption, view, image) for p, caption, view, image in done if image is not None]
         if not good:
             raise DataError(f"{self.source.name}: no image of a whole batch can be decoded")
         return Batch(
-            keys=tuple(pair.key for pair, _, _ in good),
-            pixels=torch.stack([image for _, _, image in good]),
-            captions=tuple(caption for _, caption, _ in good),
+            keys=tuple(pair.key for pair, *_ in good),
+            pixels=torch.stack([image for *_, image in good]),
+            captions=tuple(caption for _, caption, *_ in good),
+            image_features=KeptRows.of([pair.kept_view(view) for pair, _, view, _ in good]),
+            text_features=KeptRows.of([pair.kept_text(caption) for pair, caption, *_ in good]),
         )
 
-    def _groups(self, size: int, seed: int, distinct: bool) -> Iterator[list[tuple[Pair, str]]]:
-        """Fill batches in order; a pair whose concept is already there waits for the next one."""
-        pairs = self._shuffled(seed)
-        random = np.random.default_rng([seed, 2])
-        delayed: deque[Pair] = deque()
-        while True:
-            group: list[Pair] = []
-            concepts: set[str] = set()
-            again: deque[Pair] = deque()
-            while len(group) < size:
-                pair = delayed.popleft() if delayed else next(pairs)
-                if distinct and pair.concept in concepts:
-                    again.append(pair)
-                    if len(again) > self.buffer:
-                        raise DataError(
-                            f"{self.source.name}: {len(again)} pairs repeat the concepts of "
-                            f"one batch; lower optim.batch_size or set data.batch_distinct=false"
-                        )
-                    continue
-                concepts.add(pair.concept)
-                group.append(pair)
-            delayed.extendleft(reversed(again))
-            draws = random.random(size)
-            yield [
-                (pair, pair.captions[int(draw * len(pair.captions))])
-                for pair, draw in zip(group, draws, strict=True)
-            ]
 
-    def _shuffled(self, seed: int) -> Iterator[Pair]:
-        for epoch in count():
-            random = np.random.default_rng([seed, 0, epoch])
-            held: list[Pair] = []
-            for part in random.permutation(len(self.source.parts)):
-                for pair in self.source.parts[int(part)]:
-                    if len(held) < self.buffer:
-                        held.append(pair)
-                        continue
-                    at = int(random.integers(len(held)))
-                    yield held[at]
-                    held[at] = pair
-            for at in random.permutation(len(held)):
-                yield held[int(at)]
+def _to_the_end(
+    lanes: Mapping[int, Lane], *, distinct: bool
+) -> Iterator[list[tuple[Pair, str]] | DataError]:
+    """Yield what the lanes draw, one after the other; an error comes after what was drawn."""
+    while True:
+        try:
+            drawn = [pair for lane in lanes.values() for pair in lane.draw(distinct=distinct)]
+        except DataError as error:
+            yield error
+            return
+        yield drawn

@@ -14,6 +14,7 @@ from tinyclip_edge.runtime.protocol import ImageInput
 if TYPE_CHECKING:
     from PIL import Image
 
+    from tinyclip_edge.data import CutShards
     from tinyclip_edge.starter.kit import KitSample
 
 STARTER = "starter:"
@@ -57,7 +58,7 @@ def evaluation_set(source: str, *, limit: int | None = None) -> EvalSet:
         return _starter_set(source, limit)
     if holds_class_images(Path(source)):
         return _decodable(source, _class_pairs(Path(source), limit), limit)
-    return _decodable(source, _shard_pairs(source), limit)
+    return _shard_set(source, limit)
 
 
 def _starter_set(source: str, limit: int | None) -> EvalSet:
@@ -140,20 +141,26 @@ def _class_pairs(path: Path, limit: int | None) -> Iterator[_Candidate]:
         yield one.name, one.image, one.label
 
 
-def _shard_pairs(source: str) -> Iterator[_Candidate]:
-    from tinyclip_edge.data import read_shards
+def _shard_set(source: str, limit: int | None) -> EvalSet:
+    from tinyclip_edge.data import open_source
 
-    for pair in read_shards(source):
-        yield pair.key, pair.image, pair.captions[0]
+    pairs = open_source(source)
+    candidates = ((pair.key, pair.image, pair.captions[0]) for pair in pairs)
+    return _decodable(source, candidates, limit, pairs.cuts)
 
 
-def _decodable(source: str, candidates: Iterator[_Candidate], limit: int | None) -> EvalSet:
+def _decodable(
+    source: str,
+    candidates: Iterator[_Candidate],
+    limit: int | None,
+    cuts: CutShards | None = None,
+) -> EvalSet:
     """Keep what decodes, up to the limit; raise DataError when more than one per cent do not."""
-    from tinyclip_edge.data import BadSamples, UndecodableImageError, decode_rgb
+    from tinyclip_edge.data import BadSamples, CutShards, UndecodableImageError, decode_rgb
 
     images: list[ImageInput] = []
     texts: list[str] = []
-    bad = BadSamples(source)
+    bad = BadSamples(source, cuts or CutShards())
     for key, image, text in candidates:
         if limit is not None and len(images) >= limit:
             break
@@ -166,5 +173,4 @@ def _decodable(source: str, candidates: Iterator[_Candidate], limit: int | None)
         texts.append(text)
     seen = len(images) + len(bad.keys)
     bad.check(seen, final=True)
-    skipped = bad.report(seen)
-    return EvalSet(source, tuple(images), tuple(texts), notes=(skipped,) if skipped else ())
+    return EvalSet(source, tuple(images), tuple(texts), notes=tuple(bad.report(seen)))

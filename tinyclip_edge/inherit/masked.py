@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inherit.dense import attend
@@ -90,14 +91,15 @@ class FoldedClip:
             masks: TowerMasks | None = getattr(self._masks, name, None)
             module = self._model.visual if name == "image" else self._model
             width: int = getattr(self._units, name).head_width
-            self._towers[name] = _Tower(module.transformer.resblocks, masks, width)
+            self._towers[name] = _Tower(module.transformer, masks, width)
         return self._towers[name]
 
 
 class _Tower:
     """The blocks of one tower with their factors folded in."""
 
-    def __init__(self, blocks: OpenClip, masks: TowerMasks | None, head_width: int) -> None:
+    def __init__(self, transformer: OpenClip, masks: TowerMasks | None, head_width: int) -> None:
+        self._transformer = transformer
         self._on: Tensor | None = None  # channels, where not all are
         self._factors: Tensor | None = None
         if masks is not None:
@@ -110,7 +112,7 @@ class _Tower:
                 None if masks is None else masks.heads[layer],
                 None if masks is None else masks.neurons[layer],
             )
-            for layer, block in enumerate(blocks)
+            for layer, block in enumerate(transformer.resblocks)
         ]
 
     def _select(self, hidden: Tensor) -> None:
@@ -149,8 +151,9 @@ class _Tower:
 
     def blocks(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Run all blocks on ``[B, L, W]``."""
+        again = self._transformer.grad_checkpointing and torch.is_grad_enabled()
         for block in self._blocks:
-            x = block(x, mask)
+            x = checkpoint(block, x, mask, use_reentrant=False) if again else block(x, mask)
         return x
 
 

@@ -26,7 +26,7 @@ WEIGHTS, STATE, ABOUT = "student.safetensors", "state.pt", "checkpoint.json"
 class Position:
     """Where a run stands, and what it must be continued with."""
 
-    step: int  # optimizer steps done; with the seed this is the data position as well
+    step: int  # optimizer steps done; with the seed this fixes the next batch
     skipped: int
     skipped_in_a_row: int
     teacher: str  # weights_hash
@@ -46,6 +46,7 @@ class Checkpoint:
     scaler: dict[str, Any] | None  # of fp16 gradients
     rng: dict[str, Tensor]
     beside: dict[str, Tensor] = field(default_factory=dict)  # projector, gates: not the student's
+    stream: dict[int, dict[str, Any]] | None = None  # StreamPosition.plain of all processes
 
     def apply(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, beside: nn.Module | None = None
@@ -163,6 +164,7 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
         "scaler": checkpoint.scaler,
         "rng": checkpoint.rng,
         "beside": {key: tensor.detach().cpu() for key, tensor in checkpoint.beside.items()},
+        "stream": checkpoint.stream,
     }
     torch.save(state, folder / STATE)
     about = {

@@ -110,6 +110,8 @@ class Diagnosis:
     step: StepCheck | None = None
     memory: MemoryCheck | None = None
     seconds: float | None = None  # of the whole run
+    views: int = 0  # crops of a picture
+    cache_bytes: int | None = None  # of the whole feature cache on disk; None: there is none
     stopped: str | None = None  # the error that the run would begin with
 
     @property
@@ -174,6 +176,12 @@ def _judge_repeats(found: Diagnosis) -> list[Finding]:
             f"{captions.repeated:.0%} of the captions repeat an earlier one; set "
             "data.batch_distinct=true, or they count as each other's negatives"
         )
+    if found.source.repeated_keys:
+        lines.append(
+            f"{found.source.repeated_keys} pairs have the key of an earlier one; all are used, "
+            "messages and caches cannot tell them apart"
+        )
+    lines += found.source.cuts
     if captions.cut > MANY:
         lines.append(
             f"{captions.cut:.0%} of the captions are cut at {captions.context_length} tokens"

@@ -6,11 +6,12 @@ import os
 import time
 from dataclasses import replace
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tinyclip_edge.config import RunConfig
-from tinyclip_edge.data import Batch, Count, PairMemory, open_source
+from tinyclip_edge.data import Batch, Count, KeptRows, PairMemory, open_source
 from tinyclip_edge.data.checks import SourceCheck, check_source
 from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.models import LoadedClip, load_clip
@@ -23,8 +24,11 @@ from tinyclip_edge.train.diagnosis import (
     judge_source,
 )
 from tinyclip_edge.train.encode import pixel_codec
+from tinyclip_edge.train.filling import Filler
+from tinyclip_edge.train.memory import SavedBytes
 from tinyclip_edge.train.observe import Observer, Silent
 from tinyclip_edge.train.setup import Setup, picture_bytes, prepare
+from tinyclip_edge.train.teacher import Teacher
 from tinyclip_edge.train.workshop import Work
 
 FLOAT = 4  # bytes
@@ -88,7 +92,8 @@ def _measured(
         observer.on_message("measuring the teacher")
         accuracy = _accuracy(setup)
     observer.on_message("taking steps")
-    missing = _missing_features(setup)
+    counted = _counted(found.source, setup)
+    missing = _missing_features(setup, counted)
     step = take_steps(config, setup, work, found.source)
     steps = setup.stages[-1].end
     evaluations = 2 + (steps // config.run.eval_every if config.run.eval_every else 0)
@@ -99,25 +104,34 @@ def _measured(
         device=str(setup.accelerator.device),
         steps=steps,
         streamed=not isinstance(setup.pairs, PairMemory),
-        source=_counted(found.source, setup),
+        source=counted,
+        views=config.data.views,
+        cache_bytes=None if setup.filler is None else _cache_bytes(setup.filler, counted),
         accuracy=accuracy,
         step=step,
         memory=_memory(setup, work, step.activations),
-        seconds=looking + _training_seconds(step, steps, missing),
+        seconds=looking + _training_seconds(step, steps, missing, ahead=setup.filler is not None),
     )
 
 
 def _counted(source: SourceCheck, setup: Setup) -> SourceCheck:
-    """Return the check with the number of pairs, now that they may all have been read."""
-    if not isinstance(setup.pairs, PairMemory):
+    """Return the check with what is known of all pairs, now that they may have been read."""
+    pairs = setup.pairs
+    if not isinstance(pairs, PairMemory):
         return source
-    return replace(source, count=Count(len(setup.pairs) + len(setup.pairs.bad.keys), exact=True))
+    keys = [*pairs.keys, *pairs.bad.keys]
+    return replace(
+        source,
+        count=Count(len(keys), exact=True),
+        repeated_keys=len(keys) - len(set(keys)),
+        cuts=tuple(pairs.bad.cuts.lines()),
+    )
 
 
 def _accuracy(setup: Setup) -> TeacherCheck:
     assert setup.validation is not None
     began = time.perf_counter()
-    measured = setup.validation.measure(setup.workshop.asked.encoder, setup.teacher)
+    measured = setup.workshop.asked.measure(setup.validation)
     seconds = time.perf_counter() - began
     images, labels = int(measured.pop("images")), int(measured.pop("labels"))
     return TeacherCheck(images, labels, measured, chance_of(labels), seconds)
@@ -138,7 +152,8 @@ def take_steps(config: RunConfig, setup: Setup, work: Work, source: SourceCheck)
         seconds, fine = _step(work, batch, 1)
         finite = finite and fine
     cached = None
-    if setup.features is not None:
+    if setup.features is not None or setup.filler is not None:
+        batch = _remembered(batch, setup.workshop.asked)
         cached, fine = _step(work, batch, 2)
         finite = finite and fine
     rate = source.samples_per_s
@@ -147,34 +162,24 @@ def take_steps(config: RunConfig, setup: Setup, work: Work, source: SourceCheck)
         for number in range(DRAWS):
             setup.pairs.batch(number, size, seed=config.seed, distinct=distinct)
         rate = DRAWS * size / max(time.perf_counter() - began, 1e-9)
-    return StepCheck(len(batch.keys), seconds, cached, finite, saved.total, rate)
+    return StepCheck(len(batch.keys), seconds, cached, finite, saved.peak, rate)
 
 
-class SavedBytes:
-    """Counts what autograd keeps for a backward pass, parameters apart, each storage once."""
-
-    def __init__(self, parameters: list[nn.Parameter]) -> None:
-        self._known = {parameter.untyped_storage().data_ptr() for parameter in parameters}
-        self.total = 0
-
-    def pack(self, tensor: Tensor) -> Tensor:
-        """Count a tensor as it is saved."""
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._known:
-            self._known.add(storage.data_ptr())
-            self.total += storage.nbytes()
-        return tensor
-
-    def unpack(self, tensor: Tensor) -> Tensor:
-        """Hand it back."""
-        return tensor
+def _remembered(batch: Batch, teacher: Teacher) -> Batch:
+    """Return the batch of a stream as a full cache would have it; pairs in memory have a table."""
+    if teacher.features is not None:
+        return batch
+    there = np.ones(len(batch.keys), dtype=bool)
+    image, text = teacher.see(batch.pixels), teacher.read(batch.captions)
+    kept = (KeptRows(rows.to("cpu", torch.float16), there) for rows in (image, text))
+    return replace(batch, image_features=next(kept), text_features=next(kept))
 
 
 def _step(work: Work, batch: Batch, number: int) -> tuple[float, bool]:
     """Return the seconds of one step and whether loss and gradient were finite."""
     began = time.perf_counter()
     terms = work.task.terms(batch)
-    norm = work.updater.step(terms.loss, number)
+    norm = work.updater.step(terms.loss, number, terms.after_backward)
     work.task.after_step()
     if terms.loss.is_cuda:
         torch.cuda.synchronize(terms.loss.device)
@@ -185,14 +190,15 @@ def _memory(setup: Setup, work: Work, activations: int) -> MemoryCheck:
     pictures = 0
     for pairs in (setup.pairs, None if setup.validation is None else setup.validation.pairs):
         if isinstance(pairs, PairMemory):
-            pictures += len(pairs) * picture_bytes(setup.teacher)
-    features = setup.features
+            decoded = len(pairs) * picture_bytes(setup.teacher)
+            pictures += decoded if pairs.viewed is None else pairs.viewed.held
+    features, asked = setup.features, setup.workshop.asked
     rows = 0 if features is None else len(features.image) + len(features.text)
     device = setup.accelerator.device
     return MemoryCheck(
         pictures=pictures,
-        features=rows * setup.teacher.embedding_dim * HALF,
-        teacher=_parameters(setup.teacher) * FLOAT,
+        features=rows * asked.embedding_dim * HALF,
+        teacher=sum(_bytes(voice.encoder) for voice in asked.voices),
         student=_parameters(work.student) * FLOAT * TRAINED,
         activations=activations,
         available=_available(device),
@@ -200,20 +206,41 @@ def _memory(setup: Setup, work: Work, activations: int) -> MemoryCheck:
     )
 
 
-def _missing_features(setup: Setup) -> int:
-    """Return how many pictures, or captions, the teacher has still to see."""
-    features = setup.features
+def _missing_features(setup: Setup, source: SourceCheck) -> int:
+    """Return how many views of pictures, or captions, the teacher has still to see."""
+    features, filler = setup.features, setup.filler
+    if filler is not None:
+        parts = filler.source.parts
+        share = len(filler.store.missing(parts)) / len(parts)
+        return round(share * source.count.pairs * max(filler.views, _captions(source)))
     if features is None:
         return 0
     return max(len(table) - table.filled for table in (features.image, features.text))
 
 
-def _training_seconds(step: StepCheck, steps: int, missing: int) -> float:
-    """Return the time of all steps: the teacher computes until its features are all there."""
+def _cache_bytes(filler: Filler, source: SourceCheck) -> int:
+    return filler.nbytes(source.count.pairs, _captions(source))
+
+
+def _captions(source: SourceCheck) -> float:
+    """Return the distinct captions a pair."""
+    return source.captions.distinct / max(1, source.sampled)
+
+
+def _training_seconds(step: StepCheck, steps: int, missing: int, *, ahead: bool) -> float:
+    """Return the time of all steps: the teacher computes until its features are all there.
+
+    ``ahead``: it does so before the first step.
+    """
     if step.cached_seconds is None:
         return steps * step.seconds
-    live = min(steps, -(-missing // step.pairs))
-    return live * step.seconds + (steps - live) * step.cached_seconds
+    live = -(-missing // step.pairs)
+    live = live if ahead else min(steps, live)
+    return steps * step.cached_seconds + live * (step.seconds - step.cached_seconds)
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters())
 
 
 def _parameters(clip: LoadedClip) -> int:

@@ -6,18 +6,16 @@ Shapes: B pairs, L tokens of the longest caption, C context length, D embedding 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinyclip_edge.data import PixelCodec
-from tinyclip_edge.inherit.masked import END_POOLS
 from tinyclip_edge.models import LoadedClip
+from tinyclip_edge.models.lean import LENGTH_GROUPS, LeanTowers
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
-LENGTH_GROUPS = 4  # measured on captions of 3 to 16 tokens: 0.6 of the time of one group
 
 
 def pixel_codec(clip: LoadedClip) -> PixelCodec:
@@ -33,22 +31,6 @@ def tokenize(tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:
     return tokens[:, : int(used.max()) + 1] if len(used) else tokens
 
 
-def can_trim(model: nn.Module) -> bool:
-    """Say whether the text tower gives the same features without its padding.
-
-    True for open_clip's CLIP: causal attention, pooled at the end token. Other towers (custom
-    text) are run at full length.
-    """
-    mask = getattr(model, "attn_mask", None)
-    return (
-        isinstance(mask, Tensor)
-        and mask.dim() == 2
-        and torch.equal(mask.isneginf(), torch.ones_like(mask).triu(1).bool())
-        and getattr(model, "text_pool_type", None) in END_POOLS
-        and isinstance(getattr(model, "token_embedding", None), nn.Embedding)
-    )
-
-
 class PairEncoder(nn.Module):
     """A CLIP whose forward takes both sides of a pair, so that it can be wrapped as a whole."""
 
@@ -56,7 +38,7 @@ class PairEncoder(nn.Module):
         super().__init__()
         self.model = clip.model
         self.context_length = clip.context_length
-        self._trims = can_trim(clip.model)
+        self._lean = LeanTowers(clip.model)
 
     @property
     def log_scale(self) -> nn.Parameter:
@@ -71,34 +53,22 @@ class PairEncoder(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return ``[B, D]`` of float32 ``[B, 3, H, W]``."""
-        features: Tensor = self.model.encode_image(pixels)  # type: ignore[operator]
+        whole: Callable[[Tensor], Tensor] = self.model.encode_image  # type: ignore[assignment]
+        features = self._lean.encode_image(pixels) if self._lean.image else whole(pixels)
         return F.normalize(features.float(), dim=-1)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Return ``[B, D]`` of ``[B, L]`` tokens, L up to the context length."""
-        if self._trims:
-            features = by_length(tokens, self._trimmed)
+        if self._lean.text:
+            features = self._lean.encode_text(tokens)
         else:
             full = F.pad(tokens, (0, self.context_length - tokens.shape[1]))
             features = self.model.encode_text(full)  # type: ignore[operator]
         return F.normalize(features.float(), dim=-1)
 
-    def _trimmed(self, tokens: Tensor) -> Tensor:
-        model, length = cast("Any", self.model), tokens.shape[1]
-        x = model.token_embedding(tokens) + model.positional_embedding[:length]
-        x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
-        x = model.ln_final(x)
-        if model.text_pool_type == "eos":
-            end = tokens.eq(model.text_eos_id).int().argmax(dim=-1)
-        else:
-            end = tokens.argmax(dim=-1)
-        pooled: Tensor = x[torch.arange(len(tokens), device=tokens.device), end]
-        projection = model.text_projection
-        if projection is None:
-            return pooled
-        linear = isinstance(projection, nn.Linear)
-        projected: Tensor = projection(pooled) if linear else pooled @ projection
-        return projected
+    def compile_blocks(self) -> None:
+        """Let torch compile the blocks of transformers; other towers stay as they are."""
+        self._lean.compile()
 
 
 def by_length(tokens: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:

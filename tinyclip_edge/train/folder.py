@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from tinyclip_edge.config import RunConfig, dump_config, flatten
 from tinyclip_edge.errors import ConfigError, TinyClipError
@@ -24,13 +27,18 @@ FREE_KEYS = frozenset(
         "run.eval_every",
         "run.save_every",
         "run.keep",
+        "run.trackers",
+        # These move a loss by float rounding alone.
+        "run.micro_batch",
+        "run.grad_checkpointing",
+        "run.compile",
     }
 )
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """``config.yaml events.jsonl checkpoints/ student/`` and the teacher's cached features.
+    """``config.yaml events.jsonl checkpoints/ student/ best/`` and the teacher's cached features.
 
     ``report/`` at the end; runs of stages or masks also have ``stages/<number>/``.
     """
@@ -47,6 +55,11 @@ class RunFolder:
     def student(self) -> Path:
         """The finished student, an open_clip local-dir."""
         return self.path / "student"
+
+    @property
+    def best(self) -> Path:
+        """The student that did best on the validation pairs, an open_clip local-dir."""
+        return self.path / "best"
 
     @property
     def report(self) -> Path:
@@ -124,7 +137,23 @@ class RunFolder:
         before, now = self.checkpoints.config(), flatten(self.config)
         if before is None:  # nothing whole to go on from, which the store says itself
             return
+        before = _filled(before)
         changed = [key for key in now if key not in FREE_KEYS and now[key] != before.get(key)]
         if changed:
             told = ", ".join(f"{key} (was {before.get(key)!r}, is {now[key]!r})" for key in changed)
             raise ConfigError(f"cannot resume {self.path}: these keys must not change: {told}")
+
+
+def _filled(before: dict[str, Any]) -> dict[str, Any]:
+    """Return an older configuration with the keys that came since, at their defaults."""
+    sections: dict[str, Any] = {}
+    for key, value in before.items():
+        section, _, name = key.partition(".")
+        if name:
+            sections.setdefault(section, {})[name] = value
+        else:
+            sections[key] = value
+    try:
+        return flatten(RunConfig.model_validate(sections))
+    except ValidationError:  # keys that are no more
+        return before

@@ -13,6 +13,7 @@ from typing import NoReturn, Protocol
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import Batch
 from tinyclip_edge.errors import InterruptedRun, TinyClipError
+from tinyclip_edge.train.memory import enough_memory, peak_bytes
 from tinyclip_edge.train.observe import EventLog, Observer, StepReport
 from tinyclip_edge.train.optim import Updater
 from tinyclip_edge.train.ranks import Ranks
@@ -140,8 +141,9 @@ class Loop:
 
     def _step(self, batch: Batch, done: int) -> None:
         work = self.work()
-        terms = work.task.terms(batch)
-        norm = work.updater.step(terms.loss, done - 1)
+        with enough_memory(self.config, done):
+            terms = work.task.terms(batch)
+            norm = work.updater.step(terms.loss, done - 1, terms.after_backward)
         work.task.after_step()
         self.meter.samples += len(batch.keys) * self.ranks.count
         if norm is None:
@@ -155,7 +157,9 @@ class Loop:
         if norm is not None:
             values["grad_norm"] = norm
         lr = self.work().updater.lr(done - 1)
-        report = StepReport(done, steps, values, lr, samples_per_s=speed, data_wait=wait)
+        report = StepReport(
+            done, steps, values, lr, samples_per_s=speed, data_wait=wait, peak_bytes=peak_bytes()
+        )
         if done % every == 0 or done in (1, steps):
             self.events.write(
                 "step",
@@ -165,6 +169,7 @@ class Loop:
                 lr=lr,
                 samples_per_s=speed,
                 data_wait=wait,
+                peak_bytes=report.peak_bytes,
             )
         self.observer.on_step(report)
 

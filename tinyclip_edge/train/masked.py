@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -104,7 +105,9 @@ class MaskedTask(DistillTask):
             "lambda_2": self.lagrangian.lambda_2,
         }
         parts = {**terms.parts, "sparsity_price": price}
-        return Terms(terms.loss + price, parts, {**terms.logged, **logged})
+        return replace(
+            terms, loss=terms.loss + price, parts=parts, logged={**terms.logged, **logged}
+        )
 
     def target(self) -> float:
         """Return the sparsity asked for at this step."""

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Protocol
 
 REPEATED = ("step", "skipped", "eval", "checkpoint", "stage", "gates", "wait", "prune",
-            "inherit")  # fmt: skip
+            "inherit", "best")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class StepReport:
     lr: float
     samples_per_s: float
     data_wait: float  # share of the time that waited for data, 0 to 1
+    peak_bytes: int = 0  # memory of this process on the device so far; 0: unknown
 
 
 class Observer(Protocol):

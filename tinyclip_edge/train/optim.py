@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -88,16 +88,19 @@ class Updater:
         rate = lr_at(number - self.began, self.config)
         return rate if self.restart is None else rate * self.restart.factor(number)
 
-    def step(self, loss: Tensor, number: int) -> float | None:
+    def step(
+        self, loss: Tensor, number: int, after_backward: Callable[[], None] | None = None
+    ) -> float | None:
         """Update with the rate of step ``number``; return the gradient norm, None when skipped.
 
+        ``after_backward`` completes a backward pass that ended at the features of a batch.
         Raises TinyClipError after 20 skipped steps in a row.
         """
         for group in self.optimizer.param_groups:
             if not group.get("constant_lr", False):
                 group["lr"] = self.lr(number)
         fine = self._everywhere(bool(torch.isfinite(loss.detach())))
-        norm = self._backward(loss) if fine else math.nan
+        norm = self._backward(loss, after_backward) if fine else math.nan
         if self._everywhere(math.isfinite(norm)):
             self.optimizer.step()
             self.skipped_in_a_row = 0
@@ -112,8 +115,10 @@ class Updater:
     def _everywhere(self, fine: bool) -> bool:
         return self.ranks.most(int(not fine)) == 0
 
-    def _backward(self, loss: Tensor) -> float:
+    def _backward(self, loss: Tensor, after: Callable[[], None] | None) -> float:
         self.accelerator.backward(loss)
+        if after is not None:
+            after()
         self.ranks.average(self.beside)
         limit = math.inf if self.config.grad_clip is None else self.config.grad_clip
         return float(self.accelerator.clip_grad_norm_(self.parameters, limit))

@@ -10,6 +10,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from tinyclip_edge.train.observe import StepReport
 
+TERMS = ("affinity", "contrastive", "feature", "sparsity_price")
+WORTH_TELLING = 0.05  # share of the time that waits for data
 LINES = 10  # progress lines of a whole run where no bar can be drawn
 
 
@@ -70,8 +72,14 @@ class ProgressObserver:
 
 
 def _status(report: StepReport) -> str:
-    parts = [f"loss {report.values['loss']:.3f}"]
+    terms = [f"{name} {report.values[name]:.3g}" for name in TERMS if name in report.values]
+    told = f" ({', '.join(terms)})" if len(terms) > 1 else ""
+    parts = [f"loss {report.values['loss']:.3f}{told}"]
     if "kl" in report.values:
         parts.append(f"KL to teacher {report.values['kl']:.3f}")
     parts.append(f"{report.samples_per_s:.0f} samples/s")
+    if report.data_wait >= WORTH_TELLING:
+        parts.append(f"{report.data_wait:.0%} waiting for data")
+    if report.peak_bytes:
+        parts.append(f"peak {report.peak_bytes / 1e9:.1f} GB")
     return "  ".join(parts)

@@ -12,16 +12,19 @@ import torch
 
 from tinyclip_edge.config import RunConfig, flatten
 from tinyclip_edge.data import StreamingPairs
-from tinyclip_edge.errors import DataError, ModelError, TinyClipError
+from tinyclip_edge.errors import ModelError, TinyClipError
 from tinyclip_edge.inherit import InheritanceReport
 from tinyclip_edge.models import count_parameters, save_local_dir, weights_hash
 from tinyclip_edge.train.advance import Advance
+from tinyclip_edge.train.best import Best
 from tinyclip_edge.train.checkpoint import Checkpoint, Position, restore_rng, rng_state
+from tinyclip_edge.train.feed import Places, gathered, open_feed
 from tinyclip_edge.train.folder import RunFolder
 from tinyclip_edge.train.loop import Loop
 from tinyclip_edge.train.masked import MaskedTask
 from tinyclip_edge.train.observe import EventLog, Observer, Silent, rewind_events
 from tinyclip_edge.train.setup import Setup, prepare
+from tinyclip_edge.train.trackers import Tracked
 from tinyclip_edge.train.versions import installed_versions
 from tinyclip_edge.train.workshop import Work
 
@@ -62,7 +65,7 @@ def distill(
     folder.check(resume=resume)
     watcher: Observer = Silent() if observer is None else observer
     # Not kept here: the first student and its optimizer state end with their stage.
-    run = _Run(folder, *prepare(config, watcher), watcher)
+    run = _Run(folder, *prepare(config, watcher, fill=True), watcher)
     start = run.restore() if resume else 0
     run.ranks.on_main(folder.create)
     return run.go(start)
@@ -81,14 +84,17 @@ class _Run:
         self.inherited = first.inherited
         self.evaluations: dict[int, dict[str, float]] = {}
         self.teacher: dict[str, float] = {}
+        self.stream: Places | None = None  # where a stream is to go on
 
     def go(self, start: int) -> RunResult:
         began = time.perf_counter()
         steps = self.setup.stages[-1].end
         self.ranks.on_main(lambda: rewind_events(self.folder.events, start))
         log = self.folder.events if self.ranks.main else Path(os.devnull)
-        with EventLog(log) as events:
+        watched = Tracked(self.observer, self.config, self.folder.path, start)
+        with EventLog(log) as events, watched as self.observer:
             self.events = events
+            self.best = Best(self.folder, events, self.setup.stages[-1].number)
             self._tell_start(start)
             advance = Advance(self.folder, self.setup, events, self.observer)
             loop = Loop(
@@ -129,15 +135,9 @@ class _Run:
 
     def _train(self, loop: Loop, start: int) -> None:
         """Run the loop over its batches; images that cannot be read are told and judged."""
-        batches = self.setup.pairs.batches(
-            start,
-            self.config.optim.batch_size,
-            seed=self.config.seed,
-            distinct=self.config.data.batch_distinct,
-            rows=self.ranks.rows(self.config.optim.batch_size),
-        )
         try:
-            loop.run(batches, start)
+            with open_feed(self.config, self.setup, start, self.stream) as self.feed:
+                loop.run(self.feed, start)
         except TinyClipError:
             self._tell_skipped_images()
             raise
@@ -161,18 +161,6 @@ class _Run:
 
     def _leave_student(self) -> None:
         save_local_dir(self.folder.student, self.work.student)
-        self._share_features()
-
-    def _share_features(self) -> None:
-        """Leave the teacher's features to other runs; that they cannot be left harms none."""
-        features, shared = self.setup.features, self.setup.shared_features
-        if features is None or shared is None:
-            return
-        try:
-            shared.parent.mkdir(parents=True, exist_ok=True)
-            features.save(shared)
-        except (OSError, DataError) as error:
-            self.observer.on_message(f"teacher features cannot be left in {shared} ({error})")
 
     def restore(self) -> int:
         """Load the newest whole checkpoint; return its step."""
@@ -200,8 +188,12 @@ class _Run:
         if isinstance(work.task, MaskedTask):
             work.task.done = position.step - work.stage.began
         restore_rng(found.rng)
-        if setup.features is not None and not setup.take_features(self.folder.features):
-            self.observer.on_message("teacher features are computed anew")
+        self.stream = found.stream
+        taken = setup.take_features(self.folder.features)
+        if setup.features is not None and not taken and not setup.features.filled:
+            setup.take_cache(self.observer)
+            if not setup.features.filled:
+                self.observer.on_message("teacher features are computed anew")
         return position.step
 
     def _tell_start(self, start: int) -> None:
@@ -234,9 +226,8 @@ class _Run:
         pairs = self.setup.pairs
         if isinstance(pairs, StreamingPairs):
             pairs.add_up(self.ranks.tell(pairs.counted))
-        skipped = pairs.skipped() if isinstance(pairs, StreamingPairs) else None
-        if skipped:
-            self.observer.on_message(skipped)
+            for line in pairs.skipped():
+                self.observer.on_message(line)
 
     def _check_images(self) -> None:
         """A stream too short for its running check is judged here; DataError."""
@@ -251,18 +242,20 @@ class _Run:
         if validation is None:
             return
         if step == 0:
-            self.teacher = validation.measure(task.teacher.encoder, self.setup.teacher)
+            self.teacher = task.teacher.measure(validation)
             self.events.write("eval", step=0, who="teacher", **self.teacher)
             self.observer.on_eval(0, "teacher", self.teacher)
         metrics = validation.measure(task.encoder, self.work.student)
         self.evaluations[step] = metrics
         self.events.write("eval", step=step, who="student", **self.work.label, **metrics)
         self.observer.on_eval(step, "student", metrics)
+        self.best.consider(step, metrics, self.work)
 
     def _save(self, step: int) -> None:
-        self.ranks.on_main(lambda: self._write(step))
+        stream = gathered(self.feed, step, self.ranks)
+        self.ranks.on_main(lambda: self._write(step, stream))
 
-    def _write(self, step: int) -> None:
+    def _write(self, step: int, stream: Places | None) -> None:
         setup, work, updater = self.setup, self.work, self.work.updater
         scaler = setup.accelerator.scaler
         # Features first: a checkpoint never stands without those that its next steps reuse.
@@ -285,6 +278,7 @@ class _Run:
                 scaler=None if scaler is None else scaler.state_dict(),
                 rng=rng_state(),
                 beside=work.task.beside.state_dict(),
+                stream=stream,
             )
         )
         self.events.write("checkpoint", step=step, path=str(path.relative_to(self.folder.path)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +16,7 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from tinyclip_edge.config import DataConfig, RunConfig, RunSection
 from tinyclip_edge.data import (
+    Crops,
     PairMemory,
     PairSource,
     PixelCodec,
@@ -21,20 +24,24 @@ from tinyclip_edge.data import (
     TeacherFeatures,
     open_source,
 )
-from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.errors import ConfigError, DataError
 from tinyclip_edge.inherit import InheritanceReport
-from tinyclip_edge.models import LoadedClip, load_clip, weights_hash
+from tinyclip_edge.models import LoadedClip, load_clip
 from tinyclip_edge.train.course import Stage
 from tinyclip_edge.train.encode import pixel_codec
+from tinyclip_edge.train.fill_report import Lines
+from tinyclip_edge.train.filling import Filler, make_filler
 from tinyclip_edge.train.observe import Observer, Silent
 from tinyclip_edge.train.ranks import Ranks
 from tinyclip_edge.train.stages import resolve_course, start_student
-from tinyclip_edge.train.teacher import Teacher
+from tinyclip_edge.train.teacher import Teacher, load_also, teacher_dtype
+from tinyclip_edge.train.trackers import check_trackers
 from tinyclip_edge.train.validation import Validation
 from tinyclip_edge.train.workshop import Work, Workshop
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 GIGABYTE = 1e9
+SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 PATIENCE = timedelta(hours=2)  # of processes that wait for an evaluation or a checkpoint
 
 
@@ -49,8 +56,8 @@ class Setup:
     stages: tuple[Stage, ...]
     pairs: PairMemory | StreamingPairs
     validation: Validation | None
-    features: TeacherFeatures | None
-    shared_features: Path | None  # file of theirs that other runs use as well
+    features: TeacherFeatures | None  # of pairs in memory
+    filler: Filler | None  # of the feature cache
     ranks: Ranks
 
     @property
@@ -70,21 +77,49 @@ class Setup:
         if self.features is None:
             return False
         taken = self.features.load(path)
-        if self.ranks.count > 1 and len(set(self.ranks.tell(self.features.digest()))) > 1:
+        if not self._alike(self.features):
             self.features.clear()
             return False
         return taken
 
+    def take_cache(self, observer: Observer) -> None:
+        """Hand what the feature cache holds to pairs in memory; a stream reads it by itself.
+
+        Raises DataError where the processes do not see the same cache.
+        """
+        if self.filler is None or self.features is None or not isinstance(self.pairs, PairMemory):
+            return
+        store = self.filler.store
+        store.give(self.filler.source.parts, self.pairs, self.features)
+        if not self._alike(self.features):
+            raise DataError(
+                f"feature cache {store.folder} is not the same for all processes; put it on a disk "
+                f"that they share, or set data.feature_cache=null"
+            )
+        if self.features.filled:
+            observer.on_message(
+                f"{self.features.filled} teacher features taken from {store.folder}"
+            )
+
+    def _alike(self, features: TeacherFeatures) -> bool:
+        return self.ranks.count == 1 or len(set(self.ranks.tell(features.digest()))) == 1
+
 
 def prepare(
-    config: RunConfig, observer: Observer, teacher: LoadedClip | None = None
+    config: RunConfig,
+    observer: Observer,
+    teacher: LoadedClip | None = None,
+    *,
+    fill: bool = False,
 ) -> tuple[Setup, Work]:
     """Load and check everything, down to the work of the first step; nothing is written.
 
-    A teacher that is there is not loaded again.
+    But for the feature cache, with ``fill``: what it lacks is computed and kept. A teacher that is
+    there is not loaded again.
 
     Raises ConfigError, DataError, ModelError and InheritanceError, cheap checks first.
     """
+    check_trackers(config.run.trackers)
     accelerator = make_accelerator(config.run)
     ranks = Ranks()
     ranks.check_batch(config.optim.batch_size)
@@ -93,11 +128,9 @@ def prepare(
     with ranks.agreed():
         made = _load_all(config, accelerator, ranks, watcher, teacher)
     setup, student, inherited = made
-    if setup.shared_features is not None and setup.take_features(setup.shared_features):
-        assert setup.features is not None
-        watcher.on_message(
-            f"{setup.features.filled} teacher features taken from {setup.shared_features}"
-        )
+    if fill and setup.filler is not None:
+        setup.filler.fill(ranks, Lines(watcher))
+    setup.take_cache(watcher)
     return setup, setup.workshop.begin(setup.stages[0], student, inherited)
 
 
@@ -114,31 +147,74 @@ def _load_all(
     teacher = teacher or load_clip(config.teacher.model, config.teacher.pretrained)
     stages = resolve_course(config, teacher)
     student, inherited = start_student(config, teacher, stages[0])
-    codec = pixel_codec(teacher)
-    observer.on_message(f"teacher {teacher.name}, student {student.name}, reading {source.name}")
-    room = int(config.data.memory_gb * GIGABYTE / picture_bytes(teacher))
-    pairs: PairMemory | StreamingPairs
-    if source.fits(room):
-        pairs = _load(source, codec, config.data, observer)
-        pairs.check_batch(config.optim.batch_size, distinct=config.data.batch_distinct)
-    else:
-        observer.on_message(f"{source.name} is streamed; teacher features are not kept")
-        pairs = StreamingPairs(source, codec, workers=config.data.workers)
+    asked = make_teacher(config, teacher, accelerator.device)
+    crops = make_crops(data, teacher)
+    filler = None
+    if config.loss.affinity > 0 or config.loss.feature > 0:
+        filler = make_filler(data, source, asked, crops, observer.on_message)
+    observer.on_message(f"teacher {asked.name}, student {student.name}, reading {source.name}")
+    pairs = _open_pairs(config, source, asked, filler, observer)
     validation = None
     if val_source is not None and ranks.main:
-        memory = _load(val_source, codec, config.data, observer, limit=config.data.val_limit)
-        validation = Validation(memory, codec)
-    digest = weights_hash(teacher.model)
-    features = _features(config.data, digest, teacher, pairs)
-    shared = None
-    if features is not None and config.data.feature_cache is not None:
-        shared = features.shared_in(Path(config.data.feature_cache))
-    asked = Teacher(teacher, codec, device=accelerator.device, features=features)
-    workshop = Workshop(config, accelerator, teacher, asked, codec)
+        memory = _load(val_source, asked.codec, data, observer, limit=data.val_limit)
+        validation = Validation(memory, asked.codec)
+    asked.features = features = _features(data, asked, crops, pairs)
+    workshop = Workshop(config, accelerator, teacher, asked, asked.codec)
     setup = Setup(
-        accelerator, teacher, digest, workshop, stages, pairs, validation, features, shared, ranks
+        accelerator,
+        teacher,
+        asked.sha256,
+        workshop,
+        stages,
+        pairs,
+        validation,
+        features,
+        filler,
+        ranks,
     )
     return setup, student, inherited
+
+
+def make_teacher(config: RunConfig, first: LoadedClip, device: torch.device) -> Teacher:
+    """Return the first teacher joined with the others of the configuration; ModelError."""
+    return Teacher(
+        first,
+        pixel_codec(first),
+        device=device,
+        also=load_also(config.teacher),
+        dtype=teacher_dtype(config.run.precision, device),
+    )
+
+
+def make_crops(data: DataConfig, teacher: LoadedClip) -> Crops | None:
+    """Return the views of pictures; None where only the centre is shown."""
+    if data.views == 0:
+        return None
+    return Crops(data.views, data.crop_scale, picture_size(teacher))
+
+
+def _open_pairs(
+    config: RunConfig,
+    source: PairSource,
+    asked: Teacher,
+    filler: Filler | None,
+    observer: Observer,
+) -> PairMemory | StreamingPairs:
+    """Load what fits into memory; stream what does not."""
+    data, size, teacher = config.data, config.optim.batch_size, asked.voices[0].clip
+    crops, bound = make_crops(data, teacher), data.memory_gb * GIGABYTE
+    if source.fits(int(bound / picture_bytes(teacher))) if crops is None else source.holds(bound):
+        memory = _load(source, asked.codec, data, observer, crops=crops)
+        memory.check_batch(size, distinct=data.batch_distinct)
+        return memory
+    kept = "not kept" if filler is None else f"read from {filler.store.folder}"
+    observer.on_message(f"{source.name} is streamed; teacher features are {kept}")
+    streamed = source if filler is None else filler.store.attached(source)
+    pairs = StreamingPairs(
+        streamed, asked.codec, workers=data.workers, lanes=data.lanes, crops=crops
+    )
+    pairs.check_batch(size)
+    return pairs
 
 
 def make_accelerator(run: RunSection) -> Accelerator:
@@ -155,6 +231,12 @@ def make_accelerator(run: RunSection) -> Accelerator:
         )
     if run.precision == "fp16" and on_cpu:
         raise ConfigError("run.precision fp16 needs a CUDA device; set run.precision to fp32")
+    for name, kind in SHARDED.items():
+        if os.environ.get(name, "").lower() == "true":
+            raise ConfigError(
+                f"{kind} is not supported: models of CLIP's size fit one device, and a large batch "
+                f"does with run.micro_batch; launch without it"
+            )
     # accelerate remembers the first choice of a process; a second run may choose otherwise.
     AcceleratorState._reset_state(reset_partial_state=Ranks().count == 1)
     patience = InitProcessGroupKwargs(timeout=PATIENCE)
@@ -163,9 +245,15 @@ def make_accelerator(run: RunSection) -> Accelerator:
 
 def picture_bytes(clip: LoadedClip) -> int:
     """Return the bytes of one decoded picture: three channels of uint8."""
+    height, width = picture_size(clip)
+    return 3 * height * width
+
+
+def picture_size(clip: LoadedClip) -> tuple[int, int]:
+    """Return height and width of what the preprocessing of a model gives, in pixels."""
     size = clip.config["preprocess_cfg"]["size"]
     height, width = (size, size) if isinstance(size, int) else size
-    return 3 * int(height) * int(width)
+    return int(height), int(width)
 
 
 def _load(
@@ -175,18 +263,19 @@ def _load(
     observer: Observer,
     *,
     limit: int | None = None,
+    crops: Crops | None = None,
 ) -> PairMemory:
-    memory = PairMemory.load(source, codec, workers=data.workers, limit=limit)
-    skipped = memory.skipped()
-    if skipped:
-        observer.on_message(skipped)
+    memory = PairMemory.load(source, codec, workers=data.workers, limit=limit, crops=crops)
+    for line in memory.skipped():
+        observer.on_message(line)
     return memory
 
 
 def _features(
-    data: DataConfig, digest: str, teacher: LoadedClip, pairs: PairMemory | StreamingPairs
+    data: DataConfig, asked: Teacher, crops: Crops | None, pairs: PairMemory | StreamingPairs
 ) -> TeacherFeatures | None:
     if not data.cache_teacher or not isinstance(pairs, PairMemory):
         return None
-    key = f"{digest} {sorted(teacher.config['preprocess_cfg'].items())} {pairs.fingerprint}"
-    return TeacherFeatures(key, len(pairs), len(pairs.captions))
+    recipe = json.dumps(asked.recipe(crops), sort_keys=True)
+    key = f"{hashlib.sha256(recipe.encode()).hexdigest()} {pairs.fingerprint}"
+    return TeacherFeatures(key, len(pairs) * max(1, data.views), len(pairs.captions))

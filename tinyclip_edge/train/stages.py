@@ -87,7 +87,7 @@ def calibration_pairs(config: RunConfig, clip: LoadedClip) -> tuple[Tensor, Tens
     source = open_source(config.data.train, allow_pipes=config.data.allow_pipes)
     stream = StreamingPairs(source, codec, workers=config.data.workers)
     count = config.inherit.calibration
-    size = min(CALIBRATION_BATCH, count)
+    size = min(CALIBRATION_BATCH, count, config.optim.batch_size)
     pixels: list[Tensor] = []
     captions: list[str] = []
     for batch in stream.batches(0, size, seed=config.seed, distinct=False):

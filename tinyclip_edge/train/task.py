@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from tinyclip_edge.losses import (
 )
 from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.train.encode import PairEncoder, Tokenizer, tokenize
+from tinyclip_edge.train.micro import TwoPasses
 from tinyclip_edge.train.optim import trainable
 from tinyclip_edge.train.ranks import Ranks
 from tinyclip_edge.train.teacher import Teacher
@@ -34,6 +36,7 @@ class Terms:
     loss: Tensor
     parts: dict[str, Tensor]  # unweighted loss terms
     logged: dict[str, Tensor] = field(default_factory=dict)
+    after_backward: Callable[[], None] | None = None  # brings the gradient on to the parameters
 
     def values(self) -> dict[str, float]:
         """Return every scalar as a number."""
@@ -61,6 +64,7 @@ class DistillTask:
         self.clip = student
         self.encoder = self.make_encoder(student).to(device)
         self.forward: nn.Module = self.encoder  # replaced by its wrapped form, see wrap()
+        self.micro_batch: int | None = None  # pairs whose activations are held at once; None: all
         self.teacher = teacher
         self.beside = nn.ModuleDict()  # trained along, kept in checkpoints, not in the student
         self._tokenizer: Tokenizer = student.tokenizer
@@ -106,9 +110,7 @@ class DistillTask:
         """Return the loss of a batch with its parts; of all processes' shares together."""
         # Shares in memory are equal; a stream leaves out what cannot be decoded.
         counts = None if batch.image_ids is not None else self._ranks.counts(len(batch.keys))
-        pixels = self._codec.restore(batch.pixels.to(self._device), self.clip.image_size)
-        tokens = tokenize(self._tokenizer, batch.captions).to(self._device)
-        image, text, scale = self.encode(pixels, tokens)
+        image, text, scale, after_backward = self._answer(batch)
         image, text = gather_with_grad(image, counts), gather_with_grad(text, counts)
         loss, parts = self._loss, dict[str, Tensor]()
         logged: dict[str, Tensor] = {"student_scale": scale}
@@ -134,7 +136,22 @@ class DistillTask:
         total = image.new_zeros(())
         for name, part in parts.items():
             total = total + getattr(loss, name) * part
-        return Terms(total, parts, logged)
+        return Terms(total, parts, logged, after_backward)
+
+    def _answer(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Callable[[], None] | None]:
+        """Return the student's features and scale, and what has to follow the backward pass."""
+        tokens = tokenize(self._tokenizer, batch.captions)
+
+        def part(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+            pixels = batch.pixels[rows].to(self._device, non_blocking=True)
+            pixels = self._codec.restore(pixels, self.clip.image_size)
+            return self.encode(pixels, tokens[rows].to(self._device))
+
+        rows, most = len(batch.keys), self.micro_batch
+        if most is None or rows <= most:
+            return (*part(slice(None)), None)
+        passes = TwoPasses(part, self.forward, rows, -(-rows // most))
+        return (*passes.first(), passes.second)
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pair_shards import toy_samples, write_shard
-from tinyclip_edge.data import open_source, read_shards, remote
+from tinyclip_edge.data import open_source, remote
 from tinyclip_edge.errors import DataError
 
 
@@ -19,6 +19,7 @@ class Server(http.server.SimpleHTTPRequestHandler):
     breaks = 0  # connections that end after half of what they owe
     ranges = True
     codes: tuple[int, ...] = ()
+    then: tuple[int, ...] = ()  # codes after a break
     asked: list[str | None]
 
     def do_GET(self):
@@ -43,6 +44,7 @@ class Server(http.server.SimpleHTTPRequestHandler):
         owed = data[start:]
         if kind.breaks:
             kind.breaks -= 1
+            kind.codes = kind.then
             owed = owed[: len(owed) // 2]
         self.wfile.write(owed)
 
@@ -65,7 +67,7 @@ def server(tmp_path, monkeypatch):
 
 
 def same(source, path):
-    pairs, wanted = list(source), list(read_shards(str(path)))
+    pairs, wanted = list(source), list(open_source(str(path)))
     assert pairs == wanted
     return len(pairs)
 
@@ -117,6 +119,19 @@ def test_a_server_that_stays_broken_is_named(tmp_path, server):
     assert len(server.asked) == 4
 
 
+def test_a_shard_that_fails_half_way_is_named_after_the_last_try(tmp_path, server):
+    half = write_shard(tmp_path / "a.tar", toy_samples()).stat().st_size // 2
+    server.breaks, server.then = 1, (503,) * 9
+    source = open_source(f"{server.url}/a.tar")
+    read = []
+    with pytest.raises(DataError) as caught:
+        read.extend(pair.key for pair in source)
+    told = f"shard {server.url}/a.tar cannot be read: Service Unavailable, tried 4 times"
+    assert str(caught.value) == told
+    assert server.asked == [None] + [f"bytes={half}-"] * 3
+    assert source.cuts.lines() == []  # it may be whole, so it is not used in part
+
+
 def test_a_shard_that_is_not_there_is_not_asked_for_again(server):
     assert f"{server.url}/none.tar cannot be read: HTTP 404" in refused(f"{server.url}/none.tar")
     assert len(server.asked) == 1
@@ -124,10 +139,16 @@ def test_a_shard_that_is_not_there_is_not_asked_for_again(server):
 
 def test_a_cut_or_empty_file_on_the_server_is_named(tmp_path, server):
     path = write_shard(tmp_path / "a.tar", toy_samples())
-    path.write_bytes(path.read_bytes()[:5000])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:700])
     (tmp_path / "b.tar").write_bytes(b"")
     assert f"{server.url}/a.tar is cut off" in refused(f"{server.url}/a.tar")
     assert f"{server.url}/b.tar is empty" in refused(f"{server.url}/b.tar")
+    path.write_bytes(whole[: 10 * 6 * 512 + 513])  # in sample 10: 3 members of 2 blocks
+    source = open_source(f"{server.url}/a.tar")
+    assert len(list(source)) == 10
+    told = f"shard {server.url}/a.tar is cut off after 10 samples; the cut one is left out"
+    assert source.cuts.lines() == [told]
 
 
 def test_a_server_that_says_nothing_is_given_up(monkeypatch):

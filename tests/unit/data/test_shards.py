@@ -6,13 +6,18 @@ import io
 import json
 import sys
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
 
 from pair_shards import draw, encoded, toy_samples, write_shard
-from tinyclip_edge.data import decode_rgb, open_source, read_shard, read_shards
+from tinyclip_edge.data import BadSamples, CutShards, decode_rgb, open_source, read_shard
 from tinyclip_edge.errors import DataError
+
+
+def read(path, cuts=None):
+    return read_shard(path, CutShards() if cuts is None else cuts)
 
 
 def refused(call, *args):
@@ -25,7 +30,7 @@ def refused(call, *args):
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
 def test_pairs_come_back_as_written(tmp_path, name):
     path = write_shard(tmp_path / name, toy_samples())
-    pairs = list(read_shards(str(path)))
+    pairs = list(open_source(str(path)))
     assert len(pairs) == 48
     first = pairs[0]
     assert first.key == "small-red-square-32"
@@ -43,7 +48,7 @@ def test_captions_of_json_and_concepts_that_are_not_given(tmp_path):
         ("b", {"jpg": png, "json": json.dumps({"caption": ["one", "two"]}).encode()}),
         ("c.x", {"png": png, "txt": b"  spaced \n\n second\n"}),
     ]
-    pairs = list(read_shard(write_shard(tmp_path / "a.tar", samples)))
+    pairs = list(read(write_shard(tmp_path / "a.tar", samples)))
     assert [p.captions for p in pairs] == [("A Red Bar",), ("one", "two"), ("spaced", "second")]
     assert [p.concept for p in pairs] == ["a red bar", "one", "spaced"]
 
@@ -60,7 +65,7 @@ def test_braces_wildcards_and_lists(tmp_path):
 @pytest.mark.parametrize("pattern", ["none-*.tar", "none.tar", "s-{0..1}.tar", "s-{0..1.tar"])
 def test_a_pattern_without_a_match_is_named(tmp_path, pattern):
     write_shard(tmp_path / "s-0.tar", toy_samples()[:1])
-    assert str(tmp_path / pattern) in refused(read_shards, str(tmp_path / pattern))
+    assert str(tmp_path / pattern) in refused(open_source, str(tmp_path / pattern))
 
 
 @pytest.mark.parametrize(
@@ -72,45 +77,136 @@ def test_a_pattern_without_a_match_is_named(tmp_path, pattern):
     ],
 )
 def test_what_runs_a_command_is_refused(pattern, told):
-    assert told in refused(read_shards, pattern)
+    assert told in refused(open_source, pattern)
 
 
 def test_an_unknown_split_of_the_starter_kit(tmp_path):
-    assert "starter kit has no split 'trian'" in refused(read_shards, "starter:trian")
+    assert "starter kit has no split 'trian'" in refused(open_source, "starter:trian")
 
 
 def test_empty_shards(tmp_path):
-    assert "is empty" in refused(read_shard, write_shard(tmp_path / "a.tar", []))
+    told = refused(read, write_shard(tmp_path / "a.tar", []))
+    assert told == f"shard {tmp_path / 'a.tar'} is empty: no KEY.jpg with KEY.txt in it"
     (tmp_path / "b.tar").write_bytes(b"")
-    assert f"{tmp_path / 'b.tar'} is empty" in refused(read_shard, tmp_path / "b.tar")
+    assert f"{tmp_path / 'b.tar'} is empty" in refused(read, tmp_path / "b.tar")
+
+
+def members(path):
+    """Each member's name, the place of its header and the end of its content."""
+    with tarfile.open(path) as tar:
+        return [(m.name, m.offset, m.offset_data + m.size) for m in tar.getmembers()]
+
+
+# Where it is cut, counted by hand: sample 10 has members 30, 31 and 32.
+CUTS = {
+    "in a picture": (lambda m: m[30][2] - 1, 10, 1),
+    "in the last member": (lambda m: m[32][2] - 1, 10, 1),
+    "after the picture": (lambda m: m[31][1], 10, 1),
+    "in the padding of the last member": (lambda m: m[32][2], 11, 0),
+    "between two samples": (lambda m: m[33][1], 11, 0),
+    "in a header": (lambda m: m[33][1] + 100, 11, 1),
+    "in the second picture": (lambda m: m[3][2] - 1, 1, 1),
+    "before the end": (lambda m: m[-1][1] + 1024, 48, 0),
+}
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.77, 0.9])
-def test_a_cut_shard_is_named(tmp_path, name, share):
-    path = write_shard(tmp_path / name, toy_samples())
+@pytest.mark.parametrize("place", CUTS)
+def test_a_cut_shard_gives_its_whole_samples(tmp_path, name, place):
+    where, whole, lost = CUTS[place]
+    samples = toy_samples()
+    data = write_shard(tmp_path / "a.tar", samples).read_bytes()
+    at = where(members(tmp_path / "a.tar"))
+    if name == "a.tar.gz":  # a full flush: the compressed file may be cut exactly there
+        packer = zlib.compressobj(wbits=31)
+        data = packer.compress(data[:at]) + packer.flush(zlib.Z_FULL_FLUSH)
+        at = len(data)
+    path = tmp_path / name
+    path.write_bytes(data[:at])
+    source = open_source(str(path))
+    for _ in range(2):  # as in two epochs
+        assert [pair.key for pair in source] == [key for key, _ in samples[:whole]]
+    assert source.cuts.lost == (lost if name == "a.tar" or place != "in a header" else 0)
+    (line,) = source.cuts.lines()
+    assert line.startswith(f"shard {path} is cut off after {whole} samples")
+    assert line.endswith("; the cut one is left out") == bool(source.cuts.lost)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.77, 0.9])
+def test_a_compressed_shard_cut_anywhere_gives_what_comes_before(tmp_path, share):
+    # Bytes that do not compress, so that a share of the file is as much of the samples.
+    noise = np.random.default_rng(0).bytes(48 * 3000)
+    samples = [
+        (f"k{n:02}", {"jpg": noise[n * 3000 : n * 3000 + 3000], "txt": b"words"}) for n in range(48)
+    ]
+    path = write_shard(tmp_path / "a.tar.gz", samples)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    message = refused(read_shard, path)
-    assert str(path) in message
-    assert "cut off" in message
+    cuts = CutShards()
+    pairs = list(read(path, cuts))
+    assert [pair.key for pair in pairs] == [key for key, _ in samples[: len(pairs)]]
+    assert share * 48 - 2 <= len(pairs) <= share * 48
+    assert cuts.lines() == [
+        f"shard {path} is cut off after {len(pairs)} samples; the cut one is left out"
+    ]
 
 
-def test_a_cut_between_two_members_is_noticed(tmp_path):
-    path = write_shard(tmp_path / "a.tar", toy_samples())
-    with tarfile.open(path) as tar:
-        end = tar.getmembers()[30].offset  # header of a later sample
-    path.write_bytes(path.read_bytes()[:end])
-    assert "cut off after 10 samples" in refused(read_shard, path)
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_a_shard_cut_before_its_first_whole_sample_is_an_error(tmp_path, name):
+    path = write_shard(tmp_path / name, toy_samples()[:1])
+    data = path.read_bytes()
+    path.write_bytes(data[: 700 if name == "a.tar" else len(data) // 2])
+    message = refused(read, path)
+    assert f"shard {path} is cut off" in message
+    assert message.endswith("; write it again")
+
+
+def test_what_a_cut_lost_counts_towards_one_per_cent(tmp_path):
+    samples = [(f"{n}-{key}", files) for n in range(3) for key, files in toy_samples()]
+    for whole, fine in ((99, True), (98, False)):
+        path = write_shard(tmp_path / f"{whole}.tar", samples)
+        at = members(path)[3 * whole][2] - 1
+        path.write_bytes(path.read_bytes()[:at])
+        bad = BadSamples(path.name, CutShards())
+        assert len(list(read(path, bad.cuts))) == whole
+        if fine:
+            bad.check(whole, final=True)
+        else:
+            with pytest.raises(DataError, match=r"1 of 99 samples are undecodable or cut off .*"
+                               r"98\.tar is cut off after 98 samples"):  # fmt: skip
+                bad.check(whole, final=True)
+
+
+def test_a_shard_that_is_broken_in_the_middle_is_no_cut_one(tmp_path):
+    noise = np.random.default_rng(0).bytes(200_000)
+    samples = [
+        (f"k{n}", {"jpg": noise[n * 4000 : n * 4000 + 4000], "txt": b"w"}) for n in range(50)
+    ]
+    path = write_shard(tmp_path / "a.tar.gz", samples)
+    data = bytearray(path.read_bytes())
+    data[-6] ^= 1  # checksum
+    path.write_bytes(bytes(data))
+    assert f"{path} is cut off or broken (CRC check failed" in refused(read, path)
+
+
+def test_a_key_that_stands_twice_in_a_shard_is_named(tmp_path):
+    samples = toy_samples()
+    path = write_shard(tmp_path / "a.tar", [*samples[:5], samples[2]])
+    told = f"shard {path}: key '{samples[2][0]}' stands twice; give each sample its own"
+    assert refused(read, path) == told
+    # In another shard it is another pair: data sets are joined whose names are numbers.
+    for number in range(2):
+        write_shard(tmp_path / f"s-{number}.tar", samples[:3])
+    assert len(list(open_source(str(tmp_path / "s-*.tar")))) == 6
 
 
 def test_other_files_are_no_shards(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"hello " * 500)
-    assert "broken" in refused(read_shard, tmp_path / "a.tar")
+    assert "broken" in refused(read, tmp_path / "a.tar")
     zipped = bytearray(gzip.compress(bytes(4096)))
     zipped[-6] ^= 1  # checksum
     (tmp_path / "b.tar.gz").write_bytes(bytes(zipped))
-    assert "b.tar.gz" in refused(read_shard, tmp_path / "b.tar.gz")
+    assert "b.tar.gz" in refused(read, tmp_path / "b.tar.gz")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +221,7 @@ def test_other_files_are_no_shards(tmp_path):
     ],
 )
 def test_an_incomplete_sample_is_named(tmp_path, files, told):
-    message = refused(read_shard, write_shard(tmp_path / "a.tar", [("k", files)]))
+    message = refused(read, write_shard(tmp_path / "a.tar", [("k", files)]))
     assert told in message
     assert str(tmp_path / "a.tar") in message
 
@@ -136,7 +232,7 @@ def test_a_member_that_stands_twice(tmp_path):
         for _ in range(2):
             tar.addfile(tarfile.TarInfo("k.txt"))
     (tmp_path / "a.tar").write_bytes(buffer.getvalue())
-    assert "k.txt" in refused(read_shard, tmp_path / "a.tar")
+    assert "k.txt" in refused(read, tmp_path / "a.tar")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """The streaming source: order from the seed, distinct batches, resuming by reading past."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.data import PixelCodec, StreamingPairs, open_source
+from tinyclip_edge.data.cuts import Cut
 from tinyclip_edge.errors import DataError
 
 
@@ -65,8 +68,10 @@ def test_pairs_of_one_concept_wait_for_another_batch(tmp_path):
 
 
 def test_more_pairs_than_concepts_in_a_batch_is_refused(source):
+    twice = open_source(source.name)
+    twice = replace(twice, parts=twice.parts * 2)  # 96 pairs of 48 concepts
     with pytest.raises(DataError, match=r"set data\.batch_distinct=false"):
-        keys(source, 0, 1, size=49, buffer=64)
+        keys(twice, 0, 1, size=49, buffer=64)
 
 
 def test_bad_images_make_a_batch_smaller(tmp_path):
@@ -77,9 +82,8 @@ def test_bad_images_make_a_batch_smaller(tmp_path):
     stream = pairs.batches(0, 16, seed=0)
     assert sum(len(next(stream).keys) for _ in range(3)) == 47
     assert pairs.bad.keys == [samples[0][0]]
-    assert pairs.skipped().endswith(
-        f"skipped 1 of 48 images that cannot be decoded: {samples[0][0]}"
-    )
+    (line,) = pairs.skipped()
+    assert line.endswith(f"skipped 1 of 48 images that cannot be decoded: {samples[0][0]}")
     with pytest.raises(DataError, match="1 of 48 images cannot be decoded"):
         pairs.final_check()
 
@@ -88,7 +92,7 @@ def test_a_stream_within_the_share_passes_its_final_check(source):
     pairs = StreamingPairs(source, CODEC)
     next(pairs.batches(0, 8, seed=0))
     pairs.final_check()
-    assert pairs.skipped() is None
+    assert pairs.skipped() == []
 
 
 @pytest.mark.parametrize("shards", [1, 4])
@@ -107,16 +111,22 @@ def test_shares_of_an_epoch_join_to_it_and_decode_their_own(source):
         pairs = StreamingPairs(source, CODEC)
         stream = pairs.batches(0, 8, seed=0, rows=rows)
         shares.append([next(stream).keys for _ in range(6)])
-        assert pairs.counted == ([], 24)
+        assert pairs.counted == ([], 24, {})
     assert [one + two for one, two in zip(*shares, strict=True)] == whole
     assert len({key for batch in whole for key in batch}) == 48
 
 
 def test_what_shares_counted_adds_up(source):
     pairs = StreamingPairs(source, CODEC)
-    pairs.add_up([(["a"], 300), (["b", "c"], 297)])
-    assert pairs.counted == (["a", "b", "c"], 597)
+    one, other = Cut(12, 1), Cut(7, 0)
+    pairs.add_up([(["a"], 300, {"x.tar": one}), (["b"], 297, {"x.tar": one, "y.tar": other})])
+    assert pairs.counted == (["a", "b"], 597, {"x.tar": one, "y.tar": other})
+    assert pairs.skipped()[:2] == [
+        "shard x.tar is cut off after 12 samples; the cut one is left out",
+        "shard y.tar is cut off after 7 samples",
+    ]
     pairs.final_check()
-    pairs.add_up([(["a"], 100), (["b"], 99)])
+    pairs = StreamingPairs(open_source(source.name), CODEC)
+    pairs.add_up([(["a"], 100, {}), (["b"], 99, {})])
     with pytest.raises(DataError, match="2 of 199"):
         pairs.final_check()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 
 import pytest
 from toy_embedders import square, write_tar
@@ -108,6 +109,20 @@ def test_empty_missing_and_broken_sources(tmp_path):
     (tmp_path / "text.tar").write_text("no tar")
     with pytest.raises(DataError, match=r"text\.tar"):
         evaluation_set(str(tmp_path / "text.tar"))
+
+
+def test_a_cut_shard_is_a_note(tmp_path):
+    pairs = [
+        (f"{i}.{s}", c) for i in range(150) for s, c in (("png", square("red")), ("txt", b"r"))
+    ]
+    path = write_tar(tmp_path / "pairs.tar", pairs)
+    with tarfile.open(path) as tar:
+        last = tar.getmembers()[298]  # picture of the last sample
+    path.write_bytes(path.read_bytes()[: last.offset_data + 5])
+    found = evaluation_set(str(tmp_path / "pairs*.tar"))
+    assert len(found) == 149
+    told = "is cut off after 149 samples; the cut one is left out"
+    assert found.notes == (f"shard {path} {told}",)
 
 
 def test_bad_images_of_class_tars_are_skipped_counted_or_too_many(tmp_path):

@@ -1,6 +1,7 @@
 """What is measured before a run, and what is held against it."""
 
 import json
+import tarfile
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import Count
 from tinyclip_edge.data.checks import CaptionCheck, ImageCheck, SourceCheck
 from tinyclip_edge.train.diagnosis import TeacherCheck, chance_of, judge_source
-from tinyclip_edge.train.doctor import SavedBytes, examine
+from tinyclip_edge.train.doctor import examine
+from tinyclip_edge.train.memory import SavedBytes
 from tinyclip_edge.train.validation import Validation
 from toy_runs import STUDENT, Watcher
 
@@ -51,6 +53,25 @@ def taught(monkeypatch):
     """Validation as a teacher would do that has learnt something."""
     sizes = {"images": 48.0, "labels": 48.0}
     monkeypatch.setattr(Validation, "measure", lambda *_: {**GOOD, **sizes})
+
+
+def test_keys_of_several_shards_and_cut_ones_are_counted(config, tmp_path, taught):
+    run = config(short_samples())
+    write_shard(tmp_path / "again.tar", [*short_samples()[:7], ("own", short_samples()[0][1])])
+    cut = write_shard(tmp_path / "cut.tar", [(f"c{n}", files) for n, (_, files) in
+                                             enumerate(short_samples() * 3)])  # fmt: skip
+    with tarfile.open(cut) as tar:
+        end = tar.getmembers()[3 * 120].offset_data + 1  # in the picture of sample 120
+    cut.write_bytes(cut.read_bytes()[:end])
+    data = run.data.model_copy(update={"train": [run.data.train, str(tmp_path / "again.tar"),
+                                                 str(cut)]})  # fmt: skip
+    found = examine(run.model_copy(update={"data": data}))
+    assert found.source.count == Count(48 + 8 + 120, exact=True)
+    assert found.source.repeated_keys == 7
+    told = [finding.text for finding in found.findings if not finding.refuses]
+    assert f"shard {cut} is cut off after 120 samples; the cut one is left out" in told
+    assert any(line.startswith("7 pairs have the key of an earlier one") for line in told)
+    assert not found.refused
 
 
 def source(images=None, captions=None, **values):
@@ -115,8 +136,17 @@ def test_bytes_kept_for_the_backward_pass():
     saved = SavedBytes(list(linear.parameters()))
     with torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
         F.relu(linear(torch.ones(5, 4))).sum().backward()
-    assert saved.total == 4 * (5 * 4 + 5 * 8)
+    assert saved.peak == 4 * (5 * 4 + 5 * 8)
     assert linear.weight.grad is not None
+
+
+def test_parts_that_follow_each_other_are_held_one_at_a_time():
+    linear = nn.Linear(4, 8)
+    saved = SavedBytes(list(linear.parameters()))
+    with torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
+        for rows in (2, 5, 3):
+            F.relu(linear(torch.ones(rows, 4))).sum().backward()
+    assert saved.peak == 4 * (5 * 4 + 5 * 8)
 
 
 def test_a_random_teacher_is_refused(config):

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from tinyclip_edge.models.clip import LoadedClip
-from tinyclip_edge.train.encode import PairEncoder, can_trim, tokenize
+from tinyclip_edge.models.lean import can_trim
+from tinyclip_edge.train.encode import PairEncoder, tokenize
 
 TEXTS = {
     "short": ["cat", "a dog"],

@@ -7,8 +7,8 @@ import pytest
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import RunConfig, load_config
 from tinyclip_edge.data import PairMemory, StreamingPairs, open_source
-from tinyclip_edge.errors import DataError
-from tinyclip_edge.train.setup import picture_bytes, prepare
+from tinyclip_edge.errors import ConfigError, DataError
+from tinyclip_edge.train.setup import make_accelerator, picture_bytes, prepare
 
 
 class Messages(list):
@@ -102,3 +102,13 @@ def test_every_form_of_pairs_reaches_the_run(config, tmp_path, form):
     assert {key.removeprefix("img/").removesuffix(".png") for key in drawn} == keys
     # what a resumed run compares
     assert prepare(run, Messages())[0].data_hash == setup.data_hash
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")],
+)
+def test_a_launcher_that_would_cut_the_model_up_is_refused(config, monkeypatch, name, kind):
+    monkeypatch.setenv(name, "true")
+    with pytest.raises(ConfigError, match=rf"^{kind} is not supported: .*run\.micro_batch"):
+        make_accelerator(config(toy_samples()).run)

@@ -1,0 +1,51 @@
+"""What a step says when the device's memory ends, and the peak that is told."""
+
+import resource
+
+import pytest
+import torch
+
+from tinyclip_edge.errors import TinyClipError
+from tinyclip_edge.train import distill
+from tinyclip_edge.train.memory import peak_bytes
+from tinyclip_edge.train.task import DistillTask
+from toy_runs import events_of
+
+CUDA_SAYS = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB\nmore"
+)
+
+
+@pytest.fixture
+def starved(monkeypatch):
+    """The third step finds no memory."""
+    terms, calls = DistillTask.terms, []
+
+    def starving(task, batch):
+        calls.append(batch)
+        if len(calls) == 3:
+            raise torch.OutOfMemoryError(CUDA_SAYS)
+        return terms(task, batch)
+
+    monkeypatch.setattr(DistillTask, "terms", starving)
+
+
+def test_out_of_memory_names_the_cures_and_keeps_the_checkpoint(make, tmp_path, starved):
+    config = make(run={"save_every": 1})
+    with pytest.raises(TinyClipError) as caught:
+        distill(config, tmp_path / "run")
+    size = config.optim.batch_size
+    assert str(caught.value) == (
+        f"out of device memory at step 3 with optim.batch_size {size}; set "
+        f"run.grad_checkpointing=true and run.micro_batch={size // 2} and go on with --resume "
+        f"(CUDA out of memory)"
+    )
+    assert caught.value.exit_code == 2
+    assert events_of(tmp_path / "run", "checkpoint")[-1]["step"] == 2
+    again = make(run={"grad_checkpointing": True, "micro_batch": size // 2})
+    assert distill(again, tmp_path / "run", resume=True).steps == config.optim.steps
+
+
+def test_the_peak_is_the_process_own():
+    told = peak_bytes()
+    assert told == pytest.approx(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, rel=0.1)

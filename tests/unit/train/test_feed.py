@@ -1,0 +1,104 @@
+"""A run takes up its stream where the checkpoint stands, and a checkpoint keeps that place."""
+
+import json
+import threading
+
+import pytest
+import torch
+
+from pair_shards import toy_samples, write_shard
+from tinyclip_edge.config import RunConfig
+from tinyclip_edge.data.lanes import Lane
+from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.runtime.bundle import file_sha256
+from tinyclip_edge.train import distill
+from toy_runs import KilledError, Watcher, kill, losses
+
+STEPS = 14
+
+
+@pytest.fixture
+def make(tmp_path, toy_teacher_folder):
+    def config(samples=None, lanes=1, batch=16):
+        samples = toy_samples((32, 40)) if samples is None else samples
+        for number in range(3):  # 96 pairs, 6 batches of 16 in an epoch
+            write_shard(tmp_path / f"s-{number}.tar", samples[number::3])
+        return RunConfig.model_validate(
+            {
+                "teacher": {"model": str(toy_teacher_folder)},
+                "student": {"model": {"vision_cfg": {"width": 64, "layers": 1},
+                                      "text_cfg": {"width": 64, "heads": 1, "layers": 1}}},
+                "data": {"train": str(tmp_path / "s-*.tar"), "memory_gb": 0.0, "lanes": lanes},
+                "optim": {"steps": STEPS, "batch_size": batch, "lr": 1e-3},
+                "run": {"device": "cpu", "save_every": 4, "log_every": 1},
+            }
+        )  # fmt: skip
+
+    return config
+
+
+def without_places(folder):
+    """Make checkpoints what they were before streams had a place in them."""
+    for path in (folder / "checkpoints").iterdir():
+        state = torch.load(path / "state.pt", weights_only=True)
+        assert set(state.pop("stream")) == {0}
+        torch.save(state, path / "state.pt")
+        about = json.loads((path / "checkpoint.json").read_text())
+        about["files"]["state.pt"] = file_sha256(path / "state.pt")
+        del about["config"]["data.lanes"]
+        (path / "checkpoint.json").write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize(
+    ("killed", "lanes", "batch", "form"),
+    [
+        (5, 1, 16, "now"),  # step 4, in the first epoch
+        (11, 1, 16, "now"),  # step 8, in the second
+        (11, 2, 16, "now"),
+        (7, 1, 44, "now"),  # 48 concepts in batches of 44: pairs wait for another one
+        (11, 1, 16, "before"),  # a checkpoint without a place
+    ],
+)
+def test_a_killed_run_of_a_stream_goes_on(make, tmp_path, monkeypatch, killed, lanes, batch, form):
+    config, whole, cut = make(lanes=lanes, batch=batch), tmp_path / "whole", tmp_path / "cut"
+    distill(config, whole)
+    with pytest.raises(KilledError):
+        distill(config, cut, observer=Watcher(killed, kill))
+    if form == "before":
+        without_places(cut)
+    drawn, draw = [], Lane.draw
+    monkeypatch.setattr(
+        Lane, "draw", lambda lane, **options: drawn.append(1) or draw(lane, **options)
+    )
+    distill(config, cut, resume=True)
+    expected, got = losses(whole), losses(cut)
+    assert list(got) == list(range(1, STEPS + 1))
+    assert all(got[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
+    start = killed // 4 * 4
+    left = STEPS - start + 2  # two are being decoded at the end
+    assert len(drawn) == lanes * (left if form == "now" else left + start)
+    assert [thread.name for thread in threading.enumerate() if thread.name == "prefetch"] == []
+
+
+def test_other_lanes_are_another_order(make, tmp_path):
+    with pytest.raises(KilledError):
+        distill(make(lanes=2), tmp_path / "run", observer=Watcher(5, kill))
+    with pytest.raises(ConfigError, match=r"must not change: data\.lanes \(was 2, is 1\)"):
+        distill(make(lanes=1), tmp_path / "run", resume=True)
+
+
+def test_lanes_that_do_not_fit_are_refused_before_the_first_step(make, tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.lanes 4 is above the 3 parts"):
+        distill(make(lanes=4), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cut_shard_is_told_of_once(make, tmp_path):
+    config = make([(f"{n}-{key}", files) for n in range(7) for key, files in toy_samples()])
+    path = tmp_path / "s-1.tar"
+    path.write_bytes(path.read_bytes()[: 50 * 6 * 512 + 700])  # 3 members of 2 blocks a sample
+    seen = Watcher()
+    distill(config.model_copy(update={"optim": config.optim.model_copy(update={"steps": 40})}),
+            tmp_path / "run", observer=seen)  # fmt: skip
+    told = [line for line in seen.messages if "cut off" in line]
+    assert told == [f"shard {path} is cut off after 50 samples; the cut one is left out"]

@@ -1,0 +1,94 @@
+"""Settings of an export by target: shipped in ``configs/export``, found by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from tinyclip_edge.config.load import YAML_SUFFIXES, configs_path, read_yaml
+from tinyclip_edge.config.section import Section
+from tinyclip_edge.errors import ConfigError, did_you_mean
+
+Table = Literal["8 bit", "4 bit", "float"]
+Range = Literal["pairs", "7 bit", "8 bit"]
+PRECISIONS = ("fp32", "fp16", "int8", "uint8", "static", "w8", "q4", "q4f16", "bnb4")
+
+
+class DynamicInt8(Section):
+    """Precision int8: ranges of activations are found at run time."""
+
+    weights: Literal["int8", "uint8"] = Field(
+        default="int8", description="uint8 never overflows; slower where the CPU has VNNI."
+    )
+    weight_range: Range = Field(
+        default="pairs",
+        description="pairs, 7 bit: right on every CPU; 8 bit: slow on x86 without VNNI.",
+    )
+    token_table: Table = Field(default="8 bit", description="Bits of the token table.")
+
+
+class StaticInt8(Section):
+    """Precision static: ranges of activations are measured before."""
+
+    weight_range: Range = Field(default="pairs", description="As int8.weight_range.")
+    token_table: Table = Field(default="8 bit", description="Bits of the token table.")
+    inputs: int = Field(default=128, ge=1, description="Pairs that ranges are measured on.")
+
+
+class WeightOnly(Section):
+    """Precisions w8, q4, q4f16, bnb4: weights alone are quantized."""
+
+    block: int = Field(default=32, ge=16, description="Weights that share a scale; a power of two.")
+    token_table: Table = Field(default="4 bit", description="Bits of the token table; w8 has 8.")
+
+
+class ExportPreset(Section):
+    """What is written for a target, and how."""
+
+    precisions: list[Literal[PRECISIONS]] = Field(  # type: ignore[valid-type]
+        default=["fp32", "int8"], min_length=1, description="Written where none is asked for."
+    )
+    int8: DynamicInt8 = Field(default_factory=DynamicInt8, description="Dynamic int8.")
+    static: StaticInt8 = Field(default_factory=StaticInt8, description="Static int8.")
+    weight_only: WeightOnly = Field(default_factory=WeightOnly, description="4 and 8 bit weights.")
+    convolutions: Literal["static", "dynamic"] = Field(
+        default="static",
+        description="int8 of an image tower made of convolutions, such as a ResNet.",
+    )
+
+
+def preset_names() -> list[str]:
+    """Return the names of the shipped presets."""
+    return sorted(path.stem for path in (configs_path() / "export").glob("*.yaml"))
+
+
+def load_preset(name_or_path: str | Path) -> ExportPreset:
+    """Read a preset by shipped name or path. Raises ConfigError: the key and the nearest one."""
+    path = Path(name_or_path)
+    if not path.is_file():
+        shipped = configs_path() / "export" / f"{path.name}.yaml"
+        if path.suffix in YAML_SUFFIXES or len(path.parts) != 1 or not shipped.is_file():
+            hint = did_you_mean(str(name_or_path), preset_names())
+            known = ", ".join(preset_names())
+            listed = "" if known in hint else f"; known: {known}"
+            raise ConfigError(f"target '{name_or_path}' is unknown{hint}{listed}")
+        path = shipped
+    raw = read_yaml(path)
+    try:
+        return ExportPreset.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path, raw)) from None
+
+
+def _explain(error: ValidationError, path: Path, raw: dict[str, Any]) -> str:
+    fault = error.errors(include_url=False)[0]
+    parts = [str(part) for part in fault["loc"]]
+    key = ".".join(parts)
+    if fault["type"] != "extra_forbidden":
+        return f"{path}: {key} is {fault['input']!r}; {fault['msg'][0].lower()}{fault['msg'][1:]}"
+    section: type[Any] = ExportPreset
+    for part in parts[:-1]:
+        section = section.model_fields[part].annotation
+    return f"{path}: unknown key '{key}'{did_you_mean(parts[-1], section.model_fields)}"

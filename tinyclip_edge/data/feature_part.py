@@ -1,0 +1,129 @@
+"""The teacher's features of one part of a source, and the file they are kept in.
+
+N pictures in V views (1: the centre), M captions, D wide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from tinyclip_edge.data.marks import caption_mark, sample_mark
+from tinyclip_edge.data.pairs import Halves, Ints, KeptFeatures, Pair
+
+Bytes = npt.NDArray[np.uint8]
+ABOUT = "about"
+NAMES = ("image", "seeds", "samples", "text", "captions")
+KINDS = (np.float16, np.int64, np.uint8, np.float16, np.uint8)
+
+
+class BrokenPartError(Exception):
+    """A file is not whole, or not of this part and recipe; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartFeatures:
+    """Rows of one part; a picture that does not decode has none."""
+
+    image: Halves  # [N, V, D]
+    seeds: Ints  # [N, V] of the crops; [N, 0] for the centre
+    samples: Bytes  # [N, 16] marks
+    text: Halves  # [M, D], each caption of the part once
+    captions: Bytes  # [M, 16] marks
+    bad: int = 0  # pictures that do not decode
+    _pictures: dict[bytes, int] = field(init=False, repr=False)
+    _texts: dict[bytes, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_pictures", _rows(self.samples))
+        object.__setattr__(self, "_texts", _rows(self.captions))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(int(getattr(self, name).nbytes) for name in NAMES)
+
+    def of(self, pair: Pair) -> KeptFeatures | None:
+        """Return what is kept of a pair, copied; None when its picture is not there."""
+        row = self._pictures.get(sample_mark(pair))
+        if row is None:
+            return None
+        found = [self._texts.get(caption_mark(caption)) for caption in pair.captions]
+        texts = tuple(None if at is None else self.text[at].copy() for at in found)
+        return KeptFeatures(self.image[row].copy(), self.seeds[row].copy(), texts)
+
+
+def write_part(path: Path, about: Mapping[str, str], part: PartFeatures) -> None:
+    """Write aside, then rename; OSError or SafetensorError when the disk refuses."""
+    tensors = {name: np.ascontiguousarray(getattr(part, name)) for name in NAMES}
+    # One value, for the order of several is left to chance: the same features, the same bytes.
+    told = {ABOUT: json.dumps({**about, "bad": part.bad, "sha256": _digest(tensors)})}
+    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, aside, metadata=told)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def check_part(path: Path, about: Mapping[str, str]) -> None:
+    """Raise BrokenPartError unless the file is as long as it says, and of this part and recipe."""
+    try:
+        with safe_open(path, framework="np") as file:
+            _compare(_told(file.metadata()), about)
+    except (OSError, SafetensorError) as error:
+        raise BrokenPartError(f"is cut off or broken ({error})") from error
+
+
+def read_part(path: Path, about: Mapping[str, str]) -> PartFeatures:
+    """Return the content; BrokenPartError as in ``check_part``, or when a byte has changed."""
+    try:
+        with safe_open(path, framework="np") as file:
+            told = _told(file.metadata())
+            _compare(told, about)
+            tensors = {name: file.get_tensor(name) for name in NAMES}
+    except (OSError, SafetensorError) as error:
+        raise BrokenPartError(f"is cut off or broken ({error})") from error
+    kinds = tuple(tensors[name].dtype for name in NAMES)
+    rows = [len(tensors[name]) for name in NAMES]
+    fits = kinds == KINDS and rows[0] == rows[1] == rows[2] and rows[3] == rows[4]
+    if not fits or told.get("sha256") != _digest(tensors):
+        raise BrokenPartError("has changed since it was written")
+    return PartFeatures(**tensors, bad=int(told.get("bad", 0)))
+
+
+def _told(metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    try:
+        told = json.loads((metadata or {}).get(ABOUT, "{}"))
+    except ValueError:
+        told = {}
+    return told if isinstance(told, dict) else {}
+
+
+def _compare(told: Mapping[str, Any], about: Mapping[str, str]) -> None:
+    for name, wanted in about.items():
+        if told.get(name) != wanted:
+            raise BrokenPartError(f"is of another {name}")
+
+
+def _digest(tensors: Mapping[str, npt.NDArray[np.generic]]) -> str:
+    digest = hashlib.sha256()
+    for name in NAMES:
+        digest.update(f"{name} {tensors[name].shape}".encode())
+        digest.update(tensors[name].data)
+    return digest.hexdigest()
+
+
+def _rows(marks: Bytes) -> dict[bytes, int]:
+    return {mark.tobytes(): row for row, mark in enumerate(marks)}

@@ -1,0 +1,254 @@
+"""A folder of teacher features: one recipe of teachers, preprocessing and views, one file a part.
+
+Rows are found by marks of key and picture, so that a sample which is not there is computed, and
+never given another's row. Which parts are there, the folder ``parts`` says: several processes
+write into it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+
+from tinyclip_edge.data.feature_part import (
+    BrokenPartError,
+    PartFeatures,
+    check_part,
+    read_part,
+    write_part,
+)
+from tinyclip_edge.data.features import TeacherFeatures
+from tinyclip_edge.data.marks import caption_mark, name_mark, part_mark, part_name
+from tinyclip_edge.data.memory import PairMemory
+from tinyclip_edge.data.pairs import Ints, Pair
+from tinyclip_edge.data.source import PairSource, Part
+from tinyclip_edge.errors import DataError
+
+FORMAT = "tinyclip-edge-features"
+VERSION = 1
+ABOUT, PARTS = "features.json", "parts"
+SHOWN = 16  # letters of a value in a message
+CURE = "delete it, or set data.feature_cache to another folder"
+
+
+class FeatureStore:
+    """The features of many parts; opened for one recipe, it reads nothing of another."""
+
+    def __init__(
+        self, folder: Path, recipe: Mapping[str, Any], warn: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Open a folder, or one that is yet to be made; DataError when it is of another recipe."""
+        self.folder = folder
+        self.recipe = recipe
+        self._digest = hashlib.sha256(
+            json.dumps(_nameless(recipe), sort_keys=True).encode()
+        ).hexdigest()
+        self._warn = warn
+        self._warned: set[Path] = set()
+        self._check()
+
+    def create(self) -> None:
+        """Make the folder where it is not there; DataError when that cannot be."""
+        about = self.folder / ABOUT
+        try:
+            (self.folder / PARTS).mkdir(parents=True, exist_ok=True)
+            if not about.is_file():
+                aside = about.with_name(f"{ABOUT}.{os.getpid()}.part")
+                content = {"format": FORMAT, "version": VERSION, **self.recipe}
+                aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+                aside.replace(about)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def missing(self, parts: Sequence[Part], *, thorough: bool = False) -> list[int]:
+        """Return the numbers of parts without a whole file, telling why where there is one.
+
+        ``thorough`` reads every byte.
+        """
+        whole = (self._is_whole(part, thorough=thorough) for part in parts)
+        return [number for number, found in enumerate(whole) if not found]
+
+    def load(self, part: Part) -> PartFeatures | None:
+        """Return what is kept of a part; None, told once, when its file is broken or missing."""
+        path, about = self._place(part)
+        if not path.is_file():
+            return None
+        try:
+            return read_part(path, about)
+        except BrokenPartError as error:
+            self._tell(path, f"feature cache: {path} {error}; its rows are computed again")
+            return None
+
+    def save(self, part: Part, features: PartFeatures) -> None:
+        """Keep the features of a part; DataError when the disk refuses, earlier parts stay."""
+        try:
+            write_part(*self._place(part), features)
+        except (OSError, SafetensorError) as error:
+            raise self._unwritable(error) from error
+
+    def give(self, parts: Sequence[Part], pairs: PairMemory, features: TeacherFeatures) -> None:
+        """Hand what is kept of ``parts`` to the pairs in memory, and the seeds of their crops."""
+        pictures: dict[bytes, list[int]] = {}
+        for number, mark in enumerate(pairs.marks):
+            pictures.setdefault(mark, []).append(number)
+        texts = {caption_mark(text): number for number, text in enumerate(pairs.captions)}
+        for part in parts:
+            kept = self.load(part)
+            if kept is None:
+                continue
+            views = kept.image.shape[1]
+            found = [
+                (row, number)
+                for row, mark in enumerate(kept.samples)
+                for number in pictures.get(mark.tobytes(), ())
+            ]
+            rows, numbers = _columns(found)
+            ids = (numbers[:, None] * views + np.arange(views)).ravel()
+            image = kept.image[rows].reshape(len(ids), -1)
+            features.image.put(ids, torch.from_numpy(image))
+            if pairs.viewed is not None:
+                pairs.viewed.seeds[numbers] = kept.seeds[rows]
+            told = ((row, texts.get(mark.tobytes())) for row, mark in enumerate(kept.captions))
+            rows, ids = _columns([(row, at) for row, at in told if at is not None])
+            features.text.put(ids, torch.from_numpy(kept.text[rows]))
+
+    def attached(self, source: PairSource) -> PairSource:
+        """Return the source with what is kept of every pair."""
+        return replace(source, parts=tuple(KeptPart(part, self) for part in source.parts))
+
+    def _is_whole(self, part: Part, *, thorough: bool) -> bool:
+        path, about = self._place(part)
+        if not path.is_file():
+            if any(path.parent.glob(f"{name_mark(part_name(part))}-*.safetensors")):
+                self._tell(path, f"feature cache: {part_name(part)} is another than the one cached")
+            return False
+        try:
+            if thorough:
+                read_part(path, about)
+            else:
+                check_part(path, about)
+        except BrokenPartError as error:
+            self._tell(path, f"feature cache: {path} {error}; it is computed again")
+            return False
+        return True
+
+    def _place(self, part: Part) -> tuple[Path, dict[str, str]]:
+        """Return the file of a part, named after its name and what it holds, and its metadata."""
+        mark = part_mark(part)
+        name = f"{name_mark(part_name(part))}-{mark}.safetensors"
+        about = {"format": f"{FORMAT} {VERSION}", "recipe": self._digest, "part": mark}
+        return self.folder / PARTS / name, about
+
+    def _tell(self, path: Path, text: str) -> None:
+        if path not in self._warned:
+            self._warned.add(path)
+            self._warn(text)
+
+    def _unwritable(self, error: Exception) -> DataError:
+        return DataError(
+            f"feature cache {self.folder} cannot be written ({error}); the parts that are in it "
+            f"are whole: free space and go on, or set data.feature_cache to another folder"
+        )
+
+    def _check(self) -> None:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise DataError(
+                f"feature cache {self.folder} is a file; set data.feature_cache to a folder"
+            )
+        about = self.folder / ABOUT
+        if not about.is_file():
+            return
+        try:
+            found = json.loads(about.read_text(encoding="utf-8"))
+            kind = found.pop("format"), found.pop("version")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise DataError(f"{about} cannot be read; {CURE}") from None
+        if kind != (FORMAT, VERSION):
+            raise DataError(
+                f"feature cache {self.folder} has format {kind[0]} {kind[1]}, this program reads "
+                f"{FORMAT} {VERSION}; {CURE}"
+            )
+        told = _differences(found, json.loads(json.dumps(self.recipe)))
+        if told:
+            raise DataError(
+                f"feature cache {self.folder} is of another recipe: {', '.join(told)}; {CURE}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPart:
+    """A part whose pairs bring their features along."""
+
+    part: Part
+    store: FeatureStore
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the part."""
+        return self.part.fingerprint
+
+    @property
+    def pairs(self) -> int | None:
+        """Those of the part."""
+        return self.part.pairs
+
+    @property
+    def at_most(self) -> int | None:
+        """As the part."""
+        return self.part.at_most
+
+    @property
+    def size(self) -> int | None:
+        """As the part."""
+        return self.part.size
+
+    def __iter__(self) -> Iterator[Pair]:
+        kept = self.store.load(self.part)
+        for pair in self.part:
+            yield pair if kept is None else replace(pair, kept=kept.of(pair))
+
+
+def _columns(pairs: Sequence[tuple[int, int]]) -> tuple[Ints, Ints]:
+    first, second = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    return first, second
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Return a phrase for each value that differs; names of teachers may."""
+    before, now = dict(_flat(_nameless(found))), dict(_flat(_nameless(wanted)))
+    return [
+        f"{key} (was {_shown(before.get(key))}, is {_shown(now.get(key))})"
+        for key in dict.fromkeys([*before, *now])
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _nameless(value: Any) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(value, Mapping):
+        return {key: _nameless(item) for key, item in value.items() if key != "name"}
+    return [_nameless(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _flat(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for number, item in enumerate(value, 1):
+            yield from _flat(item, f"{key}[{number}]")
+    else:
+        yield key, value
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

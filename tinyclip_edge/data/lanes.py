@@ -1,0 +1,216 @@
+"""The order of a stream: its parts are dealt to lanes, and each lane shuffles its own pairs.
+
+What a lane gives depends on the seed, the number of lanes and its own number, never on who reads
+it; where it stands can be written down, and taken up again by reading only what it still holds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from tinyclip_edge.data.pairs import Pair
+from tinyclip_edge.data.source import PairSource
+from tinyclip_edge.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A pair and where it stands: number of the part in the source, row in the part."""
+
+    part: int
+    row: int
+    pair: Pair
+
+
+@dataclass(frozen=True, slots=True)
+class LanePlace:
+    """Where a lane stands after a batch."""
+
+    epoch: int
+    at: int  # parts of the epoch that were read to their end
+    taken: int  # pairs read of the one after them
+    read: int  # pairs read in the epoch
+    held: tuple[Placed, ...]  # to draw from
+    leaving: tuple[Placed, ...]  # of the epoch before, in their order
+    delayed: tuple[Placed, ...]
+    order: Mapping[str, Any]  # state of the generator of the epoch
+    captions: Mapping[str, Any]
+
+    def plain(self) -> dict[str, Any]:
+        """Return numbers, lists and texts; pairs as ``[part, row]``."""
+        pairs = {
+            name: [[placed.part, placed.row] for placed in getattr(self, name)]
+            for name in ("held", "leaving", "delayed")
+        }
+        numbers = {name: getattr(self, name) for name in ("epoch", "at", "taken", "read")}
+        return {**numbers, **pairs, "order": dict(self.order), "captions": dict(self.captions)}
+
+
+def deal(parts: int, lanes: int, seed: int) -> list[list[int]]:
+    """Return the parts of each lane, in ascending order; every part is dealt once."""
+    dealt = np.random.default_rng([seed, 5]).permutation(parts)
+    return [sorted(dealt[lane::lanes].tolist()) for lane in range(lanes)]
+
+
+class Lane:
+    """Endless shuffled pairs of some parts: parts in random order, then a buffer to draw from.
+
+    ``share`` is the pairs that it gives to each batch.
+    """
+
+    def __init__(
+        self,
+        source: PairSource,
+        parts: Sequence[int],
+        share: int,
+        *,
+        seed: int,
+        number: int,
+        lanes: int,
+        buffer: int,
+    ) -> None:
+        self._source = source
+        self._parts = np.array(parts)
+        self._share = share
+        self._seed = seed
+        self._number = number
+        self._lanes = lanes
+        self._buffer = buffer
+        # numpy pads a seed with zeros: a single lane, of number 0, needs no rule of its own.
+        self._captions = np.random.default_rng([seed, 2, number])
+        self._held: list[Placed] = []
+        self._leaving: deque[Placed] = deque()
+        self._delayed: deque[Placed] = deque()
+        self._begin(0)
+
+    def draw(self, *, distinct: bool) -> list[tuple[Pair, str]]:
+        """Return the pairs of the next batch with a caption each.
+
+        A pair whose concept is already there waits for the next batch. Raises DataError when the
+        lane cannot fill its share.
+        """
+        group: list[Pair] = []
+        concepts: set[str] = set()
+        again: deque[Placed] = deque()
+        while len(group) < self._share:
+            placed = self._delayed.popleft() if self._delayed else self._next()
+            if distinct and placed.pair.concept in concepts:
+                again.append(placed)
+                if len(again) > self._buffer:
+                    raise DataError(
+                        f"{self._source.name}: {len(again)} pairs repeat the concepts of "
+                        f"one batch; lower optim.batch_size or set data.batch_distinct=false"
+                    )
+                continue
+            concepts.add(placed.pair.concept)
+            group.append(placed.pair)
+        self._delayed.extendleft(reversed(again))
+        draws = self._captions.random(self._share)
+        return [
+            (pair, pair.captions[int(draw * len(pair.captions))])
+            for pair, draw in zip(group, draws, strict=True)
+        ]
+
+    def place(self) -> LanePlace:
+        """Return where the lane stands."""
+        return LanePlace(
+            self._epoch,
+            self._at,
+            self._taken,
+            self._read,
+            tuple(self._held),
+            tuple(self._leaving),
+            tuple(self._delayed),
+            self._random.bit_generator.state,
+            self._captions.bit_generator.state,
+        )
+
+    def go_on(self, place: Mapping[str, Any]) -> None:
+        """Stand where ``place``, as LanePlace.plain gave it, says; DataError when pairs are gone.
+
+        Reads the parts of the pairs it holds, no others.
+        """
+        self._begin(place["epoch"])
+        self._at, self._taken, self._read = place["at"], place["taken"], place["read"]
+        self._random.bit_generator.state = place["order"]
+        self._captions.bit_generator.state = place["captions"]
+        found = self._fetch([*place["held"], *place["leaving"], *place["delayed"]])
+        self._held = [found[part, row] for part, row in place["held"]]
+        self._leaving = deque(found[part, row] for part, row in place["leaving"])
+        self._delayed = deque(found[part, row] for part, row in place["delayed"])
+
+    def _begin(self, epoch: int) -> None:
+        self._epoch, self._at, self._taken, self._read = epoch, 0, 0, 0
+        self._random = np.random.default_rng([self._seed, 0, epoch, self._number])
+        self._order = self._parts[self._random.permutation(len(self._parts))].tolist()
+        self._rows: Iterator[Pair] | None = None
+
+    def _next(self) -> Placed:
+        while not self._leaving:
+            placed = self._read_one()
+            if placed is None:
+                self._end_epoch()
+            elif len(self._held) < self._buffer:
+                self._held.append(placed)
+            else:
+                at = int(self._random.integers(len(self._held)))
+                drawn, self._held[at] = self._held[at], placed
+                return drawn
+        return self._leaving.popleft()
+
+    def _read_one(self) -> Placed | None:
+        """Return the next pair of the epoch, None at its end."""
+        while self._at < len(self._order):
+            part = self._order[self._at]
+            if self._rows is None:
+                self._rows = islice(self._source.parts[part], self._taken, None)
+            pair = next(self._rows, None)
+            if pair is not None:
+                self._taken += 1
+                self._read += 1
+                return Placed(part, self._taken - 1, pair)
+            self._at, self._taken, self._rows = self._at + 1, 0, None
+        return None
+
+    def _end_epoch(self) -> None:
+        if self._read < self._share:
+            raise self._too_few()
+        order = self._random.permutation(len(self._held))
+        self._leaving = deque(self._held[int(at)] for at in order)
+        self._held = []
+        self._begin(self._epoch + 1)
+
+    def _too_few(self) -> DataError:
+        name, size = self._source.name, self._share * self._lanes
+        if self._lanes == 1:
+            return DataError(
+                f"optim.batch_size {size} is above the {self._read} pairs of {name}; lower it"
+            )
+        return DataError(
+            f"{name}: lane {self._number + 1} of {self._lanes} has {self._read} pairs to fill "
+            f"{self._share} of optim.batch_size {size}; lower optim.batch_size or data.lanes"
+        )
+
+    def _fetch(self, places: Sequence[Sequence[int]]) -> dict[tuple[int, int], Placed]:
+        wanted: dict[int, set[int]] = {}
+        for part, row in places:
+            wanted.setdefault(part, set()).add(row)
+        found = {
+            (part, row): Placed(part, row, pair)
+            for part, rows in wanted.items()
+            for row, pair in enumerate(islice(self._source.parts[part], max(rows) + 1))
+            if row in rows
+        }
+        for part, rows in wanted.items():
+            if missing := sorted(row for row in rows if (part, row) not in found):
+                raise DataError(
+                    f"{self._source.name}: part {self._source.parts[part].fingerprint} has no "
+                    f"sample {missing[0] + 1} any more; it changed since the checkpoint"
+                )
+        return found

@@ -1,0 +1,63 @@
+"""Short hashes by which a feature cache knows a picture, a caption and a part of a source again."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from tinyclip_edge.data.pairs import Pair
+from tinyclip_edge.data.shards import Shard
+from tinyclip_edge.data.source import Part
+
+MARK = 16  # bytes
+HEAD = 1 << 16  # bytes of a shard that tell it from another of its name and size
+
+
+def sample_mark(pair: Pair) -> bytes:
+    """Return the mark of a key with its picture: the encoded bytes, or the size of the file."""
+    image = pair.image
+    if isinstance(image, bytes):
+        content = image
+    elif isinstance(image, Path):
+        content = str(image.stat().st_size if image.is_file() else None).encode()
+    else:
+        content = str(image.size).encode()
+    return _mark(_bytes(pair.key), content)
+
+
+def caption_mark(caption: str) -> bytes:
+    """Return the mark of a text."""
+    return _mark(_bytes(caption))
+
+
+def part_name(part: Part) -> str:
+    """Return what a part is called as long as it is the same one, even if its pairs change."""
+    return part.path.name if isinstance(part, Shard) else part.fingerprint
+
+
+def part_mark(part: Part) -> str:
+    """Return 32 hex digits that follow what a part holds: of a shard its size and its beginning."""
+    told = [_bytes(part.fingerprint)]
+    if isinstance(part, Shard):
+        try:
+            with part.path.open("rb") as file:
+                told += [str(part.size).encode(), file.read(HEAD)]
+        except OSError:
+            pass  # whoever reads it will say so
+    return _mark(*told).hex()
+
+
+def name_mark(name: str) -> str:
+    """Return 16 hex digits that stand for a name in the name of a file."""
+    return _mark(_bytes(name)).hex()[:MARK]
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _mark(*parts: bytes) -> bytes:
+    digest = hashlib.blake2b(digest_size=MARK)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.digest()

@@ -1,0 +1,109 @@
+"""Batches prepared by a thread while the steps before them run."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+from types import TracebackType
+
+import torch
+
+from tinyclip_edge.data.memory import Batch
+from tinyclip_edge.data.stream import StreamPosition
+
+AHEAD = 2  # batches that wait while one is used
+PATIENCE = 10.0  # seconds for a reader that is being ended, which may wait for a server
+Where = StreamPosition | None
+
+
+class Prefetch(Iterator[Batch]):
+    """The batches of ``steps``, in their order; an error of theirs comes where it stood.
+
+    A context: at its end the thread is ended and ``batches``, if it can be, closed. ``where`` is
+    asked after each batch, in the thread, for the position that belongs to it. ``pin``: pixels lie
+    in page-locked memory, from which the current CUDA device copies them while it computes.
+    """
+
+    def __init__(
+        self,
+        batches: Iterator[Batch],
+        steps: range,
+        where: Callable[[], Where],
+        *,
+        pin: bool = False,
+    ) -> None:
+        self._batches = batches
+        self._steps = steps
+        self._where = where
+        self._device = torch.cuda.current_device() if pin else None
+        self._ready: deque[tuple[Batch, Where] | BaseException] = deque()
+        self._change = threading.Condition()
+        self._closing = False
+        self._done = steps.start
+        self._positions: deque[tuple[int, Where]] = deque(maxlen=2)
+        self._thread = threading.Thread(target=self._fill, name="prefetch", daemon=True)
+
+    def __enter__(self) -> Prefetch:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._change:
+            self._closing = True
+            self._ready.clear()
+            self._change.notify_all()
+        self._thread.join(PATIENCE)
+
+    def __next__(self) -> Batch:
+        with self._change:
+            self._change.wait_for(lambda: self._ready)
+            found = self._ready[0]
+            if isinstance(found, BaseException):  # stays, for whoever asks again
+                raise found
+            self._ready.popleft()
+            self._change.notify_all()
+        batch, position = found
+        self._done += 1
+        self._positions.append((self._done, position))
+        return batch
+
+    def position(self, done: int) -> Where:
+        """Return the position after ``done`` steps; known of the last two batches, else None."""
+        return dict(self._positions).get(done)
+
+    def _fill(self) -> None:
+        if self._device is not None:
+            torch.cuda.set_device(self._device)  # a thread begins on the first one
+        try:
+            for batch in islice(self._batches, len(self._steps)):
+                if not self._put((self._pinned(batch), self._where())):
+                    break
+            else:
+                self._put(StopIteration())
+        except BaseException as error:  # raised where the batch is asked for
+            self._put(error)
+        finally:
+            close = getattr(self._batches, "close", None)
+            if close is not None:
+                close()
+
+    def _pinned(self, batch: Batch) -> Batch:
+        if self._device is None:
+            return batch
+        return replace(batch, pixels=batch.pixels.pin_memory())
+
+    def _put(self, item: tuple[Batch, Where] | BaseException) -> bool:
+        """Hand over an item, then wait until another one is wanted; False when none will be."""
+        with self._change:
+            self._ready.append(item)
+            self._change.notify_all()
+            self._change.wait_for(lambda: self._closing or len(self._ready) < AHEAD)
+            return not self._closing

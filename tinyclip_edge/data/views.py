@@ -1,0 +1,137 @@
+"""Random crops of pictures that can be made again: each follows from a seed, a key and a number.
+
+V views a picture, numbered from 0. A crop is that of torchvision's RandomResizedCrop with a
+generator of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tinyclip_edge.data.pairs import Pair, Picture, UndecodableImageError, decode_image
+from tinyclip_edge.errors import DataError
+
+Ints = npt.NDArray[np.int64]
+RATIO = (3 / 4, 4 / 3)  # width over height of a crop
+TRIES = 10  # draws until a crop lies inside; then the middle is taken
+DRAWS = 7  # names the generator of views among those of a seed
+
+
+def view_seed(key: str, view: int) -> int:
+    """Return the seed of a picture's view, 63 bits; the same in every run, so that caches last."""
+    text = f"{view} {key}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+def crop_box(
+    width: int, height: int, scale: tuple[float, float], seed: int
+) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of a random crop, in pixels."""
+    noise = torch.Generator().manual_seed(seed)
+    ratios = torch.tensor(RATIO).log().tolist()
+    for _ in range(TRIES):
+        area = width * height * _uniform(scale, noise).item()
+        ratio = _uniform(ratios, noise).exp().item()
+        wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < wide <= width and 0 < high <= height:
+            top = int(torch.randint(height - high + 1, (1,), generator=noise))
+            left = int(torch.randint(width - wide + 1, (1,), generator=noise))
+            return left, top, left + wide, top + high
+    wide, high = width, height
+    if width / height < RATIO[0]:
+        high = round(width / RATIO[0])
+    elif width / height > RATIO[1]:
+        wide = round(height * RATIO[1])
+    left, top = (width - wide) // 2, (height - high) // 2
+    return left, top, left + wide, top + high
+
+
+def _uniform(bounds: Sequence[float], noise: torch.Generator) -> Tensor:
+    return torch.empty(1).uniform_(*bounds, generator=noise)
+
+
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """The views of every picture: how many, how large a share of it, and at what size."""
+
+    count: int  # V, at least 1
+    scale: tuple[float, float]  # of the area
+    size: tuple[int, int]  # pixels: height, width
+
+    def seeds(self, key: str) -> list[int]:
+        """Return the seeds of a picture's views."""
+        return [view_seed(key, view) for view in range(self.count)]
+
+    def seed(self, pair: Pair, view: int) -> int:
+        """Return the seed of one view: that which a cache made its features with, if there is."""
+        kept = pair.kept
+        return view_seed(pair.key, view) if kept is None else int(kept.seeds[view])
+
+    def drawn(self, seed: int, step: int, size: int) -> list[int]:
+        """Return the view of each of ``size`` pairs of a step."""
+        random = np.random.default_rng([seed, DRAWS, step])
+        views: list[int] = random.integers(self.count, size=size).tolist()
+        return views
+
+    def decode(self, picture: Picture, *seeds: int) -> Tensor | None:
+        """Return uint8 ``[len(seeds), 3, H, W]``; None when the picture cannot be decoded."""
+        try:
+            image = decode_image(picture)
+            return torch.stack([self._crop(image, seed) for seed in seeds])
+        except (UndecodableImageError, ValueError):  # ValueError: a mode that does not resize
+            return None
+
+    def decode_one(self, picture: Picture, seed: int) -> Tensor | None:
+        """Return uint8 ``[3, H, W]``; None when the picture cannot be decoded."""
+        found = self.decode(picture, seed)
+        return None if found is None else found[0]
+
+    def _crop(self, image: Image.Image, seed: int) -> Tensor:
+        height, width = self.size
+        part = image.crop(crop_box(*image.size, self.scale, seed))
+        # Resized in the image's own mode, then made RGB, as the centre crop is.
+        shown = part.resize((width, height), Image.Resampling.BICUBIC).convert("RGB")
+        return torch.from_numpy(np.asarray(shown).transpose(2, 0, 1).copy())
+
+
+class ViewedPictures:
+    """N pictures kept encoded; a batch decodes the view that it shows, with several threads."""
+
+    def __init__(
+        self, keys: Sequence[str], pictures: Sequence[Picture], crops: Crops, workers: int
+    ) -> None:
+        self.crops = crops
+        self.seeds: Ints = np.array([crops.seeds(key) for key in keys], dtype=np.int64)
+        self._keys = keys
+        self._pictures = pictures
+        self._pool = ThreadPoolExecutor(workers)
+
+    @property
+    def held(self) -> int:
+        """Bytes of the encoded pictures; files are read anew each time."""
+        return sum(len(one) for one in self._pictures if isinstance(one, bytes))
+
+    def begin(self, ids: Ints, view: int) -> list[Future[Tensor | None]]:
+        """Start to decode a view of pictures ``ids``."""
+        decode = self.crops.decode_one
+        return [self._pool.submit(decode, self._pictures[i], int(self.seeds[i, view])) for i in ids]
+
+    def finish(self, ids: Ints, begun: Sequence[Future[Tensor | None]]) -> Tensor:
+        """Return uint8 ``[B, 3, H, W]``; DataError for a file that has gone since it was loaded."""
+        found = []
+        for number, future in zip(ids, begun, strict=True):
+            pixels = future.result()
+            if pixels is None:
+                raise DataError(f"image '{self._keys[number]}' can no longer be decoded")
+            found.append(pixels)
+        return torch.stack(found)

@@ -1,0 +1,174 @@
+"""open_clip's transformers run with less work: the same features from fewer tokens and copies.
+
+Only the pooled token asks in the last block, texts are cut behind their end and short ones run
+apart from long ones. Weights are read by their attribute names from open_clip's modules, or from
+blocks of ours that are named alike. Shapes: B batch, L tokens, W hidden channels, A heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tinyclip_edge.inherit.dense import Attention
+
+OpenClip: TypeAlias = Any  # a module of open_clip, read by its attribute names
+BlockRun: TypeAlias = Callable[[OpenClip, Tensor, Tensor | None, bool], Tensor]
+
+LENGTH_GROUPS = 4  # measured on captions of 3 to 16 tokens: 0.6 of the time of one group
+END_POOLS = ("argmax", "eos")  # read the end token, so that padding may be trimmed
+PARTS = ("ln_1", "ls_1", "ln_2", "ls_2", "mlp")
+
+
+class LeanTowers:
+    """Both towers of an open_clip CLIP, shared and not copied; ``image`` and ``text`` say which."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model: OpenClip = model
+        self.image = _is_plain_vit(getattr(model, "visual", None))
+        self.text = can_trim(model)
+        self._run: BlockRun = run_block
+
+    def compile(self) -> None:
+        """Let torch compile a block; all of a tower share what it makes."""
+        self._run = torch.compile(run_block, dynamic=True)
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Return ``[B, D]`` of float32 ``[B, 3, H, W]``, not normalised."""
+        visual = self._model.visual
+        x = visual._embeds(pixels)
+        first = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        pooled: Tensor = visual.ln_post(self._blocks(visual.transformer, x, first, causal=False))
+        return self._projected(pooled, visual.proj)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Return ``[B, D]`` of int64 ``[B, L]``, L up to the context length, not normalised."""
+        model = self._model
+        x = model.token_embedding(tokens).to(model.transformer.get_cast_dtype())
+        x = x + model.positional_embedding[: tokens.shape[1]].to(x.dtype)
+        if model.text_pool_type == "eos":
+            end = tokens.eq(model.text_eos_id).int().argmax(dim=-1)
+        else:
+            end = tokens.argmax(dim=-1)
+        pooled: Tensor = model.ln_final(self._by_length(x, end))
+        return self._projected(pooled, model.text_projection)
+
+    def _projected(self, pooled: Tensor, projection: OpenClip) -> Tensor:
+        if projection is None:
+            return pooled
+        linear = isinstance(projection, nn.Linear)
+        projected: Tensor = projection(pooled) if linear else pooled @ projection
+        return projected
+
+    def _by_length(self, x: Tensor, end: Tensor) -> Tensor:
+        """Run short texts apart from long ones: a processor gains, a GPU would wait."""
+        transformer = self._model.transformer
+        if x.device.type != "cpu" or len(x) < LENGTH_GROUPS:
+            return self._blocks(transformer, x, end, causal=True)
+        order = end.argsort(stable=True)
+        parts = []
+        for group in order.chunk(LENGTH_GROUPS):
+            length = int(end[group].max()) + 1
+            parts.append(self._blocks(transformer, x[group, :length], end[group], causal=True))
+        return torch.cat(parts)[order.argsort()]
+
+    def _blocks(self, transformer: OpenClip, x: Tensor, at: Tensor, *, causal: bool) -> Tensor:
+        """Return token ``at [B]`` of the last block's output, ``[B, W]``."""
+        blocks = list(transformer.resblocks)
+        for number, block in enumerate(blocks, 1):
+            asks = at if number == len(blocks) else None
+            run = self._run if _is_plain(block) else run_whole
+            if transformer.grad_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(run, block, x, asks, causal, use_reentrant=False)
+            else:
+                x = run(block, x, asks, causal)
+        return x
+
+
+def run_block(block: OpenClip, x: Tensor, at: Tensor | None, causal: bool) -> Tensor:
+    """Return ``[B, L, W]`` of a residual attention block; only token ``at [B]``: ``[B, W]``.
+
+    ``causal``: a token sees those before it, and itself.
+    """
+    seen, mask = block.ln_1(x), None
+    asking = seen
+    if at is not None:
+        rows = torch.arange(len(x), device=x.device)
+        x, asking = x[rows, at][:, None], seen[rows, at][:, None]
+        if causal:
+            mask = (torch.arange(seen.shape[1], device=x.device) <= at[:, None])[:, None, None]
+    heads = _attend(block.attn, asking, seen, mask, causal=causal and at is None)
+    x = x + block.ls_1(block.attn.out_proj(heads))
+    x = x + block.ls_2(block.mlp(block.ln_2(x)))
+    return x if at is None else x[:, 0]
+
+
+def run_whole(block: OpenClip, x: Tensor, at: Tensor | None, causal: bool) -> Tensor:
+    """Do as ``run_block`` for a block of any make: all tokens ask."""
+    mask = None
+    if causal:
+        mask = torch.full((x.shape[1], x.shape[1]), -torch.inf, device=x.device).triu(1)
+    x = block(x, attn_mask=mask)
+    return x if at is None else x[torch.arange(len(x), device=x.device), at]
+
+
+def _attend(
+    attention: OpenClip, asking: Tensor, seen: Tensor, mask: Tensor | None, *, causal: bool
+) -> Tensor:
+    """Return what the heads see, ``[B, Q, A·D]``: ``asking [B, Q, W]`` of ``seen [B, L, W]``."""
+    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    width = len(weight) // 3
+    if asking is seen:
+        together = F.linear(seen, weight, bias)
+        q, k, v = together.view(*seen.shape[:2], 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+    else:
+        q = F.linear(asking, weight[:width], bias[:width])
+        q = q.view(*asking.shape[:2], attention.num_heads, -1).transpose(1, 2)
+        others = F.linear(seen, weight[width:], bias[width:])
+        others = others.view(*seen.shape[:2], 2, attention.num_heads, -1)
+        k, v = others.permute(2, 0, 3, 1, 4)
+    heads = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+    return heads.transpose(1, 2).flatten(2)
+
+
+def can_trim(model: nn.Module) -> bool:
+    """Say whether the text tower gives the same features without its padding.
+
+    True for open_clip's CLIP: causal attention, pooled at the end token. Other towers (custom
+    text) are run at full length.
+    """
+    mask = getattr(model, "attn_mask", None)
+    return (
+        isinstance(mask, Tensor)
+        and mask.dim() == 2
+        and torch.equal(mask.isneginf(), torch.ones_like(mask).triu(1).bool())
+        and getattr(model, "text_pool_type", None) in END_POOLS
+        and isinstance(getattr(model, "token_embedding", None), nn.Embedding)
+        and getattr(getattr(model, "transformer", None), "batch_first", False)
+    )
+
+
+def _is_plain_vit(visual: OpenClip) -> bool:
+    return (
+        type(visual).__name__ == "VisionTransformer"
+        and visual.attn_pool is None
+        and visual.pool_type == "tok"
+        and not visual.output_tokens
+        and visual.transformer.batch_first
+    )
+
+
+def _is_plain(block: OpenClip) -> bool:
+    """Say whether it is a pre-norm block with queries, keys and values in one matrix."""
+    attention = getattr(block, "attn", None)
+    if isinstance(attention, nn.MultiheadAttention):
+        packed = attention.in_proj_weight is not None and attention.in_proj_bias is not None
+        simple = packed and attention.bias_k is None and attention.dropout == 0.0
+    else:
+        simple = isinstance(attention, Attention)
+    return simple and not hasattr(block, "ln_1_kv") and all(hasattr(block, p) for p in PARTS)

@@ -1,0 +1,36 @@
+"""Fill a feature cache without a run."""
+
+from __future__ import annotations
+
+from tinyclip_edge.config import RunConfig
+from tinyclip_edge.data import open_source
+from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.models import load_clip
+from tinyclip_edge.train.fill_report import CacheResult, FillWatcher, Lines
+from tinyclip_edge.train.filling import make_filler
+from tinyclip_edge.train.observe import Silent
+from tinyclip_edge.train.ranks import Ranks
+from tinyclip_edge.train.setup import make_accelerator, make_crops, make_teacher
+
+
+def cache_features(config: RunConfig, watcher: FillWatcher) -> CacheResult:
+    """Fill ``data.feature_cache`` for ``data.train``; every process of a launcher calls it.
+
+    What is there already is read to its last byte before it is trusted. Raises ConfigError when
+    there is no cache to fill, DataError, ModelError, and InterruptedRun on Ctrl-C.
+    """
+    data = config.data
+    if not data.cache_teacher:
+        raise ConfigError("data.cache_teacher is false, runs would read no cache; set it to true")
+    if data.feature_cache is None:
+        raise ConfigError("data.feature_cache is null; set it to the folder of the cache")
+    accelerator = make_accelerator(config.run)
+    ranks = Ranks()
+    own = watcher if ranks.main else Lines(Silent())
+    with ranks.agreed():
+        source = open_source(data.train, allow_pipes=data.allow_pipes)
+        clip = load_clip(config.teacher.model, config.teacher.pretrained)
+        teacher = make_teacher(config, clip, accelerator.device)
+        filler = make_filler(data, source, teacher, make_crops(data, clip), own.on_message)
+        assert filler is not None  # both of its conditions are checked above
+    return filler.fill(ranks, own, thorough=True)

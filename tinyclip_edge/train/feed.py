@@ -1,0 +1,44 @@
+"""The batches of a run: prepared ahead of its steps, taken up again where a checkpoint stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tinyclip_edge.config import RunConfig
+from tinyclip_edge.data import Batch, Prefetch, StreamingPairs
+from tinyclip_edge.train.ranks import Ranks
+from tinyclip_edge.train.setup import Setup
+
+Places = dict[int, dict[str, Any]]  # StreamPosition.plain of all processes
+
+
+def open_feed(config: RunConfig, setup: Setup, start: int, places: Places | None) -> Prefetch:
+    """Return this process' rows of the batches after step ``start``, a context to iterate in.
+
+    ``places`` is what a checkpoint of a stream has: without them its pairs are read past.
+    """
+    pairs, size = setup.pairs, config.optim.batch_size
+    seed, distinct, rows = config.seed, config.data.batch_distinct, setup.ranks.rows(size)
+    batches: Iterator[Batch]
+    if isinstance(pairs, StreamingPairs):
+        batches = pairs.batches(
+            start, size, seed=seed, distinct=distinct, rows=rows, position=places
+        )
+    else:
+        batches = pairs.batches(start, size, seed=seed, distinct=distinct, rows=rows)
+    return Prefetch(
+        batches,
+        range(start, setup.stages[-1].end),
+        lambda: pairs.position if isinstance(pairs, StreamingPairs) else None,
+        pin=setup.accelerator.device.type == "cuda",
+    )
+
+
+def gathered(feed: Prefetch, done: int, ranks: Ranks) -> Places | None:
+    """Return where all processes' streams stand after ``done`` steps; None when nothing streams."""
+    position = feed.position(done)
+    told = ranks.tell(None if position is None else position.plain())
+    # A lane that two processes read stands at the same place in both.
+    places = {number: place for lanes in told if lanes for number, place in lanes.items()}
+    return places or None

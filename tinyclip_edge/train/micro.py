@@ -1,0 +1,94 @@
+"""The gradient of a whole batch from parts of it: activations of one part are held at a time.
+
+Affinities need the features of all pairs at once, activations do not: a first pass computes
+features without a graph, the loss is taken of all of them, and a second pass repeats each part
+with its graph and hands it the loss's gradient (Gao et al. 2021, arXiv 2101.06983, section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+Forward = Callable[[slice], tuple[Tensor, Tensor, Tensor]]  # rows -> image, text, scale
+
+
+class TwoPasses:
+    """One batch of ``rows`` pairs in ``parts``; call ``first``, take the loss, call ``second``.
+
+    ``forward`` runs a part; chance (gates, patch dropout) falls alike in both passes and in every
+    part. Batch norms see one part at a time and count it once.
+    """
+
+    def __init__(self, forward: Forward, module: nn.Module, rows: int, parts: int) -> None:
+        self._forward = forward
+        self._module = module
+        edges = [rows * number // parts for number in range(parts + 1)]
+        whole = [slice(edge, after) for edge, after in pairwise(edges)]
+        self._parts = [part for part in whole if part.stop > part.start]
+        self._leaves: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def first(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return both features ``[rows, D]`` and the scale, where the graph of the loss ends."""
+        device = next(self._module.parameters()).device
+        self._noise = _noise(device)
+        buffers = [buffer.clone() for buffer in self._module.buffers()]
+        found = []
+        with torch.no_grad():
+            for part in self._parts:
+                _set_noise(device, self._noise)
+                found.append(self._forward(part))
+            for buffer, before in zip(self._module.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+        image, text = (torch.cat([one[side] for one in found]) for side in (0, 1))
+        scale = found[-1][2].clone()
+        self._leaves = image.requires_grad_(), text.requires_grad_(), scale.requires_grad_()
+        return self._leaves
+
+    def second(self) -> None:
+        """Bring the gradient, which the leaves have by now, to the parameters."""
+        assert self._leaves is not None
+        image, text, scale = self._leaves
+        device = image.device
+        for part in self._parts:
+            last = part is self._parts[-1]
+            with nullcontext() if last else _unsynchronised(self._module):
+                _set_noise(device, self._noise)
+                outputs = self._forward(part)
+                gradients = [_rows(image, part), _rows(text, part)]
+                # The scale is one for all parts: its gradient counts once.
+                if last and outputs[2].requires_grad and scale.grad is not None:
+                    gradients.append(scale.grad)
+                torch.autograd.backward(outputs[: len(gradients)], gradients)
+
+
+def _rows(leaf: Tensor, part: slice) -> Tensor:
+    return torch.zeros_like(leaf[part]) if leaf.grad is None else leaf.grad[part]
+
+
+def _unsynchronised(module: nn.Module) -> AbstractContextManager[None]:
+    """Gradients of several processes are joined after the last part."""
+    if isinstance(module, nn.parallel.DistributedDataParallel):
+        return _no_sync(module)
+    return nullcontext()
+
+
+@contextmanager
+def _no_sync(module: nn.parallel.DistributedDataParallel) -> Iterator[None]:
+    with module.no_sync():
+        yield
+
+
+def _noise(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return torch.get_rng_state(), cuda
+
+
+def _set_noise(device: torch.device, state: tuple[Tensor, Tensor | None]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
