@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge.errors import BundleError, MissingExtraError
-from tinyclip_export.layout import TOWER_IO, check_precisions
+from tinyclip_export.extras import NO_EXTRAS, Extras, write_extras
+from tinyclip_export.layout import ANY_INPUT, TOWER_IO, check_precisions
 from tinyclip_export.pairs import Pairs, TowerFiles, answers, check_pairs
 from tinyclip_export.quantize import PORTABLE, Int8Recipe, quantize_tower
 from tinyclip_export.replay import replay_apart
@@ -41,6 +42,7 @@ def export_bundle(
     max_drop: float = 0.5,
     name: str | None = None,
     force: bool = False,
+    extras: Extras = NO_EXTRAS,
 ) -> ExportReport:
     """Write `clip` as a verified bundle to `out`.
 
@@ -56,7 +58,9 @@ def export_bundle(
     try:
         check_free(out, force=force)
         with _aside(out.resolve()) as aside:
-            report = _Export(clip, aside, wanted, name or clip.name).run(pairs, max_drop)
+            export = _Export(clip, aside, wanted, name or clip.name)
+            export.extras = extras
+            report = export.run(pairs, max_drop)
             aside.chmod(0o755)
             _install(aside, out.resolve())
     except OSError as error:
@@ -90,6 +94,10 @@ class _Export:
         self.recipe: Int8Recipe = PORTABLE
         self.seconds: dict[str, float] = {}
         self.ladder = Ladder()
+        self.extras = NO_EXTRAS
+        self.form = ANY_INPUT
+        self.plain: Mapping[str, Any] = {}  # how to read another tokenizer than CLIP's
+        self.made: dict[str, Any] = {}
 
     def run(self, pairs: Pairs, max_drop: float) -> ExportReport:
         """Write all files, climb the ladder, return the report; raises LadderError."""
@@ -101,6 +109,10 @@ class _Export:
         with self._timed("verify"):
             recall = self._verify(files, pairs, max_drop, eot)
             golden = self._golden(files, eot)
+        with self._timed("extras"):
+            saturates = self.recipe.saturates
+            precise = {name: name.startswith("int8") and saturates for name in self.precisions}
+            self.made = write_extras(self.clip, self.folder, precise, self.extras)
         with self._timed("reload"):
             report = self._report(len(pairs[1]), recall)
             self._finish(report, eot, golden)
@@ -113,15 +125,18 @@ class _Export:
         from tinyclip_edge.models.hf_config import write_preprocessor_config
         from tinyclip_edge.models.tokenizer_files import write_tokenizer
         from tinyclip_export import graph, hub_layout
-        from tinyclip_export.towers import ImageTower, TextTower
+        from tinyclip_export.encoders import image_tower, input_form, text_tower
 
-        image, text = ImageTower(self.clip.model), TextTower(self.clip.model)
+        image, text = image_tower(self.clip.model), text_tower(self.clip.model)
+        self.form = input_form(self.clip, text, self.extras.static_batch)
         special = write_tokenizer(self.clip, self.folder)
+        self.plain = special.plain
         write_preprocessor_config(self.clip, self.folder)
         hub_layout.write_model_config(self.clip, self.folder, (image, text), special)
         (self.folder / "onnx").mkdir()
-        graph.export_image_tower(image, self._path("image"), image_size=self.clip.image_size)
-        graph.export_text_tower(text, self._path("text"))
+        size, form = self.clip.image_size, self.form
+        graph.export_image_tower(image, self._path("image"), image_size=size, form=form)
+        graph.export_text_tower(text, self._path("text"), form=form)
         return special
 
     def _quantize(self) -> None:
@@ -140,7 +155,7 @@ class _Export:
         from tinyclip_export.figures import text_to_image
 
         clip = self.clip
-        expected = Expected(clip.image_size, clip.embedding_dim, clip.context_length)
+        expected = Expected(clip.image_size, clip.embedding_dim, clip.context_length, self.form)
         for tower_files in files:
             climb_structure(self.ladder, tower_files, expected)
         # A tower that does not load or run has no answers to compare.
@@ -179,8 +194,8 @@ class _Export:
         }
         verification = {
             "pairs": pairs,
-            "batch": 1,
-            "padding": "none",
+            "batch": self.form.batch or 1,
+            "padding": self.form.padding,
             "reference_recall@1": round(recall, 3),
             "precisions": self.ladder.figures,
         }
@@ -195,6 +210,9 @@ class _Export:
         report.files = {name: entry["bytes"] for name, entry in list_files(self.folder).items()}
         write_model_card(self.folder, report, self.clip.context_length)
         manifest = build_manifest(self.clip, report, recipe=self.recipe, eot=eot, golden=golden)
+        manifest = replace(
+            manifest, extras=self.made, inputs=self.form.as_dict(), tokenizer=self.plain
+        )
         manifest.write(self.folder)
         report.files = {name: entry["bytes"] for name, entry in manifest.files.items()}
 
@@ -204,7 +222,7 @@ class _Export:
         # As the runtime decides it from the manifest's recipe.
         precise = precision == "int8" and self.recipe.saturates and int8_saturates()
         paths = self._path("image", precision), self._path("text", precision)
-        return TowerFiles(precision, *paths, precise_int8=precise)
+        return TowerFiles(precision, *paths, precise_int8=precise, form=self.form)
 
     def _path(self, tower: str, precision: str = "fp32") -> Path:
         return self.folder / TOWER_IO[tower].path(precision)

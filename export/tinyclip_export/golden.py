@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from tinyclip_edge.runtime.golden import pixels_hash
 from tinyclip_edge.runtime.protocol import Features
-from tinyclip_export.layout import IMAGE_IO, TEXT_IO
-from tinyclip_export.pairs import Ids, TowerFiles, pixel_rows, token_rows
+from tinyclip_edge.runtime.session import full_batch
+from tinyclip_export.layout import IMAGE_IO, TEXT_IO, InputForm, TowerIO
+from tinyclip_export.pairs import Ids, Session, TowerFiles, pixel_rows, token_rows
 
 if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
@@ -44,10 +46,11 @@ def golden_vectors(clip: LoadedClip, towers: Sequence[TowerFiles], *, eot: int) 
     """
     images = golden_images()
     pixels = pixel_rows(clip, images)
-    rows = token_rows(clip.tokenizer(list(TEXTS)).numpy(), eot)
+    form = towers[0].form
+    rows = token_rows(clip.tokenizer(list(TEXTS)).numpy(), eot, form)
     return {
         "batch": 1,
-        "padding": "none",
+        "padding": form.padding,
         "images": [
             {"png": _png(image), "pixels_sha256": pixels_hash(row)}
             for image, row in zip(images, pixels, strict=True)
@@ -60,28 +63,18 @@ def golden_vectors(clip: LoadedClip, towers: Sequence[TowerFiles], *, eot: int) 
     }
 
 
-def pixels_hash(pixels: Features) -> str:
-    """Return the SHA-256 of preprocessed pixels ``[3, H, W]`` as little-endian float32."""
-    return hashlib.sha256(np.ascontiguousarray(pixels, dtype="<f4").tobytes()).hexdigest()
-
-
-def decode_image(png: str) -> Image.Image:
-    """Return the image of a golden ``png`` entry."""
-    return Image.open(io.BytesIO(base64.b64decode(png)))
-
-
-def decode_embeddings(text: str) -> Features:
-    """Return float32 ``[4, D]`` of a golden ``embeddings`` entry."""
-    return np.frombuffer(base64.b64decode(text), dtype="<f4").reshape(len(TEXTS), -1)
-
-
 def _embeddings(tower: TowerFiles, pixels: Features, rows: Sequence[Ids]) -> dict[str, str]:
     image, text = tower.open("image"), tower.open("text")
     found = {
-        "image": [image.run(None, {IMAGE_IO.input_name: row[None]})[0] for row in pixels],
-        "text": [text.run(None, {TEXT_IO.input_name: row})[0] for row in rows],
+        "image": [_answer(image, IMAGE_IO, row[None], tower.form) for row in pixels],
+        "text": [_answer(text, TEXT_IO, row, tower.form) for row in rows],
     }
     return {key: _base64(np.concatenate(value).astype("<f4")) for key, value in found.items()}
+
+
+def _answer(session: Session, io: TowerIO, row: npt.NDArray[Any], form: InputForm) -> Features:
+    found: Features = session.run(None, {io.input_name: full_batch(row, form.batch)})[0][:1]
+    return found
 
 
 def _base64(array: Features) -> str:

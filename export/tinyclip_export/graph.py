@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.quiet import quiet
-from tinyclip_export.layout import IMAGE_IO, MIN_TOKENS, TEXT_IO, TowerIO
+from tinyclip_export.encoders import AnyTextTower
+from tinyclip_export.layout import MIN_TOKENS, InputForm, TowerIO
 from tinyclip_export.towers import TextTower
 
 OPSET = 20  # the first with Gelu as one node; from 17 on LayerNormalization is one
@@ -19,20 +20,40 @@ SINGLE_FILE_LIMIT = 2 * 1024**3 - 64 * 1024**2  # bytes; protobuf ends at 2 GiB
 ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
 
 
-def export_image_tower(tower: nn.Module, path: Path, *, image_size: int) -> None:
-    """Write `tower` for ``pixel_values`` float32 ``[batch, 3, image_size, image_size]``."""
-    example = torch.zeros(2, 3, image_size, image_size)
-    _export(tower, example, path, IMAGE_IO, {0: torch.export.Dim("batch")})
+def export_image_tower(
+    tower: nn.Module, path: Path, *, image_size: int, form: InputForm | None = None
+) -> None:
+    """Write `tower` for ``pixel_values`` float32 ``[batch, 3, image_size, image_size]``.
+
+    `form` may fix the batch. Raises ModelError for a tower that torch cannot export.
+    """
+    io = (form or InputForm()).io("image")
+    example = torch.zeros(_batch(form), 3, image_size, image_size)
+    _export(tower, example, path, io, {a: torch.export.Dim(n) for a, n in io.dynamic_axes.items()})
 
 
-def export_text_tower(tower: TextTower, path: Path) -> None:
-    """Write `tower` for ``input_ids`` int64 ``[batch, sequence]``, sequence 2 up to the context."""
+def export_text_tower(tower: AnyTextTower, path: Path, *, form: InputForm | None = None) -> None:
+    """Write `tower` for ``input_ids`` int64 ``[batch, sequence]``, sequence 2 up to the context.
+
+    `form` may fix both. Raises ModelError.
+    """
+    form = form or InputForm(padded=not isinstance(tower, TextTower))
     context = tower.context_length
     if context <= MIN_TOKENS:
         raise ModelError(f"context_length {context} leaves no room for a word; use 3 or more")
-    example = torch.ones(2, context - 1, dtype=torch.int64)
-    sequence = torch.export.Dim("sequence", min=MIN_TOKENS, max=context)
-    _export(tower, example, path, TEXT_IO, {0: torch.export.Dim("batch"), 1: sequence})
+    io = form.io("text")
+    length = context if form.padded else context - 1
+    example = torch.ones(_batch(form), length, dtype=torch.int64)
+    known = {
+        0: torch.export.Dim("batch"),
+        1: torch.export.Dim("sequence", min=MIN_TOKENS, max=context),
+    }
+    _export(tower, example, path, io, {axis: known[axis] for axis in io.dynamic_axes})
+
+
+def _batch(form: InputForm | None) -> int:
+    # Not 1: torch takes an axis of one for a fixed one.
+    return form.batch if form and form.batch else 2
 
 
 def strip_traces(model: ModelProto) -> None:
@@ -58,19 +79,36 @@ def _export(
             f"{io.output_name} tower has {weights / 1024**3:.1f} GiB of weights; one ONNX file "
             "holds at most 2 GiB: distil a smaller student first"
         )
-    with quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            tower.eval(),
-            (example,),
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=[io.input_name],
-            output_names=[io.output_name],
-            dynamic_shapes=(dims,),
-            external_data=False,
-        )
+    try:
+        with quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                tower.eval(),
+                (example,),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[io.input_name],
+                output_names=[io.output_name],
+                dynamic_shapes=(dims,),
+                external_data=False,
+            )
+    # torch wraps whatever a foreign module raises while it is traced.
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
+        raise _refusal(tower, io, error) from error
     assert program is not None
     model = program.model_proto
     strip_traces(model)
     onnx.save_model(model, str(path))
+
+
+def _refusal(tower: nn.Module, io: TowerIO, error: Exception) -> ModelError:
+    """Name the tower and the first cause."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    name = type(getattr(tower, "trunk", tower)).__name__
+    line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    return ModelError(
+        f"{io.output_name} tower {name} cannot be exported: torch stops at: {line[:160]}; "
+        "open_clip's ViT and ResNet and most image towers of timm can"
+    )

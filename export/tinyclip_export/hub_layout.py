@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge.models.hf_config import clip_config, transformer_config
 from tinyclip_edge.models.json_file import write_json
-from tinyclip_export.towers import Block, ImageTower, TextTower
+from tinyclip_export.encoders import AnyImageTower, AnyTextTower
+from tinyclip_export.towers import Block, ImageTower
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,12 +19,24 @@ if TYPE_CHECKING:
 
 
 def write_model_config(
-    clip: LoadedClip, folder: Path, towers: tuple[ImageTower, TextTower], special: SpecialTokens
+    clip: LoadedClip,
+    folder: Path,
+    towers: tuple[AnyImageTower, AnyTextTower],
+    special: SpecialTokens,
 ) -> None:
-    """Write ``config.json`` of model type clip; unequal layers are all given as the last one."""
+    """Write ``config.json`` of model type clip; unequal layers are all given as the last one.
+
+    Clients that open the graphs read the model type alone, so another kind of image tower stands
+    there as a ViT of one layer.
+    """
     image, text = towers
-    vision = _transformer(image.last, len(image.body) + 1, image.ln_post)
-    vision["patch_size"] = image.patch.kernel_size[0]
+    if isinstance(image, ImageTower):
+        vision = _transformer(image.last, len(image.body) + 1, image.ln_post)
+        vision["patch_size"] = image.patch.kernel_size[0]
+    else:
+        width = clip.embedding_dim
+        vision = transformer_config(width=width, neurons=width, layers=1, heads=1, eps=1e-5)
+        vision["patch_size"] = clip.image_size
     language = _transformer(text.last, len(text.body) + 1, text.ln_final)
     language["vocab_size"] = text.tokens.num_embeddings
     language["max_position_embeddings"] = text.context_length

@@ -36,6 +36,7 @@ def build_manifest(
         embedding_dim=clip.embedding_dim,
         context_length=clip.context_length,
         logit_scale=clip.logit_scale,
+        logit_bias=clip.logit_bias,
         eot_token_id=eot,
         parameters={
             "image": count.image,

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from tinyclip_edge.errors import DataError, VerificationError
 from tinyclip_edge.runtime.protocol import Features, ImageInput
-from tinyclip_export.layout import IMAGE_IO, TEXT_IO
+from tinyclip_edge.runtime.session import full_batch
+from tinyclip_export.layout import ANY_INPUT, TOWER_IO, InputForm
 
 if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
@@ -33,6 +34,7 @@ class TowerFiles:
     image: Path
     text: Path
     precise_int8: bool = False  # u8 x u8 at run time: for 8-bit weights on x86 without VNNI
+    form: InputForm = ANY_INPUT
 
     def open(self, tower: str, *, threads: int | None = None) -> Session:
         """Open one tower in onnxruntime; raise VerificationError if it does not load."""
@@ -68,8 +70,10 @@ def check_pairs(pairs: Pairs) -> None:
         raise DataError(f"verification needs 2 or more image-text pairs, got {len(images)}")
 
 
-def token_rows(ids: Ids, eot: int) -> list[Ids]:
-    """Cut padded ids ``[N, L]`` behind each end of text, into rows ``[1, l]``."""
+def token_rows(ids: Ids, eot: int, form: InputForm) -> list[Ids]:
+    """Return rows ``[1, l]`` of padded ids ``[N, L]``, cut behind the end where `form` allows."""
+    if form.padded:
+        return [*ids[:, None]]
     ends = (ids == eot).argmax(axis=1)
     return [row[None, : end + 1] for row, end in zip(ids, ends, strict=True)]
 
@@ -111,16 +115,17 @@ def _images(
 ) -> tuple[Features, dict[str, Features], dict[str, float]]:
     import torch
 
-    runs = {tower.precision: _Run(tower.open("image"), IMAGE_IO.input_name) for tower in towers}
+    step = towers[0].form.batch or 1
+    runs = {tower.precision: _Run(tower, "image") for tower in towers}
     reference: list[Features] = []
     for start in range(0, len(images), CHUNK):
         pixels = pixel_rows(clip, images[start : start + CHUNK], first=start)
         with torch.inference_mode():
             features = clip.model.encode_image(torch.from_numpy(pixels), normalize=True)  # type: ignore[operator]
         reference.append(features.numpy())
-        for i in range(len(pixels)):
+        for i in range(0, len(pixels), step):
             for run in runs.values():
-                run(pixels[i : i + 1])
+                run(pixels[i : i + step])
     return (np.concatenate(reference), *_collected(runs))
 
 
@@ -129,30 +134,35 @@ def _texts(
 ) -> tuple[Features, dict[str, Features], dict[str, float]]:
     import torch
 
-    runs = {tower.precision: _Run(tower.open("text"), TEXT_IO.input_name) for tower in towers}
+    form = towers[0].form
+    step = form.batch or 1
+    runs = {tower.precision: _Run(tower, "text") for tower in towers}
     reference: list[Features] = []
     for start in range(0, len(texts), CHUNK):
         ids = clip.tokenizer(list(texts[start : start + CHUNK]))
         with torch.inference_mode():
             features = clip.model.encode_text(ids, normalize=True)  # type: ignore[operator]
         reference.append(features.numpy())
-        for row in token_rows(ids.numpy(), eot):
+        rows = token_rows(ids.numpy(), eot, form)
+        for i in range(0, len(rows), step):
             for run in runs.values():
-                run(row)
+                run(np.concatenate(rows[i : i + step]))
     return (np.concatenate(reference), *_collected(runs))
 
 
 class _Run:
-    """One session, fed input by input."""
+    """One session, fed input by input, or by whole batches where the batch is fixed."""
 
-    def __init__(self, session: Session, input_name: str) -> None:
-        self._session, self._input = session, input_name
+    def __init__(self, files: TowerFiles, tower: str) -> None:
+        self._session, self._input = files.open(tower), TOWER_IO[tower].input_name
+        self._batch = files.form.batch
         self.rows: list[Features] = []
         self.seconds: list[float] = []
 
     def __call__(self, batch: npt.NDArray[Any]) -> None:
         started = time.perf_counter()
-        self.rows.append(self._session.run(None, {self._input: batch})[0])
+        found = self._session.run(None, {self._input: full_batch(batch, self._batch)})[0]
+        self.rows.append(found[: len(batch)])
         self.seconds.append(time.perf_counter() - started)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 from tinyclip_edge.errors import ConfigError, did_you_mean
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.graph import strip_traces
+from tinyclip_export.jobs import Job
 from tinyclip_export.saturation import make_pair_safe
+from tinyclip_export.token_table import TABLE_BITS, quantize_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Int8Recipe:
 
     weights: str = "int8"  # or "uint8": exact at 8 bits everywhere, slower where VNNI is
     weight_range: str = "pairs"
-    token_table: bool = True  # text tower: the embedding rows too
+    token_table: str = "8 bit"  # of the text tower; or "4 bit", "float"
 
     def __post_init__(self) -> None:
         for key, known in _KNOWN.items():
@@ -42,25 +45,45 @@ class Int8Recipe:
         """Whether x86 without VNNI needs the precise kernel for it."""
         return self.weights == "int8" and self.weight_range == "8 bit"
 
+    @property
+    def integer(self) -> bool:
+        """Products are computed in integers."""
+        return True
+
     def as_dict(self) -> dict[str, Any]:
         """Return the manifest's form; the runtime reads `reduce_range` to pick its kernel."""
         fixed = {"kind": "dynamic", "activations": "uint8", "per_channel": True}
         return {**fixed, **asdict(self), "reduce_range": not self.saturates}
 
+    def write(self, job: Job) -> None:
+        """Write ``job.target``."""
+        quantize_tower(job.source, job.target, self, text=job.text, keep_float=job.keep_float)
 
-_KNOWN = {"weights": ("int8", "uint8"), "weight_range": ("pairs", "7 bit", "8 bit")}
+
+RANGES = ("pairs", "7 bit", "8 bit")
+_KNOWN = {
+    "weights": ("int8", "uint8"),
+    "weight_range": RANGES,
+    "token_table": tuple(TABLE_BITS),
+}
 PORTABLE = Int8Recipe()
 
 
-def quantize_tower(source: Path, target: Path, recipe: Int8Recipe, *, text: bool) -> None:
-    """Write the int8 form of the fp32 tower `source` to `target`."""
+def quantize_tower(
+    source: Path,
+    target: Path,
+    recipe: Int8Recipe,
+    *,
+    text: bool,
+    keep_float: Collection[str] = (),
+) -> None:
+    """Write the int8 form of the fp32 tower `source` to `target`; nodes `keep_float` stay."""
     with quiet():
         import onnx
         from onnxruntime.quantization import QuantFormat, QuantizationMode, QuantType
         from optimum.onnxruntime import ORTQuantizer
         from optimum.onnxruntime.configuration import QuantizationConfig
 
-    operators = ["MatMul", "Gemm"] + (["Gather"] if text and recipe.token_table else [])
     config = QuantizationConfig(
         is_static=False,
         format=QuantFormat.QOperator,
@@ -68,8 +91,8 @@ def quantize_tower(source: Path, target: Path, recipe: Int8Recipe, *, text: bool
         weights_dtype=QuantType.QInt8 if recipe.weights == "int8" else QuantType.QUInt8,
         per_channel=True,
         reduce_range=recipe.weight_range != "8 bit",
-        operators_to_quantize=operators,
-        nodes_to_exclude=products_of_activations(source),
+        operators_to_quantize=["MatMul", "Gemm"],
+        nodes_to_exclude=[*products_of_activations(source), *keep_float],
     )
     # optimum leaves an ort_config.json beside its result, so it works in a folder of its own.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".quantize-") as scratch, quiet():
@@ -78,6 +101,8 @@ def quantize_tower(source: Path, target: Path, recipe: Int8Recipe, *, text: bool
         model = onnx.load(str(result))
         if recipe.weight_range == "pairs":
             make_pair_safe(model, onnx.load(str(source)))
+        if text:
+            quantize_table(model, TABLE_BITS[recipe.token_table])
         strip_traces(model)
         onnx.save_model(model, str(result))
         shutil.move(result, target)

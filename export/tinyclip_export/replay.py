@@ -12,30 +12,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 TIMEOUT = 300  # seconds
 
 
-def replay(folder: Path, precision: str) -> float:
+def least_cosine(folder: Path, precision: str) -> float:
     """Return the least cosine between the golden embeddings and what EdgeCLIP gives for the inputs.
 
     Raises a TinyClipError when the bundle does not open.
     """
-    from tinyclip_edge.runtime.edge import EdgeCLIP
-    from tinyclip_export.golden import decode_embeddings, decode_image
+    from tinyclip_edge.runtime.golden import replay
 
-    clip = EdgeCLIP.load(folder, precision=precision)
-    golden = clip.manifest.golden
-    wanted = golden["embeddings"][precision]
-    images = [decode_image(entry["png"]) for entry in golden["images"]]
-    texts = [entry["text"] for entry in golden["texts"]]
-    found = {
-        "image": np.concatenate([clip.encode_image([image]) for image in images]),
-        "text": np.concatenate([clip.encode_text([text]) for text in texts]),
-    }
-    cosines = [(decode_embeddings(wanted[key]) * found[key]).sum(axis=1) for key in found]
-    return float(np.concatenate(cosines).min())
+    answer = replay(folder, precision)
+    return min(answer.image_cosine, answer.text_cosine)
 
 
 def replay_apart(folder: Path, precision: str) -> dict[str, Any]:
@@ -58,7 +46,7 @@ def replay_apart(folder: Path, precision: str) -> dict[str, Any]:
 def main(arguments: list[str]) -> int:
     """Print the replay's cosine as JSON."""
     folder, precision = arguments
-    sys.stdout.write(json.dumps({"cosine": replay(Path(folder), precision)}))
+    sys.stdout.write(json.dumps({"cosine": least_cosine(Path(folder), precision)}))
     return 0
 
 

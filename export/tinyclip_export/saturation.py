@@ -45,16 +45,32 @@ def make_pair_safe(quantized: ModelProto, source: ModelProto) -> None:
 
     floats = {tensor.name: tensor for tensor in source.graph.initializer}
     tensors = {tensor.name: tensor for tensor in quantized.graph.initializer}
-    for node in quantized.graph.node:
-        if node.op_type != "MatMulInteger":
-            continue
-        name = node.input[1].removesuffix("_quantized")
-        if name not in floats or f"{name}_scale" not in tensors:
+    for key in _product_weights(quantized.graph, tensors):
+        name = key.removesuffix("_quantized")
+        origin = floats.get(name, floats.get(name.removesuffix("_Transposed")))
+        if origin is None or f"{name}_scale" not in tensors:
             raise ModelError(f"int8: the quantizer left no scale or float weight named {name}")
-        integer, scale = tensors[node.input[1]], tensors[f"{name}_scale"]
-        weight, scales = pair_safe(numpy_helper.to_array(floats[name]))
+        integer, scale = tensors[key], tensors[f"{name}_scale"]
+        matrix = numpy_helper.to_array(origin)
+        weight, scales = pair_safe(matrix if origin.name == name else matrix.T)
         found = (integer.data_type, list(integer.dims), list(scale.dims))
         if found != (TensorProto.INT8, list(weight.shape), list(scales.shape)):
             raise ModelError(f"int8: the quantizer gave {name} another type or shape: {found}")
         integer.CopyFrom(numpy_helper.from_array(weight, integer.name))
         scale.CopyFrom(numpy_helper.from_array(scales, scale.name))
+
+
+def _product_weights(graph: Any, tensors: dict[str, Any]) -> list[str]:  # noqa: ANN401
+    """Name the integer matrices of MatMulInteger, and of MatMul behind a DequantizeLinear."""
+    restored = {
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in tensors
+    }
+    found = []
+    for node in graph.node:
+        if node.op_type == "MatMulInteger":
+            found.append(node.input[1])
+        elif node.op_type == "MatMul" and node.input[1] in restored:
+            found.append(restored[node.input[1]])
+    return found

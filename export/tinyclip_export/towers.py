@@ -24,11 +24,15 @@ class Attention(nn.Module):
 
     def __init__(self, source: OpenClip) -> None:
         super().__init__()
-        weights = source.in_proj_weight.chunk(3)
-        bias = source.in_proj_bias
-        biases = bias.chunk(3) if bias is not None else (None,) * 3
-        self.q, self.k, self.v = (_linear(w, b) for w, b in zip(weights, biases, strict=True))
-        self.out = _linear(source.out_proj.weight, source.out_proj.bias)
+        if hasattr(source, "q_proj"):  # the attention pool of a ModifiedResNet
+            self.q, self.k, self.v = source.q_proj, source.k_proj, source.v_proj
+            self.out = source.c_proj
+        else:
+            weights = source.in_proj_weight.chunk(3)
+            bias = source.in_proj_bias
+            biases = bias.chunk(3) if bias is not None else (None,) * 3
+            self.q, self.k, self.v = (_linear(w, b) for w, b in zip(weights, biases, strict=True))
+            self.out = _linear(source.out_proj.weight, source.out_proj.bias)
         self.heads = int(source.num_heads)
         self.head_width: int = self.q.out_features // self.heads
 
@@ -54,7 +58,7 @@ class Constant(nn.Module):
 
     def __init__(self, bias: Tensor) -> None:
         super().__init__()
-        self.bias = _shared(bias)
+        self.bias = shared(bias)
         self.out_features = len(self.bias)
 
     def forward(self, *_: Tensor | None) -> Tensor:
@@ -107,15 +111,15 @@ class ImageTower(nn.Module):
     def __init__(self, model: OpenClip) -> None:
         super().__init__()
         visual = model.visual
-        _refuse_unsupported_visual(visual)
+        _refuse_other_pooling(visual)
         self.patch: nn.Conv2d = visual.conv1
-        self.class_embedding = _shared(visual.class_embedding)
-        self.positions = _shared(visual.positional_embedding)
+        self.class_embedding = shared(visual.class_embedding)
+        self.positions = shared(visual.positional_embedding)
         self.ln_pre: nn.Module = visual.ln_pre
         *body, last = (Block(block) for block in visual.transformer.resblocks)
         self.body, self.last = nn.ModuleList(body), last
         self.ln_post: nn.LayerNorm = visual.ln_post
-        self.projection = _projection(visual.proj)
+        self.projection = projection_of(visual.proj)
         self.pools_class_token = visual.pool_type == "tok"
         self.norm_after_pool = bool(visual.final_ln_after_pool)
 
@@ -132,11 +136,14 @@ class ImageTower(nn.Module):
             pooled = self.ln_post(self.last(x)[:, 1:].mean(dim=1))
         else:
             pooled = self.ln_post(self.last(x)[:, 1:]).mean(dim=1)
-        return _unit(self.projection(pooled))
+        return unit_norm(self.projection(pooled))
 
 
 class TextTower(nn.Module):
-    """Causal text encoder, ``input_ids [B, L]`` int64 to unit-norm ``[B, D]``, L <= context."""
+    """Causal text encoder, ``input_ids [B, L]`` int64 to unit-norm ``[B, D]``, L <= context.
+
+    It reads the end of text, which what follows cannot reach: texts need no padding.
+    """
 
     mask: Tensor
 
@@ -144,16 +151,13 @@ class TextTower(nn.Module):
         super().__init__()
         # open_clip.CustomTextCLIP keeps its text tower apart.
         text: OpenClip = getattr(model, "text", model)
-        _refuse_unsupported_text(text)
         self.tokens: nn.Embedding = text.token_embedding
-        self.positions = _shared(text.positional_embedding)
+        self.positions = shared(text.positional_embedding)
         *body, last = (Block(block) for block in text.transformer.resblocks)
         self.body, self.last = nn.ModuleList(body), last
         self.ln_final: nn.LayerNorm = text.ln_final
-        self.projection = _projection(text.text_projection)
-        self.eot_id = (
-            int(_setting(text, "eos_id")) if _setting(text, "pool_type") == "eos" else None
-        )
+        self.projection = projection_of(text.text_projection)
+        self.eot_id = int(setting(text, "eos_id")) if setting(text, "pool_type") == "eos" else None
         context = self.positions.shape[0]
         mask = torch.full((context, context), MASKED).triu(1)
         self.register_buffer("mask", mask, persistent=False)
@@ -173,7 +177,7 @@ class TextTower(nn.Module):
         asking = x.gather(1, end.expand(-1, -1, x.shape[2]))
         behind = (torch.arange(length, device=end.device) > end).to(x.dtype) * MASKED
         pooled = self.last(x, behind.unsqueeze(1), asking)[:, 0]
-        return _unit(self.projection(self.ln_final(pooled)))
+        return unit_norm(self.projection(self.ln_final(pooled)))
 
     @property
     def context_length(self) -> int:
@@ -186,61 +190,47 @@ class Projection(nn.Module):
 
     def __init__(self, matrix: Tensor) -> None:
         super().__init__()
-        self.matrix = _shared(matrix)
+        self.matrix = shared(matrix)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, W]`` to ``[B, D]``."""
         return x @ self.matrix
 
 
-def _shared(tensor: OpenClip) -> nn.Parameter:
+def shared(tensor: OpenClip) -> nn.Parameter:
+    """Return a parameter on the same memory that asks for no gradient."""
     return nn.Parameter(tensor.detach(), requires_grad=False)
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    layer.weight = _shared(weight)
+    layer.weight = shared(weight)
     if bias is not None:
-        layer.bias = _shared(bias)
+        layer.bias = shared(bias)
     return layer
 
 
-def _projection(source: OpenClip) -> nn.Module:
+def projection_of(source: OpenClip) -> nn.Module:
+    """Return open_clip's projection, a matrix or a module or None, as a module."""
     if source is None:
         return nn.Identity()
     return source if isinstance(source, nn.Module) else Projection(source)
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit_norm(x: Tensor) -> Tensor:
+    """Scale rows ``[B, D]`` to length one."""
     unit: Tensor = x / x.norm(dim=-1, keepdim=True)
     return unit
 
 
-def _refuse_unsupported_visual(visual: OpenClip) -> None:
-    name = type(visual).__name__
-    if not hasattr(visual, "conv1") or not hasattr(visual, "class_embedding"):
-        raise ModelError(f"image tower {name} cannot be exported yet: only open_clip's ViT can")
+def _refuse_other_pooling(visual: OpenClip) -> None:
     if visual.attn_pool is not None or visual.pool_type not in ("tok", "avg"):
         raise ModelError(
-            f"image tower {name} with attentional or no pooling cannot be exported: "
-            "set attentional_pool: false and pool_type: tok or avg in vision_cfg"
+            f"image tower {type(visual).__name__} with attentional or no pooling cannot be "
+            "exported: set attentional_pool: false and pool_type: tok or avg in vision_cfg"
         )
 
 
-def _refuse_unsupported_text(text: OpenClip) -> None:
-    name = type(text).__name__
-    if not hasattr(text, "token_embedding") or not hasattr(text, "transformer"):
-        raise ModelError(f"text tower {name} cannot be exported yet: only open_clip's own can")
-    pool = _setting(text, "pool_type")
-    if pool not in ("argmax", "eos"):
-        raise ModelError(
-            f"text tower {name} with pool_type '{pool}' cannot be exported: its result would "
-            "depend on padding; use argmax or eos in text_cfg"
-        )
-    if getattr(text, "cls_emb", None) is not None or text.attn_mask is None:
-        raise ModelError(f"text tower {name} without a plain causal mask cannot be exported")
-
-
-def _setting(text: OpenClip, key: str) -> OpenClip:
+def setting(text: OpenClip, key: str) -> OpenClip:
     """Read what open_clip.CLIP holds as ``text_<key>`` and its TextTransformer as ``<key>``."""
     return getattr(text, f"text_{key}", getattr(text, key, None))

@@ -10,6 +10,7 @@ from open_clip.model import CustomTextCLIP
 from torch import nn
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_export.encoders import image_tower, text_tower
 from tinyclip_export.towers import Attention, ImageTower, TextTower
 
 TOLERANCE = 1e-5
@@ -122,17 +123,29 @@ def test_attention_with_a_head_cut_out_equals_one_whose_head_is_silent():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"vision_cfg": vision(layers=(1, 1, 1, 1), width=16)}, "ModifiedResNet"),
         ({"vision_cfg": vision(attentional_pool=True)}, "pool"),
         ({"vision_cfg": vision(qk_norm=True)}, "block"),
     ],
 )
 def test_unknown_image_towers_are_refused_by_name(options, words):
     with pytest.raises(ModelError, match=words):
-        ImageTower(build(**options))
+        image_tower(build(**options))
 
 
-@pytest.mark.parametrize("options", [{"pool_type": "last"}, {"no_causal_mask": True}])
-def test_text_towers_that_depend_on_padding_are_refused(options):
-    with pytest.raises(ModelError, match="text tower"):
-        TextTower(build(text_cfg=text(**options), kind=CustomTextCLIP))
+def test_an_image_tower_of_another_library_is_refused_by_name():
+    with pytest.raises(
+        ModelError, match=r"image tower Flatten cannot be exported: .*are supported"
+    ):
+        image_tower(SimpleNamespace(visual=nn.Flatten()))
+
+
+def test_a_text_tower_of_transformers_is_refused_by_name():
+    text = SimpleNamespace(config=SimpleNamespace(model_type="roberta"))
+    with pytest.raises(ModelError, match=r"text tower SimpleNamespace \(roberta\) cannot"):
+        text_tower(SimpleNamespace(text=text))
+
+
+def test_a_text_tower_without_pooling_is_refused():
+    model = build(text_cfg=text(pool_type="none"), kind=CustomTextCLIP)
+    with pytest.raises(ModelError, match="pool_type 'none'"):
+        text_tower(model)

@@ -47,6 +47,12 @@ class LoadedClip:
         scale: Tensor = self.model.get_parameter("logit_scale")
         return float(scale.detach().exp().item())
 
+    @property
+    def logit_bias(self) -> float | None:
+        """Added before a sigmoid of each label, in SigLIP; None in a model with a softmax."""
+        bias = getattr(self.model, "logit_bias", None)
+        return None if bias is None else float(bias.detach().item())
+
 
 @dataclass(frozen=True, slots=True)
 class ParameterCount:

@@ -38,6 +38,11 @@ _VISION_DEFAULTS: dict[str, Any] = _TRANSFORMER | {
     "num_channels": 3,
 }
 _PROJECTION = 512
+# Models that the hub also has in open_clip's form.
+_ELSEWHERE = {
+    "siglip": "; open_clip has it: ViT-B-16-SigLIP/webli, or hf-hub:timm/ViT-B-16-SigLIP",
+    "siglip2": "; open_clip has it: ViT-B-16-SigLIP2/webli, or hf-hub:timm/ViT-B-16-SigLIP2",
+}
 
 
 def transformer_config(
@@ -122,10 +127,11 @@ def write_preprocessor_config(clip: LoadedClip, folder: Path) -> None:
 def read_model_cfg(path: Path) -> dict[str, Any]:
     """Return open_clip's model_cfg of a ``config.json``. Raises ModelError."""
     config = read_json(path)
-    if config.get("model_type") != "clip":
+    kind = str(config.get("model_type"))
+    if kind != "clip":
         raise ModelError(
-            f"{path} describes a '{config.get('model_type')}' model; of the Hugging Face models "
-            "only CLIPModel (model_type clip) can be opened"
+            f"{path} describes a '{kind}' model; of the Hugging Face models "
+            f"only CLIPModel (model_type clip) can be opened{_ELSEWHERE.get(kind, '')}"
         )
     text = _tower(config, "text", _TEXT_DEFAULTS, path)
     vision = _tower(config, "vision", _VISION_DEFAULTS, path)

@@ -123,6 +123,8 @@ def _split(model: str, pretrained: str | None) -> tuple[str, str | None]:
             raise ModelError(f"no model folder {model}")
         near = did_you_mean(name, names | set(ZOO))
         hint = near if "did you mean" in near else "; `tinyclip-edge models` lists what there is"
+        if tag and "did you mean" not in near:
+            hint = f"; a repository of the Hugging Face hub is named hf-hub:{model}"
         raise ModelError(f"no model or folder '{model}'{hint}")
     if pretrained and tag and pretrained != tag:
         raise ModelError(f"two pretrained tags for {name}: '{tag}' and '{pretrained}'")

@@ -61,6 +61,12 @@ def make_tokenizer(
     return _open_clip_tokenizer(text_cfg, hf_name, tokenizer_file, source)
 
 
+def pad_token_id(tokenizer: object) -> int:
+    """Return the id that a tokenizer fills texts up with: zero in CLIP's own."""
+    inner = getattr(tokenizer, "tokenizer", None)  # open_clip wraps those of transformers
+    return int(getattr(inner, "pad_token_id", None) or 0)
+
+
 def name_own_tokenizer(model_cfg: dict[str, Any], tokenizer_file: Path | None) -> None:
     """Make open_clip, when it opens a folder of ours, read a tokenizer.json that is not its own."""
     text_cfg = model_cfg["text_cfg"]

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from tinyclip_edge.models.clip import LoadedClip
 
 START, END = "<|startoftext|>", "<|endoftext|>"
+_NORMALIZER = {
+    "type": "Sequence",
+    "normalizers": [
+        {"type": "NFC"},
+        {"type": "Replace", "pattern": {"Regex": "\\s+"}, "content": " "},
+        {"type": "Lowercase"},
+    ],
+}
 WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
 
@@ -28,6 +36,7 @@ class SpecialTokens:
 
     start: int
     end: int
+    plain: Mapping[str, Any] = field(default_factory=dict)  # how to read another than CLIP's
 
 
 def write_tokenizer(clip: LoadedClip, folder: Path) -> SpecialTokens:
@@ -40,6 +49,8 @@ def write_tokenizer(clip: LoadedClip, folder: Path) -> SpecialTokens:
     from tinyclip_edge.runtime.tokenizer import ClipTokenizer
 
     target = folder / "tokenizer.json"
+    if hasattr(clip.tokenizer, "clean_fn") and hasattr(clip.tokenizer, "strip_sep_token"):
+        return _from_transformers(clip, folder)
     config: dict[str, Any] = {}
     if clip.tokenizer_file is not None:
         shutil.copyfile(clip.tokenizer_file, target)
@@ -125,7 +136,30 @@ def _from_byte_pairs(clip: LoadedClip, target: Path) -> None:
         )
     renamed = {source.sot_token_id: START, source.eot_token_id: END}
     vocabulary = {renamed.get(index, token): index for token, index in source.encoder.items()}
-    byte_pair_tokenizer(vocabulary, source.bpe_ranks).save(str(target))
+    byte_pair_tokenizer(vocabulary, source.bpe_ranks).save(str(target), pretty=False)
+
+
+def _from_transformers(clip: LoadedClip, folder: Path) -> SpecialTokens:
+    """Write the tokenizer of another family, which open_clip takes from transformers."""
+    wrapper: Any = clip.tokenizer
+    inner, text_cfg = wrapper.tokenizer, clip.config["model_cfg"]["text_cfg"]
+    inner.save_pretrained(folder)
+    if wrapper.tokenizer_mode or not (folder / "tokenizer.json").is_file():
+        raise ModelError(
+            f"{clip.name}: its tokenizer ({type(inner).__name__}) has no tokenizer.json form"
+        )
+    known = (inner.eos_token_id, inner.sep_token_id, inner.pad_token_id)
+    end = next((index for index in known if index is not None), 0)
+    if text_cfg.get("pool_type") == "eos":
+        end = int(text_cfg["eos_id"])
+    start = inner.bos_token_id if inner.bos_token_id is not None else end
+    options = text_cfg.get("tokenizer_kwargs") or {}
+    plain = {
+        "clean": options.get("clean", "whitespace"),
+        "end": end,
+        "dropped": inner.sep_token_id if wrapper.strip_sep_token else None,
+    }
+    return SpecialTokens(start, end, plain)
 
 
 def _names(tokenizer_json: Path) -> tuple[str, str]:
@@ -140,8 +174,11 @@ def _names(tokenizer_json: Path) -> tuple[str, str]:
 
 
 def _add_start_and_end(path: Path, names: tuple[str, str], start: int, end: int) -> None:
-    """Make clients that know nothing of CLIP put start and end around a text."""
+    """Make clients that know nothing of CLIP lower a text and put start and end around it."""
     content = json.loads(path.read_text(encoding="utf-8"))
+    whole = dict(content)
+    if content.get("normalizer") is None:
+        content["normalizer"] = _NORMALIZER
     if content.get("post_processor") is None:
         content["post_processor"] = {
             "type": "RobertaProcessing",
@@ -150,6 +187,7 @@ def _add_start_and_end(path: Path, names: tuple[str, str], start: int, end: int)
             "trim_offsets": False,
             "add_prefix_space": False,
         }
+    if content != whole:
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 

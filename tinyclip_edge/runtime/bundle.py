@@ -35,7 +35,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "towers": (dict,),
     "files": (dict,),
 }
-_OPTIONAL = ("recipe", "verification", "golden")
+_OPTIONAL = ("recipe", "verification", "golden", "extras", "inputs", "tokenizer")
 
 # Files whose bytes this process has hashed already: (path, size, mtime in ns) -> sha256.
 _hashed: dict[tuple[str, int, int], str] = {}
@@ -61,6 +61,10 @@ class Manifest:
     recipe: Mapping[str, Any] = field(default_factory=dict)  # precision -> how it was made
     verification: Mapping[str, Any] = field(default_factory=dict)
     golden: Mapping[str, Any] = field(default_factory=dict)
+    extras: Mapping[str, Any] = field(default_factory=dict)  # files beyond the towers
+    inputs: Mapping[str, Any] = field(default_factory=dict)  # fixed batch, padding of texts
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)  # of a text tower that has no CLIP's
+    logit_bias: float | None = None  # of a model whose labels are judged one by one (SigLIP)
 
     @classmethod
     def read(cls, folder: str | Path) -> Manifest:
@@ -111,6 +115,18 @@ class Manifest:
         """Whether the recipe kept weights to 7 bits, which no x86 CPU saturates on."""
         recipe = self.recipe.get(precision, {})
         return bool(isinstance(recipe, Mapping) and recipe.get("reduce_range"))
+
+    @property
+    def static_batch(self) -> int | None:
+        """Rows that the towers take, no more and no less; None for any number."""
+        found: int | None = self.inputs.get("batch")
+        return found
+
+    @property
+    def pad_id(self) -> int | None:
+        """Token that fills a text up to the context length; None where texts stay unpadded."""
+        padded = self.inputs.get("padding") == "max_length"
+        return int(self.inputs.get("pad_id", 0)) if padded else None
 
     def verify_files(self, folder: str | Path, only: Iterable[str] | None = None) -> None:
         """Compare files with the manifest's SHA-256; raise BundleError for the first that differs.
@@ -197,8 +213,21 @@ def _check_numbers(path: Path, content: Mapping[str, Any]) -> None:
             raise BundleError(f"{path}: {key} {content[key]} is below {least}")
     if not (math.isfinite(content["logit_scale"]) and content["logit_scale"] > 0):
         raise BundleError(f"{path}: logit_scale {content['logit_scale']} is not a positive number")
+    _check_inputs(path, content)
     for part in ("image", "text", "token_embedding"):
         _check_type(path, f"parameters.{part}", content["parameters"].get(part), (int,))
+
+
+def _check_inputs(path: Path, content: Mapping[str, Any]) -> None:
+    inputs, bias = content.get("inputs", {}), content.get("logit_bias")
+    if bias is not None:
+        _check_type(path, "logit_bias", bias, (int, float))
+    if inputs.get("padding", "none") not in ("none", "max_length"):
+        raise BundleError(f"{path}: inputs.padding must be none or max_length")
+    for key, least in (("batch", 1), ("pad_id", 0)):
+        value = inputs.get(key)
+        if value is not None and (type(value) is not int or value < least):
+            raise BundleError(f"{path}: inputs.{key} must be a number from {least}")
 
 
 def _check_files(path: Path, files: Mapping[str, Any]) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 from tinyclip_edge.errors import BundleError, DataError, did_you_mean
 from tinyclip_edge.runtime.bundle import CONFIG_FILES, TOWERS, Manifest
 from tinyclip_edge.runtime.index import Hit, ImageIndex
+from tinyclip_edge.runtime.plain_tokenizer import PlainTokenizer
 from tinyclip_edge.runtime.preprocess import Preprocess
-from tinyclip_edge.runtime.prompts import class_features
+from tinyclip_edge.runtime.prompts import class_features, probabilities
 from tinyclip_edge.runtime.protocol import EmbedderSpec, Features, ImageInput
 from tinyclip_edge.runtime.session import Tower
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer
@@ -36,16 +37,18 @@ class EdgeCLIP:
         precision: str,
         threads: int | None = None,
         verify: bool = True,
+        low_memory: bool = False,
     ) -> None:
         self.folder = folder
         self.manifest = manifest
         self.precision = precision
         self.threads = threads
+        self.low_memory = low_memory
         self._verify = verify
         self._lock = threading.RLock()
         self._towers: dict[str, Tower] = {}
         self._preprocess: Preprocess | None = None
-        self._tokenizer: ClipTokenizer | None = None
+        self._tokenizer: ClipTokenizer | PlainTokenizer | None = None
         self._classes: tuple[tuple[tuple[str, ...], tuple[str, ...]], Features] | None = None
 
     @classmethod
@@ -56,12 +59,14 @@ class EdgeCLIP:
         precision: str | None = None,
         threads: int | None = None,
         verify: bool = True,
+        low_memory: bool = False,
     ) -> EdgeCLIP:
         """Open a bundle; towers load, and their hashes are checked, on first use.
 
         ``precision``: one the bundle holds, its default if None. ``threads``: per tower, chosen by
-        onnxruntime if None. ``verify=False`` skips the hashes. Raise BundleError for anything that
-        is missing or of another format.
+        onnxruntime if None. ``verify=False`` skips the hashes. ``low_memory``: one thread, one
+        input at a time, memory given back after each. Raise BundleError for anything that is
+        missing or of another format.
         """
         folder = Path(folder)
         manifest = Manifest.read(folder)
@@ -71,7 +76,14 @@ class EdgeCLIP:
                 f"bundle {folder} has no precision {precision!r}"
                 f"{did_you_mean(precision, manifest.precisions())}"
             )
-        clip = cls(folder, manifest, precision=precision, threads=threads, verify=verify)
+        clip = cls(
+            folder,
+            manifest,
+            precision=precision,
+            threads=threads,
+            verify=verify,
+            low_memory=low_memory,
+        )
         for name in clip.needed_files():
             if not (folder / name).is_file():
                 raise BundleError(f"bundle {folder}: {name} is missing; copy it again")
@@ -116,33 +128,40 @@ class EdgeCLIP:
         """The pixels' way into the image tower, so that it can be timed apart."""
         return self._image_side()[0]
 
+    def token_ids(self, text: str) -> list[int]:
+        """Return the ids that go into the text tower."""
+        return self._padded(self._text_side()[0].encode(text))
+
     def encode_image(self, images: Sequence[ImageInput]) -> Features:
         """Return float32 ``[N, D]``, unit norm; raise DataError for an image that is broken."""
         if isinstance(images, (str, bytes, Path)):
             raise DataError("encode_image takes a list of images, not a single one")
         preprocess, tower = self._image_side()
+        step = self._step(IMAGE_BATCH)
         rows = [
-            tower(preprocess.batch(images[start : start + IMAGE_BATCH], first=start))
-            for start in range(0, len(images), IMAGE_BATCH)
+            tower(preprocess.batch(images[start : start + step], first=start))
+            for start in range(0, len(images), step)
         ]
         return self._stacked(rows)
 
     def encode_text(self, texts: Sequence[str]) -> Features:
         """Return float32 ``[N, D]``, unit norm.
 
-        Texts of equal length share a batch and none is padded: padding changes dynamic int8.
+        Texts of equal length share a batch and none is padded, for padding changes dynamic int8,
+        unless the tower asks for it.
         """
         if isinstance(texts, str):
             raise DataError("encode_text takes a list of texts, not a single one")
         tokenizer, tower = self._text_side()
-        tokens = [tokenizer.encode(text) for text in texts]
+        tokens = [self._padded(tokenizer.encode(text)) for text in texts]
         by_length: dict[int, list[int]] = defaultdict(list)
         for position, ids in enumerate(tokens):
             by_length[len(ids)].append(position)
         features = np.empty((len(tokens), self.manifest.embedding_dim), dtype=np.float32)
         for positions in by_length.values():
-            for start in range(0, len(positions), TEXT_BATCH):
-                part = positions[start : start + TEXT_BATCH]
+            step = self._step(TEXT_BATCH)
+            for start in range(0, len(positions), step):
+                part = positions[start : start + step]
                 batch = np.array([tokens[position] for position in part], dtype=np.int64)
                 features[part] = self._stacked([tower(batch)])
         return features
@@ -153,10 +172,9 @@ class EdgeCLIP:
         """Return (label, probability), best first; raise DataError when there is no label."""
         classes = self._class_features(labels, templates)
         logits = self.logit_scale * (classes @ self.encode_image([image])[0])
-        weights = np.exp(logits - logits.max())
-        probabilities = weights / weights.sum()
-        order = np.argsort(-probabilities, kind="stable")
-        return [(labels[i], float(probabilities[i])) for i in order]
+        chances = probabilities(logits, self.manifest.logit_bias)
+        order = np.argsort(-chances, kind="stable")
+        return [(labels[i], float(chances[i])) for i in order]
 
     def index(self, images: Sequence[ImageInput], keys: Sequence[str] | None = None) -> ImageIndex:
         """Embed a collection; without ``keys`` a path is its own key, other images get a number."""
@@ -191,11 +209,11 @@ class EdgeCLIP:
                 self._preprocess = Preprocess.from_config(config)
             return self._preprocess, self._tower("image")
 
-    def _text_side(self) -> tuple[ClipTokenizer, Tower]:
+    def _text_side(self) -> tuple[ClipTokenizer | PlainTokenizer, Tower]:
         with self._lock:
             if self._tokenizer is None:
                 path = self._verified(_TOKENIZER)
-                tokenizer = ClipTokenizer.from_file(path, self.manifest.context_length)
+                tokenizer = self._read_tokenizer(path)
                 if tokenizer.eot_token_id != self.manifest.eot_token_id:
                     raise BundleError(
                         f"{path} is another model's tokenizer: its end token is "
@@ -203,6 +221,12 @@ class EdgeCLIP:
                     )
                 self._tokenizer = tokenizer
             return self._tokenizer, self._tower("text")
+
+    def _read_tokenizer(self, path: Path) -> ClipTokenizer | PlainTokenizer:
+        context, settings = self.manifest.context_length, self.manifest.tokenizer
+        if settings:
+            return PlainTokenizer(path, context, settings)
+        return ClipTokenizer.from_file(path, context)
 
     def _tower(self, tower: str) -> Tower:
         if tower not in self._towers:
@@ -213,6 +237,8 @@ class EdgeCLIP:
                 threads=self.threads,
                 int8=self.precision.startswith("int8"),
                 reduced_range=self.manifest.reduced_range(self.precision),
+                batch=self.manifest.static_batch,
+                low_memory=self.low_memory,
             )
         return self._towers[tower]
 
@@ -220,6 +246,14 @@ class EdgeCLIP:
         if self._verify:
             self.manifest.verify_files(self.folder, only=[name])
         return self.folder / name
+
+    def _step(self, most: int) -> int:
+        """Return how many inputs go into a tower at a time."""
+        return self.manifest.static_batch or (1 if self.low_memory else most)
+
+    def _padded(self, ids: list[int]) -> list[int]:
+        pad = self.manifest.pad_id
+        return ids if pad is None else ids + [pad] * (self.manifest.context_length - len(ids))
 
     def _stacked(self, rows: list[Features]) -> Features:
         width = self.manifest.embedding_dim

@@ -18,6 +18,8 @@ MAX_PIXELS = 89_478_485  # Pillow's own threshold of suspicion: 256 MiB as RGB
 def open_image(image: ImageInput, label: str = "image") -> Image.Image:
     """Return a decoded PIL image in its own mode (EXIF rotation left alone, as open_clip does).
 
+    Files of 16-bit greys become 8-bit ones.
+
     ``label`` names the input in messages where it has no path. Raise DataError when it is missing,
     does not decode, is truncated, or has more than ``MAX_PIXELS`` pixels.
     """
@@ -40,7 +42,7 @@ def _opened(source: Path | io.BytesIO, label: str) -> Image.Image:
             # The size is checked below, with an error in place of a warning.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(source) as image:
-                return _decoded(image, label)
+                return _eight_bits(_decoded(image, label))
     except DataError:
         raise
     except FileNotFoundError as error:
@@ -66,6 +68,13 @@ def _decoded(image: Image.Image, label: str) -> Image.Image:
     except Exception as error:
         raise _undecodable(label, error) from error
     return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return a file's 16-bit greys scaled to 8 bits, which Pillow would cut off to white."""
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
 
 
 def _undecodable(label: str, error: Exception) -> DataError:

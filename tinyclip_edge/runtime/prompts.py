@@ -31,3 +31,12 @@ def class_features(
     mean = features.mean(axis=1)
     unit: Features = mean / np.linalg.norm(mean, axis=-1, keepdims=True)
     return unit
+
+
+def probabilities(logits: Features, bias: float | None) -> Features:
+    """Softmax over the labels, or each label's own sigmoid in a model that was trained so."""
+    if bias is not None:
+        # tanh does not overflow where exp would.
+        return np.asarray(0.5 + 0.5 * np.tanh((logits + bias) / 2))
+    weights = np.exp(logits - logits.max())
+    return np.asarray(weights / weights.sum())

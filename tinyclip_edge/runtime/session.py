@@ -14,24 +14,92 @@ from tinyclip_edge.runtime.cpu import int8_saturates
 from tinyclip_edge.runtime.protocol import Features
 
 
-def session_options(*, threads: int | None = None, precise_int8: bool = False) -> Any:  # noqa: ANN401
+def session_options(
+    *, threads: int | None = None, precise_int8: bool = False, low_memory: bool = False
+) -> Any:  # noqa: ANN401
     """Return onnxruntime's SessionOptions; ``threads=None`` leaves the number to onnxruntime.
 
-    ``precise_int8`` computes in u8 x u8, slower and without overflow. Raise TinyClipError for a
-    thread count below one.
+    ``precise_int8`` computes in u8 x u8, slower and without overflow. ``low_memory`` gives memory
+    back after each run and uses one thread unless told otherwise. Raise TinyClipError for a thread
+    count below one.
     """
     if threads is not None and threads < 1:
         raise TinyClipError(f"threads must be 1 or more, not {threads}")
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = threads or int(low_memory)
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Spinning threads halve the speed of a machine whose cores are shared.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if precise_int8:
         options.add_session_config_entry("session.x64quantprecision", "1")
+    if low_memory:
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+        # Else weights are kept a second time in the layout that the kernels like best.
+        options.add_session_config_entry("session.disable_prepacking", "1")
     return options
+
+
+def full_batch(batch: npt.NDArray[Any], size: int | None) -> npt.NDArray[Any]:
+    """Repeat the last row of ``[B, ...]`` until there are `size`; None leaves it as it is."""
+    missing = 0 if size is None else size - len(batch)
+    return np.concatenate([batch, *[batch[-1:]] * missing]) if missing > 0 else batch
+
+
+class Graph:
+    """An ONNX file in onnxruntime, whose failures are BundleErrors that name it."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int | None = None,
+        precise_int8: bool = False,
+        low_memory: bool = False,
+    ) -> None:
+        """Open the file; raise BundleError when it does not load.
+
+        ``precise_int8`` says that the file needs it where u8 x s8 overflows.
+        """
+        options = session_options(
+            threads=threads,
+            precise_int8=precise_int8 and int8_saturates(),
+            low_memory=low_memory,
+        )
+        self.path = path
+        try:
+            self._session = ort.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        # onnxruntime's exceptions share no base class.
+        except Exception as error:
+            raise BundleError(f"{path} does not load in onnxruntime: {_line(error)}") from error
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file says of itself."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def require(self, inputs: list[str], output: str) -> None:
+        """Raise BundleError unless the file has these inputs and this output."""
+        found = [value.name for value in self._session.get_inputs()]
+        outputs = [value.name for value in self._session.get_outputs()]
+        if found != inputs or output not in outputs:
+            raise BundleError(
+                f"{self.path} must have input {', '.join(inputs)} and output {output}, "
+                f"has {', '.join(found)} and {', '.join(outputs)}"
+            )
+
+    def run(self, output: str, **inputs: npt.NDArray[Any]) -> Features:
+        """Return one output as float32; raise BundleError when the graph fails."""
+        try:
+            found = self._session.run([output], inputs)[0]
+        except Exception as error:
+            shapes = ", ".join(str(value.shape) for value in inputs.values())
+            raise BundleError(f"{self.path} failed on {shapes}: {_line(error)}") from error
+        return np.asarray(found, dtype=np.float32)
 
 
 class Tower:
@@ -45,38 +113,32 @@ class Tower:
         threads: int | None = None,
         int8: bool = False,
         reduced_range: bool = False,
+        batch: int | None = None,
+        low_memory: bool = False,
     ) -> None:
-        """Open the file; raise BundleError when it does not load or has other inputs, outputs."""
-        options = session_options(
-            threads=threads, precise_int8=int8 and not reduced_range and int8_saturates()
+        """Open the file; raise BundleError when it does not load or has other inputs, outputs.
+
+        A fixed ``batch`` is filled up at each call.
+        """
+        self._graph = Graph(
+            path,
+            threads=threads,
+            precise_int8=int8 and not reduced_range,
+            low_memory=low_memory,
         )
-        self._path = path
+        self._batch = batch
         self._input, self._output = names
-        try:
-            self._session = ort.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        # onnxruntime's exceptions share no base class.
-        except Exception as error:
-            raise BundleError(f"{path} does not load in onnxruntime: {_line(error)}") from error
-        inputs = [value.name for value in self._session.get_inputs()]
-        outputs = [value.name for value in self._session.get_outputs()]
-        if inputs != [self._input] or self._output not in outputs:
-            raise BundleError(
-                f"{path} must have input {self._input} and output {self._output}, "
-                f"has {', '.join(inputs)} and {', '.join(outputs)}"
-            )
+        self._graph.require([self._input], self._output)
 
     def __call__(self, batch: npt.NDArray[np.float32] | npt.NDArray[np.int64]) -> Features:
         """Return float32 ``[B, D]``, unit norm; raise BundleError when the graph fails."""
-        try:
-            output = self._session.run([self._output], {self._input: batch})[0]
-        except Exception as error:
-            raise BundleError(f"{self._path} failed on {batch.shape}: {_line(error)}") from error
-        features = np.asarray(output, dtype=np.float32)
+        full = full_batch(batch, self._batch)
+        features = self._graph.run(self._output, **{self._input: full})[: len(batch)]
         norm = np.linalg.norm(features, axis=-1, keepdims=True)
         if not np.all(np.isfinite(norm)) or not np.all(norm > 0):
-            raise BundleError(f"{self._path} returned embeddings that are not finite or are zero")
+            raise BundleError(
+                f"{self._graph.path} returned embeddings that are not finite or are zero"
+            )
         unit: Features = features / norm
         return unit
 

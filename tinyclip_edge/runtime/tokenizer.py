@@ -23,14 +23,15 @@ _QUOTES = str.maketrans(
 )
 
 
-def clean_text(text: str) -> str:
+def clean_text(text: str, *, lower: bool = True) -> str:
     """Return the text as open_clip's tokenizer sees it: unescaped, blanks collapsed, lower case."""
     if not text.isascii():
         # A lone surrogate cannot be encoded; the replacement character can.
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         text = unicodedata.normalize("NFC", text.translate(_QUOTES))
     text = html.unescape(html.unescape(text))
-    return " ".join(text.split()).lower()
+    text = " ".join(text.split())
+    return text.lower() if lower else text
 
 
 class ClipTokenizer:
@@ -66,11 +67,15 @@ class ClipTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of one text, at most ``context_length``, neither padded nor empty."""
+        room = self.context_length - 2
+        return [self.sot_token_id, *self.pieces(text)[:room], self.eot_token_id]
+
+    def pieces(self, text: str) -> list[int]:
+        """Return the ids of a whole text, however long, without start and end."""
         if not isinstance(text, str):
             raise DataError(f"a text must be str, not {type(text).__name__}")
-        pieces = self._tokenizer.encode(clean_text(text), add_special_tokens=False).ids
-        room = self.context_length - 2
-        return [self.sot_token_id, *pieces[:room], self.eot_token_id]
+        found: list[int] = self._tokenizer.encode(clean_text(text), add_special_tokens=False).ids
+        return found
 
     def __call__(self, texts: str | Sequence[str]) -> npt.NDArray[np.int64]:
         """Return int64 ``[N, context_length]``, zeros after the end token."""

@@ -12,7 +12,7 @@ from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_export import export_bundle, graph
 from tinyclip_export.quantize import PORTABLE, quantize_tower
-from tinyclip_export.replay import replay, replay_apart
+from tinyclip_export.replay import least_cosine, replay_apart
 from tinyclip_export.verify import LadderError, RankingError, ReloadError, ShapesError
 
 
@@ -21,7 +21,7 @@ def quick(exported, monkeypatch):
     """Exports that take their towers from the shared bundle and reopen it in this process."""
     onnx_folder = exported.folder / "onnx"
 
-    def image(_tower, path, *, image_size):
+    def image(_tower, path, *, image_size, form):
         assert image_size == 32
         shutil.copyfile(onnx_folder / path.name, path)
 
@@ -33,7 +33,7 @@ def quick(exported, monkeypatch):
     monkeypatch.setattr("tinyclip_export.bundle.quantize_tower", copied)
     monkeypatch.setattr(
         "tinyclip_export.bundle.replay_apart",
-        lambda folder, precision: {"cosine": replay(folder, precision)},
+        lambda folder, precision: {"cosine": least_cosine(folder, precision)},
     )
 
     def run(out, **options):
@@ -105,7 +105,7 @@ def scramble(source, target, random):
 def test_a_frozen_batch_is_refused_before_any_comparison(quick, tmp_path, monkeypatch, exported):
     import onnx
 
-    def frozen(_tower, path, *, image_size):
+    def frozen(_tower, path, *, image_size, form):
         model = onnx.load(exported.folder / "onnx" / "vision_model.onnx")
         model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
         onnx.save(model, path)
@@ -162,7 +162,7 @@ def test_one_precision_alone(quick, tmp_path, precisions):
     report = quick(tmp_path / "bundle", precisions=precisions, name="mine")
     suffix = "" if precisions == ("fp32",) else "_quantized"
     files = {p.name for p in (tmp_path / "bundle" / "onnx").iterdir()}
-    assert files == {f"vision_model{suffix}.onnx", f"text_model{suffix}.onnx"}
+    assert files == {f"{stem}{suffix}.onnx" for stem in ("vision_model", "text_model", "model")}
     clip = EdgeCLIP.load(tmp_path / "bundle")
     assert (clip.name, clip.precision, report.precisions) == ("mine", precisions[0], precisions)
 
@@ -211,23 +211,23 @@ def test_a_model_that_cannot_be_exported_leaves_nothing(exported, tmp_path):
     import open_clip
 
     clip = exported.clip
-    resnet = {"layers": [1, 1, 1, 1], "width": 16, "image_size": 32, "head_width": 16}
+    pooled = {"layers": 1, "width": 64, "image_size": 32, "patch_size": 8, "attentional_pool": True}
     text = {"context_length": 16, "vocab_size": 600, "width": 32, "heads": 2, "layers": 1}
     odd = type(clip)(
-        model=open_clip.CLIP(64, resnet, text),
+        model=open_clip.CLIP(64, pooled, text),
         config=clip.config,
         preprocess=clip.preprocess,
         tokenizer=clip.tokenizer,
-        name="resnet",
+        name="pooled",
         tokenizer_file=clip.tokenizer_file,
     )
-    with pytest.raises(ModelError, match="ModifiedResNet"):
+    with pytest.raises(ModelError, match="attentional"):
         export_bundle(odd, tmp_path / "bundle", pairs=exported.pairs)
     assert everything_under(tmp_path) == []
 
 
 def test_golden_vectors_replay_and_notice_another_answer(exported, tmp_path):
-    assert replay(exported.folder, "fp32") == pytest.approx(1.0, abs=1e-5)
+    assert least_cosine(exported.folder, "fp32") == pytest.approx(1.0, abs=1e-5)
     copy = tmp_path / "bundle"
     shutil.copytree(exported.folder, copy)
     path = copy / "manifest.json"
@@ -238,12 +238,12 @@ def test_golden_vectors_replay_and_notice_another_answer(exported, tmp_path):
         golden["fp32"]["image"],
     )
     path.write_text(json.dumps(content))
-    assert replay(copy, "fp32") < 0.9
+    assert least_cosine(copy, "fp32") < 0.9
 
 
 def test_golden_pixels_are_what_was_hashed(exported):
+    from tinyclip_edge.runtime.golden import decode_image, pixels_hash
     from tinyclip_edge.runtime.preprocess import Preprocess
-    from tinyclip_export.golden import decode_image, pixels_hash
 
     config = json.loads((exported.folder / "preprocessor_config.json").read_text())
     preprocess = Preprocess.from_config(config)
@@ -277,7 +277,7 @@ def test_report_is_json_and_a_table(exported):
     }
     del sizes["manifest.json"]
     assert content["files"] == sizes
-    assert set(content["seconds"]) == {"export", "quantize", "verify", "reload"}
+    assert set(content["seconds"]) == {"export", "quantize", "verify", "extras", "reload"}
     console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(report.table())
     shown = console.export_text()

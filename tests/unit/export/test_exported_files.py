@@ -87,7 +87,7 @@ def test_nothing_but_the_layout_is_in_the_folder(exported):
         "preprocessor_config.json",
         "tokenizer.json",
         "tokenizer_config.json",
-        *(f"onnx/{name}.onnx" for name in FILES),
+        *(f"onnx/{name}.onnx" for name in (*FILES, "model", "model_quantized")),
     }
 
 

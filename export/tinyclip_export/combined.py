@@ -1,0 +1,123 @@
+"""Both towers as one graph: the single file that transformers.js' zero-shot pipeline asks for.
+
+Its large weights are not written a second time: they point into the tower files beside it, which
+hold the same bytes. Native onnxruntime follows that; a browser is told of it by one option.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from tinyclip_edge.errors import ModelError
+from tinyclip_export.layout import IMAGE_IO, SUFFIX, TEXT_IO, TOWER_IO
+
+if TYPE_CHECKING:
+    from tinyclip_edge.models import LoadedClip
+
+ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
+
+STEM = "model"
+SHARED_FROM = 1024  # bytes; smaller tensors are repeated
+
+
+def combined_path(precision: str) -> str:
+    """Return the combined file's path inside a bundle."""
+    return f"onnx/{STEM}{SUFFIX[precision]}.onnx"
+
+
+def write_combined(
+    folder: Path, precision: str, clip: LoadedClip, *, share_weights: bool = True
+) -> Path:
+    """Write the combined graph of a precision whose towers stand in `folder`; return its path.
+
+    ``input_ids [N, L]`` and ``pixel_values [B, 3, S, S]`` give ``logits_per_image [B, N]``,
+    ``logits_per_text [N, B]``, ``text_embeds`` and ``image_embeds``. Without `share_weights` the
+    file stands alone. Raises ModelError when the towers have names in common that differ.
+    """
+    import onnx
+
+    towers = []
+    for tower, io in TOWER_IO.items():
+        path = folder / io.path(precision)
+        model = onnx.load(str(path))
+        if share_weights:
+            _point_into(model, path)
+        towers.append(_prefixed(model, f"{tower}."))
+    target = folder / combined_path(precision)
+    target.write_bytes(
+        _joined(towers, clip.logit_scale, clip.logit_bias or 0.0).SerializeToString()
+    )
+    return target
+
+
+def _point_into(model: ModelProto, path: Path) -> None:
+    """Replace each large tensor's bytes by their place in `path`."""
+    from onnx import TensorProto
+
+    content = path.read_bytes()
+    for tensor in model.graph.initializer:
+        raw = tensor.raw_data
+        if len(raw) < SHARED_FROM:
+            continue
+        offset = content.find(raw)
+        if offset < 0:
+            raise ModelError(f"{path} does not hold the bytes of {tensor.name}; export it again")
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", path.name), ("offset", offset), ("length", len(raw))):
+            tensor.external_data.add(key=key, value=str(value))
+
+
+def _prefixed(model: ModelProto, prefix: str) -> ModelProto:
+    """Give inner names a prefix; inputs and outputs keep theirs."""
+    from onnx import compose
+
+    return compose.add_prefix(model, prefix, rename_inputs=False, rename_outputs=False)
+
+
+def _joined(towers: list[ModelProto], logit_scale: float, logit_bias: float) -> ModelProto:
+    from onnx import TensorProto, helper, numpy_helper
+
+    image, text = towers
+    opsets = {entry.domain: entry.version for model in towers for entry in model.opset_import}
+    if any(opsets[e.domain] != e.version for model in towers for e in model.opset_import):
+        raise ModelError("the two towers have other opsets; export the bundle again")
+    embeds = IMAGE_IO.output_name, TEXT_IO.output_name
+    scales = {"logit_scale": logit_scale, "logit_bias": logit_bias}
+    nodes = [
+        helper.make_node("Transpose", [embeds[1]], ["text_columns"], perm=[1, 0]),
+        helper.make_node("MatMul", [embeds[0], "text_columns"], ["cosines"]),
+        helper.make_node("Mul", ["cosines", "logit_scale"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "logit_bias"], ["logits_per_image"]),
+        helper.make_node("Transpose", ["logits_per_image"], ["logits_per_text"], perm=[1, 0]),
+    ]
+    batches = {"image_batch": image, "text_batch": text}
+    for name, model in batches.items():
+        for value in (*model.graph.input, *model.graph.output):
+            batch = value.type.tensor_type.shape.dim[0]
+            if not batch.HasField("dim_value"):  # a fixed batch stays
+                batch.dim_param = name
+    logits = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (
+            ("logits_per_image", ["image_batch", "text_batch"]),
+            ("logits_per_text", ["text_batch", "image_batch"]),
+        )
+    ]
+    graph = helper.make_graph(
+        [*image.graph.node, *text.graph.node, *nodes],
+        "clip",
+        [*text.graph.input, *image.graph.input],
+        [*logits, *text.graph.output, *image.graph.output],
+        [
+            *image.graph.initializer,
+            *text.graph.initializer,
+            *(numpy_helper.from_array(np.float32(v), name) for name, v in scales.items()),
+        ],
+    )
+    imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    version = max(model.ir_version for model in towers)
+    return helper.make_model(graph, opset_imports=imports, ir_version=version)

@@ -1,0 +1,47 @@
+"""What a recipe is asked to do: one tower's float file becomes another file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy.typing as npt
+
+Feed: TypeAlias = "dict[str, npt.NDArray[Any]]"  # what a session's run takes
+Feeds: TypeAlias = Callable[[], Iterable[Feed]]  # made anew for each pass, one input at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One tower to convert."""
+
+    tower: str  # "image" or "text"
+    source: Path  # fp32
+    target: Path
+    feeds: Feeds | None = None  # calibration inputs, for recipes that need them
+    keep_float: frozenset[str] = frozenset()  # nodes that stay as they are
+
+    @property
+    def text(self) -> bool:
+        """Whether it has a token table."""
+        return self.tower == "text"
+
+
+class Recipe(Protocol):
+    """How one precision is made of fp32."""
+
+    @property
+    def saturates(self) -> bool:
+        """Whether x86 without VNNI needs the precise kernel for it."""
+
+    @property
+    def integer(self) -> bool:
+        """Whether products are computed in integers, so that layers differ in what they lose."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the manifest's form."""
+
+    def write(self, job: Job) -> None:
+        """Write ``job.target``. Raises ModelError for a graph that the recipe cannot take."""

@@ -1,0 +1,103 @@
+"""A bundle of toy size with PyTorch's answers, and the clients that are installed here."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import subprocess
+import threading
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bundle_clients import HERE, INSTALL, LABELS, PACKAGES, TEXTS, FileHandler, Opened
+
+
+@pytest.fixture(scope="session")
+def opened(toy_teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Opened:
+    """The toy teacher as a bundle that no client may change."""
+    import torch
+
+    from tinyclip_edge.models import load_clip
+    from tinyclip_edge.runtime.bundle import Manifest
+    from tinyclip_export import export_bundle
+
+    random = np.random.default_rng(3)
+    clip = load_clip(str(toy_teacher_folder))
+    size = clip.image_size
+    pictures = [Image.fromarray(random.integers(0, 256, (size, size, 3), np.uint8)) for _ in LABELS]
+    models = tmp_path_factory.mktemp("models")
+    export_bundle(clip, models / "toy", pairs=(pictures, LABELS), max_drop=100.0)
+    ids = clip.tokenizer(TEXTS)
+    with torch.inference_mode():
+        image = clip.model.encode_image(clip.preprocess(pictures[0])[None], normalize=True)
+        labels = clip.model.encode_text(clip.tokenizer(LABELS), normalize=True)
+        scores = (clip.logit_scale * image @ labels.T).softmax(dim=-1)[0].tolist()
+        pixels = torch.stack([clip.preprocess(picture) for picture in pictures[1:3]])
+        image_embeds = clip.model.encode_image(pixels, normalize=True).numpy()
+        text_embeds = clip.model.encode_text(ids, normalize=True).numpy()
+    int8 = Manifest.read(models / "toy").verification["precisions"]["int8"]
+    verified = min(int8["image"]["cosine_min"], int8["text"]["cosine_min"])
+    end = int(ids.max())
+    return Opened(
+        models=models,
+        name="toy",
+        size=size,
+        pixels=pixels.numpy(),
+        image=np.asarray(pictures[0]),
+        context=clip.context_length,
+        end=end,
+        ids=[row[: row.index(end) + 1] for row in ids.tolist()],
+        image_embeds=image_embeds,
+        text_embeds=text_embeds,
+        scores=dict(zip(LABELS, scores, strict=True)),
+        # Other inputs than those it was verified on: half as far again from 1 is still within it.
+        cosine={"fp32": 0.99999, "q8": 1 - 1.5 * (1 - verified)},
+    )
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """Node's program; skips where Node or the packages are not installed."""
+    program = shutil.which("node")
+    if program is None:
+        pytest.skip("no Node on PATH")
+    if not (PACKAGES / "@huggingface" / "transformers").is_dir():
+        pytest.skip(f"the package @huggingface/transformers is not installed: {INSTALL}")
+    return program
+
+
+@pytest.fixture(scope="session")
+def ask_node(node: str, opened: Opened):
+    """Run jobs in one Node process and return their answers."""
+
+    def ask(*jobs: dict[str, Any]) -> list[dict[str, Any]]:
+        done = subprocess.run(
+            [node, str(HERE / "node_client.mjs")],
+            input=json.dumps({"models": f"{opened.models}/", "jobs": jobs}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout)
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def address(opened: Opened):
+    """Where a server on this machine hands out page, packages and models."""
+    handler = type("Files", (FileHandler,), {"models": opened.models})
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(handler, directory=str(HERE))
+    ) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()

@@ -1,0 +1,116 @@
+"""EdgeClassifier: images to label probabilities from one ONNX file, without text tower or torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyclip_edge.errors import BundleError, DataError, did_you_mean
+from tinyclip_edge.runtime.bundle import Manifest
+from tinyclip_edge.runtime.preprocess import Preprocess
+from tinyclip_edge.runtime.protocol import Features, ImageInput
+from tinyclip_edge.runtime.session import Graph
+
+OUTPUT = "probabilities"
+LABELS_FILE = "labels.json"
+METADATA = "tinyclip_classifier"  # key of the file's metadata
+METADATA_VERSION = 1
+_BATCH = 32
+
+
+class EdgeClassifier:
+    """Classifier of fixed labels; make one with ``EdgeClassifier.load``."""
+
+    def __init__(self, graph: Graph, facts: Mapping[str, Any]) -> None:
+        self._graph = graph
+        self.labels: tuple[str, ...] = tuple(facts["labels"])
+        self.preprocess = Preprocess.from_config(facts["preprocessor"])
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        precision: str | None = None,
+        threads: int | None = None,
+        low_memory: bool = False,
+    ) -> EdgeClassifier:
+        """Open a bundle folder that has a classifier, or the classifier's ONNX file alone.
+
+        ``precision``: of a folder, its default if None. Raise BundleError for anything else.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path = _in_bundle(path, precision)
+        elif not path.is_file():
+            raise BundleError(f"no classifier {path}; `tinyclip-edge export --labels` writes one")
+        graph = Graph(path, threads=threads, low_memory=low_memory)
+        facts = _facts(path, graph.metadata)
+        if facts["precise_int8"]:
+            graph = Graph(path, threads=threads, low_memory=low_memory, precise_int8=True)
+        graph.require(["pixel_values"], OUTPUT)
+        return cls(graph, facts)
+
+    def probabilities(self, images: Sequence[ImageInput]) -> Features:
+        """Return float32 ``[N, C]``; raise DataError for an image that is broken."""
+        if isinstance(images, (str, bytes, Path)):
+            raise DataError("probabilities takes a list of images, not a single one")
+        rows = [
+            self._graph.run(
+                OUTPUT, pixel_values=self.preprocess.batch(images[i : i + _BATCH], first=i)
+            )
+            for i in range(0, len(images), _BATCH)
+        ]
+        found = np.concatenate(rows) if rows else np.empty((0, len(self.labels)), np.float32)
+        if found.shape[1] != len(self.labels) or not np.isfinite(found).all():
+            raise BundleError(f"{self._graph.path} returned no probabilities of its labels")
+        return found
+
+    def classify(self, image: ImageInput) -> list[tuple[str, float]]:
+        """Return (label, probability), best first."""
+        chances = self.probabilities([image])[0]
+        order = np.argsort(-chances, kind="stable")
+        return [(self.labels[i], float(chances[i])) for i in order]
+
+
+def _in_bundle(folder: Path, precision: str | None) -> Path:
+    manifest = Manifest.read(folder)
+    entry = manifest.extras.get("classifier")
+    files = entry.get("files") if isinstance(entry, Mapping) else None
+    if not isinstance(files, Mapping):
+        raise BundleError(
+            f"bundle {folder} has no classifier; `tinyclip-edge export --labels FILE` writes one"
+        )
+    wanted = precision or manifest.default_precision
+    if wanted not in files:
+        raise BundleError(
+            f"bundle {folder} has no {wanted} classifier{did_you_mean(wanted, files)}"
+        )
+    manifest.verify_files(folder, only=[files[wanted]])
+    return folder / str(files[wanted])
+
+
+def _facts(path: Path, metadata: Mapping[str, str]) -> Mapping[str, Any]:
+    try:
+        facts = json.loads(metadata[METADATA])
+        version, labels = facts["version"], facts["labels"]
+        known = isinstance(facts["preprocessor"], dict) and isinstance(facts["precise_int8"], bool)
+        known &= isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise BundleError(
+            f"{path} is no classifier: its metadata has no labels; "
+            "`tinyclip-edge export --labels FILE` writes one"
+        ) from error
+    if version != METADATA_VERSION:
+        raise BundleError(
+            f"{path}: classifier version {version!r} is not {METADATA_VERSION}, the one this "
+            "tinyclip-edge reads; upgrade tinyclip-edge"
+        )
+    if not known or not labels:
+        raise BundleError(f"{path} is no classifier: its metadata is of another kind")
+    result: Mapping[str, Any] = facts
+    return result

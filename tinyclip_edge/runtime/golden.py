@@ -1,0 +1,146 @@
+"""Replay a bundle's golden vectors: does this machine give the answers it gave when it was made?"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from tinyclip_edge.errors import BundleError
+from tinyclip_edge.runtime.edge import EdgeCLIP
+from tinyclip_edge.runtime.images import open_image
+from tinyclip_edge.runtime.protocol import Features
+
+# Float sums of another order differ in the last bits. In integer kernels such a bit can move an
+# activation to the next of its 255 steps.
+LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.9999}
+LEAST_QUANTIZED = 0.999
+_ROUNDS = 5
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What one precision answered."""
+
+    precision: str
+    image_cosine: float  # least over the golden images
+    text_cosine: float
+    least: float  # cosine that both must reach
+    image_ms: float  # median of one image, preprocessing included
+    text_ms: float
+    same_ids: bool  # texts give the token ids of the machine that made the bundle
+    same_pixels: bool  # images give its pixels, bit for bit
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What is wrong; other pixels alone are not, if the embeddings hold."""
+        found = []
+        if not self.same_ids:
+            found.append("texts give other token ids")
+        for name, cosine in (("image", self.image_cosine), ("text", self.text_cosine)):
+            if not cosine >= self.least:
+                found.append(f"{name} cosine {cosine:.5f} is below {self.least}")
+        return tuple(found)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "precision": self.precision,
+            "passed": not self.failures,
+            "failures": list(self.failures),
+            "image_cosine": round(self.image_cosine, 7),
+            "text_cosine": round(self.text_cosine, 7),
+            "least_cosine": self.least,
+            "image_ms": round(self.image_ms, 3),
+            "text_ms": round(self.text_ms, 3),
+            "same_ids": self.same_ids,
+            "same_pixels": self.same_pixels,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Golden:
+    images: tuple[Image.Image, ...]
+    pixels: tuple[str, ...]
+    texts: tuple[str, ...]
+    ids: tuple[list[int], ...]
+    image: Features  # [N, D]
+    text: Features
+
+
+def replay(folder: str | Path, precision: str, *, threads: int | None = None) -> Replay:
+    """Give the golden inputs to EdgeCLIP, one at a time, and compare.
+
+    Raise BundleError when the bundle does not open or has no golden vectors of this precision.
+    """
+    clip = EdgeCLIP.load(folder, precision=precision, threads=threads)
+    golden = _read(Path(folder), clip.manifest.golden, precision, clip.manifest.embedding_dim)
+    image, image_ms = _timed(lambda item: clip.encode_image([item]), golden.images)
+    text, text_ms = _timed(lambda item: clip.encode_text([item]), golden.texts)
+    return Replay(
+        precision=precision,
+        image_cosine=float((image * golden.image).sum(axis=1).min()),
+        text_cosine=float((text * golden.text).sum(axis=1).min()),
+        least=LEAST_COSINE.get(precision, LEAST_QUANTIZED),
+        image_ms=image_ms,
+        text_ms=text_ms,
+        same_ids=[clip.token_ids(text) for text in golden.texts] == list(golden.ids),
+        same_pixels=tuple(pixels_hash(clip.preprocess(i)) for i in golden.images) == golden.pixels,
+    )
+
+
+def pixels_hash(pixels: Features) -> str:
+    """Return the SHA-256 of preprocessed pixels ``[3, H, W]`` as little-endian float32."""
+    return hashlib.sha256(np.ascontiguousarray(pixels, dtype="<f4").tobytes()).hexdigest()
+
+
+def decode_image(png: str) -> Image.Image:
+    """Return the image of a golden ``png`` entry; raise DataError for a broken one."""
+    return open_image(base64.b64decode(png), "golden image")
+
+
+def decode_embeddings(text: str, rows: int) -> Features:
+    """Return float32 ``[rows, D]`` of a golden ``embeddings`` entry."""
+    return np.frombuffer(base64.b64decode(text), dtype="<f4").reshape(rows, -1)
+
+
+def _read(folder: Path, golden: Mapping[str, Any], precision: str, width: int) -> _Golden:
+    try:
+        images, texts = golden["images"], golden["texts"]
+        found = golden["embeddings"][precision]
+        read = _Golden(
+            images=tuple(decode_image(entry["png"]) for entry in images),
+            pixels=tuple(entry["pixels_sha256"] for entry in images),
+            texts=tuple(str(entry["text"]) for entry in texts),
+            ids=tuple(list(entry["input_ids"]) for entry in texts),
+            image=decode_embeddings(found["image"], len(images)),
+            text=decode_embeddings(found["text"], len(texts)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"bundle {folder} has no golden vectors of {precision}; export it again"
+        ) from error
+    if not images or not texts or {read.image.shape[1], read.text.shape[1]} != {width}:
+        raise BundleError(f"bundle {folder}: golden vectors of {precision} are not {width} wide")
+    return read
+
+
+def _timed(encode: Callable[[Item], Features], items: Sequence[Item]) -> tuple[Features, float]:
+    """Return the features of all items and the median milliseconds of one, after a warm-up."""
+    features = np.concatenate([encode(item) for item in items])
+    seconds = []
+    for _ in range(_ROUNDS):
+        for item in items:
+            started = time.perf_counter()
+            encode(item)
+            seconds.append(time.perf_counter() - started)
+    return features, 1e3 * float(np.median(seconds))

@@ -1,0 +1,62 @@
+"""A tokenizer.json that adds its own special tokens: SigLIP's, CLIPA's, those of many languages."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from tinyclip_edge.errors import DataError, ModelError
+from tinyclip_edge.runtime.tokenizer import clean_text
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+class PlainTokenizer:
+    """Texts to token ids, cut to the context and not padded."""
+
+    def __init__(self, path: Path, context_length: int, settings: Mapping[str, Any]) -> None:
+        """Read a ``tokenizer.json``; ``settings`` is the manifest's ``tokenizer``.
+
+        Raises ModelError when the file is broken or a setting is unknown.
+        """
+        try:
+            self._tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        # The tokenizers library raises plain Exception for every defect of the file.
+        except Exception as error:
+            cause = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"{path} is no tokenizer.json: {cause}") from error
+        if settings.get("clean") not in CLEANING or not isinstance(settings.get("end"), int):
+            raise ModelError(f"{path}: this tinyclip-edge cannot clean texts for {dict(settings)}")
+        self._tokenizer.enable_truncation(context_length)
+        self._tokenizer.no_padding()
+        self._clean = CLEANING[settings["clean"]]
+        self._dropped = settings.get("dropped")
+        self.eot_token_id = int(settings["end"])
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of one text, special tokens included."""
+        if not isinstance(text, str):
+            raise DataError(f"a text must be str, not {type(text).__name__}")
+        ids: list[int] = self._tokenizer.encode(self._clean(text)).ids
+        return [0 if token == self._dropped else token for token in ids]
+
+
+def _canonical(text: str) -> str:
+    """Without punctuation, as big_vision's models were trained."""
+    return " ".join(clean_text(text).replace("_", " ").translate(_PUNCTUATION).split())
+
+
+def _cased(text: str) -> str:
+    return clean_text(text, lower=False)
+
+
+# Names are those of open_clip's tokenizer_kwargs.
+CLEANING: dict[str, Callable[[str], str]] = {
+    "canonicalize": _canonical,
+    "lower": clean_text,
+    "whitespace": _cased,
+}
