@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,7 +83,9 @@ def _start(name: str, config: RunConfig, folder: Path, start: int) -> GeneralTra
         again = {"purge_step": start + 1} if start else {}
         tracker = TensorBoardTracker("tensorboard", folder, **again)
     else:
-        resumed = {"id": folder.name, "resume": "allow"}
+        # The same folder goes on with its run there; another one of that name does not.
+        place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+        resumed = {"id": f"{folder.name}-{place}", "resume": "allow"}
         tracker = WandBTracker(PROJECT, name=config.name, dir=str(folder), **resumed)
     try:
         tracker.start()

@@ -1,0 +1,62 @@
+"""SIGKILL at any moment, start to end, and ``--resume``: the losses are those of a run left alone."""
+
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tinyclip_edge.config import dump_config
+from toy_runs import losses
+
+KILLS, PATIENCE = 6, 120  # seconds
+
+
+def command(*arguments):
+    """A run by the command line, as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tinyclip_edge", "distill", *map(str, arguments)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finish(run):
+    _, told = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 0, told
+
+
+def kill_within(run, folder, seconds):
+    """Kill it so long after it has shown a new event; say whether it was still there."""
+    log = folder / "events.jsonl"
+    before = log.stat().st_size if log.exists() else 0
+    end = time.monotonic() + PATIENCE
+    while run.poll() is None and time.monotonic() < end:
+        if log.exists() and log.stat().st_size > before:
+            break
+        time.sleep(0.005)
+    time.sleep(seconds)
+    alive = run.poll() is None
+    run.kill()
+    run.communicate()
+    return alive
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_kills_at_any_moment_change_no_loss(make, tmp_path):
+    config = make(data={"memory_gb": 0.0, "lanes": 2}, optim={"steps": 120}, run={"save_every": 3})
+    (tmp_path / "run.yaml").write_text(dump_config(config))
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    finish(command(tmp_path / "run.yaml", "--out", whole))
+    draw = random.Random(0)
+    run, killed = command(tmp_path / "run.yaml", "--out", cut), 0
+    for _ in range(KILLS):
+        killed += kill_within(run, cut, draw.uniform(0, 0.8))
+        begun = any((cut / "checkpoints").glob("*")) if cut.exists() else False
+        run = command("--resume", cut) if begun else command(tmp_path / "run.yaml", "--out", cut)
+    finish(run)
+    assert killed >= KILLS - 2
+    expected, got = losses(whole), losses(cut)
+    assert list(got) == list(expected) == list(range(1, 121))
+    assert all(got[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
