@@ -1,4 +1,4 @@
-"""SIGKILL at any moment, start to end, and ``--resume``: the losses are those of a run left alone."""
+"""SIGKILL at any moment, then ``--resume``: the losses are those of a run left alone."""
 
 import random
 import subprocess
