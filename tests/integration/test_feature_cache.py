@@ -18,7 +18,7 @@ from tinyclip_edge.train.filling import Filler
 from tinyclip_edge.train.teacher import Teacher
 from toy_runs import KilledError, Watcher, kill, losses
 
-STEPS = 5
+STEPS = 6  # an epoch of 96 pairs, 16 each
 
 
 @pytest.fixture
@@ -259,3 +259,11 @@ def test_pictures_that_do_not_decode_have_no_row(cache, run, tmp_path):
 def test_nothing_to_fill_is_refused(cache, data, told):
     with pytest.raises(ConfigError, match=told):
         cache(**data)
+
+
+def test_a_run_shorter_than_an_epoch_asks_for_what_it_needs(make, tmp_path):
+    seen, cache = Watcher(), tmp_path / "cache"
+    config = make(data={"feature_cache": str(cache)}, optim={"steps": STEPS - 1})
+    distill(config, tmp_path / "run", observer=seen)
+    assert not cache.exists()
+    assert "the run is shorter than an epoch: its feature cache is not filled" in seen.messages

@@ -108,8 +108,9 @@ class DataConfig(Section):
     )
     feature_cache: str | None = Field(
         default=None,
-        description="Folder of a feature cache: what it lacks is computed before the first step, "
-        "runs of the same teachers share it, streamed ones too; null: kept by the run alone.",
+        description="Folder of a feature cache: what it lacks is computed before the first step "
+        "of a run that is longer than an epoch, and runs of the same teachers share it, streamed "
+        "ones too; null: kept by the run alone.",
     )
     views: int = Field(
         default=0,

@@ -96,6 +96,7 @@ def _measured(
     missing = _missing_features(setup, counted)
     step = take_steps(config, setup, work, found.source)
     steps = setup.stages[-1].end
+    ahead = setup.filler is not None and not setup.is_short
     evaluations = 2 + (steps // config.run.eval_every if config.run.eval_every else 0)
     looking = 0.0 if accuracy is None else accuracy.seconds * evaluations
     return replace(
@@ -110,7 +111,7 @@ def _measured(
         accuracy=accuracy,
         step=step,
         memory=_memory(setup, work, step.activations),
-        seconds=looking + _training_seconds(step, steps, missing, ahead=setup.filler is not None),
+        seconds=looking + _training_seconds(step, steps, missing, ahead=ahead),
     )
 
 

@@ -72,6 +72,12 @@ class Setup:
             return self.pairs.fingerprint
         return f"stream: {self.pairs.source.fingerprint}"
 
+    @property
+    def is_short(self) -> bool:
+        """Whether the run ends within its first epoch; of a stream it is not known."""
+        samples = self.stages[-1].end * self.workshop.config.optim.batch_size
+        return isinstance(self.pairs, PairMemory) and samples < len(self.pairs)
+
     def take_features(self, path: Path) -> bool:
         """Load kept teacher features; False when there are none, or not the same everywhere."""
         if self.features is None:
@@ -129,7 +135,10 @@ def prepare(
         made = _load_all(config, accelerator, ranks, watcher, teacher)
     setup, student, inherited = made
     if fill and setup.filler is not None:
-        setup.filler.fill(ranks, Lines(watcher))
+        if setup.is_short:
+            watcher.on_message("the run is shorter than an epoch: its feature cache is not filled")
+        else:
+            setup.filler.fill(ranks, Lines(watcher))
     setup.take_cache(watcher)
     return setup, setup.workshop.begin(setup.stages[0], student, inherited)
 
