@@ -9,7 +9,8 @@ from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.train import distill
 from tinyclip_edge.train.memory import peak_bytes
 from tinyclip_edge.train.task import DistillTask
-from toy_runs import events_of
+from tinyclip_edge.train.teacher import FrozenEncoder
+from toy_runs import events_of, losses
 
 CUDA_SAYS = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB\nmore"
@@ -44,6 +45,20 @@ def test_out_of_memory_names_the_cures_and_keeps_the_checkpoint(make, tmp_path, 
     assert events_of(tmp_path / "run", "checkpoint")[-1]["step"] == 2
     again = make(run={"grad_checkpointing": True, "micro_batch": size // 2})
     assert distill(again, tmp_path / "run", resume=True).steps == config.optim.steps
+
+
+@pytest.mark.parametrize("data", [{}, {"cache_teacher": False}, {"memory_gb": 0.0}])
+def test_a_live_teacher_answers_in_parts_too(make, tmp_path, monkeypatch, data):
+    whole, parts, rows = tmp_path / "whole", tmp_path / "parts", []
+    distill(make(data={**data, "val": None}), whole)
+    for name in ("encode_image", "encode_text"):
+        encode = getattr(FrozenEncoder, name)
+        monkeypatch.setattr(
+            FrozenEncoder, name, lambda self, x, e=encode: rows.append(len(x)) or e(self, x)
+        )
+    distill(make(data={**data, "val": None}, run={"micro_batch": 5}), parts)
+    assert max(rows) == 5  # of 16
+    assert losses(parts) == pytest.approx(losses(whole), rel=1e-4)  # kept in 16 bits
 
 
 def test_the_peak_is_the_process_own():

@@ -21,8 +21,8 @@ class RunSection(Section):
     micro_batch: int | None = Field(
         default=None,
         ge=1,
-        description="Pairs whose activations a process holds at once; the loss stays that of the "
-        "whole batch, at the price of a second forward pass. null: all.",
+        description="Pairs whose activations, the teacher's too, a process holds at once; the loss "
+        "stays that of the whole batch, at the price of a second forward pass. null: all.",
     )
     grad_checkpointing: bool = Field(
         default=False,

@@ -33,6 +33,11 @@ class CutShards:
         """Samples known to be lost."""
         return sum(cut.lost for cut in self.found.values())
 
+    @property
+    def read(self) -> int:
+        """Whole samples that the cut shards gave."""
+        return sum(cut.samples for cut in self.found.values())
+
     def lines(self) -> list[str]:
         """Return one line a shard, by name: parts are read in another order every time."""
         told = "; the cut one is left out"

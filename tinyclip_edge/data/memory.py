@@ -165,7 +165,8 @@ class PairMemory:
         """Hash of keys and captions in order: what a cache or a resumed run relies on."""
         digest = hashlib.sha256()
         for text in (*self.keys, "", *self.captions):
-            digest.update(text.encode() + b"\n")
+            # A file name need not be UTF-8.
+            digest.update(text.encode("utf-8", "surrogatepass") + b"\n")
         return digest.hexdigest()
 
     def label(self, concept: int) -> str:

@@ -56,9 +56,14 @@ class Pair:
 
 
 def caption_lines(text: str | Iterable[object]) -> tuple[str, ...]:
-    """Return the captions of a text, one a line, or of a list, without blanks and empty ones."""
-    lines = text.splitlines() if isinstance(text, str) else [str(line) for line in text]
-    return tuple(line.strip() for line in lines if line.strip())
+    """Return the captions of a text, one a line, or of a list, without blanks and empty ones.
+
+    Raises UnicodeError for what has no UTF-8: halves of characters, as JSON can hold them.
+    """
+    lines = text.splitlines() if isinstance(text, str) else [str(line) for line in text if line]
+    found = tuple(line.strip() for line in lines if line.strip())
+    "".join(found).encode()
+    return found
 
 
 def concept_of(given: object, captions: tuple[str, ...]) -> str:
@@ -107,7 +112,8 @@ class BadSamples:
     def check(self, seen: int, *, final: bool) -> None:
         """Raise DataError when too many of ``seen`` samples were bad; early in a stream, wait."""
         lost = self.cuts.lost
-        seen += lost
+        # A stream reads a shard to its end before it gives the last of it.
+        seen = max(seen, self.cuts.read) + lost
         if len(self.keys) + lost <= BAD_SHARE * seen or (not final and seen < STREAM_MINIMUM):
             return
         what = "images cannot be decoded" if not lost else "samples are undecodable or cut off"

@@ -197,8 +197,10 @@ def _pair(sample: dict[str, Any], name: str, keys: Container[str]) -> Pair:
     try:
         meta = json.loads(_member(sample, ("json",)) or b"{}")
         written = _member(sample, ("txt",))
-        captions = caption_lines(meta.pop("caption", "") if written is None else written.decode())
-    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError) as error:
+        told = meta.pop("caption", "") or ""
+        captions = caption_lines(told if written is None else written.decode())
+    # ValueError: no UTF-8, no JSON, a number of too many digits.
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise DataError(f"shard {name}: caption of '{key}' cannot be read ({error})") from None
     if not captions:
         raise DataError(f"shard {name}: '{key}' has no caption (KEY.txt, or KEY.json 'caption')")

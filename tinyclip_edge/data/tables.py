@@ -118,7 +118,10 @@ class Table:
         image, given = cells.get(self.image), cells.get(self.caption)
         if not isinstance(image, str) or not image.strip():
             raise DataError(f"{self.path} line {line} has no image path in '{self.image}'")
-        captions = caption_lines(given) if isinstance(given, (str, list)) else ()
+        try:
+            captions = caption_lines(given) if isinstance(given, (str, list)) else ()
+        except UnicodeError:
+            raise DataError(f"{self.path} line {line} is not UTF-8") from None
         if not captions:
             raise DataError(f"{self.path} line {line} has no caption in '{self.caption}'")
         concept = None if self.concept is None else cells.get(self.concept)
@@ -206,7 +209,7 @@ def _guarded(path: Path, lines: Lines) -> Iterator[str]:
 def _parsed(path: Path, line: int, text: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} line {line} is no JSON ({error})") from None
     if not isinstance(content, dict):
         raise DataError(f"{path} line {line} is no JSON object")

@@ -146,7 +146,7 @@ def can_trim(model: nn.Module) -> bool:
     return (
         isinstance(mask, Tensor)
         and mask.dim() == 2
-        and torch.equal(mask.isneginf(), torch.ones_like(mask).triu(1).bool())
+        and (mask.is_meta or torch.equal(mask.isneginf(), torch.ones_like(mask).triu(1).bool()))
         and getattr(model, "text_pool_type", None) in END_POOLS
         and isinstance(getattr(model, "token_embedding", None), nn.Embedding)
         and getattr(getattr(model, "transformer", None), "batch_first", False)

@@ -34,7 +34,7 @@ from tinyclip_edge.train.filling import Filler, make_filler
 from tinyclip_edge.train.observe import Observer, Silent
 from tinyclip_edge.train.ranks import Ranks
 from tinyclip_edge.train.stages import resolve_course, start_student
-from tinyclip_edge.train.teacher import Teacher, load_also, teacher_dtype
+from tinyclip_edge.train.teacher import AT_ONCE, Teacher, load_also, teacher_dtype
 from tinyclip_edge.train.trackers import check_trackers
 from tinyclip_edge.train.validation import Validation
 from tinyclip_edge.train.workshop import Work, Workshop
@@ -192,6 +192,7 @@ def make_teacher(config: RunConfig, first: LoadedClip, device: torch.device) -> 
         device=device,
         also=load_also(config.teacher),
         dtype=teacher_dtype(config.run.precision, device),
+        at_once=min(AT_ONCE, config.run.micro_batch or AT_ONCE),
     )
 
 

@@ -70,7 +70,7 @@ class Teacher:
 
     Features of several are joined, each scaled by the root of its part in ``scale``, so that
     ``scale`` times a product of two rows is the weighted mean of the teachers' logits. All see the
-    pictures as the first one's preprocessing cuts them.
+    pictures as the first one's preprocessing cuts them, ``at_once`` of a batch at most.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Teacher:
         features: TeacherFeatures | None = None,
         also: Sequence[Also] = (),
         dtype: torch.dtype = torch.float32,
+        at_once: int = AT_ONCE,
     ) -> None:
         total = 1.0 + sum(weight for _, weight in also)
         weights = [1.0 / total, *(weight / total for _, weight in also)]
@@ -103,6 +104,7 @@ class Teacher:
         self.features = features
         self.embedding_dim = sum(one.embedding_dim for one in clips)
         self._dtype = dtype
+        self._at_once = at_once
         self.device = device
         self.codec = codec
         self._ranks = Ranks()
@@ -150,14 +152,13 @@ class Teacher:
     @torch.no_grad()
     def see(self, pixels: Tensor) -> Tensor:
         """Return image features float32 ``[B, D]`` of uint8 ``[B, 3, H, W]``."""
-        starts = range(0, len(pixels), AT_ONCE)
-        return torch.cat([self._seen(pixels[at : at + AT_ONCE].to(self.device)) for at in starts])
+        return torch.cat([self._seen(part.to(self.device)) for part in pixels.split(self._at_once)])
 
     @torch.no_grad()
     def read(self, captions: Sequence[str]) -> Tensor:
         """Return text features float32 ``[B, D]``."""
-        starts = range(0, len(captions), AT_ONCE)
-        return torch.cat([self._read(captions[at : at + AT_ONCE]) for at in starts])
+        starts = range(0, len(captions), self._at_once)
+        return torch.cat([self._read(captions[at : at + self._at_once]) for at in starts])
 
     @torch.no_grad()
     def answer(self, batch: Batch, counts: Counts = None) -> tuple[Tensor, Tensor]:
@@ -229,7 +230,9 @@ class Teacher:
         return gather_with_grad(part, counts)[torch.from_numpy(order).to(self.device)]
 
     def _images(self, batch: Batch, at: Ints) -> Tensor:
-        return self.see(batch.pixels[torch.from_numpy(at)])
+        # Rows are copied a part at a time: those of a large batch weigh as much as the batch.
+        parts = torch.from_numpy(at).split(self._at_once)
+        return torch.cat([self.see(batch.pixels[part]) for part in parts])
 
     def _texts(self, batch: Batch, at: Ints) -> Tensor:
         return self.read([batch.captions[i] for i in at])

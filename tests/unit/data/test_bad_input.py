@@ -104,7 +104,12 @@ def test_a_long_caption_is_cut_by_the_tokenizer(tmp_path, toy_teacher):
         ({"txt": b" \n\t\n"}, "'k' has no caption (KEY.txt, or KEY.json 'caption')"),
         ({"json": b'{"caption": ""}'}, "'k' has no caption (KEY.txt, or KEY.json 'caption')"),
         ({"json": b'{"caption": []}'}, "'k' has no caption (KEY.txt, or KEY.json 'caption')"),
+        ({"json": b'{"caption": null}'}, "'k' has no caption (KEY.txt, or KEY.json 'caption')"),
+        ({"json": b'{"caption": [null]}'}, "'k' has no caption (KEY.txt, or KEY.json 'caption')"),
         ({"txt": "caf\u00e9".encode("latin-1")}, "caption of 'k' cannot be read ("),
+        ({"json": b'{"caption": "half \\ud83d"}'}, "caption of 'k' cannot be read ("),
+        ({"json": b'{"caption": ' + b"9" * 5000 + b"}"}, "caption of 'k' cannot be read ("),
+        ({"json": b"[" * 100_000}, "caption of 'k' cannot be read ("),
     ],
 )
 def test_captions_that_are_none_are_named(tmp_path, files, told):

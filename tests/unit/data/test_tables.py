@@ -129,6 +129,8 @@ def test_a_mark_of_utf8_is_no_part_of_a_column(tmp_path, images):
         ("a.csv", b"path,caption\nIMG," + b"x" * 200_000 + b"\n", "line 2: field larger than"),
         ("a.jsonl", b'{"path": "IMG", "text": "x"}\n{"path"\n', "line 2 is no JSON"),
         ("a.jsonl", b"[1]\n", "line 1 is no JSON object"),
+        ("a.jsonl", b'{"path": "IMG", "text": ' + b"9" * 5000 + b"}\n", "line 1 is no JSON"),
+        ("a.jsonl", b'{"path": "IMG", "text": "\\udc00"}\n', "line 1 is not UTF-8"),
         ("a.jsonl", b'{"path": "IMG", "text": 7}\n', "line 1 has no caption in 'text'"),
         ("a.csv", b"path,caption\nnone.png,x\n", "none of the first 1 images is there"),
     ],

@@ -12,9 +12,8 @@ from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import TeacherConfig
 from tinyclip_edge.data import Batch, KeptRows, PairMemory, open_source
 from tinyclip_edge.models import create_student, weights_hash
-from tinyclip_edge.train import teacher as module
 from tinyclip_edge.train.encode import pixel_codec
-from tinyclip_edge.train.teacher import Teacher, load_also, teacher_dtype
+from tinyclip_edge.train.teacher import FrozenEncoder, Teacher, load_also, teacher_dtype
 from tinyclip_edge.train.validation import Validation, accuracies
 
 CPU = torch.device("cpu")
@@ -160,8 +159,14 @@ def test_no_row_at_all_is_no_tensor():
 
 def test_a_large_batch_is_seen_in_parts(toy_teacher, batch, monkeypatch):
     whole = ask(toy_teacher).answer(batch)
-    monkeypatch.setattr(module, "AT_ONCE", 4)
-    parts = ask(toy_teacher).answer(batch)
+    rows = []
+    for name in ("encode_image", "encode_text"):
+        encode = getattr(FrozenEncoder, name)
+        monkeypatch.setattr(
+            FrozenEncoder, name, lambda self, x, e=encode: rows.append(len(x)) or e(self, x)
+        )
+    parts = ask(toy_teacher, at_once=4).answer(batch)
+    assert rows == [4, 2, 4, 2]
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(whole, parts, strict=True))
 
 
