@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -23,6 +22,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from machine import machine_facts
 
 if TYPE_CHECKING:
     from tinyclip_edge.config import RunConfig
@@ -272,8 +273,6 @@ def main() -> None:
     if arguments.mode is not None:
         print(json.dumps(measure(arguments)))
         return
-    import torch
-
     modes = ["plain", *(mode for mode in arguments.modes if mode != "plain")]
     rounds: dict[str, list[dict[str, Any]]] = {mode: [] for mode in modes}
     for _ in range(arguments.rounds):
@@ -282,7 +281,7 @@ def main() -> None:
     result = {
         "command": ["python", "benchmarks/training_speed.py", *sys.argv[1:]],
         "settings": {name: getattr(arguments, name) for name in (*FORWARDED, "rounds")},
-        "machine": {"cpu": platform.processor() or platform.machine(), "torch": torch.__version__},
+        "machine": machine_facts(),
         "modes": summary(rounds),
         "rounds": rounds,
     }

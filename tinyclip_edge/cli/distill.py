@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from tinyclip_edge.cli.options import first_process, free_folder, say, split_config_args
+from tinyclip_edge.cli.options import (
+    first_process,
+    free_folder,
+    refuse_launcher,
+    say,
+    split_config_args,
+)
+from tinyclip_edge.cli.run_plan import TFLOPS, show_plan
 from tinyclip_edge.errors import ConfigError
 
 ConfigArgs = Annotated[
@@ -29,8 +36,23 @@ def distill(
         Path | None,
         typer.Option(help="Go on with this run folder, from its newest whole checkpoint."),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show stages, shapes, memory and cost; train nothing."),
+    ] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="With --dry-run: devices that share a batch.")
+    ] = 1,
+    tflops: Annotated[
+        float, typer.Option(min=0.001, help="With --dry-run: TFLOP/s that a device reaches.")
+    ] = TFLOPS,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="With --dry-run: print one JSON object on stdout.")
+    ] = False,
 ) -> None:
     """Train a student: inherit weights, mimic affinities."""
+    if json_output and not dry_run:
+        raise ConfigError("--json goes with --dry-run; a run writes events.jsonl in its folder")
     if out is not None and resume is not None:
         raise ConfigError(
             f"--out {out} with --resume {resume}: a resumed run stays in its folder; drop --out"
@@ -48,6 +70,10 @@ def distill(
         name, overrides = split_config_args(config, "starter")
         run = load_config(name, overrides)
         folder = out if out is not None else free_folder(Path("runs"), run.name)
+    if dry_run:
+        refuse_launcher("distill --dry-run")
+        show_plan(run, processes=processes, tflops=tflops, as_json=json_output)
+        return
     with ProgressObserver() as observer:
         result = run_distill(run, folder, resume=resume is not None, observer=observer)
     disband()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tinyclip_edge.models.build import build_model
@@ -25,10 +26,16 @@ def model_cost(model_cfg: dict[str, Any], source: str) -> ModelCost:
     """Trace both towers on the meta device; ModelError for a config that cannot be built."""
     with torch.device("meta"):
         model = build_model(model_cfg, source)
-        size = model_cfg["vision_cfg"].get("image_size", 224)
-        height, width = size if isinstance(size, (list, tuple)) else (size, size)
-        pixels = torch.empty(1, 3, height, width)
-        ids = torch.zeros(1, model_cfg["text_cfg"].get("context_length", 77), dtype=torch.long)
+    return ModelCost(count_parameters(model), *traced_macs(model, model_cfg))
+
+
+def traced_macs(model: nn.Module, model_cfg: dict[str, Any]) -> tuple[int, int]:
+    """Return the multiply-accumulates of one picture and of one text of a model on meta."""
+    size = model_cfg["vision_cfg"].get("image_size", 224)
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    length = model_cfg["text_cfg"].get("context_length", 77)
+    pixels = torch.empty(1, 3, height, width, device="meta")
+    ids = torch.zeros(1, length, dtype=torch.long, device="meta")
     macs = []
     for method, argument in (("encode_image", pixels), ("encode_text", ids)):
         counter = FlopCounterMode(display=False)
@@ -36,4 +43,4 @@ def model_cost(model_cfg: dict[str, Any], source: str) -> ModelCost:
         with counter:
             getattr(model, method)(argument)
         macs.append(counter.get_total_flops() // 2)
-    return ModelCost(count_parameters(model), *macs)
+    return macs[0], macs[1]

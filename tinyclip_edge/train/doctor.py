@@ -25,15 +25,12 @@ from tinyclip_edge.train.diagnosis import (
 )
 from tinyclip_edge.train.encode import pixel_codec
 from tinyclip_edge.train.filling import Filler
-from tinyclip_edge.train.memory import SavedBytes
+from tinyclip_edge.train.memory import FLOAT, HALF, TRAINED, SavedBytes
 from tinyclip_edge.train.observe import Observer, Silent
 from tinyclip_edge.train.setup import Setup, picture_bytes, prepare
 from tinyclip_edge.train.teacher import Teacher
 from tinyclip_edge.train.workshop import Work
 
-FLOAT = 4  # bytes
-HALF = 2
-TRAINED = 4  # floats a trained parameter: itself, its gradient, AdamW's two moments
 DRAWS = 3  # batches drawn to time a loader
 SLOW = 60.0  # seconds of a step from which one is enough
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.errors import TinyClipError
 
+FLOAT, HALF = 4, 2  # bytes
+TRAINED = 4  # floats a trained parameter: itself, its gradient, AdamW's two moments
 KIB = 1024  # Linux counts resident memory in it, macOS in bytes
 
 
@@ -58,7 +60,7 @@ class SavedBytes:
     """Counts what autograd holds for backward passes, parameters apart, each storage once."""
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
-        self._parameters = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+        self._parameters = {_address(parameter) for parameter in parameters}
         self._holders: Counter[int] = Counter()  # by the storage's address
         self._held = 0
         self.peak = 0
@@ -90,7 +92,12 @@ class Held:
 
     def __init__(self, tensor: Tensor, counter: SavedBytes) -> None:
         self.tensor = tensor
-        storage = tensor.untyped_storage()
-        address, nbytes = storage.data_ptr(), storage.nbytes()
+        address, nbytes = _address(tensor), tensor.untyped_storage().nbytes()
         counter.take(address, nbytes)
         weakref.finalize(self, counter.give, address, nbytes)
+
+
+def _address(tensor: Tensor) -> int:
+    storage = tensor.untyped_storage()
+    # On the meta device there is no memory; what describes it has an address.
+    return storage.data_ptr() or int(storage._cdata)

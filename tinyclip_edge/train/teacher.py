@@ -152,7 +152,8 @@ class Teacher:
     @torch.no_grad()
     def see(self, pixels: Tensor) -> Tensor:
         """Return image features float32 ``[B, D]`` of uint8 ``[B, 3, H, W]``."""
-        return torch.cat([self._seen(part.to(self.device)) for part in pixels.split(self._at_once)])
+        parts = torch.split(pixels, self._at_once)
+        return torch.cat([self._seen(part.to(self.device)) for part in parts])
 
     @torch.no_grad()
     def read(self, captions: Sequence[str]) -> Tensor:
@@ -231,7 +232,7 @@ class Teacher:
 
     def _images(self, batch: Batch, at: Ints) -> Tensor:
         # Rows are copied a part at a time: those of a large batch weigh as much as the batch.
-        parts = torch.from_numpy(at).split(self._at_once)
+        parts = torch.split(torch.from_numpy(at), self._at_once)
         return torch.cat([self.see(batch.pixels[part]) for part in parts])
 
     def _texts(self, batch: Batch, at: Ints) -> Tensor:

@@ -1,0 +1,80 @@
+"""``tinyclip-edge distill --dry-run``: what a run would be, as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyclip_edge.cli.options import print_json, say
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tinyclip_edge.config import RunConfig
+    from tinyclip_edge.train.dry_run import RunPlan, StagePlan
+
+TFLOPS = 400.0  # of a device; 40 % of what bfloat16 matrix products reach on the largest GPUs
+
+
+def show_plan(config: RunConfig, *, processes: int, tflops: float, as_json: bool) -> None:
+    """Print the plan of a run; TinyClipError when the run could not begin."""
+    from tinyclip_edge.train.dry_run import plan_run
+
+    plan = plan_run(config, processes=processes)
+    if as_json:
+        print_json({**plan.as_dict(), "tflops": tflops, "device_hours": plan.hours(tflops)})
+        return
+    from rich.console import Console
+
+    Console().print(plan_table(plan, tflops))
+    each = f"on each of {plan.processes} devices " if plan.processes > 1 else ""
+    say(
+        f"memory {each}is of the teacher ({plan.teacher_bytes / 1e9:.2f} GB), the student with "
+        f"AdamW and the activations of {plan.held:,} pairs"
+    )
+    say(
+        f"device time in all {_time(plan.hours(tflops))} at {tflops:g} TFLOP/s a device "
+        "(--tflops), texts at full context, the teacher asked at every pair"
+    )
+    say("nothing was trained")
+
+
+def plan_table(plan: RunPlan, tflops: float) -> Table:
+    """Return the stages, one a column."""
+    from rich.table import Table
+
+    table = Table(title=f"{plan.name}: {plan.teacher}, {plan.teacher_parameters / 1e6:.1f} M")
+    table.add_column("stage")
+    for stage in plan.stages:
+        table.add_column(str(stage.number), justify="right")
+    cells = [_facts(stage, plan, tflops) for stage in plan.stages]
+    for name in cells[0]:
+        table.add_row(name, *(facts[name] for facts in cells))
+    return table
+
+
+def _facts(stage: StagePlan, plan: RunPlan, tflops: float) -> dict[str, str]:
+    from tinyclip_edge.train.dry_run import device_hours
+
+    memory = plan.teacher_bytes + stage.student_bytes + stage.activation_bytes
+    work = stage.pflop + stage.teacher_pflop
+    return {
+        "student": stage.student.removeprefix("TinyCLIP-"),
+        "image parameters": f"{stage.image_parameters / 1e6:.2f} M",
+        "text parameters, no token table": f"{stage.text_parameters / 1e6:.2f} M",
+        "learning rate": f"{stage.lr:g}",
+        f"steps of {plan.batch_size:,} pairs": f"{stage.steps:,}",
+        "pruned after": "" if stage.prune_after is None else f"{stage.prune_after:,}",
+        "pairs": f"{stage.samples:,}",
+        "memory, about": f"{memory / 1e9:.2f} GB",
+        "teacher, PFLOP": _whole(stage.teacher_pflop),
+        "student, PFLOP": _whole(stage.pflop),
+        "device time": _time(device_hours(work, tflops)),
+    }
+
+
+def _time(hours: float) -> str:
+    return f"{_whole(hours)} h" if hours >= 1 else f"{hours * 3600:.3g} s"
+
+
+def _whole(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
