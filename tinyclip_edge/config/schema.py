@@ -124,6 +124,22 @@ class DataConfig(Section):
         strict=False,
         description="Smallest and largest share of a picture's area that a crop of views shows.",
     )
+    augment_crop: tuple[float, float] | None = Field(
+        default=None,
+        strict=False,
+        description="Smallest and largest share of a picture's area that a crop shows which is "
+        "drawn anew at every step, for student and teacher alike: no image features are kept. "
+        "null: no such crops.",
+    )
+    augment_flip: float = Field(
+        default=0.0, ge=0, le=1, description="With augment_crop: chance of a mirror image."
+    )
+    augment_colour: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="With augment_crop: largest change of brightness, contrast and saturation.",
+    )
     allow_pipes: bool = Field(
         default=False,
         description="Let pipe:COMMAND of train and val run its command in a shell.",
@@ -147,9 +163,20 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _check_crops(self) -> DataConfig:
-        low, high = self.crop_scale
-        if not 0 < low <= high <= 1:
-            raise ValueError("crop_scale must be two shares, 0 < smallest <= largest <= 1")
+        for name in ("crop_scale", "augment_crop"):
+            low, high = getattr(self, name) or (1.0, 1.0)
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"{name} must be two shares, 0 < smallest <= largest <= 1")
+        if self.augment_crop is None:
+            if self.augment_flip or self.augment_colour:
+                raise ValueError("augment_flip and augment_colour need augment_crop")
+            return self
+        for name in ("views", "feature_cache"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"{name} keeps crops and augment_crop draws new ones: set one of them to "
+                    + ("0" if name == "views" else "null")
+                )
         return self
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tinyclip_edge.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from tinyclip_edge.data.augment import Augment
     from tinyclip_edge.data.cuts import CutShards
     from tinyclip_edge.data.feature_part import PartFeatures
     from tinyclip_edge.data.feature_store import FeatureStore
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.data.views import Crops
 
 _HOME = {
+    "Augment": "augment",
     "BadSamples": "pairs",
     "Batch": "memory",
     "Count": "source",
@@ -55,6 +57,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Augment",
     "BadSamples",
     "Batch",
     "Count",

@@ -44,6 +44,7 @@ class Batch:
     caption_ids: Ints | None = None  # [B]
     image_features: KeptRows | None = None  # the teacher's, [b, D] of the rows that are here
     text_features: KeptRows | None = None
+    draws: Tensor | None = None  # float32 [b, 8], see augment.py; the pixels are those before it
 
 
 class Ragged:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from tinyclip_edge.config import RunConfig
-from tinyclip_edge.data import Batch, Prefetch, StreamingPairs
+from tinyclip_edge.config import DataConfig, RunConfig
+from tinyclip_edge.data import Augment, Batch, Prefetch, StreamingPairs
 from tinyclip_edge.train.ranks import Ranks
 from tinyclip_edge.train.setup import Setup
 
@@ -27,12 +28,31 @@ def open_feed(config: RunConfig, setup: Setup, start: int, places: Places | None
         )
     else:
         batches = pairs.batches(start, size, seed=seed, distinct=distinct, rows=rows)
+    if (augment := make_augment(config.data)) is not None:
+        batches = _drawn(batches, augment, start, config, rows)
     return Prefetch(
         batches,
         range(start, setup.stages[-1].end),
         lambda: pairs.position if isinstance(pairs, StreamingPairs) else None,
         pin=setup.accelerator.device.type == "cuda",
     )
+
+
+def make_augment(data: DataConfig) -> Augment | None:
+    """Return what changes the pictures of each step; None where they are shown as they are."""
+    if data.augment_crop is None:
+        return None
+    return Augment(data.augment_crop, data.augment_flip, data.augment_colour)
+
+
+def _drawn(
+    batches: Iterator[Batch], augment: Augment, start: int, config: RunConfig, rows: slice
+) -> Iterator[Batch]:
+    """Give each batch the draws of its step, those of this process' rows."""
+    for step, batch in enumerate(batches, start):
+        draws = augment.draw(config.seed, step, config.optim.batch_size)[rows]
+        # A stream leaves out what cannot be decoded.
+        yield replace(batch, draws=draws[: len(batch.keys)])
 
 
 def gathered(feed: Prefetch, done: int, ranks: Ranks) -> Places | None:

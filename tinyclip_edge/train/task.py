@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tinyclip_edge.config import LossConfig, OptimConfig
 from tinyclip_edge.data import Batch, PixelCodec
+from tinyclip_edge.data.augment import apply_draws
 from tinyclip_edge.losses import (
     FeatureProjector,
     affinity_loss,
@@ -108,6 +109,7 @@ class DistillTask:
 
     def terms(self, batch: Batch) -> Terms:
         """Return the loss of a batch with its parts; of all processes' shares together."""
+        batch = self._augmented(batch)
         # Shares in memory are equal; a stream leaves out what cannot be decoded.
         counts = None if batch.image_ids is not None else self._ranks.counts(len(batch.keys))
         image, text, scale, after_backward = self._answer(batch)
@@ -137,6 +139,13 @@ class DistillTask:
         for name, part in parts.items():
             total = total + getattr(loss, name) * part
         return Terms(total, parts, logged, after_backward)
+
+    def _augmented(self, batch: Batch) -> Batch:
+        """Cut what the draws of a batch say, so that student and teacher see the same."""
+        if batch.draws is None:
+            return batch
+        pixels = batch.pixels.to(self._device, non_blocking=True)
+        return replace(batch, pixels=apply_draws(pixels, batch.draws))
 
     def _answer(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Callable[[], None] | None]:
         """Return the student's features and scale, and what has to follow the backward pass."""

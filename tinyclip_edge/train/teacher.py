@@ -172,7 +172,7 @@ class Teacher:
             text = self._completed(batch.text_features, batch, self._texts)
             return gather_with_grad(image, counts), gather_with_grad(text, counts)
         tables = self.features
-        image = tables.image.get(batch.image_ids, lambda at: self._divide(batch, at, self._images))
+        image = self._image_rows(batch, tables, counts)
         text = tables.text.get(batch.caption_ids, lambda at: self._divide(batch, at, self._texts))
         return image.to(self.device), text.to(self.device)
 
@@ -229,6 +229,13 @@ class Teacher:
         counts = np.bincount(owner, minlength=self._ranks.count).tolist()
         order = owner.argsort(kind="stable").argsort()
         return gather_with_grad(part, counts)[torch.from_numpy(order).to(self.device)]
+
+    def _image_rows(self, batch: Batch, tables: TeacherFeatures, counts: Counts) -> Tensor:
+        """Return ``[B, D]`` of all processes; of crops drawn anew nothing is kept."""
+        if batch.draws is not None or batch.image_ids is None:
+            mine = self._images(batch, np.arange(len(batch.keys)))
+            return gather_with_grad(mine, counts)
+        return tables.image.get(batch.image_ids, lambda at: self._divide(batch, at, self._images))
 
     def _images(self, batch: Batch, at: Ints) -> Tensor:
         # Rows are copied a part at a time: those of a large batch weigh as much as the batch.

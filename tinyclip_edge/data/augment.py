@@ -1,0 +1,72 @@
+"""Crops, flips and colours that are drawn anew at every step and cut on the device.
+
+What a row gets follows from seed and step, so that a resumed run sees the same pictures. B pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinyclip_edge.data.views import RATIO
+
+DRAWS = 11  # names the generator among those of a seed
+BOX, FLIP, COLOURS = slice(0, 4), 4, slice(5, 8)  # columns of a draw
+LEVELS = 255
+GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision's
+
+
+@dataclass(frozen=True, slots=True)
+class Augment:
+    """Random crop (torchvision's RandomResizedCrop in expectation), mirror image and colours."""
+
+    crop: tuple[float, float]  # smallest and largest share of a picture's area
+    flip: float = 0.0  # chance
+    colour: float = 0.0  # brightness, contrast and saturation change by up to this share
+
+    def draw(self, seed: int, step: int, size: int) -> Tensor:
+        """Return float32 ``[B, 8]``: left, top, width, height (shares), flip, three factors."""
+        random = np.random.default_rng([seed, DRAWS, step])
+        area = random.uniform(*self.crop, size)
+        ratio = np.exp(random.uniform(*np.log(RATIO), size))
+        wide = np.minimum(1.0, np.sqrt(area * ratio))
+        high = np.minimum(1.0, np.sqrt(area / ratio))
+        left, top = random.random(size) * (1 - wide), random.random(size) * (1 - high)
+        flipped = random.random(size) < self.flip
+        factors = random.uniform(1 - self.colour, 1 + self.colour, (3, size))
+        return torch.from_numpy(
+            np.stack([left, top, wide, high, flipped, *factors], axis=1)
+        ).float()
+
+
+def apply_draws(pixels: Tensor, draws: Tensor) -> Tensor:
+    """Return uint8 ``[B, 3, H, W]``, on the device of ``pixels``, of uint8 and ``[B, 8]``."""
+    draws = draws.to(pixels.device, non_blocking=True)
+    shown = F.grid_sample(
+        pixels.float().div_(LEVELS),
+        _grid(draws, pixels.shape),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=False,
+    )
+    brightness, contrast, saturation = draws[:, COLOURS].T[..., None, None, None]
+    shown = shown.mul_(brightness).clamp_(0, 1)
+    grey = shown.new_tensor(GREY).view(3, 1, 1)
+    mean = (shown * grey).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+    shown = torch.lerp(mean, shown, contrast).clamp_(0, 1)
+    shown = torch.lerp((shown * grey).sum(1, keepdim=True), shown, saturation).clamp_(0, 1)
+    return shown.mul_(LEVELS).round_().to(torch.uint8)
+
+
+def _grid(draws: Tensor, shape: torch.Size) -> Tensor:
+    """Return where each pixel of a crop lies in its picture, ``[B, H, W, 2]`` from -1 to 1."""
+    left, top, wide, high = draws[:, BOX].T
+    mirror = 1 - 2 * draws[:, FLIP]
+    nothing = torch.zeros_like(left)
+    across = torch.stack([wide * mirror, nothing, 2 * left + wide - 1], dim=1)
+    down = torch.stack([nothing, high, 2 * top + high - 1], dim=1)
+    return F.affine_grid(torch.stack([across, down], dim=1), list(shape), align_corners=False)
