@@ -1,10 +1,15 @@
 """The written tokenizer files, read by other libraries, against open_clip's tokenizer."""
 
 import functools
+import html.entities
 import json
+import random
+import unicodedata
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer
 from tokenizers import Tokenizer
 
@@ -60,6 +65,177 @@ def test_tokenizers_library_gives_open_clips_ids(folder, text):
 def test_runtime_gives_open_clips_ids(folder, text):
     tokenizer = ClipTokenizer.from_file(folder / "tokenizer.json", 77)
     assert tokenizer.encode(text) == open_clip_ids(text)
+
+
+ODD_WORDS = (
+    *(
+        "a",
+        "photo",
+        "of",
+        "café",
+        "naïve",
+        "“smart”",
+        "don’t",
+        "日本語",
+        "हिन्दी",
+        "עברית",
+        "العربية",
+    ),
+    *(
+        "👩‍👩‍👧",
+        "🇩🇪",
+        "☕️",
+        "ﬁne",
+        "ＬＯＵＤ",
+        "ﾊﾝｶｸ",
+        "'s",
+        "'S",
+        "'ſ",
+        "İstanbul",
+        "straße",
+        "ẞ",
+        "ǅ",
+        "ŉ",
+    ),
+    *(
+        "\x00",
+        "\x07",
+        "\x0b",
+        "\x1b[31m",
+        "\x7f",
+        "\x85",
+        "\xad",
+        "\u200b",
+        "\u202e",
+        "\ufeff",
+        "\ufffc",
+    ),
+    *(
+        "&amp;",
+        "&amp;lt;",
+        "&NTILDE;",
+        "&nbsp",
+        "&#x1F600;",
+        "&#0;",
+        "&#xd800;",
+        "<b>",
+        "e\u0301",
+        "\u0345",
+    ),
+    *(
+        "½",
+        "Ⅷ",
+        "²",
+        "3.14",
+        "66",
+        "\t",
+        "\r\n",
+        "\u2028",
+        "\u3000",
+        "\xa0",
+        "<|endoftext|>",
+        "_",
+        "—",
+    ),
+    *(
+        "Ã©",
+        "â€œhiâ€\x9d",
+        "Ã la mode",
+        "\ud83d\udca9",
+        "\ud800",
+        "K",
+        "Å",
+        "한글",
+        "\u1112\u1161\u11ab",
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def whole_texts_differ(folder):
+    """Count the texts whose ids, uncut, are not open_clip's."""
+    ours = ClipTokenizer.from_file(folder / "tokenizer.json", 77)
+    theirs = open_clip_tokenizer()
+    return lambda texts: [t for t in texts if ours.pieces(t) != theirs.encode(t)]
+
+
+def in_words(characters):
+    """Each character inside a word, alone, and beside a digit; 64 of them a text."""
+    forms = [f"ca{c}t {c} 1{c}" for c in characters]
+    return [" ".join(forms[i : i + 64]) for i in range(0, len(forms), 64)]
+
+
+def assigned():
+    kinds = ("Cn", "Co", "Cs")
+    return [c for c in map(chr, range(0x110000)) if unicodedata.category(c) not in kinds]
+
+
+def test_characters_of_all_unicode(whole_texts_differ):
+    characters = assigned()
+    assert len(characters) > 140_000
+    assert whole_texts_differ(in_words([*characters[:2048], *characters[2048::16]])) == []
+
+
+@pytest.mark.slow
+def test_each_character_of_unicode(whole_texts_differ):
+    assert whole_texts_differ(in_words(assigned())) == []
+
+
+def test_html_entities(whole_texts_differ):
+    names = list(html.entities.html5)
+    assert whole_texts_differ(f"a {k}x &{k} <b> e&#769;" for k in names[::4]) == []
+    assert whole_texts_differ(f"a {k}x &{k} z" for k in names[1::4]) == []
+
+
+@pytest.mark.parametrize("joint", [" ", ""])
+def test_odd_words_in_any_company(whole_texts_differ, joint):
+    chance = random.Random(7)
+    texts = [joint.join(chance.choices(ODD_WORDS, k=chance.randint(1, 12))) for _ in range(1500)]
+    assert whole_texts_differ(texts) == []
+
+
+def test_texts_that_were_decoded_wrongly(whole_texts_differ):
+    words = [
+        "café über straße",
+        "“quoted” – text… naïve",
+        "Łódź",
+        "日本語 テスト",
+        "£5 €7 à la carte",
+    ]
+    codes = ("latin-1", "cp1252", "cp437", "mac_roman", "cp1251", "cp850")
+    texts = [word.encode().decode(code, "replace") for word in words for code in codes]
+    assert whole_texts_differ(texts) == []
+    # The repair is real: each is read as what was meant.
+    assert len({tuple(open_clip_ids("Ã©tÃ©")), tuple(open_clip_ids("été"))}) == 1
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(text=st.text(st.sampled_from(assigned()[::7]), max_size=40))
+def test_any_text(whole_texts_differ, text):
+    assert whole_texts_differ([text]) == []
+
+
+def test_starter_captions(whole_texts_differ):
+    from tinyclip_edge.starter import kit_path
+    from tinyclip_edge.starter.kit import read_split
+
+    captions = [c for sample in read_split(kit_path(), "val") for c in sample.captions]
+    assert len(captions) > 400
+    assert whole_texts_differ(captions) == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 74, 75, 76, 77, 10_000])
+def test_lengths(folder, count):
+    ids = ClipTokenizer.from_file(folder / "tokenizer.json", 77).encode("dog " * count)
+    assert ids == open_clip_ids("dog " * count)
+    assert len(ids) == min(count + 2, 77)
+
+
+def test_open_clips_own_control_words_stay_text(folder):
+    """The one intended difference: open_clip makes control tokens of these two words."""
+    ids = ClipTokenizer.from_file(folder / "tokenizer.json", 77).encode("<end_of_text> dog")
+    assert ids.count(49407) == 1 and len(ids) > 4
+    assert open_clip_ids("<end_of_text> dog") == [49406, 49407]
 
 
 def test_transformers_opens_the_folder_and_agrees(folder):
