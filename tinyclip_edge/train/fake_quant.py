@@ -1,0 +1,215 @@
+"""Products rounded as an exported int8 tower rounds them; gradients pass straight through.
+
+Letters in shapes: B rows of a batch, L tokens, K inputs, N outputs, W width, A heads.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from tinyclip_edge.errors import ConfigError, ModelError, did_you_mean
+
+LEVELS = 255  # steps of an activation's uint8
+LARGEST = {"pairs": 127, "7 bit": 64, "8 bit": 127}  # int8 weight by weight range
+WEIGHTS = (*LARGEST, "4 bit")
+TABLES = ("8 bit", "4 bit", "float")
+BLOCK = 32  # neighbouring values that share a scale in 4 bits
+SHRINKS = tuple(0.7 + 0.05 * step for step in range(7))  # clipping tried for a table's 4 bits
+_ATTENTION = inspect.signature(F.multi_head_attention_forward)
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """What an export does to a tower; convolutions, norms and attention's own products stay float.
+
+    ``weights``: int8 with a scale an output column in one of the weight ranges of the int8 recipe,
+    beside uint8 activations; "4 bit": blocks of a weight-only file, beside float activations.
+    ``per_row``: each row of a batch has the scale that it would get alone, as in a bundle that is
+    verified one input at a time; else the batch has one, as in a call with all of it.
+    """
+
+    weights: str = "pairs"
+    token_table: str = "8 bit"
+    per_row: bool = True
+
+    def __post_init__(self) -> None:
+        for key, known in (("weights", WEIGHTS), ("token_table", TABLES)):
+            value = getattr(self, key)
+            if value not in known:
+                raise ConfigError(
+                    f"rounding: {key} '{value}' is unknown{did_you_mean(value, known)}"
+                )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def rounded(how: Rounding | None) -> AbstractContextManager[object]:
+    """Return a context in which products by weights are rounded; None leaves them float."""
+    return nullcontext() if how is None else RoundedProducts(how)
+
+
+class RoundedProducts(TorchFunctionMode):
+    """Rounds what a graph would quantize: products with a weight, and the token table.
+
+    As in the graph, it does not matter which module a product stands in. Raises ModelError for
+    attention with a padding mask, which no export takes.
+    """
+
+    def __init__(self, how: Rounding) -> None:
+        super().__init__()
+        self._how = how
+        self._known: Mapping[object, Callable[..., Any]] = {
+            F.linear: self._linear,
+            F.embedding: self._embedding,
+            F.multi_head_attention_forward: self._attention,
+            torch.matmul: self._matmul,
+            Tensor.matmul: self._matmul,
+            Tensor.__matmul__: self._matmul,
+        }
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        """Run ``func``, or its rounded form."""
+        return self._known.get(func, func)(*args, **(kwargs or {}))
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if self._how.weights == "4 bit":
+            return F.linear(x, straight(weight, half_bytes(weight)), bias)
+        x = straight(x, as_uint8(x, per_row=self._how.per_row))
+        return F.linear(x, straight(weight, as_int8(weight, self._how.weights)), bias)
+
+    def _matmul(self, x: Tensor, weight: Tensor) -> Tensor:
+        if isinstance(weight, nn.Parameter) and weight.ndim == 2:
+            return self._linear(x, weight.T)
+        return torch.matmul(x, weight)
+
+    def _embedding(self, ids: Tensor, table: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        # A row's scales depend on that row alone, so only the rows that were read are rounded.
+        rows = F.embedding(ids, table, *args, **kwargs)
+        if self._how.token_table == "float":
+            return rows
+        near = byte_rows if self._how.token_table == "8 bit" else table_blocks
+        return straight(rows, near(rows))
+
+    def _attention(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:  # noqa: ANN401
+        """Do what ``nn.MultiheadAttention`` asks for, ``[L, B, W]``; it gives no weights back."""
+        given = _ATTENTION.bind(*args, **kwargs).arguments
+        if given.get("key_padding_mask") is not None:
+            raise ModelError("attention with a padding mask cannot be finished for int8")
+        sides = ("query", "key", "value")
+        if given.get("use_separate_proj_weight"):
+            weights = [given[f"{side[0]}_proj_weight"] for side in sides]
+        else:
+            weights = given["in_proj_weight"].chunk(3)
+        bias = given["in_proj_bias"]
+        biases = (None,) * 3 if bias is None else bias.chunk(3)
+        q, k, v = (
+            self._linear(given[side].transpose(0, 1), weight, bias)
+            .reshape(*given[side].shape[1::-1], given["num_heads"], -1)
+            .transpose(1, 2)
+            for side, weight, bias in zip(sides, weights, biases, strict=True)
+        )
+        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=given.get("attn_mask"))
+        joined = heads.transpose(1, 2).flatten(2)
+        out = self._linear(joined, given["out_proj_weight"], given["out_proj_bias"])
+        return out.transpose(0, 1), None
+
+
+def straight(x: Tensor, near: Tensor) -> Tensor:
+    """Return ``near`` with the gradient of ``x``."""
+    return x + (near - x).detach()
+
+
+@torch.no_grad()
+def as_uint8(x: Tensor, *, per_row: bool) -> Tensor:
+    """Return ``x [B, ...]`` as onnxruntime's DynamicQuantizeLinear leaves it, times its scale."""
+    flat = x.reshape(len(x), -1) if per_row else x.reshape(1, -1)
+    low, high = flat.amin(dim=1).clamp_max(0.0), flat.amax(dim=1).clamp_min(0.0)
+    scale = (high - low) / LEVELS
+    scale = torch.where(scale == 0.0, 1.0, scale)
+    zero = (-low / scale).round().clamp(0, LEVELS)
+    scale, zero = (part.view(-1, *[1] * (x.ndim - 1)) for part in (scale, zero))
+    return ((x / scale).round() + zero).clamp(0, LEVELS).sub(zero).mul(scale)
+
+
+@torch.no_grad()
+def as_int8(weight: Tensor, weight_range: str) -> Tensor:
+    """Return ``[N, K]`` as int8 weights with a scale an output column, times their scale."""
+    whole, scale = int8_weights(weight, weight_range)
+    return whole.to(weight.dtype) * scale[:, None].to(weight.dtype)
+
+
+def int8_weights(weight: Tensor, weight_range: str) -> tuple[Tensor, Tensor]:
+    """Return the int8 values ``[N, K]`` and scales ``[N]`` of a weight.
+
+    "pairs": any two neighbouring inputs of one sign fit 16 bits beside uint8 activations.
+    """
+    exact, largest = weight.double(), LARGEST[weight_range]
+    scale = exact.abs().amax(dim=1) / largest
+    if weight_range == "pairs":
+        even = F.pad(exact, (0, exact.shape[1] % 2)).view(len(exact), -1, 2)
+        sums = torch.maximum(even.clamp_min(0).sum(-1), even.neg().clamp_min(0).sum(-1))
+        scale = torch.maximum(scale, sums.amax(dim=1) / largest)
+    else:
+        exact, scale = weight, scale.to(weight.dtype)  # as onnxruntime divides
+    scale = torch.where(scale == 0.0, 1.0, scale)
+    return (exact / scale[:, None]).round(), scale
+
+
+@torch.no_grad()
+def half_bytes(weight: Tensor) -> Tensor:
+    """Return ``[N, K]`` as 4-bit weights in blocks of 32 inputs, as MatMulNBits restores them."""
+    width = weight.shape[1]
+    blocks = F.pad(weight, (0, -width % BLOCK)).view(len(weight), -1, BLOCK)
+    return _in_steps(blocks, _widest(blocks)).flatten(1)[:, :width]
+
+
+@torch.no_grad()
+def byte_rows(rows: Tensor) -> Tensor:
+    """Return token rows ``[..., W]`` as int8 with a scale each, times their scale."""
+    scale = rows.abs().amax(dim=-1, keepdim=True) / 127
+    scale = torch.where(scale == 0.0, 1.0, scale)
+    return (rows / scale).round() * scale
+
+
+@torch.no_grad()
+def table_blocks(rows: Tensor) -> Tensor:
+    """Return token rows ``[..., W]`` in 4 bits: of a few scales a block takes the best one."""
+    if rows.shape[-1] % BLOCK:
+        raise ModelError(
+            f"token table: rows of {rows.shape[-1]} values are no multiple of {BLOCK}, which 4 "
+            "bits need"
+        )
+    blocks = rows.reshape(*rows.shape[:-1], -1, BLOCK)
+    widest = _widest(blocks)
+    tried = torch.stack([_in_steps(blocks, widest * shrink) for shrink in SHRINKS])
+    best = (tried - blocks).square().sum(-1).argmin(dim=0)
+    found = tried.gather(0, best[None, ..., None].expand(1, *blocks.shape))[0]
+    return found.flatten(-2)
+
+
+def _widest(blocks: Tensor) -> Tensor:
+    """Return the scale at which a block's value of largest size becomes -8, ``[..., 1]``."""
+    extreme = blocks.gather(-1, blocks.abs().argmax(dim=-1, keepdim=True))
+    scale = extreme / -8.0
+    return torch.where(scale == 0.0, 1.0, scale)
+
+
+def _in_steps(blocks: Tensor, scale: Tensor) -> Tensor:
+    return (blocks / scale).round().clamp(-8, 7) * scale
