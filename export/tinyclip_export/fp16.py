@@ -29,6 +29,11 @@ class HalfRecipe:
         """No integer is involved."""
         return False
 
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """No layer differs from another."""
+        return ()
+
     def as_dict(self) -> dict[str, Any]:
         """Return the manifest's form."""
         return {"kind": "float16", "inputs": "float32", "outputs": "float32"}

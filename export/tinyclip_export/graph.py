@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +17,9 @@ from tinyclip_export.towers import TextTower
 
 OPSET = 20  # the first with Gelu as one node; from 17 on LayerNormalization is one
 SINGLE_FILE_LIMIT = 2 * 1024**3 - 64 * 1024**2  # bytes; protobuf ends at 2 GiB
+
+LAYERS = ("MatMul", "Gemm", "Conv")
+_SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's exporter says which module made a node
 
 ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
 
@@ -68,6 +72,25 @@ def strip_traces(model: ModelProto) -> None:
         holder.ClearField("metadata_props")
 
 
+def name_layers(model: ModelProto) -> None:
+    """Name each product or convolution with a weight after its module, such as ``body.0.up``.
+
+    The scopes that torch leaves are read, so this comes before strip_traces.
+    """
+    graph = model.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    taken = {node.name for node in graph.node}
+    for node in graph.node:
+        if node.op_type not in LAYERS or not weights.intersection(node.input):
+            continue
+        found = [entry.value for entry in node.metadata_props if entry.key == _SCOPES]
+        scopes = ast.literal_eval(found[0]) if found else []
+        # The last scope is the operation itself.
+        if len(scopes) > 1 and scopes[-2] and scopes[-2] not in taken:
+            node.name = scopes[-2]
+            taken.add(node.name)
+
+
 def _export(
     tower: nn.Module, example: Tensor, path: Path, io: TowerIO, dims: dict[int, Any]
 ) -> None:
@@ -97,6 +120,7 @@ def _export(
         raise _refusal(tower, io, error) from error
     assert program is not None
     model = program.model_proto
+    name_layers(model)
     strip_traces(model)
     onnx.save_model(model, str(path))
 

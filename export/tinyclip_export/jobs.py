@@ -22,6 +22,7 @@ class Job:
     target: Path
     feeds: Feeds | None = None  # calibration inputs, for recipes that need them
     keep_float: frozenset[str] = frozenset()  # nodes that stay as they are
+    ranges: Any = None  # static.measure_ranges of the source; None to measure them from `feeds`
 
     @property
     def text(self) -> bool:
@@ -38,7 +39,11 @@ class Recipe(Protocol):
 
     @property
     def integer(self) -> bool:
-        """Whether products are computed in integers, so that layers differ in what they lose."""
+        """Whether products are computed in integers, so that outliers of activations cost bits."""
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Kinds of nodes whose weights lose bits; such a node may stay float instead."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the manifest's form."""

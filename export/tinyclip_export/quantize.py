@@ -50,6 +50,11 @@ class Int8Recipe:
         """Products are computed in integers."""
         return True
 
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Linear layers; convolutions stay float."""
+        return OPERATORS
+
     def as_dict(self) -> dict[str, Any]:
         """Return the manifest's form; the runtime reads `reduce_range` to pick its kernel."""
         fixed = {"kind": "dynamic", "activations": "uint8", "per_channel": True}
@@ -60,6 +65,7 @@ class Int8Recipe:
         quantize_tower(job.source, job.target, self, text=job.text, keep_float=job.keep_float)
 
 
+OPERATORS = ("MatMul", "Gemm")
 RANGES = ("pairs", "7 bit", "8 bit")
 _KNOWN = {
     "weights": ("int8", "uint8"),
@@ -91,7 +97,7 @@ def quantize_tower(
         weights_dtype=QuantType.QInt8 if recipe.weights == "int8" else QuantType.QUInt8,
         per_channel=True,
         reduce_range=recipe.weight_range != "8 bit",
-        operators_to_quantize=["MatMul", "Gemm"],
+        operators_to_quantize=list(OPERATORS),
         nodes_to_exclude=[*products_of_activations(source), *keep_float],
     )
     # optimum leaves an ort_config.json beside its result, so it works in a folder of its own.
@@ -106,6 +112,19 @@ def quantize_tower(
         strip_traces(model)
         onnx.save_model(model, str(result))
         shutil.move(result, target)
+
+
+def layers_of(path: Path, operators: Collection[str]) -> list[str]:
+    """Name the nodes of these kinds that have a weight, in the graph's order."""
+    import onnx
+
+    graph = onnx.load(str(path)).graph
+    constant = {tensor.name for tensor in graph.initializer}
+    return [
+        node.name
+        for node in graph.node
+        if node.op_type in operators and constant.intersection(node.input)
+    ]
 
 
 def products_of_activations(path: Path) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tinyclip_edge.errors import ConfigError, ModelError, did_you_mean
 from tinyclip_edge.models.quiet import quiet
+from tinyclip_export.fusable import make_fusable
 from tinyclip_export.graph import strip_traces
 from tinyclip_export.jobs import Feed, Feeds, Job
 from tinyclip_export.quantize import RANGES, products_of_activations
@@ -52,18 +53,22 @@ class StaticRecipe:
         """Products are computed in integers."""
         return True
 
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Linear layers and convolutions."""
+        return OPERATORS
+
     def as_dict(self) -> dict[str, Any]:
         """Return the manifest's form; the runtime reads `reduce_range` to pick its kernel."""
         fixed = {"kind": "static", "format": "QDQ", "activations": "int8", "per_channel": True}
         return {**fixed, **asdict(self), "weights": "int8", "reduce_range": not self.saturates}
 
     def write(self, job: Job) -> None:
-        """Write ``job.target``, calibrated on ``job.feeds``."""
-        assert job.feeds is not None
-        quantize_static_tower(job, self, job.feeds)
+        """Write ``job.target``; ranges are measured on ``job.feeds`` unless the job has them."""
+        quantize_static_tower(job, self)
 
 
-def quantize_static_tower(job: Job, recipe: StaticRecipe, feeds: Feeds) -> None:
+def quantize_static_tower(job: Job, recipe: StaticRecipe) -> None:
     """Measure ranges with optimum, then write the graph with onnxruntime's QDQQuantizer.
 
     optimum does not pass OpTypesToExcludeOutputQuantization on, without which every product would
@@ -75,8 +80,10 @@ def quantize_static_tower(job: Job, recipe: StaticRecipe, feeds: Feeds) -> None:
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     model = onnx.load(str(job.source))
-    with tempfile.TemporaryDirectory(dir=job.target.parent, prefix=".calibrate-") as scratch:
-        ranges = measure_ranges(job.source, Path(scratch), feeds)
+    ranges = job.ranges
+    if ranges is None:
+        assert job.feeds is not None
+        ranges = measure_ranges(job.source, job.target.parent, job.feeds)
     with quiet():
         quantizer = QDQQuantizer(
             model,
@@ -95,20 +102,24 @@ def quantize_static_tower(job: Job, recipe: StaticRecipe, feeds: Feeds) -> None:
         quantized = quantizer.model.model
         if recipe.weight_range == "pairs":
             make_pair_safe(quantized, onnx.load(str(job.source)))
+        make_fusable(quantized, OPERATORS)
+        quantizer.model.topological_sort()  # as ONNX wants it; the quantizer appends its nodes
         if job.text:
             quantize_table(quantized, TABLE_BITS[recipe.token_table])
         strip_traces(quantized)
         onnx.save_model(quantized, str(job.target))
 
 
-def measure_ranges(source: Path, scratch: Path, feeds: Feeds) -> Any:  # noqa: ANN401
+def measure_ranges(source: Path, folder: Path, feeds: Feeds) -> Any:  # noqa: ANN401
     """Return onnxruntime's TensorsData: least and largest value of what the operators touch.
 
-    Inputs go through one at a time, so memory does not grow with their number.
+    Inputs go through one by one, or by fixed batches, so memory does not grow with their number.
+    A scratch folder in `folder` comes and goes. Raises ModelError for a value that is not finite.
     """
     import numpy as np
 
-    with quiet():
+    batch = len(next(iter(next(iter(feeds())).values())))
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as scratch, quiet():
         from optimum.onnxruntime import ORTQuantizer
         from optimum.onnxruntime.configuration import AutoCalibrationConfig
 
@@ -116,8 +127,9 @@ def measure_ranges(source: Path, scratch: Path, feeds: Feeds) -> Any:  # noqa: A
         ranges = ORTQuantizer(source).fit(
             dataset=dataset,
             calibration_config=AutoCalibrationConfig.minmax(dataset),
-            onnx_augmented_model_name=str(scratch / "augmented.onnx"),
+            onnx_augmented_model_name=str(Path(scratch) / "augmented.onnx"),
             operators_to_quantize=list(OPERATORS),
+            batch_size=batch,
         )
     for name, found in ranges.items():
         if not all(np.isfinite(side).all() for side in found.range_value):
@@ -135,6 +147,7 @@ class _Rows:
         self.num_rows = 1  # optimum tells it in its log alone
 
     def __iter__(self) -> Iterator[Feed]:
-        # optimum puts each row into a batch of its own.
+        # optimum puts as many rows together as the graph takes.
         for feed in self._feeds():
-            yield {name: batch[0] for name, batch in feed.items()}
+            for row in zip(*feed.values(), strict=True):
+                yield dict(zip(feed, row, strict=True))

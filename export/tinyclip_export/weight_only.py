@@ -12,6 +12,7 @@ from tinyclip_export.graph import strip_traces
 from tinyclip_export.jobs import Job
 from tinyclip_export.token_table import TABLE_BITS, quantize_table
 
+OPERATORS = ("MatMul",)
 KINDS = ("4 bit", "8 bit", "nf4")
 INT8_PRODUCTS = 4  # accuracy_level: activations become int8 inside a block's product
 
@@ -50,6 +51,11 @@ class WeightOnlyRecipe:
         """Activations keep their precision."""
         return False
 
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Linear layers."""
+        return OPERATORS
+
     def as_dict(self) -> dict[str, Any]:
         """Return the manifest's form."""
         return {"kind": "weight only", **asdict(self)}
@@ -83,7 +89,7 @@ class WeightOnlyRecipe:
             is_symmetric=True,
             accuracy_level=INT8_PRODUCTS,
             nodes_to_exclude=excluded,
-            op_types_to_quantize=("MatMul",),
+            op_types_to_quantize=OPERATORS,
         )
         quantizer.process()
         return quantizer.model.model
