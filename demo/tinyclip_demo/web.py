@@ -1,0 +1,152 @@
+"""Serve the page that opens a bundle in the browser: static files, with the headers threads need."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+import webbrowser
+from collections.abc import Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from tinyclip_demo.app import check_address
+from tinyclip_demo.web_files import ORT_START, find_ort, page_files, served_files
+from tinyclip_edge.runtime.bundle import Manifest
+
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".wasm": "application/wasm",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".webp": "image/webp",
+}
+HEADERS = {
+    # Both together isolate the page, which is what browsers ask of shared memory, so of threads.
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # Kept by the browser, and asked for again each time: a bundle may be exported anew.
+    "Cache-Control": "no-cache",
+}
+_IDLE_SECONDS = 30  # a connection without a request is closed then
+_BLOCK = 1 << 18
+
+
+class PageServer(ThreadingHTTPServer):
+    """Hands out the files of a table and nothing else."""
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, files: Mapping[str, Path]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.files = files
+        super().__init__((host, port), _Handler)
+
+    @property
+    def url(self) -> str:
+        """Where a browser finds the page."""
+        host, port = str(self.server_address[0]), self.server_address[1]
+        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of browsers that hang up; anything else is ours to mend."""
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: PageServer
+    protocol_version = "HTTP/1.1"
+    timeout = _IDLE_SECONDS
+
+    def do_GET(self) -> None:  # noqa: N802
+        self._answer(body=True)
+
+    def do_HEAD(self) -> None:  # noqa: N802
+        self._answer(body=False)
+
+    def version_string(self) -> str:
+        return "tinyclip-edge"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def end_headers(self) -> None:
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
+
+    def _answer(self, *, body: bool) -> None:
+        # A table, not a path: nothing that a request says can lead to another file.
+        path = self.server.files.get(unquote(urlsplit(self.path).path))
+        try:
+            file = path.open("rb") if path is not None else None
+        except OSError:
+            file = None
+        if path is None or file is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        with file:
+            stat = path.stat()
+            tag = f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"'
+            if self.headers.get("If-None-Match") == tag:
+                self.send_response(HTTPStatus.NOT_MODIFIED)
+                self.send_header("ETag", tag)
+                self.end_headers()
+                return
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Type", _TYPES.get(path.suffix, "application/octet-stream"))
+            self.send_header("Content-Length", str(stat.st_size))
+            self.send_header("ETag", tag)
+            self.end_headers()
+            if body:
+                shutil.copyfileobj(file, self.wfile, _BLOCK)
+
+
+def page_server(
+    bundle: str | Path, ort: str | Path | None = None, *, host: str = "127.0.0.1", port: int = 0
+) -> PageServer:
+    """Bind a server for a bundle; ``port=0`` takes a free one.
+
+    Raise BundleError for no bundle, MissingExtraError without onnxruntime-web, ConfigError when
+    nothing can listen there.
+    """
+    manifest = Manifest.read(bundle)
+    dist = find_ort(ort, near=Path(bundle))
+    if port:
+        check_address(host, port)
+    files = {
+        **page_files(),
+        **served_files("/bundle/", Path(bundle), ["manifest.json", *manifest.files]),
+        **served_files("/ort/", dist, [file.name for file in dist.glob(f"{ORT_START}*")]),
+    }
+    return PageServer(host, port, files)
+
+
+def serve_web(
+    bundle: str | Path,
+    ort: str | Path | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    open_browser: bool = False,
+) -> None:
+    """Serve the page until Ctrl-C; raise what ``page_server`` raises."""
+    with page_server(bundle, ort, host=host, port=port) as server:
+        sys.stderr.write(f"demo: {server.url}  (Ctrl-C ends it)\n")
+        sys.stderr.flush()
+        if open_browser:
+            webbrowser.open(server.url)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            sys.stderr.write("demo: closed\n")

@@ -1,0 +1,137 @@
+// EdgeClip: a bundle as image and text encoder and classifier, what EdgeCLIP is in Python.
+import { pixelTower } from "./manifest.js";
+import { Preprocess } from "./preprocess.js";
+import { Tower } from "./runtime.js";
+import { readChecked } from "./source.js";
+import { ClipTokenizer } from "./tokenizer.js";
+import { PageError } from "./errors.js";
+
+const TEXT_BATCH = 64;
+
+export class EdgeClip {
+  /**
+   * Open both towers of one precision. `pixels`: "page" resizes here, as Pillow does; "model" gives
+   * the whole picture to the bundle's uint8 tower. `progress(name, bytes, of)` is told while files
+   * load.
+   */
+  static async open({ source, manifest, precision, ort, backend, pixels = "page", progress }) {
+    const clip = new EdgeClip(manifest, precision, backend);
+    const read = (name) =>
+      readChecked(source, manifest, name, (bytes) => progress?.(name, bytes, manifest.files[name].bytes));
+    clip.preprocess = new Preprocess(JSON.parse(new TextDecoder().decode(await read("preprocessor_config.json"))));
+    const settings = await read("tokenizer.json");
+    try {
+      clip.tokenizer = new ClipTokenizer(settings, manifest);
+    } catch (error) {
+      if (!(error instanceof PageError)) throw error;
+      // Pictures can still be encoded, and the self-test has token ids of its own.
+      clip.noTokenizer = error;
+    }
+    const whole = pixels === "model" ? pixelTower(manifest, precision) : null;
+    const batch = manifest.inputs.batch ?? null;
+    const image = whole ?? manifest.towers.image[precision];
+    const open = async (name, facts) => Tower.open(ort, backend, await read(name), { name, ...facts });
+    clip.wholePictures = whole !== null;
+    clip.image = whole
+      ? await open(image, { input: "image", output: "image_embeds" })
+      : await open(image, { input: "pixel_values", output: "image_embeds", batch });
+    clip.text = await open(manifest.towers.text[precision], { input: "input_ids", output: "text_embeds", batch });
+    return clip;
+  }
+
+  constructor(manifest, precision, backend) {
+    this.manifest = manifest;
+    this.precision = precision;
+    this.backend = backend;
+  }
+
+  /** Embed a picture {data, width, height}; returns {embedding, preprocess, encode} with ms. */
+  async encodeImage(picture) {
+    const started = performance.now();
+    const input = this.wholePictures ? rgbOf(picture) : this.preprocess.floats(picture);
+    const ready = performance.now();
+    const { height, width } = this.preprocess;
+    const [embedding] = this.wholePictures
+      ? await this.image.run(new this.image.ort.Tensor("uint8", input, [picture.height, picture.width, 3]))
+      : await this.image.rows("float32", input, 1, [3, height, width]);
+    return { embedding, preprocess: ready - started, encode: performance.now() - ready };
+  }
+
+  /** Token ids as they go into the text tower; throw PageError for another kind of tokenizer. */
+  tokenIds(text) {
+    if (!this.tokenizer) throw this.noTokenizer;
+    return this.padded(this.tokenizer.encode(text));
+  }
+
+  padded(ids) {
+    const { padding, pad_id: pad } = this.manifest.inputs;
+    if (padding !== "max_length") return ids;
+    return [...ids, ...Array(this.manifest.context_length - ids.length).fill(pad ?? 0)];
+  }
+
+  /** Embed texts; those of equal length share a batch and none is padded, as in Python. */
+  async encodeText(texts) {
+    return this.encodeIds(texts.map((text) => this.tokenIds(text)));
+  }
+
+  async encodeIds(tokens) {
+    const lengths = new Map();
+    tokens.forEach((ids, i) => lengths.set(ids.length, [...(lengths.get(ids.length) ?? []), i]));
+    const found = Array(tokens.length);
+    const step = this.manifest.inputs.batch ?? TEXT_BATCH;
+    for (const [length, places] of lengths) {
+      for (let start = 0; start < places.length; start += step) {
+        const part = places.slice(start, start + step);
+        const ids = BigInt64Array.from(part.flatMap((place) => tokens[place]), BigInt);
+        const rows = await this.text.rows("int64", ids, part.length, [length]);
+        part.forEach((place, i) => (found[place] = rows[i]));
+      }
+    }
+    return found;
+  }
+
+  /** Mean embedding of each label in every template, unit norm. */
+  async classFeatures(labels, templates) {
+    const prompts = labels.flatMap((label) => templates.map((template) => template.replaceAll("{}", () => label)));
+    const rows = await this.encodeText(prompts);
+    return labels.map((_, i) => meanUnit(rows.slice(i * templates.length, (i + 1) * templates.length)));
+  }
+
+  /** Probabilities of classes: softmax, or each one's own sigmoid where the model was trained so. */
+  probabilities(embedding, classes) {
+    const { logit_scale: scale, logit_bias: bias } = this.manifest;
+    const logits = classes.map((row) => scale * dot(row, embedding));
+    if (bias != null) return logits.map((logit) => 0.5 + 0.5 * Math.tanh((logit + bias) / 2));
+    const most = Math.max(...logits);
+    const weights = logits.map((logit) => Math.exp(logit - most));
+    const sum = weights.reduce((a, b) => a + b, 0);
+    return weights.map((weight) => weight / sum);
+  }
+
+  async release() {
+    await this.image.release();
+    await this.text.release();
+  }
+}
+
+export function dot(a, b) {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
+  return sum;
+}
+
+function meanUnit(rows) {
+  const mean = Float64Array.from(rows[0], (_, i) => rows.reduce((sum, row) => sum + row[i], 0) / rows.length);
+  const norm = Math.hypot(...mean);
+  return Float32Array.from(mean, (value) => value / norm);
+}
+
+function rgbOf({ data, width, height }) {
+  const rgb = new Uint8Array(3 * width * height);
+  for (let from = 0, to = 0; to < rgb.length; from += 4) {
+    rgb[to++] = data[from];
+    rgb[to++] = data[from + 1];
+    rgb[to++] = data[from + 2];
+  }
+  return rgb;
+}

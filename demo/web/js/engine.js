@@ -1,0 +1,47 @@
+// The page's side of the worker: calls as promises, events as callbacks.
+import { PageError } from "./errors.js";
+
+export class Engine {
+  /** `on` has callbacks by event: progress, tested. */
+  constructor(on) {
+    this.on = on;
+    this.waiting = new Map();
+    this.last = 0;
+    this.worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+    this.worker.addEventListener("message", ({ data }) => this.#heard(data));
+    this.worker.addEventListener("error", (event) => {
+      event.preventDefault();
+      this.#failAll(new PageError(`the page's worker stopped: ${event.message ?? "its script does not load"}`));
+    });
+  }
+
+  /** Call a method of the worker; `transfer` are objects that move there. */
+  call(method, options, transfer = []) {
+    const id = ++this.last;
+    return new Promise((resolve, reject) => {
+      this.waiting.set(id, { resolve, reject });
+      this.worker.postMessage({ id, method, options }, transfer);
+    });
+  }
+
+  close() {
+    this.worker.terminate();
+    this.#failAll(new Closed());
+  }
+
+  #heard({ id, result, error, event, ...more }) {
+    if (event) return this.on[event]?.(more);
+    const { resolve, reject } = this.waiting.get(id);
+    this.waiting.delete(id);
+    if (error === undefined) resolve(result);
+    else reject(more.expected ? new PageError(error) : new Error(error));
+  }
+
+  #failAll(error) {
+    for (const { reject } of this.waiting.values()) reject(error);
+    this.waiting.clear();
+  }
+}
+
+/** A call that nobody waits for any more: another bundle or backend was chosen. */
+export class Closed extends Error {}

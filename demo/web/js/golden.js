@@ -1,0 +1,113 @@
+// The self-test: does this browser give the answers that the bundle gave when it was made?
+import { dot } from "./clip.js";
+import { decodeBlob } from "./decode.js";
+import { PageError } from "./errors.js";
+import { canHash, sha256 } from "./source.js";
+
+// Float sums of another order differ in the last bits. In integer kernels such a bit can move an
+// activation to the next of its 255 steps; a GPU computes fp16 in fp16, which a CPU does not.
+const LEAST = { fp32: 0.9999, fp16: 0.9999 };
+const LEAST_OTHER = 0.999;
+
+/** Least cosine that an answer must have with the golden one. */
+export function leastCosine(precision, backend, wholePictures) {
+  const halves = backend === "webgpu" && precision === "fp16";
+  // Resized by another kernel, a pixel in some thousands is a level off.
+  return halves || wholePictures ? LEAST_OTHER : (LEAST[precision] ?? LEAST_OTHER);
+}
+
+/** Give the golden inputs to the model, `rounds` times for the clock; return what it answered. */
+export async function replay(clip, { rounds = 5 } = {}) {
+  const golden = await readGolden(clip.manifest, clip.precision);
+  const images = await timed(golden.images, rounds, async (image) => (await clip.encodeImage(image)).embedding);
+  const texts = await timed(golden.ids, rounds, async (ids) => (await clip.encodeIds([ids]))[0]);
+  const row = {
+    precision: clip.precision,
+    backend: clip.backend,
+    pixels: clip.wholePictures ? "model" : "page",
+    image: least(images.found, golden.image),
+    text: least(texts.found, golden.text),
+    least: leastCosine(clip.precision, clip.backend, clip.wholePictures),
+    imageMs: images.ms,
+    textMs: texts.ms,
+    sameIds: clip.tokenizer ? golden.texts.every((text, i) => equal(clip.tokenIds(text), golden.ids[i])) : null,
+    samePixels: await samePixels(clip, golden),
+  };
+  return { ...row, failures: failuresOf(row) };
+}
+
+function failuresOf(row) {
+  const found = row.sameIds === false ? ["texts give other token ids"] : [];
+  for (const name of ["image", "text"]) {
+    if (!(row[name] >= row.least)) found.push(`${name} cosine ${row[name].toFixed(5)} is below ${row.least}`);
+  }
+  return found;
+}
+
+async function samePixels(clip, golden) {
+  if (clip.wholePictures || !canHash()) return null;
+  const hashes = await Promise.all(
+    golden.images.map((image) => sha256(new Uint8Array(clip.preprocess.floats(image).buffer))),
+  );
+  return hashes.every((hash, i) => hash === golden.hashes[i]);
+}
+
+async function readGolden(manifest, precision) {
+  const { images, texts, embeddings } = manifest.golden;
+  const none = new PageError(`this bundle has no golden vectors of ${precision}; export it again`);
+  if (!images?.length || !texts?.length || !embeddings?.[precision]) throw none;
+  const width = manifest.embedding_dim;
+  let read;
+  try {
+    read = {
+      images: await Promise.all(
+        images.map(({ png }) => decodeBlob(new Blob([bytesOf(png)], { type: "image/png" }), "a golden picture")),
+      ),
+      hashes: images.map((entry) => entry.pixels_sha256),
+      texts: texts.map((entry) => entry.text),
+      ids: texts.map((entry) => entry.input_ids),
+      image: rowsOf(embeddings[precision].image, width),
+      text: rowsOf(embeddings[precision].text, width),
+    };
+  } catch (error) {
+    throw error instanceof PageError ? error : none;
+  }
+  if (read.image.length !== images.length || read.text.length !== texts.length) {
+    throw new PageError(`golden vectors of ${precision} are not ${width} wide; export the bundle again`);
+  }
+  return read;
+}
+
+function bytesOf(base64) {
+  return Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
+}
+
+function rowsOf(base64, width) {
+  const values = new Float32Array(bytesOf(base64).buffer);
+  return Array.from({ length: values.length / width }, (_, i) => values.subarray(i * width, (i + 1) * width));
+}
+
+function least(found, golden) {
+  // A comparison with NaN is never true, so it must not get lost in a minimum.
+  const cosines = found.map((row, i) => dot(row, golden[i]));
+  return cosines.some(Number.isNaN) ? NaN : Math.min(...cosines);
+}
+
+function equal(a, b) {
+  return a.length === b.length && a.every((value, i) => value === b[i]);
+}
+
+async function timed(items, rounds, encode) {
+  const found = [];
+  for (const item of items) found.push(await encode(item));
+  const times = [];
+  for (let round = 0; round < rounds; round++) {
+    for (const item of items) {
+      const started = performance.now();
+      await encode(item);
+      times.push(performance.now() - started);
+    }
+  }
+  times.sort((a, b) => a - b);
+  return { found, ms: times.length ? (times[(times.length - 1) >> 1] + times[times.length >> 1]) / 2 : null };
+}

@@ -1,0 +1,293 @@
+// Wiring: what the user does, what the engine answers, what the page shows.
+import { Camera } from "./camera.js";
+import { Closed, Engine } from "./engine.js";
+import { PageError, line } from "./errors.js";
+import { FIRST_LABELS, PRESETS, parseLabels, parseTemplates } from "./labels.js";
+import { listen } from "./pictures.js";
+import {
+  element, hideAnswer, megabytes, note, options, say, showAnswer, showBadges, showFacts, showTestRow, showTestVerdict,
+} from "./view.js";
+
+const SAMPLES = ["cat face", "bicycle", "hamburger", "umbrella", "rocket", "cactus"];
+const TYPING_MS = 250;
+const $ = (id) => document.getElementById(id);
+const page = {
+  engine: null,
+  bundle: null, // {address} or {files}
+  found: null, // what the manifest and the browser say
+  opened: null, // what runs now
+  labelled: null, // labels that are encoded
+  picture: null, // {blob, name}
+  frameMs: null, // time between live frames, smoothed
+};
+const camera = new Camera($("camera"), onFrame);
+
+/** Open the page's bundle in a fresh worker, then answer for what is on the page. */
+async function start(wanted = {}) {
+  page.engine?.close();
+  page.opened = page.labelled = null;
+  $("test").disabled = true;
+  const files = new Map();
+  page.engine = new Engine({
+    progress: ({ name, bytes, of }) => {
+      files.set(name, [bytes, of]);
+      showProgress([...files.values()]);
+    },
+    tested: ({ row }) => showTestRow(row),
+  });
+  say("Opening the bundle…");
+  const ort = String(new URL("ort/", location.href));
+  page.found = await page.engine.call("look", { bundle: page.bundle, ort, threads: wanted.threads });
+  fillChoices(wanted);
+  await open();
+}
+
+async function open() {
+  const { found, engine } = page;
+  page.labelled = null;
+  setBusy(true);
+  say(`Loading ${found.manifest.name}…`, { fraction: 0 });
+  page.opened = await engine.call("open", {
+    precision: $("precision").value,
+    backend: $("backend").value,
+    pixels: $("pixels").value,
+  });
+  const { opened } = page;
+  note("warning", opened.refused && refusal(opened));
+  $("backend").value = opened.backend;
+  showBadges(found.host, opened);
+  showFacts(found, opened);
+  say(null);
+  setBusy(false);
+  await relabel();
+}
+
+function refusal({ precision, refused }) {
+  return `WebGPU does not give this bundle's answers in ${precision}: ${refused}. WASM runs instead.`;
+}
+
+function setBusy(busy) {
+  for (const id of ["precision", "backend", "threads", "pixels", "test"]) $(id).disabled = busy;
+  if (!page.found?.golden.length) $("test").disabled = true;
+  if (!page.found?.host.isolated) $("threads").disabled = true;
+}
+
+function showProgress(files) {
+  const [bytes, of] = [0, 1].map((i) => files.reduce((sum, file) => sum + file[i], 0));
+  say(`Loading ${page.found.manifest.name}: ${megabytes(bytes)} of ${megabytes(of)}`, { fraction: bytes / of });
+}
+
+function fillChoices(wanted) {
+  const { manifest, host, precisions, whole } = page.found;
+  const sizes = precisions.map(({ name, bytes }) => [name, `${name}, ${megabytes(bytes)}`]);
+  options($("precision"), sizes, wanted.precision ?? manifest.default_precision);
+  const gpu = host.gpu ? [["webgpu", `WebGPU, ${host.gpu}`]] : [];
+  options($("backend"), [["wasm", "WASM, CPU"], ...gpu], wanted.backend ?? "wasm");
+  const most = host.isolated ? Math.max(host.cores, host.threads) : 1;
+  const counts = Array.from({ length: Math.min(most, 16) }, (_, i) => [String(i + 1), String(i + 1)]);
+  options($("threads"), counts, String(host.threads));
+  $("pixels-field").hidden = !whole.length;
+  $("pixels").value = whole.length ? (wanted.pixels ?? "page") : "page";
+}
+
+/** Encode the typed labels, then classify what is shown. */
+async function relabel() {
+  const { opened, engine } = page;
+  if (!opened) return;
+  let typed;
+  try {
+    if (opened.noTokenizer) throw new PageError(opened.noTokenizer);
+    typed = { labels: parseLabels($("labels").value), templates: parseTemplates($("templates").value) };
+    page.labelled = await engine.call("setLabels", typed);
+    note("label-note", null);
+  } catch (error) {
+    page.labelled = null;
+    hideAnswer();
+    if (!(error instanceof PageError)) throw error;
+    note("label-note", line(error));
+    return;
+  }
+  await classify();
+}
+
+async function classify() {
+  if (!page.labelled || !page.picture || camera.running) return;
+  try {
+    showAnswer(await page.engine.call("classify", page.picture), page.labelled, null);
+    note("picture-note", null);
+  } catch (error) {
+    hideAnswer();
+    if (!(error instanceof PageError)) throw error;
+    note("picture-note", line(error));
+  }
+}
+
+async function onFrame(bitmap) {
+  if (!page.labelled) return bitmap.close();
+  const started = performance.now();
+  try {
+    const answer = await page.engine.call("classify", { bitmap, name: "the camera's frame" }, [bitmap]);
+    const ms = performance.now() - started;
+    page.frameMs = page.frameMs === null ? ms : 0.9 * page.frameMs + 0.1 * ms;
+    if (camera.running && page.labelled) showAnswer(answer, page.labelled, page.frameMs);
+  } catch (error) {
+    if (error instanceof Closed) return;
+    stopCamera();
+    note("picture-note", line(error));
+  }
+}
+
+async function usePicture(blob, name = blob.name || "the pasted file") {
+  stopCamera();
+  if (/\.(onnx|json)$/i.test(name)) {
+    hideAnswer();
+    note("picture-note", `${name} is part of a bundle: drop or open the whole folder`);
+    return;
+  }
+  page.picture = { blob, name };
+  URL.revokeObjectURL($("picture").src);
+  $("picture").src = URL.createObjectURL(blob);
+  $("picture").alt = name;
+  show("picture");
+  await classify();
+}
+
+/** Show one of "picture", "camera" in the frame. */
+function show(id) {
+  $("picture").hidden = id !== "picture";
+  $("camera").hidden = id !== "camera";
+  $("drop-hint").hidden = true;
+  $("drop").classList.add("filled");
+}
+
+async function toggleCamera() {
+  if (camera.running) {
+    stopCamera();
+    await classify();
+    return;
+  }
+  try {
+    page.frameMs = null;
+    // Read out, a running stream of answers would never end.
+    $("answer").setAttribute("aria-live", "off");
+    await camera.start();
+    note("picture-note", null);
+    show("camera");
+    setLive(true);
+  } catch (error) {
+    stopCamera();
+    note("picture-note", line(error));
+  }
+}
+
+function stopCamera() {
+  camera.stop();
+  $("answer").setAttribute("aria-live", "polite");
+  setLive(false);
+  if (page.picture) show("picture");
+}
+
+function setLive(on) {
+  $("live").textContent = on ? "Stop camera" : "Start camera";
+  $("live").setAttribute("aria-pressed", String(on));
+}
+
+async function runTest() {
+  stopCamera();
+  $("test-rows").replaceChildren();
+  $("test-verdict").hidden = true;
+  setBusy(true);
+  try {
+    showTestVerdict(await page.engine.call("selfTest", {}));
+  } finally {
+    setBusy(false);
+    say(null);
+  }
+}
+
+async function useFolder(files) {
+  page.bundle = { files };
+  $("test-rows").replaceChildren();
+  $("test-verdict").hidden = $("test-results").hidden = true;
+  await start();
+}
+
+/** Whatever a step throws ends in one line on the page. */
+const guarded = (step) => async (...args) => {
+  try {
+    await step(...args);
+  } catch (error) {
+    if (error instanceof Closed) return;
+    say(line(error), { problem: true });
+    if (!(error instanceof PageError)) console.error(error);
+  }
+};
+
+function address() {
+  const query = new URLSearchParams(location.search);
+  const url = new URL(query.get("bundle") ?? "bundle/", location.href);
+  if (url.origin !== location.origin) throw new PageError(`?bundle=${query.get("bundle")} lies on another host`);
+  const threads = Number(query.get("threads"));
+  return {
+    bundle: { address: url.href },
+    wanted: {
+      precision: query.get("precision") ?? undefined,
+      backend: query.get("backend") ?? undefined,
+      pixels: query.get("pixels") ?? undefined,
+      threads: Number.isInteger(threads) && threads > 0 ? threads : undefined,
+    },
+  };
+}
+
+function later(step) {
+  let timer = null;
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(guarded(step), TYPING_MS);
+  };
+}
+
+function fillPage() {
+  $("labels").value = FIRST_LABELS;
+  for (const [name, labels] of Object.entries(PRESETS)) {
+    const choose = () => {
+      $("labels").value = labels;
+      return guarded(relabel)();
+    };
+    $("presets").append(element("button", { type: "button", onclick: choose }, name));
+  }
+  for (const name of SAMPLES) {
+    const src = `samples/${name.replaceAll(" ", "-")}.webp`;
+    const choose = guarded(async () => usePicture(await (await fetch(src)).blob(), name));
+    $("samples").append(element("button", { type: "button", onclick: choose, title: name }, element("img", { src, alt: name })));
+  }
+}
+
+function wire() {
+  $("labels").addEventListener("input", later(relabel));
+  $("templates").addEventListener("input", later(relabel));
+  for (const id of ["precision", "backend", "pixels"]) $(id).addEventListener("change", guarded(open));
+  $("threads").addEventListener("change", guarded(() => start(chosen())));
+  $("live").addEventListener("click", guarded(toggleCamera));
+  $("test").addEventListener("click", guarded(runTest));
+  listen({
+    drop: $("drop"), file: $("file"), folder: $("folder"),
+    onPicture: guarded(usePicture), onFolder: guarded(useFolder),
+  });
+}
+
+const chosen = () => ({
+  precision: $("precision").value,
+  backend: $("backend").value,
+  pixels: $("pixels").value,
+  threads: Number($("threads").value),
+});
+
+guarded(async () => {
+  fillPage();
+  wire();
+  $("samples").firstElementChild.click();
+  const { bundle, wanted } = address();
+  page.bundle = bundle;
+  await start(wanted);
+})();

@@ -1,0 +1,125 @@
+// onnxruntime-web: where it lies, what this browser can run it on, and one tower as a function.
+import { PageError, line } from "./errors.js";
+
+const MODULES = { wasm: "ort.wasm.min.mjs", webgpu: "ort.webgpu.min.mjs" };
+const MOST_THREADS = 4; // small batches gain nothing from more
+// (module (func (result v128) i32.const 0 i8x16.splat))
+const SIMD_MODULE = Uint8Array.of(
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11,
+);
+
+/** What this browser offers: {simd, isolated, cores, threads, gpu: name or null}. */
+export async function capabilities() {
+  const cores = navigator.hardwareConcurrency ?? 1;
+  const isolated = globalThis.crossOriginIsolated === true;
+  return {
+    simd: WebAssembly.validate(SIMD_MODULE),
+    isolated,
+    cores,
+    threads: isolated ? Math.min(cores, MOST_THREADS) : 1,
+    gpu: await gpuName(),
+  };
+}
+
+async function gpuName() {
+  try {
+    const adapter = await navigator.gpu?.requestAdapter();
+    if (!adapter) return null;
+    const { description, vendor, architecture } = adapter.info ?? {};
+    return description || [vendor, architecture].filter(Boolean).join(" ") || "GPU";
+  } catch {
+    return null;
+  }
+}
+
+/** Load onnxruntime-web's module for a backend from `folder`; throw PageError when it is not there. */
+export async function loadOrt(backend, folder, threads) {
+  if (!WebAssembly.validate(SIMD_MODULE)) {
+    throw new PageError("this browser has no WebAssembly SIMD, which onnxruntime-web needs; use a newer one");
+  }
+  let ort;
+  try {
+    ort = await import(new URL(MODULES[backend], folder));
+  } catch (error) {
+    throw new PageError(
+      `onnxruntime-web is not at ${folder} (${MODULES[backend]}): copy the dist folder of the npm package ` +
+        "onnxruntime-web there",
+    );
+  }
+  // Left unset, the .wasm files would come from another host.
+  ort.env.wasm.wasmPaths = String(folder);
+  ort.env.wasm.numThreads = threads;
+  ort.env.logLevel = "error";
+  return ort;
+}
+
+/** One encoder: rows of input to rows of unit-norm embeddings. */
+export class Tower {
+  /** Open an ONNX file; throw PageError when it does not load or has other names. */
+  static async open(ort, backend, bytes, { name, input, output, batch = null }) {
+    let session;
+    try {
+      session = await ort.InferenceSession.create(bytes, {
+        executionProviders: [backend],
+        graphOptimizationLevel: "all",
+        logSeverityLevel: 3,
+      });
+    } catch (error) {
+      throw new PageError(`${name} does not load on ${LABELS[backend]}: ${line(error)}`);
+    }
+    if (String(session.inputNames) !== input || !session.outputNames.includes(output)) {
+      throw new PageError(
+        `${name} must have input ${input} and output ${output}, has ${session.inputNames} and ${session.outputNames}`,
+      );
+    }
+    return new Tower(ort, session, { name, input, output, batch });
+  }
+
+  constructor(ort, session, facts) {
+    Object.assign(this, facts);
+    this.ort = ort;
+    this.session = session;
+  }
+
+  /** Return Float32Arrays, one a row, for data of shape [rows, ...shape]; a fixed batch is filled up. */
+  async rows(type, data, rows, shape) {
+    const full = this.batch === null ? data : filled(data, rows, this.batch);
+    const dims = this.batch === null ? [rows, ...shape] : [this.batch, ...shape];
+    return (await this.run(new this.ort.Tensor(type, full, dims))).slice(0, rows);
+  }
+
+  /** Return one Float32Array a row of the output. */
+  async run(tensor) {
+    let found;
+    try {
+      found = await this.session.run({ [this.input]: tensor }, [this.output]);
+    } catch (error) {
+      throw new PageError(`${this.name} failed on [${tensor.dims}]: ${line(error)}`);
+    }
+    const { data, dims } = found[this.output];
+    const width = dims.at(-1);
+    return Array.from({ length: data.length / width }, (_, i) => this.#unit(data.slice(i * width, (i + 1) * width)));
+  }
+
+  #unit(row) {
+    const norm = Math.hypot(...row);
+    if (!(norm > 0 && Number.isFinite(norm))) {
+      throw new PageError(`${this.name} returned an embedding that is not finite or is zero`);
+    }
+    return Float32Array.from(row, (value) => value / norm);
+  }
+
+  release() {
+    return this.session.release();
+  }
+}
+
+export const LABELS = { wasm: "WASM", webgpu: "WebGPU" };
+
+function filled(data, rows, batch) {
+  const width = data.length / rows;
+  const full = new data.constructor(width * batch);
+  full.set(data);
+  for (let row = rows; row < batch; row++) full.copyWithin(row * width, (rows - 1) * width, rows * width);
+  return full;
+}

@@ -1,0 +1,127 @@
+// The model lives in this worker, so that the page answers keys and clicks while it computes.
+import { EdgeClip } from "./clip.js";
+import { decodeBlob, pixelsOf } from "./decode.js";
+import { PageError, line } from "./errors.js";
+import { replay } from "./golden.js";
+import { bytesOf, pixelTower, precisions, readManifest } from "./manifest.js";
+import { capabilities, loadOrt } from "./runtime.js";
+import { canHash, openSource } from "./source.js";
+
+const loaded = new Map(); // backend -> onnxruntime-web
+let source, manifest, host, settings, clip, classes;
+
+const METHODS = { look, open, setLabels, classify, selfTest };
+
+/** Read the manifest and ask the browser what it can do; no model is loaded. */
+async function look({ bundle, ort, threads }) {
+  source = openSource(bundle);
+  host = await capabilities();
+  settings = { ort, threads: host.isolated ? (threads ?? host.threads) : 1 };
+  manifest = await readManifest(source);
+  return {
+    host: { ...host, threads: settings.threads, hashed: canHash() },
+    manifest: { ...manifest, golden: null, files: null },
+    precisions: precisions(manifest).map((name) => ({ name, bytes: bytesOf(manifest, name) })),
+    whole: precisions(manifest).filter((name) => pixelTower(manifest, name)),
+    golden: Object.keys(manifest.golden.embeddings ?? {}),
+  };
+}
+
+/** Load one precision; WebGPU must pass the golden vectors first, else WASM takes its place. */
+async function open({ precision, backend, pixels }) {
+  classes = null;
+  await clip?.release();
+  clip = null;
+  let refused = null;
+  if (backend === "webgpu") {
+    try {
+      clip = await openClip({ precision, backend, pixels });
+      const { failures } = await replay(clip, { rounds: 0 });
+      if (failures.length) throw new PageError(failures.join(", "));
+    } catch (error) {
+      refused = line(error);
+      await clip?.release();
+      clip = null;
+    }
+  }
+  clip ??= await openClip({ precision, backend: "wasm", pixels });
+  return {
+    precision,
+    backend: clip.backend,
+    pixels: clip.wholePictures ? "model" : "page",
+    refused,
+    bytes: bytesOf(manifest, precision, clip.wholePictures ? pixelTower(manifest, precision) : null),
+    noTokenizer: clip.noTokenizer?.message ?? null,
+  };
+}
+
+async function openClip(options) {
+  const { backend } = options;
+  if (!loaded.has(backend)) loaded.set(backend, await loadOrt(backend, settings.ort, settings.threads));
+  const progress = (name, bytes, of) => postMessage({ event: "progress", name, bytes, of });
+  return EdgeClip.open({ source, manifest, ort: loaded.get(backend), progress, ...options });
+}
+
+async function setLabels({ labels, templates }) {
+  const started = performance.now();
+  const features = await clip.classFeatures(labels, templates);
+  classes = { labels, features };
+  return { ms: performance.now() - started, texts: labels.length * templates.length };
+}
+
+/** Classify a Blob or an ImageBitmap; returns {rows: [{label, chance}] best first, ms, size}. */
+async function classify({ blob, bitmap, name }) {
+  const started = performance.now();
+  const picture = bitmap ? pixelsOf(bitmap) : await decodeBlob(blob, name);
+  const decoded = performance.now() - started;
+  const { embedding, preprocess, encode } = await clip.encodeImage(picture);
+  const compared = performance.now();
+  const chances = clip.probabilities(embedding, classes.features);
+  const rows = classes.labels.map((label, i) => ({ label, chance: chances[i] }));
+  rows.sort((a, b) => b.chance - a.chance);
+  return {
+    rows,
+    ms: { preprocess: decoded + preprocess, encode, compare: performance.now() - compared },
+    size: [picture.width, picture.height],
+  };
+}
+
+/** Replay the golden vectors of every precision on every backend; each row is told when it is known. */
+async function selfTest() {
+  const rows = [];
+  for (const backend of host.gpu ? ["wasm", "webgpu"] : ["wasm"]) {
+    for (const precision of precisions(manifest)) {
+      for (const pixels of pixelTower(manifest, precision) ? ["page", "model"] : ["page"]) {
+        const row = await testOne({ precision, backend, pixels });
+        rows.push(row);
+        postMessage({ event: "tested", row });
+      }
+    }
+  }
+  return rows;
+}
+
+async function testOne(options) {
+  let tested = null;
+  try {
+    tested = await openClip(options);
+    return await replay(tested);
+  } catch (error) {
+    if (!(error instanceof PageError)) console.debug(error);
+    return { ...options, failures: [line(error)] };
+  } finally {
+    await tested?.release();
+  }
+}
+
+// One call at a time: a session does not take two.
+let queue = Promise.resolve();
+addEventListener("message", ({ data: { id, method, options } }) => {
+  queue = queue.then(async () => {
+    try {
+      postMessage({ id, result: await METHODS[method](options) });
+    } catch (error) {
+      postMessage({ id, error: line(error), expected: error instanceof PageError });
+    }
+  });
+});
