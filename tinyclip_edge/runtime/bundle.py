@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -19,6 +17,8 @@ FORMAT = "tinyclip-edge-bundle"
 FORMAT_VERSION = 1
 TOWERS = ("image", "text")
 CONFIG_FILES = ("preprocessor_config.json", "tokenizer.json")
+_MOST = 1 << 20  # of any size or token id, so that no manifest asks for all the memory
+_SIGNED = ("int8", "static")  # precisions whose weights may fill int8 where no recipe says
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "created_by": (str,),
@@ -89,6 +89,8 @@ class Manifest:
         path = Path(folder) / MANIFEST
         content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
         _check(path, json.loads(json.dumps(content)))
+        import tempfile  # a reader, whose start counts, does without
+
         handle, aside = tempfile.mkstemp(dir=folder, prefix=".manifest-")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)
@@ -111,10 +113,19 @@ class Manifest:
             )
         return paths[precision]
 
-    def reduced_range(self, precision: str) -> bool:
-        """Whether the recipe kept weights to 7 bits, which no x86 CPU saturates on."""
+    def saturates(self, tower: str, precision: str) -> bool:
+        """Whether sums of int8 products overflow where an x86 CPU adds them in 16 bits.
+
+        Such a file runs precisely there: slower, and right. Float and weight-only files have no
+        such sum; in others the recipe says whether the weights were kept small enough.
+        """
         recipe = self.recipe.get(precision, {})
-        return bool(isinstance(recipe, Mapping) and recipe.get("reduce_range"))
+        if tower == "image" and isinstance(recipe.get("image"), Mapping):
+            recipe = recipe["image"]
+        reduced = recipe.get("reduce_range")
+        if reduced is None:
+            return "kind" not in recipe and precision in _SIGNED
+        return not reduced
 
     @property
     def static_batch(self) -> int | None:
@@ -195,6 +206,8 @@ def _check(path: Path, content: object) -> None:
         _check_type(path, key, content[key], types)
     for key in _OPTIONAL:
         _check_type(path, key, content.get(key, {}), (dict,))
+    for precision, recipe in content.get("recipe", {}).items():
+        _check_type(path, f"recipe.{precision}", recipe, (dict,))
     _check_numbers(path, content)
     _check_files(path, content["files"])
     _check_towers(path, content)
@@ -209,9 +222,9 @@ def _check_type(path: Path, key: str, value: object, types: tuple[type, ...]) ->
 
 def _check_numbers(path: Path, content: Mapping[str, Any]) -> None:
     for key, least in (("image_size", 1), ("embedding_dim", 1), ("context_length", 2)):
-        if content[key] < least:
-            raise BundleError(f"{path}: {key} {content[key]} is below {least}")
-    if not (math.isfinite(content["logit_scale"]) and content["logit_scale"] > 0):
+        if not least <= content[key] <= _MOST:
+            raise BundleError(f"{path}: {key} {content[key]} is not {least} to {_MOST}")
+    if not 0 < content["logit_scale"] <= _MOST:
         raise BundleError(f"{path}: logit_scale {content['logit_scale']} is not a positive number")
     _check_inputs(path, content)
     for part in ("image", "text", "token_embedding"):
@@ -222,12 +235,14 @@ def _check_inputs(path: Path, content: Mapping[str, Any]) -> None:
     inputs, bias = content.get("inputs", {}), content.get("logit_bias")
     if bias is not None:
         _check_type(path, "logit_bias", bias, (int, float))
+        if not -_MOST <= bias <= _MOST:
+            raise BundleError(f"{path}: logit_bias {bias} is not a number of a model")
     if inputs.get("padding", "none") not in ("none", "max_length"):
         raise BundleError(f"{path}: inputs.padding must be none or max_length")
     for key, least in (("batch", 1), ("pad_id", 0)):
         value = inputs.get(key)
-        if value is not None and (type(value) is not int or value < least):
-            raise BundleError(f"{path}: inputs.{key} must be a number from {least}")
+        if value is not None and (type(value) is not int or not least <= value <= _MOST):
+            raise BundleError(f"{path}: inputs.{key} must be a number from {least} to {_MOST}")
 
 
 def _check_files(path: Path, files: Mapping[str, Any]) -> None:
@@ -250,7 +265,7 @@ def _check_towers(path: Path, content: Mapping[str, Any]) -> None:
         if not isinstance(paths, dict) or not paths:
             raise BundleError(f"{path}: the {tower} tower is missing; export the bundle again")
         for precision, name in paths.items():
-            if name not in content["files"]:
+            if not isinstance(name, str) or name not in content["files"]:
                 raise BundleError(f"{path}: {tower} tower {precision} {name!r} is not in files")
     default = content["default_precision"]
     if any(default not in content["towers"][tower] for tower in TOWERS):

@@ -7,18 +7,22 @@ import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinyclip_edge.errors import BundleError, DataError, did_you_mean
 from tinyclip_edge.runtime.bundle import CONFIG_FILES, TOWERS, Manifest
-from tinyclip_edge.runtime.index import Hit, ImageIndex
-from tinyclip_edge.runtime.plain_tokenizer import PlainTokenizer
-from tinyclip_edge.runtime.preprocess import Preprocess
 from tinyclip_edge.runtime.prompts import class_features, probabilities
 from tinyclip_edge.runtime.protocol import EmbedderSpec, Features, ImageInput
 from tinyclip_edge.runtime.session import Tower
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer
+
+if TYPE_CHECKING:
+    # Imported where they are needed: a text alone, which an application waits for, needs none.
+    from tinyclip_edge.runtime.index import Hit, ImageIndex
+    from tinyclip_edge.runtime.plain_tokenizer import PlainTokenizer
+    from tinyclip_edge.runtime.preprocess import Preprocess
 
 IMAGE_BATCH = 32
 TEXT_BATCH = 64
@@ -177,7 +181,12 @@ class EdgeCLIP:
         return [(labels[i], float(chances[i])) for i in order]
 
     def index(self, images: Sequence[ImageInput], keys: Sequence[str] | None = None) -> ImageIndex:
-        """Embed a collection; without ``keys`` a path is its own key, other images get a number."""
+        """Embed a collection; without ``keys`` a path is its own key, other images get a number.
+
+        ``ImageIndex.compressed`` makes it smaller.
+        """
+        from tinyclip_edge.runtime.index import ImageIndex
+
         if keys is None:
             keys = [str(x) if isinstance(x, (str, Path)) else str(i) for i, x in enumerate(images)]
         return ImageIndex(tuple(keys), self.encode_image(images), self.model_hash)
@@ -201,10 +210,12 @@ class EdgeCLIP:
     def _image_side(self) -> tuple[Preprocess, Tower]:
         with self._lock:
             if self._preprocess is None:
+                from tinyclip_edge.runtime.preprocess import Preprocess
+
                 path = self._verified(_PREPROCESSOR)
                 try:
                     config = json.loads(path.read_text(encoding="utf-8"))
-                except (OSError, ValueError) as error:
+                except (OSError, ValueError, RecursionError) as error:
                     raise BundleError(f"{path} cannot be read: {error}") from error
                 self._preprocess = Preprocess.from_config(config)
             return self._preprocess, self._tower("image")
@@ -225,6 +236,8 @@ class EdgeCLIP:
     def _read_tokenizer(self, path: Path) -> ClipTokenizer | PlainTokenizer:
         context, settings = self.manifest.context_length, self.manifest.tokenizer
         if settings:
+            from tinyclip_edge.runtime.plain_tokenizer import PlainTokenizer
+
             return PlainTokenizer(path, context, settings)
         return ClipTokenizer.from_file(path, context)
 
@@ -235,8 +248,7 @@ class EdgeCLIP:
                 path,
                 names=_NAMES[tower],
                 threads=self.threads,
-                int8=self.precision.startswith("int8"),
-                reduced_range=self.manifest.reduced_range(self.precision),
+                precise_int8=self.manifest.saturates(tower, self.precision),
                 batch=self.manifest.static_batch,
                 low_memory=self.low_memory,
             )

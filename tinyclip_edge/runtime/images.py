@@ -16,9 +16,12 @@ MAX_PIXELS = 89_478_485  # Pillow's own threshold of suspicion: 256 MiB as RGB
 
 
 def open_image(image: ImageInput, label: str = "image") -> Image.Image:
-    """Return a decoded PIL image in its own mode (EXIF rotation left alone, as open_clip does).
+    """Return a decoded PIL image in its own mode, which is what open_clip's transform starts from.
 
-    Files of 16-bit greys become 8-bit ones.
+    So a rotation that EXIF tells of is not made, transparency is dropped and the colours under it
+    show, palettes are resized by nearest neighbour, CMYK becomes RGB as Pillow does it, and an
+    animation gives its first frame. Unlike there, a file's 16-bit greys are scaled to 8 bits, which
+    open_clip cuts off to white, and floats that are no numbers are refused.
 
     ``label`` names the input in messages where it has no path. Raise DataError when it is missing,
     does not decode, is truncated, or has more than ``MAX_PIXELS`` pixels.
@@ -67,6 +70,8 @@ def _decoded(image: Image.Image, label: str) -> Image.Image:
         image.load()
     except Exception as error:
         raise _undecodable(label, error) from error
+    if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
+        raise DataError(f"{label} has pixels that are not finite")
     return image
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
-import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from tinyclip_edge.errors import BundleError, DataError
+from tinyclip_edge.runtime.index_file import Stored, read_index, write_index
 from tinyclip_edge.runtime.protocol import Features
+
+Codes: TypeAlias = npt.NDArray[np.int8]
+
+_ROWS = 8192  # int8 rows that are widened at a time, for memory
+_STEPS = 127  # of an int8 on either side of zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +31,37 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class ImageIndex:
-    """Keys and float32 ``[N, D]`` unit-norm features, tied to one model by its hash."""
+    """Keys and unit-norm features of pictures, tied to one model by its hash.
+
+    ``features``: float32 ``[N, D]``, or int8 with one float32 scale a picture in ``scales``.
+    ``width``: dimensions of the model's embeddings where the index keeps only the first D of them.
+    """
 
     keys: tuple[str, ...]
-    features: Features
+    features: Features | Codes
     model_hash: str
+    scales: Features | None = None
+    width: int | None = None
 
     def __post_init__(self) -> None:
+        shape = self.features.shape
         if self.features.ndim != 2 or len(self.keys) != len(self.features):
-            raise DataError(
-                f"index: {len(self.keys)} keys do not fit features {list(self.features.shape)}"
-            )
+            raise DataError(f"index: {len(self.keys)} keys do not fit features {list(shape)}")
+        coded = self.features.dtype == np.int8
+        if coded != (self.scales is not None):
+            raise DataError("index: int8 features need scales, and only they have them")
+        if self.scales is not None and self.scales.shape != (len(self.keys),):
+            raise DataError(f"index: {len(self.keys)} keys do not fit {len(self.scales)} scales")
+        if self.width is not None and self.width < shape[1]:
+            raise DataError(f"index: {shape[1]} dimensions are more than the model's {self.width}")
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the features, as kept in memory and in the file."""
+        return self.features.nbytes + (0 if self.scales is None else self.scales.nbytes)
 
     def require(self, model_hash: str) -> None:
         """Raise BundleError, naming both hashes, when another model made this index."""
@@ -49,24 +71,68 @@ class ImageIndex:
                 "index the images again with this model"
             )
 
+    def scores(self, queries: Features) -> Features:
+        """Return float32 ``[Q, N]`` cosines of unit-norm ``[Q, D]``.
+
+        Raise DataError for queries of another width.
+        """
+        kept = self.features.shape[1]
+        width = self.width or kept
+        if queries.ndim != 2 or queries.shape[1] != width:
+            raise DataError(f"index: a query has {queries.shape[-1]} dimensions, not {width}")
+        if width > kept:
+            queries = unit(queries[:, :kept])
+        if self.scales is None:
+            return np.asarray(queries @ self.features.T, dtype=np.float32)
+        parts = [
+            queries @ self.features[start : start + _ROWS].astype(np.float32).T
+            for start in range(0, len(self), _ROWS)
+        ]
+        empty = np.empty((len(queries), 0), np.float32)
+        return np.asarray(np.concatenate([empty, *parts], axis=1) * self.scales, dtype=np.float32)
+
     def top(self, query: Features, k: int) -> list[Hit]:
         """Return the ``k`` nearest to a unit-norm ``[D]``, best first, ties in stored order."""
         if k < 1:
             raise DataError(f"k must be 1 or more, not {k}")
-        scores = self.features @ query
+        scores = self.scores(query[None])[0]
         best = np.argsort(-scores, kind="stable")[:k]
         return [Hit(self.keys[i], float(scores[i])) for i in best]
+
+    def compressed(self, *, dimensions: int | None = None, int8: bool = True) -> ImageIndex:
+        """Return a smaller index of the same pictures; `compress.recall_cost` tells what it loses.
+
+        ``dimensions`` keeps only the first so many, and makes what is left unit-norm again.
+        ``int8`` rounds each vector to 127 steps on either side of zero, with a scale of its own, so
+        that no picture depends on the others. Raise DataError for a number of dimensions that the
+        index has not, or when it holds int8 already.
+        """
+        full = self.features.shape[1]
+        if self.scales is not None:
+            raise DataError("index: it is compressed already; compress the one with floats")
+        if dimensions is not None and not 1 <= dimensions <= full:
+            raise DataError(f"index: dimensions must be 1 to {full}, not {dimensions}")
+        kept = np.asarray(self.features, dtype=np.float32)
+        width = self.width
+        if dimensions is not None and dimensions < full:
+            kept, width = unit(kept[:, :dimensions]), width or full
+        if not int8:
+            return ImageIndex(self.keys, kept, self.model_hash, width=width)
+        scales = np.abs(kept).max(axis=1, initial=0) / _STEPS
+        codes = np.rint(kept / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
+        return ImageIndex(self.keys, codes, self.model_hash, scales.astype(np.float32), width)
 
     def save(self, path: str | Path) -> Path:
         """Write an ``.npz`` without pickles, whole or not at all, and return its path."""
         path = _npz(path)
-        keys = np.frombuffer(json.dumps(self.keys).encode(), dtype=np.uint8)
         try:
             handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".index-")
         except OSError as error:
             raise DataError(f"cannot write {path}: {error.strerror or error}") from error
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, keys=keys, features=self.features, model_hash=np.array(self.model_hash))
+            write_index(
+                file, Stored(self.keys, self.features, self.model_hash, self.scales, self.width)
+            )
         Path(aside).chmod(0o644)
         Path(aside).replace(path)
         return path
@@ -75,24 +141,19 @@ class ImageIndex:
     def load(cls, path: str | Path) -> ImageIndex:
         """Read what ``save`` wrote; raise DataError when it is missing or something else."""
         path = _npz(path)
+        found = read_index(path)
         try:
-            with np.load(path, allow_pickle=False) as content:
-                keys = json.loads(content["keys"].tobytes())
-                features = np.asarray(content["features"], dtype=np.float32)
-                model_hash = str(content["model_hash"])
-        except FileNotFoundError as error:
-            raise DataError(f"no such index: {path}") from error
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            return cls(found.keys, found.features, found.model_hash, found.scales, found.width)
+        except DataError as error:
             raise DataError(f"{path} is no index file: {error}") from error
-        return cls(_texts(keys, path), features, model_hash)
+
+
+def unit(vectors: Features) -> Features:
+    """Return ``[N, D]`` rows of length one; a row of zeros stays."""
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(norm > 0, norm, 1), dtype=np.float32)
 
 
 def _npz(path: str | Path) -> Path:
     path = Path(path)
     return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
-
-
-def _texts(keys: object, path: Path) -> tuple[str, ...]:
-    if not isinstance(keys, Sequence) or not all(isinstance(key, str) for key in keys):
-        raise DataError(f"{path} is no index file: its keys are not texts")
-    return tuple(keys)

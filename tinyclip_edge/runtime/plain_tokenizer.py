@@ -24,12 +24,13 @@ class PlainTokenizer:
         Raises ModelError when the file is broken or a setting is unknown.
         """
         try:
-            self._tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+            self._tokenizer = Tokenizer.from_buffer(path.read_bytes())
         # The tokenizers library raises plain Exception for every defect of the file.
         except Exception as error:
             cause = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(f"{path} is no tokenizer.json: {cause}") from error
-        if settings.get("clean") not in CLEANING or not isinstance(settings.get("end"), int):
+        known = settings.get("clean") in list(CLEANING)
+        if not known or not isinstance(settings.get("end"), int):
             raise ModelError(f"{path}: this tinyclip-edge cannot clean texts for {dict(settings)}")
         self._tokenizer.enable_truncation(context_length)
         self._tokenizer.no_padding()

@@ -37,7 +37,7 @@ class Preprocess:
     fill_color: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width) < 1:
+        if min(self.height, self.width) < 1 or self.height * self.width > MAX_PIXELS:
             raise ModelError(f"preprocessing: size {self.height}x{self.width} is no image size")
         for key, value, known in (
             ("interpolation", self.interpolation, list(_FILTERS)),
@@ -45,17 +45,24 @@ class Preprocess:
         ):
             if value not in known:
                 raise ModelError(f"preprocessing: {key} {value!r}{did_you_mean(str(value), known)}")
-        if len(self.mean) != 3 or len(self.std) != 3 or 0.0 in self.std:
+        three = len(self.mean) == len(self.std) == 3
+        if not three or 0.0 in self.std or not np.isfinite([*self.mean, *self.std]).all():
             raise ModelError("preprocessing: mean and std need three numbers, none of std zero")
+        if not 0 <= self.fill_color <= 255:
+            raise ModelError(f"preprocessing: fill_color {self.fill_color} is not 0 to 255")
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Preprocess:
         """Read open_clip's ``preprocess_cfg`` or a Hugging Face ``preprocessor_config.json``."""
+        if not isinstance(config, Mapping):
+            raise ModelError(f"preprocessing: {_short(config)} is no table of settings")
         try:
             fields = _hugging_face(config) if "image_mean" in config else _open_clip(config)
             return cls(**fields)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"preprocessing: cannot read {dict(config)}: {error!r}") from error
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
+            raise ModelError(
+                f"preprocessing: cannot read {_short(config)}: {_short(error)}"
+            ) from error
 
     def pixels(self, image: ImageInput, label: str = "image") -> npt.NDArray[np.uint8]:
         """Return uint8 ``[H, W, 3]``, resized and cropped; raise DataError for a bad image."""
@@ -153,3 +160,7 @@ def _three(values: float | Sequence[float]) -> tuple[float, float, float]:
         values = (values,) * 3
     red, green, blue = (float(value) for value in values)
     return red, green, blue
+
+
+def _short(value: object) -> str:
+    return repr(value)[:200]

@@ -13,6 +13,8 @@ from tinyclip_edge.errors import BundleError, TinyClipError
 from tinyclip_edge.runtime.cpu import int8_saturates
 from tinyclip_edge.runtime.protocol import Features
 
+MAX_THREADS = 1024  # onnxruntime starts as many as it is told
+
 
 def session_options(
     *, threads: int | None = None, precise_int8: bool = False, low_memory: bool = False
@@ -21,10 +23,10 @@ def session_options(
 
     ``precise_int8`` computes in u8 x u8, slower and without overflow. ``low_memory`` gives memory
     back after each run and uses one thread unless told otherwise. Raise TinyClipError for a thread
-    count below one.
+    count that makes no sense.
     """
-    if threads is not None and threads < 1:
-        raise TinyClipError(f"threads must be 1 or more, not {threads}")
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
+        raise TinyClipError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads or int(low_memory)
@@ -111,8 +113,7 @@ class Tower:
         *,
         names: tuple[str, str],
         threads: int | None = None,
-        int8: bool = False,
-        reduced_range: bool = False,
+        precise_int8: bool = False,
         batch: int | None = None,
         low_memory: bool = False,
     ) -> None:
@@ -123,7 +124,7 @@ class Tower:
         self._graph = Graph(
             path,
             threads=threads,
-            precise_int8=int8 and not reduced_range,
+            precise_int8=precise_int8,
             low_memory=low_memory,
         )
         self._batch = batch

@@ -22,8 +22,8 @@ END_TOKENS = ("<|endoftext|>", "<end_of_text>")
 _PLAIN = re.compile(r"[ -%'-~\t\n\f\r]*")
 # CLIP's words as tokenizer.json spells them, and as open_clip finds them: its expression ignores
 # case, so that a long s is an s, and drops U+0345, whose other case is a letter.
-_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"
-_CASELESS = "'[sſ]|" + _WORDS[3:-2] + "\u0345]+"
+_WORDS = rb"'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"
+_CASELESS = "'[sſ]|".encode() + _WORDS[3:-2] + "\u0345]+".encode()
 _CLEANING = ("NFC", "Lowercase", "Replace")  # normalizers that do what clean_text has done
 
 
@@ -68,8 +68,7 @@ class ClipTokenizer:
         if context_length < 2:
             raise ModelError(f"context length {context_length} leaves no room for start and end")
         try:
-            content = path.read_text(encoding="utf-8")
-            tokenizer = Tokenizer.from_str(_caseless(content))
+            tokenizer = Tokenizer.from_buffer(_caseless(path.read_bytes()))
         except OSError as error:
             raise ModelError(f"cannot read tokenizer {path}: {error.strerror or error}") from error
         # The tokenizers library raises plain Exception for every defect of the file.
@@ -100,13 +99,14 @@ class ClipTokenizer:
         return ids
 
 
-def _caseless(content: str) -> str:
-    """Return a tokenizer.json with open_clip's words, if it has CLIP's."""
-    if _WORDS not in content:
+def _caseless(content: bytes) -> bytes:
+    """Return a tokenizer.json with open_clip's words, if it has CLIP's before its vocabulary."""
+    rules, model, vocabulary = content.partition(b'"model"')
+    if _WORDS not in rules:
         return content
-    content = content.replace(_WORDS, _CASELESS)
+    rules = rules.replace(_WORDS, _CASELESS)
     # A second expression behind the first would part what this one holds together.
-    return re.sub(r'"use_regex":\s*true', '"use_regex":false', content)
+    return re.sub(rb'"use_regex":\s*true', b'"use_regex":false', rules) + model + vocabulary
 
 
 def _only_cleans(normalizer: Any) -> bool:  # noqa: ANN401

@@ -58,6 +58,10 @@ def test_no_bundle_and_no_json(tmp_path):
         ({"image_size": 0}, "image_size 0"),
         ({"context_length": 1}, "context_length 1"),
         ({"recipe": []}, "recipe must be dict"),
+        ({"recipe": {"int8": 3}}, r"recipe\.int8 must be dict"),
+        ({"image_size": 10**9}, "image_size 1000000000 is not 1 to"),
+        ({"logit_scale": 10**400}, "logit_scale"),
+        ({"inputs": {"batch": 10**9}}, r"inputs\.batch must be a number from 1 to"),
         ({"parameters": {"image": 1}}, r"parameters\.text"),
         ({"default_precision": "int4"}, "default_precision 'int4'"),
         ({"towers": {"image": {"fp32": "onnx/vision_model.onnx"}}}, "text tower is missing"),
@@ -125,3 +129,52 @@ def test_a_bad_manifest_is_not_written(tiny_bundle):
     with pytest.raises(BundleError, match="embedding_dim 0"):
         replace(manifest, embedding_dim=0).write(tiny_bundle.folder)
     assert (tiny_bundle.folder / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("precision", "recipe", "image", "text"),
+    [
+        ("int8", {"kind": "dynamic", "reduce_range": True}, False, False),
+        ("int8", {"kind": "dynamic", "reduce_range": False}, True, True),
+        ("int8", {}, True, True),  # nobody says how it was made
+        ("static", {"kind": "static", "reduce_range": True}, False, False),
+        ("static", {"kind": "static", "reduce_range": False}, True, True),
+        ("static", {}, True, True),
+        ("uint8", {"kind": "dynamic", "weights": "uint8", "reduce_range": True}, False, False),
+        (  # a convolutional image tower: its own recipe counts for it, the text's for both
+            "uint8",
+            {"kind": "dynamic", "reduce_range": False, "image": {"reduce_range": False}},
+            True,
+            True,
+        ),
+        ("int8", {"reduce_range": False, "image": {"reduce_range": True}}, False, True),
+        ("fp16", {"kind": "float"}, False, False),
+        ("w8", {"kind": "weight only", "weights": "8 bit"}, False, False),
+        ("q4", {"kind": "weight only"}, False, False),
+        ("q4f16", {"kind": "weight only", "half": True}, False, False),
+        ("bnb4", {"kind": "weight only"}, False, False),
+        ("fp32", {}, False, False),
+    ],
+)
+def test_which_files_overflow_without_vnni(tiny_bundle, precision, recipe, image, text):
+    edit(tiny_bundle, recipe={precision: recipe})
+    manifest = Manifest.read(tiny_bundle.folder)
+    assert manifest.saturates("image", precision) is image
+    assert manifest.saturates("text", precision) is text
+
+
+def test_every_recipe_of_the_exporter_is_understood(tiny_bundle):
+    from tinyclip_edge.config.preset import load_preset
+    from tinyclip_export.layout import SUFFIX
+    from tinyclip_export.recipes import recipe_dicts, recipes_for
+
+    names = [name for name in SUFFIX if name != "fp32"]
+    for preset in ("x86", "x86-vnni", "arm64", "browser"):
+        for convolutional in (False, True):
+            settings = load_preset(preset)
+            made = {n: recipes_for(n, settings, convolutional=convolutional) for n in names}
+            edit(tiny_bundle, recipe=recipe_dicts(made, tuple(SUFFIX)))
+            manifest = Manifest.read(tiny_bundle.folder)
+            for name, recipes in made.items():
+                assert manifest.saturates("image", name) is recipes.image.saturates, name
+                assert manifest.saturates("text", name) is recipes.saturates, name

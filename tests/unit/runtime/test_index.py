@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from tinyclip_edge.errors import BundleError, DataError
-from tinyclip_edge.runtime.index import Hit, ImageIndex
+from tinyclip_edge.runtime import index as index_module
+from tinyclip_edge.runtime.compress import recall_cost
+from tinyclip_edge.runtime.index import Hit, ImageIndex, unit
 
 FEATURES = np.array([[1, 0], [0, 1], [0.6, 0.8], [0, 1]], dtype=np.float32)
 
@@ -38,6 +40,94 @@ def test_save_and_load(tmp_path, index):
         assert all(content[name].dtype != object for name in content.files)
 
 
+def random_index(count=400, width=64, seed=0):
+    rng = np.random.default_rng(seed)
+    features = unit(rng.standard_normal((count, width)).astype(np.float32))
+    return ImageIndex(tuple(map(str, range(count))), features, "abc-int8")
+
+
+def test_int8_by_hand():
+    index = ImageIndex(("a", "b"), np.array([[1, -0.5], [0, 0]], dtype=np.float32), "x")
+    small = index.compressed()
+    assert small.features.tolist() == [[127, -64], [0, 0]]  # -63.5 rounds to even
+    assert small.scales.tolist() == pytest.approx([1 / 127, 0])
+    scores = small.scores(np.array([[0, 1]], dtype=np.float32))
+    assert scores.tolist()[0] == pytest.approx([-64 / 127, 0])
+
+
+def test_int8_costs_little_and_is_a_quarter_of_the_file(tmp_path):
+    index = random_index()
+    small = index.compressed()
+    query = unit(np.random.default_rng(1).standard_normal((50, 64)).astype(np.float32))
+    # A step is at most max|x| / 127, its rounding half of that; a unit query sums at most sqrt(D).
+    bound = np.abs(index.features).max() / 127 / 2 * 64**0.5
+    cost = recall_cost(index, small, query, k=5)
+    assert cost.score_error < bound and cost.overlap > 0.95 and cost.same_first > 0.9
+    assert cost.bytes_exact == 400 * 64 * 4 and cost.bytes_small == 400 * 64 + 400 * 4
+    sizes = [
+        one.save(tmp_path / name).stat().st_size
+        for name, one in (("exact", index), ("small", small))
+    ]
+    assert sizes[0] - sizes[1] > 0.7 * cost.bytes_exact
+    loaded = ImageIndex.load(tmp_path / "small")
+    np.testing.assert_array_equal(loaded.features, small.features)
+    assert loaded.top(query[0], 3) == small.top(query[0], 3)
+
+
+def test_many_rows_are_scored_in_parts(monkeypatch):
+    index = random_index(50).compressed()
+    query = unit(np.random.default_rng(1).standard_normal((3, 64)).astype(np.float32))
+    whole = index.scores(query)
+    monkeypatch.setattr(index_module, "_ROWS", 7)
+    np.testing.assert_allclose(index.scores(query), whole, atol=1e-7)
+    assert index.scores(query).shape == (3, 50)
+
+
+def test_first_dimensions_are_made_unit_norm_again(tmp_path):
+    index = ImageIndex(("a", "b"), np.array([[0.6, 0.64, 0.48], [0, 0, 1]], np.float32), "x")
+    small = index.compressed(dimensions=2, int8=False)
+    np.testing.assert_allclose(small.features[0], [0.6 / 0.8773, 0.64 / 0.8773], atol=1e-4)
+    query = np.array([0.8, 0, 0.6], dtype=np.float32)  # its first two, made unit: [1, 0]
+    assert small.top(query, 1) == [Hit("a", pytest.approx(0.6 / 0.8773, abs=1e-4))]
+    assert ImageIndex.load(small.save(tmp_path / "cut")).top(query, 2) == small.top(query, 2)
+    both = random_index().compressed(dimensions=16)
+    assert both.nbytes == 400 * 16 + 400 * 4 and both.width == 64
+
+
+def test_recall_cost_by_hand():
+    exact = ImageIndex(("a", "b"), np.eye(2, dtype=np.float32), "x")
+    swapped = ImageIndex(("a", "b"), np.eye(2, dtype=np.float32)[::-1], "x")
+    cost = recall_cost(exact, swapped, np.eye(2, dtype=np.float32), k=1, right=[0, 1])
+    assert (cost.same_first, cost.overlap, cost.score_error) == (0, 0, 1)
+    assert (cost.recall_exact, cost.recall_small, cost.recall_cost) == (1, 0, 1)
+    unknown = recall_cost(exact, exact, np.eye(2, dtype=np.float32), k=9)
+    assert unknown.overlap == 1 and unknown.recall_cost is None
+    assert unknown.as_dict()["queries"] == 2
+
+
+def test_what_cannot_be_compressed_or_compared(index):
+    for dimensions in (0, 3, -1):
+        with pytest.raises(DataError, match="dimensions must be 1 to 2"):
+            index.compressed(dimensions=dimensions)
+    with pytest.raises(DataError, match="compressed already"):
+        index.compressed().compressed()
+    query = np.eye(2, dtype=np.float32)
+    with pytest.raises(DataError, match="not of the same pictures"):
+        recall_cost(index, random_index(4, 2), query)
+    with pytest.raises(DataError, match="needs a query"):
+        recall_cost(index, index, query[:0])
+    with pytest.raises(DataError, match="1 right pictures for 2"):
+        recall_cost(index, index, query, right=[0])
+    with pytest.raises(DataError, match="query has 3 dimensions, not 2"):
+        index.top(np.zeros(3, np.float32), 1)
+
+
+def test_an_empty_index():
+    empty = ImageIndex((), np.empty((0, 4), np.float32), "x")
+    for one in (empty, empty.compressed()):
+        assert one.top(np.zeros(4, np.float32), 3) == []
+
+
 def test_another_models_index_names_both_hashes(index):
     with pytest.raises(BundleError, match=r"abc-int8.*xyz-fp32"):
         index.require("xyz-fp32")
@@ -63,3 +153,46 @@ def test_broken_and_missing_files(tmp_path):
 def test_keys_and_features_must_fit():
     with pytest.raises(DataError, match="3 keys do not fit"):
         ImageIndex(("a", "b", "c"), FEATURES, "x")
+
+
+def npz(path, **arrays):
+    keys = np.frombuffer(b'["a", "b"]', np.uint8)
+    np.savez(path, **{"keys": keys, "model_hash": "x", **arrays})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"features": np.full((2, 2), np.nan, np.float32)}, "not finite"),
+        ({"features": np.ones((2, 2), np.int64)}, "not finite floats"),
+        ({"features": np.ones((2, 2), np.int8)}, "int8 features need scales"),
+        ({"features": np.ones((2, 2), np.float32), "scales": np.ones(2)}, "need scales"),
+        ({"features": np.ones((2, 2), np.int8), "scales": np.ones(3)}, "do not fit 3 scales"),
+        ({"features": np.ones((2, 2), np.int8), "scales": [np.inf, 1.0]}, "not finite"),
+        ({"features": np.ones((2, 2), np.float32), "width": 1}, "more than the model's 1"),
+        ({"features": np.ones((2, 2), np.float32), "width": "a"}, "no index file"),
+        ({"features": np.ones(2, np.float32)}, "do not fit features"),
+    ],
+)
+def test_files_that_are_not_what_they_should_be(tmp_path, arrays, message):
+    with pytest.raises(DataError, match=message) as caught:
+        ImageIndex.load(npz(tmp_path / "bad.npz", **arrays))
+    assert "bad.npz is no index file" in str(caught.value)
+
+
+def test_a_file_cannot_ask_for_more_memory_than_it_has_bytes(tmp_path):
+    import io
+    import zipfile
+
+    header = io.BytesIO()
+    claim = {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**6)}
+    np.lib.format.write_array_header_1_0(header, claim)
+    path = npz(tmp_path / "bomb.npz")
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("features.npy", header.getvalue() + b"1234")
+    with pytest.raises(DataError, match="features is not what its header says"):
+        ImageIndex.load(path)
+    np.savez_compressed(path, keys=np.frombuffer(b"[]", np.uint8), features=np.zeros((0, 2)))
+    with pytest.raises(DataError, match="is compressed"):
+        ImageIndex.load(path)

@@ -99,6 +99,134 @@ def test_grey_and_transparent_arrays():
     np.testing.assert_array_equal(preprocess(np.asarray(rgba)), preprocess(rgba))
 
 
+def file_of(kind: str) -> bytes:
+    """A file of each odd sort, 90x60 pixels of noise."""
+    colours = picture("RGB", 90, 60)
+    if kind == "rotated":
+        exif = Image.Exif()
+        exif[0x0112] = 6  # to be turned by a quarter
+        buffer = io.BytesIO()
+        colours.save(buffer, "JPEG", exif=exif)
+        return buffer.getvalue()
+    if kind in ("GIF", "WEBP"):
+        buffer = io.BytesIO()
+        second = picture("RGB", 60, 90).resize((90, 60))
+        colours.save(buffer, kind, save_all=True, append_images=[second], duration=50)
+        return buffer.getvalue()
+    if kind == "palette with alpha":
+        palette = colours.quantize(17)
+        buffer = io.BytesIO()
+        palette.save(buffer, "PNG", transparency=bytes(range(0, 170, 10)))
+        return buffer.getvalue()
+    form, mode = kind.split()
+    return encoded(picture(mode, 90, 60), form)
+
+
+KINDS = [
+    *(
+        "PNG L",
+        "PNG LA",
+        "PNG RGB",
+        "PNG RGBA",
+        "PNG P",
+        "PNG 1",
+        "JPEG L",
+        "JPEG CMYK",
+        "TIFF CMYK",
+    ),
+    *(
+        "TIFF LA",
+        "TIFF YCbCr",
+        "WEBP RGBA",
+        "BMP 1",
+        "palette with alpha",
+        "rotated",
+        "GIF",
+        "WEBP",
+    ),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_equal_open_clip_to_the_last_bit(kind):
+    """A rotation of EXIF is left alone there, transparency dropped, the first frame taken."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    theirs = image_transform_v2(PreprocessCfg(size=32), is_train=False)
+    content = file_of(kind)
+    with Image.open(io.BytesIO(content)) as image:
+        wanted = theirs(image).numpy()
+    np.testing.assert_array_equal(Preprocess(32, 32)(content), wanted)
+
+
+def test_a_rotation_is_not_made_and_frames_are_not_mixed():
+    preprocess = Preprocess(32, 32)
+    with Image.open(io.BytesIO(file_of("rotated"))) as image:
+        assert image.getexif()[0x0112] == 6 and image.size == (90, 60)
+        np.testing.assert_array_equal(preprocess(file_of("rotated")), preprocess(image.copy()))
+    with Image.open(io.BytesIO(file_of("WEBP"))) as image:
+        assert image.n_frames == 2
+        first = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(preprocess(file_of("WEBP")), preprocess(first))
+
+
+def test_sixteen_bit_greys_of_a_file_keep_their_shades():
+    """open_clip would cut all above 255 off to white."""
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16)[None].repeat(64, 0)
+    content = encoded(Image.fromarray(ramp), "PNG")
+    pixels = Preprocess(64, 64).pixels(content)
+    np.testing.assert_array_equal(pixels[0, :, 0], np.rint(ramp[0] / 257).astype(np.uint8))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_pixels_that_are_not_finite(bad):
+    array = np.full((8, 8), 3.0, dtype=np.float32)
+    array[2, 2] = bad
+    with pytest.raises(DataError, match="image has pixels that are not finite"):
+        Preprocess(16, 16)(Image.fromarray(array))
+    with pytest.raises(DataError, match=r"must be uint8 \[H, W, 3\], got float32"):
+        Preprocess(16, 16)(array)
+    with pytest.raises(DataError, match="not finite"):
+        Preprocess(16, 16)(encoded(Image.fromarray(array), "TIFF"))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4, 3), np.int64),
+        np.zeros((4, 4, 3), np.float64),
+        np.zeros((4, 4, 3), bool),
+        np.zeros((4, 4, 3), object),
+        np.zeros((1, 4, 4, 3), np.uint8),
+        np.zeros((4, 4, 5), np.uint8),
+        np.zeros(4, np.uint8),
+        np.zeros((), np.uint8),
+    ],
+)
+def test_arrays_of_other_kinds_and_shapes(array):
+    with pytest.raises(DataError, match=r"arrays must be uint8 \[H, W, 3\], got"):
+        Preprocess(16, 16)(array)
+
+
+def test_a_size_that_is_only_claimed():
+    """The header says 60,000 x 60,000; refused before memory is taken for it."""
+    import struct
+    import zlib
+
+    def chunk(name, content):
+        return (
+            struct.pack(">I", len(content))
+            + name
+            + content
+            + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
+    with pytest.raises(DataError, match="3600000000 pixels"):
+        Preprocess(16, 16)(content)
+
+
 def test_values_by_hand():
     preprocess = Preprocess(2, 2, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
     out = preprocess(np.full((2, 2, 3), [255, 0, 51], dtype=np.uint8))
@@ -175,6 +303,13 @@ def test_a_thread_of_pixels_does_not_grow_into_a_bomb():
         {"size": 8, "mean": [1.0]},
         {"size": 8, "std": [1.0, 0.0, 1.0]},
         {"image_mean": [0.5, 0.5, 0.5], "image_std": [1, 1, 1], "size": {}},
+        {"size": 10**6},
+        {"size": float("inf")},
+        {"size": 8, "mean": [float("nan"), 0.0, 0.0]},
+        {"size": 8, "fill_color": 999},
+        {"size": []},
+        [],
+        None,
     ],
 )
 def test_wrong_configurations_are_model_errors(config):

@@ -53,21 +53,14 @@ def test_options():
     assert options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert options.get_session_config_entry("session.x64quantprecision") == "1"
-    with pytest.raises(TinyClipError, match="threads must be 1 or more"):
-        session_options(threads=0)
+    for threads in (0, -1, 1.5, True, 10**9):
+        with pytest.raises(TinyClipError, match="threads must be 1 to 1024"):
+            session_options(threads=threads)
 
 
-@pytest.mark.parametrize(
-    ("int8", "reduced", "saturates", "precise"),
-    [
-        (True, False, True, True),
-        (True, True, True, False),
-        (True, False, False, False),
-        (False, False, True, False),
-    ],
-)
-def test_when_int8_runs_precisely(
-    monkeypatch, shared_tiny_bundle, int8, reduced, saturates, precise
+@pytest.mark.parametrize(("asked", "saturates"), [(True, True), (True, False), (False, True)])
+def test_a_file_runs_precisely_where_it_would_overflow(
+    monkeypatch, shared_tiny_bundle, asked, saturates
 ):
     from tinyclip_edge.runtime import session
 
@@ -80,8 +73,15 @@ def test_when_int8_runs_precisely(
     monkeypatch.setattr(session, "int8_saturates", lambda: saturates)
     monkeypatch.setattr(session, "session_options", record)
     path = shared_tiny_bundle.folder / "onnx/vision_model.onnx"
-    Tower(path, names=IMAGE, int8=int8, reduced_range=reduced)
-    assert seen["precise_int8"] is precise
+    Tower(path, names=IMAGE, precise_int8=asked)
+    assert seen["precise_int8"] is (asked and saturates)
+
+
+def test_low_memory_options():
+    options = session_options(low_memory=True)
+    assert options.intra_op_num_threads == 1
+    assert not options.enable_cpu_mem_arena and not options.enable_mem_pattern
+    assert session_options(low_memory=True, threads=2).intra_op_num_threads == 2
 
 
 def test_a_broken_graph_and_other_names(tmp_path, shared_tiny_bundle):

@@ -1,0 +1,183 @@
+"""Cold start and memory of the text tower: EdgeCLIP against open_clip on PyTorch.
+
+Every call is a fresh process, from its start to the first text embedding in its hands. The variants
+take turns, so that a busy machine is busy for all. Weights are random and equal for all: they tell
+time and bytes, not accuracy. All files were read before, so the disk plays no part.
+
+    python benchmarks/cold_start.py --out benchmarks/results/cold-start.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from export_latency import VIT_8M, write_towers
+from machine import machine_facts
+
+TEXT = "a photo of a cat"
+# Seconds of EdgeCLIP at most, how many times quicker than open_clip, MB of memory at most.
+ASKED = {"seconds": 0.6, "quicker": 8.0, "peak_mb": 150.0}
+TORCH = "open_clip, torch"
+INT8 = "EdgeCLIP int8"
+_PEAK = """
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(int(peak.split()[1]) / 1024)
+"""
+_EDGE = """
+import sys
+from tinyclip_edge import EdgeCLIP
+clip = EdgeCLIP.load(sys.argv[1], precision={precision!r}, low_memory={low_memory})
+assert clip.encode_text([sys.argv[2]]).shape == (1, 512)
+print("ready", flush=True)
+"""
+_OPEN_CLIP = """
+import sys, torch, open_clip
+model = open_clip.create_model("local-dir:" + sys.argv[1]).eval()
+tokens = open_clip.get_tokenizer("local-dir:" + sys.argv[1])([sys.argv[2]])
+with torch.inference_mode():
+    assert model.encode_text(tokens, normalize=True).numpy().shape == (1, 512)
+print("ready", flush=True)
+"""
+PROGRAMS = {
+    INT8: _EDGE.format(precision="int8", low_memory=False) + _PEAK,
+    "EdgeCLIP int8, low memory": _EDGE.format(precision="int8", low_memory=True) + _PEAK,
+    "EdgeCLIP fp32": _EDGE.format(precision="fp32", low_memory=False) + _PEAK,
+    TORCH: _OPEN_CLIP + _PEAK,
+    "an empty Python": "print('ready', flush=True)" + _PEAK,
+}
+
+
+def write_models(work: Path) -> tuple[Path, Path]:
+    """Write the bundle and the open_clip folder of the same random weights; return both."""
+    import torch
+
+    from tinyclip_edge.models import load_clip, save_local_dir
+    from tinyclip_edge.models.tokenizer_files import write_tokenizer
+    from tinyclip_export.manifest import weights_hash
+
+    bundle, folder = work / "bundle", work / "open_clip"
+    torch.manual_seed(0)
+    clip = load_clip(VIT_8M, allow_random=True)
+    if not (folder / "open_clip_config.json").exists():
+        save_local_dir(folder, clip)
+    if not (bundle / "manifest.json").exists():
+        write_towers(VIT_8M, work / "towers")
+        (bundle / "onnx").mkdir(parents=True, exist_ok=True)
+        for path in (work / "towers").glob("*.onnx"):
+            (bundle / "onnx" / path.name.removeprefix(f"{VIT_8M}-")).write_bytes(path.read_bytes())
+        special = write_tokenizer(clip, bundle)
+        preprocessor = {"size": clip.image_size, "interpolation": "bicubic"}
+        (bundle / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+        write_manifest(bundle, clip, special.end, weights_hash(clip.model))
+    return bundle, folder
+
+
+def write_manifest(bundle: Path, clip: Any, end: int, source: str) -> None:  # noqa: ANN401
+    """Describe the bundle's files."""
+    from tinyclip_edge.runtime.bundle import Manifest, list_files
+    from tinyclip_export.quantize import PORTABLE
+
+    Manifest(
+        created_by="benchmarks/cold_start.py",
+        name=VIT_8M,
+        source={"model": "random weights", "sha256": source},
+        model_hash=source,
+        image_size=clip.image_size,
+        embedding_dim=clip.embedding_dim,
+        context_length=clip.context_length,
+        logit_scale=clip.logit_scale,
+        eot_token_id=end,
+        parameters={"image": 0, "text": 0, "token_embedding": 0},
+        default_precision="int8",
+        towers={t: {p: f"onnx/{t}-{p}.onnx" for p in ("fp32", "int8")} for t in ("image", "text")},
+        files=list_files(bundle),
+        recipe={"fp32": {"kind": "float"}, "int8": PORTABLE.as_dict()},
+    ).write(bundle)
+
+
+def one_start(program: str, folder: Path) -> tuple[float, float]:
+    """Return seconds from the start of a process to its embedding, and its peak memory in MB."""
+    command = [sys.executable, "-c", program, str(folder), TEXT]
+    started = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        ready = child.stdout.readline()
+        seconds = time.perf_counter() - started
+        peak = child.stdout.readline()
+    if child.returncode or ready.strip() != "ready":
+        raise SystemExit(f"a process failed with {child.returncode}")
+    return seconds, float(peak)
+
+
+def measure(bundle: Path, folder: Path, rounds: int) -> dict[str, Any]:
+    """Start each variant once a round, in turns, after one that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in PROGRAMS}
+    peaks: dict[str, list[float]] = {name: [] for name in PROGRAMS}
+    order = list(PROGRAMS)
+    for number in range(rounds + 1):
+        for name in order:
+            spent, peak = one_start(PROGRAMS[name], folder if name == TORCH else bundle)
+            if number:
+                seconds[name].append(spent)
+                peaks[name].append(peak)
+        order.append(order.pop(0))
+        print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+    return {
+        name: {
+            "seconds": {"median": float(np.median(seconds[name])), "min": min(seconds[name])},
+            "peak_mb": {"median": float(np.median(peaks[name])), "max": max(peaks[name])},
+        }
+        for name in PROGRAMS
+    }
+
+
+def reached(rows: dict[str, Any]) -> dict[str, float]:
+    """Return what was asked for, as measured; times are medians, memory is the most of all."""
+    ours, theirs = rows[INT8], rows[TORCH]
+    return {
+        "seconds": ours["seconds"]["median"],
+        "quicker": theirs["seconds"]["median"] / ours["seconds"]["median"],
+        "peak_mb": ours["peak_mb"]["max"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--work", type=Path, default=Path("runs/cold-start"))
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    bundle, folder = write_models(options.work)
+    before = machine_facts()
+    rows = measure(bundle, folder, options.rounds)
+    load = [before["load"], machine_facts()["load"]]
+    found = {
+        "machine": {**before, "load": load},
+        "model": VIT_8M,
+        "rounds": options.rounds,
+        "variants": rows,
+        "asked": ASKED,
+        "reached": reached(rows),
+    }
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+    for name, row in rows.items():
+        print(
+            f"{name:28} {row['seconds']['median']:6.2f} s (min {row['seconds']['min']:.2f})"
+            f"  peak {row['peak_mb']['median']:6.0f} MB"
+        )
+    print(json.dumps({"asked": ASKED, "reached": found["reached"], "load": load}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""What a smaller index loses against the one with floats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.runtime.index import ImageIndex
+from tinyclip_edge.runtime.protocol import Features
+
+
+@dataclass(frozen=True, slots=True)
+class RecallCost:
+    """Shares are 0 to 1; costs are those of the exact index minus those of the small one."""
+
+    queries: int
+    k: int
+    bytes_exact: int
+    bytes_small: int
+    same_first: float  # queries with the same best picture
+    overlap: float  # of the k best pictures, mean over the queries
+    score_error: float  # largest difference of a cosine
+    recall_exact: float | None = None  # the right picture is among the k best; None: not known
+    recall_small: float | None = None
+
+    @property
+    def recall_cost(self) -> float | None:
+        """Recall@k lost; None where the right pictures are not known."""
+        if self.recall_exact is None or self.recall_small is None:
+            return None
+        return self.recall_exact - self.recall_small
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {**asdict(self), "recall_cost": self.recall_cost}
+
+
+def recall_cost(
+    exact: ImageIndex,
+    small: ImageIndex,
+    queries: Features,
+    *,
+    k: int = 10,
+    right: Sequence[int] | None = None,
+) -> RecallCost:
+    """Search both indexes with unit-norm ``[Q, D]`` and compare what they find.
+
+    ``right``: row of the right picture of each query, if known. Raise DataError when the indexes
+    are not of the same pictures, or for no query.
+    """
+    if exact.keys != small.keys or exact.model_hash != small.model_hash:
+        raise DataError("recall cost: the indexes are not of the same pictures and model")
+    if not len(queries) or not len(exact) or k < 1:
+        raise DataError("recall cost: it needs a query, a picture and k of 1 or more")
+    if right is not None and len(right) != len(queries):
+        raise DataError(f"recall cost: {len(right)} right pictures for {len(queries)} queries")
+    scores = exact.scores(queries), small.scores(queries)
+    best, found = (np.argsort(-each, axis=1, kind="stable")[:, :k] for each in scores)
+    common = [len(np.intersect1d(a, b)) for a, b in zip(best, found, strict=True)]
+    return RecallCost(
+        queries=len(queries),
+        k=k,
+        bytes_exact=exact.nbytes,
+        bytes_small=small.nbytes,
+        same_first=float((best[:, 0] == found[:, 0]).mean()),
+        overlap=float(np.mean(common)) / best.shape[1],
+        score_error=float(np.abs(scores[0] - scores[1]).max()),
+        recall_exact=None if right is None else _recall(best, right),
+        recall_small=None if right is None else _recall(found, right),
+    )
+
+
+def _recall(found: npt.NDArray[np.intp], right: Sequence[int]) -> float:
+    return float((found == np.asarray(right)[:, None]).any(axis=1).mean())
