@@ -69,6 +69,7 @@ class RoundedProducts(TorchFunctionMode):
     def __init__(self, how: Rounding) -> None:
         super().__init__()
         self._how = how
+        self._near: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}  # a weight, and rounded
         self._known: Mapping[object, Callable[..., Any]] = {
             F.linear: self._linear,
             F.embedding: self._embedding,
@@ -88,11 +89,23 @@ class RoundedProducts(TorchFunctionMode):
         """Run ``func``, or its rounded form."""
         return self._known.get(func, func)(*args, **(kwargs or {}))
 
+    def __exit__(self, *error: Any) -> None:  # noqa: ANN401
+        self._near.clear()
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        if self._how.weights == "4 bit":
-            return F.linear(x, straight(weight, half_bytes(weight)), bias)
-        x = straight(x, as_uint8(x, per_row=self._how.per_row))
-        return F.linear(x, straight(weight, as_int8(weight, self._how.weights)), bias)
+        if self._how.weights != "4 bit":
+            x = straight(x, as_uint8(x, per_row=self._how.per_row))
+        return F.linear(x, straight(weight, self._rounded(weight)), bias)
+
+    def _rounded(self, weight: Tensor) -> Tensor:
+        """Return a weight's rounded values; texts of several lengths need them more than once."""
+        key = (weight.data_ptr(), weight._version, weight.shape, weight.stride())
+        if key not in self._near:
+            kind = self._how.weights
+            near = half_bytes(weight) if kind == "4 bit" else as_int8(weight, kind)
+            self._near[key] = weight, near  # the weight is held, so that no other gets its address
+        return self._near[key][1]
 
     def _matmul(self, x: Tensor, weight: Tensor) -> Tensor:
         if isinstance(weight, nn.Parameter) and weight.ndim == 2:
@@ -163,8 +176,9 @@ def int8_weights(weight: Tensor, weight_range: str) -> tuple[Tensor, Tensor]:
     exact, largest = weight.double(), LARGEST[weight_range]
     scale = exact.abs().amax(dim=1) / largest
     if weight_range == "pairs":
-        even = F.pad(exact, (0, exact.shape[1] % 2)).view(len(exact), -1, 2)
-        sums = torch.maximum(even.clamp_min(0).sum(-1), even.neg().clamp_min(0).sum(-1))
+        # A pair of both signs fits where its larger one does, and its sum is smaller still.
+        even = F.pad(exact, (0, exact.shape[1] % 2))
+        sums = (even[:, 0::2] + even[:, 1::2]).abs_()
         scale = torch.maximum(scale, sums.amax(dim=1) / largest)
     else:
         exact, scale = weight, scale.to(weight.dtype)  # as onnxruntime divides
