@@ -83,7 +83,9 @@ class Table:
         if image is None or caption is None:
             what = "image" if image is None else "caption"
             wanted = IMAGE_COLUMNS if image is None else CAPTION_COLUMNS
-            told = f"found: {', '.join(columns)}" if columns else "the file is empty"
+            # Columns of a file that is no table may hold line breaks of any kind.
+            found = " ".join(", ".join(columns).split())
+            told = f"found: {found}" if columns else "the file is empty"
             raise DataError(f"{path} has no {what} column ({', '.join(wanted)}); {told}")
         return cls(path, delimiter, columns, image, caption, names.get(CONCEPT_COLUMN))
 
