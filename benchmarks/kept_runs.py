@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,21 @@ if TYPE_CHECKING:
     from tinyclip_edge.config import RunConfig
 
 
-def kept_run(config: RunConfig, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
+def kept_run(
+    config: RunConfig,
+    folder: Path,
+    about: dict[str, Any],
+    told: Callable[[dict[str, float]], dict[str, float]] | None = None,
+) -> dict[str, Any]:
     """Distil into ``folder``, or read what an earlier call left beside it.
 
-    Returns ``about`` with the run's steps, seconds, encoder parameters and evaluations by step.
+    Returns ``about`` with the run's steps, seconds, encoder parameters and evaluations by step, of
+    which ``told`` (mean_recalls) chooses the figures.
     """
     from tinyclip_edge.models import count_parameters, load_clip
     from tinyclip_edge.train import distill
 
+    told = told or mean_recalls
     done = folder.with_name(folder.name + ".json")
     if done.exists():
         return json.loads(done.read_text())
@@ -33,11 +41,13 @@ def kept_run(config: RunConfig, folder: Path, about: dict[str, Any]) -> dict[str
         "steps": result.steps,
         "seconds": result.seconds,
         "encoder_parameters": count_parameters(load_clip(str(folder)).model).encoders,
-        "teacher": mean_recalls(result.teacher),
-        "curve": {str(step): mean_recalls(m) for step, m in result.evaluations.items()},
+        "teacher": told(result.teacher),
+        "curve": {str(step): told(m) for step, m in result.evaluations.items()},
         "last": result.evaluations[result.steps],
     }
-    done.write_text(json.dumps(record))
+    part = done.with_suffix(".part")
+    part.write_text(json.dumps(record))
+    part.replace(done)
     print(*about.values(), record["curve"][str(result.steps)], flush=True)
     return record
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,5 +22,12 @@ def machine_facts() -> dict[str, Any]:
         "flags": [flag for flag in known if flag in cpu_flags()],
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {name: found for name in LIBRARIES if (found := _version(name))},
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -49,9 +49,14 @@ class _Side:
 
 
 def importance_plan(
-    teacher: LoadedClip, shapes: tuple[ClipShape, ClipShape], calibration: Calibration
+    teacher: LoadedClip,
+    shapes: tuple[ClipShape, ClipShape],
+    calibration: Calibration,
+    device: torch.device | None = None,
 ) -> InheritancePlan:
     """Plan what a student (``shapes``: teacher's, student's) keeps, measured on the pairs.
+
+    The teacher is lent to ``device`` for it; None: it runs where it is.
 
     Layers are searched by the affinity KL of the tower that has only them; heads, neurons and
     channels are ranked within these. Raises InheritanceError for a ResNet, a student that does not
@@ -64,14 +69,20 @@ def importance_plan(
             "inherit.plan to evenly or published"
         )
     plan_uniform(whole, student, layers="evenly")  # what does not fit is refused before the work
-    image, text = _sides(teacher, whole, _checked(teacher, calibration))
-    return plan_importance(
-        whole,
-        student,
-        _rank(image, student.image.layers),
-        _rank(text, student.text.layers),
-        score_embedding(image.features, text.features, image.scale),
-    )
+    pairs = _checked(teacher, calibration)
+    home = next(teacher.model.parameters()).device
+    try:
+        teacher.model.to(device or home)
+        image, text = _sides(teacher, whole, pairs)
+        return plan_importance(
+            whole,
+            student,
+            _rank(image, student.image.layers),
+            _rank(text, student.text.layers),
+            score_embedding(image.features.cpu(), text.features.cpu(), image.scale),
+        )
+    finally:
+        teacher.model.to(home)
 
 
 def _checked(teacher: LoadedClip, calibration: Calibration) -> Calibration:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import torch
+
 from tinyclip_edge.errors import InheritanceError, ModelError
 from tinyclip_edge.inherit import (
     ClipShape,
@@ -128,11 +130,14 @@ def inherit_student(
     *,
     plan: PlanName = "published",
     calibration: Calibration | None = None,
+    device: torch.device | None = None,
 ) -> InheritanceReport:
     """Fill the student with chosen weights of the teacher, in place.
 
     ``importance`` needs ``calibration``: pixels ``[N, 3, H, W]`` as the teacher takes them, and ids
-    ``[N, L]``. Raises InheritanceError when activation, patch size or pooling differ, or when the
+    ``[N, L]``; it is measured on ``device`` (None: where the teacher is).
+
+    Raises InheritanceError when activation, patch size or pooling differ, or when the
     student does not fit into the teacher. Another image size interpolates the positional embedding.
     """
     if UNITS in teacher.config:
@@ -155,7 +160,7 @@ def inherit_student(
             "the plan evenly"
         )
     else:
-        chosen = importance_plan(teacher, shapes, calibration)
+        chosen = importance_plan(teacher, shapes, calibration, device)
     weights, report = inherit_uniform(teacher_state, student_state, chosen, notes=notes)
     student.model.load_state_dict(weights)
     return replace(report, taken=Taken.by(chosen, shapes[0]))

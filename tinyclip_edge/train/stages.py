@@ -69,7 +69,11 @@ def stage_student(
     if config.inherit.method == "none":
         return student, None
     pairs = None if config.inherit.plan != "importance" else calibration_pairs(config, before)
-    report = inherit_student(before, student, plan=config.inherit.plan, calibration=pairs)
+    on_gpu = config.run.device != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else None
+    report = inherit_student(
+        before, student, plan=config.inherit.plan, calibration=pairs, device=device
+    )
     return student, report
 
 

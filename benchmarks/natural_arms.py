@@ -1,0 +1,204 @@
+"""Students of the natural-image teacher, arm by arm: same pairs, steps, crops and evaluation.
+
+Tuned arms try three learning rates each on half of the validation pictures, in short runs with a
+seed of their own; all others are measured on the other half. Several processes share a device: each
+takes the next run that nobody has, in the order of natural_jobs. Finished runs are not repeated, so
+a call with a deadline can be followed by another one.
+
+    python benchmarks/natural_arms.py --scale gpu --work runs/natural --workers 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import shutil
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from natural_data import CHOOSE, REPORT
+from natural_jobs import ARMS, Job, all_jobs, run_config, steps_of
+from natural_profiles import PROFILES
+
+if TYPE_CHECKING:
+    from tinyclip_edge.data import PairMemory, PairSource, PixelCodec
+
+SPARE = 1.15  # of the time that a run is expected to take
+
+
+def accuracies(metrics: dict[str, float]) -> dict[str, float]:
+    """Zero-shot top-1 and top-5 in per cent, and text to image."""
+    return {
+        "top1": round(100 * metrics["i2t_r1"], 3),
+        "top5": round(100 * metrics["i2t_r5"], 3),
+        "t2i_r1": round(100 * metrics["t2i_r1"], 3),
+    }
+
+
+def record_of(work: Path, job: Job) -> Path:
+    return work / "arms" / f"{job.name}.json"
+
+
+def tuned_rate(work: Path, arm: str) -> float | None:
+    """Return the rate with the best top-1 of an arm's tuning runs; None while one is missing."""
+    scores = {}
+    for job in all_jobs():
+        if job.arm == arm and job.tuning:
+            path = record_of(work, job)
+            if not path.exists():
+                return None
+            record = json.loads(path.read_text())
+            scores[job.lr] = record["curve"][str(record["steps"])]["top1"]
+    return max(scores, key=lambda lr: scores[lr])
+
+
+def keep_pairs() -> None:
+    """Decode each data set once a process, whatever the number of its runs."""
+    from tinyclip_edge.data import PairMemory
+
+    load, kept = PairMemory.load, {}
+
+    def remembered(source: PairSource, codec: PixelCodec, **options: Any) -> PairMemory:  # noqa: ANN401
+        key = (source.name, options.get("limit"))
+        if key not in kept:
+            kept[key] = load(source, codec, **options)
+        return kept[key]
+
+    PairMemory.load = staticmethod(remembered)  # type: ignore[method-assign, assignment]
+
+
+def leave_no_report() -> None:
+    """A page a run would take longer than some of the runs."""
+    from tinyclip_edge.train import report
+
+    report.leave_report = lambda *_, **__: None
+
+
+class Worker:
+    """Takes job after job until none is left, or none fits the time."""
+
+    def __init__(self, arguments: argparse.Namespace, deadline: float) -> None:
+        self.work, self.profile = arguments.work, PROFILES[arguments.scale]
+        self.precision = arguments.precision
+        self.deadline = deadline
+        self.step_seconds = 0.0
+        self.only = arguments.only
+
+    def go(self) -> None:
+        keep_pairs()
+        leave_no_report()
+        self._warm_up()
+        while time.time() < self.deadline:
+            waiting = False
+            for job in all_jobs():
+                if self.only and job.arm not in self.only:
+                    continue
+                if record_of(self.work, job).exists() or self._lock(job).exists():
+                    continue
+                lr = job.lr or tuned_rate(self.work, ARMS[job.arm].rate_of or job.arm)
+                if lr is None:
+                    waiting = True
+                    continue
+                if self._fits(job) and self._take(job):
+                    self._run(job, lr)
+                    waiting = True
+                    break
+            if not waiting:
+                return
+            time.sleep(0.2)
+
+    def _warm_up(self) -> None:
+        """Import and decode while data are written and the teacher is trained."""
+        import torch
+        from natural_teacher import new_clip
+
+        from tinyclip_edge.data import PairMemory, open_source
+        from tinyclip_edge.train.encode import pixel_codec
+
+        torch.set_num_threads(2)
+        codec = pixel_codec(new_clip(self.profile))
+        self._wait_for(self.work / "data" / "done")
+        for name, limit in (("train", None), (CHOOSE, 5000), (REPORT, 5000)):
+            source = open_source(str(self.work / "data" / f"{name}.tar"))
+            PairMemory.load(source, codec, workers=3, limit=limit)
+        self._wait_for(self.work / "teacher.json")
+
+    def _wait_for(self, path: Path) -> None:
+        while not path.exists() and time.time() < self.deadline:
+            time.sleep(0.3)
+
+    def _fits(self, job: Job) -> bool:
+        expected = SPARE * self.step_seconds * steps_of(job, self.profile)
+        return time.time() + expected < self.deadline
+
+    def _lock(self, job: Job) -> Path:
+        return record_of(self.work, job).with_suffix(".lock")
+
+    def _take(self, job: Job) -> bool:
+        try:
+            self._lock(job).mkdir(parents=True)
+        except FileExistsError:
+            return False
+        return True
+
+    def _run(self, job: Job, lr: float) -> None:
+        from kept_runs import kept_run
+
+        from tinyclip_edge.config import RunConfig
+
+        half = CHOOSE if job.tuning else REPORT
+        places = {
+            "teacher": str(self.work / "teacher"),
+            "train": str(self.work / "data" / "train.tar"),
+            "val": str(self.work / "data" / f"{half}.tar"),
+            "precision": self.precision,
+        }
+        config = RunConfig.model_validate(run_config(job, self.profile, lr, places))
+        about = {"arm": job.arm, "seed": job.seed, "lr": lr, "measured_on": half}
+        folder = record_of(self.work, job).with_suffix("")
+        began = time.monotonic()
+        try:
+            kept_run(config, folder, about, accuracies)
+        except Exception:  # the other arms go on; its lock stays, so that nobody tries again
+            traceback.print_exc()
+            return
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        self.step_seconds = (time.monotonic() - began) / steps_of(job, self.profile)
+
+
+def work(arguments: argparse.Namespace, deadline: float) -> None:
+    Worker(arguments, deadline).go()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, default=Path("runs/natural"))
+    parser.add_argument("--scale", choices=PROFILES, default="smoke")
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the device")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--only", nargs="+", choices=ARMS, help="these arms alone")
+    parser.add_argument(
+        "--seconds", type=float, default=1e9, help="begin nothing that takes longer"
+    )
+    arguments = parser.parse_args()
+    for lock in (arguments.work / "arms").glob("*.lock"):  # of a call that was ended
+        lock.rmdir()
+    deadline = time.time() + arguments.seconds
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=work, args=(arguments, deadline)) for _ in range(arguments.workers)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.time()) + 5)
+        worker.kill()
+
+
+if __name__ == "__main__":
+    main()

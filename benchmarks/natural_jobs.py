@@ -1,0 +1,156 @@
+"""The arms of the natural-image benchmark, in the order of their weight, and their settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from natural_profiles import COLOUR, FLIP, STUDENT_CROP, Profile
+
+SEEDS = (0, 1, 2)
+TUNING_SEED = 1000
+INHERITED, RANDOM = (2.5e-4, 5e-4, 1e-3), (5e-4, 1e-3, 2e-3)  # three rates for every tuned arm
+LONG = 3  # times the steps
+
+AFFINITY = {"affinity": 1.0}
+CONTRASTIVE = {"affinity": 0.0, "contrastive": 1.0, "student_logit_scale": "learned"}
+RECIPE = {"affinity": 1.0, "feature": 1000.0}  # that of the shipped starter runs
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A way to make a student."""
+
+    shape: str  # of the profile: half, tiny, wide, teacher, stages, masks
+    plan: str | None  # of inheritance; None: random weights
+    loss: dict[str, Any]
+    rate_of: str = ""  # the arm whose tuned rate it takes; its own where empty
+    long: bool = False
+
+    @property
+    def ladder(self) -> tuple[float, ...]:
+        return RANDOM if self.plan is None else INHERITED
+
+
+ARMS = {
+    "both": Arm("half", "importance", AFFINITY),
+    "scratch": Arm("half", None, CONTRASTIVE),
+    "affinity": Arm("half", None, AFFINITY),
+    "inherited": Arm("half", "importance", CONTRASTIVE),
+    "tiny": Arm("tiny", "importance", AFFINITY),
+    "full-scratch": Arm("teacher", None, CONTRASTIVE),
+    "recipe": Arm("half", "importance", RECIPE, "both"),
+    "recipe-long": Arm("half", "importance", RECIPE, "both", long=True),
+    "tiny-recipe": Arm("tiny", "importance", RECIPE, "tiny"),
+    "tiny-scratch": Arm("tiny", None, CONTRASTIVE, "scratch"),
+    "feature": Arm("half", "importance", {"affinity": 0.0, "feature": 1000.0}, "both"),
+    "affinity+contrastive": Arm(
+        "half", "importance", {"affinity": 1.0, "contrastive": 1.0}, "both"
+    ),
+    "published": Arm("half", "published", AFFINITY, "both"),
+    "evenly": Arm("half", "evenly", AFFINITY, "both"),
+    "wide": Arm("wide", "published", AFFINITY, "both"),
+    "masks": Arm("masks", "masks", AFFINITY, "both"),
+    "three-stages": Arm("stages", "importance", AFFINITY, "both"),
+    "one-stage": Arm("last", "importance", AFFINITY, "both"),
+}
+TUNED = [name for name, arm in ARMS.items() if not arm.rate_of]
+MAIN = ["both", "scratch", "tiny", "full-scratch", "affinity", "inherited"]
+FIRST = ["recipe-long", *MAIN, "recipe", "tiny-recipe"]
+ONCE = ["published", "feature", "affinity+contrastive", "masks", "three-stages", "one-stage",
+        "wide", "evenly", "tiny-scratch"]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run."""
+
+    arm: str
+    seed: int
+    lr: float | None = None  # None: the best of the tuning runs
+
+    @property
+    def tuning(self) -> bool:
+        return self.lr is not None
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}-lr{self.lr:g}-tuning" if self.lr else f"{self.arm}-seed{self.seed}"
+
+
+def all_jobs() -> list[Job]:
+    """Return tuning runs, then the arms by weight: every later job is a lesser loss."""
+    order = ["both", "scratch", "tiny", "full-scratch", "affinity", "inherited"]
+    tuning = [Job(arm, TUNING_SEED, lr) for arm in order for lr in ARMS[arm].ladder]
+    first = [Job(arm, SEEDS[0]) for arm in FIRST]
+    second = [Job(arm, SEEDS[1]) for arm in [*MAIN, "recipe"]]
+    once = [Job(arm, SEEDS[0]) for arm in ONCE]
+    third = [Job(arm, SEEDS[2]) for arm in [*MAIN, "recipe"]]
+    return [*tuning, *first, *second, *once, *third]
+
+
+def steps_of(job: Job, profile: Profile) -> int:
+    if job.tuning:
+        return profile.tuning_steps
+    return profile.steps * (LONG if ARMS[job.arm].long else 1)
+
+
+def run_config(job: Job, profile: Profile, lr: float, places: dict[str, str]) -> dict[str, Any]:
+    """Return the run configuration; ``places`` has teacher, train, val and precision."""
+    arm, steps = ARMS[job.arm], steps_of(job, profile)
+    config: dict[str, Any] = {
+        "name": "natural",
+        "seed": job.seed,
+        "teacher": {"model": places["teacher"]},
+        "loss": arm.loss,
+        "data": {
+            "train": places["train"],
+            "val": places["val"],
+            "val_limit": 5000,
+            "augment_crop": list(STUDENT_CROP),
+            "augment_flip": FLIP,
+            "augment_colour": COLOUR,
+            "workers": 3,
+        },
+        "optim": {
+            "lr": lr, "batch_size": profile.batch, "steps": steps, "warmup": 0.06,
+            "weight_decay": 0.1, "final_lr_ratio": 0.02,
+        },
+        "run": {
+            "precision": places["precision"],
+            "log_every": 50,
+            "eval_every": 0 if job.tuning else profile.steps // 16,
+            "keep": 1,
+        },
+    }  # fmt: skip
+    return config | _made_by(arm, profile, steps)
+
+
+def _made_by(arm: Arm, profile: Profile, steps: int) -> dict[str, Any]:
+    if arm.shape == "masks":
+        rate = max(0.02, 60 / steps)
+        return {
+            "student": {"keep": profile.keep},
+            "inherit": {"method": "masks"},
+            "masks": {"lr": rate, "lambda_lr": rate, "warmup": 0.7, "prune": 0.35, "extra": 0.1},
+        }
+    inherit = {"method": "none"} if arm.plan is None else {"method": "uniform", "plan": arm.plan}
+    if arm.shape == "stages":
+        parts = (steps // 5, steps * 3 // 10, steps // 2)
+        stages = [
+            {"student": shape, "steps": part}
+            for shape, part in zip(profile.stages, parts, strict=True)
+        ]
+        return {"inherit": inherit, "stages": stages}
+    shapes = {
+        "half": profile.half,
+        "tiny": profile.tiny,
+        "wide": profile.wide,
+        "last": profile.stages[-1],
+        "teacher": {key: {k: v for k, v in profile.teacher[key].items() if k in SIZES}
+                    for key in ("vision_cfg", "text_cfg")},
+    }  # fmt: skip
+    return {"student": {"model": shapes[arm.shape]}, "inherit": inherit}
+
+
+SIZES = ("width", "layers", "head_width", "heads", "mlp_ratio")

@@ -1,0 +1,261 @@
+"""Train the natural-image teacher: a CLIP at 64 pixels on Tiny-ImageNet's captions.
+
+Each step shows a batch of pictures and one caption of every class (a random name in a random
+template). Pictures are cut, mirrored, coloured and mixed (mixup or CutMix); both directions of the
+contrastive loss take the mixed classes as soft targets (as UniCL, arXiv 2204.03610, takes labels).
+
+    python benchmarks/natural_teacher.py --scale gpu --data tiny-imagenet-200 --work runs/natural
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from concurrent.futures import ProcessPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from natural_data import ASKED, CHOOSE, captions, class_names, pictures, val_half
+from natural_profiles import PROFILES, Profile
+from PIL import Image
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from tinyclip_edge.models import LoadedClip
+
+LR, DECAY, WARMUP = 1e-3, 0.1, 0.05  # warm-up: share of all steps
+CROP, COLOUR = (0.25, 1.0), 0.4
+MIXUP, CUTMIX = 0.5, 1.0  # Beta distribution of each; a batch gets one of the two
+SPEED_STEPS = 40  # after which the number of steps is fitted to --most-seconds
+SIZE = 64
+
+
+def decode(jpeg: bytes) -> np.ndarray:
+    image = Image.open(BytesIO(jpeg)).convert("RGB")
+    if image.size != (SIZE, SIZE):
+        image = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+class Pictures:
+    """Pictures as uint8 on the device, and their classes."""
+
+    def __init__(
+        self, found: list[tuple[str, str, bytes]], classes: list[str], device: str
+    ) -> None:
+        with ProcessPoolExecutor() as pool:
+            pixels = np.stack(list(pool.map(decode, [jpeg for *_, jpeg in found], chunksize=500)))
+        place = {name: number for number, name in enumerate(classes)}
+        self.pixels = torch.from_numpy(pixels).to(device)
+        self.classes = torch.tensor([place[folder] for folder, *_ in found], device=device)
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+def new_clip(profile: Profile) -> LoadedClip:
+    from tinyclip_edge.models.assemble import assemble
+    from tinyclip_edge.runtime.tokenizer import ClipTokenizer
+    from tinyclip_edge.starter.teacher_model import PREPROCESS_CONFIG
+
+    tokenizer = tokenizer_file()
+    config = {**profile.teacher, "text_cfg": dict(profile.teacher["text_cfg"])}
+    context = config["text_cfg"]["context_length"]
+    size = ClipTokenizer.from_file(tokenizer, context).vocab_size
+    config["text_cfg"]["vocab_size"] = size
+    return assemble(config, PREPROCESS_CONFIG, name="natural-teacher", tokenizer_file=tokenizer)
+
+
+def tokenizer_file() -> Path:
+    """Return the starter's tokenizer: unknown words are read in pieces."""
+    from tinyclip_edge.starter import teacher_path
+
+    return Path(teacher_path()) / "tokenizer.json"
+
+
+def mixed(
+    pixels: Tensor, classes: Tensor, count: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return pictures [B, 3, H, W] joined with a shuffled batch, and soft classes [B, C]."""
+    other = torch.from_numpy(rng.permutation(len(pixels))).to(pixels.device)
+    if rng.random() < 0.5:
+        share = float(rng.beta(MIXUP, MIXUP))
+        pixels = torch.lerp(pixels[other], pixels, share)
+    else:
+        side = math.sqrt(1 - rng.beta(CUTMIX, CUTMIX)) * SIZE
+        y, x = rng.random(2) * SIZE
+        top, left = (max(0, round(v - side / 2)) for v in (y, x))
+        bottom, right = (min(SIZE, round(v + side / 2)) for v in (y, x))
+        pixels = pixels.clone()
+        pixels[:, :, top:bottom, left:right] = pixels[other][:, :, top:bottom, left:right]
+        share = 1 - (bottom - top) * (right - left) / SIZE**2
+    hot = F.one_hot(classes, count).float()
+    return pixels, torch.lerp(hot[other], hot, share)
+
+
+def loss_of(images: Tensor, texts: Tensor, soft: Tensor, scale: Tensor) -> Tensor:
+    """Contrastive loss of [B, D] and [C, D] with soft classes [B, C], mean of both directions."""
+    logits = scale * images @ texts.T
+    i2t = -(soft * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    there = soft.sum(dim=0)
+    t2i = -(soft * logits.log_softmax(dim=0)).sum(dim=0)[there > 0] / there[there > 0]
+    return (i2t + t2i.mean()) / 2
+
+
+def rate(step: int, steps: int) -> float:
+    warm = max(1, round(WARMUP * steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
+
+
+class Training:
+    """The teacher, its data on the device, and what a step does."""
+
+    def __init__(self, arguments: argparse.Namespace, profile: Profile) -> None:
+        from tinyclip_edge.train.encode import PairEncoder, pixel_codec, tokenize
+
+        self.profile, self.device = profile, arguments.device
+        names = dict(list(class_names(arguments.data).items())[: profile.classes])
+        found = list(pictures(arguments.data / "train-00.tar", list(names), profile.most))
+        self.train = Pictures(found, list(names), self.device)
+        torch.manual_seed(arguments.seed)
+        self.clip = new_clip(profile)
+        self.clip.model.requires_grad_(True).train()
+        self.encoder = PairEncoder(self.clip).to(self.device)
+        self.codec = pixel_codec(self.clip)
+        per_class = [captions(found) for found in names.values()]
+        self.counts = np.array([len(texts) for texts in per_class])
+        self.starts = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
+        flat = [text for texts in per_class for text in texts]
+        self.tokens = tokenize(self.clip.tokenizer, flat).to(self.device)
+        asked = [ASKED.replace("{}", found[0]) for found in names.values()]
+        self.asked = tokenize(self.clip.tokenizer, asked).to(self.device)
+        groups = [[], []]
+        for parameter in self.encoder.parameters():
+            groups[parameter.ndim < 2].append(parameter)
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": groups[0], "weight_decay": DECAY},
+                {"params": groups[1], "weight_decay": 0.0},
+            ],
+            lr=LR,
+            betas=(0.9, 0.98),
+            eps=1e-6,
+            fused=self.device != "cpu",
+        )
+        self.rng = np.random.default_rng(arguments.seed)
+        self.seed = arguments.seed
+
+    def step(self, number: int, rows: Tensor, factor: float) -> Tensor:
+        """Update once; return the loss."""
+        from tinyclip_edge.data.augment import Augment, apply_draws
+
+        draws = Augment(CROP, 0.5, COLOUR).draw(self.seed, number, len(rows))
+        pixels = self.codec.restore(apply_draws(self.train.pixels[rows], draws))
+        pixels, soft = mixed(pixels, self.train.classes[rows], self.profile.classes, self.rng)
+        drawn = self.starts + (self.rng.random(len(self.counts)) * self.counts).astype(np.int64)
+        tokens = self.tokens[torch.from_numpy(drawn).to(self.device)]
+        for group in self.optimizer.param_groups:
+            group["lr"] = LR * factor
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.device != "cpu"):
+            images, texts, scale = self.encoder(pixels, tokens)
+        loss = loss_of(images, texts, soft, scale)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            self.encoder.log_scale.clamp_(0, math.log(100))
+        return loss.detach()
+
+    @torch.no_grad()
+    def accuracy(self, held: Pictures) -> float:
+        """Return zero-shot top-1 in per cent, one prompt a class."""
+        self.encoder.eval()
+        texts = self.encoder.encode_text(self.asked)
+        right = 0
+        for pixels, classes in zip(held.pixels.split(500), held.classes.split(500), strict=True):
+            scores = self.encoder.encode_image(self.codec.restore(pixels)) @ texts.T
+            right += int((scores.argmax(1) == classes).sum())
+        self.encoder.train()
+        return 100 * right / len(held)
+
+
+def train(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train, save to ``work/teacher`` and return the record."""
+    from tinyclip_edge.models import count_parameters, save_local_dir
+
+    profile = PROFILES[arguments.scale]
+    began = time.monotonic()
+    run = Training(arguments, profile)
+    names = dict(list(class_names(arguments.data).items())[: profile.classes])
+    half = list(val_half(arguments.data, list(names), CHOOSE, profile.most))
+    held = Pictures(half, list(names), arguments.device)
+    print(f"{len(run.train)} pictures read in {time.monotonic() - began:.0f} s", flush=True)
+    batch = profile.teacher_batch
+    per_epoch = len(run.train) // batch
+    steps, curve, started = profile.epochs * per_epoch, {}, time.monotonic()
+    number = 0
+    while number < steps:
+        order = torch.randperm(len(run.train), generator=torch.Generator().manual_seed(number))
+        for rows in order[: per_epoch * batch].view(-1, batch).to(arguments.device):
+            loss = run.step(number, rows, rate(number, steps))
+            number += 1
+            if number == SPEED_STEPS and arguments.most_seconds:
+                loss.item()  # waits for the device
+                speed = (time.monotonic() - started) / number
+                left = arguments.most_seconds - (time.monotonic() - began)
+                steps = min(steps, number + int(left / speed))
+                print(f"{1e3 * speed:.1f} ms a step, {steps} steps", flush=True)
+            if number % (per_epoch * max(1, profile.epochs // 10)) == 0 or number == steps:
+                curve[number] = run.accuracy(held)
+                seconds = time.monotonic() - started
+                print(
+                    f"step {number} {loss.item():.3f} {curve[number]:.1f} % {seconds:.0f} s",
+                    flush=True,
+                )
+            if number >= steps:
+                break
+    run.clip.model.to("cpu").eval()
+    save_local_dir(arguments.work / "teacher", run.clip)
+    count = count_parameters(run.clip.model)
+    return {
+        "steps": steps,
+        "epochs": round(steps / per_epoch, 2),
+        "batch": batch,
+        "seconds": round(time.monotonic() - began, 1),
+        "encoder_parameters": count.encoders,
+        "token_parameters": count.token_embedding,
+        "top1_choose": curve,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of Tiny-ImageNet")
+    parser.add_argument("--work", type=Path, default=Path("runs/natural"))
+    parser.add_argument("--scale", choices=PROFILES, default="smoke")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--most-seconds", type=float, help="fit the number of steps to this time")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    record = arguments.work / "teacher.json"
+    if record.exists():
+        return
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    found = train(arguments)
+    record.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
