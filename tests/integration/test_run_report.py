@@ -18,6 +18,7 @@ from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.train import distill
 from toy_runs import Watcher, events_of
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 EVIL = "<script>alert('a')</script> & co"
 NAME = "<img src=x onerror=alert(1)>"  # a folder may be called so
 
@@ -86,7 +87,9 @@ def test_distill_leaves_a_page_with_the_events_in_its_tables(plain):
     assert start["versions"]["torch"] in cells
     assert "batch_size: 16" in text  # the configuration
     assert page.of("title")[0] == {} and NAME in text
-    assert not page.of("img")  # distill's own page has no pictures
+    images = page.of("img")
+    assert len(images) == 6 * 2 * 5
+    assert all(image["src"].startswith("data:image/webp;base64,") for image in images)
 
 
 def test_the_map_says_what_was_taken(plain):
@@ -144,7 +147,8 @@ def test_the_students_bundle_is_compared_and_another_is_not(plain, report, monke
     digest = weights_hash(load_clip(str(plain)).model)
     assert events_of(plain, "run_end")[0]["student_sha256"] == digest
     tower = {"cosine_min": 0.98765, "ms": 1.25}
-    ranking = {"recall@1": 41.5, "recall@1_drop": 0.25, "top1_agreement": 96.5}
+    ranking = {"recall@1": 41.5, "recall@1_drop": 0.25, "recall@1_stderr": 0.5,
+               "top1_agreement": 96.5}  # fmt: skip
     int8 = {"image": tower, "text": tower, "ranking": ranking}
     seen = {"pairs": 48, "reference_recall@1": 41.75, "precisions": {"int8": int8}}
     for name, source in (("own", digest), ("other", "ab" * 32)):
@@ -154,9 +158,21 @@ def test_the_students_bundle_is_compared_and_another_is_not(plain, report, monke
     code, out, _ = report(plain, "--pictures", 0, "--json")
     assert code == 0
     assert json.loads(out)["runs"][0]["bundles"] == [str(tmp_path / "bundles" / "own")]
-    cells = page_of(plain).cells()
-    assert {"own int8", "own fp32", "41.5 %", "41.8 %", "0.25", "96.5 %", "0.98765"} <= cells
-    assert "other int8" not in cells
+    page = page_of(plain)
+    cells = page.cells()
+    assert {"1: own fp32", "2: own int8", "41.5 %", "41.8 %", "96.5 %", "0.98765"} <= cells
+    assert "0.25\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.50" in cells
+    assert not any("other" in cell for cell in cells)
+    assert {"Accuracy against bytes", "Accuracy against latency"} <= set(page.svgs)
+    away = tmp_path / "elsewhere"
+    (tmp_path / "bundles").rename(away)
+    found = [str(away / "own")]
+    for folder in (away, away / "own"):
+        _, out, _ = report(plain, "--pictures", 0, "--json", "--bundles", folder)
+        assert json.loads(out)["runs"][0]["bundles"] == found
+    _, out, _ = report(plain, "--pictures", 0, "--json")
+    assert json.loads(out)["runs"][0]["bundles"] == []
+    assert any("No bundle of this student was found" in text for text in page_of(plain).texts)
 
 
 def test_several_runs_share_figures_and_differences_are_listed(plain, masked, report, tmp_path):
@@ -191,17 +207,119 @@ def test_a_run_cut_short_is_reported_as_far_as_it_came(plain, report, tmp_path):
     assert "No step is logged yet." in (run / "report" / "report.html").read_text()
 
 
+def test_lines_that_hold_no_event_are_left_out_and_named(plain, report, tmp_path):
+    run = tmp_path / "spoilt"
+    run.mkdir()
+    lines = (plain / "events.jsonl").read_text().splitlines()
+    (place,) = (i for i, line in enumerate(lines) if '"kind": "inherit"' in line)
+    spoilt = [*lines[:3], "nonsense", '{"kind": "step", "step": "1"}', *lines[3:]]
+    spoilt[0] = spoilt[0].replace("run_start", "run_stat")  # of another version
+    spoilt[spoilt.index(lines[place])] = '{"kind": "inherit", "step": 0, "taken": 3}'
+    (run / "events.jsonl").write_text("\n".join(spoilt))
+    code, out, err = report(run, "--pictures", 0, "--json")
+    assert code == 0
+    numbers = sorted([4, 5, place + 1 + (2 if place >= 3 else 0)])
+    told = f"left out (3: {', '.join(map(str, numbers))})"
+    (summary,) = json.loads(out)["runs"]
+    assert (summary["status"], summary["steps_done"], summary["teacher"]) == ("done", 12, None)
+    texts = page_of(run).texts
+    for part in (told, "the start of the run is not logged", "config.yaml is missing", "student/"):
+        assert part.lower() in err.lower() and any(
+            part in missing for missing in summary["missing"]
+        )
+        assert any(part.lower() in text.lower() for text in texts)
+
+
+def test_events_of_an_older_version_are_enough(report, tmp_path):
+    run = tmp_path / "old"
+    run.mkdir()
+    events = [
+        {"kind": "run_start", "step": 0},
+        {"kind": "eval", "step": 0, "who": "student"},
+        *({"kind": "step", "step": step, "loss": 2.0 / step} for step in (1, 2)),
+        {"kind": "step", "step": 3},
+        {"kind": "prune", "step": 3, "image": {"heads": [1], "neurons": [2]},
+         "text": {"heads": [1], "neurons": [2]}},
+        {"kind": "eval", "step": 3, "who": "student", "t2i_r1": 0.5},
+        {"kind": "run_end", "step": 3, "status": "interrupted"},
+    ]  # fmt: skip
+    (run / "events.jsonl").write_text("\n".join(json.dumps(event) for event in events))
+    assert report(run, "--pictures", 0)[0] == 0
+    page = page_of(run)
+    assert any("can be resumed" in text for text in page.texts)
+    assert {"50.0", "student, step 3", "step 3, image tower"} <= page.cells()
+    assert report(run, run)[0] == 0
+    assert "A old" in page_of(run, "overlay.html").cells()
+
+
+def test_layers_under_quantization_are_told_worst_first(plain, report, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    layers = [{"tower": "image", "node": EVIL, "overlap": 0.8125, "kl": 0.04},
+              {"tower": "text", "node": "b" * 90, "overlap": 0.9375, "kl": 0.01}]  # fmt: skip
+    ways = [{"kept_float": kept, "bytes": 2_000_000 + 500_000 * kept, "ms": 1.0 + kept,
+             "drop": 1.5 - kept, "stderr": 0.5, "overlap": 0.9, "kl": 0.02, "chosen": kept == 1}
+            for kept in (0, 1)]  # fmt: skip
+    sensitivity = {"precision": "static", "layers": layers, "pareto": ways}
+    digest = events_of(plain, "run_end")[0]["student_sha256"]
+    write_tiny_bundle(tmp_path / "bundles" / NAME)
+    folder = tmp_path / "bundles" / NAME
+    for broken in (sensitivity, {**sensitivity, "layers": [7, {}], "pareto": {}}, 3):
+        changed = {"source": {"sha256": digest}, "verification": {"sensitivity": broken}}
+        replace(Manifest.read(folder), **changed).write(folder)
+        assert report(plain, "--pictures", 0)[0] == 0
+        page = page_of(plain)
+        if broken is sensitivity:
+            (told,) = (table for table in page.tables if table[0][0] == "layer")
+            assert told[1:] == [[f"image {EVIL}", "0.8125", "0.04"],
+                                [f"text {'b' * 90}", "0.9375", "0.01"]]  # fmt: skip
+            (told,) = (table for table in page.tables if table[0][0] == "layers in float")
+            assert told[2][:3] == ["1, chosen", "2.5", "2"]
+            assert {"Accuracy lost against bytes", "Accuracy lost against latency"} <= set(
+                page.svgs
+            )
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
+def test_a_browser_shows_it_and_asks_no_host(plain, masked, report, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    pages = [tmp_path / "one.html", tmp_path / "two.html"]
+    assert report(plain, "--pictures", 1, "--out", pages[0])[0] == 0
+    assert report(plain, masked, "--out", pages[1])[0] == 0
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for width, scheme in ((390, "light"), (1200, "dark")):
+            page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+            asked, told = [], []
+            page.on("request", lambda request, asked=asked: asked.append(request.url))
+            page.on("console", lambda message, told=told: told.append(message.text))
+            page.on("dialog", lambda dialog, told=told: told.append(dialog.message))
+            for path in pages:
+                page.goto(path.as_uri())
+                beyond = "document.documentElement.scrollWidth - innerWidth"
+                assert page.evaluate(beyond) <= 0
+                bright = page.evaluate(
+                    "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]"
+                )
+                assert (bright > 200) == (scheme == "light")
+                page.keyboard.press("Tab")
+                assert page.evaluate("document.activeElement.closest('nav') !== null")
+            assert told == []
+            outside = [url for url in asked if not url.startswith("data:")]
+            assert outside == [path.as_uri() for path in pages]
+        browser.close()
+
+
 @pytest.mark.parametrize(
     ("events", "told"),
     [
         (None, "has no events.jsonl"),
-        ("", "has no event run_start"),
-        ('{"kind": "run_start", "step": 0}\nnonsense\n{"kind": "step", "step": 1}\n',
-         "line 2: not JSON"),
-        ('[1]\n{"kind": "run_start", "step": 0}\n', "line 1: no event that distill writes"),
-        ('{"kind": "run_start", "step": 0}\n{"kind": "step", "step": "1"}\n', "line 2: no event"),
-        ('{"kind": "run_start", "step": 0}\n{"kind": "gates", "step": 1, "image": 3}\n',
-         "line 2: no event"),
+        ("", "holds no event"),
+        ("\x00\x01\n\x02\n", "holds no event"),
+        ('[1]\n{"step": 0}\n{"kind": "step", "step": "1"}\n{"kind": "st', "holds no event"),
+        ('{"kind": "step", "step": 1e400}\n{"kind": "gates", "step": 1, "image": 3}\n',
+         "holds no event"),
     ],
 )  # fmt: skip
 def test_what_is_no_run_is_refused_in_one_line(report, tmp_path, events, told):
@@ -221,6 +339,7 @@ def test_bad_paths_are_refused_in_one_line(report, plain, tmp_path):
         ([plain, "--out", tmp_path], "is a folder"),
         ([plain, "--pictures", 0, "--out", plain / "config.yaml" / "x.html"], "cannot be written"),
         ([plain] * 9, "9 runs are too many"),
+        ([plain, "--bundles", tmp_path / "none"], "holds no bundles"),
     ):
         code, _, err = report(*words)
         assert code == 2 and err.count("\n") == 1 and told in err

@@ -25,15 +25,23 @@ def report(
     pictures: Annotated[
         int,
         typer.Option(
-            min=0, max=50, help="Queries of one run shown with what both models find; 0: none."
+            min=0, max=50, help="Queries of one run shown with what its models find; 0: none."
         ),
     ] = 6,
+    bundles: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Bundle, or folder of bundles, to look at as well.",
+            show_default="bundles here and beside the run's folder",
+        ),
+    ] = None,
     json_output: JsonFlag = False,
 ) -> None:
     """Write a run, or several, as one HTML page that needs no network."""
     from tinyclip_edge.train.report import write_report
 
-    written = write_report(runs, out, pictures=pictures, tell=say)
+    written = write_report(runs, out, pictures=pictures, bundles=bundles or (), tell=say)
     if json_output:
         print_json(written.as_dict())
         return

@@ -17,6 +17,7 @@ Points: TypeAlias = "list[tuple[float, float]]"
 
 LOSSES = ("loss", "affinity", "affinity_i2t", "affinity_t2i", "kl", "teacher_entropy",
           "contrastive", "feature", "sparsity_price")  # fmt: skip
+FLOOR = "teacher_entropy"  # of the affinity terms; the KL is what stands above it
 TOWERS = ("image", "text")
 MOST_POINTS = 400  # of a line: more are not seen at the width of a page
 WIDE = 100  # largest over smallest value from which on an axis of losses is logarithmic
@@ -42,6 +43,7 @@ STYLE: Mapping[str, Any] = {
     "figure.facecolor": "none",
     "figure.constrained_layout.use": True,
 }
+HEAT: Mapping[str, Any] = {"aspect": "auto", "origin": "lower", "interpolation": "none"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +82,19 @@ def thinned(line: Points, most: int = MOST_POINTS) -> Points:
     ]
 
 
-def loss_lines(steps: Sequence[Event]) -> list[Line]:
+def loss_lines(steps: Sequence[Event], names: Sequence[str] = LOSSES) -> list[Line]:
     """Return a line for each loss term; terms with the same values share one."""
     lines: list[Line] = []
-    for name in LOSSES:
+    for name in names:
         values, label = points(steps, name), name.replace("_", " ")
         same = [place for place, line in enumerate(lines) if line.points == values]
         if same:  # the one term of a run is its loss
             lines[same[0]] = replace(lines[same[0]], label=f"{lines[same[0]].label}, {label}")
         elif values:
-            style = "--" if len(lines) >= len(SERIES) else "-"
-            lines.append(Line(label, values, SERIES[len(lines) % len(SERIES)], style))
+            floor = name == FLOOR
+            style = "--" if floor or len(lines) >= len(SERIES) else "-"
+            colour = INK if floor else SERIES[len(lines) % len(SERIES)]
+            lines.append(Line(label, values, colour, style))
     return lines
 
 
@@ -115,13 +119,15 @@ def draw_lines(
     marks: Sequence[float] = (),
     *,
     linear: bool = False,
+    bottom: float | None = None,
 ) -> None:
-    """Draw curves over steps, with a legend and a vertical line at each of ``marks``."""
+    """Draw curves over steps, with a legend and a vertical line at each of ``marks``.
+
+    A line without points is in the legend alone.
+    """
     axes = figure.subplots()
     for line in lines:
-        if not line.points:
-            continue
-        xs, ys = zip(*thinned(line.points), strict=True)
+        xs, ys = zip(*thinned(line.points), strict=True) if line.points else ((), ())
         axes.plot(xs, ys, line.style, color=line.colour, marker=line.marker, ms=3.5, lw=1.3,
                   label=line.label or "_nolegend_")  # fmt: skip
     values = [abs(y) for line in lines for _, y in line.points if y]
@@ -129,6 +135,8 @@ def draw_lines(
     if not linear and values and (negative or max(values) > WIDE * min(values)):
         axes.set_yscale("symlog", linthresh=max(min(values), max(values) / 1e4))
     _finish(axes, ylabel, marks)
+    if bottom is not None:
+        axes.set_ylim(bottom=bottom)
     labels = [line.label for line in lines if line.label]
     if len(labels) > 1:
         columns = 3 if max(map(len, labels)) > 1 else len(labels)
@@ -138,7 +146,10 @@ def draw_lines(
 def draw_speed(figure: Figure, lines: Sequence[Line], waits: Sequence[Line]) -> None:
     """Draw samples/s, and beneath it the share of time that waited for data in per cent."""
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    for axes, group, ylabel in ((above, lines, "samples/s"), (below, waits, "data wait, %")):
+    for axes, group, ylabel in (
+        (above, lines, "samples/s"),
+        (below, waits, "data wait,\n% of time"),
+    ):
         for line in group:
             if line.points:
                 xs, ys = zip(*thinned(line.points), strict=True)
@@ -160,14 +171,7 @@ def draw_units(figure: Figure, gates: Sequence[Event], towers: Sequence[str] = T
             shares = [
                 [_at(event[tower][kind], layer) for event in gates] for layer in range(layers)
             ]
-            image = axes.imshow(
-                shares,
-                aspect="auto",
-                origin="lower",
-                cmap="viridis",
-                vmin=0,
-                interpolation="none",
-            )
+            image = axes.imshow(shares, vmin=0, cmap="viridis", **HEAT)
             axes.set(title=f"{tower} tower: {kind} left", ylabel="layer")
             ticks = spread(layers)
             axes.set_yticks(ticks, [str(i) for i in ticks])
@@ -185,12 +189,10 @@ def draw_histograms(figure: Figure, gates: Sequence[Event], towers: Sequence[str
         columns = [[count + 0.5 for count in event[tower]["log_alpha"]] for event in gates]
         image = axes.imshow(
             list(zip(*columns, strict=True)),
-            aspect="auto",
-            origin="lower",
             cmap="magma",
-            interpolation="none",
             norm=LogNorm(vmin=0.5),
             extent=(-0.5, len(gates) - 0.5, -CLAMP, CLAMP),
+            **HEAT,
         )
         _step_ticks(axes, gates)
         axes.set(title=f"{tower} tower: gates", ylabel="log-alpha")
@@ -211,7 +213,7 @@ def spread(count: int, most: int = 6) -> list[int]:
     """Return at most ``most`` indices from the first to the last."""
     if count <= most:
         return list(range(count))
-    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+    return [round(i * (count - 1) / max(most - 1, 1)) for i in range(most)]
 
 
 def _at(units: Sequence[float], layer: int) -> float:

@@ -11,7 +11,8 @@ from typing import Any
 from tinyclip_edge import __version__
 from tinyclip_edge.errors import ConfigError, TinyClipError
 from tinyclip_edge.train.plots import write_plots
-from tinyclip_edge.train.report.bundles import bundles_of, comparison
+from tinyclip_edge.train.report.bundles import Bundle, bundles_of
+from tinyclip_edge.train.report.compared import comparison
 from tinyclip_edge.train.report.curves import accuracy, training
 from tinyclip_edge.train.report.gates import masks
 from tinyclip_edge.train.report.heritage import heritage
@@ -19,10 +20,12 @@ from tinyclip_edge.train.report.html import Safe, element, joined, note, section
 from tinyclip_edge.train.report.overlay import overlay
 from tinyclip_edge.train.report.record import EVENTS, RunRecord
 from tinyclip_edge.train.report.sections import STATUS, about, again, cards
+from tinyclip_edge.train.report.sensitivity import sensitivity
 from tinyclip_edge.train.report.words import sentence
 
 __all__ = ["WrittenReport", "leave_report", "write_report"]
 
+PICTURES = 6  # queries on the page that a run leaves
 # A browser then refuses what the page should not hold anyway.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -44,19 +47,25 @@ def write_report(
     out: Path | None = None,
     *,
     pictures: int = 0,
+    bundles: Sequence[Path] = (),
     tell: Callable[[str], None] = lambda _: None,
 ) -> WrittenReport:
     """Write the page of a run, or an overlay of several, from what their folders hold.
 
-    ``pictures`` queries are shown with what teacher and student find, which loads both models; why
-    they cannot is told and written down. Raises DataError for a folder that holds no run.
+    ``pictures`` queries are shown with what teacher, student and bundle find, which loads them;
+    why they cannot, and what else is missing, is told and written down. ``bundles`` are looked at
+    besides those in the usual places. Raises DataError for a folder that holds no run.
     """
     records = [RunRecord.read(Path(run)) for run in runs]
+    for record in records:
+        for missing in record.missing:
+            tell(f"{record.folder}: {missing}")
+    made = [bundles_of(record, bundles) for record in records]
     several = len(records) > 1
     path = out or records[0].folder / "report" / ("overlay.html" if several else "report.html")
     if path.is_dir():
         raise ConfigError(f"--out {path} is a folder; name a file in it")
-    page = _many(records) if several else _one(records[0], pictures, tell)
+    page = _many(records, made) if several else _one(records[0], made[0], pictures, tell)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(path.name + ".part")
@@ -64,10 +73,10 @@ def write_report(
         aside.replace(path)
     except OSError as error:
         raise ConfigError(f"report {path} cannot be written ({error.strerror or error})") from error
-    found = [
-        {**record.summary(), "bundles": [str(folder) for folder, _ in bundles_of(record)]}
-        for record in records
-    ]
+    found = (
+        {**record.summary(), "bundles": [str(bundle.folder) for bundle in own]}
+        for record, own in zip(records, made, strict=True)
+    )
     return WrittenReport(path, tuple(found))
 
 
@@ -76,25 +85,32 @@ def leave_report(folder: Path, tell: Callable[[str], None], *, plots: bool = Fal
 
     ``plots`` adds the PNGs of masks and stages.
     """
-    try:
-        if plots:
-            write_plots(folder / EVENTS, folder / "report")
-        write_report([folder])
-    # Fonts, disks, other matplotlibs: the student is finished, whatever it is.
-    except Exception as error:
-        told = " ".join(str(error).split())
-        tell(f"report not written ({type(error).__name__}: {told})")
+    for queries in (PICTURES, 0):  # once more without the models, should they be the reason
+        try:
+            write_report([folder], pictures=queries)
+            if plots:
+                write_plots(folder / EVENTS, folder / "report")
+        # Fonts, disks, other matplotlibs: the student is finished, whatever it is.
+        except Exception as error:
+            told = " ".join(str(error).split())
+            pictures = " with pictures" if queries else ""
+            tell(f"report{pictures} not written ({type(error).__name__}: {told})")
+        else:
+            return
 
 
-def _one(record: RunRecord, queries: int, tell: Callable[[str], None]) -> str:
+def _one(
+    record: RunRecord, made: Sequence[Bundle], queries: int, tell: Callable[[str], None]
+) -> str:
     parts = [
         ("about", "Run", about(record)),
         ("accuracy", "Accuracy", accuracy(record)),
         ("training", "Training", training(record)),
         ("inherited", "Inherited", heritage(record)),
         ("masks", "Masks", masks(record)),
-        ("compared", "Bundles", comparison(record, bundles_of(record))),
-        ("pictures", "Pictures", _pictures(record, queries, tell) if queries else None),
+        ("compared", "Bundles", comparison(record, made)),
+        ("layers", "Layers", sensitivity(made)),
+        ("pictures", "Pictures", _pictures(record, made, queries, tell) if queries else None),
         ("again", "Reproduce", again(record)),
     ]
     there = [(key, name, part) for key, name, part in parts if part is not None]
@@ -105,23 +121,34 @@ def _one(record: RunRecord, queries: int, tell: Callable[[str], None]) -> str:
         element("h1", record.name),
         element("p", lead, class_="lead"),
         *([element("p", sentence(unfinished), class_="warn")] if unfinished else []),
+        *(element("p", sentence(missing), class_="warn") for missing in record.missing),
         _links([(key, name) for key, name, _ in there]),
     ]
     return _page(record.name, head, [cards(record), *(part for *_, part in there)])
 
 
-def _many(records: Sequence[RunRecord]) -> str:
+def _many(records: Sequence[RunRecord], made: Sequence[Sequence[Bundle]]) -> str:
     title = f"{len(records)} runs"
-    links = [("about", "Runs"), ("accuracy", "Accuracy"), ("training", "Training"),
-             ("differences", "Configurations")]  # fmt: skip
-    return _page(title, [element("h1", title), _links(links)], [overlay(records)])
+    parts = overlay(records, made)
+    head = [
+        element("h1", title),
+        *(
+            element("p", f"{record.folder}: {missing}", class_="warn")
+            for record in records
+            for missing in record.missing
+        ),
+        _links([(key, name) for key, name, _ in parts]),
+    ]
+    return _page(title, head, [part for *_, part in parts])
 
 
-def _pictures(record: RunRecord, queries: int, tell: Callable[[str], None]) -> Safe:
+def _pictures(
+    record: RunRecord, made: Sequence[Bundle], queries: int, tell: Callable[[str], None]
+) -> Safe:
     from tinyclip_edge.train.report.pictures import pictures
 
     try:
-        return pictures(record, queries)
+        return pictures(record, made, queries)
     except TinyClipError as error:
         told = f"{record.folder}: no pictures ({error})"
         tell(told)

@@ -1,85 +1,115 @@
-"""Teacher, student and its edge bundles side by side, from figures that were measured before."""
+"""The edge bundles of a run's student: where they are and what their export measured."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyclip_edge.errors import BundleError
+from tinyclip_edge.errors import BundleError, DataError
 from tinyclip_edge.runtime.bundle import MANIFEST, TOWERS, Manifest
-from tinyclip_edge.train.drawing import Event, number
-from tinyclip_edge.train.report.html import Safe, note, section, table
+from tinyclip_edge.train.drawing import number
 from tinyclip_edge.train.report.record import RunRecord
-from tinyclip_edge.train.report.words import NONE, figures, millions, percent
-
-COLUMNS = ("", "both towers", "MB", "R@1 in validation", "R@1 at export", "points lost",
-           "top-1 agrees", "least cosine", "image ms", "text ms")  # fmt: skip
-FLOAT32 = 4  # bytes
 
 
-def bundles_of(record: RunRecord) -> list[tuple[Path, Manifest]]:
-    """Return the bundles made from the run's finished student, by its weights' hash."""
-    wanted, found = record.student_sha256, []
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle folder and its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def label(self) -> str:
+        """Its folder's name and the precision it is opened in."""
+        return f"{self.folder.name} {self.manifest.default_precision}"
+
+    @property
+    def verification(self) -> Mapping[str, Any]:
+        """What export measured."""
+        return self.manifest.verification
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One precision of a bundle with its figures; None where export did not measure."""
+
+    name: str
+    identity: tuple[str, ...]  # precision and SHA-256 of both towers' files
+    towers: int  # parameters of both, without the token embedding
+    size: int  # bytes of both towers' files
+    pairs: float | None
+    recall: float | None  # text to image R@1, per cent
+    drop: float | None  # of it against PyTorch, points
+    stderr: float | None  # of the drop
+    agreement: float | None  # same first answer as PyTorch, per cent
+    cosine: float | None  # least of both towers against PyTorch
+    image_ms: float | None
+    text_ms: float | None
+
+
+def bundles_of(record: RunRecord, beyond: Iterable[Path] = ()) -> list[Bundle]:
+    """Return the bundles made from the run's finished student, by its weights' hash.
+
+    They are looked for in ``bundles`` here and beside the run's folder, and in the folders
+    ``beyond``, each a bundle or a folder of bundles; DataError for one that is none.
+    """
+    for folder in beyond:
+        if not folder.is_dir():
+            raise DataError(f"{folder} holds no bundles: there is no such folder")
+    wanted = record.student_sha256
     if wanted is None:
         return []
     beside = record.folder.resolve().parent.parent / "bundles"
-    for root in dict.fromkeys((Path("bundles").resolve(), beside)):
-        for path in sorted(root.glob(f"*/{MANIFEST}")):
-            try:
-                manifest = Manifest.read(path.parent)
-            except BundleError:  # another's; a report is no place to judge it
-                continue
-            if manifest.source.get("sha256") == wanted and not path.parent.name.startswith("."):
-                found.append((path.parent, manifest))
-    return found
+    roots = dict.fromkeys((Path("bundles").resolve(), beside, *(f.resolve() for f in beyond)))
+    folders = dict.fromkeys(path.parent for root in roots for path in _manifests(root))
+    return [bundle for folder in folders for bundle in _made_from(wanted, folder)]
 
 
-def comparison(record: RunRecord, bundles: list[tuple[Path, Manifest]]) -> Safe | None:
-    """Return the table; None without a bundle."""
-    if not bundles:
-        return None
-    start = record.start
-    teacher, student = (record.evaluations(who)[-1:] for who in ("teacher", "student"))
-    verified = bundles[0][1].verification.get("reference_recall@1")
-    rows = [
-        ["teacher", *_model(start, "teacher_"), _recall(teacher), *[NONE] * 6],
-        ["student", *_model(start, ""), _recall(student), _points(verified), *[NONE] * 5],
-    ]
-    for folder, manifest in bundles:
-        rows += _bundle_rows(folder, manifest)
-    pairs = figures(bundles[0][1].verification.get("pairs"))
-    caption = (
-        f"R@1: text to image; at export on {pairs} pairs, ms one input on the machine that "
-        "exported; MB: 10^6 bytes, of teacher and student as float32"
-    )
-    told = ", ".join(str(folder) for folder, _ in bundles)
-    return section("compared", "Teacher, student, bundle", table(COLUMNS, rows, caption),
-                   note(f"Bundles: {told}"))  # fmt: skip
-
-
-def _bundle_rows(folder: Path, manifest: Manifest) -> Iterator[list[str]]:
-    towers = sum(manifest.parameters[tower] for tower in TOWERS)
+def variants(bundle: Bundle) -> Iterator[Variant]:
+    """Return the precisions of a bundle, in the manifest's order."""
+    manifest, seen = bundle.manifest, bundle.verification
     for precision in manifest.precisions():
         paths = [manifest.tower_path(tower, precision) for tower in TOWERS]
-        size = sum(int(manifest.files[path]["bytes"]) for path in paths) / 1e6
-        seen = manifest.verification
         ranking = _in(seen, "precisions", precision, "ranking")
         image, text = (_in(seen, "precisions", precision, tower) for tower in TOWERS)
         cosines = [number(part.get("cosine_min")) for part in (image, text)]
-        least = min((value for value in cosines if value is not None), default=None)
-        yield [
-            f"{folder.name} {precision}",
-            millions(towers),
-            f"{size:.1f}",
-            NONE,
-            _points(ranking.get("recall@1")),
-            figures(ranking.get("recall@1_drop")),
-            _points(ranking.get("top1_agreement")),
-            NONE if least is None else f"{least:.5f}",
-            figures(image.get("ms")),
-            figures(text.get("ms")),
-        ]
+        yield Variant(
+            name=f"{bundle.folder.name} {precision}",
+            identity=(precision, *(str(manifest.files[path]["sha256"]) for path in paths)),
+            towers=sum(manifest.parameters[tower] for tower in TOWERS),
+            size=sum(int(manifest.files[path]["bytes"]) for path in paths),
+            pairs=number(seen.get("pairs")),
+            recall=number(ranking.get("recall@1")),
+            drop=number(ranking.get("recall@1_drop")),
+            stderr=number(ranking.get("recall@1_stderr")),
+            agreement=number(ranking.get("top1_agreement")),
+            cosine=min((value for value in cosines if value is not None), default=None),
+            image_ms=number(image.get("ms")),
+            text_ms=number(text.get("ms")),
+        )
+
+
+def reference_recall(bundles: Iterable[Bundle]) -> float | None:
+    """Return R@1 of the student in PyTorch as the first export that has it measured it."""
+    found = (number(bundle.verification.get("reference_recall@1")) for bundle in bundles)
+    return next((value for value in found if value is not None), None)
+
+
+def _manifests(root: Path) -> list[Path]:
+    found = (path for path in root.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
+    own = root / MANIFEST
+    return [*([own] if own.is_file() else []), *sorted(found)]
+
+
+def _made_from(wanted: str, folder: Path) -> Iterator[Bundle]:
+    try:
+        manifest = Manifest.read(folder)
+    except BundleError:  # another's; a report is no place to judge it
+        return
+    if manifest.source.get("sha256") == wanted:
+        yield Bundle(folder, manifest)
 
 
 def _in(content: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
@@ -88,18 +118,3 @@ def _in(content: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
         inner = content.get(key)
         content = inner if isinstance(inner, Mapping) else {}
     return content
-
-
-def _model(start: Event, whose: str) -> tuple[str, str]:
-    towers, tokens = (number(start.get(f"{whose}{k}_parameters")) for k in ("encoder", "token"))
-    size = NONE if towers is None or tokens is None else f"{FLOAT32 * (towers + tokens) / 1e6:.1f}"
-    return millions(towers), size
-
-
-def _recall(evaluations: list[Event]) -> str:
-    return percent(evaluations[-1].get("t2i_r1")) if evaluations else NONE
-
-
-def _points(value: object) -> str:
-    found = number(value)
-    return NONE if found is None else f"{found:.1f} %"

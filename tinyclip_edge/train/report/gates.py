@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 from tinyclip_edge.train.drawing import (
     TOWERS,
     Event,
@@ -28,18 +31,9 @@ def masks(record: RunRecord) -> Safe | None:
         drawn += [_heat(gates, tower) for tower in TOWERS]
         drawn += [_histogram(gates, tower) for tower in TOWERS]
     if masked:
-        title = "Sparsity against its target"
-        drawn.append(figure("sparsity", title, lambda page: draw_sparsity(page, masked)))
-    rows = [_row(event) for event in prunes]
-    numbers = (
-        table(
-            ["prune", "kept", "wanted", "met", "channels", "heads by layer", "neurons by layer"],
-            [row for pair in rows for row in pair],
-            "What was left; kept: share of the teacher's prunable parameters",
-        )
-        if rows
-        else note("The gates are not cut out yet.")
-    )
+        title, draw = "Sparsity against its target", partial(draw_sparsity, steps=masked)
+        drawn.append(figure("sparsity", title, draw, caption=_sparsity_told(masked[-1])))
+    numbers = _prunes(prunes) if prunes else note("The gates are not cut out yet.")
     return section("masks", "Masks", element("div", *drawn, class_="figures"), numbers)
 
 
@@ -47,8 +41,8 @@ def _heat(gates: list[Event], tower: str) -> Safe:
     return figure(
         f"units-{tower}",
         f"Heads and neurons left in the {tower} tower",
-        lambda page: draw_units(page, gates, (tower,)),
-        caption="By layer and step.",
+        partial(draw_units, gates=gates, towers=(tower,)),
+        caption=_units_told(gates, tower),
         inches=TALL,
     )
 
@@ -57,12 +51,37 @@ def _histogram(gates: list[Event], tower: str) -> Safe:
     return figure(
         f"gates-{tower}",
         f"Gates of the {tower} tower by log-alpha",
-        lambda page: draw_histograms(page, gates, (tower,)),
-        caption="Low: closed, high: open.",
+        partial(draw_histograms, gates=gates, towers=(tower,)),
+        caption="Low: closed, high: open. A gap between the two says that the gates have decided.",
     )
 
 
-def _row(event: Event) -> list[list[str]]:
+def _units_told(gates: list[Event], tower: str) -> str:
+    """Say how many units are left of how many."""
+    parts = []
+    for kind in ("heads", "neurons"):
+        first, last = (math.fsum(event[tower][kind]) for event in (gates[0], gates[-1]))
+        parts.append(f"{last:,.0f} of {first:,.0f} {kind}")
+    return f"Left at step {gates[-1]['step']:,}: {', '.join(parts)}."
+
+
+def _sparsity_told(last: Event) -> str:
+    return (
+        f"At step {last['step']:,}: {percent(last.get('sparsity'))} gone, "
+        f"{percent(last.get('sparsity_target'))} wanted."
+    )
+
+
+def _prunes(prunes: list[Event]) -> Safe:
+    numbers = table(
+        ["prune", "kept", "wanted", "met", "channels", "heads by layer", "neurons by layer"],
+        [row for event in prunes for row in _rows(event)],
+        "What was left; kept: share of the teacher's prunable parameters",
+    )
+    return element("div", numbers, class_="lists")
+
+
+def _rows(event: Event) -> list[list[str]]:
     met = event.get("met")
     shared = [percent(event.get("kept")), percent(event.get("keep")), "yes" if met else "no"]
     return [

@@ -8,7 +8,7 @@ from typing import Any
 from tinyclip_edge.train.drawing import TOWERS, Event
 from tinyclip_edge.train.report.html import Safe, element, note, section, table
 from tinyclip_edge.train.report.record import RunRecord
-from tinyclip_edge.train.report.words import NONE, count
+from tinyclip_edge.train.report.words import NONE, count, percent
 
 ORIGINS = ("copied", "sliced", "fresh")
 # Units of the map's own coordinates.
@@ -34,16 +34,21 @@ def _one(event: Event, key: str) -> Iterator[Safe]:
     if taken is not None:
         maps = (_map(taken[tower], tower, f"{key}-{tower}") for tower in TOWERS)
         yield element("div", *maps, class_="maps")
-        yield table(
+        numbers = table(
             ["", "teacher's layers taken", "heads a layer", "neurons a layer", "shared by layers"],
             [[f"{tower} tower", *_cells(taken[tower])] for tower in TOWERS],
             f"Taken of the teacher; embedding dimensions: {_share(taken['embedding'])}",
         )
+        yield element("div", numbers, class_="lists")
     rows = [
         [name, *(count(part.get(origin)) for origin in ORIGINS)]
         for name, part in event["parameters"].items()
     ]
-    yield table(["parameters", *ORIGINS], rows, "Where the student's parameters come from")
+    parts = event["parameters"].values()
+    whole = sum(sum(part.values()) for part in parts)
+    fresh = sum(part.get("fresh", 0) for part in parts)
+    told = f"The teacher gave {percent((whole - fresh) / whole if whole else None)} of the student"
+    yield table(["parameters", *ORIGINS], rows, told)
     for told in event["notes"]:
         yield note(told)
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
-
-import yaml
 
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.train.drawing import (
@@ -18,9 +15,11 @@ from tinyclip_edge.train.drawing import (
     draw_speed,
     points,
 )
-from tinyclip_edge.train.report.curves import DRAWN
+from tinyclip_edge.train.report.bundles import Bundle
+from tinyclip_edge.train.report.compared import compared_bundles
+from tinyclip_edge.train.report.curves import ALONE, DRAWN, KL, SPEED, trend
 from tinyclip_edge.train.report.figures import figure
-from tinyclip_edge.train.report.html import Safe, element, joined, note, section, table
+from tinyclip_edge.train.report.html import Safe, element, note, section, table
 from tinyclip_edge.train.report.record import ACCURACIES, RunRecord
 from tinyclip_edge.train.report.sections import STATUS
 from tinyclip_edge.train.report.words import (
@@ -37,18 +36,25 @@ MOST = len(SERIES)
 LETTERS = "ABCDEFGH"
 
 
-def overlay(records: Sequence[RunRecord]) -> Safe:
-    """Return the parts of the page; DataError for more runs than can be told apart."""
+def overlay(
+    records: Sequence[RunRecord], made: Sequence[Sequence[Bundle]]
+) -> list[tuple[str, str, Safe]]:
+    """Return the parts of the page, each with its key and name.
+
+    Raises DataError for more runs than can be told apart.
+    """
     if len(records) > MOST:
         raise DataError(f"{len(records)} runs are too many for one figure; give at most {MOST}")
-    return joined(
-        [
-            section("about", "The runs", _key(records), _summary(records)),
-            section("accuracy", "Accuracy", _figures(_accuracies(records))),
-            section("training", "Training", _figures([*_terms(records), _speed(records)])),
-            _differences(records),
-        ]
-    )
+    bundles = compared_bundles(list(zip(LETTERS, records, made, strict=False)))
+    training = [*_terms(records), *_speed(records)]
+    parts = [
+        ("about", "Runs", section("about", "The runs", _key(records), _summary(records))),
+        ("accuracy", "Accuracy", section("accuracy", "Accuracy", _figures(_accuracies(records)))),
+        ("training", "Training", section("training", "Training", _figures(training))),
+        *([("compared", "Bundles", bundles)] if bundles is not None else []),
+        ("differences", "Configurations", _differences(records)),
+    ]
+    return parts
 
 
 def _key(records: Sequence[RunRecord]) -> Safe:
@@ -93,8 +99,10 @@ def _accuracies(records: Sequence[RunRecord]) -> Iterator[Safe]:
         lines = list(_accuracy_lines(records, key))
         if lines:
             title = f"{sentence(ACCURACIES[key])} over steps"
-            draw = partial(draw_lines, lines=lines, ylabel="%", linear=True)
-            yield figure(f"accuracy-{key}", title, draw, caption="Dashed: the teacher.")
+            draw = partial(draw_lines, lines=lines, ylabel="right answers, %", linear=True)
+            last = ", ".join(f"{n.label} {n.points[-1][1]:.1f} %" for n in lines if n.label)
+            told = f"Dashed: the teacher. At the end: {last}." if last else "Dashed: the teacher."
+            yield figure(f"accuracy-{key}", title, draw, caption=told)
 
 
 def _accuracy_lines(records: Sequence[RunRecord], key: str) -> Iterator[Line]:
@@ -118,14 +126,17 @@ def _terms(records: Sequence[RunRecord]) -> Iterator[Safe]:
         if lines and lines not in seen:  # the one term of a run is its loss
             seen.append(lines)
             name = key.replace("_", " ")
-            draw = partial(draw_lines, lines=lines, ylabel=name)
-            yield figure(f"term-{key}", f"{sentence(name)} over steps", draw)
+            draw = partial(draw_lines, lines=lines, ylabel=name if key in ALONE else "nats")
+            last = ", ".join(f"{line.label} {figures(trend(line.points)[1])}" for line in lines)
+            told = f"Mean of the last tenth: {last}."
+            title = KL if key == "kl" else f"{sentence(name)} over steps"
+            yield figure(f"term-{key}", title, draw, caption=told)
 
 
-def _speed(records: Sequence[RunRecord]) -> Safe:
+def _speed(records: Sequence[RunRecord]) -> Iterator[Safe]:
     lines, waits = _lines(records, "samples_per_s"), _lines(records, "data_wait", 100)
-    title = "Samples a second, and share of time that waited for data"
-    return figure("speed", title, lambda page: draw_speed(page, lines, waits))
+    if lines:
+        yield figure("speed", SPEED, partial(draw_speed, lines=lines, waits=waits))
 
 
 def _lines(records: Sequence[RunRecord], key: str, factor: float = 1.0) -> list[Line]:
@@ -142,12 +153,12 @@ def _figures(drawn: Sequence[Safe] | Iterator[Safe]) -> Safe:
 
 
 def _differences(records: Sequence[RunRecord]) -> Safe:
-    settings = [_flat(record.config) for record in records]
+    settings = [record.settings for record in records]
     keys = dict.fromkeys(key for setting in settings for key in setting)
     rows = [
         [key, *(setting.get(key, NONE) for setting in settings)]
         for key in keys
-        if len({setting.get(key, NONE) for setting in settings}) > 1
+        if len({setting.get(key, "null") for setting in settings}) > 1
     ]
     if not rows:
         return section("differences", "Configurations", note("They are the same."))
@@ -157,22 +168,3 @@ def _differences(records: Sequence[RunRecord]) -> Safe:
         "Configurations",
         element("div", table(head, rows, "Keys in which the runs differ"), class_="words"),
     )
-
-
-def _flat(text: str | None) -> dict[str, str]:
-    """Return values by dotted key, as text; nothing of what is no table."""
-    try:
-        content = yaml.safe_load(text or "")
-    except yaml.YAMLError:
-        return {}
-    found: dict[str, str] = {}
-
-    def walk(value: Any, path: str) -> None:  # noqa: ANN401
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(inner, f"{path}.{key}" if path else str(key))
-        elif path:
-            found[path] = str(value)
-
-    walk(content, "")
-    return found

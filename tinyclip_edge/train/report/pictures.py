@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +13,10 @@ from PIL import Image
 
 from tinyclip_edge.config import RunConfig, load_config
 from tinyclip_edge.data import UndecodableImageError, decode_image, open_source
-from tinyclip_edge.errors import DataError
+from tinyclip_edge.errors import DataError, TinyClipError
+from tinyclip_edge.runtime.protocol import Embedder
 from tinyclip_edge.train.drawing import spread
+from tinyclip_edge.train.report.bundles import Bundle
 from tinyclip_edge.train.report.html import Safe, element, note, section
 from tinyclip_edge.train.report.record import CONFIG, RunRecord
 
@@ -24,22 +25,34 @@ FIRST = 5
 EDGE = 96  # pixels of a thumbnail
 
 
-def pictures(record: RunRecord, queries: int) -> Safe:
-    """Return pictures that both models find; encodes at most CANDIDATES pictures on the CPU.
+def pictures(record: RunRecord, made: Sequence[Bundle], queries: int) -> Safe:
+    """Return what teacher, student and a bundle find among at most CANDIDATES pictures.
 
     Raises TinyClipError where a model or the pairs cannot be read.
     """
     config = load_config(record.folder / CONFIG)
     images, labels = _candidates(config)
-    rankings = _rankings(config, record.folder, images, labels)
+    # The student first: a run that has none yet needs no teacher.
+    student = _torch(str(record.folder), images, labels)
+    found = {"teacher": _torch(config.teacher.model, images, labels, config.teacher.pretrained),
+             "student": student}  # fmt: skip
+    for bundle in made:
+        try:
+            found[bundle.label] = _edge(bundle, images, labels)
+        except TinyClipError:  # it may have lost files since; the table has its figures
+            continue
+        break
     thumbs = _Thumbs(images, labels)
     parts = [
-        _query(place, labels, {who: order[place] for who, order in rankings.items()}, thumbs)
+        _query(place, labels, {who: order[place] for who, order in found.items()}, thumbs)
         for place in spread(len(labels), queries)
     ]
+    own = np.arange(len(labels))
+    firsts = ", ".join(f"{who} {(order[:, 0] == own).sum()}" for who, order in found.items())
     told = (
-        f"Each phrase ranks {len(images)} validation pictures, one a concept; the queries are "
-        "evenly spaced over them, not chosen. Green: the phrase's own picture."
+        f"Own picture first, of {len(labels)} phrases: {firsts}. Each phrase ranks {len(images)} "
+        "validation pictures, one a concept; the phrases shown are evenly spaced over them, not "
+        "chosen. Green frame: the phrase's own picture."
     )
     return section("pictures", "What they find", note(told), *parts)
 
@@ -65,21 +78,28 @@ def _candidates(config: RunConfig) -> tuple[list[Image.Image], list[str]]:
     return list(images.values()), labels
 
 
-def _rankings(
-    config: RunConfig, folder: Path, images: Sequence[Image.Image], labels: Sequence[str]
-) -> dict[str, npt.NDArray[np.int64]]:
-    """Return by model for each label ``[N, N]`` all pictures, best first."""
+def _torch(
+    name: str, images: Sequence[Image.Image], labels: Sequence[str], pretrained: str | None = None
+) -> npt.NDArray[np.int64]:
     from tinyclip_edge.models import TorchEmbedder, load_clip
 
-    # The student first: a run that has none yet needs no teacher.
-    models = {"student": load_clip(str(folder))}
-    models["teacher"] = load_clip(config.teacher.model, config.teacher.pretrained)
-    found = {}
-    for who in ("teacher", "student"):
-        embedder = TorchEmbedder(models[who])
-        similarity = embedder.encode_text(labels) @ embedder.encode_image(images).T
-        found[who] = np.argsort(-similarity, axis=1, kind="stable")
-    return found
+    return _ranking(TorchEmbedder(load_clip(name, pretrained)), images, labels)
+
+
+def _edge(
+    bundle: Bundle, images: Sequence[Image.Image], labels: Sequence[str]
+) -> npt.NDArray[np.int64]:
+    from tinyclip_edge.runtime.edge import EdgeCLIP
+
+    return _ranking(EdgeCLIP.load(bundle.folder), images, labels)
+
+
+def _ranking(
+    model: Embedder, images: Sequence[Image.Image], labels: Sequence[str]
+) -> npt.NDArray[np.int64]:
+    """Return for each label ``[N, N]`` all pictures, best first."""
+    similarity = model.encode_text(labels) @ model.encode_image(images).T
+    return np.argsort(-similarity, axis=1, kind="stable")
 
 
 class _Thumbs:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.train.drawing import TOWERS, Event, number, points
+from tinyclip_edge.train.drawing import Event, number, points
+from tinyclip_edge.train.report.events import read_lines
 
 EVENTS, CONFIG = "events.jsonl", "config.yaml"
 ACCURACIES = {
@@ -20,6 +23,7 @@ ACCURACIES = {
     "i2t_r5": "zero-shot top-5",
     "zero_shot_100": "zero-shot, 1 of 100",
 }
+MOST_NAMED = 5  # broken lines
 LATE = ("encoder_parameters", "token_parameters")  # change when a stage or prune makes a student
 
 
@@ -30,24 +34,27 @@ class RunRecord:
     folder: Path
     events: tuple[Event, ...]
     config: str | None  # text of config.yaml
+    broken: tuple[int, ...] = ()  # lines of events.jsonl that could not be used
 
     @classmethod
     def read(cls, folder: Path) -> RunRecord:
-        """Read a run folder; DataError names the file, and the line of what is broken."""
+        """Read a run folder as far as it can be read; DataError for one that holds no run."""
         path = folder / EVENTS
-        if not folder.is_dir():
-            raise DataError(f"{folder} is no run folder: there is no such folder")
-        if not path.is_file():
-            raise DataError(f"{folder} is no run folder: it has no {EVENTS}, which distill writes")
         try:
-            events = _events(path)
+            if not folder.is_dir():
+                raise DataError(f"{folder} is no run folder: there is no such folder")
+            if not path.is_file():
+                raise DataError(
+                    f"{folder} is no run folder: it has no {EVENTS}, which distill writes"
+                )
+            found = read_lines(path)
             config = folder / CONFIG
             told = config.read_text(encoding="utf-8", errors="replace") if config.exists() else None
         except OSError as error:
             raise DataError(f"cannot read {error.filename}: {error.strerror or error}") from error
-        if not any(event["kind"] == "run_start" for event in events):
-            raise DataError(f"{path} has no event run_start: the run has not begun; run distill")
-        return cls(folder, tuple(events), told)
+        if not found.events:
+            raise DataError(f"{path} holds no event of a run: it has not begun; run distill")
+        return cls(folder, found.events, told, found.broken)
 
     @property
     def name(self) -> str:
@@ -61,7 +68,9 @@ class RunRecord:
     @cached_property
     def start(self) -> Event:
         """The first start, with the sizes that the student had at the end."""
-        start = dict(self.of("run_start")[0])
+        start: Event = {}
+        for event in self.of("run_start")[:1]:
+            start.update(event)
         for event in self.events:
             start.update({key: event[key] for key in LATE if key in event})
         return start
@@ -79,16 +88,17 @@ class RunRecord:
     @property
     def status(self) -> str:
         """How the run stands."""
-        last = next(e for e in reversed(self.events) if e["kind"] in ("run_start", "run_end"))
-        if last["kind"] == "run_start":
+        ends = [event for event in self.events if event["kind"] in ("run_start", "run_end")]
+        if not ends or ends[-1]["kind"] == "run_start":
             return "unfinished"
-        return str(last.get("status"))
+        return str(ends[-1].get("status"))
 
     @property
     def seconds(self) -> float | None:
         """Seconds of all calls that came to an end, None before the first did."""
-        known = [number(event.get("seconds")) for event in self.of("run_end")]
-        return sum(value for value in known if value is not None) if any(known) else None
+        told = (number(event.get("seconds")) for event in self.of("run_end"))
+        known = [value for value in told if value is not None]
+        return sum(known) if known else None
 
     def evaluations(self, who: str) -> list[Event]:
         """Return evaluations of ``student`` or ``teacher``; the last one of a step counts."""
@@ -101,6 +111,34 @@ class RunRecord:
         found = [e["student_sha256"] for e in self.of("run_end") if "student_sha256" in e]
         return str(found[-1]) if found else None
 
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """The configuration's values by dotted key, as text; nothing of what is no table."""
+        try:
+            content = yaml.safe_load(self.config or "")
+        except (yaml.YAMLError, ValueError, RecursionError):
+            return {}
+        return dict(_flat(content, ""))
+
+    @property
+    def missing(self) -> list[str]:
+        """What a whole run folder has and this one has not, a sentence each."""
+        told = []
+        if self.broken:
+            lines = ", ".join(map(str, self.broken[:MOST_NAMED]))
+            more = ", …" if len(self.broken) > MOST_NAMED else ""
+            told.append(
+                f"{EVENTS} has lines that hold no event; they are left out "
+                f"({len(self.broken)}: {lines}{more})"
+            )
+        if not self.of("run_start"):
+            told.append("the start of the run is not logged: models and versions are not known")
+        if self.config is None:
+            told.append(f"{CONFIG} is missing: settings are not known")
+        if self.status == "done" and not (self.folder / "student").is_dir():
+            told.append("student/ is missing, though the run is done")
+        return told
+
     def summary(self) -> dict[str, Any]:
         """Return plain JSON values."""
         keys = ("steps", "teacher", "student", "device", *LATE,
@@ -110,6 +148,7 @@ class RunRecord:
             "name": self.name,
             "folder": str(self.folder),
             "status": self.status,
+            "missing": self.missing,
             "steps_done": self.done,
             **{key: self.start.get(key) for key in keys},
             "seconds": self.seconds,
@@ -128,77 +167,14 @@ def _accuracy(evaluations: list[Event]) -> dict[str, float] | None:
     return {key: value for key, value in found if value is not None}
 
 
-def _events(path: Path) -> list[Event]:
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    while lines and not lines[-1].strip():
-        lines.pop()
-    events = []
-    for place, line in enumerate(lines, 1):
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            if place == len(lines):  # cut by a kill
-                break
-            raise DataError(f"{path}, line {place}: not JSON; remove the line") from None
-        if not _sound(event):
-            raise DataError(f"{path}, line {place}: no event that distill writes; remove the line")
-        events.append(event)
-    return events
-
-
-def _sound(event: object) -> bool:
-    """Say whether an event has what pages and plots take for granted."""
-    if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
-        return False
-    step = event.get("step")
-    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-        return False
-    try:
-        check = _SHAPES.get(event["kind"])
-        return check is None or check(event)
-    except (KeyError, TypeError, AttributeError):
-        return False
-
-
-def _numbers(values: object) -> bool:
-    return isinstance(values, list) and all(number(value) is not None for value in values)
-
-
-def _gates(event: Event) -> bool:
-    return _prune(event) and all(
-        len(event[tower]["log_alpha"]) and _numbers(event[tower]["log_alpha"]) for tower in TOWERS
-    )
-
-
-def _prune(event: Event) -> bool:
-    kinds = ("heads", "neurons")
-    return all(event[t][kind] and _numbers(event[t][kind]) for t in TOWERS for kind in kinds)
-
-
-def _inherit(event: Event) -> bool:
-    counts = [number(value) for part in event["parameters"].values() for value in part.values()]
-    if None in counts or not isinstance(event["notes"], list):
-        return False
-    taken = event["taken"]
-    return taken is None or (_share(taken["embedding"]) and all(_taken(taken[t]) for t in TOWERS))
-
-
-def _taken(tower: dict[str, Any]) -> bool:
-    shares = [*tower["shared"].values()]
-    for layer in tower["layers"]:
-        if not isinstance(layer["student"], int | None):
-            return False
-        shares += layer["units"].values()
-    return bool(tower["layers"]) and all(map(_share, shares))
-
-
-def _share(share: dict[str, Any]) -> bool:
-    return _numbers([share["of"], share["taken"]]) and share["of"] > 0 and _numbers(share["bins"])
-
-
-_SHAPES: dict[str, Callable[[Event], bool]] = {
-    "gates": _gates,
-    "prune": _prune,
-    "inherit": _inherit,
-    "run_start": lambda event: isinstance(event.get("versions", {}), dict),
-}
+def _flat(value: object, path: str) -> Iterator[tuple[str, str]]:
+    inners: Iterable[tuple[object, object]] | None = None
+    if isinstance(value, dict):
+        inners = value.items()
+    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        inners = enumerate(value)
+    if inners is not None:
+        for key, inner in inners:
+            yield from _flat(inner, f"{path}.{key}" if path else str(key))
+    elif path:
+        yield path, json.dumps(value) if value is None or isinstance(value, bool) else str(value)

@@ -53,14 +53,13 @@ def cards(record: RunRecord) -> Safe:
 def about(record: RunRecord) -> Safe:
     """Return what the run was."""
     start, sessions = record.start, len(record.of("run_start"))
-    inherited = number(start.get("inherited_parameters"))
     rows: list[tuple[str, object]] = [
         ("State", STATUS.get(record.status, record.status)),
         ("Teacher", start.get("teacher", NONE)),
         ("Student", start.get("student", NONE)),
         ("Teacher's parameters", _parameters(start, "teacher_")),
         ("Student's parameters", _parameters(start, "")),
-        ("Inherited at the start", f"{inherited:,.0f} parameters" if inherited else "nothing"),
+        ("Inherited at the start", _inherited(record)),
         ("Device", f"{start.get('device', NONE)}, {count(start.get('threads'))} CPU threads"),
         ("Steps", f"{record.done:,} of {count(start.get('steps'))}"),
         ("Seconds", f"{figures(record.seconds)}, calls: {sessions}"),
@@ -95,6 +94,14 @@ def again(record: RunRecord) -> Safe:
         text = element("pre", element("code", record.config))
         children.append(folded("Configuration as resolved", text))
     return section("again", "To do it again", *children)
+
+
+def _inherited(record: RunRecord) -> str:
+    inherited = number(record.start.get("inherited_parameters"))
+    if inherited:
+        return f"{inherited:,.0f} parameters"
+    masked = record.settings.get("inherit.method") == "masks"
+    return "the whole teacher, which masks make smaller" if masked else "nothing"
 
 
 def _parameters(start: Event, whose: str) -> str:

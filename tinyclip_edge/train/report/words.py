@@ -44,3 +44,15 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def megabytes(size: object) -> str:
+    """Return bytes in units of 10^6."""
+    found = number(size)
+    return NONE if found is None else f"{found / 1e6:.1f}"
+
+
+def points_of(value: object) -> str:
+    """Return what is in per cent already."""
+    found = number(value)
+    return NONE if found is None else f"{found:.1f} %"
