@@ -1,4 +1,4 @@
-"""Serve the page that opens a bundle in the browser: static files, with the headers threads need."""
+"""Serve the page that opens a bundle in the browser, with the headers that threads need."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _IDLE_SECONDS
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._answer(body=True)
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._answer(body=False)
 
     def version_string(self) -> str:

@@ -4,6 +4,7 @@ import { Closed, Engine } from "./engine.js";
 import { PageError, line } from "./errors.js";
 import { FIRST_LABELS, PRESETS, parseLabels, parseTemplates } from "./labels.js";
 import { listen } from "./pictures.js";
+import { BACKENDS } from "./runtime.js";
 import {
   element, hideAnswer, megabytes, note, options, say, showAnswer, showBadges, showFacts, showTestRow, showTestVerdict,
 } from "./view.js";
@@ -30,9 +31,11 @@ async function start(wanted = {}) {
   const files = new Map();
   page.engine = new Engine({
     progress: ({ name, bytes, of }) => {
+      if (page.opened) return; // the self-test tells what it does by itself
       files.set(name, [bytes, of]);
       showProgress([...files.values()]);
     },
+    testing: ({ precision, backend }) => say(`Self-test: ${precision} on ${BACKENDS[backend]}…`),
     tested: ({ row }) => showTestRow(row),
   });
   say("Opening the bundle…");
@@ -44,7 +47,7 @@ async function start(wanted = {}) {
 
 async function open() {
   const { found, engine } = page;
-  page.labelled = null;
+  page.opened = page.labelled = null;
   setBusy(true);
   say(`Loading ${found.manifest.name}…`, { fraction: 0 });
   page.opened = await engine.call("open", {

@@ -1,6 +1,8 @@
 // onnxruntime-web: where it lies, what this browser can run it on, and one tower as a function.
 import { PageError, line } from "./errors.js";
 
+/** Names that people know the backends by. */
+export const BACKENDS = { wasm: "WASM", webgpu: "WebGPU" };
 const MODULES = { wasm: "ort.wasm.min.mjs", webgpu: "ort.webgpu.min.mjs" };
 const MOST_THREADS = 4; // small batches gain nothing from more
 // (module (func (result v128) i32.const 0 i8x16.splat))
@@ -65,7 +67,7 @@ export class Tower {
         logSeverityLevel: 3,
       });
     } catch (error) {
-      throw new PageError(`${name} does not load on ${LABELS[backend]}: ${line(error)}`);
+      throw new PageError(`${name} does not load on ${BACKENDS[backend]}: ${line(error)}`);
     }
     if (String(session.inputNames) !== input || !session.outputNames.includes(output)) {
       throw new PageError(
@@ -113,8 +115,6 @@ export class Tower {
     return this.session.release();
   }
 }
-
-export const LABELS = { wasm: "WASM", webgpu: "WebGPU" };
 
 function filled(data, rows, batch) {
   const width = data.length / rows;

@@ -1,6 +1,7 @@
-// Values to elements; nothing here knows the model.
+// Values to elements; nothing here computes.
+import { BACKENDS } from "./runtime.js";
+
 const SHOWN = 20;
-const LABELS = { wasm: "WASM", webgpu: "WebGPU" };
 const $ = (id) => document.getElementById(id);
 
 /** Make an element; strings become text, never markup. */
@@ -31,7 +32,7 @@ export function showBadges(host, opened) {
   const gpu = opened.backend === "webgpu";
   const threads = host.threads === 1 ? "1 thread" : `${host.threads} threads`;
   const rows = [
-    [LABELS[opened.backend], true],
+    [BACKENDS[opened.backend], true],
     [opened.precision, true],
     [gpu ? host.gpu : threads, true],
     ["SIMD", host.simd],
@@ -112,7 +113,7 @@ export function showTestRow(row) {
   const passed = row.failures.length === 0;
   const yes = (value) => (value == null ? "not compared" : value ? "equal" : "other");
   const head = [
-    element("td", {}, LABELS[row.backend]),
+    element("td", {}, BACKENDS[row.backend]),
     element("td", {}, row.pixels === "model" ? `${row.precision}, resized inside` : row.precision),
     element("td", { className: passed ? "pass" : "fail" }, passed ? "✓ pass" : "✗ fail"),
   ];
@@ -130,7 +131,7 @@ export function showTestRow(row) {
 
 export function showTestVerdict(rows) {
   const failed = rows.filter((row) => row.failures.length);
-  const names = failed.map((row) => `${row.precision} on ${LABELS[row.backend]} (${row.failures.join(", ")})`);
+  const names = failed.map((row) => `${row.precision} on ${BACKENDS[row.backend]} (${row.failures.join(", ")})`);
   $("test-verdict").hidden = false;
   $("test-verdict").className = `verdict ${failed.length ? "bad" : "good"}`;
   $("test-verdict").textContent = failed.length

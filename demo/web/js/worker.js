@@ -103,6 +103,7 @@ async function selfTest() {
 
 async function testOne(options) {
   let tested = null;
+  postMessage({ event: "testing", ...options });
   try {
     tested = await openClip(options);
     return await replay(tested);

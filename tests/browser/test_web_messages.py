@@ -1,0 +1,177 @@
+"""What the page says of labels, files and bundles that cannot be used: one line each."""
+
+import shutil
+import struct
+import zlib
+
+import pytest
+
+from web_page import (
+    LABELS,
+    MARKS,
+    change_manifest,
+    open_page,
+    picture,
+    running_chromium,
+    serving,
+    silent_tab,
+    toy_bundle,
+    type_labels,
+)
+
+pytestmark = MARKS
+
+
+@pytest.fixture(scope="module")
+def bundle(toy_teacher_folder):
+    return toy_bundle(toy_teacher_folder)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with running_chromium() as chromium:
+        yield chromium
+
+
+@pytest.fixture(scope="module")
+def server(bundle):
+    with serving(bundle) as found:
+        yield found
+
+
+@pytest.fixture
+def tab(browser, server):
+    with silent_tab(browser) as found:
+        open_page(found, server)
+        yield found
+
+
+@pytest.fixture
+def altered(bundle, tmp_path):
+    """A copy of the bundle that a test may change."""
+    return shutil.copytree(bundle, tmp_path / "altered")
+
+
+def told(tab, id, text):
+    tab.locator(f"#{id}", has_text=text).wait_for()
+    shown = tab.inner_text(f"#{id}")
+    assert "\n" not in shown.strip()
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("", "no labels: write two or more"),
+        (" ,\n,", "no labels: write two or more"),
+        ("cat", "only one label (cat)"),
+        (",".join(f"l{i}" for i in range(201)), "201 labels are too many: at most 200"),
+        (f"cat, {'x' * 201}", "a label has 201 characters: at most 200"),
+    ],
+)
+def test_labels_to_mend_are_told(tab, labels, message):
+    tab.fill("#labels", labels)
+    told(tab, "label-note", message)
+    assert tab.locator("#bars li").count() == 0
+    type_labels(tab, LABELS)
+    assert tab.is_hidden("#label-note")
+
+
+def test_a_template_without_a_place_is_told(tab):
+    tab.fill("#templates", "a photo")
+    told(tab, "label-note", "the prompt template needs {} where the label goes")
+
+
+def bomb():
+    """A PNG of a few bytes that says it has 60000 x 60000 pixels."""
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    return (
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("notes.txt", b"no picture", "notes.txt is no picture that this browser can read"),
+        ("cut.png", b"\x89PNG\r\n\x1a\n1234", "cut.png is no picture that this browser can read"),
+        ("empty.jpg", b"", "empty.jpg is empty"),
+        ("bomb.png", bomb(), "bomb.png has 60000x60000 pixels; at most 89478485 are opened"),
+        (
+            "model.onnx",
+            b"\x08\x08",
+            "model.onnx is part of a bundle: drop or open the whole folder",
+        ),
+    ],
+    ids=["text", "cut", "empty", "bomb", "onnx"],
+)
+def test_a_wrong_file_is_told_and_the_next_picture_works(tab, tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    tab.set_input_files("#file", path)
+    told(tab, "picture-note", message)
+    assert tab.locator("#bars li").count() == 0
+    tab.click("#samples button:nth-child(2)")
+    tab.locator("#bars li").first.wait_for()
+    assert tab.is_hidden("#picture-note")
+
+
+def test_a_folder_that_is_no_bundle_is_told(tab, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    picture(20, 20).save(tmp_path / "pictures" / "a.png")
+    tab.set_input_files("#folder", tmp_path / "pictures")
+    told(tab, "status", "this folder is no bundle: it has no manifest.json")
+
+
+def newer(folder):
+    change_manifest(folder, lambda content: content.update(format_version=2))
+
+
+def outside(folder):
+    entry = {"sha256": "0" * 64, "bytes": 1}
+    change_manifest(folder, lambda content: content["files"].update({"../x": entry}))
+
+
+def foreign_tokenizer(folder):
+    change_manifest(folder, lambda content: content.update(tokenizer={"clean": "lower", "end": 1}))
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "message"),
+    [
+        (newer, "status", "format_version 2 is newer than 1, the newest this page reads"),
+        (outside, "status", 'file "../x" lies outside the bundle'),
+        (
+            lambda folder: (folder / "manifest.json").write_text("{"),
+            "status", "manifest.json is not JSON",
+        ),
+        (
+            lambda folder: (folder / "manifest.json").unlink(),
+            "status", "no bundle at http://127.0.0.1:",
+        ),
+        (
+            lambda folder: (folder / "onnx/text_model_quantized.onnx").unlink(),
+            "status", "onnx/text_model_quantized.onnx is missing from the bundle",
+        ),
+        (
+            lambda folder: (folder / "onnx/text_model_quantized.onnx").write_bytes(b"other"),
+            "status", "onnx/text_model_quantized.onnx has changed: sha256",
+        ),
+        (foreign_tokenizer, "label-note", "this page reads CLIP's byte-pair tokenizers only"),
+    ],
+)  # fmt: skip
+def test_a_bundle_to_mend_is_told(browser, altered, change, place, message):
+    with serving(altered) as server, silent_tab(browser, missing=True) as tab:
+        change(altered)  # after the server has looked at it
+        tab.goto(server.url)
+        told(tab, place, message)
+
+
+def test_missing_runtime_files_and_another_host_are_told(browser, server, bundle):
+    with serving(bundle) as other, silent_tab(browser, missing=True) as tab:
+        other.files = {k: v for k, v in other.files.items() if not k.startswith("/ort/")}
+        tab.goto(other.url)
+        told(tab, "status", "onnxruntime-web is not at")
+        tab.goto(server.url + "?bundle=https://example.com/")
+        told(tab, "status", "lies on another host")
