@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tinyclip_edge import EdgeCLIP
 from tinyclip_edge.errors import BundleError, DataError
 from tinyclip_edge.runtime import edge
 from tinyclip_edge.runtime.index import ImageIndex
+from tinyclip_edge.runtime.session import Tower
 
 
 def colours(*values):
@@ -234,6 +236,71 @@ assert clip.search("cat", clip.index([image]))[0].key == "0"
 """
     loaded = imported_by(program, str(shared_tiny_bundle.folder))
     assert "onnxruntime" in loaded and not loaded & HEAVY
+
+
+def test_a_text_alone_loads_no_image_side(shared_tiny_bundle):
+    program = """
+import sys
+from tinyclip_edge import EdgeCLIP
+EdgeCLIP.load(sys.argv[1]).encode_text(["cat"])
+"""
+    loaded = imported_by(program, str(shared_tiny_bundle.folder))
+    assert "onnxruntime" in loaded and not loaded & (HEAVY | {"PIL", "ftfy", "tempfile", "zipfile"})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "   ", "\x00\x07\x1b[0m", "\u202e", "cat " * 10_000, "\ud800"]
+)
+def test_texts_of_any_length_and_kind(clip, text):
+    features = clip.encode_text([text])
+    assert features.shape == (1, 4) and np.isfinite(features).all()
+    assert 2 <= len(clip.token_ids(text)) <= 16
+
+
+def test_a_long_text_is_its_beginning(clip, shared_tiny_bundle):
+    long = clip.encode_text(["cat " * 10_000])[0]
+    np.testing.assert_allclose(long, expected_text(shared_tiny_bundle, "cat " * 14), atol=1e-5)
+
+
+def test_search_in_a_compressed_index(clip):
+    images = colours("red", "green", "blue", "white")
+    index = clip.index(images)
+    hits = clip.search("cat", index.compressed())
+    assert {hit.key for hit in hits} == {"0", "1", "2", "3"}
+    exact = {hit.key: hit.score for hit in clip.search("cat", index)}
+    for hit in hits:
+        assert hit.score == pytest.approx(exact[hit.key], abs=4**0.5 / 127)
+    with pytest.raises(BundleError, match="made by model"):
+        clip.search("cat", replace(index, model_hash="another").compressed())
+
+
+@pytest.mark.parametrize(
+    ("precision", "recipe", "precise"),
+    [
+        ("static", {"kind": "static", "reduce_range": False}, True),
+        ("static", {"kind": "static", "reduce_range": True}, False),
+        ("uint8", {"kind": "dynamic", "weights": "uint8", "reduce_range": True}, False),
+        ("q4f16", {"kind": "weight only"}, False),
+    ],
+)
+def test_bundles_of_other_precisions(tiny_bundle, monkeypatch, precision, recipe, precise):
+    path = tiny_bundle.folder / "manifest.json"
+    content = json.loads(path.read_text())
+    for towers in content["towers"].values():
+        towers[precision] = towers["int8"]
+    content["recipe"][precision] = recipe
+    path.write_text(json.dumps(content))
+    seen = []
+
+    def record(*arguments, precise_int8, **options):
+        seen.append(precise_int8)
+        return Tower(*arguments, precise_int8=precise_int8, **options)
+
+    monkeypatch.setattr(edge, "Tower", record)
+    clip = EdgeCLIP.load(tiny_bundle.folder, precision=precision)
+    assert clip.encode_text(["cat"]).shape == clip.encode_image(colours("red")).shape == (1, 4)
+    assert seen == [precise, precise]
+    assert clip.model_hash.endswith(f"-{precision}")
 
 
 def test_version_and_unknown_names():
