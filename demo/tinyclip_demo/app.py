@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyclip_demo.gallery import Gallery
+from tinyclip_demo.index import default_index_folder
 from tinyclip_demo.service import DemoService
+from tinyclip_demo.shelf import Shelf
+from tinyclip_demo.uploads import MAX_UPLOAD_MB
 from tinyclip_edge.errors import ConfigError, MissingExtraError
 from tinyclip_edge.runtime.protocol import Embedder
 
@@ -21,9 +24,9 @@ if TYPE_CHECKING:
     import gradio as gr
 
 HERE = Path(__file__).parent
-MAX_UPLOAD = "20mb"
 MAX_QUEUE = 64
-PARALLEL = 4  # requests in flight; the service still runs the models one at a time
+PARALLEL = 16  # requests of a kind in flight; the service still runs the models one at a time
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def build_app(service: DemoService) -> gr.Blocks:
@@ -42,23 +45,29 @@ def build_app(service: DemoService) -> gr.Blocks:
 
 
 def launch(
-    models: Sequence[Embedder],
+    models: Sequence[str | Embedder],
     gallery: Gallery,
     *,
     host: str = "127.0.0.1",
     port: int = 7860,
     share: bool = False,
     open_browser: bool = False,
+    threads: int | None = None,
 ) -> None:
-    """Serve the page until Ctrl-C.
+    """Serve the page until Ctrl-C; the models load when it is first opened.
 
-    Raise ConfigError when the port is taken or the host is not this machine's, MissingExtraError
+    A model is a MODEL, a bundle also as ``FOLDER@PRECISION``. Raise ConfigError when the port is
+    taken or the host is not this machine's, BundleError for a broken bundle, MissingExtraError
     without gradio.
     """
     check_address(host, port)
-    service = DemoService(models, gallery)
+    service = DemoService(
+        Shelf(models, threads=threads),
+        gallery,
+        index_folder=default_index_folder(),
+        local=host in LOOPBACK and not share,
+    )
     page = build_app(service)
-    service.warm_up()
     serve(page, host=host, port=port, share=share, open_browser=open_browser)
     _say(f"demo: {page.share_url or page.local_url}  (Ctrl-C ends it)")
     try:
@@ -85,7 +94,7 @@ def serve(
             inbrowser=open_browser,
             quiet=True,
             prevent_thread_lock=True,
-            max_file_size=MAX_UPLOAD,
+            max_file_size=f"{MAX_UPLOAD_MB}mb",
             footer_links=[],
             ssr_mode=False,
             mcp_server=False,

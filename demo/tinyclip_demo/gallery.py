@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.runtime.images import open_image
+from tinyclip_edge.runtime.images import MAX_PIXELS, open_image
 from tinyclip_edge.runtime.protocol import ImageInput
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -24,6 +25,9 @@ STARTER_EXAMPLES = (
     "snowman", "octopus",
 )  # fmt: skip
 EXAMPLE_COUNT = 8
+MAX_CAPTION = 200  # characters
+MAX_DROPPED = 500  # files of one dropped gallery
+MAX_DROPPED_BYTES = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Gallery:
     skipped: int = 0  # files that were no readable image
     label_examples: bool = False  # captions are names worth offering as labels
     _thumbnails: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
+    _marks: list[str] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -47,6 +52,24 @@ class Gallery:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def mark(self) -> str | None:
+        """Hash of what the pictures are, for a kept index; None when some exist only in memory.
+
+        Files count by path, size and time of change, so that thousands are not read.
+        """
+        if not self._marks:
+            digest = hashlib.sha256()
+            for image in self.images:
+                if isinstance(image, bytes):
+                    digest.update(hashlib.sha256(image).digest())
+                elif isinstance(image, Path):
+                    digest.update(_file_mark(image))
+                else:
+                    return None
+            self._marks.append(digest.hexdigest())
+        return self._marks[0]
 
     def picture(self, index: int, edge: int | None = None) -> Image.Image:
         """Return the picture as RGB, no side over ``edge``; raise DataError if it is broken."""
@@ -115,6 +138,26 @@ def folder_gallery(folder: Path) -> Gallery:
     return Gallery(folder.name or str(folder), tuple(good), _captions(good), skipped)
 
 
+def dropped_gallery(files: Sequence[Path]) -> Gallery:
+    """Read dropped files whole, for the server deletes them later; those that are none are counted.
+
+    Raise DataError for too many files or bytes, or when no file is a picture.
+    """
+    if len(files) > MAX_DROPPED:
+        raise DataError(f"{len(files)} files are too many: drop at most {MAX_DROPPED}")
+    total = sum(path.stat().st_size for path in files if path.is_file())
+    if total > MAX_DROPPED_BYTES:
+        raise DataError(
+            f"the files have {total / 1e6:.0f} MB together: drop at most "
+            f"{MAX_DROPPED_BYTES / 1e6:.0f} MB, or start the demo with --images FOLDER"
+        )
+    good = [path for path in files if path.is_file() and _has_header(path)]
+    if not good:
+        raise DataError(f"none of the {len(files)} files is an image")
+    pictures = tuple(path.read_bytes() for path in good)
+    return Gallery("dropped files", pictures, _captions(good), len(files) - len(good))
+
+
 def as_seen(image: ImageInput, label: str = "image") -> Image.Image:
     """Return RGB as a browser shows it: EXIF rotation applied, transparency on white."""
     opened = ImageOps.exif_transpose(open_image(image, label))
@@ -126,13 +169,32 @@ def as_seen(image: ImageInput, label: str = "image") -> Image.Image:
 
 
 def _captions(files: Sequence[Path]) -> tuple[str, ...]:
-    return tuple(path.stem.replace("_", " ").replace("-", " ") for path in files)
+    return tuple(
+        _beside(path) or path.stem.replace("_", " ").replace("-", " ") or "?" for path in files
+    )
+
+
+def _beside(path: Path) -> str:
+    """Return the first line of ``NAME.txt`` beside the picture, empty without one."""
+    try:
+        lines = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return ""
+    return " ".join(lines[0].split())[:MAX_CAPTION] if lines else ""
+
+
+def _file_mark(path: Path) -> bytes:
+    try:
+        stat = path.stat()
+    except OSError:
+        return f"{path} gone\n".encode(errors="replace")
+    return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode(errors="replace")
 
 
 def _has_header(path: Path) -> bool:
     try:
         with Image.open(path) as image:
-            return image.width * image.height > 0
+            return 0 < image.width * image.height <= MAX_PIXELS
     # Broken headers raise whatever their bytes lead the decoder to.
     except Exception:
         return False

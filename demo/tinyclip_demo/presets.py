@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-LABELS: dict[str, tuple[str, ...]] = {
+_GROUPS: dict[str, tuple[str, ...]] = {
     "Animals": (
         "cat", "dog", "horse", "cow", "pig", "rabbit", "bear", "elephant", "lion", "monkey",
         "fish", "bird", "frog", "octopus",
@@ -23,16 +23,29 @@ LABELS: dict[str, tuple[str, ...]] = {
         "key", "lock", "umbrella", "scissors", "hammer", "book", "clock", "camera", "light bulb",
         "guitar", "telephone", "envelope",
     ),
+}  # fmt: skip
+LABELS: dict[str, tuple[str, ...]] = {
+    "Everything": tuple(label for group in _GROUPS.values() for label in group),
+    **_GROUPS,
     "CIFAR-10": (
         "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
     ),
-    "ImageNet, 12 classes": (
-        "tench", "ostrich", "tabby cat", "golden retriever", "African elephant", "ladybug",
-        "acoustic guitar", "sports car", "teapot", "umbrella", "pizza", "lakeside",
+    "ImageNet, 40 classes": (
+        "tench", "great white shark", "ostrich", "bald eagle", "tree frog", "scorpion",
+        "peacock", "koala", "flamingo", "king penguin", "golden retriever", "tabby cat",
+        "red fox", "tiger", "brown bear", "ladybug", "bee", "zebra", "African elephant",
+        "giant panda", "acoustic guitar", "airliner", "backpack", "bathtub", "candle",
+        "desktop computer", "digital clock", "fire engine", "grand piano", "hammer",
+        "hot air balloon", "laptop", "pirate ship", "sports car", "teapot", "umbrella",
+        "cheeseburger", "pizza", "strawberry", "volcano",
     ),
 }  # fmt: skip
 
-TEMPLATES = ("{}", "a picture of {}", "an icon of {}", "a photo of a {}")
+TEMPLATES = (
+    "{}", "a picture of {}", "an icon of {}", "a photo of a {}",
+    "{} | a picture of {} | an icon of {}",
+    "a photo of a {} | a bad photo of a {} | a drawing of a {} | a close-up of a {}",
+)  # fmt: skip
 
 QUERIES = (
     "sailing boat", "angry face", "musical instrument", "fruit", "bad weather",

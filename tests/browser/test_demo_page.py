@@ -1,102 +1,55 @@
 """The demo page in a real browser: it answers, mends nothing silently and asks no other host."""
 
-import shutil
-import socket
+import csv
+import io
+import json
+import tarfile
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from demo_page import (
+    ANSWER_MS,
+    CHROMIUM,
+    HUES,
+    classified,
+    drawn,
+    found,
+    note,
+    open_page,
+    open_search,
+    open_tab,
+    served,
+    told_hosts,
+    upload,
+)
 
-from tinyclip_demo.app import build_app, serve
-from tinyclip_demo.gallery import Gallery
-from tinyclip_demo.service import DemoService
-from tinyclip_edge.runtime.protocol import EmbedderSpec
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),
 ]
-HUES = {"red": (220, 40, 40), "green": (40, 160, 70), "blue": (40, 90, 220)}
-ANSWER_MS = 20_000
-
-
-class HueModel:
-    """Sees the mean colour of the middle; knows the three colour words, in any sentence."""
-
-    logit_scale = 20.0
-
-    def __init__(self, name, runtime, precision, swapped=False):
-        self.name = name
-        self.spec = EmbedderSpec(64, 3, 1_000_000, 10, 4_000_000, runtime, precision)
-        self.order = ["green", "red", "blue"] if swapped else ["red", "green", "blue"]
-
-    def encode_image(self, images):
-        middles = [np.asarray(image.convert("RGB").resize((9, 9)))[3:6, 3:6] for image in images]
-        return self.unit([middle.reshape(-1, 3).mean(0) for middle in middles])
-
-    def encode_text(self, texts):
-        return self.unit([[float(hue in text) for hue in self.order] for text in texts])
-
-    @staticmethod
-    def unit(rows):
-        rows = np.asarray(rows, dtype=np.float32) + 1e-3
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def drawn(hue, edge=64):
-    image = Image.new("RGB", (edge, edge), "white")
-    ImageDraw.Draw(image).ellipse([6, 6, edge - 7, edge - 7], fill=HUES[hue])
-    return image
+SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
 @pytest.fixture(scope="module")
 def peers():
     """Hosts that this process, and so the server, connects to or looks up."""
-    seen = set()
-    connect, look_up = socket.socket.connect, socket.getaddrinfo
-
-    def noted_connect(self, peer):
-        if self.family in (socket.AF_INET, socket.AF_INET6):
-            seen.add(peer[0])
-        return connect(self, peer)
-
-    def noted_look_up(host, *args, **kwargs):
-        seen.add(host)
-        return look_up(host, *args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(socket.socket, "connect", noted_connect)
-        patch.setattr(socket, "getaddrinfo", noted_look_up)
+    with told_hosts() as seen:
         yield seen
 
 
 @pytest.fixture(scope="module")
-def address(peers):
-    names = [f"{hue} disc" for hue in HUES for _ in range(20)]
-    pictures = tuple(drawn(name.split()[0]) for name in names)
-    gallery = Gallery("discs", pictures, tuple(names), label_examples=True)
-    models = [
-        HueModel("teacher", "torch", "fp32"),
-        HueModel("student", "torch", "fp32"),
-        HueModel("student", "onnxruntime", "int8", swapped=True),
-    ]
-    page = build_app(DemoService(models, gallery))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    serve(page, host="127.0.0.1", port=port)
-    yield f"http://127.0.0.1:{port}/"
-    page.close(verbose=False)
+def address(peers, tmp_path_factory):
+    with served(tmp_path_factory.mktemp("indexes")) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def browser():
     from playwright.sync_api import sync_playwright
 
+    flags = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield chromium
         chromium.close()
 
@@ -104,48 +57,27 @@ def browser():
 @pytest.fixture
 def page(browser, address):
     """An open page; at the end it must have been silent and have asked nobody else."""
-    tab = browser.new_page(viewport={"width": 1280, "height": 900})
-    errors, hosts = [], set()
-    tab.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
-    tab.on("pageerror", lambda error: errors.append(str(error)))
-    tab.on("request", lambda request: hosts.add(urlsplit(request.url)))
-    tab.set_default_timeout(ANSWER_MS)
-    tab.goto(address)
-    tab.wait_for_selector("#classified .tc-bars")
-    yield tab
-    tab.close()
-    assert errors == []
-    assert {url.hostname for url in hosts if url.scheme not in ("data", "blob")} == {"127.0.0.1"}
+    with open_page(browser, address) as tab:
+        yield tab
 
 
-def classified(page, text):
-    page.wait_for_function(
-        "text => document.querySelector('#classified').innerText.includes(text)", arg=text
-    )
-    return page.inner_text("#classified")
+def query(page, text):
+    page.fill("#query textarea, #query input", text)
+    page.press("#query textarea, #query input", "Enter")
 
 
-def found(page, text):
-    page.wait_for_function(
-        "text => document.querySelector('#found').innerText.includes(text)", arg=text
-    )
-    return page.inner_text("#found")
+def labels(page, text):
+    page.fill("#labels textarea", text)
+    page.click("#classify-button")
 
 
-def open_search(page):
-    page.get_by_role("tab", name="Search").click()
-    page.wait_for_selector("#found .tc-hits")
-
-
-def upload(page, path: Path):
-    page.set_input_files("#image input[type=file]", str(path))
-
-
-def test_header_shows_each_model_with_its_facts(page):
-    cards = page.locator(".tc-cards > li").all_inner_texts()
-    assert [card.splitlines()[0] for card in cards] == ["teacher", "student fp32", "student int8"]
-    for part in ("ONNX Runtime", "int8", "1.00 M", "4.0 MB"):
-        assert part in cards[2]
+def test_cards_show_each_model_with_its_facts(page):
+    cards = page.locator(".tc-cards > li")
+    names = [name.strip() for name in page.locator(".tc-cards h2").all_inner_texts()]
+    assert names == ["teacher", "student fp32", "student int8"]
+    for part in ("ready", "ONNX Runtime", "int8", "1.00 M", "4.0 MB"):
+        assert part in cards.nth(2).inner_text()
+    assert "3 of 3 models ready" in page.inner_text("#head")
 
 
 def test_upload_and_classify(page, tmp_path):
@@ -158,11 +90,24 @@ def test_upload_and_classify(page, tmp_path):
     # the third model takes red for green
     text = classified(page, "student int8 says a green thing")
     assert "teacher, student fp32 say a red thing" in text
-    assert "Encode image" in text
+    for line in ("Preprocess", "Encode image", "Compare", "PyTorch fp32 · 4.0 MB"):
+        assert line in text
     assert page.locator("#classified .tc-bars tbody tr").count() == 3
 
 
+def test_the_camera_is_a_way_in(page):
+    page.get_by_role("button", name="Remove Image").click()
+    classified(page, "Pick an example")
+    labels(page, "red, green, blue")
+    classified(page, "No image yet")
+    page.locator("#image").get_by_role("button", name="Capture from camera").click()
+    page.locator("#image").get_by_text("Click to Access Webcam").click()
+    page.locator("#image").get_by_role("button", name="capture photo").click()
+    classified(page, "Encode 3 labels")
+
+
 def test_example_list_and_template_are_one_click_each(page):
+    page.get_by_role("button", name="Gallery names").click()
     page.click("#examples button:last-child")
     classified(page, "All 3 models say blue disc")
     page.get_by_role("button", name="CIFAR-10").click()
@@ -173,30 +118,75 @@ def test_example_list_and_template_are_one_click_each(page):
     classified(page, "needs {} where the label goes")
 
 
+def test_models_are_chosen_on_their_cards(page):
+    labels(page, "red, green, blue")
+    classified(page, "Encode 3 labels")
+    page.get_by_role("checkbox", name="Compare student int8").uncheck()
+    page.wait_for_function("document.querySelectorAll('#classified thead th').length == 2")
+    for name in ("Compare teacher", "Compare student fp32"):
+        page.get_by_role("checkbox", name=name).uncheck()
+    classified(page, "tick at least one")
+    page.get_by_role("checkbox", name="Compare student int8").check()
+    page.wait_for_function("document.querySelectorAll('#classified thead th').length == 1")
+    open_search(page)
+    assert page.locator("#found .tc-strip").count() == 1
+
+
+def test_a_model_that_is_added_is_told_when_it_fails(browser, tmp_path):
+    with served(tmp_path / "indexes") as url, open_page(browser, url) as page:
+        page.get_by_role("button", name="Add a model").click()
+        page.click("#add-button")
+        note(page, "#add-note", "No model")
+        page.fill("#source textarea, #source input", str(tmp_path / "nowhere"))
+        page.click("#add-button")
+        page.wait_for_function("document.querySelectorAll('.tc-cards > li.failed').length == 1")
+        assert "no model folder" in page.inner_text(".tc-cards > li.failed")
+        # the others go on
+        labels(page, "red, green, blue")
+        assert "Encode 3 labels" in classified(page, "No model folder")
+
+
 @pytest.mark.parametrize(
-    ("labels", "message"), [("", "No labels"), (" ,\n,", "No labels"), ("cat", "Only one label")]
+    ("text", "message"), [("", "No labels"), (" ,\n,", "No labels"), ("cat", "Only one label")]
 )
-def test_labels_to_mend_are_told(page, labels, message):
-    page.fill("#labels textarea", labels)
-    page.click("#classify-button")
+def test_labels_to_mend_are_told(page, text, message):
+    labels(page, text)
     assert "Traceback" not in classified(page, message)
 
 
 def test_no_image_and_broken_uploads_are_told(page, tmp_path):
     page.get_by_role("button", name="Remove Image").click()
-    classified(page, "Pick an example or upload")
+    classified(page, "Pick an example")
     page.click("#classify-button")
     classified(page, "No image yet")
-    broken = tmp_path / "broken.png"
-    drawn("red").save(broken)
-    broken.write_bytes(broken.read_bytes()[:120])
-    upload(page, broken)
-    classified(page, "does not decode")
+    whole = tmp_path / "whole.png"
+    drawn("red").save(whole)
+    content = whole.read_bytes()
+    for name, data, message in (
+        ("broken.png", content[:120], "does not decode"),
+        ("text.png", b"hello", "no image that opens here"),
+        ("empty.png", b"", "0 bytes"),
+        ("script.svg", b"<svg onload='alert(1)' xmlns='http://www.w3.org/2000/svg'/>", "no image"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        upload(page, tmp_path / name)
+        assert "Traceback" not in classified(page, message)
+        page.get_by_role("button", name="Remove Image").click()
+        classified(page, "Pick an example")
+
+
+def test_an_upload_over_the_limit_is_told(browser, address, tmp_path):
+    large = tmp_path / "large.png"
+    large.write_bytes(b"x" * 21_000_000)
+    with open_page(browser, address, console=("413", "Payload", "exceeds")) as page:
+        page.get_by_role("button", name="Remove Image").click()
+        classified(page, "Pick an example")
+        upload(page, large)
+        page.get_by_text("exceeds maximum").first.wait_for()
 
 
 def test_what_a_user_writes_is_text(page):
-    page.fill("#labels textarea", "<b id=evil>red</b>, ${1+1} blue, {{value}} green")
-    page.click("#classify-button")
+    labels(page, "<b id=evil>red</b>, ${1+1} blue, {{value}} green")
     text = classified(page, "${1+1} blue")
     assert "<b id=evil>red</b>" in text
     assert "{{value}} green" in text
@@ -205,8 +195,7 @@ def test_what_a_user_writes_is_text(page):
 
 def test_search_side_by_side(page):
     open_search(page)
-    page.fill("#query textarea, #query input", "something blue")
-    page.press("#query textarea, #query input", "Enter")
+    query(page, "something blue")
     page.wait_for_function("document.querySelector('#found .tc-hits p').innerText == 'blue disc'")
     strips = page.locator("#found .tc-strip")
     assert strips.count() == 3
@@ -220,11 +209,98 @@ def test_search_side_by_side(page):
     assert strips.nth(2).locator("li.new .tc-delta").first.inner_text() in ("#21", "#41")
 
 
+def test_a_picture_finds_pictures(page, tmp_path):
+    open_search(page)
+    query(page, "green")
+    page.wait_for_function("document.querySelector('#found .tc-hits p').innerText == 'green disc'")
+    page.locator("#found .tc-hits button").first.click()
+    found(page, "Pictures like green disc")
+    page.get_by_role("button", name="Search by a picture").click()
+    drawn("red", 200).save(tmp_path / "mine.png")
+    page.set_input_files("#query-image input[type=file]", str(tmp_path / "mine.png"))
+    found(page, "Pictures like your picture")
+    assert page.inner_text("#found .tc-hits p") == "red disc"
+    (tmp_path / "text.png").write_bytes(b"hello")
+    page.locator("#query-image").get_by_role("button", name="Remove Image").click()
+    page.set_input_files("#query-image input[type=file]", str(tmp_path / "text.png"))
+    assert "Traceback" not in found(page, "no image that opens here")
+
+
+def test_pictures_of_one_s_own_are_searched(page, tmp_path):
+    open_search(page)
+    page.get_by_role("button", name="Search by a picture").click()
+    files = []
+    for hue in HUES:
+        files.append(tmp_path / f"my_{hue}_thing.png")
+        drawn(hue).save(files[-1])
+    page.set_input_files("#dropped input[type=file]", [str(file) for file in files])
+    note(page, "#gallery", "3 pictures: dropped files")
+    query(page, "blue")
+    page.wait_for_function(
+        "document.querySelector('#found .tc-hits p').innerText == 'my blue thing'"
+    )
+    page.fill("#folder textarea, #folder input", str(tmp_path / "nowhere"))
+    page.click("#open-folder")
+    note(page, "#gallery", "no such folder")
+    page.fill("#folder textarea, #folder input", str(tmp_path))
+    page.click("#open-folder")
+    note(page, "#gallery", tmp_path.name)
+    page.click("#own-gallery")
+    note(page, "#gallery", "60 pictures: discs")
+
+
 def test_a_blank_query_is_told(page):
     open_search(page)
     page.fill("#query textarea, #query input", "   ")
     page.click("#search-button")
     assert "Traceback" not in found(page, "The query is blank")
+
+
+def test_measure_and_take_the_figures_away(page):
+    open_tab(page, "Measure")
+    page.click("#measure-button")
+    page.wait_for_selector("#measured .tc-progress, #measured .tc-figures")
+    page.wait_for_selector("#measured .tc-figures", timeout=3 * ANSWER_MS)
+    text = page.inner_text("#measured")
+    assert page.locator("#measured .tc-figures tbody tr").count() == 3
+    assert page.locator("#measured .tc-bubble").count() == 3
+    assert "20 rounds in turns, 1 thread" in text and "60 pairs of discs" in text
+    assert "processor" in page.inner_text("#host")
+    with page.expect_download() as download:
+        page.click("#get-json")
+    report = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+    assert [row["model"] for row in report["models"]] == ["teacher", "student fp32", "student int8"]
+    with page.expect_download() as download:
+        page.click("#get-csv")
+    lines = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text())))
+    assert [float(line["image_median_ms"]) for line in lines] == [
+        row["image_median_ms"] for row in report["models"]
+    ]
+
+
+def test_disagreements_and_their_shard(page):
+    open_tab(page, "Disagreements")
+    page.click("#mine-button")
+    page.wait_for_selector("#mined .tc-pairs")
+    text = page.inner_text("#mined")
+    # red and green are swapped in the third model, blue is not
+    assert "different answers to 40 pictures of 60 (66.7%)" in text
+    assert page.locator("#mined tbody tr").count() == 10
+    page.click("#order input")
+    page.get_by_role("option", name="First model right, another wrong").click()
+    page.wait_for_selector("#get-shard:not([disabled])")
+    page.wait_for_function("document.querySelectorAll('#mined td.no').length == 10")
+    with page.expect_download() as download:
+        page.click("#get-shard")
+    assert download.value.suggested_filename == "disagreements.tar"
+    with tarfile.open(download.value.path()) as tar:
+        names = tar.getnames()
+        caption = tar.extractfile(next(n for n in names if n.endswith(".txt"))).read().decode()
+    assert len(names) == 30
+    assert caption.strip() in ("red disc", "green disc")
+    for name in ("Compare student fp32", "Compare student int8"):
+        page.get_by_role("checkbox", name=name).uncheck()
+    note(page, "#mined", "One model cannot disagree")
 
 
 def test_keyboard_alone_reaches_the_answer(page):
@@ -239,31 +315,55 @@ def test_keyboard_alone_reaches_the_answer(page):
     classified(page, "Encode 2 labels")
 
 
+def test_everything_that_is_used_has_a_name(page):
+    """A screen reader has a name for every control and a text or none for every picture."""
+    open_search(page)
+    page.get_by_role("button", name="Search by a picture").click()
+    nameless = """() => [...document.querySelectorAll('button, input, textarea, [role=button]')]
+      .filter(one => one.offsetParent !== null && one.type !== 'file')
+      .filter(one => !(one.innerText.trim() || one.getAttribute('aria-label') || one.title
+        || one.labels?.length || one.getAttribute('aria-labelledby')))
+      .map(one => one.outerHTML.slice(0, 200))"""
+    for tab in ("Classify", "Search", "Measure", "Disagreements"):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(200)
+        assert page.evaluate(nameless) == []
+        pictures = "[...document.images].filter(one => one.alt === null).length"
+        assert page.evaluate(pictures) == 0
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_phone_width_has_nothing_to_scroll_sideways(browser, address, scheme):
-    tab = browser.new_page(viewport={"width": 360, "height": 800}, color_scheme=scheme)
-    tab.goto(address)
-    tab.wait_for_selector("#classified .tc-bars")
-    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert tab.evaluate(wide) <= 0
-    open_search(tab)
-    assert tab.evaluate(wide) <= 0
-    dark = tab.evaluate("document.body.classList.contains('dark')")
-    assert dark == (scheme == "dark")
-    tab.close()
+    view = {"viewport": {"width": 360, "height": 800}, "color_scheme": scheme}
+    with open_page(browser, address, **view) as tab:
+        assert tab.evaluate(SIDEWAYS) <= 0
+        open_search(tab)
+        assert tab.evaluate(SIDEWAYS) <= 0
+        open_tab(tab, "Measure")
+        tab.click("#measure-button")
+        tab.wait_for_selector("#measured .tc-figures", timeout=3 * ANSWER_MS)
+        assert tab.evaluate(SIDEWAYS) <= 0
+        open_tab(tab, "Disagreements")
+        tab.click("#mine-button")
+        tab.wait_for_selector("#mined .tc-pairs")
+        assert tab.evaluate(SIDEWAYS) <= 0
+        dark = tab.evaluate("document.body.classList.contains('dark')")
+        assert dark == (scheme == "dark")
 
 
 def test_two_users_at_once(browser, address):
-    tabs = [browser.new_page() for _ in range(2)]
-    for tab in tabs:
-        tab.goto(address)
-        tab.wait_for_selector("#classified .tc-bars")
-    for number, tab in enumerate(tabs):
-        tab.fill("#labels textarea", ", ".join(f"red {i}" for i in range(3 + number)))
-        tab.click("#classify-button")
-    for number, tab in enumerate(tabs):
-        classified(tab, f"Encode {3 + number} labels")
-        tab.close()
+    with open_page(browser, address) as one, open_page(browser, address) as two:
+        for number, tab in enumerate((one, two)):
+            tab.fill("#labels textarea", ", ".join(f"red {i}" for i in range(3 + number)))
+            tab.click("#classify-button")
+        for number, tab in enumerate((one, two)):
+            classified(tab, f"Encode {3 + number} labels")
+        # what one chooses is not chosen for the other
+        one.get_by_role("checkbox", name="Compare student int8").uncheck()
+        one.wait_for_function("document.querySelectorAll('#classified thead th').length == 2")
+        two.click("#classify-button")
+        two.wait_for_timeout(500)
+        assert two.locator("#classified thead th").count() == 3
 
 
 def test_the_server_asks_no_other_host(peers, page):

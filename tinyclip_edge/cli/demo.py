@@ -34,17 +34,16 @@ def demo(
 ) -> None:
     """Serve a page that compares teacher and student."""
     from tinyclip_demo import launch, open_gallery
-    from tinyclip_edge.evaluate import open_embedder
     from tinyclip_edge.models import newest_models
 
     names = [teacher, *(student or newest_models())]
-    say("loading " + ", ".join(names))
-    embedders = [open_embedder(name, threads=threads) for name in names]
+    say("models: " + ", ".join(names) + " (they load when the page opens)")
     launch(
-        embedders,
+        names,
         open_gallery(images),
         host=host,
         port=port,
         share=share,
         open_browser=open_browser,
+        threads=threads,
     )

@@ -1,62 +1,22 @@
-"""The demo's numbers, by hand: two-dimensional features, angles one can add up."""
+"""Classify and search, by hand: two-dimensional features, angles one can add up."""
 
 import threading
 
 import numpy as np
 import pytest
-from PIL import Image
+from angle_model import BLUE, GREEN, RED, AngleModel, square, unit
 
 from tinyclip_demo.gallery import Gallery
-from tinyclip_demo.service import DemoService, fill_template, parse_labels
+from tinyclip_demo.service import DemoService
+from tinyclip_demo.shelf import Shelf
+from tinyclip_demo.texts import fill_template, parse_labels, parse_templates
 from tinyclip_edge.errors import ConfigError, DataError
-from tinyclip_edge.runtime.protocol import EmbedderSpec
 
-RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-
-
-def unit(degrees):
-    radians = np.deg2rad(np.asarray(degrees, dtype=np.float64))
-    return np.stack([np.cos(radians), np.sin(radians)], axis=-1).astype(np.float32)
+BOTH = (0, 1)
 
 
-class AngleModel:
-    """Colours and words as angles in the plane: similarity is the cosine of their difference."""
-
-    def __init__(self, name, colours, words, scale=10.0):
-        self.name = name
-        self.spec = EmbedderSpec(8, 2, 1000, 10, 4000, "torch", "fp32")
-        self.logit_scale = scale
-        self.colours, self.words = colours, words
-        self.image_calls, self.text_calls = [], []
-
-    def encode_image(self, images):
-        self.image_calls.append(len(images))
-        return unit([self.colours.get(image.getpixel((0, 0)), 90) for image in images])
-
-    def encode_text(self, texts):
-        self.text_calls.append(tuple(texts))
-        return unit([self.words.get(text, 90) for text in texts])
-
-
-def square(colour):
-    return Image.new("RGB", (8, 8), colour)
-
-
-@pytest.fixture
-def gallery():
-    return Gallery("three", (square(RED), square(GREEN), square(BLUE)), ("red", "green", "blue"))
-
-
-@pytest.fixture
-def models():
-    words = {"red": 0, "green": 60, "blue": 180, "a red thing": 60}
-    first = AngleModel("first", {RED: 0, GREEN: 30, BLUE: 100}, words)
-    other = AngleModel("other", {RED: 50, GREEN: 10, BLUE: 100}, words)
-    return [first, other]
-
-
-def test_probabilities_are_the_softmax_of_scaled_cosines(models, gallery):
-    first, other = DemoService(models, gallery).classify(square(RED), ["red", "green", "blue"])
+def test_probabilities_are_the_softmax_of_scaled_cosines(service):
+    first, other = service.classify(square(RED), "red, green, blue", "{}", BOTH)
     # first: cosines 1, 1/2, -1 times 10 -> e^0, e^-5, e^-20 over their sum
     total = 1 + np.exp(-5) + np.exp(-20)
     expected = [1 / total, np.exp(-5) / total, np.exp(-20) / total]
@@ -67,40 +27,57 @@ def test_probabilities_are_the_softmax_of_scaled_cosines(models, gallery):
     assert sum(other.probabilities) == pytest.approx(1, abs=1e-6)
 
 
-def test_the_template_reaches_the_model_and_labels_stay_as_written(models, gallery):
-    first, _ = DemoService(models, gallery).classify(square(RED), "red, green", "a {} thing")
+def test_the_first_chosen_model_is_the_reference(service):
+    (other,) = service.classify(square(RED), "red, green", "{}", (1,))
+    assert (other.model, other.number, other.agrees) == ("other", 1, True)
+
+
+def test_the_template_reaches_the_model_and_labels_stay_as_written(service, models):
+    first, _ = service.classify(square(RED), "red, green", "a {} thing", BOTH)
     assert models[0].text_calls == [("a red thing", "a green thing")]
     assert first.labels == ("red", "green")
     # "a red thing" is at 60, "a green thing" at 90: cosines 1/2 and 0 times 10
     assert first.probabilities[0] == pytest.approx(1 / (1 + np.exp(-5)), abs=1e-6)
 
 
-def test_labels_are_encoded_once_per_list(models, gallery):
-    service = DemoService(models, gallery)
-    first_time = service.classify(square(RED), "red, green")
-    again = service.classify(square(BLUE), "red, green")
+def test_several_templates_are_averaged(service):
+    first, _ = service.classify(square(RED), "red, blue", "{} | a {} thing", BOTH)
+    # red: between 0 and 60 degrees; blue: between 180 and 90, for an unknown phrase is at 90
+    red, blue = np.cos(np.deg2rad(30)), np.cos(np.deg2rad(135))
+    assert first.probabilities[0] == pytest.approx(1 / (1 + np.exp(10 * (blue - red))), abs=1e-6)
+
+
+def test_a_model_with_a_bias_judges_every_label_alone(service, models):
+    models[0].manifest = type("Manifest", (), {"logit_bias": -5.0})()
+    first, _ = service.classify(square(RED), "red, green", "{}", BOTH)
+    # sigmoid of 10 - 5 and of 5 - 5
+    assert first.probabilities == pytest.approx([1 / (1 + np.exp(-5)), 0.5], abs=1e-6)
+
+
+def test_labels_are_encoded_once_per_list(service, models):
+    first_time = service.classify(square(RED), "red, green", "{}", BOTH)
+    again = service.classify(square(BLUE), "red, green", "{}", BOTH)
     assert models[0].text_calls == [("red", "green")]
     assert first_time[0].text_ms is not None
     assert again[0].text_ms is None
-    service.classify(square(RED), "red, blue")
+    service.classify(square(RED), "red, blue", "{}", BOTH)
     assert models[0].text_calls[-1] == ("red", "blue")
 
 
-def test_preprocessing_is_told_apart_where_the_model_shows_it(models, gallery):
+def test_preprocessing_is_told_apart_where_the_model_shows_it(service, models):
     class Fit:
         def pixels(self, image):
             return np.asarray(image)
 
     models[1].preprocess = Fit()
     models[1].encode_image = lambda images: unit([0] * len(images))
-    first, other = DemoService(models, gallery).classify(square(RED), "red, green")
+    first, other = service.classify(square(RED), "red, green", "{}", BOTH)
     assert first.preprocess_ms is None
-    assert other.preprocess_ms >= 0
-    assert other.image_ms >= 0
+    assert min(other.preprocess_ms, other.image_ms, other.compare_ms) >= 0
 
 
-def test_search_ranks_by_cosine_and_counts_what_is_shared(models, gallery):
-    first, other = DemoService(models, gallery).search("red", k=2)
+def test_search_ranks_by_cosine_and_counts_what_is_shared(service, gallery):
+    first, other = service.searcher.search("red", 2, gallery, BOTH)
     # first has red 0, green 30, blue 100 degrees away; other has green 10, red 50, blue 100
     assert [(hit.index, hit.rank) for hit in first.hits] == [(0, 1), (1, 2)]
     assert [hit.score for hit in first.hits] == pytest.approx([1, np.cos(np.pi / 6)], abs=1e-6)
@@ -108,30 +85,38 @@ def test_search_ranks_by_cosine_and_counts_what_is_shared(models, gallery):
     assert (first.overlap, other.overlap) == (1, 1)
 
 
-def test_overlap_counts_only_the_pictures_shown(models, gallery):
-    _, other = DemoService(models, gallery).search("red", k=1)
+def test_a_picture_asks_as_well_as_a_text(service, gallery):
+    first, other = service.searcher.search(square(BLUE), 2, gallery, BOTH)
+    # blue itself, then green: 70 degrees away in the first model, red 50 in the other
+    assert [hit.index for hit in first.hits] == [2, 1]
+    assert [hit.index for hit in other.hits] == [2, 0]
+    assert other.overlap == 0.5
+
+
+def test_overlap_counts_only_the_pictures_shown(service, gallery):
+    _, other = service.searcher.search("red", 1, gallery, BOTH)
     assert (other.hits[0].index, other.hits[0].reference_rank, other.overlap) == (1, 2, 0)
 
 
-def test_more_pictures_than_the_gallery_has_are_all_of_them(models, gallery):
-    first, _ = DemoService(models, gallery).search("red", k=50)
+def test_more_pictures_than_the_gallery_has_are_all_of_them(service, gallery):
+    first, _ = service.searcher.search("red", 50, gallery, BOTH)
     assert [hit.index for hit in first.hits] == [0, 1, 2]
 
 
-def test_the_gallery_is_encoded_once_per_model(models, gallery):
-    service = DemoService(models, gallery)
-    steps = list(service.indexing())
+def test_the_gallery_is_encoded_once_per_model(service, gallery, models):
+    steps = list(service.searcher.indexing(gallery, BOTH))
     assert [(step.number, step.done, step.total) for step in steps] == [(0, 3, 3), (1, 3, 3)]
-    service.search("red")
-    service.search("blue")
-    assert list(service.indexing()) == []
+    service.searcher.search("red", 3, gallery, BOTH)
+    service.searcher.search("blue", 3, gallery, BOTH)
+    assert list(service.searcher.indexing(gallery, BOTH)) == []
     assert [model.image_calls for model in models] == [[3], [3]]
 
 
 def test_two_callers_share_the_encoding(models):
     gallery = Gallery("many", (square(RED),) * 200, ("red",) * 200)
-    service = DemoService(models, gallery)
-    callers = [threading.Thread(target=service.search, args=("red",)) for _ in range(4)]
+    searcher = DemoService(Shelf(models), gallery).searcher
+    arguments = ("red", 5, gallery, BOTH)
+    callers = [threading.Thread(target=searcher.search, args=arguments) for _ in range(4)]
     for caller in callers:
         caller.start()
     for caller in callers:
@@ -139,32 +124,17 @@ def test_two_callers_share_the_encoding(models):
     assert [sum(model.image_calls) for model in models] == [200, 200]
 
 
-def test_pictures_that_do_not_decode_are_left_out(models):
+def test_pictures_that_do_not_decode_are_left_out(service):
     gallery = Gallery("broken", (square(RED), b"junk", square(GREEN)), ("red", "junk", "green"))
-    service = DemoService(models, gallery)
-    first, _ = service.search("red", k=3)
+    first, _ = service.searcher.search("red", 3, gallery, BOTH)
     assert [hit.index for hit in first.hits] == [0, 2]
-    assert service.unreadable == 1
+    assert service.searcher.unreadable(gallery, 0) == 1
 
 
-def test_a_gallery_without_any_picture_that_decodes(models):
-    service = DemoService(models, Gallery("broken", (b"junk",), ("junk",)))
+def test_a_gallery_without_any_picture_that_decodes(service):
+    gallery = Gallery("broken", (b"junk",), ("junk",))
     with pytest.raises(DataError, match="no picture that decodes"):
-        service.search("red")
-
-
-def test_models_of_one_name_are_told_apart(gallery):
-    models = [AngleModel(name, {}, {}) for name in ("student", "student", "teacher")]
-    models[1].spec = EmbedderSpec(8, 2, 1000, 10, 1000, "onnxruntime", "int8")
-    assert DemoService(models, gallery).names == ("student fp32", "student int8", "teacher")
-    twins = [AngleModel("student", {}, {}) for _ in range(3)]
-    names = ("student fp32", "student fp32 (2)", "student fp32 (3)")
-    assert DemoService(twins, gallery).names == names
-
-
-def test_no_model_is_an_error_that_names_the_options(gallery):
-    with pytest.raises(ConfigError, match="--student"):
-        DemoService([], gallery)
+        service.searcher.search("red", 3, gallery, BOTH)
 
 
 def test_labels_split_at_commas_and_lines():
@@ -191,16 +161,45 @@ def test_other_braces_of_a_template_are_left_alone():
     assert fill_template("{a} {} {0}", ["cat"]) == ("{a} cat {0}",)
 
 
-def test_bad_requests_are_told_in_one_line(models, gallery):
-    service = DemoService(models, gallery)
-    requests = {
-        "no image yet": lambda: service.classify(None, "red, green"),
-        r"needs \{\}": lambda: service.classify(square(RED), "red, green", "a photo"),
-        "does not decode|no image that": lambda: service.classify(b"junk", "red, green"),
-        "query is blank": lambda: service.search("  \n "),
-        "at most 200": lambda: service.search("x" * 201),
-    }
-    for message, request in requests.items():
-        with pytest.raises(DataError, match=message) as caught:
-            request()
-        assert "\n" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a photo", r"needs \{\}"),
+        ("{} | a photo", r"needs \{\}"),
+        ("{}" + "x" * 200, "202 characters"),
+        ("|".join(f"{{}} {i}" for i in range(17)), "17 prompt templates"),
+    ],
+)
+def test_templates_that_cannot_be_used(text, message):
+    with pytest.raises(DataError, match=message):
+        parse_templates(text)
+
+
+def test_blank_templates_are_the_label_alone():
+    assert parse_templates(" | ") == ("{}",)
+
+
+def test_visitors_from_elsewhere_open_nothing_of_this_machine(models, gallery, tmp_path):
+    public = DemoService(Shelf(models), gallery, local=False)
+    with pytest.raises(ConfigError, match="--student"):
+        public.add_model("starter-teacher")
+    with pytest.raises(ConfigError, match="--images"):
+        public.galleries.open_folder(str(tmp_path))
+    assert public.shelf.names == ("first", "other")
+
+
+def test_downloads_do_not_pile_up(service, monkeypatch):
+    monkeypatch.setattr("tinyclip_demo.service.DOWNLOADS_KEPT", 3)
+    paths = [service.download("a.json") for _ in range(5)]
+    for path in paths[-3:]:
+        path.write_text("{}")
+    assert [path.parent.exists() for path in paths] == [False, False, True, True, True]
+
+
+def test_models_of_one_name_are_told_apart():
+    models = [AngleModel(name, {}, {}) for name in ("student", "student", "teacher")]
+    models[1].spec = models[1].spec.__class__(8, 2, 1000, 10, 1000, "onnxruntime", "int8")
+    assert Shelf(models).names == ("student fp32", "student int8", "teacher")
+    twins = [AngleModel("student", {}, {}) for _ in range(3)]
+    names = ("student fp32", "student fp32 (2)", "student fp32 (3)")
+    assert Shelf(twins).names == names

@@ -1,0 +1,105 @@
+"""What a measurement says, for the page and as files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tinyclip_demo.host import core_count
+from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.evaluate.latency import ModelLatency
+from tinyclip_edge.runtime.protocol import EmbedderSpec
+
+BATCHES = (1, 4, 8, 16, 32)
+ROUNDS = (10, 20, 50)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to measure."""
+
+    threads: int = 1
+    batch: int = 1
+    rounds: int = 20
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.threads <= core_count():
+            raise ConfigError(f"{self.threads} threads: choose 1 to {core_count()}, the cores here")
+        if self.batch not in BATCHES or self.rounds not in ROUNDS:
+            raise ConfigError(f"batch {self.batch}, rounds {self.rounds}: choose from the lists")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model's figures; recall is text to image, as shares."""
+
+    number: int  # of the model on the page
+    name: str
+    spec: EmbedderSpec
+    latency: ModelLatency
+    recall_at_1: float | None = None
+    recall_at_5: float | None = None
+
+    @property
+    def images_per_second(self) -> float:
+        """At the batch that was measured."""
+        return self.latency.batch / self.latency.image.median_ms * 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All models, measured in one run."""
+
+    rows: tuple[Row, ...]
+    settings: Settings
+    host: dict[str, str]
+    created: str  # local time
+    pairs: str  # what accuracy was measured on, empty when it was not
+
+    def as_json(self) -> str:
+        """Return the report as text for a file."""
+        content = {
+            "created": self.created,
+            "host": self.host,
+            "settings": {
+                "threads": self.settings.threads,
+                "batch": self.settings.batch,
+                "rounds": self.settings.rounds,
+            },
+            "accuracy_on": self.pairs or None,
+            "models": [_flat(row) for row in self.rows],
+        }
+        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+    def as_csv(self) -> str:
+        """Return one line per model, with a line of names above."""
+        lines = [{**_flat(row), "threads": self.settings.threads} for row in self.rows]
+        out = io.StringIO(newline="")
+        writer = csv.DictWriter(out, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+        return out.getvalue()
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    image, text = row.latency.image, row.latency.text
+    return {
+        "model": row.name,
+        "runtime": row.spec.runtime,
+        "precision": row.spec.precision,
+        "image_size": row.spec.image_size,
+        "encoder_parameters": row.spec.encoder_parameters,
+        "bytes_on_disk": row.spec.bytes_on_disk,
+        "batch": row.latency.batch,
+        "image_median_ms": round(image.median_ms, 4),
+        "image_min_ms": round(image.min_ms, 4),
+        "image_p95_ms": round(image.p95_ms, 4),
+        "text_median_ms": round(text.median_ms, 4),
+        "text_p95_ms": round(text.p95_ms, 4),
+        "images_per_second": round(row.images_per_second, 2),
+        "recall_at_1": row.recall_at_1,
+        "recall_at_5": row.recall_at_5,
+    }

@@ -1,0 +1,46 @@
+"""The machine behind the figures."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from tinyclip_edge.runtime.cpu import CPUINFO, cpu_flags
+
+PACKAGES = ("tinyclip-edge", "onnxruntime", "torch", "numpy", "pillow")
+INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
+
+
+def host_facts() -> dict[str, str]:
+    """Return processor, its instructions that int8 likes, cores, system and versions by name."""
+    found = [flag for flag in INSTRUCTIONS if flag in cpu_flags()]
+    facts = {
+        "processor": _processor(CPUINFO),
+        "instructions": " ".join(found) or "unknown",
+        "cores": str(core_count()),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+    for package in PACKAGES:
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return facts
+
+
+def core_count() -> int:
+    """Cores that this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count() or 1
+
+
+def _processor(cpuinfo: Path) -> str:
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()

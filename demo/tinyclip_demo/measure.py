@@ -1,0 +1,206 @@
+"""Latency, size and accuracy of the chosen models, here and now."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyclip_demo.figures import Report, Row, Settings
+from tinyclip_demo.gallery import Gallery
+from tinyclip_demo.host import host_facts
+from tinyclip_demo.shelf import Shelf
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.evaluate.latency import WARM_UP, ModelLatency, measure_latency
+from tinyclip_edge.evaluate.retrieve import retrieval_of_features
+from tinyclip_edge.runtime.protocol import Embedder, Features, ImageInput
+
+PAIRS = 400  # of the gallery, for the accuracy
+PICTURE_EDGE = 256  # pixels of the made-up image that is timed
+CAPTIONS = ("a photo of a cat", "a red bicycle", "two people on a beach", "an open book")
+POLL_SECONDS = 0.15
+ENCODE_BATCH = 32
+CLOCK_SHARE = 0.6  # of the progress bar; accuracy has the rest
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How far the measurement is: a share of the whole, and what runs now."""
+
+    share: float
+    doing: str
+
+
+def measure(
+    shelf: Shelf,
+    numbers: Sequence[int],
+    settings: Settings,
+    pairs: Gallery | None,
+    lock: AbstractContextManager[object],
+) -> Iterator[Step | Report]:
+    """Yield steps, at the end the report; the lock keeps other work away from the clock.
+
+    ``pairs``: pictures with captions to measure accuracy on. Abandoned, it stops by itself.
+    """
+    job = _Job(shelf, numbers, settings, pairs, lock)
+    thread = threading.Thread(target=job.work, name="measure", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(POLL_SECONDS)
+            yield job.step
+    finally:
+        job.stopped = True
+    if job.error is not None:
+        raise job.error
+    assert job.report is not None
+    yield job.report
+
+
+class _Stopped(Exception):  # noqa: N818 - nobody waits for the figures any more
+    pass
+
+
+class _Counted:
+    """An Embedder that tells of its calls."""
+
+    def __init__(self, model: Embedder, count: Callable[[], None]) -> None:
+        self._model, self._count = model, count
+        self.name, self.spec, self.logit_scale = model.name, model.spec, model.logit_scale
+
+    def encode_image(self, images: Sequence[ImageInput]) -> Features:
+        """Return what the model returns."""
+        self._count()
+        return self._model.encode_image(images)
+
+    def encode_text(self, texts: Sequence[str]) -> Features:
+        """Return what the model returns."""
+        self._count()
+        return self._model.encode_text(texts)
+
+
+class _Job:
+    """All of it in one thread, which holds the lock; the page only looks at how far it is."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        numbers: Sequence[int],
+        settings: Settings,
+        pairs: Gallery | None,
+        lock: AbstractContextManager[object],
+    ) -> None:
+        self.step, self.stopped = Step(0.0, "waiting for its turn"), False
+        self.report: Report | None = None
+        self.error: Exception | None = None
+        self._slots = {shelf.names[number]: (number, shelf.slots[number]) for number in numbers}
+        self._settings, self._pairs, self._lock = settings, pairs, lock
+        self._share = CLOCK_SHARE if pairs else 1.0
+        self._calls, self._total = 0, 2 * len(self._slots) * (WARM_UP + settings.rounds)
+
+    def work(self) -> None:
+        """Measure, and leave a report or an error."""
+        try:
+            with self._lock:
+                self.report = self._measured()
+        # Raised again where the page waits for it.
+        except Exception as error:
+            self.error = error
+
+    def _measured(self) -> Report:
+        self._tell(0.0, "opening the models")
+        threads = self._settings.threads
+        models = {name: slot.reopen(threads) for name, (_, slot) in self._slots.items()}
+        latency = self._latency(models)
+        recalls = self._recalls(models) if self._pairs else [(None, None)] * len(models)
+        rows = tuple(
+            Row(self._slots[name][0], name, model.spec, latency[name], *recall)
+            for (name, model), recall in zip(models.items(), recalls, strict=True)
+        )
+        pairs = self._pairs
+        told = f"{len(_sample(pairs))} pairs of {pairs.name}" if pairs else ""
+        created = time.strftime("%Y-%m-%d %H:%M:%S")
+        return Report(rows, self._settings, host_facts(), created, told)
+
+    def _latency(self, models: Mapping[str, Embedder]) -> dict[str, ModelLatency]:
+        edge = (PICTURE_EDGE, PICTURE_EDGE, 3)
+        picture = np.random.default_rng(0).integers(0, 256, edge, dtype=np.uint8)
+        batch = self._settings.batch
+        return measure_latency(
+            {name: _Counted(model, self._count) for name, model in models.items()},
+            [picture] * batch,
+            [CAPTIONS[i % len(CAPTIONS)] for i in range(batch)],
+            threads=self._settings.threads,
+            rounds=self._settings.rounds,
+        )
+
+    def _recalls(self, models: Mapping[str, Embedder]) -> list[tuple[float, float]]:
+        assert self._pairs is not None
+        found = []
+        for at, (name, model) in enumerate(models.items()):
+            recall = _Recall(self._pairs)
+            for share in recall.encode(model):
+                self._tell(
+                    self._share + (1 - self._share) * (at + share) / len(models),
+                    f"accuracy of {name}",
+                )
+            found.append(recall.shares())
+        return found
+
+    def _count(self) -> None:
+        self._calls += 1
+        self._tell(self._share * self._calls / self._total, "timing in turns")
+
+    def _tell(self, share: float, doing: str) -> None:
+        if self.stopped:
+            raise _Stopped
+        self.step = Step(min(share, 1.0), doing)
+
+
+class _Recall:
+    """Recall of one model on pairs in even steps through a gallery."""
+
+    def __init__(self, pairs: Gallery) -> None:
+        self._pairs = pairs
+        self._image: list[Features] = []
+        self._text: list[Features] = []
+
+    def encode(self, model: Embedder) -> Iterator[float]:
+        """Encode both sides; yield shares of the work."""
+        rows = _sample(self._pairs)
+        for start in range(0, len(rows), ENCODE_BATCH):
+            pictures, captions = _readable(self._pairs, rows[start : start + ENCODE_BATCH])
+            if pictures:
+                self._image.append(model.encode_image(pictures))
+                self._text.append(model.encode_text(captions))
+            yield min(1.0, (start + ENCODE_BATCH) / len(rows))
+
+    def shares(self) -> tuple[float, float]:
+        """Return recall@1 and recall@5 from text to image; DataError when no picture decodes."""
+        if not self._image:
+            raise DataError(f"gallery {self._pairs.name} has no picture that decodes")
+        found = retrieval_of_features(np.concatenate(self._image), np.concatenate(self._text))
+        return found.t2i[1], found.t2i[5]
+
+
+def _readable(pairs: Gallery, rows: Sequence[int]) -> tuple[list[ImageInput], list[str]]:
+    pictures: list[ImageInput] = []
+    captions = []
+    for row in rows:
+        try:
+            pictures.append(pairs.picture(row))
+        except DataError:
+            continue
+        captions.append(pairs.captions[row])
+    return pictures, captions
+
+
+def _sample(pairs: Gallery) -> list[int]:
+    """Rows in even steps, PAIRS of them at most."""
+    spread = np.linspace(0, len(pairs) - 1, num=min(len(pairs), PAIRS))
+    found: list[int] = spread.round().astype(int).tolist()
+    return found

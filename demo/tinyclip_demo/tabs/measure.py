@@ -1,0 +1,82 @@
+"""The latency benchmark, here and now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import gradio as gr
+
+from tinyclip_demo.figures import BATCHES, ROUNDS, Report, Settings
+from tinyclip_demo.host import core_count, host_facts
+from tinyclip_demo.service import DemoService
+from tinyclip_demo.tabs.wiring import Session, failures, html, told, waiting
+from tinyclip_demo.view import parts, speed
+
+NAME = "measure"
+START = (
+    "Every chosen model is timed in turns, on this machine, while nothing else of the page runs."
+)
+
+
+def measure_tab(service: DemoService, session: Session) -> None:
+    """Lay out the tab and wire it."""
+    with gr.Row(elem_classes="tc-query", equal_height=True):
+        threads = gr.Dropdown(
+            list(range(1, core_count() + 1)), value=1, label="Threads", min_width=90,
+            elem_id="threads",
+        )  # fmt: skip
+        batch = gr.Dropdown(
+            list(BATCHES), value=1, label="Images in a batch", min_width=90, elem_id="batch"
+        )
+        rounds = gr.Dropdown(
+            list(ROUNDS), value=ROUNDS[1], label="Rounds", min_width=90, elem_id="rounds"
+        )
+        accuracy = gr.Checkbox(
+            True, label="Recall@1 too", container=True, min_width=150, elem_id="accuracy"
+        )
+        button = gr.Button("Measure", variant="primary", min_width=130, elem_id="measure-button")
+    result = html(parts.hint(START), "measured")
+    with gr.Row(elem_classes="tc-downloads"):
+        as_json = gr.DownloadButton(
+            "Download JSON", interactive=False, size="md", elem_id="get-json"
+        )
+        as_csv = gr.DownloadButton("Download CSV", interactive=False, size="md", elem_id="get-csv")
+    html(speed.host_line(host_facts()), "host")
+
+    @told
+    def run(
+        threads: int, batch: int, rounds: int, accuracy: bool,
+        names: Sequence[str] | None = None, key: str | None = None,
+    ) -> Iterator[Any]:  # fmt: skip
+        yield parts.bar("Measuring", 0.0, "waiting for its turn"), *_closed()
+        settings = Settings(int(threads), int(batch), int(rounds))
+        pairs = service.galleries.get(key) if accuracy else None
+        numbers: tuple[int, ...] = ()
+        for numbers, settled in service.arriving(names):  # noqa: B007 - the last ones count
+            if not settled:
+                yield waiting(service, names), *_closed()
+        for found in service.measure(numbers, settings, pairs):
+            if isinstance(found, Report):
+                shown = failures(service, names) + speed.measurement(found)
+                yield shown, *_files(service, found)
+            else:
+                told_as = f"{found.share:.0%}, {found.doing}"
+                yield parts.bar("Measuring", found.share, told_as), gr.skip(), gr.skip()
+
+    inputs = [threads, batch, rounds, accuracy, session.chosen, session.gallery]
+    button.click(run, inputs, [result, as_json, as_csv], api_name="measure", show_progress="hidden")
+
+
+def _closed() -> tuple[Any, Any]:
+    return gr.DownloadButton(interactive=False), gr.DownloadButton(interactive=False)
+
+
+def _files(service: DemoService, report: Report) -> list[Any]:
+    contents = {"tinyclip-bench.json": report.as_json(), "tinyclip-bench.csv": report.as_csv()}
+    shown = []
+    for name, content in contents.items():
+        path = service.download(name)
+        path.write_text(content, encoding="utf-8", newline="")
+        shown.append(gr.DownloadButton(value=str(path), interactive=True))
+    return shown

@@ -1,0 +1,115 @@
+"""What the tabs share: quiet events, errors as notes, buttons inside HTML."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import gradio as gr
+
+from tinyclip_demo.service import DemoService
+from tinyclip_demo.view import parts
+from tinyclip_edge.errors import DataError, TinyClipError
+
+# One listener for a whole row of buttons: the event says which of them was meant.
+CHOOSE = """element.addEventListener('click', event => {
+  const button = event.target.closest('button[data-at]');
+  if (button) trigger('click', {at: Number(button.dataset.at)});
+});"""
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+Choice = TypeVar("Choice")
+Outputs = Any  # an HTML text, or a tuple that starts with one
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What one open page remembers, as gradio states."""
+
+    chosen: gr.State  # names of the models that are compared; None: all
+    tab: gr.State
+    gallery: gr.State  # key of the gallery; None: the page's own
+
+
+def told(work: Callable[..., Iterator[Outputs]]) -> Callable[..., Iterator[Outputs]]:
+    """Turn errors of a generator into a note in its first output, the others stay as they are.
+
+    What the user can mend is told as it is; a fault of ours goes to the terminal in full.
+    """
+
+    @functools.wraps(work)
+    def tell(*values: object) -> Iterator[Outputs]:
+        others = 0
+        try:
+            for found in work(*values):
+                others = len(found) - 1 if isinstance(found, tuple) else 0
+                yield found
+        except TinyClipError as error:
+            note = parts.problem(str(error))
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+            note = parts.problem("this did not work, through no fault of yours; see the terminal")
+        else:
+            return
+        yield note if not others else (note, *(gr.skip() for _ in range(others)))
+
+    return tell
+
+
+def picker(values: Sequence[Choice]) -> Callable[[gr.EventData], Choice]:
+    """Return a handler that answers a click on one of the buttons with its value."""
+
+    def pick(event: gr.EventData) -> Choice:
+        return values[place(event, len(values))]
+
+    return pick
+
+
+def place(event: gr.EventData, size: int) -> int:
+    """Return which button was clicked; raise DataError for a number that no button has."""
+    at = getattr(event, "at", None)
+    if not isinstance(at, int) or not 0 <= at < size:
+        raise DataError(f"no choice {at!r}")
+    return at
+
+
+def html(value: str, name: str, script: str | None = None) -> gr.HTML:
+    """Return an HTML component with the page's own style."""
+    return gr.HTML(
+        value, elem_id=name, elem_classes="tc-html", js_on_load=script, apply_default_css=False
+    )
+
+
+def picture_input(picture: Any, name: str, label: str, height: int) -> gr.Image:  # noqa: ANN401
+    """Return an image input that hands on the path of what was sent, unopened.
+
+    gradio would open the file and fail without a word to the user; the service explains. Not a
+    subclass: gradio writes a .pyi beside the source of every one.
+    """
+    image = gr.Image(
+        picture, label=label, sources=["upload", "webcam", "clipboard"], height=height,
+        buttons=[], elem_id=name, format="png",
+    )  # fmt: skip
+    image.preprocess = _unopened
+    return image
+
+
+def waiting(service: DemoService, names: Sequence[str] | None) -> str:
+    """Return a note on the chosen models that are still loading."""
+    shelf = service.shelf
+    return parts.awaiting(
+        [shelf.names[i] for i in shelf.numbers(names) if not shelf.slots[i].settled]
+    )
+
+
+def failures(service: DemoService, names: Sequence[str] | None) -> str:
+    """Return a note for each of the chosen models that does not load."""
+    slots = [service.shelf.slots[i] for i in service.shelf.numbers(names)]
+    return "".join(parts.problem(slot.error) for slot in slots if slot.error)
+
+
+def _unopened(upload: Any) -> str | None:  # noqa: ANN401 - gradio's FileData, or None
+    return str(upload.path) if upload is not None and upload.path else None

@@ -1,0 +1,58 @@
+"""Labels, prompt templates and queries as a user types them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinyclip_edge.errors import DataError
+
+MAX_LABELS = 200
+MAX_TEXT = 200  # characters of one label, template or query
+MAX_TEMPLATES = 16
+BETWEEN_TEMPLATES = "|"
+
+
+def parse_labels(labels: Sequence[str] | str) -> tuple[str, ...]:
+    """Split at commas and line ends, drop blanks and repeats; raise DataError below two labels."""
+    parts = labels.replace("\n", ",").split(",") if isinstance(labels, str) else labels
+    names = tuple(dict.fromkeys(" ".join(part.split()) for part in parts if part.strip()))
+    if not names:
+        raise DataError("no labels: write two or more, separated by commas or line ends")
+    if len(names) == 1:
+        raise DataError(
+            f"only one label ({names[0]}): it would always get 100 %, give at least two"
+        )
+    if len(names) > MAX_LABELS:
+        raise DataError(f"{len(names)} labels are too many: at most {MAX_LABELS}")
+    return tuple(check_text(name, "label") for name in names)
+
+
+def parse_templates(text: str) -> tuple[str, ...]:
+    """Split at ``|``; raise DataError when a template has no ``{}`` or there are too many."""
+    parts = tuple(dict.fromkeys(part.strip() for part in text.split(BETWEEN_TEMPLATES)))
+    templates = tuple(part for part in parts if part) or ("{}",)
+    if len(templates) > MAX_TEMPLATES:
+        raise DataError(f"{len(templates)} prompt templates are too many: at most {MAX_TEMPLATES}")
+    for template in templates:
+        if "{}" not in template:
+            raise DataError("the prompt template needs {} where the label goes")
+        if len(template) > MAX_TEXT:
+            raise DataError(
+                f"the prompt template has {len(template)} characters: at most {MAX_TEXT}"
+            )
+    return templates
+
+
+def fill_template(template: str, labels: Sequence[str]) -> tuple[str, ...]:
+    """Put each label where the template has ``{}``; other braces stay as they are."""
+    return tuple(template.replace("{}", label).strip() for label in labels)
+
+
+def check_text(text: str, what: str) -> str:
+    """Return the text with single blanks; raise DataError when it is blank or too long."""
+    clean = " ".join(text.split())
+    if not clean:
+        raise DataError(f"the {what} is blank: write a word or a short phrase")
+    if len(clean) > MAX_TEXT:
+        raise DataError(f"the {what} has {len(clean)} characters: at most {MAX_TEXT}")
+    return clean

@@ -1,0 +1,57 @@
+"""Pictures that a visitor sends: limits first, decoding after."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+from PIL import Image
+
+from tinyclip_demo.gallery import as_seen
+from tinyclip_edge.errors import DataError
+
+MAX_UPLOAD_MB = 20
+MAX_UPLOAD_PIXELS = 40_000_000
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
+READABLE = "PNG, JPEG, WebP, GIF, BMP or TIFF"
+
+
+def open_upload(path: str | None) -> Image.Image:
+    """Return the upload as RGB; raise DataError, which names no file of the server.
+
+    Missing, empty, too large, too many pixels, no image, broken: each has a message of its own.
+    """
+    if not path:
+        raise DataError("no image yet: upload one or pick an example")
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError("the upload is gone: upload it again") from error
+    if not content:
+        raise DataError("the upload is empty: 0 bytes")
+    if len(content) > MAX_UPLOAD_MB * 1_000_000:
+        raise DataError(
+            f"the upload has {len(content) / 1e6:.0f} MB: at most {MAX_UPLOAD_MB} MB are read"
+        )
+    _check_header(content)
+    return as_seen(content, "the upload")
+
+
+def _check_header(content: bytes) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Only these: Pillow knows many more formats, and some start other programs.
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                width, height = image.size
+    # A header leads each decoder to errors of its own.
+    except Exception as error:
+        bomb = isinstance(error, Image.DecompressionBombError)
+        told = "has far too many pixels" if bomb else f"is no image that opens here: {READABLE}"
+        raise DataError(f"the upload {told}") from error
+    if width * height > MAX_UPLOAD_PIXELS:
+        raise DataError(
+            f"the upload has {width:,} × {height:,} pixels: at most "
+            f"{MAX_UPLOAD_PIXELS // 1_000_000} million are opened"
+        )

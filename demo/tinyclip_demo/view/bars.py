@@ -1,0 +1,128 @@
+"""Answers to one picture: bars of all models side by side, agreement, latency."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from tinyclip_demo.classify import ClassifyResult
+from tinyclip_demo.gallery import Gallery
+from tinyclip_demo.view.parts import RUNTIMES, count, hue, megabytes, milliseconds, percent
+
+ROWS_SHOWN = 10
+
+
+def classification(results: Sequence[ClassifyResult]) -> str:
+    """One table: a row per label, a column per model, times below."""
+    shown, rest = _rows(results)
+    heads = "".join(_column_head(result, place) for place, result in enumerate(results))
+    body = "".join(_label_row(results, row) for row in shown)
+    if rest:
+        least = max(result.probabilities[row] for result in results for row in rest)
+        body += (
+            f'<tr class="tc-rest"><th colspan="{len(results) + 1}">'
+            f"{count(len(rest), 'more label')}, none above {percent(least)}</th></tr>"
+        )
+    return (
+        f'<section class="tc-result">{verdict(results)}'
+        '<div class="tc-wide" tabindex="0" role="region" aria-label="Probabilities by model">'
+        f'<table class="tc-bars" style="--n:{len(results)}">'
+        f"<thead><tr><td></td>{heads}</tr></thead><tbody>{body}</tbody>"
+        f"<tfoot>{_latency_rows(results)}</tfoot></table></div></section>"
+    )
+
+
+def verdict(results: Sequence[ClassifyResult]) -> str:
+    """Who says what, in one line."""
+    first = results[0]
+    if len(results) == 1:
+        return f'<p class="tc-verdict" role="status"><b>{escape(first.best)}</b></p>'
+    if all(result.agrees for result in results):
+        models = "Both" if len(results) == 2 else f"All {len(results)}"
+        return (
+            f'<p class="tc-verdict agree" role="status"><i>✓</i><span>{models} models '
+            f"say <b>{escape(first.best)}</b></span></p>"
+        )
+    answers: dict[str, list[str]] = {}
+    for result in results:
+        answers.setdefault(result.best, []).append(escape(result.model))
+    said = "; ".join(
+        f"{', '.join(who)} {'say' if len(who) > 1 else 'says'} <b>{escape(best)}</b>"
+        for best, who in answers.items()
+    )
+    return f'<p class="tc-verdict differ" role="status"><i>≠</i><span>{said}</span></p>'
+
+
+def example_pictures(gallery: Gallery, indices: Sequence[int]) -> str:
+    """A row of thumbnails as buttons; each tells its place in the list."""
+    buttons = "".join(
+        f'<button type="button" data-at="{i}" title="{escape(gallery.captions[at])}" '
+        f'aria-label="Example: {escape(gallery.captions[at])}">'
+        f'<img src="{gallery.thumbnail(at)}" alt=""></button>'
+        for i, at in enumerate(indices)
+    )
+    return f'<div class="tc-examples" role="group" aria-label="Examples">{buttons}</div>'
+
+
+def _rows(results: Sequence[ClassifyResult]) -> tuple[list[int], list[int]]:
+    """Labels that some model finds probable, in the first model's order; and the rest."""
+    table = np.array([result.probabilities for result in results])
+    probable = set(np.argsort(-table.max(axis=0), kind="stable")[:ROWS_SHOWN].tolist())
+    shown = probable | {result.labels.index(result.best) for result in results}
+    order = np.argsort(-table[0], kind="stable").tolist()
+    return [row for row in order if row in shown], [row for row in order if row not in shown]
+
+
+def _column_head(result: ClassifyResult, place: int) -> str:
+    mark = ""
+    if place:
+        mark = '<em class="ok">agrees</em>' if result.agrees else '<em class="no">differs</em>'
+    spec, facts = result.spec, ""
+    if spec:
+        runtime = RUNTIMES.get(spec.runtime, spec.runtime)
+        facts = f"{runtime} {spec.precision} · {megabytes(spec.bytes_on_disk)}"
+    return (
+        f'<th scope="col" {hue(result.number)}><span class="tc-dot">{escape(result.model)}</span>'
+        f"<small>{escape(facts)}</small>{mark}</th>"
+    )
+
+
+def _label_row(results: Sequence[ClassifyResult], row: int) -> str:
+    reference = results[0].probabilities[row]
+    cells = []
+    for place, result in enumerate(results):
+        share = result.probabilities[row]
+        tick = f'<b style="left:{reference:.2%}"></b>' if place and reference > 0.01 else ""
+        top = ' class="top"' if result.labels[row] == result.best else ""
+        cells.append(
+            f'<td{top} {hue(result.number)} data-model="{escape(result.model)}">'
+            f'<i class="tc-bar"><i style="width:{share:.2%}"></i>{tick}</i>'
+            f"<span>{percent(share)}</span></td>"
+        )
+    return f'<tr><th scope="row">{escape(results[0].labels[row])}</th>{"".join(cells)}</tr>'
+
+
+def _latency_rows(results: Sequence[ClassifyResult]) -> str:
+    labels = count(len(results[0].labels), "label")
+    rows = [
+        _latency_row(results, "Preprocess", [r.preprocess_ms for r in results], "within encode"),
+        _latency_row(results, "Encode image", [r.image_ms for r in results]),
+        _latency_row(results, f"Encode {labels}", [r.text_ms for r in results], "cached"),
+        _latency_row(results, "Compare", [r.compare_ms for r in results]),
+    ]
+    return "".join(rows)
+
+
+def _latency_row(
+    results: Sequence[ClassifyResult],
+    name: str,
+    values: Sequence[float | None],
+    missing: str = "",
+) -> str:
+    cells = "".join(
+        f"<td {hue(result.number)}>{missing if value is None else milliseconds(value)}</td>"
+        for result, value in zip(results, values, strict=True)
+    )
+    return f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'

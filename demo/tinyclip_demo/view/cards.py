@@ -1,0 +1,61 @@
+"""Title and one card per model: what it is, how far it is, whether it is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from tinyclip_demo.shelf import FAILED, LOADING, READY, ModelSlot, Shelf
+from tinyclip_demo.view.parts import RUNTIMES, hue, megabytes, millions
+
+STATES = {READY: "ready", LOADING: "loading …", FAILED: "failed"}
+
+
+def header(shelf: Shelf, chosen: Sequence[str] | None = None) -> str:
+    """Cards of all models; those of ``chosen`` are ticked, all for None."""
+    ticked = shelf.names if chosen is None else chosen
+    ready = sum(slot.state == READY for slot in shelf.slots)
+    cards = "".join(_card(shelf, i, shelf.names[i] in ticked) for i in range(len(shelf)))
+    return (
+        '<header class="tc-head"><div class="tc-title"><h1>tinyclip-edge</h1>'
+        "<p>One CLIP and its distilled students, on the same input</p></div>"
+        f'<p class="tc-state" role="status"><b>{ready} of {len(shelf)}</b> models ready</p>'
+        f'</header><ul class="tc-cards" aria-label="Models">{cards}</ul>'
+    )
+
+
+def _card(shelf: Shelf, number: int, ticked: bool) -> str:
+    slot, name = shelf.slots[number], escape(shelf.names[number])
+    state = STATES.get(slot.state, "waiting")
+    check = " checked" if ticked else ""
+    runtime = RUNTIMES.get(slot.runtime, slot.runtime)
+    size = f"<span>{slot.spec.image_size} px</span>" if slot.spec else ""
+    return (
+        f'<li {hue(number)} class="{slot.state}"><label title="{name}">'
+        f'<input type="checkbox" data-name="{name}"{check} aria-label="Compare {name}">'
+        f"<h2>{name}</h2><em>{state}</em></label>"
+        f'<p class="tc-tags"><span>{escape(runtime)}</span><span>{escape(slot.precision)}</span>'
+        f"{size}</p>{_facts(slot, shelf.slots[0], number)}</li>"
+    )
+
+
+def _facts(slot: ModelSlot, first: ModelSlot, number: int) -> str:
+    if slot.state == FAILED:
+        return f'<p class="tc-fault">{escape(slot.error)}</p>'
+    parameters = disk = "…"
+    if slot.spec:
+        reference = first.spec if number and first.spec else slot.spec
+        count, size = slot.spec.encoder_parameters, slot.spec.bytes_on_disk
+        parameters = millions(count) + _change(count, reference.encoder_parameters)
+        disk = megabytes(size) + _change(size, reference.bytes_on_disk)
+    return (
+        f"<dl><div><dt>Encoder parameters</dt><dd>{parameters}</dd></div>"
+        f"<div><dt>On disk</dt><dd>{disk}</dd></div></dl>"
+    )
+
+
+def _change(value: int, reference: int) -> str:
+    if value <= 0 or reference <= 0:
+        return ""
+    change = value / reference - 1
+    return f" <small>{change:+.0%}</small>".replace("-", "−") if round(change, 2) else ""

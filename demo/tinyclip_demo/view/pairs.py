@@ -1,0 +1,62 @@
+"""Pairs on which the models disagree: picture, caption, every model's answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from tinyclip_demo.disagree import Answer, Disagreement, Mined
+from tinyclip_demo.gallery import Gallery
+from tinyclip_demo.view.parts import count, hue, percent
+
+
+def disagreements(mined: Mined, found: Sequence[Disagreement], gallery: Gallery) -> str:
+    """How many pairs, then one row for each that is shown."""
+    share = mined.differing / len(mined)
+    heads = "".join(
+        f'<th scope="col" {hue(number)}><span class="tc-dot">{escape(name)}</span></th>'
+        for number, name in zip(mined.numbers, mined.names, strict=True)
+    )
+    body = "".join(_row(pair, mined, gallery) for pair in found)
+    if not found:
+        body = f'<tr><td colspan="{len(mined.names) + 2}">No pair of this kind</td></tr>'
+    return (
+        '<section class="tc-result"><p class="tc-verdict" role="status"><span>The models give '
+        f"different answers to <b>{count(mined.differing, 'picture')}</b> of {len(mined):,} "
+        f"(<b>{share:.1%}</b>), choosing among {count(len(mined.classes), 'caption')}</span></p>"
+        '<div class="tc-wide" tabindex="0" role="region" aria-label="Pairs that differ">'
+        '<table class="tc-pairs"><thead><tr><th scope="col">Pair</th>'
+        f'{heads}<th scope="col">Apart</th></tr></thead><tbody>{body}</tbody></table></div>'
+        '<p class="tc-legend"><span>Each model: its answer, its probability, and the place of the '
+        "pair's own caption</span><span>Apart: divergence of the answers, in bits (0: alike, "
+        f"{_most(len(mined.names))}: disjoint)</span></p></section>"
+    )
+
+
+def _row(pair: Disagreement, mined: Mined, gallery: Gallery) -> str:
+    cells = "".join(
+        _cell(answer, pair, number)
+        for number, answer in zip(mined.numbers, pair.answers, strict=True)
+    )
+    caption = escape(pair.caption)
+    return (
+        f'<tr><th scope="row"><div><figure><img src="{gallery.thumbnail(pair.row)}" alt="">'
+        "</figure>"
+        f"<span>{caption}</span></div></th>{cells}"
+        f'<td class="tc-apart"><b>{pair.divergence:.2f}</b></td></tr>'
+    )
+
+
+def _cell(answer: Answer, pair: Disagreement, number: int) -> str:
+    right = answer.label == pair.caption
+    mark = '<i aria-label="right">✓</i>' if right else '<i aria-label="wrong">✗</i>'
+    own = "" if answer.own_rank == 1 else f" · own caption at place {answer.own_rank:,}"
+    return (
+        f'<td class="{"ok" if right else "no"}" {hue(number)}>{mark}<b>{escape(answer.label)}</b>'
+        f"<small>{percent(answer.chance)}{own}</small></td>"
+    )
+
+
+def _most(models: int) -> str:
+    return f"{math.log2(models):.2f}".rstrip("0").rstrip(".")

@@ -1,0 +1,108 @@
+"""Uploads: what is refused, and in which words."""
+
+import io
+import struct
+import zlib
+
+import pytest
+from PIL import Image
+
+from tinyclip_demo import uploads
+from tinyclip_demo.galleries import KEPT, Galleries
+from tinyclip_demo.gallery import Gallery, dropped_gallery
+from tinyclip_demo.uploads import open_upload
+from tinyclip_edge.errors import DataError
+
+
+def encoded(image, kind="png"):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def png_of_size(width, height):
+    """A PNG that claims a size and holds nothing of it."""
+
+    def chunk(name, data):
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"")), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "bmp", "tiff"])
+def test_images_open_as_rgb(tmp_path, kind):
+    path = tmp_path / "upload"
+    path.write_bytes(encoded(Image.new("RGB", (6, 4), "red"), kind))
+    opened = open_upload(str(path))
+    assert (opened.mode, opened.size) == ("RGB", (6, 4))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "0 bytes"),
+        (b"just some text", "no image that opens here"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image that opens here"),
+        (encoded(Image.new("RGB", (90, 90), "red"))[:80], "does not decode|no image"),
+        (png_of_size(8000, 6000), "8,000 × 6,000 pixels: at most 40 million"),
+        (png_of_size(60000, 60000), "too many pixels"),
+        (png_of_size(0, 5), "no image|does not decode|empty"),
+    ],
+)
+def test_what_is_no_picture_is_told_without_the_server_s_path(tmp_path, content, message):
+    path = tmp_path / "secret-folder-name"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        open_upload(str(path))
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_gone_and_large_uploads(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="no image yet"):
+        open_upload(None)
+    with pytest.raises(DataError, match="upload it again"):
+        open_upload(str(tmp_path / "gone"))
+    monkeypatch.setattr(uploads, "MAX_UPLOAD_MB", 0)
+    (tmp_path / "large").write_bytes(b"x")
+    with pytest.raises(DataError, match="at most 0 MB"):
+        open_upload(str(tmp_path / "large"))
+
+
+def test_dropped_files_are_kept_in_memory(tmp_path):
+    (tmp_path / "red_apple.png").write_bytes(encoded(Image.new("RGB", (6, 4), "red")))
+    (tmp_path / "notes.txt").write_text("no picture")
+    gallery = dropped_gallery([tmp_path / "red_apple.png", tmp_path / "notes.txt"])
+    (tmp_path / "red_apple.png").unlink()
+    assert (gallery.captions, gallery.skipped) == (("red apple",), 1)
+    assert gallery.picture(0).size == (6, 4)
+    with pytest.raises(DataError, match="none of the 1 files"):
+        dropped_gallery([tmp_path / "notes.txt"])
+
+
+def test_too_many_dropped_files_or_bytes(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="501 files are too many"):
+        dropped_gallery([tmp_path / "x"] * 501)
+    monkeypatch.setattr("tinyclip_demo.gallery.MAX_DROPPED_BYTES", 3)
+    (tmp_path / "x").write_bytes(b"1234")
+    with pytest.raises(DataError, match="--images FOLDER"):
+        dropped_gallery([tmp_path / "x"])
+
+
+def test_the_oldest_brought_gallery_makes_room(tmp_path):
+    own = Gallery("own", (Image.new("RGB", (1, 1)),), ("a",))
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(Image.new("RGB", (6, 4), "red")))
+    galleries = Galleries(own, folders=True)
+    keys = [galleries.drop([str(path)]) for _ in range(KEPT + 1)]
+    assert galleries.get(None) is own
+    assert galleries.get(keys[-1]).captions == ("a",)
+    with pytest.raises(DataError, match="drop them again"):
+        galleries.get(keys[0])
+    assert len(galleries.get(galleries.open_folder(str(tmp_path)))) == 1
+    with pytest.raises(DataError, match="no folder"):
+        galleries.open_folder(" ")
