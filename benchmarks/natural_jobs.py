@@ -119,7 +119,7 @@ def run_config(job: Job, profile: Profile, lr: float, places: dict[str, str]) ->
         "run": {
             "precision": places["precision"],
             "log_every": 50,
-            "eval_every": 0 if job.tuning else profile.steps // 16,
+            "eval_every": 0 if job.tuning else profile.steps // 12,
             "keep": 1,
         },
     }  # fmt: skip

@@ -72,8 +72,8 @@ PROFILES = {
         keep=0.49,
         epochs=100,
         teacher_batch=1024,
-        steps=2400,
-        tuning_steps=450,
+        steps=1800,
+        tuning_steps=300,
         batch=200,
     ),
     "cpu": Profile(

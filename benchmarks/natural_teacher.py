@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 LR, DECAY, WARMUP = 1e-3, 0.1, 0.05  # warm-up: share of all steps
 CROP, COLOUR = (0.25, 1.0), 0.4
 MIXUP, CUTMIX = 0.5, 1.0  # Beta distribution of each; a batch gets one of the two
-SPEED_STEPS = 40  # after which the number of steps is fitted to --most-seconds
+SPEED_STEPS = (30, 80)  # between which the time of a step is measured for --most-seconds
 SIZE = 64
 
 
@@ -202,15 +202,18 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
     batch = profile.teacher_batch
     per_epoch = len(run.train) // batch
     steps, curve, started = profile.epochs * per_epoch, {}, time.monotonic()
-    number = 0
+    number, timed = 0, started
     while number < steps:
         order = torch.randperm(len(run.train), generator=torch.Generator().manual_seed(number))
         for rows in order[: per_epoch * batch].view(-1, batch).to(arguments.device):
             loss = run.step(number, rows, rate(number, steps))
             number += 1
-            if number == SPEED_STEPS and arguments.most_seconds:
+            if number in SPEED_STEPS and arguments.most_seconds:
                 loss.item()  # waits for the device
-                speed = (time.monotonic() - started) / number
+            if number == SPEED_STEPS[0]:
+                timed = time.monotonic()
+            if number == SPEED_STEPS[1] and arguments.most_seconds:
+                speed = (time.monotonic() - timed) / (SPEED_STEPS[1] - SPEED_STEPS[0])
                 left = arguments.most_seconds - (time.monotonic() - began)
                 steps = min(steps, number + int(left / speed))
                 print(f"{1e3 * speed:.1f} ms a step, {steps} steps", flush=True)

@@ -16,12 +16,30 @@ from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.models.lean import LENGTH_GROUPS, LeanTowers
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
+REMEMBERED = 65_536  # texts
 
 
 def pixel_codec(clip: LoadedClip) -> PixelCodec:
     """Return the codec of a model's preprocessing."""
     table = clip.config["preprocess_cfg"]
     return PixelCodec(clip.preprocess, table["mean"], table["std"])
+
+
+class TokenMemory:
+    """A tokenizer that remembers its last texts: captions of a small set come in every epoch."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._rows: dict[str, Tensor] = {}
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Return int64 ``[N, C]``."""
+        if len(self._rows) > REMEMBERED:
+            self._rows.clear()
+        new = [text for text in dict.fromkeys(texts) if text not in self._rows]
+        if new:
+            self._rows.update(zip(new, self._tokenizer(new), strict=True))
+        return torch.stack([self._rows[text] for text in texts])
 
 
 def tokenize(tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:

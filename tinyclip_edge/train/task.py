@@ -21,7 +21,7 @@ from tinyclip_edge.losses import (
     gather_with_grad,
 )
 from tinyclip_edge.models import LoadedClip
-from tinyclip_edge.train.encode import PairEncoder, Tokenizer, tokenize
+from tinyclip_edge.train.encode import PairEncoder, Tokenizer, TokenMemory, tokenize
 from tinyclip_edge.train.micro import TwoPasses
 from tinyclip_edge.train.optim import trainable
 from tinyclip_edge.train.ranks import Ranks
@@ -68,7 +68,7 @@ class DistillTask:
         self.micro_batch: int | None = None  # pairs whose activations are held at once; None: all
         self.teacher = teacher
         self.beside = nn.ModuleDict()  # trained along, kept in checkpoints, not in the student
-        self._tokenizer: Tokenizer = student.tokenizer
+        self._tokenizer: Tokenizer = TokenMemory(student.tokenizer)
         self._codec = codec
         self._loss = loss
         self._device = device

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.lean import can_trim
-from tinyclip_edge.train.encode import PairEncoder, tokenize
+from tinyclip_edge.train.encode import PairEncoder, TokenMemory, tokenize
 
 TEXTS = {
     "short": ["cat", "a dog"],
@@ -101,3 +101,16 @@ def test_pooling_at_a_named_end_token(toy_teacher):
         ours = PairEncoder(clip).eval().encode_text(tokenize(clip.tokenizer, texts))
         theirs = F.normalize(clip.model.encode_text(clip.tokenizer(texts)), dim=-1)
     assert torch.allclose(ours, theirs, atol=2e-6)
+
+
+def test_remembered_tokens_are_those_of_the_tokenizer(toy_teacher):
+    asked = []
+
+    def tokenizer(texts):
+        asked.extend(texts)
+        return toy_teacher.tokenizer(texts)
+
+    remembered = TokenMemory(tokenizer)
+    for texts in (["a cat", "a dog", "a cat"], ["red", "a dog"], ["a cat"]):
+        assert torch.equal(remembered(texts), toy_teacher.tokenizer(texts))
+    assert asked == ["a cat", "a dog", "red"]
