@@ -10,11 +10,11 @@ from tinyclip_edge.train.report.bundles import Bundle
 from tinyclip_edge.train.report.compared import lost
 from tinyclip_edge.train.report.html import Safe, element, folded, section, table
 from tinyclip_edge.train.report.scatter import Spot, scatter
-from tinyclip_edge.train.report.words import figures, megabytes
+from tinyclip_edge.train.report.words import NONE, count, figures, megabytes
 
 MOST_BARS = 12
 MOST_ROWS = 200
-MEASURES = {"overlap": "overlap", "kl": "KL, nats", "cosine": "cosine", "ms": "ms"}
+MEASURES = {"overlap": "nearest ten kept, %", "kl": "KL, nats", "recall": "R@1, %"}
 LOST = "text to image R@1 lost, points"
 # Units of the bars' own coordinates.
 NAMES, LONG, NUMBER, ROW, BAR = 204, 150, 50, 15, 10
@@ -26,19 +26,22 @@ Row = Mapping[str, Any]
 def sensitivity(bundles: Sequence[Bundle]) -> Safe | None:
     """Return what exports measured of their layers; None where none did."""
     parts: list[Safe] = []
-    measured = [bundle for bundle in bundles if _of(bundle)]
-    for place, bundle in enumerate(measured):
-        found = _of(bundle)
+    measured = [(bundle, found) for bundle in bundles for found in _searches(bundle)]
+    for place, (bundle, found) in enumerate(measured):
+        precision = str(found.get("precision", "int8"))
         if len(measured) > 1:
-            parts.append(element("h3", bundle.folder.name))
-        parts += _one(found, str(found.get("precision", "int8")), f"layers{place}")
+            parts.append(element("h3", f"{bundle.folder.name} {precision}"))
+        parts += _one(found, precision, f"layers{place}")
     return section("layers", "Layers under quantization", *parts) if parts else None
 
 
-def _of(bundle: Bundle) -> Row:
-    found = bundle.verification.get("sensitivity")
-    usable = isinstance(found, Mapping) and (_rows(found, "layers") or _rows(found, "pareto"))
-    return found if isinstance(found, Mapping) and usable else {}
+def _searches(bundle: Bundle) -> Iterator[Row]:
+    """Give the searches of a bundle's precisions that hold anything."""
+    seen = bundle.verification
+    more = seen.get("more_sensitivity")
+    for found in (seen.get("sensitivity"), *(more if isinstance(more, list) else [])):
+        if isinstance(found, Mapping) and (_rows(found, "layers") or _rows(found, "pareto")):
+            yield found
 
 
 def _rows(found: Row, key: str) -> list[Row]:
@@ -52,7 +55,7 @@ def _one(found: Row, precision: str, key: str) -> Iterator[Safe]:
     if drawn:
         yield element("div", *drawn, class_="figures")
     if ways:
-        yield _ways(ways)
+        yield _ways(ways, count(found.get("pairs")))
     if layers:
         yield folded("Every layer in numbers", _layers(layers, precision))
 
@@ -84,7 +87,10 @@ def _bars(layers: Sequence[Row], precision: str, key: str) -> Iterator[Safe]:
         role="img",
         aria_labelledby=f"{key}-title",
     )
-    told = f"Nats, {len(worst)} of {len(layers)} layers: the first are those to leave in float."
+    told = (
+        f"Nats, {len(worst)} of {len(layers)} layers. Order: by the neighbours lost and the KL; "
+        "the first are those to leave in float."
+    )
     yield element("figure", drawing, element("figcaption", element("b", title), told))
 
 
@@ -92,10 +98,10 @@ def _pareto(ways: Sequence[Row], key: str) -> Iterator[Safe]:
     chosen = next((row for row in ways if row.get("chosen") is True), None)
     told = "A number: layers left in float. Up and to the left is better."
     if chosen is not None:
-        told += f" Chosen, the large point: {figures(chosen.get('kept_float'))}."
+        told += f" Chosen, the large point: {_kept(chosen, ways)}."
     for of, factor, label, name in (
         ("bytes", 1e-6, "both towers, MB", "bytes"),
-        ("ms", 1.0, "ms", "latency"),
+        ("ms", 1.0, "one picture and one text, ms", "latency"),
     ):
         spots = list(_spots(ways, of, factor))
         if spots:
@@ -105,18 +111,19 @@ def _pareto(ways: Sequence[Row], key: str) -> Iterator[Safe]:
 
 def _spots(ways: Sequence[Row], of: str, factor: float) -> Iterator[Spot]:
     for row in ways:
-        x, drop, kept = (number(row.get(key)) for key in (of, "drop", "kept_float"))
-        if x is None or drop is None or kept is None:
+        x, drop = (number(row.get(key)) for key in (of, "drop"))
+        if x is None or drop is None:
             continue
         chosen = row.get("chosen") is True
-        yield Spot(f"{kept:.0f}", factor * x, drop, number(row.get("stderr")) or 0.0,
+        yield Spot(_kept(row, ways), factor * x, drop, number(row.get("stderr")) or 0.0,
                    SERIES[1 if chosen else 0], chosen)  # fmt: skip
 
 
-def _ways(ways: Sequence[Row]) -> Safe:
+def _ways(ways: Sequence[Row], pairs: str) -> Safe:
     rows = [
         [
-            f"{figures(row.get('kept_float'))}{', chosen' if row.get('chosen') is True else ''}",
+            f"{_kept(row, ways)}{', chosen' if row.get('chosen') is True else ''}",
+            _smoothing(row.get("smooth")),
             megabytes(row.get("bytes")),
             figures(row.get("ms")),
             lost(number(row.get("drop")), number(row.get("stderr"))),
@@ -125,8 +132,25 @@ def _ways(ways: Sequence[Row]) -> Safe:
         ]
         for row in ways
     ]
-    head = ["layers in float", "MB", "ms", "points lost", "overlap", "KL, nats"]
-    return table(head, rows, "What leaving the worst layers in float buys; points of R@1, ± 1 SE")
+    head = ["layers in float", "smoothing", "MB", "ms", "points lost", "nearest ten kept, %",
+            "KL, nats"]  # fmt: skip
+    told = f"What leaving the worst layers in float buys, on {pairs} calibration pairs"
+    return table(head, rows, told)
+
+
+def _kept(row: Row, ways: Sequence[Row]) -> str:
+    """Name a way by its layers in float; the first may have a second beside it that is smoothed."""
+    kept = number(row.get("kept_float"))
+    same = sum(number(other.get("kept_float")) == kept for other in ways)
+    if row is ways[0] and same > 1:
+        return "plain"
+    return "?" if kept is None else f"{kept:.0f}"
+
+
+def _smoothing(strengths: object) -> str:
+    if not isinstance(strengths, Mapping) or not any(map(number, strengths.values())):
+        return NONE
+    return ", ".join(f"{tower} {figures(value)}" for tower, value in strengths.items())
 
 
 def _layers(layers: Sequence[Row], precision: str) -> Safe:
