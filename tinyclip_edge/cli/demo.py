@@ -31,8 +31,24 @@ def demo(
         bool, typer.Option("--open", help="Open the page in the browser too.")
     ] = False,
     threads: ThreadsOption = None,
+    web: Annotated[
+        Path | None,
+        typer.Option(help="Serve the page that runs this bundle in the browser instead."),
+    ] = None,
+    ort: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --web: folder of the npm package onnxruntime-web.",
+            show_default="a node_modules around, or the user's cache",
+        ),
+    ] = None,
 ) -> None:
     """Serve a page that compares teacher and student."""
+    if web is not None:
+        from tinyclip_demo.web import serve_web
+
+        serve_web(web, ort, host=host, port=port, open_browser=open_browser)
+        return
     from tinyclip_demo import launch, open_gallery
     from tinyclip_edge.models import newest_models
 

@@ -4,6 +4,11 @@ import { BLANKS, cleanText } from "./text.js";
 
 const STARTS = ["<|startoftext|>", "<start_of_text>"];
 const ENDS = ["<|endoftext|>", "<end_of_text>"];
+// CLIP's words as a tokenizer.json spells them, and as open_clip finds them, which ignores case: a
+// long s is an s, and U+0345, whose other case is a letter, is dropped.
+const WORDS = "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+";
+const CASELESS = WORDS.replace("'s", "'[sſ]").replace("{N}]+", "{N}\u0345]+");
+const CLEANING = ["NFC", "Lowercase", "Replace"]; // normalizers that do what cleanText has done
 // Words of a byte-level file that splits by its own rule.
 const BYTE_LEVEL_WORDS =
   "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
@@ -22,7 +27,7 @@ export class ClipTokenizer {
     if (Object.keys(manifest.tokenizer).length) throw refuse("rules of its own");
     const file = parse(bytes);
     this.context = manifest.context_length;
-    this.normalize = normalizer(file.normalizer);
+    this.normalize = onlyCleans(file.normalizer) ? (text) => text : normalizer(file.normalizer);
     this.split = splitter(file.pre_tokenizer);
     this.#readModel(file.model);
     const names = { ...this.vocab, ...Object.fromEntries((file.added_tokens ?? []).map((t) => [t.content, t.id])) };
@@ -105,6 +110,13 @@ function special(names, known) {
   return names[found];
 }
 
+/** Whether a normalizer would only compose what an HTML entity has left apart. */
+function onlyCleans(step) {
+  if (step == null) return false;
+  const steps = step.normalizers ?? [step];
+  return steps.every(({ type, content = " " }) => CLEANING.includes(type) && content === " ");
+}
+
 /** Return a text -> text of the file's "normalizer". */
 function normalizer(step) {
   if (step == null) return (text) => text;
@@ -126,12 +138,13 @@ function normalizer(step) {
 /** Return a text -> words of the file's "pre_tokenizer". */
 function splitter(step) {
   const parts = step?.type === "Sequence" ? step.pretokenizers : [step];
+  const clips = parts.some((part) => part?.pattern?.Regex === WORDS);
   const splits = parts.map((part) => {
     if (part?.type === "Split" && part.pattern.Regex && part.behavior === "Removed" && part.invert) {
-      return regex(part.pattern.Regex);
+      return regex(part.pattern.Regex === WORDS ? CASELESS : part.pattern.Regex);
     }
     if (part?.type === "ByteLevel" && !part.add_prefix_space) {
-      return part.use_regex ?? true ? regex(BYTE_LEVEL_WORDS) : null;
+      return !clips && (part.use_regex ?? true) ? regex(BYTE_LEVEL_WORDS) : null;
     }
     throw refuse(`a pre_tokenizer ${part?.type ?? "of no kind"}`);
   });
