@@ -133,7 +133,7 @@ def chances(tab: Any) -> list[tuple[str, float]]:
         (row[0], row[1])
         for row in tab.evaluate(
             "[...document.querySelectorAll('#bars li')].map(row =>"
-            " [row.firstChild.textContent, row.querySelector('meter').value])"
+            " [row.firstChild.textContent, Number(row.querySelector('.bar > i').dataset.chance)])"
         )
     ]
 

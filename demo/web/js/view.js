@@ -83,7 +83,7 @@ export function showAnswer({ rows, ms, size }, labelled, live) {
       "li",
       {},
       element("span", {}, label),
-      element("meter", { min: 0, max: 1, value: chance, ariaHidden: "true" }),
+      bar(chance),
       element("span", {}, percent(chance)),
     ),
   );
@@ -100,6 +100,13 @@ export function showAnswer({ rows, ms, size }, labelled, live) {
   const about = `${speed}Picture of ${size[0]} × ${size[1]}. ${labelled.texts} texts encoded once in ${milliseconds(labelled.ms)}.`;
   $("times").replaceChildren(...times, element("div", { className: "wide" }, about));
   $("times").hidden = false;
+}
+
+function bar(chance) {
+  const fill = element("i");
+  fill.style.width = `${100 * chance}%`;
+  fill.dataset.chance = chance;
+  return element("span", { className: "bar", ariaHidden: "true" }, fill);
 }
 
 export function hideAnswer() {

@@ -7,6 +7,7 @@ import { bytesOf, pixelTower, precisions, readManifest } from "./manifest.js";
 import { capabilities, loadOrt } from "./runtime.js";
 import { canHash, openSource } from "./source.js";
 
+const BLANK = { data: new Uint8ClampedArray(4 * 32 * 32), width: 32, height: 32 };
 const loaded = new Map(); // backend -> onnxruntime-web
 let source, manifest, host, settings, clip, classes;
 
@@ -45,6 +46,7 @@ async function open({ precision, backend, pixels }) {
     }
   }
   clip ??= await openClip({ precision, backend: "wasm", pixels });
+  await clip.encodeImage(BLANK); // a first run sets up memory and kernels, and would be shown as slow
   return {
     precision,
     backend: clip.backend,

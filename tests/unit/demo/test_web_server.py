@@ -171,3 +171,13 @@ def test_page_has_no_address_of_another_host():
         if path.suffix in (".html", ".css", ".js"):
             assert "http:" not in path.read_text(encoding="utf-8"), path
             assert "https:" not in path.read_text(encoding="utf-8"), path
+
+
+def test_the_command_refuses_what_it_cannot_serve(command_line, server, tmp_path):
+    code, _, err = command_line("demo", "--web", tmp_path / "none")
+    assert code == 2
+    assert "none is no bundle: it has no manifest.json" in err
+    bundle = server.files["/bundle/manifest.json"].parent
+    code, _, err = command_line("demo", "--web", bundle, "--ort", tmp_path)
+    assert code == 2
+    assert f"npm install --prefix {tmp_path} onnxruntime-web" in err
