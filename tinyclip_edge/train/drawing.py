@@ -19,6 +19,7 @@ LOSSES = ("loss", "affinity", "affinity_i2t", "affinity_t2i", "kl", "teacher_ent
           "contrastive", "feature", "sparsity_price")  # fmt: skip
 FLOOR = "teacher_entropy"  # of the affinity terms; the KL is what stands above it
 TOWERS = ("image", "text")
+LARGEST = 1e100  # beyond it, axes overflow
 MOST_POINTS = 400  # of a line: more are not seen at the width of a page
 WIDE = 100  # largest over smallest value from which on an axis of losses is logarithmic
 
@@ -58,10 +59,10 @@ class Line:
 
 
 def number(value: object) -> float | None:
-    """Return a finite number of an event, None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    """Return a number of an event that can be drawn, None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    return float(value) if -LARGEST <= value <= LARGEST else None  # neither NaN nor infinity
 
 
 def points(events: Iterable[Event], key: str, factor: float = 1.0) -> Points:

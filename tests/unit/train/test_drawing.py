@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tinyclip_edge.train.drawing import loss_lines, points, stage_starts, thinned
+from tinyclip_edge.train.drawing import loss_lines, points, spread, stage_starts, thinned
 
 STEPS = [
     {"kind": "step", "step": step, "stage": 1 + step // 3, "loss": 2.0 * step,
@@ -16,13 +16,20 @@ STEPS = [
 def test_only_finite_numbers_are_points():
     assert points(STEPS, "kl") == [(1.0, 1.0), (3.0, 1.0), (4.0, 1.0), (5.0, 1.0)]
     assert points(STEPS, "feature") == []
-    assert points([{"step": 1, "kl": float("inf")}], "kl") == []
+    for odd in (float("inf"), float("nan"), 10**400, -1e300, "1", None, [1.0]):
+        assert points([{"step": 1, "kl": odd}], "kl") == []
     assert points(STEPS[:1], "loss", 100) == [(1.0, 200.0)]
 
 
 def test_terms_with_the_same_values_share_a_line():
     assert [line.label for line in loss_lines(STEPS)] == ["loss, affinity", "kl"]
     assert stage_starts(STEPS) == [3.0]
+
+
+def test_indices_are_spread_from_the_first_to_the_last():
+    assert spread(11, 3) == [0, 5, 10]
+    assert spread(4, 6) == [0, 1, 2, 3]
+    assert spread(7, 1) == [0]
 
 
 def test_many_points_become_means_of_neighbours():
