@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge.errors import BundleError, MissingExtraError
-from tinyclip_export.extras import NO_EXTRAS, Extras, write_extras
+from tinyclip_export.calibration import Calibration
+from tinyclip_export.extras import write_extras
+from tinyclip_export.forge import Forge
+from tinyclip_export.improve import Improver
 from tinyclip_export.layout import ANY_INPUT, TOWER_IO, check_precisions
 from tinyclip_export.pairs import Pairs, TowerFiles, answers, check_pairs
-from tinyclip_export.quantize import PORTABLE, Int8Recipe, quantize_tower
+from tinyclip_export.place import aside, check_free, install
+from tinyclip_export.recipes import TowerRecipes, is_convolutional, recipe_dicts, recipes_for
 from tinyclip_export.replay import replay_apart
 from tinyclip_export.report import ExportReport
+from tinyclip_export.settings import DEFAULT, CalibrationPairs, Settings
 from tinyclip_export.verify import (
-    REPLAY_COSINE,
     Expected,
     Ladder,
-    ReloadError,
+    check_reload,
     climb_answers,
+    climb_latency,
     climb_structure,
 )
 
@@ -42,14 +46,14 @@ def export_bundle(
     max_drop: float = 0.5,
     name: str | None = None,
     force: bool = False,
-    extras: Extras = NO_EXTRAS,
+    settings: Settings = DEFAULT,
 ) -> ExportReport:
     """Write `clip` as a verified bundle to `out`.
 
-    `pairs` are (images, texts), the i-th image with the i-th text; int8 may lose `max_drop` points
-    of recall@1 on them beyond their standard error. Raises LadderError (exit code 3) and leaves
-    `out` as it was when a gate fails; BundleError when `out` is taken (`force` replaces a bundle)
-    or cannot be written.
+    `pairs` are (images, texts), the i-th image with the i-th text; a precision may lose `max_drop`
+    points of recall@1 on them beyond their standard error. Raises LadderError (exit code 3) and
+    leaves `out` as it was when a gate fails; BundleError when `out` is taken (`force` replaces a
+    bundle) or cannot be written.
     """
     wanted = check_precisions(precisions)
     check_pairs(pairs)
@@ -57,44 +61,34 @@ def export_bundle(
     _require_extra()
     try:
         check_free(out, force=force)
-        with _aside(out.resolve()) as aside:
-            export = _Export(clip, aside, wanted, name or clip.name)
-            export.extras = extras
+        with aside(out.resolve()) as folder, aside(out.resolve()) as scratch:
+            export = _Export(clip, folder, wanted, name or clip.name)
+            export.settings, export.scratch = settings, scratch
             report = export.run(pairs, max_drop)
-            aside.chmod(0o755)
-            _install(aside, out.resolve())
+            folder.chmod(0o755)
+            install(folder, out.resolve())
     except OSError as error:
         cause = error.strerror or " ".join(str(error).split())
         raise BundleError(f"cannot write bundle {out}: {cause}") from error
     return replace(report, folder=out)
 
 
-def check_free(out: Path, *, force: bool) -> None:
-    """Raise BundleError unless `out` is absent, empty, or a bundle that `force` may replace."""
-    for place in (out.parent, out):
-        if place.exists() and not place.is_dir():
-            raise BundleError(f"cannot write bundle {out}: {place} is a file; give a folder")
-    if not out.exists():
-        return
-    if not any(out.iterdir()):
-        return
-    if not (out / "manifest.json").is_file():
-        raise BundleError(f"{out} holds other files; give a new or an empty folder")
-    if not force:
-        raise BundleError(f"{out} already holds a bundle; replace it with --force")
-
-
 class _Export:
     """One export under way in a folder of its own."""
+
+    scratch: Path  # what is not kept
+    forge: Forge
 
     def __init__(
         self, clip: LoadedClip, folder: Path, precisions: tuple[str, ...], name: str
     ) -> None:
         self.clip, self.folder, self.precisions, self.name = clip, folder, precisions, name
-        self.recipe: Int8Recipe = PORTABLE
+        self.recipes: dict[str, TowerRecipes] = {}
+        self.improver: Improver | None = None
+        self.calibrated: CalibrationPairs | None = None
         self.seconds: dict[str, float] = {}
         self.ladder = Ladder()
-        self.extras = NO_EXTRAS
+        self.settings = DEFAULT
         self.form = ANY_INPUT
         self.plain: Mapping[str, Any] = {}  # how to read another tokenizer than CLIP's
         self.made: dict[str, Any] = {}
@@ -102,33 +96,40 @@ class _Export:
     def run(self, pairs: Pairs, max_drop: float) -> ExportReport:
         """Write all files, climb the ladder, return the report; raises LadderError."""
         with self._timed("export"):
-            eot = self._write_models().end
+            eot = self._write_models(pairs).end
         with self._timed("quantize"):
             self._quantize()
-        files = [self._tower_files(precision) for precision in self.precisions]
+        files = [self._tower_files(precision) for precision in self._written]
+        recall = self._verify(files, pairs, max_drop, eot)
         with self._timed("verify"):
-            recall = self._verify(files, pairs, max_drop, eot)
-            golden = self._golden(files, eot)
+            wanted = [each for each in files if each.precision in self.precisions]
+            golden = self._golden(wanted, eot)
+        self._drop_float()
         with self._timed("extras"):
-            saturates = self.recipe.saturates
-            precise = {name: name.startswith("int8") and saturates for name in self.precisions}
-            self.made = write_extras(self.clip, self.folder, precise, self.extras)
+            precise = {name: self._saturates(name) for name in self.precisions}
+            self.made = write_extras(self.clip, self.folder, precise, self.settings.extras)
         with self._timed("reload"):
             report = self._report(len(pairs[1]), recall)
             self._finish(report, eot, golden)
             self._reload()
         self._finish(report, eot, golden)
         report.seconds = {stage: round(value, 2) for stage, value in self.seconds.items()}
+        report.warnings = [str(warning) for warning in self.ladder.warnings]
         return report
 
-    def _write_models(self) -> SpecialTokens:
+    @property
+    def _written(self) -> tuple[str, ...]:
+        """Precisions on disk until all is verified: fp32 is what the others are timed against."""
+        return ("fp32", *(name for name in self.precisions if name != "fp32"))
+
+    def _write_models(self, pairs: Pairs) -> SpecialTokens:
         from tinyclip_edge.models.hf_config import write_preprocessor_config
         from tinyclip_edge.models.tokenizer_files import write_tokenizer
         from tinyclip_export import graph, hub_layout
         from tinyclip_export.encoders import image_tower, input_form, text_tower
 
         image, text = image_tower(self.clip.model), text_tower(self.clip.model)
-        self.form = input_form(self.clip, text, self.extras.static_batch)
+        self.form = input_form(self.clip, text, self.settings.extras.static_batch)
         special = write_tokenizer(self.clip, self.folder)
         self.plain = special.plain
         write_preprocessor_config(self.clip, self.folder)
@@ -137,16 +138,35 @@ class _Export:
         size, form = self.clip.image_size, self.form
         graph.export_image_tower(image, self._path("image"), image_size=size, form=form)
         graph.export_text_tower(text, self._path("text"), form=form)
+        self.forge = Forge(
+            {"image": image, "text": text},
+            {tower: self._path(tower) for tower in TOWER_IO},
+            self.scratch,
+            image_size=size,
+            form=form,
+            calibration=lambda: self._calibration(pairs, special.end),
+        )
         return special
 
+    def _calibration(self, pairs: Pairs, eot: int) -> Calibration:
+        supply = self.settings.calibration
+        given = supply() if supply else CalibrationPairs("verification", *pairs, apart=False)
+        self.settings.tell(f"calibrating on {len(given.texts)} pairs of {given.name}")
+        self.calibrated, found = given, (given.images, given.texts)
+        return Calibration(self.clip, found, self.scratch, eot=eot, form=self.form)
+
     def _quantize(self) -> None:
-        if "int8" in self.precisions:
-            for tower in TOWER_IO:
-                source, target = self._path(tower), self._path(tower, "int8")
-                quantize_tower(source, target, self.recipe, text=tower == "text")
+        convolutional = is_convolutional(self._path("image"))
+        for precision in self._written[1:]:
+            recipes = recipes_for(precision, self.settings.preset, convolutional=convolutional)
+            self.recipes[precision] = recipes
+            self.forge.write_both(recipes, self._paths(precision))
+
+    def _drop_float(self) -> None:
         if "fp32" not in self.precisions:
-            for tower in TOWER_IO:
-                self._path(tower).unlink()
+            self.ladder.figures.pop("fp32")
+            for path in self._paths("fp32").values():
+                path.unlink()
 
     def _verify(
         self, files: Sequence[TowerFiles], pairs: Pairs, max_drop: float, eot: int
@@ -155,15 +175,28 @@ class _Export:
         from tinyclip_export.figures import text_to_image
 
         clip = self.clip
+        with self._timed("verify"):
+            self._climb_structure(files)
+            reference, found = answers(clip, files, pairs, eot=eot)
+        with self._timed("search"):
+            self.improver = Improver(clip, self.forge, self.recipes, self.settings, max_drop, eot)
+            improved = self.improver.run(files, pairs, reference, found)
+            found.update(improved)
+            self._climb_structure([each for each in files if each.precision in improved])
+        for precision in self._written:
+            climb_answers(self.ladder, precision, reference, found[precision], max_drop=max_drop)
+        gate = self.settings.require_faster
+        for precision in self._written[1:]:
+            climb_latency(self.ladder, precision, found[precision].float_ms, gate=gate)
+        return text_to_image(reference.image, reference.text).recall(1)
+
+    def _climb_structure(self, files: Sequence[TowerFiles]) -> None:
+        clip = self.clip
         expected = Expected(clip.image_size, clip.embedding_dim, clip.context_length, self.form)
         for tower_files in files:
             climb_structure(self.ladder, tower_files, expected)
         # A tower that does not load or run has no answers to compare.
         self.ladder.finish()
-        reference, found = answers(clip, files, pairs, eot=eot)
-        for precision in self.precisions:
-            climb_answers(self.ladder, precision, reference, found[precision], max_drop=max_drop)
-        return text_to_image(reference.image, reference.text).recall(1)
 
     def _golden(self, files: Sequence[TowerFiles], eot: int) -> dict[str, Any]:
         from tinyclip_export.golden import golden_vectors
@@ -173,17 +206,7 @@ class _Export:
     def _reload(self) -> None:
         for precision in self.precisions:
             answer = replay_apart(self.folder, precision)
-
-            def rung(answer: dict[str, Any] = answer, precision: str = precision) -> None:
-                if "error" in answer:
-                    raise ReloadError(f"{precision} reload: {answer['error']}")
-                if not answer["cosine"] >= REPLAY_COSINE:
-                    raise ReloadError(
-                        f"{precision} reload: golden cosine {answer['cosine']:.5f} in a fresh "
-                        f"process is below {REPLAY_COSINE}"
-                    )
-
-            self.ladder.attempt(precision, "reload", rung)
+            self.ladder.attempt(precision, "reload", partial(check_reload, precision, answer))
             self.ladder.note(precision, reload_cosine=answer.get("cosine"))
         self.ladder.finish()
 
@@ -192,14 +215,34 @@ class _Export:
             tower: {precision: io.path(precision) for precision in self.precisions}
             for tower, io in TOWER_IO.items()
         }
-        verification = {
+        verification: dict[str, Any] = {
             "pairs": pairs,
             "batch": self.form.batch or 1,
             "padding": self.form.padding,
             "reference_recall@1": round(recall, 3),
             "precisions": self.ladder.figures,
         }
+        if self.calibrated is not None:
+            given, count = self.calibrated, len(self.calibrated.texts)
+            verification["calibration"] = {
+                "data": given.name,
+                "pairs": count,
+                "apart": given.apart,
+            }
+        verification.update(self._searches())
         return ExportReport(self.folder, self.name, self.precisions, towers, verification)
+
+    def _searches(self) -> dict[str, Any]:
+        """Give the first precision's search under the key that reports read, with its picture."""
+        from tinyclip_export.pareto import PICTURE, plot_search
+
+        found = self.improver.found if self.improver else {}
+        if not found:
+            return {}
+        first, *others = found
+        plot_search(found[first], self.folder / PICTURE)
+        more = {"more_sensitivity": [found[precision] for precision in others]} if others else {}
+        return {"sensitivity": found[first], **more}
 
     def _finish(self, report: ExportReport, eot: int, golden: dict[str, Any]) -> None:
         """Write model card and manifest from what is known so far."""
@@ -209,7 +252,9 @@ class _Export:
 
         report.files = {name: entry["bytes"] for name, entry in list_files(self.folder).items()}
         write_model_card(self.folder, report, self.clip.context_length)
-        manifest = build_manifest(self.clip, report, recipe=self.recipe, eot=eot, golden=golden)
+        choices = self.improver.choices if self.improver else {}
+        recipe = recipe_dicts(self.recipes, self.precisions, choices)
+        manifest = build_manifest(self.clip, report, recipe=recipe, eot=eot, golden=golden)
         manifest = replace(
             manifest, extras=self.made, inputs=self.form.as_dict(), tokenizer=self.plain
         )
@@ -219,10 +264,16 @@ class _Export:
     def _tower_files(self, precision: str) -> TowerFiles:
         from tinyclip_edge.runtime.cpu import int8_saturates
 
-        # As the runtime decides it from the manifest's recipe.
-        precise = precision == "int8" and self.recipe.saturates and int8_saturates()
-        paths = self._path("image", precision), self._path("text", precision)
-        return TowerFiles(precision, *paths, precise_int8=precise, form=self.form)
+        precise = self._saturates(precision) and int8_saturates()
+        paths = self._paths(precision)
+        return TowerFiles(precision, **paths, precise_int8=precise, form=self.form)
+
+    def _saturates(self, precision: str) -> bool:
+        # As the runtime reads it from the manifest's recipe.
+        return precision in self.recipes and self.recipes[precision].saturates
+
+    def _paths(self, precision: str) -> dict[str, Path]:
+        return {tower: self._path(tower, precision) for tower in TOWER_IO}
 
     def _path(self, tower: str, precision: str = "fp32") -> Path:
         return self.folder / TOWER_IO[tower].path(precision)
@@ -231,27 +282,7 @@ class _Export:
     def _timed(self, stage: str) -> Iterator[None]:
         started = time.monotonic()
         yield
-        self.seconds[stage] = time.monotonic() - started
-
-
-@contextmanager
-def _aside(place: Path) -> Iterator[Path]:
-    """Make a folder beside `place`, so that the last step is a rename on the same disk."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}-"))
-    try:
-        yield aside
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _install(aside: Path, out: Path) -> None:
-    """Rename the finished folder to `out`; what stood there goes only once the new one stands."""
-    old = aside.with_name(f"{aside.name}-old")
-    if out.exists():
-        out.rename(old)
-    aside.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started
 
 
 def _require_extra() -> None:

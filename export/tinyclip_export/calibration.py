@@ -126,6 +126,6 @@ def _kl(reference: Both, found: Both, scale: float) -> float:
 
     from tinyclip_edge.losses.affinity import affinity_loss
 
-    ours, theirs = ([torch.from_numpy(b[t]) for t in TOWER_IO] for b in (found, reference))
+    ours, theirs = ([torch.from_numpy(b[t]).double() for t in TOWER_IO] for b in (found, reference))
     terms = affinity_loss(*ours, *theirs, student_scale=scale, teacher_scale=scale)
     return max(0.0, float(terms.kl))

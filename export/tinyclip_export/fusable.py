@@ -50,8 +50,9 @@ def _in_integers(node: Onnx, kinds: Collection[str], producer: dict[str, Onnx]) 
     if node.op_type not in kinds:
         return False
     restored = producer.get(node.input[1])
-    constant = restored is not None and restored.input[0] not in producer
-    return constant and restored.op_type == DEQUANTIZE
+    if restored is None or restored.op_type != DEQUANTIZE:
+        return False
+    return restored.input[0] not in producer
 
 
 def _quantizer(restored: Onnx | None, producer: dict[str, Onnx]) -> Onnx | None:

@@ -10,7 +10,6 @@ from tinyclip_edge.runtime.bundle import Manifest, list_files
 
 if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
-    from tinyclip_export.quantize import Int8Recipe
     from tinyclip_export.report import ExportReport
 
 
@@ -18,14 +17,13 @@ def build_manifest(
     clip: LoadedClip,
     report: ExportReport,
     *,
-    recipe: Int8Recipe,
+    recipe: dict[str, Any],
     eot: int,
     golden: dict[str, Any],
 ) -> Manifest:
     """Return the manifest of the files that stand in the report's folder now."""
     source = weights_hash(clip.model)
     count = count_parameters(clip.model)
-    recipes = {"fp32": {"kind": "float"}, "int8": recipe.as_dict()}
     precisions = report.precisions
     return Manifest(
         created_by=f"tinyclip-edge {tinyclip_edge.__version__}",
@@ -46,7 +44,7 @@ def build_manifest(
         default_precision="int8" if "int8" in precisions else precisions[0],
         towers=report.towers,
         files=list_files(report.folder),
-        recipe={precision: recipes[precision] for precision in precisions},
+        recipe=recipe,
         verification=report.verification,
         golden=golden,
     )

@@ -59,6 +59,7 @@ class Answers:
     image: Features
     text: Features
     milliseconds: Mapping[str, float] = field(default_factory=dict)  # tower -> median
+    float_ms: Mapping[str, float] = field(default_factory=dict)  # of fp32 in the same turns
 
 
 def check_pairs(pairs: Pairs) -> None:
@@ -99,13 +100,10 @@ def answers(
     """Return PyTorch's answers and each precision's; towers get one unpadded input at a time."""
     reference_image, found_image, image_ms = _images(clip, towers, pairs[0])
     reference_text, found_text, text_ms = _texts(clip, towers, pairs[1], eot)
+    times = {p: {"image": image_ms[p], "text": text_ms[p]} for p in found_image}
     found = {
-        precision: Answers(
-            found_image[precision],
-            found_text[precision],
-            {"image": image_ms[precision], "text": text_ms[precision]},
-        )
-        for precision in found_image
+        precision: Answers(found_image[precision], found_text[precision], ms, times.get("fp32", {}))
+        for precision, ms in times.items()
     }
     return Answers(reference_image, reference_text), found
 

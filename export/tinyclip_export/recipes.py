@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tinyclip_edge.config.preset import ExportPreset
+from tinyclip_export.choice import PLAIN, Choice
 from tinyclip_export.fp16 import HalfRecipe
 from tinyclip_export.jobs import Recipe
 from tinyclip_export.quantize import Int8Recipe
@@ -34,20 +36,20 @@ class TowerRecipes:
         """Whether products are computed in integers."""
         return self.text.integer
 
+    @property
+    def searchable(self) -> bool:
+        """Whether layers differ in what they lose, so that some may stay float."""
+        return bool(self.text.operators)
+
     def of(self, tower: str) -> Recipe:
         """Return one tower's recipe."""
         return self.image if tower == "image" else self.text
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the manifest's form: that of the text tower, and of an image tower that differs.
-
-        What the runtime reads, `reduce_range`, is that of both.
-        """
+        """Return the manifest's form: the text tower's, and that of an image tower that differs."""
         found = self.text.as_dict()
         if self.image != self.text:
             found["image"] = self.image.as_dict()
-        if "reduce_range" in found:
-            found["reduce_range"] = not self.saturates
         return found
 
 
@@ -79,13 +81,15 @@ def _recipe(precision: str, preset: ExportPreset) -> Recipe:
 
 
 def recipe_dicts(
-    recipes: Mapping[str, TowerRecipes], precisions: tuple[str, ...]
+    recipes: Mapping[str, TowerRecipes],
+    precisions: tuple[str, ...],
+    choices: Mapping[str, Choice] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Return the manifest's ``recipe``."""
-    return {
-        precision: recipes[precision].as_dict() if precision in recipes else {"kind": "float"}
-        for precision in precisions
-    }
+    """Return the manifest's ``recipe``, with what a search chose beyond the presets."""
+    made: dict[str, Any] = {"fp32": {"kind": "float"}}
+    for precision, found in recipes.items():
+        made[precision] = {**found.as_dict(), **choices.get(precision, PLAIN).as_dict()}
+    return {precision: made[precision] for precision in precisions}
 
 
 def is_convolutional(path: Path) -> bool:

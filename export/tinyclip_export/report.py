@@ -22,6 +22,7 @@ class ExportReport:
     verification: Mapping[str, Any]
     files: Mapping[str, int] = field(default_factory=dict)  # relative path -> bytes
     seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> seconds
+    warnings: list[str] = field(default_factory=list)  # rungs that are no gate
 
     def tower_bytes(self, precision: str) -> int:
         """Return the bytes of both towers of a precision."""
@@ -36,25 +37,38 @@ class ExportReport:
             "files": dict(self.files),
             "verification": dict(self.verification),
             "seconds": dict(self.seconds),
+            "warnings": list(self.warnings),
         }
 
     def table(self) -> Table:
         """Return a rich table with one row a precision."""
+        from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
         pairs, base = self.verification["pairs"], self.verification["reference_recall@1"]
         table = Table(
             title=f"{self.name}: verified on {pairs} pairs",
-            caption=f"PyTorch: recall@1 {base:.1f} %; ms: one input, this machine, while verifying",
+            caption=f"PyTorch: recall@1 {base:.1f} %; cosine: the least; ms: one input, this "
+            "machine, while verifying, and times faster than fp32",
+            box=SIMPLE_HEAD,
+            padding=(0, 0),
         )
-        table.add_column("precision")
-        for column in ("MB", "min cosine image", "text", "recall@1 %", "lost, points"):
+        table.add_column("")
+        for column in ("MB", "cosine\nimage", "\ntext", "recall\n@1, %", "lost,\npoints"):
             table.add_column(column, justify="right")
-        for column in ("top-1 agrees %", "image ms", "text ms"):
+        for column in ("same\ntop 1, %", "image\nms", "text\nms"):
             table.add_column(column, justify="right")
         for precision in self.precisions:
             table.add_row(precision, *self._cells(precision))
         return table
+
+    def search_tables(self) -> list[Table]:
+        """Return a table for each precision that was searched."""
+        from tinyclip_export.pareto import search_table
+
+        first = self.verification.get("sensitivity")
+        more = self.verification.get("more_sensitivity", ())
+        return [search_table(found) for found in ([first, *more] if first else [])]
 
     def _cells(self, precision: str) -> list[str]:
         found = self.verification["precisions"][precision]
@@ -64,8 +78,13 @@ class ExportReport:
             f"{image['cosine_min']:.5f}",
             f"{text['cosine_min']:.5f}",
             f"{ranking['recall@1']:.1f}",
-            f"{ranking['recall@1_drop']:+.2f} ± {ranking['recall@1_stderr']:.2f}",
+            f"{ranking['recall@1_drop']:+.2f}±{ranking['recall@1_stderr']:.2f}",
             f"{ranking['top1_agreement']:.1f}",
-            f"{image['ms']:.2f}",
-            f"{text['ms']:.2f}",
+            *(_time(found) for found in (image, text)),
         ]
+
+
+def _time(found: Mapping[str, Any]) -> str:
+    """Return milliseconds, and how many times faster than fp32 that is."""
+    ratio = found.get("times_faster")
+    return f"{found['ms']:.2f}" + (f" {ratio:.1f}x" if ratio else "")

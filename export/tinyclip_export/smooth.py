@@ -19,6 +19,7 @@ from tinyclip_export.timm_tower import TimmTower
 from tinyclip_export.towers import Attention, Block, OpenClip, Projection
 
 STRENGTHS = (0.3, 0.5, 0.7)  # how much of a channel's range moves: 0 none, 1 all
+PEAK_INPUTS = 128  # on which the largest activations are looked up
 Reader: TypeAlias = "nn.Linear | Projection"
 
 
@@ -127,8 +128,8 @@ def _of_timm(tower: TimmTower) -> Iterator[Fold]:
         # Not by names: a block of another kind may have its norms behind its layers.
         if type(module) is TimmBlock:
             block: OpenClip = module
-            yield from _fold(block.norm1, block.attn.qkv)
-            yield from _fold(block.norm2, block.mlp.fc1)
+            yield from _fold(block.norm1, getattr(block.attn, "qkv", None))
+            yield from _fold(block.norm2, getattr(block.mlp, "fc1", None))
 
 
 def _fold(giver: nn.Module | None, *readers: nn.Module | None) -> Iterator[Fold]:

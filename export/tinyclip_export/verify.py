@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -26,6 +26,8 @@ BATCHES = (1, 2, 5)
 FP32_COSINE = 0.9999
 INT8_COSINE = 0.9  # 1st percentile; far below what any usable int8 has, so it means "broken"
 UNIT_NORM = 1e-3
+HALF_COSINE = 0.999  # as for int8, of float16
+SLOWER = 1.05  # times fp32's median: less is noise
 REPLAY_COSINE = 0.9999  # same machine, same files: only float rounding may differ
 
 
@@ -53,6 +55,10 @@ class ReloadError(VerificationError):
     """The finished bundle does not open, or answers differently, in a fresh process."""
 
 
+class LatencyError(VerificationError):
+    """A precision is slower on this host than fp32."""
+
+
 class LadderError(VerificationError):
     """One or more rungs failed; `failures` holds each rung's own error."""
 
@@ -78,18 +84,21 @@ class Ladder:
 
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)  # precision -> figures
     failures: list[VerificationError] = field(default_factory=list)
+    warnings: list[VerificationError] = field(default_factory=list)  # said, not refused
 
     def note(self, precision: str, **figures: Any) -> None:  # noqa: ANN401
         """Keep figures of a precision, whether or not its rungs pass."""
         self.figures.setdefault(precision, {"rungs": {}}).update(figures)
 
-    def attempt(self, precision: str, name: str, rung: Callable[[], None]) -> bool:
-        """Run one rung, note whether it passed and return that."""
+    def attempt(
+        self, precision: str, name: str, rung: Callable[[], None], *, gate: bool = True
+    ) -> bool:
+        """Run one rung, note whether it passed and return that; no `gate` only warns."""
         self.note(precision)
         try:
             rung()
         except VerificationError as error:
-            self.failures.append(error)
+            (self.failures if gate else self.warnings).append(error)
             passed = False
         else:
             passed = True
@@ -127,6 +136,19 @@ def climb_answers(
     ladder.note(precision, ranking=ranking_figures(before, after))
     gate = partial(check_ranking, precision, before, after, max_drop)
     ladder.attempt(precision, "ranking", gate)
+
+
+def climb_latency(
+    ladder: Ladder, precision: str, float_ms: Mapping[str, float], *, gate: bool
+) -> None:
+    """Compare the milliseconds that were noted with those of fp32, tower by tower."""
+    for tower in TOWER_IO:
+        figures = ladder.figures[precision][tower]
+        figures["fp32_ms"] = float_ms[tower]
+        figures["times_faster"] = round(float_ms[tower] / figures["ms"], 3)
+        label = f"{precision} {tower}"
+        rung = partial(check_latency, label, figures["ms"], float_ms[tower])
+        ladder.attempt(precision, f"{tower} latency", rung, gate=gate)
 
 
 class Probe:
@@ -196,8 +218,9 @@ class Probe:
 
 def check_values(precision: str, label: str, near: Nearness) -> None:
     """Raise ValuesError when the cosine to PyTorch is below the gate of the precision."""
-    exact = precision == "fp32"
-    cosine, gate = (near.cosine_min, FP32_COSINE) if exact else (near.cosine_p1, INT8_COSINE)
+    cosine, gate = near.cosine_p1, HALF_COSINE if precision == "fp16" else INT8_COSINE
+    if precision == "fp32":
+        cosine, gate = near.cosine_min, FP32_COSINE
     if not cosine >= gate:
         raise ValuesError(f"{label} values: cosine {cosine:.5f} is below {gate}")
 
@@ -215,6 +238,32 @@ def check_ranking(precision: str, before: Ranks, after: Ranks, max_drop: float) 
             f"{precision} ranking: recall@1 fell {drop:.2f} ± {stderr:.2f} points, "
             f"{max_drop:g} allowed"
         )
+
+
+def check_reload(precision: str, answer: Mapping[str, Any]) -> None:
+    """Raise ReloadError for what `replay_apart` could not open, or what answered otherwise."""
+    if "error" in answer:
+        raise ReloadError(f"{precision} reload: {answer['error']}")
+    if not answer["cosine"] >= REPLAY_COSINE:
+        raise ReloadError(
+            f"{precision} reload: golden cosine {answer['cosine']:.5f} in a fresh process is "
+            f"below {REPLAY_COSINE}"
+        )
+
+
+def check_latency(label: str, ms: float, float_ms: float) -> None:
+    """Raise LatencyError for a tower that takes longer than its fp32 file, beyond noise."""
+    if ms > SLOWER * float_ms:
+        raise LatencyError(
+            f"{label} is slower than fp32 on this machine: {ms:.2f} against {float_ms:.2f} ms"
+        )
+
+
+def passes(precision: str, reference: Answers, found: Answers, max_drop: float) -> bool:
+    """Whether values and ranking of a precision would pass their gates."""
+    ladder = Ladder()
+    climb_answers(ladder, precision, reference, found, max_drop=max_drop)
+    return not ladder.failures
 
 
 def ranking_figures(before: Ranks, after: Ranks) -> dict[str, float]:

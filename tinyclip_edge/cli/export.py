@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,16 +14,37 @@ import typer
 from tinyclip_edge.cli.options import CHECKPOINT_HELP, JsonFlag, free_folder, print_json, say
 
 if TYPE_CHECKING:
+    from tinyclip_edge.config.preset import ExportPreset
     from tinyclip_edge.models import LoadedClip
+    from tinyclip_edge.train.qat import Finishing
     from tinyclip_export import ExportReport
     from tinyclip_export.extras import Extras
+    from tinyclip_export.settings import Settings
 
 
 def export(
     checkpoint: Annotated[
         str | None, typer.Argument(help=CHECKPOINT_HELP, show_default="the newest run")
     ] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="Add dynamically quantized towers.")] = False,
+    int8: Annotated[
+        bool,
+        typer.Option("--int8", help="Add int8: dynamic, static for the convolutions of a ResNet."),
+    ] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Add float16, for GPUs.")] = False,
+    static: Annotated[
+        bool, typer.Option("--static", help="Add static int8, with ranges measured beforehand.")
+    ] = False,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(help="Add one more: uint8, w8, q4, q4f16, bnb4 …", metavar="NAME"),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Precisions and settings for x86, x86-vnni, arm64 or browser, or a YAML file.",
+            show_default="fp32, right on every CPU",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Bundle folder.", show_default="bundles/<name>")
     ] = None,
@@ -31,9 +52,45 @@ def export(
         str, typer.Option(help="Pairs for the verification: starter:val or a shard pattern.")
     ] = "starter:val",
     limit: Annotated[int, typer.Option(min=2, help="At most so many pairs.")] = 1000,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Pairs that static ranges and --search are measured on.",
+            show_default="starter:train, or a part of --data that is then not verified on",
+        ),
+    ] = None,
     max_drop: Annotated[
-        float, typer.Option(min=0.0, help="Points of recall@1 that int8 may lose.")
+        float, typer.Option(min=0.0, help="Points of recall@1 that a precision may lose.")
     ] = 0.5,
+    search: Annotated[
+        bool | None,
+        typer.Option(
+            "--search/--no-search",
+            help="Smooth activations, rank layers by what they cost the ranking, and leave the "
+            "worst in float; takes minutes.",
+            show_default="where --max-drop does not hold without",
+        ),
+    ] = None,
+    token_bits: Annotated[
+        int | None,
+        typer.Option(help="Bits of the token table: 8, 4, or 32.", show_default="as the target"),
+    ] = None,
+    qat: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Finish the student first: so many steps of distillation with rounded towers.",
+            metavar="STEPS",
+            show_default="none",
+        ),
+    ] = None,
+    qat_data: Annotated[
+        str | None, typer.Option(help="Training pairs of --qat.", show_default="those of the run")
+    ] = None,
+    require_faster: Annotated[
+        bool,
+        typer.Option("--require-faster", help="Refuse a precision that is slower here than fp32."),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a bundle that stands at --out.")
     ] = False,
@@ -73,9 +130,13 @@ def export(
     ] = False,
     json_output: JsonFlag = False,
 ) -> None:
-    """Write a model as verified ONNX towers, fp32 and int8."""
+    """Write a model as verified ONNX towers: fp32 and what is asked for."""
     from tinyclip_export.extras import read_extras
+    from tinyclip_export.settings import Settings
 
+    flags = {"int8": int8, "fp16": fp16, "static": static}
+    asked = [*(name for name, given in flags.items() if given), *(precision or [])]
+    precisions, preset = chosen(asked, target, token_bits)
     extras = read_extras(
         labels,
         templates,
@@ -85,21 +146,50 @@ def export(
     )
     report = run_export(
         checkpoint,
-        int8=int8,
+        precisions=precisions,
         out=out,
         data=data,
         limit=limit,
+        calibration=calibration,
         max_drop=max_drop,
         force=force,
-        extras=extras,
         trim_vocab=trim_vocab,
+        qat=qat,
+        qat_data=qat_data,
+        settings=Settings(
+            preset, extras=extras, search=search, require_faster=require_faster, tell=say
+        ),
     )
     if json_output:
         print_json(report.as_dict())
-        return
+    else:
+        print_report(report)
+
+
+def chosen(
+    asked: Sequence[str], target: str | None, token_bits: int | None
+) -> tuple[tuple[str, ...], ExportPreset]:
+    """Return the precisions to write and the settings of a target. Raises ConfigError."""
+    from tinyclip_edge.config.preset import ExportPreset, load_preset
+    from tinyclip_export.layout import check_precisions
+
+    preset = load_preset(target) if target is not None else ExportPreset()
+    if token_bits is not None:
+        preset = preset.with_token_table(token_bits)
+    base = preset.precisions if target is not None else ["fp32"]
+    return check_precisions([*base, *asked]), preset
+
+
+def print_report(report: ExportReport) -> None:
+    """Print tables to stdout, what to know and where to go on to stderr."""
     from rich.console import Console
 
-    Console().print(report.table())
+    console = Console()
+    console.print(report.table())
+    for table in report.search_tables():
+        console.print(table)
+    for warning in report.warnings:
+        say(f"note: {warning}")
     say(f"bundle: {report.folder}")
     say(f"next: tinyclip-edge demo --student {report.folder}")
 
@@ -107,38 +197,68 @@ def export(
 def run_export(
     checkpoint: str | None,
     *,
-    int8: bool,
+    int8: bool = False,
+    precisions: Sequence[str] | None = None,
     out: Path | None,
     data: str = "starter:val",
     limit: int = 1000,
+    calibration: str | None = None,
     max_drop: float = 0.5,
     force: bool = False,
-    extras: Extras | None = None,
     trim_vocab: Path | None = None,
+    qat: int | None = None,
+    qat_data: str | None = None,
+    settings: Settings | None = None,
 ) -> ExportReport:
-    """Load, export and verify; quickstart shares it."""
-    from tinyclip_edge.evaluate import evaluation_set
+    """Load, export and verify; quickstart shares it, with `int8` in place of `precisions`."""
+    from tinyclip_edge.cli.export_pairs import export_pairs
     from tinyclip_edge.models import load_clip, newest_run
     from tinyclip_export import export_bundle
-    from tinyclip_export.extras import NO_EXTRAS
+    from tinyclip_export.settings import DEFAULT
 
     source = checkpoint if checkpoint is not None else str(newest_run())
     clip = load_clip(source)
     folder = out if out is not None else free_folder(Path("bundles"), clip.name.replace("/", "-"))
-    pairs = evaluation_set(data, limit=limit)
+    wanted = precisions or (("fp32", "int8") if int8 else ("fp32",))
+    # Nothing of these is calibrated, so all pairs are for the verification.
+    floats = {*wanted} <= {"fp32", "fp16"}
+    pairs, supply = export_pairs(data, limit, calibration, whole=floats)
     say(f"exporting {source} to {folder}, verified on {len(pairs.texts)} pairs of {data}")
     for note in pairs.notes:
         say(note)
-    with trimmed(clip, trim_vocab, extras or NO_EXTRAS) as (clip, wanted):
+    settings = replace(settings or DEFAULT, calibration=supply)
+    name = clip.name
+    if qat is not None:
+        from tinyclip_edge.train.qat import Finishing
+        from tinyclip_edge.train.qat_source import rounding_for
+
+        how = rounding_for(wanted, settings.preset)
+        clip = finished(clip, source, Finishing(qat, image=how, text=how), qat_data, data)
+    with trimmed(clip, trim_vocab, settings.extras) as (clip, extras):
         return export_bundle(
             clip,
             folder,
-            precisions=("fp32", "int8") if int8 else ("fp32",),
+            precisions=wanted,
             pairs=(pairs.images, pairs.texts),
             max_drop=max_drop,
+            name=name,
             force=force,
-            extras=wanted,
+            settings=replace(settings, extras=extras),
         )
+
+
+def finished(
+    clip: LoadedClip, source: str, finishing: Finishing, train: str | None, val: str
+) -> LoadedClip:
+    """Return the model after a short distillation with rounded towers, or as it was if it is worse.
+
+    The manifest's source then says so.
+    """
+    from tinyclip_edge.train import ProgressObserver
+    from tinyclip_edge.train.qat_source import finish_model
+
+    with ProgressObserver() as observer:
+        return finish_model(clip, source, finishing, train=train, val=val, observer=observer).clip
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from tinyclip_edge.errors import ConfigError, did_you_mean
 
 Table = Literal["8 bit", "4 bit", "float"]
 Range = Literal["pairs", "7 bit", "8 bit"]
+TABLES = {8: "8 bit", 4: "4 bit", 32: "float"}
 PRECISIONS = ("fp32", "fp16", "int8", "uint8", "static", "w8", "q4", "q4f16", "bnb4")
 
 
@@ -48,7 +49,9 @@ class ExportPreset(Section):
     """What is written for a target, and how."""
 
     precisions: list[Literal[PRECISIONS]] = Field(  # type: ignore[valid-type]
-        default=["fp32", "int8"], min_length=1, description="Written where none is asked for."
+        default=["fp32", "int8"],
+        min_length=1,
+        description="Written beside those that are asked for.",
     )
     int8: DynamicInt8 = Field(default_factory=DynamicInt8, description="Dynamic int8.")
     static: StaticInt8 = Field(default_factory=StaticInt8, description="Static int8.")
@@ -57,6 +60,16 @@ class ExportPreset(Section):
         default="static",
         description="int8 of an image tower made of convolutions, such as a ResNet.",
     )
+
+    def with_token_table(self, bits: int) -> ExportPreset:
+        """Return it with other bits of the token table. Raises ConfigError."""
+        if bits not in TABLES:
+            raise ConfigError(f"a token table has 8, 4 or 32 bits, not {bits}")
+        table = {"token_table": TABLES[bits]}
+        sections = {key: getattr(self, key) for key in ("int8", "static", "weight_only")}
+        return self.model_copy(
+            update={key: part.model_copy(update=table) for key, part in sections.items()}
+        )
 
 
 def preset_names() -> list[str]:

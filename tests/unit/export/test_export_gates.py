@@ -13,6 +13,7 @@ from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_export import export_bundle, graph
 from tinyclip_export.quantize import PORTABLE, quantize_tower
 from tinyclip_export.replay import least_cosine, replay_apart
+from tinyclip_export.settings import Settings
 from tinyclip_export.verify import LadderError, RankingError, ReloadError, ShapesError
 
 
@@ -30,7 +31,10 @@ def quick(exported, monkeypatch):
 
     monkeypatch.setattr(graph, "export_image_tower", image)
     monkeypatch.setattr(graph, "export_text_tower", copied)
-    monkeypatch.setattr("tinyclip_export.bundle.quantize_tower", copied)
+    monkeypatch.setattr(
+        "tinyclip_export.forge.Forge.write_both",
+        lambda _forge, _recipes, targets: [copied(None, path) for path in targets.values()],
+    )
     monkeypatch.setattr(
         "tinyclip_export.bundle.replay_apart",
         lambda folder, precision: {"cosine": least_cosine(folder, precision)},
@@ -38,7 +42,14 @@ def quick(exported, monkeypatch):
 
     def run(out, **options):
         return export_bundle(
-            exported.clip, out, **{"pairs": exported.pairs, "max_drop": 100.0, **options}
+            exported.clip,
+            out,
+            **{
+                "pairs": exported.pairs,
+                "max_drop": 100.0,
+                "settings": Settings(search=False),
+                **options,
+            },
         )
 
     return run
@@ -76,8 +87,10 @@ def test_a_changed_byte_is_refused_by_name(exported, tmp_path):
 def test_a_failed_gate_leaves_nothing_behind(quick, tmp_path, monkeypatch):
     random = np.random.default_rng(1)
     monkeypatch.setattr(
-        "tinyclip_export.bundle.quantize_tower",
-        lambda source, target, recipe, *, text: scramble(source, target, random),
+        "tinyclip_export.forge.Forge.write_both",
+        lambda forge, _recipes, targets: [
+            scramble(forge.source(tower), path, random) for tower, path in targets.items()
+        ],
     )
     with pytest.raises(VerificationError) as caught:
         quick(tmp_path / "out" / "bundle", max_drop=0.0)
@@ -277,7 +290,8 @@ def test_report_is_json_and_a_table(exported):
     }
     del sizes["manifest.json"]
     assert content["files"] == sizes
-    assert set(content["seconds"]) == {"export", "quantize", "verify", "extras", "reload"}
+    stages = {"export", "quantize", "verify", "search", "extras", "reload"}
+    assert set(content["seconds"]) == stages
     console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(report.table())
     shown = console.export_text()

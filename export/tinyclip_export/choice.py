@@ -1,0 +1,34 @@
+"""What a search decides for a precision: smoothing, and layers that stay float."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tinyclip_export.layout import TOWER_IO
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is done to both towers of a precision beyond its recipes."""
+
+    smooth: Mapping[str, float] = field(default_factory=dict)  # tower -> strength, 0 for none
+    keep_float: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # tower -> layers
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is nothing."""
+        return not any(self.smooth.values()) and not any(self.keep_float.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the manifest's recipe adds; nothing for a plain one."""
+        if self.plain:
+            return {}
+        return {
+            "smooth": {tower: self.smooth.get(tower, 0.0) for tower in TOWER_IO},
+            "keep_float": {tower: list(self.keep_float.get(tower, ())) for tower in TOWER_IO},
+        }
+
+
+PLAIN = Choice()

@@ -1,0 +1,87 @@
+"""Which recipe makes which file."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from tinyclip_edge.config.preset import ExportPreset, load_preset, preset_names
+from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.runtime.bundle import Manifest
+from tinyclip_export.choice import Choice
+from tinyclip_export.quantize import Int8Recipe
+from tinyclip_export.recipes import recipe_dicts, recipes_for
+from tinyclip_export.static import StaticRecipe
+
+NAMES = ("fp16", "int8", "uint8", "static", "w8", "q4", "q4f16", "bnb4")
+
+
+@pytest.mark.parametrize("target", preset_names())
+@pytest.mark.parametrize("convolutional", [False, True])
+def test_every_target_makes_every_precision(target, convolutional):
+    preset = load_preset(target)
+    for name in NAMES:
+        recipes = recipes_for(name, preset, convolutional=convolutional)
+        found = recipes.as_dict()
+        image = found.get("image", found)
+        assert found.get("reduce_range", True) is not recipes.text.saturates
+        assert image.get("reduce_range", True) is not recipes.image.saturates
+        # Only what computes in integers may overflow.
+        assert recipes.integer == (name in ("int8", "uint8", "static"))
+        assert recipes.searchable == (name != "fp16")
+
+
+def test_the_images_of_a_resnet_are_static_in_its_int8_file():
+    recipes = recipes_for("int8", ExportPreset(), convolutional=True)
+    assert (type(recipes.image), type(recipes.text)) == (StaticRecipe, Int8Recipe)
+    found = recipes.as_dict()
+    assert (found["kind"], found["image"]["kind"]) == ("dynamic", "static")
+    dynamic = ExportPreset(convolutions="dynamic")
+    assert type(recipes_for("int8", dynamic, convolutional=True).image) is Int8Recipe
+
+
+@pytest.mark.parametrize(
+    ("target", "safe"), [("x86", True), ("browser", True), ("x86-vnni", False), ("arm64", False)]
+)
+def test_the_runtime_reads_whether_a_kernel_may_overflow(target, safe):
+    recipes = {
+        name: recipes_for(name, load_preset(target), convolutional=False)
+        for name in ("int8", "static", "q4", "uint8")
+    }
+    made = recipe_dicts(recipes, ("fp32", "int8", "static", "uint8"))
+    assert made["fp32"] == {"kind": "float"}
+    manifest = SimpleNamespace(recipe=made)
+    for tower in ("image", "text"):
+        for name in ("int8", "static"):
+            assert Manifest.saturates(manifest, tower, name) is not safe
+        for name in ("fp32", "uint8"):
+            assert Manifest.saturates(manifest, tower, name) is False
+
+
+def test_a_choice_stands_in_the_recipe():
+    recipes = {"int8": recipes_for("int8", ExportPreset(), convolutional=False)}
+    choice = Choice({"image": 0.5}, {"text": ("body.0.up",)})
+    made = recipe_dicts(recipes, ("int8",), {"int8": choice})["int8"]
+    assert made["smooth"] == {"image": 0.5, "text": 0.0}
+    assert made["keep_float"] == {"image": [], "text": ["body.0.up"]}
+    assert "smooth" not in recipe_dicts(recipes, ("int8",), {"int8": Choice()})["int8"]
+
+
+def test_bits_of_the_token_table_reach_all_recipes():
+    preset = ExportPreset().with_token_table(4)
+    for name in ("int8", "static", "q4"):
+        recipe = recipes_for(name, preset, convolutional=False).text
+        assert recipe.token_table == "4 bit"
+    with pytest.raises(ConfigError, match="8, 4 or 32 bits, not 5"):
+        preset.with_token_table(5)
+
+
+def test_a_target_that_is_unknown_or_wrong_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'browser'"):
+        load_preset("brwser")
+    path = tmp_path / "mine.yaml"
+    path.write_text("int8: {weihgts: int8}\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: unknown key 'int8\.weihgts'; did you mean"):
+        load_preset(path)
+    path.write_text("int8: {weights: int9}\n")
+    with pytest.raises(ConfigError, match=r"int8\.weights is 'int9'"):
+        load_preset(path)
