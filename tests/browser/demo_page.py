@@ -100,7 +100,13 @@ def open_page(browser, address, *, console=(), **view):
     """
     tab = browser.new_page(**{"viewport": {"width": 1280, "height": 900}, **view})
     errors, hosts = [], set()
-    tab.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+
+    def noted(line):
+        # gradio asks for the progress of an upload that has already ended, and is told 404.
+        if line.type == "error" and "/upload_progress?" not in line.location["url"]:
+            errors.append(f"{line.text} {line.location['url']}")
+
+    tab.on("console", noted)
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.on("request", lambda request: hosts.add(urlsplit(request.url)))
     tab.set_default_timeout(ANSWER_MS)
@@ -128,6 +134,14 @@ def classified(page, text):
 
 def found(page, text):
     return note(page, "#found", text)
+
+
+def first_hit(page, caption):
+    """Wait until the first model's first picture is this one."""
+    page.wait_for_function(
+        "caption => document.querySelector('#found .tc-hits p')?.innerText == caption",
+        arg=caption,
+    )
 
 
 def open_tab(page, name):

@@ -11,7 +11,9 @@ from tinyclip_demo.presets import LABELS, TEMPLATES
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.tabs.wiring import (
     CHOOSE,
+    LAST,
     QUIET,
+    Handler,
     Session,
     failures,
     html,
@@ -54,24 +56,22 @@ def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> Non
         with gr.Column(scale=8, min_width=300):
             result = html(parts.hint(START), "classified")
 
-    answer = _answers(service)
+    answers = _answers(service)
+    answer = told(NAME)(answers)
 
+    @told(NAME)
     def choose(path: str | None, *values: Any) -> Iterator[str]:  # noqa: ANN401
-        if path:
-            yield from answer(path, *values)
-        else:
-            yield parts.hint(START)
+        yield from answers(path, *values) if path else [parts.hint(START)]
 
-    def rechosen(tab: str, *values: Any) -> Iterator[Any]:  # noqa: ANN401
-        if tab == NAME:
-            yield from choose(*values)
-        else:
-            yield gr.skip()
+    @told(NAME)
+    def rechosen(tab: str, path: str | None, *values: Any) -> Iterator[Any]:  # noqa: ANN401
+        there = path and tab == NAME
+        yield from answers(path, *values) if there else [gr.skip()]
 
     inputs = [image, labels, template, session.chosen]
-    button.click(answer, inputs, result, api_name="classify", show_progress="hidden")
     # Not image.change: it fires twice for an upload, and once more when the page opens.
-    gr.on([page.load, image.upload, labels.submit], answer, inputs, result, **QUIET)
+    asked = [button.click, page.load, image.upload, labels.submit]
+    gr.on(asked, answer, inputs, result, api_name="classify", **LAST)
     gr.on([image.clear, template.input], choose, inputs, result, **QUIET)
     session.chosen.change(rechosen, [session.tab, *inputs], result, **QUIET)
     chosen = pictures.click(picker(offered), None, image, **QUIET)
@@ -81,8 +81,7 @@ def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> Non
     chosen.then(choose, inputs, result, **QUIET)
 
 
-def _answers(service: DemoService) -> Any:  # noqa: ANN401 - a handler for gradio
-    @told
+def _answers(service: DemoService) -> Handler:
     def answer(
         path: str | None, labels: str, template: str, names: Sequence[str] | None = None
     ) -> Iterator[str]:

@@ -10,7 +10,7 @@ import gradio as gr
 from tinyclip_demo.disagree import ORDERS, Mined
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.shard import write_shard
-from tinyclip_demo.tabs.wiring import QUIET, Session, failures, html, told, waiting
+from tinyclip_demo.tabs.wiring import LAST, QUIET, Session, failures, html, told, waiting
 from tinyclip_demo.view import hits, pairs, parts
 
 NAME = "disagreements"
@@ -39,7 +39,6 @@ def disagreements_tab(service: DemoService, session: Session) -> None:
         )
     result = html(parts.hint(START), "mined")
 
-    @told
     def mine(
         order: str, count: int, names: Sequence[str] | None = None, key: str | None = None
     ) -> Iterator[Any]:
@@ -62,16 +61,16 @@ def disagreements_tab(service: DemoService, session: Session) -> None:
                 file = gr.DownloadButton(
                     value=str(write_shard(path, gallery, top, found.names)), interactive=True
                 )
-            yield failures(service, names) + pairs.disagreements(found, top, gallery), file, True
+            shown = pairs.disagreements(found, top, gallery, order)
+            yield failures(service, names) + shown, file, True
 
+    @told(NAME, 3)
     def rechosen(again: bool, where: str, *values: Any) -> Iterator[Any]:  # noqa: ANN401
-        if again and where == NAME:
-            yield from mine(*values)
-        else:
-            yield gr.skip(), gr.skip(), gr.skip()
+        there = again and where == NAME
+        yield from mine(*values) if there else [(gr.skip(), gr.skip(), gr.skip())]
 
     inputs = [order, count, session.chosen, session.gallery]
     outputs = [result, shard, mined_once]
-    button.click(mine, inputs, outputs, api_name="disagreements", show_progress="hidden")
+    button.click(told(NAME, 3)(mine), inputs, outputs, api_name="disagreements", **LAST)
     sorted_anew = [order.input, count.input, session.chosen.change]
     gr.on(sorted_anew, rechosen, [mined_once, session.tab, *inputs], outputs, **QUIET)

@@ -10,7 +10,7 @@ import gradio as gr
 from tinyclip_demo.figures import BATCHES, ROUNDS, Report, Settings
 from tinyclip_demo.host import core_count, host_facts
 from tinyclip_demo.service import DemoService
-from tinyclip_demo.tabs.wiring import Session, failures, html, told, waiting
+from tinyclip_demo.tabs.wiring import LAST, Session, failures, html, told, waiting
 from tinyclip_demo.view import parts, speed
 
 NAME = "measure"
@@ -44,7 +44,7 @@ def measure_tab(service: DemoService, session: Session) -> None:
         as_csv = gr.DownloadButton("Download CSV", interactive=False, size="md", elem_id="get-csv")
     html(speed.host_line(host_facts()), "host")
 
-    @told
+    @told(NAME, 3)
     def run(
         threads: int, batch: int, rounds: int, accuracy: bool,
         names: Sequence[str] | None = None, key: str | None = None,
@@ -65,7 +65,7 @@ def measure_tab(service: DemoService, session: Session) -> None:
                 yield parts.bar("Measuring", found.share, told_as), gr.skip(), gr.skip()
 
     inputs = [threads, batch, rounds, accuracy, session.chosen, session.gallery]
-    button.click(run, inputs, [result, as_json, as_csv], api_name="measure", show_progress="hidden")
+    button.click(run, inputs, [result, as_json, as_csv], api_name="measure", **LAST)
 
 
 def _closed() -> tuple[Any, Any]:

@@ -12,7 +12,9 @@ from tinyclip_demo.presets import QUERIES
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.tabs.wiring import (
     CHOOSE,
+    LAST,
     QUIET,
+    Handler,
     Session,
     failures,
     html,
@@ -93,53 +95,55 @@ def _wire_queries(
     result, asked = outputs
     both = [result, asked]
 
-    @told
+    @told(NAME, 2)
     def by_text(
         text: str, k: int, names: Sequence[str] | None = None, key: str | None = None
     ) -> Iterator[Any]:
         yield from _search(service, (TEXT, text or ""), (k, names, key))
 
-    @told
+    @told(NAME, 2)
     def by_upload(path: str | None, *values: Any) -> Iterator[Any]:  # noqa: ANN401
         yield from _search(service, (UPLOAD, path), values)
 
-    @told
-    def by_row(event: gr.EventData, *values: Any) -> Iterator[Any]:  # noqa: ANN401
-        row = place(event, len(service.galleries.get(values[2])))
+    @told(NAME, 2)
+    def by_row(row: int, *values: Any) -> Iterator[Any]:  # noqa: ANN401
         yield from _search(service, (ROW, (values[2], row)), values)
 
-    def clicked(k: int, names: Any, key: Any, event: gr.EventData) -> Iterator[Any]:  # noqa: ANN401
-        yield from by_row(event, k, names, key)
+    def clicked(event: gr.EventData, request: gr.Request, *values: Any) -> Iterator[Any]:  # noqa: ANN401
+        row = place(event, len(service.galleries.get(values[2])))
+        yield from by_row(request, row, *values)
 
-    again = _again(service)
-
+    @told(NAME, 2)
     def rechosen(where: str, *values: Any) -> Iterator[Any]:  # noqa: ANN401
-        if where == NAME:
-            yield from again(*values)
-        else:
-            yield gr.skip(), gr.skip()
+        there = where == NAME
+        yield from _search_again(service, *values) if there else [(gr.skip(), gr.skip())]
 
-    button.click(by_text, [query, *settings], both, api_name="search", show_progress="hidden")
-    query.submit(by_text, [query, *settings], both, **QUIET)
+    asking = [button.click, query.submit]
+    gr.on(asking, by_text, [query, *settings], both, api_name="search", **LAST)
     ideas.click(picker(QUERIES), None, query, **QUIET).then(
         by_text, [query, *settings], both, **QUIET
     )
     image.upload(by_upload, [image, *settings], both, **QUIET)
+    again = _again(service)
     result.click(clicked, settings, both, **QUIET)
     gr.on([count.input, tab.select], again, [asked, *settings], both, **QUIET)
     session.chosen.change(rechosen, [session.tab, asked, *settings], both, **QUIET)
 
 
-def _again(service: DemoService) -> Any:  # noqa: ANN401 - a handler for gradio
-    @told
-    def again(asked: Asked, *values: Any) -> Iterator[Any]:  # noqa: ANN401
-        kind, what = asked
-        # A picture of one gallery is not in another.
-        if kind == ROW and what[0] != values[2]:
-            asked = (TEXT, QUERIES[0])
-        yield from _search(service, asked, values)
+def _again(service: DemoService) -> Handler:
+    @told(NAME, 2)
+    def again(*values: Any) -> Iterator[Any]:  # noqa: ANN401
+        yield from _search_again(service, *values)
 
     return again
+
+
+def _search_again(service: DemoService, asked: Asked, *values: Any) -> Iterator[Any]:  # noqa: ANN401
+    kind, what = asked
+    # A picture of one gallery is not in another.
+    if kind == ROW and what[0] != values[2]:
+        asked = (TEXT, QUERIES[0])
+    yield from _search(service, asked, values)
 
 
 def _search(service: DemoService, asked: Asked, values: Sequence[Any]) -> Iterator[Any]:

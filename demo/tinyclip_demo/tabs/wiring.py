@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import sys
+import threading
 import traceback
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,9 +21,13 @@ CHOOSE = """element.addEventListener('click', event => {
   const button = event.target.closest('button[data-at]');
   if (button) trigger('click', {at: Number(button.dataset.at)});
 });"""
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+# A second wish during the first is not lost: the last one is answered after it.
+LAST: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
+QUIET: dict[str, Any] = {**LAST, "api_visibility": "private"}
 Choice = TypeVar("Choice")
 Outputs = Any  # an HTML text, or a tuple that starts with one
+Handler = Callable[..., Iterator[Outputs]]
+SESSIONS_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,29 +39,63 @@ class Session:
     gallery: gr.State  # key of the gallery; None: the page's own
 
 
-def told(work: Callable[..., Iterator[Outputs]]) -> Callable[..., Iterator[Outputs]]:
-    """Turn errors of a generator into a note in its first output, the others stay as they are.
+class Turns:
+    """Which handler a page asked last, for each of its results: the answers of others are old.
 
-    What the user can mend is told as it is; a fault of ours goes to the terminal in full.
+    Calls of one handler do not make each other old: the browser sends them one after another.
     """
 
-    @functools.wraps(work)
-    def tell(*values: object) -> Iterator[Outputs]:
-        others = 0
-        try:
-            for found in work(*values):
-                others = len(found) - 1 if isinstance(found, tuple) else 0
-                yield found
-        except TinyClipError as error:
-            note = parts.problem(str(error))
-        except Exception:
-            traceback.print_exc(file=sys.stderr)
-            note = parts.problem("this did not work, through no fault of yours; see the terminal")
-        else:
-            return
-        yield note if not others else (note, *(gr.skip() for _ in range(others)))
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: OrderedDict[tuple[str, str], str] = OrderedDict()
 
-    return tell
+    def take(self, session: str, part: str, handler: str) -> None:
+        """Note that the page has asked this handler for this result."""
+        with self._lock:
+            self._last[session, part] = handler
+            self._last.move_to_end((session, part))
+            while len(self._last) > SESSIONS_KEPT:
+                self._last.popitem(last=False)
+
+    def old(self, session: str, part: str, handler: str) -> bool:
+        """Whether another handler was asked since."""
+        return self._last.get((session, part), handler) != handler
+
+
+_turns = Turns()
+
+
+def told(part: str, outputs: int = 1) -> Callable[[Handler], Handler]:
+    """Make a handler of a generator: errors become a note, answers that came too late none.
+
+    ``part`` names the result that the handler fills; it is the first of its ``outputs``. What the
+    user can mend is told as it is; a fault of ours goes to the terminal in full.
+    """
+
+    def wrap(work: Handler) -> Handler:
+        def tell(request: gr.Request, *values: Any) -> Iterator[Outputs]:  # noqa: ANN401
+            session, handler = str(request.session_hash), work.__qualname__
+            others = [gr.skip() for _ in range(outputs - 1)]
+            _turns.take(session, part, handler)
+            try:
+                for found in work(*values):
+                    if _turns.old(session, part, handler):
+                        yield (gr.skip(), *others) if others else gr.skip()
+                        return
+                    yield found
+            except TinyClipError as error:
+                note = parts.problem(str(error))
+            except Exception:
+                traceback.print_exc(file=sys.stderr)
+                note = parts.problem("this failed, through no fault of yours; see the terminal")
+            else:
+                return
+            if not _turns.old(session, part, handler):
+                yield (note, *others) if others else note
+
+        return tell
+
+    return wrap
 
 
 def picker(values: Sequence[Choice]) -> Callable[[gr.EventData], Choice]:

@@ -11,7 +11,9 @@ from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.view.parts import count, hue, percent
 
 
-def disagreements(mined: Mined, found: Sequence[Disagreement], gallery: Gallery) -> str:
+def disagreements(
+    mined: Mined, found: Sequence[Disagreement], gallery: Gallery, order: str = ""
+) -> str:
     """How many pairs, then one row for each that is shown."""
     share = mined.differing / len(mined)
     heads = "".join(
@@ -28,7 +30,7 @@ def disagreements(mined: Mined, found: Sequence[Disagreement], gallery: Gallery)
         '<div class="tc-wide" tabindex="0" role="region" aria-label="Pairs that differ">'
         '<table class="tc-pairs"><thead><tr><th scope="col">Pair</th>'
         f'{heads}<th scope="col">Apart</th></tr></thead><tbody>{body}</tbody></table></div>'
-        '<p class="tc-legend"><span>Each model: its answer, its probability, and the place of the '
+        f'<p class="tc-legend"><span>{escape(order)}</span><span>Each model: its answer, its probability, and the place of the '
         "pair's own caption</span><span>Apart: divergence of the answers, in bits (0: alike, "
         f"{_most(len(mined.names))}: disjoint)</span></p></section>"
     )

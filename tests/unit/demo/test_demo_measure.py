@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from angle_model import BLUE, GREEN, RED, AngleModel, last, square
+from angle_model import BLUE, GREEN, RED, last, square
 
 from tinyclip_demo.figures import Report, Settings
 from tinyclip_demo.gallery import Gallery

@@ -1,0 +1,44 @@
+"""The demo as a Hugging Face Space, or anywhere: ``python app.py``.
+
+Compares the models named in ``TINYCLIP_MODELS`` (separated by blanks; the first is the reference),
+else the starter teacher and every bundle in ``bundles/`` beside this file. ``TINYCLIP_IMAGES`` names
+a folder to search in place of the starter artwork. Listens where ``GRADIO_SERVER_NAME`` and
+``GRADIO_SERVER_PORT`` say, which a Space sets.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from tinyclip_demo import launch, open_gallery
+from tinyclip_edge.errors import TinyClipError
+
+HERE = Path(__file__).parent
+
+
+def chosen_models() -> list[str]:
+    """Return the MODEL strings to compare."""
+    named = os.environ.get("TINYCLIP_MODELS", "").split()
+    bundles = sorted(path.parent for path in (HERE / "bundles").glob("*/manifest.json"))
+    return named or ["starter-teacher", *map(str, bundles)]
+
+
+def main() -> int:
+    """Serve until the process ends; return the exit code."""
+    try:
+        launch(
+            chosen_models(),
+            open_gallery(os.environ.get("TINYCLIP_IMAGES") or None),
+            host=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
+            port=int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
+        )
+    except TinyClipError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
