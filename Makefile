@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help quickstart test demo lint format types contracts unit slow clean
+.PHONY: help quickstart test demo lint format types contracts unit slow clients clean
 
 help:
 	@echo "make quickstart   distil, export to int8, compare (installs into .venv first)"
 	@echo "make demo         serve the comparison page"
 	@echo "make test         lint, types, import contracts, tests (installs into .venv first)"
 	@echo "make slow         the tests marked slow as well"
+	@echo "make clients      npm packages for the tests that open a bundle in Node and in Chromium"
 	@echo "make format       format the code"
 
 quickstart: .venv/.installed-all
@@ -36,12 +37,14 @@ unit: .venv/.installed-dev
 slow: .venv/.installed-dev
 	$(BIN)/python -m pytest
 
+clients: tests/clients/node_modules/.installed
+
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache tests/clients/node_modules
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 10) <= sys.version_info < (3, 14) else "tinyclip-edge needs Python 3.10 to 3.13; name one with: make PYTHON=python3.12")'
@@ -54,3 +57,7 @@ clean:
 .venv/.installed-dev: pyproject.toml | .venv/bin/python
 	$(PIP) install --quiet --editable '.[dev]'
 	@touch $@ .venv/.installed-all
+
+tests/clients/node_modules/.installed: tests/clients/package.json tests/clients/.npmrc
+	cd tests/clients && npm install --silent
+	@touch $@
