@@ -168,10 +168,30 @@ def test_a_bundle_to_mend_is_told(browser, altered, change, place, message):
         told(tab, place, message)
 
 
-def test_missing_runtime_files_and_another_host_are_told(browser, server, bundle):
+def test_missing_runtime_files_and_wrong_addresses_are_told(browser, server, bundle):
     with serving(bundle) as other, silent_tab(browser, missing=True) as tab:
         other.files = {k: v for k, v in other.files.items() if not k.startswith("/ort/")}
         tab.goto(other.url)
         told(tab, "status", "onnxruntime-web is not at")
         tab.goto(server.url + "?bundle=https://example.com/")
         told(tab, "status", "lies on another host")
+        tab.goto(server.url + "?precision=int3")
+        told(tab, "status", "this bundle has no precision int3; it has fp32, int8")
+
+
+def test_webgpu_asked_for_where_there_is_none_is_told(browser, server):
+    with silent_tab(browser) as tab:
+        open_page(tab, server, "?backend=webgpu")
+        if tab.locator("#backend option[value=webgpu]").count() == 0:
+            told(tab, "warning", "This browser offers no WebGPU. WASM runs instead.")
+
+
+def test_a_precision_that_does_not_load_leaves_the_others_usable(browser, altered):
+    (altered / "onnx/text_model.onnx").write_bytes(b"other")
+    with serving(altered) as server, silent_tab(browser) as tab:
+        open_page(tab, server)
+        tab.select_option("#precision", "fp32")
+        told(tab, "status", "onnx/text_model.onnx has changed: sha256")
+        tab.select_option("#precision", "int8")
+        tab.locator("#status").wait_for(state="hidden")
+        tab.locator("#bars li").first.wait_for()

@@ -127,7 +127,7 @@ def test_camera_frames_are_classified_until_it_is_stopped(tab):
     tab.click("#live")
     tab.locator("#times", has_text="frames a second").wait_for()
     assert tab.get_attribute("#live", "aria-pressed") == "true"
-    assert tab.get_attribute("#answer", "aria-live") == "off"
+    assert tab.get_attribute("#verdict", "aria-live") == "off"
     assert tab.evaluate("document.getElementById('camera').videoWidth") > 0
     type_labels(tab, LABELS)
     assert {label for label, _ in chances(tab)} == set(LABELS)

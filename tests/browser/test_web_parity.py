@@ -34,7 +34,8 @@ TEXTS = [
     "🎉 👨‍👩‍👧 🏴󠁧󠁢󠁥󠁮󠁧󠁿", "ＬＯＵＤ　ﾃｽﾄ", "ﬁne ﬂuﬀ ŉ Ǆ", "“quoted” ‘x’ …", "№ ½ ² ٣ Ⅷ",
     "&lt;b&gt; &amp;amp; P&EACUTE;REZ &notit; &copy 2024 &#233; &#x1F600; &#0; &#128;",
     "<b>&eacute;</b>", "<|endoftext|> is text", "a\u00a0b\u2003c\ufeffd\u200be", "tab\tand\n\nline",
-    "\x1b[31mred\x1b[0m \x07 \x7f \x92", "it'ſ \u0345x e&#769;", "\ufffd", "", "   ", "dog " * 40, "x" * 300,
+    "\x1b[31mred\x1b[0m \x07 \x7f \x92", "it'ſ \u0345x e&#769;", "\ufffd",
+    "", "   ", "dog " * 40, "x" * 300,
 ]  # fmt: skip
 FIT = {"do_center_crop": True, "image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28]}
 SETTINGS = {

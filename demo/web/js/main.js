@@ -1,4 +1,5 @@
 // Wiring: what the user does, what the engine answers, what the page shows.
+import { readAddress } from "./address.js";
 import { Camera } from "./camera.js";
 import { Closed, Engine } from "./engine.js";
 import { PageError, line } from "./errors.js";
@@ -19,6 +20,7 @@ const page = {
   opened: null, // what runs now
   labelled: null, // labels that are encoded
   picture: null, // {blob, name}
+  hint: null, // what to warn of once the model runs
   frameMs: null, // time between live frames, smoothed
 };
 const camera = new Camera($("camera"), onFrame);
@@ -50,18 +52,22 @@ async function open() {
   page.opened = page.labelled = null;
   setBusy(true);
   say(`Loading ${found.manifest.name}…`, { fraction: 0 });
-  page.opened = await engine.call("open", {
-    precision: $("precision").value,
-    backend: $("backend").value,
-    pixels: $("pixels").value,
-  });
+  try {
+    page.opened = await engine.call("open", {
+      precision: $("precision").value,
+      backend: $("backend").value,
+      pixels: $("pixels").value,
+    });
+  } finally {
+    if (engine === page.engine) setBusy(false);
+  }
   const { opened } = page;
-  note("warning", opened.refused && refusal(opened));
+  note("warning", opened.refused ? refusal(opened) : page.hint);
+  page.hint = null;
   $("backend").value = opened.backend;
   showBadges(found.host, opened);
   showFacts(found, opened);
   say(null);
-  setBusy(false);
   await relabel();
 }
 
@@ -82,6 +88,12 @@ function showProgress(files) {
 
 function fillChoices(wanted) {
   const { manifest, host, precisions, whole } = page.found;
+  const names = precisions.map(({ name }) => name);
+  if (wanted.precision && !names.includes(wanted.precision)) {
+    throw new PageError(`this bundle has no precision ${wanted.precision}; it has ${names.join(", ")}`);
+  }
+  page.hint =
+    wanted.backend === "webgpu" && !host.gpu ? "This browser offers no WebGPU. WASM runs instead." : null;
   const sizes = precisions.map(({ name, bytes }) => [name, `${name}, ${megabytes(bytes)}`]);
   options($("precision"), sizes, wanted.precision ?? manifest.default_precision);
   const gpu = host.gpu ? [["webgpu", `WebGPU, ${host.gpu}`]] : [];
@@ -172,7 +184,7 @@ async function toggleCamera() {
   try {
     page.frameMs = null;
     // Read out, a running stream of answers would never end.
-    $("answer").setAttribute("aria-live", "off");
+    $("verdict").setAttribute("aria-live", "off");
     await camera.start();
     note("picture-note", null);
     show("camera");
@@ -185,7 +197,7 @@ async function toggleCamera() {
 
 function stopCamera() {
   camera.stop();
-  $("answer").setAttribute("aria-live", "polite");
+  $("verdict").setAttribute("aria-live", "polite");
   setLive(false);
   if (page.picture) show("picture");
 }
@@ -225,22 +237,6 @@ const guarded = (step) => async (...args) => {
     if (!(error instanceof PageError)) console.error(error);
   }
 };
-
-function address() {
-  const query = new URLSearchParams(location.search);
-  const url = new URL(query.get("bundle") ?? "bundle/", location.href);
-  if (url.origin !== location.origin) throw new PageError(`?bundle=${query.get("bundle")} lies on another host`);
-  const threads = Number(query.get("threads"));
-  return {
-    bundle: { address: url.href },
-    wanted: {
-      precision: query.get("precision") ?? undefined,
-      backend: query.get("backend") ?? undefined,
-      pixels: query.get("pixels") ?? undefined,
-      threads: Number.isInteger(threads) && threads > 0 ? threads : undefined,
-    },
-  };
-}
 
 function later(step) {
   let timer = null;
@@ -290,7 +286,7 @@ guarded(async () => {
   fillPage();
   wire();
   $("samples").firstElementChild.click();
-  const { bundle, wanted } = address();
+  const { bundle, wanted } = readAddress();
   page.bundle = bundle;
   await start(wanted);
 })();
