@@ -83,15 +83,17 @@ def train(
     return kept_run(config, folder, {"arm": arm, "lr": lr, "seed": seed})
 
 
-def steps_to_reach(curve: dict[str, dict[str, float]], level: float) -> float | None:
-    """First step, interpolated between evaluations, at which mean recall@1 is ``level``."""
+def steps_to_reach(
+    curve: dict[str, dict[str, float]], level: float, figure: str = "r1"
+) -> float | None:
+    """First step, interpolated between evaluations, at which a figure is ``level``."""
     before = (0.0, 0.0)
     for step, values in sorted((int(s), v) for s, v in curve.items()):
-        if values["r1"] >= level:
-            rise = values["r1"] - before[1]
+        if values[figure] >= level:
+            rise = values[figure] - before[1]
             share = 1.0 if rise <= 0 or step == 0 else (level - before[1]) / rise
             return before[0] + max(0.0, share) * (step - before[0])
-        before = (float(step), values["r1"])
+        before = (float(step), values[figure])
     return None
 
 
