@@ -1,0 +1,272 @@
+"""A bundle against what people make of the same student with optimum-cli and its defaults.
+
+The student goes into Hugging Face form; `optimum-cli export onnx` makes one combined file of it and
+`optimum-cli onnxruntime quantize` its int8 form. That file always needs both inputs, so a query of
+one kind carries the smallest other side that it takes: two tokens, or one black image. All variants
+take turns, call by call, with the same session options, pixels and token ids (texts unpadded, which
+favours a combined file), one query at a time.
+
+    python benchmarks/against_optimum.py RUN --out benchmarks/results/against-optimum.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from export_latency import interleaved
+from machine import machine_facts
+from optimum_models import command_of, steps, write_models
+
+DATA = "starter:test_style"
+QUERY = "a photo of a red bicycle"
+OURS, THEIRS, TORCH = "bundle", "optimum-cli", "torch"
+SUFFIX = {"fp32": "", "int8": "_quantized"}
+Encoder = Callable[[np.ndarray], np.ndarray]  # one row of pixels or ids -> embedding [1, D]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to get embeddings, one query at a time."""
+
+    name: str
+    image: Encoder  # float32 [1, 3, S, S]
+    text: Encoder  # int64 [1, L]
+    bytes: int  # of the files that both kinds of query need
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="a run or a folder of a student with equal layers")
+    parser.add_argument("--work", type=Path, default=Path("runs/against-optimum"))
+    parser.add_argument("--all-threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--limit", type=int, help="pairs of the comparison with PyTorch")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    write_models(options.run, options.work)
+    found = {
+        "machine": machine_facts(),
+        "student": options.run.name,
+        "made_by": [command_of(step) for step in steps(options.run, options.work)],
+        "latency": [latency(options, threads) for threads in options.all_threads],
+        "bytes": {v.name: v.bytes for v in variants(options.work, threads=1)},
+        "nearness": nearness(options),
+    }
+    found["asked"] = asked(found)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+    print_tables(found)
+
+
+def variants(work: Path, threads: int) -> list[Variant]:
+    """Open both kinds of files in fp32 and int8."""
+    found = []
+    for precision, suffix in SUFFIX.items():
+        towers = [work / "bundle" / "onnx" / f"{t}_model{suffix}.onnx" for t in ("vision", "text")]
+        image, text = (session(path, threads) for path in towers)
+        found.append(
+            Variant(
+                f"{OURS} {precision}",
+                lambda pixels, run=image: run.run(["image_embeds"], {"pixel_values": pixels})[0],
+                lambda ids, run=text: run.run(["text_embeds"], {"input_ids": ids})[0],
+                sum(path.stat().st_size for path in towers),
+            )
+        )
+        folder = work / ("optimum-int8" if precision == "int8" else "optimum")
+        found.append(combined(folder / f"model{suffix}.onnx", f"{THEIRS} {precision}", threads))
+    return found
+
+
+def combined(path: Path, name: str, threads: int) -> Variant:
+    """Open a file that answers no query without the other side."""
+    run = session(path, threads)
+    size = next(value.shape[-1] for value in run.get_inputs() if value.name == "pixel_values")
+    size = (
+        size
+        if isinstance(size, int)
+        else json.loads((path.parent / "preprocessor_config.json").read_text())["crop_size"][
+            "height"
+        ]
+    )
+    black = np.zeros((1, 3, size, size), np.float32)
+    special = json.loads((path.parent / "config.json").read_text())["text_config"]
+    shortest = np.array([[special["bos_token_id"], special["eos_token_id"]]], np.int64)
+
+    def ask(output: str, pixels: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        feed = {"pixel_values": pixels, "input_ids": ids, "attention_mask": np.ones_like(ids)}
+        embedding: np.ndarray = run.run([output], feed)[0]
+        return embedding
+
+    return Variant(
+        name,
+        lambda pixels: ask("image_embeds", pixels, shortest),
+        lambda ids: ask("text_embeds", black, ids),
+        path.stat().st_size,
+    )
+
+
+def session(path: Path, threads: int) -> Any:  # noqa: ANN401
+    """Open a file as the runtime of a bundle does."""
+    import onnxruntime
+
+    from tinyclip_edge.runtime.session import session_options
+
+    return onnxruntime.InferenceSession(str(path), session_options(threads=threads))
+
+
+def torch_variant(run: Path) -> tuple[Variant, Any]:
+    """Return PyTorch as the reference, texts padded as open_clip pads them, and its model."""
+    import torch
+
+    from tinyclip_edge.models import load_clip
+
+    clip = load_clip(str(run))
+    model: Any = clip.model
+
+    def image(pixels: np.ndarray) -> np.ndarray:
+        found: np.ndarray = model.encode_image(torch.from_numpy(pixels), normalize=True).numpy()
+        return found
+
+    def text(ids: np.ndarray) -> np.ndarray:
+        padded = torch.zeros(len(ids), clip.context_length, dtype=torch.int64)
+        padded[:, : ids.shape[1]] = torch.from_numpy(ids)
+        found: np.ndarray = model.encode_text(padded, normalize=True).numpy()
+        return found
+
+    return Variant(TORCH, image, text, 0), clip
+
+
+def latency(options: argparse.Namespace, threads: int) -> dict[str, Any]:
+    """Time one image and one text query of each variant, in turns; milliseconds."""
+    import torch
+
+    torch.set_num_threads(threads)
+    reference, clip = torch_variant(options.run)
+    pixels = np.random.default_rng(0).standard_normal((1, 3, clip.image_size, clip.image_size))
+    ids = unpadded(clip.tokenizer([QUERY])[0].numpy())
+    found: dict[str, Any] = {"threads": threads, "tokens": ids.shape[1], "load": [load()]}
+    every = [reference, *variants(options.work, threads)]
+    with torch.inference_mode():
+        for kind, given in (("image", pixels.astype(np.float32)), ("text", ids)):
+            calls = {v.name: _call(getattr(v, kind), given) for v in every}
+            found[kind] = interleaved(calls, options.rounds, 0.005 if threads > 1 else 0.0)
+    found["load"].append(load())
+    return found
+
+
+def _call(encode: Encoder, given: np.ndarray) -> Callable[[], object]:
+    return lambda: encode(given)
+
+
+def load() -> float:
+    return round(os.getloadavg()[0], 2)
+
+
+def unpadded(ids: np.ndarray) -> np.ndarray:
+    """Cut a row ``[L]`` after its end of text, the highest id of CLIP's tokenizer; ``[1, l]``."""
+    row: np.ndarray = ids[None, : int(ids.argmax()) + 1].astype(np.int64)
+    return row
+
+
+def nearness(options: argparse.Namespace) -> dict[str, Any]:
+    """Compare the embeddings of all pairs with PyTorch's, and what they find."""
+    import torch
+
+    from tinyclip_edge.data import decode_rgb
+    from tinyclip_edge.evaluate import evaluation_set
+
+    reference, clip = torch_variant(options.run)
+    found = evaluation_set(DATA, limit=options.limit)
+    pixels = [clip.preprocess(decode_rgb(image))[None].numpy() for image in found.images]
+    ids = [unpadded(row) for row in clip.tokenizer(list(found.texts)).numpy()]
+    every = [reference, *variants(options.work, threads=1)]
+    with torch.inference_mode():
+        embedded = {v.name: (_rows(v.image, pixels), _rows(v.text, ids)) for v in every}
+    image, text = embedded[TORCH]
+    return {
+        "pairs": len(found),
+        "data": DATA,
+        **{name: compared((image, text), both) for name, both in embedded.items()},
+    }
+
+
+def _rows(encode: Encoder, given: Sequence[np.ndarray]) -> np.ndarray:
+    rows = np.concatenate([encode(one) for one in given])
+    unit: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit
+
+
+def compared(
+    reference: tuple[np.ndarray, np.ndarray], both: tuple[np.ndarray, np.ndarray]
+) -> dict[str, float]:
+    """Compare image and text embeddings ``[N, D]`` of pairs with the reference's."""
+    from tinyclip_edge.evaluate import retrieval_of_features
+
+    wanted, scores = reference[0] @ reference[1].T, both[0] @ both[1].T
+    recall = retrieval_of_features(*both)
+    cosines = [(a * b).sum(axis=1) for a, b in zip(reference, both, strict=True)]
+    return {
+        "image_cosine_mean": float(cosines[0].mean()),
+        "image_cosine_min": float(cosines[0].min()),
+        "text_cosine_mean": float(cosines[1].mean()),
+        "text_cosine_min": float(cosines[1].min()),
+        "same_image_first": float((wanted.argmax(0) == scores.argmax(0)).mean()),
+        "same_text_first": float((wanted.argmax(1) == scores.argmax(1)).mean()),
+        "t2i_r1": recall.t2i[1],
+        "i2t_r1": recall.i2t[1],
+        "r1_stderr": recall.t2i_stderr[1],
+    }
+
+
+def asked(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Say where int8 of a bundle is faster, smaller and nearer than that of optimum-cli."""
+    ours, theirs = f"{OURS} int8", f"{THEIRS} int8"
+    lines = []
+    for row in found["latency"]:
+        for kind in ("image", "text"):
+            ratio = {k: row[kind][theirs][k] / row[kind][ours][k] for k in ("median", "min", "cpu")}
+            lines.append({"what": f"{kind} query, {row['threads']} threads: times faster", **ratio})
+    size = found["bytes"][theirs] / found["bytes"][ours]
+    lines.append({"what": "times smaller", "median": size})
+    near = found["nearness"]
+    for key in ("image_cosine_mean", "text_cosine_mean", "same_image_first", "same_text_first"):
+        lines.append({"what": key, "ours": near[ours][key], "theirs": near[theirs][key]})
+    for key in ("t2i_r1", "i2t_r1"):
+        gap = {name: 100 * (near[name][key] - near[TORCH][key]) for name in (ours, theirs)}
+        lines.append({"what": f"{key} lost or won, points", **gap})
+    return lines
+
+
+def print_tables(found: dict[str, Any]) -> None:
+    print(json.dumps(found["machine"]))
+    for row in found["latency"]:
+        print(f"\n{row['threads']} threads, load {row['load'][0]} to {row['load'][1]}; ms")
+        print(f"  {'':18} image: median, min, cpu      text of {row['tokens']} tokens")
+        for name, size in ({TORCH: 0} | found["bytes"]).items():
+            told = [
+                "  ".join(f"{row[kind][name][key]:6.2f}" for key in ("median", "min", "cpu"))
+                for kind in ("image", "text")
+            ]
+            print(f"  {name:18} {told[0]}     {told[1]}     {size / 1e6:6.2f} MB")
+    print(f"\nagainst PyTorch, {found['nearness']['pairs']} pairs of {DATA}")
+    for name in found["bytes"]:
+        near = found["nearness"][name]
+        print(f"  {name:18} " + "  ".join(f"{key} {value:.4f}" for key, value in near.items()))
+    print()
+    for line in found["asked"]:
+        what, *values = line.items()
+        print(f"  {what[1]:42} " + "  ".join(f"{key} {value:.4f}" for key, value in values))
+
+
+if __name__ == "__main__":
+    main()

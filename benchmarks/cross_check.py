@@ -1,0 +1,245 @@
+"""A distilled model measured twice: by `tinyclip-edge eval` and by LAION's clip-benchmark.
+
+Both rulers see the same encoded images, the same texts and the same prompts, in float32, each with
+its own decoding, preprocessing, tokenizing and ranking. clip-benchmark lives in an environment of
+its own, which is made where there is none; it wants numpy below 2.4.
+
+    python benchmarks/cross_check.py RUN --images TAR --out benchmarks/results/cross-check.json
+
+TAR (or a folder) holds images in one folder a class; RUN is a run or an open_clip folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from machine import machine_facts
+
+if TYPE_CHECKING:
+    from tinyclip_edge.evaluate import EvalSet
+    from tinyclip_edge.runtime.protocol import Embedder, ImageInput
+
+AGREE = 0.1  # points
+CONFIG = "open_clip_config.json"
+PACKAGES = (
+    "clip-benchmark==1.6.2",
+    "numpy<2.4",
+    "requests",
+)  # which it imports and does not ask for
+# Ours by task and name, theirs by name; what text asks for is their image retrieval.
+ZERO_SHOT = {"top1": "acc1", "top5": "acc5"}
+RETRIEVAL = {
+    f"{ours}@{k}": f"{theirs}_retrieval_recall@{k}"
+    for k in (1, 5)
+    for ours, theirs in (("t2i", "image"), ("i2t", "text"))
+}
+_ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}  # what clip-benchmark decodes
+
+
+def write_classes(found: EvalSet, templates: list[str], folder: Path) -> None:
+    """Write a zero-shot set as clip-benchmark wants it; templates have ``{}`` for the class."""
+    samples = ((image, "cls", str(t)) for image, t in zip(found.images, found.targets, strict=True))
+    _write_shard(samples, folder)
+    (folder / "classnames.txt").write_text("\n".join(found.classnames), encoding="utf-8")
+    named = [template.replace("{}", "{c}") for template in templates]
+    (folder / "zeroshot_classification_templates.txt").write_text("\n".join(named), "utf-8")
+
+
+def write_pairs(found: EvalSet, folder: Path) -> None:
+    """Write images with one text each as clip-benchmark wants them for retrieval."""
+    if any(len(text.splitlines()) != 1 for text in found.texts):
+        raise SystemExit(f"{found.name}: clip-benchmark takes one line a caption, no more, no less")
+    _write_shard(
+        ((image, "txt", text) for image, text in zip(found.images, found.texts, strict=True)),
+        folder,
+    )
+    (folder / "dataset_type.txt").write_text("retrieval")
+
+
+def _write_shard(samples: Iterator[tuple[ImageInput, str, str]], folder: Path) -> None:
+    (folder / "test").mkdir(parents=True, exist_ok=True)
+    (folder / "test" / "nshards.txt").write_text("1")
+    with tarfile.open(folder / "test" / "0.tar", "w") as shard:
+        for number, (image, ending, about) in enumerate(samples):
+            data = image.read_bytes() if isinstance(image, Path) else image
+            assert isinstance(data, bytes)
+            for suffix, content in ((_ending(data), data), (ending, about.encode())):
+                member = tarfile.TarInfo(f"{number:06d}.{suffix}")
+                member.size = len(content)
+                shard.addfile(member, io.BytesIO(content))
+
+
+def _ending(data: bytes) -> str:
+    from PIL import Image
+
+    kind = Image.open(io.BytesIO(data)).format or "unknown"
+    if kind not in _ENDINGS:
+        raise SystemExit(f"clip-benchmark decodes {', '.join(_ENDINGS)}, not {kind}")
+    return _ENDINGS[kind]
+
+
+def environment(folder: Path) -> Path:
+    """Return the Python of an environment with clip-benchmark; make it where there is none."""
+    python = folder / "bin" / "python"
+    if not (folder / "bin" / "clip_benchmark").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", *PACKAGES]
+        subprocess.run(pip, check=True)
+    return python
+
+
+def theirs(python: Path, model: Path, data: Path, task: str, threads: int) -> dict[str, float]:
+    """Return clip-benchmark's figures for an open_clip folder, as shares."""
+    answer = data / "answer.json"
+    command = [
+        *(str(python), "-m", "clip_benchmark.cli", "eval", "--model", f"local-dir:{model}"),
+        *("--pretrained", "", "--dataset", f"wds/{data.name}", "--dataset_root", str(data)),
+        *("--task", task, "--recall_k", "1", "5", "--num_workers", "0", "--no_amp"),
+        *("--output", str(answer)),
+    ]
+    own = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        command, env={**os.environ, **own}, capture_output=True, text=True, check=False
+    )
+    if done.returncode or not answer.exists():
+        raise SystemExit(f"clip-benchmark failed on {data}:\n{done.stderr[-2000:]}")
+    metrics: dict[str, float] = json.loads(answer.read_text())["metrics"]
+    return metrics
+
+
+def ours(
+    embedder: Embedder, task: str, data: str, templates: list[str], limit: int | None
+) -> dict[str, float]:
+    """Return our figures, as shares."""
+    from tinyclip_edge.evaluate import evaluate_model
+
+    report = evaluate_model(
+        embedder, task=task, data=data, templates=templates, limit=limit, companions=False
+    )
+    row = report.rows[0]
+    if row.zero_shot:
+        return {"top1": row.zero_shot.top1, "top5": row.zero_shot.top5}
+    assert row.retrieval is not None
+    sides = {"t2i": row.retrieval.t2i, "i2t": row.retrieval.i2t}
+    return {f"{side}@{k}": shares[k] for side, shares in sides.items() for k in (1, 5)}
+
+
+def compare(
+    mine: dict[str, float], other: dict[str, float], names: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Put both rulers side by side, in percent."""
+    rows = []
+    for name, their_name in names.items():
+        found = {"ours": 100 * mine[name], "theirs": 100 * other[their_name]}
+        gap = abs(found["ours"] - found["theirs"])
+        rows.append({"figure": name, **found, "gap": gap, "agrees": gap <= AGREE})
+    return rows
+
+
+def tied(embedder: Embedder, found: EvalSet) -> dict[str, int]:
+    """Count the queries whose right answer another candidate ties with: there rulers may differ.
+
+    We share such a hit out evenly; clip-benchmark takes whichever torch.topk puts first.
+    """
+    from tinyclip_edge.evaluate.ranking import TIE
+
+    image, text = embedder.encode_image(found.images), embedder.encode_text(found.texts)
+    scores = image @ text.T
+    right = np.diagonal(scores)
+    counts = {}
+    for name, own in (("t2i", right[None, :]), ("i2t", right[:, None])):
+        ties = (np.abs(scores - own) <= TIE).sum(axis=0 if name == "t2i" else 1)
+        counts[name] = int((ties > 1).sum())
+    return counts
+
+
+def model_folder(given: Path) -> Path:
+    """Return the open_clip folder of a run, or the folder itself."""
+    for folder in (given / "student", given):
+        if (folder / CONFIG).is_file():
+            return folder.resolve()
+    raise SystemExit(f"{given} has no {CONFIG}; give a run or an open_clip folder")
+
+
+def check(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure with both rulers and compare."""
+    import torch
+
+    from tinyclip_edge.evaluate import evaluation_set, open_embedder
+
+    torch.set_num_threads(options.threads)
+    model, python = model_folder(options.model), environment(options.venv)
+    embedder = open_embedder(str(model))
+    images = evaluation_set(str(options.images), limit=options.limit)
+    write_classes(images, options.template, options.work / "classes")
+    pairs = evaluation_set(options.pairs, limit=options.limit)
+    write_pairs(pairs, options.work / "pairs")
+    tasks = (
+        ("zero-shot", str(options.images), "classes", "zeroshot_classification", ZERO_SHOT),
+        ("retrieval", options.pairs, "pairs", "zeroshot_retrieval", RETRIEVAL),
+    )
+    rows = []
+    for task, data, place, their_task, names in tasks:
+        templates = options.template if task == "zero-shot" else ["{}"]
+        mine = ours(embedder, task, data, templates, options.limit)
+        folder = (options.work / place).resolve()
+        other = theirs(python, model, folder, their_task, options.threads)
+        rows += [{"task": task, **row} for row in compare(mine, other, names)]
+    return {
+        "machine": machine_facts(),
+        "model": embedder.name,
+        "images": {"file": options.images.name, "n": len(images), "templates": options.template},
+        "pairs": {"name": options.pairs, "n": len(pairs), "tied": tied(embedder, pairs)},
+        "their_versions": _versions(python),
+        "asked": AGREE,
+        "agrees": all(row["agrees"] for row in rows),
+        "rows": rows,
+    }
+
+
+def _versions(python: Path) -> dict[str, str]:
+    names = ["clip-benchmark", "open_clip_torch", "torch", "transformers", "numpy"]
+    code = f"import importlib.metadata as m; print(*map(m.version, {names}))"
+    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True)
+    return dict(zip(names, done.stdout.split(), strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--pairs", default="starter:test_style")
+    parser.add_argument("--template", action="append", help="{} for the class; repeatable")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--venv", type=Path, default=Path("runs/clip-benchmark/venv"))
+    parser.add_argument("--work", type=Path, default=Path("runs/clip-benchmark"))
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    options.template = options.template or ["a photo of a {}."]
+    found = check(options)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+    for row in found["rows"]:
+        figures = f"ours {row['ours']:7.3f}  theirs {row['theirs']:7.3f}  gap {row['gap']:.3f}"
+        print(f"{row['task']:10} {row['figure']:6} {figures}")
+    print(f"right answers that tie: {found['pairs']['tied']}; asked: {AGREE} points")
+    if not found["agrees"]:
+        raise SystemExit("the rulers differ")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""A student as a bundle, in Hugging Face form, and as optimum-cli makes it by its defaults."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from machine import machine_facts
+
+TASK = "zero-shot-image-classification"
+
+
+def steps(run: Path, work: Path) -> list[tuple[Path, list[str]]]:
+    """Return what makes each folder that a comparison needs."""
+    here = Path(sys.executable).parent
+    ours, theirs = str(here / "tinyclip-edge"), str(here / "optimum-cli")
+    folders = {name: work / name for name in ("hf", "bundle", "optimum", "optimum-int8")}
+    export = [ours, "export", str(run), "--out", str(folders["bundle"]), "--int8"]
+    convert = [ours, "convert", str(run), "--out", str(folders["hf"]), "--format", "huggingface"]
+    onnx = [theirs, "export", "onnx", "--model", str(folders["hf"]), "--task", TASK]
+    int8 = [theirs, "onnxruntime", "quantize", "--onnx_model", str(folders["optimum"])]
+    return [
+        (folders["bundle"], export),
+        (folders["hf"], convert),
+        (folders["optimum"], [*onnx, str(folders["optimum"])]),
+        (folders["optimum-int8"], [*int8, instruction_set(), "-o", str(folders["optimum-int8"])]),
+    ]
+
+
+def instruction_set() -> str:
+    """Return the switch that optimum's documentation advises for this processor."""
+    flags = machine_facts()["flags"]
+    return "--avx512_vnni" if {"avx512_vnni", "avx_vnni"} & {*flags} else "--avx2"
+
+
+def command_of(step: tuple[Path, list[str]]) -> str:
+    """Return a step as somebody would type it."""
+    return " ".join(Path(word).name if "/" in word else word for word in step[1])
+
+
+def write_models(run: Path, work: Path) -> None:
+    """Make what is missing; each step is a command in a process of its own."""
+    work.mkdir(parents=True, exist_ok=True)
+    for folder, command in steps(run, work):
+        if folder.exists():
+            continue
+        offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(command, env=offline, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
