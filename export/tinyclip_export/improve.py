@@ -58,12 +58,12 @@ class Improver:
             result = search(self.forge, self.recipes[precision], each, self.max_drop, self.settings)
             given = reference, plain[precision]
             row, improved[precision] = self._best(result, each, floats, pairs, given, failed)
+            # Before the plain files give way to others.
+            self.choices[precision], self.found[precision] = row.choice, result.as_dict(row)
             for tower, path in row.paths.items():
                 target = each.image if tower == "image" else each.text
                 if path != target:
                     shutil.copyfile(path, target)
-            self.choices[precision] = row.choice
-            self.found[precision] = result.as_dict(row)
         return improved
 
     def _best(

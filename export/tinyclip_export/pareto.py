@@ -22,8 +22,8 @@ def search_table(found: Mapping[str, Any]) -> Table:
     worst = ", ".join(f"{row['tower']} {row['node']}" for row in found["layers"][:_WORST])
     table = Table(
         title=f"{found['precision']}: worst layers in float, {found['pairs']} calibration pairs",
-        caption="chosen: first that is not worse than plain on the pairs of the verification "
-        f"either; worst layers: {worst}; ms: one image and one text",
+        caption="chosen: not worse than plain on the pairs of the verification either; refused: "
+        f"chosen on these pairs, worse on those; worst layers: {worst}; ms: one image and one text",
         box=SIMPLE_HEAD,
         padding=(0, 0),
     )
@@ -40,7 +40,7 @@ def search_table(found: Mapping[str, Any]) -> Table:
             f"{row['drop']:+.2f}±{row['stderr']:.2f}",
             f"{row['overlap']:.1f}",
             f"{row['kl']:.5f}",
-            "chosen" if row["chosen"] else "worse on the others" if row["proposed"] else "",
+            "chosen" if row["chosen"] else "refused" if row["proposed"] else "",
         )
     return table
 

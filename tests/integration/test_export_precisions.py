@@ -1,0 +1,230 @@
+"""Every precision of a ViT and of a ResNet: written, verified, reopened, said in the manifest."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.models import save_local_dir
+from tinyclip_edge.runtime.edge import EdgeCLIP
+from tinyclip_edge.runtime.golden import replay
+
+ALL = ("int8", "uint8", "static", "fp16", "w8", "q4", "q4f16", "bnb4")
+# Cosine to PyTorch that random weights keep; 4-bit ones lose most.
+LEAST = {"fp16": 0.9999, "q4": 0.9, "q4f16": 0.9, "bnb4": 0.9}
+
+
+@pytest.fixture(scope="module")
+def resnet_folder(toy_tokenizer_file, tmp_path_factory):
+    from tokenizers import Tokenizer
+
+    from tinyclip_edge.models.assemble import assemble
+
+    vocabulary = Tokenizer.from_file(str(toy_tokenizer_file)).get_vocab_size()
+    config = {
+        "embed_dim": 64,
+        "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None},
+        "text_cfg": {"context_length": 16, "vocab_size": vocabulary, "width": 64, "layers": 1},
+    }
+    torch.manual_seed(0)
+    clip = assemble(config, None, name="resnet", tokenizer_file=toy_tokenizer_file)
+    with torch.no_grad():
+        clip.model.token_embedding.weight.mul_(20)
+    folder = tmp_path_factory.mktemp("models") / "resnet"
+    save_local_dir(folder, clip)
+    return folder
+
+
+@pytest.fixture
+def export(command_line, tmp_path):
+    def run(model, *options, drop=100, name="bundle"):
+        out = tmp_path / name
+        words = ("--out", out, "--limit", 12, "--max-drop", drop, "--json", *options)
+        code, stdout, stderr = command_line("export", model, *words)
+        assert code == 0, stderr
+        return out, json.loads(stdout), stderr
+
+    return run
+
+
+def manifest_of(folder):
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def kinds(path):
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_every_precision_is_verified_and_opens_in_a_fresh_process(
+    kind, toy_teacher_folder, resnet_folder, export
+):
+    model = toy_teacher_folder if kind == "vit" else resnet_folder
+    options = [word for name in ALL for word in ("--precision", name)]
+    out, report, _ = export(model, *options)
+    assert report["precisions"] == ["fp32", *ALL]
+    manifest = manifest_of(out)
+    assert set(manifest["recipe"]) == {"fp32", *ALL}
+    for name, found in report["verification"]["precisions"].items():
+        rungs = found["rungs"]
+        slower = {rung for rung, passed in rungs.items() if not passed}
+        assert slower <= {"image latency", "text latency"}  # no gate unless asked for
+        assert rungs["reload"] is True  # a child process answered
+        for tower in ("image", "text"):
+            assert found[tower]["cosine_p1"] > LEAST.get(name, 0.99)
+            if name != "fp32":
+                times = found[tower]["fp32_ms"] / found[tower]["ms"]
+                assert found[tower]["times_faster"] == pytest.approx(times, abs=0.01)
+        assert not replay(out, name).failures
+    by_name = manifest["recipe"]
+    assert by_name["static"]["kind"] == "static"
+    assert by_name["q4"]["weights"] == "4 bit"
+    assert manifest["verification"]["calibration"]["apart"] is True
+    images = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    wanted = EdgeCLIP.load(out, precision="fp32").encode_image([Image.fromarray(images)])
+    for name in ALL:
+        found = EdgeCLIP.load(out, precision=name).encode_image([Image.fromarray(images)])
+        assert (found * wanted).sum() > LEAST.get(name, 0.99)
+
+
+def test_the_images_of_a_resnet_are_static_int8_in_integer_convolutions(
+    resnet_folder, export, tmp_path
+):
+    import onnxruntime as ort
+
+    out, _, _ = export(resnet_folder, "--int8")
+    recipe = manifest_of(out)["recipe"]["int8"]
+    assert (recipe["kind"], recipe["image"]["kind"]) == ("dynamic", "static")
+    image = out / "onnx" / "vision_model_quantized.onnx"
+    assert "ConvInteger" not in kinds(image)
+    convolutions = kinds(out / "onnx" / "vision_model.onnx").count("Conv")
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    ort.InferenceSession(image, options)
+    found = kinds(tmp_path / "optimized.onnx")
+    # three of the stem, three a block, one around each of the four blocks
+    assert (convolutions, found.count("QLinearConv"), found.count("Conv")) == (19, 19, 0)
+
+
+def test_a_target_gives_precisions_and_settings(toy_teacher_folder, export):
+    out, report, _ = export(toy_teacher_folder, "--target", "browser", "--fp16")
+    assert report["precisions"] == ["int8", "fp16"]
+    names = {path.name for path in (out / "onnx").iterdir()}
+    stems = ("model", "vision_model", "text_model")
+    assert names == {f"{stem}{end}.onnx" for stem in stems for end in ("_quantized", "_fp16")}
+    manifest = manifest_of(out)
+    assert manifest["default_precision"] == "int8"
+    assert manifest["recipe"]["int8"]["weight_range"] == "pairs"
+    # fp32 was there to be timed against, and is gone
+    assert set(manifest["verification"]["precisions"]) == {"int8", "fp16"}
+    out, _, _ = export(toy_teacher_folder, "--target", "x86-vnni", "--token-bits", 4, name="vnni")
+    recipe = manifest_of(out)["recipe"]["int8"]
+    assert (recipe["weight_range"], recipe["token_table"]) == ("8 bit", "4 bit")
+    assert "GatherBlockQuantized" in kinds(out / "onnx" / "text_model_quantized.onnx")
+
+
+@pytest.mark.slow
+def test_a_search_ranks_layers_and_is_never_worse_than_plain(toy_teacher_folder, export):
+    out, report, err = export(toy_teacher_folder, "--int8", "--search", "--limit", 40, drop=0.5)
+    found = report["verification"]["sensitivity"]
+    assert found["precision"] == "int8"
+    # six layers a block, and the projection: 4 and 3 blocks
+    assert len(found["layers"]) == 6 * 4 + 1 + 6 * 3 + 1
+    assert {row["tower"] for row in found["layers"]} == {"image", "text"}
+    assert "body.0.up" in {row["node"] for row in found["layers"]}
+    pareto = found["pareto"]
+    plain, (chosen,) = pareto[0], [row for row in pareto if row["chosen"]]
+    assert plain["kept_float"] == 0
+    assert (chosen["overlap"], -chosen["kl"]) >= (plain["overlap"], -plain["kl"])
+    kept = [row["kept_float"] for row in pareto]
+    assert kept == sorted(kept)
+    assert pareto[-1]["bytes"] > plain["bytes"]
+    assert pareto[-1]["kl"] < plain["kl"]
+    manifest = manifest_of(out)
+    assert "sensitivity.png" in manifest["files"]
+    assert (out / "sensitivity.png").read_bytes()[:4] == b"\x89PNG"
+    recipe = manifest["recipe"]["int8"]
+    graph = kinds(out / "onnx" / "text_model_quantized.onnx")
+    left = len(recipe.get("keep_float", {"text": []})["text"])
+    assert graph.count("MatMulInteger") == 6 * 3 + 1 - left
+    assert "calibrating on" in err
+
+
+def test_what_is_calibrated_on_is_not_verified_on(toy_teacher_folder, tmp_path, export):
+    from pair_shards import toy_samples, write_shard
+
+    shard = tmp_path / "pairs.tar"
+    write_shard(shard, toy_samples((48, 40)))
+    _, report, _ = export(toy_teacher_folder, "--static", "--data", shard)
+    total = len(toy_samples((48, 40)))
+    given = report["verification"]["calibration"]
+    assert given["apart"] is True
+    assert report["verification"]["pairs"] == min(12, total - given["pairs"])
+    assert given["pairs"] + report["verification"]["pairs"] <= total
+
+
+def test_a_slower_precision_is_said_and_refused_on_request(
+    toy_teacher_folder, command_line, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tinyclip_export.verify.SLOWER", 0.0)
+    words = ("export", toy_teacher_folder, "--int8", "--limit", 12, "--max-drop", 100)
+    code, _, err = command_line(*words, "--out", tmp_path / "a")
+    assert code == 0
+    assert "note: int8 image is slower than fp32 on this machine: " in err
+    code, _, err = command_line(*words, "--out", tmp_path / "b", "--require-faster")
+    assert code == 3
+    assert "int8 text is slower than fp32 on this machine" in err.splitlines()[-1]
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--precision", "int9"), "did you mean 'int8'"),
+        (("--target", "x87"), "did you mean 'x86'"),
+        (("--token-bits", "5"), "8, 4 or 32 bits, not 5"),
+        (("--int8", "--calibration", "starter:vall"), "did you mean 'val'"),
+    ],
+)
+def test_bad_options_are_one_line(options, words, toy_teacher_folder, command_line, tmp_path):
+    extra = ("--static",) if "--calibration" in options else ()
+    code, out, err = command_line(
+        "export", toy_teacher_folder, *options, *extra, "--limit", 12, "--out", tmp_path / "b"
+    )
+    assert (code, out) == (2, "")
+    assert words in err.splitlines()[-1]
+    assert not (tmp_path / "b").exists()
+
+
+def test_small_sets_are_used_for_both_and_say_so():
+    from tinyclip_edge.cli.export_pairs import _split as split
+    from tinyclip_edge.evaluate import EvalSet
+
+    def of(count):
+        return EvalSet(
+            "mine", tuple(b"%d" % i for i in range(count)), tuple(map(str, range(count)))
+        )
+
+    for count, limit, verified, held, apart in (
+        (20, 1000, 20, 20, False),  # a quarter is five: too few
+        (100, 1000, 75, 25, True),
+        (700, 500, 500, 200, True),
+        (5000, 1000, 1000, 512, True),
+    ):
+        pairs, supply = split(of(count), limit)
+        given = supply()
+        assert (len(pairs.texts), len(given.texts), given.apart) == (verified, held, apart)
+        if apart:
+            assert not set(pairs.texts) & set(given.texts)
+        assert [int(text) for text in given.texts] == [int(image) for image in given.images]
+    with pytest.raises(DataError, match="did you mean"):
+        from tinyclip_edge.cli.export_pairs import export_pairs
+
+        export_pairs("starter:vall", 10, None)
