@@ -42,5 +42,6 @@ def test_base_dependencies_are_the_runtime_only():
     block = re.search(r"^dependencies = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)[1]
     names = set(re.findall(r'"([a-z]+)', block))
     assert names == {
-        "numpy", "pillow", "onnxruntime", "tokenizers", "ftfy", "typer", "rich", "pydantic", "pyyaml",
+        "numpy", "pillow", "onnxruntime", "tokenizers", "ftfy", "typer", "rich", "pydantic",
+        "pyyaml",
     }  # fmt: skip
