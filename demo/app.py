@@ -1,8 +1,8 @@
 """The demo as a Hugging Face Space, or anywhere: ``python app.py``.
 
 Compares the models named in ``TINYCLIP_MODELS`` (separated by blanks; the first is the reference),
-else the starter teacher and every bundle in ``bundles/`` beside this file. ``TINYCLIP_IMAGES`` names
-a folder to search in place of the starter artwork. Listens where ``GRADIO_SERVER_NAME`` and
+else the starter teacher and every bundle in ``bundles/`` beside this file. ``TINYCLIP_IMAGES`` is a
+folder to search in place of the starter artwork. Listens where ``GRADIO_SERVER_NAME`` and
 ``GRADIO_SERVER_PORT`` say, which a Space sets.
 """
 
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from tinyclip_demo import launch, open_gallery
-from tinyclip_edge.errors import TinyClipError
+from tinyclip_edge.errors import ConfigError, TinyClipError
 
 HERE = Path(__file__).parent
 
@@ -25,6 +25,14 @@ def chosen_models() -> list[str]:
     return named or ["starter-teacher", *map(str, bundles)]
 
 
+def chosen_port() -> int:
+    """Return the port to listen on; raise ConfigError for what is no number."""
+    told = os.environ.get("GRADIO_SERVER_PORT", "7860")
+    if not told.isdecimal():
+        raise ConfigError(f"GRADIO_SERVER_PORT {told!r} is no port: give a number, 1 to 65535")
+    return int(told)
+
+
 def main() -> int:
     """Serve until the process ends; return the exit code."""
     try:
@@ -32,7 +40,7 @@ def main() -> int:
             chosen_models(),
             open_gallery(os.environ.get("TINYCLIP_IMAGES") or None),
             host=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
-            port=int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
+            port=chosen_port(),
         )
     except TinyClipError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -1,4 +1,4 @@
-"""Pictures of the demo page: ``python demo/screenshots.py --out DIR [--url URL | demo options …]``.
+"""Pictures of the demo page: ``python demo/screenshots.py [--out DIR] [--url URL | options]``.
 
 Without ``--url`` it starts ``tinyclip-edge demo`` with the options that follow. Needs playwright
 (``pip install playwright``) and a Chromium: ``--chromium PATH``, default the first one on PATH.
@@ -13,33 +13,33 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.request import urlopen
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
+from PIL import Image
 
-VIEWS = {
-    "light": {"color_scheme": "light", "viewport": {"width": 1280, "height": 800}},
-    "dark": {"color_scheme": "dark", "viewport": {"width": 1280, "height": 800}},
-    "phone": {"color_scheme": "light", "viewport": {"width": 390, "height": 844}},
-    "phone-dark": {"color_scheme": "dark", "viewport": {"width": 390, "height": 844}},
-}
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, ViewportSize
+
+    ColorScheme = Literal["light", "dark"]
+
+WIDE = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
 READY_SECONDS = 180
-INDEX_SECONDS = 600
+WORK_SECONDS = 600  # indexing, measuring, mining
+INDEXED = "#found .tc-hits"
 
 
 def main() -> None:
     """Read the command line, take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("screenshots"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "screenshots")
     parser.add_argument("--url", help="a demo that runs already")
     parser.add_argument("--chromium", default=shutil.which("chromium") or shutil.which("chrome"))
-    parser.add_argument("--views", nargs="+", choices=list(VIEWS), default=list(VIEWS))
     args, demo_options = parser.parse_known_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.url:
-        take(args.url, args.out, args.chromium, args.views)
+        take(args.url, args.out, args.chromium)
         return
     port = free_port()
     command = [sys.executable, "-m", "tinyclip_edge", "demo", "--port", str(port), *demo_options]
@@ -47,34 +47,68 @@ def main() -> None:
         try:
             url = f"http://127.0.0.1:{port}/"
             wait_for(url, server)
-            take(url, args.out, args.chromium, args.views)
+            take(url, args.out, args.chromium)
         finally:
             server.terminate()
 
 
-def take(url: str, out: Path, chromium: str | None, views: list[str]) -> None:
-    """Write ``{classify,search}-{view}.png`` into ``out``."""
+def take(url: str, out: Path, chromium: str | None) -> None:
+    """Write each tab, one of them dark and one as on a phone, into ``out``."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for name in views:
-            page = browser.new_page(**VIEWS[name], device_scale_factor=2)
-            page.goto(url)
-            page.wait_for_selector("#classified .tc-bars", timeout=READY_SECONDS * 1000)
-            shoot(page, out / f"classify-{name}.png")
-            page.get_by_role("tab", name="Search").click()
-            page.wait_for_selector("#found .tc-hits", timeout=INDEX_SECONDS * 1000)
-            shoot(page, out / f"search-{name}.png")
-            page.close()
+        page = opened(browser, url, WIDE, "light")
+        shoot(page, out / "classify.png")
+        open_tab(page, "Search", None, INDEXED)
+        shoot(page, out / "search.png")
+        open_tab(page, "Measure", "#measure-button", "#measured .tc-figures")
+        shoot(page, out / "measure.png")
+        open_tab(page, "Disagreements", "#mine-button", "#mined .tc-pairs")
+        shoot(page, out / "disagreements.png")
+        page.close()
+        page = opened(browser, url, WIDE, "dark")
+        open_tab(page, "Measure", "#measure-button", "#measured .tc-figures")
+        shoot(page, out / "measure-dark.png")
+        page.close()
+        page = opened(browser, url, PHONE, "light")
+        shoot(page, out / "classify-phone.png")
         browser.close()
+
+
+def opened(browser: Browser, url: str, view: ViewportSize, scheme: ColorScheme) -> Page:
+    """Return the page with all models loaded and one picture classified a second time."""
+    page = browser.new_page(viewport=view, color_scheme=scheme)
+    page.goto(url)
+    done = "#classified:not(:has(.tc-wait)) .tc-bars"
+    page.wait_for_selector(done, timeout=READY_SECONDS * 1000)
+    # The first answer came while models were loading: its times say nothing.
+    page.wait_for_timeout(1500)
+    page.get_by_role("button", name="Animals").click()
+    page.wait_for_function("document.querySelector('#classified').innerText.includes('14 labels')")
+    page.click("#classify-button")
+    page.wait_for_timeout(1500)
+    return page
+
+
+def open_tab(page: Page, name: str, button: str | None, done: str) -> None:
+    """Open a tab, start its work and wait until it is done."""
+    page.get_by_role("tab", name=name).click()
+    if button:
+        page.click(button)
+    page.wait_for_selector(done, timeout=WORK_SECONDS * 1000)
 
 
 def shoot(page: Page, file: Path) -> None:
     """Wait until every picture is drawn, then write the whole page."""
     page.wait_for_function("[...document.images].every(image => image.complete)")
-    page.wait_for_timeout(400)  # the tab's underline and the bars glide into place
+    page.mouse.move(0, 0)  # nothing is shown as pointed at
+    page.wait_for_timeout(600)  # the tab's underline and the bars glide into place
     page.screenshot(path=file, full_page=True)
+    # 256 colours are enough for flat artwork, at a third of the bytes.
+    Image.open(file).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
+        file, optimize=True
+    )
     sys.stdout.write(f"{file}\n")
 
 

@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from demo_page import (
+from hue_page import (
     ANSWER_MS,
     CHROMIUM,
     HUES,

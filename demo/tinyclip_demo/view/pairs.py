@@ -30,8 +30,9 @@ def disagreements(
         '<div class="tc-wide" tabindex="0" role="region" aria-label="Pairs that differ">'
         '<table class="tc-pairs"><thead><tr><th scope="col">Pair</th>'
         f'{heads}<th scope="col">Apart</th></tr></thead><tbody>{body}</tbody></table></div>'
-        f'<p class="tc-legend"><span>{escape(order)}</span><span>Each model: its answer, its probability, and the place of the '
-        "pair's own caption</span><span>Apart: divergence of the answers, in bits (0: alike, "
+        f'<p class="tc-legend"><span>{escape(order)}</span><span>Each model: its answer, its '
+        "probability, and the place of the pair's own caption</span>"
+        "<span>Apart: divergence of the answers, in bits (0: alike, "
         f"{_most(len(mined.names))}: disjoint)</span></p></section>"
     )
 

@@ -1,0 +1,260 @@
+"""What the demo page costs: its start, a round trip, a full queue, 200 hostile uploads.
+
+    python benchmarks/demo_page.py --models starter-teacher bundles/quickstart \
+        --out benchmarks/results/demo-page.json
+
+The server is ``tinyclip-edge demo`` in a process of its own, the visitor headless Chromium or
+``gradio_client``. "Own" times are what the page itself tells of its models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
+
+from demo_hostile import hostile_uploads
+from machine import machine_facts
+from PIL import Image
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+START_SECONDS = 180
+TEMPLATE = "{}"
+LABELS = "cat, dog, horse, bicycle, umbrella, rocket"
+# Resolves with the milliseconds from the click to the new answer in the page.
+ROUND_TRIP = """labels => new Promise(resolve => {
+  const answer = document.querySelector('#classified');
+  const wanted = `Encode ${labels} labels`;
+  const watch = new MutationObserver(() => {
+    if (!answer.innerText.includes(wanted)) return;
+    watch.disconnect();
+    resolve(performance.now() - began);
+  });
+  watch.observe(answer, {childList: true, subtree: true, characterData: true});
+  const began = performance.now();
+  document.querySelector('#classify-button').click();
+})"""
+
+
+class Server:
+    """``tinyclip-edge demo`` in a process of its own."""
+
+    def __init__(self, models: Sequence[str], folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = int(probe.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}/"
+        teacher, *students = models
+        options = ["--teacher", teacher]
+        for student in students or [teacher]:
+            options += ["--student", student]
+        caches = {"GRADIO_TEMP_DIR": str(folder / "gradio"), "XDG_CACHE_HOME": str(folder)}
+        self.began = time.perf_counter()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tinyclip_edge", "demo", "--port", str(self.port), *options],
+            env={**os.environ, **caches},
+            stderr=subprocess.DEVNULL,
+        )
+
+    def wait(self) -> None:
+        """Return when the page answers."""
+        while self.process.poll() is None and self.seconds() < START_SECONDS:
+            try:
+                urlopen(self.url, timeout=5).close()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+        raise SystemExit(f"the demo did not answer at {self.url}")
+
+    def seconds(self) -> float:
+        """Since the command."""
+        return time.perf_counter() - self.began
+
+    def processor_seconds(self) -> float:
+        """Of the server alone, all its threads."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def megabytes(self) -> float:
+        """Resident memory of the server, in 10^6 bytes."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) * 1024 / 1e6
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self.process.poll() is None
+
+
+@contextmanager
+def serving(models: Sequence[str]) -> Iterator[Server]:
+    """A demo of these models, ended at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(models, Path(folder))
+        try:
+            yield server
+        finally:
+            server.process.terminate()
+            server.process.wait()
+
+
+@contextmanager
+def visited() -> Iterator[Page]:
+    """A page of headless Chromium, empty."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = shutil.which("chromium") or shutil.which("chrome")
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser.new_page(viewport={"width": 1280, "height": 900})
+        browser.close()
+
+
+def measure_start(models: Sequence[str]) -> dict[str, float]:
+    """Seconds from the command to a page that can be used, and to its first answer."""
+    with visited() as page, serving(models) as server:
+        server.wait()
+        answers = server.seconds()
+        page.goto(server.url, wait_until="commit")
+        page.wait_for_selector("#classify-button")
+        page.fill("#labels textarea", LABELS)  # a control that works, not only a picture of one
+        usable, processor = server.seconds(), server.processor_seconds()
+        page.wait_for_selector("#classified .tc-bars", timeout=START_SECONDS * 1000)
+        return {
+            "server_answers_s": round(answers, 2),
+            "usable_s": round(usable, 2),
+            "usable_server_cpu_s": round(processor, 2),
+            "first_answer_s": round(server.seconds(), 2),
+        }
+
+
+def measure_round_trip(server: Server, repeats: int) -> dict[str, float]:
+    """Milliseconds from click to answer beyond what the models themselves take."""
+    with visited() as page:
+        page.goto(server.url)
+        page.wait_for_selector(
+            "#classified:not(:has(.tc-wait)) .tc-bars", timeout=START_SECONDS * 1000
+        )
+        trips, own = [], []
+        for number in range(repeats + 2):
+            # Another count each time, so that the old answer is not taken for the new one.
+            count = 3 + number % 2
+            page.fill("#labels textarea", ", ".join(LABELS.split(", ")[:count]))
+            trips.append(page.evaluate(ROUND_TRIP, count))
+            own.append(own_milliseconds(page.inner_html("#classified")))
+    added = [trip - mine for trip, mine in zip(trips, own, strict=True)][2:]
+    return {
+        "repeats": repeats,
+        "quarter_added_ms": round(statistics.quantiles(added, n=4)[0], 1),
+        "median_added_ms": round(statistics.median(added), 1),
+        "p95_added_ms": round(sorted(added)[int(0.95 * (len(added) - 1))], 1),
+        "median_own_ms": round(statistics.median(own[2:]), 1),
+    }
+
+
+def own_milliseconds(html: str) -> float:
+    """Sum of all times that an answer shows."""
+    return sum(float(number) for number in re.findall(r">([\d.]+) ms<", html))
+
+
+def measure_queue(server: Server, clients: int = 4, requests: int = 20) -> dict[str, float]:
+    """Requests of several clients at once: how many are answered, how long the last one took."""
+    from gradio_client import Client, handle_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder) / "red.png"
+        Image.new("RGB", (64, 64), "red").save(picture)
+        visitors = [Client(server.url, verbose=False) for _ in range(clients)]
+        began = time.perf_counter()
+        jobs = []
+        for number in range(requests):
+            labels = ", ".join(f"thing {i}" for i in range(2 + number))
+            visitor = visitors[number % clients]
+            sent = visitor.submit(handle_file(picture), labels, TEMPLATE, api_name="/classify")
+            jobs.append((f"Encode {2 + number} labels", sent))
+        answered = sum(wanted in str(job.result(timeout=300)) for wanted, job in jobs)
+    seconds = round(time.perf_counter() - began, 2)
+    return {"clients": clients, "requests": requests, "answered": answered, "seconds": seconds}
+
+
+def measure_hostile(server: Server, count: int = 200) -> dict[str, float]:
+    """Hostile uploads: how many are told in words, and memory before and after."""
+    from gradio_client import Client, handle_file
+
+    visitor = Client(server.url, verbose=False)
+
+    def answer(path: Path) -> str:
+        return str(visitor.predict(handle_file(path), LABELS, TEMPLATE, api_name="/classify"))
+
+    with tempfile.TemporaryDirectory() as folder:
+        ordinary = Path(folder) / "ordinary.png"
+        Image.new("RGB", (640, 480), "blue").save(ordinary)
+        for _ in range(20):
+            answer(ordinary)
+        before = server.megabytes()
+        told = opened = 0
+        for name, content in hostile_uploads(count):
+            path = Path(folder) / name
+            path.write_bytes(content)
+            shown = answer(path)
+            told += "tc-problem" in shown
+            opened += "tc-bars" in shown
+            path.unlink()
+        after = server.megabytes()
+        alive = server.alive() and "tc-bars" in answer(ordinary)
+    return {
+        "uploads": count,
+        "told": told,
+        "opened": opened,
+        "alive": alive,
+        "before_mb": round(before, 1),
+        "after_mb": round(after, 1),
+        "memory_change": round(after / before - 1, 4),
+    }
+
+
+def main() -> None:
+    """Measure everything, print it, write it where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=["starter-teacher"])
+    parser.add_argument("--starts", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    machine = machine_facts()
+    starts = [measure_start(args.models) for _ in range(args.starts)]
+    found: dict[str, Any] = {
+        "command": ["python", "benchmarks/demo_page.py", "--models", *map(_name, args.models)],
+        "machine": machine,
+        "starts": starts,
+    }
+    with serving(args.models) as server:
+        server.wait()
+        found["round_trip"] = measure_round_trip(server, repeats=30)
+        found["queue"] = measure_queue(server)
+        found["hostile"] = measure_hostile(server)
+    text = json.dumps(found, indent=1) + "\n"
+    sys.stdout.write(text)
+    if args.out:
+        args.out.write_text(text, encoding="utf-8")
+
+
+def _name(model: str) -> str:
+    return Path(model).name if Path(model).is_absolute() else model
+
+
+if __name__ == "__main__":
+    main()
