@@ -5,6 +5,7 @@ What a row gets follows from seed and step, so that a resumed run sees the same 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +32,9 @@ class Augment:
     def draw(self, seed: int, step: int, size: int) -> Tensor:
         """Return float32 ``[B, 8]``: left, top, width, height (shares), flip, three factors."""
         random = np.random.default_rng([seed, DRAWS, step])
-        area = random.uniform(*self.crop, size)
-        ratio = np.exp(random.uniform(*np.log(RATIO), size))
+        area = random.uniform(self.crop[0], self.crop[1], size)
+        least, most = (math.log(side) for side in RATIO)
+        ratio = np.exp(random.uniform(least, most, size))
         wide = np.minimum(1.0, np.sqrt(area * ratio))
         high = np.minimum(1.0, np.sqrt(area / ratio))
         left, top = random.random(size) * (1 - wide), random.random(size) * (1 - high)
