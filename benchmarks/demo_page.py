@@ -3,13 +3,14 @@
     python benchmarks/demo_page.py --models starter-teacher bundles/quickstart \
         --out benchmarks/results/demo-page.json
 
-The server is ``tinyclip-edge demo`` in a process of its own, the visitor headless Chromium or
-``gradio_client``. "Own" times are what the page itself tells of its models.
+The server is ``tinyclip-edge demo`` in a process of its own, the visitor headless Chromium or plain
+HTTP. "Own" times are what the page itself tells of its models.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -21,11 +22,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
+import httpx
 from demo_hostile import hostile_uploads
 from machine import machine_facts
 from PIL import Image
@@ -171,56 +174,73 @@ def own_milliseconds(html: str) -> float:
     return sum(float(number) for number in re.findall(r">([\d.]+) ms<", html))
 
 
-def measure_queue(server: Server, clients: int = 4, requests: int = 20) -> dict[str, float]:
-    """Requests of several clients at once: how many are answered, how long the last one took."""
-    from gradio_client import Client, handle_file
+class Visitor:
+    """The page's own HTTP interface, without a browser: upload, ask, wait for the answer."""
 
-    with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "red.png"
-        Image.new("RGB", (64, 64), "red").save(picture)
-        visitors = [Client(server.url, verbose=False) for _ in range(clients)]
-        began = time.perf_counter()
-        jobs = []
-        for number in range(requests):
-            labels = ", ".join(f"thing {i}" for i in range(2 + number))
-            visitor = visitors[number % clients]
-            sent = visitor.submit(handle_file(picture), labels, TEMPLATE, api_name="/classify")
-            jobs.append((f"Encode {2 + number} labels", sent))
-        answered = sum(wanted in str(job.result(timeout=300)) for wanted, job in jobs)
+    def __init__(self, url: str) -> None:
+        self._api = f"{url}gradio_api/"
+
+    def upload(self, name: str, content: bytes) -> str:
+        """Return where the server keeps it."""
+        sent = httpx.post(f"{self._api}upload", files={"files": (name, content)}, timeout=300)
+        return str(sent.raise_for_status().json()[0])
+
+    def classify(self, path: str, labels: str) -> str:
+        """Return the whole stream of answers, the last one last."""
+        picture = {
+            "path": path,
+            "meta": {"_type": "gradio.FileData"},
+        }  # as the page itself sends it
+        asked = httpx.post(
+            f"{self._api}call/classify",
+            json={"data": [picture, labels, TEMPLATE, None]},
+            timeout=300,
+        )
+        event = asked.raise_for_status().json()["event_id"]
+        return httpx.get(f"{self._api}call/classify/{event}", timeout=300).text
+
+
+def measure_queue(server: Server, clients: int = 4, requests: int = 20) -> dict[str, float]:
+    """Requests of several clients, all sent at once: how many are answered, and how long it took.
+
+    Each has another number of labels, so that an answer is known to be its own.
+    """
+    red = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(red, "png")
+    visitors = [Visitor(server.url) for _ in range(clients)]
+    paths = [visitor.upload("red.png", red.getvalue()) for visitor in visitors]
+
+    def ask(number: int) -> bool:
+        labels = ", ".join(f"thing {i}" for i in range(2 + number))
+        answer = visitors[number % clients].classify(paths[number % clients], labels)
+        return "event: complete" in answer and f"Encode {2 + number} labels" in answer
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(requests) as pool:
+        answered = sum(pool.map(ask, range(requests)))
     seconds = round(time.perf_counter() - began, 2)
     return {"clients": clients, "requests": requests, "answered": answered, "seconds": seconds}
 
 
 def measure_hostile(server: Server, count: int = 200) -> dict[str, float]:
     """Hostile uploads: how many are told in words, and memory before and after."""
-    from gradio_client import Client, handle_file
+    visitor = Visitor(server.url)
+    blue = io.BytesIO()
+    Image.new("RGB", (640, 480), "blue").save(blue, "png")
 
-    visitor = Client(server.url, verbose=False)
+    def answer(name: str, content: bytes) -> str:
+        return visitor.classify(visitor.upload(name, content), LABELS)
 
-    def answer(path: Path) -> str:
-        return str(visitor.predict(handle_file(path), LABELS, TEMPLATE, api_name="/classify"))
-
-    with tempfile.TemporaryDirectory() as folder:
-        ordinary = Path(folder) / "ordinary.png"
-        Image.new("RGB", (640, 480), "blue").save(ordinary)
-        for _ in range(20):
-            answer(ordinary)
-        before = server.megabytes()
-        told = opened = 0
-        for name, content in hostile_uploads(count):
-            path = Path(folder) / name
-            path.write_bytes(content)
-            shown = answer(path)
-            told += "tc-problem" in shown
-            opened += "tc-bars" in shown
-            path.unlink()
-        after = server.megabytes()
-        alive = server.alive() and "tc-bars" in answer(ordinary)
+    for _ in range(20):
+        answer("ordinary.png", blue.getvalue())
+    before = server.megabytes()
+    shown = [answer(name, content) for name, content in hostile_uploads(count)]
+    after = server.megabytes()
     return {
         "uploads": count,
-        "told": told,
-        "opened": opened,
-        "alive": alive,
+        "told": sum("tc-problem" in text for text in shown),
+        "opened": sum("tc-bars" in text for text in shown),
+        "alive": server.alive() and "tc-bars" in answer("ordinary.png", blue.getvalue()),
         "before_mb": round(before, 1),
         "after_mb": round(after, 1),
         "memory_change": round(after / before - 1, 4),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
+import threading
 import warnings
 from pathlib import Path
 
@@ -14,7 +16,10 @@ from tinyclip_edge.errors import DataError
 MAX_UPLOAD_MB = 20
 MAX_UPLOAD_PIXELS = 40_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
+LARGE_PIXELS = 2_000_000
 READABLE = "PNG, JPEG, WebP, GIF, BMP or TIFF"
+
+_large_opened = threading.Event()
 
 
 def open_upload(path: str | None) -> Image.Image:
@@ -55,3 +60,16 @@ def _check_header(content: bytes) -> None:
             f"the upload has {width:,} × {height:,} pixels: at most "
             f"{MAX_UPLOAD_PIXELS // 1_000_000} million are opened"
         )
+    if width * height > LARGE_PIXELS:
+        _large_opened.set()
+
+
+def give_back_memory() -> None:
+    """Return what large uploads took to the system, where its allocator would keep it (glibc)."""
+    if not _large_opened.is_set():
+        return
+    _large_opened.clear()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError):
+        return

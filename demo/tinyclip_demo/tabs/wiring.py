@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from tinyclip_demo.service import DemoService
+from tinyclip_demo.uploads import give_back_memory
 from tinyclip_demo.view import parts
 from tinyclip_edge.errors import DataError, TinyClipError
 
@@ -90,6 +91,8 @@ def told(part: str, outputs: int = 1) -> Callable[[Handler], Handler]:
                 note = parts.problem("this failed, through no fault of yours; see the terminal")
             else:
                 return
+            finally:
+                give_back_memory()
             if not _turns.old(session, part, handler):
                 yield (note, *others) if others else note
 

@@ -1,8 +1,11 @@
 """Uploads: what is refused, and in which words."""
 
 import io
+import re
 import struct
+import sys
 import zlib
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -71,6 +74,23 @@ def test_missing_gone_and_large_uploads(tmp_path, monkeypatch):
     (tmp_path / "large").write_bytes(b"x")
     with pytest.raises(DataError, match="at most 0 MB"):
         open_upload(str(tmp_path / "large"))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_of_a_large_picture_goes_back_to_the_system(tmp_path):
+    def megabytes():
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1e3
+
+    # 36 million pixels: 108 MB as RGB
+    Image.new("RGB", (6000, 6000)).save(tmp_path / "large.png")
+    uploads.give_back_memory()
+    before = megabytes()
+    opened = open_upload(str(tmp_path / "large.png"))
+    assert megabytes() - before > 100
+    del opened
+    uploads.give_back_memory()
+    assert megabytes() - before < 30
 
 
 def test_dropped_files_are_kept_in_memory(tmp_path):
