@@ -17,6 +17,7 @@ LABELS = ["a red circle", "the cat", "a blue bicycle", "dog"]
 # context: transformers.js cuts a longer text's end token off, see test_node_clients.py.
 TEXTS = ["a photo of the cat", "Bicycles, 42 & I'm", "naïve 日 🎉", ""]
 LONG = "dog " * 40
+STANDALONE = "alone"  # the same bundle with a pipeline file that has weights of its own
 INSTALL = "run make clients"
 
 

@@ -26,6 +26,7 @@ def make_fusable(model: Onnx, kinds: Collection[str]) -> None:
     """
     graph = model.graph
     _read_floats(graph, kinds)
+    _round_once(graph, kinds)
     _remove_unused(graph)
     _own_pairs(graph, kinds)
 
@@ -43,6 +44,37 @@ def _read_floats(graph: Onnx, kinds: Collection[str]) -> None:
             # A convolution in integers has no float to read.
             if origin is None or not _in_integers(origin, {"Conv"} & {*kinds}, producer):
                 node.input[index] = source.input[0]
+
+
+def _round_once(graph: Onnx, kinds: Collection[str]) -> None:
+    """Let a rectifier between two convolutions read the first one's sum, not its rounded form.
+
+    onnxruntime takes a Relu away whose QuantizeLinear ends at zero, and makes one QLinearConv of
+    the convolution and that QuantizeLinear: its range is not spent on what Relu cuts off.
+    """
+    from onnx import numpy_helper
+
+    zeros = {tensor.name: tensor for tensor in graph.initializer}
+    producer = {name: node for node in graph.node for name in node.output}
+    readers = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    for node in graph.node:
+        source = (
+            _quantizer(producer.get(node.input[0]), producer) if node.op_type == "Relu" else None
+        )
+        origin = producer.get(source.input[0]) if source is not None else None
+        if origin is None or not _in_integers(origin, {"Conv"} & {*kinds}, producer):
+            continue
+        path = [node]
+        while len(readers[path[-1].output[0]]) == 1 and len(path) < 4:
+            path += readers[path[-1].output[0]]
+        if [n.op_type for n in path[1:]] != [QUANTIZE, DEQUANTIZE, "Conv"]:
+            continue
+        lowest = numpy_helper.to_array(zeros[path[1].input[2]])
+        if len(readers[node.input[0]]) == 1 and lowest == np.iinfo(lowest.dtype).min:
+            node.input[0] = source.input[0]
 
 
 def _in_integers(node: Onnx, kinds: Collection[str], producer: dict[str, Onnx]) -> bool:

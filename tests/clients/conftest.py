@@ -15,7 +15,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle_clients import HERE, INSTALL, LABELS, PACKAGES, TEXTS, FileHandler, Opened
+from bundle_clients import (
+    HERE,
+    INSTALL,
+    LABELS,
+    PACKAGES,
+    STANDALONE,
+    TEXTS,
+    FileHandler,
+    Opened,
+)
 
 OLDEST_NODE = 20
 
@@ -28,6 +37,7 @@ def opened(toy_teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     from tinyclip_edge.models import load_clip
     from tinyclip_edge.runtime.bundle import Manifest
     from tinyclip_export import export_bundle
+    from tinyclip_export.combined import write_combined
 
     random = np.random.default_rng(3)
     clip = load_clip(str(toy_teacher_folder))
@@ -36,6 +46,9 @@ def opened(toy_teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     pictures = [Image.fromarray(random.integers(0, 256, (size, size, 3), np.uint8)) for _ in asked]
     models = tmp_path_factory.mktemp("models")
     export_bundle(clip, models / "toy", pairs=(pictures, asked), max_drop=100.0)
+    shutil.copytree(models / "toy", models / STANDALONE)
+    for precision in ("fp32", "int8"):  # as `export --standalone` does
+        write_combined(models / STANDALONE, precision, clip, share_weights=False)
     ids = clip.tokenizer(TEXTS)
     with torch.inference_mode():
         image = clip.model.encode_image(clip.preprocess(pictures[0])[None], normalize=True)

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from bundle_clients import INSTALL, PACKAGES
+from bundle_clients import INSTALL, PACKAGES, STANDALONE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 pytestmark = [
@@ -49,6 +49,11 @@ def shared_weights(dtype):
 def test_transformers_js_gives_pytorchs_answers(page, opened, dtype):
     job = opened.job(dtype, pipeline_options=shared_weights(dtype))
     opened.check(dtype, page.evaluate("job => answer(job)", job))
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "q8"])
+def test_transformers_js_needs_no_option_for_a_standalone_bundle(page, opened, dtype):
+    opened.check(dtype, page.evaluate("job => answer(job)", opened.job(dtype, model=STANDALONE)))
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "q8"])
