@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 MAX_QUEUE = 64
 PARALLEL = 16  # requests of a kind in flight; the service still runs the models one at a time
+OPEN_PAGES = 128  # that the server remembers, 0.15 MB each; the one unused longest is forgotten
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -93,6 +94,7 @@ def serve(
             share=share,
             inbrowser=open_browser,
             quiet=True,
+            state_session_capacity=OPEN_PAGES,
             prevent_thread_lock=True,
             max_file_size=f"{MAX_UPLOAD_MB}mb",
             footer_links=[],

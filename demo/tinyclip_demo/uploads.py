@@ -16,6 +16,7 @@ from tinyclip_edge.errors import DataError
 MAX_UPLOAD_MB = 20
 MAX_UPLOAD_PIXELS = 40_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
+MAX_RATIO = 50  # of the sides: resized to a square, a thread would become millions of pixels
 LARGE_PIXELS = 2_000_000
 READABLE = "PNG, JPEG, WebP, GIF, BMP or TIFF"
 
@@ -59,6 +60,11 @@ def _check_header(content: bytes) -> None:
         raise DataError(
             f"the upload has {width:,} × {height:,} pixels: at most "
             f"{MAX_UPLOAD_PIXELS // 1_000_000} million are opened"
+        )
+    if max(width, height) > MAX_RATIO * min(width, height) > 0:
+        raise DataError(
+            f"the upload has {width:,} × {height:,} pixels: too long and thin, at most "
+            f"{MAX_RATIO} times as long as wide"
         )
     if width * height > LARGE_PIXELS:
         _large_opened.set()

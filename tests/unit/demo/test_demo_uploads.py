@@ -53,6 +53,7 @@ def test_images_open_as_rgb(tmp_path, kind):
         (encoded(Image.new("RGB", (90, 90), "red"))[:80], "does not decode|no image"),
         (png_of_size(8000, 6000), "8,000 × 6,000 pixels: at most 40 million"),
         (png_of_size(60000, 60000), "too many pixels"),
+        (png_of_size(1, 5000), "1 × 5,000 pixels: too long and thin"),
         (png_of_size(0, 5), "no image|does not decode|empty"),
     ],
 )
