@@ -8,7 +8,8 @@ import pytest
 from onnx import numpy_helper
 
 from tinyclip_edge.errors import ConfigError
-from tinyclip_export.quantize import Int8Recipe, quantize_tower
+from tinyclip_export.jobs import Job
+from tinyclip_export.quantize import PORTABLE, Int8Recipe, quantize_tower
 from tinyclip_export.saturation import pair_safe
 
 TOWERS = {"image": "vision_model", "text": "text_model"}
@@ -135,3 +136,31 @@ def test_recipes_that_contradict_are_refused():
         Int8Recipe(weight_range="7bit")
     assert Int8Recipe(weight_range="8 bit").as_dict()["reduce_range"] is False
     assert Int8Recipe().as_dict()["reduce_range"] is True
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_what_becomes_integer_is_named_after_its_module(exported, tower):
+    from torch import nn
+
+    from tinyclip_export.encoders import image_tower, text_tower
+    from tinyclip_export.quantize import layers_of
+    from tinyclip_export.towers import Projection
+
+    module = (image_tower if tower == "image" else text_tower)(exported.clip.model)
+    linear = [
+        name for name, part in module.named_modules() if isinstance(part, nn.Linear | Projection)
+    ]
+    source = exported.folder / "onnx" / f"{TOWERS[tower]}.onnx"
+    assert sorted(layers_of(source, PORTABLE.operators)) == sorted(linear)
+    integer = [n for n in graph_of(exported, tower).node if n.op_type == "MatMulInteger"]
+    assert len(integer) == len(linear)
+
+
+def test_a_layer_may_stay_float(exported, tmp_path):
+    source = exported.folder / "onnx" / "text_model.onnx"
+    job = Job(
+        "text", source, tmp_path / "t.onnx", keep_float=frozenset({"body.0.up", "projection"})
+    )
+    PORTABLE.write(job)
+    found = Counter(node.op_type for node in onnx.load(tmp_path / "t.onnx").graph.node)
+    assert found["MatMulInteger"] == 6 * LAYERS["text"] + 1 - 2
