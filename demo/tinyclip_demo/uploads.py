@@ -70,11 +70,23 @@ def _check_header(content: bytes) -> None:
         _large_opened.set()
 
 
-def give_back_memory() -> None:
-    """Return what large uploads took to the system, where its allocator would keep it (glibc)."""
+def give_back_memory(after: float = 0.0) -> None:
+    """Return what large uploads took to the system, where its allocator would keep it (glibc).
+
+    ``after``: seconds to wait for those that still hold the picture.
+    """
     if not _large_opened.is_set():
         return
     _large_opened.clear()
+    if not after:
+        _trim()
+        return
+    waiting = threading.Timer(after, _trim)
+    waiting.daemon = True
+    waiting.start()
+
+
+def _trim() -> None:
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError, TypeError):

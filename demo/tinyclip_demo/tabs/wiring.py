@@ -29,6 +29,7 @@ Choice = TypeVar("Choice")
 Outputs = Any  # an HTML text, or a tuple that starts with one
 Handler = Callable[..., Iterator[Outputs]]
 SESSIONS_KEPT = 10_000
+GIVE_BACK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def told(part: str, outputs: int = 1) -> Callable[[Handler], Handler]:
             else:
                 return
             finally:
-                give_back_memory()
+                give_back_memory(GIVE_BACK_SECONDS)
             if not _turns.old(session, part, handler):
                 yield (note, *others) if others else note
 
