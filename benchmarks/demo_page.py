@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 START_SECONDS = 180
 ORDINARY = 150  # visitors before memory is looked at: more than the server remembers
-PHOTO_EVERY = 50  # of them sends a photo as a telephone takes it
-PHOTO = (5664, 4248)  # 24 million pixels
 TEMPLATE = "{}"
 LABELS = "cat, dog, horse, bicycle, umbrella, rocket"
 # Resolves with the milliseconds from the click to the new answer in the page.
@@ -231,13 +229,8 @@ def measure_hostile(server: Server, count: int = 200) -> dict[str, float]:
     def answer(name: str, content: bytes) -> str:
         return visitor.classify(visitor.upload(name, content), LABELS)
 
-    photo = io.BytesIO()
-    Image.new("RGB", PHOTO, "green").save(photo, "jpeg")
-    for number in range(ORDINARY):
-        if number % PHOTO_EVERY == 0:
-            answer("photo.jpg", photo.getvalue())
-        else:
-            answer("ordinary.png", blue.getvalue())
+    for _ in range(ORDINARY):
+        answer("ordinary.png", blue.getvalue())
     before = server.megabytes()
     shown = [answer(name, content) for name, content in hostile_uploads(count)]
     after = server.megabytes()

@@ -16,7 +16,7 @@ from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.index import default_index_folder
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.shelf import Shelf
-from tinyclip_demo.uploads import MAX_UPLOAD_MB
+from tinyclip_demo.uploads import MAX_UPLOAD_MB, share_one_heap
 from tinyclip_edge.errors import ConfigError, MissingExtraError
 from tinyclip_edge.runtime.protocol import Embedder
 
@@ -62,6 +62,7 @@ def launch(
     without gradio.
     """
     check_address(host, port)
+    share_one_heap()
     service = DemoService(
         Shelf(models, threads=threads),
         gallery,

@@ -17,6 +17,7 @@ MAX_UPLOAD_MB = 20
 MAX_UPLOAD_PIXELS = 40_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
 MAX_RATIO = 50  # of the sides: resized to a square, a thread would become millions of pixels
+M_ARENA_MAX = -8  # of glibc's malloc.h
 LARGE_PIXELS = 2_000_000
 READABLE = "PNG, JPEG, WebP, GIF, BMP or TIFF"
 
@@ -86,8 +87,21 @@ def give_back_memory(after: float = 0.0) -> None:
     waiting.start()
 
 
+def share_one_heap() -> None:
+    """Have all threads allocate from one heap (glibc): only the first one's can be given back.
+
+    To be called before there are threads.
+    """
+    _glibc("mallopt", M_ARENA_MAX, 1)
+
+
 def _trim() -> None:
+    _glibc("malloc_trim", 0)
+
+
+def _glibc(name: str, *values: int) -> None:
     try:
-        ctypes.CDLL(None).malloc_trim(0)
+        getattr(ctypes.CDLL(None), name)(*values)
+    # Another system's allocator keeps what it likes.
     except (OSError, AttributeError, TypeError):
         return
