@@ -29,6 +29,7 @@ def make_fusable(model: Onnx, kinds: Collection[str]) -> None:
     _round_once(graph, kinds)
     _remove_unused(graph)
     _own_pairs(graph, kinds)
+    _keep_products(graph, kinds)
 
 
 def _read_floats(graph: Onnx, kinds: Collection[str]) -> None:
@@ -61,10 +62,10 @@ def _round_once(graph: Onnx, kinds: Collection[str]) -> None:
         for name in node.input:
             readers[name].append(node)
     for node in graph.node:
-        source = (
-            _quantizer(producer.get(node.input[0]), producer) if node.op_type == "Relu" else None
-        )
-        origin = producer.get(source.input[0]) if source is not None else None
+        source = _quantizer(producer.get(node.input[0]), producer)
+        if node.op_type != "Relu" or source is None:
+            continue
+        origin = producer.get(source.input[0])
         if origin is None or not _in_integers(origin, {"Conv"} & {*kinds}, producer):
             continue
         path = [node]
@@ -75,6 +76,35 @@ def _round_once(graph: Onnx, kinds: Collection[str]) -> None:
         lowest = numpy_helper.to_array(zeros[path[1].input[2]])
         if len(readers[node.input[0]]) == 1 and lowest == np.iinfo(lowest.dtype).min:
             node.input[0] = source.input[0]
+
+
+def _keep_products(graph: Onnx, kinds: Collection[str]) -> None:
+    """Give biases behind products ``[B, L, N]`` three axes where the batch is fixed.
+
+    Of a product of known shape and a bias of one axis onnxruntime makes a Gemm before it looks for
+    integer products: in float, and with weights that are restored at each call.
+    """
+    from onnx import numpy_helper
+
+    if not graph.input[0].type.tensor_type.shape.dim[0].dim_value:
+        return
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
+    biases = {tensor.name: tensor for tensor in graph.initializer}
+    producer = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        if node.op_type != "Add":
+            continue
+        for product, index in ((node.input[0], 1), (node.input[1], 0)):
+            source, bias = producer.get(product), biases.get(node.input[index])
+            if source is None or bias is None or len(bias.dims) != 1 or ranks.get(product) != 3:
+                continue
+            if source.op_type == "MatMul" and _in_integers(source, kinds, producer):
+                wide = numpy_helper.to_array(bias).reshape(1, 1, -1)
+                name = f"{bias.name}_wide"
+                if name not in biases:
+                    biases[name] = numpy_helper.from_array(wide, name)
+                    graph.initializer.append(biases[name])
+                node.input[index] = name
 
 
 def _in_integers(node: Onnx, kinds: Collection[str], producer: dict[str, Onnx]) -> bool:

@@ -113,6 +113,19 @@ def test_the_images_of_a_resnet_are_static_int8_in_integer_convolutions(
     assert (convolutions, found.count("QLinearConv"), found.count("Conv")) == (19, 19, 0)
 
 
+def test_products_stay_integer_where_the_batch_is_fixed(toy_teacher_folder, export, tmp_path):
+    import onnxruntime as ort
+
+    out, report, _ = export(toy_teacher_folder, "--static", "--static-batch", 2, "--no-search")
+    assert report["verification"]["batch"] == 2
+    for stem, layers in (("vision_model", 6 * 4 + 1), ("text_model", 6 * 3 + 1)):
+        options = ort.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+        ort.InferenceSession(out / "onnx" / f"{stem}_static.onnx", options)
+        found = kinds(tmp_path / "optimized.onnx")
+        assert (found.count("MatMulIntegerToFloat"), found.count("Gemm")) == (layers, 0)
+
+
 def test_a_target_gives_precisions_and_settings(toy_teacher_folder, export):
     out, report, _ = export(toy_teacher_folder, "--target", "browser", "--fp16")
     assert report["precisions"] == ["int8", "fp16"]
