@@ -22,6 +22,7 @@ class Extras:
     embed_preprocessing: bool = False  # an image tower that takes uint8 of any size
     standalone: bool = False  # the pipeline's file with weights of its own
     vocabulary: dict[str, Any] | None = None  # what trim_vocabulary reports
+    finished: dict[str, Any] | None = None  # what a finish with rounded towers reports
     static_batch: int | None = None  # rows that all towers then take, texts of full length
 
     @property
@@ -81,4 +82,6 @@ def write_extras(
         made["uint8"] = write_pixel_towers(clip, folder, precisions)
     if wanted.vocabulary is not None:
         made["vocabulary"] = wanted.vocabulary
+    if wanted.finished is not None:
+        made["finished"] = wanted.finished
     return made

@@ -16,7 +16,7 @@ from tinyclip_edge.cli.options import CHECKPOINT_HELP, JsonFlag, free_folder, pr
 if TYPE_CHECKING:
     from tinyclip_edge.config.preset import ExportPreset
     from tinyclip_edge.models import LoadedClip
-    from tinyclip_edge.train.qat import Finishing
+    from tinyclip_edge.train.qat import Finished, Finishing
     from tinyclip_export import ExportReport
     from tinyclip_export.extras import Extras
     from tinyclip_export.settings import Settings
@@ -233,7 +233,10 @@ def run_export(
         from tinyclip_edge.train.qat_source import rounding_for
 
         how = rounding_for(wanted, settings.preset)
-        clip = finished(clip, source, Finishing(qat, image=how, text=how), qat_data, data)
+        found = finished(clip, source, Finishing(qat, image=how, text=how), qat_data, data)
+        clip = found.clip
+        told = replace(settings.extras, finished=found.as_dict())
+        settings = replace(settings, extras=told)
     with trimmed(clip, trim_vocab, settings.extras) as (clip, extras):
         return export_bundle(
             clip,
@@ -249,16 +252,16 @@ def run_export(
 
 def finished(
     clip: LoadedClip, source: str, finishing: Finishing, train: str | None, val: str
-) -> LoadedClip:
+) -> Finished:
     """Return the model after a short distillation with rounded towers, or as it was if it is worse.
 
-    The manifest's source then says so.
+    The manifest says so.
     """
     from tinyclip_edge.train import ProgressObserver
     from tinyclip_edge.train.qat_source import finish_model
 
     with ProgressObserver() as observer:
-        return finish_model(clip, source, finishing, train=train, val=val, observer=observer).clip
+        return finish_model(clip, source, finishing, train=train, val=val, observer=observer)
 
 
 @contextmanager
