@@ -32,7 +32,7 @@ def write_model_config(
     image, text = towers
     if isinstance(image, ImageTower):
         vision = _transformer(image.last, len(image.body) + 1, image.ln_post)
-        vision["patch_size"] = image.patch.kernel_size[0]
+        vision["patch_size"] = image.patch.size[0]
     else:
         width = clip.embedding_dim
         vision = transformer_config(width=width, neurons=width, layers=1, heads=1, eps=1e-5)

@@ -105,6 +105,26 @@ class Block(nn.Module):
         return out
 
 
+class Patches(nn.Module):
+    """Patch embedding as one product, which is quantized as all others; a convolution is not."""
+
+    def __init__(self, convolution: OpenClip) -> None:
+        super().__init__()
+        self.size: tuple[int, int] = convolution.kernel_size
+        self.product = _linear(convolution.weight.flatten(1), convolution.bias)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Return ``[B, L, W]`` of ``[B, 3, S, S]``, row by row; what fills no patch is left out."""
+        high, wide = self.size
+        rows, columns = (
+            side // part for side, part in zip(pixel_values.shape[2:], self.size, strict=True)
+        )
+        x = pixel_values[:, :, : rows * high, : columns * wide]
+        x = x.reshape(-1, x.shape[1], rows, high, columns, wide).permute(0, 2, 4, 1, 3, 5)
+        out: Tensor = self.product(x.reshape(-1, rows * columns, x.shape[3] * high * wide))
+        return out
+
+
 class ImageTower(nn.Module):
     """ViT image encoder, ``pixel_values [B, 3, S, S]`` to unit-norm ``[B, D]``."""
 
@@ -112,7 +132,7 @@ class ImageTower(nn.Module):
         super().__init__()
         visual = model.visual
         _refuse_other_pooling(visual)
-        self.patch: nn.Conv2d = visual.conv1
+        self.patch = Patches(visual.conv1)
         self.class_embedding = shared(visual.class_embedding)
         self.positions = shared(visual.positional_embedding)
         self.ln_pre: nn.Module = visual.ln_pre
@@ -125,7 +145,7 @@ class ImageTower(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Encode normalised pixels."""
-        x = self.patch(pixel_values).flatten(2).transpose(1, 2)
+        x = self.patch(pixel_values)
         first = self.class_embedding.view(1, 1, -1).expand(x.shape[0], -1, -1)
         x = self.ln_pre(torch.cat([first, x], dim=1) + self.positions)
         for block in self.body:

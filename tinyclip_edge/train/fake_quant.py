@@ -27,9 +27,24 @@ SHRINKS = tuple(0.7 + 0.05 * step for step in range(7))  # clipping tried for a 
 _ATTENTION = inspect.signature(F.multi_head_attention_forward)
 
 
+def _convolution(  # its own signature cannot be asked for
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: object = (1, 1),
+    padding: object = (0, 0),
+    dilation: object = (1, 1),
+    groups: int = 1,
+) -> None: ...
+
+
+_CONVOLUTION = inspect.signature(_convolution)
+
+
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """What an export does to a tower; convolutions, norms and attention's own products stay float.
+    """What an export does to a tower; norms and attention's own products stay float, and
+    convolutions other than the patch embedding.
 
     ``weights``: int8 with a scale an output column in one of the weight ranges of the int8 recipe,
     beside uint8 activations; "4 bit": blocks of a weight-only file, beside float activations.
@@ -72,6 +87,7 @@ class RoundedProducts(TorchFunctionMode):
         self._near: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}  # a weight, and rounded
         self._known: Mapping[object, Callable[..., Any]] = {
             F.linear: self._linear,
+            F.conv2d: self._patches,
             F.embedding: self._embedding,
             F.multi_head_attention_forward: self._attention,
             torch.matmul: self._matmul,
@@ -97,6 +113,17 @@ class RoundedProducts(TorchFunctionMode):
         if self._how.weights != "4 bit":
             x = straight(x, as_uint8(x, per_row=self._how.per_row))
         return F.linear(x, straight(weight, self._rounded(weight)), bias)
+
+    def _patches(self, x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        """Round a patch embedding, which is exported as a product; other convolutions stay."""
+        given = _CONVOLUTION.bind(x, weight, *args, **kwargs)
+        given.apply_defaults()
+        high, wide = weight.shape[2:]
+        if given.args[3:] != ((high, wide), (0, 0), (1, 1), 1) or high * wide == 1:
+            return F.conv2d(x, weight, *args, **kwargs)
+        patches = F.unfold(x, (high, wide), stride=(high, wide)).transpose(1, 2)
+        out = self._linear(patches, weight.flatten(1), given.arguments["bias"])
+        return out.transpose(1, 2).reshape(len(x), -1, x.shape[2] // high, x.shape[3] // wide)
 
     def _rounded(self, weight: Tensor) -> Tensor:
         """Return a weight's rounded values; texts of several lengths need them more than once."""
