@@ -1,0 +1,56 @@
+"""How large a network a configuration asks for, before anything of that size is built."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tinyclip_edge.errors import ModelError
+
+MOST_LAYERS = 1000
+MOST_PARAMETERS = 50e9  # ten times the largest open_clip model
+
+
+def check_sizes(model_cfg: dict[str, Any], source: str) -> None:
+    """Refuse a model_cfg whose towers could not be built: a broken file asks for any number.
+
+    Raises ModelError. Values of a wrong kind are left to open_clip, which names them.
+    """
+    for name in ("vision_cfg", "text_cfg"):
+        tower = model_cfg[name]
+        layers = _size(tower.get("layers"), 12)
+        if layers > MOST_LAYERS:
+            raise ModelError(
+                f"{source}: model_cfg.{name}.layers is {layers:.4g}, at most {MOST_LAYERS} are built"
+            )
+        count = _parameters(tower, layers, _size(model_cfg.get("embed_dim"), 512))
+        if count > MOST_PARAMETERS:
+            raise ModelError(
+                f"{source}: model_cfg.{name} asks for about {count:.2g} parameters, "
+                f"at most {MOST_PARAMETERS:.0e} are built; its sizes are broken"
+            )
+
+
+def _parameters(tower: dict[str, Any], layers: float, embed_dim: float) -> float:
+    """Return the parameters, and the entries of a mask, about."""
+    width = _size(tower.get("width"), 768)
+    block = width * width * (4 + 2 * _size(tower.get("mlp_ratio"), 4))
+    patch, image = _size(tower.get("patch_size"), 16), _size(tower.get("image_size"), 224)
+    context = _size(tower.get("context_length"), 77)
+    pool = _size(tower.get("attn_pooler_queries"), 256) * width
+    tokens = _size(tower.get("vocab_size"), 49408) + context + (image / max(patch, 1.0)) ** 2
+    around = 3 * patch**2 + embed_dim + tokens
+    return layers * block + width * around + context**2 + pool
+
+
+def _size(value: object, usual: float) -> float:
+    """Return a number as float; of a list (a ResNet's layers, height and width) the sum."""
+    if isinstance(value, (list, tuple)):
+        return sum(_size(item, 0.0) for item in value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return usual
+    try:
+        found = abs(float(value))
+    except OverflowError:
+        return math.inf
+    return usual if math.isnan(found) else found
