@@ -16,12 +16,19 @@ def check_sizes(model_cfg: dict[str, Any], source: str) -> None:
 
     Raises ModelError. Values of a wrong kind are left to open_clip, which names them.
     """
+    for key in ("context_length", "vocab_size"):
+        value = model_cfg["text_cfg"].get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ModelError(
+                f"{source}: model_cfg.text_cfg.{key} is {value!r}; it must be a whole number above 0"
+            )
     for name in ("vision_cfg", "text_cfg"):
         tower = model_cfg[name]
         layers = _size(tower.get("layers"), 12)
         if layers > MOST_LAYERS:
             raise ModelError(
-                f"{source}: model_cfg.{name}.layers is {layers:.4g}, at most {MOST_LAYERS} are built"
+                f"{source}: model_cfg.{name}.layers is {layers:.4g}; at most {MOST_LAYERS} are "
+                "built"
             )
         count = _parameters(tower, layers, _size(model_cfg.get("embed_dim"), 512))
         if count > MOST_PARAMETERS:
@@ -38,9 +45,10 @@ def _parameters(tower: dict[str, Any], layers: float, embed_dim: float) -> float
     patch, image = _size(tower.get("patch_size"), 16), _size(tower.get("image_size"), 224)
     context = _size(tower.get("context_length"), 77)
     pool = _size(tower.get("attn_pooler_queries"), 256) * width
-    tokens = _size(tower.get("vocab_size"), 49408) + context + (image / max(patch, 1.0)) ** 2
-    around = 3 * patch**2 + embed_dim + tokens
-    return layers * block + width * around + context**2 + pool
+    side = image / max(patch, 1.0)
+    tokens = _size(tower.get("vocab_size"), 49408) + context + side * side
+    around = 3 * patch * patch + embed_dim + tokens
+    return layers * block + width * around + context * context + pool
 
 
 def _size(value: object, usual: float) -> float:

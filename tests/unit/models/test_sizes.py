@@ -25,6 +25,10 @@ PLAIN = {
         ("vision_cfg", "mlp_ratio", 1e308),
         ("text_cfg", "vocab_size", 10**10),
         ("text_cfg", "context_length", 10**6),
+        ("vision_cfg", "patch_size", 1e308),
+        ("text_cfg", "context_length", None),
+        ("text_cfg", "vocab_size", float("nan")),
+        ("text_cfg", "vocab_size", 0),
     ],
 )
 def test_broken_sizes_are_refused(tower, key, value):
