@@ -20,7 +20,8 @@ def check_sizes(model_cfg: dict[str, Any], source: str) -> None:
         value = model_cfg["text_cfg"].get(key, 1)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ModelError(
-                f"{source}: model_cfg.text_cfg.{key} is {value!r}; it must be a whole number above 0"
+                f"{source}: model_cfg.text_cfg.{key} is {value!r}; it must be a whole number "
+                "above 0"
             )
     for name in ("vision_cfg", "text_cfg"):
         tower = model_cfg[name]
