@@ -177,4 +177,4 @@ def test_every_recipe_of_the_exporter_is_understood(tiny_bundle):
             manifest = Manifest.read(tiny_bundle.folder)
             for name, recipes in made.items():
                 assert manifest.saturates("image", name) is recipes.image.saturates, name
-                assert manifest.saturates("text", name) is recipes.saturates, name
+                assert manifest.saturates("text", name) is recipes.text.saturates, name

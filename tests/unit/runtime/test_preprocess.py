@@ -136,7 +136,6 @@ KINDS = [
     ),
     *(
         "TIFF LA",
-        "TIFF YCbCr",
         "WEBP RGBA",
         "BMP 1",
         "palette with alpha",
