@@ -16,7 +16,6 @@ from web_page import (
     running_chromium,
     serving,
     silent_tab,
-    toy_bundle,
 )
 
 pytestmark = [*MARKS, pytest.mark.slow]
@@ -26,11 +25,6 @@ pytestmark = [*MARKS, pytest.mark.slow]
 def browser():
     with running_chromium(*GPU_ARGUMENTS) as chromium:
         yield chromium
-
-
-@pytest.fixture(scope="module")
-def bundle(toy_teacher_folder):
-    return toy_bundle(toy_teacher_folder)
 
 
 def open_on_gpu(tab, server, precision):

@@ -13,46 +13,11 @@ from web_page import (
     change_manifest,
     open_page,
     picture,
-    running_chromium,
-    serving,
     silent_tab,
-    toy_bundle,
     type_labels,
 )
 
 pytestmark = MARKS
-
-
-@pytest.fixture(scope="module")
-def bundle(toy_teacher_folder):
-    return toy_bundle(toy_teacher_folder)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with running_chromium() as chromium:
-        yield chromium
-
-
-@pytest.fixture(scope="module")
-def server(bundle):
-    with serving(bundle) as found:
-        yield found
-
-
-@pytest.fixture
-def tab(browser, server):
-    with silent_tab(browser) as found:
-        open_page(found, server)
-        yield found
-
-
-@pytest.fixture
-def altered(bundle, tmp_path):
-    """A copy of the bundle that a test may change."""
-    import shutil
-
-    return shutil.copytree(bundle, tmp_path / "altered")
 
 
 def test_a_first_answer_the_model_s_facts_and_the_backend_are_there(tab, bundle):

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -19,11 +18,9 @@ from web_page import (
     change_manifest,
     open_page,
     picture,
-    running_chromium,
     self_test,
     serving,
     silent_tab,
-    toy_bundle,
     type_labels,
 )
 
@@ -53,23 +50,6 @@ SETTINGS = {
     },
 }  # fmt: skip
 SIZES = [(1, 1), (5, 7), (32, 32), (41, 32), (200, 31), (257, 333), (640, 481), (2, 300), (300, 2)]
-
-
-@pytest.fixture(scope="module")
-def bundle(toy_teacher_folder):
-    return toy_bundle(toy_teacher_folder)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with running_chromium() as chromium:
-        yield chromium
-
-
-@pytest.fixture(scope="module")
-def server(bundle):
-    with serving(bundle) as found:
-        yield found
 
 
 @pytest.fixture
@@ -171,12 +151,6 @@ def test_self_test_passes_on_wasm(tab, server):
     assert found["fp32"][7] == found["int8"][7] == "equal"
     assert float(found["fp32"][3]) >= 0.9999
     assert float(found["int8"][4]) >= 0.999
-
-
-@pytest.fixture
-def altered(bundle, tmp_path):
-    """A copy of the bundle that a test may change."""
-    return shutil.copytree(bundle, tmp_path / "altered")
 
 
 def flip_weights(folder, name):

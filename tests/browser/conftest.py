@@ -1,0 +1,37 @@
+"""Fixtures of the page that runs a bundle in the browser; the demo page brings its own."""
+
+import shutil
+
+import pytest
+
+from web_page import open_page, running_chromium, serving, silent_tab, toy_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(toy_teacher_folder):
+    return toy_bundle(toy_teacher_folder)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with running_chromium() as chromium:
+        yield chromium
+
+
+@pytest.fixture(scope="module")
+def server(bundle):
+    with serving(bundle) as found:
+        yield found
+
+
+@pytest.fixture
+def tab(browser, server):
+    with silent_tab(browser) as found:
+        open_page(found, server)
+        yield found
+
+
+@pytest.fixture
+def altered(bundle, tmp_path):
+    """A copy of the bundle that a test may change."""
+    return shutil.copytree(bundle, tmp_path / "altered")
