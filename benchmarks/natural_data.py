@@ -39,10 +39,10 @@ NAMES = 4  # of a class, at most
 CHOOSE, REPORT = "choose", "report"
 
 
-def class_names(data: Path) -> dict[str, list[str]]:
-    """Return the names of each class folder, the commonest first."""
+def class_names(data: Path, most: int | None = None) -> dict[str, list[str]]:
+    """Return the names of each class folder, the commonest first; of the first ``most`` classes."""
     names = {}
-    for line in (data / "classes.tsv").read_text(encoding="utf-8").splitlines():
+    for line in (data / "classes.tsv").read_text(encoding="utf-8").splitlines()[:most]:
         folder, _, text = line.partition("\t")
         names[folder] = [name.strip() for name in text.split(",")][:NAMES]
     return names
@@ -84,7 +84,7 @@ def write_data(data: Path, out: Path, *, classes: int = 200, most: int | None = 
     if (out / "done").exists():
         return
     out.mkdir(parents=True, exist_ok=True)
-    names = dict(list(class_names(data).items())[:classes])
+    names = class_names(data, classes)
     with tarfile.open(out / "train.tar", "w") as shard:
         for folder, key, jpeg in pictures(data / "train-00.tar", list(names), most):
             _add_pair(shard, key, jpeg, captions(names[folder]), folder)

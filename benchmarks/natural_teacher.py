@@ -27,6 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from tinyclip_edge.config import OptimConfig
     from tinyclip_edge.models import LoadedClip
 
 LR, DECAY, WARMUP = 1e-3, 0.1, 0.05  # warm-up: share of all steps
@@ -108,11 +109,10 @@ def loss_of(images: Tensor, texts: Tensor, soft: Tensor, scale: Tensor) -> Tenso
     return (i2t + t2i.mean()) / 2
 
 
-def rate(step: int, steps: int) -> float:
-    warm = max(1, round(WARMUP * steps))
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
+def schedule(steps: int) -> OptimConfig:
+    from tinyclip_edge.config import OptimConfig
+
+    return OptimConfig(lr=LR, weight_decay=DECAY, warmup=WARMUP, steps=steps)
 
 
 class Training:
@@ -120,9 +120,10 @@ class Training:
 
     def __init__(self, arguments: argparse.Namespace, profile: Profile) -> None:
         from tinyclip_edge.train.encode import PairEncoder, pixel_codec, tokenize
+        from tinyclip_edge.train.optim import make_optimizer
 
         self.profile, self.device = profile, arguments.device
-        names = dict(list(class_names(arguments.data).items())[: profile.classes])
+        names = class_names(arguments.data, profile.classes)
         found = list(pictures(arguments.data / "train-00.tar", list(names), profile.most))
         self.train = Pictures(found, list(names), self.device)
         torch.manual_seed(arguments.seed)
@@ -137,23 +138,11 @@ class Training:
         self.tokens = tokenize(self.clip.tokenizer, flat).to(self.device)
         asked = [ASKED.replace("{}", found[0]) for found in names.values()]
         self.asked = tokenize(self.clip.tokenizer, asked).to(self.device)
-        groups = [[], []]
-        for parameter in self.encoder.parameters():
-            groups[parameter.ndim < 2].append(parameter)
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": groups[0], "weight_decay": DECAY},
-                {"params": groups[1], "weight_decay": 0.0},
-            ],
-            lr=LR,
-            betas=(0.9, 0.98),
-            eps=1e-6,
-            fused=self.device != "cpu",
-        )
+        self.optimizer = make_optimizer(self.encoder, schedule(profile.epochs))
         self.rng = np.random.default_rng(arguments.seed)
         self.seed = arguments.seed
 
-    def step(self, number: int, rows: Tensor, factor: float) -> Tensor:
+    def step(self, number: int, rows: Tensor, lr: float) -> Tensor:
         """Update once; return the loss."""
         from tinyclip_edge.data.augment import Augment, apply_draws
 
@@ -163,7 +152,7 @@ class Training:
         drawn = self.starts + (self.rng.random(len(self.counts)) * self.counts).astype(np.int64)
         tokens = self.tokens[torch.from_numpy(drawn).to(self.device)]
         for group in self.optimizer.param_groups:
-            group["lr"] = LR * factor
+            group["lr"] = lr
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device != "cpu"):
             images, texts, scale = self.encoder(pixels, tokens)
         loss = loss_of(images, texts, soft, scale)
@@ -191,11 +180,12 @@ class Training:
 def train(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train, save to ``work/teacher`` and return the record."""
     from tinyclip_edge.models import count_parameters, save_local_dir
+    from tinyclip_edge.train.optim import lr_at
 
     profile = PROFILES[arguments.scale]
     began = time.monotonic()
     run = Training(arguments, profile)
-    names = dict(list(class_names(arguments.data).items())[: profile.classes])
+    names = class_names(arguments.data, profile.classes)
     half = list(val_half(arguments.data, list(names), CHOOSE, profile.most))
     held = Pictures(half, list(names), arguments.device)
     print(f"{len(run.train)} pictures read in {time.monotonic() - began:.0f} s", flush=True)
@@ -206,7 +196,7 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
     while number < steps:
         order = torch.randperm(len(run.train), generator=torch.Generator().manual_seed(number))
         for rows in order[: per_epoch * batch].view(-1, batch).to(arguments.device):
-            loss = run.step(number, rows, rate(number, steps))
+            loss = run.step(number, rows, lr_at(number, schedule(steps)))
             number += 1
             if number in SPEED_STEPS and arguments.most_seconds:
                 loss.item()  # waits for the device

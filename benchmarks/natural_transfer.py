@@ -29,6 +29,8 @@ def probe(features: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """Return top-1 of the probe in per cent, its C and the standard error."""
     from sklearn.linear_model import LogisticRegression
 
+    from tinyclip_edge.evaluate.ranking import standard_error
+
     turn = np.empty(len(targets), dtype=int)
     for target in np.unique(targets):
         place = np.flatnonzero(targets == target)
@@ -44,7 +46,7 @@ def probe(features: np.ndarray, targets: np.ndarray) -> dict[str, float]:
 
     best = max(STRENGTHS, key=lambda strength: score(strength, fit, choose))
     top1 = score(best, learn, test)
-    error = float(top1 * (1 - top1) / test.sum()) ** 0.5
+    error = standard_error(top1, int(test.sum()))
     return {"top1": round(100 * top1, 2), "stderr": round(100 * error, 2), "C": best}
 
 

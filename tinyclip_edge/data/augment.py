@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tinyclip_edge.data.pixels import LEVELS
 from tinyclip_edge.data.views import RATIO
 
 DRAWS = 11  # names the generator among those of a seed
 BOX, FLIP, COLOURS = slice(0, 4), 4, slice(5, 8)  # columns of a draw
-LEVELS = 255
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision's
 
 
