@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinyclip_edge.errors import DataError, ModelError
+from tinyclip_edge.errors import DataError
 from tinyclip_edge.runtime import images
 from tinyclip_edge.runtime.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 
@@ -289,28 +289,3 @@ def test_bombs_are_refused_before_they_are_decoded(monkeypatch):
 def test_a_thread_of_pixels_does_not_grow_into_a_bomb():
     with pytest.raises(DataError, match="too long and thin: 1x100000"):
         Preprocess(64, 64)(np.zeros((100_000, 1, 3), dtype=np.uint8))
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        {},
-        {"size": "big"},
-        {"size": 0},
-        {"size": 8, "resize_mode": "shortes"},
-        {"size": 8, "interpolation": "nearest"},
-        {"size": 8, "mean": [1.0]},
-        {"size": 8, "std": [1.0, 0.0, 1.0]},
-        {"image_mean": [0.5, 0.5, 0.5], "image_std": [1, 1, 1], "size": {}},
-        {"size": 10**6},
-        {"size": float("inf")},
-        {"size": 8, "mean": [float("nan"), 0.0, 0.0]},
-        {"size": 8, "fill_color": 999},
-        {"size": []},
-        [],
-        None,
-    ],
-)
-def test_wrong_configurations_are_model_errors(config):
-    with pytest.raises(ModelError, match="preprocessing"):
-        Preprocess.from_config(config)
