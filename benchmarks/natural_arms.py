@@ -6,6 +6,7 @@ takes the next run that nobody has, in the order of natural_jobs. Finished runs 
 a call with a deadline can be followed by another one.
 
     python benchmarks/natural_arms.py --scale gpu --work runs/natural --workers 5
+    python benchmarks/natural_arms.py --scale gpu --still --steps 600 --work runs/still
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ import multiprocessing
 import shutil
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from natural_data import CHOOSE, REPORT
-from natural_jobs import ARMS, Job, all_jobs, run_config, steps_of
+from natural_jobs import ARMS, STILL_ARMS, Job, all_jobs, arm_of, run_config, steps_of, still_jobs
 from natural_profiles import PROFILES
 
 if TYPE_CHECKING:
     from tinyclip_edge.data import PairMemory, PairSource, PixelCodec
+    from tinyclip_edge.train.validation import Validation
 
 SPARE = 1.15  # of the time that a run is expected to take
 
@@ -45,7 +48,7 @@ def record_of(work: Path, job: Job) -> Path:
 def tuned_rate(work: Path, arm: str) -> float | None:
     """Return the rate with the best top-1 of an arm's tuning runs; None while one is missing."""
     scores = {}
-    for job in all_jobs():
+    for job in all_jobs() + still_jobs():
         if job.arm == arm and job.tuning:
             path = record_of(work, job)
             if not path.exists():
@@ -56,10 +59,12 @@ def tuned_rate(work: Path, arm: str) -> float | None:
 
 
 def keep_pairs() -> None:
-    """Decode each data set once a process, whatever the number of its runs."""
+    """Decode each data set and measure the teacher on it once a process, not at every run."""
     from tinyclip_edge.data import PairMemory
+    from tinyclip_edge.train.teacher import Teacher
 
     load, kept = PairMemory.load, {}
+    measure, measured = Teacher.measure, {}
 
     def remembered(source: PairSource, codec: PixelCodec, **options: Any) -> PairMemory:  # noqa: ANN401
         key = (source.name, options.get("limit"))
@@ -67,7 +72,14 @@ def keep_pairs() -> None:
             kept[key] = load(source, codec, **options)
         return kept[key]
 
+    def measured_once(teacher: Teacher, validation: Validation) -> dict[str, float]:
+        key = id(validation.pairs)  # kept, so nobody else's
+        if key not in measured:
+            measured[key] = measure(teacher, validation)
+        return measured[key]
+
     PairMemory.load = staticmethod(remembered)  # type: ignore[method-assign, assignment]
+    Teacher.measure = measured_once  # type: ignore[method-assign]
 
 
 def leave_no_report() -> None:
@@ -82,10 +94,15 @@ class Worker:
 
     def __init__(self, arguments: argparse.Namespace, deadline: float) -> None:
         self.work, self.profile = arguments.work, PROFILES[arguments.scale]
+        if arguments.steps:
+            self.profile = replace(self.profile, steps=arguments.steps)
+        self.still, self.threads = arguments.still, arguments.threads
+        self.jobs = still_jobs() if self.still else all_jobs()
+        if arguments.only:
+            self.jobs = [job for job in still_jobs() + all_jobs() if job.arm in arguments.only]
         self.precision = arguments.precision
         self.deadline = deadline
         self.step_seconds = 0.0
-        self.only = arguments.only
 
     def go(self) -> None:
         keep_pairs()
@@ -93,12 +110,10 @@ class Worker:
         self._warm_up()
         while time.time() < self.deadline:
             waiting = False
-            for job in all_jobs():
-                if self.only and job.arm not in self.only:
-                    continue
+            for job in self.jobs:
                 if record_of(self.work, job).exists() or self._lock(job).exists():
                     continue
-                lr = job.lr or tuned_rate(self.work, ARMS[job.arm].rate_of or job.arm)
+                lr = job.lr or tuned_rate(self.work, arm_of(job).rate_of or job.arm)
                 if lr is None:
                     waiting = True
                     continue
@@ -118,7 +133,7 @@ class Worker:
         from tinyclip_edge.data import PairMemory, open_source
         from tinyclip_edge.train.encode import pixel_codec
 
-        torch.set_num_threads(2)
+        torch.set_num_threads(self.threads)
         codec = pixel_codec(new_clip(self.profile))
         self._wait_for(self.work / "data" / "done")
         for name, limit in (("train", None), (CHOOSE, 5000), (REPORT, 5000)):
@@ -156,6 +171,8 @@ class Worker:
             "val": str(self.work / "data" / f"{half}.tar"),
             "precision": self.precision,
         }
+        if self.still:
+            places["cache"] = str(self.work / "features")
         config = RunConfig.model_validate(run_config(job, self.profile, lr, places))
         about = {"arm": job.arm, "seed": job.seed, "lr": lr, "measured_on": half}
         folder = record_of(self.work, job).with_suffix("")
@@ -181,9 +198,14 @@ def main() -> None:
     parser.add_argument("--scale", choices=PROFILES, default="smoke")
     parser.add_argument("--workers", type=int, default=1, help="processes that share the device")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
-    parser.add_argument("--only", nargs="+", choices=ARMS, help="these arms alone")
+    parser.add_argument("--only", nargs="+", choices=ARMS | STILL_ARMS, help="these arms alone")
     parser.add_argument(
-        "--seconds", type=float, default=1e9, help="begin nothing that takes longer"
+        "--still", action="store_true", help="no augmentation; its own arms unless --only says so"
+    )
+    parser.add_argument("--steps", type=int, help="of an arm, where the scale's are too many")
+    parser.add_argument("--threads", type=int, default=2, help="of a process")
+    parser.add_argument(
+        "--seconds", type=float, default=1e6, help="begin nothing that takes longer"
     )
     arguments = parser.parse_args()
     for lock in (arguments.work / "arms").glob("*.lock"):  # of a call that was ended

@@ -15,6 +15,8 @@ LONG = 3  # times the steps
 AFFINITY = {"affinity": 1.0}
 CONTRASTIVE = {"affinity": 0.0, "contrastive": 1.0, "student_logit_scale": "learned"}
 RECIPE = {"affinity": 1.0, "feature": 1000.0}  # that of the shipped starter runs
+FEATURE = {"affinity": 0.0, "feature": 1000.0}
+MIXED = {"affinity": 1.0, "contrastive": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,8 @@ ARMS = {
     "recipe-long": Arm("half", "importance", RECIPE, "both", long=True),
     "tiny-recipe": Arm("tiny", "importance", RECIPE, "tiny"),
     "tiny-scratch": Arm("tiny", None, CONTRASTIVE, "scratch"),
-    "feature": Arm("half", "importance", {"affinity": 0.0, "feature": 1000.0}, "both"),
-    "affinity+contrastive": Arm(
-        "half", "importance", {"affinity": 1.0, "contrastive": 1.0}, "both"
-    ),
+    "feature": Arm("half", "importance", FEATURE, "both"),
+    "affinity+contrastive": Arm("half", "importance", MIXED, "both"),
     "published": Arm("half", "published", AFFINITY, "both"),
     "evenly": Arm("half", "evenly", AFFINITY, "both"),
     "wide": Arm("wide", "published", AFFINITY, "both"),
@@ -54,6 +54,18 @@ ARMS = {
     "three-stages": Arm("stages", "importance", AFFINITY, "both"),
     "one-stage": Arm("last", "importance", AFFINITY, "both"),
 }
+STILL_ARMS = {
+    "still-affinity": Arm("tiny", "importance", AFFINITY),
+    "still-contrastive": Arm("tiny", "importance", CONTRASTIVE),
+    "still-feature": Arm("tiny", "importance", FEATURE),
+    "still-affinity+feature": Arm("tiny", "importance", RECIPE),
+    "still-affinity+contrastive": Arm("tiny", "importance", MIXED),
+    "still-all": Arm("tiny", "importance", RECIPE | MIXED),
+    "still-random-affinity": Arm("tiny", None, AFFINITY),
+    "still-random-contrastive": Arm("tiny", None, CONTRASTIVE),
+    "still-published": Arm("tiny", "published", AFFINITY, "still-affinity"),
+    "still-evenly": Arm("tiny", "evenly", AFFINITY, "still-affinity"),
+}  # pictures as they are, so that the teacher sees each once: what two CPU cores can afford
 TUNED = [name for name, arm in ARMS.items() if not arm.rate_of]
 MAIN = ["both", "scratch", "tiny", "full-scratch", "affinity", "inherited"]
 FIRST = ["recipe-long", *MAIN, "recipe", "tiny-recipe"]
@@ -78,6 +90,17 @@ class Job:
         return f"{self.arm}-lr{self.lr:g}-tuning" if self.lr else f"{self.arm}-seed{self.seed}"
 
 
+def arm_of(job: Job) -> Arm:
+    return (ARMS | STILL_ARMS)[job.arm]
+
+
+def still_jobs() -> list[Job]:
+    """Return the tuning runs and all seeds of the arms without augmentation."""
+    tuned = [name for name, arm in STILL_ARMS.items() if not arm.rate_of]
+    tuning = [Job(name, TUNING_SEED, lr) for name in tuned for lr in STILL_ARMS[name].ladder]
+    return tuning + [Job(name, seed) for seed in SEEDS for name in STILL_ARMS]
+
+
 def all_jobs() -> list[Job]:
     """Return tuning runs, then the arms by weight: every later job is a lesser loss."""
     order = ["both", "scratch", "tiny", "full-scratch", "affinity", "inherited"]
@@ -92,12 +115,15 @@ def all_jobs() -> list[Job]:
 def steps_of(job: Job, profile: Profile) -> int:
     if job.tuning:
         return profile.tuning_steps
-    return profile.steps * (LONG if ARMS[job.arm].long else 1)
+    return profile.steps * (LONG if arm_of(job).long else 1)
 
 
 def run_config(job: Job, profile: Profile, lr: float, places: dict[str, str]) -> dict[str, Any]:
-    """Return the run configuration; ``places`` has teacher, train, val and precision."""
-    arm, steps = ARMS[job.arm], steps_of(job, profile)
+    """Return the run configuration; ``places`` has teacher, train, val and precision.
+
+    With a place for the teacher's features (``cache``) pictures are not augmented.
+    """
+    arm, steps = arm_of(job), steps_of(job, profile)
     config: dict[str, Any] = {
         "name": "natural",
         "seed": job.seed,
@@ -107,10 +133,8 @@ def run_config(job: Job, profile: Profile, lr: float, places: dict[str, str]) ->
             "train": places["train"],
             "val": places["val"],
             "val_limit": 5000,
-            "augment_crop": list(STUDENT_CROP),
-            "augment_flip": FLIP,
-            "augment_colour": COLOUR,
             "workers": 3,
+            **_pictures(places),
         },
         "optim": {
             "lr": lr, "batch_size": profile.batch, "steps": steps, "warmup": 0.06,
@@ -124,6 +148,16 @@ def run_config(job: Job, profile: Profile, lr: float, places: dict[str, str]) ->
         },
     }  # fmt: skip
     return config | _made_by(arm, profile, steps)
+
+
+def _pictures(places: dict[str, str]) -> dict[str, Any]:
+    if "cache" in places:
+        return {"feature_cache": places["cache"]}
+    return {
+        "augment_crop": list(STUDENT_CROP),
+        "augment_flip": FLIP,
+        "augment_colour": COLOUR,
+    }
 
 
 def _made_by(arm: Arm, profile: Profile, steps: int) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def make_fusable(model: Onnx, kinds: Collection[str]) -> None:
     _round_once(graph, kinds)
     _remove_unused(graph)
     _own_pairs(graph, kinds)
-    _keep_products(graph, kinds)
+    keep_products(graph, kinds)
 
 
 def _read_floats(graph: Onnx, kinds: Collection[str]) -> None:
@@ -78,7 +78,7 @@ def _round_once(graph: Onnx, kinds: Collection[str]) -> None:
             node.input[0] = source.input[0]
 
 
-def _keep_products(graph: Onnx, kinds: Collection[str]) -> None:
+def keep_products(graph: Onnx, kinds: Collection[str]) -> None:
     """Give biases behind products ``[B, L, N]`` three axes where the batch is fixed.
 
     Of a product of known shape and a bias of one axis onnxruntime makes a Gemm before it looks for

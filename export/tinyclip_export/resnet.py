@@ -21,7 +21,7 @@ class ResNetTower(nn.Module):
             *(folded(visual.conv1, visual.bn1), visual.act1),
             *(folded(visual.conv2, visual.bn2), visual.act2),
             *(folded(visual.conv3, visual.bn3), visual.act3),
-            visual.avgpool,
+            halving(visual.avgpool, visual.conv3.out_channels),
         )
         stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
         self.blocks = nn.Sequential(*(Bottleneck(block) for stage in stages for block in stage))
@@ -36,26 +36,40 @@ class ResNetTower(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Residual block of three convolutions; strides are average pools."""
+    """Residual block of three convolutions; strides are means of neighbours."""
 
     def __init__(self, source: OpenClip) -> None:
         super().__init__()
         self.inner = nn.Sequential(
             *(folded(source.conv1, source.bn1), source.act1),
             *(folded(source.conv2, source.bn2), source.act2),
-            source.avgpool,
+            halving(source.avgpool, source.conv2.out_channels),
             folded(source.conv3, source.bn3),
         )
         self.around: nn.Module = nn.Identity()
         if source.downsample is not None:
             pool, conv, norm = source.downsample
-            self.around = nn.Sequential(pool, folded(conv, norm))
+            self.around = nn.Sequential(halving(pool, conv.in_channels), folded(conv, norm))
         self.activation: nn.Module = source.act3
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, C, H, W]`` to ``[B, C', H / stride, W / stride]``."""
         out: Tensor = self.activation(self.inner(x) + self.around(x))
         return out
+
+
+def halving(pool: nn.Module, channels: int) -> nn.Module:
+    """Return an average pool as a convolution of each channel, or nothing where it pools nothing.
+
+    Runtimes have a quick integer kernel for the one and hardly for the other; quarters are exact.
+    """
+    side = pool.kernel_size if isinstance(pool, nn.AvgPool2d) else 1
+    if side == 1:
+        return nn.Identity()
+    out = nn.Conv2d(channels, channels, side, stride=side, groups=channels, bias=False)
+    mean = torch.full_like(out.weight, 1.0 / out.weight[0].numel())
+    out.weight = nn.Parameter(mean, requires_grad=False)
+    return out
 
 
 def folded(conv: nn.Conv2d, norm: OpenClip) -> nn.Conv2d:

@@ -11,23 +11,23 @@ from typing import Any
 
 from tinyclip_edge.errors import ConfigError, ModelError, did_you_mean
 from tinyclip_edge.models.quiet import quiet
-from tinyclip_export.fusable import make_fusable
+from tinyclip_export.fusable import keep_products, make_fusable
 from tinyclip_export.graph import strip_traces
 from tinyclip_export.jobs import Feed, Feeds, Job
 from tinyclip_export.quantize import RANGES, products_of_activations
+from tinyclip_export.residual import OPERATORS, outside_convolutions, quantized_kinds, stays_integer
 from tinyclip_export.saturation import make_pair_safe
 from tinyclip_export.token_table import TABLE_BITS, quantize_table
-
-OPERATORS = ("MatMul", "Gemm", "Conv")
 
 
 @dataclass(frozen=True, slots=True)
 class StaticRecipe:
     """Products and convolutions in int8; norms, softmax, attention products, sums stay float.
 
-    onnxruntime's own list of operators takes the latter as well, and costs an image tower's cosine
-    0.004 instead of 0.0002. Weights have one scale a column or an output channel; a convolution's
-    keep to seven bits unless `weight_range` is "8 bit".
+    onnxruntime's own list of operators takes the latter as well, and costs a ViT's cosine 0.004
+    instead of 0.0002. Between the convolutions of a ResNet the sums are in integers too (see
+    residual.py). Weights have one scale a column or an output channel; a convolution's keep to
+    seven bits unless `weight_range` is "8 bit".
     """
 
     weight_range: str = "pairs"
@@ -60,7 +60,7 @@ class StaticRecipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the manifest's form; the runtime reads `reduce_range` to pick its kernel."""
-        fixed = {"kind": "static", "format": "QDQ", "activations": "int8", "per_channel": True}
+        fixed = {"kind": "static", "format": "QDQ", "activations": "8 bit", "per_channel": True}
         return {**fixed, **asdict(self), "weights": "int8", "reduce_range": not self.saturates}
 
     def write(self, job: Job) -> None:
@@ -80,6 +80,8 @@ def quantize_static_tower(job: Job, recipe: StaticRecipe) -> None:
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     model = onnx.load(str(job.source))
+    integers = stays_integer(model)
+    floats = [*products_of_activations(job.source), *job.keep_float]
     ranges = job.ranges
     if ranges is None:
         assert job.feeds is not None
@@ -90,11 +92,12 @@ def quantize_static_tower(job: Job, recipe: StaticRecipe) -> None:
             per_channel=True,
             reduce_range=recipe.weight_range != "8 bit",
             weight_qType=QuantType.QInt8,
-            activation_qType=QuantType.QInt8,
+            # What a Relu leaves needs all of 0 to 255, or onnxruntime keeps the Relu.
+            activation_qType=QuantType.QUInt8 if integers else QuantType.QInt8,
             tensors_range=ranges,
             nodes_to_quantize=[],
-            nodes_to_exclude=[*products_of_activations(job.source), *job.keep_float],
-            op_types_to_quantize=list(OPERATORS),
+            nodes_to_exclude=[*floats, *outside_convolutions(model)],
+            op_types_to_quantize=list(quantized_kinds(model)),
             # A product's sum stays float: onnxruntime makes one node of it, 1.3x faster.
             extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
         )
@@ -102,7 +105,10 @@ def quantize_static_tower(job: Job, recipe: StaticRecipe) -> None:
         quantized = quantizer.model.model
         if recipe.weight_range == "pairs":
             make_pair_safe(quantized, onnx.load(str(job.source)))
-        make_fusable(quantized, OPERATORS)
+        if integers:
+            keep_products(quantized.graph, OPERATORS)
+        else:
+            make_fusable(quantized, OPERATORS)
         quantizer.model.topological_sort()  # as ONNX wants it; the quantizer appends its nodes
         if job.text:
             quantize_table(quantized, TABLE_BITS[recipe.token_table])
@@ -117,7 +123,9 @@ def measure_ranges(source: Path, folder: Path, feeds: Feeds) -> Any:  # noqa: AN
     A scratch folder in `folder` comes and goes. Raises ModelError for a value that is not finite.
     """
     import numpy as np
+    import onnx
 
+    kinds = list(quantized_kinds(onnx.load(str(source), load_external_data=False)))
     batch = len(next(iter(next(iter(feeds())).values())))
     with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as scratch, quiet():
         from optimum.onnxruntime import ORTQuantizer
@@ -128,7 +136,7 @@ def measure_ranges(source: Path, folder: Path, feeds: Feeds) -> Any:  # noqa: AN
             dataset=dataset,
             calibration_config=AutoCalibrationConfig.minmax(dataset),
             onnx_augmented_model_name=str(Path(scratch) / "augmented.onnx"),
-            operators_to_quantize=list(OPERATORS),
+            operators_to_quantize=kinds,
             batch_size=batch,
         )
     for name, found in ranges.items():

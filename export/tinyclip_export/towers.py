@@ -14,9 +14,11 @@ from tinyclip_edge.errors import ModelError
 
 OpenClip: TypeAlias = Any  # a module or weight of open_clip, read by its attribute names
 
-# Additive mask value: its softmax weight underflows to an exact zero like that of -inf, yet it
-# is finite, so neither fp16 nor a calibrated range can turn it into NaN.
-MASKED = -1.0e4
+# Additive mask value. A masked token weighs e^-60 of an equal one, which float32 rounds away (only
+# a score 43 above all that may be seen would show), and is finite, so neither fp16 nor a calibrated
+# range can turn it into NaN. Much lower ones end as subnormal numbers, on which x86 spends five
+# times as long in Softmax.
+MASKED = -60.0
 
 
 class Attention(nn.Module):

@@ -109,8 +109,12 @@ def test_the_images_of_a_resnet_are_static_int8_in_integer_convolutions(
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     ort.InferenceSession(image, options)
     found = kinds(tmp_path / "optimized.onnx")
-    # three of the stem, three a block, one around each of the four blocks
-    assert (convolutions, found.count("QLinearConv"), found.count("Conv")) == (19, 19, 0)
+    # three of the stem, three a block, one around each of the four blocks; means of neighbours:
+    # one in the stem, two in each of the three blocks that halve the picture
+    assert (convolutions, found.count("QLinearConv"), found.count("Conv")) == (26, 26, 0)
+    # a block's sum is rectified in integers too: nothing leaves them between the convolutions
+    assert (found.count("QLinearAdd"), found.count("Relu")) == (4, 0)
+    assert found.count("AveragePool") == 0
 
 
 def test_products_stay_integer_where_the_batch_is_fixed(toy_teacher_folder, export, tmp_path):
@@ -148,8 +152,8 @@ def test_a_search_ranks_layers_and_is_never_worse_than_plain(toy_teacher_folder,
     out, report, err = export(toy_teacher_folder, "--int8", "--search", "--limit", 40, drop=0.5)
     found = report["verification"]["sensitivity"]
     assert found["precision"] == "int8"
-    # six layers a block, and the projection: 4 and 3 blocks
-    assert len(found["layers"]) == 6 * 4 + 1 + 6 * 3 + 1
+    # six layers a block of 4 and 3, both projections, the patches
+    assert len(found["layers"]) == 6 * 4 + 1 + 6 * 3 + 1 + 1
     assert {row["tower"] for row in found["layers"]} == {"image", "text"}
     assert "body.0.up" in {row["node"] for row in found["layers"]}
     pareto = found["pareto"]

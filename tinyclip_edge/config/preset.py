@@ -28,6 +28,9 @@ class DynamicInt8(Section):
         description="pairs, 7 bit: right on every CPU; 8 bit: slow on x86 without VNNI.",
     )
     token_table: Table = Field(default="8 bit", description="Bits of the token table.")
+    attention: Literal["nodes", "operator"] = Field(
+        default="nodes", description="operator: ONNX's own, quicker; needs onnxruntime 1.23."
+    )
 
 
 class StaticInt8(Section):

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import RunConfig, load_config
@@ -112,3 +113,13 @@ def test_a_launcher_that_would_cut_the_model_up_is_refused(config, monkeypatch, 
     monkeypatch.setenv(name, "true")
     with pytest.raises(ConfigError, match=rf"^{kind} is not supported: .*run\.micro_batch"):
         make_accelerator(config(toy_samples()).run)
+
+
+@pytest.mark.parametrize(("precision", "fused"), [("bf16", False), ("fp32", True)])
+def test_a_cpu_takes_the_attention_that_is_quick_in_its_precision(config, precision, fused):
+    run = config(toy_samples()).run.model_copy(update={"device": "cpu", "precision": precision})
+    try:
+        make_accelerator(run)
+        assert torch.backends.cuda.flash_sdp_enabled() is fused
+    finally:
+        torch.backends.cuda.enable_flash_sdp(True)

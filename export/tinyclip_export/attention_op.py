@@ -1,0 +1,128 @@
+"""Attention as ONNX's one operator (opset 23) instead of the dozen nodes that a tower exports.
+
+onnxruntime's kernel for it spares the copies between those nodes; it has one since version 1.23,
+so files that every client opens keep the nodes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any, TypeAlias
+
+Onnx: TypeAlias = Any  # a message of onnx, which has no types
+
+OPSET = 23
+TO_HEADS, KEYS = [0, 2, 1, 3], [0, 2, 3, 1]  # transposes of [B, L, H, W]
+
+
+def use_attention_operator(model: Onnx) -> int:
+    """Replace every attention that looks as towers.Attention exports it; return their number."""
+    graph = _Graph(model.graph)
+    found = [
+        (end, operator)
+        for node in model.graph.node
+        if node.op_type == "Softmax"
+        for end, operator in [graph.attention(node)]
+        if operator is not None
+    ]
+    if not found:
+        return 0
+    operators = {id(end): operator for end, operator in found}
+    nodes = [operators.get(id(node), node) for node in model.graph.node]
+    _replace(model.graph, nodes)
+    for entry in model.opset_import:
+        if entry.domain == "":
+            entry.version = max(entry.version, OPSET)
+    return len(found)
+
+
+class _Graph:
+    """Who writes and who reads each value."""
+
+    def __init__(self, graph: Onnx) -> None:
+        self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        self.producer = {name: node for node in graph.node for name in node.output}
+        self.readers = defaultdict(list)
+        for node in graph.node:
+            for name in node.input:
+                self.readers[name].append(node)
+
+    def attention(self, softmax: Onnx) -> tuple[Onnx, Onnx | None]:
+        """Return the last node of an attention around this softmax and what may replace it."""
+        from onnx import helper
+
+        scores, mask = self.producer.get(softmax.input[0]), []
+        if scores is not None and scores.op_type == "Add":
+            mask = [scores.input[1]]
+            scores = self.producer.get(scores.input[0])
+        scaled = self._from(scores, 0, "Mul")
+        factor = scaled and self.constants.get(scaled.input[1])
+        query = self._split(scaled, 0, TO_HEADS)
+        key = self._split(scores, 1, KEYS)
+        mixed = self._only_reader(softmax.output[0], "MatMul")
+        value = self._split(mixed, 1, TO_HEADS)
+        back = mixed and self._only_reader(mixed.output[0], "Transpose")
+        end = back and self._only_reader(back.output[0], "Reshape")
+        if not (factor and query and key and value and end and _order(back) == TO_HEADS):
+            return end, None
+        heads = {self._heads(part) for part in (query, key, value)}
+        if len(heads) != 1 or None in heads:
+            return end, None
+        (count,) = heads
+        operator = helper.make_node(
+            "Attention",
+            [query.input[0], key.input[0], value.input[0], *mask],
+            [end.output[0]],
+            name=f"{end.name}_attention",
+            q_num_heads=count,
+            kv_num_heads=count,
+            scale=float(_array(factor)),
+        )
+        return end, operator
+
+    def _from(self, node: Onnx | None, index: int, kind: str) -> Onnx | None:
+        source = node and self.producer.get(node.input[index])
+        return source if source is not None and source.op_type == kind else None
+
+    def _only_reader(self, name: str, kind: str) -> Onnx | None:
+        readers = self.readers[name]
+        return readers[0] if len(readers) == 1 and readers[0].op_type == kind else None
+
+    def _split(self, node: Onnx | None, index: int, order: list[int]) -> Onnx | None:
+        """Return the Reshape to heads behind an input that a Transpose of this order brings."""
+        turned = self._from(node, index, "Transpose")
+        return self._from(turned, 0, "Reshape") if turned and _order(turned) == order else None
+
+    def _heads(self, reshape: Onnx) -> int | None:
+        """Read H of a shape ``[B, L, H, W]``, a constant or put together of constants."""
+        shape = self.constants.get(reshape.input[1])
+        if shape is not None:
+            return int(_array(shape)[2])
+        joined = self._from(reshape, 1, "Concat")
+        part = joined and len(joined.input) == 4 and self.constants.get(joined.input[2])
+        return int(_array(part).item()) if part else None
+
+
+def _replace(graph: Onnx, nodes: list[Onnx]) -> None:
+    """Give the graph these nodes without what nobody reads any more, constants included."""
+    wanted = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            kept.append(node)
+            wanted.update(node.input)
+    constants = [tensor for tensor in graph.initializer if tensor.name in wanted]
+    kept = kept[::-1]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(constants)
+
+
+def _order(transpose: Onnx) -> list[int]:
+    return [number for entry in transpose.attribute for number in entry.ints]
+
+
+def _array(tensor: Onnx) -> Any:  # noqa: ANN401
+    from onnx import numpy_helper
+
+    return numpy_helper.to_array(tensor)
