@@ -3,7 +3,8 @@
 Weights are random: they tell time and bytes, not accuracy. Each number of threads has a process of
 its own, in which all variants of a tower take turns, call by call, so that a busy machine is busy
 for all. Where other programs have the cores too, wall time is mostly theirs: the processor's time
-(cpu) is told beside it. ViT and text towers are quantized dynamically, the ResNet statically.
+(cpu) is told beside it. ViT and text towers are quantized dynamically, the ResNet statically; int8
+is what --target makes, portable what an export without a target makes.
 
     python benchmarks/export_latency.py --out benchmarks/results/export-latency.json
 
@@ -29,6 +30,7 @@ VIT_8M, VIT_40M = "TinyCLIP-ViT-8M-16-Text-3M", "TinyCLIP-ViT-40M-32-Text-19M"
 RESNET = "TinyCLIP-ResNet-19M-Text-19M"
 MODELS = (VIT_8M, VIT_40M, RESNET)
 TOWERS = ("image", "text")
+PRECISIONS = ("fp32", "int8", "portable")
 CAPTION = 8  # tokens of a typical caption, start and end included
 CONTEXT = 77
 WARM_UP = 5
@@ -49,22 +51,21 @@ ASKED = (
 
 
 # MB of both towers at most.
-ASKED_MB = ((VIT_8M, "int8", 25.5),)
+ASKED_MB = ((VIT_8M, "portable", 25.5),)
 
 
-def write_towers(name: str, folder: Path) -> dict[str, int]:
+def write_towers(name: str, folder: Path, target: str) -> dict[str, int]:
     """Write both towers of a random model in fp32 and int8, unless they are there; return bytes."""
     import torch
 
+    from tinyclip_edge.config.preset import ExportPreset, load_preset
     from tinyclip_edge.models import load_clip
     from tinyclip_export import graph
     from tinyclip_export.encoders import image_tower, text_tower
     from tinyclip_export.jobs import Job
-    from tinyclip_export.quantize import PORTABLE
-    from tinyclip_export.recipes import is_convolutional
-    from tinyclip_export.static import StaticRecipe
+    from tinyclip_export.recipes import is_convolutional, recipes_for
 
-    files = {f"{t}-{p}": folder / f"{name}-{t}-{p}.onnx" for t in TOWERS for p in ("fp32", "int8")}
+    files = {f"{t}-{p}": folder / f"{name}-{t}-{p}.onnx" for t in TOWERS for p in PRECISIONS}
     if not all(path.exists() for path in files.values()):
         torch.manual_seed(0)
         clip = load_clip(name, allow_random=True)
@@ -76,10 +77,11 @@ def write_towers(name: str, folder: Path) -> dict[str, int]:
         rows = [random.standard_normal((1, 3, clip.image_size, clip.image_size)) for _ in range(8)]
         feeds = [{"pixel_values": row.astype(np.float32)} for row in rows]
         static = is_convolutional(image)
-        for tower in TOWERS:
-            recipe = StaticRecipe() if static and tower == "image" else PORTABLE
-            source, target = files[f"{tower}-fp32"], files[f"{tower}-int8"]
-            recipe.write(Job(tower, source, target, feeds=lambda: feeds))
+        for precision, preset in (("int8", load_preset(target)), ("portable", ExportPreset())):
+            recipes = recipes_for("int8", preset, convolutional=static)
+            for tower in TOWERS:
+                source, written = files[f"{tower}-fp32"], files[f"{tower}-{precision}"]
+                recipes.of(tower).write(Job(tower, source, written, feeds=lambda: feeds))
     return {key: path.stat().st_size for key, path in files.items()}
 
 
@@ -105,7 +107,7 @@ def variants(
         torch._dynamo.reset()
         compiled = torch.compile(lambda x: encode(x, normalize=True), dynamic=False)
         calls["torch.compile"] = lambda: compiled(given)
-    for precision in ("fp32", "int8"):
+    for precision in PRECISIONS:
         run = session(options, name, tower, precision)
         calls[f"onnx {precision}"] = lambda run=run: run(given.numpy())  # type: ignore[misc]
         if tower == "text":
@@ -212,6 +214,7 @@ def main() -> None:
     parser.add_argument(
         "--compile", nargs="*", default=[VIT_8M], choices=MODELS, help="image towers to compile too"
     )
+    parser.add_argument("--target", default="x86-vnni", help="preset of int8")
     parser.add_argument("--work", type=Path, default=Path("runs/export-latency"))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--resume", action="store_true")
@@ -219,13 +222,14 @@ def main() -> None:
     if options.threads:
         measure(options)
         return
-    sizes = {name: write_towers(name, options.work) for name in options.models}
+    sizes = {name: write_towers(name, options.work, options.target) for name in options.models}
     rows = []
     for threads in options.all_threads:
         subprocess.run([sys.executable, *sys.argv, "--threads", str(threads)], check=True)
         rows += [json.loads(row_file(options, p).read_text()) for p in places(options, threads)]
     found = {
         "machine": machine_facts(),
+        "target": options.target,
         "bytes": sizes,
         "rows": rows,
         "asked": asked(rows),

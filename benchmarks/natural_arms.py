@@ -6,7 +6,7 @@ takes the next run that nobody has, in the order of natural_jobs. Finished runs 
 a call with a deadline can be followed by another one.
 
     python benchmarks/natural_arms.py --scale gpu --work runs/natural --workers 5
-    python benchmarks/natural_arms.py --scale gpu --still --steps 600 --work runs/still
+    python benchmarks/natural_arms.py --scale gpu --still --steps 300 --work runs/still
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ class Worker:
     def __init__(self, arguments: argparse.Namespace, deadline: float) -> None:
         self.work, self.profile = arguments.work, PROFILES[arguments.scale]
         if arguments.steps:
-            self.profile = replace(self.profile, steps=arguments.steps)
+            half = arguments.steps // 2
+            self.profile = replace(self.profile, steps=arguments.steps, tuning_steps=half)
         self.still, self.threads = arguments.still, arguments.threads
         self.jobs = still_jobs() if self.still else all_jobs()
         if arguments.only:

@@ -10,6 +10,7 @@ from natural_profiles import COLOUR, FLIP, STUDENT_CROP, Profile
 SEEDS = (0, 1, 2)
 TUNING_SEED = 1000
 INHERITED, RANDOM = (2.5e-4, 5e-4, 1e-3), (5e-4, 1e-3, 2e-3)  # three rates for every tuned arm
+STILL_RATES = (5e-4, 1e-3)  # for arms without augmentation
 LONG = 3  # times the steps
 
 AFFINITY = {"affinity": 1.0}
@@ -97,7 +98,7 @@ def arm_of(job: Job) -> Arm:
 def still_jobs() -> list[Job]:
     """Return the tuning runs and all seeds of the arms without augmentation."""
     tuned = [name for name, arm in STILL_ARMS.items() if not arm.rate_of]
-    tuning = [Job(name, TUNING_SEED, lr) for name in tuned for lr in STILL_ARMS[name].ladder]
+    tuning = [Job(name, TUNING_SEED, lr) for name in tuned for lr in STILL_RATES]
     return tuning + [Job(name, seed) for seed in SEEDS for name in STILL_ARMS]
 
 
@@ -143,7 +144,7 @@ def run_config(job: Job, profile: Profile, lr: float, places: dict[str, str]) ->
         "run": {
             "precision": places["precision"],
             "log_every": 50,
-            "eval_every": 0 if job.tuning else profile.steps // 12,
+            "eval_every": 0 if job.tuning else profile.steps // (4 if "cache" in places else 12),
             "keep": 1,
         },
     }  # fmt: skip
