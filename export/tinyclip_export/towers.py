@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tinyclip_edge.errors import ModelError
 
@@ -197,8 +198,8 @@ class TextTower(nn.Module):
         end = marks.argmax(dim=1).view(-1, 1, 1)
         # Only the end of text asks in the last block, and it sees what stands before it.
         asking = x.gather(1, end.expand(-1, -1, x.shape[2]))
-        behind = (torch.arange(length, device=end.device) > end).to(x.dtype) * MASKED
-        pooled = self.last(x, behind.unsqueeze(1), asking)[:, 0]
+        behind = functional.embedding(end, mask)  # its row of the mask, [B, 1, 1, L]
+        pooled = self.last(x, behind, asking)[:, 0]
         return unit_norm(self.projection(self.ln_final(pooled)))
 
     @property
