@@ -7,6 +7,9 @@ from itertools import pairwise
 
 VOID = {"meta", "link", "img"}
 
+EVIL = "<script>alert('a')</script> & co"
+NAME = "<img src=x onerror=alert(1)>"  # a folder may be called so
+
 
 class Page(HTMLParser):
     """Elements, tables and text of a page; raises on markup that does not nest."""
@@ -80,3 +83,8 @@ def check_page(markup):
     levels = [int(tag[1]) for tag, _ in page.tags if tag in ("h1", "h2", "h3", "h4")]
     assert all(after <= before + 1 for before, after in pairwise(levels))
     return page
+
+
+def page_of(run, name="report.html"):
+    """Check a run's page and return it."""
+    return check_page((run / "report" / name).read_text(encoding="utf-8"))

@@ -155,3 +155,15 @@ def open_search(page):
 
 def upload(page, path):
     page.set_input_files("#image input[type=file]", str(path))
+
+
+def query(page, text):
+    """Search for a text."""
+    page.fill("#query textarea, #query input", text)
+    page.press("#query textarea, #query input", "Enter")
+
+
+def labels(page, text):
+    """Classify the open picture by these labels."""
+    page.fill("#labels textarea", text)
+    page.click("#classify-button")

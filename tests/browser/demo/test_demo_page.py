@@ -15,12 +15,12 @@ from hue_page import (
     drawn,
     first_hit,
     found,
+    labels,
     note,
     open_page,
     open_search,
     open_tab,
-    served,
-    told_hosts,
+    query,
     upload,
 )
 
@@ -29,47 +29,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),
 ]
 SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-
-
-@pytest.fixture(scope="module")
-def peers():
-    """Hosts that this process, and so the server, connects to or looks up."""
-    with told_hosts() as seen:
-        yield seen
-
-
-@pytest.fixture(scope="module")
-def address(peers, tmp_path_factory):
-    with served(tmp_path_factory.mktemp("indexes")) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def page(browser, address):
-    """An open page; at the end it must have been silent and have asked nobody else."""
-    with open_page(browser, address) as tab:
-        yield tab
-
-
-def query(page, text):
-    page.fill("#query textarea, #query input", text)
-    page.press("#query textarea, #query input", "Enter")
-
-
-def labels(page, text):
-    page.fill("#labels textarea", text)
-    page.click("#classify-button")
 
 
 def test_cards_show_each_model_with_its_facts(page):
@@ -134,67 +93,6 @@ def test_models_are_chosen_on_their_cards(page):
     assert page.locator("#found .tc-strip").count() == 1
 
 
-def test_a_model_that_is_added_is_told_when_it_fails(browser, tmp_path):
-    with served(tmp_path / "indexes") as url, open_page(browser, url) as page:
-        page.get_by_role("button", name="Add a model").click()
-        page.click("#add-button")
-        note(page, "#add-note", "No model")
-        page.fill("#source textarea, #source input", str(tmp_path / "nowhere"))
-        page.click("#add-button")
-        page.wait_for_function("document.querySelectorAll('.tc-cards > li.failed').length == 1")
-        assert "no model folder" in page.inner_text(".tc-cards > li.failed")
-        # the others go on
-        labels(page, "red, green, blue")
-        assert "No model folder" in classified(page, "Encode 3 labels")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"), [("", "No labels"), (" ,\n,", "No labels"), ("cat", "Only one label")]
-)
-def test_labels_to_mend_are_told(page, text, message):
-    labels(page, text)
-    assert "Traceback" not in classified(page, message)
-
-
-def test_no_image_and_broken_uploads_are_told(page, tmp_path):
-    page.get_by_role("button", name="Remove Image").click()
-    classified(page, "Pick an example")
-    page.click("#classify-button")
-    classified(page, "No image yet")
-    whole = tmp_path / "whole.png"
-    drawn("red").save(whole)
-    content = whole.read_bytes()
-    for name, data, message in (
-        ("broken.png", content[:120], "does not decode"),
-        ("text.png", b"hello", "no image that opens here"),
-        ("empty.png", b"", "0 bytes"),
-        ("script.svg", b"<svg onload='alert(1)' xmlns='http://www.w3.org/2000/svg'/>", "no image"),
-    ):
-        (tmp_path / name).write_bytes(data)
-        upload(page, tmp_path / name)
-        assert "Traceback" not in classified(page, message)
-        page.get_by_role("button", name="Remove Image").click()
-        classified(page, "Pick an example")
-
-
-def test_an_upload_over_the_limit_is_told(browser, address, tmp_path):
-    large = tmp_path / "large.png"
-    large.write_bytes(b"x" * 21_000_000)
-    with open_page(browser, address, console=("413", "Response")) as page:
-        page.get_by_role("button", name="Remove Image").click()
-        classified(page, "Pick an example")
-        upload(page, large)
-        page.get_by_text("exceed the maximum allowed size of 20").first.wait_for()
-
-
-def test_what_a_user_writes_is_text(page):
-    labels(page, "<b id=evil>red</b>, ${1+1} blue, {{value}} green")
-    text = classified(page, "${1+1} blue")
-    assert "<b id=evil>red</b>" in text
-    assert "{{value}} green" in text
-    assert page.locator("#evil").count() == 0
-
-
 def test_search_side_by_side(page):
     open_search(page)
     query(page, "something blue")
@@ -247,13 +145,6 @@ def test_pictures_of_one_s_own_are_searched(page, tmp_path):
     note(page, "#gallery", tmp_path.name)
     page.click("#own-gallery")
     note(page, "#gallery", "60 pictures: discs")
-
-
-def test_a_blank_query_is_told(page):
-    open_search(page)
-    page.fill("#query textarea, #query input", "   ")
-    page.click("#search-button")
-    assert "Traceback" not in found(page, "The query is blank")
 
 
 def test_measure_and_take_the_figures_away(page):
