@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_arms import steps_to_reach
-from natural_jobs import ARMS, TUNED, TUNING_SEED
+from natural_jobs import ARMS, STILL_ARMS, TUNED, TUNING_SEED
 
 TITLES = {
     "both": "half, inherited + affinity",
@@ -21,8 +21,20 @@ TITLES = {
     "scratch": "half, random + contrastive",
     "tiny": "8.9 %, inherited + affinity",
     "full-scratch": "full size, random + contrastive",
+    "still-affinity": "affinity",
+    "still-contrastive": "contrastive",
+    "still-feature": "feature",
+    "still-affinity+feature": "affinity + feature",
+    "still-affinity+contrastive": "affinity + contrastive",
+    "still-all": "all three",
+    "still-random-affinity": "random weights, affinity",
+    "still-random-contrastive": "random weights, contrastive",
+    "still-published": "published plan, affinity",
+    "still-evenly": "evenly, affinity",
 }
-COLOURS = ("#0f766e", "#2563eb", "#b45309", "#64748b", "#7c3aed", "#be123c")
+COLOURS = ("#0f766e", "#2563eb", "#b45309", "#64748b", "#7c3aed", "#be123c", "#0891b2", "#65a30d",
+           "#c026d3", "#78716c")  # fmt: skip
+SCRATCH = {"scratch", "still-random-contrastive"}  # a folder has one of them
 
 
 def read_runs(work: Path) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, float]]]:
@@ -76,15 +88,16 @@ def row(records: list[dict[str, Any]], level: float | None) -> dict[str, Any]:
 def summarise(work: Path) -> dict[str, Any]:
     runs, tried = read_runs(work)
     some = next(iter(runs.values()))[0]
+    arms = STILL_ARMS if STILL_ARMS.keys() & runs.keys() else ARMS
     level = None
-    if "scratch" in runs:
-        level = statistics.mean(r["curve"][str(r["steps"])]["top1"] for r in runs["scratch"])
+    for arm in SCRATCH & runs.keys():
+        level = statistics.mean(r["curve"][str(r["steps"])]["top1"] for r in runs[arm])
     return {
         "measured_on": "every second validation picture of Tiny-ImageNet, zero-shot top-1 of 200",
         "teacher": some["teacher"] | json.loads((work / "teacher.json").read_text()),
         "tried_on_the_other_half": tried,
-        "arms": {arm: row(runs[arm], level) for arm in ARMS if arm in runs},
-        "not_run": [arm for arm in ARMS if arm not in runs],
+        "arms": {arm: row(runs[arm], level) for arm in arms if arm in runs},
+        "not_run": [arm for arm in arms if arm not in runs],
         "cut_off": unfinished(work),
         "curves": {
             arm: [{step: values["top1"] for step, values in r["curve"].items()} for r in records]
@@ -100,7 +113,7 @@ def plot(summary: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7.2, 4.2), dpi=140)
-    shown = [arm for arm in TUNED if arm in summary["curves"]]
+    shown = [arm for arm in (*TUNED, *STILL_ARMS) if arm in summary["curves"]]
     for arm, colour in zip(shown, COLOURS, strict=False):
         for number, curve in enumerate(summary["curves"][arm]):
             steps = sorted(map(int, curve))
