@@ -98,6 +98,7 @@ class Worker:
             half = arguments.steps // 2
             self.profile = replace(self.profile, steps=arguments.steps, tuning_steps=half)
         self.still, self.threads = arguments.still, arguments.threads
+        self.eval_every = arguments.eval_every or self.profile.steps // (4 if self.still else 12)
         self.jobs = still_jobs() if self.still else all_jobs()
         if arguments.only:
             self.jobs = [job for job in still_jobs() + all_jobs() if job.arm in arguments.only]
@@ -171,6 +172,7 @@ class Worker:
             "train": str(self.work / "data" / "train.tar"),
             "val": str(self.work / "data" / f"{half}.tar"),
             "precision": self.precision,
+            "eval_every": str(self.eval_every),
         }
         if self.still:
             places["cache"] = str(self.work / "features")
@@ -204,6 +206,7 @@ def main() -> None:
         "--still", action="store_true", help="no augmentation; its own arms unless --only says so"
     )
     parser.add_argument("--steps", type=int, help="of an arm, where the scale's are too many")
+    parser.add_argument("--eval-every", type=int, help="steps, where a finer curve is wanted")
     parser.add_argument("--threads", type=int, default=2, help="of a process")
     parser.add_argument(
         "--seconds", type=float, default=1e6, help="begin nothing that takes longer"

@@ -120,7 +120,7 @@ def steps_of(job: Job, profile: Profile) -> int:
 
 
 def run_config(job: Job, profile: Profile, lr: float, places: dict[str, str]) -> dict[str, Any]:
-    """Return the run configuration; ``places`` has teacher, train, val and precision.
+    """Return the run configuration; ``places`` has teacher, train, val, precision and eval_every.
 
     With a place for the teacher's features (``cache``) pictures are not augmented.
     """
@@ -144,7 +144,7 @@ def run_config(job: Job, profile: Profile, lr: float, places: dict[str, str]) ->
         "run": {
             "precision": places["precision"],
             "log_every": 50,
-            "eval_every": 0 if job.tuning else profile.steps // (4 if "cache" in places else 12),
+            "eval_every": 0 if job.tuning else int(places["eval_every"]),
             "keep": 1,
         },
     }  # fmt: skip
