@@ -77,7 +77,9 @@ class Graph:
             )
         # onnxruntime's exceptions share no base class.
         except Exception as error:
-            raise BundleError(f"{path} does not load in onnxruntime: {_line(error)}") from error
+            raise BundleError(
+                f"{path} does not load in onnxruntime {ort.__version__}: {_line(error)}"
+            ) from error
 
     @property
     def metadata(self) -> dict[str, str]:
