@@ -14,6 +14,7 @@ from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.attention_op import use_attention_operator
 from tinyclip_export.graph import strip_traces
 from tinyclip_export.jobs import Job
+from tinyclip_export.joint_products import join_products
 from tinyclip_export.saturation import make_pair_safe
 from tinyclip_export.token_table import TABLE_BITS, quantize_table
 
@@ -112,9 +113,12 @@ def quantize_tower(
             make_pair_safe(model, onnx.load(str(source)))
         if text:
             quantize_table(model, TABLE_BITS[recipe.token_table])
+        drop_zero_points(model)
         if recipe.attention == "operator":
             use_attention_operator(model)
-        drop_zero_points(model)
+            if text:
+                join_products(model)
+        drop_unread(model)
         strip_traces(model)
         onnx.save_model(model, str(result))
         shutil.move(result, target)
@@ -130,6 +134,10 @@ def drop_zero_points(model: Any) -> None:  # noqa: ANN401
             points = constants.get(node.input[3])
             if points is not None and not numpy_helper.to_array(points).any():
                 del node.input[3]
+
+
+def drop_unread(model: Any) -> None:  # noqa: ANN401
+    """Leave out the constants that no node reads any more."""
     read = {name for node in model.graph.node for name in node.input}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
     del model.graph.initializer[:]

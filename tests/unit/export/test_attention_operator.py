@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 from tinyclip_edge.errors import ConfigError
 from tinyclip_export.attention_op import use_attention_operator
+from tinyclip_export.joint_products import join_products
 from tinyclip_export.quantize import Int8Recipe, quantize_tower
 
 STEMS = {"image": "vision_model", "text": "text_model"}
@@ -60,6 +61,25 @@ def test_the_recipe_writes_it_into_the_integer_file(exported, tower, tmp_path):
     for feed in feeds_of(exported, tower):
         wanted = run(onnx.load(source_of(exported, tower)), feed)
         assert (run(model, feed) * wanted).sum(axis=1).min() > 0.99
+
+
+def test_products_of_one_input_are_joined_and_say_the_same(exported, tmp_path):
+    target = tmp_path / "int8.onnx"
+    quantize_tower(source_of(exported, "text"), target, Int8Recipe(), text=True)
+    before, after = onnx.load(target), onnx.load(target)
+    assert join_products(after) == LAYERS["text"]  # q, k and v of a block; k and v of the last
+    count = Counter(node.op_type for node in after.graph.node)
+    # six of each block and the projection, of which 3, 3 and 2 became one
+    assert count["MatMulInteger"] == 6 * 3 + 1 - 2 - 2 - 1
+    onnx.checker.check_model(after)
+    for feed in feeds_of(exported, "text"):
+        np.testing.assert_allclose(run(after, feed), run(before, feed), atol=1e-6)
+
+
+def test_weights_with_zero_points_are_not_joined(exported, tmp_path):
+    recipe = Int8Recipe(weights="uint8", weight_range="8 bit")
+    quantize_tower(source_of(exported, "text"), tmp_path / "uint8.onnx", recipe, text=True)
+    assert join_products(onnx.load(tmp_path / "uint8.onnx")) == 0
 
 
 def test_another_softmax_stays_as_it_is():
