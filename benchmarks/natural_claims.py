@@ -112,7 +112,7 @@ def plot(summary: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7.2, 4.2), dpi=140)
+    figure, axes = pyplot.subplots(figsize=(8.6, 4.2), dpi=140)
     shown = [arm for arm in (*TUNED, *STILL_ARMS) if arm in summary["curves"]]
     for arm, colour in zip(shown, COLOURS, strict=False):
         for number, curve in enumerate(summary["curves"][arm]):
@@ -126,7 +126,7 @@ def plot(summary: dict[str, Any], path: Path) -> None:
         "Tiny-ImageNet, 200 classes, pictures nobody trained on or chose by", fontsize=10
     )
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.tight_layout()
