@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from tinyclip_edge.config import RunConfig
     from tinyclip_edge.train.dry_run import RunPlan, StagePlan
 
-# Of a device: measured where an H100 trains the CLIP of 64 pixels in benchmarks/natural_teacher.py in
-# bfloat16; larger networks fill it better.
+# Of a device: measured where an H100 trains the CLIP of benchmarks/natural_teacher.py, of 64 pixels,
+# in bfloat16; larger networks fill it better.
 TFLOPS = 114.0
 
 
