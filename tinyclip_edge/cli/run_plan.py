@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.config import RunConfig
     from tinyclip_edge.train.dry_run import RunPlan, StagePlan
 
-# Of a device: measured where an H100 trains the CLIP of benchmarks/natural_teacher.py, of 64 pixels,
+# Of a device: measured where an H100 trains the 64-pixel CLIP of benchmarks/natural_teacher.py
 # in bfloat16; larger networks fill it better.
 TFLOPS = 114.0
 
