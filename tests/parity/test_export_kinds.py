@@ -103,8 +103,10 @@ def test_convolutions_of_a_resnet_stand_without_batch_norm(tmp_path):
     path = tmp_path / "image.onnx"
     graph.export_image_tower(image_tower(build(VISION["ModifiedResNet"])), path, image_size=64)
     nodes = [node.op_type for node in onnx.load(path).graph.node]
-    # Three of the stem, three a block in five blocks, one around the first block of four stages.
-    assert nodes.count("Conv") == 3 + 3 * 5 + 4
+    # Three of the stem, three a block in five blocks, one around the first block of four stages;
+    # means of neighbours: one of the stem, two in the first block of the three stages that halve.
+    assert nodes.count("Conv") == 3 + 3 * 5 + 4 + 1 + 2 * 3
+    assert "AveragePool" not in nodes
     assert nodes.count("Relu") == 3 + 3 * 5
     assert "BatchNormalization" not in nodes
 
