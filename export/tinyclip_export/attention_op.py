@@ -6,8 +6,9 @@ so files that every client opens keep the nodes.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any, TypeAlias
+
+from tinyclip_export.wiring import producers, readers, replace_nodes
 
 Onnx: TypeAlias = Any  # a message of onnx, which has no types
 
@@ -41,11 +42,7 @@ class _Graph:
 
     def __init__(self, graph: Onnx) -> None:
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
-        self.producer = {name: node for node in graph.node for name in node.output}
-        self.readers = defaultdict(list)
-        for node in graph.node:
-            for name in node.input:
-                self.readers[name].append(node)
+        self.producer, self.readers = producers(graph), readers(graph)
 
     def attention(self, softmax: Onnx) -> tuple[Onnx, Onnx | None]:
         """Return the last node of an attention around this softmax and what may replace it."""
@@ -104,18 +101,14 @@ class _Graph:
 
 
 def _replace(graph: Onnx, nodes: list[Onnx]) -> None:
-    """Give the graph these nodes without what nobody reads any more, constants included."""
+    """Give the graph these nodes without those whose values nobody reads any more."""
     wanted = {value.name for value in graph.output}
     kept = []
     for node in reversed(nodes):
         if wanted.intersection(node.output):
             kept.append(node)
             wanted.update(node.input)
-    constants = [tensor for tensor in graph.initializer if tensor.name in wanted]
-    kept = kept[::-1]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(kept)
-    graph.initializer.extend(constants)
+    replace_nodes(graph, kept[::-1])
 
 
 def _order(transpose: Onnx) -> list[int]:

@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from tinyclip_export.wiring import producers, readers, replace_nodes
+
 Onnx: TypeAlias = Any  # a message of onnx, which has no types
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
@@ -33,7 +35,7 @@ def make_fusable(model: Onnx, kinds: Collection[str]) -> None:
 
 
 def _read_floats(graph: Onnx, kinds: Collection[str]) -> None:
-    producer = {name: node for node in graph.node for name in node.output}
+    producer = producers(graph)
     for node in graph.node:
         if node.op_type in (QUANTIZE, DEQUANTIZE) or _in_integers(node, kinds, producer):
             continue
@@ -56,11 +58,8 @@ def _round_once(graph: Onnx, kinds: Collection[str]) -> None:
     from onnx import numpy_helper
 
     zeros = {tensor.name: tensor for tensor in graph.initializer}
-    producer = {name: node for node in graph.node for name in node.output}
-    readers = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            readers[name].append(node)
+    producer = producers(graph)
+    reading = readers(graph)
     for node in graph.node:
         source = _quantizer(producer.get(node.input[0]), producer)
         if node.op_type != "Relu" or source is None:
@@ -69,12 +68,12 @@ def _round_once(graph: Onnx, kinds: Collection[str]) -> None:
         if origin is None or not _in_integers(origin, {"Conv"} & {*kinds}, producer):
             continue
         path = [node]
-        while len(readers[path[-1].output[0]]) == 1 and len(path) < 4:
-            path += readers[path[-1].output[0]]
+        while len(reading[path[-1].output[0]]) == 1 and len(path) < 4:
+            path += reading[path[-1].output[0]]
         if [n.op_type for n in path[1:]] != [QUANTIZE, DEQUANTIZE, "Conv"]:
             continue
         lowest = numpy_helper.to_array(zeros[path[1].input[2]])
-        if len(readers[node.input[0]]) == 1 and lowest == np.iinfo(lowest.dtype).min:
+        if len(reading[node.input[0]]) == 1 and lowest == np.iinfo(lowest.dtype).min:
             node.input[0] = source.input[0]
 
 
@@ -90,7 +89,7 @@ def keep_products(graph: Onnx, kinds: Collection[str]) -> None:
         return
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
     biases = {tensor.name: tensor for tensor in graph.initializer}
-    producer = {name: node for node in graph.node for name in node.output}
+    producer = producers(graph)
     for node in graph.node:
         if node.op_type != "Add":
             continue
@@ -130,7 +129,7 @@ def _remove_unused(graph: Onnx) -> None:
         read = {name for node in graph.node for name in node.input}
         read |= {output.name for output in graph.output}
         kept = [n for n in graph.node if n.op_type != kind or n.output[0] in read]
-        _replace_nodes(graph, kept)
+        replace_nodes(graph, kept)
 
 
 def _own_pairs(graph: Onnx, kinds: Collection[str]) -> None:
@@ -138,11 +137,11 @@ def _own_pairs(graph: Onnx, kinds: Collection[str]) -> None:
     from onnx import numpy_helper
 
     scales = {tensor.name: tensor for tensor in graph.initializer}
-    producer = {name: node for node in graph.node for name in node.output}
-    readers = defaultdict(list)
+    producer = producers(graph)
+    reading = defaultdict(list)
     for node in graph.node:
         for index, name in enumerate(node.input):
-            readers[name].append((node, index))
+            reading[name].append((node, index))
     behind: dict[str, list[Onnx]] = defaultdict(
         list
     )  # a DequantizeLinear's output -> pairs that follow it
@@ -155,9 +154,9 @@ def _own_pairs(graph: Onnx, kinds: Collection[str]) -> None:
         # What a convolution gives stays one pair, which is a part of it: others follow that.
         origin = producer.get(source.input[0])
         given = origin is not None and _in_integers(origin, {"Conv"} & {*kinds}, producer)
-        own = readers[output][1:]
+        own = reading[output][1:]
         if given and own:
-            own = [found for found in readers[output] if _in_integers(found[0], kinds, producer)]
+            own = [found for found in reading[output] if _in_integers(found[0], kinds, producer)]
         for count, (node, index) in enumerate(own, start=2):
             # Equal pairs would be merged again: one step of float32 makes the scales differ.
             scale = np.nextafter(scale, np.float32(np.inf), dtype=np.float32)
@@ -167,12 +166,7 @@ def _own_pairs(graph: Onnx, kinds: Collection[str]) -> None:
                 pair[0].input[0] = output
             behind[output] += pair
             node.input[index] = pair[1].output[0]
-    _replace_nodes(graph, [n for node in graph.node for n in (node, *behind[node.output[0]])])
-
-
-def _replace_nodes(graph: Onnx, nodes: list[Onnx]) -> None:
-    del graph.node[:]
-    graph.node.extend(nodes)
+    replace_nodes(graph, [n for node in graph.node for n in (node, *behind[node.output[0]])])
 
 
 def _copies(source: Onnx, restored: Onnx, count: int) -> list[Onnx]:

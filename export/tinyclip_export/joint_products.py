@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from tinyclip_export.wiring import producers, readers, replace_nodes
+
 Onnx: TypeAlias = Any  # a message of onnx, which has no types
 
 
@@ -41,30 +43,25 @@ def join_products(model: Onnx) -> int:
     for node in graph.node:
         nodes += made.get(id(node), [])
         nodes += [] if id(node) in gone else [node]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    replace_nodes(graph, nodes)
     return len(groups)
 
 
 def _products(graph: Onnx) -> list[_Product]:
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    producer = {name: node for node in graph.node for name in node.output}
-    readers = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            readers[name].append(node)
+    producer, reading = producers(graph), readers(graph)
     found = []
     for node in graph.node:
         chain = [node]
         for _ in range(3):
-            behind = readers[chain[-1].output[0]]
+            behind = reading[chain[-1].output[0]]
             chain += behind if len(behind) == 1 else []
         kinds = [part.op_type for part in chain]
         if kinds != ["MatMulInteger", "Cast", "Mul", "Add"] or _has_zero_points(node):
             continue
         scaled = next(name for name in chain[2].input if name != chain[1].output[0])
         both = producer.get(scaled)
-        if both is None or both.op_type != "Mul" or len(readers[scaled]) != 1:
+        if both is None or both.op_type != "Mul" or len(reading[scaled]) != 1:
             continue
         scale = [name for name in both.input if name in constants]
         bias = [name for name in chain[3].input if name in constants]

@@ -17,6 +17,7 @@ from tinyclip_export.jobs import Job
 from tinyclip_export.joint_products import join_products
 from tinyclip_export.saturation import make_pair_safe
 from tinyclip_export.token_table import TABLE_BITS, quantize_table
+from tinyclip_export.wiring import drop_unread
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ def quantize_tower(
             use_attention_operator(model)
             if text:
                 join_products(model)
-        drop_unread(model)
+        drop_unread(model.graph)
         strip_traces(model)
         onnx.save_model(model, str(result))
         shutil.move(result, target)
@@ -134,14 +135,6 @@ def drop_zero_points(model: Any) -> None:  # noqa: ANN401
             points = constants.get(node.input[3])
             if points is not None and not numpy_helper.to_array(points).any():
                 del node.input[3]
-
-
-def drop_unread(model: Any) -> None:  # noqa: ANN401
-    """Leave out the constants that no node reads any more."""
-    read = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
 
 
 def layers_of(path: Path, operators: Collection[str]) -> list[str]:

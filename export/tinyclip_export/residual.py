@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any, TypeAlias
+
+from tinyclip_export.wiring import readers
 
 Onnx: TypeAlias = Any  # a message of onnx, which has no types
 
@@ -19,17 +20,14 @@ def rectified_sums(model: Onnx) -> set[str]:
     """
     graph = model.graph
     producer = {name: node.op_type for node in graph.node for name in node.output}
-    readers = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            readers[name].append(node.op_type)
+    reading = readers(graph)
     return {
         node.name
         for node in graph.node
         if node.op_type == "Add"
         and "Conv" in [producer.get(name) for name in node.input]
         and all(producer.get(name) in ("Conv", "Relu") for name in node.input)
-        and readers[node.output[0]] == ["Relu"]
+        and [reader.op_type for reader in reading[node.output[0]]] == ["Relu"]
     }
 
 
