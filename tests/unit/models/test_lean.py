@@ -112,3 +112,33 @@ def test_blocks_of_another_make_run_whole(toy_teacher, pixels):
     with torch.no_grad():
         ours = LeanTowers(model).encode_image(pixels)
         torch.testing.assert_close(ours, model.encode_image(pixels), rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture
+def traced_only(monkeypatch):
+    """Compile without making machine code, which takes minutes; told when torch gives up."""
+    torch._dynamo.reset()
+    whole = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda run, **kw: whole(run, backend="eager", **kw))
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("traced_only")
+def test_compiled_blocks_answer_alike_in_every_stage(toy_teacher, pixels, tokens):
+    for width in (64, 48, 32):  # each is compiled anew: with and without gradient, last block apart
+        shape = {
+            "vision_cfg": {"width": width, "layers": 2, "head_width": 16},
+            "text_cfg": {"width": width, "heads": width // 16, "layers": 2},
+        }
+        model = create_student(shape, toy_teacher).model.train().requires_grad_(True)
+        plain, compiled = LeanTowers(model), LeanTowers(model)
+        compiled.compile()
+        for grad in (True, False):
+            with torch.set_grad_enabled(grad):
+                for side, given in (("encode_image", pixels), ("encode_text", tokens)):
+                    expected = getattr(plain, side)(given)
+                    torch.testing.assert_close(
+                        getattr(compiled, side)(given), expected, rtol=1e-5, atol=1e-5
+                    )
