@@ -95,8 +95,8 @@ class Worker:
     def __init__(self, arguments: argparse.Namespace, deadline: float) -> None:
         self.work, self.profile = arguments.work, PROFILES[arguments.scale]
         if arguments.steps:
-            half = arguments.steps // 2
-            self.profile = replace(self.profile, steps=arguments.steps, tuning_steps=half)
+            short = arguments.tuning_steps or arguments.steps // 2
+            self.profile = replace(self.profile, steps=arguments.steps, tuning_steps=short)
         self.still, self.threads = arguments.still, arguments.threads
         self.eval_every = arguments.eval_every or self.profile.steps // (4 if self.still else 12)
         self.jobs = still_jobs() if self.still else all_jobs()
@@ -206,6 +206,7 @@ def main() -> None:
         "--still", action="store_true", help="no augmentation; its own arms unless --only says so"
     )
     parser.add_argument("--steps", type=int, help="of an arm, where the scale's are too many")
+    parser.add_argument("--tuning-steps", type=int, help="of a run for a rate; half of --steps")
     parser.add_argument("--eval-every", type=int, help="steps, where a finer curve is wanted")
     parser.add_argument("--threads", type=int, default=2, help="of a process")
     parser.add_argument(

@@ -80,11 +80,17 @@ def tokenizer_file() -> Path:
     return Path(teacher_path()) / "tokenizer.json"
 
 
+def sent(values: np.ndarray, device: str) -> Tensor:
+    """Return values on the device without waiting for what it computes."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor
+
+
 def mixed(
     pixels: Tensor, classes: Tensor, count: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Return pictures [B, 3, H, W] joined with a shuffled batch, and soft classes [B, C]."""
-    other = torch.from_numpy(rng.permutation(len(pixels))).to(pixels.device)
+    other = sent(rng.permutation(len(pixels)), pixels.device.type)
     if rng.random() < 0.5:
         share = float(rng.beta(MIXUP, MIXUP))
         pixels = torch.lerp(pixels[other], pixels, share)
@@ -104,9 +110,9 @@ def loss_of(images: Tensor, texts: Tensor, soft: Tensor, scale: Tensor) -> Tenso
     """Contrastive loss of [B, D] and [C, D] with soft classes [B, C], mean of both directions."""
     logits = scale * images @ texts.T
     i2t = -(soft * logits.log_softmax(dim=1)).sum(dim=1).mean()
-    there = soft.sum(dim=0)
-    t2i = -(soft * logits.log_softmax(dim=0)).sum(dim=0)[there > 0] / there[there > 0]
-    return (i2t + t2i.mean()) / 2
+    there = soft.sum(dim=0)  # a class that nobody shows counts nothing; clamped, not picked out
+    t2i = -(soft * logits.log_softmax(dim=0)).sum(dim=0) / there.clamp(min=1e-9)
+    return (i2t + t2i.sum() / there.gt(0).sum()) / 2
 
 
 def schedule(steps: int) -> OptimConfig:
@@ -130,6 +136,9 @@ class Training:
         self.clip = new_clip(profile)
         self.clip.model.requires_grad_(True).train()
         self.encoder = PairEncoder(self.clip).to(self.device)
+        self.plain = PairEncoder(self.clip)  # measures: other shapes would be compiled anew
+        if arguments.compile:
+            self.encoder.compile_blocks()
         self.codec = pixel_codec(self.clip)
         per_class = [captions(found) for found in names.values()]
         self.counts = np.array([len(texts) for texts in per_class])
@@ -147,10 +156,11 @@ class Training:
         from tinyclip_edge.data.augment import Augment, apply_draws
 
         draws = Augment(CROP, 0.5, COLOUR).draw(self.seed, number, len(rows))
+        draws = sent(draws.numpy(), self.device)
         pixels = self.codec.restore(apply_draws(self.train.pixels[rows], draws))
         pixels, soft = mixed(pixels, self.train.classes[rows], self.profile.classes, self.rng)
         drawn = self.starts + (self.rng.random(len(self.counts)) * self.counts).astype(np.int64)
-        tokens = self.tokens[torch.from_numpy(drawn).to(self.device)]
+        tokens = self.tokens[sent(drawn, self.device)]
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device != "cpu"):
@@ -167,13 +177,13 @@ class Training:
     @torch.no_grad()
     def accuracy(self, held: Pictures) -> float:
         """Return zero-shot top-1 in per cent, one prompt a class."""
-        self.encoder.eval()
-        texts = self.encoder.encode_text(self.asked)
+        self.plain.eval()
+        texts = self.plain.encode_text(self.asked)
         right = 0
         for pixels, classes in zip(held.pixels.split(500), held.classes.split(500), strict=True):
-            scores = self.encoder.encode_image(self.codec.restore(pixels)) @ texts.T
+            scores = self.plain.encode_image(self.codec.restore(pixels)) @ texts.T
             right += int((scores.argmax(1) == classes).sum())
-        self.encoder.train()
+        self.plain.train()
         return 100 * right / len(held)
 
 
@@ -239,6 +249,7 @@ def main() -> None:
     parser.add_argument("--scale", choices=PROFILES, default="smoke")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--most-seconds", type=float, help="fit the number of steps to this time")
+    parser.add_argument("--compile", action="store_true", help="the transformers' blocks")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     record = arguments.work / "teacher.json"

@@ -106,7 +106,7 @@ def configured(arguments: argparse.Namespace) -> RunConfig:
 
 def engine_step(arguments: argparse.Namespace) -> Callable[[int], float]:
     """Return the step of a run, given its number; it answers with the loss."""
-    from tinyclip_edge.data import TeacherFeatures
+    from tinyclip_edge.data import Prefetch, TeacherFeatures
     from tinyclip_edge.train.course import plan_course
     from tinyclip_edge.train.encode import pixel_codec
     from tinyclip_edge.train.setup import make_accelerator
@@ -126,7 +126,9 @@ def engine_step(arguments: argparse.Namespace) -> Callable[[int], float]:
     work = workshop.begin(plan_course(config)[0], student)
     work.task.train()
     size = arguments.batch
-    batches = pairs.batches(0, size, seed=0)
+    steps = range(arguments.warmup + arguments.steps + 1)  # one more counts the operations
+    pin = accelerator.device.type == "cuda"
+    batches = Prefetch(pairs.batches(0, size, seed=0), steps, lambda: None, pin=pin).__enter__()
     if features is not None:
         for number in (0, 1):  # an epoch: from then on every feature is there
             asked.answer(pairs.batch(number, size, seed=0))
