@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-pytest.importorskip("resvg_py")
-
 from tinyclip_edge.starter.build_shards import captions, hidden_keywords, shown_keywords
 from tinyclip_edge.starter.sources import Picture
 
