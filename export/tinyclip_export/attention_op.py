@@ -50,8 +50,9 @@ class _Graph:
 
         scores, mask = self.producer.get(softmax.input[0]), []
         if scores is not None and scores.op_type == "Add":
-            mask = [scores.input[1]]
-            scores = self.producer.get(scores.input[0])
+            sides = list(scores.input)
+            scores = self._from(scores, 0, "MatMul") or self._from(scores, 1, "MatMul")
+            mask = [side for side in sides if scores is None or side not in scores.output]
         scaled = self._from(scores, 0, "Mul")
         factor = scaled and self.constants.get(scaled.input[1])
         query = self._split(scaled, 0, TO_HEADS)

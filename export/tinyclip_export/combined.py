@@ -35,7 +35,7 @@ def write_combined(
 
     ``input_ids [N, L]`` and ``pixel_values [B, 3, S, S]`` give ``logits_per_image [B, N]``,
     ``logits_per_text [N, B]``, ``text_embeds`` and ``image_embeds``. Without `share_weights` the
-    file stands alone. Raises ModelError when the towers have names in common that differ.
+    file stands alone. Raises ModelError when a tower's file does not hold the weights.
     """
     import onnx
 
@@ -82,9 +82,9 @@ def _joined(towers: list[ModelProto], logit_scale: float, logit_bias: float) -> 
     from onnx import TensorProto, helper, numpy_helper
 
     image, text = towers
-    opsets = {entry.domain: entry.version for model in towers for entry in model.opset_import}
-    if any(opsets[e.domain] != e.version for model in towers for e in model.opset_import):
-        raise ModelError("the two towers have other opsets; export the bundle again")
+    opsets: dict[str, int] = {}  # one tower may have operators that are newer than the other's
+    for entry in (entry for model in towers for entry in model.opset_import):
+        opsets[entry.domain] = max(entry.version, opsets.get(entry.domain, 0))
     embeds = IMAGE_IO.output_name, TEXT_IO.output_name
     scales = {"logit_scale": logit_scale, "logit_bias": logit_bias}
     nodes = [

@@ -22,7 +22,7 @@ from tinyclip_export.wiring import drop_unread
 
 @dataclass(frozen=True, slots=True)
 class Int8Recipe:
-    """What becomes int8; patch convolution, norms, softmax and attention products stay float.
+    """What becomes int8; norms, softmax and attention products stay float, convolutions too.
 
     Activations are always uint8 with a scale found per call, weights one scale a column.
     `weight_range`: "pairs" and "7 bit" are right on every CPU, "8 bit" overflows on x86 without

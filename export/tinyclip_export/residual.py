@@ -52,7 +52,7 @@ def quantized_kinds(model: Onnx) -> tuple[str, ...]:
 
 
 def outside_convolutions(model: Onnx) -> list[str]:
-    """Name the sums, rectified or not, that stay float, such as biases behind a product."""
+    """Name the sums and Relus that stay float, such as biases behind a product."""
     sums = rectified_sums(model)
     inside = {
         name

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_export.wiring import replace_nodes
 
 ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
 Weights: TypeAlias = npt.NDArray[np.float32]
@@ -41,9 +42,7 @@ def quantize_table(model: ModelProto, bits: int) -> None:
     graph.initializer.remove(tensor)
     graph.initializer.extend(numpy_helper.from_array(part, name) for name, part in parts.items())
     place = list(graph.node).index(node)
-    every = [*graph.node[:place], *nodes, *graph.node[place + 1 :]]
-    del graph.node[:]
-    graph.node.extend(every)
+    replace_nodes(graph, [*graph.node[:place], *nodes, *graph.node[place + 1 :]])
 
 
 def byte_rows(table: Weights) -> tuple[npt.NDArray[np.int8], Weights]:

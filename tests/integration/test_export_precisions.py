@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from PIL import Image
@@ -97,8 +98,6 @@ def test_every_precision_is_verified_and_opens_in_a_fresh_process(
 def test_the_images_of_a_resnet_are_static_int8_in_integer_convolutions(
     resnet_folder, export, tmp_path
 ):
-    import onnxruntime as ort
-
     out, _, _ = export(resnet_folder, "--int8")
     recipe = manifest_of(out)["recipe"]["int8"]
     assert (recipe["kind"], recipe["image"]["kind"]) == ("dynamic", "static")
@@ -118,8 +117,6 @@ def test_the_images_of_a_resnet_are_static_int8_in_integer_convolutions(
 
 
 def test_products_stay_integer_where_the_batch_is_fixed(toy_teacher_folder, export, tmp_path):
-    import onnxruntime as ort
-
     out, report, _ = export(toy_teacher_folder, "--static", "--static-batch", 2, "--no-search")
     assert report["verification"]["batch"] == 2
     for stem, layers in (("vision_model", 6 * 4 + 2), ("text_model", 6 * 3 + 1)):
@@ -145,6 +142,26 @@ def test_a_target_gives_precisions_and_settings(toy_teacher_folder, export):
     recipe = manifest_of(out)["recipe"]["int8"]
     assert (recipe["weight_range"], recipe["token_table"]) == ("8 bit", "4 bit")
     assert "GatherBlockQuantized" in kinds(out / "onnx" / "text_model_quantized.onnx")
+
+
+def test_a_target_serves_a_resnet_whose_towers_take_other_opsets(resnet_folder, export):
+    out, _, _ = export(resnet_folder, "--target", "x86-vnni")
+    folder = out / "onnx"
+    opsets = {
+        name: {entry.domain: entry.version for entry in onnx.load(path).opset_import}[""]
+        for name in ("vision_model", "text_model", "model")
+        for path in [folder / f"{name}_quantized.onnx"]
+    }
+    assert opsets["text_model"] == opsets["model"] == 23 > opsets["vision_model"]
+    assert "Attention" in kinds(folder / "model_quantized.onnx")
+    image = np.random.default_rng(0).standard_normal((2, 3, 64, 64), np.float32)
+    ids = np.array([[1, 5, 9], [1, 7, 9]], np.int64)
+    whole = ort.InferenceSession(folder / "model_quantized.onnx")
+    found = whole.run(["image_embeds", "text_embeds"], {"pixel_values": image, "input_ids": ids})
+    feeds = {"vision_model": {"pixel_values": image}, "text_model": {"input_ids": ids}}
+    for (name, feed), together in zip(feeds.items(), found, strict=True):
+        apart = ort.InferenceSession(folder / f"{name}_quantized.onnx")
+        np.testing.assert_allclose(together, apart.run(None, feed)[0], atol=1e-6)
 
 
 @pytest.mark.slow

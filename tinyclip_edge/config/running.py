@@ -30,7 +30,8 @@ class RunSection(Section):
         "of holding them.",
     )
     compile: bool = Field(
-        default=False, description="Let torch.compile fuse what a transformer block does."
+        default=False,
+        description="Let torch.compile fuse what a transformer block does; not while masks learn.",
     )
     log_every: int = Field(default=10, ge=1, description="Steps between two lines of events.jsonl.")
     trackers: list[Literal["tensorboard", "wandb"]] = Field(

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tinyclip_edge.inherit.dense import Attention
+from tinyclip_edge.inherit.masked import END_POOLS
 
 OpenClip: TypeAlias = Any  # a module of open_clip, read by its attribute names
 BlockRun: TypeAlias = Callable[[OpenClip, Tensor, Tensor | None, bool], Tensor]
 
 LENGTH_GROUPS = 4  # measured on captions of 3 to 16 tokens: 0.6 of the time of one group
 VARIANTS = 64  # of a compiled block; 8 each for every width, beyond its limit torch compiles none
-END_POOLS = ("argmax", "eos")  # read the end token, so that padding may be trimmed
 PARTS = ("ln_1", "ls_1", "ln_2", "ls_2", "mlp")
 
 
