@@ -219,6 +219,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
+    options.work /= options.target  # files of another one are other files
     if options.threads:
         measure(options)
         return

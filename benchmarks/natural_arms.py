@@ -1,7 +1,7 @@
 """Students of the natural-image teacher, arm by arm: same pairs, steps, crops and evaluation.
 
-Tuned arms try three learning rates each on half of the validation pictures, in short runs with a
-seed of their own; all others are measured on the other half. Several processes share a device: each
+Tuned arms try their learning rates on half of the validation pictures, in short runs with a seed of
+their own; all others are measured on the other half. Several processes share a device: each
 takes the next run that nobody has, in the order of natural_jobs. Finished runs are not repeated, so
 a call with a deadline can be followed by another one.
 
@@ -22,8 +22,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from natural_data import CHOOSE, REPORT
-from natural_jobs import ARMS, STILL_ARMS, Job, all_jobs, arm_of, run_config, steps_of, still_jobs
-from natural_profiles import PROFILES
+from natural_jobs import (
+    ARMS,
+    STILL_ARMS,
+    Job,
+    all_jobs,
+    rate_arm,
+    run_config,
+    steps_of,
+    still_jobs,
+    tuning_jobs,
+)
+from natural_profiles import PROFILES, Profile
 
 if TYPE_CHECKING:
     from tinyclip_edge.data import PairMemory, PairSource, PixelCodec
@@ -48,14 +58,34 @@ def record_of(work: Path, job: Job) -> Path:
 def tuned_rate(work: Path, arm: str) -> float | None:
     """Return the rate with the best top-1 of an arm's tuning runs; None while one is missing."""
     scores = {}
-    for job in all_jobs() + still_jobs():
-        if job.arm == arm and job.tuning:
-            path = record_of(work, job)
-            if not path.exists():
-                return None
-            record = json.loads(path.read_text())
-            scores[job.lr] = record["curve"][str(record["steps"])]["top1"]
+    for job in tuning_jobs(arm):
+        path = record_of(work, job)
+        if not path.exists():
+            return None
+        record = json.loads(path.read_text())
+        scores[job.lr] = record["curve"][str(record["steps"])]["top1"]
     return max(scores, key=lambda lr: scores[lr])
+
+
+def chosen_jobs(*, still: bool, only: list[str] | None) -> list[Job]:
+    """Return the jobs of a call; with ``only``, those of these arms and what their rates need."""
+    if only is None:
+        return still_jobs() if still else all_jobs()
+    jobs = [job for job in still_jobs() + all_jobs() if job.arm in only]
+    borrowed = {rate_arm(arm) for arm in only} - set(only)
+    return [job for arm in sorted(borrowed) for job in tuning_jobs(arm)] + jobs
+
+
+def keep_settings(work: Path, settings: dict[str, Any]) -> None:
+    """Note what the runs of a folder have in common; end where it has runs of other settings."""
+    path = work / "settings.json"
+    if path.exists() and (found := json.loads(path.read_text())) != settings:
+        differing = {key for key in settings.keys() | found.keys()
+                     if settings.get(key) != found.get(key)}  # fmt: skip
+        told = ", ".join(f"{key} {found.get(key)}" for key in sorted(differing))
+        raise SystemExit(f"{work} holds runs of {told}; give them again or another --work")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings, indent=1) + "\n")
 
 
 def keep_pairs() -> None:
@@ -93,15 +123,10 @@ class Worker:
     """Takes job after job until none is left, or none fits the time."""
 
     def __init__(self, arguments: argparse.Namespace, deadline: float) -> None:
-        self.work, self.profile = arguments.work, PROFILES[arguments.scale]
-        if arguments.steps:
-            short = arguments.tuning_steps or arguments.steps // 2
-            self.profile = replace(self.profile, steps=arguments.steps, tuning_steps=short)
+        self.work, self.profile = arguments.work, profile_of(arguments)
         self.still, self.threads = arguments.still, arguments.threads
-        self.eval_every = arguments.eval_every or self.profile.steps // (4 if self.still else 12)
-        self.jobs = still_jobs() if self.still else all_jobs()
-        if arguments.only:
-            self.jobs = [job for job in still_jobs() + all_jobs() if job.arm in arguments.only]
+        self.eval_every = eval_every_of(arguments)
+        self.jobs = chosen_jobs(still=arguments.still, only=arguments.only)
         self.precision = arguments.precision
         self.deadline = deadline
         self.step_seconds = 0.0
@@ -115,9 +140,9 @@ class Worker:
             for job in self.jobs:
                 if record_of(self.work, job).exists() or self._lock(job).exists():
                     continue
-                lr = job.lr or tuned_rate(self.work, arm_of(job).rate_of or job.arm)
+                lr = job.lr or tuned_rate(self.work, rate_arm(job.arm))
                 if lr is None:
-                    waiting = True
+                    waiting = waiting or not self._untuned(rate_arm(job.arm))
                     continue
                 if self._fits(job) and self._take(job):
                     self._run(job, lr)
@@ -150,6 +175,13 @@ class Worker:
     def _fits(self, job: Job) -> bool:
         expected = SPARE * self.step_seconds * steps_of(job, self.profile)
         return time.time() + expected < self.deadline
+
+    def _untuned(self, arm: str) -> bool:
+        """Say whether a tuning run of this arm failed, so that its rate will not come."""
+        return any(self._failed(job).exists() for job in tuning_jobs(arm))
+
+    def _failed(self, job: Job) -> Path:
+        return record_of(self.work, job).with_suffix(".failed")
 
     def _lock(self, job: Job) -> Path:
         return record_of(self.work, job).with_suffix(".lock")
@@ -184,16 +216,30 @@ class Worker:
             kept_run(config, folder, about, accuracies)
         except Exception:  # the other arms go on; its lock stays, so that nobody tries again
             traceback.print_exc()
+            self._failed(job).touch()
             return
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         self.step_seconds = (time.monotonic() - began) / steps_of(job, self.profile)
+
+
+def profile_of(arguments: argparse.Namespace) -> Profile:
+    profile = PROFILES[arguments.scale]
+    if not arguments.steps:
+        return profile
+    short = arguments.tuning_steps or arguments.steps // 2
+    return replace(profile, steps=arguments.steps, tuning_steps=short)
+
+
+def eval_every_of(arguments: argparse.Namespace) -> int:
+    parts = 4 if arguments.still else 12
+    return int(arguments.eval_every or profile_of(arguments).steps // parts)
 
 
 def work(arguments: argparse.Namespace, deadline: float) -> None:
     Worker(arguments, deadline).go()
 
 
-def main() -> None:
+def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -212,9 +258,27 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=1e6, help="begin nothing that takes longer"
     )
-    arguments = parser.parse_args()
-    for lock in (arguments.work / "arms").glob("*.lock"):  # of a call that was ended
-        lock.rmdir()
+    return parser
+
+
+def main() -> None:
+    arguments = command_line().parse_args()
+    arguments.still |= bool(arguments.only) and set(arguments.only) <= STILL_ARMS.keys()
+    profile = profile_of(arguments)
+    keep_settings(
+        arguments.work,
+        {
+            "scale": arguments.scale,
+            "still": arguments.still,
+            "precision": arguments.precision,
+            "steps": profile.steps,
+            "tuning_steps": profile.tuning_steps,
+            "eval_every": eval_every_of(arguments),
+        },
+    )
+    arms = arguments.work / "arms"
+    for left in (*arms.glob("*.lock"), *arms.glob("*.failed")):  # of a call that was ended
+        left.rmdir() if left.is_dir() else left.unlink()
     deadline = time.time() + arguments.seconds
     context = multiprocessing.get_context("spawn")
     workers = [

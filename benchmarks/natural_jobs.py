@@ -98,16 +98,26 @@ def arm_of(job: Job) -> Arm:
     return (ARMS | STILL_ARMS)[job.arm]
 
 
+def rate_arm(arm: str) -> str:
+    """Return the arm whose tuning runs an arm's learning rate comes from."""
+    return (ARMS | STILL_ARMS)[arm].rate_of or arm
+
+
+def tuning_jobs(arm: str) -> list[Job]:
+    ladder = STILL_RATES if arm in STILL_ARMS else ARMS[arm].ladder
+    return [Job(arm, TUNING_SEED, lr) for lr in ladder]
+
+
 def still_jobs() -> list[Job]:
     """Return the tuning runs and all seeds of the arms without augmentation."""
     tuned = [name for name, arm in STILL_ARMS.items() if not arm.rate_of]
-    tuning = [Job(name, TUNING_SEED, lr) for name in tuned for lr in STILL_RATES]
+    tuning = [job for name in tuned for job in tuning_jobs(name)]
     return tuning + [Job(name, seed) for seed in SEEDS for name in STILL_ARMS]
 
 
 def all_jobs() -> list[Job]:
     """Return tuning runs, then the arms by weight: every later job is a lesser loss."""
-    tuning = [Job(arm, TUNING_SEED, lr) for arm in MAIN for lr in ARMS[arm].ladder]
+    tuning = [job for arm in MAIN for job in tuning_jobs(arm)]
     main = [[Job(arm, seed) for arm in MAIN] for seed in SEEDS]
     once, last = ([Job(arm, SEEDS[0]) for arm in arms] for arms in (ONCE, LAST))
     return [*tuning, *main[0], *once, *main[1], *main[2], *last]

@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -187,10 +188,45 @@ class Training:
         return 100 * right / len(held)
 
 
+def batches(count: int, batch: int, device: str) -> Iterator[Tensor]:
+    """Yield rows ``[B]`` of all pictures in a new order each epoch, without end."""
+    per_epoch, number = count // batch, 0
+    while True:
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(number))
+        yield from order[: per_epoch * batch].view(-1, batch).to(device)
+        number += per_epoch
+
+
+def teach(run: Training, held: Pictures, most_seconds: float | None) -> dict[int, float]:
+    """Train for the profile's epochs or about so many seconds; return accuracy by step."""
+    from tinyclip_edge.train.optim import lr_at
+
+    batch, count = run.profile.teacher_batch, len(run.train)
+    per_epoch, curve, began = count // batch, dict[int, float](), time.monotonic()
+    steps, timed = run.profile.epochs * per_epoch, began
+    for number, rows in enumerate(batches(count, batch, run.device), 1):
+        loss = run.step(number - 1, rows, lr_at(number - 1, schedule(steps)))
+        if number in SPEED_STEPS and most_seconds:
+            loss.item()  # waits for the device
+        if number == SPEED_STEPS[0]:
+            timed = time.monotonic()
+        if number == SPEED_STEPS[1] and most_seconds:
+            speed = (time.monotonic() - timed) / (SPEED_STEPS[1] - SPEED_STEPS[0])
+            left = most_seconds - (time.monotonic() - began)
+            steps = min(steps, number + max(1, int(left / speed)))
+            print(f"{1e3 * speed:.1f} ms a step, {steps} steps", flush=True)
+        if number % (per_epoch * max(1, run.profile.epochs // 10)) == 0 or number == steps:
+            curve[number] = run.accuracy(held)
+            told = f"step {number} {loss.item():.3f} {curve[number]:.1f} %"
+            print(f"{told} {time.monotonic() - began:.0f} s", flush=True)
+        if number == steps:
+            break
+    return curve
+
+
 def train(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train, save to ``work/teacher`` and return the record."""
     from tinyclip_edge.models import count_parameters, save_local_dir
-    from tinyclip_edge.train.optim import lr_at
 
     profile = PROFILES[arguments.scale]
     began = time.monotonic()
@@ -199,40 +235,15 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
     half = list(val_half(arguments.data, list(names), CHOOSE, profile.most))
     held = Pictures(half, list(names), arguments.device)
     print(f"{len(run.train)} pictures read in {time.monotonic() - began:.0f} s", flush=True)
-    batch = profile.teacher_batch
-    per_epoch = len(run.train) // batch
-    steps, curve, started = profile.epochs * per_epoch, {}, time.monotonic()
-    number, timed = 0, started
-    while number < steps:
-        order = torch.randperm(len(run.train), generator=torch.Generator().manual_seed(number))
-        for rows in order[: per_epoch * batch].view(-1, batch).to(arguments.device):
-            loss = run.step(number, rows, lr_at(number, schedule(steps)))
-            number += 1
-            if number in SPEED_STEPS and arguments.most_seconds:
-                loss.item()  # waits for the device
-            if number == SPEED_STEPS[0]:
-                timed = time.monotonic()
-            if number == SPEED_STEPS[1] and arguments.most_seconds:
-                speed = (time.monotonic() - timed) / (SPEED_STEPS[1] - SPEED_STEPS[0])
-                left = arguments.most_seconds - (time.monotonic() - began)
-                steps = min(steps, number + int(left / speed))
-                print(f"{1e3 * speed:.1f} ms a step, {steps} steps", flush=True)
-            if number % (per_epoch * max(1, profile.epochs // 10)) == 0 or number == steps:
-                curve[number] = run.accuracy(held)
-                seconds = time.monotonic() - started
-                print(
-                    f"step {number} {loss.item():.3f} {curve[number]:.1f} % {seconds:.0f} s",
-                    flush=True,
-                )
-            if number >= steps:
-                break
+    curve = teach(run, held, arguments.most_seconds)
+    steps = max(curve)
     run.clip.model.to("cpu").eval()
     save_local_dir(arguments.work / "teacher", run.clip)
     count = count_parameters(run.clip.model)
     return {
         "steps": steps,
-        "epochs": round(steps / per_epoch, 2),
-        "batch": batch,
+        "epochs": round(steps / (len(run.train) // profile.teacher_batch), 2),
+        "batch": profile.teacher_batch,
         "seconds": round(time.monotonic() - began, 1),
         "encoder_parameters": count.encoders,
         "token_parameters": count.token_embedding,
