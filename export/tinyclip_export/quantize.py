@@ -14,7 +14,6 @@ from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.attention_op import use_attention_operator
 from tinyclip_export.graph import strip_traces
 from tinyclip_export.jobs import Job
-from tinyclip_export.joint_products import join_products
 from tinyclip_export.saturation import make_pair_safe
 from tinyclip_export.token_table import TABLE_BITS, quantize_table
 from tinyclip_export.wiring import drop_unread
@@ -117,8 +116,6 @@ def quantize_tower(
         drop_zero_points(model)
         if recipe.attention == "operator":
             use_attention_operator(model)
-            if text:
-                join_products(model)
         drop_unread(model.graph)
         strip_traces(model)
         onnx.save_model(model, str(result))

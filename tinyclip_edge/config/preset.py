@@ -30,8 +30,8 @@ class DynamicInt8(Section):
     token_table: Table = Field(default="8 bit", description="Bits of the token table.")
     attention: Literal["nodes", "operator"] = Field(
         default="nodes",
-        description="operator: ONNX's own, and one product for the q, k, v of texts; quicker, "
-        "needs onnxruntime 1.23. Where a tower's attention is another one, its nodes stay.",
+        description="operator: ONNX's own, quicker, needs onnxruntime 1.23; where a tower's "
+        "attention is another one, its nodes stay.",
     )
 
 

@@ -127,7 +127,7 @@ def traced_only(monkeypatch):
 
 @pytest.mark.usefixtures("traced_only")
 def test_compiled_blocks_answer_alike_in_every_stage(toy_teacher, pixels, tokens):
-    for width in (64, 48, 32):  # each is compiled anew: with and without gradient, last block apart
+    for width in (64, 32):  # each is compiled anew: with and without gradient, last block apart
         shape = {
             "vision_cfg": {"width": width, "layers": 2, "head_width": 16},
             "text_cfg": {"width": width, "heads": width // 16, "layers": 2},
