@@ -216,7 +216,7 @@ class Worker:
             kept_run(config, folder, about, accuracies)
         except Exception:  # the other arms go on; its lock stays, so that nobody tries again
             traceback.print_exc()
-            self._failed(job).touch()
+            self._failed(job).mkdir()
             return
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         self.step_seconds = (time.monotonic() - began) / steps_of(job, self.profile)
@@ -278,7 +278,7 @@ def main() -> None:
     )
     arms = arguments.work / "arms"
     for left in (*arms.glob("*.lock"), *arms.glob("*.failed")):  # of a call that was ended
-        left.rmdir() if left.is_dir() else left.unlink()
+        left.rmdir()
     deadline = time.time() + arguments.seconds
     context = multiprocessing.get_context("spawn")
     workers = [

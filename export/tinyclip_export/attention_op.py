@@ -19,13 +19,8 @@ TO_HEADS, KEYS = [0, 2, 1, 3], [0, 2, 3, 1]  # transposes of [B, L, H, W]
 def use_attention_operator(model: Onnx) -> int:
     """Replace every attention that looks as towers.Attention exports it; return their number."""
     graph = _Graph(model.graph)
-    found = [
-        (end, operator)
-        for node in model.graph.node
-        if node.op_type == "Softmax"
-        for end, operator in [graph.attention(node)]
-        if operator is not None
-    ]
+    softmaxes = [node for node in model.graph.node if node.op_type == "Softmax"]
+    found = [pair for node in softmaxes if (pair := graph.attention(node)) is not None]
     if not found:
         return 0
     operators = {id(end): operator for end, operator in found}
@@ -44,15 +39,15 @@ class _Graph:
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         self.producer, self.readers = producers(graph), readers(graph)
 
-    def attention(self, softmax: Onnx) -> tuple[Onnx, Onnx | None]:
-        """Return the last node of an attention around this softmax and what may replace it."""
+    def attention(self, softmax: Onnx) -> tuple[Onnx, Onnx] | None:
+        """Return the last node of an attention around this softmax and what replaces it."""
         from onnx import helper
 
         scores, mask = self.producer.get(softmax.input[0]), []
         if scores is not None and scores.op_type == "Add":
-            sides = list(scores.input)
-            scores = self._from(scores, 0, "MatMul") or self._from(scores, 1, "MatMul")
-            mask = [side for side in sides if scores is None or side not in scores.output]
+            masked = scores
+            scores = self._from(masked, 0, "MatMul") or self._from(masked, 1, "MatMul")
+            mask = [side for side in masked.input if self.producer.get(side) is not scores]
         scaled = self._from(scores, 0, "Mul")
         factor = scaled and self.constants.get(scaled.input[1])
         query = self._split(scaled, 0, TO_HEADS)
@@ -62,10 +57,10 @@ class _Graph:
         back = mixed and self._only_reader(mixed.output[0], "Transpose")
         end = back and self._only_reader(back.output[0], "Reshape")
         if not (factor and query and key and value and end and _order(back) == TO_HEADS):
-            return end, None
+            return None
         heads = {self._heads(part) for part in (query, key, value)}
         if len(heads) != 1 or None in heads:
-            return end, None
+            return None
         (count,) = heads
         operator = helper.make_node(
             "Attention",
