@@ -5,15 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tinyclip_export.towers import (
-    MASKED,
-    Block,
-    OpenClip,
-    projection_of,
-    setting,
-    shared,
-    unit_norm,
-)
+from tinyclip_export.causal import causal_mask
+from tinyclip_export.towers import Block, OpenClip, projection_of, setting, shared, unit_norm
 
 POOLS = ("first", "last", "argmax", "eos")
 
@@ -38,9 +31,11 @@ class PaddedTextTower(nn.Module):
         self.projection = projection_of(text.text_projection)
         self.pool = str(setting(text, "pool_type"))
         self.eot_id = int(setting(text, "eos_id") or 0)
-        context = self.context_length
-        causal = torch.full((context, context), MASKED).triu(1)
-        self.register_buffer("mask", None if text.attn_mask is None else causal, persistent=False)
+        mask = None
+        if text.attn_mask is not None:
+            end = self.eot_id if self.pool == "eos" else None
+            mask = causal_mask(self.tokens.weight, self.positions, [*body, last], end)
+        self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Encode token ids, padding included."""

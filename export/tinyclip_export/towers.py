@@ -12,14 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_export.causal import causal_mask
 
 OpenClip: TypeAlias = Any  # a module or weight of open_clip, read by its attribute names
-
-# Additive mask value. A masked token weighs e^-60 of an equal one, which float32 rounds away (only
-# a score 43 above all that may be seen would show), and is finite, so neither fp16 nor a calibrated
-# range can turn it into NaN. Much lower ones end as subnormal numbers, on which x86 spends five
-# times as long in Softmax.
-MASKED = -60.0
 
 
 class Attention(nn.Module):
@@ -41,16 +36,20 @@ class Attention(nn.Module):
 
     def forward(self, asking: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
         """Let ``asking [B, Q, W]`` look at ``x [B, L, W]``; `mask` is added to ``[B, H, Q, L]``."""
-        q = self._heads(self.q(asking)).transpose(1, 2) * self.head_width**-0.5
-        k = self._heads(self.k(x)).permute(0, 2, 3, 1)
-        v = self._heads(self.v(x)).transpose(1, 2)
         # Spelt out: scaled_dot_product_attention exports with seven shape nodes more a layer.
-        scores = q @ k
+        scores = self.scores(asking, x)
+        v = self._heads(self.v(x)).transpose(1, 2)
         if mask is not None:
             scores = scores + mask
         mixed = (scores.softmax(dim=-1) @ v).transpose(1, 2)
-        out: Tensor = self.out(mixed.reshape(q.shape[0], -1, self.heads * self.head_width))
+        out: Tensor = self.out(mixed.reshape(mixed.shape[0], -1, self.heads * self.head_width))
         return out
+
+    def scores(self, asking: Tensor, x: Tensor) -> Tensor:
+        """Return how ``asking [B, Q, W]`` rates ``x [B, L, W]``, ``[B, H, Q, L]``."""
+        q = self._heads(self.q(asking)).transpose(1, 2) * self.head_width**-0.5
+        scores: Tensor = q @ self._heads(self.k(x)).permute(0, 2, 3, 1)
+        return scores
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(x.shape[0], -1, self.heads, self.head_width)
@@ -106,6 +105,13 @@ class Block(nn.Module):
         hidden = self.activation(self.up(self.ln_2(x)))
         out: Tensor = x + self.scale_2(self.down(hidden))
         return out
+
+    def scores(self, x: Tensor) -> Tensor | None:
+        """Return how all tokens ``[B, L, W]`` rate each other, ``[B, H, L, L]``."""
+        if isinstance(self.attention, Constant):
+            return None
+        normed = self.ln_1(x)
+        return self.attention.scores(normed, normed)
 
 
 class Patches(nn.Module):
@@ -181,8 +187,7 @@ class TextTower(nn.Module):
         self.ln_final: nn.LayerNorm = text.ln_final
         self.projection = projection_of(text.text_projection)
         self.eot_id = int(setting(text, "eos_id")) if setting(text, "pool_type") == "eos" else None
-        context = self.positions.shape[0]
-        mask = torch.full((context, context), MASKED).triu(1)
+        mask = causal_mask(self.tokens.weight, self.positions, [*body, last], self.eot_id)
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:

@@ -90,6 +90,31 @@ def test_short_text_gives_what_the_padded_one_gives(length):
         assert (tower(ids) - wanted).abs().max() < TOLERANCE
 
 
+@pytest.mark.parametrize(("sharpness", "depth"), [(1.0, -60.0), (60.0, -10_000.0)])
+def test_the_causal_mask_hides_the_highest_scores(sharpness, depth):
+    """Later tokens that outdo all seen ones by more than 60 asked for a deeper mask."""
+    model = build()
+    width = model.positional_embedding.shape[1]
+    with torch.no_grad():
+        for block in model.transformer.resblocks:
+            block.attn.in_proj_weight[: 2 * width] *= sharpness**0.5
+            block.attn.in_proj_bias[: 2 * width] *= sharpness**0.5
+    ids = token_ids(3, 7, 12)
+    tower = TextTower(model)
+    assert tower.mask.min() == depth
+    assert (tower(ids) - model.encode_text(ids, normalize=True)).abs().max() < TOLERANCE
+
+
+def test_the_starter_teachers_texts():
+    """Its first layer rates some tokens 85 above all that come before them."""
+    from tinyclip_edge.models import load_clip
+
+    clip = load_clip("starter-teacher")
+    ids = clip.tokenizer(["a photo of a cat", "flat colour picture of a bicycle", "a", "red apple"])
+    wanted = clip.model.eval().encode_text(ids, normalize=True)
+    assert (TextTower(clip.model)(ids) * wanted).sum(1).min() > 0.999999
+
+
 def test_towers_share_the_models_memory():
     model = build()
     image, words = ImageTower(model), TextTower(model)
