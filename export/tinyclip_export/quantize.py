@@ -12,6 +12,7 @@ from typing import Any
 from tinyclip_edge.errors import ConfigError, did_you_mean
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.attention_op import use_attention_operator
+from tinyclip_export.centred import take_means_out, use_rms_norms
 from tinyclip_export.graph import strip_traces
 from tinyclip_export.jobs import Job
 from tinyclip_export.saturation import make_pair_safe
@@ -32,6 +33,7 @@ class Int8Recipe:
     weight_range: str = "pairs"
     token_table: str = "8 bit"  # of the text tower; or "4 bit", "float"
     attention: str = "nodes"  # or "operator": quicker, needs onnxruntime 1.23
+    norms: str = "layer"  # or "rms": likewise (see centred.py)
 
     def __post_init__(self) -> None:
         for key, known in _KNOWN.items():
@@ -75,6 +77,7 @@ _KNOWN = {
     "weight_range": RANGES,
     "token_table": tuple(TABLE_BITS),
     "attention": ("nodes", "operator"),
+    "norms": ("layer", "rms"),
 }
 PORTABLE = Int8Recipe()
 
@@ -94,18 +97,24 @@ def quantize_tower(
         from optimum.onnxruntime import ORTQuantizer
         from optimum.onnxruntime.configuration import QuantizationConfig
 
-    config = QuantizationConfig(
-        is_static=False,
-        format=QuantFormat.QOperator,
-        mode=QuantizationMode.IntegerOps,
-        weights_dtype=QuantType.QInt8 if recipe.weights == "int8" else QuantType.QUInt8,
-        per_channel=True,
-        reduce_range=recipe.weight_range != "8 bit",
-        operators_to_quantize=list(OPERATORS),
-        nodes_to_exclude=[*products_of_activations(source), *keep_float],
-    )
     # optimum leaves an ort_config.json beside its result, so it works in a folder of its own.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".quantize-") as scratch, quiet():
+        centred: list[str] = []
+        if recipe.norms == "rms":
+            model = onnx.load(str(source))
+            centred = take_means_out(model)
+            source = Path(scratch) / source.name
+            onnx.save_model(model, str(source))
+        config = QuantizationConfig(
+            is_static=False,
+            format=QuantFormat.QOperator,
+            mode=QuantizationMode.IntegerOps,
+            weights_dtype=QuantType.QInt8 if recipe.weights == "int8" else QuantType.QUInt8,
+            per_channel=True,
+            reduce_range=recipe.weight_range != "8 bit",
+            operators_to_quantize=list(OPERATORS),
+            nodes_to_exclude=[*products_of_activations(source), *keep_float],
+        )
         ORTQuantizer(source).quantize(config, save_dir=scratch, file_suffix="quantized")
         result = Path(scratch) / f"{source.stem}_quantized.onnx"
         model = onnx.load(str(result))
@@ -116,6 +125,7 @@ def quantize_tower(
         drop_zero_points(model)
         if recipe.attention == "operator":
             use_attention_operator(model)
+        use_rms_norms(model, centred)
         drop_unread(model.graph)
         strip_traces(model)
         onnx.save_model(model, str(result))

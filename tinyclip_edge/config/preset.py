@@ -33,6 +33,11 @@ class DynamicInt8(Section):
         description="operator: ONNX's own, quicker, needs onnxruntime 1.23; where a tower's "
         "attention is another one, its nodes stay.",
     )
+    norms: Literal["layer", "rms"] = Field(
+        default="layer",
+        description="rms: layer norms without their mean, which weights lose before; quicker, "
+        "needs onnxruntime 1.23; towers that scale their layers keep theirs.",
+    )
 
 
 class StaticInt8(Section):
