@@ -14,6 +14,7 @@ from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.attention_op import use_attention_operator
 from tinyclip_export.centred import take_means_out, use_rms_norms
 from tinyclip_export.graph import strip_traces
+from tinyclip_export.halves import halve_feed_forwards
 from tinyclip_export.jobs import Job
 from tinyclip_export.saturation import make_pair_safe
 from tinyclip_export.token_table import TABLE_BITS, quantize_table
@@ -34,6 +35,7 @@ class Int8Recipe:
     token_table: str = "8 bit"  # of the text tower; or "4 bit", "float"
     attention: str = "nodes"  # or "operator": quicker, needs onnxruntime 1.23
     norms: str = "layer"  # or "rms": likewise (see centred.py)
+    feed_forward: str = "whole"  # or "halves": quicker in one thread (see halves.py)
 
     def __post_init__(self) -> None:
         for key, known in _KNOWN.items():
@@ -78,6 +80,7 @@ _KNOWN = {
     "token_table": tuple(TABLE_BITS),
     "attention": ("nodes", "operator"),
     "norms": ("layer", "rms"),
+    "feed_forward": ("whole", "halves"),
 }
 PORTABLE = Int8Recipe()
 
@@ -99,12 +102,13 @@ def quantize_tower(
 
     # optimum leaves an ort_config.json beside its result, so it works in a folder of its own.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".quantize-") as scratch, quiet():
-        centred: list[str] = []
-        if recipe.norms == "rms":
-            model = onnx.load(str(source))
-            centred = take_means_out(model)
+        model = onnx.load(str(source))
+        halves = halve_feed_forwards(model) if recipe.feed_forward == "halves" else {}
+        centred = take_means_out(model) if recipe.norms == "rms" else []
+        if halves or centred:
             source = Path(scratch) / source.name
             onnx.save_model(model, str(source))
+        floats = [part for name in keep_float for part in halves.get(name, [name])]
         config = QuantizationConfig(
             is_static=False,
             format=QuantFormat.QOperator,
@@ -113,7 +117,7 @@ def quantize_tower(
             per_channel=True,
             reduce_range=recipe.weight_range != "8 bit",
             operators_to_quantize=list(OPERATORS),
-            nodes_to_exclude=[*products_of_activations(source), *keep_float],
+            nodes_to_exclude=[*products_of_activations(source), *floats],
         )
         ORTQuantizer(source).quantize(config, save_dir=scratch, file_suffix="quantized")
         result = Path(scratch) / f"{source.stem}_quantized.onnx"

@@ -18,6 +18,7 @@ from tinyclip_export.quantize import RANGES, products_of_activations
 from tinyclip_export.residual import OPERATORS, outside_convolutions, quantized_kinds, stays_integer
 from tinyclip_export.saturation import make_pair_safe
 from tinyclip_export.token_table import TABLE_BITS, quantize_table
+from tinyclip_export.wiring import known_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ def quantize_static_tower(job: Job, recipe: StaticRecipe) -> None:
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     model = onnx.load(str(job.source))
+    model.graph.value_info.extend(known_values(model))  # the quantizer asks for types and ranks
     integers = stays_integer(model)
     floats = [*products_of_activations(job.source), *job.keep_float]
     ranges = job.ranges

@@ -22,6 +22,13 @@ def readers(graph: Onnx) -> defaultdict[str, list[Onnx]]:
     return found
 
 
+def known_values(model: Onnx) -> list[Onnx]:
+    """Return what shape inference says of each inner value; files hold none of it."""
+    from onnx import shape_inference
+
+    return list(shape_inference.infer_shapes(model).graph.value_info)
+
+
 def replace_nodes(graph: Onnx, nodes: list[Onnx]) -> None:
     """Give the graph these nodes, in this order."""
     del graph.node[:]

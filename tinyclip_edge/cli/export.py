@@ -41,7 +41,8 @@ def export(
     target: Annotated[
         str | None,
         typer.Option(
-            help="Precisions and settings for x86, x86-vnni, arm64 or browser, or a YAML file.",
+            help="Precisions and settings for x86, x86-vnni, x86-vnni-single, arm64 or browser, "
+            "or a YAML file.",
             show_default="fp32, right on every CPU",
         ),
     ] = None,

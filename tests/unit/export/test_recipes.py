@@ -40,7 +40,14 @@ def test_the_images_of_a_resnet_are_static_in_its_int8_file():
 
 
 @pytest.mark.parametrize(
-    ("target", "safe"), [("x86", True), ("browser", True), ("x86-vnni", False), ("arm64", False)]
+    ("target", "safe"),
+    [
+        ("x86", True),
+        ("browser", True),
+        ("x86-vnni", False),
+        ("x86-vnni-single", False),
+        ("arm64", False),
+    ],
 )
 def test_the_runtime_reads_whether_a_kernel_may_overflow(target, safe):
     recipes = {

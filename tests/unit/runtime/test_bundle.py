@@ -169,7 +169,7 @@ def test_every_recipe_of_the_exporter_is_understood(tiny_bundle):
     from tinyclip_export.recipes import recipe_dicts, recipes_for
 
     names = [name for name in SUFFIX if name != "fp32"]
-    for preset in ("x86", "x86-vnni", "arm64", "browser"):
+    for preset in ("x86", "x86-vnni", "x86-vnni-single", "arm64", "browser"):
         for convolutional in (False, True):
             settings = load_preset(preset)
             made = {n: recipes_for(n, settings, convolutional=convolutional) for n in names}
