@@ -102,12 +102,7 @@ def quantize_tower(
 
     # optimum leaves an ort_config.json beside its result, so it works in a folder of its own.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".quantize-") as scratch, quiet():
-        model = onnx.load(str(source))
-        halves = halve_feed_forwards(model) if recipe.feed_forward == "halves" else {}
-        centred = take_means_out(model) if recipe.norms == "rms" else []
-        if halves or centred:
-            source = Path(scratch) / source.name
-            onnx.save_model(model, str(source))
+        source, halves, centred = _rewritten(source, Path(scratch), recipe)
         floats = [part for name in keep_float for part in halves.get(name, [name])]
         config = QuantizationConfig(
             is_static=False,
@@ -134,6 +129,23 @@ def quantize_tower(
         strip_traces(model)
         onnx.save_model(model, str(result))
         shutil.move(result, target)
+
+
+def _rewritten(
+    source: Path, scratch: Path, recipe: Int8Recipe
+) -> tuple[Path, dict[str, list[str]], list[str]]:
+    """Write the float tower in the form the recipe quantizes; return halved products and norms."""
+    import onnx
+
+    if recipe.feed_forward == "whole" and recipe.norms == "layer":
+        return source, {}, []
+    model = onnx.load(str(source))
+    halves = halve_feed_forwards(model) if recipe.feed_forward == "halves" else {}
+    centred = take_means_out(model) if recipe.norms == "rms" else []
+    drop_unread(model.graph)
+    target = scratch / source.name
+    onnx.save_model(model, str(target))
+    return target, halves, centred
 
 
 def drop_zero_points(model: Any) -> None:  # noqa: ANN401
