@@ -72,7 +72,8 @@ def write_towers(name: str, folder: Path, target: str) -> dict[str, int]:
         folder.mkdir(parents=True, exist_ok=True)
         image = files["image-fp32"]
         graph.export_image_tower(image_tower(clip.model), image, image_size=clip.image_size)
-        graph.export_text_tower(text_tower(clip.model), files["text-fp32"])
+        text = text_tower(clip.model, clip.tokenizer(["a"])[0])
+        graph.export_text_tower(text, files["text-fp32"])
         random = np.random.default_rng(0)
         rows = [random.standard_normal((1, 3, clip.image_size, clip.image_size)) for _ in range(8)]
         feeds = [{"pixel_values": row.astype(np.float32)} for row in rows]

@@ -128,7 +128,8 @@ class _Export:
         from tinyclip_export import graph, hub_layout
         from tinyclip_export.encoders import image_tower, input_form, text_tower
 
-        image, text = image_tower(self.clip.model), text_tower(self.clip.model)
+        image = image_tower(self.clip.model)
+        text = text_tower(self.clip.model, self.clip.tokenizer(["a"])[0])
         self.form = input_form(self.clip, text, self.settings.extras.static_batch)
         special = write_tokenizer(self.clip, self.folder)
         self.plain = special.plain

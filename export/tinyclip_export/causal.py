@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from tinyclip_edge.errors import ModelError
 
 if TYPE_CHECKING:
     from tinyclip_export.towers import Block
@@ -16,49 +19,87 @@ if TYPE_CHECKING:
 # that: nothing in float32, yet no subnormal number, on which x86 spends five times as long in
 # Softmax. It would show where the hidden score is 43 higher (e^-17); DEEP hides any.
 SHALLOW, DEEP = -60.0, -10_000.0
-HIDES = 43.0
-TEXTS = 16  # what the scores are looked up on
+# Hidden scores of all texts were up to 2.1 times those of the sampled ones in models trained here.
+MOST_SAMPLED = 43.0 / 4
+TEXTS = 48  # sampled; a third are one word long, as the padding behind short texts scores highest
+CHUNK = 2048  # tokens looked up at once
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Token ids around a text's words."""
+
+    start: int
+    end: int
+    pad: int
+
+    @classmethod
+    def of(cls, vocabulary: int, example: Tensor | None, end: int | None) -> Frame:
+        """Read it from a text ``[L]`` as the tokenizer pads it, or take that of CLIP's vocabulary.
+
+        `end` is the end of text where a tower knows its id. Raises ModelError for one without a
+        token.
+        """
+        if end is not None and not 0 <= end < vocabulary:
+            raise ModelError(f"text_cfg: eos_id {end} has no token; there are {vocabulary}")
+        if example is None:
+            return cls(max(vocabulary - 2, 0), vocabulary - 1 if end is None else end, 0)
+        highest = int(example.max())
+        return cls(int(example[0]), highest if end is None else end, int(example[-1]))
 
 
 def causal_mask(
-    tokens: Tensor, positions: Tensor, blocks: Sequence[Block], end: int | None
+    tokens: nn.Embedding, positions: Tensor, blocks: Sequence[Block], frame: Frame
 ) -> Tensor:
     """Return ``[L, L]``: zero for what a token may see, a low value for what comes after it.
 
-    Scores of sampled texts decide which; SHALLOW only where they stay within half of what it
-    hides. Takes token embeddings ``[V, W]``, positions ``[L, W]`` and the id that ends a text.
+    Scores decide which: of sampled texts in all blocks, and of every token in the first, where
+    they are highest. Takes positions ``[L, W]``.
     """
     context = positions.shape[0]
     future = torch.ones(context, context, dtype=torch.bool).triu(1)
-    x = tokens[_sampled_ids(tokens.shape[0], context, end)] + positions
     deep = torch.zeros(context, context).masked_fill(future, DEEP)
-    hidden = -torch.inf
     with torch.no_grad():
+        x = tokens(_sampled_ids(tokens.num_embeddings, context, frame)) + positions
+        hidden = _of_every_token(tokens, positions, blocks[0], frame)
         for block in blocks:
-            hidden = max(hidden, _most_hidden(block, x, future))
+            hidden = max(hidden, _most_hidden(block, x))
             x = block(x, deep)
-    value = SHALLOW if hidden < HIDES / 2 else DEEP
+    value = SHALLOW if hidden < MOST_SAMPLED else DEEP
     return torch.zeros(context, context).masked_fill(future, value)
 
 
-def _most_hidden(block: Block, x: Tensor, future: Tensor) -> float:
+def _most_hidden(block: Block, x: Tensor) -> float:
     """Return by how much a later token scores above the best that may be seen, at most."""
-    scores = block.scores(x)
-    if scores is None or future.shape[0] < 2:
+    scores = block.scores(x)  # [B, H, L, L]
+    if scores is None or scores.shape[-1] < 2:
         return -torch.inf
+    future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
     best = scores.masked_fill(future, -torch.inf).amax(-1)
     later = scores.masked_fill(~future, -torch.inf).amax(-1)
     return float((later - best).max())  # the last token has none later: -inf
 
 
-def _sampled_ids(vocabulary: int, context: int, end: int | None) -> Tensor:
-    """Draw ids ``[B, L]``: texts of all lengths, zeros behind their end as a tokenizer pads."""
+def _of_every_token(tokens: nn.Embedding, positions: Tensor, block: Block, frame: Frame) -> float:
+    """Return the same for texts of one word, every token in turn: start, word, end, padding."""
+    length = min(4, positions.shape[0])
+    hidden = -torch.inf
+    for words in torch.split(torch.arange(tokens.num_embeddings), CHUNK):
+        ids = torch.full((len(words), 4), frame.pad)
+        ids[:, 0], ids[:, 1], ids[:, 2] = frame.start, words, frame.end
+        hidden = max(hidden, _most_hidden(block, tokens(ids[:, :length]) + positions[:length]))
+    return hidden
+
+
+def _sampled_ids(vocabulary: int, context: int, frame: Frame) -> Tensor:
+    """Draw ids ``[B, L]``: texts of one word and of all lengths, padded."""
     draw = torch.Generator().manual_seed(0)
     ids = torch.randint(vocabulary, (TEXTS, context), generator=draw)
-    last = vocabulary - 1 if end is None else end
-    ids[:, 0] = max(vocabulary - 2, 0)
-    ends = torch.linspace(min(2, context - 1), context - 1, TEXTS).long()
+    ids[:, 0] = frame.start
+    shortest = min(2, context - 1)
+    ends = torch.linspace(shortest, context - 1, TEXTS).long()
+    ends[: TEXTS // 3] = shortest
     places = torch.arange(context)
-    ids[places == ends.unsqueeze(1)] = last
-    ids[places > ends.unsqueeze(1)] = 0
+    ids[places == ends.unsqueeze(1)] = frame.end
+    ids[places > ends.unsqueeze(1)] = frame.pad
     return ids

@@ -65,7 +65,7 @@ class _Stream:
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         self.producer, self.readers = producers(graph), readers(graph)
         self.values: set[str] = set()
-        self.nodes: set[int] = set()
+        self.carried: set[tuple[int, int]] = set()  # nodes and inputs whose means were followed
         self.writers: list[tuple[Onnx, int]] = []  # node and its constant input
         self.sources: list[Onnx] = []  # nodes whose mean is taken away at run time
         self.foreign = False  # something in the stream may not be rewritten
@@ -75,10 +75,9 @@ class _Stream:
         if node.op_type != "LayerNormalization" or len(node.output) != 1:
             return False
         behind = self.readers[node.output[0]]
-        axes = [entry.i for entry in node.attribute if entry.name == "axis"]
         known = all(name in self.constants for name in node.input[1:])
         products = bool(behind) and all(self._bias(part) for part in behind)
-        return axes in ([], [-1]) and known and products
+        return _over_last_axis(node) and known and products
 
     def _bias(self, product: Onnx) -> tuple[Onnx, int] | None:
         """Return the sum behind a product with a weight and which side its bias is."""
@@ -114,8 +113,8 @@ class _Stream:
             if node is None or len(node.output) != 1:
                 self.foreign = True
                 return
-            self.nodes.add(id(node))
             for index in self._carriers(node, width):
+                self.carried.add((id(node), index))
                 if node.input[index] not in self.constants:
                     waiting.append(node.input[index])
                 elif self._array(node.input[index]).shape[-1:] == (width,):
@@ -158,10 +157,12 @@ class _Stream:
         """Whether only the stream and layer norms, which take a mean away, read a value."""
         outputs = {output.name for output in self.graph.output}
         return value not in outputs and all(
-            id(node) in self.nodes
-            or node.op_type == "Shape"
-            or (node.op_type == "LayerNormalization" and value not in node.input[1:])
+            node.op_type == "Shape"
+            or (node.op_type == "LayerNormalization" and index == 0 and _over_last_axis(node))
+            or (id(node), index) in self.carried
             for node in self.readers[value]
+            for index, name in enumerate(node.input)
+            if name == value
         )
 
     def centre_writers(self) -> None:
@@ -219,6 +220,10 @@ class _Stream:
         self.graph.initializer.append(tensor)
         self.constants[name] = tensor
         node.input[index] = name
+
+
+def _over_last_axis(norm: Onnx) -> bool:
+    return _option(norm, "axis") in (None, -1)
 
 
 def _option(node: Onnx, name: str) -> int | None:

@@ -13,6 +13,8 @@ from tinyclip_export.timm_tower import TimmTower
 from tinyclip_export.towers import ImageTower, OpenClip, TextTower, setting
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tinyclip_edge.models import LoadedClip
 
 AnyImageTower: TypeAlias = ImageTower | ResNetTower | TimmTower
@@ -34,8 +36,11 @@ def image_tower(model: OpenClip) -> AnyImageTower:
     raise ModelError(f"image tower {type(visual).__name__} cannot be exported: {_IMAGES}")
 
 
-def text_tower(model: OpenClip) -> AnyTextTower:
-    """Return the exportable text tower of an open_clip model. Raises ModelError."""
+def text_tower(model: OpenClip, example: Tensor | None = None) -> AnyTextTower:
+    """Return the exportable text tower of an open_clip model. Raises ModelError.
+
+    `example` is a text ``[L]`` as its tokenizer pads it; without one ids are those of CLIP's.
+    """
     text: OpenClip = getattr(model, "text", model)  # CustomTextCLIP keeps its text tower apart
     name = type(text).__name__
     if not hasattr(text, "token_embedding") or not hasattr(text, "transformer"):
@@ -53,7 +58,7 @@ def text_tower(model: OpenClip) -> AnyTextTower:
             f"use {', '.join(POOLS)} in text_cfg"
         )
     reads_end = text.attn_mask is not None and pool in ("argmax", "eos")
-    return TextTower(model) if reads_end else PaddedTextTower(model)
+    return TextTower(model, example) if reads_end else PaddedTextTower(model, example)
 
 
 def input_form(clip: LoadedClip, text: AnyTextTower, static_batch: int | None) -> InputForm:

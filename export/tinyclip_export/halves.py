@@ -63,6 +63,7 @@ class _Finder:
         graph = model.graph
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         self.producer, self.readers = producers(graph), readers(graph)
+        self.residuals: set[int] = set()  # of layers found: a sum of two layers has only one
         self.rows = {value.name: _rows(value) for value in known_values(model)}
 
     def layer(self, down: Onnx) -> _FeedForward | None:
@@ -78,19 +79,21 @@ class _Finder:
         if self._bias_behind(up) is not up_bias:
             return None
         neurons = self.constants[down.input[1]].dims[0]
-        if not LEAST < 4 * neurons * self.rows.get(start, 0) <= MOST:
+        fits = LEAST < 4 * neurons * self.rows.get(start, 0) <= MOST
+        if neurons < 2 * COLUMNS or not fits or id(residual) in self.residuals:
             return None
+        self.residuals.add(id(residual))
         inside = tuple(region.values())[::-1]
         return _FeedForward(up, up_bias, inside, down, down_bias, residual)
 
     def _bias_behind(self, product: Onnx) -> Onnx | None:
         """Return the sum of a product that has a weight with its bias, if nothing else reads it."""
-        if product.op_type != "MatMul" or product.input[1] not in self.constants:
+        weight = self.constants.get(product.input[1]) if product.op_type == "MatMul" else None
+        if weight is None or len(weight.dims) != 2:
             return None
         added = self._sum_behind(product)
         constant = [name for name in added.input if name in self.constants] if added else []
-        width = self.constants[product.input[1]].dims[1]
-        known = len(constant) == 1 and list(self.constants[constant[0]].dims) == [width]
+        known = len(constant) == 1 and list(self.constants[constant[0]].dims) == [weight.dims[1]]
         return added if known else None
 
     def _sum_behind(self, node: Onnx) -> Onnx | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tinyclip_export.causal import causal_mask
+from tinyclip_export.causal import Frame, causal_mask
 from tinyclip_export.towers import Block, OpenClip, projection_of, setting, shared, unit_norm
 
 POOLS = ("first", "last", "argmax", "eos")
@@ -20,7 +20,7 @@ class PaddedTextTower(nn.Module):
 
     mask: Tensor | None
 
-    def __init__(self, model: OpenClip) -> None:
+    def __init__(self, model: OpenClip, example: Tensor | None = None) -> None:
         super().__init__()
         text: OpenClip = getattr(model, "text", model)
         self.tokens: nn.Embedding = text.token_embedding
@@ -33,8 +33,8 @@ class PaddedTextTower(nn.Module):
         self.eot_id = int(setting(text, "eos_id") or 0)
         mask = None
         if text.attn_mask is not None:
-            end = self.eot_id if self.pool == "eos" else None
-            mask = causal_mask(self.tokens.weight, self.positions, [*body, last], end)
+            frame = Frame.of(self.tokens.num_embeddings, example, None)
+            mask = causal_mask(self.tokens, self.positions, [*body, last], frame)
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:

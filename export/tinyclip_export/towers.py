@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tinyclip_edge.errors import ModelError
-from tinyclip_export.causal import causal_mask
+from tinyclip_export.causal import Frame, causal_mask
 
 OpenClip: TypeAlias = Any  # a module or weight of open_clip, read by its attribute names
 
@@ -176,7 +176,7 @@ class TextTower(nn.Module):
 
     mask: Tensor
 
-    def __init__(self, model: OpenClip) -> None:
+    def __init__(self, model: OpenClip, example: Tensor | None = None) -> None:
         super().__init__()
         # open_clip.CustomTextCLIP keeps its text tower apart.
         text: OpenClip = getattr(model, "text", model)
@@ -187,7 +187,8 @@ class TextTower(nn.Module):
         self.ln_final: nn.LayerNorm = text.ln_final
         self.projection = projection_of(text.text_projection)
         self.eot_id = int(setting(text, "eos_id")) if setting(text, "pool_type") == "eos" else None
-        mask = causal_mask(self.tokens.weight, self.positions, [*body, last], self.eot_id)
+        frame = Frame.of(self.tokens.num_embeddings, example, self.eot_id)
+        mask = causal_mask(self.tokens, self.positions, [*body, last], frame)
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:

@@ -105,6 +105,35 @@ def test_the_causal_mask_hides_the_highest_scores(sharpness, depth):
     assert (tower(ids) - model.encode_text(ids, normalize=True)).abs().max() < TOLERANCE
 
 
+def test_padding_behind_the_end_of_a_vocabulary_with_spare_rows_stays_hidden():
+    """The end rates the padding 60 above itself; its id is not the table's last."""
+    model = build(text_cfg=text(layers=1))
+    attention = model.transformer.resblocks[0].attn
+    width = model.positional_embedding.shape[1]
+    with torch.no_grad():
+        model.positional_embedding[:] = 0
+        for channel, token in enumerate((EOT - 8, 0)):
+            model.token_embedding.weight[:, channel] = 0
+            model.token_embedding.weight[token] = 0
+            model.token_embedding.weight[token, channel] = 1
+        attention.in_proj_bias[: 2 * width] = 0
+        attention.in_proj_weight[: 2 * width] = 0
+        attention.in_proj_weight[0, 0] = 7.0  # queries of the end
+        attention.in_proj_weight[width, 1] = 7.0  # keys of the padding
+    ids = token_ids(3, 7, 11)
+    ids[ids == EOT] = EOT - 8
+    ids[(ids > EOT - 8)] = 5
+    assert TextTower(model, ids[0]).mask.min() == -10_000.0
+    wanted = model.encode_text(ids, normalize=True)
+    assert (TextTower(model, ids[0])(ids) - wanted).abs().max() < TOLERANCE
+
+
+def test_an_end_of_text_without_a_token_is_refused():
+    model = build(text_cfg=text(pool_type="eos", eos_id=5000))
+    with pytest.raises(ModelError, match="eos_id 5000 has no token; there are 300"):
+        TextTower(model)
+
+
 def test_the_starter_teachers_texts():
     """Its first layer rates some tokens 85 above all that come before them."""
     from tinyclip_edge.models import load_clip

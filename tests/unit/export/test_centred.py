@@ -196,6 +196,14 @@ def test_a_block_by_hand():
             ],
             id="another reader",
         ),
+        pytest.param(
+            [
+                helper.make_node("Relu", ["start"], ["s"], "source"),
+                helper.make_node("Add", ["db", "s"], ["ds"], "inner"),
+                helper.make_node("Add", ["start", "ds"], ["sum"], "residual"),
+            ],
+            id="a source that reads the stream",
+        ),
     ],
 )
 def test_a_stream_that_may_not_be_rewritten_stays(extra):

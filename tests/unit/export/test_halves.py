@@ -129,6 +129,20 @@ def test_others_stay_whole(options):
     assert model.SerializeToString() == before
 
 
+def test_a_product_with_a_vector_is_none_of_it():
+    model = feed_forward()
+    vector = numpy_helper.from_array(np.ones(WIDTH, np.float32), "vector")
+    model.graph.initializer.append(vector)
+    model.graph.node.append(helper.make_node("MatMul", ["y", "vector"], ["z"], "vector"))
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, None))
+    assert halve_feed_forwards(model) == HALVES
+
+
+def test_few_neurons_have_no_halves():
+    """At 5,000 tokens 32 of them fill the cache, and are one tile."""
+    assert halve_feed_forwards(feed_forward(tokens=5000, neurons=32)) == {}
+
+
 def test_layers_that_share_constants():
     """Equal constants are one in an exported graph."""
     first, second = feed_forward(), feed_forward()
