@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from tinyclip_export.wiring import producers, readers, replace_nodes
+from tinyclip_export.wiring import (
+    constants,
+    only_reader,
+    producers,
+    raise_opset,
+    readers,
+    replace_nodes,
+)
 
 Onnx: TypeAlias = Any  # a message of onnx, which has no types
 
@@ -26,9 +33,7 @@ def use_attention_operator(model: Onnx) -> int:
     operators = {id(end): operator for end, operator in found}
     nodes = [operators.get(id(node), node) for node in model.graph.node]
     _replace(model.graph, nodes)
-    for entry in model.opset_import:
-        if entry.domain == "":
-            entry.version = max(entry.version, OPSET)
+    raise_opset(model, OPSET)
     return len(found)
 
 
@@ -36,7 +41,7 @@ class _Graph:
     """Who writes and who reads each value."""
 
     def __init__(self, graph: Onnx) -> None:
-        self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        self.constants = constants(graph)
         self.producer, self.readers = producers(graph), readers(graph)
 
     def attention(self, softmax: Onnx) -> tuple[Onnx, Onnx] | None:
@@ -52,10 +57,10 @@ class _Graph:
         factor = scaled and self.constants.get(scaled.input[1])
         query = self._split(scaled, 0, TO_HEADS)
         key = self._split(scores, 1, KEYS)
-        mixed = self._only_reader(softmax.output[0], "MatMul")
+        mixed = only_reader(self.readers, softmax.output[0], "MatMul")
         value = self._split(mixed, 1, TO_HEADS)
-        back = mixed and self._only_reader(mixed.output[0], "Transpose")
-        end = back and self._only_reader(back.output[0], "Reshape")
+        back = mixed and only_reader(self.readers, mixed.output[0], "Transpose")
+        end = back and only_reader(self.readers, back.output[0], "Reshape")
         if not (factor and query and key and value and end and _order(back) == TO_HEADS):
             return None
         heads = {self._heads(part) for part in (query, key, value)}
@@ -76,10 +81,6 @@ class _Graph:
     def _from(self, node: Onnx | None, index: int, kind: str) -> Onnx | None:
         source = node and self.producer.get(node.input[index])
         return source if source is not None and source.op_type == kind else None
-
-    def _only_reader(self, name: str, kind: str) -> Onnx | None:
-        readers = self.readers[name]
-        return readers[0] if len(readers) == 1 and readers[0].op_type == kind else None
 
     def _split(self, node: Onnx | None, index: int, order: list[int]) -> Onnx | None:
         """Return the Reshape to heads behind an input that a Transpose of this order brings."""

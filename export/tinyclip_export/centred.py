@@ -13,7 +13,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tinyclip_export.wiring import producers, readers, replace_nodes
+from tinyclip_export.wiring import (
+    add_constant,
+    bias_behind,
+    constants,
+    producers,
+    raise_opset,
+    readers,
+    replace_nodes,
+)
 
 Onnx: TypeAlias = Any  # a message of onnx, which has no types
 
@@ -52,9 +60,8 @@ def use_rms_norms(model: Onnx, names: list[str]) -> None:
     for node in model.graph.node:
         if node.name in wanted:
             node.op_type = "RMSNormalization"
-    for entry in model.opset_import:
-        if entry.domain == "" and names:
-            entry.version = max(entry.version, OPSET)
+    if names:
+        raise_opset(model, OPSET)
 
 
 class _Stream:
@@ -62,7 +69,7 @@ class _Stream:
 
     def __init__(self, graph: Onnx) -> None:
         self.graph = graph
-        self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        self.constants = constants(graph)
         self.producer, self.readers = producers(graph), readers(graph)
         self.values: set[str] = set()
         self.carried: set[tuple[int, int]] = set()  # nodes and inputs whose means were followed
@@ -76,18 +83,10 @@ class _Stream:
             return False
         behind = self.readers[node.output[0]]
         known = all(name in self.constants for name in node.input[1:])
-        products = bool(behind) and all(self._bias(part) for part in behind)
+        products = bool(behind) and all(
+            bias_behind(part, self.constants, self.readers) for part in behind
+        )
         return _over_last_axis(node) and known and products
-
-    def _bias(self, product: Onnx) -> tuple[Onnx, int] | None:
-        """Return the sum behind a product with a weight and which side its bias is."""
-        if product.op_type != "MatMul" or product.input[1] not in self.constants:
-            return None
-        behind = self.readers[product.output[0]]
-        if len(behind) != 1 or behind[0].op_type != "Add":
-            return None
-        sides = [n for n, name in enumerate(behind[0].input) if name in self.constants]
-        return (behind[0], sides[0]) if len(sides) == 1 else None
 
     def norms_behind(self) -> list[Onnx]:
         """Return the norms that write nothing of the stream, such as the one behind its end."""
@@ -179,7 +178,7 @@ class _Stream:
         bias = self._array(norm.input[2]).astype(np.float64)
         del norm.input[2]
         for product in self.readers[norm.output[0]]:
-            place = self._bias(product)
+            place = bias_behind(product, self.constants, self.readers)
             assert place is not None  # may_lose_bias looked
             added, side = place
             old = self._array(added.input[side])
@@ -188,7 +187,7 @@ class _Stream:
 
     def centre_sources(self) -> None:
         """Take the mean out of everything else at run time; nodes are exchanged, so do it last."""
-        from onnx import helper, numpy_helper
+        from onnx import helper
 
         nodes = []
         for node in self.graph.node:
@@ -198,7 +197,7 @@ class _Stream:
             name = str(node.output[0])
             whole, mean, axes = f"{name}_with_mean", f"{name}_mean", f"{name}_axes"
             node.output[0] = whole
-            self.graph.initializer.append(numpy_helper.from_array(np.array([-1]), axes))
+            add_constant(self.graph, axes, np.array([-1]))
             nodes += [
                 helper.make_node("ReduceMean", [whole, axes], [mean], mean, keepdims=1),
                 helper.make_node("Sub", [whole, mean], [name], f"{name}_centred"),
@@ -213,12 +212,8 @@ class _Stream:
 
     def _give(self, node: Onnx, index: int, value: np.ndarray) -> None:
         """Give an input a constant of its own: equal ones are one in an exported graph."""
-        from onnx import numpy_helper
-
         name = f"{node.name}_{index}"
-        tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
-        self.graph.initializer.append(tensor)
-        self.constants[name] = tensor
+        self.constants[name] = add_constant(self.graph, name, value)
         node.input[index] = name
 
 

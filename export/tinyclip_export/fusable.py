@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tinyclip_export.wiring import producers, readers, replace_nodes
+from tinyclip_export.wiring import constants, producers, readers, replace_nodes
 
 Onnx: TypeAlias = Any  # a message of onnx, which has no types
 
@@ -57,7 +57,7 @@ def _round_once(graph: Onnx, kinds: Collection[str]) -> None:
     """
     from onnx import numpy_helper
 
-    zeros = {tensor.name: tensor for tensor in graph.initializer}
+    zeros = constants(graph)
     producer = producers(graph)
     reading = readers(graph)
     for node in graph.node:
@@ -88,7 +88,7 @@ def keep_products(graph: Onnx, kinds: Collection[str]) -> None:
     if not graph.input[0].type.tensor_type.shape.dim[0].dim_value:
         return
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
-    biases = {tensor.name: tensor for tensor in graph.initializer}
+    biases = constants(graph)
     producer = producers(graph)
     for node in graph.node:
         if node.op_type != "Add":
@@ -136,7 +136,7 @@ def _own_pairs(graph: Onnx, kinds: Collection[str]) -> None:
     """Give the second and further readers of an activation a pair of their own."""
     from onnx import numpy_helper
 
-    scales = {tensor.name: tensor for tensor in graph.initializer}
+    scales = constants(graph)
     producer = producers(graph)
     reading = defaultdict(list)
     for node in graph.node:

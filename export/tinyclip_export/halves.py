@@ -11,9 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
-
-from tinyclip_export.wiring import known_values, producers, readers, replace_nodes
+from tinyclip_export.wiring import (
+    add_constant,
+    bias_behind,
+    constants,
+    known_values,
+    only_reader,
+    producers,
+    readers,
+    replace_nodes,
+)
 
 Onnx: TypeAlias = Any  # a message of onnx, which has no types
 
@@ -61,7 +68,7 @@ class _Finder:
 
     def __init__(self, model: Onnx) -> None:
         graph = model.graph
-        self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        self.constants = constants(graph)
         self.producer, self.readers = producers(graph), readers(graph)
         self.residuals: set[int] = set()  # of layers found: a sum of two layers has only one
         self.rows = {value.name: _rows(value) for value in known_values(model)}
@@ -69,7 +76,7 @@ class _Finder:
     def layer(self, down: Onnx) -> _FeedForward | None:
         """Return the layer whose second product this is, or None."""
         down_bias = self._bias_behind(down)
-        residual = down_bias and self._sum_behind(down_bias)
+        residual = down_bias and only_reader(self.readers, down_bias.output[0], "Add")
         region: dict[int, Onnx] = {}
         start = self._start(down.input[0], region) if residual is not None else None
         if start is None or not region or not self._is_closed(start, region, down):
@@ -87,19 +94,8 @@ class _Finder:
         return _FeedForward(up, up_bias, inside, down, down_bias, residual)
 
     def _bias_behind(self, product: Onnx) -> Onnx | None:
-        """Return the sum of a product that has a weight with its bias, if nothing else reads it."""
-        weight = self.constants.get(product.input[1]) if product.op_type == "MatMul" else None
-        if weight is None or len(weight.dims) != 2:
-            return None
-        added = self._sum_behind(product)
-        constant = [name for name in added.input if name in self.constants] if added else []
-        known = len(constant) == 1 and list(self.constants[constant[0]].dims) == [weight.dims[1]]
-        return added if known else None
-
-    def _sum_behind(self, node: Onnx) -> Onnx | None:
-        """Return the Add that alone reads a node."""
-        behind = self.readers[node.output[0]]
-        return behind[0] if len(behind) == 1 and behind[0].op_type == "Add" else None
+        found = bias_behind(product, self.constants, self.readers)
+        return found[0] if found else None
 
     def _start(self, name: str, region: dict[int, Onnx]) -> str | None:
         """Walk back over elementwise nodes to the sum of a product and its bias."""
@@ -130,12 +126,12 @@ def _halves(graph: Onnx, layer: _FeedForward) -> list[Onnx]:
     """Return the nodes of both halves and of their sum; the first has the bias behind it."""
     from onnx import helper
 
-    values = {tensor.name: tensor for tensor in graph.initializer}
+    values = constants(graph)
     neurons = values[layer.down.input[1]].dims[0]
     middle = -(-neurons // (2 * COLUMNS)) * COLUMNS
     nodes, sums = [], []
     for part, cut in enumerate((slice(0, middle), slice(middle, None))):
-        half = _Half(graph, values, part)
+        half = _Half(graph, values, layer.up.input[0], part)
         nodes.append(half.copy(layer.up, cut=(slice(None), cut)))
         nodes.append(half.copy(layer.up_bias, cut=(cut,)))
         nodes += [half.copy(node) for node in layer.activation]
@@ -158,7 +154,8 @@ class _Half:
     """Copies of a layer's nodes for one half."""
 
     graph: Onnx
-    values: dict[str, Onnx]
+    values: dict[str, Onnx]  # its constants
+    given: str  # what the layer reads
     part: int
 
     def name(self, value: str) -> str:
@@ -171,18 +168,13 @@ class _Half:
         made = type(node)()
         made.CopyFrom(node)
         made.name, made.output[0] = self.name(node.name), self.name(node.output[0])
-        for index, given in enumerate(node.input):
-            if given not in self.values:
-                # What a layer reads is whole; what lies inside has halves.
-                made.input[index] = (
-                    given if node.op_type == "MatMul" and len(cut) == 2 else (self.name(given))
-                )
-            elif cut:
-                array = numpy_helper.to_array(self.values[given])[cut]
+        for index, name in enumerate(node.input):
+            if name in self.values and cut:
+                array = numpy_helper.to_array(self.values[name])[cut]
                 made.input[index] = f"{made.name}.{index}"
-                self.graph.initializer.append(
-                    numpy_helper.from_array(np.ascontiguousarray(array), made.input[index])
-                )
+                add_constant(self.graph, made.input[index], array)
+            elif name not in self.values and name != self.given:
+                made.input[index] = self.name(name)
         return made
 
 

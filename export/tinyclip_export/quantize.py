@@ -18,7 +18,7 @@ from tinyclip_export.halves import halve_feed_forwards
 from tinyclip_export.jobs import Job
 from tinyclip_export.saturation import make_pair_safe
 from tinyclip_export.token_table import TABLE_BITS, quantize_table
-from tinyclip_export.wiring import drop_unread
+from tinyclip_export.wiring import constants, drop_unread
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +152,10 @@ def drop_zero_points(model: Any) -> None:  # noqa: ANN401
     """Leave out the zero points of weights around zero, which cost a pass over each column."""
     from onnx import numpy_helper
 
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    known = constants(model.graph)
     for node in model.graph.node:
         if node.op_type == "MatMulInteger" and len(node.input) == 4:
-            points = constants.get(node.input[3])
+            points = known.get(node.input[3])
             if points is not None and not numpy_helper.to_array(points).any():
                 del node.input[3]
 

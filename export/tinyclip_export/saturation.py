@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_export.wiring import constants
 
 ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
 
@@ -43,8 +44,8 @@ def make_pair_safe(quantized: ModelProto, source: ModelProto) -> None:
     """
     from onnx import TensorProto, numpy_helper
 
-    floats = {tensor.name: tensor for tensor in source.graph.initializer}
-    tensors = {tensor.name: tensor for tensor in quantized.graph.initializer}
+    floats = constants(source.graph)
+    tensors = constants(quantized.graph)
     for key in _product_weights(quantized.graph, tensors):
         name = key.removesuffix("_quantized")
         origin = floats.get(name, floats.get(name.removesuffix("_Transposed")))

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyclip_edge.errors import ModelError
-from tinyclip_export.wiring import replace_nodes
+from tinyclip_export.wiring import constants, replace_nodes
 
 ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
 Weights: TypeAlias = npt.NDArray[np.float32]
@@ -30,7 +30,7 @@ def quantize_table(model: ModelProto, bits: int) -> None:
     from onnx import numpy_helper
 
     graph = model.graph
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    tensors = constants(graph)
     node = _lookup(graph, tensors)
     tensor = tensors[node.input[0]]
     table = numpy_helper.to_array(tensor).astype(np.float32)
