@@ -16,8 +16,9 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from export_latency import interleaved
@@ -77,13 +78,19 @@ def variants(work: Path, threads: int) -> list[Variant]:
         found.append(
             Variant(
                 f"{OURS} {precision}",
-                lambda pixels, run=image: run.run(["image_embeds"], {"pixel_values": pixels})[0],
-                lambda ids, run=text: run.run(["text_embeds"], {"input_ids": ids})[0],
+                partial(embed, image, "image_embeds", "pixel_values"),
+                partial(embed, text, "text_embeds", "input_ids"),
                 sum(path.stat().st_size for path in towers),
             )
         )
         folder = work / ("optimum-int8" if precision == "int8" else "optimum")
         found.append(combined(folder / f"model{suffix}.onnx", f"{THEIRS} {precision}", threads))
+    return found
+
+
+def embed(opened: Any, output: str, key: str, row: np.ndarray) -> np.ndarray:  # noqa: ANN401
+    """Return a row's embedding ``[1, D]``."""
+    found: np.ndarray = opened.run([output], {key: row})[0]
     return found
 
 
@@ -187,7 +194,9 @@ def nearness(options: argparse.Namespace) -> dict[str, Any]:
 
     reference, clip = torch_variant(options.run)
     found = evaluation_set(DATA, limit=options.limit)
-    pixels = [clip.preprocess(decode_rgb(image))[None].numpy() for image in found.images]
+    pixels = [
+        clip.preprocess(decode_rgb(cast("Any", image)))[None].numpy() for image in found.images
+    ]
     ids = [unpadded(row) for row in clip.tokenizer(list(found.texts)).numpy()]
     every = [reference, *variants(options.work, threads=1)]
     with torch.inference_mode():

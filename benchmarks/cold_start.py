@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from export_latency import VIT_8M, write_towers
+from export_latency import TOWERS, VIT_8M, write_towers
 from machine import machine_facts
 
 TEXT = "a photo of a cat"
@@ -60,9 +61,8 @@ def write_models(work: Path) -> tuple[Path, Path]:
     """Write the bundle and the open_clip folder of the same random weights; return both."""
     import torch
 
-    from tinyclip_edge.models import load_clip, save_local_dir
+    from tinyclip_edge.models import load_clip, save_local_dir, weights_hash
     from tinyclip_edge.models.tokenizer_files import write_tokenizer
-    from tinyclip_export.manifest import weights_hash
 
     bundle, folder = work / "bundle", work / "open_clip"
     torch.manual_seed(0)
@@ -70,10 +70,12 @@ def write_models(work: Path) -> tuple[Path, Path]:
     if not (folder / "open_clip_config.json").exists():
         save_local_dir(folder, clip)
     if not (bundle / "manifest.json").exists():
-        write_towers(VIT_8M, work / "towers")
+        write_towers(VIT_8M, work / "towers", "x86")
         (bundle / "onnx").mkdir(parents=True, exist_ok=True)
-        for path in (work / "towers").glob("*.onnx"):
-            (bundle / "onnx" / path.name.removeprefix(f"{VIT_8M}-")).write_bytes(path.read_bytes())
+        for tower in TOWERS:
+            for precision, written in (("fp32", "fp32"), ("int8", "portable")):
+                made = work / "towers" / f"{VIT_8M}-{tower}-{written}.onnx"
+                shutil.copyfile(made, bundle / "onnx" / f"{tower}-{precision}.onnx")
         special = write_tokenizer(clip, bundle)
         preprocessor = {"size": clip.image_size, "interpolation": "bicubic"}
         (bundle / "preprocessor_config.json").write_text(json.dumps(preprocessor))
@@ -98,7 +100,7 @@ def write_manifest(bundle: Path, clip: Any, end: int, source: str) -> None:  # n
         eot_token_id=end,
         parameters={"image": 0, "text": 0, "token_embedding": 0},
         default_precision="int8",
-        towers={t: {p: f"onnx/{t}-{p}.onnx" for p in ("fp32", "int8")} for t in ("image", "text")},
+        towers={t: {p: f"onnx/{t}-{p}.onnx" for p in ("fp32", "int8")} for t in TOWERS},
         files=list_files(bundle),
         recipe={"fp32": {"kind": "float"}, "int8": PORTABLE.as_dict()},
     ).write(bundle)

@@ -13,6 +13,18 @@ if TYPE_CHECKING:
     from tinyclip_edge.config import RunConfig
 
 
+def keep_settings(work: Path, settings: dict[str, Any]) -> None:
+    """Note what the runs of a folder have in common; end where it has runs of other settings."""
+    path = work / "settings.json"
+    if path.exists() and (found := json.loads(path.read_text())) != settings:
+        differing = {key for key in settings.keys() | found.keys()
+                     if settings.get(key) != found.get(key)}  # fmt: skip
+        told = ", ".join(f"{key} {found.get(key)}" for key in sorted(differing))
+        raise SystemExit(f"{work} holds runs of {told}; give them again or another --work")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings, indent=1) + "\n")
+
+
 def kept_run(
     config: RunConfig,
     folder: Path,

@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kept_runs import keep_settings
 from natural_data import CHOOSE, REPORT
 from natural_jobs import (
     ARMS,
@@ -76,25 +77,14 @@ def chosen_jobs(*, still: bool, only: list[str] | None) -> list[Job]:
     return [job for arm in sorted(borrowed) for job in tuning_jobs(arm)] + jobs
 
 
-def keep_settings(work: Path, settings: dict[str, Any]) -> None:
-    """Note what the runs of a folder have in common; end where it has runs of other settings."""
-    path = work / "settings.json"
-    if path.exists() and (found := json.loads(path.read_text())) != settings:
-        differing = {key for key in settings.keys() | found.keys()
-                     if settings.get(key) != found.get(key)}  # fmt: skip
-        told = ", ".join(f"{key} {found.get(key)}" for key in sorted(differing))
-        raise SystemExit(f"{work} holds runs of {told}; give them again or another --work")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings, indent=1) + "\n")
-
-
 def keep_pairs() -> None:
     """Decode each data set and measure the teacher on it once a process, not at every run."""
     from tinyclip_edge.data import PairMemory
     from tinyclip_edge.train.teacher import Teacher
 
-    load, kept = PairMemory.load, {}
-    measure, measured = Teacher.measure, {}
+    load, measure = PairMemory.load, Teacher.measure
+    kept: dict[tuple[str, Any], PairMemory] = {}
+    measured: dict[int, dict[str, float]] = {}
 
     def remembered(source: PairSource, codec: PixelCodec, **options: Any) -> PairMemory:  # noqa: ANN401
         key = (source.name, options.get("limit"))
@@ -102,13 +92,13 @@ def keep_pairs() -> None:
             kept[key] = load(source, codec, **options)
         return kept[key]
 
-    def measured_once(teacher: Teacher, validation: Validation) -> dict[str, float]:
+    def measured_once(self: Teacher, validation: Validation) -> dict[str, float]:
         key = id(validation.pairs)  # kept, so nobody else's
         if key not in measured:
-            measured[key] = measure(teacher, validation)
+            measured[key] = measure(self, validation)
         return measured[key]
 
-    PairMemory.load = staticmethod(remembered)  # type: ignore[method-assign, assignment]
+    PairMemory.load = staticmethod(remembered)  # type: ignore[method-assign]
     Teacher.measure = measured_once  # type: ignore[method-assign]
 
 

@@ -59,13 +59,13 @@ def unfinished(work: Path) -> dict[str, dict[str, float]]:
     """Return top-1 by step of runs that were cut off by the end of the device's time."""
     from tinyclip_edge.train import read_events
 
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for events in sorted((work / "arms").glob("*/events.jsonl")):
         name = events.parent.name
         if (work / "arms" / f"{name}.json").exists() or name.endswith("tuning"):
             continue
         found[name] = {
-            str(event["step"]): round(100 * event["i2t_r1"], 3)
+            str(event["step"]): round(100 * float(str(event["i2t_r1"])), 3)
             for event in read_events(events)
             if event["kind"] == "eval" and event["who"] == "student"
         }

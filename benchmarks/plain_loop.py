@@ -6,7 +6,7 @@ somebody writes it down the first time.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +65,7 @@ class PlainLoop:
         return float(loss.detach())
 
 
-def _similarity(model: torch.nn.Module, pixels: Tensor, tokens: Tensor) -> Tensor:
+def _similarity(model: Any, pixels: Tensor, tokens: Tensor) -> Tensor:  # noqa: ANN401
     image = F.normalize(model.encode_image(pixels), dim=-1)
     text = F.normalize(model.encode_text(tokens), dim=-1)
     return SCALE * image @ text.T

@@ -74,3 +74,19 @@ def test_commands_are_told_without_folders_of_this_machine():
         "optimum-cli export onnx --model hf --task zero-shot-image-classification optimum"
     )
     assert not any("/" in line for line in told)
+
+
+def test_a_folder_keeps_the_files_of_one_student(tmp_path, monkeypatch):
+    import optimum_models
+
+    made = []
+    monkeypatch.setattr(optimum_models, "steps", lambda run, work: made.append(run) or [])
+    for name, weights in (("first", b"1"), ("second", b"2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(weights)
+    work = tmp_path / "work"
+    optimum_models.write_models(tmp_path / "first", work)
+    optimum_models.write_models(tmp_path / "first", work)
+    with pytest.raises(SystemExit, match=r"work holds runs of student [0-9a-f]{64}; give them"):
+        optimum_models.write_models(tmp_path / "second", work)
+    assert made == [tmp_path / "first"] * 2
