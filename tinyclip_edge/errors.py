@@ -3,13 +3,49 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+from tinyclip_edge.limits import MESSAGE_CHARS, WORD_CHARS
+
+LONG_WORD = re.compile(rf"\S{{{WORD_CHARS + 1},}}")
+
+
+def one_line(text: str) -> str:
+    """Return a message fit for one line of any terminal or log, whatever names it quotes.
+
+    Line breaks, control characters and halves of surrogate pairs are escaped, long words and long
+    texts lose their middle.
+    """
+    text = LONG_WORD.sub(lambda word: _shortened(word[0], WORD_CHARS), text.strip())
+    text = _shortened(text, MESSAGE_CHARS)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def shown(value: object) -> str:
+    """Return a value as a message quotes it, shortened."""
+    try:
+        return one_line(repr(value))
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        return f"a large {type(value).__name__}"
+
+
+def _shortened(text: str, limit: int) -> str:
+    left_out = len(text) - limit
+    if left_out <= 0:
+        return text
+    return f"{text[: limit // 2]}…({left_out:,} more)…{text[-(limit // 2) :]}"
 
 
 class TinyClipError(Exception):
     """Base of every error that the user can cause; it says what, where and what to do."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class ConfigError(TinyClipError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import sys
 import time
 from typing import Annotated
@@ -49,6 +51,16 @@ app.command("report")(report.report)
 app.command("demo")(demo.demo)
 app.command("models")(models.models)
 
+# What the disk refuses or a name is too long for, wherever it is met.
+SURROUNDINGS = (
+    errno.ENAMETOOLONG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+)
+
 # Seconds: the first process says what all met, upon which launchers end the others.
 GRACE = 5.0
 
@@ -83,10 +95,19 @@ def _root(
 
 def main() -> None:
     """Run the command line; a TinyClipError becomes one line on stderr and its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # An arrow in a table must not end a run whose terminal knows ASCII alone.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except TinyClipError as error:
         _fail(error)
+    except OSError as error:
+        if error.errno not in SURROUNDINGS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(TinyClipError(f"{where}{error.strerror}"))
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package not in EXTRA_OF:
@@ -103,5 +124,5 @@ def main() -> None:
 def _fail(error: TinyClipError) -> None:
     if not first_process():
         time.sleep(GRACE)
-    sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+    sys.stderr.write(f"error: {error}\n")
     sys.exit(error.exit_code)

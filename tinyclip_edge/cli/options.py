@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tinyclip_edge.errors import ConfigError, ModelError
+from tinyclip_edge.errors import ConfigError, ModelError, one_line
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
@@ -35,7 +35,7 @@ def print_json(data: dict[str, Any]) -> None:
 
 def say(text: str) -> None:
     """Write a line of progress to stderr, so that stdout stays for results."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(one_line(text) + "\n")
     sys.stderr.flush()
 
 

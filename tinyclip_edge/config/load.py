@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +13,12 @@ from pydantic_core import ErrorDetails
 
 from tinyclip_edge.config.schema import AlsoConfig, RunConfig
 from tinyclip_edge.config.shrink import StageConfig
-from tinyclip_edge.errors import ConfigError, did_you_mean
+from tinyclip_edge.config.yaml_text import YamlError, parse_yaml
+from tinyclip_edge.errors import ConfigError, did_you_mean, shown
+from tinyclip_edge.limits import YAML_BYTES, YAML_DEPTH
+from tinyclip_edge.paths import is_file, read_bounded
 
 YAML_SUFFIXES = (".yaml", ".yml")
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number and refuses a key that stands twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            mark = key_node.start_mark
-            if not isinstance(key, Hashable):  # {{ name }}: a template that was not filled in
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{_kind(key)} cannot be a key; quote text with braces", mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} stands twice", mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-# YAML 1.1, which PyYAML follows, wants "1.0e-4"; people write 1e-4.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 def configs_path() -> Path:
@@ -95,12 +72,12 @@ def flatten(config: RunConfig) -> dict[str, Any]:
 
 def _find(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
-    if path.is_file():
+    if is_file(path):
         return path
     if path.suffix in YAML_SUFFIXES or len(path.parts) != 1:
         raise ConfigError(f"configuration {path}: no such file")
     shipped = configs_path() / "runs" / f"{path.name}.yaml"
-    if not shipped.is_file():
+    if not is_file(shipped):
         hint = did_you_mean(path.name, config_names())
         raise ConfigError(f"configuration {str(path)!r}: no such file and no shipped name{hint}")
     return shipped
@@ -108,17 +85,13 @@ def _find(name_or_path: str | Path) -> Path:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping that a file holds; raise ConfigError with its line."""
+    content = read_bounded(path, ConfigError, limit=YAML_BYTES)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark is not None else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise ConfigError(f"{path}: {where}{problem}") from None
-    except (OSError, UnicodeDecodeError) as error:
+        raw = parse_yaml(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: cannot be read as text ({error})") from None
-    except ValueError as error:  # PyYAML builds dates: 2026-13-45 is none
-        raise ConfigError(f"{path}: a value cannot be read ({error}); quote it") from None
+    except YamlError as error:
+        raise ConfigError(f"{path}: {error}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected sections such as 'teacher:', found {_kind(raw)}")
     return raw
@@ -129,13 +102,15 @@ def _split(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise ConfigError(f"override {text!r}: expected key=value, such as optim.steps=500")
     try:
-        return key.strip(), yaml.load(value, Loader=_Loader)
-    except (yaml.YAMLError, ValueError):  # ValueError: 2026-13-45 is no date
-        raise ConfigError(f"override {text!r}: the value is not YAML") from None
+        return key.strip(), parse_yaml(value)
+    except YamlError as error:
+        raise ConfigError(f"override {text!r}: the value is not YAML ({error})") from None
 
 
 def _put(raw: dict[str, Any], key: str, value: object, text: str) -> None:
     *parents, last = key.split(".")
+    if len(parents) > YAML_DEPTH:
+        raise ConfigError(f"override {text!r}: sections are nested more than {YAML_DEPTH} deep")
     at = raw
     for name in parents:
         inner = at.get(name)
@@ -166,7 +141,7 @@ def _explain(error: ValidationError, path: str, sources: Mapping[str, str]) -> s
     if kind == "value_error":
         return f"{source}: {key}: {same[0]['ctx']['error']}"
     expected = " or ".join(dict.fromkeys(_expected(fault) for fault in same))
-    return f"{source}: {key} is {value!r} ({_kind(value)}); expected {expected}"
+    return f"{source}: {key} is {shown(value)} ({_kind(value)}); expected {expected}"
 
 
 def _expected(fault: ErrorDetails) -> str:

@@ -9,7 +9,8 @@ from pydantic import Field, ValidationError
 
 from tinyclip_edge.config.load import YAML_SUFFIXES, configs_path, read_yaml
 from tinyclip_edge.config.section import Section
-from tinyclip_edge.errors import ConfigError, did_you_mean
+from tinyclip_edge.errors import ConfigError, did_you_mean, shown
+from tinyclip_edge.paths import is_file
 
 Table = Literal["8 bit", "4 bit", "float"]
 Range = Literal["pairs", "7 bit", "8 bit"]
@@ -95,9 +96,9 @@ def preset_names() -> list[str]:
 def load_preset(name_or_path: str | Path) -> ExportPreset:
     """Read a preset by shipped name or path. Raises ConfigError: the key and the nearest one."""
     path = Path(name_or_path)
-    if not path.is_file():
+    if not is_file(path):
         shipped = configs_path() / "export" / f"{path.name}.yaml"
-        if path.suffix in YAML_SUFFIXES or len(path.parts) != 1 or not shipped.is_file():
+        if path.suffix in YAML_SUFFIXES or len(path.parts) != 1 or not is_file(shipped):
             hint = did_you_mean(str(name_or_path), preset_names())
             known = ", ".join(preset_names())
             listed = "" if known in hint else f"; known: {known}"
@@ -115,7 +116,9 @@ def _explain(error: ValidationError, path: Path, raw: dict[str, Any]) -> str:
     parts = [str(part) for part in fault["loc"]]
     key = ".".join(parts)
     if fault["type"] != "extra_forbidden":
-        return f"{path}: {key} is {fault['input']!r}; {fault['msg'][0].lower()}{fault['msg'][1:]}"
+        return (
+            f"{path}: {key} is {shown(fault['input'])}; {fault['msg'][0].lower()}{fault['msg'][1:]}"
+        )
     section: type[Any] = ExportPreset
     for part in parts[:-1]:
         section = section.model_fields[part].annotation

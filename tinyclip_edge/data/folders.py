@@ -12,6 +12,7 @@ from tinyclip_edge.data.pairs import IMAGE_SUFFIXES, Pair, caption_lines, concep
 from tinyclip_edge.data.source import Part
 from tinyclip_edge.data.tables import PART, open_table
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.paths import is_file
 
 METADATA = ("metadata.jsonl", "captions.jsonl", "metadata.csv")
 FORMS = f"NAME.txt beside NAME.jpg, or a {METADATA[0]} with file_name and text"
@@ -56,7 +57,7 @@ def open_folder(folder: Path) -> tuple[Part, ...]:
     Raises DataError when images have no captions, as in folders that are classes.
     """
     for name in METADATA:
-        if (folder / name).is_file():
+        if is_file(folder / name):
             return open_table(folder / name)
     names, bare = _images(folder)
     if not names and not bare:

@@ -16,6 +16,7 @@ from tinyclip_edge.data.shards import Shard
 from tinyclip_edge.data.source import PairSource, Part
 from tinyclip_edge.data.tables import TABLES, open_table
 from tinyclip_edge.errors import DataError, did_you_mean
+from tinyclip_edge.paths import exists, is_file, is_folder
 
 STARTER = "starter:"
 SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+):")  # two letters or more: C: is a Windows drive
@@ -45,7 +46,7 @@ def _parts(name: str, cuts: CutShards) -> tuple[Part, ...]:
     if SCHEME.match(name):
         return (RemoteShard(name, cuts),)
     path = Path(name)
-    if path.is_dir():
+    if is_folder(path):
         return open_folder(path)
     return open_table(path) if path.suffix.lower() in TABLES else (Shard(path, cuts),)
 
@@ -92,9 +93,9 @@ def _starter(name: str) -> list[Path]:
 
 def _matches(name: str, pattern: str) -> list[str]:
     path = Path(name)
-    if path.exists():
+    if exists(path):
         return [str(path)]
-    found = [p for p in sorted(glob.glob(name)) if Path(p).is_file()]  # noqa: PTH207
+    found = [p for p in sorted(glob.glob(name)) if is_file(Path(p))]  # noqa: PTH207
     if not found:
         part = "" if name == pattern else f" (no '{name}')"
         raise DataError(f"nothing matches '{pattern}'{part}; give {KNOWN}")

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from tinyclip_edge.data.pairs import Pair, caption_lines, concept_of
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.paths import is_file
 
 TABLES = (".csv", ".tsv", ".jsonl")
 IMAGE_COLUMNS = ("image", "filepath", "path", "file_name")
@@ -170,7 +171,7 @@ def open_table(path: Path) -> tuple[TablePart, ...]:
             first = next(rows)
             if groups % PART == 0:
                 starts.append((first.offset, first.line))
-            there = there or (groups < PART and (path.parent / image).is_file())
+            there = there or (groups < PART and is_file(path.parent / image))
             groups += 1
             if not there and groups == PART:
                 break

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_edge.json_text import read_json_table
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -17,12 +18,4 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON table; ModelError when it is missing or broken."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"no file {path}") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds no table")
-    return content
+    return read_json_table(path, ModelError)

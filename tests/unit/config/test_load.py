@@ -45,6 +45,10 @@ def refused(name, *overrides):
         ("student.model.width=3", "'model' is a value, not a section"),
         ("optim.lr", "expected key=value, such as optim.steps=500"),
         ("optim.betas=[1", "the value is not YAML"),
+        ('seed=!!int ""', "the value is not YAML (line 1: '' cannot be read as int; quote it)"),
+        ("seed=!!bool x", "'x' cannot be read as bool"),
+        ("seed=!!timestamp x", "'x' cannot be read as timestamp"),
+        ("seed=!!map x", "a value is marked as a section"),
         ("name={{ run_name }}", "the value is not YAML"),
         ("name=2026-13-45", "the value is not YAML"),
     ],
@@ -64,7 +68,7 @@ def test_a_wrong_override_is_named_with_its_cure(override, told):
         ("optim: ]", "line 4: "),
         ("name: {{ run_name }}", "line 4: a section cannot be a key; quote text with braces"),
         ("? [a, b]\n: 1", "line 4: a list cannot be a key"),
-        ("name: 2026-13-45", "a value cannot be read (month must be in 1..12); quote it"),
+        ("name: 2026-13-45", "line 4: '2026-13-45' cannot be read as timestamp; quote it"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path, text, told):

@@ -1,0 +1,62 @@
+"""JSON and messages of any size: refused, or shortened to one line."""
+
+import json
+
+import pytest
+
+from tinyclip_edge.errors import ConfigError, DataError, one_line
+from tinyclip_edge.json_text import parse_json, read_json_file, read_json_table
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"[" * 5000 + b"]" * 5000, "nested more than 64 deep"),
+        (b"[" * 66 + b"]" * 66, "nested more than 64 deep"),
+        (b'{"a":' * 100_000, "nested more than 64 deep"),
+        (b"\xff", "invalid start byte"),
+        (b"9" * 6000, "Exceeds the limit"),
+        (b"{", "line 1 column 2"),
+        (b"[" + b"1," * 9_000_000 + b"1]", "more than 16,777,216 bytes"),
+    ],
+)
+def test_what_is_no_json_of_bounded_size_is_refused(tmp_path, content, told):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"^cannot read [^\n]+$") as caught:
+        read_json_file(path, DataError)
+    assert told in str(caught.value)
+
+
+def test_depth_up_to_the_limit_a_byte_order_mark_and_a_larger_limit_are_read(tmp_path):
+    value = 1
+    for _ in range(64):
+        value = [value]
+    assert parse_json(json.dumps(value)) == value
+    path = tmp_path / "a.json"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}' + b" " * (17 << 20))
+    assert read_json_table(path, DataError, limit=1 << 25) == {"a": 1}
+
+
+def test_what_is_no_file_or_no_table_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="no file"):
+        read_json_file(tmp_path / "none.json", ConfigError)
+    with pytest.raises(ConfigError, match="it is no file"):
+        read_json_file(tmp_path, ConfigError)
+    with pytest.raises(ConfigError, match="null byte"):
+        read_json_file(tmp_path / "a\0b", ConfigError)
+    with pytest.raises(ConfigError, match="too long"):
+        read_json_file(tmp_path / ("x" * 300), ConfigError)
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(ConfigError, match="holds no table"):
+        read_json_table(tmp_path / "list.json", ConfigError)
+
+
+def test_a_message_is_one_line_of_bounded_length_whatever_it_quotes():
+    assert str(DataError("a\nb\x1b[2J\ud800\u202e é…")) == "a\\nb\\x1b[2J\\ud800\\u202e é…"
+    name = "/data/" + "x" * 100_000 + ".png"
+    told = str(DataError(f"image {name} does not decode: broken"))
+    assert len(told) < 400
+    assert told.startswith("image /data/xxx") and told.endswith("xxx.png does not decode: broken")
+    assert len(one_line("ab " * 100_000)) < 2100
+    assert one_line(told) == told

@@ -1,0 +1,32 @@
+"""Largest sizes that readers accept, so that a file cannot take all memory or time.
+
+Those of shards are defaults of ``data.limits`` in a run configuration, which may raise them.
+"""
+
+from __future__ import annotations
+
+MIB = 1 << 20  # bytes
+
+# JSON: configurations, manifests, index files. Readers of vocabularies give a larger size.
+JSON_BYTES = 16 * MIB
+JSON_DEPTH = 64  # brackets within brackets
+
+# YAML: run configurations, export presets, overrides.
+YAML_BYTES = MIB
+YAML_DEPTH = 32  # sections and lists within each other
+YAML_NODES = 100_000  # values, those behind aliases counted each time they are used
+
+# Tables: one row, JSON lines and quoted captions included.
+ROW_BYTES = MIB
+
+# Shards, unpacked.
+MEMBER_BYTES = 64 * MIB  # one file
+SAMPLE_BYTES = 128 * MIB  # all files of one key
+SHARD_MEMBERS = 1_000_000  # files of one shard
+HEADER_BYTES = MIB // 4  # what stands before one file: pax records, long names, sparse maps
+NAME_BYTES = 4096  # name of one file
+UNPACK_RATIO = 100  # bytes that one byte of a .tar.gz may become, beyond the first RATIO_FROM
+RATIO_FROM = 16 * MIB
+
+MESSAGE_CHARS = 2000  # of an error or a line of progress
+WORD_CHARS = 300  # of what has no blank in it, such as a path

@@ -1,0 +1,42 @@
+"""Look at paths that a user or a file names, and read files of bounded size.
+
+pathlib raises for names that no system takes, too long or with a null byte: here nothing is there.
+"""
+
+from __future__ import annotations
+
+import os.path
+from pathlib import Path
+
+from tinyclip_edge.errors import TinyClipError
+
+
+def is_file(path: Path) -> bool:
+    """Say whether a file is there, or a link to one."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: Path) -> bool:
+    """Say whether a folder is there, or a link to one."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def exists(path: Path) -> bool:
+    """Say whether anything is there."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def read_bounded(path: Path, error: type[TinyClipError], *, limit: int) -> bytes:
+    """Return the bytes of a file; ``error`` when there is none or it has more than ``limit``."""
+    try:
+        if exists(path) and not is_file(path):  # a pipe would be waited for
+            raise error(f"cannot read {path}: it is no file")
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except FileNotFoundError:
+        raise error(f"no file {path}") from None
+    except (OSError, ValueError) as fault:  # ValueError: a null byte in the name
+        raise error(f"cannot read {path}: {getattr(fault, 'strerror', None) or fault}") from None
+    if len(content) > limit:
+        raise error(f"cannot read {path}: it has more than {limit:,} bytes")
+    return content
