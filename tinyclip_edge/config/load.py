@@ -126,7 +126,7 @@ def _explain(error: ValidationError, path: str, sources: Mapping[str, str]) -> s
     """One line for the first faulty key; several branches of a union count as one key."""
     faults = error.errors(include_url=False)
     if not faults[0]["loc"]:  # sections that contradict each other
-        return f"{', '.join(sources.values()) or path}: {faults[0]['ctx']['error']}"
+        return f"{', '.join(sources.values()) or path}: {_problem(faults[0])}"
     parts = _key(faults[0]["loc"])
     key = ".".join(parts)
     plain = re.sub(r"\[\d+\]", "", key)  # an override gives all stages at once
@@ -139,7 +139,7 @@ def _explain(error: ValidationError, path: str, sources: Mapping[str, str]) -> s
     if kind == "missing" and str(same[0]["loc"][-1]) == parts[-1]:
         return f"{source}: key '{key}' is missing"
     if kind == "value_error":
-        return f"{source}: {key}: {same[0]['ctx']['error']}"
+        return f"{source}: {key}: {_problem(same[0])}"
     expected = " or ".join(dict.fromkeys(_expected(fault) for fault in same))
     return f"{source}: {key} is {shown(value)} ({_kind(value)}); expected {expected}"
 
@@ -152,6 +152,10 @@ def _expected(fault: ErrorDetails) -> str:
     if fault["type"] == "string_pattern_mismatch":
         return f"text that matches {fault['ctx']['pattern']}"
     return fault["msg"].removeprefix("Input should be ").removeprefix("Value should have ")
+
+
+def _problem(fault: ErrorDetails) -> str:
+    return str(fault.get("ctx", {}).get("error", fault["msg"]))
 
 
 def _key(loc: tuple[int | str, ...]) -> tuple[str, ...]:

@@ -1,0 +1,216 @@
+"""Seeded changes to valid files: of their bytes, and of what their format means."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import io
+import json
+import random
+import struct
+import zipfile
+from collections.abc import Callable
+
+import yaml
+from hostile import (
+    HOSTILE_BYTES,
+    HOSTILE_JSON,
+    HOSTILE_YAML,
+    INTERESTING,
+    ODD,
+    hostile_tars,
+    sign,
+)
+
+Mutation = Callable[[random.Random, bytes], bytes]
+
+
+def changed_bytes(rng: random.Random, valid: bytes) -> bytes:
+    """Cut, splice, or replace some bytes; now and then random bytes alone."""
+    choice = rng.random()
+    if choice < 0.05:
+        return rng.randbytes(rng.randrange(200))
+    if choice < 0.15:
+        return valid[: rng.randrange(len(valid) + 1)]
+    content = bytearray(valid)
+    for _ in range(rng.randint(1, 5)):
+        at = rng.randrange(len(content) + 1)
+        if rng.random() < 0.2 and valid:  # splice
+            start = rng.randrange(len(valid))
+            put = valid[start : start + rng.randrange(1, 256)]
+        elif rng.random() < 0.5:
+            put = rng.randbytes(rng.randint(1, 8))
+        else:
+            put = rng.choice(INTERESTING)
+        content[at : at + rng.choice((0, 1, len(put), 64))] = put
+    return bytes(content)
+
+
+def changed_value(rng: random.Random, valid: object) -> object:
+    """Replace, remove, rename or add one to three parts of a JSON value."""
+    value = copy.deepcopy(valid)
+    for _ in range(rng.randint(1, 3)):
+        places = list(_places(value))
+        if not places:
+            return copy.deepcopy(rng.choice(ODD))
+        holder, key = rng.choice(places)
+        change = rng.random()
+        odd = copy.deepcopy(rng.choice(ODD))
+        if change < 0.6:
+            holder[key] = odd
+        elif change < 0.75:
+            del holder[key]
+        elif change < 0.85 and isinstance(holder, dict):
+            holder[rng.choice(("", "a", "\ud800", "x" * 300, f"{key}s"))] = holder.pop(key)
+        elif isinstance(holder, dict):
+            holder[rng.choice(("b", "name", "path", "é\n"))] = odd
+        else:
+            holder.insert(rng.randrange(len(holder) + 1), odd)
+    return value
+
+
+def _places(value: object):
+    if not isinstance(value, (dict, list)):
+        return
+    for key in list(value) if isinstance(value, dict) else range(min(len(value), 8)):
+        yield value, key
+        yield from _places(value[key])
+
+
+def changed_json(rng: random.Random, valid: bytes) -> bytes:
+    """A JSON text: its value changed, or its bytes; now and then a hostile text, or one inside."""
+    choice = rng.random()
+    if choice < 0.03:
+        return rng.choice(HOSTILE_JSON + HOSTILE_BYTES)
+    if choice < 0.3:
+        return changed_bytes(rng, valid)
+    value = changed_value(rng, json.loads(valid))
+    text = json.dumps(value).encode()
+    if rng.random() < 0.03:
+        text = text.replace(b"null", rng.choice(HOSTILE_JSON), 1)
+    return text
+
+
+def changed_json_lines(rng: random.Random, valid: bytes) -> bytes:
+    """Lines of JSON of which one or two are changed."""
+    lines = valid.split(b"\n")
+    for _ in range(rng.randint(1, 2)):
+        at = rng.randrange(len(lines))
+        lines[at] = changed_json(rng, lines[at] if lines[at].strip() else b"{}")
+    return b"\n".join(lines)
+
+
+def changed_yaml(rng: random.Random, valid: bytes) -> bytes:
+    """A YAML text: its value changed, its bytes, or a value that has a hostile tag or size."""
+    choice = rng.random()
+    if choice < 0.03:
+        return rng.choice(HOSTILE_YAML + HOSTILE_BYTES)
+    if choice < 0.3:
+        return changed_bytes(rng, valid)
+    if choice < 0.5:
+        lines = valid.split(b"\n")
+        at = rng.randrange(len(lines))
+        key, colon, _ = lines[at].partition(b":")
+        tail = rng.choice(HOSTILE_YAML)
+        tail = tail.removeprefix(b"seed: ").split(b"\n")[0]
+        lines[at] = key + colon + b" " + tail
+        return b"\n".join(lines)
+    value = changed_value(rng, yaml.safe_load(valid))
+    return yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "surrogatepass")
+
+
+def changed_tar(rng: random.Random, valid: bytes) -> bytes:
+    """A tar whose headers are changed with a checksum that fits, or whose bytes are changed."""
+    choice = rng.random()
+    if choice < 0.02:
+        return rng.choice(hostile_tars() + list(HOSTILE_BYTES))
+    if choice < 0.25:
+        return changed_bytes(rng, valid)
+    blocks = [bytearray(valid[at : at + 512]) for at in range(0, len(valid), 512)]
+    headers = [at for at, block in enumerate(blocks) if block[257:262] == b"ustar"]
+    for _ in range(rng.randint(1, 3)):
+        at = rng.choice(headers)
+        block = blocks[at]
+        field = rng.randrange(7)
+        if field == 0:
+            block[124:136] = rng.choice(
+                (b"77777777777\x00", b"00000000000\x00", b"\x80" + b"\x00" * 3 + b"\xff" * 8,
+                 b"-0000000001\x00", b"            ", b"00000000777\x00", b"\xff" * 12)
+            )  # fmt: skip
+        elif field == 1:
+            block[156:157] = rng.choice([bytes([c]) for c in b"0123456LKxgSVMN\x00\xff"])
+        elif field == 2:
+            name = rng.choice(
+                (
+                    b"a/b.png",
+                    b"../x.png",
+                    b"/etc/x.txt",
+                    b"\xff.jpg",
+                    b".png",
+                    b"a.b.c.txt",
+                    b"\n.jpg",
+                    b"",
+                )
+            )
+            block[0:100] = name.ljust(100, b"\x00")
+        elif field == 3:
+            blocks[at] = bytearray(blocks[rng.choice(headers)])
+        elif field == 4:
+            blocks.insert(at, bytearray(blocks[rng.choice(headers)]))
+            headers = [h + (h >= at) for h in headers]
+        elif field == 5:
+            block[345:500] = rng.choice((b"p" * 155, b"\x00" * 155, b"../" * 51 + b"\x00\x00"))
+        else:
+            block[rng.randrange(512)] = rng.randrange(256)
+        sign(block)
+    return b"".join(bytes(block) for block in blocks)
+
+
+def zipped(mutation: Mutation) -> Mutation:
+    """Return a mutation of a gzip: mostly of what is in it, else of its own bytes."""
+
+    def changed(rng: random.Random, valid: bytes) -> bytes:
+        if rng.random() < 0.3:
+            return changed_bytes(rng, valid)
+        inner = mutation(rng, gzip.decompress(valid))
+        return gzip.compress(inner, compresslevel=1, mtime=0)
+
+    return changed
+
+
+def changed_safetensors(rng: random.Random, valid: bytes) -> bytes:
+    """A safetensors file whose JSON header is changed, with a length that fits, or its bytes."""
+    if rng.random() < 0.4:
+        return changed_bytes(rng, valid)
+    (length,) = struct.unpack("<Q", valid[:8])
+    header = json.loads(valid[8 : 8 + length])
+    metadata = header.get("__metadata__", {})
+    key = rng.choice(list(metadata) or ["a"])
+    if rng.random() < 0.6 and metadata.get(key, "").startswith("{"):
+        metadata[key] = changed_json(rng, metadata[key].encode()).decode("latin-1")
+        text = json.dumps(header).encode()
+    else:
+        text = changed_json(rng, json.dumps(header).encode())
+    return struct.pack("<Q", len(text)) + text + valid[8 + length :]
+
+
+def changed_zip(rng: random.Random, valid: bytes) -> bytes:
+    """A zip one of whose members is changed, missing, twice or compressed; or its bytes."""
+    if rng.random() < 0.4:
+        return changed_bytes(rng, valid)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(valid)) as old, zipfile.ZipFile(buffer, "w") as new:
+        names = old.namelist()
+        struck = rng.choice(names)
+        for name in names:
+            content, kind = old.read(name), zipfile.ZIP_STORED
+            if name == struck:
+                choice = rng.random()
+                if choice < 0.1:
+                    continue
+                if choice < 0.2:
+                    kind = zipfile.ZIP_DEFLATED
+                else:
+                    content = changed_bytes(rng, content)
+            new.writestr(name, content, kind)
+    return buffer.getvalue()

@@ -1,0 +1,43 @@
+"""Every reader answers whatever a file holds with one line of our own error.
+
+Some hundred seeded inputs a reader; marked slow, 20,000. FUZZ_INPUTS sets another number.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import warnings
+from pathlib import Path
+
+import pytest
+import readers
+from driver import SECONDS, Reader, drive
+
+NUMBERS = {"some": 300, "many": 20_000}
+TABLE: list[Reader] = [
+    reader
+    for module in pkgutil.iter_modules(readers.__path__)
+    for reader in importlib.import_module(f"readers.{module.name}").READERS
+]
+assert len({reader.name for reader in TABLE}) == len(TABLE)
+
+
+def numbers(reader: Reader, many: bool) -> range:
+    usual = NUMBERS["many" if many else "some"]
+    return range(int(os.environ.get("FUZZ_INPUTS") or usual * (1 if many else reader.weight)))
+
+
+@pytest.mark.parametrize(
+    "many", [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.timeout(14_400)])]
+)
+@pytest.mark.parametrize("reader", TABLE, ids=lambda reader: reader.name)
+def test_reader(reader: Reader, many: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    tally = drive(reader, tmp_path, numbers(reader, many))
+    with capsys.disabled():
+        if many:
+            print(f"\n{tally.line(reader.name)}")
+    assert not tally.failures, f"{tally.line(reader.name)}\n{tally.failed()}"
+    if tally.seconds > SECONDS / 2:
+        warnings.warn(tally.line(reader.name), stacklevel=1)
