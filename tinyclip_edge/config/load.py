@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from tinyclip_edge.config.limits import LimitsConfig
 from tinyclip_edge.config.schema import AlsoConfig, RunConfig
 from tinyclip_edge.config.shrink import StageConfig
 from tinyclip_edge.config.yaml_text import YamlError, parse_yaml
@@ -165,6 +166,8 @@ def _key(loc: tuple[int | str, ...]) -> tuple[str, ...]:
         return (f"stages[{loc[1] + 1}]", *parts[2:3])
     if parts[:2] == ("teacher", "also") and len(loc) > 2 and isinstance(loc[2], int):
         return ("teacher", f"also[{loc[2] + 1}]", *parts[3:4])
+    if parts[:2] == ("data", "limits"):
+        return parts[:3]
     return parts[: 2 if parts[0] in _sections() else 1]
 
 
@@ -185,7 +188,8 @@ def _nearest(parts: tuple[str, ...]) -> str:
     if parts[0].startswith("stages["):
         return did_you_mean(word, StageConfig.model_fields)
     if len(parts) == 3:
-        return did_you_mean(word, AlsoConfig.model_fields)
+        inner = LimitsConfig if parts[0] == "data" else AlsoConfig
+        return did_you_mean(word, inner.model_fields)
     if len(parts) == 1:
         return did_you_mean(word, RunConfig.model_fields)
     known = sections[parts[0]].model_fields

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from tinyclip_edge.config.limits import LimitsConfig
 from tinyclip_edge.config.running import RunSection
 from tinyclip_edge.config.section import Section, as_steps
 from tinyclip_edge.config.shrink import InheritConfig, MasksConfig, StageConfig, StudentConfig
@@ -159,6 +160,9 @@ class DataConfig(Section):
         description="Gigabytes (1e9 bytes) for decoded pictures, 3 * size^2 bytes each, or with "
         "views for encoded ones; a source that needs more is streamed, and the teacher's features "
         "are kept by data.feature_cache alone. 0: always streamed.",
+    )
+    limits: LimitsConfig = Field(
+        default_factory=LimitsConfig, description="Sizes above which shards and tables are refused."
     )
 
     @model_validator(mode="after")

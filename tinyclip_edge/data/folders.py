@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinyclip_edge.config.limits import USUAL, LimitsConfig
 from tinyclip_edge.data.pairs import IMAGE_SUFFIXES, Pair, caption_lines, concept_of
 from tinyclip_edge.data.source import Part
 from tinyclip_edge.data.tables import PART, open_table
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.paths import is_file
+from tinyclip_edge.limits import ROW_BYTES
+from tinyclip_edge.paths import is_file, read_bounded
 
 METADATA = ("metadata.jsonl", "captions.jsonl", "metadata.csv")
 FORMS = f"NAME.txt beside NAME.jpg, or a {METADATA[0]} with file_name and text"
@@ -51,14 +53,14 @@ class FolderPart:
             yield Pair(key=name, image=image, captions=captions, concept=concept_of(None, captions))
 
 
-def open_folder(folder: Path) -> tuple[Part, ...]:
+def open_folder(folder: Path, limits: LimitsConfig = USUAL) -> tuple[Part, ...]:
     """Find the pairs of a folder and of the folders in it, sorted by name.
 
     Raises DataError when images have no captions, as in folders that are classes.
     """
     for name in METADATA:
         if is_file(folder / name):
-            return open_table(folder / name)
+            return open_table(folder / name, limits)
     names, bare = _images(folder)
     if not names and not bare:
         raise DataError(
@@ -97,8 +99,8 @@ def _images(folder: Path) -> tuple[list[str], list[str]]:
 
 def _captions(path: Path) -> tuple[str, ...]:
     try:
-        captions = caption_lines(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        captions = caption_lines(read_bounded(path, DataError, limit=ROW_BYTES).decode())
+    except UnicodeDecodeError as error:
         raise DataError(f"caption {path} cannot be read ({error})") from None
     if not captions:
         raise DataError(f"caption {path} is empty")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import braceexpand
 
+from tinyclip_edge.config.limits import USUAL, LimitsConfig
 from tinyclip_edge.data.cuts import CutShards
 from tinyclip_edge.data.folders import open_folder
 from tinyclip_edge.data.remote import PIPE, RemoteShard
@@ -23,11 +24,14 @@ SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+):")  # two letters or more: C: is a Wi
 KNOWN = "shards (.tar, .tar.gz), a table (.csv, .tsv, .jsonl) or an image folder"
 
 
-def open_source(source: str | Sequence[str], *, allow_pipes: bool = False) -> PairSource:
+def open_source(
+    source: str | Sequence[str], *, allow_pipes: bool = False, limits: LimitsConfig = USUAL
+) -> PairSource:
     """Find the parts of ``starter:SPLIT`` or of one or more patterns.
 
     A pattern is a path or URL of shards, tables or an image folder; it may hold braces
-    (``{000..009}``) and, if local, wildcards. ``pipe:COMMAND`` is refused unless ``allow_pipes``.
+    (``{000..009}``) and, if local, wildcards. ``pipe:COMMAND`` is refused unless ``allow_pipes``;
+    so is what is larger than ``limits``.
     Raises DataError when one matches nothing or a table cannot be read.
     """
     patterns = [source] if isinstance(source, str) else list(source)
@@ -36,19 +40,21 @@ def open_source(source: str | Sequence[str], *, allow_pipes: bool = False) -> Pa
     for pattern in patterns:
         for name in _names(pattern, allow_pipes=allow_pipes):
             if name not in parts:
-                parts[name] = _parts(name, cuts)
+                parts[name] = _parts(name, cuts, limits)
     return PairSource(
         ", ".join(patterns), tuple(part for group in parts.values() for part in group), cuts
     )
 
 
-def _parts(name: str, cuts: CutShards) -> tuple[Part, ...]:
+def _parts(name: str, cuts: CutShards, limits: LimitsConfig) -> tuple[Part, ...]:
     if SCHEME.match(name):
-        return (RemoteShard(name, cuts),)
+        return (RemoteShard(name, cuts, limits),)
     path = Path(name)
     if is_folder(path):
-        return open_folder(path)
-    return open_table(path) if path.suffix.lower() in TABLES else (Shard(path, cuts),)
+        return open_folder(path, limits)
+    if path.suffix.lower() in TABLES:
+        return open_table(path, limits)
+    return (Shard(path, cuts, limits),)
 
 
 def _names(pattern: str, *, allow_pipes: bool) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import signal
@@ -17,9 +16,11 @@ from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, cast
 
+from tinyclip_edge.config.limits import USUAL, LimitsConfig
 from tinyclip_edge.data.cuts import CutShards
 from tinyclip_edge.data.pairs import Pair
 from tinyclip_edge.data.shards import GZIP, read_tar
+from tinyclip_edge.data.tar_members import BoundedGzip
 from tinyclip_edge.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class RemoteShard:
 
     url: str
     cuts: CutShards = field(default_factory=CutShards, compare=False)
+    limits: LimitsConfig = field(default=USUAL, compare=False)
 
     @property
     def fingerprint(self) -> str:
@@ -60,8 +62,8 @@ class RemoteShard:
         raw = PipeStream(self.url) if self.url.startswith(PIPE) else HttpStream(self.url)
         with io.BufferedReader(raw, BUFFER) as buffered:
             zipped = buffered.peek(2)[:2] == GZIP
-            stream = gzip.GzipFile(fileobj=buffered) if zipped else buffered
-            yield from read_tar(self.url, stream, self.cuts)
+            stream = BoundedGzip(self.url, buffered, self.limits) if zipped else buffered
+            yield from read_tar(self.url, stream, self.cuts, self.limits)
 
 
 class HttpStream(io.RawIOBase):

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import gzip
+import hashlib
 import io
-import json
 import math
-import tarfile
-import zlib
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
+from webdataset.tariterators import base_plus_ext, group_by_keys
 
+from tinyclip_edge.config.limits import USUAL, LimitsConfig
 from tinyclip_edge.data.cuts import Cut, CutShards
 from tinyclip_edge.data.pairs import IMAGE_SUFFIXES, Pair, caption_lines, concept_of
+from tinyclip_edge.data.tar_members import (
+    BROKEN,
+    BoundedGzip,
+    MeteredStream,
+    Source,
+    member_content,
+    member_headers,
+)
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.json_text import parse_json
+from tinyclip_edge.limits import MIB
 
-BLOCK = 512  # bytes of a tar block; an archive ends with zero blocks
-BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError)
 SMALLEST_PAIR = (2048, 100)  # bytes in a shard: image and caption in tar blocks, or zipped
 GZIP = b"\x1f\x8b"
 EMPTY = "is empty: no KEY.jpg with KEY.txt in it"
@@ -32,6 +38,7 @@ class Shard:
 
     path: Path
     cuts: CutShards = field(default_factory=CutShards, compare=False)
+    limits: LimitsConfig = field(default=USUAL, compare=False)
 
     @property
     def fingerprint(self) -> str:
@@ -53,23 +60,26 @@ class Shard:
         return self.path.stat().st_size
 
     def __iter__(self) -> Iterator[Pair]:
-        return read_shard(self.path, self.cuts)
+        return read_shard(self.path, self.cuts, self.limits)
 
 
-def read_shard(path: Path, cuts: CutShards) -> Iterator[Pair]:
+def read_shard(path: Path, cuts: CutShards, limits: LimitsConfig = USUAL) -> Iterator[Pair]:
     """Yield the pairs of one shard, images still encoded; one that is cut off is noted in ``cuts``.
 
     Raises DataError, which names the shard, when it is empty, no tar, broken or cut before its
-    first whole sample, when a sample has no image or no caption, or a key stands twice.
+    first whole sample, when a sample has no image or no caption, a key stands twice, or something
+    is above the limits.
     """
-    with _open(path) as raw:
-        yield from read_tar(str(path), raw, cuts)
+    with _open(path, limits) as raw:
+        yield from read_tar(str(path), raw, cuts, limits)
 
 
-def read_tar(name: str, raw: io.BufferedIOBase, cuts: CutShards) -> Iterator[Pair]:
+def read_tar(
+    name: str, raw: Source, cuts: CutShards, limits: LimitsConfig = USUAL
+) -> Iterator[Pair]:
     """Yield the pairs of an unpacked tar stream; DataError, which names it, as in read_shard."""
-    members = _Members(name, raw)
-    keys: set[str] = set()
+    members = _Members(name, raw, limits)
+    keys = _Keys()
     before: set[str] = set()
     try:
         for sample in group_by_keys(members):
@@ -82,8 +92,6 @@ def read_tar(name: str, raw: io.BufferedIOBase, cuts: CutShards) -> Iterator[Pai
     except ValueError as error:  # webdataset: the same member name twice
         told = str(error.args[0]).split(" in tar file")[0]
         raise DataError(f"shard {name}: {told}") from None
-    except DataError as error:
-        raise members.tail.refusal() or error from None
     if members.error is not None and (not keys or not members.cut):
         broken = f"is cut off or broken ({members.error})"
         reason = "is empty" if members.tail.empty else broken
@@ -95,12 +103,11 @@ def read_tar(name: str, raw: io.BufferedIOBase, cuts: CutShards) -> Iterator[Pai
         cuts.add(name, Cut(len(keys), members.lost))
 
 
-def _open(path: Path) -> io.BufferedIOBase:
+def _open(path: Path, limits: LimitsConfig) -> io.BufferedIOBase:
     try:
-        with path.open("rb") as head:
-            zipped = head.read(2) == GZIP
-        # gzip.open checks length and CRC; tarfile's own stream mode lets a cut file pass.
-        return gzip.open(path) if zipped else path.open("rb")
+        file = path.open("rb")
+        # GzipFile checks length and CRC; tarfile's own stream mode lets a cut file pass.
+        return BoundedGzip(str(path), file, limits) if file.peek(2)[:2] == GZIP else file
     except OSError as error:
         raise DataError(f"shard {path} cannot be opened: {error.strerror}") from None
 
@@ -108,22 +115,31 @@ def _open(path: Path) -> io.BufferedIOBase:
 class _Members:
     """The members of a tar up to its end or to where it is cut, and what is known of that place."""
 
-    def __init__(self, name: str, raw: io.BufferedIOBase) -> None:
-        self.tail = _Tail(raw)
+    def __init__(self, name: str, raw: Source, limits: LimitsConfig) -> None:
+        self.tail = MeteredStream(name, raw, limits)
         self.cut = False
         self.lost = 0
         self.error: str | None = None
         self._name = name
+        self._limits = limits
         self._begun = ""  # member whose header was read last
         self._given = ""  # member that was read whole
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        # The last sample comes after the end was seen: webdataset's own mark of it is turned off.
-        sources = [{"url": self._name, "stream": self.tail}]
+        size, key = 0, None
         try:
-            for member in tar_file_expander(sources, select_files=self._note, eof_value=None):
-                yield member
-                self._given = member["fname"]
+            for tar, member in member_headers(self._name, self.tail, self._limits):
+                self._begun = member.name
+                before, key = key, base_plus_ext(member.name)[0]
+                size = member.size + (size if key == before else 0)
+                if size > self._limits.sample_mb * MIB:
+                    raise DataError(
+                        f"shard {self._name}: '{key}' has more than {self._limits.sample_mb} MiB; "
+                        f"raise data.limits.sample_mb if it is right"
+                    )
+                content = member_content(tar, member)
+                yield {"fname": member.name, "data": content, "__url__": self._name}
+                self._given = member.name
             self.cut = not self.tail.ends_with_zero_block()
             self.lost = int(self.cut and self.tail.within_a_block)
         except BROKEN as error:
@@ -140,53 +156,29 @@ class _Members:
         self.lost = max(self.lost, int(not there))
         return there
 
-    def _note(self, name: str) -> bool:
-        self._begun = name
-        return True
+
+class _Keys:
+    """The keys of a shard, of which any number takes little memory."""
+
+    def __init__(self) -> None:
+        self._marks: set[bytes] = set()
+
+    def __len__(self) -> int:
+        return len(self._marks)
+
+    def __contains__(self, key: str) -> bool:
+        return _mark(key) in self._marks
+
+    def add(self, key: str) -> None:
+        """Note one."""
+        self._marks.add(_mark(key))
 
 
-class _Tail:
-    """Reader that remembers the last block, as tarfile takes a cut header for the end."""
-
-    def __init__(self, raw: io.BufferedIOBase) -> None:
-        self._raw = raw
-        self._last = b""
-        self._refused: str | None = None
-        self._size = 0
-        self.empty = True
-        self.ended = False  # there is no byte more
-
-    def read(self, size: int = -1) -> bytes:
-        try:
-            data = self._raw.read1(size)  # what comes before a cut, not all or nothing
-        except EOFError:
-            self.ended = True
-            raise
-        except DataError as error:
-            self._refused = str(error)
-            raise
-        self.ended = not data
-        self.empty = self.empty and not data
-        self._size += len(data)
-        self._last = (self._last + data[-BLOCK:])[-BLOCK:]
-        return data
-
-    @property
-    def within_a_block(self) -> bool:
-        """Whether what was read ends in the middle of a tar block."""
-        return self._size % BLOCK != 0
-
-    def ends_with_zero_block(self) -> bool:
-        while self.read(1 << 20):
-            pass
-        return self._last == bytes(BLOCK)
-
-    def refusal(self) -> DataError | None:
-        """Return the reader's own error, which webdataset adds to on its way up."""
-        return None if self._refused is None else DataError(self._refused)
+def _mark(key: str) -> bytes:
+    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _pair(sample: dict[str, Any], name: str, keys: Container[str]) -> Pair:
+def _pair(sample: dict[str, Any], name: str, keys: _Keys) -> Pair:
     key = str(sample["__key__"])
     if key in keys:
         raise DataError(f"shard {name}: key '{key}' stands twice; give each sample its own")
@@ -195,12 +187,12 @@ def _pair(sample: dict[str, Any], name: str, keys: Container[str]) -> Pair:
         wanted = ", ".join(IMAGE_SUFFIXES)
         raise DataError(f"shard {name}: sample '{key}' has no image ({wanted})")
     try:
-        meta = json.loads(_member(sample, ("json",)) or b"{}")
+        meta = parse_json(_member(sample, ("json",)) or b"{}")
         written = _member(sample, ("txt",))
         told = meta.pop("caption", "") or ""
         captions = caption_lines(told if written is None else written.decode())
     # ValueError: no UTF-8, no JSON, a number of too many digits.
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise DataError(f"shard {name}: caption of '{key}' cannot be read ({error})") from None
     if not captions:
         raise DataError(f"shard {name}: '{key}' has no caption (KEY.txt, or KEY.json 'caption')")

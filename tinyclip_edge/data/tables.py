@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import IO, Any
 
+from tinyclip_edge.config.limits import USUAL, LimitsConfig
 from tinyclip_edge.data.pairs import Pair, caption_lines, concept_of
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.json_text import parse_json
+from tinyclip_edge.limits import MIB, ROW_BYTES
 from tinyclip_edge.paths import is_file
 
 TABLES = (".csv", ".tsv", ".jsonl")
@@ -37,20 +39,33 @@ class Row:
 class Lines:
     """Lines of a file as text, with count, position and hash of what was read."""
 
-    def __init__(self, file: IO[bytes], offset: int = 0, line: int = 0) -> None:
+    def __init__(
+        self, file: IO[bytes], offset: int = 0, line: int = 0, limit: int = ROW_BYTES
+    ) -> None:
         file.seek(offset)
         self._file = file
+        self._limit = limit
+        self._record = offset  # where the record that is read begins
         self.offset = offset
         self.number = line
         self.digest = hashlib.sha256()
 
     def __iter__(self) -> Iterator[str]:
-        for raw in self._file:
+        while raw := self._file.readline(self._limit + 1):
+            if self.offset + len(raw) - self._record > self._limit:
+                raise DataError(
+                    f"line {self.number + 1} belongs to a row of more than "
+                    f"{self._limit:,} bytes; raise data.limits.row_mb if it is right"
+                )
             text = raw.removeprefix(BOM) if self.offset == 0 else raw
             self.offset += len(raw)
             self.number += 1
             self.digest.update(raw)
             yield text.decode("utf-8")
+
+    def begin_record(self) -> None:
+        """Count the bytes of a row from here."""
+        self._record = self.offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +78,13 @@ class Table:
     image: str
     caption: str
     concept: str | None
+    limit: int = ROW_BYTES  # of a row
 
     @classmethod
-    def of(cls, path: Path) -> Table:
+    def of(cls, path: Path, limit: int = ROW_BYTES) -> Table:
         """Find the columns; raise DataError, which names those there are, when one is missing."""
         with _opened(path) as file:
-            lines = Lines(file)
+            lines = Lines(file, limit=limit)
             text = _guarded(path, lines)
             delimiter: str | None = None
             columns: tuple[str, ...] = ()
@@ -88,7 +104,7 @@ class Table:
             found = " ".join(", ".join(columns).split())
             told = f"found: {found}" if columns else "the file is empty"
             raise DataError(f"{path} has no {what} column ({', '.join(wanted)}); {told}")
-        return cls(path, delimiter, columns, image, caption, names.get(CONCEPT_COLUMN))
+        return cls(path, delimiter, columns, image, caption, names.get(CONCEPT_COLUMN), limit)
 
     def rows(self, lines: Lines) -> Iterator[Row]:
         """Yield the rows from where ``lines`` stands; DataError names file and line."""
@@ -97,6 +113,7 @@ class Table:
         while True:
             # csv asks for no more lines than a record has, so the next one begins here.
             offset, line = lines.offset, lines.number + 1
+            lines.begin_record()
             try:
                 record = next(records, None)
             except csv.Error as error:
@@ -152,21 +169,22 @@ class TablePart:
 
     def __iter__(self) -> Iterator[Pair]:
         with _opened(self.table.path) as file:
-            rows = self.table.rows(Lines(file, self.offset, self.line - 1))
+            lines = Lines(file, self.offset, self.line - 1, self.table.limit)
+            rows = self.table.rows(lines)
             for image, group in islice(groupby(rows, key=lambda row: row.image), self.pairs):
                 yield _pair(self.table.path.parent, image, list(group))
 
 
-def open_table(path: Path) -> tuple[TablePart, ...]:
+def open_table(path: Path, limits: LimitsConfig = USUAL) -> tuple[TablePart, ...]:
     """Read a table once, and keep where its parts begin; rows in turn of one image are one pair.
 
     Raises DataError for what cannot be read, and when none of the first images is there.
     """
-    table = Table.of(path)
+    table = Table.of(path, limits.row_mb * MIB)
     starts: list[tuple[int, int]] = []
     groups, there = 0, False
     with _opened(path) as file:
-        lines = Lines(file)
+        lines = Lines(file, limit=table.limit)
         for image, rows in groupby(table.rows(lines), key=lambda row: row.image):
             first = next(rows)
             if groups % PART == 0:
@@ -207,12 +225,14 @@ def _guarded(path: Path, lines: Lines) -> Iterator[str]:
         yield from lines
     except UnicodeDecodeError:
         raise DataError(f"{path} line {lines.number} is not UTF-8") from None
+    except DataError as error:
+        raise DataError(f"{path} {error}") from None
 
 
 def _parsed(path: Path, line: int, text: str) -> dict[str, Any]:
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise DataError(f"{path} line {line} is no JSON ({error})") from None
     if not isinstance(content, dict):
         raise DataError(f"{path} line {line} is no JSON object")

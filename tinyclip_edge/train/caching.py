@@ -28,7 +28,7 @@ def cache_features(config: RunConfig, watcher: FillWatcher) -> CacheResult:
     ranks = Ranks()
     own = watcher if ranks.main else Lines(Silent())
     with ranks.agreed():
-        source = open_source(data.train, allow_pipes=data.allow_pipes)
+        source = open_source(data.train, allow_pipes=data.allow_pipes, limits=data.limits)
         clip = load_clip(config.teacher.model, config.teacher.pretrained)
         teacher = make_teacher(config, clip, accelerator.device)
         filler = make_filler(data, source, teacher, make_crops(data, clip), own.on_message)

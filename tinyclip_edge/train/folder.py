@@ -19,6 +19,7 @@ FREE_KEYS = frozenset(
         "name",
         "data.val",
         "data.val_limit",
+        "data.limits",
         "data.workers",
         "data.feature_cache",
         "masks.log_every",

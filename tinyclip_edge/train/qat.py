@@ -213,7 +213,7 @@ def _open_pairs(
 ) -> PairMemory | StreamingPairs:
     """Load the training pairs, or stream them where they do not fit into memory."""
     data = config.data
-    source = open_source(data.train, allow_pipes=data.allow_pipes)
+    source = open_source(data.train, allow_pipes=data.allow_pipes, limits=data.limits)
     watcher.on_message(f"finishing for int8 on {source.name}, teacher {teacher.name}")
     if not source.fits(int(data.memory_gb * GIGABYTE / picture_bytes(teacher.voices[0].clip))):
         return StreamingPairs(source, teacher.codec, workers=data.workers, lanes=data.lanes)
@@ -228,7 +228,7 @@ def _open_pairs(
 def _validation(config: RunConfig, teacher: Teacher) -> Validation:
     data = config.data
     assert data.val is not None
-    source = open_source(data.val, allow_pipes=data.allow_pipes)
+    source = open_source(data.val, allow_pipes=data.allow_pipes, limits=data.limits)
     pairs = PairMemory.load(source, teacher.codec, workers=data.workers, limit=data.val_limit)
     return Validation(pairs, teacher.codec)
 

@@ -151,8 +151,12 @@ def _load_all(
     teacher: LoadedClip | None,
 ) -> tuple[Setup, LoadedClip, InheritanceReport | None]:
     data = config.data
-    source = open_source(data.train, allow_pipes=data.allow_pipes)
-    val_source = None if data.val is None else open_source(data.val, allow_pipes=data.allow_pipes)
+    source = open_source(data.train, allow_pipes=data.allow_pipes, limits=data.limits)
+    val_source = (
+        None
+        if data.val is None
+        else open_source(data.val, allow_pipes=data.allow_pipes, limits=data.limits)
+    )
     teacher = teacher or load_clip(config.teacher.model, config.teacher.pretrained)
     stages = resolve_course(config, teacher)
     student, inherited = start_student(config, teacher, stages[0])

@@ -129,7 +129,10 @@ def _count(clip: LoadedClip) -> dict[str, int]:
 def _answers(config: RunConfig, teacher: LoadedClip, student: LoadedClip) -> Answers:
     data = config.data
     assert data.val is not None
-    codec, source = pixel_codec(teacher), open_source(data.val, allow_pipes=data.allow_pipes)
+    codec, source = (
+        pixel_codec(teacher),
+        open_source(data.val, allow_pipes=data.allow_pipes, limits=data.limits),
+    )
     memory = PairMemory.load(source, codec, workers=data.workers, limit=data.val_limit)
     validation = Validation(memory, codec)
     theirs = validation.features(PairEncoder(teacher), teacher)

@@ -63,7 +63,9 @@ def _candidates(config: RunConfig) -> tuple[list[Image.Image], list[str]]:
         raise DataError("data.val is null, so there are no pictures to find")
     images: dict[str, Image.Image] = {}
     labels: list[str] = []
-    for pair in islice(open_source(config.data.val), config.data.val_limit):
+    for pair in islice(
+        open_source(config.data.val, limits=config.data.limits), config.data.val_limit
+    ):
         if pair.concept in images:
             continue
         try:

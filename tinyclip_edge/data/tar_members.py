@@ -1,0 +1,188 @@
+"""Read the files of a tar stream one by one, and refuse what would take memory without end."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Protocol, cast
+
+from tinyclip_edge.config.limits import LimitsConfig
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.limits import MIB, NAME_BYTES, RATIO_FROM
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+BLOCK = 512  # bytes of a tar block; an archive ends with zero blocks
+AHEAD = 20 * BLOCK  # bytes that tarfile takes from a stream at once
+BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError)
+META = re.compile(r"__[^/]*__($|/)")  # members that webdataset keeps for itself
+
+
+class Source(Protocol):
+    """Bytes of a tar, unpacked."""
+
+    def read1(self, size: int = ..., /) -> bytes:
+        """Return some bytes; none at the end."""
+
+
+class MeteredStream:
+    """Reader for tarfile that holds a member's headers to a limit, and knows how the tar ends."""
+
+    def __init__(self, name: str, raw: Source, limits: LimitsConfig) -> None:
+        self.empty = True
+        self.ended = False  # there is no byte more
+        self._name = name
+        self._raw = raw
+        self._limits = limits
+        self._last = b""
+        self._size = 0
+        self._allowed: int | None = None  # bytes up to which a member's headers may reach
+
+    def begin_header(self, skipped: int) -> None:
+        """Limit what is read before ``end_header``, aside from ``skipped`` bytes of content."""
+        self._allowed = self._size + skipped + self._limits.header_kb * 1024 + AHEAD
+
+    def end_header(self) -> None:
+        """Read content again."""
+        self._allowed = None
+
+    def read(self, size: int = -1) -> bytes:
+        """Return some bytes; DataError when a header does not end."""
+        if self._allowed is not None and self._size > self._allowed:
+            raise DataError(
+                f"shard {self._name}: headers of a member take more than "
+                f"{self._limits.header_kb} KiB (data.limits.header_kb)"
+            )
+        try:
+            data = self._raw.read1(size)  # what comes before a cut, not all or nothing
+        except EOFError:
+            self.ended = True
+            raise
+        self.ended = not data
+        self.empty = self.empty and not data
+        self._size += len(data)
+        self._last = (self._last + data[-BLOCK:])[-BLOCK:]
+        return data
+
+    @property
+    def within_a_block(self) -> bool:
+        """Whether what was read ends in the middle of a tar block."""
+        return self._size % BLOCK != 0
+
+    def ends_with_zero_block(self) -> bool:
+        """Read the rest, and say whether the tar ends as it should: tarfile takes any end."""
+        while self.read(MIB):
+            pass
+        return self._last == bytes(BLOCK)
+
+
+def member_headers(
+    name: str, stream: MeteredStream, limits: LimitsConfig
+) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """Yield each regular file of a tar before its content is read; one of BROKEN at a fault.
+
+    Raises DataError when a member, a name, the headers or their number are above the limits.
+    """
+    stream.begin_header(0)
+    with _opened(stream) as tar:
+        read = 0
+        while (member := _next(tar)) is not None:
+            stream.end_header()
+            tar.members = []  # type: ignore[assignment]  # or it remembers all of them
+            read += 1
+            _check(name, member, read, limits)
+            if member.isreg() and not META.match(member.name):
+                yield tar, member
+            stream.begin_header(member.size)
+
+
+def member_content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """Return the content of a file that ``member_headers`` gave; one of BROKEN at a fault."""
+    with _one_kind():
+        file = tar.extractfile(member)
+        return b"" if file is None else file.read()
+
+
+@contextmanager
+def _one_kind() -> Iterator[None]:
+    """Turn what tarfile raises for numbers that it does not check into its own error."""
+    try:
+        yield
+    except RecursionError:
+        raise tarfile.ReadError("headers without a member") from None
+    except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
+        raise tarfile.ReadError(f"invalid header: {error}") from None
+
+
+def _opened(stream: MeteredStream) -> tarfile.TarFile:
+    with _one_kind():  # reads the first header
+        return tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", bufsize=AHEAD)
+
+
+def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+    with _one_kind():
+        return tar.next()
+
+
+def _check(name: str, member: tarfile.TarInfo, read: int, limits: LimitsConfig) -> None:
+    if read > limits.members:
+        raise DataError(
+            f"shard {name} has more than {limits.members:,} members (data.limits.members)"
+        )
+    if len(member.name) > NAME_BYTES:
+        raise DataError(
+            f"shard {name}: a member's name has {len(member.name):,} characters, at most "
+            f"{NAME_BYTES:,} are read: '{member.name}'"
+        )
+    if member.size > limits.member_mb * MIB:
+        raise DataError(
+            f"shard {name}: member '{member.name}' has {member.size:,} bytes, more than "
+            f"{limits.member_mb} MiB; raise data.limits.member_mb if it is right"
+        )
+
+
+class BoundedGzip(gzip.GzipFile):
+    """Gzip stream that is refused when it unpacks to far more than was read of it."""
+
+    def __init__(self, name: str, packed: io.BufferedIOBase, limits: LimitsConfig) -> None:
+        """Take over the packed stream and close it in the end."""
+        self._name_of_shard = name
+        self._counted = _Counted(packed)
+        self._ratio = limits.ratio
+        self._unpacked = 0
+        super().__init__(fileobj=cast("IO[bytes]", self._counted), mode="rb")
+
+    def read1(self, size: int = -1) -> bytes:
+        """Return some bytes; DataError above the ratio."""
+        data = super().read1(size)
+        self._unpacked += len(data)
+        if self._unpacked > max(RATIO_FROM, self._ratio * self._counted.size):
+            raise DataError(
+                f"shard {self._name_of_shard} unpacks to more than {self._ratio} times its size; "
+                f"raise data.limits.ratio if it is right"
+            )
+        return data
+
+    def close(self) -> None:
+        """Close the packed stream as well."""
+        super().close()
+        self._counted.packed.close()
+
+
+class _Counted:
+    """The packed bytes, counted."""
+
+    def __init__(self, packed: io.BufferedIOBase) -> None:
+        self.packed = packed
+        self.size = 0
+
+    def read(self, size: int = -1) -> ReadableBuffer:
+        data = self.packed.read(size)
+        self.size += len(data)
+        return data
