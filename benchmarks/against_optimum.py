@@ -189,13 +189,13 @@ def nearness(options: argparse.Namespace) -> dict[str, Any]:
     """Compare the embeddings of all pairs with PyTorch's, and what they find."""
     import torch
 
-    from tinyclip_edge.data import decode_rgb
+    from tinyclip_edge.data import decode_image
     from tinyclip_edge.evaluate import evaluation_set
 
     reference, clip = torch_variant(options.run)
     found = evaluation_set(DATA, limit=options.limit)
     pixels = [
-        clip.preprocess(decode_rgb(cast("Any", image)))[None].numpy() for image in found.images
+        clip.preprocess(decode_image(cast("Any", image)))[None].numpy() for image in found.images
     ]
     ids = [unpadded(row) for row in clip.tokenizer(list(found.texts)).numpy()]
     every = [reference, *variants(options.work, threads=1)]

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.runtime.images import MAX_PIXELS, open_image
+from tinyclip_edge.runtime.image_formats import READABLE, is_image_name
+from tinyclip_edge.runtime.images import image_header, open_image
 from tinyclip_edge.runtime.protocol import ImageInput
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 STARTER_SOURCE = "starter:test_style"
 # What a first visitor sees; names that the starter kit draws in a recognisable way.
 STARTER_EXAMPLES = (
@@ -73,8 +73,10 @@ class Gallery:
 
     def picture(self, index: int, edge: int | None = None) -> Image.Image:
         """Return the picture as RGB, no side over ``edge``; raise DataError if it is broken."""
-        picture = as_seen(self.images[index], self.captions[index])
+        picture = open_image(self.images[index], self.captions[index])
         if edge is not None:
+            if picture is self.images[index]:
+                picture = picture.copy()
             picture.thumbnail((edge, edge))
         return picture
 
@@ -124,17 +126,13 @@ def folder_gallery(folder: Path) -> Gallery:
     """
     if not folder.is_dir():
         raise DataError(f"no such folder of images: {folder}")
-    files = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
-    )
+    files = sorted(path for path in folder.rglob("*") if is_image_name(path) and path.is_file())
     good = [path for path in files if _has_header(path)]
     skipped = len(files) - len(good)
     if skipped:
         _say(f"{folder}: skipped {skipped} of {len(files)} files that are no readable image")
     if not good:
-        raise DataError(
-            f"{folder} has no readable image (looked for {', '.join(sorted(SUFFIXES))})"
-        )
+        raise DataError(f"{folder} has no readable image ({READABLE})")
     return Gallery(folder.name or str(folder), tuple(good), _captions(good), skipped)
 
 
@@ -156,16 +154,6 @@ def dropped_gallery(files: Sequence[Path]) -> Gallery:
         raise DataError(f"none of the {len(files)} files is an image")
     pictures = tuple(path.read_bytes() for path in good)
     return Gallery("dropped files", pictures, _captions(good), len(files) - len(good))
-
-
-def as_seen(image: ImageInput, label: str = "image") -> Image.Image:
-    """Return RGB as a browser shows it: EXIF rotation applied, transparency on white."""
-    opened = ImageOps.exif_transpose(open_image(image, label))
-    if "transparency" in opened.info or opened.mode in ("RGBA", "LA", "PA"):
-        layer = opened.convert("RGBA")
-        opened = Image.new("RGBA", layer.size, "white")
-        opened.alpha_composite(layer)
-    return opened.convert("RGB")
 
 
 def _captions(files: Sequence[Path]) -> tuple[str, ...]:
@@ -193,11 +181,10 @@ def _file_mark(path: Path) -> bytes:
 
 def _has_header(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
-            return 0 < image.width * image.height <= MAX_PIXELS
-    # Broken headers raise whatever their bytes lead the decoder to.
-    except Exception:
+        image_header(path)
+    except DataError:
         return False
+    return True
 
 
 def _say(line: str) -> None:

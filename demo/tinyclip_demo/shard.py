@@ -8,11 +8,10 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from tinyclip_demo.disagree import Disagreement
 from tinyclip_demo.gallery import Gallery
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.runtime.images import image_header
 
 SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}  # what data.train reads as it is
 
@@ -63,8 +62,7 @@ def _picture(gallery: Gallery, row: int) -> tuple[str, bytes]:
     source = gallery.images[row]
     content = source.read_bytes() if isinstance(source, Path) else source
     if isinstance(content, bytes):
-        with Image.open(io.BytesIO(content)) as image:
-            suffix = SUFFIXES.get(image.format or "")
+        suffix = SUFFIXES.get(image_header(content).format)
         if suffix:
             return suffix, content
     out = io.BytesIO()

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-import io
 import threading
-import warnings
 from pathlib import Path
 
 from PIL import Image
 
-from tinyclip_demo.gallery import as_seen
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.runtime.images import image_header, open_image
 
 MAX_UPLOAD_MB = 20
 MAX_UPLOAD_PIXELS = 40_000_000
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
 MAX_RATIO = 50  # of the sides: resized to a square, a thread would become millions of pixels
 M_ARENA_MAX = -8  # of glibc's malloc.h
 LARGE_PIXELS = 2_000_000
-READABLE = "PNG, JPEG, WebP, GIF, BMP or TIFF"
 
 _large_opened = threading.Event()
 
@@ -42,21 +38,11 @@ def open_upload(path: str | None) -> Image.Image:
             f"the upload has {len(content) / 1e6:.0f} MB: at most {MAX_UPLOAD_MB} MB are read"
         )
     _check_header(content)
-    return as_seen(content, "the upload")
+    return open_image(content, "the upload")
 
 
 def _check_header(content: bytes) -> None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            # Only these: Pillow knows many more formats, and some start other programs.
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                width, height = image.size
-    # A header leads each decoder to errors of its own.
-    except Exception as error:
-        bomb = isinstance(error, Image.DecompressionBombError)
-        told = "has far too many pixels" if bomb else f"is no image that opens here: {READABLE}"
-        raise DataError(f"the upload {told}") from error
+    _, width, height = image_header(content, "the upload")
     if width * height > MAX_UPLOAD_PIXELS:
         raise DataError(
             f"the upload has {width:,} × {height:,} pixels: at most "

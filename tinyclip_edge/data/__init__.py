@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         Pair,
         UndecodableImageError,
         decode_image,
-        decode_rgb,
     )
     from tinyclip_edge.data.pixels import PixelCodec
     from tinyclip_edge.data.prefetch import Prefetch
@@ -51,7 +50,6 @@ _HOME = {
     "TeacherFeatures": "features",
     "UndecodableImageError": "pairs",
     "decode_image": "pairs",
-    "decode_rgb": "pairs",
     "open_source": "opening",
     "read_shard": "shards",
 }
@@ -76,7 +74,6 @@ __all__ = [
     "TeacherFeatures",
     "UndecodableImageError",
     "decode_image",
-    "decode_rgb",
     "open_source",
     "read_shard",
 ]

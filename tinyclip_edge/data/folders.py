@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinyclip_edge.config.limits import USUAL, LimitsConfig
-from tinyclip_edge.data.pairs import IMAGE_SUFFIXES, Pair, caption_lines, concept_of
+from tinyclip_edge.data.pairs import Pair, caption_lines, concept_of
 from tinyclip_edge.data.source import Part
 from tinyclip_edge.data.tables import PART, open_table
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.limits import ROW_BYTES
 from tinyclip_edge.paths import is_file, read_bounded
+from tinyclip_edge.runtime.image_formats import IMAGE_SUFFIXES, is_image_name
 
 METADATA = ("metadata.jsonl", "captions.jsonl", "metadata.csv")
 FORMS = f"NAME.txt beside NAME.jpg, or a {METADATA[0]} with file_name and text"
@@ -90,8 +91,8 @@ def _images(folder: Path) -> tuple[list[str], list[str]]:
     for place, _, files in os.walk(folder):
         there = set(files)
         for file in files:
-            stem, suffix = os.path.splitext(file)  # noqa: PTH122
-            if suffix[1:].lower() in IMAGE_SUFFIXES:
+            if is_image_name(file):
+                stem = os.path.splitext(file)[0]  # noqa: PTH122
                 name = (Path(place) / file).relative_to(folder).as_posix()
                 (names if f"{stem}.txt" in there else bare).append(name)
     return sorted(names), sorted(bare)

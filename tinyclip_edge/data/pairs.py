@@ -18,7 +18,6 @@ from tinyclip_edge.runtime.images import open_image
 BAD_SHARE = 0.01  # of all samples; more of them stop the run
 STREAM_MINIMUM = 1000  # samples seen before a stream is judged by its share
 NAMED_KEYS = 20
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 Picture = bytes | Image.Image | Path  # a path is read by whoever decodes it
 
 
@@ -76,21 +75,13 @@ class UndecodableImageError(Exception):
 
 
 def decode_image(image: Picture) -> Image.Image:
-    """Return the picture, fully read, in its own mode; raise UndecodableImageError.
+    """Return the picture as RGB, upright, on white, as export, evaluation and runtime see it.
 
-    A model's preprocessing makes it RGB, after resizing: as export and evaluation see it.
+    Raises UndecodableImageError.
     """
     try:
         return open_image(image)
     except DataError as error:
-        raise UndecodableImageError(str(error)) from error
-
-
-def decode_rgb(image: Picture) -> Image.Image:
-    """Return the picture in mode RGB; raise UndecodableImageError."""
-    try:
-        return decode_image(image).convert("RGB")
-    except ValueError as error:  # a mode without a way to RGB
         raise UndecodableImageError(str(error)) from error
 
 

@@ -14,7 +14,7 @@ from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from tinyclip_edge.config.limits import USUAL, LimitsConfig
 from tinyclip_edge.data.cuts import Cut, CutShards
-from tinyclip_edge.data.pairs import IMAGE_SUFFIXES, Pair, caption_lines, concept_of
+from tinyclip_edge.data.pairs import Pair, caption_lines, concept_of
 from tinyclip_edge.data.tar_members import (
     BROKEN,
     BoundedGzip,
@@ -26,6 +26,7 @@ from tinyclip_edge.data.tar_members import (
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.json_text import parse_json
 from tinyclip_edge.limits import MIB
+from tinyclip_edge.runtime.image_formats import IMAGE_SUFFIXES
 
 SMALLEST_PAIR = (2048, 100)  # bytes in a shard: image and caption in tar blocks, or zipped
 GZIP = b"\x1f\x8b"

@@ -88,7 +88,7 @@ class Crops:
         try:
             image = decode_image(picture)
             return torch.stack([self._crop(image, seed) for seed in seeds])
-        except (UndecodableImageError, ValueError):  # ValueError: a mode that does not resize
+        except UndecodableImageError:
             return None
 
     def decode_one(self, picture: Picture, seed: int) -> Tensor | None:
@@ -99,8 +99,7 @@ class Crops:
     def _crop(self, image: Image.Image, seed: int) -> Tensor:
         height, width = self.size
         part = image.crop(crop_box(*image.size, self.scale, seed))
-        # Resized in the image's own mode, then made RGB, as the centre crop is.
-        shown = part.resize((width, height), Image.Resampling.BICUBIC).convert("RGB")
+        shown = part.resize((width, height), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.asarray(shown).transpose(2, 0, 1).copy())
 
 

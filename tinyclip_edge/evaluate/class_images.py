@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.runtime.image_formats import READABLE, is_image_name
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 CAPTIONS = frozenset({".txt", ".json", ".cls"})  # their presence makes a tar a webdataset shard
 CLASS_FILE = "classes.tsv"  # folder name, tab, names separated by commas
 _LOOK_AHEAD = 50  # members of a tar that tell what it is
@@ -25,14 +25,15 @@ def holds_class_images(path: Path) -> bool:
         return True
     if not path.is_file():
         return False
-    suffixes = set()
+    names = []
     try:
         with tarfile.open(path) as tar:
             for _, member in zip(range(_LOOK_AHEAD), tar, strict=False):
-                suffixes.add(PurePosixPath(member.name).suffix.lower())
+                names.append(member.name)
     except (tarfile.TarError, EOFError, OSError, zlib.error):
         return False  # the reader of shards says what is wrong with it
-    return bool(suffixes & SUFFIXES) and not suffixes & CAPTIONS
+    captioned = CAPTIONS & {PurePosixPath(name).suffix.lower() for name in names}
+    return any(map(is_image_name, names)) and not captioned
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def class_images(path: Path, limit: int | None = None) -> list[ClassImage]:
     """
     found = list(_from_folder(path) if path.is_dir() else _from_tar(path))
     if not found:
-        raise DataError(f"{path} holds no image ({', '.join(sorted(SUFFIXES))})")
+        raise DataError(f"{path} holds no image ({READABLE})")
     names = _class_names((path if path.is_dir() else path.parent) / CLASS_FILE)
     return [
         replace(one, label=names.get(one.label, _readable(one.label)))
@@ -62,7 +63,7 @@ def class_images(path: Path, limit: int | None = None) -> list[ClassImage]:
 
 def _from_folder(path: Path) -> Iterator[ClassImage]:
     for file in sorted(path.rglob("*")):
-        if file.suffix.lower() in SUFFIXES and file.is_file():
+        if is_image_name(file) and file.is_file():
             name = file.relative_to(path).as_posix()
             yield ClassImage(name, file, _label(name))
 
@@ -71,7 +72,7 @@ def _from_tar(path: Path) -> Iterator[ClassImage]:
     try:
         with tarfile.open(path) as tar:
             for member in tar:
-                if PurePosixPath(member.name).suffix.lower() in SUFFIXES and member.isfile():
+                if is_image_name(member.name) and member.isfile():
                     content = tar.extractfile(member)
                     image = content.read() if content else b""
                     yield ClassImage(member.name, image, _label(member.name))

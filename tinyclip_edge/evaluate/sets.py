@@ -156,7 +156,7 @@ def _decodable(
     cuts: CutShards | None = None,
 ) -> EvalSet:
     """Keep what decodes, up to the limit; raise DataError when more than one per cent do not."""
-    from tinyclip_edge.data import BadSamples, CutShards, UndecodableImageError, decode_rgb
+    from tinyclip_edge.data import BadSamples, CutShards, UndecodableImageError, decode_image
 
     images: list[ImageInput] = []
     texts: list[str] = []
@@ -165,7 +165,7 @@ def _decodable(
         if limit is not None and len(images) >= limit:
             break
         try:
-            decode_rgb(image.read_bytes() if isinstance(image, Path) else image)
+            decode_image(image.read_bytes() if isinstance(image, Path) else image)
         except (UndecodableImageError, OSError):  # OSError: a file that cannot be read
             bad.add(key)
             continue

@@ -42,12 +42,14 @@ class EdgeCLIP:
         threads: int | None = None,
         verify: bool = True,
         low_memory: bool = False,
+        as_stored: bool = False,
     ) -> None:
         self.folder = folder
         self.manifest = manifest
         self.precision = precision
         self.threads = threads
         self.low_memory = low_memory
+        self.as_stored = as_stored
         self._verify = verify
         self._lock = threading.RLock()
         self._towers: dict[str, Tower] = {}
@@ -64,13 +66,15 @@ class EdgeCLIP:
         threads: int | None = None,
         verify: bool = True,
         low_memory: bool = False,
+        as_stored: bool = False,
     ) -> EdgeCLIP:
         """Open a bundle; towers load, and their hashes are checked, on first use.
 
         ``precision``: one the bundle holds, its default if None. ``threads``: per tower, chosen by
         onnxruntime if None. ``verify=False`` skips the hashes. ``low_memory``: one thread, one
-        input at a time, memory given back after each. Raise BundleError for anything that is
-        missing or of another format.
+        input at a time, memory given back after each. ``as_stored``: pictures as open_clip takes
+        opened files, neither turned as EXIF says nor on white (see ``open_image``). Raise
+        BundleError for anything that is missing or of another format.
         """
         folder = Path(folder)
         manifest = Manifest.read(folder)
@@ -87,6 +91,7 @@ class EdgeCLIP:
             threads=threads,
             verify=verify,
             low_memory=low_memory,
+            as_stored=as_stored,
         )
         for name in clip.needed_files():
             if not (folder / name).is_file():
@@ -217,7 +222,7 @@ class EdgeCLIP:
                     config = json.loads(path.read_text(encoding="utf-8"))
                 except (OSError, ValueError, RecursionError) as error:
                     raise BundleError(f"{path} cannot be read: {error}") from error
-                self._preprocess = Preprocess.from_config(config)
+                self._preprocess = Preprocess.from_config(config, as_stored=self.as_stored)
             return self._preprocess, self._tower("image")
 
     def _text_side(self) -> tuple[ClipTokenizer | PlainTokenizer, Tower]:

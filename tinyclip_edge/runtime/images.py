@@ -1,85 +1,243 @@
-"""Open whatever counts as an image, and refuse what is broken or too large before it is decoded."""
+"""Open whatever counts as an image, and refuse what is broken or too large before it is decoded.
+
+One file gives one array of pixels, whether it comes as path, bytes, PIL image or array, and whether
+a model is trained, evaluated, exported or run with it:
+
+- Upright: an orientation that EXIF or XMP records is applied.
+- RGB: transparency lies on white, and palettes, greys and CMYK are converted before any resizing.
+- 8 bits: 16-bit greys are divided by 257; Pillow takes the high byte of 16-bit colours. 16-bit
+  pictures with no value above 4,095 are refused, as they may be 12 bits in 16, and so are 32-bit
+  integers and floats, which have no range that all agree on.
+- The first frame of an animation.
+"""
 
 from __future__ import annotations
 
+import importlib
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.runtime.image_formats import FORMATS, READABLE
 from tinyclip_edge.runtime.protocol import ImageInput
 
 MAX_PIXELS = 89_478_485  # Pillow's own threshold of suspicion: 256 MiB as RGB
+TWELVE_BITS = 4095
+
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
+_BRANDS_END = 64  # bytes of a file in which its brands stand
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-def open_image(image: ImageInput, label: str = "image") -> Image.Image:
-    """Return a decoded PIL image in its own mode, which is what open_clip's transform starts from.
+def open_image(image: ImageInput, label: str = "image", *, as_stored: bool = False) -> Image.Image:
+    """Return a decoded PIL image: RGB, upright, transparency on white.
 
-    So a rotation that EXIF tells of is not made, transparency is dropped and the colours under it
-    show, palettes are resized by nearest neighbour, CMYK becomes RGB as Pillow does it, and an
-    animation gives its first frame. Unlike there, a file's 16-bit greys are scaled to 8 bits, which
-    open_clip cuts off to white, and floats that are no numbers are refused.
+    ``as_stored`` leaves the orientation unapplied, the image in its own mode and the colours under
+    transparency as they are: what open_clip's transform starts from. 16-bit greys become 8 bits all
+    the same.
 
     ``label`` names the input in messages where it has no path. Raise DataError when it is missing,
-    does not decode, is truncated, or has more than ``MAX_PIXELS`` pixels.
+    of no format in ``image_formats``, does not decode, is truncated, has more than ``MAX_PIXELS``
+    pixels, or has values of no known range.
     """
     if isinstance(image, np.ndarray):
-        return _from_array(image, label)
+        return _finished(_from_array(image, label), label, as_stored)
     if isinstance(image, Image.Image):
-        return _decoded(image, str(getattr(image, "filename", "") or label))
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        return _opened(io.BytesIO(image), label)
-    if isinstance(image, (str, Path)):
-        return _opened(Path(image), str(image))
-    raise DataError(
-        f"{label}: expected a path, bytes, a PIL image or a uint8 array, got {type(image).__name__}"
-    )
+        label = str(getattr(image, "filename", "") or label)
+        if isinstance(image, ImageFile.ImageFile):
+            _check_format(image, label)
+        return _finished(image, label, as_stored)
+    label = _called(image, label)
+    with _opened(image, label) as opened:
+        return _finished(opened, label, as_stored)
 
 
-def _opened(source: Path | io.BytesIO, label: str) -> Image.Image:
+class ImageHeader(NamedTuple):
+    """What the first bytes of a file say."""
+
+    format: str  # Pillow's name
+    width: int  # pixels, before an orientation is applied
+    height: int
+
+
+def image_header(image: str | Path | bytes, label: str = "image") -> ImageHeader:
+    """Return what a file says of itself, undecoded; raise DataError as open_image does."""
+    label = _called(image, label)
+    with _opened(image, label) as opened:
+        _check_size(opened, label)
+        return ImageHeader(opened.format or "", *opened.size)
+
+
+@contextmanager
+def _opened(image: ImageInput, label: str) -> Iterator[ImageFile.ImageFile]:
+    """Open a file of a known format, pixels not yet decoded; what breaks inside is a DataError."""
+    if not isinstance(image, (str, Path, bytes, bytearray, memoryview)):
+        raise DataError(
+            f"{label}: expected a path, bytes, a PIL image or a uint8 array, "
+            f"got {type(image).__name__}"
+        )
     try:
-        with warnings.catch_warnings():
-            # The size is checked below, with an error in place of a warning.
+        with warnings.catch_warnings(), _stream(image) as stream:
+            # The size is checked apart, with an error in place of a warning.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
-                return _eight_bits(_decoded(image, label))
+            if _is_heic(stream.read(_BRANDS_END)):
+                _register_heif(label)
+            stream.seek(0)
+            with Image.open(stream, formats=_formats()) as opened:
+                yield opened
     except DataError:
         raise
     except FileNotFoundError as error:
         raise DataError(f"no such image: {label}") from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"{label}: {error}") from error
+        raise DataError(f"{label} has too many pixels: {error}") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{label} is no image that Pillow can read") from error
+        raise DataError(f"{label} is no image that opens here: {READABLE}") from error
     # Decoders raise whatever the broken bytes lead them to: struct.error, KeyError, ValueError …
     except Exception as error:
         raise _undecodable(label, error) from error
 
 
-def _decoded(image: Image.Image, label: str) -> Image.Image:
+@cache
+def _pillow_formats() -> tuple[str, ...]:
+    """Return the formats of the table that this Pillow decodes, their decoders imported."""
+    there = []
+    for one in FORMATS:
+        if one.plugin:
+            try:
+                importlib.import_module(f"PIL.{one.plugin}")
+            except ImportError:  # an older Pillow
+                continue
+            # Registered under its name, or not at all; an unknown name would import every plugin.
+            there += [one.name] if one.name in Image.OPEN else []
+    return tuple(there)
+
+
+def _formats() -> tuple[str, ...]:
+    return (*_pillow_formats(), "HEIF") if "HEIF" in Image.OPEN else _pillow_formats()
+
+
+def _stream(image: str | Path | bytes | bytearray | memoryview) -> IO[bytes]:
+    return Path(image).open("rb") if isinstance(image, (str, Path)) else io.BytesIO(image)
+
+
+def _called(image: ImageInput, label: str) -> str:
+    return str(image) if isinstance(image, (str, Path)) else label
+
+
+def _is_heic(head: bytes) -> bool:
+    return head[4:8] == b"ftyp" and any(brand in head for brand in _HEIC_BRANDS)
+
+
+def _register_heif(label: str) -> None:
+    if "HEIF" in Image.OPEN:
+        return
+    try:
+        pillow_heif = importlib.import_module("pillow_heif")
+    except ImportError as error:
+        raise DataError(
+            f"{label} is HEIC, which needs one more package: pip install pillow-heif"
+        ) from error
+    pillow_heif.register_heif_opener()
+
+
+def _check_format(image: ImageFile.ImageFile, label: str) -> None:
+    """Refuse an image that was opened but not by a decoder of the table: loading would run it."""
+    if image.format not in {one.name for one in FORMATS}:
+        raise DataError(
+            f"{label} is no image that opens here: {image.format}; convert it first, with "
+            "image.convert('RGB'), if you trust it"
+        )
+
+
+def _finished(image: Image.Image, label: str, as_stored: bool) -> Image.Image:
+    """Decode an image and bring it to the form that models see."""
+    _check_size(image, label)
+    try:
+        image.load()
+        turn = None if as_stored else _turn(image)
+        eight = _eight_bits(image, label)
+        return eight if as_stored else _as_shown(eight, turn)
+    except DataError:
+        raise
+    except Exception as error:
+        raise _undecodable(label, error) from error
+
+
+def _check_size(image: Image.Image, label: str) -> None:
     if image.width * image.height == 0:
         raise DataError(f"{label} is empty: {image.width}x{image.height} pixels")
     if image.width * image.height > MAX_PIXELS:
         raise DataError(
             f"{label} has {image.width}x{image.height} pixels; at most {MAX_PIXELS} are opened"
         )
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Return what makes the image upright; None where nothing, or nothing readable, says so."""
     try:
-        image.load()
-    except Exception as error:
-        raise _undecodable(label, error) from error
-    if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
-        raise DataError(f"{label} has pixels that are not finite")
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    # A picture is no worse for broken metadata.
+    except Exception:
+        return None
+
+
+def _as_shown(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    clear = image.has_transparency_data
+    if turn is None and not clear and image.mode == "RGB":
+        return image
+    shown = image if turn is None else image.transpose(turn)
+    if clear:
+        layer = shown.convert("RGBA")
+        shown = Image.new("RGBA", layer.size, "white")
+        shown.alpha_composite(layer)
+    if shown is image or shown.mode != "RGB":
+        shown = shown.convert("RGB")
+    # Opened once more, it must not be turned again.
+    shown.info = {}
+    return shown
+
+
+def _eight_bits(image: Image.Image, label: str) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(_scaled(np.asarray(image), label))
+    if image.mode in ("I", "F"):
+        kind = "32-bit integer" if image.mode == "I" else "float"
+        raise DataError(
+            f"{label} has {kind} pixels, whose range nothing tells: scale them to 8 bits first"
+        )
     return image
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return a file's 16-bit greys scaled to 8 bits, which Pillow would cut off to white."""
-    if not image.mode.startswith("I;16"):
-        return image
-    return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+def _scaled(array: npt.NDArray[np.uint16], label: str) -> npt.NDArray[np.uint8]:
+    """Return 16-bit greys ``[H, W]`` or colours ``[H, W, C]`` as 8 bits."""
+    most = int(array.max(initial=0))
+    if 0 < most <= TWELVE_BITS:
+        raise DataError(
+            f"{label} has 16-bit pixels of at most {most}, which may be 12 bits or fewer in 16: "
+            "scale them to 8 bits first"
+        )
+    if array.ndim == 3:
+        return (array >> 8).astype(np.uint8)  # as Pillow reads colours from files
+    levels = np.rint(np.arange(1 << 16) / 257).astype(np.uint8)
+    return levels[array]
 
 
 def _undecodable(label: str, error: Exception) -> DataError:
@@ -88,7 +246,7 @@ def _undecodable(label: str, error: Exception) -> DataError:
 
 
 def _from_array(array: np.ndarray, label: str) -> Image.Image:
-    if array.dtype != np.uint8:
+    if array.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{label}: arrays must be uint8 [H, W, 3], got {array.dtype}")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
@@ -96,4 +254,6 @@ def _from_array(array: np.ndarray, label: str) -> Image.Image:
         raise DataError(f"{label}: arrays must be uint8 [H, W, 3], got shape {list(array.shape)}")
     if array.size == 0:
         raise DataError(f"{label} is empty: shape {list(array.shape)}")
-    return _decoded(Image.fromarray(np.ascontiguousarray(array)), label)
+    if array.dtype == np.uint16:
+        array = _scaled(array, label)
+    return Image.fromarray(np.ascontiguousarray(array))

@@ -35,6 +35,7 @@ class Preprocess:
     interpolation: str = "bicubic"
     resize_mode: str = "shortest"
     fill_color: int = 0
+    as_stored: bool = False  # see open_image: open_clip's own transform of an opened file
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1 or self.height * self.width > MAX_PIXELS:
@@ -52,13 +53,13 @@ class Preprocess:
             raise ModelError(f"preprocessing: fill_color {self.fill_color} is not 0 to 255")
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Preprocess:
+    def from_config(cls, config: Mapping[str, Any], *, as_stored: bool = False) -> Preprocess:
         """Read open_clip's ``preprocess_cfg`` or a Hugging Face ``preprocessor_config.json``."""
         if not isinstance(config, Mapping):
             raise ModelError(f"preprocessing: {_short(config)} is no table of settings")
         try:
             fields = _hugging_face(config) if "image_mean" in config else _open_clip(config)
-            return cls(**fields)
+            return cls(**fields, as_stored=as_stored)
         except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
             raise ModelError(
                 f"preprocessing: cannot read {_short(config)}: {_short(error)}"
@@ -66,9 +67,9 @@ class Preprocess:
 
     def pixels(self, image: ImageInput, label: str = "image") -> npt.NDArray[np.uint8]:
         """Return uint8 ``[H, W, 3]``, resized and cropped; raise DataError for a bad image."""
-        opened = open_image(image, label)
+        opened = open_image(image, label, as_stored=self.as_stored)
         try:
-            # Resized in the image's own mode, then made RGB: the order that open_clip has.
+            # As it is stored, an image is resized in its own mode: the order that open_clip has.
             fitted = self._fit(opened, label).convert("RGB")
         except ValueError as error:
             raise DataError(f"{label}: mode {opened.mode} cannot be resized: {error}") from error

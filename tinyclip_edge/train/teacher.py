@@ -145,6 +145,7 @@ class Teacher:
                 for voice, sha256 in zip(self.voices, self._hashes, strict=True)
             ],
             "views": views,
+            "pictures": "upright RGB on white",
             "width": self.embedding_dim,
             "stored": "float16",
         }

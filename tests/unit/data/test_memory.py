@@ -16,7 +16,6 @@ from tinyclip_edge.data import (
     PairMemory,
     PixelCodec,
     decode_image,
-    decode_rgb,
     open_source,
 )
 from tinyclip_edge.data.pairs import UndecodableImageError
@@ -157,13 +156,13 @@ def test_a_stream_is_judged_once_enough_was_seen():
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
 def test_other_modes_become_rgb(mode):
-    assert decode_rgb(draw("red", "bar", "big").convert(mode)).mode == "RGB"
+    assert decode_image(draw("red", "bar", "big").convert(mode)).mode == "RGB"
 
 
 def test_a_picture_of_absurd_size_does_not_decode(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UndecodableImageError):
-        decode_rgb(toy_samples()[0][1]["png"])
+        decode_image(toy_samples()[0][1]["png"])
 
 
 def with_chunk(png, kind, data):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pair_shards import draw, encoded, toy_samples, write_shard
-from tinyclip_edge.data import BadSamples, CutShards, decode_rgb, open_source, read_shard
+from tinyclip_edge.data import BadSamples, CutShards, decode_image, open_source, read_shard
 from tinyclip_edge.errors import DataError
 
 
@@ -37,7 +37,7 @@ def test_pairs_come_back_as_written(tmp_path, name):
     assert first.captions == ("small red square", "a photo of the red square, small")
     assert first.concept == "small red square"
     assert first.meta == {"family": 32}
-    pixels = np.asarray(decode_rgb(first.image))
+    pixels = np.asarray(decode_image(first.image))
     assert np.array_equal(pixels, np.asarray(draw("red", "square", "small")))
 
 

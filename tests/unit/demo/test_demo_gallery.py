@@ -6,7 +6,7 @@ import io
 import pytest
 from PIL import Image
 
-from tinyclip_demo.gallery import Gallery, as_seen, folder_gallery
+from tinyclip_demo.gallery import Gallery, folder_gallery
 from tinyclip_edge.errors import DataError
 
 
@@ -33,21 +33,6 @@ def test_a_folder_that_is_missing_or_has_no_picture(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"junk")
     with pytest.raises(DataError, match="no readable image"):
         folder_gallery(tmp_path)
-
-
-def test_transparency_is_shown_on_white():
-    image = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
-    image.putpixel((1, 0), (0, 0, 255, 255))
-    seen = as_seen(image)
-    assert [seen.getpixel((0, 0)), seen.getpixel((1, 0))] == [(255, 255, 255), (0, 0, 255)]
-
-
-def test_rotation_of_a_photo_is_applied():
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn right by 90 degrees to see it upright
-    buffer = io.BytesIO()
-    Image.new("RGB", (20, 10)).save(buffer, "jpeg", exif=exif)
-    assert as_seen(buffer.getvalue()).size == (10, 20)
 
 
 def test_thumbnails_are_small_pictures_in_a_data_address():

@@ -119,12 +119,10 @@ class _Thumbs:
 
 
 def _data_uri(image: Image.Image) -> str:
-    small = image.convert("RGBA")
+    small = image.copy()
     small.thumbnail((EDGE, EDGE))
-    flat = Image.new("RGB", small.size, "white")
-    flat.paste(small, mask=small.getchannel("A"))
     page = io.BytesIO()
-    flat.save(page, "WEBP", quality=80)
+    small.save(page, "WEBP", quality=80)
     return f"data:image/webp;base64,{base64.b64encode(page.getvalue()).decode()}"
 
 

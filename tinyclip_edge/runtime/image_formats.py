@@ -1,0 +1,41 @@
+"""The image formats that every reader of this project opens, and no other: one table."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import NamedTuple
+
+
+class ImageFormat(NamedTuple):
+    """A format by Pillow's name: suffixes of its files, and the module that decodes it."""
+
+    name: str
+    suffixes: tuple[str, ...]  # lower case, without dot
+    plugin: str  # of Pillow; empty: of another package, or Pillow's variant of one above
+
+
+# Formats of which Pillow starts another program (EPS), reads other files, or which nobody tests
+# (FITS, PSD, XPM and some thirty more) are not here, and their decoders are never reached.
+FORMATS = (
+    ImageFormat("JPEG", ("jpg", "jpeg", "jpe", "jfif"), "JpegImagePlugin"),
+    ImageFormat("PNG", ("png",), "PngImagePlugin"),
+    ImageFormat("WEBP", ("webp",), "WebPImagePlugin"),
+    ImageFormat("GIF", ("gif",), "GifImagePlugin"),
+    ImageFormat("BMP", ("bmp",), "BmpImagePlugin"),
+    ImageFormat("TIFF", ("tif", "tiff"), "TiffImagePlugin"),
+    ImageFormat("PPM", ("ppm", "pgm", "pbm", "pnm"), "PpmImagePlugin"),
+    ImageFormat("AVIF", ("avif",), "AvifImagePlugin"),  # since Pillow 11.3
+    ImageFormat("HEIF", ("heic", "heif"), ""),  # with pillow-heif
+    ImageFormat("MPO", (), ""),  # a JPEG of some cameras
+)
+IMAGE_SUFFIXES = tuple(suffix for one in FORMATS for suffix in one.suffixes)
+READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF, or HEIC with pillow-heif"
+
+
+def is_image_name(name: str | PurePath) -> bool:
+    """Whether a file of this name should be an image, in capital letters or small ones.
+
+    ``._NAME.jpg`` is none: macOS keeps attributes of ``NAME.jpg`` there.
+    """
+    path = PurePath(name)
+    return path.suffix[1:].lower() in IMAGE_SUFFIXES and not path.name.startswith("._")
