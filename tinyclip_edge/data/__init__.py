@@ -11,7 +11,7 @@ from tinyclip_edge.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tinyclip_edge.data.augment import Augment
-    from tinyclip_edge.data.cuts import CutShards
+    from tinyclip_edge.data.cuts import Losses
     from tinyclip_edge.data.feature_part import PartFeatures
     from tinyclip_edge.data.feature_store import FeatureStore
     from tinyclip_edge.data.features import FeatureTable, KeptRows, TeacherFeatures
@@ -36,10 +36,10 @@ _HOME = {
     "Batch": "memory",
     "Count": "source",
     "Crops": "views",
-    "CutShards": "cuts",
     "FeatureStore": "feature_store",
     "FeatureTable": "features",
     "KeptRows": "features",
+    "Losses": "cuts",
     "Pair": "pairs",
     "PairMemory": "memory",
     "PairSource": "source",
@@ -60,10 +60,10 @@ __all__ = [
     "Batch",
     "Count",
     "Crops",
-    "CutShards",
     "FeatureStore",
     "FeatureTable",
     "KeptRows",
+    "Losses",
     "Pair",
     "PairMemory",
     "PairSource",

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinyclip_edge.data.pairs import Pair
+from tinyclip_edge.data.pairs import BadSamples, Pair
 from tinyclip_edge.data.pixels import PixelCodec
 from tinyclip_edge.data.source import Count, PairSource
+from tinyclip_edge.errors import DataError
 
 SAMPLE = 2000  # pairs
 PARTS = 20  # that the sample is taken from, where there are as many
@@ -78,12 +79,14 @@ class SourceCheck:
     captions: CaptionCheck
     samples_per_s: float  # read and decoded
     repeated_keys: int = 0  # sampled pairs, or where all are in memory pairs, of an earlier key
-    cuts: tuple[str, ...] = ()  # a line a shard that was met and is cut off
+    lost: tuple[str, ...] = ()  # lines about cut shards and faulty samples that were met
+    faulty: int = 0  # samples without a usable caption or image
 
     @property
     def bad(self) -> float:
-        """Share of sampled images that do not decode."""
-        return len(self.undecodable) / self.sampled if self.sampled else 0.0
+        """Share of the sample that is faulty or does not decode."""
+        all_ = self.sampled + self.faulty
+        return (len(self.undecodable) + self.faulty) / all_ if all_ else 0.0
 
 
 def check_source(
@@ -95,7 +98,7 @@ def check_source(
     workers: int = 2,
     seed: int = 0,
 ) -> SourceCheck:
-    """Look at up to 2,000 pairs. Raises DataError for what cannot be read at all."""
+    """Look at up to 2,000 pairs. Raises DataError for what cannot be read at all, or is no pair."""
     captions: list[str] = []
     keys: set[str] = set()
     bad: list[str] = []
@@ -116,6 +119,9 @@ def check_source(
                 hashes.append(hashlib.sha256(image.numpy().tobytes()).digest())
                 plain += _is_plain(image)
     seconds = time.perf_counter() - began
+    if sampled == 0:
+        BadSamples(source.name, source.losses).check(0, final=True)
+        raise DataError(f"{source.name} holds no pair")
     images = ImageCheck(
         len(hashes), len(set(hashes)), _commonest(hashes)[1], plain / max(1, len(hashes))
     )
@@ -128,7 +134,8 @@ def check_source(
         check_captions(captions, tokenizer, context_length),
         sampled / max(seconds, 1e-9),
         sampled - len(keys),
-        tuple(source.cuts.lines()),
+        tuple(source.losses.lines()),
+        len(source.losses.faults),
     )
 
 

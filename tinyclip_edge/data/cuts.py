@@ -1,9 +1,10 @@
-"""Shards that end too early: their whole samples are used, what is known to be lost is counted."""
+"""What a source could not give: shards that end too early, faulty samples, files left out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+NAMED_FAULTS = 5  # of a message; more are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,33 +16,69 @@ class Cut:
 
 
 @dataclass(slots=True)
-class CutShards:
-    """The cut shards of a source by name; one that is read in every epoch is there once."""
+class Losses:
+    """What the parts of a source met while they were read, once each however often it is read."""
 
-    found: dict[str, Cut] = field(default_factory=dict)
+    cuts: dict[str, Cut] = field(default_factory=dict)  # by shard
+    faults: dict[str, None] = field(default_factory=dict)  # a line a sample that is of no use
+    samples: dict[str, int] = field(default_factory=dict)  # usable ones that a part gave
+    left_out: dict[str, None] = field(default_factory=dict)  # a line a folder
 
-    def add(self, name: str, cut: Cut) -> None:
+    def add_cut(self, name: str, cut: Cut) -> None:
         """Note a shard that was read to its early end."""
-        self.found[name] = cut
+        self.cuts[name] = cut
 
-    def add_all(self, found: Mapping[str, Cut]) -> None:
-        """Note what another process found."""
-        self.found.update(found)
+    def add_fault(self, line: str) -> None:
+        """Note a sample that is of no use: the line says where it stands and why."""
+        self.faults[line] = None
+
+    def add_left_out(self, line: str) -> None:
+        """Note files of a folder that nobody reads."""
+        self.left_out[line] = None
+
+    def count(self, name: str, samples: int) -> None:
+        """Note how many usable samples a part gave so far."""
+        if samples > self.samples.get(name, 0):
+            self.samples[name] = samples
+
+    def merge(self, other: Losses) -> None:
+        """Note what another process met."""
+        self.cuts.update(other.cuts)
+        self.faults.update(other.faults)
+        self.left_out.update(other.left_out)
+        for name, samples in other.samples.items():
+            self.count(name, samples)
+
+    @property
+    def cut_off(self) -> int:
+        """Samples known to be lost at the ends of cut shards."""
+        return sum(cut.lost for cut in self.cuts.values())
 
     @property
     def lost(self) -> int:
-        """Samples known to be lost."""
-        return sum(cut.lost for cut in self.found.values())
+        """Samples known to be lost: faulty or cut off."""
+        return self.cut_off + len(self.faults)
 
     @property
     def read(self) -> int:
-        """Whole samples that the cut shards gave."""
-        return sum(cut.samples for cut in self.found.values())
+        """Usable samples of one pass over the parts that were read."""
+        return sum(self.samples.values())
 
-    def lines(self) -> list[str]:
-        """Return one line a shard, by name: parts are read in another order every time."""
+    def cut_lines(self) -> list[str]:
+        """Return one line a cut shard, by name: parts are read in another order every time."""
         told = "; the cut one is left out"
         return [
             f"shard {name} is cut off after {cut.samples} samples{told if cut.lost else ''}"
-            for name, cut in sorted(self.found.items())
+            for name, cut in sorted(self.cuts.items())
         ]
+
+    def named_faults(self) -> str:
+        """Return the first faults, by name, and how many follow; empty without any."""
+        lines = sorted(self.faults)
+        more = len(lines) - NAMED_FAULTS
+        return "; ".join(lines[:NAMED_FAULTS]) + (f" and {more} more" if more > 0 else "")
+
+    def lines(self) -> list[str]:
+        """Return one line a cut shard, one about all faulty samples, one a folder."""
+        faults = [f"skipped {len(self.faults)} faulty samples: {self.named_faults()}"]
+        return [*self.cut_lines(), *faults[: len(self.faults)], *sorted(self.left_out)]

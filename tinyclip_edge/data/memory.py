@@ -133,7 +133,7 @@ class PairMemory:
         images: list[Tensor] = []
         encoded: list[Picture] = []
         marks: list[bytes] = []
-        bad = BadSamples(source.name, source.cuts)
+        bad = BadSamples(source.name, source.losses)
         stream = islice(source, limit)
         with ThreadPoolExecutor(workers) as pool:
             while chunk := list(islice(stream, CHUNK)):
@@ -158,7 +158,7 @@ class PairMemory:
         return len(self.keys)
 
     def skipped(self) -> list[str]:
-        """Return lines about shards cut off and images that do not decode."""
+        """Return lines about what is cut off, faulty or undecodable."""
         return self.bad.report(len(self) + len(self.bad.keys))
 
     @property

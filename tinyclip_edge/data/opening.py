@@ -10,7 +10,7 @@ from pathlib import Path
 import braceexpand
 
 from tinyclip_edge.config.limits import USUAL, LimitsConfig
-from tinyclip_edge.data.cuts import CutShards
+from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.folders import open_folder
 from tinyclip_edge.data.remote import PIPE, RemoteShard
 from tinyclip_edge.data.shards import Shard
@@ -36,25 +36,25 @@ def open_source(
     """
     patterns = [source] if isinstance(source, str) else list(source)
     parts: dict[str, tuple[Part, ...]] = {}
-    cuts = CutShards()
+    losses = Losses()
     for pattern in patterns:
         for name in _names(pattern, allow_pipes=allow_pipes):
             if name not in parts:
-                parts[name] = _parts(name, cuts, limits)
+                parts[name] = _parts(name, losses, limits)
     return PairSource(
-        ", ".join(patterns), tuple(part for group in parts.values() for part in group), cuts
+        ", ".join(patterns), tuple(part for group in parts.values() for part in group), losses
     )
 
 
-def _parts(name: str, cuts: CutShards, limits: LimitsConfig) -> tuple[Part, ...]:
+def _parts(name: str, losses: Losses, limits: LimitsConfig) -> tuple[Part, ...]:
     if SCHEME.match(name):
-        return (RemoteShard(name, cuts, limits),)
+        return (RemoteShard(name, losses, limits),)
     path = Path(name)
     if is_folder(path):
         return open_folder(path, limits)
     if path.suffix.lower() in TABLES:
         return open_table(path, limits)
-    return (Shard(path, cuts, limits),)
+    return (Shard(path, losses, limits),)
 
 
 def _names(pattern: str, *, allow_pipes: bool) -> list[str]:

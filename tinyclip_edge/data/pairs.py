@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tinyclip_edge.data.cuts import CutShards
+from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.runtime.images import open_image
 
@@ -20,6 +19,7 @@ STREAM_MINIMUM = 1000  # samples seen before a stream is judged by its share
 NAMED_KEYS = 20
 Picture = bytes | Image.Image | Path  # a path is read by whoever decodes it
 
+_KINDS: dict[type, str] = {dict: "an object", list: "a list", bool: "true or false"}
 
 Ints = npt.NDArray[np.int64]
 Halves = npt.NDArray[np.float16]
@@ -54,15 +54,25 @@ class Pair:
         return None if self.kept is None else self.kept.texts[self.captions.index(caption)]
 
 
-def caption_lines(text: str | Iterable[object]) -> tuple[str, ...]:
-    """Return the captions of a text, one a line, or of a list, without blanks and empty ones.
+def caption_lines(text: str) -> tuple[str, ...]:
+    """Return the captions of a text file, one a line, without blanks around and empty ones."""
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
 
-    Raises UnicodeError for what has no UTF-8: halves of characters, as JSON can hold them.
+
+def captions_of(value: object) -> tuple[str, ...]:
+    """Return the captions of a cell or JSON value: a text is one, a list holds several.
+
+    Line breaks inside a caption become blanks. Raises TypeError for what is no text, and
+    UnicodeError for what has no UTF-8: halves of characters, as JSON can hold them.
     """
-    lines = text.splitlines() if isinstance(text, str) else [str(line) for line in text if line]
-    found = tuple(line.strip() for line in lines if line.strip())
+    texts = value if isinstance(value, list) else [value]
+    found = []
+    for text in texts:
+        if not isinstance(text, (str, type(None))):
+            raise TypeError(f"{_KINDS.get(type(text), 'a number')} is no text")
+        found.append(" ".join(caption_lines(text or "")))
     "".join(found).encode()
-    return found
+    return tuple(text for text in found if text)
 
 
 def concept_of(given: object, captions: tuple[str, ...]) -> str:
@@ -87,13 +97,14 @@ def decode_image(image: Picture) -> Image.Image:
 
 @dataclass(slots=True)
 class BadSamples:
-    """Counts images that do not decode and samples that cut shards lost; too many are a DataError.
+    """Counts images that do not decode beside what else a source lost; too many are a DataError.
 
-    Too many is more than one per cent.
+    Too many is more than one per cent, whatever ails them: undecodable, without a caption, not
+    UTF-8, cut off.
     """
 
     source: str
-    cuts: CutShards = field(default_factory=CutShards)
+    losses: Losses = field(default_factory=Losses)
     keys: list[str] = field(default_factory=list)
 
     def add(self, key: str) -> None:
@@ -102,21 +113,25 @@ class BadSamples:
 
     def check(self, seen: int, *, final: bool) -> None:
         """Raise DataError when too many of ``seen`` samples were bad; early in a stream, wait."""
-        lost = self.cuts.lost
-        # A stream reads a shard to its end before it gives the last of it.
-        seen = max(seen, self.cuts.read) + lost
+        losses = self.losses
+        lost = losses.lost
+        # A stream reads ahead of what it gives.
+        seen = max(seen, losses.read) + lost
         if len(self.keys) + lost <= BAD_SHARE * seen or (not final and seen < STREAM_MINIMUM):
             return
-        what = "images cannot be decoded" if not lost else "samples are undecodable or cut off"
-        names = "; ".join([self.named()] * bool(self.keys) + self.cuts.lines())
+        what = "samples cannot be used"
+        if not losses.faults:
+            what = "samples are undecodable or cut off" if lost else "images cannot be decoded"
+        told = [self.named(), losses.named_faults(), *losses.cut_lines()]
+        names = "; ".join(line for line in told if line)
         raise DataError(
             f"{self.source}: {len(self.keys) + lost} of {seen} {what} "
             f"(at most {BAD_SHARE:.0%} may be skipped): {names}"
         )
 
     def report(self, seen: int) -> list[str]:
-        """Return a line a cut shard, and one about images that do not decode if there are any."""
-        lines = self.cuts.lines()
+        """Return lines about cut shards, faulty samples, and images that do not decode."""
+        lines = self.losses.lines()
         if self.keys:
             lines.append(
                 f"{self.source}: skipped {len(self.keys)} of {seen} images "

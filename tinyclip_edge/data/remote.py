@@ -17,7 +17,7 @@ from http.client import HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, cast
 
 from tinyclip_edge.config.limits import USUAL, LimitsConfig
-from tinyclip_edge.data.cuts import CutShards
+from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.pairs import Pair
 from tinyclip_edge.data.shards import GZIP, read_tar
 from tinyclip_edge.data.tar_members import BoundedGzip
@@ -38,7 +38,7 @@ class RemoteShard:
     """One shard behind ``http://``, ``https://`` or ``pipe:COMMAND``."""
 
     url: str
-    cuts: CutShards = field(default_factory=CutShards, compare=False)
+    losses: Losses = field(default_factory=Losses, compare=False)
     limits: LimitsConfig = field(default=USUAL, compare=False)
 
     @property
@@ -63,7 +63,7 @@ class RemoteShard:
         with io.BufferedReader(raw, BUFFER) as buffered:
             zipped = buffered.peek(2)[:2] == GZIP
             stream = BoundedGzip(self.url, buffered, self.limits) if zipped else buffered
-            yield from read_tar(self.url, stream, self.cuts, self.limits)
+            yield from read_tar(self.url, stream, self.losses, self.limits)
 
 
 class HttpStream(io.RawIOBase):

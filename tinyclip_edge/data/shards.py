@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,13 @@ from typing import Any
 from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from tinyclip_edge.config.limits import USUAL, LimitsConfig
-from tinyclip_edge.data.cuts import Cut, CutShards
-from tinyclip_edge.data.pairs import Pair, caption_lines, concept_of
+from tinyclip_edge.data.cuts import Cut, Losses
+from tinyclip_edge.data.pairs import (
+    Pair,
+    caption_lines,
+    captions_of,
+    concept_of,
+)
 from tinyclip_edge.data.tar_members import (
     BROKEN,
     BoundedGzip,
@@ -30,7 +35,27 @@ from tinyclip_edge.runtime.image_formats import IMAGE_SUFFIXES
 
 SMALLEST_PAIR = (2048, 100)  # bytes in a shard: image and caption in tar blocks, or zipped
 GZIP = b"\x1f\x8b"
+LABELS = ("txt", "json", "cls")  # endings that say what an image shows
 EMPTY = "is empty: no KEY.jpg with KEY.txt in it"
+
+
+class FaultySampleError(Exception):
+    """One sample is no pair; the reader notes it and goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The members of one key, by what stands behind it."""
+
+    key: str
+    members: dict[str, bytes]
+
+    def member(self, endings: tuple[str, ...]) -> bytes | None:
+        """Return the first member with one of the endings."""
+        for suffix, data in self.members.items():
+            if _ending(suffix) in endings:
+                return bytes(data)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +63,7 @@ class Shard:
     """One local shard."""
 
     path: Path
-    cuts: CutShards = field(default_factory=CutShards, compare=False)
+    losses: Losses = field(default_factory=Losses, compare=False)
     limits: LimitsConfig = field(default=USUAL, compare=False)
 
     @property
@@ -61,47 +86,79 @@ class Shard:
         return self.path.stat().st_size
 
     def __iter__(self) -> Iterator[Pair]:
-        return read_shard(self.path, self.cuts, self.limits)
+        return read_shard(self.path, self.losses, self.limits)
 
 
-def read_shard(path: Path, cuts: CutShards, limits: LimitsConfig = USUAL) -> Iterator[Pair]:
-    """Yield the pairs of one shard, images still encoded; one that is cut off is noted in ``cuts``.
+def read_shard(path: Path, losses: Losses, limits: LimitsConfig = USUAL) -> Iterator[Pair]:
+    """Yield the pairs of one shard, images still encoded; what it lacks is noted in ``losses``.
 
-    Raises DataError, which names the shard, when it is empty, no tar, broken or cut before its
-    first whole sample, when a sample has no image or no caption, a key stands twice, or something
-    is above the limits.
+    Raises DataError as read_samples does.
     """
     with _open(path, limits) as raw:
-        yield from read_tar(str(path), raw, cuts, limits)
+        yield from read_tar(str(path), raw, losses, limits)
 
 
 def read_tar(
-    name: str, raw: Source, cuts: CutShards, limits: LimitsConfig = USUAL
+    name: str, raw: Source, losses: Losses, limits: LimitsConfig = USUAL
 ) -> Iterator[Pair]:
-    """Yield the pairs of an unpacked tar stream; DataError, which names it, as in read_shard."""
+    """Yield the pairs of an unpacked tar stream; samples that are none are noted in ``losses``.
+
+    Raises DataError as read_samples does.
+    """
+    given = 0
+    for sample in read_samples(name, raw, losses, limits):
+        try:
+            pair = _pair(sample)
+        except FaultySampleError as error:
+            losses.add_fault(f"shard {name}: {error}")
+            continue
+        given += 1
+        losses.count(name, given)
+        yield pair
+
+
+def open_samples(path: Path, losses: Losses, limits: LimitsConfig = USUAL) -> Iterator[Sample]:
+    """Yield the samples of one shard whatever their members are; DataError as read_samples."""
+    with _open(path, limits) as raw:
+        yield from read_samples(str(path), raw, losses, limits)
+
+
+def read_samples(
+    name: str, raw: Source, losses: Losses, limits: LimitsConfig = USUAL
+) -> Iterator[Sample]:
+    """Yield the samples of an unpacked tar stream; a cut one is noted in ``losses``.
+
+    Members are grouped as webdataset does, up to the first dot of their name. Where that joins
+    several images with captions, the keys have dots, and end at the last one.
+
+    Raises DataError, which names the shard, when it is empty, no tar, broken or cut before its
+    first whole sample, when the members of a key do not stand together or it stands twice, when
+    one sample has two images, and for what is above the limits.
+    """
     members = _Members(name, raw, limits)
-    keys = _Keys()
+    seen = _Keys(name)
     before: set[str] = set()
+    whole = 0
     try:
-        for sample in group_by_keys(members):
-            key, suffixes = str(sample["__key__"]), set(sample)
-            if not members.holds(key, whole=suffixes == before):
-                break
-            yield _pair(sample, name, keys)
-            keys.add(key)
-            before = suffixes
+        for group in group_by_keys(members, keys=members.grouping.last, lcase=False):
+            for sample in _split(name, group):
+                endings = {_ending(member) for member in sample.members}
+                if not members.holds(sample.key, whole=endings == before):
+                    break
+                seen.add(sample)
+                before = endings
+                whole += 1
+                yield sample
     except ValueError as error:  # webdataset: the same member name twice
         told = str(error.args[0]).split(" in tar file")[0]
         raise DataError(f"shard {name}: {told}") from None
-    if members.error is not None and (not keys or not members.cut):
-        broken = f"is cut off or broken ({members.error})"
-        reason = "is empty" if members.tail.empty else broken
-        raise DataError(f"shard {name} {reason}; write it again")
-    if not keys:
+    if members.error is not None and (not whole or not members.cut):
+        raise DataError(f"shard {name} {members.tail.fault(members.error)}")
+    if not whole:
         cut = "is cut off before its first whole sample; write it again"
         raise DataError(f"shard {name} {cut if members.cut else EMPTY}")
     if members.cut:
-        cuts.add(name, Cut(len(keys), members.lost))
+        losses.add_cut(name, Cut(whole, members.lost))
 
 
 def _open(path: Path, limits: LimitsConfig) -> io.BufferedIOBase:
@@ -118,6 +175,7 @@ class _Members:
 
     def __init__(self, name: str, raw: Source, limits: LimitsConfig) -> None:
         self.tail = MeteredStream(name, raw, limits)
+        self.grouping = _Grouping()
         self.cut = False
         self.lost = 0
         self.error: str | None = None
@@ -131,7 +189,8 @@ class _Members:
         try:
             for tar, member in member_headers(self._name, self.tail, self._limits):
                 self._begun = member.name
-                before, key = key, base_plus_ext(member.name)[0]
+                self.grouping.note(member.name)
+                before, key = key, self.grouping.key
                 size = member.size + (size if key == before else 0)
                 if size > self._limits.sample_mb * MIB:
                     raise DataError(
@@ -151,59 +210,126 @@ class _Members:
         """Say whether a sample is all there; ``whole``: it has the members the one before had."""
         if self.error is not None and not self.cut:
             return False
-        if not self.cut or base_plus_ext(self._begun)[0] != key:
+        begun = self._begun
+        if not self.cut or key not in (base_plus_ext(begun)[0], begun.rpartition(".")[0]):
             return True
         there = whole and self._begun == self._given
         self.lost = max(self.lost, int(not there))
         return there
 
 
-class _Keys:
-    """The keys of a shard, of which any number takes little memory."""
+class _Grouping:
+    """The key of each member: up to the first dot, until it shows that keys have dots."""
 
     def __init__(self) -> None:
-        self._marks: set[bytes] = set()
+        self.key: str | None = None
+        self._suffix: str | None = None
+        self._base: str | None = None
+        self._stems: dict[str, set[str]] = {}  # of the group of webdataset that is open
+        self._complete: set[str] = set()
+        self._closed = False
 
-    def __len__(self) -> int:
-        return len(self._marks)
+    def last(self, _: str) -> tuple[str | None, str | None]:
+        """Return key and suffix of the member that was noted last."""
+        return self.key, self._suffix
 
-    def __contains__(self, key: str) -> bool:
-        return _mark(key) in self._marks
+    def note(self, name: str) -> None:
+        """Find key and suffix of the next member; both None for a name without."""
+        base, suffix = base_plus_ext(name)
+        if base is None or base != self._base:
+            self._base, self._stems, self._complete, self._closed = base, {}, set(), False
+        self.key, self._suffix = base, suffix
+        if base is None:
+            return
+        stem = name.rpartition(".")[0]
+        self._closed = self._closed or (len(self._complete) > 1 and stem not in self._stems)
+        if self._closed:
+            self.key, self._suffix = stem, _ending(name)
+            return
+        endings = self._stems.setdefault(stem, set())
+        endings.add(_ending(name))
+        if _is_pair(endings):
+            self._complete.add(stem)
 
-    def add(self, key: str) -> None:
-        """Note one."""
-        self._marks.add(_mark(key))
+
+class _Keys:
+    """The keys of a shard, of which any number takes little memory: each stands in one place."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._seen: dict[bytes, frozenset[str]] = {}
+        self._endings: dict[frozenset[str], frozenset[str]] = {}
+
+    def add(self, sample: Sample) -> None:
+        """Note a sample; DataError when its key is there already."""
+        key, mark = sample.key, _mark(sample.key)
+        endings = frozenset(_ending(member) for member in sample.members)
+        before = self._seen.get(mark)
+        if before is not None and before.isdisjoint(endings):
+            first, other = min(before), min(endings)
+            raise DataError(
+                f"shard {self._name}: '{key}.{first}' and '{key}.{other}' do not stand together; "
+                f"write the members of a sample one after the other (tar --sort=name)"
+            )
+        if before is not None:
+            raise DataError(
+                f"shard {self._name}: key '{key}' stands twice; give each sample its own"
+            )
+        # Most samples have the same endings: one set for all of them.
+        self._seen[mark] = self._endings.setdefault(endings, endings)
 
 
 def _mark(key: str) -> bytes:
     return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _pair(sample: dict[str, Any], name: str, keys: _Keys) -> Pair:
-    key = str(sample["__key__"])
-    if key in keys:
-        raise DataError(f"shard {name}: key '{key}' stands twice; give each sample its own")
-    image = _member(sample, IMAGE_SUFFIXES)
+def _split(name: str, group: dict[str, Any]) -> list[Sample]:
+    """Return the sample of a group of webdataset, or those that dots in keys made one group of.
+
+    Raises DataError for a sample with two images.
+    """
+    base = str(group["__key__"])
+    suffixes = {suffix: data for suffix, data in group.items() if not suffix.startswith("__")}
+    stems: dict[str, dict[str, bytes]] = {}
+    for suffix, data in suffixes.items():
+        stem = f"{base}.{suffix}".rpartition(".")[0]
+        stems.setdefault(stem, {})[_ending(suffix)] = data
+    images = [suffix for suffix in suffixes if _ending(suffix) in IMAGE_SUFFIXES]
+    if len(images) < 2:
+        return [Sample(next(iter(stems)) if len(stems) == 1 else base, suffixes)]
+    complete = [stem for stem, members in stems.items() if _is_pair(members)]
+    if len(complete) < 2 or len(images) > len(stems):
+        raise DataError(
+            f"shard {name}: sample '{base}' has two images, '{base}.{images[0]}' and "
+            f"'{base}.{images[1]}'; give each its own key and caption, or leave one out"
+        )
+    return [Sample(stem, members) for stem, members in stems.items()]
+
+
+def _is_pair(members: Container[str]) -> bool:
+    return any(ending in members for ending in IMAGE_SUFFIXES) and any(
+        ending in members for ending in LABELS
+    )
+
+
+def _ending(suffix: str) -> str:
+    return suffix.rpartition(".")[2].lower()
+
+
+def _pair(sample: Sample) -> Pair:
+    key = sample.key
+    image = sample.member(IMAGE_SUFFIXES)
     if image is None:
-        wanted = ", ".join(IMAGE_SUFFIXES)
-        raise DataError(f"shard {name}: sample '{key}' has no image ({wanted})")
+        raise FaultySampleError(f"sample '{key}' has no image ({', '.join(IMAGE_SUFFIXES)})")
     try:
-        meta = parse_json(_member(sample, ("json",)) or b"{}")
-        written = _member(sample, ("txt",))
-        told = meta.pop("caption", "") or ""
-        captions = caption_lines(told if written is None else written.decode())
+        meta = parse_json(sample.member(("json",)) or b"{}")
+        written = sample.member(("txt",))
+        told = meta.pop("caption", None)
+        captions = captions_of(told) if written is None else caption_lines(written.decode())
     # ValueError: no UTF-8, no JSON, a number of too many digits.
     except (ValueError, AttributeError, TypeError) as error:
-        raise DataError(f"shard {name}: caption of '{key}' cannot be read ({error})") from None
+        raise FaultySampleError(f"caption of '{key}' cannot be read ({error})") from None
     if not captions:
-        raise DataError(f"shard {name}: '{key}' has no caption (KEY.txt, or KEY.json 'caption')")
+        raise FaultySampleError(f"'{key}' has no caption (KEY.txt, or KEY.json 'caption')")
     concept = concept_of(meta.pop("concept", None), captions)
     return Pair(key=key, image=image, captions=captions, concept=concept, meta=meta)
-
-
-def _member(sample: dict[str, Any], suffixes: tuple[str, ...]) -> bytes | None:
-    """Return the first member with one of the suffixes; webdataset cuts keys at their first dot."""
-    for name, data in sample.items():
-        if name.rsplit(".", 1)[-1] in suffixes:
-            return bytes(data)
-    return None

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tinyclip_edge.data.cuts import CutShards
-from tinyclip_edge.data.pairs import Pair
+from tinyclip_edge.data.cuts import Losses
+from tinyclip_edge.data.pairs import BadSamples, Pair
 
 
 class Part(Protocol):
@@ -44,15 +44,20 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class PairSource:
-    """Parts under one name; iterating reads every pair in their order."""
+    """Parts under one name; iterating reads every pair in their order.
+
+    At the end DataError is raised where more than one per cent of the samples were faulty.
+    """
 
     name: str
     parts: tuple[Part, ...]
-    cuts: CutShards = field(default_factory=CutShards)  # that its parts met while they were read
+    losses: Losses = field(default_factory=Losses)  # that its parts met while they were read
 
     def __iter__(self) -> Iterator[Pair]:
         for part in self.parts:
             yield from part
+        if self.losses.faults:
+            BadSamples(self.name, self.losses).check(self.losses.read, final=True)
 
     @property
     def fingerprint(self) -> str:

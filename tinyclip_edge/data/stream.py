@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyclip_edge.data.cuts import Cut
+from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.features import KeptRows
 from tinyclip_edge.data.lanes import Lane, LanePlace, deal
 from tinyclip_edge.data.memory import WHOLE, Batch
@@ -22,7 +22,7 @@ from tinyclip_edge.data.views import Crops
 from tinyclip_edge.errors import ConfigError, DataError
 
 AHEAD = 2  # batches that are being decoded while one is used
-Counted = tuple[list[str], int, dict[str, Cut]]  # undecodable keys, pairs seen, cut shards
+Counted = tuple[list[str], int, Losses]  # undecodable keys, pairs seen, what readers lost
 Decoding = list[tuple[Pair, str, int, Future[Tensor | None]]]  # pair, caption, view, picture
 
 
@@ -55,7 +55,7 @@ class StreamingPairs:
     position: StreamPosition | None = field(default=None, init=False)  # after the batch given last
 
     def __post_init__(self) -> None:
-        self.bad = BadSamples(self.source.name, self.source.cuts)
+        self.bad = BadSamples(self.source.name, self.source.losses)
 
     def check_batch(self, size: int) -> None:
         """Raise ConfigError when the lanes cannot share a batch, or the parts among them."""
@@ -100,6 +100,7 @@ class StreamingPairs:
             for step, group in enumerate(_to_the_end(lanes, distinct=distinct), start):
                 if isinstance(group, DataError):
                     yield from (self._give(*waiting.popleft()) for _ in range(len(waiting)))
+                    self.final_check()  # faulty samples may be why there are too few
                     raise group
                 place = StreamPosition({number: lane.place() for number, lane in lanes.items()})
                 views = [0] * size if self.crops is None else self.crops.drawn(seed, step, size)
@@ -108,20 +109,20 @@ class StreamingPairs:
                     yield self._give(*waiting.popleft())
 
     def skipped(self) -> list[str]:
-        """Return lines about shards cut off and images that did not decode so far."""
+        """Return lines about what was cut off, faulty or undecodable so far."""
         return self.bad.report(self.seen)
 
     @property
     def counted(self) -> Counted:
-        """Return the keys that did not decode, how many pairs were seen, and cut shards."""
-        return self.bad.keys, self.seen, self.bad.cuts.found
+        """Return the keys that did not decode, how many pairs were seen, and what was lost."""
+        return self.bad.keys, self.seen, self.bad.losses
 
     def add_up(self, shares: Iterable[Counted]) -> None:
         """Count what all processes counted, each in its own rows, in place of our part."""
-        keys, seen, cuts = zip(*shares, strict=True)
+        keys, seen, losses = zip(*shares, strict=True)
         self.bad.keys, self.seen = [key for part in keys for key in part], sum(seen)
-        for found in cuts:
-            self.bad.cuts.add_all(found)
+        for found in losses:
+            self.bad.losses.merge(found)
 
     def final_check(self) -> None:
         """Raise DataError when too many did not decode, however few were seen."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from tinyclip_edge.config.limits import LimitsConfig
+from tinyclip_edge.data.kinds import kind_of
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.limits import MIB, NAME_BYTES, RATIO_FROM
 
@@ -40,6 +41,7 @@ class MeteredStream:
         self._name = name
         self._raw = raw
         self._limits = limits
+        self._head = b""
         self._last = b""
         self._size = 0
         self._allowed: int | None = None  # bytes up to which a member's headers may reach
@@ -66,9 +68,19 @@ class MeteredStream:
             raise
         self.ended = not data
         self.empty = self.empty and not data
+        if len(self._head) < BLOCK:
+            self._head = (self._head + data)[:BLOCK]
         self._size += len(data)
         self._last = (self._last + data[-BLOCK:])[-BLOCK:]
         return data
+
+    def fault(self, error: str) -> str:
+        """Say what a stream is that tarfile could not read."""
+        if self.empty:
+            return "is empty; write it again"
+        if kind := kind_of(self._head):
+            return f"is no tar but {kind}"
+        return f"is cut off or broken ({error}); write it again"
 
     @property
     def within_a_block(self) -> bool:

@@ -14,7 +14,7 @@ from tinyclip_edge.runtime.protocol import ImageInput
 if TYPE_CHECKING:
     from PIL import Image
 
-    from tinyclip_edge.data import CutShards
+    from tinyclip_edge.data import Losses
     from tinyclip_edge.starter.kit import KitSample
 
 STARTER = "starter:"
@@ -146,21 +146,21 @@ def _shard_set(source: str, limit: int | None) -> EvalSet:
 
     pairs = open_source(source)
     candidates = ((pair.key, pair.image, pair.captions[0]) for pair in pairs)
-    return _decodable(source, candidates, limit, pairs.cuts)
+    return _decodable(source, candidates, limit, pairs.losses)
 
 
 def _decodable(
     source: str,
     candidates: Iterator[_Candidate],
     limit: int | None,
-    cuts: CutShards | None = None,
+    losses: Losses | None = None,
 ) -> EvalSet:
     """Keep what decodes, up to the limit; raise DataError when more than one per cent do not."""
-    from tinyclip_edge.data import BadSamples, CutShards, UndecodableImageError, decode_image
+    from tinyclip_edge.data import BadSamples, Losses, UndecodableImageError, decode_image
 
     images: list[ImageInput] = []
     texts: list[str] = []
-    bad = BadSamples(source, cuts or CutShards())
+    bad = BadSamples(source, losses or Losses())
     for key, image, text in candidates:
         if limit is not None and len(images) >= limit:
             break

@@ -139,10 +139,10 @@ def judge_source(source: SourceCheck, vocabulary: int | None) -> list[Finding]:
     images, captions, found = source.images, source.captions, list[str]()
     if source.bad > BAD_SHARE:
         named = ", ".join(source.undecodable[:NAMED_KEYS])
-        found.append(
-            f"{len(source.undecodable)} of {source.sampled} sampled images cannot be decoded "
-            f"(at most {BAD_SHARE:.0%} may be skipped): {named}"
-        )
+        bad, of = len(source.undecodable) + source.faulty, source.sampled + source.faulty
+        what = "samples cannot be used" if source.faulty else "sampled images cannot be decoded"
+        lines = "; ".join(line for line in (named, *source.lost) if line)
+        found.append(f"{bad} of {of} {what} (at most {BAD_SHARE:.0%} may be skipped): {lines}")
     if captions.captions > 1 and captions.commonest >= ALIKE:
         found.append(
             f"{captions.commonest:.0%} of the captions are all alike: '{captions.commonest_text}'"
@@ -181,7 +181,7 @@ def _judge_repeats(found: Diagnosis) -> list[Finding]:
             f"{found.source.repeated_keys} pairs have the key of an earlier one; all are used, "
             "messages and caches cannot tell them apart"
         )
-    lines += found.source.cuts
+    lines += found.source.lost
     if captions.cut > MANY:
         lines.append(
             f"{captions.cut:.0%} of the captions are cut at {captions.context_length} tokens"

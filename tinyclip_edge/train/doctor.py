@@ -122,7 +122,7 @@ def _counted(source: SourceCheck, setup: Setup) -> SourceCheck:
         source,
         count=Count(len(keys), exact=True),
         repeated_keys=len(keys) - len(set(keys)),
-        cuts=tuple(pairs.bad.cuts.lines()),
+        lost=tuple(pairs.bad.losses.lines()),
     )
 
 

@@ -102,8 +102,9 @@ class Filler:
         began = time.perf_counter()
         found = self._features(pairs, lambda _: None)
         seconds = time.perf_counter() - began
-        nbytes = self.nbytes(count, len(found.text) / len(pairs))
-        return Estimate(count, nbytes, seconds * count / len(pairs) / processes)
+        asked = max(1, len(pairs))  # none where all of a part are faulty
+        nbytes = self.nbytes(count, len(found.text) / asked)
+        return Estimate(count, nbytes, seconds * count / asked / processes)
 
     def nbytes(self, pairs: int, captions: float) -> int:
         """Return the bytes of a cache of ``pairs`` with so many distinct captions each."""

@@ -129,7 +129,7 @@ def test_a_shard_that_fails_half_way_is_named_after_the_last_try(tmp_path, serve
     told = f"shard {server.url}/a.tar cannot be read: Service Unavailable, tried 4 times"
     assert str(caught.value) == told
     assert server.asked == [None] + [f"bytes={half}-"] * 3
-    assert source.cuts.lines() == []  # it may be whole, so it is not used in part
+    assert source.losses.lines() == []  # it may be whole, so it is not used in part
 
 
 def test_a_shard_that_is_not_there_is_not_asked_for_again(server):
@@ -148,7 +148,7 @@ def test_a_cut_or_empty_file_on_the_server_is_named(tmp_path, server):
     source = open_source(f"{server.url}/a.tar")
     assert len(list(source)) == 10
     told = f"shard {server.url}/a.tar is cut off after 10 samples; the cut one is left out"
-    assert source.cuts.lines() == [told]
+    assert source.losses.lines() == [told]
 
 
 def test_a_server_that_says_nothing_is_given_up(monkeypatch):

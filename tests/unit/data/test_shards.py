@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from pair_shards import draw, encoded, toy_samples, write_shard
-from tinyclip_edge.data import BadSamples, CutShards, decode_image, open_source, read_shard
+from tinyclip_edge.data import BadSamples, Losses, decode_image, open_source, read_shard
 from tinyclip_edge.errors import DataError
 
 
-def read(path, cuts=None):
-    return read_shard(path, CutShards() if cuts is None else cuts)
+def read(path, losses=None):
+    return read_shard(path, Losses() if losses is None else losses)
 
 
 def refused(call, *args):
@@ -126,10 +126,10 @@ def test_a_cut_shard_gives_its_whole_samples(tmp_path, name, place):
     source = open_source(str(path))
     for _ in range(2):  # as in two epochs
         assert [pair.key for pair in source] == [key for key, _ in samples[:whole]]
-    assert source.cuts.lost == (lost if name == "a.tar" or place != "in a header" else 0)
-    (line,) = source.cuts.lines()
+    assert source.losses.lost == (lost if name == "a.tar" or place != "in a header" else 0)
+    (line,) = source.losses.lines()
     assert line.startswith(f"shard {path} is cut off after {whole} samples")
-    assert line.endswith("; the cut one is left out") == bool(source.cuts.lost)
+    assert line.endswith("; the cut one is left out") == bool(source.losses.lost)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.77, 0.9])
@@ -142,7 +142,7 @@ def test_a_compressed_shard_cut_anywhere_gives_what_comes_before(tmp_path, share
     path = write_shard(tmp_path / "a.tar.gz", samples)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    cuts = CutShards()
+    cuts = Losses()
     pairs = list(read(path, cuts))
     assert [pair.key for pair in pairs] == [key for key, _ in samples[: len(pairs)]]
     assert share * 48 - 2 <= len(pairs) <= share * 48
@@ -167,8 +167,8 @@ def test_what_a_cut_lost_counts_towards_one_per_cent(tmp_path):
         path = write_shard(tmp_path / f"{whole}.tar", samples)
         at = members(path)[3 * whole][2] - 1
         path.write_bytes(path.read_bytes()[:at])
-        bad = BadSamples(path.name, CutShards())
-        assert len(list(read(path, bad.cuts))) == whole
+        bad = BadSamples(path.name, Losses())
+        assert len(list(read(path, bad.losses))) == whole
         if fine:
             bad.check(whole, final=True)
         else:
@@ -202,7 +202,7 @@ def test_a_key_that_stands_twice_in_a_shard_is_named(tmp_path):
 
 def test_other_files_are_no_shards(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"hello " * 500)
-    assert "broken" in refused(read, tmp_path / "a.tar")
+    assert "is no tar but text; a table of image paths" in refused(read, tmp_path / "a.tar")
     zipped = bytearray(gzip.compress(bytes(4096)))
     zipped[-6] ^= 1  # checksum
     (tmp_path / "b.tar.gz").write_bytes(bytes(zipped))
@@ -221,7 +221,8 @@ def test_other_files_are_no_shards(tmp_path):
     ],
 )
 def test_an_incomplete_sample_is_named(tmp_path, files, told):
-    message = refused(read, write_shard(tmp_path / "a.tar", [("k", files)]))
+    source = open_source(str(write_shard(tmp_path / "a.tar", [("k", files)])))
+    message = refused(lambda: list(source))
     assert told in message
     assert str(tmp_path / "a.tar") in message
 
@@ -245,3 +246,99 @@ def test_a_missing_package_keeps_its_name_for_the_command_line(monkeypatch, pack
     with pytest.raises(ModuleNotFoundError) as caught:
         importlib.import_module(f"tinyclip_edge.data.{module}")
     assert caught.value.name.split(".")[0] == package
+
+
+def frames(clips, count):
+    """Samples as cutters of videos write them: the key has a dot."""
+    picture = encoded(draw("red", "bar", "big"))
+    return [
+        (f"clip{clip:03}.frame{frame:02}", {"jpg": picture, "txt": f"{clip} at {frame}".encode()})
+        for clip in range(clips)
+        for frame in range(count)
+    ]
+
+
+def test_keys_with_dots_are_samples_of_their_own(tmp_path):
+    samples = frames(80, 10)
+    source = open_source(str(write_shard(tmp_path / "a.tar", samples)))
+    assert [(pair.key, pair.captions) for pair in source] == [
+        (key, (files["txt"].decode(),)) for key, files in samples
+    ]
+    # Shuffled, the frames of a clip stand apart: their keys still differ.
+    apart = [samples[number] for number in np.random.default_rng(0).permutation(800)]
+    source = open_source(str(write_shard(tmp_path / "b.tar", apart)))
+    assert [pair.key for pair in source] == [key for key, _ in apart]
+
+
+def test_a_shard_of_dotted_keys_that_is_cut_gives_its_whole_samples(tmp_path):
+    samples = frames(12, 10)
+    path = write_shard(tmp_path / "a.tar", samples)
+    path.write_bytes(path.read_bytes()[: members(path)[2 * 117][2] - 1])  # in a picture
+    source = open_source(str(path))
+    assert [pair.key for pair in source] == [key for key, _ in samples[:117]]
+    assert source.losses.lost == 1
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"jpg": b"x", "seg.png": b"y", "txt": b"words"},
+        {"jpg": b"x", "png": b"y", "txt": b"words"},
+        {"0.jpg": b"x", "1.jpg": b"y", "txt": b"words"},
+    ],
+)
+def test_two_images_of_one_sample_are_refused_by_name(tmp_path, files):
+    first, other = (name for name in files if name != "txt")
+    told = refused(read, write_shard(tmp_path / "a.tar", [("k", files)]))
+    assert f"a.tar: sample 'k' has two images, 'k.{first}' and 'k.{other}'" in told
+
+
+def test_members_of_a_key_that_do_not_stand_together_are_named(tmp_path):
+    samples = toy_samples()[:3]
+    apart = [(key, {ending: files[ending]}) for ending in ("png", "txt") for key, files in samples]
+    told = refused(read, write_shard(tmp_path / "a.tar", apart))
+    key = samples[0][0]
+    assert f"'{key}.png' and '{key}.txt' do not stand together" in told
+    assert "tar --sort=name" in told
+
+
+FAULTS = {
+    "no caption": ({"png": b"", "txt": b" "}, "has no caption"),
+    "not utf-8": ({"png": b"", "txt": "caf\u00e9".encode("latin-1")}, "cannot be read"),
+    "no text": ({"png": b"", "json": b'{"caption": {"en": "x"}}'}, "an object is no text"),
+    "no image": ({"txt": b"words"}, "has no image"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_faulty_sample_of_a_hundred_is_skipped_and_said_two_are_too_many(tmp_path, fault):
+    files, told = FAULTS[fault]
+    good = [(f"{n}-{key}", sample) for n in range(3) for key, sample in toy_samples()]
+    shard = write_shard(tmp_path / "a.tar", [*good[:50], ("faulty", files), *good[50:99]])
+    source = open_source(str(shard))
+    for _ in range(2):  # as in two epochs
+        assert [pair.key for pair in source] == [key for key, _ in good[:99]]
+    (line,) = BadSamples(source.name, source.losses).report(99)
+    assert line.startswith(f"skipped 1 faulty samples: shard {shard}: ")
+    assert "'faulty'" in line and told in line
+    shard = write_shard(tmp_path / "b.tar", [*good[:98], ("faulty", files)])
+    source = open_source(str(shard))
+    with pytest.raises(DataError, match=r"1 of 99 samples cannot be used .*'faulty'"):
+        list(source)
+
+
+def test_a_broken_picture_and_a_missing_caption_count_together(tmp_path):
+    good = [(f"{n}-{key}", sample) for n in range(5) for key, sample in toy_samples()]
+    broken = ("broken", {"png": b"junk", "txt": b"words"})
+    bare = ("bare", {"png": good[0][1]["png"]})
+    for count, fine in ((198, True), (197, False)):
+        shard = write_shard(tmp_path / f"{count}.tar", [*good[:count], broken, bare])
+        source = open_source(str(shard))
+        pairs = list(source)
+        bad = BadSamples(source.name, source.losses)
+        bad.add("broken")
+        if fine:
+            bad.check(len(pairs), final=True)
+            continue
+        with pytest.raises(DataError, match=r"2 of 199 samples cannot be used .*broken.*'bare'"):
+            bad.check(len(pairs), final=True)

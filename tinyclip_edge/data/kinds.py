@@ -1,0 +1,40 @@
+"""What a file that is no tar is, from its first bytes: for messages."""
+
+from __future__ import annotations
+
+import codecs
+
+USTAR = slice(257, 262)  # where every tar in use says "ustar"
+MAGIC = {
+    b"PK\x03\x04": "a zip archive; unpack it and write a tar",
+    b"PAR1": "a parquet table",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\x89PNG": "a PNG image",
+    b"version https://git-lfs": "a Git LFS pointer; fetch the file itself (git lfs pull)",
+}
+
+
+def kind_of(head: bytes) -> str | None:
+    """Return the kind of a file of which ``head`` are the first 512 bytes; None: a tar, or unknown.
+
+    JSON, HTML and other text are told apart by their first letter.
+    """
+    if head[USTAR] == b"ustar":
+        return None
+    known = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
+    return known or _kind_of_text(head)
+
+
+def _kind_of_text(head: bytes) -> str | None:
+    try:
+        # Without an end: the last letter may be cut in two.
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head).lstrip()
+    except UnicodeDecodeError:
+        return None
+    if not text or "\0" in text:
+        return None
+    if text.startswith(("{", "[")):
+        return "JSON; captions in JSON are read from a local .jsonl table or COCO's .json"
+    if text.startswith("<"):
+        return "HTML or XML, perhaps a server's answer"
+    return "text; a table of image paths and captions is read as a local .csv, .tsv or .jsonl"
