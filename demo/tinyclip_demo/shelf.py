@@ -35,7 +35,7 @@ class ModelSlot:
             self.model, self.state = "", READY
             self._take(source)
             return
-        self.model, wanted = _split(source)
+        self.model, wanted = split_source(source)
         if _is_bundle(self.model):
             self._take(_open(self.model, wanted, threads))
         else:
@@ -178,7 +178,8 @@ def _free_name(name: str, taken: Sequence[str]) -> str:
     return f"{name} ({again + 1})" if again else name
 
 
-def _split(source: str) -> tuple[str, str | None]:
+def split_source(source: str) -> tuple[str, str | None]:
+    """Split ``FOLDER@PRECISION`` of a bundle; other MODELs have no precision."""
     folder, at, precision = source.rpartition("@")
     return (folder, precision) if at and _is_bundle(folder) else (source, None)
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from types import TracebackType
 
 from tinyclip_edge.cli.distill import ConfigArgs
-from tinyclip_edge.cli.options import JsonFlag, first_process, print_json, say, split_config_args
+from tinyclip_edge.cli.options import JsonFlag, first_process, print_json, say
+from tinyclip_edge.cli.run_config import read_run
 
 
 def cache(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
     """Fill data.feature_cache with the teachers' features; a run that was killed goes on."""
-    from tinyclip_edge.config import load_config
+    from tinyclip_edge.train.cache_check import check_cached
+
+    run = read_run(config)
+    check_cached(run.data)
     from tinyclip_edge.train.caching import cache_features
     from tinyclip_edge.train.ranks import disband
 
-    name, overrides = split_config_args(config, "starter")
-    run = load_config(name, overrides)
     with FillBar() as bar:
         result = cache_features(run, bar)
     disband()

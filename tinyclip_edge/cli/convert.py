@@ -51,9 +51,12 @@ def convert(
     json_output: JsonFlag = False,
 ) -> None:
     """Open a checkpoint of any published form, say what it is, and save it as a model folder."""
-    from tinyclip_edge.models import convert_checkpoint, save_huggingface, save_local_dir
+    from tinyclip_edge.models import check_checkpoint
 
     require_empty(out)
+    check_checkpoint(source)
+    from tinyclip_edge.models import convert_checkpoint, save_huggingface, save_local_dir
+
     conversion = convert_checkpoint(source, config=config, quick_gelu=quick_gelu)
     save = save_huggingface if layout is Layout.HUGGINGFACE else save_local_dir
     save(out, conversion.clip)

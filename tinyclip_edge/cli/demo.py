@@ -50,9 +50,13 @@ def demo(
         serve_web(web, ort, host=host, port=port, open_browser=open_browser)
         return
     from tinyclip_demo import launch, open_gallery
+    from tinyclip_demo.shelf import split_source
+    from tinyclip_edge.evaluate import check_openable
     from tinyclip_edge.models import newest_models
 
     names = [teacher, *(student or newest_models())]
+    for name in names:
+        check_openable(split_source(name)[0])
     say("models: " + ", ".join(names) + " (they load when the page opens)")
     launch(
         names,

@@ -12,8 +12,8 @@ from tinyclip_edge.cli.options import (
     free_folder,
     refuse_launcher,
     say,
-    split_config_args,
 )
+from tinyclip_edge.cli.run_config import read_run
 from tinyclip_edge.cli.run_plan import TFLOPS, show_plan
 from tinyclip_edge.errors import ConfigError
 
@@ -57,23 +57,23 @@ def distill(
         raise ConfigError(
             f"--out {out} with --resume {resume}: a resumed run stays in its folder; drop --out"
         )
-    from tinyclip_edge.config import load_config
-    from tinyclip_edge.train import ProgressObserver
-    from tinyclip_edge.train import distill as run_distill
-    from tinyclip_edge.train.ranks import disband
+    from tinyclip_edge.train.run_folder import check_run_folder, resumed_config
 
     if resume is not None:
-        name, overrides = split_config_args(config, str(resume / "config.yaml"))
-        run = load_config(name, overrides)
+        run = read_run(config, str(resumed_config(resume)))
         folder = resume
     else:
-        name, overrides = split_config_args(config, "starter")
-        run = load_config(name, overrides)
+        run = read_run(config)
         folder = out if out is not None else free_folder(Path("runs"), run.name)
     if dry_run:
         refuse_launcher("distill --dry-run")
         show_plan(run, processes=processes, tflops=tflops, as_json=json_output)
         return
+    check_run_folder(folder, resume=resume is not None)
+    from tinyclip_edge.train import ProgressObserver
+    from tinyclip_edge.train import distill as run_distill
+    from tinyclip_edge.train.ranks import disband
+
     with ProgressObserver() as observer:
         result = run_distill(run, folder, resume=resume is not None, observer=observer)
     disband()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from tinyclip_edge.cli.distill import ConfigArgs
-from tinyclip_edge.cli.options import JsonFlag, print_json, refuse_launcher, say, split_config_args
+from tinyclip_edge.cli.options import JsonFlag, print_json, refuse_launcher, say
+from tinyclip_edge.cli.run_config import read_run
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,12 +23,10 @@ Lines = Iterator[tuple[str, str]]
 def doctor(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
     """Check the data, the teacher, memory and time of a run; refuse one that cannot work."""
     refuse_launcher("doctor")
-    from tinyclip_edge.config import load_config
+    run = read_run(config)
     from tinyclip_edge.train import ProgressObserver
     from tinyclip_edge.train.doctor import examine
 
-    name, overrides = split_config_args(config, "starter")
-    run = load_config(name, overrides)
     with ProgressObserver() as observer:
         found = examine(run, observer)
     if json_output:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinyclip_edge.cli.export_check import check_request
 from tinyclip_edge.cli.options import CHECKPOINT_HELP, JsonFlag, free_folder, print_json, say
 
 if TYPE_CHECKING:
@@ -212,12 +213,15 @@ def run_export(
     settings: Settings | None = None,
 ) -> ExportReport:
     """Load, export and verify; quickstart shares it, with `int8` in place of `precisions`."""
+    from tinyclip_edge.models import newest_run
+
+    source = checkpoint if checkpoint is not None else str(newest_run())
+    check_request(source, out, data, calibration, trim_vocab, force=force)
     from tinyclip_edge.cli.export_pairs import export_pairs
-    from tinyclip_edge.models import load_clip, newest_run
+    from tinyclip_edge.models import load_clip
     from tinyclip_export import export_bundle
     from tinyclip_export.settings import DEFAULT
 
-    source = checkpoint if checkpoint is not None else str(newest_run())
     clip = load_clip(source)
     folder = out if out is not None else free_folder(Path("bundles"), clip.name.replace("/", "-"))
     wanted = precisions or (("fp32", "int8") if int8 else ("fp32",))

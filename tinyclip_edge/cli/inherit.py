@@ -15,8 +15,8 @@ from tinyclip_edge.cli.options import (
     print_json,
     require_empty,
     say,
-    split_config_args,
 )
+from tinyclip_edge.cli.run_config import read_run
 from tinyclip_edge.errors import ConfigError, TinyClipError
 
 if TYPE_CHECKING:
@@ -32,16 +32,14 @@ def inherit(
     json_output: JsonFlag = False,
 ) -> None:
     """Show what a student inherits and how well it answers untrained, and save it."""
-    from tinyclip_edge.config import load_config
+    run = read_run(config)
+    _check_method(run)
+    folder = out if out is not None else free_folder(Path("runs"), f"{run.name}-step0")
+    require_empty(folder)
     from tinyclip_edge.models import load_clip, save_local_dir
     from tinyclip_edge.train.stages import start_student
     from tinyclip_edge.train.step0 import step_zero
 
-    name, overrides = split_config_args(config, "starter")
-    run = load_config(name, overrides)
-    _check_method(run)
-    folder = out if out is not None else free_folder(Path("runs"), f"{run.name}-step0")
-    require_empty(folder)
     teacher = load_clip(run.teacher.model, run.teacher.pretrained)
     student, inherited = start_student(run, teacher)
     if inherited is None:

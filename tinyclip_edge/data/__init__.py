@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         UndecodableImageError,
         decode_image,
     )
+    from tinyclip_edge.data.patterns import check_source
     from tinyclip_edge.data.pixels import PixelCodec
     from tinyclip_edge.data.prefetch import Prefetch
     from tinyclip_edge.data.shards import read_shard
@@ -49,6 +50,7 @@ _HOME = {
     "StreamingPairs": "stream",
     "TeacherFeatures": "features",
     "UndecodableImageError": "pairs",
+    "check_source": "patterns",
     "decode_image": "pairs",
     "open_source": "opening",
     "read_shard": "shards",
@@ -73,6 +75,7 @@ __all__ = [
     "StreamingPairs",
     "TeacherFeatures",
     "UndecodableImageError",
+    "check_source",
     "decode_image",
     "open_source",
     "read_shard",

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, cast
 from tinyclip_edge.config.limits import USUAL, LimitsConfig
 from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.pairs import Pair
+from tinyclip_edge.data.patterns import PIPE
 from tinyclip_edge.data.shards import GZIP, read_tar
 from tinyclip_edge.data.tar_members import BoundedGzip
 from tinyclip_edge.errors import DataError
@@ -26,7 +27,6 @@ from tinyclip_edge.errors import DataError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-PIPE = "pipe:"
 BUFFER = 1 << 20  # bytes
 SILENCE = 60.0  # seconds without a byte after which a server or command is given up
 WAITS = (1.0, 2.0, 4.0)  # seconds before each further try

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.evaluate.classify import ZeroShot, zero_shot
     from tinyclip_edge.evaluate.compare import Comparison, compare_models
     from tinyclip_edge.evaluate.latency import Latency, ModelLatency, measure_latency
-    from tinyclip_edge.evaluate.open import open_embedder
+    from tinyclip_edge.evaluate.open import check_openable, open_embedder
     from tinyclip_edge.evaluate.report import EvalReport, evaluate_model
     from tinyclip_edge.evaluate.retrieve import (
         HundredWay,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         retrieval,
         retrieval_of_features,
     )
-    from tinyclip_edge.evaluate.sets import EvalSet, evaluation_set
+    from tinyclip_edge.evaluate.sets import EvalSet, check_set, evaluation_set
 
 _HOME = {
     "BenchReport": "bench",
@@ -36,6 +36,8 @@ _HOME = {
     "Retrieval": "retrieve",
     "ZeroShot": "classify",
     "bench_models": "bench",
+    "check_openable": "open",
+    "check_set": "sets",
     "compare_models": "compare",
     "evaluate_model": "report",
     "evaluation_set": "sets",
@@ -58,6 +60,8 @@ __all__ = [
     "Retrieval",
     "ZeroShot",
     "bench_models",
+    "check_openable",
+    "check_set",
     "compare_models",
     "evaluate_model",
     "evaluation_set",

@@ -17,7 +17,7 @@ import numpy as np
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.evaluate.latency import ModelLatency, measure_latency
-from tinyclip_edge.evaluate.open import is_bundle, open_embedder
+from tinyclip_edge.evaluate.open import check_openable, is_bundle, open_embedder
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.protocol import EmbedderSpec
 
@@ -71,6 +71,8 @@ def bench_models(
     Images are 256 pixels square and decoded; texts are short captions. Raise the error of the
     model that does not open.
     """
+    for model in models:  # before the first of them loads torch
+        check_openable(model)
     wanted = {
         f"{name} {p}" if p else name: (model, p)
         for model, name in _names(models).items()

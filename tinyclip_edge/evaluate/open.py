@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tinyclip_edge.errors import ConfigError, MissingExtraError, ModelError, did_you_mean
+from tinyclip_edge.models import check_model
 from tinyclip_edge.runtime.bundle import MANIFEST
 from tinyclip_edge.runtime.protocol import Embedder
 
@@ -14,6 +15,12 @@ DEVICES = ("auto", "cpu", "cuda")
 def is_bundle(model: str) -> bool:
     """Whether the string names a bundle folder."""
     return (Path(model) / MANIFEST).is_file()
+
+
+def check_openable(model: str) -> None:
+    """Raise ModelError for a MODEL that names nothing, without importing torch."""
+    if not is_bundle(model):
+        check_model(model)
 
 
 def open_embedder(
@@ -39,6 +46,7 @@ def open_embedder(
         return EdgeCLIP.load(model, precision=precision, threads=threads)
     if precision not in (None, "fp32"):
         raise ModelError(f"{model} is no bundle, so it has no precision {precision}; export it")
+    check_model(model)
     return _open_torch(model, threads, device)
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from tinyclip_edge.data import check_source
 from tinyclip_edge.errors import DataError, did_you_mean
 from tinyclip_edge.evaluate.class_images import class_images, holds_class_images
+from tinyclip_edge.paths import exists
 from tinyclip_edge.runtime.protocol import ImageInput
 
 if TYPE_CHECKING:
@@ -61,15 +63,28 @@ def evaluation_set(source: str, *, limit: int | None = None) -> EvalSet:
     return _shard_set(source, limit)
 
 
-def _starter_set(source: str, limit: int | None) -> EvalSet:
-    from tinyclip_edge.starter import kit_path
-    from tinyclip_edge.starter.kit import read_split
+def check_set(source: str) -> None:
+    """Raise DataError for a set that is not there, without importing torch or reading it."""
+    if source.startswith(STARTER):
+        _starter_name(source)
+    elif not exists(Path(source)):
+        check_source(source)
 
+
+def _starter_name(source: str) -> str:
     split = source.removeprefix(STARTER)
     if split not in _STARTER_SETS:
         raise DataError(
             f"no starter set {split!r} to evaluate on{did_you_mean(split, _STARTER_SETS)}"
         )
+    return split
+
+
+def _starter_set(source: str, limit: int | None) -> EvalSet:
+    from tinyclip_edge.starter import kit_path
+    from tinyclip_edge.starter.kit import read_split
+
+    split = _starter_name(source)
     canonical = [sample for sample in read_split(kit_path(), split) if sample.about["canonical"]]
     return _STARTER_SETS[split](source, canonical, limit)
 

@@ -15,12 +15,12 @@ from tinyclip_edge.models.clip import LoadedClip, count_parameters
 from tinyclip_edge.models.describe import describe
 from tinyclip_edge.models.given_config import GivenConfig, given_config, known_config
 from tinyclip_edge.models.load import load_clip
+from tinyclip_edge.models.names import check_checkpoint
 from tinyclip_edge.models.pruned import UNITS, assemble_config
 from tinyclip_edge.models.pruned_forms import apply_gates, dense_state
 from tinyclip_edge.models.tokenization import TOKENIZER, name_own_tokenizer
 from tinyclip_edge.models.weights import fill
 
-_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".tar")
 _HUGGINGFACE = ("vision_model.", "text_model.")
 _ACTIVATIONS = ("GELU", "QuickGELU")
 _UNKNOWN = (
@@ -69,11 +69,10 @@ def convert_checkpoint(
     ``config`` names the architecture of a file, which else is read off its shapes;
     ``quick_gelu`` its activation. Nothing is written. Raises ModelError.
     """
+    check_checkpoint(source)
     path = Path(source)
     if path.is_file():
         return _convert_file(path, config, quick_gelu)
-    if path.suffix in _SUFFIXES and not path.exists():
-        raise ModelError(f"no checkpoint file {path}")
     clip = load_clip(source)
     if config is not None or quick_gelu is not None:
         raise ModelError(

@@ -20,7 +20,7 @@ from tinyclip_edge.models.build import check_model_cfg
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.json_file import read_json, write_json
 from tinyclip_edge.models.pruned import UNITS, assemble_config
-from tinyclip_edge.models.runs import CONFIG, PRUNED_CONFIG
+from tinyclip_edge.models.runs import CONFIG, PRUNED_CONFIG, model_config_file
 from tinyclip_edge.models.tokenization import TOKENIZER
 from tinyclip_edge.models.weights import fill, read_weights
 
@@ -43,12 +43,8 @@ TOKENIZER_COMPANIONS = (
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Read and check a folder's config; ModelError names the folder and what is missing."""
-    pruned = (folder / PRUNED_CONFIG).is_file()
-    path = folder / (PRUNED_CONFIG if pruned else CONFIG)
-    if not folder.is_dir():
-        raise ModelError(f"no model folder {folder}")
-    if not path.exists():
-        raise ModelError(f"{folder} is no open_clip folder: it has no {CONFIG}")
+    path = model_config_file(folder)
+    pruned = path.name == PRUNED_CONFIG
     config = read_json(path)
     if "model_cfg" not in config:
         raise ModelError(f"{path} has no 'model_cfg'")

@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from tinyclip_edge.errors import ModelError, did_you_mean
+from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.folder import TOKENIZER_COMPANIONS
 from tinyclip_edge.models.hf_config import CONFIG, PREPROCESSOR, read_model_cfg
 from tinyclip_edge.models.huggingface import WEIGHT_NAMES, is_huggingface, load_huggingface
 from tinyclip_edge.models.library import open_clip, quiet
+from tinyclip_edge.models.names import check_tag, split_name
 from tinyclip_edge.models.runs import CONFIG as OPEN_CLIP_CONFIG
 from tinyclip_edge.models.tokenization import OPEN_CLIP_VOCABULARY, TOKENIZER
 from tinyclip_edge.models.weights import fill, read_weights
-from tinyclip_edge.models.zoo import ZOO
 
 # All that a repository says about its model, without the weights.
 _FACTS = [OPEN_CLIP_CONFIG, CONFIG, PREPROCESSOR, TOKENIZER, *TOKENIZER_COMPANIONS]
@@ -28,15 +28,12 @@ def load_named(
     model: str, pretrained: str | None, device: str | torch.device, *, allow_random: bool
 ) -> LoadedClip:
     """Load ``NAME`` or ``NAME/TAG``; the tag may also be a weight file."""
-    name, tag = _split(model, pretrained)
     with quiet():
+        name, tag = split_name(model, pretrained, frozenset(open_clip.list_models()))
         model_cfg = open_clip.get_model_config(name)
         tags = open_clip.list_pretrained_tags_by_model(name)
         known = open_clip.get_pretrained_cfg(name, tag) if tag else None
-    if not tag and not allow_random:
-        raise ModelError(
-            f"{name} needs a pretrained tag or a weight file (NAME/TAG){did_you_mean('', tags)}"
-        )
+    check_tag(name, tag, tags, allow_random=allow_random)
     if tag and known:
         # The tag knows the activation its weights were trained with; the plain name may not.
         model_cfg["quick_gelu"] = bool(known.get("quick_gelu") or model_cfg.get("quick_gelu"))
@@ -44,13 +41,11 @@ def load_named(
         clip = _wrap(network, model_cfg, f"{name}/{tag}")
     elif not tag:
         clip = assemble(model_cfg, None, name=name)
-    elif Path(tag).is_file():
+    else:
         with torch.random.fork_rng(devices=[]):
             clip = assemble(model_cfg, None, name=f"{name}/{Path(tag).name}")
         fill(clip.model, read_weights(Path(tag)), tag)
         clip.weights_file = Path(tag)
-    else:
-        raise ModelError(f"{name} has no pretrained tag or file '{tag}'{did_you_mean(tag, tags)}")
     clip.model.to(device)
     return clip
 
@@ -110,25 +105,6 @@ def _own_tokenizer(folder: Path, model_cfg: dict[str, Any]) -> Path | None:
     usual = text_cfg.get("vocab_size", OPEN_CLIP_VOCABULARY) == OPEN_CLIP_VOCABULARY
     own = not usual and not text_cfg.get("hf_tokenizer_name")
     return folder / TOKENIZER if own and (folder / TOKENIZER).is_file() else None
-
-
-def _split(model: str, pretrained: str | None) -> tuple[str, str | None]:
-    """Split ``NAME/TAG`` and check the name; open_clip itself also writes names with a slash."""
-    names = set(open_clip.list_models())
-    if model.replace("/", "-") in names:
-        return model.replace("/", "-"), pretrained
-    name, _, tag = model.partition("/")
-    if name not in names:
-        if Path(model).suffix or model.startswith((".", "~")) or Path(model).is_absolute():
-            raise ModelError(f"no model folder {model}")
-        near = did_you_mean(name, names | set(ZOO))
-        hint = near if "did you mean" in near else "; `tinyclip-edge models` lists what there is"
-        if tag and "did you mean" not in near:
-            hint = f"; a repository of the Hugging Face hub is named hf-hub:{model}"
-        raise ModelError(f"no model or folder '{model}'{hint}")
-    if pretrained and tag and pretrained != tag:
-        raise ModelError(f"two pretrained tags for {name}: '{tag}' and '{pretrained}'")
-    return name, tag or pretrained
 
 
 def _download(name: str, tag: str | None, *, quick_gelu: bool = False) -> nn.Module:

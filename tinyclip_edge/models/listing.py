@@ -1,15 +1,11 @@
-"""The zoo as rows and as a table."""
+"""The zoo as rows and as a table; sizes come from the generated registry, so no torch is needed."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from tinyclip_edge.models.cost import model_cost
-from tinyclip_edge.models.folder import read_config
-from tinyclip_edge.models.library import open_clip
-from tinyclip_edge.models.student import zoo_config
-from tinyclip_edge.models.zoo import TEACHERS, ZOO, RoundedSize, ZooEntry
+from tinyclip_edge.models.names import read_registry
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,78 +19,14 @@ def zoo_rows() -> list[dict[str, Any]]:
     A recipe of stages has no shape before it is trained: its sizes are the published ones,
     ``rounded``, and the token embedding, which masks make narrower, is not known.
     """
-    return [_student_row(entry) for entry in ZOO.values()]
+    rows: list[dict[str, Any]] = deepcopy(read_registry()["students"])
+    return rows
 
 
 def teacher_rows() -> list[dict[str, Any]]:
     """Return one JSON-ready row a teacher of the zoo."""
-    return [
-        {
-            "name": teacher.name,
-            **_sizes(_teacher_config(teacher.name), teacher.name),
-            "imagenet_top1": teacher.imagenet_top1,
-            "pretrained_on": teacher.pretrained_on,
-        }
-        for teacher in TEACHERS.values()
-    ]
-
-
-def _student_row(entry: ZooEntry) -> dict[str, Any]:
-    sizes = (
-        _sizes(zoo_config(entry.name), entry.name)
-        if entry.size is None
-        else _rounded_sizes(entry.size)
-    )
-    return {
-        "name": entry.name,
-        "kind": entry.kind,
-        "teacher": entry.teacher,
-        "stages": list(entry.stages),
-        **sizes,
-        "imagenet_top1": entry.imagenet_top1,
-        "pretrained_on": entry.pretrained_on,
-    }
-
-
-def _sizes(model_cfg: dict[str, Any], name: str) -> dict[str, Any]:
-    cost = model_cost(model_cfg, name)
-    count = cost.parameters
-    return {
-        "image_parameters": count.image,
-        "text_parameters": count.text,
-        "token_parameters": count.token_embedding,
-        "parameters": count.encoders,
-        "parameters_with_tokens": count.encoders + count.token_embedding,
-        "rounded": False,
-        "image_macs": cost.image_macs,
-        "text_macs": cost.text_macs,
-        "gmacs": (cost.image_macs + cost.text_macs) / 1e9,
-    }
-
-
-def _rounded_sizes(size: RoundedSize) -> dict[str, Any]:
-    image, text = size.image_millions * 1_000_000, size.text_millions * 1_000_000
-    return {
-        "image_parameters": image,
-        "text_parameters": text,
-        "token_parameters": None,
-        "parameters": image + text,
-        "parameters_with_tokens": None,
-        "rounded": True,
-        "image_macs": None,
-        "text_macs": None,
-        "gmacs": size.gmacs,
-    }
-
-
-def _teacher_config(name: str) -> dict[str, Any]:
-    if name == "starter-teacher":
-        from tinyclip_edge.starter import teacher_path
-
-        config: dict[str, Any] = read_config(Path(teacher_path()))["model_cfg"]
-    else:
-        config = open_clip.get_model_config(name.split("/", 1)[0])
-    return config
+    rows: list[dict[str, Any]] = deepcopy(read_registry()["teachers"])
+    return rows
 
 
 def zoo_table() -> Table:

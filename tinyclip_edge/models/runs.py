@@ -20,6 +20,17 @@ def student_folder(path: Path) -> Path | None:
     return None
 
 
+def model_config_file(folder: Path) -> Path:
+    """Return the configuration of a model folder. Raises ModelError without folder or file."""
+    pruned = folder / PRUNED_CONFIG
+    path = pruned if pruned.is_file() else folder / CONFIG
+    if not folder.is_dir():
+        raise ModelError(f"no model folder {folder}")
+    if not path.exists():
+        raise ModelError(f"{folder} is no open_clip folder: it has no {CONFIG}")
+    return path
+
+
 def newest_run(root: str | Path = "runs") -> Path:
     """Return the trained run whose student was written last; ModelError without one."""
     found = _newest_run(Path(root))

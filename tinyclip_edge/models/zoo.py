@@ -167,11 +167,16 @@ _TEACHERS = (
 TEACHERS: dict[str, Teacher] = {teacher.name: teacher for teacher in _TEACHERS}
 
 
-def zoo_shape(name: str) -> ZooEntry:
-    """Return a student that has a shape. Raises ModelError for a recipe or an unknown name."""
+def zoo_entry(name: str) -> ZooEntry:
+    """Return a student of the zoo. Raises ModelError for an unknown name."""
     if name not in ZOO:
         raise ModelError(f"no student '{name}' in the zoo{did_you_mean(name, ZOO)}")
-    entry = ZOO[name]
+    return ZOO[name]
+
+
+def zoo_shape(name: str) -> ZooEntry:
+    """Return a student that has a shape. Raises ModelError for a recipe or an unknown name."""
+    entry = zoo_entry(name)
     if entry.stages:
         raise ModelError(
             f"{name} is a recipe of stages, no shape: give it as student.model of a run"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import open_source
-from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.models import load_clip
+from tinyclip_edge.train.cache_check import check_cached
 from tinyclip_edge.train.fill_report import CacheResult, FillWatcher, Lines
 from tinyclip_edge.train.filling import make_filler
 from tinyclip_edge.train.observe import Silent
@@ -20,10 +20,7 @@ def cache_features(config: RunConfig, watcher: FillWatcher) -> CacheResult:
     there is no cache to fill, DataError, ModelError, and InterruptedRun on Ctrl-C.
     """
     data = config.data
-    if not data.cache_teacher:
-        raise ConfigError("data.cache_teacher is false, runs would read no cache; set it to true")
-    if data.feature_cache is None:
-        raise ConfigError("data.feature_cache is null; set it to the folder of the cache")
+    check_cached(data)
     accelerator = make_accelerator(config.run)
     ranks = Ranks()
     own = watcher if ranks.main else Lines(Silent())
@@ -32,5 +29,5 @@ def cache_features(config: RunConfig, watcher: FillWatcher) -> CacheResult:
         clip = load_clip(config.teacher.model, config.teacher.pretrained)
         teacher = make_teacher(config, clip, accelerator.device)
         filler = make_filler(data, source, teacher, make_crops(data, clip), own.on_message)
-        assert filler is not None  # both of its conditions are checked above
+        assert filler is not None  # check_cached looked at both of its conditions
     return filler.fill(ranks, own, thorough=True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tinyclip_edge.errors import ModelError, TinyClipError
 from tinyclip_edge.runtime.bundle import file_sha256
+from tinyclip_edge.train.run_folder import checkpoint_steps
 
 VERSION = 2
 WEIGHTS, STATE, ABOUT = "student.safetensors", "state.pt", "checkpoint.json"
@@ -89,8 +90,7 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, whole or not, oldest first."""
-        names = [path.name for path in self.folder.glob("*") if path.is_dir()]
-        return sorted(int(name) for name in names if name.isdigit())
+        return checkpoint_steps(self.folder)
 
     def config(self) -> dict[str, Any] | None:
         """Return the flattened configuration that the newest readable checkpoint was made with."""

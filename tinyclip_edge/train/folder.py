@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from tinyclip_edge.config import RunConfig, dump_config, flatten
 from tinyclip_edge.errors import ConfigError, TinyClipError
 from tinyclip_edge.train.checkpoint import Checkpoint, CheckpointStore
+from tinyclip_edge.train.run_folder import CHECKPOINTS, check_run_folder
 
 # Keys that change neither the weights nor the data a resumed run sees.
 FREE_KEYS = frozenset(
@@ -83,7 +84,7 @@ class RunFolder:
     @property
     def checkpoints(self) -> CheckpointStore:
         """The checkpoints, the last ``run.keep`` of them."""
-        return CheckpointStore(self.path / "checkpoints", self.config.run.keep)
+        return CheckpointStore(self.path / CHECKPOINTS, self.config.run.keep)
 
     def check(self, *, resume: bool) -> None:
         """Refuse, before anything is written or computed, what cannot be started here.
@@ -91,18 +92,9 @@ class RunFolder:
         Raises TinyClipError for a folder in use, or one without a checkpoint to resume from;
         ConfigError, which names the keys, when the configuration no longer fits the checkpoint.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise TinyClipError(f"run folder {self.path} is a file; choose another --out")
-        if not resume:
-            if self.path.is_dir() and any(self.path.iterdir()):
-                raise TinyClipError(
-                    f"run folder {self.path} is not empty; choose another --out, "
-                    f"or go on with it: tinyclip-edge distill --resume {self.path}"
-                )
-            return
-        if not self.checkpoints.steps():
-            raise TinyClipError(f"{self.path} has no checkpoint to resume from; start the run anew")
-        self._check_config()
+        check_run_folder(self.path, resume=resume)
+        if resume:
+            self._check_config()
 
     def newest(
         self, warn: Callable[[str], None], *, teacher: str, teacher_hash: str, data_hash: str

@@ -52,7 +52,7 @@ def test_another_missing_module_is_a_fault_of_ours(monkeypatch):
 
 def test_a_command_without_torch_is_one_line():
     code = (
-        "import sys; sys.modules['torch'] = None; sys.argv = ['tinyclip-edge', 'models'];"
+        "import sys; sys.modules['torch'] = None; sys.argv = ['tinyclip-edge', 'inherit'];"
         "from tinyclip_edge.cli.app import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
@@ -74,6 +74,7 @@ def test_demo_opens_the_browser_only_when_asked(monkeypatch, command_line, tmp_p
 
 def test_export_says_what_its_pairs_left_out(monkeypatch, capsys):
     pairs = EvalSet("mine", (), (), notes=("2 images could not be decoded: a.png, b.png",))
+    monkeypatch.setattr("tinyclip_edge.cli.export.check_request", lambda *_args, **_options: None)
     monkeypatch.setattr("tinyclip_edge.models.load_clip", lambda _name: SimpleNamespace(name="m"))
     monkeypatch.setattr("tinyclip_edge.evaluate.evaluation_set", lambda _data, limit: pairs)
     monkeypatch.setattr("tinyclip_export.export_bundle", lambda *_args, **_options: None)

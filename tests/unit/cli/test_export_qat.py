@@ -19,6 +19,7 @@ def test_the_finish_is_told(monkeypatch, helped):
         scores = [{"t2i_r1": recall, "i2t_r1": recall} for recall in (0.25, 0.5)]
         return Finished(better if helped else given, helped, finishing.steps, 1e-4, *scores)
 
+    monkeypatch.setattr("tinyclip_edge.cli.export.check_request", lambda *_args, **_options: None)
     monkeypatch.setattr("tinyclip_edge.models.load_clip", lambda _name: given)
     monkeypatch.setattr(
         "tinyclip_edge.evaluate.evaluation_set", lambda _data, limit: EvalSet("mine", (), ())

@@ -109,4 +109,4 @@ def test_unknown_and_absent_devices(shared_tiny_bundle, tmp_path, monkeypatch):
         open_embedder(str(tmp_path), device="cuda:0")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ModelError, match="sees no CUDA device; use cpu or auto"):
-        open_embedder(str(tmp_path), device="cuda")
+        open_embedder("starter-teacher", device="cuda")

@@ -17,8 +17,7 @@ from tinyclip_edge.models import (
     count_parameters,
     create_student,
     load_clip,
-    teacher_rows,
-    zoo_rows,
+    registry,
     zoo_table,
 )
 from tinyclip_edge.models.assemble import assemble
@@ -222,7 +221,7 @@ def listed(tmp_path_factory):
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tinyclip_edge.starter, "teacher_path", lambda: folder)
-        return zoo_rows(), teacher_rows()
+        return registry.student_rows(), registry.teacher_rows()
 
 
 def test_rows_of_students(listed):
@@ -253,7 +252,7 @@ def test_rows_of_students(listed):
 def test_missing_starter_teacher_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(tinyclip_edge.starter, "teacher_path", lambda: tmp_path)
     with pytest.raises(ModelError, match=r"open_clip_config\.json"):
-        zoo_rows()
+        registry.student_rows()
 
 
 def test_rows_of_teachers(listed):

@@ -1,0 +1,40 @@
+"""The configuration of a run, checked as far as that goes without importing torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyclip_edge.cli.options import split_config_args
+
+if TYPE_CHECKING:
+    from tinyclip_edge.config import RunConfig
+
+
+def read_run(args: list[str] | None, default: str = "starter") -> RunConfig:
+    """Return the configuration of ``[CONFIG] key=value …``.
+
+    Raises ConfigError, ModelError for a teacher or student that names nothing, and DataError for
+    pairs that are not there.
+    """
+    from tinyclip_edge.config import load_config
+
+    name, overrides = split_config_args(args, default)
+    run = load_config(name, overrides)
+    check_run(run)
+    return run
+
+
+def check_run(run: RunConfig) -> None:
+    """Raise the first error that every user of this configuration would meet."""
+    from tinyclip_edge.data import check_source
+    from tinyclip_edge.models import check_model
+    from tinyclip_edge.models.zoo import zoo_entry
+
+    check_model(run.teacher.model, run.teacher.pretrained)
+    for other in run.teacher.also:
+        check_model(other.model, other.pretrained)
+    if isinstance(run.student.model, str):
+        zoo_entry(run.student.model)
+    for source in (run.data.train, run.data.val):
+        if source is not None:
+            check_source(source, allow_pipes=run.data.allow_pipes)

@@ -1,0 +1,76 @@
+"""What the patterns of ``data.train`` match, looked up without torch; nothing is opened."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import braceexpand
+
+from tinyclip_edge.errors import DataError, did_you_mean
+from tinyclip_edge.paths import exists, is_file
+
+STARTER = "starter:"
+PIPE = "pipe:"
+SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+):")  # two letters or more: C: is a Windows drive
+KNOWN = "shards (.tar, .tar.gz), a table (.csv, .tsv, .jsonl) or an image folder"
+
+
+def check_source(source: str | Sequence[str], *, allow_pipes: bool = False) -> None:
+    """Raise DataError where open_source would find nothing for a pattern; nothing is opened."""
+    for pattern in [source] if isinstance(source, str) else source:
+        matching_names(pattern, allow_pipes=allow_pipes)
+
+
+def matching_names(pattern: str, *, allow_pipes: bool) -> list[str]:
+    """Return the paths or URLs that a pattern stands for. Raises DataError for none."""
+    if pattern.startswith(STARTER):
+        return [str(path) for path in _starter(pattern)]
+    scheme = SCHEME.match(pattern)
+    if scheme is not None:
+        _check_scheme(pattern, scheme[1], allow_pipes=allow_pipes)
+    try:
+        expanded = list(braceexpand.braceexpand(pattern))
+    except ValueError:
+        raise DataError(f"shards '{pattern}': the braces do not close") from None
+    if scheme is not None:
+        return expanded
+    return [name for one in expanded for name in _matches(one, pattern)]
+
+
+def _check_scheme(pattern: str, scheme: str, *, allow_pipes: bool) -> None:
+    if pattern.startswith(PIPE):
+        if not allow_pipes:
+            raise DataError(f"'{pattern}' runs a command; set data.allow_pipes=true to allow it")
+    elif scheme == "s3":
+        raise DataError(
+            f"'{pattern}' is read by a command: write 'pipe:aws s3 cp {pattern} -' and set "
+            f"data.allow_pipes=true"
+        )
+    elif scheme not in ("http", "https"):
+        raise DataError(
+            f"shards '{pattern}': only local files, http://, https:// and pipe: can be read"
+        )
+
+
+def _starter(name: str) -> list[Path]:
+    folder = Path(__file__).resolve().parents[1] / "starter" / "shards"
+    split = name.removeprefix(STARTER)
+    found = sorted(folder.glob(f"{glob.escape(split)}-[0-9]*.tar.gz"))
+    if not found:
+        known = {path.name.rsplit("-", 1)[0] for path in folder.glob("*.tar.gz")}
+        raise DataError(f"starter kit has no split '{split}'{did_you_mean(split, known)}")
+    return found
+
+
+def _matches(name: str, pattern: str) -> list[str]:
+    path = Path(name)
+    if exists(path):
+        return [str(path)]
+    found = [p for p in sorted(glob.glob(name)) if is_file(Path(p))]  # noqa: PTH207
+    if not found:
+        part = "" if name == pattern else f" (no '{name}')"
+        raise DataError(f"nothing matches '{pattern}'{part}; give {KNOWN}")
+    return found
