@@ -84,7 +84,10 @@ def changed_json(rng: random.Random, valid: bytes) -> bytes:
         return rng.choice(HOSTILE_JSON + HOSTILE_BYTES)
     if choice < 0.3:
         return changed_bytes(rng, valid)
-    value = changed_value(rng, json.loads(valid))
+    try:
+        value = changed_value(rng, json.loads(valid))
+    except (ValueError, RecursionError):  # a line that was changed before
+        return changed_bytes(rng, valid)
     text = json.dumps(value).encode()
     if rng.random() < 0.03:
         text = text.replace(b"null", rng.choice(HOSTILE_JSON), 1)

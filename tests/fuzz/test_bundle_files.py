@@ -16,7 +16,6 @@ from tiny_bundle import CONTEXT, DIM, SIZE, write_tiny_bundle
 from tinyclip_edge import EdgeCLIP
 from tinyclip_edge.runtime.classifier import EdgeClassifier
 from tinyclip_edge.runtime.golden import replay
-from tinyclip_edge.runtime.index import ImageIndex
 from tinyclip_edge.runtime.plain_tokenizer import PlainTokenizer
 from tinyclip_edge.runtime.preprocess import Preprocess
 from tinyclip_edge.runtime.session import Tower
@@ -82,12 +81,6 @@ def test_preprocessor_config(bundle, data):
         only_our_errors(lambda: use(bundle.folder, verify=False))
     finally:
         path.write_bytes(whole)
-
-
-@quick
-@given(settings=mangled({"size": [8, 8], "mean": [0.5] * 3, "std": [1, 1, 1], "fill_color": 0}))
-def test_open_clips_preprocess_cfg(settings):
-    only_our_errors(lambda: Preprocess.from_config(settings)(PICTURE))
 
 
 @quick
@@ -160,19 +153,6 @@ def classifier_file(bundle, tmp_path_factory):
     onnx.save(model, str(path))
     assert len(EdgeClassifier.load(path).classify(PICTURE)) == 4
     return path
-
-
-@quick
-@given(data=st.data())
-@pytest.mark.parametrize("small", [False, True])
-def test_index(tmp_path, small, data):
-    index = ImageIndex(("a", "b"), np.eye(2, dtype=np.float32), "x-int8")
-    index = index.compressed(dimensions=1) if small else index
-    path = index.save(tmp_path / "whole.npz")
-    changed = tmp_path / "changed.npz"
-    changed.write_bytes(data.draw(junk(path.read_bytes())))
-    query = np.array([1, 0], np.float32)
-    only_our_errors(lambda: ImageIndex.load(changed).top(query, 3))
 
 
 @quick

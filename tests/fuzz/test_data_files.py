@@ -1,109 +1,21 @@
-"""Any bytes in shards, tables, checkpoints, configurations and kept features."""
+"""Any bytes in checkpoints and in the configurations of models."""
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
-import tarfile
 
-import numpy as np
 import pytest
 import torch
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from mangling import few, junk, mangled, mangled_json, only_our_errors, quick
-from PIL import Image
+from mangling import few, junk, mangled_json, only_our_errors, quick
 from safetensors.torch import save as to_safetensors
 
-from tinyclip_edge.config.load import configs_path, load_config
-from tinyclip_edge.config.preset import load_preset
-from tinyclip_edge.data.feature_part import BrokenPartError, PartFeatures, read_part, write_part
-from tinyclip_edge.data.opening import open_source
-from tinyclip_edge.data.pairs import UndecodableImageError, decode_image
 from tinyclip_edge.models import load_clip
 from tinyclip_edge.models.checkpoint_file import read_checkpoint
 from tinyclip_edge.models.convert import convert_checkpoint
 from tinyclip_edge.models.hf_config import read_model_cfg, read_preprocess_cfg
-
-
-def png() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), "red").save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def tar() -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as file:
-        for number in range(2):
-            about = json.dumps({"concept": "c"}).encode()
-            for name, data in (("png", png()), ("txt", b"a cat"), ("json", about)):
-                member = tarfile.TarInfo(f"{number}.{name}")
-                member.size = len(data)
-                file.addfile(member, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def read_pairs(path) -> None:
-    for part in open_source(str(path)).parts:
-        for pair in part:
-            decode_image(pair.image)
-
-
-@quick
-@given(data=st.data())
-@pytest.mark.parametrize("zipped", [False, True])
-def test_shards(tmp_path, zipped, data):
-    path = tmp_path / ("s.tar.gz" if zipped else "s.tar")
-    if zipped:
-        inner = st.one_of(junk(tar()).map(lambda b: gzip.compress(b, mtime=0)))
-        content = data.draw(st.one_of(inner, junk(gzip.compress(tar(), mtime=0))))
-    else:
-        content = data.draw(junk(tar()))
-    path.write_bytes(content)
-    only_our_errors(lambda: read_pairs(path), UndecodableImageError)
-
-
-@quick
-@given(about=mangled({"caption": "a cat", "concept": "c", "more": [1]}))
-def test_what_a_shards_json_says(tmp_path, about):
-    path = tmp_path / "s.tar"
-    with tarfile.open(path, "w") as file:
-        for name, data in (("a.png", png()), ("a.json", json.dumps(about).encode())):
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            file.addfile(member, io.BytesIO(data))
-    only_our_errors(lambda: read_pairs(path), UndecodableImageError)
-
-
-@quick
-@given(data=st.data())
-@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
-def test_tables(tmp_path, suffix, data):
-    (tmp_path / "a.png").write_bytes(png())
-    path = tmp_path / f"t.{suffix}"
-    if suffix == "jsonl":
-        row = {"image": "a.png", "caption": "a cat", "concept": "c"}
-        whole = b"\n".join([json.dumps(row).encode()] * 3)
-        content = st.one_of(mangled_json(row).map(lambda b: b + b"\n" + whole), junk(whole))
-    else:
-        mark = b"\t" if suffix == "tsv" else b","
-        rows = [[b"image", b"caption"], [b"a.png", b"a cat"], [b"a.png", b'"a, dog"']]
-        content = junk(b"\n".join(mark.join(row) for row in rows))
-    path.write_bytes(data.draw(content))
-    only_our_errors(lambda: read_pairs(path), UndecodableImageError)
-
-
-@quick
-@given(data=st.data())
-def test_captions_beside_images(tmp_path, data):
-    folder = tmp_path / "pictures"
-    folder.mkdir(exist_ok=True)
-    (folder / "a.png").write_bytes(data.draw(junk(png())))
-    (folder / "a.txt").write_bytes(data.draw(st.binary(max_size=40)))
-    only_our_errors(lambda: read_pairs(folder), UndecodableImageError)
 
 
 def weights() -> dict[str, torch.Tensor]:
@@ -125,38 +37,6 @@ def test_checkpoints(tmp_path, form, data):
     path.write_bytes(data.draw(junk(valid)))
     only_our_errors(lambda: read_checkpoint(path))
     only_our_errors(lambda: convert_checkpoint(str(path)))
-
-
-def yamls(folder: str):
-    for path in sorted((configs_path() / folder).glob("*.yaml"))[:2]:
-        whole = path.read_bytes()
-        value = yaml.safe_load(whole)
-        dumped = mangled(value).map(
-            lambda v: yaml.safe_dump(v, allow_unicode=True).encode("utf-8", "replace")
-        )
-        yield st.one_of(dumped, dumped, dumped, junk(whole))
-
-
-@quick
-@given(content=st.one_of(*yamls("runs")))
-def test_run_configurations(tmp_path, content):
-    path = tmp_path / "run.yaml"
-    path.write_bytes(content)
-    only_our_errors(lambda: load_config(path))
-
-
-@quick
-@given(text=st.one_of(st.text(max_size=30), st.sampled_from(["optim.steps=", "stages=[", "a.b=1"])))
-def test_overrides(text):
-    only_our_errors(lambda: load_config("starter", [text]))
-
-
-@quick
-@given(content=st.one_of(*yamls("export")))
-def test_export_presets(tmp_path, content):
-    path = tmp_path / "preset.yaml"
-    path.write_bytes(content)
-    only_our_errors(lambda: load_preset(path))
 
 
 @few
@@ -222,19 +102,3 @@ def test_hugging_face_config(tmp_path, content):
 def test_hugging_face_preprocessor(tmp_path, content):
     (tmp_path / "preprocessor_config.json").write_bytes(content)
     only_our_errors(lambda: read_preprocess_cfg(tmp_path, 32))
-
-
-@quick
-@given(data=st.data())
-def test_kept_features(tmp_path, data):
-    path = tmp_path / "part.safetensors"
-    part = PartFeatures(
-        image=np.zeros((2, 1, 4), np.float16),
-        seeds=np.zeros((2, 1), np.int64),
-        samples=np.zeros((2, 16), np.uint8),
-        text=np.zeros((1, 4), np.float16),
-        captions=np.zeros((1, 16), np.uint8),
-    )
-    write_part(path, {"recipe": "r"}, part)
-    path.write_bytes(data.draw(junk(path.read_bytes())))
-    only_our_errors(lambda: read_part(path, {"recipe": "r"}), BrokenPartError)

@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 
 from tinyclip_edge.data.marks import caption_mark, sample_mark
 from tinyclip_edge.data.pairs import Halves, Ints, KeptFeatures, Pair
+from tinyclip_edge.json_text import parse_json
 
 Bytes = npt.NDArray[np.uint8]
 ABOUT = "about"
@@ -98,14 +99,15 @@ def read_part(path: Path, about: Mapping[str, str]) -> PartFeatures:
     kinds = tuple(tensors[name].dtype for name in NAMES)
     rows = [len(tensors[name]) for name in NAMES]
     fits = kinds == KINDS and rows[0] == rows[1] == rows[2] and rows[3] == rows[4]
-    if not fits or told.get("sha256") != _digest(tensors):
+    bad = told.get("bad", 0)
+    if not fits or not isinstance(bad, int) or bad < 0 or told.get("sha256") != _digest(tensors):
         raise BrokenPartError("has changed since it was written")
-    return PartFeatures(**tensors, bad=int(told.get("bad", 0)))
+    return PartFeatures(**tensors, bad=bad)
 
 
 def _told(metadata: Mapping[str, str] | None) -> dict[str, Any]:
     try:
-        told = json.loads((metadata or {}).get(ABOUT, "{}"))
+        told = parse_json((metadata or {}).get(ABOUT, "{}"))
     except ValueError:
         told = {}
     return told if isinstance(told, dict) else {}

@@ -32,6 +32,7 @@ from tinyclip_edge.data.memory import PairMemory
 from tinyclip_edge.data.pairs import Ints, Pair
 from tinyclip_edge.data.source import PairSource, Part
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.json_text import read_json_table
 
 FORMAT = "tinyclip-edge-features"
 VERSION = 1
@@ -168,9 +169,9 @@ class FeatureStore:
         if not about.is_file():
             return
         try:
-            found = json.loads(about.read_text(encoding="utf-8"))
+            found = read_json_table(about, DataError)
             kind = found.pop("format"), found.pop("version")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (DataError, KeyError):
             raise DataError(f"{about} cannot be read; {CURE}") from None
         if kind != (FORMAT, VERSION):
             raise DataError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tinyclip_edge.config.limits import USUAL, LimitsConfig
-from tinyclip_edge.data.pairs import Pair, caption_lines, concept_of
+from tinyclip_edge.data.pairs import Pair, caption_lines, captions_of, concept_of
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.json_text import parse_json
 from tinyclip_edge.limits import MIB, ROW_BYTES
@@ -91,7 +91,10 @@ class Table:
             if path.suffix.lower() != ".jsonl":
                 first = next(text, "")
                 delimiter = "\t" if "\t" in first else ","
-                columns = tuple(next(csv.reader([first], delimiter=delimiter), ()))
+                try:
+                    columns = tuple(next(csv.reader([first], delimiter=delimiter), ()))
+                except csv.Error as error:
+                    raise DataError(f"{path} line 1: {error}") from None
             elif first := next((line for line in text if line.strip()), ""):
                 columns = tuple(_parsed(path, lines.number, first))
         names = {column.strip().casefold(): column for column in columns}
@@ -139,9 +142,14 @@ class Table:
         if not isinstance(image, str) or not image.strip():
             raise DataError(f"{self.path} line {line} has no image path in '{self.image}'")
         try:
-            captions = caption_lines(given) if isinstance(given, (str, list)) else ()
+            several = isinstance(given, list)
+            text = given if isinstance(given, str) else ""
+            captions = captions_of(given) if several else caption_lines(text)
+            "".join(captions).encode()
         except UnicodeError:
             raise DataError(f"{self.path} line {line} is not UTF-8") from None
+        except TypeError as error:
+            raise DataError(f"{self.path} line {line}: {error} in '{self.caption}'") from None
         if not captions:
             raise DataError(f"{self.path} line {line} has no caption in '{self.caption}'")
         concept = None if self.concept is None else cells.get(self.concept)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BLOCK = 512  # bytes of a tar block; an archive ends with zero blocks
 AHEAD = 20 * BLOCK  # bytes that tarfile takes from a stream at once
+SEVERAL = 16  # reads at the end; tarfile steps on through whatever size a header claims
 BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError)
 META = re.compile(r"__[^/]*__($|/)")  # members that webdataset keeps for itself
 
@@ -44,6 +45,7 @@ class MeteredStream:
         self._head = b""
         self._last = b""
         self._size = 0
+        self._nothing = 0  # reads since the end
         self._allowed: int | None = None  # bytes up to which a member's headers may reach
 
     def begin_header(self, skipped: int) -> None:
@@ -67,6 +69,9 @@ class MeteredStream:
             self.ended = True
             raise
         self.ended = not data
+        self._nothing = 0 if data else self._nothing + 1
+        if self._nothing > SEVERAL:
+            raise EOFError("unexpected end of data")
         self.empty = self.empty and not data
         if len(self._head) < BLOCK:
             self._head = (self._head + data)[:BLOCK]

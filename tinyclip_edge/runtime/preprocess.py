@@ -16,6 +16,7 @@ from tinyclip_edge.runtime.protocol import Features, ImageInput
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+MAX_INPUT = 4096 * 4096  # pixels of a model's input
 RESIZE_MODES = ("shortest", "longest", "squash")
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _HF_FILTERS = {
@@ -38,7 +39,7 @@ class Preprocess:
     as_stored: bool = False  # see open_image: open_clip's own transform of an opened file
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width) < 1 or self.height * self.width > MAX_PIXELS:
+        if min(self.height, self.width) < 1 or self.height * self.width > MAX_INPUT:
             raise ModelError(f"preprocessing: size {self.height}x{self.width} is no image size")
         for key, value, known in (
             ("interpolation", self.interpolation, list(_FILTERS)),
@@ -47,7 +48,10 @@ class Preprocess:
             if value not in known:
                 raise ModelError(f"preprocessing: {key} {value!r}{did_you_mean(str(value), known)}")
         three = len(self.mean) == len(self.std) == 3
-        if not three or 0.0 in self.std or not np.isfinite([*self.mean, *self.std]).all():
+        # A pixel must stay a finite float32.
+        largest, smallest = 1e6, 1e-6
+        sane = all(abs(value) <= largest for value in (*self.mean, *self.std))
+        if not three or not sane or min(map(abs, self.std)) < smallest:
             raise ModelError("preprocessing: mean and std need three numbers, none of std zero")
         if not 0 <= self.fill_color <= 255:
             raise ModelError(f"preprocessing: fill_color {self.fill_color} is not 0 to 255")

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.data import FeatureStore, PartFeatures, feature_part, open_source
@@ -121,6 +122,7 @@ def test_a_teacher_may_have_moved(store, source):
     [
         ("{", "features.json cannot be read"),
         ("[1]", "features.json cannot be read"),
+        ("[" * 100_000, "features.json cannot be read"),
         ('{"format": "tinyclip-edge-features", "version": 9}', "has format tinyclip-edge-features"),
     ],
 )
@@ -128,6 +130,17 @@ def test_what_is_no_cache_of_ours_is_refused(store, content, told):
     (store.folder / "features.json").write_text(content)
     with pytest.raises(DataError, match=told):
         again(store)
+
+
+@pytest.mark.parametrize("about", ["[" * 100_000, '{"bad": [{}]}', '{"bad": "a"}', '{"bad": -1}'])
+def test_any_metadata_of_a_part_is_a_broken_part(store, source, about):
+    path = files(store)[0]
+    tensors = load_file(path)
+    digest = feature_part._digest({name: tensors[name] for name in feature_part.NAMES})
+    about = about.replace("}", f', "sha256": "{digest}"}}', 1) if about[0] == "{" else about
+    save_file(tensors, path, metadata={"about": about})
+    with pytest.raises(feature_part.BrokenPartError):
+        feature_part.read_part(path, {})
 
 
 def test_a_file_in_the_way_is_named(tmp_path):

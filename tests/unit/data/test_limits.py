@@ -11,6 +11,7 @@ from pair_shards import draw, encoded
 from tinyclip_edge.config import load_config
 from tinyclip_edge.config.limits import LimitsConfig
 from tinyclip_edge.data import open_source
+from tinyclip_edge.data.tar_members import MeteredStream
 from tinyclip_edge.errors import ConfigError, DataError
 
 MIB = 1 << 20
@@ -83,6 +84,16 @@ def test_a_member_above_the_limit_is_not_read(tmp_path, name):
     assert f"member '{name}' has 629,145,600 bytes, more than 64 MiB" in message
     assert "data.limits.member_mb" in message
     assert peak < 4
+
+
+def test_a_sparse_map_that_claims_exabytes_ends_with_the_file(tmp_path, monkeypatch):
+    reads = []
+    read = MeteredStream.read
+    monkeypatch.setattr(MeteredStream, "read", lambda *a: reads.append(1) or read(*a))
+    path = tmp_path / "a.tar"
+    path.write_bytes(header("a.png", b"S", 1 << 60) + bytes(512))
+    assert "unexpected end of data" in refused(path)[0]
+    assert len(reads) < 40
 
 
 def test_a_size_in_a_pax_record_counts(tmp_path):

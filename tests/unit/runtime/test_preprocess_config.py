@@ -31,3 +31,19 @@ from tinyclip_edge.runtime.preprocess import Preprocess
 def test_wrong_configurations_are_model_errors(config):
     with pytest.raises(ModelError, match="preprocessing"):
         Preprocess.from_config(config)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mean": [1e308] * 3},
+        {"std": [1e-320] * 3},
+        {"std": [1e-20] * 3},
+        {"size": [5000, 5000]},
+        {"size": 10**30},
+    ],
+)
+def test_a_configuration_whose_pixels_would_not_be_finite_or_small_is_refused(change):
+    settings = {"size": 8, "mean": [0.5] * 3, "std": [0.5] * 3, **change}
+    with pytest.raises(ModelError, match="preprocessing: "):
+        Preprocess.from_config(settings)
