@@ -3,7 +3,8 @@
 Compares the models named in ``TINYCLIP_MODELS`` (separated by blanks; the first is the reference),
 else the starter teacher and every bundle in ``bundles/`` beside this file. ``TINYCLIP_IMAGES`` is a
 folder to search in place of the starter artwork. Listens where ``GRADIO_SERVER_NAME`` and
-``GRADIO_SERVER_PORT`` say, which a Space sets.
+``GRADIO_SERVER_PORT`` say, which a Space sets; elsewhere ``TINYCLIP_HOSTS`` are the names
+under which browsers reach it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from tinyclip_demo import launch, open_gallery
+from tinyclip_demo import Visitors, launch, open_gallery
 from tinyclip_edge.errors import ConfigError, TinyClipError
 
 HERE = Path(__file__).parent
@@ -33,6 +34,11 @@ def chosen_port() -> int:
     return int(told)
 
 
+def allowed_hosts() -> list[str]:
+    """Return the names that the page answers to; any in a Space, whose proxy decides."""
+    return ["*"] if os.environ.get("SPACE_ID") else os.environ.get("TINYCLIP_HOSTS", "").split()
+
+
 def main() -> int:
     """Serve until the process ends; return the exit code."""
     try:
@@ -41,6 +47,7 @@ def main() -> int:
             open_gallery(os.environ.get("TINYCLIP_IMAGES") or None),
             host=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
             port=chosen_port(),
+            visitors=Visitors(allowed_hosts()),
         )
     except TinyClipError as error:
         sys.stderr.write(f"error: {error}\n")

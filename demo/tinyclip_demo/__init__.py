@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tinyclip_demo.app import build_app, launch
+from tinyclip_demo.app import Visitors, build_app, launch
 from tinyclip_demo.gallery import Gallery, open_gallery
 from tinyclip_demo.service import DemoService
 
-__all__ = ["DemoService", "Gallery", "build_app", "launch", "open_gallery"]
+__all__ = ["DemoService", "Gallery", "Visitors", "build_app", "launch", "open_gallery"]

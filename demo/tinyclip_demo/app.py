@@ -8,15 +8,19 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.index import default_index_folder
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.shelf import Shelf
 from tinyclip_demo.uploads import MAX_UPLOAD_MB, share_one_heap
+from tinyclip_edge.access import LOOPBACK_NAMES, HostGuard, HostRule
 from tinyclip_edge.errors import ConfigError, MissingExtraError
 from tinyclip_edge.runtime.protocol import Embedder
 
@@ -27,7 +31,14 @@ HERE = Path(__file__).parent
 MAX_QUEUE = 64
 PARALLEL = 16  # requests of a kind in flight; the service still runs the models one at a time
 OPEN_PAGES = 128  # that the server remembers, 0.15 MB each; the one unused longest is forgotten
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Visitors:
+    """Who reaches the page from where, and with what rights."""
+
+    allow_hosts: Sequence[str] = ()  # names beside that of the host; see ``HostRule``
+    trusted: bool = False  # all may open folders and models of this machine
 
 
 def build_app(service: DemoService) -> gr.Blocks:
@@ -54,10 +65,13 @@ def launch(
     share: bool = False,
     open_browser: bool = False,
     threads: int | None = None,
+    visitors: Visitors = Visitors(),
 ) -> None:
     """Serve the page until Ctrl-C; the models load when it is first opened.
 
-    A model is a MODEL, a bundle also as ``FOLDER@PRECISION``. Raise ConfigError when the port is
+    A model is a MODEL, a bundle also as ``FOLDER@PRECISION``. Folders and models of this
+    machine can be opened on the page by visitors on this machine alone, and with a public host or
+    ``share`` by nobody, unless visitors are trusted. Raise ConfigError when the port is
     taken or the host is not this machine's, BundleError for a broken bundle, MissingExtraError
     without gradio.
     """
@@ -67,10 +81,12 @@ def launch(
         Shelf(models, threads=threads),
         gallery,
         index_folder=default_index_folder(),
-        local=host in LOOPBACK and not share,
+        paths=visitors.trusted or (host in LOOPBACK_NAMES and not share),
+        trusting=visitors.trusted,
     )
+    rule = HostRule(host, visitors.allow_hosts)
     page = build_app(service)
-    serve(page, host=host, port=port, share=share, open_browser=open_browser)
+    serve(page, host=host, port=port, share=share, open_browser=open_browser, rule=rule)
     _say(f"demo: {page.share_url or page.local_url}  (Ctrl-C ends it)")
     try:
         threading.Event().wait()
@@ -81,16 +97,23 @@ def launch(
 
 
 def serve(
-    page: gr.Blocks, *, host: str, port: int, share: bool = False, open_browser: bool = False
+    page: gr.Blocks,
+    *,
+    host: str,
+    port: int,
+    share: bool = False,
+    open_browser: bool = False,
+    rule: HostRule | None = None,
 ) -> None:
-    """Start the server and return; raise ConfigError when the port is taken."""
+    """Start the server, behind the rule, and return; raise ConfigError when the port is taken."""
+    rule = rule or HostRule(host)
     from tinyclip_demo.theme import page_theme
 
     # Starlette renamed a constant that gradio reads at every request; no business of the user's.
     warnings.filterwarnings("ignore", message=".*HTTP_422_UNPROCESSABLE_ENTITY.*")
     try:
         page.queue(default_concurrency_limit=PARALLEL, max_size=MAX_QUEUE).launch(
-            server_name=host,
+            server_name=f"[{host}]" if ":" in host else host,
             server_port=port,
             share=share,
             inbrowser=open_browser,
@@ -101,6 +124,7 @@ def serve(
             footer_links=[],
             ssr_mode=False,
             mcp_server=False,
+            app_kwargs={"lifespan": _guarded(rule)},
             theme=page_theme(),
             # As head, not as css: gradio would split selectors such as :is(th, td) at the comma.
             head=f"<style>{(HERE / 'page.css').read_text(encoding='utf-8')}</style>",
@@ -109,6 +133,22 @@ def serve(
     # Between our check and gradio's start another process may have taken the port.
     except OSError as error:
         raise _taken(host, port) from error
+    if page.share_url:
+        rule.allow(urlsplit(page.share_url).hostname or "")
+
+
+def _guarded(rule: HostRule) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+    """Return what an application runs when it starts: then the guard goes around all of it.
+
+    As one of its middlewares it would stand behind gradio's, which answers preflights by itself.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:  # noqa: ANN401 - gradio's FastAPI
+        app.middleware_stack = HostGuard(app.middleware_stack, rule)
+        yield
+
+    return lifespan
 
 
 def check_address(host: str, port: int) -> None:

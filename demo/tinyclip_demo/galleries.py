@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyclip_demo.gallery import Gallery, dropped_gallery, folder_gallery
-from tinyclip_edge.errors import ConfigError, DataError
+from tinyclip_edge.errors import DataError
 
 KEPT = 4  # of visitors; the oldest makes room
 
@@ -17,9 +17,8 @@ KEPT = 4  # of visitors; the oldest makes room
 class Galleries:
     """Galleries by key; a visitor holds the key of the one that was brought."""
 
-    def __init__(self, own: Gallery, *, folders: bool) -> None:
+    def __init__(self, own: Gallery) -> None:
         self.own = own
-        self.folders = folders  # whether visitors may name folders of this machine
         self._lock = threading.Lock()
         self._brought: OrderedDict[str, Gallery] = OrderedDict()
 
@@ -39,11 +38,6 @@ class Galleries:
 
     def open_folder(self, folder: str) -> str:
         """Open a folder of this machine and return its key."""
-        if not self.folders:
-            raise ConfigError(
-                "visitors from elsewhere cannot open folders of this machine: "
-                "start the demo with --images FOLDER"
-            )
         if not folder.strip():
             raise DataError("no folder: write the path of a folder of images")
         return self._keep(folder_gallery(Path(folder.strip()).expanduser()))

@@ -9,7 +9,7 @@ import gradio as gr
 
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.tabs import classify, disagreements, measure, search
-from tinyclip_demo.tabs.wiring import QUIET, Session, html
+from tinyclip_demo.tabs.wiring import QUIET, Session, check_paths, html
 from tinyclip_demo.view import cards, parts
 from tinyclip_edge.errors import TinyClipError
 
@@ -57,7 +57,7 @@ def _models(service: DemoService, session: Session, page: gr.Blocks) -> None:
     shelf = service.shelf
     shown = gr.State(())  # states of the models as the cards tell them
     head = html(cards.header(shelf), "head", TICKED)
-    with gr.Accordion("Add a model", open=False, visible=service.local, elem_id="add"):
+    with gr.Accordion("Add a model", open=False, visible=service.paths, elem_id="add"):
         with gr.Row(elem_classes="tc-query", equal_height=True):
             source = gr.Textbox(
                 label="A bundle (FOLDER, FOLDER@fp32), a run, an open_clip name, hf-hub:owner/name",
@@ -80,10 +80,11 @@ def _models(service: DemoService, session: Session, page: gr.Blocks) -> None:
         known = set(shelf.names)
         return [name for name in names or [] if name in known]
 
-    def add(text: str, names: Sequence[str] | None) -> tuple[Any, ...]:
+    def add(request: gr.Request, text: str, names: Sequence[str] | None) -> tuple[Any, ...]:
         before = shelf.names if names is None else names
         try:
-            added = service.add_model(text or "")
+            check_paths(service, request)
+            added = shelf.add(text or "")
         except TinyClipError as error:
             return parts.problem(str(error)), *(gr.skip() for _ in range(5))
         chosen = [*before, added]

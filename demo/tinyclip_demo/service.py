@@ -20,6 +20,7 @@ from tinyclip_demo.measure import Step, measure
 from tinyclip_demo.search import Searcher
 from tinyclip_demo.shelf import Shelf
 from tinyclip_demo.texts import parse_labels, parse_templates
+from tinyclip_edge.access import Headers, is_local
 from tinyclip_edge.errors import ConfigError
 
 POLL_SECONDS = 0.1
@@ -35,24 +36,32 @@ class DemoService:
         gallery: Gallery,
         *,
         index_folder: Path | None = None,
-        local: bool = True,
+        paths: bool = True,
+        trusting: bool = False,
     ) -> None:
-        """Keep indexes in ``index_folder``; ``local``: only this machine can reach the page."""
-        self.shelf, self.local = shelf, local
-        self.galleries = Galleries(gallery, folders=local)
+        """Keep indexes in ``index_folder``.
+
+        ``paths``: the page offers to open folders of this machine and to add models, to visitors on
+        this machine itself, or to all of them where it is ``trusting``.
+        """
+        self.shelf, self.paths, self._trusting = shelf, paths, trusting
+        self.galleries = Galleries(gallery)
         self.lock = threading.RLock()
         self.searcher = Searcher(shelf, self.lock, index_folder)
         self.miner = Miner(shelf, self.searcher, self.lock)
         self._classifier = Classifier(shelf)
         self._downloads = tempfile.TemporaryDirectory(prefix="tinyclip-demo-")
 
-    def add_model(self, source: str) -> str:
-        """Add a MODEL to the page; raise ConfigError where visitors from elsewhere could do so."""
-        if not self.local:
+    def check_paths(self, client: str | None, headers: Headers) -> None:
+        """Raise ConfigError unless this visitor may name paths and models of this machine.
+
+        ``client``: address of the other end; what a proxy says of another one grants nothing.
+        """
+        if not self.paths or not (self._trusting or is_local(client, headers)):
             raise ConfigError(
-                "visitors from elsewhere cannot add models: start the demo with --student MODEL"
+                "visitors from elsewhere cannot open folders or add models of this machine: start "
+                "the demo with --images FOLDER and --student MODEL, or with --trust-visitors"
             )
-        return self.shelf.add(source)
 
     def arriving(self, names: Sequence[str] | None) -> Iterator[tuple[tuple[int, ...], bool]]:
         """Yield the loaded ones of the chosen models whenever there are more, and whether all are.

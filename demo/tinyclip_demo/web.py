@@ -6,7 +6,7 @@ import shutil
 import socket
 import sys
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from tinyclip_demo.app import check_address
 from tinyclip_demo.web_files import ORT_START, find_ort, page_files, served_files
+from tinyclip_edge.access import HostRule
 from tinyclip_edge.runtime.bundle import Manifest
 
 _TYPES = {
@@ -42,13 +43,13 @@ _BLOCK = 1 << 18
 
 
 class PageServer(ThreadingHTTPServer):
-    """Hands out the files of a table and nothing else."""
+    """Hands out the files of a table and nothing else, to those that the rule allows."""
 
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, files: Mapping[str, Path]) -> None:
+    def __init__(self, host: str, port: int, files: Mapping[str, Path], rule: HostRule) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.files = files
+        self.files, self.rule = files, rule
         super().__init__((host, port), _Handler)
 
     @property
@@ -85,7 +86,20 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         super().end_headers()
 
+    def _refuse(self, reason: str, *, body: bool) -> None:
+        content = f"{reason}\n".encode()
+        self.close_connection = True
+        self.send_response(HTTPStatus.FORBIDDEN)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
     def _answer(self, *, body: bool) -> None:
+        if refusal := self.server.rule.refusal(self.headers.items()):
+            self._refuse(refusal, body=body)
+            return
         # A table, not a path: nothing that a request says can lead to another file.
         path = self.server.files.get(unquote(urlsplit(self.path).path))
         try:
@@ -113,9 +127,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def page_server(
-    bundle: str | Path, ort: str | Path | None = None, *, host: str = "127.0.0.1", port: int = 0
+    bundle: str | Path,
+    ort: str | Path | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    allow_hosts: Sequence[str] = (),
 ) -> PageServer:
-    """Bind a server for a bundle; ``port=0`` takes a free one.
+    """Bind a server for a bundle; ``port=0`` takes a free one, ``allow_hosts``: see ``HostRule``.
 
     Raise BundleError for no bundle, MissingExtraError without onnxruntime-web, ConfigError when
     nothing can listen there.
@@ -129,7 +148,7 @@ def page_server(
         **served_files("/bundle/", Path(bundle), ["manifest.json", *manifest.files]),
         **served_files("/ort/", dist, [file.name for file in dist.glob(f"{ORT_START}*")]),
     }
-    return PageServer(host, port, files)
+    return PageServer(host, port, files, HostRule(host, allow_hosts))
 
 
 def serve_web(
@@ -139,9 +158,10 @@ def serve_web(
     host: str = "127.0.0.1",
     port: int = 7860,
     open_browser: bool = False,
+    allow_hosts: Sequence[str] = (),
 ) -> None:
     """Serve the page until Ctrl-C; raise what ``page_server`` raises."""
-    with page_server(bundle, ort, host=host, port=port) as server:
+    with page_server(bundle, ort, host=host, port=port, allow_hosts=allow_hosts) as server:
         sys.stderr.write(f"demo: {server.url}  (Ctrl-C ends it)\n")
         sys.stderr.flush()
         if open_browser:

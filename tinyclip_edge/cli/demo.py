@@ -31,6 +31,22 @@ def demo(
         bool, typer.Option("--open", help="Open the page in the browser too.")
     ] = False,
     threads: ThreadsOption = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name under which browsers reach the page, beside this machine's and --host; "
+            "repeat for several, * for any.",
+            show_default="none",
+        ),
+    ] = None,
+    trust_visitors: Annotated[
+        bool,
+        typer.Option(
+            "--trust-visitors",
+            help="Let every visitor open folders of this machine and add models; else only "
+            "visitors on this machine can, and nobody with --share or a public --host.",
+        ),
+    ] = False,
     web: Annotated[
         Path | None,
         typer.Option(help="Serve the page that runs this bundle in the browser instead."),
@@ -47,9 +63,11 @@ def demo(
     if web is not None:
         from tinyclip_demo.web import serve_web
 
-        serve_web(web, ort, host=host, port=port, open_browser=open_browser)
+        serve_web(
+            web, ort, host=host, port=port, open_browser=open_browser, allow_hosts=allow_host or ()
+        )
         return
-    from tinyclip_demo import launch, open_gallery
+    from tinyclip_demo import Visitors, launch, open_gallery
     from tinyclip_demo.shelf import split_source
     from tinyclip_edge.evaluate import check_openable
     from tinyclip_edge.models import newest_models
@@ -66,4 +84,5 @@ def demo(
         share=share,
         open_browser=open_browser,
         threads=threads,
+        visitors=Visitors(allow_host or (), trust_visitors),
     )

@@ -16,6 +16,7 @@ from tinyclip_demo.tabs.wiring import (
     QUIET,
     Handler,
     Session,
+    check_paths,
     failures,
     html,
     picker,
@@ -61,9 +62,9 @@ def search_tab(service: DemoService, session: Session, tab: gr.Tab) -> None:
         with gr.Column(min_width=220):
             folder = gr.Textbox(
                     label="… or a folder on this machine", max_lines=1, elem_id="folder",
-                    visible=service.local,
+                    visible=service.paths,
                 )  # fmt: skip
-            opened = gr.Button("Open folder", elem_id="open-folder", visible=service.local)
+            opened = gr.Button("Open folder", elem_id="open-folder", visible=service.paths)
             own = gr.Button("Back to the page's own pictures", elem_id="own-gallery")
     line = html(hits.gallery_line(service.galleries.own), "gallery")
     result = html(parts.hint(START), "found", CHOOSE)
@@ -74,13 +75,14 @@ def search_tab(service: DemoService, session: Session, tab: gr.Tab) -> None:
     )
     again = _again(service)
     brought = [line, session.gallery]
-    for source, event, values in (
-        (service.galleries.drop, dropped.upload, [dropped]),
-        (service.galleries.open_folder, opened.click, [folder]),
-        (service.galleries.open_folder, folder.submit, [folder]),
-        (lambda: None, own.click, []),
+    open_folder = _bring(service, service.galleries.open_folder, paths=True)
+    for bring, event, values in (
+        (_bring(service, service.galleries.drop), dropped.upload, [dropped]),
+        (open_folder, opened.click, [folder]),
+        (open_folder, folder.submit, [folder]),
+        (_bring(service, lambda: None), own.click, []),
     ):
-        done = event(_bring(service, source), values, brought, **QUIET)
+        done = event(bring, values, brought, **QUIET)
         done.success(again, [asked, *settings], [result, asked], **QUIET)
 
 
@@ -179,9 +181,11 @@ def _question(asked: Asked, gallery: Gallery) -> tuple[Any, str]:
     return text, hits.asked_text(text)
 
 
-def _bring(service: DemoService, source: Any) -> Any:  # noqa: ANN401 - a handler for gradio
-    def bring(*values: Any) -> tuple[str, Any]:  # noqa: ANN401
+def _bring(service: DemoService, source: Any, *, paths: bool = False) -> Any:  # noqa: ANN401 - a handler for gradio
+    def bring(request: gr.Request, *values: Any) -> tuple[str, Any]:  # noqa: ANN401
         try:
+            if paths:
+                check_paths(service, request)
             key = source(*(value or "" for value in values))
             return hits.gallery_line(service.galleries.get(key)), key
         except TinyClipError as error:

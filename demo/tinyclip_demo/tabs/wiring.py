@@ -102,6 +102,11 @@ def told(part: str, outputs: int = 1) -> Callable[[Handler], Handler]:
     return wrap
 
 
+def check_paths(service: DemoService, request: gr.Request) -> None:
+    """Raise ConfigError unless the visitor may name paths of this machine."""
+    service.check_paths(getattr(request.client, "host", None), request.headers.items())
+
+
 def picker(values: Sequence[Choice]) -> Callable[[gr.EventData], Choice]:
     """Return a handler that answers a click on one of the buttons with its value."""
 

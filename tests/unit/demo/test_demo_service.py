@@ -179,13 +179,29 @@ def test_blank_templates_are_the_label_alone():
     assert parse_templates(" | ") == ("{}",)
 
 
-def test_visitors_from_elsewhere_open_nothing_of_this_machine(models, gallery, tmp_path):
-    public = DemoService(Shelf(models), gallery, local=False)
-    with pytest.raises(ConfigError, match="--student"):
-        public.add_model("starter-teacher")
-    with pytest.raises(ConfigError, match="--images"):
-        public.galleries.open_folder(str(tmp_path))
-    assert public.shelf.names == ("first", "other")
+@pytest.mark.parametrize(
+    ("options", "client", "headers", "may"),
+    [
+        ({}, "127.0.0.1", {}, True),
+        ({}, "::1", {}, True),
+        ({}, "::ffff:127.0.0.1", {}, True),
+        ({}, "192.168.1.7", {}, False),
+        ({}, None, {}, False),
+        # A proxy may pass on what its visitor wrote: it never grants anything.
+        ({}, "127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}, False),
+        ({}, "127.0.0.1", {"Forwarded": "for=127.0.0.1"}, False),
+        ({}, "192.168.1.7", {"X-Forwarded-For": "127.0.0.1"}, False),
+        ({"paths": False}, "127.0.0.1", {}, False),
+        ({"trusting": True}, "192.168.1.7", {"X-Forwarded-For": "10.0.0.1"}, True),
+    ],
+)
+def test_who_may_open_what_lies_on_this_machine(models, gallery, options, client, headers, may):
+    service = DemoService(Shelf(models), gallery, **options)
+    if may:
+        service.check_paths(client, headers.items())
+    else:
+        with pytest.raises(ConfigError, match="--images FOLDER and --student MODEL, or with --tru"):
+            service.check_paths(client, headers.items())
 
 
 def test_downloads_do_not_pile_up(service, monkeypatch):

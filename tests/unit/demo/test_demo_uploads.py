@@ -128,7 +128,7 @@ def test_the_oldest_brought_gallery_makes_room(tmp_path):
     own = Gallery("own", (Image.new("RGB", (1, 1)),), ("a",))
     path = tmp_path / "a.png"
     path.write_bytes(encoded(Image.new("RGB", (6, 4), "red")))
-    galleries = Galleries(own, folders=True)
+    galleries = Galleries(own)
     keys = [galleries.drop([str(path)]) for _ in range(KEPT + 1)]
     assert galleries.get(None) is own
     assert galleries.get(keys[-1]).captions == ("a",)

@@ -1,0 +1,149 @@
+"""Who may talk to a server of this project: rules on Host, Origin and the client's address.
+
+A page of somewhere else can point its own name at 127.0.0.1 (DNS rebinding) or send forms here
+(CSRF): browsers then name that page in Host or Origin, and every server asks `HostRule` about both
+before it does anything.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
+EVERY_HOST = "*"
+HEADER_BYTES = 300  # of a Host: names have 253 at most
+# What a proxy adds. A browser beside the server sends none of them; they never grant anything.
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@\[\]]+)(:\d{1,5})?", re.ASCII)
+_DEFAULT_PORT = re.compile(r":(80|443)$")
+
+Headers = Iterable[tuple[str, str]]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class HostRule:
+    """Names under which a server answers; see ``refusal``."""
+
+    def __init__(self, host: str, also: Iterable[str] = ()) -> None:
+        """Allow the loopback names, ``host``, on which the server listens, and ``also``.
+
+        A server on every address of the machine (0.0.0.0, ::) allows any address, to which no name
+        of others can be pointed, and the machine's own names. ``*`` in ``also`` allows everything,
+        foreign origins too: for a server that holds nothing of its user's.
+        """
+        names = {*LOOPBACK_NAMES, _bare(host), *map(_bare, also)}
+        self._every = EVERY_HOST in names
+        self._addresses = _is_unspecified(host)
+        if self._addresses:
+            names |= {socket.gethostname().lower(), f"{socket.gethostname().lower()}.local"}
+        self._names = names
+
+    def allow(self, name: str) -> None:
+        """Allow one more name, which is known only once the server runs."""
+        self._names.add(_bare(name))
+
+    def refusal(self, headers: Headers) -> str | None:
+        """Return why a request is not answered, in one line; None where it is.
+
+        Refused are requests without exactly one Host, with a Host that is not allowed, and those
+        that a browser sends on behalf of another origin.
+        """
+        if self._every:
+            return None
+        found: dict[str, list[str]] = {"host": [], "origin": [], "x-forwarded-host": []}
+        for name, value in headers:
+            found.get(name.lower(), []).append(value.strip().lower())
+        hosts = found["host"] + found["x-forwarded-host"]
+        if len(found["host"]) != 1 or not all(map(self._allows, hosts)):
+            return (
+                "this server does not answer to that Host: use http://127.0.0.1, or start it with "
+                "--allow-host NAME"
+            )
+        own = {_DEFAULT_PORT.sub("", host) for host in hosts}
+        for origin in found["origin"]:
+            if _DEFAULT_PORT.sub("", _authority_of(origin)) not in own:
+                return "this server does not answer to pages of another origin"
+        return None
+
+    def _allows(self, host: str) -> bool:
+        match = _AUTHORITY.fullmatch(host) if len(host) <= HEADER_BYTES else None
+        if match is None:
+            return False
+        name = _bare(match[1])
+        return name in self._names or (self._addresses and _address(name) is not None)
+
+
+def is_local(client: str | None, headers: Headers) -> bool:
+    """Whether a request comes from this machine itself and through no proxy.
+
+    ``client`` is the address of the other end of the connection.
+    """
+    if any(name.lower() in _FORWARDED for name, _ in headers):
+        return False
+    address = _address(client or "")
+    mapped = getattr(address, "ipv4_mapped", None)
+    return address is not None and (mapped or address).is_loopback
+
+
+class HostGuard:
+    """ASGI middleware that asks a HostRule about every request; to be the outermost one."""
+
+    def __init__(self, app: App, rule: HostRule) -> None:
+        self.app, self.rule = app, rule
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 403 to what the rule refuses, without reading it; pass on the rest."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        refusal = self.rule.refusal(decoded(scope["headers"]))
+        if refusal is None:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            headers = [
+                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"x-content-type-options", b"nosniff"),
+                (b"connection", b"close"),
+            ]
+            await send({"type": "http.response.start", "status": 403, "headers": headers})
+            await send({"type": "http.response.body", "body": f"{refusal}\n".encode()})
+
+
+def decoded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    """Return headers of an ASGI scope as text."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+
+
+def _authority_of(origin: str) -> str:
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return ""
+    return parts.netloc if parts.scheme in ("http", "https") else ""
+
+
+def _bare(name: str) -> str:
+    name = name.strip().lower()
+    return name[1:-1] if name.startswith("[") and name.endswith("]") else name
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
+
+
+def _is_unspecified(host: str) -> bool:
+    address = _address(_bare(host))
+    return host == "" or (address is not None and address.is_unspecified)
