@@ -15,7 +15,8 @@ from urllib.parse import unquote, urlsplit
 from tinyclip_demo.app import check_address
 from tinyclip_demo.web_files import ORT_START, find_ort, page_files, served_files
 from tinyclip_edge.access import HostRule
-from tinyclip_edge.runtime.bundle import Manifest
+from tinyclip_edge.errors import BundleError
+from tinyclip_edge.runtime.bundle import MANIFEST, Manifest, bundle_file
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -38,6 +39,7 @@ HEADERS = {
     # Kept by the browser, and asked for again each time: a bundle may be exported anew.
     "Cache-Control": "no-cache",
 }
+_BUNDLE = "/bundle/"  # what addresses of a bundle's files begin with
 _IDLE_SECONDS = 30  # a connection without a request is closed then
 _BLOCK = 1 << 18
 
@@ -47,10 +49,22 @@ class PageServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, files: Mapping[str, Path], rule: HostRule) -> None:
+    def __init__(
+        self, host: str, port: int, bundle: Path, files: Mapping[str, Path], rule: HostRule
+    ) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.files, self.rule = files, rule
+        self.files, self.rule, self._bundle = files, rule, bundle
         super().__init__((host, port), _Handler)
+
+    def file_at(self, address: str) -> Path | None:
+        """Return the file of an address; None for none, or where a link has taken its place."""
+        path = self.files.get(address)
+        if path is not None and address.startswith(_BUNDLE):
+            try:
+                bundle_file(self._bundle, address.removeprefix(_BUNDLE))
+            except BundleError:
+                return None
+        return path
 
     @property
     def url(self) -> str:
@@ -101,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(refusal, body=body)
             return
         # A table, not a path: nothing that a request says can lead to another file.
-        path = self.server.files.get(unquote(urlsplit(self.path).path))
+        path = self.server.file_at(unquote(urlsplit(self.path).path))
         try:
             file = path.open("rb") if path is not None else None
         except OSError:
@@ -145,10 +159,16 @@ def page_server(
         check_address(host, port)
     files = {
         **page_files(),
-        **served_files("/bundle/", Path(bundle), ["manifest.json", *manifest.files]),
+        **_bundle_files(bundle, manifest),
         **served_files("/ort/", dist, [file.name for file in dist.glob(f"{ORT_START}*")]),
     }
-    return PageServer(host, port, files, HostRule(host, allow_hosts))
+    return PageServer(host, port, Path(bundle), files, HostRule(host, allow_hosts))
+
+
+def _bundle_files(bundle: str | Path, manifest: Manifest) -> dict[str, Path]:
+    """Return the manifest and what it lists by address; links are refused, absent files left."""
+    paths = {name: bundle_file(bundle, name) for name in (MANIFEST, *manifest.files)}
+    return {f"{_BUNDLE}{name}": path for name, path in paths.items() if path.is_file()}
 
 
 def serve_web(

@@ -69,7 +69,7 @@ class Manifest:
     @classmethod
     def read(cls, folder: str | Path) -> Manifest:
         """Read and check a bundle's manifest; raise BundleError naming the file and the cure."""
-        path = Path(folder) / MANIFEST
+        path = bundle_file(folder, MANIFEST)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
@@ -147,7 +147,7 @@ class Manifest:
         for name in self.files if only is None else only:
             if name not in self.files:
                 raise BundleError(f"bundle {folder}: {name} is not listed in {MANIFEST}")
-            path, wanted = Path(folder) / name, str(self.files[name]["sha256"])
+            path, wanted = bundle_file(folder, name), str(self.files[name]["sha256"])
             try:
                 found = _sha256_once(path)
             except OSError as error:
@@ -157,6 +157,27 @@ class Manifest:
                     f"bundle {folder}: {name} has changed: sha256 {found[:12]}…, the manifest "
                     f"says {wanted[:12]}…; copy or export the bundle again"
                 )
+
+
+def bundle_file(folder: str | Path, name: str) -> Path:
+    """Return the path of a bundle's file; raise BundleError where a link leads to another one.
+
+    ``name`` is relative. The snapshots of Hugging Face's cache are folders of links into ``blobs``
+    beside them: those links alone are followed.
+    """
+    path = Path(folder) / name
+    _check_name(Path(folder) / MANIFEST, name)
+    root, real = os.path.realpath(folder), Path(os.path.realpath(path))
+    if real != Path(root, *PurePosixPath(name).parts) and not _in_hub_cache(Path(root), real):
+        raise BundleError(
+            f"bundle {folder}: {name} is a link to another file; copy the bundle as plain files "
+            "(cp -rL)"
+        )
+    return path
+
+
+def _in_hub_cache(root: Path, real: Path) -> bool:
+    return root.parent.name == "snapshots" and real.parent == root.parent.parent / "blobs"
 
 
 def list_files(folder: str | Path) -> dict[str, dict[str, Any]]:
@@ -247,16 +268,20 @@ def _check_inputs(path: Path, content: Mapping[str, Any]) -> None:
 
 def _check_files(path: Path, files: Mapping[str, Any]) -> None:
     for name, entry in files.items():
-        posix, windows = PurePosixPath(name), PureWindowsPath(name)
-        escapes = posix.is_absolute() or windows.is_absolute() or windows.drive or "\\" in name
-        if not name or escapes or ".." in posix.parts or "\0" in name:
-            raise BundleError(f"{path}: file {name!r} lies outside the bundle; do not use this one")
+        _check_name(path, name)
         if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
             raise BundleError(f"{path}: files[{name!r}] has no sha256")
         _check_type(path, f"files[{name!r}].bytes", entry.get("bytes"), (int,))
     for name in CONFIG_FILES:
         if name not in files:
             raise BundleError(f"{path}: {name} is not among its files; export the bundle again")
+
+
+def _check_name(path: Path, name: str) -> None:
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    escapes = posix.is_absolute() or windows.is_absolute() or windows.drive or "\\" in name
+    if not name or escapes or ".." in posix.parts or "\0" in name:
+        raise BundleError(f"{path}: file {name!r} lies outside the bundle; do not use this one")
 
 
 def _check_towers(path: Path, content: Mapping[str, Any]) -> None:

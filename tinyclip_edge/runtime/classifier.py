@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinyclip_edge.errors import BundleError, DataError, did_you_mean
-from tinyclip_edge.runtime.bundle import Manifest
+from tinyclip_edge.runtime.bundle import Manifest, bundle_file
 from tinyclip_edge.runtime.preprocess import Preprocess
 from tinyclip_edge.runtime.protocol import Features, ImageInput
 from tinyclip_edge.runtime.session import Graph
@@ -91,7 +91,7 @@ def _in_bundle(folder: Path, precision: str | None) -> Path:
             f"bundle {folder} has no {wanted} classifier{did_you_mean(wanted, files)}"
         )
     manifest.verify_files(folder, only=[files[wanted]])
-    return folder / str(files[wanted])
+    return bundle_file(folder, str(files[wanted]))
 
 
 def _facts(path: Path, metadata: Mapping[str, str]) -> Mapping[str, Any]:

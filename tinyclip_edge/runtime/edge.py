@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyclip_edge.errors import BundleError, DataError, did_you_mean
-from tinyclip_edge.runtime.bundle import CONFIG_FILES, TOWERS, Manifest
+from tinyclip_edge.runtime.bundle import CONFIG_FILES, TOWERS, Manifest, bundle_file
 from tinyclip_edge.runtime.prompts import class_features, probabilities
 from tinyclip_edge.runtime.protocol import EmbedderSpec, Features, ImageInput
 from tinyclip_edge.runtime.session import Tower
@@ -94,7 +94,7 @@ class EdgeCLIP:
             as_stored=as_stored,
         )
         for name in clip.needed_files():
-            if not (folder / name).is_file():
+            if not bundle_file(folder, name).is_file():
                 raise BundleError(f"bundle {folder}: {name} is missing; copy it again")
         return clip
 
@@ -262,7 +262,7 @@ class EdgeCLIP:
     def _verified(self, name: str) -> Path:
         if self._verify:
             self.manifest.verify_files(self.folder, only=[name])
-        return self.folder / name
+        return bundle_file(self.folder, name)
 
     def _step(self, most: int) -> int:
         """Return how many inputs go into a tower at a time."""

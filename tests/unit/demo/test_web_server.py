@@ -41,7 +41,7 @@ def ask(server, path, method="GET", **headers):
     connection = http.client.HTTPConnection(*server.server_address[:2], timeout=10)
     try:
         # As it is: a client library would tidy up the dots.
-        connection.putrequest(method, path, skip_host=False, skip_accept_encoding=True)
+        connection.putrequest(method, path, skip_host="Host" in headers, skip_accept_encoding=True)
         for name, value in headers.items():
             connection.putheader(name.replace("_", "-"), value)
         connection.endheaders()
@@ -181,3 +181,49 @@ def test_the_command_refuses_what_it_cannot_serve(command_line, server, tmp_path
     code, _, err = command_line("demo", "--web", bundle, "--ort", tmp_path)
     assert code == 2
     assert f"npm install --prefix {tmp_path} onnxruntime-web" in err
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1.evil.example:7860"},
+        {"Host": "10.0.0.7"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"X_Forwarded_Host": "evil.example"},
+    ],
+)
+def test_a_foreign_host_or_origin_gets_nothing(server, headers):
+    for path in ("/", "/bundle/manifest.json", "/ort/ort.wasm.min.mjs", "/nothing"):
+        status, answered, body = ask(server, path, **headers)
+        assert (status, answered["Content-Type"]) == (403, "text/plain; charset=utf-8")
+        assert body.startswith(b"this server does not answer to ")
+        assert "Access-Control-Allow-Origin" not in answered
+    assert ask(server, "/", "HEAD", **headers)[::2] == (403, b"")
+
+
+def test_own_names_and_the_own_origin_are_answered(server):
+    port = server.server_address[1]
+    for host in (f"localhost:{port}", f"[::1]:{port}", "127.0.0.1"):
+        assert ask(server, "/bundle/manifest.json", Host=host, Origin=f"http://{host}")[0] == 200
+
+
+def test_links_of_a_bundle_are_refused_and_never_followed(tmp_path, ort):
+    write_tiny_bundle(tmp_path / "bundle")
+    (tmp_path / "secret").write_text("beside the bundle")
+    tower = tmp_path / "bundle" / "onnx" / "text_model.onnx"
+    tower.rename(tmp_path / "model")
+    tower.symlink_to(tmp_path / "secret")
+    with pytest.raises(BundleError, match=r"onnx/text_model\.onnx is a link .* plain files"):
+        page_server(tmp_path / "bundle", ort)
+    tower.unlink()
+    (tmp_path / "model").rename(tower)
+    with page_server(tmp_path / "bundle", ort) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        assert ask(found, "/bundle/onnx/text_model.onnx")[0] == 200
+        tower.unlink()
+        tower.symlink_to(tmp_path / "secret")  # put there while it serves
+        status, _, body = ask(found, "/bundle/onnx/text_model.onnx")
+        assert status == 404 and b"beside" not in body
+        found.shutdown()

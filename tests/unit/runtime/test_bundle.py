@@ -6,7 +6,8 @@ import json
 import pytest
 
 from tinyclip_edge.errors import BundleError
-from tinyclip_edge.runtime.bundle import Manifest, list_files
+from tinyclip_edge.runtime.bundle import Manifest, bundle_file, list_files
+from tinyclip_edge.runtime.edge import EdgeCLIP
 
 
 def edit(bundle, **changes):
@@ -178,3 +179,61 @@ def test_every_recipe_of_the_exporter_is_understood(tiny_bundle):
             for name, recipes in made.items():
                 assert manifest.saturates("image", name) is recipes.image.saturates, name
                 assert manifest.saturates("text", name) is recipes.text.saturates, name
+
+
+def move_aside(bundle, name, place):
+    """Put a file elsewhere and leave a link to it."""
+    path = bundle.folder / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(place)
+    path.symlink_to(place)
+
+
+@pytest.mark.parametrize("place", ["outside", "bundle/inside.bin"])
+@pytest.mark.parametrize("name", ["manifest.json", "tokenizer.json", "onnx/text_model.onnx"])
+def test_links_are_refused_wherever_they_lead(tiny_bundle, tmp_path, name, place):
+    place = tmp_path / place if place == "outside" else tiny_bundle.folder / "inside.bin"
+    move_aside(tiny_bundle, name, place)
+    with pytest.raises(BundleError, match=rf"{name} is a link to another file; copy the bundle"):
+        EdgeCLIP.load(tiny_bundle.folder, precision="fp32")
+    if name != "manifest.json":
+        with pytest.raises(BundleError, match="is a link to another file"):
+            Manifest.read(tiny_bundle.folder).verify_files(tiny_bundle.folder)
+
+
+def test_a_folder_that_is_a_link_is_refused_too(tiny_bundle, tmp_path):
+    (tiny_bundle.folder / "onnx").rename(tmp_path / "elsewhere")
+    (tiny_bundle.folder / "onnx").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match=r"onnx/vision_model\S* is a link"):
+        EdgeCLIP.load(tiny_bundle.folder)
+
+
+def test_a_bundle_may_be_reached_through_a_link(tiny_bundle, tmp_path):
+    (tmp_path / "newest").symlink_to(tiny_bundle.folder)
+    assert EdgeCLIP.load(tmp_path / "newest").encode_text(["cat"]).shape == (1, 4)
+
+
+def test_snapshots_of_the_hub_s_cache_open(tiny_bundle, tmp_path):
+    """Their files are links into blobs; a link out of the cache is still refused."""
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
+    blobs = snapshot.parent.parent / "blobs"
+    blobs.mkdir(parents=True)
+    for number, path in enumerate(sorted(tiny_bundle.folder.rglob("*"))):
+        if path.is_file():
+            link = snapshot / path.relative_to(tiny_bundle.folder)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            (blobs / str(number)).write_bytes(path.read_bytes())
+            link.symlink_to(blobs / str(number))
+    assert EdgeCLIP.load(snapshot).encode_text(["cat"]).shape == (1, 4)
+    (tmp_path / "secret").write_bytes((tiny_bundle.folder / "tokenizer.json").read_bytes())
+    blob = (snapshot / "tokenizer.json").resolve()
+    blob.unlink()
+    blob.symlink_to(tmp_path / "secret")
+    with pytest.raises(BundleError, match=r"tokenizer\.json is a link"):
+        EdgeCLIP.load(snapshot)
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../../x", "C:/x", "a\\b", "a\0b"])
+def test_no_name_leads_out_of_a_bundle(tmp_path, name):
+    with pytest.raises(BundleError, match="lies outside the bundle"):
+        bundle_file(tmp_path, name)
