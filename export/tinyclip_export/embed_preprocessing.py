@@ -1,4 +1,8 @@
-"""Image towers that take a decoded picture as it is: resize, crop and normalise in the graph."""
+"""Image towers that take a decoded picture: resize, crop and normalise in the graph.
+
+What comes before is the caller's, and as ``open_image`` does it: RGB of 8 bits, upright by EXIF,
+transparency on white.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +55,7 @@ def write_pixel_towers(clip: LoadedClip, folder: Path, precisions: Sequence[str]
     front = front_graph(preprocess)
     levels, share = _pixel_difference(front, preprocess)
     figures: dict[str, Any] = {
-        "input": "image uint8 [height, width, 3], RGB",
+        "input": "image uint8 [height, width, 3], RGB, upright by EXIF, transparency on white",
         "files": {},
         "pixel_levels_max": levels,
         "pixels_changed": round(share, 6),

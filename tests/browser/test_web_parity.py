@@ -1,14 +1,17 @@
 """The browser page computes what Python computes: token ids, pixels, probabilities, goldens."""
 
 import base64
+import io
 import json
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tinyclip_edge import EdgeCLIP
 from tinyclip_edge.runtime.bundle import file_sha256
+from tinyclip_edge.runtime.images import open_image
 from tinyclip_edge.runtime.preprocess import Preprocess
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer
 from web_page import (
@@ -113,6 +116,59 @@ def test_pixels_are_pillows_to_the_last_bit(tab, server, name):
         rgba = base64.b64encode(noise.tobytes()).decode()
         found = np.array(tab.evaluate(RESIZE, [config, size, rgba]), dtype=np.float32)
         np.testing.assert_array_equal(found, preprocess(noise[:, :, :3]).ravel(), err_msg=str(size))
+
+
+DECODE = """async (encoded) => {
+  const { decodeBlob } = await import("/js/decode.js");
+  const bytes = Uint8Array.from(atob(encoded), (char) => char.charCodeAt(0));
+  const { data, width, height } = await decodeBlob(new Blob([bytes]), "a picture");
+  return [width, height, Array.from(data)];
+}"""
+
+
+def odd_files():
+    """Pictures that say how they lie, and pictures that are not opaque everywhere."""
+    colours = Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (5, 9, 3), np.uint8)
+    ).resize((90, 50), Image.Resampling.BICUBIC)
+    alpha = colours.convert("RGBA")
+    alpha.putalpha(Image.linear_gradient("L").resize((90, 50)))
+    clear = alpha.quantize(32)
+
+    def file(image, kind, **options):
+        out = io.BytesIO()
+        image.save(out, kind, **options)
+        return out.getvalue()
+
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        full = {"quality": 100, "subsampling": 0}
+        yield f"JPEG turned {orientation}", file(colours, "JPEG", exif=exif, **full)
+        yield f"PNG turned {orientation}", file(colours, "PNG", exif=exif)
+        yield f"WebP turned {orientation}", file(colours, "WEBP", exif=exif, lossless=True)
+    yield "PNG RGBA", file(alpha, "PNG")
+    yield "PNG LA", file(alpha.convert("LA"), "PNG")
+    yield "PNG palette", file(clear, "PNG")
+    yield "WebP RGBA", file(alpha, "WEBP", lossless=True, exact=True)
+    yield "GIF", file(clear, "GIF", transparency=3)
+    grey = np.linspace(0, 65_535, 90).astype(np.uint16)[None].repeat(50, 0)
+    yield "PNG grey of 16 bits", file(Image.fromarray(grey), "PNG")
+    yield "PNG palette, opaque", file(colours.quantize(32), "PNG")
+    yield "PNG of one bit", file(colours.convert("1"), "PNG")
+
+
+def test_odd_files_are_the_pixels_that_python_sees(tab, server):
+    tab.goto(server.url)
+    for name, content in odd_files():
+        width, height, data = tab.evaluate(DECODE, base64.b64encode(content).decode())
+        shown = np.array(data).reshape(height, width, 4)
+        python = np.asarray(open_image(content)).astype(int)
+        assert shown.shape[:2] == python.shape[:2], name
+        # JPEG decoders round colours apart by a level or two, blending by one.
+        most = 3 if name.startswith("JPEG") else 1
+        assert np.abs(shown[:, :, :3] - python).max() <= most, name
+        assert (shown[:, :, 3] == 255).all(), name
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 One file gives one array of pixels, whether it comes as path, bytes, PIL image or array, and whether
 a model is trained, evaluated, exported or run with it:
 
-- Upright: an orientation that EXIF or XMP records is applied.
+- Upright: the orientation that EXIF records is applied.
 - RGB: transparency lies on white, and palettes, greys and CMYK are converted before any resizing.
 - 8 bits: 16-bit greys are divided by 257; Pillow takes the high byte of 16-bit colours. 16-bit
   pictures with no value above 4,095 are refused, as they may be 12 bits in 16, and so are 32-bit
@@ -191,9 +191,17 @@ def _check_size(image: Image.Image, label: str) -> None:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Return what makes the image upright; None where nothing, or nothing readable, says so."""
+    """Return what makes the image upright; None where nothing, or nothing readable, says so.
+
+    EXIF alone counts, as in browsers; Pillow would ask XMP too.
+    """
+    stored = image.info.get("exif")
+    if not stored:
+        return None
+    exif = Image.Exif()
     try:
-        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        exif.load(stored)
+        return _TURNS.get(exif.get(ExifTags.Base.Orientation))
     # A picture is no worse for broken metadata.
     except Exception:
         return None

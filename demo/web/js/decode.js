@@ -1,5 +1,6 @@
 // Files and camera frames to RGBA bytes, as the browser shows them: upright, transparency on white.
 import { PageError } from "./errors.js";
+import { turned, webpOrientation } from "./orientation.js";
 import { MAX_PIXELS } from "./preprocess.js";
 
 export const MAX_BYTES = 64 * 1024 * 1024;
@@ -13,25 +14,32 @@ export async function decodeBlob(blob, name) {
   }
   const declared = declaredSize(new DataView(await blob.slice(0, 32).arrayBuffer()));
   checkSize(name, ...declared);
+  const isRiff = (await blob.slice(0, 4).text()) === "RIFF";
+  const orientation = isRiff ? webpOrientation(await blob.arrayBuffer()) : 1;
   let bitmap;
   try {
     // Pillow leaves colour profiles alone too.
-    bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
+    const options = { colorSpaceConversion: "none" };
+    if (orientation !== 1) options.imageOrientation = "none"; // lest it be turned twice
+    bitmap = await createImageBitmap(blob, options);
   } catch {
     throw new PageError(`${name} is no picture that this browser can read (PNG, JPEG, WebP, GIF, AVIF, BMP)`);
   }
   checkSize(name, bitmap.width, bitmap.height);
-  return pixelsOf(bitmap);
+  return pixelsOf(bitmap, orientation);
 }
 
-/** Return {data: RGBA bytes, width, height} of an ImageBitmap, and close it. */
-export function pixelsOf(bitmap) {
-  const { width, height } = bitmap;
+/** Return {data: RGBA bytes, width, height} of an ImageBitmap turned upright, and close it. */
+export function pixelsOf(bitmap, orientation = 1) {
+  const lying = orientation > 4;
+  const [width, height] = lying ? [bitmap.height, bitmap.width] : [bitmap.width, bitmap.height];
   if (canvas?.width !== width || canvas?.height !== height) canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d", { willReadFrequently: true, alpha: false });
   context.fillStyle = "#fff";
   context.fillRect(0, 0, width, height);
+  context.setTransform(...turned(orientation, bitmap.width, bitmap.height));
   context.drawImage(bitmap, 0, 0);
+  context.resetTransform();
   bitmap.close();
   return { data: context.getImageData(0, 0, width, height).data, width, height };
 }
