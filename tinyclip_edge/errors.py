@@ -9,14 +9,17 @@ from collections.abc import Iterable
 from tinyclip_edge.limits import MESSAGE_CHARS, WORD_CHARS
 
 LONG_WORD = re.compile(rf"\S{{{WORD_CHARS + 1},}}")
+LOGIN = re.compile(r"(?<=://)[^/?#\s@]*(?:@[^/?#\s@]*)*@")
+QUERY = re.compile(r"(\b[a-z]+://[^\s?'\"]*\?)[^\s'\",]+")
 
 
 def one_line(text: str) -> str:
     """Return a message fit for one line of any terminal or log, whatever names it quotes.
 
     Line breaks, control characters and halves of surrogate pairs are escaped, long words and long
-    texts lose their middle.
+    texts lose their middle, web addresses their passwords and signed queries.
     """
+    text = QUERY.sub(r"\1…", LOGIN.sub("…@", text))
     text = LONG_WORD.sub(lambda word: _shortened(word[0], WORD_CHARS), text.strip())
     text = _shortened(text, MESSAGE_CHARS)
     if text.isprintable():

@@ -7,6 +7,7 @@ from types import TracebackType
 from tinyclip_edge.cli.distill import ConfigArgs
 from tinyclip_edge.cli.options import JsonFlag, first_process, print_json, say
 from tinyclip_edge.cli.run_config import read_run
+from tinyclip_edge.errors import one_line
 
 
 def cache(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
@@ -66,7 +67,7 @@ class FillBar:
 
     def on_message(self, text: str) -> None:
         """Write one line."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(one_line(text), markup=False, soft_wrap=True)
 
     def on_pairs(self, done: int, total: int) -> None:
         """Move the bar."""

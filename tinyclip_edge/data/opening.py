@@ -13,6 +13,7 @@ from tinyclip_edge.data.remote import RemoteShard
 from tinyclip_edge.data.shards import Shard
 from tinyclip_edge.data.source import PairSource, Part
 from tinyclip_edge.data.tables import TABLES, open_table
+from tinyclip_edge.errors import one_line
 from tinyclip_edge.paths import is_folder
 
 
@@ -34,7 +35,9 @@ def open_source(
             if name not in parts:
                 parts[name] = _parts(name, losses, limits)
     return PairSource(
-        ", ".join(patterns), tuple(part for group in parts.values() for part in group), losses
+        one_line(", ".join(patterns)),
+        tuple(part for group in parts.values() for part in group),
+        losses,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import braceexpand
@@ -15,6 +16,8 @@ from tinyclip_edge.paths import exists, is_file
 STARTER = "starter:"
 PIPE = "pipe:"
 SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+):")  # two letters or more: C: is a Windows drive
+RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
+NAMES = 1_000_000  # that a pattern may stand for
 KNOWN = "shards (.tar, .tar.gz), a table (.csv, .tsv, .jsonl) or an image folder"
 
 
@@ -31,13 +34,22 @@ def matching_names(pattern: str, *, allow_pipes: bool) -> list[str]:
     scheme = SCHEME.match(pattern)
     if scheme is not None:
         _check_scheme(pattern, scheme[1], allow_pipes=allow_pipes)
-    try:
-        expanded = list(braceexpand.braceexpand(pattern))
-    except ValueError:
-        raise DataError(f"shards '{pattern}': the braces do not close") from None
+    expanded = _expanded(pattern)
     if scheme is not None:
         return expanded
     return [name for one in expanded for name in _matches(one, pattern)]
+
+
+def _expanded(pattern: str) -> list[str]:
+    try:
+        # A range is held whole by braceexpand; of their products it makes one after the other.
+        wide = any(abs(int(end) - int(start)) >= NAMES for start, end in RANGE.findall(pattern))
+        names = [] if wide else list(islice(braceexpand.braceexpand(pattern), NAMES + 1))
+    except (ValueError, RecursionError):
+        raise DataError(f"shards '{pattern}': the braces do not close") from None
+    if wide or len(names) > NAMES:
+        raise DataError(f"shards '{pattern}': the braces stand for more than {NAMES:,} names")
+    return names
 
 
 def _check_scheme(pattern: str, scheme: str, *, allow_pipes: bool) -> None:

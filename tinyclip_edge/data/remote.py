@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import tempfile
 import threading
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from typing import TYPE_CHECKING, cast
 
 from tinyclip_edge.config.limits import USUAL, LimitsConfig
@@ -22,6 +22,7 @@ from tinyclip_edge.data.pairs import Pair
 from tinyclip_edge.data.patterns import PIPE
 from tinyclip_edge.data.shards import GZIP, read_tar
 from tinyclip_edge.data.tar_members import BoundedGzip
+from tinyclip_edge.data.web_address import opener, web_request
 from tinyclip_edge.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 BUFFER = 1 << 20  # bytes
 SILENCE = 60.0  # seconds without a byte after which a server or command is given up
 WAITS = (1.0, 2.0, 4.0)  # seconds before each further try
+DIGITS = re.compile(r" *[0-9]{1,18} *")
 WORTH_RETRYING = (408, 429, 500, 502, 503, 504)
 
 
@@ -89,6 +91,9 @@ class HttpStream(io.RawIOBase):
                 if error.code not in WORTH_RETRYING:
                     raise self._failed(f"HTTP {error.code} {error.reason}") from None
                 self._wait(error)
+            # ValueError: no address, a host that no name server takes, headers that are no numbers.
+            except (InvalidURL, ValueError) as error:
+                raise self._failed(str(error)) from None
             except (OSError, HTTPException) as error:
                 self._wait(error)
             else:
@@ -110,14 +115,19 @@ class HttpStream(io.RawIOBase):
         return got
 
     def _ask(self) -> HTTPResponse:
-        request = urllib.request.Request(self._url)
+        request = web_request(self._url)
         if self._at:
             request.add_header("Range", f"bytes={self._at}-")
-        reply: HTTPResponse = urllib.request.urlopen(request, timeout=SILENCE)
+        reply: HTTPResponse = opener().open(request, timeout=SILENCE)
         length = reply.headers.get("Content-Length")
         begins = self._at if reply.status == 206 else 0
         if length is not None:
+            if not DIGITS.fullmatch(length):
+                raise ValueError(f"its Content-Length is {length!r}")
             self._total = begins + int(length)
+        place = reply.headers.get("Content-Range", "")
+        if begins and place and not place.startswith(f"bytes {begins}-"):
+            raise ValueError(f"asked for bytes from {begins}, Content-Range is {place!r}")
         left = self._at - begins  # a server without ranges starts again
         while left and (skipped := len(reply.read(min(left, BUFFER)))):
             left -= skipped

@@ -12,7 +12,7 @@ from typing import NoReturn, Protocol
 
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import Batch
-from tinyclip_edge.errors import InterruptedRun, TinyClipError
+from tinyclip_edge.errors import InterruptedRun, TinyClipError, one_line
 from tinyclip_edge.train.memory import enough_memory, peak_bytes
 from tinyclip_edge.train.observe import EventLog, Observer, StepReport
 from tinyclip_edge.train.optim import Updater
@@ -174,7 +174,7 @@ class Loop:
         self.observer.on_step(report)
 
     def _tell_skipped(self, done: int, batch: Batch) -> None:
-        keys = [key for share in self.ranks.tell(batch.keys) for key in share]
+        keys = [one_line(key) for share in self.ranks.tell(batch.keys) for key in share]
         self.events.write("skipped", step=done, keys=keys)
         skipped = self.work().updater.skipped
         self.observer.on_message(

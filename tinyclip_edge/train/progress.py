@@ -8,6 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from tinyclip_edge.errors import one_line
 from tinyclip_edge.train.observe import StepReport
 
 TERMS = ("affinity", "contrastive", "feature", "sparsity_price")
@@ -68,7 +69,7 @@ class ProgressObserver:
         self._say(text)
 
     def _say(self, text: str) -> None:
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(one_line(text), markup=False, soft_wrap=True)
 
 
 def _status(report: StepReport) -> str:

@@ -1,0 +1,84 @@
+"""Web addresses of shards: what is requested, and which redirects are followed."""
+
+from __future__ import annotations
+
+import base64
+import urllib.request
+from http.client import HTTPMessage
+from typing import IO
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+MARKS = "/:?#[]@!$&'()*+,;=%~"  # that stay as they are: an address may be quoted already
+
+
+def web_request(address: str) -> urllib.request.Request:
+    """Return the request for an address; ValueError when it is none.
+
+    Letters beyond ASCII are encoded, and ``user:password@`` becomes a header that redirects do not
+    carry on.
+    """
+    parts = urlsplit(address)
+    if not parts.hostname:
+        raise ValueError("it names no host")
+    host = parts.hostname.encode("idna").decode("ascii") if ":" not in parts.hostname else ""
+    host = host or f"[{parts.hostname}]"
+    place = host if parts.port is None else f"{host}:{parts.port}"
+    path, query = quote(parts.path or "/", safe=MARKS), quote(parts.query, safe=MARKS)
+    request = urllib.request.Request(urlunsplit((parts.scheme, place, path, query, "")))
+    if parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        token = base64.b64encode(login.encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {token}")
+    return request
+
+
+class _SameKind(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to http and https, and from https to https alone."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        allowed = ("https",) if req.type == "https" else ("http", "https")
+        if urlsplit(newurl).scheme not in allowed:
+            raise ValueError(f"it redirects to {newurl}")
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if following is not None:
+            web_request(newurl)  # a host that cannot be
+        return following
+
+    def http_error_302(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: HTTPMessage,
+    ) -> object:
+        target = headers.get("location") or headers.get("uri") or ""
+        scheme = urlsplit(target).scheme
+        if scheme not in ("", "http", "https"):  # urllib would name the address as it is
+            raise ValueError(f"it redirects to {target}")
+        return super().http_error_302(req, fp, code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+def opener() -> urllib.request.OpenerDirector:
+    """Return what opens http and https, no files, no FTP."""
+    director = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        _SameKind(),
+    ):
+        director.add_handler(handler)
+    return director
