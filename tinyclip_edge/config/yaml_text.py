@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -12,7 +12,10 @@ from tinyclip_edge.errors import one_line
 from tinyclip_edge.limits import YAML_BYTES, YAML_DEPTH, YAML_NODES
 
 # libyaml where PyYAML has it: the same loader, some thirty times as fast.
-_Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+if TYPE_CHECKING:
+    _Base = yaml.SafeLoader
+else:
+    _Base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 MERGE = "tag:yaml.org,2002:merge"  # <<: what PyYAML replaces by the keys of another section
@@ -43,12 +46,13 @@ class _Loader(_Base):
                 continue
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):  # {{ name }}: a template that was not filled in
-                kind = {dict: "a section", list: "a list"}.get(type(key), type(key).__name__)
+                kind = "a list" if isinstance(key, list) else "a section"
                 raise self._fault(f"{kind} cannot be a key; quote text with braces", key_node)
             if key in seen:
                 raise self._fault(f"key {one_line(repr(key))} stands twice", key_node)
             seen.add(key)
-        return super().construct_mapping(node, deep=deep)
+        built: dict[Hashable, Any] = super().construct_mapping(node, deep=deep)
+        return built
 
     @staticmethod
     def _fault(problem: str, node: yaml.Node) -> yaml.constructor.ConstructorError:
@@ -79,10 +83,11 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401 - whatever the text holds
 
 def _check_size(text: str) -> None:
     """Count values and depth before anything is built: aliases grow, deep texts recurse."""
-    anchors: dict[str, int] = {}
+    anchors: dict[str | None, int] = {}
     still_open: list[tuple[str | None, int]] = []  # anchor, values before it
     values = 0
     for event in yaml.parse(text, Loader=_Base):
+        assert event.start_mark is not None  # libyaml and PyYAML mark every event
         line = f"line {event.start_mark.line + 1}: "
         if isinstance(event, yaml.AliasEvent):
             if any(event.anchor == anchor for anchor, _ in still_open):

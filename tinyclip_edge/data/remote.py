@@ -20,8 +20,8 @@ from tinyclip_edge.config.limits import USUAL, LimitsConfig
 from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.pairs import Pair
 from tinyclip_edge.data.patterns import PIPE
-from tinyclip_edge.data.shards import GZIP, read_tar
-from tinyclip_edge.data.tar_members import BoundedGzip
+from tinyclip_edge.data.shards import read_tar
+from tinyclip_edge.data.tar_members import GZIP, BoundedGzip
 from tinyclip_edge.data.web_address import opener, web_request
 from tinyclip_edge.errors import DataError
 

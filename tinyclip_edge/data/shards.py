@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
@@ -22,11 +21,11 @@ from tinyclip_edge.data.pairs import (
 )
 from tinyclip_edge.data.tar_members import (
     BROKEN,
-    BoundedGzip,
     MeteredStream,
     Source,
     member_content,
     member_headers,
+    open_tar,
 )
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.json_text import parse_json
@@ -34,7 +33,6 @@ from tinyclip_edge.limits import MIB
 from tinyclip_edge.runtime.image_formats import IMAGE_SUFFIXES
 
 SMALLEST_PAIR = (2048, 100)  # bytes in a shard: image and caption in tar blocks, or zipped
-GZIP = b"\x1f\x8b"
 LABELS = ("txt", "json", "cls")  # endings that say what an image shows
 EMPTY = "is empty: no KEY.jpg with KEY.txt in it"
 
@@ -94,7 +92,7 @@ def read_shard(path: Path, losses: Losses, limits: LimitsConfig = USUAL) -> Iter
 
     Raises DataError as read_samples does.
     """
-    with _open(path, limits) as raw:
+    with open_tar(path, limits) as raw:
         yield from read_tar(str(path), raw, losses, limits)
 
 
@@ -119,7 +117,7 @@ def read_tar(
 
 def open_samples(path: Path, losses: Losses, limits: LimitsConfig = USUAL) -> Iterator[Sample]:
     """Yield the samples of one shard whatever their members are; DataError as read_samples."""
-    with _open(path, limits) as raw:
+    with open_tar(path, limits) as raw:
         yield from read_samples(str(path), raw, losses, limits)
 
 
@@ -159,15 +157,6 @@ def read_samples(
         raise DataError(f"shard {name} {cut if members.cut else EMPTY}")
     if members.cut:
         losses.add_cut(name, Cut(whole, members.lost))
-
-
-def _open(path: Path, limits: LimitsConfig) -> io.BufferedIOBase:
-    try:
-        file = path.open("rb")
-        # GzipFile checks length and CRC; tarfile's own stream mode lets a cut file pass.
-        return BoundedGzip(str(path), file, limits) if file.peek(2)[:2] == GZIP else file
-    except OSError as error:
-        raise DataError(f"shard {path} cannot be opened: {error.strerror}") from None
 
 
 class _Members:

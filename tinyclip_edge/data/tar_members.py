@@ -9,9 +9,10 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
-from tinyclip_edge.config.limits import LimitsConfig
+from tinyclip_edge.config.limits import USUAL, LimitsConfig
 from tinyclip_edge.data.kinds import kind_of
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.limits import MIB, NAME_BYTES, RATIO_FROM
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 BLOCK = 512  # bytes of a tar block; an archive ends with zero blocks
 AHEAD = 20 * BLOCK  # bytes that tarfile takes from a stream at once
+GZIP = b"\x1f\x8b"
 SEVERAL = 16  # reads at the end; tarfile steps on through whatever size a header claims
 BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError)
 META = re.compile(r"__[^/]*__($|/)")  # members that webdataset keeps for itself
@@ -111,7 +113,7 @@ def member_headers(
         read = 0
         while (member := _next(tar)) is not None:
             stream.end_header()
-            tar.members = []  # type: ignore[assignment]  # or it remembers all of them
+            tar.members = []  # type: ignore[attr-defined]  # or it remembers all of them
             read += 1
             _check(name, member, read, limits)
             if member.isreg() and not META.match(member.name):
@@ -162,6 +164,16 @@ def _check(name: str, member: tarfile.TarInfo, read: int, limits: LimitsConfig) 
             f"shard {name}: member '{member.name}' has {member.size:,} bytes, more than "
             f"{limits.member_mb} MiB; raise data.limits.member_mb if it is right"
         )
+
+
+def open_tar(path: Path, limits: LimitsConfig = USUAL) -> io.BufferedIOBase:
+    """Open a .tar or .tar.gz to be read unpacked; DataError when it cannot be."""
+    try:
+        file = path.open("rb")
+        # GzipFile checks length and CRC; tarfile's own stream mode lets a cut file pass.
+        return BoundedGzip(str(path), file, limits) if file.peek(2)[:2] == GZIP else file
+    except OSError as error:
+        raise DataError(f"shard {path} cannot be opened: {error.strerror}") from None
 
 
 class BoundedGzip(gzip.GzipFile):

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 import tarfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
+from tinyclip_edge.config.limits import USUAL
+from tinyclip_edge.data.tar_members import (
+    BROKEN,
+    MeteredStream,
+    member_content,
+    member_headers,
+    open_tar,
+)
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.runtime.image_formats import READABLE, is_image_name
 
@@ -27,10 +35,8 @@ def holds_class_images(path: Path) -> bool:
         return False
     names = []
     try:
-        with tarfile.open(path) as tar:
-            for _, member in zip(range(_LOOK_AHEAD), tar, strict=False):
-                names.append(member.name)
-    except (tarfile.TarError, EOFError, OSError, zlib.error):
+        names += [member.name for _, member in islice(_members(path), _LOOK_AHEAD)]
+    except (DataError, *BROKEN):
         return False  # the reader of shards says what is wrong with it
     captioned = CAPTIONS & {PurePosixPath(name).suffix.lower() for name in names}
     return any(map(is_image_name, names)) and not captioned
@@ -70,14 +76,16 @@ def _from_folder(path: Path) -> Iterator[ClassImage]:
 
 def _from_tar(path: Path) -> Iterator[ClassImage]:
     try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                if is_image_name(member.name) and member.isfile():
-                    content = tar.extractfile(member)
-                    image = content.read() if content else b""
-                    yield ClassImage(member.name, image, _label(member.name))
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        for tar, member in _members(path):
+            if is_image_name(member.name):
+                yield ClassImage(member.name, member_content(tar, member), _label(member.name))
+    except BROKEN as error:
         raise DataError(f"{path} is cut off or broken: {error}") from error
+
+
+def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    with open_tar(path) as raw:
+        yield from member_headers(str(path), MeteredStream(str(path), raw, USUAL), USUAL)
 
 
 def _label(name: str) -> str:

@@ -13,6 +13,7 @@ from tinyclip_edge.config.limits import LimitsConfig
 from tinyclip_edge.data import open_source
 from tinyclip_edge.data.tar_members import MeteredStream
 from tinyclip_edge.errors import ConfigError, DataError
+from tinyclip_edge.evaluate.class_images import class_images
 
 MIB = 1 << 20
 PNG = encoded(draw("red", "square", "big"))
@@ -168,3 +169,12 @@ def test_a_run_gives_the_limits_to_its_source(tmp_path):
         load_config("starter", ["data.limits.member=7"])
     with pytest.raises(ConfigError, match=r"data.limits.ratio is 0"):
         load_config("starter", ["data.limits.ratio=0"])
+
+
+def test_a_tar_of_class_folders_is_bounded_too(tmp_path):
+    path = tmp_path / "a.tar"
+    path.write_bytes(files(("cat/1.png", PNG), ("dog/2.png", PNG)))
+    assert [one.label for one in class_images(path)] == ["cat", "dog"]
+    path.write_bytes(header("cat/2.png", b"0", 600 * MIB) + PNG)
+    with pytest.raises(DataError, match=r"'cat/2.png' has 629,145,600 bytes, more than 64 MiB"):
+        class_images(path)

@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from tinyclip_edge.config.yaml_text import YamlError, parse_yaml
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.train.drawing import Event, number, points
 from tinyclip_edge.train.report.events import read_lines
@@ -115,8 +114,8 @@ class RunRecord:
     def settings(self) -> dict[str, str]:
         """The configuration's values by dotted key, as text; nothing of what is no table."""
         try:
-            content = yaml.safe_load(self.config or "")
-        except (yaml.YAMLError, ValueError, RecursionError):
+            content = parse_yaml(self.config or "")
+        except YamlError:
             return {}
         return dict(_flat(content, ""))
 
