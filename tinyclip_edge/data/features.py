@@ -138,10 +138,14 @@ class TeacherFeatures:
                 rows = 0
                 for name, table in (("image", self.image), ("text", self.text)):
                     ids = file.get_tensor(f"{name}_ids").numpy()
+                    values = file.get_tensor(f"{name}_values")
+                    if ids.ndim != 1 or values.ndim != 2 or len(ids) != len(values):
+                        return False
                     if len(ids):
-                        table.put(ids, file.get_tensor(f"{name}_values"))
+                        table.put(ids, values)
                     rows += len(ids)
                 self._kept[path] = rows
-        except (OSError, SafetensorError, IndexError):
+        # RuntimeError: rows of another width than those that are there.
+        except (OSError, SafetensorError, IndexError, RuntimeError):
             return False
         return True

@@ -237,7 +237,7 @@ def test_a_member_that_stands_twice(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("package", "module"), [("braceexpand", "opening"), ("webdataset", "shards")]
+    ("package", "module"), [("braceexpand", "patterns"), ("webdataset", "shards")]
 )
 def test_a_missing_package_keeps_its_name_for_the_command_line(monkeypatch, package, module):
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
