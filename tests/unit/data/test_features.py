@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
 from tinyclip_edge.data import FeatureTable, TeacherFeatures
 from tinyclip_edge.errors import DataError
@@ -103,3 +104,19 @@ def test_an_empty_cache_can_be_saved(tmp_path):
 def test_a_folder_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(DataError, match="cannot be written"):
         TeacherFeatures("k", 3, 3).save(tmp_path / "no" / "f.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("ids", "values"),
+    [
+        (torch.tensor(1), torch.ones(1, 4)),
+        (torch.tensor([1]), torch.ones(4)),
+        (torch.tensor([1]), torch.ones(2, 4)),
+        (torch.tensor([9]), torch.ones(1, 4)),
+    ],
+)
+def test_rows_of_another_shape_are_not_used(tmp_path, ids, values):
+    path = tmp_path / "features"
+    rows = {"image_ids": ids, "image_values": values, "text_ids": ids, "text_values": values}
+    save_file(rows, path, metadata={"key": "key"})
+    assert not TeacherFeatures("key", 3, 3).load(path)
