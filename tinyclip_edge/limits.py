@@ -28,5 +28,7 @@ NAME_BYTES = 4096  # name of one file
 UNPACK_RATIO = 100  # bytes that one byte of a .tar.gz may become, beyond the first RATIO_FROM
 RATIO_FROM = 16 * MIB
 
+NAMES_BYTES = 16 * MIB  # a list of class names; WordNet's has 3 MB
+
 MESSAGE_CHARS = 2000  # of an error or a line of progress
 WORD_CHARS = 300  # of what has no blank in it, such as a path

@@ -11,6 +11,13 @@ from pathlib import Path
 from tinyclip_edge.errors import TinyClipError
 
 
+def expanded(path: str) -> str:
+    """Return a path with ``~`` and ``$NAME`` filled in, unless it is there as it is written."""
+    if os.path.lexists(path):
+        return path
+    return os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111
+
+
 def is_file(path: Path) -> bool:
     """Say whether a file is there, or a link to one."""
     return os.path.isfile(path)  # noqa: PTH113

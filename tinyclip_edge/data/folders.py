@@ -84,6 +84,17 @@ def open_folder(folder: Path, limits: LimitsConfig = USUAL) -> tuple[Part, ...]:
     )
 
 
+def captioned(folder: Path) -> bool:
+    """Whether a folder is one of pairs: it has a metadata file, or a caption beside an image."""
+    if any(is_file(folder / name) for name in METADATA):
+        return True
+    return any(
+        is_image_name(file) and f"{os.path.splitext(file)[0]}.txt" in files  # noqa: PTH122
+        for _, _, files in os.walk(folder)
+        for file in files
+    )
+
+
 def _images(folder: Path) -> tuple[list[str], list[str]]:
     """Return the images with a text file beside them, and those without."""
     names: list[str] = []

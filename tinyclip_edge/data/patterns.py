@@ -12,6 +12,7 @@ import braceexpand
 
 from tinyclip_edge.errors import DataError, did_you_mean
 from tinyclip_edge.paths import exists, is_file
+from tinyclip_edge.paths import expanded as filled_in
 
 STARTER = "starter:"
 PIPE = "pipe:"
@@ -78,6 +79,7 @@ def _starter(name: str) -> list[Path]:
 
 
 def _matches(name: str, pattern: str) -> list[str]:
+    name = filled_in(name)
     path = Path(name)
     if exists(path):
         return [str(path)]

@@ -26,6 +26,37 @@ def hits_at(
     return chances
 
 
+def any_hit_at(
+    scores: npt.NDArray[np.float32], right: npt.NDArray[np.bool_], k: int
+) -> npt.NDArray[np.float64]:
+    """Return ``[Q]``: the chance that one of the ``right`` candidates is among the best ``k``.
+
+    Both are ``[Q, C]``, with one right candidate a query at least. Ties are shared out as in
+    ``hits_at``.
+    """
+    best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
+    near = np.abs(scores - best) <= TIE
+    tied, own = near.sum(axis=1), (near & right).sum(axis=1)
+    places = k - (scores > best + TIE).sum(axis=1)  # that are left for the tied
+    missed = np.ones(len(scores))
+    for place in range(k):
+        left = np.maximum(tied - place, 1)
+        missed *= np.where(place < places, np.clip((tied - own - place) / left, 0.0, 1.0), 1.0)
+    alone = np.clip(places / tied, 0.0, 1.0)  # exact where one candidate is right
+    chances: npt.NDArray[np.float64] = np.where(own == 1, alone, 1.0 - missed)
+    return chances
+
+
+def clustered_error(hits: npt.NDArray[np.float64], owners: npt.NDArray[np.int64]) -> float:
+    """Return the standard error of the mean of hits, those of one owner taken as dependent.
+
+    With one hit an owner it is that of ``standard_error``.
+    """
+    sums = np.bincount(owners, weights=hits - hits.mean())
+    shared = hits * (1.0 - hits)  # a tie is as uncertain as the draw that it stands for
+    return float(np.sqrt((sums**2).sum() + shared.sum()) / len(hits))
+
+
 def standard_error(share: float, n: int) -> float:
     """Return the standard error of a share of ``n`` independent hits and misses."""
     return math.sqrt(share * (1.0 - share) / n)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tinyclip_edge.errors import DataError, did_you_mean
 from tinyclip_edge.evaluate.classify import ZeroShot, zero_shot_of_features
@@ -23,6 +24,7 @@ from tinyclip_edge.runtime.protocol import Embedder, EmbedderSpec, Features
 if TYPE_CHECKING:
     from rich.table import Table
 
+Ints = npt.NDArray[np.int64]
 RETRIEVAL, ZERO_SHOT = "retrieval", "zero-shot"
 
 
@@ -92,24 +94,34 @@ def evaluate_model(
     )
 
 
-def retrieval_row(name: str, image: Features, text: Features) -> EvalRow:
-    """Measure paired features."""
-    return EvalRow(name, retrieval_of_features(image, text), hundred_way(image, text))
+def retrieval_row(name: str, image: Features, text: Features, owners: Ints) -> EvalRow:
+    """Measure features of images and of their captions; among 100 the first of each competes."""
+    first = np.unique(owners, return_index=True)[1]
+    return EvalRow(
+        name, retrieval_of_features(image, text, owners.tolist()), hundred_way(image, text[first])
+    )
 
 
 def _retrieval_rows(
     embedder: Embedder, found: EvalSet, templates: Sequence[str]
 ) -> Iterator[EvalRow]:
     image = embedder.encode_image(found.images)
-    text = class_features(embedder, found.texts, templates)
-    yield retrieval_row("all", image, text)
+    texts, owners = found.queries()
+    text, of = class_features(embedder, texts, templates), np.array(owners)
+    yield retrieval_row("all", image, text, of)
     for name, places in found.subsets.items():
-        yield retrieval_row(name, image[list(places)], text[list(places)])
+        own = np.isin(of, places)
+        numbers = np.searchsorted(np.sort(places), of[own])
+        yield retrieval_row(name, image[np.sort(places)], text[own], numbers)
 
 
 def _zero_shot_rows(
     embedder: Embedder, found: EvalSet, templates: Sequence[str]
 ) -> Iterator[EvalRow]:
+    if len(found.classnames) < 2:
+        raise DataError(
+            f"{found.name} has one class, '{found.classnames[0]}'; zero-shot needs two or more"
+        )
     image = embedder.encode_image(found.images)
     classes = class_features(embedder, found.classnames, templates)
     targets = np.array(found.targets)

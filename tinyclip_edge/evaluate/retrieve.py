@@ -1,8 +1,12 @@
-"""Text-image retrieval: recall@k in both directions, and among 100 random candidates."""
+"""Text-image retrieval: recall@k in both directions, and among 100 random candidates.
+
+As the field counts on sets with several captions an image (Flickr30k, COCO: 5): every caption is a
+query, and an image is found by any of its captions. N images, M captions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,18 +14,25 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.evaluate.ranking import hits_at, standard_error
+from tinyclip_edge.evaluate.ranking import (
+    any_hit_at,
+    clustered_error,
+    hits_at,
+    standard_error,
+)
 from tinyclip_edge.runtime.protocol import Embedder, Features, ImageInput
 
 RECALL_AT = (1, 5, 10)
+Hits = npt.NDArray[np.float64]
 _QUERY_BLOCK = 1024  # queries whose scores stand in memory at once
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """Recall@k as shares of ``n`` queries, each with one right candidate of ``n``."""
+    """Recall@k as shares: of ``texts`` captions among ``n`` images, and the other way round."""
 
-    n: int
+    n: int  # images
+    texts: int
     t2i: dict[int, float]  # text asks, images answer
     i2t: dict[int, float]
     t2i_stderr: dict[int, float]
@@ -51,23 +62,37 @@ class HundredWay:
         return asdict(self)
 
 
-def retrieval(embedder: Embedder, images: Sequence[ImageInput], texts: Sequence[str]) -> Retrieval:
-    """Measure recall@1, @5 and @10 of pairs; raise DataError unless they pair up."""
-    _check_pairs(len(images), len(texts))
-    return retrieval_of_features(embedder.encode_image(images), embedder.encode_text(texts))
+def retrieval(
+    embedder: Embedder,
+    images: Sequence[ImageInput],
+    texts: Sequence[str],
+    owners: Sequence[int] | None = None,
+) -> Retrieval:
+    """Measure recall@1, @5 and @10, as ``retrieval_of_features``."""
+    _check(len(images), len(texts), owners)
+    return retrieval_of_features(embedder.encode_image(images), embedder.encode_text(texts), owners)
 
 
-def retrieval_of_features(image: Features, text: Features) -> Retrieval:
-    """Measure recall of unit-norm ``[N, D]`` features whose rows are pairs; ties are averaged."""
-    _check_pairs(len(image), len(text))
+def retrieval_of_features(
+    image: Features, text: Features, owners: Sequence[int] | None = None
+) -> Retrieval:
+    """Measure recall of unit-norm features ``[N, D]`` and ``[M, D]``; ties are averaged.
+
+    ``owners`` is the image of each caption; None: rows are pairs. Raise DataError unless every
+    image has a caption.
+    """
+    of = _check(len(image), len(text), owners)
     n = len(image)
-    t2i, i2t = _recalls(text, image), _recalls(image, text)
+    every = np.arange(n)
+    t2i = _hits(text, image, lambda scores, at, k: hits_at(scores, of[at], k))
+    i2t = _hits(image, text, lambda scores, at, k: any_hit_at(scores, every[at, None] == of, k))
     return Retrieval(
         n=n,
-        t2i=t2i,
-        i2t=i2t,
-        t2i_stderr={k: standard_error(share, n) for k, share in t2i.items()},
-        i2t_stderr={k: standard_error(share, n) for k, share in i2t.items()},
+        texts=len(text),
+        t2i={k: float(hits.mean()) for k, hits in t2i.items()},
+        i2t={k: float(hits.mean()) for k, hits in i2t.items()},
+        t2i_stderr={k: clustered_error(hits, of) for k, hits in t2i.items()},
+        i2t_stderr={k: clustered_error(hits, every) for k, hits in i2t.items()},
     )
 
 
@@ -75,7 +100,7 @@ def hundred_way(
     image: Features, text: Features, *, ways: int = 100, draws: int = 50, seed: int = 0
 ) -> HundredWay:
     """Average top-1 from image to text over seeded draws of ``ways`` pairs (all, if fewer)."""
-    _check_pairs(len(image), len(text))
+    _check(len(image), len(text), None)
     n = len(image)
     ways = min(ways, n)
     rng = np.random.default_rng(seed)
@@ -88,18 +113,33 @@ def hundred_way(
     return HundredWay(n=n, ways=ways, draws=draws, top1=top1, stderr=standard_error(top1, n))
 
 
-def _recalls(queries: Features, candidates: Features) -> dict[int, float]:
-    hits: dict[int, list[npt.NDArray[np.float64]]] = {k: [] for k in RECALL_AT}
+def _hits(
+    queries: Features,
+    candidates: Features,
+    count: Callable[[Features, slice, int], Hits],
+) -> dict[int, Hits]:
+    """Return the hits of all queries at each k; ``count`` says those of a block of scores."""
+    hits: dict[int, list[Hits]] = {k: [] for k in RECALL_AT}
     for start in range(0, len(queries), _QUERY_BLOCK):
-        scores = queries[start : start + _QUERY_BLOCK] @ candidates.T
-        targets = np.arange(start, start + len(scores))
+        at = slice(start, start + _QUERY_BLOCK)
+        scores = queries[at] @ candidates.T
         for k in RECALL_AT:
-            hits[k].append(hits_at(scores, targets, k))
-    return {k: float(np.concatenate(parts).mean()) for k, parts in hits.items()}
+            hits[k].append(count(scores, at, k))
+    return {k: np.concatenate(blocks) for k, blocks in hits.items()}
 
 
-def _check_pairs(images: int, texts: int) -> None:
-    if images != texts:
+def _check(images: int, texts: int, owners: Sequence[int] | None) -> npt.NDArray[np.int64]:
+    """Return the image of each caption."""
+    if owners is None and images != texts:
         raise DataError(f"retrieval needs pairs: {images} images do not fit {texts} texts")
     if images == 0:
         raise DataError("retrieval needs at least one pair; the set is empty")
+    if owners is None:
+        return np.arange(images)
+    of = np.asarray(owners, dtype=np.int64)
+    if len(of) != texts or not np.array_equal(np.unique(of), np.arange(images)):
+        raise DataError(
+            f"retrieval: {len(of)} numbers of images for {texts} captions must name each of "
+            f"{images} images"
+        )
+    return of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from tinyclip_edge.data import check_source
 from tinyclip_edge.errors import DataError, did_you_mean
 from tinyclip_edge.evaluate.class_images import class_images, holds_class_images
-from tinyclip_edge.paths import exists
+from tinyclip_edge.evaluate.class_shards import class_shard_images, is_class_shards
+from tinyclip_edge.paths import exists, expanded
 from tinyclip_edge.runtime.protocol import ImageInput
 
 if TYPE_CHECKING:
@@ -20,12 +22,17 @@ if TYPE_CHECKING:
     from tinyclip_edge.starter.kit import KitSample
 
 STARTER = "starter:"
-_Candidate: TypeAlias = "tuple[str, Path | bytes | Image.Image, str]"  # key, image, text
+_Candidate: TypeAlias = (
+    "tuple[str, Path | bytes | Image.Image, tuple[str, ...]]"  # key, image, texts
+)
 
 
 @dataclass(frozen=True, slots=True)
 class EvalSet:
-    """Images with one text each; ``subsets`` are positions, ``companions`` sets of their own."""
+    """Images with one text each; ``subsets`` are positions, ``companions`` sets of their own.
+
+    Where images have several captions, ``captions`` are all of each and ``texts`` the first.
+    """
 
     name: str
     images: tuple[ImageInput, ...]
@@ -33,6 +40,15 @@ class EvalSet:
     subsets: dict[str, tuple[int, ...]] = field(default_factory=dict)
     companions: dict[str, EvalSet] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    captions: tuple[tuple[str, ...], ...] = ()
+
+    def queries(self) -> tuple[list[str], list[int]]:
+        """Return every caption and the position of its image."""
+        captions = self.captions or [(text,) for text in self.texts]
+        return (
+            [text for own in captions for text in own],
+            [image for image, own in enumerate(captions) for _ in own],
+        )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -53,13 +69,17 @@ def evaluation_set(source: str, *, limit: int | None = None) -> EvalSet:
     """Open a set by name; images stay encoded, at most ``limit`` of them.
 
     ``starter:test_style``, ``starter:test_concepts``, ``starter:val``; a folder or tar of images
-    whose folders are the classes; or a pattern of webdataset shards. Raise DataError when it is
-    missing, empty or broken.
+    whose folders are the classes; webdataset shards with ``KEY.cls`` and a ``classnames.txt``; or
+    pairs as a run reads them: shards, a table, COCO's captions, a folder with captions. Raise
+    DataError when it is missing, empty or broken.
     """
     if source.startswith(STARTER):
         return _starter_set(source, limit)
-    if holds_class_images(Path(source)):
-        return _decodable(source, _class_pairs(Path(source), limit), limit)
+    path = Path(expanded(source))
+    if is_class_shards(path):
+        return _labelled_set(source, path, limit)
+    if holds_class_images(path):
+        return _class_set(source, path, limit)
     return _shard_set(source, limit)
 
 
@@ -67,7 +87,7 @@ def check_set(source: str) -> None:
     """Raise DataError for a set that is not there, without importing torch or reading it."""
     if source.startswith(STARTER):
         _starter_name(source)
-    elif not exists(Path(source)):
+    elif not exists(Path(expanded(source))):
         check_source(source)
 
 
@@ -151,41 +171,74 @@ def _spread(samples: list[KitSample], limit: int | None) -> list[KitSample]:
     return [samples[i * len(samples) // limit] for i in range(limit)]
 
 
-def _class_pairs(path: Path, limit: int | None) -> Iterator[_Candidate]:
-    for one in class_images(path, limit):
-        yield one.name, one.image, one.label
+def _class_set(source: str, path: Path, limit: int | None) -> EvalSet:
+    found = class_images(path, limit)
+    candidates = ((one.name, one.image, (one.label,)) for one in found.images)
+    return _decodable(source, candidates, limit, notes=found.notes)
+
+
+def _labelled_set(source: str, path: Path, limit: int | None) -> EvalSet:
+    from tinyclip_edge.data import Losses
+
+    losses = Losses()
+    return _decodable(source, class_shard_images(path, losses), limit, losses=losses)
 
 
 def _shard_set(source: str, limit: int | None) -> EvalSet:
     from tinyclip_edge.data import open_source
 
     pairs = open_source(source)
-    candidates = ((pair.key, pair.image, pair.captions[0]) for pair in pairs)
-    return _decodable(source, candidates, limit, pairs.losses)
+    candidates = ((pair.key, pair.image, pair.captions) for pair in pairs)
+    return _decodable(source, candidates, limit, losses=pairs.losses, merge=True)
 
 
 def _decodable(
     source: str,
     candidates: Iterator[_Candidate],
     limit: int | None,
+    *,
     losses: Losses | None = None,
+    merge: bool = False,
+    notes: Sequence[str] = (),
 ) -> EvalSet:
-    """Keep what decodes, up to the limit; raise DataError when more than one per cent do not."""
+    """Keep what decodes, up to the limit; raise DataError when more than one per cent do not.
+
+    ``merge``: a picture that comes again, under whatever name, brings captions to the first.
+    """
     from tinyclip_edge.data import BadSamples, Losses, UndecodableImageError, decode_image
 
     images: list[ImageInput] = []
-    texts: list[str] = []
+    captions: list[tuple[str, ...]] = []
+    places: dict[bytes, int] = {}
     bad = BadSamples(source, losses or Losses())
-    for key, image, text in candidates:
+    seen = 0
+    for key, image, texts in candidates:
         if limit is not None and len(images) >= limit:
             break
+        seen += 1
         try:
-            decode_image(image.read_bytes() if isinstance(image, Path) else image)
+            decoded = decode_image(image.read_bytes() if isinstance(image, Path) else image)
         except (UndecodableImageError, OSError):  # OSError: a file that cannot be read
             bad.add(key)
             continue
+        place = places.setdefault(_mark(decoded), len(images)) if merge else len(images)
+        if place < len(images):
+            own = captions[place]
+            captions[place] = (*own, *(text for text in texts if text not in own))
+            continue
         images.append(image)
-        texts.append(text)
-    seen = len(images) + len(bad.keys)
+        captions.append(texts)
     bad.check(seen, final=True)
-    return EvalSet(source, tuple(images), tuple(texts), notes=tuple(bad.report(seen)))
+    return EvalSet(
+        source,
+        tuple(images),
+        tuple(own[0] for own in captions),
+        notes=(*notes, *bad.report(seen)),
+        captions=tuple(captions) if any(len(own) > 1 for own in captions) else (),
+    )
+
+
+def _mark(image: Image.Image) -> bytes:
+    digest = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
+    digest.update(image.tobytes())
+    return digest.digest()

@@ -342,3 +342,12 @@ def test_a_broken_picture_and_a_missing_caption_count_together(tmp_path):
             continue
         with pytest.raises(DataError, match=r"2 of 199 samples cannot be used .*broken.*'bare'"):
             bad.check(len(pairs), final=True)
+
+
+@pytest.mark.parametrize("place", ["~", "$DATA"])
+def test_home_and_variables_are_filled_in(tmp_path, monkeypatch, place):
+    write_shard(tmp_path / "a-0.tar", toy_samples()[:3])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DATA", str(tmp_path))
+    for name in ("a-0.tar", "a-*.tar"):
+        assert len(list(open_source(f"{place}/{name}"))) == 3

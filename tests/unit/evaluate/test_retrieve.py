@@ -107,3 +107,39 @@ def test_draws_are_seeded_and_few_pairs_are_all_taken():
     assert hundred_way(image, text, seed=3).top1 != hundred_way(image, text, seed=4).top1
     assert hundred_way(SCORES, IDENTITY) == hundred_way(SCORES, IDENTITY, seed=9)
     assert hundred_way(SCORES, IDENTITY).top1 == 0.5
+
+
+def test_every_caption_asks_and_an_image_is_found_by_any_of_its_own():
+    """As clip-benchmark counts it: a matrix of right pairs, and topk of the scores."""
+    rng = np.random.default_rng(5)
+    image = unit_rows(rng.normal(size=(60, 12)))
+    owners = rng.permutation(np.repeat(np.arange(60), 5))  # captions of an image stand apart
+    text = unit_rows(image[owners] + 0.5 * rng.normal(size=(300, 12)))
+    found = retrieval_of_features(image, text, owners.tolist())
+    scores = text @ image.T
+    right = owners[:, None] == np.arange(60)
+    for k in (1, 5, 10):
+        top = np.argsort(-scores, axis=1)[:, :k]
+        assert found.t2i[k] == pytest.approx(np.take_along_axis(right, top, 1).any(1).mean())
+        top = np.argsort(-scores.T, axis=1)[:, :k]
+        assert found.i2t[k] == pytest.approx(np.take_along_axis(right.T, top, 1).any(1).mean())
+    assert (found.n, found.texts) == (60, 300)
+    # Five equal answers an image are one answer.
+    same = retrieval_of_features(image, np.repeat(text[:60], 5, axis=0), np.repeat(range(60), 5))
+    one = retrieval_of_features(image, text[:60])
+    assert same.t2i_stderr[1] == pytest.approx(one.t2i_stderr[1])
+
+
+def test_several_right_captions_that_tie_are_shared_out():
+    """Two of four tied captions are right: 1 in 2 at first, and none is missed among three."""
+    image, text = np.ones((1, 1), dtype=np.float32), np.ones((4, 1), dtype=np.float32)
+    from tinyclip_edge.evaluate.ranking import any_hit_at
+
+    right = np.array([[True, True, False, False]])
+    chances = [any_hit_at(image @ text.T, right, k)[0] for k in (1, 2, 3)]
+    assert chances == [pytest.approx(1 / 2), pytest.approx(1 - 1 / 6), 1.0]
+
+
+def test_every_image_needs_a_caption():
+    with pytest.raises(DataError, match="must name each of 4 images"):
+        retrieval_of_features(IDENTITY, IDENTITY, [0, 1, 2, 2])

@@ -85,11 +85,13 @@ def test_shards_give_the_first_caption(tmp_path):
     )
     found = evaluation_set(str(tmp_path / "a-*.tar"))
     assert found.texts == ("a red square", "a blue square")
+    assert found.queries() == (["a red square", "red", "a blue square"], [0, 0, 1])
     assert evaluation_set(str(tmp_path / "a-0.tar"), limit=1).texts == ("a red square",)
 
 
 def test_bad_images_of_shards_are_skipped_counted_or_too_many(tmp_path):
-    good = [(f"{i}.{s}", c) for i in range(150) for s, c in (("png", square("red")), ("txt", b"r"))]
+    shades = [square((i, 0, 0)) for i in range(150)]
+    good = [(f"{i}.{s}", c) for i in range(150) for s, c in (("png", shades[i]), ("txt", b"r"))]
     bad = [("bad.png", b"junk"), ("bad.txt", b"b")]
     found = evaluation_set(str(write_tar(tmp_path / "one.tar", [*good, *bad])))
     assert len(found) == 150 and "bad" in found.notes[0]
@@ -113,7 +115,7 @@ def test_empty_missing_and_broken_sources(tmp_path):
 
 def test_a_cut_shard_is_a_note(tmp_path):
     pairs = [
-        (f"{i}.{s}", c) for i in range(150) for s, c in (("png", square("red")), ("txt", b"r"))
+        (f"{i}.{s}", c) for i in range(150) for s, c in (("png", square((i, 0, 0))), ("txt", b"r"))
     ]
     path = write_tar(tmp_path / "pairs.tar", pairs)
     with tarfile.open(path) as tar:
@@ -171,3 +173,14 @@ def test_starter_samples_without_all_parts_are_a_broken_shard(kit):
         write_tar(kit / "test_style-00000.tar.gz", members, zipped=True)
         with pytest.raises(DataError, match=r"test_style-00000\.tar\.gz"):
             evaluation_set("starter:test_style")
+
+
+def test_rows_of_one_picture_are_one_image_wherever_they_stand(tmp_path):
+    for name, colour in (("a", "red"), ("b", "blue"), ("again", "red")):
+        (tmp_path / f"{name}.png").write_bytes(square(colour))
+    rows = ["a,one", "b,two", "a,three", "again,four", "b,five", "a,one"]
+    lines = ["image,caption", *(row.replace(",", ".png,") for row in rows)]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    found = evaluation_set(str(tmp_path / "t.csv"))
+    assert len(found) == 2
+    assert found.captions == (("one", "three", "four"), ("two", "five"))

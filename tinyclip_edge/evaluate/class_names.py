@@ -1,0 +1,84 @@
+"""Names of classes that folders give by WordNet id or number: files beside the images, ImageNet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.limits import NAMES_BYTES
+from tinyclip_edge.paths import is_file, read_bounded
+
+TABLES = ("classes.tsv", "words.txt")  # folder name, tab, names separated by commas
+CLASSNAMES = "classnames.txt"  # a name a line, in the order of the sorted folders
+WORDNET_ID = re.compile(r"n\d{8}")
+LEVELS = 3  # folders that are searched for such a file: that of the images and those above
+
+
+def class_names(folder: Path, labels: Sequence[str]) -> dict[str, str]:
+    """Return names of the labels, those that something names.
+
+    A table, here or up to two folders above, wins over ``classnames.txt``, and that over ImageNet's
+    names of WordNet ids. Raise DataError for a file that is none, or does not fit.
+    """
+    wanted = set(labels)
+    for place in (folder, *folder.resolve().parents)[:LEVELS]:
+        for name in TABLES:
+            if is_file(place / name) and (found := _table(place / name, wanted)):
+                return found
+    if is_file(folder / CLASSNAMES):
+        return _in_order(folder / CLASSNAMES, sorted(wanted))
+    return _imagenet_names(wanted)
+
+
+def listed_names(file: Path) -> list[str]:
+    """Return the names of a file that has one a line; DataError when it is empty."""
+    names = [line.strip() for line in _lines(file)]
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise DataError(f"{file} is empty; it names one class a line")
+    return names
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return read_bounded(file, DataError, limit=NAMES_BYTES).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise DataError(f"{file} is not UTF-8") from None
+
+
+def _in_order(file: Path, labels: Sequence[str]) -> dict[str, str]:
+    names = listed_names(file)
+    if len(names) != len(labels):
+        raise DataError(
+            f"{file} has {len(names)} names for {len(labels)} class folders; give one a line, in "
+            f"the order of the sorted folders, or a {TABLES[0]} with folder, tab, name"
+        )
+    return dict(zip(labels, names, strict=True))
+
+
+def _table(file: Path, wanted: Iterable[str]) -> dict[str, str]:
+    names = {}
+    for number, line in enumerate(_lines(file), start=1):
+        label, tab, text = line.partition("\t")
+        if not line.strip():
+            continue
+        if not tab or not text.strip():
+            raise DataError(f"{file}:{number}: expected a folder name, a tab and a class name")
+        if label in wanted:
+            names[label] = text.split(",")[0].strip()
+    return names
+
+
+def _imagenet_names(labels: Iterable[str]) -> dict[str, str]:
+    ids = [label for label in labels if WORDNET_ID.fullmatch(label)]
+    if not ids:
+        return {}
+    try:
+        from timm.data import ImageNetInfo
+    except ImportError:
+        return {}
+    known = ImageNetInfo("imagenet-22k").label_descriptions(as_dict=True)
+    return {label: known[label].split(",")[0] for label in ids if label in known}
