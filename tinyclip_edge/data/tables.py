@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tinyclip_edge.config.limits import USUAL, LimitsConfig
-from tinyclip_edge.data.pairs import Pair, caption_lines, captions_of, concept_of
+from tinyclip_edge.data.pairs import Pair, captions_of, concept_of
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.json_text import parse_json
 from tinyclip_edge.limits import MIB, ROW_BYTES
@@ -112,7 +112,11 @@ class Table:
     def rows(self, lines: Lines) -> Iterator[Row]:
         """Yield the rows from where ``lines`` stands; DataError names file and line."""
         text = _guarded(self.path, lines)
-        records = text if self.delimiter is None else csv.reader(text, delimiter=self.delimiter)
+        records: Iterator[str | list[str]] = text
+        if self.delimiter == "\t":
+            records = map(tsv_cells, text)
+        elif self.delimiter is not None:
+            records = csv.reader(text, delimiter=self.delimiter, strict=True)
         while True:
             # csv asks for no more lines than a record has, so the next one begins here.
             offset, line = lines.offset, lines.number + 1
@@ -120,7 +124,10 @@ class Table:
             try:
                 record = next(records, None)
             except csv.Error as error:
-                raise DataError(f"{self.path} line {line}: {error}") from None
+                raise DataError(
+                    f"{self.path} line {line}: {error}; in CSV a caption with quotes stands in "
+                    f"quotes, and those in it are written twice"
+                ) from None
             if record is None:
                 return
             if offset == 0 and self.delimiter is not None:
@@ -142,10 +149,7 @@ class Table:
         if not isinstance(image, str) or not image.strip():
             raise DataError(f"{self.path} line {line} has no image path in '{self.image}'")
         try:
-            several = isinstance(given, list)
-            text = given if isinstance(given, str) else ""
-            captions = captions_of(given) if several else caption_lines(text)
-            "".join(captions).encode()
+            captions = captions_of(given)
         except UnicodeError:
             raise DataError(f"{self.path} line {line} is not UTF-8") from None
         except TypeError as error:
@@ -154,6 +158,24 @@ class Table:
             raise DataError(f"{self.path} line {line} has no caption in '{self.caption}'")
         concept = None if self.concept is None else cells.get(self.concept)
         return Row(offset, line, image.strip(), captions, concept)
+
+
+def tsv_cells(line: str) -> list[str]:
+    """Return the cells of a line of TSV, which has no quoting: a quote is a letter.
+
+    But for a whole cell in quotes whose own quotes are doubled, as spreadsheets write it.
+    """
+    cells = line.rstrip("\r\n").split("\t")
+    if not line.strip():
+        return []
+    return [_unquoted(cell) for cell in cells]
+
+
+def _unquoted(cell: str) -> str:
+    inner = cell[1:-1].replace('""', "")
+    if len(cell) < 2 or cell[0] != '"' or cell[-1] != '"' or '"' in inner:
+        return cell
+    return cell[1:-1].replace('""', '"')
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,6 +168,8 @@ def _load_all(
     observer.on_message(f"teacher {asked.name}, student {student.name}, reading {source.name}")
     pairs = _open_pairs(config, source, asked, filler, observer)
     validation = None
+    if val_source is None:
+        observer.on_message("data.val is null: neither teacher nor student is measured on the way")
     if val_source is not None and ranks.main:
         memory = _load(val_source, asked.codec, data, observer, limit=data.val_limit)
         validation = Validation(memory, asked.codec)

@@ -90,7 +90,7 @@ def test_rows_in_turn_of_one_image_are_one_pair(tmp_path, images, monkeypatch):
         lines += [f"{image},{caption}", f'{image},"two,\n lines"', f"{image},{caption}"]
     source = open_source(str(write(tmp_path / "a.csv", lines)))
     assert [part.pairs for part in source.parts] == [2, 2, 1]
-    assert [pair.captions for pair in source] == [(c, "two,", "lines") for _, c in images[:5]]
+    assert [pair.captions for pair in source] == [(c, "two, lines") for _, c in images[:5]]
 
 
 def test_a_concept_column_is_used(tmp_path, images):
@@ -131,7 +131,7 @@ def test_a_mark_of_utf8_is_no_part_of_a_column(tmp_path, images):
         ("a.jsonl", b"[1]\n", "line 1 is no JSON object"),
         ("a.jsonl", b'{"path": "IMG", "text": ' + b"9" * 5000 + b"}\n", "line 1 is no JSON"),
         ("a.jsonl", b'{"path": "IMG", "text": "\\udc00"}\n', "line 1 is not UTF-8"),
-        ("a.jsonl", b'{"path": "IMG", "text": 7}\n', "line 1 has no caption in 'text'"),
+        ("a.jsonl", b'{"path": "IMG", "text": 7}\n', "line 1: a number is no text in 'text'"),
         ("a.csv", b"path,caption\nnone.png,x\n", "none of the first 1 images is there"),
     ],
 )  # fmt: skip
@@ -212,3 +212,24 @@ def test_sources_of_several_kinds_under_one_name(tmp_path, folder, images):
     source = open_source([str(folder), str(table)])
     assert source.count().pairs == 96
     assert len(list(source)) == 96
+
+
+def test_quotes_of_a_tsv_are_letters(tmp_path, images):
+    texts = ['"To be" he said', '"open', 'say ""hi""', '"a ""b"" c"', '5" nails']
+    rows = [f"{image}\t{text}" for (image, _), text in zip(images, texts, strict=False)]
+    source = open_source(str(write(tmp_path / "a.tsv", ["image\tcaption", *rows])))
+    wanted = ['"To be" he said', '"open', 'say ""hi""', 'a "b" c', '5" nails']
+    assert [pair.captions for pair in source] == [(text,) for text in wanted]
+
+
+def test_a_csv_quote_that_is_none_is_refused_with_its_line(tmp_path, images):
+    rows = [f"{images[0][0]},fine", f'{images[1][0]},"To be" he said', f'{images[2][0]},"more"']
+    message = refused(write(tmp_path / "a.csv", ["image,caption", *rows]))
+    assert "a.csv line 3: " in message and "written twice" in message
+
+
+def test_captions_that_are_objects_are_refused_with_their_line(tmp_path, images):
+    rows = [json.dumps({"image": images[0][0], "captions": [{"id": 0, "caption": "a dog"}]})]
+    assert "line 1: an object is no text in 'captions'" in refused(
+        write(tmp_path / "a.jsonl", rows)
+    )
