@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinyclip_edge.aside import written_aside
 from tinyclip_edge.errors import BundleError, MissingExtraError
 from tinyclip_export.calibration import Calibration
 from tinyclip_export.extras import write_extras
@@ -18,7 +19,7 @@ from tinyclip_export.forge import Forge
 from tinyclip_export.improve import Improver
 from tinyclip_export.layout import ANY_INPUT, TOWER_IO, check_precisions
 from tinyclip_export.pairs import Pairs, TowerFiles, answers, check_pairs
-from tinyclip_export.place import aside, check_free, install
+from tinyclip_export.place import check_free
 from tinyclip_export.recipes import TowerRecipes, is_convolutional, recipe_dicts, recipes_for
 from tinyclip_export.replay import replay_apart
 from tinyclip_export.report import ExportReport
@@ -61,12 +62,12 @@ def export_bundle(
     _require_extra()
     try:
         check_free(out, force=force)
-        with aside(out.resolve()) as folder, aside(out.resolve()) as scratch:
+        with written_aside(out.resolve()) as folder:
+            scratch = folder.with_name("scratch")  # goes with the work folder
+            scratch.mkdir()
             export = _Export(clip, folder, wanted, name or clip.name)
             export.settings, export.scratch = settings, scratch
             report = export.run(pairs, max_drop)
-            folder.chmod(0o755)
-            install(folder, out.resolve())
     except OSError as error:
         cause = error.strerror or " ".join(str(error).split())
         raise BundleError(f"cannot write bundle {out}: {cause}") from error

@@ -68,6 +68,7 @@ GRACE = 5.0
 EXTRA_OF = {
     **dict.fromkeys(["torch", "torchvision", "open_clip", "accelerate", "safetensors"], "distill"),
     **dict.fromkeys(["webdataset", "braceexpand", "huggingface_hub", "matplotlib"], "distill"),
+    "filelock": "distill",
     **dict.fromkeys(["onnx", "onnxscript", "optimum", "transformers"], "export"),
     "gradio": "demo",
 }

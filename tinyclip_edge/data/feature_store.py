@@ -50,9 +50,7 @@ class FeatureStore:
         """Open a folder, or one that is yet to be made; DataError when it is of another recipe."""
         self.folder = folder
         self.recipe = recipe
-        self._digest = hashlib.sha256(
-            json.dumps(_nameless(recipe), sort_keys=True).encode()
-        ).hexdigest()
+        self._digest = recipe_digest(recipe)
         self._warn = warn
         self._warned: set[Path] = set()
         self._check()
@@ -216,6 +214,11 @@ class KeptPart:
         kept = self.store.load(self.part)
         for pair in self.part:
             yield pair if kept is None else replace(pair, kept=kept.of(pair))
+
+
+def recipe_digest(recipe: Mapping[str, Any]) -> str:
+    """Return the hash of a recipe, whatever its teachers are called."""
+    return hashlib.sha256(json.dumps(_nameless(recipe), sort_keys=True).encode()).hexdigest()
 
 
 def _columns(pairs: Sequence[tuple[int, int]]) -> tuple[Ints, Ints]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tinyclip_edge.data.pairs import Halves
 from tinyclip_edge.errors import DataError
 
 Ints = npt.NDArray[np.int64]
+NAMES = ("image_ids", "image_values", "text_ids", "text_values")
 STORED = torch.float16  # halves memory; moves a cosine by some 1e-5
 
 
@@ -72,6 +74,11 @@ class FeatureTable:
         self._values[torch.from_numpy(ids)] = stored
         self._filled[ids] = True
 
+    @property
+    def width(self) -> int | None:
+        """Width of the rows, None while there are none."""
+        return None if self._values is None else self._values.shape[1]
+
     def content(self) -> tuple[Tensor, Tensor]:
         """Return the numbers ``[F]`` of the filled rows and their values ``[F, D]``."""
         ids = torch.from_numpy(np.flatnonzero(self._filled))
@@ -98,7 +105,7 @@ class TeacherFeatures:
     def digest(self) -> str:
         """Return a hash of all rows."""
         found = hashlib.sha256()
-        for table in (self.image, self.text):
+        for _, table in self._tables:
             for part in table.content():
                 found.update(part.numpy().tobytes())
         return found.hexdigest()
@@ -117,35 +124,65 @@ class TeacherFeatures:
         if self._kept.get(path) == self.filled and path.is_file():
             return
         tensors: dict[str, Tensor] = {}
-        for name, table in (("image", self.image), ("text", self.text)):
+        for name, table in self._tables:
             ids, values = table.content()
             tensors |= {f"{name}_ids": ids, f"{name}_values": values}
         aside = path.with_name(path.name + ".part")
+        # One value, for the order of several is left to chance: the same features, the same bytes.
+        about = json.dumps({"key": self.key, "sha256": _digest(tensors)})
         try:
-            save_file(tensors, aside, metadata={"key": self.key})
+            save_file(tensors, aside, metadata={"about": about})
             aside.replace(path)
             self._kept[path] = self.filled
         except (OSError, SafetensorError) as error:
             aside.unlink(missing_ok=True)
             raise DataError(f"teacher features {path} cannot be written ({error})") from error
 
-    def load(self, path: Path) -> bool:
-        """Take over the rows of a file; False when it is missing, broken or of another origin."""
+    def load(self, path: Path) -> str | None:
+        """Take over the rows of a file; what is wrong with it, where nothing can be taken."""
+        if not path.is_file():
+            return "are missing"
         try:
             with safe_open(path, framework="pt") as file:
-                if (file.metadata() or {}).get("key") != self.key:
-                    return False
-                rows = 0
-                for name, table in (("image", self.image), ("text", self.text)):
-                    ids = file.get_tensor(f"{name}_ids").numpy()
-                    values = file.get_tensor(f"{name}_values")
-                    if ids.ndim != 1 or values.ndim != 2 or len(ids) != len(values):
-                        return False
-                    if len(ids):
-                        table.put(ids, values)
-                    rows += len(ids)
-                self._kept[path] = rows
-        # RuntimeError: rows of another width than those that are there.
-        except (OSError, SafetensorError, IndexError, RuntimeError):
-            return False
+                about = json.loads((file.metadata() or {}).get("about", "{}"))
+                if not isinstance(about, dict) or about.get("key") != self.key:
+                    return "are of another teacher or other pairs"
+                tensors = {name: file.get_tensor(name) for name in NAMES}
+        except (OSError, SafetensorError, ValueError, RecursionError):
+            return "are cut off or broken"
+        rows = [
+            (table, tensors[f"{name}_ids"], tensors[f"{name}_values"])
+            for name, table in self._tables
+        ]
+        fits = all(_fits(*one) for one in rows)
+        if not fits or about.get("sha256") != _digest(tensors):
+            return "have changed since they were written"
+        for table, ids, values in rows:
+            if len(ids):
+                table.put(ids.numpy(), values)
+        self._kept[path] = sum(len(ids) for _, ids, _ in rows)
+        return None
+
+    @property
+    def _tables(self) -> tuple[tuple[str, FeatureTable], ...]:
+        return ("image", self.image), ("text", self.text)
+
+
+def _fits(table: FeatureTable, ids: Tensor, values: Tensor) -> bool:
+    """Say whether a file's rows are rows of a table."""
+    if ids.dtype != torch.int64 or values.dtype != STORED or ids.ndim != 1 or values.ndim != 2:
+        return False
+    if len(ids) != len(values):
+        return False
+    if not len(ids):
         return True
+    inside = int(ids.min()) >= 0 and int(ids.max()) < len(table)
+    return inside and table.width in (None, values.shape[1])
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in NAMES:
+        digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].numpy().data)
+    return digest.hexdigest()

@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from tinyclip_edge.aside import written_aside
 from tinyclip_edge.errors import ModelError
-from tinyclip_edge.models.aside import written_aside
 from tinyclip_edge.models.build import check_model_cfg
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.json_file import read_json, write_json

@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from tinyclip_edge.aside import written_aside
 from tinyclip_edge.errors import ModelError
-from tinyclip_edge.models.aside import written_aside
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.checkpoint_file import read_checkpoint
 from tinyclip_edge.models.clip import LoadedClip

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tinyclip_edge.models import save_local_dir
+from tinyclip_edge.train.drawing import number
 from tinyclip_edge.train.folder import RunFolder
 from tinyclip_edge.train.observe import EventLog, read_events
 from tinyclip_edge.train.workshop import Work
@@ -25,8 +26,9 @@ class Best:
     def __post_init__(self) -> None:
         # What a resume went back behind is no longer among the events.
         events = read_events(self.folder.events) if self.folder.events.exists() else []
-        told = [event for event in events if event["kind"] == "best"]
-        self.score = float(str(told[-1]["score"])) if told and self.folder.best.is_dir() else -1.0
+        scores = [number(event.get("score")) for event in events if event["kind"] == "best"]
+        known = [score for score in scores if score is not None]
+        self.score = known[-1] if known and self.folder.best.is_dir() else -1.0
 
     def consider(self, step: int, metrics: Mapping[str, float], work: Work) -> None:
         """Keep the student of ``step`` if none before was better. Raises ModelError."""

@@ -1,26 +1,37 @@
-"""Checkpoints: written aside and renamed, checked by hash, the newest whole one is taken."""
+"""Checkpoints: written aside and renamed, checked by hash, the newest whole one is taken.
+
+``checkpoint.json`` holds the digests of the files beside it, and one of its own content.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tinyclip_edge.errors import ModelError, TinyClipError
+from tinyclip_edge.aside import NEW, settle, written_aside
+from tinyclip_edge.errors import ModelError, TinyClipError, shown
+from tinyclip_edge.json_text import read_json_table
 from tinyclip_edge.runtime.bundle import file_sha256
 from tinyclip_edge.train.run_folder import checkpoint_steps
 
-VERSION = 2
+FORMAT, VERSION = "tinyclip-edge-checkpoint", 3
 WEIGHTS, STATE, ABOUT = "student.safetensors", "state.pt", "checkpoint.json"
+STATES = {"optimizer", "scaler", "rng", "beside", "stream"}  # of state.pt
+
+Count = Annotated[int, Field(ge=0)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +46,8 @@ class Position:
     config: dict[str, Any]  # flattened, plain JSON; beside it, config.yaml is anybody's to edit
     stage: int = 1
     pruned: int | None = None  # step at which this stage's gates were cut out
+    processes: int = 1  # that shared a batch
+    recipe: str = ""  # digest of all that the teacher's features follow from
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +75,43 @@ class Checkpoint:
             optimizer.load_state_dict(self.optimizer)
             if beside is not None:
                 beside.load_state_dict(self.beside)
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise ModelError(f"{told}: {' '.join(str(error).split())}") from error
+        except (RuntimeError, *_BROKEN) as error:
+            raise ModelError(f"{told}: {error}") from error
+
+
+class _Files(BaseModel):
+    """Digests of the files of a checkpoint."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    weights: Digest = Field(alias=WEIGHTS)
+    state: Digest = Field(alias=STATE)
+
+
+class _About(BaseModel):
+    """Content of checkpoint.json."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    format: Literal["tinyclip-edge-checkpoint"]
+    version: Literal[3]
+    step: Count
+    skipped: Count
+    skipped_in_a_row: Count
+    teacher: str
+    data: str
+    config: dict[str, Any]
+    stage: Annotated[int, Field(ge=1)]
+    pruned: Count | None
+    processes: Annotated[int, Field(ge=1)]
+    recipe: str
+    files: _Files
+    sha256: Digest
+
+    @property
+    def position(self) -> Position:
+        """Where the run stands."""
+        return Position(**{name: getattr(self, name) for name in Position.__dataclass_fields__})
 
 
 def rng_state() -> dict[str, Tensor]:
@@ -75,10 +123,13 @@ def rng_state() -> dict[str, Tensor]:
 
 
 def restore_rng(state: dict[str, Tensor]) -> None:
-    """Set torch's generators."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+    """Set torch's generators; ModelError when it is no state of theirs."""
+    try:
+        torch.set_rng_state(state["cpu"])
+        if "cuda" in state and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda"])
+    except (RuntimeError, *_BROKEN) as error:
+        raise ModelError(f"the checkpoint's state of random numbers is broken: {error}") from error
 
 
 class CheckpointStore:
@@ -92,36 +143,48 @@ class CheckpointStore:
         """Return the steps that have a checkpoint, whole or not, oldest first."""
         return checkpoint_steps(self.folder)
 
+    def path(self, step: int) -> Path:
+        """Return the folder of a step's checkpoint."""
+        return self.folder / f"{step:08d}"
+
     def config(self) -> dict[str, Any] | None:
         """Return the flattened configuration that the newest readable checkpoint was made with."""
         for step in reversed(self.steps()):
             try:
-                config = _about(self.folder / f"{step:08d}")["config"]
-            except (_BrokenError, *_BROKEN):
+                return _about(self.path(step)).config
+            except _BrokenError:
                 continue
-            if isinstance(config, dict):
-                return config
         return None
+
+    def recover(self) -> None:
+        """Take over whole checkpoints that a kill left aside, and clear away what is not whole.
+
+        For whoever holds the run folder.
+        """
+        for aside in [*self.folder.glob(".*.partial"), *self.folder.glob("*.part")]:
+            name = aside.name.strip(".").split(".")[0]
+            place = self.folder / name
+            if aside.suffix == ".partial":
+                settle(aside, place)
+            content = aside / NEW if aside.suffix == ".partial" else aside
+            if name.isdigit() and is_whole(content) and not is_whole(place):
+                shutil.rmtree(place, ignore_errors=True)
+                content.rename(place)
+            shutil.rmtree(aside, ignore_errors=True)
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint and drop the oldest; on failure the earlier ones stay as they were."""
         step = checkpoint.position.step
-        path = self.folder / f"{step:08d}"
-        aside = self.folder / f"{step:08d}.part"
+        path = self.path(step)
         try:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-            _write(aside, checkpoint)
-            if path.exists():
-                shutil.rmtree(path)
-            aside.replace(path)
+            with written_aside(path) as aside:
+                _write(aside, checkpoint)
         except (OSError, SafetensorError, RuntimeError) as error:
-            shutil.rmtree(aside, ignore_errors=True)
             whole = [number for number in self.steps() if number != step]
             last = f"the last whole one is of step {whole[-1]}" if whole else "there is none yet"
             raise TinyClipError(f"checkpoint {path} cannot be written ({error}); {last}") from error
         for old in self.steps()[: -self._keep]:
-            shutil.rmtree(self.folder / f"{old:08d}", ignore_errors=True)
+            shutil.rmtree(self.path(old), ignore_errors=True)
         return path
 
     def load_newest(self, warn: Callable[[str], None]) -> Checkpoint:
@@ -130,19 +193,31 @@ class CheckpointStore:
         Raises TinyClipError when none is whole.
         """
         for step in reversed(self.steps()):
-            path = self.folder / f"{step:08d}"
+            path = self.path(step)
             try:
                 return _read(path)
             except _BrokenError as error:
                 warn(f"checkpoint {path} is broken ({error}); going back to the one before")
-        raise TinyClipError(f"{self.folder} holds no whole checkpoint; start the run anew")
+        raise TinyClipError(
+            f"{self.folder} holds no whole checkpoint; delete it, and the run begins again at step "
+            f"0: tinyclip-edge distill --resume {self.folder.parent}"
+        )
 
 
-class _BrokenError(Exception):
-    pass
+class _BrokenError(TinyClipError):
+    """A checkpoint is not whole, or not one of this program; the message says why."""
 
 
-_BROKEN = (OSError, ValueError, KeyError, TypeError)
+_BROKEN = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
+
+
+def is_whole(folder: Path) -> bool:
+    """Say whether a folder is a checkpoint with every byte that it was written with."""
+    try:
+        _check(folder)
+    except _BrokenError:
+        return False
+    return True
 
 
 def _first_difference(model: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
@@ -168,34 +243,58 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
     }
     torch.save(state, folder / STATE)
     about = {
-        "format": "tinyclip-edge-checkpoint",
+        "format": FORMAT,
         "version": VERSION,
         **asdict(checkpoint.position),
         "files": {name: file_sha256(folder / name) for name in (WEIGHTS, STATE)},
     }
+    about["sha256"] = _digest(about)
     (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-def _about(folder: Path) -> dict[str, Any]:
-    about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    if about["version"] != VERSION:
-        raise _BrokenError(f"version {about['version']}, this program reads {VERSION}")
+def _digest(about: Mapping[str, Any]) -> str:
+    """Return the hash of what checkpoint.json says, apart from this hash."""
+    content = {key: value for key, value in about.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _about(folder: Path) -> _About:
+    content = read_json_table(folder / ABOUT, _BrokenError)
+    version = content.get("version")
+    if version != VERSION:
+        raise _BrokenError(f"version {shown(version)}, this program reads {VERSION}")
+    try:
+        about = _About.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _BrokenError(f"{ABOUT}: {where}: {first['msg']}") from None
+    if about.sha256 != _digest(content):
+        raise _BrokenError(f"{ABOUT} was changed")
+    return about
+
+
+def _check(folder: Path) -> _About:
+    """Compare all files with their digests."""
+    about = _about(folder)
+    for name, digest in ((WEIGHTS, about.files.weights), (STATE, about.files.state)):
+        try:
+            found = file_sha256(folder / name)
+        except OSError as error:
+            raise _BrokenError(f"{name}: {error.strerror or error}") from None
+        if found != digest:
+            raise _BrokenError(f"{name} was changed or cut off")
     return about
 
 
 def _read(folder: Path) -> Checkpoint:
+    about = _check(folder)
+    if folder.name != f"{about.step:08d}":
+        raise _BrokenError(f"it is of step {about.step}")
     try:
-        about = _about(folder)
-        for name, digest in about["files"].items():
-            if file_sha256(folder / name) != digest:
-                raise _BrokenError(f"{name} was changed or cut off")
-        names = Position.__dataclass_fields__
         state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-        return Checkpoint(
-            # Checkpoints of one stage do not always name it.
-            position=Position(**{name: about[name] for name in names if name in about}),
-            weights=load_file(folder / WEIGHTS),
-            **state,
-        )
+        if not isinstance(state, dict) or set(state) != STATES:
+            raise _BrokenError(f"{STATE} holds something else")
+        return Checkpoint(about.position, weights=load_file(folder / WEIGHTS), **state)
     except (*_BROKEN, SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
         raise _BrokenError(str(error) or type(error).__name__) from error

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from tinyclip_edge.aside import LOCK, clear_leftovers, held
 from tinyclip_edge.config import RunConfig, dump_config, flatten
 from tinyclip_edge.errors import ConfigError, TinyClipError
 from tinyclip_edge.train.checkpoint import Checkpoint, CheckpointStore
-from tinyclip_edge.train.run_folder import CHECKPOINTS, check_run_folder
+from tinyclip_edge.train.run_folder import CHECKPOINTS, CONFIG, check_run_folder
 
-# Keys that change neither the weights nor the data a resumed run sees.
+# Keys that change neither the weights nor the data a resumed run sees; where teacher and pairs lie
+# is free because the checkpoint has digests of what they are.
 FREE_KEYS = frozenset(
     {
         "name",
+        "teacher.model",
+        "teacher.pretrained",
+        "teacher.also",
+        "data.train",
+        "data.allow_pipes",
         "data.val",
         "data.val_limit",
         "data.limits",
@@ -82,6 +92,11 @@ class RunFolder:
         return self.path / "teacher_features.safetensors"
 
     @property
+    def settings(self) -> Path:
+        """The configuration as resolved."""
+        return self.path / CONFIG
+
+    @property
     def checkpoints(self) -> CheckpointStore:
         """The checkpoints, the last ``run.keep`` of them."""
         return CheckpointStore(self.path / CHECKPOINTS, self.config.run.keep)
@@ -96,18 +111,92 @@ class RunFolder:
         if resume:
             self._check_config()
 
-    def newest(
-        self, warn: Callable[[str], None], *, teacher: str, teacher_hash: str, data_hash: str
-    ) -> Checkpoint:
-        """Return the newest whole checkpoint; broken ones are named through ``warn``.
+    @contextmanager
+    def held(self, *, resume: bool) -> Iterator[None]:
+        """Check the folder and keep every other process, or group of them, out of it.
 
-        Raises TinyClipError when there is none, or it is of another teacher or other pairs.
+        A new run's configuration is written at once, so that one that is killed before its first
+        checkpoint can be resumed; should it fail before it begins, nothing stays. What a kill left
+        is cleared away. Of the processes of a launcher the first one holds it for all. Raises as
+        ``check``, and TinyClipError when the folder is in use.
         """
+        self.check(resume=resume)
+        if os.environ.get("RANK", "0") != "0":
+            yield
+            return
+        made = self._make_folder()
+        try:
+            with held(self.path):
+                self.check(resume=resume)  # another process may have ended meanwhile
+                self._clear_leftovers()
+                if not self.settings.exists():
+                    self.create()
+                try:
+                    yield
+                finally:
+                    begun = resume or self.events.exists()
+                    if not begun:
+                        self.settings.unlink(missing_ok=True)
+        finally:
+            if made and not self.settings.exists() and not self.events.exists():
+                self._remove(made)
+
+    def _make_folder(self) -> list[Path]:
+        """Make the folder; return those that were not there, the innermost first."""
+        missing = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TinyClipError(f"run folder {self.path} cannot be written ({error})") from None
+        return missing
+
+    def _remove(self, made: list[Path]) -> None:
+        with suppress(OSError):
+            (self.path / LOCK).unlink(missing_ok=True)
+            for path in made:
+                path.rmdir()
+
+    def _clear_leftovers(self) -> None:
+        """Undo, or bring to its end, what a kill interrupted."""
+        self.checkpoints.recover()
+        for parent in (self.path, *self.path.glob("stages/*")):
+            for old in parent.glob(".*.old"):
+                place = parent / old.name.strip(".").split(".")[0]
+                if not place.exists():
+                    old.rename(place)
+                shutil.rmtree(old, ignore_errors=True)
+            clear_leftovers(parent)
+            for work in parent.glob(".*.partial"):
+                shutil.rmtree(work, ignore_errors=True)
+        for part in (*self.path.glob("*.part"), *self.report.glob("*.part")):
+            part.unlink(missing_ok=True)
+
+    def newest(
+        self,
+        warn: Callable[[str], None],
+        *,
+        teacher: str,
+        teacher_hash: str,
+        recipe: str,
+        data_hash: str,
+    ) -> Checkpoint | None:
+        """Return the newest whole checkpoint, None before the first one is written.
+
+        Broken ones are named through ``warn``. Raises TinyClipError when all are broken, or it is
+        of another teacher or other pairs.
+        """
+        if not self.checkpoints.steps():
+            return None
         found = self.checkpoints.load_newest(warn)
         if found.position.teacher != teacher_hash:
             raise TinyClipError(
                 f"cannot resume {self.path}: the weights of teacher {teacher} are not those the "
                 f"run began with"
+            )
+        if found.position.recipe != recipe:
+            raise TinyClipError(
+                f"cannot resume {self.path}: teacher {teacher} has the weights that the run began "
+                f"with, yet another preprocessing, tokenizer or data.views"
             )
         if found.position.data != data_hash:
             raise TinyClipError(
@@ -120,9 +209,9 @@ class RunFolder:
         """Make the folder and write the configuration as resolved; TinyClipError if it cannot."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            aside = self.path / "config.yaml.part"
+            aside = self.settings.with_name(f"{CONFIG}.part")
             aside.write_text(dump_config(self.config), encoding="utf-8")
-            aside.replace(self.path / "config.yaml")
+            aside.replace(self.settings)
         except OSError as error:
             raise TinyClipError(f"run folder {self.path} cannot be written ({error})") from None
 
@@ -131,7 +220,12 @@ class RunFolder:
         if before is None:  # nothing whole to go on from, which the store says itself
             return
         before = _filled(before)
-        changed = [key for key in now if key not in FREE_KEYS and now[key] != before.get(key)]
+        free = FREE_KEYS
+        if not self.config.stages and self.config.inherit.method != "masks":
+            steps = before.get("optim.steps")
+            if isinstance(steps, int) and self.config.optim.steps > steps:
+                free |= {"optim.steps"}
+        changed = [key for key in now if key not in free and now[key] != before.get(key)]
         if changed:
             told = ", ".join(f"{key} (was {before.get(key)!r}, is {now[key]!r})" for key in changed)
             raise ConfigError(f"cannot resume {self.path}: these keys must not change: {told}")

@@ -11,7 +11,6 @@ from tinyclip_edge.train.drawing import (
     draw_sparsity,
     draw_units,
 )
-from tinyclip_edge.train.observe import read_events
 
 
 def write_plots(events: Path, folder: Path) -> list[Path]:
@@ -21,7 +20,9 @@ def write_plots(events: Path, folder: Path) -> list[Path]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    seen = read_events(events)
+    from tinyclip_edge.train.report.events import read_lines
+
+    seen = read_lines(events).events
     gates = [event for event in seen if event["kind"] == "gates"]
     steps = [event for event in seen if event["kind"] == "step"]
     masked = [event for event in steps if "sparsity" in event]

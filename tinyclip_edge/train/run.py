@@ -22,11 +22,14 @@ from tinyclip_edge.train.feed import Places, gathered, open_feed
 from tinyclip_edge.train.folder import RunFolder
 from tinyclip_edge.train.loop import Loop
 from tinyclip_edge.train.masked import MaskedTask
-from tinyclip_edge.train.observe import EventLog, Observer, Silent, rewind_events
+from tinyclip_edge.train.observe import EventLog, Observer, Silent, read_events, rewind_events
 from tinyclip_edge.train.setup import Setup, prepare
 from tinyclip_edge.train.trackers import Tracked
 from tinyclip_edge.train.versions import installed_versions
 from tinyclip_edge.train.workshop import Work
+
+# By how much a loss moves within 20 steps when features round otherwise; see tests/distributed.
+ROUNDING = 2e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,9 @@ def distill(
     """Train a student as configured and leave it in ``out/student``.
 
     ``resume`` goes on from the newest whole checkpoint in ``out`` with the same losses that the
-    uninterrupted run would have had. Raises TinyClipError and its kinds; InterruptedRun after
-    SIGINT or SIGTERM, once a checkpoint is written.
+    uninterrupted run would have had; a run that was killed before its first one begins again.
+    Nobody else may work in ``out`` at the same time. Raises TinyClipError and its kinds;
+    InterruptedRun after SIGINT or SIGTERM, once a checkpoint is written.
 
     Called in every process of a launcher (torchrun, accelerate), it shares ``optim.batch_size``
     among them: each runs its part of the batch, the loss is that of the whole one, and the first
@@ -62,13 +66,13 @@ def distill(
     ``out`` must be the same folder for all of them to resume.
     """
     folder = RunFolder(Path(out), config)
-    folder.check(resume=resume)
     watcher: Observer = Silent() if observer is None else observer
-    # Not kept here: the first student and its optimizer state end with their stage.
-    run = _Run(folder, *prepare(config, watcher, fill=True), watcher)
-    start = run.restore() if resume else 0
-    run.ranks.on_main(folder.create)
-    return run.go(start)
+    with folder.held(resume=resume):
+        # Not kept here: the first student and its optimizer state end with their stage.
+        run = _Run(folder, *prepare(config, watcher, fill=True), watcher)
+        start = run.restore() if resume else 0
+        run.ranks.on_main(folder.create)
+        return run.go(start)
 
 
 class _Run:
@@ -89,11 +93,14 @@ class _Run:
     def go(self, start: int) -> RunResult:
         began = time.perf_counter()
         steps = self.setup.stages[-1].end
-        self.ranks.on_main(lambda: rewind_events(self.folder.events, start))
+        self.ranks.on_main(
+            lambda: rewind_events(self.folder.events, start, self.observer.on_message)
+        )
         log = self.folder.events if self.ranks.main else Path(os.devnull)
         watched = Tracked(self.observer, self.config, self.folder.path, start)
         with EventLog(log) as events, watched as self.observer:
             self.events = events
+            self._complete_log(start)
             self.best = Best(self.folder, events, self.setup.stages[-1].number)
             self._tell_start(start)
             advance = Advance(self.folder, self.setup, events, self.observer)
@@ -163,24 +170,36 @@ class _Run:
         save_local_dir(self.folder.student, self.work.student)
 
     def restore(self) -> int:
-        """Load the newest whole checkpoint; return its step."""
+        """Load the newest whole checkpoint; return its step, 0 where there is none yet."""
         setup = self.setup
         with self.ranks.agreed():
             found = self.folder.newest(
                 self.observer.on_message,
                 teacher=setup.teacher.name,
                 teacher_hash=setup.teacher_hash,
+                recipe=setup.recipe,
                 data_hash=setup.data_hash,
             )
-        position = found.position
+        if found is None:
+            self.observer.on_message("no checkpoint yet: the run begins at step 0")
+            return 0
+        try:
+            self._take(found)
+        except ModelError as error:
+            raise ModelError(f"cannot resume {self.folder.path}: {error}") from error
+        self._take_features(found.position)
+        return found.position.step
+
+    def _take(self, found: Checkpoint) -> None:
+        """Take over a checkpoint; ModelError when it does not fit the run."""
+        setup, position = self.setup, found.position
+        if position.stage > len(setup.stages):
+            raise ModelError(f"its checkpoint is of stage {position.stage}, which there is none of")
         if position.stage > 1 or position.pruned is not None:
             stage = setup.stages[position.stage - 1]
             self.work = setup.workshop.again(stage, position.pruned, self.folder)
         work = self.work
-        try:
-            found.apply(work.student.model, work.updater.optimizer, work.task.beside)
-        except ModelError as error:
-            raise ModelError(f"cannot resume {self.folder.path}: {error}") from error
+        found.apply(work.student.model, work.updater.optimizer, work.task.beside)
         if setup.accelerator.scaler is not None and found.scaler is not None:
             setup.accelerator.scaler.load_state_dict(found.scaler)
         work.updater.skipped = position.skipped
@@ -189,12 +208,33 @@ class _Run:
             work.task.done = position.step - work.stage.began
         restore_rng(found.rng)
         self.stream = found.stream
-        taken = setup.take_features(self.folder.features)
-        if setup.features is not None and not taken and not setup.features.filled:
+
+    def _take_features(self, position: Position) -> None:
+        """Take over the teacher's features; those that are lost are computed as they were."""
+        setup = self.setup
+        fault = setup.take_features(self.folder.features)
+        if setup.features is None or fault is None:
+            return
+        if not setup.features.filled:
             setup.take_cache(self.observer)
-            if not setup.features.filled:
-                self.observer.on_message("teacher features are computed anew")
-        return position.step
+        at_once = "run.micro_batch"
+        alike = (
+            position.processes == self.ranks.count
+            and position.config.get(at_once) == flatten(self.config)[at_once]
+        )
+        curve = (
+            "in the batches of the run, so that its losses stay the same"
+            if alike
+            else f"with other processes or {at_once} than before: losses may differ by {ROUNDING:g}"
+        )
+        self.observer.on_message(f"teacher features {fault}: computed again {curve}")
+        setup.compute_features(position.step)
+
+    def _complete_log(self, start: int) -> None:
+        """Log the checkpoint that the run goes on from, if a kill came between it and its line."""
+        events = read_events(self.folder.events) if start and self.ranks.main else []
+        if events and ("checkpoint", start) not in {(e["kind"], e["step"]) for e in events}:
+            self._tell_checkpoint(start)
 
     def _tell_start(self, start: int) -> None:
         setup = self.setup
@@ -258,10 +298,11 @@ class _Run:
     def _write(self, step: int, stream: Places | None) -> None:
         setup, work, updater = self.setup, self.work, self.work.updater
         scaler = setup.accelerator.scaler
+        self.events.flush()  # what a checkpoint follows from is on the disk before it
         # Features first: a checkpoint never stands without those that its next steps reuse.
         if setup.features is not None:
             setup.features.save(self.folder.features)
-        path = self.folder.checkpoints.save(
+        self.folder.checkpoints.save(
             Checkpoint(
                 Position(
                     step=step,
@@ -272,6 +313,8 @@ class _Run:
                     config=flatten(self.config),
                     stage=work.stage.number,
                     pruned=work.pruned,
+                    processes=self.ranks.count,
+                    recipe=setup.recipe,
                 ),
                 weights=work.student.model.state_dict(),
                 optimizer=updater.optimizer.state_dict(),
@@ -281,4 +324,8 @@ class _Run:
                 stream=stream,
             )
         )
-        self.events.write("checkpoint", step=step, path=str(path.relative_to(self.folder.path)))
+        self._tell_checkpoint(step)
+
+    def _tell_checkpoint(self, step: int) -> None:
+        path = self.folder.checkpoints.path(step).relative_to(self.folder.path)
+        self.events.write("checkpoint", step=step, path=str(path))

@@ -8,20 +8,23 @@ from tinyclip_edge.errors import TinyClipError
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
+LEFTOVERS = (".lock", f"{CONFIG}.part")  # no part of a run: a kill came before it began
 
 
 def check_run_folder(path: Path, *, resume: bool) -> None:
     """Raise TinyClipError for a folder in use, or one without a checkpoint to resume from."""
     if path.exists() and not path.is_dir():
         raise TinyClipError(f"run folder {path} is a file; choose another --out")
+    has_run = (path / CONFIG).is_file() or bool(checkpoint_steps(path / CHECKPOINTS))
     if resume:
-        if not checkpoint_steps(path / CHECKPOINTS):
-            raise TinyClipError(f"{path} has no checkpoint to resume from; start the run anew")
-    elif path.is_dir() and any(path.iterdir()):
-        raise TinyClipError(
-            f"run folder {path} is not empty; choose another --out, "
-            f"or go on with it: tinyclip-edge distill --resume {path}"
-        )
+        if not has_run:
+            raise TinyClipError(
+                f"{path} has no checkpoint to resume from and no {CONFIG}; start a run in it: "
+                f"tinyclip-edge distill CONFIG --out {path}"
+            )
+    elif path.is_dir() and any(one.name not in LEFTOVERS for one in path.iterdir()):
+        way_on = f", or go on with it: tinyclip-edge distill --resume {path}" if has_run else ""
+        raise TinyClipError(f"run folder {path} is not empty; choose another --out{way_on}")
 
 
 def resumed_config(path: Path) -> Path:

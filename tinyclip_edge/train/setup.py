@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -24,6 +26,8 @@ from tinyclip_edge.data import (
     TeacherFeatures,
     open_source,
 )
+from tinyclip_edge.data.feature_store import KeptPart, recipe_digest
+from tinyclip_edge.data.marks import part_mark
 from tinyclip_edge.errors import ConfigError, DataError
 from tinyclip_edge.inherit import InheritanceReport
 from tinyclip_edge.models import LoadedClip, load_clip
@@ -59,6 +63,8 @@ class Setup:
     features: TeacherFeatures | None  # of pairs in memory
     filler: Filler | None  # of the feature cache
     ranks: Ranks
+    data_hash: str  # of what the batches depend on
+    recipe: str  # digest of what the teacher's answers follow from
 
     @property
     def shrinks(self) -> bool:
@@ -66,27 +72,41 @@ class Setup:
         return len(self.stages) > 1 or self.stages[0].keep is not None
 
     @property
-    def data_hash(self) -> str:
-        """What the order of the batches depends on."""
-        if isinstance(self.pairs, PairMemory):
-            return self.pairs.fingerprint
-        return f"stream: {self.pairs.source.fingerprint}"
-
-    @property
     def is_short(self) -> bool:
         """Whether the run ends within its first epoch; of a stream it is not known."""
         samples = self.stages[-1].end * self.workshop.config.optim.batch_size
         return isinstance(self.pairs, PairMemory) and samples < len(self.pairs)
 
-    def take_features(self, path: Path) -> bool:
-        """Load kept teacher features; False when there are none, or not the same everywhere."""
+    def take_features(self, path: Path) -> str | None:
+        """Load kept teacher features; what is wrong with them where none can be taken."""
         if self.features is None:
-            return False
-        taken = self.features.load(path)
+            return None
+        faults = self.ranks.tell(self.features.load(path))
         if not self._alike(self.features):
             self.features.clear()
-            return False
-        return taken
+            return "are not the same for all processes"
+        return next((fault for fault in faults if fault is not None), None)
+
+    def compute_features(self, steps: int) -> None:
+        """Ask for what the first ``steps`` steps asked for, in the same batches.
+
+        The same numbers come out to the bit: which rows share a matrix decides how sums round.
+        """
+        features, config = self.features, self.workshop.config
+        if features is None or not isinstance(self.pairs, PairMemory):
+            return
+        size, augmented = config.optim.batch_size, config.data.augment_crop is not None
+        batches = self.pairs.batches(
+            0,
+            size,
+            seed=config.seed,
+            distinct=config.data.batch_distinct,
+            rows=self.ranks.rows(size),
+        )
+        for batch in islice(batches, steps):
+            self.workshop.asked.remember(batch, pictures=not augmented)
+            if features.filled == len(features.image) + len(features.text):
+                return
 
     def take_cache(self, observer: Observer) -> None:
         """Hand what the feature cache holds to pairs in memory; a stream reads it by itself.
@@ -173,7 +193,8 @@ def _load_all(
     if val_source is not None and ranks.main:
         memory = _load(val_source, asked.codec, data, observer, limit=data.val_limit)
         validation = Validation(memory, asked.codec)
-    asked.features = features = _features(data, asked, crops, pairs)
+    recipe = asked.recipe(crops)
+    asked.features = features = _features(data, recipe, pairs)
     workshop = Workshop(config, accelerator, teacher, asked, asked.codec)
     setup = Setup(
         accelerator,
@@ -186,6 +207,9 @@ def _load_all(
         features,
         filler,
         ranks,
+        data_hash(pairs),
+        # What a device computes in moves features by rounding.
+        recipe_digest({**recipe, "teachers": [_without(t, "dtype") for t in recipe["teachers"]]}),
     )
     return setup, student, inherited
 
@@ -291,10 +315,27 @@ def _load(
 
 
 def _features(
-    data: DataConfig, asked: Teacher, crops: Crops | None, pairs: PairMemory | StreamingPairs
+    data: DataConfig, recipe: Mapping[str, Any], pairs: PairMemory | StreamingPairs
 ) -> TeacherFeatures | None:
     if not data.cache_teacher or not isinstance(pairs, PairMemory):
         return None
-    recipe = json.dumps(asked.recipe(crops), sort_keys=True)
-    key = f"{hashlib.sha256(recipe.encode()).hexdigest()} {pairs.fingerprint}"
+    key = f"{recipe_digest(recipe)} {pairs.fingerprint}"
     return TeacherFeatures(key, len(pairs) * max(1, data.views), len(pairs.captions))
+
+
+def data_hash(pairs: PairMemory | StreamingPairs) -> str:
+    """Return a hash of what the batches of a run depend on, wherever it lies on the disk."""
+    digest = hashlib.sha256()
+    if isinstance(pairs, PairMemory):
+        digest.update(pairs.fingerprint.encode())
+        for mark in pairs.marks:
+            digest.update(mark)
+        return digest.hexdigest()
+    for part in pairs.source.parts:
+        own = part.part if isinstance(part, KeptPart) else part
+        digest.update(part_mark(own).encode())
+    return f"stream: {digest.hexdigest()}"
+
+
+def _without(table: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in table.items() if name != key}

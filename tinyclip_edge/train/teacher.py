@@ -177,6 +177,15 @@ class Teacher:
         text = tables.text.get(batch.caption_ids, lambda at: self._divide(batch, at, self._texts))
         return image.to(self.device), text.to(self.device)
 
+    @torch.no_grad()
+    def remember(self, batch: Batch, *, pictures: bool) -> None:
+        """Fill the tables in memory with what ``answer`` would compute for a batch."""
+        if self.features is None or batch.caption_ids is None:
+            return
+        if pictures:
+            self._image_rows(batch, self.features, None)
+        self.features.text.get(batch.caption_ids, lambda at: self._divide(batch, at, self._texts))
+
     def measure(self, validation: Validation) -> dict[str, float]:
         """Return the accuracies of all teachers together, as Validation.measure."""
         if len(self.voices) == 1:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from tinyclip_edge.data import FeatureTable, TeacherFeatures
 from tinyclip_edge.errors import DataError
@@ -49,7 +50,7 @@ def test_saved_features_come_back_to_the_bit(tmp_path):
     fill(before)
     before.save(path)
     after = TeacherFeatures("teacher data", 20, 10)
-    assert after.load(path)
+    assert after.load(path) is None
     assert (after.image.filled, after.text.filled) == (2, 1)
     for table in ("image", "text"):
         wanted = ids(0, 4) if table == "image" else ids(2)
@@ -68,8 +69,40 @@ def test_features_of_another_origin_are_not_used(tmp_path, kind):
     if kind == "cut":
         path.write_bytes(path.read_bytes()[:-40])
     after = TeacherFeatures("teacher" if kind == "other key" else "teacher data", 20, 10)
-    assert not after.load(path)
+    assert after.load(path)
     assert after.image.filled == 0
+
+
+def rewritten(path, **change):
+    """The file with other tensors, under its old metadata."""
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+    save_file({**load_file(path), **change}, path, metadata=about)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_values": -TRUE[:2].half()},
+        {"image_ids": torch.tensor([0, 5])},
+        {"image_ids": torch.tensor([0, 20])},
+        {"image_ids": torch.tensor([-1, 4])},
+        {"image_ids": torch.tensor([True, False])},
+        {"image_ids": torch.tensor(4)},
+        {"text_values": torch.zeros(1, 9).half()},
+        {"text_values": torch.zeros(1, 8)},
+        {"text_values": torch.zeros(2, 8).half()},
+    ],
+)
+def test_features_that_were_changed_are_not_used(tmp_path, change):
+    path = tmp_path / "features.safetensors"
+    features = TeacherFeatures("teacher data", 20, 10)
+    fill(features)
+    features.save(path)
+    rewritten(path, **change)
+    after = TeacherFeatures("teacher data", 20, 10)
+    assert after.load(path) == "have changed since they were written"
+    assert after.filled == 0
 
 
 @pytest.mark.parametrize("opened", [False, True])
@@ -80,7 +113,7 @@ def test_a_file_is_written_again_only_for_new_rows(tmp_path, opened):
     features.save(path)
     if opened:
         features = TeacherFeatures("teacher data", 20, 10)
-        assert features.load(path)
+        assert features.load(path) is None
     first = path.stat().st_ino
     features.save(path)
     assert path.stat().st_ino == first
@@ -89,7 +122,7 @@ def test_a_file_is_written_again_only_for_new_rows(tmp_path, opened):
     features.image.get(ids(7), lambda at: TRUE[:1])
     features.save(path)
     after = TeacherFeatures("teacher data", 20, 10)
-    assert after.load(path) and after.filled == 4
+    assert after.load(path) is None and after.filled == 4
     path.unlink()
     features.save(path)
     assert path.is_file()
@@ -98,7 +131,7 @@ def test_a_file_is_written_again_only_for_new_rows(tmp_path, opened):
 def test_an_empty_cache_can_be_saved(tmp_path):
     path = tmp_path / "features.safetensors"
     TeacherFeatures("k", 3, 3).save(path)
-    assert TeacherFeatures("k", 3, 3).load(path)
+    assert TeacherFeatures("k", 3, 3).load(path) is None
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path):

@@ -1,11 +1,14 @@
 """Checkpoints: whole or not there; the newest whole one is found."""
 
 import errno
+import hashlib
 import json
+import shutil
 
 import pytest
 import torch
 
+from killing import killed
 from tinyclip_edge.errors import ModelError, TinyClipError
 from tinyclip_edge.train import checkpoint as module
 from tinyclip_edge.train.checkpoint import (
@@ -38,6 +41,14 @@ def store(tmp_path):
 def load(store):
     told = []
     return store.load_newest(told.append), told
+
+
+def sign(path, about):
+    """Write checkpoint.json with the digest of what it says now, computed apart."""
+    del about["sha256"]
+    text = json.dumps(about, sort_keys=True).encode()
+    about["sha256"] = hashlib.sha256(text).hexdigest()
+    (path / "checkpoint.json").write_text(json.dumps(about))
 
 
 def test_what_is_saved_comes_back(store):
@@ -125,7 +136,7 @@ def test_pickled_code_is_not_run(store, tmp_path):
     torch.save({"optimizer": Evil()}, path / "state.pt")
     about = json.loads((path / "checkpoint.json").read_text())
     about["files"]["state.pt"] = module.file_sha256(path / "state.pt")
-    (path / "checkpoint.json").write_text(json.dumps(about))
+    sign(path, about)
     assert load(store)[0].position.step == 5
     assert not (tmp_path / "owned").exists()
 
@@ -185,4 +196,79 @@ def test_a_checkpoint_of_another_version_is_not_read(store):
     told = []
     with pytest.raises(TinyClipError, match="no whole checkpoint"):
         store.load_newest(told.append)
-    assert "version 1, this program reads 2" in told[0]
+    assert "version 1, this program reads 3" in told[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": 7}, {"step": "x"}, {"step": -1}, {"stage": 9}, {"files": {}}, {"files": []},
+        {"files": None}, {"skipped": 10**400}, {"config": []}, {"pruned": 2.5}, {"more": 1},
+        {"sha256": "0" * 64},
+    ],
+)  # fmt: skip
+def test_what_checkpoint_json_says_is_checked(store, change):
+    for step in (3, 5):
+        path = store.save(content(step))
+    about = json.loads((path / "checkpoint.json").read_text())
+    (path / "checkpoint.json").write_text(json.dumps({**about, **change}))
+    found, told = load(store)
+    assert found.position.step == 3
+    assert len(told) == 1
+    assert "00000005 is broken" in told[0]
+
+
+@pytest.mark.parametrize("change", [{"step": 7}, {"step": "x"}, {"files": {}}, {"stage": 0}])
+def test_a_digest_that_fits_does_not_make_a_checkpoint_of_it(store, change):
+    for step in (3, 5):
+        path = store.save(content(step))
+    sign(path, {**json.loads((path / "checkpoint.json").read_text()), **change})
+    assert load(store)[0].position.step == 3
+
+
+def test_a_state_of_other_content_is_no_checkpoint(store):
+    for step in (3, 5):
+        path = store.save(content(step))
+    torch.save([1, 2], path / "state.pt")
+    about = json.loads((path / "checkpoint.json").read_text())
+    about["files"]["state.pt"] = hashlib.sha256((path / "state.pt").read_bytes()).hexdigest()
+    sign(path, about)
+    found, told = load(store)
+    assert found.position.step == 3
+    assert "state.pt holds something else" in told[0]
+
+
+def test_saving_a_step_again_never_leaves_the_run_without_it(store):
+    """The only checkpoint is written again, and killed before each of its file operations."""
+    store.save(content(5))
+    for moment in range(100):
+        was_killed = killed(lambda: store.save(content(5)), inside=store.folder, at=moment)
+        store.recover()
+        assert load(store)[0].position.step == 5
+        assert [path.name for path in store.folder.iterdir()] == ["00000005"]
+        if not was_killed:
+            break
+    assert 10 < moment < 99
+
+
+@pytest.mark.parametrize("standing", ["nothing", "a broken one"])
+def test_a_whole_one_that_a_kill_left_aside_is_taken(store, standing):
+    path = store.save(content(5))
+    part = path.with_name("00000005.part")
+    if standing == "nothing":
+        path.rename(part)
+    else:
+        shutil.copytree(path, part)
+        (path / "state.pt").write_bytes(b"x")
+    store.recover()
+    assert load(store)[0].position.step == 5
+    assert [path.name for path in store.folder.iterdir()] == ["00000005"]
+
+
+def test_one_that_a_kill_left_unfinished_is_cleared_away(store):
+    path = store.save(content(5))
+    part = path.with_name("00000008.part")
+    shutil.copytree(path, part)
+    (part / "state.pt").unlink()
+    store.recover()
+    assert [path.name for path in store.folder.iterdir()] == ["00000005"]

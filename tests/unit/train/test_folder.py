@@ -73,3 +73,61 @@ def test_what_was_edited_in_the_run_folder_itself_is_seen(begun):
 def test_broken_checkpoints_are_left_for_the_store_to_name(begun):
     (begun / "checkpoints" / "00000005" / "checkpoint.json").write_text("{")
     folder(begun, "seed=3").check(resume=True)
+
+
+def test_a_run_without_a_checkpoint_can_be_resumed_and_one_without_anything_started(tmp_path):
+    path = tmp_path / "run"
+    folder(path).create()
+    folder(path).check(resume=True)
+    with pytest.raises(TinyClipError, match=r"not empty.*distill --resume"):
+        folder(path).check(resume=False)
+    (path / "config.yaml").rename(path / "config.yaml.part")
+    (path / ".lock").touch()
+    folder(path).check(resume=False)
+
+
+def test_a_held_folder_is_refused_to_others(begun):
+    with folder(begun).held(resume=True):
+        with pytest.raises(TinyClipError, match="in use by another process") as caught:
+            folder(begun).held(resume=True).__enter__()
+        assert "\n" not in str(caught.value)
+    with folder(begun).held(resume=True):
+        pass
+
+
+def test_a_start_that_fails_before_it_begins_leaves_nothing(tmp_path):
+    run = folder(tmp_path / "a" / "run")
+    with pytest.raises(ZeroDivisionError), run.held(resume=False):
+        assert run.settings.is_file()
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_kills_have_left_is_cleared_away(begun):
+    before = sorted(path for path in begun.rglob("*"))
+    for name in (".student.123.partial", "stages/1/.pruned.123.partial", ".best.123.old",
+                 "checkpoints/00000009.part", "checkpoints/.00000009.abc.partial"):  # fmt: skip
+        (begun / name).mkdir(parents=True)
+        (begun / name / "file").write_text("x")
+    for name in ("teacher_features.safetensors.part", "events.jsonl.part"):
+        (begun / name).write_text("x")
+    (begun / "best").mkdir()
+    with folder(begun).held(resume=True):
+        pass
+    after = sorted(path for path in begun.rglob("*"))
+    own = {begun / ".lock", begun / "best", begun / "stages", begun / "stages" / "1"}
+    assert set(after) - set(before) == own
+
+
+def test_a_best_student_whose_place_is_empty_is_put_back(begun):
+    (begun / ".best.123.old").mkdir()
+    (begun / ".best.123.old" / "file").write_text("x")
+    with folder(begun).held(resume=True):
+        assert (begun / "best" / "file").read_text() == "x"
+
+
+def test_more_steps_may_be_asked_for_and_fewer_not(begun):
+    steps = load_config("starter").optim.steps
+    folder(begun, f"optim.steps={steps + 1}").check(resume=True)
+    with pytest.raises(ConfigError, match=rf"optim\.steps \(was {steps}, is {steps - 1}\)"):
+        folder(begun, f"optim.steps={steps - 1}").check(resume=True)

@@ -33,9 +33,9 @@ def test_events_are_one_json_object_a_line(events):
 
 def test_numbers_that_json_does_not_know_become_null(tmp_path):
     with EventLog(tmp_path / "e.jsonl") as log:
-        log.write("step", loss=float("nan"), inner={"x": float("inf"), "y": 1.5})
+        log.write("step", step=1, loss=float("nan"), inner={"x": float("inf"), "y": 1.5})
     assert read_events(tmp_path / "e.jsonl") == [
-        {"kind": "step", "loss": None, "inner": {"x": None, "y": 1.5}}
+        {"kind": "step", "step": 1, "loss": None, "inner": {"x": None, "y": 1.5}}
     ]
 
 
@@ -57,6 +57,26 @@ def test_a_run_resumed_at_step_0_does_step_0_again(tmp_path):
         log.write("step", step=1)
     rewind_events(path, 0)
     assert [event["kind"] for event in read_events(path)] == ["run_start"]
+
+
+DAMAGED = [b"5", b"{}", b'{"kind":"step"}', b'{"kind": "eval", "step": "x"}', b"\xff", b"[" * 5000,
+           b'{"kind": "\\ud800", "step": 1}', b'{"kind": "step", "step": 1e400}']  # fmt: skip
+
+
+def test_damaged_lines_are_set_aside_and_named(events):
+    lines = events.read_bytes().splitlines()
+    events.write_bytes(b"\n".join([lines[0], *DAMAGED, *lines[1:], b'{"kind": "st']))
+    assert [event["kind"] for event in read_events(events)] == ["run_start", *["step"] * 4, "eval"]
+    told = []
+    rewind_events(events, 4, told.append)
+    assert events.read_bytes().splitlines() == lines
+    assert events.with_name("events.jsonl.damaged").read_bytes().splitlines() == DAMAGED
+    assert len(told) == 1
+    assert (
+        "8 damaged lines, the first is number 2; they were moved to events.jsonl.damaged" in told[0]
+    )
+    rewind_events(events, 4, told.append)
+    assert len(told) == 1
 
 
 def report(step, steps=200):

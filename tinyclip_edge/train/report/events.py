@@ -2,52 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tinyclip_edge.train.drawing import TOWERS, Event, number
-
-MOST_STEPS = 1 << 53  # a float holds no more
-
-
-@dataclass(frozen=True, slots=True)
-class EventLines:
-    """What a file of events holds."""
-
-    events: tuple[Event, ...]
-    broken: tuple[int, ...]  # numbers of the lines that hold no event that distill writes
+from tinyclip_edge.train.observe import EventLines, read_event_lines
 
 
 def read_lines(path: Path) -> EventLines:
-    """Read a file of events; a last line that a kill cut short counts as not written."""
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    while lines and not lines[-1].strip():
-        lines.pop()
-    events, broken = [], []
-    for place, line in enumerate(lines, 1):
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            if place < len(lines):
-                broken.append(place)
-            continue
-        if _sound(event):
-            events.append(event)
-        else:
-            broken.append(place)
-    return EventLines(tuple(events), tuple(broken))
+    """Read a file of events; those without what pages and plots take for granted are broken."""
+    return read_event_lines(path, _sound)
 
 
-def _sound(event: object) -> bool:
-    """Say whether an event has what pages and plots take for granted."""
-    if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
-        return False
-    step = event.get("step")
-    if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < MOST_STEPS:
-        return False
+def _sound(event: Event) -> bool:
     try:
         check = _SHAPES.get(event["kind"])
         return check is None or check(event)

@@ -1,0 +1,175 @@
+"""Folders that appear whole or not at all, work folders that outlive no process, and their locks.
+
+A work folder is locked by the process that works in it. The operating system drops the lock with
+the process, so the next one that works beside it knows what a kill has left, and clears it away.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tinyclip_edge.errors import TinyClipError
+
+LOCK = ".lock"
+NEW, OLD = "new", "old"  # within a work folder: what is being made, what it takes the place of
+WORK = re.compile(r"\.(?P<name>.+)\.[^.]+\.partial")
+
+
+@contextmanager
+def written_aside(folder: Path) -> Iterator[Path]:
+    """Give a new folder beside ``folder``; when the block ends without an error it takes its place.
+
+    What stood there before is removed only after that, and after the new one is on the disk.
+    OSErrors pass.
+    """
+    if not folder.name:  # the working folder, or the root: nothing can stand beside it
+        raise OSError(errno.EBUSY, "it cannot be replaced, name a new folder", str(folder))
+    with work_folder(folder) as work:
+        new = work / NEW
+        new.mkdir()
+        yield new
+        flush(new)
+        try:
+            if os.path.lexists(folder):
+                folder.rename(work / OLD)
+            new.rename(folder)
+        except BaseException:
+            if os.path.lexists(work / OLD) and not os.path.lexists(folder):
+                (work / OLD).rename(folder)
+            raise
+        _flush_folder(folder.parent)
+
+
+@contextmanager
+def work_folder(target: Path) -> Iterator[Path]:
+    """Give a folder beside ``target``, on the same disk, for the time of the block.
+
+    What killed processes left beside it is cleared first. OSErrors pass.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(target.parent)
+    work, lock = _locked_folder(target)
+    try:
+        yield work
+    finally:
+        lock.release()
+        remove(work)
+
+
+def clear_leftovers(parent: Path) -> None:
+    """Remove work folders in ``parent`` whose process is gone.
+
+    One that was killed between moving the old folder away and the new one in its place is made to
+    end as it would have.
+    """
+    for work in parent.glob(".*.partial"):
+        match = WORK.fullmatch(work.name)
+        if match is None or work.is_symlink() or not work.is_dir():
+            continue
+        if not (work / LOCK).is_file():  # not ours, or killed before it was locked
+            with suppress(OSError):
+                work.rmdir()
+            continue
+        lock = _lock(work / LOCK)
+        try:
+            lock.acquire()
+        except (Timeout, OSError):
+            continue
+        settle(work, parent / match["name"])
+        lock.release()
+        remove(work)
+
+
+def remove(work: Path) -> None:
+    """Delete a work folder, its lock at the very end: without it, it would not be known as one."""
+    for path in work.glob("*"):
+        if path.name != LOCK:
+            shutil.rmtree(path, ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def settle(work: Path, target: Path) -> None:
+    """Put at ``target`` what a kill kept from it, where its older folder had been moved away."""
+    if os.path.lexists(target) or not os.path.lexists(work / OLD):
+        return
+    whole = work / NEW if (work / NEW).is_dir() else work / OLD
+    with suppress(OSError):
+        whole.rename(target)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold an existing folder against every other process for the time of the block.
+
+    Raises TinyClipError when another process holds it; the lock ends with the process.
+    """
+    lock = _lock(folder / LOCK)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TinyClipError(
+            f"{folder} is in use by another process; wait until it ends, or choose another folder"
+        ) from None
+    except OSError as error:
+        raise TinyClipError(
+            f"{folder} cannot be locked ({error.strerror or error}); choose another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def flush(folder: Path) -> None:
+    """Wait until all files of a folder are on the disk; OSErrors pass."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            _flush_folder(path)
+        else:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+    _flush_folder(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks
+            raise
+    finally:
+        os.close(number)
+
+
+def _locked_folder(target: Path) -> tuple[Path, FileLock]:
+    while True:
+        work = Path(
+            tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
+        )
+        lock = _lock(work / LOCK)
+        try:
+            lock.acquire()
+        except (FileNotFoundError, Timeout):  # cleared by another process before it was locked
+            continue
+        except OSError:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        if (work / LOCK).is_file():
+            return work, lock
+        lock.release()
+
+
+def _lock(path: Path) -> FileLock:
+    return FileLock(path, timeout=0)
