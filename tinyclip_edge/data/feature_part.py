@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from tinyclip_edge.aside import NEW, work_folder
 from tinyclip_edge.data.marks import caption_mark, sample_mark
 from tinyclip_edge.data.pairs import Halves, Ints, KeptFeatures, Pair
 from tinyclip_edge.json_text import parse_json
@@ -69,13 +69,9 @@ def write_part(path: Path, about: Mapping[str, str], part: PartFeatures) -> None
     tensors = {name: np.ascontiguousarray(getattr(part, name)) for name in NAMES}
     # One value, for the order of several is left to chance: the same features, the same bytes.
     told = {ABOUT: json.dumps({**about, "bad": part.bad, "sha256": _digest(tensors)})}
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        save_file(tensors, aside, metadata=told)
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    with work_folder(path) as work:
+        save_file(tensors, work / NEW, metadata=told)
+        (work / NEW).replace(path)
 
 
 def check_part(path: Path, about: Mapping[str, str]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from tinyclip_edge.aside import NEW, clear_leftovers, work_folder
 from tinyclip_edge.data.feature_part import (
     BrokenPartError,
     PartFeatures,
@@ -61,18 +61,21 @@ class FeatureStore:
         try:
             (self.folder / PARTS).mkdir(parents=True, exist_ok=True)
             if not about.is_file():
-                aside = about.with_name(f"{ABOUT}.{os.getpid()}.part")
                 content = {"format": FORMAT, "version": VERSION, **self.recipe}
-                aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-                aside.replace(about)
+                with work_folder(about) as work:
+                    new = work / NEW
+                    new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+                    new.replace(about)
         except OSError as error:
             raise self._unwritable(error) from error
 
     def missing(self, parts: Sequence[Part], *, thorough: bool = False) -> list[int]:
         """Return the numbers of parts without a whole file, telling why where there is one.
 
-        ``thorough`` reads every byte.
+        ``thorough`` reads every byte. What kills have left in the folder is cleared away.
         """
+        for folder in (self.folder, self.folder / PARTS):
+            clear_leftovers(folder)
         whole = (self._is_whole(part, thorough=thorough) for part in parts)
         return [number for number, found in enumerate(whole) if not found]
 

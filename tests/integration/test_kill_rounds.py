@@ -1,0 +1,177 @@
+"""SIGKILL before a random file operation or after a random time; what is resumed ends alike.
+
+KILL_ROUNDS asks for more kills than a test run makes.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+
+import pytest
+import torch
+from PIL import Image
+
+from killing import killed
+from tinyclip_edge import EdgeCLIP
+from tinyclip_edge.models import load_clip
+from tinyclip_edge.train import distill, report
+from tinyclip_edge.train.caching import cache_features
+from tinyclip_edge.train.fill_report import Lines
+from toy_runs import Watcher, read_events
+
+ROUNDS = int(os.environ.get("KILL_ROUNDS", "0"))
+TIMING = ("samples_per_s", "data_wait", "peak_bytes", "seconds", "time")
+MOST = 3  # kills of a run before it may end
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 if not ROUNDS else 0)]
+
+KINDS = {
+    "in memory": {},
+    "streamed": {"data": {"memory_gb": 0.0, "lanes": 2}},
+    "feature cache": {"data": {"feature_cache": "cache"}},
+    "masks": {
+        "student": {"keep": 0.5},
+        "inherit": {"method": "masks"},
+        "masks": {"lr": 0.9, "lambda_lr": 1.0, "log_every": 2, "warmup": 0.4, "prune": 6,
+                  "extra": 2},
+    },
+    "stages": {"stages": [
+        {"student": {"vision_cfg": {"layers": 3}}, "steps": 5},
+        {"student": {"vision_cfg": {"width": 64, "layers": 3},
+                     "text_cfg": {"width": 64, "heads": 1, "layers": 2}}, "steps": 7},
+    ]},
+}  # fmt: skip
+
+
+@pytest.fixture
+def config(make, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report, "leave_report", lambda *_, **__: None)  # longer than a toy run
+    torch.set_num_threads(1)
+
+    def named(kind):
+        sections = dict(KINDS[kind])
+        data = {"workers": 1, **sections.pop("data", {})}
+        return make(data=data, run={"save_every": 3, "eval_every": 4}, **sections)
+
+    return named
+
+
+def story(folder):
+    """What the events say that has nothing to do with time, and starts and ends apart."""
+    return [
+        {name: value for name, value in event.items() if name not in TIMING}
+        for event in read_events(folder / "events.jsonl")
+        if event["kind"] not in ("run_start", "run_end")
+    ]
+
+
+def files(folder, *, state=True):
+    """Every file's bytes but those that hold times; without ``state`` its names alone."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if state else b""
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("events.jsonl", "state.pt", "checkpoint.json")
+    }
+
+
+def states(folder):
+    """The optimizers' states and random numbers of all checkpoints, as they were stored."""
+    return {path.parent.name: torch.load(path) for path in folder.rglob("state.pt")}
+
+
+def alike(one, other):
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(alike, one, other))
+    return one == other
+
+
+def with_cache(run, folder):
+    return run.model_copy(
+        update={"data": run.data.model_copy(update={"feature_cache": str(folder)})}
+    )
+
+
+def go_on(config, out):
+    distill(config, out, resume=(out / "config.yaml").exists(), observer=Watcher())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_runs_end_as_one_that_was_left_alone(config, tmp_path, kind):
+    run, draw = config(kind), random.Random(kind)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    began = time.monotonic()
+    assert not killed(lambda: go_on(run, whole), inside=whole)
+    seconds = time.monotonic() - began
+    expected = story(whole), files(whole), states(whole)
+    kills = 0
+    while kills < (ROUNDS // (len(KINDS) + 2) or 2):
+        shutil.rmtree(cut, ignore_errors=True)
+        shutil.rmtree("cache", ignore_errors=True)
+        for _ in range(draw.randint(1, MOST)):
+            moment = (
+                {"at": int(draw.triangular(0, 700, 20))}
+                if draw.random() < 0.7
+                else {"after": draw.uniform(0.1, 1.0) * seconds}
+            )
+            kills += killed(lambda: go_on(run, cut), inside=tmp_path, **moment)
+        assert not killed(lambda: go_on(run, cut), inside=cut)
+        assert story(cut) == expected[0]
+        assert files(cut) == expected[1]
+        assert alike(states(cut), expected[2])
+        assert list(tmp_path.rglob("*.partial")) == list(tmp_path.rglob("*.part")) == []
+    print(f"{kind}: {kills} kills, all exact")
+
+
+def test_a_killed_fill_leaves_no_litter_and_ends_alike(config, tmp_path):
+    run, draw = config("feature cache"), random.Random(1)
+    cut = with_cache(run, tmp_path / "cut")
+
+    def fill(config):
+        cache_features(config, Lines(Watcher()))
+
+    whole = with_cache(run, tmp_path / "whole")
+    assert not killed(lambda: fill(whole), inside=tmp_path)
+    expected = files(tmp_path / "whole")
+    kills = 0
+    while kills < (ROUNDS // (len(KINDS) + 2) or 8):
+        shutil.rmtree(tmp_path / "cut", ignore_errors=True)
+        kills += killed(lambda: fill(cut), inside=tmp_path, at=draw.randrange(16))
+        assert not killed(lambda: fill(cut), inside=tmp_path)
+        assert files(tmp_path / "cut") == expected
+    print(f"filling a cache: {kills} kills, all exact")
+
+
+def test_a_killed_export_leaves_nothing(toy_teacher_folder, tmp_path):
+    from tinyclip_export import export_bundle
+
+    clip, draw, out = (
+        load_clip(str(toy_teacher_folder)),
+        random.Random(2),
+        tmp_path / "a" / "bundle",
+    )
+    out.parent.mkdir()
+    images = [Image.new("RGB", (40, 30), (9 * n, 250 - 9 * n, 99)) for n in range(8)]
+    pairs = (images, [f"a photo of {n} cats" for n in range(8)])
+
+    def export():
+        export_bundle(clip, out, pairs=pairs, precisions=("fp32",), max_drop=100.0)
+
+    kills = 0
+    while kills < (ROUNDS // (len(KINDS) + 2) or 3):
+        kills += killed(export, inside=tmp_path, at=int(draw.triangular(0, 60, 10)))
+        assert not out.exists() or (out / "manifest.json").is_file()
+        assert len([path for path in out.parent.iterdir() if path != out]) <= 1
+        shutil.rmtree(out, ignore_errors=True)
+    assert not killed(export, inside=tmp_path)
+    assert [path.name for path in out.parent.iterdir()] == ["bundle"]
+    assert list(out.rglob(".*")) == []
+    assert EdgeCLIP.load(out).encode_text(["a cat"]).shape == (1, clip.embedding_dim)
+    print(f"export: {kills} kills, nothing left")
