@@ -1,0 +1,198 @@
+"""What a disk, a person or a second process does to a run folder is seen, named and made good."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from pair_shards import toy_samples, write_shard
+from tinyclip_edge.config import dump_config
+from tinyclip_edge.errors import ConfigError, TinyClipError
+from tinyclip_edge.models import load_clip, weights_hash
+from tinyclip_edge.train import distill
+from tinyclip_edge.train.report import write_report
+from toy_runs import KilledError, Watcher, events_of, kill, losses
+
+FEATURES = "teacher_features.safetensors"
+# Captions of many lengths, so that what shares a batch decides how it is padded.
+WORDS = ["a", "photo", "of", "the", "cat", "dog", "red", "blue", "square", "circle", "bicycle"]
+
+
+@pytest.fixture
+def long(make, tmp_path):
+    """A run of more steps than its first epoch has, on captions of uneven length."""
+    samples = toy_samples((32, 40))
+    for number, (_, members) in enumerate(samples):
+        members["txt"] = " ".join(WORDS[number % 5 : number % 5 + 1 + number % 7]).encode()
+    train = write_shard(tmp_path / "long.tar", samples)
+
+    def config(**sections):
+        run = sections.pop("run", {})
+        data = {"train": str(train), "batch_distinct": False, **sections.pop("data", {})}
+        return make(data=data, optim={"steps": 14}, run={"save_every": 4, **run}, **sections)
+
+    return config
+
+
+def negate(path):
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+    tensors = load_file(path)
+    save_file({**tensors, "image_values": -tensors["image_values"]}, path, metadata=about)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+HARMS = {
+    "negated": (negate, "have changed since they were written"),
+    "cut": (cut, "are cut off or broken"),
+    "missing": (lambda path: path.unlink(), "are missing"),
+}
+
+
+@pytest.mark.parametrize("killed", [5, 10])
+@pytest.mark.parametrize("harm", HARMS)
+def test_lost_teacher_features_are_computed_to_the_same_bits(long, tmp_path, harm, killed):
+    whole, out = tmp_path / "whole", tmp_path / "cut"
+    distill(long(), whole)
+    with pytest.raises(KilledError):
+        distill(long(), out, observer=Watcher(killed, kill))
+    spoil, told = HARMS[harm]
+    spoil(out / FEATURES)
+    seen = Watcher()
+    distill(long(), out, resume=True, observer=seen)
+    assert any(
+        f"teacher features {told}: computed again in the batches" in m for m in seen.messages
+    )
+    assert losses(out) == losses(whole)
+    assert (out / FEATURES).read_bytes() == (whole / FEATURES).read_bytes()
+    assert weights_hash(load_clip(str(out)).model) == weights_hash(load_clip(str(whole)).model)
+
+
+def test_features_computed_with_another_micro_batch_are_said_to_differ(long, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(KilledError):
+        distill(long(), out, observer=Watcher(6, kill))
+    (out / FEATURES).unlink()
+    seen = Watcher()
+    distill(long(run={"micro_batch": 8}), out, resume=True, observer=seen)
+    assert any("losses may differ by 2e-05" in message for message in seen.messages)
+
+
+def test_a_second_process_is_refused_in_one_line(make, tmp_path):
+    config, out = tmp_path / "run.yaml", tmp_path / "run"
+    config.write_text(dump_config(make()))
+    second = [sys.executable, "-m", "tinyclip_edge", "distill", "--resume", str(out)]
+    answers = []
+
+    def start_another():
+        answers.append(subprocess.run(second, capture_output=True, text=True, check=False))
+
+    distill(make(), out, observer=Watcher(5, start_another))
+    (answer,) = answers
+    assert answer.returncode == 2
+    assert answer.stderr.splitlines()[-1].startswith(f"error: {out} is in use by another process")
+    assert "Traceback" not in answer.stderr
+    assert list(losses(out)) == list(range(1, 13))
+
+
+@pytest.mark.parametrize(
+    "line", [b"5", b"{}", b'{"kind":"step"}', b"\xff", b'{"kind": "best", "step": 0}']
+)
+def test_damaged_events_stop_neither_resume_nor_report(make, tmp_path, line):
+    out = tmp_path / "run"
+    with pytest.raises(KilledError):
+        distill(make(), out, observer=Watcher(7, kill))
+    path = out / "events.jsonl"
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([*lines[:3], line, *lines[3:]]) + b"\n")
+    assert write_report([out]).path.is_file()
+    seen = Watcher()
+    distill(make(), out, resume=True, observer=seen)
+    if b"best" not in line:
+        assert any("1 damaged lines, the first is number 4" in told for told in seen.messages)
+    assert list(losses(out)) == list(range(1, 13))
+    assert write_report([out]).path.is_file()
+
+
+def test_a_run_killed_before_its_first_checkpoint_is_resumed(make, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "cut"
+    distill(make(), whole)
+
+    class Early(Watcher):
+        def on_eval(self, step, who, metrics):
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        distill(make(), out, observer=Early())
+    assert not (out / "checkpoints").exists()
+    seen = Watcher()
+    distill(make(), out, resume=True, observer=seen)
+    assert any("begins at step 0" in message for message in seen.messages)
+    assert losses(out) == losses(whole)
+    assert len(events_of(out, "eval")) == len(events_of(whole, "eval"))
+
+
+def test_the_same_pairs_and_teacher_elsewhere_are_accepted(
+    make, tmp_path, shards, toy_teacher_folder
+):
+    whole, out, moved = tmp_path / "whole", tmp_path / "cut", tmp_path / "moved"
+    distill(make(), whole)
+    with pytest.raises(KilledError):
+        distill(make(), out, observer=Watcher(7, kill))
+    shutil.copytree(shards, moved)
+    shutil.copytree(toy_teacher_folder, tmp_path / "teacher")
+    elsewhere = {"data": {"train": str(moved / "train-*.tar*")},
+                 "teacher": {"model": str(tmp_path / "teacher")}}  # fmt: skip
+    distill(make(**elsewhere), out, resume=True)
+    assert losses(out) == losses(whole)
+
+
+@pytest.mark.parametrize("memory_gb", [4.0, 0.0])
+def test_other_pictures_under_the_same_keys_are_refused(make, tmp_path, shards, memory_gb):
+    moved, out = tmp_path / "moved", tmp_path / "run"
+    with pytest.raises(KilledError):
+        distill(make(data={"memory_gb": memory_gb}), out, observer=Watcher(5, kill))
+    shutil.copytree(shards, moved)
+    samples = toy_samples((32, 40))[50:]
+    samples[0][1]["png"] = samples[1][1]["png"]
+    write_shard(moved / "train-1.tar", samples)
+    config = make(data={"memory_gb": memory_gb, "train": str(moved / "train-*.tar*")})
+    with pytest.raises(TinyClipError, match=r"pairs of data\.train are not those"):
+        distill(config, out, resume=True)
+
+
+def test_another_preprocessing_of_the_teacher_is_refused(make, tmp_path, toy_teacher_folder):
+    out, teacher = tmp_path / "run", tmp_path / "teacher"
+    with pytest.raises(KilledError):
+        distill(make(), out, observer=Watcher(5, kill))
+    shutil.copytree(toy_teacher_folder, teacher)
+    path = teacher / "open_clip_config.json"
+    content = json.loads(path.read_text())
+    content["preprocess_cfg"]["mean"] = [0.4, 0.5, 0.5]
+    path.write_text(json.dumps(content))
+    with pytest.raises(TinyClipError, match="yet another preprocessing"):
+        distill(make(teacher={"model": str(teacher)}), out, resume=True)
+
+
+def test_a_finished_run_may_be_made_longer(make, tmp_path):
+    out = tmp_path / "run"
+    distill(make(), out)
+    before = losses(out)
+    distill(make(optim={"steps": 20}), out, resume=True)
+    after = losses(out)
+    assert list(after) == list(range(1, 21))
+    assert all(after[step] == loss for step, loss in before.items())
+    # The schedule of 20 steps from step 13 on: 2 of warm-up, then a cosine, here at 10 / 18.
+    rates = {event["step"]: event["lr"] for event in events_of(out, "step")}
+    assert rates[13] == pytest.approx(1e-3 * 0.5 * (1 - 0.17364817766693), rel=1e-6)
+    with pytest.raises(ConfigError, match=r"optim\.steps \(was 20, is 12\)"):
+        distill(make(), out, resume=True)
