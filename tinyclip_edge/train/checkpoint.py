@@ -171,6 +171,9 @@ class CheckpointStore:
                 shutil.rmtree(place, ignore_errors=True)
                 content.rename(place)
             shutil.rmtree(aside, ignore_errors=True)
+        steps = self.steps()
+        if len(steps) > self._keep and is_whole(self.path(steps[-1])):
+            self._drop_oldest()
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint and drop the oldest; on failure the earlier ones stay as they were."""
@@ -183,9 +186,12 @@ class CheckpointStore:
             whole = [number for number in self.steps() if number != step]
             last = f"the last whole one is of step {whole[-1]}" if whole else "there is none yet"
             raise TinyClipError(f"checkpoint {path} cannot be written ({error}); {last}") from error
+        self._drop_oldest()
+        return path
+
+    def _drop_oldest(self) -> None:
         for old in self.steps()[: -self._keep]:
             shutil.rmtree(self.path(old), ignore_errors=True)
-        return path
 
     def load_newest(self, warn: Callable[[str], None]) -> Checkpoint:
         """Return the newest whole checkpoint; each broken one is named through ``warn``.

@@ -272,3 +272,12 @@ def test_one_that_a_kill_left_unfinished_is_cleared_away(store):
     (part / "state.pt").unlink()
     store.recover()
     assert [path.name for path in store.folder.iterdir()] == ["00000005"]
+
+
+def test_an_old_one_that_a_kill_left_half_deleted_is_cleared_away(store):
+    for step in (5, 8, 9):
+        path = store.save(content(step))
+    shutil.copytree(path, path.with_name("00000005"))
+    (path.with_name("00000005") / "checkpoint.json").unlink()
+    store.recover()
+    assert store.steps() == [8, 9]
