@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tinyclip_edge.errors import ModelError, did_you_mean
 from tinyclip_edge.models.library import open_clip, quiet
+from tinyclip_edge.models.references import check_references
 from tinyclip_edge.models.sizes import check_sizes
 
 PreprocessCfg = open_clip.transform.PreprocessCfg
@@ -67,6 +68,7 @@ def check_model_cfg(model_cfg: object, source: str) -> None:
             raise ModelError(f"{source}: model_cfg.{tower} must be a table")
         names = {field.name for field in fields(kind)}
         _refuse_unknown(model_cfg[tower], names, f"{source}: model_cfg.{tower}")
+    check_references(model_cfg, source)
     check_sizes(model_cfg, source)
     _check_heads(model_cfg, source)
 

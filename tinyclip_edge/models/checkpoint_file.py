@@ -7,6 +7,7 @@ import re
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -14,16 +15,24 @@ from safetensors import SafetensorError
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.quiet import quiet
 
-# Training scripts keep their arguments in the file; a Namespace is only a table of names.
-_ALLOWED = (argparse.Namespace,)
+# Training scripts keep their arguments and numpy's numbers in the file: tables and values, no code.
+_SCALAR = np.float64(0).__reduce__()[0]
+_ALLOWED = (
+    argparse.Namespace,
+    np.dtype,
+    # Older numpy, and newer, write the same function under another module's name.
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
+)
 _FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
 
 
 def read_checkpoint(path: Path) -> object:
     """Return what a .safetensors or torch file holds, tensors on the CPU as they were stored.
 
-    Nothing is unpickled but tensors, plain containers and an argparse.Namespace. Raises
-    ModelError for everything else.
+    Nothing is unpickled but tensors, plain containers, numpy scalars and an argparse.Namespace.
+    Raises ModelError for everything else.
     """
     try:
         if path.suffix == ".safetensors":

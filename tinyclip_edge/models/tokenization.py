@@ -11,10 +11,21 @@ import torch
 from torch import Tensor
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models.json_file import read_json
 from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer
+from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer
 
 TOKENIZER = "tokenizer.json"
+_SPECIAL_TOKENS = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
 OPEN_CLIP_VOCABULARY = 49408  # tokens of the byte-pair file that open_clip carries
 
 
@@ -33,6 +44,36 @@ class FileTokenizer:
             tokenizer = copy(tokenizer)
             tokenizer.context_length = context_length
         return torch.from_numpy(tokenizer(texts))
+
+
+class LocalTokenizer(open_clip.tokenizer.HFTokenizer):  # type: ignore[misc]
+    """A tokenizer.json of any family, its text handled as open_clip does.
+
+    The file beside it names special tokens only: no class, no code and no other file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        context_length: int,
+        mode: str | None = None,
+        *,
+        clean: str = "whitespace",
+        strip_sep_token: bool = False,
+    ) -> None:
+        from transformers import PreTrainedTokenizerFast
+
+        config = path.with_name("tokenizer_config.json")
+        table = read_json(config) if config.is_file() else {}
+        if "auto_map" in table:
+            raise ModelError(f"{config} asks for code (auto_map); nothing in a model folder is run")
+        self.tokenizer_mode = mode or ""
+        self.context_length = context_length
+        self.clean_fn = open_clip.tokenizer.get_clean_fn(clean)
+        self.strip_sep_token = strip_sep_token
+        self.tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=parse_tokenizer(path), **_plain_settings(table, config)
+        )
 
 
 def make_tokenizer(
@@ -75,6 +116,33 @@ def name_own_tokenizer(model_cfg: dict[str, Any], tokenizer_file: Path | None) -
         text_cfg.setdefault("hf_tokenizer_name", TOKENIZER)
 
 
+def _plain_settings(table: dict[str, Any], path: Path) -> dict[str, str]:
+    """Return the special tokens and sides that a tokenizer_config.json names."""
+    settings: dict[str, str] = {}
+    for key in _SPECIAL_TOKENS:
+        value = table.get(key)
+        value = value.get("content") if isinstance(value, dict) else value
+        if value is not None and not isinstance(value, str):
+            raise ModelError(f"{path}: {key} must be a text")
+        if value is not None:
+            settings[key] = value
+    for key in ("padding_side", "truncation_side"):
+        if key in table:
+            if table[key] not in ("left", "right"):
+                raise ModelError(f"{path}: {key} must be left or right")
+            settings[key] = table[key]
+    return settings
+
+
+def _refuse_folder(name: str, source: str) -> None:
+    """A repository's name must not open a folder that lies where the command is run."""
+    if Path(name).exists():
+        raise ModelError(
+            f"{source}: its tokenizer '{name}' would be read from the working directory; put a "
+            "tokenizer.json beside the weights"
+        )
+
+
 def _check_ids(tokenizer: ClipTokenizer, text_cfg: dict[str, Any], path: Path) -> None:
     """Refuse ids outside the embedding, and an end token that argmax pooling would not find."""
     vocabulary = int(text_cfg.get("vocab_size", OPEN_CLIP_VOCABULARY))
@@ -96,14 +164,20 @@ def _open_clip_tokenizer(
 ) -> Callable[[Sequence[str]], Tensor]:
     options = dict(text_cfg.get("tokenizer_kwargs") or {})
     context_length = int(text_cfg.get("context_length", 77))
+    mode = text_cfg.get("tokenizer_mode")
     tokenizer: Callable[[Sequence[str]], Tensor]
     try:
         with quiet():
-            if hf_name:
-                place = tokenizer_file.parent if tokenizer_file else hf_name
-                mode = text_cfg.get("tokenizer_mode")
+            if hf_name and tokenizer_file is not None:
+                tokenizer = LocalTokenizer(tokenizer_file, context_length, mode, **options)
+            elif hf_name:
+                _refuse_folder(hf_name, source)
                 tokenizer = open_clip.tokenizer.HFTokenizer(
-                    place, context_length=context_length, tokenizer_mode=mode, **options
+                    hf_name,
+                    context_length=context_length,
+                    tokenizer_mode=mode,
+                    trust_remote_code=False,
+                    **options,
                 )
             else:
                 tokenizer = open_clip.SimpleTokenizer(context_length=context_length, **options)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from tinyclip_edge.errors import DataError, ModelError
 from tinyclip_edge.runtime.tokenizer import clean_text
+from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -23,12 +22,7 @@ class PlainTokenizer:
 
         Raises ModelError when the file is broken or a setting is unknown.
         """
-        try:
-            self._tokenizer = Tokenizer.from_buffer(path.read_bytes())
-        # The tokenizers library raises plain Exception for every defect of the file.
-        except Exception as error:
-            cause = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"{path} is no tokenizer.json: {cause}") from error
+        self._tokenizer = parse_tokenizer(path)
         known = settings.get("clean") in list(CLEANING)
         if not known or not isinstance(settings.get("end"), int):
             raise ModelError(f"{path}: this tinyclip-edge cannot clean texts for {dict(settings)}")

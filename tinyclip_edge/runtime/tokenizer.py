@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer, normalizers
 
 from tinyclip_edge.errors import DataError, ModelError
+from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer
 
 START_TOKENS = ("<|startoftext|>", "<start_of_text>")
 END_TOKENS = ("<|endoftext|>", "<end_of_text>")
@@ -68,12 +69,10 @@ class ClipTokenizer:
         if context_length < 2:
             raise ModelError(f"context length {context_length} leaves no room for start and end")
         try:
-            tokenizer = Tokenizer.from_buffer(_caseless(path.read_bytes()))
+            content = _caseless(path.read_bytes())
         except OSError as error:
             raise ModelError(f"cannot read tokenizer {path}: {error.strerror or error}") from error
-        # The tokenizers library raises plain Exception for every defect of the file.
-        except Exception as error:
-            raise ModelError(f"{path} is no tokenizer.json: {_first_line(error)}") from error
+        tokenizer = parse_tokenizer(path, content)
         return cls(tokenizer, context_length, source=str(path))
 
     def encode(self, text: str) -> list[int]:

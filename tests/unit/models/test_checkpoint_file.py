@@ -116,3 +116,18 @@ def test_no_checkpoint(tmp_path, name, content, message):
 def test_no_file_and_a_folder(tmp_path):
     assert "no weight file" in refused(tmp_path / "none.pt")
     assert "cannot be read" in refused(tmp_path)
+
+
+def test_numpy_scalars_of_a_training_script_come_along(tmp_path):
+    path = tmp_path / "epoch_0_iter_39.pt"
+    content = {
+        "state_dict": WEIGHTS,
+        "args": argparse.Namespace(lr=np.float64(0.25)),
+        "best": np.float32(1.5),
+        "step": np.int64(39),
+        "optimizer": [{"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1e-4}]}],
+    }
+    torch.save(content, path)
+    found = read_checkpoint(path)
+    assert (found["args"].lr, found["best"], found["step"]) == (0.25, 1.5, 39)
+    assert found["optimizer"][0]["state"][0]["exp_avg"].tolist() == [1.0, 1.0]
