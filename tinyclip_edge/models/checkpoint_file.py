@@ -6,6 +6,7 @@ import argparse
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -17,7 +18,7 @@ from tinyclip_edge.models.quiet import quiet
 
 # Training scripts keep their arguments and numpy's numbers in the file: tables and values, no code.
 _SCALAR = np.float64(0).__reduce__()[0]
-_ALLOWED = (
+_ALLOWED: tuple[Any, ...] = (
     argparse.Namespace,
     np.dtype,
     # Older numpy, and newer, write the same function under another module's name.
