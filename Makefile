@@ -48,7 +48,7 @@ clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache tests/clients/node_modules
 
 .venv/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(None if (3, 10) <= sys.version_info < (3, 14) else "tinyclip-edge needs Python 3.10 to 3.13; name one with: make PYTHON=python3.12")'
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 10) <= sys.version_info < (3, 15) else "tinyclip-edge needs Python 3.10 to 3.14; name one with: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 
 .venv/.installed-all: pyproject.toml | .venv/bin/python

@@ -288,6 +288,6 @@ class _Export:
 
 
 def _require_extra() -> None:
-    for module in ("onnx", "onnxscript", "optimum"):
+    for module in ("onnx", "onnxscript"):
         if find_spec(module) is None:
             raise MissingExtraError(f"export needs {module}: pip install 'tinyclip-edge[export]'")

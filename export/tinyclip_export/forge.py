@@ -95,7 +95,6 @@ class Forge:
         if tower not in self._peaks:
             batches = self.calibration.batches(tower, PEAK_INPUTS)
             self._peaks[tower] = activation_peaks(module, map(torch.from_numpy, batches))
-        # optimum takes what follows a dot for a suffix.
         path = self.scratch / f"{tower}-smooth-{round(100 * strength)}.onnx"
         module = smoothed(module, self._peaks[tower], strength)
         if tower == "image":

@@ -1,8 +1,7 @@
-"""Dynamic int8 of an exported tower through optimum's ORTQuantizer."""
+"""Dynamic int8 of an exported tower through onnxruntime's quantizer."""
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -94,29 +93,14 @@ def quantize_tower(
     keep_float: Collection[str] = (),
 ) -> None:
     """Write the int8 form of the fp32 tower `source` to `target`; nodes `keep_float` stay."""
-    with quiet():
-        import onnx
-        from onnxruntime.quantization import QuantFormat, QuantizationMode, QuantType
-        from optimum.onnxruntime import ORTQuantizer
-        from optimum.onnxruntime.configuration import QuantizationConfig
+    import onnx
 
-    # optimum leaves an ort_config.json beside its result, so it works in a folder of its own.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".quantize-") as scratch, quiet():
         source, halves, centred = _rewritten(source, Path(scratch), recipe)
         floats = [part for name in keep_float for part in halves.get(name, [name])]
-        config = QuantizationConfig(
-            is_static=False,
-            format=QuantFormat.QOperator,
-            mode=QuantizationMode.IntegerOps,
-            weights_dtype=QuantType.QInt8 if recipe.weights == "int8" else QuantType.QUInt8,
-            per_channel=True,
-            reduce_range=recipe.weight_range != "8 bit",
-            operators_to_quantize=list(OPERATORS),
-            nodes_to_exclude=[*products_of_activations(source), *floats],
+        model = quantize_dynamically(
+            onnx.load(str(source)), recipe, [*products_of_activations(source), *floats]
         )
-        ORTQuantizer(source).quantize(config, save_dir=scratch, file_suffix="quantized")
-        result = Path(scratch) / f"{source.stem}_quantized.onnx"
-        model = onnx.load(str(result))
         if recipe.weight_range == "pairs":
             make_pair_safe(model, onnx.load(str(source)))
         if text:
@@ -127,8 +111,36 @@ def quantize_tower(
         use_rms_norms(model, centred)
         drop_unread(model.graph)
         strip_traces(model)
-        onnx.save_model(model, str(result))
-        shutil.move(result, target)
+        written = Path(scratch) / "quantized.onnx"
+        onnx.save_model(model, str(written))
+        written.replace(target)
+
+
+def quantize_dynamically(model: Any, recipe: Int8Recipe, exclude: Collection[str]) -> Any:  # noqa: ANN401
+    """Return `model`, a ModelProto, with int8 products as onnxruntime's quantizer makes them.
+
+    Nodes named in `exclude` stay float. The model is changed in place.
+    """
+    from onnxruntime.quantization import QuantizationMode, QuantType
+    from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
+
+    quantizer = ONNXQuantizer(
+        model,
+        per_channel=True,
+        reduce_range=recipe.weight_range != "8 bit",
+        mode=QuantizationMode.IntegerOps,
+        static=False,
+        weight_qType=QuantType.QInt8 if recipe.weights == "int8" else QuantType.QUInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=None,
+        nodes_to_quantize=[],
+        nodes_to_exclude=list(exclude),
+        op_types_to_quantize=list(OPERATORS),
+        extra_options={"WeightSymmetric": True},  # of uint8 weights too
+    )
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()  # as ONNX wants it; the quantizer appends its nodes
+    return quantizer.model.model
 
 
 def _rewritten(
@@ -174,10 +186,7 @@ def layers_of(path: Path, operators: Collection[str]) -> list[str]:
 
 
 def products_of_activations(path: Path) -> list[str]:
-    """Name the MatMul nodes without a constant side: queries by keys, attention by values.
-
-    optimum does not pass onnxruntime's MatMulConstBOnly on, and would quantize these as well.
-    """
+    """Name the MatMul nodes without a constant side: queries by keys, attention by values."""
     import onnx
 
     graph = onnx.load(str(path)).graph

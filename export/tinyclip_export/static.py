@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from tinyclip_edge.errors import ConfigError, ModelError, did_you_mean
@@ -70,10 +68,9 @@ class StaticRecipe:
 
 
 def quantize_static_tower(job: Job, recipe: StaticRecipe) -> None:
-    """Measure ranges with optimum, then write the graph with onnxruntime's QDQQuantizer.
+    """Measure ranges, then write the graph, both with onnxruntime's own classes.
 
-    optimum does not pass OpTypesToExcludeOutputQuantization on, without which every product would
-    be rounded once more. Raises ModelError for an activation that is not finite.
+    Raises ModelError for an activation that is not finite.
     """
     with quiet():
         import onnx
@@ -121,43 +118,36 @@ def quantize_static_tower(job: Job, recipe: StaticRecipe) -> None:
 def measure_ranges(source: Path, folder: Path, feeds: Feeds) -> Any:  # noqa: ANN401
     """Return onnxruntime's TensorsData: least and largest value of what the operators touch.
 
-    Inputs go through one by one, or by fixed batches, so memory does not grow with their number.
+    Inputs go through one feed at a time, so memory does not grow with their number.
     A scratch folder in `folder` comes and goes. Raises ModelError for a value that is not finite.
     """
     import numpy as np
     import onnx
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import create_calibrator
 
     kinds = list(quantized_kinds(onnx.load(str(source), load_external_data=False)))
-    batch = len(next(iter(next(iter(feeds())).values())))
     with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as scratch, quiet():
-        from optimum.onnxruntime import ORTQuantizer
-        from optimum.onnxruntime.configuration import AutoCalibrationConfig
-
-        dataset: Any = _Rows(feeds)
-        ranges = ORTQuantizer(source).fit(
-            dataset=dataset,
-            calibration_config=AutoCalibrationConfig.minmax(dataset),
-            onnx_augmented_model_name=str(Path(scratch) / "augmented.onnx"),
-            operators_to_quantize=kinds,
-            batch_size=batch,
+        calibrator = create_calibrator(
+            source,
+            kinds,
+            augmented_model_path=str(Path(scratch) / "augmented.onnx"),
+            calibrate_method=CalibrationMethod.MinMax,
         )
+        calibrator.collect_data(_FeedReader(feeds))
+        ranges = calibrator.compute_data()
     for name, found in ranges.items():
         if not all(np.isfinite(side).all() for side in found.range_value):
             raise ModelError(f"static int8: {name} is not finite on the calibration pairs")
     return ranges
 
 
-class _Rows:
-    """What optimum asks of a `datasets.Dataset`, over inputs that are made when they are needed."""
+class _FeedReader:
+    """onnxruntime's CalibrationDataReader over inputs that are made when they are needed."""
 
     def __init__(self, feeds: Feeds) -> None:
-        self._feeds = feeds
-        self.info = SimpleNamespace(builder_name="pairs", config_name="default")
-        self.builder_name, self.config_name, self.split = "pairs", "default", "calibration"
-        self.num_rows = 1  # optimum tells it in its log alone
+        self._feeds = iter(feeds())
 
-    def __iter__(self) -> Iterator[Feed]:
-        # optimum puts as many rows together as the graph takes.
-        for feed in self._feeds():
-            for row in zip(*feed.values(), strict=True):
-                yield dict(zip(feed, row, strict=True))
+    def get_next(self) -> Feed | None:
+        """Return the next feed of a session, or None after the last."""
+        return next(self._feeds, None)

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from hugging_face import PillowProcessor, embedding
 from tinyclip_edge.models import load_clip, save_local_dir
 from tinyclip_edge.models.build import build_model
 from tinyclip_edge.runtime.edge import EdgeCLIP
@@ -133,7 +134,7 @@ def picture(side=50):
 
 
 def test_clip_model_folder_becomes_a_verified_int8_bundle(clip_model_folder, export):
-    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizerFast
+    from transformers import CLIPModel, CLIPTokenizerFast
 
     out, report = export(clip_model_folder, "--int8")
     assert report["precisions"] == ["fp32", "int8"]
@@ -144,12 +145,12 @@ def test_clip_model_folder_becomes_a_verified_int8_bundle(clip_model_folder, exp
         assert len(gates) == 10
     model = CLIPModel.from_pretrained(clip_model_folder).eval()
     tokenizer = CLIPTokenizerFast(tokenizer_file=str(out / "tokenizer.json"), pad_token="!")
-    processor = CLIPImageProcessor.from_pretrained(clip_model_folder)
+    processor = PillowProcessor.from_pretrained(clip_model_folder)
     with torch.inference_mode():
         pixels = processor(picture(), return_tensors="pt").pixel_values
-        image = model.get_image_features(pixels).numpy()
+        image = embedding(model.get_image_features(pixels)).numpy()
         rows = [tokenizer(t, return_tensors="pt").input_ids for t in ("a red cat", "the dog")]
-        text = np.concatenate([model.get_text_features(row).numpy() for row in rows])
+        text = np.concatenate([embedding(model.get_text_features(row)).numpy() for row in rows])
     for precision, gate in (("fp32", 0.999999), ("int8", 0.99)):
         clip = EdgeCLIP.load(out, precision=precision)
         assert cosines(clip.encode_image([picture()]), image).min() > gate

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel
 
+from hugging_face import PillowProcessor, embedding
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models import load_clip, save_huggingface, save_local_dir, weights_hash
 from tinyclip_edge.models.assemble import assemble
@@ -37,7 +38,8 @@ def our_features(clip):
 def their_features(model, clip):
     with torch.inference_mode():
         text = model.get_text_features(input_ids=clip.tokenizer(TEXTS))
-        return model.get_image_features(pixel_values=pixels(clip)), text
+        image = model.get_image_features(pixel_values=pixels(clip))
+        return embedding(image), embedding(text)
 
 
 def compare(clip, model):
@@ -99,9 +101,7 @@ def test_we_open_what_transformers_saves(tmp_path, toy_tokenizer_file, changes):
     assert table["mean"] == [0.4, 0.5, 0.6]
     assert table["std"] == [0.2, 0.25, 0.3]
     assert (table["interpolation"], table["resize_mode"]) == ("bilinear", "shortest")
-    processed = CLIPImageProcessor.from_pretrained(tmp_path / "theirs")(
-        picture(), return_tensors="pt"
-    )
+    processed = PillowProcessor.from_pretrained(tmp_path / "theirs")(picture(), return_tensors="pt")
     torch.testing.assert_close(processed.pixel_values[0], clip.preprocess(picture()), **WITHIN)
 
 
@@ -148,7 +148,7 @@ def test_transformers_opens_what_we_save(tmp_path, toy_teacher, toy_tokenizer_fi
     assert not facts["missing_keys"]
     assert not facts["unexpected_keys"]
     compare(clip, model)
-    processor = CLIPImageProcessor.from_pretrained(folder)
+    processor = PillowProcessor.from_pretrained(folder)
     theirs = processor(picture(), return_tensors="pt").pixel_values[0]
     torch.testing.assert_close(theirs, clip.preprocess(picture()), **WITHIN)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -211,7 +211,7 @@ def test_vocabulary_and_merges_instead_of_a_tokenizer_file(tmp_path):
     folder.mkdir()
     (folder / "vocab.json").write_text(json.dumps({p: i for i, p in enumerate(pieces)}))
     (folder / "merges.txt").write_text("#version: 0.2\nc a\nca t</w>\n")
-    theirs = CLIPTokenizer(folder / "vocab.json", folder / "merges.txt")
+    theirs = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
     source = tmp_path / "tokenizer.json"
     source.write_text(json.dumps({"model": {"vocab": dict.fromkeys(pieces[:-2], 0)}}))
     save_theirs(folder, source)

@@ -69,7 +69,8 @@ EXTRA_OF = {
     **dict.fromkeys(["torch", "torchvision", "open_clip", "accelerate", "safetensors"], "distill"),
     **dict.fromkeys(["webdataset", "braceexpand", "huggingface_hub", "matplotlib"], "distill"),
     "filelock": "distill",
-    **dict.fromkeys(["onnx", "onnxscript", "optimum", "transformers"], "export"),
+    **dict.fromkeys(["onnx", "onnxscript"], "export"),
+    "transformers": "huggingface",
     "gradio": "demo",
 }
 

@@ -94,8 +94,9 @@ def byte_pair_tokenizer(
     )
     tokenizer.decoder = decoders.ByteLevel()
     start, end = vocabulary[START], vocabulary[END]
+    # By position: tokenizers 0.23 calls the second one cls_token.
     tokenizer.post_processor = processors.RobertaProcessing(
-        sep=(END, end), cls=(START, start), add_prefix_space=False, trim_offsets=False
+        (END, end), (START, start), add_prefix_space=False, trim_offsets=False
     )
     tokenizer.add_special_tokens([AddedToken(name, special=True) for name in (START, END)])
     return tokenizer

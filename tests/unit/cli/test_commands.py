@@ -23,8 +23,9 @@ from tinyclip_edge.evaluate.sets import EvalSet
         ("braceexpand", "distill"),
         ("huggingface_hub", "distill"),
         ("matplotlib", "distill"),
-        ("optimum", "export"),
+        ("onnx", "export"),
         ("onnxscript", "export"),
+        ("transformers", "huggingface"),
         ("gradio", "demo"),
     ],
 )

@@ -53,18 +53,43 @@ def test_equal_to_open_clip_to_the_last_bit(resize_mode, size, interpolation):
                 assert np.abs(wanted - ours(image)).max() == 0.0, (mode, width, height)
 
 
-def test_equal_to_the_hugging_face_processor():
-    from transformers import CLIPImageProcessor
+# Where the margin is odd, their crop rounds down and open_clip's, which ours is, to even.
+HF_SIZES = [(64, 64), (40, 90), (65, 64), (63, 97), (31, 30)]
+HF_SETTINGS = {
+    "size": {"shortest_edge": 32},
+    "crop_size": {"height": 32, "width": 32},
+    "resample": 3,
+}
 
-    theirs = CLIPImageProcessor(
-        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, resample=3
-    )
+
+def test_equal_to_the_hugging_face_processor():
+    from hugging_face import PillowProcessor
+
+    theirs = PillowProcessor(**HF_SETTINGS)
     ours = Preprocess.from_config(theirs.to_dict())
-    # Where the margin is odd, their crop rounds down and open_clip's, which ours is, to even.
-    for width, height in [(64, 64), (40, 90), (65, 64), (63, 97), (31, 30)]:
+    for width, height in HF_SIZES:
         image = picture("RGB", width, height)
         wanted = theirs(image, return_tensors="np")["pixel_values"][0]
-        np.testing.assert_array_equal(ours(image), wanted)
+        np.testing.assert_allclose(ours(image), wanted, rtol=0, atol=1e-6)
+
+
+def test_hugging_face_resizing_of_tensors_is_one_grey_level_away():
+    """Pillow rounds between the two passes of a bicubic filter, torchvision on tensors does not."""
+    import torch
+
+    from hugging_face import TensorProcessor
+
+    theirs = TensorProcessor(**HF_SETTINGS)
+    ours = Preprocess.from_config(theirs.to_dict())
+    level = 1 / 255 / np.array(CLIP_STD)[:, None, None]
+    largest = 0.0
+    for width, height in HF_SIZES:
+        image = picture("RGB", width, height)
+        wanted = theirs(image, return_tensors="pt")["pixel_values"][0]
+        assert isinstance(wanted, torch.Tensor)
+        levels = np.abs(ours(image) - wanted.numpy()) / level
+        largest = max(largest, float(levels.max()))
+    assert largest == pytest.approx(1.0, abs=1e-3)
 
 
 def test_both_forms_of_configuration_mean_the_same():
