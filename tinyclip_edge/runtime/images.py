@@ -201,7 +201,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     exif = Image.Exif()
     try:
         exif.load(stored)
-        return _TURNS.get(exif.get(ExifTags.Base.Orientation))
+        return _TURNS.get(exif.get(ExifTags.Base.Orientation, 1))
     # A picture is no worse for broken metadata.
     except Exception:
         return None
