@@ -45,8 +45,8 @@ def holds_class_images(path: Path) -> bool:
         names += [member.name for _, member in islice(_members(path), _LOOK_AHEAD)]
     except (DataError, *BROKEN):
         return False  # the reader of shards says what is wrong with it
-    captioned = CAPTIONS & {PurePosixPath(name).suffix.lower() for name in names}
-    return any(map(is_image_name, names)) and not captioned
+    suffixes = {PurePosixPath(name).suffix.lower() for name in names}
+    return any(map(is_image_name, names)) and not CAPTIONS & suffixes
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,8 +77,8 @@ def _imagenet_names(labels: Iterable[str]) -> dict[str, str]:
     if not ids:
         return {}
     try:
-        from timm.data import ImageNetInfo
+        from timm.data.imagenet_info import ImageNetInfo
     except ImportError:
         return {}
-    known = ImageNetInfo("imagenet-22k").label_descriptions(as_dict=True)
+    known = dict(ImageNetInfo("imagenet-22k").label_descriptions(as_dict=True))
     return {label: known[label].split(",")[0] for label in ids if label in known}

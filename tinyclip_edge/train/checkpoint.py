@@ -84,8 +84,8 @@ class _Files(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    weights: Digest = Field(alias=WEIGHTS)
-    state: Digest = Field(alias=STATE)
+    weights: Digest = Field(alias="student.safetensors")
+    state: Digest = Field(alias="state.pt")
 
 
 class _About(BaseModel):
