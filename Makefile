@@ -1,15 +1,18 @@
 # Two commands on a fresh machine: `make quickstart` runs the main job, `make test` runs the checks.
 PYTHON ?= python3
 BIN := .venv/bin
+# A file is one worker's, with the servers and models its tests share; long files come first.
+PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile \
+	--no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help quickstart test demo lint format types contracts unit slow clients clean
+.PHONY: help quickstart test demo lint format types contracts unit slow rest clients clean
 
 help:
 	@echo "make quickstart   distil, export to int8, compare (installs into .venv first)"
 	@echo "make demo         serve the comparison page"
 	@echo "make test         lint, types, import contracts, tests (installs into .venv first)"
-	@echo "make slow         the tests marked slow as well"
+	@echo "make slow         all tests, those marked slow as well; make rest: those alone"
 	@echo "make clients      npm packages for the tests that open a bundle in Node and in Chromium"
 	@echo "make format       format the code"
 
@@ -19,7 +22,9 @@ quickstart: .venv/.installed-all
 demo: .venv/.installed-all
 	$(BIN)/tinyclip-edge demo
 
-test: .venv/.installed-dev lint types contracts unit
+# The checks of types take a minute of one core, in which the tests have begun.
+test: .venv/.installed-dev
+	$(MAKE) --jobs=2 --keep-going lint types contracts unit
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
@@ -33,10 +38,13 @@ contracts: .venv/.installed-dev
 	$(BIN)/lint-imports
 
 unit: .venv/.installed-dev
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu"
 
 slow: .venv/.installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not hours"
+
+rest: .venv/.installed-dev
+	$(PYTEST) -m "slow and not gpu and not hours"
 
 clients: tests/clients/node_modules/.installed
 

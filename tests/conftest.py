@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from shared_builds import built_once
+
 if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: a thread each, set before torch
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TOY_WORDS = ("a", "photo", "of", "the", "cat", "dog", "red", "blue", "square", "circle", "bicycle")
 TOY_MODEL_CFG: dict[str, Any] = {
@@ -64,9 +70,11 @@ def write_toy_tokenizer(path: Path) -> int:
 @pytest.fixture(scope="session")
 def toy_tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIP tokenizer.json of some 600 tokens."""
-    path = tmp_path_factory.mktemp("toy-tokenizer") / "tokenizer.json"
-    write_toy_tokenizer(path)
-    return path
+    name = "tokenizer.json"
+    folder = built_once(
+        tmp_path_factory, "toy-tokenizer", lambda folder: write_toy_tokenizer(folder / name)
+    )
+    return folder / name
 
 
 def make_toy_teacher(tokenizer_file: Path, seed: int = 0) -> LoadedClip:
@@ -112,9 +120,10 @@ def toy_teacher_folder(toy_tokenizer_file: Path, tmp_path_factory: pytest.TempPa
     """The toy teacher as an open_clip local-dir folder. Shared: do not write into it."""
     from tinyclip_edge.models import save_local_dir
 
-    folder = tmp_path_factory.mktemp("toy-teacher") / "toy-teacher"
-    save_local_dir(folder, make_toy_teacher(toy_tokenizer_file))
-    return folder
+    def build(folder: Path) -> None:
+        save_local_dir(folder / "toy-teacher", make_toy_teacher(toy_tokenizer_file))
+
+    return built_once(tmp_path_factory, "toy-teacher", build) / "toy-teacher"
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from bundle_clients import INSTALL, PACKAGES
@@ -46,14 +47,21 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 
 def toy_bundle(teacher: Path) -> Path:
     """Export the toy teacher once, as fp32 and int8, with a tower that resizes by itself."""
+    folder = teacher.parent / "web-bundle"
+    with FileLock(teacher.parent / "web-bundle.lock"):
+        if not folder.exists():
+            aside = teacher.parent / "web-bundle-unfinished"
+            _export_with_pixel_towers(teacher, aside)
+            aside.rename(folder)
+    return folder
+
+
+def _export_with_pixel_towers(teacher: Path, folder: Path) -> None:
     from tinyclip_edge.models import load_clip
     from tinyclip_edge.runtime.bundle import Manifest, list_files
     from tinyclip_export import export_bundle
     from tinyclip_export.embed_preprocessing import write_pixel_towers
 
-    folder = teacher.parent / "web-bundle"
-    if folder.exists():
-        return folder
     clip = load_clip(str(teacher))
     pairs = ([picture(40, 40, seed) for seed in range(4)], LABELS[:4])
     export_bundle(clip, folder, pairs=pairs, max_drop=100.0)
@@ -61,7 +69,6 @@ def toy_bundle(teacher: Path) -> Path:
     manifest = Manifest.read(folder)
     extras = {**manifest.extras, "uint8": towers}
     replace(manifest, extras=extras, files=list_files(folder)).write(folder)
-    return folder
 
 
 def change_manifest(folder: Path, change: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import pickle
 import shutil
 import subprocess
 import threading
@@ -25,6 +26,7 @@ from bundle_clients import (
     FileHandler,
     Opened,
 )
+from shared_builds import built_once
 
 OLDEST_NODE = 20
 
@@ -32,6 +34,19 @@ OLDEST_NODE = 20
 @pytest.fixture(scope="session")
 def opened(toy_teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Opened:
     """The toy teacher as a bundle that no client may change."""
+
+    def build(folder: Path) -> None:
+        (folder / "opened.pickle").write_bytes(
+            pickle.dumps(export_opened(toy_teacher_folder, folder))
+        )
+
+    folder = built_once(tmp_path_factory, "clients", build)
+    found: Opened = pickle.loads((folder / "opened.pickle").read_bytes())
+    return found
+
+
+def export_opened(teacher: Path, folder: Path) -> Opened:
+    """Export the bundles below a folder and compute what PyTorch answers."""
     import torch
 
     from tinyclip_edge.models import load_clip
@@ -40,11 +55,11 @@ def opened(toy_teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     from tinyclip_export.combined import write_combined
 
     random = np.random.default_rng(3)
-    clip = load_clip(str(toy_teacher_folder))
+    clip = load_clip(str(teacher))
     size = clip.image_size
     asked = [*LABELS, *TEXTS]
     pictures = [Image.fromarray(random.integers(0, 256, (size, size, 3), np.uint8)) for _ in asked]
-    models = tmp_path_factory.mktemp("models")
+    models = folder / "models"
     export_bundle(clip, models / "toy", pairs=(pictures, asked), max_drop=100.0)
     shutil.copytree(models / "toy", models / STANDALONE)
     for precision in ("fp32", "int8"):  # as `export --standalone` does

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 HEAVY = ("torch", "open_clip", "gradio", "transformers", "optimum", "accelerate", "onnx")
 
@@ -34,13 +33,14 @@ def test_command_line_module_brings_nothing_heavy():
     assert loaded_after("import tinyclip_edge.cli.app") == []
 
 
-def test_help_is_quick():
-    command = [sys.executable, "-m", "tinyclip_edge", "--help"]
-    seconds = []
-    for _ in range(4):
-        start = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        seconds.append(time.perf_counter() - start)
-    assert "distill" in done.stdout
-    # the limit is 0.5 s on an idle machine; the best of four runs is the least disturbed
-    assert min(seconds) < 0.5
+def test_help_imports_no_library_but_the_one_that_prints_it():
+    code = (
+        "import runpy, sys; sys.argv = ['tinyclip-edge', '--help']\n"
+        "try: runpy.run_module('tinyclip_edge', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules}"
+        " & {'numpy', 'PIL', 'pydantic', 'yaml', 'rich', 'onnxruntime', 'tokenizers'}))"
+    )
+    *helped, loaded = run_python(code).splitlines()
+    assert any("distill" in line for line in helped)
+    assert loaded == "[]"

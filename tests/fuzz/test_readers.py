@@ -30,7 +30,13 @@ def numbers(reader: Reader, many: bool) -> range:
 
 
 @pytest.mark.parametrize(
-    "many", [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.timeout(14_400)])]
+    "many",
+    [
+        False,
+        pytest.param(
+            True, marks=[pytest.mark.slow, pytest.mark.hours, pytest.mark.timeout(14_400)]
+        ),
+    ],
 )
 @pytest.mark.parametrize("reader", TABLE, ids=lambda reader: reader.name)
 def test_reader(reader: Reader, many: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

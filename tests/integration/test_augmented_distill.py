@@ -44,6 +44,7 @@ def test_a_killed_run_goes_on_with_the_same_pictures(config, tmp_path, memory):
     assert killed == pytest.approx(whole, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_draws_change_what_is_learnt(config, tmp_path):
     distill(config(), tmp_path / "centre")
     distill(config(**CROPS), tmp_path / "drawn")

@@ -101,6 +101,7 @@ def learnt_teacher(make, tmp_path):
     return result.student
 
 
+@pytest.mark.slow
 def test_the_gap_to_the_teacher_closes_and_inheritance_closes_it_sooner(
     make, tmp_path, learnt_teacher
 ):
@@ -170,6 +171,7 @@ def test_runs_are_repeatable_and_differ_by_seed(make, tmp_path):
     assert "seed: 0" in dump_config(config)
 
 
+@pytest.mark.slow
 def test_bf16_follows_fp32(make, tmp_path):
     values = {}
     for precision in ("fp32", "bf16", "fp32"):  # and back: accelerate remembers its first choice

@@ -30,7 +30,11 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(make, tmp_path):
     assert result.steps == 12
 
 
-@pytest.mark.parametrize("kind", ["streamed", "live teacher", "learnt scale"])
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("kind", ["streamed", slow("live teacher"), slow("learnt scale")])
 def test_other_ways_to_run_resume_exactly_too(make, tmp_path, kind):
     sections = {
         "streamed": {"data": {"memory_gb": 0.0}},
@@ -52,7 +56,9 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("killed", [3, 5, 6, 10], ids=["1", "end of 1", "start of 2", "2"])
+@pytest.mark.parametrize(
+    "killed", [slow(3), 5, slow(6), slow(10)], ids=["1", "end of 1", "start of 2", "2"]
+)
 def test_a_kill_in_either_of_two_given_shapes_is_as_if_it_had_not_been(make, tmp_path, killed):
     config, whole, cut = make(stages=SHAPES), tmp_path / "whole", tmp_path / "cut"
     distill(config, whole)

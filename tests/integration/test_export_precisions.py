@@ -116,6 +116,7 @@ def test_the_images_of_a_resnet_are_static_int8_in_integer_convolutions(
     assert found.count("AveragePool") == 0
 
 
+@pytest.mark.slow
 def test_products_stay_integer_where_the_batch_is_fixed(toy_teacher_folder, export, tmp_path):
     out, report, _ = export(toy_teacher_folder, "--static", "--static-batch", 2, "--no-search")
     assert report["verification"]["batch"] == 2
@@ -144,6 +145,7 @@ def test_a_target_gives_precisions_and_settings(toy_teacher_folder, export):
     assert "GatherBlockQuantized" in kinds(out / "onnx" / "text_model_quantized.onnx")
 
 
+@pytest.mark.slow
 def test_a_target_serves_a_resnet_whose_towers_take_other_opsets(resnet_folder, export):
     out, _, _ = export(resnet_folder, "--target", "x86-vnni")
     folder = out / "onnx"
@@ -191,6 +193,7 @@ def test_a_search_ranks_layers_and_is_never_worse_than_plain(toy_teacher_folder,
     assert "calibrating on" in err
 
 
+@pytest.mark.slow
 def test_what_is_calibrated_on_is_not_verified_on(toy_teacher_folder, tmp_path, export):
     from pair_shards import toy_samples, write_shard
 
@@ -204,6 +207,7 @@ def test_what_is_calibrated_on_is_not_verified_on(toy_teacher_folder, tmp_path, 
     assert given["pairs"] + report["verification"]["pairs"] <= total
 
 
+@pytest.mark.slow
 def test_a_slower_precision_is_said_and_refused_on_request(
     toy_teacher_folder, command_line, tmp_path, monkeypatch
 ):

@@ -161,6 +161,7 @@ def cosines(unit, features):
     return (unit * features).sum(axis=1) / np.linalg.norm(features, axis=1)
 
 
+@pytest.mark.slow
 def test_siglip_folder_keeps_its_padding_its_tokenizer_and_its_sigmoid(siglip_folder, export):
     out, _ = export(siglip_folder)
     manifest = json.loads((out / "manifest.json").read_text())
@@ -186,6 +187,7 @@ def test_siglip_folder_keeps_its_padding_its_tokenizer_and_its_sigmoid(siglip_fo
         assert found[label] == pytest.approx(wanted, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_static_batch_is_verified_and_filled_up_by_the_runtime(toy_teacher_folder, export):
     out, report = export(toy_teacher_folder, "--static-batch", 3, "--int8")
     assert report["verification"]["batch"] == 3

@@ -67,8 +67,16 @@ def parts(folder):
     return {path.name: path.read_bytes() for path in (folder / "parts").iterdir()}
 
 
-@pytest.mark.parametrize("memory_gb", [4.0, 0.0], ids=["in memory", "streamed"])
-@pytest.mark.parametrize("views", [0, 3])
+@pytest.mark.parametrize(
+    ("views", "memory_gb"),
+    [
+        pytest.param(0, 4.0, marks=pytest.mark.slow),
+        pytest.param(3, 4.0, marks=pytest.mark.slow),
+        pytest.param(0, 0.0, marks=pytest.mark.slow),
+        (3, 0.0),
+    ],
+    ids=["0-in memory", "3-in memory", "0-streamed", "3-streamed"],
+)
 def test_cached_losses_are_those_of_a_live_teacher(
     run, tmp_path, monkeypatch, silent, memory_gb, views
 ):
@@ -218,6 +226,7 @@ def test_what_the_cache_lacks_a_stream_asks_for(run, cache, make, tmp_path, shar
     assert 0 < sum(seen) < 16 * STEPS
 
 
+@pytest.mark.slow
 def test_a_run_resumes_without_its_cache(run, tmp_path):
     options = {"feature_cache": str(tmp_path / "cache"), "views": 2}
     whole, _ = run("whole", **options)
@@ -228,6 +237,7 @@ def test_a_run_resumes_without_its_cache(run, tmp_path):
     assert resumed == pytest.approx(whole, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_several_teachers_share_one_cache(run, cache, tmp_path, learnt_otherwise, make, silent):
     teacher = {**make().teacher.model_dump(), "also": [{**learnt_otherwise, "weight": 2.0}]}
     live, _ = run("live", cache_teacher=False, teacher=teacher)

@@ -73,6 +73,7 @@ def test_masks_meet_the_target_and_leave_a_dense_student(masked, tmp_path):
     assert sum(gates[0]["image"]["log_alpha"]) == 128 + 4 * (2 + 512)
 
 
+@pytest.mark.slow
 def test_equal_shapes_open_with_open_clip(masked, tmp_path):
     import open_clip
 
@@ -90,7 +91,15 @@ def test_equal_shapes_open_with_open_clip(masked, tmp_path):
 STAGES = [{"keep": 0.75}, {"keep": 0.5, "steps": 24, "lr": 3e-4}]
 
 
-@pytest.mark.parametrize("killed", [10, 21, 33, 47], ids=["masks", "dense", "masks 2", "dense 2"])
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    "killed",
+    [slow(10), slow(21), 33, slow(47)],
+    ids=["masks", "dense", "masks 2", "dense 2"],
+)
 def test_a_kill_in_any_part_of_any_stage_is_as_if_it_had_not_been(masked, tmp_path, whole, killed):
     config, cut = masked(stages=STAGES), tmp_path / "cut"
     with pytest.raises(KilledError):
@@ -139,6 +148,7 @@ def test_each_stage_starts_from_the_last_ones_student(whole):
     assert not (whole / "stages" / "2" / "student").exists()
 
 
+@pytest.mark.slow
 def test_a_missed_target_is_waited_for_and_told(masked, tmp_path, monkeypatch):
     monkeypatch.setattr(MaskedTask, "settle", lambda *_: False)
     seen, out = Watcher(), tmp_path / "run"

@@ -36,6 +36,7 @@ def test_a_kill_does_not_change_what_is_best(make, tmp_path):
     assert one == other
 
 
+@pytest.mark.slow
 def test_students_under_masks_do_not_compete(make, tmp_path):
     masks = {"lr": 0.9, "prune": 6, "extra": 2, "warmup": 0.4}
     config = make(

@@ -47,7 +47,14 @@ def test_out_of_memory_names_the_cures_and_keeps_the_checkpoint(make, tmp_path, 
     assert distill(again, tmp_path / "run", resume=True).steps == config.optim.steps
 
 
-@pytest.mark.parametrize("data", [{}, {"cache_teacher": False}, {"memory_gb": 0.0}])
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"cache_teacher": False},
+        pytest.param({"memory_gb": 0.0}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_live_teacher_answers_in_parts_too(make, tmp_path, monkeypatch, data):
     whole, parts, rows = tmp_path / "whole", tmp_path / "parts", []
     distill(make(data={**data, "val": None}), whole)

@@ -82,7 +82,13 @@ def compare(found, wanted):
     assert (found * wanted).sum(axis=1).min() > COSINE
 
 
-@pytest.mark.parametrize("kind", VISION)
+SLOW = ("timm ViT, attention pool", "timm FastViT", "timm ConvNeXt")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.slow if kind in SLOW else ()) for kind in VISION],
+)
 def test_image_tower_in_onnxruntime_gives_open_clips_features(kind, tmp_path):
     config, path = VISION[kind], tmp_path / "image.onnx"
     model, size = build(config), config["image_size"]

@@ -4,7 +4,6 @@ import base64
 import functools
 import http.server
 import threading
-import time
 import urllib.request
 from pathlib import Path
 
@@ -188,18 +187,16 @@ def test_a_command_that_fails_is_named_with_what_it_said(tmp_path):
 
 def test_a_silent_command_is_ended(monkeypatch):
     monkeypatch.setattr(remote, "SILENCE", 0.2)
-    began = time.perf_counter()
-    assert "gave no byte for 0.2 s" in refused("pipe:sleep 60", allow_pipes=True)
-    assert time.perf_counter() - began < 20
+    # the command would outlast the limit that a test has
+    assert "gave no byte for 0.2 s" in refused("pipe:sleep 3600", allow_pipes=True)
 
 
 def test_a_command_ends_with_its_reader(tmp_path):
     path = write_shard(tmp_path / "a.tar", toy_samples())
-    began = time.perf_counter()
-    pairs = iter(open_source(f"pipe:cat {path} {path}; sleep 60", allow_pipes=True))
+    # closing waits for the command, which would outlast the limit that a test has
+    pairs = iter(open_source(f"pipe:cat {path} {path}; sleep 3600", allow_pipes=True))
     next(pairs)
     pairs.close()
-    assert time.perf_counter() - began < 20
 
 
 class Redirect(http.server.BaseHTTPRequestHandler):

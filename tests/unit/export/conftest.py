@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from PIL import Image
+
+from shared_builds import built_once
 
 if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
@@ -43,6 +46,11 @@ def exported(toy_teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     from tinyclip_export import export_bundle
 
     clip, pairs = load_clip(str(toy_teacher_folder)), toy_pairs()
-    folder = tmp_path_factory.mktemp("bundles") / "toy"
-    report = export_bundle(clip, folder, pairs=pairs, max_drop=100.0)
-    return ToyExport(clip, folder, report, pairs)
+
+    def build(folder: Path) -> None:
+        report = export_bundle(clip, folder / "toy", pairs=pairs, max_drop=100.0)
+        (folder / "report.pickle").write_bytes(pickle.dumps(report))
+
+    folder = built_once(tmp_path_factory, "export", build)
+    report = pickle.loads((folder / "report.pickle").read_bytes())
+    return ToyExport(clip, folder / "toy", report, pairs)

@@ -25,9 +25,12 @@ KEPT = {"image": 2, "text": 1}
 WIDTH, HIDDEN = 8, 16
 
 
-@pytest.fixture
-def towers(toy_teacher_folder, tmp_path):
-    """Towers whose weights, biases and norms all have a mean: zeros would hide what is folded."""
+@pytest.fixture(scope="module")
+def towers(toy_teacher_folder, tmp_path_factory):
+    """Towers whose weights, biases and norms all have a mean: zeros would hide what is folded.
+
+    Shared: do not write over their files.
+    """
     from tinyclip_edge.models import load_clip
 
     clip: LoadedClip = load_clip(str(toy_teacher_folder))
@@ -36,7 +39,8 @@ def towers(toy_teacher_folder, tmp_path):
         for name, parameter in clip.model.named_parameters():
             if name != "logit_scale":
                 parameter.add_(0.1 * torch.randn_like(parameter) + 0.05)
-    files = {tower: tmp_path / f"{tower}.onnx" for tower in STEMS}
+    folder = tmp_path_factory.mktemp("towers")
+    files = {tower: folder / f"{tower}.onnx" for tower in STEMS}
     export_image_tower(image_tower(clip.model), files["image"], image_size=clip.image_size)
     export_text_tower(text_tower(clip.model), files["text"])
     random = np.random.default_rng(1)

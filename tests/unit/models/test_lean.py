@@ -125,6 +125,7 @@ def traced_only(monkeypatch):
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("traced_only")
 def test_compiled_blocks_answer_alike_in_every_stage(toy_teacher, pixels, tokens):
     for width in (64, 32):  # each is compiled anew: with and without gradient, last block apart

@@ -53,7 +53,7 @@ def without_places(folder):
     ("killed", "lanes", "batch", "form"),
     [
         (5, 1, 16, "now"),  # step 4, in the first epoch
-        (11, 1, 16, "now"),  # step 8, in the second
+        pytest.param(11, 1, 16, "now", marks=pytest.mark.slow),  # step 8, in the second
         (11, 2, 16, "now"),
         (7, 1, 44, "now"),  # 48 concepts in batches of 44: pairs wait for another one
         (11, 1, 16, "before"),  # a checkpoint without a place
