@@ -33,6 +33,7 @@ MISTAKES = {
     "convert nowhere.pt --out new": "no checkpoint file nowhere.pt",
     "convert empty --out new": "empty is neither an open_clip folder nor a run",
     "convert starter-teacher --out full": "full is not empty",
+    "convert key.yaml --config ViT-B-3 --out new": "did you mean 'ViT-B-32'?",
     "export": "no finished run under runs",
     "export nowhere": "no model or folder 'nowhere'",
     "export starter-techer": "did you mean 'starter-teacher'?",

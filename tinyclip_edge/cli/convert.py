@@ -51,10 +51,12 @@ def convert(
     json_output: JsonFlag = False,
 ) -> None:
     """Open a checkpoint of any published form, say what it is, and save it as a model folder."""
-    from tinyclip_edge.models import check_checkpoint
+    from tinyclip_edge.models import check_checkpoint, check_config
 
     require_empty(out)
     check_checkpoint(source)
+    if config is not None:
+        check_config(config)
     from tinyclip_edge.models import convert_checkpoint, save_huggingface, save_local_dir
 
     conversion = convert_checkpoint(source, config=config, quick_gelu=quick_gelu)

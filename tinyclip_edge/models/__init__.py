@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.models.huggingface import save_huggingface
     from tinyclip_edge.models.listing import teacher_rows, zoo_rows, zoo_table
     from tinyclip_edge.models.load import load_clip
-    from tinyclip_edge.models.names import check_checkpoint, check_model
+    from tinyclip_edge.models.names import check_checkpoint, check_config, check_model
     from tinyclip_edge.models.runs import newest_models, newest_run, student_folder
     from tinyclip_edge.models.student import create_student, inherit_student
     from tinyclip_edge.models.zoo import ZOO, ZooEntry
@@ -34,6 +34,7 @@ _HOME = {
     "weights_hash": "clip",
     "Conversion": "convert",
     "check_checkpoint": "names",
+    "check_config": "names",
     "check_model": "names",
     "convert_checkpoint": "convert",
     "TorchEmbedder": "embedder",
@@ -60,6 +61,7 @@ __all__ = [
     "TorchEmbedder",
     "ZooEntry",
     "check_checkpoint",
+    "check_config",
     "check_model",
     "convert_checkpoint",
     "count_parameters",

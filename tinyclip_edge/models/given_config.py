@@ -13,6 +13,7 @@ from tinyclip_edge.models.hf_config import CONFIG as HF_CONFIG
 from tinyclip_edge.models.hf_config import read_model_cfg, read_preprocess_cfg
 from tinyclip_edge.models.json_file import read_json
 from tinyclip_edge.models.library import open_clip, quiet
+from tinyclip_edge.models.names import check_config
 from tinyclip_edge.models.runs import CONFIG, PRUNED_CONFIG
 from tinyclip_edge.models.tokenization import TOKENIZER
 from tinyclip_edge.models.zoo import ZOO
@@ -41,15 +42,10 @@ def given_config(config: str) -> GivenConfig:
         return _of_file(path)
     if config in ZOO:
         return _of_zoo(config)
+    check_config(config)
     found = known_config(config)
-    if found is not None:
-        return found
-    with quiet():
-        names = {*open_clip.list_models(), *ZOO}
-    name = config.partition("/")[0]
-    near = did_you_mean(name, names)
-    hint = near if "did you mean" in near else "; give a zoo name, an open_clip name or a file"
-    raise ModelError(f"no config '{config}'{hint}")
+    assert found is not None  # check_config knows the same names
+    return found
 
 
 def known_config(name: str) -> GivenConfig | None:

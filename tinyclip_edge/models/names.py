@@ -65,6 +65,18 @@ def check_checkpoint(source: str) -> None:
     check_model(source)
 
 
+def check_config(config: str) -> None:
+    """Raise ModelError for a ``--config`` that is no file, folder, zoo or open_clip name."""
+    names = open_clip_names()
+    if exists(Path(config)) or config in ZOO or names is None:
+        return
+    name = config.partition("/")[0]
+    if name not in names and config.replace("/", "-") not in names:
+        near = did_you_mean(name, names | ZOO.keys())
+        hint = near if "did you mean" in near else "; give a zoo name, an open_clip name or a file"
+        raise ModelError(f"no config '{config}'{hint}")
+
+
 def _check_folder(path: Path) -> None:
     if student_folder(path) is not None or is_file(path / HF_CONFIG):
         return
