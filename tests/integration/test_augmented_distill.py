@@ -33,7 +33,7 @@ def config(tmp_path, toy_teacher_folder):
 CROPS = {"augment_crop": [0.4, 0.9], "augment_flip": 0.5, "augment_colour": 0.3}
 
 
-@pytest.mark.parametrize("memory", [4.0, 0.0])
+@pytest.mark.parametrize("memory", [pytest.param(4.0, marks=pytest.mark.slow), 0.0])
 def test_a_killed_run_goes_on_with_the_same_pictures(config, tmp_path, memory):
     wanted = config(**CROPS, memory_gb=memory)
     distill(wanted, tmp_path / "whole")

@@ -95,6 +95,7 @@ def test_every_precision_is_verified_and_opens_in_a_fresh_process(
         assert (found * wanted).sum() > LEAST.get(name, 0.99)
 
 
+@pytest.mark.slow
 def test_the_images_of_a_resnet_are_static_int8_in_integer_convolutions(
     resnet_folder, export, tmp_path
 ):

@@ -25,6 +25,7 @@ def test_the_best_student_is_the_one_measured_best(make, tmp_path):
     assert load_clip(str(tmp_path / "run" / "best")).embedding_dim == 64
 
 
+@pytest.mark.slow
 def test_a_kill_does_not_change_what_is_best(make, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     distill(make(run=EVERY), whole)

@@ -59,11 +59,12 @@ def distill(
         )
     from tinyclip_edge.train.run_folder import check_run_folder, resumed_config
 
+    pairs = () if dry_run else ("train", "val")  # a plan is made before there are any
     if resume is not None:
-        run = read_run(config, str(resumed_config(resume)))
+        run = read_run(config, str(resumed_config(resume)), pairs=pairs)
         folder = resume
     else:
-        run = read_run(config)
+        run = read_run(config, pairs=pairs)
         folder = out if out is not None else free_folder(Path("runs"), run.name)
     if dry_run:
         refuse_launcher("distill --dry-run")

@@ -32,7 +32,7 @@ def inherit(
     json_output: JsonFlag = False,
 ) -> None:
     """Show what a student inherits and how well it answers untrained, and save it."""
-    run = read_run(config)
+    run = read_run(config, pairs=("val",))
     _check_method(run)
     folder = out if out is not None else free_folder(Path("runs"), f"{run.name}-step0")
     require_empty(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tinyclip_edge.cli.options import split_config_args
@@ -10,22 +11,27 @@ if TYPE_CHECKING:
     from tinyclip_edge.config import RunConfig
 
 
-def read_run(args: list[str] | None, default: str = "starter") -> RunConfig:
+def read_run(
+    args: list[str] | None,
+    default: str = "starter",
+    *,
+    pairs: Sequence[str] = ("train", "val"),
+) -> RunConfig:
     """Return the configuration of ``[CONFIG] key=value …``.
 
-    Raises ConfigError, ModelError for a teacher or student that names nothing, and DataError for
-    pairs that are not there.
+    ``pairs`` are the keys of ``data`` whose files the command reads. Raises ConfigError, ModelError
+    for a teacher or student that names nothing, and DataError for pairs that are not there.
     """
     from tinyclip_edge.config import load_config
 
     name, overrides = split_config_args(args, default)
     run = load_config(name, overrides)
-    check_run(run)
+    check_run(run, pairs)
     return run
 
 
-def check_run(run: RunConfig) -> None:
-    """Raise the first error that every user of this configuration would meet."""
+def check_run(run: RunConfig, pairs: Sequence[str]) -> None:
+    """Raise the first error that a run would meet, as far as names and paths tell."""
     from tinyclip_edge.data import check_source
     from tinyclip_edge.models import check_model
     from tinyclip_edge.models.zoo import zoo_entry
@@ -35,6 +41,7 @@ def check_run(run: RunConfig) -> None:
         check_model(other.model, other.pretrained)
     if isinstance(run.student.model, str):
         zoo_entry(run.student.model)
-    for source in (run.data.train, run.data.val):
+    for key in pairs:
+        source = getattr(run.data, key)
         if source is not None:
             check_source(source, allow_pipes=run.data.allow_pipes)

@@ -29,7 +29,18 @@ def test_every_shipped_run_has_a_plan_here_or_below():
     assert set(config_names()) == starter | set(PUBLISHED)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+SLOW = (
+    "tinyclip-vit-39m-16",
+    "tinyclip-vit-40m-32",
+    "tinyclip-auto-63m-32",
+    "tinyclip-auto-45m-32",
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in PUBLISHED],
+)
 def test_a_published_recipe(name):
     plan = plan_run(load_config(name, []), processes=32)
     kind = name.rpartition("-")[2]
