@@ -18,7 +18,7 @@ MISTAKES = {
     "distill starter optim.stpes=3": "did you mean 'optim.steps'?",
     "distill --resume nowhere": "cannot resume nowhere: there is no such folder",
     "distill --resume empty": "cannot resume empty: it has no config.yaml",
-    "distill --resume begun": "begun has no checkpoint to resume from",
+    "distill --resume full": "cannot resume full: it has no config.yaml",
     "distill starter --out full": "run folder full is not empty",
     "distill starter --dry-run teacher.model=nowhere": "no model or folder 'nowhere'",
     "distill starter teacher.model=nowhere/x": "no model or folder 'nowhere/x'",
@@ -95,12 +95,8 @@ def answers(tmp_path_factory):
         "teacher: {model: starter-teacher}\nstudent: {model: starter-15}\n"
         "data: {train: 'starter:train'}\noptim: {stpes: 3}\n"
     )
-    for name in ("empty", "begun", "full"):
+    for name in ("empty", "full"):
         (folder / name).mkdir()
-    (folder / "begun" / "config.yaml").write_text(
-        "teacher: {model: starter-teacher}\nstudent: {model: starter-15}\n"
-        "data: {train: 'starter:train'}\n"
-    )
     (folder / "full" / "notes.txt").write_text("years")
     code = DRIVER.replace("HEAVY", repr(HEAVY))
     done = subprocess.run(
