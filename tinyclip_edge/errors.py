@@ -42,6 +42,10 @@ def _shortened(text: str, limit: int) -> str:
     return f"{text[: limit // 2]}…({left_out:,} more)…{text[-(limit // 2) :]}"
 
 
+class TinyClipWarning(UserWarning):
+    """Something that a user should know, though the work goes on."""
+
+
 class TinyClipError(Exception):
     """Base of every error that the user can cause; it says what, where and what to do."""
 

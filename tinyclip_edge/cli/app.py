@@ -6,6 +6,7 @@ import errno
 import io
 import sys
 import time
+import warnings
 from typing import Annotated
 
 import typer
@@ -26,7 +27,7 @@ from tinyclip_edge.cli import (
     report,
 )
 from tinyclip_edge.cli.options import first_process
-from tinyclip_edge.errors import MissingExtraError, TinyClipError
+from tinyclip_edge.errors import MissingExtraError, TinyClipError, TinyClipWarning, one_line
 
 app = typer.Typer(
     name="tinyclip-edge",
@@ -60,6 +61,8 @@ SURROUNDINGS = (
     errno.EDQUOT,
     errno.EROFS,
 )
+
+_FORMAT = warnings.formatwarning
 
 # Seconds: the first process says what all met, upon which launchers end the others.
 GRACE = 5.0
@@ -101,6 +104,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # An arrow in a table must not end a run whose terminal knows ASCII alone.
             stream.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = _warning_line
     try:
         app()
     except TinyClipError as error:
@@ -121,6 +125,19 @@ def main() -> None:
                 f"run: pip install 'tinyclip-edge[{extra}]'"
             )
         )
+
+
+def _warning_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Return a warning of ours as one line, without the place in the code."""
+    if issubclass(category, TinyClipWarning):
+        return f"warning: {one_line(str(message))}\n"
+    return _FORMAT(message, category, filename, lineno, line)
 
 
 def _fail(error: TinyClipError) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyclip_edge.errors import ModelError
+from tinyclip_edge.errors import ModelError, TinyClipWarning
 from tinyclip_edge.models.build import mlp_ratio
 from tinyclip_edge.models.json_file import read_json, write_json
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
+PROCESSOR = "processor_config.json"  # of transformers 5, beside which there is no other
+_NESTED = "image_processor"
 _RESAMPLE = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers
 _LEGACY_EOS = 2  # config files of 2021 to 2023 say 2 and mean the highest id of a text
 _EPS = 1e-5
@@ -161,16 +164,22 @@ def read_model_cfg(path: Path) -> dict[str, Any]:
 
 
 def read_preprocess_cfg(folder: Path, image_size: int) -> dict[str, Any] | None:
-    """Return open_clip's preprocess_cfg of ``preprocessor_config.json``; None without the file.
+    """Return open_clip's preprocess_cfg of a folder; None, with a warning, where it has none.
 
-    Raises ModelError for steps that open_clip's transform does not have.
+    It is read from ``preprocessor_config.json``, else from the ``image_processor`` of
+    ``processor_config.json``. Raises ModelError for steps that open_clip's transform does not have.
     """
     from tinyclip_edge.runtime.preprocess import Preprocess
 
-    path = folder / PREPROCESSOR
-    if not path.is_file():
+    path, config = _image_processor(folder)
+    if config is None:
+        warnings.warn(
+            f"{folder} has no {PREPROCESSOR} and no {PROCESSOR} with an {_NESTED}: CLIP's own "
+            "mean, std and bicubic resizing are taken; put the model's file there if it has others",
+            TinyClipWarning,
+            stacklevel=2,
+        )
         return None
-    config = read_json(path)
     for key in ("do_resize", "do_rescale", "do_normalize"):
         if config.get(key, True) is not True:
             raise ModelError(f"{path}: {key} is off, open_clip's preprocessing always does it")
@@ -195,6 +204,18 @@ def read_preprocess_cfg(folder: Path, image_size: int) -> dict[str, Any] | None:
         "resize_mode": ours.resize_mode,
         "fill_color": ours.fill_color,
     }
+
+
+def _image_processor(folder: Path) -> tuple[Path, dict[str, Any] | None]:
+    """Return the settings of images, and the file that has them."""
+    path = folder / PREPROCESSOR
+    if path.is_file():
+        return path, read_json(path)
+    path = folder / PROCESSOR
+    config = read_json(path).get(_NESTED) if path.is_file() else None
+    if config is not None and not isinstance(config, dict):
+        raise ModelError(f"{path}: {_NESTED} is no table")
+    return path, config
 
 
 def _tower(

@@ -12,7 +12,7 @@ from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.folder import TOKENIZER_COMPANIONS
-from tinyclip_edge.models.hf_config import CONFIG, PREPROCESSOR, read_model_cfg
+from tinyclip_edge.models.hf_config import CONFIG, PREPROCESSOR, PROCESSOR, read_model_cfg
 from tinyclip_edge.models.huggingface import WEIGHT_NAMES, is_huggingface, load_huggingface
 from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.models.names import check_tag, split_name
@@ -21,7 +21,7 @@ from tinyclip_edge.models.tokenization import OPEN_CLIP_VOCABULARY, TOKENIZER
 from tinyclip_edge.models.weights import fill, read_weights
 
 # All that a repository says about its model, without the weights.
-_FACTS = [OPEN_CLIP_CONFIG, CONFIG, PREPROCESSOR, TOKENIZER, *TOKENIZER_COMPANIONS]
+_FACTS = [OPEN_CLIP_CONFIG, CONFIG, PREPROCESSOR, PROCESSOR, TOKENIZER, *TOKENIZER_COMPANIONS]
 
 
 def load_named(
