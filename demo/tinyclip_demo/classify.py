@@ -14,7 +14,8 @@ from PIL import Image
 
 from tinyclip_demo.shelf import Shelf
 from tinyclip_demo.texts import fill_template
-from tinyclip_edge.runtime.prompts import probabilities
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.runtime.prompts import check_prompts, probabilities
 from tinyclip_edge.runtime.protocol import Embedder, EmbedderSpec, Features, ImageInput
 
 PROMPT_SETS_KEPT = 32
@@ -35,6 +36,7 @@ class ClassifyResult:
     compare_ms: float = 0.0
     number: int = 0  # of the model on the page
     spec: EmbedderSpec | None = None
+    notes: tuple[str, ...] = ()  # what the model's context cuts of the prompts
 
     @property
     def best(self) -> str:
@@ -66,6 +68,7 @@ class Classifier:
         numbers: Sequence[int],
     ) -> list[ClassifyResult]:
         """Return the answers of the models with these numbers; the first is the reference."""
+        notes = [self._notes(number, labels, templates) for number in numbers]
         prompts = [fill_template(template, labels) for template in templates]
         answers = [self._one(number, picture, prompts) for number in numbers]
         reference = int(np.argmax(answers[0].chances)) if answers else 0
@@ -81,9 +84,19 @@ class Classifier:
                 answer.compare_ms,
                 number,
                 self._shelf.slots[number].spec,
+                cut,
             )
-            for number, answer in zip(numbers, answers, strict=True)
+            for number, answer, cut in zip(numbers, answers, notes, strict=True)
         ]
+
+    def _notes(
+        self, number: int, labels: tuple[str, ...], templates: Sequence[str]
+    ) -> tuple[str, ...]:
+        """Say what is cut; raise DataError, naming the model, for labels that it takes for one."""
+        try:
+            return check_prompts(self._shelf.slots[number].embedder, labels, templates)
+        except DataError as error:
+            raise DataError(f"{self._shelf.names[number]}: {error}") from error
 
     def _one(self, number: int, picture: Image.Image, prompts: list[tuple[str, ...]]) -> _Answer:
         model = self._shelf.slots[number].embedder

@@ -96,6 +96,7 @@ class _Export:
 
     def run(self, pairs: Pairs, max_drop: float) -> ExportReport:
         """Write all files, climb the ladder, return the report; raises LadderError."""
+        notes = self._label_notes()
         with self._timed("export"):
             eot = self._write_models(pairs).end
         with self._timed("quantize"):
@@ -110,13 +111,23 @@ class _Export:
             precise = {name: self._saturates(name) for name in self.precisions}
             self.made = write_extras(self.clip, self.folder, precise, self.settings.extras)
         with self._timed("reload"):
-            report = self._report(len(pairs[1]), recall)
+            report = self._report(len(pairs[1]), recall, max_drop)
             self._finish(report, eot, golden)
             self._reload()
         self._finish(report, eot, golden)
         report.seconds = {stage: round(value, 2) for stage, value in self.seconds.items()}
-        report.warnings = [str(warning) for warning in self.ladder.warnings]
+        report.warnings = [*notes, *(str(warning) for warning in self.ladder.warnings)]
         return report
+
+    def _label_notes(self) -> tuple[str, ...]:
+        """Say what is cut of the classifier's prompts; raises DataError for labels that collide."""
+        extras = self.settings.extras
+        if not extras.labels:
+            return ()
+        from tinyclip_edge.models import TorchEmbedder
+        from tinyclip_edge.runtime.prompts import check_prompts
+
+        return check_prompts(TorchEmbedder(self.clip), extras.labels, extras.templates)
 
     @property
     def _written(self) -> tuple[str, ...]:
@@ -212,7 +223,7 @@ class _Export:
             self.ladder.note(precision, reload_cosine=answer.get("cosine"))
         self.ladder.finish()
 
-    def _report(self, pairs: int, recall: float) -> ExportReport:
+    def _report(self, pairs: int, recall: float, max_drop: float) -> ExportReport:
         towers = {
             tower: {precision: io.path(precision) for precision in self.precisions}
             for tower, io in TOWER_IO.items()
@@ -222,6 +233,8 @@ class _Export:
             "batch": self.form.batch or 1,
             "padding": self.form.padding,
             "reference_recall@1": round(recall, 3),
+            "max_drop": max_drop,  # points; the gate allows one standard error on top
+            "max_drop_allows": "recall@1_drop - recall@1_stderr <= max_drop",
             "precisions": self.ladder.figures,
         }
         if self.calibrated is not None:

@@ -26,6 +26,7 @@ ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 INPUT = "image"
+STEM = "pixel_vision_model"  # no suffix on IMAGE_IO.stem, where a precision's name stands
 MOST_LEVELS = 2  # of 255 that a pixel may be off Pillow's
 LEAST_COSINE = 0.999
 _PREFIX = "tower."
@@ -38,7 +39,7 @@ _SIZES = ((7, 5), (31, 200), (224, 224), (333, 257), (640, 481))  # height, widt
 
 def pixel_tower_path(precision: str) -> str:
     """Return the file's path inside a bundle."""
-    return f"onnx/{IMAGE_IO.stem}_uint8{SUFFIX[precision]}.onnx"
+    return f"onnx/{STEM}{SUFFIX[precision]}.onnx"
 
 
 def write_pixel_towers(clip: LoadedClip, folder: Path, precisions: Sequence[str]) -> dict[str, Any]:

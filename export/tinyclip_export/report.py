@@ -48,8 +48,10 @@ class ExportReport:
         pairs, base = self.verification["pairs"], self.verification["reference_recall@1"]
         table = Table(
             title=f"{self.name}: verified on {pairs} pairs",
-            caption=f"PyTorch: recall@1 {base:.1f} %; cosine: the least; ms: one input, this "
-            "machine, while verifying, and times faster than fp32",
+            caption=f"PyTorch: recall@1 {base:.1f} %; cosine: the least; lost: ± standard error, "
+            f"{self.verification['max_drop']:g} and one standard error allowed, ? where the pairs "
+            "are too few to tell; ms: one input, this machine, while verifying, and times faster "
+            "than fp32",
             box=SIMPLE_HEAD,
             padding=(0, 0),
         )
@@ -73,12 +75,13 @@ class ExportReport:
     def _cells(self, precision: str) -> list[str]:
         found = self.verification["precisions"][precision]
         image, text, ranking = found["image"], found["text"], found["ranking"]
+        unjudged = found["rungs"]["ranking"] is None
         return [
             f"{self.tower_bytes(precision) / 1e6:.2f}",
             f"{image['cosine_min']:.5f}",
             f"{text['cosine_min']:.5f}",
             f"{ranking['recall@1']:.1f}",
-            f"{ranking['recall@1_drop']:+.2f}±{ranking['recall@1_stderr']:.2f}",
+            f"{ranking['recall@1_drop']:+.2f}±{ranking['recall@1_stderr']:.2f}" + "?" * unjudged,
             f"{ranking['top1_agreement']:.1f}",
             *(_time(found) for found in (image, text)),
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -49,6 +50,10 @@ class ValuesError(VerificationError):
 
 class RankingError(VerificationError):
     """The exported model finds other images than PyTorch does."""
+
+
+class TooFewPairsError(VerificationError):
+    """One pair more or less weighs more than the drop that is allowed: the gate cannot judge."""
 
 
 class ReloadError(VerificationError):
@@ -105,6 +110,11 @@ class Ladder:
         self.figures[precision]["rungs"][name] = passed
         return passed
 
+    def leave_open(self, precision: str, name: str, reason: VerificationError) -> None:
+        """Mark a rung as neither passed nor failed, and warn."""
+        self.warnings.append(reason)
+        self.figures[precision]["rungs"][name] = None
+
     def finish(self) -> None:
         """Raise LadderError if any rung failed."""
         if self.failures:
@@ -135,7 +145,14 @@ def climb_answers(
     after = text_to_image(found.image, found.text)
     ladder.note(precision, ranking=ranking_figures(before, after))
     gate = partial(check_ranking, precision, before, after, max_drop)
-    ladder.attempt(precision, "ranking", gate)
+    passed = ladder.attempt(precision, "ranking", gate)
+    count = len(after.rank)
+    if passed and precision != "fp32" and 0 < max_drop < 100 / count:
+        reason = (
+            f"{precision} ranking: too few pairs to tell: one of {count} is {100 / count:.1f} "
+            f"points, {max_drop:g} allowed; verify on {math.ceil(100 / max_drop)} or more"
+        )
+        ladder.leave_open(precision, "ranking", TooFewPairsError(reason))
 
 
 def climb_latency(
@@ -226,7 +243,10 @@ def check_values(precision: str, label: str, near: Nearness) -> None:
 
 
 def check_ranking(precision: str, before: Ranks, after: Ranks, max_drop: float) -> None:
-    """Raise RankingError when fp32 changes a hit, or int8 loses more than `max_drop` points."""
+    """Raise RankingError when fp32 changes a hit, or int8 loses more than `max_drop` points.
+
+    What is lost may exceed `max_drop` by its standard error over the pairs.
+    """
     if precision == "fp32":
         changed = changed_hits(before, after)
         if changed:
@@ -236,7 +256,7 @@ def check_ranking(precision: str, before: Ranks, after: Ranks, max_drop: float) 
     if drop - stderr > max_drop:
         raise RankingError(
             f"{precision} ranking: recall@1 fell {drop:.2f} ± {stderr:.2f} points, "
-            f"{max_drop:g} allowed"
+            f"{max_drop:g} and a standard error allowed"
         )
 
 

@@ -44,6 +44,20 @@ def test_labels_to_mend_are_told(tab, labels, message):
     assert tab.is_hidden("#label-note")
 
 
+def test_labels_of_the_same_tokens_and_cut_ones_are_told(tab):
+    long = "cat " * 15  # with start and end 17 tokens, the toy bundle takes 16
+    tab.fill("#labels", f"{long}dog, {long}bicycle")
+    told(tab, "label-note", "are the same once cut to the model's 16 tokens")
+    assert tab.locator("#bars li").count() == 0
+    tab.fill("#labels", "cat, dog, Cat")
+    told(tab, "label-note", 'labels "cat" and "Cat" become the same tokens')
+    tab.fill("#labels", f"dog, {long}")
+    told(tab, "label-note", "1 of 2 prompts are longer than the model's 16 tokens and are cut")
+    assert tab.locator("#bars li").count() == 2
+    type_labels(tab, LABELS)
+    assert tab.is_hidden("#label-note")
+
+
 def test_a_template_without_a_place_is_told(tab):
     tab.fill("#templates", "a photo")
     told(tab, "label-note", "the prompt template needs {} where the label goes")

@@ -62,7 +62,12 @@ def export(
         ),
     ] = None,
     max_drop: Annotated[
-        float, typer.Option(min=0.0, help="Points of recall@1 that a precision may lose.")
+        float,
+        typer.Option(
+            min=0.0,
+            help="Points of recall@1 that a precision may lose, and one standard error more; too "
+            "few pairs to tell are said.",
+        ),
     ] = 0.5,
     search: Annotated[
         bool | None,

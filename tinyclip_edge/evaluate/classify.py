@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.evaluate.ranking import hits_at, standard_error
-from tinyclip_edge.runtime.prompts import class_features
+from tinyclip_edge.runtime.prompts import check_prompts, class_features
 from tinyclip_edge.runtime.protocol import Embedder, Features, ImageInput
 
 
@@ -39,10 +40,13 @@ def zero_shot(
 ) -> ZeroShot:
     """Classify images by prompts averaged over templates.
 
-    ``targets`` are positions in ``classnames``. Raise DataError when they do not fit.
+    ``targets`` are positions in ``classnames``. Warn of prompts that are longer than the model's
+    context. Raise DataError when targets do not fit, or two classes are the same tokens.
     """
     if len(images) != len(targets):
         raise DataError(f"zero-shot: {len(images)} images do not fit {len(targets)} targets")
+    for note in check_prompts(embedder, classnames, templates):
+        warnings.warn(note, stacklevel=2)
     classes = class_features(embedder, classnames, templates)
     return zero_shot_of_features(embedder.encode_image(images), targets, classes)
 

@@ -18,7 +18,7 @@ from tinyclip_edge.evaluate.retrieve import (
     retrieval_of_features,
 )
 from tinyclip_edge.evaluate.sets import EvalSet, evaluation_set
-from tinyclip_edge.runtime.prompts import class_features
+from tinyclip_edge.runtime.prompts import check_prompts, class_features
 from tinyclip_edge.runtime.protocol import Embedder, EmbedderSpec, Features
 
 if TYPE_CHECKING:
@@ -84,13 +84,16 @@ def evaluate_model(
     if task not in (RETRIEVAL, ZERO_SHOT):
         raise DataError(f"unknown task {task!r}{did_you_mean(task, (RETRIEVAL, ZERO_SHOT))}")
     found = evaluation_set(data, limit=limit)
+    notes = found.notes
+    if task == ZERO_SHOT:
+        notes = (*notes, *check_prompts(embedder, found.classnames, templates))
     measure = _retrieval_rows if task == RETRIEVAL else _zero_shot_rows
     rows = list(measure(embedder, found, templates))
     for name, companion in (found.companions if companions else {}).items():
         whole, *_ = measure(embedder, companion, templates)
         rows.append(EvalRow(name, whole.retrieval, whole.hundred_way, whole.zero_shot))
     return EvalReport(
-        embedder.name, embedder.spec, task, data, tuple(templates), tuple(rows), found.notes
+        embedder.name, embedder.spec, task, data, tuple(templates), tuple(rows), notes
     )
 
 

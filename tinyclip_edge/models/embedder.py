@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.models.clip import LoadedClip, count_parameters
+from tinyclip_edge.models.tokenization import pad_token_id
 from tinyclip_edge.runtime.images import open_image
 from tinyclip_edge.runtime.preprocess import Preprocess
 from tinyclip_edge.runtime.protocol import EmbedderSpec, Features, ImageInput
@@ -78,6 +79,28 @@ class TorchEmbedder:
             raise DataError("encode_text takes a list of texts, not one str")
         batches = (self._clip.tokenizer(list(part)) for part in self._parts(texts))
         return self._encode("encode_text", batches)
+
+    @property
+    def context_length(self) -> int:
+        """Tokens a text is cut to, start and end included."""
+        return self._clip.context_length
+
+    def token_ids(self, text: str) -> list[int]:
+        """Return the ids that go into the text tower, padded."""
+        ids: list[int] = self._clip.tokenizer([text])[0].tolist()
+        return ids
+
+    def fits_context(self, text: str) -> bool:
+        """Whether the whole text goes into the text tower, nothing cut off."""
+        length = self.context_length
+        # A piece holds one character or more, in byte-pair and sentencepiece files alike.
+        if text.isascii() and len(text) + 2 <= length:
+            return True
+        tokenizer: Any = self._clip.tokenizer
+        longer = tokenizer([text], context_length=length + 1)[0]
+        # With one more place an uncut text ends in padding, and a cut one does not.
+        shorter = self._clip.tokenizer([text])[0]
+        return bool((longer[:-1] == shorter).all()) and int(longer[-1]) == pad_token_id(tokenizer)
 
     def _parts(self, items: Sequence[Item]) -> Iterator[Sequence[Item]]:
         for start in range(0, len(items), self._batch_size):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
+import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinyclip_edge.errors import BundleError, DataError, did_you_mean
+from tinyclip_edge.errors import BundleError, did_you_mean
 from tinyclip_edge.runtime.bundle import CONFIG_FILES, TOWERS, Manifest, bundle_file
-from tinyclip_edge.runtime.prompts import class_features, probabilities
+from tinyclip_edge.runtime.inputs import image_list, label_list, text_list
+from tinyclip_edge.runtime.prompts import check_prompts, class_features, probabilities
 from tinyclip_edge.runtime.protocol import EmbedderSpec, Features, ImageInput
 from tinyclip_edge.runtime.session import Tower
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer
@@ -109,6 +111,11 @@ class EdgeCLIP:
         return float(self.manifest.logit_scale)
 
     @property
+    def context_length(self) -> int:
+        """Tokens a text is cut to, start and end included."""
+        return self.manifest.context_length
+
+    @property
     def model_hash(self) -> str:
         """Weights and precision: what an index of this model carries."""
         return f"{self.manifest.model_hash}-{self.precision}"
@@ -141,10 +148,13 @@ class EdgeCLIP:
         """Return the ids that go into the text tower."""
         return self._padded(self._text_side()[0].encode(text))
 
-    def encode_image(self, images: Sequence[ImageInput]) -> Features:
+    def fits_context(self, text: str) -> bool:
+        """Whether the whole text goes into the text tower, nothing cut off."""
+        return self._text_side()[0].fits(text)
+
+    def encode_image(self, images: Iterable[ImageInput]) -> Features:
         """Return float32 ``[N, D]``, unit norm; raise DataError for an image that is broken."""
-        if isinstance(images, (str, bytes, Path)):
-            raise DataError("encode_image takes a list of images, not a single one")
+        images = image_list(images, "encode_image")
         preprocess, tower = self._image_side()
         step = self._step(IMAGE_BATCH)
         rows = [
@@ -153,14 +163,13 @@ class EdgeCLIP:
         ]
         return self._stacked(rows)
 
-    def encode_text(self, texts: Sequence[str]) -> Features:
+    def encode_text(self, texts: Iterable[str]) -> Features:
         """Return float32 ``[N, D]``, unit norm.
 
         Texts of equal length share a batch and none is padded, for padding changes dynamic int8,
         unless the tower asks for it.
         """
-        if isinstance(texts, str):
-            raise DataError("encode_text takes a list of texts, not a single one")
+        texts = text_list(texts, "encode_text")
         tokenizer, tower = self._text_side()
         tokens = [self._padded(tokenizer.encode(text)) for text in texts]
         by_length: dict[int, list[int]] = defaultdict(list)
@@ -176,22 +185,29 @@ class EdgeCLIP:
         return features
 
     def classify(
-        self, image: ImageInput, labels: Sequence[str], templates: Sequence[str] = ("{}",)
+        self, image: ImageInput, labels: Iterable[str], templates: Iterable[str] = ("{}",)
     ) -> list[tuple[str, float]]:
-        """Return (label, probability), best first; raise DataError when there is no label."""
-        classes = self._class_features(labels, templates)
+        """Return (label, probability), best first.
+
+        Warn of prompts that are longer than the model's context. Raise DataError when there is no
+        label, or two that are the same tokens to the model.
+        """
+        # Answers are sorted by probability, so that a set's order does not matter.
+        labels = label_list(sorted(labels, key=str) if isinstance(labels, Set) else labels)
+        classes = self._class_features(labels, label_list(templates, "templates"))
         logits = self.logit_scale * (classes @ self.encode_image([image])[0])
         chances = probabilities(logits, self.manifest.logit_bias)
         order = np.argsort(-chances, kind="stable")
         return [(labels[i], float(chances[i])) for i in order]
 
-    def index(self, images: Sequence[ImageInput], keys: Sequence[str] | None = None) -> ImageIndex:
+    def index(self, images: Iterable[ImageInput], keys: Iterable[str] | None = None) -> ImageIndex:
         """Embed a collection; without ``keys`` a path is its own key, other images get a number.
 
         ``ImageIndex.compressed`` makes it smaller.
         """
         from tinyclip_edge.runtime.index import ImageIndex
 
+        images = image_list(images, "index")
         if keys is None:
             keys = [str(x) if isinstance(x, (str, Path)) else str(i) for i, x in enumerate(images)]
         return ImageIndex(tuple(keys), self.encode_image(images), self.model_hash)
@@ -204,10 +220,12 @@ class EdgeCLIP:
         index.require(self.model_hash)
         return index.top(self.encode_text([text])[0], k)
 
-    def _class_features(self, labels: Sequence[str], templates: Sequence[str]) -> Features:
-        key = (tuple(labels), tuple(templates))
+    def _class_features(self, labels: tuple[str, ...], templates: tuple[str, ...]) -> Features:
+        key = (labels, templates)
         kept = self._classes
         if kept is None or kept[0] != key:
+            for note in check_prompts(self, labels, templates):
+                warnings.warn(note, stacklevel=3)
             kept = (key, class_features(self, labels, templates))
             self._classes = kept
         return kept[1]

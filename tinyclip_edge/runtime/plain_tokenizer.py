@@ -34,10 +34,17 @@ class PlainTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of one text, special tokens included."""
+        ids: list[int] = self._encoding(text).ids
+        return [0 if token == self._dropped else token for token in ids]
+
+    def fits(self, text: str) -> bool:
+        """Whether the whole text goes into the context, nothing cut off."""
+        return not self._encoding(text).overflowing
+
+    def _encoding(self, text: str) -> Any:  # noqa: ANN401 - tokenizers has no types
         if not isinstance(text, str):
             raise DataError(f"a text must be str, not {type(text).__name__}")
-        ids: list[int] = self._tokenizer.encode(self._clean(text)).ids
-        return [0 if token == self._dropped else token for token in ids]
+        return self._tokenizer.encode(self._clean(text))
 
 
 def _canonical(text: str) -> str:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.runtime.protocol import Embedder, Features
+from tinyclip_edge.runtime.inputs import label_list
+from tinyclip_edge.runtime.protocol import Embedder, Features, TextTokens
+
+_SHOWN = 60  # characters of a label in a message
 
 
-def class_features(
-    embedder: Embedder, labels: Sequence[str], templates: Sequence[str] = ("{}",)
-) -> Features:
-    """Return float32 ``[C, D]``, unit norm: the mean embedding of a label in every template.
+def fill_templates(labels: Iterable[str], templates: Iterable[str]) -> list[str]:
+    """Return each label in every template, label by label.
 
     Raise DataError for no label, no template, or a template without ``{}``.
     """
-    if isinstance(labels, str) or isinstance(templates, str):
-        raise DataError("labels and templates must be lists of texts, not one text")
+    labels, templates = label_list(labels), label_list(templates, "templates")
     if not labels:
         raise DataError("the list of labels is empty; give at least one label")
     if not templates:
@@ -26,11 +27,75 @@ def class_features(
     for template in templates:
         if "{}" not in template:
             raise DataError(f"template {template!r} has no {{}} to put the label in")
-    prompts = [template.replace("{}", label) for label in labels for template in templates]
+    return [template.replace("{}", label) for label in labels for template in templates]
+
+
+def class_features(
+    embedder: Embedder, labels: Iterable[str], templates: Iterable[str] = ("{}",)
+) -> Features:
+    """Return float32 ``[C, D]``, unit norm: the mean embedding of a label in every template.
+
+    Raise DataError for no label, no template, or a template without ``{}``.
+    """
+    labels, templates = label_list(labels), label_list(templates, "templates")
+    prompts = fill_templates(labels, templates)
     features = embedder.encode_text(prompts).reshape(len(labels), len(templates), -1)
     mean = features.mean(axis=1)
     unit: Features = mean / np.linalg.norm(mean, axis=-1, keepdims=True)
     return unit
+
+
+def check_prompts(
+    model: object, labels: Sequence[str], templates: Sequence[str] = ("{}",)
+) -> tuple[str, ...]:
+    """Return a note where the model's context cuts prompts.
+
+    Raise DataError for two labels whose prompts are the same token ids: the model cannot tell them
+    apart, and they would share one probability. A model without ``TextTokens`` is not checked.
+    """
+    if not isinstance(model, TextTokens):
+        return ()
+    prompts = fill_templates(labels, templates)
+    step = len(prompts) // len(labels)
+    rows = [prompts[start : start + step] for start in range(0, len(prompts), step)]
+    # Most labels differ in their first prompt; only those that do not are looked at further.
+    same: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        same[tuple(model.token_ids(row[0]))].append(i)
+    for places in same.values():
+        _refuse_equal(model, labels, [(i, rows[i]) for i in places])
+    cut = [prompt for prompt in prompts if not model.fits_context(prompt)]
+    if not cut:
+        return ()
+    return (
+        f"{len(cut)} of {len(prompts)} prompts are longer than the model's {model.context_length} "
+        f"tokens and are cut: {_short(cut[0])}",
+    )
+
+
+def _refuse_equal(
+    model: TextTokens, labels: Sequence[str], candidates: Sequence[tuple[int, Sequence[str]]]
+) -> None:
+    if len(candidates) < 2:
+        return
+    first: dict[tuple[tuple[int, ...], ...], tuple[int, Sequence[str]]] = {}
+    for i, row in candidates:
+        other = first.setdefault(tuple(tuple(model.token_ids(text)) for text in row), (i, row))
+        if other[0] == i:
+            continue
+        if labels[other[0]] == labels[i]:
+            raise DataError(f"label {_short(labels[i])} stands more than once; remove the repeats")
+        both = f"labels {_short(labels[other[0]])} and {_short(labels[i])}"
+        if not all(model.fits_context(text) for text in (*row, *other[1])):
+            raise DataError(
+                f"{both} are the same once cut to the model's {model.context_length} tokens; "
+                "shorten the labels or the templates"
+            )
+        raise DataError(f"{both} become the same tokens; reword or remove one")
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
 
 
 def probabilities(logits: Features, bias: float | None) -> Features:

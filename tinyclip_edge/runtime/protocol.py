@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -54,4 +54,22 @@ class Embedder(Protocol):
 
     def encode_text(self, texts: Sequence[str]) -> Features:
         """Return float32 ``[N, D]``, unit norm."""
+        ...
+
+
+@runtime_checkable
+class TextTokens(Protocol):
+    """A model that says what becomes of a text before its text tower sees it."""
+
+    @property
+    def context_length(self) -> int:
+        """Tokens a text is cut to, start and end included."""
+        ...
+
+    def token_ids(self, text: str) -> list[int]:
+        """Return the ids that go into the text tower."""
+        ...
+
+    def fits_context(self, text: str) -> bool:
+        """Whether the whole text goes in, nothing cut off."""
         ...

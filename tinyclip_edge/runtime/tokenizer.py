@@ -80,6 +80,13 @@ class ClipTokenizer:
         room = self.context_length - 2
         return [self.sot_token_id, *self.pieces(text)[:room], self.eot_token_id]
 
+    def fits(self, text: str) -> bool:
+        """Whether the whole text goes into the context, nothing cut off."""
+        # A piece holds one byte or more.
+        if text.isascii() and len(text) + 2 <= self.context_length:
+            return True
+        return len(self.pieces(text)) + 2 <= self.context_length
+
     def pieces(self, text: str) -> list[int]:
         """Return the ids of a whole text, however long, without start and end."""
         if not isinstance(text, str):

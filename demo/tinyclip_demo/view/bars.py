@@ -9,7 +9,7 @@ import numpy as np
 
 from tinyclip_demo.classify import ClassifyResult
 from tinyclip_demo.gallery import Gallery
-from tinyclip_demo.view.parts import RUNTIMES, count, hue, megabytes, milliseconds, percent
+from tinyclip_demo.view.parts import RUNTIMES, count, hint, hue, megabytes, milliseconds, percent
 
 ROWS_SHOWN = 10
 
@@ -26,7 +26,7 @@ def classification(results: Sequence[ClassifyResult]) -> str:
             f"{count(len(rest), 'more label')}, none above {percent(least)}</th></tr>"
         )
     return (
-        f'<section class="tc-result">{verdict(results)}'
+        f'<section class="tc-result">{verdict(results)}{_notes(results)}'
         '<div class="tc-wide" tabindex="0" role="region" aria-label="Probabilities by model">'
         f'<table class="tc-bars" style="--n:{len(results)}">'
         f"<thead><tr><td></td>{heads}</tr></thead><tbody>{body}</tbody>"
@@ -53,6 +53,11 @@ def verdict(results: Sequence[ClassifyResult]) -> str:
         for best, who in answers.items()
     )
     return f'<p class="tc-verdict differ" role="status"><i>≠</i><span>{said}</span></p>'
+
+
+def _notes(results: Sequence[ClassifyResult]) -> str:
+    told = [f"{result.model}: {note}" for result in results for note in result.notes]
+    return "".join(hint(note) for note in told)
 
 
 def example_pictures(gallery: Gallery, indices: Sequence[int]) -> str:

@@ -90,9 +90,35 @@ export class EdgeClip {
     return found;
   }
 
+  /**
+   * Say what the context cuts of the prompts, or null; throw PageError for two labels whose prompts
+   * are the same tokens, as in Python.
+   */
+  promptNote(labels, templates) {
+    const context = this.manifest.context_length;
+    const seen = new Map();
+    const cut = [];
+    for (const label of labels) {
+      const prompts = fill(label, templates);
+      cut.push(...prompts.filter((prompt) => !this.tokenizer?.fits(prompt)));
+      const key = JSON.stringify(prompts.map((prompt) => this.tokenIds(prompt)));
+      const other = seen.get(key);
+      if (other !== undefined) {
+        const why = [...fill(other, templates), ...prompts].every((prompt) => this.tokenizer.fits(prompt))
+          ? "become the same tokens; reword or remove one"
+          : `are the same once cut to the model's ${context} tokens; shorten the labels or the templates`;
+        throw new PageError(`labels ${short(other)} and ${short(label)} ${why}`);
+      }
+      seen.set(key, label);
+    }
+    if (!cut.length) return null;
+    const all = labels.length * templates.length;
+    return `${cut.length} of ${all} prompts are longer than the model's ${context} tokens and are cut: ${short(cut[0])}`;
+  }
+
   /** Mean embedding of each label in every template, unit norm. */
   async classFeatures(labels, templates) {
-    const prompts = labels.flatMap((label) => templates.map((template) => template.replaceAll("{}", () => label)));
+    const prompts = labels.flatMap((label) => fill(label, templates));
     const rows = await this.encodeText(prompts);
     return labels.map((_, i) => meanUnit(rows.slice(i * templates.length, (i + 1) * templates.length)));
   }
@@ -113,6 +139,10 @@ export class EdgeClip {
     await this.text.release();
   }
 }
+
+const fill = (label, templates) => templates.map((template) => template.replaceAll("{}", () => label));
+
+const short = (text) => `"${text.length > 60 ? `${text.slice(0, 60)}…` : text}"`;
 
 export function dot(a, b) {
   let sum = 0;

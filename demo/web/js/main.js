@@ -114,7 +114,7 @@ async function relabel() {
     if (opened.noTokenizer) throw new PageError(opened.noTokenizer);
     typed = { labels: parseLabels($("labels").value), templates: parseTemplates($("templates").value) };
     page.labelled = await engine.call("setLabels", typed);
-    note("label-note", null);
+    note("label-note", page.labelled.cut);
   } catch (error) {
     page.labelled = null;
     hideAnswer();

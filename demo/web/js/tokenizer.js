@@ -67,6 +67,16 @@ export class ClipTokenizer {
     return [this.start, ...ids.slice(0, this.context - 2), this.end];
   }
 
+  /** Whether a whole text goes into the context, nothing cut off. */
+  fits(text) {
+    let count = 2;
+    for (const word of this.split(this.normalize(cleanText(text)))) {
+      count += this.#pieces(word).length;
+      if (count > this.context) return false;
+    }
+    return true;
+  }
+
   #pieces(word) {
     const known = this.words.get(word);
     if (known) return known;

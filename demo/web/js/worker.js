@@ -66,9 +66,10 @@ async function openClip(options) {
 
 async function setLabels({ labels, templates }) {
   const started = performance.now();
+  const cut = clip.promptNote(labels, templates);
   const features = await clip.classFeatures(labels, templates);
   classes = { labels, features };
-  return { ms: performance.now() - started, texts: labels.length * templates.length };
+  return { ms: performance.now() - started, texts: labels.length * templates.length, cut };
 }
 
 /** Classify a Blob or an ImageBitmap; returns {rows: [{label, chance}] best first, ms, size}. */

@@ -10,6 +10,7 @@ from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.shelf import Shelf
 from tinyclip_demo.texts import fill_template, parse_labels, parse_templates
+from tinyclip_demo.view import bars
 from tinyclip_edge.errors import ConfigError, DataError
 
 BOTH = (0, 1)
@@ -219,3 +220,19 @@ def test_models_of_one_name_are_told_apart():
     twins = [AngleModel("student", {}, {}) for _ in range(3)]
     names = ("student fp32", "student fp32 (2)", "student fp32 (3)")
     assert Shelf(twins).names == names
+
+
+def test_labels_that_one_model_takes_for_the_same_are_refused_and_cuts_are_said(service, models):
+    # Words of which the first eight letters count, a token each.
+    models[1].context_length = 8
+    models[1].token_ids = lambda text: [ord(letter) for letter in text[:8]]
+    models[1].fits_context = lambda text: len(text) <= 8
+    with pytest.raises(DataError, match="other: labels 'crimson square' and 'crimson sky' are"):
+        service.classify(square(RED), "crimson square, crimson sky", "{}", BOTH)
+    first, other = service.classify(square(RED), "red, crimson sky", "{}", BOTH)
+    assert first.notes == ()
+    assert other.notes == (
+        "1 of 2 prompts are longer than the model's 8 tokens and are cut: 'crimson sky'",
+    )
+    page = bars.classification([first, other])
+    assert "other: 1 of 2 prompts are longer" in page and "first: " not in page

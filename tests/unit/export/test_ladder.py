@@ -161,7 +161,7 @@ def test_int8_may_lose_max_drop_beyond_the_error_of_the_set():
     ladder = judge("int8", lost)
     (failure,) = ladder.failures
     assert type(failure) is RankingError
-    assert "3.00 ± 1.21 points, 0.5 allowed" in str(failure)
+    assert "3.00 ± 1.21 points, 0.5 and a standard error allowed" in str(failure)
     assert ladder.figures["int8"]["ranking"]["recall@1"] == 97.0
     assert judge("int8", lost, max_drop=2.0).failures == []
 
@@ -172,3 +172,42 @@ def test_fp32_may_change_no_hit():
     ladder = judge("fp32", answers_of(points(200), text))
     assert [type(f) for f in ladder.failures] == [ValuesError, RankingError]
     assert str(ladder.failures[1]) == "fp32 ranking: 2 of 200 hits changed"
+
+
+def swapped(count, pairs):
+    """Points of which the first `pairs` times two sit on each other's places: so many are lost."""
+    found = points(count)
+    order = np.arange(count)
+    order[: 2 * pairs] = order[: 2 * pairs].reshape(-1, 2)[:, ::-1].ravel()
+    return answers_of(found, found[order])
+
+
+def test_a_gate_narrower_than_one_pair_says_that_it_cannot_tell():
+    # One of 150 pairs is 0.67 points, more than the 0.5 allowed: nothing lost proves nothing.
+    ladder = judge("int8", answers_of(points(150), points(150)), count=150)
+    assert ladder.failures == []
+    assert ladder.figures["int8"]["rungs"]["ranking"] is None
+    (warning,) = ladder.warnings
+    assert str(warning) == (
+        "int8 ranking: too few pairs to tell: one of 150 is 0.7 points, 0.5 allowed; "
+        "verify on 200 or more"
+    )
+
+
+def test_enough_pairs_are_judged_and_fp32_needs_none():
+    found = answers_of(points(200), points(200))
+    for precision, count in (("int8", 200), ("fp32", 10)):
+        ladder = judge(precision, answers_of(points(count), points(count)), count=count)
+        assert ladder.warnings == []
+        assert ladder.figures[precision]["rungs"]["ranking"] is True
+    assert judge("int8", found, max_drop=0.0).warnings == []  # zero says it of any number
+
+
+def test_few_pairs_still_refuse_what_is_plainly_lost():
+    ladder = Ladder()
+    reference, found = answers_of(points(100), points(100)), swapped(100, 30)
+    climb_answers(ladder, "int8", reference, found, max_drop=0.5)
+    assert ladder.figures["int8"]["rungs"]["ranking"] is False
+    assert "60.00 ± 4.92 points, 0.5 and a standard error allowed" in " ".join(
+        str(failure) for failure in ladder.failures
+    )

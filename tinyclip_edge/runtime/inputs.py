@@ -1,0 +1,63 @@
+"""Collections that callers pass: lists, arrays and generators alike, nothing taken for a list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import Path
+from typing import TypeVar, cast
+
+import numpy as np
+
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.runtime.protocol import ImageInput
+
+Item = TypeVar("Item")
+
+
+def image_list(images: Iterable[ImageInput], what: str) -> Sequence[ImageInput]:
+    """Return the images in order; `what` names the caller in messages.
+
+    An array counts as a batch only with four axes ``[N, H, W, C]``: the rows of a single picture
+    would pass for pictures. Raise DataError for a single image or what has no order.
+    """
+    if isinstance(images, np.ndarray) and images.dtype != object and images.ndim != 4:
+        raise DataError(
+            f"{what} takes a list of images, or one array [N, H, W, 3], "
+            f"not an array of shape {list(images.shape)}"
+        )
+    return _ordered(images, what, "images")
+
+
+def text_list(texts: Iterable[str], what: str) -> tuple[str, ...]:
+    """Return the texts in order as plain str; raise DataError for anything else."""
+    ordered = _ordered(texts, what, "texts")
+    for text in ordered:
+        if not isinstance(text, str):
+            raise DataError(f"{what}: a text must be str, not {type(text).__name__}")
+    return tuple(map(str, ordered))  # numpy's str_ too
+
+
+def label_list(labels: Iterable[str], what: str = "labels") -> tuple[str, ...]:
+    """Return labels or templates in order as plain str.
+
+    Raise DataError for one text, a mapping, a set, or a label that is no str.
+    """
+    if isinstance(labels, str):
+        raise DataError("labels and templates must be lists of texts, not one text")
+    return text_list(labels, what)
+
+
+def _ordered(items: Iterable[Item], what: str, kind: str) -> Sequence[Item]:
+    if isinstance(items, (str, bytes, Path)) or getattr(items, "ndim", None) == 0:
+        raise DataError(f"{what} takes a list of {kind}, not a single one")
+    if isinstance(items, (Mapping, Set)):
+        raise DataError(
+            f"{what} takes a list of {kind}, not a {type(items).__name__}; "
+            "pass list(…) of what you mean"
+        )
+    if isinstance(items, (Sequence, np.ndarray)):
+        return cast("Sequence[Item]", items)  # an array slices and has a length like one
+    try:
+        return list(items)
+    except TypeError as error:
+        raise DataError(f"{what} takes a list of {kind}, not {type(items).__name__}") from error
