@@ -28,6 +28,8 @@ NAME_BYTES = 4096  # name of one file
 UNPACK_RATIO = 100  # bytes that one byte of a .tar.gz may become, beyond the first RATIO_FROM
 RATIO_FROM = 16 * MIB
 
+COCO_BYTES = 256 * MIB  # a captions file; COCO's own has 92 MB
+
 NAMES_BYTES = 16 * MIB  # a list of class names; WordNet's has 3 MB
 
 MESSAGE_CHARS = 2000  # of an error or a line of progress

@@ -92,7 +92,8 @@ class DataConfig(Section):
     train: str | list[str] = Field(
         min_length=1,
         description="starter:train; shards (.tar, .tar.gz): path, glob, {000..009}, http(s):// or "
-        "pipe:COMMAND; a table (.csv, .tsv, .jsonl) of image paths and captions; an image folder "
+        "pipe:COMMAND; a table (.csv, .tsv, .jsonl) of image paths and captions; COCO "
+        "captions (.json); an image folder "
         "with captions (NAME.txt or metadata.jsonl); or a list of these.",
     )
     val: str | list[str] | None = Field(

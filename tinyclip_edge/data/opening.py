@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyclip_edge.config.limits import USUAL, LimitsConfig
+from tinyclip_edge.data.coco import SUFFIX, open_coco
 from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.folders import open_folder
 from tinyclip_edge.data.patterns import SCHEME, matching_names
@@ -49,4 +50,6 @@ def _parts(name: str, losses: Losses, limits: LimitsConfig) -> tuple[Part, ...]:
         return open_folder(path, limits)
     if path.suffix.lower() in TABLES:
         return open_table(path, limits)
+    if path.suffix.lower() == SUFFIX:
+        return open_coco(path, losses)
     return (Shard(path, losses, limits),)

@@ -19,7 +19,9 @@ PIPE = "pipe:"
 SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+):")  # two letters or more: C: is a Windows drive
 RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 NAMES = 1_000_000  # that a pattern may stand for
-KNOWN = "shards (.tar, .tar.gz), a table (.csv, .tsv, .jsonl) or an image folder"
+KNOWN = (
+    "shards (.tar, .tar.gz), a table (.csv, .tsv, .jsonl), COCO captions (.json) or an image folder"
+)
 
 
 def check_source(source: str | Sequence[str], *, allow_pipes: bool = False) -> None:
