@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.limits import NAMES_BYTES
@@ -80,5 +81,5 @@ def _imagenet_names(labels: Iterable[str]) -> dict[str, str]:
         from timm.data.imagenet_info import ImageNetInfo
     except ImportError:
         return {}
-    known = dict(ImageNetInfo("imagenet-22k").label_descriptions(as_dict=True))
+    known: Any = ImageNetInfo("imagenet-22k").label_descriptions(as_dict=True)
     return {label: known[label].split(",")[0] for label in ids if label in known}
