@@ -190,7 +190,7 @@ def nearness(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from tinyclip_edge.data import decode_image
-    from tinyclip_edge.evaluate import evaluation_set
+    from tinyclip_edge.evaluation import evaluation_set
 
     reference, clip = torch_variant(options.run)
     found = evaluation_set(DATA, limit=options.limit)
@@ -219,7 +219,7 @@ def compared(
     reference: tuple[np.ndarray, np.ndarray], both: tuple[np.ndarray, np.ndarray]
 ) -> dict[str, float]:
     """Compare image and text embeddings ``[N, D]`` of pairs with the reference's."""
-    from tinyclip_edge.evaluate import retrieval_of_features
+    from tinyclip_edge.evaluation import retrieval_of_features
 
     wanted, scores = reference[0] @ reference[1].T, both[0] @ both[1].T
     recall = retrieval_of_features(*both)

@@ -86,7 +86,7 @@ def write_models(work: Path) -> tuple[Path, Path]:
 def write_manifest(bundle: Path, clip: Any, end: int, source: str) -> None:  # noqa: ANN401
     """Describe the bundle's files."""
     from tinyclip_edge.runtime.bundle import Manifest, list_files
-    from tinyclip_export.quantize import PORTABLE
+    from tinyclip_export.quantization.dynamic_int8 import PORTABLE
 
     Manifest(
         created_by="benchmarks/cold_start.py",

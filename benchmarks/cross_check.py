@@ -26,7 +26,7 @@ import numpy as np
 from machine import machine_facts
 
 if TYPE_CHECKING:
-    from tinyclip_edge.evaluate import EvalSet
+    from tinyclip_edge.evaluation import EvalSet
     from tinyclip_edge.runtime.protocol import Embedder, ImageInput
 
 AGREE = 0.1  # points
@@ -121,7 +121,7 @@ def ours(
     embedder: Embedder, task: str, data: str, templates: list[str], limit: int | None
 ) -> dict[str, float]:
     """Return our figures, as shares."""
-    from tinyclip_edge.evaluate import evaluate_model
+    from tinyclip_edge.evaluation import evaluate_model
 
     report = evaluate_model(
         embedder, task=task, data=data, templates=templates, limit=limit, companions=False
@@ -151,7 +151,7 @@ def tied(embedder: Embedder, found: EvalSet) -> dict[str, int]:
 
     We share such a hit out evenly; clip-benchmark takes whichever torch.topk puts first.
     """
-    from tinyclip_edge.evaluate.ranking import TIE
+    from tinyclip_edge.evaluation.ranking import TIE
 
     image, text = embedder.encode_image(found.images), embedder.encode_text(found.texts)
     scores = image @ text.T
@@ -175,7 +175,7 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
     """Measure with both rulers and compare."""
     import torch
 
-    from tinyclip_edge.evaluate import evaluation_set, open_embedder
+    from tinyclip_edge.evaluation import evaluation_set, open_embedder
 
     torch.set_num_threads(options.threads)
     model, python = model_folder(options.model), environment(options.venv)

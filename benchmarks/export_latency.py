@@ -60,10 +60,10 @@ def write_towers(name: str, folder: Path, target: str) -> dict[str, int]:
 
     from tinyclip_edge.config.preset import ExportPreset, load_preset
     from tinyclip_edge.models import load_clip
-    from tinyclip_export import graph
-    from tinyclip_export.encoders import image_tower, text_tower
-    from tinyclip_export.jobs import Job
-    from tinyclip_export.recipes import is_convolutional, recipes_for
+    from tinyclip_export.onnx_passes import exporter
+    from tinyclip_export.quantization.recipe import Job
+    from tinyclip_export.quantization.registry import is_convolutional, recipes_for
+    from tinyclip_export.towers.factory import image_tower, text_tower
 
     files = {f"{t}-{p}": folder / f"{name}-{t}-{p}.onnx" for t in TOWERS for p in PRECISIONS}
     if not all(path.exists() for path in files.values()):
@@ -71,9 +71,9 @@ def write_towers(name: str, folder: Path, target: str) -> dict[str, int]:
         clip = load_clip(name, allow_random=True)
         folder.mkdir(parents=True, exist_ok=True)
         image = files["image-fp32"]
-        graph.export_image_tower(image_tower(clip.model), image, image_size=clip.image_size)
+        exporter.export_image_tower(image_tower(clip.model), image, image_size=clip.image_size)
         text = text_tower(clip.model, clip.tokenizer(["a"])[0])
-        graph.export_text_tower(text, files["text-fp32"])
+        exporter.export_text_tower(text, files["text-fp32"])
         random = np.random.default_rng(0)
         rows = [random.standard_normal((1, 3, clip.image_size, clip.image_size)) for _ in range(8)]
         feeds = [{"pixel_values": row.astype(np.float32)} for row in rows]

@@ -38,7 +38,7 @@ from natural_profiles import PROFILES, Profile
 
 if TYPE_CHECKING:
     from tinyclip_edge.data import PairMemory, PairSource, PixelCodec
-    from tinyclip_edge.train.validation import Validation
+    from tinyclip_edge.train.tasks.validation import Validation
 
 SPARE = 1.15  # of the time that a run is expected to take
 
@@ -80,7 +80,7 @@ def chosen_jobs(*, still: bool, only: list[str] | None) -> list[Job]:
 def keep_pairs() -> None:
     """Decode each data set and measure the teacher on it once a process, not at every run."""
     from tinyclip_edge.data import PairMemory
-    from tinyclip_edge.train.teacher import Teacher
+    from tinyclip_edge.train.tasks.teacher import Teacher
 
     load, measure = PairMemory.load, Teacher.measure
     kept: dict[tuple[str, Any], PairMemory] = {}
@@ -104,7 +104,7 @@ def keep_pairs() -> None:
 
 def leave_no_report() -> None:
     """A page a run would take longer than some of the runs."""
-    from tinyclip_edge.train import report
+    from tinyclip_edge import report
 
     report.leave_report = lambda *_, **__: None
 
@@ -148,7 +148,7 @@ class Worker:
         from natural_teacher import new_clip
 
         from tinyclip_edge.data import PairMemory, open_source
-        from tinyclip_edge.train.encode import pixel_codec
+        from tinyclip_edge.train.tasks.encoders import pixel_codec
 
         torch.set_num_threads(self.threads)
         codec = pixel_codec(new_clip(self.profile))

@@ -32,9 +32,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    from tinyclip_edge.evaluate import open_embedder
-    from tinyclip_edge.evaluate.latency import measure_latency
-    from tinyclip_edge.evaluate.report import ZERO_SHOT, evaluate_model
+    from tinyclip_edge.evaluation import open_embedder
+    from tinyclip_edge.evaluation.latency import measure_latency
+    from tinyclip_edge.evaluation.report import ZERO_SHOT, evaluate_model
     from tinyclip_edge.runtime.bundle import Manifest
 
     models = {"PyTorch": open_embedder(arguments.student, threads=1)}

@@ -126,8 +126,8 @@ class Training:
     """The teacher, its data on the device, and what a step does."""
 
     def __init__(self, arguments: argparse.Namespace, profile: Profile) -> None:
-        from tinyclip_edge.train.encode import PairEncoder, pixel_codec, tokenize
-        from tinyclip_edge.train.optim import make_optimizer
+        from tinyclip_edge.train.optimizer import make_optimizer
+        from tinyclip_edge.train.tasks.encoders import PairEncoder, pixel_codec, tokenize
 
         self.profile, self.device = profile, arguments.device
         names = class_names(arguments.data, profile.classes)
@@ -199,7 +199,7 @@ def batches(count: int, batch: int, device: str) -> Iterator[Tensor]:
 
 def teach(run: Training, held: Pictures, most_seconds: float | None) -> dict[int, float]:
     """Train for the profile's epochs or about so many seconds; return accuracy by step."""
-    from tinyclip_edge.train.optim import lr_at
+    from tinyclip_edge.train.optimizer import lr_at
 
     batch, count = run.profile.teacher_batch, len(run.train)
     per_epoch, curve, began = count // batch, dict[int, float](), time.monotonic()

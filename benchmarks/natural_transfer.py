@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from tinyclip_edge.evaluate.sets import EvalSet
+    from tinyclip_edge.evaluation.sets import EvalSet
 
 TEMPLATES = ("a photo of a {}", "a blurry photo of a {}", "a low resolution photo of a {}", "a {}")
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # C; features have unit norm
@@ -29,7 +29,7 @@ def probe(features: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """Return top-1 of the probe in per cent, its C and the standard error."""
     from sklearn.linear_model import LogisticRegression
 
-    from tinyclip_edge.evaluate.ranking import standard_error
+    from tinyclip_edge.evaluation.ranking import standard_error
 
     turn = np.empty(len(targets), dtype=int)
     for target in np.unique(targets):
@@ -51,8 +51,8 @@ def probe(features: np.ndarray, targets: np.ndarray) -> dict[str, float]:
 
 
 def measure(model: str, found: EvalSet, threads: int | None) -> dict[str, Any]:
-    from tinyclip_edge.evaluate import open_embedder
-    from tinyclip_edge.evaluate.classify import zero_shot_of_features
+    from tinyclip_edge.evaluation import open_embedder
+    from tinyclip_edge.evaluation.classify import zero_shot_of_features
     from tinyclip_edge.runtime.prompts import class_features
 
     embedder = open_embedder(model, threads=threads)
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    from tinyclip_edge.evaluate import evaluation_set
+    from tinyclip_edge.evaluation import evaluation_set
 
     found = evaluation_set(arguments.cifar, limit=arguments.limit)
     rows: dict[str, Any] = {}

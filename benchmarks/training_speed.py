@@ -107,11 +107,11 @@ def configured(arguments: argparse.Namespace) -> RunConfig:
 def engine_step(arguments: argparse.Namespace) -> Callable[[int], float]:
     """Return the step of a run, given its number; it answers with the loss."""
     from tinyclip_edge.data import Prefetch, TeacherFeatures
-    from tinyclip_edge.train.course import plan_course
-    from tinyclip_edge.train.encode import pixel_codec
-    from tinyclip_edge.train.setup import make_accelerator
-    from tinyclip_edge.train.teacher import Teacher
-    from tinyclip_edge.train.workshop import Workshop
+    from tinyclip_edge.train.builder import make_accelerator
+    from tinyclip_edge.train.schedule import plan_course
+    from tinyclip_edge.train.stages.state import Workshop
+    from tinyclip_edge.train.tasks.encoders import pixel_codec
+    from tinyclip_edge.train.tasks.teacher import Teacher
 
     config = configured(arguments)
     teacher, student = models(arguments)
@@ -146,7 +146,7 @@ def plain_step(arguments: argparse.Namespace) -> Callable[[int], float]:
     """Return the step of the plain loop."""
     from plain_loop import PlainLoop
 
-    from tinyclip_edge.train.encode import pixel_codec
+    from tinyclip_edge.train.tasks.encoders import pixel_codec
 
     teacher, student = models(arguments)
     pairs = random_pairs(arguments.batch * 2, teacher)

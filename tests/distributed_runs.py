@@ -11,14 +11,15 @@ from pathlib import Path
 import torch
 from torch import distributed, multiprocessing
 
+from tinyclip_edge import report
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.models import weights_hash
-from tinyclip_edge.train import distill, report
+from tinyclip_edge.train import distill
 from tinyclip_edge.train.caching import cache_features
-from tinyclip_edge.train.fill_report import Lines
+from tinyclip_edge.train.feature_cache.progress import Lines
 from tinyclip_edge.train.loop import Loop
-from tinyclip_edge.train.task import DistillTask
+from tinyclip_edge.train.tasks.distill_task import DistillTask
 from toy_runs import Watcher
 
 BAD_STEP, STOP_STEP = 3, 11

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tinyclip_edge.inherit.gates import ClipMasks, TowerMasks
+from tinyclip_edge.inheritance.gates import ClipMasks, TowerMasks
 
 END, CONTEXT = 400, 10  # an id above all others of a text
 MODEL_CFG = {

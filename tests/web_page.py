@@ -60,7 +60,7 @@ def _export_with_pixel_towers(teacher: Path, folder: Path) -> None:
     from tinyclip_edge.models import load_clip
     from tinyclip_edge.runtime.bundle import Manifest, list_files
     from tinyclip_export import export_bundle
-    from tinyclip_export.embed_preprocessing import write_pixel_towers
+    from tinyclip_export.bundle.uint8_image_tower import write_pixel_towers
 
     clip = load_clip(str(teacher))
     pairs = ([picture(40, 40, seed) for seed in range(4)], LABELS[:4])

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.index import default_index_folder
+from tinyclip_demo.model_registry import Shelf
 from tinyclip_demo.service import DemoService
-from tinyclip_demo.shelf import Shelf
 from tinyclip_demo.uploads import MAX_UPLOAD_MB, share_one_heap
 from tinyclip_edge.access import LOOPBACK_NAMES, HostGuard, HostRule
 from tinyclip_edge.errors import ConfigError, MissingExtraError

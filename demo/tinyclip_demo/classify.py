@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tinyclip_demo.shelf import Shelf
+from tinyclip_demo.model_registry import Shelf
 from tinyclip_demo.texts import fill_template
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.runtime.prompts import check_prompts, probabilities

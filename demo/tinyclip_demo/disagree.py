@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from tinyclip_demo.classify import label_chances
 from tinyclip_demo.gallery import Gallery
+from tinyclip_demo.model_registry import Shelf
 from tinyclip_demo.search import Searcher
-from tinyclip_demo.shelf import Shelf
 from tinyclip_edge.errors import ConfigError, DataError
 from tinyclip_edge.runtime.protocol import Features
 

@@ -113,7 +113,7 @@ def open_gallery(folder: str | Path | None = None) -> Gallery:
 
 def starter_gallery() -> Gallery:
     """Open the evaluation set that every table of the project names."""
-    from tinyclip_edge.evaluate import evaluation_set
+    from tinyclip_edge.evaluation import evaluation_set
 
     found = evaluation_set(STARTER_SOURCE)
     return Gallery("starter kit, unseen style", tuple(found.images), tuple(found.texts), 0, True)

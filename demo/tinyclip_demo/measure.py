@@ -13,10 +13,10 @@ import numpy as np
 from tinyclip_demo.figures import Report, Row, Settings
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.host import host_facts
-from tinyclip_demo.shelf import Shelf
+from tinyclip_demo.model_registry import Shelf
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.evaluate.latency import WARM_UP, ModelLatency, measure_latency
-from tinyclip_edge.evaluate.retrieve import retrieval_of_features
+from tinyclip_edge.evaluation.latency import WARM_UP, ModelLatency, measure_latency
+from tinyclip_edge.evaluation.retrieve import retrieval_of_features
 from tinyclip_edge.runtime.protocol import Embedder, Features, ImageInput
 
 PAIRS = 400  # of the gallery, for the accuracy

@@ -15,7 +15,7 @@ from PIL import Image
 from tinyclip_demo.classify import timed
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.index import GalleryIndex
-from tinyclip_demo.shelf import Shelf
+from tinyclip_demo.model_registry import Shelf
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.runtime.protocol import Features
 

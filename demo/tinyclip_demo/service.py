@@ -17,8 +17,8 @@ from tinyclip_demo.figures import Report, Settings
 from tinyclip_demo.galleries import Galleries
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.measure import Step, measure
+from tinyclip_demo.model_registry import Shelf
 from tinyclip_demo.search import Searcher
-from tinyclip_demo.shelf import Shelf
 from tinyclip_demo.texts import parse_labels, parse_templates
 from tinyclip_edge.access import Headers, is_local
 from tinyclip_edge.errors import ConfigError

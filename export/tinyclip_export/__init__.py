@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tinyclip_export.bundle import export_bundle
-    from tinyclip_export.report import ExportReport
+    from tinyclip_export.export import export_bundle
+    from tinyclip_export.export_report import ExportReport
 
 __all__ = ["ExportReport", "export_bundle"]
 
-_HOMES = {"export_bundle": "tinyclip_export.bundle", "ExportReport": "tinyclip_export.report"}
+_HOMES = {
+    "export_bundle": "tinyclip_export.export",
+    "ExportReport": "tinyclip_export.export_report",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from tinyclip_edge.config.preset import ExportPreset
 from tinyclip_edge.runtime.protocol import ImageInput
-from tinyclip_export.extras import NO_EXTRAS, Extras
+from tinyclip_export.bundle.extras import NO_EXTRAS, Extras
 
 
 @dataclass(frozen=True, slots=True)

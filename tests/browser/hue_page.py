@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 
 from tinyclip_demo.app import build_app, serve
 from tinyclip_demo.gallery import Gallery
+from tinyclip_demo.model_registry import Shelf
 from tinyclip_demo.service import DemoService
-from tinyclip_demo.shelf import Shelf
 from tinyclip_edge.runtime.protocol import EmbedderSpec
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")

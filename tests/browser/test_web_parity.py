@@ -82,7 +82,7 @@ def test_token_ids_are_pythons(tab, server, bundle):
 
 
 def test_token_ids_of_a_trimmed_vocabulary_are_pythons(tab, server, bundle, tmp_path):
-    from tinyclip_export.vocab import kept_ids, trimmed_json, used_ids
+    from tinyclip_export.bundle.trim_vocab import kept_ids, trimmed_json, used_ids
 
     tab.goto(server.url)
     content = json.loads((bundle / "tokenizer.json").read_text(encoding="utf-8"))

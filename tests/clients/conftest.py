@@ -52,7 +52,7 @@ def export_opened(teacher: Path, folder: Path) -> Opened:
     from tinyclip_edge.models import load_clip
     from tinyclip_edge.runtime.bundle import Manifest
     from tinyclip_export import export_bundle
-    from tinyclip_export.combined import write_combined
+    from tinyclip_export.bundle.pipeline_file import write_combined
 
     random = np.random.default_rng(3)
     clip = load_clip(str(teacher))

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from distributed_runs import BAD_STEP, STOP_STEP, distil_all, distil_with_trouble, together
+from tinyclip_edge import report
 from tinyclip_edge.config import RunConfig
-from tinyclip_edge.train import distill, report
+from tinyclip_edge.train import distill
 from toy_runs import Watcher, events_of, losses
 
 pytestmark = pytest.mark.slow  # each process imports torch anew

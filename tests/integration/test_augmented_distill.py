@@ -56,8 +56,8 @@ def test_the_draws_change_what_is_learnt(config, tmp_path):
 
 
 def test_student_and_teacher_see_the_same_pictures(config, monkeypatch):
-    from tinyclip_edge.train.observe import Silent
-    from tinyclip_edge.train.setup import prepare
+    from tinyclip_edge.train.builder import prepare
+    from tinyclip_edge.train.monitoring.events import Silent
 
     _, work = prepare(config(**CROPS), Silent())
     random = torch.Generator().manual_seed(0)

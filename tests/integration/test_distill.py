@@ -14,7 +14,7 @@ from tinyclip_edge.config import dump_config, load_config
 from tinyclip_edge.errors import ConfigError, DataError, TinyClipError
 from tinyclip_edge.models import load_clip
 from tinyclip_edge.train import distill, read_events
-from tinyclip_edge.train.teacher import Teacher
+from tinyclip_edge.train.tasks.teacher import Teacher
 from toy_runs import Watcher, losses
 
 

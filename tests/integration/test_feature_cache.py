@@ -13,9 +13,9 @@ from tinyclip_edge.errors import ConfigError, DataError, InterruptedRun
 from tinyclip_edge.models import save_local_dir
 from tinyclip_edge.train import distill
 from tinyclip_edge.train.caching import cache_features
-from tinyclip_edge.train.fill_report import Lines
-from tinyclip_edge.train.filling import Filler
-from tinyclip_edge.train.teacher import Teacher
+from tinyclip_edge.train.feature_cache.fill import Filler
+from tinyclip_edge.train.feature_cache.progress import Lines
+from tinyclip_edge.train.tasks.teacher import Teacher
 from toy_runs import KilledError, Watcher, kill, losses
 
 STEPS = 6  # an epoch of 96 pairs, 16 each

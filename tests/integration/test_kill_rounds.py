@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 
 from killing import killed
-from tinyclip_edge import EdgeCLIP
+from tinyclip_edge import EdgeCLIP, report
 from tinyclip_edge.models import load_clip
-from tinyclip_edge.train import distill, report
+from tinyclip_edge.train import distill
 from tinyclip_edge.train.caching import cache_features
-from tinyclip_edge.train.fill_report import Lines
+from tinyclip_edge.train.feature_cache.progress import Lines
 from toy_runs import Watcher, read_events
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "0"))

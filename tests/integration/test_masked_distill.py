@@ -11,7 +11,7 @@ from tinyclip_edge.errors import ConfigError, InheritanceError
 from tinyclip_edge.models import count_parameters, load_clip, weights_hash
 from tinyclip_edge.models.pruned import clip_units
 from tinyclip_edge.train import distill
-from tinyclip_edge.train.masked import MaskedTask
+from tinyclip_edge.train.tasks.mask_task import MaskedTask
 from toy_runs import KilledError, Watcher, events_of, kill, losses
 
 QUICK = {"lr": 0.4, "lambda_lr": 1.0, "log_every": 4, "warmup": 0.4, "prune": 18, "extra": 4}

@@ -15,8 +15,8 @@ from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import dump_config
 from tinyclip_edge.errors import ConfigError, TinyClipError
 from tinyclip_edge.models import load_clip, weights_hash
+from tinyclip_edge.report import write_report
 from tinyclip_edge.train import distill
-from tinyclip_edge.train.report import write_report
 from toy_runs import KilledError, Watcher, events_of, kill, losses
 
 FEATURES = "teacher_features.safetensors"

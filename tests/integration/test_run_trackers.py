@@ -3,8 +3,9 @@
 import pytest
 
 from tinyclip_edge.errors import MissingExtraError, TinyClipError
-from tinyclip_edge.train import distill, trackers
-from tinyclip_edge.train.observe import Silent
+from tinyclip_edge.train import distill
+from tinyclip_edge.train.monitoring import trackers
+from tinyclip_edge.train.monitoring.events import Silent
 from toy_runs import events_of
 
 

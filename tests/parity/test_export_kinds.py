@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from tinyclip_edge.models.build import build_model
-from tinyclip_export import graph
-from tinyclip_export.encoders import image_tower, text_tower
 from tinyclip_export.layout import InputForm
-from tinyclip_export.padded_text import PaddedTextTower
-from tinyclip_export.resnet import folded
-from tinyclip_export.towers import TextTower
+from tinyclip_export.onnx_passes import exporter
+from tinyclip_export.towers.factory import image_tower, text_tower
+from tinyclip_export.towers.fixed_length_text import PaddedTextTower
+from tinyclip_export.towers.resnet import folded
+from tinyclip_export.towers.vit import TextTower
 
 TOLERANCE = 1e-5
 COSINE = 0.999999
@@ -93,7 +93,7 @@ def test_image_tower_in_onnxruntime_gives_open_clips_features(kind, tmp_path):
     config, path = VISION[kind], tmp_path / "image.onnx"
     model, size = build(config), config["image_size"]
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    graph.export_image_tower(image_tower(model), path, image_size=size)
+    exporter.export_image_tower(image_tower(model), path, image_size=size)
     session = onnxruntime.InferenceSession(path)
     for batch in (1, 3):
         pixels = torch.randn(batch, 3, size, size)
@@ -107,7 +107,7 @@ def test_image_tower_in_onnxruntime_gives_open_clips_features(kind, tmp_path):
 
 def test_convolutions_of_a_resnet_stand_without_batch_norm(tmp_path):
     path = tmp_path / "image.onnx"
-    graph.export_image_tower(image_tower(build(VISION["ModifiedResNet"])), path, image_size=64)
+    exporter.export_image_tower(image_tower(build(VISION["ModifiedResNet"])), path, image_size=64)
     nodes = [node.op_type for node in onnx.load(path).graph.node]
     # Three of the stem, three a block in five blocks, one around the first block of four stages;
     # means of neighbours: one of the stem, two in the first block of the three stages that halve.
@@ -142,7 +142,7 @@ def test_padded_text_tower_gives_open_clips_features(kind):
 @pytest.mark.parametrize("kind", ["SigLIP", "MobileCLIP"])
 def test_padded_text_tower_in_onnxruntime(kind, tmp_path):
     model, path = build(**PADDED[kind]), tmp_path / "text.onnx"
-    graph.export_text_tower(text_tower(model), path)
+    exporter.export_text_tower(text_tower(model), path)
     session = onnxruntime.InferenceSession(path)
     assert session.get_inputs()[0].shape == ["batch", CONTEXT]
     for lengths in ((4,), (3, 7, CONTEXT)):
@@ -156,8 +156,8 @@ def test_static_batch(tmp_path):
     model = build()
     form = InputForm(batch=2, padded=True)
     image, text = tmp_path / "image.onnx", tmp_path / "text.onnx"
-    graph.export_image_tower(image_tower(model), image, image_size=32, form=form)
-    graph.export_text_tower(text_tower(model), text, form=form)
+    exporter.export_image_tower(image_tower(model), image, image_size=32, form=form)
+    exporter.export_text_tower(text_tower(model), text, form=form)
     pixels, ids = torch.randn(2, 3, 32, 32), token_ids(5, 8)
     assert isinstance(text_tower(model), TextTower)
     for path, value, encode in (

@@ -8,7 +8,7 @@ import torch
 
 from masked_clip import make_clip, pairs, random_masks
 from tinyclip_edge.models.pruned import clip_units, prune_clip
-from tinyclip_export.towers import ImageTower, TextTower
+from tinyclip_export.towers.vit import ImageTower, TextTower
 
 
 def pruned_model(toy_tokenizer_file, lost):

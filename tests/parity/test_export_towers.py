@@ -10,8 +10,8 @@ from open_clip.model import CustomTextCLIP
 from torch import nn
 
 from tinyclip_edge.errors import ModelError
-from tinyclip_export.encoders import image_tower, text_tower
-from tinyclip_export.towers import Attention, ImageTower, TextTower
+from tinyclip_export.towers.factory import image_tower, text_tower
+from tinyclip_export.towers.vit import Attention, ImageTower, TextTower
 
 TOLERANCE = 1e-5
 EOT = 299

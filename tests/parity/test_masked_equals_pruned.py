@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from masked_clip import make_clip, pairs, random_masks, reference_features
-from tinyclip_edge.inherit.gates import CLAMP, ClipGates, ClipMasks, TowerMasks
-from tinyclip_edge.inherit.masked import MaskedClip
+from tinyclip_edge.inheritance.gates import CLAMP, ClipGates, ClipMasks, TowerMasks
+from tinyclip_edge.inheritance.masked import MaskedClip
 from tinyclip_edge.models.pruned import clip_units, prune_clip
 
 TOLERANCE = 1e-5

@@ -17,9 +17,13 @@ from transformers import AutoTokenizer
 from tinyclip_edge.models import load_clip
 from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_export import export_bundle
-from tinyclip_export.quantize import Int8Recipe, products_of_activations, quantize_dynamically
-from tinyclip_export.residual import quantized_kinds
-from tinyclip_export.static import measure_ranges
+from tinyclip_export.quantization.dynamic_int8 import (
+    Int8Recipe,
+    products_of_activations,
+    quantize_dynamically,
+)
+from tinyclip_export.quantization.qdq_residual import quantized_kinds
+from tinyclip_export.quantization.static_int8 import measure_ranges
 
 pytest.importorskip("optimum.onnxruntime", reason="needs the extra [optimum]")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinyclip_edge.evaluate import EvalSet
+from tinyclip_edge.evaluation import EvalSet
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from tinyclip_edge.config import load_config
 from tinyclip_edge.models import count_parameters, create_student, load_clip
 from tinyclip_edge.models.pruned import clip_units
-from tinyclip_edge.train.stages import resolve_course
+from tinyclip_edge.train.stages.student import resolve_course
 
 
 @pytest.fixture(scope="module")

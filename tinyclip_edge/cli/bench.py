@@ -17,7 +17,7 @@ def bench(
     json_output: JsonFlag = False,
 ) -> None:
     """Measure size, cold start, latency and memory."""
-    from tinyclip_edge.evaluate import bench_models
+    from tinyclip_edge.evaluation import bench_models
 
     report = bench_models(models, threads=threads, batch=batch, rounds=rounds)
     if json_output:

@@ -12,12 +12,12 @@ from tinyclip_edge.errors import one_line
 
 def cache(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
     """Fill data.feature_cache with the teachers' features; a run that was killed goes on."""
-    from tinyclip_edge.train.cache_check import check_cached
+    from tinyclip_edge.train.feature_cache.check import check_cached
 
     run = read_run(config, pairs=("train",))
     check_cached(run.data)
     from tinyclip_edge.train.caching import cache_features
-    from tinyclip_edge.train.ranks import disband
+    from tinyclip_edge.train.distributed import disband
 
     with FillBar() as bar:
         result = cache_features(run, bar)

@@ -68,8 +68,8 @@ def demo(
         )
         return
     from tinyclip_demo import Visitors, launch, open_gallery
-    from tinyclip_demo.shelf import split_source
-    from tinyclip_edge.evaluate import check_openable
+    from tinyclip_demo.model_registry import split_source
+    from tinyclip_edge.evaluation import check_openable
     from tinyclip_edge.models import newest_models
 
     names = [teacher, *(student or newest_models())]

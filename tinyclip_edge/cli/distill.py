@@ -57,7 +57,7 @@ def distill(
         raise ConfigError(
             f"--out {out} with --resume {resume}: a resumed run stays in its folder; drop --out"
         )
-    from tinyclip_edge.train.run_folder import check_run_folder, resumed_config
+    from tinyclip_edge.train.folder_check import check_run_folder, resumed_config
 
     pairs = () if dry_run else ("train", "val")  # a plan is made before there are any
     if resume is not None:
@@ -73,7 +73,7 @@ def distill(
     check_run_folder(folder, resume=resume is not None)
     from tinyclip_edge.train import ProgressObserver
     from tinyclip_edge.train import distill as run_distill
-    from tinyclip_edge.train.ranks import disband
+    from tinyclip_edge.train.distributed import disband
 
     with ProgressObserver() as observer:
         result = run_distill(run, folder, resume=resume is not None, observer=observer)

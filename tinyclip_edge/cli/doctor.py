@@ -14,7 +14,7 @@ from tinyclip_edge.cli.run_config import read_run
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tinyclip_edge.train.diagnosis import Diagnosis
+    from tinyclip_edge.train.preflight.diagnosis import Diagnosis
 
 REFUSED = 2
 Lines = Iterator[tuple[str, str]]
@@ -25,7 +25,7 @@ def doctor(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
     refuse_launcher("doctor")
     run = read_run(config)
     from tinyclip_edge.train import ProgressObserver
-    from tinyclip_edge.train.doctor import examine
+    from tinyclip_edge.train.preflight.doctor import examine
 
     with ProgressObserver() as observer:
         found = examine(run, observer)

@@ -47,7 +47,7 @@ def evaluate(
     json_output: JsonFlag = False,
 ) -> None:
     """Measure zero-shot classification or retrieval."""
-    from tinyclip_edge.evaluate import check_openable, check_set, evaluate_model, open_embedder
+    from tinyclip_edge.evaluation import check_openable, check_set, evaluate_model, open_embedder
 
     check_openable(model)
     check_set(data)

@@ -17,9 +17,9 @@ from tinyclip_edge.cli.options import CHECKPOINT_HELP, JsonFlag, free_folder, pr
 if TYPE_CHECKING:
     from tinyclip_edge.config.preset import ExportPreset
     from tinyclip_edge.models import LoadedClip
-    from tinyclip_edge.train.qat import Finished, Finishing
+    from tinyclip_edge.train.qat.finetune import Finished, Finishing
     from tinyclip_export import ExportReport
-    from tinyclip_export.extras import Extras
+    from tinyclip_export.bundle.extras import Extras
     from tinyclip_export.settings import Settings
 
 
@@ -138,7 +138,7 @@ def export(
     json_output: JsonFlag = False,
 ) -> None:
     """Write a model as verified ONNX towers: fp32 and what is asked for."""
-    from tinyclip_export.extras import read_extras
+    from tinyclip_export.bundle.extras import read_extras
     from tinyclip_export.settings import Settings
 
     flags = {"int8": int8, "fp16": fp16, "static": static}
@@ -239,8 +239,8 @@ def run_export(
     settings = replace(settings or DEFAULT, calibration=supply)
     name = clip.name
     if qat is not None:
-        from tinyclip_edge.train.qat import Finishing
-        from tinyclip_edge.train.qat_source import rounding_for
+        from tinyclip_edge.train.qat.finetune import Finishing
+        from tinyclip_edge.train.qat.source import rounding_for
 
         how = rounding_for(wanted, settings.preset)
         found = finished(clip, source, Finishing(qat, image=how, text=how), qat_data, data)
@@ -268,7 +268,7 @@ def finished(
     The manifest says so.
     """
     from tinyclip_edge.train import ProgressObserver
-    from tinyclip_edge.train.qat_source import finish_model
+    from tinyclip_edge.train.qat.source import finish_model
 
     with ProgressObserver() as observer:
         return finish_model(clip, source, finishing, train=train, val=val, observer=observer)
@@ -282,8 +282,8 @@ def trimmed(
     if corpus is None:
         yield clip, extras
         return
-    from tinyclip_export.labels import read_lines
-    from tinyclip_export.vocab import trim_vocabulary
+    from tinyclip_export.bundle.label_classifier import read_lines
+    from tinyclip_export.bundle.trim_vocab import trim_vocabulary
 
     texts = [*read_lines(corpus, "corpus"), *extras.prompts]
     with tempfile.TemporaryDirectory(prefix="tinyclip-edge-") as folder:

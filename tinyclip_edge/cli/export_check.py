@@ -19,10 +19,10 @@ def check_request(
     A folder for ``out`` that is in use is refused unless ``force``.
     """
     from tinyclip_edge.cli.export_pairs import STARTER_TRAIN
-    from tinyclip_edge.evaluate import check_set
+    from tinyclip_edge.evaluation import check_set
     from tinyclip_edge.models import check_model
-    from tinyclip_export.labels import read_lines
-    from tinyclip_export.place import check_free
+    from tinyclip_export.bundle.label_classifier import read_lines
+    from tinyclip_export.bundle.staging import check_free
 
     check_model(source)
     if out is not None:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tinyclip_edge.evaluate import EvalSet
+    from tinyclip_edge.evaluation import EvalSet
     from tinyclip_edge.runtime.protocol import ImageInput
     from tinyclip_export.settings import CalibrationPairs, Supplier
 
@@ -27,7 +27,7 @@ def export_pairs(
     is used for both, and the pairs then say so. With `whole` nothing is calibrated. Raises
     DataError.
     """
-    from tinyclip_edge.evaluate import evaluation_set
+    from tinyclip_edge.evaluation import evaluation_set
 
     if whole:
         return evaluation_set(data, limit=limit), None
@@ -39,7 +39,7 @@ def export_pairs(
 
 
 def _read(name: str) -> CalibrationPairs:
-    from tinyclip_edge.evaluate import evaluation_set
+    from tinyclip_edge.evaluation import evaluation_set
     from tinyclip_export.settings import CalibrationPairs
 
     if name == STARTER_TRAIN:

@@ -37,8 +37,8 @@ def inherit(
     folder = out if out is not None else free_folder(Path("runs"), f"{run.name}-step0")
     require_empty(folder)
     from tinyclip_edge.models import load_clip, save_local_dir
-    from tinyclip_edge.train.stages import start_student
-    from tinyclip_edge.train.step0 import step_zero
+    from tinyclip_edge.train.preflight.step0 import step_zero
+    from tinyclip_edge.train.stages.student import start_student
 
     teacher = load_clip(run.teacher.model, run.teacher.pretrained)
     student, inherited = start_student(run, teacher)

@@ -21,9 +21,9 @@ def quickstart(
     """Distil, export to int8 and compare, offline, in minutes."""
     refuse_launcher("quickstart")
     from tinyclip_edge.config import load_config
-    from tinyclip_edge.evaluate import compare_models
+    from tinyclip_edge.evaluation import compare_models
+    from tinyclip_edge.report import leave_report
     from tinyclip_edge.train import ProgressObserver, distill
-    from tinyclip_edge.train.report import leave_report
 
     started = time.monotonic()
     run = load_config("starter", [] if steps is None else [f"optim.steps={steps}"])

@@ -39,7 +39,7 @@ def report(
     json_output: JsonFlag = False,
 ) -> None:
     """Write a run, or several, as one HTML page that needs no network."""
-    from tinyclip_edge.train.report import write_report
+    from tinyclip_edge.report import write_report
 
     written = write_report(runs, out, pictures=pictures, bundles=bundles or (), tell=say)
     if json_output:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tinyclip_edge.config import RunConfig
-    from tinyclip_edge.train.dry_run import RunPlan, StagePlan
+    from tinyclip_edge.train.preflight.dry_run import RunPlan, StagePlan
 
 # Of a device: measured where an H100 trains the 64-pixel CLIP of benchmarks/natural_teacher.py
 # in bfloat16; larger networks fill it better.
@@ -19,7 +19,7 @@ TFLOPS = 114.0
 
 def show_plan(config: RunConfig, *, processes: int, tflops: float, as_json: bool) -> None:
     """Print the plan of a run; TinyClipError when the run could not begin."""
-    from tinyclip_edge.train.dry_run import plan_run
+    from tinyclip_edge.train.preflight.dry_run import plan_run
 
     plan = plan_run(config, processes=processes)
     if as_json:
@@ -55,7 +55,7 @@ def plan_table(plan: RunPlan, tflops: float) -> Table:
 
 
 def _facts(stage: StagePlan, plan: RunPlan, tflops: float) -> dict[str, str]:
-    from tinyclip_edge.train.dry_run import device_hours
+    from tinyclip_edge.train.preflight.dry_run import device_hours
 
     memory = plan.teacher_bytes + stage.student_bytes + stage.activation_bytes
     work = stage.pflop + stage.teacher_pflop

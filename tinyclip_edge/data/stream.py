@@ -13,11 +13,11 @@ from torch import Tensor
 
 from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.features import KeptRows
-from tinyclip_edge.data.lanes import Lane, LanePlace, deal
 from tinyclip_edge.data.memory import WHOLE, Batch
 from tinyclip_edge.data.pairs import BadSamples, Pair
 from tinyclip_edge.data.pixels import PixelCodec
 from tinyclip_edge.data.source import PairSource
+from tinyclip_edge.data.stream_groups import Lane, LanePlace, deal
 from tinyclip_edge.data.views import Crops
 from tinyclip_edge.errors import ConfigError, DataError
 

@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from tinyclip_edge.errors import ModelError
-from tinyclip_edge.inherit.shape import IMAGE_BLOCKS, TEXT_BLOCKS
-from tinyclip_edge.inherit.units import ClipUnits, TowerUnits
+from tinyclip_edge.inheritance.shape import IMAGE_BLOCKS, TEXT_BLOCKS
+from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 from tinyclip_edge.models.build import mlp_ratio
 from tinyclip_edge.models.weights import listed
 

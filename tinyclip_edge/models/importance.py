@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inherit.importance import (
+from tinyclip_edge.inheritance.importance import (
     Ranking,
     only_layers,
     plan_importance,
     score_embedding,
     search_layers,
 )
-from tinyclip_edge.inherit.plan import Indices, InheritancePlan, plan_uniform
-from tinyclip_edge.inherit.probe import TowerProbe
-from tinyclip_edge.inherit.shape import ClipShape, TowerShape
+from tinyclip_edge.inheritance.plan import Indices, InheritancePlan, plan_uniform
+from tinyclip_edge.inheritance.probe import TowerProbe
+from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
 from tinyclip_edge.losses import affinity_loss
 from tinyclip_edge.models.clip import LoadedClip
 

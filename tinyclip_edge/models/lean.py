@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tinyclip_edge.inherit.dense import Attention
-from tinyclip_edge.inherit.masked import END_POOLS
+from tinyclip_edge.inheritance.dense import Attention
+from tinyclip_edge.inheritance.masked import END_POOLS
 
 OpenClip: TypeAlias = Any  # a module of open_clip, read by its attribute names
 BlockRun: TypeAlias = Callable[[OpenClip, Tensor, Tensor | None, bool], Tensor]

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from tinyclip_edge.errors import InheritanceError, ModelError
-from tinyclip_edge.inherit.dense import DenseBlock
-from tinyclip_edge.inherit.equal import equal_masks
-from tinyclip_edge.inherit.gates import ClipGates, ClipMasks
-from tinyclip_edge.inherit.masked import check_maskable
-from tinyclip_edge.inherit.prune import PrunePlan
-from tinyclip_edge.inherit.units import ClipUnits, TowerUnits
+from tinyclip_edge.inheritance.dense import DenseBlock
+from tinyclip_edge.inheritance.equal import equal_masks
+from tinyclip_edge.inheritance.gates import ClipGates, ClipMasks
+from tinyclip_edge.inheritance.masked import check_maskable
+from tinyclip_edge.inheritance.prune import PrunePlan
+from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.build import build_model, mlp_ratio
 from tinyclip_edge.models.clip import LoadedClip, count_parameters

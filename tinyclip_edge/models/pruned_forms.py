@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tinyclip_edge.errors import ModelError
-from tinyclip_edge.inherit.gates import ClipGates, ClipMasks
-from tinyclip_edge.inherit.shape import IMAGE_BLOCKS, TEXT_BLOCKS
-from tinyclip_edge.inherit.units import ClipUnits
+from tinyclip_edge.inheritance.gates import ClipGates, ClipMasks
+from tinyclip_edge.inheritance.shape import IMAGE_BLOCKS, TEXT_BLOCKS
+from tinyclip_edge.inheritance.units import ClipUnits
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.pruned import clip_units, prune_clip
 from tinyclip_edge.models.weights import listed

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from tinyclip_edge.errors import InheritanceError, ModelError
-from tinyclip_edge.inherit import (
+from tinyclip_edge.inheritance import (
     ClipShape,
     InheritanceReport,
     Taken,

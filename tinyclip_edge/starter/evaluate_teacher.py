@@ -16,7 +16,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from tinyclip_edge.evaluate.retrieve import hundred_way, retrieval_of_features
+from tinyclip_edge.evaluation.retrieve import hundred_way, retrieval_of_features
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.starter import kit_path, teacher_path
 from tinyclip_edge.starter.kit import KitSample, read_split

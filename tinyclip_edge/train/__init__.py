@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 from tinyclip_edge.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from tinyclip_edge.train.observe import Observer, StepReport, read_events
-    from tinyclip_edge.train.progress import ProgressObserver
-    from tinyclip_edge.train.run import RunResult, distill
+    from tinyclip_edge.train.distillation import RunResult, distill
+    from tinyclip_edge.train.monitoring.events import Observer, StepReport, read_events
+    from tinyclip_edge.train.monitoring.progress import ProgressObserver
 
 _HOME = {
-    "Observer": "observe",
-    "ProgressObserver": "progress",
-    "RunResult": "run",
-    "StepReport": "observe",
-    "distill": "run",
-    "read_events": "observe",
+    "Observer": "monitoring.events",
+    "ProgressObserver": "monitoring.progress",
+    "RunResult": "distillation",
+    "StepReport": "monitoring.events",
+    "distill": "distillation",
+    "read_events": "monitoring.events",
 }
 
 __all__ = ["Observer", "ProgressObserver", "RunResult", "StepReport", "distill", "read_events"]

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tinyclip_edge.models import save_local_dir
-from tinyclip_edge.train.drawing import number
-from tinyclip_edge.train.folder import RunFolder
-from tinyclip_edge.train.observe import EventLog, read_events
-from tinyclip_edge.train.workshop import Work
+from tinyclip_edge.report.drawing import number
+from tinyclip_edge.train.monitoring.events import EventLog, read_events
+from tinyclip_edge.train.run_folder import RunFolder
+from tinyclip_edge.train.stages.state import Work
 
 SCORE = ("t2i_r1", "i2t_r1")  # their mean decides
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import open_source
 from tinyclip_edge.models import load_clip
-from tinyclip_edge.train.cache_check import check_cached
-from tinyclip_edge.train.fill_report import CacheResult, FillWatcher, Lines
-from tinyclip_edge.train.filling import make_filler
-from tinyclip_edge.train.observe import Silent
-from tinyclip_edge.train.ranks import Ranks
-from tinyclip_edge.train.setup import make_accelerator, make_crops, make_teacher
+from tinyclip_edge.train.builder import make_accelerator, make_crops, make_teacher
+from tinyclip_edge.train.distributed import Ranks
+from tinyclip_edge.train.feature_cache.check import check_cached
+from tinyclip_edge.train.feature_cache.fill import make_filler
+from tinyclip_edge.train.feature_cache.progress import CacheResult, FillWatcher, Lines
+from tinyclip_edge.train.monitoring.events import Silent
 
 
 def cache_features(config: RunConfig, watcher: FillWatcher) -> CacheResult:

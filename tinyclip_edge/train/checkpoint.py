@@ -24,7 +24,7 @@ from tinyclip_edge.aside import NEW, settle, written_aside
 from tinyclip_edge.errors import ModelError, TinyClipError, shown
 from tinyclip_edge.json_text import read_json_table
 from tinyclip_edge.runtime.bundle import file_sha256
-from tinyclip_edge.train.run_folder import checkpoint_steps
+from tinyclip_edge.train.folder_check import checkpoint_steps
 
 FORMAT, VERSION = "tinyclip-edge-checkpoint", 3
 WEIGHTS, STATE, ABOUT = "student.safetensors", "state.pt", "checkpoint.json"

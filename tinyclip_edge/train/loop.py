@@ -13,12 +13,12 @@ from typing import NoReturn, Protocol
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import Batch
 from tinyclip_edge.errors import InterruptedRun, TinyClipError, one_line
+from tinyclip_edge.train.distributed import Ranks
 from tinyclip_edge.train.memory import enough_memory, peak_bytes
-from tinyclip_edge.train.observe import EventLog, Observer, StepReport
-from tinyclip_edge.train.optim import Updater
-from tinyclip_edge.train.ranks import Ranks
+from tinyclip_edge.train.monitoring.events import EventLog, Observer, StepReport
+from tinyclip_edge.train.optimizer import Updater
 from tinyclip_edge.train.signals import StopSignal
-from tinyclip_edge.train.task import Terms
+from tinyclip_edge.train.tasks.distill_task import Terms
 
 STOPPED, FAILED = 1, 2  # what a process may answer instead of a batch
 

@@ -1,42 +1,246 @@
-"""Whether a run may be started or resumed in a folder, judged without torch."""
+"""The run folder: what may be started or resumed in it, and where its parts lie."""
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tinyclip_edge.errors import TinyClipError
+from pydantic import ValidationError
 
-CHECKPOINTS = "checkpoints"
-CONFIG = "config.yaml"
-LEFTOVERS = (".lock", f"{CONFIG}.part")  # no part of a run: a kill came before it began
+from tinyclip_edge.aside import LOCK, clear_leftovers, held
+from tinyclip_edge.config import RunConfig, dump_config, flatten
+from tinyclip_edge.errors import ConfigError, TinyClipError
+from tinyclip_edge.train.checkpoint import Checkpoint, CheckpointStore
+from tinyclip_edge.train.folder_check import CHECKPOINTS, CONFIG, check_run_folder
+
+# Keys that change neither the weights nor the data a resumed run sees; where teacher and pairs lie
+# is free because the checkpoint has digests of what they are.
+FREE_KEYS = frozenset(
+    {
+        "name",
+        "teacher.model",
+        "teacher.pretrained",
+        "teacher.also",
+        "data.train",
+        "data.allow_pipes",
+        "data.val",
+        "data.val_limit",
+        "data.limits",
+        "data.workers",
+        "data.feature_cache",
+        "masks.log_every",
+        "run.device",
+        "run.log_every",
+        "run.eval_every",
+        "run.save_every",
+        "run.keep",
+        "run.trackers",
+        # These move a loss by float rounding alone.
+        "run.micro_batch",
+        "run.grad_checkpointing",
+        "run.compile",
+    }
+)
 
 
-def check_run_folder(path: Path, *, resume: bool) -> None:
-    """Raise TinyClipError for a folder in use, or one without a checkpoint to resume from."""
-    if path.exists() and not path.is_dir():
-        raise TinyClipError(f"run folder {path} is a file; choose another --out")
-    has_run = (path / CONFIG).is_file() or bool(checkpoint_steps(path / CHECKPOINTS))
-    if resume:
-        if not has_run:
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """``config.yaml events.jsonl checkpoints/ student/ best/`` and the teacher's cached features.
+
+    ``report/`` at the end; runs of stages or masks also have ``stages/<number>/``.
+    """
+
+    path: Path
+    config: RunConfig
+
+    @property
+    def events(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "events.jsonl"
+
+    @property
+    def student(self) -> Path:
+        """The finished student, an open_clip local-dir."""
+        return self.path / "student"
+
+    @property
+    def best(self) -> Path:
+        """The student that did best on the validation pairs, an open_clip local-dir."""
+        return self.path / "best"
+
+    @property
+    def report(self) -> Path:
+        """The page, and plots of a run of masks or stages."""
+        return self.path / "report"
+
+    def stage_student(self, number: int) -> Path:
+        """Return the dense student that a stage, not the last one, ended with."""
+        return self.path / "stages" / str(number) / "student"
+
+    def pruned(self, number: int) -> Path:
+        """Return the student as the gates of a stage left it, before any step without them."""
+        return self.path / "stages" / str(number) / "pruned"
+
+    @property
+    def features(self) -> Path:
+        """Teacher features that were computed so far."""
+        return self.path / "teacher_features.safetensors"
+
+    @property
+    def settings(self) -> Path:
+        """The configuration as resolved."""
+        return self.path / CONFIG
+
+    @property
+    def checkpoints(self) -> CheckpointStore:
+        """The checkpoints, the last ``run.keep`` of them."""
+        return CheckpointStore(self.path / CHECKPOINTS, self.config.run.keep)
+
+    def check(self, *, resume: bool) -> None:
+        """Refuse, before anything is written or computed, what cannot be started here.
+
+        Raises TinyClipError for a folder in use, or one without a checkpoint to resume from;
+        ConfigError, which names the keys, when the configuration no longer fits the checkpoint.
+        """
+        check_run_folder(self.path, resume=resume)
+        if resume:
+            self._check_config()
+
+    @contextmanager
+    def held(self, *, resume: bool) -> Iterator[None]:
+        """Check the folder and keep every other process, or group of them, out of it.
+
+        A new run's configuration is written at once, so that one that is killed before its first
+        checkpoint can be resumed; should it fail before it begins, nothing stays. What a kill left
+        is cleared away. Of the processes of a launcher the first one holds it for all. Raises as
+        ``check``, and TinyClipError when the folder is in use.
+        """
+        self.check(resume=resume)
+        if os.environ.get("RANK", "0") != "0":
+            yield
+            return
+        made = self._make_folder()
+        try:
+            with held(self.path):
+                self.check(resume=resume)  # another process may have ended meanwhile
+                self._clear_leftovers()
+                if not self.settings.exists():
+                    self.create()
+                try:
+                    yield
+                finally:
+                    begun = resume or self.events.exists()
+                    if not begun:
+                        self.settings.unlink(missing_ok=True)
+        finally:
+            if made and not self.settings.exists() and not self.events.exists():
+                self._remove(made)
+
+    def _make_folder(self) -> list[Path]:
+        """Make the folder; return those that were not there, the innermost first."""
+        missing = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TinyClipError(f"run folder {self.path} cannot be written ({error})") from None
+        return missing
+
+    def _remove(self, made: list[Path]) -> None:
+        with suppress(OSError):
+            (self.path / LOCK).unlink(missing_ok=True)
+            for path in made:
+                path.rmdir()
+
+    def _clear_leftovers(self) -> None:
+        """Undo, or bring to its end, what a kill interrupted."""
+        self.checkpoints.recover()
+        for parent in (self.path, *self.path.glob("stages/*")):
+            for old in parent.glob(".*.old"):
+                place = parent / old.name.strip(".").split(".")[0]
+                if not place.exists():
+                    old.rename(place)
+                shutil.rmtree(old, ignore_errors=True)
+            clear_leftovers(parent)
+            for work in parent.glob(".*.partial"):
+                shutil.rmtree(work, ignore_errors=True)
+        for part in (*self.path.glob("*.part"), *self.report.glob("*.part")):
+            part.unlink(missing_ok=True)
+
+    def newest(
+        self,
+        warn: Callable[[str], None],
+        *,
+        teacher: str,
+        teacher_hash: str,
+        recipe: str,
+        data_hash: str,
+    ) -> Checkpoint | None:
+        """Return the newest whole checkpoint, None before the first one is written.
+
+        Broken ones are named through ``warn``. Raises TinyClipError when all are broken, or it is
+        of another teacher or other pairs.
+        """
+        if not self.checkpoints.steps():
+            return None
+        found = self.checkpoints.load_newest(warn)
+        if found.position.teacher != teacher_hash:
             raise TinyClipError(
-                f"{path} has no checkpoint to resume from and no {CONFIG}; start a run in it: "
-                f"tinyclip-edge distill CONFIG --out {path}"
+                f"cannot resume {self.path}: the weights of teacher {teacher} are not those the "
+                f"run began with"
             )
-    elif path.is_dir() and any(one.name not in LEFTOVERS for one in path.iterdir()):
-        way_on = f", or go on with it: tinyclip-edge distill --resume {path}" if has_run else ""
-        raise TinyClipError(f"run folder {path} is not empty; choose another --out{way_on}")
+        if found.position.recipe != recipe:
+            raise TinyClipError(
+                f"cannot resume {self.path}: teacher {teacher} has the weights that the run began "
+                f"with, yet another preprocessing, tokenizer or data.views"
+            )
+        if found.position.data != data_hash:
+            raise TinyClipError(
+                f"cannot resume {self.path}: the pairs of data.train are not those the run began "
+                f"with"
+            )
+        return found
+
+    def create(self) -> None:
+        """Make the folder and write the configuration as resolved; TinyClipError if it cannot."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            aside = self.settings.with_name(f"{CONFIG}.part")
+            aside.write_text(dump_config(self.config), encoding="utf-8")
+            aside.replace(self.settings)
+        except OSError as error:
+            raise TinyClipError(f"run folder {self.path} cannot be written ({error})") from None
+
+    def _check_config(self) -> None:
+        before, now = self.checkpoints.config(), flatten(self.config)
+        if before is None:  # nothing whole to go on from, which the store says itself
+            return
+        before = _filled(before)
+        free = FREE_KEYS
+        if not self.config.stages and self.config.inherit.method != "masks":
+            steps = before.get("optim.steps")
+            if isinstance(steps, int) and self.config.optim.steps > steps:
+                free |= {"optim.steps"}
+        changed = [key for key in now if key not in free and now[key] != before.get(key)]
+        if changed:
+            told = ", ".join(f"{key} (was {before.get(key)!r}, is {now[key]!r})" for key in changed)
+            raise ConfigError(f"cannot resume {self.path}: these keys must not change: {told}")
 
 
-def resumed_config(path: Path) -> Path:
-    """Return the configuration of a run to resume. Raises TinyClipError for a folder of no run."""
-    config = path / CONFIG
-    if not config.is_file():
-        missing = f"it has no {CONFIG}" if path.is_dir() else "there is no such folder"
-        raise TinyClipError(f"cannot resume {path}: {missing}; give the folder of a run")
-    return config
-
-
-def checkpoint_steps(folder: Path) -> list[int]:
-    """Return the steps that have a checkpoint, whole or not, oldest first."""
-    names = [path.name for path in folder.glob("*") if path.is_dir()]
-    return sorted(int(name) for name in names if name.isdigit())
+def _filled(before: dict[str, Any]) -> dict[str, Any]:
+    """Return an older configuration with the keys that came since, at their defaults."""
+    sections: dict[str, Any] = {}
+    for key, value in before.items():
+        section, _, name = key.partition(".")
+        if name:
+            sections.setdefault(section, {})[name] = value
+        else:
+            sections[key] = value
+    try:
+        return flatten(RunConfig.model_validate(sections))
+    except ValidationError:  # keys that are no more
+        return before

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from tinyclip_demo.shelf import FAILED, LOADING, READY, ModelSlot, Shelf
+from tinyclip_demo.model_registry import FAILED, LOADING, READY, ModelSlot, Shelf
 from tinyclip_demo.view.parts import RUNTIMES, hue, megabytes, millions
 
 STATES = {READY: "ready", LOADING: "loading …", FAILED: "failed"}

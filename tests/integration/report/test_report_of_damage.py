@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-import tinyclip_edge.train.report as report_package
+import tinyclip_edge.report as report_package
 from report_page import page_of
 from tinyclip_edge.train import distill
 from toy_runs import Watcher

@@ -11,7 +11,7 @@ import typer
 from tiny_bundle import write_tiny_bundle
 from tinyclip_edge.cli import app as app_module
 from tinyclip_edge.cli.export import run_export
-from tinyclip_edge.evaluate.sets import EvalSet
+from tinyclip_edge.evaluation.sets import EvalSet
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_export_says_what_its_pairs_left_out(monkeypatch, capsys):
     pairs = EvalSet("mine", (), (), notes=("2 images could not be decoded: a.png, b.png",))
     monkeypatch.setattr("tinyclip_edge.cli.export.check_request", lambda *_args, **_options: None)
     monkeypatch.setattr("tinyclip_edge.models.load_clip", lambda _name: SimpleNamespace(name="m"))
-    monkeypatch.setattr("tinyclip_edge.evaluate.evaluation_set", lambda _data, limit: pairs)
+    monkeypatch.setattr("tinyclip_edge.evaluation.evaluation_set", lambda _data, limit: pairs)
     monkeypatch.setattr("tinyclip_export.export_bundle", lambda *_args, **_options: None)
     run_export("m", int8=True, out=None)
     assert "2 images could not be decoded: a.png, b.png\n" in capsys.readouterr().err

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from tinyclip_edge.cli.export import run_export
-from tinyclip_edge.evaluate.sets import EvalSet
-from tinyclip_edge.train.qat import Finished
+from tinyclip_edge.evaluation.sets import EvalSet
+from tinyclip_edge.train.qat.finetune import Finished
 
 
 @pytest.mark.parametrize("helped", [True, False])
@@ -22,9 +22,9 @@ def test_the_finish_is_told(monkeypatch, helped):
     monkeypatch.setattr("tinyclip_edge.cli.export.check_request", lambda *_args, **_options: None)
     monkeypatch.setattr("tinyclip_edge.models.load_clip", lambda _name: given)
     monkeypatch.setattr(
-        "tinyclip_edge.evaluate.evaluation_set", lambda _data, limit: EvalSet("mine", (), ())
+        "tinyclip_edge.evaluation.evaluation_set", lambda _data, limit: EvalSet("mine", (), ())
     )
-    monkeypatch.setattr("tinyclip_edge.train.qat_source.finish_model", finish)
+    monkeypatch.setattr("tinyclip_edge.train.qat.source.finish_model", finish)
     monkeypatch.setattr(
         "tinyclip_export.export_bundle",
         lambda clip, *_, settings, **__: exported.append((clip, settings.extras.finished)),

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from tinyclip_edge.cli import app, options
-from tinyclip_edge.train.progress import ProgressObserver
+from tinyclip_edge.train.monitoring.progress import ProgressObserver
 
 
 def run(monkeypatch, *arguments, encoding="ascii"):

@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 from pair_shards import draw, encoded, toy_samples, write_shard
 from tinyclip_edge.data import PairMemory, PixelCodec, open_source
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.train.encode import tokenize
+from tinyclip_edge.train.tasks.encoders import tokenize
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 CODEC = PixelCodec(

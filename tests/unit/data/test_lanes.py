@@ -9,7 +9,7 @@ import torch
 
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.data import StreamingPairs, open_source
-from tinyclip_edge.data.lanes import deal
+from tinyclip_edge.data.stream_groups import deal
 from tinyclip_edge.errors import ConfigError, DataError
 
 CODEC = SimpleNamespace(decode=lambda _: torch.zeros(3, 1, 1, dtype=torch.uint8))

@@ -13,7 +13,7 @@ from tinyclip_edge.config.limits import LimitsConfig
 from tinyclip_edge.data import open_source
 from tinyclip_edge.data.tar_members import MeteredStream
 from tinyclip_edge.errors import ConfigError, DataError
-from tinyclip_edge.evaluate.class_images import class_images
+from tinyclip_edge.evaluation.class_images import class_images
 
 MIB = 1 << 20
 PNG = encoded(draw("red", "square", "big"))

@@ -4,8 +4,8 @@ import pytest
 from angle_model import BLUE, GREEN, RED, AngleModel, square
 
 from tinyclip_demo.gallery import Gallery
+from tinyclip_demo.model_registry import Shelf
 from tinyclip_demo.service import DemoService
-from tinyclip_demo.shelf import Shelf
 
 WORDS = {"red": 0, "green": 60, "blue": 180, "a red thing": 60}
 

@@ -8,9 +8,9 @@ from angle_model import BLUE, GREEN, RED, AngleModel, last, square
 
 from tinyclip_demo.disagree import ANSWERS, LOST, RANKS, divergence
 from tinyclip_demo.gallery import folder_gallery
+from tinyclip_demo.model_registry import Shelf
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.shard import write_shard
-from tinyclip_demo.shelf import Shelf
 from tinyclip_edge.errors import ConfigError, DataError
 
 

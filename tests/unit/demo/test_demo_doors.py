@@ -9,8 +9,8 @@ from angle_model import BLUE, GREEN, RED, AngleModel, square
 
 from tinyclip_demo.app import build_app, serve
 from tinyclip_demo.gallery import Gallery
+from tinyclip_demo.model_registry import Shelf
 from tinyclip_demo.service import DemoService
-from tinyclip_demo.shelf import Shelf
 from tinyclip_edge.access import HostRule
 
 FOREIGN = "evil.example"

@@ -4,8 +4,8 @@ import pytest
 from angle_model import BLUE, GREEN, RED, AngleModel, square
 
 from tinyclip_demo.gallery import Gallery, folder_gallery
+from tinyclip_demo.model_registry import Shelf
 from tinyclip_demo.service import DemoService
-from tinyclip_demo.shelf import Shelf
 
 WORDS = {"red": 0}
 COLOURS = {RED: 0, GREEN: 30, BLUE: 100}

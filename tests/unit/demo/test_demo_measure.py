@@ -14,7 +14,7 @@ from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.host import core_count, host_facts
 from tinyclip_demo.measure import Step
 from tinyclip_edge.errors import ConfigError
-from tinyclip_edge.evaluate.latency import WARM_UP
+from tinyclip_edge.evaluation.latency import WARM_UP
 
 ONE_ROUND_OF_TEN = Settings(threads=1, batch=4, rounds=10)
 

@@ -7,8 +7,8 @@ import pytest
 from angle_model import BLUE, GREEN, RED, AngleModel, square, unit
 
 from tinyclip_demo.gallery import Gallery
+from tinyclip_demo.model_registry import Shelf
 from tinyclip_demo.service import DemoService
-from tinyclip_demo.shelf import Shelf
 from tinyclip_demo.texts import fill_template, parse_labels, parse_templates
 from tinyclip_demo.view import bars
 from tinyclip_edge.errors import ConfigError, DataError

@@ -8,8 +8,8 @@ from angle_model import AngleModel
 
 from tiny_bundle import write_tiny_bundle
 from tinyclip_demo.gallery import Gallery
+from tinyclip_demo.model_registry import FAILED, MAX_MODELS, READY, WAITING, Shelf
 from tinyclip_demo.service import DemoService
-from tinyclip_demo.shelf import FAILED, MAX_MODELS, READY, WAITING, Shelf
 from tinyclip_edge.errors import BundleError, ConfigError, ModelError
 
 
@@ -29,7 +29,7 @@ def test_a_bundle_shows_its_facts_before_it_is_loaded(bundle):
 
 def test_naming_models_imports_no_framework(bundle):
     code = (
-        "import sys; from tinyclip_demo.shelf import Shelf;"
+        "import sys; from tinyclip_demo.model_registry import Shelf;"
         f"Shelf(['starter-teacher', {str(bundle)!r}]);"
         "print([m for m in ('torch', 'open_clip', 'gradio') if m in sys.modules])"
     )

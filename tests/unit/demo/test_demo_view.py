@@ -11,10 +11,10 @@ from tinyclip_demo.classify import ClassifyResult
 from tinyclip_demo.disagree import ANSWERS, Mined
 from tinyclip_demo.figures import Report, Row, Settings
 from tinyclip_demo.gallery import Gallery
+from tinyclip_demo.model_registry import Shelf
 from tinyclip_demo.search import Hit, IndexProgress, SearchResult
-from tinyclip_demo.shelf import Shelf
 from tinyclip_demo.view import bars, cards, hits, pairs, parts, speed
-from tinyclip_edge.evaluate.latency import Latency, ModelLatency
+from tinyclip_edge.evaluation.latency import Latency, ModelLatency
 from tinyclip_edge.runtime.protocol import EmbedderSpec
 
 EVIL = "<img src=x onerror=alert(1)>&\"'"

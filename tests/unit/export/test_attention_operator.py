@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from tinyclip_edge.errors import ConfigError
-from tinyclip_export.attention_op import use_attention_operator
-from tinyclip_export.quantize import Int8Recipe, quantize_tower
+from tinyclip_export.onnx_passes.fuse_attention import use_attention_operator
+from tinyclip_export.quantization.dynamic_int8 import Int8Recipe, quantize_tower
 
 STEMS = {"image": "vision_model", "text": "text_model"}
 LAYERS = {"image": 4, "text": 3}

@@ -11,11 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.models.load import LoadedClip
-from tinyclip_export.attention_op import use_attention_operator
-from tinyclip_export.centred import take_means_out, use_rms_norms
-from tinyclip_export.encoders import image_tower, text_tower
-from tinyclip_export.graph import export_image_tower, export_text_tower
-from tinyclip_export.quantize import Int8Recipe, quantize_tower
+from tinyclip_export.onnx_passes.exporter import export_image_tower, export_text_tower
+from tinyclip_export.onnx_passes.fuse_attention import use_attention_operator
+from tinyclip_export.onnx_passes.rms_norm import take_means_out, use_rms_norms
+from tinyclip_export.quantization.dynamic_int8 import Int8Recipe, quantize_tower
+from tinyclip_export.towers.factory import image_tower, text_tower
 
 STEMS = {"image": "vision_model", "text": "text_model"}
 # Two a block and one more in the last, where one token asks; the norm in front of an image's

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from tinyclip_export.calibration import Damage, damage
-from tinyclip_export.choice import PLAIN, Choice
-from tinyclip_export.search import Layer, Row, by_damage, worse
-from tinyclip_export.search import _chosen as chosen
+from tinyclip_export.quantization.calibration import Damage, damage
+from tinyclip_export.quantization.mixed_precision import PLAIN, Choice
+from tinyclip_export.sensitivity.search import Layer, Row, by_damage, worse
+from tinyclip_export.sensitivity.search import _chosen as chosen
 
 
 def both(image, text):

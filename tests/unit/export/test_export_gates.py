@@ -10,11 +10,12 @@ import pytest
 from tinyclip_edge.errors import BundleError, ConfigError, DataError, ModelError, VerificationError
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.edge import EdgeCLIP
-from tinyclip_export import export_bundle, graph
-from tinyclip_export.quantize import PORTABLE, quantize_tower
-from tinyclip_export.replay import least_cosine, replay_apart
+from tinyclip_export import export_bundle
+from tinyclip_export.onnx_passes import exporter
+from tinyclip_export.quantization.dynamic_int8 import PORTABLE, quantize_tower
 from tinyclip_export.settings import Settings
-from tinyclip_export.verify import LadderError, RankingError, ReloadError, ShapesError
+from tinyclip_export.verification.gates import LadderError, RankingError, ReloadError, ShapesError
+from tinyclip_export.verification.reload import least_cosine, replay_apart
 
 
 @pytest.fixture
@@ -29,14 +30,14 @@ def quick(exported, monkeypatch):
     def copied(_source, path, *_rest, **_options):
         shutil.copyfile(onnx_folder / path.name, path)
 
-    monkeypatch.setattr(graph, "export_image_tower", image)
-    monkeypatch.setattr(graph, "export_text_tower", copied)
+    monkeypatch.setattr(exporter, "export_image_tower", image)
+    monkeypatch.setattr(exporter, "export_text_tower", copied)
     monkeypatch.setattr(
-        "tinyclip_export.forge.Forge.write_both",
+        "tinyclip_export.quantization.tower_writer.Forge.write_both",
         lambda _forge, _recipes, targets: [copied(None, path) for path in targets.values()],
     )
     monkeypatch.setattr(
-        "tinyclip_export.bundle.replay_apart",
+        "tinyclip_export.export.replay_apart",
         lambda folder, precision: {"cosine": least_cosine(folder, precision)},
     )
 
@@ -87,7 +88,7 @@ def test_a_changed_byte_is_refused_by_name(exported, tmp_path):
 def test_a_failed_gate_leaves_nothing_behind(quick, tmp_path, monkeypatch):
     random = np.random.default_rng(1)
     monkeypatch.setattr(
-        "tinyclip_export.forge.Forge.write_both",
+        "tinyclip_export.quantization.tower_writer.Forge.write_both",
         lambda forge, _recipes, targets: [
             scramble(forge.source(tower), path, random) for tower, path in targets.items()
         ],
@@ -123,7 +124,7 @@ def test_a_frozen_batch_is_refused_before_any_comparison(quick, tmp_path, monkey
         model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
         onnx.save(model, path)
 
-    monkeypatch.setattr(graph, "export_image_tower", frozen)
+    monkeypatch.setattr(exporter, "export_image_tower", frozen)
     with pytest.raises(LadderError) as caught:
         quick(tmp_path / "bundle", precisions=["fp32"])
     kinds = {type(failure).__name__ for failure in caught.value.failures}
@@ -153,7 +154,7 @@ def test_a_bundle_below_a_file_is_refused(quick, tmp_path):
 
 def test_a_bundle_that_does_not_reopen_is_refused(quick, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "tinyclip_export.bundle.replay_apart", lambda _f, _p: {"error": "Segmentation fault"}
+        "tinyclip_export.export.replay_apart", lambda _f, _p: {"error": "Segmentation fault"}
     )
     with pytest.raises(LadderError, match="fp32 reload: Segmentation fault") as caught:
         quick(tmp_path / "bundle", precisions=["fp32"])
@@ -162,7 +163,7 @@ def test_a_bundle_that_does_not_reopen_is_refused(quick, tmp_path, monkeypatch):
 
 
 def test_ranking_gate_reads_max_drop(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr("tinyclip_export.verify.recall_drop", lambda _b, _a: (2.0, 0.4))
+    monkeypatch.setattr("tinyclip_export.verification.gates.recall_drop", lambda _b, _a: (2.0, 0.4))
     with pytest.raises(LadderError) as caught:
         quick(tmp_path / "bundle", max_drop=1.5)
     assert [type(f) for f in caught.value.failures] == [RankingError]

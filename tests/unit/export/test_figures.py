@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tinyclip_export.figures import changed_hits, nearness, recall_drop, text_to_image
+from tinyclip_export.verification.metrics import changed_hits, nearness, recall_drop, text_to_image
 
 AXES = np.eye(4, dtype=np.float32)
 
@@ -63,7 +63,7 @@ def test_ranking_in_chunks_is_ranking_at_once(monkeypatch):
     random = np.random.default_rng(0)
     image, text = (random.standard_normal((50, 8)).astype(np.float32) for _ in range(2))
     whole = text_to_image(image, text)
-    monkeypatch.setattr("tinyclip_export.figures._CHUNK", 7)
+    monkeypatch.setattr("tinyclip_export.verification.metrics._CHUNK", 7)
     parts = text_to_image(image, text)
     assert parts.rank.tolist() == whole.rank.tolist()
     assert parts.margin == pytest.approx(whole.margin)

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tinyclip_edge.runtime.bundle import Manifest
-from tinyclip_export.replay import least_cosine
+from tinyclip_export.verification.reload import least_cosine
 
 
 def test_golden_vectors_replay_and_notice_another_answer(exported, tmp_path):
@@ -39,7 +39,7 @@ def test_replaying_process_loads_no_torch(exported):
     import sys
 
     code = (
-        "import sys; from tinyclip_export.replay import main\n"
+        "import sys; from tinyclip_export.verification.reload import main\n"
         f"main([{str(exported.folder)!r}, 'int8'])\n"
         "print(); print('torch' in sys.modules, 'onnx' in sys.modules)"
     )

@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tinyclip_export.halves import LEAST, MOST, halve_feed_forwards
-from tinyclip_export.quantize import Int8Recipe, quantize_tower
+from tinyclip_export.onnx_passes.split_ffn import LEAST, MOST, halve_feed_forwards
+from tinyclip_export.quantization.dynamic_int8 import Int8Recipe, quantize_tower
 
 TOKENS, WIDTH, NEURONS = 197, 16, 700  # 0.55 MB of neurons
 HALVES = {"up": ["up.0", "up.1"], "down": ["down.0", "down.1"]}

@@ -8,9 +8,9 @@ import pytest
 from onnx import numpy_helper
 
 from tinyclip_edge.errors import ConfigError
-from tinyclip_export.jobs import Job
-from tinyclip_export.quantize import PORTABLE, Int8Recipe, quantize_tower
-from tinyclip_export.saturation import pair_safe
+from tinyclip_export.quantization.dynamic_int8 import PORTABLE, Int8Recipe, quantize_tower
+from tinyclip_export.quantization.overflow_safe import pair_safe
+from tinyclip_export.quantization.recipe import Job
 
 TOWERS = {"image": "vision_model", "text": "text_model"}
 LAYERS = {"image": 4, "text": 3}
@@ -136,9 +136,9 @@ def test_recipes_that_contradict_are_refused():
 def test_what_becomes_integer_is_named_after_its_module(exported, tower):
     from torch import nn
 
-    from tinyclip_export.encoders import image_tower, text_tower
-    from tinyclip_export.quantize import layers_of
-    from tinyclip_export.towers import Projection
+    from tinyclip_export.quantization.dynamic_int8 import layers_of
+    from tinyclip_export.towers.factory import image_tower, text_tower
+    from tinyclip_export.towers.vit import Projection
 
     module = (image_tower if tower == "image" else text_tower)(exported.clip.model)
     linear = [

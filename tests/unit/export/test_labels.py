@@ -11,10 +11,10 @@ from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.classifier import EdgeClassifier
 from tinyclip_edge.runtime.prompts import check_prompts
 from tinyclip_export import export_bundle
-from tinyclip_export.combined import combined_path
-from tinyclip_export.embed_preprocessing import pixel_tower_path
-from tinyclip_export.extras import Extras
-from tinyclip_export.labels import classifier_path
+from tinyclip_export.bundle.extras import Extras
+from tinyclip_export.bundle.label_classifier import classifier_path
+from tinyclip_export.bundle.pipeline_file import combined_path
+from tinyclip_export.bundle.uint8_image_tower import pixel_tower_path
 from tinyclip_export.layout import IMAGE_IO, SUFFIX, TEXT_IO
 from tinyclip_export.settings import Settings
 

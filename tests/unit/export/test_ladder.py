@@ -7,8 +7,8 @@ import pytest
 
 from tinyclip_edge.errors import VerificationError
 from tinyclip_export.layout import IMAGE_IO, TEXT_IO
-from tinyclip_export.pairs import Answers
-from tinyclip_export.verify import (
+from tinyclip_export.verification.embeddings import Answers
+from tinyclip_export.verification.gates import (
     AxesError,
     Expected,
     Ladder,

@@ -7,10 +7,10 @@ import pytest
 from tinyclip_edge.config.preset import ExportPreset, load_preset, preset_names
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.runtime.bundle import Manifest
-from tinyclip_export.choice import Choice
-from tinyclip_export.quantize import Int8Recipe
-from tinyclip_export.recipes import recipe_dicts, recipes_for
-from tinyclip_export.static import StaticRecipe
+from tinyclip_export.quantization.dynamic_int8 import Int8Recipe
+from tinyclip_export.quantization.mixed_precision import Choice
+from tinyclip_export.quantization.registry import recipe_dicts, recipes_for
+from tinyclip_export.quantization.static_int8 import StaticRecipe
 
 NAMES = ("fp16", "int8", "uint8", "static", "w8", "q4", "q4f16", "bnb4")
 

@@ -5,8 +5,12 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from tinyclip_export.residual import outside_convolutions, rectified_sums, stays_integer
-from tinyclip_export.resnet import halving
+from tinyclip_export.quantization.qdq_residual import (
+    outside_convolutions,
+    rectified_sums,
+    stays_integer,
+)
+from tinyclip_export.towers.resnet import halving
 
 WEIGHT = numpy_helper.from_array(np.ones((4, 4, 1, 1), np.float32), "w")
 BIAS = numpy_helper.from_array(np.ones(4, np.float32), "bias")

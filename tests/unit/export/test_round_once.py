@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tinyclip_export.jobs import Job
-from tinyclip_export.static import StaticRecipe
+from tinyclip_export.quantization.recipe import Job
+from tinyclip_export.quantization.static_int8 import StaticRecipe
 
 RANDOM = np.random.default_rng(5)
 WEIGHTS = {name: RANDOM.standard_normal((8, 8, 3, 3)).astype(np.float32) for name in "abc"}

@@ -6,9 +6,15 @@ import torch
 from torch import nn
 
 from tinyclip_edge.models.build import build_model
-from tinyclip_export.encoders import image_tower, text_tower
-from tinyclip_export.smooth import STRENGTHS, Fold, activation_peaks, folds, smoothed
-from tinyclip_export.towers import Projection
+from tinyclip_export.quantization.smoothquant import (
+    STRENGTHS,
+    Fold,
+    activation_peaks,
+    folds,
+    smoothed,
+)
+from tinyclip_export.towers.factory import image_tower, text_tower
+from tinyclip_export.towers.vit import Projection
 
 
 def inputs_of(tower_name):
@@ -77,7 +83,8 @@ def test_factors_by_hand(monkeypatch):
         linear.weight.copy_(torch.tensor([[1.0, -4.0], [-0.5, 2.0]]))
     tower = nn.ModuleList([norm, linear])
     monkeypatch.setattr(
-        "tinyclip_export.smooth.folds", lambda modules: [Fold(modules[0], (modules[1],))]
+        "tinyclip_export.quantization.smoothquant.folds",
+        lambda modules: [Fold(modules[0], (modules[1],))],
     )
     other = smoothed(tower, [torch.tensor([16.0, 1.0], dtype=torch.float64)], 0.5)
     assert other[0].weight.tolist() == [2.0, 6.0]
@@ -88,7 +95,7 @@ def test_factors_by_hand(monkeypatch):
 def test_a_channel_that_is_never_used_stays():
     norm, linear = nn.LayerNorm(2), nn.Linear(2, 1)
     fold = Fold(norm, (linear,))
-    from tinyclip_export.smooth import _factors
+    from tinyclip_export.quantization.smoothquant import _factors
 
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[0.0, 1.0]]))

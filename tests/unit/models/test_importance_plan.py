@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inherit import ClipShape
-from tinyclip_edge.inherit.gates import ClipMasks, TowerMasks
+from tinyclip_edge.inheritance import ClipShape
+from tinyclip_edge.inheritance.gates import ClipMasks, TowerMasks
 from tinyclip_edge.models import create_student, inherit_student
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.importance import importance_plan

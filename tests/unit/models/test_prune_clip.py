@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 from masked_clip import make_clip, pairs, random_masks
 from tinyclip_edge.errors import InheritanceError, ModelError
-from tinyclip_edge.inherit.gates import CLAMP, ClipGates
-from tinyclip_edge.inherit.masked import MaskedClip
-from tinyclip_edge.inherit.prune import give_moments, named_moments, slice_moments
+from tinyclip_edge.inheritance.gates import CLAMP, ClipGates
+from tinyclip_edge.inheritance.masked import MaskedClip
+from tinyclip_edge.inheritance.prune import give_moments, named_moments, slice_moments
 from tinyclip_edge.models import (
     TorchEmbedder,
     count_parameters,
@@ -23,7 +23,7 @@ from tinyclip_edge.models import (
     weights_hash,
 )
 from tinyclip_edge.models.pruned import clip_units, prune_clip
-from tinyclip_edge.train.encode import PairEncoder
+from tinyclip_edge.train.tasks.encoders import PairEncoder
 
 CONFIG, WEIGHTS = "tinyclip_edge_config.json", "tinyclip_edge_model.safetensors"
 

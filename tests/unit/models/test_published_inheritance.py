@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tinyclip_edge.inherit import ClipShape, inherit_uniform, plan_uniform
+from tinyclip_edge.inheritance import ClipShape, inherit_uniform, plan_uniform
 from tinyclip_edge.models import ZOO
 from tinyclip_edge.models.build import build_model
 from tinyclip_edge.models.library import open_clip

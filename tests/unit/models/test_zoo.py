@@ -11,7 +11,7 @@ from rich.console import Console
 
 import tinyclip_edge.starter
 from tinyclip_edge.errors import ModelError
-from tinyclip_edge.inherit import ClipShape, inherit_uniform, plan_uniform
+from tinyclip_edge.inheritance import ClipShape, inherit_uniform, plan_uniform
 from tinyclip_edge.models import (
     ZOO,
     count_parameters,

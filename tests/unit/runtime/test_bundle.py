@@ -167,7 +167,7 @@ def test_which_files_overflow_without_vnni(tiny_bundle, precision, recipe, image
 def test_every_recipe_of_the_exporter_is_understood(tiny_bundle):
     from tinyclip_edge.config.preset import load_preset, preset_names
     from tinyclip_export.layout import SUFFIX
-    from tinyclip_export.recipes import recipe_dicts, recipes_for
+    from tinyclip_export.quantization.registry import recipe_dicts, recipes_for
 
     names = [name for name in SUFFIX if name != "fp32"]
     for preset in preset_names():

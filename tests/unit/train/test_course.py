@@ -8,8 +8,8 @@ import pytest
 
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.errors import ConfigError
-from tinyclip_edge.train.course import MaskSteps, plan_course, travel
-from tinyclip_edge.train.optim import Restart
+from tinyclip_edge.train.optimizer import Restart
+from tinyclip_edge.train.schedule import MaskSteps, plan_course, travel
 
 
 def config(**sections):

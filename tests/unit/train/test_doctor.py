@@ -12,10 +12,10 @@ from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import Count
 from tinyclip_edge.data.checks import CaptionCheck, ImageCheck, SourceCheck
-from tinyclip_edge.train.diagnosis import TeacherCheck, chance_of, judge_source
-from tinyclip_edge.train.doctor import examine
 from tinyclip_edge.train.memory import SavedBytes
-from tinyclip_edge.train.validation import Validation
+from tinyclip_edge.train.preflight.diagnosis import TeacherCheck, chance_of, judge_source
+from tinyclip_edge.train.preflight.doctor import examine
+from tinyclip_edge.train.tasks.validation import Validation
 from toy_runs import STUDENT, Watcher
 
 GOOD = {"t2i_r1": 0.5, "t2i_r5": 0.9, "i2t_r1": 0.5, "i2t_r5": 0.9, "zero_shot_100": 0.5}

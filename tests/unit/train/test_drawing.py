@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tinyclip_edge.train.drawing import loss_lines, points, spread, stage_starts, thinned
+from tinyclip_edge.report.drawing import loss_lines, points, spread, stage_starts, thinned
 
 STEPS = [
     {"kind": "step", "step": step, "stage": 1 + step // 3, "loss": 2.0 * step,

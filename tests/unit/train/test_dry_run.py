@@ -7,7 +7,7 @@ import pytest
 from tinyclip_edge.config import load_config
 from tinyclip_edge.config.load import config_names
 from tinyclip_edge.errors import ConfigError, InheritanceError
-from tinyclip_edge.train.dry_run import device_hours, plan_run
+from tinyclip_edge.train.preflight.dry_run import device_hours, plan_run
 
 # Millions of parameters, image and text, of the last stage: names of arXiv 2309.12314, table 3.
 PUBLISHED = {

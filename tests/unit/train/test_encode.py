@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.lean import can_trim
-from tinyclip_edge.train.encode import PairEncoder, TokenMemory, tokenize
+from tinyclip_edge.train.tasks.encoders import PairEncoder, TokenMemory, tokenize
 
 TEXTS = {
     "short": ["cat", "a dog"],

@@ -14,8 +14,7 @@ from torch import nn
 
 from tinyclip_edge.errors import ConfigError, ModelError
 from tinyclip_edge.models import load_clip
-from tinyclip_edge.train.encode import PairEncoder
-from tinyclip_edge.train.fake_quant import (
+from tinyclip_edge.train.qat.fake_quant import (
     Rounding,
     as_int8,
     as_uint8,
@@ -25,15 +24,16 @@ from tinyclip_edge.train.fake_quant import (
     rounded,
     table_blocks,
 )
-from tinyclip_export import graph
-from tinyclip_export.encoders import image_tower, text_tower
-from tinyclip_export.jobs import Job
+from tinyclip_edge.train.tasks.encoders import PairEncoder
 from tinyclip_export.layout import ANY_INPUT
-from tinyclip_export.quantize import Int8Recipe
-from tinyclip_export.saturation import pair_safe
-from tinyclip_export.token_table import byte_rows as exported_rows
-from tinyclip_export.token_table import half_byte_blocks
-from tinyclip_export.weight_only import WeightOnlyRecipe
+from tinyclip_export.onnx_passes import exporter
+from tinyclip_export.quantization.dynamic_int8 import Int8Recipe
+from tinyclip_export.quantization.overflow_safe import pair_safe
+from tinyclip_export.quantization.recipe import Job
+from tinyclip_export.quantization.token_embedding import byte_rows as exported_rows
+from tinyclip_export.quantization.token_embedding import half_byte_blocks
+from tinyclip_export.quantization.weight_only import WeightOnlyRecipe
+from tinyclip_export.towers.factory import image_tower, text_tower
 
 TEXTS = ("a photo of the red dog", "cat", "blue circle square", "bicycle of the cat")
 
@@ -113,10 +113,10 @@ class ToyTowers:
 
     def __init__(self, clip, folder) -> None:
         self.clip, self.folder = clip, folder
-        graph.export_image_tower(
+        exporter.export_image_tower(
             image_tower(clip.model), folder / "image.onnx", image_size=32, form=ANY_INPUT
         )
-        graph.export_text_tower(text_tower(clip.model), folder / "text.onnx", form=ANY_INPUT)
+        exporter.export_text_tower(text_tower(clip.model), folder / "text.onnx", form=ANY_INPUT)
         generator = torch.Generator().manual_seed(3)
         self.pixels = torch.randn(8, 3, 32, 32, generator=generator)
         ids = clip.tokenizer(list(TEXTS))

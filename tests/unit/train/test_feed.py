@@ -8,7 +8,7 @@ import torch
 
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import RunConfig
-from tinyclip_edge.data.lanes import Lane
+from tinyclip_edge.data.stream_groups import Lane
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.runtime.bundle import file_sha256
 from tinyclip_edge.train import distill

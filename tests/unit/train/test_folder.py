@@ -6,7 +6,7 @@ import torch
 from tinyclip_edge.config import flatten, load_config
 from tinyclip_edge.errors import ConfigError, TinyClipError
 from tinyclip_edge.train.checkpoint import Checkpoint, Position, rng_state
-from tinyclip_edge.train.folder import RunFolder
+from tinyclip_edge.train.run_folder import RunFolder
 
 
 def folder(path, *overrides):

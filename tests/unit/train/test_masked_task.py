@@ -10,14 +10,14 @@ import torch
 
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import Batch
-from tinyclip_edge.inherit.gates import ClipGates
+from tinyclip_edge.inheritance.gates import ClipGates
 from tinyclip_edge.models.pruned import clip_units
-from tinyclip_edge.train.course import MaskSteps
-from tinyclip_edge.train.encode import pixel_codec
-from tinyclip_edge.train.masked import MaskedTask
-from tinyclip_edge.train.optim import make_optimizer
-from tinyclip_edge.train.stages import dense_copy
-from tinyclip_edge.train.teacher import Teacher
+from tinyclip_edge.train.optimizer import make_optimizer
+from tinyclip_edge.train.schedule import MaskSteps
+from tinyclip_edge.train.stages.student import dense_copy
+from tinyclip_edge.train.tasks.encoders import pixel_codec
+from tinyclip_edge.train.tasks.mask_task import MaskedTask
+from tinyclip_edge.train.tasks.teacher import Teacher
 
 CPU = torch.device("cpu")
 CAPTIONS = ("cat", "a dog", "the red square", "blue circle", "a photo of the bicycle", "red dog")

@@ -7,10 +7,10 @@ import torch
 from tinyclip_edge.config import LossConfig
 from tinyclip_edge.data import Batch
 from tinyclip_edge.models import create_student
-from tinyclip_edge.train.encode import pixel_codec
-from tinyclip_edge.train.micro import TwoPasses
-from tinyclip_edge.train.task import DistillTask
-from tinyclip_edge.train.teacher import Teacher
+from tinyclip_edge.train.tasks.distill_task import DistillTask
+from tinyclip_edge.train.tasks.encoders import pixel_codec
+from tinyclip_edge.train.tasks.grad_cache import TwoPasses
+from tinyclip_edge.train.tasks.teacher import Teacher
 
 VIT = {"width": 64, "layers": 2}
 RESNET = {"layers": [1, 1, 1, 1], "width": 16, "head_width": 16}

@@ -9,10 +9,10 @@ import torch
 from tinyclip_edge.config import LossConfig, OptimConfig
 from tinyclip_edge.data import Batch
 from tinyclip_edge.models import create_student
-from tinyclip_edge.train.encode import pixel_codec
-from tinyclip_edge.train.optim import make_optimizer
-from tinyclip_edge.train.task import DistillTask
-from tinyclip_edge.train.teacher import Teacher
+from tinyclip_edge.train.optimizer import make_optimizer
+from tinyclip_edge.train.tasks.distill_task import DistillTask
+from tinyclip_edge.train.tasks.encoders import pixel_codec
+from tinyclip_edge.train.tasks.teacher import Teacher
 
 CPU = torch.device("cpu")
 CAPTIONS = ("cat", "a dog", "the red square", "blue circle", "a photo of the bicycle", "red dog")

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from tinyclip_edge.train import ProgressObserver, StepReport, read_events
-from tinyclip_edge.train.observe import EventLog, rewind_events
+from tinyclip_edge.train.monitoring.events import EventLog, rewind_events
 from tinyclip_edge.train.signals import StopSignal
 
 

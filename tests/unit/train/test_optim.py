@@ -9,7 +9,7 @@ from torch import nn
 
 from tinyclip_edge.config import OptimConfig
 from tinyclip_edge.errors import TinyClipError
-from tinyclip_edge.train.optim import Updater, lr_at, make_optimizer, trainable
+from tinyclip_edge.train.optimizer import Updater, lr_at, make_optimizer, trainable
 
 
 def test_learning_rate_by_hand():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from tinyclip_edge.train.observe import EventLog
-from tinyclip_edge.train.plots import write_plots
+from tinyclip_edge.report.plots import write_plots
+from tinyclip_edge.train.monitoring.events import EventLog
 
 
 @pytest.fixture

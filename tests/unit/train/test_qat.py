@@ -12,9 +12,9 @@ from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.errors import ConfigError, DataError
 from tinyclip_edge.models import create_student, load_clip, weights_hash
-from tinyclip_edge.train import qat
-from tinyclip_edge.train.fake_quant import Rounding
-from tinyclip_edge.train.qat import Finishing, finish_quantized, score
+from tinyclip_edge.train.qat import finetune
+from tinyclip_edge.train.qat.fake_quant import Rounding
+from tinyclip_edge.train.qat.finetune import Finishing, finish_quantized, score
 from toy_runs import STUDENT, Watcher
 
 COARSE = Rounding("4 bit", "4 bit")
@@ -88,7 +88,7 @@ def test_a_finish_that_makes_it_worse_gives_the_given_weights_back(
 ):
     shares = iter([0.5, 0.6 if better else 0.4])
     monkeypatch.setattr(
-        qat.Validation, "measure", lambda *_: dict.fromkeys(("t2i_r1", "i2t_r1"), next(shares))
+        finetune.Validation, "measure", lambda *_: dict.fromkeys(("t2i_r1", "i2t_r1"), next(shares))
     )
     watcher = Watcher()
     found = finish_quantized(student, None, config(pairs), Finishing(2), observer=watcher)

@@ -9,9 +9,9 @@ from tinyclip_edge.config import RunConfig, dump_config
 from tinyclip_edge.config.preset import ExportPreset
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.models import create_student, load_clip
-from tinyclip_edge.train.fake_quant import Rounding
-from tinyclip_edge.train.qat import Finishing
-from tinyclip_edge.train.qat_source import finish_model, rounding_for, run_folder
+from tinyclip_edge.train.qat.fake_quant import Rounding
+from tinyclip_edge.train.qat.finetune import Finishing
+from tinyclip_edge.train.qat.source import finish_model, rounding_for, run_folder
 from toy_runs import STUDENT, Watcher
 
 

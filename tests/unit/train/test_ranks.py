@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tinyclip_edge.errors import ConfigError, DataError
-from tinyclip_edge.train.ranks import Ranks
+from tinyclip_edge.train.distributed import Ranks
 
 
 def of(number, count):

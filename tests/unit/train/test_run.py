@@ -6,7 +6,7 @@ from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import RunConfig, load_config
 from tinyclip_edge.errors import ConfigError, DataError, ModelError
 from tinyclip_edge.train import checkpoint, distill
-from tinyclip_edge.train.observe import Silent
+from tinyclip_edge.train.monitoring.events import Silent
 
 
 class Messages(Silent):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tinyclip_edge.train.report.scatter import Spot, best_of
+from tinyclip_edge.report.scatter import Spot, best_of
 
 #         x: bytes, y: accuracy
 SPOTS = [Spot("a", 24, 28.8), Spot("b", 6, 27.0), Spot("c", 7, 29.0), Spot("d", 7, 28.0),

@@ -10,7 +10,7 @@ import torch
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.errors import ConfigError
-from tinyclip_edge.train.stages import (
+from tinyclip_edge.train.stages.student import (
     calibration_pairs,
     dense_copy,
     resolve_course,

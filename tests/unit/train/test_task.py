@@ -9,9 +9,9 @@ import torch
 from tinyclip_edge.config import LossConfig
 from tinyclip_edge.data import Batch, TeacherFeatures
 from tinyclip_edge.models import create_student
-from tinyclip_edge.train.setup import pixel_codec
-from tinyclip_edge.train.task import DistillTask
-from tinyclip_edge.train.teacher import Teacher
+from tinyclip_edge.train.builder import pixel_codec
+from tinyclip_edge.train.tasks.distill_task import DistillTask
+from tinyclip_edge.train.tasks.teacher import Teacher
 
 STUDENT = {
     "vision_cfg": {"width": 64, "layers": 2},

@@ -12,9 +12,9 @@ from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import TeacherConfig
 from tinyclip_edge.data import Batch, KeptRows, PairMemory, open_source
 from tinyclip_edge.models import create_student, weights_hash
-from tinyclip_edge.train.encode import pixel_codec
-from tinyclip_edge.train.teacher import FrozenEncoder, Teacher, load_also, teacher_dtype
-from tinyclip_edge.train.validation import Validation, accuracies
+from tinyclip_edge.train.tasks.encoders import pixel_codec
+from tinyclip_edge.train.tasks.teacher import FrozenEncoder, Teacher, load_also, teacher_dtype
+from tinyclip_edge.train.tasks.validation import Validation, accuracies
 
 CPU = torch.device("cpu")
 CAPTIONS = ("cat", "a dog", "the red square", "blue circle", "a photo of the bicycle", "red dog")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tinyclip_edge.train.validation import accuracies
+from tinyclip_edge.train.tasks.validation import accuracies
 
 # Pictures in rows, labels in columns; picture 3 is a second one of concept 0.
 SIMILARITY = torch.tensor(

@@ -1,0 +1,1 @@
+"""What a bundle folder holds beside its towers: manifest, hub files, optional models."""

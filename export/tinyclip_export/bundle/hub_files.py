@@ -1,0 +1,123 @@
+"""The files that let Hugging Face clients open a bundle: configs and model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyclip_edge.models.hf_config import clip_config, transformer_config
+from tinyclip_edge.models.json_file import write_json
+from tinyclip_export.towers.factory import AnyImageTower, AnyTextTower
+from tinyclip_export.towers.vit import Block, ImageTower
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tinyclip_edge.models import LoadedClip
+    from tinyclip_edge.models.tokenizer_files import SpecialTokens
+    from tinyclip_export.export_report import ExportReport
+
+
+def write_model_config(
+    clip: LoadedClip,
+    folder: Path,
+    towers: tuple[AnyImageTower, AnyTextTower],
+    special: SpecialTokens,
+) -> None:
+    """Write ``config.json`` of model type clip; unequal layers are all given as the last one.
+
+    Clients that open the graphs read the model type alone, so another kind of image tower stands
+    there as a ViT of one layer.
+    """
+    image, text = towers
+    if isinstance(image, ImageTower):
+        vision = _transformer(image.last, len(image.body) + 1, image.ln_post)
+        vision["patch_size"] = image.patch.size[0]
+    else:
+        width = clip.embedding_dim
+        vision = transformer_config(width=width, neurons=width, layers=1, heads=1, eps=1e-5)
+        vision["patch_size"] = clip.image_size
+    language = _transformer(text.last, len(text.body) + 1, text.ln_final)
+    language["vocab_size"] = text.tokens.num_embeddings
+    language["max_position_embeddings"] = text.context_length
+    write_json(folder / "config.json", clip_config(clip, vision, language, special))
+
+
+def write_model_card(folder: Path, report: ExportReport, context_length: int) -> None:
+    """Write ``README.md``: what the bundle is, what was measured, how to open it."""
+    rows = "\n".join(
+        f"| {precision} | {report.tower_bytes(precision) / 1e6:.1f} "
+        f"| {found['image']['cosine_min']:.5f} | {found['text']['cosine_min']:.5f} "
+        f"| {found['ranking']['recall@1']:.1f} | {found['ranking']['recall@1_drop']:+.2f} "
+        f"± {found['ranking']['recall@1_stderr']:.2f} |"
+        for precision, found in report.verification["precisions"].items()
+    )
+    suffix = "_quantized" if "int8" in report.precisions else ""
+    dtype = "q8" if suffix else "fp32"
+    card = _CARD.format(
+        name=report.name,
+        pairs=report.verification["pairs"],
+        rows=rows,
+        reference=report.verification["reference_recall@1"],
+        context=context_length,
+        dtype=dtype,
+        suffix=suffix,
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _transformer(block: Block, layers: int, norm: nn.LayerNorm) -> dict[str, Any]:
+    return transformer_config(
+        width=block.down.out_features,
+        neurons=block.neurons,
+        layers=layers,
+        heads=block.heads,
+        eps=norm.eps,
+    )
+
+
+_CARD = """---
+library_name: transformers.js
+pipeline_tag: zero-shot-image-classification
+tags: [clip, onnx, tinyclip-edge]
+---
+# {name}
+
+A CLIP as two ONNX towers, exported and verified by tinyclip-edge. Image and text go in apart;
+projected, unit-norm embeddings come out, ready for a dot product.
+
+| precision | MB | min cosine image | min cosine text | text→image recall@1, % | lost, points |
+|---|---|---|---|---|---|
+{rows}
+
+Measured against the PyTorch model (recall@1 {reference:.1f} %) on {pairs} image-text pairs, one
+input at a time, texts unpadded. Dynamic int8 finds its scales per call, so batches and padding
+move its embeddings a little. Where the recipe in `manifest.json` says `reduce_range`, no sum of
+the 8-bit kernels can overflow, so x86 CPUs with and without VNNI give the same answers.
+
+## Use
+
+```python
+from tinyclip_edge import EdgeCLIP
+
+clip = EdgeCLIP.load("path/to/this/folder")
+clip.classify("photo.jpg", ["cat", "dog"], templates=["a photo of a {{}}"])
+```
+
+```js
+import {{ AutoTokenizer, CLIPTextModelWithProjection }} from "@huggingface/transformers";
+
+const folder = "path/to/this/folder";
+const tokenizer = await AutoTokenizer.from_pretrained(folder);
+const model = await CLIPTextModelWithProjection.from_pretrained(folder, {{ dtype: "{dtype}" }});
+const {{ text_embeds }} = await model(tokenizer(["a photo of a cat"]));
+```
+
+`CLIPVisionModelWithProjection` opens the image tower in the same way.
+
+Plain onnxruntime: `onnx/vision_model{suffix}.onnx` takes `pixel_values` float32 [batch, 3, H, W]
+and gives `image_embeds`; `onnx/text_model{suffix}.onnx` takes `input_ids` int64 [batch, sequence],
+2 to {context} tokens, and gives `text_embeds`. Preprocessing and tokenizer are in the JSON files.
+
+Licence and limits are those of the model it was exported from.
+"""

@@ -1,0 +1,160 @@
+"""A zero-shot classifier as one file: image tower and class matrix, no text tower, no tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.runtime.classifier import LABELS_FILE, METADATA, METADATA_VERSION, OUTPUT
+from tinyclip_edge.runtime.prompts import class_features, probabilities
+from tinyclip_edge.runtime.protocol import Features
+from tinyclip_export.layout import IMAGE_IO, SUFFIX
+from tinyclip_export.verification.embeddings import pixel_rows
+from tinyclip_export.verification.gates import ValuesError
+from tinyclip_export.verification.golden import golden_images
+
+if TYPE_CHECKING:
+    from tinyclip_edge.models import LoadedClip
+
+ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
+
+TOLERANCE = 1e-5  # of a probability
+
+
+def classifier_path(precision: str) -> str:
+    """Return the file's path inside a bundle."""
+    return f"onnx/classifier{SUFFIX[precision]}.onnx"
+
+
+def read_lines(path: Path, what: str) -> tuple[str, ...]:
+    """Return the lines of a text file that are not blank; DataError when there are none."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise DataError(f"cannot read {what} file {path}: {reason}") from error
+    found = tuple(line.strip() for line in lines if line.strip())
+    if not found:
+        raise DataError(f"{what} file {path} is empty; write one a line")
+    return found
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Raise DataError for a label that stands twice: its two columns would share its chance."""
+    twice = [label for label, count in Counter(labels).items() if count > 1]
+    if twice:
+        raise DataError(f"label {twice[0]!r} stands more than once; remove the repeats")
+
+
+def write_classifiers(
+    clip: LoadedClip,
+    folder: Path,
+    precise: Mapping[str, bool],
+    *,
+    labels: Sequence[str],
+    templates: Sequence[str],
+) -> dict[str, Any]:
+    """Write one file a precision and ``labels.json``; return the manifest's entry.
+
+    ``pixel_values [B, 3, S, S]`` gives ``probabilities [B, C]``. The class matrix comes from the
+    PyTorch model, whatever the precision. `precise` has the precisions, and whether x86 without
+    VNNI must compute one in u8 x u8. Raises DataError for labels or templates that do not do,
+    ValuesError when a file does not answer as image tower and class matrix do.
+    """
+    import onnx
+
+    from tinyclip_edge.models import TorchEmbedder
+
+    check_labels(labels)
+    classes = class_features(TorchEmbedder(clip), labels, templates)
+    config = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+    (folder / LABELS_FILE).write_text(
+        json.dumps({"labels": labels, "templates": templates}, indent=2, ensure_ascii=False) + "\n",
+        encoding="utf-8",
+    )
+    worst = {}
+    for precision, exact in precise.items():
+        model = onnx.load(str(folder / IMAGE_IO.path(precision)))
+        append_classes(model, classes * np.float32(clip.logit_scale), clip.logit_bias)
+        facts = {
+            "version": METADATA_VERSION,
+            "labels": list(labels),
+            "templates": list(templates),
+            "preprocessor": config,
+            "precision": precision,
+            "precise_int8": exact,
+        }
+        entry = model.metadata_props.add()
+        entry.key, entry.value = METADATA, json.dumps(facts, ensure_ascii=False)
+        path = folder / classifier_path(precision)
+        path.write_bytes(model.SerializeToString())
+        worst[precision] = _difference(clip, folder, precision, classes)
+    return {
+        "files": {precision: classifier_path(precision) for precision in precise},
+        "labels": len(labels),
+        "templates": list(templates),
+        "max_difference": worst,
+    }
+
+
+def append_classes(model: ModelProto, columns: Features, bias: float | None) -> None:
+    """Let an image tower go on to probabilities: softmax over its products with ``[C, D]``.
+
+    A model with a `bias` judges each label by itself: a sigmoid.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    weights = np.ascontiguousarray(columns.T, dtype=np.float32)
+    graph.initializer.append(numpy_helper.from_array(weights, "classes.columns"))
+    graph.node.append(
+        helper.make_node("MatMul", [IMAGE_IO.output_name, "classes.columns"], ["classes.logits"])
+    )
+    if bias is None:
+        graph.node.append(helper.make_node("Softmax", ["classes.logits"], [OUTPUT], axis=-1))
+    else:
+        graph.initializer.append(numpy_helper.from_array(np.float32(bias), "classes.bias"))
+        graph.node.extend(
+            [
+                helper.make_node("Add", ["classes.logits", "classes.bias"], ["classes.sum"]),
+                helper.make_node("Sigmoid", ["classes.sum"], [OUTPUT]),
+            ]
+        )
+    batch = graph.output[0].type.tensor_type.shape.dim[0]
+    first = batch.dim_param or batch.dim_value
+    del graph.output[:]
+    graph.output.append(
+        helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [first, weights.shape[1]])
+    )
+
+
+def _difference(clip: LoadedClip, folder: Path, precision: str, classes: Features) -> float:
+    """Return the largest difference of a probability to the tower's own features and `classes`."""
+    import onnxruntime as ort
+
+    pixels = pixel_rows(clip, golden_images())
+    tower, whole = (
+        ort.InferenceSession(str(folder / path), providers=["CPUExecutionProvider"])
+        for path in (IMAGE_IO.path(precision), classifier_path(precision))
+    )
+    worst = 0.0
+    rows = tower.get_inputs()[0].shape[0]
+    for row in pixels:
+        feed = {
+            IMAGE_IO.input_name: np.repeat(row[None], rows if isinstance(rows, int) else 1, axis=0)
+        }
+        logits = clip.logit_scale * (tower.run(None, feed)[0] @ classes.T)[0]
+        off = np.abs(probabilities(logits, clip.logit_bias) - whole.run(None, feed)[0][0])
+        worst = max(worst, float(off.max()))
+    if not worst <= TOLERANCE:
+        raise ValuesError(
+            f"{precision} classifier: a probability is {worst:.2g} from the image tower's, "
+            f"{TOLERANCE:g} allowed"
+        )
+    return worst

@@ -1,0 +1,215 @@
+"""Image towers that take a decoded picture: resize, crop and normalise in the graph.
+
+What comes before is the caller's, and as ``open_image`` does it: RGB of 8 bits, upright by EXIF,
+transparency on white.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyclip_edge.errors import ConfigError
+from tinyclip_export.layout import IMAGE_IO, SUFFIX
+from tinyclip_export.verification.gates import ValuesError
+from tinyclip_export.verification.golden import golden_images
+
+if TYPE_CHECKING:
+    from tinyclip_edge.models import LoadedClip
+    from tinyclip_edge.runtime.preprocess import Preprocess
+
+ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+
+INPUT = "image"
+STEM = "pixel_vision_model"  # no suffix on IMAGE_IO.stem, where a precision's name stands
+MOST_LEVELS = 2  # of 255 that a pixel may be off Pillow's
+LEAST_COSINE = 0.999
+_PREFIX = "tower."
+_MODES: dict[str, dict[str, Any]] = {
+    "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.5},
+    "bilinear": {"mode": "linear"},
+}
+_SIZES = ((7, 5), (31, 200), (224, 224), (333, 257), (640, 481))  # height, width
+
+
+def pixel_tower_path(precision: str) -> str:
+    """Return the file's path inside a bundle."""
+    return f"onnx/{STEM}{SUFFIX[precision]}.onnx"
+
+
+def write_pixel_towers(clip: LoadedClip, folder: Path, precisions: Sequence[str]) -> dict[str, Any]:
+    """Write one file a precision, ``image`` uint8 ``[H, W, 3]`` to ``image_embeds [1, D]``.
+
+    Returns the manifest's figures: how far pixels and embeddings are from Pillow's way. Raises
+    ConfigError for a preprocessing that has no such form, ValuesError when they are too far.
+    """
+    import onnx
+
+    from tinyclip_edge.runtime.preprocess import Preprocess
+
+    preprocess = Preprocess.from_config(clip.config["preprocess_cfg"] | {"size": clip.image_size})
+    front = front_graph(preprocess)
+    levels, share = _pixel_difference(front, preprocess)
+    figures: dict[str, Any] = {
+        "input": "image uint8 [height, width, 3], RGB, upright by EXIF, transparency on white",
+        "files": {},
+        "pixel_levels_max": levels,
+        "pixels_changed": round(share, 6),
+        "cosine_min": {},
+    }
+    for precision in precisions:
+        tower = onnx.load(str(folder / IMAGE_IO.path(precision)))
+        target = folder / pixel_tower_path(precision)
+        target.write_bytes(put_before(front, tower).SerializeToString())
+        cosine = _least_cosine(target, folder / IMAGE_IO.path(precision), preprocess)
+        if levels > MOST_LEVELS or not cosine >= LEAST_COSINE:
+            raise ValuesError(
+                f"{precision} uint8 tower: pixels are {levels} levels and embeddings {cosine:.5f} "
+                f"from Pillow's; {MOST_LEVELS} and {LEAST_COSINE} are allowed"
+            )
+        figures["files"][precision] = pixel_tower_path(precision)
+        figures["cosine_min"][precision] = round(cosine, 6)
+    return figures
+
+
+def front_graph(preprocess: Preprocess) -> ModelProto:
+    """Return the graph from ``image`` uint8 ``[H, W, 3]`` to ``pixel_values [1, 3, S, S]``.
+
+    It resizes whole bytes, as Pillow does: onnxruntime's antialiased kernel then rounds alike.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    side = preprocess.width
+    if preprocess.height != side or preprocess.resize_mode not in ("shortest", "squash"):
+        raise ConfigError(
+            f"preprocessing of {preprocess.height}x{side} with resize_mode "
+            f"'{preprocess.resize_mode}' has no form inside the graph; leave --embed-preprocessing"
+        )
+    values = {
+        "front.first": np.array([0], dtype=np.int64),
+        "front.two": np.array([2], dtype=np.int64),
+        "front.side": np.array([side, side], dtype=np.int64),
+        "front.half": np.array(0.5, dtype=np.float32),
+        "front.rows": np.array([1, 2], dtype=np.int64),
+        "front.white": np.array(255, dtype=np.float32),
+        "front.mean": np.array(preprocess.mean, dtype=np.float32).reshape(1, 3, 1, 1),
+        "front.std": np.array(preprocess.std, dtype=np.float32).reshape(1, 3, 1, 1),
+    }
+    shape = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["height", "width", 3])
+    result = helper.make_tensor_value_info(
+        IMAGE_IO.input_name, TensorProto.FLOAT, [1, 3, side, side]
+    )
+    nodes = [helper.make_node(*parts, **more) for parts, more in _steps(preprocess)]
+    used = {name for node in nodes for name in node.input}
+    graph = helper.make_graph(
+        nodes,
+        "preprocessing",
+        [shape],
+        [result],
+        [numpy_helper.from_array(value, name) for name, value in values.items() if name in used],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def _steps(preprocess: Preprocess) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Operator, inputs, outputs and attributes of each node."""
+    resize: dict[str, Any] = {"antialias": 1, "axes": [1, 2], "exclude_outside": 1}
+    resize.update(_MODES[preprocess.interpolation])
+    squash = preprocess.resize_mode == "squash"
+    fit: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+        (("Shape", [INPUT], ["front.shape"]), {}),
+        (("Slice", ["front.shape", "front.first", "front.two"], ["front.edges"]), {}),
+        # Whole-number division: side * long // short, as Pillow's caller computes it.
+        (("ReduceMin", ["front.edges"], ["front.short"]), {"keepdims": 1}),
+        (("Mul", ["front.edges", "front.side"], ["front.grown"]), {}),
+        (("Div", ["front.grown", "front.short"], ["front.sizes"]), {}),
+    ]
+    sizes = "front.side" if squash else "front.sizes"
+    crop: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+        (("Sub", ["front.sizes", "front.side"], ["front.margin"]), {}),
+        (("Cast", ["front.margin"], ["front.margin_f"]), {"to": 1}),
+        (("Mul", ["front.margin_f", "front.half"], ["front.middle"]), {}),
+        (("Round", ["front.middle"], ["front.even"]), {}),  # halves to even, as in the runtime
+        (("Cast", ["front.even"], ["front.start"]), {"to": 7}),
+        (("Add", ["front.start", "front.side"], ["front.end"]), {}),
+        (("Slice", ["front.fit", "front.start", "front.end", "front.rows"], ["front.crop"]), {}),
+    ]
+    cropped = "front.fit" if squash else "front.crop"
+    return [
+        *([] if squash else fit),
+        (("Unsqueeze", [INPUT, "front.first"], ["front.batch"]), {}),
+        (("Resize", ["front.batch", "", "", sizes], ["front.fit"]), resize),
+        *([] if squash else crop),
+        (("Cast", [cropped], ["front.float"]), {"to": 1}),
+        (("Transpose", ["front.float"], ["front.planes"]), {"perm": [0, 3, 1, 2]}),
+        (("Div", ["front.planes", "front.white"], ["front.unit"]), {}),
+        (("Sub", ["front.unit", "front.mean"], ["front.centred"]), {}),
+        (("Div", ["front.centred", "front.std"], [IMAGE_IO.input_name]), {}),
+    ]
+
+
+def put_before(front: ModelProto, tower: ModelProto) -> ModelProto:
+    """Return one graph: the front's pixels go into the tower, whose outputs keep their names."""
+    from onnx import compose, helper
+
+    tower = compose.add_prefix(tower, _PREFIX, rename_outputs=False)
+    front = compose.add_prefix(
+        front, _PREFIX, rename_nodes=False, rename_edges=False, rename_inputs=False,
+        rename_initializers=False, rename_outputs=True,
+    )  # fmt: skip
+    for value in tower.graph.output:
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    graph = helper.make_graph(
+        [*front.graph.node, *tower.graph.node],
+        "image_tower",
+        list(front.graph.input),
+        list(tower.graph.output),
+        [*front.graph.initializer, *tower.graph.initializer],
+    )
+    return helper.make_model(
+        graph, opset_imports=list(tower.opset_import), ir_version=tower.ir_version
+    )
+
+
+def _pictures() -> list[Pixels]:
+    random = np.random.default_rng(0)
+    noise = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in _SIZES]
+    return [*(np.asarray(image) for image in golden_images()), *noise]
+
+
+def _pixel_difference(front: ModelProto, preprocess: Preprocess) -> tuple[int, float]:
+    """Return the largest difference to Pillow in levels of 255, and the share of changed values."""
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(front.SerializeToString(), providers=["CPUExecutionProvider"])
+    std, mean = (np.array(v)[:, None, None] for v in (preprocess.std, preprocess.mean))
+    off = []
+    for picture in _pictures():
+        found = session.run(None, {INPUT: picture})[0][0]
+        levels = np.rint((found * std + mean) * 255).astype(np.int64).transpose(1, 2, 0)
+        off.append(np.abs(levels - preprocess.pixels(picture)).ravel())
+    difference = np.concatenate(off)
+    return int(difference.max()), float((difference > 0).mean())
+
+
+def _least_cosine(path: Path, tower: Path, preprocess: Preprocess) -> float:
+    import onnxruntime as ort
+
+    from tinyclip_edge.runtime.session import session_options
+
+    options = session_options()
+    whole, plain = (
+        ort.InferenceSession(str(p), options, providers=["CPUExecutionProvider"])
+        for p in (path, tower)
+    )
+    cosines = []
+    for picture in _pictures():
+        found = whole.run(None, {INPUT: picture})[0]
+        wanted = plain.run(None, {IMAGE_IO.input_name: preprocess(picture)[None]})[0]
+        cosines.append(float((found * wanted).sum()))
+    return min(cosines)

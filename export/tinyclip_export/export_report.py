@@ -1,0 +1,93 @@
+"""What an export produced: files, verification, time; as JSON and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(slots=True)
+class ExportReport:
+    """One finished export."""
+
+    folder: Path
+    name: str
+    precisions: tuple[str, ...]
+    towers: Mapping[str, Mapping[str, str]]  # tower -> precision -> relative path
+    verification: Mapping[str, Any]
+    files: Mapping[str, int] = field(default_factory=dict)  # relative path -> bytes
+    seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> seconds
+    warnings: list[str] = field(default_factory=list)  # rungs that are no gate
+
+    def tower_bytes(self, precision: str) -> int:
+        """Return the bytes of both towers of a precision."""
+        return sum(self.files[paths[precision]] for paths in self.towers.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "folder": str(self.folder),
+            "name": self.name,
+            "precisions": list(self.precisions),
+            "files": dict(self.files),
+            "verification": dict(self.verification),
+            "seconds": dict(self.seconds),
+            "warnings": list(self.warnings),
+        }
+
+    def table(self) -> Table:
+        """Return a rich table with one row a precision."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
+        pairs, base = self.verification["pairs"], self.verification["reference_recall@1"]
+        table = Table(
+            title=f"{self.name}: verified on {pairs} pairs",
+            caption=f"PyTorch: recall@1 {base:.1f} %; cosine: the least; lost: ± standard error, "
+            f"{self.verification['max_drop']:g} and one standard error allowed, ? where the pairs "
+            "are too few to tell; ms: one input, this machine, while verifying, and times faster "
+            "than fp32",
+            box=SIMPLE_HEAD,
+            padding=(0, 0),
+        )
+        table.add_column("")
+        for column in ("MB", "cosine\nimage", "\ntext", "recall\n@1, %", "lost,\npoints"):
+            table.add_column(column, justify="right")
+        for column in ("same\ntop 1, %", "image\nms", "text\nms"):
+            table.add_column(column, justify="right")
+        for precision in self.precisions:
+            table.add_row(precision, *self._cells(precision))
+        return table
+
+    def search_tables(self) -> list[Table]:
+        """Return a table for each precision that was searched."""
+        from tinyclip_export.sensitivity.pareto import search_table
+
+        first = self.verification.get("sensitivity")
+        more = self.verification.get("more_sensitivity", ())
+        return [search_table(found) for found in ([first, *more] if first else [])]
+
+    def _cells(self, precision: str) -> list[str]:
+        found = self.verification["precisions"][precision]
+        image, text, ranking = found["image"], found["text"], found["ranking"]
+        unjudged = found["rungs"]["ranking"] is None
+        return [
+            f"{self.tower_bytes(precision) / 1e6:.2f}",
+            f"{image['cosine_min']:.5f}",
+            f"{text['cosine_min']:.5f}",
+            f"{ranking['recall@1']:.1f}",
+            f"{ranking['recall@1_drop']:+.2f}±{ranking['recall@1_stderr']:.2f}" + "?" * unjudged,
+            f"{ranking['top1_agreement']:.1f}",
+            *(_time(found) for found in (image, text)),
+        ]
+
+
+def _time(found: Mapping[str, Any]) -> str:
+    """Return milliseconds, and how many times faster than fp32 that is."""
+    ratio = found.get("times_faster")
+    return f"{found['ms']:.2f}" + (f" {ratio:.1f}x" if ratio else "")

@@ -1,0 +1,1 @@
+"""fp32 ONNX files: export, and rewrites of one graph into another."""

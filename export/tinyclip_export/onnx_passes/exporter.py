@@ -1,0 +1,143 @@
+"""A tower as one self-contained ONNX file with dynamic axes and nothing of this machine in it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models.quiet import quiet
+from tinyclip_export.layout import MIN_TOKENS, InputForm, TowerIO
+from tinyclip_export.towers.factory import AnyTextTower
+from tinyclip_export.towers.vit import TextTower
+
+OPSET = 20  # the first with Gelu as one node; from 17 on LayerNormalization is one
+SINGLE_FILE_LIMIT = 2 * 1024**3 - 64 * 1024**2  # bytes; protobuf ends at 2 GiB
+
+LAYERS = ("MatMul", "Gemm", "Conv")
+_SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's exporter says which module made a node
+
+ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
+
+
+def export_image_tower(
+    tower: nn.Module, path: Path, *, image_size: int, form: InputForm | None = None
+) -> None:
+    """Write `tower` for ``pixel_values`` float32 ``[batch, 3, image_size, image_size]``.
+
+    `form` may fix the batch. Raises ModelError for a tower that torch cannot export.
+    """
+    io = (form or InputForm()).io("image")
+    example = torch.zeros(_batch(form), 3, image_size, image_size)
+    _export(tower, example, path, io, {a: torch.export.Dim(n) for a, n in io.dynamic_axes.items()})
+
+
+def export_text_tower(tower: AnyTextTower, path: Path, *, form: InputForm | None = None) -> None:
+    """Write `tower` for ``input_ids`` int64 ``[batch, sequence]``, sequence 2 up to the context.
+
+    `form` may fix both. Raises ModelError.
+    """
+    form = form or InputForm(padded=not isinstance(tower, TextTower))
+    context = tower.context_length
+    if context <= MIN_TOKENS:
+        raise ModelError(f"context_length {context} leaves no room for a word; use 3 or more")
+    io = form.io("text")
+    length = context if form.padded else context - 1
+    example = torch.ones(_batch(form), length, dtype=torch.int64)
+    known = {
+        0: torch.export.Dim("batch"),
+        1: torch.export.Dim("sequence", min=MIN_TOKENS, max=context),
+    }
+    _export(tower, example, path, io, {axis: known[axis] for axis in io.dynamic_axes})
+
+
+def _batch(form: InputForm | None) -> int:
+    # Not 1: torch takes an axis of one for a fixed one.
+    return form.batch if form and form.batch else 2
+
+
+def strip_traces(model: ModelProto) -> None:
+    """Remove doc strings and per-node metadata, where exporters leave stack traces and paths.
+
+    Shapes of inner values go too: onnxruntime lays out memory by them, and from those that it finds
+    itself it makes towers 1 % faster.
+    """
+    graph = model.graph
+    del graph.value_info[:]
+    holders = [model, graph, *graph.node, *graph.input, *graph.output]
+    holders += [*graph.initializer, *model.functions]
+    for function in model.functions:
+        holders += [*function.node, *function.value_info]
+    for holder in holders:
+        holder.ClearField("doc_string")
+        holder.ClearField("metadata_props")
+
+
+def name_layers(model: ModelProto) -> None:
+    """Name each product or convolution with a weight after its module, such as ``body.0.up``.
+
+    The scopes that torch leaves are read, so this comes before strip_traces.
+    """
+    graph = model.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    taken = {node.name for node in graph.node}
+    for node in graph.node:
+        if node.op_type not in LAYERS or not weights.intersection(node.input):
+            continue
+        found = [entry.value for entry in node.metadata_props if entry.key == _SCOPES]
+        scopes = ast.literal_eval(found[0]) if found else []
+        # The last scope is the operation itself.
+        if len(scopes) > 1 and scopes[-2] and scopes[-2] not in taken:
+            node.name = scopes[-2]
+            taken.add(node.name)
+
+
+def _export(
+    tower: nn.Module, example: Tensor, path: Path, io: TowerIO, dims: dict[int, Any]
+) -> None:
+    import onnx
+
+    weights = sum(p.numel() * p.element_size() for p in tower.parameters())
+    if weights > SINGLE_FILE_LIMIT:
+        raise ModelError(
+            f"{io.output_name} tower has {weights / 1024**3:.1f} GiB of weights; one ONNX file "
+            "holds at most 2 GiB: distil a smaller student first"
+        )
+    try:
+        with quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                tower.eval(),
+                (example,),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[io.input_name],
+                output_names=[io.output_name],
+                dynamic_shapes=(dims,),
+                external_data=False,
+            )
+    # torch wraps whatever a foreign module raises while it is traced.
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
+        raise _refusal(tower, io, error) from error
+    assert program is not None
+    model = program.model_proto
+    name_layers(model)
+    strip_traces(model)
+    onnx.save_model(model, str(path))
+
+
+def _refusal(tower: nn.Module, io: TowerIO, error: Exception) -> ModelError:
+    """Name the tower and the first cause."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    name = type(getattr(tower, "trunk", tower)).__name__
+    line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    return ModelError(
+        f"{io.output_name} tower {name} cannot be exported: torch stops at: {line[:160]}; "
+        "open_clip's ViT and ResNet and most image towers of timm can"
+    )

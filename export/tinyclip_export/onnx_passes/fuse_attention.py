@@ -1,0 +1,118 @@
+"""Attention as ONNX's one operator (opset 23) instead of the dozen nodes that a tower exports.
+
+onnxruntime's kernel for it spares the copies between those nodes; it has one since version 1.23,
+so files that every client opens keep the nodes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from tinyclip_export.onnx_passes.graph_utils import (
+    constants,
+    only_reader,
+    producers,
+    raise_opset,
+    readers,
+    replace_nodes,
+)
+
+Onnx: TypeAlias = Any  # a message of onnx, which has no types
+
+OPSET = 23
+TO_HEADS, KEYS = [0, 2, 1, 3], [0, 2, 3, 1]  # transposes of [B, L, H, W]
+
+
+def use_attention_operator(model: Onnx) -> int:
+    """Replace every attention that looks as towers.Attention exports it; return their number."""
+    graph = _Graph(model.graph)
+    softmaxes = [node for node in model.graph.node if node.op_type == "Softmax"]
+    found = [pair for node in softmaxes if (pair := graph.attention(node)) is not None]
+    if not found:
+        return 0
+    operators = {id(end): operator for end, operator in found}
+    nodes = [operators.get(id(node), node) for node in model.graph.node]
+    _replace(model.graph, nodes)
+    raise_opset(model, OPSET)
+    return len(found)
+
+
+class _Graph:
+    """Who writes and who reads each value."""
+
+    def __init__(self, graph: Onnx) -> None:
+        self.constants = constants(graph)
+        self.producer, self.readers = producers(graph), readers(graph)
+
+    def attention(self, softmax: Onnx) -> tuple[Onnx, Onnx] | None:
+        """Return the last node of an attention around this softmax and what replaces it."""
+        from onnx import helper
+
+        scores, mask = self.producer.get(softmax.input[0]), []
+        if scores is not None and scores.op_type == "Add":
+            masked = scores
+            scores = self._from(masked, 0, "MatMul") or self._from(masked, 1, "MatMul")
+            mask = [side for side in masked.input if self.producer.get(side) is not scores]
+        scaled = self._from(scores, 0, "Mul")
+        factor = scaled and self.constants.get(scaled.input[1])
+        query = self._split(scaled, 0, TO_HEADS)
+        key = self._split(scores, 1, KEYS)
+        mixed = only_reader(self.readers, softmax.output[0], "MatMul")
+        value = self._split(mixed, 1, TO_HEADS)
+        back = mixed and only_reader(self.readers, mixed.output[0], "Transpose")
+        end = back and only_reader(self.readers, back.output[0], "Reshape")
+        if not (factor and query and key and value and end and _order(back) == TO_HEADS):
+            return None
+        heads = {self._heads(part) for part in (query, key, value)}
+        if len(heads) != 1 or None in heads:
+            return None
+        (count,) = heads
+        operator = helper.make_node(
+            "Attention",
+            [query.input[0], key.input[0], value.input[0], *mask],
+            [end.output[0]],
+            name=f"{end.name}_attention",
+            q_num_heads=count,
+            kv_num_heads=count,
+            scale=float(_array(factor)),
+        )
+        return end, operator
+
+    def _from(self, node: Onnx | None, index: int, kind: str) -> Onnx | None:
+        source = node and self.producer.get(node.input[index])
+        return source if source is not None and source.op_type == kind else None
+
+    def _split(self, node: Onnx | None, index: int, order: list[int]) -> Onnx | None:
+        """Return the Reshape to heads behind an input that a Transpose of this order brings."""
+        turned = self._from(node, index, "Transpose")
+        return self._from(turned, 0, "Reshape") if turned and _order(turned) == order else None
+
+    def _heads(self, reshape: Onnx) -> int | None:
+        """Read H of a shape ``[B, L, H, W]``, a constant or put together of constants."""
+        shape = self.constants.get(reshape.input[1])
+        if shape is not None:
+            return int(_array(shape)[2])
+        joined = self._from(reshape, 1, "Concat")
+        part = joined and len(joined.input) == 4 and self.constants.get(joined.input[2])
+        return int(_array(part).item()) if part else None
+
+
+def _replace(graph: Onnx, nodes: list[Onnx]) -> None:
+    """Give the graph these nodes without those whose values nobody reads any more."""
+    wanted = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            kept.append(node)
+            wanted.update(node.input)
+    replace_nodes(graph, kept[::-1])
+
+
+def _order(transpose: Onnx) -> list[int]:
+    return [number for entry in transpose.attribute for number in entry.ints]
+
+
+def _array(tensor: Onnx) -> Any:  # noqa: ANN401
+    from onnx import numpy_helper
+
+    return numpy_helper.to_array(tensor)

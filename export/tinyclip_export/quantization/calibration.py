@@ -1,0 +1,138 @@
+"""Pairs that a quantization is measured on: inputs as the towers take them, and what they rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyclip_edge.runtime.protocol import Features, ImageInput
+from tinyclip_edge.runtime.session import full_batch
+from tinyclip_export.layout import ANY_INPUT, TOWER_IO, InputForm
+from tinyclip_export.quantization.recipe import Feed
+from tinyclip_export.verification.embeddings import (
+    CHUNK,
+    Ids,
+    Pairs,
+    check_pairs,
+    pixel_rows,
+    token_rows,
+)
+from tinyclip_export.verification.metrics import recall_drop, text_to_image
+
+if TYPE_CHECKING:
+    from tinyclip_edge.models import LoadedClip
+
+NEIGHBOURS = 10  # whose overlap is counted
+Both: TypeAlias = "dict[str, Features]"  # tower -> embeddings of all pairs
+
+
+class Calibration:
+    """Inputs of both towers; pixels lie in a file of `folder`, so memory does not grow."""
+
+    def __init__(
+        self,
+        clip: LoadedClip,
+        pairs: Pairs,
+        folder: Path,
+        *,
+        eot: int,
+        form: InputForm = ANY_INPUT,
+    ) -> None:
+        """Raise DataError for fewer than two pairs or a broken image."""
+        check_pairs(pairs)
+        images, texts = pairs
+        self.scale, self._batch = clip.logit_scale, form.batch
+        self._pixels = _pixel_file(clip, images, folder / "pixels.npy")
+        self._tokens: list[Ids] = []
+        for start in range(0, len(texts), CHUNK):
+            ids = clip.tokenizer(list(texts[start : start + CHUNK])).numpy()
+            self._tokens += token_rows(ids, eot, form)
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def batches(self, tower: str, count: int | None = None) -> Iterator[npt.NDArray[Any]]:
+        """Give the first `count` inputs of a tower, one at a time or in its fixed batch."""
+        total, step = min(count or len(self), len(self)), self._batch or 1
+        for start in range(0, total, step):
+            stop = min(start + step, total)
+            if tower == "image":
+                rows: npt.NDArray[Any] = np.array(self._pixels[start:stop])
+            else:
+                rows = np.concatenate(self._tokens[start:stop])
+            yield full_batch(rows, self._batch)
+
+    def feeds(self, tower: str, count: int | None = None) -> Iterator[Feed]:
+        """Give them as a session takes them."""
+        name = TOWER_IO[tower].input_name
+        return ({name: rows} for rows in self.batches(tower, count))
+
+    def features(self, session: Any, tower: str, count: int | None = None) -> Features:  # noqa: ANN401
+        """Return unit-norm ``[N, D]`` of an onnxruntime session."""
+        rows = [session.run(None, feed)[0] for feed in self.feeds(tower, count)]
+        return np.concatenate(rows)[: min(count or len(self), len(self))].astype(np.float32)
+
+
+def _pixel_file(clip: LoadedClip, images: Sequence[ImageInput], path: Path) -> Features:
+    size = clip.image_size
+    shape = (len(images), 3, size, size)
+    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    for start in range(0, len(images), CHUNK):
+        part = images[start : start + CHUNK]
+        pixels[start : start + len(part)] = pixel_rows(clip, part, first=start)
+    return pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What a quantization does to the ranking of the same pairs, against float."""
+
+    overlap: float  # percent of the nearest ten that stay, mean of both directions
+    kl: float  # of the affinities in nats, mean of both directions
+    recall: float  # at 1, percent, text to image
+    drop: float  # points of it that are lost
+    stderr: float  # of the drop over the paired queries
+
+    def as_dict(self) -> dict[str, float]:
+        """Return plain rounded values."""
+        return {key: round(value, 6) for key, value in asdict(self).items()}
+
+
+def damage(reference: Both, found: Both, scale: float) -> Damage:
+    """Compare embeddings ``[N, D]`` of both towers; `scale` is the model's logit scale."""
+    before = text_to_image(reference["image"], reference["text"])
+    after = text_to_image(found["image"], found["text"])
+    drop, stderr = recall_drop(before, after)
+    return Damage(
+        _overlap(reference, found), _kl(reference, found, scale), after.recall(1), drop, stderr
+    )
+
+
+def _overlap(reference: Both, found: Both) -> float:
+    count = len(reference["text"])
+    first = max(1, min(NEIGHBOURS, count // 4))
+    kept = []
+    for asking, asked in (("text", "image"), ("image", "text")):
+        for start in range(0, count, CHUNK):
+            rows = slice(start, start + CHUNK)
+            near, other = (
+                np.argpartition(-(both[asking][rows] @ both[asked].T), first - 1)[:, :first]
+                for both in (reference, found)
+            )
+            kept.append((near[:, :, None] == other[:, None, :]).any(axis=2).mean(axis=1))
+    return 100.0 * float(np.concatenate(kept).mean())
+
+
+def _kl(reference: Both, found: Both, scale: float) -> float:
+    import torch
+
+    from tinyclip_edge.losses.affinity import affinity_loss
+
+    ours, theirs = ([torch.from_numpy(b[t]).double() for t in TOWER_IO] for b in (found, reference))
+    terms = affinity_loss(*ours, *theirs, student_scale=scale, teacher_scale=scale)
+    return max(0.0, float(terms.kl))

@@ -1,0 +1,198 @@
+"""Dynamic int8 of an exported tower through onnxruntime's quantizer."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyclip_edge.errors import ConfigError, did_you_mean
+from tinyclip_edge.models.quiet import quiet
+from tinyclip_export.onnx_passes.exporter import strip_traces
+from tinyclip_export.onnx_passes.fuse_attention import use_attention_operator
+from tinyclip_export.onnx_passes.graph_utils import constants, drop_unread
+from tinyclip_export.onnx_passes.rms_norm import take_means_out, use_rms_norms
+from tinyclip_export.onnx_passes.split_ffn import halve_feed_forwards
+from tinyclip_export.quantization.overflow_safe import make_pair_safe
+from tinyclip_export.quantization.recipe import Job
+from tinyclip_export.quantization.token_embedding import TABLE_BITS, quantize_table
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Recipe:
+    """What becomes int8; norms, softmax and attention products stay float, convolutions too.
+
+    Activations are always uint8 with a scale found per call, weights one scale a column.
+    `weight_range`: "pairs" and "7 bit" are right on every CPU, "8 bit" overflows on x86 without
+    VNNI unless the session is told to be precise (see saturation.py).
+    """
+
+    weights: str = "int8"  # or "uint8": exact at 8 bits everywhere, slower where VNNI is
+    weight_range: str = "pairs"
+    token_table: str = "8 bit"  # of the text tower; or "4 bit", "float"
+    attention: str = "nodes"  # or "operator": quicker, needs onnxruntime 1.23
+    norms: str = "layer"  # or "rms": likewise (see centred.py)
+    feed_forward: str = "whole"  # or "halves": quicker in one thread (see halves.py)
+
+    def __post_init__(self) -> None:
+        for key, known in _KNOWN.items():
+            value = getattr(self, key)
+            if value not in known:
+                raise ConfigError(
+                    f"int8 recipe: {key} '{value}' is unknown{did_you_mean(value, known)}"
+                )
+        if self.weights == "uint8" and self.weight_range == "pairs":
+            raise ConfigError("int8 recipe: weight_range 'pairs' needs weights 'int8'; use '8 bit'")
+
+    @property
+    def saturates(self) -> bool:
+        """Whether x86 without VNNI needs the precise kernel for it."""
+        return self.weights == "int8" and self.weight_range == "8 bit"
+
+    @property
+    def integer(self) -> bool:
+        """Products are computed in integers."""
+        return True
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Linear layers; convolutions stay float."""
+        return OPERATORS
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the manifest's form; the runtime reads `reduce_range` to pick its kernel."""
+        fixed = {"kind": "dynamic", "activations": "uint8", "per_channel": True}
+        return {**fixed, **asdict(self), "reduce_range": not self.saturates}
+
+    def write(self, job: Job) -> None:
+        """Write ``job.target``."""
+        quantize_tower(job.source, job.target, self, text=job.text, keep_float=job.keep_float)
+
+
+OPERATORS = ("MatMul", "Gemm")
+RANGES = ("pairs", "7 bit", "8 bit")
+_KNOWN = {
+    "weights": ("int8", "uint8"),
+    "weight_range": RANGES,
+    "token_table": tuple(TABLE_BITS),
+    "attention": ("nodes", "operator"),
+    "norms": ("layer", "rms"),
+    "feed_forward": ("whole", "halves"),
+}
+PORTABLE = Int8Recipe()
+
+
+def quantize_tower(
+    source: Path,
+    target: Path,
+    recipe: Int8Recipe,
+    *,
+    text: bool,
+    keep_float: Collection[str] = (),
+) -> None:
+    """Write the int8 form of the fp32 tower `source` to `target`; nodes `keep_float` stay."""
+    import onnx
+
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".quantize-") as scratch, quiet():
+        source, halves, centred = _rewritten(source, Path(scratch), recipe)
+        floats = [part for name in keep_float for part in halves.get(name, [name])]
+        model = quantize_dynamically(
+            onnx.load(str(source)), recipe, [*products_of_activations(source), *floats]
+        )
+        if recipe.weight_range == "pairs":
+            make_pair_safe(model, onnx.load(str(source)))
+        if text:
+            quantize_table(model, TABLE_BITS[recipe.token_table])
+        drop_zero_points(model)
+        if recipe.attention == "operator":
+            use_attention_operator(model)
+        use_rms_norms(model, centred)
+        drop_unread(model.graph)
+        strip_traces(model)
+        written = Path(scratch) / "quantized.onnx"
+        onnx.save_model(model, str(written))
+        written.replace(target)
+
+
+def quantize_dynamically(model: Any, recipe: Int8Recipe, exclude: Collection[str]) -> Any:  # noqa: ANN401
+    """Return `model`, a ModelProto, with int8 products as onnxruntime's quantizer makes them.
+
+    Nodes named in `exclude` stay float. The model is changed in place.
+    """
+    from onnxruntime.quantization import QuantizationMode, QuantType
+    from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
+
+    quantizer = ONNXQuantizer(
+        model,
+        per_channel=True,
+        reduce_range=recipe.weight_range != "8 bit",
+        mode=QuantizationMode.IntegerOps,
+        static=False,
+        weight_qType=QuantType.QInt8 if recipe.weights == "int8" else QuantType.QUInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=None,
+        nodes_to_quantize=[],
+        nodes_to_exclude=list(exclude),
+        op_types_to_quantize=list(OPERATORS),
+        extra_options={"WeightSymmetric": True},  # of uint8 weights too
+    )
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()  # as ONNX wants it; the quantizer appends its nodes
+    return quantizer.model.model
+
+
+def _rewritten(
+    source: Path, scratch: Path, recipe: Int8Recipe
+) -> tuple[Path, dict[str, list[str]], list[str]]:
+    """Write the float tower in the form the recipe quantizes; return halved products and norms."""
+    import onnx
+
+    if recipe.feed_forward == "whole" and recipe.norms == "layer":
+        return source, {}, []
+    model = onnx.load(str(source))
+    halves = halve_feed_forwards(model) if recipe.feed_forward == "halves" else {}
+    centred = take_means_out(model) if recipe.norms == "rms" else []
+    drop_unread(model.graph)
+    target = scratch / source.name
+    onnx.save_model(model, str(target))
+    return target, halves, centred
+
+
+def drop_zero_points(model: Any) -> None:  # noqa: ANN401
+    """Leave out the zero points of weights around zero, which cost a pass over each column."""
+    from onnx import numpy_helper
+
+    known = constants(model.graph)
+    for node in model.graph.node:
+        if node.op_type == "MatMulInteger" and len(node.input) == 4:
+            points = known.get(node.input[3])
+            if points is not None and not numpy_helper.to_array(points).any():
+                del node.input[3]
+
+
+def layers_of(path: Path, operators: Collection[str]) -> list[str]:
+    """Name the nodes of these kinds that have a weight, in the graph's order."""
+    import onnx
+
+    graph = onnx.load(str(path)).graph
+    constant = {tensor.name for tensor in graph.initializer}
+    return [
+        node.name
+        for node in graph.node
+        if node.op_type in operators and constant.intersection(node.input)
+    ]
+
+
+def products_of_activations(path: Path) -> list[str]:
+    """Name the MatMul nodes without a constant side: queries by keys, attention by values."""
+    import onnx
+
+    graph = onnx.load(str(path)).graph
+    constant = {tensor.name for tensor in graph.initializer}
+    return [
+        node.name
+        for node in graph.node
+        if node.op_type == "MatMul" and not constant.intersection(node.input)
+    ]

@@ -1,0 +1,60 @@
+"""float16 towers: half the bytes, float32 at both ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from tinyclip_edge.models.quiet import quiet
+from tinyclip_export.onnx_passes.exporter import strip_traces
+from tinyclip_export.quantization.recipe import Job
+
+ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
+
+# Its sum of squares passes 65504, the end of float16, from a norm of 256 on.
+WIDE = ("ReduceL2",)
+
+
+@dataclass(frozen=True, slots=True)
+class HalfRecipe:
+    """All weights and activations in float16, for GPUs and WebGPU; a CPU computes in float32."""
+
+    @property
+    def saturates(self) -> bool:
+        """No integer is involved."""
+        return False
+
+    @property
+    def integer(self) -> bool:
+        """No integer is involved."""
+        return False
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """No layer differs from another."""
+        return ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the manifest's form."""
+        return {"kind": "float16", "inputs": "float32", "outputs": "float32"}
+
+    def write(self, job: Job) -> None:
+        """Write ``job.target``."""
+        with quiet():
+            import onnx
+
+            model = halve(onnx.load(str(job.source)))
+            strip_traces(model)
+            onnx.save_model(model, str(job.target))
+
+
+def halve(model: ModelProto) -> ModelProto:
+    """Return `model` in float16 with float32 inputs and outputs.
+
+    Raw exports of open_clip's modules crash onnxruntime 1.32 in this form; our towers do not, and
+    every file is opened in a process of its own before it is used here.
+    """
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+    blocked = [*DEFAULT_OP_BLOCK_LIST, *WIDE]
+    return convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)

@@ -1,0 +1,182 @@
+"""Arrange QuantizeLinear and DequantizeLinear so that onnxruntime makes integer operators of them.
+
+onnxruntime 1.32 makes QLinearConv and MatMulIntegerToFloat only where an operator has a
+QuantizeLinear of its own. Where one is shared (a residual block's first convolution and the sum
+around the block; queries, keys and values), operators stay float and their weights are made float
+anew at each call.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tinyclip_export.onnx_passes.graph_utils import constants, producers, readers, replace_nodes
+
+Onnx: TypeAlias = Any  # a message of onnx, which has no types
+
+QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+
+
+def make_fusable(model: Onnx, kinds: Collection[str]) -> None:
+    """Give each quantized operator its own input; `kinds` are the operators in integers.
+
+    All others read float where a float is computed, which is more exact too.
+    """
+    graph = model.graph
+    _read_floats(graph, kinds)
+    _round_once(graph, kinds)
+    _remove_unused(graph)
+    _own_pairs(graph, kinds)
+    keep_products(graph, kinds)
+
+
+def _read_floats(graph: Onnx, kinds: Collection[str]) -> None:
+    producer = producers(graph)
+    for node in graph.node:
+        if node.op_type in (QUANTIZE, DEQUANTIZE) or _in_integers(node, kinds, producer):
+            continue
+        for index, name in enumerate(node.input):
+            source = _quantizer(producer.get(name), producer)
+            if source is None:
+                continue
+            origin = producer.get(source.input[0])
+            # A convolution in integers has no float to read.
+            if origin is None or not _in_integers(origin, {"Conv"} & {*kinds}, producer):
+                node.input[index] = source.input[0]
+
+
+def _round_once(graph: Onnx, kinds: Collection[str]) -> None:
+    """Let a rectifier between two convolutions read the first one's sum, not its rounded form.
+
+    onnxruntime takes a Relu away whose QuantizeLinear ends at zero, and makes one QLinearConv of
+    the convolution and that QuantizeLinear: its range is not spent on what Relu cuts off.
+    """
+    from onnx import numpy_helper
+
+    zeros = constants(graph)
+    producer = producers(graph)
+    reading = readers(graph)
+    for node in graph.node:
+        source = _quantizer(producer.get(node.input[0]), producer)
+        if node.op_type != "Relu" or source is None:
+            continue
+        origin = producer.get(source.input[0])
+        if origin is None or not _in_integers(origin, {"Conv"} & {*kinds}, producer):
+            continue
+        path = [node]
+        while len(reading[path[-1].output[0]]) == 1 and len(path) < 4:
+            path += reading[path[-1].output[0]]
+        if [n.op_type for n in path[1:]] != [QUANTIZE, DEQUANTIZE, "Conv"]:
+            continue
+        lowest = numpy_helper.to_array(zeros[path[1].input[2]])
+        if len(reading[node.input[0]]) == 1 and lowest == np.iinfo(lowest.dtype).min:
+            node.input[0] = source.input[0]
+
+
+def keep_products(graph: Onnx, kinds: Collection[str]) -> None:
+    """Give biases behind products ``[B, L, N]`` three axes where the batch is fixed.
+
+    Of a product of known shape and a bias of one axis onnxruntime makes a Gemm before it looks for
+    integer products: in float, and with weights that are restored at each call.
+    """
+    from onnx import numpy_helper
+
+    if not graph.input[0].type.tensor_type.shape.dim[0].dim_value:
+        return
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
+    biases = constants(graph)
+    producer = producers(graph)
+    for node in graph.node:
+        if node.op_type != "Add":
+            continue
+        for product, index in ((node.input[0], 1), (node.input[1], 0)):
+            source, bias = producer.get(product), biases.get(node.input[index])
+            if source is None or bias is None or len(bias.dims) != 1 or ranks.get(product) != 3:
+                continue
+            if source.op_type == "MatMul" and _in_integers(source, kinds, producer):
+                wide = numpy_helper.to_array(bias).reshape(1, 1, -1)
+                name = f"{bias.name}_wide"
+                if name not in biases:
+                    biases[name] = numpy_helper.from_array(wide, name)
+                    graph.initializer.append(biases[name])
+                node.input[index] = name
+
+
+def _in_integers(node: Onnx, kinds: Collection[str], producer: dict[str, Onnx]) -> bool:
+    """Whether a node is of these kinds and its weight was quantized."""
+    if node.op_type not in kinds:
+        return False
+    restored = producer.get(node.input[1])
+    if restored is None or restored.op_type != DEQUANTIZE:
+        return False
+    return restored.input[0] not in producer
+
+
+def _quantizer(restored: Onnx | None, producer: dict[str, Onnx]) -> Onnx | None:
+    """Return the QuantizeLinear before a DequantizeLinear; None for a weight or another node."""
+    if restored is None or restored.op_type != DEQUANTIZE:
+        return None
+    return producer.get(restored.input[0])
+
+
+def _remove_unused(graph: Onnx) -> None:
+    """Remove the pairs that nobody reads any more, DequantizeLinear first."""
+    for kind in (DEQUANTIZE, QUANTIZE):
+        read = {name for node in graph.node for name in node.input}
+        read |= {output.name for output in graph.output}
+        kept = [n for n in graph.node if n.op_type != kind or n.output[0] in read]
+        replace_nodes(graph, kept)
+
+
+def _own_pairs(graph: Onnx, kinds: Collection[str]) -> None:
+    """Give the second and further readers of an activation a pair of their own."""
+    from onnx import numpy_helper
+
+    scales = constants(graph)
+    producer = producers(graph)
+    reading = defaultdict(list)
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            reading[name].append((node, index))
+    behind: dict[str, list[Onnx]] = defaultdict(
+        list
+    )  # a DequantizeLinear's output -> pairs that follow it
+    for restored in [node for node in graph.node if node.op_type == DEQUANTIZE]:
+        source = _quantizer(restored, producer)
+        if source is None:
+            continue
+        key, output = source.input[1], restored.output[0]
+        scale = numpy_helper.to_array(scales[key])
+        # What a convolution gives stays one pair, which is a part of it: others follow that.
+        origin = producer.get(source.input[0])
+        given = origin is not None and _in_integers(origin, {"Conv"} & {*kinds}, producer)
+        own = reading[output][1:]
+        if given and own:
+            own = [found for found in reading[output] if _in_integers(found[0], kinds, producer)]
+        for count, (node, index) in enumerate(own, start=2):
+            # Equal pairs would be merged again: one step of float32 makes the scales differ.
+            scale = np.nextafter(scale, np.float32(np.inf), dtype=np.float32)
+            graph.initializer.append(numpy_helper.from_array(np.asarray(scale), f"{key}_{count}"))
+            pair = _copies(source, restored, count)
+            if given:
+                pair[0].input[0] = output
+            behind[output] += pair
+            node.input[index] = pair[1].output[0]
+    replace_nodes(graph, [n for node in graph.node for n in (node, *behind[node.output[0]])])
+
+
+def _copies(source: Onnx, restored: Onnx, count: int) -> list[Onnx]:
+    """Return both nodes again, under names and with a scale that end in `count`."""
+    found = []
+    for node in (source, restored):
+        copy = type(node)()
+        copy.CopyFrom(node)
+        copy.name, copy.output[0] = f"{node.name}_{count}", f"{node.output[0]}_{count}"
+        copy.input[1] = f"{source.input[1]}_{count}"
+        found.append(copy)
+    found[1].input[0] = found[0].output[0]
+    return found

@@ -1,0 +1,68 @@
+"""Where a convolutional tower may stay in integers from its first to its last convolution."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from tinyclip_export.onnx_passes.graph_utils import readers
+
+Onnx: TypeAlias = Any  # a message of onnx, which has no types
+
+OPERATORS = ("MatMul", "Gemm", "Conv")  # have weights
+BETWEEN = ("Add", "Relu")  # what a ResNet has between its convolutions
+
+
+def rectified_sums(model: Onnx) -> set[str]:
+    """Name the sums of a convolution and another that a Relu follows, as in a ResNet's blocks.
+
+    Their range begins at zero and ends where the next convolution's input does, so eight bits are
+    enough; those of a transformer's residuals are not.
+    """
+    graph = model.graph
+    producer = {name: node.op_type for node in graph.node for name in node.output}
+    reading = readers(graph)
+    return {
+        node.name
+        for node in graph.node
+        if node.op_type == "Add"
+        and "Conv" in [producer.get(name) for name in node.input]
+        and all(producer.get(name) in ("Conv", "Relu") for name in node.input)
+        and [reader.op_type for reader in reading[node.output[0]]] == ["Relu"]
+    }
+
+
+def stays_integer(model: Onnx) -> bool:
+    """Whether all that stands between convolutions are Relu and such sums."""
+    nodes = model.graph.node
+    sums = rectified_sums(model)
+    first, last = (
+        next((n for n, node in order if node.op_type == "Conv"), None)
+        for order in (enumerate(nodes), reversed(list(enumerate(nodes))))
+    )
+    if not sums or first is None or last is None:
+        return False
+    return all(
+        node.op_type in ("Conv", "Relu") or node.name in sums for node in nodes[first : last + 1]
+    )
+
+
+def quantized_kinds(model: Onnx) -> tuple[str, ...]:
+    """Return the operators that static int8 quantizes in this tower."""
+    return (*OPERATORS, *BETWEEN) if stays_integer(model) else OPERATORS
+
+
+def outside_convolutions(model: Onnx) -> list[str]:
+    """Name the sums and Relus that stay float, such as biases behind a product."""
+    sums = rectified_sums(model)
+    inside = {
+        name
+        for node in model.graph.node
+        if node.op_type == "Conv" or node.name in sums
+        for name in node.output
+    }
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in BETWEEN and node.name not in sums
+        if node.op_type == "Add" or node.input[0] not in inside
+    ]

@@ -1,0 +1,118 @@
+"""The token table of a text tower in 8 or 4 bits; a row is restored when its token is read."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyclip_edge.errors import ModelError
+from tinyclip_export.onnx_passes.graph_utils import constants, replace_nodes
+
+ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
+Weights: TypeAlias = npt.NDArray[np.float32]
+
+TABLE_BITS = {"float": 32, "8 bit": 8, "4 bit": 4}
+BLOCK = 32  # values that share a scale in the 4-bit table
+_SHRINKS = np.linspace(0.7, 1.0, 7, dtype=np.float32)  # clipping tried for each block of 4 bits
+
+
+def quantize_table(model: ModelProto, bits: int) -> None:
+    """Replace the float table of `model` in place; 32 bits leave it.
+
+    8 bits: int8 with one scale a row, in operators of plain ONNX. 4 bits: one scale for 32 values,
+    in onnxruntime's GatherBlockQuantized. Raises ModelError without a table, or for rows that are
+    no multiple of 32 at 4 bits.
+    """
+    if bits == 32:
+        return
+    from onnx import numpy_helper
+
+    graph = model.graph
+    tensors = constants(graph)
+    node = _lookup(graph, tensors)
+    tensor = tensors[node.input[0]]
+    table = numpy_helper.to_array(tensor).astype(np.float32)
+    parts, nodes = (_in_bytes if bits == 8 else _in_halves)(node, table)
+    if bits == 4 and all(entry.domain != "com.microsoft" for entry in model.opset_import):
+        from onnx import helper
+
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    graph.initializer.remove(tensor)
+    graph.initializer.extend(numpy_helper.from_array(part, name) for name, part in parts.items())
+    place = list(graph.node).index(node)
+    replace_nodes(graph, [*graph.node[:place], *nodes, *graph.node[place + 1 :]])
+
+
+def byte_rows(table: Weights) -> tuple[npt.NDArray[np.int8], Weights]:
+    """Quantize ``[V, W]`` to int8 with a scale a row, ``[V, 1]``; an empty row stays empty."""
+    scale = np.abs(table).max(axis=1, keepdims=True) / 127
+    scale[scale == 0.0] = 1.0
+    return np.round(table / scale).astype(np.int8), scale
+
+
+def half_byte_blocks(table: Weights) -> tuple[npt.NDArray[np.uint8], Weights]:
+    """Quantize ``[V, W]`` to 0..15 around 8 with a scale for 32 values, ``[V, W / 32]``.
+
+    Of a few scales each block takes the one with the least squared error.
+    """
+    blocks = table.reshape(len(table), -1, BLOCK)
+    # The value of largest size becomes -8, the end that has one step more.
+    extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1)
+    widest = extreme / -8.0
+    widest[widest == 0.0] = 1.0
+    best, scale = np.full(blocks.shape[:2], np.inf, np.float32), widest.copy()
+    for shrink in _SHRINKS:
+        tried = widest * shrink
+        error = np.square(blocks - tried * np.clip(np.round(blocks / tried), -8, 7)).sum(-1)
+        better = error < best
+        best[better], scale[better] = error[better], tried[better]
+    found = np.clip(np.round(blocks / scale), -8, 7) + 8
+    return found.reshape(table.shape).astype(np.uint8), scale[..., 0]
+
+
+def _lookup(graph: Any, tensors: dict[str, Any]) -> Any:  # noqa: ANN401
+    """Return the Gather whose table is the largest."""
+    found = [
+        node
+        for node in graph.node
+        if node.op_type == "Gather" and len(getattr(tensors.get(node.input[0]), "dims", ())) == 2
+    ]
+    if not found:
+        raise ModelError("the text tower has no token table to quantize; set token_table: float")
+    return max(found, key=lambda node: int(np.prod(tensors[node.input[0]].dims)))
+
+
+def _in_bytes(node: Any, table: Weights) -> tuple[dict[str, Any], list[Any]]:  # noqa: ANN401
+    from onnx import TensorProto, helper
+
+    name, ids = node.input[0], node.input[1]
+    rows, scale = byte_rows(table)
+    nodes = [
+        helper.make_node("Gather", [f"{name}_rows", ids], [f"{name}_row"], f"{name}_rows"),
+        helper.make_node("Cast", [f"{name}_row"], [f"{name}_cast"], to=TensorProto.FLOAT),
+        helper.make_node("Gather", [f"{name}_scales", ids], [f"{name}_scale"], f"{name}_scales"),
+        helper.make_node("Mul", [f"{name}_cast", f"{name}_scale"], [node.output[0]]),
+    ]
+    return {f"{name}_rows": rows, f"{name}_scales": scale}, nodes
+
+
+def _in_halves(node: Any, table: Weights) -> tuple[dict[str, Any], list[Any]]:  # noqa: ANN401
+    from onnx import helper
+
+    width = table.shape[1]
+    if width % BLOCK:
+        raise ModelError(
+            f"token table: rows of {width} values are no multiple of {BLOCK}, which 4 bits need; "
+            "set token_table: 8 bit"
+        )
+    name, ids = node.input[0], node.input[1]
+    values, scale = half_byte_blocks(table)
+    packed = values[:, 0::2] | (values[:, 1::2] << 4)  # the low half comes first
+    inputs = [f"{name}_halves", ids, f"{name}_scales"]
+    settings = {"bits": 4, "block_size": BLOCK, "quantize_axis": 1, "gather_axis": 0}
+    made = helper.make_node(
+        "GatherBlockQuantized", inputs, [node.output[0]], domain="com.microsoft", **settings
+    )
+    return {f"{name}_halves": packed, f"{name}_scales": scale}, [made]

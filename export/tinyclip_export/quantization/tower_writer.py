@@ -1,0 +1,104 @@
+"""Tower files of one model: float sources, plain or smoothed, and what recipes make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyclip_export.layout import InputForm
+from tinyclip_export.onnx_passes import exporter
+from tinyclip_export.quantization.calibration import Calibration
+from tinyclip_export.quantization.dynamic_int8 import layers_of
+from tinyclip_export.quantization.recipe import Job, Recipe
+from tinyclip_export.quantization.registry import TowerRecipes
+from tinyclip_export.quantization.static_int8 import StaticRecipe, measure_ranges
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Forge:
+    """Writes tower files into where they are asked for; its own work lies in `scratch`."""
+
+    def __init__(
+        self,
+        towers: Mapping[str, nn.Module],
+        sources: Mapping[str, Path],
+        scratch: Path,
+        *,
+        image_size: int,
+        form: InputForm,
+        calibration: Callable[[], Calibration],
+    ) -> None:
+        """`sources` are the plain float files of `towers`; `calibration` is called once, if."""
+        self.scratch, self.form = scratch, form
+        self._towers, self._sources = towers, {(t, 0.0): path for t, path in sources.items()}
+        self._image_size = image_size
+        self._supply = calibration
+        self._calibration: Calibration | None = None
+        self._peaks: dict[str, list[Tensor]] = {}
+        self._ranges: dict[tuple[str, float], Any] = {}
+
+    @property
+    def calibration(self) -> Calibration:
+        """The pairs, loaded on first use."""
+        if self._calibration is None:
+            self._calibration = self._supply()
+        return self._calibration
+
+    def source(self, tower: str, strength: float = 0.0) -> Path:
+        """Return the float file of a tower, smoothed with `strength`."""
+        key = (tower, strength)
+        if key not in self._sources:
+            self._sources[key] = self._smoothed(tower, strength)
+        return self._sources[key]
+
+    def layers(self, tower: str, recipe: Recipe) -> list[str]:
+        """Name the layers that `recipe` takes bits from."""
+        return layers_of(self.source(tower), recipe.operators)
+
+    def write(
+        self,
+        tower: str,
+        recipe: Recipe,
+        target: Path,
+        *,
+        strength: float = 0.0,
+        keep_float: Iterable[str] = (),
+    ) -> None:
+        """Write what a recipe makes of a tower."""
+        source, ranges = self.source(tower, strength), None
+        if isinstance(recipe, StaticRecipe):
+            ranges = self._ranges_of(tower, strength, recipe.inputs)
+        recipe.write(Job(tower, source, target, keep_float=frozenset(keep_float), ranges=ranges))
+
+    def write_both(self, recipes: TowerRecipes, targets: Mapping[str, Path]) -> None:
+        """Write both towers of a precision, nothing smoothed or left."""
+        for tower, target in targets.items():
+            self.write(tower, recipes.of(tower), target)
+
+    def _ranges_of(self, tower: str, strength: float, inputs: int) -> Any:  # noqa: ANN401
+        key = (tower, strength)
+        if key not in self._ranges:
+            source = self.source(tower, strength)
+            feeds = self.calibration.feeds
+            self._ranges[key] = measure_ranges(source, self.scratch, lambda: feeds(tower, inputs))
+        return self._ranges[key]
+
+    def _smoothed(self, tower: str, strength: float) -> Path:
+        import torch
+
+        from tinyclip_export.quantization.smoothquant import PEAK_INPUTS, activation_peaks, smoothed
+
+        module = self._towers[tower]
+        if tower not in self._peaks:
+            batches = self.calibration.batches(tower, PEAK_INPUTS)
+            self._peaks[tower] = activation_peaks(module, map(torch.from_numpy, batches))
+        path = self.scratch / f"{tower}-smooth-{round(100 * strength)}.onnx"
+        module = smoothed(module, self._peaks[tower], strength)
+        if tower == "image":
+            exporter.export_image_tower(module, path, image_size=self._image_size, form=self.form)
+        else:
+            exporter.export_text_tower(module, path, form=self.form)  # type: ignore[arg-type]
+        return path

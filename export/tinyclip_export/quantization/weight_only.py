@@ -1,0 +1,104 @@
+"""Weights alone in 4 or 8 bits, products in float: small files for onnxruntime."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tinyclip_edge.errors import ConfigError, did_you_mean
+from tinyclip_edge.models.quiet import quiet
+from tinyclip_export.onnx_passes.exporter import strip_traces
+from tinyclip_export.quantization.fp16 import halve
+from tinyclip_export.quantization.recipe import Job
+from tinyclip_export.quantization.token_embedding import TABLE_BITS, quantize_table
+
+OPERATORS = ("MatMul",)
+KINDS = ("4 bit", "8 bit", "nf4")
+INT8_PRODUCTS = 4  # accuracy_level: activations become int8 inside a block's product
+
+
+@dataclass(frozen=True, slots=True)
+class WeightOnlyRecipe:
+    """Weights of linear layers in blocks with a scale each; "nf4" is bitsandbytes' 4-bit float.
+
+    `half`: everything else in float16. Gemm and Conv stay float.
+    """
+
+    weights: str = "4 bit"
+    block: int = 32  # weights of a column that share a scale
+    token_table: str = "4 bit"
+    half: bool = False
+
+    def __post_init__(self) -> None:
+        for key, known in (("weights", KINDS), ("token_table", tuple(TABLE_BITS))):
+            value = getattr(self, key)
+            if value not in known:
+                raise ConfigError(
+                    f"weight-only recipe: {key} '{value}' is unknown{did_you_mean(value, known)}"
+                )
+        if self.block < 16 or self.block & (self.block - 1):
+            raise ConfigError(
+                f"weight-only recipe: block {self.block} must be a power of two from 16 up"
+            )
+
+    @property
+    def saturates(self) -> bool:
+        """No sum of 16 bits is involved."""
+        return False
+
+    @property
+    def integer(self) -> bool:
+        """Activations keep their precision."""
+        return False
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Linear layers."""
+        return OPERATORS
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the manifest's form."""
+        return {"kind": "weight only", **asdict(self)}
+
+    def write(self, job: Job) -> None:
+        """Write ``job.target``."""
+        with quiet():
+            import onnx
+
+            model = onnx.load(str(job.source))
+            if job.text:
+                quantize_table(model, TABLE_BITS[self.token_table])
+            if self.half:
+                model = halve(model)
+            excluded = list(job.keep_float)
+            model = (
+                self._nf4(model, excluded)
+                if self.weights == "nf4"
+                else self._nbits(model, excluded)
+            )
+            strip_traces(model)
+            onnx.save_model(model, str(job.target))
+
+    def _nbits(self, model: Any, excluded: list[str]) -> Any:  # noqa: ANN401
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+        quantizer = MatMulNBitsQuantizer(
+            model,
+            bits=int(self.weights[0]),
+            block_size=self.block,
+            is_symmetric=True,
+            accuracy_level=INT8_PRODUCTS,
+            nodes_to_exclude=excluded,
+            op_types_to_quantize=OPERATORS,
+        )
+        quantizer.process()
+        return quantizer.model.model
+
+    def _nf4(self, model: Any, excluded: list[str]) -> Any:  # noqa: ANN401
+        from onnxruntime.quantization.matmul_bnb4_quantizer import MatMulBnb4Quantizer
+
+        quantizer = MatMulBnb4Quantizer(
+            model, MatMulBnb4Quantizer.NF4, self.block, nodes_to_exclude=excluded
+        )
+        quantizer.process()
+        return quantizer.model.model

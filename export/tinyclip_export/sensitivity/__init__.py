@@ -1,0 +1,1 @@
+"""Which layers quantization hurts, and what is chosen to stay float."""

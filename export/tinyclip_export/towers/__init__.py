@@ -1,0 +1,1 @@
+"""open_clip's encoders as modules that export cleanly."""

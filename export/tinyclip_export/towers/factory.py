@@ -1,0 +1,74 @@
+"""Choose the export form of a model's towers, or refuse by name what has none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from tinyclip_edge.errors import ConfigError, ModelError
+from tinyclip_edge.models.tokenization import pad_token_id
+from tinyclip_export.layout import InputForm
+from tinyclip_export.towers.fixed_length_text import POOLS, PaddedTextTower
+from tinyclip_export.towers.resnet import ResNetTower
+from tinyclip_export.towers.timm import TimmTower
+from tinyclip_export.towers.vit import ImageTower, OpenClip, TextTower, setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tinyclip_edge.models import LoadedClip
+
+AnyImageTower: TypeAlias = ImageTower | ResNetTower | TimmTower
+AnyTextTower: TypeAlias = TextTower | PaddedTextTower
+
+_IMAGES = "open_clip's ViT, its ModifiedResNet and image towers of timm are supported"
+_TEXTS = "open_clip's own text transformers are supported"
+
+
+def image_tower(model: OpenClip) -> AnyImageTower:
+    """Return the exportable image tower of an open_clip model. Raises ModelError."""
+    visual = model.visual
+    if hasattr(visual, "trunk") and hasattr(visual, "head"):
+        return TimmTower(model)
+    if hasattr(visual, "attnpool") and hasattr(visual, "layer4"):
+        return ResNetTower(model)
+    if hasattr(visual, "conv1") and hasattr(visual, "class_embedding"):
+        return ImageTower(model)
+    raise ModelError(f"image tower {type(visual).__name__} cannot be exported: {_IMAGES}")
+
+
+def text_tower(model: OpenClip, example: Tensor | None = None) -> AnyTextTower:
+    """Return the exportable text tower of an open_clip model. Raises ModelError.
+
+    `example` is a text ``[L]`` as its tokenizer pads it; without one ids are those of CLIP's.
+    """
+    text: OpenClip = getattr(model, "text", model)  # CustomTextCLIP keeps its text tower apart
+    name = type(text).__name__
+    if not hasattr(text, "token_embedding") or not hasattr(text, "transformer"):
+        inner = getattr(getattr(text, "config", None), "model_type", "")
+        kind = f"{name} ({inner})" if inner else name
+        raise ModelError(f"text tower {kind} cannot be exported: {_TEXTS}")
+    if getattr(text, "cls_emb", None) is not None or getattr(text, "use_pad_mask", False):
+        raise ModelError(
+            f"text tower {name} with a class token or a padding mask cannot be exported: {_TEXTS}"
+        )
+    pool = setting(text, "pool_type")
+    if pool not in POOLS:
+        raise ModelError(
+            f"text tower {name} with pool_type '{pool}' cannot be exported: "
+            f"use {', '.join(POOLS)} in text_cfg"
+        )
+    reads_end = text.attn_mask is not None and pool in ("argmax", "eos")
+    return TextTower(model, example) if reads_end else PaddedTextTower(model, example)
+
+
+def input_form(clip: LoadedClip, text: AnyTextTower, static_batch: int | None) -> InputForm:
+    """Return what the towers of `clip` take; a fixed batch fixes the length of texts too.
+
+    Raises ConfigError for a batch below one.
+    """
+    if static_batch is not None and static_batch < 1:
+        raise ConfigError(f"static batch {static_batch} is no batch; give 1 or more")
+    # Without CLIP's tokenizer the highest id, where such a tower reads, need not be the end.
+    foreign = hasattr(clip.tokenizer, "strip_sep_token") and getattr(text, "eot_id", 0) is None
+    padded = static_batch is not None or isinstance(text, PaddedTextTower) or foreign
+    return InputForm(static_batch, padded, pad_token_id(clip.tokenizer))

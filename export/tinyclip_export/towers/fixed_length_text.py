@@ -1,0 +1,62 @@
+"""Text tower whose answer depends on the padding: SigLIP, CLIPA, MobileCLIP S0 to S4."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tinyclip_export.towers.causal_mask import Frame, causal_mask
+from tinyclip_export.towers.vit import Block, OpenClip, projection_of, setting, shared, unit_norm
+
+POOLS = ("first", "last", "argmax", "eos")
+
+
+class PaddedTextTower(nn.Module):
+    """Text encoder, ``input_ids [B, context]`` int64 to unit-norm ``[B, D]``.
+
+    Every token sees the padding, or the last one is read: a text has to be padded to the context,
+    as in training.
+    """
+
+    mask: Tensor | None
+
+    def __init__(self, model: OpenClip, example: Tensor | None = None) -> None:
+        super().__init__()
+        text: OpenClip = getattr(model, "text", model)
+        self.tokens: nn.Embedding = text.token_embedding
+        self.positions = shared(text.positional_embedding)
+        *body, last = (Block(block) for block in text.transformer.resblocks)
+        self.body, self.last = nn.ModuleList(body), last
+        self.ln_final: nn.LayerNorm = text.ln_final
+        self.projection = projection_of(text.text_projection)
+        self.pool = str(setting(text, "pool_type"))
+        self.eot_id = int(setting(text, "eos_id") or 0)
+        mask = None
+        if text.attn_mask is not None:
+            frame = Frame.of(self.tokens.num_embeddings, example, None)
+            mask = causal_mask(self.tokens, self.positions, [*body, last], frame)
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Encode token ids, padding included."""
+        x = self.tokens(input_ids) + self.positions
+        for block in self.body:
+            x = block(x, self.mask)
+        # Only the token that is read asks in the last block.
+        if self.pool in ("first", "last"):
+            first = self.pool == "first"
+            asking = x[:, :1] if first else x[:, -1:]
+            mask = None if self.mask is None else (self.mask[:1] if first else self.mask[-1:])
+        else:
+            # int32: some runtimes have no ArgMax for int64.
+            ids = input_ids.to(torch.int32)
+            end = (ids if self.pool == "argmax" else (ids == self.eot_id).to(torch.int32)).argmax(1)
+            asking = x.gather(1, end.view(-1, 1, 1).expand(-1, -1, x.shape[2]))
+            mask = None if self.mask is None else self.mask[end].view(-1, 1, 1, x.shape[1])
+        pooled = self.last(x, mask, asking)[:, 0]
+        return unit_norm(self.projection(self.ln_final(pooled)))
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of every text, padding included."""
+        return int(self.positions.shape[0])

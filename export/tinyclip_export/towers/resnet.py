@@ -1,0 +1,94 @@
+"""Image tower of a ModifiedResNet CLIP: plain convolutions, and a pool in which one token asks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tinyclip_export.towers.vit import Attention, OpenClip, shared, unit_norm
+
+
+class ResNetTower(nn.Module):
+    """ResNet image encoder, ``pixel_values [B, 3, S, S]`` to unit-norm ``[B, D]``.
+
+    Each BatchNorm is part of the convolution before it, so that int8 sees Conv and Relu alone.
+    """
+
+    def __init__(self, model: OpenClip) -> None:
+        super().__init__()
+        visual = model.visual
+        self.stem = nn.Sequential(
+            *(folded(visual.conv1, visual.bn1), visual.act1),
+            *(folded(visual.conv2, visual.bn2), visual.act2),
+            *(folded(visual.conv3, visual.bn3), visual.act3),
+            halving(visual.avgpool, visual.conv3.out_channels),
+        )
+        stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
+        self.blocks = nn.Sequential(*(Bottleneck(block) for stage in stages for block in stage))
+        self.positions = shared(visual.attnpool.positional_embedding)
+        self.pool = Attention(visual.attnpool)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Encode normalised pixels."""
+        x = self.blocks(self.stem(pixel_values)).flatten(2).transpose(1, 2)
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positions
+        return unit_norm(self.pool(x[:, :1], x, None)[:, 0])  # only the mean asks
+
+
+class Bottleneck(nn.Module):
+    """Residual block of three convolutions; strides are means of neighbours."""
+
+    def __init__(self, source: OpenClip) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            *(folded(source.conv1, source.bn1), source.act1),
+            *(folded(source.conv2, source.bn2), source.act2),
+            halving(source.avgpool, source.conv2.out_channels),
+            folded(source.conv3, source.bn3),
+        )
+        self.around: nn.Module = nn.Identity()
+        if source.downsample is not None:
+            pool, conv, norm = source.downsample
+            self.around = nn.Sequential(halving(pool, conv.in_channels), folded(conv, norm))
+        self.activation: nn.Module = source.act3
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, C, H, W]`` to ``[B, C', H / stride, W / stride]``."""
+        out: Tensor = self.activation(self.inner(x) + self.around(x))
+        return out
+
+
+def halving(pool: nn.Module, channels: int) -> nn.Module:
+    """Return an average pool as a convolution of each channel, or nothing where it pools nothing.
+
+    Runtimes have a quick integer kernel for the one and hardly for the other; quarters are exact.
+    """
+    side = pool.kernel_size if isinstance(pool, nn.AvgPool2d) else 1
+    if side == 1:
+        return nn.Identity()
+    out = nn.Conv2d(channels, channels, side, stride=side, groups=channels, bias=False)
+    mean = torch.full_like(out.weight, 1.0 / out.weight[0].numel())
+    out.weight = nn.Parameter(mean, requires_grad=False)
+    return out
+
+
+def folded(conv: nn.Conv2d, norm: OpenClip) -> nn.Conv2d:
+    """Return the convolution with a BatchNorm's evaluation statistics in its weight and bias.
+
+    Computed in float64, so that rounding to float32 happens once.
+    """
+    factor = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
+    before = 0.0 if conv.bias is None else conv.bias.detach().double()
+    bias = norm.bias.detach().double() + (before - norm.running_mean.double()) * factor
+    out = nn.Conv2d(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]
+        stride=conv.stride,  # type: ignore[arg-type]
+        padding=conv.padding,  # type: ignore[arg-type]
+        device="meta",
+    )
+    weight = conv.weight.detach().double() * factor.view(-1, 1, 1, 1)
+    out.weight = nn.Parameter(weight.float(), requires_grad=False)
+    out.bias = nn.Parameter(bias.float(), requires_grad=False)
+    return out

@@ -1,0 +1,41 @@
+"""Image tower that open_clip takes from timm, made ready for inference on shared weights."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import Tensor, nn
+
+from tinyclip_export.towers.vit import OpenClip, shared, unit_norm
+
+
+class TimmTower(nn.Module):
+    """timm image encoder and open_clip's head, ``pixel_values [B, 3, S, S]`` to ``[B, D]``."""
+
+    def __init__(self, model: OpenClip) -> None:
+        super().__init__()
+        visual = _for_inference(model.visual)
+        self.trunk: nn.Module = visual.trunk
+        self.head: nn.Module = visual.head
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Encode normalised pixels."""
+        return unit_norm(self.head(self.trunk(pixel_values)))
+
+
+def _for_inference(visual: OpenClip) -> OpenClip:
+    """Return a copy whose tensors are the same memory, where timm can with fused branches.
+
+    MobileCLIP's image towers have up to four parallel branches a block for training, which are one
+    convolution in inference. Attention is spelt out, as in our own towers.
+    """
+    from timm.utils.model import reparameterize_model
+
+    own = {id(tensor): shared(tensor) for tensor in visual.parameters()}
+    own |= {id(tensor): tensor for tensor in visual.buffers()}
+    out: OpenClip = copy.deepcopy(visual, own).eval()
+    out.trunk = reparameterize_model(out.trunk, inplace=True)
+    for module in out.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+    return out

@@ -1,0 +1,1 @@
+"""Checks that a bundle must pass: structure, values, ranking, latency, reload."""

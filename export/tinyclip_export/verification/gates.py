@@ -1,0 +1,299 @@
+"""The verification ladder: every rung is tried and reported before a bundle is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyclip_edge.errors import VerificationError
+from tinyclip_export.layout import ANY_INPUT, MIN_TOKENS, TOWER_IO, InputForm, TowerIO
+from tinyclip_export.verification.embeddings import Answers, TowerFiles
+from tinyclip_export.verification.metrics import (
+    Nearness,
+    Ranks,
+    changed_hits,
+    nearness,
+    recall_drop,
+    text_to_image,
+)
+
+BATCHES = (1, 2, 5)
+FP32_COSINE = 0.9999
+INT8_COSINE = 0.9  # 1st percentile; far below what any usable int8 has, so it means "broken"
+UNIT_NORM = 1e-3
+HALF_COSINE = 0.999  # as for int8, of float16
+SLOWER = 1.05  # times fp32's median: less is noise
+REPLAY_COSINE = 0.9999  # same machine, same files: only float rounding may differ
+
+
+class NamesError(VerificationError):
+    """A tower has other inputs or outputs than the bundle layout says."""
+
+
+class AxesError(VerificationError):
+    """Batch or sequence is frozen, or another axis is not."""
+
+
+class ShapesError(VerificationError):
+    """A tower fails on some batch or length, or answers in another shape."""
+
+
+class ValuesError(VerificationError):
+    """Embeddings are too far from PyTorch's."""
+
+
+class RankingError(VerificationError):
+    """The exported model finds other images than PyTorch does."""
+
+
+class TooFewPairsError(VerificationError):
+    """One pair more or less weighs more than the drop that is allowed: the gate cannot judge."""
+
+
+class ReloadError(VerificationError):
+    """The finished bundle does not open, or answers differently, in a fresh process."""
+
+
+class LatencyError(VerificationError):
+    """A precision is slower on this host than fp32."""
+
+
+class LadderError(VerificationError):
+    """One or more rungs failed; `failures` holds each rung's own error."""
+
+    def __init__(self, failures: Sequence[VerificationError]) -> None:
+        self.failures = tuple(failures)
+        listed = "; ".join(str(failure) for failure in self.failures)
+        super().__init__(f"export refused, nothing written: {listed}")
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Sizes that the towers must have."""
+
+    image_size: int  # pixels
+    embedding_dim: int
+    context_length: int
+    form: InputForm = ANY_INPUT
+
+
+@dataclass(slots=True)
+class Ladder:
+    """Collects what each rung found, and the failures."""
+
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)  # precision -> figures
+    failures: list[VerificationError] = field(default_factory=list)
+    warnings: list[VerificationError] = field(default_factory=list)  # said, not refused
+
+    def note(self, precision: str, **figures: Any) -> None:  # noqa: ANN401
+        """Keep figures of a precision, whether or not its rungs pass."""
+        self.figures.setdefault(precision, {"rungs": {}}).update(figures)
+
+    def attempt(
+        self, precision: str, name: str, rung: Callable[[], None], *, gate: bool = True
+    ) -> bool:
+        """Run one rung, note whether it passed and return that; no `gate` only warns."""
+        self.note(precision)
+        try:
+            rung()
+        except VerificationError as error:
+            (self.failures if gate else self.warnings).append(error)
+            passed = False
+        else:
+            passed = True
+        self.figures[precision]["rungs"][name] = passed
+        return passed
+
+    def leave_open(self, precision: str, name: str, reason: VerificationError) -> None:
+        """Mark a rung as neither passed nor failed, and warn."""
+        self.warnings.append(reason)
+        self.figures[precision]["rungs"][name] = None
+
+    def finish(self) -> None:
+        """Raise LadderError if any rung failed."""
+        if self.failures:
+            raise LadderError(self.failures)
+
+
+def climb_structure(ladder: Ladder, files: TowerFiles, expected: Expected) -> None:
+    """Check names, dynamic axes and shapes of both towers."""
+    precision = files.precision
+    for tower in TOWER_IO:
+        probe = Probe(files, tower, expected.form.io(tower))
+        if ladder.attempt(precision, f"{tower} names", probe.check_names):
+            ladder.attempt(precision, f"{tower} axes", probe.check_axes)
+            ladder.attempt(precision, f"{tower} shapes", partial(probe.check_shapes, expected))
+
+
+def climb_answers(
+    ladder: Ladder, precision: str, reference: Answers, found: Answers, *, max_drop: float
+) -> None:
+    """Check values and ranking of one precision against PyTorch's answers."""
+    for tower in TOWER_IO:
+        near = nearness(getattr(reference, tower), getattr(found, tower))
+        figures = {key: round(value, 7) for key, value in asdict(near).items()}
+        ladder.note(precision, **{tower: {**figures, "ms": found.milliseconds[tower]}})
+        label = f"{precision} {tower}"
+        ladder.attempt(precision, f"{tower} values", partial(check_values, precision, label, near))
+    before = text_to_image(reference.image, reference.text)
+    after = text_to_image(found.image, found.text)
+    ladder.note(precision, ranking=ranking_figures(before, after))
+    gate = partial(check_ranking, precision, before, after, max_drop)
+    passed = ladder.attempt(precision, "ranking", gate)
+    count = len(after.rank)
+    if passed and precision != "fp32" and 0 < max_drop < 100 / count:
+        reason = (
+            f"{precision} ranking: too few pairs to tell: one of {count} is {100 / count:.1f} "
+            f"points, {max_drop:g} allowed; verify on {math.ceil(100 / max_drop)} or more"
+        )
+        ladder.leave_open(precision, "ranking", TooFewPairsError(reason))
+
+
+def climb_latency(
+    ladder: Ladder, precision: str, float_ms: Mapping[str, float], *, gate: bool
+) -> None:
+    """Compare the milliseconds that were noted with those of fp32, tower by tower."""
+    for tower in TOWER_IO:
+        figures = ladder.figures[precision][tower]
+        figures["fp32_ms"] = float_ms[tower]
+        figures["times_faster"] = round(float_ms[tower] / figures["ms"], 3)
+        label = f"{precision} {tower}"
+        rung = partial(check_latency, label, figures["ms"], float_ms[tower])
+        ladder.attempt(precision, f"{tower} latency", rung, gate=gate)
+
+
+class Probe:
+    """One tower of one precision, looked at from outside."""
+
+    def __init__(self, files: TowerFiles, tower: str, io: TowerIO) -> None:
+        self._files, self._tower, self._io = files, tower, io
+        self._label = f"{files.precision} {tower}"
+        self._session: Any = None
+
+    def check_names(self) -> None:
+        """Raise NamesError unless the file loads and its input and output have their names."""
+        io = self._io
+        try:
+            self._session = self._files.open(self._tower)
+        except VerificationError as error:
+            raise NamesError(f"{self._label} names: {error}") from error
+        inputs = [value.name for value in self._session.get_inputs()]
+        outputs = [value.name for value in self._session.get_outputs()]
+        if inputs != [io.input_name] or outputs != [io.output_name]:
+            raise NamesError(
+                f"{self._label} names: {inputs} to {outputs}, "
+                f"not {io.input_name} to {io.output_name}"
+            )
+
+    def check_axes(self) -> None:
+        """Raise AxesError unless exactly the named axes are free."""
+        shape = self._session.get_inputs()[0].shape
+        free = {i: size for i, size in enumerate(shape) if not isinstance(size, int)}
+        if free != self._io.dynamic_axes:
+            raise AxesError(f"{self._label} axes: {free} are free, not {self._io.dynamic_axes}")
+        batch = self._session.get_outputs()[0].shape[0]
+        if isinstance(batch, int) and 0 in free:
+            raise AxesError(f"{self._label} axes: the output's batch is frozen at {batch}")
+
+    def check_shapes(self, expected: Expected) -> None:
+        """Raise ShapesError unless batches of 1, 2 and 5 give finite unit-norm ``[B, D]``.
+
+        A fixed batch is tried alone, and texts that are padded in full length alone.
+        """
+        for value in self._inputs(expected):
+            case = f"{self._label} shapes: {value.shape}"
+            try:
+                found = self._session.run(None, {self._io.input_name: value})[0]
+            # onnxruntime's exceptions share no base class.
+            except Exception as error:
+                line = (str(error).splitlines() or [type(error).__name__])[0]
+                raise ShapesError(f"{case} fails: {line}") from error
+            wanted = (len(value), expected.embedding_dim)
+            if found.shape != wanted:
+                raise ShapesError(f"{case} gives {found.shape}, not {wanted}")
+            worst = float(np.abs(np.linalg.norm(found, axis=-1) - 1.0).max())
+            if not worst < UNIT_NORM:
+                raise ShapesError(f"{case} gives norms up to {worst:.3g} away from 1")
+
+    def _inputs(self, expected: Expected) -> Iterator[npt.NDArray[Any]]:
+        random = np.random.default_rng(0)
+        size, context, form = expected.image_size, expected.context_length, expected.form
+        lengths = {context} if form.padded else {MIN_TOKENS, min(5, context), context}
+        for batch in (form.batch,) if form.batch else BATCHES:
+            if self._tower == "image":
+                yield random.standard_normal((batch, 3, size, size)).astype(np.float32)
+                continue
+            for length in sorted(lengths):
+                yield np.ones((batch, length), dtype=np.int64)
+
+
+def check_values(precision: str, label: str, near: Nearness) -> None:
+    """Raise ValuesError when the cosine to PyTorch is below the gate of the precision."""
+    cosine, gate = near.cosine_p1, HALF_COSINE if precision == "fp16" else INT8_COSINE
+    if precision == "fp32":
+        cosine, gate = near.cosine_min, FP32_COSINE
+    if not cosine >= gate:
+        raise ValuesError(f"{label} values: cosine {cosine:.5f} is below {gate}")
+
+
+def check_ranking(precision: str, before: Ranks, after: Ranks, max_drop: float) -> None:
+    """Raise RankingError when fp32 changes a hit, or int8 loses more than `max_drop` points.
+
+    What is lost may exceed `max_drop` by its standard error over the pairs.
+    """
+    if precision == "fp32":
+        changed = changed_hits(before, after)
+        if changed:
+            raise RankingError(f"fp32 ranking: {changed} of {len(after.rank)} hits changed")
+        return
+    drop, stderr = recall_drop(before, after)
+    if drop - stderr > max_drop:
+        raise RankingError(
+            f"{precision} ranking: recall@1 fell {drop:.2f} ± {stderr:.2f} points, "
+            f"{max_drop:g} and a standard error allowed"
+        )
+
+
+def check_reload(precision: str, answer: Mapping[str, Any]) -> None:
+    """Raise ReloadError for what `replay_apart` could not open, or what answered otherwise."""
+    if "error" in answer:
+        raise ReloadError(f"{precision} reload: {answer['error']}")
+    if not answer["cosine"] >= REPLAY_COSINE:
+        raise ReloadError(
+            f"{precision} reload: golden cosine {answer['cosine']:.5f} in a fresh process is "
+            f"below {REPLAY_COSINE}"
+        )
+
+
+def check_latency(label: str, ms: float, float_ms: float) -> None:
+    """Raise LatencyError for a tower that takes longer than its fp32 file, beyond noise."""
+    if ms > SLOWER * float_ms:
+        raise LatencyError(
+            f"{label} is slower than fp32 on this machine: {ms:.2f} against {float_ms:.2f} ms"
+        )
+
+
+def passes(precision: str, reference: Answers, found: Answers, max_drop: float) -> bool:
+    """Whether values and ranking of a precision would pass their gates."""
+    ladder = Ladder()
+    climb_answers(ladder, precision, reference, found, max_drop=max_drop)
+    return not ladder.failures
+
+
+def ranking_figures(before: Ranks, after: Ranks) -> dict[str, float]:
+    """Return recalls in percent, drops in points and top-1 agreement in percent."""
+    drop, stderr = recall_drop(before, after)
+    return {
+        "recall@1": round(after.recall(1), 3),
+        "recall@5": round(after.recall(5), 3),
+        "recall@1_drop": round(drop, 3),
+        "recall@1_stderr": round(stderr, 3),
+        "recall@5_drop": round(before.recall(5) - after.recall(5), 3),
+        "top1_agreement": round(100.0 * float((before.top == after.top).mean()), 3),
+    }

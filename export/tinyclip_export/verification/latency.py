@@ -1,0 +1,24 @@
+"""Milliseconds of sessions that take turns, so that a busy machine is busy for all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from tinyclip_export.quantization.recipe import Feed
+from tinyclip_export.verification.embeddings import Session
+
+ROUNDS, WARM_UP = 15, 2
+
+
+def interleaved_ms(sessions: Sequence[Session], feed: Feed) -> list[float]:
+    """Return each session's median milliseconds for the same input."""
+    seconds: list[list[float]] = [[] for _ in sessions]
+    for _ in range(WARM_UP + ROUNDS):
+        for session, found in zip(sessions, seconds, strict=True):
+            started = time.perf_counter()
+            session.run(None, feed)
+            found.append(time.perf_counter() - started)
+    return [1e3 * float(np.median(found[WARM_UP:])) for found in seconds]

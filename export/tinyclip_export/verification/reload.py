@@ -1,0 +1,54 @@
+"""Open a finished bundle in a fresh process and repeat its golden vectors.
+
+Run as a module it is that process: it loads EdgeCLIP alone, no torch and no onnx.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+TIMEOUT = 300  # seconds
+
+
+def least_cosine(folder: Path, precision: str) -> float:
+    """Return the least cosine between the golden embeddings and what EdgeCLIP gives for the inputs.
+
+    Raises a TinyClipError when the bundle does not open.
+    """
+    from tinyclip_edge.runtime.golden import replay
+
+    answer = replay(folder, precision)
+    return min(answer.image_cosine, answer.text_cosine)
+
+
+def replay_apart(folder: Path, precision: str) -> dict[str, Any]:
+    """Replay in a child process; returns ``{"cosine": …}`` or ``{"error": one line}``."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-m", "tinyclip_export.verification.reload", str(folder), precision]
+    try:
+        child = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {TIMEOUT} seconds"}
+    if child.returncode != 0:
+        lines = child.stderr.strip().splitlines()
+        return {"error": lines[-1] if lines else f"process ended with {child.returncode}"}
+    answer: dict[str, Any] = json.loads(child.stdout)
+    return answer
+
+
+def main(arguments: list[str]) -> int:
+    """Print the replay's cosine as JSON."""
+    folder, precision = arguments
+    sys.stdout.write(json.dumps({"cosine": least_cosine(Path(folder), precision)}))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

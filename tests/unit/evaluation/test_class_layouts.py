@@ -1,0 +1,110 @@
+"""Where the class of an image stands, and what it is called."""
+
+from __future__ import annotations
+
+import pytest
+from toy_embedders import ColourEmbedder, square, write_tar
+
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.evaluation import evaluate_model, evaluation_set
+
+FISH, FROG = "n01443537", "n01641577"
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Two classes laid out as Tiny-ImageNet is."""
+    for name, colour in ((FISH, "red"), (FROG, "green")):
+        folder = tmp_path / "tiny" / "train" / name / "images"
+        folder.mkdir(parents=True)
+        for number in range(3):
+            (folder / f"{name}_{number}.JPEG").write_bytes(square(colour, "JPEG"))
+        (folder.parent / f"{name}_boxes.txt").write_text("no image\n")
+    folder = tmp_path / "tiny" / "val" / "images"
+    folder.mkdir(parents=True)
+    rows = []
+    for number, name in enumerate((FROG, FISH, FROG)):
+        (folder / f"val_{number}.JPEG").write_bytes(square("red", "JPEG"))
+        rows.append(f"val_{number}.JPEG\t{name}\t0\t0\t9\t9\n")
+    (folder.parent / "val_annotations.txt").write_text("".join(rows))
+    return tmp_path / "tiny"
+
+
+def test_the_class_is_the_folder_that_differs(tiny):
+    found = evaluation_set(str(tiny / "train"))
+    assert found.texts == ("goldfish",) * 3 + ("bullfrog",) * 3  # ImageNet's names
+    assert found.targets == (0, 0, 0, 1, 1, 1)
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize("place", ["val", "val/images"])
+def test_annotations_name_the_classes_of_a_flat_folder(tiny, place):
+    (tiny / "words.txt").write_text(f"{FROG}\tfrog, toad\nn00000001\tother\n{FISH}\tfish\n")
+    assert evaluation_set(str(tiny / place)).texts == ("frog", "fish", "frog")
+
+
+def test_an_image_that_annotations_lack_is_named(tiny):
+    (tiny / "val" / "images" / "more.JPEG").write_bytes(square("red", "JPEG"))
+    with pytest.raises(DataError, match=r"no line for 1 images, first more\.JPEG"):
+        evaluation_set(str(tiny / "val"))
+
+
+def test_names_a_line_are_in_the_order_of_the_folders(tiny):
+    (tiny / "train" / "classnames.txt").write_text("fish\nfrog\n")
+    assert evaluation_set(str(tiny / "train")).classnames == ("fish", "frog")
+    (tiny / "train" / "classnames.txt").write_text("fish\n")
+    with pytest.raises(DataError, match=r"classnames\.txt has 1 names for 2 class folders"):
+        evaluation_set(str(tiny / "train"))
+
+
+def test_ids_without_a_name_are_a_warning(tmp_path):
+    members = [(f"n9999999{i}/{i}.png", square("red")) for i in range(2)]
+    found = evaluation_set(str(write_tar(tmp_path / "a.tar", members)))
+    assert found.classnames == ("n99999990", "n99999991")
+    assert "2 classes have WordNet ids for names (n99999990 …)" in found.notes[0]
+
+
+def test_splits_are_not_classes(tiny):
+    with pytest.raises(DataError, match=r"holds train, val; give one of them"):
+        evaluation_set(str(tiny))
+
+
+def test_folders_of_folders(tmp_path):
+    def labels(*names):
+        path = write_tar(tmp_path / "a.tar", [(name, square("red")) for name in names])
+        return evaluation_set(str(path)).texts
+
+    assert labels("animal/dog/0.png", "animal/cat/0.png", "thing/car/0.png") == (
+        "dog", "cat", "car",
+    )  # fmt: skip
+    assert labels("dog/day1/0.png", "dog/day2/0.png", "cat/day1/0.png", "cat/day2/0.png") == (
+        "dog", "dog", "cat", "cat",
+    )  # fmt: skip
+    assert labels("set/dog/0.png", "set/cat/images/0.png") == ("dog", "cat")
+
+
+def test_a_flat_folder_and_a_single_class_are_refused(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(square("red"))
+    with pytest.raises(DataError, match="images and no folders; the folder is the class"):
+        evaluation_set(str(tmp_path))
+    path = write_tar(tmp_path / "one.tar", [(f"dog/{i}.png", square("red")) for i in range(3)])
+    with pytest.raises(DataError, match="has one class, 'dog'"):
+        evaluate_model(ColourEmbedder(), task="zero-shot", data=str(path))
+
+
+def test_shards_of_class_numbers_with_their_names(tmp_path):
+    members = [
+        ("0.png", square("red")),
+        ("0.cls", b"1"),
+        ("1.png", square("blue")),
+        ("1.cls", b"0"),
+    ]
+    (tmp_path / "test").mkdir()
+    write_tar(tmp_path / "test" / "0.tar", members)
+    (tmp_path / "classnames.txt").write_text("blue thing\nred thing\n")
+    for place in (tmp_path, tmp_path / "test" / "0.tar"):
+        assert evaluation_set(str(place)).texts == ("red thing", "blue thing")
+    (tmp_path / "classnames.txt").write_text("blue thing\n")
+    with pytest.raises(DataError, match=r"'0' is of class 1, .*classnames\.txt names 1 classes"):
+        evaluation_set(str(tmp_path))

@@ -1,0 +1,132 @@
+"""Size, cold start, latency, throughput and memory of models, side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinyclip_edge.errors import ModelError
+from tinyclip_edge.evaluation.latency import ModelLatency, measure_latency
+from tinyclip_edge.evaluation.open import check_openable, is_bundle, open_embedder
+from tinyclip_edge.runtime.bundle import Manifest
+from tinyclip_edge.runtime.protocol import EmbedderSpec
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PROBE_TIMEOUT_S = 600
+_CAPTIONS = ("a photo of a cat", "a red bicycle", "two people on a beach", "an open book")
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRow:
+    """One model at one precision; the probe's figures come from a process of its own."""
+
+    label: str
+    spec: EmbedderSpec
+    latency: ModelLatency
+    cold_start_ms: float  # process start to first text embedding
+    images_per_second: float  # batch 32
+    text_only_mb: float | None  # peak memory after the first text
+    peak_mb: float | None  # peak memory with both towers
+
+    @property
+    def megabytes(self) -> float:
+        """Size of what the model needs to run, in 10^6 bytes."""
+        return self.spec.bytes_on_disk / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class BenchReport:
+    """All models, measured in one run."""
+
+    rows: tuple[BenchRow, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    def table(self) -> Table:
+        """Return a rich table."""
+        from tinyclip_edge.evaluation.render import bench_table
+
+        return bench_table(self)
+
+
+def bench_models(
+    models: Sequence[str], *, threads: int = 1, batch: int = 1, rounds: int = 50
+) -> BenchReport:
+    """Measure every MODEL, a bundle at each of its precisions, in interleaved rounds.
+
+    Images are 256 pixels square and decoded; texts are short captions. Raise the error of the
+    model that does not open.
+    """
+    for model in models:  # before the first of them loads torch
+        check_openable(model)
+    wanted = {
+        f"{name} {p}" if p else name: (model, p)
+        for model, name in _names(models).items()
+        for p in _precisions(model)
+    }
+    if not wanted:
+        raise ModelError("nothing to measure: give at least one model")
+    embedders = {
+        label: open_embedder(model, precision=p, threads=threads)
+        for label, (model, p) in wanted.items()
+    }
+    # After opening, so that a model that does not open ends the run at once.
+    probes = {label: _probe(label, model, p, threads) for label, (model, p) in wanted.items()}
+    picture = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    texts = [_CAPTIONS[i % len(_CAPTIONS)] for i in range(batch)]
+    latency = measure_latency(embedders, [picture] * batch, texts, threads=threads, rounds=rounds)
+    return BenchReport(
+        tuple(
+            BenchRow(label=label, spec=embedder.spec, latency=latency[label], **probes[label])
+            for label, embedder in embedders.items()
+        )
+    )
+
+
+def _precisions(model: str) -> list[str | None]:
+    return [*Manifest.read(model).precisions()] if is_bundle(model) else [None]
+
+
+def _names(models: Sequence[str]) -> dict[str, str]:
+    """Return the last part of every folder, or all of its path where two would read the same."""
+    short = {m: (Path(m).name or m) if Path(m).is_dir() else m for m in models}
+    uses = Counter(short.values())
+    return {model: name if uses[name] == 1 else model for model, name in short.items()}
+
+
+def _probe(label: str, model: str, precision: str | None, threads: int) -> dict[str, Any]:
+    request = {"model": model, "precision": precision, "threads": threads, "started": time.time()}
+    # The child must find what this process finds, installed or not.
+    paths = os.pathsep.join(path for path in sys.path if path)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", f"{__package__}.probe", json.dumps(request)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PROBE_TIMEOUT_S,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+    except subprocess.TimeoutExpired:
+        raise ModelError(
+            f"{label}: not measured within {PROBE_TIMEOUT_S} s; try a smaller model or more threads"
+        ) from None
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ModelError(f"{label}: {reason}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found

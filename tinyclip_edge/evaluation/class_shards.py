@@ -1,0 +1,84 @@
+"""Webdataset shards of an evaluation set: ``KEY.cls`` says the class, ``classnames.txt`` its name.
+
+As clip-benchmark lays them out: ``classnames.txt`` in a folder, shards in it or in ``test/`` below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.evaluation.class_names import CLASSNAMES, listed_names
+from tinyclip_edge.paths import is_file, is_folder
+from tinyclip_edge.runtime.image_formats import IMAGE_SUFFIXES
+
+if TYPE_CHECKING:
+    from tinyclip_edge.data import Losses
+    from tinyclip_edge.data.shards import Sample
+
+SPLIT = "test"
+SHARDS = ("*.tar", "*.tar.gz")
+
+
+def is_class_shards(path: Path) -> bool:
+    """Whether the path is a shard, or a folder of shards, with a ``classnames.txt`` of its own."""
+    return _names_file(path) is not None and bool(_shards(path))
+
+
+def class_shard_images(path: Path, losses: Losses) -> Iterator[tuple[str, bytes, tuple[str, ...]]]:
+    """Yield key, encoded image and class name of every sample; faulty ones go to ``losses``.
+
+    Raise DataError for a class number without a name, and for shards that cannot be read.
+    """
+    from tinyclip_edge.data.shards import open_samples
+
+    file = _names_file(path)
+    assert file is not None
+    names = listed_names(file)
+    for shard in _shards(path):
+        for given, sample in enumerate(open_samples(shard, losses), 1):
+            image, number = sample.member(IMAGE_SUFFIXES), _number(sample)
+            if image is None or number is None:
+                what = "image" if image is None else "class number (KEY.cls)"
+                losses.add_fault(f"shard {shard}: '{sample.key}' has no {what}")
+                continue
+            if not 0 <= number < len(names):
+                raise DataError(
+                    f"shard {shard}: '{sample.key}' is of class {number}, {file} names "
+                    f"{len(names)} classes, from 0"
+                )
+            losses.count(str(shard), given)
+            yield sample.key, image, (names[number],)
+
+
+def _names_file(path: Path) -> Path | None:
+    folders = (path,) if is_folder(path) else (path.parent, path.parent.parent)
+    return next((one / CLASSNAMES for one in folders if is_file(one / CLASSNAMES)), None)
+
+
+def _shards(path: Path) -> list[Path]:
+    if is_file(path):
+        return [path] if path.name.endswith((".tar", ".tar.gz")) and _has_classes(path) else []
+    found = (sorted(one.glob(kind)) for one in (path, path / SPLIT) for kind in SHARDS)
+    return next((shards for shards in found if shards), [])
+
+
+def _has_classes(path: Path) -> bool:
+    from tinyclip_edge.data import Losses
+    from tinyclip_edge.data.shards import open_samples
+
+    try:
+        first = next(open_samples(path, Losses()), None)
+    except DataError:
+        return False  # whoever reads it says what is wrong
+    return first is not None and first.member(("cls",)) is not None
+
+
+def _number(sample: Sample) -> int | None:
+    text = sample.member(("cls",))
+    try:
+        return None if text is None or len(text) > 9 else int(text)
+    except ValueError:
+        return None

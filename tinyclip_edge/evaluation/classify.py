@@ -1,0 +1,74 @@
+"""Zero-shot classification: class names in prompts against images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.evaluation.ranking import hits_at, standard_error
+from tinyclip_edge.runtime.prompts import check_prompts, class_features
+from tinyclip_edge.runtime.protocol import Embedder, Features, ImageInput
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroShot:
+    """Shares of ``n`` images whose class is first, or among the first five."""
+
+    n: int
+    classes: int
+    top1: float
+    top5: float
+    stderr: float  # of top1
+    top5_stderr: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def zero_shot(
+    embedder: Embedder,
+    images: Sequence[ImageInput],
+    targets: Sequence[int],
+    classnames: Sequence[str],
+    templates: Sequence[str] = ("{}",),
+) -> ZeroShot:
+    """Classify images by prompts averaged over templates.
+
+    ``targets`` are positions in ``classnames``. Warn of prompts that are longer than the model's
+    context. Raise DataError when targets do not fit, or two classes are the same tokens.
+    """
+    if len(images) != len(targets):
+        raise DataError(f"zero-shot: {len(images)} images do not fit {len(targets)} targets")
+    for note in check_prompts(embedder, classnames, templates):
+        warnings.warn(note, stacklevel=2)
+    classes = class_features(embedder, classnames, templates)
+    return zero_shot_of_features(embedder.encode_image(images), targets, classes)
+
+
+def zero_shot_of_features(image: Features, targets: Sequence[int], classes: Features) -> ZeroShot:
+    """Classify unit-norm ``[N, D]`` against class embeddings ``[C, D]``; ties are averaged."""
+    if len(image) == 0:
+        raise DataError("zero-shot needs at least one image; the set is empty")
+    wanted = np.asarray(targets, dtype=np.int64)
+    if wanted.min() < 0 or wanted.max() >= len(classes):
+        raise DataError(
+            f"zero-shot: targets run from {wanted.min()} to {wanted.max()}, "
+            f"there are {len(classes)} classes"
+        )
+    scores = image @ classes.T
+    top1, top5 = (float(hits_at(scores, wanted, k).mean()) for k in (1, 5))
+    n = len(image)
+    return ZeroShot(
+        n=n,
+        classes=len(classes),
+        top1=top1,
+        top5=top5,
+        stderr=standard_error(top1, n),
+        top5_stderr=standard_error(top5, n),
+    )

@@ -1,0 +1,128 @@
+"""Teacher, student and its int8 form in one table: what was lost and what was gained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.evaluation.latency import ModelLatency, measure_latency
+from tinyclip_edge.evaluation.open import is_bundle, open_embedder
+from tinyclip_edge.evaluation.report import EvalReport, EvalRow, evaluate_model
+from tinyclip_edge.evaluation.sets import evaluation_set
+from tinyclip_edge.runtime.images import open_image
+from tinyclip_edge.runtime.protocol import Embedder, EmbedderSpec
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DATA = "starter:test_style"
+THREADS = 1
+ROUNDS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonRow:
+    """One model; ``sets`` holds the whole evaluation set first, then its subsets."""
+
+    label: str
+    model: str
+    spec: EmbedderSpec
+    sets: tuple[EvalRow, ...]
+    latency: ModelLatency
+
+    @property
+    def megabytes(self) -> float:
+        """Size of what the model needs to run, in 10^6 bytes."""
+        return self.spec.bytes_on_disk / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Models side by side; the first one is what the others are compared with."""
+
+    rows: tuple[ComparisonRow, ...]
+    data: str
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON: a flat row of the table's figures, then all details."""
+        return {
+            "data": self.data,
+            "rows": [{**_figures(row), "details": asdict(row)} for row in self.rows],
+            "notes": list(self.notes),
+        }
+
+    def table(self) -> Table:
+        """Return a rich table."""
+        from tinyclip_edge.evaluation.render import comparison_table
+
+        return comparison_table(self)
+
+
+def compare_models(
+    models: Mapping[str, tuple[str, str | None]],
+    *,
+    data: str = DATA,
+    limit: int | None = None,
+    threads: int = THREADS,
+    rounds: int = ROUNDS,
+    notes: Sequence[str] = (),
+) -> Comparison:
+    """Measure retrieval and batch-1 latency of label -> (MODEL, precision), first one as reference.
+
+    All models stand in memory together, so that latency is measured in interleaved rounds.
+    """
+    if not models:
+        raise DataError("nothing to compare: give at least one model")
+    embedders: dict[str, Embedder] = {
+        label: open_embedder(
+            model, precision=precision, threads=threads if is_bundle(model) else None
+        )
+        for label, (model, precision) in models.items()
+    }
+    return compare_embedders(
+        embedders, data=data, limit=limit, threads=threads, rounds=rounds, notes=notes
+    )
+
+
+def compare_embedders(
+    embedders: Mapping[str, Embedder],
+    *,
+    data: str = DATA,
+    limit: int | None = None,
+    threads: int = THREADS,
+    rounds: int = ROUNDS,
+    notes: Sequence[str] = (),
+) -> Comparison:
+    """Measure models that are open already; onnxruntime ones with the same ``threads``."""
+    reports: dict[str, EvalReport] = {
+        label: evaluate_model(embedder, data=data, limit=limit, companions=False)
+        for label, embedder in embedders.items()
+    }
+    first = evaluation_set(data, limit=1)
+    image = open_image(first.images[0])
+    latency = measure_latency(embedders, [image], first.texts[:1], threads=threads, rounds=rounds)
+    rows = tuple(
+        ComparisonRow(label, embedder.name, embedder.spec, reports[label].rows, latency[label])
+        for label, embedder in embedders.items()
+    )
+    return Comparison(rows, data, (*next(iter(reports.values())).notes, *notes))
+
+
+def _figures(row: ComparisonRow) -> dict[str, Any]:
+    whole = row.sets[0]
+    assert whole.retrieval is not None and whole.hundred_way is not None
+    return {
+        "label": row.label,
+        "encoder_parameters": row.spec.encoder_parameters,
+        "megabytes": round(row.megabytes, 3),
+        "recall_at_1": whole.retrieval.t2i[1],
+        "recall_at_1_stderr": whole.retrieval.t2i_stderr[1],
+        "recall_at_5": whole.retrieval.t2i[5],
+        "recall_at_1_both": whole.retrieval.mean(1),
+        "zero_shot_100_way": whole.hundred_way.top1,
+        "image_ms": row.latency.image.median_ms,
+        "text_ms": row.latency.text.median_ms,
+    }

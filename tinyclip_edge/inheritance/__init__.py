@@ -1,0 +1,31 @@
+"""Weight inheritance: which parts of a teacher a student keeps, and the slicing itself. Pure."""
+
+from __future__ import annotations
+
+from tinyclip_edge.inheritance.plan import (
+    InheritancePlan,
+    LayerChoice,
+    ResNetPlan,
+    TowerPlan,
+    choose_layers,
+    plan_uniform,
+)
+from tinyclip_edge.inheritance.report import InheritanceReport, TowerReport
+from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
+from tinyclip_edge.inheritance.taken import Taken
+from tinyclip_edge.inheritance.uniform import inherit_uniform
+
+__all__ = [
+    "ClipShape",
+    "InheritancePlan",
+    "InheritanceReport",
+    "LayerChoice",
+    "ResNetPlan",
+    "Taken",
+    "TowerPlan",
+    "TowerReport",
+    "TowerShape",
+    "choose_layers",
+    "inherit_uniform",
+    "plan_uniform",
+]

@@ -1,0 +1,73 @@
+"""What each axis of a transformer CLIP's tensors counts: the one table for slicing and pruning."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, TypeAlias
+
+from tinyclip_edge.inheritance.shape import IMAGE_BLOCKS, TEXT_BLOCKS
+
+# channels, positions, embed and tokens of a tower; qkv, attended and neurons of a layer; None is
+# an axis that is kept whole.
+Axes: TypeAlias = "tuple[str | None, ...]"
+
+# Of both towers together, without axes.
+SHARED = ("logit_scale", "logit_bias")
+_VECTOR: Axes = ("channels",)
+_BLOCK: dict[str, Axes] = {
+    "ln_1.weight": _VECTOR,
+    "ln_1.bias": _VECTOR,
+    "ln_2.weight": _VECTOR,
+    "ln_2.bias": _VECTOR,
+    "ls_1.gamma": _VECTOR,
+    "ls_2.gamma": _VECTOR,
+    "attn.in_proj_weight": ("qkv", "channels"),
+    "attn.in_proj_bias": ("qkv",),
+    "attn.out_proj.weight": ("channels", "attended"),
+    "attn.out_proj.bias": _VECTOR,
+    "mlp.c_fc.weight": ("neurons", "channels"),
+    "mlp.c_fc.bias": ("neurons",),
+    "mlp.c_proj.weight": ("channels", "neurons"),
+    "mlp.c_proj.bias": _VECTOR,
+}
+_IMAGE: dict[str, Axes] = {
+    "visual.class_embedding": _VECTOR,
+    "visual.positional_embedding": ("positions", "channels"),
+    "visual.conv1.weight": ("channels", None, None, None),
+    "visual.ln_pre.weight": _VECTOR,
+    "visual.ln_pre.bias": _VECTOR,
+    "visual.ln_post.weight": _VECTOR,
+    "visual.ln_post.bias": _VECTOR,
+    "visual.proj": ("channels", "embed"),
+}
+_TEXT: dict[str, Axes] = {
+    "token_embedding.weight": ("tokens", "channels"),
+    "positional_embedding": ("positions", "channels"),
+    "ln_final.weight": _VECTOR,
+    "ln_final.bias": _VECTOR,
+    "text_projection": ("channels", "embed"),
+}
+
+
+class Place(NamedTuple):
+    """Where a tensor stands: ``name`` is its key, in a layer what follows the layer's number."""
+
+    tower: Literal["image", "text"]
+    blocks: str  # prefix of the tower's layers
+    layer: int | None  # None outside the layers
+    name: str
+    axes: Axes
+
+
+def locate(key: str) -> Place | None:
+    """Return the place of an open_clip tensor, None when there is no rule for it."""
+    towers: tuple[tuple[Literal["image", "text"], str, dict[str, Axes]], ...] = (
+        ("image", IMAGE_BLOCKS, _IMAGE),
+        ("text", TEXT_BLOCKS, _TEXT),
+    )
+    for tower, blocks, table in towers:
+        if key in table:
+            return Place(tower, blocks, None, key, table[key])
+        number, _, name = key.removeprefix(blocks).partition(".")
+        if key.startswith(blocks) and name in _BLOCK:
+            return Place(tower, blocks, int(number), name, _BLOCK[name])
+    return None

@@ -1,0 +1,221 @@
+"""Run a CLIP with masks on its units; open_clip's modules are read by their attribute names.
+
+Hidden channels that are off are left out, so LayerNorm sees the surviving ones only and the step
+gets cheaper as they get fewer. Factors are multiplied into the weights that write to the unit's
+output, once for all tokens. Shapes: B batch, L tokens, W hidden channels that are on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tinyclip_edge.errors import InheritanceError
+from tinyclip_edge.inheritance.dense import attend
+from tinyclip_edge.inheritance.gates import ClipMasks, TowerMasks
+from tinyclip_edge.inheritance.units import NO_RESNET, ClipUnits
+
+OpenClip: TypeAlias = Any  # a module of open_clip, or a block of ours with the same names
+END_POOLS = ("argmax", "eos")  # read the end token, so that padding may be trimmed
+
+
+class MaskedClip(nn.Module):
+    """A CLIP, shared and not copied, whose units can be scaled and switched off for one call."""
+
+    def __init__(self, model: nn.Module, units: ClipUnits) -> None:
+        super().__init__()
+        self.model = model
+        self.units = units
+        check_maskable(model)
+
+    def forward(
+        self, images: Tensor, ids: Tensor, masks: ClipMasks | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image features ``[B, D]``, text features ``[B, D]`` and the scale (no log)."""
+        folded = self.fold(masks)
+        scale: Tensor = self.model.get_parameter("logit_scale").float().exp()
+        return folded.encode_image(images), folded.encode_text(ids), scale
+
+    def fold(self, masks: ClipMasks | None) -> FoldedClip:
+        """Multiply masks into the weights, with gradients; for several batches under one mask."""
+        return FoldedClip(self.model, self.units, masks)
+
+    def encode_image(self, images: Tensor, masks: ClipMasks | None = None) -> Tensor:
+        """Return ``[B, D]``, unit norm."""
+        return self.fold(masks).encode_image(images)
+
+    def encode_text(self, ids: Tensor, masks: ClipMasks | None = None) -> Tensor:
+        """Return ``[B, D]``, unit norm, of ids ``[B, L]`` cut anywhere behind the end tokens."""
+        return self.fold(masks).encode_text(ids)
+
+
+class FoldedClip:
+    """Both towers under one set of masks."""
+
+    def __init__(self, model: OpenClip, units: ClipUnits, masks: ClipMasks | None) -> None:
+        self._model, self._units, self._masks = model, units, masks
+        self._towers: dict[str, _Tower] = {}
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Return ``[B, D]``, unit norm."""
+        visual, tower = self._model.visual, self._tower("image")
+        patch = tower.take(visual.conv1.weight, 0)
+        x = F.conv2d(images, patch, stride=visual.conv1.stride).flatten(2).transpose(1, 2)
+        first = tower.take(visual.class_embedding, 0).expand(len(x), 1, -1).to(x.dtype)
+        x = torch.cat([first, x], dim=1) + tower.take(visual.positional_embedding, 1).to(x.dtype)
+        x = tower.norm(visual.patch_dropout(tower.scale(x)), visual.ln_pre)
+        x = tower.blocks(x, None)
+        after = visual.final_ln_after_pool
+        x = x if after else tower.norm(x, visual.ln_post)
+        pooled = x[:, 0] if visual.pool_type == "tok" else x[:, 1:].mean(dim=1)
+        pooled = tower.norm(pooled, visual.ln_post) if after else pooled
+        return F.normalize((pooled @ tower.take(visual.proj, 0)).float(), dim=-1)
+
+    def encode_text(self, ids: Tensor) -> Tensor:
+        """Return ``[B, D]``, unit norm."""
+        model, tower, length = self._model, self._tower("text"), ids.shape[1]
+        x = tower.take(model.token_embedding(ids), 2)
+        x = tower.scale(x + tower.take(model.positional_embedding[:length], 1))
+        x = tower.blocks(x, model.attn_mask[:length, :length])
+        marks = ids if model.text_pool_type == "argmax" else ids.eq(model.text_eos_id).int()
+        pooled = x[torch.arange(len(ids), device=ids.device), marks.argmax(dim=-1)]
+        pooled = tower.norm(pooled, model.ln_final)
+        return F.normalize((pooled @ tower.take(model.text_projection, 0)).float(), dim=-1)
+
+    def _tower(self, name: str) -> _Tower:
+        if name not in self._towers:
+            masks: TowerMasks | None = getattr(self._masks, name, None)
+            module = self._model.visual if name == "image" else self._model
+            width: int = getattr(self._units, name).head_width
+            self._towers[name] = _Tower(module.transformer, masks, width)
+        return self._towers[name]
+
+
+class _Tower:
+    """The blocks of one tower with their factors folded in."""
+
+    def __init__(self, transformer: OpenClip, masks: TowerMasks | None, head_width: int) -> None:
+        self._transformer = transformer
+        self._on: Tensor | None = None  # channels, where not all are
+        self._factors: Tensor | None = None
+        if masks is not None:
+            self._select(masks.hidden)
+        self._blocks = [
+            _Block(
+                self,
+                block,
+                head_width,
+                None if masks is None else masks.heads[layer],
+                None if masks is None else masks.neurons[layer],
+            )
+            for layer, block in enumerate(transformer.resblocks)
+        ]
+
+    def _select(self, hidden: Tensor) -> None:
+        on = hidden.detach().nonzero().flatten()
+        # A sample can switch all channels off: one stays, at zero, and the step goes on.
+        on = on if len(on) else on.new_zeros(1)
+        self._on = on if len(on) < len(hidden) else None
+        self._factors = self.take(hidden, 0)
+
+    def take(self, tensor: Tensor, axis: int) -> Tensor:
+        """Keep the channels that are on."""
+        return tensor if self._on is None else tensor.index_select(axis, self._on)
+
+    def scale(self, x: Tensor) -> Tensor:
+        """Multiply activations by the channels' factors."""
+        return x if self._factors is None else (x * self._factors).to(x.dtype)
+
+    def norm(self, x: Tensor, norm: OpenClip) -> Tensor:
+        """Apply a LayerNorm over the channels that are on."""
+        if isinstance(norm, nn.Identity):
+            return x
+        weight, bias = self.take(norm.weight, 0), self.take(norm.bias, 0)
+        return F.layer_norm(x, weight.shape, weight, bias, norm.eps).to(x.dtype)
+
+    def write(self, weight: Tensor, factors: Tensor | None) -> Tensor:
+        """Fold factors of the inputs and of the channels into a weight that writes channels."""
+        weight = self.take(weight, 0)
+        if factors is not None:
+            weight = weight * factors
+        return weight if self._factors is None else weight * self._factors.unsqueeze(1)
+
+    def offset(self, bias: Tensor) -> Tensor:
+        """Fold the channels' factors into a bias."""
+        bias = self.take(bias, 0)
+        return bias if self._factors is None else bias * self._factors
+
+    def blocks(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Run all blocks on ``[B, L, W]``."""
+        again = self._transformer.grad_checkpointing and torch.is_grad_enabled()
+        for block in self._blocks:
+            x = checkpoint(block, x, mask, use_reentrant=False) if again else block(x, mask)
+        return x
+
+
+class _Block:
+    def __init__(
+        self,
+        tower: _Tower,
+        block: OpenClip,
+        head_width: int,
+        heads: Tensor | None,
+        neurons: Tensor | None,
+    ) -> None:
+        self._tower, self._block, self._head_width = tower, block, head_width
+        out, down = block.attn.out_proj, block.mlp.c_proj
+        self._out_bias, self._down_bias = tower.offset(out.bias), tower.offset(down.bias)
+        self._attends, self._forwards = hasattr(out, "weight"), hasattr(down, "weight")
+        if self._attends:
+            columns = None if heads is None else heads.repeat_interleave(head_width)
+            self._in = tower.take(block.attn.in_proj_weight, 1)
+            self._out = tower.write(out.weight, columns)
+        if self._forwards:
+            self._up = tower.take(block.mlp.c_fc.weight, 1)
+            self._down = tower.write(down.weight, neurons)
+
+    def __call__(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        block, tower, change = self._block, self._tower, self._out_bias
+        if self._attends:
+            normed = tower.norm(x, block.ln_1)
+            seen = attend(normed, self._in, block.attn.in_proj_bias, self._head_width, mask)
+            change = F.linear(seen, self._out, self._out_bias)
+        x = x + self._layer_scale(change, block.ls_1)
+        change = self._down_bias
+        if self._forwards:
+            up = F.linear(tower.norm(x, block.ln_2), self._up, block.mlp.c_fc.bias)
+            change = F.linear(block.mlp.gelu(up), self._down, self._down_bias)
+        return x + self._layer_scale(change, block.ls_2)
+
+    def _layer_scale(self, change: Tensor, scale: OpenClip) -> Tensor:
+        identity = isinstance(scale, nn.Identity)
+        return change if identity else change * self._tower.take(scale.gamma, 0)
+
+
+def check_maskable(model: OpenClip) -> None:
+    """Raise InheritanceError for towers whose masked form would not equal the pruned one."""
+    visual: OpenClip = getattr(model, "visual", None)
+    if hasattr(visual, "layer1"):
+        raise InheritanceError(NO_RESNET)
+    if not hasattr(visual, "conv1") or not hasattr(visual, "class_embedding"):
+        raise InheritanceError(
+            f"image tower {type(visual).__name__} cannot be masked: only open_clip's ViT can; "
+            "inherit it with inherit.method=uniform"
+        )
+    if visual.attn_pool is not None or visual.pool_type not in ("tok", "avg"):
+        raise InheritanceError("an image tower with attentional or no pooling cannot be masked")
+    pool = getattr(model, "text_pool_type", None)
+    if pool not in END_POOLS or model.attn_mask is None:
+        raise InheritanceError(
+            f"text tower with pool_type '{pool}' cannot be masked: only causal ones that pool at "
+            "the end token (argmax, eos) can"
+        )
+    for block in (*visual.transformer.resblocks, *model.transformer.resblocks):
+        if not hasattr(block.attn, "out_proj") or hasattr(block, "ln_attn"):
+            raise InheritanceError(
+                f"{type(block).__name__} cannot be masked: leave block_type unset in model_cfg"
+            )

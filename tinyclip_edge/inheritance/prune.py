@@ -1,0 +1,163 @@
+"""Cut masked units out of a CLIP's weights and fold the factors of the others into them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from tinyclip_edge.errors import InheritanceError
+from tinyclip_edge.inheritance.axes import SHARED, locate
+from tinyclip_edge.inheritance.gates import ClipMasks, TowerMasks
+from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
+
+Moments: TypeAlias = "dict[str, dict[str, Tensor]]"  # by parameter name, as AdamW names them
+
+# What writes to the residual stream: there the factors are folded in.
+_SCALED = (
+    "visual.class_embedding",
+    "visual.conv1.weight",
+    "visual.positional_embedding",
+    "positional_embedding",
+    "token_embedding.weight",
+    "attn.out_proj.weight",
+    "attn.out_proj.bias",
+    "mlp.c_proj.weight",
+    "mlp.c_proj.bias",
+)
+# Without heads or neurons only the bias of a half is left.
+_HEADLESS = ("ln_1.", "attn.in_proj", "attn.out_proj.weight")
+_NEURONLESS = ("ln_2.", "mlp.c_fc.", "mlp.c_proj.weight")
+
+
+@dataclass(frozen=True, slots=True)
+class PrunePlan:
+    """What a prune keeps, and the factors it folds into what it keeps."""
+
+    masks: ClipMasks
+    before: ClipUnits
+    after: ClipUnits
+
+    @classmethod
+    def of(cls, units: ClipUnits, masks: ClipMasks) -> PrunePlan:
+        """Keep every unit whose mask is not zero; InheritanceError when no channel is left."""
+        image = _kept(units.image, masks.image, "image")
+        text = _kept(units.text, masks.text, "text")
+        return cls(masks, units, replace(units, image=image, text=text))
+
+    def cut(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the pruned model's weights: units cut out, factors folded in."""
+        return self._cut(state, fold=True)
+
+    def slice(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what is left of tensors shaped and named like the weights, unscaled."""
+        return self._cut(tensors, fold=False)
+
+    def _cut(self, state: Mapping[str, Tensor], *, fold: bool) -> dict[str, Tensor]:
+        result = {}
+        for name, tensor in state.items():
+            if name in SHARED:
+                result[name] = tensor.detach().clone()
+            elif (part := self._part(name, tensor, fold=fold)) is not None:
+                result[name] = part
+        return result
+
+    @torch.no_grad()
+    def _part(self, name: str, tensor: Tensor, *, fold: bool) -> Tensor | None:
+        place = locate(name)
+        if place is None:
+            raise InheritanceError(f"there is no rule to prune '{name}': not a plain CLIP")
+        masks: TowerMasks = getattr(self.masks, place.tower)
+        units: TowerUnits = getattr(self.after, place.tower)
+        key, layer = place.name, place.layer
+        if layer is not None:
+            headless = not units.heads[layer] and key.startswith(_HEADLESS)
+            if headless or (not units.neurons[layer] and key.startswith(_NEURONLESS)):
+                return None
+        factors = _factors(masks, layer, units.head_width)
+        result = tensor.detach()
+        for axis, what in enumerate(place.axes):
+            if what not in factors:  # positions, tokens and the embedding stay whole
+                continue
+            kept = factors[what].to(tensor.device)
+            result = result.index_select(axis, kept.nonzero().flatten())
+            if fold and key in _SCALED:
+                shape = [-1 if a == axis else 1 for a in range(result.ndim)]
+                result = result * kept[kept != 0].to(result.dtype).view(shape)
+        return result.clone()
+
+
+def slice_moments(moments: Moments, plan: PrunePlan) -> Moments:
+    """Cut optimizer state along with the weights, by parameter name.
+
+    Tensors of a parameter's shape (AdamW's exp_avg and exp_avg_sq) are sliced, counters kept, and
+    parameters that the pruned model lacks left out.
+    """
+    result: Moments = {}
+    for name, state in moments.items():
+        sliced = {
+            key: value.clone() if value.ndim == 0 else plan.slice({name: value}).get(name)
+            for key, value in state.items()
+        }
+        if all(value is not None for value in sliced.values()):
+            result[name] = {k: v for k, v in sliced.items() if v is not None}
+    return result
+
+
+def named_moments(
+    optimizer: torch.optim.Optimizer, parameters: Iterable[tuple[str, Tensor]]
+) -> Moments:
+    """Return an optimizer's state by parameter name, for ``model.named_parameters()``."""
+    return {
+        name: {k: v for k, v in optimizer.state[p].items() if isinstance(v, Tensor)}
+        for name, p in parameters
+        if p in optimizer.state
+    }
+
+
+def give_moments(
+    optimizer: torch.optim.Optimizer, parameters: Iterable[tuple[str, Tensor]], moments: Moments
+) -> int:
+    """Put state by parameter name into a fresh optimizer; return how many parameters got theirs."""
+    given = 0
+    for name, parameter in parameters:
+        state = moments.get(name)
+        if state is None:
+            continue
+        for key, value in state.items():
+            if value.ndim and value.shape != parameter.shape:
+                raise InheritanceError(
+                    f"{key} of '{name}' is {list(value.shape)}, its parameter "
+                    f"{list(parameter.shape)}"
+                )
+        optimizer.state[parameter] = dict(state)
+        given += 1
+    return given
+
+
+def _kept(units: TowerUnits, masks: TowerMasks, tower: str) -> TowerUnits:
+    width = int(masks.hidden.count_nonzero())
+    if not width:
+        raise InheritanceError(f"{tower} tower: every hidden channel is off; keep more")
+    return replace(
+        units,
+        width=width,
+        heads=tuple(int(z.count_nonzero()) for z in masks.heads),
+        neurons=tuple(int(z.count_nonzero()) for z in masks.neurons),
+    )
+
+
+def _factors(masks: TowerMasks, layer: int | None, head_width: int) -> dict[str | None, Tensor]:
+    """Return one factor per index of every kind of axis."""
+    if layer is None:
+        return {"channels": masks.hidden}
+    attended = masks.heads[layer].repeat_interleave(head_width)
+    return {
+        "channels": masks.hidden,
+        "attended": attended,
+        "qkv": attended.repeat(3),
+        "neurons": masks.neurons[layer],
+    }

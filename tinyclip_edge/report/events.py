@@ -1,0 +1,67 @@
+"""The events of a run, each checked, so that pages and plots may rely on what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tinyclip_edge.report.drawing import TOWERS, Event, number
+from tinyclip_edge.train.monitoring.events import EventLines, read_event_lines
+
+
+def read_lines(path: Path) -> EventLines:
+    """Read a file of events; those without what pages and plots take for granted are broken."""
+    return read_event_lines(path, _sound)
+
+
+def _sound(event: Event) -> bool:
+    try:
+        check = _SHAPES.get(event["kind"])
+        return check is None or check(event)
+    except (KeyError, TypeError, AttributeError, OverflowError):
+        return False
+
+
+def _numbers(values: object) -> bool:
+    return isinstance(values, list) and all(number(value) is not None for value in values)
+
+
+def _gates(event: Event) -> bool:
+    return _prune(event) and all(
+        len(event[tower]["log_alpha"]) and _numbers(event[tower]["log_alpha"]) for tower in TOWERS
+    )
+
+
+def _prune(event: Event) -> bool:
+    kinds = ("heads", "neurons")
+    return all(event[t][kind] and _numbers(event[t][kind]) for t in TOWERS for kind in kinds)
+
+
+def _inherit(event: Event) -> bool:
+    counts = [number(value) for part in event["parameters"].values() for value in part.values()]
+    if None in counts or not isinstance(event["notes"], list):
+        return False
+    taken = event["taken"]
+    return taken is None or (_share(taken["embedding"]) and all(_taken(taken[t]) for t in TOWERS))
+
+
+def _taken(tower: dict[str, Any]) -> bool:
+    shares = [*tower["shared"].values()]
+    for layer in tower["layers"]:
+        if not isinstance(layer["student"], int | None):
+            return False
+        shares += layer["units"].values()
+    return bool(tower["layers"]) and all(map(_share, shares))
+
+
+def _share(share: dict[str, Any]) -> bool:
+    return _numbers([share["of"], share["taken"]]) and share["of"] > 0 and _numbers(share["bins"])
+
+
+_SHAPES: dict[str, Callable[[Event], bool]] = {
+    "gates": _gates,
+    "prune": _prune,
+    "inherit": _inherit,
+    "run_start": lambda event: isinstance(event.get("versions", {}), dict),
+}

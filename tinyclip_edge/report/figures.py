@@ -1,0 +1,94 @@
+"""Figures as inline SVG that takes its colours from the page, light or dark."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from tinyclip_edge.report.drawing import FAINT, INK, SERIES, STYLE
+from tinyclip_edge.report.html import Safe, element
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INCHES = (4.7, 3.1)  # narrow, so that its type can be read at the width of a phone
+COLOURS = {INK: "var(--ink)", FAINT: "var(--faint)"} | {
+    colour: f"var(--s{place})" for place, colour in enumerate(SERIES)
+}
+_REFERENCE = re.compile(r"url\(#([^)]+)\)")
+_DROPPED = {"metadata", "style"}
+
+
+def figure(
+    key: str,
+    title: str,
+    draw: Callable[[Figure], None],
+    *,
+    caption: str = "",
+    inches: tuple[float, float] = INCHES,
+) -> Safe:
+    """Return a ``<figure>``; ``key`` is unique on the page, ``title`` is its text alternative."""
+    # Not pyplot: it keeps figures and a display backend for the whole process.
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    page = io.StringIO()
+    # As text, not outlines: small, selectable, in the page's own font.
+    with rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": key}):
+        drawing = Figure(figsize=inches)
+        FigureCanvasSVG(drawing)
+        draw(drawing)
+        drawing.savefig(page, format="svg", metadata={"Date": None})
+    told = [element("b", title), *([" ", caption] if caption else [])]
+    return element("figure", _inline(page.getvalue(), key, title), element("figcaption", *told))
+
+
+def _inline(svg: str, key: str, title: str) -> Safe:
+    """Return matplotlib's file as a part of a page: no foreign names, ids of its own, a title."""
+    root = ElementTree.fromstring(svg)
+    used: set[str] = set()
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if _local(child.tag) in _DROPPED:
+                parent.remove(child)
+    for node in root.iter():
+        node.tag = _local(node.tag)
+        node.attrib = {_local(name): value for name, value in node.attrib.items()}
+        for value in node.attrib.values():
+            used.update(_REFERENCE.findall(value))
+        if node.get("href", "").startswith("#"):
+            used.add(node.attrib["href"][1:])
+    for node in root.iter():
+        _rename(node, key, used)
+    about = ElementTree.Element("title")
+    about.text = title
+    about.set("id", f"{key}-title")
+    root.insert(0, about)
+    root.attrib = {
+        "viewBox": root.attrib["viewBox"],
+        "role": "img",
+        "aria-labelledby": f"{key}-title",
+    }
+    text = ElementTree.tostring(root, encoding="unicode")
+    for colour, name in COLOURS.items():
+        text = text.replace(colour, name)
+    return Safe(text)
+
+
+def _rename(node: ElementTree.Element, key: str, used: set[str]) -> None:
+    name = node.attrib.pop("id", None)
+    if name in used:
+        node.set("id", f"{key}-{name}")
+    for attribute, value in node.attrib.items():
+        if attribute == "href" and value.startswith("#"):
+            node.set(attribute, f"#{key}-{value[1:]}")
+        else:
+            node.set(attribute, _REFERENCE.sub(rf"url(#{key}-\1)", value))
+
+
+def _local(name: str) -> str:
+    return name.rpartition("}")[2]

@@ -1,0 +1,87 @@
+"""What is gained against what is given up: points, the best of which are joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tinyclip_edge.report.drawing import FAINT, INK, SERIES
+from tinyclip_edge.report.figures import figure
+from tinyclip_edge.report.html import Safe
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NEAR = 0.025  # of an axis: closer points share their label
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A point; ``label`` is never a user's text, which matplotlib may take for a formula."""
+
+    label: str
+    x: float
+    y: float
+    error: float = 0.0  # standard error of y
+    colour: str = SERIES[0]
+    chosen: bool = False
+
+
+def best_of(spots: Sequence[Spot], *, lower: bool = False) -> list[Spot]:
+    """Return the spots that no other beats in both: less x, more y (``lower``: less y)."""
+    sign = 1.0 if lower else -1.0
+    best: list[Spot] = []
+    for spot in sorted(spots, key=lambda spot: (spot.x, sign * spot.y)):
+        if not best or sign * spot.y < sign * best[-1].y:
+            best.append(spot)
+    return best
+
+
+def scatter(
+    key: str,
+    title: str,
+    spots: Sequence[Spot],
+    axes: tuple[str, str],
+    *,
+    lower: bool = False,
+    caption: str = "",
+) -> Safe:
+    """Return a figure of the spots; ``axes`` are the labels of x and y, with their units."""
+    draw = partial(_draw, spots=spots, labels=axes, lower=lower)
+    return figure(key, title, draw, caption=caption)
+
+
+def _draw(figure: Figure, spots: Sequence[Spot], labels: tuple[str, str], *, lower: bool) -> None:
+    axes = figure.subplots()
+    best = best_of(spots, lower=lower)
+    axes.plot([s.x for s in best], [s.y for s in best], "-", color=FAINT, lw=1, zorder=1)
+    for spot in spots:
+        axes.errorbar(spot.x, spot.y, spot.error or None, fmt="o", ms=8 if spot.chosen else 5,
+                      color=spot.colour, elinewidth=0.8, capsize=2)  # fmt: skip
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    axes.margins(0.12)
+    axes.set_xlim(left=0)
+    if lower:
+        axes.invert_yaxis()
+    for spot in _merged(axes, spots):
+        axes.annotate(spot.label, (spot.x, spot.y), xytext=(5, 5), textcoords="offset points",
+                      color=INK, fontsize=9)  # fmt: skip
+    axes.grid()
+
+
+def _merged(axes: Axes, spots: Sequence[Spot]) -> list[Spot]:
+    """Join the labels of spots that would be printed over each other."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    wide, tall = NEAR * abs(right - left), NEAR * abs(high - low)
+    kept: list[Spot] = []
+    for spot in spots:
+        for place, other in enumerate(kept):
+            if abs(other.x - spot.x) < wide and abs(other.y - spot.y) < tall:
+                kept[place] = replace(other, label=f"{other.label}, {spot.label}")
+                break
+        else:
+            kept.append(spot)
+    return kept

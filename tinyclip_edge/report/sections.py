@@ -1,0 +1,118 @@
+"""Parts of the page about one run: how it stands, how to do it again."""
+
+from __future__ import annotations
+
+import shlex
+
+from tinyclip_edge.report.drawing import Event, number, points
+from tinyclip_edge.report.html import Safe, element, facts, folded, note, section, table
+from tinyclip_edge.report.record import ACCURACIES, RunRecord
+from tinyclip_edge.report.words import (
+    NONE,
+    count,
+    duration,
+    figures,
+    millions,
+    percent,
+    sentence,
+)
+
+STATUS = {
+    "done": "done",
+    "interrupted": "stopped before its end, can be resumed",
+    "unfinished": "still running, or killed: no end is logged",
+}
+
+
+def cards(record: RunRecord) -> Safe:
+    """Return the figures that are looked at first."""
+    start = record.start
+    rows = [
+        ("Steps", f"{record.done:,}", f"of {count(start.get('steps'))}"),
+        ("Student's towers", millions(start.get("encoder_parameters")), _share_of_teacher(start)),
+        ("Time", duration(record.seconds), f"on {start.get('device', '?')}"),
+    ]
+    student, teacher = record.evaluations("student"), record.evaluations("teacher")
+    for key in ("t2i_r1", "zero_shot_100"):
+        if student and key in student[-1]:
+            theirs = f"teacher {percent(teacher[-1].get(key))}" if teacher else ""
+            rows.append((sentence(ACCURACIES[key]), percent(student[-1][key]), theirs))
+    kl = points(record.steps, "kl")
+    if kl:
+        rows.append(("KL to the teacher", figures(kl[-1][1]), f"at first {figures(kl[0][1])}"))
+    return element(
+        "dl",
+        *(
+            element("div", element("dt", name), element("dd", value, " ", element("small", beside)))
+            for name, value, beside in rows
+        ),
+        class_="cards",
+    )
+
+
+def about(record: RunRecord) -> Safe:
+    """Return what the run was."""
+    start, sessions = record.start, len(record.of("run_start"))
+    rows: list[tuple[str, object]] = [
+        ("State", STATUS.get(record.status, record.status)),
+        ("Teacher", start.get("teacher", NONE)),
+        ("Student", start.get("student", NONE)),
+        ("Teacher's parameters", _parameters(start, "teacher_")),
+        ("Student's parameters", _parameters(start, "")),
+        ("Inherited at the start", _inherited(record)),
+        ("Device", f"{start.get('device', NONE)}, {count(start.get('threads'))} CPU threads"),
+        ("Steps", f"{record.done:,} of {count(start.get('steps'))}"),
+        ("Seconds", f"{figures(record.seconds)}, calls: {sessions}"),
+        ("Begun", start.get("time", NONE)),
+        ("Steps skipped", count(len(record.of("skipped")))),
+    ]
+    return section("about", "What the run was", facts(rows))
+
+
+def again(record: RunRecord) -> Safe:
+    """Return commands, versions and configuration."""
+    folder = shlex.quote(str(record.folder))
+    config = shlex.quote(str(record.folder / "config.yaml"))
+    commands = [
+        f"tinyclip-edge distill {config}",
+        *([] if record.status == "done" else [f"tinyclip-edge distill --resume {folder}"]),
+        f"tinyclip-edge export {folder} --int8",
+        f"tinyclip-edge report {folder}",
+    ]
+    versions = sorted(record.start.get("versions", {}).items())
+    known = table(["", "version"], versions, "Versions at the start")
+    start = record.start
+    children = [
+        element("pre", element("code", "\n".join(commands))),
+        note(f"Teacher's weights, SHA-256: {start.get('teacher_sha256', NONE)}"),
+        note(f"Student's weights, SHA-256: {record.student_sha256 or NONE}"),
+        element("div", known, class_="words") if versions else note("Versions: not logged."),
+    ]
+    if record.config is None:
+        children.append(note("config.yaml is not in the run folder."))
+    else:
+        text = element("pre", element("code", record.config))
+        children.append(folded("Configuration as resolved", text))
+    return section("again", "To do it again", *children)
+
+
+def _inherited(record: RunRecord) -> str:
+    inherited = number(record.start.get("inherited_parameters"))
+    if inherited:
+        return f"{inherited:,.0f} parameters"
+    masked = record.settings.get("inherit.method") == "masks"
+    return "the whole teacher, which masks make smaller" if masked else "nothing"
+
+
+def _parameters(start: Event, whose: str) -> str:
+    towers, tokens = (start.get(f"{whose}{key}_parameters") for key in ("encoder", "token"))
+    if towers is None:
+        return NONE
+    return f"{count(towers)} in both towers, {count(tokens)} in the token embedding"
+
+
+def _share_of_teacher(start: Event) -> str:
+    ours, theirs = (
+        number(start.get(key)) for key in ("encoder_parameters", "teacher_encoder_parameters")
+    )
+    return f"{ours / theirs:.0%} of the teacher's" if ours and theirs else ""

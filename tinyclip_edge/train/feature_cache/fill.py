@@ -1,0 +1,240 @@
+"""Ask the teachers once: fill a feature cache part by part, shared by the processes of a launcher.
+
+A part is a file; those that are whole are kept, so that a fill that was killed goes on. N pictures
+in V views (1: the centre).
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinyclip_edge.config import DataConfig
+from tinyclip_edge.data import (
+    Crops,
+    FeatureStore,
+    PairSource,
+    PartFeatures,
+)
+from tinyclip_edge.data.feature_part import Bytes
+from tinyclip_edge.data.marks import MARK, caption_mark, sample_mark
+from tinyclip_edge.data.pairs import Halves, Pair
+from tinyclip_edge.data.source import Part
+from tinyclip_edge.errors import DataError, InterruptedRun
+from tinyclip_edge.train.distributed import Ranks
+from tinyclip_edge.train.feature_cache.progress import CacheResult, Estimate, FillWatcher, size_text
+from tinyclip_edge.train.tasks.teacher import Teacher
+
+BATCH = {"cpu": 64, "cuda": 512}
+WARMUP, MEASURED = 2, 32  # pairs of the estimate
+HALF, SEED = 2, 8  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Filler:
+    """Teachers, and how their pictures are decoded."""
+
+    store: FeatureStore
+    source: PairSource
+    teacher: Teacher
+    crops: Crops | None
+    workers: int  # threads that decode
+
+    @property
+    def batch(self) -> int:
+        """Pictures, or captions, that the teachers see at once."""
+        return BATCH[self.teacher.device.type]
+
+    @property
+    def views(self) -> int:
+        """Rows of a picture."""
+        return 1 if self.crops is None else self.crops.count
+
+    def fill(self, ranks: Ranks, watcher: FillWatcher, *, thorough: bool = False) -> CacheResult:
+        """Compute the parts that are missing, each on one process; all call it.
+
+        ``thorough`` reads the others to their last byte before it trusts them. Raises DataError
+        when the disk has no room or refuses, InterruptedRun on Ctrl-C.
+        """
+        began = time.perf_counter()
+        missing: list[int] = []
+        estimate: Estimate | None = None
+        with ranks.agreed():
+            if ranks.main:
+                missing = self.store.missing(self.source.parts, thorough=thorough)
+                if missing:
+                    estimate = self._announce(missing, ranks.count, watcher)
+                    self.store.create()
+        todo = ranks.tell(missing)[0][ranks.number :: ranks.count]
+        share = 0 if estimate is None else -(-estimate.pairs // ranks.count)
+        with ranks.agreed():
+            done = self._compute(todo, share, watcher)
+        computed, pictures, captions, bad, nbytes = map(sum, zip(*ranks.tell(done), strict=True))
+        return CacheResult(
+            folder=self.store.folder,
+            parts=len(self.source.parts),
+            computed=computed,
+            pictures=pictures,
+            captions=captions,
+            undecodable=bad,
+            nbytes=nbytes,
+            seconds=time.perf_counter() - began,
+            estimate=estimate,
+        )
+
+    def estimate(self, missing: Sequence[int], processes: int) -> Estimate:
+        """Count the pairs of parts, and ask the teachers of a few of them."""
+        parts = tuple(self.source.parts[number] for number in missing)
+        count = PairSource(self.source.name, parts).count().pairs
+        sample = list(islice(parts[0], WARMUP + MEASURED))
+        self._features(sample[:WARMUP], lambda _: None)
+        pairs = sample[-MEASURED:]
+        began = time.perf_counter()
+        found = self._features(pairs, lambda _: None)
+        seconds = time.perf_counter() - began
+        asked = max(1, len(pairs))  # none where all of a part are faulty
+        nbytes = self.nbytes(count, len(found.text) / asked)
+        return Estimate(count, nbytes, seconds * count / asked / processes)
+
+    def nbytes(self, pairs: int, captions: float) -> int:
+        """Return the bytes of a cache of ``pairs`` with so many distinct captions each."""
+        row = self.teacher.embedding_dim * HALF
+        picture = self.views * (row + (SEED if self.crops is not None else 0)) + MARK
+        return round(pairs * (picture + captions * (row + MARK)))
+
+    def _announce(self, missing: Sequence[int], processes: int, watcher: FillWatcher) -> Estimate:
+        found = self.estimate(missing, processes)
+        parts = f"{len(missing):,} of {len(self.source.parts):,} parts"
+        watcher.on_message(f"feature cache {self.store.folder}: {parts} are missing, {found}")
+        free = shutil.disk_usage(_there(self.store.folder)).free
+        if free < found.nbytes:
+            raise DataError(
+                f"feature cache {self.store.folder} needs about {size_text(found.nbytes)}, its "
+                f"disk has {size_text(free)}; free space, or name a folder elsewhere in "
+                "data.feature_cache"
+            )
+        return found
+
+    def _compute(self, todo: Sequence[int], share: int, watcher: FillWatcher) -> list[int]:
+        """Return what was done: parts, pictures, captions, undecodable pictures, bytes."""
+        totals, pairs = [0] * 5, 0
+
+        def seen(more: int) -> None:
+            nonlocal pairs
+            pairs += more
+            watcher.on_pairs(pairs, max(share, pairs))
+
+        try:
+            for number in todo:
+                part = self.source.parts[number]
+                found = self._features(part, seen)
+                self.store.save(part, found)
+                more = (1, len(found.samples), len(found.captions), found.bad, found.nbytes)
+                totals = [a + b for a, b in zip(totals, more, strict=True)]
+        except KeyboardInterrupt:
+            raise InterruptedRun(
+                f"stopped; the {totals[0]} parts computed so far are in {self.store.folder}, the "
+                f"same command goes on with the others"
+            ) from None
+        return totals
+
+    def _features(self, pairs: Sequence[Pair] | Part, seen: Callable[[int], None]) -> PartFeatures:
+        """Ask for all pictures in their order, then for every caption once."""
+        marks: list[bytes] = []
+        seeds: list[list[int]] = []
+        images: list[Halves] = []
+        texts: dict[str, None] = {}
+        bad = 0
+        for chunk in self._decoded(iter(pairs), texts):
+            good = [(pair, image) for pair, image in chunk if image is not None]
+            bad += len(chunk) - len(good)
+            marks += [sample_mark(pair) for pair, _ in good]
+            seeds += [[] if self.crops is None else self.crops.seeds(pair.key) for pair, _ in good]
+            if good:
+                features = self.teacher.see(torch.cat([image for _, image in good]))
+                images.append(_halves(features))
+            seen(len(chunk))
+        captions = list(texts)
+        width = self.teacher.embedding_dim
+        words = [
+            _halves(self.teacher.read(captions[at : at + self.batch]))
+            for at in range(0, len(captions), self.batch)
+        ]
+        return PartFeatures(
+            _stacked(images, width).reshape(-1, self.views, width),
+            np.array(seeds, dtype=np.int64).reshape(
+                len(marks), 0 if self.crops is None else self.views
+            ),
+            _marks(marks),
+            _stacked(words, width),
+            _marks([caption_mark(text) for text in captions]),
+            bad,
+        )
+
+    def _decoded(
+        self, pairs: Iterator[Pair], texts: dict[str, None]
+    ) -> Iterator[list[tuple[Pair, Tensor | None]]]:
+        """Yield pairs with their pictures ``[V, 3, H, W]``, the next ones meanwhile decoded."""
+        size = max(1, self.batch // self.views)
+        waiting: deque[list[tuple[Pair, Future[Tensor | None]]]] = deque()
+        with ThreadPoolExecutor(self.workers) as pool:
+            while chunk := list(islice(pairs, size)):
+                texts.update(dict.fromkeys(text for pair in chunk for text in pair.captions))
+                waiting.append([(pair, pool.submit(self._decode, pair)) for pair in chunk])
+                if len(waiting) > 1:
+                    yield [(pair, future.result()) for pair, future in waiting.popleft()]
+            for last in waiting:
+                yield [(pair, future.result()) for pair, future in last]
+
+    def _decode(self, pair: Pair) -> Tensor | None:
+        if self.crops is not None:
+            return self.crops.decode(pair.image, *self.crops.seeds(pair.key))
+        image = self.teacher.codec.decode(pair.image)
+        return None if image is None else image[None]
+
+
+def make_filler(
+    data: DataConfig,
+    source: PairSource,
+    teacher: Teacher,
+    crops: Crops | None,
+    warn: Callable[[str], None],
+) -> Filler | None:
+    """Return the filler of ``data.feature_cache``, None without one.
+
+    Raises DataError for a folder that is of other teachers or views.
+    """
+    if data.feature_cache is None or not data.cache_teacher:
+        return None
+    store = FeatureStore(Path(data.feature_cache), teacher.recipe(crops), warn)
+    return Filler(store, source, teacher, crops, data.workers)
+
+
+def _halves(features: Tensor) -> Halves:
+    found: Halves = features.to("cpu", torch.float16).numpy()
+    return found
+
+
+def _stacked(rows: Sequence[Halves], width: int) -> Halves:
+    return np.concatenate(rows) if rows else np.zeros((0, width), dtype=np.float16)
+
+
+def _marks(marks: Sequence[bytes]) -> Bytes:
+    return np.frombuffer(b"".join(marks), dtype=np.uint8).reshape(-1, MARK)
+
+
+def _there(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    return next(
+        place for place in (folder.absolute(), *folder.absolute().parents) if place.exists()
+    )

@@ -1,0 +1,42 @@
+"""Whether a run may be started or resumed in a folder, judged without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tinyclip_edge.errors import TinyClipError
+
+CHECKPOINTS = "checkpoints"
+CONFIG = "config.yaml"
+LEFTOVERS = (".lock", f"{CONFIG}.part")  # no part of a run: a kill came before it began
+
+
+def check_run_folder(path: Path, *, resume: bool) -> None:
+    """Raise TinyClipError for a folder in use, or one without a checkpoint to resume from."""
+    if path.exists() and not path.is_dir():
+        raise TinyClipError(f"run folder {path} is a file; choose another --out")
+    has_run = (path / CONFIG).is_file() or bool(checkpoint_steps(path / CHECKPOINTS))
+    if resume:
+        if not has_run:
+            raise TinyClipError(
+                f"{path} has no checkpoint to resume from and no {CONFIG}; start a run in it: "
+                f"tinyclip-edge distill CONFIG --out {path}"
+            )
+    elif path.is_dir() and any(one.name not in LEFTOVERS for one in path.iterdir()):
+        way_on = f", or go on with it: tinyclip-edge distill --resume {path}" if has_run else ""
+        raise TinyClipError(f"run folder {path} is not empty; choose another --out{way_on}")
+
+
+def resumed_config(path: Path) -> Path:
+    """Return the configuration of a run to resume. Raises TinyClipError for a folder of no run."""
+    config = path / CONFIG
+    if not config.is_file():
+        missing = f"it has no {CONFIG}" if path.is_dir() else "there is no such folder"
+        raise TinyClipError(f"cannot resume {path}: {missing}; give the folder of a run")
+    return config
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Return the steps that have a checkpoint, whole or not, oldest first."""
+    names = [path.name for path in folder.glob("*") if path.is_dir()]
+    return sorted(int(name) for name in names if name.isdigit())

@@ -1,0 +1,1 @@
+"""Events, progress and trackers of a run."""

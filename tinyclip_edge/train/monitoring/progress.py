@@ -1,0 +1,86 @@
+"""Progress of a run on stderr: a bar with loss, KL, speed and time left, a line an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from tinyclip_edge.errors import one_line
+from tinyclip_edge.train.monitoring.events import StepReport
+
+TERMS = ("affinity", "contrastive", "feature", "sparsity_price")
+WORTH_TELLING = 0.05  # share of the time that waits for data
+LINES = 10  # progress lines of a whole run where no bar can be drawn
+
+
+class ProgressObserver:
+    """Observer that draws on stderr; use it as a context manager."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, highlight=False)
+        self._bar = Progress(
+            TextColumn("distil"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[status]}"),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> ProgressObserver:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._task is not None:
+            self._bar.stop()
+
+    def on_step(self, report: StepReport) -> None:
+        """Move the bar; without a terminal, write a line now and then."""
+        status = _status(report)
+        if not self._console.is_terminal:
+            if report.step == report.steps or report.step % max(1, report.steps // LINES) == 0:
+                self._say(f"step {report.step}/{report.steps}  {status}")
+            return
+        if self._task is None:
+            self._bar.start()
+            self._task = self._bar.add_task("", total=report.steps, status=status)
+        self._bar.update(self._task, completed=report.step, status=status)
+
+    def on_eval(self, step: int, who: str, metrics: Mapping[str, float]) -> None:
+        """Write one line."""
+        shown = (("t2i_r1", "text to image R@1"), ("t2i_r5", "R@5"), ("i2t_r1", "zero-shot"),
+                 ("zero_shot_100", "of 100"))  # fmt: skip
+        figures = ", ".join(f"{name} {metrics[key]:.1%}" for key, name in shown if key in metrics)
+        label = "teacher" if who == "teacher" else f"student, step {step}"
+        self._say(f"{label}: {figures}")
+
+    def on_message(self, text: str) -> None:
+        """Write one line."""
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        self._console.print(one_line(text), markup=False, soft_wrap=True)
+
+
+def _status(report: StepReport) -> str:
+    terms = [f"{name} {report.values[name]:.3g}" for name in TERMS if name in report.values]
+    told = f" ({', '.join(terms)})" if len(terms) > 1 else ""
+    parts = [f"loss {report.values['loss']:.3f}{told}"]
+    if "kl" in report.values:
+        parts.append(f"KL to teacher {report.values['kl']:.3f}")
+    parts.append(f"{report.samples_per_s:.0f} samples/s")
+    if report.data_wait >= WORTH_TELLING:
+        parts.append(f"{report.data_wait:.0%} waiting for data")
+    if report.peak_bytes:
+        parts.append(f"peak {report.peak_bytes / 1e9:.1f} GB")
+    return "  ".join(parts)

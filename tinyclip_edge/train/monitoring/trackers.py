@@ -1,0 +1,99 @@
+"""A run's figures sent on to TensorBoard or Weights & Biases, through accelerate's trackers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from tinyclip_edge.config import RunConfig, flatten
+from tinyclip_edge.errors import MissingExtraError, TinyClipError
+from tinyclip_edge.train.monitoring.events import Observer, StepReport
+
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
+
+PROJECT = "tinyclip-edge"
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise MissingExtraError for a tracker whose package is not installed."""
+    for name in names:
+        if find_spec(name) is None:
+            raise MissingExtraError(
+                f"run.trackers names {name}, which is not installed: pip install {name}, or take "
+                f"it out of run.trackers"
+            )
+
+
+class Tracked:
+    """Observer that passes everything on and sends figures to trackers; a context manager.
+
+    Names are ``train/…`` for a step's values and ``student/…``, ``teacher/…`` for accuracies.
+    """
+
+    def __init__(self, observer: Observer, config: RunConfig, folder: Path, start: int) -> None:
+        self._observer = observer
+        self._every = config.run.log_every
+        self._trackers = [_start(name, config, folder, start) for name in config.run.trackers]
+
+    def on_step(self, report: StepReport) -> None:
+        """Send what events.jsonl holds as well."""
+        if report.step % self._every == 0 or report.step in (1, report.steps):
+            values = {**report.values, "lr": report.lr, "samples_per_s": report.samples_per_s,
+                      "data_wait": report.data_wait}  # fmt: skip
+            self._log({f"train/{name}": value for name, value in values.items()}, report.step)
+        self._observer.on_step(report)
+
+    def on_eval(self, step: int, who: str, metrics: Mapping[str, float]) -> None:
+        """Send accuracies."""
+        self._log({f"{who}/{name}": value for name, value in metrics.items()}, step)
+        self._observer.on_eval(step, who, metrics)
+
+    def on_message(self, text: str) -> None:
+        """Pass the line on."""
+        self._observer.on_message(text)
+
+    def __enter__(self) -> Tracked:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for tracker in self._trackers:
+            tracker.finish()
+
+    def _log(self, values: dict[str, float], step: int) -> None:
+        for tracker in self._trackers:
+            tracker.log(values, step=step)
+
+
+def _start(name: str, config: RunConfig, folder: Path, start: int) -> GeneralTracker:
+    from accelerate.tracking import TensorBoardTracker, WandBTracker
+
+    tracker: Any
+    if name == "tensorboard":
+        # What a killed run had sent beyond its checkpoint is hidden by purge_step.
+        again = {"purge_step": start + 1} if start else {}
+        tracker = TensorBoardTracker("tensorboard", folder, **again)
+    else:
+        # The same folder goes on with its run there; another one of that name does not.
+        place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+        resumed = {"id": f"{folder.name}-{place}", "resume": "allow"}
+        tracker = WandBTracker(PROJECT, name=config.name, dir=str(folder), **resumed)
+    try:
+        tracker.start()
+        if name == "wandb":
+            tracker.store_init_configuration(flatten(config))
+    except Exception as error:
+        raise TinyClipError(
+            f"run.trackers: {name} does not start ({' '.join(str(error).split())}); "
+            f"mend it or take it out"
+        ) from error
+    return tracker

@@ -1,0 +1,142 @@
+"""AdamW, its learning rate at each step, and the update that skips what is not finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from tinyclip_edge.config import OptimConfig
+from tinyclip_edge.errors import TinyClipError
+from tinyclip_edge.train.distributed import Ranks
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+MAX_SKIPPED = 20  # steps in a row
+RESTART = 0.1  # of the learning rate, right after a prune
+
+
+def make_optimizer(
+    model: nn.Module, config: OptimConfig, more: Sequence[dict[str, Any]] = ()
+) -> torch.optim.AdamW:
+    """Return AdamW over all trainable parameters; vectors and the logit scale do not decay.
+
+    ``more`` are further groups; one with ``constant_lr`` is left out of the schedule.
+    """
+    decay: list[Tensor] = []
+    keep: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            vector = parameter.ndim < 2 or name.endswith("logit_scale")
+            (keep if vector else decay).append(parameter)
+    groups = [
+        {"params": decay, "weight_decay": config.weight_decay},
+        {"params": keep, "weight_decay": 0.0},
+        *more,
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def lr_at(step: int, config: OptimConfig) -> float:
+    """Return the rate of step ``step`` (from 0): linear warm-up, then a cosine to the end."""
+    warmup = config.warmup_steps
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    progress = (step - warmup) / (config.steps - warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return config.lr * (config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine)
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Gentle return to the schedule after weights were cut out."""
+
+    step: int  # steps done when it happened
+    steps: int  # until the schedule is met again
+
+    def factor(self, step: int) -> float:
+        """Return the share of the scheduled rate for step ``step`` (from 0)."""
+        since = step - self.step
+        return 1.0 if since >= self.steps else RESTART + (1 - RESTART) * since / self.steps
+
+
+@dataclass(slots=True)
+class Updater:
+    """One optimizer step; a loss or gradient that is not finite never reaches the weights.
+
+    Of several processes all step, or none.
+    """
+
+    accelerator: Accelerator
+    optimizer: torch.optim.Optimizer
+    parameters: list[nn.Parameter]
+    config: OptimConfig
+    skipped: int = 0  # steps, over the whole run
+    skipped_in_a_row: int = 0
+    began: int = 0  # steps of the run before this schedule
+    restart: Restart | None = None
+    beside: list[nn.Parameter] = field(default_factory=list)  # not in accelerate's module
+    ranks: Ranks = field(default_factory=Ranks)
+
+    def lr(self, number: int) -> float:
+        """Return the scheduled learning rate of step ``number`` (from 0) of the run."""
+        rate = lr_at(number - self.began, self.config)
+        return rate if self.restart is None else rate * self.restart.factor(number)
+
+    def step(
+        self, loss: Tensor, number: int, after_backward: Callable[[], None] | None = None
+    ) -> float | None:
+        """Update with the rate of step ``number``; return the gradient norm, None when skipped.
+
+        ``after_backward`` completes a backward pass that ended at the features of a batch.
+        Raises TinyClipError after 20 skipped steps in a row.
+        """
+        for group in self.optimizer.param_groups:
+            if not group.get("constant_lr", False):
+                group["lr"] = self.lr(number)
+        fine = self._everywhere(bool(torch.isfinite(loss.detach())))
+        norm = self._backward(loss, after_backward) if fine else math.nan
+        if self._everywhere(math.isfinite(norm)):
+            self.optimizer.step()
+            self.skipped_in_a_row = 0
+        else:
+            # Of another process' loss it is known only that it was not finite.
+            told = float(loss.detach())
+            self._skip(number, told if fine or not math.isfinite(told) else math.nan, norm)
+            norm = math.nan
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm if math.isfinite(norm) else None
+
+    def _everywhere(self, fine: bool) -> bool:
+        return self.ranks.most(int(not fine)) == 0
+
+    def _backward(self, loss: Tensor, after: Callable[[], None] | None) -> float:
+        self.accelerator.backward(loss)
+        if after is not None:
+            after()
+        self.ranks.average(self.beside)
+        limit = math.inf if self.config.grad_clip is None else self.config.grad_clip
+        return float(self.accelerator.clip_grad_norm_(self.parameters, limit))
+
+    def _skip(self, number: int, loss: float, norm: float) -> None:
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        scaler = self.accelerator.scaler
+        if scaler is not None and math.isfinite(loss):
+            scaler.update()  # fp16: the gradient overflowed, so the scaler must come down
+        if self.skipped_in_a_row >= MAX_SKIPPED:
+            what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
+            raise TinyClipError(
+                f"{what} at step {number + 1}: {MAX_SKIPPED} steps in a row were not finite, "
+                f"all skipped; lower optim.lr ({self.config.lr:g}) or set run.precision=fp32"
+            )
+
+
+def trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """Return the parameters that take gradients."""
+    return [parameter for parameter in parameters if parameter.requires_grad]

@@ -1,0 +1,1 @@
+"""Checks before a run: data, teacher, memory, time, the student at step 0."""

@@ -1,0 +1,255 @@
+"""Look at a run before it is started: its data, its teacher, and a few of its real steps."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from tinyclip_edge.config import RunConfig
+from tinyclip_edge.data import Batch, Count, KeptRows, PairMemory, open_source
+from tinyclip_edge.data.checks import SourceCheck, check_source
+from tinyclip_edge.errors import TinyClipError
+from tinyclip_edge.models import LoadedClip, load_clip
+from tinyclip_edge.train.builder import Setup, picture_bytes, prepare
+from tinyclip_edge.train.feature_cache.fill import Filler
+from tinyclip_edge.train.memory import FLOAT, HALF, TRAINED, SavedBytes
+from tinyclip_edge.train.monitoring.events import Observer, Silent
+from tinyclip_edge.train.preflight.diagnosis import (
+    Diagnosis,
+    MemoryCheck,
+    StepCheck,
+    TeacherCheck,
+    chance_of,
+    judge_source,
+)
+from tinyclip_edge.train.stages.state import Work
+from tinyclip_edge.train.tasks.encoders import pixel_codec
+from tinyclip_edge.train.tasks.teacher import Teacher
+
+DRAWS = 3  # batches drawn to time a loader
+SLOW = 60.0  # seconds of a step from which one is enough
+
+
+def examine(config: RunConfig, observer: Observer | None = None) -> Diagnosis:
+    """Measure what a run would meet; nothing is written.
+
+    Raises TinyClipError when data or teacher cannot be opened at all.
+    """
+    watcher: Observer = Silent() if observer is None else observer
+    data, optim = config.data, config.optim
+    source = open_source(data.train, allow_pipes=data.allow_pipes, limits=data.limits)
+    teacher = load_clip(config.teacher.model, config.teacher.pretrained)
+    watcher.on_message(f"looking at a sample of {source.name}")
+    check = check_source(
+        source,
+        pixel_codec(teacher),
+        teacher.tokenizer,
+        teacher.context_length,
+        workers=data.workers,
+        seed=config.seed,
+    )
+    table = getattr(teacher.model, "token_embedding", None)
+    vocabulary = table.num_embeddings if isinstance(table, nn.Embedding) else None
+    found = Diagnosis(
+        name=config.name,
+        teacher=teacher.name,
+        student=None,
+        device=None,
+        steps=optim.steps,
+        batch_size=optim.batch_size,
+        distinct=data.batch_distinct,
+        streamed=None,
+        vocabulary=vocabulary,
+        source=check,
+    )
+    if judge_source(check, vocabulary):
+        return found
+    try:
+        return _measured(config, found, *prepare(config, watcher, teacher), watcher)
+    except TinyClipError as error:
+        return replace(found, stopped=str(error))
+    except torch.OutOfMemoryError:
+        return replace(
+            found,
+            stopped=f"the device has no memory for optim.batch_size {optim.batch_size}; lower it "
+            "or set run.precision=bf16",
+        )
+
+
+def _measured(
+    config: RunConfig, found: Diagnosis, setup: Setup, work: Work, observer: Observer
+) -> Diagnosis:
+    accuracy = None
+    if setup.validation is not None:
+        observer.on_message("measuring the teacher")
+        accuracy = _accuracy(setup)
+    observer.on_message("taking steps")
+    counted = _counted(found.source, setup)
+    missing = _missing_features(setup, counted)
+    step = take_steps(config, setup, work, found.source)
+    steps = setup.stages[-1].end
+    ahead = setup.filler is not None and not setup.is_short
+    evaluations = 2 + (steps // config.run.eval_every if config.run.eval_every else 0)
+    looking = 0.0 if accuracy is None else accuracy.seconds * evaluations
+    return replace(
+        found,
+        student=work.student.name,
+        device=str(setup.accelerator.device),
+        steps=steps,
+        streamed=not isinstance(setup.pairs, PairMemory),
+        source=counted,
+        views=config.data.views,
+        cache_bytes=None if setup.filler is None else _cache_bytes(setup.filler, counted),
+        accuracy=accuracy,
+        step=step,
+        memory=_memory(setup, work, step.activations),
+        seconds=looking + _training_seconds(step, steps, missing, ahead=ahead),
+    )
+
+
+def _counted(source: SourceCheck, setup: Setup) -> SourceCheck:
+    """Return the check with what is known of all pairs, now that they may have been read."""
+    pairs = setup.pairs
+    if not isinstance(pairs, PairMemory):
+        return source
+    keys = [*pairs.keys, *pairs.bad.keys]
+    return replace(
+        source,
+        count=Count(len(keys), exact=True),
+        repeated_keys=len(keys) - len(set(keys)),
+        lost=tuple(pairs.bad.losses.lines()),
+    )
+
+
+def _accuracy(setup: Setup) -> TeacherCheck:
+    assert setup.validation is not None
+    began = time.perf_counter()
+    measured = setup.workshop.asked.measure(setup.validation)
+    seconds = time.perf_counter() - began
+    images, labels = int(measured.pop("images")), int(measured.pop("labels"))
+    return TeacherCheck(images, labels, measured, chance_of(labels), seconds)
+
+
+def take_steps(config: RunConfig, setup: Setup, work: Work, source: SourceCheck) -> StepCheck:
+    """Train the first batches: one to warm up and to count activations, then the timed ones."""
+    size = config.optim.batch_size
+    distinct = config.data.batch_distinct
+    batches = setup.pairs.batches(0, size, seed=config.seed, distinct=distinct)
+    work.task.train()
+    saved = SavedBytes([*work.task.encoder.parameters(), *work.task.beside.parameters()])
+    batch = next(batches)
+    with torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
+        seconds, finite = _step(work, batch, 0)
+    if seconds < SLOW:
+        batch = next(batches)
+        seconds, fine = _step(work, batch, 1)
+        finite = finite and fine
+    cached = None
+    if setup.features is not None or setup.filler is not None:
+        batch = _remembered(batch, setup.workshop.asked)
+        cached, fine = _step(work, batch, 2)
+        finite = finite and fine
+    rate = source.samples_per_s
+    if isinstance(setup.pairs, PairMemory):
+        began = time.perf_counter()
+        for number in range(DRAWS):
+            setup.pairs.batch(number, size, seed=config.seed, distinct=distinct)
+        rate = DRAWS * size / max(time.perf_counter() - began, 1e-9)
+    return StepCheck(len(batch.keys), seconds, cached, finite, saved.peak, rate)
+
+
+def _remembered(batch: Batch, teacher: Teacher) -> Batch:
+    """Return the batch of a stream as a full cache would have it; pairs in memory have a table."""
+    if teacher.features is not None:
+        return batch
+    there = np.ones(len(batch.keys), dtype=bool)
+    image, text = teacher.see(batch.pixels), teacher.read(batch.captions)
+    kept = (KeptRows(rows.to("cpu", torch.float16), there) for rows in (image, text))
+    return replace(batch, image_features=next(kept), text_features=next(kept))
+
+
+def _step(work: Work, batch: Batch, number: int) -> tuple[float, bool]:
+    """Return the seconds of one step and whether loss and gradient were finite."""
+    began = time.perf_counter()
+    terms = work.task.terms(batch)
+    norm = work.updater.step(terms.loss, number, terms.after_backward)
+    work.task.after_step()
+    if terms.loss.is_cuda:
+        torch.cuda.synchronize(terms.loss.device)
+    return time.perf_counter() - began, norm is not None
+
+
+def _memory(setup: Setup, work: Work, activations: int) -> MemoryCheck:
+    pictures = 0
+    for pairs in (setup.pairs, None if setup.validation is None else setup.validation.pairs):
+        if isinstance(pairs, PairMemory):
+            decoded = len(pairs) * picture_bytes(setup.teacher)
+            pictures += decoded if pairs.viewed is None else pairs.viewed.held
+    features, asked = setup.features, setup.workshop.asked
+    rows = 0 if features is None else len(features.image) + len(features.text)
+    device = setup.accelerator.device
+    return MemoryCheck(
+        pictures=pictures,
+        features=rows * asked.embedding_dim * HALF,
+        teacher=sum(_bytes(voice.encoder) for voice in asked.voices),
+        student=_parameters(work.student) * FLOAT * TRAINED,
+        activations=activations,
+        available=_available(device),
+        shared=device.type == "cpu",
+    )
+
+
+def _missing_features(setup: Setup, source: SourceCheck) -> int:
+    """Return how many views of pictures, or captions, the teacher has still to see."""
+    features, filler = setup.features, setup.filler
+    if filler is not None:
+        parts = filler.source.parts
+        share = len(filler.store.missing(parts)) / len(parts)
+        return round(share * source.count.pairs * max(filler.views, _captions(source)))
+    if features is None:
+        return 0
+    return max(len(table) - table.filled for table in (features.image, features.text))
+
+
+def _cache_bytes(filler: Filler, source: SourceCheck) -> int:
+    return filler.nbytes(source.count.pairs, _captions(source))
+
+
+def _captions(source: SourceCheck) -> float:
+    """Return the distinct captions a pair."""
+    return source.captions.distinct / max(1, source.sampled)
+
+
+def _training_seconds(step: StepCheck, steps: int, missing: int, *, ahead: bool) -> float:
+    """Return the time of all steps: the teacher computes until its features are all there.
+
+    ``ahead``: it does so before the first step.
+    """
+    if step.cached_seconds is None:
+        return steps * step.seconds
+    live = -(-missing // step.pairs)
+    live = live if ahead else min(steps, live)
+    return steps * step.cached_seconds + live * (step.seconds - step.cached_seconds)
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters())
+
+
+def _parameters(clip: LoadedClip) -> int:
+    return sum(parameter.numel() for parameter in clip.model.parameters())
+
+
+def _available(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
+    if not all(name in getattr(os, "sysconf_names", ()) for name in names):
+        return None
+    pages, size = (os.sysconf(name) for name in names)
+    return pages * size

@@ -1,0 +1,210 @@
+"""What a run would be, from its configuration alone: no pairs are read and nothing is trained.
+
+Networks are traced on torch's meta device: a plan of a large teacher takes seconds, no memory and
+no weights. Floating-point operations count two for a multiply-accumulate, texts at full context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from tinyclip_edge.config import RunConfig
+from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.models import LoadedClip, create_student, inherit_student, load_clip
+from tinyclip_edge.models.assemble import assemble
+from tinyclip_edge.models.clip import count_parameters
+from tinyclip_edge.models.cost import traced_macs
+from tinyclip_edge.models.given_config import known_config
+from tinyclip_edge.models.pruned import clip_units
+from tinyclip_edge.train.memory import FLOAT, HALF, TRAINED, SavedBytes
+from tinyclip_edge.train.schedule import Stage
+from tinyclip_edge.train.stages.student import resolve_course
+from tinyclip_edge.train.tasks.encoders import PairEncoder
+
+PASSES = 3  # forward, and backward at twice its price
+TRACED = 2  # pairs
+PETA, TERA, HOUR = 1e15, 1e12, 3600
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """One stage. Masks: parameters are those it ends with, activations those it begins with."""
+
+    number: int
+    student: str
+    keep: float | None  # share of the teacher's prunable parameters, by masks
+    image_parameters: int
+    text_parameters: int  # without the token embedding
+    steps: int
+    samples: int
+    lr: float
+    prune_after: int | None  # steps of the stage
+    activation_bytes: int  # of the pairs that a process holds at once
+    student_bytes: int  # with gradients and AdamW's moments
+    pflop: float  # of the student
+    teacher_pflop: float  # asked at every pair
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """All stages, and what they need of a device."""
+
+    name: str
+    teacher: str
+    teacher_parameters: int  # without the token embedding
+    teacher_bytes: int
+    batch_size: int
+    processes: int
+    held: int  # pairs whose activations a process holds at once
+    stages: tuple[StagePlan, ...]
+
+    @property
+    def pflop(self) -> float:
+        """Of teacher and student over all stages."""
+        return sum(stage.pflop + stage.teacher_pflop for stage in self.stages)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Teacher, student with AdamW, activations: of the stage that needs most."""
+        return self.teacher_bytes + max(
+            stage.student_bytes + stage.activation_bytes for stage in self.stages
+        )
+
+    def hours(self, tflops: float) -> float:
+        """Device hours, all devices together, at so many TFLOP/s each."""
+        return device_hours(self.pflop, tflops)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "pflop": self.pflop, "memory_bytes": self.memory_bytes}
+
+
+def device_hours(pflop: float, tflops: float) -> float:
+    """Hours that one device of so many TFLOP/s takes for so many operations."""
+    return pflop * PETA / (tflops * TERA) / HOUR
+
+
+def plan_run(config: RunConfig, *, processes: int = 1) -> RunPlan:
+    """Return the plan of a run that so many processes share.
+
+    Raises ConfigError, ModelError, and InheritanceError for a student that the teacher cannot give.
+    """
+    size = config.optim.batch_size
+    if size % processes:
+        raise ConfigError(
+            f"optim.batch_size {size} cannot be shared evenly by {processes} processes"
+        )
+    share = size // processes
+    held = min(share, config.run.micro_batch or share)
+    given = config.teacher
+    first = described(given.model, given.pretrained)
+    teachers = [first, *(described(one.model, one.pretrained) for one in given.also)]
+    counted = [count_parameters(one.model) for one in teachers]
+    asked = sum(sum(traced_macs(one.model, one.config["model_cfg"])) for one in teachers)
+    return RunPlan(
+        name=config.name,
+        teacher=" + ".join(one.name for one in teachers),
+        teacher_parameters=sum(count.encoders for count in counted),
+        teacher_bytes=sum(count.total for count in counted) * _size(config),
+        batch_size=size,
+        processes=processes,
+        held=held,
+        stages=tuple(_stages(config, first, held, 2 * asked)),
+    )
+
+
+def described(model: str, tag: str | None) -> LoadedClip:
+    """Return a model on the meta device; one of open_clip's list needs no weights for that.
+
+    Any other MODEL is loaded first. Raises ModelError.
+    """
+    known = known_config(model if tag is None else f"{model}/{tag}")
+    if known is None:
+        clip = load_clip(model, tag)
+        return replace(clip, model=clip.model.to("meta"))
+    with torch.device("meta"):
+        return assemble(
+            known.model_cfg, known.preprocess_cfg, name=model, tokenizer_file=known.tokenizer_file
+        )
+
+
+def _stages(config: RunConfig, teacher: LoadedClip, held: int, asked: int) -> Iterator[StagePlan]:
+    """Yield the plans of all stages; ``asked``: operations of the teachers for one pair."""
+    before, left = teacher, 1.0  # the dense model, and the share of it that masks have left
+    with torch.device("meta"):
+        for stage in resolve_course(config, teacher):
+            if stage.student is not None:
+                before = _cut_out(config, stage.student, before)
+            plan, left = _plan(config, stage, teacher, before, left)
+            samples = plan.samples
+            yield replace(
+                plan,
+                activation_bytes=held * plan.activation_bytes,
+                teacher_pflop=asked * samples / PETA,
+            )
+
+
+def _cut_out(config: RunConfig, shape: str | dict[str, Any], before: LoadedClip) -> LoadedClip:
+    student = create_student(shape, before)
+    if config.inherit.method != "none":
+        plan = config.inherit.plan
+        inherit_student(before, student, plan="evenly" if plan == "importance" else plan)
+    return student
+
+
+def _plan(
+    config: RunConfig, stage: Stage, teacher: LoadedClip, student: LoadedClip, left: float
+) -> tuple[StagePlan, float]:
+    """Return the plan, activations those of one pair, and the share that is left after it."""
+    counted, optim = count_parameters(student.model), stage.optim
+    samples = optim.steps * config.optim.batch_size
+    image, text, share, after = counted.image, counted.text, left, left
+    if stage.keep is not None and stage.masks is not None:
+        units, whole = clip_units(student), clip_units(teacher)
+        after = stage.keep * whole.prunable / units.prunable
+        image -= round((1 - after) * units.image.prunable)
+        text -= round((1 - after) * units.text.prunable)
+        dense = stage.masks.prune / optim.steps
+        share = dense * left + (1 - dense) * after
+    macs = sum(traced_macs(student.model, student.config["model_cfg"]))
+    plan = StagePlan(
+        number=stage.number,
+        student=student.name if stage.keep is None else f"{stage.keep:.0%} by masks",
+        keep=stage.keep,
+        image_parameters=image,
+        text_parameters=text,
+        steps=optim.steps,
+        samples=samples,
+        lr=optim.lr,
+        prune_after=None if stage.masks is None else stage.masks.prune,
+        activation_bytes=round(left * _activations(student, config)),
+        student_bytes=round(left * counted.total) * FLOAT * TRAINED,
+        pflop=2 * PASSES * macs * samples * share / PETA,
+        teacher_pflop=0.0,
+    )
+    return plan, after
+
+
+def _activations(student: LoadedClip, config: RunConfig) -> int:
+    """Return the bytes that autograd holds of one pair, about."""
+    encoder = PairEncoder(student).requires_grad_(True).train()
+    if config.run.grad_checkpointing:
+        student.model.set_grad_checkpointing(True)  # type: ignore[operator]
+    size = student.image_size
+    saved = SavedBytes(list(encoder.parameters()))
+    pixels = torch.empty(TRACED, 3, size, size, device="meta")
+    tokens = torch.zeros(TRACED, student.context_length, dtype=torch.long, device="meta")
+    with torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
+        features = encoder(pixels, tokens)
+    peak = saved.peak
+    del features  # held until here, as a loss does
+    return peak // TRACED * _size(config) // FLOAT
+
+
+def _size(config: RunConfig) -> int:
+    """Bytes of a value; what autocast leaves in float32 is not told apart."""
+    return FLOAT if config.run.precision == "fp32" else HALF

@@ -1,0 +1,186 @@
+"""What a student is worth before its first step: where its weights come from, how it answers.
+
+N pictures and C labels of the validation pairs.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from tinyclip_edge.config import LossConfig, RunConfig
+from tinyclip_edge.data import PairMemory, open_source
+from tinyclip_edge.inheritance import InheritanceReport
+from tinyclip_edge.losses import affinity_loss
+from tinyclip_edge.models import LoadedClip
+from tinyclip_edge.train.tasks.encoders import PairEncoder, pixel_codec
+from tinyclip_edge.train.tasks.validation import Validation
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SHARES = {
+    "i2t_r1": "zero-shot top-1",
+    "i2t_r5": "zero-shot top-5",
+    "zero_shot_100": "zero-shot top-1 of 100",
+    "t2i_r1": "text to image R@1",
+    "t2i_r5": "text to image R@5",
+}
+TEXT_WIDTH = 100  # columns of report.txt
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The untrained student beside its teacher on the same pairs; accuracies are shares."""
+
+    source: str
+    images: int
+    labels: int
+    teacher: dict[str, float]
+    student: dict[str, float]
+    affinity_kl: float  # each picture over all labels, each label over all pictures
+    teacher_entropy: float  # the affinity loss cannot go below it
+    teacher_scale: float
+    student_scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepZero:
+    """Inheritance and what came of it; ``answers`` is None without validation pairs."""
+
+    teacher: str
+    inherited: InheritanceReport
+    parameters: dict[str, dict[str, int]]  # by tower, of teacher and student
+    answers: Answers | None
+
+    @property
+    def conserved(self) -> bool:
+        """Whether the report holds each value of the student's towers exactly once."""
+        towers = ("image", "text", "shared")
+        return all(
+            getattr(self.inherited, tower).total == self.parameters[tower]["student"]
+            for tower in towers
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain JSON data."""
+        return {
+            "teacher": self.teacher,
+            "parameters": self.parameters,
+            "parameters_conserved": self.conserved,
+            "validation": None if self.answers is None else asdict(self.answers),
+            **self.inherited.as_dict(),
+        }
+
+    def tables(self) -> list[Table]:
+        """Return what to print."""
+        tables = [self.inherited.table()]
+        return tables if self.answers is None else [*tables, _answers_table(self.answers)]
+
+    def closing(self) -> str:
+        """Return a line on the parameters, and one when nothing could be measured."""
+        counts = self.parameters.values()
+        ours, theirs = (sum(count[who] for count in counts) for who in ("student", "teacher"))
+        accounted = "all accounted for" if self.conserved else "NOT all accounted for"
+        line = (
+            f"parameters: {ours:,} of the teacher's {theirs:,}; "
+            f"{self.inherited.inherited_parameters:,} inherited, "
+            f"{self.inherited.fresh_parameters:,} fresh, {accounted}"
+        )
+        return line if self.answers else line + "\naccuracy not measured: data.val is null"
+
+    def text(self) -> str:
+        """Return tables and lines as plain text."""
+        from rich.console import Console
+
+        page = io.StringIO()
+        console = Console(file=page, width=TEXT_WIDTH, color_system=None)
+        for table in self.tables():
+            console.print(table)
+        console.print(self.closing(), highlight=False)
+        return page.getvalue()
+
+
+def step_zero(
+    config: RunConfig, teacher: LoadedClip, student: LoadedClip, inherited: InheritanceReport
+) -> StepZero:
+    """Measure the untrained student as a run's validation does. Raises DataError."""
+    counts = {"teacher": _count(teacher), "student": _count(student)}
+    towers = counts["student"]
+    return StepZero(
+        teacher=teacher.name,
+        inherited=inherited,
+        parameters={tower: {who: counts[who][tower] for who in counts} for tower in towers},
+        answers=None if config.data.val is None else _answers(config, teacher, student),
+    )
+
+
+def _count(clip: LoadedClip) -> dict[str, int]:
+    """Count the values of each tower in the weights, the token embedding with the text's."""
+    totals = {"image": 0, "text": 0, "shared": 0}
+    for key, tensor in clip.model.state_dict().items():
+        shared = key in ("logit_scale", "logit_bias")
+        tower = "image" if key.startswith("visual.") else "shared" if shared else "text"
+        totals[tower] += tensor.numel()
+    return totals
+
+
+def _answers(config: RunConfig, teacher: LoadedClip, student: LoadedClip) -> Answers:
+    data = config.data
+    assert data.val is not None
+    codec, source = (
+        pixel_codec(teacher),
+        open_source(data.val, allow_pipes=data.allow_pipes, limits=data.limits),
+    )
+    memory = PairMemory.load(source, codec, workers=data.workers, limit=data.val_limit)
+    validation = Validation(memory, codec)
+    theirs = validation.features(PairEncoder(teacher), teacher)
+    ours = validation.features(PairEncoder(student), student)
+    scales = _scales(config.loss, teacher)
+    affinity = affinity_loss(
+        *ours,
+        *theirs,
+        student_scale=scales["student_scale"],
+        teacher_scale=scales["teacher_scale"],
+        i2t=config.loss.affinity_i2t,
+        t2i=config.loss.affinity_t2i,
+    )
+    return Answers(
+        source=source.name,
+        images=len(ours[0]),
+        labels=len(ours[1]),
+        teacher=validation.accuracies(*theirs),
+        student=validation.accuracies(*ours),
+        affinity_kl=float(affinity.kl),
+        teacher_entropy=float(affinity.teacher_entropy),
+        **scales,
+    )
+
+
+def _scales(loss: LossConfig, teacher: LoadedClip) -> dict[str, float]:
+    """Return the factors on similarities that the first step will have."""
+    theirs = loss.teacher_logit_scale or teacher.logit_scale
+    wanted = loss.student_logit_scale
+    return {
+        "teacher_scale": theirs,
+        "student_scale": theirs if isinstance(wanted, str) else wanted,
+    }
+
+
+def _answers_table(answers: Answers) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        title=f"Before training, on {answers.images} pictures and {answers.labels} labels "
+        f"({answers.source})"
+    )
+    table.add_column("")
+    for who in ("teacher", "student"):
+        table.add_column(who, justify="right")
+    for key, name in SHARES.items():
+        table.add_row(
+            name, *(f"{100 * who[key]:.1f} %" for who in (answers.teacher, answers.student))
+        )
+    table.add_row("affinity KL (nats)", "0", f"{answers.affinity_kl:.3f}")
+    return table

@@ -1,0 +1,1 @@
+"""Quantization-aware finishing of a student."""

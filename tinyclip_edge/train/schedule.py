@@ -1,0 +1,128 @@
+"""The stages of a run, resolved to steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from tinyclip_edge.config import OptimConfig, RunConfig, StageConfig, as_steps
+from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.inheritance.gates import CLAMP, HIGH, LOW, TEMPERATURE
+
+
+@dataclass(frozen=True, slots=True)
+class MaskSteps:
+    """Steps of a stage that learns masks, counted from its start."""
+
+    rise: int  # until the target is in force
+    prune: int  # done when gates are cut out
+    wait: int  # that the prune waits at most
+    rewarm: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage, from the dense student before it to a smaller one."""
+
+    number: int  # from 1
+    of: int
+    began: int  # steps of the run before it
+    optim: OptimConfig  # its own steps, rate and warm-up
+    keep: float | None  # share of the teacher's prunable parameters, or
+    student: str | dict[str, Any] | None  # a shape
+    masks: MaskSteps | None
+
+    @property
+    def end(self) -> int:
+        """Steps of the run when it is over."""
+        return self.began + self.optim.steps
+
+
+def plan_course(config: RunConfig, stages: tuple[StageConfig, ...] = ()) -> tuple[Stage, ...]:
+    """Return the stages of a run: ``stages`` (a recipe of the zoo), or what the configuration says.
+
+    Raises ConfigError when a stage is too short for its warm-up, its prune or its gates.
+    """
+    given = stages or tuple(config.stages)
+    if not given:
+        student = config.student
+        optim = config.optim
+        masks = None if student.keep is None else _mask_steps(config, optim, config.masks.prune)
+        whole = Stage(1, 1, 0, optim, student.keep, student.model, masks)
+        return (whole,)
+    planned: list[Stage] = []
+    for number, stage in enumerate(given, 1):
+        optim = _optim(config, stage, number)
+        prune = config.masks.prune if stage.prune is None else stage.prune
+        masks = None if stage.keep is None else _mask_steps(config, optim, prune, number)
+        began = planned[-1].end if planned else 0
+        planned.append(Stage(number, len(given), began, optim, stage.keep, stage.student, masks))
+    return tuple(planned)
+
+
+def _optim(config: RunConfig, stage: StageConfig, number: int) -> OptimConfig:
+    changed: dict[str, Any] = {}
+    if stage.samples is not None:
+        changed["steps"] = -(-stage.samples // config.optim.batch_size)
+    for key in ("steps", "lr", "warmup"):
+        if getattr(stage, key) is not None:
+            changed[key] = getattr(stage, key)
+    try:
+        return OptimConfig.model_validate({**config.optim.model_dump(), **changed})
+    except ValidationError as error:
+        cause = error.errors(include_url=False)[0]
+        raise ConfigError(
+            f"stage {number}: {cause.get('ctx', {}).get('error', cause['msg'])}"
+        ) from None
+
+
+def _mask_steps(
+    config: RunConfig, optim: OptimConfig, when: float, number: int | None = None
+) -> MaskSteps:
+    masks, steps = config.masks, optim.steps
+    prune, wait = as_steps(when, steps), as_steps(masks.extra, steps)
+    where = "" if number is None else f"stage {number}: "
+    if prune < 1 or prune + wait >= steps:
+        raise ConfigError(
+            f"{where}masks are pruned after {prune} steps and up to {wait} later (masks.prune, "
+            f"masks.extra), which does not fit into {steps} steps; lower them or give more steps"
+        )
+    rise = as_steps(masks.warmup, prune)
+    if rise > prune:
+        raise ConfigError(
+            f"{where}the target of masks rises over {rise} steps and the prune comes after "
+            f"{prune}; lower masks.warmup or prune later"
+        )
+    return MaskSteps(rise, prune, wait, masks.rewarm)
+
+
+def check_travel(config: RunConfig, stage: Stage, before: float) -> None:
+    """Refuse a prune that comes before gates can have closed: AdamW moves them ``lr`` a step.
+
+    ``before`` is the share of the teacher that the stage begins with. Raises ConfigError.
+    """
+    assert stage.keep is not None
+    assert stage.masks is not None
+    steps, rate = stage.masks.prune + stage.masks.wait, config.masks.lr
+    way = travel(min(1.0, stage.keep / before))
+    if steps * rate < way:
+        raise ConfigError(
+            f"keep {stage.keep:g} is out of reach: gates have {way:.1f} to move and masks.lr "
+            f"{rate:g} moves them {steps * rate:.1f} in {steps} steps; set masks.lr to "
+            f"{math.ceil(100 * way / stage.masks.prune) / 100:g} or prune later"
+        )
+
+
+def travel(keep: float) -> float:
+    """Return how far log-alpha falls when all gates together go from open to the share ``keep``.
+
+    A parameter is there when both of its units are, so each has the chance sqrt(keep).
+    """
+    off = 1 - math.sqrt(keep)
+    if off <= 0:
+        return 0.0
+    end = TEMPERATURE * math.log(-LOW / HIGH) - math.log(off / (1 - off))
+    return max(0.0, CLAMP - end)

@@ -1,0 +1,142 @@
+"""The student at the start of a stage: cut out of the model before it, or that model itself."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+from accelerate.utils import set_seed
+from torch import Tensor
+
+from tinyclip_edge.config import RunConfig, StageConfig
+from tinyclip_edge.data import StreamingPairs, open_source
+from tinyclip_edge.errors import ConfigError, InheritanceError, TinyClipError
+from tinyclip_edge.inheritance import InheritanceReport
+from tinyclip_edge.inheritance.sparsity import check_reachable
+from tinyclip_edge.models import ZOO, LoadedClip, create_student, inherit_student
+from tinyclip_edge.models.pruned import clip_units
+from tinyclip_edge.train.schedule import Stage, check_travel, plan_course
+from tinyclip_edge.train.tasks.encoders import pixel_codec
+
+CALIBRATION_BATCH = 64  # pairs decoded at once
+
+
+def start_student(
+    config: RunConfig, teacher: LoadedClip, stage: Stage | None = None
+) -> tuple[LoadedClip, InheritanceReport | None]:
+    """Return the student with the weights of step 0, and what it inherited.
+
+    Seeds every generator first, so that random weights depend on the seed alone. Raises ModelError
+    and InheritanceError.
+    """
+    set_seed(config.seed)
+    first = resolve_course(config, teacher)[0] if stage is None else stage
+    return stage_student(config, first, teacher)
+
+
+def resolve_course(config: RunConfig, teacher: LoadedClip) -> tuple[Stage, ...]:
+    """Return the stages of a run, those of a zoo recipe included.
+
+    Raises ConfigError, ModelError, and InheritanceError for what a later stage would stop at.
+    """
+    name, method = config.student.model, config.inherit.method
+    entry = ZOO.get(name) if isinstance(name, str) else None
+    recipe = () if entry is None else tuple(StageConfig(keep=keep) for keep in entry.stages)
+    if recipe and method == "none":
+        raise ConfigError(f"{name} is a recipe of masks; set inherit.method=masks, not none")
+    if method == "masks" and name is not None and not recipe:
+        raise ConfigError(
+            "inherit.method is masks, which find the shape: give student.keep or stages instead "
+            "of student.model"
+        )
+    stages = plan_course(config, recipe)
+    if len(stages) > 1 or stages[0].keep is not None:
+        _check_course(config, stages, teacher)
+    return stages
+
+
+def stage_student(
+    config: RunConfig, stage: Stage, before: LoadedClip
+) -> tuple[LoadedClip, InheritanceReport | None]:
+    """Return the student that a stage begins with, made out of the dense model ``before``.
+
+    Raises ModelError, and InheritanceError when the stage would grow.
+    """
+    if stage.student is None:
+        return dense_copy(before), None
+    student = create_student(stage.student, before)
+    if config.inherit.method == "none":
+        return student, None
+    pairs = None if config.inherit.plan != "importance" else calibration_pairs(config, before)
+    on_gpu = config.run.device != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else None
+    report = inherit_student(
+        before, student, plan=config.inherit.plan, calibration=pairs, device=device
+    )
+    return student, report
+
+
+def dense_copy(clip: LoadedClip) -> LoadedClip:
+    """Return a trainable copy of a model, which masks then shrink."""
+    model = deepcopy(clip.model).requires_grad_(True)
+    return replace(
+        clip, model=model, config=deepcopy(clip.config), name="student", weights_file=None
+    )
+
+
+def calibration_pairs(config: RunConfig, clip: LoadedClip) -> tuple[Tensor, Tensor]:
+    """Return ``inherit.calibration`` training pairs: pixels ``[N, 3, H, W]``, ids ``[N, L]``."""
+    codec = pixel_codec(clip)
+    source = open_source(
+        config.data.train, allow_pipes=config.data.allow_pipes, limits=config.data.limits
+    )
+    stream = StreamingPairs(source, codec, workers=config.data.workers)
+    count = config.inherit.calibration
+    size = min(CALIBRATION_BATCH, count, config.optim.batch_size)
+    pixels: list[Tensor] = []
+    captions: list[str] = []
+    for batch in stream.batches(0, size, seed=config.seed, distinct=False):
+        pixels.append(codec.restore(batch.pixels, clip.image_size))
+        captions.extend(batch.captions)
+        if len(captions) >= count:
+            break
+    return torch.cat(pixels)[:count], clip.tokenizer(captions[:count])
+
+
+def _check_course(config: RunConfig, stages: tuple[Stage, ...], teacher: LoadedClip) -> None:
+    """Refuse, before the first step, what a later stage would stop at.
+
+    Raises InheritanceError for a stage that grows or whose target masks cannot reach, ConfigError
+    for one that ends before its gates can have closed.
+    """
+    before, share = teacher, 1.0
+    for stage in stages:
+        try:
+            if stage.student is not None:
+                with torch.random.fork_rng(devices=[]):
+                    student = create_student(stage.student, before)
+                if config.inherit.method != "none":
+                    inherit_student(before, student, plan="evenly")
+                before = student
+            else:
+                assert stage.keep is not None
+                whole = clip_units(teacher)
+                share = min(share, clip_units(before).prunable / whole.prunable)
+                _check_keep(stage.keep, share)
+                check_reachable(whole, stage.keep, uniform_shapes=config.student.uniform_shapes)
+                check_travel(config, stage, share)
+                share = stage.keep
+        except TinyClipError as error:
+            if len(stages) == 1:
+                raise
+            raise type(error)(f"stage {stage.number}: {error}") from error
+
+
+def _check_keep(keep: float, share: float) -> None:
+    """Raise InheritanceError when no more than ``keep`` of the teacher is left already."""
+    if keep >= share:
+        raise InheritanceError(
+            f"keep {keep:g} is not below the {share:.3f} that the stage before has left of the "
+            "teacher; a stage cannot grow"
+        )

@@ -1,0 +1,1 @@
+"""What is trained: a student, its teachers, and the loss of a batch."""

@@ -1,0 +1,197 @@
+"""Learn which units a student keeps: gates are sampled once a step and pulled to a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinyclip_edge.config import OptimConfig, RunConfig
+from tinyclip_edge.data import Batch
+from tinyclip_edge.errors import InheritanceError
+from tinyclip_edge.inheritance.equal import equal_masks
+from tinyclip_edge.inheritance.gates import CLAMP, ClipGates, ClipMasks, TowerGates
+from tinyclip_edge.inheritance.masked import MaskedClip
+from tinyclip_edge.inheritance.prune import PrunePlan
+from tinyclip_edge.inheritance.sparsity import Lagrangian, sparsity_target
+from tinyclip_edge.inheritance.units import ClipUnits
+from tinyclip_edge.models import LoadedClip
+from tinyclip_edge.models.pruned import clip_units
+from tinyclip_edge.train.schedule import MaskSteps
+from tinyclip_edge.train.tasks.distill_task import DistillTask, Terms
+from tinyclip_edge.train.tasks.encoders import PairEncoder, by_length
+
+GATES_EPS = 1e-8  # a neuron gate's gradient is some 1e-7 in a large model: far below optim.eps
+BINS = 20  # of a histogram of log-alpha
+SETTLE = 10  # steps' worth of log-alpha by which a prune may shift all gates to meet its target
+HALVINGS = 20
+
+
+class MaskedEncoder(PairEncoder):
+    """Towers under masks: those given, else the ones that a prune would leave."""
+
+    def __init__(self, clip: LoadedClip, units: ClipUnits, masks: Callable[[], ClipMasks]) -> None:
+        super().__init__(clip)
+        self.masked = MaskedClip(clip.model, units)
+        self._masks = masks
+
+    def forward(
+        self, pixels: Tensor, tokens: Tensor, masks: ClipMasks | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image features ``[B, D]``, text features ``[B, D]`` and the scale (no log)."""
+        folded = self.masked.fold(self._masks() if masks is None else masks)
+        image = folded.encode_image(pixels)
+        return image, by_length(tokens, folded.encode_text), self.log_scale.float().exp()
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Return ``[B, D]`` as the pruned model would."""
+        return self.masked.encode_image(pixels, self._masks())
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Return ``[B, D]`` as the pruned model would."""
+        return by_length(tokens, self.masked.fold(self._masks()).encode_text)
+
+
+class MaskedTask(DistillTask):
+    """Distillation with gates on every unit and a price on too many of them."""
+
+    def learn(self, gates: ClipGates, keep: float, steps: MaskSteps, config: RunConfig) -> None:
+        """Take over the gates; call once, before the first step."""
+        self.keep, self.steps, self.config = keep, steps, config.masks
+        self._uniform_shapes = config.student.uniform_shapes
+        self.done = 0  # steps of the stage
+        self.shift = 0.0  # of every log-alpha, by settle
+        self.gates, self.lagrangian = gates.to(self._device), Lagrangian().to(self._device)
+        self.beside["gates"], self.beside["lagrangian"] = self.gates, self.lagrangian
+
+    def make_encoder(self, student: LoadedClip) -> PairEncoder:
+        """Return the towers under masks."""
+        return MaskedEncoder(student, clip_units(student), self.left)
+
+    def groups(self, optim: OptimConfig) -> list[dict[str, Any]]:
+        """Return the gates' group, and the multipliers' that rise instead of falling."""
+        fixed = {"weight_decay": 0.0, "constant_lr": True, "eps": GATES_EPS}
+        prices = list(self.lagrangian.parameters())
+        return [
+            *super().groups(optim),
+            {
+                "params": list(self.gates.parameters()),
+                "lr": self.config.lr,
+                # No momentum: it would carry all gates on past the target, where no price is left.
+                "betas": (0.0, optim.betas[1]),
+                **fixed,
+            },
+            {"params": prices, "lr": self.config.lambda_lr, "maximize": True, **fixed},
+        ]
+
+    def encode(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the student under one sample of its gates."""
+        self._ranks.same_noise(self._device)
+        image, text, scale = self.forward(pixels, tokens, self.gates.sample())
+        return image, text, scale
+
+    def terms(self, batch: Batch) -> Terms:
+        """Return the loss of a batch with its parts, the price of missing the target among them."""
+        terms = super().terms(batch)
+        target, sparsity = self.target(), self.gates.sparsity()
+        price = self.lagrangian(sparsity, target)
+        logged = {
+            "sparsity": sparsity,
+            "sparsity_target": sparsity.new_tensor(target),
+            "lambda_1": self.lagrangian.lambda_1,
+            "lambda_2": self.lagrangian.lambda_2,
+        }
+        parts = {**terms.parts, "sparsity_price": price}
+        return replace(
+            terms, loss=terms.loss + price, parts=parts, logged={**terms.logged, **logged}
+        )
+
+    def target(self) -> float:
+        """Return the sparsity asked for at this step."""
+        begin = max(self.config.start, 1 - self.gates.units.prunable / self.gates.prunable)
+        aim = 1 - self.keep
+        return sparsity_target(self.done, start=min(begin, aim), target=aim, warmup=self.steps.rise)
+
+    def after_step(self) -> None:
+        """Bring gates and scale back into their range."""
+        super().after_step()
+        self.gates.clamp_()
+        self.done += 1
+
+    def left(self) -> ClipMasks:
+        """Return the weakest units off, the others soft: what evaluations see."""
+        return self.gates.binarised()
+
+    def kept(self) -> float:
+        """Return the share of the teacher's prunable parameters that a prune would leave now.
+
+        Raises InheritanceError when no shape with equal layers has about that size.
+        """
+        uniform = self._uniform_shapes
+        masks = equal_masks(self.gates) if uniform else self.left()
+        return PrunePlan.of(self.gates.units, masks).after.prunable / self.gates.prunable
+
+    @torch.no_grad()
+    def settle(self, tolerance: float) -> bool:
+        """Shift all gates alike by what brings a prune within ``tolerance`` of the target.
+
+        The order of units, so what is kept, stays. Returns False, and shifts nothing, when it would
+        take more than SETTLE steps: gates then have not learnt enough yet.
+        """
+        before = [a.clone() for a in self.gates.parameters()]
+        low, high = -SETTLE * self.config.lr, SETTLE * self.config.lr
+        for _ in range(HALVINGS):
+            miss = self.size() - self.keep
+            if abs(miss) <= tolerance / 2:
+                break
+            low, high = (low, self.shift) if miss > 0 else (self.shift, high)
+            self._shift(before, (low + high) / 2)
+        if self._met(tolerance):
+            return True
+        self._shift(before, 0.0)
+        return self._met(tolerance)
+
+    def _met(self, tolerance: float) -> bool:
+        try:
+            return abs(self.kept() - self.keep) <= tolerance
+        except InheritanceError:
+            return False
+
+    def _shift(self, before: list[Tensor], shift: float) -> None:
+        self.shift = shift
+        for a, old in zip(self.gates.parameters(), before, strict=True):
+            a.copy_(old + shift)
+        self.gates.clamp_()
+
+    def size(self) -> float:
+        """Return ``kept`` without regard to equal layers."""
+        left = PrunePlan.of(self.gates.units, self.left()).after
+        return left.prunable / self.gates.prunable
+
+    def picture(self) -> dict[str, Any]:
+        """Return plain data about the gates: units left and a histogram of log-alpha a tower."""
+        left = PrunePlan.of(self.gates.units, self.left()).after
+        towers = {"image": (self.gates.image, left.image), "text": (self.gates.text, left.text)}
+        return {
+            "kept": self.size(),
+            **{
+                name: {
+                    "hidden": units.width,
+                    "heads": list(units.heads),
+                    "neurons": list(units.neurons),
+                    "log_alpha": _histogram(gates),
+                }
+                for name, (gates, units) in towers.items()
+            },
+        }
+
+
+@torch.no_grad()
+def _histogram(gates: TowerGates) -> list[int]:
+    """Count gates in BINS equal bins from clamp to clamp."""
+    values = torch.cat([a.detach().float().cpu() for a in gates.parameters()])
+    counts = torch.histc(values.clamp(-CLAMP, CLAMP), BINS, -CLAMP, CLAMP)
+    return [int(count) for count in counts]

@@ -1,0 +1,94 @@
+"""Retrieval and zero-shot accuracy on the validation pairs while a run goes on.
+
+N pictures, C concepts; each concept has one label, the first caption of its first picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tinyclip_edge.data import PairMemory, PixelCodec
+from tinyclip_edge.models import LoadedClip
+from tinyclip_edge.train.tasks.encoders import PairEncoder, tokenize
+
+BATCH = 256
+CANDIDATES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Validation pairs, ready to measure any encoder that takes the student's tokens."""
+
+    pairs: PairMemory
+    codec: PixelCodec
+
+    def measure(self, encoder: PairEncoder, clip: LoadedClip) -> dict[str, float]:
+        """Return accuracies as shares, see ``accuracies``, and the sizes of the set."""
+        images, texts = self.features(encoder, clip)
+        return {
+            **self.accuracies(images, texts),
+            "images": float(len(images)),
+            "labels": float(len(texts)),
+        }
+
+    def accuracies(self, images: Tensor, texts: Tensor) -> dict[str, float]:
+        """Return the accuracies of features of this set as shares."""
+        similarity = (images @ texts.T).cpu()
+        return accuracies(similarity, torch.from_numpy(self.pairs.concept_of))
+
+    @torch.no_grad()
+    def features(self, encoder: PairEncoder, clip: LoadedClip) -> tuple[Tensor, Tensor]:
+        """Return features of all pictures ``[N, D]`` and of all labels ``[C, D]``."""
+        device = next(encoder.parameters()).device
+        training = encoder.training
+        encoder.eval()
+        images = [
+            encoder.encode_image(self.codec.restore(self._stack(start).to(device), clip.image_size))
+            for start in range(0, len(self.pairs), BATCH)
+        ]
+        labels = [self.pairs.label(concept) for concept in range(len(self.pairs.concepts))]
+        texts = [
+            encoder.encode_text(tokenize(clip.tokenizer, labels[start : start + BATCH]).to(device))
+            for start in range(0, len(labels), BATCH)
+        ]
+        encoder.train(training)
+        return torch.cat(images), torch.cat(texts)
+
+    def _stack(self, start: int) -> Tensor:
+        return torch.stack(self.pairs.images[start : start + BATCH])
+
+
+def accuracies(similarity: Tensor, concept_of: Tensor) -> dict[str, float]:
+    """Return recall at 1 and 5 and zero-shot accuracy from ``[N, C]`` similarities.
+
+    ``i2t``: a picture's label among all labels (zero-shot top-1 and top-5). ``t2i``: a picture of
+    the label's concept among all pictures. ``zero_shot_100``: expected top-1 among the true label
+    and 99 random others (all others when C < 100). A tie counts as a miss.
+    """
+    count = torch.arange(len(similarity))
+    own = similarity[count, concept_of]
+    # Labels that are at least as near as the true one; the true one is among them.
+    better = similarity.ge(own[:, None]).sum(dim=1) - 1
+    mine = concept_of[:, None] == torch.arange(similarity.shape[1])
+    best = similarity.masked_fill(~mine, -torch.inf).amax(dim=0)
+    ahead = (similarity.ge(best) & ~mine).sum(dim=0)
+    return {
+        "t2i_r1": ahead.lt(1).double().mean().item(),
+        "t2i_r5": ahead.lt(5).double().mean().item(),
+        "i2t_r1": better.lt(1).double().mean().item(),
+        "i2t_r5": better.lt(5).double().mean().item(),
+        "zero_shot_100": _among(better, similarity.shape[1]).mean().item(),
+    }
+
+
+def _among(better: Tensor, labels: int) -> Tensor:
+    """Chance that none of ``better`` labels is among 99 drawn from the others, without repeats."""
+    others = labels - 1
+    drawn = min(CANDIDATES - 1, others)
+    chance = torch.ones(len(better), dtype=torch.float64)
+    for number in range(drawn):
+        chance *= ((others - better - number).double() / (others - number)).clamp_min(0.0)
+    return chance
