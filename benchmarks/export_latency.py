@@ -61,7 +61,7 @@ def write_towers(name: str, folder: Path, target: str) -> dict[str, int]:
     from tinyclip_edge.config.preset import ExportPreset, load_preset
     from tinyclip_edge.models import load_clip
     from tinyclip_export.onnx_passes import exporter
-    from tinyclip_export.quantization.recipe import Job
+    from tinyclip_export.quantization.recipe import QuantizeJob
     from tinyclip_export.quantization.registry import is_convolutional, recipes_for
     from tinyclip_export.towers.factory import image_tower, text_tower
 
@@ -82,7 +82,7 @@ def write_towers(name: str, folder: Path, target: str) -> dict[str, int]:
             recipes = recipes_for("int8", preset, convolutional=static)
             for tower in TOWERS:
                 source, written = files[f"{tower}-fp32"], files[f"{tower}-{precision}"]
-                recipes.of(tower).write(Job(tower, source, written, feeds=lambda: feeds))
+                recipes.of(tower).write(QuantizeJob(tower, source, written, feeds=lambda: feeds))
     return {key: path.stat().st_size for key, path in files.items()}
 
 

@@ -109,7 +109,7 @@ def engine_step(arguments: argparse.Namespace) -> Callable[[int], float]:
     from tinyclip_edge.data import Prefetch, TeacherFeatures
     from tinyclip_edge.train.builder import make_accelerator
     from tinyclip_edge.train.schedule import plan_course
-    from tinyclip_edge.train.stages.state import Workshop
+    from tinyclip_edge.train.stages.state import StageFactory
     from tinyclip_edge.train.tasks.encoders import pixel_codec
     from tinyclip_edge.train.tasks.teacher import Teacher
 
@@ -122,7 +122,7 @@ def engine_step(arguments: argparse.Namespace) -> Callable[[int], float]:
     if config.data.cache_teacher:
         features = TeacherFeatures("noise", len(pairs), len(pairs.captions))
     asked = Teacher(teacher, codec, device=accelerator.device, features=features)
-    workshop = Workshop(config, accelerator, teacher, asked, codec)
+    workshop = StageFactory(config, accelerator, teacher, asked, codec)
     work = workshop.begin(plan_course(config)[0], student)
     work.task.train()
     size = arguments.batch

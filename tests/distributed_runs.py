@@ -17,7 +17,7 @@ from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.models import weights_hash
 from tinyclip_edge.train import distill
 from tinyclip_edge.train.caching import cache_features
-from tinyclip_edge.train.feature_cache.progress import Lines
+from tinyclip_edge.train.feature_cache.progress import ProgressLines
 from tinyclip_edge.train.loop import Loop
 from tinyclip_edge.train.tasks.distill_task import DistillTask
 from toy_runs import Watcher
@@ -117,6 +117,6 @@ def fill_caches(rank, configs, folder: Path) -> None:
     """Fill the feature cache of each configuration; leaves what each process was told."""
     for name, config in configs.items():
         seen = Watcher()
-        result = cache_features(RunConfig.model_validate(config), Lines(seen))
+        result = cache_features(RunConfig.model_validate(config), ProgressLines(seen))
         told = [str(result.computed), str(result.pictures), *seen.messages]
         (folder / f"{name}-{rank}.txt").write_text("\n".join(told))

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.index import default_index_folder
-from tinyclip_demo.model_registry import Shelf
+from tinyclip_demo.model_registry import ModelRegistry
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.uploads import MAX_UPLOAD_MB, share_one_heap
 from tinyclip_edge.access import LOOPBACK_NAMES, HostGuard, HostRule
@@ -78,7 +78,7 @@ def launch(
     check_address(host, port)
     share_one_heap()
     service = DemoService(
-        Shelf(models, threads=threads),
+        ModelRegistry(models, threads=threads),
         gallery,
         index_folder=default_index_folder(),
         paths=visitors.trusted or (host in LOOPBACK_NAMES and not share),

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tinyclip_demo.model_registry import Shelf
+from tinyclip_demo.model_registry import ModelRegistry
 from tinyclip_demo.texts import fill_template
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.runtime.prompts import check_prompts, probabilities
@@ -56,7 +56,7 @@ class _Answer:
 class Classifier:
     """Keeps the features of label lists; calls to the models are the caller's to order."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: ModelRegistry) -> None:
         self._shelf = shelf
         self._prompts: OrderedDict[tuple[int, tuple[str, ...]], Features] = OrderedDict()
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tinyclip_demo.classify import label_chances
 from tinyclip_demo.gallery import Gallery
-from tinyclip_demo.model_registry import Shelf
+from tinyclip_demo.model_registry import ModelRegistry
 from tinyclip_demo.search import Searcher
 from tinyclip_edge.errors import ConfigError, DataError
 from tinyclip_edge.runtime.protocol import Features
@@ -111,7 +111,7 @@ class Miner:
     """Keeps what was mined last; the models run under the lock."""
 
     def __init__(
-        self, shelf: Shelf, searcher: Searcher, lock: AbstractContextManager[object]
+        self, shelf: ModelRegistry, searcher: Searcher, lock: AbstractContextManager[object]
     ) -> None:
         self._shelf, self._searcher, self._lock = shelf, searcher, lock
         self._kept: OrderedDict[tuple[int, tuple[int, ...]], tuple[Gallery, Mined]] = OrderedDict()

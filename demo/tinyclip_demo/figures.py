@@ -18,7 +18,7 @@ ROUNDS = (10, 20, 50)
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class MeasureSettings:
     """How to measure."""
 
     threads: int = 1
@@ -33,7 +33,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FigureRow:
     """One model's figures; recall is text to image, as shares."""
 
     number: int  # of the model on the page
@@ -50,11 +50,11 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class MeasureReport:
     """All models, measured in one run."""
 
-    rows: tuple[Row, ...]
-    settings: Settings
+    rows: tuple[FigureRow, ...]
+    settings: MeasureSettings
     host: dict[str, str]
     created: str  # local time
     pairs: str  # what accuracy was measured on, empty when it was not
@@ -84,7 +84,7 @@ class Report:
         return out.getvalue()
 
 
-def _flat(row: Row) -> dict[str, Any]:
+def _flat(row: FigureRow) -> dict[str, Any]:
     image, text = row.latency.image, row.latency.text
     return {
         "model": row.name,

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyclip_demo.figures import Report, Row, Settings
+from tinyclip_demo.figures import FigureRow, MeasureReport, MeasureSettings
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.host import host_facts
-from tinyclip_demo.model_registry import Shelf
+from tinyclip_demo.model_registry import ModelRegistry
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.evaluation.latency import WARM_UP, ModelLatency, measure_latency
 from tinyclip_edge.evaluation.retrieve import retrieval_of_features
@@ -36,12 +36,12 @@ class Step:
 
 
 def measure(
-    shelf: Shelf,
+    shelf: ModelRegistry,
     numbers: Sequence[int],
-    settings: Settings,
+    settings: MeasureSettings,
     pairs: Gallery | None,
     lock: AbstractContextManager[object],
-) -> Iterator[Step | Report]:
+) -> Iterator[Step | MeasureReport]:
     """Yield steps, at the end the report; the lock keeps other work away from the clock.
 
     ``pairs``: pictures with captions to measure accuracy on. Abandoned, it stops by itself.
@@ -88,14 +88,14 @@ class _Job:
 
     def __init__(
         self,
-        shelf: Shelf,
+        shelf: ModelRegistry,
         numbers: Sequence[int],
-        settings: Settings,
+        settings: MeasureSettings,
         pairs: Gallery | None,
         lock: AbstractContextManager[object],
     ) -> None:
         self.step, self.stopped = Step(0.0, "waiting for its turn"), False
-        self.report: Report | None = None
+        self.report: MeasureReport | None = None
         self.error: Exception | None = None
         self._slots = {shelf.names[number]: (number, shelf.slots[number]) for number in numbers}
         self._settings, self._pairs, self._lock = settings, pairs, lock
@@ -111,20 +111,20 @@ class _Job:
         except Exception as error:
             self.error = error
 
-    def _measured(self) -> Report:
+    def _measured(self) -> MeasureReport:
         self._tell(0.0, "opening the models")
         threads = self._settings.threads
         models = {name: slot.reopen(threads) for name, (_, slot) in self._slots.items()}
         latency = self._latency(models)
         recalls = self._recalls(models) if self._pairs else [(None, None)] * len(models)
         rows = tuple(
-            Row(self._slots[name][0], name, model.spec, latency[name], *recall)
+            FigureRow(self._slots[name][0], name, model.spec, latency[name], *recall)
             for (name, model), recall in zip(models.items(), recalls, strict=True)
         )
         pairs = self._pairs
         told = f"{len(_sample(pairs))} pairs of {pairs.name}" if pairs else ""
         created = time.strftime("%Y-%m-%d %H:%M:%S")
-        return Report(rows, self._settings, host_facts(), created, told)
+        return MeasureReport(rows, self._settings, host_facts(), created, told)
 
     def _latency(self, models: Mapping[str, Embedder]) -> dict[str, ModelLatency]:
         edge = (PICTURE_EDGE, PICTURE_EDGE, 3)

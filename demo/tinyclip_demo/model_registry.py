@@ -89,7 +89,7 @@ class ModelSlot:
         sys.stderr.write(f"demo: {message}\n")
 
 
-class Shelf:
+class ModelRegistry:
     """All models of the page; the first is the reference."""
 
     def __init__(self, models: Sequence[str | Embedder], *, threads: int | None = None) -> None:

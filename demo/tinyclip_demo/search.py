@@ -15,7 +15,7 @@ from PIL import Image
 from tinyclip_demo.classify import timed
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.index import GalleryIndex
-from tinyclip_demo.model_registry import Shelf
+from tinyclip_demo.model_registry import ModelRegistry
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.runtime.protocol import Features
 
@@ -23,7 +23,7 @@ INDEXES_KEPT = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class SearchHit:
     """One picture found, with its place in the first model's order."""
 
     index: int
@@ -37,7 +37,7 @@ class SearchResult:
     """One model's best pictures."""
 
     model: str
-    hits: tuple[Hit, ...]
+    hits: tuple[SearchHit, ...]
     overlap: float  # share of the first model's pictures that it shows too
     query_ms: float
     rank_ms: float
@@ -68,7 +68,7 @@ class Searcher:
     """Indexes by model and gallery; the models run under the lock, one at a time."""
 
     def __init__(
-        self, shelf: Shelf, lock: AbstractContextManager[object], folder: Path | None
+        self, shelf: ModelRegistry, lock: AbstractContextManager[object], folder: Path | None
     ) -> None:
         self._shelf, self._lock, self._folder = shelf, lock, folder
         self._indexes: OrderedDict[tuple[int, int], GalleryIndex] = OrderedDict()
@@ -134,7 +134,7 @@ class Searcher:
         return SearchResult(
             self._shelf.names[number],
             tuple(
-                Hit(int(at), float(found.scores[at]), rank, int(place[at]))
+                SearchHit(int(at), float(found.scores[at]), rank, int(place[at]))
                 for rank, at in enumerate(best, start=1)
             ),
             float(np.mean(place[best] <= k)),

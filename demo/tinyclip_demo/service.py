@@ -13,11 +13,11 @@ from PIL import Image
 
 from tinyclip_demo.classify import Classifier, ClassifyResult
 from tinyclip_demo.disagree import Miner
-from tinyclip_demo.figures import Report, Settings
+from tinyclip_demo.figures import MeasureReport, MeasureSettings
 from tinyclip_demo.galleries import Galleries
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.measure import Step, measure
-from tinyclip_demo.model_registry import Shelf
+from tinyclip_demo.model_registry import ModelRegistry
 from tinyclip_demo.search import Searcher
 from tinyclip_demo.texts import parse_labels, parse_templates
 from tinyclip_edge.access import Headers, is_local
@@ -32,7 +32,7 @@ class DemoService:
 
     def __init__(
         self,
-        shelf: Shelf,
+        shelf: ModelRegistry,
         gallery: Gallery,
         *,
         index_folder: Path | None = None,
@@ -90,8 +90,8 @@ class DemoService:
             return self._classifier.classify(picture, wanted, prompts, numbers)
 
     def measure(
-        self, numbers: Sequence[int], settings: Settings, pairs: Gallery | None
-    ) -> Iterator[Step | Report]:
+        self, numbers: Sequence[int], settings: MeasureSettings, pairs: Gallery | None
+    ) -> Iterator[Step | MeasureReport]:
         """Yield steps, at the end the report."""
         return measure(self.shelf, numbers, settings, pairs, self.lock)
 

@@ -24,17 +24,17 @@ from tinyclip_export.quantization.registry import (
     recipe_dicts,
     recipes_for,
 )
-from tinyclip_export.quantization.tower_writer import Forge
-from tinyclip_export.sensitivity.selection import Improver
-from tinyclip_export.settings import DEFAULT, CalibrationPairs, Settings
-from tinyclip_export.verification.embeddings import Pairs, TowerFiles, answers, check_pairs
+from tinyclip_export.quantization.tower_writer import TowerWriter
+from tinyclip_export.sensitivity.selection import LayerSelection
+from tinyclip_export.settings import DEFAULT, CalibrationPairs, ExportSettings
+from tinyclip_export.verification.embeddings import Pairs, TowerFiles, check_pairs, pair_embeddings
 from tinyclip_export.verification.gates import (
-    Expected,
-    Ladder,
+    ExpectedSizes,
+    VerificationReport,
+    check_embeddings,
+    check_latencies,
     check_reload,
-    climb_answers,
-    climb_latency,
-    climb_structure,
+    check_structure,
 )
 from tinyclip_export.verification.reload import replay_apart
 
@@ -52,7 +52,7 @@ def export_bundle(
     max_drop: float = 0.5,
     name: str | None = None,
     force: bool = False,
-    settings: Settings = DEFAULT,
+    settings: ExportSettings = DEFAULT,
 ) -> ExportReport:
     """Write `clip` as a verified bundle to `out`.
 
@@ -83,17 +83,17 @@ class _Export:
     """One export under way in a folder of its own."""
 
     scratch: Path  # what is not kept
-    forge: Forge
+    forge: TowerWriter
 
     def __init__(
         self, clip: LoadedClip, folder: Path, precisions: tuple[str, ...], name: str
     ) -> None:
         self.clip, self.folder, self.precisions, self.name = clip, folder, precisions, name
         self.recipes: dict[str, TowerRecipes] = {}
-        self.improver: Improver | None = None
+        self.improver: LayerSelection | None = None
         self.calibrated: CalibrationPairs | None = None
         self.seconds: dict[str, float] = {}
-        self.ladder = Ladder()
+        self.ladder = VerificationReport()
         self.settings = DEFAULT
         self.form = ANY_INPUT
         self.plain: Mapping[str, Any] = {}  # how to read another tokenizer than CLIP's
@@ -157,7 +157,7 @@ class _Export:
         size, form = self.clip.image_size, self.form
         exporter.export_image_tower(image, self._path("image"), image_size=size, form=form)
         exporter.export_text_tower(text, self._path("text"), form=form)
-        self.forge = Forge(
+        self.forge = TowerWriter(
             {"image": image, "text": text},
             {tower: self._path(tower) for tower in TOWER_IO},
             self.scratch,
@@ -196,24 +196,28 @@ class _Export:
         clip = self.clip
         with self._timed("verify"):
             self._climb_structure(files)
-            reference, found = answers(clip, files, pairs, eot=eot)
+            reference, found = pair_embeddings(clip, files, pairs, eot=eot)
         with self._timed("search"):
-            self.improver = Improver(clip, self.forge, self.recipes, self.settings, max_drop, eot)
+            self.improver = LayerSelection(
+                clip, self.forge, self.recipes, self.settings, max_drop, eot
+            )
             improved = self.improver.run(files, pairs, reference, found)
             found.update(improved)
             self._climb_structure([each for each in files if each.precision in improved])
         for precision in self._written:
-            climb_answers(self.ladder, precision, reference, found[precision], max_drop=max_drop)
+            check_embeddings(self.ladder, precision, reference, found[precision], max_drop=max_drop)
         gate = self.settings.require_faster
         for precision in self._written[1:]:
-            climb_latency(self.ladder, precision, found[precision].float_ms, gate=gate)
+            check_latencies(self.ladder, precision, found[precision].float_ms, gate=gate)
         return text_to_image(reference.image, reference.text).recall(1)
 
     def _climb_structure(self, files: Sequence[TowerFiles]) -> None:
         clip = self.clip
-        expected = Expected(clip.image_size, clip.embedding_dim, clip.context_length, self.form)
+        expected = ExpectedSizes(
+            clip.image_size, clip.embedding_dim, clip.context_length, self.form
+        )
         for tower_files in files:
-            climb_structure(self.ladder, tower_files, expected)
+            check_structure(self.ladder, tower_files, expected)
         # A tower that does not load or run has no answers to compare.
         self.ladder.finish()
 

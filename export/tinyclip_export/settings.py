@@ -29,7 +29,7 @@ def _silent(_: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ExportSettings:
     """What is asked of an export beyond its precisions."""
 
     preset: ExportPreset = field(default_factory=ExportPreset)
@@ -40,4 +40,4 @@ class Settings:
     tell: Callable[[str], None] = _silent  # progress of what takes minutes
 
 
-DEFAULT = Settings()
+DEFAULT = ExportSettings()

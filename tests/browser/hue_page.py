@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from tinyclip_demo.app import build_app, serve
 from tinyclip_demo.gallery import Gallery
-from tinyclip_demo.model_registry import Shelf
+from tinyclip_demo.model_registry import ModelRegistry
 from tinyclip_demo.service import DemoService
 from tinyclip_edge.runtime.protocol import EmbedderSpec
 
@@ -63,7 +63,7 @@ def served(indexes):
         HueModel("student", "torch", "fp32"),
         HueModel("student", "onnxruntime", "int8", swapped=True),
     ]
-    page = build_app(DemoService(Shelf(models), gallery, index_folder=indexes))
+    page = build_app(DemoService(ModelRegistry(models), gallery, index_folder=indexes))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     serve(page, host="127.0.0.1", port=port)

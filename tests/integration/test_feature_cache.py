@@ -13,8 +13,8 @@ from tinyclip_edge.errors import ConfigError, DataError, InterruptedRun
 from tinyclip_edge.models import save_local_dir
 from tinyclip_edge.train import distill
 from tinyclip_edge.train.caching import cache_features
-from tinyclip_edge.train.feature_cache.fill import Filler
-from tinyclip_edge.train.feature_cache.progress import Lines
+from tinyclip_edge.train.feature_cache.fill import FeatureCacheFiller
+from tinyclip_edge.train.feature_cache.progress import ProgressLines
 from tinyclip_edge.train.tasks.teacher import Teacher
 from toy_runs import KilledError, Watcher, kill, losses
 
@@ -44,7 +44,7 @@ def cache(make, tmp_path):
     def fill(**data):
         seen = Watcher()
         config = make(data={"feature_cache": str(tmp_path / "cache"), **data})
-        return cache_features(config, Lines(seen)), seen.messages
+        return cache_features(config, ProgressLines(seen)), seen.messages
 
     return fill
 
@@ -83,14 +83,14 @@ def test_cached_losses_are_those_of_a_live_teacher(
     data = {"memory_gb": memory_gb, "views": views, "crop_scale": (0.5, 1.0)}
     live, _ = run("live", cache_teacher=False, **data)
     folder = str(tmp_path / "cache")
-    fill = Filler.fill
+    fill = FeatureCacheFiller.fill
 
     def fill_and_forbid(*args, **options):
         found = fill(*args, **options)
         silent()
         return found
 
-    monkeypatch.setattr(Filler, "fill", fill_and_forbid)
+    monkeypatch.setattr(FeatureCacheFiller, "fill", fill_and_forbid)
     cached, told = run("cached", feature_cache=folder, **data)
     assert list(live) == list(range(1, STEPS + 1))
     assert cached == pytest.approx(live, rel=1e-3)
@@ -105,7 +105,7 @@ def test_views_change_what_is_learnt(run):
 
 
 def test_a_fill_that_is_killed_goes_on(run, cache, tmp_path, monkeypatch):
-    compute = Filler._features
+    compute = FeatureCacheFiller._features
     asked = []
 
     def second_dies(filler, pairs, seen):
@@ -114,13 +114,13 @@ def test_a_fill_that_is_killed_goes_on(run, cache, tmp_path, monkeypatch):
             raise KilledError
         return compute(filler, pairs, seen)
 
-    monkeypatch.setattr(Filler, "_features", second_dies)
+    monkeypatch.setattr(FeatureCacheFiller, "_features", second_dies)
     with pytest.raises(KilledError):
         cache()
     folder = tmp_path / "cache"
     first = parts(folder)
     assert len(first) == 1
-    monkeypatch.setattr(Filler, "_features", compute)
+    monkeypatch.setattr(FeatureCacheFiller, "_features", compute)
     result, told = cache()
     assert (result.parts, result.computed, result.pictures) == (2, 1, 46)
     assert any("1 of 2 parts are missing" in line for line in told)
@@ -217,7 +217,9 @@ def test_a_broken_part_is_computed_again(cache, tmp_path):
 def test_what_the_cache_lacks_a_stream_asks_for(run, cache, make, tmp_path, shards, monkeypatch):
     live, _ = run("live", cache_teacher=False, memory_gb=0.0)
     cache(train=str(shards / "train-0.tar.gz"))
-    monkeypatch.setattr(Filler, "fill", lambda *_, **__: None)  # another process of it is late
+    monkeypatch.setattr(
+        FeatureCacheFiller, "fill", lambda *_, **__: None
+    )  # another process of it is late
     seen = []
     see = Teacher.see
     monkeypatch.setattr(Teacher, "see", lambda self, p: seen.append(len(p)) or see(self, p))

@@ -19,7 +19,7 @@ from tinyclip_edge import EdgeCLIP, report
 from tinyclip_edge.models import load_clip
 from tinyclip_edge.train import distill
 from tinyclip_edge.train.caching import cache_features
-from tinyclip_edge.train.feature_cache.progress import Lines
+from tinyclip_edge.train.feature_cache.progress import ProgressLines
 from toy_runs import Watcher, read_events
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "0"))
@@ -135,7 +135,7 @@ def test_a_killed_fill_leaves_no_litter_and_ends_alike(config, tmp_path):
     cut = with_cache(run, tmp_path / "cut")
 
     def fill(config):
-        cache_features(config, Lines(Watcher()))
+        cache_features(config, ProgressLines(Watcher()))
 
     whole = with_cache(run, tmp_path / "whole")
     assert not killed(lambda: fill(whole), inside=tmp_path)

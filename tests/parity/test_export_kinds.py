@@ -14,7 +14,7 @@ from tinyclip_edge.models.build import build_model
 from tinyclip_export.layout import InputForm
 from tinyclip_export.onnx_passes import exporter
 from tinyclip_export.towers.factory import image_tower, text_tower
-from tinyclip_export.towers.fixed_length_text import PaddedTextTower
+from tinyclip_export.towers.fixed_length_text import FixedLengthTextTower
 from tinyclip_export.towers.resnet import folded
 from tinyclip_export.towers.vit import TextTower
 
@@ -134,7 +134,7 @@ def test_folding_by_hand():
 def test_padded_text_tower_gives_open_clips_features(kind):
     model, ids = build(**PADDED[kind]), token_ids(3, 7, CONTEXT)
     tower = text_tower(model)
-    assert isinstance(tower, PaddedTextTower)
+    assert isinstance(tower, FixedLengthTextTower)
     with torch.inference_mode():
         compare(tower(ids).numpy(), model.encode_text(ids, normalize=True).numpy())
 

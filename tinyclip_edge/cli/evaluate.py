@@ -16,7 +16,7 @@ from tinyclip_edge.cli.options import (
 )
 
 
-class Task(str, Enum):
+class EvalTask(str, Enum):
     """What to measure."""
 
     zero_shot = "zero-shot"
@@ -25,7 +25,7 @@ class Task(str, Enum):
 
 def evaluate(
     model: Annotated[str, typer.Argument(help=MODEL_HELP)],
-    task: Annotated[Task, typer.Option(help="What to measure.")] = Task.retrieval,
+    task: Annotated[EvalTask, typer.Option(help="What to measure.")] = EvalTask.retrieval,
     data: Annotated[
         str,
         typer.Option(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.train.qat.finetune import Finished, Finishing
     from tinyclip_export import ExportReport
     from tinyclip_export.bundle.extras import Extras
-    from tinyclip_export.settings import Settings
+    from tinyclip_export.settings import ExportSettings
 
 
 def export(
@@ -139,7 +139,7 @@ def export(
 ) -> None:
     """Write a model as verified ONNX towers: fp32 and what is asked for."""
     from tinyclip_export.bundle.extras import read_extras
-    from tinyclip_export.settings import Settings
+    from tinyclip_export.settings import ExportSettings
 
     flags = {"int8": int8, "fp16": fp16, "static": static}
     asked = [*(name for name, given in flags.items() if given), *(precision or [])]
@@ -163,7 +163,7 @@ def export(
         trim_vocab=trim_vocab,
         qat=qat,
         qat_data=qat_data,
-        settings=Settings(
+        settings=ExportSettings(
             preset, extras=extras, search=search, require_faster=require_faster, tell=say
         ),
     )
@@ -215,7 +215,7 @@ def run_export(
     trim_vocab: Path | None = None,
     qat: int | None = None,
     qat_data: str | None = None,
-    settings: Settings | None = None,
+    settings: ExportSettings | None = None,
 ) -> ExportReport:
     """Load, export and verify; quickstart shares it, with `int8` in place of `precisions`."""
     from tinyclip_edge.models import newest_run

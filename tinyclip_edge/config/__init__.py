@@ -9,8 +9,8 @@ from tinyclip_edge.config.load import (
 )
 from tinyclip_edge.config.running import RunSection
 from tinyclip_edge.config.schema import (
-    AlsoConfig,
     DataConfig,
+    EnsembleMemberConfig,
     LossConfig,
     OptimConfig,
     RunConfig,
@@ -20,8 +20,8 @@ from tinyclip_edge.config.section import as_steps
 from tinyclip_edge.config.shrink import InheritConfig, MasksConfig, StageConfig, StudentConfig
 
 __all__ = [
-    "AlsoConfig",
     "DataConfig",
+    "EnsembleMemberConfig",
     "InheritConfig",
     "LossConfig",
     "MasksConfig",

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tinyclip_edge.config.limits import LimitsConfig
-from tinyclip_edge.config.schema import AlsoConfig, RunConfig
+from tinyclip_edge.config.schema import EnsembleMemberConfig, RunConfig
 from tinyclip_edge.config.shrink import StageConfig
 from tinyclip_edge.config.yaml_text import YamlError, parse_yaml
 from tinyclip_edge.errors import ConfigError, did_you_mean, shown
@@ -188,7 +188,7 @@ def _nearest(parts: tuple[str, ...]) -> str:
     if parts[0].startswith("stages["):
         return did_you_mean(word, StageConfig.model_fields)
     if len(parts) == 3:
-        inner = LimitsConfig if parts[0] == "data" else AlsoConfig
+        inner = LimitsConfig if parts[0] == "data" else EnsembleMemberConfig
         return did_you_mean(word, inner.model_fields)
     if len(parts) == 1:
         return did_you_mean(word, RunConfig.model_fields)

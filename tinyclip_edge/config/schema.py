@@ -12,7 +12,7 @@ from tinyclip_edge.config.section import Section, as_steps
 from tinyclip_edge.config.shrink import InheritConfig, MasksConfig, StageConfig, StudentConfig
 
 
-class AlsoConfig(Section):
+class EnsembleMemberConfig(Section):
     """One more teacher beside the first."""
 
     model: str = Field(min_length=1, description="As teacher.model.")
@@ -33,7 +33,7 @@ class TeacherConfig(Section):
         default=None,
         description="open_clip weight tag, such as laion2b_s34b_b79k; null when MODEL has it.",
     )
-    also: list[AlsoConfig] = Field(
+    also: list[EnsembleMemberConfig] = Field(
         default_factory=list,
         description="More teachers: the student imitates the weighted mean of all their logits and "
         "inherits from the first alone.",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.data.cuts import Losses
     from tinyclip_edge.data.feature_part import PartFeatures
     from tinyclip_edge.data.feature_store import FeatureStore
-    from tinyclip_edge.data.features import FeatureTable, KeptRows, TeacherFeatures
+    from tinyclip_edge.data.features import CachedRows, FeatureTable, TeacherFeatures
     from tinyclip_edge.data.memory import Batch, PairMemory
     from tinyclip_edge.data.opening import open_source
     from tinyclip_edge.data.pairs import (
@@ -39,7 +39,7 @@ _HOME = {
     "Crops": "views",
     "FeatureStore": "feature_store",
     "FeatureTable": "features",
-    "KeptRows": "features",
+    "CachedRows": "features",
     "Losses": "cuts",
     "Pair": "pairs",
     "PairMemory": "memory",
@@ -60,11 +60,11 @@ __all__ = [
     "Augment",
     "BadSamples",
     "Batch",
+    "CachedRows",
     "Count",
     "Crops",
     "FeatureStore",
     "FeatureTable",
-    "KeptRows",
     "Losses",
     "Pair",
     "PairMemory",

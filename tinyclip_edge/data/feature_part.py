@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from tinyclip_edge.aside import NEW, work_folder
 from tinyclip_edge.data.marks import caption_mark, sample_mark
-from tinyclip_edge.data.pairs import Halves, Ints, KeptFeatures, Pair
+from tinyclip_edge.data.pairs import CachedFeatures, Halves, Ints, Pair
 from tinyclip_edge.json_text import parse_json
 
 Bytes = npt.NDArray[np.uint8]
@@ -54,14 +54,14 @@ class PartFeatures:
         """Bytes of all tensors."""
         return sum(int(getattr(self, name).nbytes) for name in NAMES)
 
-    def of(self, pair: Pair) -> KeptFeatures | None:
+    def of(self, pair: Pair) -> CachedFeatures | None:
         """Return what is kept of a pair, copied; None when its picture is not there."""
         row = self._pictures.get(sample_mark(pair))
         if row is None:
             return None
         found = [self._texts.get(caption_mark(caption)) for caption in pair.captions]
         texts = tuple(None if at is None else self.text[at].copy() for at in found)
-        return KeptFeatures(self.image[row].copy(), self.seeds[row].copy(), texts)
+        return CachedFeatures(self.image[row].copy(), self.seeds[row].copy(), texts)
 
 
 def write_part(path: Path, about: Mapping[str, str], part: PartFeatures) -> None:

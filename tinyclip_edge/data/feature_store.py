@@ -125,7 +125,7 @@ class FeatureStore:
 
     def attached(self, source: PairSource) -> PairSource:
         """Return the source with what is kept of every pair."""
-        return replace(source, parts=tuple(KeptPart(part, self) for part in source.parts))
+        return replace(source, parts=tuple(CachedPart(part, self) for part in source.parts))
 
     def _is_whole(self, part: Part, *, thorough: bool) -> bool:
         path, about = self._place(part)
@@ -187,7 +187,7 @@ class FeatureStore:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptPart:
+class CachedPart:
     """A part whose pairs bring their features along."""
 
     part: Part

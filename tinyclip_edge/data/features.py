@@ -25,14 +25,14 @@ STORED = torch.float16  # halves memory; moves a cosine by some 1e-5
 
 
 @dataclass(frozen=True, slots=True)
-class KeptRows:
+class CachedRows:
     """Features of a batch's rows ``[b, D]`` as a cache holds them, and which of them it holds."""
 
     values: Tensor  # float16 [b, D]; zeros where there is none
     there: npt.NDArray[np.bool_]  # [b]
 
     @classmethod
-    def of(cls, rows: Sequence[Halves | None]) -> KeptRows | None:
+    def of(cls, rows: Sequence[Halves | None]) -> CachedRows | None:
         """Join ``[D]`` rows; None when there is none at all."""
         first = next((row for row in rows if row is not None), None)
         if first is None:

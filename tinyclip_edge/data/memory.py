@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tinyclip_edge.data.features import KeptRows
+from tinyclip_edge.data.features import CachedRows
 from tinyclip_edge.data.marks import sample_mark
 from tinyclip_edge.data.order import distinct_epoch, distinct_slots
 from tinyclip_edge.data.pairs import BadSamples, Pair, Picture
@@ -42,8 +42,8 @@ class Batch:
     captions: tuple[str, ...]
     image_ids: Ints | None = None  # [B]
     caption_ids: Ints | None = None  # [B]
-    image_features: KeptRows | None = None  # the teacher's, [b, D] of the rows that are here
-    text_features: KeptRows | None = None
+    image_features: CachedRows | None = None  # the teacher's, [b, D] of the rows that are here
+    text_features: CachedRows | None = None
     draws: Tensor | None = None  # float32 [b, 8], see augment.py; the pixels are those before it
 
 

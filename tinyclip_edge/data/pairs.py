@@ -26,7 +26,7 @@ Halves = npt.NDArray[np.float16]
 
 
 @dataclass(frozen=True, slots=True)
-class KeptFeatures:
+class CachedFeatures:
     """What a feature cache holds of one pair: V views (1: the centre), D wide."""
 
     image: Halves  # [V, D]
@@ -43,7 +43,7 @@ class Pair:
     captions: tuple[str, ...]
     concept: str  # pairs of one concept are no negatives of each other
     meta: dict[str, Any] = field(default_factory=dict)
-    kept: KeptFeatures | None = None
+    kept: CachedFeatures | None = None
 
     def kept_view(self, view: int) -> Halves | None:
         """Return the kept features ``[D]`` of a view, 0 for the centre."""

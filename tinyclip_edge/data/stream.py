@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from tinyclip_edge.data.cuts import Losses
-from tinyclip_edge.data.features import KeptRows
+from tinyclip_edge.data.features import CachedRows
 from tinyclip_edge.data.memory import WHOLE, Batch
 from tinyclip_edge.data.pairs import BadSamples, Pair
 from tinyclip_edge.data.pixels import PixelCodec
 from tinyclip_edge.data.source import PairSource
-from tinyclip_edge.data.stream_groups import Lane, LanePlace, deal
+from tinyclip_edge.data.stream_groups import StreamGroup, StreamGroupPosition, deal
 from tinyclip_edge.data.views import Crops
 from tinyclip_edge.errors import ConfigError, DataError
 
@@ -30,7 +30,7 @@ Decoding = list[tuple[Pair, str, int, Future[Tensor | None]]]  # pair, caption, 
 class StreamPosition:
     """Where the lanes that a process reads stand after a batch."""
 
-    lanes: dict[int, LanePlace]
+    lanes: dict[int, StreamGroupPosition]
 
     def plain(self) -> dict[int, dict[str, Any]]:
         """Return it by number of the lane as plain data; what several processes say adds up."""
@@ -128,14 +128,14 @@ class StreamingPairs:
         """Raise DataError when too many did not decode, however few were seen."""
         self.bad.check(self.seen, final=True)
 
-    def _lanes(self, size: int, seed: int, rows: slice) -> tuple[dict[int, Lane], slice]:
+    def _lanes(self, size: int, seed: int, rows: slice) -> tuple[dict[int, StreamGroup], slice]:
         """Return the lanes by number that fill ``rows``, and the place of ``rows`` in theirs."""
         share = size // self.lanes
         first, end, _ = rows.indices(size)
         numbers = range(first // share, -(-end // share))
         dealt = deal(len(self.source.parts), self.lanes, seed)
         lanes = {
-            number: Lane(
+            number: StreamGroup(
                 self.source,
                 dealt[number],
                 share,
@@ -180,13 +180,13 @@ class StreamingPairs:
             keys=tuple(pair.key for pair, *_ in good),
             pixels=torch.stack([image for *_, image in good]),
             captions=tuple(caption for _, caption, *_ in good),
-            image_features=KeptRows.of([pair.kept_view(view) for pair, _, view, _ in good]),
-            text_features=KeptRows.of([pair.kept_text(caption) for pair, caption, *_ in good]),
+            image_features=CachedRows.of([pair.kept_view(view) for pair, _, view, _ in good]),
+            text_features=CachedRows.of([pair.kept_text(caption) for pair, caption, *_ in good]),
         )
 
 
 def _to_the_end(
-    lanes: Mapping[int, Lane], *, distinct: bool
+    lanes: Mapping[int, StreamGroup], *, distinct: bool
 ) -> Iterator[list[tuple[Pair, str]] | DataError]:
     """Yield what the lanes draw, one after the other; an error comes after what was drawn."""
     while True:

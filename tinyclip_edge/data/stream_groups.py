@@ -29,7 +29,7 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
-class LanePlace:
+class StreamGroupPosition:
     """Where a lane stands after a batch."""
 
     epoch: int
@@ -58,7 +58,7 @@ def deal(parts: int, lanes: int, seed: int) -> list[list[int]]:
     return [sorted(dealt[lane::lanes].tolist()) for lane in range(lanes)]
 
 
-class Lane:
+class StreamGroup:
     """Endless shuffled pairs of some parts: parts in random order, then a buffer to draw from.
 
     ``share`` is the pairs that it gives to each batch.
@@ -117,9 +117,9 @@ class Lane:
             for pair, draw in zip(group, draws, strict=True)
         ]
 
-    def place(self) -> LanePlace:
+    def place(self) -> StreamGroupPosition:
         """Return where the lane stands."""
-        return LanePlace(
+        return StreamGroupPosition(
             self._epoch,
             self._at,
             self._taken,
@@ -132,7 +132,7 @@ class Lane:
         )
 
     def go_on(self, place: Mapping[str, Any]) -> None:
-        """Stand where ``place``, as LanePlace.plain gave it, says; DataError when pairs are gone.
+        """Stand where ``place``, as StreamGroupPosition.plain gave it, says; DataError when pairs are gone.
 
         Reads the parts of the pairs it holds, no others.
         """

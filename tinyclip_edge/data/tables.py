@@ -26,7 +26,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One row, and where it stands in the file."""
 
     offset: int  # bytes
@@ -36,8 +36,8 @@ class Row:
     concept: object
 
 
-class Lines:
-    """Lines of a file as text, with count, position and hash of what was read."""
+class TableLines:
+    """TableLines of a file as text, with count, position and hash of what was read."""
 
     def __init__(
         self, file: IO[bytes], offset: int = 0, line: int = 0, limit: int = ROW_BYTES
@@ -84,7 +84,7 @@ class Table:
     def of(cls, path: Path, limit: int = ROW_BYTES) -> Table:
         """Find the columns; raise DataError, which names those there are, when one is missing."""
         with _opened(path) as file:
-            lines = Lines(file, limit=limit)
+            lines = TableLines(file, limit=limit)
             text = _guarded(path, lines)
             delimiter: str | None = None
             columns: tuple[str, ...] = ()
@@ -109,7 +109,7 @@ class Table:
             raise DataError(f"{path} has no {what} column ({', '.join(wanted)}); {told}")
         return cls(path, delimiter, columns, image, caption, names.get(CONCEPT_COLUMN), limit)
 
-    def rows(self, lines: Lines) -> Iterator[Row]:
+    def rows(self, lines: TableLines) -> Iterator[TableRow]:
         """Yield the rows from where ``lines`` stands; DataError names file and line."""
         text = _guarded(self.path, lines)
         records: Iterator[str | list[str]] = text
@@ -135,7 +135,7 @@ class Table:
             if record and (not isinstance(record, str) or record.strip()):
                 yield self._row(record, offset, line)
 
-    def _row(self, record: str | list[str], offset: int, line: int) -> Row:
+    def _row(self, record: str | list[str], offset: int, line: int) -> TableRow:
         cells: Mapping[str, Any]
         if isinstance(record, str):
             cells = _parsed(self.path, line, record)
@@ -157,7 +157,7 @@ class Table:
         if not captions:
             raise DataError(f"{self.path} line {line} has no caption in '{self.caption}'")
         concept = None if self.concept is None else cells.get(self.concept)
-        return Row(offset, line, image.strip(), captions, concept)
+        return TableRow(offset, line, image.strip(), captions, concept)
 
 
 def tsv_cells(line: str) -> list[str]:
@@ -199,7 +199,7 @@ class TablePart:
 
     def __iter__(self) -> Iterator[Pair]:
         with _opened(self.table.path) as file:
-            lines = Lines(file, self.offset, self.line - 1, self.table.limit)
+            lines = TableLines(file, self.offset, self.line - 1, self.table.limit)
             rows = self.table.rows(lines)
             for image, group in islice(groupby(rows, key=lambda row: row.image), self.pairs):
                 yield _pair(self.table.path.parent, image, list(group))
@@ -214,7 +214,7 @@ def open_table(path: Path, limits: LimitsConfig = USUAL) -> tuple[TablePart, ...
     starts: list[tuple[int, int]] = []
     groups, there = 0, False
     with _opened(path) as file:
-        lines = Lines(file, limit=table.limit)
+        lines = TableLines(file, limit=table.limit)
         for image, rows in groupby(table.rows(lines), key=lambda row: row.image):
             first = next(rows)
             if groups % PART == 0:
@@ -237,7 +237,7 @@ def open_table(path: Path, limits: LimitsConfig = USUAL) -> tuple[TablePart, ...
     )
 
 
-def _pair(folder: Path, image: str, rows: list[Row]) -> Pair:
+def _pair(folder: Path, image: str, rows: list[TableRow]) -> Pair:
     captions = tuple(dict.fromkeys(caption for row in rows for caption in row.captions))
     concept = concept_of(rows[0].concept, captions)
     return Pair(key=image, image=folder / image, captions=captions, concept=concept)
@@ -250,7 +250,7 @@ def _opened(path: Path) -> IO[bytes]:
         raise DataError(f"{path} cannot be opened: {error.strerror}") from None
 
 
-def _guarded(path: Path, lines: Lines) -> Iterator[str]:
+def _guarded(path: Path, lines: TableLines) -> Iterator[str]:
     try:
         yield from lines
     except UnicodeDecodeError:

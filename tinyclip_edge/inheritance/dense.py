@@ -25,7 +25,7 @@ def attend(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
-class Attention(nn.Module):
+class DenseAttention(nn.Module):
     """Self-attention with any number of heads of one width."""
 
     def __init__(self, width: int, heads: int, head_width: int) -> None:
@@ -63,7 +63,7 @@ class DenseBlock(nn.Module):
         self.attn: nn.Module = nn.Module()
         if heads:
             self.ln_1 = deepcopy(pattern.ln_1)
-            self.attn = Attention(width, heads, head_width)
+            self.attn = DenseAttention(width, heads, head_width)
         else:
             self.attn.out_proj = Offset(width)
         self.ls_1, self.ls_2 = deepcopy(pattern.ls_1), deepcopy(pattern.ls_2)

@@ -43,7 +43,7 @@ def equal_masks(gates: ClipGates, *, nearest: bool = False) -> ClipMasks:
     Raises InheritanceError when no ordinary shape has that size, unless ``nearest`` will do.
     """
     wanted = PrunePlan.of(gates.units, gates.binarised()).after
-    image, text = (_Tower(name, getattr(gates, name)) for name in ("image", "text"))
+    image, text = (_TowerUnits(name, getattr(gates, name)) for name in ("image", "text"))
     ranked = [
         (_miss(pair, wanted.prunable, gates.units.prunable), pair)
         for pair in _pairs(image, text, wanted.image.prunable, wanted.prunable)
@@ -71,7 +71,7 @@ def _rank(pair: tuple[_Choice, _Choice]) -> tuple[float, float]:
 
 
 def _pairs(
-    image: _Tower, text: _Tower, image_size: int, size: int
+    image: _TowerUnits, text: _TowerUnits, image_size: int, size: int
 ) -> Iterator[tuple[_Choice, _Choice]]:
     """Try all head counts; what one tower cannot take or give, the other does."""
     for i, t in product(image.head_counts, text.head_counts):
@@ -80,7 +80,7 @@ def _pairs(
         yield image.choice(i, size - second.units.prunable), second
 
 
-class _Tower:
+class _TowerUnits:
     """One tower's gates, sorted once."""
 
     def __init__(self, name: str, gates: TowerGates) -> None:

@@ -58,7 +58,7 @@ class FoldedClip:
 
     def __init__(self, model: OpenClip, units: ClipUnits, masks: ClipMasks | None) -> None:
         self._model, self._units, self._masks = model, units, masks
-        self._towers: dict[str, _Tower] = {}
+        self._towers: dict[str, _MaskedTower] = {}
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Return ``[B, D]``, unit norm."""
@@ -86,16 +86,16 @@ class FoldedClip:
         pooled = tower.norm(pooled, model.ln_final)
         return F.normalize((pooled @ tower.take(model.text_projection, 0)).float(), dim=-1)
 
-    def _tower(self, name: str) -> _Tower:
+    def _tower(self, name: str) -> _MaskedTower:
         if name not in self._towers:
             masks: TowerMasks | None = getattr(self._masks, name, None)
             module = self._model.visual if name == "image" else self._model
             width: int = getattr(self._units, name).head_width
-            self._towers[name] = _Tower(module.transformer, masks, width)
+            self._towers[name] = _MaskedTower(module.transformer, masks, width)
         return self._towers[name]
 
 
-class _Tower:
+class _MaskedTower:
     """The blocks of one tower with their factors folded in."""
 
     def __init__(self, transformer: OpenClip, masks: TowerMasks | None, head_width: int) -> None:
@@ -160,7 +160,7 @@ class _Tower:
 class _Block:
     def __init__(
         self,
-        tower: _Tower,
+        tower: _MaskedTower,
         block: OpenClip,
         head_width: int,
         heads: Tensor | None,

@@ -42,7 +42,7 @@ _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 
 
 @dataclass(slots=True)
-class Checkpoint:
+class PublishedCheckpoint:
     """Weights under open_clip's names, float32, and what was learnt on the way to them."""
 
     state: dict[str, Tensor]
@@ -56,7 +56,7 @@ class Checkpoint:
         return ", ".join(FORMS[letter] for letter in self.forms)
 
 
-def recognise(content: object, source: str) -> Checkpoint:
+def recognise(content: object, source: str) -> PublishedCheckpoint:
     """Sort what a checkpoint file holds; ModelError names what is no weight, NaN or unequal."""
     raw, wrapping = _unwrap(content)
     weights = plain_weights(raw, source)
@@ -66,7 +66,7 @@ def recognise(content: object, source: str) -> Checkpoint:
         weights = {key.removeprefix(_WRAPPED): t for key, t in weights.items()}
         wrapping = tuple(dict.fromkeys([*wrapping, "C"]))
     apart = any(key.startswith((*_ENCODERS, *_COPIES)) for key in weights)
-    checkpoint = _join(weights, source) if apart else Checkpoint(weights, ("A",))
+    checkpoint = _join(weights, source) if apart else PublishedCheckpoint(weights, ("A",))
     for key in _NOT_WEIGHTS:
         checkpoint.state.pop(key, None)
     names = checkpoint.forms if apart or "C" not in wrapping else ()
@@ -90,7 +90,7 @@ def _arguments(content: object) -> dict[str, Any]:
     return dict(table) if isinstance(table, dict) else {}
 
 
-def _join(weights: Mapping[str, Tensor], source: str) -> Checkpoint:
+def _join(weights: Mapping[str, Tensor], source: str) -> PublishedCheckpoint:
     """Put encoders that stand apart together; two copies of one must be equal."""
     first, wrapped = _renamed(weights, _ENCODERS)
     second, _ = _renamed(weights, _COPIES)
@@ -114,7 +114,7 @@ def _join(weights: Mapping[str, Tensor], source: str) -> Checkpoint:
         elif name not in _MULTIPLIERS:
             state[f"{tower} encoder: {key}"] = tensor
     forms = ("E" if wrapped else "D", *("H" if gates else ""), *("I" if first and second else ""))
-    return Checkpoint(state, forms, gates)
+    return PublishedCheckpoint(state, forms, gates)
 
 
 def _renamed(weights: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> tuple[_Parts, bool]:

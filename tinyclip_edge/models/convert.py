@@ -10,7 +10,7 @@ from typing import Any
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.architecture import Architecture, infer
 from tinyclip_edge.models.checkpoint_file import read_checkpoint
-from tinyclip_edge.models.checkpoint_forms import Checkpoint, recognise
+from tinyclip_edge.models.checkpoint_forms import PublishedCheckpoint, recognise
 from tinyclip_edge.models.clip import LoadedClip, count_parameters
 from tinyclip_edge.models.describe import describe
 from tinyclip_edge.models.given_config import GivenConfig, given_config, known_config
@@ -157,7 +157,10 @@ def _assemble(
 
 
 def _activation(
-    checkpoint: Checkpoint, given: GivenConfig | None, config: str | None, option: bool | None
+    checkpoint: PublishedCheckpoint,
+    given: GivenConfig | None,
+    config: str | None,
+    option: bool | None,
 ) -> tuple[bool, str]:
     """Return whether it is QuickGELU, and who says so; nobody: GELU and an empty string."""
     if option is not None:

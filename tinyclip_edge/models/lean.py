@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tinyclip_edge.inheritance.dense import Attention
+from tinyclip_edge.inheritance.dense import DenseAttention
 from tinyclip_edge.inheritance.masked import END_POOLS
 
 OpenClip: TypeAlias = Any  # a module of open_clip, read by its attribute names
@@ -173,5 +173,5 @@ def _is_plain(block: OpenClip) -> bool:
         packed = attention.in_proj_weight is not None and attention.in_proj_bias is not None
         simple = packed and attention.bias_k is None and attention.dropout == 0.0
     else:
-        simple = isinstance(attention, Attention)
+        simple = isinstance(attention, DenseAttention)
     return simple and not hasattr(block, "ln_1_kv") and all(hasattr(block, p) for p in PARTS)

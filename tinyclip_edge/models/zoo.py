@@ -36,7 +36,7 @@ class ZooEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Teacher:
+class ZooTeacher:
     """One teacher that the zoo names."""
 
     name: str  # MODEL string
@@ -158,13 +158,13 @@ ZOO: dict[str, ZooEntry] = {entry.name: entry for entry in _ENTRIES}
 
 # Accuracies: open_clip's own evaluation.
 _TEACHERS = (
-    Teacher("starter-teacher"),
-    Teacher(_B16, 70.2, "LAION-2B"),
-    Teacher(_B32, 66.6, "LAION-2B"),
-    Teacher(_RN50, 59.8, "OpenAI WIT"),
+    ZooTeacher("starter-teacher"),
+    ZooTeacher(_B16, 70.2, "LAION-2B"),
+    ZooTeacher(_B32, 66.6, "LAION-2B"),
+    ZooTeacher(_RN50, 59.8, "OpenAI WIT"),
 )
 
-TEACHERS: dict[str, Teacher] = {teacher.name: teacher for teacher in _TEACHERS}
+TEACHERS: dict[str, ZooTeacher] = {teacher.name: teacher for teacher in _TEACHERS}
 
 
 def zoo_entry(name: str) -> ZooEntry:

@@ -9,12 +9,14 @@ from typing import Any
 from tinyclip_edge.config import DataConfig, RunConfig
 from tinyclip_edge.data import Augment, Batch, Prefetch, StreamingPairs
 from tinyclip_edge.train.builder import Setup
-from tinyclip_edge.train.distributed import Ranks
+from tinyclip_edge.train.distributed import DistributedContext
 
-Places = dict[int, dict[str, Any]]  # StreamPosition.plain of all processes
+StreamPositions = dict[int, dict[str, Any]]  # StreamPosition.plain of all processes
 
 
-def open_feed(config: RunConfig, setup: Setup, start: int, places: Places | None) -> Prefetch:
+def open_feed(
+    config: RunConfig, setup: Setup, start: int, places: StreamPositions | None
+) -> Prefetch:
     """Return this process' rows of the batches after step ``start``, a context to iterate in.
 
     ``places`` is what a checkpoint of a stream has: without them its pairs are read past.
@@ -55,7 +57,7 @@ def _drawn(
         yield replace(batch, draws=draws[: len(batch.keys)])
 
 
-def gathered(feed: Prefetch, done: int, ranks: Ranks) -> Places | None:
+def gathered(feed: Prefetch, done: int, ranks: DistributedContext) -> StreamPositions | None:
     """Return where all processes' streams stand after ``done`` steps; None when nothing streams."""
     position = feed.position(done)
     told = ranks.tell(None if position is None else position.plain())

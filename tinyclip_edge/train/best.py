@@ -9,7 +9,7 @@ from tinyclip_edge.models import save_local_dir
 from tinyclip_edge.report.drawing import number
 from tinyclip_edge.train.monitoring.events import EventLog, read_events
 from tinyclip_edge.train.run_folder import RunFolder
-from tinyclip_edge.train.stages.state import Work
+from tinyclip_edge.train.stages.state import StageState
 
 SCORE = ("t2i_r1", "i2t_r1")  # their mean decides
 
@@ -30,7 +30,7 @@ class Best:
         known = [score for score in scores if score is not None]
         self.score = known[-1] if known and self.folder.best.is_dir() else -1.0
 
-    def consider(self, step: int, metrics: Mapping[str, float], work: Work) -> None:
+    def consider(self, step: int, metrics: Mapping[str, float], work: StageState) -> None:
         """Keep the student of ``step`` if none before was better. Raises ModelError."""
         masked = work.stage.masks is not None and work.pruned is None
         if masked or work.stage.number < self.last_stage:

@@ -26,18 +26,18 @@ from tinyclip_edge.data import (
     TeacherFeatures,
     open_source,
 )
-from tinyclip_edge.data.feature_store import KeptPart, recipe_digest
+from tinyclip_edge.data.feature_store import CachedPart, recipe_digest
 from tinyclip_edge.data.marks import part_mark
 from tinyclip_edge.errors import ConfigError, DataError
 from tinyclip_edge.inheritance import InheritanceReport
 from tinyclip_edge.models import LoadedClip, load_clip
-from tinyclip_edge.train.distributed import Ranks
-from tinyclip_edge.train.feature_cache.fill import Filler, make_filler
-from tinyclip_edge.train.feature_cache.progress import Lines
+from tinyclip_edge.train.distributed import DistributedContext
+from tinyclip_edge.train.feature_cache.fill import FeatureCacheFiller, make_filler
+from tinyclip_edge.train.feature_cache.progress import ProgressLines
 from tinyclip_edge.train.monitoring.events import Observer, Silent
 from tinyclip_edge.train.monitoring.trackers import check_trackers
 from tinyclip_edge.train.schedule import Stage
-from tinyclip_edge.train.stages.state import Work, Workshop
+from tinyclip_edge.train.stages.state import StageFactory, StageState
 from tinyclip_edge.train.stages.student import resolve_course, start_student
 from tinyclip_edge.train.tasks.encoders import pixel_codec
 from tinyclip_edge.train.tasks.teacher import AT_ONCE, Teacher, load_also, teacher_dtype
@@ -56,13 +56,13 @@ class Setup:
     accelerator: Accelerator
     teacher: LoadedClip
     teacher_hash: str
-    workshop: Workshop
+    workshop: StageFactory
     stages: tuple[Stage, ...]
     pairs: PairMemory | StreamingPairs
     validation: Validation | None
     features: TeacherFeatures | None  # of pairs in memory
-    filler: Filler | None  # of the feature cache
-    ranks: Ranks
+    filler: FeatureCacheFiller | None  # of the feature cache
+    ranks: DistributedContext
     data_hash: str  # of what the batches depend on
     recipe: str  # digest of what the teacher's answers follow from
 
@@ -137,7 +137,7 @@ def prepare(
     teacher: LoadedClip | None = None,
     *,
     fill: bool = False,
-) -> tuple[Setup, Work]:
+) -> tuple[Setup, StageState]:
     """Load and check everything, down to the work of the first step; nothing is written.
 
     But for the feature cache, with ``fill``: what it lacks is computed and kept. A teacher that is
@@ -147,7 +147,7 @@ def prepare(
     """
     check_trackers(config.run.trackers)
     accelerator = make_accelerator(config.run)
-    ranks = Ranks()
+    ranks = DistributedContext()
     ranks.check_batch(config.optim.batch_size)
     watcher = observer if ranks.main else Silent()
     # Where one process cannot go on the others must not wait for it in accelerate.
@@ -158,7 +158,7 @@ def prepare(
         if setup.is_short:
             watcher.on_message("the run is shorter than an epoch: its feature cache is not filled")
         else:
-            setup.filler.fill(ranks, Lines(watcher))
+            setup.filler.fill(ranks, ProgressLines(watcher))
     setup.take_cache(watcher)
     return setup, setup.workshop.begin(setup.stages[0], student, inherited)
 
@@ -166,7 +166,7 @@ def prepare(
 def _load_all(
     config: RunConfig,
     accelerator: Accelerator,
-    ranks: Ranks,
+    ranks: DistributedContext,
     observer: Observer,
     teacher: LoadedClip | None,
 ) -> tuple[Setup, LoadedClip, InheritanceReport | None]:
@@ -195,7 +195,7 @@ def _load_all(
         validation = Validation(memory, asked.codec)
     recipe = asked.recipe(crops)
     asked.features = features = _features(data, recipe, pairs)
-    workshop = Workshop(config, accelerator, teacher, asked, asked.codec)
+    workshop = StageFactory(config, accelerator, teacher, asked, asked.codec)
     setup = Setup(
         accelerator,
         teacher,
@@ -237,7 +237,7 @@ def _open_pairs(
     config: RunConfig,
     source: PairSource,
     asked: Teacher,
-    filler: Filler | None,
+    filler: FeatureCacheFiller | None,
     observer: Observer,
 ) -> PairMemory | StreamingPairs:
     """Load what fits into memory; stream what does not."""
@@ -278,7 +278,7 @@ def make_accelerator(run: RunSection) -> Accelerator:
                 f"does with run.micro_batch; launch without it"
             )
     # accelerate remembers the first choice of a process; a second run may choose otherwise.
-    AcceleratorState._reset_state(reset_partial_state=Ranks().count == 1)
+    AcceleratorState._reset_state(reset_partial_state=DistributedContext().count == 1)
     patience = InitProcessGroupKwargs(timeout=PATIENCE)
     # On a CPU the fused kernel's bf16 gradient takes 2 to 4 times as long at 17 to 65 tokens. The
     # switch is CUDA's by name and every device's in effect.
@@ -332,7 +332,7 @@ def data_hash(pairs: PairMemory | StreamingPairs) -> str:
             digest.update(mark)
         return digest.hexdigest()
     for part in pairs.source.parts:
-        own = part.part if isinstance(part, KeptPart) else part
+        own = part.part if isinstance(part, CachedPart) else part
         digest.update(part_mark(own).encode())
     return f"stream: {digest.hexdigest()}"
 

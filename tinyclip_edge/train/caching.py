@@ -6,10 +6,10 @@ from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import open_source
 from tinyclip_edge.models import load_clip
 from tinyclip_edge.train.builder import make_accelerator, make_crops, make_teacher
-from tinyclip_edge.train.distributed import Ranks
+from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.feature_cache.check import check_cached
 from tinyclip_edge.train.feature_cache.fill import make_filler
-from tinyclip_edge.train.feature_cache.progress import CacheResult, FillWatcher, Lines
+from tinyclip_edge.train.feature_cache.progress import CacheResult, FillWatcher, ProgressLines
 from tinyclip_edge.train.monitoring.events import Silent
 
 
@@ -22,8 +22,8 @@ def cache_features(config: RunConfig, watcher: FillWatcher) -> CacheResult:
     data = config.data
     check_cached(data)
     accelerator = make_accelerator(config.run)
-    ranks = Ranks()
-    own = watcher if ranks.main else Lines(Silent())
+    ranks = DistributedContext()
+    own = watcher if ranks.main else ProgressLines(Silent())
     with ranks.agreed():
         source = open_source(data.train, allow_pipes=data.allow_pipes, limits=data.limits)
         clip = load_clip(config.teacher.model, config.teacher.pretrained)

@@ -15,7 +15,7 @@ from tinyclip_edge.data import StreamingPairs
 from tinyclip_edge.errors import ModelError, TinyClipError
 from tinyclip_edge.inheritance import InheritanceReport
 from tinyclip_edge.models import count_parameters, save_local_dir, weights_hash
-from tinyclip_edge.train.batches import Places, gathered, open_feed
+from tinyclip_edge.train.batches import StreamPositions, gathered, open_feed
 from tinyclip_edge.train.best import Best
 from tinyclip_edge.train.builder import Setup, prepare
 from tinyclip_edge.train.checkpoint import Checkpoint, Position, restore_rng, rng_state
@@ -30,8 +30,8 @@ from tinyclip_edge.train.monitoring.events import (
 from tinyclip_edge.train.monitoring.trackers import Tracked
 from tinyclip_edge.train.monitoring.versions import installed_versions
 from tinyclip_edge.train.run_folder import RunFolder
-from tinyclip_edge.train.stages.state import Work
-from tinyclip_edge.train.stages.transition import Advance
+from tinyclip_edge.train.stages.state import StageState
+from tinyclip_edge.train.stages.transition import StageTransition
 from tinyclip_edge.train.tasks.mask_task import MaskedTask
 
 # By how much a loss moves within 20 steps when features round otherwise; see tests/distributed.
@@ -84,7 +84,9 @@ def distill(
 class _Run:
     """A prepared run in its folder: evaluates, saves, finishes."""
 
-    def __init__(self, folder: RunFolder, setup: Setup, first: Work, observer: Observer) -> None:
+    def __init__(
+        self, folder: RunFolder, setup: Setup, first: StageState, observer: Observer
+    ) -> None:
         self.folder = folder
         self.config = folder.config
         self.setup = setup
@@ -94,7 +96,7 @@ class _Run:
         self.inherited = first.inherited
         self.evaluations: dict[int, dict[str, float]] = {}
         self.teacher: dict[str, float] = {}
-        self.stream: Places | None = None  # where a stream is to go on
+        self.stream: StreamPositions | None = None  # where a stream is to go on
 
     def go(self, start: int) -> RunResult:
         began = time.perf_counter()
@@ -109,7 +111,7 @@ class _Run:
             self._complete_log(start)
             self.best = Best(self.folder, events, self.setup.stages[-1].number)
             self._tell_start(start)
-            advance = Advance(self.folder, self.setup, events, self.observer)
+            advance = StageTransition(self.folder, self.setup, events, self.observer)
             loop = Loop(
                 self.config,
                 steps,
@@ -157,7 +159,7 @@ class _Run:
         self._tell_skipped_images()
         self._check_images()
 
-    def _turn(self, advance: Advance, done: int) -> bool:
+    def _turn(self, advance: StageTransition, done: int) -> bool:
         """Prune, or go on to the next stage, when it is time; True when the work is another."""
         after = advance.turn(self.work, done, self._evaluate)
         if after is None:
@@ -301,7 +303,7 @@ class _Run:
         stream = gathered(self.feed, step, self.ranks)
         self.ranks.on_main(lambda: self._write(step, stream))
 
-    def _write(self, step: int, stream: Places | None) -> None:
+    def _write(self, step: int, stream: StreamPositions | None) -> None:
         setup, work, updater = self.setup, self.work, self.work.updater
         scaler = setup.accelerator.scaler
         self.events.flush()  # what a checkpoint follows from is on the disk before it

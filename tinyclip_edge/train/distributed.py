@@ -17,7 +17,7 @@ from tinyclip_edge.errors import ConfigError, TinyClipError
 Item = TypeVar("Item")
 
 
-class Ranks:
+class DistributedContext:
     """This process among those that a launcher started, as torch.distributed knows them.
 
     Every process calls the same methods in the same order.

@@ -13,17 +13,17 @@ from typing import NoReturn, Protocol
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import Batch
 from tinyclip_edge.errors import InterruptedRun, TinyClipError, one_line
-from tinyclip_edge.train.distributed import Ranks
+from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.memory import enough_memory, peak_bytes
 from tinyclip_edge.train.monitoring.events import EventLog, Observer, StepReport
-from tinyclip_edge.train.optimizer import Updater
+from tinyclip_edge.train.optimizer import OptimizerStep
 from tinyclip_edge.train.signals import StopSignal
 from tinyclip_edge.train.tasks.distill_task import Terms
 
 STOPPED, FAILED = 1, 2  # what a process may answer instead of a batch
 
 
-class Task(Protocol):
+class TrainableTask(Protocol):
     """What is trained."""
 
     def train(self) -> None:
@@ -36,7 +36,7 @@ class Task(Protocol):
         """Bring weights back into their range."""
 
 
-class Work(Protocol):
+class TrainingState(Protocol):
     """A task and what updates it."""
 
     @property
@@ -44,11 +44,11 @@ class Work(Protocol):
         """What events say of it."""
 
     @property
-    def task(self) -> Task:
+    def task(self) -> TrainableTask:
         """What is trained."""
 
     @property
-    def updater(self) -> Updater:
+    def updater(self) -> OptimizerStep:
         """Its optimizer and schedule."""
 
 
@@ -78,14 +78,14 @@ class Loop:
 
     config: RunConfig
     steps: int  # of all stages
-    work: Callable[[], Work]  # what is trained at the moment
+    work: Callable[[], TrainingState]  # what is trained at the moment
     turn: Callable[[int], bool]  # told the steps done; True when it evaluated and exchanged work
     observer: Observer
     events: EventLog
     evaluate: Callable[[int], None]  # told the steps done; reports by itself
     save: Callable[[int], None]
     resume_command: str
-    ranks: Ranks = field(default_factory=Ranks)
+    ranks: DistributedContext = field(default_factory=DistributedContext)
     meter: Meter = field(default_factory=Meter)
     began: float = field(default_factory=time.perf_counter)
 

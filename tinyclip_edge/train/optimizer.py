@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tinyclip_edge.config import OptimConfig
 from tinyclip_edge.errors import TinyClipError
-from tinyclip_edge.train.distributed import Ranks
+from tinyclip_edge.train.distributed import DistributedContext
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -66,7 +66,7 @@ class Restart:
 
 
 @dataclass(slots=True)
-class Updater:
+class OptimizerStep:
     """One optimizer step; a loss or gradient that is not finite never reaches the weights.
 
     Of several processes all step, or none.
@@ -81,7 +81,7 @@ class Updater:
     began: int = 0  # steps of the run before this schedule
     restart: Restart | None = None
     beside: list[nn.Parameter] = field(default_factory=list)  # not in accelerate's module
-    ranks: Ranks = field(default_factory=Ranks)
+    ranks: DistributedContext = field(default_factory=DistributedContext)
 
     def lr(self, number: int) -> float:
         """Return the scheduled learning rate of step ``number`` (from 0) of the run."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from tinyclip_demo.figures import BATCHES, ROUNDS, Report, Settings
+from tinyclip_demo.figures import BATCHES, ROUNDS, MeasureReport, MeasureSettings
 from tinyclip_demo.host import core_count, host_facts
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.tabs.wiring import LAST, Session, failures, html, told, waiting
@@ -50,14 +50,14 @@ def measure_tab(service: DemoService, session: Session) -> None:
         names: Sequence[str] | None = None, key: str | None = None,
     ) -> Iterator[Any]:  # fmt: skip
         yield parts.bar("Measuring", 0.0, "waiting for its turn"), *_closed()
-        settings = Settings(int(threads), int(batch), int(rounds))
+        settings = MeasureSettings(int(threads), int(batch), int(rounds))
         pairs = service.galleries.get(key) if accuracy else None
         numbers: tuple[int, ...] = ()
         for numbers, settled in service.arriving(names):  # noqa: B007 - the last ones count
             if not settled:
                 yield waiting(service, names), *_closed()
         for found in service.measure(numbers, settings, pairs):
-            if isinstance(found, Report):
+            if isinstance(found, MeasureReport):
                 shown = failures(service, names) + speed.measurement(found)
                 yield shown, *_files(service, found)
             else:
@@ -72,7 +72,7 @@ def _closed() -> tuple[Any, Any]:
     return gr.DownloadButton(interactive=False), gr.DownloadButton(interactive=False)
 
 
-def _files(service: DemoService, report: Report) -> list[Any]:
+def _files(service: DemoService, report: MeasureReport) -> list[Any]:
     contents = {"tinyclip-bench.json": report.as_json(), "tinyclip-bench.csv": report.as_csv()}
     shown = []
     for name, content in contents.items():

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from tinyclip_demo.model_registry import FAILED, LOADING, READY, ModelSlot, Shelf
+from tinyclip_demo.model_registry import FAILED, LOADING, READY, ModelRegistry, ModelSlot
 from tinyclip_demo.view.parts import RUNTIMES, hue, megabytes, millions
 
 STATES = {READY: "ready", LOADING: "loading …", FAILED: "failed"}
 
 
-def header(shelf: Shelf, chosen: Sequence[str] | None = None) -> str:
+def header(shelf: ModelRegistry, chosen: Sequence[str] | None = None) -> str:
     """Cards of all models; those of ``chosen`` are ticked, all for None."""
     ticked = shelf.names if chosen is None else chosen
     ready = sum(slot.state == READY for slot in shelf.slots)
@@ -24,7 +24,7 @@ def header(shelf: Shelf, chosen: Sequence[str] | None = None) -> str:
     )
 
 
-def _card(shelf: Shelf, number: int, ticked: bool) -> str:
+def _card(shelf: ModelRegistry, number: int, ticked: bool) -> str:
     slot, name = shelf.slots[number], escape(shelf.names[number])
     state = STATES.get(slot.state, "waiting")
     check = " checked" if ticked else ""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from tinyclip_demo.gallery import Gallery
-from tinyclip_demo.search import Hit, IndexProgress, SearchResult
+from tinyclip_demo.search import IndexProgress, SearchHit, SearchResult
 from tinyclip_demo.view.parts import count, hue, milliseconds
 
 
@@ -90,7 +90,7 @@ def _strip(result: SearchResult, gallery: Gallery, *, compared: bool) -> str:
     )
 
 
-def _hit(hit: Hit, k: int, gallery: Gallery, *, compared: bool) -> str:
+def _hit(hit: SearchHit, k: int, gallery: Gallery, *, compared: bool) -> str:
     caption = escape(gallery.captions[hit.index])
     kind, delta, told = "", "", ""
     moved = hit.reference_rank - hit.rank

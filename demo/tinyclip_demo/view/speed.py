@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from tinyclip_demo.figures import Report, Row
+from tinyclip_demo.figures import FigureRow, MeasureReport
 from tinyclip_demo.view.parts import RUNTIMES, hue, megabytes, milliseconds
 
 TICKS = (1, 2, 3, 5, 7)
@@ -15,7 +15,7 @@ LARGEST_BUBBLE = 64  # pixels
 SMALLEST_BUBBLE = 10
 
 
-def measurement(report: Report) -> str:
+def measurement(report: MeasureReport) -> str:
     """Everything that was measured."""
     return (
         f'<section class="tc-result">{_headline(report.rows)}{_plot(report.rows)}'
@@ -29,7 +29,7 @@ def host_line(host: dict[str, str]) -> str:
     return f'<dl class="tc-host" aria-label="This machine">{items}</dl>'
 
 
-def _headline(rows: Sequence[Row]) -> str:
+def _headline(rows: Sequence[FigureRow]) -> str:
     if len(rows) < 2:
         return ""
     first, best = rows[0], min(rows[1:], key=lambda row: row.latency.image.median_ms)
@@ -51,7 +51,7 @@ def _times(ratio: float, more: str, less: str) -> str:
     return f"<b>{ratio:.1f}×</b> {more}" if ratio >= 1 else f"<b>{1 / ratio:.1f}×</b> {less}"
 
 
-def _plot(rows: Sequence[Row]) -> str:
+def _plot(rows: Sequence[FigureRow]) -> str:
     """Latency to the right, accuracy up, size as area; HTML, so that its text stays readable."""
     accuracy = all(row.recall_at_1 is not None for row in rows)
     times = [row.latency.image.median_ms for row in rows]
@@ -83,7 +83,7 @@ def _plot(rows: Sequence[Row]) -> str:
     )
 
 
-def _dot(row: Row, x: float, y: float, largest: int) -> str:
+def _dot(row: FigureRow, x: float, y: float, largest: int) -> str:
     edge = max(SMALLEST_BUBBLE, LARGEST_BUBBLE * math.sqrt(row.spec.bytes_on_disk / largest))
     side = " left" if x > 0.6 else ""
     return (
@@ -94,13 +94,13 @@ def _dot(row: Row, x: float, y: float, largest: int) -> str:
     )
 
 
-def _told(row: Row) -> str:
+def _told(row: FigureRow) -> str:
     recall = "" if row.recall_at_1 is None else f", recall@1 {row.recall_at_1:.1%}"
     ms = row.latency.image.median_ms
     return f"{row.name}: {ms:.1f} ms, {row.spec.bytes_on_disk / 1e6:.1f} MB{recall}"
 
 
-def _height(row: Row, accuracy: bool) -> float:
+def _height(row: FigureRow, accuracy: bool) -> float:
     if accuracy and row.recall_at_1 is not None:
         return row.recall_at_1 * 100
     return row.spec.bytes_on_disk / 1e6
@@ -130,7 +130,7 @@ def _log_share(value: float, low: float, high: float) -> float:
     return math.log(value / low) / math.log(high / low)
 
 
-def _table(report: Report) -> str:
+def _table(report: MeasureReport) -> str:
     first, batch = report.rows[0], report.settings.batch
     recall = any(row.recall_at_1 is not None for row in report.rows)
     heads = ["Model", "On disk", f"Image × {batch}", "p95", f"Text × {batch}", "Images/s"]
@@ -144,7 +144,7 @@ def _table(report: Report) -> str:
     )
 
 
-def _line(row: Row, first: Row, recall: bool) -> str:
+def _line(row: FigureRow, first: FigureRow, recall: bool) -> str:
     image, text = row.latency.image, row.latency.text
     cells = [
         megabytes(row.spec.bytes_on_disk),
@@ -170,7 +170,7 @@ def _faster(ratio: float, itself: bool) -> str:
     return "" if itself else f" <small>{ratio:.1f}×</small>"
 
 
-def _notes(report: Report) -> str:
+def _notes(report: MeasureReport) -> str:
     settings = report.settings
     notes = [
         f"{settings.rounds} rounds in turns, {settings.threads} "

@@ -89,7 +89,7 @@ def _pixel_file(clip: LoadedClip, images: Sequence[ImageInput], path: Path) -> F
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
+class QuantizationError:
     """What a quantization does to the ranking of the same pairs, against float."""
 
     overlap: float  # percent of the nearest ten that stay, mean of both directions
@@ -103,12 +103,12 @@ class Damage:
         return {key: round(value, 6) for key, value in asdict(self).items()}
 
 
-def damage(reference: Both, found: Both, scale: float) -> Damage:
+def damage(reference: Both, found: Both, scale: float) -> QuantizationError:
     """Compare embeddings ``[N, D]`` of both towers; `scale` is the model's logit scale."""
     before = text_to_image(reference["image"], reference["text"])
     after = text_to_image(found["image"], found["text"])
     drop, stderr = recall_drop(before, after)
-    return Damage(
+    return QuantizationError(
         _overlap(reference, found), _kl(reference, found, scale), after.recall(1), drop, stderr
     )
 

@@ -16,7 +16,7 @@ from tinyclip_export.onnx_passes.graph_utils import constants, drop_unread
 from tinyclip_export.onnx_passes.rms_norm import take_means_out, use_rms_norms
 from tinyclip_export.onnx_passes.split_ffn import halve_feed_forwards
 from tinyclip_export.quantization.overflow_safe import make_pair_safe
-from tinyclip_export.quantization.recipe import Job
+from tinyclip_export.quantization.recipe import QuantizeJob
 from tinyclip_export.quantization.token_embedding import TABLE_BITS, quantize_table
 
 
@@ -66,7 +66,7 @@ class Int8Recipe:
         fixed = {"kind": "dynamic", "activations": "uint8", "per_channel": True}
         return {**fixed, **asdict(self), "reduce_range": not self.saturates}
 
-    def write(self, job: Job) -> None:
+    def write(self, job: QuantizeJob) -> None:
         """Write ``job.target``."""
         quantize_tower(job.source, job.target, self, text=job.text, keep_float=job.keep_float)
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.onnx_passes.exporter import strip_traces
-from tinyclip_export.quantization.recipe import Job
+from tinyclip_export.quantization.recipe import QuantizeJob
 
 ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
 
@@ -16,7 +16,7 @@ WIDE = ("ReduceL2",)
 
 
 @dataclass(frozen=True, slots=True)
-class HalfRecipe:
+class Fp16Recipe:
     """All weights and activations in float16, for GPUs and WebGPU; a CPU computes in float32."""
 
     @property
@@ -38,7 +38,7 @@ class HalfRecipe:
         """Return the manifest's form."""
         return {"kind": "float16", "inputs": "float32", "outputs": "float32"}
 
-    def write(self, job: Job) -> None:
+    def write(self, job: QuantizeJob) -> None:
         """Write ``job.target``."""
         with quiet():
             import onnx

@@ -10,7 +10,7 @@ from tinyclip_export.layout import TOWER_IO
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class MixedPrecision:
     """What is done to both towers of a precision beyond its recipes."""
 
     smooth: Mapping[str, float] = field(default_factory=dict)  # tower -> strength, 0 for none
@@ -31,4 +31,4 @@ class Choice:
         }
 
 
-PLAIN = Choice()
+PLAIN = MixedPrecision()

@@ -14,7 +14,7 @@ Feeds: TypeAlias = Callable[[], Iterable[Feed]]  # made anew for each pass, one 
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class QuantizeJob:
     """One tower to convert."""
 
     tower: str  # "image" or "text"
@@ -48,5 +48,5 @@ class Recipe(Protocol):
     def as_dict(self) -> dict[str, Any]:
         """Return the manifest's form."""
 
-    def write(self, job: Job) -> None:
+    def write(self, job: QuantizeJob) -> None:
         """Write ``job.target``. Raises ModelError for a graph that the recipe cannot take."""

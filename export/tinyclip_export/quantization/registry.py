@@ -10,8 +10,8 @@ from typing import Any
 
 from tinyclip_edge.config.preset import ExportPreset
 from tinyclip_export.quantization.dynamic_int8 import Int8Recipe
-from tinyclip_export.quantization.fp16 import HalfRecipe
-from tinyclip_export.quantization.mixed_precision import PLAIN, Choice
+from tinyclip_export.quantization.fp16 import Fp16Recipe
+from tinyclip_export.quantization.mixed_precision import PLAIN, MixedPrecision
 from tinyclip_export.quantization.recipe import Recipe
 from tinyclip_export.quantization.static_int8 import StaticRecipe
 from tinyclip_export.quantization.weight_only import WeightOnlyRecipe
@@ -65,7 +65,7 @@ def recipes_for(precision: str, preset: ExportPreset, *, convolutional: bool) ->
 def _recipe(precision: str, preset: ExportPreset) -> Recipe:
     int8, weights = preset.int8, preset.weight_only
     if precision == "fp16":
-        return HalfRecipe()
+        return Fp16Recipe()
     if precision == "int8":
         return Int8Recipe(**int8.model_dump())
     if precision == "uint8":
@@ -83,7 +83,7 @@ def _recipe(precision: str, preset: ExportPreset) -> Recipe:
 def recipe_dicts(
     recipes: Mapping[str, TowerRecipes],
     precisions: tuple[str, ...],
-    choices: Mapping[str, Choice] = MappingProxyType({}),
+    choices: Mapping[str, MixedPrecision] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return the manifest's ``recipe``, with what a search chose beyond the presets."""
     made: dict[str, Any] = {"fp32": {"kind": "float"}}

@@ -20,7 +20,7 @@ from tinyclip_export.quantization.qdq_residual import (
     quantized_kinds,
     stays_integer,
 )
-from tinyclip_export.quantization.recipe import Feed, Feeds, Job
+from tinyclip_export.quantization.recipe import Feed, Feeds, QuantizeJob
 from tinyclip_export.quantization.token_embedding import TABLE_BITS, quantize_table
 
 
@@ -67,12 +67,12 @@ class StaticRecipe:
         fixed = {"kind": "static", "format": "QDQ", "activations": "8 bit", "per_channel": True}
         return {**fixed, **asdict(self), "weights": "int8", "reduce_range": not self.saturates}
 
-    def write(self, job: Job) -> None:
+    def write(self, job: QuantizeJob) -> None:
         """Write ``job.target``; ranges are measured on ``job.feeds`` unless the job has them."""
         quantize_static_tower(job, self)
 
 
-def quantize_static_tower(job: Job, recipe: StaticRecipe) -> None:
+def quantize_static_tower(job: QuantizeJob, recipe: StaticRecipe) -> None:
     """Measure ranges, then write the graph, both with onnxruntime's own classes.
 
     Raises ModelError for an activation that is not finite.

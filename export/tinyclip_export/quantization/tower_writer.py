@@ -10,7 +10,7 @@ from tinyclip_export.layout import InputForm
 from tinyclip_export.onnx_passes import exporter
 from tinyclip_export.quantization.calibration import Calibration
 from tinyclip_export.quantization.dynamic_int8 import layers_of
-from tinyclip_export.quantization.recipe import Job, Recipe
+from tinyclip_export.quantization.recipe import QuantizeJob, Recipe
 from tinyclip_export.quantization.registry import TowerRecipes
 from tinyclip_export.quantization.static_int8 import StaticRecipe, measure_ranges
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class Forge:
+class TowerWriter:
     """Writes tower files into where they are asked for; its own work lies in `scratch`."""
 
     def __init__(
@@ -71,7 +71,9 @@ class Forge:
         source, ranges = self.source(tower, strength), None
         if isinstance(recipe, StaticRecipe):
             ranges = self._ranges_of(tower, strength, recipe.inputs)
-        recipe.write(Job(tower, source, target, keep_float=frozenset(keep_float), ranges=ranges))
+        recipe.write(
+            QuantizeJob(tower, source, target, keep_float=frozenset(keep_float), ranges=ranges)
+        )
 
     def write_both(self, recipes: TowerRecipes, targets: Mapping[str, Path]) -> None:
         """Write both towers of a precision, nothing smoothed or left."""

@@ -9,7 +9,7 @@ from tinyclip_edge.errors import ConfigError, did_you_mean
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.onnx_passes.exporter import strip_traces
 from tinyclip_export.quantization.fp16 import halve
-from tinyclip_export.quantization.recipe import Job
+from tinyclip_export.quantization.recipe import QuantizeJob
 from tinyclip_export.quantization.token_embedding import TABLE_BITS, quantize_table
 
 OPERATORS = ("MatMul",)
@@ -60,7 +60,7 @@ class WeightOnlyRecipe:
         """Return the manifest's form."""
         return {"kind": "weight only", **asdict(self)}
 
-    def write(self, job: Job) -> None:
+    def write(self, job: QuantizeJob) -> None:
         """Write ``job.target``."""
         with quiet():
             import onnx

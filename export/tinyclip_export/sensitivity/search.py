@@ -17,11 +17,11 @@ import numpy as np
 
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_export.layout import TOWER_IO
-from tinyclip_export.quantization.calibration import Both, Damage, damage
-from tinyclip_export.quantization.mixed_precision import PLAIN, Choice
+from tinyclip_export.quantization.calibration import Both, QuantizationError, damage
+from tinyclip_export.quantization.mixed_precision import PLAIN, MixedPrecision
 from tinyclip_export.quantization.registry import TowerRecipes
-from tinyclip_export.quantization.tower_writer import Forge
-from tinyclip_export.settings import Settings
+from tinyclip_export.quantization.tower_writer import TowerWriter
+from tinyclip_export.settings import ExportSettings
 from tinyclip_export.verification.embeddings import Session, TowerFiles
 from tinyclip_export.verification.latency import interleaved_ms
 
@@ -35,7 +35,7 @@ class Layer:
 
     tower: str
     node: str
-    found: Damage
+    found: QuantizationError
 
     def as_dict(self) -> dict[str, Any]:
         """Return the manifest's form."""
@@ -43,12 +43,12 @@ class Layer:
 
 
 @dataclass(slots=True)
-class Row:
+class SensitivityRow:
     """A point of the curve: so many of the worst layers in float."""
 
-    choice: Choice
+    choice: MixedPrecision
     kept: int
-    found: Damage
+    found: QuantizationError
     paths: Mapping[str, Path]  # tower -> file, until the search's folder goes
     ms: float = 0.0  # one image and one text
 
@@ -69,22 +69,22 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchResult:
+class SensitivityResult:
     """Layers by damage, the curve, and the row that calibration pairs would choose."""
 
     precision: str
     layers: Sequence[Layer]  # worst first
-    rows: Sequence[Row]  # plain first, then more and more layers in float
-    choice: Row
+    rows: Sequence[SensitivityRow]  # plain first, then more and more layers in float
+    choice: SensitivityRow
     pairs: int
 
     @property
-    def attempts(self) -> list[Row]:
+    def attempts(self) -> list[SensitivityRow]:
         """The choice, then those with more layers in float; plain is none of them."""
         rows = list(self.rows)
         return rows[max(1, rows.index(self.choice)) :]
 
-    def as_dict(self, chosen: Row) -> dict[str, Any]:
+    def as_dict(self, chosen: SensitivityRow) -> dict[str, Any]:
         """Return the manifest's form, with what the verification left of the choice."""
         return {
             "precision": self.precision,
@@ -98,8 +98,12 @@ class SearchResult:
 
 
 def search(
-    forge: Forge, recipes: TowerRecipes, files: TowerFiles, max_drop: float, settings: Settings
-) -> SearchResult:
+    forge: TowerWriter,
+    recipes: TowerRecipes,
+    files: TowerFiles,
+    max_drop: float,
+    settings: ExportSettings,
+) -> SensitivityResult:
     """Rank layers, try smoothing, and choose the fewest float layers that lose `max_drop` at most.
 
     `files` are the plain ones of the precision. The choice is nowhere worse than plain on these
@@ -113,10 +117,10 @@ def search(
     rows = [plain, *bench.curve(smooth, layers, plain, max_drop)]
     bench.time(rows)
     choice = _chosen(rows, max_drop)
-    return SearchResult(files.precision, layers, rows, choice, len(forge.calibration))
+    return SensitivityResult(files.precision, layers, rows, choice, len(forge.calibration))
 
 
-def _chosen(rows: Sequence[Row], max_drop: float) -> Row:
+def _chosen(rows: Sequence[SensitivityRow], max_drop: float) -> SensitivityRow:
     """Take the first row that holds, else the best; plain where all others are worse."""
     plain, *others = rows
     good = [row for row in others if not worse(row.found, plain.found)]
@@ -126,11 +130,11 @@ def _chosen(rows: Sequence[Row], max_drop: float) -> Row:
     return min([plain, *good], key=lambda row: (row.found.drop, row.found.kl))
 
 
-def _holds(row: Row, plain: Row, max_drop: float) -> bool:
+def _holds(row: SensitivityRow, plain: SensitivityRow, max_drop: float) -> bool:
     return row.found.drop <= max_drop and not worse(row.found, plain.found)
 
 
-def worse(found: Damage, plain: Damage) -> bool:
+def worse(found: QuantizationError, plain: QuantizationError) -> bool:
     """Whether a choice is worse than plain in any of the three."""
     return found.overlap < plain.overlap or found.kl > plain.kl or found.drop > plain.drop
 
@@ -145,7 +149,7 @@ def by_damage(layers: Sequence[Layer]) -> list[Layer]:
 
 
 @dataclass(slots=True)
-class _Tower:
+class _TowerSearch:
     """One tower of one choice, measured."""
 
     path: Path
@@ -156,38 +160,42 @@ class _Tower:
 class _Bench:
     """Makes choices and measures them; files of the curve stay until the end for their latency."""
 
-    forge: Forge
+    forge: TowerWriter
     recipes: TowerRecipes
     files: TowerFiles
     _float: Both = field(init=False)
-    _made: dict[tuple[str, float, tuple[str, ...]], _Tower] = field(default_factory=dict)
+    _made: dict[tuple[str, float, tuple[str, ...]], _TowerSearch] = field(default_factory=dict)
     _number: Iterator[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
         self._float = {tower: self._features(tower, self.forge.source(tower)) for tower in TOWER_IO}
         for tower in TOWER_IO:
             path = self.files.image if tower == "image" else self.files.text
-            self._made[tower, 0.0, ()] = _Tower(path, self._features(tower, path))
+            self._made[tower, 0.0, ()] = _TowerSearch(path, self._features(tower, path))
 
-    def row(self, choice: Choice, kept: int) -> Row:
+    def row(self, choice: MixedPrecision, kept: int) -> SensitivityRow:
         """Measure both towers of a choice on all pairs."""
         made = {tower: self._tower(tower, choice) for tower in TOWER_IO}
         found = self._damage({tower: part.features for tower, part in made.items()})
-        return Row(choice, kept, found, {tower: part.path for tower, part in made.items()})
+        return SensitivityRow(
+            choice, kept, found, {tower: part.path for tower, part in made.items()}
+        )
 
-    def strengths(self, plain: Row) -> dict[str, float]:
+    def strengths(self, plain: SensitivityRow) -> dict[str, float]:
         """Return each tower's best strength, the other in float; none where both lose by it."""
         from tinyclip_export.quantization.smoothquant import STRENGTHS
 
         best = {}
         for tower in TOWER_IO:
             tried = {
-                strength: self._alone(tower, self._tower(tower, Choice({tower: strength})).features)
+                strength: self._alone(
+                    tower, self._tower(tower, MixedPrecision({tower: strength})).features
+                )
                 for strength in (0.0, *STRENGTHS)
             }
             kept = [s for s in tried if not worse(tried[s], tried[0.0])]
             best[tower] = min(kept, key=lambda s: tried[s].kl)
-        return best if not worse(self.row(Choice(best), 0).found, plain.found) else {}
+        return best if not worse(self.row(MixedPrecision(best), 0).found, plain.found) else {}
 
     def layers(self, smooth: Mapping[str, float]) -> list[Layer]:
         """Measure each layer alone, worst first."""
@@ -203,8 +211,12 @@ class _Bench:
         return by_damage(found)
 
     def curve(
-        self, smooth: Mapping[str, float], layers: Sequence[Layer], plain: Row, max_drop: float
-    ) -> Iterator[Row]:
+        self,
+        smooth: Mapping[str, float],
+        layers: Sequence[Layer],
+        plain: SensitivityRow,
+        max_drop: float,
+    ) -> Iterator[SensitivityRow]:
         """Keep more and more of the worst layers in float, until the gate holds."""
         kept = 0 if any(smooth.values()) else 1
         held = False
@@ -214,14 +226,14 @@ class _Bench:
                 tower: tuple(layer.node for layer in worst if layer.tower == tower)
                 for tower in TOWER_IO
             }
-            row = self.row(Choice(smooth, keep), len(worst))
+            row = self.row(MixedPrecision(smooth, keep), len(worst))
             yield row
             if kept >= len(layers):
                 return
             held = held or _holds(row, plain, max_drop)
             kept = max(1, 2 * kept)
 
-    def time(self, rows: Sequence[Row]) -> None:
+    def time(self, rows: Sequence[SensitivityRow]) -> None:
         """Time one image and one text in all rows by turns."""
         for tower in TOWER_IO:
             feed = next(iter(self.forge.calibration.feeds(tower, 1)))
@@ -229,24 +241,24 @@ class _Bench:
             for row, ms in zip(rows, interleaved_ms(sessions, feed), strict=True):
                 row.ms += ms
 
-    def _tower(self, tower: str, choice: Choice) -> _Tower:
+    def _tower(self, tower: str, choice: MixedPrecision) -> _TowerSearch:
         strength, keep = choice.smooth.get(tower, 0.0), tuple(choice.keep_float.get(tower, ()))
         key = (tower, strength, keep)
         if key not in self._made:
             path = self.forge.scratch / f"{tower}-choice-{next(self._number)}.onnx"
             self._write(tower, path, strength, keep)
-            self._made[key] = _Tower(path, self._features(tower, path))
+            self._made[key] = _TowerSearch(path, self._features(tower, path))
         return self._made[key]
 
     def _write(self, tower: str, path: Path, strength: float, keep: Sequence[str]) -> None:
         recipe = self.recipes.of(tower)
         self.forge.write(tower, recipe, path, strength=strength, keep_float=keep)
 
-    def _alone(self, tower: str, features: Features) -> Damage:
+    def _alone(self, tower: str, features: Features) -> QuantizationError:
         """Compare with float where this tower alone is quantized."""
         return self._damage({**self._float, tower: features})
 
-    def _damage(self, found: Both) -> Damage:
+    def _damage(self, found: Both) -> QuantizationError:
         shortest = min(len(features) for features in found.values())
         reference, cut = (
             {tower: features[:shortest] for tower, features in both.items()}

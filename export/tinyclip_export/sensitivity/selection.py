@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tinyclip_export.quantization.mixed_precision import Choice
+from tinyclip_export.quantization.mixed_precision import MixedPrecision
 from tinyclip_export.quantization.registry import TowerRecipes
-from tinyclip_export.quantization.tower_writer import Forge
-from tinyclip_export.sensitivity.search import Row, SearchResult, search
-from tinyclip_export.settings import Settings
-from tinyclip_export.verification.embeddings import Answers, Pairs, TowerFiles, answers
+from tinyclip_export.quantization.tower_writer import TowerWriter
+from tinyclip_export.sensitivity.search import SensitivityResult, SensitivityRow, search
+from tinyclip_export.settings import ExportSettings
+from tinyclip_export.verification.embeddings import (
+    PairEmbeddings,
+    Pairs,
+    TowerFiles,
+    pair_embeddings,
+)
 from tinyclip_export.verification.gates import passes
 from tinyclip_export.verification.metrics import recall_drop, text_to_image
 
@@ -21,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Improver:
+class LayerSelection:
     """Searches on calibration pairs; what it keeps has been measured on the verification pairs.
 
     A precision that passes as it is stays plain unless its search found one that loses no more
@@ -29,21 +34,21 @@ class Improver:
     """
 
     clip: LoadedClip
-    forge: Forge
+    forge: TowerWriter
     recipes: Mapping[str, TowerRecipes]
-    settings: Settings
+    settings: ExportSettings
     max_drop: float
     eot: int
-    choices: dict[str, Choice] = field(default_factory=dict)
+    choices: dict[str, MixedPrecision] = field(default_factory=dict)
     found: dict[str, dict[str, Any]] = field(default_factory=dict)  # precision -> its search
 
     def run(
         self,
         files: Sequence[TowerFiles],
         pairs: Pairs,
-        reference: Answers,
-        plain: Mapping[str, Answers],
-    ) -> dict[str, Answers]:
+        reference: PairEmbeddings,
+        plain: Mapping[str, PairEmbeddings],
+    ) -> dict[str, PairEmbeddings]:
         """Rewrite files where a search helps; returns the new answers of those precisions."""
         floats, *others = files
         improved = {}
@@ -68,13 +73,13 @@ class Improver:
 
     def _best(
         self,
-        result: SearchResult,
+        result: SensitivityResult,
         files: TowerFiles,
         floats: TowerFiles,
         pairs: Pairs,
-        given: tuple[Answers, Answers],
+        given: tuple[PairEmbeddings, PairEmbeddings],
         failed: bool,
-    ) -> tuple[Row, Answers]:
+    ) -> tuple[SensitivityRow, PairEmbeddings]:
         """Return the first attempt that verifies, or plain; all are measured in one pass."""
         reference, plain = given
         names = {f"{files.precision} {i}": row for i, row in enumerate(result.attempts)}
@@ -84,7 +89,7 @@ class Improver:
         ]
         if not tried:
             return result.rows[0], plain
-        _, found = answers(self.clip, [floats, *tried], pairs, eot=self.eot)
+        _, found = pair_embeddings(self.clip, [floats, *tried], pairs, eot=self.eot)
         lost = self._drop(reference, plain)
         for name, row in names.items():
             verified = passes(files.precision, reference, found[name], self.max_drop)
@@ -92,6 +97,6 @@ class Improver:
                 return row, found[name]
         return result.rows[0], plain
 
-    def _drop(self, reference: Answers, found: Answers) -> float:
+    def _drop(self, reference: PairEmbeddings, found: PairEmbeddings) -> float:
         before, after = (text_to_image(each.image, each.text) for each in (reference, found))
         return recall_drop(before, after)[0]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from tinyclip_edge.errors import ConfigError, ModelError
 from tinyclip_edge.models.tokenization import pad_token_id
 from tinyclip_export.layout import InputForm
-from tinyclip_export.towers.fixed_length_text import POOLS, PaddedTextTower
+from tinyclip_export.towers.fixed_length_text import POOLS, FixedLengthTextTower
 from tinyclip_export.towers.resnet import ResNetTower
 from tinyclip_export.towers.timm import TimmTower
 from tinyclip_export.towers.vit import ImageTower, OpenClip, TextTower, setting
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
 
 AnyImageTower: TypeAlias = ImageTower | ResNetTower | TimmTower
-AnyTextTower: TypeAlias = TextTower | PaddedTextTower
+AnyTextTower: TypeAlias = TextTower | FixedLengthTextTower
 
 _IMAGES = "open_clip's ViT, its ModifiedResNet and image towers of timm are supported"
 _TEXTS = "open_clip's own text transformers are supported"
@@ -58,7 +58,7 @@ def text_tower(model: OpenClip, example: Tensor | None = None) -> AnyTextTower:
             f"use {', '.join(POOLS)} in text_cfg"
         )
     reads_end = text.attn_mask is not None and pool in ("argmax", "eos")
-    return TextTower(model, example) if reads_end else PaddedTextTower(model, example)
+    return TextTower(model, example) if reads_end else FixedLengthTextTower(model, example)
 
 
 def input_form(clip: LoadedClip, text: AnyTextTower, static_batch: int | None) -> InputForm:
@@ -70,5 +70,5 @@ def input_form(clip: LoadedClip, text: AnyTextTower, static_batch: int | None) -
         raise ConfigError(f"static batch {static_batch} is no batch; give 1 or more")
     # Without CLIP's tokenizer the highest id, where such a tower reads, need not be the end.
     foreign = hasattr(clip.tokenizer, "strip_sep_token") and getattr(text, "eot_id", 0) is None
-    padded = static_batch is not None or isinstance(text, PaddedTextTower) or foreign
+    padded = static_batch is not None or isinstance(text, FixedLengthTextTower) or foreign
     return InputForm(static_batch, padded, pad_token_id(clip.tokenizer))

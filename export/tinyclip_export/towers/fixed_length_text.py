@@ -11,7 +11,7 @@ from tinyclip_export.towers.vit import Block, OpenClip, projection_of, setting, 
 POOLS = ("first", "last", "argmax", "eos")
 
 
-class PaddedTextTower(nn.Module):
+class FixedLengthTextTower(nn.Module):
     """Text encoder, ``input_ids [B, context]`` int64 to unit-norm ``[B, D]``.
 
     Every token sees the padding, or the last one is read: a text has to be padded to the context,

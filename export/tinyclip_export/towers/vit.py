@@ -114,7 +114,7 @@ class Block(nn.Module):
         return self.attention.scores(normed, normed)
 
 
-class Patches(nn.Module):
+class PatchEmbedding(nn.Module):
     """Patch embedding as one product, which is quantized as all others; a convolution is not."""
 
     def __init__(self, convolution: OpenClip) -> None:
@@ -141,7 +141,7 @@ class ImageTower(nn.Module):
         super().__init__()
         visual = model.visual
         _refuse_other_pooling(visual)
-        self.patch = Patches(visual.conv1)
+        self.patch = PatchEmbedding(visual.conv1)
         self.class_embedding = shared(visual.class_embedding)
         self.positions = shared(visual.positional_embedding)
         self.ln_pre: nn.Module = visual.ln_pre

@@ -53,7 +53,7 @@ class TowerFiles:
 
 
 @dataclass(slots=True)
-class Answers:
+class PairEmbeddings:
     """Unit-norm features of all pairs, and how long each single input took."""
 
     image: Features
@@ -90,22 +90,24 @@ def pixel_rows(clip: LoadedClip, images: Sequence[ImageInput], first: int = 0) -
     return np.stack(rows).astype(np.float32)
 
 
-def answers(
+def pair_embeddings(
     clip: LoadedClip,
     towers: Sequence[TowerFiles],
     pairs: Pairs,
     *,
     eot: int,
-) -> tuple[Answers, dict[str, Answers]]:
+) -> tuple[PairEmbeddings, dict[str, PairEmbeddings]]:
     """Return PyTorch's answers and each precision's; towers get one unpadded input at a time."""
     reference_image, found_image, image_ms = _images(clip, towers, pairs[0])
     reference_text, found_text, text_ms = _texts(clip, towers, pairs[1], eot)
     times = {p: {"image": image_ms[p], "text": text_ms[p]} for p in found_image}
     found = {
-        precision: Answers(found_image[precision], found_text[precision], ms, times.get("fp32", {}))
+        precision: PairEmbeddings(
+            found_image[precision], found_text[precision], ms, times.get("fp32", {})
+        )
         for precision, ms in times.items()
     }
-    return Answers(reference_image, reference_text), found
+    return PairEmbeddings(reference_image, reference_text), found
 
 
 def _images(

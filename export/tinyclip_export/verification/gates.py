@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from tinyclip_edge.errors import VerificationError
 from tinyclip_export.layout import ANY_INPUT, MIN_TOKENS, TOWER_IO, InputForm, TowerIO
-from tinyclip_export.verification.embeddings import Answers, TowerFiles
+from tinyclip_export.verification.embeddings import PairEmbeddings, TowerFiles
 from tinyclip_export.verification.metrics import (
-    Nearness,
-    Ranks,
+    CosineStats,
+    RetrievalRanks,
     changed_hits,
-    nearness,
+    cosine_stats,
     recall_drop,
     text_to_image,
 )
@@ -64,7 +64,7 @@ class LatencyError(VerificationError):
     """A precision is slower on this host than fp32."""
 
 
-class LadderError(VerificationError):
+class GatesFailedError(VerificationError):
     """One or more rungs failed; `failures` holds each rung's own error."""
 
     def __init__(self, failures: Sequence[VerificationError]) -> None:
@@ -74,7 +74,7 @@ class LadderError(VerificationError):
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ExpectedSizes:
     """Sizes that the towers must have."""
 
     image_size: int  # pixels
@@ -84,7 +84,7 @@ class Expected:
 
 
 @dataclass(slots=True)
-class Ladder:
+class VerificationReport:
     """Collects what each rung found, and the failures."""
 
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)  # precision -> figures
@@ -116,27 +116,32 @@ class Ladder:
         self.figures[precision]["rungs"][name] = None
 
     def finish(self) -> None:
-        """Raise LadderError if any rung failed."""
+        """Raise GatesFailedError if any rung failed."""
         if self.failures:
-            raise LadderError(self.failures)
+            raise GatesFailedError(self.failures)
 
 
-def climb_structure(ladder: Ladder, files: TowerFiles, expected: Expected) -> None:
+def check_structure(ladder: VerificationReport, files: TowerFiles, expected: ExpectedSizes) -> None:
     """Check names, dynamic axes and shapes of both towers."""
     precision = files.precision
     for tower in TOWER_IO:
-        probe = Probe(files, tower, expected.form.io(tower))
+        probe = TowerProbe(files, tower, expected.form.io(tower))
         if ladder.attempt(precision, f"{tower} names", probe.check_names):
             ladder.attempt(precision, f"{tower} axes", probe.check_axes)
             ladder.attempt(precision, f"{tower} shapes", partial(probe.check_shapes, expected))
 
 
-def climb_answers(
-    ladder: Ladder, precision: str, reference: Answers, found: Answers, *, max_drop: float
+def check_embeddings(
+    ladder: VerificationReport,
+    precision: str,
+    reference: PairEmbeddings,
+    found: PairEmbeddings,
+    *,
+    max_drop: float,
 ) -> None:
     """Check values and ranking of one precision against PyTorch's answers."""
     for tower in TOWER_IO:
-        near = nearness(getattr(reference, tower), getattr(found, tower))
+        near = cosine_stats(getattr(reference, tower), getattr(found, tower))
         figures = {key: round(value, 7) for key, value in asdict(near).items()}
         ladder.note(precision, **{tower: {**figures, "ms": found.milliseconds[tower]}})
         label = f"{precision} {tower}"
@@ -155,8 +160,8 @@ def climb_answers(
         ladder.leave_open(precision, "ranking", TooFewPairsError(reason))
 
 
-def climb_latency(
-    ladder: Ladder, precision: str, float_ms: Mapping[str, float], *, gate: bool
+def check_latencies(
+    ladder: VerificationReport, precision: str, float_ms: Mapping[str, float], *, gate: bool
 ) -> None:
     """Compare the milliseconds that were noted with those of fp32, tower by tower."""
     for tower in TOWER_IO:
@@ -168,7 +173,7 @@ def climb_latency(
         ladder.attempt(precision, f"{tower} latency", rung, gate=gate)
 
 
-class Probe:
+class TowerProbe:
     """One tower of one precision, looked at from outside."""
 
     def __init__(self, files: TowerFiles, tower: str, io: TowerIO) -> None:
@@ -201,7 +206,7 @@ class Probe:
         if isinstance(batch, int) and 0 in free:
             raise AxesError(f"{self._label} axes: the output's batch is frozen at {batch}")
 
-    def check_shapes(self, expected: Expected) -> None:
+    def check_shapes(self, expected: ExpectedSizes) -> None:
         """Raise ShapesError unless batches of 1, 2 and 5 give finite unit-norm ``[B, D]``.
 
         A fixed batch is tried alone, and texts that are padded in full length alone.
@@ -221,7 +226,7 @@ class Probe:
             if not worst < UNIT_NORM:
                 raise ShapesError(f"{case} gives norms up to {worst:.3g} away from 1")
 
-    def _inputs(self, expected: Expected) -> Iterator[npt.NDArray[Any]]:
+    def _inputs(self, expected: ExpectedSizes) -> Iterator[npt.NDArray[Any]]:
         random = np.random.default_rng(0)
         size, context, form = expected.image_size, expected.context_length, expected.form
         lengths = {context} if form.padded else {MIN_TOKENS, min(5, context), context}
@@ -233,7 +238,7 @@ class Probe:
                 yield np.ones((batch, length), dtype=np.int64)
 
 
-def check_values(precision: str, label: str, near: Nearness) -> None:
+def check_values(precision: str, label: str, near: CosineStats) -> None:
     """Raise ValuesError when the cosine to PyTorch is below the gate of the precision."""
     cosine, gate = near.cosine_p1, HALF_COSINE if precision == "fp16" else INT8_COSINE
     if precision == "fp32":
@@ -242,7 +247,9 @@ def check_values(precision: str, label: str, near: Nearness) -> None:
         raise ValuesError(f"{label} values: cosine {cosine:.5f} is below {gate}")
 
 
-def check_ranking(precision: str, before: Ranks, after: Ranks, max_drop: float) -> None:
+def check_ranking(
+    precision: str, before: RetrievalRanks, after: RetrievalRanks, max_drop: float
+) -> None:
     """Raise RankingError when fp32 changes a hit, or int8 loses more than `max_drop` points.
 
     What is lost may exceed `max_drop` by its standard error over the pairs.
@@ -279,14 +286,16 @@ def check_latency(label: str, ms: float, float_ms: float) -> None:
         )
 
 
-def passes(precision: str, reference: Answers, found: Answers, max_drop: float) -> bool:
+def passes(
+    precision: str, reference: PairEmbeddings, found: PairEmbeddings, max_drop: float
+) -> bool:
     """Whether values and ranking of a precision would pass their gates."""
-    ladder = Ladder()
-    climb_answers(ladder, precision, reference, found, max_drop=max_drop)
+    ladder = VerificationReport()
+    check_embeddings(ladder, precision, reference, found, max_drop=max_drop)
     return not ladder.failures
 
 
-def ranking_figures(before: Ranks, after: Ranks) -> dict[str, float]:
+def ranking_figures(before: RetrievalRanks, after: RetrievalRanks) -> dict[str, float]:
     """Return recalls in percent, drops in points and top-1 agreement in percent."""
     drop, stderr = recall_drop(before, after)
     return {

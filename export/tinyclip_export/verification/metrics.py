@@ -16,7 +16,7 @@ _SILENCE = 1e-20  # floor of squared error, 200 dB below a unit vector
 
 
 @dataclass(frozen=True, slots=True)
-class Nearness:
+class CosineStats:
     """Cosine to the reference over all rows, and signal to error in dB (more is better)."""
 
     cosine_min: float
@@ -25,7 +25,7 @@ class Nearness:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranks:
+class RetrievalRanks:
     """Text to image search, one query a text.
 
     `rank` [N] counts images above the paired one, `top` [N] is the best image, `margin` [N] the
@@ -41,19 +41,19 @@ class Ranks:
         return 100.0 * float((self.rank < k).mean())
 
 
-def nearness(reference: Features, found: Features) -> Nearness:
+def cosine_stats(reference: Features, found: Features) -> CosineStats:
     """Compare ``[N, D]`` with ``[N, D]``; a row that is not finite counts as cosine -1."""
     if not np.isfinite(found).all():
-        return Nearness(-1.0, -1.0, -math.inf)
+        return CosineStats(-1.0, -1.0, -math.inf)
     norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(found, axis=1)
     cosine = (reference * found).sum(axis=1) / np.maximum(norms, 1e-12)
     signal = float(np.square(reference, dtype=np.float64).sum())
     error = float(np.square(reference - found, dtype=np.float64).sum())
     decibel = 10.0 * math.log10(signal / max(error, signal * _SILENCE))
-    return Nearness(float(cosine.min()), float(np.percentile(cosine, 1)), decibel)
+    return CosineStats(float(cosine.min()), float(np.percentile(cosine, 1)), decibel)
 
 
-def text_to_image(image: Features, text: Features) -> Ranks:
+def text_to_image(image: Features, text: Features) -> RetrievalRanks:
     """Rank all images for every text; the i-th image belongs to the i-th text."""
     ranks, tops, margins = [], [], []
     for start in range(0, len(text), _CHUNK):
@@ -64,17 +64,17 @@ def text_to_image(image: Features, text: Features) -> Ranks:
         tops.append(scores.argmax(axis=1))
         scores[row, start + row] = -np.inf
         margins.append(own - scores.max(axis=1))
-    return Ranks(np.concatenate(ranks), np.concatenate(tops), np.concatenate(margins))
+    return RetrievalRanks(np.concatenate(ranks), np.concatenate(tops), np.concatenate(margins))
 
 
-def recall_drop(reference: Ranks, found: Ranks) -> tuple[float, float]:
+def recall_drop(reference: RetrievalRanks, found: RetrievalRanks) -> tuple[float, float]:
     """Return recall@1 lost in points, and its standard error over the paired queries."""
     lost = (reference.rank < 1).astype(np.float64) - (found.rank < 1)
     stderr = float(lost.std(ddof=1)) / math.sqrt(len(lost)) if len(lost) > 1 else 0.0
     return 100.0 * float(lost.mean()), 100.0 * stderr
 
 
-def changed_hits(reference: Ranks, found: Ranks) -> int:
+def changed_hits(reference: RetrievalRanks, found: RetrievalRanks) -> int:
     """Count queries whose hit at 1 changed although the reference saw no tie."""
     changed = (reference.rank < 1) != (found.rank < 1)
     return int((changed & (np.abs(reference.margin) > TIE)).sum())

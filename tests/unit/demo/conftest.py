@@ -4,7 +4,7 @@ import pytest
 from angle_model import BLUE, GREEN, RED, AngleModel, square
 
 from tinyclip_demo.gallery import Gallery
-from tinyclip_demo.model_registry import Shelf
+from tinyclip_demo.model_registry import ModelRegistry
 from tinyclip_demo.service import DemoService
 
 WORDS = {"red": 0, "green": 60, "blue": 180, "a red thing": 60}
@@ -24,4 +24,4 @@ def models():
 
 @pytest.fixture
 def service(models, gallery):
-    return DemoService(Shelf(models), gallery)
+    return DemoService(ModelRegistry(models), gallery)

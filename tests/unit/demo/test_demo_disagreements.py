@@ -8,7 +8,7 @@ from angle_model import BLUE, GREEN, RED, AngleModel, last, square
 
 from tinyclip_demo.disagree import ANSWERS, LOST, RANKS, divergence
 from tinyclip_demo.gallery import folder_gallery
-from tinyclip_demo.model_registry import Shelf
+from tinyclip_demo.model_registry import ModelRegistry
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.shard import write_shard
 from tinyclip_edge.errors import ConfigError, DataError
@@ -63,7 +63,7 @@ def test_orders(service, gallery):
 
 def test_models_that_agree_have_nothing_between_them(gallery, models):
     same = [models[0], AngleModel("twin", models[0].colours, models[0].words)]
-    mined = mined_of(DemoService(Shelf(same), gallery), gallery)
+    mined = mined_of(DemoService(ModelRegistry(same), gallery), gallery)
     assert mined.differing == 0
     assert mined.divergence == pytest.approx(np.zeros(3), abs=1e-6)
     assert mined.top(LOST, 5) == []

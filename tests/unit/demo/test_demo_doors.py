@@ -9,7 +9,7 @@ from angle_model import BLUE, GREEN, RED, AngleModel, square
 
 from tinyclip_demo.app import build_app, serve
 from tinyclip_demo.gallery import Gallery
-from tinyclip_demo.model_registry import Shelf
+from tinyclip_demo.model_registry import ModelRegistry
 from tinyclip_demo.service import DemoService
 from tinyclip_edge.access import HostRule
 
@@ -32,7 +32,7 @@ def pictures(tmp_path_factory):
 def port():
     gallery = Gallery("two", (square(GREEN), square(BLUE)), ("green", "blue"))
     model = AngleModel("first", {RED: 0, GREEN: 30, BLUE: 100}, {"green": 30, "blue": 100})
-    page = build_app(DemoService(Shelf([model]), gallery))
+    page = build_app(DemoService(ModelRegistry([model]), gallery))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         number = probe.getsockname()[1]
     serve(page, host="127.0.0.1", port=number, rule=HostRule("127.0.0.1", ["demo.lan"]))

@@ -4,7 +4,7 @@ import pytest
 from angle_model import BLUE, GREEN, RED, AngleModel, square
 
 from tinyclip_demo.gallery import Gallery, folder_gallery
-from tinyclip_demo.model_registry import Shelf
+from tinyclip_demo.model_registry import ModelRegistry
 from tinyclip_demo.service import DemoService
 
 WORDS = {"red": 0}
@@ -21,7 +21,7 @@ def pictures(tmp_path):
 
 
 def searched(model, gallery, folder):
-    service = DemoService(Shelf([model]), gallery, index_folder=folder)
+    service = DemoService(ModelRegistry([model]), gallery, index_folder=folder)
     (result,) = service.searcher.search("red", 3, gallery, (0,))
     return result
 

@@ -9,20 +9,20 @@ import time
 import pytest
 from angle_model import BLUE, GREEN, RED, last, square
 
-from tinyclip_demo.figures import Report, Settings
+from tinyclip_demo.figures import MeasureReport, MeasureSettings
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.host import core_count, host_facts
 from tinyclip_demo.measure import Step
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.evaluation.latency import WARM_UP
 
-ONE_ROUND_OF_TEN = Settings(threads=1, batch=4, rounds=10)
+ONE_ROUND_OF_TEN = MeasureSettings(threads=1, batch=4, rounds=10)
 
 
 def test_every_model_has_its_calls_and_the_report_its_figures(service, models, gallery):
     steps = list(service.measure((0, 1), ONE_ROUND_OF_TEN, gallery))
     report = steps[-1]
-    assert isinstance(report, Report)
+    assert isinstance(report, MeasureReport)
     assert all(isinstance(step, Step) for step in steps[:-1])
     shares = [step.share for step in steps[:-1]]
     assert shares == sorted(shares) and shares[-1] <= 1
@@ -54,7 +54,7 @@ def test_the_files_say_what_the_table_says(service):
 def test_accuracy_samples_a_large_gallery(service, models):
     pictures, names = (square(RED), square(GREEN), square(BLUE)) * 200, ("red", "green", "blue")
     gallery = Gallery("large", pictures, names * 200)
-    report = last(service.measure((0,), Settings(), gallery))
+    report = last(service.measure((0,), MeasureSettings(), gallery))
     assert report.pairs == "400 pairs of large"
 
 
@@ -69,13 +69,13 @@ def test_accuracy_samples_a_large_gallery(service, models):
 )
 def test_settings_that_the_page_does_not_offer(settings, message):
     with pytest.raises(ConfigError, match=message):
-        Settings(**settings)
+        MeasureSettings(**settings)
 
 
 def test_an_error_of_a_model_reaches_the_page_and_frees_the_others(service, models):
     models[1].encode_text = lambda texts: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        list(service.measure((0, 1), Settings(), None))
+        list(service.measure((0, 1), MeasureSettings(), None))
     assert service.lock.acquire(timeout=1)
     service.lock.release()
 
@@ -84,7 +84,7 @@ def test_a_measurement_that_nobody_waits_for_ends(service, models):
     slow = models[0]
     encode = slow.encode_image
     slow.encode_image = lambda images: (time.sleep(0.05), encode(images))[1]
-    steps = service.measure((0,), Settings(rounds=50), None)
+    steps = service.measure((0,), MeasureSettings(rounds=50), None)
     next(steps)
     steps.close()
     free = threading.Event()

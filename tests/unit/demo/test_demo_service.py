@@ -7,7 +7,7 @@ import pytest
 from angle_model import BLUE, GREEN, RED, AngleModel, square, unit
 
 from tinyclip_demo.gallery import Gallery
-from tinyclip_demo.model_registry import Shelf
+from tinyclip_demo.model_registry import ModelRegistry
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.texts import fill_template, parse_labels, parse_templates
 from tinyclip_demo.view import bars
@@ -115,7 +115,7 @@ def test_the_gallery_is_encoded_once_per_model(service, gallery, models):
 
 def test_two_callers_share_the_encoding(models):
     gallery = Gallery("many", (square(RED),) * 200, ("red",) * 200)
-    searcher = DemoService(Shelf(models), gallery).searcher
+    searcher = DemoService(ModelRegistry(models), gallery).searcher
     arguments = ("red", 5, gallery, BOTH)
     callers = [threading.Thread(target=searcher.search, args=arguments) for _ in range(4)]
     for caller in callers:
@@ -197,7 +197,7 @@ def test_blank_templates_are_the_label_alone():
     ],
 )
 def test_who_may_open_what_lies_on_this_machine(models, gallery, options, client, headers, may):
-    service = DemoService(Shelf(models), gallery, **options)
+    service = DemoService(ModelRegistry(models), gallery, **options)
     if may:
         service.check_paths(client, headers.items())
     else:
@@ -216,10 +216,10 @@ def test_downloads_do_not_pile_up(service, monkeypatch):
 def test_models_of_one_name_are_told_apart():
     models = [AngleModel(name, {}, {}) for name in ("student", "student", "teacher")]
     models[1].spec = models[1].spec.__class__(8, 2, 1000, 10, 1000, "onnxruntime", "int8")
-    assert Shelf(models).names == ("student fp32", "student int8", "teacher")
+    assert ModelRegistry(models).names == ("student fp32", "student int8", "teacher")
     twins = [AngleModel("student", {}, {}) for _ in range(3)]
     names = ("student fp32", "student fp32 (2)", "student fp32 (3)")
-    assert Shelf(twins).names == names
+    assert ModelRegistry(twins).names == names
 
 
 def test_labels_that_one_model_takes_for_the_same_are_refused_and_cuts_are_said(service, models):

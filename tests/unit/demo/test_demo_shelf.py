@@ -8,7 +8,7 @@ from angle_model import AngleModel
 
 from tiny_bundle import write_tiny_bundle
 from tinyclip_demo.gallery import Gallery
-from tinyclip_demo.model_registry import FAILED, MAX_MODELS, READY, WAITING, Shelf
+from tinyclip_demo.model_registry import FAILED, MAX_MODELS, READY, WAITING, ModelRegistry
 from tinyclip_demo.service import DemoService
 from tinyclip_edge.errors import BundleError, ConfigError, ModelError
 
@@ -20,7 +20,7 @@ def bundle(tmp_path):
 
 
 def test_a_bundle_shows_its_facts_before_it_is_loaded(bundle):
-    (slot,) = Shelf([str(bundle)]).slots
+    (slot,) = ModelRegistry([str(bundle)]).slots
     assert slot.state == WAITING
     assert (slot.spec.image_size, slot.spec.embedding_dim, slot.runtime) == (8, 4, "onnxruntime")
     with pytest.raises(ModelError, match="still loading"):
@@ -29,8 +29,8 @@ def test_a_bundle_shows_its_facts_before_it_is_loaded(bundle):
 
 def test_naming_models_imports_no_framework(bundle):
     code = (
-        "import sys; from tinyclip_demo.model_registry import Shelf;"
-        f"Shelf(['starter-teacher', {str(bundle)!r}]);"
+        "import sys; from tinyclip_demo.model_registry import ModelRegistry;"
+        f"ModelRegistry(['starter-teacher', {str(bundle)!r}]);"
         "print([m for m in ('torch', 'open_clip', 'gradio') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -38,7 +38,7 @@ def test_naming_models_imports_no_framework(bundle):
 
 
 def test_models_load_once_and_a_bad_one_is_told(bundle, capsys):
-    shelf = Shelf([str(bundle), str(bundle.parent / "nowhere")])
+    shelf = ModelRegistry([str(bundle), str(bundle.parent / "nowhere")])
     shelf.load_all()
     assert shelf.states() == (READY, FAILED)
     assert "nowhere" in shelf.slots[1].error and "\n" not in shelf.slots[1].error
@@ -54,37 +54,37 @@ def test_models_load_once_and_a_bad_one_is_told(bundle, capsys):
 def test_a_changed_bundle_fails_alone(bundle):
     for file in (bundle / "onnx").glob("vision*.onnx"):
         file.write_bytes(file.read_bytes() + b"x")
-    shelf = Shelf([str(bundle)])
+    shelf = ModelRegistry([str(bundle)])
     shelf.load_all()
     assert shelf.states() == (FAILED,)
     assert "has changed" in shelf.slots[0].error
 
 
 def test_asking_starts_the_loading_and_waits(bundle):
-    service = DemoService(Shelf([str(bundle)]), Gallery("one", (b"x",), ("x",)))
+    service = DemoService(ModelRegistry([str(bundle)]), Gallery("one", (b"x",), ("x",)))
     *_, (ready, settled) = service.arriving(None)
     assert (ready, settled) == ((0,), True)
 
 
 def test_a_precision_that_the_bundle_has_not(bundle):
     with pytest.raises(BundleError, match="int7"):
-        Shelf([f"{bundle}@int7"])
+        ModelRegistry([f"{bundle}@int7"])
 
 
 def test_adding_models(bundle):
-    shelf = Shelf([AngleModel("teacher", {}, {})])
+    shelf = ModelRegistry([AngleModel("teacher", {}, {})])
     name = shelf.add(f" {bundle} ")
     assert shelf.names == ("teacher", name)
     for source, message in ((str(bundle), "already"), ("  ", "no model")):
         with pytest.raises(ConfigError, match=message):
             shelf.add(source)
-    full = Shelf([AngleModel(str(i), {}, {}) for i in range(MAX_MODELS)])
+    full = ModelRegistry([AngleModel(str(i), {}, {}) for i in range(MAX_MODELS)])
     with pytest.raises(ConfigError, match=str(MAX_MODELS)):
         full.add(str(bundle))
 
 
 def test_choosing_models():
-    shelf = Shelf([AngleModel(name, {}, {}) for name in "abc"])
+    shelf = ModelRegistry([AngleModel(name, {}, {}) for name in "abc"])
     assert shelf.numbers(None) == (0, 1, 2)
     assert shelf.numbers(["c", "a"]) == (0, 2)
     for nothing in ([], ["gone"]):
@@ -94,4 +94,4 @@ def test_choosing_models():
 
 def test_no_model_is_an_error_that_names_the_options():
     with pytest.raises(ConfigError, match="--student"):
-        Shelf([])
+        ModelRegistry([])

@@ -9,10 +9,10 @@ from PIL import Image
 
 from tinyclip_demo.classify import ClassifyResult
 from tinyclip_demo.disagree import ANSWERS, Mined
-from tinyclip_demo.figures import Report, Row, Settings
+from tinyclip_demo.figures import FigureRow, MeasureReport, MeasureSettings
 from tinyclip_demo.gallery import Gallery
-from tinyclip_demo.model_registry import Shelf
-from tinyclip_demo.search import Hit, IndexProgress, SearchResult
+from tinyclip_demo.model_registry import ModelRegistry
+from tinyclip_demo.search import IndexProgress, SearchHit, SearchResult
 from tinyclip_demo.view import bars, cards, hits, pairs, parts, speed
 from tinyclip_edge.evaluation.latency import Latency, ModelLatency
 from tinyclip_edge.runtime.protocol import EmbedderSpec
@@ -37,11 +37,11 @@ def gallery(captions):
 def row(name, milliseconds, size, recall, number=0):
     latency = Latency(milliseconds, milliseconds, milliseconds)
     spec = EmbedderSpec(64, 2, 1000, 10, size, "torch", "fp32")
-    return Row(number, name, spec, ModelLatency(latency, latency, 1, 1, 20), recall, recall)
+    return FigureRow(number, name, spec, ModelLatency(latency, latency, 1, 1, 20), recall, recall)
 
 
 def report(rows):
-    return Report(tuple(rows), Settings(), {"processor": EVIL}, "2026-01-01", EVIL)
+    return MeasureReport(tuple(rows), MeasureSettings(), {"processor": EVIL}, "2026-01-01", EVIL)
 
 
 def mined(names, classes):
@@ -59,10 +59,10 @@ def test_nothing_a_user_writes_reaches_the_page_as_markup():
         result(EVIL, (EVIL, "b"), (0.9, 0.1), True),
         result("b", (EVIL, "b"), (0.1, 0.9), False),
     ]
-    hit = SearchResult(EVIL, (Hit(0, 0.5, 1, 1),), 1.0, 1.0, 1.0, 1.0)
+    hit = SearchResult(EVIL, (SearchHit(0, 0.5, 1, 1),), 1.0, 1.0, 1.0, 1.0)
     found = mined((EVIL, "b"), (EVIL, "c"))
     pages = [
-        cards.header(Shelf([model(EVIL), model("b")])),
+        cards.header(ModelRegistry([model(EVIL), model("b")])),
         bars.classification(answers),
         bars.example_pictures(pictures, [0]),
         hits.search([hit, hit], pictures, hits.asked_text(EVIL)),
@@ -85,7 +85,7 @@ def test_nothing_a_user_writes_reaches_the_page_as_markup():
 
 def test_cards_show_runtime_precision_parameters_and_megabytes():
     edge = model("edge", 1_000_000, 1_200_000, "onnxruntime", "int8")
-    page = cards.header(Shelf([model("teacher"), edge]), ["edge"])
+    page = cards.header(ModelRegistry([model("teacher"), edge]), ["edge"])
     for text in ("PyTorch", "ONNX Runtime", "int8", "2.00 M", "1.00 M", "8.0 MB", "1.2 MB"):
         assert text in page
     # half the parameters; 1.2 of 8 MB is 15 %, so 85 % less
@@ -99,7 +99,7 @@ def test_cards_show_runtime_precision_parameters_and_megabytes():
 
 
 def test_a_card_tells_why_a_model_failed():
-    shelf = Shelf([model("teacher"), "/no/such/folder"])
+    shelf = ModelRegistry([model("teacher"), "/no/such/folder"])
     shelf.load_all()
     page = cards.header(shelf)
     assert "<b>1 of 2</b> models ready" in page
@@ -137,8 +137,8 @@ def test_latency_is_split_and_says_what_was_not_measured():
 
 
 def test_ranks_that_differ_are_badged_and_told():
-    found = (Hit(0, 0.9, 1, 3), Hit(1, 0.8, 2, 1), Hit(2, 0.7, 3, 7))
-    reference = tuple(Hit(i, 0.9, i + 1, i + 1) for i in range(3))
+    found = (SearchHit(0, 0.9, 1, 3), SearchHit(1, 0.8, 2, 1), SearchHit(2, 0.7, 3, 7))
+    reference = tuple(SearchHit(i, 0.9, i + 1, i + 1) for i in range(3))
     page = hits.search(
         [
             SearchResult("a", reference, 1.0, 1.0, 0.1, 2.0),

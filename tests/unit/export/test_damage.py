@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from tinyclip_export.quantization.calibration import Damage, damage
-from tinyclip_export.quantization.mixed_precision import PLAIN, Choice
-from tinyclip_export.sensitivity.search import Layer, Row, by_damage, worse
+from tinyclip_export.quantization.calibration import QuantizationError, damage
+from tinyclip_export.quantization.mixed_precision import PLAIN, MixedPrecision
+from tinyclip_export.sensitivity.search import Layer, SensitivityRow, by_damage, worse
 from tinyclip_export.sensitivity.search import _chosen as chosen
 
 
@@ -51,7 +51,7 @@ def test_an_embedding_of_zeros_loses_everything():
 
 
 def of(overlap, kl, drop=0.0):
-    return Damage(overlap, kl, 90.0, drop, 0.1)
+    return QuantizationError(overlap, kl, 90.0, drop, 0.1)
 
 
 def test_layers_are_sorted_by_overlap_and_kl_together():
@@ -81,8 +81,11 @@ def test_worse_is_worse_in_any_figure(found, answer):
 
 
 def rows(*damages):
-    choices = [PLAIN, *(Choice({}, {"text": tuple("abcd"[:n])}) for n in range(1, len(damages)))]
-    return [Row(choices[n], n, found, {}) for n, found in enumerate(damages)]
+    choices = [
+        PLAIN,
+        *(MixedPrecision({}, {"text": tuple("abcd"[:n])}) for n in range(1, len(damages))),
+    ]
+    return [SensitivityRow(choices[n], n, found, {}) for n, found in enumerate(damages)]
 
 
 def test_the_fewest_float_layers_that_hold_are_chosen():

@@ -13,8 +13,13 @@ from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_export import export_bundle
 from tinyclip_export.onnx_passes import exporter
 from tinyclip_export.quantization.dynamic_int8 import PORTABLE, quantize_tower
-from tinyclip_export.settings import Settings
-from tinyclip_export.verification.gates import LadderError, RankingError, ReloadError, ShapesError
+from tinyclip_export.settings import ExportSettings
+from tinyclip_export.verification.gates import (
+    GatesFailedError,
+    RankingError,
+    ReloadError,
+    ShapesError,
+)
 from tinyclip_export.verification.reload import least_cosine, replay_apart
 
 
@@ -33,7 +38,7 @@ def quick(exported, monkeypatch):
     monkeypatch.setattr(exporter, "export_image_tower", image)
     monkeypatch.setattr(exporter, "export_text_tower", copied)
     monkeypatch.setattr(
-        "tinyclip_export.quantization.tower_writer.Forge.write_both",
+        "tinyclip_export.quantization.tower_writer.TowerWriter.write_both",
         lambda _forge, _recipes, targets: [copied(None, path) for path in targets.values()],
     )
     monkeypatch.setattr(
@@ -48,7 +53,7 @@ def quick(exported, monkeypatch):
             **{
                 "pairs": exported.pairs,
                 "max_drop": 100.0,
-                "settings": Settings(search=False),
+                "settings": ExportSettings(search=False),
                 **options,
             },
         )
@@ -88,14 +93,14 @@ def test_a_changed_byte_is_refused_by_name(exported, tmp_path):
 def test_a_failed_gate_leaves_nothing_behind(quick, tmp_path, monkeypatch):
     random = np.random.default_rng(1)
     monkeypatch.setattr(
-        "tinyclip_export.quantization.tower_writer.Forge.write_both",
+        "tinyclip_export.quantization.tower_writer.TowerWriter.write_both",
         lambda forge, _recipes, targets: [
             scramble(forge.source(tower), path, random) for tower, path in targets.items()
         ],
     )
     with pytest.raises(VerificationError) as caught:
         quick(tmp_path / "out" / "bundle", max_drop=0.0)
-    assert isinstance(caught.value, LadderError)
+    assert isinstance(caught.value, GatesFailedError)
     assert caught.value.exit_code == 3
     assert "int8 image values" in str(caught.value)
     assert "int8 text values" in str(caught.value)
@@ -125,7 +130,7 @@ def test_a_frozen_batch_is_refused_before_any_comparison(quick, tmp_path, monkey
         onnx.save(model, path)
 
     monkeypatch.setattr(exporter, "export_image_tower", frozen)
-    with pytest.raises(LadderError) as caught:
+    with pytest.raises(GatesFailedError) as caught:
         quick(tmp_path / "bundle", precisions=["fp32"])
     kinds = {type(failure).__name__ for failure in caught.value.failures}
     assert kinds == {"AxesError", "ShapesError"}
@@ -156,7 +161,7 @@ def test_a_bundle_that_does_not_reopen_is_refused(quick, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "tinyclip_export.export.replay_apart", lambda _f, _p: {"error": "Segmentation fault"}
     )
-    with pytest.raises(LadderError, match="fp32 reload: Segmentation fault") as caught:
+    with pytest.raises(GatesFailedError, match="fp32 reload: Segmentation fault") as caught:
         quick(tmp_path / "bundle", precisions=["fp32"])
     assert [type(f) for f in caught.value.failures] == [ReloadError]
     assert everything_under(tmp_path) == []
@@ -164,7 +169,7 @@ def test_a_bundle_that_does_not_reopen_is_refused(quick, tmp_path, monkeypatch):
 
 def test_ranking_gate_reads_max_drop(quick, tmp_path, monkeypatch):
     monkeypatch.setattr("tinyclip_export.verification.gates.recall_drop", lambda _b, _a: (2.0, 0.4))
-    with pytest.raises(LadderError) as caught:
+    with pytest.raises(GatesFailedError) as caught:
         quick(tmp_path / "bundle", max_drop=1.5)
     assert [type(f) for f in caught.value.failures] == [RankingError]
     quick(tmp_path / "bundle", max_drop=1.6)

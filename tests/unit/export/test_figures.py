@@ -5,7 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from tinyclip_export.verification.metrics import changed_hits, nearness, recall_drop, text_to_image
+from tinyclip_export.verification.metrics import (
+    changed_hits,
+    cosine_stats,
+    recall_drop,
+    text_to_image,
+)
 
 AXES = np.eye(4, dtype=np.float32)
 
@@ -13,21 +18,21 @@ AXES = np.eye(4, dtype=np.float32)
 def test_cosine_and_signal_to_error_by_hand():
     reference = AXES[:2]
     found = np.array([[1, 0, 0, 0], [0, 0.8, 0.6, 0]], dtype=np.float32)
-    near = nearness(reference, found)
+    near = cosine_stats(reference, found)
     assert near.cosine_min == pytest.approx(0.8)
     # error of the second row: (0, 0.2, -0.6, 0), squared 0.4; signal 2; 10 log10(5)
     assert near.snr_db == pytest.approx(6.9897, abs=1e-3)
 
 
 def test_equal_embeddings_have_a_finite_figure():
-    near = nearness(AXES, AXES)
+    near = cosine_stats(AXES, AXES)
     assert (near.cosine_min, near.snr_db) == (1.0, pytest.approx(200.0))
 
 
 def test_embeddings_that_are_no_numbers_are_the_worst():
     broken = AXES.copy()
     broken[1, 1] = np.nan
-    assert nearness(AXES, broken).cosine_min == -1.0
+    assert cosine_stats(AXES, broken).cosine_min == -1.0
 
 
 def test_ranks_by_hand():

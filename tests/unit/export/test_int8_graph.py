@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from tinyclip_edge.errors import ConfigError
 from tinyclip_export.quantization.dynamic_int8 import PORTABLE, Int8Recipe, quantize_tower
 from tinyclip_export.quantization.overflow_safe import pair_safe
-from tinyclip_export.quantization.recipe import Job
+from tinyclip_export.quantization.recipe import QuantizeJob
 
 TOWERS = {"image": "vision_model", "text": "text_model"}
 LAYERS = {"image": 4, "text": 3}
@@ -152,7 +152,7 @@ def test_what_becomes_integer_is_named_after_its_module(exported, tower):
 
 def test_a_layer_may_stay_float(exported, tmp_path):
     source = exported.folder / "onnx" / "text_model.onnx"
-    job = Job(
+    job = QuantizeJob(
         "text", source, tmp_path / "t.onnx", keep_float=frozenset({"body.0.up", "projection"})
     )
     PORTABLE.write(job)

@@ -16,7 +16,7 @@ from tinyclip_export.bundle.label_classifier import classifier_path
 from tinyclip_export.bundle.pipeline_file import combined_path
 from tinyclip_export.bundle.uint8_image_tower import pixel_tower_path
 from tinyclip_export.layout import IMAGE_IO, SUFFIX, TEXT_IO
-from tinyclip_export.settings import Settings
+from tinyclip_export.settings import ExportSettings
 
 LONG = "a photo of the red bicycle " * 4  # 24 words, the toy's context has room for 14
 
@@ -31,7 +31,10 @@ def test_labels_that_the_context_makes_equal_are_refused_before_any_work(exporte
     extras = Extras(labels=(f"{LONG} dog", f"{LONG} cat"))
     with pytest.raises(DataError, match="are the same once cut to the model's 16 tokens"):
         export_bundle(
-            exported.clip, tmp_path / "out", pairs=exported.pairs, settings=Settings(extras=extras)
+            exported.clip,
+            tmp_path / "out",
+            pairs=exported.pairs,
+            settings=ExportSettings(extras=extras),
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -60,7 +63,7 @@ def test_uint8_precision_stands_beside_towers_that_take_pixels(exported, tmp_pat
         precisions=("fp32", "uint8"),
         pairs=exported.pairs,
         max_drop=100.0,
-        settings=Settings(extras=extras, search=False),
+        settings=ExportSettings(extras=extras, search=False),
     )
     assert any("1 of 2 prompts are longer than the model's 16 tokens" in w for w in report.warnings)
     manifest = Manifest.read(out)

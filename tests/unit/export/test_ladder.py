@@ -7,21 +7,21 @@ import pytest
 
 from tinyclip_edge.errors import VerificationError
 from tinyclip_export.layout import IMAGE_IO, TEXT_IO
-from tinyclip_export.verification.embeddings import Answers
+from tinyclip_export.verification.embeddings import PairEmbeddings
 from tinyclip_export.verification.gates import (
     AxesError,
-    Expected,
-    Ladder,
-    LadderError,
+    ExpectedSizes,
+    GatesFailedError,
     NamesError,
     RankingError,
     ShapesError,
     ValuesError,
-    climb_answers,
-    climb_structure,
+    VerificationReport,
+    check_embeddings,
+    check_structure,
 )
 
-EXPECTED = Expected(image_size=8, embedding_dim=4, context_length=6)
+EXPECTED = ExpectedSizes(image_size=8, embedding_dim=4, context_length=6)
 
 
 class FakeSession:
@@ -59,8 +59,8 @@ class FakeFiles:
 
 
 def climb(**towers):
-    ladder = Ladder()
-    climb_structure(ladder, FakeFiles(**towers), EXPECTED)
+    ladder = VerificationReport()
+    check_structure(ladder, FakeFiles(**towers), EXPECTED)
     return ladder
 
 
@@ -104,7 +104,7 @@ def test_all_failing_rungs_stand_in_one_line_with_exit_code_3():
         image=FakeSession(IMAGE_IO, shape=[1, 3, 8, 8], answer=frozen_answer),
         text=FakeSession(TEXT_IO, name="ids"),
     )
-    with pytest.raises(LadderError) as caught:
+    with pytest.raises(GatesFailedError) as caught:
         ladder.finish()
     assert caught.value.exit_code == 3
     assert [type(f) for f in caught.value.failures] == [AxesError, ShapesError, NamesError]
@@ -125,7 +125,7 @@ def test_text_lengths_are_tried_up_to_the_context():
 
 
 def answers_of(image, text):
-    return Answers(image, text, {"image": 1.0, "text": 1.0})
+    return PairEmbeddings(image, text, {"image": 1.0, "text": 1.0})
 
 
 def points(count, error=0.0):
@@ -135,9 +135,9 @@ def points(count, error=0.0):
 
 
 def judge(precision, found, *, count=200, max_drop=0.5):
-    ladder = Ladder()
+    ladder = VerificationReport()
     reference = answers_of(points(count), points(count))
-    climb_answers(ladder, precision, reference, found, max_drop=max_drop)
+    check_embeddings(ladder, precision, reference, found, max_drop=max_drop)
     return ladder
 
 
@@ -204,9 +204,9 @@ def test_enough_pairs_are_judged_and_fp32_needs_none():
 
 
 def test_few_pairs_still_refuse_what_is_plainly_lost():
-    ladder = Ladder()
+    ladder = VerificationReport()
     reference, found = answers_of(points(100), points(100)), swapped(100, 30)
-    climb_answers(ladder, "int8", reference, found, max_drop=0.5)
+    check_embeddings(ladder, "int8", reference, found, max_drop=0.5)
     assert ladder.figures["int8"]["rungs"]["ranking"] is False
     assert "60.00 ± 4.92 points, 0.5 and a standard error allowed" in " ".join(
         str(failure) for failure in ladder.failures

@@ -8,7 +8,7 @@ from tinyclip_edge.config.preset import ExportPreset, load_preset, preset_names
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_export.quantization.dynamic_int8 import Int8Recipe
-from tinyclip_export.quantization.mixed_precision import Choice
+from tinyclip_export.quantization.mixed_precision import MixedPrecision
 from tinyclip_export.quantization.registry import recipe_dicts, recipes_for
 from tinyclip_export.quantization.static_int8 import StaticRecipe
 
@@ -66,11 +66,11 @@ def test_the_runtime_reads_whether_a_kernel_may_overflow(target, safe):
 
 def test_a_choice_stands_in_the_recipe():
     recipes = {"int8": recipes_for("int8", ExportPreset(), convolutional=False)}
-    choice = Choice({"image": 0.5}, {"text": ("body.0.up",)})
+    choice = MixedPrecision({"image": 0.5}, {"text": ("body.0.up",)})
     made = recipe_dicts(recipes, ("int8",), {"int8": choice})["int8"]
     assert made["smooth"] == {"image": 0.5, "text": 0.0}
     assert made["keep_float"] == {"image": [], "text": ["body.0.up"]}
-    assert "smooth" not in recipe_dicts(recipes, ("int8",), {"int8": Choice()})["int8"]
+    assert "smooth" not in recipe_dicts(recipes, ("int8",), {"int8": MixedPrecision()})["int8"]
 
 
 def test_bits_of_the_token_table_reach_all_recipes():

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tinyclip_export.quantization.recipe import Job
+from tinyclip_export.quantization.recipe import QuantizeJob
 from tinyclip_export.quantization.static_int8 import StaticRecipe
 
 RANDOM = np.random.default_rng(5)
@@ -43,7 +43,7 @@ def chain(path):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chain")
     chain(folder / "fp32.onnx")
-    job = Job("image", folder / "fp32.onnx", folder / "int8.onnx", feeds=lambda: FEEDS)
+    job = QuantizeJob("image", folder / "fp32.onnx", folder / "int8.onnx", feeds=lambda: FEEDS)
     StaticRecipe().write(job)
     return folder
 

@@ -29,7 +29,7 @@ from tinyclip_export.layout import ANY_INPUT
 from tinyclip_export.onnx_passes import exporter
 from tinyclip_export.quantization.dynamic_int8 import Int8Recipe
 from tinyclip_export.quantization.overflow_safe import pair_safe
-from tinyclip_export.quantization.recipe import Job
+from tinyclip_export.quantization.recipe import QuantizeJob
 from tinyclip_export.quantization.token_embedding import byte_rows as exported_rows
 from tinyclip_export.quantization.token_embedding import half_byte_blocks
 from tinyclip_export.quantization.weight_only import WeightOnlyRecipe
@@ -126,7 +126,7 @@ class ToyTowers:
     def answers(self, tower: str, recipe) -> torch.Tensor:
         """Embeddings of the quantized file, one input at a time."""
         source, target = self.folder / f"{tower}.onnx", self.folder / f"{tower}_small.onnx"
-        recipe.write(Job(tower, source, target))
+        recipe.write(QuantizeJob(tower, source, target))
         session = ort.InferenceSession(str(target), providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
         inputs = self.pixels.split(1) if tower == "image" else self.texts

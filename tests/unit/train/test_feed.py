@@ -8,7 +8,7 @@ import torch
 
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import RunConfig
-from tinyclip_edge.data.stream_groups import Lane
+from tinyclip_edge.data.stream_groups import StreamGroup
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.runtime.bundle import file_sha256
 from tinyclip_edge.train import distill
@@ -66,9 +66,9 @@ def test_a_killed_run_of_a_stream_goes_on(make, tmp_path, monkeypatch, killed, l
         distill(config, cut, observer=Watcher(killed, kill))
     if form == "before":
         without_places(cut)
-    drawn, draw = [], Lane.draw
+    drawn, draw = [], StreamGroup.draw
     monkeypatch.setattr(
-        Lane, "draw", lambda lane, **options: drawn.append(1) or draw(lane, **options)
+        StreamGroup, "draw", lambda lane, **options: drawn.append(1) or draw(lane, **options)
     )
     distill(config, cut, resume=True)
     expected, got = losses(whole), losses(cut)

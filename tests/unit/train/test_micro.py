@@ -9,7 +9,7 @@ from tinyclip_edge.data import Batch
 from tinyclip_edge.models import create_student
 from tinyclip_edge.train.tasks.distill_task import DistillTask
 from tinyclip_edge.train.tasks.encoders import pixel_codec
-from tinyclip_edge.train.tasks.grad_cache import TwoPasses
+from tinyclip_edge.train.tasks.grad_cache import GradCache
 from tinyclip_edge.train.tasks.teacher import Teacher
 
 VIT = {"width": 64, "layers": 2}
@@ -103,7 +103,7 @@ def test_chance_falls_alike_in_every_part_and_pass():
         x = module(torch.ones(rows.stop - rows.start, 3)) * noise
         return x, x, noise
 
-    passes = TwoPasses(forward, module, 6, 3)
+    passes = GradCache(forward, module, 6, 3)
     torch.manual_seed(4)
     image, text, _ = passes.first()
     (image.sum() + text.sum()).backward()

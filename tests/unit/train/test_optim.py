@@ -9,7 +9,7 @@ from torch import nn
 
 from tinyclip_edge.config import OptimConfig
 from tinyclip_edge.errors import TinyClipError
-from tinyclip_edge.train.optimizer import Updater, lr_at, make_optimizer, trainable
+from tinyclip_edge.train.optimizer import OptimizerStep, lr_at, make_optimizer, trainable
 
 
 def test_learning_rate_by_hand():
@@ -48,7 +48,7 @@ def updater(model, **config):
     config = OptimConfig(**{"lr": 0.1, "steps": 100, "warmup": 0, **config})
     accelerator = Accelerator(cpu=True)
     optimizer = accelerator.prepare(make_optimizer(model, config))
-    return Updater(accelerator, optimizer, trainable(model.parameters()), config)
+    return OptimizerStep(accelerator, optimizer, trainable(model.parameters()), config)
 
 
 def test_a_gradient_is_clipped_and_its_norm_told():

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tinyclip_edge.errors import ConfigError, DataError
-from tinyclip_edge.train.distributed import Ranks
+from tinyclip_edge.train.distributed import DistributedContext
 
 
 def of(number, count):
-    ranks = Ranks()
+    ranks = DistributedContext()
     ranks.number, ranks.count = number, count
     return ranks
 
@@ -32,7 +32,7 @@ def test_a_batch_that_leaves_a_rest_is_refused(size, count, told):
 
 
 def test_one_process_agrees_with_itself():
-    ranks = Ranks()
+    ranks = DistributedContext()
     assert (ranks.number, ranks.count, ranks.main) == (0, 1, True)
     assert ranks.counts(5) is None
     assert (ranks.most(3), ranks.tell("a")) == (3, ["a"])

@@ -10,7 +10,7 @@ from torch import nn
 
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import TeacherConfig
-from tinyclip_edge.data import Batch, KeptRows, PairMemory, open_source
+from tinyclip_edge.data import Batch, CachedRows, PairMemory, open_source
 from tinyclip_edge.models import create_student, weights_hash
 from tinyclip_edge.train.tasks.encoders import pixel_codec
 from tinyclip_edge.train.tasks.teacher import FrozenEncoder, Teacher, load_also, teacher_dtype
@@ -137,11 +137,13 @@ def test_rows_that_a_cache_brings_are_not_computed(toy_teacher, batch, monkeypat
     asked = ask(toy_teacher)
     image, text = asked.answer(batch)
     rows = list(image.half().numpy())
-    some = KeptRows.of([rows[0], None, rows[2], rows[3], None, rows[5]])
+    some = CachedRows.of([rows[0], None, rows[2], rows[3], None, rows[5]])
     seen = []
     see = Teacher.see
     monkeypatch.setattr(Teacher, "see", lambda self, p: seen.append(len(p)) or see(self, p))
-    kept = replace(batch, image_features=some, text_features=KeptRows.of(list(text.half().numpy())))
+    kept = replace(
+        batch, image_features=some, text_features=CachedRows.of(list(text.half().numpy()))
+    )
     got = asked.answer(kept)
     assert seen == [2]
     assert torch.allclose(got[0], image, atol=1e-3)
@@ -151,8 +153,8 @@ def test_rows_that_a_cache_brings_are_not_computed(toy_teacher, batch, monkeypat
 
 
 def test_no_row_at_all_is_no_tensor():
-    assert KeptRows.of([None, None]) is None
-    half = KeptRows.of([None, np.ones(3, dtype=np.float16)])
+    assert CachedRows.of([None, None]) is None
+    half = CachedRows.of([None, np.ones(3, dtype=np.float16)])
     assert half.there.tolist() == [False, True]
     assert half.values.tolist() == [[0, 0, 0], [1, 1, 1]]
 

@@ -31,7 +31,7 @@ from tinyclip_edge.data.marks import MARK, caption_mark, sample_mark
 from tinyclip_edge.data.pairs import Halves, Pair
 from tinyclip_edge.data.source import Part
 from tinyclip_edge.errors import DataError, InterruptedRun
-from tinyclip_edge.train.distributed import Ranks
+from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.feature_cache.progress import CacheResult, Estimate, FillWatcher, size_text
 from tinyclip_edge.train.tasks.teacher import Teacher
 
@@ -41,7 +41,7 @@ HALF, SEED = 2, 8  # bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Filler:
+class FeatureCacheFiller:
     """Teachers, and how their pictures are decoded."""
 
     store: FeatureStore
@@ -60,7 +60,9 @@ class Filler:
         """Rows of a picture."""
         return 1 if self.crops is None else self.crops.count
 
-    def fill(self, ranks: Ranks, watcher: FillWatcher, *, thorough: bool = False) -> CacheResult:
+    def fill(
+        self, ranks: DistributedContext, watcher: FillWatcher, *, thorough: bool = False
+    ) -> CacheResult:
         """Compute the parts that are missing, each on one process; all call it.
 
         ``thorough`` reads the others to their last byte before it trusts them. Raises DataError
@@ -209,7 +211,7 @@ def make_filler(
     teacher: Teacher,
     crops: Crops | None,
     warn: Callable[[str], None],
-) -> Filler | None:
+) -> FeatureCacheFiller | None:
     """Return the filler of ``data.feature_cache``, None without one.
 
     Raises DataError for a folder that is of other teachers or views.
@@ -217,7 +219,7 @@ def make_filler(
     if data.feature_cache is None or not data.cache_teacher:
         return None
     store = FeatureStore(Path(data.feature_cache), teacher.recipe(crops), warn)
-    return Filler(store, source, teacher, crops, data.workers)
+    return FeatureCacheFiller(store, source, teacher, crops, data.workers)
 
 
 def _halves(features: Tensor) -> Halves:

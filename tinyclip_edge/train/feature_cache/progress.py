@@ -58,7 +58,7 @@ class CacheResult:
         return found
 
 
-class Lines:
+class ProgressLines:
     """Watcher that tells a run's observer of a fill, a line now and then."""
 
     def __init__(self, observer: Observer) -> None:

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from tinyclip_edge.config import RunConfig
-from tinyclip_edge.data import Batch, Count, KeptRows, PairMemory, open_source
+from tinyclip_edge.data import Batch, CachedRows, Count, PairMemory, open_source
 from tinyclip_edge.data.checks import SourceCheck, check_source
 from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.models import LoadedClip, load_clip
 from tinyclip_edge.train.builder import Setup, picture_bytes, prepare
-from tinyclip_edge.train.feature_cache.fill import Filler
+from tinyclip_edge.train.feature_cache.fill import FeatureCacheFiller
 from tinyclip_edge.train.memory import FLOAT, HALF, TRAINED, SavedBytes
 from tinyclip_edge.train.monitoring.events import Observer, Silent
 from tinyclip_edge.train.preflight.diagnosis import (
@@ -27,7 +27,7 @@ from tinyclip_edge.train.preflight.diagnosis import (
     chance_of,
     judge_source,
 )
-from tinyclip_edge.train.stages.state import Work
+from tinyclip_edge.train.stages.state import StageState
 from tinyclip_edge.train.tasks.encoders import pixel_codec
 from tinyclip_edge.train.tasks.teacher import Teacher
 
@@ -82,7 +82,7 @@ def examine(config: RunConfig, observer: Observer | None = None) -> Diagnosis:
 
 
 def _measured(
-    config: RunConfig, found: Diagnosis, setup: Setup, work: Work, observer: Observer
+    config: RunConfig, found: Diagnosis, setup: Setup, work: StageState, observer: Observer
 ) -> Diagnosis:
     accuracy = None
     if setup.validation is not None:
@@ -135,7 +135,7 @@ def _accuracy(setup: Setup) -> TeacherCheck:
     return TeacherCheck(images, labels, measured, chance_of(labels), seconds)
 
 
-def take_steps(config: RunConfig, setup: Setup, work: Work, source: SourceCheck) -> StepCheck:
+def take_steps(config: RunConfig, setup: Setup, work: StageState, source: SourceCheck) -> StepCheck:
     """Train the first batches: one to warm up and to count activations, then the timed ones."""
     size = config.optim.batch_size
     distinct = config.data.batch_distinct
@@ -169,11 +169,11 @@ def _remembered(batch: Batch, teacher: Teacher) -> Batch:
         return batch
     there = np.ones(len(batch.keys), dtype=bool)
     image, text = teacher.see(batch.pixels), teacher.read(batch.captions)
-    kept = (KeptRows(rows.to("cpu", torch.float16), there) for rows in (image, text))
+    kept = (CachedRows(rows.to("cpu", torch.float16), there) for rows in (image, text))
     return replace(batch, image_features=next(kept), text_features=next(kept))
 
 
-def _step(work: Work, batch: Batch, number: int) -> tuple[float, bool]:
+def _step(work: StageState, batch: Batch, number: int) -> tuple[float, bool]:
     """Return the seconds of one step and whether loss and gradient were finite."""
     began = time.perf_counter()
     terms = work.task.terms(batch)
@@ -184,7 +184,7 @@ def _step(work: Work, batch: Batch, number: int) -> tuple[float, bool]:
     return time.perf_counter() - began, norm is not None
 
 
-def _memory(setup: Setup, work: Work, activations: int) -> MemoryCheck:
+def _memory(setup: Setup, work: StageState, activations: int) -> MemoryCheck:
     pictures = 0
     for pairs in (setup.pairs, None if setup.validation is None else setup.validation.pairs):
         if isinstance(pairs, PairMemory):
@@ -216,7 +216,7 @@ def _missing_features(setup: Setup, source: SourceCheck) -> int:
     return max(len(table) - table.filled for table in (features.image, features.text))
 
 
-def _cache_bytes(filler: Filler, source: SourceCheck) -> int:
+def _cache_bytes(filler: FeatureCacheFiller, source: SourceCheck) -> int:
     return filler.nbytes(source.count.pairs, _captions(source))
 
 

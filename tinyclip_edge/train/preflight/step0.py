@@ -31,7 +31,7 @@ TEXT_WIDTH = 100  # columns of report.txt
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class StepZeroMetrics:
     """The untrained student beside its teacher on the same pairs; accuracies are shares."""
 
     source: str
@@ -46,13 +46,13 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class StepZero:
+class StepZeroReport:
     """Inheritance and what came of it; ``answers`` is None without validation pairs."""
 
     teacher: str
     inherited: InheritanceReport
     parameters: dict[str, dict[str, int]]  # by tower, of teacher and student
-    answers: Answers | None
+    answers: StepZeroMetrics | None
 
     @property
     def conserved(self) -> bool:
@@ -104,11 +104,11 @@ class StepZero:
 
 def step_zero(
     config: RunConfig, teacher: LoadedClip, student: LoadedClip, inherited: InheritanceReport
-) -> StepZero:
+) -> StepZeroReport:
     """Measure the untrained student as a run's validation does. Raises DataError."""
     counts = {"teacher": _count(teacher), "student": _count(student)}
     towers = counts["student"]
-    return StepZero(
+    return StepZeroReport(
         teacher=teacher.name,
         inherited=inherited,
         parameters={tower: {who: counts[who][tower] for who in counts} for tower in towers},
@@ -126,7 +126,7 @@ def _count(clip: LoadedClip) -> dict[str, int]:
     return totals
 
 
-def _answers(config: RunConfig, teacher: LoadedClip, student: LoadedClip) -> Answers:
+def _answers(config: RunConfig, teacher: LoadedClip, student: LoadedClip) -> StepZeroMetrics:
     data = config.data
     assert data.val is not None
     codec, source = (
@@ -146,7 +146,7 @@ def _answers(config: RunConfig, teacher: LoadedClip, student: LoadedClip) -> Ans
         i2t=config.loss.affinity_i2t,
         t2i=config.loss.affinity_t2i,
     )
-    return Answers(
+    return StepZeroMetrics(
         source=source.name,
         images=len(ours[0]),
         labels=len(ours[1]),
@@ -168,7 +168,7 @@ def _scales(loss: LossConfig, teacher: LoadedClip) -> dict[str, float]:
     }
 
 
-def _answers_table(answers: Answers) -> Table:
+def _answers_table(answers: StepZeroMetrics) -> Table:
     from rich.table import Table
 
     table = Table(

@@ -28,7 +28,7 @@ from tinyclip_edge.train.builder import GIGABYTE, make_accelerator, make_teacher
 from tinyclip_edge.train.loop import Meter
 from tinyclip_edge.train.memory import enough_memory
 from tinyclip_edge.train.monitoring.events import Observer, Silent, StepReport
-from tinyclip_edge.train.optimizer import Updater, make_optimizer
+from tinyclip_edge.train.optimizer import OptimizerStep, make_optimizer
 from tinyclip_edge.train.qat.fake_quant import Rounding, rounded
 from tinyclip_edge.train.tasks.distill_task import MAX_LOG_SCALE, DistillTask
 from tinyclip_edge.train.tasks.encoders import PairEncoder
@@ -157,7 +157,7 @@ def finish_quantized(
     task = FinishTask(student, asked, _loss(config.loss, asked, student), finishing)
     optim = _optim(config.optim, finishing)
     optimizer = make_optimizer(task.encoder, optim, task.groups(optim))
-    updater = Updater(accelerator, optimizer, task.clipped(), optim)
+    updater = OptimizerStep(accelerator, optimizer, task.clipped(), optim)
     before = validation.measure(task.encoder, student)
     watcher.on_eval(0, "student", before)
     _train(task, updater, config, _batches(config, pairs), watcher)
@@ -241,7 +241,11 @@ def _batches(config: RunConfig, pairs: PairMemory | StreamingPairs) -> Iterator[
 
 
 def _train(
-    task: FinishTask, updater: Updater, config: RunConfig, batches: Iterator[Batch], told: Observer
+    task: FinishTask,
+    updater: OptimizerStep,
+    config: RunConfig,
+    batches: Iterator[Batch],
+    told: Observer,
 ) -> None:
     steps = updater.config.steps
     task.micro_batch = config.run.micro_batch

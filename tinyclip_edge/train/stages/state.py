@@ -16,7 +16,7 @@ from tinyclip_edge.inheritance.gates import ClipGates
 from tinyclip_edge.inheritance.prune import give_moments, named_moments, slice_moments
 from tinyclip_edge.models import LoadedClip, create_student, load_clip
 from tinyclip_edge.models.pruned import PruneResult, clip_units, prune_clip
-from tinyclip_edge.train.optimizer import Restart, Updater, make_optimizer, trainable
+from tinyclip_edge.train.optimizer import OptimizerStep, Restart, make_optimizer, trainable
 from tinyclip_edge.train.run_folder import RunFolder
 from tinyclip_edge.train.schedule import Stage
 from tinyclip_edge.train.stages.student import dense_copy, stage_student
@@ -26,14 +26,14 @@ from tinyclip_edge.train.tasks.teacher import Teacher
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class StageState:
     """A student in training."""
 
     stage: Stage
     student: LoadedClip
     inherited: InheritanceReport | None
     task: DistillTask
-    updater: Updater
+    updater: OptimizerStep
     pruned: int | None = None  # step of the run at which this stage's gates were cut out
 
     @property
@@ -43,7 +43,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
+class StageFactory:
     """Makes the work of each stage; the teacher is always the big one."""
 
     config: RunConfig
@@ -57,18 +57,18 @@ class Workshop:
         stage: Stage,
         student: LoadedClip,
         inherited: InheritanceReport | None = None,
-        before: Work | None = None,
-    ) -> Work:
+        before: StageState | None = None,
+    ) -> StageState:
         """Return the work of a stage's first step."""
         task = self._task(student, stage, None if before is None else before.task)
-        return Work(stage, student, inherited, task, self._updater(task, stage, before))
+        return StageState(stage, student, inherited, task, self._updater(task, stage, before))
 
-    def next(self, stage: Stage, before: Work) -> Work:
+    def next(self, stage: Stage, before: StageState) -> StageState:
         """Return the work of the stage after ``before``, made out of its dense student."""
         student, inherited = stage_student(self.config, stage, before.student)
         return self.begin(stage, student, inherited, before)
 
-    def prune(self, work: Work, done: int) -> tuple[Work, PruneResult]:
+    def prune(self, work: StageState, done: int) -> tuple[StageState, PruneResult]:
         """Cut the gates out: a small dense student that keeps what AdamW knows of its weights."""
         assert isinstance(work.task, MaskedTask)
         uniform = self.config.student.uniform_shapes
@@ -83,7 +83,7 @@ class Workshop:
         _carry_projector(work, after)
         return after, result
 
-    def again(self, stage: Stage, pruned: int | None, folder: RunFolder) -> Work:
+    def again(self, stage: Stage, pruned: int | None, folder: RunFolder) -> StageState:
         """Return the work of the stage that a checkpoint was made in; its weights come after.
 
         ``pruned`` is the step of this stage's prune. Raises ModelError when the model that the
@@ -100,15 +100,15 @@ class Workshop:
         return self.begin(stage, create_student(stage.student, origin))
 
     def _pruned(
-        self, stage: Stage, student: LoadedClip, done: int, before: Work | None = None
-    ) -> Work:
+        self, stage: Stage, student: LoadedClip, done: int, before: StageState | None = None
+    ) -> StageState:
         """Return the work after a prune: plain distillation, its rate rising to the schedule."""
         assert stage.masks is not None
         dense = replace(stage, masks=None)
         task = self._task(student, dense, None if before is None else before.task)
         updater = self._updater(task, stage, before)
         updater.restart = Restart(done, as_steps(stage.masks.rewarm, stage.end - done))
-        return Work(stage, student, None, task, updater, done)
+        return StageState(stage, student, None, task, updater, done)
 
     def _task(self, student: LoadedClip, stage: Stage, before: DistillTask | None) -> DistillTask:
         device, loss = self.accelerator.device, self.config.loss
@@ -120,13 +120,13 @@ class Workshop:
         task.learn(gates, stage.keep, stage.masks, self.config)
         return task
 
-    def _updater(self, task: DistillTask, stage: Stage, before: Work | None) -> Updater:
+    def _updater(self, task: DistillTask, stage: Stage, before: StageState | None) -> OptimizerStep:
         self.accelerator.free_memory()  # it would hold every earlier student
         self._spare(task)
         optimizer = make_optimizer(task.encoder, stage.optim, task.groups(stage.optim))
         wrapped, optimizer = self.accelerator.prepare(task.encoder, optimizer)
         task.wrap(wrapped)
-        updater = Updater(self.accelerator, optimizer, task.clipped(), stage.optim)
+        updater = OptimizerStep(self.accelerator, optimizer, task.clipped(), stage.optim)
         updater.began = stage.began
         updater.beside = trainable(task.beside.parameters())
         updater.ranks.copy_from_main(task.beside.parameters())
@@ -149,7 +149,7 @@ class Workshop:
             task.micro_batch = run.micro_batch
 
 
-def _carry_projector(before: Work, after: Work) -> None:
+def _carry_projector(before: StageState, after: StageState) -> None:
     parts = [work.task.beside for work in (before, after)]
     if all("projector" in part for part in parts):
         old, new = (list(part["projector"].named_parameters()) for part in parts)

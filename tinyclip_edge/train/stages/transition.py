@@ -11,12 +11,12 @@ from tinyclip_edge.models import LoadedClip, count_parameters, save_local_dir
 from tinyclip_edge.train.builder import Setup
 from tinyclip_edge.train.monitoring.events import EventLog, Observer
 from tinyclip_edge.train.run_folder import RunFolder
-from tinyclip_edge.train.stages.state import Work
+from tinyclip_edge.train.stages.state import StageState
 from tinyclip_edge.train.tasks.mask_task import MaskedTask
 
 
 @dataclass(frozen=True, slots=True)
-class Advance:
+class StageTransition:
     """Decides after each step whether the work changes, and tells of it."""
 
     folder: RunFolder
@@ -24,7 +24,9 @@ class Advance:
     events: EventLog
     observer: Observer
 
-    def turn(self, work: Work, done: int, evaluate: Callable[[int], None]) -> Work | None:
+    def turn(
+        self, work: StageState, done: int, evaluate: Callable[[int], None]
+    ) -> StageState | None:
         """Return the work to go on with after ``done`` steps, None when it stays as it is.
 
         A stage that ends is evaluated first. Raises ModelError when a student cannot be saved.
@@ -43,7 +45,7 @@ class Advance:
         evaluate(done)
         return self._next(work, done)
 
-    def tell_stage(self, work: Work, done: int) -> None:
+    def tell_stage(self, work: StageState, done: int) -> None:
         """Write down that a stage begins."""
         stage = work.stage
         shape = f"keep {stage.keep:g}" if stage.keep is not None else "a given shape"
@@ -64,7 +66,7 @@ class Advance:
             f"from {count.encoders:,} encoder parameters"
         )
 
-    def tell_inherited(self, report: InheritanceReport, work: Work, done: int) -> None:
+    def tell_inherited(self, report: InheritanceReport, work: StageState, done: int) -> None:
         """Write down what the student of a stage took over."""
         parts = {"image": report.image, "text": report.text, "shared": report.shared}
         self.events.write(
@@ -79,7 +81,7 @@ class Advance:
         for line in report.lines():
             self.observer.on_message(line)
 
-    def _ripe(self, work: Work, task: MaskedTask, done: int) -> bool:
+    def _ripe(self, work: StageState, task: MaskedTask, done: int) -> bool:
         """Say whether it is time to prune: the target is met, or waiting longer is not allowed."""
         steps, tolerance = task.steps, self.folder.config.masks.tolerance
         if task.done < steps.prune:
@@ -99,7 +101,7 @@ class Advance:
             )
         return False
 
-    def _prune(self, work: Work, task: MaskedTask, done: int) -> Work:
+    def _prune(self, work: StageState, task: MaskedTask, done: int) -> StageState:
         after, result = self.setup.workshop.prune(work, done)
         self._leave(self.folder.pruned(work.stage.number), after.student)
         kept = 1 - result.sparsity
@@ -121,7 +123,7 @@ class Advance:
         )
         return after
 
-    def _next(self, work: Work, done: int) -> Work:
+    def _next(self, work: StageState, done: int) -> StageState:
         self._leave(self.folder.stage_student(work.stage.number), work.student)
         after = self.setup.workshop.next(self.setup.stages[work.stage.number], work)
         self.tell_stage(after, done)

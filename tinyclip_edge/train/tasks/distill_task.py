@@ -21,10 +21,10 @@ from tinyclip_edge.losses import (
     gather_with_grad,
 )
 from tinyclip_edge.models import LoadedClip
-from tinyclip_edge.train.distributed import Ranks
+from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.optimizer import trainable
 from tinyclip_edge.train.tasks.encoders import PairEncoder, Tokenizer, TokenMemory, tokenize
-from tinyclip_edge.train.tasks.grad_cache import TwoPasses
+from tinyclip_edge.train.tasks.grad_cache import GradCache
 from tinyclip_edge.train.tasks.teacher import Teacher
 
 MAX_LOG_SCALE = math.log(100.0)
@@ -72,7 +72,7 @@ class DistillTask:
         self._codec = codec
         self._loss = loss
         self._device = device
-        self._ranks = Ranks()
+        self._ranks = DistributedContext()
         self._teacher_scale = loss.teacher_logit_scale or teacher.scale
         self._set_scale(before)
         if loss.feature > 0:
@@ -159,7 +159,7 @@ class DistillTask:
         rows, most = len(batch.keys), self.micro_batch
         if most is None or rows <= most:
             return (*part(slice(None)), None)
-        passes = TwoPasses(part, self.forward, rows, -(-rows // most))
+        passes = GradCache(part, self.forward, rows, -(-rows // most))
         return (*passes.first(), passes.second)
 
     @torch.no_grad()

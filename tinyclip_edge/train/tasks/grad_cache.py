@@ -17,7 +17,7 @@ from torch import Tensor, nn
 Forward = Callable[[slice], tuple[Tensor, Tensor, Tensor]]  # rows -> image, text, scale
 
 
-class TwoPasses:
+class GradCache:
     """One batch of ``rows`` pairs in ``parts``; call ``first``, take the loss, call ``second``.
 
     ``forward`` runs a part; chance (gates, patch dropout) falls alike in both passes and in every

@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinyclip_edge.config import TeacherConfig
-from tinyclip_edge.data import Batch, Crops, KeptRows, PixelCodec, TeacherFeatures
+from tinyclip_edge.data import Batch, CachedRows, Crops, PixelCodec, TeacherFeatures
 from tinyclip_edge.data.views import RATIO
 from tinyclip_edge.losses import gather_with_grad
 from tinyclip_edge.models import LoadedClip, load_clip, weights_hash
-from tinyclip_edge.train.distributed import Ranks
+from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.tasks.encoders import PairEncoder, pixel_codec, tokenize
 from tinyclip_edge.train.tasks.validation import Validation
 
@@ -44,7 +44,7 @@ class FrozenEncoder(PairEncoder):
 
 
 @dataclass(frozen=True, slots=True)
-class Voice:
+class TeacherMember:
     """One of the teachers."""
 
     clip: LoadedClip
@@ -90,7 +90,7 @@ class Teacher:
         scales = [weight * one.logit_scale for weight, one in zip(weights, clips, strict=True)]
         self.scale = sum(scales)
         self.voices = [
-            Voice(
+            TeacherMember(
                 one,
                 _frozen(one, device, dtype),
                 codec if one is clip else pixel_codec(one),
@@ -107,7 +107,7 @@ class Teacher:
         self._at_once = at_once
         self.device = device
         self.codec = codec
-        self._ranks = Ranks()
+        self._ranks = DistributedContext()
 
     @property
     def name(self) -> str:
@@ -217,7 +217,7 @@ class Teacher:
         return torch.cat([r * one for r, one in zip(roots, features, strict=True)], dim=-1)
 
     def _completed(
-        self, kept: KeptRows | None, batch: Batch, encode: Callable[[Batch, Ints], Tensor]
+        self, kept: CachedRows | None, batch: Batch, encode: Callable[[Batch, Ints], Tensor]
     ) -> Tensor:
         """Return all own rows: those that a cache brought along, and the others computed."""
         if kept is None:
