@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge.aside import written_aside
 from tinyclip_edge.errors import BundleError, MissingExtraError
+from tinyclip_edge.precisions import check_precisions
 from tinyclip_export.bundle.extras import write_extras
 from tinyclip_export.bundle.staging import check_free
 from tinyclip_export.export_report import ExportReport
-from tinyclip_export.layout import ANY_INPUT, TOWER_IO, check_precisions
+from tinyclip_export.layout import ANY_INPUT, TOWER_IO
 from tinyclip_export.quantization.calibration import Calibration
 from tinyclip_export.quantization.registry import (
     TowerRecipes,

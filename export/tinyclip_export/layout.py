@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tinyclip_edge.errors import ConfigError, did_you_mean
+from tinyclip_edge.precisions import PRECISIONS
 
 MIN_TOKENS = 2  # start and end of text
-# What follows a file's stem. transformers.js knows all but _static and _w8, by its own names of
-# dtypes: _quantized is its q8.
-SUFFIX = {
-    "fp32": "",
-    "fp16": "_fp16",
-    "int8": "_quantized",
-    "uint8": "_uint8",
-    "static": "_static",
-    "w8": "_w8",
-    "q4": "_q4",
-    "q4f16": "_q4f16",
-    "bnb4": "_bnb4",
-}
-ALIASES = {"q8": "int8", "int4": "q4"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +21,7 @@ class TowerIO:
 
     def path(self, precision: str) -> str:
         """Return the file's path inside a bundle."""
-        return f"onnx/{self.stem}{SUFFIX[precision]}.onnx"
+        return f"onnx/{self.stem}{PRECISIONS[precision].suffix}.onnx"
 
 
 IMAGE_IO = TowerIO("pixel_values", "image_embeds", {0: "batch"}, "vision_model")
@@ -71,16 +56,3 @@ class InputForm:
 
 
 ANY_INPUT = InputForm()
-
-
-def check_precisions(precisions: Iterable[str]) -> tuple[str, ...]:
-    """Return the precisions without repeats; raise ConfigError for an unknown one or none."""
-    wanted = tuple(dict.fromkeys(ALIASES.get(name, name) for name in precisions))
-    if not wanted:
-        raise ConfigError(f"no precision to export; known: {', '.join(SUFFIX)}")
-    for precision in wanted:
-        if precision not in SUFFIX:
-            raise ConfigError(
-                f"precision '{precision}' is unknown{did_you_mean(precision, [*SUFFIX, *ALIASES])}"
-            )
-    return wanted

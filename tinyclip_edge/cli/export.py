@@ -13,6 +13,7 @@ import typer
 
 from tinyclip_edge.cli.export_check import check_request
 from tinyclip_edge.cli.options import CHECKPOINT_HELP, JsonFlag, free_folder, print_json, say
+from tinyclip_edge.precisions import PRECISIONS, check_precisions
 
 if TYPE_CHECKING:
     from tinyclip_edge.config.preset import ExportPreset
@@ -37,7 +38,7 @@ def export(
     ] = False,
     precision: Annotated[
         list[str] | None,
-        typer.Option(help="Add one more: uint8, w8, q4, q4f16, bnb4 …", metavar="NAME"),
+        typer.Option(help=f"Add one more: {', '.join(PRECISIONS)}.", metavar="NAME"),
     ] = None,
     target: Annotated[
         str | None,
@@ -178,7 +179,6 @@ def chosen(
 ) -> tuple[tuple[str, ...], ExportPreset]:
     """Return the precisions to write and the settings of a target. Raises ConfigError."""
     from tinyclip_edge.config.preset import ExportPreset, load_preset
-    from tinyclip_export.layout import check_precisions
 
     preset = load_preset(target) if target is not None else ExportPreset()
     if token_bits is not None:
@@ -231,7 +231,7 @@ def run_export(
     folder = out if out is not None else free_folder(Path("bundles"), clip.name.replace("/", "-"))
     wanted = precisions or (("fp32", "int8") if int8 else ("fp32",))
     # Nothing of these is calibrated, so all pairs are for the verification.
-    floats = {*wanted} <= {"fp32", "fp16"}
+    floats = not any(PRECISIONS[name].calibrated for name in wanted)
     pairs, supply = export_pairs(data, limit, calibration, whole=floats)
     say(f"exporting {source} to {folder}, verified on {len(pairs.texts)} pairs of {data}")
     for note in pairs.notes:

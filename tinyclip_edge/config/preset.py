@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from tinyclip_edge.config.load import YAML_SUFFIXES, configs_path, read_yaml
 from tinyclip_edge.config.section import Section
 from tinyclip_edge.errors import ConfigError, did_you_mean, shown
 from tinyclip_edge.paths import is_file
+from tinyclip_edge.precisions import check_precisions
 
 Table = Literal["8 bit", "4 bit", "float"]
 Range = Literal["pairs", "7 bit", "8 bit"]
 TABLES = {8: "8 bit", 4: "4 bit", 32: "float"}
-PRECISIONS = ("fp32", "fp16", "int8", "uint8", "static", "w8", "q4", "q4f16", "bnb4")
 
 
 class DynamicInt8(Section):
@@ -55,7 +55,7 @@ class StaticInt8(Section):
 
 
 class WeightOnly(Section):
-    """Precisions w8, q4, q4f16, bnb4: weights alone are quantized."""
+    """Weights alone are quantized: w8, q4 and their like."""
 
     block: int = Field(default=32, ge=16, description="Weights that share a scale; a power of two.")
     token_table: Table = Field(default="4 bit", description="Bits of the token table; w8 has 8.")
@@ -64,7 +64,7 @@ class WeightOnly(Section):
 class ExportPreset(Section):
     """What is written for a target, and how."""
 
-    precisions: list[Literal[PRECISIONS]] = Field(  # type: ignore[valid-type]
+    precisions: list[str] = Field(
         default=["fp32", "int8"],
         min_length=1,
         description="Written beside those that are asked for.",
@@ -76,6 +76,11 @@ class ExportPreset(Section):
         default="static",
         description="int8 of an image tower made of convolutions, such as a ResNet.",
     )
+
+    @field_validator("precisions")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        return list(check_precisions(names))
 
     def with_token_table(self, bits: int) -> ExportPreset:
         """Return it with other bits of the token table. Raises ConfigError."""
@@ -109,6 +114,8 @@ def load_preset(name_or_path: str | Path) -> ExportPreset:
         return ExportPreset.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(_explain(error, path, raw)) from None
+    except ConfigError as error:  # from a validator
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _explain(error: ValidationError, path: Path, raw: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from tinyclip_edge.errors import BundleError, did_you_mean
+from tinyclip_edge.precisions import PRECISIONS
 
 MANIFEST = "manifest.json"
 FORMAT = "tinyclip-edge-bundle"
@@ -18,7 +19,6 @@ FORMAT_VERSION = 1
 TOWERS = ("image", "text")
 CONFIG_FILES = ("preprocessor_config.json", "tokenizer.json")
 _MOST = 1 << 20  # of any size or token id, so that no manifest asks for all the memory
-_SIGNED = ("int8", "static")  # precisions whose weights may fill int8 where no recipe says
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "created_by": (str,),
@@ -124,7 +124,8 @@ class Manifest:
             recipe = recipe["image"]
         reduced = recipe.get("reduce_range")
         if reduced is None:
-            return "kind" not in recipe and precision in _SIGNED
+            known = PRECISIONS.get(precision)
+            return "kind" not in recipe and known is not None and known.fills_int8
         return not reduced
 
     @property

@@ -14,14 +14,11 @@ import numpy as np
 from PIL import Image
 
 from tinyclip_edge.errors import BundleError
+from tinyclip_edge.precisions import replay_cosine
 from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_edge.runtime.images import open_image
 from tinyclip_edge.runtime.protocol import Features
 
-# Float sums of another order differ in the last bits. In integer kernels such a bit can move an
-# activation to the next of its 255 steps.
-LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.9999}
-LEAST_QUANTIZED = 0.999
 _ROUNDS = 5
 
 Item = TypeVar("Item")
@@ -90,7 +87,7 @@ def replay(folder: str | Path, precision: str, *, threads: int | None = None) ->
         precision=precision,
         image_cosine=float((image * golden.image).sum(axis=1).min()),
         text_cosine=float((text * golden.text).sum(axis=1).min()),
-        least=LEAST_COSINE.get(precision, LEAST_QUANTIZED),
+        least=replay_cosine(precision),
         image_ms=image_ms,
         text_ms=text_ms,
         same_ids=[clip.token_ids(text) for text in golden.texts] == list(golden.ids),

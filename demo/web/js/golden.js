@@ -4,17 +4,16 @@ import { decodeBlob } from "./decode.js";
 import { PageError } from "./errors.js";
 import { canHash, sha256 } from "./source.js";
 
-// Float sums of another order differ in the last bits. In integer kernels such a bit can move an
-// activation to the next of its 255 steps; a GPU computes fp16 in fp16, which a CPU does not.
-const LEAST = { fp32: 0.9999, fp16: 0.9999 };
+// In integer kernels the last bit of a float can move an activation to the next of its 255 steps;
+// a GPU computes fp16 in fp16, which a CPU does not. The manifest says which precisions are nearer.
 const LEAST_OTHER = 0.999;
 const CLOCK_MS = 1000; // a slow backend is timed on fewer rounds
 
 /** Least cosine that an answer must have with the golden one. */
-export function leastCosine(precision, backend, wholePictures) {
+export function leastCosine({ manifest, precision, backend, wholePictures }) {
   const halves = backend === "webgpu" && precision === "fp16";
   // Resized by another kernel, a pixel in some thousands is a level off.
-  return halves || wholePictures ? LEAST_OTHER : (LEAST[precision] ?? LEAST_OTHER);
+  return halves || wholePictures ? LEAST_OTHER : (manifest.golden.least_cosine?.[precision] ?? LEAST_OTHER);
 }
 
 /** Give the golden inputs to the model, `rounds` times for the clock; return what it answered. */
@@ -28,7 +27,7 @@ export async function replay(clip, { rounds = 5 } = {}) {
     pixels: clip.wholePictures ? "model" : "page",
     image: least(images.found, golden.image),
     text: least(texts.found, golden.text),
-    least: leastCosine(clip.precision, clip.backend, clip.wholePictures),
+    least: leastCosine(clip),
     imageMs: images.ms,
     textMs: texts.ms,
     sameIds: clip.tokenizer ? golden.texts.every((text, i) => equal(clip.tokenIds(text), golden.ids[i])) : null,

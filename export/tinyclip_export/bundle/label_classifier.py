@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_edge.runtime.classifier import LABELS_FILE, METADATA, METADATA_VERSION, OUTPUT
 from tinyclip_edge.runtime.prompts import class_features, probabilities
 from tinyclip_edge.runtime.protocol import Features
-from tinyclip_export.layout import IMAGE_IO, SUFFIX
+from tinyclip_export.layout import IMAGE_IO
 from tinyclip_export.verification.embeddings import pixel_rows
 from tinyclip_export.verification.gates import ValuesError
 from tinyclip_export.verification.golden import golden_images
@@ -29,7 +30,7 @@ TOLERANCE = 1e-5  # of a probability
 
 def classifier_path(precision: str) -> str:
     """Return the file's path inside a bundle."""
-    return f"onnx/classifier{SUFFIX[precision]}.onnx"
+    return f"onnx/classifier{PRECISIONS[precision].suffix}.onnx"
 
 
 def read_lines(path: Path, what: str) -> tuple[str, ...]:

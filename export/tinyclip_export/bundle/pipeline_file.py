@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from tinyclip_edge.errors import ModelError
-from tinyclip_export.layout import IMAGE_IO, SUFFIX, TEXT_IO, TOWER_IO
+from tinyclip_edge.precisions import PRECISIONS
+from tinyclip_export.layout import IMAGE_IO, TEXT_IO, TOWER_IO
 
 if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
@@ -25,7 +26,7 @@ SHARED_FROM = 1024  # bytes; smaller tensors are repeated
 
 def combined_path(precision: str) -> str:
     """Return the combined file's path inside a bundle."""
-    return f"onnx/{STEM}{SUFFIX[precision]}.onnx"
+    return f"onnx/{STEM}{PRECISIONS[precision].suffix}.onnx"
 
 
 def write_combined(

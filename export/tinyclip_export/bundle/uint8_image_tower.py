@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyclip_edge.errors import ConfigError
-from tinyclip_export.layout import IMAGE_IO, SUFFIX
+from tinyclip_edge.precisions import PRECISIONS
+from tinyclip_export.layout import IMAGE_IO
 from tinyclip_export.verification.gates import ValuesError
 from tinyclip_export.verification.golden import golden_images
 
@@ -39,7 +40,7 @@ _SIZES = ((7, 5), (31, 200), (224, 224), (333, 257), (640, 481))  # height, widt
 
 def pixel_tower_path(precision: str) -> str:
     """Return the file's path inside a bundle."""
-    return f"onnx/{STEM}{SUFFIX[precision]}.onnx"
+    return f"onnx/{STEM}{PRECISIONS[precision].suffix}.onnx"
 
 
 def write_pixel_towers(clip: LoadedClip, folder: Path, precisions: Sequence[str]) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from tinyclip_edge.config.preset import ExportPreset
+from tinyclip_edge.errors import ConfigError, did_you_mean
+from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_export.quantization.dynamic_int8 import Int8Recipe
 from tinyclip_export.quantization.fp16 import Fp16Recipe
 from tinyclip_export.quantization.mixed_precision import PLAIN, MixedPrecision
@@ -55,29 +57,48 @@ class TowerRecipes:
 
 def recipes_for(precision: str, preset: ExportPreset, *, convolutional: bool) -> TowerRecipes:
     """Return the recipes of a precision other than fp32."""
-    text = _recipe(precision, preset)
+    entry = PRECISIONS[precision]
+    text = _recipe(entry.recipe, preset, entry.options)
     image = text
-    if precision in ("int8", "uint8") and convolutional and preset.convolutions == "static":
-        image = _recipe("static", preset)
+    if entry.recipe.startswith("dynamic") and convolutional and preset.convolutions == "static":
+        image = _recipe("static", preset, {})
     return TowerRecipes(image, text)
 
 
-def _recipe(precision: str, preset: ExportPreset) -> Recipe:
-    int8, weights = preset.int8, preset.weight_only
-    if precision == "fp16":
-        return Fp16Recipe()
-    if precision == "int8":
-        return Int8Recipe(**int8.model_dump())
-    if precision == "uint8":
-        return Int8Recipe("uint8", "8 bit", int8.token_table)
-    if precision == "static":
-        return StaticRecipe(**preset.static.model_dump())
-    if precision == "w8":
-        table = "float" if weights.token_table == "float" else "8 bit"
-        return WeightOnlyRecipe("8 bit", weights.block, table)
-    kind = "nf4" if precision == "bnb4" else "4 bit"
-    half = precision == "q4f16"
-    return WeightOnlyRecipe(kind, weights.block, weights.token_table, half)
+def _recipe(kind: str, preset: ExportPreset, options: Mapping[str, Any]) -> Recipe:
+    if kind not in KINDS:
+        raise ConfigError(f"recipe '{kind}' is unknown{did_you_mean(kind, KINDS)}")
+    return KINDS[kind](preset, options)
+
+
+def _dynamic(preset: ExportPreset, options: Mapping[str, Any]) -> Recipe:
+    return Int8Recipe(**{**preset.int8.model_dump(), **options})
+
+
+def _dynamic_uint8(preset: ExportPreset, options: Mapping[str, Any]) -> Recipe:
+    plain = {"weights": "uint8", "weight_range": "8 bit", "token_table": preset.int8.token_table}
+    return Int8Recipe(**{**plain, **options})
+
+
+def _static(preset: ExportPreset, options: Mapping[str, Any]) -> Recipe:
+    return StaticRecipe(**{**preset.static.model_dump(), **options})
+
+
+def _weight_only(preset: ExportPreset, options: Mapping[str, Any]) -> Recipe:
+    made = {**preset.weight_only.model_dump(), **options}
+    if made["weights"] == "8 bit" and made["token_table"] == "4 bit":
+        made["token_table"] = "8 bit"  # the table has no fewer bits than the layers
+    return WeightOnlyRecipe(**made)
+
+
+# A kind of recipe is one entry: its settings come from the preset, then from the precision.
+KINDS: dict[str, Callable[[ExportPreset, Mapping[str, Any]], Recipe]] = {
+    "dynamic": _dynamic,
+    "dynamic uint8": _dynamic_uint8,
+    "float16": lambda _, options: Fp16Recipe(**options),
+    "static": _static,
+    "weight only": _weight_only,
+}
 
 
 def recipe_dicts(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyclip_edge.errors import VerificationError
+from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_export.layout import ANY_INPUT, MIN_TOKENS, TOWER_IO, InputForm, TowerIO
 from tinyclip_export.verification.embeddings import PairEmbeddings, TowerFiles
 from tinyclip_export.verification.metrics import (
@@ -24,10 +25,7 @@ from tinyclip_export.verification.metrics import (
 )
 
 BATCHES = (1, 2, 5)
-FP32_COSINE = 0.9999
-INT8_COSINE = 0.9  # 1st percentile; far below what any usable int8 has, so it means "broken"
 UNIT_NORM = 1e-3
-HALF_COSINE = 0.999  # as for int8, of float16
 SLOWER = 1.05  # times fp32's median: less is noise
 REPLAY_COSINE = 0.9999  # same machine, same files: only float rounding may differ
 
@@ -240,9 +238,8 @@ class TowerProbe:
 
 def check_values(precision: str, label: str, near: CosineStats) -> None:
     """Raise ValuesError when the cosine to PyTorch is below the gate of the precision."""
-    cosine, gate = near.cosine_p1, HALF_COSINE if precision == "fp16" else INT8_COSINE
-    if precision == "fp32":
-        cosine, gate = near.cosine_min, FP32_COSINE
+    entry = PRECISIONS[precision]
+    cosine, gate = near.cosine_min if entry.exact else near.cosine_p1, entry.least_cosine
     if not cosine >= gate:
         raise ValuesError(f"{label} values: cosine {cosine:.5f} is below {gate}")
 
@@ -254,10 +251,10 @@ def check_ranking(
 
     What is lost may exceed `max_drop` by its standard error over the pairs.
     """
-    if precision == "fp32":
+    if PRECISIONS[precision].exact:
         changed = changed_hits(before, after)
         if changed:
-            raise RankingError(f"fp32 ranking: {changed} of {len(after.rank)} hits changed")
+            raise RankingError(f"{precision} ranking: {changed} of {len(after.rank)} hits changed")
         return
     drop, stderr = recall_drop(before, after)
     if drop - stderr > max_drop:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from tinyclip_edge.precisions import replay_cosine
 from tinyclip_edge.runtime.golden import pixels_hash
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.runtime.session import full_batch
@@ -59,6 +60,7 @@ def golden_vectors(clip: LoadedClip, towers: Sequence[TowerFiles], *, eot: int) 
             {"text": text, "input_ids": row[0].tolist()}
             for text, row in zip(TEXTS, rows, strict=True)
         ],
+        "least_cosine": {each.precision: replay_cosine(each.precision) for each in towers},
         "embeddings": {tower.precision: _embeddings(tower, pixels, rows) for tower in towers},
     }
 

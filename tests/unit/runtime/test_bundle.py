@@ -166,15 +166,15 @@ def test_which_files_overflow_without_vnni(tiny_bundle, precision, recipe, image
 
 def test_every_recipe_of_the_exporter_is_understood(tiny_bundle):
     from tinyclip_edge.config.preset import load_preset, preset_names
-    from tinyclip_export.layout import SUFFIX
+    from tinyclip_edge.precisions import PRECISIONS
     from tinyclip_export.quantization.registry import recipe_dicts, recipes_for
 
-    names = [name for name in SUFFIX if name != "fp32"]
+    names = [name for name in PRECISIONS if name != "fp32"]
     for preset in preset_names():
         for convolutional in (False, True):
             settings = load_preset(preset)
             made = {n: recipes_for(n, settings, convolutional=convolutional) for n in names}
-            edit(tiny_bundle, recipe=recipe_dicts(made, tuple(SUFFIX)))
+            edit(tiny_bundle, recipe=recipe_dicts(made, tuple(PRECISIONS)))
             manifest = Manifest.read(tiny_bundle.folder)
             for name, recipes in made.items():
                 assert manifest.saturates("image", name) is recipes.image.saturates, name

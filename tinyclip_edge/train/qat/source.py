@@ -11,6 +11,7 @@ from tinyclip_edge.config.preset import ExportPreset
 from tinyclip_edge.config.shrink import StudentConfig
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.models import LoadedClip, load_clip
+from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_edge.train.monitoring.events import Observer
 from tinyclip_edge.train.qat.fake_quant import BLOCK, Rounding
 from tinyclip_edge.train.qat.finetune import Finished, Finishing, finish_quantized
@@ -72,11 +73,14 @@ def run_folder(source: str) -> Path | None:
 def rounding_for(precisions: Collection[str], preset: ExportPreset) -> Rounding:
     """Return how the coarsest of the precisions rounds. Raises ConfigError for float ones alone."""
     weights = preset.weight_only
-    if {"q4", "q4f16"}.intersection(precisions) and weights.block == BLOCK:
+    wanted = [PRECISIONS[name] for name in precisions]
+    kinds = {precision.recipe for precision in wanted}
+    four_bits = any(precision.options.get("weights") == "4 bit" for precision in wanted)
+    if four_bits and weights.block == BLOCK:
         return Rounding("4 bit", weights.token_table)
-    if "static" in precisions and "int8" not in precisions:
+    if "static" in kinds and "dynamic" not in kinds:
         return Rounding(preset.static.weight_range, preset.static.token_table)
-    if {"int8", "uint8"}.intersection(precisions):
-        signed = "int8" in precisions and preset.int8.weights == "int8"
+    if {"dynamic", "dynamic uint8"}.intersection(kinds):
+        signed = "dynamic" in kinds and preset.int8.weights == "int8"
         return Rounding(preset.int8.weight_range if signed else "8 bit", preset.int8.token_table)
     raise ConfigError("--qat finishes a model for int8, static or q4; add --int8")

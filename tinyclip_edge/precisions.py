@@ -1,0 +1,165 @@
+"""The table of precisions: everything that names, makes, checks or explains one reads it here.
+
+A further precision is one more :func:`register` of a :class:`Precision`. The table holds no code: a
+recipe is named by its kind, and ``tinyclip_export.quantization.registry`` has one factory a kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tinyclip_edge.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """One form of a tower's weights and activations."""
+
+    name: str
+    description: str  # for --help and README, a few words
+    suffix: str  # behind a file's stem; transformers.js' own where it knows the precision
+    recipe: str = ""  # kind of recipe; empty for fp32, which the others are made from
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, beyond the preset's
+    aliases: tuple[str, ...] = ()
+    calibrated: bool = True  # layers are ranked or ranges measured on pairs of their own
+    exact: bool = False  # must change no hit of PyTorch's
+    least_cosine: float = 0.9  # to PyTorch, 1st percentile; far below a usable file's
+    replay_cosine: float = 0.999  # to the golden vectors on another machine
+    fills_int8: bool = False  # sums of its products may overflow 16 bits where no recipe says
+
+
+PRECISIONS: dict[str, Precision] = {}
+
+
+def register(precision: Precision) -> Precision:
+    """Add a precision to the table. Raises ConfigError when its name, alias or suffix is taken."""
+    for known in PRECISIONS.values():
+        for name in (precision.name, *precision.aliases):
+            if name in (known.name, *known.aliases):
+                raise ConfigError(f"precision '{name}' is already in the table")
+        if precision.suffix == known.suffix:
+            raise ConfigError(f"file suffix '{precision.suffix}' is that of {known.name}")
+    PRECISIONS[precision.name] = precision
+    return precision
+
+
+def check_precisions(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the precisions without repeats; raise ConfigError for an unknown one or none."""
+    own_name = {alias: each.name for each in PRECISIONS.values() for alias in each.aliases}
+    wanted = tuple(dict.fromkeys(own_name.get(name, name) for name in names))
+    if not wanted:
+        raise ConfigError(f"no precision to export; known: {', '.join(PRECISIONS)}")
+    for name in wanted:
+        if name not in PRECISIONS:
+            raise ConfigError(
+                f"precision '{name}' is unknown{did_you_mean(name, [*PRECISIONS, *own_name])}"
+            )
+    return wanted
+
+
+def replay_cosine(name: str) -> float:
+    """Return the cosine that golden vectors must reach in a precision, known here or not."""
+    known = PRECISIONS.get(name)
+    return Precision.replay_cosine if known is None else known.replay_cosine
+
+
+def markdown_table() -> str:
+    """Return the table as README shows it."""
+    head = ["| precision | file | what it is |", "| --- | --- | --- |"]
+    rows = [f"| `{p.name}` | `vision_model{p.suffix}.onnx` | {p.description} |" for p in _all()]
+    return "\n".join([*head, *rows])
+
+
+def _all() -> list[Precision]:
+    return list(PRECISIONS.values())
+
+
+register(
+    Precision(
+        name="fp32",
+        description="as PyTorch computes it",
+        suffix="",
+        calibrated=False,
+        exact=True,
+        least_cosine=0.9999,  # the least over all pairs, not the 1st percentile
+        # Float sums of another order differ in the last bits.
+        replay_cosine=0.9999,
+    )
+)
+register(
+    Precision(
+        name="fp16",
+        description="weights and activations in float16, for GPUs; a CPU computes in float32",
+        suffix="_fp16",
+        recipe="float16",
+        calibrated=False,
+        least_cosine=0.999,
+        replay_cosine=0.9999,
+    )
+)
+register(
+    Precision(
+        name="int8",
+        description="dynamic int8: ranges of activations at run time; static for convolutions",
+        suffix="_quantized",  # transformers.js' q8
+        recipe="dynamic",
+        aliases=("q8",),
+        fills_int8=True,
+    )
+)
+register(
+    Precision(
+        name="uint8",
+        description="dynamic, with uint8 weights: right on every CPU, slower where VNNI is",
+        suffix="_uint8",
+        recipe="dynamic uint8",
+    )
+)
+register(
+    Precision(
+        name="static",
+        description="int8 with ranges of activations measured beforehand",
+        suffix="_static",
+        recipe="static",
+        fills_int8=True,
+    )
+)
+register(
+    Precision(
+        name="w8",
+        description="weights in 8 bits, products in float",
+        suffix="_w8",
+        recipe="weight only",
+        options={"weights": "8 bit"},
+    )
+)
+register(
+    Precision(
+        name="q4",
+        description="weights in 4 bits, products in float",
+        suffix="_q4",
+        recipe="weight only",
+        options={"weights": "4 bit"},
+        aliases=("int4",),
+    )
+)
+register(
+    Precision(
+        name="q4f16",
+        description="weights in 4 bits, everything else in float16",
+        suffix="_q4f16",
+        recipe="weight only",
+        options={"weights": "4 bit", "half": True},
+    )
+)
+register(
+    Precision(
+        name="bnb4",
+        description="weights in bitsandbytes' 4-bit float (nf4)",
+        suffix="_bnb4",
+        recipe="weight only",
+        options={"weights": "nf4"},
+    )
+)
