@@ -12,6 +12,8 @@ from typing import Any
 
 from tinyclip_edge.errors import ConfigError, did_you_mean
 
+REPLAY_COSINE = 0.999  # in integer kernels a last bit can move an activation by a whole step
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Precision:
@@ -26,7 +28,7 @@ class Precision:
     calibrated: bool = True  # layers are ranked or ranges measured on pairs of their own
     exact: bool = False  # must change no hit of PyTorch's
     least_cosine: float = 0.9  # to PyTorch, 1st percentile; far below a usable file's
-    replay_cosine: float = 0.999  # to the golden vectors on another machine
+    replay_cosine: float = REPLAY_COSINE  # to the golden vectors on another machine
     fills_int8: bool = False  # sums of its products may overflow 16 bits where no recipe says
 
 
@@ -62,7 +64,7 @@ def check_precisions(names: Iterable[str]) -> tuple[str, ...]:
 def replay_cosine(name: str) -> float:
     """Return the cosine that golden vectors must reach in a precision, known here or not."""
     known = PRECISIONS.get(name)
-    return Precision.replay_cosine if known is None else known.replay_cosine
+    return REPLAY_COSINE if known is None else known.replay_cosine
 
 
 def markdown_table() -> str:

@@ -10,6 +10,7 @@ import typer
 from tinyclip_edge.cli.distill import ConfigArgs
 from tinyclip_edge.cli.options import JsonFlag, print_json, refuse_launcher, say
 from tinyclip_edge.cli.run_config import read_run
+from tinyclip_edge.metrics import HEADLINES, METRICS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,12 +80,8 @@ def _teacher(found: Diagnosis) -> Lines:
     accuracy = found.accuracy
     if accuracy is None:
         return
-    names = {
-        "t2i_r1": "text to image R@1",
-        "i2t_r1": f"zero-shot top-1 of {accuracy.labels:,}",
-        "zero_shot_100": f"zero-shot top-1 of {min(100, accuracy.labels)}",
-    }
-    for key, name in names.items():
+    for key in HEADLINES:
+        name = METRICS[key].label_among(accuracy.labels)
         chance = _share(accuracy.chance[key])
         yield f"teacher, {name}", f"{_share(accuracy.accuracies[key])} (chance {chance})"
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from tinyclip_edge.metrics import HEADLINES, METRICS
 from tinyclip_edge.report.drawing import (
     FLOOR,
     INK,
@@ -23,10 +24,9 @@ from tinyclip_edge.report.drawing import (
 )
 from tinyclip_edge.report.figures import figure
 from tinyclip_edge.report.html import Safe, element, folded, note, section, table
-from tinyclip_edge.report.record import ACCURACIES, RunRecord
+from tinyclip_edge.report.record import RunRecord
 from tinyclip_edge.report.words import count, figures, percent, sentence
 
-DRAWN = ("t2i_r1", "i2t_r1", "zero_shot_100")
 TOGETHER = ("loss", "affinity", "affinity_i2t", "affinity_t2i", FLOOR)  # one scale
 ALONE = tuple(name for name in LOSSES if name not in (*TOGETHER, "kl"))
 MOST_ROWS = 60  # of a table of steps
@@ -72,7 +72,7 @@ def accuracy(record: RunRecord) -> Safe:
         f"Per cent, on {count(sizes.get('images'))} validation pictures and "
         f"{count(sizes.get('labels'))} labels"
     )
-    numbers = table(["", *ACCURACIES.values()], rows, caption)
+    numbers = table(["", *(metric.label for metric in METRICS.values())], rows, caption)
     return section("accuracy", "Accuracy", element("div", picture, numbers, class_="figures"))
 
 
@@ -84,11 +84,11 @@ def trend(line: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 def _accuracy_lines(student: Sequence[Event], teacher: Sequence[Event]) -> Iterator[Line]:
-    for place, key in enumerate(DRAWN):
+    for place, key in enumerate(HEADLINES):
         own = points(student, key, 100)
         if not own:
             continue
-        yield Line(ACCURACIES[key], own, SERIES[place], marker="o")
+        yield Line(METRICS[key].label, own, SERIES[place], marker="o")
         theirs = number(teacher[-1].get(key)) if teacher else None
         if theirs is not None:
             level = [(0.0, 100 * theirs), (max(own[-1][0], 1.0), 100 * theirs)]
@@ -99,12 +99,12 @@ def _accuracy_lines(student: Sequence[Event], teacher: Sequence[Event]) -> Itera
 
 def _accuracy_told(student: Sequence[Event], teacher: Sequence[Event]) -> str:
     """Say what the student reached of the teacher, and where it was best."""
-    key = DRAWN[0]
+    key = HEADLINES[0]
     own = points(student, key)
     if not own:
         return ""
     (began, first), (step, last) = own[0], own[-1]
-    told = f"{sentence(ACCURACIES[key])} at step {step:,.0f}: {percent(last)}"
+    told = f"{sentence(METRICS[key].label)} at step {step:,.0f}: {percent(last)}"
     theirs = number(teacher[-1].get(key)) if teacher else None
     if theirs:
         told += f", {last / theirs:.0%} of the teacher's {percent(theirs)}"
@@ -166,7 +166,7 @@ def _speed_told(steps: Sequence[Event]) -> str:
 
 
 def _cells(event: Event) -> list[str]:
-    return [percent(event.get(key)).removesuffix(" %") for key in ACCURACIES]
+    return [percent(event.get(key)).removesuffix(" %") for key in METRICS]
 
 
 def _steps(steps: Sequence[Event]) -> Safe:

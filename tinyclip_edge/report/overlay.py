@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.metrics import HEADLINES, METRICS
 from tinyclip_edge.report.bundles import Bundle
 from tinyclip_edge.report.compared import compared_bundles
-from tinyclip_edge.report.curves import ALONE, DRAWN, KL, SPEED, trend
+from tinyclip_edge.report.curves import ALONE, KL, SPEED, trend
 from tinyclip_edge.report.drawing import (
     INK,
     LOSSES,
@@ -20,7 +21,7 @@ from tinyclip_edge.report.drawing import (
 )
 from tinyclip_edge.report.figures import figure
 from tinyclip_edge.report.html import Safe, element, note, section, table
-from tinyclip_edge.report.record import ACCURACIES, RunRecord
+from tinyclip_edge.report.record import RunRecord
 from tinyclip_edge.report.sections import STATUS
 from tinyclip_edge.report.words import (
     NONE,
@@ -87,18 +88,20 @@ def _summary(records: Sequence[RunRecord]) -> Safe:
                 f"{record.done:,} of {count(start.get('steps'))}",
                 duration(record.seconds),
                 figures(kl[-1][1]) if kl else NONE,
-                *(percent(student[-1].get(key)) if student else NONE for key in ACCURACIES),
+                *(percent(student[-1].get(key)) if student else NONE for key in METRICS),
             ]
         )
     head = ["run", "state", "teacher", "student", "both towers", "steps", "time", "KL, last"]
-    return table([*head, *ACCURACIES.values()], rows, "Last figures of each run")
+    return table(
+        [*head, *(metric.label for metric in METRICS.values())], rows, "Last figures of each run"
+    )
 
 
 def _accuracies(records: Sequence[RunRecord]) -> Iterator[Safe]:
-    for key in DRAWN:
+    for key in HEADLINES:
         lines = list(_accuracy_lines(records, key))
         if lines:
-            title = f"{sentence(ACCURACIES[key])} over steps"
+            title = f"{sentence(METRICS[key].label)} over steps"
             draw = partial(draw_lines, lines=lines, ylabel="right answers, %", linear=True)
             last = ", ".join(f"{n.label} {n.points[-1][1]:.1f} %" for n in lines if n.label)
             told = f"Dashed: the teacher. At the end: {last}." if last else "Dashed: the teacher."

@@ -11,17 +11,11 @@ from typing import Any
 
 from tinyclip_edge.config.yaml_text import YamlError, parse_yaml
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.metrics import METRICS
 from tinyclip_edge.report.drawing import Event, number, points
 from tinyclip_edge.report.events import read_lines
 
 EVENTS, CONFIG = "events.jsonl", "config.yaml"
-ACCURACIES = {
-    "t2i_r1": "text to image R@1",
-    "t2i_r5": "text to image R@5",
-    "i2t_r1": "zero-shot top-1",
-    "i2t_r5": "zero-shot top-5",
-    "zero_shot_100": "zero-shot, 1 of 100",
-}
 MOST_NAMED = 5  # broken lines
 LATE = ("encoder_parameters", "token_parameters")  # change when a stage or prune makes a student
 
@@ -162,7 +156,7 @@ def _accuracy(evaluations: list[Event]) -> dict[str, float] | None:
     """Return the figures of the last evaluation."""
     if not evaluations:
         return None
-    found = ((key, number(evaluations[-1].get(key))) for key in ACCURACIES)
+    found = ((key, number(evaluations[-1].get(key))) for key in METRICS)
     return {key: value for key, value in found if value is not None}
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 
+from tinyclip_edge.metrics import METRICS
 from tinyclip_edge.report.drawing import Event, number, points
 from tinyclip_edge.report.html import Safe, element, facts, folded, note, section, table
-from tinyclip_edge.report.record import ACCURACIES, RunRecord
+from tinyclip_edge.report.record import RunRecord
 from tinyclip_edge.report.words import (
     NONE,
     count,
@@ -36,7 +37,7 @@ def cards(record: RunRecord) -> Safe:
     for key in ("t2i_r1", "zero_shot_100"):
         if student and key in student[-1]:
             theirs = f"teacher {percent(teacher[-1].get(key))}" if teacher else ""
-            rows.append((sentence(ACCURACIES[key]), percent(student[-1][key]), theirs))
+            rows.append((sentence(METRICS[key].label), percent(student[-1][key]), theirs))
     kl = points(record.steps, "kl")
     if kl:
         rows.append(("KL to the teacher", figures(kl[-1][1]), f"at first {figures(kl[0][1])}"))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tinyclip_edge.metrics import selection_score
 from tinyclip_edge.models import save_local_dir
 from tinyclip_edge.report.drawing import number
 from tinyclip_edge.train.monitoring.events import EventLog, read_events
 from tinyclip_edge.train.run_folder import RunFolder
 from tinyclip_edge.train.stages.state import StageState
-
-SCORE = ("t2i_r1", "i2t_r1")  # their mean decides
 
 
 @dataclass(slots=True)
@@ -35,7 +34,7 @@ class Best:
         masked = work.stage.masks is not None and work.pruned is None
         if masked or work.stage.number < self.last_stage:
             return
-        score = sum(metrics[name] for name in SCORE) / len(SCORE)
+        score = selection_score(metrics)
         if score > self.score:
             save_local_dir(self.folder.best, work.student)
             self.score = score

@@ -12,8 +12,9 @@ from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import Count
 from tinyclip_edge.data.checks import CaptionCheck, ImageCheck, SourceCheck
+from tinyclip_edge.metrics import chance_of
 from tinyclip_edge.train.memory import SavedBytes
-from tinyclip_edge.train.preflight.diagnosis import TeacherCheck, chance_of, judge_source
+from tinyclip_edge.train.preflight.diagnosis import TeacherCheck, judge_source
 from tinyclip_edge.train.preflight.doctor import examine
 from tinyclip_edge.train.tasks.validation import Validation
 from toy_runs import STUDENT, Watcher

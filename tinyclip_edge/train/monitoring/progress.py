@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from tinyclip_edge.errors import one_line
+from tinyclip_edge.metrics import METRICS, PROGRESS
 from tinyclip_edge.train.monitoring.events import StepReport
 
 TERMS = ("affinity", "contrastive", "feature", "sparsity_price")
@@ -58,9 +59,8 @@ class ProgressObserver:
 
     def on_eval(self, step: int, who: str, metrics: Mapping[str, float]) -> None:
         """Write one line."""
-        shown = (("t2i_r1", "text to image R@1"), ("t2i_r5", "R@5"), ("i2t_r1", "zero-shot"),
-                 ("zero_shot_100", "of 100"))  # fmt: skip
-        figures = ", ".join(f"{name} {metrics[key]:.1%}" for key, name in shown if key in metrics)
+        shown = (METRICS[key] for key in PROGRESS if key in metrics)
+        figures = ", ".join(f"{metric.short} {metrics[metric.key]:.1%}" for metric in shown)
         label = "teacher" if who == "teacher" else f"student, step {step}"
         self._say(f"{label}: {figures}")
 

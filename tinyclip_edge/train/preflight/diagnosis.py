@@ -8,12 +8,12 @@ from typing import Any
 
 from tinyclip_edge.data.checks import SourceCheck
 from tinyclip_edge.data.pairs import BAD_SHARE, NAMED_KEYS
+from tinyclip_edge.metrics import HEADLINES
 
 ALIKE = 0.9  # share of one caption or picture from which nothing can be learnt
 MANY = 0.1  # share of repeated, cut or plain items that is worth a word
 SIGMAS = 3  # standard errors above chance that a teacher must reach
 UNKNOWN = 0.5  # share of unknown pieces from which a tokenizer is the wrong one
-JUDGED = ("t2i_r1", "i2t_r1", "zero_shot_100")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,14 @@ class TeacherCheck:
 
     def judge(self) -> Finding | None:
         """Refuse a teacher that none of its accuracies tells from drawing lots."""
-        needed = {key: self._needed(key) for key in JUDGED}
-        if any(self.accuracies[key] > needed[key] for key in JUDGED):
+        needed = {key: self._needed(key) for key in HEADLINES}
+        if any(self.accuracies[key] > needed[key] for key in HEADLINES):
             return None
         if min(needed.values()) >= 1:
             return Finding(False, f"{self.labels} validation labels are too few to judge a teacher")
         found = ", ".join(
             f"{key} {100 * self.accuracies[key]:.1f} % (chance {100 * self.chance[key]:.1f} %)"
-            for key in JUDGED
+            for key in HEADLINES
         )
         return Finding(
             True,
@@ -218,15 +218,3 @@ def _judge(found: Diagnosis) -> list[Finding]:
             )
         )
     return findings
-
-
-def chance_of(labels: int) -> dict[str, float]:
-    """Return what drawing lots reaches among ``labels`` labels, by the names of the accuracies."""
-    one, five = 1 / labels, min(1.0, 5 / labels)
-    return {
-        "t2i_r1": one,
-        "t2i_r5": five,
-        "i2t_r1": one,
-        "i2t_r5": five,
-        "zero_shot_100": 1 / min(100, labels),
-    }

@@ -14,6 +14,7 @@ from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import Batch, CachedRows, Count, PairMemory, open_source
 from tinyclip_edge.data.checks import SourceCheck, check_source
 from tinyclip_edge.errors import TinyClipError
+from tinyclip_edge.metrics import chance_of
 from tinyclip_edge.models import LoadedClip, load_clip
 from tinyclip_edge.train.builder import Setup, picture_bytes, prepare
 from tinyclip_edge.train.feature_cache.fill import FeatureCacheFiller
@@ -24,7 +25,6 @@ from tinyclip_edge.train.preflight.diagnosis import (
     MemoryCheck,
     StepCheck,
     TeacherCheck,
-    chance_of,
     judge_source,
 )
 from tinyclip_edge.train.stages.state import StageState

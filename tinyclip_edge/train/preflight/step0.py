@@ -13,6 +13,7 @@ from tinyclip_edge.config import LossConfig, RunConfig
 from tinyclip_edge.data import PairMemory, open_source
 from tinyclip_edge.inheritance import InheritanceReport
 from tinyclip_edge.losses import affinity_loss
+from tinyclip_edge.metrics import METRICS
 from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.train.tasks.encoders import PairEncoder, pixel_codec
 from tinyclip_edge.train.tasks.validation import Validation
@@ -20,13 +21,6 @@ from tinyclip_edge.train.tasks.validation import Validation
 if TYPE_CHECKING:
     from rich.table import Table
 
-SHARES = {
-    "i2t_r1": "zero-shot top-1",
-    "i2t_r5": "zero-shot top-5",
-    "zero_shot_100": "zero-shot top-1 of 100",
-    "t2i_r1": "text to image R@1",
-    "t2i_r5": "text to image R@5",
-}
 TEXT_WIDTH = 100  # columns of report.txt
 
 
@@ -178,9 +172,9 @@ def _answers_table(answers: StepZeroMetrics) -> Table:
     table.add_column("")
     for who in ("teacher", "student"):
         table.add_column(who, justify="right")
-    for key, name in SHARES.items():
+    for key, metric in METRICS.items():
         table.add_row(
-            name, *(f"{100 * who[key]:.1f} %" for who in (answers.teacher, answers.student))
+            metric.label, *(f"{100 * who[key]:.1f} %" for who in (answers.teacher, answers.student))
         )
     table.add_row("affinity KL (nats)", "0", f"{answers.affinity_kl:.3f}")
     return table

@@ -22,8 +22,8 @@ from tinyclip_edge.data import (
     open_source,
 )
 from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.metrics import selection_score
 from tinyclip_edge.models import LoadedClip
-from tinyclip_edge.train.best import SCORE
 from tinyclip_edge.train.builder import GIGABYTE, make_accelerator, make_teacher, picture_bytes
 from tinyclip_edge.train.loop import Meter
 from tinyclip_edge.train.memory import enough_memory
@@ -172,7 +172,7 @@ def finish_quantized(
 
 def score(metrics: Mapping[str, float]) -> float:
     """Return the share by which a run also picks its best student."""
-    return sum(metrics[name] for name in SCORE) / len(SCORE)
+    return selection_score(metrics)
 
 
 def _for_towers(clip: LoadedClip, finishing: Finishing, watcher: Observer) -> Finishing:
