@@ -15,6 +15,7 @@ from tinyclip_edge.cli import (
     bench,
     cache,
     check,
+    config,
     convert,
     demo,
     distill,
@@ -51,6 +52,7 @@ app.command("bench")(bench.bench)
 app.command("report")(report.report)
 app.command("demo")(demo.demo)
 app.command("models")(models.models)
+app.command("config")(config.config)
 
 # What the disk refuses or a name is too long for, wherever it is met.
 SURROUNDINGS = (
