@@ -6,7 +6,11 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist
 	--no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+<<<<<<< HEAD
 .PHONY: help quickstart test demo lint format types contracts unit slow rest clients clean
+=======
+.PHONY: help quickstart test demo lint format types contracts unit slow clients docs clean
+>>>>>>> c5063cb (Documentation is tested: keys, reference pages, strict build)
 
 help:
 	@echo "make quickstart   distil, export to int8, compare (installs into .venv first)"
@@ -14,6 +18,7 @@ help:
 	@echo "make test         lint, types, import contracts, tests (installs into .venv first)"
 	@echo "make slow         all tests, those marked slow as well; make rest: those alone"
 	@echo "make clients      npm packages for the tests that open a bundle in Node and in Chromium"
+	@echo "make docs         build the documentation site, strictly and offline, into build/site"
 	@echo "make format       format the code"
 
 quickstart: .venv/.installed-all
@@ -47,6 +52,10 @@ rest: .venv/.installed-dev
 	$(PYTEST) -m "slow and not gpu and not hours"
 
 clients: tests/clients/node_modules/.installed
+
+docs: .venv/.installed-dev
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m mkdocs build --strict
 
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -10,8 +10,9 @@ from open_clip.model import CustomTextCLIP
 from torch import nn
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_export.towers.blocks import Attention
 from tinyclip_export.towers.factory import image_tower, text_tower
-from tinyclip_export.towers.vit import Attention, ImageTower, TextTower
+from tinyclip_export.towers.vit import ImageTower, TextTower
 
 TOLERANCE = 1e-5
 EOT = 299

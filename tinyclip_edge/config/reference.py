@@ -98,11 +98,10 @@ def _type(annotation: Any) -> str:  # noqa: ANN401 - a type
     if origin in (list, tuple, dict):
         inner = ", ".join(_type(part) for part in args if part is not Ellipsis)
         return f"{origin.__name__}[{inner}]"
-    if annotation is type(None):
-        return "null"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
-    return "any" if annotation is Any else getattr(annotation, "__name__", str(annotation))
+    plain = {type(None): "null", Any: "any"}
+    return plain.get(annotation) or getattr(annotation, "__name__", str(annotation))
 
 
 def _default(field: FieldInfo) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge.models.hf_config import clip_config, transformer_config
 from tinyclip_edge.models.json_file import write_json
+from tinyclip_export.towers.blocks import Block
 from tinyclip_export.towers.factory import AnyImageTower, AnyTextTower
-from tinyclip_export.towers.vit import Block, ImageTower
+from tinyclip_export.towers.vit import ImageTower
 
 if TYPE_CHECKING:
     from torch import nn

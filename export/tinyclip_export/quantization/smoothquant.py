@@ -15,8 +15,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from tinyclip_export.towers.blocks import Attention, Block, OpenClip, Projection
 from tinyclip_export.towers.timm import TimmTower
-from tinyclip_export.towers.vit import Attention, Block, OpenClip, Projection
 
 STRENGTHS = (0.3, 0.5, 0.7)  # how much of a channel's range moves: 0 none, 1 all
 PEAK_INPUTS = 128  # on which the largest activations are looked up

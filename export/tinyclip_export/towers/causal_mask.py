@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tinyclip_edge.errors import ModelError
 
 if TYPE_CHECKING:
-    from tinyclip_export.towers.vit import Block
+    from tinyclip_export.towers.blocks import Block
 
 # Additive mask values, both finite, so that neither fp16 nor a calibrated range can make NaN.
 # Where a token that may not be seen scores no higher than the best that may, it weighs e^-60 of

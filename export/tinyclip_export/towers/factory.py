@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from tinyclip_edge.errors import ConfigError, ModelError
 from tinyclip_edge.models.tokenization import pad_token_id
 from tinyclip_export.layout import InputForm
+from tinyclip_export.towers.blocks import OpenClip, setting
 from tinyclip_export.towers.fixed_length_text import POOLS, FixedLengthTextTower
 from tinyclip_export.towers.resnet import ResNetTower
 from tinyclip_export.towers.timm import TimmTower
-from tinyclip_export.towers.vit import ImageTower, OpenClip, TextTower, setting
+from tinyclip_export.towers.vit import ImageTower, TextTower
 
 if TYPE_CHECKING:
     from torch import Tensor

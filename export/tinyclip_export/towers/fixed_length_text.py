@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tinyclip_export.towers.blocks import Block, OpenClip, projection_of, setting, shared, unit_norm
 from tinyclip_export.towers.causal_mask import Frame, causal_mask
-from tinyclip_export.towers.vit import Block, OpenClip, projection_of, setting, shared, unit_norm
 
 POOLS = ("first", "last", "argmax", "eos")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tinyclip_export.towers.vit import Attention, OpenClip, shared, unit_norm
+from tinyclip_export.towers.blocks import Attention, OpenClip, shared, unit_norm
 
 
 class ResNetTower(nn.Module):

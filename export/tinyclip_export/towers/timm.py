@@ -6,7 +6,7 @@ import copy
 
 from torch import Tensor, nn
 
-from tinyclip_export.towers.vit import OpenClip, shared, unit_norm
+from tinyclip_export.towers.blocks import OpenClip, shared, unit_norm
 
 
 class TimmTower(nn.Module):

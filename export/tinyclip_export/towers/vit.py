@@ -5,133 +5,21 @@ Letters in shapes: B batch, L tokens, Q tokens that ask, W width, H heads, D emb
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_export.towers.blocks import (
+    Block,
+    OpenClip,
+    PatchEmbedding,
+    projection_of,
+    setting,
+    shared,
+    unit_norm,
+)
 from tinyclip_export.towers.causal_mask import Frame, causal_mask
-
-OpenClip: TypeAlias = Any  # a module or weight of open_clip, read by its attribute names
-
-
-class Attention(nn.Module):
-    """Attention with separate q, k and v; the inner width may differ from W (pruned heads)."""
-
-    def __init__(self, source: OpenClip) -> None:
-        super().__init__()
-        if hasattr(source, "q_proj"):  # the attention pool of a ModifiedResNet
-            self.q, self.k, self.v = source.q_proj, source.k_proj, source.v_proj
-            self.out = source.c_proj
-        else:
-            weights = source.in_proj_weight.chunk(3)
-            bias = source.in_proj_bias
-            biases = bias.chunk(3) if bias is not None else (None,) * 3
-            self.q, self.k, self.v = (_linear(w, b) for w, b in zip(weights, biases, strict=True))
-            self.out = _linear(source.out_proj.weight, source.out_proj.bias)
-        self.heads = int(source.num_heads)
-        self.head_width: int = self.q.out_features // self.heads
-
-    def forward(self, asking: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Let ``asking [B, Q, W]`` look at ``x [B, L, W]``; `mask` is added to ``[B, H, Q, L]``."""
-        # Spelt out: scaled_dot_product_attention exports with seven shape nodes more a layer.
-        scores = self.scores(asking, x)
-        v = self._heads(self.v(x)).transpose(1, 2)
-        if mask is not None:
-            scores = scores + mask
-        mixed = (scores.softmax(dim=-1) @ v).transpose(1, 2)
-        out: Tensor = self.out(mixed.reshape(mixed.shape[0], -1, self.heads * self.head_width))
-        return out
-
-    def scores(self, asking: Tensor, x: Tensor) -> Tensor:
-        """Return how ``asking [B, Q, W]`` rates ``x [B, L, W]``, ``[B, H, Q, L]``."""
-        q = self._heads(self.q(asking)).transpose(1, 2) * self.head_width**-0.5
-        scores: Tensor = q @ self._heads(self.k(x)).permute(0, 2, 3, 1)
-        return scores
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.view(x.shape[0], -1, self.heads, self.head_width)
-
-
-class Constant(nn.Module):
-    """What a prune leaves of a layer without inputs: its bias ``[W]``."""
-
-    def __init__(self, bias: Tensor) -> None:
-        super().__init__()
-        self.bias = shared(bias)
-        self.out_features = len(self.bias)
-
-    def forward(self, *_: Tensor | None) -> Tensor:
-        """Return the bias, whatever comes in."""
-        return self.bias
-
-
-class Block(nn.Module):
-    """Pre-norm transformer block; a prune may have taken all its heads or neurons."""
-
-    def __init__(self, source: OpenClip) -> None:
-        super().__init__()
-        attends = hasattr(source.attn, "in_proj_weight")
-        emptied = not attends and not hasattr(getattr(source.attn, "out_proj", None), "weight")
-        if hasattr(source, "ln_attn") or not (attends or emptied):
-            raise ModelError(
-                f"{type(source).__name__} cannot be exported: only open_clip's standard residual "
-                "attention blocks can; leave block_type unset in model_cfg"
-            )
-        self.ln_1 = source.ln_1 if attends else nn.Identity()
-        self.attention: Attention | Constant = (
-            Attention(source.attn) if attends else Constant(source.attn.out_proj.bias)
-        )
-        self.scale_1, self.scale_2 = source.ls_1, source.ls_2
-        mlp = source.mlp
-        forwards = hasattr(mlp, "c_fc")
-        self.ln_2 = source.ln_2 if forwards else nn.Identity()
-        self.up: nn.Module = mlp.c_fc if forwards else nn.Identity()
-        self.activation: nn.Module = mlp.gelu if forwards else nn.Identity()
-        self.down: nn.Linear | Constant = mlp.c_proj if forwards else Constant(mlp.c_proj.bias)
-        self.heads = int(source.attn.num_heads) if attends else 0
-        self.neurons: int = mlp.c_fc.out_features if forwards else 0
-
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, asking: Tensor | None = None
-    ) -> Tensor:
-        """Return ``[B, L, W]``, or ``[B, Q, W]`` for the tokens `asking` alone."""
-        normed = self.ln_1(x)
-        queries = normed if asking is None else self.ln_1(asking)
-        x = x if asking is None else asking
-        x = x + self.scale_1(self.attention(queries, normed, mask))
-        hidden = self.activation(self.up(self.ln_2(x)))
-        out: Tensor = x + self.scale_2(self.down(hidden))
-        return out
-
-    def scores(self, x: Tensor) -> Tensor | None:
-        """Return how all tokens ``[B, L, W]`` rate each other, ``[B, H, L, L]``."""
-        if isinstance(self.attention, Constant):
-            return None
-        normed = self.ln_1(x)
-        return self.attention.scores(normed, normed)
-
-
-class PatchEmbedding(nn.Module):
-    """Patch embedding as one product, which is quantized as all others; a convolution is not."""
-
-    def __init__(self, convolution: OpenClip) -> None:
-        super().__init__()
-        self.size: tuple[int, int] = convolution.kernel_size
-        self.product = _linear(convolution.weight.flatten(1), convolution.bias)
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """Return ``[B, L, W]`` of ``[B, 3, S, S]``, row by row; what fills no patch is left out."""
-        high, wide = self.size
-        rows, columns = (
-            side // part for side, part in zip(pixel_values.shape[2:], self.size, strict=True)
-        )
-        x = pixel_values[:, :, : rows * high, : columns * wide]
-        x = x.reshape(-1, x.shape[1], rows, high, columns, wide).permute(0, 2, 4, 1, 3, 5)
-        out: Tensor = self.product(x.reshape(-1, rows * columns, x.shape[3] * high * wide))
-        return out
 
 
 class ImageTower(nn.Module):
@@ -214,52 +102,9 @@ class TextTower(nn.Module):
         return int(self.positions.shape[0])
 
 
-class Projection(nn.Module):
-    """Product with an open_clip projection matrix ``[W, D]``."""
-
-    def __init__(self, matrix: Tensor) -> None:
-        super().__init__()
-        self.matrix = shared(matrix)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[B, W]`` to ``[B, D]``."""
-        return x @ self.matrix
-
-
-def shared(tensor: OpenClip) -> nn.Parameter:
-    """Return a parameter on the same memory that asks for no gradient."""
-    return nn.Parameter(tensor.detach(), requires_grad=False)
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    layer.weight = shared(weight)
-    if bias is not None:
-        layer.bias = shared(bias)
-    return layer
-
-
-def projection_of(source: OpenClip) -> nn.Module:
-    """Return open_clip's projection, a matrix or a module or None, as a module."""
-    if source is None:
-        return nn.Identity()
-    return source if isinstance(source, nn.Module) else Projection(source)
-
-
-def unit_norm(x: Tensor) -> Tensor:
-    """Scale rows ``[B, D]`` to length one."""
-    unit: Tensor = x / x.norm(dim=-1, keepdim=True)
-    return unit
-
-
 def _refuse_other_pooling(visual: OpenClip) -> None:
     if visual.attn_pool is not None or visual.pool_type not in ("tok", "avg"):
         raise ModelError(
             f"image tower {type(visual).__name__} with attentional or no pooling cannot be "
             "exported: set attentional_pool: false and pool_type: tok or avg in vision_cfg"
         )
-
-
-def setting(text: OpenClip, key: str) -> OpenClip:
-    """Read what open_clip.CLIP holds as ``text_<key>`` and its TextTransformer as ``<key>``."""
-    return getattr(text, f"text_{key}", getattr(text, key, None))

@@ -137,8 +137,8 @@ def test_what_becomes_integer_is_named_after_its_module(exported, tower):
     from torch import nn
 
     from tinyclip_export.quantization.dynamic_int8 import layers_of
+    from tinyclip_export.towers.blocks import Projection
     from tinyclip_export.towers.factory import image_tower, text_tower
-    from tinyclip_export.towers.vit import Projection
 
     module = (image_tower if tower == "image" else text_tower)(exported.clip.model)
     linear = [

@@ -13,8 +13,8 @@ from tinyclip_export.quantization.smoothquant import (
     folds,
     smoothed,
 )
+from tinyclip_export.towers.blocks import Projection
 from tinyclip_export.towers.factory import image_tower, text_tower
-from tinyclip_export.towers.vit import Projection
 
 
 def inputs_of(tower_name):
