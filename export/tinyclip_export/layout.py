@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
 
 from tinyclip_edge.precisions import PRECISIONS
 
 MIN_TOKENS = 2  # start and end of text
+Feed: TypeAlias = "dict[str, npt.NDArray[Any]]"  # what a session's run takes
+Feeds: TypeAlias = Callable[[], Iterable[Feed]]  # made anew for each pass, one input at a time
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tinyclip_edge.config.preset import ExportPreset
 from tinyclip_edge.runtime.protocol import ImageInput
-from tinyclip_export.bundle.extras import NO_EXTRAS, Extras
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """Requests beyond the two towers."""
+
+    labels: tuple[str, ...] = ()  # classes of a classifier without a text tower
+    templates: tuple[str, ...] = ("{}",)  # prompts that each label is put into
+    embed_preprocessing: bool = False  # an image tower that takes uint8 of any size
+    standalone: bool = False  # the pipeline's file with weights of its own
+    vocabulary: dict[str, Any] | None = None  # what trim_vocabulary reports
+    finished: dict[str, Any] | None = None  # what a finish with rounded towers reports
+    static_batch: int | None = None  # rows that all towers then take, texts of full length
+
+    @property
+    def prompts(self) -> list[str]:
+        """Texts that the classifier's labels stand for."""
+        return [
+            template.replace("{}", label) for label in self.labels for template in self.templates
+        ]
+
+
+NO_EXTRAS = Extras()
 
 
 @dataclass(frozen=True, slots=True)

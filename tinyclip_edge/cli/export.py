@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
     from tinyclip_edge.train.qat.finetune import Finished, Finishing
     from tinyclip_export import ExportReport
-    from tinyclip_export.bundle.extras import Extras
-    from tinyclip_export.settings import ExportSettings
+    from tinyclip_export.settings import ExportSettings, Extras
 
 
 def export(

@@ -132,7 +132,7 @@ class StreamGroup:
         )
 
     def go_on(self, place: Mapping[str, Any]) -> None:
-        """Stand where ``place``, as StreamGroupPosition.plain gave it, says; DataError when pairs are gone.
+        """Go to ``place``, as StreamGroupPosition.plain gave it; DataError when pairs are gone.
 
         Reads the parts of the pairs it holds, no others.
         """

@@ -18,6 +18,7 @@ import numpy as np
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.evaluation.latency import ModelLatency, measure_latency
 from tinyclip_edge.evaluation.open import check_openable, is_bundle, open_embedder
+from tinyclip_edge.evaluation.tables import counted, millions, report_table
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.protocol import EmbedderSpec
 
@@ -58,9 +59,7 @@ class BenchReport:
 
     def table(self) -> Table:
         """Return a rich table."""
-        from tinyclip_edge.evaluation.render import bench_table
-
-        return bench_table(self)
+        return _rich_table(self)
 
 
 def bench_models(
@@ -130,3 +129,44 @@ def _probe(label: str, model: str, precision: str | None, threads: int) -> dict[
         raise ModelError(f"{label}: {reason}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+_BENCH_COLUMNS = (
+    *("encoders", "MB", "image\nms", "text\nms"),
+    *("images\n/s", "cold\nstart", "text\nMB", "peak\nMB"),
+)
+_BENCH_CAPTION = (
+    "ms: median of interleaved calls (minimum and p95 with --json)",
+    "cold start: process start to first text embedding; images/s: batch 32",
+    "text MB, peak MB: resident memory after the first text, and with both towers",
+)
+
+
+def _rich_table(report: BenchReport) -> Table:
+    """Return one line a model and precision."""
+    from rich.markup import escape
+
+    latency = report.rows[0].latency
+    table = report_table(
+        f"batch {latency.batch}, {counted(latency.threads, 'thread')}, {latency.rounds} rounds",
+        _BENCH_COLUMNS,
+        _BENCH_CAPTION,
+    )
+    for row in report.rows:
+        image, text = row.latency.image, row.latency.text
+        table.add_row(
+            escape(row.label),
+            millions(row.spec.encoder_parameters),
+            f"{row.megabytes:.1f}",
+            f"{image.median_ms:.2f}",
+            f"{text.median_ms:.2f}",
+            f"{row.images_per_second:.0f}",
+            f"{row.cold_start_ms / 1000:.2f} s",
+            _memory(row.text_only_mb),
+            _memory(row.peak_mb),
+        )
+    return table
+
+
+def _memory(megabytes: float | None) -> str:
+    return "–" if megabytes is None else f"{megabytes:.0f}"

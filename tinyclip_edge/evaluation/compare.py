@@ -11,6 +11,7 @@ from tinyclip_edge.evaluation.latency import ModelLatency, measure_latency
 from tinyclip_edge.evaluation.open import is_bundle, open_embedder
 from tinyclip_edge.evaluation.report import EvalReport, EvalRow, evaluate_model
 from tinyclip_edge.evaluation.sets import evaluation_set
+from tinyclip_edge.evaluation.tables import counted, millions, percent, report_table
 from tinyclip_edge.runtime.images import open_image
 from tinyclip_edge.runtime.protocol import Embedder, EmbedderSpec
 
@@ -56,9 +57,7 @@ class Comparison:
 
     def table(self) -> Table:
         """Return a rich table."""
-        from tinyclip_edge.evaluation.render import comparison_table
-
-        return comparison_table(self)
+        return _rich_table(self)
 
 
 def compare_models(
@@ -126,3 +125,71 @@ def _figures(row: ComparisonRow) -> dict[str, Any]:
         "image_ms": row.latency.image.median_ms,
         "text_ms": row.latency.text.median_ms,
     }
+
+
+def _rich_table(comparison: Comparison) -> Table:
+    """Return one line a model; dimmed beside the figures, how they relate to the first model's."""
+    from rich.markup import escape
+
+    first = comparison.rows[0]
+    table = report_table(
+        "",
+        ["encoders", "MB", "recall\n@1", "recall\n@5", "zero-\nshot", "image\nms", "text\nms"],
+        _comparison_caption(comparison),
+    )
+    for row in comparison.rows:
+        whole, whole_first = _parts(row), _parts(first)
+        table.add_row(
+            escape(row.label),
+            _of(row, first, millions(row.spec.encoder_parameters), _encoder_share(row, first)),
+            f"{row.megabytes:.1f}",
+            _of(row, first, percent(whole[0]), _kept(whole[0], whole_first[0])),
+            percent(whole[1]),
+            percent(whole[2]),
+            _of(
+                row,
+                first,
+                f"{row.latency.image.median_ms:.2f}",
+                _faster(first.latency.image.median_ms, row.latency.image.median_ms),
+            ),
+            f"{row.latency.text.median_ms:.2f}",
+        )
+    return table
+
+
+def _comparison_caption(comparison: Comparison) -> list[str]:
+    found = comparison.rows[0].sets[0].retrieval
+    latency = comparison.rows[0].latency
+    assert found is not None
+    error = max(
+        row.sets[0].retrieval.t2i_stderr[1] for row in comparison.rows if row.sets[0].retrieval
+    )
+    return [
+        f"{comparison.data}: {found.n} pairs, text→image recall (± {100 * error:.1f} points), "
+        "zero-shot: image→text among 100",
+        f"ms: median of {latency.rounds} interleaved calls, batch 1, "
+        f"{counted(latency.threads, 'thread')}",
+        *comparison.notes,
+    ]
+
+
+def _parts(row: ComparisonRow) -> tuple[float, float, float]:
+    whole = row.sets[0]
+    assert whole.retrieval is not None and whole.hundred_way is not None
+    return whole.retrieval.t2i[1], whole.retrieval.t2i[5], whole.hundred_way.top1
+
+
+def _of(row: ComparisonRow, first: ComparisonRow, figure: str, share: str) -> str:
+    return figure if row is first else f"{figure} [dim]{share:>5}[/]"
+
+
+def _encoder_share(row: ComparisonRow, first: ComparisonRow) -> str:
+    return f"{row.spec.encoder_parameters / max(first.spec.encoder_parameters, 1):.0%}"
+
+
+def _kept(value: float, reference: float) -> str:
+    return f"{value / reference:.0%}" if reference else "–"
+
+
+def _faster(reference_ms: float, ms: float) -> str:
+    return f"{reference_ms / ms:.1f}x"

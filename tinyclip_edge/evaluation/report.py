@@ -18,6 +18,7 @@ from tinyclip_edge.evaluation.retrieve import (
     retrieval_of_features,
 )
 from tinyclip_edge.evaluation.sets import EvalSet, evaluation_set
+from tinyclip_edge.evaluation.tables import percent, report_table, with_error
 from tinyclip_edge.runtime.prompts import check_prompts, class_features
 from tinyclip_edge.runtime.protocol import Embedder, EmbedderSpec, Features
 
@@ -61,9 +62,7 @@ class EvalReport:
 
     def table(self) -> Table:
         """Return a rich table."""
-        from tinyclip_edge.evaluation.render import eval_table
-
-        return eval_table(self)
+        return _rich_table(self)
 
 
 def evaluate_model(
@@ -133,3 +132,46 @@ def _zero_shot_rows(
         own, wanted = np.unique(targets[list(places)], return_inverse=True)
         row = zero_shot_of_features(image[list(places)], wanted.tolist(), classes[own])
         yield EvalRow(name, zero_shot=row)
+
+
+def _rich_table(report: EvalReport) -> Table:
+    """Return one line a set or subset."""
+    from rich.markup import escape
+
+    title = f"{report.model} · {report.spec.runtime} {report.spec.precision} · {report.data}"
+    caption = ["± standard error", *report.notes]
+    if report.task == RETRIEVAL:
+        first = ("text→image\n@1", "@5", "@10")
+        second = ("image→text\n@1", "@5", "@10")
+        columns = ["pairs", *first, *second, "of 100"]
+        table = report_table(title, columns, caption)
+        for row in report.rows:
+            table.add_row(escape(row.name), *_retrieval_cells(row))
+        return table
+    table = report_table(title, ["images", "classes", "top-1", "top-5"], caption)
+    for row in report.rows:
+        found = row.zero_shot
+        assert found is not None
+        table.add_row(
+            escape(row.name),
+            str(found.n),
+            str(found.classes),
+            with_error(found.top1, found.stderr),
+            with_error(found.top5, found.top5_stderr),
+        )
+    return table
+
+
+def _retrieval_cells(row: EvalRow) -> list[str]:
+    found, among = row.retrieval, row.hundred_way
+    assert found is not None and among is not None
+    return [
+        str(found.n),
+        with_error(found.t2i[1], found.t2i_stderr[1]),
+        percent(found.t2i[5]),
+        percent(found.t2i[10]),
+        with_error(found.i2t[1], found.i2t_stderr[1]),
+        percent(found.i2t[5]),
+        percent(found.i2t[10]),
+        percent(among.top1) if among.ways == 100 else "–",
+    ]

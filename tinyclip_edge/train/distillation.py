@@ -111,7 +111,14 @@ class _Run:
             self._complete_log(start)
             self.best = Best(self.folder, events, self.setup.stages[-1].number)
             self._tell_start(start)
-            advance = StageTransition(self.folder, self.setup, events, self.observer)
+            advance = StageTransition(
+                self.folder,
+                self.setup.stages,
+                self.setup.workshop,
+                self.ranks,
+                events,
+                self.observer,
+            )
             loop = Loop(
                 self.config,
                 steps,

@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge.errors import ConfigError
+from tinyclip_export.settings import Extras
 
 if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
-
-
-@dataclass(frozen=True, slots=True)
-class Extras:
-    """Requests beyond the two towers."""
-
-    labels: tuple[str, ...] = ()  # classes of a classifier without a text tower
-    templates: tuple[str, ...] = ("{}",)  # prompts that each label is put into
-    embed_preprocessing: bool = False  # an image tower that takes uint8 of any size
-    standalone: bool = False  # the pipeline's file with weights of its own
-    vocabulary: dict[str, Any] | None = None  # what trim_vocabulary reports
-    finished: dict[str, Any] | None = None  # what a finish with rounded towers reports
-    static_batch: int | None = None  # rows that all towers then take, texts of full length
-
-    @property
-    def prompts(self) -> list[str]:
-        """Texts that the classifier's labels stand for."""
-        return [
-            template.replace("{}", label) for label in self.labels for template in self.templates
-        ]
-
-
-NO_EXTRAS = Extras()
 
 
 def read_extras(

@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from tinyclip_edge.runtime.protocol import Features, ImageInput
 from tinyclip_edge.runtime.session import full_batch
-from tinyclip_export.layout import ANY_INPUT, TOWER_IO, InputForm
-from tinyclip_export.quantization.recipe import Feed
+from tinyclip_export.layout import ANY_INPUT, TOWER_IO, Feed, InputForm
 from tinyclip_export.verification.embeddings import (
     CHUNK,
     Ids,

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
-import numpy.typing as npt
-
-Feed: TypeAlias = "dict[str, npt.NDArray[Any]]"  # what a session's run takes
-Feeds: TypeAlias = Callable[[], Iterable[Feed]]  # made anew for each pass, one input at a time
+from tinyclip_export.layout import Feeds
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from tinyclip_edge.errors import ConfigError, ModelError, did_you_mean
 from tinyclip_edge.models.quiet import quiet
+from tinyclip_export.layout import Feed, Feeds
 from tinyclip_export.onnx_passes.exporter import strip_traces
 from tinyclip_export.onnx_passes.graph_utils import known_values
 from tinyclip_export.quantization.dynamic_int8 import RANGES, products_of_activations
@@ -20,7 +21,7 @@ from tinyclip_export.quantization.qdq_residual import (
     quantized_kinds,
     stays_integer,
 )
-from tinyclip_export.quantization.recipe import Feed, Feeds, QuantizeJob
+from tinyclip_export.quantization.recipe import QuantizeJob
 from tinyclip_export.quantization.token_embedding import TABLE_BITS, quantize_table
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinyclip_export.quantization.recipe import Feed
+from tinyclip_export.layout import Feed
 from tinyclip_export.verification.embeddings import Session
 
 ROUNDS, WARM_UP = 15, 2

@@ -11,12 +11,11 @@ from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.classifier import EdgeClassifier
 from tinyclip_edge.runtime.prompts import check_prompts
 from tinyclip_export import export_bundle
-from tinyclip_export.bundle.extras import Extras
 from tinyclip_export.bundle.label_classifier import classifier_path
 from tinyclip_export.bundle.pipeline_file import combined_path
 from tinyclip_export.bundle.uint8_image_tower import pixel_tower_path
 from tinyclip_export.layout import IMAGE_IO, SUFFIX, TEXT_IO
-from tinyclip_export.settings import ExportSettings
+from tinyclip_export.settings import ExportSettings, Extras
 
 LONG = "a photo of the red bicycle " * 4  # 24 words, the toy's context has room for 14
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tinyclip_edge.inheritance import InheritanceReport
 from tinyclip_edge.models import LoadedClip, count_parameters, save_local_dir
-from tinyclip_edge.train.builder import Setup
+from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.monitoring.events import EventLog, Observer
 from tinyclip_edge.train.run_folder import RunFolder
-from tinyclip_edge.train.stages.state import StageState
+from tinyclip_edge.train.schedule import Stage
+from tinyclip_edge.train.stages.state import StageFactory, StageState
 from tinyclip_edge.train.tasks.mask_task import MaskedTask
 
 
@@ -20,7 +21,9 @@ class StageTransition:
     """Decides after each step whether the work changes, and tells of it."""
 
     folder: RunFolder
-    setup: Setup
+    stages: Sequence[Stage]
+    factory: StageFactory
+    distributed: DistributedContext
     events: EventLog
     observer: Observer
 
@@ -39,7 +42,7 @@ class StageTransition:
                     "gates", step=done, stage=work.stage.number, **work.task.picture()
                 )
             return self._prune(work, work.task, done) if ripe else None
-        last = self.setup.stages[-1].number
+        last = self.stages[-1].number
         if done < work.stage.end or work.stage.number == last:
             return None
         evaluate(done)
@@ -54,7 +57,7 @@ class StageTransition:
             "stage",
             step=done,
             stage=stage.number,
-            stages=len(self.setup.stages),
+            stages=len(self.stages),
             keep=stage.keep,
             steps=stage.optim.steps,
             lr=stage.optim.lr,
@@ -62,7 +65,7 @@ class StageTransition:
             token_parameters=count.token_embedding,
         )
         self.observer.on_message(
-            f"stage {stage.number} of {len(self.setup.stages)}: {shape}, {stage.optim.steps} steps "
+            f"stage {stage.number} of {len(self.stages)}: {shape}, {stage.optim.steps} steps "
             f"from {count.encoders:,} encoder parameters"
         )
 
@@ -102,7 +105,7 @@ class StageTransition:
         return False
 
     def _prune(self, work: StageState, task: MaskedTask, done: int) -> StageState:
-        after, result = self.setup.workshop.prune(work, done)
+        after, result = self.factory.prune(work, done)
         self._leave(self.folder.pruned(work.stage.number), after.student)
         kept = 1 - result.sparsity
         met = abs(kept - task.keep) <= self.folder.config.masks.tolerance
@@ -125,11 +128,11 @@ class StageTransition:
 
     def _next(self, work: StageState, done: int) -> StageState:
         self._leave(self.folder.stage_student(work.stage.number), work.student)
-        after = self.setup.workshop.next(self.setup.stages[work.stage.number], work)
+        after = self.factory.next(self.stages[work.stage.number], work)
         self.tell_stage(after, done)
         if after.inherited is not None:
             self.tell_inherited(after.inherited, after, done)
         return after
 
     def _leave(self, path: Path, student: LoadedClip) -> None:
-        self.setup.ranks.on_main(lambda: save_local_dir(path, student))
+        self.distributed.on_main(lambda: save_local_dir(path, student))
