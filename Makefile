@@ -6,11 +6,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist
 	--no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-<<<<<<< HEAD
-.PHONY: help quickstart test demo lint format types contracts unit slow rest clients clean
-=======
-.PHONY: help quickstart test demo lint format types contracts unit slow clients docs clean
->>>>>>> c5063cb (Documentation is tested: keys, reference pages, strict build)
+.PHONY: help quickstart test demo lint format types contracts unit slow rest clients docs clean
 
 help:
 	@echo "make quickstart   distil, export to int8, compare (installs into .venv first)"

@@ -101,7 +101,7 @@ def _type(annotation: Any) -> str:  # noqa: ANN401 - a type
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
     plain = {type(None): "null", Any: "any"}
-    return plain.get(annotation) or getattr(annotation, "__name__", str(annotation))
+    return str(plain.get(annotation) or getattr(annotation, "__name__", annotation))
 
 
 def _default(field: FieldInfo) -> str:
