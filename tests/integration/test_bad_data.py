@@ -111,7 +111,11 @@ def test_a_resume_that_would_be_another_run_is_refused(
     cases = [
         (["seed=1"], {}, "seed (was 0, is 1)"),
         (["optim.batch_size=16"], {}, "optim.batch_size (was 8, is 16)"),
-        ([f"data.train={tmp_path / 'b.tar'}"], {}, "data.train (was "),
+        (
+            [f"data.train={tmp_path / 'b.tar'}"],
+            {},
+            "the pairs of data.train are not those the run began with",
+        ),
         ([], {"teacher": tmp_path / "other"}, "teacher.model (was "),
     ]
     for words, options, told in cases:

@@ -106,7 +106,7 @@ def test_a_file_that_is_no_tar(command, run_file, tmp_path):
     shard = tmp_path / "text.tar"
     shard.write_text("no tar " * 400)
     line = refused(command, "distill", run_file(data={"train": str(shard)}))
-    assert line.startswith(f"error: shard {shard} is cut off or broken (")
+    assert line.startswith(f"error: shard {shard} is no tar but text; ")
     assert leaves_nothing(command)
 
 

@@ -23,7 +23,7 @@ def test_a_run_leaves_what_the_design_says(make, tmp_path):
     result = distill(config, out, observer=seen)
     assert {path.name for path in out.iterdir()} == {
         "config.yaml", "events.jsonl", "checkpoints", "student", "teacher_features.safetensors",
-        "report", "best",
+        "report", "best", ".lock",
     }  # fmt: skip
     assert load_config(out / "config.yaml") == config
     assert [p.name for p in sorted((out / "checkpoints").iterdir())] == ["00000008", "00000012"]

@@ -66,7 +66,8 @@ def _keys(model: type[BaseModel], prefix: str) -> Iterator[ConfigKey]:
         key = f"{prefix}{name}"
         sections = list(_sections(field.annotation))
         nested_list = get_origin(_without_none(field.annotation)) is list
-        if len(sections) != 1 or nested_list:
+        optional = type(None) in get_args(field.annotation)
+        if len(sections) != 1 or nested_list or optional:
             yield ConfigKey(key, _type(field.annotation), _default(field), field.description or "")
         for section in sections:
             yield from _keys(section, f"{key}[]." if nested_list else f"{key}.")

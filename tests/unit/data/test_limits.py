@@ -174,7 +174,7 @@ def test_a_run_gives_the_limits_to_its_source(tmp_path):
 def test_a_tar_of_class_folders_is_bounded_too(tmp_path):
     path = tmp_path / "a.tar"
     path.write_bytes(files(("cat/1.png", PNG), ("dog/2.png", PNG)))
-    assert [one.label for one in class_images(path)] == ["cat", "dog"]
+    assert [one.label for one in class_images(path).images] == ["cat", "dog"]
     path.write_bytes(header("cat/2.png", b"0", 600 * MIB) + PNG)
     with pytest.raises(DataError, match=r"'cat/2.png' has 629,145,600 bytes, more than 64 MiB"):
         class_images(path)

@@ -1,16 +1,13 @@
 """A run takes up its stream where the checkpoint stands, and a checkpoint keeps that place."""
 
-import json
 import threading
 
 import pytest
-import torch
 
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data.stream_groups import StreamGroup
 from tinyclip_edge.errors import ConfigError
-from tinyclip_edge.runtime.bundle import file_sha256
 from tinyclip_edge.train import distill
 from toy_runs import KilledError, Watcher, kill, losses
 
@@ -37,35 +34,20 @@ def make(tmp_path, toy_teacher_folder):
     return config
 
 
-def without_places(folder):
-    """Make checkpoints what they were before streams had a place in them."""
-    for path in (folder / "checkpoints").iterdir():
-        state = torch.load(path / "state.pt", weights_only=True)
-        assert set(state.pop("stream")) == {0}
-        torch.save(state, path / "state.pt")
-        about = json.loads((path / "checkpoint.json").read_text())
-        about["files"]["state.pt"] = file_sha256(path / "state.pt")
-        del about["config"]["data.lanes"]
-        (path / "checkpoint.json").write_text(json.dumps(about))
-
-
 @pytest.mark.parametrize(
-    ("killed", "lanes", "batch", "form"),
+    ("killed", "lanes", "batch"),
     [
-        (5, 1, 16, "now"),  # step 4, in the first epoch
-        pytest.param(11, 1, 16, "now", marks=pytest.mark.slow),  # step 8, in the second
-        (11, 2, 16, "now"),
-        (7, 1, 44, "now"),  # 48 concepts in batches of 44: pairs wait for another one
-        (11, 1, 16, "before"),  # a checkpoint without a place
+        (5, 1, 16),  # step 4, in the first epoch
+        pytest.param(11, 1, 16, marks=pytest.mark.slow),  # step 8, in the second
+        (11, 2, 16),
+        (7, 1, 44),  # 48 concepts in batches of 44: pairs wait for another one
     ],
 )
-def test_a_killed_run_of_a_stream_goes_on(make, tmp_path, monkeypatch, killed, lanes, batch, form):
+def test_a_killed_run_of_a_stream_goes_on(make, tmp_path, monkeypatch, killed, lanes, batch):
     config, whole, cut = make(lanes=lanes, batch=batch), tmp_path / "whole", tmp_path / "cut"
     distill(config, whole)
     with pytest.raises(KilledError):
         distill(config, cut, observer=Watcher(killed, kill))
-    if form == "before":
-        without_places(cut)
     drawn, draw = [], StreamGroup.draw
     monkeypatch.setattr(
         StreamGroup, "draw", lambda lane, **options: drawn.append(1) or draw(lane, **options)
@@ -76,7 +58,7 @@ def test_a_killed_run_of_a_stream_goes_on(make, tmp_path, monkeypatch, killed, l
     assert all(got[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
     start = killed // 4 * 4
     left = STEPS - start + 2  # two are being decoded at the end
-    assert len(drawn) == lanes * (left if form == "now" else left + start)
+    assert len(drawn) == lanes * left
     assert [thread.name for thread in threading.enumerate() if thread.name == "prefetch"] == []
 
 
