@@ -12,7 +12,7 @@ LONGER = {
     "export/tinyclip_export/verification/gates.py": 310,
     "tinyclip_edge/config/schema.py": 305,
     "tinyclip_edge/data/shards.py": 325,
-    "tinyclip_edge/runtime/edge.py": 305,
+    "tinyclip_edge/runtime/edge.py": 315,
     "tinyclip_edge/train/builder.py": 345,
     "tinyclip_edge/train/checkpoint.py": 310,
     "tinyclip_edge/train/distillation.py": 350,

@@ -7,8 +7,9 @@ import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Set
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -78,7 +79,7 @@ class EdgeCLIP:
         opened files, neither turned as EXIF says nor on white (see ``open_image``). Raise
         BundleError for anything that is missing or of another format.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         manifest = Manifest.read(folder)
         precision = precision or manifest.default_precision
         if precision not in manifest.precisions():
@@ -99,6 +100,17 @@ class EdgeCLIP:
             if not bundle_file(folder, name).is_file():
                 raise BundleError(f"bundle {folder}: {name} is missing; copy it again")
         return clip
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as folder and options: a worker opens towers of its own."""
+        options: dict[str, Any] = {
+            "precision": self.precision,
+            "threads": self.threads,
+            "verify": self._verify,
+            "low_memory": self.low_memory,
+            "as_stored": self.as_stored,
+        }
+        return partial(EdgeCLIP.load, self.folder.absolute(), **options), ()
 
     @property
     def name(self) -> str:

@@ -155,5 +155,5 @@ def unit(vectors: Features) -> Features:
 
 
 def _npz(path: str | Path) -> Path:
-    path = Path(path)
-    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+    path = Path(path).expanduser()
+    return path if path.suffix.lower() == ".npz" else path.with_name(path.name + ".npz")

@@ -15,6 +15,8 @@ from tinyclip_edge.runtime.protocol import Features
 
 MAX_THREADS = 1024  # onnxruntime starts as many as it is told
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
 
 def session_options(
     *, threads: int | None = None, precise_int8: bool = False, low_memory: bool = False
@@ -50,6 +52,15 @@ def full_batch(batch: npt.NDArray[Any], size: int | None) -> npt.NDArray[Any]:
     return np.concatenate([batch, *[batch[-1:]] * missing]) if missing > 0 else batch
 
 
+def is_lfs_pointer(path: Path) -> bool:
+    """Say whether a file only names the content that Git LFS has not fetched."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:
+        return False
+
+
 class Graph:
     """An ONNX file in onnxruntime, whose failures are BundleErrors that name it."""
 
@@ -77,6 +88,10 @@ class Graph:
             )
         # onnxruntime's exceptions share no base class.
         except Exception as error:
+            if is_lfs_pointer(path):
+                raise BundleError(
+                    f"{path} is a Git LFS pointer, not the model; run `git lfs pull` in its folder"
+                ) from error
             raise BundleError(
                 f"{path} does not load in onnxruntime {ort.__version__}: {_line(error)}"
             ) from error

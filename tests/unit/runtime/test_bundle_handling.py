@@ -1,0 +1,48 @@
+"""What applications do with a bundle: pickle it, name it with ~, save an index."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from tinyclip_edge import EdgeCLIP
+from tinyclip_edge.errors import BundleError
+from tinyclip_edge.runtime.index import ImageIndex
+
+
+def test_a_pickled_model_opens_its_folder_again(tiny_bundle):
+    clip = EdgeCLIP.load(tiny_bundle.folder, threads=1, low_memory=True, as_stored=True)
+    wanted = clip.encode_text(["a red heart"])
+    again = pickle.loads(pickle.dumps(clip))
+    assert (again.precision, again.threads, again.low_memory, again.as_stored) == (
+        clip.precision, 1, True, True,
+    )  # fmt: skip
+    assert np.array_equal(again.encode_text(["a red heart"]), wanted)
+
+
+def test_a_pickle_holds_no_weights(tiny_bundle):
+    clip = EdgeCLIP.load(tiny_bundle.folder)
+    clip.encode_text(["a"])
+    assert len(pickle.dumps(clip)) < 1000
+
+
+def test_home_is_filled_in(tiny_bundle, monkeypatch):
+    monkeypatch.setenv("HOME", str(tiny_bundle.folder.parent))
+    assert EdgeCLIP.load(f"~/{tiny_bundle.folder.name}").folder == tiny_bundle.folder
+
+
+def test_an_index_keeps_the_name_it_is_given(tmp_path):
+    index = ImageIndex(("a",), np.ones((1, 4), np.float32) / 2, "hash")
+    assert index.save(tmp_path / "x.NPZ") == tmp_path / "x.NPZ"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.NPZ"]
+    assert ImageIndex.load(tmp_path / "x.NPZ").keys == ("a",)
+
+
+def test_a_git_lfs_pointer_names_the_cure(tiny_bundle):
+    clip = EdgeCLIP.load(tiny_bundle.folder, verify=False)
+    path = tiny_bundle.folder / clip.manifest.tower_path("text", clip.precision)
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+    with pytest.raises(BundleError, match=r"is a Git LFS pointer, .*`git lfs pull`"):
+        clip.encode_text(["a"])
