@@ -47,6 +47,8 @@ _ELSEWHERE = {
     "siglip2": "; open_clip has it: ViT-B-16-SigLIP2/webli, or hf-hub:timm/ViT-B-16-SigLIP2",
 }
 
+MOST_COUNT = 1 << 24  # of any size in a configuration; a larger one is a broken file
+
 
 def transformer_config(
     *, width: int, neurons: int, layers: int, heads: int, eps: float
@@ -261,6 +263,6 @@ def _pooling(text: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 def _count(table: Mapping[str, Any], key: str, path: Path, default: int = 0) -> int:
     value = table.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MOST_COUNT:
         raise ModelError(f"{path}: {key} is {value!r}, not a positive number")
     return value
