@@ -116,7 +116,11 @@ def test_a_resume_that_would_be_another_run_is_refused(
             {},
             "the pairs of data.train are not those the run began with",
         ),
-        ([], {"teacher": tmp_path / "other"}, "teacher.model (was "),
+        (
+            [],
+            {"teacher": tmp_path / "other"},
+            "the weights of teacher other are not those the run began with",
+        ),
     ]
     for words, options, told in cases:
         code, lines, _ = distil("--resume", "run", *words, **options)
