@@ -70,7 +70,8 @@ def distill(
         refuse_launcher("distill --dry-run")
         show_plan(run, processes=processes, tflops=tflops, as_json=json_output)
         return
-    check_run_folder(folder, resume=resume is not None)
+    if first_process():  # it writes into the folder while others still start
+        check_run_folder(folder, resume=resume is not None)
     from tinyclip_edge.train import ProgressObserver
     from tinyclip_edge.train import distill as run_distill
     from tinyclip_edge.train.distributed import disband

@@ -120,10 +120,12 @@ class RunFolder:
         is cleared away. Of the processes of a launcher the first one holds it for all. Raises as
         ``check``, and TinyClipError when the folder is in use.
         """
-        self.check(resume=resume)
         if os.environ.get("RANK", "0") != "0":
+            if resume:  # a new run's folder is the first one's to judge, which may be writing in it
+                self.check(resume=True)
             yield
             return
+        self.check(resume=resume)
         made = self._make_folder()
         try:
             with held(self.path):
