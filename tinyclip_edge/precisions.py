@@ -68,14 +68,13 @@ def replay_cosine(name: str) -> float:
 
 
 def markdown_table() -> str:
-    """Return the table as README shows it."""
+    """Return the table as the reference pages show it."""
     head = ["| precision | file | what it is |", "| --- | --- | --- |"]
-    rows = [f"| `{p.name}` | `vision_model{p.suffix}.onnx` | {p.description} |" for p in _all()]
+    rows = [
+        f"| `{p.name}` | `vision_model{p.suffix}.onnx` | {p.description} |"
+        for p in PRECISIONS.values()
+    ]
     return "\n".join([*head, *rows])
-
-
-def _all() -> list[Precision]:
-    return list(PRECISIONS.values())
 
 
 register(

@@ -26,15 +26,15 @@ class Int8Recipe:
 
     Activations are always uint8 with a scale found per call, weights one scale a column.
     `weight_range`: "pairs" and "7 bit" are right on every CPU, "8 bit" overflows on x86 without
-    VNNI unless the session is told to be precise (see saturation.py).
+    VNNI unless the session is told to be precise (see overflow_safe.py).
     """
 
     weights: str = "int8"  # or "uint8": exact at 8 bits everywhere, slower where VNNI is
     weight_range: str = "pairs"
     token_table: str = "8 bit"  # of the text tower; or "4 bit", "float"
     attention: str = "nodes"  # or "operator": quicker, needs onnxruntime 1.23
-    norms: str = "layer"  # or "rms": likewise (see centred.py)
-    feed_forward: str = "whole"  # or "halves": quicker in one thread (see halves.py)
+    norms: str = "layer"  # or "rms": likewise (see rms_norm.py)
+    feed_forward: str = "whole"  # or "halves": quicker in one thread (see split_ffn.py)
 
     def __post_init__(self) -> None:
         for key, known in _KNOWN.items():

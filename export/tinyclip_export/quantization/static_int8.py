@@ -31,7 +31,7 @@ class StaticRecipe:
 
     onnxruntime's own list of operators takes the latter as well, and costs a ViT's cosine 0.004
     instead of 0.0002. Between the convolutions of a ResNet the sums are in integers too (see
-    residual.py). Weights have one scale a column or an output channel; a convolution's keep to
+    qdq_residual.py). Weights have one scale a column or an output channel; a convolution's keep to
     seven bits unless `weight_range` is "8 bit".
     """
 
