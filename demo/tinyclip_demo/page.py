@@ -9,7 +9,7 @@ import gradio as gr
 
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.tabs import classify, disagreements, measure, search
-from tinyclip_demo.tabs.wiring import QUIET, Session, check_paths, html
+from tinyclip_demo.tabs.wiring import EACH, QUIET, Session, check_paths, html
 from tinyclip_demo.view import cards, parts
 from tinyclip_edge.errors import TinyClipError
 
@@ -94,6 +94,6 @@ def _models(service: DemoService, session: Session, page: gr.Blocks) -> None:
     follow = [head, timer, shown]
     page.load(look, [shown, session.chosen], follow, **QUIET)
     timer.tick(look, [shown, session.chosen], follow, **QUIET)
-    head.click(tick, None, session.chosen, **QUIET)
+    head.click(tick, None, session.chosen, **EACH)
     outputs = [note, source, head, session.chosen, timer, shown]
     gr.on([button.click, source.submit], add, [source, session.chosen], outputs, **QUIET)

@@ -17,7 +17,7 @@ from tinyclip_edge.runtime.protocol import EmbedderSpec
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 HUES = {"red": (220, 40, 40), "green": (40, 160, 70), "blue": (40, 90, 220)}
-ANSWER_MS = 30_000
+ANSWER_MS = 120_000  # to notice a page that never answers, not a slow machine
 
 
 class HueModel:

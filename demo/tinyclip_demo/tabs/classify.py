@@ -11,6 +11,7 @@ from tinyclip_demo.presets import LABELS, TEMPLATES
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.tabs.wiring import (
     CHOOSE,
+    EACH,
     LAST,
     QUIET,
     Handler,
@@ -74,10 +75,10 @@ def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> Non
     gr.on(asked, answer, inputs, result, api_name="classify", **LAST)
     gr.on([image.clear, template.input], choose, inputs, result, **QUIET)
     session.chosen.change(rechosen, [session.tab, *inputs], result, **QUIET)
-    chosen = pictures.click(picker(offered), None, image, **QUIET)
+    chosen = pictures.click(picker(offered), None, image, **EACH)
     chosen.then(answer, inputs, result, **QUIET)
     lists_as_text = [", ".join(names) for names in presets.values()]
-    chosen = lists.click(picker(lists_as_text), None, labels, **QUIET)
+    chosen = lists.click(picker(lists_as_text), None, labels, **EACH)
     chosen.then(choose, inputs, result, **QUIET)
 
 

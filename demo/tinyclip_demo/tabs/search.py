@@ -12,6 +12,7 @@ from tinyclip_demo.presets import QUERIES
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.tabs.wiring import (
     CHOOSE,
+    EACH,
     LAST,
     QUIET,
     Handler,
@@ -122,12 +123,12 @@ def _wire_queries(
 
     asking = [button.click, query.submit]
     gr.on(asking, by_text, [query, *settings], both, api_name="search", **LAST)
-    ideas.click(picker(QUERIES), None, query, **QUIET).then(
+    ideas.click(picker(QUERIES), None, query, **EACH).then(
         by_text, [query, *settings], both, **QUIET
     )
     image.upload(by_upload, [image, *settings], both, **QUIET)
     again = _again(service)
-    result.click(clicked, settings, both, **QUIET)
+    result.click(clicked, settings, both, **EACH)
     gr.on([count.input, tab.select], again, [asked, *settings], both, **QUIET)
     session.chosen.change(rechosen, [session.tab, asked, *settings], both, **QUIET)
 

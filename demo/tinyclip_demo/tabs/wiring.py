@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 import traceback
@@ -25,6 +26,9 @@ CHOOSE = """element.addEventListener('click', event => {
 # A second wish during the first is not lost: the last one is answered after it.
 LAST: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
 QUIET: dict[str, Any] = {**LAST, "api_visibility": "private"}
+# For events that carry data: gradio would answer a second one, once the first has ended, with the
+# data of the first. All are sent, and answered one after another.
+EACH: dict[str, Any] = {**QUIET, "trigger_mode": "multiple", "concurrency_limit": 1}
 Choice = TypeVar("Choice")
 Outputs = Any  # an HTML text, or a tuple that starts with one
 Handler = Callable[..., Iterator[Outputs]]
@@ -42,33 +46,38 @@ class Session:
 
 
 class Turns:
-    """Which handler a page asked last, for each of its results: the answers of others are old.
-
-    Calls of one handler do not make each other old: the browser sends them one after another.
-    """
+    """Which call shows its answer, for each result of each open page: the latest that has one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._last: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._calls = itertools.count(1)
+        self._shown: OrderedDict[tuple[str, str], int] = OrderedDict()
 
-    def take(self, session: str, part: str, handler: str) -> None:
-        """Note that the page has asked this handler for this result."""
+    def number(self) -> int:
+        """Return the number of a new call; later calls have higher ones."""
+        return next(self._calls)
+
+    def claim(self, session: str, part: str, call: int) -> bool:
+        """Show the answer of this call from now on; False if a later call has shown one."""
         with self._lock:
-            self._last[session, part] = handler
-            self._last.move_to_end((session, part))
-            while len(self._last) > SESSIONS_KEPT:
-                self._last.popitem(last=False)
+            if self.outdated(session, part, call):
+                return False
+            self._shown[session, part] = call
+            self._shown.move_to_end((session, part))
+            while len(self._shown) > SESSIONS_KEPT:
+                self._shown.popitem(last=False)
+            return True
 
-    def old(self, session: str, part: str, handler: str) -> bool:
-        """Whether another handler was asked since."""
-        return self._last.get((session, part), handler) != handler
+    def outdated(self, session: str, part: str, call: int) -> bool:
+        """Whether a later call has shown its answer."""
+        return self._shown.get((session, part), 0) > call
 
 
 _turns = Turns()
 
 
 def told(part: str, outputs: int = 1) -> Callable[[Handler], Handler]:
-    """Make a handler of a generator: errors become a note, answers that came too late none.
+    """Make a handler of a generator: errors become a note, outdated answers are not shown.
 
     ``part`` names the result that the handler fills; it is the first of its ``outputs``. What the
     user can mend is told as it is; a fault of ours goes to the terminal in full.
@@ -76,15 +85,20 @@ def told(part: str, outputs: int = 1) -> Callable[[Handler], Handler]:
 
     def wrap(work: Handler) -> Handler:
         def tell(request: gr.Request, *values: Any) -> Iterator[Outputs]:  # noqa: ANN401
-            session, handler = str(request.session_hash), work.__qualname__
+            session, call = str(request.session_hash), _turns.number()
             others = [gr.skip() for _ in range(outputs - 1)]
-            _turns.take(session, part, handler)
             try:
-                for found in work(*values):
-                    if _turns.old(session, part, handler):
+                for answer in work(*values):
+                    # A call that leaves the result as it is does not end the one that fills it.
+                    silent = (answer[0] if others else answer) == gr.skip()
+                    if silent:
+                        current = not _turns.outdated(session, part, call)
+                    else:
+                        current = _turns.claim(session, part, call)
+                    if not current:
                         yield (gr.skip(), *others) if others else gr.skip()
                         return
-                    yield found
+                    yield answer
             except TinyClipError as error:
                 note = parts.problem(str(error))
             except Exception:
@@ -94,7 +108,7 @@ def told(part: str, outputs: int = 1) -> Callable[[Handler], Handler]:
                 return
             finally:
                 give_back_memory(GIVE_BACK_SECONDS)
-            if not _turns.old(session, part, handler):
+            if _turns.claim(session, part, call):
                 yield (note, *others) if others else note
 
         return tell
