@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ from tinyclip_edge.errors import TinyClipError
 
 LOCK = ".lock"
 NEW, OLD = "new", "old"  # within a work folder: what is being made, what it takes the place of
+HOLDER = re.compile(r"(?P<number>[0-9]{1,10}) (?P<host>\S{1,255})")
+HOLDER_BYTES = 300
 WORK = re.compile(r"\.(?P<name>.+)\.[^.]+\.partial")
 
 
@@ -112,21 +115,49 @@ def held(folder: Path) -> Iterator[None]:
 
     Raises TinyClipError when another process holds it; the lock ends with the process.
     """
+    lock = _acquired(folder)
+    with suppress(OSError):  # where a locked file cannot be written, nobody is named
+        (folder / LOCK).write_text(f"{os.getpid()} {socket.gethostname()}", encoding="utf-8")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def refuse_held(folder: Path) -> None:
+    """Raise TinyClipError, which names the process, when one holds the folder."""
+    if (folder / LOCK).is_file():
+        _acquired(folder).release()
+
+
+def _acquired(folder: Path) -> FileLock:
     lock = _lock(folder / LOCK)
+    holder = _holder(folder / LOCK)  # read first: older releases of filelock cut the file
     try:
         lock.acquire()
     except Timeout:
         raise TinyClipError(
-            f"{folder} is in use by another process; wait until it ends, or choose another folder"
+            f"{folder} is in use by {holder}; wait until it ends, or choose another folder"
         ) from None
     except OSError as error:
         raise TinyClipError(
             f"{folder} cannot be locked ({error.strerror or error}); choose another folder"
         ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+    return lock
+
+
+def _holder(path: Path) -> str:
+    """Say which process wrote its number into a lock."""
+    content = b""
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                content = file.read(HOLDER_BYTES)
+    match = HOLDER.fullmatch(content.decode("utf-8", "replace"))
+    if match is None:
+        return "another process"
+    where = "" if match["host"] == socket.gethostname() else f" on {match['host']}"
+    return f"process {match['number']}{where}"
 
 
 def flush(folder: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from killing import killed
-from tinyclip_edge import EdgeCLIP, report
+from tinyclip_edge import EdgeCLIP
 from tinyclip_edge.models import load_clip
 from tinyclip_edge.train import distill
 from tinyclip_edge.train.caching import cache_features
@@ -47,9 +47,8 @@ KINDS = {
 
 
 @pytest.fixture
-def config(make, monkeypatch, tmp_path):
+def config(make, no_report, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(report, "leave_report", lambda *_, **__: None)  # longer than a toy run
     torch.set_num_threads(1)
 
     def named(kind):

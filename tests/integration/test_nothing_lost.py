@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from tinyclip_edge.models import load_clip, weights_hash
 from tinyclip_edge.report import write_report
 from tinyclip_edge.train import distill
 from toy_runs import KilledError, Watcher, events_of, kill, losses
+
+pytestmark = pytest.mark.usefixtures("no_report")
 
 FEATURES = "teacher_features.safetensors"
 # Captions of many lengths, so that what shares a batch decides how it is padded.
@@ -58,8 +61,21 @@ HARMS = {
 }
 
 
-@pytest.mark.parametrize("killed", [5, 10])
-@pytest.mark.parametrize("harm", HARMS)
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("harm", "killed"),
+    [
+        ("negated", 10),
+        slow("negated", 5),
+        slow("cut", 5),
+        slow("cut", 10),
+        slow("missing", 5),
+        slow("missing", 10),
+    ],
+)
 def test_lost_teacher_features_are_computed_to_the_same_bits(long, tmp_path, harm, killed):
     whole, out = tmp_path / "whole", tmp_path / "cut"
     distill(long(), whole)
@@ -77,6 +93,7 @@ def test_lost_teacher_features_are_computed_to_the_same_bits(long, tmp_path, har
     assert weights_hash(load_clip(str(out)).model) == weights_hash(load_clip(str(whole)).model)
 
 
+@pytest.mark.slow
 def test_features_computed_with_another_micro_batch_are_said_to_differ(long, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(KilledError):
@@ -90,22 +107,31 @@ def test_features_computed_with_another_micro_batch_are_said_to_differ(long, tmp
 def test_a_second_process_is_refused_in_one_line(make, tmp_path):
     config, out = tmp_path / "run.yaml", tmp_path / "run"
     config.write_text(dump_config(make()))
-    second = [sys.executable, "-m", "tinyclip_edge", "distill", "--resume", str(out)]
+    second = [sys.executable, "-m", "tinyclip_edge", "distill"]
     answers = []
 
-    def start_another():
-        answers.append(subprocess.run(second, capture_output=True, text=True, check=False))
+    def start_others():
+        for way in (["--resume", out], [config, "--out", out]):
+            words = [*second, *map(str, way)]
+            answers.append(subprocess.run(words, capture_output=True, text=True, check=False))
 
-    distill(make(), out, observer=Watcher(5, start_another))
-    (answer,) = answers
-    assert answer.returncode == 2
-    assert answer.stderr.splitlines()[-1].startswith(f"error: {out} is in use by another process")
-    assert "Traceback" not in answer.stderr
+    distill(make(), out, observer=Watcher(5, start_others))
+    told = f"error: {out} is in use by process {os.getpid()}; wait until it ends, or choose another"
+    for answer in answers:
+        assert answer.returncode == 2
+        assert answer.stderr.splitlines() == [f"{told} folder"]
     assert list(losses(out)) == list(range(1, 13))
 
 
 @pytest.mark.parametrize(
-    "line", [b"5", b"{}", b'{"kind":"step"}', b"\xff", b'{"kind": "best", "step": 0}']
+    "line",
+    [
+        slow(b"5"),
+        slow(b"{}"),
+        b'{"kind":"step"}',
+        slow(b"\xff"),
+        slow(b'{"kind": "best", "step": 0}'),
+    ],
 )
 def test_damaged_events_stop_neither_resume_nor_report(make, tmp_path, line):
     out = tmp_path / "run"
@@ -156,7 +182,7 @@ def test_the_same_pairs_and_teacher_elsewhere_are_accepted(
     assert losses(out) == losses(whole)
 
 
-@pytest.mark.parametrize("memory_gb", [4.0, 0.0])
+@pytest.mark.parametrize("memory_gb", [slow(4.0), 0.0])
 def test_other_pictures_under_the_same_keys_are_refused(make, tmp_path, shards, memory_gb):
     moved, out = tmp_path / "moved", tmp_path / "run"
     with pytest.raises(KilledError):

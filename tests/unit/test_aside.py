@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from killing import killed
-from tinyclip_edge.aside import clear_leftovers, held, work_folder, written_aside
+from tinyclip_edge.aside import clear_leftovers, held, refuse_held, work_folder, written_aside
 from tinyclip_edge.errors import TinyClipError
 
 OLD, NEW = {"a": "1", "b": "2"}, {"a": "3", "c": "4"}
@@ -99,9 +99,33 @@ def test_a_folder_is_held_by_one_process_until_it_dies(tmp_path):
     other = context.Process(target=hold, args=(tmp_path, ready))
     other.start()
     assert ready.wait(60)
-    with pytest.raises(TinyClipError, match="in use by another process"), held(tmp_path):
-        pass
+    for ask in (held(tmp_path).__enter__, lambda: refuse_held(tmp_path)):
+        with pytest.raises(TinyClipError, match=rf"is in use by process {other.pid}; wait"):
+            ask()
     os.kill(other.pid, signal.SIGKILL)
     other.join()
+    refuse_held(tmp_path)
     with held(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("content", "who"),
+    [
+        (b"77 elsewhere", "process 77 on elsewhere"),
+        (b"", "another process"),
+        (b"77 a b", "another process"),
+        (b"\xff" * 10**6, "another process"),
+    ],
+)
+def test_what_a_lock_says_of_its_holder_is_read_with_care(tmp_path, content, who):
+    with held(tmp_path):
+        (tmp_path / ".lock").write_bytes(content)
+        with pytest.raises(TinyClipError, match=rf" is in use by {who}; wait"):
+            refuse_held(tmp_path)
+
+
+def test_a_folder_that_nobody_holds_gets_no_lock_from_being_asked(tmp_path):
+    refuse_held(tmp_path)
+    refuse_held(tmp_path / "none")
+    assert list(tmp_path.iterdir()) == []

@@ -27,8 +27,8 @@ from tinyclip_edge.cli import (
     quickstart,
     report,
 )
-from tinyclip_edge.cli.options import first_process
 from tinyclip_edge.errors import MissingExtraError, TinyClipError, TinyClipWarning, one_line
+from tinyclip_edge.launcher import first_process
 
 app = typer.Typer(
     name="tinyclip-edge",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from types import TracebackType
 
 from tinyclip_edge.cli.distill import ConfigArgs
-from tinyclip_edge.cli.options import JsonFlag, first_process, print_json, say
+from tinyclip_edge.cli.options import JsonFlag, print_json, say
 from tinyclip_edge.cli.run_config import read_run
 from tinyclip_edge.errors import one_line
+from tinyclip_edge.launcher import first_process
 
 
 def cache(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:

@@ -7,15 +7,11 @@ from typing import Annotated
 
 import typer
 
-from tinyclip_edge.cli.options import (
-    first_process,
-    free_folder,
-    refuse_launcher,
-    say,
-)
+from tinyclip_edge.cli.options import free_folder, refuse_launcher, say
 from tinyclip_edge.cli.run_config import read_run
 from tinyclip_edge.cli.run_plan import TFLOPS, show_plan
 from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.launcher import first_process
 
 ConfigArgs = Annotated[
     list[str] | None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tinyclip_edge.errors import ConfigError, ModelError, one_line
+from tinyclip_edge.launcher import in_a_group
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
@@ -39,14 +39,9 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def first_process() -> bool:
-    """Say whether this process speaks: of several that a launcher started only the first does."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def refuse_launcher(command: str) -> None:
     """Raise ConfigError in one of several processes that torchrun or accelerate started."""
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if in_a_group():
         raise ConfigError(f"{command} runs in one process; start it without a launcher")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tinyclip_edge.aside import refuse_held
 from tinyclip_edge.errors import TinyClipError
 
 CHECKPOINTS = "checkpoints"
@@ -12,7 +13,13 @@ LEFTOVERS = (".lock", f"{CONFIG}.part")  # no part of a run: a kill came before 
 
 
 def check_run_folder(path: Path, *, resume: bool) -> None:
-    """Raise TinyClipError for a folder in use, or one without a checkpoint to resume from."""
+    """Raise TinyClipError for a folder that a process holds, and as ``check_content``."""
+    refuse_held(path)
+    check_content(path, resume=resume)
+
+
+def check_content(path: Path, *, resume: bool) -> None:
+    """Raise TinyClipError for a folder that is not empty, or that has no run to resume."""
     if path.exists() and not path.is_dir():
         raise TinyClipError(f"run folder {path} is a file; choose another --out")
     has_run = (path / CONFIG).is_file() or bool(checkpoint_steps(path / CHECKPOINTS))

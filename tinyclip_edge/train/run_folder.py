@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,11 +11,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tinyclip_edge.aside import LOCK, clear_leftovers, held
+from tinyclip_edge.aside import LOCK, clear_leftovers, held, refuse_held
 from tinyclip_edge.config import RunConfig, dump_config, flatten
 from tinyclip_edge.errors import ConfigError, TinyClipError
+from tinyclip_edge.launcher import first_process
 from tinyclip_edge.train.checkpoint import Checkpoint, CheckpointStore
-from tinyclip_edge.train.folder_check import CHECKPOINTS, CONFIG, check_run_folder
+from tinyclip_edge.train.folder_check import CHECKPOINTS, CONFIG, check_content
 
 # Keys that change neither the weights nor the data a resumed run sees; where teacher and pairs lie
 # is free because the checkpoint has digests of what they are.
@@ -107,7 +107,11 @@ class RunFolder:
         Raises TinyClipError for a folder in use, or one without a checkpoint to resume from;
         ConfigError, which names the keys, when the configuration no longer fits the checkpoint.
         """
-        check_run_folder(self.path, resume=resume)
+        refuse_held(self.path)
+        self._check(resume=resume)
+
+    def _check(self, *, resume: bool) -> None:
+        check_content(self.path, resume=resume)
         if resume:
             self._check_config()
 
@@ -120,16 +124,16 @@ class RunFolder:
         is cleared away. Of the processes of a launcher the first one holds it for all. Raises as
         ``check``, and TinyClipError when the folder is in use.
         """
-        if os.environ.get("RANK", "0") != "0":
+        if not first_process():
             if resume:  # a new run's folder is the first one's to judge, which may be writing in it
-                self.check(resume=True)
+                self._check(resume=True)
             yield
             return
         self.check(resume=resume)
         made = self._make_folder()
         try:
             with held(self.path):
-                self.check(resume=resume)  # another process may have ended meanwhile
+                self._check(resume=resume)  # another process may have ended meanwhile
                 self._clear_leftovers()
                 if not self.settings.exists():
                     self.create()

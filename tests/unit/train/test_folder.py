@@ -1,5 +1,7 @@
 """What may be started or resumed in a run folder."""
 
+import os
+
 import pytest
 import torch
 
@@ -88,9 +90,10 @@ def test_a_run_without_a_checkpoint_can_be_resumed_and_one_without_anything_star
 
 def test_a_held_folder_is_refused_to_others(begun):
     with folder(begun).held(resume=True):
-        with pytest.raises(TinyClipError, match="in use by another process") as caught:
-            folder(begun).held(resume=True).__enter__()
-        assert "\n" not in str(caught.value)
+        for resume in (True, False):
+            with pytest.raises(TinyClipError, match=rf"in use by process {os.getpid()};") as caught:
+                folder(begun).held(resume=resume).__enter__()
+            assert "\n" not in str(caught.value)
     with folder(begun).held(resume=True):
         pass
 
