@@ -12,6 +12,7 @@ Axes: TypeAlias = "tuple[str | None, ...]"
 
 # Of both towers together, without axes.
 SHARED = ("logit_scale", "logit_bias")
+TOKENS = "token_embedding.weight"
 _VECTOR: Axes = ("channels",)
 _BLOCK: dict[str, Axes] = {
     "ln_1.weight": _VECTOR,
@@ -40,7 +41,7 @@ _IMAGE: dict[str, Axes] = {
     "visual.proj": ("channels", "embed"),
 }
 _TEXT: dict[str, Axes] = {
-    "token_embedding.weight": ("tokens", "channels"),
+    TOKENS: ("tokens", "channels"),
     "positional_embedding": ("positions", "channels"),
     "ln_final.weight": _VECTOR,
     "ln_final.bias": _VECTOR,

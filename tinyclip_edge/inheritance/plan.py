@@ -51,7 +51,7 @@ class InheritancePlan:
     image: TowerPlan | ResNetPlan
     text: TowerPlan
     embed: Indices
-    tokens: Indices
+    tokens: Indices  # none: the student's vocabulary is another one, its table stays fresh
     method: str
 
 

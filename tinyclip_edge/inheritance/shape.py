@@ -37,7 +37,7 @@ class ClipShape:
     image: TowerShape
     text: TowerShape
     embed_dim: int
-    vocabulary: int
+    vocabulary: int  # 0 in a student with other ids than its teacher's
     patch: int  # pixels; 0 for a ResNet
 
     @classmethod
@@ -70,7 +70,8 @@ def _require(state: Mapping[str, Tensor], tower: str, keys: Iterable[str]) -> No
     for key in keys:
         if key not in state:
             raise InheritanceError(
-                f"the {tower} tower is no plain CLIP transformer or ResNet: it has no '{key}'"
+                f"the {tower} tower is no plain CLIP transformer or ResNet: it has no '{key}'; a "
+                "student starts without its weights by inherit.method=none"
             )
 
 

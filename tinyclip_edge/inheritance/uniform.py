@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inheritance.axes import SHARED, locate
+from tinyclip_edge.inheritance.axes import SHARED, TOKENS, locate
 from tinyclip_edge.inheritance.plan import Indices, InheritancePlan, ResNetPlan, TowerPlan
 from tinyclip_edge.inheritance.report import (
     InheritanceReport,
@@ -34,9 +34,10 @@ def inherit_uniform(
     weights: dict[str, Tensor] = {}
     origins: list[TensorOrigin] = []
     for key, fresh in student_state.items():
-        if key in SHARED:
+        if key in SHARED or (key == TOKENS and not plan.tokens):
             weights[key] = fresh.clone()
-            origins.append(TensorOrigin(key, "shared", "fresh", fresh.numel(), None))
+            tower = "shared" if key in SHARED else "text"
+            origins.append(TensorOrigin(key, tower, "fresh", fresh.numel(), None))
             continue
         tower, teacher_key, axes = _source(key, plan)
         if teacher_key not in teacher_state:

@@ -17,6 +17,7 @@ from tinyclip_edge.inheritance import (
     inherit_uniform,
     plan_uniform,
 )
+from tinyclip_edge.inheritance.masked import END_POOLS
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.build import check_model_cfg
 from tinyclip_edge.models.clip import LoadedClip
@@ -25,6 +26,7 @@ from tinyclip_edge.models.importance import Calibration, importance_plan
 from tinyclip_edge.models.library import open_clip
 from tinyclip_edge.models.positions import resize_positions
 from tinyclip_edge.models.pruned import UNITS
+from tinyclip_edge.models.tokenization import OPEN_CLIP_VOCABULARY, same_ids
 from tinyclip_edge.models.zoo import zoo_shape
 
 PlanName: TypeAlias = Literal["published", "evenly", "importance"]
@@ -35,6 +37,17 @@ _TOKENIZER_KEYS = (
     "tokenizer_mode",
     "tokenizer_kwargs",
 )
+# All that a text tower with another tokenizer takes over: pooling and mask go with the ids.
+_TEXT_SIZES = (
+    "context_length",
+    "width",
+    "layers",
+    "heads",
+    "mlp_ratio",
+    "act_kwargs",
+    "norm_kwargs",
+)
+_TEACHER_ONLY = ("custom_text", "init_logit_bias")
 # What must agree for a copied weight to mean the same in the student.
 _VISION_KEYS = (
     "patch_size",
@@ -60,17 +73,20 @@ def create_student(model: str | dict[str, Any], teacher: LoadedClip) -> LoadedCl
 
     ``model`` is a zoo name or an open_clip model_cfg; whatever it does not give (image and patch
     size, vocabulary, context length, embedding, activation) is the teacher's, and so are
-    preprocessing and tokenizer. Raises ModelError.
+    preprocessing and tokenizer. A student of CLIP's vocabulary, or of a tokenizer that it names,
+    is an ordinary CLIP with that one. Raises ModelError.
     """
     if isinstance(model, str):
         name, given = model, zoo_shape(model).model_cfg
     else:
         name, given = "student", model
+    config = _complete(given, teacher.config["model_cfg"], name)
+    own = _has_own_tokenizer(given.get("text_cfg", {}), teacher.config["model_cfg"]["text_cfg"])
     return assemble(
-        _complete(given, teacher.config["model_cfg"], name),
+        config,
         teacher.config["preprocess_cfg"],
         name=name,
-        tokenizer_file=teacher.tokenizer_file,
+        tokenizer_file=None if own else teacher.tokenizer_file,
     )
 
 
@@ -92,8 +108,11 @@ def _complete(given: dict[str, Any], teacher: dict[str, Any], name: str) -> dict
     vision, text = given.pop("vision_cfg", {}), given.pop("text_cfg", {})
     if not isinstance(vision, dict) or not isinstance(text, dict):
         raise ModelError(f"{name}: vision_cfg and text_cfg must be tables")
+    left_out = {"vision_cfg", "text_cfg"}
+    if _has_own_tokenizer(text, teacher["text_cfg"]):
+        left_out.update(_TEACHER_ONLY)
     config = {
-        **{k: v for k, v in deepcopy(teacher).items() if k not in ("vision_cfg", "text_cfg")},
+        **{k: v for k, v in deepcopy(teacher).items() if k not in left_out},
         **given,
         "vision_cfg": {**_vision_base(teacher["vision_cfg"], vision), **vision},
         "text_cfg": {**_text_base(teacher["text_cfg"], text), **text},
@@ -112,11 +131,25 @@ def _vision_base(teacher: dict[str, Any], given: dict[str, Any]) -> dict[str, An
     return {"image_size": teacher["image_size"]} if "image_size" in teacher else {}
 
 
+def _has_own_tokenizer(given: dict[str, Any], teacher: dict[str, Any]) -> bool:
+    """Whether a student's text settings name another tokenizer than its teacher has."""
+    if "hf_tokenizer_name" in given:
+        return bool(given["hf_tokenizer_name"] != teacher.get("hf_tokenizer_name"))
+    # Of a tower from transformers the config tells no vocabulary.
+    usual = None if "hf_model_name" in teacher else OPEN_CLIP_VOCABULARY
+    theirs = teacher.get("vocab_size", usual)
+    return given.get("vocab_size") == OPEN_CLIP_VOCABULARY and theirs != OPEN_CLIP_VOCABULARY
+
+
 def _text_base(teacher: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """Return the teacher's text settings, with as many heads as the student's width holds."""
+    own = _has_own_tokenizer(given, teacher)
     if "hf_model_name" in teacher or "hf_model_name" in given:
-        return {key: deepcopy(teacher[key]) for key in _TOKENIZER_KEYS if key in teacher}
+        keys = () if own else _TOKENIZER_KEYS
+        return {key: deepcopy(teacher[key]) for key in keys if key in teacher}
     base = deepcopy(teacher)
+    if own:
+        base = {key: base[key] for key in _TEXT_SIZES if key in base}
     head_width = teacher.get("width", 512) // teacher.get("heads", 8)
     width = given.get("width")
     if isinstance(width, int) and "heads" not in given:
@@ -152,6 +185,10 @@ def inherit_student(
         ClipShape.of(teacher_state, **_head_widths(teacher)),
         ClipShape.of(student_state, **_head_widths(student)),
     )
+    if not same_ids(teacher.tokenizer, student.tokenizer):
+        # Rows of other ids mean nothing: no token of the teacher is in the plan.
+        shapes = (shapes[0], replace(shapes[1], vocabulary=0))
+        notes = (*notes, "token embedding not inherited: the student's tokenizer is another one")
     if plan != "importance":
         chosen = plan_uniform(*shapes, layers=plan)
     elif calibration is None:
@@ -181,8 +218,9 @@ def _check_agreement(teacher: dict[str, Any], student: dict[str, Any]) -> None:
         if len({isinstance(c[tower].get("layers", 12), int) for c in (teacher, student)}) > 1:
             continue  # a ResNet and a ViT: the plan refuses them by that name
         for key in keys:
-            values = (c[tower].get(key, getattr(default, key)) for c in (teacher, student))
-            pairs.append((f"{tower}.{key}", *values))
+            values = [c[tower].get(key, getattr(default, key)) for c in (teacher, student)]
+            if not (tower == "text_cfg" and all(value in END_POOLS for value in values)):
+                pairs.append((f"{tower}.{key}", *values))
     for what, ours, theirs in pairs:
         if ours != theirs:
             raise InheritanceError(

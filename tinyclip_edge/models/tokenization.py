@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -27,6 +27,11 @@ _SPECIAL_TOKENS = (
     "mask_token",
 )
 OPEN_CLIP_VOCABULARY = 49408  # tokens of the byte-pair file that open_clip carries
+Tokenize: TypeAlias = Callable[[Sequence[str]], Tensor]
+# Any two vocabularies differ in the plain words; rare signs have the high ids of a large one.
+_PLAIN = 2
+_PROBE = ("a photo of a cat", "two red bicycles and blue squares", "Żółć, 42 — ½ & 猫")
+_PROBE_LENGTH = 64  # tokens
 
 
 class FileTokenizer:
@@ -78,7 +83,7 @@ class LocalTokenizer(open_clip.tokenizer.HFTokenizer):  # type: ignore[misc]
 
 def make_tokenizer(
     model_cfg: dict[str, Any], tokenizer_file: Path | None, source: str
-) -> Callable[[Sequence[str]], Tensor]:
+) -> Tokenize:
     """Return the tokenizer of a model config; ModelError when its ids do not fit the vocabulary."""
     text_cfg = model_cfg["text_cfg"]
     context_length = int(text_cfg.get("context_length", 77))
@@ -99,7 +104,27 @@ def make_tokenizer(
             f"{source}: text_cfg.vocab_size is {vocabulary}, open_clip's own tokenizer has "
             f"{OPEN_CLIP_VOCABULARY}; put the model's tokenizer.json beside its weights"
         )
-    return _open_clip_tokenizer(text_cfg, hf_name, tokenizer_file, source)
+    other = _open_clip_tokenizer(text_cfg, hf_name, tokenizer_file, source)
+    # A tower from transformers has a vocabulary of its own.
+    highest = 0 if "hf_model_name" in text_cfg else int(_probe_ids(other).max())
+    if highest >= vocabulary:
+        raise ModelError(
+            f"{source}: its tokenizer gives id {highest}, text_cfg.vocab_size is {vocabulary}; "
+            "set that and text_cfg.hf_tokenizer_name to those of one model"
+        )
+    return other
+
+
+def same_ids(one: Tokenize, other: Tokenize) -> bool:
+    """Whether two models' tokenizers make the same ids of plain words, whatever their context."""
+    return torch.equal(*(_probe_ids(tokenizer)[:_PLAIN] for tokenizer in (one, other)))
+
+
+def _probe_ids(tokenizer: Any) -> Tensor:  # noqa: ANN401
+    """Return int64 ``[N, L]``, real ids also where models are built on the meta device."""
+    with torch.device("cpu"):
+        ids: Tensor = tokenizer(list(_PROBE), context_length=_PROBE_LENGTH)
+    return ids
 
 
 def pad_token_id(tokenizer: object) -> int:
@@ -161,11 +186,11 @@ def _check_ids(tokenizer: ClipTokenizer, text_cfg: dict[str, Any], path: Path) -
 
 def _open_clip_tokenizer(
     text_cfg: dict[str, Any], hf_name: str | None, tokenizer_file: Path | None, source: str
-) -> Callable[[Sequence[str]], Tensor]:
+) -> Tokenize:
     options = dict(text_cfg.get("tokenizer_kwargs") or {})
     context_length = int(text_cfg.get("context_length", 77))
     mode = text_cfg.get("tokenizer_mode")
-    tokenizer: Callable[[Sequence[str]], Tensor]
+    tokenizer: Tokenize
     try:
         with quiet():
             if hf_name and tokenizer_file is not None:
