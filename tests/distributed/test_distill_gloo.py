@@ -23,7 +23,7 @@ EXACT = ("learnt scale", "projector", "masks", "micro-batches", "masks in parts"
 def no_report():
     """The page takes longer than a toy run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "leave_report", lambda *_, **__: None)
+        patch.setattr(report, "write_final_report", lambda *_, **__: None)
         yield
 
 

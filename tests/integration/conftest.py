@@ -23,7 +23,7 @@ def shards(tmp_path_factory):
 @pytest.fixture
 def no_report(monkeypatch):
     """Runs leave no page, which takes longer than a toy run."""
-    monkeypatch.setattr(report, "leave_report", lambda *_, **__: None)
+    monkeypatch.setattr(report, "write_final_report", lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def quickstart(
     refuse_launcher("quickstart")
     from tinyclip_edge.config import load_config
     from tinyclip_edge.evaluation import compare_models
-    from tinyclip_edge.report import leave_report
+    from tinyclip_edge.report import write_final_report
     from tinyclip_edge.train import ProgressObserver, distill
 
     started = time.monotonic()
@@ -34,7 +34,7 @@ def quickstart(
     say("2/3  export: ONNX towers, int8, verified against PyTorch")
     bundle = free_folder(Path("bundles"), folder.name)
     run_export(str(result.student), int8=True, out=bundle)
-    leave_report(folder, say)  # once more: the bundle is there now
+    write_final_report(folder, say)  # once more: the bundle is there now
     say("3/3  compare: teacher, student, int8 on pictures of a style nobody trained on")
     comparison = compare_models(
         {

@@ -41,7 +41,7 @@ def report(
     """Write a run, or several, as one HTML page that needs no network."""
     from tinyclip_edge.report import write_report
 
-    written = write_report(runs, out, pictures=pictures, bundles=bundles or (), tell=say)
+    written = write_report(runs, out, pictures=pictures, bundles=bundles or (), notify=say)
     if json_output:
         print_json(written.as_dict())
         return

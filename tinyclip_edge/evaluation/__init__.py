@@ -1,6 +1,6 @@
-"""Retrieval, zero-shot classification and speed of any Embedder, PyTorch or ONNX alike.
+"""Retrieval, zero-shot classification and latency of any Embedder, in PyTorch or ONNX.
 
-Names load on first use, so that opening a bundle does not import torch.
+Names are loaded on first use, so that opening a bundle does not import torch.
 """
 
 from __future__ import annotations

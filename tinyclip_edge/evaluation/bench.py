@@ -18,7 +18,7 @@ import numpy as np
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.evaluation.latency import ModelLatency, measure_latency
 from tinyclip_edge.evaluation.open import check_openable, is_bundle, open_embedder
-from tinyclip_edge.evaluation.tables import counted, millions, report_table
+from tinyclip_edge.evaluation.tables import millions, report_table, with_unit
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.protocol import EmbedderSpec
 
@@ -31,7 +31,7 @@ _CAPTIONS = ("a photo of a cat", "a red bicycle", "two people on a beach", "an o
 
 @dataclass(frozen=True, slots=True)
 class BenchRow:
-    """One model at one precision; the probe's figures come from a process of its own."""
+    """One model at one precision; memory and cold start are measured in a separate process."""
 
     label: str
     spec: EmbedderSpec
@@ -43,13 +43,13 @@ class BenchRow:
 
     @property
     def megabytes(self) -> float:
-        """Size of what the model needs to run, in 10^6 bytes."""
+        """Size of the model's files, in 10^6 bytes."""
         return self.spec.bytes_on_disk / 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
-    """All models, measured in one run."""
+    """All models, measured in the same run."""
 
     rows: tuple[BenchRow, ...]
 
@@ -67,27 +67,30 @@ def bench_models(
 ) -> BenchReport:
     """Measure every MODEL, a bundle at each of its precisions, in interleaved rounds.
 
-    Images are 256 pixels square and decoded; texts are short captions. Raise the error of the
-    model that does not open.
+    Images are decoded, 256 pixels square; texts are short captions. Raises the error of a model
+    that cannot be opened.
     """
-    for model in models:  # before the first of them loads torch
+    for model in models:  # before the first one imports torch
         check_openable(model)
-    wanted = {
-        f"{name} {p}" if p else name: (model, p)
+    models_by_label = {
+        f"{name} {precision}" if precision else name: (model, precision)
         for model, name in _names(models).items()
-        for p in _precisions(model)
+        for precision in _precisions(model)
     }
-    if not wanted:
+    if not models_by_label:
         raise ModelError("nothing to measure: give at least one model")
     embedders = {
-        label: open_embedder(model, precision=p, threads=threads)
-        for label, (model, p) in wanted.items()
+        label: open_embedder(model, precision=precision, threads=threads)
+        for label, (model, precision) in models_by_label.items()
     }
-    # After opening, so that a model that does not open ends the run at once.
-    probes = {label: _probe(label, model, p, threads) for label, (model, p) in wanted.items()}
-    picture = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    # Probes start after all models were opened, since a model that cannot be opened ends the run.
+    probes = {
+        label: _probe(label, model, precision, threads)
+        for label, (model, precision) in models_by_label.items()
+    }
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     texts = [_CAPTIONS[i % len(_CAPTIONS)] for i in range(batch)]
-    latency = measure_latency(embedders, [picture] * batch, texts, threads=threads, rounds=rounds)
+    latency = measure_latency(embedders, [image] * batch, texts, threads=threads, rounds=rounds)
     return BenchReport(
         tuple(
             BenchRow(label=label, spec=embedder.spec, latency=latency[label], **probes[label])
@@ -101,7 +104,7 @@ def _precisions(model: str) -> list[str | None]:
 
 
 def _names(models: Sequence[str]) -> dict[str, str]:
-    """Return the last part of every folder, or all of its path where two would read the same."""
+    """Return the name of every folder, or its whole path where two names are the same."""
     short = {m: (Path(m).name or m) if Path(m).is_dir() else m for m in models}
     uses = Counter(short.values())
     return {model: name if uses[name] == 1 else model for model, name in short.items()}
@@ -109,26 +112,26 @@ def _names(models: Sequence[str]) -> dict[str, str]:
 
 def _probe(label: str, model: str, precision: str | None, threads: int) -> dict[str, Any]:
     request = {"model": model, "precision": precision, "threads": threads, "started": time.time()}
-    # The child must find what this process finds, installed or not.
-    paths = os.pathsep.join(path for path in sys.path if path)
+    # The child needs the same import path, whether the package is installed or not.
+    python_path = os.pathsep.join(path for path in sys.path if path)
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", f"{__package__}.probe", json.dumps(request)],
             capture_output=True,
             text=True,
             check=False,
             timeout=PROBE_TIMEOUT_S,
-            env={**os.environ, "PYTHONPATH": paths},
+            env={**os.environ, "PYTHONPATH": python_path},
         )
     except subprocess.TimeoutExpired:
         raise ModelError(
             f"{label}: not measured within {PROBE_TIMEOUT_S} s; try a smaller model or more threads"
         ) from None
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    if process.returncode != 0:
+        reason = (process.stderr.strip().splitlines() or ["no message"])[-1]
         raise ModelError(f"{label}: {reason}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    figures: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    return figures
 
 
 _BENCH_COLUMNS = (
@@ -143,12 +146,12 @@ _BENCH_CAPTION = (
 
 
 def _rich_table(report: BenchReport) -> Table:
-    """Return one line a model and precision."""
+    """Return one row per model and precision."""
     from rich.markup import escape
 
     latency = report.rows[0].latency
     table = report_table(
-        f"batch {latency.batch}, {counted(latency.threads, 'thread')}, {latency.rounds} rounds",
+        f"batch {latency.batch}, {with_unit(latency.threads, 'thread')}, {latency.rounds} rounds",
         _BENCH_COLUMNS,
         _BENCH_CAPTION,
     )

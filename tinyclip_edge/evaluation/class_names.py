@@ -1,4 +1,4 @@
-"""Names of classes that folders give by WordNet id or number: files beside the images, ImageNet."""
+"""Readable names for class folders named by WordNet id or number, from files or from ImageNet."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ from tinyclip_edge.limits import NAMES_BYTES
 from tinyclip_edge.paths import is_file, read_bounded
 
 TABLES = ("classes.tsv", "words.txt")  # folder name, tab, names separated by commas
-CLASSNAMES = "classnames.txt"  # a name a line, in the order of the sorted folders
+CLASSNAMES = "classnames.txt"  # one name per line, in the order of the sorted folders
 WORDNET_ID = re.compile(r"n\d{8}")
-LEVELS = 3  # folders that are searched for such a file: that of the images and those above
+LEVELS = 3  # folders searched for such a file: the images' own and its parents
 
 
 def class_names(folder: Path, labels: Sequence[str]) -> dict[str, str]:
-    """Return names of the labels, those that something names.
+    """Return the names of those labels for which a name is known.
 
-    A table, here or up to two folders above, wins over ``classnames.txt``, and that over ImageNet's
-    names of WordNet ids. Raise DataError for a file that is none, or does not fit.
+    A table in ``folder`` or up to two folders above takes precedence over ``classnames.txt``, and
+    that over ImageNet's names of WordNet ids. Raises DataError for a file that cannot be read or
+    does not match the labels.
     """
-    wanted = set(labels)
+    distinct = set(labels)
     for place in (folder, *folder.resolve().parents)[:LEVELS]:
         for name in TABLES:
-            if is_file(place / name) and (found := _table(place / name, wanted)):
-                return found
+            if is_file(place / name) and (names := _table(place / name, distinct)):
+                return names
     if is_file(folder / CLASSNAMES):
-        return _in_order(folder / CLASSNAMES, sorted(wanted))
-    return _imagenet_names(wanted)
+        return _in_order(folder / CLASSNAMES, sorted(distinct))
+    return _imagenet_names(distinct)
 
 
-def listed_names(file: Path) -> list[str]:
-    """Return the names of a file that has one a line; DataError when it is empty."""
+def read_class_names(file: Path) -> list[str]:
+    """Return the names of a file with one per line; raise DataError when it is empty."""
     names = [line.strip() for line in _lines(file)]
     while names and not names[-1]:
         names.pop()
     if not names:
-        raise DataError(f"{file} is empty; it names one class a line")
+        raise DataError(f"{file} is empty; give one class name per line")
     return names
 
 
@@ -51,16 +52,16 @@ def _lines(file: Path) -> list[str]:
 
 
 def _in_order(file: Path, labels: Sequence[str]) -> dict[str, str]:
-    names = listed_names(file)
+    names = read_class_names(file)
     if len(names) != len(labels):
         raise DataError(
-            f"{file} has {len(names)} names for {len(labels)} class folders; give one a line, in "
+            f"{file} has {len(names)} names for {len(labels)} class folders; give one per line, in "
             f"the order of the sorted folders, or a {TABLES[0]} with folder, tab, name"
         )
     return dict(zip(labels, names, strict=True))
 
 
-def _table(file: Path, wanted: Iterable[str]) -> dict[str, str]:
+def _table(file: Path, labels: Iterable[str]) -> dict[str, str]:
     names = {}
     for number, line in enumerate(_lines(file), start=1):
         label, tab, text = line.partition("\t")
@@ -68,7 +69,7 @@ def _table(file: Path, wanted: Iterable[str]) -> dict[str, str]:
             continue
         if not tab or not text.strip():
             raise DataError(f"{file}:{number}: expected a folder name, a tab and a class name")
-        if label in wanted:
+        if label in labels:
             names[label] = text.split(",")[0].strip()
     return names
 
@@ -81,5 +82,5 @@ def _imagenet_names(labels: Iterable[str]) -> dict[str, str]:
         from timm.data.imagenet_info import ImageNetInfo
     except ImportError:
         return {}
-    known: Any = ImageNetInfo("imagenet-22k").label_descriptions(as_dict=True)
-    return {label: known[label].split(",")[0] for label in ids if label in known}
+    descriptions: Any = ImageNetInfo("imagenet-22k").label_descriptions(as_dict=True)
+    return {label: descriptions[label].split(",")[0] for label in ids if label in descriptions}

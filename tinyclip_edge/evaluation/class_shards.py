@@ -1,6 +1,6 @@
-"""Webdataset shards of an evaluation set: ``KEY.cls`` says the class, ``classnames.txt`` its name.
+"""Webdataset shards for evaluation: ``KEY.cls`` is the class number, ``classnames.txt`` names it.
 
-As clip-benchmark lays them out: ``classnames.txt`` in a folder, shards in it or in ``test/`` below.
+The layout is clip-benchmark's: ``classnames.txt`` in a folder, shards beside it or in ``test/``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.evaluation.class_names import CLASSNAMES, listed_names
+from tinyclip_edge.evaluation.class_names import CLASSNAMES, read_class_names
 from tinyclip_edge.paths import is_file, is_folder
 from tinyclip_edge.runtime.image_formats import IMAGE_SUFFIXES
 
@@ -23,46 +23,48 @@ SHARDS = ("*.tar", "*.tar.gz")
 
 
 def is_class_shards(path: Path) -> bool:
-    """Whether the path is a shard, or a folder of shards, with a ``classnames.txt`` of its own."""
+    """Whether the path is a shard or a folder of shards with a ``classnames.txt``."""
     return _names_file(path) is not None and bool(_shards(path))
 
 
 def class_shard_images(path: Path, losses: Losses) -> Iterator[tuple[str, bytes, tuple[str, ...]]]:
-    """Yield key, encoded image and class name of every sample; faulty ones go to ``losses``.
+    """Yield key, encoded image and class name of every sample; faulty ones are added to ``losses``.
 
-    Raise DataError for a class number without a name, and for shards that cannot be read.
+    Raises DataError for a class number without a name, and for shards that cannot be read.
     """
     from tinyclip_edge.data.shards import open_samples
 
     file = _names_file(path)
     assert file is not None
-    names = listed_names(file)
+    names = read_class_names(file)
     for shard in _shards(path):
-        for given, sample in enumerate(open_samples(shard, losses), 1):
+        for count, sample in enumerate(open_samples(shard, losses), 1):
             image, number = sample.member(IMAGE_SUFFIXES), _number(sample)
             if image is None or number is None:
-                what = "image" if image is None else "class number (KEY.cls)"
-                losses.add_fault(f"shard {shard}: '{sample.key}' has no {what}")
+                member = "image" if image is None else "class number (KEY.cls)"
+                losses.add_fault(f"shard {shard}: '{sample.key}' has no {member}")
                 continue
             if not 0 <= number < len(names):
                 raise DataError(
-                    f"shard {shard}: '{sample.key}' is of class {number}, {file} names "
-                    f"{len(names)} classes, from 0"
+                    f"shard {shard}: '{sample.key}' has class {number}, but {file} names "
+                    f"{len(names)} classes, counted from 0"
                 )
-            losses.count(str(shard), given)
+            losses.count(str(shard), count)
             yield sample.key, image, (names[number],)
 
 
 def _names_file(path: Path) -> Path | None:
     folders = (path,) if is_folder(path) else (path.parent, path.parent.parent)
-    return next((one / CLASSNAMES for one in folders if is_file(one / CLASSNAMES)), None)
+    return next((folder / CLASSNAMES for folder in folders if is_file(folder / CLASSNAMES)), None)
 
 
 def _shards(path: Path) -> list[Path]:
     if is_file(path):
         return [path] if path.name.endswith((".tar", ".tar.gz")) and _has_classes(path) else []
-    found = (sorted(one.glob(kind)) for one in (path, path / SPLIT) for kind in SHARDS)
-    return next((shards for shards in found if shards), [])
+    candidates = (
+        sorted(folder.glob(pattern)) for folder in (path, path / SPLIT) for pattern in SHARDS
+    )
+    return next((shards for shards in candidates if shards), [])
 
 
 def _has_classes(path: Path) -> bool:
@@ -72,7 +74,7 @@ def _has_classes(path: Path) -> bool:
     try:
         first = next(open_samples(path, Losses()), None)
     except DataError:
-        return False  # whoever reads it says what is wrong
+        return False  # its reader reports what is wrong
     return first is not None and first.member(("cls",)) is not None
 
 

@@ -1,4 +1,4 @@
-"""Zero-shot classification: class names in prompts against images."""
+"""Zero-shot classification of images by prompts with class names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tinyclip_edge.runtime.protocol import Embedder, Features, ImageInput
 
 @dataclass(frozen=True, slots=True)
 class ZeroShot:
-    """Shares of ``n`` images whose class is first, or among the first five."""
+    """Top-1 and top-5 accuracy on ``n`` images, as shares of 1."""
 
     n: int
     classes: int
@@ -40,8 +40,8 @@ def zero_shot(
 ) -> ZeroShot:
     """Classify images by prompts averaged over templates.
 
-    ``targets`` are positions in ``classnames``. Warn of prompts that are longer than the model's
-    context. Raise DataError when targets do not fit, or two classes are the same tokens.
+    ``targets`` are indices into ``classnames``. Warns of prompts longer than the model's context.
+    Raises DataError when targets do not match the classes, or two classes have the same tokens.
     """
     if len(images) != len(targets):
         raise DataError(f"zero-shot: {len(images)} images do not fit {len(targets)} targets")
@@ -55,14 +55,14 @@ def zero_shot_of_features(image: Features, targets: Sequence[int], classes: Feat
     """Classify unit-norm ``[N, D]`` against class embeddings ``[C, D]``; ties are averaged."""
     if len(image) == 0:
         raise DataError("zero-shot needs at least one image; the set is empty")
-    wanted = np.asarray(targets, dtype=np.int64)
-    if wanted.min() < 0 or wanted.max() >= len(classes):
+    target_indices = np.asarray(targets, dtype=np.int64)
+    if target_indices.min() < 0 or target_indices.max() >= len(classes):
         raise DataError(
-            f"zero-shot: targets run from {wanted.min()} to {wanted.max()}, "
+            f"zero-shot: targets run from {target_indices.min()} to {target_indices.max()}, "
             f"there are {len(classes)} classes"
         )
     scores = image @ classes.T
-    top1, top5 = (float(hits_at(scores, wanted, k).mean()) for k in (1, 5))
+    top1, top5 = (float(hits_at(scores, target_indices, k).mean()) for k in (1, 5))
     n = len(image)
     return ZeroShot(
         n=n,

@@ -1,4 +1,4 @@
-"""Teacher, student and its int8 form in one table: what was lost and what was gained."""
+"""Accuracy, size and latency of teacher, student and int8 bundle in one table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinyclip_edge.evaluation.latency import ModelLatency, measure_latency
 from tinyclip_edge.evaluation.open import is_bundle, open_embedder
 from tinyclip_edge.evaluation.report import EvalReport, EvalRow, evaluate_model
 from tinyclip_edge.evaluation.sets import evaluation_set
-from tinyclip_edge.evaluation.tables import counted, millions, percent, report_table
+from tinyclip_edge.evaluation.tables import millions, percent, report_table, with_unit
 from tinyclip_edge.runtime.images import open_image
 from tinyclip_edge.runtime.protocol import Embedder, EmbedderSpec
 
@@ -25,7 +25,7 @@ ROUNDS = 40
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """One model; ``sets`` holds the whole evaluation set first, then its subsets."""
+    """One model; ``sets`` starts with the whole evaluation set, followed by its subsets."""
 
     label: str
     model: str
@@ -35,20 +35,20 @@ class ComparisonRow:
 
     @property
     def megabytes(self) -> float:
-        """Size of what the model needs to run, in 10^6 bytes."""
+        """Size of the model's files, in 10^6 bytes."""
         return self.spec.bytes_on_disk / 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Models side by side; the first one is what the others are compared with."""
+    """Models side by side; the first is the reference for the others."""
 
     rows: tuple[ComparisonRow, ...]
     data: str
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON: a flat row of the table's figures, then all details."""
+        """Return plain values for JSON: the table's figures of each model, and all details."""
         return {
             "data": self.data,
             "rows": [{**_figures(row), "details": asdict(row)} for row in self.rows],
@@ -69,9 +69,9 @@ def compare_models(
     rounds: int = ROUNDS,
     notes: Sequence[str] = (),
 ) -> Comparison:
-    """Measure retrieval and batch-1 latency of label -> (MODEL, precision), first one as reference.
+    """Measure retrieval and batch-1 latency of label -> (MODEL, precision); the first is reference.
 
-    All models stand in memory together, so that latency is measured in interleaved rounds.
+    All models are in memory together, so that latency can be measured in interleaved rounds.
     """
     if not models:
         raise DataError("nothing to compare: give at least one model")
@@ -95,7 +95,7 @@ def compare_embedders(
     rounds: int = ROUNDS,
     notes: Sequence[str] = (),
 ) -> Comparison:
-    """Measure models that are open already; onnxruntime ones with the same ``threads``."""
+    """Compare models that are open already, onnxruntime ones with the same ``threads``."""
     reports: dict[str, EvalReport] = {
         label: evaluate_model(embedder, data=data, limit=limit, companions=False)
         for label, embedder in embedders.items()
@@ -111,46 +111,56 @@ def compare_embedders(
 
 
 def _figures(row: ComparisonRow) -> dict[str, Any]:
-    whole = row.sets[0]
-    assert whole.retrieval is not None and whole.hundred_way is not None
+    evaluation = row.sets[0]
+    assert evaluation.retrieval is not None and evaluation.hundred_way is not None
     return {
         "label": row.label,
         "encoder_parameters": row.spec.encoder_parameters,
         "megabytes": round(row.megabytes, 3),
-        "recall_at_1": whole.retrieval.t2i[1],
-        "recall_at_1_stderr": whole.retrieval.t2i_stderr[1],
-        "recall_at_5": whole.retrieval.t2i[5],
-        "recall_at_1_both": whole.retrieval.mean(1),
-        "zero_shot_100_way": whole.hundred_way.top1,
+        "recall_at_1": evaluation.retrieval.t2i[1],
+        "recall_at_1_stderr": evaluation.retrieval.t2i_stderr[1],
+        "recall_at_5": evaluation.retrieval.t2i[5],
+        "recall_at_1_both": evaluation.retrieval.mean(1),
+        "zero_shot_100_way": evaluation.hundred_way.top1,
         "image_ms": row.latency.image.median_ms,
         "text_ms": row.latency.text.median_ms,
     }
 
 
 def _rich_table(comparison: Comparison) -> Table:
-    """Return one line a model; dimmed beside the figures, how they relate to the first model's."""
+    """Return one row per model; dimmed figures are relative to the first model's."""
     from rich.markup import escape
 
-    first = comparison.rows[0]
+    reference = comparison.rows[0]
     table = report_table(
         "",
         ["encoders", "MB", "recall\n@1", "recall\n@5", "zero-\nshot", "image\nms", "text\nms"],
         _comparison_caption(comparison),
     )
     for row in comparison.rows:
-        whole, whole_first = _parts(row), _parts(first)
+        accuracies, reference_accuracies = _accuracies(row), _accuracies(reference)
         table.add_row(
             escape(row.label),
-            _of(row, first, millions(row.spec.encoder_parameters), _encoder_share(row, first)),
-            f"{row.megabytes:.1f}",
-            _of(row, first, percent(whole[0]), _kept(whole[0], whole_first[0])),
-            percent(whole[1]),
-            percent(whole[2]),
-            _of(
+            _with_share(
                 row,
-                first,
+                reference,
+                millions(row.spec.encoder_parameters),
+                _encoder_share(row, reference),
+            ),
+            f"{row.megabytes:.1f}",
+            _with_share(
+                row,
+                reference,
+                percent(accuracies[0]),
+                _relative(accuracies[0], reference_accuracies[0]),
+            ),
+            percent(accuracies[1]),
+            percent(accuracies[2]),
+            _with_share(
+                row,
+                reference,
                 f"{row.latency.image.median_ms:.2f}",
-                _faster(first.latency.image.median_ms, row.latency.image.median_ms),
+                _faster(reference.latency.image.median_ms, row.latency.image.median_ms),
             ),
             f"{row.latency.text.median_ms:.2f}",
         )
@@ -158,28 +168,28 @@ def _rich_table(comparison: Comparison) -> Table:
 
 
 def _comparison_caption(comparison: Comparison) -> list[str]:
-    found = comparison.rows[0].sets[0].retrieval
+    retrieval = comparison.rows[0].sets[0].retrieval
     latency = comparison.rows[0].latency
-    assert found is not None
+    assert retrieval is not None
     error = max(
         row.sets[0].retrieval.t2i_stderr[1] for row in comparison.rows if row.sets[0].retrieval
     )
     return [
-        f"{comparison.data}: {found.n} pairs, text→image recall (± {100 * error:.1f} points), "
+        f"{comparison.data}: {retrieval.n} pairs, text→image recall (± {100 * error:.1f} points), "
         "zero-shot: image→text among 100",
         f"ms: median of {latency.rounds} interleaved calls, batch 1, "
-        f"{counted(latency.threads, 'thread')}",
+        f"{with_unit(latency.threads, 'thread')}",
         *comparison.notes,
     ]
 
 
-def _parts(row: ComparisonRow) -> tuple[float, float, float]:
-    whole = row.sets[0]
-    assert whole.retrieval is not None and whole.hundred_way is not None
-    return whole.retrieval.t2i[1], whole.retrieval.t2i[5], whole.hundred_way.top1
+def _accuracies(row: ComparisonRow) -> tuple[float, float, float]:
+    evaluation = row.sets[0]
+    assert evaluation.retrieval is not None and evaluation.hundred_way is not None
+    return evaluation.retrieval.t2i[1], evaluation.retrieval.t2i[5], evaluation.hundred_way.top1
 
 
-def _of(row: ComparisonRow, first: ComparisonRow, figure: str, share: str) -> str:
+def _with_share(row: ComparisonRow, first: ComparisonRow, figure: str, share: str) -> str:
     return figure if row is first else f"{figure} [dim]{share:>5}[/]"
 
 
@@ -187,7 +197,7 @@ def _encoder_share(row: ComparisonRow, first: ComparisonRow) -> str:
     return f"{row.spec.encoder_parameters / max(first.spec.encoder_parameters, 1):.0%}"
 
 
-def _kept(value: float, reference: float) -> str:
+def _relative(value: float, reference: float) -> str:
     return f"{value / reference:.0%}" if reference else "–"
 
 

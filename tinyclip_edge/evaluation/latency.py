@@ -1,4 +1,4 @@
-"""Time from a decoded image, or a text, to its embedding; several models in interleaved rounds."""
+"""Latency from decoded image or text to embedding, for several models in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WARM_UP = 5
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds a call."""
+    """Milliseconds per call."""
 
     median_ms: float
     min_ms: float
@@ -28,14 +28,14 @@ class Latency:
 
     @classmethod
     def of(cls, milliseconds: Sequence[float]) -> Latency:
-        """Summarise single calls."""
+        """Summarise the times of single calls."""
         median, p95 = np.percentile(milliseconds, [50, 95])
         return cls(float(median), float(min(milliseconds)), float(p95))
 
 
 @dataclass(frozen=True, slots=True)
 class ModelLatency:
-    """Latency of both encoders at one batch size, preprocessing and tokenizer included."""
+    """Latency of both encoders at one batch size, including preprocessing and tokenization."""
 
     image: Latency
     text: Latency
@@ -56,14 +56,14 @@ def measure_latency(
     threads: int = 1,
     rounds: int = 50,
 ) -> dict[str, ModelLatency]:
-    """Time ``encode_image(images)`` and ``encode_text(texts)`` of every model, one by one.
+    """Time ``encode_image(images)`` and ``encode_text(texts)`` of every model.
 
-    The batch is what is given: one image and one text for batch 1. In every round each model has
-    one call, in turns, so that a busy machine is busy for all. Open onnxruntime models with the
-    same ``threads``; PyTorch is set to it here and set back.
+    The number of images and texts is the batch size. Each round calls every model once, so that
+    other load on the machine affects all models alike. Open onnxruntime models with the same
+    ``threads``; PyTorch's number is set here and restored.
     """
     if not images or len(images) != len(texts):
-        raise DataError(f"latency: {len(images)} images and {len(texts)} texts make no batch")
+        raise DataError(f"latency: {len(images)} images and {len(texts)} texts are not a batch")
     calls: dict[tuple[str, str], Callable[[], object]] = {}
     for name, embedder in embedders.items():
         calls[name, "image"] = lambda encode=embedder.encode_image: encode(images)  # type: ignore[misc]
@@ -84,17 +84,17 @@ def measure_latency(
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """Hold PyTorch, where it is loaded at all, at a number of threads."""
+    """Set PyTorch's number of threads within the context, if PyTorch is loaded."""
     torch = sys.modules.get("torch")
     if torch is None:
         yield
         return
-    before = torch.get_num_threads()
+    previous = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
 def _interleaved(
@@ -113,7 +113,7 @@ def _interleaved(
                 started = time.perf_counter()
                 calls[key]()
                 times[key].append((time.perf_counter() - started) * 1000)
-            # Each model gets every place in the round, so that none always follows the slowest.
+            # The order rotates, so that no model always follows the slowest.
             order.append(order.pop(0))
     finally:
         if collecting:

@@ -1,4 +1,4 @@
-"""Open any MODEL string as an Embedder: a bundle without torch, everything else with it."""
+"""Open any MODEL as an Embedder: bundles without torch, all others with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_bundle(model: str) -> bool:
 
 
 def check_openable(model: str) -> None:
-    """Raise ModelError for a MODEL that names nothing, without importing torch."""
+    """Raise ModelError for an unknown MODEL, without importing torch."""
     if not is_bundle(model):
         check_model(model)
 
@@ -32,9 +32,9 @@ def open_embedder(
 ) -> Embedder:
     """Open a bundle folder with onnxruntime, any other MODEL with PyTorch on ``device``.
 
-    ``precision`` chooses among a bundle's; ``device`` is ``auto``, ``cpu`` or ``cuda``. Raise
+    ``precision`` is one of the bundle's; ``device`` is ``auto``, ``cpu`` or ``cuda``. Raises
     ConfigError for another device, BundleError, ModelError, or MissingExtraError when torch is
-    needed and not installed.
+    required but not installed.
     """
     if device not in DEVICES:
         raise ConfigError(
@@ -45,7 +45,7 @@ def open_embedder(
 
         return EdgeCLIP.load(model, precision=precision, threads=threads)
     if precision not in (None, "fp32"):
-        raise ModelError(f"{model} is no bundle, so it has no precision {precision}; export it")
+        raise ModelError(f"{model} is not a bundle and has no precision {precision}; export it")
     check_model(model)
     return _open_torch(model, threads, device)
 

@@ -1,4 +1,4 @@
-"""One model in a process of its own: cold start, throughput, memory, as a line of JSON.
+"""Measure one model in a separate process: cold start, throughput and memory, as a line of JSON.
 
 Started by ``bench`` as ``python -m tinyclip_edge.evaluation.probe '{"model": …}'``.
 """
@@ -13,22 +13,22 @@ from typing import Any
 
 BATCH = 32
 REPEATS = 3
-_PICTURE = 256  # pixels of the made-up image
+_PICTURE = 256  # pixels of the random image
 
 
 def measure(model: str, precision: str | None, threads: int, started: float) -> dict[str, Any]:
-    """Return milliseconds since ``started`` (epoch seconds) to the first text embedding, and more.
+    """Return milliseconds from ``started`` (epoch seconds) to the first text embedding, and more.
 
-    Throughput is images a second at batch 32, the best of three.
+    Throughput is in images per second at batch 32, the best of three.
     """
     from tinyclip_edge.evaluation.open import open_embedder
 
     embedder = open_embedder(model, precision=precision, threads=threads)
     embedder.encode_text(["a photo of a cat"])
-    cold_ms = (time.time() - started) * 1000
+    cold_start_ms = (time.time() - started) * 1000
     text_mb = peak_megabytes()
     return {
-        "cold_start_ms": cold_ms,
+        "cold_start_ms": cold_start_ms,
         "text_only_mb": text_mb,
         "images_per_second": _throughput(embedder.encode_image),
         "peak_mb": peak_megabytes(),
@@ -36,9 +36,9 @@ def measure(model: str, precision: str | None, threads: int, started: float) -> 
 
 
 def peak_megabytes() -> float | None:
-    """Return the process's peak resident memory in 10^6 bytes; None where it is not known."""
+    """Return the peak resident memory of the process in 10^6 bytes; None where it is unknown."""
     try:
-        # Not getrusage: on Linux its peak starts with that of the parent process.
+        # Not getrusage: on Linux its peak includes that of the parent process.
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024 / 1e6
@@ -57,25 +57,25 @@ def _throughput(encode: Any) -> float:  # noqa: ANN401 - a bound encode_image
     picture = np.random.default_rng(0).integers(0, 256, (_PICTURE, _PICTURE, 3), dtype=np.uint8)
     batch = [picture] * BATCH
     encode(batch)
-    best = float("inf")
+    shortest = float("inf")
     for _ in range(REPEATS):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         encode(batch)
-        best = min(best, time.perf_counter() - begun)
-    return BATCH / best
+        shortest = min(shortest, time.perf_counter() - start)
+    return BATCH / shortest
 
 
 def main() -> int:
-    """Run one probe; a TinyClipError goes to stderr as one line."""
+    """Run one probe; a TinyClipError is written to stderr as one line."""
     from tinyclip_edge.errors import TinyClipError
 
     request = json.loads(sys.argv[1])
     try:
-        found = measure(**request)
+        figures = measure(**request)
     except TinyClipError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.write(json.dumps(figures) + "\n")
     return 0
 
 

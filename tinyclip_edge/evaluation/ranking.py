@@ -1,4 +1,4 @@
-"""Where the right candidate stands among the scores, ties shared out fairly."""
+"""Rank of the right candidate among scores, with ties averaged."""
 
 from __future__ import annotations
 
@@ -7,54 +7,58 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-# Equal embeddings may differ in the last bit of their scores: BLAS sums block edges otherwise.
+# Scores of equal embeddings may differ in the last bit: BLAS sums the edges of blocks differently.
 TIE = 1e-6
 
 
 def hits_at(
     scores: npt.NDArray[np.float32], targets: npt.NDArray[np.int64], k: int
 ) -> npt.NDArray[np.float64]:
-    """Return ``[Q]``: the chance that ``targets[q]`` is among the best ``k`` of ``scores[q]``.
+    """Return ``[Q]``: the probability that ``targets[q]`` is among the top ``k`` of ``scores[q]``.
 
-    0 or 1 without ties. Candidates that tie with the target are as likely before as behind it, so
-    that a model which gives every candidate the same score gets chance, neither 0 nor 100 %.
+    0 or 1 without ties. Tied candidates are ordered at random, so a model that gives every
+    candidate the same score is at chance level, neither at 0 nor at 100 %.
     """
-    right = np.take_along_axis(scores, targets[:, None], axis=1)
-    above = (scores > right + TIE).sum(axis=1)
-    tied = (np.abs(scores - right) <= TIE).sum(axis=1)  # the target itself included
-    chances: npt.NDArray[np.float64] = np.clip((k - above) / tied, 0.0, 1.0)
-    return chances
+    target_scores = np.take_along_axis(scores, targets[:, None], axis=1)
+    higher = (scores > target_scores + TIE).sum(axis=1)
+    ties = (np.abs(scores - target_scores) <= TIE).sum(axis=1)  # the target itself included
+    probabilities: npt.NDArray[np.float64] = np.clip((k - higher) / ties, 0.0, 1.0)
+    return probabilities
 
 
 def any_hit_at(
     scores: npt.NDArray[np.float32], right: npt.NDArray[np.bool_], k: int
 ) -> npt.NDArray[np.float64]:
-    """Return ``[Q]``: the chance that one of the ``right`` candidates is among the best ``k``.
+    """Return ``[Q]``: the probability that a ``right`` candidate is among the top ``k``.
 
-    Both are ``[Q, C]``, with one right candidate a query at least. Ties are shared out as in
+    Both are ``[Q, C]``, with at least one right candidate per query. Ties are averaged as in
     ``hits_at``.
     """
-    best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
-    near = np.abs(scores - best) <= TIE
-    tied, own = near.sum(axis=1), (near & right).sum(axis=1)
-    places = k - (scores > best + TIE).sum(axis=1)  # that are left for the tied
-    missed = np.ones(len(scores))
-    for place in range(k):
-        left = np.maximum(tied - place, 1)
-        missed *= np.where(place < places, np.clip((tied - own - place) / left, 0.0, 1.0), 1.0)
-    alone = np.clip(places / tied, 0.0, 1.0)  # exact where one candidate is right
-    chances: npt.NDArray[np.float64] = np.where(own == 1, alone, 1.0 - missed)
-    return chances
+    best_right = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
+    is_tied = np.abs(scores - best_right) <= TIE
+    ties, right_ties = is_tied.sum(axis=1), (is_tied & right).sum(axis=1)
+    free_ranks = k - (scores > best_right + TIE).sum(axis=1)  # left for tied candidates
+    miss_probability = np.ones(len(scores))
+    for rank in range(k):
+        remaining = np.maximum(ties - rank, 1)
+        miss_probability *= np.where(
+            rank < free_ranks, np.clip((ties - right_ties - rank) / remaining, 0.0, 1.0), 1.0
+        )
+    single = np.clip(free_ranks / ties, 0.0, 1.0)  # exact where one candidate is right
+    probabilities: npt.NDArray[np.float64] = np.where(
+        right_ties == 1, single, 1.0 - miss_probability
+    )
+    return probabilities
 
 
 def clustered_error(hits: npt.NDArray[np.float64], owners: npt.NDArray[np.int64]) -> float:
-    """Return the standard error of the mean of hits, those of one owner taken as dependent.
+    """Return the standard error of the mean of hits, clustered by owner.
 
-    With one hit an owner it is that of ``standard_error``.
+    With one hit per owner it equals ``standard_error``.
     """
     sums = np.bincount(owners, weights=hits - hits.mean())
-    shared = hits * (1.0 - hits)  # a tie is as uncertain as the draw that it stands for
-    return float(np.sqrt((sums**2).sum() + shared.sum()) / len(hits))
+    tie_variance = hits * (1.0 - hits)  # variance of breaking ties at random
+    return float(np.sqrt((sums**2).sum() + tie_variance.sum()) / len(hits))
 
 
 def standard_error(share: float, n: int) -> float:

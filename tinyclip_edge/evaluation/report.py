@@ -1,4 +1,4 @@
-"""One model on one evaluation set, with its subsets."""
+"""Evaluate one model on an evaluation set and its subsets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RETRIEVAL, ZERO_SHOT = "retrieval", "zero-shot"
 
 @dataclass(frozen=True, slots=True)
 class EvalRow:
-    """What was measured on a set or subset; ``zero_shot`` or the other two, by task."""
+    """Metrics on a set or subset: ``zero_shot``, or the other two for retrieval."""
 
     name: str
     retrieval: Retrieval | None = None
@@ -41,7 +41,7 @@ class EvalRow:
 
 @dataclass(frozen=True, slots=True)
 class EvalReport:
-    """The whole set first, then its subsets and companions."""
+    """Metrics of one model; ``rows`` has the whole set first, then subsets and companions."""
 
     model: str
     spec: EmbedderSpec
@@ -74,30 +74,29 @@ def evaluate_model(
     limit: int | None = None,
     companions: bool = True,
 ) -> EvalReport:
-    """Measure retrieval or zero-shot classification; candidates of a subset are its own.
+    """Measure retrieval or zero-shot classification; a subset's candidates are its own.
 
-    ``companions=False`` leaves out the sets that stand beside the named one.
-
-    Raise DataError for an unknown task or a set that cannot be read.
+    ``companions=False`` skips the companion sets. Raises DataError for an unknown task or a set
+    that cannot be read.
     """
     if task not in (RETRIEVAL, ZERO_SHOT):
         raise DataError(f"unknown task {task!r}{did_you_mean(task, (RETRIEVAL, ZERO_SHOT))}")
-    found = evaluation_set(data, limit=limit)
-    notes = found.notes
+    evaluation_data = evaluation_set(data, limit=limit)
+    notes = evaluation_data.notes
     if task == ZERO_SHOT:
-        notes = (*notes, *check_prompts(embedder, found.classnames, templates))
+        notes = (*notes, *check_prompts(embedder, evaluation_data.classnames, templates))
     measure = _retrieval_rows if task == RETRIEVAL else _zero_shot_rows
-    rows = list(measure(embedder, found, templates))
-    for name, companion in (found.companions if companions else {}).items():
-        whole, *_ = measure(embedder, companion, templates)
-        rows.append(EvalRow(name, whole.retrieval, whole.hundred_way, whole.zero_shot))
+    rows = list(measure(embedder, evaluation_data, templates))
+    for name, companion in (evaluation_data.companions if companions else {}).items():
+        row, *_ = measure(embedder, companion, templates)
+        rows.append(EvalRow(name, row.retrieval, row.hundred_way, row.zero_shot))
     return EvalReport(
         embedder.name, embedder.spec, task, data, tuple(templates), tuple(rows), notes
     )
 
 
 def retrieval_row(name: str, image: Features, text: Features, owners: Ints) -> EvalRow:
-    """Measure features of images and of their captions; among 100 the first of each competes."""
+    """Measure retrieval; the 100-way task uses the first caption of each image."""
     first = np.unique(owners, return_index=True)[1]
     return EvalRow(
         name, retrieval_of_features(image, text, owners.tolist()), hundred_way(image, text[first])
@@ -105,37 +104,40 @@ def retrieval_row(name: str, image: Features, text: Features, owners: Ints) -> E
 
 
 def _retrieval_rows(
-    embedder: Embedder, found: EvalSet, templates: Sequence[str]
+    embedder: Embedder, evaluation_data: EvalSet, templates: Sequence[str]
 ) -> Iterator[EvalRow]:
-    image = embedder.encode_image(found.images)
-    texts, owners = found.queries()
-    text, of = class_features(embedder, texts, templates), np.array(owners)
-    yield retrieval_row("all", image, text, of)
-    for name, places in found.subsets.items():
-        own = np.isin(of, places)
-        numbers = np.searchsorted(np.sort(places), of[own])
-        yield retrieval_row(name, image[np.sort(places)], text[own], numbers)
+    image = embedder.encode_image(evaluation_data.images)
+    texts, owners = evaluation_data.queries()
+    text, image_indices = class_features(embedder, texts, templates), np.array(owners)
+    yield retrieval_row("all", image, text, image_indices)
+    for name, positions in evaluation_data.subsets.items():
+        in_subset = np.isin(image_indices, positions)
+        subset_indices = np.searchsorted(np.sort(positions), image_indices[in_subset])
+        yield retrieval_row(name, image[np.sort(positions)], text[in_subset], subset_indices)
 
 
 def _zero_shot_rows(
-    embedder: Embedder, found: EvalSet, templates: Sequence[str]
+    embedder: Embedder, evaluation_data: EvalSet, templates: Sequence[str]
 ) -> Iterator[EvalRow]:
-    if len(found.classnames) < 2:
+    if len(evaluation_data.classnames) < 2:
         raise DataError(
-            f"{found.name} has one class, '{found.classnames[0]}'; zero-shot needs two or more"
+            f"{evaluation_data.name} has one class, '{evaluation_data.classnames[0]}'; "
+            "zero-shot needs two or more"
         )
-    image = embedder.encode_image(found.images)
-    classes = class_features(embedder, found.classnames, templates)
-    targets = np.array(found.targets)
+    image = embedder.encode_image(evaluation_data.images)
+    classes = class_features(embedder, evaluation_data.classnames, templates)
+    targets = np.array(evaluation_data.targets)
     yield EvalRow("all", zero_shot=zero_shot_of_features(image, targets.tolist(), classes))
-    for name, places in found.subsets.items():
-        own, wanted = np.unique(targets[list(places)], return_inverse=True)
-        row = zero_shot_of_features(image[list(places)], wanted.tolist(), classes[own])
+    for name, positions in evaluation_data.subsets.items():
+        subset_classes, subset_targets = np.unique(targets[list(positions)], return_inverse=True)
+        row = zero_shot_of_features(
+            image[list(positions)], subset_targets.tolist(), classes[subset_classes]
+        )
         yield EvalRow(name, zero_shot=row)
 
 
 def _rich_table(report: EvalReport) -> Table:
-    """Return one line a set or subset."""
+    """Return one row per set or subset."""
     from rich.markup import escape
 
     title = f"{report.model} · {report.spec.runtime} {report.spec.precision} · {report.data}"
@@ -150,28 +152,28 @@ def _rich_table(report: EvalReport) -> Table:
         return table
     table = report_table(title, ["images", "classes", "top-1", "top-5"], caption)
     for row in report.rows:
-        found = row.zero_shot
-        assert found is not None
+        zero_shot = row.zero_shot
+        assert zero_shot is not None
         table.add_row(
             escape(row.name),
-            str(found.n),
-            str(found.classes),
-            with_error(found.top1, found.stderr),
-            with_error(found.top5, found.top5_stderr),
+            str(zero_shot.n),
+            str(zero_shot.classes),
+            with_error(zero_shot.top1, zero_shot.stderr),
+            with_error(zero_shot.top5, zero_shot.top5_stderr),
         )
     return table
 
 
 def _retrieval_cells(row: EvalRow) -> list[str]:
-    found, among = row.retrieval, row.hundred_way
-    assert found is not None and among is not None
+    retrieval, hundred_way = row.retrieval, row.hundred_way
+    assert retrieval is not None and hundred_way is not None
     return [
-        str(found.n),
-        with_error(found.t2i[1], found.t2i_stderr[1]),
-        percent(found.t2i[5]),
-        percent(found.t2i[10]),
-        with_error(found.i2t[1], found.i2t_stderr[1]),
-        percent(found.i2t[5]),
-        percent(found.i2t[10]),
-        percent(among.top1) if among.ways == 100 else "–",
+        str(retrieval.n),
+        with_error(retrieval.t2i[1], retrieval.t2i_stderr[1]),
+        percent(retrieval.t2i[5]),
+        percent(retrieval.t2i[10]),
+        with_error(retrieval.i2t[1], retrieval.i2t_stderr[1]),
+        percent(retrieval.i2t[5]),
+        percent(retrieval.i2t[10]),
+        percent(hundred_way.top1) if hundred_way.ways == 100 else "–",
     ]

@@ -1,7 +1,7 @@
 """Text-image retrieval: recall@k in both directions, and among 100 random candidates.
 
-As the field counts on sets with several captions an image (Flickr30k, COCO: 5): every caption is a
-query, and an image is found by any of its captions. N images, M captions.
+With several captions per image (Flickr30k, COCO: 5), every caption is a query, and an image query
+counts as a hit for any of its captions, as usual. Shapes: N images, M captions.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from tinyclip_edge.runtime.protocol import Embedder, Features, ImageInput
 
 RECALL_AT = (1, 5, 10)
 Hits = npt.NDArray[np.float64]
-_QUERY_BLOCK = 1024  # queries whose scores stand in memory at once
+_QUERY_BLOCK = 1024  # queries scored at a time, which bounds memory
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """Recall@k as shares: of ``texts`` captions among ``n`` images, and the other way round."""
+    """Recall@k as shares of 1, with ``texts`` captions and ``n`` images."""
 
     n: int  # images
     texts: int
-    t2i: dict[int, float]  # text asks, images answer
-    i2t: dict[int, float]
+    t2i: dict[int, float]  # captions are queries, images candidates
+    i2t: dict[int, float]  # the reverse
     t2i_stderr: dict[int, float]
     i2t_stderr: dict[int, float]
 
@@ -49,13 +49,13 @@ class Retrieval:
 
 @dataclass(frozen=True, slots=True)
 class HundredWay:
-    """Share of images whose own text wins among ``ways`` random ones."""
+    """Share of images whose own text ranks first among ``ways`` random ones."""
 
-    n: int  # pairs drawn from
+    n: int  # pairs to draw from
     ways: int
     draws: int
     top1: float
-    stderr: float  # of a set of n pairs; the draws share them, so it does not shrink with draws
+    stderr: float  # for n pairs; more draws from the same pairs do not reduce it
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -68,7 +68,7 @@ def retrieval(
     texts: Sequence[str],
     owners: Sequence[int] | None = None,
 ) -> Retrieval:
-    """Measure recall@1, @5 and @10, as ``retrieval_of_features``."""
+    """Measure recall@1, @5 and @10; see ``retrieval_of_features``."""
     _check(len(images), len(texts), owners)
     return retrieval_of_features(embedder.encode_image(images), embedder.encode_text(texts), owners)
 
@@ -78,21 +78,25 @@ def retrieval_of_features(
 ) -> Retrieval:
     """Measure recall of unit-norm features ``[N, D]`` and ``[M, D]``; ties are averaged.
 
-    ``owners`` is the image of each caption; None: rows are pairs. Raise DataError unless every
-    image has a caption.
+    ``owners`` is the image index of each caption; None if rows are pairs. Raises DataError unless
+    every image has a caption.
     """
-    of = _check(len(image), len(text), owners)
+    image_indices = _check(len(image), len(text), owners)
     n = len(image)
-    every = np.arange(n)
-    t2i = _hits(text, image, lambda scores, at, k: hits_at(scores, of[at], k))
-    i2t = _hits(image, text, lambda scores, at, k: any_hit_at(scores, every[at, None] == of, k))
+    all_images = np.arange(n)
+    t2i = _hits(text, image, lambda scores, rows, k: hits_at(scores, image_indices[rows], k))
+    i2t = _hits(
+        image,
+        text,
+        lambda scores, rows, k: any_hit_at(scores, all_images[rows, None] == image_indices, k),
+    )
     return Retrieval(
         n=n,
         texts=len(text),
         t2i={k: float(hits.mean()) for k, hits in t2i.items()},
         i2t={k: float(hits.mean()) for k, hits in i2t.items()},
-        t2i_stderr={k: clustered_error(hits, of) for k, hits in t2i.items()},
-        i2t_stderr={k: clustered_error(hits, every) for k, hits in i2t.items()},
+        t2i_stderr={k: clustered_error(hits, image_indices) for k, hits in t2i.items()},
+        i2t_stderr={k: clustered_error(hits, all_images) for k, hits in i2t.items()},
     )
 
 
@@ -107,8 +111,8 @@ def hundred_way(
     diagonal = np.arange(ways)
     total = 0.0
     for _ in range(draws):
-        drawn = rng.choice(n, size=ways, replace=False)
-        total += float(hits_at(image[drawn] @ text[drawn].T, diagonal, 1).mean())
+        sample = rng.choice(n, size=ways, replace=False)
+        total += float(hits_at(image[sample] @ text[sample].T, diagonal, 1).mean())
     top1 = total / draws
     return HundredWay(n=n, ways=ways, draws=draws, top1=top1, stderr=standard_error(top1, n))
 
@@ -118,28 +122,30 @@ def _hits(
     candidates: Features,
     count: Callable[[Features, slice, int], Hits],
 ) -> dict[int, Hits]:
-    """Return the hits of all queries at each k; ``count`` says those of a block of scores."""
+    """Return the hits of all queries at each k; ``count`` computes those of a block of scores."""
     hits: dict[int, list[Hits]] = {k: [] for k in RECALL_AT}
     for start in range(0, len(queries), _QUERY_BLOCK):
-        at = slice(start, start + _QUERY_BLOCK)
-        scores = queries[at] @ candidates.T
+        rows = slice(start, start + _QUERY_BLOCK)
+        scores = queries[rows] @ candidates.T
         for k in RECALL_AT:
-            hits[k].append(count(scores, at, k))
+            hits[k].append(count(scores, rows, k))
     return {k: np.concatenate(blocks) for k, blocks in hits.items()}
 
 
 def _check(images: int, texts: int, owners: Sequence[int] | None) -> npt.NDArray[np.int64]:
-    """Return the image of each caption."""
+    """Return the image index of each caption; raise DataError when the counts do not match."""
     if owners is None and images != texts:
         raise DataError(f"retrieval needs pairs: {images} images do not fit {texts} texts")
     if images == 0:
         raise DataError("retrieval needs at least one pair; the set is empty")
     if owners is None:
         return np.arange(images)
-    of = np.asarray(owners, dtype=np.int64)
-    if len(of) != texts or not np.array_equal(np.unique(of), np.arange(images)):
+    image_indices = np.asarray(owners, dtype=np.int64)
+    if len(image_indices) != texts or not np.array_equal(
+        np.unique(image_indices), np.arange(images)
+    ):
         raise DataError(
-            f"retrieval: {len(of)} numbers of images for {texts} captions must name each of "
-            f"{images} images"
+            f"retrieval: {len(image_indices)} image indices for {texts} captions must include each "
+            f"of {images} images"
         )
-    return of
+    return image_indices

@@ -1,4 +1,4 @@
-"""Named sets of images with texts, classes and subsets to measure on."""
+"""Evaluation sets: images with texts, classes and subsets, opened by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from tinyclip_edge.data import check_source
 from tinyclip_edge.errors import DataError, did_you_mean
-from tinyclip_edge.evaluation.class_images import class_images, holds_class_images
+from tinyclip_edge.evaluation.class_images import class_images, is_class_image_source
 from tinyclip_edge.evaluation.class_shards import class_shard_images, is_class_shards
 from tinyclip_edge.paths import exists, expanded
 from tinyclip_edge.runtime.protocol import ImageInput
@@ -29,9 +29,9 @@ _Candidate: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class EvalSet:
-    """Images with one text each; ``subsets`` are positions, ``companions`` sets of their own.
+    """Images with one text each; ``subsets`` are indices, ``companions`` separate sets.
 
-    Where images have several captions, ``captions`` are all of each and ``texts`` the first.
+    When images have several captions, ``captions`` has all of them and ``texts`` the first.
     """
 
     name: str
@@ -43,11 +43,11 @@ class EvalSet:
     captions: tuple[tuple[str, ...], ...] = ()
 
     def queries(self) -> tuple[list[str], list[int]]:
-        """Return every caption and the position of its image."""
+        """Return every caption and the index of its image."""
         captions = self.captions or [(text,) for text in self.texts]
         return (
-            [text for own in captions for text in own],
-            [image for image, own in enumerate(captions) for _ in own],
+            [text for image_captions in captions for text in image_captions],
+            [image for image, image_captions in enumerate(captions) for _ in image_captions],
         )
 
     def __len__(self) -> int:
@@ -60,31 +60,31 @@ class EvalSet:
 
     @property
     def targets(self) -> tuple[int, ...]:
-        """Position of every image's text in ``classnames``."""
-        place = {name: i for i, name in enumerate(self.classnames)}
-        return tuple(place[text] for text in self.texts)
+        """Index of every image's text in ``classnames``."""
+        positions = {name: i for i, name in enumerate(self.classnames)}
+        return tuple(positions[text] for text in self.texts)
 
 
 def evaluation_set(source: str, *, limit: int | None = None) -> EvalSet:
-    """Open a set by name; images stay encoded, at most ``limit`` of them.
+    """Open a set by name, with at most ``limit`` images, which stay encoded.
 
-    ``starter:test_style``, ``starter:test_concepts``, ``starter:val``; a folder or tar of images
-    whose folders are the classes; webdataset shards with ``KEY.cls`` and a ``classnames.txt``; or
-    pairs as a run reads them: shards, a table, COCO's captions, a folder with captions. Raise
-    DataError when it is missing, empty or broken.
+    ``source`` is ``starter:test_style``, ``starter:test_concepts`` or ``starter:val``; a folder or
+    tar of images with one folder per class; webdataset shards with ``KEY.cls`` and a
+    ``classnames.txt``; or pairs in any form that a run reads: shards, a table, COCO's captions, a
+    folder with captions. Raises DataError when it is missing, empty or broken.
     """
     if source.startswith(STARTER):
         return _starter_set(source, limit)
     path = Path(expanded(source))
     if is_class_shards(path):
         return _labelled_set(source, path, limit)
-    if holds_class_images(path):
+    if is_class_image_source(path):
         return _class_set(source, path, limit)
     return _shard_set(source, limit)
 
 
 def check_set(source: str) -> None:
-    """Raise DataError for a set that is not there, without importing torch or reading it."""
+    """Raise DataError for a set that does not exist, without importing torch or reading it."""
     if source.startswith(STARTER):
         _starter_name(source)
     elif not exists(Path(expanded(source))):
@@ -110,25 +110,29 @@ def _starter_set(source: str, limit: int | None) -> EvalSet:
 
 
 def _test_style(source: str, samples: Sequence[KitSample], limit: int | None) -> EvalSet:
-    emoji = _kind(samples, "emoji")
-    icons = _set(f"{source} icons", _kind(samples, "icon"), limit, {})
-    cuts: dict[str, Callable[[KitSample], bool]] = {
+    emoji = _of_kind(samples, "emoji")
+    icons = _set(f"{source} icons", _of_kind(samples, "icon"), limit, {})
+    subset_filters: dict[str, Callable[[KitSample], bool]] = {
         "without flags": lambda sample: not sample.about["flag"],
         "flags": lambda sample: bool(sample.about["flag"]),
     }
-    found = _set(source, emoji, limit, cuts)
+    emoji_set = _set(source, emoji, limit, subset_filters)
     return EvalSet(
-        found.name, found.images, found.texts, found.subsets, {"icons": icons} if icons else {}
+        emoji_set.name,
+        emoji_set.images,
+        emoji_set.texts,
+        emoji_set.subsets,
+        {"icons": icons} if icons else {},
     )
 
 
 def _by_kind(source: str, samples: Sequence[KitSample], limit: int | None) -> EvalSet:
-    both = [*_kind(samples, "emoji"), *_kind(samples, "icon")]
-    cuts: dict[str, Callable[[KitSample], bool]] = {
+    both = [*_of_kind(samples, "emoji"), *_of_kind(samples, "icon")]
+    subset_filters: dict[str, Callable[[KitSample], bool]] = {
         "emoji": lambda sample: sample.about["kind"] == "emoji",
         "icons": lambda sample: sample.about["kind"] == "icon",
     }
-    return _set(source, both, limit, cuts)
+    return _set(source, both, limit, subset_filters)
 
 
 _STARTER_SETS: dict[str, Callable[[str, Sequence[KitSample], int | None], EvalSet]] = {
@@ -138,7 +142,7 @@ _STARTER_SETS: dict[str, Callable[[str, Sequence[KitSample], int | None], EvalSe
 }
 
 
-def _kind(samples: Sequence[KitSample], kind: str) -> list[KitSample]:
+def _of_kind(samples: Sequence[KitSample], kind: str) -> list[KitSample]:
     return [sample for sample in samples if sample.about["kind"] == kind]
 
 
@@ -146,35 +150,35 @@ def _set(
     name: str,
     samples: Sequence[KitSample],
     limit: int | None,
-    cuts: dict[str, Callable[[KitSample], bool]],
+    subset_filters: dict[str, Callable[[KitSample], bool]],
 ) -> EvalSet:
-    # One picture a name: a second one would be a right answer that counts as wrong.
-    first: dict[str, KitSample] = {}
+    # One picture per name: a second one would be a right answer counted as wrong.
+    by_name: dict[str, KitSample] = {}
     for sample in samples:
-        first.setdefault(sample.captions[0], sample)
-    distinct = _spread(list(first.values()), limit)
+        by_name.setdefault(sample.captions[0], sample)
+    distinct = _evenly_spaced(list(by_name.values()), limit)
     subsets = {
-        label: tuple(i for i, sample in enumerate(distinct) if keep(sample))
-        for label, keep in cuts.items()
+        label: tuple(i for i, sample in enumerate(distinct) if belongs(sample))
+        for label, belongs in subset_filters.items()
     }
     return EvalSet(
         name,
         tuple(sample.webp for sample in distinct),
         tuple(sample.captions[0] for sample in distinct),
-        {label: places for label, places in subsets.items() if places},
+        {label: positions for label, positions in subsets.items() if positions},
     )
 
 
-def _spread(samples: list[KitSample], limit: int | None) -> list[KitSample]:
+def _evenly_spaced(samples: list[KitSample], limit: int | None) -> list[KitSample]:
     if limit is None or limit >= len(samples):
         return samples
     return [samples[i * len(samples) // limit] for i in range(limit)]
 
 
 def _class_set(source: str, path: Path, limit: int | None) -> EvalSet:
-    found = class_images(path, limit)
-    candidates = ((one.name, one.image, (one.label,)) for one in found.images)
-    return _decodable(source, candidates, limit, notes=found.notes)
+    source_images = class_images(path, limit)
+    candidates = ((image.name, image.image, (image.label,)) for image in source_images.images)
+    return _decodable(source, candidates, limit, notes=source_images.notes)
 
 
 def _labelled_set(source: str, path: Path, limit: int | None) -> EvalSet:
@@ -201,44 +205,53 @@ def _decodable(
     merge: bool = False,
     notes: Sequence[str] = (),
 ) -> EvalSet:
-    """Keep what decodes, up to the limit; raise DataError when more than one per cent do not.
+    """Return the images that decode, up to the limit; DataError when over 1 per cent do not.
 
-    ``merge``: a picture that comes again, under whatever name, brings captions to the first.
+    ``merge`` adds the captions of a repeated picture (the same pixels) to its first occurrence.
     """
     from tinyclip_edge.data import BadSamples, Losses, UndecodableImageError, decode_image
 
     images: list[ImageInput] = []
     captions: list[tuple[str, ...]] = []
-    places: dict[bytes, int] = {}
-    bad = BadSamples(source, losses or Losses())
-    seen = 0
+    positions_by_digest: dict[bytes, int] = {}
+    bad_samples = BadSamples(source, losses or Losses())
+    total = 0
     for key, image, texts in candidates:
         if limit is not None and len(images) >= limit:
             break
-        seen += 1
+        total += 1
         try:
             decoded = decode_image(image.read_bytes() if isinstance(image, Path) else image)
         except (UndecodableImageError, OSError):  # OSError: a file that cannot be read
-            bad.add(key)
+            bad_samples.add(key)
             continue
-        place = places.setdefault(_mark(decoded), len(images)) if merge else len(images)
-        if place < len(images):
-            own = captions[place]
-            captions[place] = (*own, *(text for text in texts if text not in own))
+        position = (
+            positions_by_digest.setdefault(_pixel_digest(decoded), len(images))
+            if merge
+            else len(images)
+        )
+        if position < len(images):
+            image_captions = captions[position]
+            captions[position] = (
+                *image_captions,
+                *(text for text in texts if text not in image_captions),
+            )
             continue
         images.append(image)
         captions.append(texts)
-    bad.check(seen, final=True)
+    bad_samples.check(total, final=True)
     return EvalSet(
         source,
         tuple(images),
-        tuple(own[0] for own in captions),
-        notes=(*notes, *bad.report(seen)),
-        captions=tuple(captions) if any(len(own) > 1 for own in captions) else (),
+        tuple(image_captions[0] for image_captions in captions),
+        notes=(*notes, *bad_samples.report(total)),
+        captions=tuple(captions)
+        if any(len(image_captions) > 1 for image_captions in captions)
+        else (),
     )
 
 
-def _mark(image: Image.Image) -> bytes:
+def _pixel_digest(image: Image.Image) -> bytes:
     digest = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
     digest.update(image.tobytes())
     return digest.digest()

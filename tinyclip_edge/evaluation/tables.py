@@ -1,4 +1,4 @@
-"""Parts of the reports' rich tables."""
+"""Building blocks of the reports' rich tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def report_table(title: str, columns: Sequence[str], caption: Sequence[str]) -> Table:
-    """Return an empty table: a column of names, then figures."""
+    """Return an empty table with a column of names and right-aligned columns of figures."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -33,20 +33,20 @@ def report_table(title: str, columns: Sequence[str], caption: Sequence[str]) -> 
 
 
 def percent(share: float) -> str:
-    """Return a share in percent."""
+    """Format a share in per cent."""
     return f"{100 * share:.1f}"
 
 
 def with_error(share: float, error: float) -> str:
-    """Return a share and its standard error in percent."""
+    """Format a share and its standard error in per cent."""
     return f"{100 * share:.1f} [dim]± {100 * error:.1f}[/]"
 
 
 def millions(parameters: int) -> str:
-    """Return a number of parameters in millions."""
+    """Format a number of parameters in millions."""
     return f"{parameters / 1e6:.2f} M"
 
 
-def counted(number: int, word: str) -> str:
-    """Return a number with its noun."""
+def with_unit(number: int, word: str) -> str:
+    """Format a number with its unit, in the singular or plural."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"

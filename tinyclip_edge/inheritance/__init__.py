@@ -1,4 +1,4 @@
-"""Weight inheritance: which parts of a teacher a student keeps, and the slicing itself. Pure."""
+"""Weight inheritance as pure functions: plans of what a student inherits, slicing, masks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tinyclip_edge.inheritance.plan import (
 )
 from tinyclip_edge.inheritance.report import InheritanceReport, TowerReport
 from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
-from tinyclip_edge.inheritance.taken import Taken
+from tinyclip_edge.inheritance.taken import InheritedUnits
 from tinyclip_edge.inheritance.uniform import inherit_uniform
 
 __all__ = [
     "ClipShape",
     "InheritancePlan",
     "InheritanceReport",
+    "InheritedUnits",
     "LayerChoice",
     "ResNetPlan",
-    "Taken",
     "TowerPlan",
     "TowerReport",
     "TowerShape",

@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from tinyclip_edge.inheritance.shape import IMAGE_BLOCKS, TEXT_BLOCKS
 
-# channels, positions, embed and tokens of a tower; qkv, attended and neurons of a layer; None is
-# an axis that is kept whole.
+# channels, positions, embed and tokens of a tower; qkv, attended and neurons of a layer; None for
+# an axis that is never sliced.
 Axes: TypeAlias = "tuple[str | None, ...]"
 
-# Of both towers together, without axes.
+# Scalars that belong to no tower.
 SHARED = ("logit_scale", "logit_bias")
 TOKENS = "token_embedding.weight"
 _VECTOR: Axes = ("channels",)
@@ -50,7 +50,7 @@ _TEXT: dict[str, Axes] = {
 
 
 class Place(NamedTuple):
-    """Where a tensor stands: ``name`` is its key, in a layer what follows the layer's number."""
+    """Position of a tensor in a CLIP; ``name`` is its key without the prefix of its layer."""
 
     tower: Literal["image", "text"]
     blocks: str  # prefix of the tower's layers
@@ -60,7 +60,7 @@ class Place(NamedTuple):
 
 
 def locate(key: str) -> Place | None:
-    """Return the place of an open_clip tensor, None when there is no rule for it."""
+    """Return the position of an open_clip tensor, None for an unknown key."""
     towers: tuple[tuple[Literal["image", "text"], str, dict[str, Axes]], ...] = (
         ("image", IMAGE_BLOCKS, _IMAGE),
         ("text", TEXT_BLOCKS, _TEXT),

@@ -18,7 +18,7 @@ Block: TypeAlias = Any  # a residual attention block, read by its attribute name
 def attend(
     x: Tensor, weight: Tensor, bias: Tensor | None, head_width: int, mask: Tensor | None
 ) -> Tensor:
-    """Return what the heads see, ``[B, L, A·D]``, for stacked q, k, v rows ``[3·A·D, W]``."""
+    """Return the heads' outputs, ``[B, L, A·D]``, for stacked q, k, v rows ``[3·A·D, W]``."""
     projected = F.linear(x, weight, bias).view(*x.shape[:2], 3, -1, head_width)
     q, k, v = projected.permute(2, 0, 3, 1, 4)
     mask = mask if mask is None else mask.to(q.dtype)
@@ -38,13 +38,13 @@ class DenseAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Map ``[B, L, W]`` to ``[B, L, W]``; ``mask [L, L]`` is added to the scores."""
-        seen = attend(x, self.in_proj_weight, self.in_proj_bias, self.head_width, mask)
-        out: Tensor = self.out_proj(seen)
+        attention = attend(x, self.in_proj_weight, self.in_proj_bias, self.head_width, mask)
+        out: Tensor = self.out_proj(attention)
         return out
 
 
 class Offset(nn.Module):
-    """What is left of a linear layer without inputs: its bias."""
+    """A linear layer without inputs: only the bias remains."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Offset(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """Pre-norm block; without heads or neurons it keeps only the bias of that half.
+    """Pre-norm block; a half without heads or neurons only adds its bias.
 
     Norms, layer scales and activation are those of ``pattern``, a block of the same width.
     """
@@ -92,12 +92,12 @@ class DenseBlock(nn.Module):
     ) -> Tensor:
         """Map ``[B, L, W]`` to ``[B, L, W]``."""
         if self.heads:
-            attended = self.attn(self.ln_1(q_x), attn_mask)
+            attention = self.attn(self.ln_1(q_x), attn_mask)
         else:
-            attended = self.get_parameter("attn.out_proj.bias")
-        x = q_x + self.ls_1(attended)
-        forwarded = (
+            attention = self.get_parameter("attn.out_proj.bias")
+        x = q_x + self.ls_1(attention)
+        feed_forward = (
             self.mlp(self.ln_2(x)) if self.neurons else self.get_parameter("mlp.c_proj.bias")
         )
-        out: Tensor = x + self.ls_2(forwarded)
+        out: Tensor = x + self.ls_2(feed_forward)
         return out

@@ -1,8 +1,8 @@
-"""Masks that leave every layer of a tower alike, so that an ordinary CLIP remains.
+"""Masks under which all layers of a tower have equal sizes, so that an ordinary CLIP remains.
 
-An ordinary tower of k heads is k head widths wide in each layer. Of all head counts and
-feed-forward widths that add up to the size the gates ask for, those are taken whose units the
-gates most expect to survive.
+An ordinary tower with k heads is k head widths wide in each layer. Among the head counts and
+feed-forward widths with the size that the gates ask for, the search picks those whose units have
+the highest probability of survival.
 """
 
 from __future__ import annotations
@@ -27,53 +27,53 @@ from tinyclip_edge.inheritance.prune import PrunePlan
 from tinyclip_edge.inheritance.sparsity import TOLERANCE
 from tinyclip_edge.inheritance.units import TowerUnits
 
-_DIGITS = 6  # of the mean survival: closer ones are a tie, which the old proportions decide
+_DIGITS = 6  # of the mean survival; closer values tie, and the tower's own proportions decide
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
+class _TowerOption:
     units: TowerUnits
-    score: float  # expected size of the units taken
-    stretch: float  # how far neurons per channel are from the tower's own proportion
+    score: float  # expected parameters of the selected units
+    stretch: float  # difference in neurons per channel from the original tower
 
 
 def equal_masks(gates: ClipGates, *, nearest: bool = False) -> ClipMasks:
     """Return masks with equal layers and the size of ``gates.binarised()``, within one point.
 
-    Raises InheritanceError when no ordinary shape has that size, unless ``nearest`` will do.
+    Raises InheritanceError when no ordinary shape has that size, unless ``nearest`` is set.
     """
-    wanted = PrunePlan.of(gates.units, gates.binarised()).after
+    target = PrunePlan.of(gates.units, gates.binarised()).after
     image, text = (_TowerUnits(name, getattr(gates, name)) for name in ("image", "text"))
-    ranked = [
-        (_miss(pair, wanted.prunable, gates.units.prunable), pair)
-        for pair in _pairs(image, text, wanted.image.prunable, wanted.prunable)
+    candidates = [
+        (_size_error(pair, target.prunable, gates.units.prunable), pair)
+        for pair in _pairs(image, text, target.image.prunable, target.prunable)
     ]
-    least = min(miss for miss, _ in ranked)
-    if least > TOLERANCE / 2 and not nearest:
+    smallest_error = min(size_error for size_error, _ in candidates)
+    if smallest_error > TOLERANCE / 2 and not nearest:
         raise InheritanceError(
-            f"no CLIP with equal layers has the size the masks ask for ({wanted.prunable:,} "
-            f"parameters): the nearest is {least:.1%} off; set uniform_shapes: false"
+            f"no CLIP with equal layers has the size the masks ask for ({target.prunable:,} "
+            f"parameters): the nearest is {smallest_error:.1%} off; set uniform_shapes: false"
         )
-    allowed = max(least, TOLERANCE / 2)
-    chosen = max((pair for miss, pair in ranked if miss <= allowed), key=_rank)
-    return ClipMasks(image.masks(chosen[0].units), text.masks(chosen[1].units))
+    tolerance = max(smallest_error, TOLERANCE / 2)
+    best_pair = max((pair for size_error, pair in candidates if size_error <= tolerance), key=_rank)
+    return ClipMasks(image.masks(best_pair[0].units), text.masks(best_pair[1].units))
 
 
-def _miss(pair: tuple[_Choice, _Choice], wanted: int, whole: int) -> float:
-    return abs(sum(choice.units.prunable for choice in pair) - wanted) / whole
+def _size_error(pair: tuple[_TowerOption, _TowerOption], target: int, prunable: int) -> float:
+    return abs(sum(choice.units.prunable for choice in pair) - target) / prunable
 
 
-def _rank(pair: tuple[_Choice, _Choice]) -> tuple[float, float]:
-    """Return the mean survival of a parameter taken, and how well the old proportions are kept."""
+def _rank(pair: tuple[_TowerOption, _TowerOption]) -> tuple[float, float]:
+    """Return the mean survival of the selected parameters, and minus the change in proportions."""
     size = sum(choice.units.prunable for choice in pair)
-    mean = round(sum(choice.score for choice in pair) / size, _DIGITS)
-    return mean, -sum(choice.stretch for choice in pair)
+    mean_survival = round(sum(choice.score for choice in pair) / size, _DIGITS)
+    return mean_survival, -sum(choice.stretch for choice in pair)
 
 
 def _pairs(
     image: _TowerUnits, text: _TowerUnits, image_size: int, size: int
-) -> Iterator[tuple[_Choice, _Choice]]:
-    """Try all head counts; what one tower cannot take or give, the other does."""
+) -> Iterator[tuple[_TowerOption, _TowerOption]]:
+    """Try all head counts; each tower makes up for the size that the other cannot reach."""
     for i, t in product(image.head_counts, text.head_counts):
         first = image.choice(i, image_size)
         second = text.choice(t, size - first.units.prunable)
@@ -87,7 +87,7 @@ class _TowerUnits:
         units = gates.units
         if min(units.heads) < 1 or min(units.neurons) < 1:
             raise InheritanceError(
-                f"{name} tower: a layer has lost all its heads or neurons in an earlier stage; "
+                f"{name} tower: an earlier stage removed all heads or neurons of a layer; "
                 "set uniform_shapes: true in the first stage, or in none"
             )
         self._gates, self._units = gates, units
@@ -96,20 +96,23 @@ class _TowerUnits:
         self._heads = _sums(gates.heads_by_layer())
         self._neurons = _sums(gates.neurons_by_layer())
 
-    def choice(self, heads: int, size: int) -> _Choice:
-        """Return the tower of ``heads`` a layer that comes nearest to ``size`` parameters."""
-        bare, one = self._shape(heads, 0), self._shape(heads, 1)
-        fitting = round((size - bare.prunable) / (one.prunable - bare.prunable))
-        neurons = max(1, min(fitting, *self._units.neurons))
+    def choice(self, heads: int, size: int) -> _TowerOption:
+        """Return the tower with ``heads`` per layer that is nearest to ``size`` parameters."""
+        without_neurons, with_one_neuron = self._shape(heads, 0), self._shape(heads, 1)
+        nearest_count = round(
+            (size - without_neurons.prunable)
+            / (with_one_neuron.prunable - without_neurons.prunable)
+        )
+        neurons = max(1, min(nearest_count, *self._units.neurons))
         units = self._shape(heads, neurons)
-        own, width = self._units, units.width
-        head = 4 * own.head_width * (own.width + 1) / own.width
-        inner = self._heads[heads - 1] * head + 2 * self._neurons[neurons - 1]
-        stretch = neurons / width - sum(own.neurons) / len(own.neurons) / own.width
-        return _Choice(units, self._hidden[width - 1] * inner, abs(stretch))
+        original, width = self._units, units.width
+        head_weight = 4 * original.head_width * (original.width + 1) / original.width
+        inner_sum = self._heads[heads - 1] * head_weight + 2 * self._neurons[neurons - 1]
+        stretch = neurons / width - sum(original.neurons) / len(original.neurons) / original.width
+        return _TowerOption(units, self._hidden[width - 1] * inner_sum, abs(stretch))
 
     def masks(self, units: TowerUnits) -> TowerMasks:
-        """Return the masks that leave ``units``, the strongest of each kind."""
+        """Return masks that keep the strongest units of each kind, as many as in ``units``."""
         gates = self._gates
         return TowerMasks(
             keep_strongest(gates.hidden, units.width),
@@ -118,17 +121,17 @@ class _TowerUnits:
         )
 
     def _shape(self, heads: int, neurons: int) -> TowerUnits:
-        own, layers = self._units, len(self._units.heads)
-        width = heads * own.head_width
+        original, layers = self._units, len(self._units.heads)
+        width = heads * original.head_width
         return TowerUnits(
-            width, own.head_width, (heads,) * layers, (neurons,) * layers, own.positions
+            width, original.head_width, (heads,) * layers, (neurons,) * layers, original.positions
         )
 
 
 @torch.no_grad()
 def _sums(log_alphas: Sequence[Tensor]) -> list[float]:
-    """Return, for n = 1, 2 …, how many of the n strongest units of every layer should survive."""
-    shortest = min(len(a) for a in log_alphas)
-    ordered = [survival(a.double()).sort(descending=True)[0][:shortest] for a in log_alphas]
+    """Return, for n = 1, 2 …, the expected survivors among the n strongest units of each layer."""
+    length = min(len(a) for a in log_alphas)
+    ordered = [survival(a.double()).sort(descending=True)[0][:length] for a in log_alphas]
     sums: list[float] = torch.stack(ordered).sum(dim=0).cumsum(dim=0).tolist()
     return sums

@@ -1,7 +1,7 @@
 """Hard-concrete gates over hidden channels, heads and neurons of both towers.
 
-One log-alpha a unit. Shapes: H hidden channels; heads and neurons of all layers lie end to end,
-for pruned towers have layers of different size.
+One log-alpha per unit. Shapes: H hidden channels; heads and neurons of all layers are concatenated,
+since layers of pruned towers differ in size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 START = 10.0
 CLAMP = 4.605  # of log-alpha: P[z > 0] between 0.047 and 0.998
 TEMPERATURE = 2 / 3
-LOW, HIGH = -0.1, 1.1  # the stretch that makes exact zeros and ones likely
+LOW, HIGH = -0.1, 1.1  # stretching beyond [0, 1] gives exact zeros and ones a probability
 EPS = 1e-6
 SOFTNESS = 0.8
 
@@ -39,8 +39,8 @@ class ClipMasks(NamedTuple):
 
 def hard_concrete(log_alpha: Tensor, uniform: Tensor) -> Tensor:
     """Return gates in [0, 1] for uniform noise in (0, 1), differentiable in ``log_alpha``."""
-    logit = uniform.log() - (-uniform).log1p()
-    stretched = torch.sigmoid((logit + log_alpha) / TEMPERATURE) * (HIGH - LOW) + LOW
+    noise_logit = uniform.log() - (-uniform).log1p()
+    stretched = torch.sigmoid((noise_logit + log_alpha) / TEMPERATURE) * (HIGH - LOW) + LOW
     return stretched.clamp(0.0, 1.0)
 
 
@@ -51,7 +51,7 @@ def survival(log_alpha: Tensor) -> Tensor:
 
 
 def soft_gates(log_alpha: Tensor) -> Tensor:
-    """Return the value a gate has outside training while its unit is on."""
+    """Return the value of an open gate outside training."""
     return torch.sigmoid(SOFTNESS * log_alpha / TEMPERATURE)
 
 
@@ -59,19 +59,19 @@ def soft_gates(log_alpha: Tensor) -> Tensor:
 def binarise(log_alpha: Tensor, *, at_least: int = 0) -> Tensor:
     """Return soft gates with the smallest set to zero, as many as are expected to be off.
 
-    A gate at the upper clamp still has a 0.2 % chance to be off; over 768 of them that would cost
-    two units although nothing was learnt, so those gates do not count and never go. Of equal
-    gates the later ones go first. ``at_least`` units stay on.
+    Gates at the upper clamp are not counted and always stay on: each has a 0.2 % chance to be off,
+    and over 768 untrained gates that would remove two units. Among equal gates the later ones are
+    set to zero first. At least ``at_least`` units stay on.
     """
-    # double: 3072 neurons a layer add up, and a half must not depend on the order of the sum
-    chance = (1 - survival(log_alpha.double())) * (log_alpha < CLAMP)
-    off = round(float(chance.sum()))
-    return keep_strongest(log_alpha, max(len(log_alpha) - off, at_least))
+    # In float64: over 3072 neurons, rounding at .5 must not depend on the order of the sum.
+    off_probability = (1 - survival(log_alpha.double())) * (log_alpha < CLAMP)
+    off_count = round(float(off_probability.sum()))
+    return keep_strongest(log_alpha, max(len(log_alpha) - off_count, at_least))
 
 
 @torch.no_grad()
 def keep_strongest(log_alpha: Tensor, count: int) -> Tensor:
-    """Return soft gates with all but the ``count`` largest set to zero, of equals the first."""
+    """Return soft gates, all but the ``count`` largest set to zero; ties go to the first."""
     gates = soft_gates(log_alpha)
     gates[log_alpha.argsort(descending=True, stable=True)[count:]] = 0.0
     return gates
@@ -96,7 +96,7 @@ class TowerGates(nn.Module):
         return torch.split(self.neurons, list(self.units.neurons))
 
     def sample(self, generator: torch.Generator | None = None) -> TowerMasks:
-        """Draw every gate once; the generator lives on the gates' device."""
+        """Sample every gate once; the generator must be on the gates' device."""
         hidden, heads, neurons = (
             hard_concrete(
                 a,
@@ -111,7 +111,7 @@ class TowerGates(nn.Module):
         )
 
     def binarised(self) -> TowerMasks:
-        """Return what a prune would leave, layer by layer; a tower keeps one channel at least."""
+        """Return the masks of a prune, layer by layer; at least one channel stays on."""
         return TowerMasks(
             binarise(self.hidden, at_least=1),
             tuple(binarise(a) for a in self.heads_by_layer()),
@@ -119,20 +119,20 @@ class TowerGates(nn.Module):
         )
 
     def expected_parameters(self) -> Tensor:
-        """Return the expected size of what the gates control, a float64 scalar."""
+        """Return the expected number of prunable parameters, a float64 scalar."""
         hidden, heads, neurons = (
             survival(a.double()).sum() for a in (self.hidden, self.heads, self.neurons)
         )
         units = self.units
-        head = 4 * units.head_width * (units.width + 1) / units.width  # a head, a channel
+        head = 4 * units.head_width * (units.width + 1) / units.width  # per head and channel
         return hidden * (heads * head + 2 * neurons)
 
 
 class ClipGates(nn.Module):
-    """Gates of both towers, open at first; their sparsity is that of both together.
+    """Gates of both towers, initially open; sparsity counts both towers together.
 
-    ``prunable`` is the count that sparsity refers to: give the teacher's (or the first student's)
-    in later stages, so that targets of all stages are shares of one whole.
+    ``prunable`` is the parameter count that sparsity refers to. In later stages, pass that of the
+    teacher (or the first student), so that the targets of all stages refer to the same total.
     """
 
     def __init__(self, units: ClipUnits, *, prunable: int | None = None) -> None:
@@ -143,7 +143,7 @@ class ClipGates(nn.Module):
         self.prunable = prunable or units.prunable
 
     def sample(self, generator: torch.Generator | None = None) -> ClipMasks:
-        """Draw the masks of one training step."""
+        """Sample the masks of one training step."""
         return ClipMasks(self.image.sample(generator), self.text.sample(generator))
 
     def binarised(self) -> ClipMasks:
@@ -151,7 +151,7 @@ class ClipGates(nn.Module):
         return ClipMasks(self.image.binarised(), self.text.binarised())
 
     def expected_parameters(self) -> Tensor:
-        """Return the expected size of what the gates control, a float64 scalar."""
+        """Return the expected number of prunable parameters, a float64 scalar."""
         return self.image.expected_parameters() + self.text.expected_parameters()
 
     def sparsity(self) -> Tensor:
@@ -160,6 +160,6 @@ class ClipGates(nn.Module):
 
     @torch.no_grad()
     def clamp_(self) -> None:
-        """Keep every log-alpha where its gate can still move; call after each step."""
+        """Clamp every log-alpha to the range in which its gate can change; call after each step."""
         for log_alpha in self.parameters():
             log_alpha.clamp_(-CLAMP, CLAMP)

@@ -1,6 +1,6 @@
-"""Choose the layers, heads, neurons and channels that a teacher's affinities need most.
+"""Choose the layers, heads, neurons and channels that matter most to a teacher's affinities.
 
-Scores are curvatures of the affinity KL, not its gradient: that is zero where student and teacher
+Scores are curvatures of the affinity KL, since its gradient is zero where student and teacher
 agree. Shapes: N pairs, D embedding dimension, H channels, A heads, I neurons.
 """
 
@@ -28,7 +28,7 @@ OpenClip: TypeAlias = Any  # a module of open_clip, read by its attribute names
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The layers that a tower keeps, and the scores of the units in them."""
+    """The inherited layers of a tower and the scores of the units in them."""
 
     layers: Indices
     units: UnitScores
@@ -37,9 +37,9 @@ class Ranking:
 def plan_importance(
     teacher: ClipShape, student: ClipShape, image: Ranking, text: Ranking, embed: Tensor
 ) -> InheritancePlan:
-    """Plan a student of the best units, in the teacher's order; ties go to the front.
+    """Plan a student of the highest-scoring units, in the teacher's order; ties go to the front.
 
-    ``embed [D]`` ranks the shared space. Raises InheritanceError as ``plan_uniform`` does.
+    ``embed [D]`` scores the embedding dimensions. Raises InheritanceError like ``plan_uniform``.
     """
     base = plan_uniform(teacher, student, layers="evenly")
     assert isinstance(base.image, TowerPlan)  # only transformers can be ranked
@@ -65,47 +65,49 @@ def _ranked(base: TowerPlan, student: TowerShape, ranking: Ranking) -> TowerPlan
 
 def top(scores: Tensor, count: int) -> Indices:
     """Return the indices of the ``count`` highest scores, ascending."""
-    best = scores.argsort(descending=True, stable=True)[:count]
-    return tuple(sorted(best.tolist()))
+    highest = scores.argsort(descending=True, stable=True)[:count]
+    return tuple(sorted(highest.tolist()))
 
 
 def search_layers(teacher: int, student: int, cost: Callable[[Indices], float]) -> Indices:
-    """Return ``student`` of ``teacher`` layers that no exchange of a single layer makes cheaper.
+    """Return ``student`` of ``teacher`` layers whose cost no exchange of one layer lowers.
 
-    Starts at the better of the two fixed choices and takes each exchange that helps.
+    A greedy search that starts at the better of the two fixed choices.
     """
-    seen: dict[Indices, float] = {}
+    costs: dict[Indices, float] = {}
 
-    def priced(layers: Indices) -> float:
-        if layers not in seen:
-            seen[layers] = cost(layers)
-        return seen[layers]
+    def cached_cost(layers: Indices) -> float:
+        if layers not in costs:
+            costs[layers] = cost(layers)
+        return costs[layers]
 
     if student == teacher:
         return tuple(range(teacher))
-    best = min(
+    current = min(
         choose_layers(teacher, student, "evenly"),
         choose_layers(teacher, student, "published"),
-        key=priced,
+        key=cached_cost,
     )
     while True:
-        cheaper = (n for n in _exchanges(best, teacher) if priced(n) < priced(best))
-        found = next(cheaper, None)
-        if found is None:
-            return best
-        best = found
+        improvements = (
+            n for n in _exchanges(current, teacher) if cached_cost(n) < cached_cost(current)
+        )
+        improvement = next(improvements, None)
+        if improvement is None:
+            return current
+        current = improvement
 
 
 def _exchanges(layers: Indices, teacher: int) -> Iterator[Indices]:
-    for out in layers:
-        for new in range(teacher):
-            if new not in layers:
-                yield tuple(sorted({*layers, new} - {out}))
+    for removed in layers:
+        for added in range(teacher):
+            if added not in layers:
+                yield tuple(sorted({*layers, added} - {removed}))
 
 
 @contextmanager
 def only_layers(transformer: OpenClip, layers: Sequence[int]) -> Iterator[None]:
-    """Let a transformer run through some of its blocks only."""
+    """Run a transformer with only some of its blocks while the context is entered."""
     blocks = transformer.resblocks
     transformer.resblocks = nn.ModuleList(blocks[layer] for layer in layers)
     try:
@@ -117,9 +119,9 @@ def only_layers(transformer: OpenClip, layers: Sequence[int]) -> Iterator[None]:
 def score_embedding(image: Tensor, text: Tensor, scale: float) -> Tensor:
     """Return the importance ``[D]`` of each dimension of unit-norm features ``[N, D]``."""
 
-    def side(ours: Tensor, theirs: Tensor) -> Tensor:
-        p = (scale * ours @ theirs.T).softmax(dim=-1)
-        variance = p @ theirs.square() - (p @ theirs).square()
-        return (ours.square() * variance).mean(dim=0)
+    def one_direction(queries: Tensor, keys: Tensor) -> Tensor:
+        p = (scale * queries @ keys.T).softmax(dim=-1)
+        variance = p @ keys.square() - (p @ keys).square()
+        return (queries.square() * variance).mean(dim=0)
 
-    return scale**2 * (side(image, text) + side(text, image))
+    return scale**2 * (one_direction(image, text) + one_direction(text, image))

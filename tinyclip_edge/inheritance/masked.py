@@ -1,8 +1,9 @@
 """Run a CLIP with masks on its units; open_clip's modules are read by their attribute names.
 
-Hidden channels that are off are left out, so LayerNorm sees the surviving ones only and the step
-gets cheaper as they get fewer. Factors are multiplied into the weights that write to the unit's
-output, once for all tokens. Shapes: B batch, L tokens, W hidden channels that are on.
+Hidden channels that are off are removed before the computation, so LayerNorm covers only the
+remaining ones, and steps get cheaper as channels close. Factors are folded into the weights that
+produce a unit's output, once for all tokens. Shapes: B batch, L tokens, W hidden channels that are
+on.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from tinyclip_edge.inheritance.gates import ClipMasks, TowerMasks
 from tinyclip_edge.inheritance.units import NO_RESNET, ClipUnits
 
 OpenClip: TypeAlias = Any  # a module of open_clip, or a block of ours with the same names
-END_POOLS = ("argmax", "eos")  # read the end token, so that padding may be trimmed
+END_POOLS = ("argmax", "eos")  # pool at the end token, so padding may be trimmed
 
 
 class MaskedClip(nn.Module):
-    """A CLIP, shared and not copied, whose units can be scaled and switched off for one call."""
+    """A wrapper of a CLIP (not a copy) that applies masks to its units call by call."""
 
     def __init__(self, model: nn.Module, units: ClipUnits) -> None:
         super().__init__()
@@ -41,7 +42,7 @@ class MaskedClip(nn.Module):
         return folded.encode_image(images), folded.encode_text(ids), scale
 
     def fold(self, masks: ClipMasks | None) -> FoldedClip:
-        """Multiply masks into the weights, with gradients; for several batches under one mask."""
+        """Fold masks into the weights, with gradients, for several batches under the same masks."""
         return FoldedClip(self.model, self.units, masks)
 
     def encode_image(self, images: Tensor, masks: ClipMasks | None = None) -> Tensor:
@@ -49,7 +50,7 @@ class MaskedClip(nn.Module):
         return self.fold(masks).encode_image(images)
 
     def encode_text(self, ids: Tensor, masks: ClipMasks | None = None) -> Tensor:
-        """Return ``[B, D]``, unit norm, of ids ``[B, L]`` cut anywhere behind the end tokens."""
+        """Return ``[B, D]``, unit norm, of ids ``[B, L]``, which may end after the end tokens."""
         return self.fold(masks).encode_text(ids)
 
 
@@ -65,14 +66,16 @@ class FoldedClip:
         visual, tower = self._model.visual, self._tower("image")
         patch = tower.take(visual.conv1.weight, 0)
         x = F.conv2d(images, patch, stride=visual.conv1.stride).flatten(2).transpose(1, 2)
-        first = tower.take(visual.class_embedding, 0).expand(len(x), 1, -1).to(x.dtype)
-        x = torch.cat([first, x], dim=1) + tower.take(visual.positional_embedding, 1).to(x.dtype)
+        class_token = tower.take(visual.class_embedding, 0).expand(len(x), 1, -1).to(x.dtype)
+        x = torch.cat([class_token, x], dim=1) + tower.take(visual.positional_embedding, 1).to(
+            x.dtype
+        )
         x = tower.norm(visual.patch_dropout(tower.scale(x)), visual.ln_pre)
         x = tower.blocks(x, None)
-        after = visual.final_ln_after_pool
-        x = x if after else tower.norm(x, visual.ln_post)
+        norm_after_pooling = visual.final_ln_after_pool
+        x = x if norm_after_pooling else tower.norm(x, visual.ln_post)
         pooled = x[:, 0] if visual.pool_type == "tok" else x[:, 1:].mean(dim=1)
-        pooled = tower.norm(pooled, visual.ln_post) if after else pooled
+        pooled = tower.norm(pooled, visual.ln_post) if norm_after_pooling else pooled
         return F.normalize((pooled @ tower.take(visual.proj, 0)).float(), dim=-1)
 
     def encode_text(self, ids: Tensor) -> Tensor:
@@ -81,8 +84,8 @@ class FoldedClip:
         x = tower.take(model.token_embedding(ids), 2)
         x = tower.scale(x + tower.take(model.positional_embedding[:length], 1))
         x = tower.blocks(x, model.attn_mask[:length, :length])
-        marks = ids if model.text_pool_type == "argmax" else ids.eq(model.text_eos_id).int()
-        pooled = x[torch.arange(len(ids), device=ids.device), marks.argmax(dim=-1)]
+        end_scores = ids if model.text_pool_type == "argmax" else ids.eq(model.text_eos_id).int()
+        pooled = x[torch.arange(len(ids), device=ids.device), end_scores.argmax(dim=-1)]
         pooled = tower.norm(pooled, model.ln_final)
         return F.normalize((pooled @ tower.take(model.text_projection, 0)).float(), dim=-1)
 
@@ -100,7 +103,7 @@ class _MaskedTower:
 
     def __init__(self, transformer: OpenClip, masks: TowerMasks | None, head_width: int) -> None:
         self._transformer = transformer
-        self._on: Tensor | None = None  # channels, where not all are
+        self._on: Tensor | None = None  # indices of open channels; None when all are open
         self._factors: Tensor | None = None
         if masks is not None:
             self._select(masks.hidden)
@@ -117,13 +120,13 @@ class _MaskedTower:
 
     def _select(self, hidden: Tensor) -> None:
         on = hidden.detach().nonzero().flatten()
-        # A sample can switch all channels off: one stays, at zero, and the step goes on.
+        # A sample may close all channels: keep one, with factor 0, so that the step can proceed.
         on = on if len(on) else on.new_zeros(1)
         self._on = on if len(on) < len(hidden) else None
         self._factors = self.take(hidden, 0)
 
     def take(self, tensor: Tensor, axis: int) -> Tensor:
-        """Keep the channels that are on."""
+        """Select the open channels along an axis."""
         return tensor if self._on is None else tensor.index_select(axis, self._on)
 
     def scale(self, x: Tensor) -> Tensor:
@@ -138,7 +141,7 @@ class _MaskedTower:
         return F.layer_norm(x, weight.shape, weight, bias, norm.eps).to(x.dtype)
 
     def write(self, weight: Tensor, factors: Tensor | None) -> Tensor:
-        """Fold factors of the inputs and of the channels into a weight that writes channels."""
+        """Fold the factors of inputs and output channels into a weight ``[channels, inputs]``."""
         weight = self.take(weight, 0)
         if factors is not None:
             weight = weight * factors
@@ -151,9 +154,9 @@ class _MaskedTower:
 
     def blocks(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Run all blocks on ``[B, L, W]``."""
-        again = self._transformer.grad_checkpointing and torch.is_grad_enabled()
+        recompute = self._transformer.grad_checkpointing and torch.is_grad_enabled()
         for block in self._blocks:
-            x = checkpoint(block, x, mask, use_reentrant=False) if again else block(x, mask)
+            x = checkpoint(block, x, mask, use_reentrant=False) if recompute else block(x, mask)
         return x
 
 
@@ -179,25 +182,25 @@ class _Block:
             self._down = tower.write(down.weight, neurons)
 
     def __call__(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        block, tower, change = self._block, self._tower, self._out_bias
+        block, tower, residual = self._block, self._tower, self._out_bias
         if self._attends:
             normed = tower.norm(x, block.ln_1)
-            seen = attend(normed, self._in, block.attn.in_proj_bias, self._head_width, mask)
-            change = F.linear(seen, self._out, self._out_bias)
-        x = x + self._layer_scale(change, block.ls_1)
-        change = self._down_bias
+            attention = attend(normed, self._in, block.attn.in_proj_bias, self._head_width, mask)
+            residual = F.linear(attention, self._out, self._out_bias)
+        x = x + self._layer_scale(residual, block.ls_1)
+        residual = self._down_bias
         if self._forwards:
             up = F.linear(tower.norm(x, block.ln_2), self._up, block.mlp.c_fc.bias)
-            change = F.linear(block.mlp.gelu(up), self._down, self._down_bias)
-        return x + self._layer_scale(change, block.ls_2)
+            residual = F.linear(block.mlp.gelu(up), self._down, self._down_bias)
+        return x + self._layer_scale(residual, block.ls_2)
 
-    def _layer_scale(self, change: Tensor, scale: OpenClip) -> Tensor:
+    def _layer_scale(self, residual: Tensor, scale: OpenClip) -> Tensor:
         identity = isinstance(scale, nn.Identity)
-        return change if identity else change * self._tower.take(scale.gamma, 0)
+        return residual if identity else residual * self._tower.take(scale.gamma, 0)
 
 
 def check_maskable(model: OpenClip) -> None:
-    """Raise InheritanceError for towers whose masked form would not equal the pruned one."""
+    """Raise InheritanceError for towers whose masked output would differ from the pruned one's."""
     visual: OpenClip = getattr(model, "visual", None)
     if hasattr(visual, "layer1"):
         raise InheritanceError(NO_RESNET)

@@ -1,4 +1,4 @@
-"""Decide what a student keeps of its teacher: layers, channels, heads, neurons."""
+"""Plan which layers, channels, heads and neurons a student inherits from its teacher."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LAYER_CHOICES = ("published", "evenly")
 
 @dataclass(frozen=True, slots=True)
 class TowerPlan:
-    """Teacher indices that one tower of the student is made of, in student order."""
+    """Teacher indices of the units of one student tower, in student order."""
 
     layers: Indices
     channels: Indices
-    heads: tuple[Indices, ...]  # one a student layer
-    neurons: tuple[Indices, ...]  # one a student layer
+    heads: tuple[Indices, ...]  # per student layer
+    neurons: tuple[Indices, ...]  # per student layer
     positions: Indices
     teacher_heads: int
     head_width: int
@@ -28,25 +28,25 @@ class TowerPlan:
 
 @dataclass(frozen=True, slots=True)
 class ResNetPlan:
-    """Teacher indices that a ResNet image tower is made of, in student order."""
+    """Teacher indices of the units of a ResNet image tower, in student order."""
 
-    stages: tuple[Indices, ...]  # blocks taken, one tuple a stage
-    stem: tuple[Indices, ...]  # channels out of each of its three convolutions
-    inner: tuple[Indices, ...]  # channels inside the blocks, one tuple a stage
-    outer: tuple[Indices, ...]  # channels that a stage's blocks add up in, one tuple a stage
+    stages: tuple[Indices, ...]  # inherited blocks, per stage
+    stem: tuple[Indices, ...]  # output channels of each of the stem's three convolutions
+    inner: tuple[Indices, ...]  # channels inside the blocks, per stage
+    outer: tuple[Indices, ...]  # channels of the residual stream, per stage
     heads: Indices  # of the attention pool
     positions: Indices
     head_width: int
 
     @property
     def layers(self) -> tuple[Indices, ...]:
-        """Teacher blocks taken, per stage."""
+        """Inherited teacher blocks, per stage."""
         return self.stages
 
 
 @dataclass(frozen=True, slots=True)
 class InheritancePlan:
-    """Everything a student keeps of its teacher."""
+    """Teacher indices of everything a student inherits."""
 
     image: TowerPlan | ResNetPlan
     text: TowerPlan
@@ -56,11 +56,11 @@ class InheritancePlan:
 
 
 def choose_layers(teacher: int, student: int, layers: LayerChoice = "published") -> Indices:
-    """Return which teacher layers the student takes.
+    """Return the indices of the teacher layers that a student inherits.
 
-    ``published`` is TinyCLIP's choice: every ``teacher // student``-th from layer 0, so the last
-    layer comes along only when nothing is left out. ``evenly`` keeps first and last. Raises
-    InheritanceError for a choice of another name, and a student without layers or deeper.
+    ``published`` is TinyCLIP's choice: every ``teacher // student``-th layer from layer 0, without
+    the last one unless all are inherited. ``evenly`` includes the first and the last. Raises
+    InheritanceError for another choice, for no layers, and for more than the teacher has.
     """
     if not 1 <= student <= teacher:
         raise InheritanceError(f"{student} layers cannot be chosen out of {teacher}")
@@ -74,16 +74,16 @@ def choose_layers(teacher: int, student: int, layers: LayerChoice = "published")
     if student == 1:
         return (0,)
     gaps = student - 1
-    # Integer rounding, halves up: the same on every machine.
+    # Integer arithmetic, halves rounded up: the same on every machine.
     return tuple((2 * i * (teacher - 1) + gaps) // (2 * gaps) for i in range(student))
 
 
 def plan_uniform(
     teacher: ClipShape, student: ClipShape, *, layers: LayerChoice = "published"
 ) -> InheritancePlan:
-    """Plan TinyCLIP's manual inheritance: the front of every axis, layers as ``choose_layers``.
+    """Plan TinyCLIP's manual inheritance: the first units of every axis, and ``choose_layers``.
 
-    Raises InheritanceError when the student is larger anywhere, or of another architecture.
+    Raises InheritanceError when the student is larger in any dimension or of another architecture.
     """
     if teacher.image.kind != student.image.kind:
         raise InheritanceError(
@@ -94,8 +94,8 @@ def plan_uniform(
         raise InheritanceError(
             f"patch size differs: teacher {teacher.patch}, student {student.patch} pixels"
         )
-    _fits("student", "embed_dim", teacher.embed_dim, student.embed_dim)
-    _fits("student", "vocabulary", teacher.vocabulary, student.vocabulary)
+    _check_size("student", "embed_dim", teacher.embed_dim, student.embed_dim)
+    _check_size("student", "vocabulary", teacher.vocabulary, student.vocabulary)
     return InheritancePlan(
         image=(
             _plan_resnet(teacher.image, student.image, layers)
@@ -113,8 +113,10 @@ def _plan_tower(
     name: str, teacher: TowerShape, student: TowerShape, layers: LayerChoice
 ) -> TowerPlan:
     _check_heads(name, teacher, student)
-    for what in ("width", "layers", "heads", "neurons"):
-        _fits(f"{name} tower", what, getattr(teacher, what), getattr(student, what))
+    for dimension in ("width", "layers", "heads", "neurons"):
+        _check_size(
+            f"{name} tower", dimension, getattr(teacher, dimension), getattr(student, dimension)
+        )
     _check_positions(name, teacher, student)
     return TowerPlan(
         layers=choose_layers(teacher.layers, student.layers, layers),
@@ -129,16 +131,18 @@ def _plan_tower(
 
 def _plan_resnet(teacher: TowerShape, student: TowerShape, layers: LayerChoice) -> ResNetPlan:
     _check_heads("image", teacher, student)
-    _fits("image tower", "width", teacher.width, student.width)
-    for number, (theirs, ours) in enumerate(zip(teacher.stages, student.stages, strict=True), 1):
-        _fits(f"image tower, stage {number}", "blocks", theirs, ours)
+    _check_size("image tower", "width", teacher.width, student.width)
+    for number, (teacher_blocks, student_blocks) in enumerate(
+        zip(teacher.stages, student.stages, strict=True), 1
+    ):
+        _check_size(f"image tower, stage {number}", "blocks", teacher_blocks, student_blocks)
     _check_positions("image", teacher, student)
     width = student.width
     doublings = [2**stage for stage in range(len(student.stages))]
     return ResNetPlan(
         stages=tuple(
-            choose_layers(theirs, ours, layers)
-            for theirs, ours in zip(teacher.stages, student.stages, strict=True)
+            choose_layers(teacher_blocks, student_blocks, layers)
+            for teacher_blocks, student_blocks in zip(teacher.stages, student.stages, strict=True)
         ),
         stem=(_front(width // 2), _front(width // 2), _front(width)),
         inner=tuple(_front(width * factor) for factor in doublings),
@@ -167,13 +171,14 @@ def _check_positions(name: str, teacher: TowerShape, student: TowerShape) -> Non
             f"image tower: {student.positions} positions in the student, {teacher.positions} in "
             "the teacher; interpolate the positional embedding first"
         )
-    _fits(f"{name} tower", "context length", teacher.positions, student.positions)
+    _check_size(f"{name} tower", "context length", teacher.positions, student.positions)
 
 
-def _fits(tower: str, what: str, teacher: int, student: int) -> None:
+def _check_size(tower: str, dimension: str, teacher: int, student: int) -> None:
     if student > teacher:
         raise InheritanceError(
-            f"{tower}: {what} {student} is more than the teacher's {teacher}; shrink the student"
+            f"{tower}: {dimension} {student} is more than the teacher's {teacher}; "
+            "shrink the student"
         )
 
 

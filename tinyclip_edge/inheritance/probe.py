@@ -1,6 +1,6 @@
-"""Watch a transformer tower run, and sum what the removal of each of its units would change.
+"""Score the units of a transformer tower by the change in the output when each is removed.
 
-A score is the mean over pictures or texts of (sum of activation * gradient)^2, the gradient taken
+A score is the mean over pictures or texts of (sum of activation * gradient)^2, with the gradient
 along a random direction of the logits whose covariance is the softmax's Fisher information: to
 second order, twice the KL that the removal costs.
 Shapes: N pictures or texts, M of the other side, T tokens, H channels, A heads, I neurons.
@@ -21,7 +21,7 @@ OpenClip: TypeAlias = Any  # a module of open_clip, read by its attribute names
 
 
 class UnitScores(NamedTuple):
-    """Importance of a tower's units; higher matters more."""
+    """Importance of a tower's units; higher is more important."""
 
     heads: Tensor  # [layers, A]
     neurons: Tensor  # [layers, I]
@@ -36,7 +36,7 @@ def fisher_direction(p: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class TowerProbe:
-    """Sums the scores of one tower over batches; its hooks hold while it is entered."""
+    """Accumulates the scores of one tower over batches; its hooks are active in the context."""
 
     def __init__(self, transformer: OpenClip, head_width: int) -> None:
         self._transformer, self._head_width = transformer, head_width
@@ -57,43 +57,51 @@ class TowerProbe:
             handle.remove()
 
     def _begin(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Begin the graph at the embeddings: no parameter needs a gradient."""
+        """Start the graph at the embeddings, since no parameter needs a gradient."""
         self._stream = args[0].detach().requires_grad_()
         return (self._stream, *args[1:])
 
     def add(self, logits: Tensor, draws: int, generator: torch.Generator) -> None:
-        """Take in the batch that has just run; ``logits [N, M]`` are its similarities."""
-        wanted = [self._stream, *(tensor for block in self._blocks for tensor in block.written)]
+        """Add the batch that was run last; ``logits [N, M]`` are its similarities."""
+        inputs = [self._stream, *(tensor for block in self._blocks for tensor in block.outputs)]
         p = logits.detach().softmax(dim=-1)
         with torch.no_grad():
-            seen = [block.seen(self._head_width) for block in self._blocks]
+            head_outputs = [block.head_outputs(self._head_width) for block in self._blocks]
         for draw in range(draws):
             direction = fisher_direction(p, generator)
-            more = draw + 1 < draws
-            gradients = torch.autograd.grad(logits, wanted, direction, retain_graph=more)
-            changes = self._changes(gradients, seen)
-            squares = [change.double().square().sum(dim=0) for change in changes]
+            retain_graph = draw + 1 < draws
+            gradients = torch.autograd.grad(logits, inputs, direction, retain_graph=retain_graph)
+            unit_changes = self._changes(gradients, head_outputs)
+            squares = [change.double().square().sum(dim=0) for change in unit_changes]
             sums = self._sums or [torch.zeros_like(square) for square in squares]
             self._sums = [total + square for total, square in zip(sums, squares, strict=True)]
         self._count += draws * len(logits)
 
     @torch.no_grad()
-    def _changes(self, gradients: tuple[Tensor, ...], seen: list[Tensor]) -> list[Tensor]:
-        """Return what each removal changes: ``[N, layers, A]``, ``[N, layers, I]``, ``[N, H]``."""
-        channels = (self._stream * gradients[0]).sum(dim=1)
-        heads, neurons = [], []
+    def _changes(self, gradients: tuple[Tensor, ...], head_outputs: list[Tensor]) -> list[Tensor]:
+        """Return the change by each removal: ``[N, layers, A]``, ``[N, layers, I]``, ``[N, H]``."""
+        channel_changes = (self._stream * gradients[0]).sum(dim=1)
+        head_changes, neuron_changes = [], []
         for number, block in enumerate(self._blocks):
-            of_block = gradients[1 + len(block.written) * number :]
-            attention, hidden, *halves = of_block[: len(block.written)]
-            head = seen[number] * (attention @ block.out_weight)
-            heads.append(head.view(*head.shape[:2], -1, self._head_width).sum(dim=(1, 3)))
-            neurons.append((block.written.hidden * hidden).sum(dim=1))
-            for wrote, gradient in zip(block.written[2:], halves, strict=True):
-                channels += (wrote * gradient).sum(dim=1)
-        return [torch.stack(heads, dim=1), torch.stack(neurons, dim=1), channels]
+            block_gradients = gradients[1 + len(block.outputs) * number :]
+            attention_gradient, hidden_gradient, *residual_gradients = block_gradients[
+                : len(block.outputs)
+            ]
+            head_change = head_outputs[number] * (attention_gradient @ block.out_weight)
+            head_changes.append(
+                head_change.view(*head_change.shape[:2], -1, self._head_width).sum(dim=(1, 3))
+            )
+            neuron_changes.append((block.outputs.hidden * hidden_gradient).sum(dim=1))
+            for residual, gradient in zip(block.outputs[2:], residual_gradients, strict=True):
+                channel_changes += (residual * gradient).sum(dim=1)
+        return [
+            torch.stack(head_changes, dim=1),
+            torch.stack(neuron_changes, dim=1),
+            channel_changes,
+        ]
 
     def scores(self) -> UnitScores:
-        """Return the means over everything added. Raises InheritanceError if not finite."""
+        """Return the mean scores of all batches. Raises InheritanceError if not finite."""
         means = [(total / self._count).cpu() for total in self._sums]
         if not all(bool(mean.isfinite().all()) for mean in means):
             raise InheritanceError(
@@ -103,31 +111,31 @@ class TowerProbe:
         return UnitScores(*means)
 
 
-class _Written(NamedTuple):
-    """What a block computed, all ``[N, T, …]`` and part of the graph."""
+class _BlockOutputs(NamedTuple):
+    """Outputs inside a block, all ``[N, T, …]`` and part of the graph."""
 
     attention: Tensor  # after out_proj
     hidden: Tensor  # neurons after the activation
-    first: Tensor  # what each half adds to the residual stream
-    second: Tensor
+    first: Tensor  # attention's contribution to the residual stream
+    second: Tensor  # feed-forward's contribution
 
 
 class _BlockProbe:
-    """Remembers what one block reads and writes while it runs."""
+    """Captures the inputs and outputs of one block while it runs."""
 
     def __init__(self, block: OpenClip) -> None:
         if not isinstance(block.attn, nn.MultiheadAttention) or block.attn.in_proj_weight is None:
             raise InheritanceError(
-                f"importance cannot look into {type(block).__name__}; set inherit.plan to evenly"
+                f"importance cannot probe {type(block).__name__}; set inherit.plan to evenly"
             )
         self._block = block
-        self._kept: dict[str, Tensor] = {}
+        self._captured: dict[str, Tensor] = {}
         self._normed, self._mask = torch.empty(0), None
 
     @property
-    def written(self) -> _Written:
+    def outputs(self) -> _BlockOutputs:
         """Tensors of the last run."""
-        return _Written(**self._kept)
+        return _BlockOutputs(**self._captured)
 
     @property
     def out_weight(self) -> Tensor:
@@ -135,34 +143,34 @@ class _BlockProbe:
         weight: Tensor = self._block.attn.out_proj.weight
         return weight
 
-    def seen(self, head_width: int) -> Tensor:
-        """Return what the heads saw in the last run, ``[N, T, A * head width]``."""
+    def head_outputs(self, head_width: int) -> Tensor:
+        """Return the heads' outputs of the last run, ``[N, T, A * head width]``."""
         attention = self._block.attn
         weight, bias = attention.in_proj_weight, attention.in_proj_bias
         return attend(self._normed, weight, bias, head_width, self._mask)
 
     def attach(self) -> list[Any]:
-        """Hook into the block; return the handles."""
+        """Register the hooks; return their handles."""
         block = self._block
         return [
             block.attn.register_forward_hook(self._attended, with_kwargs=True),
             block.mlp.c_proj.register_forward_pre_hook(self._activated),
-            block.ls_1.register_forward_hook(self._keeper("first")),
-            block.ls_2.register_forward_hook(self._keeper("second")),
+            block.ls_1.register_forward_hook(self._capture("first")),
+            block.ls_2.register_forward_hook(self._capture("second")),
         ]
 
     def _attended(
         self, _: nn.Module, args: tuple[Any, ...], options: dict[str, Any], out: tuple[Any, ...]
     ) -> None:
-        # MultiheadAttention computes out_proj itself: what the heads saw is computed again.
+        # MultiheadAttention applies out_proj itself, so the heads' outputs are recomputed later.
         self._normed, self._mask = args[0].detach(), options.get("attn_mask")
-        self._kept["attention"] = out[0]
+        self._captured["attention"] = out[0]
 
     def _activated(self, _: nn.Module, args: tuple[Any, ...]) -> None:
-        self._kept["hidden"] = args[0]
+        self._captured["hidden"] = args[0]
 
-    def _keeper(self, name: str) -> Callable[..., None]:
-        def keep(_: nn.Module, __: tuple[Any, ...], out: Tensor) -> None:
-            self._kept[name] = out
+    def _capture(self, name: str) -> Callable[..., None]:
+        def store(_: nn.Module, __: tuple[Any, ...], out: Tensor) -> None:
+            self._captured[name] = out
 
-        return keep
+        return store

@@ -1,4 +1,4 @@
-"""Cut masked units out of a CLIP's weights and fold the factors of the others into them."""
+"""Remove masked units from a CLIP's weights and fold the factors of the others into them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 
 Moments: TypeAlias = "dict[str, dict[str, Tensor]]"  # by parameter name, as AdamW names them
 
-# What writes to the residual stream: there the factors are folded in.
+# Tensors that write to the residual stream; the channels' factors are folded into these.
 _SCALED = (
     "visual.class_embedding",
     "visual.conv1.weight",
@@ -28,14 +28,14 @@ _SCALED = (
     "mlp.c_proj.weight",
     "mlp.c_proj.bias",
 )
-# Without heads or neurons only the bias of a half is left.
+# A half without heads or neurons only has its bias left.
 _HEADLESS = ("ln_1.", "attn.in_proj", "attn.out_proj.weight")
 _NEURONLESS = ("ln_2.", "mlp.c_fc.", "mlp.c_proj.weight")
 
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """What a prune keeps, and the factors it folds into what it keeps."""
+    """The units that remain after a prune, and the factors folded into them."""
 
     masks: ClipMasks
     before: ClipUnits
@@ -43,17 +43,17 @@ class PrunePlan:
 
     @classmethod
     def of(cls, units: ClipUnits, masks: ClipMasks) -> PrunePlan:
-        """Keep every unit whose mask is not zero; InheritanceError when no channel is left."""
-        image = _kept(units.image, masks.image, "image")
-        text = _kept(units.text, masks.text, "text")
+        """Keep every unit whose mask is not 0; raise InheritanceError when no channel is left."""
+        image = _remaining_units(units.image, masks.image, "image")
+        text = _remaining_units(units.text, masks.text, "text")
         return cls(masks, units, replace(units, image=image, text=text))
 
     def cut(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the pruned model's weights: units cut out, factors folded in."""
+        """Return the pruned model's weights: units removed, factors folded in."""
         return self._cut(state, fold=True)
 
     def slice(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what is left of tensors shaped and named like the weights, unscaled."""
+        """Slice tensors with the names and shapes of the weights, without scaling them."""
         return self._cut(tensors, fold=False)
 
     def _cut(self, state: Mapping[str, Tensor], *, fold: bool) -> dict[str, Tensor]:
@@ -79,22 +79,22 @@ class PrunePlan:
                 return None
         factors = _factors(masks, layer, units.head_width)
         result = tensor.detach()
-        for axis, what in enumerate(place.axes):
-            if what not in factors:  # positions, tokens and the embedding stay whole
+        for axis, axis_name in enumerate(place.axes):
+            if axis_name not in factors:  # positions, tokens and the embedding are not pruned
                 continue
-            kept = factors[what].to(tensor.device)
-            result = result.index_select(axis, kept.nonzero().flatten())
+            factors_of_axis = factors[axis_name].to(tensor.device)
+            result = result.index_select(axis, factors_of_axis.nonzero().flatten())
             if fold and key in _SCALED:
                 shape = [-1 if a == axis else 1 for a in range(result.ndim)]
-                result = result * kept[kept != 0].to(result.dtype).view(shape)
+                result = result * factors_of_axis[factors_of_axis != 0].to(result.dtype).view(shape)
         return result.clone()
 
 
 def slice_moments(moments: Moments, plan: PrunePlan) -> Moments:
-    """Cut optimizer state along with the weights, by parameter name.
+    """Slice optimizer state by parameter name, as the weights are sliced.
 
-    Tensors of a parameter's shape (AdamW's exp_avg and exp_avg_sq) are sliced, counters kept, and
-    parameters that the pruned model lacks left out.
+    Tensors of a parameter's shape (AdamW's exp_avg and exp_avg_sq) are sliced and counters copied;
+    parameters that the pruned model lacks are dropped.
     """
     result: Moments = {}
     for name, state in moments.items():
@@ -118,11 +118,11 @@ def named_moments(
     }
 
 
-def give_moments(
+def load_moments(
     optimizer: torch.optim.Optimizer, parameters: Iterable[tuple[str, Tensor]], moments: Moments
 ) -> int:
-    """Put state by parameter name into a fresh optimizer; return how many parameters got theirs."""
-    given = 0
+    """Load state by parameter name into a new optimizer; return the number of parameters loaded."""
+    restored = 0
     for name, parameter in parameters:
         state = moments.get(name)
         if state is None:
@@ -134,11 +134,11 @@ def give_moments(
                     f"{list(parameter.shape)}"
                 )
         optimizer.state[parameter] = dict(state)
-        given += 1
-    return given
+        restored += 1
+    return restored
 
 
-def _kept(units: TowerUnits, masks: TowerMasks, tower: str) -> TowerUnits:
+def _remaining_units(units: TowerUnits, masks: TowerMasks, tower: str) -> TowerUnits:
     width = int(masks.hidden.count_nonzero())
     if not width:
         raise InheritanceError(f"{tower} tower: every hidden channel is off; keep more")
@@ -151,7 +151,7 @@ def _kept(units: TowerUnits, masks: TowerMasks, tower: str) -> TowerUnits:
 
 
 def _factors(masks: TowerMasks, layer: int | None, head_width: int) -> dict[str | None, Tensor]:
-    """Return one factor per index of every kind of axis."""
+    """Return one factor per index, for every axis that is pruned."""
     if layer is None:
         return {"channels": masks.hidden}
     attended = masks.heads[layer].repeat_interleave(head_width)

@@ -1,4 +1,4 @@
-"""Account for every tensor of a student: where it came from."""
+"""Report the origin of every tensor of a student."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tinyclip_edge.inheritance.taken import Taken
+from tinyclip_edge.inheritance.taken import InheritedUnits
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 Origin: TypeAlias = Literal["copied", "sliced", "fresh"]
 Tower: TypeAlias = Literal["image", "text", "shared"]
-# Teacher layers taken, in student order; of a ResNet one tuple of blocks a stage.
+# Inherited teacher layers in student order; for a ResNet one tuple of blocks per stage.
 Layers: TypeAlias = "tuple[int, ...] | tuple[tuple[int, ...], ...]"
 ORIGINS: tuple[Origin, ...] = ("copied", "sliced", "fresh")
 
 
 @dataclass(frozen=True, slots=True)
 class TensorOrigin:
-    """One student tensor: copied whole, sliced, or left at its fresh initial value."""
+    """Origin of one student tensor: copied, sliced, or freshly initialised."""
 
     key: str
     tower: Tower
     origin: Origin
-    parameters: int  # values; the statistics of a BatchNorm count too, as in the published sizes
+    parameters: int  # including BatchNorm statistics, as the published sizes do
     teacher_key: str | None
 
 
@@ -45,7 +45,7 @@ class TowerReport:
 
 @dataclass(frozen=True, slots=True)
 class InheritanceReport:
-    """What a student took over; ``tensors`` holds every key of its state dict once."""
+    """Origins of a student's weights; ``tensors`` has every key of its state dict once."""
 
     method: str
     image: TowerReport
@@ -53,16 +53,16 @@ class InheritanceReport:
     shared: TowerReport  # logit scale
     tensors: tuple[TensorOrigin, ...]
     notes: tuple[str, ...] = ()
-    taken: Taken | None = None  # known where the shape of the teacher is
+    taken: InheritedUnits | None = None  # None when the teacher's shape is unknown
 
     @property
     def inherited_parameters(self) -> int:
-        """Parameters that hold a teacher's value."""
+        """Parameters inherited from the teacher."""
         return sum(t.parameters for t in self.tensors if t.origin != "fresh")
 
     @property
     def fresh_parameters(self) -> int:
-        """Parameters that keep their initial value."""
+        """Parameters with their initial value."""
         return sum(t.parameters for t in self.tensors if t.origin == "fresh")
 
     def as_dict(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class InheritanceReport:
                 for o in ORIGINS
                 if tower.tensors[o]
             )
-            layers = f", teacher layers [{_listed(tower.layers)}]" if tower.layers else ""
+            layers = f", teacher layers [{_format_layers(tower.layers)}]" if tower.layers else ""
             rows.append(f"{name}: {counts} parameters{layers}")
         return rows + list(self.notes)
 
@@ -99,13 +99,13 @@ class InheritanceReport:
                 name,
                 str(sum(tower.tensors.values())),
                 *(f"{tower.parameters[origin]:,}" for origin in ORIGINS),
-                _listed(tower.layers),
+                _format_layers(tower.layers),
             )
         return table
 
 
-def _listed(layers: Layers) -> str:
-    """List layers; stages of a ResNet stand between bars."""
+def _format_layers(layers: Layers) -> str:
+    """Format layer numbers; stages of a ResNet are separated by bars."""
     stages = [s for s in layers if isinstance(s, tuple)]
     if stages:
         return " | ".join(", ".join(map(str, blocks)) for blocks in stages)
@@ -114,9 +114,9 @@ def _listed(layers: Layers) -> str:
 
 def summarise(tower: Tower, layers: Layers, tensors: Iterable[TensorOrigin]) -> TowerReport:
     """Sum tensors and parameters of one tower by origin."""
-    mine = [t for t in tensors if t.tower == tower]
+    tower_tensors = [t for t in tensors if t.tower == tower]
     return TowerReport(
         layers=layers,
-        tensors={o: sum(t.origin == o for t in mine) for o in ORIGINS},
-        parameters={o: sum(t.parameters for t in mine if t.origin == o) for o in ORIGINS},
+        tensors={o: sum(t.origin == o for t in tower_tensors) for o in ORIGINS},
+        parameters={o: sum(t.parameters for t in tower_tensors if t.origin == o) for o in ORIGINS},
     )

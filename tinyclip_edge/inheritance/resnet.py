@@ -1,4 +1,4 @@
-"""Which teacher tensor, and which part of it, each tensor of a ResNet image tower comes from."""
+"""Map each tensor of a ResNet image tower to its teacher tensor and the indices to slice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from tinyclip_edge.inheritance.plan import Indices, ResNetPlan
 
 POOL = "visual.attnpool."
-# What follows the name of a BatchNorm, and whether it has a value per channel.
+# Tensors of a BatchNorm, and whether they have one value per channel.
 _NORM = {
     "weight": True,
     "bias": True,
@@ -23,9 +23,9 @@ _POOLED = re.compile(r"([qkv])_proj\.(weight|bias)")
 def resnet_source(
     key: str, plan: ResNetPlan, embed: Indices
 ) -> tuple[str, list[Indices | None]] | None:
-    """Return the teacher's key and what each leading axis keeps; None for an unknown tensor.
+    """Return the teacher's key and the indices of the leading axes; None for an unknown tensor.
 
-    Axes left out are kept whole.
+    Trailing axes that are not listed are copied whole.
     """
     if stem := _STEM.fullmatch(key):
         kind, number, suffix = stem[1], int(stem[2]) - 1, stem[3]
@@ -37,8 +37,8 @@ def resnet_source(
     elif block := _BLOCK.fullmatch(key):
         stage, number = int(block[1]) - 1, int(block[2])
         axes = _block_axes(block[3], plan, stage, first=number == 0)
-        taken = plan.stages[stage][number]
-        return _with_key(f"visual.layer{stage + 1}.{taken}.{block[3]}", axes)
+        teacher_block = plan.stages[stage][number]
+        return _with_key(f"visual.layer{stage + 1}.{teacher_block}.{block[3]}", axes)
     elif key.startswith(POOL):
         return _with_key(key, _pool_axes(key.removeprefix(POOL), plan, embed))
     return None

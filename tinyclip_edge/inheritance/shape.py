@@ -13,15 +13,15 @@ from tinyclip_edge.errors import InheritanceError
 IMAGE_BLOCKS = "visual.transformer.resblocks."
 TEXT_BLOCKS = "transformer.resblocks."
 RESNET_STAGES = 4
-RESNET_GROWTH = 32  # channels that reach the attention pool, over those that leave the stem
+RESNET_GROWTH = 32  # ratio of the attention pool's channels to the stem's
 
 
 @dataclass(frozen=True, slots=True)
 class TowerShape:
-    """Sizes of one tower; heads and positions of a ResNet are its attention pool's."""
+    """Sizes of one tower; for a ResNet, heads and positions are those of its attention pool."""
 
     kind: Literal["vit", "resnet", "text"]
-    width: int = 0  # hidden channels; of a ResNet those that leave the stem
+    width: int = 0  # hidden channels; for a ResNet the stem's output channels
     layers: int = 0  # blocks
     heads: int = 0
     head_width: int = 0
@@ -32,7 +32,7 @@ class TowerShape:
 
 @dataclass(frozen=True, slots=True)
 class ClipShape:
-    """Sizes of both towers and of what they share."""
+    """Sizes of both towers, the embedding and the vocabulary."""
 
     image: TowerShape
     text: TowerShape
@@ -47,9 +47,9 @@ class ClipShape:
         head_width: int = 64,
         text_head_width: int | None = None,
     ) -> ClipShape:
-        """Read the sizes from an open_clip state dict, whatever the order of its keys.
+        """Read the sizes from an open_clip state dict in any order of keys.
 
-        Weights do not tell how wide a head is: 64 unless given. Raises InheritanceError for
+        The head width cannot be read from weights and defaults to 64. Raises InheritanceError for
         towers of another architecture.
         """
         _require(state, "text", ("token_embedding.weight", "positional_embedding"))
@@ -81,8 +81,8 @@ def _tower(state: Mapping[str, Tensor], blocks: str, head_width: int) -> TowerSh
     layers = count_blocks(state, blocks, f"the {name} tower")
     _require(state, name, (f"{blocks}0.attn.in_proj_weight", f"{blocks}0.mlp.c_fc.weight"))
     rows, width = state[f"{blocks}0.attn.in_proj_weight"].shape
-    heads, rest = divmod(rows, 3 * head_width)
-    if rest:
+    heads, remainder = divmod(rows, 3 * head_width)
+    if remainder:
         raise InheritanceError(
             f"the {name} tower's attention is {rows // 3} wide, no multiple of {head_width} a head"
         )
@@ -99,13 +99,13 @@ def _tower(state: Mapping[str, Tensor], blocks: str, head_width: int) -> TowerSh
 
 
 def count_blocks(state: Mapping[str, Tensor], prefix: str, where: str) -> int:
-    """Return the blocks under a prefix; InheritanceError when their numbers have gaps."""
-    found = {
+    """Return the number of blocks under a prefix; raise InheritanceError when numbers have gaps."""
+    numbers = {
         int(key.removeprefix(prefix).split(".", 1)[0]) for key in state if key.startswith(prefix)
     }
-    if not found or found != set(range(len(found))):
-        raise InheritanceError(f"{where} has blocks {sorted(found)}, not 0, 1, 2 …")
-    return len(found)
+    if not numbers or numbers != set(range(len(numbers))):
+        raise InheritanceError(f"{where} has blocks {sorted(numbers)}, not 0, 1, 2 …")
+    return len(numbers)
 
 
 def _resnet(state: Mapping[str, Tensor], head_width: int) -> TowerShape:
@@ -114,8 +114,8 @@ def _resnet(state: Mapping[str, Tensor], head_width: int) -> TowerShape:
     _require(state, "image", ("visual.conv3.weight",))
     width = state["visual.conv3.weight"].shape[0]
     attended, channels = state[f"{pool}q_proj.weight"].shape
-    heads, rest = divmod(attended, head_width)
-    if rest:
+    heads, remainder = divmod(attended, head_width)
+    if remainder:
         raise InheritanceError(
             f"the image tower's attention pool is {attended} wide, "
             f"no multiple of {head_width} a head"

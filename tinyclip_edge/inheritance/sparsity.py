@@ -1,4 +1,4 @@
-"""How many parameters masks should take away, and the pressure that makes them do it."""
+"""The sparsity target of masks, and the Lagrangian penalty that enforces it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 
 START = 10.0
-TOLERANCE = 0.01  # a target is met within one point of the prunable parameters
+TOLERANCE = 0.01  # accepted distance from a target, as a share of the prunable parameters
 
 
 def sparsity_target(step: int, *, start: float, target: float, warmup: int) -> float:
-    """Return the sparsity asked for at ``step`` (from 0): linear over ``warmup``, then constant."""
-    done = 1.0 if warmup <= 0 else min(1.0, step / warmup)
-    return start + (target - start) * done
+    """Return the target sparsity at ``step`` (from 0): linear over ``warmup``, then constant."""
+    progress = 1.0 if warmup <= 0 else min(1.0, step / warmup)
+    return start + (target - start) * progress
 
 
 class Lagrangian(nn.Module):
-    """Price of missing the sparsity target.
+    """Penalty for missing the sparsity target.
 
-    The multipliers rise by gradient ascent: put them into an optimizer group with
-    ``maximize=True``, without weight decay.
+    The multipliers are trained by gradient ascent: put them into an optimizer group with
+    ``maximize=True`` and without weight decay.
     """
 
     def __init__(self) -> None:
@@ -37,27 +37,28 @@ class Lagrangian(nn.Module):
 
 
 def check_reachable(units: ClipUnits, keep: float, *, uniform_shapes: bool = False) -> None:
-    """Raise InheritanceError when masks cannot bring a CLIP down to the share ``keep``.
+    """Raise InheritanceError when masks cannot reduce a CLIP to the share ``keep``.
 
-    ``keep`` is a share of the prunable parameters. It must exceed what no mask counts (embeddings,
-    convolution, LayerNorms, projections) as a share of the towers, and with ``uniform_shapes`` the
-    smallest ordinary CLIP: one head a layer.
+    ``keep`` is a share of the prunable parameters. It must exceed the share of the parameters that
+    masks do not cover (embeddings, convolution, LayerNorms, projections) and, with
+    ``uniform_shapes``, the size of the smallest ordinary CLIP, which has one head per layer.
     """
     if not 0 < keep <= 1:
-        raise InheritanceError(f"keep {keep:g} is no share of a model: give one above 0, up to 1")
-    fixed = units.fixed / (units.fixed + units.prunable)
-    if keep <= fixed:
+        raise InheritanceError(f"keep {keep:g} is not a share: give a number above 0, at most 1")
+    fixed_share = units.fixed / (units.fixed + units.prunable)
+    if keep <= fixed_share:
         raise InheritanceError(
             f"keep {keep:g} is out of reach: embeddings, convolution, LayerNorms and projections, "
-            f"which no mask counts, are {fixed:.1%} of both towers; keep more"
+            f"which masks do not cover, are {fixed_share:.1%} of both towers; keep more"
         )
     if not uniform_shapes:
         return
-    least = (_smallest(units.image) + _smallest(units.text)) / units.prunable
-    if keep < least - TOLERANCE:
+    smallest_share = (_smallest(units.image) + _smallest(units.text)) / units.prunable
+    if keep < smallest_share - TOLERANCE:
         raise InheritanceError(
-            f"keep {keep:g} is out of reach with uniform_shapes: one head a layer is "
-            f"{least:.1%} of what can be pruned; keep more, or set uniform_shapes: false"
+            f"keep {keep:g} is out of reach with uniform_shapes: one head per layer is "
+            f"{smallest_share:.1%} of the prunable parameters; keep more, "
+            "or set uniform_shapes: false"
         )
 
 

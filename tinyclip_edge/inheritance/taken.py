@@ -1,4 +1,4 @@
-"""Which part of its teacher a student took, small enough for a line of a log."""
+"""Which units of its teacher a student inherited, compact enough for one line of a log."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from itertools import pairwise
 from tinyclip_edge.inheritance.plan import Indices, InheritancePlan, ResNetPlan, TowerPlan
 from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
 
-BINS = 32  # of an axis; a shorter axis has one for each unit
+BINS = 32  # per axis; a shorter axis has one bin per unit
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Units taken of one axis, and their share in equal parts of it, front to back."""
+    """Inherited units of one axis, and their share in equal bins from front to back."""
 
     of: int
     taken: int
     bins: tuple[float, ...]
 
     @classmethod
-    def count(cls, kept: Indices, of: int) -> Share:
-        """Count the ``kept`` indices of an axis of ``of`` units."""
-        parts, chosen = min(BINS, of), set(kept)
+    def count(cls, indices: Indices, of: int) -> Share:
+        """Count the ``indices`` indices of an axis of ``of`` units."""
+        parts, selected = min(BINS, of), set(indices)
         edges = [part * of // parts for part in range(parts + 1)]
         bins = tuple(
-            round(sum(unit in chosen for unit in range(low, high)) / (high - low), 2)
+            round(sum(unit in selected for unit in range(low, high)) / (high - low), 2)
             for low, high in pairwise(edges)
         )
-        return cls(of, len(chosen), bins)
+        return cls(of, len(selected), bins)
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherLayer:
-    """A layer, or block, of the teacher; ``student`` is None where it was left out."""
+    """A layer or block of the teacher; ``student`` is the student's, None if not inherited."""
 
     name: str
     student: int | None
@@ -41,24 +41,24 @@ class TeacherLayer:
 
 
 @dataclass(frozen=True, slots=True)
-class TowerTaken:
-    """Every layer of the teacher's tower, and the axes that all of them share."""
+class InheritedTower:
+    """All layers of the teacher's tower, and the axes that they share."""
 
     layers: tuple[TeacherLayer, ...]
     shared: dict[str, Share]
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """Both towers."""
+class InheritedUnits:
+    """Inherited units of both towers and of the embedding."""
 
-    image: TowerTaken
-    text: TowerTaken
+    image: InheritedTower
+    text: InheritedTower
     embedding: Share
 
     @classmethod
-    def by(cls, plan: InheritancePlan, teacher: ClipShape) -> Taken:
-        """Return what a plan takes of a teacher of this shape."""
+    def by(cls, plan: InheritancePlan, teacher: ClipShape) -> InheritedUnits:
+        """Return the units that a plan inherits from a teacher of this shape."""
         image = plan.image
         return cls(
             image=(
@@ -71,7 +71,7 @@ class Taken:
         )
 
 
-def _transformer(plan: TowerPlan, teacher: TowerShape) -> TowerTaken:
+def _transformer(plan: TowerPlan, teacher: TowerShape) -> InheritedTower:
     places = {layer: place for place, layer in enumerate(plan.layers)}
     layers = []
     for layer in range(teacher.layers):
@@ -81,10 +81,10 @@ def _transformer(plan: TowerPlan, teacher: TowerShape) -> TowerTaken:
             "neurons": Share.count(plan.neurons[place], teacher.neurons),
         }  # fmt: skip
         layers.append(TeacherLayer(str(layer), place, units))
-    return TowerTaken(tuple(layers), {"channels": Share.count(plan.channels, teacher.width)})
+    return InheritedTower(tuple(layers), {"channels": Share.count(plan.channels, teacher.width)})
 
 
-def _resnet(plan: ResNetPlan, teacher: TowerShape) -> TowerTaken:
+def _resnet(plan: ResNetPlan, teacher: TowerShape) -> InheritedTower:
     layers, place = [], 0
     for stage, blocks in enumerate(teacher.stages):
         width = teacher.width * 2**stage
@@ -103,4 +103,4 @@ def _resnet(plan: ResNetPlan, teacher: TowerShape) -> TowerTaken:
         "stem channels": Share.count(plan.stem[-1], teacher.width),
         "pool heads": Share.count(plan.heads, teacher.heads),
     }
-    return TowerTaken(tuple(layers), shared)
+    return InheritedTower(tuple(layers), shared)

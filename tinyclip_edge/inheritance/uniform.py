@@ -1,4 +1,4 @@
-"""Cut a student's weights out of its teacher's, tensor by tensor, as a plan says."""
+"""Slice a student's weights out of its teacher's, tensor by tensor, according to a plan."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def inherit_uniform(
     *,
     notes: tuple[str, ...] = (),
 ) -> tuple[dict[str, Tensor], InheritanceReport]:
-    """Return the student's weights after inheritance, and where each came from.
+    """Return the student's weights after inheritance and the origin of each.
 
-    Both states are open_clip's; neither is changed, and key order plays no part. The logit scale
-    keeps the student's value. Raises InheritanceError for a tensor that has no rule.
+    Both are open_clip state dicts in any order and are not modified. The logit scale keeps the
+    student's value. Raises InheritanceError for an unknown tensor.
     """
     weights: dict[str, Tensor] = {}
     origins: list[TensorOrigin] = []
@@ -68,46 +68,48 @@ def inherit_uniform(
 
 
 def _source(key: str, plan: InheritancePlan) -> tuple[Tower, str, list[Indices | None]]:
-    """Return the tower of a student tensor, its teacher key, and what each axis keeps."""
+    """Return the tower of a student tensor, its teacher key, and the indices of each axis."""
     image = plan.image
-    if isinstance(image, ResNetPlan) and (found := resnet_source(key, image, plan.embed)):
-        return "image", *found
+    if isinstance(image, ResNetPlan) and (resnet := resnet_source(key, image, plan.embed)):
+        return "image", *resnet
     place = locate(key)
-    part = plan.text if place is None or place.tower == "text" else image
-    if place is None or isinstance(part, ResNetPlan):
+    tower_plan = plan.text if place is None or place.tower == "text" else image
+    if place is None or isinstance(tower_plan, ResNetPlan):
         raise InheritanceError(f"there is no rule to inherit '{key}': not a plain CLIP tower")
-    kept = {
+    indices = {
         "embed": plan.embed,
         "tokens": plan.tokens,
-        "channels": part.channels,
-        "positions": part.positions,
+        "channels": tower_plan.channels,
+        "positions": tower_plan.positions,
     }
     source = key
     if place.layer is not None:
-        kept.update(_layer_indices(part, place.layer))
-        source = f"{place.blocks}{part.layers[place.layer]}.{place.name}"
-    return place.tower, source, [kept[axis] if axis else None for axis in place.axes]
+        indices.update(_layer_indices(tower_plan, place.layer))
+        source = f"{place.blocks}{tower_plan.layers[place.layer]}.{place.name}"
+    return place.tower, source, [indices[axis] if axis else None for axis in place.axes]
 
 
-def _layer_indices(part: TowerPlan, layer: int) -> dict[str, Indices]:
+def _layer_indices(tower_plan: TowerPlan, layer: int) -> dict[str, Indices]:
     """Rows of in_proj (viewed as [3, heads, head_width]) and columns of out_proj, neurons."""
     attended = tuple(
-        head * part.head_width + i for head in part.heads[layer] for i in range(part.head_width)
+        head * tower_plan.head_width + i
+        for head in tower_plan.heads[layer]
+        for i in range(tower_plan.head_width)
     )
-    block = part.teacher_heads * part.head_width
-    qkv = tuple(which * block + row for which in range(3) for row in attended)
-    return {"attended": attended, "qkv": qkv, "neurons": part.neurons[layer]}
+    projection_rows = tower_plan.teacher_heads * tower_plan.head_width
+    qkv = tuple(projection * projection_rows + row for projection in range(3) for row in attended)
+    return {"attended": attended, "qkv": qkv, "neurons": tower_plan.neurons[layer]}
 
 
 def _cut(tensor: Tensor, axes: list[Indices | None]) -> Tensor:
     result = tensor.detach()
-    for axis, kept in enumerate(axes):
-        if kept is None:
+    for axis, indices in enumerate(axes):
+        if indices is None:
             continue
-        if kept and kept == tuple(range(kept[0], kept[0] + len(kept))):
-            # A run is a view: large tables are copied once, at the end.
-            result = result.narrow(axis, kept[0], len(kept))
+        if indices and indices == tuple(range(indices[0], indices[0] + len(indices))):
+            # Consecutive indices are a view, so that large tables are copied once, at the end.
+            result = result.narrow(axis, indices[0], len(indices))
         else:
-            index = torch.tensor(kept, dtype=torch.long, device=tensor.device)
+            index = torch.tensor(indices, dtype=torch.long, device=tensor.device)
             result = result.index_select(axis, index)
     return result.clone(memory_format=torch.contiguous_format)

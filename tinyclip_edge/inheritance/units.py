@@ -1,4 +1,4 @@
-"""Count the units that masks can take away: hidden channels, heads and neurons, layer by layer."""
+"""Count the units that masks can remove: hidden channels, heads and neurons, layer by layer."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class TowerUnits:
 
     width: int  # hidden channels, shared by all layers
     head_width: int
-    heads: tuple[int, ...]  # one a layer; 0 where only the bias of out_proj is left
-    neurons: tuple[int, ...]
+    heads: tuple[int, ...]  # per layer; 0 where only the bias of out_proj is left
+    neurons: tuple[int, ...]  # per layer
     positions: int  # image: patches + 1; text: context length
 
     @property
     def prunable(self) -> int:
-        """Parameters of attention and feed-forward blocks, all that the sparsity counts."""
+        """Parameters of attention and feed-forward blocks, which the sparsity counts."""
         attended = sum(self.heads) * self.head_width
         attention = attended * (4 * self.width + 3) + len(self.heads) * self.width
         forward = sum(self.neurons) * (2 * self.width + 1) + len(self.neurons) * self.width
@@ -47,7 +47,7 @@ class TowerUnits:
 
 @dataclass(frozen=True, slots=True)
 class ClipUnits:
-    """Units of both towers, and the sizes that masks leave alone."""
+    """Units of both towers, and the sizes that masks do not change."""
 
     image: TowerUnits
     text: TowerUnits
@@ -108,8 +108,8 @@ def _tower(state: Mapping[str, Tensor], blocks: str, head_width: int) -> TowerUn
     heads, neurons = [], []
     for layer in range(count_blocks(state, blocks, f"the {name} tower")):
         rows = len(state[key]) if (key := f"{blocks}{layer}.{IN_PROJ}") in state else 0
-        count, rest = divmod(rows, 3 * head_width)
-        if rest:
+        count, remainder = divmod(rows, 3 * head_width)
+        if remainder:
             raise InheritanceError(
                 f"the {name} tower's attention is {rows // 3} wide in layer {layer}, "
                 f"no multiple of {head_width} a head"

@@ -14,10 +14,10 @@ class AffinityTerms(NamedTuple):
     """Scalars of one batch; ``loss`` carries the gradient, the others are detached."""
 
     loss: Tensor
-    teacher_entropy: Tensor  # the floor of the loss, weighted as it is
+    teacher_entropy: Tensor  # lower bound of the loss, with the same weights
     kl: Tensor  # loss - teacher_entropy: 0 for a perfect student
-    i2t: Tensor  # cross entropy of each picture over the texts, without its weight
-    t2i: Tensor  # cross entropy of each text over the pictures, without its weight
+    i2t: Tensor  # cross entropy of each picture over the texts, unweighted
+    t2i: Tensor  # cross entropy of each text over the pictures, unweighted
 
 
 def affinity_loss(
@@ -33,9 +33,9 @@ def affinity_loss(
 ) -> AffinityTerms:
     """Return the cross entropy of the student's row-wise affinities against the teacher's.
 
-    Features are ``[B, D]``, unit norm; student and teacher may differ in D. The whole global batch
-    is passed: gather first. ``i2t`` and ``t2i`` weigh the two directions. Computed in float32 even
-    under autocast, in float64 for such features; the teacher gets no gradient.
+    Features are ``[B, D]``, unit norm, of the global batch (gather first); student and teacher may
+    differ in D. ``i2t`` and ``t2i`` weight the two directions. Computed in float32 even under
+    autocast (float64 features in float64); the teacher gets no gradient.
     """
     with torch.autocast(student_image.device.type, enabled=False):
         logits = _logits(student_image, student_text, student_scale)
@@ -44,7 +44,8 @@ def affinity_loss(
         by_image = _cross_entropy(logits, targets)
         by_text = _cross_entropy(logits.T, targets.T)
         loss, entropy, kl = (
-            i2t * ours + t2i * theirs for ours, theirs in zip(by_image, by_text, strict=True)
+            i2t * by_image_term + t2i * by_text_term
+            for by_image_term, by_text_term in zip(by_image, by_text, strict=True)
         )
         return AffinityTerms(loss, entropy, kl, by_image[0].detach(), by_text[0].detach())
 
@@ -57,10 +58,10 @@ def _logits(image: Tensor, text: Tensor, scale: float | Tensor) -> Tensor:
 
 def _cross_entropy(logits: Tensor, target_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean over rows of cross entropy, target entropy and their difference (KL)."""
-    ours = logits.log_softmax(dim=-1)
+    log_probs = logits.log_softmax(dim=-1)
     with torch.no_grad():
-        theirs = target_logits.log_softmax(dim=-1)
-        p = theirs.exp()
-        entropy = -(p * theirs).sum(dim=-1).mean()
-        kl = (p * (theirs - ours)).sum(dim=-1).mean()
-    return -(p * ours).sum(dim=-1).mean(), entropy, kl
+        target_log_probs = target_logits.log_softmax(dim=-1)
+        target_probs = target_log_probs.exp()
+        entropy = -(target_probs * target_log_probs).sum(dim=-1).mean()
+        kl = (target_probs * (target_log_probs - log_probs)).sum(dim=-1).mean()
+    return -(target_probs * log_probs).sum(dim=-1).mean(), entropy, kl

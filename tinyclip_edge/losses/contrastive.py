@@ -1,4 +1,4 @@
-"""CLIP's own objective: each picture finds its caption among the batch, and the reverse."""
+"""CLIP's contrastive objective: match each picture with its caption within the batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tinyclip_edge.losses.precision import at_least_float32
 def contrastive_loss(image: Tensor, text: Tensor, *, scale: float | Tensor) -> Tensor:
     """Return the symmetric cross entropy with row i of ``image`` matching row i of ``text``.
 
-    Features are ``[B, D]``, unit norm, of the whole global batch. Float32 even under autocast.
+    Features are ``[B, D]``, unit norm, of the global batch. Float32 even under autocast.
     """
     with torch.autocast(image.device.type, enabled=False):
         if isinstance(scale, Tensor):

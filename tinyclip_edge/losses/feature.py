@@ -1,4 +1,4 @@
-"""Feature mimicking: the student's embeddings themselves follow the teacher's."""
+"""Feature mimicking: the student's embeddings follow the teacher's."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ FeatureKind: TypeAlias = Literal["mse", "cosine"]
 
 
 def feature_loss(student: Tensor, teacher: Tensor, *, kind: FeatureKind = "mse") -> Tensor:
-    """Return how far ``[B, D]`` student features are from the teacher's of the same pairs.
+    """Return the distance of ``[B, D]`` student features from the teacher's of the same pairs.
 
     ``mse``: mean of squared differences over all B * D values. ``cosine``: mean of 1 - cosine.
     Float32 even under autocast; the teacher gets no gradient.
     """
     with torch.autocast(student.device.type, enabled=False):
-        ours, theirs = at_least_float32(student), at_least_float32(teacher.detach())
+        student_features, teacher_features = (
+            at_least_float32(student),
+            at_least_float32(teacher.detach()),
+        )
         if kind == "mse":
-            return (ours - theirs).square().mean()
-        return (1 - F.cosine_similarity(ours, theirs, dim=-1)).mean()
+            return (student_features - teacher_features).square().mean()
+        return (1 - F.cosine_similarity(student_features, teacher_features, dim=-1)).mean()
 
 
 class FeatureProjector(nn.Module):
-    """Brings a student's features to the teacher's width, one matrix a tower.
+    """Projects a student's features to the teacher's width, with one matrix per tower.
 
-    Trained with the student and left behind when it is saved.
+    Trained with the student, but not saved with it.
     """
 
     def __init__(self, student: int, teacher: int) -> None:

@@ -1,4 +1,4 @@
-"""The precision that losses are computed in."""
+"""The precision in which losses are computed."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from torch import Tensor
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Return float16 and bfloat16 as float32, anything finer as it is."""
+    """Convert float16 and bfloat16 to float32; leave float32 and float64 unchanged."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()

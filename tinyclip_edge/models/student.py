@@ -13,7 +13,7 @@ from tinyclip_edge.errors import InheritanceError, ModelError
 from tinyclip_edge.inheritance import (
     ClipShape,
     InheritanceReport,
-    Taken,
+    InheritedUnits,
     inherit_uniform,
     plan_uniform,
 )
@@ -200,7 +200,7 @@ def inherit_student(
         chosen = importance_plan(teacher, shapes, calibration, device)
     weights, report = inherit_uniform(teacher_state, student_state, chosen, notes=notes)
     student.model.load_state_dict(weights)
-    return replace(report, taken=Taken.by(chosen, shapes[0]))
+    return replace(report, taken=InheritedUnits.by(chosen, shapes[0]))
 
 
 def _check_agreement(teacher: dict[str, Any], student: dict[str, Any]) -> None:

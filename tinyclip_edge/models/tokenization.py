@@ -81,9 +81,7 @@ class LocalTokenizer(open_clip.tokenizer.HFTokenizer):  # type: ignore[misc]
         )
 
 
-def make_tokenizer(
-    model_cfg: dict[str, Any], tokenizer_file: Path | None, source: str
-) -> Tokenize:
+def make_tokenizer(model_cfg: dict[str, Any], tokenizer_file: Path | None, source: str) -> Tokenize:
     """Return the tokenizer of a model config; ModelError when its ids do not fit the vocabulary."""
     text_cfg = model_cfg["text_cfg"]
     context_length = int(text_cfg.get("context_length", 77))

@@ -1,4 +1,4 @@
-"""A run's report: one HTML file that stands alone and asks no host for anything."""
+"""The report of a run: one self-contained HTML file that makes no network requests."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tinyclip_edge.report.bundles import Bundle, bundles_of
 from tinyclip_edge.report.compared import comparison
 from tinyclip_edge.report.curves import accuracy, training
 from tinyclip_edge.report.gates import masks
-from tinyclip_edge.report.html import Safe, element, joined, note, section
-from tinyclip_edge.report.inheritance import heritage
+from tinyclip_edge.report.html import Safe, concatenate, element, note, section
+from tinyclip_edge.report.inheritance import inherited_map
 from tinyclip_edge.report.overlay import overlay
 from tinyclip_edge.report.plots import write_plots
 from tinyclip_edge.report.record import EVENTS, RunRecord
@@ -23,16 +23,16 @@ from tinyclip_edge.report.sections import STATUS, about, again, cards
 from tinyclip_edge.report.sensitivity import sensitivity
 from tinyclip_edge.report.words import sentence
 
-__all__ = ["WrittenReport", "leave_report", "write_report"]
+__all__ = ["WrittenReport", "write_final_report", "write_report"]
 
-PICTURES = 6  # queries on the page that a run leaves
-# A browser then refuses what the page should not hold anyway.
+PICTURES = 6  # queries on the page that a run writes when it ends
+# A second line of defence: the page has no scripts and loads nothing.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenReport:
-    """Where the page is, and the figures of its runs."""
+    """The path of the page and a summary of each run on it."""
 
     path: Path
     runs: tuple[dict[str, Any], ...]
@@ -48,94 +48,101 @@ def write_report(
     *,
     pictures: int = 0,
     bundles: Sequence[Path] = (),
-    tell: Callable[[str], None] = lambda _: None,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> WrittenReport:
-    """Write the page of a run, or an overlay of several, from what their folders hold.
+    """Write the page of one run, or an overlay of several, from their folders.
 
-    ``pictures`` queries are shown with what teacher, student and bundle find, which loads them;
-    why they cannot, and what else is missing, is told and written down. ``bundles`` are looked at
-    besides those in the usual places. Raises DataError for a folder that holds no run.
+    ``pictures`` is the number of queries for which the page shows the first results of teacher,
+    student and bundle; above 0, the models are loaded. Whatever is missing or cannot be read goes
+    to ``notify`` and onto the page. ``bundles`` are searched in addition to the usual folders.
+    Raises DataError for a folder without a run.
     """
     records = [RunRecord.read(Path(run)) for run in runs]
     for record in records:
-        for missing in record.missing:
-            tell(f"{record.folder}: {missing}")
-    made = [bundles_of(record, bundles) for record in records]
-    several = len(records) > 1
-    path = out or records[0].folder / "report" / ("overlay.html" if several else "report.html")
+        for problem in record.missing:
+            notify(f"{record.folder}: {problem}")
+    bundles_by_run = [bundles_of(record, bundles) for record in records]
+    multiple = len(records) > 1
+    path = out or records[0].folder / "report" / ("overlay.html" if multiple else "report.html")
     if path.is_dir():
-        raise ConfigError(f"--out {path} is a folder; name a file in it")
-    page = _many(records, made) if several else _one(records[0], made[0], pictures, tell)
+        raise ConfigError(f"--out {path} is a folder; give a file name in it")
+    page = (
+        _overlay_page(records, bundles_by_run)
+        if multiple
+        else _run_page(records[0], bundles_by_run[0], pictures, notify)
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(path.name + ".part")
-        aside.write_text(page, encoding="utf-8")
-        aside.replace(path)
+        partial_file = path.with_name(path.name + ".part")
+        partial_file.write_text(page, encoding="utf-8")
+        partial_file.replace(path)
     except OSError as error:
-        raise ConfigError(f"report {path} cannot be written ({error.strerror or error})") from error
-    found = (
-        {**record.summary(), "bundles": [str(bundle.folder) for bundle in own]}
-        for record, own in zip(records, made, strict=True)
+        raise ConfigError(f"cannot write report {path} ({error.strerror or error})") from error
+    summaries = (
+        {**record.summary(), "bundles": [str(bundle.folder) for bundle in run_bundles]}
+        for record, run_bundles in zip(records, bundles_by_run, strict=True)
     )
-    return WrittenReport(path, tuple(found))
+    return WrittenReport(path, tuple(summaries))
 
 
-def leave_report(folder: Path, tell: Callable[[str], None], *, plots: bool = False) -> None:
-    """Write what a run leaves by itself; a failure is told and spoils nothing.
+def write_final_report(folder: Path, notify: Callable[[str], None], *, plots: bool = False) -> None:
+    """Write the report at the end of a run; a failure goes to ``notify`` and is not raised.
 
     ``plots`` adds the PNGs of masks and stages.
     """
-    for queries in (PICTURES, 0):  # once more without the models, should they be the reason
+    for queries in (PICTURES, 0):  # again without the models, in case they caused the failure
         try:
             write_report([folder], pictures=queries)
             if plots:
                 write_plots(folder / EVENTS, folder / "report")
-        # Fonts, disks, other matplotlibs: the student is finished, whatever it is.
+        # Fonts, disks, matplotlib versions: whatever fails here, the student is finished.
         except Exception as error:
-            told = " ".join(str(error).split())
+            message = " ".join(str(error).split())
             pictures = " with pictures" if queries else ""
-            tell(f"report{pictures} not written ({type(error).__name__}: {told})")
+            notify(f"report{pictures} not written ({type(error).__name__}: {message})")
         else:
             return
 
 
-def _one(
-    record: RunRecord, made: Sequence[Bundle], queries: int, tell: Callable[[str], None]
+def _run_page(
+    record: RunRecord, bundles: Sequence[Bundle], queries: int, notify: Callable[[str], None]
 ) -> str:
     parts = [
         ("about", "Run", about(record)),
         ("accuracy", "Accuracy", accuracy(record)),
         ("training", "Training", training(record)),
-        ("inherited", "Inherited", heritage(record)),
+        ("inherited", "Inherited", inherited_map(record)),
         ("masks", "Masks", masks(record)),
-        ("compared", "Bundles", comparison(record, made)),
-        ("layers", "Layers", sensitivity(made)),
-        ("pictures", "Pictures", _pictures(record, made, queries, tell) if queries else None),
+        ("compared", "Bundles", comparison(record, bundles)),
+        ("layers", "Layers", sensitivity(bundles)),
+        ("pictures", "Pictures", _pictures(record, bundles, queries, notify) if queries else None),
         ("again", "Reproduce", again(record)),
     ]
-    there = [(key, name, part) for key, name, part in parts if part is not None]
+    sections = [(key, name, part) for key, name, part in parts if part is not None]
     start = record.start
-    lead = f"{start.get('student', 'A student')} learns from {start.get('teacher', 'its teacher')}"
-    unfinished = None if record.status == "done" else STATUS.get(record.status, record.status)
+    subtitle = (
+        f"{start.get('student', 'A student')} learns from {start.get('teacher', 'its teacher')}"
+    )
+    warning = None if record.status == "done" else STATUS.get(record.status, record.status)
     head = [
         element("h1", record.name),
-        element("p", lead, class_="lead"),
-        *([element("p", sentence(unfinished), class_="warn")] if unfinished else []),
-        *(element("p", sentence(missing), class_="warn") for missing in record.missing),
-        _links([(key, name) for key, name, _ in there]),
+        element("p", subtitle, class_="lead"),
+        *([element("p", sentence(warning), class_="warn")] if warning else []),
+        *(element("p", sentence(problem), class_="warn") for problem in record.missing),
+        _links([(key, name) for key, name, _ in sections]),
     ]
-    return _page(record.name, head, [cards(record), *(part for *_, part in there)])
+    return _page(record.name, head, [cards(record), *(part for *_, part in sections)])
 
 
-def _many(records: Sequence[RunRecord], made: Sequence[Sequence[Bundle]]) -> str:
+def _overlay_page(records: Sequence[RunRecord], bundles_by_run: Sequence[Sequence[Bundle]]) -> str:
     title = f"{len(records)} runs"
-    parts = overlay(records, made)
+    parts = overlay(records, bundles_by_run)
     head = [
         element("h1", title),
         *(
-            element("p", f"{record.folder}: {missing}", class_="warn")
+            element("p", f"{record.folder}: {problem}", class_="warn")
             for record in records
-            for missing in record.missing
+            for problem in record.missing
         ),
         _links([(key, name) for key, name, _ in parts]),
     ]
@@ -143,16 +150,16 @@ def _many(records: Sequence[RunRecord], made: Sequence[Sequence[Bundle]]) -> str
 
 
 def _pictures(
-    record: RunRecord, made: Sequence[Bundle], queries: int, tell: Callable[[str], None]
+    record: RunRecord, bundles: Sequence[Bundle], queries: int, notify: Callable[[str], None]
 ) -> Safe:
     from tinyclip_edge.report.pictures import pictures
 
     try:
-        return pictures(record, made, queries)
+        return pictures(record, bundles, queries)
     except TinyClipError as error:
-        told = f"{record.folder}: no pictures ({error})"
-        tell(told)
-        return section("pictures", "What they find", note(told))
+        message = f"{record.folder}: no pictures ({error})"
+        notify(message)
+        return section("pictures", "What they find", note(message))
 
 
 def _links(targets: Sequence[tuple[str, str]]) -> Safe:
@@ -181,4 +188,4 @@ def _page(title: str, head: Sequence[Safe], body: Sequence[Safe]) -> str:
             ),
         ),
     ]
-    return "<!doctype html>\n" + element("html", joined(page), lang="en") + "\n"
+    return "<!doctype html>\n" + element("html", concatenate(page), lang="en") + "\n"

@@ -1,4 +1,4 @@
-"""The edge bundles of a run's student: where they are and what their export measured."""
+"""The bundles exported from a run's student, with the figures measured at export."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Bundle:
 
     @property
     def label(self) -> str:
-        """Its folder's name and the precision it is opened in."""
+        """Name of the folder and the default precision."""
         return f"{self.folder.name} {self.manifest.default_precision}"
 
     @property
     def verification(self) -> Mapping[str, Any]:
-        """What export measured."""
+        """Figures measured at export."""
         return self.manifest.verification
 
 
@@ -41,46 +41,47 @@ class Variant:
     size: int  # bytes of both towers' files
     pairs: float | None
     recall: float | None  # text to image R@1, per cent
-    drop: float | None  # of it against PyTorch, points
-    stderr: float | None  # of the drop
-    agreement: float | None  # same first answer as PyTorch, per cent
-    cosine: float | None  # least of both towers against PyTorch
+    drop: float | None  # in recall against PyTorch, points
+    stderr: float | None  # standard error of the drop, points
+    agreement: float | None  # queries with PyTorch's top-1 result, per cent
+    cosine: float | None  # lowest cosine of either tower with PyTorch
     image_ms: float | None
     text_ms: float | None
 
 
-def bundles_of(record: RunRecord, beyond: Iterable[Path] = ()) -> list[Bundle]:
-    """Return the bundles made from the run's finished student, by its weights' hash.
+def bundles_of(record: RunRecord, extra: Iterable[Path] = ()) -> list[Bundle]:
+    """Return the bundles whose manifest has the hash of the run's finished student.
 
-    They are looked for in ``bundles`` here and beside the run's folder, and in the folders
-    ``beyond``, each a bundle or a folder of bundles; DataError for one that is none.
+    Searched are ``bundles`` in the working directory, ``bundles`` next to the folder of runs, and
+    the ``extra`` folders, each a bundle or a folder of bundles. Raises DataError for an extra
+    folder that does not exist.
     """
-    for folder in beyond:
+    for folder in extra:
         if not folder.is_dir():
-            raise DataError(f"{folder} holds no bundles: there is no such folder")
-    wanted = record.student_sha256
-    if wanted is None:
+            raise DataError(f"bundle folder {folder} does not exist")
+    student_sha256 = record.student_sha256
+    if student_sha256 is None:
         return []
-    beside = record.folder.resolve().parent.parent / "bundles"
-    roots = dict.fromkeys((Path("bundles").resolve(), beside, *(f.resolve() for f in beyond)))
+    sibling = record.folder.resolve().parent.parent / "bundles"
+    roots = dict.fromkeys((Path("bundles").resolve(), sibling, *(f.resolve() for f in extra)))
     folders = dict.fromkeys(path.parent for root in roots for path in _manifests(root))
-    return [bundle for folder in folders for bundle in _made_from(wanted, folder)]
+    return [bundle for folder in folders for bundle in _matching_bundle(student_sha256, folder)]
 
 
 def variants(bundle: Bundle) -> Iterator[Variant]:
     """Return the precisions of a bundle, in the manifest's order."""
-    manifest, seen = bundle.manifest, bundle.verification
+    manifest, verification = bundle.manifest, bundle.verification
     for precision in manifest.precisions():
         paths = [manifest.tower_path(tower, precision) for tower in TOWERS]
-        ranking = _in(seen, "precisions", precision, "ranking")
-        image, text = (_in(seen, "precisions", precision, tower) for tower in TOWERS)
+        ranking = _nested(verification, "precisions", precision, "ranking")
+        image, text = (_nested(verification, "precisions", precision, tower) for tower in TOWERS)
         cosines = [number(part.get("cosine_min")) for part in (image, text)]
         yield Variant(
             name=f"{bundle.folder.name} {precision}",
             identity=(precision, *(str(manifest.files[path]["sha256"]) for path in paths)),
             towers=sum(manifest.parameters[tower] for tower in TOWERS),
             size=sum(int(manifest.files[path]["bytes"]) for path in paths),
-            pairs=number(seen.get("pairs")),
+            pairs=number(verification.get("pairs")),
             recall=number(ranking.get("recall@1")),
             drop=number(ranking.get("recall@1_drop")),
             stderr=number(ranking.get("recall@1_stderr")),
@@ -92,28 +93,28 @@ def variants(bundle: Bundle) -> Iterator[Variant]:
 
 
 def reference_recall(bundles: Iterable[Bundle]) -> float | None:
-    """Return R@1 of the student in PyTorch as the first export that has it measured it."""
-    found = (number(bundle.verification.get("reference_recall@1")) for bundle in bundles)
-    return next((value for value in found if value is not None), None)
+    """Return R@1 of the student in PyTorch from the first bundle that has it, per cent."""
+    recalls = (number(bundle.verification.get("reference_recall@1")) for bundle in bundles)
+    return next((value for value in recalls if value is not None), None)
 
 
 def _manifests(root: Path) -> list[Path]:
-    found = (path for path in root.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
-    own = root / MANIFEST
-    return [*([own] if own.is_file() else []), *sorted(found)]
+    paths = (path for path in root.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
+    root_manifest = root / MANIFEST
+    return [*([root_manifest] if root_manifest.is_file() else []), *sorted(paths)]
 
 
-def _made_from(wanted: str, folder: Path) -> Iterator[Bundle]:
+def _matching_bundle(student_sha256: str, folder: Path) -> Iterator[Bundle]:
     try:
         manifest = Manifest.read(folder)
-    except BundleError:  # another's; a report is no place to judge it
+    except BundleError:  # reading it is the business of `check`, not of a report
         return
-    if manifest.source.get("sha256") == wanted:
+    if manifest.source.get("sha256") == student_sha256:
         yield Bundle(folder, manifest)
 
 
-def _in(content: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
-    """Go down tables that a manifest need not have."""
+def _nested(content: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    """Return the table at a path of keys; empty where a key is absent."""
     for key in keys:
         inner = content.get(key)
         content = inner if isinstance(inner, Mapping) else {}

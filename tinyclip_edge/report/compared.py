@@ -1,9 +1,9 @@
-"""Teacher, student and its edge bundles side by side, and what each byte and millisecond buys."""
+"""Teacher, student and bundles side by side: accuracy against bytes and against milliseconds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import count as counted
+from itertools import count as integers
 
 from tinyclip_edge.report.bundles import Bundle, Variant, reference_recall, variants
 from tinyclip_edge.report.drawing import SERIES, Event, number
@@ -29,15 +29,15 @@ def comparison(record: RunRecord, bundles: Sequence[Bundle]) -> Safe:
     ]  # fmt: skip
     numbered = list(_numbered(bundles, ""))
     rows += [_row(label, variant) for label, variant in numbered]
-    known = None if bundles else 1 + COLUMNS.index("R@1 at export")
-    head = ["", *COLUMNS][:known]
-    told = _caption([variant for _, variant in numbered])
-    parts = [table(head, [row[:known] for row in rows], told)]
+    last_column = None if bundles else 1 + COLUMNS.index("R@1 at export")
+    head = ["", *COLUMNS][:last_column]
+    caption = _caption([variant for _, variant in numbered])
+    parts = [table(head, [row[:last_column] for row in rows], caption)]
     if bundles:
         spots = _Spots.of(record, bundles, "", SERIES[0])
-        told = ", ".join(str(bundle.folder) for bundle in bundles)
-        parts += [element("div", *spots.drawn("S: the student in PyTorch."), class_="figures"),
-                  note(f"Bundles: {told}")]  # fmt: skip
+        folders = ", ".join(str(bundle.folder) for bundle in bundles)
+        parts += [element("div", *spots.figures("S: the student in PyTorch."), class_="figures"),
+                  note(f"Bundles: {folders}")]  # fmt: skip
     else:
         parts.append(note("No bundle of this student was found: tinyclip-edge export makes one, "
                           "tinyclip-edge report --bundles FOLDER finds it elsewhere."))  # fmt: skip
@@ -46,17 +46,17 @@ def comparison(record: RunRecord, bundles: Sequence[Bundle]) -> Safe:
 
 def compared_bundles(runs: Sequence[tuple[str, RunRecord, Sequence[Bundle]]]) -> Safe | None:
     """Return the bundles of several runs, each run with its letter; None where there is none."""
-    rows, seen, spots = [], [], _Spots([], [])
+    rows, all_variants, spots = [], [], _Spots([], [])
     for (letter, record, bundles), colour in zip(runs, SERIES, strict=False):
         numbered = list(_numbered(bundles, letter))
         rows += [_row(label, variant) for label, variant in numbered]
-        seen += [variant for _, variant in numbered]
+        all_variants += [variant for _, variant in numbered]
         spots.add(_Spots.of(record, bundles, letter, colour))
     if not rows:
         return None
-    drawn = spots.drawn("A letter alone: the student in PyTorch.")
-    return section("compared", "Bundles", table(["", *COLUMNS], rows, _caption(seen)),
-                   element("div", *drawn, class_="figures"))  # fmt: skip
+    figures = spots.figures("A letter alone: the student in PyTorch.")
+    return section("compared", "Bundles", table(["", *COLUMNS], rows, _caption(all_variants)),
+                   element("div", *figures, class_="figures"))  # fmt: skip
 
 
 class _Spots:
@@ -67,7 +67,7 @@ class _Spots:
 
     @classmethod
     def of(cls, record: RunRecord, bundles: Sequence[Bundle], letter: str, colour: str) -> _Spots:
-        """Take the points of a run's bundles, and of its student as PyTorch has it."""
+        """Return the points of a run's bundles and of its student in PyTorch."""
         spots = cls([], [])
         size, reference = _float_bytes(record.start, ""), reference_recall(bundles)
         if size is not None and reference is not None:
@@ -75,24 +75,24 @@ class _Spots:
         for label, variant in _numbered(bundles, letter):
             if variant.recall is None:
                 continue
-            rest = (variant.recall, variant.stderr or 0.0, colour)
-            spots.sizes.append(Spot(label, variant.size / 1e6, *rest))
+            details = (variant.recall, variant.stderr or 0.0, colour)
+            spots.sizes.append(Spot(label, variant.size / 1e6, *details))
             if variant.image_ms is not None:
-                spots.times.append(Spot(label, variant.image_ms, *rest))
+                spots.times.append(Spot(label, variant.image_ms, *details))
         return spots
 
-    def add(self, others: _Spots) -> None:
-        """Take in the points of another run."""
-        self.sizes += others.sizes
-        self.times += others.times
+    def add(self, other: _Spots) -> None:
+        """Add the points of another run."""
+        self.sizes += other.sizes
+        self.times += other.times
 
-    def drawn(self, told: str) -> Iterator[Safe]:
-        """Draw both; what was not measured is left out."""
-        joined = "Up and to the left is better; the line joins those that no other beats."
+    def figures(self, caption: str) -> Iterator[Safe]:
+        """Draw both figures, without points that were not measured."""
+        legend = "Up and to the left is better; the line joins the Pareto front."
         bars = "Bars: standard error of the change against PyTorch."
         if self.sizes:
             yield scatter("pareto-bytes", "Accuracy against bytes", self.sizes,
-                          ("both towers, MB", RECALL), caption=f"{told} {joined}")  # fmt: skip
+                          ("both towers, MB", RECALL), caption=f"{caption} {legend}")  # fmt: skip
         if self.times:
             yield scatter("pareto-ms", "Accuracy against latency", self.times,
                           ("one picture through the image tower, ms", RECALL),
@@ -100,11 +100,11 @@ class _Spots:
 
 
 def _numbered(bundles: Sequence[Bundle], letter: str) -> Iterator[tuple[str, Variant]]:
-    numbers, seen = counted(1), set()
+    numbers, identities = integers(1), set()
     for bundle in bundles:
         for variant in variants(bundle):
-            if variant.identity not in seen:  # every bundle of a run may hold its float32
-                seen.add(variant.identity)
+            if variant.identity not in identities:  # every bundle of a run may hold its float32
+                identities.add(variant.identity)
                 yield f"{letter}{next(numbers)}", variant
 
 
@@ -115,7 +115,7 @@ def _row(label: str, variant: Variant) -> list[str]:
         megabytes(variant.size),
         NONE,
         points_of(variant.recall),
-        lost(variant.drop, variant.stderr),
+        points_lost(variant.drop, variant.stderr),
         points_of(variant.agreement),
         NONE if variant.cosine is None else f"{variant.cosine:.5f}",
         figures(variant.image_ms),
@@ -123,8 +123,8 @@ def _row(label: str, variant: Variant) -> list[str]:
     ]
 
 
-def lost(drop: float | None, stderr: float | None) -> str:
-    """Return points lost with their standard error; less than nothing is a gain."""
+def points_lost(drop: float | None, stderr: float | None) -> str:
+    """Format the points of recall lost, with their standard error; a negative loss is a gain."""
     if drop is None:
         return NONE
     return (
@@ -134,26 +134,28 @@ def lost(drop: float | None, stderr: float | None) -> str:
     )
 
 
-def _caption(seen: Sequence[Variant]) -> str:
-    told = "R@1: text to image; MB: 10^6 bytes of both towers, of PyTorch's models as float32"
-    pairs = sorted({variant.pairs for variant in seen if variant.pairs is not None})
+def _caption(variants: Sequence[Variant]) -> str:
+    units = "R@1: text to image; MB: 10^6 bytes of both towers, of PyTorch's models as float32"
+    pairs = sorted({variant.pairs for variant in variants if variant.pairs is not None})
     if not pairs:
-        return told
-    many = ", ".join(figures(value) for value in pairs)
-    differ = " (not the same for all: compare points lost)" if len(pairs) > 1 else ""
+        return units
+    pair_counts = ", ".join(figures(value) for value in pairs)
+    warning = " (not the same for all: compare points lost)" if len(pairs) > 1 else ""
     return (
-        f"{told}; at export: on {many} pairs{differ}; points lost: against PyTorch; ms: one input "
-        "on the machine that exported"
+        f"{units}; at export: on {pair_counts} pairs{warning}; points lost: against PyTorch; "
+        "ms: one input on the machine that exported"
     )
 
 
-def _model(start: Event, whose: str) -> tuple[str, str]:
-    towers = number(start.get(f"{whose}encoder_parameters"))
-    return millions(towers), megabytes(_float_bytes(start, whose))
+def _model(start: Event, prefix: str) -> tuple[str, str]:
+    towers = number(start.get(f"{prefix}encoder_parameters"))
+    return millions(towers), megabytes(_float_bytes(start, prefix))
 
 
-def _float_bytes(start: Event, whose: str) -> float | None:
-    towers, tokens = (number(start.get(f"{whose}{k}_parameters")) for k in ("encoder", "token"))
+def _float_bytes(start: Event, prefix: str) -> float | None:
+    towers, tokens = (
+        number(start.get(f"{prefix}{key}_parameters")) for key in ("encoder", "token")
+    )
     return None if towers is None or tokens is None else FLOAT32 * (towers + tokens)
 
 

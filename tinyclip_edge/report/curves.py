@@ -1,4 +1,4 @@
-"""Curves of one run, with their numbers and what they come to."""
+"""Training and accuracy curves of one run, with captions that sum them up."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tinyclip_edge.report.drawing import (
     Line,
     draw_lines,
     draw_speed,
+    evenly_spaced,
     loss_lines,
     number,
     points,
-    spread,
     stage_starts,
 )
 from tinyclip_edge.report.figures import figure
@@ -27,9 +27,9 @@ from tinyclip_edge.report.html import Safe, element, folded, note, section, tabl
 from tinyclip_edge.report.record import RunRecord
 from tinyclip_edge.report.words import count, figures, percent, sentence
 
-TOGETHER = ("loss", "affinity", "affinity_i2t", "affinity_t2i", FLOOR)  # one scale
-ALONE = tuple(name for name in LOSSES if name not in (*TOGETHER, "kl"))
-MOST_ROWS = 60  # of a table of steps
+SAME_SCALE = ("loss", "affinity", "affinity_i2t", "affinity_t2i", FLOOR)  # one scale
+SEPARATE = tuple(name for name in LOSSES if name not in (*SAME_SCALE, "kl"))
+MAX_ROWS = 60  # of a table of steps
 KL = "KL divergence from the teacher's affinities"
 SPEED = "Samples a second, and share of time that waited for data"
 
@@ -39,18 +39,18 @@ def training(record: RunRecord) -> Safe:
     steps = record.steps
     if not steps:
         return section("training", "Training", note("No step is logged yet."))
-    drawn = [_losses(steps), *_alone(record), *_kl(steps)]
+    figures = [_losses(steps), *_separate_terms(record), *_kl(steps)]
     speed = [Line("speed", points(steps, "samples_per_s"))]
     waits = [Line("wait", points(steps, "data_wait", 100))]
     if speed[0].points:
         draw = partial(draw_speed, lines=speed, waits=waits)
-        drawn.append(figure("speed", SPEED, draw, caption=_speed_told(steps)))
-    stages = "A dotted line: the next stage begins." if stage_starts(steps) else None
+        figures.append(figure("speed", SPEED, draw, caption=_speed_caption(steps)))
+    stage_note = "A dotted line: the next stage begins." if stage_starts(steps) else None
     return section(
         "training",
         "Training",
-        element("div", *drawn, class_="figures"),
-        *([note(stages)] if stages else []),
+        element("div", *figures, class_="figures"),
+        *([note(stage_note)] if stage_note else []),
         folded("Numbers of the curves", _steps(steps)),
     )
 
@@ -59,65 +59,68 @@ def accuracy(record: RunRecord) -> Safe:
     """Return the accuracy over steps beside the teacher's."""
     student, teacher = record.evaluations("student"), record.evaluations("teacher")
     if not student:
-        told = "Not measured: the run has no validation pairs, or did not come that far."
-        return section("accuracy", "Accuracy", note(told))
+        text = "Not measured: the run has no validation pairs, or did not come that far."
+        return section("accuracy", "Accuracy", note(text))
     lines = list(_accuracy_lines(student, teacher))
     draw = partial(draw_lines, lines=lines, ylabel="right answers, %", linear=True)
-    told = _accuracy_told(student, teacher)
-    picture = figure("accuracy", "Accuracy over steps", draw, caption=told)
+    text = _accuracy_caption(student, teacher)
+    plot = figure("accuracy", "Accuracy over steps", draw, caption=text)
     rows = [["teacher", *_cells(teacher[-1])]] if teacher else []
     rows += [[f"student, step {event['step']:,}", *_cells(event)] for event in student]
-    sizes = student[-1]
+    last_evaluation = student[-1]
     caption = (
-        f"Per cent, on {count(sizes.get('images'))} validation pictures and "
-        f"{count(sizes.get('labels'))} labels"
+        f"Per cent, on {count(last_evaluation.get('images'))} validation pictures and "
+        f"{count(last_evaluation.get('labels'))} labels"
     )
     numbers = table(["", *(metric.label for metric in METRICS.values())], rows, caption)
-    return section("accuracy", "Accuracy", element("div", picture, numbers, class_="figures"))
+    return section("accuracy", "Accuracy", element("div", plot, numbers, class_="figures"))
 
 
 def trend(line: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return the means of the first and the last tenth, which single steps do not blur."""
+    """Return the means of the first and the last tenth, which smooth out single steps."""
     size = max(1, len(line) // 10)
     first, last = ([value for _, value in part] for part in (line[:size], line[-size:]))
     return math.fsum(first) / size, math.fsum(last) / size
 
 
 def _accuracy_lines(student: Sequence[Event], teacher: Sequence[Event]) -> Iterator[Line]:
-    for place, key in enumerate(HEADLINES):
-        own = points(student, key, 100)
-        if not own:
+    for index, key in enumerate(HEADLINES):
+        student_points = points(student, key, 100)
+        if not student_points:
             continue
-        yield Line(METRICS[key].label, own, SERIES[place], marker="o")
-        theirs = number(teacher[-1].get(key)) if teacher else None
-        if theirs is not None:
-            level = [(0.0, 100 * theirs), (max(own[-1][0], 1.0), 100 * theirs)]
-            yield Line("", level, SERIES[place], "--")
+        yield Line(METRICS[key].label, student_points, SERIES[index], marker="o")
+        teacher_accuracy = number(teacher[-1].get(key)) if teacher else None
+        if teacher_accuracy is not None:
+            level = [
+                (0.0, 100 * teacher_accuracy),
+                (max(student_points[-1][0], 1.0), 100 * teacher_accuracy),
+            ]
+            yield Line("", level, SERIES[index], "--")
     if teacher:
         yield Line("teacher", [], INK, "--")
 
 
-def _accuracy_told(student: Sequence[Event], teacher: Sequence[Event]) -> str:
-    """Say what the student reached of the teacher, and where it was best."""
+def _accuracy_caption(student: Sequence[Event], teacher: Sequence[Event]) -> str:
+    """Describe the student's accuracy relative to the teacher's, and its best step."""
     key = HEADLINES[0]
-    own = points(student, key)
-    if not own:
+    accuracies = points(student, key)
+    if not accuracies:
         return ""
-    (began, first), (step, last) = own[0], own[-1]
-    told = f"{sentence(METRICS[key].label)} at step {step:,.0f}: {percent(last)}"
-    theirs = number(teacher[-1].get(key)) if teacher else None
-    if theirs:
-        told += f", {last / theirs:.0%} of the teacher's {percent(theirs)}"
-    if began < step:
-        told += f"; {percent(first)} at step {began:,.0f}"
-    top_step, top = max(own, key=lambda point: point[1])
+    (first_step, first), (step, last) = accuracies[0], accuracies[-1]
+    text = f"{sentence(METRICS[key].label)} at step {step:,.0f}: {percent(last)}"
+    teacher_accuracy = number(teacher[-1].get(key)) if teacher else None
+    if teacher_accuracy:
+        text += f", {last / teacher_accuracy:.0%} of the teacher's {percent(teacher_accuracy)}"
+    if first_step < step:
+        text += f"; {percent(first)} at step {first_step:,.0f}"
+    top_step, top = max(accuracies, key=lambda point: point[1])
     if top > last:
-        told += f"; best {percent(top)} at step {top_step:,.0f}"
-    return f"{told}."
+        text += f"; best {percent(top)} at step {top_step:,.0f}"
+    return f"{text}."
 
 
 def _losses(steps: Sequence[Event]) -> Safe:
-    lines = loss_lines(steps, TOGETHER)
+    lines = loss_lines(steps, SAME_SCALE)
     draw = partial(draw_lines, lines=lines, ylabel="nats", marks=stage_starts(steps))
     floor = (
         "Affinity cannot fall below the teacher's entropy (dashed); what lies between is the KL."
@@ -127,16 +130,16 @@ def _losses(steps: Sequence[Event]) -> Safe:
     return figure("loss", "Loss and its terms, without their weights", draw, caption=floor)
 
 
-def _alone(record: RunRecord) -> Iterator[Safe]:
-    """Draw terms of other scales, each by itself."""
+def _separate_terms(record: RunRecord) -> Iterator[Safe]:
+    """Draw each term that has a scale of its own in a figure of its own."""
     marks = stage_starts(record.steps)
-    for name in ALONE:
+    for name in SEPARATE:
         for line in loss_lines(record.steps, (name,)):
             title = f"{sentence(line.label)} term, without its weight"
             weight = record.settings.get(f"loss.{name}")
-            told = _trend_told(line, f"Its weight in the loss: {weight}. " if weight else "")
+            caption = _trend_caption(line, f"Its weight in the loss: {weight}. " if weight else "")
             draw = partial(draw_lines, lines=[line], ylabel=line.label, marks=marks)
-            yield figure(f"term-{name}", title, draw, caption=told)
+            yield figure(f"term-{name}", title, draw, caption=caption)
 
 
 def _kl(steps: Sequence[Event]) -> Iterator[Safe]:
@@ -145,24 +148,24 @@ def _kl(steps: Sequence[Event]) -> Iterator[Safe]:
         positive = all(value >= 0 for _, value in line.points)
         draw = partial(draw_lines, lines=[line], ylabel="nats", marks=stage_starts(steps),
                        linear=positive, bottom=0 if positive else None)  # fmt: skip
-        yield figure("kl", KL, draw, caption=_trend_told(line, "0: the teacher's own. "))
+        yield figure("kl", KL, draw, caption=_trend_caption(line, "0: the teacher's own. "))
 
 
-def _trend_told(line: Line, before: str) -> str:
+def _trend_caption(line: Line, prefix: str) -> str:
     if len(line.points) < 2:
-        return before
+        return prefix
     first, last = trend(line.points)
-    return f"{before}From {figures(first)} to {figures(last)}, means of a tenth of the steps."
+    return f"{prefix}From {figures(first)} to {figures(last)}, means of a tenth of the steps."
 
 
-def _speed_told(steps: Sequence[Event]) -> str:
+def _speed_caption(steps: Sequence[Event]) -> str:
     speeds, waits = (
         sorted(value for _, value in points(steps, key)) for key in ("samples_per_s", "data_wait")
     )
-    told = f"Half of the steps ran at {figures(speeds[len(speeds) // 2])} samples/s or more."
+    text = f"Half of the steps ran at {figures(speeds[len(speeds) // 2])} samples/s or more."
     if waits:
-        told += f" {percent(math.fsum(waits) / len(waits))} of the time waited for data."
-    return told
+        text += f" {percent(math.fsum(waits) / len(waits))} of the time waited for data."
+    return text
 
 
 def _cells(event: Event) -> list[str]:
@@ -170,9 +173,9 @@ def _cells(event: Event) -> list[str]:
 
 
 def _steps(steps: Sequence[Event]) -> Safe:
-    rows = [steps[place] for place in spread(len(steps), MOST_ROWS)]
+    rows = [steps[place] for place in evenly_spaced(len(steps), MAX_ROWS)]
     keys = [*LOSSES, "lr", "grad_norm", "samples_per_s", "data_wait"]
-    shown = [key for key in keys if any(number(row.get(key)) is not None for row in rows)]
-    body = [[f"{row['step']:,}", *(figures(row.get(key)) for key in shown)] for row in rows]
-    told = f"{len(rows)} of {len(steps)} logged steps; data wait is a share of 1"
-    return table(["step", *(key.replace("_", " ") for key in shown)], body, told)
+    columns = [key for key in keys if any(number(row.get(key)) is not None for row in rows)]
+    body = [[f"{row['step']:,}", *(figures(row.get(key)) for key in columns)] for row in rows]
+    caption = f"{len(rows)} of {len(steps)} logged steps; data wait is a share of 1"
+    return table(["step", *(key.replace("_", " ") for key in columns)], body, caption)

@@ -1,4 +1,4 @@
-"""Draw what events say into matplotlib figures; PNG plots and the report page share this."""
+"""Draw logged events as matplotlib figures, for the PNG plots and for the report page."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Points: TypeAlias = "list[tuple[float, float]]"
 
 LOSSES = ("loss", "affinity", "affinity_i2t", "affinity_t2i", "kl", "teacher_entropy",
           "contrastive", "feature", "sparsity_price")  # fmt: skip
-FLOOR = "teacher_entropy"  # of the affinity terms; the KL is what stands above it
+FLOOR = "teacher_entropy"  # lower bound of the affinity terms; the excess over it is the KL
 TOWERS = ("image", "text")
 LARGEST = 1e100  # beyond it, axes overflow
-MOST_POINTS = 400  # of a line: more are not seen at the width of a page
-WIDE = 100  # largest over smallest value from which on an axis of losses is logarithmic
+MAX_POINTS = 400  # of a line; more cannot be told apart at the width of a page
+WIDE = 100  # ratio of the largest to the smallest loss above which the axis is logarithmic
 
 # Light theme; a page may replace each colour by its own.
 INK, FAINT = "#15181e", "#8a93a1"
@@ -59,7 +59,7 @@ class Line:
 
 
 def number(value: object) -> float | None:
-    """Return a number of an event that can be drawn, None for anything else."""
+    """Return a value that can be drawn as a number, None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if -LARGEST <= value <= LARGEST else None  # neither NaN nor infinity
@@ -67,13 +67,13 @@ def number(value: object) -> float | None:
 
 def points(events: Iterable[Event], key: str, factor: float = 1.0) -> Points:
     """Return (step, value) of the events that have the value."""
-    found = ((event["step"], number(event.get(key))) for event in events)
-    return [(float(step), factor * value) for step, value in found if value is not None]
+    values = ((event["step"], number(event.get(key))) for event in events)
+    return [(float(step), factor * value) for step, value in values if value is not None]
 
 
-def thinned(line: Points, most: int = MOST_POINTS) -> Points:
-    """Return at most ``most`` points, each the mean of as many neighbours."""
-    size = math.ceil(len(line) / most)
+def thinned(line: Points, limit: int = MAX_POINTS) -> Points:
+    """Return at most ``limit`` points, each the mean of a run of neighbours."""
+    size = math.ceil(len(line) / limit)
     if size <= 1:
         return line
     parts = (line[start : start + size] for start in range(0, len(line), size))
@@ -174,7 +174,7 @@ def draw_units(figure: Figure, gates: Sequence[Event], towers: Sequence[str] = T
             ]
             image = axes.imshow(shares, vmin=0, cmap="viridis", **HEAT)
             axes.set(title=f"{tower} tower: {kind} left", ylabel="layer")
-            ticks = spread(layers)
+            ticks = evenly_spaced(layers)
             axes.set_yticks(ticks, [str(i) for i in ticks])
             _step_ticks(axes, gates)
             figure.colorbar(image, ax=axes)
@@ -210,11 +210,11 @@ def stage_starts(steps: Sequence[Event]) -> list[float]:
     ]
 
 
-def spread(count: int, most: int = 6) -> list[int]:
-    """Return at most ``most`` indices from the first to the last."""
-    if count <= most:
+def evenly_spaced(count: int, limit: int = 6) -> list[int]:
+    """Return at most ``limit`` indices from the first to the last."""
+    if count <= limit:
         return list(range(count))
-    return [round(i * (count - 1) / max(most - 1, 1)) for i in range(most)]
+    return [round(i * (count - 1) / max(limit - 1, 1)) for i in range(limit)]
 
 
 def _at(units: Sequence[float], layer: int) -> float:
@@ -222,7 +222,7 @@ def _at(units: Sequence[float], layer: int) -> float:
 
 
 def _step_ticks(axes: Axes, gates: Sequence[Event]) -> None:
-    ticks = spread(len(gates))
+    ticks = evenly_spaced(len(gates))
     axes.set_xticks(ticks, [str(gates[i]["step"]) for i in ticks])
     axes.set_xlabel("step")
 

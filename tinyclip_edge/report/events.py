@@ -1,4 +1,4 @@
-"""The events of a run, each checked, so that pages and plots may rely on what they hold."""
+"""Read the events of a run and check the fields that pages and plots rely on."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tinyclip_edge.train.monitoring.events import EventLines, read_event_lines
 
 
 def read_lines(path: Path) -> EventLines:
-    """Read a file of events; those without what pages and plots take for granted are broken."""
-    return read_event_lines(path, _sound)
+    """Read a file of events; one that lacks a required field counts as broken."""
+    return read_event_lines(path, _is_valid)
 
 
-def _sound(event: Event) -> bool:
+def _is_valid(event: Event) -> bool:
     try:
         check = _SHAPES.get(event["kind"])
         return check is None or check(event)
@@ -42,20 +42,22 @@ def _inherit(event: Event) -> bool:
     counts = [number(value) for part in event["parameters"].values() for value in part.values()]
     if None in counts or not isinstance(event["notes"], list):
         return False
-    taken = event["taken"]
-    return taken is None or (_share(taken["embedding"]) and all(_taken(taken[t]) for t in TOWERS))
+    inherited = event["taken"]
+    return inherited is None or (
+        _valid_share(inherited["embedding"]) and all(_valid_tower(inherited[t]) for t in TOWERS)
+    )
 
 
-def _taken(tower: dict[str, Any]) -> bool:
+def _valid_tower(tower: dict[str, Any]) -> bool:
     shares = [*tower["shared"].values()]
     for layer in tower["layers"]:
         if not isinstance(layer["student"], int | None):
             return False
         shares += layer["units"].values()
-    return bool(tower["layers"]) and all(map(_share, shares))
+    return bool(tower["layers"]) and all(map(_valid_share, shares))
 
 
-def _share(share: dict[str, Any]) -> bool:
+def _valid_share(share: dict[str, Any]) -> bool:
     return _numbers([share["of"], share["taken"]]) and share["of"] > 0 and _numbers(share["bins"])
 
 

@@ -1,4 +1,4 @@
-"""Figures as inline SVG that takes its colours from the page, light or dark."""
+"""Figures as inline SVG whose colours follow the page's light or dark theme."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tinyclip_edge.report.html import Safe, element
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INCHES = (4.7, 3.1)  # narrow, so that its type can be read at the width of a phone
+INCHES = (4.7, 3.1)  # narrow, so that labels stay readable on a phone
 COLOURS = {INK: "var(--ink)", FAINT: "var(--faint)"} | {
     colour: f"var(--s{place})" for place, colour in enumerate(SERIES)
 }
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
-_DROPPED = {"metadata", "style"}
+_REMOVED_TAGS = {"metadata", "style"}
 
 
 def figure(
@@ -43,27 +43,29 @@ def figure(
         FigureCanvasSVG(drawing)
         draw(drawing)
         drawing.savefig(page, format="svg", metadata={"Date": None})
-    told = [element("b", title), *([" ", caption] if caption else [])]
-    return element("figure", _inline(page.getvalue(), key, title), element("figcaption", *told))
+    caption_parts = [element("b", title), *([" ", caption] if caption else [])]
+    return element(
+        "figure", _inline(page.getvalue(), key, title), element("figcaption", *caption_parts)
+    )
 
 
 def _inline(svg: str, key: str, title: str) -> Safe:
-    """Return matplotlib's file as a part of a page: no foreign names, ids of its own, a title."""
+    """Return matplotlib's SVG for embedding: no namespaces, ids unique on the page, a title."""
     root = ElementTree.fromstring(svg)
-    used: set[str] = set()
+    referenced: set[str] = set()
     for parent in list(root.iter()):
         for child in list(parent):
-            if _local(child.tag) in _DROPPED:
+            if _local(child.tag) in _REMOVED_TAGS:
                 parent.remove(child)
     for node in root.iter():
         node.tag = _local(node.tag)
         node.attrib = {_local(name): value for name, value in node.attrib.items()}
         for value in node.attrib.values():
-            used.update(_REFERENCE.findall(value))
+            referenced.update(_REFERENCE.findall(value))
         if node.get("href", "").startswith("#"):
-            used.add(node.attrib["href"][1:])
+            referenced.add(node.attrib["href"][1:])
     for node in root.iter():
-        _rename(node, key, used)
+        _rename(node, key, referenced)
     about = ElementTree.Element("title")
     about.text = title
     about.set("id", f"{key}-title")
@@ -79,9 +81,9 @@ def _inline(svg: str, key: str, title: str) -> Safe:
     return Safe(text)
 
 
-def _rename(node: ElementTree.Element, key: str, used: set[str]) -> None:
+def _rename(node: ElementTree.Element, key: str, referenced: set[str]) -> None:
     name = node.attrib.pop("id", None)
-    if name in used:
+    if name in referenced:
         node.set("id", f"{key}-{name}")
     for attribute, value in node.attrib.items():
         if attribute == "href" and value.startswith("#"):

@@ -1,4 +1,4 @@
-"""Masks of a run: heat maps of the units left, sparsity against its target, gates, prunes."""
+"""Masks of a run: remaining units as heat maps, sparsity against its target, gates, prunes."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ TALL = (INCHES[0], 4.6)
 
 
 def masks(record: RunRecord) -> Safe | None:
-    """Return what masks did, None for a run without them."""
+    """Return the section on masks, None for a run without them."""
     gates, prunes = record.of("gates"), record.of("prune")
     masked = [event for event in record.steps if "sparsity" in event]
     if not (gates or prunes or masked):
         return None
-    drawn = []
+    figures = []
     if gates:
-        drawn += [_heat(gates, tower) for tower in TOWERS]
-        drawn += [_histogram(gates, tower) for tower in TOWERS]
+        figures += [_heat(gates, tower) for tower in TOWERS]
+        figures += [_histogram(gates, tower) for tower in TOWERS]
     if masked:
         title, draw = "Sparsity against its target", partial(draw_sparsity, steps=masked)
-        drawn.append(figure("sparsity", title, draw, caption=_sparsity_told(masked[-1])))
+        figures.append(figure("sparsity", title, draw, caption=_sparsity_caption(masked[-1])))
     numbers = _prunes(prunes) if prunes else note("The gates are not cut out yet.")
-    return section("masks", "Masks", element("div", *drawn, class_="figures"), numbers)
+    return section("masks", "Masks", element("div", *figures, class_="figures"), numbers)
 
 
 def _heat(gates: list[Event], tower: str) -> Safe:
@@ -42,7 +42,7 @@ def _heat(gates: list[Event], tower: str) -> Safe:
         f"units-{tower}",
         f"Heads and neurons left in the {tower} tower",
         partial(draw_units, gates=gates, towers=(tower,)),
-        caption=_units_told(gates, tower),
+        caption=_units_caption(gates, tower),
         inches=TALL,
     )
 
@@ -56,8 +56,8 @@ def _histogram(gates: list[Event], tower: str) -> Safe:
     )
 
 
-def _units_told(gates: list[Event], tower: str) -> str:
-    """Say how many units are left of how many."""
+def _units_caption(gates: list[Event], tower: str) -> str:
+    """Describe how many units remain of the initial ones."""
     parts = []
     for kind in ("heads", "neurons"):
         first, last = (math.fsum(event[tower][kind]) for event in (gates[0], gates[-1]))
@@ -65,7 +65,7 @@ def _units_told(gates: list[Event], tower: str) -> str:
     return f"Left at step {gates[-1]['step']:,}: {', '.join(parts)}."
 
 
-def _sparsity_told(last: Event) -> str:
+def _sparsity_caption(last: Event) -> str:
     return (
         f"At step {last['step']:,}: {percent(last.get('sparsity'))} gone, "
         f"{percent(last.get('sparsity_target'))} wanted."
@@ -82,8 +82,8 @@ def _prunes(prunes: list[Event]) -> Safe:
 
 
 def _rows(event: Event) -> list[list[str]]:
-    met = event.get("met")
-    shared = [percent(event.get("kept")), percent(event.get("keep")), "yes" if met else "no"]
+    reached = event.get("met")
+    shared = [percent(event.get("kept")), percent(event.get("keep")), "yes" if reached else "no"]
     return [
         [
             f"step {event['step']:,}, {tower} tower",

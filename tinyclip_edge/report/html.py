@@ -1,4 +1,4 @@
-"""HTML from plain values: whatever is not ``Safe`` is escaped."""
+"""Build HTML from plain values; everything that is not ``Safe`` is escaped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _VOID = {"meta", "link", "img"}
 
 
 class Safe(str):
-    """HTML that is ready."""
+    """A string that is HTML already and is not escaped again."""
 
     __slots__ = ()
 
@@ -26,19 +26,19 @@ def text(value: object) -> Safe:
 def element(name: str, *children: object, **attributes: object) -> Safe:
     """Return an element; ``class_`` and ``aria_label`` stand for ``class`` and ``aria-label``.
 
-    An attribute that is None is left out.
+    Attributes that are None are omitted.
     """
-    written = "".join(
+    attribute_text = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(_CONTROL.sub("�", str(value)))}"'
         for key, value in attributes.items()
         if value is not None
     )
-    opening = f"<{name}{written}>"
-    return Safe(opening if name in _VOID else f"{opening}{joined(children)}</{name}>")
+    opening = f"<{name}{attribute_text}>"
+    return Safe(opening if name in _VOID else f"{opening}{concatenate(children)}</{name}>")
 
 
-def joined(parts: Iterable[object]) -> Safe:
-    """Return parts one after the other."""
+def concatenate(parts: Iterable[object]) -> Safe:
+    """Return the parts as one piece of HTML."""
     return Safe("".join(text(part) for part in parts))
 
 
@@ -48,25 +48,29 @@ def section(key: str, title: str, *children: object) -> Safe:
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], caption: str) -> Safe:
-    """Return a table whose first cells name their rows; it scrolls by itself where it is wide."""
-    top = element("tr", *(element("th", cell, scope="col") for cell in head))
+    """Return a table whose first column heads the rows; a wide one scrolls horizontally."""
+    header = element("tr", *(element("th", cell, scope="col") for cell in head))
     body = (
-        element("tr", element("th", first, scope="row"), *(element("td", c) for c in rest))
-        for first, *rest in rows
+        element("tr", element("th", first, scope="row"), *(element("td", c) for c in cells))
+        for first, *cells in rows
     )
-    told = element("caption", element("span", caption))
-    whole = element("table", told, element("thead", top), element("tbody", *body))
-    return element("div", whole, class_="wide", role="region", aria_label=caption, tabindex="0")
+    caption_element = element("caption", element("span", caption))
+    table_element = element(
+        "table", caption_element, element("thead", header), element("tbody", *body)
+    )
+    return element(
+        "div", table_element, class_="wide", role="region", aria_label=caption, tabindex="0"
+    )
 
 
 def facts(rows: Iterable[tuple[str, object]]) -> Safe:
-    """Return names with their values."""
+    """Return a description list of names and values."""
     pairs = (element("div", element("dt", name), element("dd", value)) for name, value in rows)
     return element("dl", *pairs, class_="facts")
 
 
 def folded(title: str, *children: object) -> Safe:
-    """Return what the reader opens when wanted."""
+    """Return content that is collapsed until the reader opens it."""
     return element("details", element("summary", title), *children)
 
 

@@ -9,7 +9,7 @@ from tinyclip_edge.errors import DataError
 from tinyclip_edge.metrics import HEADLINES, METRICS
 from tinyclip_edge.report.bundles import Bundle
 from tinyclip_edge.report.compared import compared_bundles
-from tinyclip_edge.report.curves import ALONE, KL, SPEED, trend
+from tinyclip_edge.report.curves import KL, SEPARATE, SPEED, trend
 from tinyclip_edge.report.drawing import (
     INK,
     LOSSES,
@@ -33,20 +33,20 @@ from tinyclip_edge.report.words import (
     sentence,
 )
 
-MOST = len(SERIES)
+MAX_RUNS = len(SERIES)
 LETTERS = "ABCDEFGH"
 
 
 def overlay(
-    records: Sequence[RunRecord], made: Sequence[Sequence[Bundle]]
+    records: Sequence[RunRecord], bundles_by_run: Sequence[Sequence[Bundle]]
 ) -> list[tuple[str, str, Safe]]:
     """Return the parts of the page, each with its key and name.
 
-    Raises DataError for more runs than can be told apart.
+    Raises DataError for more runs than there are colours.
     """
-    if len(records) > MOST:
-        raise DataError(f"{len(records)} runs are too many for one figure; give at most {MOST}")
-    bundles = compared_bundles(list(zip(LETTERS, records, made, strict=False)))
+    if len(records) > MAX_RUNS:
+        raise DataError(f"{len(records)} runs are too many for one figure; give at most {MAX_RUNS}")
+    bundles = compared_bundles(list(zip(LETTERS, records, bundles_by_run, strict=False)))
     training = [*_terms(records), *_speed(records)]
     parts = [
         ("about", "Runs", section("about", "The runs", _key(records), _summary(records))),
@@ -85,7 +85,7 @@ def _summary(records: Sequence[RunRecord]) -> Safe:
                 start.get("teacher", NONE),
                 start.get("student", NONE),
                 millions(start.get("encoder_parameters")),
-                f"{record.done:,} of {count(start.get('steps'))}",
+                f"{record.steps_done:,} of {count(start.get('steps'))}",
                 duration(record.seconds),
                 figures(kl[-1][1]) if kl else NONE,
                 *(percent(student[-1].get(key)) if student else NONE for key in METRICS),
@@ -104,36 +104,38 @@ def _accuracies(records: Sequence[RunRecord]) -> Iterator[Safe]:
             title = f"{sentence(METRICS[key].label)} over steps"
             draw = partial(draw_lines, lines=lines, ylabel="right answers, %", linear=True)
             last = ", ".join(f"{n.label} {n.points[-1][1]:.1f} %" for n in lines if n.label)
-            told = f"Dashed: the teacher. At the end: {last}." if last else "Dashed: the teacher."
-            yield figure(f"accuracy-{key}", title, draw, caption=told)
+            caption = (
+                f"Dashed: the teacher. At the end: {last}." if last else "Dashed: the teacher."
+            )
+            yield figure(f"accuracy-{key}", title, draw, caption=caption)
 
 
 def _accuracy_lines(records: Sequence[RunRecord], key: str) -> Iterator[Line]:
-    last = max(record.done for record in records) or 1
+    last = max(record.steps_done for record in records) or 1
     levels: dict[float, str] = {}
     for letter, colour, record in zip(LETTERS, SERIES, records, strict=False):
-        own = points(record.evaluations("student"), key, 100)
-        if own:
-            yield Line(letter, own, colour, marker="o")
+        student_points = points(record.evaluations("student"), key, 100)
+        if student_points:
+            yield Line(letter, student_points, colour, marker="o")
         for _, level in points(record.evaluations("teacher")[-1:], key, 100):
-            # A level that runs share belongs to none of them.
+            # A level that several runs share has a neutral colour.
             levels[level] = INK if level in levels else colour
     for level, colour in levels.items():
         yield Line("", [(0.0, level), (float(last), level)], colour, "--")
 
 
 def _terms(records: Sequence[RunRecord]) -> Iterator[Safe]:
-    seen: list[list[Line]] = []
+    drawn_lines: list[list[Line]] = []
     for key in LOSSES:
         lines = _lines(records, key)
-        if lines and lines not in seen:  # the one term of a run is its loss
-            seen.append(lines)
+        if lines and lines not in drawn_lines:  # the one term of a run is its loss
+            drawn_lines.append(lines)
             name = key.replace("_", " ")
-            draw = partial(draw_lines, lines=lines, ylabel=name if key in ALONE else "nats")
+            draw = partial(draw_lines, lines=lines, ylabel=name if key in SEPARATE else "nats")
             last = ", ".join(f"{line.label} {figures(trend(line.points)[1])}" for line in lines)
-            told = f"Mean of the last tenth: {last}."
+            caption = f"Mean of the last tenth: {last}."
             title = KL if key == "kl" else f"{sentence(name)} over steps"
-            yield figure(f"term-{key}", title, draw, caption=told)
+            yield figure(f"term-{key}", title, draw, caption=caption)
 
 
 def _speed(records: Sequence[RunRecord]) -> Iterator[Safe]:
@@ -143,16 +145,16 @@ def _speed(records: Sequence[RunRecord]) -> Iterator[Safe]:
 
 
 def _lines(records: Sequence[RunRecord], key: str, factor: float = 1.0) -> list[Line]:
-    found = (
+    lines = (
         Line(letter, points(record.steps, key, factor), colour)
         for letter, colour, record in zip(LETTERS, SERIES, records, strict=False)
     )
-    return [line for line in found if line.points]
+    return [line for line in lines if line.points]
 
 
-def _figures(drawn: Sequence[Safe] | Iterator[Safe]) -> Safe:
-    listed = list(drawn)
-    return element("div", *listed, class_="figures") if listed else note("Nothing is logged yet.")
+def _figures(figures: Sequence[Safe] | Iterator[Safe]) -> Safe:
+    items = list(figures)
+    return element("div", *items, class_="figures") if items else note("Nothing is logged yet.")
 
 
 def _differences(records: Sequence[RunRecord]) -> Safe:

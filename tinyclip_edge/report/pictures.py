@@ -1,4 +1,4 @@
-"""A handful of queries on validation pictures: what teacher and student find first."""
+"""A few queries on validation pictures, with the first results of teacher and student."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tinyclip_edge.config import RunConfig, load_config
 from tinyclip_edge.data import UndecodableImageError, decode_image, open_source
 from tinyclip_edge.errors import DataError, TinyClipError
 from tinyclip_edge.report.bundles import Bundle
-from tinyclip_edge.report.drawing import spread
+from tinyclip_edge.report.drawing import evenly_spaced
 from tinyclip_edge.report.html import Safe, element, note, section
 from tinyclip_edge.report.record import CONFIG, RunRecord
 from tinyclip_edge.runtime.protocol import Embedder
@@ -25,36 +25,40 @@ FIRST = 5
 EDGE = 96  # pixels of a thumbnail
 
 
-def pictures(record: RunRecord, made: Sequence[Bundle], queries: int) -> Safe:
-    """Return what teacher, student and a bundle find among at most CANDIDATES pictures.
+def pictures(record: RunRecord, bundles: Sequence[Bundle], queries: int) -> Safe:
+    """Return the first results of teacher, student and a bundle among at most CANDIDATES pictures.
 
-    Raises TinyClipError where a model or the pairs cannot be read.
+    Raises TinyClipError when a model or the pairs cannot be read.
     """
     config = load_config(record.folder / CONFIG)
     images, labels = _candidates(config)
-    # The student first: a run that has none yet needs no teacher.
+    # The student first: without one, the teacher need not be loaded.
     student = _torch(str(record.folder), images, labels)
-    found = {"teacher": _torch(config.teacher.model, images, labels, config.teacher.pretrained),
+    rankings = {"teacher": _torch(config.teacher.model, images, labels, config.teacher.pretrained),
              "student": student}  # fmt: skip
-    for bundle in made:
+    for bundle in bundles:
         try:
-            found[bundle.label] = _edge(bundle, images, labels)
-        except TinyClipError:  # it may have lost files since; the table has its figures
+            rankings[bundle.label] = _edge(bundle, images, labels)
+        except TinyClipError:  # its files may be gone; the table still has its figures
             continue
         break
-    thumbs = _Thumbs(images, labels)
+    thumbnails = _Thumbnails(images, labels)
     parts = [
-        _query(place, labels, {who: order[place] for who, order in found.items()}, thumbs)
-        for place in spread(len(labels), queries)
+        _query(
+            index, labels, {name: ranking[index] for name, ranking in rankings.items()}, thumbnails
+        )
+        for index in evenly_spaced(len(labels), queries)
     ]
-    own = np.arange(len(labels))
-    firsts = ", ".join(f"{who} {(order[:, 0] == own).sum()}" for who, order in found.items())
-    told = (
+    own_index = np.arange(len(labels))
+    firsts = ", ".join(
+        f"{name} {(ranking[:, 0] == own_index).sum()}" for name, ranking in rankings.items()
+    )
+    summary = (
         f"Own picture first, of {len(labels)} phrases: {firsts}. Each phrase ranks {len(images)} "
         "validation pictures, one a concept; the phrases shown are evenly spaced over them, not "
         "chosen. Green frame: the phrase's own picture."
     )
-    return section("pictures", "What they find", note(told), *parts)
+    return section("pictures", "What they find", note(summary), *parts)
 
 
 def _candidates(config: RunConfig) -> tuple[list[Image.Image], list[str]]:
@@ -104,18 +108,18 @@ def _ranking(
     return np.argsort(-similarity, axis=1, kind="stable")
 
 
-class _Thumbs:
-    """Small copies of the pictures, made once each."""
+class _Thumbnails:
+    """Small copies of the pictures, each encoded once."""
 
     def __init__(self, images: Sequence[Image.Image], labels: Sequence[str]) -> None:
         self._images, self._labels = images, labels
-        self._made: dict[int, str] = {}
+        self._uris: dict[int, str] = {}
 
-    def html(self, place: int) -> Safe:
+    def html(self, index: int) -> Safe:
         """Return a picture with its caption as the alternative."""
-        if place not in self._made:
-            self._made[place] = _data_uri(self._images[place])
-        return element("img", src=self._made[place], alt=self._labels[place])
+        if index not in self._uris:
+            self._uris[index] = _data_uri(self._images[index])
+        return element("img", src=self._uris[index], alt=self._labels[index])
 
 
 def _data_uri(image: Image.Image) -> str:
@@ -127,33 +131,35 @@ def _data_uri(image: Image.Image) -> str:
 
 
 def _query(
-    place: int,
+    index: int,
     labels: Sequence[str],
-    orders: dict[str, npt.NDArray[np.int64]],
-    thumbs: _Thumbs,
+    rankings: dict[str, npt.NDArray[np.int64]],
+    thumbnails: _Thumbnails,
 ) -> Safe:
-    answers = (
-        element("div", element("h4", _told(who, order, place)), _hits(order, place, thumbs))
-        for who, order in orders.items()
+    columns = (
+        element(
+            "div", element("h4", _own_rank(name, ranking, index)), _hits(ranking, index, thumbnails)
+        )
+        for name, ranking in rankings.items()
     )
     return element(
         "div",
-        element("h3", f"“{labels[place]}”"),
-        element("div", *answers, class_="answers"),
+        element("h3", f"“{labels[index]}”"),
+        element("div", *columns, class_="answers"),
         class_="query",
     )
 
 
-def _told(who: str, order: npt.NDArray[np.int64], own: int) -> str:
-    return f"{who}: own picture in place {int(np.flatnonzero(order == own)[0]) + 1}"
+def _own_rank(name: str, ranking: npt.NDArray[np.int64], own_index: int) -> str:
+    return f"{name}: own picture in place {int(np.flatnonzero(ranking == own_index)[0]) + 1}"
 
 
-def _hits(order: npt.NDArray[np.int64], own: int, thumbs: _Thumbs) -> Safe:
+def _hits(ranking: npt.NDArray[np.int64], own_index: int, thumbnails: _Thumbnails) -> Safe:
     def items() -> Iterator[Safe]:
-        for rank, place in enumerate(order[:FIRST].tolist(), 1):
-            right = place == own
-            told = f"{rank}, own" if right else str(rank)
-            small = element("small", told)
-            yield element("li", thumbs.html(place), small, class_="right" if right else None)
+        for rank, index in enumerate(ranking[:FIRST].tolist(), 1):
+            is_own = index == own_index
+            label = f"{rank}, own" if is_own else str(rank)
+            small = element("small", label)
+            yield element("li", thumbnails.html(index), small, class_="right" if is_own else None)
 
     return element("ol", *items(), class_="hits")

@@ -1,4 +1,4 @@
-"""Pictures of a run of masks or stages, drawn from its events alone."""
+"""PNG plots of a run with masks or stages, drawn from its events alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tinyclip_edge.report.drawing import (
 
 
 def write_plots(events: Path, folder: Path) -> list[Path]:
-    """Write what the events can show as PNG into ``folder``; return the files."""
+    """Write the plots for which there are events to ``folder``; return the files."""
     # Not pyplot: it keeps figures and a display backend for the whole process.
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,12 +22,12 @@ def write_plots(events: Path, folder: Path) -> list[Path]:
 
     from tinyclip_edge.report.events import read_lines
 
-    seen = read_lines(events).events
-    gates = [event for event in seen if event["kind"] == "gates"]
-    steps = [event for event in seen if event["kind"] == "step"]
+    logged = read_lines(events).events
+    gates = [event for event in logged if event["kind"] == "gates"]
+    steps = [event for event in logged if event["kind"] == "step"]
     masked = [event for event in steps if "sparsity" in event]
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    paths = []
     for name, size, draw, data in (
         ("loss.png", (7.0, 4.2), draw_losses, steps),
         ("sparsity.png", (7.0, 4.2), draw_sparsity, masked),
@@ -41,5 +41,5 @@ def write_plots(events: Path, folder: Path) -> list[Path]:
             FigureCanvasAgg(figure)
             draw(figure, data)
             figure.savefig(folder / name, facecolor="white")
-        written.append(folder / name)
-    return written
+        paths.append(folder / name)
+    return paths

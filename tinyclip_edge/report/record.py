@@ -1,4 +1,4 @@
-"""What a run folder tells of its run: events and configuration, checked line by line."""
+"""The record of a run in its folder: events and configuration, checked line by line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinyclip_edge.report.drawing import Event, number, points
 from tinyclip_edge.report.events import read_lines
 
 EVENTS, CONFIG = "events.jsonl", "config.yaml"
-MOST_NAMED = 5  # broken lines
+MAX_LISTED = 5  # broken lines
 LATE = ("encoder_parameters", "token_parameters")  # change when a stage or prune makes a student
 
 
@@ -31,23 +31,27 @@ class RunRecord:
 
     @classmethod
     def read(cls, folder: Path) -> RunRecord:
-        """Read a run folder as far as it can be read; DataError for one that holds no run."""
+        """Read a run folder, skipping broken lines; raise DataError when it holds no run."""
         path = folder / EVENTS
         try:
             if not folder.is_dir():
-                raise DataError(f"{folder} is no run folder: there is no such folder")
+                raise DataError(f"{folder} is not a run folder: it does not exist")
             if not path.is_file():
                 raise DataError(
-                    f"{folder} is no run folder: it has no {EVENTS}, which distill writes"
+                    f"{folder} is not a run folder: it has no {EVENTS}, which distill writes"
                 )
-            found = read_lines(path)
-            config = folder / CONFIG
-            told = config.read_text(encoding="utf-8", errors="replace") if config.exists() else None
+            lines = read_lines(path)
+            config_path = folder / CONFIG
+            config_text = (
+                config_path.read_text(encoding="utf-8", errors="replace")
+                if config_path.exists()
+                else None
+            )
         except OSError as error:
             raise DataError(f"cannot read {error.filename}: {error.strerror or error}") from error
-        if not found.events:
-            raise DataError(f"{path} holds no event of a run: it has not begun; run distill")
-        return cls(folder, found.events, told, found.broken)
+        if not lines.events:
+            raise DataError(f"{path} has no events: the run has not started; run distill")
+        return cls(folder, lines.events, config_text, lines.broken)
 
     @property
     def name(self) -> str:
@@ -74,13 +78,13 @@ class RunRecord:
         return self.of("step")
 
     @cached_property
-    def done(self) -> int:
-        """Steps done, as far as logged."""
+    def steps_done(self) -> int:
+        """The last step that was logged."""
         return max(int(event["step"]) for event in self.events)
 
     @property
     def status(self) -> str:
-        """How the run stands."""
+        """State of the run: ``unfinished``, or the status of its last end."""
         ends = [event for event in self.events if event["kind"] in ("run_start", "run_end")]
         if not ends or ends[-1]["kind"] == "run_start":
             return "unfinished"
@@ -88,25 +92,25 @@ class RunRecord:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds of all calls that came to an end, None before the first did."""
-        told = (number(event.get("seconds")) for event in self.of("run_end"))
-        known = [value for value in told if value is not None]
-        return sum(known) if known else None
+        """Total seconds of all sessions that ended, None before the first end."""
+        values = (number(event.get("seconds")) for event in self.of("run_end"))
+        durations = [value for value in values if value is not None]
+        return sum(durations) if durations else None
 
     def evaluations(self, who: str) -> list[Event]:
         """Return evaluations of ``student`` or ``teacher``; the last one of a step counts."""
-        found = {e["step"]: e for e in self.of("eval") if e.get("who") == who}
-        return [found[step] for step in sorted(found)]
+        by_step = {e["step"]: e for e in self.of("eval") if e.get("who") == who}
+        return [by_step[step] for step in sorted(by_step)]
 
     @property
     def student_sha256(self) -> str | None:
         """Hash of the finished student's weights."""
-        found = [e["student_sha256"] for e in self.of("run_end") if "student_sha256" in e]
-        return str(found[-1]) if found else None
+        hashes = [e["student_sha256"] for e in self.of("run_end") if "student_sha256" in e]
+        return str(hashes[-1]) if hashes else None
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """The configuration's values by dotted key, as text; nothing of what is no table."""
+        """The configuration's values by dotted key, as text; empty for broken YAML."""
         try:
             content = parse_yaml(self.config or "")
         except YamlError:
@@ -115,22 +119,22 @@ class RunRecord:
 
     @property
     def missing(self) -> list[str]:
-        """What a whole run folder has and this one has not, a sentence each."""
-        told = []
+        """Problems of the run folder, a sentence each."""
+        problems = []
         if self.broken:
-            lines = ", ".join(map(str, self.broken[:MOST_NAMED]))
-            more = ", …" if len(self.broken) > MOST_NAMED else ""
-            told.append(
-                f"{EVENTS} has lines that hold no event; they are left out "
-                f"({len(self.broken)}: {lines}{more})"
+            lines = ", ".join(map(str, self.broken[:MAX_LISTED]))
+            ellipsis = ", …" if len(self.broken) > MAX_LISTED else ""
+            problems.append(
+                f"{EVENTS} has lines without a valid event; they are ignored "
+                f"({len(self.broken)}: {lines}{ellipsis})"
             )
         if not self.of("run_start"):
-            told.append("the start of the run is not logged: models and versions are not known")
+            problems.append("the start of the run is not logged: models and versions are unknown")
         if self.config is None:
-            told.append(f"{CONFIG} is missing: settings are not known")
+            problems.append(f"{CONFIG} is missing: settings are unknown")
         if self.status == "done" and not (self.folder / "student").is_dir():
-            told.append("student/ is missing, though the run is done")
-        return told
+            problems.append("student/ is missing, though the run is done")
+        return problems
 
     def summary(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -142,7 +146,7 @@ class RunRecord:
             "folder": str(self.folder),
             "status": self.status,
             "missing": self.missing,
-            "steps_done": self.done,
+            "steps_done": self.steps_done,
             **{key: self.start.get(key) for key in keys},
             "seconds": self.seconds,
             "kl_last": kl[-1][1] if kl else None,
@@ -156,18 +160,18 @@ def _accuracy(evaluations: list[Event]) -> dict[str, float] | None:
     """Return the figures of the last evaluation."""
     if not evaluations:
         return None
-    found = ((key, number(evaluations[-1].get(key))) for key in METRICS)
-    return {key: value for key, value in found if value is not None}
+    values = ((key, number(evaluations[-1].get(key))) for key in METRICS)
+    return {key: value for key, value in values if value is not None}
 
 
 def _flat(value: object, path: str) -> Iterator[tuple[str, str]]:
-    inners: Iterable[tuple[object, object]] | None = None
+    children: Iterable[tuple[object, object]] | None = None
     if isinstance(value, dict):
-        inners = value.items()
-    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
-        inners = enumerate(value)
-    if inners is not None:
-        for key, inner in inners:
-            yield from _flat(inner, f"{path}.{key}" if path else str(key))
+        children = value.items()
+    elif isinstance(value, list) and any(isinstance(child, dict) for child in value):
+        children = enumerate(value)
+    if children is not None:
+        for key, child in children:
+            yield from _flat(child, f"{path}.{key}" if path else str(key))
     elif path:
         yield path, json.dumps(value) if value is None or isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""What is gained against what is given up: points, the best of which are joined."""
+"""Scatter plots of a gain against its cost, with the Pareto front drawn as a line."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class Spot:
     y: float
     error: float = 0.0  # standard error of y
     colour: str = SERIES[0]
-    chosen: bool = False
+    highlighted: bool = False
 
 
-def best_of(spots: Sequence[Spot], *, lower: bool = False) -> list[Spot]:
-    """Return the spots that no other beats in both: less x, more y (``lower``: less y)."""
+def pareto_front(spots: Sequence[Spot], *, lower: bool = False) -> list[Spot]:
+    """Return the spots that no other dominates: lower x and higher y (``lower``: lower y)."""
     sign = 1.0 if lower else -1.0
-    best: list[Spot] = []
+    front: list[Spot] = []
     for spot in sorted(spots, key=lambda spot: (spot.x, sign * spot.y)):
-        if not best or sign * spot.y < sign * best[-1].y:
-            best.append(spot)
-    return best
+        if not front or sign * spot.y < sign * front[-1].y:
+            front.append(spot)
+    return front
 
 
 def scatter(
@@ -56,10 +56,10 @@ def scatter(
 
 def _draw(figure: Figure, spots: Sequence[Spot], labels: tuple[str, str], *, lower: bool) -> None:
     axes = figure.subplots()
-    best = best_of(spots, lower=lower)
-    axes.plot([s.x for s in best], [s.y for s in best], "-", color=FAINT, lw=1, zorder=1)
+    front = pareto_front(spots, lower=lower)
+    axes.plot([s.x for s in front], [s.y for s in front], "-", color=FAINT, lw=1, zorder=1)
     for spot in spots:
-        axes.errorbar(spot.x, spot.y, spot.error or None, fmt="o", ms=8 if spot.chosen else 5,
+        axes.errorbar(spot.x, spot.y, spot.error or None, fmt="o", ms=8 if spot.highlighted else 5,
                       color=spot.colour, elinewidth=0.8, capsize=2)  # fmt: skip
     axes.set(xlabel=labels[0], ylabel=labels[1])
     axes.margins(0.12)
@@ -73,15 +73,15 @@ def _draw(figure: Figure, spots: Sequence[Spot], labels: tuple[str, str], *, low
 
 
 def _merged(axes: Axes, spots: Sequence[Spot]) -> list[Spot]:
-    """Join the labels of spots that would be printed over each other."""
-    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    wide, tall = NEAR * abs(right - left), NEAR * abs(high - low)
-    kept: list[Spot] = []
+    """Merge the labels of spots that would overlap."""
+    (x_min, x_max), (y_min, y_max) = axes.get_xlim(), axes.get_ylim()
+    x_distance, y_distance = NEAR * abs(x_max - x_min), NEAR * abs(y_max - y_min)
+    merged: list[Spot] = []
     for spot in spots:
-        for place, other in enumerate(kept):
-            if abs(other.x - spot.x) < wide and abs(other.y - spot.y) < tall:
-                kept[place] = replace(other, label=f"{other.label}, {spot.label}")
+        for index, neighbour in enumerate(merged):
+            if abs(neighbour.x - spot.x) < x_distance and abs(neighbour.y - spot.y) < y_distance:
+                merged[index] = replace(neighbour, label=f"{neighbour.label}, {spot.label}")
                 break
         else:
-            kept.append(spot)
-    return kept
+            merged.append(spot)
+    return merged

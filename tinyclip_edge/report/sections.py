@@ -1,4 +1,4 @@
-"""Parts of the page about one run: how it stands, how to do it again."""
+"""Sections of the page about one run: its state, and how to reproduce it."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ STATUS = {
 
 
 def cards(record: RunRecord) -> Safe:
-    """Return the figures that are looked at first."""
+    """Return the headline figures."""
     start = record.start
     rows = [
-        ("Steps", f"{record.done:,}", f"of {count(start.get('steps'))}"),
+        ("Steps", f"{record.steps_done:,}", f"of {count(start.get('steps'))}"),
         ("Student's towers", millions(start.get("encoder_parameters")), _share_of_teacher(start)),
         ("Time", duration(record.seconds), f"on {start.get('device', '?')}"),
     ]
     student, teacher = record.evaluations("student"), record.evaluations("teacher")
     for key in ("t2i_r1", "zero_shot_100"):
         if student and key in student[-1]:
-            theirs = f"teacher {percent(teacher[-1].get(key))}" if teacher else ""
-            rows.append((sentence(METRICS[key].label), percent(student[-1][key]), theirs))
+            comparison = f"teacher {percent(teacher[-1].get(key))}" if teacher else ""
+            rows.append((sentence(METRICS[key].label), percent(student[-1][key]), comparison))
     kl = points(record.steps, "kl")
     if kl:
         rows.append(("KL to the teacher", figures(kl[-1][1]), f"at first {figures(kl[0][1])}"))
     return element(
         "dl",
         *(
-            element("div", element("dt", name), element("dd", value, " ", element("small", beside)))
-            for name, value, beside in rows
+            element("div", element("dt", name), element("dd", value, " ", element("small", remark)))
+            for name, value, remark in rows
         ),
         class_="cards",
     )
 
 
 def about(record: RunRecord) -> Safe:
-    """Return what the run was."""
+    """Return the facts of the run."""
     start, sessions = record.start, len(record.of("run_start"))
     rows: list[tuple[str, object]] = [
         ("State", STATUS.get(record.status, record.status)),
@@ -62,7 +62,7 @@ def about(record: RunRecord) -> Safe:
         ("Student's parameters", _parameters(start, "")),
         ("Inherited at the start", _inherited(record)),
         ("Device", f"{start.get('device', NONE)}, {count(start.get('threads'))} CPU threads"),
-        ("Steps", f"{record.done:,} of {count(start.get('steps'))}"),
+        ("Steps", f"{record.steps_done:,} of {count(start.get('steps'))}"),
         ("Seconds", f"{figures(record.seconds)}, calls: {sessions}"),
         ("Begun", start.get("time", NONE)),
         ("Steps skipped", count(len(record.of("skipped")))),
@@ -81,13 +81,15 @@ def again(record: RunRecord) -> Safe:
         f"tinyclip-edge report {folder}",
     ]
     versions = sorted(record.start.get("versions", {}).items())
-    known = table(["", "version"], versions, "Versions at the start")
+    version_table = table(["", "version"], versions, "Versions at the start")
     start = record.start
     children = [
         element("pre", element("code", "\n".join(commands))),
         note(f"Teacher's weights, SHA-256: {start.get('teacher_sha256', NONE)}"),
         note(f"Student's weights, SHA-256: {record.student_sha256 or NONE}"),
-        element("div", known, class_="words") if versions else note("Versions: not logged."),
+        element("div", version_table, class_="words")
+        if versions
+        else note("Versions: not logged."),
     ]
     if record.config is None:
         children.append(note("config.yaml is not in the run folder."))
@@ -105,15 +107,15 @@ def _inherited(record: RunRecord) -> str:
     return "the whole teacher, which masks make smaller" if masked else "nothing"
 
 
-def _parameters(start: Event, whose: str) -> str:
-    towers, tokens = (start.get(f"{whose}{key}_parameters") for key in ("encoder", "token"))
+def _parameters(start: Event, prefix: str) -> str:
+    towers, tokens = (start.get(f"{prefix}{key}_parameters") for key in ("encoder", "token"))
     if towers is None:
         return NONE
     return f"{count(towers)} in both towers, {count(tokens)} in the token embedding"
 
 
 def _share_of_teacher(start: Event) -> str:
-    ours, theirs = (
+    student, teacher = (
         number(start.get(key)) for key in ("encoder_parameters", "teacher_encoder_parameters")
     )
-    return f"{ours / theirs:.0%} of the teacher's" if ours and theirs else ""
+    return f"{student / teacher:.0%} of the teacher's" if student and teacher else ""

@@ -1,4 +1,4 @@
-"""Numbers as a reader takes them in."""
+"""Numbers formatted for readers."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ NONE = "–"
 
 
 def sentence(words: str) -> str:
-    """Return words with a capital at their start, abbreviations as they are."""
+    """Capitalise the first letter only, so that abbreviations stay as they are."""
     return words[:1].upper() + words[1:]
 
 
 def percent(value: object) -> str:
-    """Return a share in per cent."""
-    found = number(value)
-    return NONE if found is None else f"{100 * found:.1f} %"
+    """Format a share of 1 in per cent."""
+    share = number(value)
+    return NONE if share is None else f"{100 * share:.1f} %"
 
 
 def count(value: object) -> str:
-    """Return a whole number."""
-    found = number(value)
-    return NONE if found is None else f"{found:,.0f}"
+    """Format a whole number."""
+    total = number(value)
+    return NONE if total is None else f"{total:,.0f}"
 
 
 def figures(value: object) -> str:
-    """Return a number with four figures."""
-    found = number(value)
-    return NONE if found is None else f"{found:,.0f}" if abs(found) >= 1e4 else f"{found:.4g}"
+    """Format a number with four significant figures."""
+    value = number(value)
+    return NONE if value is None else f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
 
 
 def millions(value: object) -> str:
-    """Return a number of parameters."""
-    found = number(value)
-    return NONE if found is None else f"{found / 1e6:.2f} M"
+    """Format a number of parameters in millions."""
+    parameters = number(value)
+    return NONE if parameters is None else f"{parameters / 1e6:.2f} M"
 
 
 def duration(seconds: float | None) -> str:
-    """Return seconds as people say them."""
+    """Format a duration in the unit that suits it."""
     if seconds is None:
         return NONE
     if seconds < 120:
@@ -47,12 +47,12 @@ def duration(seconds: float | None) -> str:
 
 
 def megabytes(size: object) -> str:
-    """Return bytes in units of 10^6."""
-    found = number(size)
-    return NONE if found is None else f"{found / 1e6:.1f}"
+    """Format bytes in units of 10^6."""
+    byte_count = number(size)
+    return NONE if byte_count is None else f"{byte_count / 1e6:.1f}"
 
 
 def points_of(value: object) -> str:
-    """Return what is in per cent already."""
-    found = number(value)
-    return NONE if found is None else f"{found:.1f} %"
+    """Format a value that is in per cent already."""
+    points = number(value)
+    return NONE if points is None else f"{points:.1f} %"

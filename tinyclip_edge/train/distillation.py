@@ -177,9 +177,9 @@ class _Run:
         return True
 
     def _report(self) -> None:
-        from tinyclip_edge.report import leave_report
+        from tinyclip_edge.report import write_final_report
 
-        leave_report(self.folder.path, self.observer.on_message, plots=self.setup.shrinks)
+        write_final_report(self.folder.path, self.observer.on_message, plots=self.setup.shrinks)
 
     def _leave_student(self) -> None:
         save_local_dir(self.folder.student, self.work.student)

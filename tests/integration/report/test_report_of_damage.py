@@ -52,7 +52,7 @@ def test_lines_that_hold_no_event_are_left_out_and_named(plain, report, tmp_path
     code, out, err = report(run, "--pictures", 0, "--json")
     assert code == 0
     numbers = sorted([4, 5, place + 1 + (2 if place >= 3 else 0)])
-    told = f"left out (3: {', '.join(map(str, numbers))})"
+    told = f"ignored (3: {', '.join(map(str, numbers))})"
     (summary,) = json.loads(out)["runs"]
     assert (summary["status"], summary["steps_done"], summary["teacher"]) == ("done", 12, None)
     texts = page_of(run).texts
@@ -89,11 +89,11 @@ def test_events_of_an_older_version_are_enough(report, tmp_path):
     ("events", "told"),
     [
         (None, "has no events.jsonl"),
-        ("", "holds no event"),
-        ("\x00\x01\n\x02\n", "holds no event"),
-        ('[1]\n{"step": 0}\n{"kind": "step", "step": "1"}\n{"kind": "st', "holds no event"),
+        ("", "has no events:"),
+        ("\x00\x01\n\x02\n", "has no events:"),
+        ('[1]\n{"step": 0}\n{"kind": "step", "step": "1"}\n{"kind": "st', "has no events:"),
         ('{"kind": "step", "step": 1e400}\n{"kind": "gates", "step": 1, "image": 3}\n',
-         "holds no event"),
+         "has no events:"),
     ],
 )  # fmt: skip
 def test_what_is_no_run_is_refused_in_one_line(report, tmp_path, events, told):
@@ -109,11 +109,11 @@ def test_what_is_no_run_is_refused_in_one_line(report, tmp_path, events, told):
 
 def test_bad_paths_are_refused_in_one_line(report, plain, tmp_path):
     for words, told in (
-        ([tmp_path / "none"], "there is no such folder"),
+        ([tmp_path / "none"], "it does not exist"),
         ([plain, "--out", tmp_path], "is a folder"),
-        ([plain, "--pictures", 0, "--out", plain / "config.yaml" / "x.html"], "cannot be written"),
+        ([plain, "--pictures", 0, "--out", plain / "config.yaml" / "x.html"], "cannot write"),
         ([plain] * 9, "9 runs are too many"),
-        ([plain, "--bundles", tmp_path / "none"], "holds no bundles"),
+        ([plain, "--bundles", tmp_path / "none"], "does not exist"),
     ):
         code, _, err = report(*words)
         assert code == 2 and err.count("\n") == 1 and told in err

@@ -30,7 +30,7 @@ assert not {{"torch", "open_clip", "rich", "webdataset"}} & set(sys.modules)
 def test_models_that_do_not_open(shared_tiny_bundle, tmp_path):
     with pytest.raises(BundleError, match="no precision 'int4'"):
         open_embedder(str(shared_tiny_bundle.folder), precision="int4")
-    with pytest.raises(ModelError, match="no bundle, so it has no precision int8"):
+    with pytest.raises(ModelError, match="not a bundle and has no precision int8"):
         open_embedder(str(tmp_path), precision="int8")
     with pytest.raises(ModelError):
         open_embedder(str(tmp_path))

@@ -61,7 +61,7 @@ def test_ids_without_a_name_are_a_warning(tmp_path):
     members = [(f"n9999999{i}/{i}.png", square("red")) for i in range(2)]
     found = evaluation_set(str(write_tar(tmp_path / "a.tar", members)))
     assert found.classnames == ("n99999990", "n99999991")
-    assert "2 classes have WordNet ids for names (n99999990 …)" in found.notes[0]
+    assert "2 classes are named by WordNet ids (n99999990 …)" in found.notes[0]
 
 
 def test_splits_are_not_classes(tiny):
@@ -86,7 +86,7 @@ def test_folders_of_folders(tmp_path):
 def test_a_flat_folder_and_a_single_class_are_refused(tmp_path):
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(square("red"))
-    with pytest.raises(DataError, match="images and no folders; the folder is the class"):
+    with pytest.raises(DataError, match="images but no folders; the folder is the class"):
         evaluation_set(str(tmp_path))
     path = write_tar(tmp_path / "one.tar", [(f"dog/{i}.png", square("red")) for i in range(3)])
     with pytest.raises(DataError, match="has one class, 'dog'"):
@@ -106,5 +106,5 @@ def test_shards_of_class_numbers_with_their_names(tmp_path):
     for place in (tmp_path, tmp_path / "test" / "0.tar"):
         assert evaluation_set(str(place)).texts == ("red thing", "blue thing")
     (tmp_path / "classnames.txt").write_text("blue thing\n")
-    with pytest.raises(DataError, match=r"'0' is of class 1, .*classnames\.txt names 1 classes"):
+    with pytest.raises(DataError, match=r"'0' has class 1, .*classnames\.txt names 1 classes"):
         evaluation_set(str(tmp_path))

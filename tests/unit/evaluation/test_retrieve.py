@@ -141,5 +141,5 @@ def test_several_right_captions_that_tie_are_shared_out():
 
 
 def test_every_image_needs_a_caption():
-    with pytest.raises(DataError, match="must name each of 4 images"):
+    with pytest.raises(DataError, match="must include each of 4 images"):
         retrieval_of_features(IDENTITY, IDENTITY, [0, 1, 2, 2])

@@ -106,7 +106,7 @@ def test_probe_leaves_no_hooks_and_no_gradients(toy_teacher):
 def test_a_block_without_plain_attention_is_refused(toy_teacher):
     transformer = toy_teacher.model.visual.transformer
     transformer.resblocks[2].attn = torch.nn.Identity()
-    with pytest.raises(InheritanceError, match="cannot look into ResidualAttentionBlock"):
+    with pytest.raises(InheritanceError, match="cannot probe ResidualAttentionBlock"):
         TowerProbe(transformer, 64)
 
 

@@ -74,7 +74,7 @@ def test_uniform_shapes_keep_a_head_a_layer():
 
 @pytest.mark.parametrize("keep", [0.0, -0.5, 1.2, float("nan")])
 def test_keep_is_a_share(keep):
-    with pytest.raises(InheritanceError, match="above 0, up to 1"):
+    with pytest.raises(InheritanceError, match="above 0, at most 1"):
         check_reachable(TOY, keep)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinyclip_edge.inheritance import ClipShape, Taken, TowerShape, plan_uniform
+from tinyclip_edge.inheritance import ClipShape, InheritedUnits, TowerShape, plan_uniform
 from tinyclip_edge.inheritance.taken import Share
 
 TEXT = TowerShape("text", width=64, layers=4, heads=1, head_width=64, neurons=256, positions=16)
@@ -25,7 +25,7 @@ def test_shares_are_of_equal_parts_front_to_back():
 def test_a_resnet_names_stage_and_block():
     teacher = ClipShape(resnet(64, (3, 4, 6, 3)), TEXT, embed_dim=32, vocabulary=9, patch=0)
     student = ClipShape(resnet(32, (1, 2, 6, 3)), SMALL, embed_dim=16, vocabulary=9, patch=0)
-    taken = Taken.by(plan_uniform(teacher, student), teacher)
+    taken = InheritedUnits.by(plan_uniform(teacher, student), teacher)
     places = {layer.name: layer.student for layer in taken.image.layers}
     # every (teacher // student)-th block of a stage, from its first one
     assert places == {

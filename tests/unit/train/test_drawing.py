@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tinyclip_edge.report.drawing import loss_lines, points, spread, stage_starts, thinned
+from tinyclip_edge.report.drawing import evenly_spaced, loss_lines, points, stage_starts, thinned
 
 STEPS = [
     {"kind": "step", "step": step, "stage": 1 + step // 3, "loss": 2.0 * step,
@@ -27,9 +27,9 @@ def test_terms_with_the_same_values_share_a_line():
 
 
 def test_indices_are_spread_from_the_first_to_the_last():
-    assert spread(11, 3) == [0, 5, 10]
-    assert spread(4, 6) == [0, 1, 2, 3]
-    assert spread(7, 1) == [0]
+    assert evenly_spaced(11, 3) == [0, 5, 10]
+    assert evenly_spaced(4, 6) == [0, 1, 2, 3]
+    assert evenly_spaced(7, 1) == [0]
 
 
 def test_many_points_become_means_of_neighbours():

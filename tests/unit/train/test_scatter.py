@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tinyclip_edge.report.scatter import Spot, best_of
+from tinyclip_edge.report.scatter import Spot, pareto_front
 
 #         x: bytes, y: accuracy
 SPOTS = [Spot("a", 24, 28.8), Spot("b", 6, 27.0), Spot("c", 7, 29.0), Spot("d", 7, 28.0),
@@ -13,9 +13,9 @@ SPOTS = [Spot("a", 24, 28.8), Spot("b", 6, 27.0), Spot("c", 7, 29.0), Spot("d", 
 
 @pytest.mark.parametrize(("lower", "best"), [(False, "bce"), (True, "f")])
 def test_the_best_are_those_that_no_other_beats(lower, best):
-    assert "".join(spot.label for spot in best_of(SPOTS, lower=lower)) == best
+    assert "".join(spot.label for spot in pareto_front(SPOTS, lower=lower)) == best
 
 
 def test_equal_points_are_one_and_none_is_none():
-    assert best_of([Spot("a", 1, 1), Spot("b", 1, 1)]) == [Spot("a", 1, 1)]
-    assert best_of([]) == []
+    assert pareto_front([Spot("a", 1, 1), Spot("b", 1, 1)]) == [Spot("a", 1, 1)]
+    assert pareto_front([]) == []

@@ -13,7 +13,7 @@ from tinyclip_edge.config import RunConfig, as_steps
 from tinyclip_edge.data import PixelCodec
 from tinyclip_edge.inheritance import InheritanceReport
 from tinyclip_edge.inheritance.gates import ClipGates
-from tinyclip_edge.inheritance.prune import give_moments, named_moments, slice_moments
+from tinyclip_edge.inheritance.prune import load_moments, named_moments, slice_moments
 from tinyclip_edge.models import LoadedClip, create_student, load_clip
 from tinyclip_edge.models.pruned import PruneResult, clip_units, prune_clip
 from tinyclip_edge.train.optimizer import OptimizerStep, Restart, make_optimizer, trainable
@@ -79,7 +79,7 @@ class StageFactory:
         after = self._pruned(work.stage, replace(result.clip, name=work.student.name), done, work)
         kept = slice_moments(moments, result.plan)
         optimizer = after.updater.optimizer
-        give_moments(optimizer, after.student.model.named_parameters(), kept)
+        load_moments(optimizer, after.student.model.named_parameters(), kept)
         _carry_projector(work, after)
         return after, result
 
@@ -154,7 +154,7 @@ def _carry_projector(before: StageState, after: StageState) -> None:
     if all("projector" in part for part in parts):
         old, new = (list(part["projector"].named_parameters()) for part in parts)
         moments = named_moments(before.updater.optimizer, old)
-        give_moments(after.updater.optimizer, new, moments)
+        load_moments(after.updater.optimizer, new, moments)
 
 
 def _opened(folder: Path) -> LoadedClip:
