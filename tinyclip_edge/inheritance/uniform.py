@@ -36,8 +36,8 @@ def inherit_uniform(
     for key, fresh in student_state.items():
         if key in SHARED or (key == TOKENS and not plan.tokens):
             weights[key] = fresh.clone()
-            tower = "shared" if key in SHARED else "text"
-            origins.append(TensorOrigin(key, tower, "fresh", fresh.numel(), None))
+            owner: Tower = "shared" if key in SHARED else "text"
+            origins.append(TensorOrigin(key, owner, "fresh", fresh.numel(), None))
             continue
         tower, teacher_key, axes = _source(key, plan)
         if teacher_key not in teacher_state:
