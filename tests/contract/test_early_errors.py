@@ -22,7 +22,7 @@ MISTAKES = {
     "distill starter --out full": "run folder full is not empty",
     "distill starter --dry-run teacher.model=nowhere": "no model or folder 'nowhere'",
     "distill starter teacher.model=nowhere/x": "no model or folder 'nowhere/x'",
-    "distill starter teacher.also=[{model:ViT-B-3}]": "teacher.also[1]",
+    "distill starter teacher.ensemble=[{model:ViT-B-3}]": "teacher.ensemble[1]",
     "distill starter student.model=starter-5O": "did you mean 'starter-50'?",
     "distill starter data.train=nowhere.tar": "nothing matches 'nowhere.tar'",
     "distill starter data.val=starter:vla": "did you mean 'val'?",

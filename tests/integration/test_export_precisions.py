@@ -137,7 +137,7 @@ def test_a_target_gives_precisions_and_settings(toy_teacher_folder, export):
     assert names == {f"{stem}{end}.onnx" for stem in stems for end in ("_quantized", "_fp16")}
     manifest = manifest_of(out)
     assert manifest["default_precision"] == "int8"
-    assert manifest["recipe"]["int8"]["weight_range"] == "pairs"
+    assert manifest["recipe"]["int8"]["weight_range"] == "overflow_safe"
     # fp32 was there to be timed against, and is gone
     assert set(manifest["verification"]["precisions"]) == {"int8", "fp16"}
     out, _, _ = export(toy_teacher_folder, "--target", "x86-vnni", "--token-bits", 4, name="vnni")
@@ -204,8 +204,8 @@ def test_what_is_calibrated_on_is_not_verified_on(toy_teacher_folder, tmp_path, 
     total = len(toy_samples((48, 40)))
     given = report["verification"]["calibration"]
     assert given["apart"] is True
-    assert report["verification"]["pairs"] == min(12, total - given["pairs"])
-    assert given["pairs"] + report["verification"]["pairs"] <= total
+    assert report["verification"]["overflow_safe"] == min(12, total - given["overflow_safe"])
+    assert given["overflow_safe"] + report["verification"]["overflow_safe"] <= total
 
 
 @pytest.mark.slow

@@ -241,7 +241,7 @@ def test_a_run_resumes_without_its_cache(run, tmp_path):
 
 @pytest.mark.slow
 def test_several_teachers_share_one_cache(run, cache, tmp_path, learnt_otherwise, make, silent):
-    teacher = {**make().teacher.model_dump(), "also": [{**learnt_otherwise, "weight": 2.0}]}
+    teacher = {**make().teacher.model_dump(), "ensemble": [{**learnt_otherwise, "weight": 2.0}]}
     live, _ = run("live", cache_teacher=False, teacher=teacher)
     cached, _ = run("cached", feature_cache=str(tmp_path / "cache"), teacher=teacher)
     assert cached == pytest.approx(live, rel=1e-3)

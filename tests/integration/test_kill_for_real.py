@@ -45,7 +45,9 @@ def kill_within(run, folder, seconds):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_kills_at_any_moment_change_no_loss(make, tmp_path):
-    config = make(data={"memory_gb": 0.0, "lanes": 2}, optim={"steps": 120}, run={"save_every": 3})
+    config = make(
+        data={"memory_gb": 0.0, "stream_groups": 2}, optim={"steps": 120}, run={"save_every": 3}
+    )
     (tmp_path / "run.yaml").write_text(dump_config(config))
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     finish(command(tmp_path / "run.yaml", "--out", whole))

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 if not ROUNDS else 0)]
 
 KINDS = {
     "in memory": {},
-    "streamed": {"data": {"memory_gb": 0.0, "lanes": 2}},
+    "streamed": {"data": {"memory_gb": 0.0, "stream_groups": 2}},
     "feature cache": {"data": {"feature_cache": "cache"}},
     "masks": {
         "student": {"keep": 0.5},

@@ -59,7 +59,7 @@ def bundle(clip, tmp_path_factory):
         Int8Recipe(weights="uint8", weight_range="8 bit"),
         Int8Recipe(weights="uint8", weight_range="7 bit"),
     ],
-    ids=["pairs", "8 bit", "uint8", "uint8 7 bit"],
+    ids=["overflow_safe", "8 bit", "uint8", "uint8 7 bit"],
 )
 def test_its_quantizer_gives_the_same_bytes(bundle, tmp_path, tower, recipe):
     from onnxruntime.quantization import QuantFormat, QuantizationMode, QuantType

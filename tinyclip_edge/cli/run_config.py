@@ -37,7 +37,7 @@ def check_run(run: RunConfig, pairs: Sequence[str]) -> None:
     from tinyclip_edge.models.zoo import zoo_entry
 
     check_model(run.teacher.model, run.teacher.pretrained)
-    for other in run.teacher.also:
+    for other in run.teacher.ensemble:
         check_model(other.model, other.pretrained)
     if isinstance(run.student.model, str):
         zoo_entry(run.student.model)

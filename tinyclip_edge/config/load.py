@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tinyclip_edge.config.limits import LimitsConfig
+from tinyclip_edge.config.renamed import current_key, rename_keys
 from tinyclip_edge.config.schema import EnsembleMemberConfig, RunConfig
 from tinyclip_edge.config.shrink import StageConfig
 from tinyclip_edge.config.yaml_text import YamlError, parse_yaml
@@ -41,10 +42,13 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> RunC
     """
     path = _find(name_or_path)
     raw = read_yaml(path)
+    rename_keys(raw, str(path))
     sources: dict[str, str] = {}
     for text in overrides:
         key, value = _split(text)
+        key = current_key(key, f"override {text!r}")
         _put(raw, key, value, text)
+        rename_keys(raw, f"override {text!r}")  # of a whole section
         sources[key] = f"override {text!r}"
     try:
         return RunConfig.model_validate(raw)
@@ -164,8 +168,8 @@ def _key(loc: tuple[int | str, ...]) -> tuple[str, ...]:
     parts = tuple(str(part) for part in loc)
     if parts[0] == "stages" and len(loc) > 1 and isinstance(loc[1], int):
         return (f"stages[{loc[1] + 1}]", *parts[2:3])
-    if parts[:2] == ("teacher", "also") and len(loc) > 2 and isinstance(loc[2], int):
-        return ("teacher", f"also[{loc[2] + 1}]", *parts[3:4])
+    if parts[:2] == ("teacher", "ensemble") and len(loc) > 2 and isinstance(loc[2], int):
+        return ("teacher", f"ensemble[{loc[2] + 1}]", *parts[3:4])
     if parts[:2] == ("data", "limits"):
         return parts[:3]
     return parts[: 2 if parts[0] in _sections() else 1]

@@ -8,13 +8,14 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from tinyclip_edge.config.load import YAML_SUFFIXES, configs_path, read_yaml
+from tinyclip_edge.config.renamed import rename_preset_values
 from tinyclip_edge.config.section import Section
 from tinyclip_edge.errors import ConfigError, did_you_mean, shown
 from tinyclip_edge.paths import is_file
 from tinyclip_edge.precisions import check_precisions
 
 Table = Literal["8 bit", "4 bit", "float"]
-Range = Literal["pairs", "7 bit", "8 bit"]
+Range = Literal["overflow_safe", "7 bit", "8 bit"]
 TABLES = {8: "8 bit", 4: "4 bit", 32: "float"}
 
 
@@ -25,8 +26,9 @@ class DynamicInt8(Section):
         default="int8", description="uint8 never overflows; slower where the CPU has VNNI."
     )
     weight_range: Range = Field(
-        default="pairs",
-        description="pairs, 7 bit: right on every CPU; 8 bit: slow on x86 without VNNI.",
+        default="overflow_safe",
+        description="overflow_safe (no two neighbouring weights overflow 16 bits), 7 bit: right on "
+        "every CPU; 8 bit: slow on x86 without VNNI.",
     )
     token_table: Table = Field(default="8 bit", description="Bits of the token table.")
     attention: Literal["nodes", "operator"] = Field(
@@ -49,7 +51,7 @@ class DynamicInt8(Section):
 class StaticInt8(Section):
     """Precision static: ranges of activations are measured before."""
 
-    weight_range: Range = Field(default="pairs", description="As int8.weight_range.")
+    weight_range: Range = Field(default="overflow_safe", description="As int8.weight_range.")
     token_table: Table = Field(default="8 bit", description="Bits of the token table.")
     inputs: int = Field(default=128, ge=1, description="Pairs that ranges are measured on.")
 
@@ -110,6 +112,7 @@ def load_preset(name_or_path: str | Path) -> ExportPreset:
             raise ConfigError(f"target '{name_or_path}' is unknown{hint}{listed}")
         path = shipped
     raw = read_yaml(path)
+    rename_preset_values(raw, str(path))
     try:
         return ExportPreset.model_validate(raw)
     except ValidationError as error:

@@ -33,7 +33,7 @@ class TeacherConfig(Section):
         default=None,
         description="open_clip weight tag, such as laion2b_s34b_b79k; null when MODEL has it.",
     )
-    also: list[EnsembleMemberConfig] = Field(
+    ensemble: list[EnsembleMemberConfig] = Field(
         default_factory=list,
         description="More teachers: the student imitates the weighted mean of all their logits and "
         "inherits from the first alone.",
@@ -147,7 +147,7 @@ class DataConfig(Section):
         description="Let pipe:COMMAND of train and val run its command in a shell.",
     )
     workers: int = Field(default=2, ge=1, le=256, description="Threads that decode images.")
-    lanes: int = Field(
+    stream_groups: int = Field(
         default=1,
         ge=1,
         description="Groups to which the shards of a stream are dealt. Each shuffles its own, "

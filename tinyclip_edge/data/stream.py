@@ -28,27 +28,27 @@ Decoding = list[tuple[Pair, str, int, Future[Tensor | None]]]  # pair, caption, 
 
 @dataclass(frozen=True, slots=True)
 class StreamPosition:
-    """Where the lanes that a process reads stand after a batch."""
+    """Where the groups that a process reads stand after a batch."""
 
-    lanes: dict[int, StreamGroupPosition]
+    groups: dict[int, StreamGroupPosition]
 
     def plain(self) -> dict[int, dict[str, Any]]:
-        """Return it by number of the lane as plain data; what several processes say adds up."""
-        return {number: place.plain() for number, place in self.lanes.items()}
+        """Return it by number of the group as plain data; what several processes say adds up."""
+        return {number: place.plain() for number, place in self.groups.items()}
 
 
 @dataclass(slots=True)
 class StreamingPairs:
     """Shuffled stream of a source: parts in random order, then a buffer to draw from.
 
-    With several lanes each does so with its own parts, and fills its own rows of every batch.
+    With several groups each does so with its own parts, and fills its own rows of every batch.
     """
 
     source: PairSource
     codec: PixelCodec
     workers: int = 2
-    buffer: int = 2048  # encoded pairs to draw from, of each lane
-    lanes: int = 1
+    buffer: int = 2048  # encoded pairs to draw from, of each group
+    stream_groups: int = 1
     crops: Crops | None = None  # views to show in place of the centre
     bad: BadSamples = field(init=False)
     seen: int = field(default=0, init=False)
@@ -58,17 +58,17 @@ class StreamingPairs:
         self.bad = BadSamples(self.source.name, self.source.losses)
 
     def check_batch(self, size: int) -> None:
-        """Raise ConfigError when the lanes cannot share a batch, or the parts among them."""
+        """Raise ConfigError when the groups cannot share a batch, or the parts among them."""
         parts = len(self.source.parts)
-        if self.lanes > parts:
+        if self.stream_groups > parts:
             raise ConfigError(
-                f"data.lanes {self.lanes} is above the {parts} parts (shards, or 256 pairs of a "
-                f"table or folder) of {self.source.name}; set it to at most {parts}"
+                f"data.stream_groups {self.stream_groups} is above the {parts} parts (shards, or "
+                f"256 pairs of a table or folder) of {self.source.name}; set it to at most {parts}"
             )
-        if size % self.lanes:
+        if size % self.stream_groups:
             raise ConfigError(
-                f"optim.batch_size {size} cannot be shared evenly by data.lanes {self.lanes}; "
-                f"change one of them"
+                f"optim.batch_size {size} cannot be shared evenly by data.stream_groups "
+                f"{self.stream_groups}; change one of them"
             )
 
     def batches(
@@ -81,30 +81,30 @@ class StreamingPairs:
         rows: slice = WHOLE,
         position: Mapping[int, Mapping[str, Any]] | None = None,
     ) -> Iterator[Batch]:
-        """Yield ``rows`` of steps ``start`` …; lanes that have none of them are not read.
+        """Yield ``rows`` of steps ``start`` …; groups that have none of them are not read.
 
         ``position``, as StreamPosition.plain gave it after step ``start``, spares reading past what
         came before. A batch is smaller than ``size`` by the images that cannot be decoded.
         """
         self.check_batch(size)
-        lanes, own = self._lanes(size, seed, rows)
+        groups, own = self._groups(size, seed, rows)
         if position is None:
             for _ in range(start):
-                for lane in lanes.values():
-                    lane.draw(distinct=distinct)
+                for group in groups.values():
+                    group.draw(distinct=distinct)
         else:
-            for number, lane in lanes.items():
-                lane.go_on(position[number])
+            for number, group in groups.items():
+                group.go_on(position[number])
         waiting: deque[tuple[Decoding, StreamPosition]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
-            for step, group in enumerate(_to_the_end(lanes, distinct=distinct), start):
-                if isinstance(group, DataError):
+            for step, drawn in enumerate(_to_the_end(groups, distinct=distinct), start):
+                if isinstance(drawn, DataError):
                     yield from (self._give(*waiting.popleft()) for _ in range(len(waiting)))
                     self.final_check()  # faulty samples may be why there are too few
-                    raise group
-                place = StreamPosition({number: lane.place() for number, lane in lanes.items()})
+                    raise drawn
+                place = StreamPosition({number: group.place() for number, group in groups.items()})
                 views = [0] * size if self.crops is None else self.crops.drawn(seed, step, size)
-                waiting.append((self._begin(pool, group[own], views[rows]), place))
+                waiting.append((self._begin(pool, drawn[own], views[rows]), place))
                 if len(waiting) > AHEAD:
                     yield self._give(*waiting.popleft())
 
@@ -128,26 +128,26 @@ class StreamingPairs:
         """Raise DataError when too many did not decode, however few were seen."""
         self.bad.check(self.seen, final=True)
 
-    def _lanes(self, size: int, seed: int, rows: slice) -> tuple[dict[int, StreamGroup], slice]:
-        """Return the lanes by number that fill ``rows``, and the place of ``rows`` in theirs."""
-        share = size // self.lanes
+    def _groups(self, size: int, seed: int, rows: slice) -> tuple[dict[int, StreamGroup], slice]:
+        """Return the groups by number that fill ``rows``, and the place of ``rows`` in theirs."""
+        share = size // self.stream_groups
         first, end, _ = rows.indices(size)
         numbers = range(first // share, -(-end // share))
-        dealt = deal(len(self.source.parts), self.lanes, seed)
-        lanes = {
+        dealt = deal(len(self.source.parts), self.stream_groups, seed)
+        groups = {
             number: StreamGroup(
                 self.source,
                 dealt[number],
                 share,
                 seed=seed,
                 number=number,
-                lanes=self.lanes,
+                groups=self.stream_groups,
                 buffer=self.buffer,
             )
             for number in numbers
         }
         before = numbers[0] * share
-        return lanes, slice(first - before, end - before)
+        return groups, slice(first - before, end - before)
 
     def _begin(
         self, pool: ThreadPoolExecutor, drawn: Sequence[tuple[Pair, str]], views: Sequence[int]
@@ -186,12 +186,12 @@ class StreamingPairs:
 
 
 def _to_the_end(
-    lanes: Mapping[int, StreamGroup], *, distinct: bool
+    groups: Mapping[int, StreamGroup], *, distinct: bool
 ) -> Iterator[list[tuple[Pair, str]] | DataError]:
-    """Yield what the lanes draw, one after the other; an error comes after what was drawn."""
+    """Yield what the groups draw, one after the other; an error comes after what was drawn."""
     while True:
         try:
-            drawn = [pair for lane in lanes.values() for pair in lane.draw(distinct=distinct)]
+            drawn = [pair for group in groups.values() for pair in group.draw(distinct=distinct)]
         except DataError as error:
             yield error
             return

@@ -1,6 +1,6 @@
-"""The order of a stream: its parts are dealt to lanes, and each lane shuffles its own pairs.
+"""The order of a stream: its parts are dealt to groups, and each group shuffles its own pairs.
 
-What a lane gives depends on the seed, the number of lanes and its own number, never on who reads
+What a group gives depends on the seed, the number of groups and its own number, never on who reads
 it; where it stands can be written down, and taken up again by reading only what it still holds.
 """
 
@@ -30,7 +30,7 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class StreamGroupPosition:
-    """Where a lane stands after a batch."""
+    """Where a group stands after a batch."""
 
     epoch: int
     at: int  # parts of the epoch that were read to their end
@@ -52,10 +52,10 @@ class StreamGroupPosition:
         return {**numbers, **pairs, "order": dict(self.order), "captions": dict(self.captions)}
 
 
-def deal(parts: int, lanes: int, seed: int) -> list[list[int]]:
-    """Return the parts of each lane, in ascending order; every part is dealt once."""
+def deal(parts: int, groups: int, seed: int) -> list[list[int]]:
+    """Return the parts of each group, in ascending order; every part is dealt once."""
     dealt = np.random.default_rng([seed, 5]).permutation(parts)
-    return [sorted(dealt[lane::lanes].tolist()) for lane in range(lanes)]
+    return [sorted(dealt[group::groups].tolist()) for group in range(groups)]
 
 
 class StreamGroup:
@@ -72,7 +72,7 @@ class StreamGroup:
         *,
         seed: int,
         number: int,
-        lanes: int,
+        groups: int,
         buffer: int,
     ) -> None:
         self._source = source
@@ -80,9 +80,9 @@ class StreamGroup:
         self._share = share
         self._seed = seed
         self._number = number
-        self._lanes = lanes
+        self._groups = groups
         self._buffer = buffer
-        # numpy pads a seed with zeros: a single lane, of number 0, needs no rule of its own.
+        # numpy pads a seed with zeros: a single group, of number 0, needs no rule of its own.
         self._captions = np.random.default_rng([seed, 2, number])
         self._held: list[Placed] = []
         self._leaving: deque[Placed] = deque()
@@ -93,12 +93,12 @@ class StreamGroup:
         """Return the pairs of the next batch with a caption each.
 
         A pair whose concept is already there waits for the next batch. Raises DataError when the
-        lane cannot fill its share.
+        group cannot fill its share.
         """
-        group: list[Pair] = []
+        pairs: list[Pair] = []
         concepts: set[str] = set()
         again: deque[Placed] = deque()
-        while len(group) < self._share:
+        while len(pairs) < self._share:
             placed = self._delayed.popleft() if self._delayed else self._next()
             if distinct and placed.pair.concept in concepts:
                 again.append(placed)
@@ -109,16 +109,16 @@ class StreamGroup:
                     )
                 continue
             concepts.add(placed.pair.concept)
-            group.append(placed.pair)
+            pairs.append(placed.pair)
         self._delayed.extendleft(reversed(again))
         draws = self._captions.random(self._share)
         return [
             (pair, pair.captions[int(draw * len(pair.captions))])
-            for pair, draw in zip(group, draws, strict=True)
+            for pair, draw in zip(pairs, draws, strict=True)
         ]
 
     def place(self) -> StreamGroupPosition:
-        """Return where the lane stands."""
+        """Return where the group stands."""
         return StreamGroupPosition(
             self._epoch,
             self._at,
@@ -187,14 +187,15 @@ class StreamGroup:
         self._begin(self._epoch + 1)
 
     def _too_few(self) -> DataError:
-        name, size = self._source.name, self._share * self._lanes
-        if self._lanes == 1:
+        name, size = self._source.name, self._share * self._groups
+        if self._groups == 1:
             return DataError(
                 f"optim.batch_size {size} is above the {self._read} pairs of {name}; lower it"
             )
         return DataError(
-            f"{name}: lane {self._number + 1} of {self._lanes} has {self._read} pairs to fill "
-            f"{self._share} of optim.batch_size {size}; lower optim.batch_size or data.lanes"
+            f"{name}: stream group {self._number + 1} of {self._groups} has {self._read} pairs "
+            f"to fill {self._share} of optim.batch_size {size}; lower optim.batch_size or "
+            f"data.stream_groups"
         )
 
     def _fetch(self, places: Sequence[Sequence[int]]) -> dict[tuple[int, int], Placed]:

@@ -62,5 +62,5 @@ def gathered(feed: Prefetch, done: int, ranks: DistributedContext) -> StreamPosi
     position = feed.position(done)
     told = ranks.tell(None if position is None else position.plain())
     # A lane that two processes read stands at the same place in both.
-    places = {number: place for lanes in told if lanes for number, place in lanes.items()}
+    places = {number: place for groups in told if groups for number, place in groups.items()}
     return places or None

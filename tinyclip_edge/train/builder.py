@@ -251,7 +251,7 @@ def _open_pairs(
     observer.on_message(f"{source.name} is streamed; teacher features are {kept}")
     streamed = source if filler is None else filler.store.attached(source)
     pairs = StreamingPairs(
-        streamed, asked.codec, workers=data.workers, lanes=data.lanes, crops=crops
+        streamed, asked.codec, workers=data.workers, stream_groups=data.stream_groups, crops=crops
     )
     pairs.check_batch(size)
     return pairs

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from tinyclip_edge.aside import LOCK, clear_leftovers, held, refuse_held
 from tinyclip_edge.config import RunConfig, dump_config, flatten
+from tinyclip_edge.config.renamed import rename_keys
 from tinyclip_edge.errors import ConfigError, TinyClipError
 from tinyclip_edge.launcher import first_process
 from tinyclip_edge.train.checkpoint import Checkpoint, CheckpointStore
@@ -25,7 +26,7 @@ FREE_KEYS = frozenset(
         "name",
         "teacher.model",
         "teacher.pretrained",
-        "teacher.also",
+        "teacher.ensemble",
         "data.train",
         "data.allow_pipes",
         "data.val",
@@ -246,6 +247,7 @@ def _filled(before: dict[str, Any]) -> dict[str, Any]:
             sections.setdefault(section, {})[name] = value
         else:
             sections[key] = value
+    rename_keys(sections, "checkpoint", warn=False)
     try:
         return flatten(RunConfig.model_validate(sections))
     except ValidationError:  # keys that are no more

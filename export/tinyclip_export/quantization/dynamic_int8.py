@@ -25,12 +25,12 @@ class Int8Recipe:
     """What becomes int8; norms, softmax and attention products stay float, convolutions too.
 
     Activations are always uint8 with a scale found per call, weights one scale a column.
-    `weight_range`: "pairs" and "7 bit" are right on every CPU, "8 bit" overflows on x86 without
-    VNNI unless the session is told to be precise (see overflow_safe.py).
+    `weight_range`: "overflow_safe" and "7 bit" are right on every CPU, "8 bit" overflows on x86
+    without VNNI unless the session is told to be precise (see overflow_safe.py).
     """
 
     weights: str = "int8"  # or "uint8": exact at 8 bits everywhere, slower where VNNI is
-    weight_range: str = "pairs"
+    weight_range: str = "overflow_safe"
     token_table: str = "8 bit"  # of the text tower; or "4 bit", "float"
     attention: str = "nodes"  # or "operator": quicker, needs onnxruntime 1.23
     norms: str = "layer"  # or "rms": likewise (see rms_norm.py)
@@ -43,8 +43,10 @@ class Int8Recipe:
                 raise ConfigError(
                     f"int8 recipe: {key} '{value}' is unknown{did_you_mean(value, known)}"
                 )
-        if self.weights == "uint8" and self.weight_range == "pairs":
-            raise ConfigError("int8 recipe: weight_range 'pairs' needs weights 'int8'; use '8 bit'")
+        if self.weights == "uint8" and self.weight_range == "overflow_safe":
+            raise ConfigError(
+                "int8 recipe: weight_range 'overflow_safe' needs weights 'int8'; use '8 bit'"
+            )
 
     @property
     def saturates(self) -> bool:
@@ -72,7 +74,7 @@ class Int8Recipe:
 
 
 OPERATORS = ("MatMul", "Gemm")
-RANGES = ("pairs", "7 bit", "8 bit")
+RANGES = ("overflow_safe", "7 bit", "8 bit")
 _KNOWN = {
     "weights": ("int8", "uint8"),
     "weight_range": RANGES,
@@ -101,7 +103,7 @@ def quantize_tower(
         model = quantize_dynamically(
             onnx.load(str(source)), recipe, [*products_of_activations(source), *floats]
         )
-        if recipe.weight_range == "pairs":
+        if recipe.weight_range == "overflow_safe":
             make_pair_safe(model, onnx.load(str(source)))
         if text:
             quantize_table(model, TABLE_BITS[recipe.token_table])

@@ -35,7 +35,7 @@ class StaticRecipe:
     seven bits unless `weight_range` is "8 bit".
     """
 
-    weight_range: str = "pairs"
+    weight_range: str = "overflow_safe"
     token_table: str = "8 bit"
     inputs: int = 128  # calibration pairs
 
@@ -108,7 +108,7 @@ def quantize_static_tower(job: QuantizeJob, recipe: StaticRecipe) -> None:
         )
         quantizer.quantize_model()
         quantized = quantizer.model.model
-        if recipe.weight_range == "pairs":
+        if recipe.weight_range == "overflow_safe":
             make_pair_safe(quantized, onnx.load(str(job.source)))
         if integers:
             keep_products(quantized.graph, OPERATORS)

@@ -56,13 +56,13 @@ def test_it_fills_once_and_says_what_it_did(run_file, tmp_path, command_line):
         (["data.views=-1"], "data.views is -1"),
         (["data.crop_scale=[0.5, 1.5]"], "crop_scale must be two shares, 0 < smallest"),
         (["data.crop_scale=0.5"], "data.crop_scale is 0.5"),
-        (["teacher.also=[{model: nowhere}]"], "nowhere"),
+        (["teacher.ensemble=[{model: nowhere}]"], "nowhere"),
         (
-            ["teacher.also=[{model: x, wieght: 2}]"],
-            "unknown key 'teacher.also[1].wieght'; did you mean 'weight'?",
+            ["teacher.ensemble=[{model: x, wieght: 2}]"],
+            "unknown key 'teacher.ensemble[1].wieght'; did you mean 'weight'?",
         ),
-        (["teacher.also=[{weight: 2}]"], "key 'teacher.also[1].model' is missing"),
-        (["teacher.also=[{model: x, weight: 0}]"], "teacher.also[1].weight is 0"),
+        (["teacher.ensemble=[{weight: 2}]"], "key 'teacher.ensemble[1].model' is missing"),
+        (["teacher.ensemble=[{model: x, weight: 0}]"], "teacher.ensemble[1].weight is 0"),
     ],
 )
 def test_what_cannot_work_is_one_line(run_file, tmp_path, command_line, words, told):

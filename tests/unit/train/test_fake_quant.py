@@ -84,7 +84,7 @@ def test_a_row_has_the_scale_that_it_gets_alone():
 def test_zeros_stay_zeros():
     x = torch.zeros(2, 3)
     assert torch.equal(as_uint8(x, per_row=True), x)
-    assert torch.equal(as_int8(torch.zeros(2, 64), "pairs"), torch.zeros(2, 64))
+    assert torch.equal(as_int8(torch.zeros(2, 64), "overflow_safe"), torch.zeros(2, 64))
     assert torch.equal(half_bytes(torch.zeros(2, 64)), torch.zeros(2, 64))
     assert torch.equal(byte_rows(torch.zeros(2, 64)), torch.zeros(2, 64))
     assert torch.equal(table_blocks(torch.zeros(2, 64)), torch.zeros(2, 64))
@@ -93,7 +93,7 @@ def test_zeros_stay_zeros():
 @pytest.mark.parametrize("inputs", [64, 65])
 def test_pair_safe_weights_are_those_of_the_export(inputs):
     weight = values(40, inputs)
-    whole, scale = int8_weights(weight, "pairs")
+    whole, scale = int8_weights(weight, "overflow_safe")
     expected, scales = pair_safe(weight.T.numpy())
     np.testing.assert_array_equal(whole.T.numpy(), expected)
     np.testing.assert_array_equal(scale.float().numpy(), scales)
@@ -150,8 +150,12 @@ def toy_towers(toy_teacher_folder, tmp_path_factory) -> ToyTowers:
 
 @pytest.mark.parametrize(
     ("tower", "weights", "table"),
-    [("image", weights, "8 bit") for weights in ("pairs", "7 bit", "8 bit")]
-    + [("text", weights, table) for weights in ("pairs", "8 bit") for table in ("8 bit", "4 bit")],
+    [("image", weights, "8 bit") for weights in ("overflow_safe", "7 bit", "8 bit")]
+    + [
+        ("text", weights, table)
+        for weights in ("overflow_safe", "8 bit")
+        for table in ("8 bit", "4 bit")
+    ],
 )
 def test_rounded_towers_answer_as_the_int8_file(toy_towers, tower, weights, table):
     file = toy_towers.answers(tower, Int8Recipe("int8", weights, table))
@@ -181,13 +185,13 @@ def test_attention_of_torch_is_rounded_as_that_of_the_lean_towers():
     how = Rounding()
     with rounded(how):
         found, _ = attention(x, x, x, need_weights=False, attn_mask=mask)
-    weight = as_int8(attention.in_proj_weight, "pairs")
+    weight = as_int8(attention.in_proj_weight, "overflow_safe")
     seen = F.linear(as_uint8(x, per_row=True), weight, attention.in_proj_bias)
     q, k, v = seen.view(3, 7, 3, 2, 32).permute(2, 0, 3, 1, 4)
     heads = (q @ k.transpose(2, 3) / 32**0.5 + mask).softmax(-1) @ v
     joined = as_uint8(heads.transpose(1, 2).flatten(2), per_row=True)
     out = attention.out_proj
-    expected = F.linear(joined, as_int8(out.weight, "pairs"), out.bias)
+    expected = F.linear(joined, as_int8(out.weight, "overflow_safe"), out.bias)
     torch.testing.assert_close(found, expected, atol=2e-2, rtol=0)
     assert (found - expected).abs().mean() < 1e-3
 
@@ -227,7 +231,7 @@ def test_products_of_activations_stay_float():
 
 
 def test_an_unknown_rounding_names_the_nearest():
-    with pytest.raises(ConfigError, match="weights 'pair' is unknown; did you mean 'pairs'"):
-        Rounding("pair")
+    with pytest.raises(ConfigError, match="weights 'overflow_save' is unknown; did you mean 'overflow_safe'"):
+        Rounding("overflow_save")
     with pytest.raises(ConfigError, match="token_table '8bit' is unknown; did you mean '8 bit'"):
         Rounding(token_table="8bit")

@@ -16,7 +16,7 @@ STEPS = 14
 
 @pytest.fixture
 def make(tmp_path, toy_teacher_folder):
-    def config(samples=None, lanes=1, batch=16):
+    def config(samples=None, groups=1, batch=16):
         samples = toy_samples((32, 40)) if samples is None else samples
         for number in range(3):  # 96 pairs, 6 batches of 16 in an epoch
             write_shard(tmp_path / f"s-{number}.tar", samples[number::3])
@@ -25,7 +25,8 @@ def make(tmp_path, toy_teacher_folder):
                 "teacher": {"model": str(toy_teacher_folder)},
                 "student": {"model": {"vision_cfg": {"width": 64, "layers": 1},
                                       "text_cfg": {"width": 64, "heads": 1, "layers": 1}}},
-                "data": {"train": str(tmp_path / "s-*.tar"), "memory_gb": 0.0, "lanes": lanes},
+                "data": {"train": str(tmp_path / "s-*.tar"), "memory_gb": 0.0,
+                         "stream_groups": groups},
                 "optim": {"steps": STEPS, "batch_size": batch, "lr": 1e-3},
                 "run": {"device": "cpu", "save_every": 4, "log_every": 1},
             }
@@ -35,7 +36,7 @@ def make(tmp_path, toy_teacher_folder):
 
 
 @pytest.mark.parametrize(
-    ("killed", "lanes", "batch"),
+    ("killed", "groups", "batch"),
     [
         (5, 1, 16),  # step 4, in the first epoch
         pytest.param(11, 1, 16, marks=pytest.mark.slow),  # step 8, in the second
@@ -43,14 +44,18 @@ def make(tmp_path, toy_teacher_folder):
         (7, 1, 44),  # 48 concepts in batches of 44: pairs wait for another one
     ],
 )
-def test_a_killed_run_of_a_stream_goes_on(make, tmp_path, monkeypatch, killed, lanes, batch):
-    config, whole, cut = make(lanes=lanes, batch=batch), tmp_path / "whole", tmp_path / "cut"
+def test_a_killed_run_of_a_stream_goes_on(make, tmp_path, monkeypatch, killed, groups, batch):
+    config, whole, cut = (
+        make(groups=groups, batch=batch),
+        tmp_path / "whole",
+        tmp_path / "cut",
+    )
     distill(config, whole)
     with pytest.raises(KilledError):
         distill(config, cut, observer=Watcher(killed, kill))
     drawn, draw = [], StreamGroup.draw
     monkeypatch.setattr(
-        StreamGroup, "draw", lambda lane, **options: drawn.append(1) or draw(lane, **options)
+        StreamGroup, "draw", lambda group, **options: drawn.append(1) or draw(group, **options)
     )
     distill(config, cut, resume=True)
     expected, got = losses(whole), losses(cut)
@@ -58,20 +63,20 @@ def test_a_killed_run_of_a_stream_goes_on(make, tmp_path, monkeypatch, killed, l
     assert all(got[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
     start = killed // 4 * 4
     left = STEPS - start + 2  # two are being decoded at the end
-    assert len(drawn) == lanes * left
+    assert len(drawn) == groups * left
     assert [thread.name for thread in threading.enumerate() if thread.name == "prefetch"] == []
 
 
 def test_other_lanes_are_another_order(make, tmp_path):
     with pytest.raises(KilledError):
-        distill(make(lanes=2), tmp_path / "run", observer=Watcher(5, kill))
-    with pytest.raises(ConfigError, match=r"must not change: data\.lanes \(was 2, is 1\)"):
-        distill(make(lanes=1), tmp_path / "run", resume=True)
+        distill(make(groups=2), tmp_path / "run", observer=Watcher(5, kill))
+    with pytest.raises(ConfigError, match=r"must not change: data\.stream_groups \(was 2, is 1\)"):
+        distill(make(groups=1), tmp_path / "run", resume=True)
 
 
 def test_lanes_that_do_not_fit_are_refused_before_the_first_step(make, tmp_path):
-    with pytest.raises(ConfigError, match=r"data\.lanes 4 is above the 3 parts"):
-        distill(make(lanes=4), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"data\.stream_groups 4 is above the 3 parts"):
+        distill(make(groups=4), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -65,9 +65,9 @@ def test_a_run_is_found_from_its_student_too(tmp_path):
 @pytest.mark.parametrize(
     ("precisions", "settings", "expected"),
     [
-        (("fp32", "int8"), {}, Rounding("pairs", "8 bit")),
+        (("fp32", "int8"), {}, Rounding("overflow_safe", "8 bit")),
         (("int8",), {"int8": {"weight_range": "8 bit"}}, Rounding("8 bit", "8 bit")),
-        (("int8",), {"int8": {"token_table": "4 bit"}}, Rounding("pairs", "4 bit")),
+        (("int8",), {"int8": {"token_table": "4 bit"}}, Rounding("overflow_safe", "4 bit")),
         (("uint8",), {}, Rounding("8 bit", "8 bit")),
         (("static",), {"static": {"weight_range": "7 bit"}}, Rounding("7 bit", "8 bit")),
         (("fp32", "int8", "q4"), {}, Rounding("4 bit", "4 bit")),

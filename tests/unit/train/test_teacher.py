@@ -126,8 +126,8 @@ def test_all_teachers_are_measured_together(toy_teacher, other, tmp_path):
 
 
 def test_teachers_of_a_configuration(toy_teacher_folder):
-    also = [{"model": str(toy_teacher_folder)}, {"model": str(toy_teacher_folder), "weight": 0.5}]
-    config = TeacherConfig.model_validate({"model": "first", "also": also})
+    others = [{"model": str(toy_teacher_folder)}, {"model": str(toy_teacher_folder), "weight": 0.5}]
+    config = TeacherConfig.model_validate({"model": "first", "ensemble": others})
     assert [(clip.name, weight) for clip, weight in load_also(config)] == [
         ("toy-teacher", 1.0), ("toy-teacher", 0.5),
     ]  # fmt: skip

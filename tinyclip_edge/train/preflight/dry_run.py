@@ -102,7 +102,7 @@ def plan_run(config: RunConfig, *, processes: int = 1) -> RunPlan:
     held = min(share, config.run.micro_batch or share)
     given = config.teacher
     first = described(given.model, given.pretrained)
-    teachers = [first, *(described(one.model, one.pretrained) for one in given.also)]
+    teachers = [first, *(described(one.model, one.pretrained) for one in given.ensemble)]
     counted = [count_parameters(one.model) for one in teachers]
     asked = sum(sum(traced_macs(one.model, one.config["model_cfg"])) for one in teachers)
     return RunPlan(

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from tinyclip_edge.errors import ConfigError, ModelError, did_you_mean
 
 LEVELS = 255  # steps of an activation's uint8
-LARGEST = {"pairs": 127, "7 bit": 64, "8 bit": 127}  # int8 weight by weight range
+LARGEST = {"overflow_safe": 127, "7 bit": 64, "8 bit": 127}  # int8 weight by weight range
 WEIGHTS = (*LARGEST, "4 bit")
 TABLES = ("8 bit", "4 bit", "float")
 BLOCK = 32  # neighbouring values that share a scale in 4 bits
@@ -52,7 +52,7 @@ class Rounding:
     verified one input at a time; else the batch has one, as in a call with all of it.
     """
 
-    weights: str = "pairs"
+    weights: str = "overflow_safe"
     token_table: str = "8 bit"
     per_row: bool = True
 
@@ -198,11 +198,11 @@ def as_int8(weight: Tensor, weight_range: str) -> Tensor:
 def int8_weights(weight: Tensor, weight_range: str) -> tuple[Tensor, Tensor]:
     """Return the int8 values ``[N, K]`` and scales ``[N]`` of a weight.
 
-    "pairs": any two neighbouring inputs of one sign fit 16 bits beside uint8 activations.
+    "overflow_safe": any two neighbouring inputs of one sign fit 16 bits beside uint8 activations.
     """
     exact, largest = weight.double(), LARGEST[weight_range]
     scale = exact.abs().amax(dim=1) / largest
-    if weight_range == "pairs":
+    if weight_range == "overflow_safe":
         # A pair of both signs fits where its larger one does, and its sum is smaller still.
         even = F.pad(exact, (0, exact.shape[1] % 2))
         sums = (even[:, 0::2] + even[:, 1::2]).abs_()

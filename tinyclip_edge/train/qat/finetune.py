@@ -189,7 +189,7 @@ def _teacher(
 ) -> Teacher:
     if teacher is not None:
         return make_teacher(config, teacher, device)
-    alone = config.teacher.model_copy(update={"also": []})
+    alone = config.teacher.model_copy(update={"ensemble": []})
     return make_teacher(config.model_copy(update={"teacher": alone}), clip, device)
 
 
@@ -216,7 +216,9 @@ def _open_pairs(
     source = open_source(data.train, allow_pipes=data.allow_pipes, limits=data.limits)
     watcher.on_message(f"finishing for int8 on {source.name}, teacher {teacher.name}")
     if not source.fits(int(data.memory_gb * GIGABYTE / picture_bytes(teacher.voices[0].clip))):
-        return StreamingPairs(source, teacher.codec, workers=data.workers, lanes=data.lanes)
+        return StreamingPairs(
+            source, teacher.codec, workers=data.workers, stream_groups=data.stream_groups
+        )
     pairs = PairMemory.load(source, teacher.codec, workers=data.workers)
     for line in pairs.skipped():
         watcher.on_message(line)

@@ -62,7 +62,7 @@ def teacher_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 def load_also(config: TeacherConfig) -> list[Also]:
     """Load the teachers beside the first; ModelError."""
-    return [(load_clip(one.model, one.pretrained), one.weight) for one in config.also]
+    return [(load_clip(one.model, one.pretrained), one.weight) for one in config.ensemble]
 
 
 class Teacher:

@@ -99,29 +99,29 @@ def reference(parts, seed, size, buffer, count):
 
 
 @pytest.mark.parametrize("buffer", [24, 2048])
-def test_a_single_lane_keeps_the_order_of_streams_without_lanes(shards, buffer):
+def test_a_single_group_keeps_the_order_of_streams_without_stream_groups(shards, buffer):
     parts = [list(part) for part in open_source(shards).parts]
     expected = list(reference(parts, 7, 8, buffer, 40))  # more than three epochs of 96
     assert drawn(shards, 40, buffer=buffer)[0] == expected
 
 
 def test_parts_are_dealt_once():
-    for lanes in (1, 2, 3, 7):
-        dealt = deal(7, lanes, seed=3)
-        assert sorted(part for lane in dealt for part in lane) == list(range(7))
-        assert {len(lane) for lane in dealt} <= {7 // lanes, -(-7 // lanes)}
+    for stream_groups in (1, 2, 3, 7):
+        dealt = deal(7, stream_groups, seed=3)
+        assert sorted(part for group in dealt for part in group) == list(range(7))
+        assert {len(group) for group in dealt} <= {7 // stream_groups, -(-7 // stream_groups)}
     assert deal(7, 1, seed=3) == [list(range(7))]
     assert deal(64, 4, seed=3) != deal(64, 4, seed=4)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
-def test_batches_do_not_depend_on_who_reads_the_lanes(shards, processes):
-    whole, everything, _ = drawn(shards, 20, lanes=4, buffer=12, size=8)
+def test_batches_do_not_depend_on_who_reads_the_stream_groups(shards, processes):
+    whole, everything, _ = drawn(shards, 20, stream_groups=4, buffer=12, size=8)
     share = 8 // processes
     shares, logs = [], []
     for number in range(processes):
         rows = slice(number * share, (number + 1) * share)
-        found, log, _ = drawn(shards, 20, rows=rows, lanes=4, buffer=12, size=8)
+        found, log, _ = drawn(shards, 20, rows=rows, stream_groups=4, buffer=12, size=8)
         shares.append(found)
         logs.append(set(log))
     assert joined(shares) == whole
@@ -131,39 +131,39 @@ def test_batches_do_not_depend_on_who_reads_the_lanes(shards, processes):
 
 @pytest.mark.parametrize("processes", [3, 6])
 def test_processes_that_do_not_divide_the_lanes_read_those_they_touch(shards, processes):
-    whole = drawn(shards, 12, lanes=4, buffer=12, size=12)[0]
+    whole = drawn(shards, 12, stream_groups=4, buffer=12, size=12)[0]
     share = 12 // processes
     shares = [
-        drawn(shards, 12, rows=slice(at, at + share), lanes=4, buffer=12, size=12)[0]
+        drawn(shards, 12, rows=slice(at, at + share), stream_groups=4, buffer=12, size=12)[0]
         for at in range(0, 12, share)
     ]
     assert joined(shares) == whole
 
 
-def test_an_epoch_of_a_lane_holds_each_of_its_pairs_once(shards):
+def test_an_epoch_of_a_group_holds_each_of_its_pairs_once(shards):
     dealt = deal(6, 2, seed=7)
     parts = [list(part) for part in open_source(shards).parts]
-    wanted = [sorted(pair.key for at in lane for pair in parts[at]) for lane in dealt]
-    found = drawn(shards, 40, lanes=2, buffer=12, size=8, distinct=False)[0]
-    for lane, keys in enumerate(wanted):
-        own = [key for batch in found for key, _ in batch[4 * lane : 4 * lane + 4]]
+    wanted = [sorted(pair.key for at in group for pair in parts[at]) for group in dealt]
+    found = drawn(shards, 40, stream_groups=2, buffer=12, size=8, distinct=False)[0]
+    for group, keys in enumerate(wanted):
+        own = [key for batch in found for key, _ in batch[4 * group : 4 * group + 4]]
         for epoch in range(2):
             assert sorted(own[epoch * len(keys) : (epoch + 1) * len(keys)]) == keys
     assert not set(wanted[0]) & set(wanted[1])
 
 
-def test_concepts_are_distinct_within_a_lane(shards):
-    for batch in drawn(shards, 30, lanes=2, buffer=24, size=12)[0]:
-        for lane in (batch[:6], batch[6:]):
-            assert len({key.rsplit("-", 1)[0] for key, _ in lane}) == 6
+def test_concepts_are_distinct_within_a_group(shards):
+    for batch in drawn(shards, 30, stream_groups=2, buffer=24, size=12)[0]:
+        for group in (batch[:6], batch[6:]):
+            assert len({key.rsplit("-", 1)[0] for key, _ in group}) == 6
 
 
 def test_more_lanes_than_parts_or_an_uneven_share_is_refused(shards):
-    pairs = StreamingPairs(open_source(shards), CODEC, lanes=7)
-    with pytest.raises(ConfigError, match=r"data\.lanes 7 is above the 6 parts .*at most 6$"):
+    pairs = StreamingPairs(open_source(shards), CODEC, stream_groups=7)
+    with pytest.raises(ConfigError, match=r"data\.stream_groups 7 is above the 6 .*at most 6$"):
         next(pairs.batches(0, 14, seed=0))
-    pairs = StreamingPairs(open_source(shards), CODEC, lanes=3)
-    with pytest.raises(ConfigError, match=r"optim\.batch_size 8 cannot .* data\.lanes 3;"):
+    pairs = StreamingPairs(open_source(shards), CODEC, stream_groups=3)
+    with pytest.raises(ConfigError, match=r"optim\.batch_size 8 cannot .* data\.stream_groups 3;"):
         next(pairs.batches(0, 8, seed=0))
 
 
@@ -178,12 +178,12 @@ def test_one_shard_serves_any_number_of_processes(tmp_path):
         assert joined(shares) == whole
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("stream_groups", [1, 3])
 @pytest.mark.parametrize("distinct", [True, False])
 @pytest.mark.parametrize("buffer", [24, 2048])
 @pytest.mark.parametrize("step", [5, 17, 32])  # an epoch has 8 batches
-def test_a_position_goes_on_exactly(shards, lanes, distinct, buffer, step):
-    options = {"lanes": lanes, "distinct": distinct, "buffer": buffer, "size": 12}
+def test_a_position_goes_on_exactly(shards, stream_groups, distinct, buffer, step):
+    options = {"stream_groups": stream_groups, "distinct": distinct, "buffer": buffer, "size": 12}
     whole = drawn(shards, 40, **options)[0]
     first, _, place = drawn(shards, step, **options)
     rest, _, end = drawn(shards, 40 - step, start=step, place=place, **options)
@@ -203,7 +203,7 @@ def test_pairs_that_wait_for_their_turn_are_in_the_position(shards):
 
 
 def test_a_position_is_read_by_any_number_of_processes(shards):
-    options = {"lanes": 4, "buffer": 12, "size": 8}
+    options = {"stream_groups": 4, "buffer": 12, "size": 8}
     whole = drawn(shards, 24, **options)[0]
     place = {}
     for rows in (slice(0, 4), slice(4, 8)):
@@ -251,17 +251,17 @@ def test_a_part_that_shrank_is_named(tmp_path):
         drawn(str(path), 1, start=2, place=place)
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_an_epoch_smaller_than_the_batch_is_refused_with_its_counts(tmp_path, lanes):
+@pytest.mark.parametrize("groups", [1, 2])
+def test_an_epoch_smaller_than_the_batch_is_refused_with_its_counts(tmp_path, groups):
     for number in range(2):
         write_shard(tmp_path / f"s-{number}.tar", toy_samples()[number * 10 : number * 10 + 10])
     told = {
         1: r"^optim\.batch_size 22 is above the 20 pairs of .*; lower it$",
-        2: r": lane 1 of 2 has 10 pairs to fill 11 of optim\.batch_size 22; lower ",
-    }[lanes]
+        2: r": stream group 1 of 2 has 10 pairs to fill 11 of optim\.batch_size 22; lower ",
+    }[groups]
     with pytest.raises(DataError, match=told):
-        drawn(str(tmp_path / "s-*.tar"), 1, size=22, lanes=lanes)
-    assert len(drawn(str(tmp_path / "s-*.tar"), 1, size=20, lanes=lanes)[0][0]) == 20
+        drawn(str(tmp_path / "s-*.tar"), 1, size=22, stream_groups=groups)
+    assert len(drawn(str(tmp_path / "s-*.tar"), 1, size=20, stream_groups=groups)[0][0]) == 20
 
 
 def test_batches_before_an_error_are_given(tmp_path):
