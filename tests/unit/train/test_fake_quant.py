@@ -231,7 +231,9 @@ def test_products_of_activations_stay_float():
 
 
 def test_an_unknown_rounding_names_the_nearest():
-    with pytest.raises(ConfigError, match="weights 'overflow_save' is unknown; did you mean 'overflow_safe'"):
+    with pytest.raises(
+        ConfigError, match="'overflow_save' is unknown; did you mean 'overflow_safe'"
+    ):
         Rounding("overflow_save")
     with pytest.raises(ConfigError, match="token_table '8bit' is unknown; did you mean '8 bit'"):
         Rounding(token_table="8bit")

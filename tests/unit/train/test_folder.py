@@ -8,7 +8,7 @@ import torch
 from tinyclip_edge.config import flatten, load_config
 from tinyclip_edge.errors import ConfigError, TinyClipError
 from tinyclip_edge.train.checkpoint import Checkpoint, Position, rng_state
-from tinyclip_edge.train.run_folder import RunFolder
+from tinyclip_edge.train.run_folder import RunFolder, _filled
 
 
 def folder(path, *overrides):
@@ -134,3 +134,10 @@ def test_more_steps_may_be_asked_for_and_fewer_not(begun):
     folder(begun, f"optim.steps={steps + 1}").check(resume=True)
     with pytest.raises(ConfigError, match=rf"optim\.steps \(was {steps}, is {steps - 1}\)"):
         folder(begun, f"optim.steps={steps - 1}").check(resume=True)
+
+
+def test_what_a_checkpoint_recorded_under_an_old_key_counts():
+    config = load_config("starter")
+    recorded = flatten(config)
+    recorded["data.lanes"] = recorded.pop("data.stream_groups")
+    assert _filled(recorded) == flatten(config)
