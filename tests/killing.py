@@ -1,4 +1,4 @@
-"""SIGKILL for a forked process, before one of its file operations or after a time."""
+"""SIGKILL or SIGTERM for a forked process, before one of its file operations or after a time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,27 @@ from pathlib import Path
 
 MOVES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+def ended(work, *, inside: Path, at: int) -> bool:
+    """Call ``work`` in a forked process that gets SIGTERM before a file operation, as ``killed``.
+
+    Say whether it came to that. Raises AssertionError unless its exit code is then 143, else 0.
+    """
+    from tinyclip_edge.cli.termination import orderly_end
+
+    def orderly():
+        with orderly_end():
+            work()
+
+    child = os.fork()
+    if child == 0:
+        _work(orderly, str(inside), at, None, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFEXITED(status), status
+    code = os.WEXITSTATUS(status)
+    assert code in (0, 128 + signal.SIGTERM), "the process failed by itself, see its traceback"
+    return code != 0
 
 
 def killed(work, *, inside: Path, at: int | None = None, after: float | None = None) -> bool:
@@ -29,7 +50,7 @@ def killed(work, *, inside: Path, at: int | None = None, after: float | None = N
     return False
 
 
-def _work(work, inside: str, at: int | None, after: float | None):
+def _work(work, inside: str, at: int | None, after: float | None, number=signal.SIGKILL):
     done = 0
 
     def watch(event, args):
@@ -42,7 +63,7 @@ def _work(work, inside: str, at: int | None, after: float | None):
         name = os.fsdecode(args[0]) if changes and isinstance(args[0], (str, bytes)) else ""
         if changes and (name.startswith(inside) or (name and not name.startswith("/"))):
             if done == at:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), number)
             done += 1
 
     code = 1
@@ -55,6 +76,8 @@ def _work(work, inside: str, at: int | None, after: float | None):
             signal.setitimer(signal.ITIMER_REAL, after)
         work()
         code = 0
+    except SystemExit as stop:
+        code = stop.code
     except BaseException:
         traceback.print_exc()
     finally:

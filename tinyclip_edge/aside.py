@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -60,12 +60,16 @@ def work_folder(target: Path) -> Iterator[Path]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(target.parent)
-    work, lock = _locked_folder(target)
-    try:
-        yield work
-    finally:
-        lock.release()
-        remove(work)
+    while True:
+        work = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
+        lock = _lock(work / LOCK)
+        try:  # from before it is there: an end that is asked for may come at any moment
+            if _made_and_locked(work, lock):
+                yield work
+                return
+        finally:
+            lock.release()
+            remove(work)
 
 
 def clear_leftovers(parent: Path) -> None:
@@ -184,22 +188,14 @@ def _flush_folder(folder: Path) -> None:
         os.close(number)
 
 
-def _locked_folder(target: Path) -> tuple[Path, FileLock]:
-    while True:
-        work = Path(
-            tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
-        )
-        lock = _lock(work / LOCK)
-        try:
-            lock.acquire()
-        except (FileNotFoundError, Timeout):  # cleared by another process before it was locked
-            continue
-        except OSError:
-            shutil.rmtree(work, ignore_errors=True)
-            raise
-        if (work / LOCK).is_file():
-            return work, lock
-        lock.release()
+def _made_and_locked(work: Path, lock: FileLock) -> bool:
+    """Say whether that was quicker than another process, which clears what nobody has locked."""
+    work.mkdir(mode=0o700)
+    try:
+        lock.acquire()
+    except (FileNotFoundError, Timeout):
+        return False
+    return (work / LOCK).is_file()
 
 
 def _lock(path: Path) -> FileLock:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import tempfile
 import time
 
 import pytest
 import torch
 from PIL import Image
 
-from killing import killed
+from killing import ended, killed
 from tinyclip_edge import EdgeCLIP
 from tinyclip_edge.models import load_clip
 from tinyclip_edge.train import distill
@@ -148,21 +149,20 @@ def test_a_killed_fill_leaves_no_litter_and_ends_alike(config, tmp_path):
     print(f"filling a cache: {kills} kills, all exact")
 
 
-def test_a_killed_export_leaves_nothing(toy_teacher_folder, tmp_path):
+@pytest.fixture
+def export(toy_teacher_folder, tmp_path):
+    """Exports the toy teacher to ``a/bundle``."""
     from tinyclip_export import export_bundle
 
-    clip, draw, out = (
-        load_clip(str(toy_teacher_folder)),
-        random.Random(2),
-        tmp_path / "a" / "bundle",
-    )
+    clip, out = load_clip(str(toy_teacher_folder)), tmp_path / "a" / "bundle"
     out.parent.mkdir()
     images = [Image.new("RGB", (40, 30), (9 * n, 250 - 9 * n, 99)) for n in range(8)]
     pairs = (images, [f"a photo of {n} cats" for n in range(8)])
+    return lambda: export_bundle(clip, out, pairs=pairs, precisions=("fp32",), max_drop=100.0)
 
-    def export():
-        export_bundle(clip, out, pairs=pairs, precisions=("fp32",), max_drop=100.0)
 
+def test_a_killed_export_leaves_nothing(export, tmp_path):
+    draw, out = random.Random(2), tmp_path / "a" / "bundle"
     kills = 0
     while kills < (ROUNDS // (len(KINDS) + 2) or 3):
         kills += killed(export, inside=tmp_path, at=int(draw.triangular(0, 60, 10)))
@@ -172,5 +172,36 @@ def test_a_killed_export_leaves_nothing(toy_teacher_folder, tmp_path):
     assert not killed(export, inside=tmp_path)
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
     assert list(out.rglob(".*")) == []
-    assert EdgeCLIP.load(out).encode_text(["a cat"]).shape == (1, clip.embedding_dim)
+    assert EdgeCLIP.load(out).encode_text(["a cat"]).shape == (1, 64)
     print(f"export: {kills} kills, nothing left")
+
+
+def test_an_export_that_is_ended_leaves_nothing_at_all(export, tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    for at in (0, 2, 9, 20):
+        assert ended(export, inside=tmp_path, at=at)
+        assert list((tmp_path / "a").iterdir()) == list(scratch.iterdir()) == []
+
+
+def test_a_fill_that_is_ended_leaves_whole_parts_alone(config, tmp_path):
+    run = with_cache(config("feature cache"), tmp_path / "cut")
+
+    def fill():
+        cache_features(run, ProgressLines(Watcher()))
+
+    for at in (0, 2, 5, 7):
+        assert ended(fill, inside=tmp_path, at=at)
+        assert list(tmp_path.rglob("*.partial")) == []
+    assert not ended(fill, inside=tmp_path, at=10_000)
+    whole = with_cache(run, tmp_path / "whole")
+    cache_features(whole, ProgressLines(Watcher()))
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def test_a_run_that_is_ended_before_its_first_step_leaves_nothing(config, tmp_path):
+    run, out = config("in memory"), tmp_path / "run"
+    for at in (1, 2, 3):
+        assert ended(lambda: distill(run, out), inside=tmp_path, at=at)
+        assert not out.exists()

@@ -27,6 +27,7 @@ from tinyclip_edge.cli import (
     quickstart,
     report,
 )
+from tinyclip_edge.cli.termination import orderly_end
 from tinyclip_edge.errors import MissingExtraError, TinyClipError, TinyClipWarning, one_line
 from tinyclip_edge.launcher import first_process
 
@@ -108,7 +109,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = _warning_line
     try:
-        app()
+        with orderly_end():
+            app()
     except TinyClipError as error:
         _fail(error)
     except OSError as error:
