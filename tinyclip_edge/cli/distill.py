@@ -30,7 +30,10 @@ def distill(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Go on with this run folder, from its newest whole checkpoint."),
+        typer.Option(
+            help="Go on with this run folder, from its newest whole checkpoint; with a larger "
+            "optim.steps, along the schedule of that many steps."
+        ),
     ] = None,
     dry_run: Annotated[
         bool,

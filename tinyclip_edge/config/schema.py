@@ -192,7 +192,12 @@ class OptimConfig(Section):
     batch_size: int = Field(
         default=1024, ge=2, description="Pairs per optimizer step, over all processes."
     )
-    steps: int = Field(default=10_000, ge=1, le=10**12, description="Optimizer steps.")
+    steps: int = Field(
+        default=10_000,
+        ge=1,
+        le=10**12,
+        description="Optimizer steps; a run without stages and masks may be resumed with more.",
+    )
     warmup: float = Field(
         default=0.1,
         ge=0,
