@@ -116,8 +116,8 @@ def main() -> None:
     except OSError as error:
         if error.errno not in SURROUNDINGS:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(TinyClipError(f"{where}{error.strerror}"))
+        location = f"{error.filename}: " if error.filename else ""
+        _fail(TinyClipError(f"{location}{error.strerror}"))
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package not in EXTRA_OF:

@@ -12,7 +12,7 @@ from tinyclip_edge.launcher import first_process
 
 
 def cache(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
-    """Fill data.feature_cache with the teachers' features; a run that was killed goes on."""
+    """Compute the teachers' features into data.feature_cache; an interrupted run continues."""
     from tinyclip_edge.train.feature_cache.check import check_cached
 
     run = read_run(config, pairs=("train",))

@@ -1,4 +1,4 @@
-"""``tinyclip-edge check``: does a bundle answer here as it did where it was made?"""
+"""``tinyclip-edge check``: does a bundle give the same results on this machine?"""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def check(
     manifest = Manifest.read(bundle)
     manifest.verify_files(bundle)
     precisions = [precision] if precision is not None else manifest.precisions()
-    answers = [replay(bundle, name, threads=threads) for name in precisions]
-    failures = [f"{answer.precision} {line}" for answer in answers for line in answer.failures]
+    replays = [replay(bundle, name, threads=threads) for name in precisions]
+    failures = [f"{result.precision} {line}" for result in replays for line in result.failures]
     if json_output:
         print_json(
             {
@@ -42,38 +42,38 @@ def check(
                 "passed": not failures,
                 "files": len(manifest.files),
                 "int8_saturates": int8_saturates(),
-                "precisions": [answer.as_dict() for answer in answers],
+                "precisions": [result.as_dict() for result in replays],
             }
         )
     else:
         from rich.console import Console
 
-        Console().print(_table(manifest.name, answers))
+        Console().print(_table(manifest.name, replays))
     if failures:
         raise VerificationError(f"bundle {bundle} fails on this machine: {'; '.join(failures)}")
 
 
-def _table(name: str, answers: list[Replay]) -> Table:
+def _table(name: str, replays: list[Replay]) -> Table:
     from rich.table import Table
 
     table = Table(
         title=f"{name}: golden vectors on this machine",
-        caption="cosine: least, to the answers the bundle was made with; ms: median of one input",
+        caption="cosine: lowest, against the recorded golden vectors; ms: median of one input",
     )
     table.add_column("precision")
     for column in ("cosine image", "text", "image ms", "text ms"):
         table.add_column(column, justify="right")
     for column in ("token ids", "pixels", "verdict"):
         table.add_column(column)
-    for answer in answers:
+    for result in replays:
         table.add_row(
-            answer.precision,
-            f"{answer.image_cosine:.5f}",
-            f"{answer.text_cosine:.5f}",
-            f"{answer.image_ms:.2f}",
-            f"{answer.text_ms:.2f}",
-            "equal" if answer.same_ids else "differ",
-            "equal" if answer.same_pixels else "differ",
-            "FAILED" if answer.failures else "ok",
+            result.precision,
+            f"{result.image_cosine:.5f}",
+            f"{result.text_cosine:.5f}",
+            f"{result.image_ms:.2f}",
+            f"{result.text_ms:.2f}",
+            "equal" if result.same_ids else "differ",
+            "equal" if result.same_pixels else "differ",
+            "FAILED" if result.failures else "ok",
         )
     return table

@@ -1,4 +1,4 @@
-"""``tinyclip-edge convert``: a model folder of whatever file weights came in."""
+"""``tinyclip-edge convert``: from any published checkpoint to a model folder."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def convert(
         bool | None,
         typer.Option(
             "--quick-gelu/--gelu",
-            help="Activation of a bare file: weights do not tell it.",
+            help="Activation of a bare file, which its weights do not show.",
             show_default="from the config, else GELU",
         ),
     ] = None,
@@ -50,7 +50,7 @@ def convert(
     ] = Layout.OPEN_CLIP,
     json_output: JsonFlag = False,
 ) -> None:
-    """Open a checkpoint of any published form, say what it is, and save it as a model folder."""
+    """Identify a published checkpoint and save it as a model folder."""
     from tinyclip_edge.models import check_checkpoint, check_config
 
     require_empty(out)
@@ -62,11 +62,11 @@ def convert(
     conversion = convert_checkpoint(source, config=config, quick_gelu=quick_gelu)
     save = save_huggingface if layout is Layout.HUGGINGFACE else save_local_dir
     save(out, conversion.clip)
-    found = conversion.as_dict() | {"out": str(out), "format": layout.value}
+    summary = conversion.as_dict() | {"out": str(out), "format": layout.value}
     if json_output:
-        print_json(found)
+        print_json(summary)
         return
-    count = found["parameters"]
+    count = summary["parameters"]
     letters = f"{' + '.join(conversion.forms)}: " if conversion.forms else ""
     typer.echo(f"found         {letters}{conversion.found}")
     typer.echo(f"architecture  {conversion.architecture}")

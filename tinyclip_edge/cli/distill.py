@@ -31,7 +31,7 @@ def distill(
     resume: Annotated[
         Path | None,
         typer.Option(
-            help="Go on with this run folder, from its newest whole checkpoint; with a larger "
+            help="Continue this run folder from its newest complete checkpoint; with a larger "
             "optim.steps, along the schedule of that many steps."
         ),
     ] = None,
@@ -58,7 +58,7 @@ def distill(
         )
     from tinyclip_edge.train.folder_check import check_run_folder, resumed_config
 
-    pairs = () if dry_run else ("train", "val")  # a plan is made before there are any
+    pairs = () if dry_run else ("train", "val")  # a plan needs no data
     if resume is not None:
         run = read_run(config, str(resumed_config(resume)), pairs=pairs)
         folder = resume
@@ -69,7 +69,7 @@ def distill(
         refuse_launcher("distill --dry-run")
         show_plan(run, processes=processes, tflops=tflops, as_json=json_output)
         return
-    if first_process():  # it writes into the folder while others still start
+    if first_process():  # the others may start while it writes into the folder
         check_run_folder(folder, resume=resume is not None)
     from tinyclip_edge.train import ProgressObserver
     from tinyclip_edge.train import distill as run_distill

@@ -1,4 +1,4 @@
-"""``tinyclip-edge doctor``: what a run would meet, before it is started."""
+"""``tinyclip-edge doctor``: problems of a run, before it starts."""
 
 from __future__ import annotations
 
@@ -22,43 +22,45 @@ Lines = Iterator[tuple[str, str]]
 
 
 def doctor(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
-    """Check the data, the teacher, memory and time of a run; refuse one that cannot work."""
+    """Check a run before it starts: data, teacher, memory and time."""
     refuse_launcher("doctor")
     run = read_run(config)
     from tinyclip_edge.train import ProgressObserver
     from tinyclip_edge.train.preflight.doctor import examine
 
     with ProgressObserver() as observer:
-        found = examine(run, observer)
+        diagnosis = examine(run, observer)
     if json_output:
-        print_json(found.as_dict())
+        print_json(diagnosis.as_dict())
     else:
         from rich.console import Console
 
-        Console().print(doctor_table(found))
-    for finding in found.findings:
+        Console().print(doctor_table(diagnosis))
+    for finding in diagnosis.findings:
         say(f"{'refused' if finding.refuses else 'warning'}: {' '.join(finding.text.split())}")
-    if found.refused:
+    if diagnosis.refused:
         raise typer.Exit(REFUSED)
-    say(f"nothing stands against {found.name}")
+    say(f"no problems found with {diagnosis.name}")
 
 
-def doctor_table(found: Diagnosis) -> Table:
+def doctor_table(diagnosis: Diagnosis) -> Table:
     """Return everything that was measured, by subject."""
     from rich.table import Table
 
-    table = Table(title=f"{found.name}: {found.teacher} teaches {found.student or 'a student'}")
+    table = Table(
+        title=f"{diagnosis.name}: {diagnosis.teacher} teaches {diagnosis.student or 'a student'}"
+    )
     table.add_column("")
     table.add_column("found", justify="right")
-    for part in (_data(found), _captions(found), _teacher(found), _cost(found)):
+    for part in (_data(diagnosis), _captions(diagnosis), _teacher(diagnosis), _cost(diagnosis)):
         for name, value in part:
             table.add_row(name, value)
         table.add_section()
     return table
 
 
-def _data(found: Diagnosis) -> Lines:
-    source = found.source
+def _data(diagnosis: Diagnosis) -> Lines:
+    source = diagnosis.source
     count = source.count
     yield "pairs", f"{'' if count.exact else 'about '}{count.pairs:,}"
     yield "sampled", f"{source.sampled:,}"
@@ -68,16 +70,16 @@ def _data(found: Diagnosis) -> Lines:
     yield "read and decoded", f"{source.samples_per_s:,.0f} pairs/s"
 
 
-def _captions(found: Diagnosis) -> Lines:
-    captions = found.source.captions
+def _captions(diagnosis: Diagnosis) -> Lines:
+    captions = diagnosis.source.captions
     yield "captions", f"{captions.captions:,}"
     yield "repeated captions", _share(captions.repeated)
     yield "tokens, median and p95", f"{captions.median:.0f}, {captions.p95:.0f}"
     yield f"cut at {captions.context_length} tokens", _share(captions.cut)
 
 
-def _teacher(found: Diagnosis) -> Lines:
-    accuracy = found.accuracy
+def _teacher(diagnosis: Diagnosis) -> Lines:
+    accuracy = diagnosis.accuracy
     if accuracy is None:
         return
     for key in HEADLINES:
@@ -86,24 +88,24 @@ def _teacher(found: Diagnosis) -> Lines:
         yield f"teacher, {name}", f"{_share(accuracy.accuracies[key])} (chance {chance})"
 
 
-def _cost(found: Diagnosis) -> Lines:
-    step, memory = found.step, found.memory
-    if step is None or memory is None or found.seconds is None:
+def _cost(diagnosis: Diagnosis) -> Lines:
+    step, memory = diagnosis.step, diagnosis.memory
+    if step is None or memory is None or diagnosis.seconds is None:
         return
-    yield "loader", f"{step.loader_per_s:,.0f} pairs/s{', streamed' if found.streamed else ''}"
+    yield "loader", f"{step.loader_per_s:,.0f} pairs/s{', streamed' if diagnosis.streamed else ''}"
     yield f"step of {step.pairs:,} pairs", f"{step.seconds:.3g} s"
     if step.cached_seconds is not None:
         yield "with cached teacher features", f"{step.cached_seconds:.3g} s"
     yield "memory: pictures", _bytes(memory.pictures)
     yield "memory: teacher features", _bytes(memory.features)
-    if found.cache_bytes is not None:
-        views = f", {found.views} views" if found.views else ""
-        yield f"feature cache on disk{views}, about", _bytes(found.cache_bytes)
+    if diagnosis.cache_bytes is not None:
+        views = f", {diagnosis.views} views" if diagnosis.views else ""
+        yield f"feature cache on disk{views}, about", _bytes(diagnosis.cache_bytes)
     yield "memory: teacher", _bytes(memory.teacher)
     yield "memory: student, gradients, AdamW", _bytes(memory.student)
     yield "memory: activations", _bytes(memory.activations)
-    yield f"memory on {found.device}, about", _bytes(memory.device)
-    yield f"time of {found.steps:,} steps, about", _time(found.seconds)
+    yield f"memory on {diagnosis.device}, about", _bytes(memory.device)
+    yield f"time of {diagnosis.steps:,} steps, about", _time(diagnosis.seconds)
 
 
 def _share(value: float) -> str:
@@ -115,6 +117,6 @@ def _bytes(value: int) -> str:
 
 
 def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, seconds_left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds_left:02d} s"

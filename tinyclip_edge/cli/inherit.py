@@ -31,7 +31,7 @@ def inherit(
     ] = None,
     json_output: JsonFlag = False,
 ) -> None:
-    """Show what a student inherits and how well it answers untrained, and save it."""
+    """Save the student as it is before training, and report what it inherits."""
     run = read_run(config, pairs=("val",))
     _check_method(run)
     folder = out if out is not None else free_folder(Path("runs"), f"{run.name}-step0")
@@ -46,10 +46,10 @@ def inherit(
         raise ConfigError("the first stage learns masks and inherits nothing; see distill")
     report = step_zero(run, teacher, student, inherited)
     save_local_dir(folder / "student", student)
-    found = {"student": str(folder / "student"), "plan": run.inherit.plan, **report.as_dict()}
-    _save_report(folder, found, report.text())
+    content = {"student": str(folder / "student"), "plan": run.inherit.plan, **report.as_dict()}
+    _save_report(folder, content, report.text())
     if json_output:
-        print_json(found)
+        print_json(content)
         return
     from rich.console import Console
 
@@ -60,9 +60,9 @@ def inherit(
     say(f"student: {folder / 'student'}, report: {folder / 'report.json'} and report.txt")
 
 
-def _save_report(folder: Path, found: dict[str, object], text: str) -> None:
+def _save_report(folder: Path, content: dict[str, object], text: str) -> None:
     try:
-        (folder / "report.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        (folder / "report.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         (folder / "report.txt").write_text(text, encoding="utf-8")
     except OSError as error:
         raise TinyClipError(

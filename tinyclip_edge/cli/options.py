@@ -56,10 +56,10 @@ def free_folder(parent: Path, name: str) -> Path:
 def require_empty(folder: Path) -> None:
     """Raise ModelError unless the folder is absent or empty: a trained student may lie in it."""
     try:
-        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     except OSError as error:
         raise ModelError(f"cannot write {folder}: {error.strerror or error}") from error
-    if taken:
+    if occupied:
         raise ModelError(f"{folder} is not empty; choose a new folder with --out")
 
 

@@ -65,9 +65,9 @@ def from_scratch_note() -> tuple[str, ...]:
     path = teacher_path().parent / "from_scratch.json"
     if not path.is_file():
         return ()
-    stored = json.loads(path.read_text())
+    figures = json.loads(path.read_text())
     return (
-        f"from scratch, same {stored['steps']} steps and batches: recall@1 "
-        f"{100 * stored['recall_at_1']:.1f} % (text to image, mean of {stored['seeds']} seeds; "
-        f"stored figure, made by: {stored['command']})",
+        f"from scratch, same {figures['steps']} steps and batches: recall@1 "
+        f"{100 * figures['recall_at_1']:.1f} % (text to image, mean of {figures['seeds']} seeds; "
+        f"stored figure, made by: {figures['command']})",
     )

@@ -1,4 +1,4 @@
-"""``tinyclip-edge report``: what a run left, on one page."""
+"""``tinyclip-edge report``: the results of runs on one page."""
 
 from __future__ import annotations
 
@@ -25,24 +25,26 @@ def report(
     pictures: Annotated[
         int,
         typer.Option(
-            min=0, max=50, help="Queries of one run shown with what its models find; 0: none."
+            min=0,
+            max=50,
+            help="Example queries of a single run, with the results of its models; 0: none.",
         ),
     ] = 6,
     bundles: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="FOLDER",
-            help="Bundle, or folder of bundles, to look at as well.",
+            help="Bundle, or folder of bundles, to include.",
             show_default="bundles here and beside the run's folder",
         ),
     ] = None,
     json_output: JsonFlag = False,
 ) -> None:
-    """Write a run, or several, as one HTML page that needs no network."""
+    """Write one or several runs as a self-contained HTML page."""
     from tinyclip_edge.report import write_report
 
-    written = write_report(runs, out, pictures=pictures, bundles=bundles or (), notify=say)
+    report_file = write_report(runs, out, pictures=pictures, bundles=bundles or (), notify=say)
     if json_output:
-        print_json(written.as_dict())
+        print_json(report_file.as_dict())
         return
-    say(f"report: {written.path}")
+    say(f"report: {report_file.path}")

@@ -37,8 +37,8 @@ def check_run(run: RunConfig, pairs: Sequence[str]) -> None:
     from tinyclip_edge.models.zoo import zoo_entry
 
     check_model(run.teacher.model, run.teacher.pretrained)
-    for other in run.teacher.ensemble:
-        check_model(other.model, other.pretrained)
+    for member in run.teacher.ensemble:
+        check_model(member.model, member.pretrained)
     if isinstance(run.student.model, str):
         zoo_entry(run.student.model)
     for key in pairs:

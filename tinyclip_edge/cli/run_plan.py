@@ -28,14 +28,14 @@ def show_plan(config: RunConfig, *, processes: int, tflops: float, as_json: bool
     from rich.console import Console
 
     Console().print(plan_table(plan, tflops))
-    each = f"on each of {plan.processes} devices " if plan.processes > 1 else ""
+    per_device = f"on each of {plan.processes} devices " if plan.processes > 1 else ""
     say(
-        f"memory {each}is of the teacher ({plan.teacher_bytes / 1e9:.2f} GB), the student with "
-        f"AdamW and the activations of {plan.held:,} pairs"
+        f"memory {per_device}covers the teacher ({plan.teacher_bytes / 1e9:.2f} GB), the student "
+        f"with AdamW and the activations of {plan.held:,} pairs"
     )
     say(
-        f"device time in all {_time(plan.hours(tflops))} at {tflops:g} TFLOP/s a device "
-        "(--tflops), texts at full context, the teacher asked at every pair"
+        f"total device time {_time(plan.hours(tflops))} at {tflops:g} TFLOP/s a device "
+        "(--tflops), texts at full context, the teacher run on every pair"
     )
     say("nothing was trained")
 
@@ -68,15 +68,15 @@ def _facts(stage: StagePlan, plan: RunPlan, tflops: float) -> dict[str, str]:
         "pruned after": "" if stage.prune_after is None else f"{stage.prune_after:,}",
         "pairs": f"{stage.samples:,}",
         "memory, about": f"{memory / 1e9:.2f} GB",
-        "teacher, PFLOP": _whole(stage.teacher_pflop),
-        "student, PFLOP": _whole(stage.pflop),
+        "teacher, PFLOP": _three_digits(stage.teacher_pflop),
+        "student, PFLOP": _three_digits(stage.pflop),
         "device time": _time(device_hours(work, tflops)),
     }
 
 
 def _time(hours: float) -> str:
-    return f"{_whole(hours)} h" if hours >= 1 else f"{hours * 3600:.3g} s"
+    return f"{_three_digits(hours)} h" if hours >= 1 else f"{hours * 3600:.3g} s"
 
 
-def _whole(value: float) -> str:
+def _three_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

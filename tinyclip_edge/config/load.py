@@ -47,7 +47,7 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> RunC
     for text in overrides:
         key, value = _split(text)
         key = current_key(key, f"override {text!r}")
-        _put(raw, key, value, text)
+        _set_nested(raw, key, value, text)
         rename_keys(raw, f"override {text!r}")  # of a whole section
         sources[key] = f"override {text!r}"
     try:
@@ -112,7 +112,7 @@ def _split(text: str) -> tuple[str, Any]:
         raise ConfigError(f"override {text!r}: the value is not YAML ({error})") from None
 
 
-def _put(raw: dict[str, Any], key: str, value: object, text: str) -> None:
+def _set_nested(raw: dict[str, Any], key: str, value: object, text: str) -> None:
     *parents, last = key.split(".")
     if len(parents) > YAML_DEPTH:
         raise ConfigError(f"override {text!r}: sections are nested more than {YAML_DEPTH} deep")
@@ -134,8 +134,10 @@ def _explain(error: ValidationError, path: str, sources: Mapping[str, str]) -> s
         return f"{', '.join(sources.values()) or path}: {_problem(faults[0])}"
     parts = _key(faults[0]["loc"])
     key = ".".join(parts)
-    plain = re.sub(r"\[\d+\]", "", key)  # an override gives all stages at once
-    touching = [k for k in sources if f"{plain}.".startswith(f"{k}.") or k.startswith(f"{plain}.")]
+    unindexed = re.sub(r"\[\d+\]", "", key)  # an override gives all stages at once
+    touching = [
+        k for k in sources if f"{unindexed}.".startswith(f"{k}.") or k.startswith(f"{unindexed}.")
+    ]
     source = sources[touching[-1]] if touching else path
     same = [fault for fault in faults if _key(fault["loc"]) == parts]
     kind, value = same[0]["type"], same[0]["input"]
@@ -186,7 +188,9 @@ def _sections() -> dict[str, type[BaseModel]]:
 def _nearest(parts: tuple[str, ...]) -> str:
     """Suggest a key of the same section, or the section in which this key does stand."""
     sections, word = _sections(), parts[-1]
-    elsewhere = [f"{name}.{word}" for name, held in sections.items() if word in held.model_fields]
+    elsewhere = [
+        f"{name}.{word}" for name, section in sections.items() if word in section.model_fields
+    ]
     if elsewhere:
         return f"; did you mean '{elsewhere[0]}'?"
     if parts[0].startswith("stages["):
@@ -196,8 +200,8 @@ def _nearest(parts: tuple[str, ...]) -> str:
         return did_you_mean(word, inner.model_fields)
     if len(parts) == 1:
         return did_you_mean(word, RunConfig.model_fields)
-    known = sections[parts[0]].model_fields
-    return did_you_mean(word, known).replace("mean '", f"mean '{parts[0]}.")
+    fields = sections[parts[0]].model_fields
+    return did_you_mean(word, fields).replace("mean '", f"mean '{parts[0]}.")
 
 
 KINDS = {

@@ -107,9 +107,9 @@ def load_preset(name_or_path: str | Path) -> ExportPreset:
         shipped = configs_path() / "export" / f"{path.name}.yaml"
         if path.suffix in YAML_SUFFIXES or len(path.parts) != 1 or not is_file(shipped):
             hint = did_you_mean(str(name_or_path), preset_names())
-            known = ", ".join(preset_names())
-            listed = "" if known in hint else f"; known: {known}"
-            raise ConfigError(f"target '{name_or_path}' is unknown{hint}{listed}")
+            names = ", ".join(preset_names())
+            list_of_names = "" if names in hint else f"; known: {names}"
+            raise ConfigError(f"target '{name_or_path}' is unknown{hint}{list_of_names}")
         path = shipped
     raw = read_yaml(path)
     rename_preset_values(raw, str(path))

@@ -49,16 +49,16 @@ def matching_keys(name: str | None, schema: str = "run") -> list[ConfigKey]:
     keys = config_keys(schema)
     if name is None:
         return keys
-    chosen = [
+    matches = [
         entry
         for entry in keys
         if entry.key == name or entry.key.startswith((f"{name}.", f"{name}["))
     ]
-    if not chosen:
+    if not matches:
         sections = {entry.key.partition(".")[0] for entry in keys}
         hint = did_you_mean(name, {entry.key for entry in keys} | sections)
         raise ConfigError(f"no configuration key '{name}'{hint}")
-    return chosen
+    return matches
 
 
 def _keys(model: type[BaseModel], prefix: str) -> Iterator[ConfigKey]:
@@ -101,8 +101,8 @@ def _type(annotation: Any) -> str:  # noqa: ANN401 - a type
         return f"{origin.__name__}[{inner}]"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
-    plain = {type(None): "null", Any: "any"}
-    return str(plain.get(annotation) or getattr(annotation, "__name__", annotation))
+    special_names = {type(None): "null", Any: "any"}
+    return str(special_names.get(annotation) or getattr(annotation, "__name__", annotation))
 
 
 def _default(field: FieldInfo) -> str:

@@ -1,4 +1,4 @@
-"""Where and how a run works, without effect on what is learnt."""
+"""Settings of a run that do not affect what the student learns."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class RunSection(Section):
     micro_batch: int | None = Field(
         default=None,
         ge=1,
-        description="Pairs whose activations, the teacher's too, a process holds at once; the loss "
-        "stays that of the whole batch, at the price of a second forward pass. null: all.",
+        description="Pairs whose activations, including the teacher's, a process holds at once; "
+        "the loss is still that of the whole batch, for a second forward pass. null: all.",
     )
     grad_checkpointing: bool = Field(
         default=False,
@@ -31,12 +31,12 @@ class RunSection(Section):
     )
     compile: bool = Field(
         default=False,
-        description="Let torch.compile fuse what a transformer block does; not while masks learn.",
+        description="Compile transformer blocks with torch.compile; not while masks are learnt.",
     )
     log_every: int = Field(default=10, ge=1, description="Steps between two lines of events.jsonl.")
     trackers: list[Literal["tensorboard", "wandb"]] = Field(
         default_factory=list,
-        description="Where accelerate sends losses and accuracies as well: tensorboard (files in "
+        description="Trackers that also receive losses and accuracies: tensorboard (files in "
         "the run folder), wandb.",
     )
     eval_every: int = Field(

@@ -262,21 +262,22 @@ class RunConfig(Section):
     data: DataConfig = Field(description="Pairs to learn from.")
     optim: OptimConfig = Field(default_factory=OptimConfig, description="Optimizer and schedule.")
     masks: MasksConfig = Field(
-        default_factory=MasksConfig, description="How masks are learnt, where inherit.method is so."
+        default_factory=MasksConfig,
+        description="How masks are learnt when inherit.method is masks.",
     )
     run: RunSection = Field(default_factory=RunSection, description="Device, logging, saving.")
 
     @model_validator(mode="after")
     def _check_student(self) -> RunConfig:
-        given = [name for name in ("model", "keep") if getattr(self.student, name) is not None]
+        forms = [name for name in ("model", "keep") if getattr(self.student, name) is not None]
         masked = self.student.keep is not None or any(s.keep is not None for s in self.stages)
-        if self.stages and given:
+        if self.stages and forms:
             raise ValueError(
-                f"stages and student.{given[0]} exclude each other; set student.{given[0]}=null"
+                f"stages and student.{forms[0]} exclude each other; set student.{forms[0]}=null"
             )
-        if not self.stages and len(given) != 1:
-            told = "exclude each other" if given else "are missing: give one of them, or stages"
-            raise ValueError(f"student.model and student.keep {told}")
+        if not self.stages and len(forms) != 1:
+            problem = "exclude each other" if forms else "are missing: give one of them, or stages"
+            raise ValueError(f"student.model and student.keep {problem}")
         if masked and self.inherit.method != "masks":
             raise ValueError("keep needs masks; set inherit.method=masks")
         if self.stages and not masked and self.inherit.method == "masks":
@@ -291,18 +292,18 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _check_stages(self) -> RunConfig:
-        kept: float | None = None
+        keep_before: float | None = None
         for number, stage in enumerate(self.stages, 1):
             if stage.keep is None:
-                if kept is not None:
+                if keep_before is not None:
                     raise ValueError(
                         f"stage {number} gives a shape after a stage of masks; put it before them"
                     )
                 continue
-            if kept is not None and stage.keep >= kept:
+            if keep_before is not None and stage.keep >= keep_before:
                 raise ValueError(
-                    f"stage {number} keeps {stage.keep:g}, the one before {kept:g}: a stage cannot "
-                    "grow; order them from large to small"
+                    f"stage {number} keeps {stage.keep:g}, the one before {keep_before:g}: a stage "
+                    "cannot grow; order them from large to small"
                 )
-            kept = stage.keep
+            keep_before = stage.keep
         return self

@@ -11,6 +11,6 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-def as_steps(value: float, whole: int) -> int:
-    """Return ``value`` as a number of steps: below 1 it is a share of ``whole``."""
-    return round(value * whole) if value < 1 else round(value)
+def as_steps(value: float, total_steps: int) -> int:
+    """Return ``value`` as a number of steps: below 1 it is a share of ``total_steps``."""
+    return round(value * total_steps) if value < 1 else round(value)

@@ -15,8 +15,8 @@ _UNITS = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 
 def _count(value: object) -> object:
     """Read 10M as 10,000,000; anything else is left to the schema."""
-    found = _COUNT.fullmatch(value) if isinstance(value, str) else None
-    return round(float(found[1]) * _UNITS[found[2]]) if found else value
+    match = _COUNT.fullmatch(value) if isinstance(value, str) else None
+    return round(float(match[1]) * _UNITS[match[2]]) if match else value
 
 
 Count = Annotated[int, BeforeValidator(_count)]
@@ -63,13 +63,13 @@ class InheritConfig(Section):
 
 
 class MasksConfig(Section):
-    """Hard-concrete gates, the pull towards the target and the prune; shares are of a stage."""
+    """Hard-concrete gates: learning rates, target sparsity, pruning; shares are of a stage."""
 
     lr: float = Field(
         default=0.02,
         gt=0,
-        description="AdamW's rate of the gates' log-alpha, constant: about what a step moves them "
-        "while the target is missed, of the 6.2 between an open gate and a closed one.",
+        description="AdamW's learning rate for the gates' log-alpha, constant; about how far one "
+        "step moves them while the target is missed (an open and a closed gate are 6.2 apart).",
     )
     lambda_lr: float = Field(
         default=0.02, gt=0, description="Rate at which the Lagrange multipliers rise, constant."
@@ -80,19 +80,19 @@ class MasksConfig(Section):
     warmup: float = Field(
         default=0.5,
         ge=0,
-        description="Steps in which the target rises to its final value: share of the steps before "
-        "the prune below 1, else a number of steps.",
+        description="Steps over which the target rises to its final value: below 1 a share of the "
+        "steps before pruning, else a number of steps.",
     )
     prune: float = Field(
         default=0.4,
         gt=0,
-        description="When gates are cut out: share of the stage's steps below 1, else steps.",
+        description="When closed gates are pruned: below 1 a share of the stage's steps, else steps.",
     )
     extra: float = Field(
         default=0.2,
         ge=0,
-        description="Steps that the prune waits at most while the target is missed, taken from "
-        "those after it: share of the stage's steps below 1, else a number of steps.",
+        description="How many steps pruning may be postponed while the target is missed, taken "
+        "from the steps after it: below 1 a share of the stage's steps, else a number of steps.",
     )
     tolerance: float = Field(
         default=0.01,
@@ -103,8 +103,8 @@ class MasksConfig(Section):
     rewarm: float = Field(
         default=0.1,
         ge=0,
-        description="Linear rise of the learning rate back to the cosine after the prune, from a "
-        "tenth of it: share of the steps left below 1, else a number of steps.",
+        description="Linear warm-up of the learning rate after pruning, from a tenth of the cosine "
+        "schedule: below 1 a share of the remaining steps, else a number of steps.",
     )
     log_every: int = Field(
         default=25, ge=1, description="Steps between two lines about gates in events.jsonl."
@@ -112,7 +112,7 @@ class MasksConfig(Section):
 
 
 class StageConfig(Section):
-    """One stage: what is left at its end, how long it takes, and what differs from the run."""
+    """One stage: the student it ends with, its length, and settings other than the run's."""
 
     keep: float | None = Field(
         default=None,

@@ -34,13 +34,13 @@ class _Loader(_Base):
         # PyYAML converts !!int "", !!bool x and 2026-13-45 without a look.
         except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError):
             kind, value = node.tag.rpartition(":")[2], node.value
-            told = one_line(repr(value)) if isinstance(value, str) else "what stands here"
-            raise self._fault(f"{told} cannot be read as {kind}; quote it", node) from None
+            text = one_line(repr(value)) if isinstance(value, str) else "what stands here"
+            raise self._fault(f"{text} cannot be read as {kind}; quote it", node) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         if not isinstance(node, yaml.MappingNode):  # !!map "text"
             raise self._fault("a value is marked as a section", node)
-        seen = set()
+        keys = set()
         for key_node, _ in node.value:
             if key_node.tag == MERGE:
                 continue
@@ -48,9 +48,9 @@ class _Loader(_Base):
             if not isinstance(key, Hashable):  # {{ name }}: a template that was not filled in
                 kind = "a list" if isinstance(key, list) else "a section"
                 raise self._fault(f"{kind} cannot be a key; quote text with braces", key_node)
-            if key in seen:
+            if key in keys:
                 raise self._fault(f"key {one_line(repr(key))} stands twice", key_node)
-            seen.add(key)
+            keys.add(key)
         built: dict[Hashable, Any] = super().construct_mapping(node, deep=deep)
         return built
 
@@ -74,9 +74,9 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401 - whatever the text holds
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark is not None else ""
+        line = f"line {mark.line + 1}: " if mark is not None else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
-        raise YamlError(f"{where}{problem}") from None
+        raise YamlError(f"{line}{problem}") from None
     except UnicodeEncodeError:
         raise YamlError("half of a surrogate pair, which is no character") from None
 
@@ -84,13 +84,13 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401 - whatever the text holds
 def _check_size(text: str) -> None:
     """Count values and depth before anything is built: aliases grow, deep texts recurse."""
     anchors: dict[str | None, int] = {}
-    still_open: list[tuple[str | None, int]] = []  # anchor, values before it
+    open_collections: list[tuple[str | None, int]] = []  # anchor, values before it
     values = 0
     for event in yaml.parse(text, Loader=_Base):
         assert event.start_mark is not None  # libyaml and PyYAML mark every event
         line = f"line {event.start_mark.line + 1}: "
         if isinstance(event, yaml.AliasEvent):
-            if any(event.anchor == anchor for anchor, _ in still_open):
+            if any(event.anchor == anchor for anchor, _ in open_collections):
                 raise YamlError(f"{line}alias '{event.anchor}' stands inside what it names")
             values += anchors.get(event.anchor, 1)
         elif isinstance(event, yaml.ScalarEvent):
@@ -98,13 +98,13 @@ def _check_size(text: str) -> None:
             if event.anchor:
                 anchors[event.anchor] = 1
         elif isinstance(event, yaml.CollectionStartEvent):
-            still_open.append((event.anchor, values))
+            open_collections.append((event.anchor, values))
             values += 1
         elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = still_open.pop()
+            anchor, before = open_collections.pop()
             if anchor:
                 anchors[anchor] = values - before
-        if len(still_open) > YAML_DEPTH:
+        if len(open_collections) > YAML_DEPTH:
             raise YamlError(f"{line}nested more than {YAML_DEPTH} deep")
         if values > YAML_NODES:
             raise YamlError(f"{line}more than {YAML_NODES:,} values, aliases counted in full")

@@ -227,4 +227,4 @@ def test_the_command_passes_a_run_that_can_work(config, taught, tmp_path, comman
     code, out, err = command_line("doctor", path, "optim.steps=200")
     assert code == 0
     assert "time of 200 steps, about" in out
-    assert "nothing stands against run" in err
+    assert "no problems found with run" in err
