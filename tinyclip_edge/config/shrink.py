@@ -86,7 +86,7 @@ class MasksConfig(Section):
     prune: float = Field(
         default=0.4,
         gt=0,
-        description="When closed gates are pruned: below 1 a share of the stage's steps, else steps.",
+        description="When gates are pruned: below 1 a share of the stage's steps, else steps.",
     )
     extra: float = Field(
         default=0.2,
