@@ -10,7 +10,6 @@ MAX_LINES = 300
 LONGER = {
     "export/tinyclip_export/export.py": 320,
     "export/tinyclip_export/verification/gates.py": 310,
-    "tinyclip_edge/config/schema.py": 305,
     "tinyclip_edge/data/shards.py": 325,
     "tinyclip_edge/runtime/edge.py": 315,
     "tinyclip_edge/train/builder.py": 345,
