@@ -7,7 +7,7 @@ WORKDIR /src
 COPY . .
 
 FROM base AS distill
-RUN pip install '.[all]'
+RUN pip install ./tinyclip_starter '.[all]'
 USER clip
 WORKDIR /work
 ENTRYPOINT ["tinyclip-edge"]

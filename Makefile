@@ -33,7 +33,7 @@ lint: .venv/.installed-dev
 
 types: .venv/.installed-dev
 	$(BIN)/mypy
-	cd benchmarks && ../$(BIN)/mypy --config-file ../pyproject.toml --no-warn-return-any --allow-untyped-calls *.py
+	cd benchmarks && ../$(BIN)/mypy --config-file ../pyproject.toml --no-warn-return-any --allow-untyped-calls *.py starter/*.py
 
 contracts: .venv/.installed-dev
 	$(BIN)/lint-imports
@@ -65,11 +65,11 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/.installed-all: pyproject.toml | .venv/bin/python
-	$(PIP) install --quiet --editable '.[all]'
+	$(PIP) install --quiet --editable ./tinyclip_starter --editable '.[all]'
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml | .venv/bin/python
-	$(PIP) install --quiet --editable '.[dev]'
+	$(PIP) install --quiet --editable ./tinyclip_starter --editable '.[dev]'
 	@touch $@ .venv/.installed-all
 
 tests/clients/node_modules/.installed: tests/clients/package.json tests/clients/.npmrc

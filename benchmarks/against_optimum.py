@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+
 from export_latency import interleaved
 from machine import machine_facts
 from optimum_models import command_of, steps, write_models

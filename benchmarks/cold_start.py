@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from export_latency import TOWERS, VIT_8M, write_towers
 from machine import machine_facts
 

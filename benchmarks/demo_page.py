@@ -29,9 +29,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 import httpx
+from PIL import Image
+
 from demo_hostile import hostile_uploads
 from machine import machine_facts
-from PIL import Image
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

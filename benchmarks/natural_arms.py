@@ -145,8 +145,8 @@ class Worker:
     def _warm_up(self) -> None:
         """Import and decode while data are written and the teacher is trained."""
         import torch
-        from natural_teacher import new_clip
 
+        from natural_teacher import new_clip
         from tinyclip_edge.data import PairMemory, open_source
         from tinyclip_edge.train.tasks.encoders import pixel_codec
 
@@ -185,7 +185,6 @@ class Worker:
 
     def _run(self, job: Job, lr: float) -> None:
         from kept_runs import kept_run
-
         from tinyclip_edge.config import RunConfig
 
         half = CHOOSE if job.tuning else REPORT

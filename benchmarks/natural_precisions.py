@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from machine import machine_facts
 from natural_data import ASKED
 

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from natural_data import ASKED, CHOOSE, captions, class_names, pictures, val_half
-from natural_profiles import PROFILES, Profile
 from PIL import Image
 from torch import Tensor
+
+from natural_data import ASKED, CHOOSE, captions, class_names, pictures, val_half
+from natural_profiles import PROFILES, Profile
 
 if TYPE_CHECKING:
     from tinyclip_edge.config import OptimConfig
@@ -62,9 +63,9 @@ class Pictures:
 
 
 def new_clip(profile: Profile) -> LoadedClip:
+    from starter.teacher_model import PREPROCESS_CONFIG
     from tinyclip_edge.models.assemble import assemble
     from tinyclip_edge.runtime.tokenizer import ClipTokenizer
-    from tinyclip_edge.starter.teacher_model import PREPROCESS_CONFIG
 
     tokenizer = tokenizer_file()
     config = {**profile.teacher, "text_cfg": dict(profile.teacher["text_cfg"])}

@@ -145,7 +145,6 @@ def engine_step(arguments: argparse.Namespace) -> Callable[[int], float]:
 def plain_step(arguments: argparse.Namespace) -> Callable[[int], float]:
     """Return the step of the plain loop."""
     from plain_loop import PlainLoop
-
     from tinyclip_edge.train.tasks.encoders import pixel_codec
 
     teacher, student = models(arguments)

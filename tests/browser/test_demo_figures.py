@@ -7,8 +7,8 @@ the server's processor time counts, and of the round trips the quickest quarter.
 import os
 
 import pytest
-from demo_page import measure_hostile, measure_queue, measure_round_trip, measure_start, serving
 
+from demo_page import measure_hostile, measure_queue, measure_round_trip, measure_start, serving
 from tiny_bundle import write_tiny_bundle
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]

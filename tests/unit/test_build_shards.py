@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tinyclip_edge.starter.build_shards import captions, hidden_keywords, shown_keywords
-from tinyclip_edge.starter.sources import Picture
+from starter.build_shards import captions, hidden_keywords, shown_keywords
+from starter.sources import Picture
 
 UNSEEN = frozenset({"whale", "sea lion"})
 

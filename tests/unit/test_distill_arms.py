@@ -56,8 +56,9 @@ def test_the_stored_figure_is_what_quickstart_shows(arms, tmp_path, monkeypatch)
     command = arms.shown_command(arguments, parser)
     figure = arms.stored_figure(records, 200, command)
     assert figure == {"steps": 200, "recall_at_1": 0.375, "seeds": 2, "command": command}
-    (tmp_path / "from_scratch.json").write_text(json.dumps(figure))
-    monkeypatch.setattr(starter, "teacher_path", lambda: tmp_path / "teacher")
+    stored = tmp_path / "from_scratch.json"
+    stored.write_text(json.dumps(figure))
+    monkeypatch.setattr(starter, "from_scratch_path", lambda: stored)
     (note,) = from_scratch_note()
     assert "same 200 steps" in note and "37.5 %" in note and "mean of 2 seeds" in note
     assert command in note

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinyclip_edge.starter.evaluate_teacher import (
+from starter.evaluate_teacher import (
     TEST_SETS,
     names_met_in_training,
     recalls,

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from starter.names import group_key, icon_name
+from starter.sources import EMOJI_FAMILIES, ICON_FAMILIES, WIDER_FAMILIES
 from tinyclip_edge.starter import SPLITS, kit_path, teacher_path
 from tinyclip_edge.starter.kit import KitSample, read_split
-from tinyclip_edge.starter.names import group_key, icon_name
-from tinyclip_edge.starter.sources import EMOJI_FAMILIES, ICON_FAMILIES, WIDER_FAMILIES
 
 KIT_BYTES = 40_000_000
 HELD_OUT_FAMILIES = {"twemoji", "ph"}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tinyclip_edge.starter.names import group_key
-from tinyclip_edge.starter.sources import Picture
-from tinyclip_edge.starter.splits import WIDER_PER_WORD, spare_styles, widen
+from starter.names import group_key
+from starter.sources import Picture
+from starter.splits import WIDER_PER_WORD, spare_styles, widen
 
 
 def picture(concept: str, family: str, split: str = "train", kind: str = "icon") -> Picture:

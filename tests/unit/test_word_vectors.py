@@ -11,8 +11,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from starter.word_vectors import FILE, SCALE, WordPrior, WordVectors
 from tinyclip_edge.starter import teacher_path
-from tinyclip_edge.starter.word_vectors import FILE, SCALE, WordPrior, WordVectors
 
 TABLE = {"cat": [3.0, 0.0, 9.0], "dog": [0.0, 2.0, 9.0], "kitten": [2.0, 0.2, 9.0], "x1": [1, 1, 9]}
 

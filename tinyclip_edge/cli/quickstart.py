@@ -20,6 +20,9 @@ def quickstart(
 ) -> None:
     """Distil, export to int8 and compare, offline, in minutes."""
     refuse_launcher("quickstart")
+    from tinyclip_edge.starter import kit_path
+
+    kit_path()  # before torch is imported
     from tinyclip_edge.config import load_config
     from tinyclip_edge.evaluation import compare_models
     from tinyclip_edge.report import write_final_report
@@ -60,12 +63,9 @@ def from_scratch_note() -> tuple[str, ...]:
     """Return the stored figure of the same student trained from scratch, with its command."""
     import json
 
-    from tinyclip_edge.starter import teacher_path
+    from tinyclip_edge.starter import from_scratch_path
 
-    path = teacher_path().parent / "from_scratch.json"
-    if not path.is_file():
-        return ()
-    figures = json.loads(path.read_text())
+    figures = json.loads(from_scratch_path().read_text(encoding="utf-8"))
     return (
         f"from scratch, same {figures['steps']} steps and batches: recall@1 "
         f"{100 * figures['recall_at_1']:.1f} % (text to image, mean of {figures['seeds']} seeds; "

@@ -13,6 +13,7 @@ import braceexpand
 from tinyclip_edge.errors import DataError, did_you_mean
 from tinyclip_edge.paths import exists, is_file
 from tinyclip_edge.paths import expanded as filled_in
+from tinyclip_edge.starter import kit_path
 
 STARTER = "starter:"
 PIPE = "pipe:"
@@ -71,7 +72,7 @@ def _check_scheme(pattern: str, scheme: str, *, allow_pipes: bool) -> None:
 
 
 def _starter(name: str) -> list[Path]:
-    folder = Path(__file__).resolve().parents[1] / "starter" / "shards"
+    folder = kit_path()
     split = name.removeprefix(STARTER)
     found = sorted(folder.glob(f"{glob.escape(split)}-[0-9]*.tar.gz"))
     if not found:

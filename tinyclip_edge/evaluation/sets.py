@@ -84,9 +84,15 @@ def evaluation_set(source: str, *, limit: int | None = None) -> EvalSet:
 
 
 def check_set(source: str) -> None:
-    """Raise DataError for a set that does not exist, without importing torch or reading it."""
+    """Raise DataError for a set that does not exist, without importing torch or reading it.
+
+    Raises MissingExtraError for a starter set where the starter kit is not installed.
+    """
     if source.startswith(STARTER):
+        from tinyclip_edge.starter import kit_path
+
         _starter_name(source)
+        kit_path()
     elif not exists(Path(expanded(source))):
         check_source(source)
 

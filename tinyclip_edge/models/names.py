@@ -14,6 +14,7 @@ from tinyclip_edge.errors import ModelError, did_you_mean
 from tinyclip_edge.models.runs import model_config_file, student_folder
 from tinyclip_edge.models.zoo import ZOO, zoo_shape
 from tinyclip_edge.paths import exists, is_file, is_folder
+from tinyclip_edge.starter import teacher_path
 
 STARTER_TEACHER = "starter-teacher"
 LOCAL_DIR = "local-dir:"
@@ -26,6 +27,7 @@ REGISTRY = Path(__file__).with_name("registry.json")  # written by models.regist
 def check_model(model: str, pretrained: str | None = None, *, allow_random: bool = False) -> None:
     """Raise ModelError for a MODEL that names nothing; see load_clip for the forms.
 
+    Raises MissingExtraError for the starter teacher where the starter kit is not installed.
     Whether its weights can be read is for load_clip to say.
     """
     if not model:
@@ -34,6 +36,8 @@ def check_model(model: str, pretrained: str | None = None, *, allow_random: bool
     own = model.startswith((HF_HUB, LOCAL_DIR)) or model == STARTER_TEACHER or is_folder(path)
     if pretrained and (own or model in ZOO):
         raise ModelError(f"pretrained '{pretrained}' does not go with {model}: it has its weights")
+    if model == STARTER_TEACHER:
+        teacher_path()
     if model.startswith(HF_HUB) or model == STARTER_TEACHER:
         return
     if model.startswith(LOCAL_DIR):

@@ -34,7 +34,7 @@ def compute_registry() -> dict[str, Any]:
 def student_rows() -> list[dict[str, Any]]:
     """Compute the rows of ``zoo_rows``.
 
-    Raises ModelError without the starter teacher's configuration.
+    Raises MissingExtraError without the starter kit.
     """
     return [_student_row(entry) for entry in ZOO.values()]
 

@@ -93,7 +93,7 @@ def create_student(model: str | dict[str, Any], teacher: LoadedClip) -> LoadedCl
 def zoo_config(name: str) -> dict[str, Any]:
     """Return the whole model_cfg of a zoo student.
 
-    Starter students need the starter teacher's config; ModelError when it is not installed.
+    Starter students need the starter teacher's config: MissingExtraError without the kit.
     """
     entry = zoo_shape(name)
     if entry.kind == "published":

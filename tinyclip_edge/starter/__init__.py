@@ -1,20 +1,41 @@
-"""Starter kit: captioned pictograms and a small teacher, shipped inside the package."""
+"""Starter kit: captioned pictograms and a small teacher, from the package ``tinyclip_starter``.
+
+Their files are a distribution of their own, which the extra ``[starter]`` brings. Each function
+raises MissingExtraError without it.
+"""
 
 from __future__ import annotations
 
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
+from tinyclip_edge.errors import MissingExtraError
+
+PACKAGE = "tinyclip_starter"
 SPLITS = ("train", "val", "test_style", "test_concepts")
 
-__all__ = ["SPLITS", "kit_path", "teacher_path"]
+__all__ = ["SPLITS", "from_scratch_path", "kit_path", "teacher_path"]
 
 
 def kit_path() -> Path:
-    """Folder of the starter kit's webdataset shards and their ``index.json``."""
-    return Path(str(files(__name__) / "shards"))
+    """Return the folder of the starter kit's webdataset shards and their ``index.json``."""
+    return _package_folder() / "shards"
 
 
 def teacher_path() -> Path:
-    """Folder of the starter teacher in open_clip's ``local-dir`` layout."""
-    return Path(str(files(__name__) / "teacher"))
+    """Return the folder of the starter teacher in open_clip's ``local-dir`` layout."""
+    return _package_folder() / "teacher"
+
+
+def from_scratch_path() -> Path:
+    """Return the stored figure of the quickstart's student without inheritance, as JSON."""
+    return _package_folder() / "from_scratch.json"
+
+
+def _package_folder() -> Path:
+    spec = find_spec(PACKAGE)
+    if spec is None or spec.origin is None:  # a folder of that name without code is not the kit
+        raise MissingExtraError(
+            "the starter kit is not installed: pip install 'tinyclip-edge[starter]'"
+        )
+    return Path(spec.origin).parent

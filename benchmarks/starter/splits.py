@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 
-from tinyclip_edge.starter.names import FILLER
-from tinyclip_edge.starter.sources import (
+from starter.names import FILLER
+from starter.sources import (
     EMOJI_FAMILIES,
     ICON_FAMILIES,
     WIDER_FAMILIES,

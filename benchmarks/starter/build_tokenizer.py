@@ -1,4 +1,4 @@
-"""Prune CLIP's BPE to the kit's words: ``python -m tinyclip_edge.starter.build_tokenizer``.
+"""Prune CLIP's BPE to the kit's words: ``python -m starter.build_tokenizer``.
 
 Only merges in the closure of the used tokens are kept, in their order, so the kit's names and
 common tags get as many tokens as with the full vocabulary, and other words fall back to pieces.

@@ -1,4 +1,4 @@
-"""Measure a teacher on the kit: ``python -m tinyclip_edge.starter.evaluate_teacher``.
+"""Measure a teacher on the kit: ``python -m starter.evaluate_teacher``.
 
 Every set is N pictures and N captions, one each per concept; the caption is the concept's name.
 """
@@ -16,11 +16,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from starter.teacher_model import encode_image, encode_text, new_model, normalise
 from tinyclip_edge.evaluation.retrieve import hundred_way, retrieval_of_features
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.starter import kit_path, teacher_path
 from tinyclip_edge.starter.kit import KitSample, read_split
-from tinyclip_edge.starter.teacher_model import encode_image, encode_text, new_model, normalise
 
 Test = Callable[[KitSample], bool]
 TEST_SETS: dict[str, tuple[str, Test]] = {

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tinyclip_edge.starter.names import group_key, icon_name, slug
+from starter.names import group_key, icon_name, slug
 
 EMOJI_FAMILIES = (
     "noto", "noto-v1", "emojione", "fluent-emoji-flat", "fluent-emoji", "fxemoji",

@@ -1,6 +1,6 @@
 """Build the starter kit's shards from npm packages of pictograms.
 
-``python -m tinyclip_edge.starter.build_shards --packages node_modules --out DIR``
+``python -m starter.build_shards --packages node_modules --out DIR``
 
 Needs resvg-py, Pillow and the npm packages named in ATTRIBUTION.md; nothing else of this project
 needs them. The same packages always give the same shards, byte for byte.
@@ -21,8 +21,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tinyclip_edge.starter.render import Drawing, draw, near
-from tinyclip_edge.starter.sources import (
+from starter.render import Drawing, draw, near
+from starter.sources import (
     ICON_FAMILIES,
     WIDER_FAMILIES,
     Picture,
@@ -30,7 +30,7 @@ from tinyclip_edge.starter.sources import (
     emoji_pictures,
     icon_pictures,
 )
-from tinyclip_edge.starter.splits import (
+from starter.splits import (
     RANK,
     SEED,
     TEST_STYLES,

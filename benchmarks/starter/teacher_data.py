@@ -11,8 +11,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from tinyclip_edge.starter.augment import augment
-from tinyclip_edge.starter.evaluate_teacher import stack_pixels
+from starter.augment import augment
+from starter.evaluate_teacher import stack_pixels
 from tinyclip_edge.starter.kit import KitSample, read_split
 
 FLAG_WEIGHT = 0.6

@@ -1,4 +1,4 @@
-"""Train the starter teacher: ``python -m tinyclip_edge.starter.train_teacher --out DIR``.
+"""Train the starter teacher: ``python -m starter.train_teacher --out DIR``.
 
 Constant learning rate after warm-up; a cooldown to zero ends it. The cooldown comes at the end of
 ``--steps``, or as soon as a file ``COOLDOWN`` with a number of steps in it appears in ``--out``.
@@ -18,18 +18,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinyclip_edge.starter import kit_path, teacher_path
-from tinyclip_edge.starter.evaluate_teacher import TEST_SETS, VAL_SETS, Evaluator, load_teacher
-from tinyclip_edge.starter.muon import Muon
-from tinyclip_edge.starter.teacher_data import Sampler
-from tinyclip_edge.starter.teacher_model import (
+from starter.evaluate_teacher import TEST_SETS, VAL_SETS, Evaluator, load_teacher
+from starter.muon import Muon
+from starter.teacher_data import Sampler
+from starter.teacher_model import (
     encode_image,
     encode_text,
     export,
     layer_drop,
     new_model,
 )
-from tinyclip_edge.starter.word_vectors import WordPrior, WordVectors, toward
+from starter.word_vectors import WordPrior, WordVectors, toward
+from tinyclip_edge.starter import kit_path, teacher_path
 
 WARMUP = 80  # steps
 EMA_DECAY = 0.997
@@ -201,7 +201,7 @@ class Log:
         line = json.dumps({"seconds": round(time.monotonic() - self.started, 1), **values})
         with self.path.open("a") as handle:
             handle.write(line + "\n")
-        print(line, flush=True)  # noqa: T201
+        print(line, flush=True)
 
 
 def _asked_to_cool(run: Run, out: Path, arguments: argparse.Namespace) -> None:
