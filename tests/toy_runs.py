@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
+import torch
+
 from tinyclip_edge.train import read_events
 
 STUDENT = {
@@ -46,3 +51,21 @@ def losses(folder):
 def events_of(folder, kind):
     """The events of one kind, in order."""
     return [e for e in read_events(folder / "events.jsonl") if e["kind"] == kind]
+
+
+def make_version_2(path, *, stream=True, **said):
+    """Make a checkpoint what it was before version 3, with ``said`` in its checkpoint.json.
+
+    Without ``stream`` it does not know the place in the pairs.
+    """
+    about = json.loads((path / "checkpoint.json").read_text())
+    for key in ("processes", "recipe", "sha256"):
+        del about[key]
+    names = {"data.stream_groups": "data.lanes", "teacher.ensemble": "teacher.also"}
+    about["config"] = {names.get(key, key): value for key, value in about["config"].items()}
+    if not stream:
+        state = torch.load(path / "state.pt", weights_only=True)
+        assert set(state.pop("stream")) == {0}
+        torch.save(state, path / "state.pt")
+        about["files"]["state.pt"] = hashlib.sha256((path / "state.pt").read_bytes()).hexdigest()
+    (path / "checkpoint.json").write_text(json.dumps({**about, "version": 2, **said}))

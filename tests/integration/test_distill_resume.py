@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 
@@ -11,7 +12,7 @@ from pair_shards import toy_samples, write_shard
 from tinyclip_edge.errors import ConfigError, InterruptedRun, TinyClipError
 from tinyclip_edge.models import load_clip, weights_hash
 from tinyclip_edge.train import distill, read_events
-from toy_runs import STUDENT, KilledError, Watcher, events_of, kill, losses
+from toy_runs import STUDENT, KilledError, Watcher, events_of, kill, losses, make_version_2
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(make, tmp_path):
@@ -99,6 +100,28 @@ def test_a_broken_newest_checkpoint_is_named_and_the_one_before_taken(make, tmp_
     assert any("00000012 is broken" in message for message in seen.messages)
     assert [report.step for report in seen.reports] == [9, 10, 11, 12]
     assert losses(out) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_run_of_version_2_goes_on_with_the_same_losses(make, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    distill(make(), whole)
+    with pytest.raises(KilledError):
+        distill(make(), cut, observer=Watcher(7, kill))
+    samples = toy_samples((32, 40))
+    captions = dict.fromkeys(
+        text for _, members in samples for text in members["txt"].decode().splitlines()
+    )
+    names = [*(key for key, _ in samples), "", *captions]
+    pairs = hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
+    make_version_2(cut / "checkpoints" / "00000004", data=pairs)
+    seen = Watcher()
+    distill(make(), cut, resume=True, observer=seen)
+    assert any("00000004 is of version 2" in message for message in seen.messages)
+    assert [report.step for report in seen.reports] == list(range(5, 13))
+    assert losses(cut) == losses(whole)
+    make_version_2(cut / "checkpoints" / "00000012", data="0" * 64)
+    with pytest.raises(TinyClipError, match=r"pairs of data\.train are not those"):
+        distill(make(), cut, resume=True)
 
 
 def test_resuming_with_other_data_or_another_teacher_is_refused(make, tmp_path, shards):

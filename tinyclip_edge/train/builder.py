@@ -337,5 +337,12 @@ def data_hash(pairs: PairMemory | StreamingPairs) -> str:
     return f"stream: {digest.hexdigest()}"
 
 
+def order_hash(pairs: PairMemory | StreamingPairs) -> str:
+    """Return a hash of what the order of the batches depends on, without the pictures."""
+    if isinstance(pairs, PairMemory):
+        return pairs.fingerprint
+    return f"stream: {pairs.source.fingerprint}"
+
+
 def _without(table: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in table.items() if name != key}

@@ -1,6 +1,7 @@
 """Checkpoints: written aside and renamed, checked by hash, the newest whole one is taken.
 
-``checkpoint.json`` holds the digests of the files beside it, and one of its own content.
+``checkpoint.json`` holds the digests of the files beside it, and one of its own content. Version 2
+had no digest of its own content, nor of pictures and preprocessing; it is read with a warning.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ from tinyclip_edge.json_text import read_json_table
 from tinyclip_edge.runtime.bundle import file_sha256
 from tinyclip_edge.train.folder_check import checkpoint_steps
 
-FORMAT, VERSION = "tinyclip-edge-checkpoint", 3
+FORMAT, VERSION, OLDER = "tinyclip-edge-checkpoint", 3, 2
 WEIGHTS, STATE, ABOUT = "student.safetensors", "state.pt", "checkpoint.json"
 STATES = {"optimizer", "scaler", "rng", "beside", "stream"}  # of state.pt
+
+# What version 3 added to checkpoint.json, as it reads where that is not there.
+NEWER = {"processes": 1, "recipe": "", "sha256": None}
 
 Count = Annotated[int, Field(ge=0)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -61,6 +65,7 @@ class Checkpoint:
     rng: dict[str, Tensor]
     beside: dict[str, Tensor] = field(default_factory=dict)  # projector, gates: not the student's
     stream: dict[int, dict[str, Any]] | None = None  # StreamPosition.plain of all processes
+    version: int = VERSION  # of the form that it was read in
 
     def apply(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, beside: nn.Module | None = None
@@ -94,7 +99,7 @@ class _About(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     format: Literal["tinyclip-edge-checkpoint"]
-    version: Literal[3]
+    version: Literal[2, 3]
     step: Count
     skipped: Count
     skipped_in_a_row: Count
@@ -106,7 +111,7 @@ class _About(BaseModel):
     processes: Annotated[int, Field(ge=1)]
     recipe: str
     files: _Files
-    sha256: Digest
+    sha256: Digest | None
 
     @property
     def position(self) -> Position:
@@ -201,9 +206,16 @@ class CheckpointStore:
         for step in reversed(self.steps()):
             path = self.path(step)
             try:
-                return _read(path)
+                found = _read(path)
             except _BrokenError as error:
                 warn(f"checkpoint {path} is broken ({error}); going back to the one before")
+                continue
+            if found.version != VERSION:
+                warn(
+                    f"checkpoint {path} is of version {found.version}: whether pictures, "
+                    f"preprocessing and tokenizer are those of before cannot be checked"
+                )
+            return found
         raise TinyClipError(
             f"{self.folder} holds no whole checkpoint; delete it, and the run begins again at step "
             f"0: tinyclip-edge distill --resume {self.folder.parent}"
@@ -267,15 +279,17 @@ def _digest(about: Mapping[str, Any]) -> str:
 def _about(folder: Path) -> _About:
     content = read_json_table(folder / ABOUT, _BrokenError)
     version = content.get("version")
-    if version != VERSION:
-        raise _BrokenError(f"version {shown(version)}, this program reads {VERSION}")
+    if version == OLDER and not content.keys() & NEWER.keys():
+        content = {**NEWER, **content}
+    elif version != VERSION:
+        raise _BrokenError(f"version {shown(version)}, this program reads {VERSION} and {OLDER}")
     try:
         about = _About.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise _BrokenError(f"{ABOUT}: {where}: {first['msg']}") from None
-    if about.sha256 != _digest(content):
+    if about.version == VERSION and about.sha256 != _digest(content):
         raise _BrokenError(f"{ABOUT} was changed")
     return about
 
@@ -299,8 +313,11 @@ def _read(folder: Path) -> Checkpoint:
         raise _BrokenError(f"it is of step {about.step}")
     try:
         state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        if isinstance(state, dict) and about.version == OLDER:
+            state.setdefault("stream", None)  # not all had it: the stream is then read past
         if not isinstance(state, dict) or set(state) != STATES:
             raise _BrokenError(f"{STATE} holds something else")
-        return Checkpoint(about.position, weights=load_file(folder / WEIGHTS), **state)
+        weights = load_file(folder / WEIGHTS)
+        return Checkpoint(about.position, weights=weights, **state, version=about.version)
     except (*_BROKEN, SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
         raise _BrokenError(str(error) or type(error).__name__) from error

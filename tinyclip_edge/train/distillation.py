@@ -17,7 +17,7 @@ from tinyclip_edge.inheritance import InheritanceReport
 from tinyclip_edge.models import count_parameters, save_local_dir, weights_hash
 from tinyclip_edge.train.batches import StreamPositions, gathered, open_feed
 from tinyclip_edge.train.best import Best
-from tinyclip_edge.train.builder import Setup, prepare
+from tinyclip_edge.train.builder import Setup, order_hash, prepare
 from tinyclip_edge.train.checkpoint import Checkpoint, Position, restore_rng, rng_state
 from tinyclip_edge.train.loop import Loop
 from tinyclip_edge.train.monitoring.events import (
@@ -194,6 +194,7 @@ class _Run:
                 teacher_hash=setup.teacher_hash,
                 recipe=setup.recipe,
                 data_hash=setup.data_hash,
+                order_hash=order_hash(setup.pairs),
             )
         if found is None:
             self.observer.on_message("no checkpoint yet: the run begins at step 0")

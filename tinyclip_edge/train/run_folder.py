@@ -16,7 +16,7 @@ from tinyclip_edge.config import RunConfig, dump_config, flatten
 from tinyclip_edge.config.renamed import rename_keys
 from tinyclip_edge.errors import ConfigError, TinyClipError
 from tinyclip_edge.launcher import first_process
-from tinyclip_edge.train.checkpoint import Checkpoint, CheckpointStore
+from tinyclip_edge.train.checkpoint import VERSION, Checkpoint, CheckpointStore
 from tinyclip_edge.train.folder_check import CHECKPOINTS, CONFIG, check_content
 
 # Keys that change neither the weights nor the data a resumed run sees; where teacher and pairs lie
@@ -186,11 +186,13 @@ class RunFolder:
         teacher_hash: str,
         recipe: str,
         data_hash: str,
+        order_hash: str,
     ) -> Checkpoint | None:
         """Return the newest whole checkpoint, None before the first one is written.
 
         Broken ones are named through ``warn``. Raises TinyClipError when all are broken, or it is
-        of another teacher or other pairs.
+        of another teacher or other pairs. Checkpoints of version 2 have ``order_hash`` in place of
+        ``data_hash``, and no ``recipe``.
         """
         if not self.checkpoints.steps():
             return None
@@ -200,12 +202,13 @@ class RunFolder:
                 f"cannot resume {self.path}: the weights of teacher {teacher} are not those the "
                 f"run began with"
             )
-        if found.position.recipe != recipe:
+        whole = found.version == VERSION
+        if whole and found.position.recipe != recipe:
             raise TinyClipError(
                 f"cannot resume {self.path}: teacher {teacher} has the weights that the run began "
                 f"with, yet another preprocessing, tokenizer or data.views"
             )
-        if found.position.data != data_hash:
+        if found.position.data != (data_hash if whole else order_hash):
             raise TinyClipError(
                 f"cannot resume {self.path}: the pairs of data.train are not those the run began "
                 f"with"

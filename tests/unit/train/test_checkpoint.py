@@ -18,6 +18,7 @@ from tinyclip_edge.train.checkpoint import (
     restore_rng,
     rng_state,
 )
+from toy_runs import make_version_2
 
 
 def content(step):
@@ -196,7 +197,39 @@ def test_a_checkpoint_of_another_version_is_not_read(store):
     told = []
     with pytest.raises(TinyClipError, match="no whole checkpoint"):
         store.load_newest(told.append)
-    assert "version 1, this program reads 3" in told[0]
+    assert "version 1, this program reads 3 and 2" in told[0]
+
+
+def test_version_2_is_read_with_a_warning(store):
+    saved = content(5)
+    make_version_2(store.save(saved))
+    found, told = load(store)
+    assert found.position == saved.position
+    assert found.version == 2
+    assert torch.equal(found.weights["a"], saved.weights["a"])
+    assert len(told) == 1
+    assert "00000005 is of version 2" in told[0]
+    assert store.config() == {"seed": 0, "optim.betas": [0.9, 0.98]}
+
+
+@pytest.mark.parametrize("name", ["student.safetensors", "state.pt"])
+def test_files_of_version_2_are_compared_with_their_digests(store, name):
+    for step in (3, 5):
+        path = store.save(content(step))
+    make_version_2(path)
+    file = path / name
+    file.write_bytes(file.read_bytes()[:-1] + b"\0\0")
+    found, told = load(store)
+    assert (found.position.step, found.version) == (3, 3)
+    assert f"{name} was changed" in told[0]
+
+
+def test_version_3_is_not_made_version_2_by_its_number(store):
+    for step in (3, 5):
+        path = store.save(content(step))
+    about = json.loads((path / "checkpoint.json").read_text())
+    (path / "checkpoint.json").write_text(json.dumps({**about, "version": 2, "skipped": 9}))
+    assert load(store)[0].position.step == 3
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A run takes up its stream where the checkpoint stands, and a checkpoint keeps that place."""
 
+import hashlib
 import threading
 
 import pytest
@@ -9,7 +10,7 @@ from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data.stream_groups import StreamGroup
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.train import distill
-from toy_runs import KilledError, Watcher, kill, losses
+from toy_runs import KilledError, Watcher, kill, losses, make_version_2
 
 STEPS = 14
 
@@ -36,15 +37,16 @@ def make(tmp_path, toy_teacher_folder):
 
 
 @pytest.mark.parametrize(
-    ("killed", "groups", "batch"),
+    ("killed", "groups", "batch", "form"),
     [
-        (5, 1, 16),  # step 4, in the first epoch
-        pytest.param(11, 1, 16, marks=pytest.mark.slow),  # step 8, in the second
-        (11, 2, 16),
-        (7, 1, 44),  # 48 concepts in batches of 44: pairs wait for another one
+        (5, 1, 16, 3),  # step 4, in the first epoch
+        pytest.param(11, 1, 16, 3, marks=pytest.mark.slow),  # step 8, in the second
+        (11, 2, 16, 3),
+        (7, 1, 44, 3),  # 48 concepts in batches of 44: pairs wait for another one
+        (11, 1, 16, 2),  # a checkpoint of version 2, without a place in the stream
     ],
 )
-def test_a_killed_run_of_a_stream_goes_on(make, tmp_path, monkeypatch, killed, groups, batch):
+def test_a_killed_run_of_a_stream_goes_on(make, tmp_path, monkeypatch, killed, groups, batch, form):
     config, whole, cut = (
         make(groups=groups, batch=batch),
         tmp_path / "whole",
@@ -53,6 +55,10 @@ def test_a_killed_run_of_a_stream_goes_on(make, tmp_path, monkeypatch, killed, g
     distill(config, whole)
     with pytest.raises(KilledError):
         distill(config, cut, observer=Watcher(killed, kill))
+    if form == 2:
+        names = hashlib.sha256(b"s-0.tar\ns-1.tar\ns-2.tar").hexdigest()
+        for path in (cut / "checkpoints").iterdir():
+            make_version_2(path, data=f"stream: {names}", stream=False)
     drawn, draw = [], StreamGroup.draw
     monkeypatch.setattr(
         StreamGroup, "draw", lambda group, **options: drawn.append(1) or draw(group, **options)
@@ -63,7 +69,7 @@ def test_a_killed_run_of_a_stream_goes_on(make, tmp_path, monkeypatch, killed, g
     assert all(got[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
     start = killed // 4 * 4
     left = STEPS - start + 2  # two are being decoded at the end
-    assert len(drawn) == groups * left
+    assert len(drawn) == groups * (left if form == 3 else left + start)
     assert [thread.name for thread in threading.enumerate() if thread.name == "prefetch"] == []
 
 
