@@ -7,11 +7,16 @@ from collections.abc import Callable, Mapping
 
 
 def lazy_names(package: str, home: Mapping[str, str]) -> Callable[[str], object]:
-    """Return a package's ``__getattr__``; ``home`` maps a public name to the module it lives in."""
+    """Return a package's ``__getattr__``; ``home`` maps a public name to its module.
+
+    A module is named relative to the package, or from ``tinyclip_edge`` on.
+    """
 
     def load(name: str) -> object:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{home[name]}"), name)
+        module = home[name]
+        absolute = module.startswith("tinyclip_edge.")
+        return getattr(importlib.import_module(module if absolute else f"{package}.{module}"), name)
 
     return load

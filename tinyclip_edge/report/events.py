@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyclip_edge.report.drawing import TOWERS, Event, number
-from tinyclip_edge.train.monitoring.events import EventLines, read_event_lines
+from tinyclip_edge.run_events import EventLines, read_event_lines
 
 
 def read_lines(path: Path) -> EventLines:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from tinyclip_edge.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from tinyclip_edge.run_events import read_events
     from tinyclip_edge.train.distillation import RunResult, distill
-    from tinyclip_edge.train.monitoring.events import Observer, StepReport, read_events
+    from tinyclip_edge.train.monitoring.events import Observer, StepReport
     from tinyclip_edge.train.monitoring.progress import ProgressObserver
 
 _HOME = {
@@ -20,7 +21,7 @@ _HOME = {
     "RunResult": "distillation",
     "StepReport": "monitoring.events",
     "distill": "distillation",
-    "read_events": "monitoring.events",
+    "read_events": "tinyclip_edge.run_events",
 }
 
 __all__ = ["Observer", "ProgressObserver", "RunResult", "StepReport", "distill", "read_events"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from tinyclip_edge.metrics import selection_score
 from tinyclip_edge.models import save_local_dir
-from tinyclip_edge.report.drawing import number
-from tinyclip_edge.train.monitoring.events import EventLog, read_events
+from tinyclip_edge.run_events import read_events
+from tinyclip_edge.train.monitoring.events import EventLog
 from tinyclip_edge.train.run_folder import RunFolder
 from tinyclip_edge.train.stages.state import StageState
 
@@ -25,9 +25,9 @@ class Best:
     def __post_init__(self) -> None:
         # What a resume went back behind is no longer among the events.
         events = read_events(self.folder.events) if self.folder.events.exists() else []
-        scores = [number(event.get("score")) for event in events if event["kind"] == "best"]
-        known = [score for score in scores if score is not None]
-        self.score = known[-1] if known and self.folder.best.is_dir() else -1.0
+        scores = [event.get("score") for event in events if event["kind"] == "best"]
+        numbers = [score for score in scores if isinstance(score, float)]
+        self.score = numbers[-1] if numbers and self.folder.best.is_dir() else -1.0
 
     def consider(self, step: int, metrics: Mapping[str, float], work: StageState) -> None:
         """Keep the student of ``step`` if none before was better. Raises ModelError."""

@@ -15,6 +15,7 @@ from tinyclip_edge.data import StreamingPairs
 from tinyclip_edge.errors import ModelError, TinyClipError
 from tinyclip_edge.inheritance import InheritanceReport
 from tinyclip_edge.models import count_parameters, save_local_dir, weights_hash
+from tinyclip_edge.run_events import read_events
 from tinyclip_edge.train.batches import StreamPositions, gathered, open_feed
 from tinyclip_edge.train.best import Best
 from tinyclip_edge.train.builder import Setup, order_hash, prepare
@@ -24,7 +25,6 @@ from tinyclip_edge.train.monitoring.events import (
     EventLog,
     Observer,
     Silent,
-    read_events,
     rewind_events,
 )
 from tinyclip_edge.train.monitoring.trackers import Tracked

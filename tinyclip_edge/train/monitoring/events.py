@@ -10,11 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
-from tinyclip_edge.json_text import parse_json
-
-MOST_STEPS = 1 << 53  # a float holds no more
+from tinyclip_edge.run_events import read_event_lines
 
 REPEATED = ("step", "skipped", "eval", "checkpoint", "stage", "gates", "wait", "prune",
             "inherit", "best")  # fmt: skip
@@ -88,39 +86,6 @@ class EventLog:
         self._file.close()
 
 
-@dataclass(frozen=True, slots=True)
-class EventLines:
-    """What a file of events holds."""
-
-    events: tuple[dict[str, Any], ...]
-    broken: tuple[int, ...] = ()  # numbers of the lines that hold no event of distill
-    damaged: tuple[bytes, ...] = ()  # those lines
-
-
-def read_event_lines(
-    path: Path, sound: Callable[[dict[str, Any]], bool] = lambda _: True
-) -> EventLines:
-    """Read a file of events; a last line that a kill cut short counts as not written.
-
-    ``sound`` may refuse more events than those without a kind or step. OSErrors pass.
-    """
-    events, broken, damaged = [], [], []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            event = _event(line)
-            if event is not None and sound(event):
-                events.append(event)
-            elif line.strip() and (line.endswith(b"\n") or _parsed(line) is not None):
-                broken.append(number)
-                damaged.append(line.rstrip(b"\n"))
-    return EventLines(tuple(events), tuple(broken), tuple(damaged))
-
-
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """Return the events of a run, without lines that a kill or a disk has damaged."""
-    return list(read_event_lines(path).events)
-
-
 def rewind_events(path: Path, step: int, warn: Callable[[str], None] = lambda _: None) -> None:
     """Drop what a run resumed after ``step`` steps will do and log again: at 0, step 0 as well.
 
@@ -145,27 +110,6 @@ def rewind_events(path: Path, step: int, warn: Callable[[str], None] = lambda _:
     aside = path.with_name(path.name + ".part")
     aside.write_text("".join(json.dumps(event) + "\n" for event in kept), encoding="utf-8")
     aside.replace(path)
-
-
-def _event(line: bytes) -> dict[str, Any] | None:
-    """Return the event of a line, None where it holds none."""
-    event = _parsed(line)
-    if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
-        return None
-    step = event.get("step")
-    if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < MOST_STEPS:
-        return None
-    return event
-
-
-def _parsed(line: bytes) -> Any:  # noqa: ANN401 - JSON
-    """Return the value of a line, None for what is no JSON or no text."""
-    try:
-        value = parse_json(line)
-        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
-    except (ValueError, RecursionError):
-        return None
-    return value
 
 
 def _finite(value: object) -> object:

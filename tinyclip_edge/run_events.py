@@ -1,0 +1,67 @@
+"""The file of a run's events: one JSON object a line, read with damaged lines set apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyclip_edge.json_text import parse_json
+
+MAX_STEP = 1 << 53  # larger integers are not exact as a float
+
+
+@dataclass(frozen=True, slots=True)
+class EventLines:
+    """Content of a file of events."""
+
+    events: tuple[dict[str, Any], ...]
+    broken: tuple[int, ...] = ()  # numbers of the lines that hold no event of distill
+    damaged: tuple[bytes, ...] = ()  # those lines
+
+
+def read_event_lines(
+    path: Path, is_valid: Callable[[dict[str, Any]], bool] = lambda _: True
+) -> EventLines:
+    """Read a file of events; a last line that a kill cut short counts as not written.
+
+    ``is_valid`` may reject further events besides those without kind or step. Raises OSError.
+    """
+    events, broken, damaged = [], [], []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            event = _event(line)
+            if event is not None and is_valid(event):
+                events.append(event)
+            elif line.strip() and (line.endswith(b"\n") or _parsed(line) is not None):
+                broken.append(number)
+                damaged.append(line.rstrip(b"\n"))
+    return EventLines(tuple(events), tuple(broken), tuple(damaged))
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """Return the events of a run, without lines that a kill or a disk has damaged."""
+    return list(read_event_lines(path).events)
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """Return the event of a line, None where it holds none."""
+    event = _parsed(line)
+    if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
+        return None
+    step = event.get("step")
+    if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < MAX_STEP:
+        return None
+    return event
+
+
+def _parsed(line: bytes) -> Any:  # noqa: ANN401 - JSON
+    """Return the value of a line, None for what is no JSON or no text."""
+    try:
+        value = parse_json(line)
+        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    except (ValueError, RecursionError):
+        return None
+    return value
