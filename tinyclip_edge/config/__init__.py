@@ -7,12 +7,12 @@ from tinyclip_edge.config.load import (
     flatten,
     load_config,
 )
+from tinyclip_edge.config.loss import LossConfig
 from tinyclip_edge.config.optim import OptimConfig
 from tinyclip_edge.config.running import RunSection
 from tinyclip_edge.config.schema import (
     DataConfig,
     EnsembleMemberConfig,
-    LossConfig,
     RunConfig,
     TeacherConfig,
 )

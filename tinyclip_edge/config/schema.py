@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, model_validator
 
 from tinyclip_edge.config.limits import LimitsConfig
+from tinyclip_edge.config.loss import LossConfig
 from tinyclip_edge.config.optim import OptimConfig
 from tinyclip_edge.config.running import RunSection
 from tinyclip_edge.config.section import Section
@@ -39,52 +38,6 @@ class TeacherConfig(Section):
         description="More teachers: the student imitates the weighted mean of all their logits and "
         "inherits from the first alone.",
     )
-
-
-class LossConfig(Section):
-    """Weights of the loss terms and the factors on cosine similarities."""
-
-    affinity: float = Field(default=1.0, ge=0, description="Weight of affinity mimicking.")
-    affinity_i2t: float = Field(
-        default=0.5, ge=0, description="Part of affinity: each picture over the batch's texts."
-    )
-    affinity_t2i: float = Field(
-        default=0.5, ge=0, description="Part of affinity: each text over the batch's pictures."
-    )
-    contrastive: float = Field(default=0.0, ge=0, description="Weight of the contrastive loss.")
-    feature: float = Field(
-        default=0.0,
-        ge=0,
-        description="Weight of the distance between the student's and the teacher's embeddings, "
-        "mean of both towers; mse of unit vectors is small: CLIP-KD weighs it 2000.",
-    )
-    feature_kind: Literal["mse", "cosine"] = Field(
-        default="mse",
-        description="mse: mean squared difference; cosine: 1 - cosine. Where widths differ the "
-        "student's features pass a linear projector that is trained along and not kept.",
-    )
-    teacher_logit_scale: float | None = Field(
-        default=None,
-        gt=0,
-        description="Factor on the teacher's similarities; null: the teacher's own.",
-    )
-    student_logit_scale: float | Literal["teacher", "learned"] = Field(
-        default="teacher",
-        description="Factor on the student's similarities: a fixed number, teacher (the teacher's, "
-        "fixed), or learned (starts at the teacher's, at most 100).",
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> LossConfig:
-        if self.affinity == 0 and self.contrastive == 0 and self.feature == 0:
-            raise ValueError(
-                "affinity and contrastive are both 0, and so is feature; give one of them a weight"
-            )
-        if self.affinity > 0 and self.affinity_i2t == 0 and self.affinity_t2i == 0:
-            raise ValueError("affinity_i2t and affinity_t2i are both 0; set affinity to 0 instead")
-        if isinstance(self.student_logit_scale, float) and self.student_logit_scale <= 0:
-            raise ValueError("student_logit_scale must be above 0")
-        return self
 
 
 class DataConfig(Section):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from tinyclip_edge.losses.objective import EmbeddedBatch, TermValue
 from tinyclip_edge.losses.precision import at_least_float32
 
 
@@ -48,6 +50,32 @@ def affinity_loss(
             for by_image_term, by_text_term in zip(by_image, by_text, strict=True)
         )
         return AffinityTerms(loss, entropy, kl, by_image[0].detach(), by_text[0].detach())
+
+
+class AffinityTerm:
+    """Affinity mimicking as a term of an objective."""
+
+    modules: Mapping[str, nn.Module] = {}
+
+    def __init__(self, student_width: int, teacher_width: int, *, i2t: float, t2i: float) -> None:
+        self._parts = {"i2t": i2t, "t2i": t2i}
+
+    def __call__(self, batch: EmbeddedBatch) -> TermValue:
+        """Return the loss; both directions, KL and the teacher's entropy are logged."""
+        terms = affinity_loss(
+            *batch.student,
+            *batch.teacher,
+            student_scale=batch.student_scale,
+            teacher_scale=batch.teacher_scale,
+            **self._parts,
+        )
+        logged = {
+            "affinity_i2t": terms.i2t,
+            "affinity_t2i": terms.t2i,
+            "kl": terms.kl,
+            "teacher_entropy": terms.teacher_entropy,
+        }
+        return TermValue(terms.loss, logged)
 
 
 def _logits(image: Tensor, text: Tensor, scale: float | Tensor) -> Tensor:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from tinyclip_edge.losses.objective import EmbeddedBatch, TermValue
 from tinyclip_edge.losses.precision import at_least_float32
 
 
@@ -20,3 +23,16 @@ def contrastive_loss(image: Tensor, text: Tensor, *, scale: float | Tensor) -> T
         logits = scale * (at_least_float32(image) @ at_least_float32(text).T)
         labels = torch.arange(len(logits), device=logits.device)
         return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+
+
+class ContrastiveTerm:
+    """CLIP's objective as a term of an objective."""
+
+    modules: Mapping[str, nn.Module] = {}
+
+    def __init__(self, student_width: int, teacher_width: int) -> None:
+        pass
+
+    def __call__(self, batch: EmbeddedBatch) -> TermValue:
+        """Return the loss of the student's embeddings alone."""
+        return TermValue(contrastive_loss(*batch.student, scale=batch.student_scale))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinyclip_edge.losses.objective import EmbeddedBatch, PairEmbeddings, TermValue
 from tinyclip_edge.losses.precision import at_least_float32
 
 FeatureKind: TypeAlias = Literal["mse", "cosine"]
@@ -37,7 +39,6 @@ class FeatureProjector(nn.Module):
 
     def __init__(self, student: int, teacher: int) -> None:
         super().__init__()
-        self.widths = (student, teacher)
         self.image = nn.Linear(student, teacher, bias=False)
         self.text = nn.Linear(student, teacher, bias=False)
 
@@ -45,3 +46,22 @@ class FeatureProjector(nn.Module):
         """Return both towers' features at the teacher's width."""
         with torch.autocast(image.device.type, enabled=False):
             return self.image(image.float()), self.text(text.float())
+
+
+class FeatureTerm:
+    """Feature mimicking as a term of an objective, mean of both towers."""
+
+    def __init__(self, student_width: int, teacher_width: int, *, kind: FeatureKind) -> None:
+        self._kind: FeatureKind = kind
+        self.modules: Mapping[str, nn.Module] = {}
+        if student_width != teacher_width:
+            self.modules = {"projector": FeatureProjector(student_width, teacher_width)}
+
+    def __call__(self, batch: EmbeddedBatch) -> TermValue:
+        """Return the loss; features are projected after the gather, alike on every process."""
+        student, teacher = batch.student, batch.teacher
+        if "projector" in self.modules:
+            student = PairEmbeddings(*self.modules["projector"](*student))
+        image = feature_loss(student.image, teacher.image, kind=self._kind)
+        text = feature_loss(student.text, teacher.text, kind=self._kind)
+        return TermValue((image + text) / student.image.new_tensor(2.0))

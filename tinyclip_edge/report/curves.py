@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from tinyclip_edge.config.loss import loss_names
 from tinyclip_edge.metrics import HEADLINES, METRICS
 from tinyclip_edge.report.drawing import (
     FLOOR,
     INK,
-    LOSSES,
     SERIES,
     Event,
     Line,
@@ -28,7 +28,6 @@ from tinyclip_edge.report.record import RunRecord
 from tinyclip_edge.report.words import count, figures, percent, sentence
 
 SAME_SCALE = ("loss", "affinity", "affinity_i2t", "affinity_t2i", FLOOR)  # one scale
-SEPARATE = tuple(name for name in LOSSES if name not in (*SAME_SCALE, "kl"))
 MAX_ROWS = 60  # of a table of steps
 KL = "KL divergence from the teacher's affinities"
 SPEED = "Samples a second, and share of time that waited for data"
@@ -74,6 +73,11 @@ def accuracy(record: RunRecord) -> Safe:
     )
     numbers = table(["", *(metric.label for metric in METRICS.values())], rows, caption)
     return section("accuracy", "Accuracy", element("div", plot, numbers, class_="figures"))
+
+
+def separate_losses() -> tuple[str, ...]:
+    """Return the loss terms whose scale is not that of the others."""
+    return tuple(name for name in loss_names() if name not in (*SAME_SCALE, "kl"))
 
 
 def trend(line: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -133,7 +137,7 @@ def _losses(steps: Sequence[Event]) -> Safe:
 def _separate_terms(record: RunRecord) -> Iterator[Safe]:
     """Draw each term that has a scale of its own in a figure of its own."""
     marks = stage_starts(record.steps)
-    for name in SEPARATE:
+    for name in separate_losses():
         for line in loss_lines(record.steps, (name,)):
             title = f"{sentence(line.label)} term, without its weight"
             weight = record.settings.get(f"loss.{name}")
@@ -174,7 +178,7 @@ def _cells(event: Event) -> list[str]:
 
 def _steps(steps: Sequence[Event]) -> Safe:
     rows = [steps[place] for place in evenly_spaced(len(steps), MAX_ROWS)]
-    keys = [*LOSSES, "lr", "grad_norm", "samples_per_s", "data_wait"]
+    keys = [*loss_names(), "lr", "grad_norm", "samples_per_s", "data_wait"]
     columns = [key for key in keys if any(number(row.get(key)) is not None for row in rows)]
     body = [[f"{row['step']:,}", *(figures(row.get(key)) for key in columns)] for row in rows]
     caption = f"{len(rows)} of {len(steps)} logged steps; data wait is a share of 1"

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tinyclip_edge.config.loss import loss_names
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
 Event: TypeAlias = "dict[str, Any]"
 Points: TypeAlias = "list[tuple[float, float]]"
 
-LOSSES = ("loss", "affinity", "affinity_i2t", "affinity_t2i", "kl", "teacher_entropy",
-          "contrastive", "feature", "sparsity_price")  # fmt: skip
 FLOOR = "teacher_entropy"  # lower bound of the affinity terms; the excess over it is the KL
 TOWERS = ("image", "text")
 LARGEST = 1e100  # beyond it, axes overflow
@@ -83,10 +83,10 @@ def thinned(line: Points, limit: int = MAX_POINTS) -> Points:
     ]
 
 
-def loss_lines(steps: Sequence[Event], names: Sequence[str] = LOSSES) -> list[Line]:
-    """Return a line for each loss term; terms with the same values share one."""
+def loss_lines(steps: Sequence[Event], names: Sequence[str] | None = None) -> list[Line]:
+    """Return a line for each loss term, or each of ``names``; equal values share one."""
     lines: list[Line] = []
-    for name in names:
+    for name in loss_names() if names is None else names:
         values, label = points(steps, name), name.replace("_", " ")
         same = [place for place, line in enumerate(lines) if line.points == values]
         if same:  # the one term of a run is its loss

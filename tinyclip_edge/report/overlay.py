@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from tinyclip_edge.config.loss import loss_names
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.metrics import HEADLINES, METRICS
 from tinyclip_edge.report.bundles import Bundle
 from tinyclip_edge.report.compared import compared_bundles
-from tinyclip_edge.report.curves import KL, SEPARATE, SPEED, trend
+from tinyclip_edge.report.curves import KL, SPEED, separate_losses, trend
 from tinyclip_edge.report.drawing import (
     INK,
-    LOSSES,
     SERIES,
     Line,
     draw_lines,
@@ -126,12 +126,14 @@ def _accuracy_lines(records: Sequence[RunRecord], key: str) -> Iterator[Line]:
 
 def _terms(records: Sequence[RunRecord]) -> Iterator[Safe]:
     drawn_lines: list[list[Line]] = []
-    for key in LOSSES:
+    for key in loss_names():
         lines = _lines(records, key)
         if lines and lines not in drawn_lines:  # the one term of a run is its loss
             drawn_lines.append(lines)
             name = key.replace("_", " ")
-            draw = partial(draw_lines, lines=lines, ylabel=name if key in SEPARATE else "nats")
+            draw = partial(
+                draw_lines, lines=lines, ylabel=name if key in separate_losses() else "nats"
+            )
             last = ", ".join(f"{line.label} {figures(trend(line.points)[1])}" for line in lines)
             caption = f"Mean of the last tenth: {last}."
             title = KL if key == "kl" else f"{sentence(name)} over steps"

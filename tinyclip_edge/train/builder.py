@@ -183,7 +183,7 @@ def _load_all(
     asked = make_teacher(config, teacher, accelerator.device)
     crops = make_crops(data, teacher)
     filler = None
-    if config.loss.affinity > 0 or config.loss.feature > 0:
+    if any(entry.uses_teacher for entry in config.loss.active.values()):
         filler = make_filler(data, source, asked, crops, observer.on_message)
     observer.on_message(f"teacher {asked.name}, student {student.name}, reading {source.name}")
     pairs = _open_pairs(config, source, asked, filler, observer)

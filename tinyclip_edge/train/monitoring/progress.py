@@ -8,11 +8,11 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from tinyclip_edge.config.loss import LOSS_TERMS, OTHER_LOSSES
 from tinyclip_edge.errors import one_line
 from tinyclip_edge.metrics import METRICS, PROGRESS
 from tinyclip_edge.train.monitoring.events import StepReport
 
-TERMS = ("affinity", "contrastive", "feature", "sparsity_price")
 WORTH_TELLING = 0.05  # share of the time that waits for data
 LINES = 10  # progress lines of a whole run where no bar can be drawn
 
@@ -73,7 +73,11 @@ class ProgressObserver:
 
 
 def _status(report: StepReport) -> str:
-    terms = [f"{name} {report.values[name]:.3g}" for name in TERMS if name in report.values]
+    terms = [
+        f"{name} {report.values[name]:.3g}"
+        for name in (*LOSS_TERMS, *OTHER_LOSSES)
+        if name in report.values
+    ]
     told = f" ({', '.join(terms)})" if len(terms) > 1 else ""
     parts = [f"loss {report.values['loss']:.3f}{told}"]
     if "kl" in report.values:

@@ -137,8 +137,7 @@ def _answers(config: RunConfig, teacher: LoadedClip, student: LoadedClip) -> Ste
         *theirs,
         student_scale=scales["student_scale"],
         teacher_scale=scales["teacher_scale"],
-        i2t=config.loss.affinity_i2t,
-        t2i=config.loss.affinity_t2i,
+        **config.loss.settings("affinity"),
     )
     return StepZeroMetrics(
         source=source.name,

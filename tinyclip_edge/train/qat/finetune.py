@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from tinyclip_edge.config import LossConfig, OptimConfig, RunConfig
+from tinyclip_edge.config.loss import LOSS_TERMS
 from tinyclip_edge.data import (
     Batch,
     PairMemory,
@@ -32,6 +33,7 @@ from tinyclip_edge.train.optimizer import OptimizerStep, make_optimizer
 from tinyclip_edge.train.qat.fake_quant import Rounding, rounded
 from tinyclip_edge.train.tasks.distill_task import MAX_LOG_SCALE, DistillTask
 from tinyclip_edge.train.tasks.encoders import PairEncoder
+from tinyclip_edge.train.tasks.objective import make_objective
 from tinyclip_edge.train.tasks.teacher import Teacher
 from tinyclip_edge.train.tasks.validation import Validation
 
@@ -194,12 +196,16 @@ def _teacher(
 
 
 def _loss(loss: LossConfig, teacher: Teacher, student: LoadedClip) -> LossConfig:
-    """Return the run's loss with affinities; no features that would need a projector anew."""
+    """Return the run's loss with affinities, and without terms that would train new modules."""
     update: dict[str, float] = {}
-    if loss.affinity == 0:
+    if loss.weight("affinity") == 0:
         update["affinity"] = 1.0
-    if teacher.embedding_dim != student.embedding_dim:
-        update["feature"] = 0.0
+    for name in loss.active:
+        alone = loss.model_copy(update={**dict.fromkeys(LOSS_TERMS, 0.0), name: 1.0})
+        with torch.device("meta"):  # only to see whether it has modules
+            objective = make_objective(alone, student.embedding_dim, teacher.embedding_dim)
+        if objective.modules:
+            update[name] = 0.0
     return loss.model_copy(update=update)
 
 

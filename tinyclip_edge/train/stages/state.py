@@ -80,7 +80,7 @@ class StageFactory:
         kept = slice_moments(moments, result.plan)
         optimizer = after.updater.optimizer
         load_moments(optimizer, after.student.model.named_parameters(), kept)
-        _carry_projector(work, after)
+        _carry_moments(work, after)
         return after, result
 
     def again(self, stage: Stage, pruned: int | None, folder: RunFolder) -> StageState:
@@ -149,12 +149,13 @@ class StageFactory:
             task.micro_batch = run.micro_batch
 
 
-def _carry_projector(before: StageState, after: StageState) -> None:
-    parts = [work.task.beside for work in (before, after)]
-    if all("projector" in part for part in parts):
-        old, new = (list(part["projector"].named_parameters()) for part in parts)
-        moments = named_moments(before.updater.optimizer, old)
-        load_moments(after.updater.optimizer, new, moments)
+def _carry_moments(before: StageState, after: StageState) -> None:
+    """Give the optimizer what the one before knew of the modules of the objective."""
+    earlier = before.task.objective.modules
+    for name, module in after.task.objective.modules.items():
+        parameters = list(earlier[name].named_parameters())
+        moments = named_moments(before.updater.optimizer, parameters)
+        load_moments(after.updater.optimizer, list(module.named_parameters()), moments)
 
 
 def _opened(folder: Path) -> LoadedClip:

@@ -13,18 +13,13 @@ from torch import Tensor, nn
 from tinyclip_edge.config import LossConfig, OptimConfig
 from tinyclip_edge.data import Batch, PixelCodec
 from tinyclip_edge.data.augment import apply_draws
-from tinyclip_edge.losses import (
-    FeatureProjector,
-    affinity_loss,
-    contrastive_loss,
-    feature_loss,
-    gather_with_grad,
-)
+from tinyclip_edge.losses import EmbeddedBatch, PairEmbeddings, gather_with_grad
 from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.optimizer import trainable
 from tinyclip_edge.train.tasks.encoders import PairEncoder, Tokenizer, TokenMemory, tokenize
 from tinyclip_edge.train.tasks.grad_cache import GradCache
+from tinyclip_edge.train.tasks.objective import make_objective
 from tinyclip_edge.train.tasks.teacher import Teacher
 
 MAX_LOG_SCALE = math.log(100.0)
@@ -75,8 +70,11 @@ class DistillTask:
         self._ranks = DistributedContext()
         self._teacher_scale = loss.teacher_logit_scale or teacher.scale
         self._set_scale(before)
-        if loss.feature > 0:
-            self._set_projector(before)
+        self.objective = make_objective(loss, student.embedding_dim, teacher.embedding_dim)
+        if before is not None:
+            self.objective.inherit(before.objective.modules)
+        for name, module in self.objective.modules.items():
+            self.beside[name] = module.to(device)
 
     def make_encoder(self, student: LoadedClip) -> PairEncoder:
         """Return the towers as this task runs them."""
@@ -92,15 +90,17 @@ class DistillTask:
 
     def clipped(self) -> list[nn.Parameter]:
         """Return the parameters whose gradient norm is told and limited."""
-        projector = self.beside["projector"].parameters() if "projector" in self.beside else ()
-        return trainable([*self.encoder.parameters(), *projector])
+        modules = self.objective.modules.values()
+        weights = [weight for module in modules for weight in module.parameters()]
+        return trainable([*self.encoder.parameters(), *weights])
 
     def groups(self, optim: OptimConfig) -> list[dict[str, Any]]:
         """Return optimizer groups of what is trained beside the student."""
-        if "projector" not in self.beside:
-            return []
-        weights = list(self.beside["projector"].parameters())
-        return [{"params": weights, "weight_decay": optim.weight_decay}]
+        modules = self.objective.modules.values()
+        return [
+            {"params": list(module.parameters()), "weight_decay": optim.weight_decay}
+            for module in modules
+        ]
 
     def encode(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return image and text features ``[B, D]`` with gradient, and the scale."""
@@ -114,31 +114,13 @@ class DistillTask:
         counts = None if batch.image_ids is not None else self._ranks.counts(len(batch.keys))
         image, text, scale, after_backward = self._answer(batch)
         image, text = gather_with_grad(image, counts), gather_with_grad(text, counts)
-        loss, parts = self._loss, dict[str, Tensor]()
-        logged: dict[str, Tensor] = {"student_scale": scale}
-        if loss.affinity > 0 or loss.feature > 0:
-            seen = self.teacher.answer(batch, counts)
-        if loss.affinity > 0:
-            affinity = affinity_loss(
-                image,
-                text,
-                *seen,
-                student_scale=scale,
-                teacher_scale=self._teacher_scale,
-                i2t=loss.affinity_i2t,
-                t2i=loss.affinity_t2i,
-            )
-            parts["affinity"] = affinity.loss
-            logged |= {"affinity_i2t": affinity.i2t, "affinity_t2i": affinity.t2i}
-            logged |= {"kl": affinity.kl, "teacher_entropy": affinity.teacher_entropy}
-        if loss.contrastive > 0:
-            parts["contrastive"] = contrastive_loss(image, text, scale=scale)
-        if loss.feature > 0:
-            parts["feature"] = self._feature(image, text, *seen)
-        total = image.new_zeros(())
-        for name, part in parts.items():
-            total = total + getattr(loss, name) * part
-        return Terms(total, parts, logged, after_backward)
+        embedded = EmbeddedBatch(
+            PairEmbeddings(image, text),
+            student_scale=scale,
+            teacher_scale=self._teacher_scale,
+            teacher=lambda: PairEmbeddings(*self.teacher.answer(batch, counts)),
+        )
+        return Terms(*self.objective(embedded), after_backward)
 
     def _augmented(self, batch: Batch) -> Batch:
         """Cut what the draws of a batch say, so that student and teacher see the same."""
@@ -168,24 +150,6 @@ class DistillTask:
         if self.encoder.log_scale.requires_grad:
             self.encoder.log_scale.clamp_(0.0, MAX_LOG_SCALE)
 
-    def _feature(self, image: Tensor, text: Tensor, *seen: Tensor) -> Tensor:
-        """Return the mean of both towers; projected after the gather, so alike on every process."""
-        if "projector" in self.beside:
-            image, text = self.beside["projector"](image, text)
-        towers = zip((image, text), seen, strict=True)
-        kind = self._loss.feature_kind
-        return sum(feature_loss(a, b, kind=kind) for a, b in towers) / image.new_tensor(2.0)
-
-    def _set_projector(self, before: DistillTask | None) -> None:
-        widths = self.clip.embedding_dim, self.teacher.embedding_dim
-        if widths[0] == widths[1]:
-            return
-        projector = FeatureProjector(*widths)
-        old = None if before is None or "projector" not in before.beside else before.beside
-        if old is not None and old["projector"].widths == widths:
-            projector.load_state_dict(old["projector"].state_dict())
-        self.beside["projector"] = projector.to(self._device)
-
     @torch.no_grad()
     def _set_scale(self, before: DistillTask | None) -> None:
         """Set the student's scale before the first step, so that no step runs with another one."""
@@ -196,9 +160,9 @@ class DistillTask:
         if learned and before is not None:
             value = float(before.encoder.log_scale)
         self.encoder.log_scale.fill_(value)
-        compared = self._loss.affinity > 0 or self._loss.contrastive > 0
+        uses_scale = any(entry.uses_scale for entry in self._loss.active.values())
         # What gets no gradient must not take any: several processes would wait for it.
-        self.encoder.log_scale.requires_grad_(learned and compared)
+        self.encoder.log_scale.requires_grad_(learned and uses_scale)
         bias = getattr(self.clip.model, "logit_bias", None)  # of open_clip's sigmoid loss
         if isinstance(bias, nn.Parameter):
             bias.requires_grad_(False)
