@@ -1,10 +1,9 @@
-"""Write the reference pages that come from code: ``python docs/generate.py [--check]``."""
+"""Write the files that are generated from code: ``python docs/generate.py [--check]``."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from tinyclip_edge import errors, precisions
 from tinyclip_edge.cli.app import app
 from tinyclip_edge.config.reference import ConfigKey, config_keys
 from tinyclip_edge.metrics import METRICS
-from tinyclip_edge.runtime.bundle import FORMAT_VERSION, Manifest
+from tinyclip_edge.runtime.manifest_keys import FORMAT_VERSION, KEYS, page_module
 
-REFERENCE = Path(__file__).parent / "reference"
+ROOT = Path(__file__).parents[1]
 GENERATED = "<!-- Written by docs/generate.py; change the code it is read from. -->\n"
 
 
@@ -76,14 +75,16 @@ def _help(parameter: Any) -> str:  # noqa: ANN401
 
 def bundle() -> str:
     """Return the page of a bundle's manifest and its precisions."""
-    rows = [f"| `{field.name}` | `{field.type}` |" for field in fields(Manifest)]
+    rows = [
+        f"| `{key.key}` | {key.kind} | {'' if key.required else 'optional. '}{key.description} |"
+        for key in KEYS
+    ]
     return "\n".join(
         [
             "# Bundle\n",
-            f"`manifest.json`, format version {FORMAT_VERSION}. What each key holds is said in "
-            "`tinyclip_edge.runtime.bundle.Manifest`.\n",
-            "| key | type |",
-            "| --- | --- |",
+            f"`manifest.json`, format version {FORMAT_VERSION}. `*` stands for each name.\n",
+            "| key | value | what it is |",
+            "| --- | --- | --- |",
             *rows,
             "\n## Precisions\n",
             precisions.markdown_table(),
@@ -125,16 +126,21 @@ PAGES = {
 }
 
 
-def main() -> None:
-    """Write the pages, or with --check name those that are not up to date and exit with 1."""
-    stale = []
+def generated_files() -> Iterator[tuple[Path, str]]:
+    """Yield the path and the text of each file."""
     for name, page in PAGES.items():
-        path, text = REFERENCE / name, GENERATED + page()
-        if "--check" in sys.argv[1:]:
-            if not path.is_file() or path.read_text(encoding="utf-8") != text:
-                stale.append(name)
-        else:
+        yield ROOT / "docs/reference" / name, GENERATED + page()
+    yield ROOT / "demo/web/js/manifest_keys.js", page_module()
+
+
+def main() -> None:
+    """Write the files, or with --check name those that are not up to date and exit with 1."""
+    stale = []
+    for path, text in generated_files():
+        if "--check" not in sys.argv[1:]:
             path.write_text(text, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(path.name)
     if stale:
         sys.exit(f"not up to date: {', '.join(stale)}; run: python docs/generate.py")
 

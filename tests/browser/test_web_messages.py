@@ -39,7 +39,7 @@ def told(tab, id, text):
 def test_labels_to_mend_are_told(tab, labels, message):
     tab.fill("#labels", labels)
     told(tab, "label-note", message)
-    assert tab.locator("#bars li").count() == 0
+    tab.wait_for_function("document.querySelectorAll('#bars li').length == 0")
     type_labels(tab, LABELS)
     assert tab.is_hidden("#label-note")
 
@@ -48,12 +48,12 @@ def test_labels_of_the_same_tokens_and_cut_ones_are_told(tab):
     long = "cat " * 15  # with start and end 17 tokens, the toy bundle takes 16
     tab.fill("#labels", f"{long}dog, {long}bicycle")
     told(tab, "label-note", "are the same once cut to the model's 16 tokens")
-    assert tab.locator("#bars li").count() == 0
+    tab.wait_for_function("document.querySelectorAll('#bars li').length == 0")
     tab.fill("#labels", "cat, dog, Cat")
     told(tab, "label-note", 'labels "cat" and "Cat" become the same tokens')
     tab.fill("#labels", f"dog, {long}")
     told(tab, "label-note", "1 of 2 prompts are longer than the model's 16 tokens and are cut")
-    assert tab.locator("#bars li").count() == 2
+    tab.wait_for_function("document.querySelectorAll('#bars li').length == 2")
     type_labels(tab, LABELS)
     assert tab.is_hidden("#label-note")
 
@@ -92,7 +92,7 @@ def test_a_wrong_file_is_told_and_the_next_picture_works(tab, tmp_path, name, co
     path.write_bytes(content)
     tab.set_input_files("#file", path)
     told(tab, "picture-note", message)
-    assert tab.locator("#bars li").count() == 0
+    tab.wait_for_function("document.querySelectorAll('#bars li').length == 0")
     tab.click("#samples button:nth-child(2)")
     tab.locator("#bars li").first.wait_for()
     assert tab.is_hidden("#picture-note")

@@ -12,30 +12,10 @@ from typing import Any
 
 from tinyclip_edge.errors import BundleError, did_you_mean
 from tinyclip_edge.precisions import PRECISIONS
+from tinyclip_edge.runtime.manifest_keys import CONFIG_FILES, FORMAT, FORMAT_VERSION, check_keys
 
 MANIFEST = "manifest.json"
-FORMAT = "tinyclip-edge-bundle"
-FORMAT_VERSION = 1
 TOWERS = ("image", "text")
-CONFIG_FILES = ("preprocessor_config.json", "tokenizer.json")
-_MOST = 1 << 20  # of any size or token id, so that no manifest asks for all the memory
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "created_by": (str,),
-    "name": (str,),
-    "source": (dict,),
-    "model_hash": (str,),
-    "image_size": (int,),
-    "embedding_dim": (int,),
-    "context_length": (int,),
-    "logit_scale": (int, float),
-    "eot_token_id": (int,),
-    "parameters": (dict,),
-    "default_precision": (str,),
-    "towers": (dict,),
-    "files": (dict,),
-}
-_OPTIONAL = ("recipe", "verification", "golden", "extras", "inputs", "tokenizer")
 
 # Files whose bytes this process has hashed already: (path, size, mtime in ns) -> sha256.
 _hashed: dict[tuple[str, int, int], str] = {}
@@ -222,57 +202,14 @@ def _check(path: Path, content: object) -> None:
             f"{path}: format_version {version} is newer than {FORMAT_VERSION}, the newest this "
             "tinyclip-edge reads; upgrade tinyclip-edge"
         )
-    for key, types in _TYPES.items():
-        if key not in content:
-            raise BundleError(f"{path}: key {key!r} is missing; export the bundle again")
-        _check_type(path, key, content[key], types)
-    for key in _OPTIONAL:
-        _check_type(path, key, content.get(key, {}), (dict,))
-    for precision, recipe in content.get("recipe", {}).items():
-        _check_type(path, f"recipe.{precision}", recipe, (dict,))
-    _check_numbers(path, content)
+    check_keys(path, content)
     _check_files(path, content["files"])
     _check_towers(path, content)
 
 
-def _check_type(path: Path, key: str, value: object, types: tuple[type, ...]) -> None:
-    # bool is an int for Python, not for a manifest.
-    if isinstance(value, bool) or not isinstance(value, types):
-        wanted = types[-1].__name__
-        raise BundleError(f"{path}: {key} must be {wanted}, not {type(value).__name__}")
-
-
-def _check_numbers(path: Path, content: Mapping[str, Any]) -> None:
-    for key, least in (("image_size", 1), ("embedding_dim", 1), ("context_length", 2)):
-        if not least <= content[key] <= _MOST:
-            raise BundleError(f"{path}: {key} {content[key]} is not {least} to {_MOST}")
-    if not 0 < content["logit_scale"] <= _MOST:
-        raise BundleError(f"{path}: logit_scale {content['logit_scale']} is not a positive number")
-    _check_inputs(path, content)
-    for part in ("image", "text", "token_embedding"):
-        _check_type(path, f"parameters.{part}", content["parameters"].get(part), (int,))
-
-
-def _check_inputs(path: Path, content: Mapping[str, Any]) -> None:
-    inputs, bias = content.get("inputs", {}), content.get("logit_bias")
-    if bias is not None:
-        _check_type(path, "logit_bias", bias, (int, float))
-        if not -_MOST <= bias <= _MOST:
-            raise BundleError(f"{path}: logit_bias {bias} is not a number of a model")
-    if inputs.get("padding", "none") not in ("none", "max_length"):
-        raise BundleError(f"{path}: inputs.padding must be none or max_length")
-    for key, least in (("batch", 1), ("pad_id", 0)):
-        value = inputs.get(key)
-        if value is not None and (type(value) is not int or not least <= value <= _MOST):
-            raise BundleError(f"{path}: inputs.{key} must be a number from {least} to {_MOST}")
-
-
-def _check_files(path: Path, files: Mapping[str, Any]) -> None:
-    for name, entry in files.items():
+def _check_files(path: Path, files: Iterable[str]) -> None:
+    for name in files:
         _check_name(path, name)
-        if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
-            raise BundleError(f"{path}: files[{name!r}] has no sha256")
-        _check_type(path, f"files[{name!r}].bytes", entry.get("bytes"), (int,))
     for name in CONFIG_FILES:
         if name not in files:
             raise BundleError(f"{path}: {name} is not among its files; export the bundle again")
@@ -286,13 +223,11 @@ def _check_name(path: Path, name: str) -> None:
 
 
 def _check_towers(path: Path, content: Mapping[str, Any]) -> None:
-    for tower in TOWERS:
-        paths = content["towers"].get(tower)
-        if not isinstance(paths, dict) or not paths:
-            raise BundleError(f"{path}: the {tower} tower is missing; export the bundle again")
-        for precision, name in paths.items():
-            if not isinstance(name, str) or name not in content["files"]:
-                raise BundleError(f"{path}: {tower} tower {precision} {name!r} is not in files")
     default = content["default_precision"]
-    if any(default not in content["towers"][tower] for tower in TOWERS):
-        raise BundleError(f"{path}: default_precision {default!r} is not there for both towers")
+    for tower in TOWERS:
+        paths = content["towers"][tower]
+        for precision, name in paths.items():
+            if name not in content["files"]:
+                raise BundleError(f"{path}: {tower} tower {precision} {name!r} is not in files")
+        if default not in paths:
+            raise BundleError(f"{path}: default_precision {default!r} is not there for both towers")

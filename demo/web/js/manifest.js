@@ -1,17 +1,8 @@
 // manifest.json of a bundle, checked as tinyclip_edge/runtime/bundle.py checks it.
 import { PageError } from "./errors.js";
+import { CONFIG_FILES, FORMAT, FORMAT_VERSION, KEYS } from "./manifest_keys.js";
 
 export const MANIFEST = "manifest.json";
-const FORMAT = "tinyclip-edge-bundle";
-const FORMAT_VERSION = 1;
-const CONFIG_FILES = ["preprocessor_config.json", "tokenizer.json"];
-const TYPES = {
-  created_by: "string", name: "string", model_hash: "string", default_precision: "string",
-  image_size: "number", embedding_dim: "number", context_length: "number",
-  logit_scale: "number", eot_token_id: "number",
-  source: "object", parameters: "object", towers: "object", files: "object",
-};
-const OPTIONAL = ["recipe", "verification", "golden", "extras", "inputs", "tokenizer"];
 
 /** Read and check a bundle's manifest; throw PageError that names the key and the cure. */
 export async function readManifest(source) {
@@ -23,7 +14,9 @@ export async function readManifest(source) {
     throw new PageError(`${MANIFEST} is not JSON: ${error.message}`);
   }
   check(content);
-  for (const key of OPTIONAL) content[key] ??= {};
+  for (const { key, kind } of KEYS) {
+    if (kind === "an object" && !key.includes(".")) content[key] ??= {};
+  }
   return content;
 }
 
@@ -45,7 +38,7 @@ export function bytesOf(manifest, precision, image = null) {
 }
 
 function check(content) {
-  if (kind(content) !== "object" || content.format !== FORMAT) {
+  if (kindOf(content) !== "an object" || content.format !== FORMAT) {
     throw new PageError(`${MANIFEST} is no bundle's: "format" is not "${FORMAT}"`);
   }
   const version = content.format_version;
@@ -58,53 +51,54 @@ function check(content) {
         "reads; serve the page of a newer tinyclip-edge",
     );
   }
-  for (const [key, wanted] of Object.entries(TYPES)) {
-    if (!(key in content)) throw new PageError(`${MANIFEST}: key "${key}" is missing; export the bundle again`);
-    checkType(key, content[key], wanted);
+  for (const rule of KEYS) {
+    for (const [name, value] of valuesOf(content, rule.key.split("."))) checkValue(rule, name, value);
   }
-  for (const key of OPTIONAL) if (key in content) checkType(key, content[key], "object");
-  checkNumbers(content);
   checkFiles(content.files);
   checkTowers(content);
 }
 
-function kind(value) {
-  if (value === null) return "null";
-  return Array.isArray(value) ? "list" : typeof value;
-}
-
-function checkType(key, value, wanted) {
-  if (kind(value) !== wanted) throw new PageError(`${MANIFEST}: ${key} must be ${wanted}, not ${kind(value)}`);
-}
-
-function checkNumbers(content) {
-  for (const [key, least] of [["image_size", 1], ["embedding_dim", 1], ["context_length", 2]]) {
-    if (!Number.isInteger(content[key]) || content[key] < least) {
-      throw new PageError(`${MANIFEST}: ${key} ${content[key]} is no whole number from ${least}`);
+/** [name, value] of each place that a dotted key names; undefined where nothing stands. */
+function* valuesOf(part, keys, prefix = "") {
+  if (keys.length === 0) {
+    yield [prefix, part];
+  } else if (kindOf(part) === "an object") {
+    for (const key of keys[0] === "*" ? Object.keys(part) : [keys[0]]) {
+      yield* valuesOf(part[key], keys.slice(1), prefix ? `${prefix}.${key}` : key);
     }
   }
-  if (!(content.logit_scale > 0)) {
-    throw new PageError(`${MANIFEST}: logit_scale ${content.logit_scale} is not a positive number`);
+}
+
+function checkValue(rule, name, value) {
+  const { kind, required = true, minimum = -Infinity, above = -Infinity, maximum = Infinity, choices } = rule;
+  if (value === undefined || value === null) {
+    if (required) throw new PageError(`${MANIFEST}: key "${name}" is missing; export the bundle again`);
+    return;
   }
-  const { batch, padding, pad_id: pad } = content.inputs ?? {};
-  if (batch != null && !(Number.isInteger(batch) && batch >= 1)) {
-    throw new PageError(`${MANIFEST}: inputs.batch must be a number from 1`);
+  const whole = kind === "a whole number";
+  if (kindOf(value) !== (whole ? "a number" : kind) || (whole && !Number.isInteger(value))) {
+    throw new PageError(`${MANIFEST}: ${name} must be ${kind}, not ${kindOf(value)}`);
   }
-  if (pad != null && !(Number.isInteger(pad) && pad >= 0)) {
-    throw new PageError(`${MANIFEST}: inputs.pad_id must be a number from 0`);
+  if (choices && !choices.includes(value)) {
+    throw new PageError(`${MANIFEST}: ${name} must be ${choices.join(" or ")}`);
   }
-  if (padding != null && !["none", "max_length"].includes(padding)) {
-    throw new PageError(`${MANIFEST}: inputs.padding must be none or max_length`);
+  if (kind.endsWith("number") && !(value >= minimum && value > above && value <= maximum)) {
+    const start = above > -Infinity ? `above ${above}` : `from ${minimum}`;
+    throw new PageError(`${MANIFEST}: ${name} ${value} is not ${kind} ${start} to ${maximum}`);
   }
+}
+
+function kindOf(value) {
+  if (value === null) return "null";
+  if (Array.isArray(value)) return "a list";
+  const names = { string: "text", number: "a number", boolean: "true or false", object: "an object" };
+  return names[typeof value] ?? typeof value;
 }
 
 function checkFiles(files) {
-  for (const [name, entry] of Object.entries(files)) {
+  for (const name of Object.keys(files)) {
     if (!name || /^[/\\]|\\|^[a-z]+:|\0/i.test(name) || name.split("/").includes("..")) {
       throw new PageError(`${MANIFEST}: file "${name}" lies outside the bundle; do not use this one`);
-    }
-    if (kind(entry) !== "object" || typeof entry.sha256 !== "string" || !Number.isInteger(entry.bytes)) {
-      throw new PageError(`${MANIFEST}: files["${name}"] has no sha256 or no bytes`);
     }
   }
   for (const name of CONFIG_FILES) {
@@ -112,19 +106,13 @@ function checkFiles(files) {
   }
 }
 
-function checkTowers(content) {
+function checkTowers({ towers, files, default_precision: precision }) {
   for (const tower of ["image", "text"]) {
-    const paths = content.towers[tower];
-    if (kind(paths) !== "object" || Object.keys(paths).length === 0) {
-      throw new PageError(`${MANIFEST}: the ${tower} tower is missing; export the bundle again`);
+    for (const [name, path] of Object.entries(towers[tower])) {
+      if (!(path in files)) throw new PageError(`${MANIFEST}: ${tower} tower ${name} "${path}" is not in files`);
     }
-    for (const [precision, name] of Object.entries(paths)) {
-      if (!(name in content.files)) {
-        throw new PageError(`${MANIFEST}: ${tower} tower ${precision} "${name}" is not in files`);
-      }
-    }
-    if (!(content.default_precision in paths)) {
-      throw new PageError(`${MANIFEST}: default_precision "${content.default_precision}" is not there for both towers`);
+    if (!(precision in towers[tower])) {
+      throw new PageError(`${MANIFEST}: default_precision "${precision}" is not there for both towers`);
     }
   }
 }

@@ -1,0 +1,208 @@
+// Written by docs/generate.py from tinyclip_edge/runtime/manifest_keys.py.
+
+export const FORMAT = "tinyclip-edge-bundle";
+
+export const FORMAT_VERSION = 1;
+
+export const CONFIG_FILES = [
+  "preprocessor_config.json",
+  "tokenizer.json"
+];
+
+export const KEYS = [
+  {
+    "key": "created_by",
+    "kind": "text",
+    "description": "tinyclip-edge and its version."
+  },
+  {
+    "key": "name",
+    "kind": "text",
+    "description": "Name of the model."
+  },
+  {
+    "key": "source",
+    "kind": "an object",
+    "description": "`model` and `sha256` of the weights that were exported."
+  },
+  {
+    "key": "model_hash",
+    "kind": "text",
+    "description": "SHA-256 of the weights of both towers."
+  },
+  {
+    "key": "image_size",
+    "kind": "a whole number",
+    "description": "Pixels, square.",
+    "minimum": 1,
+    "maximum": 1048576
+  },
+  {
+    "key": "embedding_dim",
+    "kind": "a whole number",
+    "description": "Length of an embedding.",
+    "minimum": 1,
+    "maximum": 1048576
+  },
+  {
+    "key": "context_length",
+    "kind": "a whole number",
+    "description": "Tokens of a text, start and end included.",
+    "minimum": 2,
+    "maximum": 1048576
+  },
+  {
+    "key": "logit_scale",
+    "kind": "a number",
+    "description": "Factor on cosine similarities before softmax or sigmoid.",
+    "above": 0,
+    "maximum": 1048576
+  },
+  {
+    "key": "logit_bias",
+    "kind": "a number",
+    "description": "Added to the logits of a model that judges labels one by one (SigLIP); null: softmax.",
+    "required": false,
+    "minimum": -1048576,
+    "maximum": 1048576
+  },
+  {
+    "key": "eot_token_id",
+    "kind": "a whole number",
+    "description": "Token at which a text ends."
+  },
+  {
+    "key": "parameters",
+    "kind": "an object",
+    "description": "Number of parameters by part."
+  },
+  {
+    "key": "parameters.image",
+    "kind": "a whole number",
+    "description": "Of the image tower."
+  },
+  {
+    "key": "parameters.text",
+    "kind": "a whole number",
+    "description": "Of the text tower, token table left out."
+  },
+  {
+    "key": "parameters.token_embedding",
+    "kind": "a whole number",
+    "description": "Of the token table."
+  },
+  {
+    "key": "default_precision",
+    "kind": "text",
+    "description": "Precision that is loaded unless another is named."
+  },
+  {
+    "key": "towers",
+    "kind": "an object",
+    "description": "Path of the ONNX file by tower and precision."
+  },
+  {
+    "key": "towers.image",
+    "kind": "an object",
+    "description": "Path of the image tower by precision."
+  },
+  {
+    "key": "towers.text",
+    "kind": "an object",
+    "description": "Path of the text tower by precision."
+  },
+  {
+    "key": "towers.*.*",
+    "kind": "text",
+    "description": "Path of one ONNX file, relative to the bundle."
+  },
+  {
+    "key": "files",
+    "kind": "an object",
+    "description": "Every file of the bundle but this one, by relative path."
+  },
+  {
+    "key": "files.*",
+    "kind": "an object",
+    "description": "One file."
+  },
+  {
+    "key": "files.*.sha256",
+    "kind": "text",
+    "description": "SHA-256 of its bytes, in hex."
+  },
+  {
+    "key": "files.*.bytes",
+    "kind": "a whole number",
+    "description": "Its size.",
+    "minimum": 0
+  },
+  {
+    "key": "recipe",
+    "kind": "an object",
+    "description": "How each precision was made.",
+    "required": false
+  },
+  {
+    "key": "recipe.*",
+    "kind": "an object",
+    "description": "Settings of one precision.",
+    "required": false
+  },
+  {
+    "key": "verification",
+    "kind": "an object",
+    "description": "What the export measured against PyTorch.",
+    "required": false
+  },
+  {
+    "key": "golden",
+    "kind": "an object",
+    "description": "Inputs and embeddings that `check` replays.",
+    "required": false
+  },
+  {
+    "key": "extras",
+    "kind": "an object",
+    "description": "Files beyond the towers: classifier, uint8 image.",
+    "required": false
+  },
+  {
+    "key": "tokenizer",
+    "kind": "an object",
+    "description": "Framing of a tokenizer that is not CLIP's.",
+    "required": false
+  },
+  {
+    "key": "inputs",
+    "kind": "an object",
+    "description": "Fixed shapes of the towers' inputs.",
+    "required": false
+  },
+  {
+    "key": "inputs.batch",
+    "kind": "a whole number",
+    "description": "Rows that the towers take, no more and no less.",
+    "required": false,
+    "minimum": 1,
+    "maximum": 1048576
+  },
+  {
+    "key": "inputs.pad_id",
+    "kind": "a whole number",
+    "description": "Token that fills a text up.",
+    "required": false,
+    "minimum": 0,
+    "maximum": 1048576
+  },
+  {
+    "key": "inputs.padding",
+    "kind": "text",
+    "description": "Whether texts are filled up to the context length.",
+    "required": false,
+    "choices": [
+      "none",
+      "max_length"
+    ]
+  }
+];

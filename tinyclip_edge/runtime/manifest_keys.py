@@ -1,0 +1,162 @@
+"""Every key of a bundle's ``manifest.json``: the one schema, which the web page has a copy of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyclip_edge.errors import BundleError, shown
+
+FORMAT = "tinyclip-edge-bundle"
+FORMAT_VERSION = 1
+CONFIG_FILES = ("preprocessor_config.json", "tokenizer.json")
+LARGEST = 1 << 20  # of sizes and token ids, so that no manifest asks for all the memory
+
+# How a value is called in a message, and its types in Python.
+KINDS: dict[str, tuple[type, ...]] = {
+    "text": (str,),
+    "a whole number": (int,),
+    "a number": (int, float),
+    "an object": (dict,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestKey:
+    """One key, dotted below an object; ``*`` stands for each name of an object."""
+
+    key: str
+    kind: str
+    description: str
+    required: bool = True
+    minimum: float | None = None
+    above: float | None = None  # an exclusive minimum
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what differs from the defaults, for JSON."""
+        defaults = ManifestKey("", "", "")
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+            if value != getattr(defaults, name)
+        }
+
+    def check(self, path: Path, name: str, value: object) -> None:
+        """Raise BundleError unless the value of ``name``, this key spelled out, is allowed."""
+        # bool is an int for Python, not for a manifest.
+        if isinstance(value, bool) or not isinstance(value, KINDS[self.kind]):
+            raise BundleError(f"{path}: {name} must be {self.kind}, not {_kind(value)}")
+        if self.choices and value not in self.choices:
+            raise BundleError(f"{path}: {name} must be {' or '.join(self.choices)}")
+        if isinstance(value, int | float) and not self._in_range(value):
+            raise BundleError(f"{path}: {name} {shown(value)} is not {self._range()}")
+
+    def _in_range(self, value: float) -> bool:
+        least = self.minimum is None or value >= self.minimum
+        above = self.above is None or value > self.above
+        return least and above and (self.maximum is None or value <= self.maximum)
+
+    def _range(self) -> str:
+        start = f"from {self.minimum:g}" if self.above is None else f"above {self.above:g}"
+        return (
+            f"{self.kind} {start} to {self.maximum:,}" if self.maximum else f"{self.kind} {start}"
+        )
+
+
+def _size(key: str, description: str, minimum: int = 1, *, required: bool = True) -> ManifestKey:
+    return ManifestKey(
+        key, "a whole number", description, required, minimum=minimum, maximum=LARGEST
+    )
+
+
+KEYS = (
+    ManifestKey("created_by", "text", "tinyclip-edge and its version."),
+    ManifestKey("name", "text", "Name of the model."),
+    ManifestKey("source", "an object", "`model` and `sha256` of the weights that were exported."),
+    ManifestKey("model_hash", "text", "SHA-256 of the weights of both towers."),
+    _size("image_size", "Pixels, square."),
+    _size("embedding_dim", "Length of an embedding."),
+    _size("context_length", "Tokens of a text, start and end included.", 2),
+    ManifestKey(
+        "logit_scale", "a number", "Factor on cosine similarities before softmax or sigmoid.",
+        above=0, maximum=LARGEST,
+    ),
+    ManifestKey(
+        "logit_bias", "a number", "Added to the logits of a model that judges labels one by one "
+        "(SigLIP); null: softmax.", required=False, minimum=-LARGEST, maximum=LARGEST,
+    ),
+    ManifestKey("eot_token_id", "a whole number", "Token at which a text ends."),
+    ManifestKey("parameters", "an object", "Number of parameters by part."),
+    ManifestKey("parameters.image", "a whole number", "Of the image tower."),
+    ManifestKey("parameters.text", "a whole number", "Of the text tower, token table left out."),
+    ManifestKey("parameters.token_embedding", "a whole number", "Of the token table."),
+    ManifestKey("default_precision", "text", "Precision that is loaded unless another is named."),
+    ManifestKey("towers", "an object", "Path of the ONNX file by tower and precision."),
+    ManifestKey("towers.image", "an object", "Path of the image tower by precision."),
+    ManifestKey("towers.text", "an object", "Path of the text tower by precision."),
+    ManifestKey("towers.*.*", "text", "Path of one ONNX file, relative to the bundle."),
+    ManifestKey("files", "an object", "Every file of the bundle but this one, by relative path."),
+    ManifestKey("files.*", "an object", "One file."),
+    ManifestKey("files.*.sha256", "text", "SHA-256 of its bytes, in hex."),
+    ManifestKey("files.*.bytes", "a whole number", "Its size.", minimum=0),
+    ManifestKey("recipe", "an object", "How each precision was made.", False),
+    ManifestKey("recipe.*", "an object", "Settings of one precision.", False),
+    ManifestKey("verification", "an object", "What the export measured against PyTorch.", False),
+    ManifestKey("golden", "an object", "Inputs and embeddings that `check` replays.", False),
+    ManifestKey("extras", "an object", "Files beyond the towers: classifier, uint8 image.", False),
+    ManifestKey("tokenizer", "an object", "Framing of a tokenizer that is not CLIP's.", False),
+    ManifestKey("inputs", "an object", "Fixed shapes of the towers' inputs.", False),
+    _size("inputs.batch", "Rows that the towers take, no more and no less.", required=False),
+    _size("inputs.pad_id", "Token that fills a text up.", 0, required=False),
+    ManifestKey(
+        "inputs.padding", "text", "Whether texts are filled up to the context length.", False,
+        choices=("none", "max_length"),
+    ),
+)  # fmt: skip
+
+
+def check_keys(path: Path, content: Mapping[str, Any]) -> None:
+    """Raise BundleError, which names file and key, for the first value that KEYS does not allow."""
+    for rule in KEYS:
+        for name, value in _values(content, rule.key.split("."), ""):
+            if value is None and not rule.required:
+                continue
+            if value is None:
+                raise BundleError(f"{path}: key {name!r} is missing; export the bundle again")
+            rule.check(path, name, value)
+
+
+def _values(part: Any, keys: list[str], prefix: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    """Yield ``(name, value)`` of each place that a dotted key names; None where nothing stands."""
+    if not keys:
+        yield prefix, part
+    elif isinstance(part, dict):
+        for key in list(part) if keys[0] == "*" else [keys[0]]:
+            yield from _values(part.get(key), keys[1:], f"{prefix}.{key}" if prefix else key)
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    kinds = (name for name, types in KINDS.items() if isinstance(value, types))
+    return next(kinds, "a list" if isinstance(value, list) else type(value).__name__)
+
+
+def page_module() -> str:
+    """Return the schema as the JavaScript module of the web page."""
+    import json
+
+    constants = {
+        "FORMAT": FORMAT,
+        "FORMAT_VERSION": FORMAT_VERSION,
+        "CONFIG_FILES": CONFIG_FILES,
+        "KEYS": [key.as_dict() for key in KEYS],
+    }
+    lines = ["// Written by docs/generate.py from tinyclip_edge/runtime/manifest_keys.py.\n"]
+    for name, value in constants.items():
+        lines.append(f"export const {name} = {json.dumps(value, indent=2)};\n")
+    return "\n".join(lines)
