@@ -33,8 +33,9 @@ def twice(state):
     return {**encoders(state, "module."), **copy}
 
 
-def prune_by_hand(state, *, heads, neurons):
+def prune_by_hand(state, *, heads, neurons, head_width=HEAD):
     """The same cut out, as published: a block without heads has neither ln_1 nor attn."""
+    count = 128 // head_width
     state = dict(state)
     prefixes = ["visual.transformer.resblocks.", "transformer.resblocks."]
     for tower, layer, first in neurons:
@@ -46,15 +47,15 @@ def prune_by_hand(state, *, heads, neurons):
     for tower, layer in {(tower, layer) for tower, layer, _ in heads}:
         block = f"{prefixes[tower]}{layer}."
         gone = {head for t, n, head in heads if (t, n) == (tower, layer)}
-        kept = [head for head in range(2) if head not in gone]
+        kept = [head for head in range(count) if head not in gone]
         if not kept:
             for key in [k for k in state if k.startswith((f"{block}ln_1.", f"{block}attn."))]:
                 del state[key]
             continue
         for key in ("attn.in_proj_weight", "attn.in_proj_bias"):
             rows = state[block + key]
-            rows = rows.reshape(3, 2, HEAD, *rows.shape[1:])[:, kept]
+            rows = rows.reshape(3, count, head_width, *rows.shape[1:])[:, kept]
             state[block + key] = rows.flatten(0, 2).clone()
         key = f"{block}attn.out_proj.weight"
-        state[key] = state[key].reshape(128, 2, HEAD)[:, kept].flatten(1).clone()
+        state[key] = state[key].reshape(128, count, head_width)[:, kept].flatten(1).clone()
     return state

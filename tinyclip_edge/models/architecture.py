@@ -1,6 +1,7 @@
 """Read the architecture of a CLIP off its weights' names and shapes.
 
-Weights tell neither the activation nor how wide a head is (64 in every published CLIP).
+Weights tell neither the activation nor how wide a head is: 64, as in every published CLIP, unless
+the caller knows.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 from tinyclip_edge.models.build import mlp_ratio
 from tinyclip_edge.models.weights import listed
 
-HEAD_WIDTH = 64
+HEAD_WIDTHS = (64, 64)  # of image and text
 _RESNET = "visual.layer1.0.conv1.weight"
 _RESNET_STAGES = range(1, 5)
 _NEEDED = {
@@ -49,15 +50,21 @@ class Architecture:
         return ClipUnits(self.image, self.text, self.model_cfg["embed_dim"], patch)
 
 
-def infer(state: Mapping[str, Tensor], source: str, *, pruned: bool) -> Architecture:
+def infer(
+    state: Mapping[str, Tensor],
+    source: str,
+    *,
+    pruned: bool,
+    head_widths: tuple[int, int] = HEAD_WIDTHS,
+) -> Architecture:
     """Return the architecture of a state dict with open_clip's names. Raises ModelError.
 
     A block without attention counts as one that lost its heads if ``pruned``, or if other blocks
     are of unequal size; else its tensors are missing, and loading will say so.
     """
     _require(state, "text", source)
-    text = _layers(state, TEXT_BLOCKS, "text", source)
-    vision, image, embed = _vision(state, source)
+    text = _layers(state, TEXT_BLOCKS, "text", source, head_widths[1])
+    vision, image, embed = _vision(state, source, head_widths[0])
     found = [tower for tower in (text, image) if tower is not None]
     if not pruned and all(_alike(tower) for tower in found):
         text, image = _whole(text), None if image is None else _whole(image)
@@ -80,7 +87,7 @@ def infer(state: Mapping[str, Tensor], source: str, *, pruned: bool) -> Architec
 
 
 def _vision(
-    state: Mapping[str, Tensor], source: str
+    state: Mapping[str, Tensor], source: str, head_width: int
 ) -> tuple[dict[str, Any], TowerUnits | None, int]:
     if _RESNET in state:
         _require(state, "ResNet image", source)
@@ -94,7 +101,7 @@ def _vision(
     patch = state["visual.conv1.weight"].shape[-1]
     positions = state["visual.positional_embedding"].shape[0]
     side = _side(positions, "visual.positional_embedding", source)
-    sizes = _layers(state, IMAGE_BLOCKS, "image", source)
+    sizes = _layers(state, IMAGE_BLOCKS, "image", source, head_width)
     return {"image_size": patch * side, "patch_size": patch}, sizes, state["visual.proj"].shape[1]
 
 
@@ -117,7 +124,9 @@ def _require(state: Mapping[str, Tensor], tower: str, source: str) -> None:
         )
 
 
-def _layers(state: Mapping[str, Tensor], blocks: str, name: str, source: str) -> TowerUnits:
+def _layers(
+    state: Mapping[str, Tensor], blocks: str, name: str, source: str, head_width: int
+) -> TowerUnits:
     count = _block_count(state, blocks)
     if count == 0:
         raise ModelError(f"{source}: the {name} tower has no blocks ({blocks}0 …)")
@@ -125,15 +134,15 @@ def _layers(state: Mapping[str, Tensor], blocks: str, name: str, source: str) ->
     heads, neurons = [], []
     for layer in range(count):
         rows = _rows(state, f"{blocks}{layer}.attn.in_proj_weight")
-        if rows % (3 * HEAD_WIDTH):
+        if rows % (3 * head_width):
             raise ModelError(
                 f"{source}: {blocks}{layer}.attn is {rows / 3:g} wide, no multiple of "
-                f"{HEAD_WIDTH} a head; name the architecture with --config"
+                f"{head_width} a head; name the architecture with --config"
             )
-        heads.append(rows // (3 * HEAD_WIDTH))
+        heads.append(rows // (3 * head_width))
         neurons.append(_rows(state, f"{blocks}{layer}.mlp.c_fc.weight"))
     rows, width = state[positions].shape
-    return TowerUnits(width, HEAD_WIDTH, tuple(heads), tuple(neurons), rows)
+    return TowerUnits(width, head_width, tuple(heads), tuple(neurons), rows)
 
 
 def _shaped(key: str, tensor: Tensor) -> bool:
@@ -155,13 +164,13 @@ def _block_count(state: Mapping[str, Tensor], prefix: str) -> int:
 def _alike(sizes: TowerUnits) -> bool:
     """Whether the blocks that are there are as wide inside as outside, and of one size."""
     heads, neurons = {*sizes.heads} - {0}, {*sizes.neurons} - {0}
-    return len(neurons) <= 1 and all(count * HEAD_WIDTH == sizes.width for count in heads)
+    return len(neurons) <= 1 and all(count * sizes.head_width == sizes.width for count in heads)
 
 
 def _whole(sizes: TowerUnits) -> TowerUnits:
     """Take blocks without attention or feed-forward for damaged ones."""
     layers = len(sizes.heads)
-    heads, neurons = sizes.width // HEAD_WIDTH, max(sizes.neurons) or 4 * sizes.width
+    heads, neurons = sizes.width // sizes.head_width, max(sizes.neurons) or 4 * sizes.width
     return replace(sizes, heads=(heads,) * layers, neurons=(neurons,) * layers)
 
 
@@ -176,7 +185,7 @@ def _sizes(sizes: TowerUnits) -> dict[str, Any]:
 
 def _heads(image: TowerUnits) -> dict[str, Any]:
     """Return the width of a head; of unequal layers one that any width is a multiple of."""
-    return {"head_width": HEAD_WIDTH if image.plain else image.width}
+    return {"head_width": image.head_width if image.plain else image.width}
 
 
 def _side(positions: int, key: str, source: str) -> int:

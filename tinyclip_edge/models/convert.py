@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyclip_edge.errors import ModelError
-from tinyclip_edge.models.architecture import Architecture, infer
+from tinyclip_edge.models.architecture import HEAD_WIDTHS, Architecture, infer
 from tinyclip_edge.models.checkpoint_file import read_checkpoint
 from tinyclip_edge.models.checkpoint_forms import PublishedCheckpoint, recognise
 from tinyclip_edge.models.clip import LoadedClip, count_parameters
@@ -23,6 +23,14 @@ from tinyclip_edge.models.weights import fill
 
 _HUGGINGFACE = ("vision_model.", "text_model.")
 _ACTIVATIONS = ("GELU", "QuickGELU")
+# What --config tells of a pruned file, whose sizes are its own.
+_SETTINGS = {
+    "vision_cfg": ("act_kwargs", "norm_kwargs"),
+    "text_cfg": (
+        *("act_kwargs", "norm_kwargs", "pool_type", "eos_id"),
+        *("hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"),
+    ),
+}
 _UNKNOWN = (
     "weights do not tell the activation: GELU is taken, as the published TinyCLIP configs have it; "
     "give --quick-gelu for weights that descend from OpenAI's"
@@ -96,7 +104,8 @@ def _convert_file(path: Path, config: str | None, quick_gelu: bool | None) -> Co
     shape = None
     # A recipe of the zoo is no shape: it tells the activation alone.
     if given is None or pruned or not given.model_cfg:
-        shape = infer(checkpoint.state, str(path), pruned=pruned)
+        widths = HEAD_WIDTHS if given is None else given.head_widths
+        shape = infer(checkpoint.state, str(path), pruned=pruned, head_widths=widths)
     quick, activation = _activation(checkpoint, given, config, quick_gelu)
     clip = _assemble(path, shape, given, quick_gelu=quick)
     state = checkpoint.state
@@ -108,7 +117,7 @@ def _convert_file(path: Path, config: str | None, quick_gelu: bool | None) -> Co
         clip, sparsity = apply_gates(clip, checkpoint.gates, str(path))
         notes.append(f"masks applied: {sparsity:.1%} of the prunable parameters are cut out")
     if config is not None and pruned:
-        notes.append(f"sizes come from the pruned weights, not from {config}")
+        notes.append(f"sizes come from the pruned weights, the width of a head from {config}")
     return Conversion(
         clip,
         str(path),
@@ -143,6 +152,9 @@ def _assemble(
         config["model_cfg"] = deepcopy(given.model_cfg)
     else:
         config["model_cfg"] = shape.model_cfg
+        for tower, keys in _SETTINGS.items():
+            theirs = {} if given is None else given.model_cfg.get(tower, {})
+            shape.model_cfg[tower].update({key: theirs[key] for key in keys if key in theirs})
         name_own_tokenizer(shape.model_cfg, tokenizer_file)
         if not shape.plain:
             config[UNITS] = asdict(shape.units)

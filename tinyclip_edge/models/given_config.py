@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyclip_edge.errors import ModelError, did_you_mean
+from tinyclip_edge.inheritance.units import ClipUnits
 from tinyclip_edge.models.build import check_model_cfg
 from tinyclip_edge.models.folder import read_config
 from tinyclip_edge.models.hf_config import CONFIG as HF_CONFIG
@@ -14,6 +15,7 @@ from tinyclip_edge.models.hf_config import read_model_cfg, read_preprocess_cfg
 from tinyclip_edge.models.json_file import read_json
 from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.models.names import check_config
+from tinyclip_edge.models.pruned import UNITS, read_units
 from tinyclip_edge.models.runs import CONFIG, PRUNED_CONFIG
 from tinyclip_edge.models.tokenization import TOKENIZER
 from tinyclip_edge.models.zoo import ZOO
@@ -28,6 +30,15 @@ class GivenConfig:
     model_cfg: dict[str, Any]
     preprocess_cfg: dict[str, Any] | None = None
     tokenizer_file: Path | None = None
+    units: ClipUnits | None = None  # of a pruned model's own config
+
+    @property
+    def head_widths(self) -> tuple[int, int]:
+        """Channels of a head, image and text; open_clip's default where the config tells none."""
+        if self.units is not None:
+            return self.units.image.head_width, self.units.text.head_width
+        vision, text = (self.model_cfg.get(key, {}) for key in ("vision_cfg", "text_cfg"))
+        return vision.get("head_width", 64), text.get("width", 512) // text.get("heads", 8)
 
 
 def given_config(config: str) -> GivenConfig:
@@ -85,8 +96,7 @@ def _of_folder(folder: Path) -> GivenConfig:
     tokenizer_file = folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
     own = any((folder / name).is_file() for name in (CONFIG, PRUNED_CONFIG))
     if own or not (folder / HF_CONFIG).is_file():
-        config = read_config(folder)
-        return GivenConfig(config["model_cfg"], config.get("preprocess_cfg"), tokenizer_file)
+        return _of_config(read_config(folder), tokenizer_file, str(folder))
     model_cfg = read_model_cfg(folder / HF_CONFIG)
     preprocess_cfg = read_preprocess_cfg(folder, model_cfg["vision_cfg"]["image_size"])
     return GivenConfig(model_cfg, preprocess_cfg, tokenizer_file)
@@ -98,6 +108,12 @@ def _of_file(path: Path) -> GivenConfig:
     tokenizer_file = beside if beside.is_file() else None
     if "model_type" in config:
         return GivenConfig(read_model_cfg(path), None, tokenizer_file)
+    check_model_cfg(config.get("model_cfg", config), str(path))
+    return _of_config(config, tokenizer_file, str(path))
+
+
+def _of_config(config: dict[str, Any], tokenizer_file: Path | None, source: str) -> GivenConfig:
+    """Return a config of a folder, or a bare model_cfg, that has been checked."""
     model_cfg = config.get("model_cfg", config)
-    check_model_cfg(model_cfg, str(path))
-    return GivenConfig(model_cfg, config.get("preprocess_cfg"), tokenizer_file)
+    units = read_units(config[UNITS], source) if UNITS in config else None
+    return GivenConfig(model_cfg, config.get("preprocess_cfg"), tokenizer_file, units)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from copy import deepcopy
 
@@ -11,15 +12,17 @@ import torch
 from checkpoint_layouts import HEAD, encoders, prune_by_hand, twice, weights
 from tinyclip_edge.errors import InheritanceError, ModelError
 from tinyclip_edge.models import convert_checkpoint, load_clip, save_huggingface, save_local_dir
+from tinyclip_edge.models.assemble import assemble
 
 
-def masked(clip, *, heads, neurons):
+def masked(clip, *, heads, neurons, head_width=HEAD):
     """The toy with some heads and neurons without effect, as zeros in what reads them."""
     network = deepcopy(clip.model)
     blocks = [network.visual.transformer.resblocks, network.transformer.resblocks]
     with torch.no_grad():
         for tower, layer, head in heads:
-            blocks[tower][layer].attn.out_proj.weight[:, HEAD * head : HEAD * (head + 1)] = 0
+            columns = slice(head_width * head, head_width * (head + 1))
+            blocks[tower][layer].attn.out_proj.weight[:, columns] = 0
         for tower, layer, first in neurons:
             blocks[tower][layer].mlp.c_proj.weight[:, first:] = 0
     return network
@@ -52,6 +55,54 @@ def test_pruned_layers(place, toy_teacher, neurons):
     again = load_clip(str(place / "out"))
     for found, right in zip(features(again.model, toy_teacher), expected, strict=True):
         torch.testing.assert_close(found, right, atol=1e-5, rtol=0)
+
+
+@pytest.fixture
+def narrow_heads(toy_teacher, place):
+    """The toy with four heads of 32 channels in both towers, and its config as a file."""
+    cfg = deepcopy(toy_teacher.config["model_cfg"])
+    cfg["vision_cfg"].update(head_width=32, norm_kwargs={"eps": 0.01})
+    cfg["text_cfg"].update(heads=4, act_kwargs={"approximate": "tanh"})
+    clip = assemble(cfg, None, name="narrow", tokenizer_file=toy_teacher.tokenizer_file)
+    clip.model.load_state_dict(toy_teacher.model.state_dict())
+    (place / "narrow.json").write_text(json.dumps(cfg))
+    return clip
+
+
+# Three of four heads are no multiple of 64 channels; two of four are, and look like one of 64.
+@pytest.mark.parametrize(
+    "heads",
+    [
+        [(0, 0, 1), (0, 3, 2), (1, 1, 0)],
+        [(0, 0, 1), (0, 0, 3), (1, 1, 0), (1, 1, 1)],
+        [(tower, layer, head) for tower, layers in ((0, 4), (1, 3)) for layer in range(layers)
+         for head in (0, 3)],
+    ],
+    ids=["three of four", "two of four", "two of four everywhere"],
+)  # fmt: skip
+def test_the_config_gives_the_width_of_a_head(place, narrow_heads, heads):
+    neurons = [(0, 1, 100), (1, 2, 300)]
+    cut = {"heads": heads, "neurons": neurons, "head_width": 32}
+    torch.save(twice(prune_by_hand(weights(narrow_heads), **cut)), place / "auto.pt")
+    conversion = convert_checkpoint(str(place / "auto.pt"), config=str(place / "narrow.json"))
+    expected = features(masked(narrow_heads, **cut), narrow_heads)
+    for found, right in zip(features(conversion.clip.model, narrow_heads), expected, strict=True):
+        torch.testing.assert_close(found, right, atol=1e-5, rtol=0)
+    assert conversion.notes == (
+        f"sizes come from the pruned weights, the width of a head from {place / 'narrow.json'}",
+    )
+    # The folder of such a conversion names the width as well.
+    save_local_dir(place / "out", conversion.clip)
+    again = convert_checkpoint(str(place / "auto.pt"), config=str(place / "out"))
+    for found, right in zip(features(again.clip.model, narrow_heads), expected, strict=True):
+        torch.testing.assert_close(found, right, atol=1e-5, rtol=0)
+
+
+def test_without_a_config_heads_of_another_width_are_refused(place, narrow_heads):
+    cut = prune_by_hand(weights(narrow_heads), heads=[(0, 0, 1)], neurons=[], head_width=32)
+    torch.save(twice(cut), place / "auto.pt")
+    with pytest.raises(ModelError, match=r"96 wide, no multiple of 64 a head; .*--config"):
+        convert_checkpoint(str(place / "auto.pt"))
 
 
 def test_pruned_hidden_channels(place, toy_teacher):
