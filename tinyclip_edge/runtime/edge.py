@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyclip_edge.errors import BundleError, did_you_mean
-from tinyclip_edge.runtime.bundle import CONFIG_FILES, TOWERS, Manifest, bundle_file
+from tinyclip_edge.runtime.bundle import TOWERS, Manifest, bundle_file
 from tinyclip_edge.runtime.inputs import image_list, label_list, text_list
+from tinyclip_edge.runtime.manifest_keys import CONFIG_FILES
 from tinyclip_edge.runtime.prompts import check_prompts, class_features, probabilities
 from tinyclip_edge.runtime.protocol import EmbedderSpec, Features, ImageInput
 from tinyclip_edge.runtime.session import Tower
