@@ -5,16 +5,17 @@ pathlib raises for names that no system takes, too long or with a null byte: her
 
 from __future__ import annotations
 
-import os.path
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from tinyclip_edge.errors import TinyClipError
 
 
-def expanded(path: str) -> str:
+def expanded(path: str | Path) -> str:
     """Return a path with ``~`` and ``$NAME`` filled in, unless it is there as it is written."""
     if os.path.lexists(path):
-        return path
+        return str(path)
     return os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111
 
 
@@ -31,6 +32,21 @@ def is_folder(path: Path) -> bool:
 def exists(path: Path) -> bool:
     """Say whether anything is there."""
     return os.path.exists(path)  # noqa: PTH110
+
+
+def files_below(folder: Path, error: type[TinyClipError]) -> Iterator[str]:
+    """Yield the files of a folder and of those in it, relative, hidden folders left out.
+
+    ``error`` when one of them may not be looked into.
+    """
+
+    def refuse(fault: OSError) -> None:
+        raise error(f"cannot look into folder {fault.filename}: {fault.strerror}")
+
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inner = Path(place).relative_to(folder)
+        yield from ((inner / name).as_posix() for name in sorted(files))
 
 
 def read_bounded(path: Path, error: type[TinyClipError], *, limit: int) -> bytes:

@@ -95,7 +95,8 @@ def test_cached_losses_are_those_of_a_live_teacher(
     assert list(live) == list(range(1, STEPS + 1))
     assert cached == pytest.approx(live, rel=1e-3)
     assert any("2 of 2 parts are missing, about " in line for line in told)
-    again, told = run("again", feature_cache=folder, **data)
+    monkeypatch.setenv("CACHES", str(tmp_path))
+    again, told = run("again", feature_cache="$CACHES/cache", **data)
     assert again == pytest.approx(cached, rel=1e-5)
     assert not any("parts are missing" in line for line in told)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tinyclip_edge.cli.options import free_folder, refuse_launcher, say
-from tinyclip_edge.cli.run_config import read_run
+from tinyclip_edge.cli.run_config import check_pairs, read_run
 from tinyclip_edge.cli.run_plan import TFLOPS, show_plan
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.launcher import first_process
@@ -37,7 +37,11 @@ def distill(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show stages, shapes, memory and cost; train nothing."),
+        typer.Option(
+            "--dry-run",
+            help="Show stages, shapes, memory and cost; train nothing. Without the pairs of "
+            "data.train the plan is shown all the same, and the exit code is 2.",
+        ),
     ] = False,
     processes: Annotated[
         int, typer.Option(min=1, help="With --dry-run: devices that share a batch.")
@@ -68,6 +72,7 @@ def distill(
     if dry_run:
         refuse_launcher("distill --dry-run")
         show_plan(run, processes=processes, tflops=tflops, as_json=json_output)
+        check_pairs(run)
         return
     if first_process():  # the others may start while it writes into the folder
         check_run_folder(folder, resume=resume is not None)

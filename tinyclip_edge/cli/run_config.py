@@ -30,9 +30,23 @@ def read_run(
     return run
 
 
+def check_pairs(run: RunConfig, pairs: Sequence[str] = ("train", "val")) -> None:
+    """Raise DataError for pairs that are not there; it names the key to set."""
+    from tinyclip_edge.data import check_source
+    from tinyclip_edge.errors import DataError
+
+    for key in pairs:
+        source = getattr(run.data, key)
+        if source is None:
+            continue
+        try:
+            check_source(source, allow_pipes=run.data.allow_pipes)
+        except DataError as error:
+            raise DataError(f"data.{key}: {error}") from None
+
+
 def check_run(run: RunConfig, pairs: Sequence[str]) -> None:
     """Raise the first error that a run would meet, as far as names and paths tell."""
-    from tinyclip_edge.data import check_source
     from tinyclip_edge.models import check_model
     from tinyclip_edge.models.zoo import zoo_entry
 
@@ -41,7 +55,4 @@ def check_run(run: RunConfig, pairs: Sequence[str]) -> None:
         check_model(member.model, member.pretrained)
     if isinstance(run.student.model, str):
         zoo_entry(run.student.model)
-    for key in pairs:
-        source = getattr(run.data, key)
-        if source is not None:
-            check_source(source, allow_pipes=run.data.allow_pipes)
+    check_pairs(run, pairs)

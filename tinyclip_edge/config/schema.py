@@ -10,6 +10,7 @@ from tinyclip_edge.config.optim import OptimConfig
 from tinyclip_edge.config.running import RunSection
 from tinyclip_edge.config.section import Section
 from tinyclip_edge.config.shrink import InheritConfig, MasksConfig, StageConfig, StudentConfig
+from tinyclip_edge.config.source_options import ColumnsConfig, SourceOptions
 
 
 class EnsembleMemberConfig(Section):
@@ -54,6 +55,17 @@ class DataConfig(Section):
         default=None, description="Pairs for the evaluation during the run, same forms; null: none."
     )
     val_limit: int = Field(default=2000, ge=2, description="At most so many validation pairs.")
+    columns: ColumnsConfig = Field(
+        default_factory=ColumnsConfig,
+        description="Columns of tables (.csv, .tsv, .jsonl), in train and val alike.",
+    )
+    delimiter: str | None = Field(
+        default=None,
+        pattern=r'^[^"\r\n]$',
+        description="Character between the columns of .csv and .tsv tables; null: a tab if the "
+        "first line has one, else a comma. With a tab a quote is a letter, with any other cells "
+        "may stand in quotes.",
+    )
     batch_distinct: bool = Field(
         default=True,
         description="No two pairs of a batch share a concept (they would be false negatives).",
@@ -119,6 +131,11 @@ class DataConfig(Section):
     limits: LimitsConfig = Field(
         default_factory=LimitsConfig, description="Sizes above which shards and tables are refused."
     )
+
+    @property
+    def source_options(self) -> SourceOptions:
+        """How ``train`` and ``val`` are read."""
+        return SourceOptions(self.allow_pipes, self.limits, self.columns, self.delimiter)
 
     @model_validator(mode="after")
     def _check_crops(self) -> DataConfig:

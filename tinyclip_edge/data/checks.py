@@ -81,12 +81,14 @@ class SourceCheck:
     repeated_keys: int = 0  # sampled pairs, or where all are in memory pairs, of an earlier key
     lost: tuple[str, ...] = ()  # lines about cut shards and faulty samples that were met
     faulty: int = 0  # samples without a usable caption or image
+    read: int = 0  # usable samples beside those; tables are read whole
 
     @property
     def bad(self) -> float:
-        """Share of the sample that is faulty or does not decode."""
-        all_ = self.sampled + self.faulty
-        return (len(self.undecodable) + self.faulty) / all_ if all_ else 0.0
+        """Share of samples that do not decode, or are faulty."""
+        read = max(self.read, self.sampled) + self.faulty
+        undecodable = len(self.undecodable) / self.sampled if self.sampled else 0.0
+        return undecodable + (self.faulty / read if read else 0.0)
 
 
 def check_source(
@@ -136,6 +138,7 @@ def check_source(
         sampled - len(keys),
         tuple(source.losses.lines()),
         len(source.losses.faults),
+        source.losses.read,
     )
 
 

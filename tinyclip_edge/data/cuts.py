@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 NAMED_FAULTS = 5  # of a message; more are counted
 
 
+class FaultySampleError(Exception):
+    """One sample is no pair; the reader notes it and goes on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """Where a shard ends: after so many whole samples, and samples known to be lost (0 or 1)."""

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import os.path
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
-from tinyclip_edge.config.limits import USUAL, LimitsConfig
+from tinyclip_edge.config.source_options import DEFAULT, SourceOptions
+from tinyclip_edge.data.cuts import FaultySampleError, Losses
+from tinyclip_edge.data.kinds import PARQUET
 from tinyclip_edge.data.pairs import Pair, caption_lines, concept_of
 from tinyclip_edge.data.source import Part
 from tinyclip_edge.data.tables import PART, open_table
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.limits import ROW_BYTES
-from tinyclip_edge.paths import is_file, read_bounded
-from tinyclip_edge.runtime.image_formats import IMAGE_SUFFIXES, is_image_name
+from tinyclip_edge.paths import files_below, is_file, read_bounded
+from tinyclip_edge.runtime.image_formats import IMAGE_SUFFIXES, count_kinds, is_image_name
 
 METADATA = ("metadata.jsonl", "captions.jsonl", "metadata.csv")
+CAPTION = ".txt"  # in capital letters or small ones
 FORMS = f"NAME.txt beside NAME.jpg, or a {METADATA[0]} with file_name and text"
 
 
@@ -26,94 +29,118 @@ class FolderPart:
     """Some hundred images of a folder, captions beside them."""
 
     folder: Path
-    names: tuple[str, ...]  # relative, with suffix
+    rows: tuple[tuple[str, str], ...]  # image, relative, with suffix; suffix of its caption
+    losses: Losses = field(default_factory=Losses, compare=False)
 
     @property
     def fingerprint(self) -> str:
         """Hash of the names."""
-        return hashlib.sha256("\n".join(self.names).encode("utf-8", "replace")).hexdigest()[:16]
+        names = "\n".join(name for name, _ in self.rows)
+        return hashlib.sha256(names.encode("utf-8", "replace")).hexdigest()[:16]
 
     @property
-    def pairs(self) -> int:
-        """Its images."""
-        return len(self.names)
+    def pairs(self) -> None:
+        """Only reading the captions tells."""
 
     @property
     def at_most(self) -> int:
         """Its images."""
-        return len(self.names)
+        return len(self.rows)
 
     @property
     def size(self) -> None:
-        """Of no use: the pairs are counted."""
+        """Of no use: the images are counted."""
 
     def __iter__(self) -> Iterator[Pair]:
-        for name in self.names:
+        given = 0
+        for name, suffix in self.rows:
             image = self.folder / name
-            captions = _captions(image.with_suffix(".txt"))
+            try:
+                captions = _captions(image.with_suffix(suffix))
+            except FaultySampleError as error:
+                self.losses.add_fault(str(error))
+                continue
+            given += 1
+            self.losses.count(f"{self.folder} {self.rows[0][0]}", given)
             yield Pair(key=name, image=image, captions=captions, concept=concept_of(None, captions))
 
 
-def open_folder(folder: Path, limits: LimitsConfig = USUAL) -> tuple[Part, ...]:
+def open_folder(folder: Path, losses: Losses, options: SourceOptions = DEFAULT) -> tuple[Part, ...]:
     """Find the pairs of a folder and of the folders in it, sorted by name.
 
-    Raises DataError when images have no captions, as in folders that are classes.
+    Images without a caption go to ``losses``, and how many files of other kinds there are. Raises
+    DataError when no image has a caption, as in folders that are classes.
     """
     for name in METADATA:
         if is_file(folder / name):
-            return open_table(folder / name, limits)
-    names, bare = _images(folder)
-    if not names and not bare:
-        raise DataError(
-            f"folder {folder} has no images ({', '.join(IMAGE_SUFFIXES)}); for shards give "
-            f"{folder}/*.tar"
-        )
-    if not names:
-        raise DataError(
-            f"folder {folder} has {len(bare)} images without captions: class folders are no pairs; "
-            f"give {FORMS}"
-        )
-    if bare:
-        raise DataError(
-            f"folder {folder}: {len(bare)} of {len(bare) + len(names)} images have no caption, "
-            f"first {bare[0]}; give {FORMS}"
-        )
+            return open_table(folder / name, losses, options)
+    names = list(files_below(folder, DataError))
+    images = [name for name in names if is_image_name(name)]
+    suffixes = _caption_suffixes(names)
+    rows = sorted((name, suffixes[_stem(name)]) for name in images if _stem(name) in suffixes)
+    if not rows:
+        raise _no_pairs(folder, names, len(images))
+    for name in images:
+        if _stem(name) not in suffixes:
+            losses.add_fault(f"{folder / name} has no caption; give {FORMS}")
+    used = {*images, *(_stem(name) + suffix for name, suffix in rows)}
+    if rest := count_kinds(name for name in names if name not in used):
+        losses.add_left_out(f"folder {folder}: left out files that are no pair: {rest}")
     return tuple(
-        FolderPart(folder, tuple(names[start : start + PART]))
-        for start in range(0, len(names), PART)
+        FolderPart(folder, tuple(rows[start : start + PART]), losses)
+        for start in range(0, len(rows), PART)
     )
 
 
 def captioned(folder: Path) -> bool:
     """Whether a folder is one of pairs: it has a metadata file, or a caption beside an image."""
-    if any(is_file(folder / name) for name in METADATA):
+    names = list(files_below(folder, DataError))
+    if any(PurePosixPath(name).name in METADATA for name in names):
         return True
-    return any(
-        is_image_name(file) and f"{os.path.splitext(file)[0]}.txt" in files  # noqa: PTH122
-        for _, _, files in os.walk(folder)
-        for file in files
+    suffixes = _caption_suffixes(names)
+    return any(is_image_name(name) and _stem(name) in suffixes for name in names)
+
+
+def _caption_suffixes(names: list[str]) -> dict[str, str]:
+    """Return the suffix of each text file, by its name without."""
+    split = (os.path.splitext(name) for name in names)  # noqa: PTH122
+    return {stem: suffix for stem, suffix in split if suffix.lower() == CAPTION}
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]  # noqa: PTH122
+
+
+def _no_pairs(folder: Path, names: list[str], images: int) -> DataError:
+    """Say why a folder has no pair."""
+    tables = [name for name in names if PurePosixPath(name).name in METADATA]
+    if tables:
+        where = ", ".join(str(folder / PurePosixPath(name).parent) for name in tables[:3])
+        return DataError(
+            f"folder {folder} has no {PurePosixPath(tables[0]).name} of its own, {len(tables)} of "
+            f"the folders in it {'has' if len(tables) == 1 else 'have'} one; give {where}"
+        )
+    if parquet := [name for name in names if name.lower().endswith(".parquet")]:
+        return DataError(f"{folder / parquet[0]} is {PARQUET}")
+    if images:
+        return DataError(
+            f"folder {folder} has {images} images without captions: class folders are no pairs; "
+            f"give {FORMS}"
+        )
+    rest = count_kinds(names)
+    return DataError(
+        f"folder {folder} has no images ({', '.join(IMAGE_SUFFIXES)})"
+        f"{f', but {rest}' if rest else ''}; for shards give {folder}/*.tar"
     )
-
-
-def _images(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the images with a text file beside them, and those without."""
-    names: list[str] = []
-    bare: list[str] = []
-    for place, _, files in os.walk(folder):
-        there = set(files)
-        for file in files:
-            if is_image_name(file):
-                stem = os.path.splitext(file)[0]  # noqa: PTH122
-                name = (Path(place) / file).relative_to(folder).as_posix()
-                (names if f"{stem}.txt" in there else bare).append(name)
-    return sorted(names), sorted(bare)
 
 
 def _captions(path: Path) -> tuple[str, ...]:
     try:
         captions = caption_lines(read_bounded(path, DataError, limit=ROW_BYTES).decode())
     except UnicodeDecodeError as error:
-        raise DataError(f"caption {path} cannot be read ({error})") from None
+        raise FaultySampleError(f"caption {path} cannot be read ({error})") from None
+    except DataError as error:
+        raise FaultySampleError(f"caption {path}: {error}") from None
     if not captions:
-        raise DataError(f"caption {path} is empty")
+        raise FaultySampleError(f"caption {path} is empty")
     return captions

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import codecs
 
+PARQUET = (
+    "a parquet table, which is not read; write paths and captions as .csv or .jsonl, and of "
+    "img2dataset's files give the .tar"
+)
 USTAR = slice(257, 262)  # where every tar in use says "ustar"
 MAGIC = {
     b"PK\x03\x04": "a zip archive; unpack it and write a tar",
-    b"PAR1": "a parquet table",
+    b"PAR1": PARQUET,
     b"\xff\xd8\xff": "a JPEG image",
     b"\x89PNG": "a PNG image",
     b"version https://git-lfs": "a Git LFS pointer; fetch the file itself (git lfs pull)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinyclip_edge.config.limits import USUAL, LimitsConfig
+from tinyclip_edge.config.source_options import DEFAULT, SourceOptions
 from tinyclip_edge.data.coco import SUFFIX, open_coco
 from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.folders import open_folder
@@ -18,38 +18,41 @@ from tinyclip_edge.errors import one_line
 from tinyclip_edge.paths import is_folder
 
 
-def open_source(
-    source: str | Sequence[str], *, allow_pipes: bool = False, limits: LimitsConfig = USUAL
-) -> PairSource:
+def open_source(source: str | Sequence[str], options: SourceOptions = DEFAULT) -> PairSource:
     """Find the parts of ``starter:SPLIT`` or of one or more patterns.
 
     A pattern is a path or URL of shards, tables or an image folder; it may hold braces
-    (``{000..009}``) and, if local, wildcards. ``pipe:COMMAND`` is refused unless ``allow_pipes``;
-    so is what is larger than ``limits``.
-    Raises DataError when one matches nothing or a table cannot be read.
+    (``{000..009}``) and, if local, wildcards. ``pipe:COMMAND`` is refused unless the options allow
+    it; so is what is larger than their limits.
+    Raises DataError when one matches nothing, or a table or folder cannot be read.
     """
     patterns = [source] if isinstance(source, str) else list(source)
     parts: dict[str, tuple[Part, ...]] = {}
     losses = Losses()
     for pattern in patterns:
-        for name in matching_names(pattern, allow_pipes=allow_pipes):
+        for name in matching_names(pattern, allow_pipes=options.allow_pipes):
             if name not in parts:
-                parts[name] = _parts(name, losses, limits)
-    return PairSource(
+                parts[name] = _parts(name, losses, options)
+    found = PairSource(
         one_line(", ".join(patterns)),
         tuple(part for group in parts.values() for part in group),
         losses,
     )
+    bounds = [part.at_most for part in found.parts]
+    if None not in bounds:  # else reading goes on, and whoever reads judges
+        found.check(sum(bound for bound in bounds if bound is not None))
+    return found
 
 
-def _parts(name: str, losses: Losses, limits: LimitsConfig) -> tuple[Part, ...]:
+def _parts(name: str, losses: Losses, options: SourceOptions) -> tuple[Part, ...]:
+    limits = options.limits
     if SCHEME.match(name):
         return (RemoteShard(name, losses, limits),)
     path = Path(name)
     if is_folder(path):
-        return open_folder(path, limits)
+        return open_folder(path, losses, options)
     if path.suffix.lower() in TABLES:
-        return open_table(path, limits)
+        return open_table(path, losses, options)
     if path.suffix.lower() == SUFFIX:
         return open_coco(path, losses)
     return (Shard(path, losses, limits),)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import braceexpand
 
+from tinyclip_edge.data.kinds import PARQUET
 from tinyclip_edge.errors import DataError, did_you_mean
 from tinyclip_edge.paths import exists, is_file
 from tinyclip_edge.paths import expanded as filled_in
@@ -85,9 +86,12 @@ def _matches(name: str, pattern: str) -> list[str]:
     name = filled_in(name)
     path = Path(name)
     if exists(path):
-        return [str(path)]
-    found = [p for p in sorted(glob.glob(name)) if is_file(Path(p))]  # noqa: PTH207
+        found = [str(path)]
+    else:
+        found = [p for p in sorted(glob.glob(name)) if is_file(Path(p))]  # noqa: PTH207
     if not found:
         part = "" if name == pattern else f" (no '{name}')"
         raise DataError(f"nothing matches '{pattern}'{part}; give {KNOWN}")
+    if tables := [one for one in found if one.lower().endswith(".parquet")]:
+        raise DataError(f"{tables[0]} is {PARQUET}")
     return found

@@ -12,7 +12,7 @@ from typing import Any
 from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from tinyclip_edge.config.limits import USUAL, LimitsConfig
-from tinyclip_edge.data.cuts import Cut, Losses
+from tinyclip_edge.data.cuts import Cut, FaultySampleError, Losses
 from tinyclip_edge.data.pairs import (
     Pair,
     caption_lines,
@@ -35,10 +35,6 @@ from tinyclip_edge.runtime.image_formats import IMAGE_SUFFIXES
 SMALLEST_PAIR = (2048, 100)  # bytes in a shard: image and caption in tar blocks, or zipped
 LABELS = ("txt", "json", "cls")  # endings that say what an image shows
 EMPTY = "is empty: no KEY.jpg with KEY.txt in it"
-
-
-class FaultySampleError(Exception):
-    """One sample is no pair; the reader notes it and goes on."""
 
 
 @dataclass(frozen=True, slots=True)

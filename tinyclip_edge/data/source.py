@@ -56,8 +56,12 @@ class PairSource:
     def __iter__(self) -> Iterator[Pair]:
         for part in self.parts:
             yield from part
+        self.check(self.losses.read)
+
+    def check(self, usable: int) -> None:
+        """Raise DataError where more than one per cent are faulty beside so many usable samples."""
         if self.losses.faults:
-            BadSamples(self.name, self.losses).check(self.losses.read, final=True)
+            BadSamples(self.name, self.losses).check(usable, final=True)
 
     @property
     def fingerprint(self) -> str:
@@ -72,7 +76,7 @@ class PairSource:
         if not unknown:
             return Count(known, exact=True)
         read = sum(1 for _ in unknown[0])
-        sizes = [part.size or 0 for part in unknown]
+        sizes = [part.size or part.at_most or 0 for part in unknown]
         likely = -(-read * sum(sizes) // sizes[0]) if all(sizes) else read * len(unknown)
         return Count(known + likely, exact=len(unknown) == 1)
 

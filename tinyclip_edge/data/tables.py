@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import IO, Any
 
-from tinyclip_edge.config.limits import USUAL, LimitsConfig
-from tinyclip_edge.data.pairs import Pair, captions_of, concept_of
+from tinyclip_edge.config.source_options import DEFAULT, SourceOptions
+from tinyclip_edge.data.cuts import FaultySampleError, Losses
+from tinyclip_edge.data.pairs import BadSamples, Pair, captions_of, concept_of
+from tinyclip_edge.data.table_lines import TAB, Record, TableLines, header_cells, read_records
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.json_text import parse_json
 from tinyclip_edge.limits import MIB, ROW_BYTES
 from tinyclip_edge.paths import is_file
+from tinyclip_edge.runtime.image_formats import is_image_name
 
 TABLES = (".csv", ".tsv", ".jsonl")
+JSON_LINES = ".jsonl"
 IMAGE_COLUMNS = ("image", "filepath", "path", "file_name")
 CAPTION_COLUMNS = ("caption", "title", "text", "captions")
 CONCEPT_COLUMN = "concept"
+DELIMITERS = (TAB, ",", ";", "|")
 PART = 256  # pairs; a stream shuffles parts and then pairs
-BOM = b"\xef\xbb\xbf"
+JUDGED = 10_000  # faults, after each so many of which their share is looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,38 +38,6 @@ class TableRow:
     image: str
     captions: tuple[str, ...]
     concept: object
-
-
-class TableLines:
-    """TableLines of a file as text, with count, position and hash of what was read."""
-
-    def __init__(
-        self, file: IO[bytes], offset: int = 0, line: int = 0, limit: int = ROW_BYTES
-    ) -> None:
-        file.seek(offset)
-        self._file = file
-        self._limit = limit
-        self._record = offset  # where the record that is read begins
-        self.offset = offset
-        self.number = line
-        self.digest = hashlib.sha256()
-
-    def __iter__(self) -> Iterator[str]:
-        while raw := self._file.readline(self._limit + 1):
-            if self.offset + len(raw) - self._record > self._limit:
-                raise DataError(
-                    f"line {self.number + 1} belongs to a row of more than "
-                    f"{self._limit:,} bytes; raise data.limits.row_mb if it is right"
-                )
-            text = raw.removeprefix(BOM) if self.offset == 0 else raw
-            self.offset += len(raw)
-            self.number += 1
-            self.digest.update(raw)
-            yield text.decode("utf-8")
-
-    def begin_record(self) -> None:
-        """Count the bytes of a row from here."""
-        self._record = self.offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,101 +53,84 @@ class Table:
     limit: int = ROW_BYTES  # of a row
 
     @classmethod
-    def of(cls, path: Path, limit: int = ROW_BYTES) -> Table:
+    def of(cls, path: Path, options: SourceOptions = DEFAULT) -> Table:
         """Find the columns; raise DataError, which names those there are, when one is missing."""
+        limit = options.limits.row_mb * MIB
+        delimiter: str | None = None
         with _opened(path) as file:
-            lines = TableLines(file, limit=limit)
-            text = _guarded(path, lines)
-            delimiter: str | None = None
-            columns: tuple[str, ...] = ()
-            if path.suffix.lower() != ".jsonl":
-                first = next(text, "")
-                delimiter = "\t" if "\t" in first else ","
-                try:
-                    columns = tuple(next(csv.reader([first], delimiter=delimiter), ()))
-                except csv.Error as error:
-                    raise DataError(f"{path} line 1: {error}") from None
-            elif first := next((line for line in text if line.strip()), ""):
-                columns = tuple(_parsed(path, lines.number, first))
+            lines = TableLines(path, file, limit=limit)
+            if path.suffix.lower() == JSON_LINES:
+                columns = _json_columns(lines)
+            else:
+                delimiter, columns = _header(lines, options.delimiter)
         names = {column.strip().casefold(): column for column in columns}
-        image = next((names[name] for name in IMAGE_COLUMNS if name in names), None)
-        caption = next((names[name] for name in CAPTION_COLUMNS if name in names), None)
-        if image is None or caption is None:
-            what = "image" if image is None else "caption"
-            wanted = IMAGE_COLUMNS if image is None else CAPTION_COLUMNS
-            # Columns of a file that is no table may hold line breaks of any kind.
-            found = " ".join(", ".join(columns).split())
-            told = f"found: {found}" if columns else "the file is empty"
-            raise DataError(f"{path} has no {what} column ({', '.join(wanted)}); {told}")
+        image = _column(path, "image", options.columns.image, IMAGE_COLUMNS, names)
+        caption = _column(path, "caption", options.columns.text, CAPTION_COLUMNS, names)
         return cls(path, delimiter, columns, image, caption, names.get(CONCEPT_COLUMN), limit)
 
-    def rows(self, lines: TableLines) -> Iterator[TableRow]:
-        """Yield the rows from where ``lines`` stands; DataError names file and line."""
-        text = _guarded(self.path, lines)
-        records: Iterator[str | list[str]] = text
-        if self.delimiter == "\t":
-            records = map(tsv_cells, text)
-        elif self.delimiter is not None:
-            records = csv.reader(text, delimiter=self.delimiter, strict=True)
-        while True:
-            # csv asks for no more lines than a record has, so the next one begins here.
-            offset, line = lines.offset, lines.number + 1
-            lines.begin_record()
-            try:
-                record = next(records, None)
-            except csv.Error as error:
-                raise DataError(
-                    f"{self.path} line {line}: {error}; in CSV a caption with quotes stands in "
-                    f"quotes, and those in it are written twice"
-                ) from None
-            if record is None:
-                return
-            if offset == 0 and self.delimiter is not None:
-                continue  # the header
-            if record and (not isinstance(record, str) or record.strip()):
-                yield self._row(record, offset, line)
+    def rows(
+        self, lines: TableLines, losses: Losses, *, judged: bool = False
+    ) -> Iterator[TableRow]:
+        """Yield the rows from where ``lines`` stands; those that are no pair go to ``losses``.
 
-    def _row(self, record: str | list[str], offset: int, line: int) -> TableRow:
-        cells: Mapping[str, Any]
-        if isinstance(record, str):
-            cells = _parsed(self.path, line, record)
-        elif len(record) != len(self.header):
+        Raises DataError for quotes that cannot be as meant and, where ``judged``, when so many rows
+        are faulty that their messages would fill memory.
+        """
+        given = 0
+        for record in read_records(lines, self.delimiter, len(self.header)):
+            if record.offset == 0 and self.delimiter is not None:
+                continue  # the header
+            if len(record.lines) > 1:
+                self._check_lines(record)
+            try:
+                row = self._row(record)
+            except FaultySampleError as error:
+                losses.add_fault(f"{self.path} {record.place} {error}")
+                if judged and len(losses.faults) % JUDGED == 0:
+                    BadSamples(str(self.path), losses).check(given, final=True)
+                continue
+            given += 1
+            yield row
+
+    def _check_lines(self, record: Record) -> None:
+        """Raise DataError for a quoted caption that goes on over rows of their own."""
+        at = self.header.index(self.image)
+        cells = [line.split(self.delimiter)[at : at + 1] for line in record.lines]
+        own = [name for one in cells for name in one if self._names_image(name.strip('"\r\n '))]
+        if len(own) > 1:
             raise DataError(
-                f"{self.path} line {line} has {len(record)} columns, the header {len(self.header)}"
+                f"{self.path} {record.place} are one row, for a quote opens in the first and "
+                f"closes in the last, yet {len(own)} of them name an image; write a caption with "
+                f"quotes in quotes and those in it twice, or the table as TSV or JSON lines"
+            )
+
+    def _names_image(self, name: str) -> bool:
+        return is_image_name(name) or is_file(self.path.parent / name)
+
+    def _row(self, record: Record) -> TableRow:
+        cells: Mapping[str, Any]
+        if self.delimiter is None:
+            cells = _parsed(record.lines[0])
+        elif len(record.cells) != len(self.header):
+            raise FaultySampleError(
+                f"has {len(record.cells)} columns, the header {len(self.header)}"
             )
         else:
-            cells = dict(zip(self.header, record, strict=True))
+            cells = dict(zip(self.header, record.cells, strict=True))
         image, given = cells.get(self.image), cells.get(self.caption)
         if not isinstance(image, str) or not image.strip():
-            raise DataError(f"{self.path} line {line} has no image path in '{self.image}'")
+            raise FaultySampleError(f"has no image path in '{self.image}'")
         try:
+            image.encode()
             captions = captions_of(given)
         except UnicodeError:
-            raise DataError(f"{self.path} line {line} is not UTF-8") from None
+            raise FaultySampleError("is not UTF-8") from None
         except TypeError as error:
-            raise DataError(f"{self.path} line {line}: {error} in '{self.caption}'") from None
+            raise FaultySampleError(f"cannot be used: {error} in '{self.caption}'") from None
         if not captions:
-            raise DataError(f"{self.path} line {line} has no caption in '{self.caption}'")
+            raise FaultySampleError(f"has no caption in '{self.caption}'")
         concept = None if self.concept is None else cells.get(self.concept)
-        return TableRow(offset, line, image.strip(), captions, concept)
-
-
-def tsv_cells(line: str) -> list[str]:
-    """Return the cells of a line of TSV, which has no quoting: a quote is a letter.
-
-    But for a whole cell in quotes whose own quotes are doubled, as spreadsheets write it.
-    """
-    cells = line.rstrip("\r\n").split("\t")
-    if not line.strip():
-        return []
-    return [_unquoted(cell) for cell in cells]
-
-
-def _unquoted(cell: str) -> str:
-    inner = cell[1:-1].replace('""', "")
-    if len(cell) < 2 or cell[0] != '"' or cell[-1] != '"' or '"' in inner:
-        return cell
-    return cell[1:-1].replace('""', '"')
+        return TableRow(record.offset, record.line, image.strip(), captions, concept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,24 +153,29 @@ class TablePart:
         """Of no use: the pairs are counted."""
 
     def __iter__(self) -> Iterator[Pair]:
-        with _opened(self.table.path) as file:
-            lines = TableLines(file, self.offset, self.line - 1, self.table.limit)
-            rows = self.table.rows(lines)
+        path = self.table.path
+        with _opened(path) as file:
+            lines = TableLines(path, file, self.offset, self.line - 1, self.table.limit)
+            rows = self.table.rows(lines, Losses())  # noted when the table was opened
             for image, group in islice(groupby(rows, key=lambda row: row.image), self.pairs):
-                yield _pair(self.table.path.parent, image, list(group))
+                yield _pair(path.parent, image, list(group))
 
 
-def open_table(path: Path, limits: LimitsConfig = USUAL) -> tuple[TablePart, ...]:
+def open_table(
+    path: Path, losses: Losses, options: SourceOptions = DEFAULT
+) -> tuple[TablePart, ...]:
     """Read a table once, and keep where its parts begin; rows in turn of one image are one pair.
 
-    Raises DataError for what cannot be read, and when none of the first images is there.
+    Rows that are none go to ``losses``. Raises DataError for what cannot be read, when there is no
+    pair, and when none of the first images is there.
     """
-    table = Table.of(path, limits.row_mb * MIB)
+    table = Table.of(path, options)
     starts: list[tuple[int, int]] = []
+    met = Losses()
     groups, there = 0, False
     with _opened(path) as file:
-        lines = TableLines(file, limit=table.limit)
-        for image, rows in groupby(table.rows(lines), key=lambda row: row.image):
+        lines = TableLines(path, file, limit=table.limit)
+        for image, rows in groupby(table.rows(lines, met, judged=True), key=lambda row: row.image):
             first = next(rows)
             if groups % PART == 0:
                 starts.append((first.offset, first.line))
@@ -223,13 +183,16 @@ def open_table(path: Path, limits: LimitsConfig = USUAL) -> tuple[TablePart, ...
             groups += 1
             if not there and groups == PART:
                 break
+    met.count(str(path), groups)
     if groups == 0:
+        BadSamples(str(path), met).check(0, final=True)
         raise DataError(f"{path} is empty: it has columns, but no row")
     if not there:
         raise DataError(
             f"{path}: none of the first {min(groups, PART)} images is there; paths are relative "
             f"to {path.parent}"
         )
+    losses.merge(met)
     digest = lines.digest.hexdigest()[:16]
     return tuple(
         TablePart(table, offset, line, min(PART, groups - number * PART), f"{digest}@{offset}")
@@ -250,20 +213,59 @@ def _opened(path: Path) -> IO[bytes]:
         raise DataError(f"{path} cannot be opened: {error.strerror}") from None
 
 
-def _guarded(path: Path, lines: TableLines) -> Iterator[str]:
+def _header(lines: TableLines, delimiter: str | None) -> tuple[str, tuple[str, ...]]:
+    """Return the delimiter and the columns that the first line has."""
+    first = next(iter(lines), "")
+    if delimiter is None:
+        delimiter = TAB if TAB in first else ","
     try:
-        yield from lines
-    except UnicodeDecodeError:
-        raise DataError(f"{path} line {lines.number} is not UTF-8") from None
-    except DataError as error:
-        raise DataError(f"{path} {error}") from None
+        first.encode()
+        return delimiter, header_cells(first, delimiter)
+    except UnicodeError:
+        raise DataError(f"{lines.path} line 1 is not UTF-8") from None
+    except csv.Error as error:
+        raise DataError(f"{lines.path} line 1: {error}") from None
 
 
-def _parsed(path: Path, line: int, text: str) -> dict[str, Any]:
+def _json_columns(lines: TableLines) -> tuple[str, ...]:
+    """Return the keys of the first row that has any."""
+    fault = None
+    for record in islice(read_records(lines, None), PART):
+        try:
+            return tuple(_parsed(record.lines[0]))
+        except FaultySampleError as error:
+            fault = fault or DataError(f"{lines.path} {record.place} {error}")
+    if fault is not None:
+        raise fault
+    return ()
+
+
+def _column(
+    path: Path, what: str, named: str | None, usual: tuple[str, ...], names: Mapping[str, str]
+) -> str:
+    """Return the column of that name, else the first usual one; DataError without."""
+    for name in usual if named is None else (named.strip().casefold(),):
+        if name in names:
+            return names[name]
+    # Columns of a file that is no table may hold line breaks of any kind.
+    found = " ".join(", ".join(names.values()).split())
+    told = f"found: {found}" if names else "the file is empty"
+    if named is not None:
+        key = "image" if what == "image" else "text"
+        raise DataError(f"{path} has no column '{named}' (data.columns.{key}); {told}")
+    other = next((d for d in DELIMITERS if len(names) == 1 and d in found), None)
+    if other is not None and path.suffix.lower() != JSON_LINES:
+        told += f"; set data.delimiter to '{other}' if that divides the columns"
+    else:
+        told += f"; data.columns.{'image' if what == 'image' else 'text'} names another"
+    raise DataError(f"{path} has no {what} column ({', '.join(usual)}); {told}")
+
+
+def _parsed(text: str) -> dict[str, Any]:
     try:
         content = parse_json(text)
     except ValueError as error:
-        raise DataError(f"{path} line {line} is no JSON ({error})") from None
+        raise FaultySampleError(f"is no JSON ({error})") from None
     if not isinstance(content, dict):
-        raise DataError(f"{path} line {line} is no JSON object")
+        raise FaultySampleError("is no JSON object")
     return content

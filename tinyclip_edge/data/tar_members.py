@@ -25,7 +25,8 @@ AHEAD = 20 * BLOCK  # bytes that tarfile takes from a stream at once
 GZIP = b"\x1f\x8b"
 SEVERAL = 16  # reads at the end; tarfile steps on through whatever size a header claims
 BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError)
-META = re.compile(r"__[^/]*__($|/)")  # members that webdataset keeps for itself
+# Members that webdataset keeps for itself, and those where macOS keeps attributes of a file.
+META = re.compile(r"__[^/]*__($|/)|(.*/)?\._[^/]*$", re.DOTALL)
 
 
 class Source(Protocol):

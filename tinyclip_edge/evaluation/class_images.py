@@ -21,10 +21,11 @@ from tinyclip_edge.data.tar_members import (
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.evaluation.class_names import WORDNET_ID, class_names
 from tinyclip_edge.limits import NAMES_BYTES
-from tinyclip_edge.paths import is_file, is_folder, read_bounded
-from tinyclip_edge.runtime.image_formats import READABLE, is_image_name
+from tinyclip_edge.paths import files_below, is_file, is_folder, read_bounded
+from tinyclip_edge.runtime.image_formats import READABLE, count_kinds, is_image_name
 
 CAPTIONS = frozenset({".txt", ".json", ".cls"})  # with them, a tar is a webdataset shard
+ABOUT = frozenset({".txt", ".tsv", ".csv", ".json", ".xml", ".md"})  # lists and notes, no images
 ANNOTATIONS = "val_annotations.txt"  # of Tiny-ImageNet: file name, tab, WordNet id, tab, box
 SPLITS = frozenset({"train", "val", "valid", "validation", "test"})
 LAYOUT = "use one folder per class (DIR/CLASS/IMAGE)"
@@ -73,9 +74,11 @@ def class_images(path: Path, limit: int | None = None) -> ClassImages:
     ``val_annotations.txt``; names come from ``class_names``. Raises DataError when there is no
     image, when folders are not classes, or when the tar is broken.
     """
-    images = list(_from_folder(path) if is_folder(path) else _from_tar(path))
+    others: list[str] = []
+    images = list(_from_folder(path, others) if is_folder(path) else _from_tar(path, others))
+    rest = count_kinds(name for name in others if PurePosixPath(name).suffix.lower() not in ABOUT)
     if not images:
-        raise DataError(f"{path} holds no image ({READABLE})")
+        raise DataError(f"{path} holds no image ({READABLE}){f', but {rest}' if rest else ''}")
     labels = _annotated(path, images) or _folders(path, [image.name for image in images])
     images = [replace(image, label=label) for image, label in zip(images, labels, strict=True)]
     names = class_names(path if is_folder(path) else path.parent, labels)
@@ -85,6 +88,8 @@ def class_images(path: Path, limit: int | None = None) -> ClassImages:
         f"classes.tsv, words.txt or classnames.txt beside the images"
         for first in unnamed[:1]
     ]
+    if rest:
+        notes.append(f"{path}: left out files that are no image: {rest}")
     selected = _interleave_classes(images, limit)
     return ClassImages(
         tuple(
@@ -95,17 +100,21 @@ def class_images(path: Path, limit: int | None = None) -> ClassImages:
     )
 
 
-def _from_folder(path: Path) -> Iterator[ClassImage]:
-    for file in sorted(path.rglob("*")):
-        if is_image_name(file) and file.is_file():
-            yield ClassImage(file.relative_to(path).as_posix(), file, "")
+def _from_folder(path: Path, others: list[str]) -> Iterator[ClassImage]:
+    for name in sorted(files_below(path, DataError), key=lambda name: name.split("/")):
+        if is_image_name(name):
+            yield ClassImage(name, path / name, "")
+        else:
+            others.append(name)
 
 
-def _from_tar(path: Path) -> Iterator[ClassImage]:
+def _from_tar(path: Path, others: list[str]) -> Iterator[ClassImage]:
     try:
         for tar, member in _members(path):
             if is_image_name(member.name):
                 yield ClassImage(member.name, member_content(tar, member), "")
+            else:
+                others.append(member.name)
     except BROKEN as error:
         raise DataError(f"{path} is cut off or broken: {error}") from error
 

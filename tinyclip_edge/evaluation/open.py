@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tinyclip_edge.errors import ConfigError, MissingExtraError, ModelError, did_you_mean
 from tinyclip_edge.models import check_model
+from tinyclip_edge.paths import expanded, is_file
 from tinyclip_edge.runtime.bundle import MANIFEST
 from tinyclip_edge.runtime.protocol import Embedder
 
@@ -14,7 +15,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 def is_bundle(model: str) -> bool:
     """Whether the string names a bundle folder."""
-    return (Path(model) / MANIFEST).is_file()
+    return is_file(Path(expanded(model)) / MANIFEST)
 
 
 def check_openable(model: str) -> None:

@@ -11,7 +11,13 @@ from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.folder import load_folder
 from tinyclip_edge.models.hub import load_named, load_repository
 from tinyclip_edge.models.huggingface import load_huggingface
-from tinyclip_edge.models.names import HF_HUB, LOCAL_DIR, STARTER_TEACHER, check_model
+from tinyclip_edge.models.names import (
+    HF_HUB,
+    LOCAL_DIR,
+    STARTER_TEACHER,
+    check_model,
+    expanded_model,
+)
 from tinyclip_edge.models.runs import student_folder
 from tinyclip_edge.models.zoo import ZOO, zoo_shape
 
@@ -30,6 +36,7 @@ def load_clip(
     a zoo name. A name without weights is refused unless ``allow_random``. Raises ModelError.
     """
     check_model(model, pretrained, allow_random=allow_random)
+    model = expanded_model(model)
     if model.startswith(HF_HUB):
         return load_repository(model, device)
     folder = _model_folder(model)

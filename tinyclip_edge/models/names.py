@@ -13,7 +13,7 @@ from typing import Any
 from tinyclip_edge.errors import ModelError, did_you_mean
 from tinyclip_edge.models.runs import model_config_file, student_folder
 from tinyclip_edge.models.zoo import ZOO, zoo_shape
-from tinyclip_edge.paths import exists, is_file, is_folder
+from tinyclip_edge.paths import exists, expanded, is_file, is_folder
 from tinyclip_edge.starter import teacher_path
 
 STARTER_TEACHER = "starter-teacher"
@@ -24,6 +24,13 @@ CHECKPOINT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".tar")
 REGISTRY = Path(__file__).with_name("registry.json")  # written by models.registry
 
 
+def expanded_model(model: str) -> str:
+    """Return a MODEL with ``~`` and ``$NAME`` of a folder filled in."""
+    if model.startswith(LOCAL_DIR):
+        return LOCAL_DIR + expanded(model.removeprefix(LOCAL_DIR))
+    return expanded(model)
+
+
 def check_model(model: str, pretrained: str | None = None, *, allow_random: bool = False) -> None:
     """Raise ModelError for a MODEL that names nothing; see load_clip for the forms.
 
@@ -32,6 +39,7 @@ def check_model(model: str, pretrained: str | None = None, *, allow_random: bool
     """
     if not model:
         raise ModelError("the model name is empty")
+    model = expanded_model(model)
     path = Path(model)
     own = model.startswith((HF_HUB, LOCAL_DIR)) or model == STARTER_TEACHER or is_folder(path)
     if pretrained and (own or model in ZOO):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -67,9 +68,9 @@ def _candidates(config: RunConfig) -> tuple[list[Image.Image], list[str]]:
         raise DataError("data.val is null, so there are no pictures to find")
     images: dict[str, Image.Image] = {}
     labels: list[str] = []
-    for pair in islice(
-        open_source(config.data.val, limits=config.data.limits), config.data.val_limit
-    ):
+    # A report runs no command, whoever's run it shows.
+    options = replace(config.data.source_options, allow_pipes=False)
+    for pair in islice(open_source(config.data.val, options), config.data.val_limit):
         if pair.concept in images:
             continue
         try:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from tinyclip_edge.errors import BundleError, did_you_mean
+from tinyclip_edge.paths import expanded
 from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_edge.runtime.manifest_keys import CONFIG_FILES, FORMAT, FORMAT_VERSION, check_keys
 
@@ -146,6 +147,7 @@ def bundle_file(folder: str | Path, name: str) -> Path:
     ``name`` is relative. The snapshots of Hugging Face's cache are folders of links into ``blobs``
     beside them: those links alone are followed.
     """
+    folder = expanded(folder)
     path = Path(folder) / name
     _check_name(Path(folder) / MANIFEST, name)
     root, real = os.path.realpath(folder), Path(os.path.realpath(path))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinyclip_edge.errors import BundleError, DataError, did_you_mean
+from tinyclip_edge.paths import expanded
 from tinyclip_edge.runtime.bundle import Manifest, bundle_file
 from tinyclip_edge.runtime.preprocess import Preprocess
 from tinyclip_edge.runtime.protocol import Features, ImageInput
@@ -43,7 +44,7 @@ class EdgeClassifier:
 
         ``precision``: of a folder, its default if None. Raise BundleError for anything else.
         """
-        path = Path(path)
+        path = Path(expanded(path))
         if path.is_dir():
             path = _in_bundle(path, precision)
         elif not path.is_file():

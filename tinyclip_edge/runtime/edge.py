@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyclip_edge.errors import BundleError, did_you_mean
+from tinyclip_edge.paths import expanded
 from tinyclip_edge.runtime.bundle import TOWERS, Manifest, bundle_file
 from tinyclip_edge.runtime.inputs import image_list, label_list, text_list
 from tinyclip_edge.runtime.manifest_keys import CONFIG_FILES
@@ -80,7 +81,7 @@ class EdgeCLIP:
         opened files, neither turned as EXIF says nor on white (see ``open_image``). Raise
         BundleError for anything that is missing or of another format.
         """
-        folder = Path(folder).expanduser()
+        folder = Path(expanded(folder))
         manifest = Manifest.read(folder)
         precision = precision or manifest.default_precision
         if precision not in manifest.precisions():

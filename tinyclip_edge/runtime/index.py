@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyclip_edge.errors import BundleError, DataError
+from tinyclip_edge.paths import expanded
 from tinyclip_edge.runtime.index_file import Stored, read_index, write_index
 from tinyclip_edge.runtime.protocol import Features
 
@@ -155,5 +156,5 @@ def unit(vectors: Features) -> Features:
 
 
 def _npz(path: str | Path) -> Path:
-    path = Path(path).expanduser()
+    path = Path(expanded(path))
     return path if path.suffix.lower() == ".npz" else path.with_name(path.name + ".npz")

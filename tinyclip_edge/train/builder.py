@@ -171,12 +171,8 @@ def _load_all(
     teacher: LoadedClip | None,
 ) -> tuple[Setup, LoadedClip, InheritanceReport | None]:
     data = config.data
-    source = open_source(data.train, allow_pipes=data.allow_pipes, limits=data.limits)
-    val_source = (
-        None
-        if data.val is None
-        else open_source(data.val, allow_pipes=data.allow_pipes, limits=data.limits)
-    )
+    source = open_source(data.train, data.source_options)
+    val_source = None if data.val is None else open_source(data.val, data.source_options)
     teacher = teacher or load_clip(config.teacher.model, config.teacher.pretrained)
     stages = resolve_course(config, teacher)
     student, inherited = start_student(config, teacher, stages[0])

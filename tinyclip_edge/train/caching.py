@@ -25,7 +25,7 @@ def cache_features(config: RunConfig, watcher: FillWatcher) -> CacheResult:
     ranks = DistributedContext()
     own = watcher if ranks.main else ProgressLines(Silent())
     with ranks.agreed():
-        source = open_source(data.train, allow_pipes=data.allow_pipes, limits=data.limits)
+        source = open_source(data.train, data.source_options)
         clip = load_clip(config.teacher.model, config.teacher.pretrained)
         teacher = make_teacher(config, clip, accelerator.device)
         filler = make_filler(data, source, teacher, make_crops(data, clip), own.on_message)

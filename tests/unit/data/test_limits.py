@@ -10,6 +10,7 @@ import pytest
 from pair_shards import draw, encoded
 from tinyclip_edge.config import load_config
 from tinyclip_edge.config.limits import LimitsConfig
+from tinyclip_edge.config.source_options import SourceOptions
 from tinyclip_edge.data import open_source
 from tinyclip_edge.data.tar_members import MeteredStream
 from tinyclip_edge.errors import ConfigError, DataError
@@ -39,7 +40,7 @@ def refused(path, **limits):
     tracemalloc.start()
     try:
         with pytest.raises(DataError, match=r"^[^\n]+$") as caught:
-            list(open_source(str(path), limits=LimitsConfig(**limits)))
+            list(open_source(str(path), SourceOptions(limits=LimitsConfig(**limits))))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -133,7 +134,14 @@ def test_limits_can_be_raised_and_lowered(tmp_path):
     path = tmp_path / "a.tar"
     path.write_bytes(files(("a.png", PNG), ("a.txt", b"a"), ("a.bin", bytes(2 * MIB))))
     assert "more than 1 MiB" in refused(path, member_mb=1)[0]
-    assert len(list(open_source(str(path), limits=LimitsConfig(member_mb=2, sample_mb=3)))) == 1
+    assert (
+        len(
+            list(
+                open_source(str(path), SourceOptions(limits=LimitsConfig(member_mb=2, sample_mb=3)))
+            )
+        )
+        == 1
+    )
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])

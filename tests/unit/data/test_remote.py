@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pair_shards import toy_samples, write_shard
+from tinyclip_edge.config.source_options import SourceOptions
 from tinyclip_edge.data import open_source, patterns, remote
 from tinyclip_edge.data.web_address import opener
 from tinyclip_edge.errors import DataError
@@ -74,9 +75,9 @@ def same(source, path):
     return len(pairs)
 
 
-def refused(*args, **options):
+def refused(*args):
     with pytest.raises(DataError) as caught:
-        list(open_source(*args, **options))
+        list(open_source(*args))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -167,20 +168,20 @@ def test_a_server_that_says_nothing_is_given_up(monkeypatch):
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
 def test_the_output_of_a_command_is_a_shard(tmp_path, name):
     path = write_shard(tmp_path / name, toy_samples())
-    assert same(open_source(f"pipe:cat {path}", allow_pipes=True), path) == 48
+    assert same(open_source(f"pipe:cat {path}", SourceOptions(allow_pipes=True)), path) == 48
 
 
 def test_braces_expand_in_a_command(tmp_path):
     for number in range(2):
         write_shard(tmp_path / f"s-{number}.tar", toy_samples()[number::2])
-    source = open_source(f"pipe:cat {tmp_path}/s-{{0..1}}.tar", allow_pipes=True)
+    source = open_source(f"pipe:cat {tmp_path}/s-{{0..1}}.tar", SourceOptions(allow_pipes=True))
     assert same(source, tmp_path / "s-*.tar") == 48
 
 
 def test_a_command_that_fails_is_named_with_what_it_said(tmp_path):
     path = write_shard(tmp_path / "a.tar", toy_samples())
     command = f"pipe:cat {path}; echo first >&2; echo no such bucket >&2; exit 3"
-    message = refused(command, allow_pipes=True)
+    message = refused(command, SourceOptions(allow_pipes=True))
     assert "cat" in message
     assert message.endswith("the command ended with code 3 (no such bucket)")
 
@@ -188,13 +189,15 @@ def test_a_command_that_fails_is_named_with_what_it_said(tmp_path):
 def test_a_silent_command_is_ended(monkeypatch):
     monkeypatch.setattr(remote, "SILENCE", 0.2)
     # the command would outlast the limit that a test has
-    assert "gave no byte for 0.2 s" in refused("pipe:sleep 3600", allow_pipes=True)
+    assert "gave no byte for 0.2 s" in refused("pipe:sleep 3600", SourceOptions(allow_pipes=True))
 
 
 def test_a_command_ends_with_its_reader(tmp_path):
     path = write_shard(tmp_path / "a.tar", toy_samples())
     # closing waits for the command, which would outlast the limit that a test has
-    pairs = iter(open_source(f"pipe:cat {path} {path}; sleep 3600", allow_pipes=True))
+    pairs = iter(
+        open_source(f"pipe:cat {path} {path}; sleep 3600", SourceOptions(allow_pipes=True))
+    )
     next(pairs)
     pairs.close()
 

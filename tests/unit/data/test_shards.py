@@ -351,3 +351,13 @@ def test_home_and_variables_are_filled_in(tmp_path, monkeypatch, place):
     monkeypatch.setenv("DATA", str(tmp_path))
     for name in ("a-0.tar", "a-*.tar"):
         assert len(list(open_source(f"{place}/{name}"))) == 3
+
+
+@pytest.mark.parametrize("place", ["", "./", "img/"])
+def test_what_macos_puts_beside_files_is_no_sample(tmp_path, place):
+    samples = []
+    for key, files in toy_samples()[:3]:
+        samples += [(f"{place}._{key}", dict.fromkeys(files, b"Mac OS X")), (place + key, files)]
+    source = open_source(str(write_shard(tmp_path / "a.tar", samples)))
+    assert [pair.key for pair in source] == [f"{place}{key}" for key, _ in toy_samples()[:3]]
+    assert source.losses.lines() == []

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from pair_shards import draw, encoded, toy_samples
-from tinyclip_edge.data import PairMemory, PixelCodec, StreamingPairs, open_source
+from tinyclip_edge.config import DataConfig
+from tinyclip_edge.config.source_options import ColumnsConfig, SourceOptions
+from tinyclip_edge.data import Count, PairMemory, PixelCodec, StreamingPairs, open_source
 from tinyclip_edge.errors import DataError
 
 PIXELS = encoded(draw("red", "bar", "big"))
@@ -131,7 +133,7 @@ def test_a_mark_of_utf8_is_no_part_of_a_column(tmp_path, images):
         ("a.jsonl", b"[1]\n", "line 1 is no JSON object"),
         ("a.jsonl", b'{"path": "IMG", "text": ' + b"9" * 5000 + b"}\n", "line 1 is no JSON"),
         ("a.jsonl", b'{"path": "IMG", "text": "\\udc00"}\n', "line 1 is not UTF-8"),
-        ("a.jsonl", b'{"path": "IMG", "text": 7}\n', "line 1: a number is no text in 'text'"),
+        ("a.jsonl", b'{"path": "IMG", "text": 7}\n', "used: a number is no text in 'text'"),
         ("a.csv", b"path,caption\nnone.png,x\n", "none of the first 1 images is there"),
     ],
 )  # fmt: skip
@@ -157,6 +159,70 @@ def test_missing_and_broken_images_count_as_undecodable(tmp_path, images):
         PairMemory.load(source, CODEC)
 
 
+BAD_ROWS = {
+    "no caption": (b"a.png,", b"a.png\t", b'{"image": "a.png", "caption": " "}'),
+    "no image path": (b",words", b"\twords", b'{"caption": "words"}'),
+    "is not UTF-8": (
+        b"a.png,caf\xe9",
+        b"a.png\tcaf\xe9",
+        b'{"image": "a.png", "caption": "\xe9"}',
+    ),
+    "columns": (b"a.png,a,dog", b"a.png", None),
+    "no JSON": (None, None, b'{"image": "a.png", "cap'),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_ROWS)
+@pytest.mark.parametrize(("form", "kind"), list(enumerate(["csv", "tsv", "jsonl"])))
+def test_one_faulty_row_of_hundreds_is_skipped_and_two_of_them_are_too_many(
+    tmp_path, fault, form, kind, monkeypatch
+):
+    bad = BAD_ROWS[fault][form]
+    if bad is None:
+        return
+    monkeypatch.setattr("tinyclip_edge.data.tables.PART", 7)
+    good = [b"a%d.png,cat %d", b"a%d.png\tcat %d", b'{"image": "a%d.png", "caption": "cat %d"}']
+    rows = [good[form] % (number, number) for number in range(150)]
+    (tmp_path / "a0.png").write_bytes(PIXELS)
+    header = [[b"image,caption"], [b"image\tcaption"], []][form]
+    path = tmp_path / f"t.{kind}"
+    path.write_bytes(b"\n".join([*header, *rows[:70], bad, *rows[70:]]) + b"\n")
+    source = open_source(str(path))
+    pairs = list(source)
+    assert [pair.captions for pair in pairs] == [(f"cat {number}",) for number in range(150)]
+    assert source.count().pairs == 150
+    (line,) = source.losses.lines()
+    place = 71 + len(header)
+    assert f"skipped 1 faulty samples: {path} line {place} " in line
+    assert fault in line
+    path.write_bytes(b"\n".join([*header, *rows[:70], bad, bad, *rows[70:]]) + b"\n")
+    with pytest.raises(DataError, match=r"2 of 152 samples cannot be used \(at most 1%"):
+        open_source(str(path))
+
+
+def test_a_folder_skips_one_faulty_caption_of_hundreds(tmp_path, monkeypatch):
+    monkeypatch.setattr("tinyclip_edge.data.folders.PART", 50)
+    for number in range(150):
+        (tmp_path / f"{number:03}.png").write_bytes(PIXELS)
+        (tmp_path / f"{number:03}.txt").write_text(f"cat {number}")
+    (tmp_path / "120.txt").write_bytes(b"caf\xe9")
+    source = open_source(str(tmp_path))
+    assert source.count() == Count(150, exact=False)
+    assert len(list(source)) == 149
+    (line,) = source.losses.lines()
+    assert f"skipped 1 faulty samples: caption {tmp_path}/120.txt cannot be read" in line
+    (tmp_path / "020.txt").unlink()
+    assert "2 of 150 samples cannot be used" in refused(tmp_path)
+
+
+def test_faults_of_a_small_table_count_beside_those_of_all_sources(tmp_path, images):
+    few = write(tmp_path / "few.csv", ["image,caption", f"{images[0][0]},x", f"{images[1][0]},"])
+    assert "1 of 2 samples" in refused(few)
+    rows = [f"{image},x" for image, _ in images] * 3
+    many = write(tmp_path / "many.csv", ["image,caption", *rows])
+    assert len(list(open_source([str(few), str(many)]))) == 145
+
+
 @pytest.fixture
 def folder(tmp_path, images):
     for image, caption in images:
@@ -179,6 +245,29 @@ def test_captions_beside_the_images_of_a_folder(folder, images):
     assert len(PairMemory.load(source, CODEC)) == 49
 
 
+def test_every_spelling_is_seen_and_what_is_left_out_is_counted(folder, images):
+    for name in ("A.JPG", "B.Bmp", "deep/C.TIF"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(PIXELS)
+        (folder / name).with_suffix(".TXT").write_text(f"of {name}")
+    apple = b"\0\x05\x16\x07\0\x02\0\0Mac OS X"
+    for name in ("._A.JPG", "._A.TXT", "deep/._C.TIF", ".DS_Store", ".hidden/x.jpg"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(apple)
+    for name in ("d.svg", "e.SVG", "e.txt", "README"):
+        (folder / name).write_text("words")
+    source = open_source(str(folder))
+    memory = PairMemory.load(source, CODEC)
+    assert len(memory) == 51
+    of = {pair.key: pair.captions for pair in source}
+    assert [of[name] for name in ("A.JPG", "B.Bmp", "deep/C.TIF")] == [
+        ("of A.JPG",), ("of B.Bmp",), ("of deep/C.TIF",)]  # fmt: skip
+    assert memory.skipped() == [
+        f"folder {folder}: left out files that are no pair: "
+        "4 hidden, 2 .svg, 1 without suffix, 1 .txt"
+    ]
+
+
 @pytest.mark.parametrize("name", ["metadata.jsonl", "captions.jsonl"])
 def test_a_metadata_file_as_hugging_face_writes_it(tmp_path, images, name):
     rows = [json.dumps({"file_name": image, "text": caption}) for image, caption in images]
@@ -190,7 +279,8 @@ def test_a_metadata_file_as_hugging_face_writes_it(tmp_path, images, name):
 def test_folders_that_are_no_pairs(tmp_path, folder):
     (folder / "bare.png").write_bytes(PIXELS)
     message = refused(folder)
-    assert "1 of 49 images have no caption, first bare.png" in message
+    assert "1 of 49 samples cannot be used" in message
+    assert "bare.png has no caption; give NAME.txt beside NAME.jpg" in message
     for text in folder.glob("*.txt"):
         text.unlink()
     assert "49 images without captions: class folders are no pairs" in refused(tmp_path)
@@ -230,6 +320,111 @@ def test_a_csv_quote_that_is_none_is_refused_with_its_line(tmp_path, images):
 
 def test_captions_that_are_objects_are_refused_with_their_line(tmp_path, images):
     rows = [json.dumps({"image": images[0][0], "captions": [{"id": 0, "caption": "a dog"}]})]
-    assert "line 1: an object is no text in 'captions'" in refused(
+    assert "line 1 cannot be used: an object is no text in 'captions'" in refused(
         write(tmp_path / "a.jsonl", rows)
     )
+
+
+CSV_FAULTS = {
+    "glued to the end": ['{2},"To be', "{3},x", '{4},not to be"'],
+    "caption first": ['"To be,{2}', "x,{3}", 'or not",{4}'],
+    "every cell in quotes": ['"{2}","To be', '"{3}","x"', '"{4}","y"'],
+    "no second quote": ['{2},"To be', "{3},x", "{4},y"],
+    "a quote in the line": ['{2},"To be" he said', "{3},x", "{4},y"],
+}
+
+
+@pytest.mark.parametrize("rows", CSV_FAULTS.values(), ids=CSV_FAULTS)
+def test_a_csv_record_that_swallows_lines_is_refused_with_its_lines(tmp_path, images, rows):
+    header = "caption,image" if rows[1].startswith("x") else "image,caption"
+    first = f"ok,{images[0][0]}" if header.startswith("c") else f"{images[0][0]},ok"
+    names = [image for image, _ in images]
+    path = write(tmp_path / "a.csv", [header, first, *(row.format(*names) for row in rows)])
+    message = refused(path)
+    assert "a.csv line 3: " in message or "a.csv lines 3 to " in message
+    assert "in quotes" in message and "JSON lines" in message
+
+
+def test_line_breaks_inside_quotes_are_blanks_whatever_the_columns(tmp_path, images):
+    for header, row in (
+        ("image,caption", '{},"one, two\n\nthree, ""four"""'),
+        ("caption,image", '"one, two\n\nthree, ""four""",{}'),
+        ("id,caption,image", '7,"one, two\n\nthree, ""four""",{}'),
+    ):
+        rows = [row.format(image) for image, _ in images]
+        pairs = list(open_source(str(write(tmp_path / "a.csv", [header, *rows]))))
+        assert [(p.key, p.captions) for p in pairs] == [
+            (image, ('one, two three, "four"',)) for image, _ in images
+        ]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_old_line_ends_and_other_letters_are_named(tmp_path, images, name):
+    path = write(tmp_path / name, FORMS[name](images))
+    text = path.read_text()
+    path.write_bytes(text.replace("\n", "\r").encode())
+    assert refused(path) == (
+        f"{path} ends its lines with CR alone, as old Macs did; write it with LF: tr '\\r' '\\n'"
+    )
+    path.write_bytes(text.encode("utf-16"))
+    assert refused(path) == f"{path} is UTF-16; save it as UTF-8"
+    path.write_bytes(text.replace("\n", "\r\n").encode())
+    assert len(list(open_source(str(path)))) == 48
+
+
+def test_a_cr_inside_a_csv_is_named(tmp_path, images):
+    path = write(tmp_path / "a.csv", ["image,caption", f"{images[0][0]},a\rb"])
+    assert "line 2: a CR stands inside a line; end lines with LF" in refused(path)
+
+
+def test_a_tsv_cell_over_two_lines_is_refused(tmp_path, images):
+    rows = [f'{images[0][0]}\t"first', 'second"', f"{images[1][0]}\tx"]
+    assert "lines 2 to 3: a cell in quotes goes on over the end of its line" in refused(
+        write(tmp_path / "a.tsv", ["image\tcaption", *rows])
+    )
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", ";"), ("a.tsv", ","), ("a.csv", "|")])
+def test_columns_and_delimiter_are_named_in_the_configuration(tmp_path, images, name, mark):
+    rows = [mark.join(("path", "Photo", "alt text")), *(mark.join(("x", i, c)) for i, c in images)]
+    path = write(tmp_path / name, rows)
+    data = {"train": str(path), "columns": {"image": "photo", "text": "alt text"},
+            "delimiter": mark}  # fmt: skip
+    config = DataConfig.model_validate(data)
+    pairs = list(open_source(config.train, config.source_options))
+    assert [(pair.key, pair.captions) for pair in pairs] == [(i, (c,)) for i, c in images]
+
+
+def test_columns_of_json_lines_are_named_too(tmp_path, images):
+    rows = [json.dumps({"text": "x", "image": "y", "file": i, "alt": c}) for i, c in images]
+    options = SourceOptions(columns=ColumnsConfig(image="file", text="alt"))
+    pairs = list(open_source(str(write(tmp_path / "a.jsonl", rows)), options))
+    assert [(pair.key, pair.captions) for pair in pairs] == [(i, (c,)) for i, c in images]
+
+
+def test_columns_that_are_not_there_are_named(tmp_path, images):
+    path = write(tmp_path / "a.csv", ["image;caption", f"{images[0][0]};x"])
+    assert "found: image;caption; set data.delimiter to ';'" in refused(path)
+    write(path, ["photo,caption", f"{images[0][0]},x"])
+    assert "found: photo, caption; data.columns.image names another" in refused(path)
+    with pytest.raises(DataError, match=r"no column 'alt' \(data.columns.text\); found: photo, "):
+        open_source(str(path), SourceOptions(columns=ColumnsConfig(image="photo", text="alt")))
+
+
+def test_metadata_one_level_down_is_named(tmp_path, images):
+    rows = ["file_name,text", *(f"{image},{caption}" for image, caption in images)]
+    (tmp_path / "img").rename(tmp_path / "train")
+    write(tmp_path / "train" / "metadata.csv", [row.removeprefix("img/") for row in rows])
+    assert refused(tmp_path) == (
+        f"folder {tmp_path} has no metadata.csv of its own, 1 of the folders in it has one; "
+        f"give {tmp_path}/train"
+    )
+    assert len(list(open_source(str(tmp_path / "train")))) == 48
+
+
+def test_parquet_is_called_what_it_is(tmp_path, images):
+    (tmp_path / "00000.parquet").write_bytes(b"PAR1" + bytes(100))
+    told = "00000.parquet is a parquet table, which is not read; write paths and captions as .csv"
+    assert told in refused(tmp_path / "00000.parquet")
+    assert told in refused(tmp_path / "*.parquet")
+    assert told in refused(tmp_path)

@@ -108,3 +108,24 @@ def test_shards_of_class_numbers_with_their_names(tmp_path):
     (tmp_path / "classnames.txt").write_text("blue thing\n")
     with pytest.raises(DataError, match=r"'0' has class 1, .*classnames\.txt names 1 classes"):
         evaluation_set(str(tmp_path))
+
+
+@pytest.mark.parametrize("form", ["folder", "tar"])
+def test_what_is_left_out_is_counted_and_files_of_macos_are_no_images(tmp_path, form):
+    files = {f"{name}/{number}.png": square(name, "PNG") for name in ("red", "green")
+             for number in range(2)}  # fmt: skip
+    files |= {"red/._0.png": b"\0\5\x16\7", "red/a.svg": b"<svg/>", "green/b.psd": b"8BPS",
+              "classes.tsv": b"red\tred\ngreen\tgreen\n"}  # fmt: skip
+    path = tmp_path / "set"
+    if form == "tar":
+        path = write_tar(tmp_path / "set.tar", files.items())
+    else:
+        for name, content in files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(content)
+    found = evaluation_set(str(path))
+    assert sorted(found.texts) == ["green", "green", "red", "red"]
+    hidden = ["1 hidden"] if form == "folder" else []  # a tar's members of that name are none
+    (note,) = found.notes
+    told = f"{path}: left out files that are no image: "
+    assert sorted(note.removeprefix(told).split(", ")) == ["1 .psd", "1 .svg", *hidden]

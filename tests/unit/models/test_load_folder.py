@@ -43,6 +43,13 @@ def test_folder_and_local_dir_give_the_same_model(toy_teacher_folder, toy_teache
         assert all(torch.equal(t, state[k]) for k, t in clip.model.state_dict().items())
 
 
+@pytest.mark.parametrize("place", ["~", "$MODELS", "local-dir:~"])
+def test_home_and_variables_are_filled_in(folder, monkeypatch, place):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.setenv("MODELS", str(folder.parent))
+    assert load_clip(f"{place}/toy").weights_file == folder / WEIGHTS
+
+
 def test_loading_leaves_the_random_state_alone(toy_teacher_folder):
     torch.manual_seed(5)
     expected = torch.rand(1)

@@ -9,6 +9,8 @@ import pytest
 
 from tinyclip_edge import EdgeCLIP
 from tinyclip_edge.errors import BundleError
+from tinyclip_edge.evaluation.open import is_bundle
+from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.index import ImageIndex
 
 
@@ -28,9 +30,15 @@ def test_a_pickle_holds_no_weights(tiny_bundle):
     assert len(pickle.dumps(clip)) < 1000
 
 
-def test_home_is_filled_in(tiny_bundle, monkeypatch):
+@pytest.mark.parametrize("place", ["~", "$BUNDLES"])
+def test_home_and_variables_are_filled_in(tiny_bundle, monkeypatch, place):
     monkeypatch.setenv("HOME", str(tiny_bundle.folder.parent))
-    assert EdgeCLIP.load(f"~/{tiny_bundle.folder.name}").folder == tiny_bundle.folder
+    monkeypatch.setenv("BUNDLES", str(tiny_bundle.folder.parent))
+    name = f"{place}/{tiny_bundle.folder.name}"
+    clip = EdgeCLIP.load(name)
+    assert clip.folder == tiny_bundle.folder
+    assert Manifest.read(name) == clip.manifest
+    assert is_bundle(name)
 
 
 def test_an_index_keeps_the_name_it_is_given(tmp_path):

@@ -114,15 +114,33 @@ def test_what_a_sample_says_against_a_run(check, told):
         assert [told in one.text and one.refuses for one in found] == [True]
 
 
-@pytest.mark.parametrize(("hits", "passes"), [(19, False), (20, True)])
-def test_a_teacher_must_stand_three_standard_errors_above_chance(hits, passes):
-    # 0.01 + 3 * sqrt(0.01 * 0.99 / 1000) = 0.01944
+@pytest.mark.parametrize(
+    ("hits", "told"),
+    [
+        (19, "the teacher is at chance on data.val"),
+        (20, "the teacher barely knows data.val"),
+        (59, "the teacher barely knows data.val"),
+        (60, None),
+    ],
+)
+def test_a_teacher_must_stand_well_above_chance(hits, told):
+    # Refused up to 0.01 + 3 * sqrt(0.01 * 0.99 / 1000) = 0.01944; a warning up to
+    # 0.01 + 0.05 * 0.99 = 0.0595.
     share = {**dict.fromkeys(GOOD, 0.0), "zero_shot_100": hits / 1000}
     check = TeacherCheck(1000, 1000, share, chance_of(1000), 1.0)
     finding = check.judge()
-    assert (finding is None) == passes
-    if finding is not None:
-        assert finding.refuses and "chance 1.0 %" in finding.text
+    if told is None:
+        assert finding is None
+        return
+    assert finding.refuses == (hits == 19)
+    assert finding.text.startswith(told) and "chance 1.0 %" in finding.text
+
+
+def test_a_teacher_of_one_per_cent_among_three_hundred_labels_is_a_warning():
+    share = {**dict.fromkeys(GOOD, 0.013), "zero_shot_100": 0.025}
+    finding = TeacherCheck(10_000, 300, share, chance_of(300), 1.0).judge()
+    assert not finding.refuses
+    assert "t2i_r1 1.3 % (chance 0.3 %)" in finding.text and "loss.contrastive=1" in finding.text
 
 
 def test_two_labels_judge_no_teacher():

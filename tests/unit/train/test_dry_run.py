@@ -99,9 +99,13 @@ def test_what_cannot_begin_is_refused():
 def test_the_command_trains_nothing(command_line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = command_line("distill", "tinyclip-vit-8m-16", "--dry-run")
-    assert code == 0
+    assert code == 2  # the pairs that the recipe names are the reader's to bring
     assert "8.28 M" in out and "11,444" in out
     assert "nothing was trained" in err
+    assert err.splitlines()[-1].startswith("error: data.train: nothing matches 'data/")
+    override = "data.train=starter:train"
+    code, again, err = command_line("distill", "tinyclip-vit-8m-16", override, "--dry-run")
+    assert (code, again) == (0, out)
     code, out, _ = command_line("distill", "starter", "--dry-run", "--json", "--tflops", "1")
     told = json.loads(out)
     assert told["device_hours"] == pytest.approx(told["pflop"] / 3.6)

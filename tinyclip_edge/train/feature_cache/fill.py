@@ -31,6 +31,7 @@ from tinyclip_edge.data.marks import MARK, caption_mark, sample_mark
 from tinyclip_edge.data.pairs import Halves, Pair
 from tinyclip_edge.data.source import Part
 from tinyclip_edge.errors import DataError, InterruptedRun
+from tinyclip_edge.paths import expanded
 from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.feature_cache.progress import CacheResult, Estimate, FillWatcher, size_text
 from tinyclip_edge.train.tasks.teacher import Teacher
@@ -218,7 +219,7 @@ def make_filler(
     """
     if data.feature_cache is None or not data.cache_teacher:
         return None
-    store = FeatureStore(Path(data.feature_cache), teacher.recipe(crops), warn)
+    store = FeatureStore(Path(expanded(data.feature_cache)), teacher.recipe(crops), warn)
     return FeatureCacheFiller(store, source, teacher, crops, data.workers)
 
 

@@ -13,6 +13,7 @@ from tinyclip_edge.metrics import HEADLINES
 ALIKE = 0.9  # share of one caption or picture from which nothing can be learnt
 MANY = 0.1  # share of repeated, cut or plain items that is worth a word
 SIGMAS = 3  # standard errors above chance that a teacher must reach
+SKILL = 0.05  # of the way from chance to 100 %, below which a teacher barely knows the data
 UNKNOWN = 0.5  # share of unknown pieces from which a tokenizer is the wrong one
 
 
@@ -35,21 +36,36 @@ class TeacherCheck:
     seconds: float
 
     def judge(self) -> Finding | None:
-        """Refuse a teacher that none of its accuracies tells from drawing lots."""
+        """Refuse a teacher that none of its accuracies tells from drawing lots.
+
+        One that is hardly better is a warning.
+        """
         needed = {key: self._needed(key) for key in HEADLINES}
-        if any(self.accuracies[key] > needed[key] for key in HEADLINES):
-            return None
-        if min(needed.values()) >= 1:
-            return Finding(False, f"{self.labels} validation labels are too few to judge a teacher")
         found = ", ".join(
             f"{key} {100 * self.accuracies[key]:.1f} % (chance {100 * self.chance[key]:.1f} %)"
             for key in HEADLINES
         )
+        if any(self.accuracies[key] > needed[key] for key in HEADLINES):
+            if any(self._skill(key) >= SKILL for key in HEADLINES):
+                return None
+            return Finding(
+                False,
+                f"the teacher barely knows data.val: {found}; a student learns no more than its "
+                f"teacher knows: take a teacher trained on such pairs, or let the captions teach "
+                f"as well (loss.contrastive=1)",
+            )
+        if min(needed.values()) >= 1:
+            return Finding(False, f"{self.labels} validation labels are too few to judge a teacher")
         return Finding(
             True,
             f"the teacher is at chance on data.val: {found}; check teacher.pretrained, its "
             "tokenizer, and that captions belong to their images",
         )
+
+    def _skill(self, key: str) -> float:
+        """Return the share of the way from chance to every answer right."""
+        chance = self.chance[key]
+        return (self.accuracies[key] - chance) / (1 - chance) if chance < 1 else 0.0
 
     def _needed(self, key: str) -> float:
         chance, trials = self.chance[key], self.labels if key[0] == "t" else self.images
@@ -139,7 +155,8 @@ def judge_source(source: SourceCheck, vocabulary: int | None) -> list[Finding]:
     images, captions, found = source.images, source.captions, list[str]()
     if source.bad > BAD_SHARE:
         named = ", ".join(source.undecodable[:NAMED_KEYS])
-        bad, of = len(source.undecodable) + source.faulty, source.sampled + source.faulty
+        bad = len(source.undecodable) + source.faulty
+        of = max(source.read, source.sampled) + source.faulty
         what = "samples cannot be used" if source.faulty else "sampled images cannot be decoded"
         lines = "; ".join(line for line in (named, *source.lost) if line)
         found.append(f"{bad} of {of} {what} (at most {BAD_SHARE:.0%} may be skipped): {lines}")

@@ -42,7 +42,7 @@ def examine(config: RunConfig, observer: Observer | None = None) -> Diagnosis:
     """
     watcher: Observer = Silent() if observer is None else observer
     data, optim = config.data, config.optim
-    source = open_source(data.train, allow_pipes=data.allow_pipes, limits=data.limits)
+    source = open_source(data.train, data.source_options)
     teacher = load_clip(config.teacher.model, config.teacher.pretrained)
     watcher.on_message(f"looking at a sample of {source.name}")
     check = check_source(

@@ -125,7 +125,7 @@ def _answers(config: RunConfig, teacher: LoadedClip, student: LoadedClip) -> Ste
     assert data.val is not None
     codec, source = (
         pixel_codec(teacher),
-        open_source(data.val, allow_pipes=data.allow_pipes, limits=data.limits),
+        open_source(data.val, data.source_options),
     )
     memory = PairMemory.load(source, codec, workers=data.workers, limit=data.val_limit)
     validation = Validation(memory, codec)

@@ -219,7 +219,7 @@ def _open_pairs(
 ) -> PairMemory | StreamingPairs:
     """Load the training pairs, or stream them where they do not fit into memory."""
     data = config.data
-    source = open_source(data.train, allow_pipes=data.allow_pipes, limits=data.limits)
+    source = open_source(data.train, data.source_options)
     watcher.on_message(f"finishing for int8 on {source.name}, teacher {teacher.name}")
     if not source.fits(int(data.memory_gb * GIGABYTE / picture_bytes(teacher.voices[0].clip))):
         return StreamingPairs(
@@ -236,7 +236,7 @@ def _open_pairs(
 def _validation(config: RunConfig, teacher: Teacher) -> Validation:
     data = config.data
     assert data.val is not None
-    source = open_source(data.val, allow_pipes=data.allow_pipes, limits=data.limits)
+    source = open_source(data.val, data.source_options)
     pairs = PairMemory.load(source, teacher.codec, workers=data.workers, limit=data.val_limit)
     return Validation(pairs, teacher.codec)
 

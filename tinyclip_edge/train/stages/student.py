@@ -88,9 +88,7 @@ def dense_copy(clip: LoadedClip) -> LoadedClip:
 def calibration_pairs(config: RunConfig, clip: LoadedClip) -> tuple[Tensor, Tensor]:
     """Return ``inherit.calibration`` training pairs: pixels ``[N, 3, H, W]``, ids ``[N, L]``."""
     codec = pixel_codec(clip)
-    source = open_source(
-        config.data.train, allow_pipes=config.data.allow_pipes, limits=config.data.limits
-    )
+    source = open_source(config.data.train, config.data.source_options)
     stream = StreamingPairs(source, codec, workers=config.data.workers)
     count = config.inherit.calibration
     size = min(CALIBRATION_BATCH, count, config.optim.batch_size)

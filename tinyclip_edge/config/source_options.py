@@ -1,0 +1,38 @@
+"""How the sources of ``data`` are read: columns of tables, sizes, commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pydantic import Field
+
+from tinyclip_edge.config.limits import USUAL, LimitsConfig
+from tinyclip_edge.config.section import Section
+
+
+class ColumnsConfig(Section):
+    """Names of a table's columns."""
+
+    image: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Column of image paths; null: image, filepath, path or file_name.",
+    )
+    text: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Column of captions; null: caption, title, text or captions.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """What the section ``data`` says about reading, for training and validation pairs alike."""
+
+    allow_pipes: bool = False
+    limits: LimitsConfig = USUAL
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    delimiter: str | None = None  # of tables; None: what the header has
+
+
+DEFAULT = SourceOptions()

@@ -1,0 +1,162 @@
+"""The records of a CSV, TSV or JSONL file, each with its place."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.limits import ROW_BYTES
+
+TAB = "\t"
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+QUOTES = (
+    "in CSV a caption with quotes stands in quotes, and those in it are written twice; in TSV "
+    "and JSON lines a quote is a letter"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row before its columns are told apart."""
+
+    offset: int  # bytes
+    line: int  # of the file, from 1
+    lines: tuple[str, ...]  # as they stand there
+    cells: tuple[str, ...] = ()  # of a CSV or TSV
+
+    @property
+    def place(self) -> str:
+        """Its lines, for messages."""
+        return _place(self.line, len(self.lines))
+
+
+class TableLines:
+    """Lines of a file as text, with count, position and hash of what was read.
+
+    Bytes that are not UTF-8 become surrogates, which no text of UTF-8 has.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        file: IO[bytes],
+        offset: int = 0,
+        line: int = 0,
+        limit: int = ROW_BYTES,
+    ) -> None:
+        file.seek(offset)
+        self.path = path
+        self._file = file
+        self._limit = limit
+        self._record = offset  # where the record that is read begins
+        self.held: list[str] = []  # lines of that record
+        self.offset = offset
+        self.number = line
+        self.digest = hashlib.sha256()
+
+    def __iter__(self) -> Iterator[str]:
+        while raw := self._file.readline(self._limit + 1):
+            if self.offset == 0:
+                self._check_text(raw)
+            if self.offset + len(raw) - self._record > self._limit:
+                raise DataError(
+                    f"{self.path} line {self.number + 1} belongs to a row of more than "
+                    f"{self._limit:,} bytes; raise data.limits.row_mb if it is right"
+                )
+            text = raw.removeprefix(codecs.BOM_UTF8) if self.offset == 0 else raw
+            self.offset += len(raw)
+            self.number += 1
+            self.digest.update(raw)
+            self.held.append(text.decode("utf-8", "surrogateescape"))
+            yield self.held[-1]
+
+    def begin_record(self) -> None:
+        """Count the lines and bytes of a row from here."""
+        self._record = self.offset
+        self.held = []
+
+    def _check_text(self, first: bytes) -> None:
+        """Raise DataError where the first line shows other line ends or letters."""
+        if first.startswith(UTF16):
+            raise DataError(f"{self.path} is UTF-16; save it as UTF-8")
+        if b"\r" in first.rstrip(b"\r\n"):
+            raise DataError(
+                f"{self.path} ends its lines with CR alone, as old Macs did; write it with LF: "
+                f"tr '\\r' '\\n'"
+            )
+
+
+def read_records(lines: TableLines, delimiter: str | None, columns: int = 0) -> Iterator[Record]:
+    """Yield the rows from where ``lines`` stands, without blank ones.
+
+    ``delimiter``: a tab for TSV, which has no quoting and no line breaks in a cell; any other
+    character for CSV; None for JSON lines. ``columns``: how many a row should have. Raises
+    DataError where quotes cannot be as meant.
+    """
+    text = iter(lines)
+    rows = None if delimiter in (None, TAB) else csv.reader(text, delimiter=delimiter, strict=True)
+    begun = 0  # line of TSV that ends in a cell whose quote does not close
+    while True:
+        # csv asks for no more lines than a record has, so the next one begins here.
+        offset, line = lines.offset, lines.number + 1
+        lines.begin_record()
+        try:
+            cells = next(rows, None) if rows is not None else None
+        except csv.Error as error:
+            raise DataError(_csv_fault(lines, line, error)) from None
+        if rows is None:
+            next(text, None)
+        if not lines.held:
+            return
+        if not any(part.strip() for part in lines.held):
+            continue
+        if delimiter == TAB:
+            cells = tsv_cells(lines.held[0])
+            if begun and len(cells) < columns:
+                raise DataError(
+                    f"{lines.path} {_place(begun, line - begun + 1)}: a cell in quotes goes on "
+                    f"over the end of its line; TSV has no line breaks, write CSV or JSON lines"
+                )
+            begun = line if _is_open(cells[-1]) else 0
+        yield Record(offset, line, tuple(lines.held), tuple(cells or ()))
+
+
+def header_cells(first: str, delimiter: str) -> tuple[str, ...]:
+    """Return the cells of a first line; csv.Error when it cannot be one."""
+    return tuple(next(csv.reader([first], delimiter=delimiter), ()))
+
+
+def tsv_cells(line: str) -> list[str]:
+    """Return the cells of a line of TSV, which has no quoting: a quote is a letter.
+
+    But for a whole cell in quotes whose own quotes are doubled, as spreadsheets write it.
+    """
+    return [_unquoted(cell) for cell in line.rstrip("\r\n").split(TAB)]
+
+
+def _unquoted(cell: str) -> str:
+    inner = cell[1:-1].replace('""', "")
+    if len(cell) < 2 or cell[0] != '"' or cell[-1] != '"' or '"' in inner:
+        return cell
+    return cell[1:-1].replace('""', '"')
+
+
+def _is_open(cell: str) -> bool:
+    return cell.startswith('"') and cell.count('"') % 2 == 1
+
+
+def _csv_fault(lines: TableLines, line: int, error: csv.Error) -> str:
+    place = f"{lines.path} {_place(line, len(lines.held))}"
+    if any("\r" in text.rstrip("\r\n") for text in lines.held):
+        return f"{place}: a CR stands inside a line; end lines with LF"
+    return f"{place}: {error}; {QUOTES}"
+
+
+def _place(first: int, count: int) -> str:
+    return f"line {first}" if count < 2 else f"lines {first} to {first + count - 1}"
