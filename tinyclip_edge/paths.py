@@ -35,18 +35,29 @@ def exists(path: Path) -> bool:
 
 
 def files_below(folder: Path, error: type[TinyClipError]) -> Iterator[str]:
-    """Yield the files of a folder and of those in it, relative, hidden folders left out.
+    """Yield the files of a folder and of those in it, relative; links are followed.
 
-    ``error`` when one of them may not be looked into.
+    Hidden folders, pipes and devices are left out. Raises ``error`` for a folder that may not be
+    read.
     """
-
-    def refuse(fault: OSError) -> None:
-        raise error(f"cannot look into folder {fault.filename}: {fault.strerror}")
-
-    for place, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inner = Path(place).relative_to(folder)
-        yield from ((inner / name).as_posix() for name in sorted(files))
+    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    while pending:
+        inner, above = pending.pop()
+        try:
+            stat = (folder / inner).stat()
+            identity = stat.st_dev, stat.st_ino
+            if identity in above:  # a link back to a folder that this one is in
+                continue
+            with os.scandir(folder / inner) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except OSError as fault:
+            raise error(f"cannot read folder {folder / inner}: {fault.strerror}") from None
+        for entry in entries:
+            if entry.is_dir():
+                if not entry.name.startswith("."):
+                    pending.append((f"{inner}{entry.name}/", above | {identity}))
+            elif entry.is_file() or entry.is_symlink():  # a broken link is missing, not left out
+                yield f"{inner}{entry.name}"
 
 
 def read_bounded(path: Path, error: type[TinyClipError], *, limit: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os.path
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,12 @@ from tinyclip_edge.data.tables import PART, open_table
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.limits import ROW_BYTES
 from tinyclip_edge.paths import files_below, is_file, read_bounded
-from tinyclip_edge.runtime.image_formats import IMAGE_SUFFIXES, count_kinds, is_image_name
+from tinyclip_edge.runtime.image_formats import (
+    IMAGE_SUFFIXES,
+    count_kinds,
+    file_kind,
+    is_image_name,
+)
 
 METADATA = ("metadata.jsonl", "captions.jsonl", "metadata.csv")
 CAPTION = ".txt"  # in capital letters or small ones
@@ -84,7 +90,7 @@ def open_folder(folder: Path, losses: Losses, options: SourceOptions = DEFAULT) 
         if _stem(name) not in suffixes:
             losses.add_fault(f"{folder / name} has no caption; give {FORMS}")
     used = {*images, *(_stem(name) + suffix for name, suffix in rows)}
-    if rest := count_kinds(name for name in names if name not in used):
+    if rest := count_kinds(Counter(file_kind(name) for name in names if name not in used)):
         losses.add_left_out(f"folder {folder}: left out files that are no pair: {rest}")
     return tuple(
         FolderPart(folder, tuple(rows[start : start + PART]), losses)
@@ -127,7 +133,7 @@ def _no_pairs(folder: Path, names: list[str], images: int) -> DataError:
             f"folder {folder} has {images} images without captions: class folders are no pairs; "
             f"give {FORMS}"
         )
-    rest = count_kinds(names)
+    rest = count_kinds(Counter(map(file_kind, names)))
     return DataError(
         f"folder {folder} has no images ({', '.join(IMAGE_SUFFIXES)})"
         f"{f', but {rest}' if rest else ''}; for shards give {folder}/*.tar"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -22,7 +22,7 @@ from tinyclip_edge.errors import DataError
 from tinyclip_edge.evaluation.class_names import WORDNET_ID, class_names
 from tinyclip_edge.limits import NAMES_BYTES
 from tinyclip_edge.paths import files_below, is_file, is_folder, read_bounded
-from tinyclip_edge.runtime.image_formats import READABLE, count_kinds, is_image_name
+from tinyclip_edge.runtime.image_formats import READABLE, count_kinds, file_kind, is_image_name
 
 CAPTIONS = frozenset({".txt", ".json", ".cls"})  # with them, a tar is a webdataset shard
 ABOUT = frozenset({".txt", ".tsv", ".csv", ".json", ".xml", ".md"})  # lists and notes, no images
@@ -74,9 +74,9 @@ def class_images(path: Path, limit: int | None = None) -> ClassImages:
     ``val_annotations.txt``; names come from ``class_names``. Raises DataError when there is no
     image, when folders are not classes, or when the tar is broken.
     """
-    others: list[str] = []
+    others: Counter[str] = Counter()
     images = list(_from_folder(path, others) if is_folder(path) else _from_tar(path, others))
-    rest = count_kinds(name for name in others if PurePosixPath(name).suffix.lower() not in ABOUT)
+    rest = count_kinds(others)
     if not images:
         raise DataError(f"{path} holds no image ({READABLE}){f', but {rest}' if rest else ''}")
     labels = _annotated(path, images) or _folders(path, [image.name for image in images])
@@ -100,23 +100,29 @@ def class_images(path: Path, limit: int | None = None) -> ClassImages:
     )
 
 
-def _from_folder(path: Path, others: list[str]) -> Iterator[ClassImage]:
+def _from_folder(path: Path, others: Counter[str]) -> Iterator[ClassImage]:
     for name in sorted(files_below(path, DataError), key=lambda name: name.split("/")):
         if is_image_name(name):
             yield ClassImage(name, path / name, "")
         else:
-            others.append(name)
+            _count(others, name)
 
 
-def _from_tar(path: Path, others: list[str]) -> Iterator[ClassImage]:
+def _from_tar(path: Path, others: Counter[str]) -> Iterator[ClassImage]:
     try:
         for tar, member in _members(path):
             if is_image_name(member.name):
                 yield ClassImage(member.name, member_content(tar, member), "")
             else:
-                others.append(member.name)
+                _count(others, member.name)
     except BROKEN as error:
         raise DataError(f"{path} is cut off or broken: {error}") from error
+
+
+def _count(others: Counter[str], name: str) -> None:
+    kind = file_kind(name)
+    if kind not in ABOUT:
+        others[kind] += 1
 
 
 def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -32,6 +31,7 @@ FORMATS = (
 )
 IMAGE_SUFFIXES = tuple(suffix for one in FORMATS for suffix in one.suffixes)
 NAMED_KINDS = 5  # of files that are left out
+KIND_CHARS = 12
 READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF, or HEIC with pillow-heif"
 
 
@@ -44,13 +44,16 @@ def is_image_name(name: str | PurePath) -> bool:
     return path.suffix[1:].lower() in IMAGE_SUFFIXES and not path.name.startswith("._")
 
 
-def count_kinds(names: Iterable[str]) -> str:
+def file_kind(name: str) -> str:
+    """Return what a file is counted as among those that are left out."""
+    path = PurePath(name)
+    if path.name.startswith("."):
+        return "hidden"
+    return path.suffix.lower()[:KIND_CHARS] or "without suffix"
+
+
+def count_kinds(kinds: Counter[str]) -> str:
     """Return how many files there are of each kind, as in ``2 .svg, 1 hidden``; empty for none."""
-    kinds = Counter(_kind(PurePath(name)) for name in names)
     told = [f"{count} {kind}" for kind, count in kinds.most_common(NAMED_KINDS)]
     more = sum(kinds.values()) - sum(count for _, count in kinds.most_common(NAMED_KINDS))
     return ", ".join([*told, *([f"{more} more"] if more else [])])
-
-
-def _kind(path: PurePath) -> str:
-    return "hidden" if path.name.startswith(".") else path.suffix.lower() or "without suffix"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from toy_embedders import ColourEmbedder, square, write_tar
 
@@ -129,3 +131,16 @@ def test_what_is_left_out_is_counted_and_files_of_macos_are_no_images(tmp_path, 
     (note,) = found.notes
     told = f"{path}: left out files that are no image: "
     assert sorted(note.removeprefix(told).split(", ")) == ["1 .psd", "1 .svg", *hidden]
+
+
+def test_class_folders_may_be_links_and_a_link_in_a_circle_ends(tmp_path):
+    for name in ("red", "green"):
+        (tmp_path / "kept" / name).mkdir(parents=True)
+        (tmp_path / "kept" / name / "0.png").write_bytes(square(name, "PNG"))
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in ("red", "green"):
+        (folder / name).symlink_to(tmp_path / "kept" / name)
+    (tmp_path / "kept" / "red" / "round").symlink_to(folder)
+    os.mkfifo(folder / "red" / "pipe.png")  # read, it would be waited for
+    assert sorted(evaluation_set(str(folder)).texts) == ["green", "red"]
