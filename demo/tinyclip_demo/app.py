@@ -1,4 +1,4 @@
-"""Start the page; gradio is imported here only when it is asked for."""
+"""Start the demo server; gradio is imported only when the page is built."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.index import default_index_folder
 from tinyclip_demo.model_registry import ModelRegistry
 from tinyclip_demo.service import DemoService
-from tinyclip_demo.uploads import MAX_UPLOAD_MB, share_one_heap
+from tinyclip_demo.uploads import MAX_UPLOAD_MB, use_one_heap
 from tinyclip_edge.access import LOOPBACK_NAMES, HostGuard, HostRule
 from tinyclip_edge.errors import ConfigError, MissingExtraError
 from tinyclip_edge.runtime.protocol import Embedder
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 MAX_QUEUE = 64
-PARALLEL = 16  # requests of a kind in flight; the service still runs the models one at a time
-OPEN_PAGES = 128  # that the server remembers, 0.15 MB each; the one unused longest is forgotten
+PARALLEL = 16  # concurrent requests per event; the service still runs one model at a time
+OPEN_PAGES = 128  # sessions in memory, 0.15 MB each; the least recently used is dropped
 
 
 @dataclass(frozen=True, slots=True)
 class Visitors:
-    """Who reaches the page from where, and with what rights."""
+    """Host names under which visitors reach the page, and their rights."""
 
-    allow_hosts: Sequence[str] = ()  # names beside that of the host; see ``HostRule``
-    trusted: bool = False  # all may open folders and models of this machine
+    allow_hosts: Sequence[str] = ()  # further host names; see ``HostRule``
+    trusted: bool = False  # everyone may open folders and models of this machine
 
 
 def build_app(service: DemoService) -> gr.Blocks:
-    """Lay out the page; raise MissingExtraError without gradio."""
-    # Read when gradio is imported; its own reports would leave this machine.
+    """Build the page; raise MissingExtraError without gradio."""
+    # gradio reads this on import; otherwise it would send usage reports.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         import gradio  # noqa: F401
@@ -67,31 +67,30 @@ def launch(
     threads: int | None = None,
     visitors: Visitors = Visitors(),
 ) -> None:
-    """Serve the page until Ctrl-C; the models load when it is first opened.
+    """Serve the page until Ctrl-C; models are loaded when it is first opened.
 
-    A model is a MODEL, a bundle also as ``FOLDER@PRECISION``. Folders and models of this
-    machine can be opened on the page by visitors on this machine alone, and with a public host or
-    ``share`` by nobody, unless visitors are trusted. Raise ConfigError when the port is
-    taken or the host is not this machine's, BundleError for a broken bundle, MissingExtraError
-    without gradio.
+    A model is any MODEL; a bundle may also be ``FOLDER@PRECISION``. Only visitors on this machine
+    may open its folders and models, and nobody may with a public host or ``share``, unless visitors
+    are trusted. Raises ConfigError when the port is in use or the host is not this machine's,
+    BundleError for a broken bundle, MissingExtraError without gradio.
     """
     check_address(host, port)
-    share_one_heap()
+    use_one_heap()
     service = DemoService(
         ModelRegistry(models, threads=threads),
         gallery,
         index_folder=default_index_folder(),
         paths=visitors.trusted or (host in LOOPBACK_NAMES and not share),
-        trusting=visitors.trusted,
+        trust_visitors=visitors.trusted,
     )
     rule = HostRule(host, visitors.allow_hosts)
     page = build_app(service)
     serve(page, host=host, port=port, share=share, open_browser=open_browser, rule=rule)
-    _say(f"demo: {page.share_url or page.local_url}  (Ctrl-C ends it)")
+    _log(f"demo: {page.share_url or page.local_url}  (Ctrl-C ends it)")
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
-        _say("demo: closed")
+        _log("demo: closed")
     finally:
         page.close(verbose=False)
 
@@ -105,11 +104,11 @@ def serve(
     open_browser: bool = False,
     rule: HostRule | None = None,
 ) -> None:
-    """Start the server, behind the rule, and return; raise ConfigError when the port is taken."""
+    """Start the server in the background behind the rule; ConfigError if the port is in use."""
     rule = rule or HostRule(host)
     from tinyclip_demo.theme import page_theme
 
-    # Starlette renamed a constant that gradio reads at every request; no business of the user's.
+    # Starlette renamed a constant that gradio reads at every request; users cannot act on it.
     warnings.filterwarnings("ignore", message=".*HTTP_422_UNPROCESSABLE_ENTITY.*")
     try:
         page.queue(default_concurrency_limit=PARALLEL, max_size=MAX_QUEUE).launch(
@@ -130,17 +129,17 @@ def serve(
             head=f"<style>{(HERE / 'page.css').read_text(encoding='utf-8')}</style>",
             favicon_path=HERE / "icon.svg",
         )
-    # Between our check and gradio's start another process may have taken the port.
+    # Another process may have taken the port since check_address.
     except OSError as error:
-        raise _taken(host, port) from error
+        raise _port_in_use(host, port) from error
     if page.share_url:
         rule.allow(urlsplit(page.share_url).hostname or "")
 
 
 def _guarded(rule: HostRule) -> Callable[[Any], AbstractAsyncContextManager[None]]:
-    """Return what an application runs when it starts: then the guard goes around all of it.
+    """Return a lifespan handler that wraps the whole application in the host guard.
 
-    As one of its middlewares it would stand behind gradio's, which answers preflights by itself.
+    As an ordinary middleware it would run after gradio's own, which answers preflight requests.
     """
 
     @asynccontextmanager
@@ -157,10 +156,10 @@ def check_address(host: str, port: int) -> None:
     try:
         socket.create_server((host, port), family=family).close()
     except OverflowError as error:
-        raise ConfigError(f"port {port} is no port: choose 1 to 65535 with --port") from error
+        raise ConfigError(f"port {port} is invalid: choose 1 to 65535 with --port") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise _taken(host, port) from error
+            raise _port_in_use(host, port) from error
         if error.errno == errno.EACCES:
             raise ConfigError(
                 f"port {port} is reserved by the system: choose another with --port"
@@ -170,10 +169,10 @@ def check_address(host: str, port: int) -> None:
         ) from error
 
 
-def _taken(host: str, port: int) -> ConfigError:
+def _port_in_use(host: str, port: int) -> ConfigError:
     return ConfigError(f"port {port} on {host} is in use: choose another with --port")
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()

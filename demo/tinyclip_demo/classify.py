@@ -1,4 +1,4 @@
-"""One image and a list of labels, put to several models."""
+"""Classify one image among a list of labels with several models."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from tinyclip_edge.errors import DataError
 from tinyclip_edge.runtime.prompts import check_prompts, probabilities
 from tinyclip_edge.runtime.protocol import Embedder, EmbedderSpec, Features, ImageInput
 
-PROMPT_SETS_KEPT = 32
+MAX_CACHED_PROMPT_SETS = 32
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
 class ClassifyResult:
-    """One model's answer; probabilities in the order of the labels, times in milliseconds."""
+    """One model's probabilities, in the order of the labels, and times in milliseconds."""
 
     model: str
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
-    agrees: bool  # its best label is the first model's best label
-    preprocess_ms: float | None  # None where the model does not tell it apart
+    agrees: bool  # same top label as the first model
+    preprocess_ms: float | None  # None if it is part of image_ms
     image_ms: float
-    text_ms: float | None  # None: these labels were encoded before
+    text_ms: float | None  # None if the labels were cached
     compare_ms: float = 0.0
     number: int = 0  # of the model on the page
     spec: EmbedderSpec | None = None
-    notes: tuple[str, ...] = ()  # what the model's context cuts of the prompts
+    notes: tuple[str, ...] = ()  # prompts cut to the model's context length
 
     @property
     def best(self) -> str:
@@ -45,8 +45,8 @@ class ClassifyResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    chances: npt.NDArray[np.float64]
+class _Prediction:
+    probabilities: npt.NDArray[np.float64]
     preprocess_ms: float | None
     image_ms: float
     text_ms: float | None
@@ -54,10 +54,10 @@ class _Answer:
 
 
 class Classifier:
-    """Keeps the features of label lists; calls to the models are the caller's to order."""
+    """Caches the features of label lists; the caller must serialise calls to the models."""
 
-    def __init__(self, shelf: ModelRegistry) -> None:
-        self._shelf = shelf
+    def __init__(self, registry: ModelRegistry) -> None:
+        self._registry = registry
         self._prompts: OrderedDict[tuple[int, tuple[str, ...]], Features] = OrderedDict()
 
     def classify(
@@ -67,83 +67,87 @@ class Classifier:
         templates: Sequence[str],
         numbers: Sequence[int],
     ) -> list[ClassifyResult]:
-        """Return the answers of the models with these numbers; the first is the reference."""
+        """Return the results of the models with these numbers; the first is the reference."""
         notes = [self._notes(number, labels, templates) for number in numbers]
         prompts = [fill_template(template, labels) for template in templates]
-        answers = [self._one(number, picture, prompts) for number in numbers]
-        reference = int(np.argmax(answers[0].chances)) if answers else 0
+        predictions = [self._predict(number, picture, prompts) for number in numbers]
+        reference = int(np.argmax(predictions[0].probabilities)) if predictions else 0
         return [
             ClassifyResult(
-                self._shelf.names[number],
+                self._registry.names[number],
                 labels,
-                tuple(map(float, answer.chances)),
-                int(np.argmax(answer.chances)) == reference,
-                answer.preprocess_ms,
-                answer.image_ms,
-                answer.text_ms,
-                answer.compare_ms,
+                tuple(map(float, prediction.probabilities)),
+                int(np.argmax(prediction.probabilities)) == reference,
+                prediction.preprocess_ms,
+                prediction.image_ms,
+                prediction.text_ms,
+                prediction.compare_ms,
                 number,
-                self._shelf.slots[number].spec,
-                cut,
+                self._registry.slots[number].spec,
+                model_notes,
             )
-            for number, answer, cut in zip(numbers, answers, notes, strict=True)
+            for number, prediction, model_notes in zip(numbers, predictions, notes, strict=True)
         ]
 
     def _notes(
         self, number: int, labels: tuple[str, ...], templates: Sequence[str]
     ) -> tuple[str, ...]:
-        """Say what is cut; raise DataError, naming the model, for labels that it takes for one."""
+        """Return notes on cut prompts; raise DataError for labels that are the same tokens."""
         try:
-            return check_prompts(self._shelf.slots[number].embedder, labels, templates)
+            return check_prompts(self._registry.slots[number].embedder, labels, templates)
         except DataError as error:
-            raise DataError(f"{self._shelf.names[number]}: {error}") from error
+            raise DataError(f"{self._registry.names[number]}: {error}") from error
 
-    def _one(self, number: int, picture: Image.Image, prompts: list[tuple[str, ...]]) -> _Answer:
-        model = self._shelf.slots[number].embedder
-        fitted, preprocess_ms = fitted_pixels(model, picture)
+    def _predict(
+        self, number: int, picture: Image.Image, prompts: list[tuple[str, ...]]
+    ) -> _Prediction:
+        model = self._registry.slots[number].embedder
+        fitted, preprocess_ms = preprocess_pixels(model, picture)
         image, image_ms = timed(lambda: model.encode_image([fitted]))
         text, text_ms = self._label_features(number, prompts)
-        chances, compare_ms = timed(lambda: label_chances(model, text, image)[0])
-        return _Answer(chances, preprocess_ms, image_ms, text_ms, compare_ms)
+        chances, compare_ms = timed(lambda: label_probabilities(model, text, image)[0])
+        return _Prediction(chances, preprocess_ms, image_ms, text_ms, compare_ms)
 
     def _label_features(
         self, number: int, prompts: list[tuple[str, ...]]
     ) -> tuple[Features, float | None]:
-        """Return ``[C, D]``, the mean over the templates, and the time if any was encoded."""
-        found = [self._prompt_features(number, filled) for filled in prompts]
-        times = [elapsed for _, elapsed in found if elapsed is not None]
-        spent = sum(times) if times else None
-        if len(found) == 1:
-            return found[0][0], spent
-        mean = np.mean([features for features, _ in found], axis=0)
-        unit: Features = mean / np.linalg.norm(mean, axis=1, keepdims=True)
-        return unit, spent
+        """Return ``[C, D]``, averaged over templates, and milliseconds unless all were cached."""
+        encoded = [self._prompt_features(number, prompt_set) for prompt_set in prompts]
+        times = [elapsed for _, elapsed in encoded if elapsed is not None]
+        total_ms = sum(times) if times else None
+        if len(encoded) == 1:
+            return encoded[0][0], total_ms
+        mean_features = np.mean([features for features, _ in encoded], axis=0)
+        unit: Features = mean_features / np.linalg.norm(mean_features, axis=1, keepdims=True)
+        return unit, total_ms
 
     def _prompt_features(
         self, number: int, prompts: tuple[str, ...]
     ) -> tuple[Features, float | None]:
-        # Whole lists are kept, not single prompts: int8 activations depend on their batch.
+        # Whole lists are cached, not single prompts, since int8 activations depend on the batch.
         key = (number, prompts)
         if key in self._prompts:
             self._prompts.move_to_end(key)
             return self._prompts[key], None
-        model = self._shelf.slots[number].embedder
+        model = self._registry.slots[number].embedder
         features, elapsed = timed(lambda: model.encode_text(prompts))
         self._prompts[key] = features
-        if len(self._prompts) > PROMPT_SETS_KEPT * len(self._shelf):
+        if len(self._prompts) > MAX_CACHED_PROMPT_SETS * len(self._registry):
             self._prompts.popitem(last=False)
         return features, elapsed
 
 
-def label_chances(model: Embedder, text: Features, images: Features) -> npt.NDArray[np.float64]:
-    """Return ``[N, C]``: softmax over the labels, or a sigmoid each where the model has a bias."""
+def label_probabilities(
+    model: Embedder, text: Features, images: Features
+) -> npt.NDArray[np.float64]:
+    """Return ``[N, C]``: softmax over the labels, or sigmoids for a model with a logit bias."""
     logits = model.logit_scale * (images @ text.T).astype(np.float64)
     bias = getattr(getattr(model, "manifest", None), "logit_bias", None)
     return np.stack([probabilities(row, bias) for row in logits])
 
 
-def fitted_pixels(model: Embedder, picture: Image.Image) -> tuple[ImageInput, float | None]:
-    """Resize and crop apart where the model shows how; encoding then finds nothing left to do."""
+def preprocess_pixels(model: Embedder, picture: Image.Image) -> tuple[ImageInput, float | None]:
+    """Resize and crop separately from encoding, if the model exposes its preprocessing."""
     pixels = getattr(getattr(model, "preprocess", None), "pixels", None)
     if pixels is None:
         return picture, None
@@ -151,7 +155,7 @@ def fitted_pixels(model: Embedder, picture: Image.Image) -> tuple[ImageInput, fl
 
 
 def timed(work: Callable[[], Value]) -> tuple[Value, float]:
-    """Return the result and the milliseconds it took."""
-    began = time.perf_counter()
+    """Return the result of a call and its duration in milliseconds."""
+    start = time.perf_counter()
     result = work()
-    return result, (time.perf_counter() - began) * 1e3
+    return result, (time.perf_counter() - start) * 1e3

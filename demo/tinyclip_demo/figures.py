@@ -1,4 +1,4 @@
-"""What a measurement says, for the page and as files."""
+"""Results of a measurement, for the page and as files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROUNDS = (10, 20, 50)
 
 @dataclass(frozen=True, slots=True)
 class MeasureSettings:
-    """How to measure."""
+    """Settings of a measurement; raises ConfigError for values outside the lists."""
 
     threads: int = 1
     batch: int = 1
@@ -45,19 +45,19 @@ class FigureRow:
 
     @property
     def images_per_second(self) -> float:
-        """At the batch that was measured."""
+        """Throughput of the image encoder at the measured batch size."""
         return self.latency.batch / self.latency.image.median_ms * 1e3
 
 
 @dataclass(frozen=True, slots=True)
 class MeasureReport:
-    """All models, measured in one run."""
+    """All models, measured in the same run."""
 
     rows: tuple[FigureRow, ...]
     settings: MeasureSettings
     host: dict[str, str]
     created: str  # local time
-    pairs: str  # what accuracy was measured on, empty when it was not
+    pairs: str  # description of the pairs for accuracy, empty if not measured
 
     def as_json(self) -> str:
         """Return the report as text for a file."""
@@ -75,7 +75,7 @@ class MeasureReport:
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
     def as_csv(self) -> str:
-        """Return one line per model, with a line of names above."""
+        """Return a header line and one line per model."""
         lines = [{**_flat(row), "threads": self.settings.threads} for row in self.rows]
         out = io.StringIO(newline="")
         writer = csv.DictWriter(out, list(lines[0]))

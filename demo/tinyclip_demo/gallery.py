@@ -1,4 +1,4 @@
-"""The pictures that the page searches: the starter kit's, or a folder of the user's."""
+"""A gallery of pictures with captions: the starter kit's, a folder, or uploaded files."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from tinyclip_edge.runtime.images import image_header, open_image
 from tinyclip_edge.runtime.protocol import ImageInput
 
 STARTER_SOURCE = "starter:test_style"
-# What a first visitor sees; names that the starter kit draws in a recognisable way.
+# Examples on the first visit; names whose pictures in the starter kit are easy to recognise.
 STARTER_EXAMPLES = (
     "cat face", "bicycle", "hamburger", "umbrella", "rocket", "cactus", "red apple", "airplane",
     "snowman", "octopus",
 )  # fmt: skip
 EXAMPLE_COUNT = 8
 MAX_CAPTION = 200  # characters
-MAX_DROPPED = 500  # files of one dropped gallery
-MAX_DROPPED_BYTES = 64_000_000
+MAX_UPLOAD_FILES = 500  # files per gallery
+MAX_UPLOAD_BYTES = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Pictures with captions, decoded when they are needed."""
+    """Pictures with captions, decoded on demand."""
 
     name: str
     images: tuple[ImageInput, ...]
     captions: tuple[str, ...]
-    skipped: int = 0  # files that were no readable image
-    label_examples: bool = False  # captions are names worth offering as labels
+    skipped: int = 0  # files that are not readable images
+    label_examples: bool = False  # whether captions are suggested as labels
     _thumbnails: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
-    _marks: list[str] = field(default_factory=list, repr=False)
+    _fingerprints: list[str] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -54,25 +54,25 @@ class Gallery:
         return len(self.images)
 
     @property
-    def mark(self) -> str | None:
-        """Hash of what the pictures are, for a kept index; None when some exist only in memory.
+    def fingerprint(self) -> str | None:
+        """Hash that identifies the pictures for a stored index; None if some are only in memory.
 
-        Files count by path, size and time of change, so that thousands are not read.
+        Files are identified by path, size and modification time, so that they need not be read.
         """
-        if not self._marks:
+        if not self._fingerprints:
             digest = hashlib.sha256()
             for image in self.images:
                 if isinstance(image, bytes):
                     digest.update(hashlib.sha256(image).digest())
                 elif isinstance(image, Path):
-                    digest.update(_file_mark(image))
+                    digest.update(_file_fingerprint(image))
                 else:
                     return None
-            self._marks.append(digest.hexdigest())
-        return self._marks[0]
+            self._fingerprints.append(digest.hexdigest())
+        return self._fingerprints[0]
 
     def picture(self, index: int, edge: int | None = None) -> Image.Image:
-        """Return the picture as RGB, no side over ``edge``; raise DataError if it is broken."""
+        """Return the picture as RGB, no side longer than ``edge``; raise DataError if broken."""
         picture = open_image(self.images[index], self.captions[index])
         if edge is not None:
             if picture is self.images[index]:
@@ -81,21 +81,25 @@ class Gallery:
         return picture
 
     def thumbnail(self, index: int, edge: int = 128) -> str:
-        """Return a WebP data URI of at most ``edge`` pixels a side."""
-        known = self._thumbnails.get((index, edge))
-        if known is None:
+        """Return a WebP data URI of at most ``edge`` pixels per side."""
+        uri = self._thumbnails.get((index, edge))
+        if uri is None:
             buffer = io.BytesIO()
             self.picture(index, edge).save(buffer, "webp", quality=85)
-            known = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-            self._thumbnails[index, edge] = known
-        return known
+            uri = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+            self._thumbnails[index, edge] = uri
+        return uri
 
     def examples(self, count: int = EXAMPLE_COUNT) -> tuple[int, ...]:
-        """Indices of pictures to offer first: well known names, then an even spread."""
-        place = {caption: index for index, caption in reversed(list(enumerate(self.captions)))}
-        chosen = [place[name] for name in STARTER_EXAMPLES if name in place][:count]
-        spread = np.linspace(0, len(self) - 1, num=min(len(self), count - len(chosen)))
-        indices = dict.fromkeys([*chosen, *spread.round().astype(int).tolist()])
+        """Return the indices of the examples: well-known names first, then evenly spaced ones."""
+        index_by_caption = {
+            caption: index for index, caption in reversed(list(enumerate(self.captions)))
+        }
+        well_known = [
+            index_by_caption[name] for name in STARTER_EXAMPLES if name in index_by_caption
+        ][:count]
+        evenly_spaced = np.linspace(0, len(self) - 1, num=min(len(self), count - len(well_known)))
+        indices = dict.fromkeys([*well_known, *evenly_spaced.round().astype(int).tolist()])
         return tuple(index for index in indices if self._decodes(index))
 
     def _decodes(self, index: int) -> bool:
@@ -107,62 +111,65 @@ class Gallery:
 
 
 def open_gallery(folder: str | Path | None = None) -> Gallery:
-    """Open a folder of images, or the starter kit's unseen-style pictures when none is given."""
+    """Open a folder of images, or the starter kit's unseen-style pictures for None."""
     return folder_gallery(Path(folder)) if folder is not None else starter_gallery()
 
 
 def starter_gallery() -> Gallery:
-    """Open the evaluation set that every table of the project names."""
+    """Open the starter kit's evaluation set in an unseen style."""
     from tinyclip_edge.evaluation import evaluation_set
 
-    found = evaluation_set(STARTER_SOURCE)
-    return Gallery("starter kit, unseen style", tuple(found.images), tuple(found.texts), 0, True)
+    starter_set = evaluation_set(STARTER_SOURCE)
+    return Gallery(
+        "starter kit, unseen style", tuple(starter_set.images), tuple(starter_set.texts), 0, True
+    )
 
 
 def folder_gallery(folder: Path) -> Gallery:
-    """Open every image below ``folder``; files that are none are counted and told in one line.
+    """Open every image below ``folder``; unreadable files are skipped, with one line on stderr.
 
-    Only headers are read here, so that a folder of thousands opens at once.
+    Only headers are read, so that a folder of thousands opens immediately.
     """
     if not folder.is_dir():
         raise DataError(f"no such folder of images: {folder}")
     files = sorted(path for path in folder.rglob("*") if is_image_name(path) and path.is_file())
-    good = [path for path in files if _has_header(path)]
-    skipped = len(files) - len(good)
+    readable = [path for path in files if _has_header(path)]
+    skipped = len(files) - len(readable)
     if skipped:
-        _say(f"{folder}: skipped {skipped} of {len(files)} files that are no readable image")
-    if not good:
+        _log(f"{folder}: skipped {skipped} of {len(files)} files that are not readable images")
+    if not readable:
         raise DataError(f"{folder} has no readable image ({READABLE})")
-    return Gallery(folder.name or str(folder), tuple(good), _captions(good), skipped)
+    return Gallery(folder.name or str(folder), tuple(readable), _captions(readable), skipped)
 
 
-def dropped_gallery(files: Sequence[Path]) -> Gallery:
-    """Read dropped files whole, for the server deletes them later; those that are none are counted.
+def uploaded_gallery(files: Sequence[Path]) -> Gallery:
+    """Read uploaded files into memory, since the server deletes them; unreadable ones are skipped.
 
-    Raise DataError for too many files or bytes, or when no file is a picture.
+    Raises DataError for too many files or bytes, or when no file is an image.
     """
-    if len(files) > MAX_DROPPED:
-        raise DataError(f"{len(files)} files are too many: drop at most {MAX_DROPPED}")
+    if len(files) > MAX_UPLOAD_FILES:
+        raise DataError(f"{len(files)} files are too many: drop at most {MAX_UPLOAD_FILES}")
     total = sum(path.stat().st_size for path in files if path.is_file())
-    if total > MAX_DROPPED_BYTES:
+    if total > MAX_UPLOAD_BYTES:
         raise DataError(
             f"the files have {total / 1e6:.0f} MB together: drop at most "
-            f"{MAX_DROPPED_BYTES / 1e6:.0f} MB, or start the demo with --images FOLDER"
+            f"{MAX_UPLOAD_BYTES / 1e6:.0f} MB, or start the demo with --images FOLDER"
         )
-    good = [path for path in files if path.is_file() and _has_header(path)]
-    if not good:
+    readable = [path for path in files if path.is_file() and _has_header(path)]
+    if not readable:
         raise DataError(f"none of the {len(files)} files is an image")
-    pictures = tuple(path.read_bytes() for path in good)
-    return Gallery("dropped files", pictures, _captions(good), len(files) - len(good))
+    pictures = tuple(path.read_bytes() for path in readable)
+    return Gallery("dropped files", pictures, _captions(readable), len(files) - len(readable))
 
 
 def _captions(files: Sequence[Path]) -> tuple[str, ...]:
     return tuple(
-        _beside(path) or path.stem.replace("_", " ").replace("-", " ") or "?" for path in files
+        _caption_file(path) or path.stem.replace("_", " ").replace("-", " ") or "?"
+        for path in files
     )
 
 
-def _beside(path: Path) -> str:
+def _caption_file(path: Path) -> str:
     """Return the first line of ``NAME.txt`` beside the picture, empty without one."""
     try:
         lines = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
@@ -171,7 +178,7 @@ def _beside(path: Path) -> str:
     return " ".join(lines[0].split())[:MAX_CAPTION] if lines else ""
 
 
-def _file_mark(path: Path) -> bytes:
+def _file_fingerprint(path: Path) -> bytes:
     try:
         stat = path.stat()
     except OSError:
@@ -187,5 +194,5 @@ def _has_header(path: Path) -> bool:
     return True
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     sys.stderr.write(line + "\n")

@@ -1,4 +1,4 @@
-"""The machine behind the figures."""
+"""Facts about this machine, for the measured figures."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd
 
 
 def host_facts() -> dict[str, str]:
-    """Return processor, its instructions that int8 likes, cores, system and versions by name."""
-    found = [flag for flag in INSTRUCTIONS if flag in cpu_flags()]
+    """Return processor, instructions that speed up int8, cores, system and versions by name."""
+    supported = [flag for flag in INSTRUCTIONS if flag in cpu_flags()]
     facts = {
         "processor": _processor(CPUINFO),
-        "instructions": " ".join(found) or "unknown",
+        "instructions": " ".join(supported) or "unknown",
         "cores": str(core_count()),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -32,9 +32,9 @@ def host_facts() -> dict[str, str]:
 
 
 def core_count() -> int:
-    """Cores that this process may use."""
-    usable = getattr(os, "sched_getaffinity", None)
-    return len(usable(0)) if usable else os.cpu_count() or 1
+    """Return the number of cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _processor(cpuinfo: Path) -> str:

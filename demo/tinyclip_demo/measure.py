@@ -1,4 +1,4 @@
-"""Latency, size and accuracy of the chosen models, here and now."""
+"""Measure latency, size and accuracy of the selected models on this machine."""
 
 from __future__ import annotations
 
@@ -19,34 +19,35 @@ from tinyclip_edge.evaluation.latency import WARM_UP, ModelLatency, measure_late
 from tinyclip_edge.evaluation.retrieve import retrieval_of_features
 from tinyclip_edge.runtime.protocol import Embedder, Features, ImageInput
 
-PAIRS = 400  # of the gallery, for the accuracy
-PICTURE_EDGE = 256  # pixels of the made-up image that is timed
+PAIRS = 400  # of the gallery, for accuracy
+PICTURE_EDGE = 256  # pixels of the random image for latency
 CAPTIONS = ("a photo of a cat", "a red bicycle", "two people on a beach", "an open book")
 POLL_SECONDS = 0.15
 ENCODE_BATCH = 32
-CLOCK_SHARE = 0.6  # of the progress bar; accuracy has the rest
+CLOCK_SHARE = 0.6  # share of the progress bar for latency; the remainder is accuracy
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """How far the measurement is: a share of the whole, and what runs now."""
+class MeasureProgress:
+    """Progress of a measurement as a share of 1, and the current activity."""
 
     share: float
-    doing: str
+    activity: str
 
 
 def measure(
-    shelf: ModelRegistry,
+    registry: ModelRegistry,
     numbers: Sequence[int],
     settings: MeasureSettings,
     pairs: Gallery | None,
     lock: AbstractContextManager[object],
-) -> Iterator[Step | MeasureReport]:
-    """Yield steps, at the end the report; the lock keeps other work away from the clock.
+) -> Iterator[MeasureProgress | MeasureReport]:
+    """Yield progress, then the report; the lock keeps other work from disturbing the timing.
 
-    ``pairs``: pictures with captions to measure accuracy on. Abandoned, it stops by itself.
+    ``pairs`` are pictures with captions for accuracy, None to skip it. Closing the generator stops
+    the measurement.
     """
-    job = _Job(shelf, numbers, settings, pairs, lock)
+    job = _Job(registry, numbers, settings, pairs, lock)
     thread = threading.Thread(target=job.work, name="measure", daemon=True)
     thread.start()
     try:
@@ -54,19 +55,19 @@ def measure(
             thread.join(POLL_SECONDS)
             yield job.step
     finally:
-        job.stopped = True
+        job.abandoned = True
     if job.error is not None:
         raise job.error
     assert job.report is not None
     yield job.report
 
 
-class _Stopped(Exception):  # noqa: N818 - nobody waits for the figures any more
+class _AbandonedError(Exception):
     pass
 
 
-class _Counted:
-    """An Embedder that tells of its calls."""
+class _CallCounter:
+    """An Embedder that reports each of its calls."""
 
     def __init__(self, model: Embedder, count: Callable[[], None]) -> None:
         self._model, self._count = model, count
@@ -84,35 +85,37 @@ class _Counted:
 
 
 class _Job:
-    """All of it in one thread, which holds the lock; the page only looks at how far it is."""
+    """Measures in a thread of its own that holds the lock; the page polls ``step``."""
 
     def __init__(
         self,
-        shelf: ModelRegistry,
+        registry: ModelRegistry,
         numbers: Sequence[int],
         settings: MeasureSettings,
         pairs: Gallery | None,
         lock: AbstractContextManager[object],
     ) -> None:
-        self.step, self.stopped = Step(0.0, "waiting for its turn"), False
+        self.step, self.abandoned = MeasureProgress(0.0, "waiting for its turn"), False
         self.report: MeasureReport | None = None
         self.error: Exception | None = None
-        self._slots = {shelf.names[number]: (number, shelf.slots[number]) for number in numbers}
+        self._slots = {
+            registry.names[number]: (number, registry.slots[number]) for number in numbers
+        }
         self._settings, self._pairs, self._lock = settings, pairs, lock
         self._share = CLOCK_SHARE if pairs else 1.0
         self._calls, self._total = 0, 2 * len(self._slots) * (WARM_UP + settings.rounds)
 
     def work(self) -> None:
-        """Measure, and leave a report or an error."""
+        """Measure, then set ``report`` or ``error``."""
         try:
             with self._lock:
                 self.report = self._measured()
-        # Raised again where the page waits for it.
+        # Raised again in the page's thread.
         except Exception as error:
             self.error = error
 
     def _measured(self) -> MeasureReport:
-        self._tell(0.0, "opening the models")
+        self._report_progress(0.0, "opening the models")
         threads = self._settings.threads
         models = {name: slot.reopen(threads) for name, (_, slot) in self._slots.items()}
         latency = self._latency(models)
@@ -122,16 +125,16 @@ class _Job:
             for (name, model), recall in zip(models.items(), recalls, strict=True)
         )
         pairs = self._pairs
-        told = f"{len(_sample(pairs))} pairs of {pairs.name}" if pairs else ""
+        pairs_description = f"{len(_sample(pairs))} pairs of {pairs.name}" if pairs else ""
         created = time.strftime("%Y-%m-%d %H:%M:%S")
-        return MeasureReport(rows, self._settings, host_facts(), created, told)
+        return MeasureReport(rows, self._settings, host_facts(), created, pairs_description)
 
     def _latency(self, models: Mapping[str, Embedder]) -> dict[str, ModelLatency]:
         edge = (PICTURE_EDGE, PICTURE_EDGE, 3)
         picture = np.random.default_rng(0).integers(0, 256, edge, dtype=np.uint8)
         batch = self._settings.batch
         return measure_latency(
-            {name: _Counted(model, self._count) for name, model in models.items()},
+            {name: _CallCounter(model, self._count) for name, model in models.items()},
             [picture] * batch,
             [CAPTIONS[i % len(CAPTIONS)] for i in range(batch)],
             threads=self._settings.threads,
@@ -140,29 +143,29 @@ class _Job:
 
     def _recalls(self, models: Mapping[str, Embedder]) -> list[tuple[float, float]]:
         assert self._pairs is not None
-        found = []
-        for at, (name, model) in enumerate(models.items()):
+        recalls = []
+        for index, (name, model) in enumerate(models.items()):
             recall = _Recall(self._pairs)
             for share in recall.encode(model):
-                self._tell(
-                    self._share + (1 - self._share) * (at + share) / len(models),
+                self._report_progress(
+                    self._share + (1 - self._share) * (index + share) / len(models),
                     f"accuracy of {name}",
                 )
-            found.append(recall.shares())
-        return found
+            recalls.append(recall.shares())
+        return recalls
 
     def _count(self) -> None:
         self._calls += 1
-        self._tell(self._share * self._calls / self._total, "timing in turns")
+        self._report_progress(self._share * self._calls / self._total, "timing in turns")
 
-    def _tell(self, share: float, doing: str) -> None:
-        if self.stopped:
-            raise _Stopped
-        self.step = Step(min(share, 1.0), doing)
+    def _report_progress(self, share: float, activity: str) -> None:
+        if self.abandoned:
+            raise _AbandonedError
+        self.step = MeasureProgress(min(share, 1.0), activity)
 
 
 class _Recall:
-    """Recall of one model on pairs in even steps through a gallery."""
+    """Recall of one model on pairs evenly spaced over a gallery."""
 
     def __init__(self, pairs: Gallery) -> None:
         self._pairs = pairs
@@ -170,7 +173,7 @@ class _Recall:
         self._text: list[Features] = []
 
     def encode(self, model: Embedder) -> Iterator[float]:
-        """Encode both sides; yield shares of the work."""
+        """Encode pictures and captions; yield the progress as a share of 1."""
         rows = _sample(self._pairs)
         for start in range(0, len(rows), ENCODE_BATCH):
             pictures, captions = _readable(self._pairs, rows[start : start + ENCODE_BATCH])
@@ -183,8 +186,8 @@ class _Recall:
         """Return recall@1 and recall@5 from text to image; DataError when no picture decodes."""
         if not self._image:
             raise DataError(f"gallery {self._pairs.name} has no picture that decodes")
-        found = retrieval_of_features(np.concatenate(self._image), np.concatenate(self._text))
-        return found.t2i[1], found.t2i[5]
+        retrieval = retrieval_of_features(np.concatenate(self._image), np.concatenate(self._text))
+        return retrieval.t2i[1], retrieval.t2i[5]
 
 
 def _readable(pairs: Gallery, rows: Sequence[int]) -> tuple[list[ImageInput], list[str]]:
@@ -200,7 +203,7 @@ def _readable(pairs: Gallery, rows: Sequence[int]) -> tuple[list[ImageInput], li
 
 
 def _sample(pairs: Gallery) -> list[int]:
-    """Rows in even steps, PAIRS of them at most."""
-    spread = np.linspace(0, len(pairs) - 1, num=min(len(pairs), PAIRS))
-    found: list[int] = spread.round().astype(int).tolist()
-    return found
+    """Return at most PAIRS evenly spaced rows."""
+    rows = np.linspace(0, len(pairs) - 1, num=min(len(pairs), PAIRS))
+    indices: list[int] = rows.round().astype(int).tolist()
+    return indices

@@ -1,4 +1,4 @@
-"""The models of the page: named at once, loaded in the background, one after another."""
+"""The models of the page, known by name at once and loaded one by one in the background."""
 
 from __future__ import annotations
 
@@ -18,70 +18,70 @@ MAX_MODELS = 12
 
 
 class ModelSlot:
-    """One model: what it is called before it is loaded, and how far loading is."""
+    """One model: its name, the state of loading, and the embedder once loaded."""
 
     def __init__(self, source: str | Embedder, *, threads: int | None = None) -> None:
-        """Read a bundle's manifest, nothing more; raise BundleError when it is broken.
+        """Read only a bundle's manifest; raise BundleError when it is broken.
 
-        ``source`` is a MODEL, a bundle also as ``FOLDER@PRECISION``.
+        ``source`` is a MODEL; a bundle may also be ``FOLDER@PRECISION``.
         """
         self.threads = threads
         self.state = WAITING
         self.error = ""
         self.seconds = 0.0
-        self.spec: EmbedderSpec | None = None  # known when a bundle is named, else when loaded
+        self.spec: EmbedderSpec | None = None  # of a bundle at once, otherwise after loading
         self._embedder: Embedder | None = None
         if not isinstance(source, str):
             self.model, self.state = "", READY
-            self._take(source)
+            self._adopt(source)
             return
-        self.model, wanted = split_source(source)
+        self.model, precision = split_source(source)
         if _is_bundle(self.model):
-            self._take(_open(self.model, wanted, threads))
+            self._adopt(_open(self.model, precision, threads))
         else:
             self.name, self.runtime, self.precision = _short(self.model), "torch", "fp32"
 
     @property
     def embedder(self) -> Embedder:
-        """The loaded model; raise ModelError while there is none."""
+        """The loaded model; raises ModelError while it is loading or if it failed."""
         if self._embedder is None or self.state != READY:
             raise ModelError(self.error or f"{self.name} is still loading: try again in a moment")
         return self._embedder
 
     @property
-    def settled(self) -> bool:
-        """Whether loading has ended, well or badly."""
+    def is_settled(self) -> bool:
+        """Whether loading has succeeded or failed."""
         return self.state in (READY, FAILED)
 
     def load(self) -> None:
-        """Open the model and run it once; an error becomes the slot's, told in one line."""
-        self.state, began = LOADING, time.perf_counter()
+        """Open the model and run it once; an error is stored in the slot as one line."""
+        self.state, start = LOADING, time.perf_counter()
         try:
-            opened = self._embedder or _open(self.model, None, self.threads)
-            # What a model loads late is loaded now, so that the first figures mean something.
-            opened.encode_image([Image.new("RGB", (64, 64), "grey")])
-            opened.encode_text(["picture"])
+            embedder = self._embedder or _open(self.model, None, self.threads)
+            # Triggers lazy loading, so that the first timing is not misleading.
+            embedder.encode_image([Image.new("RGB", (64, 64), "grey")])
+            embedder.encode_text(["picture"])
         except TinyClipError as error:
             self._fail(str(error))
-        # A library's own error must not leave the page waiting for ever.
+        # An error of a library must not leave the page waiting forever.
         except Exception as error:
             self._fail(
                 f"{self.model} does not run: {(str(error).splitlines() or [repr(error)])[0]}"
             )
         else:
-            self.seconds = time.perf_counter() - began
+            self.seconds = time.perf_counter() - start
             name = self.name
-            self._take(opened)
+            self._adopt(embedder)
             self.name, self.state = name, READY
 
     def reopen(self, threads: int) -> Embedder:
-        """Return the model at a number of threads: a bundle anew, PyTorch's as it is."""
+        """Return the model with a number of threads: a bundle reopened, a PyTorch model as is."""
         if self.runtime != "onnxruntime" or not self.model:
             return self.embedder
         return _open(self.model, self.precision, threads)
 
-    def _take(self, opened: Embedder) -> None:
-        self._embedder, self.spec, self.name = opened, opened.spec, opened.name
+    def _adopt(self, embedder: Embedder) -> None:
+        self._embedder, self.spec, self.name = embedder, embedder.spec, embedder.name
         self.runtime, self.precision = self.spec.runtime, self.spec.precision
 
     def _fail(self, message: str) -> None:
@@ -105,7 +105,7 @@ class ModelRegistry:
         return len(self.slots)
 
     def start(self) -> None:
-        """Load what waits, in the background, bundles first because they take no time."""
+        """Load waiting models in the background, bundles first since they load fastest."""
         if all(slot.state != WAITING for slot in self.slots):
             return
         if self._loader is None or not self._loader.is_alive():
@@ -113,9 +113,9 @@ class ModelRegistry:
             self._loader.start()
 
     def load_all(self) -> None:
-        """Load what waits; two callers do not load anything twice."""
+        """Load all waiting models; concurrent callers load each model once."""
         with self._lock:
-            # Looked at anew after each one: a model may have been added meanwhile.
+            # Listed again after each one, since models may be added meanwhile.
             while waiting := [slot for slot in self.slots if slot.state == WAITING]:
                 min(waiting, key=lambda slot: slot.runtime != "onnxruntime").load()
 
@@ -125,46 +125,46 @@ class ModelRegistry:
         if not source:
             raise ConfigError("no model: write a folder, an open_clip name or hf-hub:owner/name")
         if len(self.slots) >= MAX_MODELS:
-            raise ConfigError(f"{MAX_MODELS} models are the most that the page compares")
+            raise ConfigError(f"the page compares at most {MAX_MODELS} models")
         slot = ModelSlot(source, threads=self._threads)
         if any((s.model, s.precision) == (slot.model, slot.precision) for s in self.slots):
             raise ConfigError(f"{source} is on the page already")
         self.slots.append(slot)
-        # Names that stand stay: an open page has chosen among them.
+        # Existing names stay unchanged, since open pages refer to them.
         self.names = (*self.names, _free_name(_labelled(slot), self.names))
         self.start()
         return self.names[-1]
 
     def numbers(self, names: Iterable[str] | None = None) -> tuple[int, ...]:
-        """Positions of the chosen names, all for None; raise ConfigError when none is chosen."""
-        wanted = set(self.names if names is None else names)
-        found = tuple(i for i, name in enumerate(self.names) if name in wanted)
-        if not found:
+        """Return the positions of the selected names, all for None; ConfigError when none is."""
+        selected = set(self.names if names is None else names)
+        numbers = tuple(i for i, name in enumerate(self.names) if name in selected)
+        if not numbers:
             raise ConfigError("no model is chosen: tick at least one under Models")
-        return found
+        return numbers
 
     def ready(self, numbers: Sequence[int]) -> tuple[int, ...]:
-        """Those that are loaded; raise ModelError when none is, nor will be."""
-        found = tuple(i for i in numbers if self.slots[i].state == READY)
-        if not found and all(self.slots[i].state == FAILED for i in numbers):
+        """Return those that are loaded; raise ModelError when all of them failed."""
+        loaded = tuple(i for i in numbers if self.slots[i].state == READY)
+        if not loaded and all(self.slots[i].state == FAILED for i in numbers):
             raise ModelError(self.slots[numbers[0]].error)
-        return found
+        return loaded
 
-    def settled(self, numbers: Sequence[int]) -> bool:
-        """Whether none of them is still loading."""
-        return all(self.slots[i].settled for i in numbers)
+    def is_settled(self, numbers: Sequence[int]) -> bool:
+        """Whether none of these models is still loading."""
+        return all(self.slots[i].is_settled for i in numbers)
 
     def states(self) -> tuple[str, ...]:
-        """How far each model is."""
+        """Return the state of each model."""
         return tuple(slot.state for slot in self.slots)
 
 
 def distinct_names(slots: Sequence[ModelSlot]) -> tuple[str, ...]:
-    """Names that tell the models apart: the precision is added where a name comes twice."""
-    plain = [slot.name for slot in slots]
+    """Return distinct names of the models; the precision is added to names that repeat."""
+    slot_names = [slot.name for slot in slots]
     names: tuple[str, ...] = ()
     for slot in slots:
-        name = _labelled(slot) if plain.count(slot.name) > 1 else slot.name
+        name = _labelled(slot) if slot_names.count(slot.name) > 1 else slot.name
         names = (*names, _free_name(name, names))
     return names
 
@@ -173,9 +173,9 @@ def _labelled(slot: ModelSlot) -> str:
     return f"{slot.name} {slot.precision}"
 
 
-def _free_name(name: str, taken: Sequence[str]) -> str:
-    again = sum(known == name or known.startswith(f"{name} (") for known in taken)
-    return f"{name} ({again + 1})" if again else name
+def _free_name(name: str, existing: Sequence[str]) -> str:
+    duplicates = sum(other == name or other.startswith(f"{name} (") for other in existing)
+    return f"{name} ({duplicates + 1})" if duplicates else name
 
 
 def split_source(source: str) -> tuple[str, str | None]:

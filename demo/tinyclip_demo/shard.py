@@ -1,4 +1,4 @@
-"""A slice of a gallery as a webdataset shard: pictures, captions, what the models said."""
+"""Export part of a gallery as a webdataset shard: pictures, captions, predictions."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from tinyclip_demo.gallery import Gallery
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.runtime.images import image_header
 
-SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}  # what data.train reads as it is
+SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}  # formats that data.train reads
 
 
 def write_shard(
-    path: Path, gallery: Gallery, found: Sequence[Disagreement], names: Sequence[str]
+    path: Path, gallery: Gallery, disagreements: Sequence[Disagreement], names: Sequence[str]
 ) -> Path:
     """Write KEY.png (or jpg, webp), KEY.txt and KEY.json per pair; return the path.
 
-    Files that already are PNG, JPEG or WebP stay as they are, byte for byte. Raise DataError when
-    nothing is to be written.
+    PNG, JPEG and WebP files are copied byte for byte, others converted to PNG. Raises DataError
+    when there is no pair.
     """
-    if not found:
+    if not disagreements:
         raise DataError("no pair to export: mine the disagreements first")
     with tarfile.open(path, "w") as tar:
-        for pair in found:
+        for pair in disagreements:
             for name, content in _members(gallery, pair, names):
-                about = tarfile.TarInfo(name)
-                about.size = len(content)
-                tar.addfile(about, io.BytesIO(content))
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
     return path
 
 
@@ -42,23 +42,23 @@ def _members(
     suffix, picture = _picture(gallery, pair.row)
     yield f"{key}.{suffix}", picture
     yield f"{key}.txt", (pair.caption + "\n").encode()
-    about = {
+    metadata = {
         "divergence_bits": round(pair.divergence, 4),
         "rank_gap": pair.rank_gap,
         "answers": {
             name: {
-                "label": answer.label,
-                "chance": round(answer.chance, 4),
-                "own_rank": answer.own_rank,
+                "label": prediction.label,
+                "chance": round(prediction.probability, 4),
+                "own_rank": prediction.caption_rank,
             }
-            for name, answer in zip(names, pair.answers, strict=True)
+            for name, prediction in zip(names, pair.predictions, strict=True)
         },
     }
-    yield f"{key}.json", json.dumps(about, ensure_ascii=False).encode()
+    yield f"{key}.json", json.dumps(metadata, ensure_ascii=False).encode()
 
 
 def _picture(gallery: Gallery, row: int) -> tuple[str, bytes]:
-    """Return suffix and content, as it lies or else as PNG."""
+    """Return suffix and content, unchanged if possible, otherwise as PNG."""
     source = gallery.images[row]
     content = source.read_bytes() if isinstance(source, Path) else source
     if isinstance(content, bytes):

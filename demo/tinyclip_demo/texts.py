@@ -1,4 +1,4 @@
-"""Labels, prompt templates and queries as a user types them."""
+"""Parse labels, prompt templates and queries typed by users."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BETWEEN_TEMPLATES = "|"
 
 
 def parse_labels(labels: Sequence[str] | str) -> tuple[str, ...]:
-    """Split at commas and line ends, drop blanks and repeats; raise DataError below two labels."""
+    """Split at commas and line breaks, drop blanks and repeats; DataError for fewer than two."""
     parts = labels.replace("\n", ",").split(",") if isinstance(labels, str) else labels
     names = tuple(dict.fromkeys(" ".join(part.split()) for part in parts if part.strip()))
     if not names:
@@ -28,7 +28,7 @@ def parse_labels(labels: Sequence[str] | str) -> tuple[str, ...]:
 
 
 def parse_templates(text: str) -> tuple[str, ...]:
-    """Split at ``|``; raise DataError when a template has no ``{}`` or there are too many."""
+    """Split at ``|``; raise DataError for a template without ``{}`` or for too many."""
     parts = tuple(dict.fromkeys(part.strip() for part in text.split(BETWEEN_TEMPLATES)))
     templates = tuple(part for part in parts if part) or ("{}",)
     if len(templates) > MAX_TEMPLATES:
@@ -44,15 +44,15 @@ def parse_templates(text: str) -> tuple[str, ...]:
 
 
 def fill_template(template: str, labels: Sequence[str]) -> tuple[str, ...]:
-    """Put each label where the template has ``{}``; other braces stay as they are."""
+    """Replace ``{}`` in the template by each label; other braces stay as they are."""
     return tuple(template.replace("{}", label).strip() for label in labels)
 
 
-def check_text(text: str, what: str) -> str:
-    """Return the text with single blanks; raise DataError when it is blank or too long."""
+def check_text(text: str, kind: str) -> str:
+    """Return the text with single spaces; raise DataError when it is blank or too long."""
     clean = " ".join(text.split())
     if not clean:
-        raise DataError(f"the {what} is blank: write a word or a short phrase")
+        raise DataError(f"the {kind} is blank: write a word or a short phrase")
     if len(clean) > MAX_TEXT:
-        raise DataError(f"the {what} has {len(clean)} characters: at most {MAX_TEXT}")
+        raise DataError(f"the {kind} has {len(clean)} characters: at most {MAX_TEXT}")
     return clean

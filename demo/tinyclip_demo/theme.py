@@ -1,4 +1,4 @@
-"""Colours, type and spacing of the page; system fonts only, so that nothing is fetched."""
+"""Colours, fonts and spacing of the page; system fonts only, so that nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 
 def page_theme() -> gr.Theme:
-    """Flat panels, thin lines, one blue."""
+    """Return a gradio theme of flat panels, thin lines and one blue."""
     theme = gr.themes.Base(
         primary_hue=gr.themes.colors.indigo,
         neutral_hue=gr.themes.colors.slate,

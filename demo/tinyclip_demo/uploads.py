@@ -1,4 +1,4 @@
-"""Pictures that a visitor sends: limits first, decoding after."""
+"""Open pictures sent by visitors; limits are checked before decoding."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from tinyclip_edge.runtime.images import image_header, open_image
 
 MAX_UPLOAD_MB = 20
 MAX_UPLOAD_PIXELS = 40_000_000
-MAX_RATIO = 50  # of the sides: resized to a square, a thread would become millions of pixels
+MAX_RATIO = 50  # of the sides; resizing a very thin picture would need millions of pixels
 M_ARENA_MAX = -8  # of glibc's malloc.h
 LARGE_PIXELS = 2_000_000
 
-_large_opened = threading.Event()
+_had_large_upload = threading.Event()
 
 
 def open_upload(path: str | None) -> Image.Image:
-    """Return the upload as RGB; raise DataError, which names no file of the server.
+    """Return the upload as RGB.
 
-    Missing, empty, too large, too many pixels, no image, broken: each has a message of its own.
+    Raises DataError, with a message for each cause and without the name of a file on the server,
+    when it is missing, empty, too large, has too many pixels, or is not a valid image.
     """
     if not path:
         raise DataError("no image yet: upload one or pick an example")
@@ -54,29 +55,29 @@ def _check_header(content: bytes) -> None:
             f"{MAX_RATIO} times as long as wide"
         )
     if width * height > LARGE_PIXELS:
-        _large_opened.set()
+        _had_large_upload.set()
 
 
-def give_back_memory(after: float = 0.0) -> None:
-    """Return what large uploads took to the system, where its allocator would keep it (glibc).
+def release_memory(after: float = 0.0) -> None:
+    """Return the memory of large uploads to the system, which glibc's allocator would retain.
 
-    ``after``: seconds to wait for those that still hold the picture.
+    ``after`` is a delay in seconds, for handlers that still hold the picture.
     """
-    if not _large_opened.is_set():
+    if not _had_large_upload.is_set():
         return
-    _large_opened.clear()
+    _had_large_upload.clear()
     if not after:
         _trim()
         return
-    waiting = threading.Timer(after, _trim)
-    waiting.daemon = True
-    waiting.start()
+    timer = threading.Timer(after, _trim)
+    timer.daemon = True
+    timer.start()
 
 
-def share_one_heap() -> None:
-    """Have all threads allocate from one heap (glibc): only the first one's can be given back.
+def use_one_heap() -> None:
+    """Make all threads allocate from the main heap, the only one that glibc can trim.
 
-    To be called before there are threads.
+    Call before threads are started.
     """
     _glibc("mallopt", M_ARENA_MAX, 1)
 
@@ -88,6 +89,6 @@ def _trim() -> None:
 def _glibc(name: str, *values: int) -> None:
     try:
         getattr(ctypes.CDLL(None), name)(*values)
-    # Another system's allocator keeps what it likes.
+    # Other systems have no such function.
     except (OSError, AttributeError, TypeError):
         return

@@ -1,4 +1,4 @@
-"""Serve the page that opens a bundle in the browser, with the headers that threads need."""
+"""Serve the page that runs a bundle in the browser, with the headers that threads require."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from tinyclip_demo.app import check_address
-from tinyclip_demo.web_files import ORT_START, find_ort, page_files, served_files
+from tinyclip_demo.web_files import ORT_START, files_by_address, find_ort, page_files
 from tinyclip_edge.access import HostRule
 from tinyclip_edge.errors import BundleError
 from tinyclip_edge.runtime.bundle import MANIFEST, Manifest, bundle_file
@@ -30,22 +30,22 @@ _TYPES = {
     ".webp": "image/webp",
 }
 HEADERS = {
-    # Both together isolate the page, which is what browsers ask of shared memory, so of threads.
+    # Together they isolate the page, which browsers require for shared memory and so for threads.
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # Kept by the browser, and asked for again each time: a bundle may be exported anew.
+    # Cached by the browser but revalidated each time, since a bundle may be exported again.
     "Cache-Control": "no-cache",
 }
-_BUNDLE = "/bundle/"  # what addresses of a bundle's files begin with
-_IDLE_SECONDS = 30  # a connection without a request is closed then
+_BUNDLE = "/bundle/"  # prefix of the addresses of a bundle's files
+_IDLE_SECONDS = 30  # after which an idle connection is closed
 _BLOCK = 1 << 18
 
 
 class PageServer(ThreadingHTTPServer):
-    """Hands out the files of a table and nothing else, to those that the rule allows."""
+    """Serves the files of a table and nothing else, to clients that the rule allows."""
 
     daemon_threads = True
 
@@ -57,7 +57,7 @@ class PageServer(ThreadingHTTPServer):
         super().__init__((host, port), _Handler)
 
     def file_at(self, address: str) -> Path | None:
-        """Return the file of an address; None for none, or where a link has taken its place."""
+        """Return the file of an address; None if there is none or a link has replaced it."""
         path = self.files.get(address)
         if path is not None and address.startswith(_BUNDLE):
             try:
@@ -68,12 +68,12 @@ class PageServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where a browser finds the page."""
+        """Address of the page."""
         host, port = str(self.server_address[0]), self.server_address[1]
         return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of browsers that hang up; anything else is ours to mend."""
+        """Ignore closed connections; print all other errors."""
         if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
@@ -84,10 +84,10 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _IDLE_SECONDS
 
     def do_GET(self) -> None:
-        self._answer(body=True)
+        self._respond(body=True)
 
     def do_HEAD(self) -> None:
-        self._answer(body=False)
+        self._respond(body=False)
 
     def version_string(self) -> str:
         return "tinyclip-edge"
@@ -110,11 +110,11 @@ class _Handler(BaseHTTPRequestHandler):
         if body:
             self.wfile.write(content)
 
-    def _answer(self, *, body: bool) -> None:
+    def _respond(self, *, body: bool) -> None:
         if refusal := self.server.rule.refusal(self.headers.items()):
             self._refuse(refusal, body=body)
             return
-        # A table, not a path: nothing that a request says can lead to another file.
+        # A lookup in a table, so that no request can reach another file.
         path = self.server.file_at(unquote(urlsplit(self.path).path))
         try:
             file = path.open("rb") if path is not None else None
@@ -148,10 +148,10 @@ def page_server(
     port: int = 0,
     allow_hosts: Sequence[str] = (),
 ) -> PageServer:
-    """Bind a server for a bundle; ``port=0`` takes a free one, ``allow_hosts``: see ``HostRule``.
+    """Bind a server for a bundle; ``port=0`` takes a free port; ``allow_hosts``: see ``HostRule``.
 
-    Raise BundleError for no bundle, MissingExtraError without onnxruntime-web, ConfigError when
-    nothing can listen there.
+    Raises BundleError for an invalid bundle, MissingExtraError without onnxruntime-web, ConfigError
+    when the address cannot be used.
     """
     manifest = Manifest.read(bundle)
     dist = find_ort(ort, near=Path(bundle))
@@ -160,13 +160,13 @@ def page_server(
     files = {
         **page_files(),
         **_bundle_files(bundle, manifest),
-        **served_files("/ort/", dist, [file.name for file in dist.glob(f"{ORT_START}*")]),
+        **files_by_address("/ort/", dist, [file.name for file in dist.glob(f"{ORT_START}*")]),
     }
     return PageServer(host, port, Path(bundle), files, HostRule(host, allow_hosts))
 
 
 def _bundle_files(bundle: str | Path, manifest: Manifest) -> dict[str, Path]:
-    """Return the manifest and what it lists by address; links are refused, absent files left."""
+    """Return the manifest and its files by address, without absent ones; BundleError for links."""
     paths = {name: bundle_file(bundle, name) for name in (MANIFEST, *manifest.files)}
     return {f"{_BUNDLE}{name}": path for name, path in paths.items() if path.is_file()}
 
@@ -180,7 +180,7 @@ def serve_web(
     open_browser: bool = False,
     allow_hosts: Sequence[str] = (),
 ) -> None:
-    """Serve the page until Ctrl-C; raise what ``page_server`` raises."""
+    """Serve the page until Ctrl-C; raises like ``page_server``."""
     with page_server(bundle, ort, host=host, port=port, allow_hosts=allow_hosts) as server:
         sys.stderr.write(f"demo: {server.url}  (Ctrl-C ends it)\n")
         sys.stderr.flush()

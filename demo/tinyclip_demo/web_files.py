@@ -1,4 +1,4 @@
-"""Which files the browser page consists of, and where onnxruntime-web's lie on this machine."""
+"""Locate the files of the browser page and of onnxruntime-web."""
 
 from __future__ import annotations
 
@@ -8,47 +8,48 @@ from pathlib import Path
 
 from tinyclip_edge.errors import MissingExtraError
 
-ORT_START = "ort"  # what the names of onnxruntime-web's files begin with
-# What the page loads on a CPU; WebGPU's are optional.
-ORT_NEEDED = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+ORT_START = "ort"  # prefix of the names of onnxruntime-web's files
+# Required on a CPU; WebGPU's are optional.
+ORT_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 _PACKAGE = Path("node_modules", "onnxruntime-web")
 _HERE = Path(__file__).resolve().parent
-_SERVED = frozenset({".html", ".css", ".js", ".svg", ".png", ".webp"})
+_SUFFIXES = frozenset({".html", ".css", ".js", ".svg", ".png", ".webp"})
 
 
 def page_folder() -> Path:
-    """Return the page's folder: beside this package when installed, ``demo/web`` in a checkout."""
+    """Return the page's folder: next to this package if installed, ``demo/web`` in a checkout."""
     installed = _HERE / "web_page"
     return installed if installed.is_dir() else _HERE.parent / "web"
 
 
 def page_files() -> dict[str, Path]:
-    """Return the page's files by their path in an address."""
+    """Return the page's files by their URL path."""
     root = page_folder()
     names = [
-        path.relative_to(root).as_posix() for path in root.rglob("*") if path.suffix in _SERVED
+        path.relative_to(root).as_posix() for path in root.rglob("*") if path.suffix in _SUFFIXES
     ]
-    return {"/": root / "index.html", **served_files("/", root, names)}
+    return {"/": root / "index.html", **files_by_address("/", root, names)}
 
 
-def served_files(prefix: str, root: Path, names: Iterable[str]) -> dict[str, Path]:
-    """Return those of the relative names that are files, by their path in an address."""
+def files_by_address(prefix: str, root: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Return those of the relative names that are files, by their URL path."""
     return {prefix + name: root / name for name in names if (root / name).is_file()}
 
 
 def find_ort(folder: str | Path | None, near: Path) -> Path:
-    """Return the folder of onnxruntime-web's files: the one given, or a node_modules around.
+    """Return the folder of onnxruntime-web's files: ``folder``, or the nearest node_modules.
 
-    Looks upward from the working directory and from ``near``, then in the user's cache.
-    Raise MissingExtraError, with the command that installs them, when they are nowhere.
+    Searches upwards from the working directory and from ``near``, then the user's cache. Raises
+    MissingExtraError, with the command that installs it, when there is none.
     """
     if folder is not None:
-        given = Path(folder)
-        for place in (given, given / "dist", given / _PACKAGE / "dist"):
+        search_folder = Path(folder)
+        for place in (search_folder, search_folder / "dist", search_folder / _PACKAGE / "dist"):
             if _complete(place):
                 return place
         raise MissingExtraError(
-            f"{given} has no onnxruntime-web: npm install --prefix {given} onnxruntime-web"
+            f"{search_folder} has no onnxruntime-web: "
+            f"npm install --prefix {search_folder} onnxruntime-web"
         )
     home = _cache()
     here, there = Path.cwd(), near.resolve()
@@ -67,4 +68,4 @@ def _cache() -> Path:
 
 
 def _complete(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in ORT_NEEDED)
+    return all((folder / name).is_file() for name in ORT_FILES)

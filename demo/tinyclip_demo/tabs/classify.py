@@ -1,4 +1,4 @@
-"""One picture, a list of labels, every model's answer."""
+"""The Classify tab: one picture, a list of labels, every model's probabilities."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tinyclip_demo.tabs.wiring import (
     html,
     picker,
     picture_input,
-    told,
+    result_handler,
     waiting,
 )
 from tinyclip_demo.texts import parse_labels, parse_templates
@@ -34,14 +34,16 @@ EXAMPLE_EDGE = 1024  # pixels: large photos of a folder are shown smaller
 
 
 def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> None:
-    """Lay out the tab and wire it."""
-    gallery = service.galleries.own
+    """Build the tab and connect its events."""
+    gallery = service.galleries.default
     examples = gallery.examples()
-    offered = [gallery.picture(at, EXAMPLE_EDGE) for at in examples]
+    example_images = [gallery.picture(at, EXAMPLE_EDGE) for at in examples]
     presets = _label_presets(service, examples)
     with gr.Row(elem_classes="tc-columns"):
         with gr.Column(scale=4, min_width=300):
-            image = picture_input(offered[0] if offered else None, "image", "Image", 236)
+            image = picture_input(
+                example_images[0] if example_images else None, "image", "Image", 236
+            )
             pictures = html(bars.example_pictures(gallery, examples), "examples", CHOOSE)
             labels = gr.Textbox(
                 ", ".join(next(iter(presets.values()))), label="Labels, by comma or line",
@@ -57,53 +59,53 @@ def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> Non
         with gr.Column(scale=8, min_width=300):
             result = html(parts.hint(START), "classified")
 
-    answers = _answers(service)
-    answer = told(NAME)(answers)
+    respond_lines = _classify_handler(service)
+    respond = result_handler(NAME)(respond_lines)
 
-    @told(NAME)
+    @result_handler(NAME)
     def choose(path: str | None, *values: Any) -> Iterator[str]:  # noqa: ANN401
-        yield from answers(path, *values) if path else [parts.hint(START)]
+        yield from respond_lines(path, *values) if path else [parts.hint(START)]
 
-    @told(NAME)
-    def rechosen(tab: str, path: str | None, *values: Any) -> Iterator[Any]:  # noqa: ANN401
-        there = path and tab == NAME
-        yield from answers(path, *values) if there else [gr.skip()]
+    @result_handler(NAME)
+    def on_models_changed(tab: str, path: str | None, *values: Any) -> Iterator[Any]:  # noqa: ANN401
+        is_active = path and tab == NAME
+        yield from respond_lines(path, *values) if is_active else [gr.skip()]
 
-    inputs = [image, labels, template, session.chosen]
+    inputs = [image, labels, template, session.selected]
     # Not image.change: it fires twice for an upload, and once more when the page opens.
-    asked = [button.click, page.load, image.upload, labels.submit]
-    gr.on(asked, answer, inputs, result, api_name="classify", **LAST)
+    submit_events = [button.click, page.load, image.upload, labels.submit]
+    gr.on(submit_events, respond, inputs, result, api_name="classify", **LAST)
     gr.on([image.clear, template.input], choose, inputs, result, **QUIET)
-    session.chosen.change(rechosen, [session.tab, *inputs], result, **QUIET)
-    chosen = pictures.click(picker(offered), None, image, **EACH)
-    chosen.then(answer, inputs, result, **QUIET)
+    session.selected.change(on_models_changed, [session.tab, *inputs], result, **QUIET)
+    selection = pictures.click(picker(example_images), None, image, **EACH)
+    selection.then(respond, inputs, result, **QUIET)
     lists_as_text = [", ".join(names) for names in presets.values()]
-    chosen = lists.click(picker(lists_as_text), None, labels, **EACH)
-    chosen.then(choose, inputs, result, **QUIET)
+    selection = lists.click(picker(lists_as_text), None, labels, **EACH)
+    selection.then(choose, inputs, result, **QUIET)
 
 
-def _answers(service: DemoService) -> Handler:
+def _classify_handler(service: DemoService) -> Handler:
     def answer(
         path: str | None, labels: str, template: str, names: Sequence[str] | None = None
     ) -> Iterator[str]:
         picture = open_upload(path)
         labels, template = labels or "", template or "{}"
-        # Before any model is waited for.
+        # Report invalid input before waiting for models.
         parse_labels(labels), parse_templates(template)
-        for ready, _settled in service.arriving(names):
-            found = service.classify(picture, labels, template, ready) if ready else []
-            shown = bars.classification(found) if found else ""
-            yield waiting(service, names) + failures(service, names) + shown
+        for loaded, _settled in service.loaded_models(names):
+            results = service.classify(picture, labels, template, loaded) if loaded else []
+            classification = bars.classification(results) if results else ""
+            yield waiting(service, names) + failures(service, names) + classification
 
     return answer
 
 
 def _label_presets(service: DemoService, examples: Sequence[int]) -> dict[str, tuple[str, ...]]:
-    gallery = service.galleries.own
+    gallery = service.galleries.default
     if not gallery.label_examples:
         return LABELS
-    names = dict.fromkeys(gallery.captions[at] for at in examples)
-    first, *others = LABELS
-    rest = {name: LABELS[name] for name in others}
-    own = {GALLERY_NAMES: tuple(names)} if len(names) > 1 else {}
-    return {first: LABELS[first], **own, **rest}
+    names = dict.fromkeys(gallery.captions[index] for index in examples)
+    first, *other_names = LABELS
+    remaining = {name: LABELS[name] for name in other_names}
+    gallery_names = {GALLERY_NAMES: tuple(names)} if len(names) > 1 else {}
+    return {first: LABELS[first], **gallery_names, **remaining}

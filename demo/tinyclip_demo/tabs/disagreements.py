@@ -1,4 +1,4 @@
-"""Where the models differ most, and that slice as a shard to train or calibrate on."""
+"""The Disagreements tab: pairs on which the models differ most, and their export as a shard."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from tinyclip_demo.disagree import ORDERS, Mined
+from tinyclip_demo.disagree import ORDERS, MiningResult
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.shard import write_shard
-from tinyclip_demo.tabs.wiring import LAST, QUIET, Session, failures, html, told, waiting
+from tinyclip_demo.tabs.wiring import LAST, QUIET, Session, failures, html, result_handler, waiting
 from tinyclip_demo.view import hits, pairs, parts
 
 NAME = "disagreements"
@@ -22,8 +22,8 @@ START = (
 
 
 def disagreements_tab(service: DemoService, session: Session) -> None:
-    """Lay out the tab and wire it."""
-    mined_once = gr.State(False)
+    """Build the tab and connect its events."""
+    has_results = gr.State(False)
     with gr.Row(elem_classes="tc-query", equal_height=True):
         order = gr.Dropdown(
             list(ORDERS), value=ORDERS[0], label="Sort by", scale=4, min_width=220, elem_id="order"
@@ -45,32 +45,38 @@ def disagreements_tab(service: DemoService, session: Session) -> None:
         gallery = service.galleries.get(key)
         yield parts.hint("Waiting for its turn …"), gr.DownloadButton(interactive=False), True
         numbers: tuple[int, ...] = ()
-        for numbers, settled in service.arriving(names):  # noqa: B007 - the last ones count
-            if not settled:
+        for numbers, is_settled in service.loaded_models(names):  # noqa: B007 - the last ones count
+            if not is_settled:
                 yield waiting(service, names), gr.skip(), gr.skip()
         for step in service.searcher.indexing(gallery, numbers):
-            yield hits.indexing(step, service.shelf.names, numbers), gr.skip(), gr.skip()
-        for found in service.miner.mine(gallery, numbers):
-            if not isinstance(found, Mined):
-                yield parts.bar(found.doing, found.share, f"{found.share:.0%}"), gr.skip(), True
+            yield hits.indexing(step, service.registry.names, numbers), gr.skip(), gr.skip()
+        for update in service.miner.mine(gallery, numbers):
+            if not isinstance(update, MiningResult):
+                yield (
+                    parts.bar(update.activity, update.share, f"{update.share:.0%}"),
+                    gr.skip(),
+                    True,
+                )
                 continue
-            top = found.top(order, int(count))
+            top = update.top(order, int(count))
             file: Any = gr.DownloadButton(interactive=False)
             if top:
                 path = service.download("disagreements.tar")
                 file = gr.DownloadButton(
-                    value=str(write_shard(path, gallery, top, found.names)), interactive=True
+                    value=str(write_shard(path, gallery, top, update.names)), interactive=True
                 )
-            shown = pairs.disagreements(found, top, gallery, order)
-            yield failures(service, names) + shown, file, True
+            table = pairs.disagreements(update, top, gallery, order)
+            yield failures(service, names) + table, file, True
 
-    @told(NAME, 3)
-    def rechosen(again: bool, where: str, *values: Any) -> Iterator[Any]:  # noqa: ANN401
-        there = again and where == NAME
-        yield from mine(*values) if there else [(gr.skip(), gr.skip(), gr.skip())]
+    @result_handler(NAME, 3)
+    def on_settings_changed(has_results: bool, active_tab: str, *values: Any) -> Iterator[Any]:  # noqa: ANN401
+        is_active = has_results and active_tab == NAME
+        yield from mine(*values) if is_active else [(gr.skip(), gr.skip(), gr.skip())]
 
-    inputs = [order, count, session.chosen, session.gallery]
-    outputs = [result, shard, mined_once]
-    button.click(told(NAME, 3)(mine), inputs, outputs, api_name="disagreements", **LAST)
-    sorted_anew = [order.input, count.input, session.chosen.change]
-    gr.on(sorted_anew, rechosen, [mined_once, session.tab, *inputs], outputs, **QUIET)
+    inputs = [order, count, session.selected, session.gallery]
+    outputs = [result, shard, has_results]
+    button.click(result_handler(NAME, 3)(mine), inputs, outputs, api_name="disagreements", **LAST)
+    setting_events = [order.input, count.input, session.selected.change]
+    gr.on(
+        setting_events, on_settings_changed, [has_results, session.tab, *inputs], outputs, **QUIET
+    )

@@ -1,4 +1,4 @@
-"""The latency benchmark, here and now."""
+"""The Measure tab: latency and accuracy on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import gradio as gr
 from tinyclip_demo.figures import BATCHES, ROUNDS, MeasureReport, MeasureSettings
 from tinyclip_demo.host import core_count, host_facts
 from tinyclip_demo.service import DemoService
-from tinyclip_demo.tabs.wiring import LAST, Session, failures, html, told, waiting
+from tinyclip_demo.tabs.wiring import LAST, Session, failures, html, result_handler, waiting
 from tinyclip_demo.view import parts, speed
 
 NAME = "measure"
@@ -20,7 +20,7 @@ START = (
 
 
 def measure_tab(service: DemoService, session: Session) -> None:
-    """Lay out the tab and wire it."""
+    """Build the tab and connect its events."""
     with gr.Row(elem_classes="tc-query", equal_height=True):
         threads = gr.Dropdown(
             list(range(1, core_count() + 1)), value=1, label="Threads", min_width=90,
@@ -44,39 +44,39 @@ def measure_tab(service: DemoService, session: Session) -> None:
         as_csv = gr.DownloadButton("Download CSV", interactive=False, size="md", elem_id="get-csv")
     html(speed.host_line(host_facts()), "host")
 
-    @told(NAME, 3)
+    @result_handler(NAME, 3)
     def run(
         threads: int, batch: int, rounds: int, accuracy: bool,
         names: Sequence[str] | None = None, key: str | None = None,
     ) -> Iterator[Any]:  # fmt: skip
-        yield parts.bar("Measuring", 0.0, "waiting for its turn"), *_closed()
+        yield parts.bar("Measuring", 0.0, "waiting for its turn"), *_disabled_downloads()
         settings = MeasureSettings(int(threads), int(batch), int(rounds))
         pairs = service.galleries.get(key) if accuracy else None
         numbers: tuple[int, ...] = ()
-        for numbers, settled in service.arriving(names):  # noqa: B007 - the last ones count
-            if not settled:
-                yield waiting(service, names), *_closed()
-        for found in service.measure(numbers, settings, pairs):
-            if isinstance(found, MeasureReport):
-                shown = failures(service, names) + speed.measurement(found)
-                yield shown, *_files(service, found)
+        for numbers, is_settled in service.loaded_models(names):  # noqa: B007 - the last ones count
+            if not is_settled:
+                yield waiting(service, names), *_disabled_downloads()
+        for update in service.measure(numbers, settings, pairs):
+            if isinstance(update, MeasureReport):
+                report_html = failures(service, names) + speed.measurement(update)
+                yield report_html, *_files(service, update)
             else:
-                told_as = f"{found.share:.0%}, {found.doing}"
-                yield parts.bar("Measuring", found.share, told_as), gr.skip(), gr.skip()
+                status = f"{update.share:.0%}, {update.activity}"
+                yield parts.bar("Measuring", update.share, status), gr.skip(), gr.skip()
 
-    inputs = [threads, batch, rounds, accuracy, session.chosen, session.gallery]
+    inputs = [threads, batch, rounds, accuracy, session.selected, session.gallery]
     button.click(run, inputs, [result, as_json, as_csv], api_name="measure", **LAST)
 
 
-def _closed() -> tuple[Any, Any]:
+def _disabled_downloads() -> tuple[Any, Any]:
     return gr.DownloadButton(interactive=False), gr.DownloadButton(interactive=False)
 
 
 def _files(service: DemoService, report: MeasureReport) -> list[Any]:
     contents = {"tinyclip-bench.json": report.as_json(), "tinyclip-bench.csv": report.as_csv()}
-    shown = []
+    buttons = []
     for name, content in contents.items():
         path = service.download(name)
         path.write_text(content, encoding="utf-8", newline="")
-        shown.append(gr.DownloadButton(value=str(path), interactive=True))
-    return shown
+        buttons.append(gr.DownloadButton(value=str(path), interactive=True))
+    return buttons

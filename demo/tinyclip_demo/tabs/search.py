@@ -1,4 +1,4 @@
-"""A text or a picture asks, every model's nearest pictures answer."""
+"""The Search tab: a text or picture as query, every model's nearest pictures."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tinyclip_demo.tabs.wiring import (
     Handler,
     Session,
     check_paths,
+    clicked_index,
     failures,
     html,
     picker,
     picture_input,
-    place,
-    told,
+    result_handler,
     waiting,
 )
 from tinyclip_demo.texts import check_text
@@ -34,13 +34,13 @@ from tinyclip_edge.errors import TinyClipError
 NAME = "search"
 COUNTS = (5, 10, 20)
 START = "The pictures are encoded at the first search."
-TEXT, UPLOAD, ROW = "text", "upload", "row"  # what may ask
-Asked = tuple[str, Any]
+TEXT, UPLOAD, ROW = "text", "upload", "row"  # kinds of queries
+Query = tuple[str, Any]
 
 
 def search_tab(service: DemoService, session: Session, tab: gr.Tab) -> None:
-    """Lay out the tab and wire it."""
-    asked = gr.State((TEXT, QUERIES[0]))
+    """Build the tab and connect its events."""
+    last_query = gr.State((TEXT, QUERIES[0]))
     with gr.Row(elem_classes="tc-query", equal_height=True):
         query = gr.Textbox(
             QUERIES[0], label="Describe a picture", scale=8, min_width=220, max_lines=1,
@@ -53,10 +53,10 @@ def search_tab(service: DemoService, session: Session, tab: gr.Tab) -> None:
             "Search", variant="primary", scale=1, min_width=110, elem_id="search-button"
         )
     ideas = html(parts.chips("Try", QUERIES), "ideas", CHOOSE)
-    more = gr.Accordion("Search by a picture, or in pictures of your own", open=False)
-    with more, gr.Row(elem_id="own-pictures"):
+    accordion = gr.Accordion("Search by a picture, or in pictures of your own", open=False)
+    with accordion, gr.Row(elem_id="own-pictures"):
         image = picture_input(None, "query-image", "Find pictures like this one", 190)
-        dropped = gr.File(
+        uploads = gr.File(
                 label="Pictures to search in: drop them here", file_count="multiple",
                 file_types=["image"], height=190, elem_id="dropped",
             )  # fmt: skip
@@ -65,26 +65,29 @@ def search_tab(service: DemoService, session: Session, tab: gr.Tab) -> None:
                     label="… or a folder on this machine", max_lines=1, elem_id="folder",
                     visible=service.paths,
                 )  # fmt: skip
-            opened = gr.Button("Open folder", elem_id="open-folder", visible=service.paths)
-            own = gr.Button("Back to the page's own pictures", elem_id="own-gallery")
-    line = html(hits.gallery_line(service.galleries.own), "gallery")
+            open_button = gr.Button("Open folder", elem_id="open-folder", visible=service.paths)
+            default_button = gr.Button("Back to the page's own pictures", elem_id="own-gallery")
+    gallery_line = html(hits.gallery_line(service.galleries.default), "gallery")
     result = html(parts.hint(START), "found", CHOOSE)
 
-    settings = [count, session.chosen, session.gallery]
+    settings = [count, session.selected, session.gallery]
     _wire_queries(
-        service, (query, button, ideas, image, count), (tab, session, settings), (result, asked)
+        service,
+        (query, button, ideas, image, count),
+        (tab, session, settings),
+        (result, last_query),
     )
-    again = _again(service)
-    brought = [line, session.gallery]
-    open_folder = _bring(service, service.galleries.open_folder, paths=True)
-    for bring, event, values in (
-        (_bring(service, service.galleries.drop), dropped.upload, [dropped]),
-        (open_folder, opened.click, [folder]),
+    repeat_search = _repeat_handler(service)
+    gallery_outputs = [gallery_line, session.gallery]
+    open_folder = _gallery_handler(service, service.galleries.open_folder, paths=True)
+    for change_gallery, event, values in (
+        (_gallery_handler(service, service.galleries.drop), uploads.upload, [uploads]),
+        (open_folder, open_button.click, [folder]),
         (open_folder, folder.submit, [folder]),
-        (_bring(service, lambda: None), own.click, []),
+        (_gallery_handler(service, lambda: None), default_button.click, []),
     ):
-        done = event(bring, values, brought, **QUIET)
-        done.success(again, [asked, *settings], [result, asked], **QUIET)
+        changed = event(change_gallery, values, gallery_outputs, **QUIET)
+        changed.success(repeat_search, [last_query, *settings], [result, last_query], **QUIET)
 
 
 def _wire_queries(
@@ -95,95 +98,99 @@ def _wire_queries(
 ) -> None:
     query, button, ideas, image, count = controls
     tab, session, settings = surroundings
-    result, asked = outputs
-    both = [result, asked]
+    result, last_query = outputs
+    result_outputs = [result, last_query]
 
-    @told(NAME, 2)
+    @result_handler(NAME, 2)
     def by_text(
         text: str, k: int, names: Sequence[str] | None = None, key: str | None = None
     ) -> Iterator[Any]:
         yield from _search(service, (TEXT, text or ""), (k, names, key))
 
-    @told(NAME, 2)
+    @result_handler(NAME, 2)
     def by_upload(path: str | None, *values: Any) -> Iterator[Any]:  # noqa: ANN401
         yield from _search(service, (UPLOAD, path), values)
 
-    @told(NAME, 2)
+    @result_handler(NAME, 2)
     def by_row(row: int, *values: Any) -> Iterator[Any]:  # noqa: ANN401
         yield from _search(service, (ROW, (values[2], row)), values)
 
     def clicked(event: gr.EventData, request: gr.Request, *values: Any) -> Iterator[Any]:  # noqa: ANN401
-        row = place(event, len(service.galleries.get(values[2])))
+        row = clicked_index(event, len(service.galleries.get(values[2])))
         yield from by_row(request, row, *values)
 
-    @told(NAME, 2)
-    def rechosen(where: str, *values: Any) -> Iterator[Any]:  # noqa: ANN401
-        there = where == NAME
-        yield from _search_again(service, *values) if there else [(gr.skip(), gr.skip())]
+    @result_handler(NAME, 2)
+    def on_models_changed(active_tab: str, *values: Any) -> Iterator[Any]:  # noqa: ANN401
+        is_active = active_tab == NAME
+        yield from _repeat_search(service, *values) if is_active else [(gr.skip(), gr.skip())]
 
-    asking = [button.click, query.submit]
-    gr.on(asking, by_text, [query, *settings], both, api_name="search", **LAST)
+    submit_events = [button.click, query.submit]
+    gr.on(submit_events, by_text, [query, *settings], result_outputs, api_name="search", **LAST)
     ideas.click(picker(QUERIES), None, query, **EACH).then(
-        by_text, [query, *settings], both, **QUIET
+        by_text, [query, *settings], result_outputs, **QUIET
     )
-    image.upload(by_upload, [image, *settings], both, **QUIET)
-    again = _again(service)
-    result.click(clicked, settings, both, **EACH)
-    gr.on([count.input, tab.select], again, [asked, *settings], both, **QUIET)
-    session.chosen.change(rechosen, [session.tab, asked, *settings], both, **QUIET)
+    image.upload(by_upload, [image, *settings], result_outputs, **QUIET)
+    repeat_search = _repeat_handler(service)
+    result.click(clicked, settings, result_outputs, **EACH)
+    gr.on(
+        [count.input, tab.select], repeat_search, [last_query, *settings], result_outputs, **QUIET
+    )
+    session.selected.change(
+        on_models_changed, [session.tab, last_query, *settings], result_outputs, **QUIET
+    )
 
 
-def _again(service: DemoService) -> Handler:
-    @told(NAME, 2)
-    def again(*values: Any) -> Iterator[Any]:  # noqa: ANN401
-        yield from _search_again(service, *values)
+def _repeat_handler(service: DemoService) -> Handler:
+    @result_handler(NAME, 2)
+    def repeat_search(*values: Any) -> Iterator[Any]:  # noqa: ANN401
+        yield from _repeat_search(service, *values)
 
-    return again
-
-
-def _search_again(service: DemoService, asked: Asked, *values: Any) -> Iterator[Any]:  # noqa: ANN401
-    kind, what = asked
-    # A picture of one gallery is not in another.
-    if kind == ROW and what[0] != values[2]:
-        asked = (TEXT, QUERIES[0])
-    yield from _search(service, asked, values)
+    return repeat_search
 
 
-def _search(service: DemoService, asked: Asked, values: Sequence[Any]) -> Iterator[Any]:
-    """Yield (HTML, what was asked), with progress while the gallery is encoded."""
+def _repeat_search(service: DemoService, query: Query, *values: Any) -> Iterator[Any]:  # noqa: ANN401
+    kind, value = query
+    # A row number is valid in its own gallery only.
+    if kind == ROW and value[0] != values[2]:
+        query = (TEXT, QUERIES[0])
+    yield from _search(service, query, values)
+
+
+def _search(service: DemoService, query: Query, values: Sequence[Any]) -> Iterator[Any]:
+    """Yield (HTML, query), with progress while the gallery is encoded."""
     k, names, key = values
     gallery = service.galleries.get(key)
-    yield gr.skip(), asked
-    question, told_as = _question(asked, gallery)
-    for ready, _settled in service.arriving(names):
+    yield gr.skip(), query
+    question, query_html = _resolve_query(query, gallery)
+    for loaded, _settled in service.loaded_models(names):
         note = waiting(service, names) + failures(service, names)
-        for step in service.searcher.indexing(gallery, ready):
-            yield note + hits.indexing(step, service.shelf.names, ready), gr.skip()
-        shown = ""
-        if ready:
-            found = service.searcher.search(question, int(k), gallery, ready)
-            broken = service.searcher.unreadable(gallery, ready[0])
-            shown = hits.search(found, gallery, told_as, broken)
-        yield note + shown, gr.skip()
+        for step in service.searcher.indexing(gallery, loaded):
+            yield note + hits.indexing(step, service.registry.names, loaded), gr.skip()
+        results_html = ""
+        if loaded:
+            results = service.searcher.search(question, int(k), gallery, loaded)
+            broken = service.searcher.unreadable(gallery, loaded[0])
+            results_html = hits.search(results, gallery, query_html, broken)
+        yield note + results_html, gr.skip()
 
 
-def _question(asked: Asked, gallery: Gallery) -> tuple[Any, str]:
-    """Return what the models are asked, and how the page tells it."""
-    kind, what = asked
+def _resolve_query(query: Query, gallery: Gallery) -> tuple[Any, str]:
+    """Return the query as the models' input, and as HTML."""
+    kind, value = query
     if kind == UPLOAD:
-        picture = open_upload(what)
-        mine = Gallery("query", (picture,), ("your picture",))
-        return picture, hits.asked_picture(mine.thumbnail(0), "your picture")
+        picture = open_upload(value)
+        query_gallery = Gallery("query", (picture,), ("your picture",))
+        return picture, hits.picture_query(query_gallery.thumbnail(0), "your picture")
     if kind == ROW:
-        row = what[1]
-        told_as = hits.asked_picture(gallery.thumbnail(row), gallery.captions[row])
-        return gallery.picture(row), told_as
-    text = check_text(what, "query")
-    return text, hits.asked_text(text)
+        row = value[1]
+        query_html = hits.picture_query(gallery.thumbnail(row), gallery.captions[row])
+        return gallery.picture(row), query_html
+    text = check_text(value, "query")
+    return text, hits.text_query(text)
 
 
-def _bring(service: DemoService, source: Any, *, paths: bool = False) -> Any:  # noqa: ANN401 - a handler for gradio
-    def bring(request: gr.Request, *values: Any) -> tuple[str, Any]:  # noqa: ANN401
+def _gallery_handler(service: DemoService, source: Any, *, paths: bool = False) -> Any:  # noqa: ANN401 - a handler for gradio
+    def change_gallery(request: gr.Request, *values: Any) -> tuple[str, Any]:  # noqa: ANN401
         try:
             if paths:
                 check_paths(service, request)
@@ -192,4 +199,4 @@ def _bring(service: DemoService, source: Any, *, paths: bool = False) -> Any:  #
         except TinyClipError as error:
             return parts.problem(str(error)), gr.skip()
 
-    return bring
+    return change_gallery

@@ -1,4 +1,4 @@
-"""What the tabs share: quiet events, errors as notes, buttons inside HTML."""
+"""Event handling shared by the tabs: quiet events, errors as notes, buttons in HTML."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from tinyclip_demo.service import DemoService
-from tinyclip_demo.uploads import give_back_memory
+from tinyclip_demo.uploads import release_memory
 from tinyclip_demo.view import parts
 from tinyclip_edge.errors import DataError, TinyClipError
 
-# One listener for a whole row of buttons: the event says which of them was meant.
+# One listener for a whole row of buttons; the event carries the index of the clicked one.
 CHOOSE = """element.addEventListener('click', event => {
   const button = event.target.closest('button[data-at]');
   if (button) trigger('click', {at: Number(button.dataset.at)});
 });"""
-# A second wish during the first is not lost: the last one is answered after it.
+# Of the events that arrive while one is handled, the last is handled afterwards.
 LAST: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
 QUIET: dict[str, Any] = {**LAST, "api_visibility": "private"}
 # For events that carry data: gradio would answer a second one, once the first has ended, with the
@@ -32,26 +32,26 @@ EACH: dict[str, Any] = {**QUIET, "trigger_mode": "multiple", "concurrency_limit"
 Choice = TypeVar("Choice")
 Outputs = Any  # an HTML text, or a tuple that starts with one
 Handler = Callable[..., Iterator[Outputs]]
-SESSIONS_KEPT = 10_000
-GIVE_BACK_SECONDS = 1.0
+MAX_SESSIONS = 10_000
+RELEASE_DELAY = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What one open page remembers, as gradio states."""
+    """State of one open page."""
 
-    chosen: gr.State  # names of the models that are compared; None: all
+    selected: gr.State  # names of the models to compare, None for all
     tab: gr.State
-    gallery: gr.State  # key of the gallery; None: the page's own
+    gallery: gr.State  # key of the gallery, None for the page's own
 
 
-class Turns:
+class LatestCalls:
     """Which call shows its answer, for each result of each open page: the latest that has one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._calls = itertools.count(1)
-        self._shown: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._displayed: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     def number(self) -> int:
         """Return the number of a new call; later calls have higher ones."""
@@ -60,45 +60,45 @@ class Turns:
     def claim(self, session: str, part: str, call: int) -> bool:
         """Show the answer of this call from now on; False if a later call has shown one."""
         with self._lock:
-            if self.outdated(session, part, call):
+            if self.is_outdated(session, part, call):
                 return False
-            self._shown[session, part] = call
-            self._shown.move_to_end((session, part))
-            while len(self._shown) > SESSIONS_KEPT:
-                self._shown.popitem(last=False)
+            self._displayed[session, part] = call
+            self._displayed.move_to_end((session, part))
+            while len(self._displayed) > MAX_SESSIONS:
+                self._displayed.popitem(last=False)
             return True
 
-    def outdated(self, session: str, part: str, call: int) -> bool:
+    def is_outdated(self, session: str, part: str, call: int) -> bool:
         """Whether a later call has shown its answer."""
-        return self._shown.get((session, part), 0) > call
+        return self._displayed.get((session, part), 0) > call
 
 
-_turns = Turns()
+_latest_calls = LatestCalls()
 
 
-def told(part: str, outputs: int = 1) -> Callable[[Handler], Handler]:
-    """Make a handler of a generator: errors become a note, outdated answers are not shown.
+def result_handler(part: str, outputs: int = 1) -> Callable[[Handler], Handler]:
+    """Make an event handler of a generator: errors become a note, outdated results are skipped.
 
-    ``part`` names the result that the handler fills; it is the first of its ``outputs``. What the
-    user can mend is told as it is; a fault of ours goes to the terminal in full.
+    ``part`` names the result that the handler fills, the first of its ``outputs``. A TinyClipError
+    is shown to the user; any other exception is printed in full to the terminal.
     """
 
-    def wrap(work: Handler) -> Handler:
-        def tell(request: gr.Request, *values: Any) -> Iterator[Outputs]:  # noqa: ANN401
-            session, call = str(request.session_hash), _turns.number()
-            others = [gr.skip() for _ in range(outputs - 1)]
+    def wrap(generator: Handler) -> Handler:
+        def handle(request: gr.Request, *values: Any) -> Iterator[Outputs]:  # noqa: ANN401
+            session, call = str(request.session_hash), _latest_calls.number()
+            skipped = [gr.skip() for _ in range(outputs - 1)]
             try:
-                for answer in work(*values):
+                for output in generator(*values):
                     # A call that leaves the result as it is does not end the one that fills it.
-                    silent = (answer[0] if others else answer) == gr.skip()
-                    if silent:
-                        current = not _turns.outdated(session, part, call)
+                    is_skip = (output[0] if skipped else output) == gr.skip()
+                    if is_skip:
+                        is_current = not _latest_calls.is_outdated(session, part, call)
                     else:
-                        current = _turns.claim(session, part, call)
-                    if not current:
-                        yield (gr.skip(), *others) if others else gr.skip()
+                        is_current = _latest_calls.claim(session, part, call)
+                    if not is_current:
+                        yield (gr.skip(), *skipped) if skipped else gr.skip()
                         return
-                    yield answer
+                    yield output
             except TinyClipError as error:
                 note = parts.problem(str(error))
             except Exception:
@@ -107,49 +107,49 @@ def told(part: str, outputs: int = 1) -> Callable[[Handler], Handler]:
             else:
                 return
             finally:
-                give_back_memory(GIVE_BACK_SECONDS)
-            if _turns.claim(session, part, call):
-                yield (note, *others) if others else note
+                release_memory(RELEASE_DELAY)
+            if _latest_calls.claim(session, part, call):
+                yield (note, *skipped) if skipped else note
 
-        return tell
+        return handle
 
     return wrap
 
 
 def check_paths(service: DemoService, request: gr.Request) -> None:
-    """Raise ConfigError unless the visitor may name paths of this machine."""
+    """Raise ConfigError unless the visitor may open paths of this machine."""
     service.check_paths(getattr(request.client, "host", None), request.headers.items())
 
 
 def picker(values: Sequence[Choice]) -> Callable[[gr.EventData], Choice]:
-    """Return a handler that answers a click on one of the buttons with its value."""
+    """Return a handler that maps a click on one of the buttons to its value."""
 
     def pick(event: gr.EventData) -> Choice:
-        return values[place(event, len(values))]
+        return values[clicked_index(event, len(values))]
 
     return pick
 
 
-def place(event: gr.EventData, size: int) -> int:
-    """Return which button was clicked; raise DataError for a number that no button has."""
-    at = getattr(event, "at", None)
-    if not isinstance(at, int) or not 0 <= at < size:
-        raise DataError(f"no choice {at!r}")
-    return at
+def clicked_index(event: gr.EventData, size: int) -> int:
+    """Return the index of the clicked button; raise DataError if it is out of range."""
+    index = getattr(event, "at", None)
+    if not isinstance(index, int) or not 0 <= index < size:
+        raise DataError(f"no choice {index!r}")
+    return index
 
 
 def html(value: str, name: str, script: str | None = None) -> gr.HTML:
-    """Return an HTML component with the page's own style."""
+    """Return an HTML component in the style of the page."""
     return gr.HTML(
         value, elem_id=name, elem_classes="tc-html", js_on_load=script, apply_default_css=False
     )
 
 
 def picture_input(picture: Any, name: str, label: str, height: int) -> gr.Image:  # noqa: ANN401
-    """Return an image input that hands on the path of what was sent, unopened.
+    """Return an image input that passes on the path of the upload without opening it.
 
-    gradio would open the file and fail without a word to the user; the service explains. Not a
-    subclass: gradio writes a .pyi beside the source of every one.
+    gradio would open the file and fail without a message; the service explains the error. Not a
+    subclass, since gradio writes a .pyi file next to the source of each subclass.
     """
     image = gr.Image(
         picture, label=label, sources=["upload", "webcam", "clipboard"], height=height,
@@ -160,16 +160,16 @@ def picture_input(picture: Any, name: str, label: str, height: int) -> gr.Image:
 
 
 def waiting(service: DemoService, names: Sequence[str] | None) -> str:
-    """Return a note on the chosen models that are still loading."""
-    shelf = service.shelf
+    """Return a note on the selected models that are still loading."""
+    registry = service.registry
     return parts.awaiting(
-        [shelf.names[i] for i in shelf.numbers(names) if not shelf.slots[i].settled]
+        [registry.names[i] for i in registry.numbers(names) if not registry.slots[i].is_settled]
     )
 
 
 def failures(service: DemoService, names: Sequence[str] | None) -> str:
-    """Return a note for each of the chosen models that does not load."""
-    slots = [service.shelf.slots[i] for i in service.shelf.numbers(names)]
+    """Return a note for each of the selected models that failed to load."""
+    slots = [service.registry.slots[i] for i in service.registry.numbers(names)]
     return "".join(parts.problem(slot.error) for slot in slots if slot.error)
 
 

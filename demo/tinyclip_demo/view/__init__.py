@@ -1,1 +1,1 @@
-"""Results as HTML; every text that a user or a file can choose is escaped here."""
+"""Results as HTML; all text from users and files is escaped here."""

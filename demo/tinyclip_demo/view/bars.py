@@ -1,4 +1,4 @@
-"""Answers to one picture: bars of all models side by side, agreement, latency."""
+"""Results for one picture: probabilities of all models as bars, agreement, latency."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from tinyclip_demo.classify import ClassifyResult
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.view.parts import RUNTIMES, count, hint, hue, megabytes, milliseconds, percent
 
-ROWS_SHOWN = 10
+MAX_ROWS = 10
 
 
 def classification(results: Sequence[ClassifyResult]) -> str:
-    """One table: a row per label, a column per model, times below."""
-    shown, rest = _rows(results)
-    heads = "".join(_column_head(result, place) for place, result in enumerate(results))
-    body = "".join(_label_row(results, row) for row in shown)
-    if rest:
-        least = max(result.probabilities[row] for result in results for row in rest)
+    """Return a table with a row per label, a column per model, and times below."""
+    visible, hidden_rows = _rows(results)
+    heads = "".join(_column_head(result, index) for index, result in enumerate(results))
+    body = "".join(_label_row(results, row) for row in visible)
+    if hidden_rows:
+        highest_hidden = max(result.probabilities[row] for result in results for row in hidden_rows)
         body += (
             f'<tr class="tc-rest"><th colspan="{len(results) + 1}">'
-            f"{count(len(rest), 'more label')}, none above {percent(least)}</th></tr>"
+            f"{count(len(hidden_rows), 'more label')}, none above {percent(highest_hidden)}"
+            "</th></tr>"
         )
     return (
         f'<section class="tc-result">{verdict(results)}{_notes(results)}'
@@ -35,7 +36,7 @@ def classification(results: Sequence[ClassifyResult]) -> str:
 
 
 def verdict(results: Sequence[ClassifyResult]) -> str:
-    """Who says what, in one line."""
+    """Return one line on whether the models agree."""
     first = results[0]
     if len(results) == 1:
         return f'<p class="tc-verdict" role="status"><b>{escape(first.best)}</b></p>'
@@ -45,44 +46,44 @@ def verdict(results: Sequence[ClassifyResult]) -> str:
             f'<p class="tc-verdict agree" role="status"><i>✓</i><span>{models} models '
             f"say <b>{escape(first.best)}</b></span></p>"
         )
-    answers: dict[str, list[str]] = {}
+    models_by_label: dict[str, list[str]] = {}
     for result in results:
-        answers.setdefault(result.best, []).append(escape(result.model))
-    said = "; ".join(
-        f"{', '.join(who)} {'say' if len(who) > 1 else 'says'} <b>{escape(best)}</b>"
-        for best, who in answers.items()
+        models_by_label.setdefault(result.best, []).append(escape(result.model))
+    statement = "; ".join(
+        f"{', '.join(models)} {'say' if len(models) > 1 else 'says'} <b>{escape(label)}</b>"
+        for label, models in models_by_label.items()
     )
-    return f'<p class="tc-verdict differ" role="status"><i>≠</i><span>{said}</span></p>'
+    return f'<p class="tc-verdict differ" role="status"><i>≠</i><span>{statement}</span></p>'
 
 
 def _notes(results: Sequence[ClassifyResult]) -> str:
-    told = [f"{result.model}: {note}" for result in results for note in result.notes]
-    return "".join(hint(note) for note in told)
+    notes = [f"{result.model}: {note}" for result in results for note in result.notes]
+    return "".join(hint(note) for note in notes)
 
 
 def example_pictures(gallery: Gallery, indices: Sequence[int]) -> str:
-    """A row of thumbnails as buttons; each tells its place in the list."""
+    """Return a row of thumbnails as buttons; each carries its index in the list."""
     buttons = "".join(
-        f'<button type="button" data-at="{i}" title="{escape(gallery.captions[at])}" '
-        f'aria-label="Example: {escape(gallery.captions[at])}">'
-        f'<img src="{gallery.thumbnail(at)}" alt=""></button>'
-        for i, at in enumerate(indices)
+        f'<button type="button" data-at="{i}" title="{escape(gallery.captions[index])}" '
+        f'aria-label="Example: {escape(gallery.captions[index])}">'
+        f'<img src="{gallery.thumbnail(index)}" alt=""></button>'
+        for i, index in enumerate(indices)
     )
     return f'<div class="tc-examples" role="group" aria-label="Examples">{buttons}</div>'
 
 
 def _rows(results: Sequence[ClassifyResult]) -> tuple[list[int], list[int]]:
-    """Labels that some model finds probable, in the first model's order; and the rest."""
+    """Return the rows of probable labels in the first model's order, then the remaining rows."""
     table = np.array([result.probabilities for result in results])
-    probable = set(np.argsort(-table.max(axis=0), kind="stable")[:ROWS_SHOWN].tolist())
-    shown = probable | {result.labels.index(result.best) for result in results}
+    probable = set(np.argsort(-table.max(axis=0), kind="stable")[:MAX_ROWS].tolist())
+    visible = probable | {result.labels.index(result.best) for result in results}
     order = np.argsort(-table[0], kind="stable").tolist()
-    return [row for row in order if row in shown], [row for row in order if row not in shown]
+    return [row for row in order if row in visible], [row for row in order if row not in visible]
 
 
-def _column_head(result: ClassifyResult, place: int) -> str:
+def _column_head(result: ClassifyResult, index: int) -> str:
     mark = ""
-    if place:
+    if index:
         mark = '<em class="ok">agrees</em>' if result.agrees else '<em class="no">differs</em>'
     spec, facts = result.spec, ""
     if spec:
@@ -97,13 +98,15 @@ def _column_head(result: ClassifyResult, place: int) -> str:
 def _label_row(results: Sequence[ClassifyResult], row: int) -> str:
     reference = results[0].probabilities[row]
     cells = []
-    for place, result in enumerate(results):
+    for index, result in enumerate(results):
         share = result.probabilities[row]
-        tick = f'<b style="left:{reference:.2%}"></b>' if place and reference > 0.01 else ""
+        reference_mark = (
+            f'<b style="left:{reference:.2%}"></b>' if index and reference > 0.01 else ""
+        )
         top = ' class="top"' if result.labels[row] == result.best else ""
         cells.append(
             f'<td{top} {hue(result.number)} data-model="{escape(result.model)}">'
-            f'<i class="tc-bar"><i style="width:{share:.2%}"></i>{tick}</i>'
+            f'<i class="tc-bar"><i style="width:{share:.2%}"></i>{reference_mark}</i>'
             f"<span>{percent(share)}</span></td>"
         )
     return f'<tr><th scope="row">{escape(results[0].labels[row])}</th>{"".join(cells)}</tr>'

@@ -1,4 +1,4 @@
-"""Title and one card per model: what it is, how far it is, whether it is compared."""
+"""Title and one card per model: its facts, its loading state, whether it is compared."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from tinyclip_demo.view.parts import RUNTIMES, hue, megabytes, millions
 STATES = {READY: "ready", LOADING: "loading …", FAILED: "failed"}
 
 
-def header(shelf: ModelRegistry, chosen: Sequence[str] | None = None) -> str:
-    """Cards of all models; those of ``chosen`` are ticked, all for None."""
-    ticked = shelf.names if chosen is None else chosen
-    ready = sum(slot.state == READY for slot in shelf.slots)
-    cards = "".join(_card(shelf, i, shelf.names[i] in ticked) for i in range(len(shelf)))
+def header(registry: ModelRegistry, selected: Sequence[str] | None = None) -> str:
+    """Return the title and the cards of all models; ``selected`` ones are checked, all for None."""
+    ticked = registry.names if selected is None else selected
+    ready_count = sum(slot.state == READY for slot in registry.slots)
+    cards = "".join(_card(registry, i, registry.names[i] in ticked) for i in range(len(registry)))
     return (
         '<header class="tc-head"><div class="tc-title"><h1>tinyclip-edge</h1>'
         "<p>One CLIP and its distilled students, on the same input</p></div>"
-        f'<p class="tc-state" role="status"><b>{ready} of {len(shelf)}</b> models ready</p>'
+        f'<p class="tc-state" role="status"><b>{ready_count} of {len(registry)}</b> models ready'
+        "</p>"
         f'</header><ul class="tc-cards" aria-label="Models">{cards}</ul>'
     )
 
 
-def _card(shelf: ModelRegistry, number: int, ticked: bool) -> str:
-    slot, name = shelf.slots[number], escape(shelf.names[number])
+def _card(registry: ModelRegistry, number: int, ticked: bool) -> str:
+    slot, name = registry.slots[number], escape(registry.names[number])
     state = STATES.get(slot.state, "waiting")
     check = " checked" if ticked else ""
     runtime = RUNTIMES.get(slot.runtime, slot.runtime)
@@ -35,7 +36,7 @@ def _card(shelf: ModelRegistry, number: int, ticked: bool) -> str:
         f'<input type="checkbox" data-name="{name}"{check} aria-label="Compare {name}">'
         f"<h2>{name}</h2><em>{state}</em></label>"
         f'<p class="tc-tags"><span>{escape(runtime)}</span><span>{escape(slot.precision)}</span>'
-        f"{size}</p>{_facts(slot, shelf.slots[0], number)}</li>"
+        f"{size}</p>{_facts(slot, registry.slots[0], number)}</li>"
     )
 
 

@@ -1,4 +1,4 @@
-"""Pictures found: one strip per model, place under place."""
+"""Search results: one strip per model, with equal ranks below each other."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tinyclip_demo.view.parts import count, hue, milliseconds
 
 
 def search(
-    results: Sequence[SearchResult], gallery: Gallery, asked: str = "", unreadable: int = 0
+    results: Sequence[SearchResult], gallery: Gallery, query_html: str = "", unreadable: int = 0
 ) -> str:
-    """Strips, ranks that differ marked; ``asked`` is HTML that tells what was searched."""
+    """Return one strip per model, with differing ranks marked; ``query_html`` shows the query."""
     strips = "".join(
-        _strip(result, gallery, compared=place > 0) for place, result in enumerate(results)
+        _strip(result, gallery, compared=index > 0) for index, result in enumerate(results)
     )
     notes = []
     if len(results) > 1:
@@ -30,24 +30,27 @@ def search(
     if unreadable:
         notes.append(f"{count(unreadable, 'broken picture')} left out")
     legend = "".join(f"<span>{note}</span>" for note in notes)
-    return f'<section class="tc-result">{asked}{strips}<p class="tc-legend">{legend}</p></section>'
+    return (
+        f'<section class="tc-result">{query_html}{strips}<p class="tc-legend">{legend}</p>'
+        "</section>"
+    )
 
 
-def asked_picture(uri: str, caption: str) -> str:
-    """What was searched, when it was a picture."""
+def picture_query(uri: str, caption: str) -> str:
+    """Return a picture query as HTML."""
     return (
         f'<p class="tc-asked"><img src="{escape(uri)}" alt="">'
         f"<span>Pictures like <b>{escape(caption)}</b></span></p>"
     )
 
 
-def asked_text(text: str) -> str:
-    """What was searched, when it was a text."""
+def text_query(text: str) -> str:
+    """Return a text query as HTML."""
     return f'<p class="tc-asked"><span>Pictures of <b>{escape(text)}</b></span></p>'
 
 
 def gallery_line(gallery: Gallery) -> str:
-    """What is searched."""
+    """Return one line on the gallery."""
     skipped = f", {count(gallery.skipped, 'file')} skipped" if gallery.skipped else ""
     return (
         f'<p class="tc-gallery" role="status">Searching <b>{count(len(gallery), "picture")}</b>: '
@@ -56,11 +59,11 @@ def gallery_line(gallery: Gallery) -> str:
 
 
 def indexing(step: IndexProgress, names: Sequence[str], numbers: Sequence[int]) -> str:
-    """How far each of the models has encoded the gallery."""
+    """Return each model's progress in encoding the gallery."""
     lines = []
     for number in numbers:
-        done = step.done / step.total if number == step.number else 0.0
-        share = 1.0 if number in step.finished else done
+        encoded_share = step.encoded / step.total if number == step.number else 0.0
+        share = 1.0 if number in step.completed else encoded_share
         lines.append(
             f'<li {hue(number)}><span class="tc-dot">{escape(names[number])}</span>'
             f'<i class="tc-bar"><i style="width:{share:.1%}"></i></i>'
@@ -74,15 +77,15 @@ def indexing(step: IndexProgress, names: Sequence[str], numbers: Sequence[int]) 
 
 def _strip(result: SearchResult, gallery: Gallery, *, compared: bool) -> str:
     k = len(result.hits)
-    shared = ""
+    overlap = ""
     if compared:
         kind = "ok" if result.overlap == 1 else "no" if result.overlap < 0.5 else ""
-        shared = f'<em class="{kind}">overlap@{k}: {round(result.overlap * k)} of {k}</em>'
+        overlap = f'<em class="{kind}">overlap@{k}: {round(result.overlap * k)} of {k}</em>'
     items = "".join(_hit(hit, k, gallery, compared=compared) for hit in result.hits)
-    index = "index read from disk in" if result.index_kept else "gallery encoded in"
+    index = "index read from disk in" if result.index_from_disk else "gallery encoded in"
     return (
         f'<section class="tc-strip" {hue(result.number)} data-model="{escape(result.model)}">'
-        f'<header><h3 class="tc-dot">{escape(result.model)}</h3>{shared}<p>'
+        f'<header><h3 class="tc-dot">{escape(result.model)}</h3>{overlap}<p>'
         f"<span>query {milliseconds(result.query_ms)}</span>"
         f"<span>ranking {milliseconds(result.rank_ms)}</span>"
         f"<span>{index} {_seconds(result.index_seconds)}</span></p></header>"
@@ -92,19 +95,19 @@ def _strip(result: SearchResult, gallery: Gallery, *, compared: bool) -> str:
 
 def _hit(hit: SearchHit, k: int, gallery: Gallery, *, compared: bool) -> str:
     caption = escape(gallery.captions[hit.index])
-    kind, delta, told = "", "", ""
-    moved = hit.reference_rank - hit.rank
+    kind, delta, rank_text = "", "", ""
+    rank_change = hit.reference_rank - hit.rank
     if compared and hit.reference_rank > k:
         kind, delta = "new", f"#{hit.reference_rank}"
-        told = f", place {hit.reference_rank} for the first model"
-    elif compared and moved:
-        kind, delta = ("up", f"▲{moved}") if moved > 0 else ("down", f"▼{-moved}")
-        told = f", place {hit.reference_rank} for the first model"
+        rank_text = f", place {hit.reference_rank} for the first model"
+    elif compared and rank_change:
+        kind, delta = ("up", f"▲{rank_change}") if rank_change > 0 else ("down", f"▼{-rank_change}")
+        rank_text = f", place {hit.reference_rank} for the first model"
     badge = f'<b class="tc-delta {kind}" aria-hidden="true">{delta}</b>' if delta else ""
     return (
         f'<li class="{kind}"><div class="tc-place"><b>{hit.rank}</b>{badge}</div>'
         f'<button type="button" data-at="{hit.index}" title="{caption}" '
-        f'aria-label="{caption}{told}: find more like it">'
+        f'aria-label="{caption}{rank_text}: find more like it">'
         f'<img src="{gallery.thumbnail(hit.index)}" alt=""></button>'
         f"<p>{caption}</p><small>{hit.score:.3f}</small></li>"
     )

@@ -1,4 +1,4 @@
-"""Pairs on which the models disagree: picture, caption, every model's answer."""
+"""Pairs on which the models disagree: picture, caption, every model's prediction."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from tinyclip_demo.disagree import Answer, Disagreement, Mined
+from tinyclip_demo.disagree import Disagreement, MiningResult, Prediction
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.view.parts import count, hue, percent
 
 
 def disagreements(
-    mined: Mined, found: Sequence[Disagreement], gallery: Gallery, order: str = ""
+    mined: MiningResult, pairs: Sequence[Disagreement], gallery: Gallery, order: str = ""
 ) -> str:
-    """How many pairs, then one row for each that is shown."""
+    """Return the number of differing pairs and a table with a row per selected pair."""
     share = mined.differing / len(mined)
     heads = "".join(
         f'<th scope="col" {hue(number)}><span class="tc-dot">{escape(name)}</span></th>'
         for number, name in zip(mined.numbers, mined.names, strict=True)
     )
-    body = "".join(_row(pair, mined, gallery) for pair in found)
-    if not found:
+    body = "".join(_row(pair, mined, gallery) for pair in pairs)
+    if not pairs:
         body = f'<tr><td colspan="{len(mined.names) + 2}">No pair of this kind</td></tr>'
     return (
         '<section class="tc-result"><p class="tc-verdict" role="status"><span>The models give '
@@ -33,14 +33,14 @@ def disagreements(
         f'<p class="tc-legend"><span>{escape(order)}</span><span>Each model: its answer, its '
         "probability, and the place of the pair's own caption</span>"
         "<span>Apart: divergence of the answers, in bits (0: alike, "
-        f"{_most(len(mined.names))}: disjoint)</span></p></section>"
+        f"{_max_divergence(len(mined.names))}: disjoint)</span></p></section>"
     )
 
 
-def _row(pair: Disagreement, mined: Mined, gallery: Gallery) -> str:
+def _row(pair: Disagreement, mined: MiningResult, gallery: Gallery) -> str:
     cells = "".join(
-        _cell(answer, pair, number)
-        for number, answer in zip(mined.numbers, pair.answers, strict=True)
+        _cell(prediction, pair, number)
+        for number, prediction in zip(mined.numbers, pair.predictions, strict=True)
     )
     caption = escape(pair.caption)
     return (
@@ -51,15 +51,19 @@ def _row(pair: Disagreement, mined: Mined, gallery: Gallery) -> str:
     )
 
 
-def _cell(answer: Answer, pair: Disagreement, number: int) -> str:
-    right = answer.label == pair.caption
+def _cell(prediction: Prediction, pair: Disagreement, number: int) -> str:
+    right = prediction.label == pair.caption
     mark = '<i aria-label="right">✓</i>' if right else '<i aria-label="wrong">✗</i>'
-    own = "" if answer.own_rank == 1 else f" · own caption at place {answer.own_rank:,}"
+    rank_text = (
+        ""
+        if prediction.caption_rank == 1
+        else f" · own caption at place {prediction.caption_rank:,}"
+    )
     return (
-        f'<td class="{"ok" if right else "no"}" {hue(number)}>{mark}<b>{escape(answer.label)}</b>'
-        f"<small>{percent(answer.chance)}{own}</small></td>"
+        f'<td class="{"ok" if right else "no"}" {hue(number)}>{mark}'
+        f"<b>{escape(prediction.label)}</b><small>{percent(prediction.probability)}{rank_text}</small></td>"
     )
 
 
-def _most(models: int) -> str:
+def _max_divergence(models: int) -> str:
     return f"{math.log2(models):.2f}".rstrip("0").rstrip(".")

@@ -1,4 +1,4 @@
-"""Small pieces that several views share."""
+"""Building blocks shared by the views."""
 
 from __future__ import annotations
 
@@ -6,47 +6,47 @@ from collections.abc import Sequence
 from html import escape
 
 RUNTIMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
-COLOURS = 8  # hues that page.css defines for models
+COLOURS = 8  # model hues defined in page.css
 
 
 def hue(number: int) -> str:
-    """Style attribute that gives an element its model's colour."""
+    """Return a style attribute with the colour of a model."""
     return f'style="--c:var(--tc-m{number % COLOURS})"'
 
 
 def problem(message: str) -> str:
-    """What the user has to mend."""
+    """Return a message about an error that the user can fix."""
     text = message[:1].upper() + message[1:]
     return f'<p class="tc-note tc-problem" role="alert">{escape(text)}</p>'
 
 
 def hint(message: str) -> str:
-    """What to do next."""
+    """Return a message about what to do next."""
     return f'<p class="tc-note" role="status">{escape(message)}</p>'
 
 
 def awaiting(names: Sequence[str]) -> str:
-    """Which models are still loading; empty for none."""
+    """Return a message about models that are still loading, empty for none."""
     if not names:
         return ""
     verb = "is" if len(names) == 1 else "are"
-    told = escape(", ".join(names))
-    return f'<p class="tc-note tc-wait" role="status">{told} {verb} still loading …</p>'
+    name_list = escape(", ".join(names))
+    return f'<p class="tc-note tc-wait" role="status">{name_list} {verb} still loading …</p>'
 
 
-def bar(title: str, share: float, told: str) -> str:
-    """A titled bar of progress."""
+def bar(title: str, share: float, status: str) -> str:
+    """Return a progress bar with a title."""
     percent = round(share * 100)
     return (
         f'<section class="tc-result tc-progress" role="status"><p>{escape(title)}</p>'
         f'<ul><li><i class="tc-bar" role="progressbar" aria-valuenow="{percent}" '
         f'aria-valuemin="0" aria-valuemax="100" aria-label="{escape(title)}">'
-        f'<i style="width:{share:.1%}"></i></i><span>{escape(told)}</span></li></ul></section>'
+        f'<i style="width:{share:.1%}"></i></i><span>{escape(status)}</span></li></ul></section>'
     )
 
 
 def chips(title: str, names: Sequence[str]) -> str:
-    """A row of small buttons; each tells its place in the list."""
+    """Return a row of small buttons; each carries its index in the list."""
     buttons = "".join(
         f'<button type="button" data-at="{i}">{escape(name)}</button>'
         for i, name in enumerate(names)
@@ -58,28 +58,28 @@ def chips(title: str, names: Sequence[str]) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """A number with its noun."""
+    """Format a number with its noun."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def percent(share: float) -> str:
-    """A probability, escaped."""
+    """Format a probability as HTML."""
     return "&lt;0.1 %" if share < 0.0005 else f"{share * 100:.1f} %"
 
 
 def milliseconds(value: float) -> str:
-    """A time."""
+    """Format a time as HTML."""
     if value >= 100:
         return f"{value:.0f} ms"
     return f"{value:.1f} ms" if value >= 0.1 else "<0.1 ms".replace("<", "&lt;")
 
 
 def megabytes(size: int) -> str:
-    """A size in 10^6 bytes."""
+    """Format a size in 10^6 bytes."""
     # Weights that were never saved have no size on disk.
     return f"{size / 1e6:.1f} MB" if size else "not saved"
 
 
 def millions(number: int) -> str:
-    """A count of parameters."""
+    """Format a number of parameters."""
     return f"{number / 1e6:.2f} M" if number < 10e6 else f"{number / 1e6:.1f} M"

@@ -1,4 +1,4 @@
-"""The measurement: a sentence, a plot of accuracy, latency and size, a table, the machine."""
+"""A measurement as HTML: a headline, a plot of accuracy, latency and size, a table, the host."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tinyclip_demo.figures import FigureRow, MeasureReport
 from tinyclip_demo.view.parts import RUNTIMES, hue, megabytes, milliseconds
 
 TICKS = (1, 2, 3, 5, 7)
-MOST_LEVELS = 5
+MAX_LEVELS = 5
 LARGEST_BUBBLE = 64  # pixels
 SMALLEST_BUBBLE = 10
 
 
 def measurement(report: MeasureReport) -> str:
-    """Everything that was measured."""
+    """Return headline, plot, table and notes of a measurement."""
     return (
         f'<section class="tc-result">{_headline(report.rows)}{_plot(report.rows)}'
         f"{_table(report)}{_notes(report)}</section>"
@@ -24,7 +24,7 @@ def measurement(report: MeasureReport) -> str:
 
 
 def host_line(host: dict[str, str]) -> str:
-    """The machine, in one list."""
+    """Return the facts about the machine as a list."""
     items = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in host.items())
     return f'<dl class="tc-host" aria-label="This machine">{items}</dl>'
 
@@ -34,25 +34,29 @@ def _headline(rows: Sequence[FigureRow]) -> str:
         return ""
     first, best = rows[0], min(rows[1:], key=lambda row: row.latency.image.median_ms)
     faster = first.latency.image.median_ms / best.latency.image.median_ms
-    told = [_times(faster, "faster", "slower")]
+    comparisons = [_times(faster, "faster", "slower")]
     if first.spec.bytes_on_disk and best.spec.bytes_on_disk:
-        told.append(_times(first.spec.bytes_on_disk / best.spec.bytes_on_disk, "smaller", "larger"))
-    kept = ""
+        comparisons.append(
+            _times(first.spec.bytes_on_disk / best.spec.bytes_on_disk, "smaller", "larger")
+        )
+    recall_text = ""
     if first.recall_at_1 and best.recall_at_1 is not None:
-        kept = f", and keeps <b>{best.recall_at_1 / first.recall_at_1:.0%}</b> of its recall@1"
+        recall_text = (
+            f", and keeps <b>{best.recall_at_1 / first.recall_at_1:.0%}</b> of its recall@1"
+        )
     kind = "agree" if faster > 1 else "differ"
     return (
         f'<p class="tc-verdict {kind}" role="status"><span><b>{escape(best.name)}</b> is '
-        f"{' and '.join(told)} than {escape(first.name)}{kept}</span></p>"
+        f"{' and '.join(comparisons)} than {escape(first.name)}{recall_text}</span></p>"
     )
 
 
-def _times(ratio: float, more: str, less: str) -> str:
-    return f"<b>{ratio:.1f}×</b> {more}" if ratio >= 1 else f"<b>{1 / ratio:.1f}×</b> {less}"
+def _times(ratio: float, above: str, below: str) -> str:
+    return f"<b>{ratio:.1f}×</b> {above}" if ratio >= 1 else f"<b>{1 / ratio:.1f}×</b> {below}"
 
 
 def _plot(rows: Sequence[FigureRow]) -> str:
-    """Latency to the right, accuracy up, size as area; HTML, so that its text stays readable."""
+    """Return a plot in HTML, whose text stays readable: latency, accuracy, and size as area."""
     accuracy = all(row.recall_at_1 is not None for row in rows)
     times = [row.latency.image.median_ms for row in rows]
     heights = [_height(row, accuracy) for row in rows]
@@ -74,9 +78,9 @@ def _plot(rows: Sequence[FigureRow]) -> str:
     batch = rows[0].latency.batch
     images = "an image" if batch == 1 else f"{batch} images"
     side = "Recall@1, text → image" if accuracy else "Megabytes on disk"
-    told = "; ".join(_told(row) for row in rows)
+    description = "; ".join(_description(row) for row in rows)
     return (
-        f'<figure class="tc-plot" role="img" aria-label="{escape(told)}"><p>{side}</p>'
+        f'<figure class="tc-plot" role="img" aria-label="{escape(description)}"><p>{side}</p>'
         f'<div class="tc-area">{levels}{dots}</div><div class="tc-axis">{ticks}</div>'
         f"<figcaption>Milliseconds for {images}, median → &nbsp; area of a dot: size on disk"
         "</figcaption></figure>"
@@ -94,7 +98,7 @@ def _dot(row: FigureRow, x: float, y: float, largest: int) -> str:
     )
 
 
-def _told(row: FigureRow) -> str:
+def _description(row: FigureRow) -> str:
     recall = "" if row.recall_at_1 is None else f", recall@1 {row.recall_at_1:.1%}"
     ms = row.latency.image.median_ms
     return f"{row.name}: {ms:.1f} ms, {row.spec.bytes_on_disk / 1e6:.1f} MB{recall}"
@@ -115,7 +119,7 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 def _levels(floor: float, top: float) -> list[float]:
     decade = 10 ** (math.floor(math.log10(top - floor)) - 1)
     step = next(
-        t * decade for t in (1, 2, 5, 10, 20, 50) if (top - floor) / (t * decade) <= MOST_LEVELS
+        t * decade for t in (1, 2, 5, 10, 20, 50) if (top - floor) / (t * decade) <= MAX_LEVELS
     )
     first = math.ceil(floor / step) * step
     return [first + i * step for i in range(12) if first + i * step <= top]
@@ -156,13 +160,13 @@ def _line(row: FigureRow, first: FigureRow, recall: bool) -> str:
         f"{row.images_per_second:,.0f}",
     ]
     if recall:
-        found = (row.recall_at_1, row.recall_at_5)
-        cells += ["…" if share is None else f"{share:.1%}" for share in found]
-    told = "".join(f"<td>{cell}</td>" for cell in cells)
+        recalls = (row.recall_at_1, row.recall_at_5)
+        cells += ["…" if share is None else f"{share:.1%}" for share in recalls]
+    cell_html = "".join(f"<td>{cell}</td>" for cell in cells)
     runtime = f"{RUNTIMES.get(row.spec.runtime, row.spec.runtime)} {row.spec.precision}"
     return (
         f'<tr {hue(row.number)}><th scope="row"><span class="tc-dot">{escape(row.name)}</span>'
-        f"<small>{escape(runtime)}</small></th>{told}</tr>"
+        f"<small>{escape(runtime)}</small></th>{cell_html}</tr>"
     )
 
 
@@ -179,5 +183,5 @@ def _notes(report: MeasureReport) -> str:
     ]
     if report.pairs:
         notes.append(f"recall from text to image among {report.pairs}")
-    told = "".join(f"<span>{escape(note)}</span>" for note in notes)
-    return f'<p class="tc-legend">{told}</p>'
+    note_html = "".join(f"<span>{escape(note)}</span>" for note in notes)
+    return f'<p class="tc-legend">{note_html}</p>'

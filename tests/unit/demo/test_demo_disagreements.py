@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from angle_model import BLUE, GREEN, RED, AngleModel, last, square
 
-from tinyclip_demo.disagree import ANSWERS, LOST, RANKS, divergence
+from tinyclip_demo.disagree import BY_DIVERGENCE, BY_RANK_GAP, FIRST_RIGHT, divergence
 from tinyclip_demo.gallery import folder_gallery
 from tinyclip_demo.model_registry import ModelRegistry
 from tinyclip_demo.service import DemoService
@@ -39,26 +39,26 @@ def test_ranks_and_answers_by_hand(service, gallery):
     # other: red at 50 -> green; green at 10 -> red; blue -> green
     assert [mined.classes[at] for at in mined.best[1]] == ["green", "red", "green"]
     assert mined.classes[mined.best[0, 0]] == "red"
-    assert mined.own_rank[:, 0].tolist() == [1, 2]
+    assert mined.caption_rank[:, 0].tolist() == [1, 2]
     # blue: green 40, blue 80, red 100 degrees away
-    assert mined.own_rank[:, 2].tolist() == [2, 2]
-    (top,) = mined.top(ANSWERS, 1)
+    assert mined.caption_rank[:, 2].tolist() == [2, 2]
+    (top,) = mined.top(BY_DIVERGENCE, 1)
     # red against green is the sharpest difference: 0 against 60, and 50 against 10 degrees
     assert (top.caption, top.rank_gap) == ("red", 1)
-    assert [answer.label for answer in top.answers] == ["red", "green"]
+    assert [answer.label for answer in top.predictions] == ["red", "green"]
     first = 1 / (1 + math.exp(-5) + math.exp(-20))
-    assert top.answers[0].chance == pytest.approx(first, abs=1e-6)
+    assert top.predictions[0].probability == pytest.approx(first, abs=1e-6)
 
 
 def test_orders(service, gallery):
     mined = mined_of(service, gallery)
-    apart = [pair.divergence for pair in mined.top(ANSWERS, 3)]
+    apart = [pair.divergence for pair in mined.top(BY_DIVERGENCE, 3)]
     assert apart == sorted(apart, reverse=True)
-    gaps = [pair.rank_gap for pair in mined.top(RANKS, 3)]
+    gaps = [pair.rank_gap for pair in mined.top(BY_RANK_GAP, 3)]
     assert gaps == sorted(gaps, reverse=True)
-    lost = mined.top(LOST, 3)
-    assert lost and all(pair.answers[0].own_rank == 1 for pair in lost)
-    assert all(max(answer.own_rank for answer in pair.answers) > 1 for pair in lost)
+    lost = mined.top(FIRST_RIGHT, 3)
+    assert lost and all(pair.predictions[0].caption_rank == 1 for pair in lost)
+    assert all(max(answer.caption_rank for answer in pair.predictions) > 1 for pair in lost)
 
 
 def test_models_that_agree_have_nothing_between_them(gallery, models):
@@ -66,7 +66,7 @@ def test_models_that_agree_have_nothing_between_them(gallery, models):
     mined = mined_of(DemoService(ModelRegistry(same), gallery), gallery)
     assert mined.differing == 0
     assert mined.divergence == pytest.approx(np.zeros(3), abs=1e-6)
-    assert mined.top(LOST, 5) == []
+    assert mined.top(FIRST_RIGHT, 5) == []
 
 
 def test_mining_twice_encodes_once(service, gallery, models):
@@ -94,7 +94,7 @@ def test_the_shard_is_data_for_training(service, tmp_path):
     square(BLUE).save(pictures / "blue.bmp")
     gallery = folder_gallery(pictures)
     mined = mined_of(service, gallery)
-    top = mined.top(ANSWERS, 3)
+    top = mined.top(BY_DIVERGENCE, 3)
     path = write_shard(tmp_path / "slice.tar", gallery, top, mined.names)
     pairs = {pair.captions[0]: pair for pair in open_source(str(path))}
     assert set(pairs) == {"red", "green", "blue"}

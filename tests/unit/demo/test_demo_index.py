@@ -32,7 +32,7 @@ def test_an_index_is_kept_and_read_by_the_next_process(pictures, tmp_path):
     assert len(list(kept.glob("*.npz"))) == 1
     model = AngleModel("a", COLOURS, WORDS)
     again = searched(model, folder_gallery(pictures), kept)
-    assert (first.index_kept, again.index_kept) == (False, True)
+    assert (first.index_from_disk, again.index_from_disk) == (False, True)
     assert again.hits == first.hits
     # only the two pictures that tell which model it is
     assert model.image_calls == [2]
@@ -42,10 +42,12 @@ def test_another_model_and_changed_pictures_are_encoded_anew(pictures, tmp_path)
     kept = tmp_path / "indexes"
     searched(AngleModel("a", COLOURS, WORDS), folder_gallery(pictures), kept)
     other = AngleModel("a", COLOURS, {**WORDS, "a red bicycle": 10})
-    assert not searched(other, folder_gallery(pictures), kept).index_kept
+    assert not searched(other, folder_gallery(pictures), kept).index_from_disk
     square(BLUE).save(pictures / "red.png")
     square(GREEN).resize((9, 9)).save(pictures / "more.png")
-    assert not searched(AngleModel("a", COLOURS, WORDS), folder_gallery(pictures), kept).index_kept
+    assert not searched(
+        AngleModel("a", COLOURS, WORDS), folder_gallery(pictures), kept
+    ).index_from_disk
 
 
 def test_a_broken_index_and_a_folder_that_cannot_be_written_cost_only_time(pictures, tmp_path):
@@ -54,8 +56,8 @@ def test_a_broken_index_and_a_folder_that_cannot_be_written_cost_only_time(pictu
     searched(model, folder_gallery(pictures), kept)
     (file,) = kept.glob("*.npz")
     file.write_bytes(file.read_bytes()[:40])
-    assert not searched(model, folder_gallery(pictures), kept).index_kept
-    assert searched(model, folder_gallery(pictures), kept).index_kept
+    assert not searched(model, folder_gallery(pictures), kept).index_from_disk
+    assert searched(model, folder_gallery(pictures), kept).index_from_disk
     (tmp_path / "file").touch()
     found = searched(model, folder_gallery(pictures), tmp_path / "file")
     assert len(found.hits) == 3

@@ -106,7 +106,7 @@ def test_more_pictures_than_the_gallery_has_are_all_of_them(service, gallery):
 
 def test_the_gallery_is_encoded_once_per_model(service, gallery, models):
     steps = list(service.searcher.indexing(gallery, BOTH))
-    assert [(step.number, step.done, step.total) for step in steps] == [(0, 3, 3), (1, 3, 3)]
+    assert [(step.number, step.encoded, step.total) for step in steps] == [(0, 3, 3), (1, 3, 3)]
     service.searcher.search("red", 3, gallery, BOTH)
     service.searcher.search("blue", 3, gallery, BOTH)
     assert list(service.searcher.indexing(gallery, BOTH)) == []
@@ -206,7 +206,7 @@ def test_who_may_open_what_lies_on_this_machine(models, gallery, options, client
 
 
 def test_downloads_do_not_pile_up(service, monkeypatch):
-    monkeypatch.setattr("tinyclip_demo.service.DOWNLOADS_KEPT", 3)
+    monkeypatch.setattr("tinyclip_demo.service.MAX_DOWNLOADS", 3)
     paths = [service.download("a.json") for _ in range(5)]
     for path in paths[-3:]:
         path.write_text("{}")

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from tinyclip_demo.tabs.wiring import told
+from tinyclip_demo.tabs.wiring import result_handler
 from tinyclip_edge.errors import DataError
 
 
-@told("result")
+@result_handler("result")
 def answer(*texts):
     yield from texts
 
@@ -38,7 +38,7 @@ def test_pages_do_not_outdate_each_other():
 
 
 def test_an_error_is_a_note_unless_a_later_call_has_answered():
-    @told("result", 2)
+    @result_handler("result", 2)
     def failing(text):
         yield text, 1
         raise DataError("no such picture")

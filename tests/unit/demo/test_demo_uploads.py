@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from tinyclip_demo import uploads
-from tinyclip_demo.galleries import KEPT, Galleries
-from tinyclip_demo.gallery import Gallery, dropped_gallery
+from tinyclip_demo.galleries import MAX_VISITOR_GALLERIES, Galleries
+from tinyclip_demo.gallery import Gallery, uploaded_gallery
 from tinyclip_demo.uploads import open_upload
 from tinyclip_edge.errors import DataError
 
@@ -107,21 +107,21 @@ def test_memory_of_a_large_picture_goes_back_to_the_system(tmp_path):
 def test_dropped_files_are_kept_in_memory(tmp_path):
     (tmp_path / "red_apple.png").write_bytes(encoded(Image.new("RGB", (6, 4), "red")))
     (tmp_path / "notes.txt").write_text("no picture")
-    gallery = dropped_gallery([tmp_path / "red_apple.png", tmp_path / "notes.txt"])
+    gallery = uploaded_gallery([tmp_path / "red_apple.png", tmp_path / "notes.txt"])
     (tmp_path / "red_apple.png").unlink()
     assert (gallery.captions, gallery.skipped) == (("red apple",), 1)
     assert gallery.picture(0).size == (6, 4)
     with pytest.raises(DataError, match="none of the 1 files"):
-        dropped_gallery([tmp_path / "notes.txt"])
+        uploaded_gallery([tmp_path / "notes.txt"])
 
 
 def test_too_many_dropped_files_or_bytes(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="501 files are too many"):
-        dropped_gallery([tmp_path / "x"] * 501)
-    monkeypatch.setattr("tinyclip_demo.gallery.MAX_DROPPED_BYTES", 3)
+        uploaded_gallery([tmp_path / "x"] * 501)
+    monkeypatch.setattr("tinyclip_demo.gallery.MAX_UPLOAD_BYTES", 3)
     (tmp_path / "x").write_bytes(b"1234")
     with pytest.raises(DataError, match="--images FOLDER"):
-        dropped_gallery([tmp_path / "x"])
+        uploaded_gallery([tmp_path / "x"])
 
 
 def test_the_oldest_brought_gallery_makes_room(tmp_path):
@@ -129,7 +129,7 @@ def test_the_oldest_brought_gallery_makes_room(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(encoded(Image.new("RGB", (6, 4), "red")))
     galleries = Galleries(own)
-    keys = [galleries.drop([str(path)]) for _ in range(KEPT + 1)]
+    keys = [galleries.drop([str(path)]) for _ in range(MAX_VISITOR_GALLERIES + 1)]
     assert galleries.get(None) is own
     assert galleries.get(keys[-1]).captions == ("a",)
     with pytest.raises(DataError, match="drop them again"):

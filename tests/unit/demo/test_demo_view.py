@@ -8,7 +8,7 @@ from angle_model import AngleModel
 from PIL import Image
 
 from tinyclip_demo.classify import ClassifyResult
-from tinyclip_demo.disagree import ANSWERS, Mined
+from tinyclip_demo.disagree import BY_DIVERGENCE, MiningResult
 from tinyclip_demo.figures import FigureRow, MeasureReport, MeasureSettings
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.model_registry import ModelRegistry
@@ -46,11 +46,12 @@ def report(rows):
 
 def mined(names, classes):
     """Two models, one pair: the first is right, the other says the second class."""
-    table = {"best": [[0], [1]], "own_rank": [[1], [2]]}
+    table = {"predicted": [[0], [1]], "caption_rank": [[1], [2]]}
     whole = {name: np.array(value) for name, value in table.items()}
-    shares = {"best_chance": np.array([[0.9], [0.8]]), "own_chance": np.array([[0.9], [0.1]])}
-    rows = {"rows": np.array([0]), "own": np.array([0]), "divergence": np.array([0.51])}
-    return Mined(names, (0, 1), classes, **rows, **whole, **shares)
+    top, own = np.array([[0.9], [0.8]]), np.array([[0.9], [0.1]])
+    shares = {"top_probability": top, "caption_probability": own}
+    rows = {"rows": np.array([0]), "caption_classes": np.array([0]), "divergence": np.array([0.51])}
+    return MiningResult(names, (0, 1), classes, **rows, **whole, **shares)
 
 
 def test_nothing_a_user_writes_reaches_the_page_as_markup():
@@ -65,13 +66,13 @@ def test_nothing_a_user_writes_reaches_the_page_as_markup():
         cards.header(ModelRegistry([model(EVIL), model("b")])),
         bars.classification(answers),
         bars.example_pictures(pictures, [0]),
-        hits.search([hit, hit], pictures, hits.asked_text(EVIL)),
-        hits.asked_picture("data:", EVIL),
+        hits.search([hit, hit], pictures, hits.text_query(EVIL)),
+        hits.picture_query("data:", EVIL),
         hits.indexing(IndexProgress(0, 1, 2), [EVIL], (0,)),
         hits.gallery_line(Gallery(EVIL, (b"",), ("a",))),
         speed.measurement(report([row(EVIL, 4, 8, 0.5), row("b", 2, 4, 0.4)])),
         speed.host_line({"processor": EVIL}),
-        pairs.disagreements(found, found.top(ANSWERS, 1), pictures),
+        pairs.disagreements(found, found.top(BY_DIVERGENCE, 1), pictures),
         parts.problem(EVIL),
         parts.hint(EVIL),
         parts.awaiting([EVIL]),
@@ -99,9 +100,9 @@ def test_cards_show_runtime_precision_parameters_and_megabytes():
 
 
 def test_a_card_tells_why_a_model_failed():
-    shelf = ModelRegistry([model("teacher"), "/no/such/folder"])
-    shelf.load_all()
-    page = cards.header(shelf)
+    registry = ModelRegistry([model("teacher"), "/no/such/folder"])
+    registry.load_all()
+    page = cards.header(registry)
     assert "<b>1 of 2</b> models ready" in page
     assert "no model folder /no/such/folder" in page
 
@@ -142,7 +143,7 @@ def test_ranks_that_differ_are_badged_and_told():
     page = hits.search(
         [
             SearchResult("a", reference, 1.0, 1.0, 0.1, 2.0),
-            SearchResult("b", found, 2 / 3, 1.0, 0.1, 0.015, index_kept=True),
+            SearchResult("b", found, 2 / 3, 1.0, 0.1, 0.015, index_from_disk=True),
         ],
         gallery(["x", "y", "z"]),
         unreadable=1,
@@ -196,7 +197,7 @@ def test_one_model_that_is_measured_has_a_plot_too():
 
 def test_disagreements_show_each_answer_and_the_place_of_the_caption():
     found = mined(("a", "b"), ("cat", "dog"))
-    page = pairs.disagreements(found, found.top(ANSWERS, 1), gallery(["cat"]))
+    page = pairs.disagreements(found, found.top(BY_DIVERGENCE, 1), gallery(["cat"]))
     text = re.sub(r"<[^>]+>", " ", page)
     assert re.search(r"different answers to\s+1 picture\s+of 1 \(\s*100.0%", text)
     assert re.search(r"✗\s+dog\s+80.0 % · own caption at place 2", text)

@@ -8,7 +8,7 @@ import pytest
 
 from tiny_bundle import write_tiny_bundle
 from tinyclip_demo.web import page_server
-from tinyclip_demo.web_files import ORT_NEEDED, find_ort, page_files, page_folder
+from tinyclip_demo.web_files import ORT_FILES, find_ort, page_files, page_folder
 from tinyclip_edge.errors import BundleError, ConfigError, MissingExtraError
 
 
@@ -18,7 +18,7 @@ def ort(tmp_path_factory):
     root = tmp_path_factory.mktemp("npm")
     dist = root / "node_modules" / "onnxruntime-web" / "dist"
     dist.mkdir(parents=True)
-    for name in ORT_NEEDED:
+    for name in ORT_FILES:
         (dist / name).write_bytes(name.encode())
     (dist / "secret.txt").write_text("not part of it")
     return root

@@ -38,31 +38,31 @@ def test_naming_models_imports_no_framework(bundle):
 
 
 def test_models_load_once_and_a_bad_one_is_told(bundle, capsys):
-    shelf = ModelRegistry([str(bundle), str(bundle.parent / "nowhere")])
-    shelf.load_all()
-    assert shelf.states() == (READY, FAILED)
-    assert "nowhere" in shelf.slots[1].error and "\n" not in shelf.slots[1].error
+    registry = ModelRegistry([str(bundle), str(bundle.parent / "nowhere")])
+    registry.load_all()
+    assert registry.states() == (READY, FAILED)
+    assert "nowhere" in registry.slots[1].error and "\n" not in registry.slots[1].error
     assert "nowhere" in capsys.readouterr().err
-    loaded = shelf.slots[0].embedder
-    shelf.load_all()
-    assert shelf.slots[0].embedder is loaded
-    assert shelf.ready((0, 1)) == (0,)
+    loaded = registry.slots[0].embedder
+    registry.load_all()
+    assert registry.slots[0].embedder is loaded
+    assert registry.ready((0, 1)) == (0,)
     with pytest.raises(ModelError, match="nowhere"):
-        shelf.ready((1,))
+        registry.ready((1,))
 
 
 def test_a_changed_bundle_fails_alone(bundle):
     for file in (bundle / "onnx").glob("vision*.onnx"):
         file.write_bytes(file.read_bytes() + b"x")
-    shelf = ModelRegistry([str(bundle)])
-    shelf.load_all()
-    assert shelf.states() == (FAILED,)
-    assert "has changed" in shelf.slots[0].error
+    registry = ModelRegistry([str(bundle)])
+    registry.load_all()
+    assert registry.states() == (FAILED,)
+    assert "has changed" in registry.slots[0].error
 
 
 def test_asking_starts_the_loading_and_waits(bundle):
     service = DemoService(ModelRegistry([str(bundle)]), Gallery("one", (b"x",), ("x",)))
-    *_, (ready, settled) = service.arriving(None)
+    *_, (ready, settled) = service.loaded_models(None)
     assert (ready, settled) == ((0,), True)
 
 
@@ -72,24 +72,24 @@ def test_a_precision_that_the_bundle_has_not(bundle):
 
 
 def test_adding_models(bundle):
-    shelf = ModelRegistry([AngleModel("teacher", {}, {})])
-    name = shelf.add(f" {bundle} ")
-    assert shelf.names == ("teacher", name)
+    registry = ModelRegistry([AngleModel("teacher", {}, {})])
+    name = registry.add(f" {bundle} ")
+    assert registry.names == ("teacher", name)
     for source, message in ((str(bundle), "already"), ("  ", "no model")):
         with pytest.raises(ConfigError, match=message):
-            shelf.add(source)
+            registry.add(source)
     full = ModelRegistry([AngleModel(str(i), {}, {}) for i in range(MAX_MODELS)])
     with pytest.raises(ConfigError, match=str(MAX_MODELS)):
         full.add(str(bundle))
 
 
 def test_choosing_models():
-    shelf = ModelRegistry([AngleModel(name, {}, {}) for name in "abc"])
-    assert shelf.numbers(None) == (0, 1, 2)
-    assert shelf.numbers(["c", "a"]) == (0, 2)
+    registry = ModelRegistry([AngleModel(name, {}, {}) for name in "abc"])
+    assert registry.numbers(None) == (0, 1, 2)
+    assert registry.numbers(["c", "a"]) == (0, 2)
     for nothing in ([], ["gone"]):
         with pytest.raises(ConfigError, match="tick at least one"):
-            shelf.numbers(nothing)
+            registry.numbers(nothing)
 
 
 def test_no_model_is_an_error_that_names_the_options():
