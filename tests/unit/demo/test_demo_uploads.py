@@ -89,7 +89,7 @@ before = megabytes()
 opened = uploads.open_upload(sys.argv[1])
 during = megabytes()
 del opened
-uploads.give_back_memory()
+uploads.release_memory()
 print(during - before, megabytes() - before)
 """
 
