@@ -12,7 +12,7 @@ from angle_model import BLUE, GREEN, RED, last, square
 from tinyclip_demo.figures import MeasureReport, MeasureSettings
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.host import core_count, host_facts
-from tinyclip_demo.measure import Step
+from tinyclip_demo.measure import MeasureProgress
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.evaluation.latency import WARM_UP
 
@@ -23,7 +23,7 @@ def test_every_model_has_its_calls_and_the_report_its_figures(service, models, g
     steps = list(service.measure((0, 1), ONE_ROUND_OF_TEN, gallery))
     report = steps[-1]
     assert isinstance(report, MeasureReport)
-    assert all(isinstance(step, Step) for step in steps[:-1])
+    assert all(isinstance(step, MeasureProgress) for step in steps[:-1])
     shares = [step.share for step in steps[:-1]]
     assert shares == sorted(shares) and shares[-1] <= 1
     for model in models:
