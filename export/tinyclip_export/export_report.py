@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ExportReport:
     """One finished export."""
 
@@ -22,7 +22,7 @@ class ExportReport:
     verification: Mapping[str, Any]
     files: Mapping[str, int] = field(default_factory=dict)  # relative path -> bytes
     seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> seconds
-    warnings: list[str] = field(default_factory=list)  # rungs that are no gate
+    warnings: tuple[str, ...] = ()  # failed checks that are not gates
 
     def tower_bytes(self, precision: str) -> int:
         """Return the bytes of both towers of a precision."""
@@ -68,26 +68,30 @@ class ExportReport:
         """Return a table for each precision that was searched."""
         from tinyclip_export.sensitivity.pareto import search_table
 
-        first = self.verification.get("sensitivity")
-        more = self.verification.get("more_sensitivity", ())
-        return [search_table(found) for found in ([first, *more] if first else [])]
+        first_search = self.verification.get("sensitivity")
+        further_searches = self.verification.get("more_sensitivity", ())
+        return [
+            search_table(search)
+            for search in ([first_search, *further_searches] if first_search else [])
+        ]
 
     def _cells(self, precision: str) -> list[str]:
-        found = self.verification["precisions"][precision]
-        image, text, ranking = found["image"], found["text"], found["ranking"]
-        unjudged = found["rungs"]["ranking"] is None
+        figures = self.verification["precisions"][precision]
+        image, text, ranking = figures["image"], figures["text"], figures["ranking"]
+        is_undecided = figures["rungs"]["ranking"] is None
         return [
             f"{self.tower_bytes(precision) / 1e6:.2f}",
             f"{image['cosine_min']:.5f}",
             f"{text['cosine_min']:.5f}",
             f"{ranking['recall@1']:.1f}",
-            f"{ranking['recall@1_drop']:+.2f}±{ranking['recall@1_stderr']:.2f}" + "?" * unjudged,
+            f"{ranking['recall@1_drop']:+.2f}±{ranking['recall@1_stderr']:.2f}"
+            + "?" * is_undecided,
             f"{ranking['top1_agreement']:.1f}",
-            *(_time(found) for found in (image, text)),
+            *(_time(figures) for figures in (image, text)),
         ]
 
 
-def _time(found: Mapping[str, Any]) -> str:
+def _time(figures: Mapping[str, Any]) -> str:
     """Return milliseconds, and how many times faster than fp32 that is."""
-    ratio = found.get("times_faster")
-    return f"{found['ms']:.2f}" + (f" {ratio:.1f}x" if ratio else "")
+    ratio = figures.get("times_faster")
+    return f"{figures['ms']:.2f}" + (f" {ratio:.1f}x" if ratio else "")

@@ -19,7 +19,7 @@ class Extras:
     embed_preprocessing: bool = False  # an image tower that takes uint8 of any size
     standalone: bool = False  # the pipeline's file with weights of its own
     vocabulary: dict[str, Any] | None = None  # what trim_vocabulary reports
-    finished: dict[str, Any] | None = None  # what a finish with rounded towers reports
+    qat_report: dict[str, Any] | None = None  # what a finish with rounded towers reports
     static_batch: int | None = None  # rows that all towers then take, texts of full length
 
     @property
@@ -40,10 +40,10 @@ class CalibrationPairs:
     name: str  # of the set, for the manifest
     images: Sequence[ImageInput]
     texts: Sequence[str]
-    apart: bool  # whether none of them is verified on
+    disjoint: bool  # whether none of them is verified on
 
 
-Supplier: TypeAlias = Callable[[], CalibrationPairs]
+PairSupplier: TypeAlias = Callable[[], CalibrationPairs]
 
 
 def _silent(_: str) -> None:
@@ -58,8 +58,8 @@ class ExportSettings:
     extras: Extras = NO_EXTRAS
     search: bool | None = None  # smooth and rank layers always, never, or where a gate fails
     require_faster: bool = False  # refuse a precision that is slower here than fp32
-    calibration: Supplier | None = None  # called when needed; None: the pairs verified on
-    tell: Callable[[str], None] = _silent  # progress of what takes minutes
+    calibration: PairSupplier | None = None  # called when needed; None: the pairs verified on
+    notify: Callable[[str], None] = _silent  # progress of what takes minutes
 
 
 DEFAULT = ExportSettings()

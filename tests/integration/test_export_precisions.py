@@ -212,7 +212,7 @@ def test_what_is_calibrated_on_is_not_verified_on(toy_teacher_folder, tmp_path, 
 def test_a_slower_precision_is_said_and_refused_on_request(
     toy_teacher_folder, command_line, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("tinyclip_export.verification.gates.SLOWER", 0.0)
+    monkeypatch.setattr("tinyclip_export.verification.gates.MAX_SLOWDOWN", 0.0)
     words = ("export", toy_teacher_folder, "--int8", "--limit", 12, "--max-drop", 100)
     code, _, err = command_line(*words, "--out", tmp_path / "a")
     assert code == 0

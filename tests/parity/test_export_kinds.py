@@ -15,7 +15,7 @@ from tinyclip_export.layout import InputForm
 from tinyclip_export.onnx_passes import exporter
 from tinyclip_export.towers.factory import image_tower, text_tower
 from tinyclip_export.towers.fixed_length_text import FixedLengthTextTower
-from tinyclip_export.towers.resnet import folded
+from tinyclip_export.towers.resnet import fold_batch_norm
 from tinyclip_export.towers.vit import TextTower
 
 TOLERANCE = 1e-5
@@ -125,7 +125,7 @@ def test_folding_by_hand():
         norm.bias.fill_(5.0)
         norm.running_mean.fill_(1.0)
         norm.running_var.fill_(16.0)
-    both = folded(conv, norm)
+    both = fold_batch_norm(conv, norm)
     # (3 x - 1) / 4 * 2 + 5 = 1.5 x + 4.5
     assert (both.weight.item(), both.bias.item()) == (1.5, 4.5)
 

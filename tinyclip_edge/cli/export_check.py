@@ -22,11 +22,11 @@ def check_request(
     from tinyclip_edge.evaluation import check_set
     from tinyclip_edge.models import check_model
     from tinyclip_export.bundle.label_classifier import read_lines
-    from tinyclip_export.bundle.staging import check_free
+    from tinyclip_export.bundle.staging import check_destination
 
     check_model(source)
     if out is not None:
-        check_free(out, force=force)
+        check_destination(out, force=force)
     check_set(data)
     if calibration not in (None, STARTER_TRAIN):
         check_set(calibration)

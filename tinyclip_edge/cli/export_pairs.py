@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tinyclip_edge.evaluation import EvalSet
     from tinyclip_edge.runtime.protocol import ImageInput
-    from tinyclip_export.settings import CalibrationPairs, Supplier
+    from tinyclip_export.settings import CalibrationPairs, PairSupplier
 
 CALIBRATION_PAIRS = 512
 LEAST_PAIRS = 8  # fewer say nothing of a range
@@ -19,7 +19,7 @@ STARTER, STARTER_TRAIN = "starter:", "starter:train"
 
 def export_pairs(
     data: str, limit: int, calibration: str | None, *, whole: bool = False
-) -> tuple[EvalSet, Supplier | None]:
+) -> tuple[EvalSet, PairSupplier | None]:
     """Return what is verified on, at most `limit` pairs, and what gives the calibration pairs.
 
     The two share no pair: a starter set is calibrated on the pairs for training, any other set
@@ -62,7 +62,7 @@ def _starter_train() -> tuple[list[ImageInput], list[str]]:
     return [first[name] for name in taken], taken
 
 
-def _split(found: EvalSet, limit: int) -> tuple[EvalSet, Supplier]:
+def _split(found: EvalSet, limit: int) -> tuple[EvalSet, PairSupplier]:
     from tinyclip_export.settings import CalibrationPairs
 
     total = len(found)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def read_extras(
     labels: Path | None,
     templates: Path | None,
-    **others: Any,  # noqa: ANN401
+    **options: Any,  # noqa: ANN401
 ) -> Extras:
     """Return the requests with the lines of both files; raise ConfigError, DataError."""
     from tinyclip_export.bundle.label_classifier import check_labels, read_lines
@@ -26,11 +26,11 @@ def read_extras(
     names = read_lines(labels, "labels") if labels is not None else ()
     check_labels(names)
     prompts = read_lines(templates, "templates") if templates is not None else ("{}",)
-    return Extras(labels=names, templates=prompts, **others)
+    return Extras(labels=names, templates=prompts, **options)
 
 
 def write_extras(
-    clip: LoadedClip, folder: Path, precise: Mapping[str, bool], wanted: Extras
+    clip: LoadedClip, folder: Path, precise: Mapping[str, bool], requests: Extras
 ) -> dict[str, Any]:
     """Write and verify them in each precision; return the manifest's ``extras``.
 
@@ -44,21 +44,21 @@ def write_extras(
 
     precisions = list(precise)
     for precision in precisions:
-        write_combined(folder, precision, clip, share_weights=not wanted.standalone)
-    made: dict[str, Any] = {
+        write_combined(folder, precision, clip, share_weights=not requests.standalone)
+    entries: dict[str, Any] = {
         "pipeline": {
             "files": {precision: combined_path(precision) for precision in precisions},
-            "weights": "own" if wanted.standalone else "in the tower files",
+            "weights": "own" if requests.standalone else "in the tower files",
         }
     }
-    if wanted.labels:
-        made["classifier"] = write_classifiers(
-            clip, folder, precise, labels=wanted.labels, templates=wanted.templates
+    if requests.labels:
+        entries["classifier"] = write_classifiers(
+            clip, folder, precise, labels=requests.labels, templates=requests.templates
         )
-    if wanted.embed_preprocessing:
-        made["uint8"] = write_pixel_towers(clip, folder, precisions)
-    if wanted.vocabulary is not None:
-        made["vocabulary"] = wanted.vocabulary
-    if wanted.finished is not None:
-        made["finished"] = wanted.finished
-    return made
+    if requests.embed_preprocessing:
+        entries["uint8"] = write_pixel_towers(clip, folder, precisions)
+    if requests.vocabulary is not None:
+        entries["vocabulary"] = requests.vocabulary
+    if requests.qat_report is not None:
+        entries["finished"] = requests.qat_report
+    return entries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from tinyclip_edge.models import LoadedClip
     from tinyclip_edge.models.tokenizer_files import SpecialTokens
-    from tinyclip_export.export_report import ExportReport
+    from tinyclip_export.export_job import ExportJob
 
 
 def write_model_config(
@@ -44,27 +45,30 @@ def write_model_config(
     write_json(folder / "config.json", clip_config(clip, vision, language, special))
 
 
-def write_model_card(folder: Path, report: ExportReport, context_length: int) -> None:
+def write_model_card(job: ExportJob, verification: Mapping[str, Any]) -> None:
     """Write ``README.md``: what the bundle is, what was measured, how to open it."""
     rows = "\n".join(
-        f"| {precision} | {report.tower_bytes(precision) / 1e6:.1f} "
-        f"| {found['image']['cosine_min']:.5f} | {found['text']['cosine_min']:.5f} "
-        f"| {found['ranking']['recall@1']:.1f} | {found['ranking']['recall@1_drop']:+.2f} "
-        f"± {found['ranking']['recall@1_stderr']:.2f} |"
-        for precision, found in report.verification["precisions"].items()
+        f"| {precision} | {_tower_bytes(job, precision) / 1e6:.1f} "
+        f"| {figures['image']['cosine_min']:.5f} | {figures['text']['cosine_min']:.5f} "
+        f"| {figures['ranking']['recall@1']:.1f} | {figures['ranking']['recall@1_drop']:+.2f} "
+        f"± {figures['ranking']['recall@1_stderr']:.2f} |"
+        for precision, figures in verification["precisions"].items()
     )
-    suffix = "_quantized" if "int8" in report.precisions else ""
-    dtype = "q8" if suffix else "fp32"
+    suffix = "_quantized" if "int8" in job.precisions else ""
     card = _CARD.format(
-        name=report.name,
-        pairs=report.verification["pairs"],
+        name=job.name,
+        pairs=verification["pairs"],
         rows=rows,
-        reference=report.verification["reference_recall@1"],
-        context=context_length,
-        dtype=dtype,
+        reference=verification["reference_recall@1"],
+        context=job.clip.context_length,
+        dtype="q8" if suffix else "fp32",
         suffix=suffix,
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    (job.folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _tower_bytes(job: ExportJob, precision: str) -> int:
+    return sum(path.stat().st_size for path in job.paths(precision).values())
 
 
 def _transformer(block: Block, layers: int, norm: nn.LayerNorm) -> dict[str, Any]:

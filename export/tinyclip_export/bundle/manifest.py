@@ -1,33 +1,35 @@
-"""The bundle's manifest from what an export knows."""
+"""The manifest of a bundle."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import tinyclip_edge
 from tinyclip_edge.models import count_parameters, weights_hash
 from tinyclip_edge.runtime.bundle import Manifest, list_files
+from tinyclip_export.layout import TOWER_IO
 
 if TYPE_CHECKING:
-    from tinyclip_edge.models import LoadedClip
-    from tinyclip_export.export_report import ExportReport
+    from tinyclip_export.export_job import ExportJob, FloatTowers
 
 
 def build_manifest(
-    clip: LoadedClip,
-    report: ExportReport,
+    job: ExportJob,
+    towers: FloatTowers,
     *,
-    recipe: dict[str, Any],
-    eot: int,
-    golden: dict[str, Any],
+    verification: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    golden: Mapping[str, Any],
+    extras: Mapping[str, Any],
 ) -> Manifest:
-    """Return the manifest of the files that stand in the report's folder now."""
+    """Return the manifest of all files that are in the job's folder."""
+    clip, precisions = job.clip, job.precisions
     source = weights_hash(clip.model)
     count = count_parameters(clip.model)
-    precisions = report.precisions
     return Manifest(
         created_by=f"tinyclip-edge {tinyclip_edge.__version__}",
-        name=report.name,
+        name=job.name,
         source={"model": clip.name, "sha256": source},
         model_hash=source,
         image_size=clip.image_size,
@@ -35,16 +37,22 @@ def build_manifest(
         context_length=clip.context_length,
         logit_scale=clip.logit_scale,
         logit_bias=clip.logit_bias,
-        eot_token_id=eot,
+        eot_token_id=towers.special.end,
         parameters={
             "image": count.image,
             "text": count.text,
             "token_embedding": count.token_embedding,
         },
         default_precision="int8" if "int8" in precisions else precisions[0],
-        towers=report.towers,
-        files=list_files(report.folder),
+        towers={
+            tower: {precision: io.path(precision) for precision in precisions}
+            for tower, io in TOWER_IO.items()
+        },
+        files=list_files(job.folder),
         recipe=recipe,
-        verification=report.verification,
+        verification=verification,
         golden=golden,
+        extras=extras,
+        inputs=towers.form.as_dict(),
+        tokenizer=towers.special.plain,
     )

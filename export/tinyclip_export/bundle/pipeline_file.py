@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
 
 STEM = "model"
-SHARED_FROM = 1024  # bytes; smaller tensors are repeated
+MIN_SHARED_BYTES = 1024  # bytes; smaller tensors are repeated
 
 
 def combined_path(precision: str) -> str:
@@ -45,23 +45,23 @@ def write_combined(
         path = folder / io.path(precision)
         model = onnx.load(str(path))
         if share_weights:
-            _point_into(model, path)
-        towers.append(_prefixed(model, f"{tower}."))
+            _share_weights(model, path)
+        towers.append(_add_prefix(model, f"{tower}."))
     target = folder / combined_path(precision)
     target.write_bytes(
-        _joined(towers, clip.logit_scale, clip.logit_bias or 0.0).SerializeToString()
+        _combine(towers, clip.logit_scale, clip.logit_bias or 0.0).SerializeToString()
     )
     return target
 
 
-def _point_into(model: ModelProto, path: Path) -> None:
+def _share_weights(model: ModelProto, path: Path) -> None:
     """Replace each large tensor's bytes by their place in `path`."""
     from onnx import TensorProto
 
     content = path.read_bytes()
     for tensor in model.graph.initializer:
         raw = tensor.raw_data
-        if len(raw) < SHARED_FROM:
+        if len(raw) < MIN_SHARED_BYTES:
             continue
         offset = content.find(raw)
         if offset < 0:
@@ -72,14 +72,14 @@ def _point_into(model: ModelProto, path: Path) -> None:
             tensor.external_data.add(key=key, value=str(value))
 
 
-def _prefixed(model: ModelProto, prefix: str) -> ModelProto:
+def _add_prefix(model: ModelProto, prefix: str) -> ModelProto:
     """Give inner names a prefix; inputs and outputs keep theirs."""
     from onnx import compose
 
     return compose.add_prefix(model, prefix, rename_inputs=False, rename_outputs=False)
 
 
-def _joined(towers: list[ModelProto], logit_scale: float, logit_bias: float) -> ModelProto:
+def _combine(towers: list[ModelProto], logit_scale: float, logit_bias: float) -> ModelProto:
     from onnx import TensorProto, helper, numpy_helper
 
     image, text = towers

@@ -7,11 +7,11 @@ from pathlib import Path
 from tinyclip_edge.errors import BundleError
 
 
-def check_free(out: Path, *, force: bool) -> None:
+def check_destination(out: Path, *, force: bool) -> None:
     """Raise BundleError unless `out` is absent, empty, or a bundle that `force` may replace."""
-    for place in (out.parent, out):
-        if place.exists() and not place.is_dir():
-            raise BundleError(f"cannot write bundle {out}: {place} is a file; give a folder")
+    for path in (out.parent, out):
+        if path.exists() and not path.is_dir():
+            raise BundleError(f"cannot write bundle {out}: {path} is a file; give a folder")
     if not out.exists():
         return
     if not any(out.iterdir()):

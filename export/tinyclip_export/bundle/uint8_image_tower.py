@@ -28,8 +28,8 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 INPUT = "image"
 STEM = "pixel_vision_model"  # no suffix on IMAGE_IO.stem, where a precision's name stands
-MOST_LEVELS = 2  # of 255 that a pixel may be off Pillow's
-LEAST_COSINE = 0.999
+MAX_LEVELS = 2  # of 255 that a pixel may be off Pillow's
+MIN_COSINE = 0.999
 _PREFIX = "tower."
 _MODES: dict[str, dict[str, Any]] = {
     "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.5},
@@ -54,8 +54,8 @@ def write_pixel_towers(clip: LoadedClip, folder: Path, precisions: Sequence[str]
     from tinyclip_edge.runtime.preprocess import Preprocess
 
     preprocess = Preprocess.from_config(clip.config["preprocess_cfg"] | {"size": clip.image_size})
-    front = front_graph(preprocess)
-    levels, share = _pixel_difference(front, preprocess)
+    preprocessing = preprocessing_graph(preprocess)
+    levels, share = _pixel_difference(preprocessing, preprocess)
     figures: dict[str, Any] = {
         "input": "image uint8 [height, width, 3], RGB, upright by EXIF, transparency on white",
         "files": {},
@@ -66,19 +66,19 @@ def write_pixel_towers(clip: LoadedClip, folder: Path, precisions: Sequence[str]
     for precision in precisions:
         tower = onnx.load(str(folder / IMAGE_IO.path(precision)))
         target = folder / pixel_tower_path(precision)
-        target.write_bytes(put_before(front, tower).SerializeToString())
-        cosine = _least_cosine(target, folder / IMAGE_IO.path(precision), preprocess)
-        if levels > MOST_LEVELS or not cosine >= LEAST_COSINE:
+        target.write_bytes(prepend_graph(preprocessing, tower).SerializeToString())
+        cosine = _min_cosine(target, folder / IMAGE_IO.path(precision), preprocess)
+        if levels > MAX_LEVELS or not cosine >= MIN_COSINE:
             raise ValuesError(
                 f"{precision} uint8 tower: pixels are {levels} levels and embeddings {cosine:.5f} "
-                f"from Pillow's; {MOST_LEVELS} and {LEAST_COSINE} are allowed"
+                f"from Pillow's; {MAX_LEVELS} and {MIN_COSINE} are allowed"
             )
         figures["files"][precision] = pixel_tower_path(precision)
         figures["cosine_min"][precision] = round(cosine, 6)
     return figures
 
 
-def front_graph(preprocess: Preprocess) -> ModelProto:
+def preprocessing_graph(preprocess: Preprocess) -> ModelProto:
     """Return the graph from ``image`` uint8 ``[H, W, 3]`` to ``pixel_values [1, 3, S, S]``.
 
     It resizes whole bytes, as Pillow does: onnxruntime's antialiased kernel then rounds alike.
@@ -105,14 +105,20 @@ def front_graph(preprocess: Preprocess) -> ModelProto:
     result = helper.make_tensor_value_info(
         IMAGE_IO.input_name, TensorProto.FLOAT, [1, 3, side, side]
     )
-    nodes = [helper.make_node(*parts, **more) for parts, more in _steps(preprocess)]
-    used = {name for node in nodes for name in node.input}
+    nodes = [
+        helper.make_node(*operator, **attributes) for operator, attributes in _steps(preprocess)
+    ]
+    referenced = {name for node in nodes for name in node.input}
     graph = helper.make_graph(
         nodes,
         "preprocessing",
         [shape],
         [result],
-        [numpy_helper.from_array(value, name) for name, value in values.items() if name in used],
+        [
+            numpy_helper.from_array(value, name)
+            for name, value in values.items()
+            if name in referenced
+        ],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
@@ -154,63 +160,65 @@ def _steps(preprocess: Preprocess) -> list[tuple[tuple[Any, ...], dict[str, Any]
     ]
 
 
-def put_before(front: ModelProto, tower: ModelProto) -> ModelProto:
+def prepend_graph(preprocessing: ModelProto, tower: ModelProto) -> ModelProto:
     """Return one graph: the front's pixels go into the tower, whose outputs keep their names."""
     from onnx import compose, helper
 
     tower = compose.add_prefix(tower, _PREFIX, rename_outputs=False)
-    front = compose.add_prefix(
-        front, _PREFIX, rename_nodes=False, rename_edges=False, rename_inputs=False,
+    preprocessing = compose.add_prefix(
+        preprocessing, _PREFIX, rename_nodes=False, rename_edges=False, rename_inputs=False,
         rename_initializers=False, rename_outputs=True,
     )  # fmt: skip
     for value in tower.graph.output:
         value.type.tensor_type.shape.dim[0].dim_value = 1
     graph = helper.make_graph(
-        [*front.graph.node, *tower.graph.node],
+        [*preprocessing.graph.node, *tower.graph.node],
         "image_tower",
-        list(front.graph.input),
+        list(preprocessing.graph.input),
         list(tower.graph.output),
-        [*front.graph.initializer, *tower.graph.initializer],
+        [*preprocessing.graph.initializer, *tower.graph.initializer],
     )
     return helper.make_model(
         graph, opset_imports=list(tower.opset_import), ir_version=tower.ir_version
     )
 
 
-def _pictures() -> list[Pixels]:
-    random = np.random.default_rng(0)
-    noise = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in _SIZES]
+def _images() -> list[Pixels]:
+    generator = np.random.default_rng(0)
+    noise = [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in _SIZES]
     return [*(np.asarray(image) for image in golden_images()), *noise]
 
 
-def _pixel_difference(front: ModelProto, preprocess: Preprocess) -> tuple[int, float]:
+def _pixel_difference(preprocessing: ModelProto, preprocess: Preprocess) -> tuple[int, float]:
     """Return the largest difference to Pillow in levels of 255, and the share of changed values."""
     import onnxruntime as ort
 
-    session = ort.InferenceSession(front.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        preprocessing.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     std, mean = (np.array(v)[:, None, None] for v in (preprocess.std, preprocess.mean))
-    off = []
-    for picture in _pictures():
-        found = session.run(None, {INPUT: picture})[0][0]
-        levels = np.rint((found * std + mean) * 255).astype(np.int64).transpose(1, 2, 0)
-        off.append(np.abs(levels - preprocess.pixels(picture)).ravel())
-    difference = np.concatenate(off)
+    differences = []
+    for image in _images():
+        pixel_values = session.run(None, {INPUT: image})[0][0]
+        levels = np.rint((pixel_values * std + mean) * 255).astype(np.int64).transpose(1, 2, 0)
+        differences.append(np.abs(levels - preprocess.pixels(image)).ravel())
+    difference = np.concatenate(differences)
     return int(difference.max()), float((difference > 0).mean())
 
 
-def _least_cosine(path: Path, tower: Path, preprocess: Preprocess) -> float:
+def _min_cosine(path: Path, tower: Path, preprocess: Preprocess) -> float:
     import onnxruntime as ort
 
     from tinyclip_edge.runtime.session import session_options
 
     options = session_options()
-    whole, plain = (
-        ort.InferenceSession(str(p), options, providers=["CPUExecutionProvider"])
-        for p in (path, tower)
+    pixel_tower, image_tower = (
+        ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        for file in (path, tower)
     )
     cosines = []
-    for picture in _pictures():
-        found = whole.run(None, {INPUT: picture})[0]
-        wanted = plain.run(None, {IMAGE_IO.input_name: preprocess(picture)[None]})[0]
-        cosines.append(float((found * wanted).sum()))
+    for image in _images():
+        embedding = pixel_tower.run(None, {INPUT: image})[0]
+        expected = image_tower.run(None, {IMAGE_IO.input_name: preprocess(image)[None]})[0]
+        cosines.append(float((embedding * expected).sum()))
     return min(cosines)

@@ -42,17 +42,19 @@ def export_text_tower(tower: AnyTextTower, path: Path, *, form: InputForm | None
     `form` may fix both. Raises ModelError.
     """
     form = form or InputForm(padded=not isinstance(tower, TextTower))
-    context = tower.context_length
-    if context <= MIN_TOKENS:
-        raise ModelError(f"context_length {context} leaves no room for a word; use 3 or more")
+    context_length = tower.context_length
+    if context_length <= MIN_TOKENS:
+        raise ModelError(
+            f"context_length {context_length} leaves no room for a word; use 3 or more"
+        )
     io = form.io("text")
-    length = context if form.padded else context - 1
+    length = context_length if form.padded else context_length - 1
     example = torch.ones(_batch(form), length, dtype=torch.int64)
-    known = {
+    dimensions = {
         0: torch.export.Dim("batch"),
-        1: torch.export.Dim("sequence", min=MIN_TOKENS, max=context),
+        1: torch.export.Dim("sequence", min=MIN_TOKENS, max=context_length),
     }
-    _export(tower, example, path, io, {axis: known[axis] for axis in io.dynamic_axes})
+    _export(tower, example, path, io, {axis: dimensions[axis] for axis in io.dynamic_axes})
 
 
 def _batch(form: InputForm | None) -> int:
@@ -68,13 +70,13 @@ def strip_traces(model: ModelProto) -> None:
     """
     graph = model.graph
     del graph.value_info[:]
-    holders = [model, graph, *graph.node, *graph.input, *graph.output]
-    holders += [*graph.initializer, *model.functions]
+    messages = [model, graph, *graph.node, *graph.input, *graph.output]
+    messages += [*graph.initializer, *model.functions]
     for function in model.functions:
-        holders += [*function.node, *function.value_info]
-    for holder in holders:
-        holder.ClearField("doc_string")
-        holder.ClearField("metadata_props")
+        messages += [*function.node, *function.value_info]
+    for message in messages:
+        message.ClearField("doc_string")
+        message.ClearField("metadata_props")
 
 
 def name_layers(model: ModelProto) -> None:
@@ -84,16 +86,16 @@ def name_layers(model: ModelProto) -> None:
     """
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
-    taken = {node.name for node in graph.node}
+    used_names = {node.name for node in graph.node}
     for node in graph.node:
         if node.op_type not in LAYERS or not weights.intersection(node.input):
             continue
-        found = [entry.value for entry in node.metadata_props if entry.key == _SCOPES]
-        scopes = ast.literal_eval(found[0]) if found else []
+        scope_values = [entry.value for entry in node.metadata_props if entry.key == _SCOPES]
+        scopes = ast.literal_eval(scope_values[0]) if scope_values else []
         # The last scope is the operation itself.
-        if len(scopes) > 1 and scopes[-2] and scopes[-2] not in taken:
+        if len(scopes) > 1 and scopes[-2] and scopes[-2] not in used_names:
             node.name = scopes[-2]
-            taken.add(node.name)
+            used_names.add(node.name)
 
 
 def _export(
@@ -122,7 +124,7 @@ def _export(
             )
     # torch wraps whatever a foreign module raises while it is traced.
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
-        raise _refusal(tower, io, error) from error
+        raise _export_error(tower, io, error) from error
     assert program is not None
     model = program.model_proto
     name_layers(model)
@@ -130,14 +132,14 @@ def _export(
     onnx.save_model(model, str(path))
 
 
-def _refusal(tower: nn.Module, io: TowerIO, error: Exception) -> ModelError:
+def _export_error(tower: nn.Module, io: TowerIO, error: Exception) -> ModelError:
     """Name the tower and the first cause."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
     name = type(getattr(tower, "trunk", tower)).__name__
-    line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    first_line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
     return ModelError(
-        f"{io.output_name} tower {name} cannot be exported: torch stops at: {line[:160]}; "
+        f"{io.output_name} tower {name} cannot be exported: torch stops at: {first_line[:160]}; "
         "open_clip's ViT and ResNet and most image towers of timm can"
     )

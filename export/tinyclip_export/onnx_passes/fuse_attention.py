@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 
 from tinyclip_export.onnx_passes.graph_utils import (
     constants,
-    only_reader,
+    consumers,
     producers,
     raise_opset,
-    readers,
     replace_nodes,
+    sole_consumer,
 )
 
 Onnx: TypeAlias = Any  # a message of onnx, which has no types
@@ -27,14 +27,14 @@ def use_attention_operator(model: Onnx) -> int:
     """Replace every attention that looks as towers.Attention exports it; return their number."""
     graph = _Graph(model.graph)
     softmaxes = [node for node in model.graph.node if node.op_type == "Softmax"]
-    found = [pair for node in softmaxes if (pair := graph.attention(node)) is not None]
-    if not found:
+    attentions = [pair for node in softmaxes if (pair := graph.attention(node)) is not None]
+    if not attentions:
         return 0
-    operators = {id(end): operator for end, operator in found}
+    operators = {id(end): operator for end, operator in attentions}
     nodes = [operators.get(id(node), node) for node in model.graph.node]
     _replace(model.graph, nodes)
     raise_opset(model, OPSET)
-    return len(found)
+    return len(attentions)
 
 
 class _Graph:
@@ -42,7 +42,7 @@ class _Graph:
 
     def __init__(self, graph: Onnx) -> None:
         self.constants = constants(graph)
-        self.producer, self.readers = producers(graph), readers(graph)
+        self.producer, self.consumers = producers(graph), consumers(graph)
 
     def attention(self, softmax: Onnx) -> tuple[Onnx, Onnx] | None:
         """Return the last node of an attention around this softmax and what replaces it."""
@@ -50,18 +50,26 @@ class _Graph:
 
         scores, mask = self.producer.get(softmax.input[0]), []
         if scores is not None and scores.op_type == "Add":
-            masked = scores
-            scores = self._from(masked, 0, "MatMul") or self._from(masked, 1, "MatMul")
-            mask = [side for side in masked.input if self.producer.get(side) is not scores]
+            masked_scores = scores
+            scores = self._from(masked_scores, 0, "MatMul") or self._from(
+                masked_scores, 1, "MatMul"
+            )
+            mask = [
+                input_name
+                for input_name in masked_scores.input
+                if self.producer.get(input_name) is not scores
+            ]
         scaled = self._from(scores, 0, "Mul")
         factor = scaled and self.constants.get(scaled.input[1])
         query = self._split(scaled, 0, TO_HEADS)
         key = self._split(scores, 1, KEYS)
-        mixed = only_reader(self.readers, softmax.output[0], "MatMul")
-        value = self._split(mixed, 1, TO_HEADS)
-        back = mixed and only_reader(self.readers, mixed.output[0], "Transpose")
-        end = back and only_reader(self.readers, back.output[0], "Reshape")
-        if not (factor and query and key and value and end and _order(back) == TO_HEADS):
+        weighted_values = sole_consumer(self.consumers, softmax.output[0], "MatMul")
+        value = self._split(weighted_values, 1, TO_HEADS)
+        transpose = weighted_values and sole_consumer(
+            self.consumers, weighted_values.output[0], "Transpose"
+        )
+        end = transpose and sole_consumer(self.consumers, transpose.output[0], "Reshape")
+        if not (factor and query and key and value and end and _order(transpose) == TO_HEADS):
             return None
         heads = {self._heads(part) for part in (query, key, value)}
         if len(heads) != 1 or None in heads:
@@ -84,32 +92,36 @@ class _Graph:
 
     def _split(self, node: Onnx | None, index: int, order: list[int]) -> Onnx | None:
         """Return the Reshape to heads behind an input that a Transpose of this order brings."""
-        turned = self._from(node, index, "Transpose")
-        return self._from(turned, 0, "Reshape") if turned and _order(turned) == order else None
+        transpose = self._from(node, index, "Transpose")
+        return (
+            self._from(transpose, 0, "Reshape")
+            if transpose and _order(transpose) == order
+            else None
+        )
 
     def _heads(self, reshape: Onnx) -> int | None:
         """Read H of a shape ``[B, L, H, W]``, a constant or put together of constants."""
         shape = self.constants.get(reshape.input[1])
         if shape is not None:
             return int(_array(shape)[2])
-        joined = self._from(reshape, 1, "Concat")
-        part = joined and len(joined.input) == 4 and self.constants.get(joined.input[2])
-        return int(_array(part).item()) if part else None
+        concat = self._from(reshape, 1, "Concat")
+        head_count = concat and len(concat.input) == 4 and self.constants.get(concat.input[2])
+        return int(_array(head_count).item()) if head_count else None
 
 
 def _replace(graph: Onnx, nodes: list[Onnx]) -> None:
     """Give the graph these nodes without those whose values nobody reads any more."""
-    wanted = {value.name for value in graph.output}
-    kept = []
+    read_values = {value.name for value in graph.output}
+    needed = []
     for node in reversed(nodes):
-        if wanted.intersection(node.output):
-            kept.append(node)
-            wanted.update(node.input)
-    replace_nodes(graph, kept[::-1])
+        if read_values.intersection(node.output):
+            needed.append(node)
+            read_values.update(node.input)
+    replace_nodes(graph, needed[::-1])
 
 
 def _order(transpose: Onnx) -> list[int]:
-    return [number for entry in transpose.attribute for number in entry.ints]
+    return [axis for entry in transpose.attribute for axis in entry.ints]
 
 
 def _array(tensor: Onnx) -> Any:  # noqa: ANN401

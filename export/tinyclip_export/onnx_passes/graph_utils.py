@@ -15,19 +15,19 @@ def producers(graph: Onnx) -> dict[str, Onnx]:
     return {name: node for node in graph.node for name in node.output}
 
 
-def readers(graph: Onnx) -> defaultdict[str, list[Onnx]]:
+def consumers(graph: Onnx) -> defaultdict[str, list[Onnx]]:
     """Return the nodes that read each value, once for each input."""
-    found = defaultdict(list)
+    nodes_by_input = defaultdict(list)
     for node in graph.node:
         for name in node.input:
-            found[name].append(node)
-    return found
+            nodes_by_input[name].append(node)
+    return nodes_by_input
 
 
-def only_reader(reading: dict[str, list[Onnx]], name: str, kind: str) -> Onnx | None:
+def sole_consumer(consumers_by_value: dict[str, list[Onnx]], name: str, kind: str) -> Onnx | None:
     """Return the node of this operator that alone reads a value."""
-    found = reading[name]
-    return found[0] if len(found) == 1 and found[0].op_type == kind else None
+    nodes = consumers_by_value[name]
+    return nodes[0] if len(nodes) == 1 and nodes[0].op_type == kind else None
 
 
 def constants(graph: Onnx) -> dict[str, Onnx]:
@@ -43,26 +43,28 @@ def add_constant(graph: Onnx, name: str, value: np.ndarray) -> Onnx:
     return graph.initializer[-1]
 
 
-def bias_behind(
-    product: Onnx, known: dict[str, Onnx], reading: dict[str, list[Onnx]]
+def following_bias(
+    product: Onnx, constants_by_name: dict[str, Onnx], consumers_by_value: dict[str, list[Onnx]]
 ) -> tuple[Onnx, int] | None:
     """Return what adds a bias ``[N]`` to a product with a weight ``[W, N]``, and its index there.
 
-    None where the node is no such product or something else reads it. `known` are the constants.
+    None where the node is no such product or something else reads it. `constants_by_name` are the constants.
     """
-    weight = known.get(product.input[1]) if product.op_type == "MatMul" else None
+    weight = constants_by_name.get(product.input[1]) if product.op_type == "MatMul" else None
     if weight is None or len(weight.dims) != 2:
         return None
-    added = only_reader(reading, product.output[0], "Add")
-    if added is None:
+    add = sole_consumer(consumers_by_value, product.output[0], "Add")
+    if add is None:
         return None
-    sides = [n for n, name in enumerate(added.input) if name in known]
-    if len(sides) != 1 or list(known[added.input[sides[0]]].dims) != [weight.dims[1]]:
+    bias_inputs = [n for n, name in enumerate(add.input) if name in constants_by_name]
+    if len(bias_inputs) != 1 or list(constants_by_name[add.input[bias_inputs[0]]].dims) != [
+        weight.dims[1]
+    ]:
         return None
-    return added, sides[0]
+    return add, bias_inputs[0]
 
 
-def known_values(model: Onnx) -> list[Onnx]:
+def inferred_values(model: Onnx) -> list[Onnx]:
     """Return what shape inference says of each inner value; files hold none of it."""
     from onnx import shape_inference
 
@@ -82,9 +84,9 @@ def raise_opset(model: Onnx, version: int) -> None:
             entry.version = max(entry.version, version)
 
 
-def drop_unread(graph: Onnx) -> None:
+def remove_unused_constants(graph: Onnx) -> None:
     """Leave out the constants that no node reads any more."""
-    read = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    read_values = {name for node in graph.node for name in node.input}
+    used = [tensor for tensor in graph.initializer if tensor.name in read_values]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(used)

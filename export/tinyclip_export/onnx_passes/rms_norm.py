@@ -15,22 +15,22 @@ import numpy as np
 
 from tinyclip_export.onnx_passes.graph_utils import (
     add_constant,
-    bias_behind,
     constants,
+    consumers,
+    following_bias,
     producers,
     raise_opset,
-    readers,
     replace_nodes,
 )
 
 Onnx: TypeAlias = Any  # a message of onnx, which has no types
 
 OPSET = 23
-MOST_SUMS = 1  # means that are taken away at run time, which costs what two norms save
-_KEEPS_ROWS = ("Slice", "Gather", "GatherElements", "ReduceMean", "Expand")
+MAX_RUNTIME_MEANS = 1  # means that are taken away at run time, which costs what two norms save
+_ROW_OPERATORS = ("Slice", "Gather", "GatherElements", "ReduceMean", "Expand")
 
 
-def take_means_out(model: Onnx) -> list[str]:
+def remove_means(model: Onnx) -> list[str]:
     """Rewrite an fp32 tower so that its residual stream has no mean; name the norms behind it.
 
     They keep their kind, but lose their bias to the products that read them. Empty, and the model
@@ -38,12 +38,12 @@ def take_means_out(model: Onnx) -> list[str]:
     """
     graph = model.graph
     stream = _Stream(graph)
-    norms = [node for node in graph.node if stream.may_lose_bias(node)]
+    norms = [node for node in graph.node if stream.can_lose_bias(node)]
     for norm in norms:
         stream.trace(norm)
-    for norm in stream.norms_behind():
+    for norm in stream.norms_outside():
         stream.trace(norm)
-    if not norms or stream.foreign or len(stream.sources) > MOST_SUMS:
+    if not norms or stream.has_unsupported or len(stream.sources) > MAX_RUNTIME_MEANS:
         return []
     if any(not stream.is_private(value) for value in stream.values):
         return []
@@ -56,9 +56,9 @@ def take_means_out(model: Onnx) -> list[str]:
 
 def use_rms_norms(model: Onnx, names: list[str]) -> None:
     """Turn these layer norms, whose input has no mean and which have no bias, into RMS norms."""
-    wanted = set(names)
+    norm_names = set(names)
     for node in model.graph.node:
-        if node.name in wanted:
+        if node.name in norm_names:
             node.op_type = "RMSNormalization"
     if names:
         raise_opset(model, OPSET)
@@ -70,25 +70,27 @@ class _Stream:
     def __init__(self, graph: Onnx) -> None:
         self.graph = graph
         self.constants = constants(graph)
-        self.producer, self.readers = producers(graph), readers(graph)
+        self.producer, self.consumers = producers(graph), consumers(graph)
         self.values: set[str] = set()
-        self.carried: set[tuple[int, int]] = set()  # nodes and inputs whose means were followed
+        self.traced_inputs: set[tuple[int, int]] = (
+            set()
+        )  # nodes and inputs whose means were followed
         self.writers: list[tuple[Onnx, int]] = []  # node and its constant input
         self.sources: list[Onnx] = []  # nodes whose mean is taken away at run time
-        self.foreign = False  # something in the stream may not be rewritten
+        self.has_unsupported = False  # something in the stream may not be rewritten
 
-    def may_lose_bias(self, node: Onnx) -> bool:
+    def can_lose_bias(self, node: Onnx) -> bool:
         """Whether a node is a norm over rows that only products with a bias read."""
         if node.op_type != "LayerNormalization" or len(node.output) != 1:
             return False
-        behind = self.readers[node.output[0]]
-        known = all(name in self.constants for name in node.input[1:])
-        products = bool(behind) and all(
-            bias_behind(part, self.constants, self.readers) for part in behind
+        following = self.consumers[node.output[0]]
+        has_constant_parameters = all(name in self.constants for name in node.input[1:])
+        only_biased_products = bool(following) and all(
+            following_bias(part, self.constants, self.consumers) for part in following
         )
-        return _over_last_axis(node) and known and products
+        return _is_over_last_axis(node) and has_constant_parameters and only_biased_products
 
-    def norms_behind(self) -> list[Onnx]:
+    def norms_outside(self) -> list[Onnx]:
         """Return the norms that write nothing of the stream, such as the one behind its end."""
         return [
             node
@@ -100,56 +102,56 @@ class _Stream:
         """Follow what a norm reads, ``[..., W]``, back to all that is added up in it."""
         scale = self.constants.get(norm.input[1])
         if scale is None:
-            self.foreign = True
+            self.has_unsupported = True
             return
-        width, waiting = scale.dims[-1], [norm.input[0]]
-        while waiting:
-            name = waiting.pop()
+        width, pending = scale.dims[-1], [norm.input[0]]
+        while pending:
+            name = pending.pop()
             if name in self.values:
                 continue
             node = self.producer.get(name)
             self.values.add(name)
             if node is None or len(node.output) != 1:
-                self.foreign = True
+                self.has_unsupported = True
                 return
-            for index in self._carriers(node, width):
-                self.carried.add((id(node), index))
+            for index in self._traced_indices(node, width):
+                self.traced_inputs.add((id(node), index))
                 if node.input[index] not in self.constants:
-                    waiting.append(node.input[index])
+                    pending.append(node.input[index])
                 elif self._array(node.input[index]).shape[-1:] == (width,):
                     self.writers.append((node, index))
                 else:
-                    self.foreign = True
+                    self.has_unsupported = True
 
-    def _carriers(self, node: Onnx, width: int) -> list[int]:
+    def _traced_indices(self, node: Onnx, width: int) -> list[int]:
         """Return the inputs of a node whose rows' means are its own; none for a source."""
         if node.op_type == "Add":
             return [0, 1]
         if node.op_type == "MatMul" and node.input[1] in self.constants:
             return [1]
-        if node.op_type == "Concat" and _option(node, "axis") == 1:
+        if node.op_type == "Concat" and _attribute(node, "axis") == 1:
             return list(range(len(node.input)))
-        if node.op_type in _KEEPS_ROWS and self._keeps_rows(node, width):
+        if node.op_type in _ROW_OPERATORS and self._preserves_rows(node, width):
             return [0]
         self.sources.append(node)
         return []
 
-    def _keeps_rows(self, node: Onnx, width: int) -> bool:
+    def _preserves_rows(self, node: Onnx, width: int) -> bool:
         """Whether a node picks, repeats or averages whole rows."""
-        table = self.constants.get(node.input[0])
+        constant = self.constants.get(node.input[0])
         if node.op_type == "Gather":
-            axis = _option(node, "axis") or 0
-            return axis == 1 or (axis == 0 and table is not None and len(table.dims) == 2)
+            axis = _attribute(node, "axis") or 0
+            return axis == 1 or (axis == 0 and constant is not None and len(constant.dims) == 2)
         if node.op_type == "GatherElements":
             index = self.producer.get(node.input[1])
-            return _option(node, "axis") == 1 and index is not None and index.op_type == "Expand"
+            return _attribute(node, "axis") == 1 and index is not None and index.op_type == "Expand"
         if node.op_type == "Expand":
-            return table is not None and table.dims[-1] == width
-        place = 3 if node.op_type == "Slice" else 1
-        axes = node.input[place] if len(node.input) > place else ""
+            return constant is not None and constant.dims[-1] == width
+        axes_input = 3 if node.op_type == "Slice" else 1
+        axes = node.input[axes_input] if len(node.input) > axes_input else ""
         if axes not in self.constants:
             return False
-        rank = len(table.dims) if table is not None else 3
+        rank = len(constant.dims) if constant is not None else 3
         return all(axis not in (-1, rank - 1) for axis in self._array(axes).ravel())
 
     def is_private(self, value: str) -> bool:
@@ -157,9 +159,9 @@ class _Stream:
         outputs = {output.name for output in self.graph.output}
         return value not in outputs and all(
             node.op_type == "Shape"
-            or (node.op_type == "LayerNormalization" and index == 0 and _over_last_axis(node))
-            or (id(node), index) in self.carried
-            for node in self.readers[value]
+            or (node.op_type == "LayerNormalization" and index == 0 and _is_over_last_axis(node))
+            or (id(node), index) in self.traced_inputs
+            for node in self.consumers[value]
             for index, name in enumerate(node.input)
             if name == value
         )
@@ -169,7 +171,9 @@ class _Stream:
         for node, index in self.writers:
             array = self._array(node.input[index])
             exact = array.astype(np.float64)
-            self._give(node, index, (exact - exact.mean(-1, keepdims=True)).astype(array.dtype))
+            self._set_constant(
+                node, index, (exact - exact.mean(-1, keepdims=True)).astype(array.dtype)
+            )
 
     def fold_bias(self, norm: Onnx) -> None:
         """Move a norm's bias ``[W]`` through the products that read it: b + bias @ weight."""
@@ -177,13 +181,13 @@ class _Stream:
             return
         bias = self._array(norm.input[2]).astype(np.float64)
         del norm.input[2]
-        for product in self.readers[norm.output[0]]:
-            place = bias_behind(product, self.constants, self.readers)
-            assert place is not None  # may_lose_bias looked
-            added, side = place
-            old = self._array(added.input[side])
-            moved = old + bias @ self._array(product.input[1])
-            self._give(added, side, moved.astype(old.dtype))
+        for product in self.consumers[norm.output[0]]:
+            bias_input = following_bias(product, self.constants, self.consumers)
+            assert bias_input is not None  # may_lose_bias looked
+            add, input_index = bias_input
+            bias_array = self._array(add.input[input_index])
+            folded = bias_array + bias @ self._array(product.input[1])
+            self._set_constant(add, input_index, folded.astype(bias_array.dtype))
 
     def centre_sources(self) -> None:
         """Take the mean out of everything else at run time; nodes are exchanged, so do it last."""
@@ -195,12 +199,12 @@ class _Stream:
             if not any(node is source for source in self.sources):
                 continue
             name = str(node.output[0])
-            whole, mean, axes = f"{name}_with_mean", f"{name}_mean", f"{name}_axes"
-            node.output[0] = whole
+            with_mean, mean, axes = f"{name}_with_mean", f"{name}_mean", f"{name}_axes"
+            node.output[0] = with_mean
             add_constant(self.graph, axes, np.array([-1]))
             nodes += [
-                helper.make_node("ReduceMean", [whole, axes], [mean], mean, keepdims=1),
-                helper.make_node("Sub", [whole, mean], [name], f"{name}_centred"),
+                helper.make_node("ReduceMean", [with_mean, axes], [mean], mean, keepdims=1),
+                helper.make_node("Sub", [with_mean, mean], [name], f"{name}_centred"),
             ]
         replace_nodes(self.graph, nodes)
 
@@ -210,16 +214,16 @@ class _Stream:
         array: np.ndarray = numpy_helper.to_array(self.constants[name])
         return array
 
-    def _give(self, node: Onnx, index: int, value: np.ndarray) -> None:
+    def _set_constant(self, node: Onnx, index: int, value: np.ndarray) -> None:
         """Give an input a constant of its own: equal ones are one in an exported graph."""
         name = f"{node.name}_{index}"
         self.constants[name] = add_constant(self.graph, name, value)
         node.input[index] = name
 
 
-def _over_last_axis(norm: Onnx) -> bool:
-    return _option(norm, "axis") in (None, -1)
+def _is_over_last_axis(norm: Onnx) -> bool:
+    return _attribute(norm, "axis") in (None, -1)
 
 
-def _option(node: Onnx, name: str) -> int | None:
+def _attribute(node: Onnx, name: str) -> int | None:
     return next((int(entry.i) for entry in node.attribute if entry.name == name), None)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
 
 NEIGHBOURS = 10  # whose overlap is counted
-Both: TypeAlias = "dict[str, Features]"  # tower -> embeddings of all pairs
+TowerFeatures: TypeAlias = "dict[str, Features]"  # tower -> embeddings of all pairs
 
 
 class Calibration:
@@ -102,36 +102,51 @@ class QuantizationError:
         return {key: round(value, 6) for key, value in asdict(self).items()}
 
 
-def damage(reference: Both, found: Both, scale: float) -> QuantizationError:
+def quantization_error(
+    reference: TowerFeatures, quantized: TowerFeatures, scale: float
+) -> QuantizationError:
     """Compare embeddings ``[N, D]`` of both towers; `scale` is the model's logit scale."""
     before = text_to_image(reference["image"], reference["text"])
-    after = text_to_image(found["image"], found["text"])
+    after = text_to_image(quantized["image"], quantized["text"])
     drop, stderr = recall_drop(before, after)
     return QuantizationError(
-        _overlap(reference, found), _kl(reference, found, scale), after.recall(1), drop, stderr
+        _overlap(reference, quantized),
+        _kl(reference, quantized, scale),
+        after.recall(1),
+        drop,
+        stderr,
     )
 
 
-def _overlap(reference: Both, found: Both) -> float:
+def _overlap(reference: TowerFeatures, quantized: TowerFeatures) -> float:
     count = len(reference["text"])
-    first = max(1, min(NEIGHBOURS, count // 4))
-    kept = []
-    for asking, asked in (("text", "image"), ("image", "text")):
+    neighbours = max(1, min(NEIGHBOURS, count // 4))
+    shares = []
+    for query, candidate in (("text", "image"), ("image", "text")):
         for start in range(0, count, CHUNK):
             rows = slice(start, start + CHUNK)
-            near, other = (
-                np.argpartition(-(both[asking][rows] @ both[asked].T), first - 1)[:, :first]
-                for both in (reference, found)
+            reference_top, quantized_top = (
+                np.argpartition(-(features[query][rows] @ features[candidate].T), neighbours - 1)[
+                    :, :neighbours
+                ]
+                for features in (reference, quantized)
             )
-            kept.append((near[:, :, None] == other[:, None, :]).any(axis=2).mean(axis=1))
-    return 100.0 * float(np.concatenate(kept).mean())
+            shares.append(
+                (reference_top[:, :, None] == quantized_top[:, None, :]).any(axis=2).mean(axis=1)
+            )
+    return 100.0 * float(np.concatenate(shares).mean())
 
 
-def _kl(reference: Both, found: Both, scale: float) -> float:
+def _kl(reference: TowerFeatures, quantized: TowerFeatures, scale: float) -> float:
     import torch
 
     from tinyclip_edge.losses.affinity import affinity_loss
 
-    ours, theirs = ([torch.from_numpy(b[t]).double() for t in TOWER_IO] for b in (found, reference))
-    terms = affinity_loss(*ours, *theirs, student_scale=scale, teacher_scale=scale)
+    quantized_features, reference_features = (
+        [torch.from_numpy(features[tower]).double() for tower in TOWER_IO]
+        for features in (quantized, reference)
+    )
+    terms = affinity_loss(
+        *quantized_features, *reference_features, student_scale=scale, teacher_scale=scale
+    )
     return max(0.0, float(terms.kl))

@@ -12,8 +12,8 @@ from tinyclip_edge.errors import ConfigError, did_you_mean
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.onnx_passes.exporter import strip_traces
 from tinyclip_export.onnx_passes.fuse_attention import use_attention_operator
-from tinyclip_export.onnx_passes.graph_utils import constants, drop_unread
-from tinyclip_export.onnx_passes.rms_norm import take_means_out, use_rms_norms
+from tinyclip_export.onnx_passes.graph_utils import constants, remove_unused_constants
+from tinyclip_export.onnx_passes.rms_norm import remove_means, use_rms_norms
 from tinyclip_export.onnx_passes.split_ffn import halve_feed_forwards
 from tinyclip_export.quantization.overflow_safe import make_pair_safe
 from tinyclip_export.quantization.recipe import QuantizeJob
@@ -98,7 +98,7 @@ def quantize_tower(
     import onnx
 
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".quantize-") as scratch, quiet():
-        source, halves, centred = _rewritten(source, Path(scratch), recipe)
+        source, halves, centred = _rewrite(source, Path(scratch), recipe)
         floats = [part for name in keep_float for part in halves.get(name, [name])]
         model = quantize_dynamically(
             onnx.load(str(source)), recipe, [*products_of_activations(source), *floats]
@@ -111,11 +111,11 @@ def quantize_tower(
         if recipe.attention == "operator":
             use_attention_operator(model)
         use_rms_norms(model, centred)
-        drop_unread(model.graph)
+        remove_unused_constants(model.graph)
         strip_traces(model)
-        written = Path(scratch) / "quantized.onnx"
-        onnx.save_model(model, str(written))
-        written.replace(target)
+        temporary_file = Path(scratch) / "quantized.onnx"
+        onnx.save_model(model, str(temporary_file))
+        temporary_file.replace(target)
 
 
 def quantize_dynamically(model: Any, recipe: Int8Recipe, exclude: Collection[str]) -> Any:  # noqa: ANN401
@@ -145,7 +145,7 @@ def quantize_dynamically(model: Any, recipe: Int8Recipe, exclude: Collection[str
     return quantizer.model.model
 
 
-def _rewritten(
+def _rewrite(
     source: Path, scratch: Path, recipe: Int8Recipe
 ) -> tuple[Path, dict[str, list[str]], list[str]]:
     """Write the float tower in the form the recipe quantizes; return halved products and norms."""
@@ -155,8 +155,8 @@ def _rewritten(
         return source, {}, []
     model = onnx.load(str(source))
     halves = halve_feed_forwards(model) if recipe.feed_forward == "halves" else {}
-    centred = take_means_out(model) if recipe.norms == "rms" else []
-    drop_unread(model.graph)
+    centred = remove_means(model) if recipe.norms == "rms" else []
+    remove_unused_constants(model.graph)
     target = scratch / source.name
     onnx.save_model(model, str(target))
     return target, halves, centred
@@ -166,15 +166,15 @@ def drop_zero_points(model: Any) -> None:  # noqa: ANN401
     """Leave out the zero points of weights around zero, which cost a pass over each column."""
     from onnx import numpy_helper
 
-    known = constants(model.graph)
+    constants_by_name = constants(model.graph)
     for node in model.graph.node:
         if node.op_type == "MatMulInteger" and len(node.input) == 4:
-            points = known.get(node.input[3])
+            points = constants_by_name.get(node.input[3])
             if points is not None and not numpy_helper.to_array(points).any():
                 del node.input[3]
 
 
-def layers_of(path: Path, operators: Collection[str]) -> list[str]:
+def layers_with_weights(path: Path, operators: Collection[str]) -> list[str]:
     """Name the nodes of these kinds that have a weight, in the graph's order."""
     import onnx
 

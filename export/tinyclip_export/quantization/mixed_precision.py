@@ -17,13 +17,13 @@ class MixedPrecision:
     keep_float: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # tower -> layers
 
     @property
-    def plain(self) -> bool:
+    def is_uniform(self) -> bool:
         """Whether it is nothing."""
         return not any(self.smooth.values()) and not any(self.keep_float.values())
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the manifest's recipe adds; nothing for a plain one."""
-        if self.plain:
+        if self.is_uniform:
             return {}
         return {
             "smooth": {tower: self.smooth.get(tower, 0.0) for tower in TOWER_IO},
@@ -31,4 +31,4 @@ class MixedPrecision:
         }
 
 
-PLAIN = MixedPrecision()
+UNIFORM = MixedPrecision()

@@ -30,8 +30,8 @@ def pair_safe(
     rows, columns = weight.shape
     padded = np.zeros((rows + rows % 2, columns))
     padded[:rows] = weight
-    up, down = np.maximum(padded, 0.0), np.maximum(-padded, 0.0)
-    pairs = np.maximum(up[0::2] + up[1::2], down[0::2] + down[1::2]).max(axis=0)
+    positive, negative = np.maximum(padded, 0.0), np.maximum(-padded, 0.0)
+    pairs = np.maximum(positive[0::2] + positive[1::2], negative[0::2] + negative[1::2]).max(axis=0)
     scale = np.maximum(np.abs(padded).max(axis=0) / LARGEST, pairs / LARGEST_PAIR)
     scale[scale == 0.0] = 1.0
     return np.round(weight / scale).astype(np.int8), scale.astype(np.float32)
@@ -54,24 +54,26 @@ def make_pair_safe(quantized: ModelProto, source: ModelProto) -> None:
         integer, scale = tensors[key], tensors[f"{name}_scale"]
         matrix = numpy_helper.to_array(origin)
         weight, scales = pair_safe(matrix if origin.name == name else matrix.T)
-        found = (integer.data_type, list(integer.dims), list(scale.dims))
-        if found != (TensorProto.INT8, list(weight.shape), list(scales.shape)):
-            raise ModelError(f"int8: the quantizer gave {name} another type or shape: {found}")
+        tensor_form = (integer.data_type, list(integer.dims), list(scale.dims))
+        if tensor_form != (TensorProto.INT8, list(weight.shape), list(scales.shape)):
+            raise ModelError(
+                f"int8: the quantizer gave {name} another type or shape: {tensor_form}"
+            )
         integer.CopyFrom(numpy_helper.from_array(weight, integer.name))
         scale.CopyFrom(numpy_helper.from_array(scales, scale.name))
 
 
 def _product_weights(graph: Any, tensors: dict[str, Any]) -> list[str]:  # noqa: ANN401
     """Name the integer matrices of MatMulInteger, and of MatMul behind a DequantizeLinear."""
-    restored = {
+    dequantized = {
         node.output[0]: node.input[0]
         for node in graph.node
         if node.op_type == "DequantizeLinear" and node.input[0] in tensors
     }
-    found = []
+    names = []
     for node in graph.node:
         if node.op_type == "MatMulInteger":
-            found.append(node.input[1])
-        elif node.op_type == "MatMul" and node.input[1] in restored:
-            found.append(restored[node.input[1]])
-    return found
+            names.append(node.input[1])
+        elif node.op_type == "MatMul" and node.input[1] in dequantized:
+            names.append(dequantized[node.input[1]])
+    return names

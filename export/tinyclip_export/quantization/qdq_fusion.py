@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tinyclip_export.onnx_passes.graph_utils import constants, producers, readers, replace_nodes
+from tinyclip_export.onnx_passes.graph_utils import constants, consumers, producers, replace_nodes
 
 Onnx: TypeAlias = Any  # a message of onnx, which has no types
 
@@ -30,8 +30,8 @@ def make_fusable(model: Onnx, kinds: Collection[str]) -> None:
     _read_floats(graph, kinds)
     _round_once(graph, kinds)
     _remove_unused(graph)
-    _own_pairs(graph, kinds)
-    keep_products(graph, kinds)
+    _separate_pairs(graph, kinds)
+    widen_biases(graph, kinds)
 
 
 def _read_floats(graph: Onnx, kinds: Collection[str]) -> None:
@@ -59,7 +59,7 @@ def _round_once(graph: Onnx, kinds: Collection[str]) -> None:
 
     zeros = constants(graph)
     producer = producers(graph)
-    reading = readers(graph)
+    readers_by_value = consumers(graph)
     for node in graph.node:
         source = _quantizer(producer.get(node.input[0]), producer)
         if node.op_type != "Relu" or source is None:
@@ -68,16 +68,16 @@ def _round_once(graph: Onnx, kinds: Collection[str]) -> None:
         if origin is None or not _in_integers(origin, {"Conv"} & {*kinds}, producer):
             continue
         path = [node]
-        while len(reading[path[-1].output[0]]) == 1 and len(path) < 4:
-            path += reading[path[-1].output[0]]
+        while len(readers_by_value[path[-1].output[0]]) == 1 and len(path) < 4:
+            path += readers_by_value[path[-1].output[0]]
         if [n.op_type for n in path[1:]] != [QUANTIZE, DEQUANTIZE, "Conv"]:
             continue
         lowest = numpy_helper.to_array(zeros[path[1].input[2]])
-        if len(reading[node.input[0]]) == 1 and lowest == np.iinfo(lowest.dtype).min:
+        if len(readers_by_value[node.input[0]]) == 1 and lowest == np.iinfo(lowest.dtype).min:
             node.input[0] = source.input[0]
 
 
-def keep_products(graph: Onnx, kinds: Collection[str]) -> None:
+def widen_biases(graph: Onnx, kinds: Collection[str]) -> None:
     """Give biases behind products ``[B, L, N]`` three axes where the batch is fixed.
 
     Of a product of known shape and a bias of one axis onnxruntime makes a Gemm before it looks for
@@ -98,10 +98,10 @@ def keep_products(graph: Onnx, kinds: Collection[str]) -> None:
             if source is None or bias is None or len(bias.dims) != 1 or ranks.get(product) != 3:
                 continue
             if source.op_type == "MatMul" and _in_integers(source, kinds, producer):
-                wide = numpy_helper.to_array(bias).reshape(1, 1, -1)
+                widened = numpy_helper.to_array(bias).reshape(1, 1, -1)
                 name = f"{bias.name}_wide"
                 if name not in biases:
-                    biases[name] = numpy_helper.from_array(wide, name)
+                    biases[name] = numpy_helper.from_array(widened, name)
                     graph.initializer.append(biases[name])
                 node.input[index] = name
 
@@ -110,73 +110,79 @@ def _in_integers(node: Onnx, kinds: Collection[str], producer: dict[str, Onnx]) 
     """Whether a node is of these kinds and its weight was quantized."""
     if node.op_type not in kinds:
         return False
-    restored = producer.get(node.input[1])
-    if restored is None or restored.op_type != DEQUANTIZE:
+    dequantize = producer.get(node.input[1])
+    if dequantize is None or dequantize.op_type != DEQUANTIZE:
         return False
-    return restored.input[0] not in producer
+    return dequantize.input[0] not in producer
 
 
-def _quantizer(restored: Onnx | None, producer: dict[str, Onnx]) -> Onnx | None:
+def _quantizer(dequantize: Onnx | None, producer: dict[str, Onnx]) -> Onnx | None:
     """Return the QuantizeLinear before a DequantizeLinear; None for a weight or another node."""
-    if restored is None or restored.op_type != DEQUANTIZE:
+    if dequantize is None or dequantize.op_type != DEQUANTIZE:
         return None
-    return producer.get(restored.input[0])
+    return producer.get(dequantize.input[0])
 
 
 def _remove_unused(graph: Onnx) -> None:
     """Remove the pairs that nobody reads any more, DequantizeLinear first."""
     for kind in (DEQUANTIZE, QUANTIZE):
-        read = {name for node in graph.node for name in node.input}
-        read |= {output.name for output in graph.output}
-        kept = [n for n in graph.node if n.op_type != kind or n.output[0] in read]
-        replace_nodes(graph, kept)
+        read_values = {name for node in graph.node for name in node.input}
+        read_values |= {output.name for output in graph.output}
+        remaining = [n for n in graph.node if n.op_type != kind or n.output[0] in read_values]
+        replace_nodes(graph, remaining)
 
 
-def _own_pairs(graph: Onnx, kinds: Collection[str]) -> None:
+def _separate_pairs(graph: Onnx, kinds: Collection[str]) -> None:
     """Give the second and further readers of an activation a pair of their own."""
     from onnx import numpy_helper
 
     scales = constants(graph)
     producer = producers(graph)
-    reading = defaultdict(list)
+    readers_by_value = defaultdict(list)
     for node in graph.node:
         for index, name in enumerate(node.input):
-            reading[name].append((node, index))
-    behind: dict[str, list[Onnx]] = defaultdict(
+            readers_by_value[name].append((node, index))
+    inserted: dict[str, list[Onnx]] = defaultdict(
         list
     )  # a DequantizeLinear's output -> pairs that follow it
-    for restored in [node for node in graph.node if node.op_type == DEQUANTIZE]:
-        source = _quantizer(restored, producer)
+    for dequantize in [node for node in graph.node if node.op_type == DEQUANTIZE]:
+        source = _quantizer(dequantize, producer)
         if source is None:
             continue
-        key, output = source.input[1], restored.output[0]
+        key, output = source.input[1], dequantize.output[0]
         scale = numpy_helper.to_array(scales[key])
         # What a convolution gives stays one pair, which is a part of it: others follow that.
         origin = producer.get(source.input[0])
-        given = origin is not None and _in_integers(origin, {"Conv"} & {*kinds}, producer)
-        own = reading[output][1:]
-        if given and own:
-            own = [found for found in reading[output] if _in_integers(found[0], kinds, producer)]
-        for count, (node, index) in enumerate(own, start=2):
+        from_convolution = origin is not None and _in_integers(
+            origin, {"Conv"} & {*kinds}, producer
+        )
+        separate_readers = readers_by_value[output][1:]
+        if from_convolution and separate_readers:
+            separate_readers = [
+                reader
+                for reader in readers_by_value[output]
+                if _in_integers(reader[0], kinds, producer)
+            ]
+        for count, (node, index) in enumerate(separate_readers, start=2):
             # Equal pairs would be merged again: one step of float32 makes the scales differ.
             scale = np.nextafter(scale, np.float32(np.inf), dtype=np.float32)
             graph.initializer.append(numpy_helper.from_array(np.asarray(scale), f"{key}_{count}"))
-            pair = _copies(source, restored, count)
-            if given:
+            pair = _copy_pair(source, dequantize, count)
+            if from_convolution:
                 pair[0].input[0] = output
-            behind[output] += pair
+            inserted[output] += pair
             node.input[index] = pair[1].output[0]
-    replace_nodes(graph, [n for node in graph.node for n in (node, *behind[node.output[0]])])
+    replace_nodes(graph, [n for node in graph.node for n in (node, *inserted[node.output[0]])])
 
 
-def _copies(source: Onnx, restored: Onnx, count: int) -> list[Onnx]:
+def _copy_pair(source: Onnx, dequantize: Onnx, count: int) -> list[Onnx]:
     """Return both nodes again, under names and with a scale that end in `count`."""
-    found = []
-    for node in (source, restored):
+    copies = []
+    for node in (source, dequantize):
         copy = type(node)()
         copy.CopyFrom(node)
         copy.name, copy.output[0] = f"{node.name}_{count}", f"{node.output[0]}_{count}"
         copy.input[1] = f"{source.input[1]}_{count}"
-        found.append(copy)
-    found[1].input[0] = found[0].output[0]
-    return found
+        copies.append(copy)
+    copies[1].input[0] = copies[0].output[0]
+    return copies

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from tinyclip_export.onnx_passes.graph_utils import readers
+from tinyclip_export.onnx_passes.graph_utils import consumers
 
 Onnx: TypeAlias = Any  # a message of onnx, which has no types
 
@@ -20,18 +20,18 @@ def rectified_sums(model: Onnx) -> set[str]:
     """
     graph = model.graph
     producer = {name: node.op_type for node in graph.node for name in node.output}
-    reading = readers(graph)
+    consumers_by_value = consumers(graph)
     return {
         node.name
         for node in graph.node
         if node.op_type == "Add"
         and "Conv" in [producer.get(name) for name in node.input]
         and all(producer.get(name) in ("Conv", "Relu") for name in node.input)
-        and [reader.op_type for reader in reading[node.output[0]]] == ["Relu"]
+        and [reader.op_type for reader in consumers_by_value[node.output[0]]] == ["Relu"]
     }
 
 
-def stays_integer(model: Onnx) -> bool:
+def is_integer_throughout(model: Onnx) -> bool:
     """Whether all that stands between convolutions are Relu and such sums."""
     nodes = model.graph.node
     sums = rectified_sums(model)
@@ -48,7 +48,7 @@ def stays_integer(model: Onnx) -> bool:
 
 def quantized_kinds(model: Onnx) -> tuple[str, ...]:
     """Return the operators that static int8 quantizes in this tower."""
-    return (*OPERATORS, *BETWEEN) if stays_integer(model) else OPERATORS
+    return (*OPERATORS, *BETWEEN) if is_integer_throughout(model) else OPERATORS
 
 
 def outside_convolutions(model: Onnx) -> list[str]:

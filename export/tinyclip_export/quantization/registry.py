@@ -13,7 +13,7 @@ from tinyclip_edge.errors import ConfigError, did_you_mean
 from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_export.quantization.dynamic_int8 import Int8Recipe
 from tinyclip_export.quantization.fp16 import Fp16Recipe
-from tinyclip_export.quantization.mixed_precision import PLAIN, MixedPrecision
+from tinyclip_export.quantization.mixed_precision import UNIFORM, MixedPrecision
 from tinyclip_export.quantization.recipe import Recipe
 from tinyclip_export.quantization.static_int8 import StaticRecipe
 from tinyclip_export.quantization.weight_only import WeightOnlyRecipe
@@ -109,7 +109,7 @@ def recipe_dicts(
     """Return the manifest's ``recipe``, with what a search chose beyond the presets."""
     made: dict[str, Any] = {"fp32": {"kind": "float"}}
     for precision, found in recipes.items():
-        made[precision] = {**found.as_dict(), **choices.get(precision, PLAIN).as_dict()}
+        made[precision] = {**found.as_dict(), **choices.get(precision, UNIFORM).as_dict()}
     return {precision: made[precision] for precision in precisions}
 
 

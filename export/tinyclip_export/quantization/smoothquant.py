@@ -27,7 +27,7 @@ Reader: TypeAlias = "nn.Linear | Projection"
 class Fold:
     """An activation ``[..., C]``: the layer that makes it and the layers that read it."""
 
-    giver: nn.LayerNorm | nn.Linear
+    producer: nn.LayerNorm | nn.Linear
     readers: tuple[Reader, ...]
 
 
@@ -38,32 +38,32 @@ def folds(tower: nn.Module) -> list[Fold]:
     of an attention, read by its last layer: a product with weights a token leaves channels apart.
     What follows an activation function stays.
     """
-    found: list[Fold] = []
+    all_folds: list[Fold] = []
     for module in tower.modules():
         if isinstance(module, Block):
-            found += _of_block(module)
+            all_folds += _of_block(module)
         elif isinstance(module, Attention):
-            found.append(Fold(module.v, (module.out,)))
+            all_folds.append(Fold(module.v, (module.out,)))
     for name in ("ln_post", "ln_final"):
-        found += _fold(getattr(tower, name, None), getattr(tower, "projection", None))
+        all_folds += _fold(getattr(tower, name, None), getattr(tower, "projection", None))
     if isinstance(tower, TimmTower):
-        found += _of_timm(tower)
-    return found
+        all_folds += _of_timm(tower)
+    return all_folds
 
 
 def activation_peaks(tower: nn.Module, inputs: Iterable[Tensor]) -> list[Tensor]:
     """Return each fold's largest absolute value a channel, float64 ``[C]``, over all `inputs`."""
-    found = folds(tower)
-    peaks = [torch.zeros(0, dtype=torch.float64) for _ in found]
+    all_folds = folds(tower)
+    peaks = [torch.zeros(0, dtype=torch.float64) for _ in all_folds]
 
-    def watch(place: int, _: nn.Module, given: tuple[Tensor, ...]) -> None:
-        seen = given[0].detach().abs().flatten(0, -2).amax(dim=0).double()
-        peaks[place] = torch.maximum(peaks[place], seen) if len(peaks[place]) else seen
+    def record(index: int, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        maxima = inputs[0].detach().abs().flatten(0, -2).amax(dim=0).double()
+        peaks[index] = torch.maximum(peaks[index], maxima) if len(peaks[index]) else maxima
 
     # Every reader: in the last block queries are made of fewer tokens than keys.
     hooks = [
-        reader.register_forward_pre_hook(partial(watch, place))
-        for place, fold in enumerate(found)
+        reader.register_forward_pre_hook(partial(record, index))
+        for index, fold in enumerate(all_folds)
         for reader in fold.readers
     ]
     try:
@@ -87,13 +87,13 @@ def smoothed(tower: nn.Module, peaks: list[Tensor], strength: float) -> nn.Modul
         for fold, peak in zip(folds(out), peaks, strict=True):
             factor = _factors(fold, peak, strength)
             for name in ("weight", "bias"):
-                given = getattr(fold.giver, name)
-                if given is not None:
-                    side = factor if given.ndim == 1 else factor[:, None]
-                    given.copy_(given.double() / side)
+                parameter = getattr(fold.producer, name)
+                if parameter is not None:
+                    factors = factor if parameter.ndim == 1 else factor[:, None]
+                    parameter.copy_(parameter.double() / factors)
             for reader in fold.readers:
-                weight, side = _columns(reader, factor)
-                weight.copy_(weight.double() * side)
+                weight, factors = _columns(reader, factor)
+                weight.copy_(weight.double() * factors)
     return out
 
 
@@ -132,9 +132,11 @@ def _of_timm(tower: TimmTower) -> Iterator[Fold]:
             yield from _fold(block.norm2, getattr(block.mlp, "fc1", None))
 
 
-def _fold(giver: nn.Module | None, *readers: nn.Module | None) -> Iterator[Fold]:
+def _fold(producer: nn.Module | None, *readers: nn.Module | None) -> Iterator[Fold]:
     """Give the fold, unless a prune or the architecture left other layers there."""
-    if isinstance(giver, nn.LayerNorm) and giver.elementwise_affine:
-        kept = tuple(reader for reader in readers if isinstance(reader, nn.Linear | Projection))
-        if len(kept) == len(readers):
-            yield Fold(giver, kept)
+    if isinstance(producer, nn.LayerNorm) and producer.elementwise_affine:
+        linear_readers = tuple(
+            reader for reader in readers if isinstance(reader, nn.Linear | Projection)
+        )
+        if len(linear_readers) == len(readers):
+            yield Fold(producer, linear_readers)

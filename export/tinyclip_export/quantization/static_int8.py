@@ -11,15 +11,15 @@ from tinyclip_edge.errors import ConfigError, ModelError, did_you_mean
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.layout import Feed, Feeds
 from tinyclip_export.onnx_passes.exporter import strip_traces
-from tinyclip_export.onnx_passes.graph_utils import known_values
+from tinyclip_export.onnx_passes.graph_utils import inferred_values
 from tinyclip_export.quantization.dynamic_int8 import RANGES, products_of_activations
 from tinyclip_export.quantization.overflow_safe import make_pair_safe
-from tinyclip_export.quantization.qdq_fusion import keep_products, make_fusable
+from tinyclip_export.quantization.qdq_fusion import make_fusable, widen_biases
 from tinyclip_export.quantization.qdq_residual import (
     OPERATORS,
+    is_integer_throughout,
     outside_convolutions,
     quantized_kinds,
-    stays_integer,
 )
 from tinyclip_export.quantization.recipe import QuantizeJob
 from tinyclip_export.quantization.token_embedding import TABLE_BITS, quantize_table
@@ -84,8 +84,8 @@ def quantize_static_tower(job: QuantizeJob, recipe: StaticRecipe) -> None:
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     model = onnx.load(str(job.source))
-    model.graph.value_info.extend(known_values(model))  # the quantizer asks for types and ranks
-    integers = stays_integer(model)
+    model.graph.value_info.extend(inferred_values(model))  # the quantizer asks for types and ranks
+    integers = is_integer_throughout(model)
     floats = [*products_of_activations(job.source), *job.keep_float]
     ranges = job.ranges
     if ranges is None:
@@ -111,7 +111,7 @@ def quantize_static_tower(job: QuantizeJob, recipe: StaticRecipe) -> None:
         if recipe.weight_range == "overflow_safe":
             make_pair_safe(quantized, onnx.load(str(job.source)))
         if integers:
-            keep_products(quantized.graph, OPERATORS)
+            widen_biases(quantized.graph, OPERATORS)
         else:
             make_fusable(quantized, OPERATORS)
         quantizer.model.topological_sort()  # as ONNX wants it; the quantizer appends its nodes
@@ -142,8 +142,8 @@ def measure_ranges(source: Path, folder: Path, feeds: Feeds) -> Any:  # noqa: AN
         )
         calibrator.collect_data(_FeedReader(feeds))
         ranges = calibrator.compute_data()
-    for name, found in ranges.items():
-        if not all(np.isfinite(side).all() for side in found.range_value):
+    for name, range_data in ranges.items():
+        if not all(np.isfinite(side).all() for side in range_data.range_value):
             raise ModelError(f"static int8: {name} is not finite on the calibration pairs")
     return ranges
 

@@ -41,8 +41,8 @@ def quantize_table(model: ModelProto, bits: int) -> None:
         model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     graph.initializer.remove(tensor)
     graph.initializer.extend(numpy_helper.from_array(part, name) for name, part in parts.items())
-    place = list(graph.node).index(node)
-    replace_nodes(graph, [*graph.node[:place], *nodes, *graph.node[place + 1 :]])
+    position = list(graph.node).index(node)
+    replace_nodes(graph, [*graph.node[:position], *nodes, *graph.node[position + 1 :]])
 
 
 def byte_rows(table: Weights) -> tuple[npt.NDArray[np.int8], Weights]:
@@ -62,26 +62,26 @@ def half_byte_blocks(table: Weights) -> tuple[npt.NDArray[np.uint8], Weights]:
     extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1)
     widest = extreme / -8.0
     widest[widest == 0.0] = 1.0
-    best, scale = np.full(blocks.shape[:2], np.inf, np.float32), widest.copy()
+    smallest_error, scale = np.full(blocks.shape[:2], np.inf, np.float32), widest.copy()
     for shrink in _SHRINKS:
-        tried = widest * shrink
-        error = np.square(blocks - tried * np.clip(np.round(blocks / tried), -8, 7)).sum(-1)
-        better = error < best
-        best[better], scale[better] = error[better], tried[better]
-    found = np.clip(np.round(blocks / scale), -8, 7) + 8
-    return found.reshape(table.shape).astype(np.uint8), scale[..., 0]
+        candidate = widest * shrink
+        error = np.square(blocks - candidate * np.clip(np.round(blocks / candidate), -8, 7)).sum(-1)
+        better = error < smallest_error
+        smallest_error[better], scale[better] = error[better], candidate[better]
+    values = np.clip(np.round(blocks / scale), -8, 7) + 8
+    return values.reshape(table.shape).astype(np.uint8), scale[..., 0]
 
 
 def _lookup(graph: Any, tensors: dict[str, Any]) -> Any:  # noqa: ANN401
     """Return the Gather whose table is the largest."""
-    found = [
+    gathers = [
         node
         for node in graph.node
         if node.op_type == "Gather" and len(getattr(tensors.get(node.input[0]), "dims", ())) == 2
     ]
-    if not found:
+    if not gathers:
         raise ModelError("the text tower has no token table to quantize; set token_table: float")
-    return max(found, key=lambda node: int(np.prod(tensors[node.input[0]].dims)))
+    return max(gathers, key=lambda node: int(np.prod(tensors[node.input[0]].dims)))
 
 
 def _in_bytes(node: Any, table: Weights) -> tuple[dict[str, Any], list[Any]]:  # noqa: ANN401
@@ -112,7 +112,7 @@ def _in_halves(node: Any, table: Weights) -> tuple[dict[str, Any], list[Any]]:  
     packed = values[:, 0::2] | (values[:, 1::2] << 4)  # the low half comes first
     inputs = [f"{name}_halves", ids, f"{name}_scales"]
     settings = {"bits": 4, "block_size": BLOCK, "quantize_axis": 1, "gather_axis": 0}
-    made = helper.make_node(
+    gather = helper.make_node(
         "GatherBlockQuantized", inputs, [node.output[0]], domain="com.microsoft", **settings
     )
-    return {f"{name}_halves": packed, f"{name}_scales": scale}, [made]
+    return {f"{name}_halves": packed, f"{name}_scales": scale}, [gather]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tinyclip_export.layout import InputForm
 from tinyclip_export.onnx_passes import exporter
 from tinyclip_export.quantization.calibration import Calibration
-from tinyclip_export.quantization.dynamic_int8 import layers_of
+from tinyclip_export.quantization.dynamic_int8 import layers_with_weights
 from tinyclip_export.quantization.recipe import QuantizeJob, Recipe
 from tinyclip_export.quantization.registry import TowerRecipes
 from tinyclip_export.quantization.static_int8 import StaticRecipe, measure_ranges
@@ -47,6 +47,11 @@ class TowerWriter:
             self._calibration = self._supply()
         return self._calibration
 
+    @property
+    def has_calibration(self) -> bool:
+        """Whether the calibration pairs were needed."""
+        return self._calibration is not None
+
     def source(self, tower: str, strength: float = 0.0) -> Path:
         """Return the float file of a tower, smoothed with `strength`."""
         key = (tower, strength)
@@ -56,7 +61,7 @@ class TowerWriter:
 
     def layers(self, tower: str, recipe: Recipe) -> list[str]:
         """Name the layers that `recipe` takes bits from."""
-        return layers_of(self.source(tower), recipe.operators)
+        return layers_with_weights(self.source(tower), recipe.operators)
 
     def write(
         self,

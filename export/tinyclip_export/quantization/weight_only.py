@@ -30,11 +30,11 @@ class WeightOnlyRecipe:
     half: bool = False
 
     def __post_init__(self) -> None:
-        for key, known in (("weights", KINDS), ("token_table", tuple(TABLE_BITS))):
+        for key, allowed in (("weights", KINDS), ("token_table", tuple(TABLE_BITS))):
             value = getattr(self, key)
-            if value not in known:
+            if value not in allowed:
                 raise ConfigError(
-                    f"weight-only recipe: {key} '{value}' is unknown{did_you_mean(value, known)}"
+                    f"weight-only recipe: {key} '{value}' is unknown{did_you_mean(value, allowed)}"
                 )
         if self.block < 16 or self.block & (self.block - 1):
             raise ConfigError(

@@ -10,20 +10,22 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PICTURE = "sensitivity.png"
-_WORST = 5  # layers that the caption names
+_NAMED_LAYERS = 5  # layers that the caption names
 _INCHES = (9.0, 3.6)
 
 
-def search_table(found: Mapping[str, Any]) -> Table:
+def search_table(result: Mapping[str, Any]) -> Table:
     """Return the curve of a manifest's ``sensitivity``, one row a choice."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    worst = ", ".join(f"{row['tower']} {row['node']}" for row in found["layers"][:_WORST])
+    most_sensitive = ", ".join(
+        f"{row['tower']} {row['node']}" for row in result["layers"][:_NAMED_LAYERS]
+    )
     table = Table(
-        title=f"{found['precision']}: worst layers in float, {found['pairs']} calibration pairs",
+        title=f"{result['precision']}: worst layers in float, {result['pairs']} calibration pairs",
         caption="chosen: not worse than plain on the pairs of the verification either; refused: "
-        f"chosen on these pairs, worse on those; worst layers: {worst}; ms: one image and one text",
+        f"chosen on these pairs, worse on those; worst layers: {most_sensitive}; ms: one image and one text",
         box=SIMPLE_HEAD,
         padding=(0, 0),
     )
@@ -31,7 +33,7 @@ def search_table(found: Mapping[str, Any]) -> Table:
     for column in ("smoothing", "MB", "ms", "lost,\npoints", "same of\nten, %", "KL"):
         table.add_column(column, justify="right")
     table.add_column("")
-    for row in found["pareto"]:
+    for row in result["pareto"]:
         table.add_row(
             str(row["kept_float"]),
             smoothing(row["smooth"]),
@@ -52,7 +54,7 @@ def smoothing(strengths: Mapping[str, float]) -> str:
     return " ".join(f"{tower} {value:g}" for tower, value in strengths.items())
 
 
-def plot_search(found: Mapping[str, Any], path: Path) -> None:
+def plot_search(result: Mapping[str, Any], path: Path) -> None:
     """Draw loss over size and over time as PNG."""
     # Not pyplot: it keeps figures and a display backend for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -60,10 +62,10 @@ def plot_search(found: Mapping[str, Any], path: Path) -> None:
 
     drawing = Figure(figsize=_INCHES, layout="constrained")
     FigureCanvasAgg(drawing)
-    left, right = drawing.subplots(1, 2, sharey=True)
-    rows = found["pareto"]
+    size_axes, time_axes = drawing.subplots(1, 2, sharey=True)
+    rows = result["pareto"]
     drops, errors = ([row[key] for row in rows] for key in ("drop", "stderr"))
-    for axes, key, unit, label in ((left, "bytes", 1e-6, "MB"), (right, "ms", 1.0, "ms")):
+    for axes, key, unit, label in ((size_axes, "bytes", 1e-6, "MB"), (time_axes, "ms", 1.0, "ms")):
         values = [row[key] * unit for row in rows]
         axes.errorbar(values, drops, errors, fmt="o", color="#3465a4", ecolor="#b8c7e0")
         for row, value in zip(rows, values, strict=True):
@@ -73,6 +75,6 @@ def plot_search(found: Mapping[str, Any], path: Path) -> None:
                 axes.plot(value, row["drop"], "o", ms=13, mfc="none", mec="#cc0000")
         axes.set_xlabel(f"{label}, both towers")
         axes.grid(alpha=0.3)
-    left.set_ylabel("recall@1 lost, points")
-    drawing.suptitle(f"{found['precision']}: numbers are layers in float; red: chosen")
+    size_axes.set_ylabel("recall@1 lost, points")
+    drawing.suptitle(f"{result['precision']}: numbers are layers in float; red: chosen")
     drawing.savefig(path, dpi=110, metadata={"Software": None})

@@ -17,8 +17,12 @@ import numpy as np
 
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_export.layout import TOWER_IO
-from tinyclip_export.quantization.calibration import Both, QuantizationError, damage
-from tinyclip_export.quantization.mixed_precision import PLAIN, MixedPrecision
+from tinyclip_export.quantization.calibration import (
+    QuantizationError,
+    TowerFeatures,
+    quantization_error,
+)
+from tinyclip_export.quantization.mixed_precision import UNIFORM, MixedPrecision
 from tinyclip_export.quantization.registry import TowerRecipes
 from tinyclip_export.quantization.tower_writer import TowerWriter
 from tinyclip_export.settings import ExportSettings
@@ -26,7 +30,7 @@ from tinyclip_export.verification.embeddings import Session, TowerFiles
 from tinyclip_export.verification.latency import interleaved_ms
 
 RANKING_PAIRS = 128  # each layer is judged on; the choices on all pairs
-LEAST_KEPT = 4  # so many layers in float are always tried, for the curve
+MIN_FLOAT_LAYERS = 4  # so many layers in float are always tried, for the curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +39,11 @@ class Layer:
 
     tower: str
     node: str
-    found: QuantizationError
+    error: QuantizationError
 
     def as_dict(self) -> dict[str, Any]:
         """Return the manifest's form."""
-        return {"tower": self.tower, "node": self.node, **self.found.as_dict()}
+        return {"tower": self.tower, "node": self.node, **self.error.as_dict()}
 
 
 @dataclass(slots=True)
@@ -47,8 +51,8 @@ class SensitivityRow:
     """A point of the curve: so many of the worst layers in float."""
 
     choice: MixedPrecision
-    kept: int
-    found: QuantizationError
+    float_layers: int
+    error: QuantizationError
     paths: Mapping[str, Path]  # tower -> file, until the search's folder goes
     ms: float = 0.0  # one image and one text
 
@@ -60,11 +64,11 @@ class SensitivityRow:
     def as_dict(self) -> dict[str, Any]:
         """Return the manifest's form."""
         return {
-            "kept_float": self.kept,
+            "kept_float": self.float_layers,
             "smooth": dict(self.choice.smooth),
             "bytes": self.bytes,
             "ms": round(self.ms, 3),
-            **self.found.as_dict(),
+            **self.error.as_dict(),
         }
 
 
@@ -98,7 +102,7 @@ class SensitivityResult:
 
 
 def search(
-    forge: TowerWriter,
+    writer: TowerWriter,
     recipes: TowerRecipes,
     files: TowerFiles,
     max_drop: float,
@@ -109,47 +113,47 @@ def search(
     `files` are the plain ones of the precision. The choice is nowhere worse than plain on these
     pairs: not in overlap, not in KL, not in recall.
     """
-    bench = _Bench(forge, recipes, files)
-    plain = bench.row(PLAIN, 0)
-    settings.tell(f"{files.precision}: smoothing and layers, on {len(forge.calibration)} pairs")
-    smooth = bench.strengths(plain) if recipes.integer else {}
-    layers = bench.layers(smooth)
-    rows = [plain, *bench.curve(smooth, layers, plain, max_drop)]
-    bench.time(rows)
-    choice = _chosen(rows, max_drop)
-    return SensitivityResult(files.precision, layers, rows, choice, len(forge.calibration))
+    evaluator = _Evaluator(writer, recipes, files)
+    baseline = evaluator.row(UNIFORM, 0)
+    settings.notify(f"{files.precision}: smoothing and layers, on {len(writer.calibration)} pairs")
+    smooth = evaluator.strengths(baseline) if recipes.integer else {}
+    layers = evaluator.layers(smooth)
+    rows = [baseline, *evaluator.curve(smooth, layers, baseline, max_drop)]
+    evaluator.time(rows)
+    selected = _select(rows, max_drop)
+    return SensitivityResult(files.precision, layers, rows, selected, len(writer.calibration))
 
 
-def _chosen(rows: Sequence[SensitivityRow], max_drop: float) -> SensitivityRow:
+def _select(rows: Sequence[SensitivityRow], max_drop: float) -> SensitivityRow:
     """Take the first row that holds, else the best; plain where all others are worse."""
-    plain, *others = rows
-    good = [row for row in others if not worse(row.found, plain.found)]
-    holding = [row for row in good if row.found.drop <= max_drop]
-    if holding:
-        return holding[0]
-    return min([plain, *good], key=lambda row: (row.found.drop, row.found.kl))
+    baseline, *alternatives = rows
+    not_worse = [row for row in alternatives if not is_worse(row.error, baseline.error)]
+    passing = [row for row in not_worse if row.error.drop <= max_drop]
+    if passing:
+        return passing[0]
+    return min([baseline, *not_worse], key=lambda row: (row.error.drop, row.error.kl))
 
 
-def _holds(row: SensitivityRow, plain: SensitivityRow, max_drop: float) -> bool:
-    return row.found.drop <= max_drop and not worse(row.found, plain.found)
+def _meets_gate(row: SensitivityRow, baseline: SensitivityRow, max_drop: float) -> bool:
+    return row.error.drop <= max_drop and not is_worse(row.error, baseline.error)
 
 
-def worse(found: QuantizationError, plain: QuantizationError) -> bool:
+def is_worse(error: QuantizationError, baseline: QuantizationError) -> bool:
     """Whether a choice is worse than plain in any of the three."""
-    return found.overlap < plain.overlap or found.kl > plain.kl or found.drop > plain.drop
+    return error.overlap < baseline.overlap or error.kl > baseline.kl or error.drop > baseline.drop
 
 
-def by_damage(layers: Sequence[Layer]) -> list[Layer]:
+def rank_by_error(layers: Sequence[Layer]) -> list[Layer]:
     """Sort worst first: by the sum of the places in overlap and in KL, then by KL."""
-    overlap = sorted(range(len(layers)), key=lambda i: layers[i].found.overlap)
-    kl = sorted(range(len(layers)), key=lambda i: -layers[i].found.kl)
-    places = {i: place + kl.index(i) for place, i in enumerate(overlap)}
-    order = sorted(places, key=lambda i: (places[i], -layers[i].found.kl))
+    overlap = sorted(range(len(layers)), key=lambda i: layers[i].error.overlap)
+    kl = sorted(range(len(layers)), key=lambda i: -layers[i].error.kl)
+    rank_sums = {i: rank + kl.index(i) for rank, i in enumerate(overlap)}
+    order = sorted(rank_sums, key=lambda i: (rank_sums[i], -layers[i].error.kl))
     return [layers[i] for i in order]
 
 
 @dataclass(slots=True)
-class _TowerSearch:
+class _TowerCandidate:
     """One tower of one choice, measured."""
 
     path: Path
@@ -157,121 +161,132 @@ class _TowerSearch:
 
 
 @dataclass(slots=True)
-class _Bench:
+class _Evaluator:
     """Makes choices and measures them; files of the curve stay until the end for their latency."""
 
-    forge: TowerWriter
+    writer: TowerWriter
     recipes: TowerRecipes
     files: TowerFiles
-    _float: Both = field(init=False)
-    _made: dict[tuple[str, float, tuple[str, ...]], _TowerSearch] = field(default_factory=dict)
+    _float: TowerFeatures = field(init=False)
+    _candidates: dict[tuple[str, float, tuple[str, ...]], _TowerCandidate] = field(
+        default_factory=dict
+    )
     _number: Iterator[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
-        self._float = {tower: self._features(tower, self.forge.source(tower)) for tower in TOWER_IO}
+        self._float = {
+            tower: self._features(tower, self.writer.source(tower)) for tower in TOWER_IO
+        }
         for tower in TOWER_IO:
             path = self.files.image if tower == "image" else self.files.text
-            self._made[tower, 0.0, ()] = _TowerSearch(path, self._features(tower, path))
+            self._candidates[tower, 0.0, ()] = _TowerCandidate(path, self._features(tower, path))
 
-    def row(self, choice: MixedPrecision, kept: int) -> SensitivityRow:
+    def row(self, choice: MixedPrecision, float_layers: int) -> SensitivityRow:
         """Measure both towers of a choice on all pairs."""
-        made = {tower: self._tower(tower, choice) for tower in TOWER_IO}
-        found = self._damage({tower: part.features for tower, part in made.items()})
+        candidates = {tower: self._tower(tower, choice) for tower in TOWER_IO}
+        error = self._error({tower: part.features for tower, part in candidates.items()})
         return SensitivityRow(
-            choice, kept, found, {tower: part.path for tower, part in made.items()}
+            choice, float_layers, error, {tower: part.path for tower, part in candidates.items()}
         )
 
-    def strengths(self, plain: SensitivityRow) -> dict[str, float]:
+    def strengths(self, baseline: SensitivityRow) -> dict[str, float]:
         """Return each tower's best strength, the other in float; none where both lose by it."""
         from tinyclip_export.quantization.smoothquant import STRENGTHS
 
-        best = {}
+        best_strengths = {}
         for tower in TOWER_IO:
-            tried = {
-                strength: self._alone(
+            errors = {
+                strength: self._error_alone(
                     tower, self._tower(tower, MixedPrecision({tower: strength})).features
                 )
                 for strength in (0.0, *STRENGTHS)
             }
-            kept = [s for s in tried if not worse(tried[s], tried[0.0])]
-            best[tower] = min(kept, key=lambda s: tried[s].kl)
-        return best if not worse(self.row(MixedPrecision(best), 0).found, plain.found) else {}
+            acceptable = [s for s in errors if not is_worse(errors[s], errors[0.0])]
+            best_strengths[tower] = min(acceptable, key=lambda s: errors[s].kl)
+        return (
+            best_strengths
+            if not is_worse(self.row(MixedPrecision(best_strengths), 0).error, baseline.error)
+            else {}
+        )
 
     def layers(self, smooth: Mapping[str, float]) -> list[Layer]:
         """Measure each layer alone, worst first."""
-        found = []
+        ranked = []
         for tower in TOWER_IO:
-            names = self.forge.layers(tower, self.recipes.of(tower))
-            path = self.forge.scratch / f"{tower}-layer.onnx"
+            names = self.writer.layers(tower, self.recipes.of(tower))
+            path = self.writer.scratch / f"{tower}-layer.onnx"
             for name in names:
-                others = [other for other in names if other != name]
-                self._write(tower, path, smooth.get(tower, 0.0), others)
+                other_names = [other_name for other_name in names if other_name != name]
+                self._write(tower, path, smooth.get(tower, 0.0), other_names)
                 features = self._features(tower, path, RANKING_PAIRS)
-                found.append(Layer(tower, name, self._alone(tower, features)))
-        return by_damage(found)
+                ranked.append(Layer(tower, name, self._error_alone(tower, features)))
+        return rank_by_error(ranked)
 
     def curve(
         self,
         smooth: Mapping[str, float],
         layers: Sequence[Layer],
-        plain: SensitivityRow,
+        baseline: SensitivityRow,
         max_drop: float,
     ) -> Iterator[SensitivityRow]:
         """Keep more and more of the worst layers in float, until the gate holds."""
-        kept = 0 if any(smooth.values()) else 1
-        held = False
-        while not (held and kept > LEAST_KEPT):
-            worst = layers[:kept]
-            keep = {
-                tower: tuple(layer.node for layer in worst if layer.tower == tower)
+        count = 0 if any(smooth.values()) else 1
+        passed_gate = False
+        while not (passed_gate and count > MIN_FLOAT_LAYERS):
+            most_sensitive = layers[:count]
+            float_names = {
+                tower: tuple(layer.node for layer in most_sensitive if layer.tower == tower)
                 for tower in TOWER_IO
             }
-            row = self.row(MixedPrecision(smooth, keep), len(worst))
+            row = self.row(MixedPrecision(smooth, float_names), len(most_sensitive))
             yield row
-            if kept >= len(layers):
+            if count >= len(layers):
                 return
-            held = held or _holds(row, plain, max_drop)
-            kept = max(1, 2 * kept)
+            passed_gate = passed_gate or _meets_gate(row, baseline, max_drop)
+            count = max(1, 2 * count)
 
     def time(self, rows: Sequence[SensitivityRow]) -> None:
         """Time one image and one text in all rows by turns."""
         for tower in TOWER_IO:
-            feed = next(iter(self.forge.calibration.feeds(tower, 1)))
+            feed = next(iter(self.writer.calibration.feeds(tower, 1)))
             sessions = [self._open(tower, row.paths[tower]) for row in rows]
             for row, ms in zip(rows, interleaved_ms(sessions, feed), strict=True):
                 row.ms += ms
 
-    def _tower(self, tower: str, choice: MixedPrecision) -> _TowerSearch:
-        strength, keep = choice.smooth.get(tower, 0.0), tuple(choice.keep_float.get(tower, ()))
-        key = (tower, strength, keep)
-        if key not in self._made:
-            path = self.forge.scratch / f"{tower}-choice-{next(self._number)}.onnx"
-            self._write(tower, path, strength, keep)
-            self._made[key] = _TowerSearch(path, self._features(tower, path))
-        return self._made[key]
-
-    def _write(self, tower: str, path: Path, strength: float, keep: Sequence[str]) -> None:
-        recipe = self.recipes.of(tower)
-        self.forge.write(tower, recipe, path, strength=strength, keep_float=keep)
-
-    def _alone(self, tower: str, features: Features) -> QuantizationError:
-        """Compare with float where this tower alone is quantized."""
-        return self._damage({**self._float, tower: features})
-
-    def _damage(self, found: Both) -> QuantizationError:
-        shortest = min(len(features) for features in found.values())
-        reference, cut = (
-            {tower: features[:shortest] for tower, features in both.items()}
-            for both in (self._float, found)
+    def _tower(self, tower: str, choice: MixedPrecision) -> _TowerCandidate:
+        strength, float_names = (
+            choice.smooth.get(tower, 0.0),
+            tuple(choice.keep_float.get(tower, ())),
         )
-        return damage(reference, cut, self.forge.calibration.scale)
+        key = (tower, strength, float_names)
+        if key not in self._candidates:
+            path = self.writer.scratch / f"{tower}-choice-{next(self._number)}.onnx"
+            self._write(tower, path, strength, float_names)
+            self._candidates[key] = _TowerCandidate(path, self._features(tower, path))
+        return self._candidates[key]
+
+    def _write(self, tower: str, path: Path, strength: float, float_names: Sequence[str]) -> None:
+        recipe = self.recipes.of(tower)
+        self.writer.write(tower, recipe, path, strength=strength, keep_float=float_names)
+
+    def _error_alone(self, tower: str, features: Features) -> QuantizationError:
+        """Compare with float where this tower alone is quantized."""
+        return self._error({**self._float, tower: features})
+
+    def _error(self, features_by_tower: TowerFeatures) -> QuantizationError:
+        length = min(len(features) for features in features_by_tower.values())
+        reference, truncated = (
+            {tower: features[:length] for tower, features in towers.items()}
+            for towers in (self._float, features_by_tower)
+        )
+        return quantization_error(reference, truncated, self.writer.calibration.scale)
 
     def _features(self, tower: str, path: Path, pairs: int | None = None) -> Features:
-        features = self.forge.calibration.features(self._open(tower, path), tower, pairs)
+        features = self.writer.calibration.features(self._open(tower, path), tower, pairs)
         # A broken candidate loses by every figure instead of making them undefined.
         return features if np.isfinite(features).all() else np.zeros_like(features)
 
     def _open(self, tower: str, path: Path) -> Session:
         files = self.files
-        opened = TowerFiles(files.precision, path, path, files.precise_int8, files.form)
-        return opened.open(tower)
+        candidate_files = TowerFiles(files.precision, path, path, files.precise_int8, files.form)
+        return candidate_files.open(tower)

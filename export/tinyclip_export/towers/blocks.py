@@ -31,20 +31,22 @@ class Attention(nn.Module):
         self.heads = int(source.num_heads)
         self.head_width: int = self.q.out_features // self.heads
 
-    def forward(self, asking: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, query: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
         """Let ``asking [B, Q, W]`` look at ``x [B, L, W]``; `mask` is added to ``[B, H, Q, L]``."""
         # Spelt out: scaled_dot_product_attention exports with seven shape nodes more a layer.
-        scores = self.scores(asking, x)
+        scores = self.scores(query, x)
         v = self._heads(self.v(x)).transpose(1, 2)
         if mask is not None:
             scores = scores + mask
-        mixed = (scores.softmax(dim=-1) @ v).transpose(1, 2)
-        out: Tensor = self.out(mixed.reshape(mixed.shape[0], -1, self.heads * self.head_width))
+        weighted_values = (scores.softmax(dim=-1) @ v).transpose(1, 2)
+        out: Tensor = self.out(
+            weighted_values.reshape(weighted_values.shape[0], -1, self.heads * self.head_width)
+        )
         return out
 
-    def scores(self, asking: Tensor, x: Tensor) -> Tensor:
+    def scores(self, query: Tensor, x: Tensor) -> Tensor:
         """Return how ``asking [B, Q, W]`` rates ``x [B, L, W]``, ``[B, H, Q, L]``."""
-        q = self._heads(self.q(asking)).transpose(1, 2) * self.head_width**-0.5
+        q = self._heads(self.q(query)).transpose(1, 2) * self.head_width**-0.5
         scores: Tensor = q @ self._heads(self.k(x)).permute(0, 2, 3, 1)
         return scores
 
@@ -70,37 +72,37 @@ class Block(nn.Module):
 
     def __init__(self, source: OpenClip) -> None:
         super().__init__()
-        attends = hasattr(source.attn, "in_proj_weight")
-        emptied = not attends and not hasattr(getattr(source.attn, "out_proj", None), "weight")
-        if hasattr(source, "ln_attn") or not (attends or emptied):
+        has_attention = hasattr(source.attn, "in_proj_weight")
+        has_only_bias = not has_attention and not hasattr(
+            getattr(source.attn, "out_proj", None), "weight"
+        )
+        if hasattr(source, "ln_attn") or not (has_attention or has_only_bias):
             raise ModelError(
                 f"{type(source).__name__} cannot be exported: only open_clip's standard residual "
                 "attention blocks can; leave block_type unset in model_cfg"
             )
-        self.ln_1 = source.ln_1 if attends else nn.Identity()
+        self.ln_1 = source.ln_1 if has_attention else nn.Identity()
         self.attention: Attention | Constant = (
-            Attention(source.attn) if attends else Constant(source.attn.out_proj.bias)
+            Attention(source.attn) if has_attention else Constant(source.attn.out_proj.bias)
         )
         self.scale_1, self.scale_2 = source.ls_1, source.ls_2
         mlp = source.mlp
-        forwards = hasattr(mlp, "c_fc")
-        self.ln_2 = source.ln_2 if forwards else nn.Identity()
-        self.up: nn.Module = mlp.c_fc if forwards else nn.Identity()
-        self.activation: nn.Module = mlp.gelu if forwards else nn.Identity()
-        self.down: nn.Linear | Constant = mlp.c_proj if forwards else Constant(mlp.c_proj.bias)
-        self.heads = int(source.attn.num_heads) if attends else 0
-        self.neurons: int = mlp.c_fc.out_features if forwards else 0
+        has_mlp = hasattr(mlp, "c_fc")
+        self.ln_2 = source.ln_2 if has_mlp else nn.Identity()
+        self.up: nn.Module = mlp.c_fc if has_mlp else nn.Identity()
+        self.activation: nn.Module = mlp.gelu if has_mlp else nn.Identity()
+        self.down: nn.Linear | Constant = mlp.c_proj if has_mlp else Constant(mlp.c_proj.bias)
+        self.heads = int(source.attn.num_heads) if has_attention else 0
+        self.neurons: int = mlp.c_fc.out_features if has_mlp else 0
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, asking: Tensor | None = None
-    ) -> Tensor:
-        """Return ``[B, L, W]``, or ``[B, Q, W]`` for the tokens `asking` alone."""
+    def forward(self, x: Tensor, mask: Tensor | None = None, query: Tensor | None = None) -> Tensor:
+        """Return ``[B, L, W]``, or ``[B, Q, W]`` for the tokens `query` alone."""
         normed = self.ln_1(x)
-        queries = normed if asking is None else self.ln_1(asking)
-        x = x if asking is None else asking
+        queries = normed if query is None else self.ln_1(query)
+        x = x if query is None else query
         x = x + self.scale_1(self.attention(queries, normed, mask))
-        hidden = self.activation(self.up(self.ln_2(x)))
-        out: Tensor = x + self.scale_2(self.down(hidden))
+        neurons = self.activation(self.up(self.ln_2(x)))
+        out: Tensor = x + self.scale_2(self.down(neurons))
         return out
 
     def scores(self, x: Tensor) -> Tensor | None:
@@ -123,7 +125,7 @@ class PatchEmbedding(nn.Module):
         """Return ``[B, L, W]`` of ``[B, 3, S, S]``, row by row; what fills no patch is left out."""
         high, wide = self.size
         rows, columns = (
-            side // part for side, part in zip(pixel_values.shape[2:], self.size, strict=True)
+            side // patch for side, patch in zip(pixel_values.shape[2:], self.size, strict=True)
         )
         x = pixel_values[:, :, : rows * high, : columns * wide]
         x = x.reshape(-1, x.shape[1], rows, high, columns, wide).permute(0, 2, 4, 1, 3, 5)

@@ -45,8 +45,8 @@ def text_tower(model: OpenClip, example: Tensor | None = None) -> AnyTextTower:
     text: OpenClip = getattr(model, "text", model)  # CustomTextCLIP keeps its text tower apart
     name = type(text).__name__
     if not hasattr(text, "token_embedding") or not hasattr(text, "transformer"):
-        inner = getattr(getattr(text, "config", None), "model_type", "")
-        kind = f"{name} ({inner})" if inner else name
+        model_type = getattr(getattr(text, "config", None), "model_type", "")
+        kind = f"{name} ({model_type})" if model_type else name
         raise ModelError(f"text tower {kind} cannot be exported: {_TEXTS}")
     if getattr(text, "cls_emb", None) is not None or getattr(text, "use_pad_mask", False):
         raise ModelError(
@@ -58,8 +58,8 @@ def text_tower(model: OpenClip, example: Tensor | None = None) -> AnyTextTower:
             f"text tower {name} with pool_type '{pool}' cannot be exported: "
             f"use {', '.join(POOLS)} in text_cfg"
         )
-    reads_end = text.attn_mask is not None and pool in ("argmax", "eos")
-    return TextTower(model, example) if reads_end else FixedLengthTextTower(model, example)
+    pools_at_end = text.attn_mask is not None and pool in ("argmax", "eos")
+    return TextTower(model, example) if pools_at_end else FixedLengthTextTower(model, example)
 
 
 def input_form(clip: LoadedClip, text: AnyTextTower, static_batch: int | None) -> InputForm:
@@ -70,6 +70,6 @@ def input_form(clip: LoadedClip, text: AnyTextTower, static_batch: int | None) -
     if static_batch is not None and static_batch < 1:
         raise ConfigError(f"static batch {static_batch} is no batch; give 1 or more")
     # Without CLIP's tokenizer the highest id, where such a tower reads, need not be the end.
-    foreign = hasattr(clip.tokenizer, "strip_sep_token") and getattr(text, "eot_id", 0) is None
-    padded = static_batch is not None or isinstance(text, FixedLengthTextTower) or foreign
+    unknown_end = hasattr(clip.tokenizer, "strip_sep_token") and getattr(text, "eot_id", 0) is None
+    padded = static_batch is not None or isinstance(text, FixedLengthTextTower) or unknown_end
     return InputForm(static_batch, padded, pad_token_id(clip.tokenizer))

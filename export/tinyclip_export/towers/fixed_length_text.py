@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyclip_export.towers.blocks import Block, OpenClip, projection_of, setting, shared, unit_norm
-from tinyclip_export.towers.causal_mask import Frame, causal_mask
+from tinyclip_export.towers.causal_mask import SpecialIds, causal_mask
 
 POOLS = ("first", "last", "argmax", "eos")
 
@@ -33,8 +33,8 @@ class FixedLengthTextTower(nn.Module):
         self.eot_id = int(setting(text, "eos_id") or 0)
         mask = None
         if text.attn_mask is not None:
-            frame = Frame.of(self.tokens.num_embeddings, example, None)
-            mask = causal_mask(self.tokens, self.positions, [*body, last], frame)
+            special_ids = SpecialIds.of(self.tokens.num_embeddings, example, None)
+            mask = causal_mask(self.tokens, self.positions, [*body, last], special_ids)
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
@@ -44,16 +44,16 @@ class FixedLengthTextTower(nn.Module):
             x = block(x, self.mask)
         # Only the token that is read asks in the last block.
         if self.pool in ("first", "last"):
-            first = self.pool == "first"
-            asking = x[:, :1] if first else x[:, -1:]
-            mask = None if self.mask is None else (self.mask[:1] if first else self.mask[-1:])
+            is_first = self.pool == "first"
+            query = x[:, :1] if is_first else x[:, -1:]
+            mask = None if self.mask is None else (self.mask[:1] if is_first else self.mask[-1:])
         else:
             # int32: some runtimes have no ArgMax for int64.
             ids = input_ids.to(torch.int32)
             end = (ids if self.pool == "argmax" else (ids == self.eot_id).to(torch.int32)).argmax(1)
-            asking = x.gather(1, end.view(-1, 1, 1).expand(-1, -1, x.shape[2]))
+            query = x.gather(1, end.view(-1, 1, 1).expand(-1, -1, x.shape[2]))
             mask = None if self.mask is None else self.mask[end].view(-1, 1, 1, x.shape[1])
-        pooled = self.last(x, mask, asking)[:, 0]
+        pooled = self.last(x, mask, query)[:, 0]
         return unit_norm(self.projection(self.ln_final(pooled)))
 
     @property

@@ -18,10 +18,10 @@ class ResNetTower(nn.Module):
         super().__init__()
         visual = model.visual
         self.stem = nn.Sequential(
-            *(folded(visual.conv1, visual.bn1), visual.act1),
-            *(folded(visual.conv2, visual.bn2), visual.act2),
-            *(folded(visual.conv3, visual.bn3), visual.act3),
-            halving(visual.avgpool, visual.conv3.out_channels),
+            *(fold_batch_norm(visual.conv1, visual.bn1), visual.act1),
+            *(fold_batch_norm(visual.conv2, visual.bn2), visual.act2),
+            *(fold_batch_norm(visual.conv3, visual.bn3), visual.act3),
+            pool_as_convolution(visual.avgpool, visual.conv3.out_channels),
         )
         stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
         self.blocks = nn.Sequential(*(Bottleneck(block) for stage in stages for block in stage))
@@ -41,24 +41,26 @@ class Bottleneck(nn.Module):
     def __init__(self, source: OpenClip) -> None:
         super().__init__()
         self.inner = nn.Sequential(
-            *(folded(source.conv1, source.bn1), source.act1),
-            *(folded(source.conv2, source.bn2), source.act2),
-            halving(source.avgpool, source.conv2.out_channels),
-            folded(source.conv3, source.bn3),
+            *(fold_batch_norm(source.conv1, source.bn1), source.act1),
+            *(fold_batch_norm(source.conv2, source.bn2), source.act2),
+            pool_as_convolution(source.avgpool, source.conv2.out_channels),
+            fold_batch_norm(source.conv3, source.bn3),
         )
-        self.around: nn.Module = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if source.downsample is not None:
             pool, conv, norm = source.downsample
-            self.around = nn.Sequential(halving(pool, conv.in_channels), folded(conv, norm))
+            self.shortcut = nn.Sequential(
+                pool_as_convolution(pool, conv.in_channels), fold_batch_norm(conv, norm)
+            )
         self.activation: nn.Module = source.act3
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, C, H, W]`` to ``[B, C', H / stride, W / stride]``."""
-        out: Tensor = self.activation(self.inner(x) + self.around(x))
+        out: Tensor = self.activation(self.inner(x) + self.shortcut(x))
         return out
 
 
-def halving(pool: nn.Module, channels: int) -> nn.Module:
+def pool_as_convolution(pool: nn.Module, channels: int) -> nn.Module:
     """Return an average pool as a convolution of each channel, or nothing where it pools nothing.
 
     Runtimes have a quick integer kernel for the one and hardly for the other; quarters are exact.
@@ -72,14 +74,14 @@ def halving(pool: nn.Module, channels: int) -> nn.Module:
     return out
 
 
-def folded(conv: nn.Conv2d, norm: OpenClip) -> nn.Conv2d:
+def fold_batch_norm(conv: nn.Conv2d, norm: OpenClip) -> nn.Conv2d:
     """Return the convolution with a BatchNorm's evaluation statistics in its weight and bias.
 
     Computed in float64, so that rounding to float32 happens once.
     """
     factor = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
-    before = 0.0 if conv.bias is None else conv.bias.detach().double()
-    bias = norm.bias.detach().double() + (before - norm.running_mean.double()) * factor
+    conv_bias = 0.0 if conv.bias is None else conv.bias.detach().double()
+    bias = norm.bias.detach().double() + (conv_bias - norm.running_mean.double()) * factor
     out = nn.Conv2d(
         conv.in_channels,
         conv.out_channels,

@@ -31,9 +31,9 @@ def _for_inference(visual: OpenClip) -> OpenClip:
     """
     from timm.utils.model import reparameterize_model
 
-    own = {id(tensor): shared(tensor) for tensor in visual.parameters()}
-    own |= {id(tensor): tensor for tensor in visual.buffers()}
-    out: OpenClip = copy.deepcopy(visual, own).eval()
+    shared_tensors = {id(tensor): shared(tensor) for tensor in visual.parameters()}
+    shared_tensors |= {id(tensor): tensor for tensor in visual.buffers()}
+    out: OpenClip = copy.deepcopy(visual, shared_tensors).eval()
     out.trunk = reparameterize_model(out.trunk, inplace=True)
     for module in out.modules():
         if hasattr(module, "fused_attn"):

@@ -19,7 +19,7 @@ from tinyclip_export.towers.blocks import (
     shared,
     unit_norm,
 )
-from tinyclip_export.towers.causal_mask import Frame, causal_mask
+from tinyclip_export.towers.causal_mask import SpecialIds, causal_mask
 
 
 class ImageTower(nn.Module):
@@ -28,7 +28,7 @@ class ImageTower(nn.Module):
     def __init__(self, model: OpenClip) -> None:
         super().__init__()
         visual = model.visual
-        _refuse_other_pooling(visual)
+        _check_pooling(visual)
         self.patch = PatchEmbedding(visual.conv1)
         self.class_embedding = shared(visual.class_embedding)
         self.positions = shared(visual.positional_embedding)
@@ -43,12 +43,12 @@ class ImageTower(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Encode normalised pixels."""
         x = self.patch(pixel_values)
-        first = self.class_embedding.view(1, 1, -1).expand(x.shape[0], -1, -1)
-        x = self.ln_pre(torch.cat([first, x], dim=1) + self.positions)
+        class_token = self.class_embedding.view(1, 1, -1).expand(x.shape[0], -1, -1)
+        x = self.ln_pre(torch.cat([class_token, x], dim=1) + self.positions)
         for block in self.body:
             x = block(x)
         if self.pools_class_token:  # only its token asks in the last block: exact and cheaper
-            pooled = self.ln_post(self.last(x, asking=x[:, :1])[:, 0])
+            pooled = self.ln_post(self.last(x, query=x[:, :1])[:, 0])
         elif self.norm_after_pool:
             pooled = self.ln_post(self.last(x)[:, 1:].mean(dim=1))
         else:
@@ -75,8 +75,8 @@ class TextTower(nn.Module):
         self.ln_final: nn.LayerNorm = text.ln_final
         self.projection = projection_of(text.text_projection)
         self.eot_id = int(setting(text, "eos_id")) if setting(text, "pool_type") == "eos" else None
-        frame = Frame.of(self.tokens.num_embeddings, example, self.eot_id)
-        mask = causal_mask(self.tokens, self.positions, [*body, last], frame)
+        special_ids = SpecialIds.of(self.tokens.num_embeddings, example, self.eot_id)
+        mask = causal_mask(self.tokens, self.positions, [*body, last], special_ids)
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
@@ -88,12 +88,12 @@ class TextTower(nn.Module):
             x = block(x, mask)
         # int32: some runtimes have no ArgMax for int64.
         ids = input_ids.to(torch.int32)
-        marks = ids if self.eot_id is None else (ids == self.eot_id).to(torch.int32)
-        end = marks.argmax(dim=1).view(-1, 1, 1)
+        end_scores = ids if self.eot_id is None else (ids == self.eot_id).to(torch.int32)
+        end = end_scores.argmax(dim=1).view(-1, 1, 1)
         # Only the end of text asks in the last block, and it sees what stands before it.
-        asking = x.gather(1, end.expand(-1, -1, x.shape[2]))
-        behind = functional.embedding(end, mask)  # its row of the mask, [B, 1, 1, L]
-        pooled = self.last(x, behind, asking)[:, 0]
+        query = x.gather(1, end.expand(-1, -1, x.shape[2]))
+        mask_row = functional.embedding(end, mask)  # its row of the mask, [B, 1, 1, L]
+        pooled = self.last(x, mask_row, query)[:, 0]
         return unit_norm(self.projection(self.ln_final(pooled)))
 
     @property
@@ -102,7 +102,7 @@ class TextTower(nn.Module):
         return int(self.positions.shape[0])
 
 
-def _refuse_other_pooling(visual: OpenClip) -> None:
+def _check_pooling(visual: OpenClip) -> None:
     if visual.attn_pool is not None or visual.pool_type not in ("tok", "avg"):
         raise ModelError(
             f"image tower {type(visual).__name__} with attentional or no pooling cannot be "

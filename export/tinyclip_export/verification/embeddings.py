@@ -98,16 +98,16 @@ def pair_embeddings(
     eot: int,
 ) -> tuple[PairEmbeddings, dict[str, PairEmbeddings]]:
     """Return PyTorch's answers and each precision's; towers get one unpadded input at a time."""
-    reference_image, found_image, image_ms = _images(clip, towers, pairs[0])
-    reference_text, found_text, text_ms = _texts(clip, towers, pairs[1], eot)
-    times = {p: {"image": image_ms[p], "text": text_ms[p]} for p in found_image}
-    found = {
+    reference_image, image_features, image_ms = _images(clip, towers, pairs[0])
+    reference_text, text_features, text_ms = _texts(clip, towers, pairs[1], eot)
+    times = {p: {"image": image_ms[p], "text": text_ms[p]} for p in image_features}
+    embeddings = {
         precision: PairEmbeddings(
-            found_image[precision], found_text[precision], ms, times.get("fp32", {})
+            image_features[precision], text_features[precision], ms, times.get("fp32", {})
         )
         for precision, ms in times.items()
     }
-    return PairEmbeddings(reference_image, reference_text), found
+    return PairEmbeddings(reference_image, reference_text), embeddings
 
 
 def _images(
@@ -160,13 +160,13 @@ class _Run:
         self.seconds: list[float] = []
 
     def __call__(self, batch: npt.NDArray[Any]) -> None:
-        started = time.perf_counter()
-        found = self._session.run(None, {self._input: full_batch(batch, self._batch)})[0]
-        self.rows.append(found[: len(batch)])
-        self.seconds.append(time.perf_counter() - started)
+        start = time.perf_counter()
+        features = self._session.run(None, {self._input: full_batch(batch, self._batch)})[0]
+        self.rows.append(features[: len(batch)])
+        self.seconds.append(time.perf_counter() - start)
 
 
 def _collected(runs: Mapping[str, _Run]) -> tuple[dict[str, Features], dict[str, float]]:
     rows = {precision: np.concatenate(run.rows) for precision, run in runs.items()}
-    times = {p: round(1e3 * float(np.median(run.seconds)), 3) for p, run in runs.items()}
+    times = {name: round(1e3 * float(np.median(run.seconds)), 3) for name, run in runs.items()}
     return rows, times

@@ -26,7 +26,7 @@ from tinyclip_export.verification.metrics import (
 
 BATCHES = (1, 2, 5)
 UNIT_NORM = 1e-3
-SLOWER = 1.05  # times fp32's median: less is noise
+MAX_SLOWDOWN = 1.05  # times fp32's median: less is noise
 REPLAY_COSINE = 0.9999  # same machine, same files: only float rounding may differ
 
 
@@ -67,8 +67,8 @@ class GatesFailedError(VerificationError):
 
     def __init__(self, failures: Sequence[VerificationError]) -> None:
         self.failures = tuple(failures)
-        listed = "; ".join(str(failure) for failure in self.failures)
-        super().__init__(f"export refused, nothing written: {listed}")
+        messages = "; ".join(str(failure) for failure in self.failures)
+        super().__init__(f"export refused, nothing written: {messages}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +94,12 @@ class VerificationReport:
         self.figures.setdefault(precision, {"rungs": {}}).update(figures)
 
     def attempt(
-        self, precision: str, name: str, rung: Callable[[], None], *, gate: bool = True
+        self, precision: str, name: str, check: Callable[[], None], *, gate: bool = True
     ) -> bool:
         """Run one rung, note whether it passed and return that; no `gate` only warns."""
         self.note(precision)
         try:
-            rung()
+            check()
         except VerificationError as error:
             (self.failures if gate else self.warnings).append(error)
             passed = False
@@ -108,67 +108,69 @@ class VerificationReport:
         self.figures[precision]["rungs"][name] = passed
         return passed
 
-    def leave_open(self, precision: str, name: str, reason: VerificationError) -> None:
+    def mark_undecided(self, precision: str, name: str, reason: VerificationError) -> None:
         """Mark a rung as neither passed nor failed, and warn."""
         self.warnings.append(reason)
         self.figures[precision]["rungs"][name] = None
 
-    def finish(self) -> None:
+    def raise_failures(self) -> None:
         """Raise GatesFailedError if any rung failed."""
         if self.failures:
             raise GatesFailedError(self.failures)
 
 
-def check_structure(ladder: VerificationReport, files: TowerFiles, expected: ExpectedSizes) -> None:
+def check_structure(report: VerificationReport, files: TowerFiles, expected: ExpectedSizes) -> None:
     """Check names, dynamic axes and shapes of both towers."""
     precision = files.precision
     for tower in TOWER_IO:
         probe = TowerProbe(files, tower, expected.form.io(tower))
-        if ladder.attempt(precision, f"{tower} names", probe.check_names):
-            ladder.attempt(precision, f"{tower} axes", probe.check_axes)
-            ladder.attempt(precision, f"{tower} shapes", partial(probe.check_shapes, expected))
+        if report.attempt(precision, f"{tower} names", probe.check_names):
+            report.attempt(precision, f"{tower} axes", probe.check_axes)
+            report.attempt(precision, f"{tower} shapes", partial(probe.check_shapes, expected))
 
 
 def check_embeddings(
-    ladder: VerificationReport,
+    report: VerificationReport,
     precision: str,
     reference: PairEmbeddings,
-    found: PairEmbeddings,
+    exported: PairEmbeddings,
     *,
     max_drop: float,
 ) -> None:
     """Check values and ranking of one precision against PyTorch's answers."""
     for tower in TOWER_IO:
-        near = cosine_stats(getattr(reference, tower), getattr(found, tower))
-        figures = {key: round(value, 7) for key, value in asdict(near).items()}
-        ladder.note(precision, **{tower: {**figures, "ms": found.milliseconds[tower]}})
+        cosines = cosine_stats(getattr(reference, tower), getattr(exported, tower))
+        figures = {key: round(value, 7) for key, value in asdict(cosines).items()}
+        report.note(precision, **{tower: {**figures, "ms": exported.milliseconds[tower]}})
         label = f"{precision} {tower}"
-        ladder.attempt(precision, f"{tower} values", partial(check_values, precision, label, near))
+        report.attempt(
+            precision, f"{tower} values", partial(check_values, precision, label, cosines)
+        )
     before = text_to_image(reference.image, reference.text)
-    after = text_to_image(found.image, found.text)
-    ladder.note(precision, ranking=ranking_figures(before, after))
+    after = text_to_image(exported.image, exported.text)
+    report.note(precision, ranking=ranking_figures(before, after))
     gate = partial(check_ranking, precision, before, after, max_drop)
-    passed = ladder.attempt(precision, "ranking", gate)
+    passed = report.attempt(precision, "ranking", gate)
     count = len(after.rank)
     if passed and precision != "fp32" and 0 < max_drop < 100 / count:
         reason = (
             f"{precision} ranking: too few pairs to tell: one of {count} is {100 / count:.1f} "
             f"points, {max_drop:g} allowed; verify on {math.ceil(100 / max_drop)} or more"
         )
-        ladder.leave_open(precision, "ranking", TooFewPairsError(reason))
+        report.mark_undecided(precision, "ranking", TooFewPairsError(reason))
 
 
 def check_latencies(
-    ladder: VerificationReport, precision: str, float_ms: Mapping[str, float], *, gate: bool
+    report: VerificationReport, precision: str, float_ms: Mapping[str, float], *, gate: bool
 ) -> None:
     """Compare the milliseconds that were noted with those of fp32, tower by tower."""
     for tower in TOWER_IO:
-        figures = ladder.figures[precision][tower]
+        figures = report.figures[precision][tower]
         figures["fp32_ms"] = float_ms[tower]
         figures["times_faster"] = round(float_ms[tower] / figures["ms"], 3)
         label = f"{precision} {tower}"
-        rung = partial(check_latency, label, figures["ms"], float_ms[tower])
-        ladder.attempt(precision, f"{tower} latency", rung, gate=gate)
+        check = partial(check_latency, label, figures["ms"], float_ms[tower])
+        report.attempt(precision, f"{tower} latency", check, gate=gate)
 
 
 class TowerProbe:
@@ -212,34 +214,34 @@ class TowerProbe:
         for value in self._inputs(expected):
             case = f"{self._label} shapes: {value.shape}"
             try:
-                found = self._session.run(None, {self._io.input_name: value})[0]
+                output = self._session.run(None, {self._io.input_name: value})[0]
             # onnxruntime's exceptions share no base class.
             except Exception as error:
                 line = (str(error).splitlines() or [type(error).__name__])[0]
                 raise ShapesError(f"{case} fails: {line}") from error
-            wanted = (len(value), expected.embedding_dim)
-            if found.shape != wanted:
-                raise ShapesError(f"{case} gives {found.shape}, not {wanted}")
-            worst = float(np.abs(np.linalg.norm(found, axis=-1) - 1.0).max())
-            if not worst < UNIT_NORM:
-                raise ShapesError(f"{case} gives norms up to {worst:.3g} away from 1")
+            expected_shape = (len(value), expected.embedding_dim)
+            if output.shape != expected_shape:
+                raise ShapesError(f"{case} gives {output.shape}, not {expected_shape}")
+            norm_error = float(np.abs(np.linalg.norm(output, axis=-1) - 1.0).max())
+            if not norm_error < UNIT_NORM:
+                raise ShapesError(f"{case} gives norms up to {norm_error:.3g} away from 1")
 
     def _inputs(self, expected: ExpectedSizes) -> Iterator[npt.NDArray[Any]]:
-        random = np.random.default_rng(0)
+        generator = np.random.default_rng(0)
         size, context, form = expected.image_size, expected.context_length, expected.form
         lengths = {context} if form.padded else {MIN_TOKENS, min(5, context), context}
         for batch in (form.batch,) if form.batch else BATCHES:
             if self._tower == "image":
-                yield random.standard_normal((batch, 3, size, size)).astype(np.float32)
+                yield generator.standard_normal((batch, 3, size, size)).astype(np.float32)
                 continue
             for length in sorted(lengths):
                 yield np.ones((batch, length), dtype=np.int64)
 
 
-def check_values(precision: str, label: str, near: CosineStats) -> None:
+def check_values(precision: str, label: str, cosines: CosineStats) -> None:
     """Raise ValuesError when the cosine to PyTorch is below the gate of the precision."""
     entry = PRECISIONS[precision]
-    cosine, gate = near.cosine_min if entry.exact else near.cosine_p1, entry.least_cosine
+    cosine, gate = cosines.cosine_min if entry.exact else cosines.cosine_p1, entry.least_cosine
     if not cosine >= gate:
         raise ValuesError(f"{label} values: cosine {cosine:.5f} is below {gate}")
 
@@ -264,32 +266,32 @@ def check_ranking(
         )
 
 
-def check_reload(precision: str, answer: Mapping[str, Any]) -> None:
+def check_reload(precision: str, result: Mapping[str, Any]) -> None:
     """Raise ReloadError for what `replay_apart` could not open, or what answered otherwise."""
-    if "error" in answer:
-        raise ReloadError(f"{precision} reload: {answer['error']}")
-    if not answer["cosine"] >= REPLAY_COSINE:
+    if "error" in result:
+        raise ReloadError(f"{precision} reload: {result['error']}")
+    if not result["cosine"] >= REPLAY_COSINE:
         raise ReloadError(
-            f"{precision} reload: golden cosine {answer['cosine']:.5f} in a fresh process is "
+            f"{precision} reload: golden cosine {result['cosine']:.5f} in a fresh process is "
             f"below {REPLAY_COSINE}"
         )
 
 
 def check_latency(label: str, ms: float, float_ms: float) -> None:
     """Raise LatencyError for a tower that takes longer than its fp32 file, beyond noise."""
-    if ms > SLOWER * float_ms:
+    if ms > MAX_SLOWDOWN * float_ms:
         raise LatencyError(
             f"{label} is slower than fp32 on this machine: {ms:.2f} against {float_ms:.2f} ms"
         )
 
 
 def passes(
-    precision: str, reference: PairEmbeddings, found: PairEmbeddings, max_drop: float
+    precision: str, reference: PairEmbeddings, exported: PairEmbeddings, max_drop: float
 ) -> bool:
     """Whether values and ranking of a precision would pass their gates."""
-    ladder = VerificationReport()
-    check_embeddings(ladder, precision, reference, found, max_drop=max_drop)
-    return not ladder.failures
+    report = VerificationReport()
+    check_embeddings(report, precision, reference, exported, max_drop=max_drop)
+    return not report.failures
 
 
 def ranking_figures(before: RetrievalRanks, after: RetrievalRanks) -> dict[str, float]:

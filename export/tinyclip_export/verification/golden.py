@@ -67,16 +67,16 @@ def golden_vectors(clip: LoadedClip, towers: Sequence[TowerFiles], *, eot: int) 
 
 def _embeddings(tower: TowerFiles, pixels: Features, rows: Sequence[Ids]) -> dict[str, str]:
     image, text = tower.open("image"), tower.open("text")
-    found = {
-        "image": [_answer(image, IMAGE_IO, row[None], tower.form) for row in pixels],
-        "text": [_answer(text, TEXT_IO, row, tower.form) for row in rows],
+    features = {
+        "image": [_embed(image, IMAGE_IO, row[None], tower.form) for row in pixels],
+        "text": [_embed(text, TEXT_IO, row, tower.form) for row in rows],
     }
-    return {key: _base64(np.concatenate(value).astype("<f4")) for key, value in found.items()}
+    return {key: _base64(np.concatenate(value).astype("<f4")) for key, value in features.items()}
 
 
-def _answer(session: Session, io: TowerIO, row: npt.NDArray[Any], form: InputForm) -> Features:
-    found: Features = session.run(None, {io.input_name: full_batch(row, form.batch)})[0][:1]
-    return found
+def _embed(session: Session, io: TowerIO, row: npt.NDArray[Any], form: InputForm) -> Features:
+    features: Features = session.run(None, {io.input_name: full_batch(row, form.batch)})[0][:1]
+    return features
 
 
 def _base64(array: Features) -> str:

@@ -17,8 +17,8 @@ def interleaved_ms(sessions: Sequence[Session], feed: Feed) -> list[float]:
     """Return each session's median milliseconds for the same input."""
     seconds: list[list[float]] = [[] for _ in sessions]
     for _ in range(WARM_UP + ROUNDS):
-        for session, found in zip(sessions, seconds, strict=True):
-            started = time.perf_counter()
+        for session, session_seconds in zip(sessions, seconds, strict=True):
+            start = time.perf_counter()
             session.run(None, feed)
-            found.append(time.perf_counter() - started)
-    return [1e3 * float(np.median(found[WARM_UP:])) for found in seconds]
+            session_seconds.append(time.perf_counter() - start)
+    return [1e3 * float(np.median(session_seconds[WARM_UP:])) for session_seconds in seconds]

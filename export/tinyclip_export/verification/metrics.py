@@ -41,14 +41,14 @@ class RetrievalRanks:
         return 100.0 * float((self.rank < k).mean())
 
 
-def cosine_stats(reference: Features, found: Features) -> CosineStats:
+def cosine_stats(reference: Features, features: Features) -> CosineStats:
     """Compare ``[N, D]`` with ``[N, D]``; a row that is not finite counts as cosine -1."""
-    if not np.isfinite(found).all():
+    if not np.isfinite(features).all():
         return CosineStats(-1.0, -1.0, -math.inf)
-    norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(found, axis=1)
-    cosine = (reference * found).sum(axis=1) / np.maximum(norms, 1e-12)
+    norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(features, axis=1)
+    cosine = (reference * features).sum(axis=1) / np.maximum(norms, 1e-12)
     signal = float(np.square(reference, dtype=np.float64).sum())
-    error = float(np.square(reference - found, dtype=np.float64).sum())
+    error = float(np.square(reference - features, dtype=np.float64).sum())
     decibel = 10.0 * math.log10(signal / max(error, signal * _SILENCE))
     return CosineStats(float(cosine.min()), float(np.percentile(cosine, 1)), decibel)
 
@@ -59,22 +59,22 @@ def text_to_image(image: Features, text: Features) -> RetrievalRanks:
     for start in range(0, len(text), _CHUNK):
         scores = text[start : start + _CHUNK] @ image.T
         row = np.arange(len(scores))
-        own = scores[row, start + row].copy()
-        ranks.append((scores > own[:, None]).sum(axis=1))
+        paired = scores[row, start + row].copy()
+        ranks.append((scores > paired[:, None]).sum(axis=1))
         tops.append(scores.argmax(axis=1))
         scores[row, start + row] = -np.inf
-        margins.append(own - scores.max(axis=1))
+        margins.append(paired - scores.max(axis=1))
     return RetrievalRanks(np.concatenate(ranks), np.concatenate(tops), np.concatenate(margins))
 
 
-def recall_drop(reference: RetrievalRanks, found: RetrievalRanks) -> tuple[float, float]:
+def recall_drop(reference: RetrievalRanks, exported: RetrievalRanks) -> tuple[float, float]:
     """Return recall@1 lost in points, and its standard error over the paired queries."""
-    lost = (reference.rank < 1).astype(np.float64) - (found.rank < 1)
-    stderr = float(lost.std(ddof=1)) / math.sqrt(len(lost)) if len(lost) > 1 else 0.0
-    return 100.0 * float(lost.mean()), 100.0 * stderr
+    losses = (reference.rank < 1).astype(np.float64) - (exported.rank < 1)
+    stderr = float(losses.std(ddof=1)) / math.sqrt(len(losses)) if len(losses) > 1 else 0.0
+    return 100.0 * float(losses.mean()), 100.0 * stderr
 
 
-def changed_hits(reference: RetrievalRanks, found: RetrievalRanks) -> int:
+def changed_hits(reference: RetrievalRanks, exported: RetrievalRanks) -> int:
     """Count queries whose hit at 1 changed although the reference saw no tie."""
-    changed = (reference.rank < 1) != (found.rank < 1)
+    changed = (reference.rank < 1) != (exported.rank < 1)
     return int((changed & (np.abs(reference.margin) > TIE)).sum())

@@ -15,18 +15,18 @@ from typing import Any
 TIMEOUT = 300  # seconds
 
 
-def least_cosine(folder: Path, precision: str) -> float:
+def min_cosine(folder: Path, precision: str) -> float:
     """Return the least cosine between the golden embeddings and what EdgeCLIP gives for the inputs.
 
     Raises a TinyClipError when the bundle does not open.
     """
     from tinyclip_edge.runtime.golden import replay
 
-    answer = replay(folder, precision)
-    return min(answer.image_cosine, answer.text_cosine)
+    result = replay(folder, precision)
+    return min(result.image_cosine, result.text_cosine)
 
 
-def replay_apart(folder: Path, precision: str) -> dict[str, Any]:
+def replay_in_child(folder: Path, precision: str) -> dict[str, Any]:
     """Replay in a child process; returns ``{"cosine": …}`` or ``{"error": one line}``."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-m", "tinyclip_export.verification.reload", str(folder), precision]
@@ -39,14 +39,14 @@ def replay_apart(folder: Path, precision: str) -> dict[str, Any]:
     if child.returncode != 0:
         lines = child.stderr.strip().splitlines()
         return {"error": lines[-1] if lines else f"process ended with {child.returncode}"}
-    answer: dict[str, Any] = json.loads(child.stdout)
-    return answer
+    result: dict[str, Any] = json.loads(child.stdout)
+    return result
 
 
 def main(arguments: list[str]) -> int:
     """Print the replay's cosine as JSON."""
     folder, precision = arguments
-    sys.stdout.write(json.dumps({"cosine": least_cosine(Path(folder), precision)}))
+    sys.stdout.write(json.dumps({"cosine": min_cosine(Path(folder), precision)}))
     return 0
 
 

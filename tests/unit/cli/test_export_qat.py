@@ -27,7 +27,7 @@ def test_the_finish_is_told(monkeypatch, helped):
     monkeypatch.setattr("tinyclip_edge.train.qat.source.finish_model", finish)
     monkeypatch.setattr(
         "tinyclip_export.export_bundle",
-        lambda clip, *_, settings, **__: exported.append((clip, settings.extras.finished)),
+        lambda clip, *_, settings, **__: exported.append((clip, settings.extras.qat_report)),
     )
     run_export("m", int8=True, out=None, qat=7)
     assert asked == [(given, "m", 7)]

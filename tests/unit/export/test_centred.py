@@ -13,7 +13,7 @@ from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.models.load import LoadedClip
 from tinyclip_export.onnx_passes.exporter import export_image_tower, export_text_tower
 from tinyclip_export.onnx_passes.fuse_attention import use_attention_operator
-from tinyclip_export.onnx_passes.rms_norm import take_means_out, use_rms_norms
+from tinyclip_export.onnx_passes.rms_norm import remove_means, use_rms_norms
 from tinyclip_export.quantization.dynamic_int8 import Int8Recipe, quantize_tower
 from tinyclip_export.towers.factory import image_tower, text_tower
 
@@ -66,7 +66,7 @@ def kinds(model):
 def test_embeddings_are_the_same(towers, tower):
     files, feeds = towers
     before, after = onnx.load(files[tower]), onnx.load(files[tower])
-    names = take_means_out(after)
+    names = remove_means(after)
     assert len(names) == CENTRED[tower]
     use_rms_norms(after, names)
     assert kinds(after)["RMSNormalization"] == CENTRED[tower]
@@ -80,7 +80,7 @@ def test_embeddings_are_the_same(towers, tower):
 def test_what_the_norms_read_has_no_mean(towers, tower):
     files, feeds = towers
     model = onnx.load(files[tower])
-    names = set(take_means_out(model))
+    names = set(remove_means(model))
     read = [node.input[0] for node in model.graph.node if node.name in names]
     for name in read:
         model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
@@ -170,7 +170,7 @@ FEED = {"x": np.random.default_rng(2).standard_normal((1, 4, 3)).astype(np.float
 
 def test_a_block_by_hand():
     before, after = pre_norm_block(), pre_norm_block()
-    assert take_means_out(after) == ["norm"]
+    assert remove_means(after) == ["norm"]
     use_rms_norms(after, ["norm"])
     np.testing.assert_allclose(run(after, FEED)[0], run(before, FEED)[0], atol=1e-5)
     values = {t.name: numpy_helper.to_array(t) for t in after.graph.initializer}
@@ -212,7 +212,7 @@ def test_a_block_by_hand():
 def test_a_stream_that_may_not_be_rewritten_stays(extra):
     model = pre_norm_block(extra=extra)
     before = model.SerializeToString()
-    assert take_means_out(model) == []
+    assert remove_means(model) == []
     assert model.SerializeToString() == before
 
 
@@ -222,7 +222,7 @@ def test_one_foreign_value_loses_its_mean_at_run_time():
         helper.make_node("Add", ["start", "m"], ["sum"], "residual"),
     ]
     before, after = pre_norm_block(extra=scaled), pre_norm_block(extra=scaled)
-    assert take_means_out(after) == ["norm"]
+    assert remove_means(after) == ["norm"]
     assert kinds(after)["ReduceMean"] == 1
     use_rms_norms(after, ["norm"])
     np.testing.assert_allclose(run(after, FEED)[0], run(before, FEED)[0], atol=1e-5)
@@ -236,14 +236,14 @@ def test_a_norm_whose_product_has_no_bias_keeps_its_own():
         elif node.name == "relu":
             node.input[0] = "u"
     before = model.SerializeToString()
-    assert take_means_out(model) == []
+    assert remove_means(model) == []
     assert model.SerializeToString() == before
 
 
 def test_both_operators_together_say_the_same(towers):
     files, feeds = towers
     before, after = onnx.load(files["image"]), onnx.load(files["image"])
-    names = take_means_out(after)
+    names = remove_means(after)
     assert use_attention_operator(after) == 4
     use_rms_norms(after, names)
     for feed in feeds["image"]:

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from tinyclip_export.quantization.calibration import QuantizationError, damage
-from tinyclip_export.quantization.mixed_precision import PLAIN, MixedPrecision
-from tinyclip_export.sensitivity.search import Layer, SensitivityRow, by_damage, worse
-from tinyclip_export.sensitivity.search import _chosen as chosen
+from tinyclip_export.quantization.calibration import QuantizationError, quantization_error
+from tinyclip_export.quantization.mixed_precision import UNIFORM, MixedPrecision
+from tinyclip_export.sensitivity.search import Layer, SensitivityRow, is_worse, rank_by_error
+from tinyclip_export.sensitivity.search import _select as chosen
 
 
 def both(image, text):
@@ -19,13 +19,13 @@ EYE = np.eye(4, dtype=np.float32)
 
 
 def test_nothing_changed_is_no_damage():
-    found = damage(both(EYE, EYE), both(EYE, EYE), 10.0)
+    found = quantization_error(both(EYE, EYE), both(EYE, EYE), 10.0)
     assert (found.overlap, found.kl, found.drop, found.stderr) == (100.0, 0.0, 0.0, 0.0)
     assert found.recall == 100.0
 
 
 def test_two_pictures_that_change_places():
-    found = damage(both(EYE, EYE), both(EYE[[0, 1, 3, 2]], EYE), 2.0)
+    found = quantization_error(both(EYE, EYE), both(EYE[[0, 1, 3, 2]], EYE), 2.0)
     # of four only the nearest counts: half of them stay, in both directions
     assert found.overlap == pytest.approx(50.0)
     assert found.drop == pytest.approx(50.0)
@@ -39,13 +39,13 @@ def test_overlap_counts_neighbours_whatever_their_order():
     random = np.random.default_rng(0)
     image = random.standard_normal((40, 3)).astype(np.float32)
     text = image.copy()
-    found = damage(both(image, text), both(2 * image, text), 1.0)  # the same order
+    found = quantization_error(both(image, text), both(2 * image, text), 1.0)  # the same order
     assert found.overlap == 100.0
     assert found.kl > 0
 
 
 def test_an_embedding_of_zeros_loses_everything():
-    found = damage(both(EYE, EYE), both(np.zeros_like(EYE), EYE), 10.0)
+    found = quantization_error(both(EYE, EYE), both(np.zeros_like(EYE), EYE), 10.0)
     assert math.isfinite(found.kl)
     assert found.kl > 1.0
 
@@ -62,7 +62,7 @@ def test_layers_are_sorted_by_overlap_and_kl_together():
         Layer("text", "overlap", of(95.0, 0.004)),
     ]
     # places: good 3 + 3, worst 0 + 1, kl 2 + 0, overlap 1 + 2
-    assert [layer.node for layer in by_damage(layers)] == ["worst", "kl", "overlap", "good"]
+    assert [layer.node for layer in rank_by_error(layers)] == ["worst", "kl", "overlap", "good"]
     assert layers[1].as_dict()["overlap"] == 90.0
 
 
@@ -77,12 +77,12 @@ def test_layers_are_sorted_by_overlap_and_kl_together():
     ],
 )
 def test_worse_is_worse_in_any_figure(found, answer):
-    assert worse(found, of(99, 0.01, 0.2)) is answer
+    assert is_worse(found, of(99, 0.01, 0.2)) is answer
 
 
 def rows(*damages):
     choices = [
-        PLAIN,
+        UNIFORM,
         *(MixedPrecision({}, {"text": tuple("abcd"[:n])}) for n in range(1, len(damages))),
     ]
     return [SensitivityRow(choices[n], n, found, {}) for n, found in enumerate(damages)]

@@ -20,7 +20,7 @@ from tinyclip_export.verification.gates import (
     ReloadError,
     ShapesError,
 )
-from tinyclip_export.verification.reload import least_cosine, replay_apart
+from tinyclip_export.verification.reload import min_cosine, replay_in_child
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def quick(exported, monkeypatch):
         lambda _forge, _recipes, targets: [copied(None, path) for path in targets.values()],
     )
     monkeypatch.setattr(
-        "tinyclip_export.export.replay_apart",
-        lambda folder, precision: {"cosine": least_cosine(folder, precision)},
+        "tinyclip_export.stages.replay_in_child",
+        lambda folder, precision: {"cosine": min_cosine(folder, precision)},
     )
 
     def run(out, **options):
@@ -87,7 +87,7 @@ def test_a_changed_byte_is_refused_by_name(exported, tmp_path):
     victim.write_bytes(content)
     with pytest.raises(BundleError, match=r"vision_model_quantized\.onnx has changed"):
         Manifest.read(copy).verify_files(copy)
-    assert "vision_model_quantized.onnx has changed" in replay_apart(copy, "int8")["error"]
+    assert "vision_model_quantized.onnx has changed" in replay_in_child(copy, "int8")["error"]
 
 
 def test_a_failed_gate_leaves_nothing_behind(quick, tmp_path, monkeypatch):
@@ -159,7 +159,7 @@ def test_a_bundle_below_a_file_is_refused(quick, tmp_path):
 
 def test_a_bundle_that_does_not_reopen_is_refused(quick, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "tinyclip_export.export.replay_apart", lambda _f, _p: {"error": "Segmentation fault"}
+        "tinyclip_export.stages.replay_in_child", lambda _f, _p: {"error": "Segmentation fault"}
     )
     with pytest.raises(GatesFailedError, match="fp32 reload: Segmentation fault") as caught:
         quick(tmp_path / "bundle", precisions=["fp32"])

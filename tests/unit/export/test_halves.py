@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tinyclip_export.onnx_passes.split_ffn import LEAST, MOST, halve_feed_forwards
+from tinyclip_export.onnx_passes.split_ffn import MAX_BYTES, MIN_BYTES, halve_feed_forwards
 from tinyclip_export.quantization.dynamic_int8 import Int8Recipe, quantize_tower
 
 TOKENS, WIDTH, NEURONS = 197, 16, 700  # 0.55 MB of neurons
@@ -116,8 +116,8 @@ def inner_reader():
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param({"neurons": LEAST // 4 // TOKENS}, id="fits whole"),
-        pytest.param({"neurons": MOST // 4 // TOKENS + 1}, id="halves do not fit"),
+        pytest.param({"neurons": MIN_BYTES // 4 // TOKENS}, id="fits whole"),
+        pytest.param({"neurons": MAX_BYTES // 4 // TOKENS + 1}, id="halves do not fit"),
         pytest.param({"tokens": "tokens"}, id="texts of any length"),
         pytest.param({"behind": inner_reader()}, id="another reader"),
     ],

@@ -136,7 +136,7 @@ def test_recipes_that_contradict_are_refused():
 def test_what_becomes_integer_is_named_after_its_module(exported, tower):
     from torch import nn
 
-    from tinyclip_export.quantization.dynamic_int8 import layers_of
+    from tinyclip_export.quantization.dynamic_int8 import layers_with_weights
     from tinyclip_export.towers.blocks import Projection
     from tinyclip_export.towers.factory import image_tower, text_tower
 
@@ -145,7 +145,7 @@ def test_what_becomes_integer_is_named_after_its_module(exported, tower):
         name for name, part in module.named_modules() if isinstance(part, nn.Linear | Projection)
     ]
     source = exported.folder / "onnx" / f"{TOWERS[tower]}.onnx"
-    assert sorted(layers_of(source, PORTABLE.operators)) == sorted(linear)
+    assert sorted(layers_with_weights(source, PORTABLE.operators)) == sorted(linear)
     integer = [n for n in graph_of(exported, tower).node if n.op_type == "MatMulInteger"]
     assert len(integer) == len(linear)
 

@@ -69,7 +69,7 @@ def test_good_towers_pass_every_rung():
     assert ladder.failures == []
     assert all(ladder.figures["int8"]["rungs"].values())
     assert len(ladder.figures["int8"]["rungs"]) == 6
-    ladder.finish()
+    ladder.raise_failures()
 
 
 def frozen_answer(batch):
@@ -105,7 +105,7 @@ def test_all_failing_rungs_stand_in_one_line_with_exit_code_3():
         text=FakeSession(TEXT_IO, name="ids"),
     )
     with pytest.raises(GatesFailedError) as caught:
-        ladder.finish()
+        ladder.raise_failures()
     assert caught.value.exit_code == 3
     assert [type(f) for f in caught.value.failures] == [AxesError, ShapesError, NamesError]
     message = str(caught.value)

@@ -6,11 +6,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from tinyclip_export.quantization.qdq_residual import (
+    is_integer_throughout,
     outside_convolutions,
     rectified_sums,
-    stays_integer,
 )
-from tinyclip_export.towers.resnet import halving
+from tinyclip_export.towers.resnet import pool_as_convolution
 
 WEIGHT = numpy_helper.from_array(np.ones((4, 4, 1, 1), np.float32), "w")
 BIAS = numpy_helper.from_array(np.ones(4, np.float32), "bias")
@@ -45,7 +45,7 @@ POOL = [("MatMul", "f w", "g"), ("Add", "g bias", "h"), ("Relu", "h", "y")]
 def test_the_sum_of_a_block_is_in_integers_and_a_bias_is_not():
     model = model_of(*BLOCK, *POOL)
     assert rectified_sums(model) == {"node_d"}
-    assert stays_integer(model)
+    assert is_integer_throughout(model)
     assert outside_convolutions(model) == ["node_h", "node_y"]
 
 
@@ -58,16 +58,16 @@ def test_the_sum_of_a_block_is_in_integers_and_a_bias_is_not():
     ],
 )
 def test_a_tower_with_anything_else_between_convolutions_does_not_stay(between):
-    assert not stays_integer(model_of(*BLOCK[:3], *between, BLOCK[-1], *POOL))
+    assert not is_integer_throughout(model_of(*BLOCK[:3], *between, BLOCK[-1], *POOL))
 
 
 @pytest.mark.parametrize("side", [2, 3])
 def test_means_of_neighbours_equal_an_average_pool(side):
     x = torch.randn(2, 5, 12, 12)
-    pool = halving(torch.nn.AvgPool2d(side), 5)
+    pool = pool_as_convolution(torch.nn.AvgPool2d(side), 5)
     torch.testing.assert_close(pool(x), torch.nn.functional.avg_pool2d(x, side))
 
 
 def test_a_pool_of_one_is_nothing():
-    assert isinstance(halving(torch.nn.AvgPool2d(1), 5), torch.nn.Identity)
-    assert isinstance(halving(torch.nn.Identity(), 5), torch.nn.Identity)
+    assert isinstance(pool_as_convolution(torch.nn.AvgPool2d(1), 5), torch.nn.Identity)
+    assert isinstance(pool_as_convolution(torch.nn.Identity(), 5), torch.nn.Identity)

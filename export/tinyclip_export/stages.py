@@ -1,0 +1,204 @@
+"""The stages of an export, in the order in which ``export_bundle`` runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+from tinyclip_export.export_job import ExportJob, FloatTowers, StageTimer
+from tinyclip_export.quantization.calibration import Calibration
+from tinyclip_export.quantization.registry import TowerRecipes, is_convolutional, recipes_for
+from tinyclip_export.quantization.tower_writer import TowerWriter
+from tinyclip_export.sensitivity.selection import LayerSelection, select_layers
+from tinyclip_export.settings import CalibrationPairs
+from tinyclip_export.verification.embeddings import TowerFiles, pair_embeddings
+from tinyclip_export.verification.gates import (
+    ExpectedSizes,
+    VerificationReport,
+    check_embeddings,
+    check_latencies,
+    check_reload,
+    check_structure,
+)
+from tinyclip_export.verification.reload import replay_in_child
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """PyTorch's recall on the verification pairs, and the layers that stay float."""
+
+    reference_recall: float  # at 1, text to image, per cent
+    selection: LayerSelection
+
+
+def write_float_towers(job: ExportJob) -> FloatTowers:
+    """Write tokenizer, configurations and both fp32 towers. Raises ModelError."""
+    from tinyclip_edge.models.hf_config import write_preprocessor_config
+    from tinyclip_edge.models.tokenizer_files import write_tokenizer
+    from tinyclip_export.bundle import hub_files
+    from tinyclip_export.onnx_passes import exporter
+    from tinyclip_export.towers.factory import image_tower, input_form, text_tower
+
+    clip, folder = job.clip, job.folder
+    image = image_tower(clip.model)
+    text = text_tower(clip.model, clip.tokenizer(["a"])[0])
+    form = input_form(clip, text, job.settings.extras.static_batch)
+    special = write_tokenizer(clip, folder)
+    write_preprocessor_config(clip, folder)
+    hub_files.write_model_config(clip, folder, (image, text), special)
+    (folder / "onnx").mkdir()
+    paths = job.paths("fp32")
+    exporter.export_image_tower(image, paths["image"], image_size=clip.image_size, form=form)
+    exporter.export_text_tower(text, paths["text"], form=form)
+    supply = job.settings.calibration or (
+        lambda: CalibrationPairs("verification", *job.pairs, disjoint=False)
+    )
+    calibration_pairs = cache(supply)
+
+    def calibration() -> Calibration:
+        pairs = calibration_pairs()
+        job.settings.notify(f"calibrating on {len(pairs.texts)} pairs of {pairs.name}")
+        inputs = (pairs.images, pairs.texts)
+        return Calibration(clip, inputs, job.scratch, eot=special.end, form=form)
+
+    writer = TowerWriter(
+        {"image": image, "text": text},
+        paths,
+        job.scratch,
+        image_size=clip.image_size,
+        form=form,
+        calibration=calibration,
+    )
+    return FloatTowers(writer, form, special, calibration_pairs)
+
+
+def quantize(job: ExportJob, towers: FloatTowers) -> dict[str, TowerRecipes]:
+    """Write the towers of every other precision; return their recipes."""
+    convolutional = is_convolutional(job.paths("fp32")["image"])
+    recipes = {}
+    for precision in job.written_precisions[1:]:
+        recipes[precision] = recipes_for(
+            precision, job.settings.preset, convolutional=convolutional
+        )
+        towers.writer.write_both(recipes[precision], job.paths(precision))
+    return recipes
+
+
+def tower_files(
+    job: ExportJob, towers: FloatTowers, recipes: Mapping[str, TowerRecipes]
+) -> list[TowerFiles]:
+    """Return the files of each written precision, fp32 first."""
+    from tinyclip_edge.runtime.cpu import int8_saturates
+
+    return [
+        TowerFiles(
+            precision,
+            **job.paths(precision),
+            precise_int8=needs_precise_int8(recipes, precision) and int8_saturates(),
+            form=towers.form,
+        )
+        for precision in job.written_precisions
+    ]
+
+
+def needs_precise_int8(recipes: Mapping[str, TowerRecipes], precision: str) -> bool:
+    """Whether sums may overflow on x86 without VNNI; the runtime reads it from the manifest."""
+    return precision in recipes and recipes[precision].saturates
+
+
+def verify(
+    job: ExportJob,
+    towers: FloatTowers,
+    recipes: Mapping[str, TowerRecipes],
+    files: Sequence[TowerFiles],
+    report: VerificationReport,
+    timer: StageTimer,
+) -> Verified:
+    """Check structure, values, ranking and latency; search layers where the settings ask for it.
+
+    Figures and failures are added to `report`. Raises GatesFailedError for files that cannot run.
+    """
+    from tinyclip_export.verification.metrics import text_to_image
+
+    eot = towers.special.end
+    with timer.stage("verify"):
+        _check_structures(job, towers, files, report)
+        reference, embeddings = pair_embeddings(job.clip, files, job.pairs, eot=eot)
+    with timer.stage("search"):
+        selection = select_layers(job, towers, recipes, files, reference, embeddings)
+        embeddings.update(selection.embeddings)
+        rewritten = [each for each in files if each.precision in selection.embeddings]
+        _check_structures(job, towers, rewritten, report)
+    for precision, exported in embeddings.items():
+        check_embeddings(report, precision, reference, exported, max_drop=job.max_drop)
+    gate = job.settings.require_faster
+    for precision in job.written_precisions[1:]:
+        check_latencies(report, precision, embeddings[precision].float_ms, gate=gate)
+    return Verified(text_to_image(reference.image, reference.text).recall(1), selection)
+
+
+def _check_structures(
+    job: ExportJob,
+    towers: FloatTowers,
+    files: Sequence[TowerFiles],
+    report: VerificationReport,
+) -> None:
+    clip = job.clip
+    expected = ExpectedSizes(clip.image_size, clip.embedding_dim, clip.context_length, towers.form)
+    for each in files:
+        check_structure(report, each, expected)
+    # A tower that does not load or run has no embeddings to compare.
+    report.raise_failures()
+
+
+def remove_unrequested_float(job: ExportJob, report: VerificationReport) -> None:
+    """Delete the fp32 towers, and their figures, if fp32 is not one of the precisions."""
+    if "fp32" not in job.precisions:
+        report.figures.pop("fp32")
+        for path in job.paths("fp32").values():
+            path.unlink()
+
+
+def check_reloads(job: ExportJob, report: VerificationReport) -> None:
+    """Open the bundle in fresh processes; raise GatesFailedError if any check has failed."""
+    for precision in job.precisions:
+        result = replay_in_child(job.folder, precision)
+        report.attempt(precision, "reload", partial(check_reload, precision, result))
+        report.note(precision, reload_cosine=result.get("cosine"))
+    report.raise_failures()
+
+
+def verification_figures(
+    job: ExportJob, towers: FloatTowers, verified: Verified, report: VerificationReport
+) -> dict[str, Any]:
+    """Return the manifest's ``verification``; plots the searches, if any."""
+    figures: dict[str, Any] = {
+        "pairs": len(job.pairs[1]),
+        "batch": towers.form.batch or 1,
+        "padding": towers.form.padding,
+        "reference_recall@1": round(verified.reference_recall, 3),
+        "max_drop": job.max_drop,  # points; the gate allows one standard error on top
+        "max_drop_allows": "recall@1_drop - recall@1_stderr <= max_drop",
+        "precisions": report.figures,
+    }
+    if towers.writer.has_calibration:
+        pairs = towers.calibration_pairs()
+        figures["calibration"] = {
+            "data": pairs.name,
+            "pairs": len(pairs.texts),
+            "apart": pairs.disjoint,
+        }
+    return {**figures, **_search_figures(job, verified.selection)}
+
+
+def _search_figures(job: ExportJob, selection: LayerSelection) -> dict[str, Any]:
+    """Return the first search under the key that reports read, and the others."""
+    from tinyclip_export.sensitivity.pareto import PICTURE, plot_search
+
+    if not selection.searches:
+        return {}
+    first, *others = selection.searches.values()
+    plot_search(first, job.folder / PICTURE)
+    return {"sensitivity": first, **({"more_sensitivity": others} if others else {})}
