@@ -1,4 +1,4 @@
-"""Export of a CLIP to a verified ONNX bundle; needs the ``export`` extra."""
+"""Export of a CLIP to a verified ONNX bundle; requires the ``export`` extra."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an export produced: files, verification, time; as JSON and as a table."""
+"""The result of an export: files, verification and time, as JSON and as a table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ExportReport:
     warnings: tuple[str, ...] = ()  # failed checks that are not gates
 
     def tower_bytes(self, precision: str) -> int:
-        """Return the bytes of both towers of a precision."""
+        """Return the size of both towers of a precision, in bytes."""
         return sum(self.files[paths[precision]] for paths in self.towers.values())
 
     def as_dict(self) -> dict[str, Any]:
@@ -41,17 +41,17 @@ class ExportReport:
         }
 
     def table(self) -> Table:
-        """Return a rich table with one row a precision."""
+        """Return a rich table with one row per precision."""
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
         pairs, base = self.verification["pairs"], self.verification["reference_recall@1"]
         table = Table(
             title=f"{self.name}: verified on {pairs} pairs",
-            caption=f"PyTorch: recall@1 {base:.1f} %; cosine: the least; lost: ± standard error, "
-            f"{self.verification['max_drop']:g} and one standard error allowed, ? where the pairs "
-            "are too few to tell; ms: one input, this machine, while verifying, and times faster "
-            "than fp32",
+            caption=f"PyTorch: recall@1 {base:.1f} %; cosine: minimum; lost: ± standard error, "
+            f"{self.verification['max_drop']:g} and one standard error allowed, ? if there are too "
+            "few pairs to decide; ms: one input on this machine during verification, and speed "
+            "relative to fp32",
             box=SIMPLE_HEAD,
             padding=(0, 0),
         )
@@ -65,7 +65,7 @@ class ExportReport:
         return table
 
     def search_tables(self) -> list[Table]:
-        """Return a table for each precision that was searched."""
+        """Return a table for each searched precision."""
         from tinyclip_export.sensitivity.pareto import search_table
 
         first_search = self.verification.get("sensitivity")
@@ -92,6 +92,6 @@ class ExportReport:
 
 
 def _time(figures: Mapping[str, Any]) -> str:
-    """Return milliseconds, and how many times faster than fp32 that is."""
+    """Format milliseconds, and the speed relative to fp32."""
     ratio = figures.get("times_faster")
     return f"{figures['ms']:.2f}" + (f" {ratio:.1f}x" if ratio else "")

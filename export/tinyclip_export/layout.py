@@ -1,4 +1,4 @@
-"""Names that a bundle fixes: tower inputs, outputs, axes and files; no torch behind this module."""
+"""The fixed names of a bundle: inputs, outputs, axes and files of its towers. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy.typing as npt
 from tinyclip_edge.precisions import PRECISIONS
 
 MIN_TOKENS = 2  # start and end of text
-Feed: TypeAlias = "dict[str, npt.NDArray[Any]]"  # what a session's run takes
-Feeds: TypeAlias = Callable[[], Iterable[Feed]]  # made anew for each pass, one input at a time
+Feed: TypeAlias = "dict[str, npt.NDArray[Any]]"  # inputs of a session by name
+Feeds: TypeAlias = Callable[[], Iterable[Feed]]  # a new pass over the inputs at each call
 
 
 @dataclass(frozen=True, slots=True)
 class TowerIO:
-    """Input, output, free axes and file stem of one tower."""
+    """Input, output, dynamic axes and file stem of one tower."""
 
     input_name: str
     output_name: str
@@ -36,14 +36,14 @@ TOWER_IO = {"image": IMAGE_IO, "text": TEXT_IO}
 
 @dataclass(frozen=True, slots=True)
 class InputForm:
-    """What the towers of a bundle take."""
+    """The form of the towers' inputs."""
 
-    batch: int | None = None  # fixed, for accelerators that need it; None for any
-    padded: bool = False  # texts fill the whole context
-    pad_id: int = 0  # token behind a text where they do
+    batch: int | None = None  # a fixed size, for accelerators that require it; None for any
+    padded: bool = False  # whether texts are padded to the context length
+    pad_id: int = 0  # padding token
 
     def io(self, tower: str) -> TowerIO:
-        """Return the names of one tower and the axes that are free."""
+        """Return names and dynamic axes of one tower."""
         io = TOWER_IO[tower]
         fixed = {0} if self.batch else set()
         fixed |= {1} if self.padded and tower == "text" else set()
@@ -52,7 +52,7 @@ class InputForm:
 
     @property
     def padding(self) -> str:
-        """The manifest's word for it."""
+        """The manifest's word for the padding."""
         return "max_length" if self.padded else "none"
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How the precisions of an export are made, improved and judged."""
+"""Settings of an export: presets, optional files, searches, gates."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tinyclip_edge.runtime.protocol import ImageInput
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """Requests beyond the two towers."""
+    """Optional files of a bundle, and reports for its manifest."""
 
     labels: tuple[str, ...] = ()  # classes of a classifier without a text tower
-    templates: tuple[str, ...] = ("{}",)  # prompts that each label is put into
-    embed_preprocessing: bool = False  # an image tower that takes uint8 of any size
-    standalone: bool = False  # the pipeline's file with weights of its own
-    vocabulary: dict[str, Any] | None = None  # what trim_vocabulary reports
-    qat_report: dict[str, Any] | None = None  # what a finish with rounded towers reports
-    static_batch: int | None = None  # rows that all towers then take, texts of full length
+    templates: tuple[str, ...] = ("{}",)  # prompts for each label
+    embed_preprocessing: bool = False  # adds image towers for uint8 pictures of any size
+    standalone: bool = False  # gives the pipeline file its own weights
+    vocabulary: dict[str, Any] | None = None  # report of trim_vocabulary
+    qat_report: dict[str, Any] | None = None  # report of quantization-aware training
+    static_batch: int | None = None  # fixed batch size of all towers, with padded texts
 
     @property
     def prompts(self) -> list[str]:
-        """Texts that the classifier's labels stand for."""
+        """All prompts of the classifier's labels."""
         return [
             template.replace("{}", label) for label in self.labels for template in self.templates
         ]
@@ -35,31 +35,31 @@ NO_EXTRAS = Extras()
 
 @dataclass(frozen=True, slots=True)
 class CalibrationPairs:
-    """Pairs that ranges are measured and layers are ranked on."""
+    """Pairs for measuring activation ranges and ranking layers."""
 
     name: str  # of the set, for the manifest
     images: Sequence[ImageInput]
     texts: Sequence[str]
-    disjoint: bool  # whether none of them is verified on
+    disjoint: bool  # whether they share no pair with the verification
 
 
 PairSupplier: TypeAlias = Callable[[], CalibrationPairs]
 
 
 def _silent(_: str) -> None:
-    """Tell nobody."""
+    """Ignore a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportSettings:
-    """What is asked of an export beyond its precisions."""
+    """Settings of an export other than its precisions."""
 
     preset: ExportPreset = field(default_factory=ExportPreset)
     extras: Extras = NO_EXTRAS
-    search: bool | None = None  # smooth and rank layers always, never, or where a gate fails
-    require_faster: bool = False  # refuse a precision that is slower here than fp32
-    calibration: PairSupplier | None = None  # called when needed; None: the pairs verified on
-    notify: Callable[[str], None] = _silent  # progress of what takes minutes
+    search: bool | None = None  # for layers to leave in float; None: if a gate fails
+    require_faster: bool = False  # refuse a precision that is slower than fp32 here
+    calibration: PairSupplier | None = None  # called on demand; None for the verification pairs
+    notify: Callable[[str], None] = _silent  # receives progress messages of long stages
 
 
 DEFAULT = ExportSettings()

@@ -46,7 +46,7 @@ MISTAKES = {
     "export starter-teacher --calibration nowhere.tar": "nothing matches 'nowhere.tar'",
     "export starter-teacher --trim-vocab nowhere.txt": "cannot read corpus file nowhere.txt",
     "export starter-teacher --labels nowhere.txt": "cannot read labels file nowhere.txt",
-    "export starter-teacher --out full": "full holds other files",
+    "export starter-teacher --out full": "full has other files in it",
     "check nowhere": "nowhere is no bundle",
     "eval nowhere": "no model or folder 'nowhere'",
     "eval starter-teacher --data nowhere": "nothing matches 'nowhere'",

@@ -259,11 +259,12 @@ def test_small_sets_are_used_for_both_and_say_so():
     ):
         pairs, supply = split(of(count), limit)
         given = supply()
-        assert (len(pairs.texts), len(given.texts), given.apart) == (verified, held, apart)
+        assert (len(pairs.texts), len(given.texts), given.disjoint) == (verified, held, apart)
         if apart:
             assert not set(pairs.texts) & set(given.texts)
         assert [int(text) for text in given.texts] == [int(image) for image in given.images]
     with pytest.raises(DataError, match="did you mean"):
+        from tinyclip_edge.cli.export_options import VerificationOptions
         from tinyclip_edge.cli.export_pairs import export_pairs
 
-        export_pairs("starter:vall", 10, None)
+        export_pairs(VerificationOptions(data="starter:vall", limit=10), calibrated=True)

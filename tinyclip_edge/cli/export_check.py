@@ -1,22 +1,18 @@
-"""What an export is given, checked as far as that goes without importing torch."""
+"""Check the request of an export before torch is imported."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from tinyclip_edge.cli.export_options import OutputOptions, VerificationOptions
+
 
 def check_request(
-    source: str,
-    out: Path | None,
-    data: str,
-    calibration: str | None,
-    corpus: Path | None,
-    *,
-    force: bool,
+    source: str, verification: VerificationOptions, *, corpus: Path | None, output: OutputOptions
 ) -> None:
-    """Raise ModelError, BundleError or DataError for what is not there, before torch is imported.
+    """Raise ModelError, BundleError or DataError for a model, folder or data set that is unusable.
 
-    A folder for ``out`` that is in use is refused unless ``force``.
+    A folder that already holds a bundle is refused unless ``output.force`` is set.
     """
     from tinyclip_edge.cli.export_pairs import STARTER_TRAIN
     from tinyclip_edge.evaluation import check_set
@@ -25,10 +21,10 @@ def check_request(
     from tinyclip_export.bundle.staging import check_destination
 
     check_model(source)
-    if out is not None:
-        check_destination(out, force=force)
-    check_set(data)
-    if calibration not in (None, STARTER_TRAIN):
-        check_set(calibration)
+    if output.out is not None:
+        check_destination(output.out, force=output.force)
+    check_set(verification.data)
+    if verification.calibration not in (None, STARTER_TRAIN):
+        check_set(verification.calibration)
     if corpus is not None:
         read_lines(corpus, "corpus")

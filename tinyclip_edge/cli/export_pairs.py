@@ -1,4 +1,4 @@
-"""Pairs that an export is verified on, and others that it is calibrated on."""
+"""The pairs for verifying an export, and others for calibration."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tinyclip_edge.cli.export_options import VerificationOptions
+
 if TYPE_CHECKING:
     from tinyclip_edge.evaluation import EvalSet
     from tinyclip_edge.runtime.protocol import ImageInput
     from tinyclip_export.settings import CalibrationPairs, PairSupplier
 
 CALIBRATION_PAIRS = 512
-LEAST_PAIRS = 8  # fewer say nothing of a range
+MIN_PAIRS = 8  # fewer do not show the range of an activation
 STARTER, STARTER_TRAIN = "starter:", "starter:train"
 
 
 def export_pairs(
-    data: str, limit: int, calibration: str | None, *, whole: bool = False
+    options: VerificationOptions, *, calibrated: bool
 ) -> tuple[EvalSet, PairSupplier | None]:
-    """Return what is verified on, at most `limit` pairs, and what gives the calibration pairs.
+    """Return the verification pairs and a function that supplies the calibration pairs.
 
-    The two share no pair: a starter set is calibrated on the pairs for training, any other set
-    without `calibration` gives up to 512 pairs, a quarter of a small one. A set too small for that
-    is used for both, and the pairs then say so. With `whole` nothing is calibrated. Raises
-    DataError.
+    The two share no pair: for a starter set, calibration uses its training pairs; any other set
+    without `options.calibration` gives up to 512 pairs, or a quarter of a small set. A set too
+    small for that is used for both, which its ``disjoint`` says. Without `calibrated` there are no
+    calibration pairs. Raises DataError.
     """
     from tinyclip_edge.evaluation import evaluation_set
 
-    if whole:
+    data, limit, calibration = options.data, options.limit, options.calibration
+    if not calibrated:
         return evaluation_set(data, limit=limit), None
     if calibration is None and data.startswith(STARTER):
         calibration = STARTER_TRAIN
@@ -44,46 +47,47 @@ def _read(name: str) -> CalibrationPairs:
 
     if name == STARTER_TRAIN:
         images, texts = _starter_train()
-        return CalibrationPairs(name, images, texts, apart=True)
-    found = evaluation_set(name, limit=CALIBRATION_PAIRS)
-    return CalibrationPairs(name, found.images, found.texts, apart=True)
+        return CalibrationPairs(name, images, texts, disjoint=True)
+    pairs = evaluation_set(name, limit=CALIBRATION_PAIRS)
+    return CalibrationPairs(name, pairs.images, pairs.texts, disjoint=True)
 
 
 def _starter_train() -> tuple[list[ImageInput], list[str]]:
-    """Return pairs of distinct names, spread over the whole split."""
+    """Return pairs with distinct names, evenly spaced over the split."""
     from tinyclip_edge.starter import kit_path
     from tinyclip_edge.starter.kit import read_split
 
-    first: dict[str, ImageInput] = {}
+    images: dict[str, ImageInput] = {}
     for sample in read_split(kit_path(), "train"):
-        first.setdefault(sample.captions[0], sample.webp)
-    names = list(first)
-    taken = [names[i] for i in _spread(len(names), CALIBRATION_PAIRS)]
-    return [first[name] for name in taken], taken
+        images.setdefault(sample.captions[0], sample.webp)
+    names = list(images)
+    selected = [names[i] for i in _evenly_spaced(len(names), CALIBRATION_PAIRS)]
+    return [images[name] for name in selected], selected
 
 
-def _split(found: EvalSet, limit: int) -> tuple[EvalSet, PairSupplier]:
+def _split(pairs: EvalSet, limit: int) -> tuple[EvalSet, PairSupplier]:
     from tinyclip_export.settings import CalibrationPairs
 
-    total = len(found)
-    held = min(CALIBRATION_PAIRS, max(total - limit, total // 4))
-    apart = held >= LEAST_PAIRS
-    ours = set(_spread(total, held)) if apart else set(range(min(total, CALIBRATION_PAIRS)))
-    theirs = [i for i in range(total) if not apart or i not in ours][:limit]
-    verified = replace(
-        found,
-        images=tuple(found.images[i] for i in theirs),
-        texts=tuple(found.texts[i] for i in theirs),
+    total = len(pairs)
+    count = min(CALIBRATION_PAIRS, max(total - limit, total // 4))
+    disjoint = count >= MIN_PAIRS
+    rows = _evenly_spaced(total, count) if disjoint else range(min(total, CALIBRATION_PAIRS))
+    calibration_rows = set(rows)
+    verification_rows = [i for i in range(total) if not disjoint or i not in calibration_rows]
+    verification = replace(
+        pairs,
+        images=tuple(pairs.images[i] for i in verification_rows[:limit]),
+        texts=tuple(pairs.texts[i] for i in verification_rows[:limit]),
         subsets={},
     )
-    rest = CalibrationPairs(
-        found.name,
-        [found.images[i] for i in sorted(ours)],
-        [found.texts[i] for i in sorted(ours)],
-        apart=apart,
+    calibration = CalibrationPairs(
+        pairs.name,
+        [pairs.images[i] for i in rows],
+        [pairs.texts[i] for i in rows],
+        disjoint=disjoint,
     )
-    return verified, lambda: rest
+    return verification, lambda: calibration
 
 
-def _spread(total: int, count: int) -> Sequence[int]:
+def _evenly_spaced(total: int, count: int) -> Sequence[int]:
     return [i * total // count for i in range(min(total, count))] if total > count else range(total)

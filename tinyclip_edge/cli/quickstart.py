@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tinyclip_edge.cli.export import run_export
+from tinyclip_edge.cli.export_options import ExportOptions, OutputOptions, PrecisionOptions
 from tinyclip_edge.cli.options import JsonFlag, free_folder, print_json, refuse_launcher, say
 
 
@@ -36,7 +37,8 @@ def quickstart(
         result = distill(run, folder, observer=observer)
     say("2/3  export: ONNX towers, int8, verified against PyTorch")
     bundle = free_folder(Path("bundles"), folder.name)
-    run_export(str(result.student), int8=True, out=bundle)
+    options = ExportOptions(PrecisionOptions(int8=True), output=OutputOptions(out=bundle))
+    run_export(str(result.student), options)
     write_final_report(folder, say)  # once more: the bundle is there now
     say("3/3  compare: teacher, student, int8 on pictures of a style nobody trained on")
     comparison = compare_models(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -93,6 +93,15 @@ class ExportPreset(Section):
         return self.model_copy(
             update={key: part.model_copy(update=table) for key, part in sections.items()}
         )
+
+
+def allowed_values(section: type[Section]) -> dict[str, tuple[str, ...]]:
+    """Return the values of each key of a section that has a fixed choice."""
+    return {
+        key: get_args(field.annotation)
+        for key, field in section.model_fields.items()
+        if get_origin(field.annotation) is Literal
+    }
 
 
 def preset_names() -> list[str]:

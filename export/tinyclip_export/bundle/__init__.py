@@ -1,1 +1,1 @@
-"""What a bundle folder holds beside its towers: manifest, hub files, optional models."""
+"""The files of a bundle other than its towers: manifest, hub files, optional models."""

@@ -1,4 +1,4 @@
-"""What an export writes beside the towers: pipeline file, label classifier, pixels inside."""
+"""Optional files of a bundle: pipeline file, label classifier, image towers for uint8 pictures."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def read_extras(
     templates: Path | None,
     **options: Any,  # noqa: ANN401
 ) -> Extras:
-    """Return the requests with the lines of both files; raise ConfigError, DataError."""
+    """Return the requests, with the lines of both files. Raises ConfigError, DataError."""
     from tinyclip_export.bundle.label_classifier import check_labels, read_lines
 
     if templates is not None and labels is None:
-        raise ConfigError("--templates says how labels are put into prompts; add --labels FILE")
+        raise ConfigError("--templates are prompts for labels; add --labels FILE")
     names = read_lines(labels, "labels") if labels is not None else ()
     check_labels(names)
     prompts = read_lines(templates, "templates") if templates is not None else ("{}",)
@@ -32,11 +32,11 @@ def read_extras(
 def write_extras(
     clip: LoadedClip, folder: Path, precise: Mapping[str, bool], requests: Extras
 ) -> dict[str, Any]:
-    """Write and verify them in each precision; return the manifest's ``extras``.
+    """Write and verify the optional files in each precision; return the manifest's ``extras``.
 
-    `precise` has the bundle's precisions, and whether x86 without VNNI must compute one in
-    u8 x u8. Raises VerificationError when a file does not answer as the towers do, ConfigError or
-    DataError for a request that cannot be met.
+    `precise` maps the bundle's precisions to whether x86 without VNNI must compute in u8 x u8.
+    Raises VerificationError when a file's outputs differ from the towers', ConfigError or DataError
+    for a request that cannot be fulfilled.
     """
     from tinyclip_export.bundle.label_classifier import write_classifiers
     from tinyclip_export.bundle.pipeline_file import combined_path, write_combined

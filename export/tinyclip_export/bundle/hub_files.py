@@ -1,4 +1,4 @@
-"""The files that let Hugging Face clients open a bundle: configs and model card."""
+"""Configurations and model card, with which Hugging Face clients open a bundle."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def write_model_config(
     towers: tuple[AnyImageTower, AnyTextTower],
     special: SpecialTokens,
 ) -> None:
-    """Write ``config.json`` of model type clip; unequal layers are all given as the last one.
+    """Write ``config.json`` of model type clip, with the sizes of the last layer for all layers.
 
-    Clients that open the graphs read the model type alone, so another kind of image tower stands
-    there as a ViT of one layer.
+    Clients of the graphs read only the model type, so an image tower that is not a ViT is described
+    as a ViT with one layer.
     """
     image, text = towers
     if isinstance(image, ImageTower):
@@ -88,17 +88,17 @@ tags: [clip, onnx, tinyclip-edge]
 ---
 # {name}
 
-A CLIP as two ONNX towers, exported and verified by tinyclip-edge. Image and text go in apart;
-projected, unit-norm embeddings come out, ready for a dot product.
+A CLIP as two ONNX towers, one for images and one for texts, exported and verified by tinyclip-edge.
+Their outputs are projected, unit-norm embeddings, ready for a dot product.
 
 | precision | MB | min cosine image | min cosine text | text→image recall@1, % | lost, points |
 |---|---|---|---|---|---|
 {rows}
 
 Measured against the PyTorch model (recall@1 {reference:.1f} %) on {pairs} image-text pairs, one
-input at a time, texts unpadded. Dynamic int8 finds its scales per call, so batches and padding
-move its embeddings a little. Where the recipe in `manifest.json` says `reduce_range`, no sum of
-the 8-bit kernels can overflow, so x86 CPUs with and without VNNI give the same answers.
+input at a time, texts unpadded. Dynamic int8 computes its scales per call, so batching and padding
+change its embeddings slightly. If the recipe in `manifest.json` has `reduce_range`, no sum of the
+8-bit kernels can overflow, and x86 CPUs with and without VNNI give the same results.
 
 ## Use
 
@@ -120,9 +120,9 @@ const {{ text_embeds }} = await model(tokenizer(["a photo of a cat"]));
 
 `CLIPVisionModelWithProjection` opens the image tower in the same way.
 
-Plain onnxruntime: `onnx/vision_model{suffix}.onnx` takes `pixel_values` float32 [batch, 3, H, W]
-and gives `image_embeds`; `onnx/text_model{suffix}.onnx` takes `input_ids` int64 [batch, sequence],
-2 to {context} tokens, and gives `text_embeds`. Preprocessing and tokenizer are in the JSON files.
+Plain onnxruntime: `onnx/vision_model{suffix}.onnx` maps `pixel_values` float32 [batch, 3, H, W] to
+`image_embeds`; `onnx/text_model{suffix}.onnx` maps `input_ids` int64 [batch, sequence], 2 to
+{context} tokens, to `text_embeds`. Preprocessing and tokenizer are in the JSON files.
 
-Licence and limits are those of the model it was exported from.
+The licence and limitations are those of the source model.
 """

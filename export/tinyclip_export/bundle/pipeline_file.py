@@ -1,7 +1,7 @@
-"""Both towers as one graph: the single file that transformers.js' zero-shot pipeline asks for.
+"""Both towers in one graph, the single file that transformers.js' zero-shot pipeline requires.
 
-Its large weights are not written a second time: they point into the tower files beside it, which
-hold the same bytes. Native onnxruntime follows that; a browser is told of it by one option.
+Its large weights are not stored twice: they are external data in the tower files beside it. Native
+onnxruntime resolves that by itself, browsers with one option.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
 
 STEM = "model"
-MIN_SHARED_BYTES = 1024  # bytes; smaller tensors are repeated
+MIN_SHARED_BYTES = 1024  # smaller tensors are stored again
 
 
 def combined_path(precision: str) -> str:
@@ -32,11 +32,12 @@ def combined_path(precision: str) -> str:
 def write_combined(
     folder: Path, precision: str, clip: LoadedClip, *, share_weights: bool = True
 ) -> Path:
-    """Write the combined graph of a precision whose towers stand in `folder`; return its path.
+    """Write the combined graph of a precision whose towers are in `folder`; return its path.
 
-    ``input_ids [N, L]`` and ``pixel_values [B, 3, S, S]`` give ``logits_per_image [B, N]``,
-    ``logits_per_text [N, B]``, ``text_embeds`` and ``image_embeds``. Without `share_weights` the
-    file stands alone. Raises ModelError when a tower's file does not hold the weights.
+    The inputs are ``input_ids [N, L]`` and ``pixel_values [B, 3, S, S]``, the outputs
+    ``logits_per_image [B, N]``, ``logits_per_text [N, B]``, ``text_embeds`` and ``image_embeds``.
+    Without `share_weights` the file is self-contained. Raises ModelError when a tower's file does
+    not contain the weights.
     """
     import onnx
 
@@ -55,7 +56,7 @@ def write_combined(
 
 
 def _share_weights(model: ModelProto, path: Path) -> None:
-    """Replace each large tensor's bytes by their place in `path`."""
+    """Replace each large tensor's bytes by a reference to the same bytes in `path`."""
     from onnx import TensorProto
 
     content = path.read_bytes()
@@ -65,7 +66,7 @@ def _share_weights(model: ModelProto, path: Path) -> None:
             continue
         offset = content.find(raw)
         if offset < 0:
-            raise ModelError(f"{path} does not hold the bytes of {tensor.name}; export it again")
+            raise ModelError(f"{path} does not contain the bytes of {tensor.name}; export it again")
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in (("location", path.name), ("offset", offset), ("length", len(raw))):
@@ -73,7 +74,7 @@ def _share_weights(model: ModelProto, path: Path) -> None:
 
 
 def _add_prefix(model: ModelProto, prefix: str) -> ModelProto:
-    """Give inner names a prefix; inputs and outputs keep theirs."""
+    """Prefix all names except those of inputs and outputs."""
     from onnx import compose
 
     return compose.add_prefix(model, prefix, rename_inputs=False, rename_outputs=False)
@@ -83,7 +84,7 @@ def _combine(towers: list[ModelProto], logit_scale: float, logit_bias: float) ->
     from onnx import TensorProto, helper, numpy_helper
 
     image, text = towers
-    opsets: dict[str, int] = {}  # one tower may have operators that are newer than the other's
+    opsets: dict[str, int] = {}  # the newer of both towers' opsets
     for entry in (entry for model in towers for entry in model.opset_import):
         opsets[entry.domain] = max(entry.version, opsets.get(entry.domain, 0))
     embeds = IMAGE_IO.output_name, TEXT_IO.output_name
@@ -99,7 +100,7 @@ def _combine(towers: list[ModelProto], logit_scale: float, logit_bias: float) ->
     for name, model in batches.items():
         for value in (*model.graph.input, *model.graph.output):
             batch = value.type.tensor_type.shape.dim[0]
-            if not batch.HasField("dim_value"):  # a fixed batch stays
+            if not batch.HasField("dim_value"):  # keep a fixed batch
                 batch.dim_param = name
     logits = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)

@@ -1,4 +1,4 @@
-"""Where a bundle goes."""
+"""The destination folder of a bundle."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def check_destination(out: Path, *, force: bool) -> None:
     if not any(out.iterdir()):
         return
     if not (out / "manifest.json").is_file():
-        raise BundleError(f"{out} holds other files; give a new or an empty folder")
+        raise BundleError(f"{out} has other files in it; give a new or an empty folder")
     if not force:
-        raise BundleError(f"{out} already holds a bundle; replace it with --force")
+        raise BundleError(f"{out} already is a bundle; replace it with --force")

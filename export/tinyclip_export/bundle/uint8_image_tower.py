@@ -1,7 +1,6 @@
-"""Image towers that take a decoded picture: resize, crop and normalise in the graph.
+"""Image towers that take a decoded picture and resize, crop and normalise it in the graph.
 
-What comes before is the caller's, and as ``open_image`` does it: RGB of 8 bits, upright by EXIF,
-transparency on white.
+The caller decodes as ``open_image`` does: 8-bit RGB, rotated by EXIF, transparency on white.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 INPUT = "image"
-STEM = "pixel_vision_model"  # no suffix on IMAGE_IO.stem, where a precision's name stands
-MAX_LEVELS = 2  # of 255 that a pixel may be off Pillow's
+STEM = "pixel_vision_model"  # a prefix, since a suffix of IMAGE_IO.stem names a precision
+MAX_LEVELS = 2  # of 255, maximum difference of a pixel from Pillow's
 MIN_COSINE = 0.999
 _PREFIX = "tower."
 _MODES: dict[str, dict[str, Any]] = {
@@ -44,10 +43,11 @@ def pixel_tower_path(precision: str) -> str:
 
 
 def write_pixel_towers(clip: LoadedClip, folder: Path, precisions: Sequence[str]) -> dict[str, Any]:
-    """Write one file a precision, ``image`` uint8 ``[H, W, 3]`` to ``image_embeds [1, D]``.
+    """Write one file per precision, ``image`` uint8 ``[H, W, 3]`` to ``image_embeds [1, D]``.
 
-    Returns the manifest's figures: how far pixels and embeddings are from Pillow's way. Raises
-    ConfigError for a preprocessing that has no such form, ValuesError when they are too far.
+    Returns the manifest's figures: the differences of pixels and embeddings from those with Pillow.
+    Raises ConfigError for preprocessing that cannot be expressed, ValuesError for differences that
+    are too large.
     """
     import onnx
 
@@ -81,7 +81,7 @@ def write_pixel_towers(clip: LoadedClip, folder: Path, precisions: Sequence[str]
 def preprocessing_graph(preprocess: Preprocess) -> ModelProto:
     """Return the graph from ``image`` uint8 ``[H, W, 3]`` to ``pixel_values [1, 3, S, S]``.
 
-    It resizes whole bytes, as Pillow does: onnxruntime's antialiased kernel then rounds alike.
+    It resizes in uint8, as Pillow does, so that onnxruntime's antialiased kernel rounds likewise.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -89,7 +89,7 @@ def preprocessing_graph(preprocess: Preprocess) -> ModelProto:
     if preprocess.height != side or preprocess.resize_mode not in ("shortest", "squash"):
         raise ConfigError(
             f"preprocessing of {preprocess.height}x{side} with resize_mode "
-            f"'{preprocess.resize_mode}' has no form inside the graph; leave --embed-preprocessing"
+            f"'{preprocess.resize_mode}' cannot be part of the graph; omit --embed-preprocessing"
         )
     values = {
         "front.first": np.array([0], dtype=np.int64),
@@ -124,14 +124,14 @@ def preprocessing_graph(preprocess: Preprocess) -> ModelProto:
 
 
 def _steps(preprocess: Preprocess) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Operator, inputs, outputs and attributes of each node."""
+    """Return operator, inputs, outputs and attributes of each node."""
     resize: dict[str, Any] = {"antialias": 1, "axes": [1, 2], "exclude_outside": 1}
     resize.update(_MODES[preprocess.interpolation])
     squash = preprocess.resize_mode == "squash"
     fit: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
         (("Shape", [INPUT], ["front.shape"]), {}),
         (("Slice", ["front.shape", "front.first", "front.two"], ["front.edges"]), {}),
-        # Whole-number division: side * long // short, as Pillow's caller computes it.
+        # Integer division, side * long // short, as in the runtime's preprocessing.
         (("ReduceMin", ["front.edges"], ["front.short"]), {"keepdims": 1}),
         (("Mul", ["front.edges", "front.side"], ["front.grown"]), {}),
         (("Div", ["front.grown", "front.short"], ["front.sizes"]), {}),
@@ -161,7 +161,7 @@ def _steps(preprocess: Preprocess) -> list[tuple[tuple[Any, ...], dict[str, Any]
 
 
 def prepend_graph(preprocessing: ModelProto, tower: ModelProto) -> ModelProto:
-    """Return one graph: the front's pixels go into the tower, whose outputs keep their names."""
+    """Return one graph of preprocessing and tower; the tower's outputs keep their names."""
     from onnx import compose, helper
 
     tower = compose.add_prefix(tower, _PREFIX, rename_outputs=False)
@@ -190,7 +190,7 @@ def _images() -> list[Pixels]:
 
 
 def _pixel_difference(preprocessing: ModelProto, preprocess: Preprocess) -> tuple[int, float]:
-    """Return the largest difference to Pillow in levels of 255, and the share of changed values."""
+    """Return the largest difference from Pillow, of 255 levels, and the share of changed values."""
     import onnxruntime as ort
 
     session = ort.InferenceSession(

@@ -1,1 +1,1 @@
-"""fp32 ONNX files: export, and rewrites of one graph into another."""
+"""Export of fp32 ONNX graphs, and passes that rewrite them."""

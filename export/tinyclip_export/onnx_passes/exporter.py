@@ -1,4 +1,4 @@
-"""A tower as one self-contained ONNX file with dynamic axes and nothing of this machine in it."""
+"""Export a tower as a self-contained ONNX file with dynamic axes and no traces of this machine."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from tinyclip_export.layout import MIN_TOKENS, InputForm, TowerIO
 from tinyclip_export.towers.factory import AnyTextTower
 from tinyclip_export.towers.vit import TextTower
 
-OPSET = 20  # the first with Gelu as one node; from 17 on LayerNormalization is one
-SINGLE_FILE_LIMIT = 2 * 1024**3 - 64 * 1024**2  # bytes; protobuf ends at 2 GiB
+OPSET = 20  # the first with Gelu as a single node; LayerNormalization has one since 17
+SINGLE_FILE_LIMIT = 2 * 1024**3 - 64 * 1024**2  # bytes; protobuf's limit is 2 GiB
 
 LAYERS = ("MatMul", "Gemm", "Conv")
-_SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's exporter says which module made a node
+_SCOPES = (
+    "pkg.torch.onnx.name_scopes"  # metadata of torch's exporter: the modules that a node comes from
+)
 
 ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
 
@@ -37,9 +39,9 @@ def export_image_tower(
 
 
 def export_text_tower(tower: AnyTextTower, path: Path, *, form: InputForm | None = None) -> None:
-    """Write `tower` for ``input_ids`` int64 ``[batch, sequence]``, sequence 2 up to the context.
+    """Write `tower` for ``input_ids`` int64 ``[batch, sequence]``, from 2 to context length tokens.
 
-    `form` may fix both. Raises ModelError.
+    `form` may fix both axes. Raises ModelError.
     """
     form = form or InputForm(padded=not isinstance(tower, TextTower))
     context_length = tower.context_length
@@ -58,15 +60,15 @@ def export_text_tower(tower: AnyTextTower, path: Path, *, form: InputForm | None
 
 
 def _batch(form: InputForm | None) -> int:
-    # Not 1: torch takes an axis of one for a fixed one.
+    # Not 1, since torch would make an axis of size 1 static.
     return form.batch if form and form.batch else 2
 
 
 def strip_traces(model: ModelProto) -> None:
-    """Remove doc strings and per-node metadata, where exporters leave stack traces and paths.
+    """Remove doc strings and node metadata, in which exporters store stack traces and paths.
 
-    Shapes of inner values go too: onnxruntime lays out memory by them, and from those that it finds
-    itself it makes towers 1 % faster.
+    Shapes of intermediate values are removed too: onnxruntime plans memory by them, and with shapes
+    that it infers itself, towers are 1 % faster.
     """
     graph = model.graph
     del graph.value_info[:]
@@ -80,9 +82,9 @@ def strip_traces(model: ModelProto) -> None:
 
 
 def name_layers(model: ModelProto) -> None:
-    """Name each product or convolution with a weight after its module, such as ``body.0.up``.
+    """Name each MatMul, Gemm or Conv with a weight after its module, such as ``body.0.up``.
 
-    The scopes that torch leaves are read, so this comes before strip_traces.
+    Reads the exporter's metadata, so call it before strip_traces.
     """
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
@@ -107,7 +109,7 @@ def _export(
     if weights > SINGLE_FILE_LIMIT:
         raise ModelError(
             f"{io.output_name} tower has {weights / 1024**3:.1f} GiB of weights; one ONNX file "
-            "holds at most 2 GiB: distil a smaller student first"
+            "can have at most 2 GiB: distil a smaller student first"
         )
     try:
         with quiet(), torch.no_grad():
@@ -122,7 +124,7 @@ def _export(
                 dynamic_shapes=(dims,),
                 external_data=False,
             )
-    # torch wraps whatever a foreign module raises while it is traced.
+    # Whatever a module raises while it is traced, torch wraps it in one of these.
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
         raise _export_error(tower, io, error) from error
     assert program is not None
@@ -133,7 +135,7 @@ def _export(
 
 
 def _export_error(tower: nn.Module, io: TowerIO, error: Exception) -> ModelError:
-    """Name the tower and the first cause."""
+    """Return an error that names the tower and the root cause."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

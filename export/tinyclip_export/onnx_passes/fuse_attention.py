@@ -1,7 +1,7 @@
-"""Attention as ONNX's one operator (opset 23) instead of the dozen nodes that a tower exports.
+"""Fuse the dozen nodes of an exported attention into ONNX's Attention operator (opset 23).
 
-onnxruntime's kernel for it spares the copies between those nodes; it has one since version 1.23,
-so files that every client opens keep the nodes.
+onnxruntime's kernel avoids the copies between those nodes. It exists since version 1.23, so files
+for all clients keep the separate nodes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TO_HEADS, KEYS = [0, 2, 1, 3], [0, 2, 3, 1]  # transposes of [B, L, H, W]
 
 
 def use_attention_operator(model: Onnx) -> int:
-    """Replace every attention that looks as towers.Attention exports it; return their number."""
+    """Replace every attention in the form of ``towers.blocks.Attention``; return their number."""
     graph = _Graph(model.graph)
     softmaxes = [node for node in model.graph.node if node.op_type == "Softmax"]
     attentions = [pair for node in softmaxes if (pair := graph.attention(node)) is not None]
@@ -38,14 +38,14 @@ def use_attention_operator(model: Onnx) -> int:
 
 
 class _Graph:
-    """Who writes and who reads each value."""
+    """Producers and consumers of each value of a graph."""
 
     def __init__(self, graph: Onnx) -> None:
         self.constants = constants(graph)
         self.producer, self.consumers = producers(graph), consumers(graph)
 
     def attention(self, softmax: Onnx) -> tuple[Onnx, Onnx] | None:
-        """Return the last node of an attention around this softmax and what replaces it."""
+        """Return the last node of the attention around a softmax, and its replacement."""
         from onnx import helper
 
         scores, mask = self.producer.get(softmax.input[0]), []
@@ -91,7 +91,7 @@ class _Graph:
         return source if source is not None and source.op_type == kind else None
 
     def _split(self, node: Onnx | None, index: int, order: list[int]) -> Onnx | None:
-        """Return the Reshape to heads behind an input that a Transpose of this order brings."""
+        """Return the Reshape to heads before the Transpose (of this order) that makes an input."""
         transpose = self._from(node, index, "Transpose")
         return (
             self._from(transpose, 0, "Reshape")
@@ -100,7 +100,7 @@ class _Graph:
         )
 
     def _heads(self, reshape: Onnx) -> int | None:
-        """Read H of a shape ``[B, L, H, W]``, a constant or put together of constants."""
+        """Return H of the target shape ``[B, L, H, W]``, a constant or a Concat of constants."""
         shape = self.constants.get(reshape.input[1])
         if shape is not None:
             return int(_array(shape)[2])
@@ -110,7 +110,7 @@ class _Graph:
 
 
 def _replace(graph: Onnx, nodes: list[Onnx]) -> None:
-    """Give the graph these nodes without those whose values nobody reads any more."""
+    """Replace the graph's nodes by those of the new ones whose outputs are still used."""
     read_values = {value.name for value in graph.output}
     needed = []
     for node in reversed(nodes):

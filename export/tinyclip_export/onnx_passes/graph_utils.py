@@ -1,4 +1,4 @@
-"""Who writes and reads the values of an ONNX graph, and how its parts are exchanged."""
+"""Look up producers, consumers and constants of an ONNX graph, and replace its parts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Onnx: TypeAlias = Any  # a message of onnx, which has no types
 
 
 def producers(graph: Onnx) -> dict[str, Onnx]:
-    """Return the node that writes each value."""
+    """Return the node that produces each value."""
     return {name: node for node in graph.node for name in node.output}
 
 
 def consumers(graph: Onnx) -> defaultdict[str, list[Onnx]]:
-    """Return the nodes that read each value, once for each input."""
+    """Return the nodes that consume each value, once per input."""
     nodes_by_input = defaultdict(list)
     for node in graph.node:
         for name in node.input:
@@ -25,7 +25,7 @@ def consumers(graph: Onnx) -> defaultdict[str, list[Onnx]]:
 
 
 def sole_consumer(consumers_by_value: dict[str, list[Onnx]], name: str, kind: str) -> Onnx | None:
-    """Return the node of this operator that alone reads a value."""
+    """Return the only consumer of a value if it has this operator type."""
     nodes = consumers_by_value[name]
     return nodes[0] if len(nodes) == 1 and nodes[0].op_type == kind else None
 
@@ -46,9 +46,9 @@ def add_constant(graph: Onnx, name: str, value: np.ndarray) -> Onnx:
 def following_bias(
     product: Onnx, constants_by_name: dict[str, Onnx], consumers_by_value: dict[str, list[Onnx]]
 ) -> tuple[Onnx, int] | None:
-    """Return what adds a bias ``[N]`` to a product with a weight ``[W, N]``, and its index there.
+    """Return the Add of a bias ``[N]`` after a MatMul with a weight ``[W, N]``, and its bias input.
 
-    None where the node is no such product or something else reads it. `constants_by_name` are the constants.
+    None for another node, or if the product has other consumers.
     """
     weight = constants_by_name.get(product.input[1]) if product.op_type == "MatMul" else None
     if weight is None or len(weight.dims) != 2:
@@ -65,27 +65,27 @@ def following_bias(
 
 
 def inferred_values(model: Onnx) -> list[Onnx]:
-    """Return what shape inference says of each inner value; files hold none of it."""
+    """Return types and shapes of intermediate values by shape inference; files have none."""
     from onnx import shape_inference
 
     return list(shape_inference.infer_shapes(model).graph.value_info)
 
 
 def replace_nodes(graph: Onnx, nodes: list[Onnx]) -> None:
-    """Give the graph these nodes, in this order."""
+    """Replace all nodes of the graph by these, in this order."""
     del graph.node[:]
     graph.node.extend(nodes)
 
 
 def raise_opset(model: Onnx, version: int) -> None:
-    """Let a model ask for at least this opset of ONNX's own operators."""
+    """Raise a model's opset of the default domain to at least this version."""
     for entry in model.opset_import:
         if entry.domain == "":
             entry.version = max(entry.version, version)
 
 
 def remove_unused_constants(graph: Onnx) -> None:
-    """Leave out the constants that no node reads any more."""
+    """Remove the constants that no node uses."""
     read_values = {name for node in graph.node for name in node.input}
     used = [tensor for tensor in graph.initializer if tensor.name in read_values]
     del graph.initializer[:]

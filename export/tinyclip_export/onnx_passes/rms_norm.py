@@ -1,10 +1,10 @@
-"""Layer norms that need not look for a mean, as what they read has none.
+"""Replace layer norms by RMS norms, on a residual stream whose rows have zero mean.
 
-A layer norm takes a row's mean away and divides by the root of its mean square. In a pre-norm
-transformer the first step can be done beforehand: what is added to the residual stream is made by
-weights, biases and tables, and those may lose their mean once and for all (SliceGPT, arXiv
-2401.15024, section 3.1). What is left is RMSNormalization (opset 23), which costs half as much in
-onnxruntime. Exact but for rounding; quantized weights sum to zero but for theirs.
+A layer norm subtracts a row's mean and divides by its root mean square. In a pre-norm transformer
+the subtraction can be moved into the weights: everything that is added to the residual stream comes
+from weights, biases and tables, from which the mean can be removed once (SliceGPT, arXiv
+2401.15024, section 3.1). What remains is RMSNormalization (opset 23), which costs half as much in
+onnxruntime. The result is exact up to rounding, which includes that of quantized weights.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from tinyclip_export.onnx_passes.graph_utils import (
 Onnx: TypeAlias = Any  # a message of onnx, which has no types
 
 OPSET = 23
-MAX_RUNTIME_MEANS = 1  # means that are taken away at run time, which costs what two norms save
+MAX_RUNTIME_MEANS = 1  # means subtracted at run time; each costs as much as two norms save
 _ROW_OPERATORS = ("Slice", "Gather", "GatherElements", "ReduceMean", "Expand")
 
 
 def remove_means(model: Onnx) -> list[str]:
-    """Rewrite an fp32 tower so that its residual stream has no mean; name the norms behind it.
+    """Rewrite an fp32 tower so that its residual stream has zero mean; return the norms' names.
 
-    They keep their kind, but lose their bias to the products that read them. Empty, and the model
-    unchanged, where something stands in the stream that may not be rewritten.
+    The norms stay layer norms, but their biases move into the products that follow. Returns no
+    names and leaves the model unchanged if part of the stream cannot be rewritten.
     """
     graph = model.graph
     stream = _Stream(graph)
@@ -55,7 +55,7 @@ def remove_means(model: Onnx) -> list[str]:
 
 
 def use_rms_norms(model: Onnx, names: list[str]) -> None:
-    """Turn these layer norms, whose input has no mean and which have no bias, into RMS norms."""
+    """Turn layer norms without a bias, whose inputs have zero mean, into RMS norms."""
     norm_names = set(names)
     for node in model.graph.node:
         if node.name in norm_names:
@@ -65,22 +65,20 @@ def use_rms_norms(model: Onnx, names: list[str]) -> None:
 
 
 class _Stream:
-    """What a tower's norms read, followed back to the weights that write it."""
+    """The residual stream of a tower: inputs of its norms, traced back to the weights."""
 
     def __init__(self, graph: Onnx) -> None:
         self.graph = graph
         self.constants = constants(graph)
         self.producer, self.consumers = producers(graph), consumers(graph)
         self.values: set[str] = set()
-        self.traced_inputs: set[tuple[int, int]] = (
-            set()
-        )  # nodes and inputs whose means were followed
+        self.traced_inputs: set[tuple[int, int]] = set()  # node id and input index
         self.writers: list[tuple[Onnx, int]] = []  # node and its constant input
-        self.sources: list[Onnx] = []  # nodes whose mean is taken away at run time
-        self.has_unsupported = False  # something in the stream may not be rewritten
+        self.sources: list[Onnx] = []  # nodes whose mean is subtracted at run time
+        self.has_unsupported = False  # part of the stream cannot be rewritten
 
     def can_lose_bias(self, node: Onnx) -> bool:
-        """Whether a node is a norm over rows that only products with a bias read."""
+        """Whether a node is a layer norm over rows whose consumers are products with a bias."""
         if node.op_type != "LayerNormalization" or len(node.output) != 1:
             return False
         following = self.consumers[node.output[0]]
@@ -91,7 +89,7 @@ class _Stream:
         return _is_over_last_axis(node) and has_constant_parameters and only_biased_products
 
     def norms_outside(self) -> list[Onnx]:
-        """Return the norms that write nothing of the stream, such as the one behind its end."""
+        """Return the norms whose outputs are not in the stream, such as the final one."""
         return [
             node
             for node in self.graph.node
@@ -99,7 +97,7 @@ class _Stream:
         ]
 
     def trace(self, norm: Onnx) -> None:
-        """Follow what a norm reads, ``[..., W]``, back to all that is added up in it."""
+        """Trace the input of a norm, ``[..., W]``, back to all terms that are added up in it."""
         scale = self.constants.get(norm.input[1])
         if scale is None:
             self.has_unsupported = True
@@ -124,7 +122,7 @@ class _Stream:
                     self.has_unsupported = True
 
     def _traced_indices(self, node: Onnx, width: int) -> list[int]:
-        """Return the inputs of a node whose rows' means are its own; none for a source."""
+        """Return the inputs through which a node passes on row means; none for a source."""
         if node.op_type == "Add":
             return [0, 1]
         if node.op_type == "MatMul" and node.input[1] in self.constants:
@@ -137,7 +135,7 @@ class _Stream:
         return []
 
     def _preserves_rows(self, node: Onnx, width: int) -> bool:
-        """Whether a node picks, repeats or averages whole rows."""
+        """Whether a node selects, repeats or averages whole rows."""
         constant = self.constants.get(node.input[0])
         if node.op_type == "Gather":
             axis = _attribute(node, "axis") or 0
@@ -155,7 +153,7 @@ class _Stream:
         return all(axis not in (-1, rank - 1) for axis in self._array(axes).ravel())
 
     def is_private(self, value: str) -> bool:
-        """Whether only the stream and layer norms, which take a mean away, read a value."""
+        """Whether all consumers of a value are in the stream or are layer norms."""
         outputs = {output.name for output in self.graph.output}
         return value not in outputs and all(
             node.op_type == "Shape"
@@ -167,7 +165,7 @@ class _Stream:
         )
 
     def centre_writers(self) -> None:
-        """Take the mean out of the constants that write the stream."""
+        """Remove the mean from the constants that feed the stream."""
         for node, index in self.writers:
             array = self._array(node.input[index])
             exact = array.astype(np.float64)
@@ -176,21 +174,21 @@ class _Stream:
             )
 
     def fold_bias(self, norm: Onnx) -> None:
-        """Move a norm's bias ``[W]`` through the products that read it: b + bias @ weight."""
+        """Fold a norm's bias ``[W]`` into the products that follow: b + bias @ weight."""
         if len(norm.input) < 3:
             return
         bias = self._array(norm.input[2]).astype(np.float64)
         del norm.input[2]
         for product in self.consumers[norm.output[0]]:
             bias_input = following_bias(product, self.constants, self.consumers)
-            assert bias_input is not None  # may_lose_bias looked
+            assert bias_input is not None  # checked by can_lose_bias
             add, input_index = bias_input
             bias_array = self._array(add.input[input_index])
             folded = bias_array + bias @ self._array(product.input[1])
             self._set_constant(add, input_index, folded.astype(bias_array.dtype))
 
     def centre_sources(self) -> None:
-        """Take the mean out of everything else at run time; nodes are exchanged, so do it last."""
+        """Subtract the mean of all other terms at run time; replaces nodes, so do it last."""
         from onnx import helper
 
         nodes = []
@@ -215,7 +213,7 @@ class _Stream:
         return array
 
     def _set_constant(self, node: Onnx, index: int, value: np.ndarray) -> None:
-        """Give an input a constant of its own: equal ones are one in an exported graph."""
+        """Set an input to a new constant, since exported graphs share equal constants."""
         name = f"{node.name}_{index}"
         self.constants[name] = add_constant(self.graph, name, value)
         node.input[index] = name

@@ -1,9 +1,9 @@
-"""Feed-forward layers in two halves, whose neurons stay in the second-level cache.
+"""Split feed-forward layers into two halves whose neurons fit the second-level cache.
 
-A feed-forward layer is a sum over its neurons, so half of them can be done after the other half:
-``down(act(up(x))) = down_0(act(up_0(x))) + down_1(act(up_1(x)))``. For one thread that pays where
-the neurons of a picture fill that cache and half of them do not; several threads pay more for
-meeting at twice as many nodes.
+A feed-forward layer is a sum over its neurons, so they can be computed in two halves:
+``down(act(up(x))) = down_0(act(up_0(x))) + down_1(act(up_1(x)))``. With one thread this is faster
+where the neurons of a picture exceed that cache and half of them do not; with several threads, the
+synchronisation at twice as many nodes costs more.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from tinyclip_export.onnx_passes.graph_utils import (
 
 Onnx: TypeAlias = Any  # a message of onnx, which has no types
 
-# Bytes of a picture's neurons in float32: below, all fit beside what reads and writes them; above,
-# halves do not either.
+# Bytes of a picture's neurons in float32: below the first, all of them fit with inputs and outputs;
+# above the second, not even half of them do.
 MIN_BYTES, MAX_BYTES = 512 * 1024, 1024 * 1024
-COLUMNS = 32  # of a tile in the integer kernels
+COLUMNS = 32  # tile width of the integer kernels
 _ELEMENTWISE = ("Gelu", "Erf", "Sigmoid", "Tanh", "Relu", "Mul", "Add", "Div")
 
 
@@ -42,7 +42,7 @@ class _FeedForward:
 
 
 def halve_feed_forwards(model: Onnx) -> dict[str, list[str]]:
-    """Split the feed-forward layers of an fp32 tower; return the new names of each product."""
+    """Split the feed-forward layers of an fp32 tower; return the two new names of each product."""
     graph = model.graph
     finder = _Finder(model)
     layers = [layer for node in graph.node if (layer := finder.layer(node)) is not None]
@@ -72,17 +72,17 @@ def halve_feed_forwards(model: Onnx) -> dict[str, list[str]]:
 
 
 class _Finder:
-    """Looks for feed-forward layers of the right size."""
+    """Finds feed-forward layers of a suitable size."""
 
     def __init__(self, model: Onnx) -> None:
         graph = model.graph
         self.constants = constants(graph)
         self.producer, self.consumers = producers(graph), consumers(graph)
-        self.residuals: set[int] = set()  # of layers found: a sum of two layers has only one
+        self.residuals: set[int] = set()  # of layers found so far; a sum of two layers is used once
         self.rows = {value.name: _rows(value) for value in inferred_values(model)}
 
     def layer(self, down: Onnx) -> _FeedForward | None:
-        """Return the layer whose second product this is, or None."""
+        """Return the layer with this second product, or None."""
         down_bias = self._following_bias(down)
         residual = down_bias and sole_consumer(self.consumers, down_bias.output[0], "Add")
         region: dict[int, Onnx] = {}
@@ -106,7 +106,7 @@ class _Finder:
         return bias[0] if bias else None
 
     def _start(self, name: str, region: dict[int, Onnx]) -> str | None:
-        """Walk back over elementwise nodes to the sum of a product and its bias."""
+        """Walk back through elementwise nodes to the sum of a product and its bias."""
         node = self.producer.get(name)
         if node is None or node.op_type not in _ELEMENTWISE:
             return None
@@ -123,14 +123,14 @@ class _Finder:
             for input_name in node.input
             if input_name in self.constants
         ):
-            return None  # an array would have to be cut too
-        region.pop(id(node), None)  # what is read twice stands before both readers
+            return None  # arrays would have to be split too
+        region.pop(id(node), None)  # a node with two consumers comes before both
         region[id(node)] = node
         starts = {self._start(input_name, region) for input_name in variable_inputs}
         return starts.pop() if len(starts) == 1 else None
 
     def _is_closed(self, start: str, region: dict[int, Onnx], down: Onnx) -> bool:
-        """Whether nothing else reads what lies between the two products."""
+        """Whether the values between the two products have no other consumers."""
         inner_nodes = {*region, id(down)}
         inner_values = [start, *(node.output[0] for node in region.values())]
         return all(
@@ -139,7 +139,7 @@ class _Finder:
 
 
 def _halves(graph: Onnx, layer: _FeedForward) -> list[Onnx]:
-    """Return the nodes of both halves and of their sum; the first has the bias behind it."""
+    """Return the nodes of both halves and of their sum; the bias is added to the first."""
     from onnx import helper
 
     values = constants(graph)
@@ -158,7 +158,7 @@ def _halves(graph: Onnx, layer: _FeedForward) -> list[Onnx]:
         name for name in layer.residual.input if name != layer.down_bias.output[0]
     )
     biased, first = f"{layer.down_bias.name}.0", f"{layer.residual.name}.0"
-    # What goes past the layer first: quicker by 2 % of an image than the sum of halves first.
+    # The residual input first: 2 % faster per image than adding the halves first.
     return [
         *nodes,
         helper.make_node("Add", [sums[0], bias], [biased], biased),
@@ -169,18 +169,18 @@ def _halves(graph: Onnx, layer: _FeedForward) -> list[Onnx]:
 
 @dataclass(frozen=True, slots=True)
 class _Half:
-    """Copies of a layer's nodes for one half."""
+    """Creates the copies of a layer's nodes for one half."""
 
     graph: Onnx
-    values: dict[str, Onnx]  # its constants
-    layer_input: str  # what the layer reads
+    values: dict[str, Onnx]  # constants by name
+    layer_input: str
     part: int
 
     def name(self, value: str) -> str:
         return f"{value}.{self.part}"
 
     def copy(self, node: Onnx, slices: tuple[slice, ...] = ()) -> Onnx:
-        """Return the node for this half; an array among its inputs is cut."""
+        """Return the node for this half, with constant inputs sliced."""
         from onnx import numpy_helper
 
         node_copy = type(node)()
@@ -197,6 +197,6 @@ class _Half:
 
 
 def _rows(value: Onnx) -> int:
-    """Return L of ``[B, L, N]``; zero where it is not known beforehand, as with texts."""
+    """Return L of ``[B, L, N]``; 0 if it is dynamic, as for texts."""
     dims = value.type.tensor_type.shape.dim
     return int(dims[1].dim_value) if len(dims) == 3 else 0

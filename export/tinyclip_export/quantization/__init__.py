@@ -1,1 +1,1 @@
-"""From an fp32 tower to one of fewer bits: recipes, calibration, rewrites they need."""
+"""Quantization of fp32 towers: recipes, calibration and the graph rewrites that they need."""

@@ -1,4 +1,4 @@
-"""Pairs that a quantization is measured on: inputs as the towers take them, and what they rank."""
+"""Calibration pairs as inputs of the towers, and the error of a quantization on them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tinyclip_export.verification.metrics import recall_drop, text_to_image
 if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
 
-NEIGHBOURS = 10  # whose overlap is counted
+NEIGHBOURS = 10  # compared by the overlap
 TowerFeatures: TypeAlias = "dict[str, Features]"  # tower -> embeddings of all pairs
 
 
 class Calibration:
-    """Inputs of both towers; pixels lie in a file of `folder`, so memory does not grow."""
+    """Inputs of both towers; pixels are memory-mapped from a file in `folder`."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Calibration:
         return len(self._tokens)
 
     def batches(self, tower: str, count: int | None = None) -> Iterator[npt.NDArray[Any]]:
-        """Give the first `count` inputs of a tower, one at a time or in its fixed batch."""
+        """Yield the first `count` inputs of a tower, one at a time or in its fixed batch size."""
         total, step = min(count or len(self), len(self)), self._batch or 1
         for start in range(0, total, step):
             stop = min(start + step, total)
@@ -67,12 +67,12 @@ class Calibration:
             yield full_batch(rows, self._batch)
 
     def feeds(self, tower: str, count: int | None = None) -> Iterator[Feed]:
-        """Give them as a session takes them."""
+        """Yield the inputs as feeds for a session."""
         name = TOWER_IO[tower].input_name
         return ({name: rows} for rows in self.batches(tower, count))
 
     def features(self, session: Any, tower: str, count: int | None = None) -> Features:  # noqa: ANN401
-        """Return unit-norm ``[N, D]`` of an onnxruntime session."""
+        """Return the unit-norm outputs ``[N, D]`` of an onnxruntime session."""
         rows = [session.run(None, feed)[0] for feed in self.feeds(tower, count)]
         return np.concatenate(rows)[: min(count or len(self), len(self))].astype(np.float32)
 
@@ -89,13 +89,13 @@ def _pixel_file(clip: LoadedClip, images: Sequence[ImageInput], path: Path) -> F
 
 @dataclass(frozen=True, slots=True)
 class QuantizationError:
-    """What a quantization does to the ranking of the same pairs, against float."""
+    """Effect of a quantization on retrieval, relative to float on the same pairs."""
 
-    overlap: float  # percent of the nearest ten that stay, mean of both directions
-    kl: float  # of the affinities in nats, mean of both directions
-    recall: float  # at 1, percent, text to image
-    drop: float  # points of it that are lost
-    stderr: float  # of the drop over the paired queries
+    overlap: float  # per cent of the nearest ten in common, mean of both directions
+    kl: float  # of the affinities, in nats, mean of both directions
+    recall: float  # at 1, text to image, per cent
+    drop: float  # points of recall lost
+    stderr: float  # standard error of the drop over the paired queries
 
     def as_dict(self) -> dict[str, float]:
         """Return plain rounded values."""

@@ -1,4 +1,4 @@
-"""Dynamic int8 of an exported tower through onnxruntime's quantizer."""
+"""Dynamic int8 quantization of an exported tower with onnxruntime's quantizer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyclip_edge.errors import ConfigError, did_you_mean
+from tinyclip_edge.config.preset import DynamicInt8, allowed_values
+from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.onnx_passes.exporter import strip_traces
 from tinyclip_export.onnx_passes.fuse_attention import use_attention_operator
@@ -16,33 +17,30 @@ from tinyclip_export.onnx_passes.graph_utils import constants, remove_unused_con
 from tinyclip_export.onnx_passes.rms_norm import remove_means, use_rms_norms
 from tinyclip_export.onnx_passes.split_ffn import halve_feed_forwards
 from tinyclip_export.quantization.overflow_safe import make_pair_safe
-from tinyclip_export.quantization.recipe import QuantizeJob
+from tinyclip_export.quantization.recipe import QuantizeJob, check_choices
 from tinyclip_export.quantization.token_embedding import TABLE_BITS, quantize_table
+
+_DEFAULTS = DynamicInt8()
 
 
 @dataclass(frozen=True, slots=True)
 class Int8Recipe:
-    """What becomes int8; norms, softmax and attention products stay float, convolutions too.
+    """Linear layers in int8; norms, softmax, attention products and convolutions stay float.
 
-    Activations are always uint8 with a scale found per call, weights one scale a column.
-    `weight_range`: "overflow_safe" and "7 bit" are right on every CPU, "8 bit" overflows on x86
-    without VNNI unless the session is told to be precise (see overflow_safe.py).
+    Activations are uint8 with a scale computed per call; weights have one scale per column.
+    `weight_range`: "overflow_safe" and "7 bit" are correct on every CPU, "8 bit" overflows on x86
+    without VNNI unless the session is set to be precise (see overflow_safe.py).
     """
 
-    weights: str = "int8"  # or "uint8": exact at 8 bits everywhere, slower where VNNI is
-    weight_range: str = "overflow_safe"
-    token_table: str = "8 bit"  # of the text tower; or "4 bit", "float"
-    attention: str = "nodes"  # or "operator": quicker, needs onnxruntime 1.23
-    norms: str = "layer"  # or "rms": likewise (see rms_norm.py)
-    feed_forward: str = "whole"  # or "halves": quicker in one thread (see split_ffn.py)
+    weights: str = _DEFAULTS.weights
+    weight_range: str = _DEFAULTS.weight_range
+    token_table: str = _DEFAULTS.token_table  # of the text tower
+    attention: str = _DEFAULTS.attention
+    norms: str = _DEFAULTS.norms  # see rms_norm.py
+    feed_forward: str = _DEFAULTS.feed_forward  # see split_ffn.py
 
     def __post_init__(self) -> None:
-        for key, known in _KNOWN.items():
-            value = getattr(self, key)
-            if value not in known:
-                raise ConfigError(
-                    f"int8 recipe: {key} '{value}' is unknown{did_you_mean(value, known)}"
-                )
+        check_choices(self, "int8 recipe", allowed_values(DynamicInt8))
         if self.weights == "uint8" and self.weight_range == "overflow_safe":
             raise ConfigError(
                 "int8 recipe: weight_range 'overflow_safe' needs weights 'int8'; use '8 bit'"
@@ -50,21 +48,21 @@ class Int8Recipe:
 
     @property
     def saturates(self) -> bool:
-        """Whether x86 without VNNI needs the precise kernel for it."""
+        """Whether x86 without VNNI needs the precise kernel."""
         return self.weights == "int8" and self.weight_range == "8 bit"
 
     @property
     def integer(self) -> bool:
-        """Products are computed in integers."""
+        """True: products are computed in integers."""
         return True
 
     @property
     def operators(self) -> tuple[str, ...]:
-        """Linear layers; convolutions stay float."""
+        """Linear layers."""
         return OPERATORS
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the manifest's form; the runtime reads `reduce_range` to pick its kernel."""
+        """Return the manifest's form; the runtime chooses its kernel by `reduce_range`."""
         fixed = {"kind": "dynamic", "activations": "uint8", "per_channel": True}
         return {**fixed, **asdict(self), "reduce_range": not self.saturates}
 
@@ -74,15 +72,6 @@ class Int8Recipe:
 
 
 OPERATORS = ("MatMul", "Gemm")
-RANGES = ("overflow_safe", "7 bit", "8 bit")
-_KNOWN = {
-    "weights": ("int8", "uint8"),
-    "weight_range": RANGES,
-    "token_table": tuple(TABLE_BITS),
-    "attention": ("nodes", "operator"),
-    "norms": ("layer", "rms"),
-    "feed_forward": ("whole", "halves"),
-}
 PORTABLE = Int8Recipe()
 
 
@@ -94,7 +83,7 @@ def quantize_tower(
     text: bool,
     keep_float: Collection[str] = (),
 ) -> None:
-    """Write the int8 form of the fp32 tower `source` to `target`; nodes `keep_float` stay."""
+    """Write the fp32 tower `source` as int8 to `target`; nodes in `keep_float` stay float."""
     import onnx
 
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".quantize-") as scratch, quiet():
@@ -119,9 +108,9 @@ def quantize_tower(
 
 
 def quantize_dynamically(model: Any, recipe: Int8Recipe, exclude: Collection[str]) -> Any:  # noqa: ANN401
-    """Return `model`, a ModelProto, with int8 products as onnxruntime's quantizer makes them.
+    """Quantize the products of `model`, a ModelProto, with onnxruntime's quantizer; return it.
 
-    Nodes named in `exclude` stay float. The model is changed in place.
+    Nodes named in `exclude` stay float. The model is modified in place.
     """
     from onnxruntime.quantization import QuantizationMode, QuantType
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
@@ -141,14 +130,14 @@ def quantize_dynamically(model: Any, recipe: Int8Recipe, exclude: Collection[str
         extra_options={"WeightSymmetric": True},  # of uint8 weights too
     )
     quantizer.quantize_model()
-    quantizer.model.topological_sort()  # as ONNX wants it; the quantizer appends its nodes
+    quantizer.model.topological_sort()  # required by ONNX; the quantizer appends its nodes
     return quantizer.model.model
 
 
 def _rewrite(
     source: Path, scratch: Path, recipe: Int8Recipe
 ) -> tuple[Path, dict[str, list[str]], list[str]]:
-    """Write the float tower in the form the recipe quantizes; return halved products and norms."""
+    """Apply the recipe's graph rewrites; return the file, split products, and norms to replace."""
     import onnx
 
     if recipe.feed_forward == "whole" and recipe.norms == "layer":
@@ -163,7 +152,7 @@ def _rewrite(
 
 
 def drop_zero_points(model: Any) -> None:  # noqa: ANN401
-    """Leave out the zero points of weights around zero, which cost a pass over each column."""
+    """Remove weight zero points that are all 0, which cost a pass over each column."""
     from onnx import numpy_helper
 
     constants_by_name = constants(model.graph)
@@ -175,7 +164,7 @@ def drop_zero_points(model: Any) -> None:  # noqa: ANN401
 
 
 def layers_with_weights(path: Path, operators: Collection[str]) -> list[str]:
-    """Name the nodes of these kinds that have a weight, in the graph's order."""
+    """Return the names of nodes of these types that have a weight, in the graph's order."""
     import onnx
 
     graph = onnx.load(str(path)).graph
@@ -188,7 +177,7 @@ def layers_with_weights(path: Path, operators: Collection[str]) -> list[str]:
 
 
 def products_of_activations(path: Path) -> list[str]:
-    """Name the MatMul nodes without a constant side: queries by keys, attention by values."""
+    """Return the names of MatMul nodes without a weight: queries by keys, attention by values."""
     import onnx
 
     graph = onnx.load(str(path)).graph

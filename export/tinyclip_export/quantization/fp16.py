@@ -1,4 +1,4 @@
-"""float16 towers: half the bytes, float32 at both ends."""
+"""float16 towers: half the size, with float32 inputs and outputs."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from tinyclip_export.quantization.recipe import QuantizeJob
 
 ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
 
-# Its sum of squares passes 65504, the end of float16, from a norm of 256 on.
+# For norms above 255, the sum of squares exceeds 65504, the maximum of float16.
 WIDE = ("ReduceL2",)
 
 
 @dataclass(frozen=True, slots=True)
 class Fp16Recipe:
-    """All weights and activations in float16, for GPUs and WebGPU; a CPU computes in float32."""
+    """All weights and activations in float16, for GPUs and WebGPU; CPUs compute in float32."""
 
     @property
     def saturates(self) -> bool:
-        """No integer is involved."""
+        """False: no integers are used."""
         return False
 
     @property
     def integer(self) -> bool:
-        """No integer is involved."""
+        """False: no integers are used."""
         return False
 
     @property
     def operators(self) -> tuple[str, ...]:
-        """No layer differs from another."""
+        """None: all layers have the same precision."""
         return ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -51,8 +51,8 @@ class Fp16Recipe:
 def halve(model: ModelProto) -> ModelProto:
     """Return `model` in float16 with float32 inputs and outputs.
 
-    Raw exports of open_clip's modules crash onnxruntime 1.32 in this form; our towers do not, and
-    every file is opened in a process of its own before it is used here.
+    Direct exports of open_clip's modules crash onnxruntime 1.32 in float16. Our towers do not, and
+    every file is opened in a separate process before the bundle is accepted.
     """
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 

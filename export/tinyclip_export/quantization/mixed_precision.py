@@ -1,4 +1,4 @@
-"""What a search decides for a precision: smoothing, and layers that stay float."""
+"""The result of a search for a precision: smoothing, and layers that stay float."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from tinyclip_export.layout import TOWER_IO
 
 @dataclass(frozen=True, slots=True)
 class MixedPrecision:
-    """What is done to both towers of a precision beyond its recipes."""
+    """Smoothing and float layers of both towers, in addition to a precision's recipes."""
 
     smooth: Mapping[str, float] = field(default_factory=dict)  # tower -> strength, 0 for none
     keep_float: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # tower -> layers
 
     @property
     def is_uniform(self) -> bool:
-        """Whether it is nothing."""
+        """Whether nothing is smoothed or left in float."""
         return not any(self.smooth.values()) and not any(self.keep_float.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what the manifest's recipe adds; nothing for a plain one."""
+        """Return the additions to the manifest's recipe; empty if uniform."""
         if self.is_uniform:
             return {}
         return {

@@ -26,7 +26,7 @@ LARGEST_PAIR = 127
 def pair_safe(
     weight: npt.NDArray[np.float32],
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Quantize ``[K, N]`` to int8 with a scale a column, ``[N]``; weight is about int8 * scale."""
+    """Quantize ``[K, N]`` to int8 with scales ``[N]`` per column; weight is about int8 * scale."""
     rows, columns = weight.shape
     padded = np.zeros((rows + rows % 2, columns))
     padded[:rows] = weight
@@ -38,9 +38,9 @@ def pair_safe(
 
 
 def make_pair_safe(quantized: ModelProto, source: ModelProto) -> None:
-    """Replace the int8 weights in `quantized` by pair-safe ones of the fp32 graph `source`.
+    """Replace the int8 weights in `quantized` by pair-safe ones, from the fp32 graph `source`.
 
-    Raises ModelError when the quantizer named or shaped its tensors in another way.
+    Raises ModelError when the quantizer's tensors have unexpected names or shapes.
     """
     from onnx import TensorProto, numpy_helper
 
@@ -50,7 +50,7 @@ def make_pair_safe(quantized: ModelProto, source: ModelProto) -> None:
         name = key.removesuffix("_quantized")
         origin = floats.get(name, floats.get(name.removesuffix("_Transposed")))
         if origin is None or f"{name}_scale" not in tensors:
-            raise ModelError(f"int8: the quantizer left no scale or float weight named {name}")
+            raise ModelError(f"int8: the quantizer made no scale or float weight named {name}")
         integer, scale = tensors[key], tensors[f"{name}_scale"]
         matrix = numpy_helper.to_array(origin)
         weight, scales = pair_safe(matrix if origin.name == name else matrix.T)
@@ -64,7 +64,7 @@ def make_pair_safe(quantized: ModelProto, source: ModelProto) -> None:
 
 
 def _product_weights(graph: Any, tensors: dict[str, Any]) -> list[str]:  # noqa: ANN401
-    """Name the integer matrices of MatMulInteger, and of MatMul behind a DequantizeLinear."""
+    """Return the names of integer weights of MatMulInteger, and of MatMul with DequantizeLinear."""
     dequantized = {
         node.output[0]: node.input[0]
         for node in graph.node

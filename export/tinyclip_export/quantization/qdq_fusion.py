@@ -1,9 +1,8 @@
 """Arrange QuantizeLinear and DequantizeLinear so that onnxruntime makes integer operators of them.
 
-onnxruntime 1.32 makes QLinearConv and MatMulIntegerToFloat only where an operator has a
-QuantizeLinear of its own. Where one is shared (a residual block's first convolution and the sum
-around the block; queries, keys and values), operators stay float and their weights are made float
-anew at each call.
+onnxruntime 1.32 creates QLinearConv and MatMulIntegerToFloat only for an operator with its own
+QuantizeLinear. Operators that share one (a residual block's first convolution and the sum around
+the block; queries, keys and values) stay float, and their weights are dequantized at each call.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
 def make_fusable(model: Onnx, kinds: Collection[str]) -> None:
-    """Give each quantized operator its own input; `kinds` are the operators in integers.
+    """Give each quantized operator its own input; `kinds` are the types of quantized operators.
 
-    All others read float where a float is computed, which is more exact too.
+    All others read float values where these exist, which is also more accurate.
     """
     graph = model.graph
     _read_floats(graph, kinds)
@@ -44,16 +43,16 @@ def _read_floats(graph: Onnx, kinds: Collection[str]) -> None:
             if source is None:
                 continue
             origin = producer.get(source.input[0])
-            # A convolution in integers has no float to read.
+            # An integer convolution has no float output.
             if origin is None or not _in_integers(origin, {"Conv"} & {*kinds}, producer):
                 node.input[index] = source.input[0]
 
 
 def _round_once(graph: Onnx, kinds: Collection[str]) -> None:
-    """Let a rectifier between two convolutions read the first one's sum, not its rounded form.
+    """Let a Relu between two convolutions read the first one's float output, not its rounded form.
 
-    onnxruntime takes a Relu away whose QuantizeLinear ends at zero, and makes one QLinearConv of
-    the convolution and that QuantizeLinear: its range is not spent on what Relu cuts off.
+    onnxruntime removes a Relu whose QuantizeLinear starts at zero, and fuses the convolution with
+    that QuantizeLinear, so that no range is wasted on values that Relu removes.
     """
     from onnx import numpy_helper
 
@@ -78,10 +77,10 @@ def _round_once(graph: Onnx, kinds: Collection[str]) -> None:
 
 
 def widen_biases(graph: Onnx, kinds: Collection[str]) -> None:
-    """Give biases behind products ``[B, L, N]`` three axes where the batch is fixed.
+    """Give biases after products ``[B, L, N]`` three axes if the batch size is fixed.
 
-    Of a product of known shape and a bias of one axis onnxruntime makes a Gemm before it looks for
-    integer products: in float, and with weights that are restored at each call.
+    Otherwise onnxruntime fuses a product of known shape and a one-dimensional bias into a Gemm
+    before it looks for integer products; that Gemm is float and dequantizes its weights each call.
     """
     from onnx import numpy_helper
 
@@ -107,7 +106,7 @@ def widen_biases(graph: Onnx, kinds: Collection[str]) -> None:
 
 
 def _in_integers(node: Onnx, kinds: Collection[str], producer: dict[str, Onnx]) -> bool:
-    """Whether a node is of these kinds and its weight was quantized."""
+    """Whether a node has one of these types and a quantized weight."""
     if node.op_type not in kinds:
         return False
     dequantize = producer.get(node.input[1])
@@ -117,14 +116,14 @@ def _in_integers(node: Onnx, kinds: Collection[str], producer: dict[str, Onnx]) 
 
 
 def _quantizer(dequantize: Onnx | None, producer: dict[str, Onnx]) -> Onnx | None:
-    """Return the QuantizeLinear before a DequantizeLinear; None for a weight or another node."""
+    """Return the QuantizeLinear before a DequantizeLinear; None for weights and other nodes."""
     if dequantize is None or dequantize.op_type != DEQUANTIZE:
         return None
     return producer.get(dequantize.input[0])
 
 
 def _remove_unused(graph: Onnx) -> None:
-    """Remove the pairs that nobody reads any more, DequantizeLinear first."""
+    """Remove unused pairs, DequantizeLinear first."""
     for kind in (DEQUANTIZE, QUANTIZE):
         read_values = {name for node in graph.node for name in node.input}
         read_values |= {output.name for output in graph.output}
@@ -133,7 +132,7 @@ def _remove_unused(graph: Onnx) -> None:
 
 
 def _separate_pairs(graph: Onnx, kinds: Collection[str]) -> None:
-    """Give the second and further readers of an activation a pair of their own."""
+    """Insert a separate pair for the second and each further reader of an activation."""
     from onnx import numpy_helper
 
     scales = constants(graph)
@@ -151,7 +150,7 @@ def _separate_pairs(graph: Onnx, kinds: Collection[str]) -> None:
             continue
         key, output = source.input[1], dequantize.output[0]
         scale = numpy_helper.to_array(scales[key])
-        # What a convolution gives stays one pair, which is a part of it: others follow that.
+        # A convolution's own pair is fused with it, so further pairs come after that one.
         origin = producer.get(source.input[0])
         from_convolution = origin is not None and _in_integers(
             origin, {"Conv"} & {*kinds}, producer
@@ -164,7 +163,7 @@ def _separate_pairs(graph: Onnx, kinds: Collection[str]) -> None:
                 if _in_integers(reader[0], kinds, producer)
             ]
         for count, (node, index) in enumerate(separate_readers, start=2):
-            # Equal pairs would be merged again: one step of float32 makes the scales differ.
+            # Equal pairs would be merged again, so scales differ by one step of float32.
             scale = np.nextafter(scale, np.float32(np.inf), dtype=np.float32)
             graph.initializer.append(numpy_helper.from_array(np.asarray(scale), f"{key}_{count}"))
             pair = _copy_pair(source, dequantize, count)
@@ -176,7 +175,7 @@ def _separate_pairs(graph: Onnx, kinds: Collection[str]) -> None:
 
 
 def _copy_pair(source: Onnx, dequantize: Onnx, count: int) -> list[Onnx]:
-    """Return both nodes again, under names and with a scale that end in `count`."""
+    """Return copies of both nodes, with names and a scale that end in `count`."""
     copies = []
     for node in (source, dequantize):
         copy = type(node)()

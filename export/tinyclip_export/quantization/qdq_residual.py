@@ -1,4 +1,4 @@
-"""Where a convolutional tower may stay in integers from its first to its last convolution."""
+"""Decide whether a convolutional tower can stay in integers between its first and last Conv."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from tinyclip_export.onnx_passes.graph_utils import consumers
 
 Onnx: TypeAlias = Any  # a message of onnx, which has no types
 
-OPERATORS = ("MatMul", "Gemm", "Conv")  # have weights
-BETWEEN = ("Add", "Relu")  # what a ResNet has between its convolutions
+OPERATORS = ("MatMul", "Gemm", "Conv")  # with weights
+BETWEEN = ("Add", "Relu")  # between the convolutions of a ResNet
 
 
 def rectified_sums(model: Onnx) -> set[str]:
-    """Name the sums of a convolution and another that a Relu follows, as in a ResNet's blocks.
+    """Return the names of sums with a convolution that a Relu follows, as in a ResNet's blocks.
 
-    Their range begins at zero and ends where the next convolution's input does, so eight bits are
-    enough; those of a transformer's residuals are not.
+    After the Relu, their range is that of the next convolution's input, so eight bits suffice, in
+    contrast to the residual sums of a transformer.
     """
     graph = model.graph
     producer = {name: node.op_type for node in graph.node for name in node.output}
@@ -32,7 +32,7 @@ def rectified_sums(model: Onnx) -> set[str]:
 
 
 def is_integer_throughout(model: Onnx) -> bool:
-    """Whether all that stands between convolutions are Relu and such sums."""
+    """Whether only Relus and such sums are between the convolutions."""
     nodes = model.graph.node
     sums = rectified_sums(model)
     first, last = (
@@ -47,12 +47,12 @@ def is_integer_throughout(model: Onnx) -> bool:
 
 
 def quantized_kinds(model: Onnx) -> tuple[str, ...]:
-    """Return the operators that static int8 quantizes in this tower."""
+    """Return the types of operators that static int8 quantizes in this tower."""
     return (*OPERATORS, *BETWEEN) if is_integer_throughout(model) else OPERATORS
 
 
 def outside_convolutions(model: Onnx) -> list[str]:
-    """Name the sums and Relus that stay float, such as biases behind a product."""
+    """Return the names of sums and Relus that stay float, such as biases after a product."""
     sums = rectified_sums(model)
     inside = {
         name

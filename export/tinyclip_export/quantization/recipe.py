@@ -1,11 +1,13 @@
-"""What a recipe is asked to do: one tower's float file becomes another file."""
+"""A recipe converts one tower's float file into another file."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from tinyclip_edge.errors import ConfigError, did_you_mean
 from tinyclip_export.layout import Feeds
 
 
@@ -17,21 +19,21 @@ class QuantizeJob:
     source: Path  # fp32
     target: Path
     feeds: Feeds | None = None  # calibration inputs, for recipes that need them
-    keep_float: frozenset[str] = frozenset()  # nodes that stay as they are
-    ranges: Any = None  # static.measure_ranges of the source; None to measure them from `feeds`
+    keep_float: frozenset[str] = frozenset()  # names of nodes that stay float
+    ranges: Any = None  # result of measure_ranges; None to measure them on `feeds`
 
     @property
     def text(self) -> bool:
-        """Whether it has a token table."""
+        """Whether this is the text tower, which has a token table."""
         return self.tower == "text"
 
 
 class Recipe(Protocol):
-    """How one precision is made of fp32."""
+    """Converts an fp32 tower to one precision."""
 
     @property
     def saturates(self) -> bool:
-        """Whether x86 without VNNI needs the precise kernel for it."""
+        """Whether x86 without VNNI needs the precise kernel."""
 
     @property
     def integer(self) -> bool:
@@ -39,10 +41,18 @@ class Recipe(Protocol):
 
     @property
     def operators(self) -> tuple[str, ...]:
-        """Kinds of nodes whose weights lose bits; such a node may stay float instead."""
+        """Types of nodes whose weights are quantized; each such node can stay float instead."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the manifest's form."""
 
     def write(self, job: QuantizeJob) -> None:
-        """Write ``job.target``. Raises ModelError for a graph that the recipe cannot take."""
+        """Write ``job.target``. Raises ModelError for an unsupported graph."""
+
+
+def check_choices(recipe: Recipe, name: str, allowed: Mapping[str, Sequence[str]]) -> None:
+    """Raise ConfigError for a field of a recipe whose value is not an allowed one."""
+    for key, values in allowed.items():
+        value = getattr(recipe, key)
+        if value not in values:
+            raise ConfigError(f"{name}: {key} '{value}' is unknown{did_you_mean(value, values)}")

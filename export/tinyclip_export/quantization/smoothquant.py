@@ -1,7 +1,7 @@
-"""SmoothQuant (arXiv 2211.10438) before the export: outliers of activations move into weights.
+"""SmoothQuant (arXiv 2211.10438) before the export: move outliers of activations into weights.
 
-A channel of an activation is divided by a factor where it is made and multiplied where it is read:
-the float model is the same, and its activations fit eight bits better.
+Each channel of an activation is divided by a factor where it is produced and multiplied by it where
+it is consumed. The float model stays the same, and its activations fit eight bits better.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from torch import Tensor, nn
 from tinyclip_export.towers.blocks import Attention, Block, OpenClip, Projection
 from tinyclip_export.towers.timm import TimmTower
 
-STRENGTHS = (0.3, 0.5, 0.7)  # how much of a channel's range moves: 0 none, 1 all
-PEAK_INPUTS = 128  # on which the largest activations are looked up
+STRENGTHS = (0.3, 0.5, 0.7)  # share of a channel's range that moves: 0 none, 1 all
+PEAK_INPUTS = 128  # for measuring the largest activations
 Reader: TypeAlias = "nn.Linear | Projection"
 
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """An activation ``[..., C]``: the layer that makes it and the layers that read it."""
+    """An activation ``[..., C]``: the layer that produces it and the layers that consume it."""
 
     producer: nn.LayerNorm | nn.Linear
     readers: tuple[Reader, ...]
 
 
 def folds(tower: nn.Module) -> list[Fold]:
-    """Return all activations of a tower whose factors can move exactly, in a fixed order.
+    """Return all activations of a tower whose factors can be moved exactly, in a fixed order.
 
-    Behind a LayerNorm: queries, keys and values, the first layer of an MLP, the projection. Values
-    of an attention, read by its last layer: a product with weights a token leaves channels apart.
-    What follows an activation function stays.
+    These are the inputs of queries, keys and values, of an MLP and of the projection, each after a
+    LayerNorm, and the values of an attention, since attention weights do not mix channels.
+    Activations after a nonlinearity cannot be smoothed.
     """
     all_folds: list[Fold] = []
     for module in tower.modules():
@@ -52,7 +52,7 @@ def folds(tower: nn.Module) -> list[Fold]:
 
 
 def activation_peaks(tower: nn.Module, inputs: Iterable[Tensor]) -> list[Tensor]:
-    """Return each fold's largest absolute value a channel, float64 ``[C]``, over all `inputs`."""
+    """Return each fold's largest absolute value per channel, float64 ``[C]``, over all `inputs`."""
     all_folds = folds(tower)
     peaks = [torch.zeros(0, dtype=torch.float64) for _ in all_folds]
 
@@ -60,7 +60,7 @@ def activation_peaks(tower: nn.Module, inputs: Iterable[Tensor]) -> list[Tensor]
         maxima = inputs[0].detach().abs().flatten(0, -2).amax(dim=0).double()
         peaks[index] = torch.maximum(peaks[index], maxima) if len(peaks[index]) else maxima
 
-    # Every reader: in the last block queries are made of fewer tokens than keys.
+    # Hook every reader: in the last block, queries come from fewer tokens than keys.
     hooks = [
         reader.register_forward_pre_hook(partial(record, index))
         for index, fold in enumerate(all_folds)
@@ -77,10 +77,11 @@ def activation_peaks(tower: nn.Module, inputs: Iterable[Tensor]) -> list[Tensor]
 
 
 def smoothed(tower: nn.Module, peaks: list[Tensor], strength: float) -> nn.Module:
-    """Return a copy of `tower` whose channels have moved; `tower` and its weights stay.
+    """Return a smoothed copy of `tower`, which stays unchanged.
 
-    The factor of channel c is ``peak[c] ** strength / weight[c] ** (1 - strength)`` with the
-    largest weight that reads it. Computed in float64, so that each weight is rounded once.
+    The factor of channel c is ``peak[c] ** strength / weight[c] ** (1 - strength)``, where
+    ``weight[c]`` is the largest weight that reads it. Computed in float64, so that each weight is
+    rounded once.
     """
     out = copy.deepcopy(tower)
     with torch.no_grad():
@@ -103,12 +104,12 @@ def _factors(fold: Fold, peak: Tensor, strength: float) -> Tensor:
         matrix = reader.matrix.T if isinstance(reader, Projection) else reader.weight
         weight = torch.maximum(weight, matrix.detach().abs().amax(dim=0).double())
     factor = peak**strength / weight ** (1 - strength)
-    # A channel that is never used or never read has nothing to move.
+    # A channel that is always zero, or never read, keeps factor 1.
     return torch.where((peak > 0) & (weight > 0), factor, torch.ones_like(factor))
 
 
 def _columns(reader: Reader, factor: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weight that reads, and the factors as they lie along it."""
+    """Return a reader's weight, and the factors in a shape that broadcasts along it."""
     if isinstance(reader, Projection):
         return reader.matrix, factor[:, None]
     return reader.weight, factor
@@ -125,7 +126,7 @@ def _of_timm(tower: TimmTower) -> Iterator[Fold]:
     from timm.models.vision_transformer import Block as TimmBlock
 
     for module in tower.modules():
-        # Not by names: a block of another kind may have its norms behind its layers.
+        # By type, since blocks of other types may apply their norms after their layers.
         if type(module) is TimmBlock:
             block: OpenClip = module
             yield from _fold(block.norm1, getattr(block.attn, "qkv", None))
@@ -133,7 +134,7 @@ def _of_timm(tower: TimmTower) -> Iterator[Fold]:
 
 
 def _fold(producer: nn.Module | None, *readers: nn.Module | None) -> Iterator[Fold]:
-    """Give the fold, unless a prune or the architecture left other layers there."""
+    """Yield the fold, unless pruning or the architecture has other layers there."""
     if isinstance(producer, nn.LayerNorm) and producer.elementwise_affine:
         linear_readers = tuple(
             reader for reader in readers if isinstance(reader, nn.Linear | Projection)

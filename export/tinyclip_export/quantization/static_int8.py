@@ -1,4 +1,4 @@
-"""Static int8 of an exported tower: ranges of activations are measured beforehand (QDQ form)."""
+"""Static int8 quantization of an exported tower, with measured activation ranges (QDQ format)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyclip_edge.errors import ConfigError, ModelError, did_you_mean
+from tinyclip_edge.config.preset import StaticInt8, allowed_values
+from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.layout import Feed, Feeds
 from tinyclip_export.onnx_passes.exporter import strip_traces
 from tinyclip_export.onnx_passes.graph_utils import inferred_values
-from tinyclip_export.quantization.dynamic_int8 import RANGES, products_of_activations
+from tinyclip_export.quantization.dynamic_int8 import products_of_activations
 from tinyclip_export.quantization.overflow_safe import make_pair_safe
 from tinyclip_export.quantization.qdq_fusion import make_fusable, widen_biases
 from tinyclip_export.quantization.qdq_residual import (
@@ -21,41 +22,37 @@ from tinyclip_export.quantization.qdq_residual import (
     outside_convolutions,
     quantized_kinds,
 )
-from tinyclip_export.quantization.recipe import QuantizeJob
+from tinyclip_export.quantization.recipe import QuantizeJob, check_choices
 from tinyclip_export.quantization.token_embedding import TABLE_BITS, quantize_table
+
+_DEFAULTS = StaticInt8()
 
 
 @dataclass(frozen=True, slots=True)
 class StaticRecipe:
-    """Products and convolutions in int8; norms, softmax, attention products, sums stay float.
+    """Linear layers and convolutions in int8; norms, softmax, attention products, sums stay float.
 
-    onnxruntime's own list of operators takes the latter as well, and costs a ViT's cosine 0.004
-    instead of 0.0002. Between the convolutions of a ResNet the sums are in integers too (see
-    qdq_residual.py). Weights have one scale a column or an output channel; a convolution's keep to
-    seven bits unless `weight_range` is "8 bit".
+    onnxruntime's default list of operators includes these too, which costs a ViT a cosine of 0.004
+    instead of 0.0002. Sums between the convolutions of a ResNet are in integers as well (see
+    qdq_residual.py). Weights have one scale per column or output channel; those of convolutions
+    have seven bits unless `weight_range` is "8 bit".
     """
 
-    weight_range: str = "overflow_safe"
-    token_table: str = "8 bit"
-    inputs: int = 128  # calibration pairs
+    weight_range: str = _DEFAULTS.weight_range
+    token_table: str = _DEFAULTS.token_table
+    inputs: int = _DEFAULTS.inputs  # calibration pairs
 
     def __post_init__(self) -> None:
-        known = {"weight_range": RANGES, "token_table": tuple(TABLE_BITS)}
-        for key, words in known.items():
-            value = getattr(self, key)
-            if value not in words:
-                raise ConfigError(
-                    f"static recipe: {key} '{value}' is unknown{did_you_mean(value, words)}"
-                )
+        check_choices(self, "static recipe", allowed_values(StaticInt8))
 
     @property
     def saturates(self) -> bool:
-        """Whether x86 without VNNI needs the precise kernel for it."""
+        """Whether x86 without VNNI needs the precise kernel."""
         return self.weight_range == "8 bit"
 
     @property
     def integer(self) -> bool:
-        """Products are computed in integers."""
+        """True: products are computed in integers."""
         return True
 
     @property
@@ -64,7 +61,7 @@ class StaticRecipe:
         return OPERATORS
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the manifest's form; the runtime reads `reduce_range` to pick its kernel."""
+        """Return the manifest's form; the runtime chooses its kernel by `reduce_range`."""
         fixed = {"kind": "static", "format": "QDQ", "activations": "8 bit", "per_channel": True}
         return {**fixed, **asdict(self), "weights": "int8", "reduce_range": not self.saturates}
 
@@ -74,9 +71,9 @@ class StaticRecipe:
 
 
 def quantize_static_tower(job: QuantizeJob, recipe: StaticRecipe) -> None:
-    """Measure ranges, then write the graph, both with onnxruntime's own classes.
+    """Measure ranges and write the quantized graph with onnxruntime's classes.
 
-    Raises ModelError for an activation that is not finite.
+    Raises ModelError for activations that are not finite.
     """
     with quiet():
         import onnx
@@ -84,7 +81,7 @@ def quantize_static_tower(job: QuantizeJob, recipe: StaticRecipe) -> None:
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     model = onnx.load(str(job.source))
-    model.graph.value_info.extend(inferred_values(model))  # the quantizer asks for types and ranks
+    model.graph.value_info.extend(inferred_values(model))  # the quantizer needs types and ranks
     integers = is_integer_throughout(model)
     floats = [*products_of_activations(job.source), *job.keep_float]
     ranges = job.ranges
@@ -97,13 +94,13 @@ def quantize_static_tower(job: QuantizeJob, recipe: StaticRecipe) -> None:
             per_channel=True,
             reduce_range=recipe.weight_range != "8 bit",
             weight_qType=QuantType.QInt8,
-            # What a Relu leaves needs all of 0 to 255, or onnxruntime keeps the Relu.
+            # uint8 after a Relu uses all of 0 to 255, so that onnxruntime can remove the Relu.
             activation_qType=QuantType.QUInt8 if integers else QuantType.QInt8,
             tensors_range=ranges,
             nodes_to_quantize=[],
             nodes_to_exclude=[*floats, *outside_convolutions(model)],
             op_types_to_quantize=list(quantized_kinds(model)),
-            # A product's sum stays float: onnxruntime makes one node of it, 1.3x faster.
+            # Float outputs let onnxruntime fuse a product into one node, which is 1.3x faster.
             extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
         )
         quantizer.quantize_model()
@@ -114,7 +111,7 @@ def quantize_static_tower(job: QuantizeJob, recipe: StaticRecipe) -> None:
             widen_biases(quantized.graph, OPERATORS)
         else:
             make_fusable(quantized, OPERATORS)
-        quantizer.model.topological_sort()  # as ONNX wants it; the quantizer appends its nodes
+        quantizer.model.topological_sort()  # required by ONNX; the quantizer appends its nodes
         if job.text:
             quantize_table(quantized, TABLE_BITS[recipe.token_table])
         strip_traces(quantized)
@@ -122,10 +119,10 @@ def quantize_static_tower(job: QuantizeJob, recipe: StaticRecipe) -> None:
 
 
 def measure_ranges(source: Path, folder: Path, feeds: Feeds) -> Any:  # noqa: ANN401
-    """Return onnxruntime's TensorsData: least and largest value of what the operators touch.
+    """Return onnxruntime's TensorsData: minimum and maximum of the operators' inputs and outputs.
 
-    Inputs go through one feed at a time, so memory does not grow with their number.
-    A scratch folder in `folder` comes and goes. Raises ModelError for a value that is not finite.
+    Feeds are processed one at a time, so memory does not grow with their number; a temporary folder
+    is created in `folder`. Raises ModelError for values that are not finite.
     """
     import numpy as np
     import onnx
@@ -149,7 +146,7 @@ def measure_ranges(source: Path, folder: Path, feeds: Feeds) -> Any:  # noqa: AN
 
 
 class _FeedReader:
-    """onnxruntime's CalibrationDataReader over inputs that are made when they are needed."""
+    """onnxruntime's CalibrationDataReader over lazily created feeds."""
 
     def __init__(self, feeds: Feeds) -> None:
         self._feeds = iter(feeds())

@@ -1,4 +1,4 @@
-"""The token table of a text tower in 8 or 4 bits; a row is restored when its token is read."""
+"""The token table of a text tower in 8 or 4 bits; rows are dequantized when they are looked up."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from tinyclip_edge.config.preset import TABLES
 from tinyclip_edge.errors import ModelError
 from tinyclip_export.onnx_passes.graph_utils import constants, replace_nodes
 
 ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
 Weights: TypeAlias = npt.NDArray[np.float32]
 
-TABLE_BITS = {"float": 32, "8 bit": 8, "4 bit": 4}
-BLOCK = 32  # values that share a scale in the 4-bit table
-_SHRINKS = np.linspace(0.7, 1.0, 7, dtype=np.float32)  # clipping tried for each block of 4 bits
+TABLE_BITS = {name: bits for bits, name in TABLES.items()}
+BLOCK = 32  # values with one scale in the 4-bit table
+_SHRINKS = np.linspace(0.7, 1.0, 7, dtype=np.float32)  # clipping factors tried per 4-bit block
 
 
 def quantize_table(model: ModelProto, bits: int) -> None:
-    """Replace the float table of `model` in place; 32 bits leave it.
+    """Quantize the token table of `model` in place; 32 bits leave it unchanged.
 
-    8 bits: int8 with one scale a row, in operators of plain ONNX. 4 bits: one scale for 32 values,
-    in onnxruntime's GatherBlockQuantized. Raises ModelError without a table, or for rows that are
-    no multiple of 32 at 4 bits.
+    8 bits: int8 with one scale per row, in standard ONNX operators. 4 bits: one scale per 32
+    values, in onnxruntime's GatherBlockQuantized. Raises ModelError without a table, or with 4 bits
+    if the row length is not a multiple of 32.
     """
     if bits == 32:
         return
@@ -46,19 +47,19 @@ def quantize_table(model: ModelProto, bits: int) -> None:
 
 
 def byte_rows(table: Weights) -> tuple[npt.NDArray[np.int8], Weights]:
-    """Quantize ``[V, W]`` to int8 with a scale a row, ``[V, 1]``; an empty row stays empty."""
+    """Quantize ``[V, W]`` to int8 with a scale per row, ``[V, 1]``; a zero row stays zero."""
     scale = np.abs(table).max(axis=1, keepdims=True) / 127
     scale[scale == 0.0] = 1.0
     return np.round(table / scale).astype(np.int8), scale
 
 
 def half_byte_blocks(table: Weights) -> tuple[npt.NDArray[np.uint8], Weights]:
-    """Quantize ``[V, W]`` to 0..15 around 8 with a scale for 32 values, ``[V, W / 32]``.
+    """Quantize ``[V, W]`` to 0..15 around 8 with a scale per 32 values, ``[V, W / 32]``.
 
-    Of a few scales each block takes the one with the least squared error.
+    Each block uses the one of a few scales that has the smallest squared error.
     """
     blocks = table.reshape(len(table), -1, BLOCK)
-    # The value of largest size becomes -8, the end that has one step more.
+    # The value of largest magnitude becomes -8, since the negative side has one more step.
     extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1)
     widest = extreme / -8.0
     widest[widest == 0.0] = 1.0
@@ -73,7 +74,7 @@ def half_byte_blocks(table: Weights) -> tuple[npt.NDArray[np.uint8], Weights]:
 
 
 def _lookup(graph: Any, tensors: dict[str, Any]) -> Any:  # noqa: ANN401
-    """Return the Gather whose table is the largest."""
+    """Return the Gather with the largest table."""
     gathers = [
         node
         for node in graph.node
@@ -104,8 +105,8 @@ def _in_halves(node: Any, table: Weights) -> tuple[dict[str, Any], list[Any]]:  
     width = table.shape[1]
     if width % BLOCK:
         raise ModelError(
-            f"token table: rows of {width} values are no multiple of {BLOCK}, which 4 bits need; "
-            "set token_table: 8 bit"
+            f"token table: rows of {width} values are not a multiple of {BLOCK}, as 4 bits "
+            "require; set token_table: 8 bit"
         )
     name, ids = node.input[0], node.input[1]
     values, scale = half_byte_blocks(table)

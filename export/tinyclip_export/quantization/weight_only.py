@@ -1,41 +1,38 @@
-"""Weights alone in 4 or 8 bits, products in float: small files for onnxruntime."""
+"""Weight-only quantization to 4 or 8 bits with float products: small files for onnxruntime."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tinyclip_edge.errors import ConfigError, did_you_mean
+from tinyclip_edge.config.preset import WeightOnly, allowed_values
+from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.onnx_passes.exporter import strip_traces
 from tinyclip_export.quantization.fp16 import halve
-from tinyclip_export.quantization.recipe import QuantizeJob
+from tinyclip_export.quantization.recipe import QuantizeJob, check_choices
 from tinyclip_export.quantization.token_embedding import TABLE_BITS, quantize_table
 
 OPERATORS = ("MatMul",)
 KINDS = ("4 bit", "8 bit", "nf4")
 INT8_PRODUCTS = 4  # accuracy_level: activations become int8 inside a block's product
+_DEFAULTS = WeightOnly()
 
 
 @dataclass(frozen=True, slots=True)
 class WeightOnlyRecipe:
-    """Weights of linear layers in blocks with a scale each; "nf4" is bitsandbytes' 4-bit float.
+    """Weights of linear layers in blocks with one scale each; "nf4" is bitsandbytes' 4-bit float.
 
-    `half`: everything else in float16. Gemm and Conv stay float.
+    `half` stores everything else in float16. Gemm and Conv stay float.
     """
 
     weights: str = "4 bit"
-    block: int = 32  # weights of a column that share a scale
-    token_table: str = "4 bit"
+    block: int = _DEFAULTS.block  # weights of a column that share a scale
+    token_table: str = _DEFAULTS.token_table
     half: bool = False
 
     def __post_init__(self) -> None:
-        for key, allowed in (("weights", KINDS), ("token_table", tuple(TABLE_BITS))):
-            value = getattr(self, key)
-            if value not in allowed:
-                raise ConfigError(
-                    f"weight-only recipe: {key} '{value}' is unknown{did_you_mean(value, allowed)}"
-                )
+        check_choices(self, "weight-only recipe", {"weights": KINDS, **allowed_values(WeightOnly)})
         if self.block < 16 or self.block & (self.block - 1):
             raise ConfigError(
                 f"weight-only recipe: block {self.block} must be a power of two from 16 up"
@@ -43,12 +40,12 @@ class WeightOnlyRecipe:
 
     @property
     def saturates(self) -> bool:
-        """No sum of 16 bits is involved."""
+        """False: no 16-bit sums are used."""
         return False
 
     @property
     def integer(self) -> bool:
-        """Activations keep their precision."""
+        """False: products are computed in float."""
         return False
 
     @property

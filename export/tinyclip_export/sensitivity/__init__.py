@@ -1,1 +1,1 @@
-"""Which layers quantization hurts, and what is chosen to stay float."""
+"""Sensitivity of layers to quantization, and the choice of layers that stay float."""

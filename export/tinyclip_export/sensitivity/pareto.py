@@ -1,4 +1,4 @@
-"""What a search found, as a table and as a picture."""
+"""The result of a search as a table and as a plot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INCHES = (9.0, 3.6)
 
 
 def search_table(result: Mapping[str, Any]) -> Table:
-    """Return the curve of a manifest's ``sensitivity``, one row a choice."""
+    """Return the curve of a manifest's ``sensitivity``, one row per point."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -23,9 +23,9 @@ def search_table(result: Mapping[str, Any]) -> Table:
         f"{row['tower']} {row['node']}" for row in result["layers"][:_NAMED_LAYERS]
     )
     table = Table(
-        title=f"{result['precision']}: worst layers in float, {result['pairs']} calibration pairs",
-        caption="chosen: not worse than plain on the pairs of the verification either; refused: "
-        f"chosen on these pairs, worse on those; worst layers: {most_sensitive}; ms: one image and one text",
+        title=f"{result['precision']}: layers in float, on {result['pairs']} calibration pairs",
+        caption="chosen: not worse on the verification pairs either; refused: best on these pairs, "
+        f"worse on those; most sensitive layers: {most_sensitive}; ms: one image and one text",
         box=SIMPLE_HEAD,
         padding=(0, 0),
     )
@@ -48,14 +48,14 @@ def search_table(result: Mapping[str, Any]) -> Table:
 
 
 def smoothing(strengths: Mapping[str, float]) -> str:
-    """Return the strengths of both towers in few letters."""
+    """Format the strengths of both towers."""
     if not any(strengths.values()):
         return "none"
     return " ".join(f"{tower} {value:g}" for tower, value in strengths.items())
 
 
 def plot_search(result: Mapping[str, Any], path: Path) -> None:
-    """Draw loss over size and over time as PNG."""
+    """Plot lost recall over size and over time as a PNG."""
     # Not pyplot: it keeps figures and a display backend for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,8 +1,8 @@
-"""Which layers of a precision stay float, and how far its activations are smoothed.
+"""Search the layers of a precision that stay float, and the smoothing of its activations.
 
-Everything is measured by what a search would notice: how many of the nearest ten stay, and how far
-the affinities move. Logit error is not looked at. The pairs are those of the calibration, so what
-the verification measures afterwards is measured on others.
+The criteria are those that matter for retrieval: the overlap of the nearest ten and the KL of the
+affinities, not the error of logits. The search uses the calibration pairs; the verification that
+follows uses others.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from tinyclip_export.settings import ExportSettings
 from tinyclip_export.verification.embeddings import Session, TowerFiles
 from tinyclip_export.verification.latency import interleaved_ms
 
-RANKING_PAIRS = 128  # each layer is judged on; the choices on all pairs
-MIN_FLOAT_LAYERS = 4  # so many layers in float are always tried, for the curve
+RANKING_PAIRS = 128  # for single layers; points of the curve use all pairs
+MIN_FLOAT_LAYERS = 4  # the curve always has points up to this number of float layers
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer in few bits, all others in float."""
+    """The error with one layer quantized and all others in float."""
 
     tower: str
     node: str
@@ -48,12 +48,12 @@ class Layer:
 
 @dataclass(slots=True)
 class SensitivityRow:
-    """A point of the curve: so many of the worst layers in float."""
+    """A point of the curve: the most sensitive layers in float, with files and error."""
 
     choice: MixedPrecision
     float_layers: int
     error: QuantizationError
-    paths: Mapping[str, Path]  # tower -> file, until the search's folder goes
+    paths: Mapping[str, Path]  # tower -> temporary file
     ms: float = 0.0  # one image and one text
 
     @property
@@ -74,22 +74,22 @@ class SensitivityRow:
 
 @dataclass(frozen=True, slots=True)
 class SensitivityResult:
-    """Layers by damage, the curve, and the row that calibration pairs would choose."""
+    """Ranked layers, the curve, and the row that is best on the calibration pairs."""
 
     precision: str
-    layers: Sequence[Layer]  # worst first
-    rows: Sequence[SensitivityRow]  # plain first, then more and more layers in float
+    layers: Sequence[Layer]  # most sensitive first
+    rows: Sequence[SensitivityRow]  # the baseline, then increasing numbers of float layers
     choice: SensitivityRow
     pairs: int
 
     @property
     def attempts(self) -> list[SensitivityRow]:
-        """The choice, then those with more layers in float; plain is none of them."""
+        """The choice, then the rows with more float layers; never the baseline."""
         rows = list(self.rows)
         return rows[max(1, rows.index(self.choice)) :]
 
     def as_dict(self, chosen: SensitivityRow) -> dict[str, Any]:
-        """Return the manifest's form, with what the verification left of the choice."""
+        """Return the manifest's form; `chosen` is the row that passed the verification."""
         return {
             "precision": self.precision,
             "pairs": self.pairs,
@@ -108,10 +108,10 @@ def search(
     max_drop: float,
     settings: ExportSettings,
 ) -> SensitivityResult:
-    """Rank layers, try smoothing, and choose the fewest float layers that lose `max_drop` at most.
+    """Rank layers, try smoothing, and choose the fewest float layers that lose at most `max_drop`.
 
-    `files` are the plain ones of the precision. The choice is nowhere worse than plain on these
-    pairs: not in overlap, not in KL, not in recall.
+    `files` are those of the precision as it is, the baseline. The choice is not worse than the
+    baseline on these pairs in overlap, KL or recall.
     """
     evaluator = _Evaluator(writer, recipes, files)
     baseline = evaluator.row(UNIFORM, 0)
@@ -125,7 +125,7 @@ def search(
 
 
 def _select(rows: Sequence[SensitivityRow], max_drop: float) -> SensitivityRow:
-    """Take the first row that holds, else the best; plain where all others are worse."""
+    """Return the first row that passes, or else the best; the baseline if all others are worse."""
     baseline, *alternatives = rows
     not_worse = [row for row in alternatives if not is_worse(row.error, baseline.error)]
     passing = [row for row in not_worse if row.error.drop <= max_drop]
@@ -139,12 +139,12 @@ def _meets_gate(row: SensitivityRow, baseline: SensitivityRow, max_drop: float) 
 
 
 def is_worse(error: QuantizationError, baseline: QuantizationError) -> bool:
-    """Whether a choice is worse than plain in any of the three."""
+    """Whether an error is worse than the baseline in overlap, KL or recall."""
     return error.overlap < baseline.overlap or error.kl > baseline.kl or error.drop > baseline.drop
 
 
 def rank_by_error(layers: Sequence[Layer]) -> list[Layer]:
-    """Sort worst first: by the sum of the places in overlap and in KL, then by KL."""
+    """Sort the most sensitive first: by the sum of the ranks in overlap and KL, then by KL."""
     overlap = sorted(range(len(layers)), key=lambda i: layers[i].error.overlap)
     kl = sorted(range(len(layers)), key=lambda i: -layers[i].error.kl)
     rank_sums = {i: rank + kl.index(i) for rank, i in enumerate(overlap)}
@@ -154,7 +154,7 @@ def rank_by_error(layers: Sequence[Layer]) -> list[Layer]:
 
 @dataclass(slots=True)
 class _TowerCandidate:
-    """One tower of one choice, measured."""
+    """The file of one tower of a choice, and its features."""
 
     path: Path
     features: Features
@@ -162,7 +162,7 @@ class _TowerCandidate:
 
 @dataclass(slots=True)
 class _Evaluator:
-    """Makes choices and measures them; files of the curve stay until the end for their latency."""
+    """Writes and measures choices; their files are kept until latency is measured at the end."""
 
     writer: TowerWriter
     recipes: TowerRecipes
@@ -182,7 +182,7 @@ class _Evaluator:
             self._candidates[tower, 0.0, ()] = _TowerCandidate(path, self._features(tower, path))
 
     def row(self, choice: MixedPrecision, float_layers: int) -> SensitivityRow:
-        """Measure both towers of a choice on all pairs."""
+        """Measure a choice for both towers on all pairs."""
         candidates = {tower: self._tower(tower, choice) for tower in TOWER_IO}
         error = self._error({tower: part.features for tower, part in candidates.items()})
         return SensitivityRow(
@@ -190,7 +190,7 @@ class _Evaluator:
         )
 
     def strengths(self, baseline: SensitivityRow) -> dict[str, float]:
-        """Return each tower's best strength, the other in float; none where both lose by it."""
+        """Return each tower's best strength, with the other in float; empty if that is worse."""
         from tinyclip_export.quantization.smoothquant import STRENGTHS
 
         best_strengths = {}
@@ -210,7 +210,7 @@ class _Evaluator:
         )
 
     def layers(self, smooth: Mapping[str, float]) -> list[Layer]:
-        """Measure each layer alone, worst first."""
+        """Measure each layer alone; return them, the most sensitive first."""
         ranked = []
         for tower in TOWER_IO:
             names = self.writer.layers(tower, self.recipes.of(tower))
@@ -229,7 +229,7 @@ class _Evaluator:
         baseline: SensitivityRow,
         max_drop: float,
     ) -> Iterator[SensitivityRow]:
-        """Keep more and more of the worst layers in float, until the gate holds."""
+        """Yield rows with more and more float layers, most sensitive first, until one passes."""
         count = 0 if any(smooth.values()) else 1
         passed_gate = False
         while not (passed_gate and count > MIN_FLOAT_LAYERS):
@@ -246,7 +246,7 @@ class _Evaluator:
             count = max(1, 2 * count)
 
     def time(self, rows: Sequence[SensitivityRow]) -> None:
-        """Time one image and one text in all rows by turns."""
+        """Time one image and one text in all rows, interleaved."""
         for tower in TOWER_IO:
             feed = next(iter(self.writer.calibration.feeds(tower, 1)))
             sessions = [self._open(tower, row.paths[tower]) for row in rows]
@@ -270,7 +270,7 @@ class _Evaluator:
         self.writer.write(tower, recipe, path, strength=strength, keep_float=float_names)
 
     def _error_alone(self, tower: str, features: Features) -> QuantizationError:
-        """Compare with float where this tower alone is quantized."""
+        """Return the error with only this tower quantized."""
         return self._error({**self._float, tower: features})
 
     def _error(self, features_by_tower: TowerFeatures) -> QuantizationError:
@@ -283,7 +283,7 @@ class _Evaluator:
 
     def _features(self, tower: str, path: Path, pairs: int | None = None) -> Features:
         features = self.writer.calibration.features(self._open(tower, path), tower, pairs)
-        # A broken candidate loses by every figure instead of making them undefined.
+        # Zeros make a broken candidate worst in every criterion, instead of undefined.
         return features if np.isfinite(features).all() else np.zeros_like(features)
 
     def _open(self, tower: str, path: Path) -> Session:

@@ -1,1 +1,1 @@
-"""open_clip's encoders as modules that export cleanly."""
+"""open_clip's encoders as modules that torch.onnx exports cleanly."""

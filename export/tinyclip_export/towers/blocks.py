@@ -1,6 +1,6 @@
-"""Parts of the towers: attention, block, patch embedding, projection, on open_clip's weights.
+"""Building blocks of the towers, on open_clip's weights: attention, block, patches, projection.
 
-Letters in shapes: B batch, L tokens, Q tokens that ask, W width, H heads, D embedding, S pixels.
+Letters in shapes: B batch, L tokens, Q query tokens, W width, H heads, D embedding, S pixels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ OpenClip: TypeAlias = Any  # a module or weight of open_clip, read by its attrib
 
 
 class Attention(nn.Module):
-    """Attention with separate q, k and v; the inner width may differ from W (pruned heads)."""
+    """Attention with separate q, k and v; after pruning, the inner width may differ from W."""
 
     def __init__(self, source: OpenClip) -> None:
         super().__init__()
@@ -32,8 +32,8 @@ class Attention(nn.Module):
         self.head_width: int = self.q.out_features // self.heads
 
     def forward(self, query: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Let ``asking [B, Q, W]`` look at ``x [B, L, W]``; `mask` is added to ``[B, H, Q, L]``."""
-        # Spelt out: scaled_dot_product_attention exports with seven shape nodes more a layer.
+        """Attend from ``query [B, Q, W]`` to ``x [B, L, W]``, adding `mask` to the scores."""
+        # Written out, since scaled_dot_product_attention exports seven more shape nodes per layer.
         scores = self.scores(query, x)
         v = self._heads(self.v(x)).transpose(1, 2)
         if mask is not None:
@@ -45,7 +45,7 @@ class Attention(nn.Module):
         return out
 
     def scores(self, query: Tensor, x: Tensor) -> Tensor:
-        """Return how ``asking [B, Q, W]`` rates ``x [B, L, W]``, ``[B, H, Q, L]``."""
+        """Return the scores ``[B, H, Q, L]`` of ``query [B, Q, W]`` and ``x [B, L, W]``."""
         q = self._heads(self.q(query)).transpose(1, 2) * self.head_width**-0.5
         scores: Tensor = q @ self._heads(self.k(x)).permute(0, 2, 3, 1)
         return scores
@@ -55,7 +55,7 @@ class Attention(nn.Module):
 
 
 class Constant(nn.Module):
-    """What a prune leaves of a layer without inputs: its bias ``[W]``."""
+    """A layer whose inputs were all pruned: its bias ``[W]``."""
 
     def __init__(self, bias: Tensor) -> None:
         super().__init__()
@@ -63,12 +63,12 @@ class Constant(nn.Module):
         self.out_features = len(self.bias)
 
     def forward(self, *_: Tensor | None) -> Tensor:
-        """Return the bias, whatever comes in."""
+        """Return the bias for any input."""
         return self.bias
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block; a prune may have taken all its heads or neurons."""
+    """Pre-norm transformer block; all its heads or neurons may have been pruned."""
 
     def __init__(self, source: OpenClip) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Block(nn.Module):
         self.neurons: int = mlp.c_fc.out_features if has_mlp else 0
 
     def forward(self, x: Tensor, mask: Tensor | None = None, query: Tensor | None = None) -> Tensor:
-        """Return ``[B, L, W]``, or ``[B, Q, W]`` for the tokens `query` alone."""
+        """Return ``[B, L, W]``, or ``[B, Q, W]`` for the tokens of `query` only."""
         normed = self.ln_1(x)
         queries = normed if query is None else self.ln_1(query)
         x = x if query is None else query
@@ -106,7 +106,7 @@ class Block(nn.Module):
         return out
 
     def scores(self, x: Tensor) -> Tensor | None:
-        """Return how all tokens ``[B, L, W]`` rate each other, ``[B, H, L, L]``."""
+        """Return the scores ``[B, H, L, L]`` of tokens ``[B, L, W]``; None without attention."""
         if isinstance(self.attention, Constant):
             return None
         normed = self.ln_1(x)
@@ -114,7 +114,7 @@ class Block(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """Patch embedding as one product, which is quantized as all others; a convolution is not."""
+    """Patch embedding as a matrix product, which is quantized like all others; a Conv is not."""
 
     def __init__(self, convolution: OpenClip) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class PatchEmbedding(nn.Module):
         self.product = _linear(convolution.weight.flatten(1), convolution.bias)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Return ``[B, L, W]`` of ``[B, 3, S, S]``, row by row; what fills no patch is left out."""
+        """Map ``[B, 3, S, S]`` to ``[B, L, W]``, row by row, ignoring incomplete patches."""
         high, wide = self.size
         rows, columns = (
             side // patch for side, patch in zip(pixel_values.shape[2:], self.size, strict=True)
@@ -134,7 +134,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Projection(nn.Module):
-    """Product with an open_clip projection matrix ``[W, D]``."""
+    """Product with a projection matrix ``[W, D]`` of open_clip."""
 
     def __init__(self, matrix: Tensor) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class Projection(nn.Module):
 
 
 def shared(tensor: OpenClip) -> nn.Parameter:
-    """Return a parameter on the same memory that asks for no gradient."""
+    """Return a parameter that shares the tensor's memory and has no gradient."""
     return nn.Parameter(tensor.detach(), requires_grad=False)
 
 
@@ -166,11 +166,11 @@ def projection_of(source: OpenClip) -> nn.Module:
 
 
 def unit_norm(x: Tensor) -> Tensor:
-    """Scale rows ``[B, D]`` to length one."""
+    """Scale rows ``[B, D]`` to unit norm."""
     unit: Tensor = x / x.norm(dim=-1, keepdim=True)
     return unit
 
 
 def setting(text: OpenClip, key: str) -> OpenClip:
-    """Read what open_clip.CLIP holds as ``text_<key>`` and its TextTransformer as ``<key>``."""
+    """Return ``text_<key>`` of an open_clip.CLIP, or ``<key>`` of its TextTransformer."""
     return getattr(text, f"text_{key}", getattr(text, key, None))

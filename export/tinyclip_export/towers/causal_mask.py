@@ -1,4 +1,4 @@
-"""Causal mask of a text tower, as deep as the scores of its model ask for."""
+"""Causal mask of a text tower, with a mask value chosen by the model's attention scores."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from tinyclip_edge.errors import ModelError
 if TYPE_CHECKING:
     from tinyclip_export.towers.blocks import Block
 
-# Additive mask values, both finite, so that neither fp16 nor a calibrated range can make NaN.
-# Where a token that may not be seen scores no higher than the best that may, it weighs e^-60 of
-# that: nothing in float32, yet no subnormal number, on which x86 spends five times as long in
-# Softmax. It would show where the hidden score is 43 higher (e^-17); DEEP hides any.
+# Additive mask values, both finite, so that neither fp16 nor a calibrated range produces NaN.
+# With SHALLOW, a future token that scores no higher than the best visible one gets a weight of
+# e^-60: negligible in float32, but not subnormal, which would slow down Softmax on x86 five times.
+# It would matter if the future score were 43 higher (e^-17); DEEP hides any score.
 SHALLOW, DEEP = -60.0, -10_000.0
-# Hidden scores of all texts were up to 2.1 times those of the sampled ones in models trained here.
+# In models trained here, the gap over all texts was up to 2.1 times that over the sampled ones.
 MAX_SAMPLED_GAP = 43.0 / 4
-TEXTS = 48  # sampled; a third are one word long, as the padding behind short texts scores highest
-CHUNK = 2048  # tokens looked up at once
+TEXTS = 48  # sampled; a third have one word, since padding after short texts scores highest
+CHUNK = 2048  # tokens evaluated at a time
 
 
 @dataclass(frozen=True, slots=True)
 class SpecialIds:
-    """Token ids around a text's words."""
+    """Ids of the special tokens around a text."""
 
     start: int
     end: int
@@ -35,10 +35,10 @@ class SpecialIds:
 
     @classmethod
     def of(cls, vocabulary: int, example: Tensor | None, end_id: int | None) -> SpecialIds:
-        """Read it from a text ``[L]`` as the tokenizer pads it, or take that of CLIP's vocabulary.
+        """Return the ids in a text ``[L]`` that the tokenizer has padded, or CLIP's without one.
 
-        `end_id` is the end of text where a tower knows its id. Raises ModelError for one without a
-        token.
+        `end_id` is the end of text if the tower has its id. Raises ModelError if that is outside
+        the vocabulary.
         """
         if end_id is not None and not 0 <= end_id < vocabulary:
             raise ModelError(f"text_cfg: eos_id {end_id} has no token; there are {vocabulary}")
@@ -51,10 +51,10 @@ class SpecialIds:
 def causal_mask(
     tokens: nn.Embedding, positions: Tensor, blocks: Sequence[Block], special_ids: SpecialIds
 ) -> Tensor:
-    """Return ``[L, L]``: zero for what a token may see, a low value for what comes after it.
+    """Return ``[L, L]``: 0 for visible tokens, a low value for those that come later.
 
-    Scores decide which: of sampled texts in all blocks, and of every token in the first, where
-    they are highest. Takes positions ``[L, W]``.
+    The value depends on the scores of sampled texts in all blocks, and of every token in the first
+    block, where scores are highest. `positions` is ``[L, W]``.
     """
     context = positions.shape[0]
     future = torch.ones(context, context, dtype=torch.bool).triu(1)
@@ -70,20 +70,20 @@ def causal_mask(
 
 
 def _max_future_gap(block: Block, x: Tensor) -> float:
-    """Return by how much a later token scores above the best that may be seen, at most."""
+    """Return the largest excess of a later token's score over the best visible one."""
     scores = block.scores(x)  # [B, H, L, L]
     if scores is None or scores.shape[-1] < 2:
         return -torch.inf
     future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
     visible = scores.masked_fill(future, -torch.inf).amax(-1)
     future_scores = scores.masked_fill(~future, -torch.inf).amax(-1)
-    return float((future_scores - visible).max())  # the last token has none later: -inf
+    return float((future_scores - visible).max())  # -inf for the last token
 
 
 def _max_gap_of_words(
     tokens: nn.Embedding, positions: Tensor, block: Block, special_ids: SpecialIds
 ) -> float:
-    """Return the same for texts of one word, every token in turn: start, word, end, padding."""
+    """Return the same over texts of one word (start, word, end, padding), for every token."""
     length = min(4, positions.shape[0])
     gap = -torch.inf
     for words in torch.split(torch.arange(tokens.num_embeddings), CHUNK):
@@ -94,7 +94,7 @@ def _max_gap_of_words(
 
 
 def _sampled_ids(vocabulary: int, context: int, special_ids: SpecialIds) -> Tensor:
-    """Draw ids ``[B, L]``: texts of one word and of all lengths, padded."""
+    """Sample padded ids ``[B, L]``: texts of one word and of all lengths."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(vocabulary, (TEXTS, context), generator=generator)
     ids[:, 0] = special_ids.start

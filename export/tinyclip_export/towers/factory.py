@@ -1,4 +1,4 @@
-"""Choose the export form of a model's towers, or refuse by name what has none."""
+"""Choose the exportable form of a model's towers, or raise an error that names the tower."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def image_tower(model: OpenClip) -> AnyImageTower:
 def text_tower(model: OpenClip, example: Tensor | None = None) -> AnyTextTower:
     """Return the exportable text tower of an open_clip model. Raises ModelError.
 
-    `example` is a text ``[L]`` as its tokenizer pads it; without one ids are those of CLIP's.
+    `example` is a text ``[L]`` that its tokenizer has padded; without one, CLIP's ids are assumed.
     """
-    text: OpenClip = getattr(model, "text", model)  # CustomTextCLIP keeps its text tower apart
+    text: OpenClip = getattr(model, "text", model)  # CustomTextCLIP has a separate text tower
     name = type(text).__name__
     if not hasattr(text, "token_embedding") or not hasattr(text, "transformer"):
         model_type = getattr(getattr(text, "config", None), "model_type", "")
@@ -63,13 +63,14 @@ def text_tower(model: OpenClip, example: Tensor | None = None) -> AnyTextTower:
 
 
 def input_form(clip: LoadedClip, text: AnyTextTower, static_batch: int | None) -> InputForm:
-    """Return what the towers of `clip` take; a fixed batch fixes the length of texts too.
+    """Return the form of the towers' inputs; a fixed batch also fixes the length of texts.
 
-    Raises ConfigError for a batch below one.
+    Raises ConfigError for a batch size below 1.
     """
     if static_batch is not None and static_batch < 1:
-        raise ConfigError(f"static batch {static_batch} is no batch; give 1 or more")
-    # Without CLIP's tokenizer the highest id, where such a tower reads, need not be the end.
+        raise ConfigError(f"static batch {static_batch} must be 1 or more")
+    # With other tokenizers than CLIP's, the highest id, at which such a tower pools, may not be the
+    # end of text.
     unknown_end = hasattr(clip.tokenizer, "strip_sep_token") and getattr(text, "eot_id", 0) is None
     padded = static_batch is not None or isinstance(text, FixedLengthTextTower) or unknown_end
     return InputForm(static_batch, padded, pad_token_id(clip.tokenizer))

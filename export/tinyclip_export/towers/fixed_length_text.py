@@ -1,4 +1,4 @@
-"""Text tower whose answer depends on the padding: SigLIP, CLIPA, MobileCLIP S0 to S4."""
+"""Text tower whose output depends on padding: SigLIP, CLIPA, MobileCLIP S0 to S4."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ POOLS = ("first", "last", "argmax", "eos")
 class FixedLengthTextTower(nn.Module):
     """Text encoder, ``input_ids [B, context]`` int64 to unit-norm ``[B, D]``.
 
-    Every token sees the padding, or the last one is read: a text has to be padded to the context,
-    as in training.
+    Its tokens attend to the padding, or it pools the last token, so texts must be padded to the
+    context length as in training.
     """
 
     mask: Tensor | None
@@ -38,11 +38,11 @@ class FixedLengthTextTower(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Encode token ids, padding included."""
+        """Encode token ids with their padding."""
         x = self.tokens(input_ids) + self.positions
         for block in self.body:
             x = block(x, self.mask)
-        # Only the token that is read asks in the last block.
+        # In the last block, only the pooled token is a query.
         if self.pool in ("first", "last"):
             is_first = self.pool == "first"
             query = x[:, :1] if is_first else x[:, -1:]
@@ -58,5 +58,5 @@ class FixedLengthTextTower(nn.Module):
 
     @property
     def context_length(self) -> int:
-        """Tokens of every text, padding included."""
+        """Number of tokens of every text, including padding."""
         return int(self.positions.shape[0])

@@ -1,4 +1,4 @@
-"""Image tower of a ModifiedResNet CLIP: plain convolutions, and a pool in which one token asks."""
+"""Image tower of a ModifiedResNet CLIP: convolutions, and an attention pool with a single query."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinyclip_export.towers.blocks import Attention, OpenClip, shared, unit_norm
 class ResNetTower(nn.Module):
     """ResNet image encoder, ``pixel_values [B, 3, S, S]`` to unit-norm ``[B, D]``.
 
-    Each BatchNorm is part of the convolution before it, so that int8 sees Conv and Relu alone.
+    Each BatchNorm is folded into the convolution before it, which leaves Conv and Relu for int8.
     """
 
     def __init__(self, model: OpenClip) -> None:
@@ -32,11 +32,11 @@ class ResNetTower(nn.Module):
         """Encode normalised pixels."""
         x = self.blocks(self.stem(pixel_values)).flatten(2).transpose(1, 2)
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positions
-        return unit_norm(self.pool(x[:, :1], x, None)[:, 0])  # only the mean asks
+        return unit_norm(self.pool(x[:, :1], x, None)[:, 0])  # the mean is the only query
 
 
 class Bottleneck(nn.Module):
-    """Residual block of three convolutions; strides are means of neighbours."""
+    """Residual block of three convolutions, with average pooling in place of strides."""
 
     def __init__(self, source: OpenClip) -> None:
         super().__init__()
@@ -61,9 +61,10 @@ class Bottleneck(nn.Module):
 
 
 def pool_as_convolution(pool: nn.Module, channels: int) -> nn.Module:
-    """Return an average pool as a convolution of each channel, or nothing where it pools nothing.
+    """Return an average pool as a depthwise convolution, or the identity if it does not pool.
 
-    Runtimes have a quick integer kernel for the one and hardly for the other; quarters are exact.
+    Runtimes have a fast integer kernel for convolutions, but rarely for pools; weights of 1/4 are
+    exact.
     """
     side = pool.kernel_size if isinstance(pool, nn.AvgPool2d) else 1
     if side == 1:
@@ -75,9 +76,9 @@ def pool_as_convolution(pool: nn.Module, channels: int) -> nn.Module:
 
 
 def fold_batch_norm(conv: nn.Conv2d, norm: OpenClip) -> nn.Conv2d:
-    """Return the convolution with a BatchNorm's evaluation statistics in its weight and bias.
+    """Return the convolution with a BatchNorm folded into its weight and bias.
 
-    Computed in float64, so that rounding to float32 happens once.
+    Computed in float64, so that values are rounded to float32 once.
     """
     factor = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
     conv_bias = 0.0 if conv.bias is None else conv.bias.detach().double()

@@ -1,4 +1,4 @@
-"""Image tower that open_clip takes from timm, made ready for inference on shared weights."""
+"""Image tower from timm in open_clip, prepared for inference with shared weights."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class TimmTower(nn.Module):
 
 
 def _for_inference(visual: OpenClip) -> OpenClip:
-    """Return a copy whose tensors are the same memory, where timm can with fused branches.
+    """Return a copy that shares its tensors' memory, with branches fused where timm can.
 
-    MobileCLIP's image towers have up to four parallel branches a block for training, which are one
-    convolution in inference. Attention is spelt out, as in our own towers.
+    MobileCLIP's image towers train up to four parallel branches per block, which are equivalent to
+    one convolution in inference. Attention is written out, as in our own towers.
     """
     from timm.utils.model import reparameterize_model
 

@@ -1,6 +1,6 @@
-"""Image and text tower of a ViT CLIP as modules that export cleanly and share its weights.
+"""Image and text tower of a ViT CLIP as exportable modules that share its weights.
 
-Letters in shapes: B batch, L tokens, Q tokens that ask, W width, H heads, D embedding, S pixels.
+Letters in shapes: B batch, L tokens, Q query tokens, W width, H heads, D embedding, S pixels.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ImageTower(nn.Module):
         x = self.ln_pre(torch.cat([class_token, x], dim=1) + self.positions)
         for block in self.body:
             x = block(x)
-        if self.pools_class_token:  # only its token asks in the last block: exact and cheaper
+        if self.pools_class_token:  # the class token is the only query of the last block
             pooled = self.ln_post(self.last(x, query=x[:, :1])[:, 0])
         elif self.norm_after_pool:
             pooled = self.ln_post(self.last(x)[:, 1:].mean(dim=1))
@@ -59,14 +59,14 @@ class ImageTower(nn.Module):
 class TextTower(nn.Module):
     """Causal text encoder, ``input_ids [B, L]`` int64 to unit-norm ``[B, D]``, L <= context.
 
-    It reads the end of text, which what follows cannot reach: texts need no padding.
+    It pools at the end of text, which later tokens do not affect, so texts need no padding.
     """
 
     mask: Tensor
 
     def __init__(self, model: OpenClip, example: Tensor | None = None) -> None:
         super().__init__()
-        # open_clip.CustomTextCLIP keeps its text tower apart.
+        # open_clip.CustomTextCLIP has a separate text tower.
         text: OpenClip = getattr(model, "text", model)
         self.tokens: nn.Embedding = text.token_embedding
         self.positions = shared(text.positional_embedding)
@@ -80,7 +80,7 @@ class TextTower(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Encode token ids; what follows the end of text is never looked at."""
+        """Encode token ids; tokens after the end of text have no effect."""
         length = input_ids.shape[1]
         x = self.tokens(input_ids) + self.positions[:length]
         mask = self.mask[:length, :length]
@@ -90,7 +90,7 @@ class TextTower(nn.Module):
         ids = input_ids.to(torch.int32)
         end_scores = ids if self.eot_id is None else (ids == self.eot_id).to(torch.int32)
         end = end_scores.argmax(dim=1).view(-1, 1, 1)
-        # Only the end of text asks in the last block, and it sees what stands before it.
+        # In the last block, the end of text is the only query; it attends to what precedes it.
         query = x.gather(1, end.expand(-1, -1, x.shape[2]))
         mask_row = functional.embedding(end, mask)  # its row of the mask, [B, 1, 1, L]
         pooled = self.last(x, mask_row, query)[:, 0]
@@ -98,7 +98,7 @@ class TextTower(nn.Module):
 
     @property
     def context_length(self) -> int:
-        """Most tokens of a text, start and end of text included."""
+        """Maximum number of tokens of a text, including start and end."""
         return int(self.positions.shape[0])
 
 

@@ -1,4 +1,4 @@
-"""What PyTorch and each exported precision say to the same image-text pairs."""
+"""Embeddings of the verification pairs by PyTorch and by each exported precision."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Ids: TypeAlias = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class TowerFiles:
-    """The two ONNX files of one precision, opened as the runtime opens them."""
+    """The ONNX files of one precision, opened with the runtime's options."""
 
     precision: str
     image: Path
     text: Path
-    precise_int8: bool = False  # u8 x u8 at run time: for 8-bit weights on x86 without VNNI
+    precise_int8: bool = False  # u8 x u8 kernels, for 8-bit weights on x86 without VNNI
     form: InputForm = ANY_INPUT
 
     def open(self, tower: str, *, threads: int | None = None) -> Session:
@@ -54,16 +54,18 @@ class TowerFiles:
 
 @dataclass(slots=True)
 class PairEmbeddings:
-    """Unit-norm features of all pairs, and how long each single input took."""
+    """Unit-norm features of all pairs, and the median time per input."""
 
     image: Features
     text: Features
     milliseconds: Mapping[str, float] = field(default_factory=dict)  # tower -> median
-    float_ms: Mapping[str, float] = field(default_factory=dict)  # of fp32 in the same turns
+    float_ms: Mapping[str, float] = field(
+        default_factory=dict
+    )  # of fp32 in the same interleaved run
 
 
 def check_pairs(pairs: Pairs) -> None:
-    """Raise DataError unless there are two or more pairs, as many images as texts."""
+    """Raise DataError unless there are at least two pairs and as many images as texts."""
     images, texts = pairs
     if len(images) != len(texts):
         raise DataError(f"verification pairs: {len(images)} images but {len(texts)} texts")
@@ -72,7 +74,7 @@ def check_pairs(pairs: Pairs) -> None:
 
 
 def token_rows(ids: Ids, eot: int, form: InputForm) -> list[Ids]:
-    """Return rows ``[1, l]`` of padded ids ``[N, L]``, cut behind the end where `form` allows."""
+    """Return rows ``[1, l]`` of padded ids ``[N, L]``, without padding if `form` allows that."""
     if form.padded:
         return [*ids[:, None]]
     ends = (ids == eot).argmax(axis=1)
@@ -80,7 +82,7 @@ def token_rows(ids: Ids, eot: int, form: InputForm) -> list[Ids]:
 
 
 def pixel_rows(clip: LoadedClip, images: Sequence[ImageInput], first: int = 0) -> Features:
-    """Return float32 ``[N, 3, S, S]`` as the PyTorch model sees them; raise DataError if broken."""
+    """Return preprocessed images, float32 ``[N, 3, S, S]``; raise DataError for a broken one."""
     from tinyclip_edge.runtime.images import open_image
 
     rows = [
@@ -97,7 +99,7 @@ def pair_embeddings(
     *,
     eot: int,
 ) -> tuple[PairEmbeddings, dict[str, PairEmbeddings]]:
-    """Return PyTorch's answers and each precision's; towers get one unpadded input at a time."""
+    """Return the embeddings of PyTorch and of each precision, which gets one input at a time."""
     reference_image, image_features, image_ms = _images(clip, towers, pairs[0])
     reference_text, text_features, text_ms = _texts(clip, towers, pairs[1], eot)
     times = {p: {"image": image_ms[p], "text": text_ms[p]} for p in image_features}
@@ -151,7 +153,7 @@ def _texts(
 
 
 class _Run:
-    """One session, fed input by input, or by whole batches where the batch is fixed."""
+    """Runs one session input by input, or in its fixed batch size, and times each call."""
 
     def __init__(self, files: TowerFiles, tower: str) -> None:
         self._session, self._input = files.open(tower), TOWER_IO[tower].input_name

@@ -1,4 +1,4 @@
-"""The verification ladder: every rung is tried and reported before a bundle is refused."""
+"""The checks of a bundle and their gates; all are run and reported before a bundle is refused."""
 
 from __future__ import annotations
 
@@ -26,44 +26,44 @@ from tinyclip_export.verification.metrics import (
 
 BATCHES = (1, 2, 5)
 UNIT_NORM = 1e-3
-MAX_SLOWDOWN = 1.05  # times fp32's median: less is noise
-REPLAY_COSINE = 0.9999  # same machine, same files: only float rounding may differ
+MAX_SLOWDOWN = 1.05  # relative to fp32's median; smaller differences are noise
+REPLAY_COSINE = 0.9999  # on the same machine only float rounding may differ
 
 
 class NamesError(VerificationError):
-    """A tower has other inputs or outputs than the bundle layout says."""
+    """The inputs or outputs of a tower differ from the bundle layout."""
 
 
 class AxesError(VerificationError):
-    """Batch or sequence is frozen, or another axis is not."""
+    """The batch or sequence axis is static, or another axis is dynamic."""
 
 
 class ShapesError(VerificationError):
-    """A tower fails on some batch or length, or answers in another shape."""
+    """A tower fails on some batch size or length, or has an output of another shape."""
 
 
 class ValuesError(VerificationError):
-    """Embeddings are too far from PyTorch's."""
+    """Embeddings differ too much from PyTorch's."""
 
 
 class RankingError(VerificationError):
-    """The exported model finds other images than PyTorch does."""
+    """The exported model retrieves other images than PyTorch."""
 
 
 class TooFewPairsError(VerificationError):
-    """One pair more or less weighs more than the drop that is allowed: the gate cannot judge."""
+    """A single pair counts more than the allowed drop, so the gate cannot decide."""
 
 
 class ReloadError(VerificationError):
-    """The finished bundle does not open, or answers differently, in a fresh process."""
+    """The finished bundle does not open, or gives other embeddings, in a fresh process."""
 
 
 class LatencyError(VerificationError):
-    """A precision is slower on this host than fp32."""
+    """A precision is slower than fp32 on this machine."""
 
 
 class GatesFailedError(VerificationError):
-    """One or more rungs failed; `failures` holds each rung's own error."""
+    """One or more checks failed; `failures` has the error of each."""
 
     def __init__(self, failures: Sequence[VerificationError]) -> None:
         self.failures = tuple(failures)
@@ -73,7 +73,7 @@ class GatesFailedError(VerificationError):
 
 @dataclass(frozen=True, slots=True)
 class ExpectedSizes:
-    """Sizes that the towers must have."""
+    """Sizes that the towers are expected to have."""
 
     image_size: int  # pixels
     embedding_dim: int
@@ -83,20 +83,22 @@ class ExpectedSizes:
 
 @dataclass(slots=True)
 class VerificationReport:
-    """Collects what each rung found, and the failures."""
+    """Collects the figures of all checks, failures and warnings."""
 
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)  # precision -> figures
     failures: list[VerificationError] = field(default_factory=list)
-    warnings: list[VerificationError] = field(default_factory=list)  # said, not refused
+    warnings: list[VerificationError] = field(
+        default_factory=list
+    )  # failed checks that are not gates
 
     def note(self, precision: str, **figures: Any) -> None:  # noqa: ANN401
-        """Keep figures of a precision, whether or not its rungs pass."""
+        """Add figures of a precision, whether or not its checks pass."""
         self.figures.setdefault(precision, {"rungs": {}}).update(figures)
 
     def attempt(
         self, precision: str, name: str, check: Callable[[], None], *, gate: bool = True
     ) -> bool:
-        """Run one rung, note whether it passed and return that; no `gate` only warns."""
+        """Run a check, record whether it passed and return that; without `gate` it only warns."""
         self.note(precision)
         try:
             check()
@@ -109,12 +111,12 @@ class VerificationReport:
         return passed
 
     def mark_undecided(self, precision: str, name: str, reason: VerificationError) -> None:
-        """Mark a rung as neither passed nor failed, and warn."""
+        """Record that a check neither passed nor failed, and warn."""
         self.warnings.append(reason)
         self.figures[precision]["rungs"][name] = None
 
     def raise_failures(self) -> None:
-        """Raise GatesFailedError if any rung failed."""
+        """Raise GatesFailedError if any check failed."""
         if self.failures:
             raise GatesFailedError(self.failures)
 
@@ -137,7 +139,7 @@ def check_embeddings(
     *,
     max_drop: float,
 ) -> None:
-    """Check values and ranking of one precision against PyTorch's answers."""
+    """Check values and ranking of one precision against PyTorch."""
     for tower in TOWER_IO:
         cosines = cosine_stats(getattr(reference, tower), getattr(exported, tower))
         figures = {key: round(value, 7) for key, value in asdict(cosines).items()}
@@ -163,7 +165,7 @@ def check_embeddings(
 def check_latencies(
     report: VerificationReport, precision: str, float_ms: Mapping[str, float], *, gate: bool
 ) -> None:
-    """Compare the milliseconds that were noted with those of fp32, tower by tower."""
+    """Compare the recorded milliseconds of each tower with those of fp32."""
     for tower in TOWER_IO:
         figures = report.figures[precision][tower]
         figures["fp32_ms"] = float_ms[tower]
@@ -174,7 +176,7 @@ def check_latencies(
 
 
 class TowerProbe:
-    """One tower of one precision, looked at from outside."""
+    """Checks the inputs and outputs of one tower of one precision."""
 
     def __init__(self, files: TowerFiles, tower: str, io: TowerIO) -> None:
         self._files, self._tower, self._io = files, tower, io
@@ -182,7 +184,7 @@ class TowerProbe:
         self._session: Any = None
 
     def check_names(self) -> None:
-        """Raise NamesError unless the file loads and its input and output have their names."""
+        """Raise NamesError unless the file loads and has the expected input and output."""
         io = self._io
         try:
             self._session = self._files.open(self._tower)
@@ -197,7 +199,7 @@ class TowerProbe:
             )
 
     def check_axes(self) -> None:
-        """Raise AxesError unless exactly the named axes are free."""
+        """Raise AxesError unless exactly the expected axes are dynamic."""
         shape = self._session.get_inputs()[0].shape
         free = {i: size for i, size in enumerate(shape) if not isinstance(size, int)}
         if free != self._io.dynamic_axes:
@@ -209,7 +211,7 @@ class TowerProbe:
     def check_shapes(self, expected: ExpectedSizes) -> None:
         """Raise ShapesError unless batches of 1, 2 and 5 give finite unit-norm ``[B, D]``.
 
-        A fixed batch is tried alone, and texts that are padded in full length alone.
+        With a fixed batch size only that one is tried, with padded texts only the full length.
         """
         for value in self._inputs(expected):
             case = f"{self._label} shapes: {value.shape}"
@@ -239,7 +241,7 @@ class TowerProbe:
 
 
 def check_values(precision: str, label: str, cosines: CosineStats) -> None:
-    """Raise ValuesError when the cosine to PyTorch is below the gate of the precision."""
+    """Raise ValuesError when the cosine with PyTorch is below the gate of the precision."""
     entry = PRECISIONS[precision]
     cosine, gate = cosines.cosine_min if entry.exact else cosines.cosine_p1, entry.least_cosine
     if not cosine >= gate:
@@ -251,7 +253,7 @@ def check_ranking(
 ) -> None:
     """Raise RankingError when fp32 changes a hit, or int8 loses more than `max_drop` points.
 
-    What is lost may exceed `max_drop` by its standard error over the pairs.
+    The loss may exceed `max_drop` by its standard error over the pairs.
     """
     if PRECISIONS[precision].exact:
         changed = changed_hits(before, after)
@@ -267,7 +269,7 @@ def check_ranking(
 
 
 def check_reload(precision: str, result: Mapping[str, Any]) -> None:
-    """Raise ReloadError for what `replay_apart` could not open, or what answered otherwise."""
+    """Raise ReloadError if `replay_in_child` could not open the bundle, or embeddings differ."""
     if "error" in result:
         raise ReloadError(f"{precision} reload: {result['error']}")
     if not result["cosine"] >= REPLAY_COSINE:
@@ -278,7 +280,7 @@ def check_reload(precision: str, result: Mapping[str, Any]) -> None:
 
 
 def check_latency(label: str, ms: float, float_ms: float) -> None:
-    """Raise LatencyError for a tower that takes longer than its fp32 file, beyond noise."""
+    """Raise LatencyError for a tower that is slower than its fp32 file, beyond noise."""
     if ms > MAX_SLOWDOWN * float_ms:
         raise LatencyError(
             f"{label} is slower than fp32 on this machine: {ms:.2f} against {float_ms:.2f} ms"
@@ -288,14 +290,14 @@ def check_latency(label: str, ms: float, float_ms: float) -> None:
 def passes(
     precision: str, reference: PairEmbeddings, exported: PairEmbeddings, max_drop: float
 ) -> bool:
-    """Whether values and ranking of a precision would pass their gates."""
+    """Whether values and ranking of a precision pass their gates."""
     report = VerificationReport()
     check_embeddings(report, precision, reference, exported, max_drop=max_drop)
     return not report.failures
 
 
 def ranking_figures(before: RetrievalRanks, after: RetrievalRanks) -> dict[str, float]:
-    """Return recalls in percent, drops in points and top-1 agreement in percent."""
+    """Return recalls in per cent, drops in points and top-1 agreement in per cent."""
     drop, stderr = recall_drop(before, after)
     return {
         "recall@1": round(after.recall(1), 3),

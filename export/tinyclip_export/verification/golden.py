@@ -1,4 +1,4 @@
-"""Golden vectors: inputs with the answers that the bundle gave when it was made."""
+"""Golden vectors: inputs with the embeddings of the bundle at export."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tinyclip_export.verification.embeddings import Ids, Session, TowerFiles, pi
 if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
 
-# Made up, so that a bundle never carries pictures or captions of whoever exported it.
+# Synthetic, so that a bundle never contains pictures or captions of the person who exported it.
 TEXTS = ("a red heart", "2 dogs", "an umbrella in the rain", "arrow pointing left")
-_SIDE = 48  # pixels; resizing is part of what is replayed
+_SIDE = 48  # pixels; the replay includes resizing
 
 
 def golden_images() -> list[Image.Image]:
-    """Return four small RGB patterns of whole-number arithmetic, the same everywhere."""
+    """Return four small RGB patterns from integer arithmetic, which are the same everywhere."""
     y, x = np.mgrid[0:_SIDE, 0 : _SIDE + 16]
     patterns = (
         np.stack([x * 4, y * 5, (x + y) * 2], axis=-1),

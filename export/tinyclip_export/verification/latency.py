@@ -1,4 +1,4 @@
-"""Milliseconds of sessions that take turns, so that a busy machine is busy for all."""
+"""Latency of interleaved sessions, so that other load on the machine affects all alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How near two sets of embeddings are, and whether they rank alike: pure numpy."""
+"""Similarity of two sets of embeddings, and of their rankings. Imports only numpy."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from tinyclip_edge.runtime.protocol import Features
 
-TIE = 1e-4  # a cosine margin below this is a tie that float rounding may decide either way
+TIE = 1e-4  # cosine margin below which float rounding may change the order
 _CHUNK = 512  # texts compared with all images at a time
-_SILENCE = 1e-20  # floor of squared error, 200 dB below a unit vector
+_SILENCE = 1e-20  # minimum of the relative squared error, 200 dB below the signal
 
 
 @dataclass(frozen=True, slots=True)
 class CosineStats:
-    """Cosine to the reference over all rows, and signal to error in dB (more is better)."""
+    """Cosine with the reference over all rows, and signal-to-error ratio in dB."""
 
     cosine_min: float
     cosine_p1: float
@@ -26,10 +26,10 @@ class CosineStats:
 
 @dataclass(frozen=True, slots=True)
 class RetrievalRanks:
-    """Text to image search, one query a text.
+    """Results of text-to-image search with one query per text.
 
-    `rank` [N] counts images above the paired one, `top` [N] is the best image, `margin` [N] the
-    paired image's score less the best other's.
+    `rank` [N] is the number of images above the paired one, `top` [N] the first image, `margin` [N]
+    the paired image's score minus the best other one.
     """
 
     rank: npt.NDArray[np.int64]
@@ -37,12 +37,12 @@ class RetrievalRanks:
     margin: Features
 
     def recall(self, k: int) -> float:
-        """Percent of texts whose own image is among the first k."""
+        """Return the per cent of texts whose paired image is among the first k."""
         return 100.0 * float((self.rank < k).mean())
 
 
 def cosine_stats(reference: Features, features: Features) -> CosineStats:
-    """Compare ``[N, D]`` with ``[N, D]``; a row that is not finite counts as cosine -1."""
+    """Compare features ``[N, D]``; any value that is not finite gives the worst statistics."""
     if not np.isfinite(features).all():
         return CosineStats(-1.0, -1.0, -math.inf)
     norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(features, axis=1)
@@ -68,13 +68,13 @@ def text_to_image(image: Features, text: Features) -> RetrievalRanks:
 
 
 def recall_drop(reference: RetrievalRanks, exported: RetrievalRanks) -> tuple[float, float]:
-    """Return recall@1 lost in points, and its standard error over the paired queries."""
+    """Return the points of recall@1 lost, and the standard error over the paired queries."""
     losses = (reference.rank < 1).astype(np.float64) - (exported.rank < 1)
     stderr = float(losses.std(ddof=1)) / math.sqrt(len(losses)) if len(losses) > 1 else 0.0
     return 100.0 * float(losses.mean()), 100.0 * stderr
 
 
 def changed_hits(reference: RetrievalRanks, exported: RetrievalRanks) -> int:
-    """Count queries whose hit at 1 changed although the reference saw no tie."""
+    """Return the number of queries whose hit at 1 changed without a tie in the reference."""
     changed = (reference.rank < 1) != (exported.rank < 1)
     return int((changed & (np.abs(reference.margin) > TIE)).sum())

@@ -1,6 +1,6 @@
-"""Open a finished bundle in a fresh process and repeat its golden vectors.
+"""Open a finished bundle in a fresh process and replay its golden vectors.
 
-Run as a module it is that process: it loads EdgeCLIP alone, no torch and no onnx.
+The module is also that process's main program; it loads only EdgeCLIP, no torch and no onnx.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ TIMEOUT = 300  # seconds
 
 
 def min_cosine(folder: Path, precision: str) -> float:
-    """Return the least cosine between the golden embeddings and what EdgeCLIP gives for the inputs.
+    """Return the minimum cosine between the golden embeddings and those of EdgeCLIP.
 
-    Raises a TinyClipError when the bundle does not open.
+    Raises a TinyClipError when the bundle cannot be opened.
     """
     from tinyclip_edge.runtime.golden import replay
 
@@ -27,7 +27,7 @@ def min_cosine(folder: Path, precision: str) -> float:
 
 
 def replay_in_child(folder: Path, precision: str) -> dict[str, Any]:
-    """Replay in a child process; returns ``{"cosine": …}`` or ``{"error": one line}``."""
+    """Replay in a child process; return ``{"cosine": …}`` or ``{"error": one line}``."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-m", "tinyclip_export.verification.reload", str(folder), precision]
     try:
@@ -35,7 +35,7 @@ def replay_in_child(folder: Path, precision: str) -> dict[str, Any]:
             command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
         )
     except subprocess.TimeoutExpired:
-        return {"error": f"no answer within {TIMEOUT} seconds"}
+        return {"error": f"no result within {TIMEOUT} seconds"}
     if child.returncode != 0:
         lines = child.stderr.strip().splitlines()
         return {"error": lines[-1] if lines else f"process ended with {child.returncode}"}
@@ -44,7 +44,7 @@ def replay_in_child(folder: Path, precision: str) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the replay's cosine as JSON."""
+    """Print the cosine of the replay as JSON."""
     folder, precision = arguments
     sys.stdout.write(json.dumps({"cosine": min_cosine(Path(folder), precision)}))
     return 0

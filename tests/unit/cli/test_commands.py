@@ -11,6 +11,7 @@ import typer
 from tiny_bundle import write_tiny_bundle
 from tinyclip_edge.cli import app as app_module
 from tinyclip_edge.cli.export import run_export
+from tinyclip_edge.cli.export_options import ExportOptions, PrecisionOptions
 from tinyclip_edge.evaluation.sets import EvalSet
 
 
@@ -79,7 +80,7 @@ def test_export_says_what_its_pairs_left_out(monkeypatch, capsys):
     monkeypatch.setattr("tinyclip_edge.models.load_clip", lambda _name: SimpleNamespace(name="m"))
     monkeypatch.setattr("tinyclip_edge.evaluation.evaluation_set", lambda _data, limit: pairs)
     monkeypatch.setattr("tinyclip_export.export_bundle", lambda *_args, **_options: None)
-    run_export("m", int8=True, out=None)
+    run_export("m", ExportOptions(PrecisionOptions(int8=True)))
     assert "2 images could not be decoded: a.png, b.png\n" in capsys.readouterr().err
 
 

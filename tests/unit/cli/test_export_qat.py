@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from tinyclip_edge.cli.export import run_export
+from tinyclip_edge.cli.export_options import ExportOptions, FinishOptions, PrecisionOptions
 from tinyclip_edge.evaluation.sets import EvalSet
 from tinyclip_edge.train.qat.finetune import Finished
 
@@ -29,7 +30,7 @@ def test_the_finish_is_told(monkeypatch, helped):
         "tinyclip_export.export_bundle",
         lambda clip, *_, settings, **__: exported.append((clip, settings.extras.qat_report)),
     )
-    run_export("m", int8=True, out=None, qat=7)
+    run_export("m", ExportOptions(PrecisionOptions(int8=True), finish=FinishOptions(qat=7)))
     assert asked == [(given, "m", 7)]
     told = {"steps": 7, "lr": 1e-4, "kept": helped}
     told |= {"recall@1_before": 25.0, "recall@1_after": 50.0}

@@ -37,8 +37,8 @@ def test_ranks_and_answers_by_hand(service, gallery):
     # first: red at 0, green at 30, blue at 100; words red 0, green 60, blue 180:
     # red -> red; green is 30 from both words, a tie that goes to the first; blue -> green (40)
     # other: red at 50 -> green; green at 10 -> red; blue -> green
-    assert [mined.classes[at] for at in mined.best[1]] == ["green", "red", "green"]
-    assert mined.classes[mined.best[0, 0]] == "red"
+    assert [mined.classes[at] for at in mined.predicted[1]] == ["green", "red", "green"]
+    assert mined.classes[mined.predicted[0, 0]] == "red"
     assert mined.caption_rank[:, 0].tolist() == [1, 2]
     # blue: green 40, blue 80, red 100 degrees away
     assert mined.caption_rank[:, 2].tolist() == [2, 2]

@@ -67,4 +67,4 @@ def test_pictures_in_memory_have_no_index_on_disk(tmp_path):
     gallery = Gallery("memory", (square(RED),), ("red",))
     searched(AngleModel("a", COLOURS, WORDS), gallery, tmp_path / "indexes")
     assert not (tmp_path / "indexes").exists()
-    assert gallery.mark is None
+    assert gallery.fingerprint is None

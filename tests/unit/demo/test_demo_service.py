@@ -193,7 +193,7 @@ def test_blank_templates_are_the_label_alone():
         ({}, "127.0.0.1", {"Forwarded": "for=127.0.0.1"}, False),
         ({}, "192.168.1.7", {"X-Forwarded-For": "127.0.0.1"}, False),
         ({"paths": False}, "127.0.0.1", {}, False),
-        ({"trusting": True}, "192.168.1.7", {"X-Forwarded-For": "10.0.0.1"}, True),
+        ({"trust_visitors": True}, "192.168.1.7", {"X-Forwarded-For": "10.0.0.1"}, True),
     ],
 )
 def test_who_may_open_what_lies_on_this_machine(models, gallery, options, client, headers, may):

@@ -65,9 +65,10 @@ def test_a_new_entry_is_known_to_presets_and_to_the_command_line(wide, tmp_path)
 def test_a_new_entry_is_in_the_help_of_the_command(wide):
     import typer
 
-    from tinyclip_edge.cli import export
+    from tinyclip_edge.cli import export, export_options
 
     app = typer.Typer()
+    importlib.reload(export_options)
     app.command()(importlib.reload(export).export)
     shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
     assert "w8wide" in shown

@@ -1,16 +1,26 @@
 """Which recipe makes which file."""
 
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 
-from tinyclip_edge.config.preset import ExportPreset, load_preset, preset_names
+from tinyclip_edge.config.preset import (
+    DynamicInt8,
+    ExportPreset,
+    StaticInt8,
+    WeightOnly,
+    allowed_values,
+    load_preset,
+    preset_names,
+)
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_export.quantization.dynamic_int8 import Int8Recipe
 from tinyclip_export.quantization.mixed_precision import MixedPrecision
 from tinyclip_export.quantization.registry import recipe_dicts, recipes_for
 from tinyclip_export.quantization.static_int8 import StaticRecipe
+from tinyclip_export.quantization.weight_only import WeightOnlyRecipe
 
 NAMES = ("fp16", "int8", "uint8", "static", "w8", "q4", "q4f16", "bnb4")
 
@@ -92,3 +102,24 @@ def test_a_target_that_is_unknown_or_wrong_is_one_line(tmp_path):
     path.write_text("int8: {weights: int9}\n")
     with pytest.raises(ConfigError, match=r"int8\.weights is 'int9'"):
         load_preset(path)
+
+
+@pytest.mark.parametrize(
+    ("section", "recipe"),
+    [(DynamicInt8, Int8Recipe), (StaticInt8, StaticRecipe), (WeightOnly, WeightOnlyRecipe)],
+)
+def test_a_recipe_has_the_defaults_of_its_preset_section(section, recipe):
+    defaults = section().model_dump()
+    assert defaults.items() <= asdict(recipe()).items()
+
+
+@pytest.mark.parametrize(
+    ("section", "recipe"),
+    [(DynamicInt8, Int8Recipe), (StaticInt8, StaticRecipe), (WeightOnly, WeightOnlyRecipe)],
+)
+def test_a_recipe_takes_the_values_of_its_preset_section_alone(section, recipe):
+    for key, values in allowed_values(section).items():
+        for value in set(values) - {"uint8"}:  # not with the default range
+            assert getattr(recipe(**{key: value}), key) == value
+        with pytest.raises(ConfigError, match=f"{key} 'other' is unknown"):
+            recipe(**{key: "other"})

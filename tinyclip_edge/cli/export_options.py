@@ -1,0 +1,202 @@
+"""The options of ``tinyclip-edge export``, grouped by what they decide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinyclip_edge.cli.options import JsonFlag
+from tinyclip_edge.precisions import PRECISIONS, check_precisions
+
+if TYPE_CHECKING:
+    from tinyclip_edge.config.preset import ExportPreset
+    from tinyclip_export.settings import Extras
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionOptions:
+    """Which precisions are written, and with which settings."""
+
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8", help="Add int8: dynamic, but static for the convolutions of a ResNet."
+        ),
+    ] = False
+    fp16: Annotated[bool, typer.Option("--fp16", help="Add float16, for GPUs.")] = False
+    static: Annotated[
+        bool,
+        typer.Option("--static", help="Add static int8, with activation ranges measured first."),
+    ] = False
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Add a precision: {', '.join(PRECISIONS)}.", metavar="NAME"),
+    ] = None
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Precisions and settings of a target: x86, x86-vnni, x86-vnni-single, arm64, "
+            "browser, or a YAML file.",
+            show_default="fp32, right on every CPU",
+        ),
+    ] = None
+    token_bits: Annotated[
+        int | None,
+        typer.Option(help="Bits of the token table: 8, 4 or 32.", show_default="as the target"),
+    ] = None
+
+    def resolve(self) -> tuple[tuple[str, ...], ExportPreset]:
+        """Return the precisions to write and the settings of the target. Raises ConfigError."""
+        from tinyclip_edge.config.preset import ExportPreset, load_preset
+
+        preset = load_preset(self.target) if self.target is not None else ExportPreset()
+        if self.token_bits is not None:
+            preset = preset.with_token_table(self.token_bits)
+        names = preset.precisions if self.target is not None else ["fp32"]
+        flags = {"int8": self.int8, "fp16": self.fp16, "static": self.static}
+        flagged = [name for name, is_set in flags.items() if is_set]
+        return check_precisions([*names, *flagged, *(self.precision or [])]), preset
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationOptions:
+    """The pairs that precisions are verified and calibrated on, and the gates."""
+
+    data: Annotated[
+        str, typer.Option(help="Pairs for the verification: starter:val or a shard pattern.")
+    ] = "starter:val"
+    limit: Annotated[int, typer.Option(min=2, help="At most this many pairs.")] = 1000
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Pairs for static ranges and --search.",
+            show_default="starter:train, or a part of --data that is then not verified on",
+        ),
+    ] = None
+    max_drop: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="Points of recall@1 that a precision may lose, plus one standard error; a note "
+            "says when the pairs are too few to decide.",
+        ),
+    ] = 0.5
+    search: Annotated[
+        bool | None,
+        typer.Option(
+            "--search/--no-search",
+            help="Smooth activations, rank layers by their effect on retrieval, and leave the most "
+            "sensitive ones in float; takes minutes.",
+            show_default="where --max-drop does not hold without",
+        ),
+    ] = None
+    require_faster: Annotated[
+        bool,
+        typer.Option(
+            "--require-faster", help="Refuse a precision that is slower than fp32 on this machine."
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class FinishOptions:
+    """Quantization-aware training before the export."""
+
+    qat: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Finish the student first, with this many steps of quantization-aware "
+            "distillation.",
+            metavar="STEPS",
+            show_default="none",
+        ),
+    ] = None
+    qat_data: Annotated[
+        str | None, typer.Option(help="Training pairs of --qat.", show_default="those of the run")
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContentOptions:
+    """Files beyond the two towers, and what the towers take."""
+
+    static_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Fix the batch size, and the length of texts, for accelerators that require it.",
+            show_default="any batch, texts of any length",
+        ),
+    ] = None
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Add a classifier without a text tower for the labels in a file, one per line."
+        ),
+    ] = None
+    templates: Annotated[
+        Path | None,
+        typer.Option(
+            help="Prompts for the labels, from a file with one per line; {} stands for the label.",
+            show_default="{}",
+        ),
+    ] = None
+    trim_vocab: Annotated[
+        Path | None,
+        typer.Option(help="Keep only the tokens that the texts of a file need, one per line."),
+    ] = None
+    embed_preprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--embed-preprocessing", help="Add image towers that take uint8 pictures of any size."
+        ),
+    ] = False
+    standalone: Annotated[
+        bool,
+        typer.Option(
+            "--standalone",
+            help="Give the pipeline file of transformers.js its own weights, so that browsers need "
+            "no option.",
+        ),
+    ] = False
+
+    def read(self) -> Extras:
+        """Read the files of labels and templates. Raises ConfigError, DataError."""
+        from tinyclip_export.bundle.extras import read_extras
+
+        return read_extras(
+            self.labels,
+            self.templates,
+            embed_preprocessing=self.embed_preprocessing,
+            standalone=self.standalone,
+            static_batch=self.static_batch,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """Where the bundle and the report go."""
+
+    out: Annotated[
+        Path | None, typer.Option(help="Bundle folder.", show_default="bundles/<name>")
+    ] = None
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle at --out.")] = False
+    json_output: JsonFlag = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """All options of an export."""
+
+    precisions: PrecisionOptions = PrecisionOptions()
+    verification: VerificationOptions = VerificationOptions()
+    finish: FinishOptions = FinishOptions()
+    contents: ContentOptions = ContentOptions()
+    output: OutputOptions = OutputOptions()
+
+
+DEFAULTS = ExportOptions()
