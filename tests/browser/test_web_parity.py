@@ -82,12 +82,12 @@ def test_token_ids_are_pythons(tab, server, bundle):
 
 
 def test_token_ids_of_a_trimmed_vocabulary_are_pythons(tab, server, bundle, tmp_path):
-    from tinyclip_export.bundle.trim_vocab import kept_ids, trimmed_json, used_ids
+    from tinyclip_export.bundle.trim_vocab import required_ids, trimmed_json, used_ids
 
     tab.goto(server.url)
     content = json.loads((bundle / "tokenizer.json").read_text(encoding="utf-8"))
     whole = ClipTokenizer.from_file(bundle / "tokenizer.json", 16)
-    kept = kept_ids(content, used_ids(whole, ["a red bicycle"]), "toy")
+    kept = required_ids(content, used_ids(whole, ["a red bicycle"]), "toy")
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(trimmed_json(content, kept)), encoding="utf-8")
     trimmed = ClipTokenizer.from_file(path, 16)

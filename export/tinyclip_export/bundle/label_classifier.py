@@ -1,4 +1,4 @@
-"""A zero-shot classifier as one file: image tower and class matrix, no text tower, no tokenizer."""
+"""A zero-shot classifier in one file: image tower and class matrix, without text tower."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
 
-TOLERANCE = 1e-5  # of a probability
+TOLERANCE = 1e-5  # for probabilities
 
 
 def classifier_path(precision: str) -> str:
@@ -47,10 +47,10 @@ def read_lines(path: Path, what: str) -> tuple[str, ...]:
 
 
 def check_labels(labels: Sequence[str]) -> None:
-    """Raise DataError for a label that stands twice: its two columns would share its chance."""
-    twice = [label for label, count in Counter(labels).items() if count > 1]
-    if twice:
-        raise DataError(f"label {twice[0]!r} stands more than once; remove the repeats")
+    """Raise DataError for a repeated label, whose columns would share its probability."""
+    repeated = [label for label, count in Counter(labels).items() if count > 1]
+    if repeated:
+        raise DataError(f"label {repeated[0]!r} stands more than once; remove the repeats")
 
 
 def write_classifiers(
@@ -61,12 +61,12 @@ def write_classifiers(
     labels: Sequence[str],
     templates: Sequence[str],
 ) -> dict[str, Any]:
-    """Write one file a precision and ``labels.json``; return the manifest's entry.
+    """Write one file per precision and ``labels.json``; return the manifest's entry.
 
-    ``pixel_values [B, 3, S, S]`` gives ``probabilities [B, C]``. The class matrix comes from the
-    PyTorch model, whatever the precision. `precise` has the precisions, and whether x86 without
-    VNNI must compute one in u8 x u8. Raises DataError for labels or templates that do not do,
-    ValuesError when a file does not answer as image tower and class matrix do.
+    The files map ``pixel_values [B, 3, S, S]`` to ``probabilities [B, C]``; the class matrix is
+    PyTorch's in all precisions. `precise` maps precisions to whether x86 without VNNI must compute
+    in u8 x u8. Raises DataError for unusable labels or templates, ValuesError when a file's output
+    differs from that of image tower and class matrix.
     """
     import onnx
 
@@ -79,7 +79,7 @@ def write_classifiers(
         json.dumps({"labels": labels, "templates": templates}, indent=2, ensure_ascii=False) + "\n",
         encoding="utf-8",
     )
-    worst = {}
+    differences = {}
     for precision, exact in precise.items():
         model = onnx.load(str(folder / IMAGE_IO.path(precision)))
         append_classes(model, classes * np.float32(clip.logit_scale), clip.logit_bias)
@@ -95,19 +95,19 @@ def write_classifiers(
         entry.key, entry.value = METADATA, json.dumps(facts, ensure_ascii=False)
         path = folder / classifier_path(precision)
         path.write_bytes(model.SerializeToString())
-        worst[precision] = _difference(clip, folder, precision, classes)
+        differences[precision] = _difference(clip, folder, precision, classes)
     return {
         "files": {precision: classifier_path(precision) for precision in precise},
         "labels": len(labels),
         "templates": list(templates),
-        "max_difference": worst,
+        "max_difference": differences,
     }
 
 
 def append_classes(model: ModelProto, columns: Features, bias: float | None) -> None:
-    """Let an image tower go on to probabilities: softmax over its products with ``[C, D]``.
+    """Append probabilities to an image tower: the softmax over its products with ``[C, D]``.
 
-    A model with a `bias` judges each label by itself: a sigmoid.
+    For a model with a logit `bias`, the labels have independent sigmoids.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -136,26 +136,28 @@ def append_classes(model: ModelProto, columns: Features, bias: float | None) -> 
 
 
 def _difference(clip: LoadedClip, folder: Path, precision: str, classes: Features) -> float:
-    """Return the largest difference of a probability to the tower's own features and `classes`."""
+    """Return the largest difference from probabilities by the tower's features and `classes`."""
     import onnxruntime as ort
 
     pixels = pixel_rows(clip, golden_images())
-    tower, whole = (
+    tower, classifier = (
         ort.InferenceSession(str(folder / path), providers=["CPUExecutionProvider"])
         for path in (IMAGE_IO.path(precision), classifier_path(precision))
     )
-    worst = 0.0
+    largest = 0.0
     rows = tower.get_inputs()[0].shape[0]
     for row in pixels:
         feed = {
             IMAGE_IO.input_name: np.repeat(row[None], rows if isinstance(rows, int) else 1, axis=0)
         }
         logits = clip.logit_scale * (tower.run(None, feed)[0] @ classes.T)[0]
-        off = np.abs(probabilities(logits, clip.logit_bias) - whole.run(None, feed)[0][0])
-        worst = max(worst, float(off.max()))
-    if not worst <= TOLERANCE:
-        raise ValuesError(
-            f"{precision} classifier: a probability is {worst:.2g} from the image tower's, "
-            f"{TOLERANCE:g} allowed"
+        difference = np.abs(
+            probabilities(logits, clip.logit_bias) - classifier.run(None, feed)[0][0]
         )
-    return worst
+        largest = max(largest, float(difference.max()))
+    if not largest <= TOLERANCE:
+        raise ValuesError(
+            f"{precision} classifier: a probability differs by {largest:.2g} from the image "
+            f"tower's, {TOLERANCE:g} allowed"
+        )
+    return largest

@@ -1,8 +1,8 @@
-"""A text tower with the tokens that a corpus needs, and a tokenizer.json that maps to them.
+"""Trim a text tower and its tokenizer.json to the tokens that a corpus needs.
 
-Texts of the corpus get the same pieces as before, so the same embeddings. All bytes stay, alone
-and at the end of a word, so any other text can still be spelt; its pieces, and so its embedding,
-are then others than the whole model's.
+Texts of the corpus have the same tokens as before and so the same embeddings. Since all single
+bytes are retained, within and at the end of words, any other text can still be tokenized, but with
+other tokens, and so another embedding, than in the original model.
 """
 
 from __future__ import annotations
@@ -28,133 +28,133 @@ if TYPE_CHECKING:
 OpenClip: TypeAlias = Any  # a module of open_clip, read by its attribute names
 TokenizerJson: TypeAlias = dict[str, Any]
 
-TOLERANCE = 1e-6  # of an embedding's component
-_CHECKED = 512  # texts of the corpus whose embeddings are compared
+TOLERANCE = 1e-6  # for components of embeddings
+_SAMPLE = 512  # texts of the corpus for comparing embeddings
 _CHUNK = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Trimmed:
-    """The smaller model, and what the manifest says of it."""
+class TrimmedVocabulary:
+    """The smaller model, and the report for the manifest."""
 
     clip: LoadedClip
     report: dict[str, Any]
 
 
-def trim_vocabulary(clip: LoadedClip, corpus: Sequence[str], folder: Path) -> Trimmed:
-    """Return a copy of `clip` that knows only the tokens of `corpus`, bytes and special tokens.
+def trim_vocabulary(clip: LoadedClip, corpus: Sequence[str], folder: Path) -> TrimmedVocabulary:
+    """Return a copy of `clip` with only the tokens of `corpus`, bytes and special tokens.
 
-    Its tokenizer.json is written to `folder`, which must stay until it has been exported. Raises
-    DataError for an empty corpus, ModelError for another tokenizer than byte-level pairs or a text
-    tower of another build, VerificationError when a text's embedding is not what it was.
+    Its tokenizer.json is written to `folder`, which must exist until the model is exported. Raises
+    DataError for an empty corpus, ModelError for a tokenizer other than byte-level BPE or an
+    unsupported text tower, VerificationError when the embedding of a text changes.
     """
     if not corpus:
-        raise DataError("the corpus to trim the vocabulary to is empty; write one text a line")
+        raise DataError("the corpus for trimming the vocabulary is empty; write one text per line")
     write_tokenizer(clip, folder)
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     tokenizer = ClipTokenizer.from_file(path, clip.context_length)
-    ids = kept_ids(content, used_ids(tokenizer, corpus), clip.name)
+    ids = required_ids(content, used_ids(tokenizer, corpus), clip.name)
     path.write_text(json.dumps(trimmed_json(content, ids), ensure_ascii=False), encoding="utf-8")
-    small = _with_rows(clip, ids, path)
+    trimmed = _with_rows(clip, ids, path)
     report = {
         "tokens": len(ids),
         "of": tokenizer.vocab_size,
         "texts": len(corpus),
-        "max_difference": _difference(clip, small, corpus),
+        "max_difference": _difference(clip, trimmed, corpus),
     }
-    return Trimmed(small, report)
+    return TrimmedVocabulary(trimmed, report)
 
 
 def used_ids(tokenizer: ClipTokenizer, corpus: Iterable[str]) -> set[int]:
-    """Return the ids of all pieces of the texts, of what lies behind the context length too."""
+    """Return the ids of all tokens of the texts, including those beyond the context length."""
     return {index for text in corpus for index in tokenizer.pieces(text)}
 
 
-def kept_ids(content: TokenizerJson, used: set[int], source: str) -> list[int]:
-    """Return `used`, what its pieces are merged from, bytes and special tokens, in old order."""
+def required_ids(content: TokenizerJson, used: set[int], source: str) -> list[int]:
+    """Return `used`, the tokens they are merged from, bytes and special tokens, in order."""
     vocabulary, merges = _byte_pairs(content, source)
-    names = {index: piece for piece, index in vocabulary.items()}
+    pieces_by_id = {index: piece for piece, index in vocabulary.items()}
     parts: dict[str, set[str]] = {}
-    for left, right in merges:
-        parts.setdefault(left + right, set()).update((left, right))
+    for first, second in merges:
+        parts.setdefault(first + second, set()).update((first, second))
     special = {token["id"] for token in content["added_tokens"]}
     suffix = content["model"].get("end_of_word_suffix") or ""
     bytes_ = {i for piece, i in vocabulary.items() if len(piece.removesuffix(suffix)) <= 1}
-    kept = special | bytes_
-    open_ids = list(used - kept)
-    while open_ids:
-        index = open_ids.pop()
-        kept.add(index)
-        made_of = {vocabulary[piece] for piece in parts.get(names[index], ())}
-        open_ids.extend(made_of - kept)
-    return sorted(kept)
+    required = special | bytes_
+    pending = list(used - required)
+    while pending:
+        index = pending.pop()
+        required.add(index)
+        sources = {vocabulary[piece] for piece in parts.get(pieces_by_id[index], ())}
+        pending.extend(sources - required)
+    return sorted(required)
 
 
 def trimmed_json(content: TokenizerJson, ids: Sequence[int]) -> TokenizerJson:
     """Return the tokenizer.json whose n-th token is the old ``ids[n]``.
 
-    A merge stays if both sides and its result do. Every merge that a text of the corpus used is
-    among them, and pairs are merged in the old order, so those texts fall into the same pieces.
+    A merge is retained if its parts and its result are. This includes all merges in the corpus, and
+    their order is unchanged, so the texts of the corpus have the same tokens.
     """
-    new = {old: position for position, old in enumerate(ids)}
+    new_ids = {old_id: position for position, old_id in enumerate(ids)}
     result = copy.deepcopy(content)
     model = result["model"]
     model["vocab"] = {
-        piece: new[old]
-        for piece, old in sorted(model["vocab"].items(), key=lambda item: item[1])
-        if old in new
+        piece: new_ids[old_id]
+        for piece, old_id in sorted(model["vocab"].items(), key=lambda item: item[1])
+        if old_id in new_ids
     }
-    known = model["vocab"]
+    vocabulary = model["vocab"]
     model["merges"] = [
-        [left, right]
-        for left, right in _pairs(model["merges"])
-        if left in known and right in known and left + right in known
+        [first, second]
+        for first, second in _pairs(model["merges"])
+        if first in vocabulary and second in vocabulary and first + second in vocabulary
     ]
     for token in result["added_tokens"]:
-        token["id"] = new[token["id"]]
-    _renumber(result.get("post_processor"), new)
+        token["id"] = new_ids[token["id"]]
+    _renumber(result.get("post_processor"), new_ids)
     return result
 
 
-def _renumber(processor: Any, new: Mapping[int, int]) -> None:  # noqa: ANN401
+def _renumber(processor: Any, new_ids: Mapping[int, int]) -> None:  # noqa: ANN401
     if processor is None:
         return
     if processor["type"] in ("RobertaProcessing", "BertProcessing"):
         for key in ("sep", "cls"):
-            processor[key][1] = new[processor[key][1]]
+            processor[key][1] = new_ids[processor[key][1]]
     elif processor["type"] == "TemplateProcessing":
         for token in processor["special_tokens"].values():
-            token["ids"] = [new[index] for index in token["ids"]]
+            token["ids"] = [new_ids[index] for index in token["ids"]]
     elif processor["type"] != "ByteLevel":
         raise ModelError(
             f"tokenizer.json: post_processor {processor['type']} cannot be trimmed; "
-            "leave --trim-vocab"
+            "omit --trim-vocab"
         )
 
 
 def _byte_pairs(content: TokenizerJson, source: str) -> tuple[dict[str, int], list[list[str]]]:
     model = content["model"]
-    # Older files do not name the type.
+    # Older files do not have the type.
     if model.get("type", "BPE") != "BPE" or not isinstance(model.get("merges"), list):
         raise ModelError(
-            f"{source}: its tokenizer is no byte-pair tokenizer; --trim-vocab needs one"
+            f"{source}: its tokenizer is not a byte-pair tokenizer, as --trim-vocab requires"
         )
     return model["vocab"], _pairs(model["merges"])
 
 
 def _pairs(merges: Sequence[str | list[str]]) -> list[list[str]]:
-    """Return merges as pairs; older files write them as one text with a blank."""
+    """Return merges as pairs; older files have strings with a space."""
     return [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
 
 
 def _with_rows(clip: LoadedClip, ids: Sequence[int], tokenizer_file: Path) -> LoadedClip:
-    """Return a copy of the model with these rows of its token table."""
+    """Return a copy of the model with only these rows of its token table."""
     config = copy.deepcopy(clip.config)
     model: OpenClip = copy.deepcopy(clip.model)
     text: OpenClip = getattr(
         model, "text", model
-    )  # open_clip.CustomTextCLIP keeps its text tower apart
+    )  # open_clip.CustomTextCLIP has a separate text tower
     if not isinstance(getattr(text, "token_embedding", None), nn.Embedding):
         raise ModelError(
             f"{clip.name}: text tower {type(text).__name__} has no token table that "
@@ -183,29 +183,29 @@ def _with_rows(clip: LoadedClip, ids: Sequence[int], tokenizer_file: Path) -> Lo
 
 
 def _move_id(text: OpenClip, name: str, ids: Sequence[int]) -> None:
-    old = getattr(text, name, None)
-    if isinstance(old, int) and old in ids:
-        setattr(text, name, ids.index(old))
+    old_id = getattr(text, name, None)
+    if isinstance(old_id, int) and old_id in ids:
+        setattr(text, name, ids.index(old_id))
 
 
-def _difference(whole: LoadedClip, small: LoadedClip, corpus: Sequence[str]) -> float:
-    """Return the largest difference of an embedding's component over texts of the corpus."""
-    step = max(1, len(corpus) // _CHECKED)
+def _difference(original: LoadedClip, trimmed: LoadedClip, corpus: Sequence[str]) -> float:
+    """Return the largest difference of a component of the embeddings, over texts of the corpus."""
+    step = max(1, len(corpus) // _SAMPLE)
     texts = list(corpus[::step])
-    worst = 0.0
+    largest = 0.0
     with torch.inference_mode():
         for start in range(0, len(texts), _CHUNK):
-            part = texts[start : start + _CHUNK]
-            before, after = (_encoded(clip, part) for clip in (whole, small))
-            worst = max(worst, float((before - after).abs().max()))
-    if not worst <= TOLERANCE:
+            batch = texts[start : start + _CHUNK]
+            before, after = (_encode(clip, batch) for clip in (original, trimmed))
+            largest = max(largest, float((before - after).abs().max()))
+    if not largest <= TOLERANCE:
         raise VerificationError(
-            f"trimmed vocabulary: an embedding moved by {worst:.2g}, {TOLERANCE:g} allowed"
+            f"trimmed vocabulary: an embedding changed by {largest:.2g}, {TOLERANCE:g} allowed"
         )
-    return worst
+    return largest
 
 
-def _encoded(clip: LoadedClip, texts: Sequence[str]) -> torch.Tensor:
+def _encode(clip: LoadedClip, texts: Sequence[str]) -> torch.Tensor:
     model: OpenClip = clip.model
-    found: torch.Tensor = model.encode_text(clip.tokenizer(texts), normalize=True)
-    return found
+    features: torch.Tensor = model.encode_text(clip.tokenizer(texts), normalize=True)
+    return features

@@ -1,4 +1,4 @@
-"""Which recipe makes which file: precisions by name, settings by preset, towers by their kind."""
+"""Choose the recipe of each tower by precision, preset and kind of tower."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tinyclip_export.quantization.recipe import Recipe
 from tinyclip_export.quantization.static_int8 import StaticRecipe
 from tinyclip_export.quantization.weight_only import WeightOnlyRecipe
 
-MANY = 4  # convolutions; a patch embedding is one
+MIN_CONVOLUTIONS = 4  # a patch embedding has one
 
 
 @dataclass(frozen=True, slots=True)
 class TowerRecipes:
-    """How both towers of a precision are made."""
+    """The recipes of both towers of a precision."""
 
     image: Recipe
     text: Recipe
@@ -40,7 +40,7 @@ class TowerRecipes:
 
     @property
     def searchable(self) -> bool:
-        """Whether layers differ in what they lose, so that some may stay float."""
+        """Whether single layers can stay float."""
         return bool(self.text.operators)
 
     def of(self, tower: str) -> Recipe:
@@ -48,11 +48,11 @@ class TowerRecipes:
         return self.image if tower == "image" else self.text
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the manifest's form: the text tower's, and that of an image tower that differs."""
-        found = self.text.as_dict()
+        """Return the manifest's form: the text tower's, plus the image tower's if it differs."""
+        content = self.text.as_dict()
         if self.image != self.text:
-            found["image"] = self.image.as_dict()
-        return found
+            content["image"] = self.image.as_dict()
+        return content
 
 
 def recipes_for(precision: str, preset: ExportPreset, *, convolutional: bool) -> TowerRecipes:
@@ -76,8 +76,8 @@ def _dynamic(preset: ExportPreset, options: Mapping[str, Any]) -> Recipe:
 
 
 def _dynamic_uint8(preset: ExportPreset, options: Mapping[str, Any]) -> Recipe:
-    plain = {"weights": "uint8", "weight_range": "8 bit", "token_table": preset.int8.token_table}
-    return Int8Recipe(**{**plain, **options})
+    settings = {"weights": "uint8", "weight_range": "8 bit", "token_table": preset.int8.token_table}
+    return Int8Recipe(**{**settings, **options})
 
 
 def _static(preset: ExportPreset, options: Mapping[str, Any]) -> Recipe:
@@ -85,13 +85,13 @@ def _static(preset: ExportPreset, options: Mapping[str, Any]) -> Recipe:
 
 
 def _weight_only(preset: ExportPreset, options: Mapping[str, Any]) -> Recipe:
-    made = {**preset.weight_only.model_dump(), **options}
-    if made["weights"] == "8 bit" and made["token_table"] == "4 bit":
-        made["token_table"] = "8 bit"  # the table has no fewer bits than the layers
-    return WeightOnlyRecipe(**made)
+    settings = {**preset.weight_only.model_dump(), **options}
+    if settings["weights"] == "8 bit" and settings["token_table"] == "4 bit":
+        settings["token_table"] = "8 bit"  # not fewer bits than the layers
+    return WeightOnlyRecipe(**settings)
 
 
-# A kind of recipe is one entry: its settings come from the preset, then from the precision.
+# One entry per kind of recipe; the precision's options override the preset's.
 KINDS: dict[str, Callable[[ExportPreset, Mapping[str, Any]], Recipe]] = {
     "dynamic": _dynamic,
     "dynamic uint8": _dynamic_uint8,
@@ -106,16 +106,22 @@ def recipe_dicts(
     precisions: tuple[str, ...],
     choices: Mapping[str, MixedPrecision] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Return the manifest's ``recipe``, with what a search chose beyond the presets."""
-    made: dict[str, Any] = {"fp32": {"kind": "float"}}
-    for precision, found in recipes.items():
-        made[precision] = {**found.as_dict(), **choices.get(precision, UNIFORM).as_dict()}
-    return {precision: made[precision] for precision in precisions}
+    """Return the manifest's ``recipe``, including the choices of a search."""
+    entries: dict[str, Any] = {"fp32": {"kind": "float"}}
+    for precision, tower_recipes in recipes.items():
+        entries[precision] = {
+            **tower_recipes.as_dict(),
+            **choices.get(precision, UNIFORM).as_dict(),
+        }
+    return {precision: entries[precision] for precision in precisions}
 
 
 def is_convolutional(path: Path) -> bool:
-    """Whether most of an image tower's layers are convolutions, as in a ResNet."""
+    """Whether an image tower consists mainly of convolutions, like a ResNet."""
     import onnx
 
-    kinds = [node.op_type for node in onnx.load(str(path), load_external_data=False).graph.node]
-    return kinds.count("Conv") > MANY and kinds.count("Conv") > kinds.count("MatMul") / 2
+    operators = [node.op_type for node in onnx.load(str(path), load_external_data=False).graph.node]
+    return (
+        operators.count("Conv") > MIN_CONVOLUTIONS
+        and operators.count("Conv") > operators.count("MatMul") / 2
+    )

@@ -1,4 +1,4 @@
-"""Tower files of one model: float sources, plain or smoothed, and what recipes make of them."""
+"""Write the tower files of one model: float sources, smoothed if required, and quantized towers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class TowerWriter:
-    """Writes tower files into where they are asked for; its own work lies in `scratch`."""
+    """Writes tower files; smoothed sources, ranges and peaks are cached, temporary in `scratch`."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class TowerWriter:
         form: InputForm,
         calibration: Callable[[], Calibration],
     ) -> None:
-        """`sources` are the plain float files of `towers`; `calibration` is called once, if."""
+        """`sources` are the float files of `towers`; `calibration` is called at most once."""
         self.scratch, self.form = scratch, form
         self._towers, self._sources = towers, {(t, 0.0): path for t, path in sources.items()}
         self._image_size = image_size
@@ -42,7 +42,7 @@ class TowerWriter:
 
     @property
     def calibration(self) -> Calibration:
-        """The pairs, loaded on first use."""
+        """The calibration pairs, loaded on first use."""
         if self._calibration is None:
             self._calibration = self._supply()
         return self._calibration
@@ -53,7 +53,7 @@ class TowerWriter:
         return self._calibration is not None
 
     def source(self, tower: str, strength: float = 0.0) -> Path:
-        """Return the float file of a tower, smoothed with `strength`."""
+        """Return the float file of a tower, smoothed with `strength` (0: as it is)."""
         key = (tower, strength)
         if key not in self._sources:
             self._sources[key] = self._smoothed(tower, strength)
@@ -72,7 +72,7 @@ class TowerWriter:
         strength: float = 0.0,
         keep_float: Iterable[str] = (),
     ) -> None:
-        """Write what a recipe makes of a tower."""
+        """Write a tower quantized by a recipe; layers in `keep_float` stay float."""
         source, ranges = self.source(tower, strength), None
         if isinstance(recipe, StaticRecipe):
             ranges = self._ranges_of(tower, strength, recipe.inputs)
@@ -81,7 +81,7 @@ class TowerWriter:
         )
 
     def write_both(self, recipes: TowerRecipes, targets: Mapping[str, Path]) -> None:
-        """Write both towers of a precision, nothing smoothed or left."""
+        """Write both towers of a precision, without smoothing and without extra float layers."""
         for tower, target in targets.items():
             self.write(tower, recipes.of(tower), target)
 
