@@ -42,5 +42,6 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
         }
         command(**values, **grouped)
 
-    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined] - Typer reads it
+    # Typer reads it instead of the parameters of ``run``.
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     return run

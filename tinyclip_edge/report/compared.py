@@ -115,7 +115,7 @@ def _row(label: str, variant: Variant) -> list[str]:
         megabytes(variant.size),
         NONE,
         points_of(variant.recall),
-        points_lost(variant.drop, variant.stderr),
+        format_drop(variant.drop, variant.stderr),
         points_of(variant.agreement),
         NONE if variant.cosine is None else f"{variant.cosine:.5f}",
         figures(variant.image_ms),
@@ -123,7 +123,7 @@ def _row(label: str, variant: Variant) -> list[str]:
     ]
 
 
-def points_lost(drop: float | None, stderr: float | None) -> str:
+def format_drop(drop: float | None, stderr: float | None) -> str:
     """Format the points of recall lost, with their standard error; a negative loss is a gain."""
     if drop is None:
         return NONE

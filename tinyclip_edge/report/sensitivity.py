@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tinyclip_edge.report.bundles import Bundle
-from tinyclip_edge.report.compared import points_lost
+from tinyclip_edge.report.compared import format_drop
 from tinyclip_edge.report.drawing import SERIES, number
 from tinyclip_edge.report.html import Safe, element, folded, section, table
 from tinyclip_edge.report.scatter import Spot, scatter
@@ -129,7 +129,7 @@ def _pareto_table(points: Sequence[Row], pairs: str) -> Safe:
             _smoothing(row.get("smooth")),
             megabytes(row.get("bytes")),
             figures(row.get("ms")),
-            points_lost(number(row.get("drop")), number(row.get("stderr"))),
+            format_drop(number(row.get("drop")), number(row.get("stderr"))),
             figures(row.get("overlap")),
             figures(row.get("kl")),
         ]
