@@ -86,16 +86,13 @@ def run_export(checkpoint: str | None, options: ExportOptions = DEFAULTS) -> Exp
     from tinyclip_export.settings import ExportSettings
 
     clip = load_clip(source)
-    name, folder = clip.name, output.out
-    if folder is None:
-        folder = free_folder(Path("bundles"), name.replace("/", "-"))
+    name = clip.name
+    folder = output.out or free_folder(Path("bundles"), name.replace("/", "-"))
     # If no precision is calibrated, all pairs are used for the verification.
     calibrated = any(PRECISIONS[each].calibrated for each in names)
     pairs, supply = export_pairs(verification, calibrated=calibrated)
-    say(
-        f"exporting {source} to {folder}, verified on {len(pairs.texts)} pairs of "
-        f"{verification.data}"
-    )
+    data = f"{len(pairs.texts)} pairs of {verification.data}"
+    say(f"exporting {source} to {folder}, verified on {data}")
     for note in pairs.notes:
         say(note)
     settings = ExportSettings(

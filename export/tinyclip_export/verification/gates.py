@@ -20,6 +20,7 @@ from tinyclip_export.verification.metrics import (
     RetrievalRanks,
     changed_hits,
     cosine_stats,
+    ranking_figures,
     recall_drop,
     text_to_image,
 )
@@ -294,16 +295,3 @@ def passes(
     report = VerificationReport()
     check_embeddings(report, precision, reference, exported, max_drop=max_drop)
     return not report.failures
-
-
-def ranking_figures(before: RetrievalRanks, after: RetrievalRanks) -> dict[str, float]:
-    """Return recalls in per cent, drops in points and top-1 agreement in per cent."""
-    drop, stderr = recall_drop(before, after)
-    return {
-        "recall@1": round(after.recall(1), 3),
-        "recall@5": round(after.recall(5), 3),
-        "recall@1_drop": round(drop, 3),
-        "recall@1_stderr": round(stderr, 3),
-        "recall@5_drop": round(before.recall(5) - after.recall(5), 3),
-        "top1_agreement": round(100.0 * float((before.top == after.top).mean()), 3),
-    }

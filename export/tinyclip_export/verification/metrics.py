@@ -78,3 +78,16 @@ def changed_hits(reference: RetrievalRanks, exported: RetrievalRanks) -> int:
     """Return the number of queries whose hit at 1 changed without a tie in the reference."""
     changed = (reference.rank < 1) != (exported.rank < 1)
     return int((changed & (np.abs(reference.margin) > TIE)).sum())
+
+
+def ranking_figures(before: RetrievalRanks, after: RetrievalRanks) -> dict[str, float]:
+    """Return recalls in per cent, drops in points and top-1 agreement in per cent."""
+    drop, stderr = recall_drop(before, after)
+    return {
+        "recall@1": round(after.recall(1), 3),
+        "recall@5": round(after.recall(5), 3),
+        "recall@1_drop": round(drop, 3),
+        "recall@1_stderr": round(stderr, 3),
+        "recall@5_drop": round(before.recall(5) - after.recall(5), 3),
+        "top1_agreement": round(100.0 * float((before.top == after.top).mean()), 3),
+    }
