@@ -139,7 +139,11 @@ def test_a_frozen_batch_is_refused_before_any_comparison(quick, tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    "call", ["tempfile.mkdtemp", "tinyclip_edge.models.hf_config.write_preprocessor_config"]
+    "call",
+    [
+        "tinyclip_edge.aside.work_folder",
+        "tinyclip_edge.models.hf_config.write_preprocessor_config",
+    ],
 )
 def test_a_disk_that_refuses_is_one_line(quick, tmp_path, monkeypatch, call):
     def refuse(*_args, **_options):
