@@ -1,56 +1,66 @@
-"""SIGKILL or SIGTERM for a forked process, before one of its file operations or after a time."""
+"""SIGKILL or SIGTERM for a process, before one of its file operations or after a time."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
+from tinyclip_edge.cli.termination import orderly_end
+
 MOVES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+PRELOADED = ["tinyclip_edge.train.distillation", "tinyclip_edge.train.caching", "tinyclip_export"]
 
 
-def ended(work, *, inside: Path, at: int) -> bool:
-    """Call ``work`` in a forked process that gets SIGTERM before a file operation, as ``killed``.
-
-    Say whether it came to that. Raises AssertionError unless its exit code is then 143, else 0.
-    """
-    from tinyclip_edge.cli.termination import orderly_end
-
-    def orderly():
-        with orderly_end():
-            work()
-
-    child = os.fork()
-    if child == 0:
-        _work(orderly, str(inside), at, None, signal.SIGTERM)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFEXITED(status), status
-    code = os.WEXITSTATUS(status)
-    assert code in (0, 128 + signal.SIGTERM), "the process failed by itself, see its traceback"
-    return code != 0
-
-
-def killed(work, *, inside: Path, at: int | None = None, after: float | None = None) -> bool:
-    """Call ``work`` in a forked process; say whether it was killed.
+def killed(
+    work,
+    *args,
+    inside: Path,
+    at: int | None = None,
+    after: float | None = None,
+    fresh: bool = False,
+) -> bool:
+    """Call ``work(*args)`` in a process of its own; say whether it was killed.
 
     ``at`` kills it before so many operations (from 0) that change files below ``inside``, ``after``
-    so many seconds later. Raises AssertionError when it fails by itself.
+    so many seconds later. A process that is ``fresh`` is no copy of this one, in which a backward
+    pass or a thread may have made copies unfit for work; it imports ``work`` by its name.
+    Raises AssertionError when it fails by itself.
     """
-    child = os.fork()
-    if child == 0:
-        _work(work, str(inside), at, after)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGALRM), status
-        return True
-    assert os.WEXITSTATUS(status) == 0, "the process failed by itself, see its traceback"
-    return False
+    code = _exit_code(fresh, work, args, str(inside), at, after, signal.SIGKILL)
+    return code in (-signal.SIGKILL, -signal.SIGALRM)
 
 
-def _work(work, inside: str, at: int | None, after: float | None, number=signal.SIGKILL):
+def ended(work, *args, inside: Path, at: int) -> bool:
+    """Call ``work(*args)`` in a fresh process that gets SIGTERM before a file operation.
+
+    Say whether it came to that; its exit code is then 143.
+    """
+    code = _exit_code(True, work, args, str(inside), at, None, signal.SIGTERM)
+    return code == 128 + signal.SIGTERM
+
+
+def _exit_code(fresh: bool, work, args, inside, at, after, number) -> int:
+    context = multiprocessing.get_context("forkserver" if fresh else "fork")
+    if fresh:
+        context.set_forkserver_preload(PRELOADED)
+    with tempfile.NamedTemporaryFile() as told:
+        call = (work, args, inside, at, after, number, told.name)
+        process = context.Process(target=_work, args=call)
+        process.start()
+        process.join()
+        assert process.exitcode != 1, Path(told.name).read_text()
+    asked = (0, -number) if number == signal.SIGKILL else (0, 128 + number)
+    assert process.exitcode in (*asked, -signal.SIGALRM), process.exitcode
+    return process.exitcode
+
+
+def _work(work, args, inside: str, at: int | None, after: float | None, number, told: str) -> None:
     done = 0
 
     def watch(event, args):
@@ -74,11 +84,12 @@ def _work(work, inside: str, at: int | None, after: float | None, number=signal.
             # The default action ends the process in the kernel; no Python runs.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, after)
-        work()
+        with orderly_end():
+            work(*args)
         code = 0
     except SystemExit as stop:
         code = stop.code
     except BaseException:
-        traceback.print_exc()
+        Path(told).write_text(traceback.format_exc())
     finally:
         os._exit(code)

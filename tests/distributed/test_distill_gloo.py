@@ -16,6 +16,13 @@ from toy_runs import Watcher, events_of, losses
 
 pytestmark = pytest.mark.slow  # each process imports torch anew
 STEPS, SAVED = 20, 7
+ROUNDING = 1e-5  # of float32 sums in another order: 2e-6 at most where it was measured
+# Gates take steps of one size, be their gradient large or all but nothing (Adam without momentum),
+# so that within eight steps rounding in the seventh digit moves some by a hundredth: splitting the
+# batch of a single process does that as well, the losses then differ by 1.6e-5. Faults differ by
+# more: 0.7 where each process draws its own noise, and where gradients of gates are not averaged
+# the processes prune to other shapes.
+OF_GATES = 1e-4
 EXACT = ("learnt scale", "projector", "masks", "micro-batches", "masks in parts", "streamed")
 
 
@@ -58,22 +65,26 @@ def off(expected, got):
     return max(abs(other[step] / one[step] - 1) for step in one)
 
 
+def tolerance(name):
+    return OF_GATES if name.startswith("masks") else ROUNDING
+
+
 @pytest.mark.parametrize("name", EXACT)
 def test_two_processes_have_the_loss_curve_of_one(alone, two, name):
-    assert off(alone / name, two / name) < 1e-5
+    assert off(alone / name, two / name) < tolerance(name)
 
 
 @pytest.mark.parametrize("name", EXACT[:-1])
 def test_four_processes_have_the_loss_curve_of_one(alone, four, name):
-    assert off(alone / name, four / name) < 1e-5
+    assert off(alone / name, four / name) < tolerance(name)
 
 
 @pytest.mark.parametrize(
     ("whole", "parts"), [("learnt scale", "micro-batches"), ("masks", "masks in parts")]
 )
 def test_parts_of_a_batch_have_the_loss_curve_of_the_whole(alone, two, whole, parts):
-    assert off(alone / whole, alone / parts) < 1e-5
-    assert off(alone / whole, two / parts) < 1e-5
+    assert off(alone / whole, alone / parts) < tolerance(whole)
+    assert off(alone / whole, two / parts) < tolerance(whole)
 
 
 def test_masks_are_pruned_to_the_same_units(alone, two, four):
@@ -145,4 +156,4 @@ def test_one_process_goes_on_where_two_ended(no_report, alone, two, runs, tmp_pa
         shutil.rmtree(cut / "checkpoints" / f"{STOP_STEP:08d}")
     distill(RunConfig.model_validate(runs["learnt scale"]), cut, resume=True, observer=seen)
     assert [r.step for r in seen.reports] == list(range(step + 1, STEPS + 1))
-    assert off(alone / "learnt scale", cut) < 1e-5
+    assert off(alone / "learnt scale", cut) < ROUNDING

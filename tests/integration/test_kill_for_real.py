@@ -10,7 +10,7 @@ import pytest
 from tinyclip_edge.config import dump_config
 from toy_runs import losses
 
-KILLS, PATIENCE = 6, 120  # seconds
+STEPS, KILLS, PATIENCE = 40, 3, 250  # seconds
 
 
 def command(*arguments):
@@ -46,7 +46,7 @@ def kill_within(run, folder, seconds):
 @pytest.mark.timeout(600)
 def test_kills_at_any_moment_change_no_loss(make, tmp_path):
     config = make(
-        data={"memory_gb": 0.0, "stream_groups": 2}, optim={"steps": 120}, run={"save_every": 3}
+        data={"memory_gb": 0.0, "stream_groups": 2}, optim={"steps": STEPS}, run={"save_every": 3}
     )
     (tmp_path / "run.yaml").write_text(dump_config(config))
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -55,10 +55,10 @@ def test_kills_at_any_moment_change_no_loss(make, tmp_path):
     run, killed = command(tmp_path / "run.yaml", "--out", cut), 0
     for _ in range(KILLS):
         killed += kill_within(run, cut, draw.uniform(0, 0.8))
-        begun = any((cut / "checkpoints").glob("*")) if cut.exists() else False
+        begun = (cut / "config.yaml").exists()
         run = command("--resume", cut) if begun else command(tmp_path / "run.yaml", "--out", cut)
     finish(run)
-    assert killed >= KILLS - 2
+    assert killed >= KILLS - 1
     expected, got = losses(whole), losses(cut)
-    assert list(got) == list(expected) == list(range(1, 121))
+    assert list(got) == list(expected) == list(range(1, STEPS + 1))
     assert all(got[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)

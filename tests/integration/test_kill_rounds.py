@@ -8,23 +8,19 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import tempfile
 import time
 
 import pytest
 import torch
-from PIL import Image
 
+from killed_works import export, fill, go_on
 from killing import ended, killed
 from tinyclip_edge import EdgeCLIP
-from tinyclip_edge.models import load_clip
-from tinyclip_edge.train import distill
-from tinyclip_edge.train.caching import cache_features
-from tinyclip_edge.train.feature_cache.progress import ProgressLines
-from toy_runs import Watcher, read_events
+from tinyclip_edge.train import read_events
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "0"))
 TIMING = ("samples_per_s", "data_wait", "peak_bytes", "seconds", "time")
+OWN = (".lock", "events.jsonl", "state.pt", "checkpoint.json")  # of a process or a time
 MOST = 3  # kills of a run before it may end
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 if not ROUNDS else 0)]
@@ -48,13 +44,12 @@ KINDS = {
 
 
 @pytest.fixture
-def config(make, no_report, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    torch.set_num_threads(1)
-
+def config(make, tmp_path):
     def named(kind):
         sections = dict(KINDS[kind])
         data = {"workers": 1, **sections.pop("data", {})}
+        if "feature_cache" in data:
+            data["feature_cache"] = str(tmp_path / "cache")
         return make(data=data, run={"save_every": 3, "eval_every": 4}, **sections)
 
     return named
@@ -70,11 +65,11 @@ def story(folder):
 
 
 def files(folder, *, state=True):
-    """Every file's bytes but those that hold times; without ``state`` its names alone."""
+    """Every file's bytes but those that hold times or a process; without ``state`` its names."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if state else b""
         for path in folder.rglob("*")
-        if path.is_file() and path.name not in ("events.jsonl", "state.pt", "checkpoint.json")
+        if path.is_file() and path.name not in OWN
     }
 
 
@@ -99,30 +94,26 @@ def with_cache(run, folder):
     )
 
 
-def go_on(config, out):
-    distill(config, out, resume=(out / "config.yaml").exists(), observer=Watcher())
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_runs_end_as_one_that_was_left_alone(config, tmp_path, kind):
     run, draw = config(kind), random.Random(kind)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     began = time.monotonic()
-    assert not killed(lambda: go_on(run, whole), inside=whole)
+    assert not killed(go_on, run, whole, inside=whole, fresh=True)
     seconds = time.monotonic() - began
     expected = story(whole), files(whole), states(whole)
     kills = 0
     while kills < (ROUNDS // (len(KINDS) + 2) or 2):
         shutil.rmtree(cut, ignore_errors=True)
-        shutil.rmtree("cache", ignore_errors=True)
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
         for _ in range(draw.randint(1, MOST)):
             moment = (
                 {"at": int(draw.triangular(0, 700, 20))}
                 if draw.random() < 0.7
                 else {"after": draw.uniform(0.1, 1.0) * seconds}
             )
-            kills += killed(lambda: go_on(run, cut), inside=tmp_path, **moment)
-        assert not killed(lambda: go_on(run, cut), inside=cut)
+            kills += killed(go_on, run, cut, inside=tmp_path, fresh=True, **moment)
+        assert not killed(go_on, run, cut, inside=cut, fresh=True)
         assert story(cut) == expected[0]
         assert files(cut) == expected[1]
         assert alike(states(cut), expected[2])
@@ -132,76 +123,63 @@ def test_killed_runs_end_as_one_that_was_left_alone(config, tmp_path, kind):
 
 def test_a_killed_fill_leaves_no_litter_and_ends_alike(config, tmp_path):
     run, draw = config("feature cache"), random.Random(1)
-    cut = with_cache(run, tmp_path / "cut")
-
-    def fill(config):
-        cache_features(config, ProgressLines(Watcher()))
-
-    whole = with_cache(run, tmp_path / "whole")
-    assert not killed(lambda: fill(whole), inside=tmp_path)
+    whole, cut = (with_cache(run, tmp_path / name) for name in ("whole", "cut"))
+    assert not killed(fill, whole, inside=tmp_path, fresh=True)
     expected = files(tmp_path / "whole")
     kills = 0
     while kills < (ROUNDS // (len(KINDS) + 2) or 8):
         shutil.rmtree(tmp_path / "cut", ignore_errors=True)
-        kills += killed(lambda: fill(cut), inside=tmp_path, at=draw.randrange(16))
-        assert not killed(lambda: fill(cut), inside=tmp_path)
+        kills += killed(fill, cut, inside=tmp_path, at=draw.randrange(16), fresh=True)
+        assert not killed(fill, cut, inside=tmp_path, fresh=True)
         assert files(tmp_path / "cut") == expected
     print(f"filling a cache: {kills} kills, all exact")
 
 
 @pytest.fixture
-def export(toy_teacher_folder, tmp_path):
-    """Exports the toy teacher to ``a/bundle``."""
-    from tinyclip_export import export_bundle
-
-    clip, out = load_clip(str(toy_teacher_folder)), tmp_path / "a" / "bundle"
-    out.parent.mkdir()
-    images = [Image.new("RGB", (40, 30), (9 * n, 250 - 9 * n, 99)) for n in range(8)]
-    pairs = (images, [f"a photo of {n} cats" for n in range(8)])
-    return lambda: export_bundle(clip, out, pairs=pairs, precisions=("fp32",), max_drop=100.0)
+def bundle(toy_teacher_folder, tmp_path):
+    """What ``export`` takes: model, bundle, scratch folder."""
+    for name in ("a", "scratch"):
+        (tmp_path / name).mkdir()
+    return toy_teacher_folder, tmp_path / "a" / "bundle", tmp_path / "scratch"
 
 
-def test_a_killed_export_leaves_nothing(export, tmp_path):
-    draw, out = random.Random(2), tmp_path / "a" / "bundle"
+def test_a_killed_export_leaves_nothing(bundle, tmp_path):
+    draw, (_, out, _) = random.Random(2), bundle
     kills = 0
     while kills < (ROUNDS // (len(KINDS) + 2) or 3):
-        kills += killed(export, inside=tmp_path, at=int(draw.triangular(0, 60, 10)))
+        kills += killed(
+            export, *bundle, inside=tmp_path, at=int(draw.triangular(0, 60, 10)), fresh=True
+        )
         assert not out.exists() or (out / "manifest.json").is_file()
         assert len([path for path in out.parent.iterdir() if path != out]) <= 1
         shutil.rmtree(out, ignore_errors=True)
-    assert not killed(export, inside=tmp_path)
+    assert not killed(export, *bundle, inside=tmp_path, fresh=True)
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
     assert list(out.rglob(".*")) == []
     assert EdgeCLIP.load(out).encode_text(["a cat"]).shape == (1, 64)
     print(f"export: {kills} kills, nothing left")
 
 
-def test_an_export_that_is_ended_leaves_nothing_at_all(export, tmp_path, monkeypatch):
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+def test_an_export_that_is_ended_leaves_nothing_at_all(bundle, tmp_path):
+    _, out, scratch = bundle
     for at in (0, 2, 9, 20):
-        assert ended(export, inside=tmp_path, at=at)
-        assert list((tmp_path / "a").iterdir()) == list(scratch.iterdir()) == []
+        assert ended(export, *bundle, inside=tmp_path, at=at)
+        assert list(out.parent.iterdir()) == list(scratch.iterdir()) == []
 
 
 def test_a_fill_that_is_ended_leaves_whole_parts_alone(config, tmp_path):
-    run = with_cache(config("feature cache"), tmp_path / "cut")
-
-    def fill():
-        cache_features(run, ProgressLines(Watcher()))
-
+    run = config("feature cache")
+    whole, cut = (with_cache(run, tmp_path / name) for name in ("whole", "cut"))
     for at in (0, 2, 5, 7):
-        assert ended(fill, inside=tmp_path, at=at)
+        assert ended(fill, cut, inside=tmp_path, at=at)
         assert list(tmp_path.rglob("*.partial")) == []
-    assert not ended(fill, inside=tmp_path, at=10_000)
-    whole = with_cache(run, tmp_path / "whole")
-    cache_features(whole, ProgressLines(Watcher()))
+    assert not ended(fill, cut, inside=tmp_path, at=10_000)
+    assert not ended(fill, whole, inside=tmp_path, at=10_000)
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
 
 def test_a_run_that_is_ended_before_its_first_step_leaves_nothing(config, tmp_path):
     run, out = config("in memory"), tmp_path / "run"
     for at in (1, 2, 3):
-        assert ended(lambda: distill(run, out), inside=tmp_path, at=at)
+        assert ended(go_on, run, out, inside=tmp_path, at=at)
         assert not out.exists()

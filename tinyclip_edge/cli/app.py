@@ -68,7 +68,7 @@ SURROUNDINGS = (
 _FORMAT = warnings.formatwarning
 
 # Seconds: the first process says what all met, upon which launchers end the others.
-GRACE = 5.0
+GRACE = 20.0
 
 # Which extra brings a package that a command imports inside its body.
 EXTRA_OF = {

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from tinyclip_edge.launcher import first_process
+
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
 )  # Windows has no SIGHUP
@@ -31,8 +33,9 @@ def orderly_end() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         if not first:
             first.append((number, time.monotonic()))
-            # sys.stderr may be within a line, and cannot be entered twice.
-            os.write(2, f"ended by {signal.Signals(number).name}\n".encode())
+            if first_process():
+                # sys.stderr may be within a line, and cannot be entered twice.
+                os.write(2, f"ended by {signal.Signals(number).name}\n".encode())
             raise SystemExit(128 + number)
         if time.monotonic() - first[0][1] > PATIENCE:
             signal.signal(number, signal.SIG_DFL)
