@@ -6,7 +6,8 @@ its own, which is made where there is none; it wants numpy below 2.4.
 
     python benchmarks/cross_check.py RUN --images TAR --out benchmarks/results/cross-check.json
 
-TAR (or a folder) holds images in one folder a class; RUN is a run or an open_clip folder.
+TAR (or a folder) holds images in one folder a class; RUN is a run or an open_clip folder, or
+starter-teacher. cross_check_sets.py writes sets in Tiny-ImageNet's layouts and with five captions.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 AGREE = 0.1  # points
 CONFIG = "open_clip_config.json"
+STARTER_TEACHER = "starter-teacher"
 PACKAGES = (
     "clip-benchmark==1.6.2",
     "numpy<2.4",
@@ -57,13 +59,12 @@ def write_classes(found: EvalSet, templates: list[str], folder: Path) -> None:
 
 
 def write_pairs(found: EvalSet, folder: Path) -> None:
-    """Write images with one text each as clip-benchmark wants them for retrieval."""
-    if any(len(text.splitlines()) != 1 for text in found.texts):
+    """Write images with all captions of each as clip-benchmark wants them for retrieval."""
+    captions = found.captions or [(text,) for text in found.texts]
+    if any(len(text.splitlines()) != 1 for own in captions for text in own):
         raise SystemExit(f"{found.name}: clip-benchmark takes one line a caption, no more, no less")
-    _write_shard(
-        ((image, "txt", text) for image, text in zip(found.images, found.texts, strict=True)),
-        folder,
-    )
+    samples = zip(found.images, captions, strict=True)
+    _write_shard(((image, "txt", "\n".join(own)) for image, own in samples), folder)
     (folder / "dataset_type.txt").write_text("retrieval")
 
 
@@ -148,24 +149,29 @@ def compare(
 
 
 def tied(embedder: Embedder, found: EvalSet) -> dict[str, int]:
-    """Count the queries whose right answer another candidate ties with: there rulers may differ.
+    """Count the queries whose best right answer a wrong one ties with: there rulers may differ.
 
     We share such a hit out evenly; clip-benchmark takes whichever torch.topk puts first.
     """
     from tinyclip_edge.evaluation.ranking import TIE
 
-    image, text = embedder.encode_image(found.images), embedder.encode_text(found.texts)
-    scores = image @ text.T
-    right = np.diagonal(scores)
+    texts, owners = found.queries()
+    scores = embedder.encode_image(found.images) @ embedder.encode_text(texts).T
+    right = np.arange(len(scores))[:, None] == np.array(owners)  # [images, captions]
     counts = {}
-    for name, own in (("t2i", right[None, :]), ("i2t", right[:, None])):
-        ties = (np.abs(scores - own) <= TIE).sum(axis=0 if name == "t2i" else 1)
-        counts[name] = int((ties > 1).sum())
+    for name, axis in (("t2i", 0), ("i2t", 1)):
+        best = np.where(right, scores, -np.inf).max(axis=axis, keepdims=True)
+        ties = (np.abs(scores - best) <= TIE) & ~right
+        counts[name] = int(ties.any(axis=axis).sum())
     return counts
 
 
 def model_folder(given: Path) -> Path:
-    """Return the open_clip folder of a run, or the folder itself."""
+    """Return the open_clip folder of a run or of the starter teacher, or the folder itself."""
+    if str(given) == STARTER_TEACHER:
+        from tinyclip_edge.starter import teacher_path
+
+        given = Path(teacher_path())
     for folder in (given / "student", given):
         if (folder / CONFIG).is_file():
             return folder.resolve()
@@ -200,7 +206,12 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
         "machine": machine_facts(),
         "model": embedder.name,
         "images": {"file": options.images.name, "n": len(images), "templates": options.template},
-        "pairs": {"name": options.pairs, "n": len(pairs), "tied": tied(embedder, pairs)},
+        "pairs": {
+            "name": Path(options.pairs).name,
+            "n": len(pairs),
+            "captions": len(pairs.queries()[0]),
+            "tied": tied(embedder, pairs),
+        },
         "their_versions": _versions(python),
         "asked": AGREE,
         "agrees": all(row["agrees"] for row in rows),

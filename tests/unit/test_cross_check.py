@@ -91,6 +91,53 @@ def test_ties_are_counted_where_another_candidate_equals_the_right_one(check):
     assert check.tied(Fixed(), found) == {"t2i": 2, "i2t": 1}
 
 
+def test_ties_with_an_image_s_own_captions_are_none(check):
+    class Fixed:
+        def encode_image(self, _):
+            return np.eye(2, dtype=np.float32)
+
+        def encode_text(self, texts):
+            assert texts == ["a", "b", "c", "d"]
+            return np.eye(2, dtype=np.float32)[[0, 0, 1, 0]]
+
+    found = EvalSet("toy", (b"", b""), ("a", "c"), captions=(("a", "b"), ("c", "d")))
+    # Picture 0 scores 1 with its own a and b, and with d of picture 1; d scores 0 with its own.
+    assert check.tied(Fixed(), found) == {"t2i": 0, "i2t": 1}
+
+
+def test_all_captions_of_an_image_stand_in_one_file(check, tmp_path):
+    image = picture("PNG")
+    found = EvalSet("toy", (image,), ("one",), captions=(("one", "two", "three"),))
+    check.write_pairs(found, tmp_path)
+    assert members(tmp_path)["000000.txt"] == b"one\ntwo\nthree"
+
+
+def test_the_layouts_of_tiny_imagenet_and_five_captions_apart(tmp_path):
+    from cross_check_sets import write_captions, write_layouts
+    from tinyclip_edge.evaluation import evaluation_set
+
+    with tarfile.open(tmp_path / "val.tar", "w") as tar:
+        for number, folder in enumerate(("n01443537", "n01641577", "n01443537")):
+            member = tarfile.TarInfo(f"{folder}/val_{number}.JPEG")
+            content = picture("JPEG")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    names = tmp_path / "classes.tsv"
+    names.write_text("n01443537\tfish, goldfish\nn01641577\tfrog\n")
+    write_layouts(tmp_path / "val.tar", names, tmp_path / "out")
+    for place in ("classes", "annotated"):
+        found = evaluation_set(str(tmp_path / "out" / place))
+        assert sorted(found.texts) == ["fish", "fish", "frog"]
+    shades = [io.BytesIO() for _ in range(3)]
+    for shade, stream in enumerate(shades):
+        Image.new("RGB", (4, 4), (shade, 0, 0)).save(stream, "WEBP", lossless=True)
+    pairs = [(f"name {n}", stream.getvalue()) for n, stream in enumerate(shades)]
+    write_captions(pairs, tmp_path / "five")
+    found = evaluation_set(str(tmp_path / "five" / "pairs.csv"))
+    assert len(found) == 3
+    assert [len(own) for own in found.captions] == [5, 5, 5]
+
+
 def test_a_folder_without_a_model_is_refused(check, tmp_path):
     with pytest.raises(SystemExit, match=r"open_clip_config\.json"):
         check.model_folder(tmp_path)
