@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -74,12 +73,7 @@ def _split(pairs: EvalSet, limit: int) -> tuple[EvalSet, PairSupplier]:
     rows = _evenly_spaced(total, count) if disjoint else range(min(total, CALIBRATION_PAIRS))
     calibration_rows = set(rows)
     verification_rows = [i for i in range(total) if not disjoint or i not in calibration_rows]
-    verification = replace(
-        pairs,
-        images=tuple(pairs.images[i] for i in verification_rows[:limit]),
-        texts=tuple(pairs.texts[i] for i in verification_rows[:limit]),
-        subsets={},
-    )
+    verification = pairs.select(verification_rows[:limit])
     calibration = CalibrationPairs(
         pairs.name,
         [pairs.images[i] for i in rows],

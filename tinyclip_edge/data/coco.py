@@ -76,12 +76,17 @@ def open_coco(path: Path, losses: Losses) -> tuple[CocoPart, ...]:
 
 
 def _names(path: Path, images: list[Any], losses: Losses) -> Iterator[tuple[int | str, str]]:
+    seen: set[int | str] = set()
     for number, image in enumerate(images, 1):
         entry = image if isinstance(image, dict) else {}
         key, name = entry.get("id"), entry.get("file_name")
         if not isinstance(key, (int, str)) or not isinstance(name, str) or not _within(name):
             losses.add_fault(f"{path}: image {number} has no id, or no file_name in the folder")
             continue
+        if key in seen:
+            losses.add_fault(f"{path}: image {number} has the id of an earlier one, {key}")
+            continue
+        seen.add(key)
         yield key, name
 
 

@@ -142,7 +142,7 @@ def _no_pairs(folder: Path, names: list[str], images: int) -> DataError:
 
 def _captions(path: Path) -> tuple[str, ...]:
     try:
-        captions = caption_lines(read_bounded(path, DataError, limit=ROW_BYTES).decode())
+        captions = caption_lines(read_bounded(path, DataError, limit=ROW_BYTES).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise FaultySampleError(f"caption {path} cannot be read ({error})") from None
     except DataError as error:

@@ -310,7 +310,9 @@ def _pair(sample: Sample) -> Pair:
         meta = parse_json(sample.member(("json",)) or b"{}")
         written = sample.member(("txt",))
         told = meta.pop("caption", None)
-        captions = captions_of(told) if written is None else caption_lines(written.decode())
+        captions = (
+            captions_of(told) if written is None else caption_lines(written.decode("utf-8-sig"))
+        )
     # ValueError: no UTF-8, no JSON, a number of too many digits.
     except (ValueError, AttributeError, TypeError) as error:
         raise FaultySampleError(f"caption of '{key}' cannot be read ({error})") from None

@@ -66,6 +66,12 @@ class Table:
         names = {column.strip().casefold(): column for column in columns}
         image = _column(path, "image", options.columns.image, IMAGE_COLUMNS, names)
         caption = _column(path, "caption", options.columns.text, CAPTION_COLUMNS, names)
+        for chosen in (image, caption):
+            if (
+                sum(column.strip().casefold() == chosen.strip().casefold() for column in columns)
+                > 1
+            ):
+                raise DataError(f"{path} has several columns '{chosen}'; rename all but one")
         return cls(path, delimiter, columns, image, caption, names.get(CONCEPT_COLUMN), limit)
 
     def rows(

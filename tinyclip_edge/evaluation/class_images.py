@@ -19,7 +19,7 @@ from tinyclip_edge.data.tar_members import (
     open_tar,
 )
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.evaluation.class_names import WORDNET_ID, class_names
+from tinyclip_edge.evaluation.class_names import WORDNET_ID, class_names, shared_names
 from tinyclip_edge.limits import NAMES_BYTES
 from tinyclip_edge.paths import files_below, is_file, is_folder, read_bounded
 from tinyclip_edge.runtime.image_formats import READABLE, count_kinds, file_kind, is_image_name
@@ -65,6 +65,7 @@ class ClassImages:
 
     images: tuple[ClassImage, ...]
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # names of all, also of those that a limit leaves out
 
 
 def class_images(path: Path, limit: int | None = None) -> ClassImages:
@@ -90,13 +91,12 @@ def class_images(path: Path, limit: int | None = None) -> ClassImages:
     ]
     if rest:
         notes.append(f"{path}: left out files that are no image: {rest}")
+    texts = {label: names.get(label, _readable(label)) for label in dict.fromkeys(labels)}
     selected = _interleave_classes(images, limit)
     return ClassImages(
-        tuple(
-            replace(image, label=names.get(image.label, _readable(image.label)))
-            for image in selected
-        ),
-        tuple(notes),
+        tuple(replace(image, label=texts[image.label]) for image in selected),
+        (*notes, *shared_names(texts.values())),
+        tuple(texts.values()),
     )
 
 
@@ -136,7 +136,7 @@ def _annotated(path: Path, images: Sequence[ClassImage]) -> list[str] | None:
     file = next(filter(is_file, files), None)
     if file is None or len({str(PurePosixPath(image.name).parent) for image in images}) > 1:
         return None
-    text = read_bounded(file, DataError, limit=NAMES_BYTES).decode("utf-8", "replace")
+    text = read_bounded(file, DataError, limit=NAMES_BYTES).decode("utf-8-sig", "replace")
     rows = (line.split("\t") for line in text.splitlines() if line.strip())
     labels_by_name = {row[0]: row[1] for row in rows if len(row) > 1}
     names = [PurePosixPath(image.name).name for image in images]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tinyclip_edge.paths import is_file, read_bounded
 
 TABLES = ("classes.tsv", "words.txt")  # folder name, tab, names separated by commas
 CLASSNAMES = "classnames.txt"  # one name per line, in the order of the sorted folders
+NAMED = 5  # of a note
 WORDNET_ID = re.compile(r"n\d{8}")
 LEVELS = 3  # folders searched for such a file: the images' own and its parents
 
@@ -42,6 +44,15 @@ def read_class_names(file: Path) -> list[str]:
     if not names:
         raise DataError(f"{file} is empty; give one class name per line")
     return names
+
+
+def shared_names(names: Iterable[str]) -> list[str]:
+    """Return a note on classes that have the same name, if there are any."""
+    shared = [name for name, classes in Counter(names).items() if classes > 1]
+    return [
+        f"{len(shared)} names stand for several classes, which count as one: "
+        f"{', '.join(shared[:NAMED])}{' …' if len(shared) > NAMED else ''}"
+    ][: len(shared)]
 
 
 def _lines(file: Path) -> list[str]:

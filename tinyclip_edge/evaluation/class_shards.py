@@ -5,7 +5,7 @@ The layout is clip-benchmark's: ``classnames.txt`` in a folder, shards beside it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,18 +27,25 @@ def is_class_shards(path: Path) -> bool:
     return _names_file(path) is not None and bool(_shards(path))
 
 
-def class_shard_images(path: Path, losses: Losses) -> Iterator[tuple[str, bytes, tuple[str, ...]]]:
+def class_shard_names(path: Path) -> list[str]:
+    """Return the names of the classes by number. Raises DataError for a file that is empty."""
+    file = _names_file(path)
+    assert file is not None
+    return read_class_names(file)
+
+
+def class_shard_images(
+    path: Path, names: Sequence[str], losses: Losses
+) -> Iterator[tuple[str, bytes, tuple[str, ...]]]:
     """Yield key, encoded image and class name of every sample; faulty ones are added to ``losses``.
 
     Raises DataError for a class number without a name, and for shards that cannot be read.
     """
     from tinyclip_edge.data.shards import open_samples
 
-    file = _names_file(path)
-    assert file is not None
-    names = read_class_names(file)
     for shard in _shards(path):
-        for count, sample in enumerate(open_samples(shard, losses), 1):
+        usable = 0
+        for sample in open_samples(shard, losses):
             image, number = sample.member(IMAGE_SUFFIXES), _number(sample)
             if image is None or number is None:
                 member = "image" if image is None else "class number (KEY.cls)"
@@ -46,10 +53,11 @@ def class_shard_images(path: Path, losses: Losses) -> Iterator[tuple[str, bytes,
                 continue
             if not 0 <= number < len(names):
                 raise DataError(
-                    f"shard {shard}: '{sample.key}' has class {number}, but {file} names "
-                    f"{len(names)} classes, counted from 0"
+                    f"shard {shard}: '{sample.key}' has class {number}, but {_names_file(path)} "
+                    f"names {len(names)} classes, counted from 0"
                 )
-            losses.count(str(shard), count)
+            usable += 1
+            losses.count(str(shard), usable)
             yield sample.key, image, (names[number],)
 
 

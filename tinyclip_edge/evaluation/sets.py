@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from tinyclip_edge.data import check_source
 from tinyclip_edge.errors import DataError, did_you_mean
 from tinyclip_edge.evaluation.class_images import class_images, is_class_image_source
-from tinyclip_edge.evaluation.class_shards import class_shard_images, is_class_shards
+from tinyclip_edge.evaluation.class_names import shared_names
+from tinyclip_edge.evaluation.class_shards import (
+    class_shard_images,
+    class_shard_names,
+    is_class_shards,
+)
 from tinyclip_edge.paths import exists, expanded
 from tinyclip_edge.runtime.protocol import ImageInput
 
@@ -31,7 +36,8 @@ _Candidate: TypeAlias = (
 class EvalSet:
     """Images with one text each; ``subsets`` are indices, ``companions`` separate sets.
 
-    When images have several captions, ``captions`` has all of them and ``texts`` the first.
+    When images have several captions, ``captions`` has all of them and ``texts`` the first. A
+    labelled set has all its class names in ``classes``, also those that no image shows.
     """
 
     name: str
@@ -41,6 +47,18 @@ class EvalSet:
     companions: dict[str, EvalSet] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     captions: tuple[tuple[str, ...], ...] = ()
+    classes: tuple[str, ...] = ()
+
+    def select(self, indices: Sequence[int]) -> EvalSet:
+        """Return the set of these images, without subsets and companions."""
+        return replace(
+            self,
+            images=tuple(self.images[i] for i in indices),
+            texts=tuple(self.texts[i] for i in indices),
+            captions=tuple(self.captions[i] for i in indices) if self.captions else (),
+            subsets={},
+            companions={},
+        )
 
     def queries(self) -> tuple[list[str], list[int]]:
         """Return every caption and the index of its image."""
@@ -55,8 +73,8 @@ class EvalSet:
 
     @property
     def classnames(self) -> tuple[str, ...]:
-        """The distinct texts, in order of appearance."""
-        return tuple(dict.fromkeys(self.texts))
+        """The distinct classes of a labelled set, else texts, in order of appearance."""
+        return tuple(dict.fromkeys(self.classes or self.texts))
 
     @property
     def targets(self) -> tuple[int, ...]:
@@ -184,14 +202,24 @@ def _evenly_spaced(samples: list[KitSample], limit: int | None) -> list[KitSampl
 def _class_set(source: str, path: Path, limit: int | None) -> EvalSet:
     source_images = class_images(path, limit)
     candidates = ((image.name, image.image, (image.label,)) for image in source_images.images)
-    return _decodable(source, candidates, limit, notes=source_images.notes)
+    return _decodable(
+        source, candidates, limit, notes=source_images.notes, classes=source_images.classes
+    )
 
 
 def _labelled_set(source: str, path: Path, limit: int | None) -> EvalSet:
     from tinyclip_edge.data import Losses
 
     losses = Losses()
-    return _decodable(source, class_shard_images(path, losses), limit, losses=losses)
+    classes = class_shard_names(path)
+    return _decodable(
+        source,
+        class_shard_images(path, classes, losses),
+        limit,
+        losses=losses,
+        notes=shared_names(classes),
+        classes=classes,
+    )
 
 
 def _shard_set(source: str, limit: int | None) -> EvalSet:
@@ -210,6 +238,7 @@ def _decodable(
     losses: Losses | None = None,
     merge: bool = False,
     notes: Sequence[str] = (),
+    classes: Sequence[str] = (),
 ) -> EvalSet:
     """Return the images that decode, up to the limit; DataError when over 1 per cent do not.
 
@@ -254,6 +283,7 @@ def _decodable(
         captions=tuple(captions)
         if any(len(image_captions) > 1 for image_captions in captions)
         else (),
+        classes=tuple(classes),
     )
 
 

@@ -49,6 +49,14 @@ def test_one_faulty_annotation_of_many_is_tolerated_and_bare_images_are_counted(
     assert "left out 1 images without a caption" in source.losses.lines()[-1]
 
 
+def test_an_id_that_stands_twice_is_a_fault(tmp_path):
+    images = [*COCO["images"], {"id": 7, "file_name": "b.png"}]
+    path = write(tmp_path / "c", {**COCO, "images": images})
+    (path.parent / "a.png").write_bytes(PIXELS)
+    with pytest.raises(DataError, match=r"1 of 3 samples .* image 3 has the id of an earlier"):
+        open_source(str(path))
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

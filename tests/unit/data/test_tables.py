@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pair_shards import draw, encoded, toy_samples
+from pair_shards import draw, encoded, toy_samples, write_shard
 from tinyclip_edge.config import DataConfig
 from tinyclip_edge.config.source_options import ColumnsConfig, SourceOptions
 from tinyclip_edge.data import Count, PairMemory, PixelCodec, StreamingPairs, open_source
@@ -428,3 +428,24 @@ def test_parquet_is_called_what_it_is(tmp_path, images):
     assert told in refused(tmp_path / "00000.parquet")
     assert told in refused(tmp_path / "*.parquet")
     assert told in refused(tmp_path)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path, images):
+    path = write(tmp_path / "a.csv", ["image,caption,Caption", f"{images[0][0]},x,y"])
+    assert "has several columns 'Caption'; rename all but one" in refused(path)
+
+
+@pytest.mark.parametrize("form", ["folder", "shard", "csv", "jsonl"])
+def test_a_mark_of_utf8_is_no_part_of_a_caption(tmp_path, form):
+    mark = b"\xef\xbb\xbf"
+    (tmp_path / "a.png").write_bytes(PIXELS)
+    contents = {"folder": ("a.txt", mark + b"cat"), "csv": ("a.csv", b"caption,image\ncat,a.png"),
+                "jsonl": ("a.jsonl", b'{"caption": "cat", "image": "a.png"}')}  # fmt: skip
+    path = tmp_path
+    if form == "shard":
+        path = write_shard(tmp_path / "a.tar", [("a", {"png": PIXELS, "txt": mark + b"cat"})])
+    else:
+        name, content = contents[form]
+        (tmp_path / name).write_bytes(content if form == "folder" else mark + content)
+        path = tmp_path if form == "folder" else tmp_path / name
+    assert [pair.captions for pair in open_source(str(path))] == [("cat",)]

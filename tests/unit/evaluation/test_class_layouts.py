@@ -144,3 +144,27 @@ def test_class_folders_may_be_links_and_a_link_in_a_circle_ends(tmp_path):
     (tmp_path / "kept" / "red" / "round").symlink_to(folder)
     os.mkfifo(folder / "red" / "pipe.png")  # read, it would be waited for
     assert sorted(evaluation_set(str(folder)).texts) == ["green", "red"]
+
+
+def test_a_limit_leaves_the_classes_as_many_as_they_are(tmp_path):
+    members = [(f"{name}/{n}.png", square(name, "PNG")) for name in ("red", "green", "blue")
+               for n in range(2)]  # fmt: skip
+    found = evaluation_set(str(write_tar(tmp_path / "set.tar", members)), limit=2)
+    assert (found.texts, found.classnames) == (("red", "green"), ("red", "green", "blue"))
+    assert found.targets == (0, 1)
+    shard = [("0.png", square("green", "PNG")), ("0.cls", b"1"), ("1.png", square("green", "PNG")),
+             ("1.cls", b"1")]  # fmt: skip
+    (tmp_path / "wds").mkdir()
+    write_tar(tmp_path / "wds" / "0.tar", shard)
+    (tmp_path / "wds" / "classnames.txt").write_text("red\ngreen\nblue\n")
+    found = evaluation_set(str(tmp_path / "wds"))
+    assert (found.classnames, found.targets) == (("red", "green", "blue"), (1, 1))
+
+
+def test_classes_of_one_name_are_said(tmp_path):
+    members = [(f"{name}/0.png", square("red", "PNG")) for name in ("n0", "n1", "n2")]
+    path = write_tar(tmp_path / "set.tar", members)
+    (tmp_path / "classes.tsv").write_text("n0\tcrane\nn1\tcrane, machine\nn2\tbird\n")
+    found = evaluation_set(str(path))
+    assert found.classnames == ("crane", "bird")
+    assert found.notes == ("1 names stand for several classes, which count as one: crane",)

@@ -7,7 +7,7 @@ import pytest
 from toy_embedders import square, write_tar
 
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.evaluation import evaluation_set
+from tinyclip_edge.evaluation import EvalSet, evaluation_set
 
 
 def test_unseen_style_is_one_emoji_a_name_with_icons_apart(kit):
@@ -184,3 +184,11 @@ def test_rows_of_one_picture_are_one_image_wherever_they_stand(tmp_path):
     found = evaluation_set(str(tmp_path / "t.csv"))
     assert len(found) == 2
     assert found.captions == (("one", "three", "four"), ("two", "five"))
+
+
+def test_a_selection_keeps_images_texts_and_captions_together():
+    captions = (("a", "a2"), ("b",), ("c", "c2"))
+    whole = EvalSet("toy", (b"0", b"1", b"2"), ("a", "b", "c"), {"odd": (1,)}, captions=captions)
+    part = whole.select([2, 0])
+    assert (part.images, part.texts, part.subsets) == ((b"2", b"0"), ("c", "a"), {})
+    assert part.queries() == (["c", "c2", "a", "a2"], [0, 0, 1, 1])
