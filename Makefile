@@ -1,18 +1,21 @@
 # Two commands on a fresh machine: `make quickstart` runs the main job, `make test` runs the checks.
 PYTHON ?= python3
 BIN := .venv/bin
+OPTIMUM := .venv/optimum
 # A file is one worker's, with the servers and models its tests share; long files come first.
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile \
 	--no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help quickstart test demo lint format types contracts unit slow rest clients docs clean
+.PHONY: help quickstart test demo lint format types contracts unit slow rest optimum matrix clients docs clean
 
 help:
 	@echo "make quickstart   distil, export to int8, compare (installs into .venv first)"
 	@echo "make demo         serve the comparison page"
 	@echo "make test         lint, types, import contracts, tests (installs into .venv first)"
 	@echo "make slow         all tests, those marked slow as well; make rest: those alone"
+	@echo "make optimum      the tests beside optimum, in an environment of their own"
+	@echo "make matrix       oldest and newest versions, oldest and newest Python, base and all (hours)"
 	@echo "make clients      npm packages for the tests that open a bundle in Node and in Chromium"
 	@echo "make docs         build the documentation site, strictly and offline, into build/site"
 	@echo "make format       format the code"
@@ -39,13 +42,21 @@ contracts: .venv/.installed-dev
 	$(BIN)/lint-imports
 
 unit: .venv/.installed-dev
-	$(PYTEST) -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu and not optimum"
 
 slow: .venv/.installed-dev
-	$(PYTEST) -m "not hours"
+	$(PYTEST) -m "not hours and not optimum"
 
 rest: .venv/.installed-dev
-	$(PYTEST) -m "slow and not gpu and not hours"
+	$(PYTEST) -m "slow and not gpu and not hours and not optimum"
+
+# Its own copies of what optimum-onnx wants older, in front of the packages of .venv.
+optimum: .venv/.installed-optimum
+	$(OPTIMUM)/bin/python -m pytest -m optimum tests/parity/test_optimum.py
+
+# make matrix LEGS="newest-3.14-all lowest-3.10-base"
+matrix: .venv/bin/uv
+	$(BIN)/python .ci/matrix.py --uv $(BIN)/uv $(LEGS)
 
 clients: tests/clients/node_modules/.installed
 
@@ -71,6 +82,16 @@ clean:
 .venv/.installed-dev: pyproject.toml | .venv/bin/python
 	$(PIP) install --quiet --editable ./tinyclip_starter --editable '.[dev]'
 	@touch $@ .venv/.installed-all
+
+.venv/.installed-optimum: .venv/.installed-dev
+	$(BIN)/python -m venv $(OPTIMUM)
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> $$($(OPTIMUM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beneath.pth
+	$(OPTIMUM)/bin/python -m pip install --quiet --editable '.[optimum]'
+	@touch $@
+
+.venv/bin/uv: | .venv/bin/python
+	$(PIP) install --quiet 'uv>=0.9'
 
 tests/clients/node_modules/.installed: tests/clients/package.json tests/clients/.npmrc
 	cd tests/clients && npm install --silent

@@ -1,6 +1,6 @@
 """Hugging Face's optimum beside ours: its quantizer gives our bytes, its classes open our bundles.
 
-Left out where optimum-onnx cannot be installed, as beside transformers 5.
+`make optimum` runs it: optimum-onnx goes with transformers 4 alone, all else here with 5.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tinyclip_export.quantization.dynamic_int8 import (
 from tinyclip_export.quantization.qdq_residual import quantized_kinds
 from tinyclip_export.quantization.static_int8 import measure_ranges
 
-pytest.importorskip("optimum.onnxruntime", reason="needs the extra [optimum]")
+pytestmark = pytest.mark.optimum
 
 TEXTS = ["a photo of the cat", "red bicycle", "the blue square of a dog"]
 

@@ -1,5 +1,6 @@
 """Which recipe makes which file."""
 
+import json
 from dataclasses import asdict
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from tinyclip_edge.config.preset import (
     preset_names,
 )
 from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_export.quantization.dynamic_int8 import Int8Recipe
 from tinyclip_export.quantization.mixed_precision import MixedPrecision
@@ -123,3 +125,19 @@ def test_a_recipe_takes_the_values_of_its_preset_section_alone(section, recipe):
             assert getattr(recipe(**{key: value}), key) == value
         with pytest.raises(ConfigError, match=f"{key} 'other' is unknown"):
             recipe(**{key: "other"})
+
+
+def test_every_recipe_is_understood_by_the_runtime(tiny_bundle):
+    names = [name for name in PRECISIONS if name != "fp32"]
+    path = tiny_bundle.folder / "manifest.json"
+    content = json.loads(path.read_text())
+    for target in preset_names():
+        for convolutional in (False, True):
+            preset = load_preset(target)
+            made = {n: recipes_for(n, preset, convolutional=convolutional) for n in names}
+            recipe = recipe_dicts(made, tuple(PRECISIONS))
+            path.write_text(json.dumps({**content, "recipe": recipe}))
+            manifest = Manifest.read(tiny_bundle.folder)
+            for name, recipes in made.items():
+                assert manifest.saturates("image", name) is recipes.image.saturates, name
+                assert manifest.saturates("text", name) is recipes.text.saturates, name

@@ -168,23 +168,6 @@ def test_which_files_overflow_without_vnni(tiny_bundle, precision, recipe, image
     assert manifest.saturates("text", precision) is text
 
 
-def test_every_recipe_of_the_exporter_is_understood(tiny_bundle):
-    from tinyclip_edge.config.preset import load_preset, preset_names
-    from tinyclip_edge.precisions import PRECISIONS
-    from tinyclip_export.quantization.registry import recipe_dicts, recipes_for
-
-    names = [name for name in PRECISIONS if name != "fp32"]
-    for preset in preset_names():
-        for convolutional in (False, True):
-            settings = load_preset(preset)
-            made = {n: recipes_for(n, settings, convolutional=convolutional) for n in names}
-            edit(tiny_bundle, recipe=recipe_dicts(made, tuple(PRECISIONS)))
-            manifest = Manifest.read(tiny_bundle.folder)
-            for name, recipes in made.items():
-                assert manifest.saturates("image", name) is recipes.image.saturates, name
-                assert manifest.saturates("text", name) is recipes.text.saturates, name
-
-
 def move_aside(bundle, name, place):
     """Put a file elsewhere and leave a link to it."""
     path = bundle.folder / name

@@ -86,6 +86,12 @@ CLEAR = np.array([[[0, 0, 0, 0], [0, 0, 0, 51], [0, 0, 0, 255]]], dtype=np.uint8
 ON_WHITE = [255, 204, 0]
 
 
+def palette_with_alpha(rgba):
+    image = rgba.convert("RGB").convert("P").convert("PA")
+    image.putalpha(rgba.getchannel("A"))
+    return image
+
+
 @pytest.mark.parametrize("kind", ["RGBA", "LA", "P", "PA", "array", "WEBP"])
 def test_transparency_lies_on_white(kind):
     rgba = Image.fromarray(CLEAR)
@@ -93,7 +99,7 @@ def test_transparency_lies_on_white(kind):
         "RGBA": lambda: encoded(rgba),
         "LA": lambda: encoded(rgba.convert("LA")),
         "P": lambda: encoded(rgba.quantize(4)),
-        "PA": lambda: rgba.convert("PA"),
+        "PA": lambda: palette_with_alpha(rgba),
         "array": lambda: CLEAR,
         "WEBP": lambda: encoded(rgba, "WEBP", lossless=True, exact=True),
     }[kind]()
