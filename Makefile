@@ -50,7 +50,8 @@ slow: .venv/.installed-dev
 rest: .venv/.installed-dev
 	$(PYTEST) -m "slow and not gpu and not hours and not optimum"
 
-# Its own copies of what optimum-onnx wants older, in front of the packages of .venv.
+# Its own copies of what optimum-onnx wants older, in front of the packages of .venv. That gradio
+# goes with a newer hub, as pip says then, is true there: the tests do without.
 optimum: .venv/.installed-optimum
 	$(OPTIMUM)/bin/python -m pytest -m optimum tests/parity/test_optimum.py
 

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from tinyclip_edge.config.limits import LimitsConfig
 from tinyclip_edge.config.renamed import current_key, rename_keys
 from tinyclip_edge.config.schema import EnsembleMemberConfig, RunConfig
+from tinyclip_edge.config.section import is_section
 from tinyclip_edge.config.shrink import StageConfig
 from tinyclip_edge.config.yaml_text import YamlError, parse_yaml
 from tinyclip_edge.errors import ConfigError, did_you_mean, shown
@@ -181,7 +182,7 @@ def _sections() -> dict[str, type[BaseModel]]:
     return {
         name: field.annotation
         for name, field in RunConfig.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        if is_section(field.annotation)
     }
 
 

@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from tinyclip_edge.config.preset import ExportPreset
 from tinyclip_edge.config.schema import RunConfig
+from tinyclip_edge.config.section import is_section
 from tinyclip_edge.errors import ConfigError, did_you_mean
 
 REQUIRED = "required"
@@ -74,7 +75,7 @@ def _keys(model: type[BaseModel], prefix: str) -> Iterator[ConfigKey]:
 
 
 def _sections(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - a type
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if is_section(annotation):
         yield annotation
         return
     for part in get_args(annotation):
@@ -99,7 +100,7 @@ def _type(annotation: Any) -> str:  # noqa: ANN401 - a type
     if origin in (list, tuple, dict):
         inner = ", ".join(_type(part) for part in args if part is not Ellipsis)
         return f"{origin.__name__}[{inner}]"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if is_section(annotation):
         return "section"
     special_names = {type(None): "null", Any: "any"}
     return str(special_names.get(annotation) or getattr(annotation, "__name__", annotation))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeGuard, get_origin
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -9,6 +11,13 @@ class Section(BaseModel):
     """Unknown keys and loose types are refused, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:  # noqa: ANN401 - a type
+    """Say whether the type of a field is a section of keys."""
+    # In Python 3.10 list[str] counts as a type, of which no subclass can be asked.
+    plain = isinstance(annotation, type) and get_origin(annotation) is None
+    return plain and issubclass(annotation, BaseModel)
 
 
 def as_steps(value: float, total_steps: int) -> int:

