@@ -12,9 +12,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignal:
-    """Context in which a signal asks for a checkpoint; a second one ends the process at once.
+    """Context in which a signal asks for a checkpoint; a Ctrl-C after it ends the process at once.
 
-    ``patient`` ignores the second: launchers pass on what the terminal has sent to all already.
+    A second SIGTERM is ignored: schedulers and timeout(1) send it to a process and to its group.
+    ``patient`` ignores a second Ctrl-C too: launchers pass on what the terminal has sent to all.
     """
 
     def __init__(self, *, patient: bool = False) -> None:
@@ -34,14 +35,10 @@ class StopSignal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._restore()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = True
         if not self._patient:
-            self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+            signal.signal(signal.SIGINT, self._before[signal.SIGINT])
