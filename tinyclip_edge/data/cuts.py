@@ -45,6 +45,10 @@ class Losses:
         if samples > self.samples.get(name, 0):
             self.samples[name] = samples
 
+    def correct(self, name: str, samples: int) -> None:
+        """Note how many usable samples a part has that was counted before it was read."""
+        self.samples[name] = samples
+
     def merge(self, other: Losses) -> None:
         """Note what another process met."""
         self.cuts.update(other.cuts)

@@ -45,6 +45,11 @@ class FolderPart:
         return hashlib.sha256(names.encode("utf-8", "replace")).hexdigest()[:16]
 
     @property
+    def name(self) -> str:
+        """What ``losses`` call it."""
+        return f"{self.folder} {self.rows[0][0]}"
+
+    @property
     def pairs(self) -> None:
         """Only reading the captions tells."""
 
@@ -67,8 +72,8 @@ class FolderPart:
                 self.losses.add_fault(str(error))
                 continue
             given += 1
-            self.losses.count(f"{self.folder} {self.rows[0][0]}", given)
             yield Pair(key=name, image=image, captions=captions, concept=concept_of(None, captions))
+        self.losses.correct(self.name, given)
 
 
 def open_folder(folder: Path, losses: Losses, options: SourceOptions = DEFAULT) -> tuple[Part, ...]:
@@ -88,14 +93,17 @@ def open_folder(folder: Path, losses: Losses, options: SourceOptions = DEFAULT) 
         raise _no_pairs(folder, names, len(images))
     for name in images:
         if _stem(name) not in suffixes:
-            losses.add_fault(f"{folder / name} has no caption; give {FORMS}")
+            losses.add_fault(f"{folder / name} has no caption ({Path(name).stem}{CAPTION})")
     used = {*images, *(_stem(name) + suffix for name, suffix in rows)}
     if rest := count_kinds(Counter(file_kind(name) for name in names if name not in used)):
         losses.add_left_out(f"folder {folder}: left out files that are no pair: {rest}")
-    return tuple(
+    parts = tuple(
         FolderPart(folder, tuple(rows[start : start + PART]), losses)
         for start in range(0, len(rows), PART)
     )
+    for part in parts:  # all, as the images without a caption are: a run may read the first alone
+        losses.count(part.name, part.at_most)
+    return parts
 
 
 def captioned(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -24,6 +25,7 @@ JSON_LINES = ".jsonl"
 IMAGE_COLUMNS = ("image", "filepath", "path", "file_name")
 CAPTION_COLUMNS = ("caption", "title", "text", "captions")
 CONCEPT_COLUMN = "concept"
+URL = re.compile(r"https?://")
 DELIMITERS = (TAB, ",", ";", "|")
 PART = 256  # pairs; a stream shuffles parts and then pairs
 JUDGED = 10_000  # faults, after each so many of which their share is looked at
@@ -194,10 +196,10 @@ def open_table(
         BadSamples(str(path), met).check(0, final=True)
         raise DataError(f"{path} is empty: it has columns, but no row")
     if not there:
-        raise DataError(
-            f"{path}: none of the first {min(groups, PART)} images is there; paths are relative "
-            f"to {path.parent}"
-        )
+        told = f"none of the first {min(groups, PART)} images is there"
+        if URL.match(image):
+            raise DataError(f"{path}: {told}: they are web addresses; img2dataset fetches them")
+        raise DataError(f"{path}: {told}; paths are relative to {path.parent}")
     losses.merge(met)
     digest = lines.digest.hexdigest()[:16]
     return tuple(
@@ -263,7 +265,7 @@ def _column(
     if other is not None and path.suffix.lower() != JSON_LINES:
         told += f"; set data.delimiter to '{other}' if that divides the columns"
     else:
-        told += f"; data.columns.{'image' if what == 'image' else 'text'} names another"
+        told += f"; rename one, or set data.columns.{'image' if what == 'image' else 'text'}"
     raise DataError(f"{path} has no {what} column ({', '.join(usual)}); {told}")
 
 

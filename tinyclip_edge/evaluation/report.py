@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 RETRIEVAL, ZERO_SHOT = "retrieval", "zero-shot"
+MANY = 0.1  # share of captions of several images that is worth a note
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ def evaluate_model(
         raise DataError(f"unknown task {task!r}{did_you_mean(task, (RETRIEVAL, ZERO_SHOT))}")
     evaluation_data = evaluation_set(data, limit=limit)
     notes = evaluation_data.notes
+    if task == RETRIEVAL:
+        notes = (*notes, *_shared_captions(evaluation_data))
     if task == ZERO_SHOT:
         notes = (*notes, *check_prompts(embedder, evaluation_data.classnames, templates))
     measure = _retrieval_rows if task == RETRIEVAL else _zero_shot_rows
@@ -93,6 +97,19 @@ def evaluate_model(
     return EvalReport(
         embedder.name, embedder.spec, task, data, tuple(templates), tuple(rows), notes
     )
+
+
+def _shared_captions(evaluation_data: EvalSet) -> list[str]:
+    """Return a note where the captions of many images are those of others too, as classes are."""
+    texts, _ = evaluation_data.queries()
+    times = Counter(texts)
+    shared = sum(count for count in times.values() if count > 1) / len(texts)
+    if shared <= MANY:
+        return []
+    return [
+        f"{shared:.0%} of the captions are those of several images, and each finds its own image "
+        f"alone; labels of classes are measured by --task zero-shot"
+    ]
 
 
 def retrieval_row(name: str, image: Features, text: Features, owners: Ints) -> EvalRow:

@@ -245,6 +245,8 @@ def _open_pairs(
         return memory
     kept = "not kept" if filler is None else f"read from {filler.store.folder}"
     observer.on_message(f"{source.name} is streamed; teacher features are {kept}")
+    for line in source.losses.lines():  # of tables and folders: known before they are streamed
+        observer.on_message(line)
     streamed = source if filler is None else filler.store.attached(source)
     pairs = StreamingPairs(
         streamed, asked.codec, workers=data.workers, stream_groups=data.stream_groups, crops=crops

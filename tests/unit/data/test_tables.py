@@ -134,7 +134,8 @@ def test_a_mark_of_utf8_is_no_part_of_a_column(tmp_path, images):
         ("a.jsonl", b'{"path": "IMG", "text": ' + b"9" * 5000 + b"}\n", "line 1 is no JSON"),
         ("a.jsonl", b'{"path": "IMG", "text": "\\udc00"}\n', "line 1 is not UTF-8"),
         ("a.jsonl", b'{"path": "IMG", "text": 7}\n', "used: a number is no text in 'text'"),
-        ("a.csv", b"path,caption\nnone.png,x\n", "none of the first 1 images is there"),
+        ("a.csv", b"path,caption\nnone.png,x\n", "none of the first 1 images is there; paths"),
+        ("a.csv", b"path,caption\nhttps://a.b/c.jpg,x\n", "they are web addresses; img2dataset"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_named(tmp_path, name, content, told):
@@ -215,6 +216,25 @@ def test_a_folder_skips_one_faulty_caption_of_hundreds(tmp_path, monkeypatch):
     assert "2 of 150 samples cannot be used" in refused(tmp_path)
 
 
+@pytest.mark.parametrize("form", ["folder", "table"])
+def test_the_first_pairs_alone_are_judged_by_all_samples(tmp_path, form, monkeypatch):
+    monkeypatch.setattr("tinyclip_edge.data.folders.PART", 50)
+    rows = ["image,caption"]
+    for number in range(300):
+        (tmp_path / f"{number:03}.png").write_bytes(PIXELS)
+        bare = number in (3, 4, 5)  # of the first ten, three of 300
+        rows.append(f"{number:03}.png,{'' if bare else 'cat'}")
+        if form == "folder" and not bare:
+            (tmp_path / f"{number:03}.txt").write_text("cat")
+    path = tmp_path if form == "folder" else write(tmp_path / "a.csv", rows)
+    memory = PairMemory.load(open_source(str(path)), CODEC, limit=10)
+    assert len(memory) == 10
+    assert "skipped 3 faulty samples" in memory.skipped()[0]
+    stream = StreamingPairs(open_source(str(path)), CODEC, buffer=4)
+    assert len(next(stream.batches(0, 8, seed=1, distinct=False)).keys) == 8
+    stream.final_check()
+
+
 def test_faults_of_a_small_table_count_beside_those_of_all_sources(tmp_path, images):
     few = write(tmp_path / "few.csv", ["image,caption", f"{images[0][0]},x", f"{images[1][0]},"])
     assert "1 of 2 samples" in refused(few)
@@ -280,7 +300,7 @@ def test_folders_that_are_no_pairs(tmp_path, folder):
     (folder / "bare.png").write_bytes(PIXELS)
     message = refused(folder)
     assert "1 of 49 samples cannot be used" in message
-    assert "bare.png has no caption; give NAME.txt beside NAME.jpg" in message
+    assert "bare.png has no caption (bare.txt)" in message
     for text in folder.glob("*.txt"):
         text.unlink()
     assert "49 images without captions: class folders are no pairs" in refused(tmp_path)
@@ -406,7 +426,7 @@ def test_columns_that_are_not_there_are_named(tmp_path, images):
     path = write(tmp_path / "a.csv", ["image;caption", f"{images[0][0]};x"])
     assert "found: image;caption; set data.delimiter to ';'" in refused(path)
     write(path, ["photo,caption", f"{images[0][0]},x"])
-    assert "found: photo, caption; data.columns.image names another" in refused(path)
+    assert "found: photo, caption; rename one, or set data.columns.image" in refused(path)
     with pytest.raises(DataError, match=r"no column 'alt' \(data.columns.text\); found: photo, "):
         open_source(str(path), SourceOptions(columns=ColumnsConfig(image="photo", text="alt")))
 

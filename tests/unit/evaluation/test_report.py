@@ -4,7 +4,7 @@ import json
 
 import pytest
 from rich.console import Console
-from toy_embedders import ColourEmbedder
+from toy_embedders import ColourEmbedder, square, write_tar
 
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.evaluation import evaluate_model
@@ -90,3 +90,12 @@ def test_comparison(kit):
 def test_nothing_to_compare():
     with pytest.raises(DataError, match="at least one model"):
         compare_models({})
+
+
+def test_retrieval_on_labels_of_classes_is_said_to_be_none(tmp_path):
+    members = [(f"{name}/{n}.png", square(name, "PNG")) for name in ("red", "green")
+               for n in range(3)]  # fmt: skip
+    path = write_tar(tmp_path / "set.tar", members)
+    (note,) = evaluate_model(ColourEmbedder(), task="retrieval", data=str(path)).notes
+    assert note.startswith("100% of the captions are those of several images")
+    assert evaluate_model(ColourEmbedder(), task="zero-shot", data=str(path)).notes == ()

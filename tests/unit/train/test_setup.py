@@ -75,6 +75,31 @@ def test_skipped_validation_images_are_told(config):
     assert any(message.endswith(line) for message in told)
 
 
+def test_a_run_without_validation_pairs_says_so_before_its_first_step(config):
+    told = Messages()
+    prepare(config(toy_samples(), val=None), told)
+    assert "data.val is null: neither teacher nor student is measured on the way" in told
+
+
+@pytest.mark.parametrize("memory_gb", [1, 0])
+def test_faulty_rows_and_files_left_out_are_told(config, tmp_path, memory_gb):
+    run = config(toy_samples())
+    (tmp_path / "img").mkdir()
+    for number in range(120):
+        (tmp_path / "img" / f"{number}.png").write_bytes(toy_samples()[number % 48][1]["png"])
+        if number != 7:
+            (tmp_path / "img" / f"{number}.txt").write_text("cat")
+    (tmp_path / "img" / "a.svg").write_text("<svg/>")
+    data = run.data.model_copy(update={"train": str(tmp_path / "img"), "batch_distinct": False,
+                                        "memory_gb": memory_gb})  # fmt: skip
+    told = Messages()
+    prepare(run.model_copy(update={"data": data}), told)
+    assert any(
+        f"skipped 1 faulty samples: {tmp_path}/img/7.png has no caption" in line for line in told
+    )
+    assert any(line.endswith("left out files that are no pair: 1 .svg") for line in told)
+
+
 @pytest.mark.parametrize("form", ["table", "folder", "pipe"])
 def test_every_form_of_pairs_reaches_the_run(config, tmp_path, form):
     rows = ["image,caption"]
