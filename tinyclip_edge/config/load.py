@@ -11,9 +11,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from tinyclip_edge.config.limits import LimitsConfig
 from tinyclip_edge.config.renamed import current_key, rename_keys
-from tinyclip_edge.config.schema import EnsembleMemberConfig, RunConfig
+from tinyclip_edge.config.schema import DataConfig, EnsembleMemberConfig, RunConfig
 from tinyclip_edge.config.section import is_section
 from tinyclip_edge.config.shrink import StageConfig
 from tinyclip_edge.config.yaml_text import YamlError, parse_yaml
@@ -173,22 +172,22 @@ def _key(loc: tuple[int | str, ...]) -> tuple[str, ...]:
         return (f"stages[{loc[1] + 1}]", *parts[2:3])
     if parts[:2] == ("teacher", "ensemble") and len(loc) > 2 and isinstance(loc[2], int):
         return ("teacher", f"ensemble[{loc[2] + 1}]", *parts[3:4])
-    if parts[:2] == ("data", "limits"):
+    if parts[0] == "data" and parts[1:2] and parts[1] in _sections(DataConfig):
         return parts[:3]
-    return parts[: 2 if parts[0] in _sections() else 1]
+    return parts[: 2 if parts[0] in _sections(RunConfig) else 1]
 
 
-def _sections() -> dict[str, type[BaseModel]]:
+def _sections(schema: type[BaseModel]) -> dict[str, type[BaseModel]]:
     return {
         name: field.annotation
-        for name, field in RunConfig.model_fields.items()
+        for name, field in schema.model_fields.items()
         if is_section(field.annotation)
     }
 
 
 def _nearest(parts: tuple[str, ...]) -> str:
     """Suggest a key of the same section, or the section in which this key does stand."""
-    sections, word = _sections(), parts[-1]
+    sections, word = _sections(RunConfig), parts[-1]
     elsewhere = [
         f"{name}.{word}" for name, section in sections.items() if word in section.model_fields
     ]
@@ -197,7 +196,7 @@ def _nearest(parts: tuple[str, ...]) -> str:
     if parts[0].startswith("stages["):
         return did_you_mean(word, StageConfig.model_fields)
     if len(parts) == 3:
-        inner = LimitsConfig if parts[0] == "data" else EnsembleMemberConfig
+        inner = _sections(DataConfig).get(parts[1], EnsembleMemberConfig)
         return did_you_mean(word, inner.model_fields)
     if len(parts) == 1:
         return did_you_mean(word, RunConfig.model_fields)

@@ -84,7 +84,11 @@ def open_folder(folder: Path, losses: Losses, options: SourceOptions = DEFAULT) 
     """
     for name in METADATA:
         if is_file(folder / name):
-            return open_table(folder / name, losses, options)
+            listed = open_table(folder / name, losses, options)
+            there = sum(map(is_image_name, files_below(folder, DataError)))
+            if (more := there - sum(part.pairs for part in listed)) > 0:
+                losses.add_left_out(f"{folder / name} has no row of {more} of {there} images there")
+            return listed
     names = list(files_below(folder, DataError))
     images = [name for name in names if is_image_name(name)]
     suffixes = _caption_suffixes(names)

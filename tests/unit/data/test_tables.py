@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from pair_shards import draw, encoded, toy_samples, write_shard
-from tinyclip_edge.config import DataConfig
+from tinyclip_edge.config import DataConfig, load_config
 from tinyclip_edge.config.source_options import ColumnsConfig, SourceOptions
 from tinyclip_edge.data import Count, PairMemory, PixelCodec, StreamingPairs, open_source
-from tinyclip_edge.errors import DataError
+from tinyclip_edge.errors import ConfigError, DataError
 
 PIXELS = encoded(draw("red", "bar", "big"))
 
@@ -292,8 +292,13 @@ def test_every_spelling_is_seen_and_what_is_left_out_is_counted(folder, images):
 def test_a_metadata_file_as_hugging_face_writes_it(tmp_path, images, name):
     rows = [json.dumps({"file_name": image, "text": caption}) for image, caption in images]
     write(tmp_path / name, rows)
-    pairs = list(open_source(str(tmp_path)))
-    assert [(pair.key, pair.captions) for pair in pairs] == [(i, (c,)) for i, c in images]
+    source = open_source(str(tmp_path))
+    assert [(pair.key, pair.captions) for pair in source] == [(i, (c,)) for i, c in images]
+    assert source.losses.lines() == []
+    write(tmp_path / name, rows[:40])
+    assert open_source(str(tmp_path)).losses.lines() == [
+        f"{tmp_path / name} has no row of 8 of 48 images there"
+    ]
 
 
 def test_folders_that_are_no_pairs(tmp_path, folder):
@@ -469,3 +474,8 @@ def test_a_mark_of_utf8_is_no_part_of_a_caption(tmp_path, form):
         (tmp_path / name).write_bytes(content if form == "folder" else mark + content)
         path = tmp_path if form == "folder" else tmp_path / name
     assert [pair.captions for pair in open_source(str(path))] == [("cat",)]
+
+
+def test_keys_of_columns_are_refused_by_their_whole_name():
+    with pytest.raises(ConfigError, match=r"unknown key 'data.columns.imag'; did you mean 'image'"):
+        load_config("starter", ["data.columns.imag=x"])
