@@ -18,6 +18,7 @@ from tinyclip_export.quantization.overflow_safe import make_pair_safe
 from tinyclip_export.quantization.qdq_fusion import make_fusable, widen_biases
 from tinyclip_export.quantization.qdq_residual import (
     OPERATORS,
+    float_convolutions,
     is_integer_throughout,
     outside_convolutions,
     quantized_kinds,
@@ -33,9 +34,10 @@ class StaticRecipe:
     """Linear layers and convolutions in int8; norms, softmax, attention products, sums stay float.
 
     onnxruntime's default list of operators includes these too, which costs a ViT a cosine of 0.004
-    instead of 0.0002. Sums between the convolutions of a ResNet are in integers as well (see
-    qdq_residual.py). Weights have one scale per column or output channel; those of convolutions
-    have seven bits unless `weight_range` is "8 bit".
+    instead of 0.0002. Sums between the convolutions of a ResNet are in integers as well; in other
+    towers depthwise and small convolutions stay float (see qdq_residual.py). Weights have one scale
+    per column or output channel; those of convolutions have seven bits unless `weight_range` is
+    "8 bit".
     """
 
     weight_range: str = _DEFAULTS.weight_range
@@ -98,7 +100,11 @@ def quantize_static_tower(job: QuantizeJob, recipe: StaticRecipe) -> None:
             activation_qType=QuantType.QUInt8 if integers else QuantType.QInt8,
             tensors_range=ranges,
             nodes_to_quantize=[],
-            nodes_to_exclude=[*floats, *outside_convolutions(model)],
+            nodes_to_exclude=[
+                *floats,
+                *outside_convolutions(model),
+                *float_convolutions(model),
+            ],
             op_types_to_quantize=list(quantized_kinds(model)),
             # Float outputs let onnxruntime fuse a product into one node, which is 1.3x faster.
             extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
@@ -116,6 +122,13 @@ def quantize_static_tower(job: QuantizeJob, recipe: StaticRecipe) -> None:
             quantize_table(quantized, TABLE_BITS[recipe.token_table])
         strip_traces(quantized)
         onnx.save_model(quantized, str(job.target))
+
+
+def static_float_layers(source: Path) -> list[str]:
+    """Name the layers of a float tower that static int8 leaves as they are."""
+    import onnx
+
+    return float_convolutions(onnx.load(str(source), load_external_data=False))
 
 
 def measure_ranges(source: Path, folder: Path, feeds: Feeds) -> Any:  # noqa: ANN401

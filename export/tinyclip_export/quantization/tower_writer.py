@@ -12,7 +12,11 @@ from tinyclip_export.quantization.calibration import Calibration
 from tinyclip_export.quantization.dynamic_int8 import layers_with_weights
 from tinyclip_export.quantization.recipe import QuantizeJob, Recipe
 from tinyclip_export.quantization.registry import TowerRecipes
-from tinyclip_export.quantization.static_int8 import StaticRecipe, measure_ranges
+from tinyclip_export.quantization.static_int8 import (
+    StaticRecipe,
+    measure_ranges,
+    static_float_layers,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,7 +65,11 @@ class TowerWriter:
 
     def layers(self, tower: str, recipe: Recipe) -> list[str]:
         """Name the layers that `recipe` takes bits from."""
-        return layers_with_weights(self.source(tower), recipe.operators)
+        source = self.source(tower)
+        floats = static_float_layers(source) if isinstance(recipe, StaticRecipe) else ()
+        return [
+            name for name in layers_with_weights(source, recipe.operators) if name not in floats
+        ]
 
     def write(
         self,
