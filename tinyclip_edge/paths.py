@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tinyclip_edge.errors import TinyClipError
 
@@ -58,6 +58,17 @@ def files_below(folder: Path, error: type[TinyClipError]) -> Iterator[str]:
                     pending.append((f"{inner}{entry.name}/", above | {identity}))
             elif entry.is_file() or entry.is_symlink():  # a broken link is missing, not left out
                 yield f"{inner}{entry.name}"
+
+
+def stays_inside(folder: str | Path, name: str) -> bool:
+    """Say whether a file of a folder, ``name`` relative to it, is no link to another place.
+
+    The snapshots of Hugging Face's cache are folders of links into ``blobs`` beside them: those
+    links alone are followed.
+    """
+    root, real = Path(os.path.realpath(folder)), Path(os.path.realpath(Path(folder, name)))
+    cached = root.parent.name == "snapshots" and real.parent == root.parent.parent / "blobs"
+    return real == Path(root, *PurePosixPath(name).parts) or cached
 
 
 def read_bounded(path: Path, error: type[TinyClipError], *, limit: int) -> bytes:

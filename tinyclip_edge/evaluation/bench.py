@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinyclip_edge.child import child_command, child_environment
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.evaluation.latency import ModelLatency, measure_latency
 from tinyclip_edge.evaluation.open import check_openable, is_bundle, open_embedder
@@ -112,16 +111,14 @@ def _names(models: Sequence[str]) -> dict[str, str]:
 
 def _probe(label: str, model: str, precision: str | None, threads: int) -> dict[str, Any]:
     request = {"model": model, "precision": precision, "threads": threads, "started": time.time()}
-    # The child needs the same import path, whether the package is installed or not.
-    python_path = os.pathsep.join(path for path in sys.path if path)
     try:
         process = subprocess.run(
-            [sys.executable, "-m", f"{__package__}.probe", json.dumps(request)],
+            child_command(f"{__package__}.probe", json.dumps(request)),
             capture_output=True,
             text=True,
             check=False,
             timeout=PROBE_TIMEOUT_S,
-            env={**os.environ, "PYTHONPATH": python_path},
+            env=child_environment(),
         )
     except subprocess.TimeoutExpired:
         raise ModelError(

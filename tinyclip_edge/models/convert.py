@@ -18,7 +18,7 @@ from tinyclip_edge.models.load import load_clip
 from tinyclip_edge.models.names import check_checkpoint
 from tinyclip_edge.models.pruned import UNITS, assemble_config
 from tinyclip_edge.models.pruned_forms import apply_gates, dense_state
-from tinyclip_edge.models.tokenization import TOKENIZER, name_own_tokenizer
+from tinyclip_edge.models.tokenization import name_own_tokenizer, tokenizer_beside
 from tinyclip_edge.models.weights import fill
 
 _HUGGINGFACE = ("vision_model.", "text_model.")
@@ -143,9 +143,8 @@ def _assemble(
     path: Path, shape: Architecture | None, given: GivenConfig | None, *, quick_gelu: bool
 ) -> LoadedClip:
     """Return the CLIP to be filled; sizes are ``shape``'s where there is one."""
-    beside = path.with_name(TOKENIZER)
     tokenizer_file = given.tokenizer_file if given is not None else None
-    tokenizer_file = tokenizer_file or (beside if beside.is_file() else None)
+    tokenizer_file = tokenizer_file or tokenizer_beside(path.parent)
     config: dict[str, Any] = {"preprocess_cfg": given.preprocess_cfg if given else None}
     if shape is None:
         assert given is not None

@@ -21,7 +21,13 @@ from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.json_file import read_json, write_json
 from tinyclip_edge.models.pruned import UNITS, assemble_config
 from tinyclip_edge.models.runs import CONFIG, PRUNED_CONFIG, model_config_file
-from tinyclip_edge.models.tokenization import TOKENIZER
+from tinyclip_edge.models.tokenization import (
+    TOKENIZER,
+    TOKENIZER_COMPANIONS,
+    TOKENIZER_CONFIG,
+    read_tokenizer_config,
+    tokenizer_beside,
+)
 from tinyclip_edge.models.weights import fill, read_weights
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -32,12 +38,6 @@ WEIGHT_NAMES = (
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
     "model.safetensors",
-)
-TOKENIZER_COMPANIONS = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
 )
 
 
@@ -66,7 +66,7 @@ def load_folder(folder: Path, name: str, device: str | torch.device) -> LoadedCl
         config,
         name=name,
         source=str(folder / (PRUNED_CONFIG if pruned else CONFIG)),
-        tokenizer_file=folder / TOKENIZER if (folder / TOKENIZER).is_file() else None,
+        tokenizer_file=tokenizer_beside(folder),
     )
     fill(clip.model, read_weights(weights), str(weights))
     clip.model.to(device)
@@ -101,7 +101,9 @@ def _write(aside: Path, clip: LoadedClip, *, half: bool) -> None:
         beside = clip.tokenizer_file.parent
         shutil.copyfile(clip.tokenizer_file, aside / TOKENIZER)
         for name in TOKENIZER_COMPANIONS:
-            if (beside / name).is_file():
+            if name == TOKENIZER_CONFIG and (beside / name).is_file():
+                write_json(aside / name, read_tokenizer_config(beside / name))
+            elif (beside / name).is_file():
                 shutil.copyfile(beside / name, aside / name)
 
 

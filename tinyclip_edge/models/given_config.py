@@ -17,7 +17,7 @@ from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.models.names import check_config
 from tinyclip_edge.models.pruned import UNITS, read_units
 from tinyclip_edge.models.runs import CONFIG, PRUNED_CONFIG
-from tinyclip_edge.models.tokenization import TOKENIZER
+from tinyclip_edge.models.tokenization import tokenizer_beside
 from tinyclip_edge.models.zoo import ZOO
 
 _PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
@@ -93,7 +93,7 @@ def _of_zoo(name: str) -> GivenConfig:
 
 
 def _of_folder(folder: Path) -> GivenConfig:
-    tokenizer_file = folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
+    tokenizer_file = tokenizer_beside(folder)
     own = any((folder / name).is_file() for name in (CONFIG, PRUNED_CONFIG))
     if own or not (folder / HF_CONFIG).is_file():
         return _of_config(read_config(folder), tokenizer_file, str(folder))
@@ -104,8 +104,7 @@ def _of_folder(folder: Path) -> GivenConfig:
 
 def _of_file(path: Path) -> GivenConfig:
     config = read_json(path)
-    beside = path.with_name(TOKENIZER)
-    tokenizer_file = beside if beside.is_file() else None
+    tokenizer_file = tokenizer_beside(path.parent)
     if "model_type" in config:
         return GivenConfig(read_model_cfg(path), None, tokenizer_file)
     check_model_cfg(config.get("model_cfg", config), str(path))

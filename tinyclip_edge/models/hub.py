@@ -11,13 +11,19 @@ from torch import nn
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import LoadedClip
-from tinyclip_edge.models.folder import TOKENIZER_COMPANIONS
+from tinyclip_edge.models.folder import WEIGHT_NAMES as OPEN_CLIP_WEIGHTS
+from tinyclip_edge.models.folder import read_config
 from tinyclip_edge.models.hf_config import CONFIG, PREPROCESSOR, PROCESSOR, read_model_cfg
 from tinyclip_edge.models.huggingface import WEIGHT_NAMES, is_huggingface, load_huggingface
 from tinyclip_edge.models.library import open_clip, quiet
-from tinyclip_edge.models.names import check_tag, split_name
+from tinyclip_edge.models.names import LOCAL_DIR, check_tag, split_name
 from tinyclip_edge.models.runs import CONFIG as OPEN_CLIP_CONFIG
-from tinyclip_edge.models.tokenization import OPEN_CLIP_VOCABULARY, TOKENIZER
+from tinyclip_edge.models.tokenization import (
+    OPEN_CLIP_VOCABULARY,
+    TOKENIZER,
+    TOKENIZER_COMPANIONS,
+    tokenizer_beside,
+)
 from tinyclip_edge.models.weights import fill, read_weights
 
 # All that a repository says about its model, without the weights.
@@ -62,9 +68,13 @@ def load_repository(model: str, device: str | torch.device) -> LoadedClip:
             if is_huggingface(folder):
                 break
         return load_huggingface(folder, model, device)
-    network = _download(model, None)
-    with quiet():
-        model_cfg = open_clip.get_model_config(model)
+    model_cfg = read_config(folder)["model_cfg"]  # checked before anything is built by it
+    for name in OPEN_CLIP_WEIGHTS:
+        folder = _snapshot(model, [*_FACTS, name])
+        if (folder / name).is_file():
+            break
+    # The files that were checked, not those that the repository has by then.
+    network = _download(f"{LOCAL_DIR}{folder}", None, shown=model)
     clip = _wrap(network, model_cfg, model, _own_tokenizer(folder, model_cfg))
     clip.model.to(device)
     return clip
@@ -100,15 +110,16 @@ def _wrap(
 
 
 def _own_tokenizer(folder: Path, model_cfg: dict[str, Any]) -> Path | None:
-    """Return the tokenizer.json of a repository whose vocabulary is not open_clip's."""
+    """Return the tokenizer.json of a repository whose tokenizer is not open_clip's own."""
     text_cfg = model_cfg["text_cfg"]
     usual = text_cfg.get("vocab_size", OPEN_CLIP_VOCABULARY) == OPEN_CLIP_VOCABULARY
-    own = not usual and not text_cfg.get("hf_tokenizer_name")
-    return folder / TOKENIZER if own and (folder / TOKENIZER).is_file() else None
+    return None if usual and not text_cfg.get("hf_tokenizer_name") else tokenizer_beside(folder)
 
 
-def _download(name: str, tag: str | None, *, quick_gelu: bool = False) -> nn.Module:
-    what = f"{name}/{tag}" if tag else name
+def _download(
+    name: str, tag: str | None, *, quick_gelu: bool = False, shown: str | None = None
+) -> nn.Module:
+    what = shown or (f"{name}/{tag}" if tag else name)
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             model: nn.Module = open_clip.create_model(
@@ -117,6 +128,7 @@ def _download(name: str, tag: str | None, *, quick_gelu: bool = False) -> nn.Mod
                 precision="fp32",
                 force_quick_gelu=quick_gelu,
                 require_pretrained=True,
+                pretrained_text=False,  # a tower's own weights: the CLIP's follow
                 weights_only=True,
             )
     # Network, hub and file errors arrive as a dozen unrelated types from three libraries.

@@ -29,7 +29,7 @@ from tinyclip_edge.models.hf_weights import from_huggingface, to_huggingface
 from tinyclip_edge.models.json_file import read_json, write_json
 from tinyclip_edge.models.library import open_clip
 from tinyclip_edge.models.pruned import UNITS
-from tinyclip_edge.models.tokenization import TOKENIZER, name_own_tokenizer
+from tinyclip_edge.models.tokenization import name_own_tokenizer, tokenizer_beside
 from tinyclip_edge.models.tokenizer_files import from_vocabulary, write_tokenizer
 from tinyclip_edge.models.weights import fill, plain_weights
 
@@ -165,11 +165,10 @@ def _other_setting(model_cfg: dict[str, Any]) -> str:
 
 
 def _tokenizer_file(folder: Path) -> Path | None:
-    if (folder / TOKENIZER).is_file():
-        return folder / TOKENIZER
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+    own = tokenizer_beside(folder)
+    if own is None and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         return from_vocabulary(folder)
-    return None
+    return own
 
 
 def _check_end(clip: LoadedClip, folder: Path) -> None:

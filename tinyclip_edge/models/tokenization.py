@@ -13,10 +13,14 @@ from torch import Tensor
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.json_file import read_json
 from tinyclip_edge.models.library import open_clip, quiet
+from tinyclip_edge.paths import stays_inside
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer
 from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+# What lies beside a tokenizer.json and is carried along with it.
+TOKENIZER_COMPANIONS = (TOKENIZER_CONFIG, "special_tokens_map.json", "vocab.json", "merges.txt")
+_CODE = "auto_map"  # names Python files, which transformers would run
 _SPECIAL_TOKENS = (
     "bos_token",
     "eos_token",
@@ -68,10 +72,10 @@ class LocalTokenizer(open_clip.tokenizer.HFTokenizer):  # type: ignore[misc]
     ) -> None:
         from transformers import PreTrainedTokenizerFast
 
-        config = path.with_name("tokenizer_config.json")
+        config = path.with_name(TOKENIZER_CONFIG)
         table = read_json(config) if config.is_file() else {}
-        if "auto_map" in table:
-            raise ModelError(f"{config} asks for code (auto_map); nothing in a model folder is run")
+        if _CODE in table:
+            raise ModelError(f"{config} asks for code ({_CODE}); nothing in a model folder is run")
         self.tokenizer_mode = mode or ""
         self.context_length = context_length
         self.clean_fn = open_clip.tokenizer.get_clean_fn(clean)
@@ -79,6 +83,30 @@ class LocalTokenizer(open_clip.tokenizer.HFTokenizer):  # type: ignore[misc]
         self.tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=parse_tokenizer(path), **_plain_settings(table, config)
         )
+
+
+def tokenizer_beside(folder: Path) -> Path | None:
+    """Return a folder's tokenizer.json, None where there is none.
+
+    Raises ModelError where it, or what is carried along with it, is a link to another place: a
+    model that is saved again must not take a stranger's file with it.
+    """
+    from tinyclip_edge.starter import teacher_path
+
+    # Installers may link the package's own files.
+    if folder != Path(teacher_path()):
+        for name in (TOKENIZER, *TOKENIZER_COMPANIONS):
+            if not stays_inside(folder, name):
+                raise ModelError(
+                    f"{folder / name} is a link to another place; copy the model as plain files "
+                    "(cp -rL)"
+                )
+    return folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
+
+
+def read_tokenizer_config(path: Path) -> dict[str, Any]:
+    """Return a tokenizer_config.json without what asks for code. Raises ModelError."""
+    return {key: value for key, value in read_json(path).items() if key != _CODE}
 
 
 def make_tokenizer(model_cfg: dict[str, Any], tokenizer_file: Path | None, source: str) -> Tokenize:

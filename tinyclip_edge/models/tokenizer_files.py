@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models.tokenization import TOKENIZER_CONFIG, read_tokenizer_config
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -54,8 +55,8 @@ def write_tokenizer(clip: LoadedClip, folder: Path) -> SpecialTokens:
     config: dict[str, Any] = {}
     if clip.tokenizer_file is not None:
         shutil.copyfile(clip.tokenizer_file, target)
-        beside = clip.tokenizer_file.with_name("tokenizer_config.json")
-        config = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+        beside = clip.tokenizer_file.with_name(TOKENIZER_CONFIG)
+        config = read_tokenizer_config(beside) if beside.is_file() else {}
     else:
         _from_byte_pairs(clip, target)
     special = ClipTokenizer.from_file(target, clip.context_length)
@@ -63,7 +64,7 @@ def write_tokenizer(clip: LoadedClip, folder: Path) -> SpecialTokens:
     _add_start_and_end(target, names, special.sot_token_id, special.eot_token_id)
     config = {**_config(names), **config, "model_max_length": clip.context_length}
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+    (folder / TOKENIZER_CONFIG).write_text(text, encoding="utf-8")
     return SpecialTokens(special.sot_token_id, special.eot_token_id)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from tinyclip_edge.errors import BundleError, did_you_mean
-from tinyclip_edge.paths import expanded
+from tinyclip_edge.paths import expanded, stays_inside
 from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_edge.runtime.manifest_keys import CONFIG_FILES, FORMAT, FORMAT_VERSION, check_keys
 
@@ -144,23 +144,17 @@ class Manifest:
 def bundle_file(folder: str | Path, name: str) -> Path:
     """Return the path of a bundle's file; raise BundleError where a link leads to another one.
 
-    ``name`` is relative. The snapshots of Hugging Face's cache are folders of links into ``blobs``
-    beside them: those links alone are followed.
+    ``name`` is relative.
     """
     folder = expanded(folder)
     path = Path(folder) / name
     _check_name(Path(folder) / MANIFEST, name)
-    root, real = os.path.realpath(folder), Path(os.path.realpath(path))
-    if real != Path(root, *PurePosixPath(name).parts) and not _in_hub_cache(Path(root), real):
+    if not stays_inside(folder, name):
         raise BundleError(
             f"bundle {folder}: {name} is a link to another file; copy the bundle as plain files "
             "(cp -rL)"
         )
     return path
-
-
-def _in_hub_cache(root: Path, real: Path) -> bool:
-    return root.parent.name == "snapshots" and real.parent == root.parent.parent / "blobs"
 
 
 def list_files(folder: str | Path) -> dict[str, dict[str, Any]]:

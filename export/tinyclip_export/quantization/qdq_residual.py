@@ -75,8 +75,8 @@ def float_convolutions(model: Onnx) -> list[str]:
 
     An input has one scale for all its channels, whose ranges differ most in depthwise convolutions.
     With all of them in int8, MobileCLIP2-S0 had a minimum cosine of 0.78 and ran 1.3 times faster
-    than float; now it has 0.99 and runs 1.9 times faster (random weights, one thread, VNNI). A tower
-    that is integer throughout (a ResNet, whose average pools are grouped convolutions) has none.
+    than float; now it has 0.99 and runs 1.9 times faster (random weights, one thread, VNNI).
+    A tower that is integer throughout (a ResNet, its average pools being grouped) has none.
     """
     if is_integer_throughout(model):
         return []

@@ -6,11 +6,12 @@ The module is also that process's main program; it loads only EdgeCLIP, no torch
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from tinyclip_edge.child import child_command, child_environment
 
 TIMEOUT = 300  # seconds
 
@@ -28,11 +29,15 @@ def min_cosine(folder: Path, precision: str) -> float:
 
 def replay_in_child(folder: Path, precision: str) -> dict[str, Any]:
     """Replay in a child process; return ``{"cosine": …}`` or ``{"error": one line}``."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-m", "tinyclip_export.verification.reload", str(folder), precision]
+    command = child_command("tinyclip_export.verification.reload", str(folder), precision)
     try:
         child = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
+            command,
+            env=child_environment(),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return {"error": f"no result within {TIMEOUT} seconds"}

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 
 import huggingface_hub
 import pytest
 import safetensors.torch
+import torch
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models import load_clip, newest_models, newest_run
@@ -37,11 +39,11 @@ def test_unknown_names(model, pretrained, message):
 
 
 @pytest.fixture
-def repository(monkeypatch, tmp_path):
+def repository(monkeypatch, tmp_path, toy_teacher):
     """The folder that stands for any hub repository; it is laid out for open_clip."""
     folder = tmp_path / "snapshot"
     folder.mkdir()
-    (folder / "open_clip_config.json").write_text("{}")
+    (folder / "open_clip_config.json").write_text(json.dumps(toy_teacher.config))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: str(folder))
     return folder
 
@@ -77,21 +79,30 @@ def test_hub_without_weights_is_not_random(monkeypatch, repository):
     assert seen["weights_only"] is True
 
 
-def test_repository_with_its_own_vocabulary(
-    monkeypatch, repository, toy_teacher, toy_tokenizer_file
-):
-    network, config = toy_teacher.model, toy_teacher.config
-    monkeypatch.setattr(open_clip, "create_model", lambda *a, **k: network)
-    monkeypatch.setattr(open_clip, "get_model_config", lambda name: config["model_cfg"])
-    monkeypatch.setattr(
-        open_clip, "get_model_preprocess_cfg", lambda model: config["preprocess_cfg"]
-    )
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_repository_with_its_own_vocabulary(repository, toy_teacher, toy_tokenizer_file, name):
+    state = toy_teacher.model.state_dict()
+    if name.endswith(".bin"):
+        torch.save(state, repository / name)
+    else:
+        safetensors.torch.save_file(state, repository / name)
     with pytest.raises(ModelError, match=r"hf-hub:someone/toy: .*put the model's tokenizer\.json"):
         load_clip("hf-hub:someone/toy")
     shutil.copyfile(toy_tokenizer_file, repository / "tokenizer.json")
     clip = load_clip("hf-hub:someone/toy")
     assert clip.tokenizer_file == repository / "tokenizer.json"
     assert clip.config["preprocess_cfg"]["mean"] == [0.5, 0.5, 0.5]
+    assert all(torch.equal(value, state[key]) for key, value in clip.model.state_dict().items())
+
+
+def test_a_repositorys_config_is_checked_before_anything_is_built(monkeypatch, repository):
+    monkeypatch.setattr(open_clip, "create_model", lambda *a, **k: pytest.fail("it was built"))
+    path = repository / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config["model_cfg"]["text_cfg"]["hf_model_name"] = "someone/code"
+    path.write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"hf_model_name 'someone/code' is no text tower"):
+        load_clip("hf-hub:someone/something")
 
 
 @pytest.mark.parametrize(("tag", "quick"), [("openai", True), ("laion2b_s34b_b88k", False)])

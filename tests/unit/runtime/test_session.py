@@ -4,10 +4,11 @@ import platform
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from tinyclip_edge.errors import BundleError, TinyClipError
 from tinyclip_edge.runtime import cpu
-from tinyclip_edge.runtime.session import Tower, session_options
+from tinyclip_edge.runtime.session import Graph, Tower, session_options
 
 IMAGE = ("pixel_values", "image_embeds")
 
@@ -101,3 +102,30 @@ def test_nan_and_wrong_shapes_are_bundle_errors(shared_tiny_bundle):
         tower(np.full((1, 3, 8, 8), np.nan, dtype=np.float32))
     with pytest.raises(BundleError, match="failed on"):
         tower(np.zeros((1, 3, 9, 8), dtype=np.float32))
+
+
+@pytest.mark.parametrize("place", ["../secret", "{folder}/secret", "link"])
+def test_weights_outside_the_bundle_are_not_read(tmp_path, place):
+    """An ONNX file may name another file for a tensor's bytes."""
+    folder, secret = tmp_path / "bundle", tmp_path / "secret"
+    folder.mkdir()
+    secret.write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    (folder / "link").symlink_to(secret)
+    tensor = TensorProto(
+        name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL
+    )
+    for key, value in (("location", place.format(folder=tmp_path)), ("length", "16")):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["w"], ["y"])],
+        "g",
+        [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])],
+        [tensor],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    model.ir_version = 10
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError, match="does not load"):
+        Graph(folder / "model.onnx")
