@@ -64,7 +64,7 @@ def _data(diagnosis: Diagnosis) -> Lines:
     count = source.count
     yield "pairs", f"{'' if count.exact else 'about '}{count.pairs:,}"
     yield "sampled", f"{source.sampled:,}"
-    yield "undecodable images", _share(source.bad)
+    yield "unusable samples", _share(source.bad)
     yield "repeated images", _share(source.images.repeated)
     yield "images of one colour", _share(source.images.plain)
     yield "read and decoded", f"{source.samples_per_s:,.0f} pairs/s"

@@ -53,9 +53,8 @@ def shards(_: Path) -> list[bytes]:
 
 
 def read_pairs(path: Path) -> None:
-    for part in open_source(str(path)).parts:
-        for pair in part:
-            decode_image(pair.image)
+    for pair in open_source(str(path)):
+        decode_image(pair.image)
 
 
 def reader_of(name: str) -> Callable[[Path, bytes], None]:
