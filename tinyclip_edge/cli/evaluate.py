@@ -29,8 +29,9 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            help="starter:test_style, starter:test_concepts, starter:val, a shard pattern, "
-            "or a folder or tar of images in one folder a class."
+            help="starter:test_style, starter:test_concepts, starter:val, pairs as data.train "
+            "takes them, a folder or tar of images in one folder a class, or a run's YAML file: "
+            "its data.val."
         ),
     ] = "starter:test_style",
     precision: Annotated[

@@ -66,7 +66,11 @@ class VerificationOptions:
     """The pairs that precisions are verified and calibrated on, and the gates."""
 
     data: Annotated[
-        str, typer.Option(help="Pairs for the verification: starter:val or a shard pattern.")
+        str,
+        typer.Option(
+            help="Pairs for the verification: starter:val, pairs as data.train takes them, or a "
+            "run's YAML file: its data.val."
+        ),
     ] = "starter:val"
     limit: Annotated[int, typer.Option(min=2, help="At most this many pairs.")] = 1000
     calibration: Annotated[

@@ -17,6 +17,7 @@ from tinyclip_edge.evaluation.class_shards import (
     class_shard_names,
     is_class_shards,
 )
+from tinyclip_edge.evaluation.run_pairs import NamedPairs, named_pairs
 from tinyclip_edge.paths import exists, expanded
 from tinyclip_edge.runtime.protocol import ImageInput
 
@@ -88,9 +89,14 @@ def evaluation_set(source: str, *, limit: int | None = None) -> EvalSet:
 
     ``source`` is ``starter:test_style``, ``starter:test_concepts`` or ``starter:val``; a folder or
     tar of images with one folder per class; webdataset shards with ``KEY.cls`` and a
-    ``classnames.txt``; or pairs in any form that a run reads: shards, a table, COCO's captions, a
-    folder with captions. Raises DataError when it is missing, empty or broken.
+    ``classnames.txt``; pairs in any form that a run reads: shards, a table, COCO's captions, a
+    folder with captions; or a run's YAML file, which stands for its ``data.val``. Raises DataError
+    when it is missing, empty or broken, and ConfigError for a faulty YAML file.
     """
+    named = named_pairs(source)
+    if not isinstance(named.source, str):
+        return _pair_set(named, limit)
+    source = named.source
     if source.startswith(STARTER):
         return _starter_set(source, limit)
     path = Path(expanded(source))
@@ -98,21 +104,25 @@ def evaluation_set(source: str, *, limit: int | None = None) -> EvalSet:
         return _labelled_set(source, path, limit)
     if is_class_image_source(path):
         return _class_set(source, path, limit)
-    return _shard_set(source, limit)
+    return _pair_set(named, limit)
 
 
 def check_set(source: str) -> None:
     """Raise DataError for a set that does not exist, without importing torch or reading it.
 
-    Raises MissingExtraError for a starter set where the starter kit is not installed.
+    Raises MissingExtraError for a starter set where the starter kit is not installed, and
+    ConfigError for a faulty YAML file.
     """
-    if source.startswith(STARTER):
+    named = named_pairs(source).source
+    if not isinstance(named, str):
+        check_source(named)
+    elif named.startswith(STARTER):
         from tinyclip_edge.starter import kit_path
 
-        _starter_name(source)
+        _starter_name(named)
         kit_path()
-    elif not exists(Path(expanded(source))):
-        check_source(source)
+    elif not exists(Path(expanded(named))):
+        check_source(named)
 
 
 def _starter_name(source: str) -> str:
@@ -222,12 +232,12 @@ def _labelled_set(source: str, path: Path, limit: int | None) -> EvalSet:
     )
 
 
-def _shard_set(source: str, limit: int | None) -> EvalSet:
+def _pair_set(named: NamedPairs, limit: int | None) -> EvalSet:
     from tinyclip_edge.data import open_source
 
-    pairs = open_source(source)
+    pairs = open_source(named.source, named.options)
     candidates = ((pair.key, pair.image, pair.captions) for pair in pairs)
-    return _decodable(source, candidates, limit, losses=pairs.losses, merge=True)
+    return _decodable(pairs.name, candidates, limit, losses=pairs.losses, merge=True)
 
 
 def _decodable(

@@ -7,7 +7,7 @@ import pytest
 from toy_embedders import square, write_tar
 
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.evaluation import EvalSet, evaluation_set
+from tinyclip_edge.evaluation import EvalSet, check_set, evaluation_set
 
 
 def test_unseen_style_is_one_emoji_a_name_with_icons_apart(kit):
@@ -192,3 +192,23 @@ def test_a_selection_keeps_images_texts_and_captions_together():
     part = whole.select([2, 0])
     assert (part.images, part.texts, part.subsets) == ((b"2", b"0"), ("c", "a"), {})
     assert part.queries() == (["c", "c2", "a", "a2"], [0, 0, 1, 1])
+
+
+def test_a_configuration_stands_for_its_validation_pairs(tmp_path):
+    for name in ("red", "green"):
+        (tmp_path / f"{name}.png").write_bytes(square(name, "PNG"))
+    table = tmp_path / "val.csv"
+    table.write_text("photo;alt\nred.png;a red one\ngreen.png;a green one\n")
+    run = tmp_path / "run.yaml"
+    data = f'train: x.tar, columns: {{image: photo, text: alt}}, delimiter: ";", val: {table}'
+    run.write_text(f"teacher: {{model: x}}\nstudent: {{model: y}}\ndata: {{{data}}}\n")
+    check_set(str(run))
+    found = evaluation_set(str(run))
+    assert (found.name, found.texts) == (str(table), ("a red one", "a green one"))
+    run.write_text(run.read_text().replace(str(table), '["pipe:cat x"], allow_pipes: true'))
+    for look in (check_set, evaluation_set):
+        with pytest.raises(DataError, match="runs a command"):
+            look(str(run))
+    run.write_text("teacher: {model: x}\nstudent: {model: y}\ndata: {train: x.tar}\n")
+    with pytest.raises(DataError, match=r"data\.val is null"):
+        check_set(str(run))
