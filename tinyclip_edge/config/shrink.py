@@ -27,7 +27,9 @@ class StudentConfig(Section):
 
     model: str | dict[str, Any] | None = Field(
         default=None,
-        description="Zoo name, or an open_clip model configuration written inline.",
+        description="Zoo name, or an open_clip model configuration written inline: what it leaves "
+        "out is the teacher's, its tokenizer too unless text_cfg has CLIP's vocab_size of 49408 or "
+        "another hf_tokenizer_name.",
     )
     keep: float | None = Field(
         default=None,
