@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from heapq import nsmallest
 
+DIGITS = re.compile(r"([0-9]+)")
+NUMBER_WIDTH = 20  # digits
 NAMED_FAULTS = 5  # of a message; more are counted
 
 
@@ -82,11 +86,18 @@ class Losses:
 
     def named_faults(self) -> str:
         """Return the first faults, by name, and how many follow; empty without any."""
-        lines = sorted(self.faults)
-        more = len(lines) - NAMED_FAULTS
-        return "; ".join(lines[:NAMED_FAULTS]) + (f" and {more} more" if more > 0 else "")
+        first = nsmallest(NAMED_FAULTS, self.faults, key=_by_number)
+        more = len(self.faults) - len(first)
+        return "; ".join(first) + (f" and {more} more" if more > 0 else "")
 
     def lines(self) -> list[str]:
         """Return one line a cut shard, one about all faulty samples, one a folder."""
-        faults = [f"skipped {len(self.faults)} faulty samples: {self.named_faults()}"]
-        return [*self.cut_lines(), *faults[: len(self.faults)], *sorted(self.left_out)]
+        count = len(self.faults)
+        what = f"{count} faulty sample{'s' if count > 1 else ''}"
+        faults = [f"skipped {what}: {self.named_faults()}"] if count else []
+        return [*self.cut_lines(), *faults, *sorted(self.left_out)]
+
+
+def _by_number(line: str) -> list[str]:
+    """Return a key that sorts line 9 before line 10."""
+    return [part.zfill(NUMBER_WIDTH) if part.isdigit() else part for part in DIGITS.split(line)]

@@ -319,7 +319,7 @@ def test_one_faulty_sample_of_a_hundred_is_skipped_and_said_two_are_too_many(tmp
     for _ in range(2):  # as in two epochs
         assert [pair.key for pair in source] == [key for key, _ in good[:99]]
     (line,) = BadSamples(source.name, source.losses).report(99)
-    assert line.startswith(f"skipped 1 faulty samples: shard {shard}: ")
+    assert line.startswith(f"skipped 1 faulty sample: shard {shard}: ")
     assert "'faulty'" in line and told in line
     shard = write_shard(tmp_path / "b.tar", [*good[:98], ("faulty", files)])
     source = open_source(str(shard))

@@ -194,7 +194,7 @@ def test_one_faulty_row_of_hundreds_is_skipped_and_two_of_them_are_too_many(
     assert source.count().pairs == 150
     (line,) = source.losses.lines()
     place = 71 + len(header)
-    assert f"skipped 1 faulty samples: {path} line {place} " in line
+    assert f"skipped 1 faulty sample: {path} line {place} " in line
     assert fault in line
     path.write_bytes(b"\n".join([*header, *rows[:70], bad, bad, *rows[70:]]) + b"\n")
     with pytest.raises(DataError, match=r"2 of 152 samples cannot be used \(at most 1%"):
@@ -211,7 +211,7 @@ def test_a_folder_skips_one_faulty_caption_of_hundreds(tmp_path, monkeypatch):
     assert source.count() == Count(150, exact=False)
     assert len(list(source)) == 149
     (line,) = source.losses.lines()
-    assert f"skipped 1 faulty samples: caption {tmp_path}/120.txt cannot be read" in line
+    assert f"skipped 1 faulty sample: caption {tmp_path}/120.txt cannot be read" in line
     (tmp_path / "020.txt").unlink()
     assert "2 of 150 samples cannot be used" in refused(tmp_path)
 
@@ -479,3 +479,10 @@ def test_a_mark_of_utf8_is_no_part_of_a_caption(tmp_path, form):
 def test_keys_of_columns_are_refused_by_their_whole_name():
     with pytest.raises(ConfigError, match=r"unknown key 'data.columns.imag'; did you mean 'image'"):
         load_config("starter", ["data.columns.imag=x"])
+
+
+def test_the_first_faulty_lines_are_named_in_their_order(tmp_path, images):
+    rows = [f"{image}," for image, _ in images[:12]]
+    message = refused(write(tmp_path / "a.csv", ["image,caption", *rows]))
+    places = [part.split(" has")[0] for part in message.split("a.csv line ")[1:]]
+    assert places == ["2", "3", "4", "5", "6"] and message.endswith("and 7 more")

@@ -95,7 +95,7 @@ def test_faulty_rows_and_files_left_out_are_told(config, tmp_path, memory_gb):
     told = Messages()
     prepare(run.model_copy(update={"data": data}), told)
     assert any(
-        f"skipped 1 faulty samples: {tmp_path}/img/7.png has no caption" in line for line in told
+        f"skipped 1 faulty sample: {tmp_path}/img/7.png has no caption" in line for line in told
     )
     assert any(line.endswith("left out files that are no pair: 1 .svg") for line in told)
 
