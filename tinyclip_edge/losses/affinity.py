@@ -58,7 +58,7 @@ class AffinityTerm:
     modules: Mapping[str, nn.Module] = {}
 
     def __init__(self, student_width: int, teacher_width: int, *, i2t: float, t2i: float) -> None:
-        self._parts = {"i2t": i2t, "t2i": t2i}
+        self._i2t, self._t2i = i2t, t2i
 
     def __call__(self, batch: EmbeddedBatch) -> TermValue:
         """Return the loss; both directions, KL and the teacher's entropy are logged."""
@@ -67,7 +67,8 @@ class AffinityTerm:
             *batch.teacher,
             student_scale=batch.student_scale,
             teacher_scale=batch.teacher_scale,
-            **self._parts,
+            i2t=self._i2t,
+            t2i=self._t2i,
         )
         logged = {
             "affinity_i2t": terms.i2t,
