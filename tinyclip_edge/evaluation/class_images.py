@@ -79,7 +79,7 @@ def class_images(path: Path, limit: int | None = None) -> ClassImages:
     images = list(_from_folder(path, others) if is_folder(path) else _from_tar(path, others))
     rest = count_kinds(others)
     if not images:
-        raise DataError(f"{path} holds no image ({READABLE}){f', but {rest}' if rest else ''}")
+        raise DataError(f"{path} has no image ({READABLE}){f', but {rest}' if rest else ''}")
     labels = _annotated(path, images) or _folders(path, [image.name for image in images])
     images = [replace(image, label=label) for image, label in zip(images, labels, strict=True)]
     names = class_names(path if is_folder(path) else path.parent, labels)
@@ -162,7 +162,7 @@ def _folders(path: Path, names: Sequence[str]) -> list[str]:
         raise DataError(f"{path}: {len(outside)} images are in no class folder, first {outside[0]}")
     splits = sorted({folders[0] for folders in parents} & SPLITS)
     if len(splits) > 1:
-        raise DataError(f"{path} holds {', '.join(splits)}; give one of them: {path / splits[-1]}")
+        raise DataError(f"{path} has {', '.join(splits)}; give one of them: {path / splits[-1]}")
     if len(set(map(len, parents))) > 1:  # folders of different depth: the outermost that differs
         depth = next(
             level

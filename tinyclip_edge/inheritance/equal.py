@@ -51,7 +51,7 @@ def equal_masks(gates: ClipGates, *, nearest: bool = False) -> ClipMasks:
     smallest_error = min(size_error for size_error, _ in candidates)
     if smallest_error > TOLERANCE / 2 and not nearest:
         raise InheritanceError(
-            f"no CLIP with equal layers has the size the masks ask for ({target.prunable:,} "
+            f"no CLIP with equal layers has the size of the masks ({target.prunable:,} "
             f"parameters): the nearest is {smallest_error:.1%} off; set uniform_shapes: false"
         )
     tolerance = max(smallest_error, TOLERANCE / 2)

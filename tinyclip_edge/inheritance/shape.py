@@ -70,8 +70,8 @@ def _require(state: Mapping[str, Tensor], tower: str, keys: Iterable[str]) -> No
     for key in keys:
         if key not in state:
             raise InheritanceError(
-                f"the {tower} tower is no plain CLIP transformer or ResNet: it has no '{key}'; a "
-                "student starts without its weights by inherit.method=none"
+                f"the {tower} tower is not a plain CLIP transformer or ResNet: it has no '{key}'; "
+                "a student starts without its weights by inherit.method=none"
             )
 
 

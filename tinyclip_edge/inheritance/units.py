@@ -99,7 +99,7 @@ class ClipUnits:
 def _require(state: Mapping[str, Tensor], tower: str, key: str) -> None:
     if key not in state:
         raise InheritanceError(
-            f"the {tower} tower cannot be masked: no plain CLIP transformer, it has no '{key}'"
+            f"the {tower} tower cannot be masked: not a plain CLIP transformer, it has no '{key}'"
         )
 
 

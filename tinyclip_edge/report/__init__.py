@@ -121,7 +121,7 @@ def _run_page(
     sections = [(key, name, part) for key, name, part in parts if part is not None]
     start = record.start
     subtitle = (
-        f"{start.get('student', 'A student')} learns from {start.get('teacher', 'its teacher')}"
+        f"{start.get('student', 'A student')} distilled from {start.get('teacher', 'its teacher')}"
     )
     warning = None if record.status == "done" else STATUS.get(record.status, record.status)
     head = [
@@ -159,7 +159,7 @@ def _pictures(
     except TinyClipError as error:
         message = f"{record.folder}: no pictures ({error})"
         notify(message)
-        return section("pictures", "What they find", note(message))
+        return section("pictures", "Search results", note(message))
 
 
 def _links(targets: Sequence[tuple[str, str]]) -> Safe:

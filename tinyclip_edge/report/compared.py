@@ -39,8 +39,11 @@ def comparison(record: RunRecord, bundles: Sequence[Bundle]) -> Safe:
         parts += [element("div", *spots.figures("S: the student in PyTorch."), class_="figures"),
                   note(f"Bundles: {folders}")]  # fmt: skip
     else:
-        parts.append(note("No bundle of this student was found: tinyclip-edge export makes one, "
-                          "tinyclip-edge report --bundles FOLDER finds it elsewhere."))  # fmt: skip
+        message = (
+            "No bundle of this student was found: make one with tinyclip-edge export, or give its "
+            "folder with tinyclip-edge report --bundles."
+        )
+        parts.append(note(message))
     return section("compared", "Teacher, student, bundles", *parts)
 
 
@@ -103,7 +106,9 @@ def _numbered(bundles: Sequence[Bundle], letter: str) -> Iterator[tuple[str, Var
     numbers, identities = integers(1), set()
     for bundle in bundles:
         for variant in variants(bundle):
-            if variant.identity not in identities:  # every bundle of a run may hold its float32
+            if (
+                variant.identity not in identities
+            ):  # several bundles may have the same float32 files
                 identities.add(variant.identity)
                 yield f"{letter}{next(numbers)}", variant
 

@@ -55,10 +55,10 @@ def training(record: RunRecord) -> Safe:
 
 
 def accuracy(record: RunRecord) -> Safe:
-    """Return the accuracy over steps beside the teacher's."""
+    """Return the accuracy over steps and the teacher's level."""
     student, teacher = record.evaluations("student"), record.evaluations("teacher")
     if not student:
-        text = "Not measured: the run has no validation pairs, or did not come that far."
+        text = "Not measured: the run has no validation pairs, or has not reached an evaluation."
         return section("accuracy", "Accuracy", note(text))
     lines = list(_accuracy_lines(student, teacher))
     draw = partial(draw_lines, lines=lines, ylabel="right answers, %", linear=True)

@@ -110,7 +110,7 @@ def draw_sparsity(figure: Figure, steps: Sequence[Event]) -> None:
         Line("target", points(steps, "sparsity_target", 100), INK, "--"),
         Line("expected from the gates", points(steps, "sparsity", 100)),
     ]
-    draw_lines(figure, lines, "parameters gone, %", stage_starts(steps), linear=True)
+    draw_lines(figure, lines, "parameters removed, %", stage_starts(steps), linear=True)
 
 
 def draw_lines(
@@ -164,7 +164,7 @@ def draw_speed(figure: Figure, lines: Sequence[Line], waits: Sequence[Line]) -> 
 
 
 def draw_units(figure: Figure, gates: Sequence[Event], towers: Sequence[str] = TOWERS) -> None:
-    """Heat map a tower and kind of unit: layers upwards, steps to the right."""
+    """Heat maps by tower and kind of unit: layers upwards, steps to the right."""
     grid = figure.subplots(2, len(towers), squeeze=False)
     for tower, column in zip(towers, grid.T, strict=True):
         for axes, kind in zip(column, ("heads", "neurons"), strict=True):
@@ -181,7 +181,7 @@ def draw_units(figure: Figure, gates: Sequence[Event], towers: Sequence[str] = T
 
 
 def draw_histograms(figure: Figure, gates: Sequence[Event], towers: Sequence[str] = TOWERS) -> None:
-    """How many gates stand at which log-alpha, over time."""
+    """Histogram of the gates' log-alpha over time."""
     from matplotlib.colors import LogNorm
 
     from tinyclip_edge.inheritance.gates import CLAMP

@@ -33,7 +33,7 @@ def masks(record: RunRecord) -> Safe | None:
     if masked:
         title, draw = "Sparsity against its target", partial(draw_sparsity, steps=masked)
         figures.append(figure("sparsity", title, draw, caption=_sparsity_caption(masked[-1])))
-    numbers = _prunes(prunes) if prunes else note("The gates are not cut out yet.")
+    numbers = _prunes(prunes) if prunes else note("No prune is logged yet.")
     return section("masks", "Masks", element("div", *figures, class_="figures"), numbers)
 
 
@@ -52,7 +52,7 @@ def _histogram(gates: list[Event], tower: str) -> Safe:
         f"gates-{tower}",
         f"Gates of the {tower} tower by log-alpha",
         partial(draw_histograms, gates=gates, towers=(tower,)),
-        caption="Low: closed, high: open. A gap between the two says that the gates have decided.",
+        caption="Low: closed, high: open. A gap between the two means that most gates are decided.",
     )
 
 
@@ -67,16 +67,16 @@ def _units_caption(gates: list[Event], tower: str) -> str:
 
 def _sparsity_caption(last: Event) -> str:
     return (
-        f"At step {last['step']:,}: {percent(last.get('sparsity'))} gone, "
-        f"{percent(last.get('sparsity_target'))} wanted."
+        f"At step {last['step']:,}: sparsity {percent(last.get('sparsity'))}, "
+        f"target {percent(last.get('sparsity_target'))}."
     )
 
 
 def _prunes(prunes: list[Event]) -> Safe:
     numbers = table(
-        ["prune", "kept", "wanted", "met", "channels", "heads by layer", "neurons by layer"],
+        ["prune", "share", "target", "met", "channels", "heads by layer", "neurons by layer"],
         [row for event in prunes for row in _rows(event)],
-        "What was left; kept: share of the teacher's prunable parameters",
+        "Units after each prune; share: of the teacher's prunable parameters",
     )
     return element("div", numbers, class_="lists")
 

@@ -29,15 +29,15 @@ def inherited_map(record: RunRecord) -> Safe | None:
 
 
 def _stage_parts(event: Event, key: str) -> Iterator[Safe]:
-    yield note(f"Method: {event.get('method', NONE)}. Filled: taken from the teacher.")
+    yield note(f"Method: {event.get('method', NONE)}. Filled: inherited from the teacher.")
     shares = event["taken"]
     if shares is not None:
         maps = (_tower_map(shares[tower], tower, f"{key}-{tower}") for tower in TOWERS)
         yield element("div", *maps, class_="maps")
         numbers = table(
-            ["", "teacher's layers taken", "heads a layer", "neurons a layer", "shared by layers"],
+            ["", "teacher layers", "heads per layer", "neurons per layer", "shared by layers"],
             [[f"{tower} tower", *_cells(shares[tower])] for tower in TOWERS],
-            f"Taken of the teacher; embedding dimensions: {_share(shares['embedding'])}",
+            f"Inherited units; embedding dimensions: {_share(shares['embedding'])}",
         )
         yield element("div", numbers, class_="lists")
     rows = [
@@ -47,9 +47,7 @@ def _stage_parts(event: Event, key: str) -> Iterator[Safe]:
     parts = event["parameters"].values()
     total = sum(sum(part.values()) for part in parts)
     fresh = sum(part.get("fresh", 0) for part in parts)
-    caption = (
-        f"The teacher gave {percent((total - fresh) / total if total else None)} of the student"
-    )
+    caption = f"{percent((total - fresh) / total if total else None)} of the student is inherited"
     yield table(["parameters", *ORIGINS], rows, caption)
     for remark in event["notes"]:
         yield note(remark)
@@ -94,7 +92,7 @@ def _tower_map(tower: Mapping[str, Any], name: str, key: str) -> Safe:
     for axis, share in tower["shared"].items():
         parts += [_svg_text(0, y + BAR - 1, axis), _strip(NAMES, y, share)]
         y += ROW
-    title = f"Teacher layers, heads and neurons that the {name} tower took"
+    title = f"Teacher layers, heads and neurons that the {name} tower inherited"
     width = NAMES + max(len(kinds), 1) * (STRIP + GAP)
     drawing = element(
         "svg",
@@ -105,7 +103,7 @@ def _tower_map(tower: Mapping[str, Any], name: str, key: str) -> Safe:
         role="img",
         aria_labelledby=f"{key}-title",
     )
-    caption = "teacher's layer → student's, from the input upwards"
+    caption = "teacher layer → student layer, starting at the input"
     return element(
         "figure", drawing, element("figcaption", element("b", f"{name} tower"), f" {caption}")
     )

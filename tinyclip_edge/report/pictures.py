@@ -21,7 +21,7 @@ from tinyclip_edge.report.html import Safe, element, note, section
 from tinyclip_edge.report.record import CONFIG, RunRecord
 from tinyclip_edge.runtime.protocol import Embedder
 
-CANDIDATES = 200  # pictures, one a concept
+CANDIDATES = 200  # pictures, one per concept
 FIRST = 5
 EDGE = 96  # pixels of a thumbnail
 
@@ -59,7 +59,7 @@ def pictures(record: RunRecord, bundles: Sequence[Bundle], queries: int) -> Safe
         "validation pictures, one a concept; the phrases shown are evenly spaced over them, not "
         "chosen. Green frame: the phrase's own picture."
     )
-    return section("pictures", "What they find", note(summary), *parts)
+    return section("pictures", "Search results", note(summary), *parts)
 
 
 def _candidates(config: RunConfig) -> tuple[list[Image.Image], list[str]]:

@@ -31,7 +31,7 @@ class RunRecord:
 
     @classmethod
     def read(cls, folder: Path) -> RunRecord:
-        """Read a run folder, skipping broken lines; raise DataError when it holds no run."""
+        """Read a run folder, skipping broken lines; raise DataError when there is no run."""
         path = folder / EVENTS
         try:
             if not folder.is_dir():

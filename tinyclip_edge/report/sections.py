@@ -63,11 +63,11 @@ def about(record: RunRecord) -> Safe:
         ("Inherited at the start", _inherited(record)),
         ("Device", f"{start.get('device', NONE)}, {count(start.get('threads'))} CPU threads"),
         ("Steps", f"{record.steps_done:,} of {count(start.get('steps'))}"),
-        ("Seconds", f"{figures(record.seconds)}, calls: {sessions}"),
-        ("Begun", start.get("time", NONE)),
+        ("Seconds", f"{figures(record.seconds)}, sessions: {sessions}"),
+        ("Started", start.get("time", NONE)),
         ("Steps skipped", count(len(record.of("skipped")))),
     ]
-    return section("about", "What the run was", facts(rows))
+    return section("about", "The run", facts(rows))
 
 
 def again(record: RunRecord) -> Safe:
@@ -96,7 +96,7 @@ def again(record: RunRecord) -> Safe:
     else:
         text = element("pre", element("code", record.config))
         children.append(folded("Configuration as resolved", text))
-    return section("again", "To do it again", *children)
+    return section("again", "Reproduce", *children)
 
 
 def _inherited(record: RunRecord) -> str:
@@ -104,7 +104,7 @@ def _inherited(record: RunRecord) -> str:
     if inherited:
         return f"{inherited:,.0f} parameters"
     masked = record.settings.get("inherit.method") == "masks"
-    return "the whole teacher, which masks make smaller" if masked else "nothing"
+    return "the whole teacher, then pruned by masks" if masked else "nothing"
 
 
 def _parameters(start: Event, prefix: str) -> str:

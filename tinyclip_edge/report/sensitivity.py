@@ -14,7 +14,7 @@ from tinyclip_edge.report.words import NONE, count, figures, megabytes
 
 MAX_BARS = 12
 MAX_ROWS = 200
-MEASURES = {"overlap": "nearest ten kept, %", "kl": "KL, nats", "recall": "R@1, %"}
+MEASURES = {"overlap": "same of nearest ten, %", "kl": "KL, nats", "recall": "R@1, %"}
 DROP_LABEL = "text to image R@1 lost, points"
 # Units of the bars' own coordinates.
 NAMES, BAR_WIDTH, NUMBER, ROW, BAR = 204, 150, 50, 15, 10
@@ -91,7 +91,7 @@ def _bars(layers: Sequence[Row], precision: str, key: str) -> Iterator[Safe]:
         aria_labelledby=f"{key}-title",
     )
     caption = (
-        f"Nats, {len(ranked)} of {len(layers)} layers. Order: by the neighbours lost and the KL; "
+        f"Nats, {len(ranked)} of {len(layers)} layers, ordered by changed neighbours and KL; "
         "the first are those to leave in float."
     )
     yield element("figure", drawing, element("figcaption", element("b", title), caption))
@@ -135,9 +135,9 @@ def _pareto_table(points: Sequence[Row], pairs: str) -> Safe:
         ]
         for row in points
     ]
-    head = ["layers in float", "smoothing", "MB", "ms", "points lost", "nearest ten kept, %",
+    head = ["layers in float", "smoothing", "MB", "ms", "points lost", "same of nearest ten, %",
             "KL, nats"]  # fmt: skip
-    caption = f"What leaving the worst layers in float buys, on {pairs} calibration pairs"
+    caption = f"Gain by leaving the most sensitive layers in float, on {pairs} calibration pairs"
     return table(head, rows, caption)
 
 

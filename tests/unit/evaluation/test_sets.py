@@ -100,7 +100,7 @@ def test_bad_images_of_shards_are_skipped_counted_or_too_many(tmp_path):
 
 
 def test_empty_missing_and_broken_sources(tmp_path):
-    with pytest.raises(DataError, match="holds no image"):
+    with pytest.raises(DataError, match="has no image"):
         evaluation_set(str(tmp_path))
     with pytest.raises(DataError, match="nothing matches"):
         evaluation_set(str(tmp_path / "none.tar"))
