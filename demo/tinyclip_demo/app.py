@@ -86,7 +86,7 @@ def launch(
     rule = HostRule(host, visitors.allow_hosts)
     page = build_app(service)
     serve(page, host=host, port=port, share=share, open_browser=open_browser, rule=rule)
-    _log(f"demo: {page.share_url or page.local_url}  (Ctrl-C ends it)")
+    _log(f"demo: {page.share_url or page.local_url}  (stop with Ctrl-C)")
     try:
         threading.Event().wait()
     except KeyboardInterrupt:

@@ -28,7 +28,7 @@ class Galleries:
             return self.default
         with self._lock:
             if key not in self._uploaded:
-                raise DataError("these pictures are no longer kept: drop them again")
+                raise DataError("these pictures are no longer available: drop them again")
             self._uploaded.move_to_end(key)
             return self._uploaded[key]
 

@@ -182,7 +182,7 @@ def serve_web(
 ) -> None:
     """Serve the page until Ctrl-C; raises like ``page_server``."""
     with page_server(bundle, ort, host=host, port=port, allow_hosts=allow_hosts) as server:
-        sys.stderr.write(f"demo: {server.url}  (Ctrl-C ends it)\n")
+        sys.stderr.write(f"demo: {server.url}  (stop with Ctrl-C)\n")
         sys.stderr.flush()
         if open_browser:
             webbrowser.open(server.url)

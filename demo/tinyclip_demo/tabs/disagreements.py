@@ -16,7 +16,7 @@ from tinyclip_demo.view import hits, pairs, parts
 NAME = "disagreements"
 COUNTS = (10, 25, 50, 100)
 START = (
-    "Every picture is put to the chosen models with all captions of the gallery as labels; "
+    "The selected models classify every picture, with all captions of the gallery as labels; "
     "the pairs on which they differ most come first."
 )
 

@@ -15,7 +15,7 @@ from tinyclip_demo.view import parts, speed
 
 NAME = "measure"
 START = (
-    "Every chosen model is timed in turns, on this machine, while nothing else of the page runs."
+    "The selected models are timed on this machine in interleaved rounds, while nothing else runs."
 )
 
 

@@ -103,7 +103,7 @@ def result_handler(part: str, outputs: int = 1) -> Callable[[Handler], Handler]:
                 note = parts.problem(str(error))
             except Exception:
                 traceback.print_exc(file=sys.stderr)
-                note = parts.problem("this failed, through no fault of yours; see the terminal")
+                note = parts.problem("this failed because of an internal error; see the terminal")
             else:
                 return
             finally:

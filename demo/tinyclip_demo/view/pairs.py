@@ -32,7 +32,7 @@ def disagreements(
         f'{heads}<th scope="col">Apart</th></tr></thead><tbody>{body}</tbody></table></div>'
         f'<p class="tc-legend"><span>{escape(order)}</span><span>Each model: its answer, its '
         "probability, and the place of the pair's own caption</span>"
-        "<span>Apart: divergence of the answers, in bits (0: alike, "
+        "<span>Apart: divergence of the answers, in bits (0: equal, "
         f"{_max_divergence(len(mined.names))}: disjoint)</span></p></section>"
     )
 

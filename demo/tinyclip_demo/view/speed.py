@@ -176,10 +176,10 @@ def _faster(ratio: float, itself: bool) -> str:
 
 def _notes(report: MeasureReport) -> str:
     settings = report.settings
+    threads = f"{settings.threads} thread{'' if settings.threads == 1 else 's'}"
     notes = [
-        f"{settings.rounds} rounds in turns, {settings.threads} "
-        f"thread{'' if settings.threads == 1 else 's'}, a decoded picture of 256 pixels to its "
-        f"embedding, measured {report.created}"
+        f"{settings.rounds} interleaved rounds, {threads}, from a decoded picture of 256 pixels "
+        f"to its embedding, measured {report.created}"
     ]
     if report.pairs:
         notes.append(f"recall from text to image among {report.pairs}")

@@ -175,7 +175,7 @@ def test_measure_and_take_the_figures_away(page):
     text = page.inner_text("#measured")
     assert page.locator("#measured .tc-figures tbody tr").count() == 3
     assert page.locator("#measured .tc-bubble").count() == 3
-    assert "20 rounds in turns, 1 thread" in text and "60 pairs of discs" in text
+    assert "20 interleaved rounds, 1 thread" in text and "60 pairs of discs" in text
     assert "processor" in page.inner_text("#host")
     with page.expect_download() as download:
         page.click("#get-json")
