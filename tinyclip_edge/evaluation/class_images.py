@@ -75,11 +75,13 @@ def class_images(path: Path, limit: int | None = None) -> ClassImages:
     ``val_annotations.txt``; names come from ``class_names``. Raises DataError when there is no
     image, when folders are not classes, or when the tar is broken.
     """
-    others: Counter[str] = Counter()
-    images = list(_from_folder(path, others) if is_folder(path) else _from_tar(path, others))
-    rest = count_kinds(others)
+    skipped_kinds: Counter[str] = Counter()
+    images = list(
+        _from_folder(path, skipped_kinds) if is_folder(path) else _from_tar(path, skipped_kinds)
+    )
+    skipped = count_kinds(skipped_kinds)
     if not images:
-        raise DataError(f"{path} has no image ({READABLE}){f', but {rest}' if rest else ''}")
+        raise DataError(f"{path} has no image ({READABLE}){f', but {skipped}' if rest else ''}")
     labels = _annotated(path, images) or _folders(path, [image.name for image in images])
     images = [replace(image, label=label) for image, label in zip(images, labels, strict=True)]
     names = class_names(path if is_folder(path) else path.parent, labels)
@@ -89,8 +91,8 @@ def class_images(path: Path, limit: int | None = None) -> ClassImages:
         f"classes.tsv, words.txt or classnames.txt beside the images"
         for first in unnamed[:1]
     ]
-    if rest:
-        notes.append(f"{path}: left out files that are no image: {rest}")
+    if skipped:
+        notes.append(f"{path}: skipped files that are not images: {skipped}")
     texts = {label: names.get(label, _readable(label)) for label in dict.fromkeys(labels)}
     selected = _interleave_classes(images, limit)
     return ClassImages(
@@ -100,29 +102,29 @@ def class_images(path: Path, limit: int | None = None) -> ClassImages:
     )
 
 
-def _from_folder(path: Path, others: Counter[str]) -> Iterator[ClassImage]:
+def _from_folder(path: Path, skipped_kinds: Counter[str]) -> Iterator[ClassImage]:
     for name in sorted(files_below(path, DataError), key=lambda name: name.split("/")):
         if is_image_name(name):
             yield ClassImage(name, path / name, "")
         else:
-            _count(others, name)
+            _count(skipped_kinds, name)
 
 
-def _from_tar(path: Path, others: Counter[str]) -> Iterator[ClassImage]:
+def _from_tar(path: Path, skipped_kinds: Counter[str]) -> Iterator[ClassImage]:
     try:
         for tar, member in _members(path):
             if is_image_name(member.name):
                 yield ClassImage(member.name, member_content(tar, member), "")
             else:
-                _count(others, member.name)
+                _count(skipped_kinds, member.name)
     except BROKEN as error:
         raise DataError(f"{path} is cut off or broken: {error}") from error
 
 
-def _count(others: Counter[str], name: str) -> None:
+def _count(skipped_kinds: Counter[str], name: str) -> None:
     kind = file_kind(name)
     if kind not in ABOUT:
-        others[kind] += 1
+        skipped_kinds[kind] += 1
 
 
 def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:

@@ -21,7 +21,7 @@ class Share:
 
     @classmethod
     def count(cls, indices: Indices, of: int) -> Share:
-        """Count the ``indices`` indices of an axis of ``of`` units."""
+        """Count the selected ``indices`` of an axis of ``of`` units."""
         parts, selected = min(BINS, of), set(indices)
         edges = [part * of // parts for part in range(parts + 1)]
         bins = tuple(
