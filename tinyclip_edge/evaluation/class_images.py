@@ -81,7 +81,7 @@ def class_images(path: Path, limit: int | None = None) -> ClassImages:
     )
     skipped = count_kinds(skipped_kinds)
     if not images:
-        raise DataError(f"{path} has no image ({READABLE}){f', but {skipped}' if rest else ''}")
+        raise DataError(f"{path} has no image ({READABLE}){f', but {skipped}' if skipped else ''}")
     labels = _annotated(path, images) or _folders(path, [image.name for image in images])
     images = [replace(image, label=label) for image, label in zip(images, labels, strict=True)]
     names = class_names(path if is_folder(path) else path.parent, labels)

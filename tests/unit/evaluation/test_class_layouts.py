@@ -129,7 +129,7 @@ def test_what_is_left_out_is_counted_and_files_of_macos_are_no_images(tmp_path, 
     assert sorted(found.texts) == ["green", "green", "red", "red"]
     hidden = ["1 hidden"] if form == "folder" else []  # a tar's members of that name are none
     (note,) = found.notes
-    told = f"{path}: left out files that are no image: "
+    told = f"{path}: skipped files that are not images: "
     assert sorted(note.removeprefix(told).split(", ")) == ["1 .psd", "1 .svg", *hidden]
 
 
