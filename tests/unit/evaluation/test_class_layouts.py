@@ -67,7 +67,7 @@ def test_ids_without_a_name_are_a_warning(tmp_path):
 
 
 def test_splits_are_not_classes(tiny):
-    with pytest.raises(DataError, match=r"holds train, val; give one of them"):
+    with pytest.raises(DataError, match=r"has train, val; give one of them"):
         evaluation_set(str(tiny))
 
 
