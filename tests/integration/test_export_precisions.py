@@ -204,8 +204,8 @@ def test_what_is_calibrated_on_is_not_verified_on(toy_teacher_folder, tmp_path, 
     total = len(toy_samples((48, 40)))
     given = report["verification"]["calibration"]
     assert given["apart"] is True
-    assert report["verification"]["overflow_safe"] == min(12, total - given["overflow_safe"])
-    assert given["overflow_safe"] + report["verification"]["overflow_safe"] <= total
+    assert report["verification"]["pairs"] == min(12, total - given["pairs"])
+    assert given["pairs"] + report["verification"]["pairs"] <= total
 
 
 @pytest.mark.slow
