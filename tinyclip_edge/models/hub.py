@@ -110,10 +110,14 @@ def _wrap(
 
 
 def _own_tokenizer(folder: Path, model_cfg: dict[str, Any]) -> Path | None:
-    """Return the tokenizer.json of a repository whose tokenizer is not open_clip's own."""
+    """Return the tokenizer.json of a repository whose config names no tokenizer but that.
+
+    Where it names one elsewhere, open_clip reads that, and so do we.
+    """
     text_cfg = model_cfg["text_cfg"]
     usual = text_cfg.get("vocab_size", OPEN_CLIP_VOCABULARY) == OPEN_CLIP_VOCABULARY
-    return None if usual and not text_cfg.get("hf_tokenizer_name") else tokenizer_beside(folder)
+    name = text_cfg.get("hf_tokenizer_name")
+    return tokenizer_beside(folder) if name == TOKENIZER or not (usual or name) else None
 
 
 def _download(

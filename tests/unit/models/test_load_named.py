@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from tinyclip_edge.errors import ModelError
-from tinyclip_edge.models import load_clip, newest_models, newest_run
+from tinyclip_edge.models import load_clip, newest_models, newest_run, save_local_dir
 from tinyclip_edge.models.library import open_clip
 
 
@@ -93,6 +93,13 @@ def test_repository_with_its_own_vocabulary(repository, toy_teacher, toy_tokeniz
     assert clip.tokenizer_file == repository / "tokenizer.json"
     assert clip.config["preprocess_cfg"]["mean"] == [0.5, 0.5, 0.5]
     assert all(torch.equal(value, state[key]) for key, value in clip.model.state_dict().items())
+
+
+def test_a_repository_of_ours_has_the_tokenizer_that_lies_in_it(repository, toy_teacher):
+    """As a saved student names it, so that open_clip reads a local folder's own file."""
+    toy_teacher.config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "tokenizer.json"
+    save_local_dir(repository, toy_teacher)
+    assert load_clip("hf-hub:someone/toy").tokenizer_file == repository / "tokenizer.json"
 
 
 def test_a_repositorys_config_is_checked_before_anything_is_built(monkeypatch, repository):
