@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.limits import JSON_BYTES, JSON_DEPTH
 from tinyclip_edge.paths import read_bounded
+
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever the text holds
@@ -33,8 +36,21 @@ def read_json_file(path: Path, error: type[TinyClipError], *, limit: int = JSON_
 def read_json_table(
     path: Path, error: type[TinyClipError], *, limit: int = JSON_BYTES
 ) -> dict[str, Any]:
-    """Return the object that a file holds; ``error`` as in ``read_json_file``, or for a list."""
-    value = read_json_file(path, error, limit=limit)
+    """Return the object that a file holds, all of which can be written again.
+
+    ``error`` as in ``read_json_file``, for a list, and for halves of surrogate pairs.
+    """
+    content = read_bounded(path, error, limit=limit)
+    try:
+        value = parse_json(content)
+        if SURROGATE.search(content):
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise error(
+            f"cannot read {path}: half of a surrogate pair, which is no character"
+        ) from None
+    except ValueError as fault:
+        raise error(f"cannot read {path}: {fault}") from None
     if not isinstance(value, dict):
         raise error(f"{path} holds no table")
     return value

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 MIB = 1 << 20  # bytes
 
-# JSON: configurations, manifests, index files. Readers of vocabularies give a larger size.
+# JSON: configurations, manifests, index files.
 JSON_BYTES = 16 * MIB
 JSON_DEPTH = 64  # brackets within brackets
+TOKENIZER_BYTES = 128 * MIB  # tokenizer.json, vocab.json, merges.txt; Gemma's has 34 MB
 
 # YAML: run configurations, export presets, overrides.
 YAML_BYTES = MIB
@@ -31,6 +32,7 @@ RATIO_FROM = 16 * MIB
 COCO_BYTES = 256 * MIB  # a captions file; COCO's own has 92 MB
 
 NAMES_BYTES = 16 * MIB  # a list of class names; WordNet's has 3 MB
+TEXTS_BYTES = 256 * MIB  # labels, templates or a corpus, one a line
 
 MESSAGE_CHARS = 2000  # of an error or a line of progress
 WORD_CHARS = 300  # of what has no blank in it, such as a path

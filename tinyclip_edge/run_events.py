@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tinyclip_edge.json_text import parse_json
+from tinyclip_edge.limits import JSON_BYTES
 
 MAX_STEP = 1 << 53  # larger integers are not exact as a float
+_FIRST = (b"{", b"\xef")  # of an event, the second of one behind a byte order mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,14 @@ def read_event_lines(
     ``is_valid`` may reject further events besides those without kind or step. Raises OSError.
     """
     events, broken, damaged = [], [], []
+    number, ended = 0, True
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        while line := file.readline(JSON_BYTES):  # a longer one is damaged, in pieces
+            number, ended = number + ended, line.endswith(b"\n")
             event = _event(line)
             if event is not None and is_valid(event):
                 events.append(event)
-            elif line.strip() and (line.endswith(b"\n") or _parsed(line) is not None):
+            elif line.strip() and (ended or len(line) == JSON_BYTES or _parsed(line) is not None):
                 broken.append(number)
                 damaged.append(line.rstrip(b"\n"))
     return EventLines(tuple(events), tuple(broken), tuple(damaged))
@@ -48,6 +52,8 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 def _event(line: bytes) -> dict[str, Any] | None:
     """Return the event of a line, None where it holds none."""
+    if line.lstrip()[:1] not in _FIRST:  # a damaged file may have millions of lines
+        return None
     event = _parsed(line)
     if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
         return None

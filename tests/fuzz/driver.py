@@ -38,6 +38,7 @@ class Reader:
     hostile: Sequence[bytes] = ()  # tried first
     others: tuple[type[Exception], ...] = ()  # that it may raise beside TinyClipError
     weight: float = 1.0  # share of the usual number of inputs; below 1 for slow ones
+    most: int = 20_000  # inputs of a long run; fewer where one takes a second
 
 
 @dataclass

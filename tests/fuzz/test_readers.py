@@ -15,7 +15,7 @@ import pytest
 import readers
 from driver import SECONDS, Reader, drive
 
-NUMBERS = {"some": 300, "many": 20_000}
+SOME = 300
 TABLE: list[Reader] = [
     reader
     for module in pkgutil.iter_modules(readers.__path__)
@@ -25,8 +25,8 @@ assert len({reader.name for reader in TABLE}) == len(TABLE)
 
 
 def numbers(reader: Reader, many: bool) -> range:
-    usual = NUMBERS["many" if many else "some"]
-    return range(int(os.environ.get("FUZZ_INPUTS") or usual * (1 if many else reader.weight)))
+    usual = reader.most if many else SOME * reader.weight
+    return range(int(os.environ.get("FUZZ_INPUTS") or usual))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ else:
 
 MERGE = "tag:yaml.org,2002:merge"  # <<: what PyYAML replaces by the keys of another section
 
+MOST_BITS = 1024  # of a whole number, as of a float's exponent: no setting has more
+
 
 class YamlError(ValueError):
     """A text is no YAML that is read here; the message says where and why."""
@@ -30,12 +32,15 @@ class _Loader(_Base):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401
         try:
-            return super().construct_object(node, deep=deep)
+            value = super().construct_object(node, deep=deep)
         # PyYAML converts !!int "", !!bool x and 2026-13-45 without a look.
         except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError):
             kind, value = node.tag.rpartition(":")[2], node.value
             text = one_line(repr(value)) if isinstance(value, str) else "what stands here"
             raise self._fault(f"{text} cannot be read as {kind}; quote it", node) from None
+        if isinstance(value, int) and value.bit_length() > MOST_BITS:
+            raise self._fault("a whole number of too many digits; quote it", node)
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         if not isinstance(node, yaml.MappingNode):  # !!map "text"

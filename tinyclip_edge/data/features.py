@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tinyclip_edge.data.pairs import Halves
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.json_text import parse_json
 
 Ints = npt.NDArray[np.int64]
 NAMES = ("image_ids", "image_values", "text_ids", "text_values")
@@ -144,11 +145,11 @@ class TeacherFeatures:
             return "are missing"
         try:
             with safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {}).get("about", "{}"))
+                about = parse_json((file.metadata() or {}).get("about", "{}"))
                 if not isinstance(about, dict) or about.get("key") != self.key:
                     return "are of another teacher or other pairs"
                 tensors = {name: file.get_tensor(name) for name in NAMES}
-        except (OSError, SafetensorError, ValueError, RecursionError):
+        except (OSError, SafetensorError, ValueError):
             return "are cut off or broken"
         rows = [
             (table, tensors[f"{name}_ids"], tensors[f"{name}_values"])

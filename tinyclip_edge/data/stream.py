@@ -94,7 +94,7 @@ class StreamingPairs:
                     group.draw(distinct=distinct)
         else:
             for number, group in groups.items():
-                group.go_on(position[number])
+                group.go_on(position.get(number, {}))
         waiting: deque[tuple[Decoding, StreamPosition]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
             for step, drawn in enumerate(_to_the_end(groups, distinct=distinct), start):

@@ -18,6 +18,8 @@ from tinyclip_edge.data.pairs import Pair
 from tinyclip_edge.data.source import PairSource
 from tinyclip_edge.errors import DataError
 
+MOST = 1 << 53  # of any count
+
 
 @dataclass(frozen=True, slots=True)
 class Placed:
@@ -136,6 +138,16 @@ class StreamGroup:
 
         Reads the parts of the pairs it holds, no others.
         """
+        try:
+            self._go_to(place)
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise DataError(
+                f"{self._source.name}: the checkpoint's place in it cannot be read ({error})"
+            ) from error
+
+    def _go_to(self, place: Mapping[str, Any]) -> None:
+        if not all(0 <= place[name] <= MOST for name in ("epoch", "at", "taken", "read")):
+            raise ValueError("a number out of range")
         self._begin(place["epoch"])
         self._at, self._taken, self._read = place["at"], place["taken"], place["read"]
         self._random.bit_generator.state = place["order"]

@@ -15,7 +15,7 @@ from tinyclip_edge.models.json_file import read_json
 from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.paths import stays_inside
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer
-from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer
+from tinyclip_edge.runtime.tokenizer_json import defects_told, parse_tokenizer
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 # What lies beside a tokenizer.json and is carried along with it.
@@ -80,9 +80,16 @@ class LocalTokenizer(open_clip.tokenizer.HFTokenizer):  # type: ignore[misc]
         self.context_length = context_length
         self.clean_fn = open_clip.tokenizer.get_clean_fn(clean)
         self.strip_sep_token = strip_sep_token
-        self.tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=parse_tokenizer(path), **_plain_settings(table, config)
-        )
+        self._path = path
+        parsed, settings = parse_tokenizer(path), _plain_settings(table, config)
+        with defects_told(path):
+            self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=parsed, **settings)
+
+    def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> Tensor:
+        """Return the ids, padded; ModelError for a file whose rules fail on a text."""
+        with defects_told(self._path):
+            ids: Tensor = super().__call__(texts, context_length=context_length)
+        return ids
 
 
 def tokenizer_beside(folder: Path) -> Path | None:

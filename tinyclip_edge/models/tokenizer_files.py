@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_edge.json_text import read_json_table
+from tinyclip_edge.limits import TOKENIZER_BYTES
 from tinyclip_edge.models.tokenization import TOKENIZER_CONFIG, read_tokenizer_config
+from tinyclip_edge.paths import read_bounded
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -109,15 +112,14 @@ def from_vocabulary(folder: Path) -> Path:
 
     Raises ModelError when they are broken or not CLIP's.
     """
-    try:
-        vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+    from tinyclip_edge.runtime.tokenizer_json import defects_told
+
+    vocabulary = read_json_table(folder / "vocab.json", ModelError, limit=TOKENIZER_BYTES)
+    merges = read_bounded(folder / "merges.txt", ModelError, limit=TOKENIZER_BYTES)
+    with defects_told(f"{folder} (vocab.json, merges.txt)"):
+        lines = merges.decode("utf-8").splitlines()
         pairs = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
         tokenizer = byte_pair_tokenizer(vocabulary, [(left, right) for left, right in pairs])
-    # The tokenizers library raises plain Exception for what it cannot use.
-    except Exception as error:
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{folder}: vocab.json and merges.txt are no CLIP's: {cause}") from error
     path = Path(tempfile.mkdtemp(dir=_scratch().name)) / "tokenizer.json"
     tokenizer.save(str(path))
     return path
@@ -164,11 +166,16 @@ def _from_transformers(clip: LoadedClip, folder: Path) -> SpecialTokens:
     return SpecialTokens(start, end, plain)
 
 
+def read_tokenizer_table(path: Path) -> dict[str, Any]:
+    """Return what a tokenizer.json says; ModelError when it is broken or too large."""
+    return read_json_table(path, ModelError, limit=TOKENIZER_BYTES)
+
+
 def _names(tokenizer_json: Path) -> tuple[str, str]:
     """Return the names that the file gives start and end of text."""
     from tinyclip_edge.runtime.tokenizer import END_TOKENS, START_TOKENS
 
-    added = json.loads(tokenizer_json.read_text(encoding="utf-8")).get("added_tokens", [])
+    added = read_tokenizer_table(tokenizer_json).get("added_tokens") or []
     known = {token["content"] for token in added}
     start = next((name for name in START_TOKENS if name in known), START)
     end = next((name for name in END_TOKENS if name in known), END)
@@ -177,7 +184,7 @@ def _names(tokenizer_json: Path) -> tuple[str, str]:
 
 def _add_start_and_end(path: Path, names: tuple[str, str], start: int, end: int) -> None:
     """Make clients that know nothing of CLIP lower a text and put start and end around it."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_tokenizer_table(path)
     whole = dict(content)
     if content.get("normalizer") is None:
         content["normalizer"] = _NORMALIZER

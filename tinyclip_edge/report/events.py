@@ -51,7 +51,7 @@ def _inherit(event: Event) -> bool:
 def _valid_tower(tower: dict[str, Any]) -> bool:
     shares = [*tower["shared"].values()]
     for layer in tower["layers"]:
-        if not isinstance(layer["student"], int | None):
+        if not isinstance(layer["student"], int | None) or not isinstance(layer["name"], str):
             return False
         shares += layer["units"].values()
     return bool(tower["layers"]) and all(map(_valid_share, shares))

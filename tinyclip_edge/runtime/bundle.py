@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from tinyclip_edge.errors import BundleError, did_you_mean
-from tinyclip_edge.paths import expanded, stays_inside
+from tinyclip_edge.json_text import read_json_table
+from tinyclip_edge.paths import exists, expanded, stays_inside
 from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_edge.runtime.manifest_keys import CONFIG_FILES, FORMAT, FORMAT_VERSION, check_keys
 
@@ -51,16 +52,11 @@ class Manifest:
     def read(cls, folder: str | Path) -> Manifest:
         """Read and check a bundle's manifest; raise BundleError naming the file and the cure."""
         path = bundle_file(folder, MANIFEST)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
+        if not exists(path):
             raise BundleError(
                 f"{folder} is no bundle: it has no {MANIFEST}; `tinyclip-edge export` writes one"
-            ) from error
-        except OSError as error:
-            raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"{path} is not JSON: {error}") from error
+            )
+        content = read_json_table(path, BundleError)
         _check(path, content)
         known = {f.name for f in fields(cls)}
         return cls(**{key: value for key, value in content.items() if key in known})
@@ -187,8 +183,8 @@ def _sha256_once(path: Path) -> str:
     return _hashed[key]
 
 
-def _check(path: Path, content: object) -> None:
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+def _check(path: Path, content: Mapping[str, Any]) -> None:
+    if content.get("format") != FORMAT:
         raise BundleError(f'{path} is no bundle manifest: "format" is not "{FORMAT}"')
     version = content.get("format_version")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinyclip_edge.errors import BundleError, DataError, did_you_mean
+from tinyclip_edge.json_text import parse_json
 from tinyclip_edge.paths import expanded
 from tinyclip_edge.runtime.bundle import Manifest, bundle_file
 from tinyclip_edge.runtime.preprocess import Preprocess
@@ -67,7 +67,7 @@ class EdgeClassifier:
             for i in range(0, len(images), _BATCH)
         ]
         found = np.concatenate(rows) if rows else np.empty((0, len(self.labels)), np.float32)
-        if found.shape[1] != len(self.labels) or not np.isfinite(found).all():
+        if found.shape != (len(images), len(self.labels)) or not np.isfinite(found).all():
             raise BundleError(f"{self._graph.path} returned no probabilities of its labels")
         return found
 
@@ -87,21 +87,22 @@ def _in_bundle(folder: Path, precision: str | None) -> Path:
             f"bundle {folder} has no classifier; `tinyclip-edge export --labels FILE` writes one"
         )
     wanted = precision or manifest.default_precision
-    if wanted not in files:
+    name = files.get(wanted)
+    if not isinstance(name, str):
         raise BundleError(
             f"bundle {folder} has no {wanted} classifier{did_you_mean(wanted, files)}"
         )
-    manifest.verify_files(folder, only=[files[wanted]])
-    return bundle_file(folder, str(files[wanted]))
+    manifest.verify_files(folder, only=[name])
+    return bundle_file(folder, name)
 
 
 def _facts(path: Path, metadata: Mapping[str, str]) -> Mapping[str, Any]:
     try:
-        facts = json.loads(metadata[METADATA])
+        facts = parse_json(metadata[METADATA])
         version, labels = facts["version"], facts["labels"]
         known = isinstance(facts["preprocessor"], dict) and isinstance(facts["precise_int8"], bool)
         known &= isinstance(labels, list) and all(isinstance(label, str) for label in labels)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
             f"{path} is no classifier: its metadata has no labels; "
             "`tinyclip-edge export --labels FILE` writes one"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import warnings
 from collections import defaultdict
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyclip_edge.errors import BundleError, did_you_mean
+from tinyclip_edge.json_text import read_json_table
 from tinyclip_edge.paths import expanded
 from tinyclip_edge.runtime.bundle import TOWERS, Manifest, bundle_file
 from tinyclip_edge.runtime.inputs import image_list, label_list, text_list
@@ -249,11 +249,7 @@ class EdgeCLIP:
             if self._preprocess is None:
                 from tinyclip_edge.runtime.preprocess import Preprocess
 
-                path = self._verified(_PREPROCESSOR)
-                try:
-                    config = json.loads(path.read_text(encoding="utf-8"))
-                except (OSError, ValueError, RecursionError) as error:
-                    raise BundleError(f"{path} cannot be read: {error}") from error
+                config = read_json_table(self._verified(_PREPROCESSOR), BundleError)
                 self._preprocess = Preprocess.from_config(config, as_stored=self.as_stored)
             return self._preprocess, self._tower("image")
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.json_text import parse_json
 
 
 class Stored(NamedTuple):
@@ -46,7 +47,7 @@ def read_index(path: Path) -> Stored:
         with zipfile.ZipFile(path) as file:
             names = set(file.namelist())
             return Stored(
-                keys=_texts(json.loads(_array(file, "keys").tobytes())),
+                keys=_texts(parse_json(_array(file, "keys").tobytes())),
                 features=_features(_array(file, "features")),
                 model_hash=str(_array(file, "model_hash")),
                 scales=_finite(_array(file, "scales")) if "scales.npy" in names else None,

@@ -9,7 +9,7 @@ from typing import Any
 
 from tinyclip_edge.errors import DataError, ModelError
 from tinyclip_edge.runtime.tokenizer import clean_text
-from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer
+from tinyclip_edge.runtime.tokenizer_json import defects_told, parse_tokenizer
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -22,12 +22,14 @@ class PlainTokenizer:
 
         Raises ModelError when the file is broken or a setting is unknown.
         """
+        self._path = path
         self._tokenizer = parse_tokenizer(path)
         known = settings.get("clean") in list(CLEANING)
         if not known or not isinstance(settings.get("end"), int):
             raise ModelError(f"{path}: this tinyclip-edge cannot clean texts for {dict(settings)}")
-        self._tokenizer.enable_truncation(context_length)
-        self._tokenizer.no_padding()
+        with defects_told(path):
+            self._tokenizer.enable_truncation(context_length)
+            self._tokenizer.no_padding()
         self._clean = CLEANING[settings["clean"]]
         self._dropped = settings.get("dropped")
         self.eot_token_id = int(settings["end"])
@@ -44,7 +46,9 @@ class PlainTokenizer:
     def _encoding(self, text: str) -> Any:  # noqa: ANN401 - tokenizers has no types
         if not isinstance(text, str):
             raise DataError(f"a text must be str, not {type(text).__name__}")
-        return self._tokenizer.encode(self._clean(text))
+        cleaned = self._clean(text)
+        with defects_told(self._path):
+            return self._tokenizer.encode(cleaned)
 
 
 def _canonical(text: str) -> str:

@@ -84,8 +84,15 @@ class Graph:
         self.path = path
         try:
             self._session = ort.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                str(path),
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # it would print lines of its own and try the same again
             )
+            # Names that are no UTF-8 fail here.
+            self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+            self._inputs = [value.name for value in self._session.get_inputs()]
+            self._outputs = [value.name for value in self._session.get_outputs()]
         # onnxruntime's exceptions share no base class.
         except Exception as error:
             if is_lfs_pointer(path):
@@ -96,29 +103,24 @@ class Graph:
                 f"{path} does not load in onnxruntime {ort.__version__}: {_line(error)}"
             ) from error
 
-    @property
-    def metadata(self) -> dict[str, str]:
-        """What the file says of itself."""
-        return dict(self._session.get_modelmeta().custom_metadata_map)
-
     def require(self, inputs: list[str], output: str) -> None:
         """Raise BundleError unless the file has these inputs and this output."""
-        found = [value.name for value in self._session.get_inputs()]
-        outputs = [value.name for value in self._session.get_outputs()]
-        if found != inputs or output not in outputs:
+        if self._inputs != inputs or output not in self._outputs:
             raise BundleError(
                 f"{self.path} must have input {', '.join(inputs)} and output {output}, "
-                f"has {', '.join(found)} and {', '.join(outputs)}"
+                f"has {', '.join(self._inputs)} and {', '.join(self._outputs)}"
             )
 
     def run(self, output: str, **inputs: npt.NDArray[Any]) -> Features:
-        """Return one output as float32; raise BundleError when the graph fails."""
+        """Return one output as float32 ``[B, N]``; raise BundleError when the graph fails."""
         try:
-            found = self._session.run([output], inputs)[0]
+            found = np.asarray(self._session.run([output], inputs)[0], dtype=np.float32)
         except Exception as error:
             shapes = ", ".join(str(value.shape) for value in inputs.values())
             raise BundleError(f"{self.path} failed on {shapes}: {_line(error)}") from error
-        return np.asarray(found, dtype=np.float32)
+        if found.ndim != 2:
+            raise BundleError(f"{self.path}: {output} has shape {list(found.shape)}, not [B, N]")
+        return found
 
 
 class Tower:
@@ -151,7 +153,10 @@ class Tower:
     def __call__(self, batch: npt.NDArray[np.float32] | npt.NDArray[np.int64]) -> Features:
         """Return float32 ``[B, D]``, unit norm; raise BundleError when the graph fails."""
         full = full_batch(batch, self._batch)
-        features = self._graph.run(self._output, **{self._input: full})[: len(batch)]
+        features = self._graph.run(self._output, **{self._input: full})
+        if len(features) != len(full):
+            raise BundleError(f"{self._graph.path} gave {len(features)} rows for {len(full)}")
+        features = features[: len(batch)]
         norm = np.linalg.norm(features, axis=-1, keepdims=True)
         if not np.all(np.isfinite(norm)) or not np.all(norm > 0):
             raise BundleError(

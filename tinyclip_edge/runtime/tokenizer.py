@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer, normalizers
 
 from tinyclip_edge.errors import DataError, ModelError
-from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer
+from tinyclip_edge.runtime.tokenizer_json import defects_told, parse_tokenizer, read_tokenizer
 
 START_TOKENS = ("<|startoftext|>", "<start_of_text>")
 END_TOKENS = ("<|endoftext|>", "<end_of_text>")
@@ -50,6 +50,7 @@ class ClipTokenizer:
         self, tokenizer: Tokenizer, context_length: int, *, source: str = "tokenizer"
     ) -> None:
         self._tokenizer = tokenizer
+        self._source = source
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         # "<|endoftext|>" typed by a user is text, not a control token.
@@ -68,12 +69,9 @@ class ClipTokenizer:
         path = Path(path)
         if context_length < 2:
             raise ModelError(f"context length {context_length} leaves no room for start and end")
-        try:
-            content = _caseless(path.read_bytes())
-        except OSError as error:
-            raise ModelError(f"cannot read tokenizer {path}: {error.strerror or error}") from error
-        tokenizer = parse_tokenizer(path, content)
-        return cls(tokenizer, context_length, source=str(path))
+        tokenizer = parse_tokenizer(path, _caseless(read_tokenizer(path)))
+        with defects_told(path):
+            return cls(tokenizer, context_length, source=str(path))
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of one text, at most ``context_length``, neither padded nor empty."""
@@ -91,8 +89,10 @@ class ClipTokenizer:
         """Return the ids of a whole text, however long, without start and end."""
         if not isinstance(text, str):
             raise DataError(f"a text must be str, not {type(text).__name__}")
-        found: list[int] = self._tokenizer.encode(clean_text(text), add_special_tokens=False).ids
-        return found
+        cleaned = clean_text(text)
+        with defects_told(self._source):
+            ids: list[int] = self._tokenizer.encode(cleaned, add_special_tokens=False).ids
+        return ids
 
     def __call__(self, texts: str | Sequence[str]) -> npt.NDArray[np.int64]:
         """Return int64 ``[N, context_length]``, zeros after the end token."""
@@ -129,7 +129,3 @@ def _special_id(tokenizer: Tokenizer, names: Sequence[str], source: str) -> int:
         if found is not None:
             return int(found)
     raise ModelError(f"{source} has no {names[0]} token; it is not a CLIP tokenizer")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,12 +17,13 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tinyclip_edge.aside import NEW, settle, written_aside
 from tinyclip_edge.errors import ModelError, TinyClipError, shown
 from tinyclip_edge.json_text import read_json_table
+from tinyclip_edge.models.checkpoint_file import read_checkpoint
 from tinyclip_edge.runtime.bundle import file_sha256
 from tinyclip_edge.train.folder_check import checkpoint_steps
 
@@ -76,12 +76,20 @@ class Checkpoint:
         if difference:
             raise ModelError(f"{told}: {difference}")
         try:
+            wanted = [_kinds(group) for group in optimizer.param_groups]
+            switches = [_switches(group) for group in optimizer.param_groups]
             model.load_state_dict(self.weights)
             optimizer.load_state_dict(self.optimizer)
             if beside is not None:
                 beside.load_state_dict(self.beside)
+            there = [_kinds(group) for group in optimizer.param_groups]
+            same = all(own.items() <= its.items() for own, its in zip(wanted, there, strict=True))
+            for group, own in zip(optimizer.param_groups, switches, strict=True):
+                group.update(own)
         except (RuntimeError, *_BROKEN) as error:
             raise ModelError(f"{told}: {error}") from error
+        if not same or not _moments_fit(optimizer):
+            raise ModelError(f"{told}: the state of its optimizer is another one's")
 
 
 class _Files(BaseModel):
@@ -135,6 +143,14 @@ def restore_rng(state: dict[str, Tensor]) -> None:
             torch.cuda.set_rng_state(state["cuda"])
     except (RuntimeError, *_BROKEN) as error:
         raise ModelError(f"the checkpoint's state of random numbers is broken: {error}") from error
+
+
+def restore_scaler(scaler: torch.amp.GradScaler, state: dict[str, Any]) -> None:
+    """Set the scale of fp16 gradients; ModelError when it is none."""
+    try:
+        scaler.load_state_dict(state)
+    except (RuntimeError, *_BROKEN) as error:
+        raise ModelError(f"the checkpoint's scale of gradients is broken: {error}") from error
 
 
 class CheckpointStore:
@@ -238,6 +254,35 @@ def is_whole(folder: Path) -> bool:
     return True
 
 
+def _kinds(group: Mapping[str, Any]) -> dict[str, type]:
+    """Return the type of each number, or pair of them, that an optimizer computes with."""
+    return {
+        key: float if isinstance(value, int | float) else tuple
+        for key, value in group.items()
+        if isinstance(value, int | float | tuple) and not isinstance(value, bool)
+    }
+
+
+def _switches(group: Mapping[str, Any]) -> dict[str, bool | None]:
+    """Return how an optimizer computes: the machine's choice, not the checkpoint's."""
+    return {key: value for key, value in group.items() if value is None or isinstance(value, bool)}
+
+
+def _moments_fit(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether each parameter that was stepped has AdamW's count and moments of its shape."""
+    for parameter, state in optimizer.state.items():
+        if not isinstance(parameter, Tensor):  # the state of none of its parameters
+            return False
+        shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+        dense = all(
+            isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+            for value in state.values()
+        )
+        if not dense or {key: value.shape for key, value in state.items()} != shapes:
+            return False
+    return True
+
+
 def _first_difference(model: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
     for key in sorted({*model, *found}):
         there, here = (str(list(t[key].shape)) if key in t else "missing" for t in (found, model))
@@ -312,12 +357,28 @@ def _read(folder: Path) -> Checkpoint:
     if folder.name != f"{about.step:08d}":
         raise _BrokenError(f"it is of step {about.step}")
     try:
-        state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-        if isinstance(state, dict) and about.version == OLDER:
-            state.setdefault("stream", None)  # not all had it: the stream is then read past
-        if not isinstance(state, dict) or set(state) != STATES:
-            raise _BrokenError(f"{STATE} holds something else")
-        weights = load_file(folder / WEIGHTS)
-        return Checkpoint(about.position, weights=weights, **state, version=about.version)
-    except (*_BROKEN, SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
-        raise _BrokenError(str(error) or type(error).__name__) from error
+        state, weights = (read_checkpoint(folder / name) for name in (STATE, WEIGHTS))
+    except ModelError as error:
+        raise _BrokenError(str(error)) from error
+    if isinstance(state, dict) and about.version == OLDER:
+        state.setdefault("stream", None)  # not all had it: the stream is then read past
+    if not isinstance(state, dict) or set(state) != STATES or not _typed(state):
+        raise _BrokenError(f"{STATE} holds something else")
+    assert isinstance(weights, dict)  # what safetensors gives
+    return Checkpoint(about.position, weights=weights, **state, version=about.version)
+
+
+def _typed(state: dict[str, Any]) -> bool:
+    """Whether the parts of state.pt are the tables that ``Checkpoint`` says."""
+    scaler, stream = state["scaler"], state["stream"]
+    tensors = (state["rng"], state["beside"])
+    return (
+        isinstance(state["optimizer"], dict)
+        and (scaler is None or isinstance(scaler, dict))
+        and all(_table_of(table, Tensor) for table in tensors)
+        and (stream is None or _table_of(stream, dict))
+    )
+
+
+def _table_of(table: object, kind: type) -> bool:
+    return isinstance(table, dict) and all(isinstance(value, kind) for value in table.values())

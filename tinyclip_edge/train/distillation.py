@@ -19,7 +19,13 @@ from tinyclip_edge.run_events import read_events
 from tinyclip_edge.train.batches import StreamPositions, gathered, open_feed
 from tinyclip_edge.train.best import Best
 from tinyclip_edge.train.builder import Setup, order_hash, prepare
-from tinyclip_edge.train.checkpoint import Checkpoint, Position, restore_rng, rng_state
+from tinyclip_edge.train.checkpoint import (
+    Checkpoint,
+    Position,
+    restore_rng,
+    restore_scaler,
+    rng_state,
+)
 from tinyclip_edge.train.loop import Loop
 from tinyclip_edge.train.monitoring.events import (
     EventLog,
@@ -217,7 +223,7 @@ class _Run:
         work = self.work
         found.apply(work.student.model, work.updater.optimizer, work.task.beside)
         if setup.accelerator.scaler is not None and found.scaler is not None:
-            setup.accelerator.scaler.load_state_dict(found.scaler)
+            restore_scaler(setup.accelerator.scaler, found.scaler)
         work.updater.skipped = position.skipped
         work.updater.skipped_in_a_row = position.skipped_in_a_row
         if isinstance(work.task, MaskedTask):

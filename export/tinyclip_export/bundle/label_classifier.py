@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from tinyclip_edge.errors import DataError
+from tinyclip_edge.errors import BundleError, DataError
+from tinyclip_edge.json_text import read_json_table
+from tinyclip_edge.limits import TEXTS_BYTES
+from tinyclip_edge.paths import read_bounded
 from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_edge.runtime.classifier import LABELS_FILE, METADATA, METADATA_VERSION, OUTPUT
 from tinyclip_edge.runtime.prompts import class_features, probabilities
@@ -36,11 +39,10 @@ def classifier_path(precision: str) -> str:
 def read_lines(path: Path, what: str) -> tuple[str, ...]:
     """Return the lines of a text file that are not blank; DataError when there are none."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise DataError(f"cannot read {what} file {path}: {reason}") from error
-    found = tuple(line.strip() for line in lines if line.strip())
+        text = read_bounded(path, DataError, limit=TEXTS_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"cannot read {what} file {path}: it is not UTF-8") from None
+    found = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not found:
         raise DataError(f"{what} file {path} is empty; write one a line")
     return found
@@ -74,7 +76,7 @@ def write_classifiers(
 
     check_labels(labels)
     classes = class_features(TorchEmbedder(clip), labels, templates)
-    config = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+    config = read_json_table(folder / "preprocessor_config.json", BundleError)
     (folder / LABELS_FILE).write_text(
         json.dumps({"labels": labels, "templates": templates}, indent=2, ensure_ascii=False) + "\n",
         encoding="utf-8",

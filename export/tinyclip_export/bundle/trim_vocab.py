@@ -19,7 +19,7 @@ from torch import nn
 
 from tinyclip_edge.errors import DataError, ModelError, VerificationError
 from tinyclip_edge.models.tokenization import make_tokenizer
-from tinyclip_edge.models.tokenizer_files import write_tokenizer
+from tinyclip_edge.models.tokenizer_files import read_tokenizer_table, write_tokenizer
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def trim_vocabulary(clip: LoadedClip, corpus: Sequence[str], folder: Path) -> Tr
         raise DataError("the corpus for trimming the vocabulary is empty; write one text per line")
     write_tokenizer(clip, folder)
     path = folder / "tokenizer.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_tokenizer_table(path)
     tokenizer = ClipTokenizer.from_file(path, clip.context_length)
     ids = required_ids(content, used_ids(tokenizer, corpus), clip.name)
     path.write_text(json.dumps(trimmed_json(content, ids), ensure_ascii=False), encoding="utf-8")
