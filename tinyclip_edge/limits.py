@@ -10,6 +10,7 @@ MIB = 1 << 20  # bytes
 # JSON: configurations, manifests, index files.
 JSON_BYTES = 16 * MIB
 JSON_DEPTH = 64  # brackets within brackets
+TOKEN_CHARS = 1000  # of a token that is added to a vocabulary; they take time by their square
 TOKENIZER_BYTES = 128 * MIB  # tokenizer.json, vocab.json, merges.txt; Gemma's has 34 MB
 
 # YAML: run configurations, export presets, overrides.

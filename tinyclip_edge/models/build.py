@@ -21,9 +21,9 @@ _BUILD_ERRORS = (
     ValueError,
     RuntimeError,
     AssertionError,
-    ZeroDivisionError,
+    ArithmeticError,
     OSError,
-    KeyError,
+    LookupError,
     AttributeError,
 )
 
@@ -126,7 +126,7 @@ def build_preprocess(preprocess_cfg: dict[str, Any], source: str) -> Callable[..
         transform: Callable[..., Tensor] = open_clip.transform.image_transform_v2(
             PreprocessCfg(**preprocess_cfg), is_train=False
         )
-    except (TypeError, ValueError, AssertionError) as error:
-        values = {key: preprocess_cfg[key] for key in ("mode", "interpolation", "resize_mode")}
+    except _BUILD_ERRORS as error:
+        values = {key: preprocess_cfg.get(key) for key in ("mode", "interpolation", "resize_mode")}
         raise ModelError(f"{source}: preprocess_cfg is not usable: {values}") from error
     return transform

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,12 @@ def read_checkpoint(path: Path) -> object:
         if path.suffix == ".safetensors":
             content: object = safetensors.torch.load_file(path, device="cpu")
             return content
+        if zipfile.is_zipfile(path):
+            _refuse_compressed(path)
         with quiet(), torch.serialization.safe_globals([*_ALLOWED]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-            return content
+    except ModelError:
+        raise
     except FileNotFoundError as error:
         raise ModelError(f"no weight file {path}") from error
     except MemoryError as error:
@@ -52,6 +56,35 @@ def read_checkpoint(path: Path) -> object:
     # Broken bytes make the unpickler fail with whatever they happen to look like.
     except Exception as error:
         raise ModelError(f"{path} {_cause(path, error)}") from error
+    if not all(map(_is_whole, _tensors(content))):
+        raise ModelError(f"{path} holds a tensor without a value of its own for each element")
+    return content
+
+
+def _is_whole(tensor: torch.Tensor) -> bool:
+    """Whether the file has each value: one repeated by strides may claim any size."""
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _refuse_compressed(path: Path) -> None:
+    """torch stores its members as they are; compressed ones could become any size."""
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ModelError(f"{path} is a compressed archive, not a file that torch wrote")
+
+
+def _tensors(content: object) -> Iterator[torch.Tensor]:
+    """Yield the tensors of nested tables and lists, which a pickle may make contain themselves."""
+    waiting, seen = [content], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            waiting.extend(value.values() if isinstance(value, dict) else value)
 
 
 def _cause(path: Path, error: Exception) -> str:

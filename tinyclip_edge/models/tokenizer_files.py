@@ -117,6 +117,8 @@ def from_vocabulary(folder: Path) -> Path:
     vocabulary = read_json_table(folder / "vocab.json", ModelError, limit=TOKENIZER_BYTES)
     merges = read_bounded(folder / "merges.txt", ModelError, limit=TOKENIZER_BYTES)
     with defects_told(f"{folder} (vocab.json, merges.txt)"):
+        if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+            raise ValueError("the ids of its vocabulary do not count from 0")
         lines = merges.decode("utf-8").splitlines()
         pairs = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
         tokenizer = byte_pair_tokenizer(vocabulary, [(left, right) for left, right in pairs])

@@ -11,7 +11,9 @@ from typing import Any
 
 from tinyclip_edge.config.yaml_text import YamlError, parse_yaml
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.limits import YAML_BYTES
 from tinyclip_edge.metrics import METRICS
+from tinyclip_edge.paths import read_bounded
 from tinyclip_edge.report.drawing import Event, number, points
 from tinyclip_edge.report.events import read_lines
 
@@ -42,11 +44,10 @@ class RunRecord:
                 )
             lines = read_lines(path)
             config_path = folder / CONFIG
-            config_text = (
-                config_path.read_text(encoding="utf-8", errors="replace")
-                if config_path.exists()
-                else None
-            )
+            config_text = None
+            if config_path.exists():
+                content = read_bounded(config_path, DataError, limit=YAML_BYTES)
+                config_text = content.decode("utf-8", "replace")
         except OSError as error:
             raise DataError(f"cannot read {error.filename}: {error.strerror or error}") from error
         if not lines.events:

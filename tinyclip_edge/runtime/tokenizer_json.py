@@ -9,7 +9,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from tinyclip_edge.errors import ModelError, TinyClipError
-from tinyclip_edge.limits import TOKENIZER_BYTES
+from tinyclip_edge.json_text import parse_json
+from tinyclip_edge.limits import TOKEN_CHARS, TOKENIZER_BYTES
 from tinyclip_edge.paths import read_bounded
 
 
@@ -24,8 +25,29 @@ def parse_tokenizer(path: Path, content: bytes | None = None) -> Tokenizer:
     Raises ModelError for every defect.
     """
     content = read_tokenizer(path) if content is None else content
+    _check_added_tokens(path, content)
     with defects_told(path):
         return Tokenizer.from_buffer(content)
+
+
+def _check_added_tokens(path: Path, content: bytes) -> None:
+    # Most files have no string as long, and reading them twice would delay a start. One as long
+    # fills one of these windows.
+    strings, window = content.replace(b'\\"', b""), TOKEN_CHARS // 2
+    if all(b'"' in strings[at : at + window] for at in range(0, len(strings) - window, window)):
+        return
+    try:
+        table = parse_json(content)
+    except ValueError as error:
+        raise ModelError(f"{path} is no tokenizer.json: {error}") from None
+    added = table.get("added_tokens") if isinstance(table, dict) else None
+    for token in added if isinstance(added, list) else ():
+        text = token.get("content") if isinstance(token, dict) else None
+        if isinstance(text, str) and len(text) > TOKEN_CHARS:
+            raise ModelError(
+                f"{path} is no tokenizer.json: an added token has {len(text):,} characters, at "
+                f"most {TOKEN_CHARS:,} are read"
+            )
 
 
 @contextmanager

@@ -274,11 +274,8 @@ def _moments_fit(optimizer: torch.optim.Optimizer) -> bool:
         if not isinstance(parameter, Tensor):  # the state of none of its parameters
             return False
         shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-        dense = all(
-            isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
-            for value in state.values()
-        )
-        if not dense or {key: value.shape for key, value in state.items()} != shapes:
+        tensors = all(isinstance(value, Tensor) for value in state.values())
+        if not tensors or {key: value.shape for key, value in state.items()} != shapes:
             return False
     return True
 

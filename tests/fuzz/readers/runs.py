@@ -23,7 +23,7 @@ from torch import nn
 
 from tinyclip_edge.config import dump_config, flatten, load_config
 from tinyclip_edge.report import write_report
-from tinyclip_edge.report.inheritance import heritage
+from tinyclip_edge.report.inheritance import inherited_map
 from tinyclip_edge.report.plots import write_plots
 from tinyclip_edge.report.record import RunRecord
 from tinyclip_edge.report.sections import about, again, cards
@@ -170,7 +170,7 @@ def read_events(folder: Path, content: bytes) -> None:
     (folder / EVENTS).write_bytes(content)
     record = RunRecord.read(folder)
     record.summary()
-    for part in (cards, about, heritage, again):
+    for part in (cards, about, inherited_map, again):
         part(record)
     rewind_events(folder / EVENTS, STEP)
 
