@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: a thread each, set before torch
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+SLOW_HANGS = 1800  # seconds, many times what a slow test takes beside others on two cores
+
 TOY_WORDS = ("a", "photo", "of", "the", "cat", "dog", "red", "blue", "square", "circle", "bicycle")
 TOY_MODEL_CFG: dict[str, Any] = {
     "embed_dim": 64,
@@ -30,6 +32,13 @@ TOY_PREPROCESS_CFG: dict[str, Any] = {
     "interpolation": "bicubic",
     "resize_mode": "shortest",
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests, the first of which builds what others share, more time before they hang."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_HANGS))
 
 
 def _byte_symbols() -> list[str]:

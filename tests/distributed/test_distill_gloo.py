@@ -14,8 +14,7 @@ from tinyclip_edge.config import RunConfig
 from tinyclip_edge.train import distill
 from toy_runs import Watcher, events_of, losses
 
-# Each process imports torch anew, and the first test that needs a fixture waits for all its runs.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow  # each process imports torch anew
 STEPS, SAVED = 20, 7
 ROUNDING = 1e-5  # of float32 sums in another order: 2e-6 at most where it was measured
 # Gates take steps of one size, be their gradient large or all but nothing (Adam without momentum),

@@ -43,7 +43,6 @@ def kill_within(run, folder, seconds):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_kills_at_any_moment_change_no_loss(make, tmp_path):
     config = make(
         data={"memory_gb": 0.0, "stream_groups": 2}, optim={"steps": STEPS}, run={"save_every": 3}
