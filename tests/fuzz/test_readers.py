@@ -29,16 +29,21 @@ def numbers(reader: Reader, many: bool) -> range:
     return range(int(os.environ.get("FUZZ_INPUTS") or usual))
 
 
-@pytest.mark.parametrize(
-    "many",
-    [
-        False,
+CASES = [
+    *(pytest.param(one, False, id=f"{one.name}-False") for one in TABLE if one.weight),
+    *(
         pytest.param(
-            True, marks=[pytest.mark.slow, pytest.mark.hours, pytest.mark.timeout(14_400)]
-        ),
-    ],
-)
-@pytest.mark.parametrize("reader", TABLE, ids=lambda reader: reader.name)
+            one,
+            True,
+            id=f"{one.name}-True",
+            marks=[pytest.mark.slow, pytest.mark.hours, pytest.mark.timeout(14_400)],
+        )
+        for one in TABLE
+    ),
+]
+
+
+@pytest.mark.parametrize(("reader", "many"), CASES)
 def test_reader(reader: Reader, many: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     tally = drive(reader, tmp_path, numbers(reader, many))
     with capsys.disabled():

@@ -59,7 +59,9 @@ class Manifest:
         content = read_json_table(path, BundleError)
         _check(path, content)
         known = {f.name for f in fields(cls)}
-        return cls(**{key: value for key, value in content.items() if key in known})
+        return cls(
+            **{key: value for key, value in content.items() if key in known and value is not None}
+        )
 
     def write(self, folder: str | Path) -> Path:
         """Write ``manifest.json`` into the folder, whole or not at all, and return its path."""
@@ -96,7 +98,7 @@ class Manifest:
         Such a file runs precisely there: slower, and right. Float and weight-only files have no
         such sum; in others the recipe says whether the weights were kept small enough.
         """
-        recipe = self.recipe.get(precision, {})
+        recipe = self.recipe.get(precision) or {}
         if tower == "image" and isinstance(recipe.get("image"), Mapping):
             recipe = recipe["image"]
         reduced = recipe.get("reduce_range")

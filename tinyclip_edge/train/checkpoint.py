@@ -270,7 +270,8 @@ def _switches(group: Mapping[str, Any]) -> dict[str, bool | None]:
 
 def _moments_fit(optimizer: torch.optim.Optimizer) -> bool:
     """Whether each parameter that was stepped has AdamW's count and moments of its shape."""
-    for parameter, state in optimizer.state.items():
+    states: Mapping[Any, Mapping[str, Any]] = optimizer.state
+    for parameter, state in states.items():
         if not isinstance(parameter, Tensor):  # the state of none of its parameters
             return False
         shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}

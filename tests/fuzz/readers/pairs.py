@@ -92,6 +92,10 @@ def changed_table(rng: random.Random, valid: bytes) -> bytes:
     return changed_bytes(rng, valid)
 
 
+COCO = {
+    "images": [{"id": 1, "file_name": "a.png"}, {"id": "b", "file_name": "a.png"}],
+    "annotations": [{"image_id": 1, "caption": "a cat"}, {"image_id": "b", "caption": ["a", "b"]}],
+}
 BAD = (UndecodableImageError,)
 READERS = (
     Reader("shard", shards, changed_tar, reader_of("s.tar"), hostile_tars(), BAD),
@@ -119,6 +123,14 @@ READERS = (
         changed_json_lines,
         reader_of("t.jsonl"),
         HOSTILE_JSON,
+        BAD,
+    ),
+    Reader(
+        "COCO captions",
+        lambda _: [json.dumps(COCO).encode()],
+        changed_json,
+        reader_of("captions.json"),
+        HOSTILE_JSON + HOSTILE_BYTES,
         BAD,
     ),
     Reader(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tiny_bundle import CONTEXT, SIZE
+from tiny_bundle import CONTEXT, DIM, SIZE
 from tinyclip_edge import EdgeCLIP
 from tinyclip_edge.errors import BundleError, ModelError
 from tinyclip_edge.runtime.classifier import EdgeClassifier
@@ -45,6 +45,15 @@ def test_a_classifier_that_is_no_listed_file(tiny_bundle, name):
     )
     with pytest.raises(BundleError, match=r"no int8 classifier|is not listed"):
         EdgeClassifier.load(tiny_bundle.folder)
+
+
+@pytest.mark.parametrize("key", ["recipe", "inputs", "golden", "extras", "verification"])
+def test_an_optional_key_of_a_manifest_may_be_null(tiny_bundle, key):
+    change_manifest(tiny_bundle, lambda content: content.update({key: None}))
+    clip = EdgeCLIP.load(tiny_bundle.folder)
+    assert clip.encode_text(["cat"]).shape == (1, DIM)
+    change_manifest(tiny_bundle, lambda content: content.update(recipe={"int8": None}))
+    assert EdgeCLIP.load(tiny_bundle.folder).manifest.saturates("text", "int8")
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "preprocessor_config.json"])
