@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from tinyclip_edge.evaluation.sets import EvalSet
+    from tinyclip_edge.evaluation.eval_set import EvalSet
 
 TEMPLATES = ("a photo of a {}", "a blurry photo of a {}", "a low resolution photo of a {}", "a {}")
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # C; features have unit norm

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.evaluation.bench import BenchReport, bench_models
     from tinyclip_edge.evaluation.classify import ZeroShot, zero_shot
     from tinyclip_edge.evaluation.compare import Comparison, compare_models
+    from tinyclip_edge.evaluation.eval_set import EvalSet
     from tinyclip_edge.evaluation.latency import Latency, ModelLatency, measure_latency
     from tinyclip_edge.evaluation.open import check_openable, open_embedder
     from tinyclip_edge.evaluation.report import EvalReport, evaluate_model
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
         retrieval,
         retrieval_of_features,
     )
-    from tinyclip_edge.evaluation.sets import EvalSet, check_set, evaluation_set
+    from tinyclip_edge.evaluation.sets import check_set, evaluation_set
 
 _HOME = {
     "BenchReport": "bench",
     "Comparison": "compare",
     "EvalReport": "report",
-    "EvalSet": "sets",
+    "EvalSet": "eval_set",
     "HundredWay": "retrieve",
     "Latency": "latency",
     "ModelLatency": "latency",

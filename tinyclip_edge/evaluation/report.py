@@ -12,13 +12,14 @@ import numpy.typing as npt
 
 from tinyclip_edge.errors import DataError, did_you_mean
 from tinyclip_edge.evaluation.classify import ZeroShot, zero_shot_of_features
+from tinyclip_edge.evaluation.eval_set import EvalSet
 from tinyclip_edge.evaluation.retrieve import (
     HundredWay,
     Retrieval,
     hundred_way,
     retrieval_of_features,
 )
-from tinyclip_edge.evaluation.sets import EvalSet, evaluation_set
+from tinyclip_edge.evaluation.sets import evaluation_set
 from tinyclip_edge.evaluation.tables import percent, report_table, with_error
 from tinyclip_edge.runtime.prompts import check_prompts, class_features
 from tinyclip_edge.runtime.protocol import Embedder, EmbedderSpec, Features

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from tinyclip_edge.data import check_source
-from tinyclip_edge.errors import DataError, did_you_mean
 from tinyclip_edge.evaluation.class_images import class_images, is_class_image_source
 from tinyclip_edge.evaluation.class_names import shared_names
 from tinyclip_edge.evaluation.class_shards import (
@@ -17,7 +15,9 @@ from tinyclip_edge.evaluation.class_shards import (
     class_shard_names,
     is_class_shards,
 )
+from tinyclip_edge.evaluation.eval_set import EvalSet
 from tinyclip_edge.evaluation.run_pairs import NamedPairs, named_pairs
+from tinyclip_edge.evaluation.starter_sets import STARTER, starter_set, starter_split
 from tinyclip_edge.paths import exists, expanded
 from tinyclip_edge.runtime.protocol import ImageInput
 
@@ -25,63 +25,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from tinyclip_edge.data import Losses
-    from tinyclip_edge.starter.kit import KitSample
 
-STARTER = "starter:"
 _Candidate: TypeAlias = (
     "tuple[str, Path | bytes | Image.Image, tuple[str, ...]]"  # key, image, texts
 )
-
-
-@dataclass(frozen=True, slots=True)
-class EvalSet:
-    """Images with one text each; ``subsets`` are indices, ``companions`` separate sets.
-
-    When images have several captions, ``captions`` has all of them and ``texts`` the first. A
-    labelled set has all its class names in ``classes``, also those that no image shows.
-    """
-
-    name: str
-    images: tuple[ImageInput, ...]
-    texts: tuple[str, ...]
-    subsets: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    companions: dict[str, EvalSet] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    captions: tuple[tuple[str, ...], ...] = ()
-    classes: tuple[str, ...] = ()
-
-    def select(self, indices: Sequence[int]) -> EvalSet:
-        """Return the set of these images, without subsets and companions."""
-        return replace(
-            self,
-            images=tuple(self.images[i] for i in indices),
-            texts=tuple(self.texts[i] for i in indices),
-            captions=tuple(self.captions[i] for i in indices) if self.captions else (),
-            subsets={},
-            companions={},
-        )
-
-    def queries(self) -> tuple[list[str], list[int]]:
-        """Return every caption and the index of its image."""
-        captions = self.captions or [(text,) for text in self.texts]
-        return (
-            [text for image_captions in captions for text in image_captions],
-            [image for image, image_captions in enumerate(captions) for _ in image_captions],
-        )
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def classnames(self) -> tuple[str, ...]:
-        """The distinct classes of a labelled set, else texts, in order of appearance."""
-        return tuple(dict.fromkeys(self.classes or self.texts))
-
-    @property
-    def targets(self) -> tuple[int, ...]:
-        """Index of every image's text in ``classnames``."""
-        positions = {name: i for i, name in enumerate(self.classnames)}
-        return tuple(positions[text] for text in self.texts)
 
 
 def evaluation_set(source: str, *, limit: int | None = None) -> EvalSet:
@@ -98,7 +45,7 @@ def evaluation_set(source: str, *, limit: int | None = None) -> EvalSet:
         return _pair_set(named, limit)
     source = named.source
     if source.startswith(STARTER):
-        return _starter_set(source, limit)
+        return starter_set(source, limit)
     path = Path(expanded(source))
     if is_class_shards(path):
         return _labelled_set(source, path, limit)
@@ -119,94 +66,10 @@ def check_set(source: str) -> None:
     elif named.startswith(STARTER):
         from tinyclip_edge.starter import kit_path
 
-        _starter_name(named)
+        starter_split(named)
         kit_path()
     elif not exists(Path(expanded(named))):
         check_source(named)
-
-
-def _starter_name(source: str) -> str:
-    split = source.removeprefix(STARTER)
-    if split not in _STARTER_SETS:
-        raise DataError(
-            f"no starter set {split!r} to evaluate on{did_you_mean(split, _STARTER_SETS)}"
-        )
-    return split
-
-
-def _starter_set(source: str, limit: int | None) -> EvalSet:
-    from tinyclip_edge.starter import kit_path
-    from tinyclip_edge.starter.kit import read_split
-
-    split = _starter_name(source)
-    canonical = [sample for sample in read_split(kit_path(), split) if sample.about["canonical"]]
-    return _STARTER_SETS[split](source, canonical, limit)
-
-
-def _test_style(source: str, samples: Sequence[KitSample], limit: int | None) -> EvalSet:
-    emoji = _of_kind(samples, "emoji")
-    icons = _set(f"{source} icons", _of_kind(samples, "icon"), limit, {})
-    subset_filters: dict[str, Callable[[KitSample], bool]] = {
-        "without flags": lambda sample: not sample.about["flag"],
-        "flags": lambda sample: bool(sample.about["flag"]),
-    }
-    emoji_set = _set(source, emoji, limit, subset_filters)
-    return EvalSet(
-        emoji_set.name,
-        emoji_set.images,
-        emoji_set.texts,
-        emoji_set.subsets,
-        {"icons": icons} if icons else {},
-    )
-
-
-def _by_kind(source: str, samples: Sequence[KitSample], limit: int | None) -> EvalSet:
-    both = [*_of_kind(samples, "emoji"), *_of_kind(samples, "icon")]
-    subset_filters: dict[str, Callable[[KitSample], bool]] = {
-        "emoji": lambda sample: sample.about["kind"] == "emoji",
-        "icons": lambda sample: sample.about["kind"] == "icon",
-    }
-    return _set(source, both, limit, subset_filters)
-
-
-_STARTER_SETS: dict[str, Callable[[str, Sequence[KitSample], int | None], EvalSet]] = {
-    "test_style": _test_style,
-    "test_concepts": _by_kind,
-    "val": _by_kind,
-}
-
-
-def _of_kind(samples: Sequence[KitSample], kind: str) -> list[KitSample]:
-    return [sample for sample in samples if sample.about["kind"] == kind]
-
-
-def _set(
-    name: str,
-    samples: Sequence[KitSample],
-    limit: int | None,
-    subset_filters: dict[str, Callable[[KitSample], bool]],
-) -> EvalSet:
-    # One picture per name: a second one would be a right answer counted as wrong.
-    by_name: dict[str, KitSample] = {}
-    for sample in samples:
-        by_name.setdefault(sample.captions[0], sample)
-    distinct = _evenly_spaced(list(by_name.values()), limit)
-    subsets = {
-        label: tuple(i for i, sample in enumerate(distinct) if belongs(sample))
-        for label, belongs in subset_filters.items()
-    }
-    return EvalSet(
-        name,
-        tuple(sample.webp for sample in distinct),
-        tuple(sample.captions[0] for sample in distinct),
-        {label: positions for label, positions in subsets.items() if positions},
-    )
-
-
-def _evenly_spaced(samples: list[KitSample], limit: int | None) -> list[KitSample]:
-    if limit is None or limit >= len(samples):
-        return samples
-    return [samples[i * len(samples) // limit] for i in range(limit)]
 
 
 def _class_set(source: str, path: Path, limit: int | None) -> EvalSet:

@@ -125,7 +125,7 @@ def quantize_static_tower(job: QuantizeJob, recipe: StaticRecipe) -> None:
 
 
 def static_float_layers(source: Path) -> list[str]:
-    """Name the layers of a float tower that static int8 leaves as they are."""
+    """Return the names of layers of a float tower that static int8 does not quantize."""
     import onnx
 
     return float_convolutions(onnx.load(str(source), load_external_data=False))

@@ -64,7 +64,7 @@ class TowerWriter:
         return self._sources[key]
 
     def layers(self, tower: str, recipe: Recipe) -> list[str]:
-        """Name the layers that `recipe` takes bits from."""
+        """Return the names of the layers that `recipe` quantizes."""
         source = self.source(tower)
         floats = static_float_layers(source) if isinstance(recipe, StaticRecipe) else ()
         return [

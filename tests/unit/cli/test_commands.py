@@ -12,7 +12,7 @@ from tiny_bundle import write_tiny_bundle
 from tinyclip_edge.cli import app as app_module
 from tinyclip_edge.cli.export import run_export
 from tinyclip_edge.cli.export_options import ExportOptions, PrecisionOptions
-from tinyclip_edge.evaluation.sets import EvalSet
+from tinyclip_edge.evaluation.eval_set import EvalSet
 
 
 @pytest.mark.parametrize(

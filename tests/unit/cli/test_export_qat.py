@@ -6,7 +6,7 @@ import pytest
 
 from tinyclip_edge.cli.export import run_export
 from tinyclip_edge.cli.export_options import ExportOptions, FinishOptions, PrecisionOptions
-from tinyclip_edge.evaluation.sets import EvalSet
+from tinyclip_edge.evaluation.eval_set import EvalSet
 from tinyclip_edge.train.qat.finetune import Finished
 
 
