@@ -36,16 +36,16 @@ def classifier_path(precision: str) -> str:
     return f"onnx/classifier{PRECISIONS[precision].suffix}.onnx"
 
 
-def read_lines(path: Path, what: str) -> tuple[str, ...]:
+def read_lines(path: Path, kind: str) -> tuple[str, ...]:
     """Return the lines of a text file that are not blank; DataError when there are none."""
     try:
         text = read_bounded(path, DataError, limit=TEXTS_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise DataError(f"cannot read {what} file {path}: it is not UTF-8") from None
-    found = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if not found:
-        raise DataError(f"{what} file {path} is empty; write one a line")
-    return found
+        raise DataError(f"cannot read {kind} file {path}: it is not UTF-8") from None
+    entries = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not entries:
+        raise DataError(f"{kind} file {path} is empty; write one a line")
+    return entries
 
 
 def check_labels(labels: Sequence[str]) -> None:
