@@ -13,7 +13,7 @@ help:
 	@echo "make quickstart   distil, export to int8, compare (installs into .venv first)"
 	@echo "make demo         serve the comparison page"
 	@echo "make test         lint, types, import contracts, tests (installs into .venv first)"
-	@echo "make slow         all tests, those marked slow as well; make rest: those alone"
+	@echo "make slow         all tests, 20,000 fuzz inputs a reader as well (hours); make rest: slow ones alone"
 	@echo "make optimum      the tests beside optimum, in an environment of their own"
 	@echo "make matrix       oldest and newest versions, oldest and newest Python, base and all (hours)"
 	@echo "make clients      npm packages for the tests that open a bundle in Node and in Chromium"
@@ -45,7 +45,7 @@ unit: .venv/.installed-dev
 	$(PYTEST) -m "not slow and not gpu and not optimum"
 
 slow: .venv/.installed-dev
-	$(PYTEST) -m "not hours and not optimum"
+	$(PYTEST) -m "not optimum"
 
 rest: .venv/.installed-dev
 	$(PYTEST) -m "slow and not gpu and not hours and not optimum"
