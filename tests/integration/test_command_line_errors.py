@@ -128,7 +128,8 @@ def test_batch_above_the_data_set(command, run_file, tmp_path, memory_gb):
 @pytest.mark.parametrize("url", ["pipe:touch ran", "pipe:cat {0..1}.tar"])
 def test_a_command_is_not_run_unasked(command, run_file, url):
     line = refused(command, "distill", run_file(data={"train": url}))
-    assert line == f"error: '{url}' runs a command; set data.allow_pipes=true to allow it"
+    told = f"data.train: '{url}' runs a command; set data.allow_pipes=true to allow it"
+    assert line == f"error: {told}"
     assert leaves_nothing(command)
 
 

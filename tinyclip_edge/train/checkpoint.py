@@ -1,41 +1,19 @@
-"""Checkpoints: written aside and renamed, checked by hash, the newest whole one is taken.
-
-``checkpoint.json`` holds the digests of the files beside it, and one of its own content. Version 2
-had no digest of its own content, nor of pictures and preprocessing; it is read with a warning.
-"""
+"""What a checkpoint holds, and how a run takes it up again."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tinyclip_edge.aside import NEW, settle, written_aside
-from tinyclip_edge.errors import ModelError, TinyClipError, shown
-from tinyclip_edge.json_text import read_json_table
-from tinyclip_edge.models.checkpoint_file import read_checkpoint
-from tinyclip_edge.runtime.bundle import file_sha256
-from tinyclip_edge.train.folder_check import checkpoint_steps
+from tinyclip_edge.errors import ModelError
 
-FORMAT, VERSION, OLDER = "tinyclip-edge-checkpoint", 3, 2
-WEIGHTS, STATE, ABOUT = "student.safetensors", "state.pt", "checkpoint.json"
-STATES = {"optimizer", "scaler", "rng", "beside", "stream"}  # of state.pt
-
-# What version 3 added to checkpoint.json, as it reads where that is not there.
-NEWER = {"processes": 1, "recipe": "", "sha256": None}
-
-Count = Annotated[int, Field(ge=0)]
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+VERSION = 3  # of the files that are written
+# What torch raises over a state of another kind.
+BROKEN = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,45 +64,10 @@ class Checkpoint:
             same = all(own.items() <= its.items() for own, its in zip(wanted, there, strict=True))
             for group, own in zip(optimizer.param_groups, switches, strict=True):
                 group.update(own)
-        except (RuntimeError, *_BROKEN) as error:
+        except (RuntimeError, *BROKEN) as error:
             raise ModelError(f"{told}: {error}") from error
         if not same or not _moments_fit(optimizer):
             raise ModelError(f"{told}: the state of its optimizer is another one's")
-
-
-class _Files(BaseModel):
-    """Digests of the files of a checkpoint."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    weights: Digest = Field(alias="student.safetensors")
-    state: Digest = Field(alias="state.pt")
-
-
-class _About(BaseModel):
-    """Content of checkpoint.json."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    format: Literal["tinyclip-edge-checkpoint"]
-    version: Literal[2, 3]
-    step: Count
-    skipped: Count
-    skipped_in_a_row: Count
-    teacher: str
-    data: str
-    config: dict[str, Any]
-    stage: Annotated[int, Field(ge=1)]
-    pruned: Count | None
-    processes: Annotated[int, Field(ge=1)]
-    recipe: str
-    files: _Files
-    sha256: Digest | None
-
-    @property
-    def position(self) -> Position:
-        """Where the run stands."""
-        return Position(**{name: getattr(self, name) for name in Position.__dataclass_fields__})
 
 
 def rng_state() -> dict[str, Tensor]:
@@ -141,7 +84,7 @@ def restore_rng(state: dict[str, Tensor]) -> None:
         torch.set_rng_state(state["cpu"])
         if "cuda" in state and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["cuda"])
-    except (RuntimeError, *_BROKEN) as error:
+    except (RuntimeError, *BROKEN) as error:
         raise ModelError(f"the checkpoint's state of random numbers is broken: {error}") from error
 
 
@@ -149,109 +92,8 @@ def restore_scaler(scaler: torch.amp.GradScaler, state: dict[str, Any]) -> None:
     """Set the scale of fp16 gradients; ModelError when it is none."""
     try:
         scaler.load_state_dict(state)
-    except (RuntimeError, *_BROKEN) as error:
+    except (RuntimeError, *BROKEN) as error:
         raise ModelError(f"the checkpoint's scale of gradients is broken: {error}") from error
-
-
-class CheckpointStore:
-    """The ``checkpoints/`` folder of a run."""
-
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder = folder
-        self._keep = keep
-
-    def steps(self) -> list[int]:
-        """Return the steps that have a checkpoint, whole or not, oldest first."""
-        return checkpoint_steps(self.folder)
-
-    def path(self, step: int) -> Path:
-        """Return the folder of a step's checkpoint."""
-        return self.folder / f"{step:08d}"
-
-    def config(self) -> dict[str, Any] | None:
-        """Return the flattened configuration that the newest readable checkpoint was made with."""
-        for step in reversed(self.steps()):
-            try:
-                return _about(self.path(step)).config
-            except _BrokenError:
-                continue
-        return None
-
-    def recover(self) -> None:
-        """Take over whole checkpoints that a kill left aside, and clear away what is not whole.
-
-        For whoever holds the run folder.
-        """
-        for aside in [*self.folder.glob(".*.partial"), *self.folder.glob("*.part")]:
-            name = aside.name.strip(".").split(".")[0]
-            place = self.folder / name
-            if aside.suffix == ".partial":
-                settle(aside, place)
-            content = aside / NEW if aside.suffix == ".partial" else aside
-            if name.isdigit() and is_whole(content) and not is_whole(place):
-                shutil.rmtree(place, ignore_errors=True)
-                content.rename(place)
-            shutil.rmtree(aside, ignore_errors=True)
-        steps = self.steps()
-        if len(steps) > self._keep and is_whole(self.path(steps[-1])):
-            self._drop_oldest()
-
-    def save(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint and drop the oldest; on failure the earlier ones stay as they were."""
-        step = checkpoint.position.step
-        path = self.path(step)
-        try:
-            with written_aside(path) as aside:
-                _write(aside, checkpoint)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            whole = [number for number in self.steps() if number != step]
-            last = f"the last whole one is of step {whole[-1]}" if whole else "there is none yet"
-            raise TinyClipError(f"checkpoint {path} cannot be written ({error}); {last}") from error
-        self._drop_oldest()
-        return path
-
-    def _drop_oldest(self) -> None:
-        for old in self.steps()[: -self._keep]:
-            shutil.rmtree(self.path(old), ignore_errors=True)
-
-    def load_newest(self, warn: Callable[[str], None]) -> Checkpoint:
-        """Return the newest whole checkpoint; each broken one is named through ``warn``.
-
-        Raises TinyClipError when none is whole.
-        """
-        for step in reversed(self.steps()):
-            path = self.path(step)
-            try:
-                found = _read(path)
-            except _BrokenError as error:
-                warn(f"checkpoint {path} is broken ({error}); going back to the one before")
-                continue
-            if found.version != VERSION:
-                warn(
-                    f"checkpoint {path} is of version {found.version}: whether pictures, "
-                    f"preprocessing and tokenizer are those of before cannot be checked"
-                )
-            return found
-        raise TinyClipError(
-            f"{self.folder} holds no whole checkpoint; delete it, and the run begins again at step "
-            f"0: tinyclip-edge distill --resume {self.folder.parent}"
-        )
-
-
-class _BrokenError(TinyClipError):
-    """A checkpoint is not whole, or not one of this program; the message says why."""
-
-
-_BROKEN = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
-
-
-def is_whole(folder: Path) -> bool:
-    """Say whether a folder is a checkpoint with every byte that it was written with."""
-    try:
-        _check(folder)
-    except _BrokenError:
-        return False
-    return True
 
 
 def _kinds(group: Mapping[str, Any]) -> dict[str, type]:
@@ -287,96 +129,3 @@ def _first_difference(model: Mapping[str, Tensor], found: Mapping[str, Tensor]) 
         if here != there:
             return f"{key} is {there} in the checkpoint and {here} in the student"
     return None
-
-
-def _write(folder: Path, checkpoint: Checkpoint) -> None:
-    # Tied or sliced tensors would be refused or stored whole: copy what is not contiguous.
-    weights = {
-        key: tensor.detach().cpu().contiguous() for key, tensor in checkpoint.weights.items()
-    }
-    save_file(weights, folder / WEIGHTS)
-    state = {
-        "optimizer": checkpoint.optimizer,
-        "scaler": checkpoint.scaler,
-        "rng": checkpoint.rng,
-        "beside": {key: tensor.detach().cpu() for key, tensor in checkpoint.beside.items()},
-        "stream": checkpoint.stream,
-    }
-    torch.save(state, folder / STATE)
-    about = {
-        "format": FORMAT,
-        "version": VERSION,
-        **asdict(checkpoint.position),
-        "files": {name: file_sha256(folder / name) for name in (WEIGHTS, STATE)},
-    }
-    about["sha256"] = _digest(about)
-    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-
-
-def _digest(about: Mapping[str, Any]) -> str:
-    """Return the hash of what checkpoint.json says, apart from this hash."""
-    content = {key: value for key, value in about.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _about(folder: Path) -> _About:
-    content = read_json_table(folder / ABOUT, _BrokenError)
-    version = content.get("version")
-    if version == OLDER and not content.keys() & NEWER.keys():
-        content = {**NEWER, **content}
-    elif version != VERSION:
-        raise _BrokenError(f"version {shown(version)}, this program reads {VERSION} and {OLDER}")
-    try:
-        about = _About.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise _BrokenError(f"{ABOUT}: {where}: {first['msg']}") from None
-    if about.version == VERSION and about.sha256 != _digest(content):
-        raise _BrokenError(f"{ABOUT} was changed")
-    return about
-
-
-def _check(folder: Path) -> _About:
-    """Compare all files with their digests."""
-    about = _about(folder)
-    for name, digest in ((WEIGHTS, about.files.weights), (STATE, about.files.state)):
-        try:
-            found = file_sha256(folder / name)
-        except OSError as error:
-            raise _BrokenError(f"{name}: {error.strerror or error}") from None
-        if found != digest:
-            raise _BrokenError(f"{name} was changed or cut off")
-    return about
-
-
-def _read(folder: Path) -> Checkpoint:
-    about = _check(folder)
-    if folder.name != f"{about.step:08d}":
-        raise _BrokenError(f"it is of step {about.step}")
-    try:
-        state, weights = (read_checkpoint(folder / name) for name in (STATE, WEIGHTS))
-    except ModelError as error:
-        raise _BrokenError(str(error)) from error
-    if isinstance(state, dict) and about.version == OLDER:
-        state.setdefault("stream", None)  # not all had it: the stream is then read past
-    if not isinstance(state, dict) or set(state) != STATES or not _typed(state):
-        raise _BrokenError(f"{STATE} holds something else")
-    assert isinstance(weights, dict)  # what safetensors gives
-    return Checkpoint(about.position, weights=weights, **state, version=about.version)
-
-
-def _typed(state: dict[str, Any]) -> bool:
-    """Whether the parts of state.pt are the tables that ``Checkpoint`` says."""
-    scaler, stream = state["scaler"], state["stream"]
-    tensors = (state["rng"], state["beside"])
-    return (
-        isinstance(state["optimizer"], dict)
-        and (scaler is None or isinstance(scaler, dict))
-        and all(_table_of(table, Tensor) for table in tensors)
-        and (stream is None or _table_of(stream, dict))
-    )
-
-
-def _table_of(table: object, kind: type) -> bool:
-    return isinstance(table, dict) and all(isinstance(value, kind) for value in table.values())

@@ -16,7 +16,8 @@ from tinyclip_edge.config import RunConfig, dump_config, flatten
 from tinyclip_edge.config.renamed import rename_keys
 from tinyclip_edge.errors import ConfigError, TinyClipError
 from tinyclip_edge.launcher import first_process
-from tinyclip_edge.train.checkpoint import VERSION, Checkpoint, CheckpointStore
+from tinyclip_edge.train.checkpoint import VERSION, Checkpoint
+from tinyclip_edge.train.checkpoint_store import CheckpointStore
 from tinyclip_edge.train.folder_check import CHECKPOINTS, CONFIG, check_content
 
 # Keys that change neither the weights nor the data a resumed run sees; where teacher and pairs lie

@@ -29,11 +29,11 @@ from tinyclip_edge.report.record import RunRecord
 from tinyclip_edge.report.sections import about, again, cards
 from tinyclip_edge.train.checkpoint import (
     Checkpoint,
-    CheckpointStore,
     Position,
     restore_rng,
     rng_state,
 )
+from tinyclip_edge.train.checkpoint_store import CheckpointStore
 from tinyclip_edge.train.folder_check import resumed_config
 from tinyclip_edge.train.monitoring.events import EventLog, rewind_events
 from tinyclip_edge.train.run_folder import RunFolder

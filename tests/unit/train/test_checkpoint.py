@@ -10,14 +10,14 @@ import torch
 
 from killing import killed
 from tinyclip_edge.errors import ModelError, TinyClipError
-from tinyclip_edge.train import checkpoint as module
+from tinyclip_edge.train import checkpoint_store as module
 from tinyclip_edge.train.checkpoint import (
     Checkpoint,
-    CheckpointStore,
     Position,
     restore_rng,
     rng_state,
 )
+from tinyclip_edge.train.checkpoint_store import CheckpointStore
 from toy_runs import make_version_2
 
 
