@@ -37,12 +37,10 @@ class Augment:
         ratio = np.exp(random.uniform(least, most, size))
         wide = np.minimum(1.0, np.sqrt(area * ratio))
         high = np.minimum(1.0, np.sqrt(area / ratio))
-        left, top = random.random(size) * (1 - wide), random.random(size) * (1 - high)
+        x, y = random.random(size) * (1 - wide), random.random(size) * (1 - high)
         flipped = random.random(size) < self.flip
         factors = random.uniform(1 - self.colour, 1 + self.colour, (3, size))
-        return torch.from_numpy(
-            np.stack([left, top, wide, high, flipped, *factors], axis=1)
-        ).float()
+        return torch.from_numpy(np.stack([x, y, wide, high, flipped, *factors], axis=1)).float()
 
 
 def apply_draws(pixels: Tensor, draws: Tensor) -> Tensor:
@@ -66,9 +64,9 @@ def apply_draws(pixels: Tensor, draws: Tensor) -> Tensor:
 
 def _grid(draws: Tensor, shape: torch.Size) -> Tensor:
     """Return where each pixel of a crop lies in its picture, ``[B, H, W, 2]`` from -1 to 1."""
-    left, top, wide, high = draws[:, BOX].T
+    x, y, wide, high = draws[:, BOX].T
     mirror = 1 - 2 * draws[:, FLIP]
-    nothing = torch.zeros_like(left)
-    across = torch.stack([wide * mirror, nothing, 2 * left + wide - 1], dim=1)
-    down = torch.stack([nothing, high, 2 * top + high - 1], dim=1)
+    nothing = torch.zeros_like(x)
+    across = torch.stack([wide * mirror, nothing, 2 * x + wide - 1], dim=1)
+    down = torch.stack([nothing, high, 2 * y + high - 1], dim=1)
     return F.affine_grid(torch.stack([across, down], dim=1), list(shape), align_corners=False)

@@ -65,7 +65,7 @@ def open_coco(path: Path, losses: Losses) -> tuple[CocoPart, ...]:
     if not rows:
         raise DataError(f"{path} has no image with a caption (file_name, image_id, caption)")
     if bare := len(names) - len(rows):
-        losses.add_left_out(f"{path}: left out {bare} images without a caption")
+        losses.add_omitted(f"{path}: left out {bare} images without a caption")
     losses.count(str(path), len(rows))
     folder = _folder(path, [name for name, _ in rows[:PART]])
     digest = hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
@@ -76,17 +76,17 @@ def open_coco(path: Path, losses: Losses) -> tuple[CocoPart, ...]:
 
 
 def _names(path: Path, images: list[Any], losses: Losses) -> Iterator[tuple[int | str, str]]:
-    seen: set[int | str] = set()
+    ids: set[int | str] = set()
     for number, image in enumerate(images, 1):
         entry = image if isinstance(image, dict) else {}
         key, name = entry.get("id"), entry.get("file_name")
         if not isinstance(key, (int, str)) or not isinstance(name, str) or not _within(name):
             losses.add_fault(f"{path}: image {number} has no id, or no file_name in the folder")
             continue
-        if key in seen:
+        if key in ids:
             losses.add_fault(f"{path}: image {number} has the id of an earlier one, {key}")
             continue
-        seen.add(key)
+        ids.add(key)
         yield key, name
 
 

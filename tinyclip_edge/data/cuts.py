@@ -20,7 +20,7 @@ class Cut:
     """Where a shard ends: after so many whole samples, and samples known to be lost (0 or 1)."""
 
     samples: int
-    lost: int
+    unusable: int
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class Losses:
     cuts: dict[str, Cut] = field(default_factory=dict)  # by shard
     faults: dict[str, None] = field(default_factory=dict)  # a line a sample that is of no use
     samples: dict[str, int] = field(default_factory=dict)  # usable ones that a part gave
-    left_out: dict[str, None] = field(default_factory=dict)  # a line a folder
+    omitted: dict[str, None] = field(default_factory=dict)  # a line a folder
 
     def add_cut(self, name: str, cut: Cut) -> None:
         """Note a shard that was read to its early end."""
@@ -40,9 +40,9 @@ class Losses:
         """Note a sample that is of no use: the line says where it stands and why."""
         self.faults[line] = None
 
-    def add_left_out(self, line: str) -> None:
+    def add_omitted(self, line: str) -> None:
         """Note files of a folder that nobody reads."""
-        self.left_out[line] = None
+        self.omitted[line] = None
 
     def count(self, name: str, samples: int) -> None:
         """Note how many usable samples a part gave so far."""
@@ -57,18 +57,18 @@ class Losses:
         """Note what another process met."""
         self.cuts.update(other.cuts)
         self.faults.update(other.faults)
-        self.left_out.update(other.left_out)
+        self.omitted.update(other.omitted)
         for name, samples in other.samples.items():
             self.count(name, samples)
 
     @property
     def cut_off(self) -> int:
         """Samples known to be lost at the ends of cut shards."""
-        return sum(cut.lost for cut in self.cuts.values())
+        return sum(cut.unusable for cut in self.cuts.values())
 
     @property
-    def lost(self) -> int:
-        """Samples known to be lost: faulty or cut off."""
+    def unusable(self) -> int:
+        """Samples known to be unusable: faulty or cut off."""
         return self.cut_off + len(self.faults)
 
     @property
@@ -78,9 +78,9 @@ class Losses:
 
     def cut_lines(self) -> list[str]:
         """Return one line a cut shard, by name: parts are read in another order every time."""
-        told = "; the cut one is left out"
+        note = "; the cut one is left out"
         return [
-            f"shard {name} is cut off after {cut.samples} samples{told if cut.lost else ''}"
+            f"shard {name} is cut off after {cut.samples} samples{note if cut.unusable else ''}"
             for name, cut in sorted(self.cuts.items())
         ]
 
@@ -95,7 +95,7 @@ class Losses:
         count = len(self.faults)
         what = f"{count} faulty sample{'s' if count > 1 else ''}"
         faults = [f"skipped {what}: {self.named_faults()}"] if count else []
-        return [*self.cut_lines(), *faults, *sorted(self.left_out)]
+        return [*self.cut_lines(), *faults, *sorted(self.omitted)]
 
 
 def _by_number(line: str) -> list[str]:

@@ -59,8 +59,8 @@ class PartFeatures:
         row = self._pictures.get(sample_mark(pair))
         if row is None:
             return None
-        found = [self._texts.get(caption_mark(caption)) for caption in pair.captions]
-        texts = tuple(None if at is None else self.text[at].copy() for at in found)
+        numbers = [self._texts.get(caption_mark(caption)) for caption in pair.captions]
+        texts = tuple(None if at is None else self.text[at].copy() for at in numbers)
         return CachedFeatures(self.image[row].copy(), self.seeds[row].copy(), texts)
 
 
@@ -68,9 +68,9 @@ def write_part(path: Path, about: Mapping[str, str], part: PartFeatures) -> None
     """Write aside, then rename; OSError or SafetensorError when the disk refuses."""
     tensors = {name: np.ascontiguousarray(getattr(part, name)) for name in NAMES}
     # One value, for the order of several is left to chance: the same features, the same bytes.
-    told = {ABOUT: json.dumps({**about, "bad": part.bad, "sha256": _digest(tensors)})}
+    metadata = {ABOUT: json.dumps({**about, "bad": part.bad, "sha256": _digest(tensors)})}
     with work_folder(path) as work:
-        save_file(tensors, work / NEW, metadata=told)
+        save_file(tensors, work / NEW, metadata=metadata)
         (work / NEW).replace(path)
 
 
@@ -78,7 +78,7 @@ def check_part(path: Path, about: Mapping[str, str]) -> None:
     """Raise BrokenPartError unless the file is as long as it says, and of this part and recipe."""
     try:
         with safe_open(path, framework="np") as file:
-            _compare(_told(file.metadata()), about)
+            _compare(_content_of(file.metadata()), about)
     except (OSError, SafetensorError) as error:
         raise BrokenPartError(f"is cut off or broken ({error})") from error
 
@@ -87,31 +87,31 @@ def read_part(path: Path, about: Mapping[str, str]) -> PartFeatures:
     """Return the content; BrokenPartError as in ``check_part``, or when a byte has changed."""
     try:
         with safe_open(path, framework="np") as file:
-            told = _told(file.metadata())
-            _compare(told, about)
+            content = _content_of(file.metadata())
+            _compare(content, about)
             tensors = {name: file.get_tensor(name) for name in NAMES}
     except (OSError, SafetensorError) as error:
         raise BrokenPartError(f"is cut off or broken ({error})") from error
     kinds = tuple(tensors[name].dtype for name in NAMES)
     rows = [len(tensors[name]) for name in NAMES]
     fits = kinds == KINDS and rows[0] == rows[1] == rows[2] and rows[3] == rows[4]
-    bad = told.get("bad", 0)
-    if not fits or not isinstance(bad, int) or bad < 0 or told.get("sha256") != _digest(tensors):
+    bad = content.get("bad", 0)
+    if not fits or not isinstance(bad, int) or bad < 0 or content.get("sha256") != _digest(tensors):
         raise BrokenPartError("has changed since it was written")
     return PartFeatures(**tensors, bad=bad)
 
 
-def _told(metadata: Mapping[str, str] | None) -> dict[str, Any]:
+def _content_of(metadata: Mapping[str, str] | None) -> dict[str, Any]:
     try:
-        told = parse_json((metadata or {}).get(ABOUT, "{}"))
+        content = parse_json((metadata or {}).get(ABOUT, "{}"))
     except ValueError:
-        told = {}
-    return told if isinstance(told, dict) else {}
+        content = {}
+    return content if isinstance(content, dict) else {}
 
 
-def _compare(told: Mapping[str, Any], about: Mapping[str, str]) -> None:
-    for name, wanted in about.items():
-        if told.get(name) != wanted:
+def _compare(content: Mapping[str, Any], about: Mapping[str, str]) -> None:
+    for name, expected in about.items():
+        if content.get(name) != expected:
             raise BrokenPartError(f"is of another {name}")
 
 

@@ -76,8 +76,8 @@ class FeatureStore:
         """
         for folder in (self.folder, self.folder / PARTS):
             clear_leftovers(folder)
-        whole = (self._is_whole(part, thorough=thorough) for part in parts)
-        return [number for number, found in enumerate(whole) if not found]
+        complete = (self._is_complete(part, thorough=thorough) for part in parts)
+        return [number for number, is_complete in enumerate(complete) if not is_complete]
 
     def load(self, part: Part) -> PartFeatures | None:
         """Return what is kept of a part; None, told once, when its file is broken or missing."""
@@ -104,30 +104,32 @@ class FeatureStore:
             pictures.setdefault(mark, []).append(number)
         texts = {caption_mark(text): number for number, text in enumerate(pairs.captions)}
         for part in parts:
-            kept = self.load(part)
-            if kept is None:
+            cached = self.load(part)
+            if cached is None:
                 continue
-            views = kept.image.shape[1]
-            found = [
+            views = cached.image.shape[1]
+            matches = [
                 (row, number)
-                for row, mark in enumerate(kept.samples)
+                for row, mark in enumerate(cached.samples)
                 for number in pictures.get(mark.tobytes(), ())
             ]
-            rows, numbers = _columns(found)
+            rows, numbers = _columns(matches)
             ids = (numbers[:, None] * views + np.arange(views)).ravel()
-            image = kept.image[rows].reshape(len(ids), -1)
-            features.image.put(ids, torch.from_numpy(image))
+            image = cached.image[rows].reshape(len(ids), -1)
+            features.image.set_rows(ids, torch.from_numpy(image))
             if pairs.viewed is not None:
-                pairs.viewed.seeds[numbers] = kept.seeds[rows]
-            told = ((row, texts.get(mark.tobytes())) for row, mark in enumerate(kept.captions))
-            rows, ids = _columns([(row, at) for row, at in told if at is not None])
-            features.text.put(ids, torch.from_numpy(kept.text[rows]))
+                pairs.viewed.seeds[numbers] = cached.seeds[rows]
+            captions = (
+                (row, texts.get(mark.tobytes())) for row, mark in enumerate(cached.captions)
+            )
+            rows, ids = _columns([(row, at) for row, at in captions if at is not None])
+            features.text.set_rows(ids, torch.from_numpy(cached.text[rows]))
 
     def attached(self, source: PairSource) -> PairSource:
         """Return the source with what is kept of every pair."""
         return replace(source, parts=tuple(CachedPart(part, self) for part in source.parts))
 
-    def _is_whole(self, part: Part, *, thorough: bool) -> bool:
+    def _is_complete(self, part: Part, *, thorough: bool) -> bool:
         path, about = self._place(part)
         if not path.is_file():
             if any(path.parent.glob(f"{name_mark(part_name(part))}-*.safetensors")):
@@ -170,8 +172,8 @@ class FeatureStore:
         if not about.is_file():
             return
         try:
-            found = read_json_table(about, DataError)
-            kind = found.pop("format"), found.pop("version")
+            stored = read_json_table(about, DataError)
+            kind = stored.pop("format"), stored.pop("version")
         except (DataError, KeyError):
             raise DataError(f"{about} cannot be read; {CURE}") from None
         if kind != (FORMAT, VERSION):
@@ -179,10 +181,11 @@ class FeatureStore:
                 f"feature cache {self.folder} has format {kind[0]} {kind[1]}, this program reads "
                 f"{FORMAT} {VERSION}; {CURE}"
             )
-        told = _differences(found, json.loads(json.dumps(self.recipe)))
-        if told:
+        differences = _differences(stored, json.loads(json.dumps(self.recipe)))
+        if differences:
             raise DataError(
-                f"feature cache {self.folder} is of another recipe: {', '.join(told)}; {CURE}"
+                f"feature cache {self.folder} is of another recipe: {', '.join(differences)}; "
+                f"{CURE}"
             )
 
 
@@ -214,9 +217,9 @@ class CachedPart:
         return self.part.size
 
     def __iter__(self) -> Iterator[Pair]:
-        kept = self.store.load(self.part)
+        cached = self.store.load(self.part)
         for pair in self.part:
-            yield pair if kept is None else replace(pair, kept=kept.of(pair))
+            yield pair if cached is None else replace(pair, cached=cached.of(pair))
 
 
 def recipe_digest(recipe: Mapping[str, Any]) -> str:
@@ -229,9 +232,9 @@ def _columns(pairs: Sequence[tuple[int, int]]) -> tuple[Ints, Ints]:
     return first, second
 
 
-def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def _differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """Return a phrase for each value that differs; names of teachers may."""
-    before, now = dict(_flat(_nameless(found))), dict(_flat(_nameless(wanted)))
+    before, now = dict(_flat(_nameless(stored))), dict(_flat(_nameless(current)))
     return [
         f"{key} (was {_shown(before.get(key))}, is {_shown(now.get(key))})"
         for key in dict.fromkeys([*before, *now])

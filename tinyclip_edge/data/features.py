@@ -63,11 +63,11 @@ class FeatureTable:
         missing, positions = np.unique(ids[~self._filled[ids]], return_index=True)
         if len(missing):
             at = np.flatnonzero(~self._filled[ids])[positions]
-            self.put(missing, compute(at))
+            self.set_rows(missing, compute(at))
         assert self._values is not None  # filled above, or before
         return F.normalize(self._values[torch.from_numpy(ids)].float(), dim=-1)
 
-    def put(self, ids: Ints, values: Tensor) -> None:
+    def set_rows(self, ids: Ints, values: Tensor) -> None:
         """Fill rows ``ids`` with ``[len(ids), D]``."""
         stored = values.detach().to("cpu", STORED)
         if self._values is None:
@@ -96,7 +96,7 @@ class TeacherFeatures:
         self.key = key
         self.image = FeatureTable(pictures)
         self.text = FeatureTable(captions)
-        self._kept: dict[Path, int] = {}  # rows that a file is known to hold
+        self._stored_rows: dict[Path, int] = {}  # rows that a file is known to hold
 
     @property
     def filled(self) -> int:
@@ -105,16 +105,16 @@ class TeacherFeatures:
 
     def digest(self) -> str:
         """Return a hash of all rows."""
-        found = hashlib.sha256()
+        sha256 = hashlib.sha256()
         for _, table in self._tables:
             for part in table.content():
-                found.update(part.numpy().tobytes())
-        return found.hexdigest()
+                sha256.update(part.numpy().tobytes())
+        return sha256.hexdigest()
 
     def clear(self) -> None:
         """Forget all rows."""
         self.image, self.text = FeatureTable(len(self.image)), FeatureTable(len(self.text))
-        self._kept.clear()
+        self._stored_rows.clear()
 
     def save(self, path: Path) -> None:
         """Write the filled rows aside, then rename; DataError when the disk refuses.
@@ -122,7 +122,7 @@ class TeacherFeatures:
         A file that holds them already stays as it is: runs save at every checkpoint, yet all rows
         are there after the first epoch.
         """
-        if self._kept.get(path) == self.filled and path.is_file():
+        if self._stored_rows.get(path) == self.filled and path.is_file():
             return
         tensors: dict[str, Tensor] = {}
         for name, table in self._tables:
@@ -134,7 +134,7 @@ class TeacherFeatures:
         try:
             save_file(tensors, aside, metadata={"about": about})
             aside.replace(path)
-            self._kept[path] = self.filled
+            self._stored_rows[path] = self.filled
         except (OSError, SafetensorError) as error:
             aside.unlink(missing_ok=True)
             raise DataError(f"teacher features {path} cannot be written ({error})") from error
@@ -160,8 +160,8 @@ class TeacherFeatures:
             return "have changed since they were written"
         for table, ids, values in rows:
             if len(ids):
-                table.put(ids.numpy(), values)
-        self._kept[path] = sum(len(ids) for _, ids, _ in rows)
+                table.set_rows(ids.numpy(), values)
+        self._stored_rows[path] = sum(len(ids) for _, ids, _ in rows)
         return None
 
     @property

@@ -63,7 +63,7 @@ class FolderPart:
         """Of no use: the images are counted."""
 
     def __iter__(self) -> Iterator[Pair]:
-        given = 0
+        count = 0
         for name, suffix in self.rows:
             image = self.folder / name
             try:
@@ -71,9 +71,9 @@ class FolderPart:
             except FaultySampleError as error:
                 self.losses.add_fault(str(error))
                 continue
-            given += 1
+            count += 1
             yield Pair(key=name, image=image, captions=captions, concept=concept_of(None, captions))
-        self.losses.correct(self.name, given)
+        self.losses.correct(self.name, count)
 
 
 def open_folder(folder: Path, losses: Losses, options: SourceOptions = DEFAULT) -> tuple[Part, ...]:
@@ -99,8 +99,8 @@ def open_folder(folder: Path, losses: Losses, options: SourceOptions = DEFAULT) 
         if _stem(name) not in suffixes:
             losses.add_fault(f"{folder / name} has no caption ({Path(name).stem}{CAPTION})")
     used = {*images, *(_stem(name) + suffix for name, suffix in rows)}
-    if rest := count_kinds(Counter(file_kind(name) for name in names if name not in used)):
-        losses.add_left_out(f"folder {folder}: left out files that are no pair: {rest}")
+    if others := count_kinds(Counter(file_kind(name) for name in names if name not in used)):
+        losses.add_omitted(f"folder {folder}: left out files that are no pair: {others}")
     parts = tuple(
         FolderPart(folder, tuple(rows[start : start + PART]), losses)
         for start in range(0, len(rows), PART)
@@ -145,10 +145,10 @@ def _no_pairs(folder: Path, names: list[str], images: int) -> DataError:
             f"folder {folder} has {images} images without captions: class folders are no pairs; "
             f"give {FORMS}"
         )
-    rest = count_kinds(Counter(map(file_kind, names)))
+    others = count_kinds(Counter(map(file_kind, names)))
     return DataError(
         f"folder {folder} has no images ({', '.join(IMAGE_SUFFIXES)})"
-        f"{f', but {rest}' if rest else ''}; for shards give {folder}/*.tar"
+        f"{f', but {others}' if others else ''}; for shards give {folder}/*.tar"
     )
 
 

@@ -25,8 +25,8 @@ def kind_of(head: bytes) -> str | None:
     """
     if head[USTAR] == b"ustar":
         return None
-    known = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
-    return known or _kind_of_text(head)
+    kind_by_magic = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
+    return kind_by_magic or _kind_of_text(head)
 
 
 def _kind_of_text(head: bytes) -> str | None:

@@ -37,14 +37,14 @@ def part_name(part: Part) -> str:
 
 def part_mark(part: Part) -> str:
     """Return 32 hex digits that follow what a part holds: of a shard its size and its beginning."""
-    told = [_bytes(part.fingerprint)]
+    content = [_bytes(part.fingerprint)]
     if isinstance(part, Shard):
         try:
             with part.path.open("rb") as file:
-                told += [str(part.size).encode(), file.read(HEAD)]
+                content += [str(part.size).encode(), file.read(HEAD)]
         except OSError:
             pass  # whoever reads it will say so
-    return _mark(*told).hex()
+    return _mark(*content).hex()
 
 
 def name_mark(name: str) -> str:

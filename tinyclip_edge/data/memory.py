@@ -57,10 +57,10 @@ class Ragged:
 
     def draw(self, rows: Ints, random: npt.NDArray[np.float64]) -> Ints:
         """Take one item of each row; ``random`` in [0, 1) says which."""
-        drawn: Ints = self._flat[
+        items: Ints = self._flat[
             self._starts[rows] + (random * self.lengths[rows]).astype(np.int64)
         ]
-        return drawn
+        return items
 
     def first(self, row: int) -> int:
         """Return the first item of a row."""
@@ -244,7 +244,7 @@ class PairMemory:
             if distinct:
                 order = distinct_epoch(self.concept_of, size, rng)
             else:
-                whole = len(self) // size * size
-                order = rng.permutation(len(self))[:whole].reshape(-1, size)
+                size_used = len(self) // size * size
+                order = rng.permutation(len(self))[:size_used].reshape(-1, size)
             self._order = (key, order)
         return self._order[1]

@@ -33,15 +33,15 @@ def open_source(source: str | Sequence[str], options: SourceOptions = DEFAULT) -
         for name in matching_names(pattern, allow_pipes=options.allow_pipes):
             if name not in parts:
                 parts[name] = _parts(name, losses, options)
-    found = PairSource(
+    opened = PairSource(
         one_line(", ".join(patterns)),
         tuple(part for group in parts.values() for part in group),
         losses,
     )
-    bounds = [part.at_most for part in found.parts]
+    bounds = [part.at_most for part in opened.parts]
     if None not in bounds:  # else reading goes on, and whoever reads judges
-        found.check(sum(bound for bound in bounds if bound is not None))
-    return found
+        opened.check(sum(bound for bound in bounds if bound is not None))
+    return opened
 
 
 def _parts(name: str, losses: Losses, options: SourceOptions) -> tuple[Part, ...]:

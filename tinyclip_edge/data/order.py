@@ -28,18 +28,18 @@ def distinct_epoch(concept_of: Ints, size: int, rng: np.random.Generator) -> Int
     pending = deque(_spread(concept_of, slots, rng).tolist())
     rows: list[list[int]] = []
     for _ in range(slots):
-        chosen: dict[int, int] = {}  # concept to picture
+        row: dict[int, int] = {}  # concept to picture
         skipped: list[int] = []
-        while pending and len(chosen) < size:
+        while pending and len(row) < size:
             picture = pending.popleft()
-            if int(concept_of[picture]) in chosen:
+            if int(concept_of[picture]) in row:
                 skipped.append(picture)
             else:
-                chosen[int(concept_of[picture])] = picture
+                row[int(concept_of[picture])] = picture
         pending.extendleft(reversed(skipped))
-        if len(chosen) < size:
-            _top_up(chosen, concept_of, size, rng)
-        rows.append(list(chosen.values()))
+        if len(row) < size:
+            _top_up(row, concept_of, size, rng)
+        rows.append(list(row.values()))
     return np.array(rows, dtype=np.int64)
 
 
@@ -51,16 +51,16 @@ def _spread(concept_of: Ints, slots: int, rng: np.random.Generator) -> Ints:
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     concept = concept_of[order]
     turn = np.arange(len(order)) - starts[concept]  # of the picture within its concept
-    kept = np.minimum(counts, slots)[concept]
-    place = (turn + rng.random(len(counts))[concept]) / kept
-    inside = turn < kept
+    limits = np.minimum(counts, slots)[concept]
+    place = (turn + rng.random(len(counts))[concept]) / limits
+    inside = turn < limits
     spread: Ints = order[inside][np.argsort(place[inside], kind="stable")]
     return spread
 
 
-def _top_up(chosen: dict[int, int], concept_of: Ints, size: int, rng: np.random.Generator) -> None:
+def _top_up(row: dict[int, int], concept_of: Ints, size: int, rng: np.random.Generator) -> None:
     """Fill a row with random pictures of other concepts."""
     for picture in rng.permutation(len(concept_of)).tolist():
-        if len(chosen) == size:
+        if len(row) == size:
             return
-        chosen.setdefault(int(concept_of[picture]), picture)
+        row.setdefault(int(concept_of[picture]), picture)

@@ -43,15 +43,15 @@ class Pair:
     captions: tuple[str, ...]
     concept: str  # pairs of one concept are no negatives of each other
     meta: dict[str, Any] = field(default_factory=dict)
-    kept: CachedFeatures | None = None
+    cached: CachedFeatures | None = None
 
-    def kept_view(self, view: int) -> Halves | None:
+    def cached_view(self, view: int) -> Halves | None:
         """Return the kept features ``[D]`` of a view, 0 for the centre."""
-        return None if self.kept is None else self.kept.image[view]
+        return None if self.cached is None else self.cached.image[view]
 
-    def kept_text(self, caption: str) -> Halves | None:
+    def cached_text(self, caption: str) -> Halves | None:
         """Return the kept features ``[D]`` of one of the captions."""
-        return None if self.kept is None else self.kept.texts[self.captions.index(caption)]
+        return None if self.cached is None else self.cached.texts[self.captions.index(caption)]
 
 
 def caption_lines(text: str) -> tuple[str, ...]:
@@ -66,18 +66,18 @@ def captions_of(value: object) -> tuple[str, ...]:
     UnicodeError for what has no UTF-8: halves of characters, as JSON can hold them.
     """
     texts = value if isinstance(value, list) else [value]
-    found = []
+    captions = []
     for text in texts:
         if not isinstance(text, (str, type(None))):
             raise TypeError(f"{_KINDS.get(type(text), 'a number')} is no text")
-        found.append(" ".join(caption_lines(text or "")))
-    "".join(found).encode()
-    return tuple(text for text in found if text)
+        captions.append(" ".join(caption_lines(text or "")))
+    "".join(captions).encode()
+    return tuple(text for text in captions if text)
 
 
-def concept_of(given: object, captions: tuple[str, ...]) -> str:
+def concept_of(name: object, captions: tuple[str, ...]) -> str:
     """Return the concept that was given, else the first caption in lower case."""
-    return str(given or captions[0].casefold())
+    return str(name or captions[0].casefold())
 
 
 class UndecodableImageError(Exception):
@@ -111,30 +111,32 @@ class BadSamples:
         """Count one sample that was skipped."""
         self.keys.append(key)
 
-    def check(self, seen: int, *, final: bool) -> None:
-        """Raise DataError when too many of ``seen`` samples were bad; early in a stream, wait."""
+    def check(self, samples: int, *, final: bool) -> None:
+        """Raise DataError when too many of ``samples`` were bad; early in a stream, wait."""
         losses = self.losses
-        lost = losses.lost
+        missing = losses.unusable
         # A stream reads ahead of what it gives.
-        seen = max(seen, losses.read) + lost
-        if len(self.keys) + lost <= BAD_SHARE * seen or (not final and seen < STREAM_MINIMUM):
+        samples = max(samples, losses.read) + missing
+        if len(self.keys) + missing <= BAD_SHARE * samples or (
+            not final and samples < STREAM_MINIMUM
+        ):
             return
         what = "samples cannot be used"
         if not losses.faults:
-            what = "samples are undecodable or cut off" if lost else "images cannot be decoded"
-        told = [self.named(), losses.named_faults(), *losses.cut_lines()]
-        names = "; ".join(line for line in told if line)
+            what = "samples are undecodable or cut off" if missing else "images cannot be decoded"
+        details = [self.named(), losses.named_faults(), *losses.cut_lines()]
+        names = "; ".join(line for line in details if line)
         raise DataError(
-            f"{self.source}: {len(self.keys) + lost} of {seen} {what} "
+            f"{self.source}: {len(self.keys) + missing} of {samples} {what} "
             f"(at most {BAD_SHARE:.0%} may be skipped): {names}"
         )
 
-    def report(self, seen: int) -> list[str]:
+    def report(self, samples: int) -> list[str]:
         """Return lines about cut shards, faulty samples, and images that do not decode."""
         lines = self.losses.lines()
         if self.keys:
             lines.append(
-                f"{self.source}: skipped {len(self.keys)} of {seen} images "
+                f"{self.source}: skipped {len(self.keys)} of {samples} images "
                 f"that cannot be decoded: {self.named()}"
             )
         return lines

@@ -21,7 +21,7 @@ PIPE = "pipe:"
 SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+):")  # two letters or more: C: is a Windows drive
 RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 NAMES = 1_000_000  # that a pattern may stand for
-KNOWN = (
+FORMS = (
     "shards (.tar, .tar.gz), a table (.csv, .tsv, .jsonl), COCO captions (.json) or an image folder"
 )
 
@@ -75,23 +75,23 @@ def _check_scheme(pattern: str, scheme: str, *, allow_pipes: bool) -> None:
 def _starter(name: str) -> list[Path]:
     folder = kit_path()
     split = name.removeprefix(STARTER)
-    found = sorted(folder.glob(f"{glob.escape(split)}-[0-9]*.tar.gz"))
-    if not found:
-        known = {path.name.rsplit("-", 1)[0] for path in folder.glob("*.tar.gz")}
-        raise DataError(f"starter kit has no split '{split}'{did_you_mean(split, known)}")
-    return found
+    shards = sorted(folder.glob(f"{glob.escape(split)}-[0-9]*.tar.gz"))
+    if not shards:
+        splits = {path.name.rsplit("-", 1)[0] for path in folder.glob("*.tar.gz")}
+        raise DataError(f"starter kit has no split '{split}'{did_you_mean(split, splits)}")
+    return shards
 
 
 def _matches(name: str, pattern: str) -> list[str]:
     name = filled_in(name)
     path = Path(name)
     if exists(path):
-        found = [str(path)]
+        paths = [str(path)]
     else:
-        found = [p for p in sorted(glob.glob(name)) if is_file(Path(p))]  # noqa: PTH207
-    if not found:
+        paths = [p for p in sorted(glob.glob(name)) if is_file(Path(p))]  # noqa: PTH207
+    if not paths:
         part = "" if name == pattern else f" (no '{name}')"
-        raise DataError(f"nothing matches '{pattern}'{part}; give {KNOWN}")
-    if tables := [one for one in found if one.lower().endswith(".parquet")]:
+        raise DataError(f"nothing matches '{pattern}'{part}; give {FORMS}")
+    if tables := [one for one in paths if one.lower().endswith(".parquet")]:
         raise DataError(f"{tables[0]} is {PARQUET}")
-    return found
+    return paths

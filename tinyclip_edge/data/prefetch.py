@@ -65,12 +65,12 @@ class Prefetch(Iterator[Batch]):
     def __next__(self) -> Batch:
         with self._change:
             self._change.wait_for(lambda: self._ready)
-            found = self._ready[0]
-            if isinstance(found, BaseException):  # stays, for whoever asks again
-                raise found
+            item = self._ready[0]
+            if isinstance(item, BaseException):  # stays, for whoever asks again
+                raise item
             self._ready.popleft()
             self._change.notify_all()
-        batch, position = found
+        batch, position = item
         self._done += 1
         self._positions.append((self._done, position))
         return batch
@@ -84,12 +84,12 @@ class Prefetch(Iterator[Batch]):
             torch.cuda.set_device(self._device)  # a thread begins on the first one
         try:
             for batch in islice(self._batches, len(self._steps)):
-                if not self._put((self._pinned(batch), self._where())):
+                if not self._enqueue((self._pinned(batch), self._where())):
                     break
             else:
-                self._put(StopIteration())
+                self._enqueue(StopIteration())
         except BaseException as error:  # raised where the batch is asked for
-            self._put(error)
+            self._enqueue(error)
         finally:
             close = getattr(self._batches, "close", None)
             if close is not None:
@@ -100,7 +100,7 @@ class Prefetch(Iterator[Batch]):
             return batch
         return replace(batch, pixels=batch.pixels.pin_memory())
 
-    def _put(self, item: tuple[Batch, Where] | BaseException) -> bool:
+    def _enqueue(self, item: tuple[Batch, Where] | BaseException) -> bool:
         """Hand over an item, then wait until another one is wanted; False when none will be."""
         with self._change:
             self._ready.append(item)

@@ -32,7 +32,7 @@ BUFFER = 1 << 20  # bytes
 SILENCE = 60.0  # seconds without a byte after which a server or command is given up
 WAITS = (1.0, 2.0, 4.0)  # seconds before each further try
 DIGITS = re.compile(r" *[0-9]{1,18} *")
-WORTH_RETRYING = (408, 429, 500, 502, 503, 504)
+RETRIED_CODES = (408, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +86,9 @@ class HttpStream(io.RawIOBase):
         """Fill the buffer; 0 at the end."""
         while True:
             try:
-                got = self._read(buffer)
+                count = self._read(buffer)
             except urllib.error.HTTPError as error:
-                if error.code not in WORTH_RETRYING:
+                if error.code not in RETRIED_CODES:
                     raise self._failed(f"HTTP {error.code} {error.reason}") from None
                 self._wait(error)
             # ValueError: no address, a host that no name server takes, headers that are no numbers.
@@ -97,9 +97,9 @@ class HttpStream(io.RawIOBase):
             except (OSError, HTTPException) as error:
                 self._wait(error)
             else:
-                self._at += got
+                self._at += count
                 self._tries = 0
-                return got
+                return count
 
     def close(self) -> None:
         """Let the connection go."""
@@ -109,10 +109,10 @@ class HttpStream(io.RawIOBase):
     def _read(self, buffer: WriteableBuffer) -> int:
         if self._reply is None:
             self._reply = self._ask()
-        got = self._reply.readinto(buffer)
-        if got == 0 and self._total is not None and self._at < self._total:
+        count = self._reply.readinto(buffer)
+        if count == 0 and self._total is not None and self._at < self._total:
             raise ConnectionError(f"ended after {self._at} of {self._total} bytes")
-        return got
+        return count
 
     def _ask(self) -> HTTPResponse:
         request = web_request(self._url)
@@ -128,9 +128,9 @@ class HttpStream(io.RawIOBase):
         place = reply.headers.get("Content-Range", "")
         if begins and place and not place.startswith(f"bytes {begins}-"):
             raise ValueError(f"asked for bytes from {begins}, Content-Range is {place!r}")
-        left = self._at - begins  # a server without ranges starts again
-        while left and (skipped := len(reply.read(min(left, BUFFER)))):
-            left -= skipped
+        skip = self._at - begins  # a server without ranges starts again
+        while skip and (skipped := len(reply.read(min(skip, BUFFER)))):
+            skip -= skipped
         return reply
 
     def _wait(self, error: Exception) -> None:
@@ -156,13 +156,13 @@ class PipeStream(io.RawIOBase):
     def __init__(self, url: str) -> None:
         self._url = url
         self._silent = False
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the stream
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the stream
         self._process = subprocess.Popen(
             url.removeprefix(PIPE),
             shell=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._errors,
             bufsize=0,
             start_new_session=True,
         )
@@ -178,12 +178,12 @@ class PipeStream(io.RawIOBase):
         watch.daemon = True
         watch.start()
         try:
-            got = output.readinto(buffer) or 0
-            if got == 0:
+            count = output.readinto(buffer) or 0
+            if count == 0:
                 self._finish()
         finally:
             watch.cancel()
-        return got
+        return count
 
     def close(self) -> None:
         """End the command, whether or not it was read to its end."""
@@ -194,7 +194,7 @@ class PipeStream(io.RawIOBase):
             self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
-        self._said.close()
+        self._errors.close()
         super().close()
 
     def _finish(self) -> None:
@@ -202,10 +202,10 @@ class PipeStream(io.RawIOBase):
         if self._silent:
             raise DataError(f"shard {self._url}: the command gave no byte for {SILENCE:g} s")
         if code:
-            self._said.seek(0)
-            lines = self._said.read().decode(errors="replace").strip().splitlines()
-            told = f" ({lines[-1]})" if lines else ""
-            raise DataError(f"shard {self._url}: the command ended with code {code}{told}")
+            self._errors.seek(0)
+            lines = self._errors.read().decode(errors="replace").strip().splitlines()
+            last_line = f" ({lines[-1]})" if lines else ""
+            raise DataError(f"shard {self._url}: the command ended with code {code}{last_line}")
 
     def _give_up(self) -> None:
         self._silent = True

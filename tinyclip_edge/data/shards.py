@@ -99,15 +99,15 @@ def read_tar(
 
     Raises DataError as read_samples does.
     """
-    given = 0
+    count = 0
     for sample in read_samples(name, raw, losses, limits):
         try:
             pair = _pair(sample)
         except FaultySampleError as error:
             losses.add_fault(f"shard {name}: {error}")
             continue
-        given += 1
-        losses.count(name, given)
+        count += 1
+        losses.count(name, count)
         yield pair
 
 
@@ -130,29 +130,29 @@ def read_samples(
     one sample has two images, and for what is above the limits.
     """
     members = _Members(name, raw, limits)
-    seen = _Keys(name)
+    keys = _Keys(name)
     before: set[str] = set()
-    whole = 0
+    complete = 0
     try:
         for group in group_by_keys(members, keys=members.grouping.last, lcase=False):
             for sample in _split(name, group):
                 endings = {_ending(member) for member in sample.members}
-                if not members.holds(sample.key, whole=endings == before):
+                if not members.holds(sample.key, is_complete=endings == before):
                     break
-                seen.add(sample)
+                keys.add(sample)
                 before = endings
-                whole += 1
+                complete += 1
                 yield sample
     except ValueError as error:  # webdataset: the same member name twice
-        told = str(error.args[0]).split(" in tar file")[0]
-        raise DataError(f"shard {name}: {told}") from None
-    if members.error is not None and (not whole or not members.cut):
+        fault = str(error.args[0]).split(" in tar file")[0]
+        raise DataError(f"shard {name}: {fault}") from None
+    if members.error is not None and (not complete or not members.cut):
         raise DataError(f"shard {name} {members.tail.fault(members.error)}")
-    if not whole:
+    if not complete:
         cut = "is cut off before its first whole sample; write it again"
         raise DataError(f"shard {name} {cut if members.cut else EMPTY}")
     if members.cut:
-        losses.add_cut(name, Cut(whole, members.lost))
+        losses.add_cut(name, Cut(complete, members.cut_samples))
 
 
 class _Members:
@@ -162,12 +162,12 @@ class _Members:
         self.tail = MeteredStream(name, raw, limits)
         self.grouping = _Grouping()
         self.cut = False
-        self.lost = 0
+        self.cut_samples = 0
         self.error: str | None = None
         self._name = name
         self._limits = limits
         self._begun = ""  # member whose header was read last
-        self._given = ""  # member that was read whole
+        self._complete_member = ""  # member that was read whole
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         size, key = 0, None
@@ -184,22 +184,22 @@ class _Members:
                     )
                 content = member_content(tar, member)
                 yield {"fname": member.name, "data": content, "__url__": self._name}
-                self._given = member.name
+                self._complete_member = member.name
             self.cut = not self.tail.ends_with_zero_block()
-            self.lost = int(self.cut and self.tail.within_a_block)
+            self.cut_samples = int(self.cut and self.tail.within_a_block)
         except BROKEN as error:
             self.cut, self.error = self.tail.ended, str(error.args[0]).split(" @ ")[0]
-            self.lost = int(self._begun != self._given)
+            self.cut_samples = int(self._begun != self._complete_member)
 
-    def holds(self, key: str, *, whole: bool) -> bool:
-        """Say whether a sample is all there; ``whole``: it has the members the one before had."""
+    def holds(self, key: str, *, is_complete: bool) -> bool:
+        """Whether a sample is complete; ``is_complete``: it has the members of the one before."""
         if self.error is not None and not self.cut:
             return False
         begun = self._begun
         if not self.cut or key not in (base_plus_ext(begun)[0], begun.rpartition(".")[0]):
             return True
-        there = whole and self._begun == self._given
-        self.lost = max(self.lost, int(not there))
+        there = is_complete and self._begun == self._complete_member
+        self.cut_samples = max(self.cut_samples, int(not there))
         return there
 
 
@@ -242,14 +242,14 @@ class _Keys:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._seen: dict[bytes, frozenset[str]] = {}
+        self._suffixes_by_key: dict[bytes, frozenset[str]] = {}
         self._endings: dict[frozenset[str], frozenset[str]] = {}
 
     def add(self, sample: Sample) -> None:
         """Note a sample; DataError when its key is there already."""
         key, mark = sample.key, _mark(sample.key)
         endings = frozenset(_ending(member) for member in sample.members)
-        before = self._seen.get(mark)
+        before = self._suffixes_by_key.get(mark)
         if before is not None and before.isdisjoint(endings):
             first, other = min(before), min(endings)
             raise DataError(
@@ -261,7 +261,7 @@ class _Keys:
                 f"shard {self._name}: key '{key}' stands twice; give each sample its own"
             )
         # Most samples have the same endings: one set for all of them.
-        self._seen[mark] = self._endings.setdefault(endings, endings)
+        self._suffixes_by_key[mark] = self._endings.setdefault(endings, endings)
 
 
 def _mark(key: str) -> bytes:
@@ -309,9 +309,9 @@ def _pair(sample: Sample) -> Pair:
     try:
         meta = parse_json(sample.member(("json",)) or b"{}")
         written = sample.member(("txt",))
-        told = meta.pop("caption", None)
+        value = meta.pop("caption", None)
         captions = (
-            captions_of(told) if written is None else caption_lines(written.decode("utf-8-sig"))
+            captions_of(value) if written is None else caption_lines(written.decode("utf-8-sig"))
         )
     # ValueError: no UTF-8, no JSON, a number of too many digits.
     except (ValueError, AttributeError, TypeError) as error:

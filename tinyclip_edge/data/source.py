@@ -71,14 +71,14 @@ class PairSource:
 
     def count(self) -> Count:
         """Count the pairs; where only reading tells, one part is read and the others compared."""
-        known = sum(part.pairs for part in self.parts if part.pairs is not None)
+        listed = sum(part.pairs for part in self.parts if part.pairs is not None)
         unknown = [part for part in self.parts if part.pairs is None]
         if not unknown:
-            return Count(known, exact=True)
+            return Count(listed, exact=True)
         read = sum(1 for _ in unknown[0])
         sizes = [part.size or part.at_most or 0 for part in unknown]
         likely = -(-read * sum(sizes) // sizes[0]) if all(sizes) else read * len(unknown)
-        return Count(known + likely, exact=len(unknown) == 1)
+        return Count(listed + likely, exact=len(unknown) == 1)
 
     def holds(self, limit: float) -> bool:
         """Say whether its encoded pictures take at most ``limit`` bytes in memory.

@@ -51,7 +51,7 @@ class StreamingPairs:
     stream_groups: int = 1
     crops: Crops | None = None  # views to show in place of the centre
     bad: BadSamples = field(init=False)
-    seen: int = field(default=0, init=False)
+    samples: int = field(default=0, init=False)
     position: StreamPosition | None = field(default=None, init=False)  # after the batch given last
 
     def __post_init__(self) -> None:
@@ -97,36 +97,38 @@ class StreamingPairs:
                 group.go_on(position.get(number, {}))
         waiting: deque[tuple[Decoding, StreamPosition]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
-            for step, drawn in enumerate(_to_the_end(groups, distinct=distinct), start):
-                if isinstance(drawn, DataError):
+            for step, pairs in enumerate(_to_the_end(groups, distinct=distinct), start):
+                if isinstance(pairs, DataError):
                     yield from (self._give(*waiting.popleft()) for _ in range(len(waiting)))
                     self.final_check()  # faulty samples may be why there are too few
-                    raise drawn
+                    raise pairs
                 place = StreamPosition({number: group.place() for number, group in groups.items()})
-                views = [0] * size if self.crops is None else self.crops.drawn(seed, step, size)
-                waiting.append((self._begin(pool, drawn[own], views[rows]), place))
+                views = (
+                    [0] * size if self.crops is None else self.crops.draw_views(seed, step, size)
+                )
+                waiting.append((self._begin(pool, pairs[own], views[rows]), place))
                 if len(waiting) > AHEAD:
                     yield self._give(*waiting.popleft())
 
     def skipped(self) -> list[str]:
         """Return lines about what was cut off, faulty or undecodable so far."""
-        return self.bad.report(self.seen)
+        return self.bad.report(self.samples)
 
     @property
     def counted(self) -> Counted:
         """Return the keys that did not decode, how many pairs were seen, and what was lost."""
-        return self.bad.keys, self.seen, self.bad.losses
+        return self.bad.keys, self.samples, self.bad.losses
 
     def add_up(self, shares: Iterable[Counted]) -> None:
         """Count what all processes counted, each in its own rows, in place of our part."""
-        keys, seen, losses = zip(*shares, strict=True)
-        self.bad.keys, self.seen = [key for part in keys for key in part], sum(seen)
-        for found in losses:
-            self.bad.losses.merge(found)
+        keys, counts, losses = zip(*shares, strict=True)
+        self.bad.keys, self.samples = [key for part in keys for key in part], sum(counts)
+        for more in losses:
+            self.bad.losses.merge(more)
 
     def final_check(self) -> None:
         """Raise DataError when too many did not decode, however few were seen."""
-        self.bad.check(self.seen, final=True)
+        self.bad.check(self.samples, final=True)
 
     def _groups(self, size: int, seed: int, rows: slice) -> tuple[dict[int, StreamGroup], slice]:
         """Return the groups by number that fill ``rows``, and the place of ``rows`` in theirs."""
@@ -150,16 +152,16 @@ class StreamingPairs:
         return groups, slice(first - before, end - before)
 
     def _begin(
-        self, pool: ThreadPoolExecutor, drawn: Sequence[tuple[Pair, str]], views: Sequence[int]
+        self, pool: ThreadPoolExecutor, pairs: Sequence[tuple[Pair, str]], views: Sequence[int]
     ) -> Decoding:
-        found: Decoding = []
-        for (pair, caption), view in zip(drawn, views, strict=True):
+        decoding: Decoding = []
+        for (pair, caption), view in zip(pairs, views, strict=True):
             if self.crops is None:
                 image = pool.submit(self.codec.decode, pair.image)
             else:
                 image = pool.submit(self.crops.decode_one, pair.image, self.crops.seed(pair, view))
-            found.append((pair, caption, view, image))
-        return found
+            decoding.append((pair, caption, view, image))
+        return decoding
 
     def _give(self, items: Decoding, position: StreamPosition) -> Batch:
         batch = self._finish(items)
@@ -171,8 +173,8 @@ class StreamingPairs:
         for pair, _, _, image in done:
             if image is None:
                 self.bad.add(pair.key)
-        self.seen += len(done)
-        self.bad.check(self.seen, final=False)
+        self.samples += len(done)
+        self.bad.check(self.samples, final=False)
         good = [(p, caption, view, image) for p, caption, view, image in done if image is not None]
         if not good:
             raise DataError(f"{self.source.name}: no image of a whole batch can be decoded")
@@ -180,8 +182,8 @@ class StreamingPairs:
             keys=tuple(pair.key for pair, *_ in good),
             pixels=torch.stack([image for *_, image in good]),
             captions=tuple(caption for _, caption, *_ in good),
-            image_features=CachedRows.of([pair.kept_view(view) for pair, _, view, _ in good]),
-            text_features=CachedRows.of([pair.kept_text(caption) for pair, caption, *_ in good]),
+            image_features=CachedRows.of([pair.cached_view(view) for pair, _, view, _ in good]),
+            text_features=CachedRows.of([pair.cached_text(caption) for pair, caption, *_ in good]),
         )
 
 
@@ -191,8 +193,8 @@ def _to_the_end(
     """Yield what the groups draw, one after the other; an error comes after what was drawn."""
     while True:
         try:
-            drawn = [pair for group in groups.values() for pair in group.draw(distinct=distinct)]
+            pairs = [pair for group in groups.values() for pair in group.draw(distinct=distinct)]
         except DataError as error:
             yield error
             return
-        yield drawn
+        yield pairs

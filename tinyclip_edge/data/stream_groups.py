@@ -36,9 +36,9 @@ class StreamGroupPosition:
 
     epoch: int
     at: int  # parts of the epoch that were read to their end
-    taken: int  # pairs read of the one after them
+    row: int  # pairs read of the one after them
     read: int  # pairs read in the epoch
-    held: tuple[Placed, ...]  # to draw from
+    buffered: tuple[Placed, ...]  # to draw from
     leaving: tuple[Placed, ...]  # of the epoch before, in their order
     delayed: tuple[Placed, ...]
     order: Mapping[str, Any]  # state of the generator of the epoch
@@ -46,12 +46,16 @@ class StreamGroupPosition:
 
     def plain(self) -> dict[str, Any]:
         """Return numbers, lists and texts; pairs as ``[part, row]``."""
-        pairs = {
-            name: [[placed.part, placed.row] for placed in getattr(self, name)]
-            for name in ("held", "leaving", "delayed")
+        pairs = {"held": self.buffered, "leaving": self.leaving, "delayed": self.delayed}
+        return {
+            "epoch": self.epoch,
+            "at": self.at,
+            "taken": self.row,
+            "read": self.read,
+            **{key: [[p.part, p.row] for p in placed] for key, placed in pairs.items()},
+            "order": dict(self.order),
+            "captions": dict(self.captions),
         }
-        numbers = {name: getattr(self, name) for name in ("epoch", "at", "taken", "read")}
-        return {**numbers, **pairs, "order": dict(self.order), "captions": dict(self.captions)}
 
 
 def deal(parts: int, groups: int, seed: int) -> list[list[int]]:
@@ -86,7 +90,7 @@ class StreamGroup:
         self._buffer = buffer
         # numpy pads a seed with zeros: a single group, of number 0, needs no rule of its own.
         self._captions = np.random.default_rng([seed, 2, number])
-        self._held: list[Placed] = []
+        self._buffered: list[Placed] = []
         self._leaving: deque[Placed] = deque()
         self._delayed: deque[Placed] = deque()
         self._begin(0)
@@ -124,9 +128,9 @@ class StreamGroup:
         return StreamGroupPosition(
             self._epoch,
             self._at,
-            self._taken,
+            self._row,
             self._read,
-            tuple(self._held),
+            tuple(self._buffered),
             tuple(self._leaving),
             tuple(self._delayed),
             self._random.bit_generator.state,
@@ -149,16 +153,16 @@ class StreamGroup:
         if not all(0 <= place[name] <= MOST for name in ("epoch", "at", "taken", "read")):
             raise ValueError("a number out of range")
         self._begin(place["epoch"])
-        self._at, self._taken, self._read = place["at"], place["taken"], place["read"]
+        self._at, self._row, self._read = place["at"], place["taken"], place["read"]
         self._random.bit_generator.state = place["order"]
         self._captions.bit_generator.state = place["captions"]
-        found = self._fetch([*place["held"], *place["leaving"], *place["delayed"]])
-        self._held = [found[part, row] for part, row in place["held"]]
-        self._leaving = deque(found[part, row] for part, row in place["leaving"])
-        self._delayed = deque(found[part, row] for part, row in place["delayed"])
+        placed = self._fetch([*place["held"], *place["leaving"], *place["delayed"]])
+        self._buffered = [placed[part, row] for part, row in place["held"]]
+        self._leaving = deque(placed[part, row] for part, row in place["leaving"])
+        self._delayed = deque(placed[part, row] for part, row in place["delayed"])
 
     def _begin(self, epoch: int) -> None:
-        self._epoch, self._at, self._taken, self._read = epoch, 0, 0, 0
+        self._epoch, self._at, self._row, self._read = epoch, 0, 0, 0
         self._random = np.random.default_rng([self._seed, 0, epoch, self._number])
         self._order = self._parts[self._random.permutation(len(self._parts))].tolist()
         self._rows: Iterator[Pair] | None = None
@@ -168,12 +172,12 @@ class StreamGroup:
             placed = self._read_one()
             if placed is None:
                 self._end_epoch()
-            elif len(self._held) < self._buffer:
-                self._held.append(placed)
+            elif len(self._buffered) < self._buffer:
+                self._buffered.append(placed)
             else:
-                at = int(self._random.integers(len(self._held)))
-                drawn, self._held[at] = self._held[at], placed
-                return drawn
+                at = int(self._random.integers(len(self._buffered)))
+                leaving, self._buffered[at] = self._buffered[at], placed
+                return leaving
         return self._leaving.popleft()
 
     def _read_one(self) -> Placed | None:
@@ -181,21 +185,21 @@ class StreamGroup:
         while self._at < len(self._order):
             part = self._order[self._at]
             if self._rows is None:
-                self._rows = islice(self._source.parts[part], self._taken, None)
+                self._rows = islice(self._source.parts[part], self._row, None)
             pair = next(self._rows, None)
             if pair is not None:
-                self._taken += 1
+                self._row += 1
                 self._read += 1
-                return Placed(part, self._taken - 1, pair)
-            self._at, self._taken, self._rows = self._at + 1, 0, None
+                return Placed(part, self._row - 1, pair)
+            self._at, self._row, self._rows = self._at + 1, 0, None
         return None
 
     def _end_epoch(self) -> None:
         if self._read < self._share:
             raise self._too_few()
-        order = self._random.permutation(len(self._held))
-        self._leaving = deque(self._held[int(at)] for at in order)
-        self._held = []
+        order = self._random.permutation(len(self._buffered))
+        self._leaving = deque(self._buffered[int(at)] for at in order)
+        self._buffered = []
         self._begin(self._epoch + 1)
 
     def _too_few(self) -> DataError:
@@ -211,19 +215,19 @@ class StreamGroup:
         )
 
     def _fetch(self, places: Sequence[Sequence[int]]) -> dict[tuple[int, int], Placed]:
-        wanted: dict[int, set[int]] = {}
+        rows_by_part: dict[int, set[int]] = {}
         for part, row in places:
-            wanted.setdefault(part, set()).add(row)
-        found = {
+            rows_by_part.setdefault(part, set()).add(row)
+        placed = {
             (part, row): Placed(part, row, pair)
-            for part, rows in wanted.items()
+            for part, rows in rows_by_part.items()
             for row, pair in enumerate(islice(self._source.parts[part], max(rows) + 1))
             if row in rows
         }
-        for part, rows in wanted.items():
-            if missing := sorted(row for row in rows if (part, row) not in found):
+        for part, rows in rows_by_part.items():
+            if missing := sorted(row for row in rows if (part, row) not in placed):
                 raise DataError(
                     f"{self._source.name}: part {self._source.parts[part].fingerprint} has no "
                     f"sample {missing[0] + 1} any more; it changed since the checkpoint"
                 )
-        return found
+        return placed

@@ -55,7 +55,7 @@ class TableLines:
         self._file = file
         self._limit = limit
         self._record = offset  # where the record that is read begins
-        self.held: list[str] = []  # lines of that record
+        self.record_lines: list[str] = []  # lines of that record
         self.offset = offset
         self.number = line
         self.digest = hashlib.sha256()
@@ -73,13 +73,13 @@ class TableLines:
             self.offset += len(raw)
             self.number += 1
             self.digest.update(raw)
-            self.held.append(text.decode("utf-8", "surrogateescape"))
-            yield self.held[-1]
+            self.record_lines.append(text.decode("utf-8", "surrogateescape"))
+            yield self.record_lines[-1]
 
     def begin_record(self) -> None:
         """Count the lines and bytes of a row from here."""
         self._record = self.offset
-        self.held = []
+        self.record_lines = []
 
     def _check_text(self, first: bytes) -> None:
         """Raise DataError where the first line shows other line ends or letters."""
@@ -112,19 +112,19 @@ def read_records(lines: TableLines, delimiter: str | None, columns: int = 0) -> 
             raise DataError(_csv_fault(lines, line, error)) from None
         if rows is None:
             next(text, None)
-        if not lines.held:
+        if not lines.record_lines:
             return
-        if not any(part.strip() for part in lines.held):
+        if not any(part.strip() for part in lines.record_lines):
             continue
         if delimiter == TAB:
-            cells = tsv_cells(lines.held[0])
+            cells = tsv_cells(lines.record_lines[0])
             if begun and len(cells) < columns:
                 raise DataError(
                     f"{lines.path} {_place(begun, line - begun + 1)}: a cell in quotes goes on "
                     f"over the end of its line; TSV has no line breaks, write CSV or JSON lines"
                 )
             begun = line if _is_open(cells[-1]) else 0
-        yield Record(offset, line, tuple(lines.held), tuple(cells or ()))
+        yield Record(offset, line, tuple(lines.record_lines), tuple(cells or ()))
 
 
 def header_cells(first: str, delimiter: str) -> tuple[str, ...]:
@@ -152,8 +152,8 @@ def _is_open(cell: str) -> bool:
 
 
 def _csv_fault(lines: TableLines, line: int, error: csv.Error) -> str:
-    place = f"{lines.path} {_place(line, len(lines.held))}"
-    if any("\r" in text.rstrip("\r\n") for text in lines.held):
+    place = f"{lines.path} {_place(line, len(lines.record_lines))}"
+    if any("\r" in text.rstrip("\r\n") for text in lines.record_lines):
         return f"{place}: a CR stands inside a line; end lines with LF"
     return f"{place}: {error}; {QUOTES}"
 

@@ -84,7 +84,7 @@ class Table:
         Raises DataError for quotes that cannot be as meant and, where ``judged``, when so many rows
         are faulty that their messages would fill memory.
         """
-        given = 0
+        count = 0
         for record in read_records(lines, self.delimiter, len(self.header)):
             if record.offset == 0 and self.delimiter is not None:
                 continue  # the header
@@ -95,9 +95,9 @@ class Table:
             except FaultySampleError as error:
                 losses.add_fault(f"{self.path} {record.place} {error}")
                 if judged and len(losses.faults) % JUDGED == 0:
-                    BadSamples(str(self.path), losses).check(given, final=True)
+                    BadSamples(str(self.path), losses).check(count, final=True)
                 continue
-            given += 1
+            count += 1
             yield row
 
     def _check_lines(self, record: Record) -> None:
@@ -125,12 +125,12 @@ class Table:
             )
         else:
             cells = dict(zip(self.header, record.cells, strict=True))
-        image, given = cells.get(self.image), cells.get(self.caption)
+        image, text = cells.get(self.image), cells.get(self.caption)
         if not isinstance(image, str) or not image.strip():
             raise FaultySampleError(f"has no image path in '{self.image}'")
         try:
             image.encode()
-            captions = captions_of(given)
+            captions = captions_of(text)
         except UnicodeError:
             raise FaultySampleError("is not UTF-8") from None
         except TypeError as error:
@@ -256,17 +256,17 @@ def _column(
         if name in names:
             return names[name]
     # Columns of a file that is no table may hold line breaks of any kind.
-    found = " ".join(", ".join(names.values()).split())
-    told = f"found: {found}" if names else "the file is empty"
+    columns = " ".join(", ".join(names.values()).split())
+    cure = f"found: {columns}" if names else "the file is empty"
     if named is not None:
         key = "image" if what == "image" else "text"
-        raise DataError(f"{path} has no column '{named}' (data.columns.{key}); {told}")
-    other = next((d for d in DELIMITERS if len(names) == 1 and d in found), None)
+        raise DataError(f"{path} has no column '{named}' (data.columns.{key}); {cure}")
+    other = next((d for d in DELIMITERS if len(names) == 1 and d in columns), None)
     if other is not None and path.suffix.lower() != JSON_LINES:
-        told += f"; set data.delimiter to '{other}' if that divides the columns"
+        cure += f"; set data.delimiter to '{other}' if that divides the columns"
     else:
-        told += f"; rename one, or set data.columns.{'image' if what == 'image' else 'text'}"
-    raise DataError(f"{path} has no {what} column ({', '.join(usual)}); {told}")
+        cure += f"; rename one, or set data.columns.{'image' if what == 'image' else 'text'}"
+    raise DataError(f"{path} has no {what} column ({', '.join(usual)}); {cure}")
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -44,16 +44,16 @@ def crop_box(
         ratio = _uniform(ratios, noise).exp().item()
         wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < wide <= width and 0 < high <= height:
-            top = int(torch.randint(height - high + 1, (1,), generator=noise))
-            left = int(torch.randint(width - wide + 1, (1,), generator=noise))
-            return left, top, left + wide, top + high
+            y = int(torch.randint(height - high + 1, (1,), generator=noise))
+            x = int(torch.randint(width - wide + 1, (1,), generator=noise))
+            return x, y, x + wide, y + high
     wide, high = width, height
     if width / height < RATIO[0]:
         high = round(width / RATIO[0])
     elif width / height > RATIO[1]:
         wide = round(height * RATIO[1])
-    left, top = (width - wide) // 2, (height - high) // 2
-    return left, top, left + wide, top + high
+    x, y = (width - wide) // 2, (height - high) // 2
+    return x, y, x + wide, y + high
 
 
 def _uniform(bounds: Sequence[float], noise: torch.Generator) -> Tensor:
@@ -74,10 +74,10 @@ class Crops:
 
     def seed(self, pair: Pair, view: int) -> int:
         """Return the seed of one view: that which a cache made its features with, if there is."""
-        kept = pair.kept
-        return view_seed(pair.key, view) if kept is None else int(kept.seeds[view])
+        cached = pair.cached
+        return view_seed(pair.key, view) if cached is None else int(cached.seeds[view])
 
-    def drawn(self, seed: int, step: int, size: int) -> list[int]:
+    def draw_views(self, seed: int, step: int, size: int) -> list[int]:
         """Return the view of each of ``size`` pairs of a step."""
         random = np.random.default_rng([seed, DRAWS, step])
         views: list[int] = random.integers(self.count, size=size).tolist()
@@ -93,8 +93,8 @@ class Crops:
 
     def decode_one(self, picture: Picture, seed: int) -> Tensor | None:
         """Return uint8 ``[3, H, W]``; None when the picture cannot be decoded."""
-        found = self.decode(picture, seed)
-        return None if found is None else found[0]
+        crops = self.decode(picture, seed)
+        return None if crops is None else crops[0]
 
     def _crop(self, image: Image.Image, seed: int) -> Tensor:
         height, width = self.size
@@ -116,7 +116,7 @@ class ViewedPictures:
         self._pool = ThreadPoolExecutor(workers)
 
     @property
-    def held(self) -> int:
+    def nbytes(self) -> int:
         """Bytes of the encoded pictures; files are read anew each time."""
         return sum(len(one) for one in self._pictures if isinstance(one, bytes))
 
@@ -127,10 +127,10 @@ class ViewedPictures:
 
     def finish(self, ids: Ints, begun: Sequence[Future[Tensor | None]]) -> Tensor:
         """Return uint8 ``[B, 3, H, W]``; DataError for a file that has gone since it was loaded."""
-        found = []
+        pictures = []
         for number, future in zip(ids, begun, strict=True):
             pixels = future.result()
             if pixels is None:
                 raise DataError(f"image '{self._keys[number]}' can no longer be decoded")
-            found.append(pixels)
-        return torch.stack(found)
+            pictures.append(pixels)
+        return torch.stack(pictures)

@@ -65,8 +65,8 @@ def teacher_features() -> TeacherFeatures:
 
 def teacher_files(folder: Path) -> list[bytes]:
     features = teacher_features()
-    features.image.put(np.array([0, 2]), torch.ones(2, 4))
-    features.text.put(np.array([1]), torch.ones(1, 4))
+    features.image.set_rows(np.array([0, 2]), torch.ones(2, 4))
+    features.text.set_rows(np.array([1]), torch.ones(1, 4))
     features.save(folder / "features")
     return [(folder / "features").read_bytes()]
 

@@ -45,7 +45,7 @@ def test_one_faulty_annotation_of_many_is_tolerated_and_bare_images_are_counted(
     (path.parent / "a.png").write_bytes(PIXELS)
     source = open_source(str(path))
     assert len(list(source)) == 199
-    assert source.losses.lost == 1
+    assert source.losses.unusable == 1
     assert "left out 1 images without a caption" in source.losses.lines()[-1]
 
 

@@ -65,10 +65,10 @@ def test_pairs_bring_their_own_features(store, source):
     for part in again(store).attached(source).parts:
         texts = list(dict.fromkeys(text for pair in part for text in pair.captions))
         for row, pair in enumerate(part):
-            assert pair.kept.image.tolist() == [[8 * row] * WIDTH, [8 * row + 1] * WIDTH]
-            assert pair.kept.seeds.tolist() == [10**15 + 8 * row, 10**15 + 8 * row + 1]
-            assert pair.kept_view(1).tolist() == [8 * row + 1] * WIDTH
-            assert [pair.kept_text(text)[0] for text in pair.captions] == [
+            assert pair.cached.image.tolist() == [[8 * row] * WIDTH, [8 * row + 1] * WIDTH]
+            assert pair.cached.seeds.tolist() == [10**15 + 8 * row, 10**15 + 8 * row + 1]
+            assert pair.cached_view(1).tolist() == [8 * row + 1] * WIDTH
+            assert [pair.cached_text(text)[0] for text in pair.captions] == [
                 1000 + texts.index(text) for text in pair.captions
             ]
     found = again(store).load(source.parts[1])
@@ -83,7 +83,7 @@ def test_a_picture_that_changed_under_its_key_has_no_row(store, source, tmp_path
     assert kept.of(other) is None
     same = type(pairs[0])(pairs[0].key, pairs[0].image, (*pairs[0].captions, "new"), "c")
     assert [text is None for text in kept.of(same).texts] == [False, False, True]
-    assert other.kept_view(0) is None and other.kept_text("new") is None
+    assert other.cached_view(0) is None and other.cached_text("new") is None
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_broken_part_is_named_and_missing(store, source, spoil, shallow, told)
     assert opened.missing(source.parts) == shallow  # a look at the file's size
     assert opened.missing(source.parts, thorough=True) == [0]
     assert opened.load(source.parts[0]) is None
-    assert all(pair.kept is None for pair in opened.attached(source).parts[0])
+    assert all(pair.cached is None for pair in opened.attached(source).parts[0])
     assert len(lines) == 1 and str(place) in lines[0] and told in lines[0]
     opened.save(source.parts[0], features_of(source.parts[0]))
     assert again(store).missing(source.parts, thorough=True) == []
@@ -195,7 +195,7 @@ def test_shards_of_one_name_do_not_meet(tmp_path):
     for part in source.parts:
         store.save(part, features_of(part))
     assert len(files(store)) == 2
-    assert all(pair.kept is not None for pair in store.attached(source))
+    assert all(pair.cached is not None for pair in store.attached(source))
 
 
 def test_a_data_set_may_move(store, source, tmp_path):

@@ -126,10 +126,10 @@ def test_a_cut_shard_gives_its_whole_samples(tmp_path, name, place):
     source = open_source(str(path))
     for _ in range(2):  # as in two epochs
         assert [pair.key for pair in source] == [key for key, _ in samples[:whole]]
-    assert source.losses.lost == (lost if name == "a.tar" or place != "in a header" else 0)
+    assert source.losses.unusable == (lost if name == "a.tar" or place != "in a header" else 0)
     (line,) = source.losses.lines()
     assert line.startswith(f"shard {path} is cut off after {whole} samples")
-    assert line.endswith("; the cut one is left out") == bool(source.losses.lost)
+    assert line.endswith("; the cut one is left out") == bool(source.losses.unusable)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.77, 0.9])
@@ -276,7 +276,7 @@ def test_a_shard_of_dotted_keys_that_is_cut_gives_its_whole_samples(tmp_path):
     path.write_bytes(path.read_bytes()[: members(path)[2 * 117][2] - 1])  # in a picture
     source = open_source(str(path))
     assert [pair.key for pair in source] == [key for key, _ in samples[:117]]
-    assert source.losses.lost == 1
+    assert source.losses.unusable == 1
 
 
 @pytest.mark.parametrize(

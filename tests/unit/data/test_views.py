@@ -55,8 +55,8 @@ def test_what_does_not_decode_has_no_view():
 
 def test_views_of_a_step_are_drawn_alike_by_all():
     crops = Crops(4, (0.9, 1.0), (8, 8))
-    drawn = [crops.drawn(1, step, 64) for step in range(50)]
-    assert drawn[7] == crops.drawn(1, 7, 64) != crops.drawn(2, 7, 64)
+    drawn = [crops.draw_views(1, step, 64) for step in range(50)]
+    assert drawn[7] == crops.draw_views(1, 7, 64) != crops.draw_views(2, 7, 64)
     assert drawn[7] != drawn[8]
     counts = np.bincount(np.ravel(drawn), minlength=4)  # 3200 draws, standard deviation 24.5
     assert abs(counts - 800).max() < 5 * 24.5
@@ -75,7 +75,7 @@ def expected(key, view, crops):
 def test_memory_shows_one_view_of_each_picture_an_epoch(source):
     crops = Crops(3, (0.3, 1.0), (16, 16))
     memory = PairMemory.load(source, CODEC, crops=crops)
-    assert memory.images == [] and memory.viewed.held > 0
+    assert memory.images == [] and memory.viewed.nbytes > 0
     stream = memory.batches(0, 16, seed=0)
     for step in range(11):  # 48 pictures: 3 steps an epoch, views in turn
         batch, again = next(stream), memory.batch(step, 16, seed=0)
@@ -94,7 +94,7 @@ def test_a_stream_shows_the_views_of_its_step(source):
     late = StreamingPairs(source, CODEC, crops=crops).batches(2, 16, seed=5, rows=slice(8, 16))
     for step in range(4):
         batch = next(whole)
-        views = crops.drawn(5, step, 16)
+        views = crops.draw_views(5, step, 16)
         for key, view, pixels in zip(batch.keys, views, batch.pixels, strict=True):
             assert torch.equal(pixels, expected(key, view, crops))
         if step >= 2:
@@ -107,7 +107,7 @@ def test_a_picture_that_goes_away_is_named(tmp_path):
         (tmp_path / f"{key}.txt").write_bytes(files["txt"])
     crops = Crops(2, (0.9, 1.0), (16, 16))
     memory = PairMemory.load(open_source(str(tmp_path)), CODEC, crops=crops)
-    assert memory.viewed.held == 0  # read from their files each time
+    assert memory.viewed.nbytes == 0  # read from their files each time
     key = memory.batch(0, 8, seed=0).keys[2]
     (tmp_path / key).write_bytes(b"nothing")
     with pytest.raises(DataError, match=f"image '{key}' can no longer be decoded"):
