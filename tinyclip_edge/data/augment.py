@@ -1,6 +1,6 @@
-"""Crops, flips and colours that are drawn anew at every step and cut on the device.
+"""Random crops, flips and colour changes of every step, applied on the device.
 
-What a row gets follows from seed and step, so that a resumed run sees the same pictures. B pairs.
+They depend on seed, step and row alone, so that a resumed run sees the same pictures. B pairs.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def apply_draws(pixels: Tensor, draws: Tensor) -> Tensor:
 
 
 def _grid(draws: Tensor, shape: torch.Size) -> Tensor:
-    """Return where each pixel of a crop lies in its picture, ``[B, H, W, 2]`` from -1 to 1."""
+    """Return the position of each pixel of a crop in its picture, ``[B, H, W, 2]`` from -1 to 1."""
     x, y, wide, high = draws[:, BOX].T
     mirror = 1 - 2 * draws[:, FLIP]
     nothing = torch.zeros_like(x)

@@ -1,4 +1,4 @@
-"""What a sample of a source looks like to a model: images, captions, token ids, reading speed.
+"""Statistics of a sample of a source: images, captions, token ids, reading speed.
 
 N sampled pairs, M captions of them, C context length.
 """
@@ -31,7 +31,7 @@ LONGEST = 4096  # tokens to which captions that may be cut are counted
 
 @dataclass(frozen=True, slots=True)
 class ImageCheck:
-    """Decoded pictures of the sample; shares of all of them."""
+    """Decoded pictures of the sample; shares are of all of them."""
 
     images: int
     distinct: int
@@ -46,7 +46,7 @@ class ImageCheck:
 
 @dataclass(frozen=True, slots=True)
 class CaptionCheck:
-    """Captions of the sample and what the tokenizer makes of them; shares of all of them."""
+    """Captions of the sample and their tokens; shares are of all of them."""
 
     captions: int
     distinct: int
@@ -100,7 +100,7 @@ def check_source(
     workers: int = 2,
     seed: int = 0,
 ) -> SourceCheck:
-    """Look at up to 2,000 pairs. Raises DataError for what cannot be read at all, or is no pair."""
+    """Examine up to 2,000 pairs. Raises DataError for a source that cannot be read or has none."""
     captions: list[str] = []
     keys: set[str] = set()
     bad: list[str] = []

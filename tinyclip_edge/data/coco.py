@@ -40,7 +40,7 @@ class CocoPart:
 
     @property
     def size(self) -> None:
-        """Of no use: the pairs are counted."""
+        """None: the pairs are counted."""
 
     def __iter__(self) -> Iterator[Pair]:
         for name, captions in self.rows:

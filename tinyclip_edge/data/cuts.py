@@ -1,4 +1,4 @@
-"""What a source could not give: shards that end too early, faulty samples, files left out."""
+"""Losses of a source: shards that end too early, faulty samples, files that are left out."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ NAMED_FAULTS = 5  # of a message; more are counted
 
 
 class FaultySampleError(Exception):
-    """One sample is no pair; the reader notes it and goes on."""
+    """A sample that is no pair; the reader counts it and goes on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Where a shard ends: after so many whole samples, and samples known to be lost (0 or 1)."""
+    """End of a cut shard: complete samples before it, and samples known to be lost (0 or 1)."""
 
     samples: int
     unusable: int
@@ -25,27 +25,27 @@ class Cut:
 
 @dataclass(slots=True)
 class Losses:
-    """What the parts of a source met while they were read, once each however often it is read."""
+    """Losses while the parts of a source were read; each counts once, however often it is read."""
 
     cuts: dict[str, Cut] = field(default_factory=dict)  # by shard
-    faults: dict[str, None] = field(default_factory=dict)  # a line a sample that is of no use
-    samples: dict[str, int] = field(default_factory=dict)  # usable ones that a part gave
-    omitted: dict[str, None] = field(default_factory=dict)  # a line a folder
+    faults: dict[str, None] = field(default_factory=dict)  # one line per unusable sample
+    samples: dict[str, int] = field(default_factory=dict)  # usable ones of each part
+    omitted: dict[str, None] = field(default_factory=dict)  # one line per folder
 
     def add_cut(self, name: str, cut: Cut) -> None:
-        """Note a shard that was read to its early end."""
+        """Add a shard that is cut off."""
         self.cuts[name] = cut
 
     def add_fault(self, line: str) -> None:
-        """Note a sample that is of no use: the line says where it stands and why."""
+        """Add an unusable sample: the line says where it is and why."""
         self.faults[line] = None
 
     def add_omitted(self, line: str) -> None:
-        """Note files of a folder that nobody reads."""
+        """Add files of a folder that are not read."""
         self.omitted[line] = None
 
     def count(self, name: str, samples: int) -> None:
-        """Note how many usable samples a part gave so far."""
+        """Set how many usable samples a part has had so far."""
         if samples > self.samples.get(name, 0):
             self.samples[name] = samples
 
@@ -54,7 +54,7 @@ class Losses:
         self.samples[name] = samples
 
     def merge(self, other: Losses) -> None:
-        """Note what another process met."""
+        """Add the losses of another process."""
         self.cuts.update(other.cuts)
         self.faults.update(other.faults)
         self.omitted.update(other.omitted)
@@ -77,7 +77,7 @@ class Losses:
         return sum(self.samples.values())
 
     def cut_lines(self) -> list[str]:
-        """Return one line a cut shard, by name: parts are read in another order every time."""
+        """Return one line per cut shard, sorted by name, as the order of reading varies."""
         note = "; the cut one is left out"
         return [
             f"shard {name} is cut off after {cut.samples} samples{note if cut.unusable else ''}"
@@ -91,7 +91,7 @@ class Losses:
         return "; ".join(first) + (f" and {more} more" if more > 0 else "")
 
     def lines(self) -> list[str]:
-        """Return one line a cut shard, one about all faulty samples, one a folder."""
+        """Return one line per cut shard, one about all faulty samples, and one per folder."""
         count = len(self.faults)
         what = f"{count} faulty sample{'s' if count > 1 else ''}"
         faults = [f"skipped {what}: {self.named_faults()}"] if count else []

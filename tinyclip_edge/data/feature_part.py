@@ -1,4 +1,4 @@
-"""The teacher's features of one part of a source, and the file they are kept in.
+"""The teacher's features of one part of a source, and their file.
 
 N pictures in V views (1: the centre), M captions, D wide.
 """
@@ -29,7 +29,7 @@ KINDS = (np.float16, np.int64, np.uint8, np.float16, np.uint8)
 
 
 class BrokenPartError(Exception):
-    """A file is not whole, or not of this part and recipe; the message says which."""
+    """A file is damaged, or of another part or recipe; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class PartFeatures:
         return sum(int(getattr(self, name).nbytes) for name in NAMES)
 
     def of(self, pair: Pair) -> CachedFeatures | None:
-        """Return what is kept of a pair, copied; None when its picture is not there."""
+        """Return a copy of the features of a pair; None when its picture is missing."""
         row = self._pictures.get(sample_mark(pair))
         if row is None:
             return None
@@ -65,9 +65,9 @@ class PartFeatures:
 
 
 def write_part(path: Path, about: Mapping[str, str], part: PartFeatures) -> None:
-    """Write aside, then rename; OSError or SafetensorError when the disk refuses."""
+    """Write to a temporary file and rename it. Raises OSError or SafetensorError."""
     tensors = {name: np.ascontiguousarray(getattr(part, name)) for name in NAMES}
-    # One value, for the order of several is left to chance: the same features, the same bytes.
+    # One value, because the order of several is random: equal features give equal bytes.
     metadata = {ABOUT: json.dumps({**about, "bad": part.bad, "sha256": _digest(tensors)})}
     with work_folder(path) as work:
         save_file(tensors, work / NEW, metadata=metadata)
@@ -75,7 +75,7 @@ def write_part(path: Path, about: Mapping[str, str], part: PartFeatures) -> None
 
 
 def check_part(path: Path, about: Mapping[str, str]) -> None:
-    """Raise BrokenPartError unless the file is as long as it says, and of this part and recipe."""
+    """Raise BrokenPartError unless the file is complete, and of this part and recipe."""
     try:
         with safe_open(path, framework="np") as file:
             _compare(_content_of(file.metadata()), about)

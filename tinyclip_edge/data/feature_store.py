@@ -1,4 +1,4 @@
-"""A folder of teacher features: one recipe of teachers, preprocessing and views, one file a part.
+"""A folder of teacher features of one recipe (teachers, preprocessing, views), a file per part.
 
 Rows are found by marks of key and picture, so that a sample which is not there is computed, and
 never given another's row. Which parts are there, the folder ``parts`` says: several processes
@@ -42,12 +42,12 @@ CURE = "delete it, or set data.feature_cache to another folder"
 
 
 class FeatureStore:
-    """The features of many parts; opened for one recipe, it reads nothing of another."""
+    """The features of many parts, for one recipe; those of another are refused."""
 
     def __init__(
         self, folder: Path, recipe: Mapping[str, Any], warn: Callable[[str], None] = lambda _: None
     ) -> None:
-        """Open a folder, or one that is yet to be made; DataError when it is of another recipe."""
+        """Open a folder, which need not exist yet. Raises DataError for another recipe."""
         self.folder = folder
         self.recipe = recipe
         self._digest = recipe_digest(recipe)
@@ -56,7 +56,7 @@ class FeatureStore:
         self._check()
 
     def create(self) -> None:
-        """Make the folder where it is not there; DataError when that cannot be."""
+        """Create the folder if it does not exist. Raises DataError."""
         about = self.folder / ABOUT
         try:
             (self.folder / PARTS).mkdir(parents=True, exist_ok=True)
@@ -70,9 +70,9 @@ class FeatureStore:
             raise self._unwritable(error) from error
 
     def missing(self, parts: Sequence[Part], *, thorough: bool = False) -> list[int]:
-        """Return the numbers of parts without a whole file, telling why where there is one.
+        """Return the numbers of parts without a valid file, with a warning for invalid ones.
 
-        ``thorough`` reads every byte. What kills have left in the folder is cleared away.
+        ``thorough`` reads every byte. Leftovers of killed processes are removed.
         """
         for folder in (self.folder, self.folder / PARTS):
             clear_leftovers(folder)
@@ -80,7 +80,7 @@ class FeatureStore:
         return [number for number, is_complete in enumerate(complete) if not is_complete]
 
     def load(self, part: Part) -> PartFeatures | None:
-        """Return what is kept of a part; None, told once, when its file is broken or missing."""
+        """Return the features of a part; None without a valid file, with a warning if broken."""
         path, about = self._place(part)
         if not path.is_file():
             return None
@@ -91,14 +91,14 @@ class FeatureStore:
             return None
 
     def save(self, part: Part, features: PartFeatures) -> None:
-        """Keep the features of a part; DataError when the disk refuses, earlier parts stay."""
+        """Write the features of a part. Raises DataError when that fails; earlier parts stay."""
         try:
             write_part(*self._place(part), features)
         except (OSError, SafetensorError) as error:
             raise self._unwritable(error) from error
 
     def give(self, parts: Sequence[Part], pairs: PairMemory, features: TeacherFeatures) -> None:
-        """Hand what is kept of ``parts`` to the pairs in memory, and the seeds of their crops."""
+        """Copy the features of ``parts``, and the seeds of their crops, to the pairs in memory."""
         pictures: dict[bytes, list[int]] = {}
         for number, mark in enumerate(pairs.marks):
             pictures.setdefault(mark, []).append(number)
@@ -126,7 +126,7 @@ class FeatureStore:
             features.text.set_rows(ids, torch.from_numpy(cached.text[rows]))
 
     def attached(self, source: PairSource) -> PairSource:
-        """Return the source with what is kept of every pair."""
+        """Return the source with the cached features of every pair."""
         return replace(source, parts=tuple(CachedPart(part, self) for part in source.parts))
 
     def _is_complete(self, part: Part, *, thorough: bool) -> bool:
@@ -146,7 +146,7 @@ class FeatureStore:
         return True
 
     def _place(self, part: Part) -> tuple[Path, dict[str, str]]:
-        """Return the file of a part, named after its name and what it holds, and its metadata."""
+        """Return the file of a part, named after its name and content, and its metadata."""
         mark = part_mark(part)
         name = f"{name_mark(part_name(part))}-{mark}.safetensors"
         about = {"format": f"{FORMAT} {VERSION}", "recipe": self._digest, "part": mark}
@@ -191,19 +191,19 @@ class FeatureStore:
 
 @dataclass(frozen=True, slots=True)
 class CachedPart:
-    """A part whose pairs bring their features along."""
+    """A part whose pairs have their cached features."""
 
     part: Part
     store: FeatureStore
 
     @property
     def fingerprint(self) -> str:
-        """That of the part."""
+        """The fingerprint of the part."""
         return self.part.fingerprint
 
     @property
     def pairs(self) -> int | None:
-        """Those of the part."""
+        """The number of pairs of the part."""
         return self.part.pairs
 
     @property
@@ -223,7 +223,7 @@ class CachedPart:
 
 
 def recipe_digest(recipe: Mapping[str, Any]) -> str:
-    """Return the hash of a recipe, whatever its teachers are called."""
+    """Return the hash of a recipe, without the names of its teachers."""
     return hashlib.sha256(json.dumps(_nameless(recipe), sort_keys=True).encode()).hexdigest()
 
 
@@ -233,7 +233,7 @@ def _columns(pairs: Sequence[tuple[int, int]]) -> tuple[Ints, Ints]:
 
 
 def _differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """Return a phrase for each value that differs; names of teachers may."""
+    """Return a phrase for each value that differs, names of teachers apart."""
     before, now = dict(_flat(_nameless(stored))), dict(_flat(_nameless(current)))
     return [
         f"{key} (was {_shown(before.get(key))}, is {_shown(now.get(key))})"

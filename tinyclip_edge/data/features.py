@@ -1,4 +1,4 @@
-"""Features of a frozen teacher, computed when first needed and kept."""
+"""Tables of a frozen teacher's features, computed when first needed."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ STORED = torch.float16  # halves memory; moves a cosine by some 1e-5
 
 @dataclass(frozen=True, slots=True)
 class CachedRows:
-    """Features of a batch's rows ``[b, D]`` as a cache holds them, and which of them it holds."""
+    """Cached features of the rows of a batch ``[b, D]``, and which rows are cached."""
 
     values: Tensor  # float16 [b, D]; zeros where there is none
     there: npt.NDArray[np.bool_]  # [b]
 
     @classmethod
     def of(cls, rows: Sequence[Halves | None]) -> CachedRows | None:
-        """Join ``[D]`` rows; None when there is none at all."""
+        """Stack ``[D]`` rows; None when all are missing."""
         first = next((row for row in rows if row is not None), None)
         if first is None:
             return None
@@ -44,7 +44,7 @@ class CachedRows:
 
 
 class FeatureTable:
-    """Rows of unit-norm features ``[N, D]``, filled lazily; D is learnt from the first rows."""
+    """Rows of unit-norm features ``[N, D]``, filled lazily; D is that of the first rows."""
 
     def __init__(self, rows: int) -> None:
         self._filled = np.zeros(rows, dtype=bool)
@@ -64,7 +64,7 @@ class FeatureTable:
         if len(missing):
             at = np.flatnonzero(~self._filled[ids])[positions]
             self.set_rows(missing, compute(at))
-        assert self._values is not None  # filled above, or before
+        assert self._values is not None  # filled above or earlier
         return F.normalize(self._values[torch.from_numpy(ids)].float(), dim=-1)
 
     def set_rows(self, ids: Ints, values: Tensor) -> None:
@@ -77,7 +77,7 @@ class FeatureTable:
 
     @property
     def width(self) -> int | None:
-        """Width of the rows, None while there are none."""
+        """Width of the rows, None while the table is empty."""
         return None if self._values is None else self._values.shape[1]
 
     def content(self) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,7 @@ class TeacherFeatures:
         self.key = key
         self.image = FeatureTable(pictures)
         self.text = FeatureTable(captions)
-        self._stored_rows: dict[Path, int] = {}  # rows that a file is known to hold
+        self._stored_rows: dict[Path, int] = {}  # number of rows in each file
 
     @property
     def filled(self) -> int:
@@ -112,7 +112,7 @@ class TeacherFeatures:
         return sha256.hexdigest()
 
     def clear(self) -> None:
-        """Forget all rows."""
+        """Remove all rows."""
         self.image, self.text = FeatureTable(len(self.image)), FeatureTable(len(self.text))
         self._stored_rows.clear()
 
@@ -129,7 +129,7 @@ class TeacherFeatures:
             ids, values = table.content()
             tensors |= {f"{name}_ids": ids, f"{name}_values": values}
         aside = path.with_name(path.name + ".part")
-        # One value, for the order of several is left to chance: the same features, the same bytes.
+        # One value, because the order of several is random: equal features give equal bytes.
         about = json.dumps({"key": self.key, "sha256": _digest(tensors)})
         try:
             save_file(tensors, aside, metadata={"about": about})
@@ -140,7 +140,7 @@ class TeacherFeatures:
             raise DataError(f"teacher features {path} cannot be written ({error})") from error
 
     def load(self, path: Path) -> str | None:
-        """Take over the rows of a file; what is wrong with it, where nothing can be taken."""
+        """Load the rows of a file; return what is wrong with it where that is impossible."""
         if not path.is_file():
             return "are missing"
         try:
@@ -170,7 +170,7 @@ class TeacherFeatures:
 
 
 def _fits(table: FeatureTable, ids: Tensor, values: Tensor) -> bool:
-    """Say whether a file's rows are rows of a table."""
+    """Whether the rows of a file fit a table."""
     if ids.dtype != torch.int64 or values.dtype != STORED or ids.ndim != 1 or values.ndim != 2:
         return False
     if len(ids) != len(values):

@@ -26,7 +26,7 @@ from tinyclip_edge.runtime.image_formats import (
 )
 
 METADATA = ("metadata.jsonl", "captions.jsonl", "metadata.csv")
-CAPTION = ".txt"  # in capital letters or small ones
+CAPTION = ".txt"  # in upper or lower case
 FORMS = f"NAME.txt beside NAME.jpg, or a {METADATA[0]} with file_name and text"
 
 
@@ -51,7 +51,7 @@ class FolderPart:
 
     @property
     def pairs(self) -> None:
-        """Only reading the captions tells."""
+        """Unknown before the captions are read."""
 
     @property
     def at_most(self) -> int:
@@ -60,7 +60,7 @@ class FolderPart:
 
     @property
     def size(self) -> None:
-        """Of no use: the images are counted."""
+        """None: the images are counted."""
 
     def __iter__(self) -> Iterator[Pair]:
         count = 0
@@ -87,7 +87,7 @@ def open_folder(folder: Path, losses: Losses, options: SourceOptions = DEFAULT) 
             listed = open_table(folder / name, losses, options)
             there = sum(map(is_image_name, files_below(folder, DataError)))
             if (more := there - sum(part.pairs for part in listed)) > 0:
-                losses.add_left_out(f"{folder / name} has no row of {more} of {there} images there")
+                losses.add_omitted(f"{folder / name} has no row of {more} of {there} images there")
             return listed
     names = list(files_below(folder, DataError))
     images = [name for name in names if is_image_name(name)]
@@ -111,7 +111,7 @@ def open_folder(folder: Path, losses: Losses, options: SourceOptions = DEFAULT) 
 
 
 def captioned(folder: Path) -> bool:
-    """Whether a folder is one of pairs: it has a metadata file, or a caption beside an image."""
+    """Whether a folder has pairs: a metadata file, or a caption beside an image."""
     names = list(files_below(folder, DataError))
     if any(PurePosixPath(name).name in METADATA for name in names):
         return True

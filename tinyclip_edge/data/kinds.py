@@ -1,4 +1,4 @@
-"""What a file that is no tar is, from its first bytes: for messages."""
+"""Kind of a file that is no tar, from its first bytes, for messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAGIC = {
 def kind_of(head: bytes) -> str | None:
     """Return the kind of a file of which ``head`` are the first 512 bytes; None: a tar, or unknown.
 
-    JSON, HTML and other text are told apart by their first letter.
+    JSON, HTML and other text are distinguished by their first letter.
     """
     if head[USTAR] == b"ustar":
         return None
@@ -31,7 +31,7 @@ def kind_of(head: bytes) -> str | None:
 
 def _kind_of_text(head: bytes) -> str | None:
     try:
-        # Without an end: the last letter may be cut in two.
+        # Incremental: the last character may be incomplete.
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head).lstrip()
     except UnicodeDecodeError:
         return None

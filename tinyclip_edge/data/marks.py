@@ -1,4 +1,4 @@
-"""Short hashes by which a feature cache knows a picture, a caption and a part of a source again."""
+"""Short hashes that identify pictures, captions and parts of a source in a feature cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tinyclip_edge.data.shards import Shard
 from tinyclip_edge.data.source import Part
 
 MARK = 16  # bytes
-HEAD = 1 << 16  # bytes of a shard that tell it from another of its name and size
+HEAD = 1 << 16  # bytes of a shard that distinguish it from others of its name and size
 
 
 def sample_mark(pair: Pair) -> bytes:
@@ -31,24 +31,24 @@ def caption_mark(caption: str) -> bytes:
 
 
 def part_name(part: Part) -> str:
-    """Return what a part is called as long as it is the same one, even if its pairs change."""
+    """Return the name of a part, which stays the same when its pairs change."""
     return part.path.name if isinstance(part, Shard) else part.fingerprint
 
 
 def part_mark(part: Part) -> str:
-    """Return 32 hex digits that follow what a part holds: of a shard its size and its beginning."""
+    """Return 32 hex digits of the content of a part: of a shard its size and first bytes."""
     content = [_bytes(part.fingerprint)]
     if isinstance(part, Shard):
         try:
             with part.path.open("rb") as file:
                 content += [str(part.size).encode(), file.read(HEAD)]
         except OSError:
-            pass  # whoever reads it will say so
+            pass  # reported when it is read
     return _mark(*content).hex()
 
 
 def name_mark(name: str) -> str:
-    """Return 16 hex digits that stand for a name in the name of a file."""
+    """Return 16 hex digits of a name, for use in a file name."""
     return _mark(_bytes(name)).hex()[:MARK]
 
 

@@ -24,14 +24,14 @@ from tinyclip_edge.data.views import Crops, ViewedPictures
 from tinyclip_edge.errors import DataError
 
 Ints = npt.NDArray[np.int64]
-CHUNK = 512  # encoded pictures held at once while decoding
+CHUNK = 512  # encoded pictures in memory while decoding
 AHEAD = 2  # batches of views that are being decoded while one is used
-WHOLE = slice(None)  # of a batch: the share of a single process
+WHOLE = slice(None)  # rows of a batch, of a single process
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B pairs, or a process' share of them.
+    """B pairs, or the share of one process.
 
     The numbers name picture (or a view of it: picture * V + view) and caption in a PairMemory, of
     all B pairs; None when streamed. The features are those of this process' rows in a cache.
@@ -48,7 +48,7 @@ class Batch:
 
 
 class Ragged:
-    """Lists of different length in two flat arrays."""
+    """Lists of different lengths in two flat arrays."""
 
     def __init__(self, rows: list[list[int]]) -> None:
         self.lengths = np.array([len(row) for row in rows], dtype=np.int64)
@@ -69,7 +69,7 @@ class Ragged:
 
 @dataclass(frozen=True, slots=True)
 class _Draw:
-    """What a step shows."""
+    """Pictures and captions of a step."""
 
     ids: Ints  # [B] pictures
     captions: Ints  # [B]
@@ -158,7 +158,7 @@ class PairMemory:
         return len(self.keys)
 
     def skipped(self) -> list[str]:
-        """Return lines about what is cut off, faulty or undecodable."""
+        """Return lines about cut shards, faulty samples and undecodable images."""
         return self.bad.report(len(self) + len(self.bad.keys))
 
     @property
@@ -166,7 +166,7 @@ class PairMemory:
         """Hash of keys and captions in order: what a cache or a resumed run relies on."""
         digest = hashlib.sha256()
         for text in (*self.keys, "", *self.captions):
-            # A file name need not be UTF-8.
+            # File names may not be UTF-8.
             digest.update(text.encode("utf-8", "surrogatepass") + b"\n")
         return digest.hexdigest()
 
@@ -228,7 +228,7 @@ class PairMemory:
         )
 
     def _slots(self, size: int, *, distinct: bool) -> int:
-        """Return the batches of an epoch; counted once, for every step asks."""
+        """Return the number of batches of an epoch, which every step needs."""
         key = (size, distinct)
         if key not in self._counted:
             self._counted[key] = (

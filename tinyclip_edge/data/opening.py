@@ -1,4 +1,4 @@
-"""Find what ``data.train`` names: starter kit, shards, tables of image paths, image folders."""
+"""Open what ``data.train`` names: starter kit, shards, tables of image paths, image folders."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def open_source(source: str | Sequence[str], options: SourceOptions = DEFAULT) -
         losses,
     )
     bounds = [part.at_most for part in opened.parts]
-    if None not in bounds:  # else reading goes on, and whoever reads judges
+    if None not in bounds:  # else the share of faulty samples is checked while reading
         opened.check(sum(bound for bound in bounds if bound is not None))
     return opened
 

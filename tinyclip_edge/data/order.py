@@ -1,4 +1,4 @@
-"""Order of an epoch in which no batch shows a concept twice and every picture has its turn."""
+"""Order of an epoch in which no batch has a concept twice and every picture is used."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def distinct_slots(concept_of: Ints, size: int) -> int:
 def distinct_epoch(concept_of: Ints, size: int, rng: np.random.Generator) -> Ints:
     """Return pictures ``[slots, size]``, concepts distinct in each row.
 
-    Pictures of a concept stand evenly apart, so that each comes once an epoch; of a concept with
-    more pictures than batches some are left out, and where concepts run short pictures come twice.
+    Pictures of a concept are evenly spaced, so that each comes once an epoch. Of a concept with
+    more pictures than batches some are left out; with too few concepts some pictures come twice.
     There must be at least ``size`` concepts.
     """
     slots = distinct_slots(concept_of, size)

@@ -1,4 +1,4 @@
-"""One picture with its captions, and the count of those that cannot be used."""
+"""One picture with its captions, and the count of samples that cannot be used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tinyclip_edge.errors import DataError
 from tinyclip_edge.runtime.images import open_image
 
 BAD_SHARE = 0.01  # of all samples; more of them stop the run
-STREAM_MINIMUM = 1000  # samples seen before a stream is judged by its share
+STREAM_MINIMUM = 1000  # samples read before the share of a stream is checked
 NAMED_KEYS = 20
 Picture = bytes | Image.Image | Path  # a path is read by whoever decodes it
 
@@ -27,7 +27,7 @@ Halves = npt.NDArray[np.float16]
 
 @dataclass(frozen=True, slots=True)
 class CachedFeatures:
-    """What a feature cache holds of one pair: V views (1: the centre), D wide."""
+    """Cached features of one pair: V views (1: the centre), width D."""
 
     image: Halves  # [V, D]
     seeds: Ints  # [V] of the views' crops; [0] for the centre
@@ -36,7 +36,7 @@ class CachedFeatures:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A picture, encoded, decoded or still a file, and every caption it may be drawn with."""
+    """A picture (encoded, decoded or a file) and all of its captions."""
 
     key: str
     image: Picture
@@ -46,11 +46,11 @@ class Pair:
     cached: CachedFeatures | None = None
 
     def cached_view(self, view: int) -> Halves | None:
-        """Return the kept features ``[D]`` of a view, 0 for the centre."""
+        """Return the cached features ``[D]`` of a view, 0 for the centre."""
         return None if self.cached is None else self.cached.image[view]
 
     def cached_text(self, caption: str) -> Halves | None:
-        """Return the kept features ``[D]`` of one of the captions."""
+        """Return the cached features ``[D]`` of one of the captions."""
         return None if self.cached is None else self.cached.texts[self.captions.index(caption)]
 
 
@@ -76,12 +76,12 @@ def captions_of(value: object) -> tuple[str, ...]:
 
 
 def concept_of(name: object, captions: tuple[str, ...]) -> str:
-    """Return the concept that was given, else the first caption in lower case."""
+    """Return the concept of that name, else the first caption in lower case."""
     return str(name or captions[0].casefold())
 
 
 class UndecodableImageError(Exception):
-    """One image cannot be decoded; the loader counts it and goes on."""
+    """An image that cannot be decoded; the loader counts it and goes on."""
 
 
 def decode_image(image: Picture) -> Image.Image:
@@ -97,10 +97,10 @@ def decode_image(image: Picture) -> Image.Image:
 
 @dataclass(slots=True)
 class BadSamples:
-    """Counts images that do not decode beside what else a source lost; too many are a DataError.
+    """Counts undecodable images besides the other losses of a source; too many are a DataError.
 
-    Too many is more than one per cent, whatever ails them: undecodable, without a caption, not
-    UTF-8, cut off.
+    Too many is more than one per cent of any kind: undecodable, without a caption, not UTF-8, cut
+    off.
     """
 
     source: str
@@ -115,7 +115,7 @@ class BadSamples:
         """Raise DataError when too many of ``samples`` were bad; early in a stream, wait."""
         losses = self.losses
         missing = losses.unusable
-        # A stream reads ahead of what it gives.
+        # A stream reads ahead of the batches it yields.
         samples = max(samples, losses.read) + missing
         if len(self.keys) + missing <= BAD_SHARE * samples or (
             not final and samples < STREAM_MINIMUM

@@ -14,8 +14,8 @@ import torch
 from tinyclip_edge.data.memory import Batch
 from tinyclip_edge.data.stream import StreamPosition
 
-AHEAD = 2  # batches that wait while one is used
-PATIENCE = 10.0  # seconds for a reader that is being ended, which may wait for a server
+AHEAD = 2  # batches that are ready while one is used
+PATIENCE = 10.0  # seconds for the thread to end, which may wait for a server
 Where = StreamPosition | None
 
 
@@ -66,7 +66,7 @@ class Prefetch(Iterator[Batch]):
         with self._change:
             self._change.wait_for(lambda: self._ready)
             item = self._ready[0]
-            if isinstance(item, BaseException):  # stays, for whoever asks again
+            if isinstance(item, BaseException):  # not removed: it is raised at every further call
                 raise item
             self._ready.popleft()
             self._change.notify_all()
@@ -76,19 +76,19 @@ class Prefetch(Iterator[Batch]):
         return batch
 
     def position(self, done: int) -> Where:
-        """Return the position after ``done`` steps; known of the last two batches, else None."""
+        """Return the position after ``done`` steps, of the last two batches; else None."""
         return dict(self._positions).get(done)
 
     def _fill(self) -> None:
         if self._device is not None:
-            torch.cuda.set_device(self._device)  # a thread begins on the first one
+            torch.cuda.set_device(self._device)  # a new thread uses the first device
         try:
             for batch in islice(self._batches, len(self._steps)):
                 if not self._enqueue((self._pinned(batch), self._where())):
                     break
             else:
                 self._enqueue(StopIteration())
-        except BaseException as error:  # raised where the batch is asked for
+        except BaseException as error:  # raised in __next__
             self._enqueue(error)
         finally:
             close = getattr(self._batches, "close", None)
@@ -101,7 +101,7 @@ class Prefetch(Iterator[Batch]):
         return replace(batch, pixels=batch.pixels.pin_memory())
 
     def _enqueue(self, item: tuple[Batch, Where] | BaseException) -> bool:
-        """Hand over an item, then wait until another one is wanted; False when none will be."""
+        """Add an item and wait until there is room for another; False once the context ends."""
         with self._change:
             self._ready.append(item)
             self._change.notify_all()

@@ -1,4 +1,4 @@
-"""Shards that are not files here: read over HTTP or from the output of a command, streamed only."""
+"""Shards that are streamed over HTTP or from the output of a command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 BUFFER = 1 << 20  # bytes
-SILENCE = 60.0  # seconds without a byte after which a server or command is given up
+SILENCE = 60.0  # timeout of a server or command, in seconds without a byte
 WAITS = (1.0, 2.0, 4.0)  # seconds before each further try
 DIGITS = re.compile(r" *[0-9]{1,18} *")
 RETRIED_CODES = (408, 429, 500, 502, 503, 504)
@@ -50,11 +50,11 @@ class RemoteShard:
 
     @property
     def pairs(self) -> None:
-        """Only reading tells."""
+        """Unknown before it is read."""
 
     @property
     def at_most(self) -> None:
-        """It is streamed."""
+        """None: it is streamed."""
 
     @property
     def size(self) -> None:
@@ -74,12 +74,12 @@ class HttpStream(io.RawIOBase):
     def __init__(self, url: str) -> None:
         self._url = url
         self._reply: HTTPResponse | None = None
-        self._at = 0  # bytes handed out
+        self._at = 0  # bytes returned so far
         self._total: int | None = None
         self._tries = 0  # since the last byte
 
     def readable(self) -> bool:
-        """Say yes."""
+        """True."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
@@ -91,7 +91,7 @@ class HttpStream(io.RawIOBase):
                 if error.code not in RETRIED_CODES:
                     raise self._failed(f"HTTP {error.code} {error.reason}") from None
                 self._wait(error)
-            # ValueError: no address, a host that no name server takes, headers that are no numbers.
+            # ValueError: an invalid address or host name, or headers that are no numbers.
             except (InvalidURL, ValueError) as error:
                 raise self._failed(str(error)) from None
             except (OSError, HTTPException) as error:
@@ -102,7 +102,7 @@ class HttpStream(io.RawIOBase):
                 return count
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         self._drop()
         super().close()
 
@@ -128,7 +128,7 @@ class HttpStream(io.RawIOBase):
         place = reply.headers.get("Content-Range", "")
         if begins and place and not place.startswith(f"bytes {begins}-"):
             raise ValueError(f"asked for bytes from {begins}, Content-Range is {place!r}")
-        skip = self._at - begins  # a server without ranges starts again
+        skip = self._at - begins  # a server without range requests starts again
         while skip and (skipped := len(reply.read(min(skip, BUFFER)))):
             skip -= skipped
         return reply
@@ -151,7 +151,7 @@ class HttpStream(io.RawIOBase):
 
 
 class PipeStream(io.RawIOBase):
-    """Output of a shell command; DataError when it fails or falls silent."""
+    """Output of a shell command. Raises DataError when it fails or times out."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -168,7 +168,7 @@ class PipeStream(io.RawIOBase):
         )
 
     def readable(self) -> bool:
-        """Say yes."""
+        """True."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
@@ -212,7 +212,7 @@ class PipeStream(io.RawIOBase):
         self._kill()
 
     def _kill(self) -> None:
-        """End the shell and what it started."""
+        """End the shell and its child processes."""
         try:
             if hasattr(os, "killpg"):
                 os.killpg(self._process.pid, signal.SIGKILL)

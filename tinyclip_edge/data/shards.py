@@ -33,13 +33,13 @@ from tinyclip_edge.limits import MIB
 from tinyclip_edge.runtime.image_formats import IMAGE_SUFFIXES
 
 SMALLEST_PAIR = (2048, 100)  # bytes in a shard: image and caption in tar blocks, or zipped
-LABELS = ("txt", "json", "cls")  # endings that say what an image shows
+LABELS = ("txt", "json", "cls")  # suffixes of captions and classes
 EMPTY = "is empty: no KEY.jpg with KEY.txt in it"
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The members of one key, by what stands behind it."""
+    """The members of one key, by suffix."""
 
     key: str
     members: dict[str, bytes]
@@ -62,12 +62,12 @@ class Shard:
 
     @property
     def fingerprint(self) -> str:
-        """Its file name: a data set may be moved while a run rests."""
+        """Its file name, as a data set may be moved before a run is resumed."""
         return self.path.name
 
     @property
     def pairs(self) -> None:
-        """Only reading tells."""
+        """Unknown before it is read."""
 
     @property
     def at_most(self) -> int:
@@ -84,7 +84,7 @@ class Shard:
 
 
 def read_shard(path: Path, losses: Losses, limits: LimitsConfig = USUAL) -> Iterator[Pair]:
-    """Yield the pairs of one shard, images still encoded; what it lacks is noted in ``losses``.
+    """Yield the pairs of one shard, images still encoded; losses are added to ``losses``.
 
     Raises DataError as read_samples does.
     """
@@ -95,7 +95,7 @@ def read_shard(path: Path, losses: Losses, limits: LimitsConfig = USUAL) -> Iter
 def read_tar(
     name: str, raw: Source, losses: Losses, limits: LimitsConfig = USUAL
 ) -> Iterator[Pair]:
-    """Yield the pairs of an unpacked tar stream; samples that are none are noted in ``losses``.
+    """Yield the pairs of an unpacked tar stream; faulty samples are added to ``losses``.
 
     Raises DataError as read_samples does.
     """
@@ -112,7 +112,7 @@ def read_tar(
 
 
 def open_samples(path: Path, losses: Losses, limits: LimitsConfig = USUAL) -> Iterator[Sample]:
-    """Yield the samples of one shard whatever their members are; DataError as read_samples."""
+    """Yield the samples of one shard, whatever their members. Raises as read_samples."""
     with open_tar(path, limits) as raw:
         yield from read_samples(str(path), raw, losses, limits)
 
@@ -120,7 +120,7 @@ def open_samples(path: Path, losses: Losses, limits: LimitsConfig = USUAL) -> It
 def read_samples(
     name: str, raw: Source, losses: Losses, limits: LimitsConfig = USUAL
 ) -> Iterator[Sample]:
-    """Yield the samples of an unpacked tar stream; a cut one is noted in ``losses``.
+    """Yield the samples of an unpacked tar stream; a cut is added to ``losses``.
 
     Members are grouped as webdataset does, up to the first dot of their name. Where that joins
     several images with captions, the keys have dots, and end at the last one.
@@ -156,7 +156,7 @@ def read_samples(
 
 
 class _Members:
-    """The members of a tar up to its end or to where it is cut, and what is known of that place."""
+    """The members of a tar up to its end, or to where it is cut off."""
 
     def __init__(self, name: str, raw: Source, limits: LimitsConfig) -> None:
         self.tail = MeteredStream(name, raw, limits)
@@ -167,7 +167,7 @@ class _Members:
         self._name = name
         self._limits = limits
         self._begun = ""  # member whose header was read last
-        self._complete_member = ""  # member that was read whole
+        self._complete_member = ""  # last member that was read completely
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         size, key = 0, None
@@ -204,22 +204,22 @@ class _Members:
 
 
 class _Grouping:
-    """The key of each member: up to the first dot, until it shows that keys have dots."""
+    """The key of each member: up to the first dot, or the last one where keys have dots."""
 
     def __init__(self) -> None:
         self.key: str | None = None
         self._suffix: str | None = None
         self._base: str | None = None
-        self._stems: dict[str, set[str]] = {}  # of the group of webdataset that is open
+        self._stems: dict[str, set[str]] = {}  # of the current group of webdataset
         self._complete: set[str] = set()
         self._closed = False
 
     def last(self, _: str) -> tuple[str | None, str | None]:
-        """Return key and suffix of the member that was noted last."""
+        """Return key and suffix of the last member."""
         return self.key, self._suffix
 
     def note(self, name: str) -> None:
-        """Find key and suffix of the next member; both None for a name without."""
+        """Determine key and suffix of the next member; both are None for a name without them."""
         base, suffix = base_plus_ext(name)
         if base is None or base != self._base:
             self._base, self._stems, self._complete, self._closed = base, {}, set(), False
@@ -238,7 +238,7 @@ class _Grouping:
 
 
 class _Keys:
-    """The keys of a shard, of which any number takes little memory: each stands in one place."""
+    """The keys of a shard, in little memory; checks that each is in one place."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -246,7 +246,7 @@ class _Keys:
         self._endings: dict[frozenset[str], frozenset[str]] = {}
 
     def add(self, sample: Sample) -> None:
-        """Note a sample; DataError when its key is there already."""
+        """Add a sample. Raises DataError when its key exists already."""
         key, mark = sample.key, _mark(sample.key)
         endings = frozenset(_ending(member) for member in sample.members)
         before = self._suffixes_by_key.get(mark)

@@ -1,4 +1,4 @@
-"""What pairs are read from: a named list of parts, each of which says what it knows of its size."""
+"""A source of pairs: a named list of parts, each with what is known of its size."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class Part(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """What the order of its pairs depends on."""
+        """What determines the order of its pairs."""
 
     @property
     def pairs(self) -> int | None:
-        """Its pairs, where that is known without reading."""
+        """Number of its pairs, where that is known without reading."""
 
     @property
     def at_most(self) -> int | None:
-        """Pairs it cannot exceed; None for what can only be streamed."""
+        """Upper bound of its pairs; None for a part that can only be streamed."""
 
     @property
     def size(self) -> int | None:
-        """Bytes by which parts compare; None when unknown."""
+        """Bytes, by which the sizes of parts are compared; None when unknown."""
 
     def __iter__(self) -> Iterator[Pair]:
         """Read it."""
@@ -36,10 +36,10 @@ class Part(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many pairs a source has."""
+    """Number of pairs of a source."""
 
     pairs: int
-    exact: bool  # else: as many as the first part of its kind lets expect
+    exact: bool  # else estimated from the first part of its kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class PairSource:
 
     name: str
     parts: tuple[Part, ...]
-    losses: Losses = field(default_factory=Losses)  # that its parts met while they were read
+    losses: Losses = field(default_factory=Losses)  # of its parts while they were read
 
     def __iter__(self) -> Iterator[Pair]:
         for part in self.parts:
@@ -65,12 +65,12 @@ class PairSource:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what the order of a stream depends on, short of the pairs themselves."""
+        """Hash of what determines the order of a stream, without the pairs themselves."""
         text = "\n".join(part.fingerprint for part in self.parts)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def count(self) -> Count:
-        """Count the pairs; where only reading tells, one part is read and the others compared."""
+        """Count the pairs; of parts of unknown length one is read and the others are estimated."""
         listed = sum(part.pairs for part in self.parts if part.pairs is not None)
         unknown = [part for part in self.parts if part.pairs is None]
         if not unknown:
@@ -81,16 +81,16 @@ class PairSource:
         return Count(listed + likely, exact=len(unknown) == 1)
 
     def holds(self, limit: float) -> bool:
-        """Say whether its encoded pictures take at most ``limit`` bytes in memory.
+        """Whether its encoded pictures take at most ``limit`` bytes in memory.
 
-        Files that a table or folder names are read anew each time; what is remote is not held.
+        Files that a table or folder names are read again each time; remote parts do not fit.
         """
         if limit == 0 or any(part.at_most is None for part in self.parts):
             return False
         return sum(part.size or 0 for part in self.parts) <= limit
 
     def fits(self, limit: int) -> bool:
-        """Say whether at most ``limit`` pairs are there; what can only be streamed never fits."""
+        """Whether it has at most ``limit`` pairs; False for a source that can only be streamed."""
         bounds = [part.at_most for part in self.parts]
         if limit == 0 or None in bounds:
             return False

@@ -1,4 +1,4 @@
-"""Pairs that do not fit into memory, read again in every epoch in an order fixed by the seed."""
+"""Pairs that do not fit into memory, read again in every epoch, in an order set by the seed."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from tinyclip_edge.data.views import Crops
 from tinyclip_edge.errors import ConfigError, DataError
 
 AHEAD = 2  # batches that are being decoded while one is used
-Counted = tuple[list[str], int, Losses]  # undecodable keys, pairs seen, what readers lost
+Counted = tuple[list[str], int, Losses]  # undecodable keys, pairs read, losses
 Decoding = list[tuple[Pair, str, int, Future[Tensor | None]]]  # pair, caption, view, picture
 
 
 @dataclass(frozen=True, slots=True)
 class StreamPosition:
-    """Where the groups that a process reads stand after a batch."""
+    """Positions, after a batch, of the stream groups that a process reads."""
 
     groups: dict[int, StreamGroupPosition]
 
     def plain(self) -> dict[int, dict[str, Any]]:
-        """Return it by number of the group as plain data; what several processes say adds up."""
+        """Return plain data by number of the group; those of several processes can be merged."""
         return {number: place.plain() for number, place in self.groups.items()}
 
 
@@ -47,18 +47,18 @@ class StreamingPairs:
     source: PairSource
     codec: PixelCodec
     workers: int = 2
-    buffer: int = 2048  # encoded pairs to draw from, of each group
+    buffer: int = 2048  # encoded pairs in the shuffle buffer of each group
     stream_groups: int = 1
     crops: Crops | None = None  # views to show in place of the centre
     bad: BadSamples = field(init=False)
     samples: int = field(default=0, init=False)
-    position: StreamPosition | None = field(default=None, init=False)  # after the batch given last
+    position: StreamPosition | None = field(default=None, init=False)  # after the last batch
 
     def __post_init__(self) -> None:
         self.bad = BadSamples(self.source.name, self.source.losses)
 
     def check_batch(self, size: int) -> None:
-        """Raise ConfigError when the groups cannot share a batch, or the parts among them."""
+        """Raise ConfigError when a batch, or the parts, cannot be shared by the groups."""
         parts = len(self.source.parts)
         if self.stream_groups > parts:
             raise ConfigError(
@@ -100,7 +100,7 @@ class StreamingPairs:
             for step, pairs in enumerate(_to_the_end(groups, distinct=distinct), start):
                 if isinstance(pairs, DataError):
                     yield from (self._give(*waiting.popleft()) for _ in range(len(waiting)))
-                    self.final_check()  # faulty samples may be why there are too few
+                    self.final_check()  # faulty samples may be the reason for too few pairs
                     raise pairs
                 place = StreamPosition({number: group.place() for number, group in groups.items()})
                 views = (
@@ -111,27 +111,27 @@ class StreamingPairs:
                     yield self._give(*waiting.popleft())
 
     def skipped(self) -> list[str]:
-        """Return lines about what was cut off, faulty or undecodable so far."""
+        """Return lines about cut shards, faulty samples and undecodable images so far."""
         return self.bad.report(self.samples)
 
     @property
     def counted(self) -> Counted:
-        """Return the keys that did not decode, how many pairs were seen, and what was lost."""
+        """Return the keys of undecodable images, the number of pairs read, and the losses."""
         return self.bad.keys, self.samples, self.bad.losses
 
     def add_up(self, shares: Iterable[Counted]) -> None:
-        """Count what all processes counted, each in its own rows, in place of our part."""
+        """Replace the counts of this process by the sums of all processes."""
         keys, counts, losses = zip(*shares, strict=True)
         self.bad.keys, self.samples = [key for part in keys for key in part], sum(counts)
         for more in losses:
             self.bad.losses.merge(more)
 
     def final_check(self) -> None:
-        """Raise DataError when too many did not decode, however few were seen."""
+        """Raise DataError when too many images could not be decoded, of however few."""
         self.bad.check(self.samples, final=True)
 
     def _groups(self, size: int, seed: int, rows: slice) -> tuple[dict[int, StreamGroup], slice]:
-        """Return the groups by number that fill ``rows``, and the place of ``rows`` in theirs."""
+        """Return the groups by number that fill ``rows``, and the slice of ``rows`` in theirs."""
         share = size // self.stream_groups
         first, end, _ = rows.indices(size)
         numbers = range(first // share, -(-end // share))
@@ -190,7 +190,7 @@ class StreamingPairs:
 def _to_the_end(
     groups: Mapping[int, StreamGroup], *, distinct: bool
 ) -> Iterator[list[tuple[Pair, str]] | DataError]:
-    """Yield what the groups draw, one after the other; an error comes after what was drawn."""
+    """Yield the pairs that all groups draw for each batch; an error comes after the last one."""
     while True:
         try:
             pairs = [pair for group in groups.values() for pair in group.draw(distinct=distinct)]

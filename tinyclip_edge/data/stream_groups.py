@@ -23,7 +23,7 @@ MOST = 1 << 53  # of any count
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A pair and where it stands: number of the part in the source, row in the part."""
+    """A pair and its place: number of the part in the source, row in the part."""
 
     part: int
     row: int
@@ -32,13 +32,13 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class StreamGroupPosition:
-    """Where a group stands after a batch."""
+    """Position of a group after a batch."""
 
     epoch: int
     at: int  # parts of the epoch that were read to their end
     row: int  # pairs read of the one after them
     read: int  # pairs read in the epoch
-    buffered: tuple[Placed, ...]  # to draw from
+    buffered: tuple[Placed, ...]  # in the shuffle buffer
     leaving: tuple[Placed, ...]  # of the epoch before, in their order
     delayed: tuple[Placed, ...]
     order: Mapping[str, Any]  # state of the generator of the epoch
@@ -65,9 +65,9 @@ def deal(parts: int, groups: int, seed: int) -> list[list[int]]:
 
 
 class StreamGroup:
-    """Endless shuffled pairs of some parts: parts in random order, then a buffer to draw from.
+    """Endless shuffled pairs of some parts: parts in random order, then a shuffle buffer.
 
-    ``share`` is the pairs that it gives to each batch.
+    ``share`` is its number of pairs in each batch.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class StreamGroup:
         self._number = number
         self._groups = groups
         self._buffer = buffer
-        # numpy pads a seed with zeros: a single group, of number 0, needs no rule of its own.
+        # numpy pads a seed with zeros, so a single group, of number 0, is no special case.
         self._captions = np.random.default_rng([seed, 2, number])
         self._buffered: list[Placed] = []
         self._leaving: deque[Placed] = deque()
@@ -98,8 +98,8 @@ class StreamGroup:
     def draw(self, *, distinct: bool) -> list[tuple[Pair, str]]:
         """Return the pairs of the next batch with a caption each.
 
-        A pair whose concept is already there waits for the next batch. Raises DataError when the
-        group cannot fill its share.
+        A pair whose concept is already in the batch is delayed to the next one. Raises DataError
+        when the group cannot fill its share.
         """
         pairs: list[Pair] = []
         concepts: set[str] = set()
@@ -124,7 +124,7 @@ class StreamGroup:
         ]
 
     def place(self) -> StreamGroupPosition:
-        """Return where the group stands."""
+        """Return the position of the group."""
         return StreamGroupPosition(
             self._epoch,
             self._at,
@@ -138,9 +138,9 @@ class StreamGroup:
         )
 
     def go_on(self, place: Mapping[str, Any]) -> None:
-        """Go to ``place``, as StreamGroupPosition.plain gave it; DataError when pairs are gone.
+        """Go to ``place``, a StreamGroupPosition.plain. Raises DataError when pairs are missing.
 
-        Reads the parts of the pairs it holds, no others.
+        Reads only the parts of the pairs in its buffers.
         """
         try:
             self._go_to(place)

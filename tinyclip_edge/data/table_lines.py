@@ -23,11 +23,11 @@ QUOTES = (
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row before its columns are told apart."""
+    """One row, not yet split into columns."""
 
     offset: int  # bytes
     line: int  # of the file, from 1
-    lines: tuple[str, ...]  # as they stand there
+    lines: tuple[str, ...]  # as they are in the file
     cells: tuple[str, ...] = ()  # of a CSV or TSV
 
     @property
@@ -77,7 +77,7 @@ class TableLines:
             yield self.record_lines[-1]
 
     def begin_record(self) -> None:
-        """Count the lines and bytes of a row from here."""
+        """Start counting the lines and bytes of a row."""
         self._record = self.offset
         self.record_lines = []
 
@@ -103,7 +103,7 @@ def read_records(lines: TableLines, delimiter: str | None, columns: int = 0) -> 
     rows = None if delimiter in (None, TAB) else csv.reader(text, delimiter=delimiter, strict=True)
     begun = 0  # line of TSV that ends in a cell whose quote does not close
     while True:
-        # csv asks for no more lines than a record has, so the next one begins here.
+        # csv reads no more lines than a record has, so the next one begins here.
         offset, line = lines.offset, lines.number + 1
         lines.begin_record()
         try:

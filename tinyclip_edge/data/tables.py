@@ -28,12 +28,12 @@ CONCEPT_COLUMN = "concept"
 URL = re.compile(r"https?://")
 DELIMITERS = (TAB, ",", ";", "|")
 PART = 256  # pairs; a stream shuffles parts and then pairs
-JUDGED = 10_000  # faults, after each so many of which their share is looked at
+JUDGED = 10_000  # faults between two checks of their share
 
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One row, and where it stands in the file."""
+    """One row, and its place in the file."""
 
     offset: int  # bytes
     line: int  # from 1
@@ -44,7 +44,7 @@ class TableRow:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """How a file is to be read: its form and the columns that matter."""
+    """Form of a file, and the columns that are read."""
 
     path: Path
     delimiter: str | None  # None: JSON lines
@@ -143,7 +143,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class TablePart:
-    """Some hundred pairs of a table, found again by their place in the file."""
+    """Some hundred pairs of a table, located by their place in the file."""
 
     table: Table
     offset: int
@@ -158,13 +158,13 @@ class TablePart:
 
     @property
     def size(self) -> None:
-        """Of no use: the pairs are counted."""
+        """None: the pairs are counted."""
 
     def __iter__(self) -> Iterator[Pair]:
         path = self.table.path
         with _opened(path) as file:
             lines = TableLines(path, file, self.offset, self.line - 1, self.table.limit)
-            rows = self.table.rows(lines, Losses())  # noted when the table was opened
+            rows = self.table.rows(lines, Losses())  # recorded when the table was opened
             for image, group in islice(groupby(rows, key=lambda row: row.image), self.pairs):
                 yield _pair(path.parent, image, list(group))
 

@@ -33,7 +33,7 @@ class Source(Protocol):
     """Bytes of a tar, unpacked."""
 
     def read1(self, size: int = ..., /) -> bytes:
-        """Return some bytes; none at the end."""
+        """Return some bytes, none at the end."""
 
 
 class MeteredStream:
@@ -41,7 +41,7 @@ class MeteredStream:
 
     def __init__(self, name: str, raw: Source, limits: LimitsConfig) -> None:
         self.empty = True
-        self.ended = False  # there is no byte more
+        self.ended = False  # there are no more bytes
         self._name = name
         self._raw = raw
         self._limits = limits
@@ -52,11 +52,11 @@ class MeteredStream:
         self._allowed: int | None = None  # bytes up to which a member's headers may reach
 
     def begin_header(self, skipped: int) -> None:
-        """Limit what is read before ``end_header``, aside from ``skipped`` bytes of content."""
+        """Limit the bytes read before ``end_header``, without ``skipped`` bytes of content."""
         self._allowed = self._size + skipped + self._limits.header_kb * 1024 + AHEAD
 
     def end_header(self) -> None:
-        """Read content again."""
+        """Return to reading content, without a limit."""
         self._allowed = None
 
     def read(self, size: int = -1) -> bytes:
@@ -67,7 +67,7 @@ class MeteredStream:
                 f"{self._limits.header_kb} KiB (data.limits.header_kb)"
             )
         try:
-            data = self._raw.read1(size)  # what comes before a cut, not all or nothing
+            data = self._raw.read1(size)  # returns the bytes before a cut
         except EOFError:
             self.ended = True
             raise
@@ -83,7 +83,7 @@ class MeteredStream:
         return data
 
     def fault(self, error: str) -> str:
-        """Say what a stream is that tarfile could not read."""
+        """Return the kind of a stream that tarfile could not read."""
         if self.empty:
             return "is empty; write it again"
         if kind := kind_of(self._head):
@@ -92,7 +92,7 @@ class MeteredStream:
 
     @property
     def within_a_block(self) -> bool:
-        """Whether what was read ends in the middle of a tar block."""
+        """Whether the bytes read end in the middle of a tar block."""
         return self._size % BLOCK != 0
 
     def ends_with_zero_block(self) -> bool:
@@ -131,7 +131,7 @@ def member_content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 @contextmanager
 def _one_kind() -> Iterator[None]:
-    """Turn what tarfile raises for numbers that it does not check into its own error."""
+    """Turn errors of tarfile about invalid numbers into its own error."""
     try:
         yield
     except RecursionError:
@@ -181,7 +181,7 @@ class BoundedGzip(gzip.GzipFile):
     """Gzip stream that is refused when it unpacks to far more than was read of it."""
 
     def __init__(self, name: str, packed: io.BufferedIOBase, limits: LimitsConfig) -> None:
-        """Take over the packed stream and close it in the end."""
+        """Wrap the packed stream, and close it in the end."""
         self._name_of_shard = name
         self._counted = _Counted(packed)
         self._ratio = limits.ratio

@@ -1,4 +1,4 @@
-"""Random crops of pictures that can be made again: each follows from a seed, a key and a number.
+"""Reproducible random crops of pictures: each depends on a seed, a key and a number.
 
 V views a picture, numbered from 0. A crop is that of torchvision's RandomResizedCrop with a
 generator of its own.
@@ -23,8 +23,8 @@ from tinyclip_edge.errors import DataError
 
 Ints = npt.NDArray[np.int64]
 RATIO = (3 / 4, 4 / 3)  # width over height of a crop
-TRIES = 10  # draws until a crop lies inside; then the middle is taken
-DRAWS = 7  # names the generator of views among those of a seed
+TRIES = 10  # attempts until a crop lies inside; then the centre is used
+DRAWS = 7  # index of the generator of views among those of a seed
 
 
 def view_seed(key: str, view: int) -> int:
@@ -62,7 +62,7 @@ def _uniform(bounds: Sequence[float], noise: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """The views of every picture: how many, how large a share of it, and at what size."""
+    """The views of every picture: their number, their share of it, and their size."""
 
     count: int  # V, at least 1
     scale: tuple[float, float]  # of the area
@@ -73,7 +73,7 @@ class Crops:
         return [view_seed(key, view) for view in range(self.count)]
 
     def seed(self, pair: Pair, view: int) -> int:
-        """Return the seed of one view: that which a cache made its features with, if there is."""
+        """Return the seed of one view: that of its cached features, where there are any."""
         cached = pair.cached
         return view_seed(pair.key, view) if cached is None else int(cached.seeds[view])
 
@@ -104,7 +104,7 @@ class Crops:
 
 
 class ViewedPictures:
-    """N pictures kept encoded; a batch decodes the view that it shows, with several threads."""
+    """N encoded pictures; a batch decodes the view that it uses, with several threads."""
 
     def __init__(
         self, keys: Sequence[str], pictures: Sequence[Picture], crops: Crops, workers: int
@@ -117,7 +117,7 @@ class ViewedPictures:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the encoded pictures; files are read anew each time."""
+        """Bytes of the encoded pictures in memory; files are read again each time."""
         return sum(len(one) for one in self._pictures if isinstance(one, bytes))
 
     def begin(self, ids: Ints, view: int) -> list[Future[Tensor | None]]:
@@ -126,7 +126,7 @@ class ViewedPictures:
         return [self._pool.submit(decode, self._pictures[i], int(self.seeds[i, view])) for i in ids]
 
     def finish(self, ids: Ints, begun: Sequence[Future[Tensor | None]]) -> Tensor:
-        """Return uint8 ``[B, 3, H, W]``; DataError for a file that has gone since it was loaded."""
+        """Return uint8 ``[B, 3, H, W]``; DataError for a file that has since been removed."""
         pictures = []
         for number, future in zip(ids, begun, strict=True):
             pixels = future.result()

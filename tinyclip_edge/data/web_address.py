@@ -1,4 +1,4 @@
-"""Web addresses of shards: what is requested, and which redirects are followed."""
+"""Web addresses of shards: requests, and the redirects that are followed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from http.client import HTTPMessage
 from typing import IO
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-MARKS = "/:?#[]@!$&'()*+,;=%~"  # that stay as they are: an address may be quoted already
+MARKS = "/:?#[]@!$&'()*+,;=%~"  # not quoted: an address may be quoted already
 
 
 def web_request(address: str) -> urllib.request.Request:
@@ -49,7 +49,7 @@ class _SameKind(urllib.request.HTTPRedirectHandler):
             raise ValueError(f"it redirects to {newurl}")
         following = super().redirect_request(req, fp, code, msg, headers, newurl)
         if following is not None:
-            web_request(newurl)  # a host that cannot be
+            web_request(newurl)  # an invalid host name
         return following
 
     def http_error_302(
@@ -62,7 +62,7 @@ class _SameKind(urllib.request.HTTPRedirectHandler):
     ) -> object:
         target = headers.get("location") or headers.get("uri") or ""
         scheme = urlsplit(target).scheme
-        if scheme not in ("", "http", "https"):  # urllib would name the address as it is
+        if scheme not in ("", "http", "https"):  # the message of urllib has the whole address
             raise ValueError(f"it redirects to {target}")
         return super().http_error_302(req, fp, code, msg, headers)
 
@@ -70,7 +70,7 @@ class _SameKind(urllib.request.HTTPRedirectHandler):
 
 
 def opener() -> urllib.request.OpenerDirector:
-    """Return what opens http and https, no files, no FTP."""
+    """Return an opener of http and https, without files and FTP."""
     director = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
