@@ -109,7 +109,7 @@ def engine_step(arguments: argparse.Namespace) -> Callable[[int], float]:
     from tinyclip_edge.data import Prefetch, TeacherFeatures
     from tinyclip_edge.train.builder import make_accelerator
     from tinyclip_edge.train.schedule import plan_course
-    from tinyclip_edge.train.stages.state import StageFactory
+    from tinyclip_edge.train.stages.factory import StageFactory
     from tinyclip_edge.train.tasks.encoders import pixel_codec
     from tinyclip_edge.train.tasks.teacher import Teacher
 
@@ -121,22 +121,22 @@ def engine_step(arguments: argparse.Namespace) -> Callable[[int], float]:
     features = None
     if config.data.cache_teacher:
         features = TeacherFeatures("noise", len(pairs), len(pairs.captions))
-    asked = Teacher(teacher, codec, device=accelerator.device, features=features)
-    workshop = StageFactory(config, accelerator, teacher, asked, codec)
-    work = workshop.begin(plan_course(config)[0], student)
-    work.task.train()
+    frozen = Teacher(teacher, codec, device=accelerator.device, features=features)
+    factory = StageFactory(config, accelerator, teacher, frozen, codec)
+    state = factory.begin(plan_course(config)[0], student)
+    state.task.train()
     size = arguments.batch
     steps = range(arguments.warmup + arguments.steps + 1)  # one more counts the operations
     pin = accelerator.device.type == "cuda"
     batches = Prefetch(pairs.batches(0, size, seed=0), steps, lambda: None, pin=pin).__enter__()
     if features is not None:
         for number in (0, 1):  # an epoch: from then on every feature is there
-            asked.answer(pairs.batch(number, size, seed=0))
+            frozen.features_of(pairs.batch(number, size, seed=0))
 
     def step(number: int) -> float:
-        terms = work.task.terms(next(batches))
-        work.updater.step(terms.loss, number, terms.after_backward)
-        work.task.after_step()
+        terms = state.task.terms(next(batches))
+        state.optimizer_step.step(terms.loss, number, terms.after_backward)
+        state.task.after_step()
         return float(terms.loss.detach())
 
     return step

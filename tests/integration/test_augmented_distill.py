@@ -64,13 +64,13 @@ def test_student_and_teacher_see_the_same_pictures(config, monkeypatch):
     pixels = torch.randint(0, 256, (4, 3, 32, 32), generator=random, dtype=torch.uint8)
     draws = Augment((0.4, 0.9), 0.5, 0.3).draw(0, 0, 4)
     seen = {}
-    answer = work.task.teacher.answer
+    features_of = work.task.teacher.features_of
 
     def remembered(batch, counts=None):
         seen["teacher"] = batch.pixels
-        return answer(batch, counts)
+        return features_of(batch, counts)
 
-    monkeypatch.setattr(work.task.teacher, "answer", remembered)
+    monkeypatch.setattr(work.task.teacher, "features_of", remembered)
     restore = work.task._codec.restore
     monkeypatch.setattr(
         work.task._codec,

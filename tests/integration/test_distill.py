@@ -53,8 +53,8 @@ def test_runs_share_what_the_teacher_said(make, tmp_path, monkeypatch):
     def ask(*_):
         raise AssertionError("the teacher was asked again")
 
-    monkeypatch.setattr(Teacher, "see", ask)
-    monkeypatch.setattr(Teacher, "read", ask)
+    monkeypatch.setattr(Teacher, "encode_images", ask)
+    monkeypatch.setattr(Teacher, "encode_texts", ask)
     seen = Watcher()
     distill(config, tmp_path / "second", observer=seen)
     assert losses(tmp_path / "second") == pytest.approx(losses(tmp_path / "first"), rel=1e-5)

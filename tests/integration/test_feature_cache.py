@@ -57,8 +57,8 @@ def silent(monkeypatch):
         raise AssertionError("the teacher was asked again")
 
     def forbid():
-        monkeypatch.setattr(Teacher, "see", ask)
-        monkeypatch.setattr(Teacher, "read", ask)
+        monkeypatch.setattr(Teacher, "encode_images", ask)
+        monkeypatch.setattr(Teacher, "encode_texts", ask)
 
     return forbid
 
@@ -222,8 +222,10 @@ def test_what_the_cache_lacks_a_stream_asks_for(run, cache, make, tmp_path, shar
         FeatureCacheFiller, "fill", lambda *_, **__: None
     )  # another process of it is late
     seen = []
-    see = Teacher.see
-    monkeypatch.setattr(Teacher, "see", lambda self, p: seen.append(len(p)) or see(self, p))
+    encode = Teacher.encode_images
+    monkeypatch.setattr(
+        Teacher, "encode_images", lambda self, p: seen.append(len(p)) or encode(self, p)
+    )
     half, _ = run("half", feature_cache=str(tmp_path / "cache"), memory_gb=0.0)
     assert half == pytest.approx(live, rel=1e-3)
     assert 0 < sum(seen) < 16 * STEPS

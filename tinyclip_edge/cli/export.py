@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -103,13 +104,21 @@ def run_export(checkpoint: str | None, options: ExportOptions = DEFAULTS) -> Exp
         calibration=supply,
         notify=say,
     )
+    work = folder.with_name(f"{folder.name}.qat")
     if finish.qat is not None:
         finished = finish_quantized(
-            clip, source, names, settings, finish.qat, train=finish.qat_data, val=verification.data
+            clip,
+            source,
+            names,
+            settings,
+            finish.qat,
+            train=finish.qat_data,
+            val=verification.data,
+            work=work,
         )
         clip, extras = finished.clip, replace(extras, qat_report=finished.as_dict())
     with trimmed(clip, corpus, extras) as (clip, extras):
-        return export_bundle(
+        report = export_bundle(
             clip,
             folder,
             precisions=names,
@@ -119,6 +128,9 @@ def run_export(checkpoint: str | None, options: ExportOptions = DEFAULTS) -> Exp
             force=output.force,
             settings=replace(settings, extras=extras),
         )
+    if finish.qat is not None:
+        shutil.rmtree(work, ignore_errors=True)  # its checkpoints are no longer needed
+    return report
 
 
 def finish_quantized(
@@ -130,8 +142,12 @@ def finish_quantized(
     *,
     train: str | None,
     val: str,
+    work: Path,
 ) -> Finished:
-    """Return the model after a short quantization-aware distillation, or as it was if better."""
+    """Return the model after a short quantization-aware distillation, or as it was if better.
+
+    An interrupted one goes on from its checkpoint in the folder ``work``.
+    """
     from tinyclip_edge.train import ProgressObserver
     from tinyclip_edge.train.qat.finetune import Finishing
     from tinyclip_edge.train.qat.source import finish_model, rounding_for
@@ -139,7 +155,9 @@ def finish_quantized(
     rounding = rounding_for(precisions, settings.preset)
     finishing = Finishing(steps, image=rounding, text=rounding)
     with ProgressObserver() as observer:
-        return finish_model(clip, source, finishing, train=train, val=val, observer=observer)
+        return finish_model(
+            clip, source, finishing, train=train, val=val, folder=work, observer=observer
+        )
 
 
 @contextmanager

@@ -1,20 +1,18 @@
-"""Bring together what a run needs: device, models, pairs, task, optimizer."""
+"""Load what a run needs: device, models, pairs, teacher features."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, set_seed
 
 from tinyclip_edge.config import DataConfig, RunConfig, RunSection
 from tinyclip_edge.data import (
@@ -28,19 +26,21 @@ from tinyclip_edge.data import (
 )
 from tinyclip_edge.data.feature_store import CachedPart, recipe_digest
 from tinyclip_edge.data.marks import part_mark
-from tinyclip_edge.errors import ConfigError, DataError
-from tinyclip_edge.inheritance import InheritanceReport
+from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.models import LoadedClip, load_clip
 from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.feature_cache.fill import FeatureCacheFiller, make_filler
 from tinyclip_edge.train.feature_cache.progress import ProgressLines
 from tinyclip_edge.train.monitoring.events import Observer, Silent
 from tinyclip_edge.train.monitoring.trackers import check_trackers
-from tinyclip_edge.train.schedule import Stage
-from tinyclip_edge.train.stages.state import StageFactory, StageState
-from tinyclip_edge.train.stages.student import resolve_course, start_student
+from tinyclip_edge.train.schedule import Stage, plan_course
+from tinyclip_edge.train.setup import Setup
+from tinyclip_edge.train.stages.factory import StageFactory
+from tinyclip_edge.train.stages.state import StageState
+from tinyclip_edge.train.stages.student import InitialStudent, resolve_course, start_student
+from tinyclip_edge.train.tasks.distill_task import DistillTask
 from tinyclip_edge.train.tasks.encoders import pixel_codec
-from tinyclip_edge.train.tasks.teacher import AT_ONCE, Teacher, load_also, teacher_dtype
+from tinyclip_edge.train.tasks.teacher import MAX_BATCH, Teacher, load_ensemble, teacher_dtype
 from tinyclip_edge.train.tasks.validation import Validation
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -50,117 +50,54 @@ PATIENCE = timedelta(hours=2)  # of processes that wait for an evaluation or a c
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
-    """Everything that a run works with, whatever its stage."""
+class FinetunedStudent:
+    """A trained student, the task that trains it further, and what adapts a configuration to it."""
 
-    accelerator: Accelerator
-    teacher: LoadedClip
-    teacher_hash: str
-    workshop: StageFactory
-    stages: tuple[Stage, ...]
-    pairs: PairMemory | StreamingPairs
-    validation: Validation | None
-    features: TeacherFeatures | None  # of pairs in memory
-    filler: FeatureCacheFiller | None  # of the feature cache
-    ranks: DistributedContext
-    data_hash: str  # of what the batches depend on
-    recipe: str  # digest of what the teacher's answers follow from
-
-    @property
-    def shrinks(self) -> bool:
-        """Whether masks or more than one stage make the student."""
-        return len(self.stages) > 1 or self.stages[0].keep is not None
-
-    @property
-    def is_short(self) -> bool:
-        """Whether the run ends within its first epoch; of a stream it is not known."""
-        samples = self.stages[-1].end * self.workshop.config.optim.batch_size
-        return isinstance(self.pairs, PairMemory) and samples < len(self.pairs)
-
-    def take_features(self, path: Path) -> str | None:
-        """Load kept teacher features; what is wrong with them where none can be taken."""
-        if self.features is None:
-            return None
-        faults = self.ranks.tell(self.features.load(path))
-        if not self._alike(self.features):
-            self.features.clear()
-            return "are not the same for all processes"
-        return next((fault for fault in faults if fault is not None), None)
-
-    def compute_features(self, steps: int) -> None:
-        """Ask for what the first ``steps`` steps asked for, in the same batches.
-
-        The same numbers come out to the bit: which rows share a matrix decides how sums round.
-        """
-        features, config = self.features, self.workshop.config
-        if features is None or not isinstance(self.pairs, PairMemory):
-            return
-        size, augmented = config.optim.batch_size, config.data.augment_crop is not None
-        batches = self.pairs.batches(
-            0,
-            size,
-            seed=config.seed,
-            distinct=config.data.batch_distinct,
-            rows=self.ranks.rows(size),
-        )
-        for batch in islice(batches, steps):
-            self.workshop.asked.remember(batch, pictures=not augmented)
-            if features.filled == len(features.image) + len(features.text):
-                return
-
-    def take_cache(self, observer: Observer) -> None:
-        """Hand what the feature cache holds to pairs in memory; a stream reads it by itself.
-
-        Raises DataError where the processes do not see the same cache.
-        """
-        if self.filler is None or self.features is None or not isinstance(self.pairs, PairMemory):
-            return
-        store = self.filler.store
-        store.give(self.filler.source.parts, self.pairs, self.features)
-        if not self._alike(self.features):
-            raise DataError(
-                f"feature cache {store.folder} is not the same for all processes; put it on a disk "
-                f"that they share, or set data.feature_cache=null"
-            )
-        if self.features.filled:
-            observer.on_message(
-                f"{self.features.filled} teacher features taken from {store.folder}"
-            )
-
-    def _alike(self, features: TeacherFeatures) -> bool:
-        return self.ranks.count == 1 or len(set(self.ranks.tell(features.digest()))) == 1
+    clip: LoadedClip
+    task: Callable[..., DistillTask]
+    fit: Callable[[RunConfig, LoadedClip, Teacher, PairMemory | StreamingPairs], RunConfig]
 
 
 def prepare(
+    config: RunConfig, observer: Observer, teacher: LoadedClip | None = None
+) -> tuple[Setup, StageState]:
+    """Load and check everything, and return it with the state of the first step.
+
+    A teacher that is passed is not loaded again; nothing is written. Raises ConfigError, DataError,
+    ModelError and InheritanceError, cheap checks first.
+    """
+    setup, first = load_setup(config, observer, teacher)
+    return setup, setup.factory.begin(setup.stages[0], first.clip, first.inherited)
+
+
+def load_setup(
     config: RunConfig,
     observer: Observer,
     teacher: LoadedClip | None = None,
     *,
     fill: bool = False,
-) -> tuple[Setup, StageState]:
-    """Load and check everything, down to the work of the first step; nothing is written.
+    finetune: FinetunedStudent | None = None,
+) -> tuple[Setup, InitialStudent]:
+    """Load and check everything that a run works with; nothing is written.
 
-    But for the feature cache, with ``fill``: what it lacks is computed and kept. A teacher that is
-    there is not loaded again.
-
-    Raises ConfigError, DataError, ModelError and InheritanceError, cheap checks first.
+    With ``fill``, missing features are computed and written into the feature cache. A student that
+    exists already is trained as ``finetune`` says. Raises as ``prepare``.
     """
     check_trackers(config.run.trackers)
     accelerator = make_accelerator(config.run)
     ranks = DistributedContext()
     ranks.check_batch(config.optim.batch_size)
     watcher = observer if ranks.main else Silent()
-    # Where one process cannot go on the others must not wait for it in accelerate.
+    # Where one process cannot go on, the others must not wait for it in accelerate.
     with ranks.agreed():
-        made = _load_all(config, accelerator, ranks, watcher, teacher)
-    setup, student, inherited = made
+        setup, first = _load_all(config, accelerator, ranks, watcher, teacher, finetune)
     if fill and setup.filler is not None:
         if setup.is_short:
             watcher.on_message("the run is shorter than an epoch: its feature cache is not filled")
         else:
             setup.filler.fill(ranks, ProgressLines(watcher))
-    setup.take_cache(watcher)
-    return setup, setup.workshop.begin(setup.stages[0], student, inherited)
+    setup.read_cache(watcher)
+    return setup, first
 
 
 def _load_all(
@@ -168,35 +105,40 @@ def _load_all(
     accelerator: Accelerator,
     ranks: DistributedContext,
     observer: Observer,
-    teacher: LoadedClip | None,
-) -> tuple[Setup, LoadedClip, InheritanceReport | None]:
+    teacher_clip: LoadedClip | None,
+    finetune: FinetunedStudent | None,
+) -> tuple[Setup, InitialStudent]:
     data = config.data
     source = open_source(data.train, data.source_options)
     val_source = None if data.val is None else open_source(data.val, data.source_options)
-    teacher = teacher or load_clip(config.teacher.model, config.teacher.pretrained)
-    stages = resolve_course(config, teacher)
-    student, inherited = start_student(config, teacher, stages[0])
-    asked = make_teacher(config, teacher, accelerator.device)
-    crops = make_crops(data, teacher)
+    teacher_clip = teacher_clip or load_clip(config.teacher.model, config.teacher.pretrained)
+    stages, first = _first_student(config, teacher_clip, finetune)
+    teacher = make_teacher(config, teacher_clip, accelerator.device)
+    crops = make_crops(data, teacher_clip)
     filler = None
     if any(entry.uses_teacher for entry in config.loss.active.values()):
-        filler = make_filler(data, source, asked, crops, observer.on_message)
-    observer.on_message(f"teacher {asked.name}, student {student.name}, reading {source.name}")
-    pairs = _open_pairs(config, source, asked, filler, observer)
+        filler = make_filler(data, source, teacher, crops, observer.on_message)
+    observer.on_message(f"teacher {teacher.name}, student {first.clip.name}, reading {source.name}")
+    pairs = _open_pairs(config, source, teacher, filler, observer, shrink=finetune is not None)
+    if finetune is not None:
+        config = finetune.fit(config, finetune.clip, teacher, pairs)
     validation = None
     if val_source is None:
         observer.on_message("data.val is null: neither teacher nor student is measured on the way")
     if val_source is not None and ranks.main:
-        memory = _load(val_source, asked.codec, data, observer, limit=data.val_limit)
-        validation = Validation(memory, asked.codec)
-    recipe = asked.recipe(crops)
-    asked.features = features = _features(data, recipe, pairs)
-    workshop = StageFactory(config, accelerator, teacher, asked, asked.codec)
+        memory = _load(val_source, teacher.codec, data, observer, limit=data.val_limit)
+        validation = Validation(memory, teacher.codec)
+    recipe = teacher.recipe(crops)
+    features = _features(data, recipe, pairs)
+    teacher = teacher.with_features(features)
+    dense_task = DistillTask if finetune is None else finetune.task
     setup = Setup(
+        config,
         accelerator,
         teacher,
-        asked.sha256,
-        workshop,
+        teacher_clip,
+        teacher.sha256,
+        StageFactory(config, accelerator, teacher_clip, teacher, teacher.codec, dense_task),
         stages,
         pairs,
         validation,
@@ -204,10 +146,20 @@ def _load_all(
         filler,
         ranks,
         data_hash(pairs),
-        # What a device computes in moves features by rounding.
+        # Rounding aside, features do not depend on the dtype that a device computes in.
         recipe_digest({**recipe, "teachers": [_without(t, "dtype") for t in recipe["teachers"]]}),
     )
-    return setup, student, inherited
+    return setup, first
+
+
+def _first_student(
+    config: RunConfig, teacher: LoadedClip, finetune: FinetunedStudent | None
+) -> tuple[tuple[Stage, ...], InitialStudent]:
+    if finetune is not None:
+        set_seed(config.seed)
+        return plan_course(config), InitialStudent(finetune.clip)
+    stages = resolve_course(config, teacher)
+    return stages, InitialStudent(*start_student(config, teacher, stages[0]))
 
 
 def make_teacher(config: RunConfig, first: LoadedClip, device: torch.device) -> Teacher:
@@ -216,9 +168,9 @@ def make_teacher(config: RunConfig, first: LoadedClip, device: torch.device) -> 
         first,
         pixel_codec(first),
         device=device,
-        also=load_also(config.teacher),
+        ensemble=load_ensemble(config.teacher),
         dtype=teacher_dtype(config.run.precision, device),
-        at_once=min(AT_ONCE, config.run.micro_batch or AT_ONCE),
+        max_batch=min(MAX_BATCH, config.run.micro_batch or MAX_BATCH),
     )
 
 
@@ -232,24 +184,27 @@ def make_crops(data: DataConfig, teacher: LoadedClip) -> Crops | None:
 def _open_pairs(
     config: RunConfig,
     source: PairSource,
-    asked: Teacher,
+    teacher: Teacher,
     filler: FeatureCacheFiller | None,
     observer: Observer,
+    *,
+    shrink: bool,
 ) -> PairMemory | StreamingPairs:
-    """Load what fits into memory; stream what does not."""
-    data, size, teacher = config.data, config.optim.batch_size, asked.voices[0].clip
-    crops, bound = make_crops(data, teacher), data.memory_gb * GIGABYTE
-    if source.fits(int(bound / picture_bytes(teacher))) if crops is None else source.holds(bound):
-        memory = _load(source, asked.codec, data, observer, crops=crops)
-        memory.check_batch(size, distinct=data.batch_distinct)
+    """Load pairs that fit into memory, stream others; ``shrink`` allows fewer than a batch."""
+    data, size, clip = config.data, config.optim.batch_size, teacher.members[0].clip
+    crops, limit = make_crops(data, clip), data.memory_gb * GIGABYTE
+    if source.fits(int(limit / picture_bytes(clip))) if crops is None else source.holds(limit):
+        memory = _load(source, teacher.codec, data, observer, crops=crops)
+        if not shrink:
+            memory.check_batch(size, distinct=data.batch_distinct)
         return memory
-    kept = "not kept" if filler is None else f"read from {filler.store.folder}"
-    observer.on_message(f"{source.name} is streamed; teacher features are {kept}")
+    cache = "not kept" if filler is None else f"read from {filler.store.folder}"
+    observer.on_message(f"{source.name} is streamed; teacher features are {cache}")
     for line in source.losses.lines():  # of tables and folders: known before they are streamed
         observer.on_message(line)
     streamed = source if filler is None else filler.store.attached(source)
     pairs = StreamingPairs(
-        streamed, asked.codec, workers=data.workers, stream_groups=data.stream_groups, crops=crops
+        streamed, teacher.codec, workers=data.workers, stream_groups=data.stream_groups, crops=crops
     )
     pairs.check_batch(size)
     return pairs

@@ -1,4 +1,4 @@
-"""The processes of one training: whose rows are whose, who writes, what all must agree on.
+"""The processes of one training: the rows of each, the one that writes, and collectives.
 
 In a single process every method is the identity.
 """
@@ -32,14 +32,14 @@ class DistributedContext:
 
     @property
     def main(self) -> bool:
-        """Whether this process evaluates, writes and speaks."""
+        """Whether this process evaluates, writes and reports."""
         return self.number == 0
 
     def check_batch(self, size: int) -> None:
         """Raise ConfigError for a batch that cannot be shared evenly."""
-        rest = size % self.count
-        if rest:
-            near = [n for n in (size - rest, size - rest + self.count) if n]
+        remainder = size % self.count
+        if remainder:
+            near = [n for n in (size - remainder, size - remainder + self.count) if n]
             raise ConfigError(
                 f"optim.batch_size {size} cannot be shared evenly by {self.count} processes; "
                 f"set it to {' or '.join(map(str, near))}, or start another number of processes"
@@ -54,26 +54,26 @@ class DistributedContext:
         """Return the rows of every process where they may differ; None for a single one."""
         if self.count == 1:
             return None
-        told = torch.zeros(self.count, dtype=torch.int64, device=self._device)
-        told[self.number] = rows
-        distributed.all_reduce(told)
-        return tuple(told.tolist())
+        counts = torch.zeros(self.count, dtype=torch.int64, device=self._device)
+        counts[self.number] = rows
+        distributed.all_reduce(counts)
+        return tuple(counts.tolist())
 
-    def most(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         """Return the largest value of all processes."""
         if self.count == 1:
             return value
-        told = torch.tensor(value, device=self._device)
-        distributed.all_reduce(told, distributed.ReduceOp.MAX)
-        return int(told)
+        largest = torch.tensor(value, device=self._device)
+        distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+        return int(largest)
 
-    def tell(self, item: Item) -> list[Item]:
-        """Return what each process passed, in their order."""
+    def all_gather(self, item: Item) -> list[Item]:
+        """Return the items of all processes, in their order."""
         if self.count == 1:
             return [item]
-        told = [item] * self.count
-        distributed.all_gather_object(told, item)
-        return told
+        gathered = [item] * self.count
+        distributed.all_gather_object(gathered, item)
+        return gathered
 
     @contextmanager
     def agreed(self) -> Iterator[None]:
@@ -81,27 +81,27 @@ class DistributedContext:
         error: TinyClipError | None = None
         try:
             yield
-        except TinyClipError as caught:
+        except TinyClipError as own_error:
             if self.count == 1:
                 raise
-            error = caught
-        if self.most(int(error is not None)):
+            error = own_error
+        if self.all_reduce_max(int(error is not None)):
             self.fail(error)
 
     def on_main(self, work: Callable[[], object]) -> None:
-        """Do ``work`` on the first process while the others wait; its error is everybody's."""
+        """Do ``work`` on the first process while the others wait; all of them raise its error."""
         with self.agreed():
             if self.main:
                 work()
 
     def fail(self, error: TinyClipError | None) -> None:
         """Raise the first process' error, else that of the next one that has any."""
-        for number, other in enumerate(self.tell(error)):
+        for number, other in enumerate(self.all_gather(error)):
             if other is not None:
                 raise other if number == 0 else type(other)(f"process {number}: {other}")
 
-    def average(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Average gradients that no DistributedDataParallel looks after."""
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Average gradients that DistributedDataParallel does not handle, over all processes."""
         grads = [p.grad for p in parameters if p.grad is not None]
         if self.count == 1 or not grads:
             return
@@ -121,7 +121,7 @@ class DistributedContext:
                 distributed.broadcast(tensor, 0)
 
     def same_noise(self, device: torch.device) -> None:
-        """Give the device's generator the state it has on the first process."""
+        """Set the generator of the device to its state on the first process."""
         if self.count == 1:
             return
         cuda = device.type == "cuda"

@@ -1,12 +1,12 @@
 """The training loop: batches in, steps, evaluations and checkpoints out.
 
-It knows neither student nor teacher, only a task that turns a batch into named loss terms.
+It knows neither student nor teacher, only a run whose task turns a batch into named loss terms.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
@@ -20,7 +20,7 @@ from tinyclip_edge.train.optimizer import OptimizerStep
 from tinyclip_edge.train.signals import StopSignal
 from tinyclip_edge.train.tasks.distill_task import Terms
 
-STOPPED, FAILED = 1, 2  # what a process may answer instead of a batch
+STOPPED, FAILED = 1, 2  # status of a process that has no next batch
 
 
 class TrainableTask(Protocol):
@@ -37,91 +37,113 @@ class TrainableTask(Protocol):
 
 
 class TrainingState(Protocol):
-    """A task and what updates it."""
+    """A task and its optimizer."""
 
     @property
     def label(self) -> dict[str, int]:
-        """What events say of it."""
+        """What events carry about it."""
 
     @property
     def task(self) -> TrainableTask:
         """What is trained."""
 
     @property
-    def updater(self) -> OptimizerStep:
-        """Its optimizer and schedule."""
+    def optimizer_step(self) -> OptimizerStep:
+        """Optimizer and schedule."""
+
+
+class Run(Protocol):
+    """A run that the loop drives from state to state."""
+
+    @property
+    def state(self) -> TrainingState:
+        """What is trained at present."""
+
+    def advance(self, done: int) -> bool:
+        """Change the state if that is due after ``done`` steps; return whether it changed."""
+
+    def evaluate(self, step: int) -> None:
+        """Evaluate after ``step`` steps."""
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint of ``step`` steps."""
 
 
 @dataclass(slots=True)
 class Meter:
-    """Time of steps and the part of it that waited for data, since the last report."""
+    """Speed of steps since the last report, and the share of time spent waiting for data."""
 
     samples: int = 0
-    waited: float = 0.0  # seconds
+    wait_seconds: float = 0.0
     since: float = field(default_factory=time.perf_counter)
 
+    def count(self, samples: int) -> None:
+        """Add the samples of a step."""
+        self.samples += samples
+
+    def wait(self, seconds: float) -> None:
+        """Add time that was spent waiting for data."""
+        self.wait_seconds += seconds
+
     def read(self) -> tuple[float, float]:
-        """Return samples/s and the share of time that waited for data; start anew."""
+        """Return samples/s and the share of time spent waiting for data, and restart."""
         seconds = max(time.perf_counter() - self.since, 1e-9)
-        rates = (self.samples / seconds, min(1.0, self.waited / seconds))
+        rates = (self.samples / seconds, min(1.0, self.wait_seconds / seconds))
         self.restart()
         return rates
 
     def restart(self) -> None:
-        """Forget what was counted."""
-        self.samples, self.waited, self.since = 0, 0.0, time.perf_counter()
+        """Begin a new measurement."""
+        self.samples, self.wait_seconds, self.since = 0, 0.0, time.perf_counter()
 
 
 @dataclass(slots=True)
 class Loop:
-    """One run over its steps, bounded by their number and never by wall time."""
+    """The steps of one run, bounded by their number and never by wall time."""
 
     config: RunConfig
     steps: int  # of all stages
-    work: Callable[[], TrainingState]  # what is trained at the moment
-    turn: Callable[[int], bool]  # told the steps done; True when it evaluated and exchanged work
+    run: Run
     observer: Observer
     events: EventLog
-    evaluate: Callable[[int], None]  # told the steps done; reports by itself
-    save: Callable[[int], None]
     resume_command: str
     ranks: DistributedContext = field(default_factory=DistributedContext)
     meter: Meter = field(default_factory=Meter)
     began: float = field(default_factory=time.perf_counter)
 
-    def run(self, batches: Iterator[Batch], start: int) -> None:
-        """Go from ``start`` steps done to the last one.
+    def train(self, batches: Iterator[Batch], start: int) -> None:
+        """Run the steps from ``start``, the number of steps done, to the last one.
 
         Raises InterruptedRun, after a checkpoint, when a signal asks to stop.
         """
-        steps, run = self.steps, self.config.run
+        steps, settings = self.steps, self.config.run
         with StopSignal(patient=self.ranks.count > 1) as stop:
             if start == 0:
                 self._evaluate(0)
-                self.save(0)
-            self.work().task.train()
+                self.run.save(0)
+            self.run.state.task.train()
             self.meter.restart()
-            saved = start
+            last_save = start
             for done in range(start + 1, steps + 1):
                 batch = self._next(batches, stop)
                 if batch is None:
-                    self._stop(done - 1, saved)
+                    self._stop(done - 1, last_save)
                 self._step(batch, done)
-                if self.turn(done):
-                    self.work().task.train()
+                if self.run.advance(done):
+                    self.run.state.task.train()
                     self._save(done)
-                    saved = done
+                    last_save = done
                     continue
-                if done == steps or (run.eval_every and done % run.eval_every == 0):
+                if done == steps or (settings.eval_every and done % settings.eval_every == 0):
                     self._evaluate(done)
-                if done == steps or (run.save_every and done % run.save_every == 0):
+                if done == steps or (settings.save_every and done % settings.save_every == 0):
                     self._save(done)
-                    saved = done
-            if self.ranks.most(int(stop.received)):
-                self._stop(steps, saved)
+                    last_save = done
+            if self.ranks.all_reduce_max(int(stop.received)):
+                self._stop(steps, last_save)
 
     def _next(self, batches: Iterator[Batch], stop: StopSignal) -> Batch | None:
-        """Return the next batch, None on all processes when one was asked to stop.
+        """Return the next batch, None on all processes once one of them received a signal.
 
         Raises the error of any process.
         """
@@ -131,23 +153,25 @@ class Loop:
         if not stop.received:
             try:
                 batch = next(batches)
-            except TinyClipError as caught:
-                error = caught
-        self.meter.waited += time.perf_counter() - before
-        status = self.ranks.most(FAILED if error is not None else STOPPED if batch is None else 0)
+            except TinyClipError as fault:
+                error = fault
+        self.meter.wait(time.perf_counter() - before)
+        status = self.ranks.all_reduce_max(
+            FAILED if error is not None else STOPPED if batch is None else 0
+        )
         if status == FAILED:
             self.ranks.fail(error)
         return None if status else batch
 
     def _step(self, batch: Batch, done: int) -> None:
-        work = self.work()
+        state = self.run.state
         with enough_memory(self.config, done):
-            terms = work.task.terms(batch)
-            norm = work.updater.step(terms.loss, done - 1, terms.after_backward)
-        work.task.after_step()
-        self.meter.samples += len(batch.keys) * self.ranks.count
+            terms = state.task.terms(batch)
+            norm = state.optimizer_step.step(terms.loss, done - 1, terms.after_backward)
+        state.task.after_step()
+        self.meter.count(len(batch.keys) * self.ranks.count)
         if norm is None:
-            self._tell_skipped(done, batch)
+            self._report_skipped(done, batch)
         self._report(done, terms, norm)
 
     def _report(self, done: int, terms: Terms, norm: float | None) -> None:
@@ -156,7 +180,7 @@ class Loop:
         values = terms.values()
         if norm is not None:
             values["grad_norm"] = norm
-        lr = self.work().updater.lr(done - 1)
+        lr = self.run.state.optimizer_step.lr(done - 1)
         report = StepReport(
             done, steps, values, lr, samples_per_s=speed, data_wait=wait, peak_bytes=peak_bytes()
         )
@@ -164,7 +188,7 @@ class Loop:
             self.events.write(
                 "step",
                 step=done,
-                **self.work().label,
+                **self.run.state.label,
                 **values,
                 lr=lr,
                 samples_per_s=speed,
@@ -173,25 +197,25 @@ class Loop:
             )
         self.observer.on_step(report)
 
-    def _tell_skipped(self, done: int, batch: Batch) -> None:
-        keys = [one_line(key) for share in self.ranks.tell(batch.keys) for key in share]
+    def _report_skipped(self, done: int, batch: Batch) -> None:
+        keys = [one_line(key) for share in self.ranks.all_gather(batch.keys) for key in share]
         self.events.write("skipped", step=done, keys=keys)
-        skipped = self.work().updater.skipped
+        skipped = self.run.state.optimizer_step.skipped
         self.observer.on_message(
             f"step {done} skipped: loss or gradient not finite ({skipped} so far)"
         )
 
     def _evaluate(self, done: int) -> None:
-        self.evaluate(done)
+        self.run.evaluate(done)
         self.meter.restart()
 
     def _save(self, done: int) -> None:
-        self.save(done)
+        self.run.save(done)
         self.meter.restart()
 
-    def _stop(self, done: int, saved: int) -> NoReturn:
-        if done != saved:
-            self.save(done)
+    def _stop(self, done: int, last_save: int) -> NoReturn:
+        if done != last_save:
+            self.run.save(done)
         seconds = time.perf_counter() - self.began
         self.events.write("run_end", step=done, status="interrupted", seconds=seconds)
         raise InterruptedRun(

@@ -1,4 +1,4 @@
-"""How much memory a process has used, and what to do when a device has no more."""
+"""Memory that a process has used, and the error when a device runs out of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KIB = 1024  # Linux counts resident memory in it, macOS in bytes
 
 
 def peak_bytes() -> int:
-    """Return the most memory held so far: on the CUDA device if there is one, else resident."""
+    """Return the peak of memory so far: of the CUDA device if there is one, else resident."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     try:
@@ -33,7 +33,7 @@ def peak_bytes() -> int:
 
 @contextmanager
 def enough_memory(config: RunConfig, step: int) -> Iterator[None]:
-    """Context of a step; TinyClipError with what would help when the device's memory ends."""
+    """Context of a step. Raises TinyClipError, with a cure, when the device runs out of memory."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -43,12 +43,12 @@ def enough_memory(config: RunConfig, step: int) -> Iterator[None]:
         cures.append(f"run.micro_batch={smaller}")
         raise TinyClipError(
             f"out of device memory at step {step} with optim.batch_size {size}"
-            f"{_told(run.micro_batch)}; set {' and '.join(cures)} and go on with --resume "
+            f"{_in_parts(run.micro_batch)}; set {' and '.join(cures)} and go on with --resume "
             f"({_first_line(error)})"
         ) from error
 
 
-def _told(micro_batch: int | None) -> str:
+def _in_parts(micro_batch: int | None) -> str:
     return "" if micro_batch is None else f" in parts of {micro_batch}"
 
 
@@ -57,47 +57,47 @@ def _first_line(error: Exception) -> str:
 
 
 class SavedBytes:
-    """Counts what autograd holds for backward passes, parameters apart, each storage once."""
+    """Counts what autograd saves for backward passes, without parameters, each storage once."""
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         self._parameters = {_address(parameter) for parameter in parameters}
-        self._holders: Counter[int] = Counter()  # by the storage's address
-        self._held = 0
+        self._users: Counter[int] = Counter()  # by the storage's address
+        self._bytes = 0
         self.peak = 0
 
-    def pack(self, tensor: Tensor) -> Held:
+    def pack(self, tensor: Tensor) -> SavedTensor:
         """Count a tensor as it is saved."""
-        return Held(tensor, self)
+        return SavedTensor(tensor, self)
 
-    def unpack(self, held: Held) -> Tensor:
-        """Hand it back."""
-        return held.tensor
+    def unpack(self, saved: SavedTensor) -> Tensor:
+        """Return the tensor."""
+        return saved.tensor
 
-    def take(self, address: int, nbytes: int) -> None:
-        """One more wants this storage."""
+    def add(self, address: int, nbytes: int) -> None:
+        """Count one more user of a storage."""
         if address not in self._parameters:
-            self._holders[address] += 1
-            self._held += nbytes if self._holders[address] == 1 else 0
-            self.peak = max(self.peak, self._held)
+            self._users[address] += 1
+            self._bytes += nbytes if self._users[address] == 1 else 0
+            self.peak = max(self.peak, self._bytes)
 
-    def give(self, address: int, nbytes: int) -> None:
-        """One less does."""
+    def remove(self, address: int, nbytes: int) -> None:
+        """Count one user less."""
         if address not in self._parameters:
-            self._holders[address] -= 1
-            self._held -= 0 if self._holders[address] else nbytes
+            self._users[address] -= 1
+            self._bytes -= 0 if self._users[address] else nbytes
 
 
-class Held:
-    """A saved tensor; autograd drops it as soon as its gradient is there."""
+class SavedTensor:
+    """A saved tensor; autograd drops it once its gradient is computed."""
 
     def __init__(self, tensor: Tensor, counter: SavedBytes) -> None:
         self.tensor = tensor
         address, nbytes = _address(tensor), tensor.untyped_storage().nbytes()
-        counter.take(address, nbytes)
-        weakref.finalize(self, counter.give, address, nbytes)
+        counter.add(address, nbytes)
+        weakref.finalize(self, counter.remove, address, nbytes)
 
 
 def _address(tensor: Tensor) -> int:
     storage = tensor.untyped_storage()
-    # On the meta device there is no memory; what describes it has an address.
+    # The meta device has no memory; the storage object has an address.
     return storage.data_ptr() or int(storage._cdata)

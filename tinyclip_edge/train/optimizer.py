@@ -1,4 +1,4 @@
-"""AdamW, its learning rate at each step, and the update that skips what is not finite."""
+"""AdamW, its learning-rate schedule, and an update that skips steps that are not finite."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ RESTART = 0.1  # of the learning rate, right after a prune
 
 
 def make_optimizer(
-    model: nn.Module, config: OptimConfig, more: Sequence[dict[str, Any]] = ()
+    model: nn.Module, config: OptimConfig, extra_groups: Sequence[dict[str, Any]] = ()
 ) -> torch.optim.AdamW:
     """Return AdamW over all trainable parameters; vectors and the logit scale do not decay.
 
-    ``more`` are further groups; one with ``constant_lr`` is left out of the schedule.
+    ``extra_groups`` follow those of the model; one with ``constant_lr`` ignores the schedule.
     """
     decay: list[Tensor] = []
-    keep: list[Tensor] = []
+    no_decay: list[Tensor] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             vector = parameter.ndim < 2 or name.endswith("logit_scale")
-            (keep if vector else decay).append(parameter)
+            (no_decay if vector else decay).append(parameter)
     groups = [
         {"params": decay, "weight_decay": config.weight_decay},
-        {"params": keep, "weight_decay": 0.0},
-        *more,
+        {"params": no_decay, "weight_decay": 0.0},
+        *extra_groups,
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
@@ -54,10 +54,10 @@ def lr_at(step: int, config: OptimConfig) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Gentle return to the schedule after weights were cut out."""
+    """A gradual return to the learning-rate schedule after a prune."""
 
-    step: int  # steps done when it happened
-    steps: int  # until the schedule is met again
+    step: int  # of the run, at which weights were pruned
+    steps: int  # until the rate is that of the schedule again
 
     def factor(self, step: int) -> float:
         """Return the share of the scheduled rate for step ``step`` (from 0)."""
@@ -76,16 +76,16 @@ class OptimizerStep:
     optimizer: torch.optim.Optimizer
     parameters: list[nn.Parameter]
     config: OptimConfig
+    first_step: int = 0  # of the run, at which the schedule begins
+    restart: Restart | None = None
+    unwrapped: list[nn.Parameter] = field(default_factory=list)  # not in accelerate's module
     skipped: int = 0  # steps, over the whole run
     skipped_in_a_row: int = 0
-    began: int = 0  # steps of the run before this schedule
-    restart: Restart | None = None
-    beside: list[nn.Parameter] = field(default_factory=list)  # not in accelerate's module
     ranks: DistributedContext = field(default_factory=DistributedContext)
 
     def lr(self, number: int) -> float:
         """Return the scheduled learning rate of step ``number`` (from 0) of the run."""
-        rate = lr_at(number - self.began, self.config)
+        rate = lr_at(number - self.first_step, self.config)
         return rate if self.restart is None else rate * self.restart.factor(number)
 
     def step(
@@ -99,27 +99,27 @@ class OptimizerStep:
         for group in self.optimizer.param_groups:
             if not group.get("constant_lr", False):
                 group["lr"] = self.lr(number)
-        fine = self._everywhere(bool(torch.isfinite(loss.detach())))
-        norm = self._backward(loss, after_backward) if fine else math.nan
+        finite = self._everywhere(bool(torch.isfinite(loss.detach())))
+        norm = self._backward(loss, after_backward) if finite else math.nan
         if self._everywhere(math.isfinite(norm)):
             self.optimizer.step()
             self.skipped_in_a_row = 0
         else:
-            # Of another process' loss it is known only that it was not finite.
-            told = float(loss.detach())
-            self._skip(number, told if fine or not math.isfinite(told) else math.nan, norm)
+            # Of the loss of another process only that it was not finite is known here.
+            value = float(loss.detach())
+            self._skip(number, value if finite or not math.isfinite(value) else math.nan, norm)
             norm = math.nan
         self.optimizer.zero_grad(set_to_none=True)
         return norm if math.isfinite(norm) else None
 
-    def _everywhere(self, fine: bool) -> bool:
-        return self.ranks.most(int(not fine)) == 0
+    def _everywhere(self, condition: bool) -> bool:
+        return self.ranks.all_reduce_max(int(not condition)) == 0
 
-    def _backward(self, loss: Tensor, after: Callable[[], None] | None) -> float:
+    def _backward(self, loss: Tensor, after_backward: Callable[[], None] | None) -> float:
         self.accelerator.backward(loss)
-        if after is not None:
-            after()
-        self.ranks.average(self.beside)
+        if after_backward is not None:
+            after_backward()
+        self.ranks.average_gradients(self.unwrapped)
         limit = math.inf if self.config.grad_clip is None else self.config.grad_clip
         return float(self.accelerator.clip_grad_norm_(self.parameters, limit))
 
@@ -130,9 +130,9 @@ class OptimizerStep:
         if scaler is not None and math.isfinite(loss):
             scaler.update()  # fp16: the gradient overflowed, so the scaler must come down
         if self.skipped_in_a_row >= MAX_SKIPPED:
-            what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
+            quantity = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
             raise TinyClipError(
-                f"{what} at step {number + 1}: {MAX_SKIPPED} steps in a row were not finite, "
+                f"{quantity} at step {number + 1}: {MAX_SKIPPED} steps in a row were not finite, "
                 f"all skipped; lower optim.lr ({self.config.lr:g}) or set run.precision=fp32"
             )
 

@@ -132,7 +132,7 @@ class RunFolder:
             yield
             return
         self.check(resume=resume)
-        made = self._make_folder()
+        new_folders = self._make_folder()
         try:
             with held(self.path):
                 self._check(resume=resume)  # another process may have ended meanwhile
@@ -146,8 +146,8 @@ class RunFolder:
                     if not begun:
                         self.settings.unlink(missing_ok=True)
         finally:
-            if made and not self.settings.exists() and not self.events.exists():
-                self._remove(made)
+            if new_folders and not self.settings.exists() and not self.events.exists():
+                self._remove(new_folders)
 
     def _make_folder(self) -> list[Path]:
         """Make the folder; return those that were not there, the innermost first."""
@@ -158,10 +158,10 @@ class RunFolder:
             raise TinyClipError(f"run folder {self.path} cannot be written ({error})") from None
         return missing
 
-    def _remove(self, made: list[Path]) -> None:
+    def _remove(self, folders: list[Path]) -> None:
         with suppress(OSError):
             (self.path / LOCK).unlink(missing_ok=True)
-            for path in made:
+            for path in folders:
                 path.rmdir()
 
     def _clear_leftovers(self) -> None:
@@ -197,24 +197,24 @@ class RunFolder:
         """
         if not self.checkpoints.steps():
             return None
-        found = self.checkpoints.load_newest(warn)
-        if found.position.teacher != teacher_hash:
+        checkpoint = self.checkpoints.load_newest(warn)
+        if checkpoint.position.teacher != teacher_hash:
             raise TinyClipError(
                 f"cannot resume {self.path}: the weights of teacher {teacher} are not those the "
                 f"run began with"
             )
-        whole = found.version == VERSION
-        if whole and found.position.recipe != recipe:
+        is_current = checkpoint.version == VERSION
+        if is_current and checkpoint.position.recipe != recipe:
             raise TinyClipError(
                 f"cannot resume {self.path}: teacher {teacher} has the weights that the run began "
                 f"with, yet another preprocessing, tokenizer or data.views"
             )
-        if found.position.data != (data_hash if whole else order_hash):
+        if checkpoint.position.data != (data_hash if is_current else order_hash):
             raise TinyClipError(
                 f"cannot resume {self.path}: the pairs of data.train are not those the run began "
                 f"with"
             )
-        return found
+        return checkpoint
 
     def create(self) -> None:
         """Make the folder and write the configuration as resolved; TinyClipError if it cannot."""
@@ -238,8 +238,12 @@ class RunFolder:
                 free |= {"optim.steps"}
         changed = [key for key in now if key not in free and now[key] != before.get(key)]
         if changed:
-            told = ", ".join(f"{key} (was {before.get(key)!r}, is {now[key]!r})" for key in changed)
-            raise ConfigError(f"cannot resume {self.path}: these keys must not change: {told}")
+            differences = ", ".join(
+                f"{key} (was {before.get(key)!r}, is {now[key]!r})" for key in changed
+            )
+            raise ConfigError(
+                f"cannot resume {self.path}: these keys must not change: {differences}"
+            )
 
 
 def _filled(before: dict[str, Any]) -> dict[str, Any]:

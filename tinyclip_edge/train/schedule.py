@@ -46,21 +46,23 @@ def plan_course(config: RunConfig, stages: tuple[StageConfig, ...] = ()) -> tupl
 
     Raises ConfigError when a stage is too short for its warm-up, its prune or its gates.
     """
-    given = stages or tuple(config.stages)
-    if not given:
+    stage_configs = stages or tuple(config.stages)
+    if not stage_configs:
         student = config.student
         optim = config.optim
         masks = None if student.keep is None else _mask_steps(config, optim, config.masks.prune)
-        whole = Stage(1, 1, 0, optim, student.keep, student.model, masks)
-        return (whole,)
-    planned: list[Stage] = []
-    for number, stage in enumerate(given, 1):
+        only = Stage(1, 1, 0, optim, student.keep, student.model, masks)
+        return (only,)
+    resolved: list[Stage] = []
+    for number, stage in enumerate(stage_configs, 1):
         optim = _optim(config, stage, number)
         prune = config.masks.prune if stage.prune is None else stage.prune
         masks = None if stage.keep is None else _mask_steps(config, optim, prune, number)
-        began = planned[-1].end if planned else 0
-        planned.append(Stage(number, len(given), began, optim, stage.keep, stage.student, masks))
-    return tuple(planned)
+        began = resolved[-1].end if resolved else 0
+        resolved.append(
+            Stage(number, len(stage_configs), began, optim, stage.keep, stage.student, masks)
+        )
+    return tuple(resolved)
 
 
 def _optim(config: RunConfig, stage: StageConfig, number: int) -> OptimConfig:

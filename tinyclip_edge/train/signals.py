@@ -15,7 +15,7 @@ class StopSignal:
     """Context in which a signal asks for a checkpoint; a Ctrl-C after it ends the process at once.
 
     A second SIGTERM is ignored: schedulers and timeout(1) send it to a process and to its group.
-    ``patient`` ignores a second Ctrl-C too: launchers pass on what the terminal has sent to all.
+    ``patient`` ignores a second Ctrl-C too: launchers forward what the terminal has sent to all.
     """
 
     def __init__(self, *, patient: bool = False) -> None:
@@ -24,7 +24,7 @@ class StopSignal:
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> StopSignal:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python forbids it
+        if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
             for number in SIGNALS:
                 self._before[number] = signal.signal(number, self._note)
         return self

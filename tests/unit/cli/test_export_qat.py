@@ -5,9 +5,26 @@ from types import SimpleNamespace
 import pytest
 
 from tinyclip_edge.cli.export import run_export
-from tinyclip_edge.cli.export_options import ExportOptions, FinishOptions, PrecisionOptions
+from tinyclip_edge.cli.export_options import (
+    ExportOptions,
+    FinishOptions,
+    OutputOptions,
+    PrecisionOptions,
+)
+from tinyclip_edge.errors import VerificationError
 from tinyclip_edge.evaluation.eval_set import EvalSet
 from tinyclip_edge.train.qat.finetune import Finished
+
+
+def stub(monkeypatch, clip, finish, export):
+    """Replace what loads, trains and exports."""
+    monkeypatch.setattr("tinyclip_edge.cli.export.check_request", lambda *_args, **_options: None)
+    monkeypatch.setattr("tinyclip_edge.models.load_clip", lambda _name: clip)
+    monkeypatch.setattr(
+        "tinyclip_edge.evaluation.evaluation_set", lambda _data, limit: EvalSet("mine", (), ())
+    )
+    monkeypatch.setattr("tinyclip_edge.train.qat.source.finish_model", finish)
+    monkeypatch.setattr("tinyclip_export.export_bundle", export)
 
 
 @pytest.mark.parametrize("helped", [True, False])
@@ -20,14 +37,10 @@ def test_the_finish_is_told(monkeypatch, helped):
         scores = [{"t2i_r1": recall, "i2t_r1": recall} for recall in (0.25, 0.5)]
         return Finished(better if helped else given, helped, finishing.steps, 1e-4, *scores)
 
-    monkeypatch.setattr("tinyclip_edge.cli.export.check_request", lambda *_args, **_options: None)
-    monkeypatch.setattr("tinyclip_edge.models.load_clip", lambda _name: given)
-    monkeypatch.setattr(
-        "tinyclip_edge.evaluation.evaluation_set", lambda _data, limit: EvalSet("mine", (), ())
-    )
-    monkeypatch.setattr("tinyclip_edge.train.qat.source.finish_model", finish)
-    monkeypatch.setattr(
-        "tinyclip_export.export_bundle",
+    stub(
+        monkeypatch,
+        given,
+        finish,
         lambda clip, *_, settings, **__: exported.append((clip, settings.extras.qat_report)),
     )
     run_export("m", ExportOptions(PrecisionOptions(int8=True), finish=FinishOptions(qat=7)))
@@ -35,3 +48,31 @@ def test_the_finish_is_told(monkeypatch, helped):
     told = {"steps": 7, "lr": 1e-4, "kept": helped}
     told |= {"recall@1_before": 25.0, "recall@1_after": 50.0}
     assert exported == [(better if helped else given, told)]
+
+
+def test_its_checkpoints_last_until_the_bundle_is_written(monkeypatch, tmp_path):
+    clip, folders = SimpleNamespace(name="m"), []
+
+    def finish(clip, source, finishing, *, folder, **_):
+        folders.append((folder, folder.is_dir()))
+        folder.mkdir(exist_ok=True)
+        scores = dict.fromkeys(("t2i_r1", "i2t_r1"), 0.5)
+        return Finished(clip, True, finishing.steps, 1e-4, scores, scores)
+
+    def refuse(*_arguments, **_options):
+        raise VerificationError("recall@1 fell")
+
+    work = tmp_path / "b.qat"
+    options = ExportOptions(
+        PrecisionOptions(int8=True),
+        finish=FinishOptions(qat=7),
+        output=OutputOptions(out=tmp_path / "b"),
+    )
+    stub(monkeypatch, clip, finish, refuse)
+    with pytest.raises(VerificationError):
+        run_export("m", options)
+    assert work.is_dir()
+    stub(monkeypatch, clip, finish, lambda *_arguments, **_options: "report")
+    assert run_export("m", options) == "report"
+    assert folders == [(work, False), (work, True)]
+    assert not work.exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +12,11 @@ import torch
 
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import RunConfig
-from tinyclip_edge.errors import ConfigError, DataError
+from tinyclip_edge.errors import ConfigError, DataError, InterruptedRun
 from tinyclip_edge.models import create_student, load_clip, weights_hash
-from tinyclip_edge.train.qat import finetune
 from tinyclip_edge.train.qat.fake_quant import Rounding
 from tinyclip_edge.train.qat.finetune import Finishing, finish_quantized, score
+from tinyclip_edge.train.tasks.validation import Validation
 from toy_runs import STUDENT, Watcher
 
 COARSE = Rounding("4 bit", "4 bit")
@@ -44,6 +46,17 @@ def student(teacher):
     return clip
 
 
+@pytest.fixture
+def finish(tmp_path):
+    """finish_quantized in a new folder."""
+    count = iter(range(9))
+
+    def run(*arguments, **options):
+        return finish_quantized(*arguments, folder=tmp_path / f"{next(count)}.qat", **options)
+
+    return run
+
+
 def config(pairs: str, **sections) -> RunConfig:
     made = {
         "teacher": {"model": "toy"},
@@ -55,10 +68,10 @@ def config(pairs: str, **sections) -> RunConfig:
     return RunConfig.model_validate({**made, **sections})
 
 
-def test_the_rounded_student_comes_nearer_to_the_teacher(pairs, teacher, student):
+def test_the_rounded_student_comes_nearer_to_the_teacher(pairs, teacher, student, finish):
     watcher = Watcher()
     before = weights_hash(student.model)
-    found = finish_quantized(
+    found = finish(
         student, None, config(pairs), Finishing(25, 1e-3, COARSE, COARSE), observer=watcher
     )
     kl = [report.values["kl"] for report in watcher.reports]
@@ -71,11 +84,11 @@ def test_the_rounded_student_comes_nearer_to_the_teacher(pairs, teacher, student
     assert not found.clip.model.training
 
 
-def test_the_same_seed_gives_the_same_student(pairs, teacher, student):
+def test_the_same_seed_gives_the_same_student(pairs, teacher, student, finish):
     def finished(seed):
         made = config(pairs, seed=seed)
         watcher = Watcher()
-        finish_quantized(student, teacher, made, Finishing(3), observer=watcher)
+        finish(student, teacher, made, Finishing(3), observer=watcher)
         return [report.values["loss"] for report in watcher.reports]
 
     assert finished(0) == finished(0)
@@ -84,14 +97,14 @@ def test_the_same_seed_gives_the_same_student(pairs, teacher, student):
 
 @pytest.mark.parametrize("better", [True, False])
 def test_a_finish_that_makes_it_worse_gives_the_given_weights_back(
-    pairs, student, monkeypatch, better
+    pairs, student, monkeypatch, better, finish
 ):
     shares = iter([0.5, 0.6 if better else 0.4])
     monkeypatch.setattr(
-        finetune.Validation, "measure", lambda *_: dict.fromkeys(("t2i_r1", "i2t_r1"), next(shares))
+        Validation, "measure", lambda *_: dict.fromkeys(("t2i_r1", "i2t_r1"), next(shares))
     )
     watcher = Watcher()
-    found = finish_quantized(student, None, config(pairs), Finishing(2), observer=watcher)
+    found = finish(student, None, config(pairs), Finishing(2), observer=watcher)
     assert found.helped is better
     same = weights_hash(found.clip.model) == weights_hash(student.model)
     assert same is not better
@@ -103,8 +116,8 @@ def test_a_finish_that_makes_it_worse_gives_the_given_weights_back(
     assert told["lr"] == pytest.approx(1e-3)  # a tenth of the configuration's
 
 
-def test_a_float_tower_stays_as_it_is(pairs, student):
-    found = finish_quantized(student, None, config(pairs), Finishing(2, image=None))
+def test_a_float_tower_stays_as_it_is(pairs, student, finish):
+    found = finish(student, None, config(pairs), Finishing(2, image=None))
     changed = {
         name.startswith("visual.")
         for name, weight in student.model.state_dict().items()
@@ -113,43 +126,103 @@ def test_a_float_tower_stays_as_it_is(pairs, student):
     assert not found.helped or changed == {False}
 
 
-def test_a_learnt_scale_goes_on_and_features_are_mimicked(pairs, teacher, student):
+def test_a_learnt_scale_goes_on_and_features_are_mimicked(pairs, teacher, student, finish):
     loss = {"affinity": 0, "contrastive": 1.0, "feature": 10.0, "student_logit_scale": "learned"}
     with torch.no_grad():
         student.model.logit_scale.fill_(np.log(30.0))
     watcher = Watcher()
     made = config(pairs, loss=loss)
-    finish_quantized(student, teacher, made, Finishing(1, 1e-6), observer=watcher)
+    finish(student, teacher, made, Finishing(1, 1e-6), observer=watcher)
     values = watcher.reports[0].values
     assert values["student_scale"] == pytest.approx(30.0, rel=1e-4)
     assert {"affinity", "feature", "contrastive"} <= set(values)
 
 
-def test_a_narrower_student_leaves_features_out(pairs, teacher):
+def test_a_narrower_student_leaves_features_out(pairs, teacher, finish):
     small = create_student({**STUDENT, "embed_dim": 32}, teacher)
     watcher = Watcher()
     made = config(pairs, loss={"feature": 10.0})
-    finish_quantized(small, teacher, made, Finishing(1), observer=watcher)
+    finish(small, teacher, made, Finishing(1), observer=watcher)
     assert "feature" not in watcher.reports[0].values
     assert watcher.reports[0].values["kl"] > 0
 
 
-def test_wrong_requests_end_in_one_line(pairs, student):
+def test_wrong_requests_end_in_one_line(pairs, student, finish):
     with pytest.raises(ConfigError, match="1 step or more, not 0"):
         Finishing(0)
     with pytest.raises(ConfigError, match="learning rate nan must be above 0"):
         Finishing(1, float("nan"))
     blind = config(pairs, data={"train": pairs})
     with pytest.raises(ConfigError, match=r"needs validation pairs.*data\.val"):
-        finish_quantized(student, None, blind, Finishing(1))
+        finish(student, None, blind, Finishing(1))
     absent = config(pairs, data={"train": "absent.tar", "val": pairs})
     with pytest.raises(DataError, match=r"absent\.tar"):
-        finish_quantized(student, None, absent, Finishing(1))
+        finish(student, None, absent, Finishing(1))
 
 
-def test_validation_is_of_the_rounded_student(pairs, student):
+def test_validation_is_of_the_rounded_student(pairs, student, finish):
     """Rounding to 4 bits changes what is found before the first step."""
-    fine = finish_quantized(student, None, config(pairs), Finishing(1, 1e-9, None, None))
-    coarse = finish_quantized(student, None, config(pairs), Finishing(1, 1e-9, COARSE, COARSE))
+    fine = finish(student, None, config(pairs), Finishing(1, 1e-9, None, None))
+    coarse = finish(student, None, config(pairs), Finishing(1, 1e-9, COARSE, COARSE))
     assert fine.before != coarse.before
     assert score(fine.before) == pytest.approx(score(replace(fine).after))
+
+
+@pytest.mark.parametrize("kind", ["in memory", "streamed"])
+def test_an_interrupted_finish_goes_on_to_the_same_curve(pairs, student, tmp_path, kind):
+    data = {"train": pairs, "val": pairs, "workers": 1}
+    if kind == "streamed":
+        data["memory_gb"] = 0.0
+    loss = {"student_logit_scale": "learned", "contrastive": 0.5}
+    run = config(pairs, data=data, loss=loss, run={"device": "cpu", "micro_batch": 8})
+    finishing = Finishing(7, 1e-3)
+
+    def finished(folder, observer):
+        return finish_quantized(student, None, run, finishing, folder=folder, observer=observer)
+
+    whole = Watcher()
+    expected = finished(tmp_path / "whole", whole)
+    cut = Watcher(4, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(InterruptedRun, match=r"stopped after step 4.*go on with: the same") as stop:
+        finished(tmp_path / "cut", cut)
+    assert stop.value.exit_code == 130
+    assert sorted(path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()) == [
+        "00000000",
+        "00000004",
+    ]
+    resumed = Watcher()
+    result = finished(tmp_path / "cut", resumed)
+    assert [report.step for report in cut.reports] == [1, 2, 3, 4]
+    assert [report.step for report in resumed.reports] == [5, 6, 7]
+    for before, after in zip(whole.reports, [*cut.reports, *resumed.reports], strict=True):
+        assert after.values == pytest.approx(before.values, abs=1e-6)
+        assert after.lr == before.lr
+    assert weights_hash(result.clip.model) == weights_hash(expected.clip.model)
+    assert (result.before, result.after) == (expected.before, expected.after)
+    # Once more: the checkpoint of the last step has the result.
+    again = Watcher()
+    assert weights_hash(finished(tmp_path / "cut", again).clip.model) == weights_hash(
+        expected.clip.model
+    )
+    assert again.reports == []
+
+
+def test_a_folder_of_another_finish_is_refused(pairs, student, teacher, tmp_path):
+    folder = tmp_path / "x.qat"
+    run = config(pairs)
+    finish_quantized(student, None, run, Finishing(1), folder=folder)
+    for other, changed in ((Finishing(2), "steps"), (Finishing(1, 1e-3, COARSE), "lr and image")):
+        with pytest.raises(ConfigError, match=rf"another {changed}; repeat .* or delete"):
+            finish_quantized(student, None, run, other, folder=folder)
+    with pytest.raises(ConfigError, match="another student"):
+        finish_quantized(teacher, None, run, Finishing(1), folder=folder)
+
+
+def test_a_finish_that_cannot_begin_leaves_no_folder(pairs, student, tmp_path):
+    folder = tmp_path / "bundles" / "x.qat"
+    absent = config(pairs, data={"train": "absent.tar", "val": pairs})
+    with pytest.raises(DataError, match=r"absent\.tar"):
+        finish_quantized(student, None, absent, Finishing(1), folder=folder)
+    assert list(tmp_path.iterdir()) == []
+    finish_quantized(student, None, config(pairs), Finishing(1), folder=folder)
+    assert (folder / "checkpoints" / "00000001").is_dir()

@@ -34,7 +34,13 @@ def test_a_run_brings_teacher_and_pairs(tmp_path, pairs, toy_teacher_folder):
     watcher = Watcher()
     for source in (tmp_path, tmp_path / "student"):
         found = finish_model(
-            student, str(source), Finishing(1), train=None, val=pairs, observer=watcher
+            student,
+            str(source),
+            Finishing(1),
+            train=None,
+            val=pairs,
+            folder=tmp_path / f"{source.name}.qat",
+            observer=watcher,
         )
         assert found.lr == pytest.approx(2e-4)
     assert any(f"teacher {toy_teacher_folder.name}" in text for text in watcher.messages)
@@ -43,15 +49,19 @@ def test_a_run_brings_teacher_and_pairs(tmp_path, pairs, toy_teacher_folder):
     assert named is found.helped
 
 
-def test_another_model_is_its_own_teacher_on_given_pairs(pairs, toy_teacher_folder):
+def test_another_model_is_its_own_teacher_on_given_pairs(tmp_path, pairs, toy_teacher_folder):
     clip, watcher = load_clip(str(toy_teacher_folder)), Watcher()
     source = str(toy_teacher_folder)
     still = Finishing(1, 1e-9, None, None)
-    finish_model(clip, source, still, train=pairs, val=pairs, observer=watcher)
+    finish_model(
+        clip, source, still, train=pairs, val=pairs, folder=tmp_path / "a", observer=watcher
+    )
     # 48 concepts are fewer than the batch; without rounding it has nothing to learn.
     assert watcher.reports[0].values["kl"] == pytest.approx(0, abs=1e-4)
     with pytest.raises(ConfigError, match=r"is no run.*give some with --qat-data"):
-        finish_model(clip, source, still, train=None, val=pairs, observer=watcher)
+        finish_model(
+            clip, source, still, train=None, val=pairs, folder=tmp_path / "b", observer=watcher
+        )
 
 
 def test_a_run_is_found_from_its_student_too(tmp_path):

@@ -35,7 +35,7 @@ def test_one_process_agrees_with_itself():
     ranks = DistributedContext()
     assert (ranks.number, ranks.count, ranks.main) == (0, 1, True)
     assert ranks.counts(5) is None
-    assert (ranks.most(3), ranks.tell("a")) == (3, ["a"])
+    assert (ranks.all_reduce_max(3), ranks.all_gather("a")) == (3, ["a"])
     assert [1, 2][ranks.rows(2)] == [1, 2]
     state = torch.get_rng_state()
     ranks.same_noise(torch.device("cpu"))

@@ -13,7 +13,7 @@ from tinyclip_edge.config import TeacherConfig
 from tinyclip_edge.data import Batch, CachedRows, PairMemory, open_source
 from tinyclip_edge.models import create_student, weights_hash
 from tinyclip_edge.train.tasks.encoders import pixel_codec
-from tinyclip_edge.train.tasks.teacher import FrozenEncoder, Teacher, load_also, teacher_dtype
+from tinyclip_edge.train.tasks.teacher import FrozenEncoder, Teacher, load_ensemble, teacher_dtype
 from tinyclip_edge.train.tasks.validation import Validation, accuracies
 
 CPU = torch.device("cpu")
@@ -61,12 +61,12 @@ def test_the_mean_of_logits_by_hand(toy_teacher, other, batch):
     with torch.no_grad():
         toy_teacher.model.logit_scale.fill_(math.log(10.0))
         other.model.logit_scale.fill_(math.log(20.0))
-    asked = ask(toy_teacher, also=[(other, 3.0)])
+    asked = ask(toy_teacher, ensemble=[(other, 3.0)])
     # weights 1/4 and 3/4: 0.25 * 10 + 0.75 * 20 = 17.5
     assert asked.scale == pytest.approx(17.5, rel=1e-6)
     answers = Says([[1.0, 0.0]], [[0.6, 0.8]]), Says([[0.0, 1.0]], [[0.96, 0.28]])
-    asked.voices = [replace(v, encoder=a) for v, a in zip(asked.voices, answers, strict=True)]
-    image, text = asked.answer(batch)
+    asked.members = [replace(v, encoder=a) for v, a in zip(asked.members, answers, strict=True)]
+    image, text = asked.features_of(batch)
     assert image.shape == (1, 4)
     assert torch.allclose(image.norm(dim=-1), torch.ones(1))
     assert torch.allclose(text.norm(dim=-1), torch.ones(1))
@@ -75,8 +75,8 @@ def test_the_mean_of_logits_by_hand(toy_teacher, other, batch):
 
 
 def test_each_teacher_sees_pixels_of_its_size_mean_and_std(toy_teacher, other, batch):
-    joined = ask(toy_teacher, also=[(other, 1.0)])
-    image, text = joined.answer(batch)
+    joined = ask(toy_teacher, ensemble=[(other, 1.0)])
+    image, text = joined.features_of(batch)
     assert (joined.embedding_dim, image.shape[1], text.shape[1]) == (112, 112, 112)
     small = nn.functional.interpolate(
         batch.pixels / 255, (16, 16), mode="bicubic", antialias=True
@@ -87,14 +87,14 @@ def test_each_teacher_sees_pixels_of_its_size_mean_and_std(toy_teacher, other, b
     share = 40 / (40 + 1 / 0.07)
     assert torch.allclose(image[:, 64:], math.sqrt(share) * alone, atol=1e-5)
     assert torch.allclose(text[:, 64:], math.sqrt(share) * words, atol=1e-5)
-    first = ask(toy_teacher).answer(batch)
+    first = ask(toy_teacher).features_of(batch)
     assert torch.allclose(image[:, :64], math.sqrt(1 - share) * first[0], atol=1e-5)
 
 
 def test_a_teacher_beside_itself_says_the_same(toy_teacher, toy_teacher_of, batch):
     alone, twin = ask(toy_teacher), toy_teacher_of(0)
-    twice = ask(toy_teacher, also=[(twin, 5.0)])
-    one, both = alone.answer(batch), twice.answer(batch)
+    twice = ask(toy_teacher, ensemble=[(twin, 5.0)])
+    one, both = alone.features_of(batch), twice.features_of(batch)
     assert twice.scale == pytest.approx(alone.scale)
     assert torch.allclose(both[0] @ both[1].T, one[0] @ one[1].T, atol=1e-6)
 
@@ -102,9 +102,9 @@ def test_a_teacher_beside_itself_says_the_same(toy_teacher, toy_teacher_of, batc
 def test_hashes_tell_teachers_and_their_weights_apart(toy_teacher, other):
     alone = ask(toy_teacher)
     assert alone.sha256 == weights_hash(toy_teacher.model)
-    hashes = {ask(toy_teacher, also=[(other, w)]).sha256 for w in (1.0, 2.0)}
+    hashes = {ask(toy_teacher, ensemble=[(other, w)]).sha256 for w in (1.0, 2.0)}
     assert len({*hashes, alone.sha256}) == 3
-    recipe = ask(toy_teacher, also=[(other, 3.0)]).recipe(None)
+    recipe = ask(toy_teacher, ensemble=[(other, 3.0)]).recipe(None)
     assert [t["weight"] for t in recipe["teachers"]] == [0.25, 0.75]
     assert recipe["teachers"][0]["weights"] == alone.sha256
     assert (recipe["width"], recipe["views"]) == (112, None)
@@ -114,11 +114,11 @@ def test_all_teachers_are_measured_together(toy_teacher, other, tmp_path):
     source = open_source(str(write_shard(tmp_path / "v.tar", toy_samples())))
     codec = pixel_codec(toy_teacher)
     validation = Validation(PairMemory.load(source, codec), codec)
-    joined = ask(toy_teacher, also=[(other, 1.0)])
+    joined = ask(toy_teacher, ensemble=[(other, 1.0)])
     found = joined.measure(validation)
     with torch.no_grad():
-        image = joined.see(torch.stack(validation.pairs.images))
-        text = joined.read([validation.pairs.label(concept) for concept in range(48)])
+        image = joined.encode_images(torch.stack(validation.pairs.images))
+        text = joined.encode_texts([validation.pairs.label(concept) for concept in range(48)])
     expected = accuracies(image @ text.T, torch.from_numpy(validation.pairs.concept_of))
     assert found == pytest.approx({**expected, "images": 48.0, "labels": 48.0})
     alone = ask(toy_teacher)
@@ -128,23 +128,25 @@ def test_all_teachers_are_measured_together(toy_teacher, other, tmp_path):
 def test_teachers_of_a_configuration(toy_teacher_folder):
     others = [{"model": str(toy_teacher_folder)}, {"model": str(toy_teacher_folder), "weight": 0.5}]
     config = TeacherConfig.model_validate({"model": "first", "ensemble": others})
-    assert [(clip.name, weight) for clip, weight in load_also(config)] == [
+    assert [(clip.name, weight) for clip, weight in load_ensemble(config)] == [
         ("toy-teacher", 1.0), ("toy-teacher", 0.5),
     ]  # fmt: skip
 
 
 def test_rows_that_a_cache_brings_are_not_computed(toy_teacher, batch, monkeypatch):
     asked = ask(toy_teacher)
-    image, text = asked.answer(batch)
+    image, text = asked.features_of(batch)
     rows = list(image.half().numpy())
     some = CachedRows.of([rows[0], None, rows[2], rows[3], None, rows[5]])
     seen = []
-    see = Teacher.see
-    monkeypatch.setattr(Teacher, "see", lambda self, p: seen.append(len(p)) or see(self, p))
+    encode = Teacher.encode_images
+    monkeypatch.setattr(
+        Teacher, "encode_images", lambda self, p: seen.append(len(p)) or encode(self, p)
+    )
     kept = replace(
         batch, image_features=some, text_features=CachedRows.of(list(text.half().numpy()))
     )
-    got = asked.answer(kept)
+    got = asked.features_of(kept)
     assert seen == [2]
     assert torch.allclose(got[0], image, atol=1e-3)
     assert torch.allclose(got[0][[1, 4]], image[[1, 4]], atol=1e-6)
@@ -160,14 +162,14 @@ def test_no_row_at_all_is_no_tensor():
 
 
 def test_a_large_batch_is_seen_in_parts(toy_teacher, batch, monkeypatch):
-    whole = ask(toy_teacher).answer(batch)
+    whole = ask(toy_teacher).features_of(batch)
     rows = []
     for name in ("encode_image", "encode_text"):
         encode = getattr(FrozenEncoder, name)
         monkeypatch.setattr(
             FrozenEncoder, name, lambda self, x, e=encode: rows.append(len(x)) or e(self, x)
         )
-    parts = ask(toy_teacher, at_once=4).answer(batch)
+    parts = ask(toy_teacher, max_batch=4).features_of(batch)
     assert rows == [4, 2, 4, 2]
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(whole, parts, strict=True))
 
@@ -186,11 +188,11 @@ def test_teachers_are_cast_where_it_pays(precision, device, expected):
 
 
 def test_a_teacher_in_bfloat16_answers_in_float32(toy_teacher, batch):
-    exact = ask(toy_teacher).answer(batch)
+    exact = ask(toy_teacher).features_of(batch)
     cast = ask(toy_teacher, dtype=torch.bfloat16)
     assert {p.dtype for p in cast.encoder.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in toy_teacher.model.parameters()} == {torch.float32}
-    for a, b in zip(exact, cast.answer(batch), strict=True):
+    for a, b in zip(exact, cast.features_of(batch), strict=True):
         assert b.dtype == torch.float32
         assert 0.99 < (a * b).sum(dim=-1).min() < 1 - 1e-7  # bf16 keeps 8 bits
     assert cast.recipe(None)["teachers"][0]["dtype"] == "bfloat16"

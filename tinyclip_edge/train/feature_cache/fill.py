@@ -1,7 +1,7 @@
-"""Ask the teachers once: fill a feature cache part by part, shared by the processes of a launcher.
+"""Fill a feature cache part by part, shared by the processes of a launcher.
 
-A part is a file; those that are whole are kept, so that a fill that was killed goes on. N pictures
-in V views (1: the centre).
+A part is a file; a fill that was killed goes on after the parts that are complete. N pictures in V
+views (1: the centre).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ HALF, SEED = 2, 8  # bytes
 
 @dataclass(frozen=True, slots=True)
 class FeatureCacheFiller:
-    """Teachers, and how their pictures are decoded."""
+    """Computes and stores the features of teachers, each part of a source once."""
 
     store: FeatureStore
     source: PairSource
@@ -53,7 +53,7 @@ class FeatureCacheFiller:
 
     @property
     def batch(self) -> int:
-        """Pictures, or captions, that the teachers see at once."""
+        """Pictures, or captions, in one pass of the teachers."""
         return BATCH[self.teacher.device.type]
 
     @property
@@ -78,36 +78,38 @@ class FeatureCacheFiller:
                 if missing:
                     estimate = self._announce(missing, ranks.count, watcher)
                     self.store.create()
-        todo = ranks.tell(missing)[0][ranks.number :: ranks.count]
+        todo = ranks.all_gather(missing)[0][ranks.number :: ranks.count]
         share = 0 if estimate is None else -(-estimate.pairs // ranks.count)
         with ranks.agreed():
             done = self._compute(todo, share, watcher)
-        computed, pictures, captions, bad, nbytes = map(sum, zip(*ranks.tell(done), strict=True))
+        computed, pictures, captions, undecodable, nbytes = map(
+            sum, zip(*ranks.all_gather(done), strict=True)
+        )
         return CacheResult(
             folder=self.store.folder,
             parts=len(self.source.parts),
             computed=computed,
             pictures=pictures,
             captions=captions,
-            undecodable=bad,
+            undecodable=undecodable,
             nbytes=nbytes,
             seconds=time.perf_counter() - began,
             estimate=estimate,
         )
 
     def estimate(self, missing: Sequence[int], processes: int) -> Estimate:
-        """Count the pairs of parts, and ask the teachers of a few of them."""
+        """Count the pairs of parts, and time the teachers on a few of them."""
         parts = tuple(self.source.parts[number] for number in missing)
         count = PairSource(self.source.name, parts).count().pairs
         sample = list(islice(parts[0], WARMUP + MEASURED))
         self._features(sample[:WARMUP], lambda _: None)
         pairs = sample[-MEASURED:]
         began = time.perf_counter()
-        found = self._features(pairs, lambda _: None)
+        features = self._features(pairs, lambda _: None)
         seconds = time.perf_counter() - began
-        asked = max(1, len(pairs))  # none where all of a part are faulty
-        nbytes = self.nbytes(count, len(found.text) / asked)
-        return Estimate(count, nbytes, seconds * count / asked / processes)
+        measured = max(1, len(pairs))  # 0 where all pairs of a part are faulty
+        nbytes = self.nbytes(count, len(features.text) / measured)
+        return Estimate(count, nbytes, seconds * count / measured / processes)
 
     def nbytes(self, pairs: int, captions: float) -> int:
         """Return the bytes of a cache of ``pairs`` with so many distinct captions each."""
@@ -116,23 +118,23 @@ class FeatureCacheFiller:
         return round(pairs * (picture + captions * (row + MARK)))
 
     def _announce(self, missing: Sequence[int], processes: int, watcher: FillWatcher) -> Estimate:
-        found = self.estimate(missing, processes)
+        estimate = self.estimate(missing, processes)
         parts = f"{len(missing):,} of {len(self.source.parts):,} parts"
-        watcher.on_message(f"feature cache {self.store.folder}: {parts} are missing, {found}")
-        free = shutil.disk_usage(_there(self.store.folder)).free
-        if free < found.nbytes:
+        watcher.on_message(f"feature cache {self.store.folder}: {parts} are missing, {estimate}")
+        free = shutil.disk_usage(_existing(self.store.folder)).free
+        if free < estimate.nbytes:
             raise DataError(
-                f"feature cache {self.store.folder} needs about {size_text(found.nbytes)}, its "
+                f"feature cache {self.store.folder} needs about {size_text(estimate.nbytes)}, its "
                 f"disk has {size_text(free)}; free space, or name a folder elsewhere in "
                 "data.feature_cache"
             )
-        return found
+        return estimate
 
     def _compute(self, todo: Sequence[int], share: int, watcher: FillWatcher) -> list[int]:
-        """Return what was done: parts, pictures, captions, undecodable pictures, bytes."""
+        """Return numbers of parts, pictures, captions, undecodable pictures and bytes computed."""
         totals, pairs = [0] * 5, 0
 
-        def seen(more: int) -> None:
+        def count_pairs(more: int) -> None:
             nonlocal pairs
             pairs += more
             watcher.on_pairs(pairs, max(share, pairs))
@@ -140,9 +142,15 @@ class FeatureCacheFiller:
         try:
             for number in todo:
                 part = self.source.parts[number]
-                found = self._features(part, seen)
-                self.store.save(part, found)
-                more = (1, len(found.samples), len(found.captions), found.bad, found.nbytes)
+                features = self._features(part, count_pairs)
+                self.store.save(part, features)
+                more = (
+                    1,
+                    len(features.samples),
+                    len(features.captions),
+                    features.bad,
+                    features.nbytes,
+                )
                 totals = [a + b for a, b in zip(totals, more, strict=True)]
         except KeyboardInterrupt:
             raise InterruptedRun(
@@ -151,27 +159,31 @@ class FeatureCacheFiller:
             ) from None
         return totals
 
-    def _features(self, pairs: Sequence[Pair] | Part, seen: Callable[[int], None]) -> PartFeatures:
-        """Ask for all pictures in their order, then for every caption once."""
+    def _features(
+        self, pairs: Sequence[Pair] | Part, on_pairs: Callable[[int], None]
+    ) -> PartFeatures:
+        """Compute the features of all pictures in their order, then of every caption once."""
         marks: list[bytes] = []
         seeds: list[list[int]] = []
         images: list[Halves] = []
         texts: dict[str, None] = {}
-        bad = 0
+        undecodable = 0
         for chunk in self._decoded(iter(pairs), texts):
-            good = [(pair, image) for pair, image in chunk if image is not None]
-            bad += len(chunk) - len(good)
-            marks += [sample_mark(pair) for pair, _ in good]
-            seeds += [[] if self.crops is None else self.crops.seeds(pair.key) for pair, _ in good]
-            if good:
-                features = self.teacher.see(torch.cat([image for _, image in good]))
+            decoded = [(pair, image) for pair, image in chunk if image is not None]
+            undecodable += len(chunk) - len(decoded)
+            marks += [sample_mark(pair) for pair, _ in decoded]
+            seeds += [
+                [] if self.crops is None else self.crops.seeds(pair.key) for pair, _ in decoded
+            ]
+            if decoded:
+                features = self.teacher.encode_images(torch.cat([image for _, image in decoded]))
                 images.append(_halves(features))
-            seen(len(chunk))
+            on_pairs(len(chunk))
         captions = list(texts)
         width = self.teacher.embedding_dim
-        words = [
-            _halves(self.teacher.read(captions[at : at + self.batch]))
-            for at in range(0, len(captions), self.batch)
+        text_rows = [
+            _halves(self.teacher.encode_texts(captions[start : start + self.batch]))
+            for start in range(0, len(captions), self.batch)
         ]
         return PartFeatures(
             _stacked(images, width).reshape(-1, self.views, width),
@@ -179,15 +191,15 @@ class FeatureCacheFiller:
                 len(marks), 0 if self.crops is None else self.views
             ),
             _marks(marks),
-            _stacked(words, width),
+            _stacked(text_rows, width),
             _marks([caption_mark(text) for text in captions]),
-            bad,
+            undecodable,
         )
 
     def _decoded(
         self, pairs: Iterator[Pair], texts: dict[str, None]
     ) -> Iterator[list[tuple[Pair, Tensor | None]]]:
-        """Yield pairs with their pictures ``[V, 3, H, W]``, the next ones meanwhile decoded."""
+        """Yield pairs with their pictures ``[V, 3, H, W]`` while the next ones are decoded."""
         size = max(1, self.batch // self.views)
         waiting: deque[list[tuple[Pair, Future[Tensor | None]]]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
@@ -224,8 +236,8 @@ def make_filler(
 
 
 def _halves(features: Tensor) -> Halves:
-    found: Halves = features.to("cpu", torch.float16).numpy()
-    return found
+    halves: Halves = features.to("cpu", torch.float16).numpy()
+    return halves
 
 
 def _stacked(rows: Sequence[Halves], width: int) -> Halves:
@@ -236,8 +248,6 @@ def _marks(marks: Sequence[bytes]) -> Bytes:
     return np.frombuffer(b"".join(marks), dtype=np.uint8).reshape(-1, MARK)
 
 
-def _there(folder: Path) -> Path:
+def _existing(folder: Path) -> Path:
     """Return the folder, or the nearest one above it that exists."""
-    return next(
-        place for place in (folder.absolute(), *folder.absolute().parents) if place.exists()
-    )
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())

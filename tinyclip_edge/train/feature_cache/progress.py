@@ -1,4 +1,4 @@
-"""What is told of a feature cache while it is filled, and at its end."""
+"""Progress of filling a feature cache, and its result."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from typing import Any, Protocol
 
 from tinyclip_edge.train.monitoring.events import Observer
 
-LINES = 10  # of a fill, where a run tells of it
+LINES = 10  # messages of a fill
 
 
 class FillWatcher(Protocol):
-    """Someone who watches a cache being filled."""
+    """Observer of a cache that is being filled."""
 
     def on_message(self, text: str) -> None:
-        """Be told one line meant for people."""
+        """Receive one line meant for people."""
 
     def on_pairs(self, done: int, total: int) -> None:
-        """Be told how many pairs of this process are done; ``total`` may be an estimate."""
+        """Receive how many pairs of this process are done; ``total`` may be an estimate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What parts will take, from their number of pairs and a measured batch."""
+    """Size and time of missing parts, from their number of pairs and a measured batch."""
 
     pairs: int
     nbytes: int
-    seconds: float  # of all processes together at work
+    seconds: float  # of all processes in parallel
 
     def __str__(self) -> str:
         minutes = self.seconds / 60
-        took = f"{minutes:.0f} min" if minutes >= 2 else f"{self.seconds:.0f} s"
-        return f"about {self.pairs:,} pairs, {size_text(self.nbytes)}, {took}"
+        duration = f"{minutes:.0f} min" if minutes >= 2 else f"{self.seconds:.0f} s"
+        return f"about {self.pairs:,} pairs, {size_text(self.nbytes)}, {duration}"
 
 
 @dataclass(frozen=True, slots=True)
 class CacheResult:
-    """A filled cache; counts are of what was computed now, by all processes."""
+    """A filled cache; counts are of what this call computed, in all processes."""
 
     folder: Path
     parts: int  # of the source
@@ -51,34 +51,34 @@ class CacheResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
-        found = {**asdict(self), "folder": str(self.folder)}
-        for table in (found, found["estimate"] or {}):
-            if "nbytes" in table:
-                table["bytes"] = table.pop("nbytes")
-        return found
+        table = {**asdict(self), "folder": str(self.folder)}
+        for part in (table, table["estimate"] or {}):
+            if "nbytes" in part:
+                part["bytes"] = part.pop("nbytes")
+        return table
 
 
 class ProgressLines:
-    """Watcher that tells a run's observer of a fill, a line now and then."""
+    """Watcher that reports a fill to the observer of a run, in a few lines."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
-        self._told = 0
+        self._last_tenth = 0
 
     def on_message(self, text: str) -> None:
-        """Hand it on."""
+        """Pass the line on."""
         self._observer.on_message(text)
 
     def on_pairs(self, done: int, total: int) -> None:
-        """Tell of each tenth."""
+        """Report each tenth."""
         tenth = done * LINES // max(1, total)
-        if tenth > self._told:
-            self._told = tenth
+        if tenth > self._last_tenth:
+            self._last_tenth = tenth
             self._observer.on_message(f"teacher features of {done:,} of {total:,} pairs")
 
 
 def size_text(nbytes: int) -> str:
-    """Return bytes as people read them."""
+    """Return a number of bytes with a unit."""
     for unit, letter in ((1e9, "G"), (1e6, "M")):
         if nbytes >= unit / 10:
             return f"{nbytes / unit:.2f} {letter}B"

@@ -1,4 +1,4 @@
-"""What a run tells while it works: to observers, and to events.jsonl."""
+"""What a run reports while it works: to observers, and to events.jsonl."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class StepReport:
 
 
 class Observer(Protocol):
-    """Someone who watches a run; called in the run's own thread."""
+    """Watches a run; called in the thread of the run."""
 
     def on_step(self, report: StepReport) -> None:
-        """Be told of every optimizer step."""
+        """Receive every optimizer step."""
 
     def on_eval(self, step: int, who: str, metrics: Mapping[str, float]) -> None:
-        """Be told of an evaluation of ``who`` (student or teacher) after ``step`` steps."""
+        """Receive an evaluation of ``who`` (student or teacher) after ``step`` steps."""
 
     def on_message(self, text: str) -> None:
-        """Be told one line meant for people."""
+        """Receive one line meant for people."""
 
 
 class Silent:
@@ -71,7 +71,7 @@ class EventLog:
 
     def flush(self) -> None:
         """Wait until all events are on the disk."""
-        with suppress(OSError):  # /dev/null has none
+        with suppress(OSError):  # /dev/null cannot be synced
             os.fsync(self._file.fileno())
 
     def __enter__(self) -> EventLog:
@@ -87,9 +87,9 @@ class EventLog:
 
 
 def rewind_events(path: Path, step: int, warn: Callable[[str], None] = lambda _: None) -> None:
-    """Drop what a run resumed after ``step`` steps will do and log again: at 0, step 0 as well.
+    """Drop the events that a run resumed after ``step`` steps logs again, at 0 those of step 0 too.
 
-    Damaged lines are moved into a file beside it, which ``warn`` is told of.
+    Damaged lines are moved into a file beside it, which is reported through ``warn``.
     """
     if not path.exists():
         return
@@ -102,13 +102,13 @@ def rewind_events(path: Path, step: int, warn: Callable[[str], None] = lambda _:
             f"{path}: {len(lines.damaged)} damaged lines, the first is number {lines.broken[0]}; "
             f"they were moved to {beside.name}"
         )
-    kept = [
+    remaining = [
         event
         for event in lines.events
         if event["kind"] not in REPEATED or 0 < step >= event["step"]
     ]
     aside = path.with_name(path.name + ".part")
-    aside.write_text("".join(json.dumps(event) + "\n" for event in kept), encoding="utf-8")
+    aside.write_text("".join(json.dumps(event) + "\n" for event in remaining), encoding="utf-8")
     aside.replace(path)
 
 

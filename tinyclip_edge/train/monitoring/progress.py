@@ -1,4 +1,4 @@
-"""Progress of a run on stderr: a bar with loss, KL, speed and time left, a line an evaluation."""
+"""Progress of a run on stderr: a bar with loss, KL, speed and time left; a line per evaluation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinyclip_edge.errors import one_line
 from tinyclip_edge.metrics import METRICS, PROGRESS
 from tinyclip_edge.train.monitoring.events import StepReport
 
-WORTH_TELLING = 0.05  # share of the time that waits for data
+MIN_WAIT = 0.05  # share of the time that waits for data, from which on it is shown
 LINES = 10  # progress lines of a whole run where no bar can be drawn
 
 
@@ -46,11 +46,11 @@ class ProgressObserver:
             self._bar.stop()
 
     def on_step(self, report: StepReport) -> None:
-        """Move the bar; without a terminal, write a line now and then."""
+        """Move the bar; without a terminal, write a line for each tenth of the run."""
         status = _status(report)
         if not self._console.is_terminal:
             if report.step == report.steps or report.step % max(1, report.steps // LINES) == 0:
-                self._say(f"step {report.step}/{report.steps}  {status}")
+                self._print(f"step {report.step}/{report.steps}  {status}")
             return
         if self._task is None:
             self._bar.start()
@@ -62,13 +62,13 @@ class ProgressObserver:
         shown = (METRICS[key] for key in PROGRESS if key in metrics)
         figures = ", ".join(f"{metric.short} {metrics[metric.key]:.1%}" for metric in shown)
         label = "teacher" if who == "teacher" else f"student, step {step}"
-        self._say(f"{label}: {figures}")
+        self._print(f"{label}: {figures}")
 
     def on_message(self, text: str) -> None:
         """Write one line."""
-        self._say(text)
+        self._print(text)
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(one_line(text), markup=False, soft_wrap=True)
 
 
@@ -78,12 +78,12 @@ def _status(report: StepReport) -> str:
         for name in (*LOSS_TERMS, *OTHER_LOSSES)
         if name in report.values
     ]
-    told = f" ({', '.join(terms)})" if len(terms) > 1 else ""
-    parts = [f"loss {report.values['loss']:.3f}{told}"]
+    terms_text = f" ({', '.join(terms)})" if len(terms) > 1 else ""
+    parts = [f"loss {report.values['loss']:.3f}{terms_text}"]
     if "kl" in report.values:
         parts.append(f"KL to teacher {report.values['kl']:.3f}")
     parts.append(f"{report.samples_per_s:.0f} samples/s")
-    if report.data_wait >= WORTH_TELLING:
+    if report.data_wait >= MIN_WAIT:
         parts.append(f"{report.data_wait:.0%} waiting for data")
     if report.peak_bytes:
         parts.append(f"peak {report.peak_bytes / 1e9:.1f} GB")

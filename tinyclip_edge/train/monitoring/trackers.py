@@ -1,4 +1,4 @@
-"""A run's figures sent on to TensorBoard or Weights & Biases, through accelerate's trackers."""
+"""Figures of a run for TensorBoard or Weights & Biases, through accelerate's trackers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Tracked:
         self._trackers = [_start(name, config, folder, start) for name in config.run.trackers]
 
     def on_step(self, report: StepReport) -> None:
-        """Send what events.jsonl holds as well."""
+        """Send what events.jsonl has, too."""
         if report.step % self._every == 0 or report.step in (1, report.steps):
             values = {**report.values, "lr": report.lr, "samples_per_s": report.samples_per_s,
                       "data_wait": report.data_wait}  # fmt: skip
@@ -79,13 +79,13 @@ def _start(name: str, config: RunConfig, folder: Path, start: int) -> GeneralTra
 
     tracker: Any
     if name == "tensorboard":
-        # What a killed run had sent beyond its checkpoint is hidden by purge_step.
-        again = {"purge_step": start + 1} if start else {}
-        tracker = TensorBoardTracker("tensorboard", folder, **again)
+        # purge_step hides what a killed run had sent after its checkpoint.
+        options = {"purge_step": start + 1} if start else {}
+        tracker = TensorBoardTracker("tensorboard", folder, **options)
     else:
-        # The same folder goes on with its run there; another one of that name does not.
-        place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
-        resumed = {"id": f"{folder.name}-{place}", "resume": "allow"}
+        # The same folder continues its run there; another folder of that name begins a new one.
+        digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+        resumed = {"id": f"{folder.name}-{digest}", "resume": "allow"}
         tracker = WandBTracker(PROJECT, name=config.name, dir=str(folder), **resumed)
     try:
         tracker.start()

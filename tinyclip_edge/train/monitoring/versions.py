@@ -1,4 +1,4 @@
-"""Versions of what a run is made with."""
+"""Versions of the packages that a run uses."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ PACKAGES = ("torch", "torchvision", "open_clip_torch", "accelerate", "numpy", "p
 
 
 def installed_versions() -> dict[str, str]:
-    """Return versions by name: this package, Python and what weights depend on."""
+    """Return versions by name: this package, Python, and packages that weights depend on."""
     from tinyclip_edge import __version__
 
-    found = {"tinyclip-edge": __version__, "python": platform.python_version()}
+    versions = {"tinyclip-edge": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # a build without metadata
+            versions[package] = version(package)
+        except PackageNotFoundError:  # installed without metadata
             continue
-    return {**found, "system": platform.platform()}
+    return {**versions, "system": platform.platform()}

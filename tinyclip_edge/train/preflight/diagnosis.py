@@ -1,4 +1,4 @@
-"""What is known of a run before it starts, and which of it means that the run cannot work."""
+"""Measurements of a run before it starts, and which of them mean that it cannot work."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from tinyclip_edge.data.checks import SourceCheck
 from tinyclip_edge.data.pairs import BAD_SHARE, NAMED_KEYS
 from tinyclip_edge.metrics import HEADLINES
 
-ALIKE = 0.9  # share of one caption or picture from which nothing can be learnt
-MANY = 0.1  # share of repeated, cut or plain items that is worth a word
+ALIKE = 0.9  # share of one caption or picture from which on nothing can be learnt
+MANY = 0.1  # share of repeated, cut or plain items from which on they are reported
 SIGMAS = 3  # standard errors above chance that a teacher must reach
 SKILL = 0.05  # of the way from chance to 100 %, below which a teacher barely knows the data
-UNKNOWN = 0.5  # share of unknown pieces from which a tokenizer is the wrong one
+UNKNOWN = 0.5  # share of unknown pieces from which on a tokenizer is the wrong one
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line; a run with one that refuses is not worth its time."""
+    """One line; a run with one that refuses cannot succeed."""
 
     refuses: bool
     text: str
@@ -36,12 +36,9 @@ class TeacherCheck:
     seconds: float
 
     def judge(self) -> Finding | None:
-        """Refuse a teacher that none of its accuracies tells from drawing lots.
-
-        One that is hardly better is a warning.
-        """
+        """Refuse a teacher whose accuracies are at chance; warn of one barely above it."""
         needed = {key: self._needed(key) for key in HEADLINES}
-        found = ", ".join(
+        figures = ", ".join(
             f"{key} {100 * self.accuracies[key]:.1f} % (chance {100 * self.chance[key]:.1f} %)"
             for key in HEADLINES
         )
@@ -50,7 +47,7 @@ class TeacherCheck:
                 return None
             return Finding(
                 False,
-                f"the teacher barely knows data.val: {found}; a student learns no more than its "
+                f"the teacher barely knows data.val: {figures}; a student learns no more than its "
                 f"teacher knows: take a teacher trained on such pairs, or let the captions teach "
                 f"as well (loss.contrastive=1)",
             )
@@ -58,7 +55,7 @@ class TeacherCheck:
             return Finding(False, f"{self.labels} validation labels are too few to judge a teacher")
         return Finding(
             True,
-            f"the teacher is at chance on data.val: {found}; check teacher.pretrained, its "
+            f"the teacher is at chance on data.val: {figures}; check teacher.pretrained, its "
             "tokenizer, and that captions belong to their images",
         )
 
@@ -74,7 +71,7 @@ class TeacherCheck:
 
 @dataclass(frozen=True, slots=True)
 class StepCheck:
-    """Real training steps of the first stage; the student that took them is thrown away."""
+    """Real training steps of the first stage, of a student that is then discarded."""
 
     pairs: int  # of the batch
     seconds: float  # the teacher computes
@@ -91,14 +88,14 @@ class StepCheck:
 
 @dataclass(frozen=True, slots=True)
 class MemoryCheck:
-    """Bytes that a run holds, roughly: what libraries need for themselves comes on top."""
+    """Approximate bytes of a run, without what libraries need for themselves."""
 
     pictures: int
     features: int
     teacher: int
     student: int  # weights, gradients and AdamW's two moments
     activations: int
-    available: int | None  # of the device; None when it does not tell
+    available: int | None  # on the device; None where that is unknown
     shared: bool  # pictures and features lie in the device's memory, for it is the CPU's
 
     @property
@@ -110,7 +107,7 @@ class MemoryCheck:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Everything that was found; parts that a refusal made pointless are None."""
+    """All measurements; those that a refusal made pointless are None."""
 
     name: str
     teacher: str
@@ -133,8 +130,12 @@ class Diagnosis:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """Refusals first."""
-        found = [*judge_source(self.source, self.vocabulary), *_judge_repeats(self), *_judge(self)]
-        return tuple(sorted(found, key=lambda finding: not finding.refuses))
+        findings = [
+            *judge_source(self.source, self.vocabulary),
+            *_judge_repeats(self),
+            *_judge(self),
+        ]
+        return tuple(sorted(findings, key=lambda finding: not finding.refuses))
 
     @property
     def refused(self) -> bool:
@@ -151,54 +152,54 @@ class Diagnosis:
 
 
 def judge_source(source: SourceCheck, vocabulary: int | None) -> list[Finding]:
-    """Return what the sample alone says against a run."""
-    images, captions, found = source.images, source.captions, list[str]()
+    """Return the reasons against a run that the sample alone gives."""
+    images, captions, texts = source.images, source.captions, list[str]()
     if source.bad > BAD_SHARE:
         named = ", ".join(source.undecodable[:NAMED_KEYS])
         bad = len(source.undecodable) + source.faulty
         of = max(source.read, source.sampled) + source.faulty
         what = "samples cannot be used" if source.faulty else "sampled images cannot be decoded"
         lines = "; ".join(line for line in (named, *source.lost) if line)
-        found.append(f"{bad} of {of} {what} (at most {BAD_SHARE:.0%} may be skipped): {lines}")
+        texts.append(f"{bad} of {of} {what} (at most {BAD_SHARE:.0%} may be skipped): {lines}")
     if captions.captions > 1 and captions.commonest >= ALIKE:
-        found.append(
+        texts.append(
             f"{captions.commonest:.0%} of the captions are all alike: '{captions.commonest_text}'"
         )
     elif captions.distinct > 1 and captions.distinct_ids == 1:
-        found.append(
+        texts.append(
             f"the tokenizer maps all {captions.distinct} different captions to the same ids"
         )
     elif captions.distinct > 1 and (captions.pieces <= 1 or captions.unknown > UNKNOWN):
         share = 1.0 if captions.pieces <= 1 else captions.unknown
-        found.append(f"the tokenizer maps {share:.0%} of the captions' words to unknown")
+        texts.append(f"the tokenizer maps {share:.0%} of the captions' words to unknown")
     if vocabulary is not None and captions.highest_id >= vocabulary:
-        found.append(
+        texts.append(
             f"the tokenizer gives id {captions.highest_id}, the teacher knows {vocabulary} tokens"
         )
     if images.images > 1 and images.commonest >= ALIKE:
-        found.append(f"{images.commonest:.0%} of the sampled images are one and the same")
+        texts.append(f"{images.commonest:.0%} of the sampled images are one and the same")
     if images.images > 1 and images.plain >= ALIKE:
-        found.append(f"{images.plain:.0%} of the sampled images show a single colour")
-    return [Finding(True, text) for text in found]
+        texts.append(f"{images.plain:.0%} of the sampled images show a single colour")
+    return [Finding(True, text) for text in texts]
 
 
-def _judge_repeats(found: Diagnosis) -> list[Finding]:
-    images, captions, lines = found.source.images, found.source.captions, list[str]()
+def _judge_repeats(diagnosis: Diagnosis) -> list[Finding]:
+    images, captions, lines = diagnosis.source.images, diagnosis.source.captions, list[str]()
     if images.repeated > MANY and images.commonest < ALIKE:
         lines.append(f"{images.repeated:.0%} of the sampled images repeat an earlier one")
     if BAD_SHARE < images.plain < ALIKE:
         lines.append(f"{images.plain:.0%} of the sampled images show a single colour")
-    if not found.distinct and captions.repeated > MANY and captions.commonest < ALIKE:
+    if not diagnosis.distinct and captions.repeated > MANY and captions.commonest < ALIKE:
         lines.append(
             f"{captions.repeated:.0%} of the captions repeat an earlier one; set "
             "data.batch_distinct=true, or they count as each other's negatives"
         )
-    if found.source.repeated_keys:
+    if diagnosis.source.repeated_keys:
         lines.append(
-            f"{found.source.repeated_keys} pairs have the key of an earlier one; all are used, "
+            f"{diagnosis.source.repeated_keys} pairs have the key of an earlier one; all are used, "
             "messages and caches cannot tell them apart"
         )
-    lines += found.source.lost
+    lines += diagnosis.source.lost
     if captions.cut > MANY:
         lines.append(
             f"{captions.cut:.0%} of the captions are cut at {captions.context_length} tokens"
@@ -206,31 +207,32 @@ def _judge_repeats(found: Diagnosis) -> list[Finding]:
     return [Finding(False, text) for text in lines]
 
 
-def _judge(found: Diagnosis) -> list[Finding]:
+def _judge(diagnosis: Diagnosis) -> list[Finding]:
     findings: list[Finding] = []
-    if found.stopped is not None:
-        findings.append(Finding(True, found.stopped))
-    if found.accuracy is not None and (finding := found.accuracy.judge()) is not None:
+    if diagnosis.stopped is not None:
+        findings.append(Finding(True, diagnosis.stopped))
+    if diagnosis.accuracy is not None and (finding := diagnosis.accuracy.judge()) is not None:
         findings.append(finding)
-    if found.step is not None:
-        if not found.step.finite:
+    if diagnosis.step is not None:
+        if not diagnosis.step.finite:
             findings.append(Finding(True, "loss or gradient of the first steps is not finite"))
-        if found.step.loader_per_s < found.step.pairs_per_s:
+        step = diagnosis.step
+        if step.loader_per_s < step.pairs_per_s:
             findings.append(
                 Finding(
                     False,
-                    f"the loader gives {found.step.loader_per_s:,.0f} pairs/s, the step could take "
-                    f"{found.step.pairs_per_s:,.0f}; raise data.workers or data.memory_gb",
+                    f"the loader gives {step.loader_per_s:,.0f} pairs/s, the step could take "
+                    f"{step.pairs_per_s:,.0f}; raise data.workers or data.memory_gb",
                 )
             )
-        if found.accuracy is None:
+        if diagnosis.accuracy is None:
             findings.append(Finding(False, "teacher not measured: data.val is null"))
-    memory = found.memory
+    memory = diagnosis.memory
     if memory is not None and memory.available is not None and memory.device > memory.available:
         findings.append(
             Finding(
                 False,
-                f"the run needs about {memory.device / 1e9:.1f} GB, {found.device} has "
+                f"the run needs about {memory.device / 1e9:.1f} GB, {diagnosis.device} has "
                 f"{memory.available / 1e9:.1f} GB; lower optim.batch_size or data.memory_gb",
             )
         )

@@ -1,4 +1,4 @@
-"""Look at a run before it is started: its data, its teacher, and a few of its real steps."""
+"""Examine a run before it is started: its data, its teacher, and a few of its real steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinyclip_edge.data.checks import SourceCheck, check_source
 from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.metrics import chance_of
 from tinyclip_edge.models import LoadedClip, load_clip
-from tinyclip_edge.train.builder import Setup, picture_bytes, prepare
+from tinyclip_edge.train.builder import picture_bytes, prepare
 from tinyclip_edge.train.feature_cache.fill import FeatureCacheFiller
 from tinyclip_edge.train.memory import FLOAT, HALF, TRAINED, SavedBytes
 from tinyclip_edge.train.monitoring.events import Observer, Silent
@@ -27,6 +27,7 @@ from tinyclip_edge.train.preflight.diagnosis import (
     TeacherCheck,
     judge_source,
 )
+from tinyclip_edge.train.setup import Setup
 from tinyclip_edge.train.stages.state import StageState
 from tinyclip_edge.train.tasks.encoders import pixel_codec
 from tinyclip_edge.train.tasks.teacher import Teacher
@@ -36,7 +37,7 @@ SLOW = 60.0  # seconds of a step from which one is enough
 
 
 def examine(config: RunConfig, observer: Observer | None = None) -> Diagnosis:
-    """Measure what a run would meet; nothing is written.
+    """Measure data, teacher, memory and time of a run; nothing is written.
 
     Raises TinyClipError when data or teacher cannot be opened at all.
     """
@@ -55,7 +56,7 @@ def examine(config: RunConfig, observer: Observer | None = None) -> Diagnosis:
     )
     table = getattr(teacher.model, "token_embedding", None)
     vocabulary = table.num_embeddings if isinstance(table, nn.Embedding) else None
-    found = Diagnosis(
+    diagnosis = Diagnosis(
         name=config.name,
         teacher=teacher.name,
         student=None,
@@ -68,37 +69,37 @@ def examine(config: RunConfig, observer: Observer | None = None) -> Diagnosis:
         source=check,
     )
     if judge_source(check, vocabulary):
-        return found
+        return diagnosis
     try:
-        return _measured(config, found, *prepare(config, watcher, teacher), watcher)
+        return _measured(config, diagnosis, *prepare(config, watcher, teacher), watcher)
     except TinyClipError as error:
-        return replace(found, stopped=str(error))
+        return replace(diagnosis, stopped=str(error))
     except torch.OutOfMemoryError:
         return replace(
-            found,
+            diagnosis,
             stopped=f"the device has no memory for optim.batch_size {optim.batch_size}; lower it "
             "or set run.precision=bf16",
         )
 
 
 def _measured(
-    config: RunConfig, found: Diagnosis, setup: Setup, work: StageState, observer: Observer
+    config: RunConfig, diagnosis: Diagnosis, setup: Setup, state: StageState, observer: Observer
 ) -> Diagnosis:
     accuracy = None
     if setup.validation is not None:
         observer.on_message("measuring the teacher")
         accuracy = _accuracy(setup)
     observer.on_message("taking steps")
-    counted = _counted(found.source, setup)
+    counted = _with_counts(diagnosis.source, setup)
     missing = _missing_features(setup, counted)
-    step = take_steps(config, setup, work, found.source)
+    step = take_steps(config, setup, state, diagnosis.source)
     steps = setup.stages[-1].end
     ahead = setup.filler is not None and not setup.is_short
     evaluations = 2 + (steps // config.run.eval_every if config.run.eval_every else 0)
-    looking = 0.0 if accuracy is None else accuracy.seconds * evaluations
+    evaluation_seconds = 0.0 if accuracy is None else accuracy.seconds * evaluations
     return replace(
-        found,
-        student=work.student.name,
+        diagnosis,
+        student=state.student.name,
         device=str(setup.accelerator.device),
         steps=steps,
         streamed=not isinstance(setup.pairs, PairMemory),
@@ -107,13 +108,13 @@ def _measured(
         cache_bytes=None if setup.filler is None else _cache_bytes(setup.filler, counted),
         accuracy=accuracy,
         step=step,
-        memory=_memory(setup, work, step.activations),
-        seconds=looking + _training_seconds(step, steps, missing, ahead=ahead),
+        memory=_memory(setup, state, step.activations),
+        seconds=evaluation_seconds + _training_seconds(step, steps, missing, ahead=ahead),
     )
 
 
-def _counted(source: SourceCheck, setup: Setup) -> SourceCheck:
-    """Return the check with what is known of all pairs, now that they may have been read."""
+def _with_counts(source: SourceCheck, setup: Setup) -> SourceCheck:
+    """Return the check with the counts of all pairs, where they have been loaded."""
     pairs = setup.pairs
     if not isinstance(pairs, PairMemory):
         return source
@@ -129,31 +130,33 @@ def _counted(source: SourceCheck, setup: Setup) -> SourceCheck:
 def _accuracy(setup: Setup) -> TeacherCheck:
     assert setup.validation is not None
     began = time.perf_counter()
-    measured = setup.workshop.asked.measure(setup.validation)
+    measured = setup.teacher.measure(setup.validation)
     seconds = time.perf_counter() - began
     images, labels = int(measured.pop("images")), int(measured.pop("labels"))
     return TeacherCheck(images, labels, measured, chance_of(labels), seconds)
 
 
-def take_steps(config: RunConfig, setup: Setup, work: StageState, source: SourceCheck) -> StepCheck:
+def take_steps(
+    config: RunConfig, setup: Setup, state: StageState, source: SourceCheck
+) -> StepCheck:
     """Train the first batches: one to warm up and to count activations, then the timed ones."""
     size = config.optim.batch_size
     distinct = config.data.batch_distinct
     batches = setup.pairs.batches(0, size, seed=config.seed, distinct=distinct)
-    work.task.train()
-    saved = SavedBytes([*work.task.encoder.parameters(), *work.task.beside.parameters()])
+    state.task.train()
+    saved = SavedBytes([*state.task.encoder.parameters(), *state.task.beside.parameters()])
     batch = next(batches)
     with torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
-        seconds, finite = _step(work, batch, 0)
+        seconds, finite = _step(state, batch, 0)
     if seconds < SLOW:
         batch = next(batches)
-        seconds, fine = _step(work, batch, 1)
-        finite = finite and fine
+        seconds, is_finite = _step(state, batch, 1)
+        finite = finite and is_finite
     cached = None
     if setup.features is not None or setup.filler is not None:
-        batch = _remembered(batch, setup.workshop.asked)
-        cached, fine = _step(work, batch, 2)
-        finite = finite and fine
+        batch = _with_features(batch, setup.teacher)
+        cached, is_finite = _step(state, batch, 2)
+        finite = finite and is_finite
     rate = source.samples_per_s
     if isinstance(setup.pairs, PairMemory):
         began = time.perf_counter()
@@ -163,41 +166,41 @@ def take_steps(config: RunConfig, setup: Setup, work: StageState, source: Source
     return StepCheck(len(batch.keys), seconds, cached, finite, saved.peak, rate)
 
 
-def _remembered(batch: Batch, teacher: Teacher) -> Batch:
-    """Return the batch of a stream as a full cache would have it; pairs in memory have a table."""
+def _with_features(batch: Batch, teacher: Teacher) -> Batch:
+    """Return the batch of a stream with cached features; pairs in memory have a table of them."""
     if teacher.features is not None:
         return batch
     there = np.ones(len(batch.keys), dtype=bool)
-    image, text = teacher.see(batch.pixels), teacher.read(batch.captions)
-    kept = (CachedRows(rows.to("cpu", torch.float16), there) for rows in (image, text))
-    return replace(batch, image_features=next(kept), text_features=next(kept))
+    image, text = teacher.encode_images(batch.pixels), teacher.encode_texts(batch.captions)
+    cached = (CachedRows(rows.to("cpu", torch.float16), there) for rows in (image, text))
+    return replace(batch, image_features=next(cached), text_features=next(cached))
 
 
-def _step(work: StageState, batch: Batch, number: int) -> tuple[float, bool]:
+def _step(state: StageState, batch: Batch, number: int) -> tuple[float, bool]:
     """Return the seconds of one step and whether loss and gradient were finite."""
     began = time.perf_counter()
-    terms = work.task.terms(batch)
-    norm = work.updater.step(terms.loss, number, terms.after_backward)
-    work.task.after_step()
+    terms = state.task.terms(batch)
+    norm = state.optimizer_step.step(terms.loss, number, terms.after_backward)
+    state.task.after_step()
     if terms.loss.is_cuda:
         torch.cuda.synchronize(terms.loss.device)
     return time.perf_counter() - began, norm is not None
 
 
-def _memory(setup: Setup, work: StageState, activations: int) -> MemoryCheck:
+def _memory(setup: Setup, state: StageState, activations: int) -> MemoryCheck:
     pictures = 0
     for pairs in (setup.pairs, None if setup.validation is None else setup.validation.pairs):
         if isinstance(pairs, PairMemory):
-            decoded = len(pairs) * picture_bytes(setup.teacher)
-            pictures += decoded if pairs.viewed is None else pairs.viewed.held
-    features, asked = setup.features, setup.workshop.asked
+            decoded = len(pairs) * picture_bytes(setup.teacher_clip)
+            pictures += decoded if pairs.viewed is None else pairs.viewed.nbytes
+    features, teacher = setup.features, setup.teacher
     rows = 0 if features is None else len(features.image) + len(features.text)
     device = setup.accelerator.device
     return MemoryCheck(
         pictures=pictures,
-        features=rows * asked.embedding_dim * HALF,
-        teacher=sum(_bytes(voice.encoder) for voice in asked.voices),
-        student=_parameters(work.student) * FLOAT * TRAINED,
+        features=rows * teacher.embedding_dim * HALF,
+        teacher=sum(_bytes(member.encoder) for member in teacher.members),
+        student=_parameters(state.student) * FLOAT * TRAINED,
         activations=activations,
         available=_available(device),
         shared=device.type == "cpu",
@@ -205,7 +208,7 @@ def _memory(setup: Setup, work: StageState, activations: int) -> MemoryCheck:
 
 
 def _missing_features(setup: Setup, source: SourceCheck) -> int:
-    """Return how many views of pictures, or captions, the teacher has still to see."""
+    """Return how many views of pictures, or captions, have no features yet."""
     features, filler = setup.features, setup.filler
     if filler is not None:
         parts = filler.source.parts

@@ -99,21 +99,21 @@ def plan_run(config: RunConfig, *, processes: int = 1) -> RunPlan:
             f"optim.batch_size {size} cannot be shared evenly by {processes} processes"
         )
     share = size // processes
-    held = min(share, config.run.micro_batch or share)
-    given = config.teacher
-    first = described(given.model, given.pretrained)
-    teachers = [first, *(described(one.model, one.pretrained) for one in given.ensemble)]
-    counted = [count_parameters(one.model) for one in teachers]
-    asked = sum(sum(traced_macs(one.model, one.config["model_cfg"])) for one in teachers)
+    rows = min(share, config.run.micro_batch or share)
+    first = described(config.teacher.model, config.teacher.pretrained)
+    ensemble = (described(one.model, one.pretrained) for one in config.teacher.ensemble)
+    teachers = [first, *ensemble]
+    counts = [count_parameters(teacher.model) for teacher in teachers]
+    macs = sum(sum(traced_macs(one.model, one.config["model_cfg"])) for one in teachers)
     return RunPlan(
         name=config.name,
-        teacher=" + ".join(one.name for one in teachers),
-        teacher_parameters=sum(count.encoders for count in counted),
-        teacher_bytes=sum(count.total for count in counted) * _size(config),
+        teacher=" + ".join(teacher.name for teacher in teachers),
+        teacher_parameters=sum(count.encoders for count in counts),
+        teacher_bytes=sum(count.total for count in counts) * _size(config),
         batch_size=size,
         processes=processes,
-        held=held,
-        stages=tuple(_stages(config, first, held, 2 * asked)),
+        held=rows,
+        stages=tuple(_stages(config, first, rows, 2 * macs)),
     )
 
 
@@ -122,29 +122,34 @@ def described(model: str, tag: str | None) -> LoadedClip:
 
     Any other MODEL is loaded first. Raises ModelError.
     """
-    known = known_config(model if tag is None else f"{model}/{tag}")
-    if known is None:
+    listed = known_config(model if tag is None else f"{model}/{tag}")
+    if listed is None:
         clip = load_clip(model, tag)
         return replace(clip, model=clip.model.to("meta"))
     with torch.device("meta"):
         return assemble(
-            known.model_cfg, known.preprocess_cfg, name=model, tokenizer_file=known.tokenizer_file
+            listed.model_cfg,
+            listed.preprocess_cfg,
+            name=model,
+            tokenizer_file=listed.tokenizer_file,
         )
 
 
-def _stages(config: RunConfig, teacher: LoadedClip, held: int, asked: int) -> Iterator[StagePlan]:
-    """Yield the plans of all stages; ``asked``: operations of the teachers for one pair."""
-    before, left = teacher, 1.0  # the dense model, and the share of it that masks have left
+def _stages(
+    config: RunConfig, teacher: LoadedClip, rows: int, teacher_flop: int
+) -> Iterator[StagePlan]:
+    """Yield the plans of all stages; ``teacher_flop``: operations of the teachers for one pair."""
+    before, dense_share = teacher, 1.0  # the dense model, and the share of it that masks have left
     with torch.device("meta"):
         for stage in resolve_course(config, teacher):
             if stage.student is not None:
                 before = _cut_out(config, stage.student, before)
-            plan, left = _plan(config, stage, teacher, before, left)
+            plan, dense_share = _plan(config, stage, teacher, before, dense_share)
             samples = plan.samples
             yield replace(
                 plan,
-                activation_bytes=held * plan.activation_bytes,
-                teacher_pflop=asked * samples / PETA,
+                activation_bytes=rows * plan.activation_bytes,
+                teacher_pflop=teacher_flop * samples / PETA,
             )
 
 
@@ -157,19 +162,19 @@ def _cut_out(config: RunConfig, shape: str | dict[str, Any], before: LoadedClip)
 
 
 def _plan(
-    config: RunConfig, stage: Stage, teacher: LoadedClip, student: LoadedClip, left: float
+    config: RunConfig, stage: Stage, teacher: LoadedClip, student: LoadedClip, dense_share: float
 ) -> tuple[StagePlan, float]:
     """Return the plan, activations those of one pair, and the share that is left after it."""
-    counted, optim = count_parameters(student.model), stage.optim
+    count, optim = count_parameters(student.model), stage.optim
     samples = optim.steps * config.optim.batch_size
-    image, text, share, after = counted.image, counted.text, left, left
+    image, text, share, after = count.image, count.text, dense_share, dense_share
     if stage.keep is not None and stage.masks is not None:
-        units, whole = clip_units(student), clip_units(teacher)
-        after = stage.keep * whole.prunable / units.prunable
+        units, teacher_units = clip_units(student), clip_units(teacher)
+        after = stage.keep * teacher_units.prunable / units.prunable
         image -= round((1 - after) * units.image.prunable)
         text -= round((1 - after) * units.text.prunable)
         dense = stage.masks.prune / optim.steps
-        share = dense * left + (1 - dense) * after
+        share = dense * dense_share + (1 - dense) * after
     macs = sum(traced_macs(student.model, student.config["model_cfg"]))
     plan = StagePlan(
         number=stage.number,
@@ -181,8 +186,8 @@ def _plan(
         samples=samples,
         lr=optim.lr,
         prune_after=None if stage.masks is None else stage.masks.prune,
-        activation_bytes=round(left * _activations(student, config)),
-        student_bytes=round(left * counted.total) * FLOAT * TRAINED,
+        activation_bytes=round(dense_share * _activations(student, config)),
+        student_bytes=round(dense_share * count.total) * FLOAT * TRAINED,
         pflop=2 * PASSES * macs * samples * share / PETA,
         teacher_pflop=0.0,
     )

@@ -154,10 +154,10 @@ def _answers(config: RunConfig, teacher: LoadedClip, student: LoadedClip) -> Ste
 def _scales(loss: LossConfig, teacher: LoadedClip) -> dict[str, float]:
     """Return the factors on similarities that the first step will have."""
     theirs = loss.teacher_logit_scale or teacher.logit_scale
-    wanted = loss.student_logit_scale
+    setting = loss.student_logit_scale
     return {
         "teacher_scale": theirs,
-        "student_scale": theirs if isinstance(wanted, str) else wanted,
+        "student_scale": theirs if isinstance(setting, str) else setting,
     }
 
 

@@ -27,7 +27,7 @@ SHRINKS = tuple(0.7 + 0.05 * step for step in range(7))  # clipping tried for a 
 _ATTENTION = inspect.signature(F.multi_head_attention_forward)
 
 
-def _convolution(  # its own signature cannot be asked for
+def _convolution(  # F.conv2d has no signature
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -57,11 +57,11 @@ class Rounding:
     per_row: bool = True
 
     def __post_init__(self) -> None:
-        for key, known in (("weights", WEIGHTS), ("token_table", TABLES)):
+        for key, choices in (("weights", WEIGHTS), ("token_table", TABLES)):
             value = getattr(self, key)
-            if value not in known:
+            if value not in choices:
                 raise ConfigError(
-                    f"rounding: {key} '{value}' is unknown{did_you_mean(value, known)}"
+                    f"rounding: {key} '{value}' is unknown{did_you_mean(value, choices)}"
                 )
 
     def as_dict(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class RoundedProducts(TorchFunctionMode):
         super().__init__()
         self._how = how
         self._near: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}  # a weight, and rounded
-        self._known: Mapping[object, Callable[..., Any]] = {
+        self._rounded_forms: Mapping[object, Callable[..., Any]] = {
             F.linear: self._linear,
             F.conv2d: self._patches,
             F.embedding: self._embedding,
@@ -103,7 +103,7 @@ class RoundedProducts(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         """Run ``func``, or its rounded form."""
-        return self._known.get(func, func)(*args, **(kwargs or {}))
+        return self._rounded_forms.get(func, func)(*args, **(kwargs or {}))
 
     def __exit__(self, *error: Any) -> None:  # noqa: ANN401
         self._near.clear()
@@ -116,13 +116,13 @@ class RoundedProducts(TorchFunctionMode):
 
     def _patches(self, x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
         """Round a patch embedding, which is exported as a product; other convolutions stay."""
-        given = _CONVOLUTION.bind(x, weight, *args, **kwargs)
-        given.apply_defaults()
+        bound = _CONVOLUTION.bind(x, weight, *args, **kwargs)
+        bound.apply_defaults()
         high, wide = weight.shape[2:]
-        if given.args[3:] != ((high, wide), (0, 0), (1, 1), 1) or high * wide == 1:
+        if bound.args[3:] != ((high, wide), (0, 0), (1, 1), 1) or high * wide == 1:
             return F.conv2d(x, weight, *args, **kwargs)
         patches = F.unfold(x, (high, wide), stride=(high, wide)).transpose(1, 2)
-        out = self._linear(patches, weight.flatten(1), given.arguments["bias"])
+        out = self._linear(patches, weight.flatten(1), bound.arguments["bias"])
         return out.transpose(1, 2).reshape(len(x), -1, x.shape[2] // high, x.shape[3] // wide)
 
     def _rounded(self, weight: Tensor) -> Tensor:
@@ -149,25 +149,25 @@ class RoundedProducts(TorchFunctionMode):
 
     def _attention(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:  # noqa: ANN401
         """Do what ``nn.MultiheadAttention`` asks for, ``[L, B, W]``; it gives no weights back."""
-        given = _ATTENTION.bind(*args, **kwargs).arguments
-        if given.get("key_padding_mask") is not None:
+        arguments = _ATTENTION.bind(*args, **kwargs).arguments
+        if arguments.get("key_padding_mask") is not None:
             raise ModelError("attention with a padding mask cannot be finished for int8")
         sides = ("query", "key", "value")
-        if given.get("use_separate_proj_weight"):
-            weights = [given[f"{side[0]}_proj_weight"] for side in sides]
+        if arguments.get("use_separate_proj_weight"):
+            weights = [arguments[f"{side[0]}_proj_weight"] for side in sides]
         else:
-            weights = given["in_proj_weight"].chunk(3)
-        bias = given["in_proj_bias"]
+            weights = arguments["in_proj_weight"].chunk(3)
+        bias = arguments["in_proj_bias"]
         biases = (None,) * 3 if bias is None else bias.chunk(3)
         q, k, v = (
-            self._linear(given[side].transpose(0, 1), weight, bias)
-            .reshape(*given[side].shape[1::-1], given["num_heads"], -1)
+            self._linear(arguments[side].transpose(0, 1), weight, bias)
+            .reshape(*arguments[side].shape[1::-1], arguments["num_heads"], -1)
             .transpose(1, 2)
             for side, weight, bias in zip(sides, weights, biases, strict=True)
         )
-        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=given.get("attn_mask"))
+        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=arguments.get("attn_mask"))
         joined = heads.transpose(1, 2).flatten(2)
-        out = self._linear(joined, given["out_proj_weight"], given["out_proj_bias"])
+        out = self._linear(joined, arguments["out_proj_weight"], arguments["out_proj_bias"])
         return out.transpose(0, 1), None
 
 
@@ -191,8 +191,8 @@ def as_uint8(x: Tensor, *, per_row: bool) -> Tensor:
 @torch.no_grad()
 def as_int8(weight: Tensor, weight_range: str) -> Tensor:
     """Return ``[N, K]`` as int8 weights with a scale an output column, times their scale."""
-    whole, scale = int8_weights(weight, weight_range)
-    return whole.to(weight.dtype) * scale[:, None].to(weight.dtype)
+    values, scale = int8_weights(weight, weight_range)
+    return values.to(weight.dtype) * scale[:, None].to(weight.dtype)
 
 
 def int8_weights(weight: Tensor, weight_range: str) -> tuple[Tensor, Tensor]:
@@ -239,10 +239,10 @@ def table_blocks(rows: Tensor) -> Tensor:
         )
     blocks = rows.reshape(*rows.shape[:-1], -1, BLOCK)
     widest = _widest(blocks)
-    tried = torch.stack([_in_steps(blocks, widest * shrink) for shrink in SHRINKS])
-    best = (tried - blocks).square().sum(-1).argmin(dim=0)
-    found = tried.gather(0, best[None, ..., None].expand(1, *blocks.shape))[0]
-    return found.flatten(-2)
+    candidates = torch.stack([_in_steps(blocks, widest * shrink) for shrink in SHRINKS])
+    best = (candidates - blocks).square().sum(-1).argmin(dim=0)
+    nearest = candidates.gather(0, best[None, ..., None].expand(1, *blocks.shape))[0]
+    return nearest.flatten(-2)
 
 
 def _widest(blocks: Tensor) -> Tensor:

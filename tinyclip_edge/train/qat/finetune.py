@@ -1,50 +1,48 @@
-"""Finish a student for int8: a short distillation in which its towers run rounded."""
+"""Quantization-aware training: a short distillation of a student whose towers run rounded."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import set_seed
-from torch import Tensor, nn
+from torch import nn
 
-from tinyclip_edge.config import LossConfig, OptimConfig, RunConfig
+from tinyclip_edge.config import InheritConfig, LossConfig, RunConfig, StudentConfig
 from tinyclip_edge.config.loss import LOSS_TERMS
-from tinyclip_edge.data import (
-    Batch,
-    PairMemory,
-    Prefetch,
-    StreamingPairs,
-    TeacherFeatures,
-    open_source,
-)
+from tinyclip_edge.data import PairMemory, StreamingPairs
 from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.json_text import read_json_table
 from tinyclip_edge.metrics import selection_score
-from tinyclip_edge.models import LoadedClip
-from tinyclip_edge.train.builder import GIGABYTE, make_accelerator, make_teacher, picture_bytes
-from tinyclip_edge.train.loop import Meter
-from tinyclip_edge.train.memory import enough_memory
-from tinyclip_edge.train.monitoring.events import Observer, Silent, StepReport
-from tinyclip_edge.train.optimizer import OptimizerStep, make_optimizer
-from tinyclip_edge.train.qat.fake_quant import Rounding, rounded
-from tinyclip_edge.train.tasks.distill_task import MAX_LOG_SCALE, DistillTask
-from tinyclip_edge.train.tasks.encoders import PairEncoder
+from tinyclip_edge.models import LoadedClip, weights_hash
+from tinyclip_edge.run_events import read_events
+from tinyclip_edge.train.builder import FinetunedStudent, load_setup
+from tinyclip_edge.train.folder_check import CHECKPOINTS, CONFIG, checkpoint_steps
+from tinyclip_edge.train.monitoring.events import Observer, Silent
+from tinyclip_edge.train.qat.fake_quant import Rounding
+from tinyclip_edge.train.qat.quantized_task import QuantizedTask, TowerRounding
+from tinyclip_edge.train.resume import RunStart, start_run
+from tinyclip_edge.train.run_folder import RunFolder
+from tinyclip_edge.train.setup import Setup
 from tinyclip_edge.train.tasks.objective import make_objective
 from tinyclip_edge.train.tasks.teacher import Teacher
-from tinyclip_edge.train.tasks.validation import Validation
+from tinyclip_edge.train.training import train
 
-GENTLE = 0.1  # of the rate that the student was trained with
+LR_RATIO = 0.1  # of the rate that the student was trained with
 WARMUP = 0.05  # share of the steps
-MANY = 4  # convolutions; a patch embedding is one
+MAX_CONVOLUTIONS = 4  # of a ViT, whose patch embedding is one
+IDENTITY = "finetune.json"  # of a run folder: which student is trained, and how
 
 
 @dataclass(frozen=True, slots=True)
 class Finishing:
-    """How long a student is finished, and for what; None leaves a tower float and as it is."""
+    """Length and rounding of a fine-tuning; a tower without rounding stays float."""
 
     steps: int
     lr: float | None = None  # peak; None: a tenth of the configuration's
@@ -60,9 +58,9 @@ class Finishing:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A student after its finish, and both accuracies of the rounded towers (validation pairs)."""
+    """A fine-tuned student, and the accuracies of its rounded towers on the validation pairs."""
 
-    clip: LoadedClip  # float weights; those given where the finish did not help
+    clip: LoadedClip  # float weights; the original ones where the fine-tuning did not help
     helped: bool
     steps: int
     lr: float
@@ -80,69 +78,26 @@ class Finished:
         }
 
 
-class RoundedEncoder(PairEncoder):
-    """Both towers of a CLIP, each rounded as its export will be."""
-
-    def __init__(self, clip: LoadedClip, image: Rounding | None, text: Rounding | None) -> None:
-        super().__init__(clip)
-        self.rounding = (image, text)
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Return ``[B, D]`` of float32 ``[B, 3, H, W]``."""
-        with rounded(self.rounding[0]):
-            return super().encode_image(pixels)
-
-    def encode_text(self, tokens: Tensor) -> Tensor:
-        """Return ``[B, D]`` of ``[B, L]`` tokens, L up to the context length."""
-        with rounded(self.rounding[1]):
-            return super().encode_text(tokens)
-
-
-class FinishTask(DistillTask):
-    """Distillation of a rounded student that starts with the scale it has."""
-
-    def __init__(
-        self, student: LoadedClip, teacher: Teacher, loss: LossConfig, finishing: Finishing
-    ) -> None:
-        self._finishing = finishing
-        scale = student.logit_scale
-        super().__init__(student, teacher, teacher.codec, loss, device=teacher.device)
-        if self.encoder.log_scale.requires_grad:
-            with torch.no_grad():
-                self.encoder.log_scale.fill_(min(math.log(scale), MAX_LOG_SCALE))
-        if finishing.image is None:
-            self._visual.requires_grad_(False)
-
-    def make_encoder(self, student: LoadedClip) -> PairEncoder:
-        """Return the towers as they will be exported."""
-        return RoundedEncoder(student, self._finishing.image, self._finishing.text)
-
-    def train(self) -> None:
-        """Put the student into training mode, but for an image tower that stays as it is."""
-        super().train()
-        if self._finishing.image is None:
-            self._visual.eval()
-
-    @property
-    def _visual(self) -> nn.Module:
-        return self.clip.model.get_submodule("visual")
-
-
 def finish_quantized(
     clip: LoadedClip,
     teacher: LoadedClip | None,
     config: RunConfig,
     finishing: Finishing,
     *,
+    folder: Path,
     observer: Observer | None = None,
+    resume_command: str = "the same command",
 ) -> Finished:
     """Train a copy of ``clip`` with rounded towers to mimic the affinities of its teacher.
 
     ``teacher`` is the first of ``config.teacher``; None: the float student itself. Pairs, loss,
-    seed, device and what AdamW needs are those of ``config``. An image tower of convolutions is
-    left alone, as its export is calibrated instead. The weights stay those of ``clip`` when the
-    rounded towers find less of the validation pairs than before. Raises ConfigError without
-    validation pairs, DataError and ModelError.
+    seed, device and AdamW's settings are those of ``config``. An image tower of convolutions is not
+    trained, as its export is calibrated instead. The weights stay those of ``clip`` when the
+    accuracy of the rounded towers falls. Checkpoints are written into ``folder``; where it has one,
+    the training goes on from it with the losses of an uninterrupted one.
+
+    Raises ConfigError without validation pairs, or for a folder of another training; DataError,
+    ModelError, and InterruptedRun after SIGINT or SIGTERM, once a checkpoint is written.
     """
     watcher = Silent() if observer is None else observer
     if config.data.val is None:
@@ -150,52 +105,95 @@ def finish_quantized(
             "finishing for int8 needs validation pairs to tell whether it helped; give data.val"
         )
     finishing = _for_towers(clip, finishing, watcher)
-    set_seed(config.seed)
-    accelerator = make_accelerator(config.run.model_copy(update={"precision": "fp32"}))
-    asked = _teacher(config, teacher, clip, accelerator.device)
-    pairs = _open_pairs(config, asked, watcher)
-    validation = _validation(config, asked)
-    student = replace(clip, model=deepcopy(clip.model).requires_grad_(True), weights_file=None)
-    task = FinishTask(student, asked, _loss(config.loss, asked, student), finishing)
-    optim = _optim(config.optim, finishing)
-    optimizer = make_optimizer(task.encoder, optim, task.groups(optim))
-    updater = OptimizerStep(accelerator, optimizer, task.clipped(), optim)
-    before = validation.measure(task.encoder, student)
-    watcher.on_eval(0, "student", before)
-    _train(task, updater, config, _batches(config, pairs), watcher)
-    after = validation.measure(task.encoder, student)
-    watcher.on_eval(optim.steps, "student", after)
+    first_teacher = clip if teacher is None else teacher
+    config = _finetune_config(config, clip, finishing, own_teacher=teacher is None)
+    identity = _identity(clip, finishing)
+    _check_identity(folder, identity)
+    run = RunFolder(folder, config)
+    resume = (folder / CONFIG).is_file() or bool(checkpoint_steps(folder / CHECKPOINTS))
+    with run.held(resume=resume):
+        watcher.on_message("finishing for int8")
+        setup, start = _start(run, clip, first_teacher, finishing, watcher, resume=resume)
+        _write_identity(folder, identity)  # not before: a folder that nothing began in is removed
+        result = train(run, setup, start, watcher, resume_command=resume_command, is_finetune=True)
+        accuracies = _logged_accuracies(run.events)
+    before, after = accuracies[0], accuracies[config.optim.steps]
     helped = score(after) >= score(before)
-    told = f"recall@1 of the rounded student {score(before):.1%}, finished {score(after):.1%}"
-    watcher.on_message(told if helped else f"{told}: worse, so the weights stay as they were")
-    student.model.cpu().eval()
-    return Finished(student if helped else clip, helped, optim.steps, optim.lr, before, after)
+    change = f"recall@1 of the rounded student {score(before):.1%}, finished {score(after):.1%}"
+    watcher.on_message(change if helped else f"{change}: worse, so the weights stay as they were")
+    result.student.model.cpu().eval()
+    trained = result.student if helped else clip
+    return Finished(trained, helped, finishing.steps, config.optim.lr, before, after)
 
 
 def score(metrics: Mapping[str, float]) -> float:
-    """Return the share by which a run also picks its best student."""
+    """Return the share by which a run also selects its best student."""
     return selection_score(metrics)
 
 
-def _for_towers(clip: LoadedClip, finishing: Finishing, watcher: Observer) -> Finishing:
+def _start(
+    run: RunFolder,
+    clip: LoadedClip,
+    teacher: LoadedClip,
+    finishing: Finishing,
+    observer: Observer,
+    *,
+    resume: bool,
+) -> tuple[Setup, RunStart]:
+    copy = replace(clip, model=deepcopy(clip.model).requires_grad_(True), weights_file=None)
+    rounding = TowerRounding(finishing.image, finishing.text)
+    student = FinetunedStudent(copy, partial(QuantizedTask, rounding=rounding), _fit)
+    setup, first = load_setup(run.config, observer, teacher, finetune=student)
+    return setup, start_run(setup, first, run, observer, resume=resume)
+
+
+def _for_towers(clip: LoadedClip, finishing: Finishing, observer: Observer) -> Finishing:
     visual = clip.model.get_submodule("visual")
     convolutions = sum(isinstance(module, nn.Conv2d) for module in visual.modules())
-    if finishing.image is None or convolutions <= MANY:
+    if finishing.image is None or convolutions <= MAX_CONVOLUTIONS:
         return finishing
-    watcher.on_message(f"the image tower of {clip.name} is of convolutions: it is left as it is")
+    observer.on_message(f"the image tower of {clip.name} is of convolutions: it is left as it is")
     return replace(finishing, image=None)
 
 
-def _teacher(
-    config: RunConfig, teacher: LoadedClip | None, clip: LoadedClip, device: torch.device
-) -> Teacher:
-    if teacher is not None:
-        return make_teacher(config, teacher, device)
-    alone = config.teacher.model_copy(update={"ensemble": []})
-    return make_teacher(config.model_copy(update={"teacher": alone}), clip, device)
+def _finetune_config(
+    config: RunConfig, clip: LoadedClip, finishing: Finishing, *, own_teacher: bool
+) -> RunConfig:
+    """Return the run of a fine-tuning: one stage, float32, plain pictures, saved as the run is."""
+    teacher = config.teacher
+    if own_teacher:
+        teacher = teacher.model_copy(update={"ensemble": []})
+    lr = finishing.lr or LR_RATIO * config.optim.lr
+    optim = {"lr": lr, "steps": finishing.steps, "warmup": WARMUP}
+    plain_pictures = {"views": 0, "augment_crop": None, "augment_flip": 0.0, "augment_colour": 0.0}
+    # Blocks that are computed twice or compiled would leave the rounding out.
+    run = {"precision": "fp32", "grad_checkpointing": False, "compile": False, "trackers": []}
+    return config.model_copy(
+        update={
+            "teacher": teacher,
+            "student": StudentConfig(model=clip.name),
+            "inherit": InheritConfig(method="none"),
+            "stages": [],
+            "optim": config.optim.model_copy(update=optim),
+            "data": config.data.model_copy(update={**plain_pictures, "feature_cache": None}),
+            "run": config.run.model_copy(update={**run, "eval_every": 0}),
+        }
+    )
 
 
-def _loss(loss: LossConfig, teacher: Teacher, student: LoadedClip) -> LossConfig:
+def _fit(
+    config: RunConfig, clip: LoadedClip, teacher: Teacher, pairs: PairMemory | StreamingPairs
+) -> RunConfig:
+    """Return the configuration with a loss and a batch that suit models and pairs."""
+    optim, loss = config.optim, _loss(config.loss, clip.embedding_dim, teacher.embedding_dim)
+    if isinstance(pairs, PairMemory):  # there may be fewer than the student was trained on
+        count = len(pairs.concepts) if config.data.batch_distinct else len(pairs)
+        size = max(2, min(optim.batch_size, count))
+        optim = optim.model_copy(update={"batch_size": size})
+    return config.model_copy(update={"loss": loss, "optim": optim})
+
+
+def _loss(loss: LossConfig, student_width: int, teacher_width: int) -> LossConfig:
     """Return the run's loss with affinities, and without terms that would train new modules."""
     update: dict[str, float] = {}
     if loss.weight("affinity") == 0:
@@ -203,73 +201,47 @@ def _loss(loss: LossConfig, teacher: Teacher, student: LoadedClip) -> LossConfig
     for name in loss.active:
         alone = loss.model_copy(update={**dict.fromkeys(LOSS_TERMS, 0.0), name: 1.0})
         with torch.device("meta"):  # only to see whether it has modules
-            objective = make_objective(alone, student.embedding_dim, teacher.embedding_dim)
+            objective = make_objective(alone, student_width, teacher_width)
         if objective.modules:
             update[name] = 0.0
     return loss.model_copy(update=update)
 
 
-def _optim(optim: OptimConfig, finishing: Finishing) -> OptimConfig:
-    lr = finishing.lr or GENTLE * optim.lr
-    return optim.model_copy(update={"lr": lr, "steps": finishing.steps, "warmup": WARMUP})
+def _identity(clip: LoadedClip, finishing: Finishing) -> dict[str, Any]:
+    """Return what a folder of checkpoints belongs to."""
+    return {
+        "student": weights_hash(clip.model),
+        "steps": finishing.steps,
+        "lr": finishing.lr,
+        "image": None if finishing.image is None else finishing.image.as_dict(),
+        "text": None if finishing.text is None else finishing.text.as_dict(),
+    }
 
 
-def _open_pairs(
-    config: RunConfig, teacher: Teacher, watcher: Observer
-) -> PairMemory | StreamingPairs:
-    """Load the training pairs, or stream them where they do not fit into memory."""
-    data = config.data
-    source = open_source(data.train, data.source_options)
-    watcher.on_message(f"finishing for int8 on {source.name}, teacher {teacher.name}")
-    if not source.fits(int(data.memory_gb * GIGABYTE / picture_bytes(teacher.voices[0].clip))):
-        return StreamingPairs(
-            source, teacher.codec, workers=data.workers, stream_groups=data.stream_groups
+def _check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Raise ConfigError when ``folder`` belongs to something else."""
+    path = folder / IDENTITY
+    if not path.is_file():
+        return
+    before = read_json_table(path, ConfigError)
+    changed = [key for key, value in identity.items() if before.get(key) != value]
+    if changed:
+        raise ConfigError(
+            f"{folder} holds an unfinished fine-tuning with another {' and '.join(changed)}; "
+            f"repeat the command that began it, or delete the folder"
         )
-    pairs = PairMemory.load(source, teacher.codec, workers=data.workers)
-    for line in pairs.skipped():
-        watcher.on_message(line)
-    if data.cache_teacher:
-        teacher.features = TeacherFeatures("finishing", len(pairs), len(pairs.captions))
-    return pairs
 
 
-def _validation(config: RunConfig, teacher: Teacher) -> Validation:
-    data = config.data
-    assert data.val is not None
-    source = open_source(data.val, data.source_options)
-    pairs = PairMemory.load(source, teacher.codec, workers=data.workers, limit=data.val_limit)
-    return Validation(pairs, teacher.codec)
+def _write_identity(folder: Path, identity: Mapping[str, Any]) -> None:
+    aside = folder / f"{IDENTITY}.part"
+    aside.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
+    aside.replace(folder / IDENTITY)
 
 
-def _batches(config: RunConfig, pairs: PairMemory | StreamingPairs) -> Iterator[Batch]:
-    size, distinct = config.optim.batch_size, config.data.batch_distinct
-    if isinstance(pairs, PairMemory):  # a set may be smaller than what the student was trained on
-        size = max(2, min(size, len(pairs.concepts) if distinct else len(pairs)))
-    return pairs.batches(0, size, seed=config.seed, distinct=distinct)
-
-
-def _train(
-    task: FinishTask,
-    updater: OptimizerStep,
-    config: RunConfig,
-    batches: Iterator[Batch],
-    told: Observer,
-) -> None:
-    steps = updater.config.steps
-    task.micro_batch = config.run.micro_batch
-    task.train()
-    meter = Meter()
-    pin = task.teacher.device.type == "cuda"
-    with Prefetch(batches, range(steps), lambda: None, pin=pin) as feed:
-        for done, batch in enumerate(feed, 1):
-            with enough_memory(config, done):
-                terms = task.terms(batch)
-                norm = updater.step(terms.loss, done - 1, terms.after_backward)
-            task.after_step()
-            meter.samples += len(batch.keys)
-            if norm is None:
-                told.on_message(f"step {done} skipped: loss or gradient not finite")
-            speed, waited = meter.read()
-            told.on_step(
-                StepReport(done, steps, terms.values(), updater.lr(done - 1), speed, waited)
-            )
+def _logged_accuracies(events: Path) -> dict[int, dict[str, float]]:
+    """Return the student's accuracies by step, those of an interrupted call among them."""
+    return {
+        event["step"]: {k: v for k, v in event.items() if k not in ("kind", "step", "who")}
+        for event in read_events(events)
+        if event["kind"] == "eval"
+    }

@@ -1,4 +1,4 @@
-"""What a finish for int8 learns from: the run that a student comes from, or given pairs."""
+"""Settings of quantization-aware training: those of the student's run, or of other pairs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tinyclip_edge.train.qat.fake_quant import BLOCK, Rounding
 from tinyclip_edge.train.qat.finetune import Finished, Finishing, finish_quantized
 
 CONFIG = "config.yaml"  # of a run folder
-MODELS = ("student", "best")  # that lie in one
-OPTIM = OptimConfig(lr=1e-4, batch_size=256)  # of a model that no run of ours made
+MODELS = ("student", "best")  # in a run folder
+OPTIM = OptimConfig(lr=1e-4, batch_size=256)  # of a model without a run
 
 
 def finish_model(
@@ -28,13 +28,15 @@ def finish_model(
     *,
     train: str | None,
     val: str,
+    folder: Path,
     observer: Observer,
 ) -> Finished:
-    """Finish the model of MODEL string ``source``, named for it, with what its run knows.
+    """Fine-tune the model of MODEL string ``source`` with the settings of its run.
 
-    A run gives teacher, loss, pairs and seed; any other model is its own teacher, on the pairs
-    ``train``, which may replace a run's as well. ``val`` serves where a run has no validation
-    pairs. Raises ConfigError without pairs, DataError and ModelError.
+    A run determines teacher, loss, pairs and seed; any other model is its own teacher, on the pairs
+    ``train``, which may replace those of a run. ``val`` is used where a run has no validation
+    pairs. Checkpoints lie in ``folder``, from which an interrupted training goes on. Raises
+    ConfigError without pairs, DataError, ModelError, and InterruptedRun.
     """
     run = run_folder(source)
     teacher: LoadedClip | None = None
@@ -56,26 +58,26 @@ def finish_model(
             data=DataConfig(train=train, val=val),
             optim=OPTIM,
         )
-    found = finish_quantized(clip, teacher, config, finishing, observer=observer)
-    if not found.helped:
-        return found
+    finished = finish_quantized(clip, teacher, config, finishing, folder=folder, observer=observer)
+    if not finished.helped:
+        return finished
     name = f"{clip.name} finished for int8 in {finishing.steps} steps"
-    return replace(found, clip=replace(found.clip, name=name))
+    return replace(finished, clip=replace(finished.clip, name=name))
 
 
 def run_folder(source: str) -> Path | None:
-    """Return the run that ``source`` is or lies in; None for another model."""
+    """Return the run folder that ``source`` is, or is a model of; None for another model."""
     path = Path(source)
-    places = (path, path.parent) if path.name in MODELS else (path,)
-    return next((place for place in places if (place / CONFIG).is_file()), None)
+    folders = (path, path.parent) if path.name in MODELS else (path,)
+    return next((folder for folder in folders if (folder / CONFIG).is_file()), None)
 
 
 def rounding_for(precisions: Collection[str], preset: ExportPreset) -> Rounding:
-    """Return how the coarsest of the precisions rounds. Raises ConfigError for float ones alone."""
+    """Return the rounding of the coarsest precision. Raises ConfigError if all are float."""
     weights = preset.weight_only
-    wanted = [PRECISIONS[name] for name in precisions]
-    kinds = {precision.recipe for precision in wanted}
-    four_bits = any(precision.options.get("weights") == "4 bit" for precision in wanted)
+    exported = [PRECISIONS[name] for name in precisions]
+    kinds = {precision.recipe for precision in exported}
+    four_bits = any(precision.options.get("weights") == "4 bit" for precision in exported)
     if four_bits and weights.block == BLOCK:
         return Rounding("4 bit", weights.token_table)
     if "static" in kinds and "dynamic" not in kinds:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate.utils import set_seed
@@ -20,6 +20,14 @@ from tinyclip_edge.train.schedule import Stage, check_travel, plan_course
 from tinyclip_edge.train.tasks.encoders import pixel_codec
 
 CALIBRATION_BATCH = 64  # pairs decoded at once
+
+
+@dataclass(frozen=True, slots=True)
+class InitialStudent:
+    """The student of step 0."""
+
+    clip: LoadedClip
+    inherited: InheritanceReport | None = None
 
 
 def start_student(
@@ -119,10 +127,10 @@ def _check_course(config: RunConfig, stages: tuple[Stage, ...], teacher: LoadedC
                 before = student
             else:
                 assert stage.keep is not None
-                whole = clip_units(teacher)
-                share = min(share, clip_units(before).prunable / whole.prunable)
+                units = clip_units(teacher)
+                share = min(share, clip_units(before).prunable / units.prunable)
                 _check_keep(stage.keep, share)
-                check_reachable(whole, stage.keep, uniform_shapes=config.student.uniform_shapes)
+                check_reachable(units, stage.keep, uniform_shapes=config.student.uniform_shapes)
                 check_travel(config, stage, share)
                 share = stage.keep
         except TinyClipError as error:

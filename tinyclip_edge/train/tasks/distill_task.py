@@ -1,4 +1,4 @@
-"""Student, frozen teacher and objective joined, so that the loop knows none of them."""
+"""Student, frozen teacher and objective as one task, so that the loop knows none of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_LOG_SCALE = math.log(100.0)
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """One step's loss and its parts by name, all scalars; ``logged`` is not in the gradient."""
+    """The loss of one step and its parts by name, all scalars; ``logged`` has no gradient."""
 
     loss: Tensor
     parts: dict[str, Tensor]  # unweighted loss terms
@@ -37,14 +37,16 @@ class Terms:
     def values(self) -> dict[str, float]:
         """Return every scalar as a number."""
         named = {"loss": self.loss, **self.parts, **self.logged}
-        together = torch.stack([value.detach().double() for value in named.values()])
-        return dict(zip(named, together.tolist(), strict=True))  # the device is waited for once
+        scalars = torch.stack([value.detach().double() for value in named.values()])
+        return dict(zip(named, scalars.tolist(), strict=True))  # one wait for the device
 
 
 class DistillTask:
-    """The student learns the teacher's affinities; optionally labels and embeddings as well.
+    """The student learns to match the teacher: affinities, and what else the loss asks for.
 
-    ``before`` is the task of an earlier stage: a learnt scale and the projector go on from it.
+    ``before`` is the task of an earlier stage, from which a learnt scale and trained modules are
+    carried on. ``prepare`` wraps the encoder for the device and the processes of a run, such as
+    ``accelerator.prepare``. At most ``micro_batch`` pairs have their activations in memory at once.
     """
 
     def __init__(
@@ -56,11 +58,12 @@ class DistillTask:
         *,
         device: torch.device,
         before: DistillTask | None = None,
+        micro_batch: int | None = None,
+        prepare: Callable[[PairEncoder], nn.Module] = lambda encoder: encoder,
     ) -> None:
         self.clip = student
         self.encoder = self.make_encoder(student).to(device)
-        self.forward: nn.Module = self.encoder  # replaced by its wrapped form, see wrap()
-        self.micro_batch: int | None = None  # pairs whose activations are held at once; None: all
+        self.micro_batch = micro_batch
         self.teacher = teacher
         self.beside = nn.ModuleDict()  # trained along, kept in checkpoints, not in the student
         self._tokenizer: Tokenizer = TokenMemory(student.tokenizer)
@@ -75,21 +78,22 @@ class DistillTask:
             self.objective.inherit(before.objective.modules)
         for name, module in self.objective.modules.items():
             self.beside[name] = module.to(device)
+        self.forward = prepare(self.encoder)
 
     def make_encoder(self, student: LoadedClip) -> PairEncoder:
         """Return the towers as this task runs them."""
         return PairEncoder(student)
 
-    def wrap(self, module: nn.Module) -> None:
-        """Run the student through ``module``, the form that accelerate made of its encoder."""
-        self.forward = module
+    def first_scale(self) -> float:
+        """Return the factor on similarities that a learnt scale starts from."""
+        return self._teacher_scale
 
     def train(self) -> None:
         """Put the student, and only the student, into training mode."""
         self.forward.train()
 
     def clipped(self) -> list[nn.Parameter]:
-        """Return the parameters whose gradient norm is told and limited."""
+        """Return the parameters whose gradient norm is logged and clipped."""
         modules = self.objective.modules.values()
         weights = [weight for module in modules for weight in module.parameters()]
         return trainable([*self.encoder.parameters(), *weights])
@@ -110,38 +114,38 @@ class DistillTask:
     def terms(self, batch: Batch) -> Terms:
         """Return the loss of a batch with its parts; of all processes' shares together."""
         batch = self._augmented(batch)
-        # Shares in memory are equal; a stream leaves out what cannot be decoded.
+        # Shares in memory are equal; a stream skips images that cannot be decoded.
         counts = None if batch.image_ids is not None else self._ranks.counts(len(batch.keys))
-        image, text, scale, after_backward = self._answer(batch)
+        image, text, scale, after_backward = self._embed(batch)
         image, text = gather_with_grad(image, counts), gather_with_grad(text, counts)
         embedded = EmbeddedBatch(
             PairEmbeddings(image, text),
             student_scale=scale,
             teacher_scale=self._teacher_scale,
-            teacher=lambda: PairEmbeddings(*self.teacher.answer(batch, counts)),
+            teacher=lambda: PairEmbeddings(*self.teacher.features_of(batch, counts)),
         )
         return Terms(*self.objective(embedded), after_backward)
 
     def _augmented(self, batch: Batch) -> Batch:
-        """Cut what the draws of a batch say, so that student and teacher see the same."""
+        """Apply the random crops of a batch, the same for student and teacher."""
         if batch.draws is None:
             return batch
         pixels = batch.pixels.to(self._device, non_blocking=True)
         return replace(batch, pixels=apply_draws(pixels, batch.draws))
 
-    def _answer(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Callable[[], None] | None]:
-        """Return the student's features and scale, and what has to follow the backward pass."""
+    def _embed(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Callable[[], None] | None]:
+        """Return the student's features and scale, and what to call after the backward pass."""
         tokens = tokenize(self._tokenizer, batch.captions)
 
-        def part(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+        def embed_rows(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
             pixels = batch.pixels[rows].to(self._device, non_blocking=True)
             pixels = self._codec.restore(pixels, self.clip.image_size)
             return self.encode(pixels, tokens[rows].to(self._device))
 
-        rows, most = len(batch.keys), self.micro_batch
-        if most is None or rows <= most:
-            return (*part(slice(None)), None)
-        passes = GradCache(part, self.forward, rows, -(-rows // most))
+        rows, limit = len(batch.keys), self.micro_batch
+        if limit is None or rows <= limit:
+            return (*embed_rows(slice(None)), None)
+        passes = GradCache(embed_rows, self.forward, rows, -(-rows // limit))
         return (*passes.first(), passes.second)
 
     @torch.no_grad()
@@ -152,17 +156,22 @@ class DistillTask:
 
     @torch.no_grad()
     def _set_scale(self, before: DistillTask | None) -> None:
-        """Set the student's scale before the first step, so that no step runs with another one."""
-        wanted = self._loss.student_logit_scale
-        learned = wanted == "learned"
-        scale = self._teacher_scale if isinstance(wanted, str) else wanted
-        value = min(math.log(scale), MAX_LOG_SCALE) if learned else math.log(scale)
-        if learned and before is not None:
+        """Set the student's scale before the first step, so that no step runs with another one.
+
+        A learnt scale goes on from that of ``before``, else it starts at ``first_scale``.
+        """
+        setting = self._loss.student_logit_scale
+        is_learned = setting == "learned"
+        if is_learned and before is not None:
             value = float(before.encoder.log_scale)
+        elif is_learned:
+            value = min(math.log(self.first_scale()), MAX_LOG_SCALE)
+        else:
+            value = math.log(self._teacher_scale if isinstance(setting, str) else setting)
         self.encoder.log_scale.fill_(value)
         uses_scale = any(entry.uses_scale for entry in self._loss.active.values())
-        # What gets no gradient must not take any: several processes would wait for it.
-        self.encoder.log_scale.requires_grad_(learned and uses_scale)
+        # A parameter without gradient must not require one: other processes would wait for it.
+        self.encoder.log_scale.requires_grad_(is_learned and uses_scale)
         bias = getattr(self.clip.model, "logit_bias", None)  # of open_clip's sigmoid loss
         if isinstance(bias, nn.Parameter):
             bias.requires_grad_(False)

@@ -16,7 +16,7 @@ from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.models.lean import LENGTH_GROUPS, LeanTowers
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
-REMEMBERED = 65_536  # texts
+MAX_CACHED = 65_536  # texts
 
 
 def pixel_codec(clip: LoadedClip) -> PixelCodec:
@@ -26,7 +26,7 @@ def pixel_codec(clip: LoadedClip) -> PixelCodec:
 
 
 class TokenMemory:
-    """A tokenizer that remembers its last texts: captions of a small set come in every epoch."""
+    """A tokenizer that caches texts: the captions of a small set come in every epoch."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -34,7 +34,7 @@ class TokenMemory:
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Return int64 ``[N, C]``."""
-        if len(self._rows) > REMEMBERED:
+        if len(self._rows) > MAX_CACHED:
             self._rows.clear()
         new = [text for text in dict.fromkeys(texts) if text not in self._rows]
         if new:
@@ -71,8 +71,8 @@ class PairEncoder(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return ``[B, D]`` of float32 ``[B, 3, H, W]``."""
-        whole: Callable[[Tensor], Tensor] = self.model.encode_image  # type: ignore[assignment]
-        features = self._lean.encode_image(pixels) if self._lean.image else whole(pixels)
+        encode: Callable[[Tensor], Tensor] = self.model.encode_image  # type: ignore[assignment]
+        features = self._lean.encode_image(pixels) if self._lean.image else encode(pixels)
         return F.normalize(features.float(), dim=-1)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class PairEncoder(nn.Module):
 
 
 def by_length(tokens: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
-    """Run short captions apart from long ones: a processor gains, a GPU would wait."""
+    """Encode captions in groups of similar length, which is faster on a CPU."""
     if tokens.device.type != "cpu" or len(tokens) < LENGTH_GROUPS:
         return encode(tokens)
     lengths = tokens.ne(0).cumsum(dim=-1).argmax(dim=-1) + 1  # up to the last token

@@ -20,38 +20,40 @@ Forward = Callable[[slice], tuple[Tensor, Tensor, Tensor]]  # rows -> image, tex
 class GradCache:
     """One batch of ``rows`` pairs in ``parts``; call ``first``, take the loss, call ``second``.
 
-    ``forward`` runs a part; chance (gates, patch dropout) falls alike in both passes and in every
-    part. Batch norms see one part at a time and count it once.
+    ``forward`` runs a part; random numbers (gates, patch dropout) are the same in both passes and
+    in every part. Batch norms see one part at a time and count it once.
     """
 
     def __init__(self, forward: Forward, module: nn.Module, rows: int, parts: int) -> None:
         self._forward = forward
         self._module = module
         edges = [rows * number // parts for number in range(parts + 1)]
-        whole = [slice(edge, after) for edge, after in pairwise(edges)]
-        self._parts = [part for part in whole if part.stop > part.start]
+        slices = [slice(edge, after) for edge, after in pairwise(edges)]
+        self._parts = [part for part in slices if part.stop > part.start]
         self._leaves: tuple[Tensor, Tensor, Tensor] | None = None
+        self._noise: tuple[Tensor, Tensor | None] | None = None  # states of the generators
 
     def first(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return both features ``[rows, D]`` and the scale, where the graph of the loss ends."""
         device = next(self._module.parameters()).device
-        self._noise = _noise(device)
+        noise = self._noise = _noise(device)
         buffers = [buffer.clone() for buffer in self._module.buffers()]
-        found = []
+        outputs = []
         with torch.no_grad():
             for part in self._parts:
-                _set_noise(device, self._noise)
-                found.append(self._forward(part))
+                _set_noise(device, noise)
+                outputs.append(self._forward(part))
             for buffer, before in zip(self._module.buffers(), buffers, strict=True):
                 buffer.copy_(before)
-        image, text = (torch.cat([one[side] for one in found]) for side in (0, 1))
-        scale = found[-1][2].clone()
+        image, text = (torch.cat([features[side] for features in outputs]) for side in (0, 1))
+        scale = outputs[-1][2].clone()
         self._leaves = image.requires_grad_(), text.requires_grad_(), scale.requires_grad_()
         return self._leaves
 
     def second(self) -> None:
-        """Bring the gradient, which the leaves have by now, to the parameters."""
+        """Propagate the gradient that the leaves have by now to the parameters."""
         assert self._leaves is not None
+        assert self._noise is not None
         image, text, scale = self._leaves
         device = image.device
         for part in self._parts:

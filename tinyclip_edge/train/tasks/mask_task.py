@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tinyclip_edge.config import OptimConfig, RunConfig
-from tinyclip_edge.data import Batch
+from tinyclip_edge.config import LossConfig, MasksConfig, OptimConfig
+from tinyclip_edge.data import Batch, PixelCodec
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.equal import equal_masks
 from tinyclip_edge.inheritance.gates import CLAMP, ClipGates, ClipMasks, TowerGates
@@ -23,6 +23,7 @@ from tinyclip_edge.models.pruned import clip_units
 from tinyclip_edge.train.schedule import MaskSteps
 from tinyclip_edge.train.tasks.distill_task import DistillTask, Terms
 from tinyclip_edge.train.tasks.encoders import PairEncoder, by_length
+from tinyclip_edge.train.tasks.teacher import Teacher
 
 GATES_EPS = 1e-8  # a neuron gate's gradient is some 1e-7 in a large model: far below optim.eps
 BINS = 20  # of a histogram of log-alpha
@@ -31,7 +32,7 @@ HALVINGS = 20
 
 
 class MaskedEncoder(PairEncoder):
-    """Towers under masks: those given, else the ones that a prune would leave."""
+    """Towers under masks: those passed to ``forward``, else the masks of a prune."""
 
     def __init__(self, clip: LoadedClip, units: ClipUnits, masks: Callable[[], ClipMasks]) -> None:
         super().__init__(clip)
@@ -55,21 +56,42 @@ class MaskedEncoder(PairEncoder):
         return by_length(tokens, self.masked.fold(self._masks()).encode_text)
 
 
+@dataclass(frozen=True, slots=True)
+class MaskTarget:
+    """Gates, and the size that they are pulled to within a stage."""
+
+    gates: ClipGates
+    keep: float  # share of the teacher's prunable parameters
+    steps: MaskSteps
+    config: MasksConfig
+    uniform_shapes: bool = False
+    steps_done: int = 0  # of the stage, where it is resumed
+
+
 class MaskedTask(DistillTask):
     """Distillation with gates on every unit and a price on too many of them."""
 
-    def learn(self, gates: ClipGates, keep: float, steps: MaskSteps, config: RunConfig) -> None:
-        """Take over the gates; call once, before the first step."""
-        self.keep, self.steps, self.config = keep, steps, config.masks
-        self._uniform_shapes = config.student.uniform_shapes
-        self.done = 0  # steps of the stage
+    def __init__(
+        self,
+        student: LoadedClip,
+        teacher: Teacher,
+        codec: PixelCodec,
+        loss: LossConfig,
+        target: MaskTarget,
+        **options: Any,  # noqa: ANN401 - those of DistillTask
+    ) -> None:
+        super().__init__(student, teacher, codec, loss, **options)
+        self.keep, self.steps, self.config = target.keep, target.steps, target.config
+        self.steps_done = target.steps_done  # of the stage
         self.shift = 0.0  # of every log-alpha, by settle
-        self.gates, self.lagrangian = gates.to(self._device), Lagrangian().to(self._device)
+        self.gates = target.gates.to(self._device)
+        self.lagrangian = Lagrangian().to(self._device)
         self.beside["gates"], self.beside["lagrangian"] = self.gates, self.lagrangian
+        self._uniform_shapes = target.uniform_shapes
 
     def make_encoder(self, student: LoadedClip) -> PairEncoder:
         """Return the towers under masks."""
-        return MaskedEncoder(student, clip_units(student), self.left)
+        return MaskedEncoder(student, clip_units(student), self.pruning_masks)
 
     def groups(self, optim: OptimConfig) -> list[dict[str, Any]]:
         """Return the gates' group, and the multipliers' that rise instead of falling."""
@@ -110,53 +132,55 @@ class MaskedTask(DistillTask):
         )
 
     def target(self) -> float:
-        """Return the sparsity asked for at this step."""
+        """Return the sparsity that the gates are pulled to at this step."""
         begin = max(self.config.start, 1 - self.gates.units.prunable / self.gates.prunable)
         aim = 1 - self.keep
-        return sparsity_target(self.done, start=min(begin, aim), target=aim, warmup=self.steps.rise)
+        return sparsity_target(
+            self.steps_done, start=min(begin, aim), target=aim, warmup=self.steps.rise
+        )
 
     def after_step(self) -> None:
         """Bring gates and scale back into their range."""
         super().after_step()
         self.gates.clamp_()
-        self.done += 1
+        self.steps_done += 1
 
-    def left(self) -> ClipMasks:
-        """Return the weakest units off, the others soft: what evaluations see."""
+    def pruning_masks(self) -> ClipMasks:
+        """Return the masks of a prune, as evaluations see them: weakest units off, others soft."""
         return self.gates.binarised()
 
-    def kept(self) -> float:
+    def kept_share(self) -> float:
         """Return the share of the teacher's prunable parameters that a prune would leave now.
 
         Raises InheritanceError when no shape with equal layers has about that size.
         """
         uniform = self._uniform_shapes
-        masks = equal_masks(self.gates) if uniform else self.left()
+        masks = equal_masks(self.gates) if uniform else self.pruning_masks()
         return PrunePlan.of(self.gates.units, masks).after.prunable / self.gates.prunable
 
     @torch.no_grad()
     def settle(self, tolerance: float) -> bool:
-        """Shift all gates alike by what brings a prune within ``tolerance`` of the target.
+        """Shift all gates equally so that a prune comes within ``tolerance`` of the target.
 
-        The order of units, so what is kept, stays. Returns False, and shifts nothing, when it would
-        take more than SETTLE steps: gates then have not learnt enough yet.
+        The order of units does not change. Returns False, and shifts nothing, when the shift would
+        exceed SETTLE steps: the gates have not learnt enough yet.
         """
         before = [a.clone() for a in self.gates.parameters()]
         low, high = -SETTLE * self.config.lr, SETTLE * self.config.lr
         for _ in range(HALVINGS):
-            miss = self.size() - self.keep
+            miss = self.size_share() - self.keep
             if abs(miss) <= tolerance / 2:
                 break
             low, high = (low, self.shift) if miss > 0 else (self.shift, high)
             self._shift(before, (low + high) / 2)
-        if self._met(tolerance):
+        if self._is_met(tolerance):
             return True
         self._shift(before, 0.0)
-        return self._met(tolerance)
+        return self._is_met(tolerance)
 
-    def _met(self, tolerance: float) -> bool:
+    def _is_met(self, tolerance: float) -> bool:
         try:
-            return abs(self.kept() - self.keep) <= tolerance
+            return abs(self.kept_share() - self.keep) <= tolerance
         except InheritanceError:
             return False
 
@@ -166,17 +190,17 @@ class MaskedTask(DistillTask):
             a.copy_(old + shift)
         self.gates.clamp_()
 
-    def size(self) -> float:
-        """Return ``kept`` without regard to equal layers."""
-        left = PrunePlan.of(self.gates.units, self.left()).after
-        return left.prunable / self.gates.prunable
+    def size_share(self) -> float:
+        """Return ``kept_share`` without regard to equal layers."""
+        units = PrunePlan.of(self.gates.units, self.pruning_masks()).after
+        return units.prunable / self.gates.prunable
 
-    def picture(self) -> dict[str, Any]:
-        """Return plain data about the gates: units left and a histogram of log-alpha a tower."""
-        left = PrunePlan.of(self.gates.units, self.left()).after
-        towers = {"image": (self.gates.image, left.image), "text": (self.gates.text, left.text)}
+    def gate_summary(self) -> dict[str, Any]:
+        """Return plain data about the gates: remaining units and log-alpha histograms by tower."""
+        after = PrunePlan.of(self.gates.units, self.pruning_masks()).after
+        towers = {"image": (self.gates.image, after.image), "text": (self.gates.text, after.text)}
         return {
-            "kept": self.size(),
+            "kept": self.size_share(),
             **{
                 name: {
                     "hidden": units.width,

@@ -1,4 +1,4 @@
-"""The frozen models that are imitated, asked for their features batch by batch.
+"""The frozen models that are imitated, and their features of each batch.
 
 B pairs; D is the width of the features of all teachers together.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -30,9 +30,9 @@ from tinyclip_edge.train.tasks.validation import Validation
 
 Ints = npt.NDArray[np.int64]
 Counts = tuple[int, ...] | None  # rows of each process, where they differ
-Also = tuple[LoadedClip, float]  # one more teacher and its weight; the first has 1
-AT_ONCE = 1024  # pictures or texts, so that a batch of any size fits beside the student
-PROBE = ("a photo of a cat.", "Żółć, 42 — ½ & 猫")  # tells tokenizers apart
+WeightedTeacher = tuple[LoadedClip, float]  # a further teacher; the weight of the first is 1
+MAX_BATCH = 1024  # pictures or texts in one pass, so that any batch fits beside the student
+PROBE = ("a photo of a cat.", "Żółć, 42 — ½ & 猫")  # tokenizers differ on it
 
 
 class FrozenEncoder(PairEncoder):
@@ -51,26 +51,26 @@ class TeacherMember:
     encoder: FrozenEncoder
     codec: PixelCodec
     weight: float  # normalised
-    share: float  # of the joined logits
-    size: int | None  # pixels to resize the first teacher's pictures to; None: they are its own
+    share: float  # of the scale of the joined logits
+    size: int | None  # pixels that the first teacher's pictures are resized to; None: not resized
 
 
 def teacher_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return what teachers run in: bfloat16 on a GPU that trains so; a CPU would be slower."""
+    """Return the dtype of teachers: bfloat16 on a GPU that trains so; on a CPU it is slower."""
     return torch.bfloat16 if precision == "bf16" and device.type == "cuda" else torch.float32
 
 
-def load_also(config: TeacherConfig) -> list[Also]:
-    """Load the teachers beside the first; ModelError."""
-    return [(load_clip(one.model, one.pretrained), one.weight) for one in config.ensemble]
+def load_ensemble(config: TeacherConfig) -> list[WeightedTeacher]:
+    """Load the teachers after the first. Raises ModelError."""
+    return [(load_clip(m.model, m.pretrained), m.weight) for m in config.ensemble]
 
 
 class Teacher:
-    """CLIPs that only answer: eval mode, no gradients; with a cache their features are kept.
+    """One or more CLIPs in eval mode without gradients; ``features`` keeps what they computed.
 
-    Features of several are joined, each scaled by the root of its part in ``scale``, so that
-    ``scale`` times a product of two rows is the weighted mean of the teachers' logits. All see the
-    pictures as the first one's preprocessing cuts them, ``at_once`` of a batch at most.
+    Features of an ensemble are concatenated, each scaled by the root of its part in ``scale``, so
+    that ``scale`` times the product of two rows is the weighted mean of the teachers' logits. All
+    see the pictures as the preprocessing of the first one crops them, ``max_batch`` in one pass.
     """
 
     def __init__(
@@ -80,31 +80,31 @@ class Teacher:
         *,
         device: torch.device,
         features: TeacherFeatures | None = None,
-        also: Sequence[Also] = (),
+        ensemble: Sequence[WeightedTeacher] = (),
         dtype: torch.dtype = torch.float32,
-        at_once: int = AT_ONCE,
+        max_batch: int = MAX_BATCH,
     ) -> None:
-        total = 1.0 + sum(weight for _, weight in also)
-        weights = [1.0 / total, *(weight / total for _, weight in also)]
-        clips = [clip, *(one for one, _ in also)]
-        scales = [weight * one.logit_scale for weight, one in zip(weights, clips, strict=True)]
+        total = 1.0 + sum(weight for _, weight in ensemble)
+        weights = [1.0 / total, *(weight / total for _, weight in ensemble)]
+        clips = [clip, *(further for further, _ in ensemble)]
+        scales = [weight * c.logit_scale for weight, c in zip(weights, clips, strict=True)]
         self.scale = sum(scales)
-        self.voices = [
+        self.members = [
             TeacherMember(
-                one,
-                _frozen(one, device, dtype),
-                codec if one is clip else pixel_codec(one),
+                model,
+                _frozen(model, device, dtype),
+                codec if model is clip else pixel_codec(model),
                 weight,
                 scale / self.scale,
-                None if one is clip else one.image_size,
+                None if model is clip else model.image_size,
             )
-            for one, weight, scale in zip(clips, weights, scales, strict=True)
+            for model, weight, scale in zip(clips, weights, scales, strict=True)
         ]
-        self.encoder = self.voices[0].encoder
+        self.encoder = self.members[0].encoder
         self.features = features
-        self.embedding_dim = sum(one.embedding_dim for one in clips)
+        self.embedding_dim = sum(model.embedding_dim for model in clips)
         self._dtype = dtype
-        self._at_once = at_once
+        self._max_batch = max_batch
         self.device = device
         self.codec = codec
         self._ranks = DistributedContext()
@@ -112,22 +112,29 @@ class Teacher:
     @property
     def name(self) -> str:
         """Names of all teachers."""
-        return " + ".join(voice.clip.name for voice in self.voices)
+        return " + ".join(member.clip.name for member in self.members)
 
     @property
     def sha256(self) -> str:
-        """Hash of all weights, and of what each teacher weighs beside the others."""
-        if len(self.voices) == 1:
+        """Hash of the parameters and the ensemble weights of all teachers."""
+        if len(self.members) == 1:
             return self._hashes[0]
-        told = "\n".join(f"{h} {v.weight}" for h, v in zip(self._hashes, self.voices, strict=True))
-        return hashlib.sha256(told.encode()).hexdigest()
+        pairs = zip(self._hashes, self.members, strict=True)
+        text = "\n".join(f"{sha256} {member.weight}" for sha256, member in pairs)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
     def _hashes(self) -> list[str]:
-        return [weights_hash(voice.clip.model) for voice in self.voices]
+        return [weights_hash(member.clip.model) for member in self.members]
+
+    def with_features(self, features: TeacherFeatures | None) -> Teacher:
+        """Return this teacher with tables in memory that keep its features."""
+        teacher = copy(self)
+        teacher.features = features
+        return teacher
 
     def recipe(self, crops: Crops | None) -> dict[str, Any]:
-        """Return, as plain data, everything that its features of a picture or text follow from."""
+        """Return everything that determines its features of a picture or text, as plain data."""
         views = None
         if crops is not None:
             views = {"count": crops.count, "crop_scale": list(crops.scale), "ratio": list(RATIO)}
@@ -135,14 +142,14 @@ class Teacher:
         return {
             "teachers": [
                 {
-                    "name": voice.clip.name,
+                    "name": member.clip.name,
                     "weights": sha256,
-                    "weight": voice.weight,
+                    "weight": member.weight,
                     "dtype": str(self._dtype).removeprefix("torch."),
-                    "preprocess": dict(voice.clip.config["preprocess_cfg"]),
-                    "tokenizer": _tokens(voice.clip),
+                    "preprocess": dict(member.clip.config["preprocess_cfg"]),
+                    "tokenizer": _tokens(member.clip),
                 }
-                for voice, sha256 in zip(self.voices, self._hashes, strict=True)
+                for member, sha256 in zip(self.members, self._hashes, strict=True)
             ],
             "views": views,
             "pictures": "upright RGB on white",
@@ -151,22 +158,22 @@ class Teacher:
         }
 
     @torch.no_grad()
-    def see(self, pixels: Tensor) -> Tensor:
+    def encode_images(self, pixels: Tensor) -> Tensor:
         """Return image features float32 ``[B, D]`` of uint8 ``[B, 3, H, W]``."""
-        parts = torch.split(pixels, self._at_once)
-        return torch.cat([self._seen(part.to(self.device)) for part in parts])
+        parts = torch.split(pixels, self._max_batch)
+        return torch.cat([self._encode_images(part.to(self.device)) for part in parts])
 
     @torch.no_grad()
-    def read(self, captions: Sequence[str]) -> Tensor:
+    def encode_texts(self, captions: Sequence[str]) -> Tensor:
         """Return text features float32 ``[B, D]``."""
-        starts = range(0, len(captions), self._at_once)
-        return torch.cat([self._read(captions[at : at + self._at_once]) for at in starts])
+        starts = range(0, len(captions), self._max_batch)
+        return torch.cat([self._encode_texts(captions[i : i + self._max_batch]) for i in starts])
 
     @torch.no_grad()
-    def answer(self, batch: Batch, counts: Counts = None) -> tuple[Tensor, Tensor]:
-        """Return image and text features ``[B, D]`` of a batch, of all processes' shares.
+    def features_of(self, batch: Batch, counts: Counts = None) -> tuple[Tensor, Tensor]:
+        """Return image and text features ``[B, D]`` of a batch, those of all processes.
 
-        Each process computes what its own share lacks; a table in memory has the rows of all.
+        Each process computes what is missing of its rows; a table in memory has all rows.
         """
         if self.features is None or batch.image_ids is None or batch.caption_ids is None:
             image = self._completed(batch.image_features, batch, self._images)
@@ -178,8 +185,8 @@ class Teacher:
         return image.to(self.device), text.to(self.device)
 
     @torch.no_grad()
-    def remember(self, batch: Batch, *, pictures: bool) -> None:
-        """Fill the tables in memory with what ``answer`` would compute for a batch."""
+    def fill_tables(self, batch: Batch, *, pictures: bool) -> None:
+        """Fill the tables in memory with what ``features_of`` would compute for a batch."""
         if self.features is None or batch.caption_ids is None:
             return
         if pictures:
@@ -187,43 +194,43 @@ class Teacher:
         self.features.text.get(batch.caption_ids, lambda at: self._divide(batch, at, self._texts))
 
     def measure(self, validation: Validation) -> dict[str, float]:
-        """Return the accuracies of all teachers together, as Validation.measure."""
-        if len(self.voices) == 1:
-            return validation.measure(self.encoder, self.voices[0].clip)
-        found = [
-            replace(validation, codec=v.codec).features(v.encoder, v.clip) for v in self.voices
+        """Return the accuracies of the whole ensemble, as Validation.measure."""
+        if len(self.members) == 1:
+            return validation.measure(self.encoder, self.members[0].clip)
+        features = [
+            replace(validation, codec=m.codec).features(m.encoder, m.clip) for m in self.members
         ]
-        images, texts = (self._joined(part) for part in zip(*found, strict=True))
+        images, texts = (self._joined(tower) for tower in zip(*features, strict=True))
         sizes = {"images": float(len(images)), "labels": float(len(texts))}
         return {**validation.accuracies(images, texts), **sizes}
 
-    def _seen(self, pixels: Tensor) -> Tensor:
+    def _encode_images(self, pixels: Tensor) -> Tensor:
         return self._joined(
-            [v.encoder.encode_image(v.codec.restore(pixels, v.size)) for v in self.voices]
+            [m.encoder.encode_image(m.codec.restore(pixels, m.size)) for m in self.members]
         )
 
-    def _read(self, captions: Sequence[str]) -> Tensor:
+    def _encode_texts(self, captions: Sequence[str]) -> Tensor:
         return self._joined(
             [
-                v.encoder.encode_text(tokenize(v.clip.tokenizer, captions).to(self.device))
-                for v in self.voices
+                m.encoder.encode_text(tokenize(m.clip.tokenizer, captions).to(self.device))
+                for m in self.members
             ]
         )
 
     def _joined(self, features: Sequence[Tensor]) -> Tensor:
         if len(features) == 1:
             return features[0]
-        roots = [math.sqrt(voice.share) for voice in self.voices]
-        return torch.cat([r * one for r, one in zip(roots, features, strict=True)], dim=-1)
+        factors = [math.sqrt(member.share) for member in self.members]
+        return torch.cat([f * x for f, x in zip(factors, features, strict=True)], dim=-1)
 
     def _completed(
-        self, kept: CachedRows | None, batch: Batch, encode: Callable[[Batch, Ints], Tensor]
+        self, cached: CachedRows | None, batch: Batch, encode: Callable[[Batch, Ints], Tensor]
     ) -> Tensor:
-        """Return all own rows: those that a cache brought along, and the others computed."""
-        if kept is None:
+        """Return the rows of this process: cached ones, and the others computed."""
+        if cached is None:
             return encode(batch, np.arange(len(batch.keys)))
-        rows = F.normalize(kept.values.to(self.device).float(), dim=-1)
-        missing = np.flatnonzero(~kept.there)
+        rows = F.normalize(cached.values.to(self.device).float(), dim=-1)
+        missing = np.flatnonzero(~cached.there)
         if len(missing):
             rows[torch.from_numpy(missing).to(self.device)] = encode(batch, missing)
         return rows
@@ -232,32 +239,32 @@ class Teacher:
         """Encode rows ``at`` of the whole batch, each on the process that holds it."""
         if self._ranks.count == 1:
             return encode(batch, at)
-        owner, own = np.divmod(at, len(batch.keys))
-        mine = own[owner == self._ranks.number]
-        nothing = torch.zeros(0, self.embedding_dim, device=self.device)
-        part = encode(batch, mine) if len(mine) else nothing
+        owner, row = np.divmod(at, len(batch.keys))
+        local_rows = row[owner == self._ranks.number]
+        empty = torch.zeros(0, self.embedding_dim, device=self.device)
+        part = encode(batch, local_rows) if len(local_rows) else empty
         counts = np.bincount(owner, minlength=self._ranks.count).tolist()
         order = owner.argsort(kind="stable").argsort()
         return gather_with_grad(part, counts)[torch.from_numpy(order).to(self.device)]
 
     def _image_rows(self, batch: Batch, tables: TeacherFeatures, counts: Counts) -> Tensor:
-        """Return ``[B, D]`` of all processes; of crops drawn anew nothing is kept."""
+        """Return ``[B, D]`` of all processes; features of random crops are not cached."""
         if batch.draws is not None or batch.image_ids is None:
-            mine = self._images(batch, np.arange(len(batch.keys)))
-            return gather_with_grad(mine, counts)
+            rows = self._images(batch, np.arange(len(batch.keys)))
+            return gather_with_grad(rows, counts)
         return tables.image.get(batch.image_ids, lambda at: self._divide(batch, at, self._images))
 
     def _images(self, batch: Batch, at: Ints) -> Tensor:
-        # Rows are copied a part at a time: those of a large batch weigh as much as the batch.
-        parts = torch.split(torch.from_numpy(at), self._at_once)
-        return torch.cat([self.see(batch.pixels[part]) for part in parts])
+        # Rows are copied in parts: all at once they would need as much memory as the batch.
+        parts = torch.split(torch.from_numpy(at), self._max_batch)
+        return torch.cat([self.encode_images(batch.pixels[part]) for part in parts])
 
     def _texts(self, batch: Batch, at: Ints) -> Tensor:
-        return self.read([batch.captions[i] for i in at])
+        return self.encode_texts([batch.captions[i] for i in at])
 
 
 def _frozen(clip: LoadedClip, device: torch.device, dtype: torch.dtype) -> FrozenEncoder:
-    """Return a model's towers; in another precision than its own they are a copy."""
+    """Return the frozen towers of a model, a copy when their precision differs."""
     clip.model.requires_grad_(False)
     if dtype != torch.float32:
         clip = replace(clip, model=deepcopy(clip.model))
@@ -265,5 +272,5 @@ def _frozen(clip: LoadedClip, device: torch.device, dtype: torch.dtype) -> Froze
 
 
 def _tokens(clip: LoadedClip) -> str:
-    """Return a hash of what the tokenizer makes of some texts."""
+    """Return a hash of the tokens of some texts."""
     return hashlib.sha256(clip.tokenizer(list(PROBE)).numpy().tobytes()).hexdigest()

@@ -87,8 +87,8 @@ def accuracies(similarity: Tensor, concept_of: Tensor) -> dict[str, float]:
 def _among(better: Tensor, labels: int) -> Tensor:
     """Chance that none of ``better`` labels is among 99 drawn from the others, without repeats."""
     others = labels - 1
-    drawn = min(CANDIDATES - 1, others)
+    candidates = min(CANDIDATES - 1, others)
     chance = torch.ones(len(better), dtype=torch.float64)
-    for number in range(drawn):
+    for number in range(candidates):
         chance *= ((others - better - number).double() / (others - number)).clamp_min(0.0)
     return chance

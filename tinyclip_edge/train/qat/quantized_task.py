@@ -1,0 +1,79 @@
+"""Quantization-aware distillation: the student runs rounded as its export will."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from tinyclip_edge.config import LossConfig
+from tinyclip_edge.data import PixelCodec
+from tinyclip_edge.models import LoadedClip
+from tinyclip_edge.train.qat.fake_quant import Rounding, rounded
+from tinyclip_edge.train.tasks.distill_task import DistillTask
+from tinyclip_edge.train.tasks.encoders import PairEncoder
+from tinyclip_edge.train.tasks.teacher import Teacher
+
+
+@dataclass(frozen=True, slots=True)
+class TowerRounding:
+    """Rounding of each tower; None leaves it float, and an image tower frozen."""
+
+    image: Rounding | None
+    text: Rounding | None
+
+
+class RoundedEncoder(PairEncoder):
+    """Both towers of a CLIP, each rounded as its export will be."""
+
+    def __init__(self, clip: LoadedClip, rounding: TowerRounding) -> None:
+        super().__init__(clip)
+        self.rounding = rounding
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Return ``[B, D]`` of float32 ``[B, 3, H, W]``."""
+        with rounded(self.rounding.image):
+            return super().encode_image(pixels)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Return ``[B, D]`` of ``[B, L]`` tokens, L up to the context length."""
+        with rounded(self.rounding.text):
+            return super().encode_text(tokens)
+
+
+class QuantizedTask(DistillTask):
+    """Distillation of a rounded student; a learnt scale starts from the student's own."""
+
+    def __init__(
+        self,
+        student: LoadedClip,
+        teacher: Teacher,
+        codec: PixelCodec,
+        loss: LossConfig,
+        *,
+        rounding: TowerRounding,
+        **options: Any,  # noqa: ANN401 - those of DistillTask
+    ) -> None:
+        self._rounding = rounding
+        super().__init__(student, teacher, codec, loss, **options)
+
+    def make_encoder(self, student: LoadedClip) -> PairEncoder:
+        """Return the towers as they will be exported."""
+        if self._rounding.image is None:
+            _visual(student).requires_grad_(False)
+        return RoundedEncoder(student, self._rounding)
+
+    def first_scale(self) -> float:
+        """Return the scale that the student has."""
+        return self.clip.logit_scale
+
+    def train(self) -> None:
+        """Put the student into training mode, except for a frozen image tower."""
+        super().train()
+        if self._rounding.image is None:
+            _visual(self.clip).eval()
+
+
+def _visual(clip: LoadedClip) -> nn.Module:
+    return clip.model.get_submodule("visual")

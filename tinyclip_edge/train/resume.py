@@ -1,0 +1,99 @@
+"""Where a run starts: at step 0, or from the newest whole checkpoint of its folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinyclip_edge.config import flatten
+from tinyclip_edge.errors import ModelError
+from tinyclip_edge.train.batches import StreamPositions
+from tinyclip_edge.train.builder import order_hash
+from tinyclip_edge.train.checkpoint import Checkpoint, Position
+from tinyclip_edge.train.monitoring.events import Observer
+from tinyclip_edge.train.run_folder import RunFolder
+from tinyclip_edge.train.setup import Setup
+from tinyclip_edge.train.stages.machine import StageMachine
+from tinyclip_edge.train.stages.state import StageState
+from tinyclip_edge.train.stages.student import InitialStudent
+
+# By how much a loss moves within 20 steps when features round otherwise; see tests/distributed.
+ROUNDING = 2e-5
+
+
+@dataclass(frozen=True, slots=True)
+class RunStart:
+    """Where a run starts."""
+
+    step: int  # steps done
+    machine: StageMachine
+    stream: StreamPositions | None = None  # where the streams of all processes stand
+
+
+def start_run(
+    setup: Setup, first: InitialStudent, folder: RunFolder, observer: Observer, *, resume: bool
+) -> RunStart:
+    """Return the start of a new run, or of one that is resumed.
+
+    A run that was killed before its first checkpoint begins again. Raises TinyClipError and
+    ModelError when no checkpoint is whole, or it does not fit the run.
+    """
+    checkpoint = _newest(setup, folder, observer) if resume else None
+    if checkpoint is None:
+        if resume:
+            observer.on_message("no checkpoint yet: the run begins at step 0")
+        state = setup.factory.begin(setup.stages[0], first.clip, first.inherited)
+        return RunStart(0, _machine(setup, state, folder))
+    try:
+        state = _restore(setup, first, folder, checkpoint)
+    except ModelError as error:
+        raise ModelError(f"cannot resume {folder.path}: {error}") from error
+    _restore_features(setup, folder, checkpoint.position, observer)
+    return RunStart(checkpoint.position.step, _machine(setup, state, folder), checkpoint.stream)
+
+
+def _newest(setup: Setup, folder: RunFolder, observer: Observer) -> Checkpoint | None:
+    with setup.ranks.agreed():
+        return folder.newest(
+            observer.on_message,
+            teacher=setup.teacher_clip.name,
+            teacher_hash=setup.teacher_hash,
+            recipe=setup.recipe,
+            data_hash=setup.data_hash,
+            order_hash=order_hash(setup.pairs),
+        )
+
+
+def _machine(setup: Setup, state: StageState, folder: RunFolder) -> StageMachine:
+    return StageMachine(state, setup.stages, setup.factory, folder, setup.ranks)
+
+
+def _restore(
+    setup: Setup, first: InitialStudent, folder: RunFolder, checkpoint: Checkpoint
+) -> StageState:
+    number = checkpoint.position.stage
+    if number > len(setup.stages):
+        raise ModelError(f"its checkpoint is of stage {number}, which there is none of")
+    return setup.factory.resume(checkpoint, setup.stages[number - 1], first, folder)
+
+
+def _restore_features(
+    setup: Setup, folder: RunFolder, position: Position, observer: Observer
+) -> None:
+    """Load the teacher's features; those that are lost are computed again in the same batches."""
+    fault = setup.load_features(folder.features)
+    if setup.features is None or fault is None:
+        return
+    if not setup.features.filled:
+        setup.read_cache(observer)
+    key = "run.micro_batch"
+    same_batches = (
+        position.processes == setup.ranks.count
+        and position.config.get(key) == flatten(folder.config)[key]
+    )
+    curve = (
+        "in the batches of the run, so that its losses stay the same"
+        if same_batches
+        else f"with other processes or {key} than before: losses may differ by {ROUNDING:g}"
+    )
+    observer.on_message(f"teacher features {fault}: computed again {curve}")
+    setup.compute_features(position.step)

@@ -1,0 +1,105 @@
+"""What a run works with, whatever its stage, and the teacher features that it reuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from tinyclip_edge.config import RunConfig
+from tinyclip_edge.data import PairMemory, StreamingPairs, TeacherFeatures
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.models import LoadedClip
+from tinyclip_edge.train.distributed import DistributedContext
+from tinyclip_edge.train.feature_cache.fill import FeatureCacheFiller
+from tinyclip_edge.train.monitoring.events import Observer
+from tinyclip_edge.train.schedule import Stage
+from tinyclip_edge.train.stages.factory import StageFactory
+from tinyclip_edge.train.tasks.teacher import Teacher
+from tinyclip_edge.train.tasks.validation import Validation
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Everything that a run works with, whatever its stage."""
+
+    config: RunConfig
+    accelerator: Accelerator
+    teacher: Teacher
+    teacher_clip: LoadedClip  # the first teacher
+    teacher_hash: str
+    factory: StageFactory
+    stages: tuple[Stage, ...]
+    pairs: PairMemory | StreamingPairs
+    validation: Validation | None
+    features: TeacherFeatures | None  # of pairs in memory
+    filler: FeatureCacheFiller | None  # of the feature cache
+    ranks: DistributedContext
+    data_hash: str  # of what the batches depend on
+    recipe: str  # digest of what determines the teacher's features
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether the student shrinks by masks, or over more than one stage."""
+        return len(self.stages) > 1 or self.stages[0].keep is not None
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the run ends within its first epoch; False for streams of unknown length."""
+        samples = self.stages[-1].end * self.config.optim.batch_size
+        return isinstance(self.pairs, PairMemory) and samples < len(self.pairs)
+
+    def load_features(self, path: Path) -> str | None:
+        """Load the teacher features of a run folder; return why not where that cannot be."""
+        if self.features is None:
+            return None
+        faults = self.ranks.all_gather(self.features.load(path))
+        if not self._is_same_everywhere(self.features):
+            self.features.clear()
+            return "are not the same for all processes"
+        return next((fault for fault in faults if fault is not None), None)
+
+    def compute_features(self, steps: int) -> None:
+        """Compute the features that the first ``steps`` steps used, in the same batches.
+
+        They are equal to the bit: which rows share a matrix product decides how sums round.
+        """
+        features, config = self.features, self.config
+        if features is None or not isinstance(self.pairs, PairMemory):
+            return
+        size, augmented = config.optim.batch_size, config.data.augment_crop is not None
+        batches = self.pairs.batches(
+            0,
+            size,
+            seed=config.seed,
+            distinct=config.data.batch_distinct,
+            rows=self.ranks.rows(size),
+        )
+        for batch in islice(batches, steps):
+            self.teacher.fill_tables(batch, pictures=not augmented)
+            if features.filled == len(features.image) + len(features.text):
+                return
+
+    def read_cache(self, observer: Observer) -> None:
+        """Read the feature cache into the tables of pairs in memory; a stream reads it by itself.
+
+        Raises DataError where the processes do not see the same cache.
+        """
+        if self.filler is None or self.features is None or not isinstance(self.pairs, PairMemory):
+            return
+        store = self.filler.store
+        store.give(self.filler.source.parts, self.pairs, self.features)
+        if not self._is_same_everywhere(self.features):
+            raise DataError(
+                f"feature cache {store.folder} is not the same for all processes; put it on a disk "
+                f"that they share, or set data.feature_cache=null"
+            )
+        if self.features.filled:
+            observer.on_message(
+                f"{self.features.filled} teacher features taken from {store.folder}"
+            )
+
+    def _is_same_everywhere(self, features: TeacherFeatures) -> bool:
+        return self.ranks.count == 1 or len(set(self.ranks.all_gather(features.digest()))) == 1

@@ -1,0 +1,207 @@
+"""Build the state of each stage, after each prune, and of a checkpoint that is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from tinyclip_edge.config import RunConfig, as_steps
+from tinyclip_edge.data import PixelCodec
+from tinyclip_edge.inheritance import InheritanceReport
+from tinyclip_edge.inheritance.gates import ClipGates
+from tinyclip_edge.inheritance.prune import load_moments, named_moments, slice_moments
+from tinyclip_edge.models import LoadedClip, create_student, load_clip
+from tinyclip_edge.models.pruned import PruneResult, clip_units, prune_clip
+from tinyclip_edge.train.checkpoint import Checkpoint, Position, restore_rng, restore_scaler
+from tinyclip_edge.train.distributed import DistributedContext
+from tinyclip_edge.train.optimizer import OptimizerStep, Restart, make_optimizer, trainable
+from tinyclip_edge.train.run_folder import RunFolder
+from tinyclip_edge.train.schedule import Stage
+from tinyclip_edge.train.stages.state import StageState
+from tinyclip_edge.train.stages.student import InitialStudent, dense_copy, stage_student
+from tinyclip_edge.train.tasks.distill_task import DistillTask
+from tinyclip_edge.train.tasks.encoders import PairEncoder
+from tinyclip_edge.train.tasks.mask_task import MaskedTask, MaskTarget
+from tinyclip_edge.train.tasks.teacher import Teacher
+
+# Before the first step.
+START = Position(step=0, skipped=0, skipped_in_a_row=0, teacher="", data="", config={})
+
+
+@dataclass(frozen=True, slots=True)
+class StageFactory:
+    """Builds states; the teacher of every stage is the large one."""
+
+    config: RunConfig
+    accelerator: Accelerator
+    teacher_clip: LoadedClip  # the first teacher, which students inherit from
+    teacher: Teacher
+    codec: PixelCodec
+    dense_task: Callable[..., DistillTask] = DistillTask  # trains a student without masks
+
+    def begin(
+        self,
+        stage: Stage,
+        student: LoadedClip,
+        inherited: InheritanceReport | None = None,
+        *,
+        before: StageState | None = None,
+        position: Position = START,
+    ) -> StageState:
+        """Return the state of a stage's first step, or of one that ``position`` has reached."""
+        task = self._task(student, stage, before, position)
+        optimizer_step = self._optimizer_step(task, stage, before, position)
+        return StageState(stage, student, inherited, task, optimizer_step)
+
+    def next(self, stage: Stage, before: StageState) -> StageState:
+        """Return the state of the stage after ``before``, built from its dense student."""
+        student, inherited = stage_student(self.config, stage, before.student)
+        return self.begin(stage, student, inherited, before=before)
+
+    def prune(self, state: StageState, done: int) -> tuple[StageState, PruneResult]:
+        """Prune the gates of a state after ``done`` steps.
+
+        The student becomes small and dense, and keeps AdamW's moments of its weights.
+        """
+        assert isinstance(state.task, MaskedTask)
+        uniform = self.config.student.uniform_shapes
+        # Where no shape is within the tolerance at the last step allowed, the nearest is taken.
+        gates = state.task.gates
+        result = prune_clip(state.student, gates, uniform_shapes=uniform, nearest=True)
+        optimizer = state.optimizer_step.optimizer
+        moments = named_moments(optimizer, state.student.model.named_parameters())
+        clip = replace(result.clip, name=state.student.name)
+        after = self._pruned(state.stage, clip, done, before=state)
+        load_moments(
+            after.optimizer_step.optimizer,
+            after.student.model.named_parameters(),
+            slice_moments(moments, result.plan),
+        )
+        _copy_objective_moments(state, after)
+        return after, result
+
+    def resume(
+        self, checkpoint: Checkpoint, stage: Stage, first: InitialStudent, folder: RunFolder
+    ) -> StageState:
+        """Return the state that a checkpoint was written in.
+
+        Raises ModelError when it is of another architecture, or the model that its stage was built
+        from is missing in the run folder.
+        """
+        position = checkpoint.position
+        if position.pruned is not None:
+            pruned = _trainable_clip(folder.pruned(stage.number))
+            state = self._pruned(stage, pruned, position.pruned, position=position)
+        elif stage.number == 1:
+            state = self.begin(stage, first.clip, first.inherited, position=position)
+        else:
+            origin = _trainable_clip(folder.stage_student(stage.number - 1))
+            student = (
+                dense_copy(origin)
+                if stage.student is None
+                else create_student(stage.student, origin)
+            )
+            state = self.begin(stage, student, position=position)
+        checkpoint.apply(state.student.model, state.optimizer_step.optimizer, state.task.beside)
+        if self.accelerator.scaler is not None and checkpoint.scaler is not None:
+            restore_scaler(self.accelerator.scaler, checkpoint.scaler)
+        restore_rng(checkpoint.rng)
+        return state
+
+    def _pruned(
+        self,
+        stage: Stage,
+        student: LoadedClip,
+        pruned: int,
+        *,
+        before: StageState | None = None,
+        position: Position = START,
+    ) -> StageState:
+        """Return the state after a prune: plain distillation, its rate rising to the schedule."""
+        assert stage.masks is not None
+        task = self._task(student, replace(stage, masks=None), before, position)
+        restart = Restart(pruned, as_steps(stage.masks.rewarm, stage.end - pruned))
+        optimizer_step = self._optimizer_step(task, stage, before, position, restart)
+        return StageState(stage, student, None, task, optimizer_step, pruned)
+
+    def _task(
+        self, student: LoadedClip, stage: Stage, before: StageState | None, position: Position
+    ) -> DistillTask:
+        self.accelerator.free_memory()  # it would hold every earlier student
+        models = (student, self.teacher, self.codec, self.config.loss)
+        options: Mapping[str, Any] = {
+            "device": self.accelerator.device,
+            "before": None if before is None else before.task,
+            "micro_batch": self.config.run.micro_batch,
+            "prepare": self._prepare_encoder,
+        }
+        if stage.masks is None or stage.keep is None:
+            return self.dense_task(*models, **options)
+        target = MaskTarget(
+            ClipGates(clip_units(student), prunable=clip_units(self.teacher_clip).prunable),
+            stage.keep,
+            stage.masks,
+            self.config.masks,
+            self.config.student.uniform_shapes,
+            max(0, position.step - stage.began),
+        )
+        return MaskedTask(*models, target, **options)
+
+    def _optimizer_step(
+        self,
+        task: DistillTask,
+        stage: Stage,
+        before: StageState | None,
+        position: Position,
+        restart: Restart | None = None,
+    ) -> OptimizerStep:
+        optimizer = make_optimizer(task.encoder, stage.optim, task.groups(stage.optim))
+        ranks = DistributedContext()
+        ranks.copy_from_main(task.beside.parameters())
+        counts = position if before is None else before.optimizer_step
+        return OptimizerStep(
+            self.accelerator,
+            self.accelerator.prepare(optimizer),
+            task.clipped(),
+            stage.optim,
+            first_step=stage.began,
+            restart=restart,
+            unwrapped=trainable(task.beside.parameters()),
+            skipped=counts.skipped,
+            skipped_in_a_row=counts.skipped_in_a_row,
+            ranks=ranks,
+        )
+
+    def _prepare_encoder(self, encoder: PairEncoder) -> nn.Module:
+        """Return the encoder in the form that accelerate trains, with what saves memory or time."""
+        run = self.config.run
+        model = cast("Any", encoder.model)
+        if run.grad_checkpointing:
+            model.set_grad_checkpointing(True)
+        if run.compile:
+            encoder.compile_blocks()
+        if not hasattr(model.visual, "transformer"):  # a ViT has no convolutions that would gain
+            encoder.to(memory_format=torch.channels_last)
+        wrapped: nn.Module = self.accelerator.prepare(encoder)
+        return wrapped
+
+
+def _copy_objective_moments(before: StageState, after: StageState) -> None:
+    """Give the optimizer the moments that the one before had of the objective's modules."""
+    earlier = before.task.objective.modules
+    for name, module in after.task.objective.modules.items():
+        parameters = list(earlier[name].named_parameters())
+        moments = named_moments(before.optimizer_step.optimizer, parameters)
+        load_moments(after.optimizer_step.optimizer, list(module.named_parameters()), moments)
+
+
+def _trainable_clip(folder: Path) -> LoadedClip:
+    clip = load_clip(str(folder))
+    clip.model.requires_grad_(True)
+    return replace(clip, name="student", weights_file=None)

@@ -1,0 +1,244 @@
+"""A run of training steps in its folder: begun or resumed, evaluated, saved, logged.
+
+Distillation and quantization-aware training both run through :func:`train`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from tinyclip_edge.config import flatten
+from tinyclip_edge.data import Prefetch, StreamingPairs
+from tinyclip_edge.errors import TinyClipError
+from tinyclip_edge.models import LoadedClip, count_parameters, save_local_dir, weights_hash
+from tinyclip_edge.run_events import read_events
+from tinyclip_edge.train.batches import StreamPositions, gathered, open_feed
+from tinyclip_edge.train.best import Best
+from tinyclip_edge.train.checkpoint import Checkpoint, Position, rng_state
+from tinyclip_edge.train.loop import Loop
+from tinyclip_edge.train.monitoring.events import EventLog, Observer, Silent, rewind_events
+from tinyclip_edge.train.monitoring.trackers import Tracked
+from tinyclip_edge.train.monitoring.versions import installed_versions
+from tinyclip_edge.train.resume import RunStart
+from tinyclip_edge.train.run_folder import RunFolder
+from tinyclip_edge.train.setup import Setup
+from tinyclip_edge.train.stages.log import StageLog
+from tinyclip_edge.train.stages.machine import StageMachine, Transition
+from tinyclip_edge.train.stages.state import StageState
+from tinyclip_edge.train.tasks.mask_task import MaskedTask
+
+Accuracies = dict[str, float]  # shares by name, see validation.accuracies
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """What a run measured; of several processes the first one knows it."""
+
+    student: LoadedClip
+    skipped_steps: int
+    evaluations: dict[int, Accuracies]  # of the student by step, of this call
+    teacher: Accuracies  # empty where it was not measured
+
+
+@dataclass(slots=True)
+class TrainingRun:
+    """What the loop drives: the stages of a run, its evaluations and its checkpoints."""
+
+    folder: RunFolder
+    setup: Setup
+    machine: StageMachine
+    feed: Prefetch
+    events: EventLog
+    observer: Observer
+    best: Best | None  # None: no best student is kept, and the teacher is not measured
+    evaluations: dict[int, Accuracies] = field(default_factory=dict)
+    teacher: Accuracies = field(default_factory=dict)
+
+    @property
+    def state(self) -> StageState:
+        """The current student, task and optimizer."""
+        return self.machine.state
+
+    def advance(self, done: int) -> bool:
+        """Prune, or go on to the next stage, when it is due; return whether the state changed."""
+        log = StageLog(self.events, self.observer)
+        transition = self.machine.due(done)
+        log.gates(self.state, done, transition, self.setup.config.masks.log_every)
+        if transition is Transition.PRUNE:
+            self._prune(log, done)
+            self.evaluate(done)
+        elif transition is Transition.NEXT_STAGE:
+            self.evaluate(done)
+            self.machine.next_stage()
+            log.stage_begins(self.state, done)
+            if self.state.inherited is not None:
+                log.inherited(self.state.inherited, self.state, done)
+                self.evaluate(done)
+        return transition in (Transition.PRUNE, Transition.NEXT_STAGE)
+
+    def evaluate(self, step: int) -> None:
+        """Measure the student on the validation pairs, and at step 0 the teacher of a run."""
+        self.setup.ranks.on_main(lambda: self._evaluate(step))
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint."""
+        stream = gathered(self.feed, step, self.setup.ranks)
+        self.setup.ranks.on_main(lambda: self._save(step, stream))
+
+    def _prune(self, log: StageLog, done: int) -> None:
+        task = self.state.task
+        assert isinstance(task, MaskedTask)
+        result = self.machine.prune(done)
+        log.pruned(task, result, self.state, done)
+
+    def _evaluate(self, step: int) -> None:
+        validation, task = self.setup.validation, self.state.task
+        if validation is None:
+            return
+        if step == 0 and self.best is not None:
+            self.teacher.update(task.teacher.measure(validation))
+            self.events.write("eval", step=0, who="teacher", **self.teacher)
+            self.observer.on_eval(0, "teacher", self.teacher)
+        metrics = validation.measure(task.encoder, self.state.student)
+        self.evaluations[step] = metrics
+        self.events.write("eval", step=step, who="student", **self.state.label, **metrics)
+        self.observer.on_eval(step, "student", metrics)
+        if self.best is not None and self.machine.has_final_shape:
+            self.best.consider(step, metrics, self.state.student)
+
+    def _save(self, step: int, stream: StreamPositions | None) -> None:
+        setup, state = self.setup, self.state
+        optimizer_step, scaler = state.optimizer_step, setup.accelerator.scaler
+        self.events.flush()  # a checkpoint must not be on the disk before the events that led to it
+        # Features first: a checkpoint never exists without those that its next steps reuse.
+        if setup.features is not None:
+            setup.features.save(self.folder.features)
+        self.folder.checkpoints.save(
+            Checkpoint(
+                Position(
+                    step=step,
+                    skipped=optimizer_step.skipped,
+                    skipped_in_a_row=optimizer_step.skipped_in_a_row,
+                    teacher=setup.teacher_hash,
+                    data=setup.data_hash,
+                    config=flatten(self.folder.config),
+                    stage=state.stage.number,
+                    pruned=state.pruned,
+                    processes=setup.ranks.count,
+                    recipe=setup.recipe,
+                ),
+                weights=state.student.model.state_dict(),
+                optimizer=optimizer_step.optimizer.state_dict(),
+                scaler=None if scaler is None else scaler.state_dict(),
+                rng=rng_state(),
+                beside=state.task.beside.state_dict(),
+                stream=stream,
+            )
+        )
+        _log_checkpoint(self.folder, self.events, step)
+
+
+def train(
+    folder: RunFolder,
+    setup: Setup,
+    start: RunStart,
+    observer: Observer,
+    *,
+    resume_command: str,
+    is_finetune: bool = False,
+) -> TrainingResult:
+    """Run all steps after ``start``.
+
+    A run measures its teacher, keeps the student that did best, and leaves the last one in
+    ``student/``; ``is_finetune`` does none of these. Raises InterruptedRun, once a checkpoint is
+    written, after SIGINT or SIGTERM.
+    """
+    began = time.perf_counter()
+    ranks, machine = setup.ranks, start.machine
+    ranks.on_main(lambda: rewind_events(folder.events, start.step, observer.on_message))
+    path = folder.events if ranks.main else Path(os.devnull)
+    tracked = Tracked(observer if ranks.main else Silent(), folder.config, folder.path, start.step)
+    with EventLog(path) as events, tracked as watcher:
+        if ranks.main:
+            _complete_log(folder, events, start.step)
+        _log_start(setup, machine.state, events, watcher, start.step)
+        best = None if is_finetune else Best(folder, events)
+        try:
+            with open_feed(setup.config, setup, start.step, start.stream) as feed:
+                run = TrainingRun(folder, setup, machine, feed, events, watcher, best)
+                steps = setup.stages[-1].end
+                loop = Loop(setup.config, steps, run, watcher, events, resume_command, ranks)
+                loop.train(feed, start.step)
+        except TinyClipError:
+            _report_skipped_images(setup, watcher)
+            raise
+        _report_skipped_images(setup, watcher)
+        if isinstance(setup.pairs, StreamingPairs):
+            setup.pairs.final_check()  # of a stream that is too short for its running check
+        student = machine.state.student
+        if not is_finetune:
+            ranks.on_main(lambda: save_local_dir(folder.student, student))
+        seconds, digest = time.perf_counter() - began, weights_hash(student.model)
+        events.write("run_end", step=steps, status="done", seconds=seconds, student_sha256=digest)
+    skipped = machine.state.optimizer_step.skipped
+    return TrainingResult(student, skipped, run.evaluations, run.teacher)
+
+
+def _complete_log(folder: RunFolder, events: EventLog, start: int) -> None:
+    """Log the checkpoint that a run is resumed from, if a kill came between it and its event."""
+    logged = read_events(folder.events) if start else []
+    if logged and ("checkpoint", start) not in {(e["kind"], e["step"]) for e in logged}:
+        _log_checkpoint(folder, events, start)
+
+
+def _log_checkpoint(folder: RunFolder, events: EventLog, step: int) -> None:
+    path = folder.checkpoints.path(step).relative_to(folder.path)
+    events.write("checkpoint", step=step, path=str(path))
+
+
+def _log_start(
+    setup: Setup, state: StageState, events: EventLog, observer: Observer, start: int
+) -> None:
+    count = count_parameters(state.student.model)
+    teacher = count_parameters(setup.teacher_clip.model)
+    inherited = state.inherited
+    events.write(
+        "run_start",
+        step=start,
+        steps=setup.stages[-1].end,
+        teacher=setup.teacher_clip.name,
+        teacher_sha256=setup.teacher_hash,
+        teacher_encoder_parameters=teacher.encoders,
+        teacher_token_parameters=teacher.token_embedding,
+        student=state.student.name,
+        encoder_parameters=count.encoders,
+        token_parameters=count.token_embedding,
+        inherited_parameters=0 if inherited is None else inherited.inherited_parameters,
+        device=str(setup.accelerator.device),
+        threads=torch.get_num_threads(),
+        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        versions=installed_versions(),
+    )
+    if start:
+        observer.on_message(f"going on after step {start}")
+        return
+    log = StageLog(events, observer)
+    if setup.shrinks:
+        log.stage_begins(state, 0)
+    if inherited is not None:
+        log.inherited(inherited, state, 0)
+
+
+def _report_skipped_images(setup: Setup, observer: Observer) -> None:
+    """Report images of a stream that could not be decoded; others were reported when loaded."""
+    pairs = setup.pairs
+    if isinstance(pairs, StreamingPairs):
+        pairs.add_up(setup.ranks.all_gather(pairs.counted))
+        for line in pairs.skipped():
+            observer.on_message(line)
