@@ -49,25 +49,25 @@ class Checkpoint:
         self, model: nn.Module, optimizer: torch.optim.Optimizer, beside: nn.Module | None = None
     ) -> None:
         """Load all; raise ModelError when the checkpoint is of another architecture."""
-        told = f"the checkpoint of step {self.position.step} is of another architecture"
+        refusal = f"the checkpoint of step {self.position.step} is of another architecture"
         difference = _first_difference(model.state_dict(), self.weights)
         if difference:
-            raise ModelError(f"{told}: {difference}")
+            raise ModelError(f"{refusal}: {difference}")
         try:
-            wanted = [_kinds(group) for group in optimizer.param_groups]
+            expected = [_kinds(group) for group in optimizer.param_groups]
             switches = [_switches(group) for group in optimizer.param_groups]
             model.load_state_dict(self.weights)
             optimizer.load_state_dict(self.optimizer)
             if beside is not None:
                 beside.load_state_dict(self.beside)
             there = [_kinds(group) for group in optimizer.param_groups]
-            same = all(own.items() <= its.items() for own, its in zip(wanted, there, strict=True))
+            same = all(own.items() <= its.items() for own, its in zip(expected, there, strict=True))
             for group, own in zip(optimizer.param_groups, switches, strict=True):
                 group.update(own)
         except (RuntimeError, *BROKEN) as error:
-            raise ModelError(f"{told}: {error}") from error
+            raise ModelError(f"{refusal}: {error}") from error
         if not same or not _moments_fit(optimizer):
-            raise ModelError(f"{told}: the state of its optimizer is another one's")
+            raise ModelError(f"{refusal}: the state of its optimizer is another one's")
 
 
 def rng_state() -> dict[str, Tensor]:
@@ -123,9 +123,9 @@ def _moments_fit(optimizer: torch.optim.Optimizer) -> bool:
     return True
 
 
-def _first_difference(model: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
-    for key in sorted({*model, *found}):
-        there, here = (str(list(t[key].shape)) if key in t else "missing" for t in (found, model))
+def _first_difference(model: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> str | None:
+    for key in sorted({*model, *stored}):
+        there, here = (str(list(t[key].shape)) if key in t else "missing" for t in (stored, model))
         if here != there:
             return f"{key} is {there} in the checkpoint and {here} in the student"
     return None

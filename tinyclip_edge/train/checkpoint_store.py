@@ -108,16 +108,16 @@ class CheckpointStore:
         for step in reversed(self.steps()):
             path = self.path(step)
             try:
-                found = _read(path)
+                checkpoint = _read(path)
             except _BrokenError as error:
                 warn(f"checkpoint {path} is broken ({error}); going back to the one before")
                 continue
-            if found.version != VERSION:
+            if checkpoint.version != VERSION:
                 warn(
-                    f"checkpoint {path} is of version {found.version}: whether pictures, "
+                    f"checkpoint {path} is of version {checkpoint.version}: whether pictures, "
                     f"preprocessing and tokenizer are those of before cannot be checked"
                 )
-            return found
+            return checkpoint
         raise TinyClipError(
             f"{self.folder} holds no whole checkpoint; delete it, and the run begins again at step "
             f"0: tinyclip-edge distill --resume {self.folder.parent}"
@@ -225,10 +225,10 @@ def _check(folder: Path) -> _About:
     about = _about(folder)
     for name, digest in ((WEIGHTS, about.files.weights), (STATE, about.files.state)):
         try:
-            found = file_sha256(folder / name)
+            digest_now = file_sha256(folder / name)
         except OSError as error:
             raise _BrokenError(f"{name}: {error.strerror or error}") from None
-        if found != digest:
+        if digest_now != digest:
             raise _BrokenError(f"{name} was changed or cut off")
     return about
 
