@@ -58,18 +58,18 @@ class HostRule:
         """
         if self._every:
             return None
-        found: dict[str, list[str]] = {"host": [], "origin": [], "x-forwarded-host": []}
+        values: dict[str, list[str]] = {"host": [], "origin": [], "x-forwarded-host": []}
         for name, value in headers:
-            found.get(name.lower(), []).append(value.strip().lower())
-        hosts = found["host"] + found["x-forwarded-host"]
-        if len(found["host"]) != 1 or not all(map(self._allows, hosts)):
+            values.get(name.lower(), []).append(value.strip().lower())
+        hosts = values["host"] + values["x-forwarded-host"]
+        if len(values["host"]) != 1 or not all(map(self._allows, hosts)):
             return (
                 "this server does not answer to that Host: use http://127.0.0.1, or start it with "
                 "--allow-host NAME"
             )
-        own = {_DEFAULT_PORT.sub("", host) for host in hosts}
-        for origin in found["origin"]:
-            if _DEFAULT_PORT.sub("", _authority_of(origin)) not in own:
+        authorities = {_DEFAULT_PORT.sub("", host) for host in hosts}
+        for origin in values["origin"]:
+            if _DEFAULT_PORT.sub("", _authority_of(origin)) not in authorities:
                 return "this server does not answer to pages of another origin"
         return None
 

@@ -64,7 +64,7 @@ def work_folder(target: Path) -> Iterator[Path]:
         work = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
         lock = _lock(work / LOCK)
         try:  # from before it is there: an end that is asked for may come at any moment
-            if _made_and_locked(work, lock):
+            if _create_locked(work, lock):
                 yield work
                 return
         finally:
@@ -108,13 +108,13 @@ def settle(work: Path, target: Path) -> None:
     """Put at ``target`` what a kill kept from it, where its older folder had been moved away."""
     if os.path.lexists(target) or not os.path.lexists(work / OLD):
         return
-    whole = work / NEW if (work / NEW).is_dir() else work / OLD
+    complete = work / NEW if (work / NEW).is_dir() else work / OLD
     with suppress(OSError):
-        whole.rename(target)
+        complete.rename(target)
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold an existing folder against every other process for the time of the block.
 
     Raises TinyClipError when another process holds it; the lock ends with the process.
@@ -128,7 +128,7 @@ def held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def refuse_held(folder: Path) -> None:
+def refuse_locked(folder: Path) -> None:
     """Raise TinyClipError, which names the process, when one holds the folder."""
     if (folder / LOCK).is_file():
         _acquired(folder).release()
@@ -160,8 +160,8 @@ def _holder(path: Path) -> str:
     match = HOLDER.fullmatch(content.decode("utf-8", "replace"))
     if match is None:
         return "another process"
-    where = "" if match["host"] == socket.gethostname() else f" on {match['host']}"
-    return f"process {match['number']}{where}"
+    host_suffix = "" if match["host"] == socket.gethostname() else f" on {match['host']}"
+    return f"process {match['number']}{host_suffix}"
 
 
 def flush(folder: Path) -> None:
@@ -188,7 +188,7 @@ def _flush_folder(folder: Path) -> None:
         os.close(number)
 
 
-def _made_and_locked(work: Path, lock: FileLock) -> bool:
+def _create_locked(work: Path, lock: FileLock) -> bool:
     """Say whether that was quicker than another process, which clears what nobody has locked."""
     work.mkdir(mode=0o700)
     try:

@@ -36,10 +36,10 @@ def shown(value: object) -> str:
 
 
 def _shortened(text: str, limit: int) -> str:
-    left_out = len(text) - limit
-    if left_out <= 0:
+    omitted = len(text) - limit
+    if omitted <= 0:
         return text
-    return f"{text[: limit // 2]}…({left_out:,} more)…{text[-(limit // 2) :]}"
+    return f"{text[: limit // 2]}…({omitted:,} more)…{text[-(limit // 2) :]}"
 
 
 class TinyClipWarning(UserWarning):
@@ -91,9 +91,9 @@ class InterruptedRun(TinyClipError):  # noqa: N818 - a stop that was asked for
     exit_code = 130
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known word, else the list of known words."""
-    names = sorted(known)
+    names = sorted(choices)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     if near:
         return f"; did you mean '{near[0]}'?"

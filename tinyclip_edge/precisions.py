@@ -37,34 +37,36 @@ PRECISIONS: dict[str, Precision] = {}
 
 def register(precision: Precision) -> Precision:
     """Add a precision to the table. Raises ConfigError when its name, alias or suffix is taken."""
-    for known in PRECISIONS.values():
+    for registered in PRECISIONS.values():
         for name in (precision.name, *precision.aliases):
-            if name in (known.name, *known.aliases):
+            if name in (registered.name, *registered.aliases):
                 raise ConfigError(f"precision '{name}' is already in the table")
-        if precision.suffix == known.suffix:
-            raise ConfigError(f"file suffix '{precision.suffix}' is that of {known.name}")
+        if precision.suffix == registered.suffix:
+            raise ConfigError(f"file suffix '{precision.suffix}' is that of {registered.name}")
     PRECISIONS[precision.name] = precision
     return precision
 
 
 def check_precisions(names: Iterable[str]) -> tuple[str, ...]:
     """Return the precisions without repeats; raise ConfigError for an unknown one or none."""
-    own_name = {alias: each.name for each in PRECISIONS.values() for alias in each.aliases}
-    wanted = tuple(dict.fromkeys(own_name.get(name, name) for name in names))
-    if not wanted:
+    canonical_name = {
+        alias: precision.name for precision in PRECISIONS.values() for alias in precision.aliases
+    }
+    precisions = tuple(dict.fromkeys(canonical_name.get(name, name) for name in names))
+    if not precisions:
         raise ConfigError(f"no precision to export; known: {', '.join(PRECISIONS)}")
-    for name in wanted:
+    for name in precisions:
         if name not in PRECISIONS:
             raise ConfigError(
-                f"precision '{name}' is unknown{did_you_mean(name, [*PRECISIONS, *own_name])}"
+                f"precision '{name}' is unknown{did_you_mean(name, [*PRECISIONS, *canonical_name])}"
             )
-    return wanted
+    return precisions
 
 
 def replay_cosine(name: str) -> float:
     """Return the cosine that golden vectors must reach in a precision, known here or not."""
-    known = PRECISIONS.get(name)
-    return REPLAY_COSINE if known is None else known.replay_cosine
+    precision = PRECISIONS.get(name)
+    return REPLAY_COSINE if precision is None else precision.replay_cosine
 
 
 def markdown_table() -> str:

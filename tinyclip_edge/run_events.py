@@ -32,14 +32,16 @@ def read_event_lines(
     ``is_valid`` may reject further events besides those without kind or step. Raises OSError.
     """
     events, broken, damaged = [], [], []
-    number, ended = 0, True
+    number, is_complete = 0, True
     with path.open("rb") as file:
         while line := file.readline(JSON_BYTES):  # a longer one is damaged, in pieces
-            number, ended = number + ended, line.endswith(b"\n")
+            number, is_complete = number + is_complete, line.endswith(b"\n")
             event = _event(line)
             if event is not None and is_valid(event):
                 events.append(event)
-            elif line.strip() and (ended or len(line) == JSON_BYTES or _parsed(line) is not None):
+            elif line.strip() and (
+                is_complete or len(line) == JSON_BYTES or _parsed(line) is not None
+            ):
                 broken.append(number)
                 damaged.append(line.rstrip(b"\n"))
     return EventLines(tuple(events), tuple(broken), tuple(damaged))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from killing import killed
-from tinyclip_edge.aside import clear_leftovers, held, refuse_held, work_folder, written_aside
+from tinyclip_edge.aside import clear_leftovers, locked, refuse_locked, work_folder, written_aside
 from tinyclip_edge.errors import TinyClipError
 
 OLD, NEW = {"a": "1", "b": "2"}, {"a": "3", "c": "4"}
@@ -88,7 +88,7 @@ def test_an_exception_between_the_two_renames_puts_the_old_folder_back(tmp_path,
 
 
 def hold(folder, ready):
-    with held(folder):
+    with locked(folder):
         ready.set()
         signal.pause()
 
@@ -99,13 +99,13 @@ def test_a_folder_is_held_by_one_process_until_it_dies(tmp_path):
     other = context.Process(target=hold, args=(tmp_path, ready))
     other.start()
     assert ready.wait(60)
-    for ask in (held(tmp_path).__enter__, lambda: refuse_held(tmp_path)):
+    for ask in (locked(tmp_path).__enter__, lambda: refuse_locked(tmp_path)):
         with pytest.raises(TinyClipError, match=rf"is in use by process {other.pid}; wait"):
             ask()
     os.kill(other.pid, signal.SIGKILL)
     other.join()
-    refuse_held(tmp_path)
-    with held(tmp_path):
+    refuse_locked(tmp_path)
+    with locked(tmp_path):
         pass
 
 
@@ -119,13 +119,13 @@ def test_a_folder_is_held_by_one_process_until_it_dies(tmp_path):
     ],
 )
 def test_what_a_lock_says_of_its_holder_is_read_with_care(tmp_path, content, who):
-    with held(tmp_path):
+    with locked(tmp_path):
         (tmp_path / ".lock").write_bytes(content)
         with pytest.raises(TinyClipError, match=rf" is in use by {who}; wait"):
-            refuse_held(tmp_path)
+            refuse_locked(tmp_path)
 
 
 def test_a_folder_that_nobody_holds_gets_no_lock_from_being_asked(tmp_path):
-    refuse_held(tmp_path)
-    refuse_held(tmp_path / "none")
+    refuse_locked(tmp_path)
+    refuse_locked(tmp_path / "none")
     assert list(tmp_path.iterdir()) == []

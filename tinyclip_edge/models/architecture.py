@@ -22,7 +22,7 @@ from tinyclip_edge.models.weights import listed
 HEAD_WIDTHS = (64, 64)  # of image and text
 _RESNET = "visual.layer1.0.conv1.weight"
 _RESNET_STAGES = range(1, 5)
-_NEEDED = {
+_REQUIRED_KEYS = {
     "ViT image": ("visual.conv1.weight", "visual.positional_embedding", "visual.proj"),
     "ResNet image": ("visual.attnpool.positional_embedding", "visual.attnpool.c_proj.weight"),
     "text": ("token_embedding.weight", "positional_embedding", "text_projection"),
@@ -65,9 +65,9 @@ def infer(
     _require(state, "text", source)
     text = _layers(state, TEXT_BLOCKS, "text", source, head_widths[1])
     vision, image, embed = _vision(state, source, head_widths[0])
-    found = [tower for tower in (text, image) if tower is not None]
-    if not pruned and all(_alike(tower) for tower in found):
-        text, image = _whole(text), None if image is None else _whole(image)
+    towers = [tower for tower in (text, image) if tower is not None]
+    if not pruned and all(_is_uniform(tower) for tower in towers):
+        text, image = _restored(text), None if image is None else _restored(image)
     if image is None and not text.plain:
         raise ModelError(
             f"{source}: the text layers differ in size, beside a ResNet image tower; a pruned CLIP "
@@ -107,20 +107,24 @@ def _vision(
 
 def _require(state: Mapping[str, Tensor], tower: str, source: str) -> None:
     name = tower.rsplit(maxsplit=1)[-1]
-    of_image = [key for key in state if key.startswith("visual.")]
-    own = of_image if name == "image" else [key for key in state if not key.startswith("visual.")]
-    own = [key for key in own if key not in ("logit_scale", "logit_bias")]
-    if not own:
+    tower_keys = [
+        key
+        for key in state
+        if key.startswith("visual.") == (name == "image")
+        and key not in ("logit_scale", "logit_bias")
+    ]
+    if not tower_keys:
         raise ModelError(
             f"{source} has no {name} tower; a missing tower is not filled from elsewhere"
         )
-    missing = [key for key in _NEEDED[tower] if key not in state]
-    shapes = [key for key in _NEEDED[tower] if key in state and not _shaped(key, state[key])]
+    missing = [key for key in _REQUIRED_KEYS[tower] if key not in state]
+    shapes = [key for key in _REQUIRED_KEYS[tower] if key in state and not _shaped(key, state[key])]
     if missing or shapes:
         fault = listed("missing", missing) if missing else listed("misshapen", shapes)
         raise ModelError(
             f"{source}: the {name} tower is no plain CLIP transformer or ResNet: {fault}; "
-            f"it has {listed('tensors', own)}. If it is of another kind, name it with --config"
+            f"it has {listed('tensors', tower_keys)}. If it is of another kind, name it with "
+            "--config"
         )
 
 
@@ -161,14 +165,14 @@ def _block_count(state: Mapping[str, Tensor], prefix: str) -> int:
     return max((int(number) + 1 for number in numbers if number.isdecimal()), default=0)
 
 
-def _alike(sizes: TowerUnits) -> bool:
+def _is_uniform(sizes: TowerUnits) -> bool:
     """Whether the blocks that are there are as wide inside as outside, and of one size."""
     heads, neurons = {*sizes.heads} - {0}, {*sizes.neurons} - {0}
     return len(neurons) <= 1 and all(count * sizes.head_width == sizes.width for count in heads)
 
 
-def _whole(sizes: TowerUnits) -> TowerUnits:
-    """Take blocks without attention or feed-forward for damaged ones."""
+def _restored(sizes: TowerUnits) -> TowerUnits:
+    """Return the sizes with missing attention and feed-forward blocks at the tower's size."""
     layers = len(sizes.heads)
     heads, neurons = sizes.width // sizes.head_width, max(sizes.neurons) or 4 * sizes.width
     return replace(sizes, heads=(heads,) * layers, neurons=(neurons,) * layers)

@@ -58,8 +58,8 @@ def check_model_cfg(model_cfg: object, source: str) -> None:
     for key in ("embed_dim", "vision_cfg", "text_cfg"):
         if key not in model_cfg:
             raise ModelError(f"{source}: model_cfg has no '{key}'")
-    known = set(inspect.signature(open_clip.CLIP).parameters) | {"custom_text"}
-    _refuse_unknown(model_cfg, known - {"cast_dtype", "output_dict"}, f"{source}: model_cfg")
+    allowed = set(inspect.signature(open_clip.CLIP).parameters) | {"custom_text"}
+    _refuse_unknown(model_cfg, allowed - {"cast_dtype", "output_dict"}, f"{source}: model_cfg")
     for tower, kind in (
         ("vision_cfg", open_clip.CLIPVisionCfg),
         ("text_cfg", open_clip.CLIPTextCfg),
@@ -73,11 +73,11 @@ def check_model_cfg(model_cfg: object, source: str) -> None:
     _check_heads(model_cfg, source)
 
 
-def _refuse_unknown(table: dict[str, Any], known: Iterable[str], where: str) -> None:
-    names = set(known)
+def _refuse_unknown(table: dict[str, Any], allowed: Iterable[str], table_name: str) -> None:
+    names = set(allowed)
     for key in table:
         if key not in names:
-            raise ModelError(f"{where} has an unknown key '{key}'{did_you_mean(key, names)}")
+            raise ModelError(f"{table_name} has an unknown key '{key}'{did_you_mean(key, names)}")
 
 
 def _check_heads(model_cfg: dict[str, Any], source: str) -> None:
@@ -106,14 +106,14 @@ def complete_preprocess_cfg(
     preprocess_cfg: object, model_cfg: dict[str, Any], source: str
 ) -> dict[str, Any]:
     """Return the whole preprocessing table: what is not given is open_clip's default (OpenAI's)."""
-    given = {} if preprocess_cfg is None else preprocess_cfg
-    if not isinstance(given, dict):
+    settings = {} if preprocess_cfg is None else preprocess_cfg
+    if not isinstance(settings, dict):
         raise ModelError(f"{source}: preprocess_cfg must be a table")
     names = {field.name for field in fields(PreprocessCfg)}
-    _refuse_unknown(given, names, f"{source}: preprocess_cfg")
+    _refuse_unknown(settings, names, f"{source}: preprocess_cfg")
     default = PreprocessCfg()
     table = {name: getattr(default, name) for name in names}
-    table.update({key: value for key, value in given.items() if value is not None})
+    table.update({key: value for key, value in settings.items() if value is not None})
     table["size"] = model_cfg["vision_cfg"].get("image_size", table["size"])
     for key in ("mean", "std"):
         table[key] = list(table[key]) if isinstance(table[key], (list, tuple)) else table[key]

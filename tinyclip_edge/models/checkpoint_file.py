@@ -56,12 +56,12 @@ def read_checkpoint(path: Path) -> object:
     # Broken bytes make the unpickler fail with whatever they happen to look like.
     except Exception as error:
         raise ModelError(f"{path} {_cause(path, error)}") from error
-    if not all(map(_is_whole, _tensors(content))):
+    if not all(map(_is_fully_stored, _tensors(content))):
         raise ModelError(f"{path} holds a tensor without a value of its own for each element")
     return content
 
 
-def _is_whole(tensor: torch.Tensor) -> bool:
+def _is_fully_stored(tensor: torch.Tensor) -> bool:
     """Whether the file has each value: one repeated by strides may claim any size."""
     if tensor.layout != torch.strided or tensor.is_meta:
         return False
@@ -77,14 +77,14 @@ def _refuse_compressed(path: Path) -> None:
 
 def _tensors(content: object) -> Iterator[torch.Tensor]:
     """Yield the tensors of nested tables and lists, which a pickle may make contain themselves."""
-    waiting, seen = [content], set()
-    while waiting:
-        value = waiting.pop()
+    pending, visited = [content], set()
+    while pending:
+        value = pending.pop()
         if isinstance(value, torch.Tensor):
             yield value
-        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
-            seen.add(id(value))
-            waiting.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, dict | list | tuple) and id(value) not in visited:
+            visited.add(id(value))
+            pending.extend(value.values() if isinstance(value, dict) else value)
 
 
 def _cause(path: Path, error: Exception) -> str:

@@ -65,11 +65,11 @@ def recognise(content: object, source: str) -> PublishedCheckpoint:
     while all(key.startswith(_WRAPPED) for key in weights):
         weights = {key.removeprefix(_WRAPPED): t for key, t in weights.items()}
         wrapping = tuple(dict.fromkeys([*wrapping, "C"]))
-    apart = any(key.startswith((*_ENCODERS, *_COPIES)) for key in weights)
-    checkpoint = _join(weights, source) if apart else PublishedCheckpoint(weights, ("A",))
+    separate = any(key.startswith((*_ENCODERS, *_COPIES)) for key in weights)
+    checkpoint = _join(weights, source) if separate else PublishedCheckpoint(weights, ("A",))
     for key in _NOT_WEIGHTS:
         checkpoint.state.pop(key, None)
-    names = checkpoint.forms if apart or "C" not in wrapping else ()
+    names = checkpoint.forms if separate or "C" not in wrapping else ()
     checkpoint.forms = (*wrapping, *names, *(("G",) if half else ()))
     checkpoint.arguments = _arguments(content)
     return checkpoint
@@ -85,8 +85,8 @@ def _unwrap(content: object) -> tuple[Any, tuple[str, ...]]:
 
 
 def _arguments(content: object) -> dict[str, Any]:
-    given = content.get("args") if isinstance(content, dict) else None
-    table = vars(given) if hasattr(given, "__dict__") else given
+    arguments = content.get("args") if isinstance(content, dict) else None
+    table = vars(arguments) if hasattr(arguments, "__dict__") else arguments
     return dict(table) if isinstance(table, dict) else {}
 
 
@@ -107,8 +107,8 @@ def _join(weights: Mapping[str, Tensor], source: str) -> PublishedCheckpoint:
         name = key.removeprefix(_GATES)
         if key == name:
             # A name that another tower could claim stays apart, and is listed as unknown.
-            own = key.startswith("visual.") == (tower == "image")
-            state[key if own else f"{tower} encoder: {key}"] = tensor
+            in_tower = key.startswith("visual.") == (tower == "image")
+            state[key if in_tower else f"{tower} encoder: {key}"] = tensor
         elif name.endswith(_LOG_ALPHA):
             gates.setdefault(tower, {})[name.removesuffix(_LOG_ALPHA)] = tensor
         elif name not in _MULTIPLIERS:
@@ -119,15 +119,15 @@ def _join(weights: Mapping[str, Tensor], source: str) -> PublishedCheckpoint:
 
 def _renamed(weights: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> tuple[_Parts, bool]:
     """Return the tensors with these prefixes by (tower, rest of the name), and whether wrapped."""
-    found: _Parts = {}
+    parts: _Parts = {}
     wrapped = False
     for key, tensor in weights.items():
         for prefix, tower in prefixes.items():
             if key.startswith(prefix):
-                rest = key.removeprefix(prefix)
-                wrapped |= rest.startswith(_WRAPPED)
-                found[tower, rest.removeprefix(_WRAPPED)] = tensor
-    return found, wrapped
+                name = key.removeprefix(prefix)
+                wrapped |= name.startswith(_WRAPPED)
+                parts[tower, name.removeprefix(_WRAPPED)] = tensor
+    return parts, wrapped
 
 
 def _refuse_unequal(first: _Parts, second: _Parts, source: str) -> None:

@@ -13,7 +13,7 @@ from tinyclip_edge.models.checkpoint_file import read_checkpoint
 from tinyclip_edge.models.checkpoint_forms import PublishedCheckpoint, recognise
 from tinyclip_edge.models.clip import LoadedClip, count_parameters
 from tinyclip_edge.models.describe import describe
-from tinyclip_edge.models.given_config import GivenConfig, given_config, known_config
+from tinyclip_edge.models.given_config import UserConfig, open_clip_config, read_user_config
 from tinyclip_edge.models.load import load_clip
 from tinyclip_edge.models.names import check_checkpoint
 from tinyclip_edge.models.pruned import UNITS, assemble_config
@@ -98,16 +98,16 @@ def convert_checkpoint(
 
 
 def _convert_file(path: Path, config: str | None, quick_gelu: bool | None) -> Conversion:
-    given = None if config is None else given_config(config)
+    user_config = None if config is None else read_user_config(config)
     checkpoint = recognise(_read(path), str(path))
     pruned = "I" in checkpoint.forms
     shape = None
     # A recipe of the zoo is no shape: it tells the activation alone.
-    if given is None or pruned or not given.model_cfg:
-        widths = HEAD_WIDTHS if given is None else given.head_widths
+    if user_config is None or pruned or not user_config.model_cfg:
+        widths = HEAD_WIDTHS if user_config is None else user_config.head_widths
         shape = infer(checkpoint.state, str(path), pruned=pruned, head_widths=widths)
-    quick, activation = _activation(checkpoint, given, config, quick_gelu)
-    clip = _assemble(path, shape, given, quick_gelu=quick)
+    quick, activation = _activation(checkpoint, user_config, config, quick_gelu)
+    clip = _assemble(path, shape, user_config, quick_gelu=quick)
     state = checkpoint.state
     if shape is not None and not shape.plain:
         state = dense_state(state, shape.units)
@@ -140,20 +140,20 @@ def _read(path: Path) -> object:
 
 
 def _assemble(
-    path: Path, shape: Architecture | None, given: GivenConfig | None, *, quick_gelu: bool
+    path: Path, shape: Architecture | None, user_config: UserConfig | None, *, quick_gelu: bool
 ) -> LoadedClip:
     """Return the CLIP to be filled; sizes are ``shape``'s where there is one."""
-    tokenizer_file = given.tokenizer_file if given is not None else None
+    tokenizer_file = user_config.tokenizer_file if user_config is not None else None
     tokenizer_file = tokenizer_file or tokenizer_beside(path.parent)
-    config: dict[str, Any] = {"preprocess_cfg": given.preprocess_cfg if given else None}
+    config: dict[str, Any] = {"preprocess_cfg": user_config.preprocess_cfg if user_config else None}
     if shape is None:
-        assert given is not None
-        config["model_cfg"] = deepcopy(given.model_cfg)
+        assert user_config is not None
+        config["model_cfg"] = deepcopy(user_config.model_cfg)
     else:
         config["model_cfg"] = shape.model_cfg
         for tower, keys in _SETTINGS.items():
-            theirs = {} if given is None else given.model_cfg.get(tower, {})
-            shape.model_cfg[tower].update({key: theirs[key] for key in keys if key in theirs})
+            tower_cfg = {} if user_config is None else user_config.model_cfg.get(tower, {})
+            shape.model_cfg[tower].update({key: tower_cfg[key] for key in keys if key in tower_cfg})
         name_own_tokenizer(shape.model_cfg, tokenizer_file)
         if not shape.plain:
             config[UNITS] = asdict(shape.units)
@@ -169,21 +169,21 @@ def _assemble(
 
 def _activation(
     checkpoint: PublishedCheckpoint,
-    given: GivenConfig | None,
+    user_config: UserConfig | None,
     config: str | None,
     option: bool | None,
 ) -> tuple[bool, str]:
     """Return whether it is QuickGELU, and who says so; nobody: GELU and an empty string."""
     if option is not None:
         return option, "as asked"
-    if given is not None:
-        return bool(given.model_cfg.get("quick_gelu")), f"from {config}"
+    if user_config is not None:
+        return bool(user_config.model_cfg.get("quick_gelu")), f"from {config}"
     forced = checkpoint.arguments.get("force_quick_gelu")
     if forced is True:
         return True, "from the training arguments in the file"
     name = checkpoint.arguments.get("model")
     if isinstance(name, str) and isinstance(forced, bool):
-        known = known_config(name)
-        quick = bool(known and known.model_cfg.get("quick_gelu"))
+        model_config = open_clip_config(name)
+        quick = bool(model_config and model_config.model_cfg.get("quick_gelu"))
         return quick, f"from the training arguments in the file: {name}"
     return False, ""

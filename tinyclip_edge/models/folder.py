@@ -94,20 +94,20 @@ def save_local_dir(folder: Path, clip: LoadedClip, *, half: bool = False) -> Non
 def _write(aside: Path, clip: LoadedClip, *, half: bool) -> None:
     pruned = UNITS in clip.config
     write_json(aside / (PRUNED_CONFIG if pruned else CONFIG), clip.config)
-    state = {key: _stored(key, t, half=half) for key, t in clip.model.state_dict().items()}
+    state = {key: _storage_copy(key, t, half=half) for key, t in clip.model.state_dict().items()}
     weights = aside / (PRUNED_WEIGHTS if pruned else WEIGHTS)
     safetensors.torch.save_file(state, weights, metadata={"format": "pt"})
     if clip.tokenizer_file is not None:
-        beside = clip.tokenizer_file.parent
+        source_folder = clip.tokenizer_file.parent
         shutil.copyfile(clip.tokenizer_file, aside / TOKENIZER)
         for name in TOKENIZER_COMPANIONS:
-            if name == TOKENIZER_CONFIG and (beside / name).is_file():
-                write_json(aside / name, read_tokenizer_config(beside / name))
-            elif (beside / name).is_file():
-                shutil.copyfile(beside / name, aside / name)
+            if name == TOKENIZER_CONFIG and (source_folder / name).is_file():
+                write_json(aside / name, read_tokenizer_config(source_folder / name))
+            elif (source_folder / name).is_file():
+                shutil.copyfile(source_folder / name, aside / name)
 
 
-def _stored(key: str, tensor: Tensor, *, half: bool) -> Tensor:
+def _storage_copy(key: str, tensor: Tensor, *, half: bool) -> Tensor:
     tensor = tensor.detach().cpu().contiguous().clone()
     if not half or tensor.ndim == 0 or not tensor.is_floating_point():
         return tensor

@@ -24,7 +24,7 @@ _PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
 
 
 @dataclass(frozen=True, slots=True)
-class GivenConfig:
+class UserConfig:
     """A config and the files that belong to it."""
 
     model_cfg: dict[str, Any]
@@ -41,7 +41,7 @@ class GivenConfig:
         return vision.get("head_width", 64), text.get("width", 512) // text.get("heads", 8)
 
 
-def given_config(config: str) -> GivenConfig:
+def read_user_config(config: str) -> UserConfig:
     """Return the config that ``--config`` names: a zoo or open_clip name, a file or a folder.
 
     Raises ModelError.
@@ -54,65 +54,65 @@ def given_config(config: str) -> GivenConfig:
     if config in ZOO:
         return _of_zoo(config)
     check_config(config)
-    found = known_config(config)
-    assert found is not None  # check_config knows the same names
-    return found
+    user_config = open_clip_config(config)
+    assert user_config is not None  # check_config knows the same names
+    return user_config
 
 
-def known_config(name: str) -> GivenConfig | None:
+def open_clip_config(name: str) -> UserConfig | None:
     """Return open_clip's config of ``NAME`` or ``NAME/TAG``, None for a name it does not know.
 
     A tag also tells the activation and the preprocessing of its weights.
     """
     with quiet():
         names = open_clip.list_models()
-        whole = name.replace("/", "-")
-        plain, _, tag = (whole, "", "") if whole in names else name.partition("/")
-        if plain not in names:
+        flat_name = name.replace("/", "-")
+        architecture, _, tag = (flat_name, "", "") if flat_name in names else name.partition("/")
+        if architecture not in names:
             return None
-        model_cfg = open_clip.get_model_config(plain)
-        facts = open_clip.get_pretrained_cfg(plain, tag) if tag else {}
-        tags = open_clip.list_pretrained_tags_by_model(plain)
+        model_cfg = open_clip.get_model_config(architecture)
+        facts = open_clip.get_pretrained_cfg(architecture, tag) if tag else {}
+        tags = open_clip.list_pretrained_tags_by_model(architecture)
     if tag and not facts:
-        raise ModelError(f"{plain} has no pretrained tag '{tag}'{did_you_mean(tag, tags)}")
+        raise ModelError(f"{architecture} has no pretrained tag '{tag}'{did_you_mean(tag, tags)}")
     if facts.get("quick_gelu"):
         model_cfg["quick_gelu"] = True
     preprocess_cfg = {key: facts[key] for key in _PREPROCESSING if facts.get(key)}
-    return GivenConfig(model_cfg, preprocess_cfg or None)
+    return UserConfig(model_cfg, preprocess_cfg or None)
 
 
-def _of_zoo(name: str) -> GivenConfig:
+def _of_zoo(name: str) -> UserConfig:
     entry = ZOO[name]
     if entry.kind != "starter":
-        return GivenConfig(entry.model_cfg)
+        return UserConfig(entry.model_cfg)
     from tinyclip_edge.models.load import load_clip
 
     # A starter shape is completed by its teacher's, so it is built; its weights are thrown away.
     clip = load_clip(name, allow_random=True)
-    return GivenConfig(clip.config["model_cfg"], clip.config["preprocess_cfg"], clip.tokenizer_file)
+    return UserConfig(clip.config["model_cfg"], clip.config["preprocess_cfg"], clip.tokenizer_file)
 
 
-def _of_folder(folder: Path) -> GivenConfig:
+def _of_folder(folder: Path) -> UserConfig:
     tokenizer_file = tokenizer_beside(folder)
-    own = any((folder / name).is_file() for name in (CONFIG, PRUNED_CONFIG))
-    if own or not (folder / HF_CONFIG).is_file():
+    has_open_clip_config = any((folder / name).is_file() for name in (CONFIG, PRUNED_CONFIG))
+    if has_open_clip_config or not (folder / HF_CONFIG).is_file():
         return _of_config(read_config(folder), tokenizer_file, str(folder))
     model_cfg = read_model_cfg(folder / HF_CONFIG)
     preprocess_cfg = read_preprocess_cfg(folder, model_cfg["vision_cfg"]["image_size"])
-    return GivenConfig(model_cfg, preprocess_cfg, tokenizer_file)
+    return UserConfig(model_cfg, preprocess_cfg, tokenizer_file)
 
 
-def _of_file(path: Path) -> GivenConfig:
+def _of_file(path: Path) -> UserConfig:
     config = read_json(path)
     tokenizer_file = tokenizer_beside(path.parent)
     if "model_type" in config:
-        return GivenConfig(read_model_cfg(path), None, tokenizer_file)
+        return UserConfig(read_model_cfg(path), None, tokenizer_file)
     check_model_cfg(config.get("model_cfg", config), str(path))
     return _of_config(config, tokenizer_file, str(path))
 
 
-def _of_config(config: dict[str, Any], tokenizer_file: Path | None, source: str) -> GivenConfig:
+def _of_config(config: dict[str, Any], tokenizer_file: Path | None, source: str) -> UserConfig:
     """Return a config of a folder, or a bare model_cfg, that has been checked."""
     model_cfg = config.get("model_cfg", config)
     units = read_units(config[UNITS], source) if UNITS in config else None
-    return GivenConfig(model_cfg, config.get("preprocess_cfg"), tokenizer_file, units)
+    return UserConfig(model_cfg, config.get("preprocess_cfg"), tokenizer_file, units)

@@ -47,7 +47,7 @@ _ELSEWHERE = {
     "siglip2": "; open_clip has it: ViT-B-16-SigLIP2/webli, or hf-hub:timm/ViT-B-16-SigLIP2",
 }
 
-MOST_COUNT = 1 << 24  # of any size in a configuration; a larger one is a broken file
+MAX_COUNT = 1 << 24  # of any size in a configuration; a larger one is a broken file
 
 
 def transformer_config(
@@ -104,28 +104,28 @@ def write_preprocessor_config(clip: LoadedClip, folder: Path) -> None:
     """
     from tinyclip_edge.runtime.preprocess import Preprocess
 
-    ours = Preprocess.from_config(clip.config["preprocess_cfg"])
-    if ours.interpolation not in _RESAMPLE:
-        raise ModelError(f"{clip.name}: no client resizes with {ours.interpolation!r}")
-    pixels = {"height": ours.height, "width": ours.width}
-    squash = ours.resize_mode == "squash"
+    preprocess = Preprocess.from_config(clip.config["preprocess_cfg"])
+    if preprocess.interpolation not in _RESAMPLE:
+        raise ModelError(f"{clip.name}: no client resizes with {preprocess.interpolation!r}")
+    pixels = {"height": preprocess.height, "width": preprocess.width}
+    squash = preprocess.resize_mode == "squash"
     config: dict[str, Any] = {
         "image_processor_type": "CLIPImageProcessor",
         "feature_extractor_type": "CLIPFeatureExtractor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": pixels if squash else {"shortest_edge": min(ours.height, ours.width)},
-        "resample": _RESAMPLE[ours.interpolation],
+        "size": pixels if squash else {"shortest_edge": min(preprocess.height, preprocess.width)},
+        "resample": _RESAMPLE[preprocess.interpolation],
         "do_center_crop": not squash,
         "crop_size": pixels,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(ours.mean),
-        "image_std": list(ours.std),
+        "image_mean": list(preprocess.mean),
+        "image_std": list(preprocess.std),
     }
-    if ours.resize_mode == "longest":
-        config |= {"resize_mode": "longest", "fill_color": ours.fill_color}
+    if preprocess.resize_mode == "longest":
+        config |= {"resize_mode": "longest", "fill_color": preprocess.fill_color}
     write_json(folder / PREPROCESSOR, config)
 
 
@@ -142,8 +142,8 @@ def read_model_cfg(path: Path) -> dict[str, Any]:
     vision = _tower(config, "vision", _VISION_DEFAULTS, path)
     activations = {str(tower["hidden_act"]) for tower in (text, vision)}
     if len(activations) > 1 or not activations <= {"gelu", "quick_gelu"}:
-        found = ", ".join(sorted(activations))
-        raise ModelError(f"{path}: hidden_act must be gelu or quick_gelu in both towers: {found}")
+        listing = ", ".join(sorted(activations))
+        raise ModelError(f"{path}: hidden_act must be gelu or quick_gelu in both towers: {listing}")
     if vision["num_channels"] != 3:
         raise ModelError(f"{path}: num_channels is {vision['num_channels']}, only 3 can be opened")
     return {
@@ -189,22 +189,22 @@ def read_preprocess_cfg(folder: Path, image_size: int) -> dict[str, Any] | None:
     if not isinstance(factor, float) or abs(factor - 1 / 255) > 1e-6:
         raise ModelError(f"{path}: rescale_factor must be 1/255")
     try:
-        ours = Preprocess.from_config(config)
+        preprocess = Preprocess.from_config(config)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     size = config["size"]
     edge = size.get("shortest_edge", image_size) if isinstance(size, dict) else size
-    if [edge, ours.height, ours.width] != [image_size] * 3:
+    if [edge, preprocess.height, preprocess.width] != [image_size] * 3:
         raise ModelError(
-            f"{path} resizes to {edge} and crops to {ours.height}x{ours.width} pixels; the model "
-            f"takes {image_size}, and open_clip resizes to what it crops"
+            f"{path} resizes to {edge} and crops to {preprocess.height}x{preprocess.width} pixels; "
+            f"the model takes {image_size}, and open_clip resizes to what it crops"
         )
     return {
-        "mean": list(ours.mean),
-        "std": list(ours.std),
-        "interpolation": ours.interpolation,
-        "resize_mode": ours.resize_mode,
-        "fill_color": ours.fill_color,
+        "mean": list(preprocess.mean),
+        "std": list(preprocess.std),
+        "interpolation": preprocess.interpolation,
+        "resize_mode": preprocess.resize_mode,
+        "fill_color": preprocess.fill_color,
     }
 
 
@@ -225,10 +225,10 @@ def _tower(
 ) -> dict[str, Any]:
     """Return one tower's table as transformers would complete it."""
     legacy = config.get(f"{name}_config_dict")
-    given = legacy if legacy is not None else config.get(f"{name}_config") or {}
-    if not isinstance(given, dict):
+    settings = legacy if legacy is not None else config.get(f"{name}_config") or {}
+    if not isinstance(settings, dict):
         raise ModelError(f"{path}: {name}_config is no table")
-    return {**defaults, **given}
+    return {**defaults, **settings}
 
 
 def _sizes(tower: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -263,6 +263,6 @@ def _pooling(text: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 def _count(table: Mapping[str, Any], key: str, path: Path, default: int = 0) -> int:
     value = table.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MOST_COUNT:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_COUNT:
         raise ModelError(f"{path}: {key} is {value!r}, not a positive number")
     return value

@@ -44,22 +44,23 @@ def from_huggingface(
 ) -> dict[str, Tensor]:
     """Return open_clip's tensors for the keys of ``expected``; faults are listed in HF's names."""
     parts = {key: _counterparts(key) for key in expected}
-    wanted = {name for names in parts.values() for name in names}
+    expected_names = {name for names in parts.values() for name in names}
     refuse_faults(
         source,
-        missing=[name for name in wanted if name not in weights],
-        unknown=[n for n in weights if n not in wanted and not n.endswith(_POSITION_IDS)],
+        missing=[name for name in expected_names if name not in weights],
+        unknown=[n for n in weights if n not in expected_names and not n.endswith(_POSITION_IDS)],
         misshapen=[
             f"{names[0]} {list(weights[names[0]].shape)}"
             for names in parts.values()
-            if len(names) > 1 and not _alike([weights[name] for name in names if name in weights])
+            if len(names) > 1
+            and not _can_stack([weights[name] for name in names if name in weights])
         ],
     )
     state = {}
     for key, names in parts.items():
         tensor = torch.cat([weights[n] for n in names]) if len(names) > 1 else weights[names[0]]
-        turned = key in _TRANSPOSED and tensor.ndim == 2
-        state[key] = tensor.t().contiguous() if turned else tensor
+        transposed = key in _TRANSPOSED and tensor.ndim == 2
+        state[key] = tensor.t().contiguous() if transposed else tensor
     return state
 
 
@@ -71,15 +72,15 @@ def to_huggingface(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     out = {}
     for key, tensor in state.items():
         names = _counterparts(key)
-        turned = tensor.t() if key in _TRANSPOSED else tensor
-        turned = turned.reshape(()) if key == "logit_scale" else turned
-        parts = turned.chunk(len(names)) if len(names) > 1 else (turned,)
+        value = tensor.t() if key in _TRANSPOSED else tensor
+        value = value.reshape(()) if key == "logit_scale" else value
+        parts = value.chunk(len(names)) if len(names) > 1 else (value,)
         for target, part in zip(names, parts, strict=True):
             out[target] = part.detach().to("cpu", torch.float32).contiguous().clone()
     return out
 
 
-def _alike(parts: list[Tensor]) -> bool:
+def _can_stack(parts: list[Tensor]) -> bool:
     """Whether tensors can be stacked."""
     return all(part.ndim and part.shape == parts[0].shape for part in parts)
 

@@ -38,11 +38,13 @@ def load_named(
         name, tag = split_name(model, pretrained, frozenset(open_clip.list_models()))
         model_cfg = open_clip.get_model_config(name)
         tags = open_clip.list_pretrained_tags_by_model(name)
-        known = open_clip.get_pretrained_cfg(name, tag) if tag else None
+        pretrained_cfg = open_clip.get_pretrained_cfg(name, tag) if tag else None
     check_tag(name, tag, tags, allow_random=allow_random)
-    if tag and known:
+    if tag and pretrained_cfg:
         # The tag knows the activation its weights were trained with; the plain name may not.
-        model_cfg["quick_gelu"] = bool(known.get("quick_gelu") or model_cfg.get("quick_gelu"))
+        model_cfg["quick_gelu"] = bool(
+            pretrained_cfg.get("quick_gelu") or model_cfg.get("quick_gelu")
+        )
         network = _download(name, tag, quick_gelu=model_cfg["quick_gelu"])
         clip = _wrap(network, model_cfg, f"{name}/{tag}")
     elif not tag:
@@ -74,8 +76,8 @@ def load_repository(model: str, device: str | torch.device) -> LoadedClip:
         if (folder / name).is_file():
             break
     # The files that were checked, not those that the repository has by then.
-    network = _download(f"{LOCAL_DIR}{folder}", None, shown=model)
-    clip = _wrap(network, model_cfg, model, _own_tokenizer(folder, model_cfg))
+    network = _download(f"{LOCAL_DIR}{folder}", None, display_name=model)
+    clip = _wrap(network, model_cfg, model, _repository_tokenizer(folder, model_cfg))
     clip.model.to(device)
     return clip
 
@@ -109,7 +111,7 @@ def _wrap(
     )
 
 
-def _own_tokenizer(folder: Path, model_cfg: dict[str, Any]) -> Path | None:
+def _repository_tokenizer(folder: Path, model_cfg: dict[str, Any]) -> Path | None:
     """Return the tokenizer.json of a repository whose config names no tokenizer but that.
 
     Where it names one elsewhere, open_clip reads that, and so do we.
@@ -121,9 +123,9 @@ def _own_tokenizer(folder: Path, model_cfg: dict[str, Any]) -> Path | None:
 
 
 def _download(
-    name: str, tag: str | None, *, quick_gelu: bool = False, shown: str | None = None
+    name: str, tag: str | None, *, quick_gelu: bool = False, display_name: str | None = None
 ) -> nn.Module:
-    what = shown or (f"{name}/{tag}" if tag else name)
+    label = display_name or (f"{name}/{tag}" if tag else name)
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             model: nn.Module = open_clip.create_model(
@@ -137,12 +139,12 @@ def _download(
             )
     # Network, hub and file errors arrive as a dozen unrelated types from three libraries.
     except Exception as error:
-        raise _unreachable(what, error) from error
+        raise _unreachable(label, error) from error
     return model.eval()
 
 
-def _unreachable(what: str, error: Exception) -> ModelError:
+def _unreachable(label: str, error: Exception) -> ModelError:
     cause = (str(error).splitlines() or [type(error).__name__])[0]
     return ModelError(
-        f"cannot fetch {what}: {cause[:200]} (without network, give a folder instead)"
+        f"cannot fetch {label}: {cause[:200]} (without network, give a folder instead)"
     )

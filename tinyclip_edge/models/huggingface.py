@@ -84,7 +84,7 @@ def save_huggingface(folder: Path, clip: LoadedClip) -> None:
     Raises ModelError, before anything is written, for a model that has no CLIPModel form.
     """
     folder = Path(folder)
-    _refuse_other_kinds(clip)
+    _refuse_unsupported(clip)
     state = to_huggingface(clip.model.state_dict(), clip.name)
     try:
         with written_aside(folder) as aside:
@@ -118,7 +118,7 @@ def _sizes(transformer: OpenClip, eps: float) -> dict[str, Any]:
     )
 
 
-def _refuse_other_kinds(clip: LoadedClip) -> None:
+def _refuse_unsupported(clip: LoadedClip) -> None:
     """Raise ModelError for towers and settings that transformers' CLIPModel does not have."""
     model_cfg = clip.config["model_cfg"]
     vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
@@ -134,7 +134,7 @@ def _refuse_other_kinds(clip: LoadedClip) -> None:
     elif not isinstance(size, int) and len(set(size)) > 1:
         fault = f"its input of {size} pixels is not square"
     else:
-        fault = _other_setting(model_cfg)
+        fault = _unsupported_setting(model_cfg)
     if fault:
         raise ModelError(
             f"{clip.name} has no Hugging Face CLIPModel form: {fault}; "
@@ -142,7 +142,7 @@ def _refuse_other_kinds(clip: LoadedClip) -> None:
         )
 
 
-def _other_setting(model_cfg: dict[str, Any]) -> str:
+def _unsupported_setting(model_cfg: dict[str, Any]) -> str:
     """Name a setting that open_clip has and CLIPModel has not, if it is not at its default."""
     defaults = {
         f"{table}.{field.name}": field.default
@@ -152,12 +152,12 @@ def _other_setting(model_cfg: dict[str, Any]) -> str:
         )
         for field in fields(kind)
     }
-    given = {key: value for key, value in model_cfg.items() if key not in _TABLES}
+    settings = {key: value for key, value in model_cfg.items() if key not in _TABLES}
     for table in _TABLES:
-        given |= {f"{table}.{key}": value for key, value in model_cfg[table].items()}
+        settings |= {f"{table}.{key}": value for key, value in model_cfg[table].items()}
         norm = model_cfg[table].get("norm_kwargs") or {}
-        given |= {f"{table}.norm_kwargs.{key}": v for key, v in norm.items() if key != "eps"}
-    for key, value in given.items():
+        settings |= {f"{table}.norm_kwargs.{key}": v for key, v in norm.items() if key != "eps"}
+    for key, value in settings.items():
         usual = (None, False, defaults.get(key))
         if key not in _SAME_IN_BOTH and value not in usual:
             return f"{key} is {value!r}"
@@ -165,10 +165,14 @@ def _other_setting(model_cfg: dict[str, Any]) -> str:
 
 
 def _tokenizer_file(folder: Path) -> Path | None:
-    own = tokenizer_beside(folder)
-    if own is None and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+    tokenizer_file = tokenizer_beside(folder)
+    if (
+        tokenizer_file is None
+        and (folder / "vocab.json").is_file()
+        and (folder / "merges.txt").is_file()
+    ):
         return from_vocabulary(folder)
-    return own
+    return tokenizer_file
 
 
 def _check_end(clip: LoadedClip, folder: Path) -> None:

@@ -44,7 +44,7 @@ class _Side:
     encode: Callable[[Tensor], Tensor]
     inputs: Tensor
     features: Tensor  # [N, D], unit norm, of the whole tower
-    others: Tensor  # [N, D]
+    other_features: Tensor  # [N, D]
     scale: float
 
 
@@ -62,23 +62,24 @@ def importance_plan(
     channels are ranked within these. Raises InheritanceError for a ResNet, a student that does not
     fit, or unusable pairs.
     """
-    whole, student = shapes
-    if whole.image.kind == "resnet":
+    teacher_shape, student_shape = shapes
+    if teacher_shape.image.kind == "resnet":
         raise InheritanceError(
             f"importance ranks transformers, and {teacher.name} has a ResNet image tower; set "
             "inherit.plan to evenly or published"
         )
-    plan_uniform(whole, student, layers="evenly")  # what does not fit is refused before the work
+    # A student that does not fit is refused before the measurements.
+    plan_uniform(teacher_shape, student_shape, layers="evenly")
     pairs = _checked(teacher, calibration)
     home = next(teacher.model.parameters()).device
     try:
         teacher.model.to(device or home)
-        image, text = _sides(teacher, whole, pairs)
+        image, text = _sides(teacher, teacher_shape, pairs)
         return plan_importance(
-            whole,
-            student,
-            _rank(image, student.image.layers),
-            _rank(text, student.text.layers),
+            teacher_shape,
+            student_shape,
+            _rank(image, student_shape.image.layers),
+            _rank(text, student_shape.text.layers),
             score_embedding(image.features.cpu(), text.features.cpu(), image.scale),
         )
     finally:
@@ -132,14 +133,14 @@ def _features(encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
 
 
 def _rank(side: _Side, layers: int) -> Ranking:
-    kept = search_layers(side.shape.layers, layers, lambda choice: _kl(side, choice))
+    selected = search_layers(side.shape.layers, layers, lambda choice: _kl(side, choice))
     generator = torch.Generator().manual_seed(SEED)
-    with only_layers(side.transformer, kept), torch.enable_grad():
+    with only_layers(side.transformer, selected), torch.enable_grad():
         with TowerProbe(side.transformer, side.shape.head_width) as probe:
             for inputs in torch.split(side.inputs, CHUNK):
-                logits = side.scale * _features(side.encode, inputs) @ side.others.T
+                logits = side.scale * _features(side.encode, inputs) @ side.other_features.T
                 probe.add(logits, DRAWS, generator)
-        return Ranking(kept, probe.scores())
+        return Ranking(selected, probe.scores())
 
 
 @torch.no_grad()
@@ -147,6 +148,8 @@ def _kl(side: _Side, layers: Indices) -> float:
     """Affinity KL that the tower has when it runs through some of its layers only."""
     with only_layers(side.transformer, layers):
         features = _features(side.encode, side.inputs[:LAYER_PAIRS])
-    whole, others = side.features[:LAYER_PAIRS], side.others[:LAYER_PAIRS]
+    full_features, other_features = side.features[:LAYER_PAIRS], side.other_features[:LAYER_PAIRS]
     scales = {"student_scale": side.scale, "teacher_scale": side.scale}
-    return float(affinity_loss(features, others, whole, others, **scales).kl)
+    return float(
+        affinity_loss(features, other_features, full_features, other_features, **scales).kl
+    )

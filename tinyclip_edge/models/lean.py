@@ -84,12 +84,12 @@ class LeanTowers:
         """Return token ``at [B]`` of the last block's output, ``[B, W]``."""
         blocks = list(transformer.resblocks)
         for number, block in enumerate(blocks, 1):
-            asks = at if number == len(blocks) else None
-            run = self._run if _is_plain(block) else run_whole
+            position = at if number == len(blocks) else None
+            run = self._run if _is_plain(block) else run_any_block
             if transformer.grad_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(run, block, x, asks, causal, use_reentrant=False)
+                x = checkpoint(run, block, x, position, causal, use_reentrant=False)
             else:
-                x = run(block, x, asks, causal)
+                x = run(block, x, position, causal)
         return x
 
 
@@ -98,20 +98,20 @@ def run_block(block: OpenClip, x: Tensor, at: Tensor | None, causal: bool) -> Te
 
     ``causal``: a token sees those before it, and itself.
     """
-    seen, mask = block.ln_1(x), None
-    asking = seen
+    normed, mask = block.ln_1(x), None
+    query_tokens = normed
     if at is not None:
         rows = torch.arange(len(x), device=x.device)
-        x, asking = x[rows, at][:, None], seen[rows, at][:, None]
+        x, query_tokens = x[rows, at][:, None], normed[rows, at][:, None]
         if causal:
-            mask = (torch.arange(seen.shape[1], device=x.device) <= at[:, None])[:, None, None]
-    heads = _attend(block.attn, asking, seen, mask, causal=causal and at is None)
+            mask = (torch.arange(normed.shape[1], device=x.device) <= at[:, None])[:, None, None]
+    heads = _attend(block.attn, query_tokens, normed, mask, causal=causal and at is None)
     x = x + block.ls_1(block.attn.out_proj(heads))
     x = x + block.ls_2(block.mlp(block.ln_2(x)))
     return x if at is None else x[:, 0]
 
 
-def run_whole(block: OpenClip, x: Tensor, at: Tensor | None, causal: bool) -> Tensor:
+def run_any_block(block: OpenClip, x: Tensor, at: Tensor | None, causal: bool) -> Tensor:
     """Do as ``run_block`` for a block of any make: all tokens ask."""
     mask = None
     if causal:
@@ -121,20 +121,20 @@ def run_whole(block: OpenClip, x: Tensor, at: Tensor | None, causal: bool) -> Te
 
 
 def _attend(
-    attention: OpenClip, asking: Tensor, seen: Tensor, mask: Tensor | None, *, causal: bool
+    attention: OpenClip, query_tokens: Tensor, tokens: Tensor, mask: Tensor | None, *, causal: bool
 ) -> Tensor:
-    """Return what the heads see, ``[B, Q, A·D]``: ``asking [B, Q, W]`` of ``seen [B, L, W]``."""
+    """Return what the heads see of ``tokens [B, L, W]`` from ``query_tokens [B, Q, W]``."""
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
     width = len(weight) // 3
-    if asking is seen:
-        together = F.linear(seen, weight, bias)
-        q, k, v = together.view(*seen.shape[:2], 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+    if query_tokens is tokens:
+        qkv = F.linear(tokens, weight, bias)
+        q, k, v = qkv.view(*tokens.shape[:2], 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     else:
-        q = F.linear(asking, weight[:width], bias[:width])
-        q = q.view(*asking.shape[:2], attention.num_heads, -1).transpose(1, 2)
-        others = F.linear(seen, weight[width:], bias[width:])
-        others = others.view(*seen.shape[:2], 2, attention.num_heads, -1)
-        k, v = others.permute(2, 0, 3, 1, 4)
+        q = F.linear(query_tokens, weight[:width], bias[:width])
+        q = q.view(*query_tokens.shape[:2], attention.num_heads, -1).transpose(1, 2)
+        kv = F.linear(tokens, weight[width:], bias[width:])
+        kv = kv.view(*tokens.shape[:2], 2, attention.num_heads, -1)
+        k, v = kv.permute(2, 0, 3, 1, 4)
     heads = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
     return heads.transpose(1, 2).flatten(2)
 

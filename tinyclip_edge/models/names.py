@@ -41,8 +41,10 @@ def check_model(model: str, pretrained: str | None = None, *, allow_random: bool
         raise ModelError("the model name is empty")
     model = expanded_model(model)
     path = Path(model)
-    own = model.startswith((HF_HUB, LOCAL_DIR)) or model == STARTER_TEACHER or is_folder(path)
-    if pretrained and (own or model in ZOO):
+    has_own_weights = (
+        model.startswith((HF_HUB, LOCAL_DIR)) or model == STARTER_TEACHER or is_folder(path)
+    )
+    if pretrained and (has_own_weights or model in ZOO):
         raise ModelError(f"pretrained '{pretrained}' does not go with {model}: it has its weights")
     if model == STARTER_TEACHER:
         teacher_path()

@@ -18,10 +18,10 @@ def resize_positions(
 
     Interpolation is bicubic and antialiased; the first position belongs to no place and is kept.
     """
-    state, ours = dict(teacher.state_dict()), student.state_dict()
+    state, student_state = dict(teacher.state_dict()), student.state_dict()
     notes = []
     for key in (VIT_POSITIONS, RESNET_POSITIONS):
-        if key not in state or key not in ours:
+        if key not in state or key not in student_state:
             continue
         before, after = _grid(teacher), _grid(student)
         if before == after:

@@ -134,9 +134,9 @@ def build_units(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.
     """Return an open_clip CLIP whose blocks are dense ones of the given units."""
     cfg = deepcopy(model_cfg)
     # One head and one neuron a channel: a pattern for norms and activation, replaced below.
-    one = {"layers": 1, "mlp_ratio": 1.0}
-    cfg["vision_cfg"].update(one, width=units.image.width, head_width=units.image.width)
-    cfg["text_cfg"].update(one, width=units.text.width, heads=1)
+    single_unit = {"layers": 1, "mlp_ratio": 1.0}
+    cfg["vision_cfg"].update(single_unit, width=units.image.width, head_width=units.image.width)
+    cfg["text_cfg"].update(single_unit, width=units.text.width, heads=1)
     model: Any = build_model(cfg, source)
     if not all(hasattr(part, "transformer") for part in (model.visual, model)):
         raise ModelError(f"{source}: '{UNITS}' go with open_clip's own ViT and text towers only")
@@ -159,7 +159,7 @@ def read_units(table: object, source: str) -> ClipUnits:
     if not isinstance(table, dict) or set(table) != {f.name for f in fields(ClipUnits)}:
         raise ModelError(f"{source}: '{UNITS}' must hold image, text, embed_dim and patch")
     for key in ("embed_dim", "patch"):
-        if not _is_count(table[key], least=1):
+        if not _is_count(table[key], minimum=1):
             raise ModelError(f"{source}: {UNITS}.{key} must be a whole number above 0")
     image, text = (_read_tower(table[name], f"{source}: {UNITS}.{name}") for name in _TOWERS)
     return ClipUnits(image, text, table["embed_dim"], table["patch"])
@@ -168,25 +168,25 @@ def read_units(table: object, source: str) -> ClipUnits:
 _TOWERS = ("image", "text")
 
 
-def _read_tower(table: object, where: str) -> TowerUnits:
+def _read_tower(table: object, label: str) -> TowerUnits:
     names = {f.name for f in fields(TowerUnits)}
     if not isinstance(table, dict) or set(table) != names:
-        raise ModelError(f"{where} must hold {', '.join(sorted(names))}")
+        raise ModelError(f"{label} must hold {', '.join(sorted(names))}")
     for key in ("width", "head_width", "positions"):
-        if not _is_count(table[key], least=1):
-            raise ModelError(f"{where}.{key} must be a whole number above 0")
+        if not _is_count(table[key], minimum=1):
+            raise ModelError(f"{label}.{key} must be a whole number above 0")
     heads, neurons = table["heads"], table["neurons"]
     for key, counts in (("heads", heads), ("neurons", neurons)):
         if not isinstance(counts, (list, tuple)) or not all(_is_count(n) for n in counts):
-            raise ModelError(f"{where}.{key} must list a whole number for each layer")
+            raise ModelError(f"{label}.{key} must list a whole number for each layer")
     if not heads or len(heads) != len(neurons):
-        raise ModelError(f"{where}: heads of {len(heads)} layers, neurons of {len(neurons)}")
+        raise ModelError(f"{label}: heads of {len(heads)} layers, neurons of {len(neurons)}")
     sizes = {**table, "heads": tuple(heads), "neurons": tuple(neurons)}
     return TowerUnits(**sizes)
 
 
-def _is_count(value: object, *, least: int = 0) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _is_count(value: object, *, minimum: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
 
 
 def _plain(units: ClipUnits) -> bool:

@@ -43,14 +43,16 @@ def apply_gates(
     Returns it with the share of prunable parameters that is gone. Raises ModelError.
     """
     units = clip_units(clip)
-    learnt = ClipGates(units)
+    clip_gates = ClipGates(units)
     with torch.no_grad():
         for tower, kinds in gates.items():
-            _take(learnt, units, tower, kinds, source)
-    masks = learnt.binarised()
+            _copy_log_alphas(clip_gates, units, tower, kinds, source)
+    masks = clip_gates.binarised()
     for tower in _TOWERS:
-        absent = {ours for kind, ours in _KINDS.items() if kind not in gates.get(tower, {})}
-        masks = _opened(masks, tower, absent)
+        absent = {
+            mask_name for kind, mask_name in _KINDS.items() if kind not in gates.get(tower, {})
+        }
+        masks = _with_open_masks(masks, tower, absent)
     result = prune_clip(clip, masks)
     return result.clip, result.sparsity
 
@@ -61,14 +63,14 @@ def _empty(
     """Drop tensors without elements and what only feeds them; give the output its bias."""
     hollow = [key for key in state if key.startswith(block) and not state[key].numel()]
     if hollow:
-        left = tuple(block + name for name in (*inputs, f"{output}.weight"))
-        for key in [key for key in state if key.startswith(left)]:
+        removed = tuple(block + name for name in (*inputs, f"{output}.weight"))
+        for key in [key for key in state if key.startswith(removed)]:
             del state[key]
     state.setdefault(f"{block}{output}.bias", torch.zeros(width))
 
 
-def _take(
-    learnt: ClipGates, units: ClipUnits, tower: str, kinds: Mapping[str, Tensor], source: str
+def _copy_log_alphas(
+    clip_gates: ClipGates, units: ClipUnits, tower: str, kinds: Mapping[str, Tensor], source: str
 ) -> None:
     """Copy one tower's log-alphas; ModelError for other kinds of masks or other sizes."""
     unknown = sorted(set(kinds) - set(_KINDS)) if tower in _TOWERS else [tower]
@@ -83,22 +85,24 @@ def _take(
         "heads": [len(sizes.heads), sizes.heads[0]],
         "intermediate": [len(sizes.neurons), sizes.neurons[0]],
     }
-    own = {kind: getattr(getattr(learnt, tower), ours) for kind, ours in _KINDS.items()}
+    targets = {
+        kind: getattr(getattr(clip_gates, tower), mask_name) for kind, mask_name in _KINDS.items()
+    }
     # Layers of unequal size have no such table at all.
     wrong = [
         f"{tower} {kind}_loga {list(alphas.shape)} for {expected[kind]}"
         for kind, alphas in kinds.items()
-        if list(alphas.shape) != expected[kind] or alphas.numel() != own[kind].numel()
+        if list(alphas.shape) != expected[kind] or alphas.numel() != targets[kind].numel()
     ]
     if wrong:
         raise ModelError(
             f"{source}: the masks do not fit the weights: {listed('misshapen', wrong)}"
         )
     for kind, alphas in kinds.items():
-        own[kind].copy_(alphas.flatten())
+        targets[kind].copy_(alphas.flatten())
 
 
-def _opened(masks: ClipMasks, tower: str, kinds: set[str]) -> ClipMasks:
+def _with_open_masks(masks: ClipMasks, tower: str, kinds: set[str]) -> ClipMasks:
     """Return the masks with some kinds of one tower fully open."""
     of_tower = getattr(masks, tower)
     ones = {

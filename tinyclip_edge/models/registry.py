@@ -27,7 +27,7 @@ def compute_registry() -> dict[str, Any]:
         "open_clip": open_clip.__version__,
         "students": student_rows(),
         "teachers": teacher_rows(),
-        "tags": {name: found for name, found in tags.items() if found},
+        "tags": {name: model_tags for name, model_tags in tags.items() if model_tags},
     }
 
 

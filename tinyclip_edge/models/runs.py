@@ -33,34 +33,34 @@ def model_config_file(folder: Path) -> Path:
 
 def newest_run(root: str | Path = "runs") -> Path:
     """Return the trained run whose student was written last; ModelError without one."""
-    found = _newest_run(Path(root))
-    if found is None:
+    run = _newest_run(Path(root))
+    if run is None:
         raise ModelError(f"no finished run under {root}: run `tinyclip-edge distill` first")
-    return found
+    return run
 
 
 def newest_models(runs: str | Path = "runs", bundles: str | Path = "bundles") -> list[str]:
     """Return the newest trained run and the newest bundle, as far as there are any."""
-    found = (_newest_run(Path(runs)), _newest(Path(bundles), (_MANIFEST,)))
-    return [str(path) for path in found if path is not None]
+    newest = (_newest_run(Path(runs)), _newest(Path(bundles), (_MANIFEST,)))
+    return [str(path) for path in newest if path is not None]
 
 
 def _newest_run(root: Path) -> Path | None:
     # `tinyclip-edge inherit` leaves a student too, but nothing that tells of training.
     configs = (f"student/{CONFIG}", f"student/{PRUNED_CONFIG}")
-    return _newest(root, configs, beside=_EVENTS)
+    return _newest(root, configs, companion=_EVENTS)
 
 
-def _newest(root: Path, markers: tuple[str, ...], *, beside: str = "") -> Path | None:
-    """Return the folder with the marker written last, of those that also have ``beside``."""
-    found = [
+def _newest(root: Path, markers: tuple[str, ...], *, companion: str = "") -> Path | None:
+    """Return the folder with the marker written last, of those that also have ``companion``."""
+    candidates = [
         ((folder / marker).stat().st_mtime_ns, folder.name, folder)
         for folder in (root.iterdir() if root.is_dir() else ())
         for marker in markers
         # Hidden folders are half-written.
         if (folder / marker).is_file()
-        and (folder / beside).exists()
+        and (folder / companion).exists()
         and not folder.name.startswith(".")
     ]
     # Names break ties, for times of a copied tree are alike.
-    return max(found)[-1] if found else None
+    return max(candidates)[-1] if candidates else None

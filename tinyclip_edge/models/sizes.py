@@ -7,8 +7,8 @@ from typing import Any
 
 from tinyclip_edge.errors import ModelError
 
-MOST_LAYERS = 1000
-MOST_PARAMETERS = 50e9  # ten times the largest open_clip model
+MAX_LAYERS = 1000
+MAX_PARAMETERS = 50e9  # ten times the largest open_clip model
 
 
 def check_sizes(model_cfg: dict[str, Any], source: str) -> None:
@@ -26,16 +26,15 @@ def check_sizes(model_cfg: dict[str, Any], source: str) -> None:
     for name in ("vision_cfg", "text_cfg"):
         tower = model_cfg[name]
         layers = _size(tower.get("layers"), 12)
-        if layers > MOST_LAYERS:
+        if layers > MAX_LAYERS:
             raise ModelError(
-                f"{source}: model_cfg.{name}.layers is {layers:.4g}; at most {MOST_LAYERS} are "
-                "built"
+                f"{source}: model_cfg.{name}.layers is {layers:.4g}; at most {MAX_LAYERS} are built"
             )
         count = _parameters(tower, layers, _size(model_cfg.get("embed_dim"), 512))
-        if count > MOST_PARAMETERS:
+        if count > MAX_PARAMETERS:
             raise ModelError(
                 f"{source}: model_cfg.{name} asks for about {count:.2g} parameters, "
-                f"at most {MOST_PARAMETERS:.0e} are built; its sizes are broken"
+                f"at most {MAX_PARAMETERS:.0e} are built; its sizes are broken"
             )
 
 
@@ -59,7 +58,7 @@ def _size(value: object, usual: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return usual
     try:
-        found = abs(float(value))
+        size = abs(float(value))
     except OverflowError:
         return math.inf
-    return usual if math.isnan(found) else found
+    return usual if math.isnan(size) else size

@@ -77,16 +77,18 @@ def create_student(model: str | dict[str, Any], teacher: LoadedClip) -> LoadedCl
     is an ordinary CLIP with that one. Raises ModelError.
     """
     if isinstance(model, str):
-        name, given = model, zoo_shape(model).model_cfg
+        name, overrides = model, zoo_shape(model).model_cfg
     else:
-        name, given = "student", model
-    config = _complete(given, teacher.config["model_cfg"], name)
-    own = _has_own_tokenizer(given.get("text_cfg", {}), teacher.config["model_cfg"]["text_cfg"])
+        name, overrides = "student", model
+    config = _complete(overrides, teacher.config["model_cfg"], name)
+    own_tokenizer = _has_own_tokenizer(
+        overrides.get("text_cfg", {}), teacher.config["model_cfg"]["text_cfg"]
+    )
     return assemble(
         config,
         teacher.config["preprocess_cfg"],
         name=name,
-        tokenizer_file=None if own else teacher.tokenizer_file,
+        tokenizer_file=None if own_tokenizer else teacher.tokenizer_file,
     )
 
 
@@ -103,17 +105,17 @@ def zoo_config(name: str) -> dict[str, Any]:
     return _complete(entry.model_cfg, read_config(Path(teacher_path()))["model_cfg"], name)
 
 
-def _complete(given: dict[str, Any], teacher: dict[str, Any], name: str) -> dict[str, Any]:
-    given = deepcopy(given)
-    vision, text = given.pop("vision_cfg", {}), given.pop("text_cfg", {})
+def _complete(overrides: dict[str, Any], teacher: dict[str, Any], name: str) -> dict[str, Any]:
+    overrides = deepcopy(overrides)
+    vision, text = overrides.pop("vision_cfg", {}), overrides.pop("text_cfg", {})
     if not isinstance(vision, dict) or not isinstance(text, dict):
         raise ModelError(f"{name}: vision_cfg and text_cfg must be tables")
-    left_out = {"vision_cfg", "text_cfg"}
+    excluded = {"vision_cfg", "text_cfg"}
     if _has_own_tokenizer(text, teacher["text_cfg"]):
-        left_out.update(_TEACHER_ONLY)
+        excluded.update(_TEACHER_ONLY)
     config = {
-        **{k: v for k, v in deepcopy(teacher).items() if k not in left_out},
-        **given,
+        **{k: v for k, v in deepcopy(teacher).items() if k not in excluded},
+        **overrides,
         "vision_cfg": {**_vision_base(teacher["vision_cfg"], vision), **vision},
         "text_cfg": {**_text_base(teacher["text_cfg"], text), **text},
     }
@@ -121,38 +123,41 @@ def _complete(given: dict[str, Any], teacher: dict[str, Any], name: str) -> dict
     return config
 
 
-def _vision_base(teacher: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _vision_base(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
     """Return the teacher's vision settings where the student's tower is of the same kind."""
-    timm = "timm_model_name" in teacher or "timm_model_name" in given
-    layers = given.get("layers", teacher.get("layers", 12))
+    timm = "timm_model_name" in teacher or "timm_model_name" in student
+    layers = student.get("layers", teacher.get("layers", 12))
     same_kind = isinstance(layers, int) == isinstance(teacher.get("layers", 12), int)
     if same_kind and not timm:
         return deepcopy(teacher)
     return {"image_size": teacher["image_size"]} if "image_size" in teacher else {}
 
 
-def _has_own_tokenizer(given: dict[str, Any], teacher: dict[str, Any]) -> bool:
+def _has_own_tokenizer(student: dict[str, Any], teacher: dict[str, Any]) -> bool:
     """Whether a student's text settings name another tokenizer than its teacher has."""
-    if "hf_tokenizer_name" in given:
-        return bool(given["hf_tokenizer_name"] != teacher.get("hf_tokenizer_name"))
+    if "hf_tokenizer_name" in student:
+        return bool(student["hf_tokenizer_name"] != teacher.get("hf_tokenizer_name"))
     # Of a tower from transformers the config tells no vocabulary.
     usual = None if "hf_model_name" in teacher else OPEN_CLIP_VOCABULARY
-    theirs = teacher.get("vocab_size", usual)
-    return given.get("vocab_size") == OPEN_CLIP_VOCABULARY and theirs != OPEN_CLIP_VOCABULARY
+    teacher_vocabulary = teacher.get("vocab_size", usual)
+    return (
+        student.get("vocab_size") == OPEN_CLIP_VOCABULARY
+        and teacher_vocabulary != OPEN_CLIP_VOCABULARY
+    )
 
 
-def _text_base(teacher: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _text_base(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
     """Return the teacher's text settings, with as many heads as the student's width holds."""
-    own = _has_own_tokenizer(given, teacher)
-    if "hf_model_name" in teacher or "hf_model_name" in given:
-        keys = () if own else _TOKENIZER_KEYS
+    own_tokenizer = _has_own_tokenizer(student, teacher)
+    if "hf_model_name" in teacher or "hf_model_name" in student:
+        keys = () if own_tokenizer else _TOKENIZER_KEYS
         return {key: deepcopy(teacher[key]) for key in keys if key in teacher}
     base = deepcopy(teacher)
-    if own:
+    if own_tokenizer:
         base = {key: base[key] for key in _TEXT_SIZES if key in base}
     head_width = teacher.get("width", 512) // teacher.get("heads", 8)
-    width = given.get("width")
-    if isinstance(width, int) and "heads" not in given:
+    width = student.get("width")
+    if isinstance(width, int) and "heads" not in student:
         base["heads"] = max(1, width // head_width)
     return base
 
@@ -190,17 +195,17 @@ def inherit_student(
         shapes = (shapes[0], replace(shapes[1], vocabulary=0))
         notes = (*notes, "token embedding not inherited: the student's tokenizer is another one")
     if plan != "importance":
-        chosen = plan_uniform(*shapes, layers=plan)
+        unit_plan = plan_uniform(*shapes, layers=plan)
     elif calibration is None:
         raise InheritanceError(
             "plan importance needs calibration pairs: give calibration=(pixels, ids), or choose "
             "the plan evenly"
         )
     else:
-        chosen = importance_plan(teacher, shapes, calibration, device)
-    weights, report = inherit_uniform(teacher_state, student_state, chosen, notes=notes)
+        unit_plan = importance_plan(teacher, shapes, calibration, device)
+    weights, report = inherit_uniform(teacher_state, student_state, unit_plan, notes=notes)
     student.model.load_state_dict(weights)
-    return replace(report, taken=InheritedUnits.by(chosen, shapes[0]))
+    return replace(report, taken=InheritedUnits.by(unit_plan, shapes[0]))
 
 
 def _check_agreement(teacher: dict[str, Any], student: dict[str, Any]) -> None:
@@ -221,10 +226,11 @@ def _check_agreement(teacher: dict[str, Any], student: dict[str, Any]) -> None:
             values = [c[tower].get(key, getattr(default, key)) for c in (teacher, student)]
             if not (tower == "text_cfg" and all(value in END_POOLS for value in values)):
                 pairs.append((f"{tower}.{key}", *values))
-    for what, ours, theirs in pairs:
-        if ours != theirs:
+    for setting, teacher_value, student_value in pairs:
+        if teacher_value != student_value:
             raise InheritanceError(
-                f"{what} differs: teacher {ours}, student {theirs}; give the student the teacher's"
+                f"{setting} differs: teacher {teacher_value}, student {student_value}; give the "
+                "student the teacher's"
             )
 
 

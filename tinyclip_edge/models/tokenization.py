@@ -15,7 +15,7 @@ from tinyclip_edge.models.json_file import read_json
 from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.paths import stays_inside
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer
-from tinyclip_edge.runtime.tokenizer_json import defects_told, parse_tokenizer
+from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer, tokenizer_errors
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 # What lies beside a tokenizer.json and is carried along with it.
@@ -33,7 +33,7 @@ _SPECIAL_TOKENS = (
 OPEN_CLIP_VOCABULARY = 49408  # tokens of the byte-pair file that open_clip carries
 Tokenize: TypeAlias = Callable[[Sequence[str]], Tensor]
 # Any two vocabularies differ in the plain words; rare signs have the high ids of a large one.
-_PLAIN = 2
+_ASCII_PROBES = 2
 _PROBE = ("a photo of a cat", "two red bicycles and blue squares", "Żółć, 42 — ½ & 猫")
 _PROBE_LENGTH = 64  # tokens
 
@@ -81,13 +81,13 @@ class LocalTokenizer(open_clip.tokenizer.HFTokenizer):  # type: ignore[misc]
         self.clean_fn = open_clip.tokenizer.get_clean_fn(clean)
         self.strip_sep_token = strip_sep_token
         self._path = path
-        parsed, settings = parse_tokenizer(path), _plain_settings(table, config)
-        with defects_told(path):
+        parsed, settings = parse_tokenizer(path), _special_token_settings(table, config)
+        with tokenizer_errors(path):
             self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=parsed, **settings)
 
     def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> Tensor:
         """Return the ids, padded; ModelError for a file whose rules fail on a text."""
-        with defects_told(self._path):
+        with tokenizer_errors(self._path):
             ids: Tensor = super().__call__(texts, context_length=context_length)
         return ids
 
@@ -137,20 +137,20 @@ def make_tokenizer(model_cfg: dict[str, Any], tokenizer_file: Path | None, sourc
             f"{source}: text_cfg.vocab_size is {vocabulary}, open_clip's own tokenizer has "
             f"{OPEN_CLIP_VOCABULARY}; put the model's tokenizer.json beside its weights"
         )
-    other = _open_clip_tokenizer(text_cfg, hf_name, tokenizer_file, source)
+    library_tokenizer = _open_clip_tokenizer(text_cfg, hf_name, tokenizer_file, source)
     # A tower from transformers has a vocabulary of its own.
-    highest = 0 if "hf_model_name" in text_cfg else int(_probe_ids(other).max())
+    highest = 0 if "hf_model_name" in text_cfg else int(_probe_ids(library_tokenizer).max())
     if highest >= vocabulary:
         raise ModelError(
             f"{source}: its tokenizer gives id {highest}, text_cfg.vocab_size is {vocabulary}; "
             "set that and text_cfg.hf_tokenizer_name to those of one model"
         )
-    return other
+    return library_tokenizer
 
 
-def same_ids(one: Tokenize, other: Tokenize) -> bool:
+def same_ids(first: Tokenize, second: Tokenize) -> bool:
     """Whether two models' tokenizers make the same ids of plain words, whatever their context."""
-    return torch.equal(*(_probe_ids(tokenizer)[:_PLAIN] for tokenizer in (one, other)))
+    return torch.equal(*(_probe_ids(tokenizer)[:_ASCII_PROBES] for tokenizer in (first, second)))
 
 
 def _probe_ids(tokenizer: Any) -> Tensor:  # noqa: ANN401
@@ -169,12 +169,12 @@ def pad_token_id(tokenizer: object) -> int:
 def name_own_tokenizer(model_cfg: dict[str, Any], tokenizer_file: Path | None) -> None:
     """Make open_clip, when it opens a folder of ours, read a tokenizer.json that is not its own."""
     text_cfg = model_cfg["text_cfg"]
-    own = text_cfg.get("vocab_size", OPEN_CLIP_VOCABULARY) != OPEN_CLIP_VOCABULARY
-    if own and tokenizer_file is not None:
+    own_vocabulary = text_cfg.get("vocab_size", OPEN_CLIP_VOCABULARY) != OPEN_CLIP_VOCABULARY
+    if own_vocabulary and tokenizer_file is not None:
         text_cfg.setdefault("hf_tokenizer_name", TOKENIZER)
 
 
-def _plain_settings(table: dict[str, Any], path: Path) -> dict[str, str]:
+def _special_token_settings(table: dict[str, Any], path: Path) -> dict[str, str]:
     """Return the special tokens and sides that a tokenizer_config.json names."""
     settings: dict[str, str] = {}
     for key in _SPECIAL_TOKENS:

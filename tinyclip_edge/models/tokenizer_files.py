@@ -58,8 +58,8 @@ def write_tokenizer(clip: LoadedClip, folder: Path) -> SpecialTokens:
     config: dict[str, Any] = {}
     if clip.tokenizer_file is not None:
         shutil.copyfile(clip.tokenizer_file, target)
-        beside = clip.tokenizer_file.with_name(TOKENIZER_CONFIG)
-        config = read_tokenizer_config(beside) if beside.is_file() else {}
+        config_file = clip.tokenizer_file.with_name(TOKENIZER_CONFIG)
+        config = read_tokenizer_config(config_file) if config_file.is_file() else {}
     else:
         _from_byte_pairs(clip, target)
     special = ClipTokenizer.from_file(target, clip.context_length)
@@ -112,16 +112,16 @@ def from_vocabulary(folder: Path) -> Path:
 
     Raises ModelError when they are broken or not CLIP's.
     """
-    from tinyclip_edge.runtime.tokenizer_json import defects_told
+    from tinyclip_edge.runtime.tokenizer_json import tokenizer_errors
 
     vocabulary = read_json_table(folder / "vocab.json", ModelError, limit=TOKENIZER_BYTES)
     merges = read_bounded(folder / "merges.txt", ModelError, limit=TOKENIZER_BYTES)
-    with defects_told(f"{folder} (vocab.json, merges.txt)"):
+    with tokenizer_errors(f"{folder} (vocab.json, merges.txt)"):
         if sorted(vocabulary.values()) != list(range(len(vocabulary))):
             raise ValueError("the ids of its vocabulary do not count from 0")
         lines = merges.decode("utf-8").splitlines()
         pairs = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
-        tokenizer = byte_pair_tokenizer(vocabulary, [(left, right) for left, right in pairs])
+        tokenizer = byte_pair_tokenizer(vocabulary, [(first, second) for first, second in pairs])
     path = Path(tempfile.mkdtemp(dir=_scratch().name)) / "tokenizer.json"
     tokenizer.save(str(path))
     return path
@@ -154,8 +154,8 @@ def _from_transformers(clip: LoadedClip, folder: Path) -> SpecialTokens:
         raise ModelError(
             f"{clip.name}: its tokenizer ({type(inner).__name__}) has no tokenizer.json form"
         )
-    known = (inner.eos_token_id, inner.sep_token_id, inner.pad_token_id)
-    end = next((index for index in known if index is not None), 0)
+    candidates = (inner.eos_token_id, inner.sep_token_id, inner.pad_token_id)
+    end = next((index for index in candidates if index is not None), 0)
     if text_cfg.get("pool_type") == "eos":
         end = int(text_cfg["eos_id"])
     start = inner.bos_token_id if inner.bos_token_id is not None else end
@@ -178,16 +178,16 @@ def _names(tokenizer_json: Path) -> tuple[str, str]:
     from tinyclip_edge.runtime.tokenizer import END_TOKENS, START_TOKENS
 
     added = read_tokenizer_table(tokenizer_json).get("added_tokens") or []
-    known = {token["content"] for token in added}
-    start = next((name for name in START_TOKENS if name in known), START)
-    end = next((name for name in END_TOKENS if name in known), END)
+    contents = {token["content"] for token in added}
+    start = next((name for name in START_TOKENS if name in contents), START)
+    end = next((name for name in END_TOKENS if name in contents), END)
     return start, end
 
 
 def _add_start_and_end(path: Path, names: tuple[str, str], start: int, end: int) -> None:
     """Make clients that know nothing of CLIP lower a text and put start and end around it."""
     content = read_tokenizer_table(path)
-    whole = dict(content)
+    original = dict(content)
     if content.get("normalizer") is None:
         content["normalizer"] = _NORMALIZER
     if content.get("post_processor") is None:
@@ -198,7 +198,7 @@ def _add_start_and_end(path: Path, names: tuple[str, str], start: int, end: int)
             "trim_offsets": False,
             "add_prefix_space": False,
         }
-    if content != whole:
+    if content != original:
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 

@@ -59,7 +59,7 @@ def fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
 
 def refuse_faults(source: str, **names: Sequence[str]) -> None:
     """Raise ModelError when any of the named kinds of fault (``missing=…``) has tensors."""
-    faults = [listed(kind, found) for kind, found in names.items() if found]
+    faults = [listed(kind, tensors) for kind, tensors in names.items() if tensors]
     if faults:
         raise ModelError(f"{source} does not fit its config: {'; '.join(faults)}")
 

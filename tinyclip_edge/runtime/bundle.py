@@ -58,9 +58,13 @@ class Manifest:
             )
         content = read_json_table(path, BundleError)
         _check(path, content)
-        known = {f.name for f in fields(cls)}
+        field_names = {f.name for f in fields(cls)}
         return cls(
-            **{key: value for key, value in content.items() if key in known and value is not None}
+            **{
+                key: value
+                for key, value in content.items()
+                if key in field_names and value is not None
+            }
         )
 
     def write(self, folder: str | Path) -> Path:
@@ -103,15 +107,15 @@ class Manifest:
             recipe = recipe["image"]
         reduced = recipe.get("reduce_range")
         if reduced is None:
-            known = PRECISIONS.get(precision)
-            return "kind" not in recipe and known is not None and known.fills_int8
+            entry = PRECISIONS.get(precision)
+            return "kind" not in recipe and entry is not None and entry.fills_int8
         return not reduced
 
     @property
     def static_batch(self) -> int | None:
         """Rows that the towers take, no more and no less; None for any number."""
-        found: int | None = self.inputs.get("batch")
-        return found
+        batch: int | None = self.inputs.get("batch")
+        return batch
 
     @property
     def pad_id(self) -> int | None:
@@ -127,15 +131,15 @@ class Manifest:
         for name in self.files if only is None else only:
             if name not in self.files:
                 raise BundleError(f"bundle {folder}: {name} is not listed in {MANIFEST}")
-            path, wanted = bundle_file(folder, name), str(self.files[name]["sha256"])
+            path, expected = bundle_file(folder, name), str(self.files[name]["sha256"])
             try:
-                found = _sha256_once(path)
+                actual = _sha256_once(path)
             except OSError as error:
                 raise BundleError(f"bundle {folder}: {name} is missing; copy it again") from error
-            if found != wanted:
+            if actual != expected:
                 raise BundleError(
-                    f"bundle {folder}: {name} has changed: sha256 {found[:12]}…, the manifest "
-                    f"says {wanted[:12]}…; copy or export the bundle again"
+                    f"bundle {folder}: {name} has changed: sha256 {actual[:12]}…, the manifest "
+                    f"says {expected[:12]}…; copy or export the bundle again"
                 )
 
 
@@ -158,13 +162,13 @@ def bundle_file(folder: str | Path, name: str) -> Path:
 def list_files(folder: str | Path) -> dict[str, dict[str, Any]]:
     """Return ``{"sha256", "bytes"}`` of every file under the folder but the manifest."""
     root = Path(folder)
-    found = sorted(path for path in root.rglob("*") if path.is_file() and path != root / MANIFEST)
+    paths = sorted(path for path in root.rglob("*") if path.is_file() and path != root / MANIFEST)
     return {
         path.relative_to(root).as_posix(): {
             "sha256": _sha256_once(path),
             "bytes": path.stat().st_size,
         }
-        for path in found
+        for path in paths
     }
 
 

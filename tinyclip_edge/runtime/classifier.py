@@ -66,10 +66,10 @@ class EdgeClassifier:
             )
             for i in range(0, len(images), _BATCH)
         ]
-        found = np.concatenate(rows) if rows else np.empty((0, len(self.labels)), np.float32)
-        if found.shape != (len(images), len(self.labels)) or not np.isfinite(found).all():
+        values = np.concatenate(rows) if rows else np.empty((0, len(self.labels)), np.float32)
+        if values.shape != (len(images), len(self.labels)) or not np.isfinite(values).all():
             raise BundleError(f"{self._graph.path} returned no probabilities of its labels")
-        return found
+        return values
 
     def classify(self, image: ImageInput) -> list[tuple[str, float]]:
         """Return (label, probability), best first."""
@@ -86,11 +86,11 @@ def _in_bundle(folder: Path, precision: str | None) -> Path:
         raise BundleError(
             f"bundle {folder} has no classifier; `tinyclip-edge export --labels FILE` writes one"
         )
-    wanted = precision or manifest.default_precision
-    name = files.get(wanted)
+    selected = precision or manifest.default_precision
+    name = files.get(selected)
     if not isinstance(name, str):
         raise BundleError(
-            f"bundle {folder} has no {wanted} classifier{did_you_mean(wanted, files)}"
+            f"bundle {folder} has no {selected} classifier{did_you_mean(selected, files)}"
         )
     manifest.verify_files(folder, only=[name])
     return bundle_file(folder, name)
@@ -100,8 +100,8 @@ def _facts(path: Path, metadata: Mapping[str, str]) -> Mapping[str, Any]:
     try:
         facts = parse_json(metadata[METADATA])
         version, labels = facts["version"], facts["labels"]
-        known = isinstance(facts["preprocessor"], dict) and isinstance(facts["precise_int8"], bool)
-        known &= isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+        valid = isinstance(facts["preprocessor"], dict) and isinstance(facts["precise_int8"], bool)
+        valid &= isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
             f"{path} is no classifier: its metadata has no labels; "
@@ -112,7 +112,7 @@ def _facts(path: Path, metadata: Mapping[str, str]) -> Mapping[str, Any]:
             f"{path}: classifier version {version!r} is not {METADATA_VERSION}, the one this "
             "tinyclip-edge reads; upgrade tinyclip-edge"
         )
-    if not known or not labels:
+    if not valid or not labels:
         raise BundleError(f"{path} is no classifier: its metadata is of another kind")
     result: Mapping[str, Any] = facts
     return result

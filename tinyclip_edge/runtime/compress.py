@@ -60,20 +60,22 @@ def recall_cost(
     if right is not None and len(right) != len(queries):
         raise DataError(f"recall cost: {len(right)} right pictures for {len(queries)} queries")
     scores = exact.scores(queries), small.scores(queries)
-    best, found = (np.argsort(-each, axis=1, kind="stable")[:, :k] for each in scores)
-    common = [len(np.intersect1d(a, b)) for a, b in zip(best, found, strict=True)]
+    exact_best, small_best = (
+        np.argsort(-cosines, axis=1, kind="stable")[:, :k] for cosines in scores
+    )
+    common = [len(np.intersect1d(a, b)) for a, b in zip(exact_best, small_best, strict=True)]
     return RecallCost(
         queries=len(queries),
         k=k,
         bytes_exact=exact.nbytes,
         bytes_small=small.nbytes,
-        same_first=float((best[:, 0] == found[:, 0]).mean()),
-        overlap=float(np.mean(common)) / best.shape[1],
+        same_first=float((exact_best[:, 0] == small_best[:, 0]).mean()),
+        overlap=float(np.mean(common)) / exact_best.shape[1],
         score_error=float(np.abs(scores[0] - scores[1]).max()),
-        recall_exact=None if right is None else _recall(best, right),
-        recall_small=None if right is None else _recall(found, right),
+        recall_exact=None if right is None else _recall(exact_best, right),
+        recall_small=None if right is None else _recall(small_best, right),
     )
 
 
-def _recall(found: npt.NDArray[np.intp], right: Sequence[int]) -> float:
-    return float((found == np.asarray(right)[:, None]).any(axis=1).mean())
+def _recall(nearest: npt.NDArray[np.intp], right: Sequence[int]) -> float:
+    return float((nearest == np.asarray(right)[:, None]).any(axis=1).mean())

@@ -236,13 +236,13 @@ class EdgeCLIP:
 
     def _class_features(self, labels: tuple[str, ...], templates: tuple[str, ...]) -> Features:
         key = (labels, templates)
-        kept = self._classes
-        if kept is None or kept[0] != key:
+        cached = self._classes
+        if cached is None or cached[0] != key:
             for note in check_prompts(self, labels, templates):
                 warnings.warn(note, stacklevel=3)
-            kept = (key, class_features(self, labels, templates))
-            self._classes = kept
-        return kept[1]
+            cached = (key, class_features(self, labels, templates))
+            self._classes = cached
+        return cached[1]
 
     def _image_side(self) -> tuple[Preprocess, Tower]:
         with self._lock:
@@ -292,9 +292,9 @@ class EdgeCLIP:
             self.manifest.verify_files(self.folder, only=[name])
         return bundle_file(self.folder, name)
 
-    def _step(self, most: int) -> int:
+    def _step(self, default: int) -> int:
         """Return how many inputs go into a tower at a time."""
-        return self.manifest.static_batch or (1 if self.low_memory else most)
+        return self.manifest.static_batch or (1 if self.low_memory else default)
 
     def _padded(self, ids: list[int]) -> list[int]:
         pad = self.manifest.pad_id

@@ -40,13 +40,13 @@ class Replay:
     @property
     def failures(self) -> tuple[str, ...]:
         """What is wrong; other pixels alone are not, if the embeddings hold."""
-        found = []
+        failures = []
         if not self.same_ids:
-            found.append("texts give other token ids")
+            failures.append("texts give other token ids")
         for name, cosine in (("image", self.image_cosine), ("text", self.text_cosine)):
             if not cosine >= self.least:
-                found.append(f"{name} cosine {cosine:.5f} is below {self.least}")
-        return tuple(found)
+                failures.append(f"{name} cosine {cosine:.5f} is below {self.least}")
+        return tuple(failures)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -113,22 +113,22 @@ def decode_embeddings(text: str, rows: int) -> Features:
 def _read(folder: Path, golden: Mapping[str, Any], precision: str, width: int) -> _Golden:
     try:
         images, texts = golden["images"], golden["texts"]
-        found = golden["embeddings"][precision]
-        read = _Golden(
+        embeddings = golden["embeddings"][precision]
+        content = _Golden(
             images=tuple(decode_image(entry["png"]) for entry in images),
             pixels=tuple(entry["pixels_sha256"] for entry in images),
             texts=tuple(str(entry["text"]) for entry in texts),
             ids=tuple(list(entry["input_ids"]) for entry in texts),
-            image=decode_embeddings(found["image"], len(images)),
-            text=decode_embeddings(found["text"], len(texts)),
+            image=decode_embeddings(embeddings["image"], len(images)),
+            text=decode_embeddings(embeddings["text"], len(texts)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
             f"bundle {folder} has no golden vectors of {precision}; export it again"
         ) from error
-    if not images or not texts or {read.image.shape[1], read.text.shape[1]} != {width}:
+    if not images or not texts or {content.image.shape[1], content.text.shape[1]} != {width}:
         raise BundleError(f"bundle {folder}: golden vectors of {precision} are not {width} wide")
-    return read
+    return content
 
 
 def _timed(encode: Callable[[Item], Features], items: Sequence[Item]) -> tuple[Features, float]:

@@ -29,8 +29,8 @@ FORMATS = (
     ImageFormat("HEIF", ("heic", "heif"), ""),  # with pillow-heif
     ImageFormat("MPO", (), ""),  # a JPEG of some cameras
 )
-IMAGE_SUFFIXES = tuple(suffix for one in FORMATS for suffix in one.suffixes)
-NAMED_KINDS = 5  # of files that are left out
+IMAGE_SUFFIXES = tuple(suffix for image_format in FORMATS for suffix in image_format.suffixes)
+LISTED_KINDS = 5  # of files that are left out
 KIND_CHARS = 12
 READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF, or HEIC with pillow-heif"
 
@@ -54,6 +54,6 @@ def file_kind(name: str) -> str:
 
 def count_kinds(kinds: Counter[str]) -> str:
     """Return how many files there are of each kind, as in ``2 .svg, 1 hidden``; empty for none."""
-    told = [f"{count} {kind}" for kind, count in kinds.most_common(NAMED_KINDS)]
-    more = sum(kinds.values()) - sum(count for _, count in kinds.most_common(NAMED_KINDS))
-    return ", ".join([*told, *([f"{more} more"] if more else [])])
+    counts = [f"{count} {kind}" for kind, count in kinds.most_common(LISTED_KINDS)]
+    remainder = sum(kinds.values()) - sum(count for _, count in kinds.most_common(LISTED_KINDS))
+    return ", ".join([*counts, *([f"{remainder} more"] if remainder else [])])

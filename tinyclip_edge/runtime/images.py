@@ -58,15 +58,15 @@ def open_image(image: ImageInput, label: str = "image", *, as_stored: bool = Fal
     pixels, or has values of no known range.
     """
     if isinstance(image, np.ndarray):
-        return _finished(_from_array(image, label), label, as_stored)
+        return _decoded(_from_array(image, label), label, as_stored)
     if isinstance(image, Image.Image):
         label = str(getattr(image, "filename", "") or label)
         if isinstance(image, ImageFile.ImageFile):
             _check_format(image, label)
-        return _finished(image, label, as_stored)
-    label = _called(image, label)
-    with _opened(image, label) as opened:
-        return _finished(opened, label, as_stored)
+        return _decoded(image, label, as_stored)
+    label = _name_of(image, label)
+    with _open_file(image, label) as opened:
+        return _decoded(opened, label, as_stored)
 
 
 class ImageHeader(NamedTuple):
@@ -79,14 +79,14 @@ class ImageHeader(NamedTuple):
 
 def image_header(image: str | Path | bytes, label: str = "image") -> ImageHeader:
     """Return what a file says of itself, undecoded; raise DataError as open_image does."""
-    label = _called(image, label)
-    with _opened(image, label) as opened:
+    label = _name_of(image, label)
+    with _open_file(image, label) as opened:
         _check_size(opened, label)
         return ImageHeader(opened.format or "", *opened.size)
 
 
 @contextmanager
-def _opened(image: ImageInput, label: str) -> Iterator[ImageFile.ImageFile]:
+def _open_file(image: ImageInput, label: str) -> Iterator[ImageFile.ImageFile]:
     """Open a file of a known format, pixels not yet decoded; what breaks inside is a DataError."""
     if not isinstance(image, (str, Path, bytes, bytearray, memoryview)):
         raise DataError(
@@ -118,16 +118,16 @@ def _opened(image: ImageInput, label: str) -> Iterator[ImageFile.ImageFile]:
 @cache
 def _pillow_formats() -> tuple[str, ...]:
     """Return the formats of the table that this Pillow decodes, their decoders imported."""
-    there = []
-    for one in FORMATS:
-        if one.plugin:
+    available = []
+    for image_format in FORMATS:
+        if image_format.plugin:
             try:
-                importlib.import_module(f"PIL.{one.plugin}")
+                importlib.import_module(f"PIL.{image_format.plugin}")
             except ImportError:  # an older Pillow
                 continue
             # Registered under its name, or not at all; an unknown name would import every plugin.
-            there += [one.name] if one.name in Image.OPEN else []
-    return tuple(there)
+            available += [image_format.name] if image_format.name in Image.OPEN else []
+    return tuple(available)
 
 
 def _formats() -> tuple[str, ...]:
@@ -138,7 +138,7 @@ def _stream(image: str | Path | bytes | bytearray | memoryview) -> IO[bytes]:
     return Path(image).open("rb") if isinstance(image, (str, Path)) else io.BytesIO(image)
 
 
-def _called(image: ImageInput, label: str) -> str:
+def _name_of(image: ImageInput, label: str) -> str:
     return str(image) if isinstance(image, (str, Path)) else label
 
 
@@ -160,21 +160,21 @@ def _register_heif(label: str) -> None:
 
 def _check_format(image: ImageFile.ImageFile, label: str) -> None:
     """Refuse an image that was opened but not by a decoder of the table: loading would run it."""
-    if image.format not in {one.name for one in FORMATS}:
+    if image.format not in {image_format.name for image_format in FORMATS}:
         raise DataError(
             f"{label} is no image that opens here: {image.format}; convert it first, with "
             "image.convert('RGB'), if you trust it"
         )
 
 
-def _finished(image: Image.Image, label: str, as_stored: bool) -> Image.Image:
+def _decoded(image: Image.Image, label: str, as_stored: bool) -> Image.Image:
     """Decode an image and bring it to the form that models see."""
     _check_size(image, label)
     try:
         image.load()
         turn = None if as_stored else _turn(image)
         eight = _eight_bits(image, label)
-        return eight if as_stored else _as_shown(eight, turn)
+        return eight if as_stored else _upright_rgb(eight, turn)
     except DataError:
         raise
     except Exception as error:
@@ -195,32 +195,32 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
     EXIF alone counts, as in browsers; Pillow would ask XMP too.
     """
-    stored = image.info.get("exif")
-    if not stored:
+    exif_bytes = image.info.get("exif")
+    if not exif_bytes:
         return None
     exif = Image.Exif()
     try:
-        exif.load(stored)
+        exif.load(exif_bytes)
         return _TURNS.get(exif.get(ExifTags.Base.Orientation, 1))
     # A picture is no worse for broken metadata.
     except Exception:
         return None
 
 
-def _as_shown(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+def _upright_rgb(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     clear = image.has_transparency_data
     if turn is None and not clear and image.mode == "RGB":
         return image
-    shown = image if turn is None else image.transpose(turn)
+    result = image if turn is None else image.transpose(turn)
     if clear:
-        layer = shown.convert("RGBA")
-        shown = Image.new("RGBA", layer.size, "white")
-        shown.alpha_composite(layer)
-    if shown is image or shown.mode != "RGB":
-        shown = shown.convert("RGB")
+        layer = result.convert("RGBA")
+        result = Image.new("RGBA", layer.size, "white")
+        result.alpha_composite(layer)
+    if result is image or result.mode != "RGB":
+        result = result.convert("RGB")
     # Opened once more, it must not be turned again.
-    shown.info = {}
-    return shown
+    result.info = {}
+    return result
 
 
 def _eight_bits(image: Image.Image, label: str) -> Image.Image:
@@ -236,10 +236,10 @@ def _eight_bits(image: Image.Image, label: str) -> Image.Image:
 
 def _scaled(array: npt.NDArray[np.uint16], label: str) -> npt.NDArray[np.uint8]:
     """Return 16-bit greys ``[H, W]`` or colours ``[H, W, C]`` as 8 bits."""
-    most = int(array.max(initial=0))
-    if 0 < most <= TWELVE_BITS:
+    maximum = int(array.max(initial=0))
+    if 0 < maximum <= TWELVE_BITS:
         raise DataError(
-            f"{label} has 16-bit pixels of at most {most}, which may be 12 bits or fewer in 16: "
+            f"{label} has 16-bit pixels of at most {maximum}, which may be 12 bits or fewer in 16: "
             "scale them to 8 bits first"
         )
     if array.ndim == 3:

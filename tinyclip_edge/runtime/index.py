@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tinyclip_edge.errors import BundleError, DataError
 from tinyclip_edge.paths import expanded
-from tinyclip_edge.runtime.index_file import Stored, read_index, write_index
+from tinyclip_edge.runtime.index_file import IndexContent, read_index, write_index
 from tinyclip_edge.runtime.protocol import Features
 
 Codes: TypeAlias = npt.NDArray[np.int8]
@@ -77,12 +77,12 @@ class ImageIndex:
 
         Raise DataError for queries of another width.
         """
-        kept = self.features.shape[1]
-        width = self.width or kept
+        dimensions = self.features.shape[1]
+        width = self.width or dimensions
         if queries.ndim != 2 or queries.shape[1] != width:
             raise DataError(f"index: a query has {queries.shape[-1]} dimensions, not {width}")
-        if width > kept:
-            queries = unit(queries[:, :kept])
+        if width > dimensions:
+            queries = unit(queries[:, :dimensions])
         if self.scales is None:
             return np.asarray(queries @ self.features.T, dtype=np.float32)
         parts = [
@@ -113,14 +113,14 @@ class ImageIndex:
             raise DataError("index: it is compressed already; compress the one with floats")
         if dimensions is not None and not 1 <= dimensions <= full:
             raise DataError(f"index: dimensions must be 1 to {full}, not {dimensions}")
-        kept = np.asarray(self.features, dtype=np.float32)
+        vectors = np.asarray(self.features, dtype=np.float32)
         width = self.width
         if dimensions is not None and dimensions < full:
-            kept, width = unit(kept[:, :dimensions]), width or full
+            vectors, width = unit(vectors[:, :dimensions]), width or full
         if not int8:
-            return ImageIndex(self.keys, kept, self.model_hash, width=width)
-        scales = np.abs(kept).max(axis=1, initial=0) / _STEPS
-        codes = np.rint(kept / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
+            return ImageIndex(self.keys, vectors, self.model_hash, width=width)
+        scales = np.abs(vectors).max(axis=1, initial=0) / _STEPS
+        codes = np.rint(vectors / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
         return ImageIndex(self.keys, codes, self.model_hash, scales.astype(np.float32), width)
 
     def save(self, path: str | Path) -> Path:
@@ -132,7 +132,8 @@ class ImageIndex:
             raise DataError(f"cannot write {path}: {error.strerror or error}") from error
         with os.fdopen(handle, "wb") as file:
             write_index(
-                file, Stored(self.keys, self.features, self.model_hash, self.scales, self.width)
+                file,
+                IndexContent(self.keys, self.features, self.model_hash, self.scales, self.width),
             )
         Path(aside).chmod(0o644)
         Path(aside).replace(path)
@@ -142,9 +143,11 @@ class ImageIndex:
     def load(cls, path: str | Path) -> ImageIndex:
         """Read what ``save`` wrote; raise DataError when it is missing or something else."""
         path = _npz(path)
-        found = read_index(path)
+        content = read_index(path)
         try:
-            return cls(found.keys, found.features, found.model_hash, found.scales, found.width)
+            return cls(
+                content.keys, content.features, content.model_hash, content.scales, content.width
+            )
         except DataError as error:
             raise DataError(f"{path} is no index file: {error}") from error
 

@@ -16,7 +16,7 @@ from tinyclip_edge.errors import DataError
 from tinyclip_edge.json_text import parse_json
 
 
-class Stored(NamedTuple):
+class IndexContent(NamedTuple):
     """What an index file holds; see ``ImageIndex``."""
 
     keys: tuple[str, ...]
@@ -26,7 +26,7 @@ class Stored(NamedTuple):
     width: int | None
 
 
-def write_index(file: IO[bytes], content: Stored) -> None:
+def write_index(file: IO[bytes], content: IndexContent) -> None:
     """Write an uncompressed npz; `read_index` takes no other."""
     arrays: dict[str, npt.NDArray[Any]] = {
         "keys": np.frombuffer(json.dumps(content.keys).encode(), dtype=np.uint8),
@@ -41,12 +41,12 @@ def write_index(file: IO[bytes], content: Stored) -> None:
     np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def read_index(path: Path) -> Stored:
+def read_index(path: Path) -> IndexContent:
     """Read and check an index file; raise DataError when it is missing, broken or no index."""
     try:
         with zipfile.ZipFile(path) as file:
             names = set(file.namelist())
-            return Stored(
+            return IndexContent(
                 keys=_texts(parse_json(_array(file, "keys").tobytes())),
                 features=_features(_array(file, "features")),
                 model_hash=str(_array(file, "model_hash")),
@@ -67,16 +67,16 @@ def _array(file: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
         raise ValueError(f"{name} is compressed")
     content = io.BytesIO(file.read(member))
     version = np.lib.format.read_magic(content)
-    read = {
+    header_readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }
-    if version not in read:
+    if version not in header_readers:
         raise ValueError(f"{name} has another version of numpy's format")
-    shape, _, dtype = read[version](content)
+    shape, _, dtype = header_readers[version](content)
     # numpy would reserve the memory that the header claims before it sees how little follows.
-    left = len(content.getvalue()) - content.tell()
-    if dtype.hasobject or math.prod(shape) * dtype.itemsize != left:
+    remaining = len(content.getvalue()) - content.tell()
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != remaining:
         raise ValueError(f"{name} is not what its header says")
     content.seek(0)
     return np.asarray(np.lib.format.read_array(content, allow_pickle=False))

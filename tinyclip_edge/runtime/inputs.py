@@ -14,45 +14,45 @@ from tinyclip_edge.runtime.protocol import ImageInput
 Item = TypeVar("Item")
 
 
-def image_list(images: Iterable[ImageInput], what: str) -> Sequence[ImageInput]:
-    """Return the images in order; `what` names the caller in messages.
+def image_list(images: Iterable[ImageInput], caller: str) -> Sequence[ImageInput]:
+    """Return the images in order; ``caller`` is named in messages.
 
     An array counts as a batch only with four axes ``[N, H, W, C]``: the rows of a single picture
     would pass for pictures. Raise DataError for a single image or what has no order.
     """
     if isinstance(images, np.ndarray) and images.dtype != object and images.ndim != 4:
         raise DataError(
-            f"{what} takes a list of images, or one array [N, H, W, 3], "
+            f"{caller} takes a list of images, or one array [N, H, W, 3], "
             f"not an array of shape {list(images.shape)}"
         )
-    return _ordered(images, what, "images")
+    return _ordered(images, caller, "images")
 
 
-def text_list(texts: Iterable[str], what: str) -> tuple[str, ...]:
+def text_list(texts: Iterable[str], caller: str) -> tuple[str, ...]:
     """Return the texts in order as plain str; raise DataError for anything else."""
-    ordered = _ordered(texts, what, "texts")
+    ordered = _ordered(texts, caller, "texts")
     for text in ordered:
         if not isinstance(text, str):
-            raise DataError(f"{what}: a text must be str, not {type(text).__name__}")
+            raise DataError(f"{caller}: a text must be str, not {type(text).__name__}")
     return tuple(map(str, ordered))  # numpy's str_ too
 
 
-def label_list(labels: Iterable[str], what: str = "labels") -> tuple[str, ...]:
+def label_list(labels: Iterable[str], caller: str = "labels") -> tuple[str, ...]:
     """Return labels or templates in order as plain str.
 
     Raise DataError for one text, a mapping, a set, or a label that is no str.
     """
     if isinstance(labels, str):
         raise DataError("labels and templates must be lists of texts, not one text")
-    return text_list(labels, what)
+    return text_list(labels, caller)
 
 
-def _ordered(items: Iterable[Item], what: str, kind: str) -> Sequence[Item]:
+def _ordered(items: Iterable[Item], caller: str, kind: str) -> Sequence[Item]:
     if isinstance(items, (str, bytes, Path)) or getattr(items, "ndim", None) == 0:
-        raise DataError(f"{what} takes a list of {kind}, not a single one")
+        raise DataError(f"{caller} takes a list of {kind}, not a single one")
     if isinstance(items, (Mapping, Set)):
         raise DataError(
-            f"{what} takes a list of {kind}, not a {type(items).__name__}; "
+            f"{caller} takes a list of {kind}, not a {type(items).__name__}; "
             "pass list(…) of what you mean"
         )
     if isinstance(items, (Sequence, np.ndarray)):
@@ -60,4 +60,4 @@ def _ordered(items: Iterable[Item], what: str, kind: str) -> Sequence[Item]:
     try:
         return list(items)
     except TypeError as error:
-        raise DataError(f"{what} takes a list of {kind}, not {type(items).__name__}") from error
+        raise DataError(f"{caller} takes a list of {kind}, not {type(items).__name__}") from error

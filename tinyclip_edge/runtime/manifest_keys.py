@@ -56,9 +56,9 @@ class ManifestKey:
             raise BundleError(f"{path}: {name} {shown(value)} is not {self._range()}")
 
     def _in_range(self, value: float) -> bool:
-        least = self.minimum is None or value >= self.minimum
-        above = self.above is None or value > self.above
-        return least and above and (self.maximum is None or value <= self.maximum)
+        meets_minimum = self.minimum is None or value >= self.minimum
+        exceeds_bound = self.above is None or value > self.above
+        return meets_minimum and exceeds_bound and (self.maximum is None or value <= self.maximum)
 
     def _range(self) -> str:
         start = f"from {self.minimum:g}" if self.above is None else f"above {self.above:g}"

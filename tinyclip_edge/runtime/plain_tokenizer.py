@@ -9,7 +9,7 @@ from typing import Any
 
 from tinyclip_edge.errors import DataError, ModelError
 from tinyclip_edge.runtime.tokenizer import clean_text
-from tinyclip_edge.runtime.tokenizer_json import defects_told, parse_tokenizer
+from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer, tokenizer_errors
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -24,10 +24,10 @@ class PlainTokenizer:
         """
         self._path = path
         self._tokenizer = parse_tokenizer(path)
-        known = settings.get("clean") in list(CLEANING)
-        if not known or not isinstance(settings.get("end"), int):
+        can_clean = settings.get("clean") in list(CLEANING)
+        if not can_clean or not isinstance(settings.get("end"), int):
             raise ModelError(f"{path}: this tinyclip-edge cannot clean texts for {dict(settings)}")
-        with defects_told(path):
+        with tokenizer_errors(path):
             self._tokenizer.enable_truncation(context_length)
             self._tokenizer.no_padding()
         self._clean = CLEANING[settings["clean"]]
@@ -47,7 +47,7 @@ class PlainTokenizer:
         if not isinstance(text, str):
             raise DataError(f"a text must be str, not {type(text).__name__}")
         cleaned = self._clean(text)
-        with defects_told(self._path):
+        with tokenizer_errors(self._path):
             return self._tokenizer.encode(cleaned)
 
 

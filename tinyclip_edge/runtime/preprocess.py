@@ -41,17 +41,19 @@ class Preprocess:
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1 or self.height * self.width > MAX_INPUT:
             raise ModelError(f"preprocessing: size {self.height}x{self.width} is no image size")
-        for key, value, known in (
+        for key, value, choices in (
             ("interpolation", self.interpolation, list(_FILTERS)),
             ("resize_mode", self.resize_mode, list(RESIZE_MODES)),
         ):
-            if value not in known:
-                raise ModelError(f"preprocessing: {key} {value!r}{did_you_mean(str(value), known)}")
+            if value not in choices:
+                raise ModelError(
+                    f"preprocessing: {key} {value!r}{did_you_mean(str(value), choices)}"
+                )
         three = len(self.mean) == len(self.std) == 3
         # A pixel must stay a finite float32.
         largest, smallest = 1e6, 1e-6
-        sane = all(abs(value) <= largest for value in (*self.mean, *self.std))
-        if not three or not sane or min(map(abs, self.std)) < smallest:
+        in_range = all(abs(value) <= largest for value in (*self.mean, *self.std))
+        if not three or not in_range or min(map(abs, self.std)) < smallest:
             raise ModelError("preprocessing: mean and std need three numbers, none of std zero")
         if not 0 <= self.fill_color <= 255:
             raise ModelError(f"preprocessing: fill_color {self.fill_color} is not 0 to 255")
@@ -71,12 +73,12 @@ class Preprocess:
 
     def pixels(self, image: ImageInput, label: str = "image") -> npt.NDArray[np.uint8]:
         """Return uint8 ``[H, W, 3]``, resized and cropped; raise DataError for a bad image."""
-        opened = open_image(image, label, as_stored=self.as_stored)
+        decoded = open_image(image, label, as_stored=self.as_stored)
         try:
             # As it is stored, an image is resized in its own mode: the order that open_clip has.
-            fitted = self._fit(opened, label).convert("RGB")
+            fitted = self._fit(decoded, label).convert("RGB")
         except ValueError as error:
-            raise DataError(f"{label}: mode {opened.mode} cannot be resized: {error}") from error
+            raise DataError(f"{label}: mode {decoded.mode} cannot be resized: {error}") from error
         return np.asarray(fitted, dtype=np.uint8)
 
     def __call__(self, image: ImageInput, label: str = "image") -> Features:
@@ -121,8 +123,8 @@ def _centre(image: Image.Image, width: int, height: int, fill: int) -> Image.Ima
         bands = len(image.getbands())
         image = ImageOps.expand(image, border, fill if bands == 1 else (fill,) * bands)
     # Python rounds halves to even, and so does open_clip's crop.
-    left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
-    return image.crop((left, top, left + width, top + height))
+    x, y = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
+    return image.crop((x, y, x + width, y + height))
 
 
 def _open_clip(config: Mapping[str, Any]) -> dict[str, Any]:

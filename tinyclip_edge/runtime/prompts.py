@@ -11,7 +11,7 @@ from tinyclip_edge.errors import DataError
 from tinyclip_edge.runtime.inputs import label_list
 from tinyclip_edge.runtime.protocol import Embedder, Features, TextTokens
 
-_SHOWN = 60  # characters of a label in a message
+_LABEL_CHARS = 60  # characters of a label in a message
 
 
 def fill_templates(labels: Iterable[str], templates: Iterable[str]) -> list[str]:
@@ -80,13 +80,13 @@ def _refuse_equal(
         return
     first: dict[tuple[tuple[int, ...], ...], tuple[int, Sequence[str]]] = {}
     for i, row in candidates:
-        other = first.setdefault(tuple(tuple(model.token_ids(text)) for text in row), (i, row))
-        if other[0] == i:
+        earlier = first.setdefault(tuple(tuple(model.token_ids(text)) for text in row), (i, row))
+        if earlier[0] == i:
             continue
-        if labels[other[0]] == labels[i]:
+        if labels[earlier[0]] == labels[i]:
             raise DataError(f"label {_short(labels[i])} stands more than once; remove the repeats")
-        both = f"labels {_short(labels[other[0]])} and {_short(labels[i])}"
-        if not all(model.fits_context(text) for text in (*row, *other[1])):
+        both = f"labels {_short(labels[earlier[0]])} and {_short(labels[i])}"
+        if not all(model.fits_context(text) for text in (*row, *earlier[1])):
             raise DataError(
                 f"{both} are the same once cut to the model's {model.context_length} tokens; "
                 "shorten the labels or the templates"
@@ -95,7 +95,7 @@ def _refuse_equal(
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+    return repr(text if len(text) <= _LABEL_CHARS else text[:_LABEL_CHARS] + "…")
 
 
 def probabilities(logits: Features, bias: float | None) -> Features:

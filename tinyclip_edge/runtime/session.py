@@ -114,13 +114,13 @@ class Graph:
     def run(self, output: str, **inputs: npt.NDArray[Any]) -> Features:
         """Return one output as float32 ``[B, N]``; raise BundleError when the graph fails."""
         try:
-            found = np.asarray(self._session.run([output], inputs)[0], dtype=np.float32)
+            values = np.asarray(self._session.run([output], inputs)[0], dtype=np.float32)
         except Exception as error:
             shapes = ", ".join(str(value.shape) for value in inputs.values())
             raise BundleError(f"{self.path} failed on {shapes}: {_line(error)}") from error
-        if found.ndim != 2:
-            raise BundleError(f"{self.path}: {output} has shape {list(found.shape)}, not [B, N]")
-        return found
+        if values.ndim != 2:
+            raise BundleError(f"{self.path}: {output} has shape {list(values.shape)}, not [B, N]")
+        return values
 
 
 class Tower:

@@ -14,13 +14,13 @@ import numpy.typing as npt
 from tokenizers import Tokenizer, normalizers
 
 from tinyclip_edge.errors import DataError, ModelError
-from tinyclip_edge.runtime.tokenizer_json import defects_told, parse_tokenizer, read_tokenizer
+from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer, read_tokenizer, tokenizer_errors
 
 START_TOKENS = ("<|startoftext|>", "<start_of_text>")
 END_TOKENS = ("<|endoftext|>", "<end_of_text>")
 
 # Nothing in such a text that ftfy or html would change; most captions are like this.
-_PLAIN = re.compile(r"[ -%'-~\t\n\f\r]*")
+_CLEAN_TEXT = re.compile(r"[ -%'-~\t\n\f\r]*")
 # CLIP's words as tokenizer.json spells them, and as open_clip finds them: its expression ignores
 # case, so that a long s is an s, and drops U+0345, whose other case is a letter.
 _WORDS = rb"'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"
@@ -34,7 +34,7 @@ def clean_text(text: str, *, lower: bool = True) -> str:
     Broken Unicode repaired by ftfy (mojibake, ligatures, widths, quotes, control characters),
     entities unescaped, blanks collapsed, lower case.
     """
-    if not _PLAIN.fullmatch(text):
+    if not _CLEAN_TEXT.fullmatch(text):
         # 60 ms and 8 MB that most programs never need.
         from ftfy import fix_text
 
@@ -70,7 +70,7 @@ class ClipTokenizer:
         if context_length < 2:
             raise ModelError(f"context length {context_length} leaves no room for start and end")
         tokenizer = parse_tokenizer(path, _caseless(read_tokenizer(path)))
-        with defects_told(path):
+        with tokenizer_errors(path):
             return cls(tokenizer, context_length, source=str(path))
 
     def encode(self, text: str) -> list[int]:
@@ -90,7 +90,7 @@ class ClipTokenizer:
         if not isinstance(text, str):
             raise DataError(f"a text must be str, not {type(text).__name__}")
         cleaned = clean_text(text)
-        with defects_told(self._source):
+        with tokenizer_errors(self._source):
             ids: list[int] = self._tokenizer.encode(cleaned, add_special_tokens=False).ids
         return ids
 
@@ -125,7 +125,7 @@ def _only_cleans(normalizer: Any) -> bool:  # noqa: ANN401
 
 def _special_id(tokenizer: Tokenizer, names: Sequence[str], source: str) -> int:
     for name in names:
-        found = tokenizer.token_to_id(name)
-        if found is not None:
-            return int(found)
+        token_id = tokenizer.token_to_id(name)
+        if token_id is not None:
+            return int(token_id)
     raise ModelError(f"{source} has no {names[0]} token; it is not a CLIP tokenizer")

@@ -26,7 +26,7 @@ def parse_tokenizer(path: Path, content: bytes | None = None) -> Tokenizer:
     """
     content = read_tokenizer(path) if content is None else content
     _check_added_tokens(path, content)
-    with defects_told(path):
+    with tokenizer_errors(path):
         return Tokenizer.from_buffer(content)
 
 
@@ -51,7 +51,7 @@ def _check_added_tokens(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def defects_told(source: str | Path) -> Iterator[None]:
+def tokenizer_errors(source: str | Path) -> Iterator[None]:
     """Raise ModelError for whatever the tokenizers library meets in the rules of a file.
 
     It raises plain Exception, and its panics are no Exception at all; many defects show only when a

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinyclip_edge.aside import refuse_held
+from tinyclip_edge.aside import refuse_locked
 from tinyclip_edge.errors import TinyClipError
 
 CHECKPOINTS = "checkpoints"
@@ -14,7 +14,7 @@ LEFTOVERS = (".lock", f"{CONFIG}.part")  # no part of a run: a kill came before 
 
 def check_run_folder(path: Path, *, resume: bool) -> None:
     """Raise TinyClipError for a folder that a process holds, and as ``check_content``."""
-    refuse_held(path)
+    refuse_locked(path)
     check_content(path, resume=resume)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tinyclip_edge.aside import LOCK, clear_leftovers, held, refuse_held
+from tinyclip_edge.aside import LOCK, clear_leftovers, locked, refuse_locked
 from tinyclip_edge.config import RunConfig, dump_config, flatten
 from tinyclip_edge.config.renamed import rename_keys
 from tinyclip_edge.errors import ConfigError, TinyClipError
@@ -109,7 +109,7 @@ class RunFolder:
         Raises TinyClipError for a folder in use, or one without a checkpoint to resume from;
         ConfigError, which names the keys, when the configuration no longer fits the checkpoint.
         """
-        refuse_held(self.path)
+        refuse_locked(self.path)
         self._check(resume=resume)
 
     def _check(self, *, resume: bool) -> None:
@@ -134,7 +134,7 @@ class RunFolder:
         self.check(resume=resume)
         new_folders = self._make_folder()
         try:
-            with held(self.path):
+            with locked(self.path):
                 self._check(resume=resume)  # another process may have ended meanwhile
                 self._clear_leftovers()
                 if not self.settings.exists():

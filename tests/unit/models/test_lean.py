@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tinyclip_edge.models import create_student
-from tinyclip_edge.models.lean import LeanTowers, run_block, run_whole
+from tinyclip_edge.models.lean import LeanTowers, run_any_block, run_block
 
 
 @pytest.fixture
@@ -65,11 +65,11 @@ def test_one_asking_token_is_a_row_of_the_whole_block(toy_teacher, causal):
     x = torch.randn(3, 7, 128, generator=torch.Generator().manual_seed(2))
     at = torch.tensor([0, 3, 6])
     with torch.no_grad():
-        whole = run_whole(block, x, None, causal)
+        whole = run_any_block(block, x, None, causal)
         torch.testing.assert_close(run_block(block, x, None, causal), whole, rtol=1e-5, atol=1e-5)
         rows = whole[torch.arange(3), at]
         torch.testing.assert_close(run_block(block, x, at, causal), rows, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(run_whole(block, x, at, causal), rows, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(run_any_block(block, x, at, causal), rows, rtol=1e-5, atol=1e-5)
 
 
 def test_the_last_block_works_for_one_token_only(toy_teacher, pixels):

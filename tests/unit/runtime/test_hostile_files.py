@@ -13,7 +13,7 @@ from tinyclip_edge.runtime.classifier import EdgeClassifier
 from tinyclip_edge.runtime.plain_tokenizer import PlainTokenizer
 from tinyclip_edge.runtime.session import Graph, Tower
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer
-from tinyclip_edge.runtime.tokenizer_json import defects_told
+from tinyclip_edge.runtime.tokenizer_json import tokenizer_errors
 
 PIXELS = np.ones((2, 3, SIZE, SIZE), np.float32)
 NAMES = ("pixel_values", "image_embeds")
@@ -162,8 +162,8 @@ def test_panics_of_the_library_are_defects_and_interrupts_are_not():
         pass
 
     told = "a is no tokenizer.json: index out of bounds$"
-    with pytest.raises(ModelError, match=told), defects_told("a"):
+    with pytest.raises(ModelError, match=told), tokenizer_errors("a"):
         raise PanicException("index out of bounds\nnote: more")
     for error in (KeyboardInterrupt, SystemExit):
-        with pytest.raises(error), defects_told("a"):
+        with pytest.raises(error), tokenizer_errors("a"):
             raise error

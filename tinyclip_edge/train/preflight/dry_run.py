@@ -18,7 +18,7 @@ from tinyclip_edge.models import LoadedClip, create_student, inherit_student, lo
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import count_parameters
 from tinyclip_edge.models.cost import traced_macs
-from tinyclip_edge.models.given_config import known_config
+from tinyclip_edge.models.given_config import open_clip_config
 from tinyclip_edge.models.pruned import clip_units
 from tinyclip_edge.train.memory import FLOAT, HALF, TRAINED, SavedBytes
 from tinyclip_edge.train.schedule import Stage
@@ -122,7 +122,7 @@ def described(model: str, tag: str | None) -> LoadedClip:
 
     Any other MODEL is loaded first. Raises ModelError.
     """
-    listed = known_config(model if tag is None else f"{model}/{tag}")
+    listed = open_clip_config(model if tag is None else f"{model}/{tag}")
     if listed is None:
         clip = load_clip(model, tag)
         return replace(clip, model=clip.model.to("meta"))
