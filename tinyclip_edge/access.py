@@ -1,8 +1,7 @@
-"""Who may talk to a server of this project: rules on Host, Origin and the client's address.
+"""Access rules of this project's servers on Host, Origin and the client's address.
 
-A page of somewhere else can point its own name at 127.0.0.1 (DNS rebinding) or send forms here
-(CSRF): browsers then name that page in Host or Origin, and every server asks `HostRule` about both
-before it does anything.
+A foreign page can point its own name at 127.0.0.1 (DNS rebinding) or send forms here (CSRF):
+browsers then name that page in Host or Origin, and every server checks both with `HostRule` first.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 EVERY_HOST = "*"
-HEADER_BYTES = 300  # of a Host: names have 253 at most
+HEADER_BYTES = 300  # of a Host: names have at most 253
 # What a proxy adds. A browser beside the server sends none of them; they never grant anything.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@\[\]]+)(:\d{1,5})?", re.ASCII)
@@ -35,9 +34,9 @@ class HostRule:
     def __init__(self, host: str, also: Iterable[str] = ()) -> None:
         """Allow the loopback names, ``host``, on which the server listens, and ``also``.
 
-        A server on every address of the machine (0.0.0.0, ::) allows any address, to which no name
-        of others can be pointed, and the machine's own names. ``*`` in ``also`` allows everything,
-        foreign origins too: for a server that holds nothing of its user's.
+        A server on every address of the machine (0.0.0.0, ::) allows any IP address, as rebinding
+        needs a name, and the machine's own names. ``*`` in ``also`` allows everything, foreign
+        origins too: for a server without private data.
         """
         names = {*LOOPBACK_NAMES, _bare(host), *map(_bare, also)}
         self._every = EVERY_HOST in names
@@ -47,14 +46,14 @@ class HostRule:
         self._names = names
 
     def allow(self, name: str) -> None:
-        """Allow one more name, which is known only once the server runs."""
+        """Allow one more name, for one that is known only after the server's start."""
         self._names.add(_bare(name))
 
     def refusal(self, headers: Headers) -> str | None:
-        """Return why a request is not answered, in one line; None where it is.
+        """Return the reason for refusing a request, in one line; None for an allowed one.
 
-        Refused are requests without exactly one Host, with a Host that is not allowed, and those
-        that a browser sends on behalf of another origin.
+        Refused are requests without exactly one Host, with a Host that is not allowed, and from
+        pages of another origin.
         """
         if self._every:
             return None
@@ -82,7 +81,7 @@ class HostRule:
 
 
 def is_local(client: str | None, headers: Headers) -> bool:
-    """Whether a request comes from this machine itself and through no proxy.
+    """Whether a request comes from this machine without a proxy.
 
     ``client`` is the address of the other end of the connection.
     """
@@ -94,13 +93,13 @@ def is_local(client: str | None, headers: Headers) -> bool:
 
 
 class HostGuard:
-    """ASGI middleware that asks a HostRule about every request; to be the outermost one."""
+    """ASGI middleware that checks every request with a HostRule; must be the outermost one."""
 
     def __init__(self, app: App, rule: HostRule) -> None:
         self.app, self.rule = app, rule
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 403 to what the rule refuses, without reading it; pass on the rest."""
+        """Answer 403 to refused requests without reading them; pass on the others."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return

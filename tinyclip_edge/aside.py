@@ -1,7 +1,7 @@
-"""Folders that appear whole or not at all, work folders that outlive no process, and their locks.
+"""Folders that are written atomically, work folders of one process, and their locks.
 
-A work folder is locked by the process that works in it. The operating system drops the lock with
-the process, so the next one that works beside it knows what a kill has left, and clears it away.
+A work folder is locked by its process. The operating system releases the lock when the process
+ends, so that a later process recognises the leftovers of a killed one and removes them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from tinyclip_edge.errors import TinyClipError
 
 LOCK = ".lock"
-NEW, OLD = "new", "old"  # within a work folder: what is being made, what it takes the place of
+NEW, OLD = "new", "old"  # within a work folder: the new content, and the replaced one
 HOLDER = re.compile(r"(?P<number>[0-9]{1,10}) (?P<host>\S{1,255})")
 HOLDER_BYTES = 300
 WORK = re.compile(r"\.(?P<name>.+)\.[^.]+\.partial")
@@ -29,12 +29,11 @@ WORK = re.compile(r"\.(?P<name>.+)\.[^.]+\.partial")
 
 @contextmanager
 def written_aside(folder: Path) -> Iterator[Path]:
-    """Give a new folder beside ``folder``; when the block ends without an error it takes its place.
+    """Yield a new folder that replaces ``folder`` when the block ends without an error.
 
-    What stood there before is removed only after that, and after the new one is on the disk.
-    OSErrors pass.
+    The replaced one is removed only after the new one is flushed to disk. OSErrors pass.
     """
-    if not folder.name:  # the working folder, or the root: nothing can stand beside it
+    if not folder.name:  # the working folder, or the root: it cannot be renamed
         raise OSError(errno.EBUSY, "it cannot be replaced, name a new folder", str(folder))
     with work_folder(folder) as work:
         new = work / NEW
@@ -54,16 +53,16 @@ def written_aside(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def work_folder(target: Path) -> Iterator[Path]:
-    """Give a folder beside ``target``, on the same disk, for the time of the block.
+    """Yield a temporary folder next to ``target``, on the same disk.
 
-    What killed processes left beside it is cleared first. OSErrors pass.
+    Leftovers of killed processes next to it are removed first. OSErrors pass.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(target.parent)
     while True:
         work = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
         lock = _lock(work / LOCK)
-        try:  # from before it is there: an end that is asked for may come at any moment
+        try:  # before it exists: a signal may end the process at any moment
             if _create_locked(work, lock):
                 yield work
                 return
@@ -73,10 +72,9 @@ def work_folder(target: Path) -> Iterator[Path]:
 
 
 def clear_leftovers(parent: Path) -> None:
-    """Remove work folders in ``parent`` whose process is gone.
+    """Remove work folders in ``parent`` whose process has ended.
 
-    One that was killed between moving the old folder away and the new one in its place is made to
-    end as it would have.
+    A replacement that was killed between its two renames is completed.
     """
     for work in parent.glob(".*.partial"):
         match = WORK.fullmatch(work.name)
@@ -97,7 +95,7 @@ def clear_leftovers(parent: Path) -> None:
 
 
 def remove(work: Path) -> None:
-    """Delete a work folder, its lock at the very end: without it, it would not be known as one."""
+    """Delete a work folder, its lock file last: it marks the folder as one."""
     for path in work.glob("*"):
         if path.name != LOCK:
             shutil.rmtree(path, ignore_errors=True)
@@ -105,7 +103,7 @@ def remove(work: Path) -> None:
 
 
 def settle(work: Path, target: Path) -> None:
-    """Put at ``target`` what a kill kept from it, where its older folder had been moved away."""
+    """Complete an interrupted replacement of ``target``: move the new or the old folder there."""
     if os.path.lexists(target) or not os.path.lexists(work / OLD):
         return
     complete = work / NEW if (work / NEW).is_dir() else work / OLD
@@ -115,12 +113,12 @@ def settle(work: Path, target: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold an existing folder against every other process for the time of the block.
+    """Lock an existing folder against other processes in the block.
 
-    Raises TinyClipError when another process holds it; the lock ends with the process.
+    Raises TinyClipError when another process has locked it; the lock ends with the process.
     """
     lock = _acquired(folder)
-    with suppress(OSError):  # where a locked file cannot be written, nobody is named
+    with suppress(OSError):  # some systems cannot write to a locked file
         (folder / LOCK).write_text(f"{os.getpid()} {socket.gethostname()}", encoding="utf-8")
     try:
         yield
@@ -129,14 +127,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def refuse_locked(folder: Path) -> None:
-    """Raise TinyClipError, which names the process, when one holds the folder."""
+    """Raise TinyClipError, which names the process, when one has locked the folder."""
     if (folder / LOCK).is_file():
         _acquired(folder).release()
 
 
 def _acquired(folder: Path) -> FileLock:
     lock = _lock(folder / LOCK)
-    holder = _holder(folder / LOCK)  # read first: older releases of filelock cut the file
+    holder = _holder(folder / LOCK)  # read first: older releases of filelock truncate the file
     try:
         lock.acquire()
     except Timeout:
@@ -151,7 +149,7 @@ def _acquired(folder: Path) -> FileLock:
 
 
 def _holder(path: Path) -> str:
-    """Say which process wrote its number into a lock."""
+    """Return the name of the process that wrote a lock file."""
     content = b""
     with suppress(OSError):
         if path.is_file():
@@ -165,7 +163,7 @@ def _holder(path: Path) -> str:
 
 
 def flush(folder: Path) -> None:
-    """Wait until all files of a folder are on the disk; OSErrors pass."""
+    """Flush all files of a folder to disk; OSErrors pass."""
     for path in folder.rglob("*"):
         if path.is_dir():
             _flush_folder(path)
@@ -189,7 +187,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _create_locked(work: Path, lock: FileLock) -> bool:
-    """Say whether that was quicker than another process, which clears what nobody has locked."""
+    """Create and lock a work folder; False if another process removed it before the lock."""
     work.mkdir(mode=0o700)
     try:
         lock.acquire()

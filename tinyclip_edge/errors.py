@@ -14,10 +14,10 @@ QUERY = re.compile(r"(\b[a-z]+://[^\s?'\"]*\?)[^\s'\",]+")
 
 
 def one_line(text: str) -> str:
-    """Return a message fit for one line of any terminal or log, whatever names it quotes.
+    """Return a message as one safe line for any terminal or log.
 
     Line breaks, control characters and halves of surrogate pairs are escaped, long words and long
-    texts lose their middle, web addresses their passwords and signed queries.
+    texts are shortened in the middle, passwords and signed queries of web addresses are removed.
     """
     text = QUERY.sub(r"\1…", LOGIN.sub("…@", text))
     text = LONG_WORD.sub(lambda word: _shortened(word[0], WORD_CHARS), text.strip())
@@ -28,7 +28,7 @@ def one_line(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value as a message quotes it, shortened."""
+    """Return the shortened representation of a value for a message."""
     try:
         return one_line(repr(value))
     except (ValueError, RecursionError):  # a number of thousands of digits
@@ -43,11 +43,11 @@ def _shortened(text: str, limit: int) -> str:
 
 
 class TinyClipWarning(UserWarning):
-    """Something that a user should know, though the work goes on."""
+    """A warning to the user; the command continues."""
 
 
 class TinyClipError(Exception):
-    """Base of every error that the user can cause; it says what, where and what to do."""
+    """Base of every error that a user can cause: what is wrong, where, and what to do."""
 
     exit_code = 2
 
@@ -56,7 +56,7 @@ class TinyClipError(Exception):
 
 
 class ConfigError(TinyClipError):
-    """A run or export configuration has an unknown key, a wrong type or values that contradict."""
+    """A run or export configuration has an unknown key, a wrong type or contradictory values."""
 
 
 class DataError(TinyClipError):

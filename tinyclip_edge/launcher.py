@@ -1,4 +1,4 @@
-"""What torchrun and accelerate tell each process that they start, readable without torch."""
+"""Environment variables of torchrun and accelerate, read without torch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 
 
 def first_process() -> bool:
-    """Say whether this process speaks and writes for all: a single one, or a launcher's first."""
+    """Whether this process prints and writes for all: a single one, or a launcher's first."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def in_a_group() -> bool:
-    """Say whether a launcher started this process as one of several."""
+    """Whether a launcher started this process as one of several."""
     return os.environ.get("WORLD_SIZE", "1") != "1"

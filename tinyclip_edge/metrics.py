@@ -1,6 +1,6 @@
-"""The table of accuracies: what training validates, and what reports, plots and messages call it.
+"""The table of evaluation metrics, with their keys, labels and chance levels.
 
-A further one is an entry here and a figure of its key in ``train/tasks/validation.py``.
+To add one, add an entry here and its value in ``train/tasks/validation.py``.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One accuracy; a share of right answers, more is better."""
+    """One accuracy: the share of right answers, higher is better."""
 
     key: str  # in events, tables and JSON
     label: str
     short: str  # behind others in a line
-    chance: Callable[[int], float]  # share that drawing lots reaches among so many labels
+    chance: Callable[[int], float]  # accuracy of guessing, by the number of labels
     headline: bool = False  # drawn over steps, and judged before a run
     of_labels: bool = True  # candidates are the labels, all of them
     unit: str = "%"  # as shown; 100 times the share
@@ -56,10 +56,10 @@ SELECTION = ("t2i_r1", "i2t_r1")
 
 
 def chance_of(labels: int) -> dict[str, float]:
-    """Return what drawing lots reaches among ``labels`` labels, by the keys of the table."""
+    """Return the accuracies of guessing among ``labels`` labels, by the keys of the table."""
     return {key: metric.chance(labels) for key, metric in METRICS.items()}
 
 
 def selection_score(metrics: Mapping[str, float]) -> float:
-    """Return what the best student of a run is chosen by: the mean of both directions' top-1."""
+    """Return the score that selects the best student of a run: mean top-1 of both directions."""
     return sum(metrics[key] for key in SELECTION) / len(SELECTION)

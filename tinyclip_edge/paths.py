@@ -1,6 +1,6 @@
-"""Look at paths that a user or a file names, and read files of bounded size.
+"""Check untrusted paths, and read files of bounded size.
 
-pathlib raises for names that no system takes, too long or with a null byte: here nothing is there.
+For names that are too long or have a null byte pathlib raises; here such a file does not exist.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from tinyclip_edge.errors import TinyClipError
 
 
 def expanded(path: str | Path) -> str:
-    """Return a path with ``~`` and ``$NAME`` filled in, unless it is there as it is written."""
+    """Return a path with ``~`` and ``$NAME`` expanded, unless it exists as written."""
     if os.path.lexists(path):
         return str(path)
     return os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111
 
 
 def is_file(path: Path) -> bool:
-    """Say whether a file is there, or a link to one."""
+    """Whether the path is a file, or a link to one."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def is_folder(path: Path) -> bool:
-    """Say whether a folder is there, or a link to one."""
+    """Whether the path is a folder, or a link to one."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
 def exists(path: Path) -> bool:
-    """Say whether anything is there."""
+    """Whether the path exists."""
     return os.path.exists(path)  # noqa: PTH110
 
 
 def files_below(folder: Path, error: type[TinyClipError]) -> Iterator[str]:
-    """Yield the files of a folder and of those in it, relative; links are followed.
+    """Yield the relative paths of all files below a folder; links are followed.
 
     Hidden folders, pipes and devices are left out. Raises ``error`` for a folder that may not be
     read.
@@ -61,7 +61,7 @@ def files_below(folder: Path, error: type[TinyClipError]) -> Iterator[str]:
 
 
 def stays_inside(folder: str | Path, name: str) -> bool:
-    """Say whether a file of a folder, ``name`` relative to it, is no link to another place.
+    """Whether a file, ``name`` relative to the folder, is no link out of it.
 
     The snapshots of Hugging Face's cache are folders of links into ``blobs`` beside them: those
     links alone are followed.

@@ -1,7 +1,7 @@
-"""The table of precisions: everything that names, makes, checks or explains one reads it here.
+"""The table of precisions, read by export, verification, command line and documentation.
 
-A further precision is one more :func:`register` of a :class:`Precision`. The table holds no code: a
-recipe is named by its kind, and ``tinyclip_export.quantization.registry`` has one factory a kind.
+To add one, :func:`register` a :class:`Precision`. The table has no code: a recipe is named by its
+kind, and ``tinyclip_export.quantization.registry`` has one factory for each kind.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class Precision:
 
     name: str
     description: str  # for --help and README, a few words
-    suffix: str  # behind a file's stem; transformers.js' own where it knows the precision
+    suffix: str  # after a file's stem; transformers.js' own where it has the precision
     recipe: str = ""  # kind of recipe; empty for fp32, which the others are made from
     options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, beyond the preset's
     aliases: tuple[str, ...] = ()
-    calibrated: bool = True  # layers are ranked or ranges measured on pairs of their own
-    exact: bool = False  # must change no hit of PyTorch's
+    calibrated: bool = True  # layers are ranked, or ranges measured, on calibration pairs
+    exact: bool = False  # must not change a hit of PyTorch's
     least_cosine: float = 0.9  # to PyTorch, 1st percentile; far below a usable file's
     replay_cosine: float = REPLAY_COSINE  # to the golden vectors on another machine
     fills_int8: bool = False  # sums of its products may overflow 16 bits where no recipe says

@@ -1,4 +1,4 @@
-"""The file of a run's events: one JSON object a line, read with damaged lines set apart."""
+"""The event file of a run: one JSON object per line; damaged lines are returned separately."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class EventLines:
     """Content of a file of events."""
 
     events: tuple[dict[str, Any], ...]
-    broken: tuple[int, ...] = ()  # numbers of the lines that hold no event of distill
+    broken: tuple[int, ...] = ()  # numbers of the lines without an event of distill
     damaged: tuple[bytes, ...] = ()  # those lines
 
 
 def read_event_lines(
     path: Path, is_valid: Callable[[dict[str, Any]], bool] = lambda _: True
 ) -> EventLines:
-    """Read a file of events; a last line that a kill cut short counts as not written.
+    """Read a file of events; a truncated last line, as after a kill, is ignored.
 
     ``is_valid`` may reject further events besides those without kind or step. Raises OSError.
     """
@@ -48,12 +48,12 @@ def read_event_lines(
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """Return the events of a run, without lines that a kill or a disk has damaged."""
+    """Return the events of a run, without damaged lines."""
     return list(read_event_lines(path).events)
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
-    """Return the event of a line, None where it holds none."""
+    """Return the event of a line, None if it has none."""
     if line.lstrip()[:1] not in _FIRST:  # a damaged file may have millions of lines
         return None
     event = _parsed(line)
@@ -66,7 +66,7 @@ def _event(line: bytes) -> dict[str, Any] | None:
 
 
 def _parsed(line: bytes) -> Any:  # noqa: ANN401 - JSON
-    """Return the value of a line, None for what is no JSON or no text."""
+    """Return the JSON value of a line, None for invalid JSON or text."""
     try:
         value = parse_json(line)
         json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text

@@ -1,4 +1,4 @@
-"""Teachers and students: the only room that knows open_clip.
+"""Teachers and students: the only package that imports open_clip.
 
 Names load on first use, so that the zoo can be listed without importing torch.
 """

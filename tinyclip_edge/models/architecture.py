@@ -1,7 +1,7 @@
-"""Read the architecture of a CLIP off its weights' names and shapes.
+"""Infer the architecture of a CLIP from the names and shapes of its weights.
 
-Weights tell neither the activation nor how wide a head is: 64, as in every published CLIP, unless
-the caller knows.
+Weights show neither the activation nor the width of a head: 64 is assumed, as in every published
+CLIP, unless the caller passes another.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _REQUIRED_KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What the shapes say: open_clip's config, and the layers of towers that it cannot describe."""
+    """open_clip's config, and layer sizes of towers that this config cannot describe."""
 
     model_cfg: dict[str, Any]
     image: TowerUnits | None  # None for a ResNet
@@ -150,7 +150,7 @@ def _layers(
 
 
 def _shaped(key: str, tensor: Tensor) -> bool:
-    """Whether a tensor that tells sizes is a convolution's or a table, and not empty."""
+    """Whether a tensor has the axes from which sizes are read, and is not empty."""
     return tensor.ndim == (4 if key == "visual.conv1.weight" else 2) and tensor.numel() > 0
 
 
@@ -160,13 +160,13 @@ def _rows(state: Mapping[str, Tensor], key: str) -> int:
 
 
 def _block_count(state: Mapping[str, Tensor], prefix: str) -> int:
-    """Return how many numbered blocks there are, a gap included: it will be listed as missing."""
+    """Return the number of blocks up to the highest index; gaps are reported as missing later."""
     numbers = {key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)}
     return max((int(number) + 1 for number in numbers if number.isdecimal()), default=0)
 
 
 def _is_uniform(sizes: TowerUnits) -> bool:
-    """Whether the blocks that are there are as wide inside as outside, and of one size."""
+    """Whether all present blocks have one size and attention as wide as the tower."""
     heads, neurons = {*sizes.heads} - {0}, {*sizes.neurons} - {0}
     return len(neurons) <= 1 and all(count * sizes.head_width == sizes.width for count in heads)
 
@@ -188,7 +188,7 @@ def _sizes(sizes: TowerUnits) -> dict[str, Any]:
 
 
 def _heads(image: TowerUnits) -> dict[str, Any]:
-    """Return the width of a head; of unequal layers one that any width is a multiple of."""
+    """Return the width of a head; for unequal layers the tower's width, which open_clip accepts."""
     return {"head_width": image.head_width if image.plain else image.width}
 
 

@@ -1,4 +1,4 @@
-"""Put network, preprocessing and tokenizer of one config together."""
+"""Assemble the network, preprocessing and tokenizer of one config."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def assemble(
 ) -> LoadedClip:
     """Return the CLIP of an open_clip config, with random weights unless a ``network`` is given.
 
-    ``source`` is what errors name, ``name`` unless given. Raises ModelError.
+    ``source`` names the config in errors; default ``name``. Raises ModelError.
     """
     source = source or name
     check_model_cfg(model_cfg, source)

@@ -1,4 +1,4 @@
-"""Build networks and preprocessing from an open_clip config that may come from anywhere."""
+"""Build networks and preprocessing from an untrusted open_clip config."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def build_model(model_cfg: dict[str, Any], source: str) -> nn.Module:
     check_model_cfg(model_cfg, source)
     options = {key: value for key, value in model_cfg.items() if key != "custom_text"}
     vision, text = dict(model_cfg["vision_cfg"]), dict(model_cfg["text_cfg"])
-    # Weights come from our file or from nowhere, never from a tower's default download.
+    # A tower's default weights must not be downloaded: weights are loaded later, or stay random.
     if "timm_model_name" in vision:
         vision["timm_model_pretrained"] = False
     if "hf_model_name" in text:
@@ -81,7 +81,7 @@ def _refuse_unknown(table: dict[str, Any], allowed: Iterable[str], table_name: s
 
 
 def _check_heads(model_cfg: dict[str, Any], source: str) -> None:
-    """Widths must split into whole heads; open_clip would round the head count down."""
+    """Refuse widths that do not divide into heads; open_clip would round the head count down."""
     vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
     plain_vit = "timm_model_name" not in vision and isinstance(vision.get("layers", 12), int)
     width, head = vision.get("width", 768), vision.get("head_width", 64)
@@ -97,7 +97,7 @@ def _is_count(value: object) -> bool:
 
 
 def mlp_ratio(width: int, neurons: int) -> float:
-    """Return the factor from which open_clip, rounding down, gets this many neurons."""
+    """Return the ratio from which open_clip, which rounds down, computes this many neurons."""
     ratio = neurons / width
     return ratio if int(width * ratio) == neurons else (neurons + 0.5) / width
 
@@ -105,7 +105,7 @@ def mlp_ratio(width: int, neurons: int) -> float:
 def complete_preprocess_cfg(
     preprocess_cfg: object, model_cfg: dict[str, Any], source: str
 ) -> dict[str, Any]:
-    """Return the whole preprocessing table: what is not given is open_clip's default (OpenAI's)."""
+    """Return the preprocessing table, missing keys filled with open_clip's defaults (OpenAI's)."""
     settings = {} if preprocess_cfg is None else preprocess_cfg
     if not isinstance(settings, dict):
         raise ModelError(f"{source}: preprocess_cfg must be a table")

@@ -1,4 +1,4 @@
-"""Open weight files that come from anywhere, without ever running what they carry."""
+"""Open untrusted weight files without running code from them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
 
 
 def read_checkpoint(path: Path) -> object:
-    """Return what a .safetensors or torch file holds, tensors on the CPU as they were stored.
+    """Return the content of a .safetensors or torch file, tensors on the CPU in stored precision.
 
     Nothing is unpickled but tensors, plain containers, numpy scalars and an argparse.Namespace.
     Raises ModelError for everything else.
@@ -53,7 +53,7 @@ def read_checkpoint(path: Path) -> object:
     except SafetensorError as error:
         cause = "the file is empty" if path.stat().st_size == 0 else str(error).splitlines()[0]
         raise ModelError(f"{path} is damaged or cut short: {cause}") from error
-    # Broken bytes make the unpickler fail with whatever they happen to look like.
+    # On broken bytes the unpickler may raise any exception.
     except Exception as error:
         raise ModelError(f"{path} {_cause(path, error)}") from error
     if not all(map(_is_fully_stored, _tensors(content))):
@@ -62,21 +62,21 @@ def read_checkpoint(path: Path) -> object:
 
 
 def _is_fully_stored(tensor: torch.Tensor) -> bool:
-    """Whether the file has each value: one repeated by strides may claim any size."""
+    """Whether the storage has a value for each element; strides of 0 could claim any size."""
     if tensor.layout != torch.strided or tensor.is_meta:
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _refuse_compressed(path: Path) -> None:
-    """torch stores its members as they are; compressed ones could become any size."""
+    """Refuse compressed members: torch writes none, and they could expand to any size."""
     with zipfile.ZipFile(path) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise ModelError(f"{path} is a compressed archive, not a file that torch wrote")
 
 
 def _tensors(content: object) -> Iterator[torch.Tensor]:
-    """Yield the tensors of nested tables and lists, which a pickle may make contain themselves."""
+    """Yield the tensors of nested tables and lists, which may contain themselves."""
     pending, visited = [content], set()
     while pending:
         value = pending.pop()
@@ -88,7 +88,7 @@ def _tensors(content: object) -> Iterator[torch.Tensor]:
 
 
 def _cause(path: Path, error: Exception) -> str:
-    # A cut archive, too, ends in an OSError of the reader (invalid argument).
+    # A truncated archive also raises OSError (invalid argument).
     if isinstance(error, (PermissionError, IsADirectoryError)):
         return f"cannot be read: {error.strerror or error}"
     if path.stat().st_size == 0:

@@ -1,4 +1,4 @@
-"""Tell the checkpoint forms A to I apart, and bring each to open_clip's names.
+"""Recognise the checkpoint forms A to I and rename their tensors to open_clip's names.
 
 One file may have several: training writes E inside B; pruned ones are I inside B.
 """
@@ -37,13 +37,13 @@ _Parts: TypeAlias = "dict[tuple[str, str], Tensor]"
 _GATES = "l0_module."
 _LOG_ALPHA = "_loga"
 _MULTIPLIERS = ("lambda_1", "lambda_2")  # of the sparsity term: training only
-# Facts about the input that OpenAI's files keep among the weights.
+# Input sizes that OpenAI's files store among the weights.
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 
 
 @dataclass(slots=True)
 class PublishedCheckpoint:
-    """Weights under open_clip's names, float32, and what was learnt on the way to them."""
+    """Float32 weights under open_clip's names, with gates and arguments of their training."""
 
     state: dict[str, Tensor]
     forms: tuple[str, ...]
@@ -57,7 +57,10 @@ class PublishedCheckpoint:
 
 
 def recognise(content: object, source: str) -> PublishedCheckpoint:
-    """Sort what a checkpoint file holds; ModelError names what is no weight, NaN or unequal."""
+    """Return the weights and forms of a checkpoint's content.
+
+    Raises ModelError, which names the entry, for non-tensors, NaN or copies that differ.
+    """
     raw, wrapping = _unwrap(content)
     weights = plain_weights(raw, source)
     half = any(t.dtype in (torch.float16, torch.bfloat16) for t in raw.values())
@@ -76,7 +79,7 @@ def recognise(content: object, source: str) -> PublishedCheckpoint:
 
 
 def _unwrap(content: object) -> tuple[Any, tuple[str, ...]]:
-    """Return the weights' table and the letter of what it lay in, if anything."""
+    """Return the table of weights and the letter of its wrapping, if any."""
     if isinstance(content, dict):
         for key, letter in (("state_dict", "B"), ("model", "F")):
             if isinstance(content.get(key), dict):
@@ -91,7 +94,7 @@ def _arguments(content: object) -> dict[str, Any]:
 
 
 def _join(weights: Mapping[str, Tensor], source: str) -> PublishedCheckpoint:
-    """Put encoders that stand apart together; two copies of one must be equal."""
+    """Merge separately stored encoders; two copies of one must be equal."""
     first, wrapped = _renamed(weights, _ENCODERS)
     second, _ = _renamed(weights, _COPIES)
     if first and second:
@@ -106,7 +109,7 @@ def _join(weights: Mapping[str, Tensor], source: str) -> PublishedCheckpoint:
     for (tower, key), tensor in (first or second).items():
         name = key.removeprefix(_GATES)
         if key == name:
-            # A name that another tower could claim stays apart, and is listed as unknown.
+            # A name of the other tower gets a prefix, so that loading lists it as unknown.
             in_tower = key.startswith("visual.") == (tower == "image")
             state[key if in_tower else f"{tower} encoder: {key}"] = tensor
         elif name.endswith(_LOG_ALPHA):
@@ -118,7 +121,7 @@ def _join(weights: Mapping[str, Tensor], source: str) -> PublishedCheckpoint:
 
 
 def _renamed(weights: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> tuple[_Parts, bool]:
-    """Return the tensors with these prefixes by (tower, rest of the name), and whether wrapped."""
+    """Return the tensors with these prefixes by (tower, bare name), and whether any was wrapped."""
     parts: _Parts = {}
     wrapped = False
     for key, tensor in weights.items():

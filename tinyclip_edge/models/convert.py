@@ -1,4 +1,4 @@
-"""Make a CLIP of whatever file its weights came in."""
+"""Convert a checkpoint file of any known form to a CLIP."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tinyclip_edge.models.weights import fill
 
 _HUGGINGFACE = ("vision_model.", "text_model.")
 _ACTIVATIONS = ("GELU", "QuickGELU")
-# What --config tells of a pruned file, whose sizes are its own.
+# Settings that --config supplies for a pruned file; sizes are read from its weights.
 _SETTINGS = {
     "vision_cfg": ("act_kwargs", "norm_kwargs"),
     "text_cfg": (
@@ -39,7 +39,7 @@ _UNKNOWN = (
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """A CLIP in memory and what was found on the way to it."""
+    """A CLIP in memory, and how its source was recognised."""
 
     clip: LoadedClip
     source: str
@@ -50,7 +50,7 @@ class Conversion:
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what was found as plain JSON values."""
+        """Return the conversion's facts as plain JSON values."""
         count = count_parameters(self.clip.model)
         return {
             "source": self.source,
@@ -74,8 +74,8 @@ def convert_checkpoint(
 ) -> Conversion:
     """Open a checkpoint file of any known form, or a MODEL that ``load_clip`` opens.
 
-    ``config`` names the architecture of a file, which else is read off its shapes;
-    ``quick_gelu`` its activation. Nothing is written. Raises ModelError.
+    ``config`` names the architecture of a file, by default inferred from its shapes;
+    ``quick_gelu`` sets the activation. Nothing is written. Raises ModelError.
     """
     check_checkpoint(source)
     path = Path(source)
@@ -102,7 +102,7 @@ def _convert_file(path: Path, config: str | None, quick_gelu: bool | None) -> Co
     checkpoint = recognise(_read(path), str(path))
     pruned = "I" in checkpoint.forms
     shape = None
-    # A recipe of the zoo is no shape: it tells the activation alone.
+    # A recipe of the zoo has no shape: it supplies the activation only.
     if user_config is None or pruned or not user_config.model_cfg:
         widths = HEAD_WIDTHS if user_config is None else user_config.head_widths
         shape = infer(checkpoint.state, str(path), pruned=pruned, head_widths=widths)
@@ -142,7 +142,7 @@ def _read(path: Path) -> object:
 def _assemble(
     path: Path, shape: Architecture | None, user_config: UserConfig | None, *, quick_gelu: bool
 ) -> LoadedClip:
-    """Return the CLIP to be filled; sizes are ``shape``'s where there is one."""
+    """Return the CLIP to load the weights into, with the sizes of ``shape`` if there is one."""
     tokenizer_file = user_config.tokenizer_file if user_config is not None else None
     tokenizer_file = tokenizer_file or tokenizer_beside(path.parent)
     config: dict[str, Any] = {"preprocess_cfg": user_config.preprocess_cfg if user_config else None}
@@ -173,7 +173,7 @@ def _activation(
     config: str | None,
     option: bool | None,
 ) -> tuple[bool, str]:
-    """Return whether it is QuickGELU, and who says so; nobody: GELU and an empty string."""
+    """Return whether it is QuickGELU and the source of that; GELU and "" where none says."""
     if option is not None:
         return option, "as asked"
     if user_config is not None:

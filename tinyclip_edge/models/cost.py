@@ -1,4 +1,4 @@
-"""Count what one picture and one text cost a model, without weights."""
+"""Count parameters and multiply-accumulates of a model, without weights."""
 
 from __future__ import annotations
 

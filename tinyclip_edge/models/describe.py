@@ -10,7 +10,7 @@ from tinyclip_edge.models.pruned import UNITS
 
 
 def describe(clip: LoadedClip) -> str:
-    """Return the sizes of both towers, spans where layers differ."""
+    """Return the sizes of both towers, as ranges where layers differ."""
     model_cfg = clip.config["model_cfg"]
     vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
     units = clip.config.get(UNITS) or {}

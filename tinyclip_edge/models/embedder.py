@@ -39,8 +39,8 @@ class TorchEmbedder:
     def spec(self) -> EmbedderSpec:
         """Sizes of the model; bytes are those of its weights in the precision they run in.
 
-        A weight file may be float16: counted as it lies, a teacher would look half as large as it
-        is beside a float32 student.
+        A weight file may be float16: by its file size a teacher would look half as large as it is
+        beside a float32 student.
         """
         count = count_parameters(self._clip.model)
         weights = self._clip.model.state_dict().values()
@@ -61,7 +61,7 @@ class TorchEmbedder:
 
     @property
     def preprocess(self) -> Preprocess:
-        """The pixels' way into the model, without torch, so that it can be timed apart."""
+        """The model's preprocessing, without torch, so that it can be timed separately."""
         return Preprocess.from_config(self._clip.config["preprocess_cfg"])
 
     def encode_image(self, images: Sequence[ImageInput]) -> Features:
@@ -109,7 +109,7 @@ class TorchEmbedder:
     def _encode(self, method: str, batches: Iterable[Tensor]) -> Features:
         model = self._clip.model
         encode = getattr(model, method)
-        # A student in training lends itself for an evaluation and goes on in train mode.
+        # A student that is evaluated during training returns to train mode.
         training = model.training
         model.eval()
         try:

@@ -1,6 +1,6 @@
 """Model folders: config, weights and tokenizer side by side, read and written.
 
-An ordinary CLIP lies as an open_clip local-dir, one whose layers differ under names of our own.
+An ordinary CLIP is an open_clip local-dir; one whose layers differ has file names of our own.
 """
 
 from __future__ import annotations

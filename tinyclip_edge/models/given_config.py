@@ -1,4 +1,4 @@
-"""The architecture that a user names for a checkpoint without a config."""
+"""The architecture that ``--config`` names for a checkpoint without a config."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class UserConfig:
 
     @property
     def head_widths(self) -> tuple[int, int]:
-        """Channels of a head, image and text; open_clip's default where the config tells none."""
+        """Channels of a head, image and text; open_clip's default where the config has none."""
         if self.units is not None:
             return self.units.image.head_width, self.units.text.head_width
         vision, text = (self.model_cfg.get(key, {}) for key in ("vision_cfg", "text_cfg"))
@@ -60,9 +60,9 @@ def read_user_config(config: str) -> UserConfig:
 
 
 def open_clip_config(name: str) -> UserConfig | None:
-    """Return open_clip's config of ``NAME`` or ``NAME/TAG``, None for a name it does not know.
+    """Return open_clip's config of ``NAME`` or ``NAME/TAG``; None for an unknown name.
 
-    A tag also tells the activation and the preprocessing of its weights.
+    A tag also sets the activation and the preprocessing of its weights.
     """
     with quiet():
         names = open_clip.list_models()
@@ -87,7 +87,7 @@ def _of_zoo(name: str) -> UserConfig:
         return UserConfig(entry.model_cfg)
     from tinyclip_edge.models.load import load_clip
 
-    # A starter shape is completed by its teacher's, so it is built; its weights are thrown away.
+    # A starter shape takes missing values from its teacher, so it is built; weights are discarded.
     clip = load_clip(name, allow_random=True)
     return UserConfig(clip.config["model_cfg"], clip.config["preprocess_cfg"], clip.tokenizer_file)
 

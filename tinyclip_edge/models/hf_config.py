@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
-PROCESSOR = "processor_config.json"  # of transformers 5, beside which there is no other
+PROCESSOR = "processor_config.json"  # the only one that transformers 5 writes
 _NESTED = "image_processor"
 _RESAMPLE = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers
 _LEGACY_EOS = 2  # config files of 2021 to 2023 say 2 and mean the highest id of a text
 _EPS = 1e-5
-# What transformers takes for keys that a config.json leaves out.
+# transformers' defaults for keys that a config.json omits.
 _TRANSFORMER = {"hidden_act": "quick_gelu", "layer_norm_eps": _EPS, "num_hidden_layers": 12}
 _TEXT_DEFAULTS: dict[str, Any] = _TRANSFORMER | {
     "hidden_size": 512,
@@ -41,7 +41,7 @@ _VISION_DEFAULTS: dict[str, Any] = _TRANSFORMER | {
     "num_channels": 3,
 }
 _PROJECTION = 512
-# Models that the hub also has in open_clip's form.
+# Model types that open_clip has by another name.
 _ELSEWHERE = {
     "siglip": "; open_clip has it: ViT-B-16-SigLIP/webli, or hf-hub:timm/ViT-B-16-SigLIP",
     "siglip2": "; open_clip has it: ViT-B-16-SigLIP2/webli, or hf-hub:timm/ViT-B-16-SigLIP2",
@@ -100,7 +100,7 @@ def clip_config(
 def write_preprocessor_config(clip: LoadedClip, folder: Path) -> None:
     """Write ``preprocessor_config.json`` in CLIPImageProcessor form.
 
-    Raises ModelError for an interpolation that clients do not know.
+    Raises ModelError for an interpolation without a Pillow number.
     """
     from tinyclip_edge.runtime.preprocess import Preprocess
 
@@ -209,7 +209,7 @@ def read_preprocess_cfg(folder: Path, image_size: int) -> dict[str, Any] | None:
 
 
 def _image_processor(folder: Path) -> tuple[Path, dict[str, Any] | None]:
-    """Return the settings of images, and the file that has them."""
+    """Return the image processor's file and its settings."""
     path = folder / PREPROCESSOR
     if path.is_file():
         return path, read_json(path)
@@ -223,7 +223,7 @@ def _image_processor(folder: Path) -> tuple[Path, dict[str, Any] | None]:
 def _tower(
     config: Mapping[str, Any], name: str, defaults: Mapping[str, Any], path: Path
 ) -> dict[str, Any]:
-    """Return one tower's table as transformers would complete it."""
+    """Return one tower's table, completed with transformers' defaults."""
     legacy = config.get(f"{name}_config_dict")
     settings = legacy if legacy is not None else config.get(f"{name}_config") or {}
     if not isinstance(settings, dict):
@@ -253,7 +253,7 @@ def _head_width(tower: Mapping[str, Any], path: Path) -> int:
 
 
 def _pooling(text: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Say where a text is read: at its highest id, or at an end token that is not the highest."""
+    """Return the pooling: at the highest id, or at an end token that is not the highest."""
     end = text["eos_token_id"]
     if not isinstance(end, int):
         raise ModelError(f"{path}: eos_token_id is {end!r}, not a number")

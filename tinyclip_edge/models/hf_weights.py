@@ -86,7 +86,7 @@ def _can_stack(parts: list[Tensor]) -> bool:
 
 
 def _counterparts(key: str) -> tuple[str, ...]:
-    """Return what CLIPModel calls a tensor of open_clip: q, k and v stand apart there."""
+    """Return CLIPModel's names of an open_clip tensor: q, k and v are separate there."""
     if key in _NAMES:
         return (_NAMES[key],)
     block = _BLOCK.fullmatch(key)

@@ -1,4 +1,4 @@
-"""Open models that open_clip knows by name, or that lie on the Hugging Face hub."""
+"""Load models by open_clip's names, or from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tinyclip_edge.models.tokenization import (
 )
 from tinyclip_edge.models.weights import fill, read_weights
 
-# All that a repository says about its model, without the weights.
+# All files of a repository that describe its model, without the weights.
 _FACTS = [OPEN_CLIP_CONFIG, CONFIG, PREPROCESSOR, PROCESSOR, TOKENIZER, *TOKENIZER_COMPANIONS]
 
 
@@ -41,7 +41,7 @@ def load_named(
         pretrained_cfg = open_clip.get_pretrained_cfg(name, tag) if tag else None
     check_tag(name, tag, tags, allow_random=allow_random)
     if tag and pretrained_cfg:
-        # The tag knows the activation its weights were trained with; the plain name may not.
+        # The tag records the activation its weights were trained with; the name alone may not.
         model_cfg["quick_gelu"] = bool(
             pretrained_cfg.get("quick_gelu") or model_cfg.get("quick_gelu")
         )
@@ -75,7 +75,7 @@ def load_repository(model: str, device: str | torch.device) -> LoadedClip:
         folder = _snapshot(model, [*_FACTS, name])
         if (folder / name).is_file():
             break
-    # The files that were checked, not those that the repository has by then.
+    # From the checked files: the repository may have changed since.
     network = _download(f"{LOCAL_DIR}{folder}", None, display_name=model)
     clip = _wrap(network, model_cfg, model, _repository_tokenizer(folder, model_cfg))
     clip.model.to(device)
@@ -83,7 +83,7 @@ def load_repository(model: str, device: str | torch.device) -> LoadedClip:
 
 
 def _snapshot(model: str, patterns: list[str]) -> Path:
-    """Fetch the files of a repository that match, and return the folder they lie in."""
+    """Download the matching files of a repository and return their folder."""
     import huggingface_hub
 
     try:
@@ -96,7 +96,7 @@ def _snapshot(model: str, patterns: list[str]) -> Path:
 
 
 def _shards(name: str) -> str:
-    """Return the pattern of the files that a large weight file is split into."""
+    """Return the file name pattern of a split weight file's shards."""
     stem, _, suffix = name.rpartition(".")
     return f"{stem}-*-of-*.{suffix}"
 
@@ -104,7 +104,7 @@ def _shards(name: str) -> str:
 def _wrap(
     network: nn.Module, model_cfg: dict[str, Any], name: str, tokenizer_file: Path | None = None
 ) -> LoadedClip:
-    """Join a downloaded network with the preprocessing that open_clip set for its weights."""
+    """Assemble a downloaded network with the preprocessing that open_clip set for its weights."""
     preprocess_cfg: dict[str, Any] = open_clip.get_model_preprocess_cfg(network)
     return assemble(
         model_cfg, preprocess_cfg, name=name, network=network, tokenizer_file=tokenizer_file
@@ -112,9 +112,9 @@ def _wrap(
 
 
 def _repository_tokenizer(folder: Path, model_cfg: dict[str, Any]) -> Path | None:
-    """Return the tokenizer.json of a repository whose config names no tokenizer but that.
+    """Return a repository's own tokenizer.json, unless its config names one elsewhere.
 
-    Where it names one elsewhere, open_clip reads that, and so do we.
+    open_clip reads the named one, so None is returned then.
     """
     text_cfg = model_cfg["text_cfg"]
     usual = text_cfg.get("vocab_size", OPEN_CLIP_VOCABULARY) == OPEN_CLIP_VOCABULARY
@@ -137,7 +137,7 @@ def _download(
                 pretrained_text=False,  # a tower's own weights: the CLIP's follow
                 weights_only=True,
             )
-    # Network, hub and file errors arrive as a dozen unrelated types from three libraries.
+    # Three libraries raise a dozen unrelated types for network, hub and file errors.
     except Exception as error:
         raise _unreachable(label, error) from error
     return model.eval()

@@ -36,7 +36,7 @@ from tinyclip_edge.models.weights import fill, plain_weights
 WEIGHTS = "model.safetensors"
 WEIGHT_NAMES = (WEIGHTS, "pytorch_model.bin")
 _TABLES = ("vision_cfg", "text_cfg")
-# Settings of open_clip that a CLIPModel has too, or that do not change features.
+# open_clip settings that a CLIPModel also has, or that do not change features.
 _SAME_IN_BOTH = {
     *("embed_dim", "quick_gelu", "init_logit_scale", "nonscalar_logit_scale"),
     *(f"vision_cfg.{key}" for key in ("image_size", "patch_size", "head_width", "patch_dropout")),
@@ -61,7 +61,7 @@ def load_huggingface(folder: Path, name: str, device: str | torch.device) -> Loa
     preprocess_cfg = read_preprocess_cfg(folder, model_cfg["vision_cfg"]["image_size"])
     tokenizer_file = _tokenizer_file(folder)
     name_own_tokenizer(model_cfg, tokenizer_file)
-    # Building draws random numbers that are thrown away: they must not move the caller's seed.
+    # Building consumes random numbers: the caller's random state must not change.
     with torch.random.fork_rng(devices=[]):
         clip = assemble(
             model_cfg,
@@ -143,7 +143,7 @@ def _refuse_unsupported(clip: LoadedClip) -> None:
 
 
 def _unsupported_setting(model_cfg: dict[str, Any]) -> str:
-    """Name a setting that open_clip has and CLIPModel has not, if it is not at its default."""
+    """Return a non-default setting that CLIPModel does not have, as ``key is value``; or ""."""
     defaults = {
         f"{table}.{field.name}": field.default
         for table, kind in (
@@ -188,7 +188,7 @@ def _check_end(clip: LoadedClip, folder: Path) -> None:
 
 
 def _read_weights(folder: Path) -> tuple[dict[str, Tensor], Path]:
-    """Return the tensors of the one weight file there is, or of the shards of an index."""
+    """Return the tensors of the single weight file, or of all shards of an index."""
     for name in WEIGHT_NAMES:
         path, index = folder / name, folder / f"{name}.index.json"
         if path.is_file():
@@ -204,7 +204,7 @@ def _read_weights(folder: Path) -> tuple[dict[str, Tensor], Path]:
 def _shards(index: Path) -> list[Path]:
     table = read_json(index).get("weight_map")
     names = list(table.values()) if isinstance(table, dict) else []
-    # A shard lies beside its index: the file must not lead anywhere else.
+    # Shards are in the index's folder: their names must not lead to another.
     if not names or not all(isinstance(n, str) and n and Path(n).name == n for n in names):
         raise ModelError(f"{index} has no weight_map of files beside it")
     return [index.with_name(name) for name in sorted(set(names))]

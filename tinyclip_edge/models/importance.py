@@ -1,4 +1,4 @@
-"""Measure on calibration pairs what a student should keep of its teacher.
+"""Rank on calibration pairs which units of its teacher a student should inherit.
 
 Shapes: N pairs, L tokens, D embedding dimension.
 """
@@ -31,7 +31,7 @@ Calibration: TypeAlias = "tuple[Tensor, Tensor]"  # float32 [N, 3, H, W] and int
 
 CHUNK = 32  # pairs run at once: bounds the memory of the activations
 DRAWS = 4  # random directions a pair; on the starter teacher 8 chose no better, 1 worse
-LAYER_PAIRS = 64  # a choice of layers is tried on so many
+LAYER_PAIRS = 64  # pairs on which a choice of layers is scored
 SEED = 0
 
 
@@ -54,12 +54,12 @@ def importance_plan(
     calibration: Calibration,
     device: torch.device | None = None,
 ) -> InheritancePlan:
-    """Plan what a student (``shapes``: teacher's, student's) keeps, measured on the pairs.
+    """Plan which units a student inherits (``shapes``: teacher's, student's), measured on pairs.
 
-    The teacher is lent to ``device`` for it; None: it runs where it is.
+    The teacher is moved to ``device`` meanwhile; None: it runs where it is.
 
-    Layers are searched by the affinity KL of the tower that has only them; heads, neurons and
-    channels are ranked within these. Raises InheritanceError for a ResNet, a student that does not
+    Layers are searched by the affinity KL of the tower with only these; heads, neurons and
+    channels are ranked within them. Raises InheritanceError for a ResNet, a student that does not
     fit, or unusable pairs.
     """
     teacher_shape, student_shape = shapes
@@ -145,7 +145,7 @@ def _rank(side: _Side, layers: int) -> Ranking:
 
 @torch.no_grad()
 def _kl(side: _Side, layers: Indices) -> float:
-    """Affinity KL that the tower has when it runs through some of its layers only."""
+    """Return the affinity KL of the tower with only these layers."""
     with only_layers(side.transformer, layers):
         features = _features(side.encode, side.inputs[:LAYER_PAIRS])
     full_features, other_features = side.features[:LAYER_PAIRS], side.other_features[:LAYER_PAIRS]

@@ -1,4 +1,4 @@
-"""JSON tables that stand beside weights: configs of open_clip and of Hugging Face."""
+"""JSON configs in model folders, of open_clip and of Hugging Face."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tinyclip_edge.json_text import read_json_table
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a table as other tools lay it out."""
+    """Write a table, indented as other tools do."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

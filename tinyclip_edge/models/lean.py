@@ -1,8 +1,9 @@
 """open_clip's transformers run with less work: the same features from fewer tokens and copies.
 
-Only the pooled token asks in the last block, texts are cut behind their end and short ones run
-apart from long ones. Weights are read by their attribute names from open_clip's modules, or from
-blocks of ours that are named alike. Shapes: B batch, L tokens, W hidden channels, A heads.
+The last block computes the pooled token's query only, texts are cut after their end token, and
+short ones run in another batch than long ones. Weights are read by their attribute names from
+open_clip's modules, or from our blocks of the same names. Shapes: B batch, L tokens, W hidden
+channels, A heads.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class LeanTowers:
         self._run: BlockRun = run_block
 
     def compile(self) -> None:
-        """Let torch compile a block; all of a tower share what it makes."""
+        """Let torch compile a block; all blocks of a tower share the compiled code."""
         limits: Any = torch._dynamo.config
         limits.recompile_limit = max(limits.recompile_limit, VARIANTS)
         self._run = torch.compile(run_block, dynamic=True)
@@ -69,7 +70,7 @@ class LeanTowers:
         return projected
 
     def _by_length(self, x: Tensor, end: Tensor) -> Tensor:
-        """Run short texts apart from long ones: a processor gains, a GPU would wait."""
+        """Run short texts in batches of their own on a CPU; on a GPU small batches cost more."""
         transformer = self._model.transformer
         if x.device.type != "cpu" or len(x) < LENGTH_GROUPS:
             return self._blocks(transformer, x, end, causal=True)
@@ -112,7 +113,7 @@ def run_block(block: OpenClip, x: Tensor, at: Tensor | None, causal: bool) -> Te
 
 
 def run_any_block(block: OpenClip, x: Tensor, at: Tensor | None, causal: bool) -> Tensor:
-    """Do as ``run_block`` for a block of any make: all tokens ask."""
+    """Compute ``run_block`` with the forward of any block, queries of all tokens included."""
     mask = None
     if causal:
         mask = torch.full((x.shape[1], x.shape[1]), -torch.inf, device=x.device).triu(1)
@@ -123,7 +124,7 @@ def run_any_block(block: OpenClip, x: Tensor, at: Tensor | None, causal: bool) -
 def _attend(
     attention: OpenClip, query_tokens: Tensor, tokens: Tensor, mask: Tensor | None, *, causal: bool
 ) -> Tensor:
-    """Return what the heads see of ``tokens [B, L, W]`` from ``query_tokens [B, Q, W]``."""
+    """Return attention of ``query_tokens [B, Q, W]`` over ``tokens [B, L, W]``: ``[B, Q, A·D]``."""
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
     width = len(weight) // 3
     if query_tokens is tokens:
@@ -140,7 +141,7 @@ def _attend(
 
 
 def can_trim(model: nn.Module) -> bool:
-    """Say whether the text tower gives the same features without its padding.
+    """Whether the text tower gives the same features without its padding.
 
     True for open_clip's CLIP: causal attention, pooled at the end token. Other towers (custom
     text) are run at full length.
@@ -167,7 +168,7 @@ def _is_plain_vit(visual: OpenClip) -> bool:
 
 
 def _is_plain(block: OpenClip) -> bool:
-    """Say whether it is a pre-norm block with queries, keys and values in one matrix."""
+    """Whether it is a pre-norm block with queries, keys and values in one matrix."""
     attention = getattr(block, "attn", None)
     if isinstance(attention, nn.MultiheadAttention):
         packed = attention.in_proj_weight is not None and attention.in_proj_bias is not None

@@ -16,8 +16,8 @@ _COLUMNS = ("image\nM", "text\nM", "text +\ntokens", "\nGMAC", "top-1\n%")
 def zoo_rows() -> list[dict[str, Any]]:
     """Return one JSON-ready row a student: sizes, MACs, published accuracy, teacher.
 
-    A recipe of stages has no shape before it is trained: its sizes are the published ones,
-    ``rounded``, and the token embedding, which masks make narrower, is not known.
+    A recipe of stages has no shape before training: its sizes are the published ones,
+    ``rounded``; the token embedding, which masks make narrower, is unknown.
     """
     rows: list[dict[str, Any]] = deepcopy(read_registry()["students"])
     return rows

@@ -51,7 +51,7 @@ def load_clip(
 
 
 def _model_folder(model: str) -> Path | None:
-    """Return the folder, in open_clip's layout or our own, that a MODEL stands for."""
+    """Return the model folder, in open_clip's layout or our own, that a MODEL names."""
     if model == STARTER_TEACHER:
         from tinyclip_edge.starter import teacher_path
 

@@ -1,4 +1,4 @@
-"""Which MODEL strings can be opened, judged without torch: a mistake is answered at once."""
+"""Check MODEL strings without importing torch, so that mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ REGISTRY = Path(__file__).with_name("registry.json")  # written by models.regist
 
 
 def expanded_model(model: str) -> str:
-    """Return a MODEL with ``~`` and ``$NAME`` of a folder filled in."""
+    """Return a MODEL with ``~`` and ``$NAME`` of its folder expanded."""
     if model.startswith(LOCAL_DIR):
         return LOCAL_DIR + expanded(model.removeprefix(LOCAL_DIR))
     return expanded(model)
 
 
 def check_model(model: str, pretrained: str | None = None, *, allow_random: bool = False) -> None:
-    """Raise ModelError for a MODEL that names nothing; see load_clip for the forms.
+    """Raise ModelError for a MODEL that does not exist; see load_clip for the forms.
 
     Raises MissingExtraError for the starter teacher where the starter kit is not installed.
-    Whether its weights can be read is for load_clip to say.
+    The weights themselves are checked by load_clip.
     """
     if not model:
         raise ModelError("the model name is empty")
@@ -70,7 +70,7 @@ def check_model(model: str, pretrained: str | None = None, *, allow_random: bool
 
 
 def check_checkpoint(source: str) -> None:
-    """Raise ModelError for a source of convert_checkpoint that names nothing."""
+    """Raise ModelError for a source of convert_checkpoint that does not exist."""
     path = Path(source)
     if is_file(path):
         return
@@ -107,7 +107,7 @@ def _check_folder(path: Path) -> None:
 
 def _check_named(model: str, pretrained: str | None, *, allow_random: bool) -> None:
     names = open_clip_names()
-    if names is None:  # open_clip is not installed, which whoever imports it says
+    if names is None:  # open_clip is not installed; importing it reports that
         return
     name, tag = split_name(model, pretrained, names)
     tags = pretrained_tags(name)
@@ -155,7 +155,7 @@ def clean_tag(tag: str) -> str:
 def open_clip_names() -> frozenset[str] | None:
     """Return the architectures of the installed open_clip, None without it."""
     loaded = sys.modules.get("open_clip")
-    if loaded is not None:  # it also knows those that a program added
+    if loaded is not None:  # includes those that a program has added
         return frozenset(loaded.list_models())
     spec = find_spec("open_clip")
     if spec is None or not spec.submodule_search_locations:

@@ -14,9 +14,9 @@ RESNET_STRIDE = 32  # pixels of the picture to one position
 def resize_positions(
     teacher: nn.Module, student: nn.Module
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Return the teacher's weights with the student's grid of image positions, and what was done.
+    """Return the teacher's weights with the student's grid of image positions, and notes.
 
-    Interpolation is bicubic and antialiased; the first position belongs to no place and is kept.
+    Interpolation is bicubic and antialiased; the class token's position is copied.
     """
     state, student_state = dict(teacher.state_dict()), student.state_dict()
     notes = []
@@ -35,7 +35,7 @@ def resize_positions(
 
 
 def _grid(model: nn.Module) -> tuple[int, int]:
-    """Rows and columns that the image tower sees."""
+    """Return the rows and columns of patches of the image tower."""
     visual = model.get_submodule("visual")
     size = getattr(visual, "grid_size", None)
     if size is None:

@@ -26,10 +26,10 @@ UNITS = "units"  # key of LoadedClip.config where layers differ
 
 @dataclass(frozen=True, slots=True)
 class PruneResult:
-    """A pruned CLIP and what became of it."""
+    """A pruned CLIP with the record of its pruning."""
 
     clip: LoadedClip  # dense, float32, eval mode
-    plan: PrunePlan  # what was kept and folded; slices optimizer moments too
+    plan: PrunePlan  # kept units and folded masks; slices optimizer moments too
     parameters_before: int  # of the whole model
     parameters_after: int
     sparsity: float  # 1 - prunable parameters left / those that the gates refer to
@@ -42,11 +42,11 @@ def prune_clip(
     uniform_shapes: bool = False,
     nearest: bool = False,
 ) -> PruneResult:
-    """Cut out what masks switch off and fold the rest of them into the weights.
+    """Remove the units that masks switch off, and fold the other masks into the weights.
 
-    ``uniform_shapes`` gives every layer of a tower as many heads and neurons, which then form an
-    ordinary open_clip CLIP of the size that the gates ask for, or the ``nearest`` there is. Raises
-    InheritanceError.
+    ``uniform_shapes`` gives every layer of a tower the same number of heads and neurons, so that
+    the result is an ordinary open_clip CLIP of the gates' size, or of the ``nearest`` possible.
+    Raises InheritanceError.
     """
     units = clip_units(clip)
     if isinstance(gates, ClipGates):
@@ -133,7 +133,7 @@ def assemble_config(
 def build_units(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.Module:
     """Return an open_clip CLIP whose blocks are dense ones of the given units."""
     cfg = deepcopy(model_cfg)
-    # One head and one neuron a channel: a pattern for norms and activation, replaced below.
+    # One layer as the pattern of norms and activation; its blocks are replaced below.
     single_unit = {"layers": 1, "mlp_ratio": 1.0}
     cfg["vision_cfg"].update(single_unit, width=units.image.width, head_width=units.image.width)
     cfg["text_cfg"].update(single_unit, width=units.text.width, heads=1)
@@ -155,7 +155,7 @@ def build_units(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.
 
 
 def read_units(table: object, source: str) -> ClipUnits:
-    """Check the units of a config that may come from anywhere. Raises ModelError."""
+    """Return the checked units of an untrusted config. Raises ModelError."""
     if not isinstance(table, dict) or set(table) != {f.name for f in fields(ClipUnits)}:
         raise ModelError(f"{source}: '{UNITS}' must hold image, text, embed_dim and patch")
     for key in ("embed_dim", "patch"):

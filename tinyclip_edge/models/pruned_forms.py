@@ -1,4 +1,4 @@
-"""Published ways to store a pruned or masked CLIP, brought to ours."""
+"""Convert the published forms of a pruned or masked CLIP to ours."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _TOWERS = ("image", "text")
 
 
 def dense_state(state: Mapping[str, Tensor], units: ClipUnits) -> dict[str, Tensor]:
-    """Return the weights as our dense blocks name them: an emptied half keeps only its bias.
+    """Return the weights of our dense blocks, where an empty half-block has only its bias.
 
-    Published files leave out the whole half, bias included: it is zero then.
+    Published files omit the bias of an empty half-block too: it is zero then.
     """
     dense = dict(state)
     for blocks, tower in ((IMAGE_BLOCKS, units.image), (TEXT_BLOCKS, units.text)):
@@ -38,9 +38,9 @@ def dense_state(state: Mapping[str, Tensor], units: ClipUnits) -> dict[str, Tens
 def apply_gates(
     clip: LoadedClip, gates: Mapping[str, Mapping[str, Tensor]], source: str
 ) -> tuple[LoadedClip, float]:
-    """Prune a CLIP by the log-alphas of a checkpoint; a tower without any stays whole.
+    """Prune a CLIP by the log-alphas of a checkpoint; a tower without any is not pruned.
 
-    Returns it with the share of prunable parameters that is gone. Raises ModelError.
+    Returns it with the share of prunable parameters that was removed. Raises ModelError.
     """
     units = clip_units(clip)
     clip_gates = ClipGates(units)
@@ -60,7 +60,7 @@ def apply_gates(
 def _empty(
     state: dict[str, Tensor], block: str, inputs: tuple[str, ...], output: str, width: int
 ) -> None:
-    """Drop tensors without elements and what only feeds them; give the output its bias."""
+    """Remove tensors without elements and their inputs; keep or add the output's bias."""
     hollow = [key for key in state if key.startswith(block) and not state[key].numel()]
     if hollow:
         removed = tuple(block + name for name in (*inputs, f"{output}.weight"))
@@ -88,7 +88,7 @@ def _copy_log_alphas(
     targets = {
         kind: getattr(getattr(clip_gates, tower), mask_name) for kind, mask_name in _KINDS.items()
     }
-    # Layers of unequal size have no such table at all.
+    # Layers of unequal size have no such table.
     wrong = [
         f"{tower} {kind}_loga {list(alphas.shape)} for {expected[kind]}"
         for kind, alphas in kinds.items()

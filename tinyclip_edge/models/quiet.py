@@ -1,4 +1,4 @@
-"""Keep libraries off the user's terminal while they work."""
+"""Keep libraries from printing to the user's terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names and options of a config that lead libraries to other files: only inert ones pass."""
+"""Refuse names and options of a config by which libraries would read other files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.library import open_clip, quiet
 
-# What open_clip's shipped configurations use; its tokenizers hand others on to transformers.
+# Those of open_clip's own configurations; others would be passed on to transformers.
 TOKENIZER_OPTIONS: dict[str, tuple[object, ...]] = {
     "clean": ("canonicalize", "lower", "whitespace"),
     "strip_sep_token": (True, False),

@@ -40,27 +40,27 @@ def newest_run(root: str | Path = "runs") -> Path:
 
 
 def newest_models(runs: str | Path = "runs", bundles: str | Path = "bundles") -> list[str]:
-    """Return the newest trained run and the newest bundle, as far as there are any."""
+    """Return the newest trained run and the newest bundle, those that exist."""
     newest = (_newest_run(Path(runs)), _newest(Path(bundles), (_MANIFEST,)))
     return [str(path) for path in newest if path is not None]
 
 
 def _newest_run(root: Path) -> Path | None:
-    # `tinyclip-edge inherit` leaves a student too, but nothing that tells of training.
+    # `tinyclip-edge inherit` writes a student too, but no events of training.
     configs = (f"student/{CONFIG}", f"student/{PRUNED_CONFIG}")
     return _newest(root, configs, companion=_EVENTS)
 
 
 def _newest(root: Path, markers: tuple[str, ...], *, companion: str = "") -> Path | None:
-    """Return the folder with the marker written last, of those that also have ``companion``."""
+    """Return the folder with the newest marker among those that also have ``companion``."""
     candidates = [
         ((folder / marker).stat().st_mtime_ns, folder.name, folder)
         for folder in (root.iterdir() if root.is_dir() else ())
         for marker in markers
-        # Hidden folders are half-written.
+        # Hidden folders are incomplete.
         if (folder / marker).is_file()
         and (folder / companion).exists()
         and not folder.name.startswith(".")
     ]
-    # Names break ties, for times of a copied tree are alike.
+    # Names break ties, as files of a copied tree may have equal times.
     return max(candidates)[-1] if candidates else None

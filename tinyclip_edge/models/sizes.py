@@ -1,4 +1,4 @@
-"""How large a network a configuration asks for, before anything of that size is built."""
+"""Estimate the size of a configured network before it is built."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ MAX_PARAMETERS = 50e9  # ten times the largest open_clip model
 
 
 def check_sizes(model_cfg: dict[str, Any], source: str) -> None:
-    """Refuse a model_cfg whose towers could not be built: a broken file asks for any number.
+    """Refuse a model_cfg whose towers are too large to build, as in a broken file.
 
-    Raises ModelError. Values of a wrong kind are left to open_clip, which names them.
+    Raises ModelError. Values of a wrong type are reported by open_clip.
     """
     for key in ("context_length", "vocab_size"):
         value = model_cfg["text_cfg"].get(key, 1)
@@ -39,7 +39,7 @@ def check_sizes(model_cfg: dict[str, Any], source: str) -> None:
 
 
 def _parameters(tower: dict[str, Any], layers: float, embed_dim: float) -> float:
-    """Return the parameters, and the entries of a mask, about."""
+    """Return the approximate number of parameters, a mask's entries included."""
     width = _size(tower.get("width"), 768)
     block = width * width * (4 + 2 * _size(tower.get("mlp_ratio"), 4))
     patch, image = _size(tower.get("patch_size"), 16), _size(tower.get("image_size"), 224)

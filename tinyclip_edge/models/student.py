@@ -1,4 +1,4 @@
-"""Make a student that fits its teacher, and let it take over the teacher's weights."""
+"""Create a student that fits its teacher, and initialise it with the teacher's weights."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TOKENIZER_KEYS = (
     "tokenizer_mode",
     "tokenizer_kwargs",
 )
-# All that a text tower with another tokenizer takes over: pooling and mask go with the ids.
+# Settings that a text tower with another tokenizer inherits; pooling and mask depend on the ids.
 _TEXT_SIZES = (
     "context_length",
     "width",
@@ -48,7 +48,7 @@ _TEXT_SIZES = (
     "norm_kwargs",
 )
 _TEACHER_ONLY = ("custom_text", "init_logit_bias")
-# What must agree for a copied weight to mean the same in the student.
+# Settings that must agree for a copied weight to have the same effect in the student.
 _VISION_KEYS = (
     "patch_size",
     "act_kwargs",
@@ -71,10 +71,10 @@ _TEXT_KEYS = (
 def create_student(model: str | dict[str, Any], teacher: LoadedClip) -> LoadedClip:
     """Return a student with random weights (the caller seeds torch).
 
-    ``model`` is a zoo name or an open_clip model_cfg; whatever it does not give (image and patch
-    size, vocabulary, context length, embedding, activation) is the teacher's, and so are
-    preprocessing and tokenizer. A student of CLIP's vocabulary, or of a tokenizer that it names,
-    is an ordinary CLIP with that one. Raises ModelError.
+    ``model`` is a zoo name or an open_clip model_cfg; settings that it omits (image and patch
+    size, vocabulary, context length, embedding, activation) are the teacher's, and so are
+    preprocessing and tokenizer. A student with CLIP's vocabulary, or with a tokenizer that it
+    names, is an ordinary CLIP with that one. Raises ModelError.
     """
     if isinstance(model, str):
         name, overrides = model, zoo_shape(model).model_cfg
@@ -93,7 +93,7 @@ def create_student(model: str | dict[str, Any], teacher: LoadedClip) -> LoadedCl
 
 
 def zoo_config(name: str) -> dict[str, Any]:
-    """Return the whole model_cfg of a zoo student.
+    """Return the complete model_cfg of a zoo student.
 
     Starter students need the starter teacher's config: MissingExtraError without the kit.
     """
@@ -137,7 +137,7 @@ def _has_own_tokenizer(student: dict[str, Any], teacher: dict[str, Any]) -> bool
     """Whether a student's text settings name another tokenizer than its teacher has."""
     if "hf_tokenizer_name" in student:
         return bool(student["hf_tokenizer_name"] != teacher.get("hf_tokenizer_name"))
-    # Of a tower from transformers the config tells no vocabulary.
+    # The config of a tower from transformers has no vocabulary size.
     usual = None if "hf_model_name" in teacher else OPEN_CLIP_VOCABULARY
     teacher_vocabulary = teacher.get("vocab_size", usual)
     return (
@@ -147,7 +147,7 @@ def _has_own_tokenizer(student: dict[str, Any], teacher: dict[str, Any]) -> bool
 
 
 def _text_base(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
-    """Return the teacher's text settings, with as many heads as the student's width holds."""
+    """Return the teacher's text settings, with the number of heads for the student's width."""
     own_tokenizer = _has_own_tokenizer(student, teacher)
     if "hf_model_name" in teacher or "hf_model_name" in student:
         keys = () if own_tokenizer else _TOKENIZER_KEYS
@@ -170,7 +170,7 @@ def inherit_student(
     calibration: Calibration | None = None,
     device: torch.device | None = None,
 ) -> InheritanceReport:
-    """Fill the student with chosen weights of the teacher, in place.
+    """Initialise the student with selected weights of the teacher, in place.
 
     ``importance`` needs ``calibration``: pixels ``[N, 3, H, W]`` as the teacher takes them, and ids
     ``[N, L]``; it is measured on ``device`` (None: where the teacher is).
@@ -191,7 +191,7 @@ def inherit_student(
         ClipShape.of(student_state, **_head_widths(student)),
     )
     if not same_ids(teacher.tokenizer, student.tokenizer):
-        # Rows of other ids mean nothing: no token of the teacher is in the plan.
+        # Rows of another tokenizer's ids are meaningless: the plan has no tokens.
         shapes = (shapes[0], replace(shapes[1], vocabulary=0))
         notes = (*notes, "token embedding not inherited: the student's tokenizer is another one")
     if plan != "importance":

@@ -18,7 +18,7 @@ from tinyclip_edge.runtime.tokenizer import ClipTokenizer
 from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer, tokenizer_errors
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
-# What lies beside a tokenizer.json and is carried along with it.
+# Files that are copied together with a tokenizer.json.
 TOKENIZER_COMPANIONS = (TOKENIZER_CONFIG, "special_tokens_map.json", "vocab.json", "merges.txt")
 _CODE = "auto_map"  # names Python files, which transformers would run
 _SPECIAL_TOKENS = (
@@ -32,7 +32,7 @@ _SPECIAL_TOKENS = (
 )
 OPEN_CLIP_VOCABULARY = 49408  # tokens of the byte-pair file that open_clip carries
 Tokenize: TypeAlias = Callable[[Sequence[str]], Tensor]
-# Any two vocabularies differ in the plain words; rare signs have the high ids of a large one.
+# Any two vocabularies differ in the first two; the rare signs have high ids in a large one.
 _ASCII_PROBES = 2
 _PROBE = ("a photo of a cat", "two red bicycles and blue squares", "Żółć, 42 — ½ & 猫")
 _PROBE_LENGTH = 64  # tokens
@@ -56,9 +56,9 @@ class FileTokenizer:
 
 
 class LocalTokenizer(open_clip.tokenizer.HFTokenizer):  # type: ignore[misc]
-    """A tokenizer.json of any family, its text handled as open_clip does.
+    """A tokenizer.json of any family, with open_clip's text cleaning.
 
-    The file beside it names special tokens only: no class, no code and no other file.
+    Of its tokenizer_config.json only the special tokens are read: no class, code or other file.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class LocalTokenizer(open_clip.tokenizer.HFTokenizer):  # type: ignore[misc]
 
 
 def tokenizer_beside(folder: Path) -> Path | None:
-    """Return a folder's tokenizer.json, None where there is none.
+    """Return a folder's tokenizer.json; None if it has none.
 
-    Raises ModelError where it, or what is carried along with it, is a link to another place: a
-    model that is saved again must not take a stranger's file with it.
+    Raises ModelError where it, or a file copied together with it, is a link out of the folder:
+    saving the model again must not copy other files of the machine.
     """
     from tinyclip_edge.starter import teacher_path
 
@@ -112,7 +112,7 @@ def tokenizer_beside(folder: Path) -> Path | None:
 
 
 def read_tokenizer_config(path: Path) -> dict[str, Any]:
-    """Return a tokenizer_config.json without what asks for code. Raises ModelError."""
+    """Return a tokenizer_config.json without the key that names code. Raises ModelError."""
     return {key: value for key, value in read_json(path).items() if key != _CODE}
 
 
@@ -126,7 +126,7 @@ def make_tokenizer(model_cfg: dict[str, Any], tokenizer_file: Path | None, sourc
         try:
             tokenizer = ClipTokenizer.from_file(tokenizer_file, context_length)
         except ModelError:
-            # A model may carry another tokenizer family (sentencepiece): open_clip knows those.
+            # It may be of another tokenizer family (sentencepiece), which open_clip loads.
             if not hf_name:
                 raise
         else:
@@ -149,7 +149,7 @@ def make_tokenizer(model_cfg: dict[str, Any], tokenizer_file: Path | None, sourc
 
 
 def same_ids(first: Tokenize, second: Tokenize) -> bool:
-    """Whether two models' tokenizers make the same ids of plain words, whatever their context."""
+    """Whether two tokenizers give the same ids for plain words, at any context length."""
     return torch.equal(*(_probe_ids(tokenizer)[:_ASCII_PROBES] for tokenizer in (first, second)))
 
 
@@ -161,13 +161,13 @@ def _probe_ids(tokenizer: Any) -> Tensor:  # noqa: ANN401
 
 
 def pad_token_id(tokenizer: object) -> int:
-    """Return the id that a tokenizer fills texts up with: zero in CLIP's own."""
+    """Return the id that a tokenizer pads with: zero in CLIP's own."""
     inner = getattr(tokenizer, "tokenizer", None)  # open_clip wraps those of transformers
     return int(getattr(inner, "pad_token_id", None) or 0)
 
 
 def name_own_tokenizer(model_cfg: dict[str, Any], tokenizer_file: Path | None) -> None:
-    """Make open_clip, when it opens a folder of ours, read a tokenizer.json that is not its own."""
+    """Name the folder's tokenizer.json in the config, so that open_clip reads it from there."""
     text_cfg = model_cfg["text_cfg"]
     own_vocabulary = text_cfg.get("vocab_size", OPEN_CLIP_VOCABULARY) != OPEN_CLIP_VOCABULARY
     if own_vocabulary and tokenizer_file is not None:
@@ -193,7 +193,7 @@ def _special_token_settings(table: dict[str, Any], path: Path) -> dict[str, str]
 
 
 def _refuse_folder(name: str, source: str) -> None:
-    """A repository's name must not open a folder that lies where the command is run."""
+    """Refuse a repository's name that is also a folder of the working directory."""
     if Path(name).exists():
         raise ModelError(
             f"{source}: its tokenizer '{name}' would be read from the working directory; put a "
@@ -202,7 +202,7 @@ def _refuse_folder(name: str, source: str) -> None:
 
 
 def _check_ids(tokenizer: ClipTokenizer, text_cfg: dict[str, Any], path: Path) -> None:
-    """Refuse ids outside the embedding, and an end token that argmax pooling would not find."""
+    """Refuse ids outside the embedding, and an end token that argmax pooling would miss."""
     vocabulary = int(text_cfg.get("vocab_size", OPEN_CLIP_VOCABULARY))
     if tokenizer.vocab_size > vocabulary:
         raise ModelError(

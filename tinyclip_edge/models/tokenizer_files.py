@@ -40,13 +40,13 @@ class SpecialTokens:
 
     start: int
     end: int
-    plain: Mapping[str, Any] = field(default_factory=dict)  # how to read another than CLIP's
+    plain: Mapping[str, Any] = field(default_factory=dict)  # of another than CLIP's
 
 
 def write_tokenizer(clip: LoadedClip, folder: Path) -> SpecialTokens:
     """Write ``tokenizer.json`` and ``tokenizer_config.json``: the model's own, or open_clip's BPE.
 
-    An own file is carried as it is, completed only if it does not add start and end of text.
+    The model's own file is copied, completed only if it does not add start and end of text.
 
     Raises ModelError for a tokenizer that has no tokenizer.json form.
     """
@@ -108,7 +108,7 @@ def byte_pair_tokenizer(
 
 @functools.cache
 def from_vocabulary(folder: Path) -> Path:
-    """Return a tokenizer.json made of ``vocab.json`` and ``merges.txt``; it lasts as the process.
+    """Return a tokenizer.json built from ``vocab.json`` and ``merges.txt``, for this process.
 
     Raises ModelError when they are broken or not CLIP's.
     """
@@ -146,7 +146,7 @@ def _from_byte_pairs(clip: LoadedClip, target: Path) -> None:
 
 
 def _from_transformers(clip: LoadedClip, folder: Path) -> SpecialTokens:
-    """Write the tokenizer of another family, which open_clip takes from transformers."""
+    """Write the tokenizer of another family, which open_clip loads through transformers."""
     wrapper: Any = clip.tokenizer
     inner, text_cfg = wrapper.tokenizer, clip.config["model_cfg"]["text_cfg"]
     inner.save_pretrained(folder)
@@ -169,12 +169,12 @@ def _from_transformers(clip: LoadedClip, folder: Path) -> SpecialTokens:
 
 
 def read_tokenizer_table(path: Path) -> dict[str, Any]:
-    """Return what a tokenizer.json says; ModelError when it is broken or too large."""
+    """Return the content of a tokenizer.json; ModelError when it is broken or too large."""
     return read_json_table(path, ModelError, limit=TOKENIZER_BYTES)
 
 
 def _names(tokenizer_json: Path) -> tuple[str, str]:
-    """Return the names that the file gives start and end of text."""
+    """Return the file's names of the start and end tokens."""
     from tinyclip_edge.runtime.tokenizer import END_TOKENS, START_TOKENS
 
     added = read_tokenizer_table(tokenizer_json).get("added_tokens") or []
@@ -185,7 +185,7 @@ def _names(tokenizer_json: Path) -> tuple[str, str]:
 
 
 def _add_start_and_end(path: Path, names: tuple[str, str], start: int, end: int) -> None:
-    """Make clients that know nothing of CLIP lower a text and put start and end around it."""
+    """Add lower-casing and the start and end tokens for clients without code for CLIP."""
     content = read_tokenizer_table(path)
     original = dict(content)
     if content.get("normalizer") is None:

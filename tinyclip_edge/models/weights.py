@@ -1,4 +1,4 @@
-"""Read weight files that may be broken, and fill a network with them without a tensor left over."""
+"""Read weight files that may be broken, and load them into a network strictly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def plain_weights(state: object, source: str) -> dict[str, Tensor]:
-    """Return a table of tensors, floats as float32; ModelError when it is anything else."""
+    """Return a table of tensors with floats as float32; ModelError for any other content."""
     if not isinstance(state, dict) or not state:
         raise ModelError(f"{source} holds no weights")
     odd = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]

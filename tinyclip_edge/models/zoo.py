@@ -1,4 +1,4 @@
-"""Students that have a name: two of the starter teacher, and the published TinyCLIPs."""
+"""Named students: two of the starter teacher, and the published TinyCLIPs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class RoundedSize:
 
 @dataclass(frozen=True, slots=True)
 class ZooEntry:
-    """One named student: a shape, or a recipe of ``stages`` that ends in one.
+    """One named student: a shape, or a recipe of ``stages`` that results in one.
 
-    What ``model_cfg`` leaves out is taken from the teacher.
+    Keys that ``model_cfg`` omits are the teacher's.
     """
 
     name: str
@@ -47,7 +47,7 @@ class ZooTeacher:
 def _starter(
     name: str, vision: tuple[int, int], text: tuple[int, int], *, mlp_ratio: float = 4.0
 ) -> ZooEntry:
-    """Shape from (width, layers) of both towers; ``mlp_ratio`` is neurons over width."""
+    """Return a shape from (width, layers) of both towers; ``mlp_ratio``: neurons over width."""
     config = {
         "vision_cfg": {"width": vision[0], "layers": vision[1], "mlp_ratio": mlp_ratio},
         "text_cfg": {
@@ -85,7 +85,7 @@ def _published(
 
 
 def _automatic(size: RoundedSize, stages: tuple[float, ...], *, top1: float) -> ZooEntry:
-    """Recipe of a masked student of ViT-B/32, whose name tells its millions of parameters."""
+    """Return the recipe of a masked student of ViT-B/32, named by its millions of parameters."""
     name = f"TinyCLIP-auto-ViT-{size.image_millions}M-32-Text-{size.text_millions}M"
     return ZooEntry(name, "automatic", _B32, {}, top1, "LAION-400M", stages, size)
 
@@ -96,7 +96,7 @@ _RN50 = "RN50/openai"
 
 # Published figures: model table of the TinyCLIP repository (arXiv 2309.12314).
 _ENTRIES = (
-    # Layers go rather than channels: at equal size and steps that kept far more of the teacher.
+    # Fewer layers rather than channels: at equal size and steps far more of the teacher remains.
     _starter("starter-50", vision=(256, 3), text=(256, 1)),
     _starter("starter-15", vision=(192, 3), text=(192, 1), mlp_ratio=1.0),
     _published(

@@ -1,4 +1,4 @@
-"""The manifest of a bundle folder: what is in it, and whether its files are still those."""
+"""The manifest of a bundle folder: its content, and the hashes of its files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _hashed: dict[tuple[str, int, int], str] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Content of ``manifest.json``; checked when read, so that its values can be relied on."""
+    """Content of ``manifest.json``, validated when read."""
 
     created_by: str
     name: str
@@ -45,7 +45,7 @@ class Manifest:
     golden: Mapping[str, Any] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)  # files beyond the towers
     inputs: Mapping[str, Any] = field(default_factory=dict)  # fixed batch, padding of texts
-    tokenizer: Mapping[str, Any] = field(default_factory=dict)  # of a text tower that has no CLIP's
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)  # of another than CLIP's
     logit_bias: float | None = None  # of a model whose labels are judged one by one (SigLIP)
 
     @classmethod
@@ -68,11 +68,11 @@ class Manifest:
         )
 
     def write(self, folder: str | Path) -> Path:
-        """Write ``manifest.json`` into the folder, whole or not at all, and return its path."""
+        """Write ``manifest.json`` into the folder atomically, and return its path."""
         path = Path(folder) / MANIFEST
         content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
         _check(path, json.loads(json.dumps(content)))
-        import tempfile  # a reader, whose start counts, does without
+        import tempfile  # slow to import, and not needed by readers
 
         handle, aside = tempfile.mkstemp(dir=folder, prefix=".manifest-")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -83,11 +83,11 @@ class Manifest:
         return path
 
     def precisions(self) -> list[str]:
-        """Return the precisions that both towers have, in the manifest's order."""
+        """Return the precisions of both towers, in the manifest's order."""
         return [p for p in self.towers["image"] if p in self.towers["text"]]
 
     def tower_path(self, tower: str, precision: str) -> str:
-        """Return a tower's relative path; raise BundleError for a precision it has not."""
+        """Return a tower's relative path; raise BundleError for a precision it does not have."""
         paths = self.towers[tower]
         if precision not in paths:
             raise BundleError(
@@ -99,8 +99,8 @@ class Manifest:
     def saturates(self, tower: str, precision: str) -> bool:
         """Whether sums of int8 products overflow where an x86 CPU adds them in 16 bits.
 
-        Such a file runs precisely there: slower, and right. Float and weight-only files have no
-        such sum; in others the recipe says whether the weights were kept small enough.
+        Such a file runs in the precise mode there: slower, and correct. Float and weight-only
+        files have no such sums; for others the recipe records ``reduce_range``.
         """
         recipe = self.recipe.get(precision) or {}
         if tower == "image" and isinstance(recipe.get("image"), Mapping):
@@ -113,13 +113,13 @@ class Manifest:
 
     @property
     def static_batch(self) -> int | None:
-        """Rows that the towers take, no more and no less; None for any number."""
+        """Fixed batch size of the towers; None for any."""
         batch: int | None = self.inputs.get("batch")
         return batch
 
     @property
     def pad_id(self) -> int | None:
-        """Token that fills a text up to the context length; None where texts stay unpadded."""
+        """Token that pads a text to the context length; None where texts are not padded."""
         padded = self.inputs.get("padding") == "max_length"
         return int(self.inputs.get("pad_id", 0)) if padded else None
 
@@ -144,10 +144,7 @@ class Manifest:
 
 
 def bundle_file(folder: str | Path, name: str) -> Path:
-    """Return the path of a bundle's file; raise BundleError where a link leads to another one.
-
-    ``name`` is relative.
-    """
+    """Return the path of a bundle's file; raise BundleError for a link out of the folder."""
     folder = expanded(folder)
     path = Path(folder) / name
     _check_name(Path(folder) / MANIFEST, name)
@@ -160,7 +157,7 @@ def bundle_file(folder: str | Path, name: str) -> Path:
 
 
 def list_files(folder: str | Path) -> dict[str, dict[str, Any]]:
-    """Return ``{"sha256", "bytes"}`` of every file under the folder but the manifest."""
+    """Return ``{"sha256", "bytes"}`` of every file in the folder except the manifest."""
     root = Path(folder)
     paths = sorted(path for path in root.rglob("*") if path.is_file() and path != root / MANIFEST)
     return {

@@ -40,9 +40,9 @@ class EdgeClassifier:
         threads: int | None = None,
         low_memory: bool = False,
     ) -> EdgeClassifier:
-        """Open a bundle folder that has a classifier, or the classifier's ONNX file alone.
+        """Open the classifier of a bundle folder, or a classifier's ONNX file alone.
 
-        ``precision``: of a folder, its default if None. Raise BundleError for anything else.
+        ``precision`` applies to a folder; its default if None. Raise BundleError for other paths.
         """
         path = Path(expanded(path))
         if path.is_dir():
@@ -72,7 +72,7 @@ class EdgeClassifier:
         return values
 
     def classify(self, image: ImageInput) -> list[tuple[str, float]]:
-        """Return (label, probability), best first."""
+        """Return (label, probability), most probable first."""
         chances = self.probabilities([image])[0]
         order = np.argsort(-chances, kind="stable")
         return [(self.labels[i], float(chances[i])) for i in order]

@@ -1,4 +1,4 @@
-"""What a smaller index loses against the one with floats."""
+"""Measure the recall that a compressed index loses against the one with floats."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def recall_cost(
     k: int = 10,
     right: Sequence[int] | None = None,
 ) -> RecallCost:
-    """Search both indexes with unit-norm ``[Q, D]`` and compare what they find.
+    """Search both indexes with unit-norm ``[Q, D]`` and compare the results.
 
-    ``right``: row of the right picture of each query, if known. Raise DataError when the indexes
-    are not of the same pictures, or for no query.
+    ``right``: row of the right picture of each query, if known. Raise DataError for indexes of
+    different pictures, or without a query.
     """
     if exact.keys != small.keys or exact.model_hash != small.model_hash:
         raise DataError("recall cost: the indexes are not of the same pictures and model")

@@ -1,4 +1,4 @@
-"""What the processor can do, as far as it decides how int8 runs safely."""
+"""Features of the processor that decide how int8 runs without overflow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 
 
 def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
-    """Return the first processor's flags; empty where the system has no such file."""
+    """Return the first processor's flags; empty where the system does not list them."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

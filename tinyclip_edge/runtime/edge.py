@@ -24,7 +24,7 @@ from tinyclip_edge.runtime.session import Tower
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer
 
 if TYPE_CHECKING:
-    # Imported where they are needed: a text alone, which an application waits for, needs none.
+    # Imported where needed: an application that encodes a text alone starts faster without them.
     from tinyclip_edge.runtime.index import Hit, ImageIndex
     from tinyclip_edge.runtime.plain_tokenizer import PlainTokenizer
     from tinyclip_edge.runtime.preprocess import Preprocess
@@ -75,11 +75,11 @@ class EdgeCLIP:
     ) -> EdgeCLIP:
         """Open a bundle; towers load, and their hashes are checked, on first use.
 
-        ``precision``: one the bundle holds, its default if None. ``threads``: per tower, chosen by
+        ``precision``: one of the bundle's, its default if None. ``threads``: per tower, chosen by
         onnxruntime if None. ``verify=False`` skips the hashes. ``low_memory``: one thread, one
-        input at a time, memory given back after each. ``as_stored``: pictures as open_clip takes
-        opened files, neither turned as EXIF says nor on white (see ``open_image``). Raise
-        BundleError for anything that is missing or of another format.
+        input at a time, memory released after each. ``as_stored``: pictures as open_clip's
+        transform opens them, without EXIF rotation or a white background (see ``open_image``).
+        Raise BundleError for anything that is missing or of another format.
         """
         folder = Path(expanded(folder))
         manifest = Manifest.read(folder)
@@ -104,7 +104,7 @@ class EdgeCLIP:
         return clip
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as folder and options: a worker opens towers of its own."""
+        """Pickle the folder and options only: each worker opens its own towers."""
         options: dict[str, Any] = {
             "precision": self.precision,
             "threads": self.threads,
@@ -131,12 +131,12 @@ class EdgeCLIP:
 
     @property
     def model_hash(self) -> str:
-        """Weights and precision: what an index of this model carries."""
+        """Identifier of weights and precision, which an index of this model stores."""
         return f"{self.manifest.model_hash}-{self.precision}"
 
     @property
     def spec(self) -> EmbedderSpec:
-        """Facts for tables; bytes are those of the files that this precision needs."""
+        """Sizes, runtime and precision; bytes are those of the files of this precision."""
         parameters = self.manifest.parameters
         return EmbedderSpec(
             image_size=self.manifest.image_size,
@@ -149,13 +149,13 @@ class EdgeCLIP:
         )
 
     def needed_files(self) -> list[str]:
-        """Return the relative paths that this precision reads: both towers and two settings."""
+        """Return the relative paths of this precision: both towers and two settings files."""
         towers = [self.manifest.tower_path(tower, self.precision) for tower in TOWERS]
         return [*towers, *CONFIG_FILES]
 
     @property
     def preprocess(self) -> Preprocess:
-        """The pixels' way into the image tower, so that it can be timed apart."""
+        """The image tower's preprocessing, so that it can be timed separately."""
         return self._image_side()[0]
 
     def token_ids(self, text: str) -> list[int]:
@@ -180,8 +180,8 @@ class EdgeCLIP:
     def encode_text(self, texts: Iterable[str]) -> Features:
         """Return float32 ``[N, D]``, unit norm.
 
-        Texts of equal length share a batch and none is padded, for padding changes dynamic int8,
-        unless the tower asks for it.
+        Texts of equal length share a batch and none is padded, as padding changes dynamic int8,
+        unless the tower requires it.
         """
         texts = text_list(texts, "encode_text")
         tokenizer, tower = self._text_side()
@@ -203,10 +203,10 @@ class EdgeCLIP:
     ) -> list[tuple[str, float]]:
         """Return (label, probability), best first.
 
-        Warn of prompts that are longer than the model's context. Raise DataError when there is no
-        label, or two that are the same tokens to the model.
+        Warn of prompts that are longer than the model's context. Raise DataError without a label,
+        or for two labels with the same tokens.
         """
-        # Answers are sorted by probability, so that a set's order does not matter.
+        # Results are sorted by probability, so that a set's order does not matter.
         labels = label_list(sorted(labels, key=str) if isinstance(labels, Set) else labels)
         classes = self._class_features(labels, label_list(templates, "templates"))
         logits = self.logit_scale * (classes @ self.encode_image([image])[0])
@@ -215,9 +215,9 @@ class EdgeCLIP:
         return [(labels[i], float(chances[i])) for i in order]
 
     def index(self, images: Iterable[ImageInput], keys: Iterable[str] | None = None) -> ImageIndex:
-        """Embed a collection; without ``keys`` a path is its own key, other images get a number.
+        """Embed a collection; default ``keys`` are paths, and numbers for other images.
 
-        ``ImageIndex.compressed`` makes it smaller.
+        ``ImageIndex.compressed`` reduces its size.
         """
         from tinyclip_edge.runtime.index import ImageIndex
 
@@ -293,7 +293,7 @@ class EdgeCLIP:
         return bundle_file(self.folder, name)
 
     def _step(self, default: int) -> int:
-        """Return how many inputs go into a tower at a time."""
+        """Return the number of inputs of a tower's batch."""
         return self.manifest.static_batch or (1 if self.low_memory else default)
 
     def _padded(self, ids: list[int]) -> list[int]:

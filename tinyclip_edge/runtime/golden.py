@@ -1,4 +1,4 @@
-"""Replay a bundle's golden vectors: does this machine give the answers it gave when it was made?"""
+"""Replay a bundle's golden vectors: compare this machine's embeddings with the exporter's."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What one precision answered."""
+    """Result of the replay in one precision."""
 
     precision: str
-    image_cosine: float  # least over the golden images
+    image_cosine: float  # minimum over the golden images
     text_cosine: float
-    least: float  # cosine that both must reach
+    least: float  # minimum cosine of both towers
     image_ms: float  # median of one image, preprocessing included
     text_ms: float
-    same_ids: bool  # texts give the token ids of the machine that made the bundle
+    same_ids: bool  # texts give the token ids of the exporting machine
     same_pixels: bool  # images give its pixels, bit for bit
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """What is wrong; other pixels alone are not, if the embeddings hold."""
+        """Faults, one text each; different pixels are none while the embeddings agree."""
         failures = []
         if not self.same_ids:
             failures.append("texts give other token ids")
@@ -75,7 +75,7 @@ class _Golden:
 
 
 def replay(folder: str | Path, precision: str, *, threads: int | None = None) -> Replay:
-    """Give the golden inputs to EdgeCLIP, one at a time, and compare.
+    """Encode the golden inputs with EdgeCLIP, one at a time, and compare the embeddings.
 
     Raise BundleError when the bundle does not open or has no golden vectors of this precision.
     """

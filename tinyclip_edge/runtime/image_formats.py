@@ -1,4 +1,4 @@
-"""The image formats that every reader of this project opens, and no other: one table."""
+"""The table of image formats that this project opens; all others are refused."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 
 class ImageFormat(NamedTuple):
-    """A format by Pillow's name: suffixes of its files, and the module that decodes it."""
+    """A format by Pillow's name, with its file suffixes and the module that decodes it."""
 
     name: str
     suffixes: tuple[str, ...]  # lower case, without dot
     plugin: str  # of Pillow; empty: of another package, or Pillow's variant of one above
 
 
-# Formats of which Pillow starts another program (EPS), reads other files, or which nobody tests
-# (FITS, PSD, XPM and some thirty more) are not here, and their decoders are never reached.
+# Formats for which Pillow starts another program (EPS) or reads other files, and untested ones
+# (FITS, PSD, XPM and some thirty more), are excluded: their decoders are never called.
 FORMATS = (
     ImageFormat("JPEG", ("jpg", "jpeg", "jpe", "jfif"), "JpegImagePlugin"),
     ImageFormat("PNG", ("png",), "PngImagePlugin"),
@@ -30,22 +30,22 @@ FORMATS = (
     ImageFormat("MPO", (), ""),  # a JPEG of some cameras
 )
 IMAGE_SUFFIXES = tuple(suffix for image_format in FORMATS for suffix in image_format.suffixes)
-LISTED_KINDS = 5  # of files that are left out
+LISTED_KINDS = 5  # of skipped files
 KIND_CHARS = 12
 READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF, or HEIC with pillow-heif"
 
 
 def is_image_name(name: str | PurePath) -> bool:
-    """Whether a file of this name should be an image, in capital letters or small ones.
+    """Whether a file name has the suffix of an image, in any case.
 
-    ``._NAME.jpg`` is none: macOS keeps attributes of ``NAME.jpg`` there.
+    ``._NAME.jpg`` does not count: macOS stores attributes of ``NAME.jpg`` there.
     """
     path = PurePath(name)
     return path.suffix[1:].lower() in IMAGE_SUFFIXES and not path.name.startswith("._")
 
 
 def file_kind(name: str) -> str:
-    """Return what a file is counted as among those that are left out."""
+    """Return the kind under which a skipped file is counted."""
     path = PurePath(name)
     if path.name.startswith("."):
         return "hidden"
@@ -53,7 +53,7 @@ def file_kind(name: str) -> str:
 
 
 def count_kinds(kinds: Counter[str]) -> str:
-    """Return how many files there are of each kind, as in ``2 .svg, 1 hidden``; empty for none."""
+    """Return the counts as text, such as ``2 .svg, 1 hidden``; empty without files."""
     counts = [f"{count} {kind}" for kind, count in kinds.most_common(LISTED_KINDS)]
     remainder = sum(kinds.values()) - sum(count for _, count in kinds.most_common(LISTED_KINDS))
     return ", ".join([*counts, *([f"{remainder} more"] if remainder else [])])

@@ -1,13 +1,13 @@
-"""Open whatever counts as an image, and refuse what is broken or too large before it is decoded.
+"""Open images of every accepted kind, and refuse broken or too large ones before decoding.
 
-One file gives one array of pixels, whether it comes as path, bytes, PIL image or array, and whether
-a model is trained, evaluated, exported or run with it:
+One file gives the same pixels as path, bytes, PIL image or array, in training, evaluation, export
+and inference:
 
-- Upright: the orientation that EXIF records is applied.
-- RGB: transparency lies on white, and palettes, greys and CMYK are converted before any resizing.
+- Upright: the EXIF orientation is applied.
+- RGB: transparency is put on white; palettes, greys and CMYK are converted before any resizing.
 - 8 bits: 16-bit greys are divided by 257; Pillow takes the high byte of 16-bit colours. 16-bit
   pictures with no value above 4,095 are refused, as they may be 12 bits in 16, and so are 32-bit
-  integers and floats, which have no range that all agree on.
+  integers and floats, whose range is unknown.
 - The first frame of an animation.
 """
 
@@ -30,11 +30,11 @@ from tinyclip_edge.errors import DataError
 from tinyclip_edge.runtime.image_formats import FORMATS, READABLE
 from tinyclip_edge.runtime.protocol import ImageInput
 
-MAX_PIXELS = 89_478_485  # Pillow's own threshold of suspicion: 256 MiB as RGB
+MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB as RGB
 TWELVE_BITS = 4095
 
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
-_BRANDS_END = 64  # bytes of a file in which its brands stand
+_BRANDS_END = 64  # bytes of a file that contain its brands
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -70,7 +70,7 @@ def open_image(image: ImageInput, label: str = "image", *, as_stored: bool = Fal
 
 
 class ImageHeader(NamedTuple):
-    """What the first bytes of a file say."""
+    """Format and size from the first bytes of a file."""
 
     format: str  # Pillow's name
     width: int  # pixels, before an orientation is applied
@@ -78,7 +78,7 @@ class ImageHeader(NamedTuple):
 
 
 def image_header(image: str | Path | bytes, label: str = "image") -> ImageHeader:
-    """Return what a file says of itself, undecoded; raise DataError as open_image does."""
+    """Return a file's format and size without decoding it; raise DataError as open_image does."""
     label = _name_of(image, label)
     with _open_file(image, label) as opened:
         _check_size(opened, label)
@@ -87,7 +87,7 @@ def image_header(image: str | Path | bytes, label: str = "image") -> ImageHeader
 
 @contextmanager
 def _open_file(image: ImageInput, label: str) -> Iterator[ImageFile.ImageFile]:
-    """Open a file of a known format, pixels not yet decoded; what breaks inside is a DataError."""
+    """Open a file of a known format without decoding; errors in the block become DataError."""
     if not isinstance(image, (str, Path, bytes, bytearray, memoryview)):
         raise DataError(
             f"{label}: expected a path, bytes, a PIL image or a uint8 array, "
@@ -95,7 +95,7 @@ def _open_file(image: ImageInput, label: str) -> Iterator[ImageFile.ImageFile]:
         )
     try:
         with warnings.catch_warnings(), _stream(image) as stream:
-            # The size is checked apart, with an error in place of a warning.
+            # Size is checked by _check_size, which raises an error instead of a warning.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             if _is_heic(stream.read(_BRANDS_END)):
                 _register_heif(label)
@@ -110,14 +110,14 @@ def _open_file(image: ImageInput, label: str) -> Iterator[ImageFile.ImageFile]:
         raise DataError(f"{label} has too many pixels: {error}") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{label} is no image that opens here: {READABLE}") from error
-    # Decoders raise whatever the broken bytes lead them to: struct.error, KeyError, ValueError …
+    # On broken bytes decoders raise struct.error, KeyError, ValueError and others.
     except Exception as error:
         raise _undecodable(label, error) from error
 
 
 @cache
 def _pillow_formats() -> tuple[str, ...]:
-    """Return the formats of the table that this Pillow decodes, their decoders imported."""
+    """Import the decoders of the table's formats, and return those that this Pillow has."""
     available = []
     for image_format in FORMATS:
         if image_format.plugin:
@@ -125,7 +125,7 @@ def _pillow_formats() -> tuple[str, ...]:
                 importlib.import_module(f"PIL.{image_format.plugin}")
             except ImportError:  # an older Pillow
                 continue
-            # Registered under its name, or not at all; an unknown name would import every plugin.
+            # A name without a decoder would make Pillow import every plugin.
             available += [image_format.name] if image_format.name in Image.OPEN else []
     return tuple(available)
 
@@ -159,7 +159,7 @@ def _register_heif(label: str) -> None:
 
 
 def _check_format(image: ImageFile.ImageFile, label: str) -> None:
-    """Refuse an image that was opened but not by a decoder of the table: loading would run it."""
+    """Refuse an opened image of a format outside the table: loading would run its decoder."""
     if image.format not in {image_format.name for image_format in FORMATS}:
         raise DataError(
             f"{label} is no image that opens here: {image.format}; convert it first, with "
@@ -168,7 +168,7 @@ def _check_format(image: ImageFile.ImageFile, label: str) -> None:
 
 
 def _decoded(image: Image.Image, label: str, as_stored: bool) -> Image.Image:
-    """Decode an image and bring it to the form that models see."""
+    """Decode an image and convert it to upright 8-bit RGB."""
     _check_size(image, label)
     try:
         image.load()
@@ -191,9 +191,9 @@ def _check_size(image: Image.Image, label: str) -> None:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Return what makes the image upright; None where nothing, or nothing readable, says so.
+    """Return the transposition that makes the image upright; None where no EXIF requires one.
 
-    EXIF alone counts, as in browsers; Pillow would ask XMP too.
+    Only EXIF is read, as in browsers; Pillow would read XMP too.
     """
     exif_bytes = image.info.get("exif")
     if not exif_bytes:
@@ -202,7 +202,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         exif.load(exif_bytes)
         return _TURNS.get(exif.get(ExifTags.Base.Orientation, 1))
-    # A picture is no worse for broken metadata.
+    # Broken metadata do not make an image unusable.
     except Exception:
         return None
 
@@ -218,7 +218,7 @@ def _upright_rgb(image: Image.Image, turn: Image.Transpose | None) -> Image.Imag
         result.alpha_composite(layer)
     if result is image or result.mode != "RGB":
         result = result.convert("RGB")
-    # Opened once more, it must not be turned again.
+    # Without its EXIF, so that it is not turned again when reopened.
     result.info = {}
     return result
 

@@ -1,4 +1,4 @@
-"""Embeddings of a picture collection in one file that knows which model made them."""
+"""Embeddings of a picture collection, stored in one file with the hash of their model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tinyclip_edge.runtime.protocol import Features
 
 Codes: TypeAlias = npt.NDArray[np.int8]
 
-_ROWS = 8192  # int8 rows that are widened at a time, for memory
+_ROWS = 8192  # int8 rows converted to float at a time, to bound memory
 _STEPS = 127  # of an int8 on either side of zero
 
 
@@ -35,7 +35,7 @@ class ImageIndex:
     """Keys and unit-norm features of pictures, tied to one model by its hash.
 
     ``features``: float32 ``[N, D]``, or int8 with one float32 scale a picture in ``scales``.
-    ``width``: dimensions of the model's embeddings where the index keeps only the first D of them.
+    ``width``: dimensions of the model's embeddings, where the index has only the first D of them.
     """
 
     keys: tuple[str, ...]
@@ -61,7 +61,7 @@ class ImageIndex:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the features, as kept in memory and in the file."""
+        """Bytes of the features in memory and in the file."""
         return self.features.nbytes + (0 if self.scales is None else self.scales.nbytes)
 
     def require(self, model_hash: str) -> None:
@@ -93,7 +93,7 @@ class ImageIndex:
         return np.asarray(np.concatenate([empty, *parts], axis=1) * self.scales, dtype=np.float32)
 
     def top(self, query: Features, k: int) -> list[Hit]:
-        """Return the ``k`` nearest to a unit-norm ``[D]``, best first, ties in stored order."""
+        """Return the ``k`` nearest to a unit-norm ``[D]``, nearest first, ties in stored order."""
         if k < 1:
             raise DataError(f"k must be 1 or more, not {k}")
         scores = self.scores(query[None])[0]
@@ -101,12 +101,12 @@ class ImageIndex:
         return [Hit(self.keys[i], float(scores[i])) for i in best]
 
     def compressed(self, *, dimensions: int | None = None, int8: bool = True) -> ImageIndex:
-        """Return a smaller index of the same pictures; `compress.recall_cost` tells what it loses.
+        """Return a smaller index of the same pictures; `compress.recall_cost` measures its loss.
 
-        ``dimensions`` keeps only the first so many, and makes what is left unit-norm again.
-        ``int8`` rounds each vector to 127 steps on either side of zero, with a scale of its own, so
-        that no picture depends on the others. Raise DataError for a number of dimensions that the
-        index has not, or when it holds int8 already.
+        ``dimensions`` truncates the vectors to that many and normalises them again. ``int8``
+        rounds each vector to 127 steps on either side of zero, with its own scale, so that no
+        picture depends on the others. Raise DataError for more dimensions than the index has, or
+        when it is int8 already.
         """
         full = self.features.shape[1]
         if self.scales is not None:
@@ -124,7 +124,7 @@ class ImageIndex:
         return ImageIndex(self.keys, codes, self.model_hash, scales.astype(np.float32), width)
 
     def save(self, path: str | Path) -> Path:
-        """Write an ``.npz`` without pickles, whole or not at all, and return its path."""
+        """Write an ``.npz`` without pickles atomically, and return its path."""
         path = _npz(path)
         try:
             handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".index-")
@@ -141,7 +141,7 @@ class ImageIndex:
 
     @classmethod
     def load(cls, path: str | Path) -> ImageIndex:
-        """Read what ``save`` wrote; raise DataError when it is missing or something else."""
+        """Read a file of ``save``; raise DataError when it is missing or no index."""
         path = _npz(path)
         content = read_index(path)
         try:
@@ -153,7 +153,7 @@ class ImageIndex:
 
 
 def unit(vectors: Features) -> Features:
-    """Return ``[N, D]`` rows of length one; a row of zeros stays."""
+    """Return the rows of ``[N, D]`` at unit norm; a row of zeros is returned unchanged."""
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(norm > 0, norm, 1), dtype=np.float32)
 

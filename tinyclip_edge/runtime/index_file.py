@@ -1,4 +1,4 @@
-"""The .npz file of an image index: no pickles, and no more memory than the file has bytes."""
+"""The .npz file of an image index: no pickles, and memory bounded by the file's size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tinyclip_edge.json_text import parse_json
 
 
 class IndexContent(NamedTuple):
-    """What an index file holds; see ``ImageIndex``."""
+    """Content of an index file; see ``ImageIndex``."""
 
     keys: tuple[str, ...]
     features: npt.NDArray[Any]  # [N, D], float32 or int8
@@ -27,7 +27,7 @@ class IndexContent(NamedTuple):
 
 
 def write_index(file: IO[bytes], content: IndexContent) -> None:
-    """Write an uncompressed npz; `read_index` takes no other."""
+    """Write an uncompressed npz, the only form that `read_index` accepts."""
     arrays: dict[str, npt.NDArray[Any]] = {
         "keys": np.frombuffer(json.dumps(content.keys).encode(), dtype=np.uint8),
         "features": content.features,
@@ -37,7 +37,7 @@ def write_index(file: IO[bytes], content: IndexContent) -> None:
         arrays["scales"] = content.scales
     if content.width is not None:
         arrays["width"] = np.array(content.width)
-    # numpy's stub takes the names for those of its own options.
+    # numpy's stub treats the names as its own options.
     np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
@@ -55,7 +55,7 @@ def read_index(path: Path) -> IndexContent:
             )
     except FileNotFoundError as error:
         raise DataError(f"no such index: {path}") from error
-    # zipfile and numpy raise whatever broken bytes lead them to.
+    # On broken bytes zipfile and numpy may raise any exception.
     except Exception as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path} is no index file: {cause}") from error
@@ -74,7 +74,7 @@ def _array(file: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
     if version not in header_readers:
         raise ValueError(f"{name} has another version of numpy's format")
     shape, _, dtype = header_readers[version](content)
-    # numpy would reserve the memory that the header claims before it sees how little follows.
+    # numpy allocates the size that the header claims before it reads the data.
     remaining = len(content.getvalue()) - content.tell()
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != remaining:
         raise ValueError(f"{name} is not what its header says")

@@ -1,4 +1,4 @@
-"""Collections that callers pass: lists, arrays and generators alike, nothing taken for a list."""
+"""Check the collections that callers pass: lists, arrays and generators, but no single item."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Item = TypeVar("Item")
 def image_list(images: Iterable[ImageInput], caller: str) -> Sequence[ImageInput]:
     """Return the images in order; ``caller`` is named in messages.
 
-    An array counts as a batch only with four axes ``[N, H, W, C]``: the rows of a single picture
-    would pass for pictures. Raise DataError for a single image or what has no order.
+    An array is a batch only with four axes ``[N, H, W, C]``: rows of a single picture must not be
+    read as pictures. Raise DataError for a single image or an unordered collection.
     """
     if isinstance(images, np.ndarray) and images.dtype != object and images.ndim != 4:
         raise DataError(
@@ -56,7 +56,7 @@ def _ordered(items: Iterable[Item], caller: str, kind: str) -> Sequence[Item]:
             "pass list(…) of what you mean"
         )
     if isinstance(items, (Sequence, np.ndarray)):
-        return cast("Sequence[Item]", items)  # an array slices and has a length like one
+        return cast("Sequence[Item]", items)  # an array can be sliced and has a length
     try:
         return list(items)
     except TypeError as error:

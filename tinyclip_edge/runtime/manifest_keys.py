@@ -1,4 +1,4 @@
-"""Every key of a bundle's ``manifest.json``: the one schema, which the web page has a copy of."""
+"""The schema of a bundle's ``manifest.json``; the web page has a generated copy."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tinyclip_edge.errors import BundleError, shown
 FORMAT = "tinyclip-edge-bundle"
 FORMAT_VERSION = 1
 CONFIG_FILES = ("preprocessor_config.json", "tokenizer.json")
-LARGEST = 1 << 20  # of sizes and token ids, so that no manifest asks for all the memory
+LARGEST = 1 << 20  # of sizes and token ids, so that a manifest cannot exhaust memory
 
-# How a value is called in a message, and its types in Python.
+# Name of a type in messages, and the Python types.
 KINDS: dict[str, tuple[type, ...]] = {
     "text": (str,),
     "a whole number": (int,),
@@ -25,7 +25,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class ManifestKey:
-    """One key, dotted below an object; ``*`` stands for each name of an object."""
+    """One key, dotted below an object; ``*`` matches every name of an object."""
 
     key: str
     kind: str
@@ -37,7 +37,7 @@ class ManifestKey:
     choices: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what differs from the defaults, for JSON."""
+        """Return the fields that differ from the defaults, for JSON."""
         defaults = ManifestKey("", "", "")
         return {
             name: list(value) if isinstance(value, tuple) else value
@@ -46,8 +46,8 @@ class ManifestKey:
         }
 
     def check(self, path: Path, name: str, value: object) -> None:
-        """Raise BundleError unless the value of ``name``, this key spelled out, is allowed."""
-        # bool is an int for Python, not for a manifest.
+        """Raise BundleError unless the value of ``name``, a full name of this key, is allowed."""
+        # bool is an int in Python, not in a manifest.
         if isinstance(value, bool) or not isinstance(value, KINDS[self.kind]):
             raise BundleError(f"{path}: {name} must be {self.kind}, not {_kind(value)}")
         if self.choices and value not in self.choices:
@@ -120,7 +120,7 @@ KEYS = (
 
 
 def check_keys(path: Path, content: Mapping[str, Any]) -> None:
-    """Raise BundleError, which names file and key, for the first value that KEYS does not allow."""
+    """Raise BundleError, with file and key, for the first value that KEYS does not allow."""
     for rule in KEYS:
         for name, value in _values(content, rule.key.split("."), ""):
             if value is None and not rule.required:
@@ -131,7 +131,7 @@ def check_keys(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _values(part: Any, keys: list[str], prefix: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
-    """Yield ``(name, value)`` of each place that a dotted key names; None where nothing stands."""
+    """Yield ``(name, value)`` of each match of a dotted key; None where it is absent."""
     if not keys:
         yield prefix, part
     elif isinstance(part, dict):

@@ -1,4 +1,4 @@
-"""A tokenizer.json that adds its own special tokens: SigLIP's, CLIPA's, those of many languages."""
+"""A tokenizer.json that adds its own special tokens: SigLIP's, CLIPA's, multilingual ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PlainTokenizer:
         return [0 if token == self._dropped else token for token in ids]
 
     def fits(self, text: str) -> bool:
-        """Whether the whole text goes into the context, nothing cut off."""
+        """Whether the text fits the context without truncation."""
         return not self._encoding(text).overflowing
 
     def _encoding(self, text: str) -> Any:  # noqa: ANN401 - tokenizers has no types
@@ -52,7 +52,7 @@ class PlainTokenizer:
 
 
 def _canonical(text: str) -> str:
-    """Without punctuation, as big_vision's models were trained."""
+    """Return the text without punctuation, as in the training of big_vision's models."""
     return " ".join(clean_text(text).replace("_", " ").translate(_PUNCTUATION).split())
 
 

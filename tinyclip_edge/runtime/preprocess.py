@@ -75,7 +75,7 @@ class Preprocess:
         """Return uint8 ``[H, W, 3]``, resized and cropped; raise DataError for a bad image."""
         decoded = open_image(image, label, as_stored=self.as_stored)
         try:
-            # As it is stored, an image is resized in its own mode: the order that open_clip has.
+            # as_stored resizes an image in its own mode before RGB, in open_clip's order.
             fitted = self._fit(decoded, label).convert("RGB")
         except ValueError as error:
             raise DataError(f"{label}: mode {decoded.mode} cannot be resized: {error}") from error
@@ -156,7 +156,7 @@ def _hugging_face(config: Mapping[str, Any]) -> dict[str, Any]:
         "mean": _three(config["image_mean"]),
         "std": _three(config["image_std"]),
         "interpolation": _HF_FILTERS.get(config.get("resample", 3), str(config.get("resample"))),
-        # "longest" has no Hugging Face form; our own bundles say it in this extra key.
+        # "longest" has no Hugging Face form; our own bundles have this extra key.
         "resize_mode": config.get("resize_mode") or mode,
         "fill_color": int(config.get("fill_color") or 0),
     }

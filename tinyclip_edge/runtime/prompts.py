@@ -48,7 +48,7 @@ def class_features(
 def check_prompts(
     model: object, labels: Sequence[str], templates: Sequence[str] = ("{}",)
 ) -> tuple[str, ...]:
-    """Return a note where the model's context cuts prompts.
+    """Return a note if the model's context truncates prompts.
 
     Raise DataError for two labels whose prompts are the same token ids: the model cannot tell them
     apart, and they would share one probability. A model without ``TextTokens`` is not checked.
@@ -58,7 +58,7 @@ def check_prompts(
     prompts = fill_templates(labels, templates)
     step = len(prompts) // len(labels)
     rows = [prompts[start : start + step] for start in range(0, len(prompts), step)]
-    # Most labels differ in their first prompt; only those that do not are looked at further.
+    # Most labels differ in their first prompt; only the others are compared in full.
     same: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         same[tuple(model.token_ids(row[0]))].append(i)
@@ -99,7 +99,7 @@ def _short(text: str) -> str:
 
 
 def probabilities(logits: Features, bias: float | None) -> Features:
-    """Softmax over the labels, or each label's own sigmoid in a model that was trained so."""
+    """Return the softmax over labels, or a sigmoid for each label in a model trained with one."""
     if bias is not None:
         # tanh does not overflow where exp would.
         return np.asarray(0.5 + 0.5 * np.tanh((logits + bias) / 2))

@@ -1,4 +1,4 @@
-"""What evaluate and demo need of a model, whether PyTorch or ONNX runs behind it."""
+"""Protocols of a model for evaluation and demo, implemented with PyTorch and with ONNX."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Features: TypeAlias = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class EmbedderSpec:
-    """Facts of a model that tables and pages show."""
+    """Properties of a model, for tables and pages."""
 
     image_size: int  # pixels, square
     embedding_dim: int
-    encoder_parameters: int  # both towers, token embedding left out
+    encoder_parameters: int  # both towers, without the token embedding
     token_parameters: int  # token embedding
-    bytes_on_disk: int  # what it needs to run, weights in the precision they run in
+    bytes_on_disk: int  # all that it loads, weights in their precision
     runtime: str  # "torch" or "onnxruntime"
     precision: str  # "fp32", "fp16", "int8"
 
@@ -35,7 +35,7 @@ class Embedder(Protocol):
 
     @property
     def name(self) -> str:
-        """What tables and pages call it."""
+        """Display name."""
         ...
 
     @property
@@ -59,7 +59,7 @@ class Embedder(Protocol):
 
 @runtime_checkable
 class TextTokens(Protocol):
-    """A model that says what becomes of a text before its text tower sees it."""
+    """A model that exposes the token ids of a text."""
 
     @property
     def context_length(self) -> int:
@@ -71,5 +71,5 @@ class TextTokens(Protocol):
         ...
 
     def fits_context(self, text: str) -> bool:
-        """Whether the whole text goes in, nothing cut off."""
+        """Whether the text fits the context without truncation."""
         ...

@@ -13,7 +13,7 @@ from tinyclip_edge.errors import BundleError, TinyClipError
 from tinyclip_edge.runtime.cpu import int8_saturates
 from tinyclip_edge.runtime.protocol import Features
 
-MAX_THREADS = 1024  # onnxruntime starts as many as it is told
+MAX_THREADS = 1024  # onnxruntime itself has no limit
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -23,9 +23,9 @@ def session_options(
 ) -> Any:  # noqa: ANN401
     """Return onnxruntime's SessionOptions; ``threads=None`` leaves the number to onnxruntime.
 
-    ``precise_int8`` computes in u8 x u8, slower and without overflow. ``low_memory`` gives memory
-    back after each run and uses one thread unless told otherwise. Raise TinyClipError for a thread
-    count that makes no sense.
+    ``precise_int8`` computes in u8 x u8, slower and without overflow. ``low_memory`` releases
+    memory after each run and uses one thread by default. Raise TinyClipError for an invalid
+    thread count.
     """
     if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
         raise TinyClipError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
@@ -41,19 +41,19 @@ def session_options(
     if low_memory:
         options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False
-        # Else weights are kept a second time in the layout that the kernels like best.
+        # Otherwise a second copy of the weights is made in the kernels' layout.
         options.add_session_config_entry("session.disable_prepacking", "1")
     return options
 
 
 def full_batch(batch: npt.NDArray[Any], size: int | None) -> npt.NDArray[Any]:
-    """Repeat the last row of ``[B, ...]`` until there are `size`; None leaves it as it is."""
+    """Repeat the last row of ``[B, ...]`` up to ``size`` rows; None leaves the batch unchanged."""
     missing = 0 if size is None else size - len(batch)
     return np.concatenate([batch, *[batch[-1:]] * missing]) if missing > 0 else batch
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Say whether a file only names the content that Git LFS has not fetched."""
+    """Whether a file is a Git LFS pointer instead of the content."""
     try:
         with path.open("rb") as file:
             return file.read(len(LFS_POINTER)) == LFS_POINTER
@@ -87,9 +87,9 @@ class Graph:
                 str(path),
                 options,
                 providers=["CPUExecutionProvider"],
-                enable_fallback=0,  # it would print lines of its own and try the same again
+                enable_fallback=0,  # it would print messages and retry with the same provider
             )
-            # Names that are no UTF-8 fail here.
+            # Names that are not UTF-8 raise here.
             self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
             self._inputs = [value.name for value in self._session.get_inputs()]
             self._outputs = [value.name for value in self._session.get_outputs()]

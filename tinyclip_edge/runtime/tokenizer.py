@@ -19,10 +19,10 @@ from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer, read_tokenizer
 START_TOKENS = ("<|startoftext|>", "<start_of_text>")
 END_TOKENS = ("<|endoftext|>", "<end_of_text>")
 
-# Nothing in such a text that ftfy or html would change; most captions are like this.
+# A text, like most captions, that ftfy and html leave unchanged.
 _CLEAN_TEXT = re.compile(r"[ -%'-~\t\n\f\r]*")
-# CLIP's words as tokenizer.json spells them, and as open_clip finds them: its expression ignores
-# case, so that a long s is an s, and drops U+0345, whose other case is a letter.
+# CLIP's words as in tokenizer.json, and as in open_clip: its expression ignores case, so that a
+# long s matches s, and drops U+0345, whose other case is a letter.
 _WORDS = rb"'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"
 _CASELESS = "'[sſ]|".encode() + _WORDS[3:-2] + "\u0345]+".encode()
 _CLEANING = ("NFC", "Lowercase", "Replace")  # normalizers that do what clean_text has done
@@ -35,7 +35,7 @@ def clean_text(text: str, *, lower: bool = True) -> str:
     entities unescaped, blanks collapsed, lower case.
     """
     if not _CLEAN_TEXT.fullmatch(text):
-        # 60 ms and 8 MB that most programs never need.
+        # An import of 60 ms and 8 MB that most programs do not need.
         from ftfy import fix_text
 
         text = html.unescape(html.unescape(fix_text(text)))
@@ -56,7 +56,7 @@ class ClipTokenizer:
         # "<|endoftext|>" typed by a user is text, not a control token.
         self._tokenizer.encode_special_tokens = True
         if _only_cleans(tokenizer.normalizer):
-            # It would compose what an HTML entity has left apart, which open_clip does not.
+            # It would compose characters of HTML entities, which open_clip does not.
             self._tokenizer.normalizer = normalizers.Sequence([])
         self.context_length = context_length
         self.sot_token_id = _special_id(tokenizer, START_TOKENS, source)
@@ -79,14 +79,14 @@ class ClipTokenizer:
         return [self.sot_token_id, *self.pieces(text)[:room], self.eot_token_id]
 
     def fits(self, text: str) -> bool:
-        """Whether the whole text goes into the context, nothing cut off."""
-        # A piece holds one byte or more.
+        """Whether the text fits the context without truncation."""
+        # A piece has one byte or more.
         if text.isascii() and len(text) + 2 <= self.context_length:
             return True
         return len(self.pieces(text)) + 2 <= self.context_length
 
     def pieces(self, text: str) -> list[int]:
-        """Return the ids of a whole text, however long, without start and end."""
+        """Return the ids of a text of any length, without start and end."""
         if not isinstance(text, str):
             raise DataError(f"a text must be str, not {type(text).__name__}")
         cleaned = clean_text(text)
@@ -106,12 +106,12 @@ class ClipTokenizer:
 
 
 def _caseless(content: bytes) -> bytes:
-    """Return a tokenizer.json with open_clip's words, if it has CLIP's before its vocabulary."""
+    """Return a tokenizer.json with open_clip's words in place of CLIP's, if it has those."""
     rules, model, vocabulary = content.partition(b'"model"')
     if _WORDS not in rules:
         return content
     rules = rules.replace(_WORDS, _CASELESS)
-    # A second expression behind the first would part what this one holds together.
+    # A second expression after the first would split this one's words.
     return re.sub(rb'"use_regex":\s*true', b'"use_regex":false', rules) + model + vocabulary
 
 

@@ -1,4 +1,4 @@
-"""Parse a ``tokenizer.json`` that may come from anywhere."""
+"""Parse an untrusted ``tokenizer.json``."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def parse_tokenizer(path: Path, content: bytes | None = None) -> Tokenizer:
 
 
 def _check_added_tokens(path: Path, content: bytes) -> None:
-    # Most files have no string as long, and reading them twice would delay a start. One as long
-    # fills one of these windows.
+    # A string of that length fills one of these windows. Most files have none and are not parsed
+    # a second time, which would delay the start.
     strings, window = content.replace(b'\\"', b""), TOKEN_CHARS // 2
     if all(b'"' in strings[at : at + window] for at in range(0, len(strings) - window, window)):
         return
@@ -52,9 +52,9 @@ def _check_added_tokens(path: Path, content: bytes) -> None:
 
 @contextmanager
 def tokenizer_errors(source: str | Path) -> Iterator[None]:
-    """Raise ModelError for whatever the tokenizers library meets in the rules of a file.
+    """Raise ModelError for every error of the tokenizers library in the block.
 
-    It raises plain Exception, and its panics are no Exception at all; many defects show only when a
+    It raises plain Exception, and its panics are not even that; many defects appear only when a
     text is encoded.
     """
     try:
