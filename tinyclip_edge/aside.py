@@ -34,7 +34,7 @@ def written_aside(folder: Path) -> Iterator[Path]:
     The replaced one is removed only after the new one is flushed to disk. OSErrors pass.
     """
     if not folder.name:  # the working folder, or the root: it cannot be renamed
-        raise OSError(errno.EBUSY, "it cannot be replaced, name a new folder", str(folder))
+        raise OSError(errno.EBUSY, "it cannot be replaced, choose a new folder", str(folder))
     with work_folder(folder) as work:
         new = work / NEW
         new.mkdir()

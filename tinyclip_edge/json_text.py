@@ -46,9 +46,7 @@ def read_json_table(
         if SURROGATE.search(content):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise error(
-            f"cannot read {path}: half of a surrogate pair, which is no character"
-        ) from None
+        raise error(f"cannot read {path}: it contains half of a surrogate pair") from None
     except ValueError as fault:
         raise error(f"cannot read {path}: {fault}") from None
     if not isinstance(value, dict):

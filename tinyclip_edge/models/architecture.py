@@ -114,9 +114,7 @@ def _require(state: Mapping[str, Tensor], tower: str, source: str) -> None:
         and key not in ("logit_scale", "logit_bias")
     ]
     if not tower_keys:
-        raise ModelError(
-            f"{source} has no {name} tower; a missing tower is not filled from elsewhere"
-        )
+        raise ModelError(f"{source} has no {name} tower; give a checkpoint with both towers")
     missing = [key for key in _REQUIRED_KEYS[tower] if key not in state]
     shapes = [key for key in _REQUIRED_KEYS[tower] if key in state and not _shaped(key, state[key])]
     if missing or shapes:

@@ -19,8 +19,8 @@ FORMS = {
     "A": "open_clip's names",
     "B": "inside 'state_dict'",
     "C": "wrapped for distributed training",
-    "D": "image and text encoder apart",
-    "E": "image and text encoder apart, each wrapped for distributed training",
+    "D": "image and text encoder stored separately",
+    "E": "image and text encoder stored separately, each wrapped for distributed training",
     "F": "inside 'model'",
     "G": "half-precision tensors",
     "H": "with learnable masks",
@@ -102,7 +102,7 @@ def _join(weights: Mapping[str, Tensor], source: str) -> PublishedCheckpoint:
     stray = [key for key in weights if not key.startswith((*_ENCODERS, *_COPIES))]
     if stray:
         raise ModelError(
-            f"{source} holds encoders apart and {listed('other tensors', stray)} beside them"
+            f"{source} has separate encoders, and also {listed('other tensors', stray)}"
         )
     gates: dict[str, dict[str, Tensor]] = {}
     state: dict[str, Tensor] = {}
@@ -146,5 +146,5 @@ def _refuse_unequal(first: _Parts, second: _Parts, source: str) -> None:
     if unequal:
         raise ModelError(
             f"{source} holds every tower twice, and the copies differ in "
-            f"{listed('tensors', unequal)}; nothing tells which one was trained"
+            f"{listed('tensors', unequal)}; it is unknown which one was trained"
         )

@@ -32,8 +32,8 @@ _SETTINGS = {
     ),
 }
 _UNKNOWN = (
-    "weights do not tell the activation: GELU is taken, as the published TinyCLIP configs have it; "
-    "give --quick-gelu for weights that descend from OpenAI's"
+    "weights do not show the activation: GELU is assumed, as in the published TinyCLIP configs; "
+    "give --quick-gelu for weights derived from OpenAI's"
 )
 
 
@@ -115,7 +115,7 @@ def _convert_file(path: Path, config: str | None, quick_gelu: bool | None) -> Co
     notes = [] if activation else [_UNKNOWN]
     if checkpoint.gates:
         clip, sparsity = apply_gates(clip, checkpoint.gates, str(path))
-        notes.append(f"masks applied: {sparsity:.1%} of the prunable parameters are cut out")
+        notes.append(f"masks applied: {sparsity:.1%} of the prunable parameters were removed")
     if config is not None and pruned:
         notes.append(f"sizes come from the pruned weights, the width of a head from {config}")
     return Conversion(

@@ -177,14 +177,16 @@ def read_preprocess_cfg(folder: Path, image_size: int) -> dict[str, Any] | None:
     if config is None:
         warnings.warn(
             f"{folder} has no {PREPROCESSOR} and no {PROCESSOR} with an {_NESTED}: CLIP's own "
-            "mean, std and bicubic resizing are taken; put the model's file there if it has others",
+            "mean, std and bicubic resizing are used; add the model's file if it has others",
             TinyClipWarning,
             stacklevel=2,
         )
         return None
     for key in ("do_resize", "do_rescale", "do_normalize"):
         if config.get(key, True) is not True:
-            raise ModelError(f"{path}: {key} is off, open_clip's preprocessing always does it")
+            raise ModelError(
+                f"{path}: {key} is off, which open_clip's preprocessing does not support"
+            )
     factor = config.get("rescale_factor", 1 / 255)
     if not isinstance(factor, float) or abs(factor - 1 / 255) > 1e-6:
         raise ModelError(f"{path}: rescale_factor must be 1/255")

@@ -180,8 +180,8 @@ def inherit_student(
     """
     if UNITS in teacher.config:
         raise InheritanceError(
-            f"{teacher.name} is pruned, its layers differ in size: a student cannot be cut out of "
-            "it uniformly; inherit from the model it was pruned from"
+            f"{teacher.name} is pruned and its layers differ in size, so a uniform student cannot "
+            "inherit from it; inherit from the model it was pruned from"
         )
     _check_agreement(teacher.config["model_cfg"], student.config["model_cfg"])
     teacher_state, notes = resize_positions(teacher.model, student.model)
@@ -193,7 +193,7 @@ def inherit_student(
     if not same_ids(teacher.tokenizer, student.tokenizer):
         # Rows of another tokenizer's ids are meaningless: the plan has no tokens.
         shapes = (shapes[0], replace(shapes[1], vocabulary=0))
-        notes = (*notes, "token embedding not inherited: the student's tokenizer is another one")
+        notes = (*notes, "token embedding not inherited: the student has another tokenizer")
     if plan != "importance":
         unit_plan = plan_uniform(*shapes, layers=plan)
     elif calibration is None:

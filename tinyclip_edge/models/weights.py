@@ -27,7 +27,7 @@ def plain_weights(state: object, source: str) -> dict[str, Tensor]:
         raise ModelError(f"{source} holds no weights")
     odd = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
     if odd:
-        raise ModelError(f"{source} holds something else than tensors: {listed('entries', odd)}")
+        raise ModelError(f"{source} has values that are not tensors: {listed('entries', odd)}")
     return {str(k): t.float() if t.is_floating_point() else t for k, t in state.items()}
 
 

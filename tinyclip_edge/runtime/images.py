@@ -109,7 +109,7 @@ def _open_file(image: ImageInput, label: str) -> Iterator[ImageFile.ImageFile]:
     except Image.DecompressionBombError as error:
         raise DataError(f"{label} has too many pixels: {error}") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{label} is no image that opens here: {READABLE}") from error
+        raise DataError(f"{label} is no supported image: {READABLE}") from error
     # On broken bytes decoders raise struct.error, KeyError, ValueError and others.
     except Exception as error:
         raise _undecodable(label, error) from error
@@ -162,7 +162,7 @@ def _check_format(image: ImageFile.ImageFile, label: str) -> None:
     """Refuse an opened image of a format outside the table: loading would run its decoder."""
     if image.format not in {image_format.name for image_format in FORMATS}:
         raise DataError(
-            f"{label} is no image that opens here: {image.format}; convert it first, with "
+            f"{label} is no supported image: {image.format}; convert it first, with "
             "image.convert('RGB'), if you trust it"
         )
 
@@ -228,9 +228,7 @@ def _eight_bits(image: Image.Image, label: str) -> Image.Image:
         return Image.fromarray(_scaled(np.asarray(image), label))
     if image.mode in ("I", "F"):
         kind = "32-bit integer" if image.mode == "I" else "float"
-        raise DataError(
-            f"{label} has {kind} pixels, whose range nothing tells: scale them to 8 bits first"
-        )
+        raise DataError(f"{label} has {kind} pixels of unknown range: scale them to 8 bits first")
     return image
 
 

@@ -84,7 +84,7 @@ def _refuse_equal(
         if earlier[0] == i:
             continue
         if labels[earlier[0]] == labels[i]:
-            raise DataError(f"label {_short(labels[i])} stands more than once; remove the repeats")
+            raise DataError(f"label {_short(labels[i])} appears more than once; remove the repeats")
         both = f"labels {_short(labels[earlier[0]])} and {_short(labels[i])}"
         if not all(model.fits_context(text) for text in (*row, *earlier[1])):
             raise DataError(

@@ -84,7 +84,7 @@ export const KEYS = [
   {
     "key": "parameters.text",
     "kind": "a whole number",
-    "description": "Of the text tower, token table left out."
+    "description": "Of the text tower, without the token table."
   },
   {
     "key": "parameters.token_embedding",
@@ -170,7 +170,7 @@ export const KEYS = [
   {
     "key": "tokenizer",
     "kind": "an object",
-    "description": "Framing of a tokenizer that is not CLIP's.",
+    "description": "Settings of a tokenizer other than CLIP's.",
     "required": false
   },
   {
@@ -182,7 +182,7 @@ export const KEYS = [
   {
     "key": "inputs.batch",
     "kind": "a whole number",
-    "description": "Rows that the towers take, no more and no less.",
+    "description": "Fixed batch size of the towers.",
     "required": false,
     "minimum": 1,
     "maximum": 1048576
@@ -190,7 +190,7 @@ export const KEYS = [
   {
     "key": "inputs.pad_id",
     "kind": "a whole number",
-    "description": "Token that fills a text up.",
+    "description": "Token that pads texts.",
     "required": false,
     "minimum": 0,
     "maximum": 1048576
@@ -198,7 +198,7 @@ export const KEYS = [
   {
     "key": "inputs.padding",
     "kind": "text",
-    "description": "Whether texts are filled up to the context length.",
+    "description": "Whether texts are padded to the context length.",
     "required": false,
     "choices": [
       "none",

@@ -52,7 +52,7 @@ def check_labels(labels: Sequence[str]) -> None:
     """Raise DataError for a repeated label, whose columns would share its probability."""
     repeated = [label for label, count in Counter(labels).items() if count > 1]
     if repeated:
-        raise DataError(f"label {repeated[0]!r} stands more than once; remove the repeats")
+        raise DataError(f"label {repeated[0]!r} appears more than once; remove the repeats")
 
 
 def write_classifiers(

@@ -52,9 +52,13 @@ def test_no_image_and_broken_uploads_are_told(page, tmp_path):
     content = whole.read_bytes()
     for name, data, message in (
         ("broken.png", content[:120], "does not decode"),
-        ("text.png", b"hello", "no image that opens here"),
+        ("text.png", b"hello", "no supported image"),
         ("empty.png", b"", "0 bytes"),
-        ("script.svg", b"<svg onload='alert(1)' xmlns='http://www.w3.org/2000/svg'/>", "no image"),
+        (
+            "script.svg",
+            b"<svg onload='alert(1)' xmlns='http://www.w3.org/2000/svg'/>",
+            "no supported image",
+        ),
     ):
         (tmp_path / name).write_bytes(data)
         upload(page, tmp_path / name)

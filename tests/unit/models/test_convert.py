@@ -61,7 +61,7 @@ def test_safetensors_and_what_it_says(place, toy_teacher):
         f"2 heads, 512 neurons, context 16, vocabulary {vocabulary}; embedding 64"
     )
     assert conversion.activation == "GELU (by default)"
-    assert any("weights do not tell the activation" in note for note in conversion.notes)
+    assert any("weights do not show the activation" in note for note in conversion.notes)
     facts = conversion.as_dict()
     # by hand: 4 blocks of 12·128² + 13·128, patches, class, 17 positions, 3 norms, projection
     assert facts["parameters"]["image"] == 4 * 198_272 + 24_576 + 128 * (1 + 17 + 4 + 64)

@@ -20,7 +20,7 @@ def changed(key, change):
 
 BLOCK = "visual.transformer.resblocks.1."
 BAD = {
-    "no image tower": (without("visual."), "no image tower; a missing tower is not filled"),
+    "no image tower": (without("visual."), "no image tower; give a checkpoint with both"),
     "no text tower": (
         lambda state: {k: t for k, t in state.items() if k.startswith(("visual.", "logit"))},
         "no text tower",
@@ -68,7 +68,7 @@ BAD = {
         changed(f"{BLOCK}mlp.c_fc.weight", lambda _: torch.tensor(1.0)),
         rf"1 misshapen \({BLOCK}mlp.c_fc.weight \[\]",
     ),
-    "no weights": (lambda _: {"epoch": 3}, "something else than tensors: 1 entries .epoch"),
+    "no weights": (lambda _: {"epoch": 3}, "values that are not tensors: 1 entries .epoch"),
     "nothing": (lambda _: {"state_dict": {}}, "holds no weights"),
     "a list": (lambda state: list(state.values()), "holds no weights"),
     "Hugging Face": (
@@ -77,7 +77,7 @@ BAD = {
     ),
     "strays": (
         lambda state: {**encoders(state), "visual.proj": state["visual.proj"]},
-        "1 other tensors .visual.proj. beside them",
+        "separate encoders, and also 1 other tensors .visual.proj.",
     ),
     "wrong tower": (
         lambda state: {**encoders(state), "_image_encoder.ln_final.weight": torch.ones(128)},

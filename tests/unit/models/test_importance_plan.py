@@ -222,5 +222,5 @@ def test_a_pruned_teacher_is_refused_by_name(toy_teacher, calibration, plan):
     image.neurons[0, :200] = 0
     pruned = prune_clip(toy_teacher, ClipMasks(image, text)).clip
     student = create_student({"vision_cfg": {"mlp_ratio": 1.0}}, toy_teacher)
-    with pytest.raises(InheritanceError, match="is pruned, its layers differ in size"):
+    with pytest.raises(InheritanceError, match="is pruned and its layers differ in size"):
         inherit_student(pruned, student, plan=plan, calibration=calibration)

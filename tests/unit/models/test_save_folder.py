@@ -182,6 +182,6 @@ def test_missing_preprocess_cfg_means_openai_statistics(toy_teacher_folder, tmp_
 def test_a_folder_without_a_name_is_refused(toy_teacher, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(ModelError, match=r"cannot write \.: .* name a new folder"):
+    with pytest.raises(ModelError, match=r"cannot write \.: .* choose a new folder"):
         save_local_dir(Path(), toy_teacher)
     assert list(tmp_path.rglob("*")) == [tmp_path / "here"]

@@ -91,7 +91,7 @@ def test_the_token_table_is_not_inherited(toy_teacher, plan):
     )
     assert torch.equal(student.model.token_embedding.weight, table)
     assert report.lines()[-1] == (
-        "token embedding not inherited: the student's tokenizer is another one"
+        "token embedding not inherited: the student has another tokenizer"
     )
     assert report.fresh_parameters == VOCABULARY * 64 + 1
     assert report.text.tensors["fresh"] == 1

@@ -44,7 +44,7 @@ def test_a_template_that_pushes_labels_behind_the_context_is_refused(clip):
     [
         (["cat", "red", "Cat"], "labels 'cat' and 'Cat' become the same tokens"),
         (["cat", "red", " cat "], "labels 'cat' and ' cat ' become the same tokens"),
-        (["cat", "red", "cat"], "label 'cat' stands more than once"),
+        (["cat", "red", "cat"], "label 'cat' appears more than once"),
     ],
 )
 def test_labels_of_the_same_tokens_are_refused(clip, labels, message):
