@@ -26,13 +26,13 @@ STRANGERS = {
 
 def hostile_uploads(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
     """Yield ``count`` names and contents: strangers and bombs first, then fuzzed images."""
-    found = [*STRANGERS.items(), *_bombs()]
-    yield from found[:count]
+    fixed = [*STRANGERS.items(), *_bombs()]
+    yield from fixed[:count]
     draw = random.Random(seed)
-    wholes = [(kind, _picture(kind)) for kind in FORMATS]
-    for number in range(count - len(found)):
-        kind, whole = wholes[number % len(wholes)]
-        yield f"fuzzed-{number}.{kind}", _fuzzed(bytearray(whole), draw)
+    images = [(kind, _picture(kind)) for kind in FORMATS]
+    for number in range(count - len(fixed)):
+        kind, image = images[number % len(images)]
+        yield f"fuzzed-{number}.{kind}", _fuzzed(bytearray(image), draw)
 
 
 def _bombs() -> list[tuple[str, bytes]]:

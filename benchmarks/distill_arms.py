@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kept_runs import kept_run, teacher_hash, twemoji_shard
+from kept_runs import cached_run, teacher_hash, twemoji_shard
 
 AFFINITY = ["loss.affinity=1.0", "loss.feature=0.0", "loss.contrastive=0.0"]
 ARMS: dict[str, list[str]] = {
@@ -41,7 +41,7 @@ NAMES = {
     "scratch": "random + contrastive (from scratch)",
 }
 TUNING_SEED = 1000
-LEAST = 0.05  # per cent; chance is 0.06
+PLOT_FLOOR = 0.05  # per cent; chance is 0.06
 RECIPES = {"starter-50": "starter", "starter-15": "starter-15"}  # configuration of a student
 STORED_STUDENT = "starter-50"  # quickstart's
 
@@ -80,7 +80,7 @@ def train(
         ],
     )
     folder = run_folder(arguments, arm, lr, seed)
-    return kept_run(config, folder, {"arm": arm, "lr": lr, "seed": seed})
+    return cached_run(config, folder, {"arm": arm, "lr": lr, "seed": seed})
 
 
 def steps_to_reach(
@@ -126,23 +126,23 @@ def summarise(
     }
 
 
-def climb(ladder: list[float], score: Callable[[float], float]) -> dict[float, float]:
+def search_rates(rates: list[float], score: Callable[[float], float]) -> dict[float, float]:
     """Try the ladder's two middle rungs, then go on from the better one until it gets worse.
 
     Returns the score of every rung tried; the best is no edge unless the ladder ends there.
     """
-    ladder = sorted(ladder)
-    tried: dict[float, float] = {}
-    for lr in ladder[(len(ladder) - 1) // 2 : len(ladder) // 2 + 1]:
-        tried[lr] = score(lr)
+    rates = sorted(rates)
+    scores: dict[float, float] = {}
+    for lr in rates[(len(rates) - 1) // 2 : len(rates) // 2 + 1]:
+        scores[lr] = score(lr)
     while True:
-        best = ladder.index(max(tried, key=lambda lr: tried[lr]))
-        near = [ladder[i] for i in (best - 1, best + 1) if 0 <= i < len(ladder)]
-        untried = [lr for lr in near if lr not in tried]
+        best = rates.index(max(scores, key=lambda lr: scores[lr]))
+        near = [rates[i] for i in (best - 1, best + 1) if 0 <= i < len(rates)]
+        untried = [lr for lr in near if lr not in scores]
         if not untried:
-            return tried
+            return scores
         for lr in untried:
-            tried[lr] = score(lr)
+            scores[lr] = score(lr)
 
 
 def stored_figure(records: list[dict[str, Any]], steps: int, command: str) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def stored_figure(records: list[dict[str, Any]], steps: int, command: str) -> di
     }
 
 
-def shown_command(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
+def public_command(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
     """Return the command with every option that changes a figure, without this machine's paths."""
     parts = ["python", "benchmarks/distill_arms.py", "--student", arguments.student]
     parts += ["--steps", str(arguments.steps)]
@@ -168,7 +168,7 @@ def shown_command(arguments: argparse.Namespace, parser: argparse.ArgumentParser
     return shlex.join([*parts, "--out", f"benchmarks/results/{arguments.out.name}"])
 
 
-def given_rates(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> dict[str, float]:
+def fixed_rates(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> dict[str, float]:
     """Return the rates of ``--rates``, which need no tuning."""
     rates = {}
     for text in arguments.rates:
@@ -190,7 +190,7 @@ def plot(summary: dict[str, Any], path: Path) -> None:
         for number, curve in enumerate(summary["curves"][arm]):
             steps = sorted(map(int, curve))
             label = NAMES[arm] if number == 0 else None
-            values = [max(curve[str(s)]["r1"], LEAST) for s in steps]
+            values = [max(curve[str(s)]["r1"], PLOT_FLOOR) for s in steps]
             axes.plot(steps, values, color=colour, lw=1.6, alpha=0.8, label=label)
     axes.axhline(summary["teacher"]["r1"], color="#111827", lw=1, ls="--", label="teacher")
     axes.set(xlabel="step (128 pairs each)", ylabel="recall@1, mean of both directions, %")
@@ -236,29 +236,29 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    best = given_rates(arguments, parser)
-    tried: dict[str, dict[str, float]] = {}
+    best = fixed_rates(arguments, parser)
+    scores_by_arm: dict[str, dict[str, float]] = {}
     last = str(arguments.steps)
     for arm in (arm for arm in ARMS if arm not in best):
 
         def score(lr: float, arm: str = arm) -> float:
-            done = train(arguments, arm, lr, TUNING_SEED, "starter:val")
-            return float(done["curve"][last]["r1"])
+            record = train(arguments, arm, lr, TUNING_SEED, "starter:val")
+            return float(record["curve"][last]["r1"])
 
-        scores = climb(arguments.lrs, score)
+        scores = search_rates(arguments.lrs, score)
         best[arm] = max(scores, key=lambda lr: scores[lr])
-        tried[arm] = {f"{lr:g}": score for lr, score in scores.items()}
+        scores_by_arm[arm] = {f"{lr:g}": score for lr, score in scores.items()}
     shard = str(twemoji_shard(arguments.work))
     runs = {
         arm: [train(arguments, arm, best[arm], seed, shard) for seed in arguments.seeds]
         for arm in ARMS
     }
-    summary = summarise(arguments, runs) | {"tried_on_val": tried}
+    summary = summarise(arguments, runs) | {"tried_on_val": scores_by_arm}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.with_suffix(".json").write_text(json.dumps(summary, indent=1) + "\n")
     plot(summary, arguments.out.with_suffix(".png"))
     if arguments.store:
-        figure = stored_figure(runs["scratch"], arguments.steps, shown_command(arguments, parser))
+        figure = stored_figure(runs["scratch"], arguments.steps, public_command(arguments, parser))
         arguments.store.write_text(json.dumps(figure, indent=1) + "\n")
     for arm, row in summary["arms"].items():
         print(f"{NAMES[arm]:38} lr {row['lr']:<7g} r@1 {row['r1']['mean']:.1f}  {row['r1']['all']}")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kept_runs import keep_settings
+from kept_runs import check_settings
 from machine import machine_facts
 
 TASK = "zero-shot-image-classification"
@@ -17,12 +17,20 @@ TASK = "zero-shot-image-classification"
 def steps(run: Path, work: Path) -> list[tuple[Path, list[str]]]:
     """Return what makes each folder that a comparison needs."""
     here = Path(sys.executable).parent
-    ours, theirs = str(here / "tinyclip-edge"), str(here / "optimum-cli")
+    tinyclip, optimum = str(here / "tinyclip-edge"), str(here / "optimum-cli")
     folders = {name: work / name for name in ("hf", "bundle", "optimum", "optimum-int8")}
-    export = [ours, "export", str(run), "--out", str(folders["bundle"]), "--int8"]
-    convert = [ours, "convert", str(run), "--out", str(folders["hf"]), "--format", "huggingface"]
-    onnx = [theirs, "export", "onnx", "--model", str(folders["hf"]), "--task", TASK]
-    int8 = [theirs, "onnxruntime", "quantize", "--onnx_model", str(folders["optimum"])]
+    export = [tinyclip, "export", str(run), "--out", str(folders["bundle"]), "--int8"]
+    convert = [
+        tinyclip,
+        "convert",
+        str(run),
+        "--out",
+        str(folders["hf"]),
+        "--format",
+        "huggingface",
+    ]
+    onnx = [optimum, "export", "onnx", "--model", str(folders["hf"]), "--task", TASK]
+    int8 = [optimum, "onnxruntime", "quantize", "--onnx_model", str(folders["optimum"])]
     return [
         (folders["bundle"], export),
         (folders["hf"], convert),
@@ -50,11 +58,11 @@ def write_models(run: Path, work: Path) -> None:
     digest = hashlib.sha256()
     for path in sorted(run.rglob("*.safetensors")):
         digest.update(path.read_bytes())
-    keep_settings(work, {"student": digest.hexdigest()})
+    check_settings(work, {"student": digest.hexdigest()})
     for folder, command in steps(run, work):
         if folder.exists():
             continue
         offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, env=offline, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        process = subprocess.run(command, env=offline, capture_output=True, text=True, check=False)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{process.stderr[-2000:]}")

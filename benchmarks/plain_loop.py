@@ -52,10 +52,12 @@ class PlainLoop:
 
     def step(self, batch: Batch) -> float:
         pixels = self._codec.restore(batch.pixels.to(self._device))
-        ours, theirs = (read(list(batch.captions)) for read in reversed(self._tokenizers))
+        student_tokens, teacher_tokens = (
+            read(list(batch.captions)) for read in reversed(self._tokenizers)
+        )
         with torch.no_grad():
-            targets = _similarity(self._teacher, pixels, theirs.to(self._device))
-        logits = _similarity(self._student, pixels, ours.to(self._device))
+            targets = _similarity(self._teacher, pixels, teacher_tokens.to(self._device))
+        logits = _similarity(self._student, pixels, student_tokens.to(self._device))
         loss = (_mimic(logits, targets) + _mimic(logits.T, targets.T)) / 2
         self._optimizer.zero_grad()
         loss.backward()

@@ -76,8 +76,8 @@ def layer_drop(
 ) -> Iterator[None]:
     """Leave every block out with chance ``share``, one at least stays (LayerDrop, 1909.11556)."""
     blocks = transformer.resblocks
-    kept = [block for block in blocks if rng.random() >= share]
-    transformer.resblocks = nn.ModuleList(kept or [rng.choice(list(blocks))])
+    remaining = [block for block in blocks if rng.random() >= share]
+    transformer.resblocks = nn.ModuleList(remaining or [rng.choice(list(blocks))])
     try:
         yield
     finally:
