@@ -1,10 +1,10 @@
-"""A bundle against what people make of the same student with optimum-cli and its defaults.
+"""A bundle compared with the export of the same student by optimum-cli and its defaults.
 
-The student goes into Hugging Face form; `optimum-cli export onnx` makes one combined file of it and
-`optimum-cli onnxruntime quantize` its int8 form. That file always needs both inputs, so a query of
-one kind carries the smallest other side that it takes: two tokens, or one black image. All variants
-take turns, call by call, with the same session options, pixels and token ids (texts unpadded, which
-favours a combined file), one query at a time.
+The student is converted to Hugging Face format; `optimum-cli export onnx` writes one combined file
+and `optimum-cli onnxruntime quantize` its int8 version. That file always needs both inputs, so a
+query of one kind carries the smallest possible other input: two tokens, or one black image. All
+variants take turns, call by call, with the same session options, pixels and token ids (texts
+unpadded, which favours a combined file), one query at a time.
 
     python benchmarks/against_optimum.py RUN --out benchmarks/results/against-optimum.json
 """
@@ -96,7 +96,7 @@ def embed(model: Any, output: str, key: str, row: np.ndarray) -> np.ndarray:  # 
 
 
 def combined(path: Path, name: str, threads: int) -> Variant:
-    """Open a file that answers no query without the other side."""
+    """Open a combined file, which needs both inputs for every query."""
     run = session(path, threads)
     size = next(value.shape[-1] for value in run.get_inputs() if value.name == "pixel_values")
     size = (
@@ -187,7 +187,7 @@ def unpadded(ids: np.ndarray) -> np.ndarray:
 
 
 def nearness(options: argparse.Namespace) -> dict[str, Any]:
-    """Compare the embeddings of all pairs with PyTorch's, and what they find."""
+    """Compare embeddings and rankings of all pairs with PyTorch's."""
     import torch
 
     from tinyclip_edge.data import decode_image
@@ -239,7 +239,7 @@ def compared(
 
 
 def comparisons(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Say where int8 of a bundle is faster, smaller and nearer than that of optimum-cli."""
+    """Compare speed, size and accuracy of a bundle's int8 with those of optimum-cli's."""
     bundle, optimum = f"{BUNDLE} int8", f"{OPTIMUM} int8"
     lines = []
     for row in results["latency"]:

@@ -1,9 +1,9 @@
 """Cold start and memory of the text tower: EdgeCLIP against open_clip on PyTorch.
 
-Every call is a fresh process, from its start to the first text embedding in its hands. The variants
-take turns, so that a busy machine is busy for all. Weights are random and equal for all: they tell
-time and bytes, not accuracy. All files were read before, so the disk plays no part. The processor's
-own seconds stand beside those of the clock: on a busy machine they tell more.
+Every call is a fresh process, timed from its start to the first text embedding. The variants take
+turns, so that background load affects all alike. All have the same random weights, as only time and
+memory are measured. The files are in the page cache, so the disk plays no part. Processor seconds
+are reported beside wall time, as they are more reliable on a busy machine.
 
     python benchmarks/cold_start.py --out benchmarks/results/cold-start.json
 """

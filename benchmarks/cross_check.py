@@ -1,8 +1,8 @@
 """A distilled model measured twice: by `tinyclip-edge eval` and by LAION's clip-benchmark.
 
-Both rulers see the same encoded images, the same texts and the same prompts, in float32, each with
-its own decoding, preprocessing, tokenizing and ranking. clip-benchmark lives in an environment of
-its own, which is made where there is none; it wants numpy below 2.4.
+Both get the same encoded images, texts and prompts, in float32, and use their own decoding,
+preprocessing, tokenizing and ranking. clip-benchmark needs numpy below 2.4 and runs in a separate
+environment, which is created if missing.
 
     python benchmarks/cross_check.py RUN --images TAR --out benchmarks/results/cross-check.json
 
@@ -38,8 +38,8 @@ PACKAGES = (
     "clip-benchmark==1.6.2",
     "numpy<2.4",
     "requests",
-)  # which it imports and does not ask for
-# Ours by task and name, theirs by name; what text asks for is their image retrieval.
+)  # imported but not declared by it
+# Our figures and the names of theirs; text-to-image is their image retrieval.
 ZERO_SHOT = {"top1": "acc1", "top5": "acc5"}
 RETRIEVAL = {
     f"{direction}@{k}": f"{modality}_retrieval_recall@{k}"
@@ -50,7 +50,7 @@ _ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}  # what clip-benchmark 
 
 
 def write_classes(classes: EvalSet, templates: list[str], folder: Path) -> None:
-    """Write a zero-shot set as clip-benchmark wants it; templates have ``{}`` for the class."""
+    """Write a zero-shot set in clip-benchmark's format; templates have ``{}`` for the class."""
     samples = (
         (image, "cls", str(t)) for image, t in zip(classes.images, classes.targets, strict=True)
     )
@@ -61,7 +61,7 @@ def write_classes(classes: EvalSet, templates: list[str], folder: Path) -> None:
 
 
 def write_pairs(pairs: EvalSet, folder: Path) -> None:
-    """Write images with all captions of each as clip-benchmark wants them for retrieval."""
+    """Write images with all their captions in clip-benchmark's format for retrieval."""
     captions = pairs.captions or [(text,) for text in pairs.texts]
     if any(len(text.splitlines()) != 1 for texts in captions for text in texts):
         raise SystemExit(f"{pairs.name}: clip-benchmark takes one line a caption, no more, no less")
@@ -93,7 +93,7 @@ def _ending(data: bytes) -> str:
 
 
 def environment(folder: Path) -> Path:
-    """Return the Python of an environment with clip-benchmark; make it where there is none."""
+    """Return the Python of an environment with clip-benchmark; create it if missing."""
     python = folder / "bin" / "python"
     if not (folder / "bin" / "clip_benchmark").exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
@@ -143,7 +143,7 @@ def tinyclip_figures(
 def compare(
     tinyclip: dict[str, float], clip_benchmark: dict[str, float], names: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """Put both rulers side by side, in percent."""
+    """Return the figures of both side by side, in percent."""
     rows = []
     for name, their_name in names.items():
         figures = {"ours": 100 * tinyclip[name], "theirs": 100 * clip_benchmark[their_name]}
@@ -153,9 +153,9 @@ def compare(
 
 
 def tied(embedder: Embedder, pairs: EvalSet) -> dict[str, int]:
-    """Count the queries whose best right answer a wrong one ties with: there rulers may differ.
+    """Count the queries whose best correct answer ties with a wrong one, where figures may differ.
 
-    We share such a hit out evenly; clip-benchmark takes whichever torch.topk puts first.
+    Such a hit counts fractionally here; clip-benchmark uses the order of torch.topk.
     """
     from tinyclip_edge.evaluation.ranking import TIE
 
@@ -183,7 +183,7 @@ def model_folder(path: Path) -> Path:
 
 
 def check(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure with both rulers and compare."""
+    """Measure with both and compare."""
     import torch
 
     from tinyclip_edge.evaluation import evaluation_set, open_embedder

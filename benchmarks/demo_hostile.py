@@ -1,4 +1,4 @@
-"""Uploads that no honest visitor sends: broken files, bombs, other things than pictures."""
+"""Hostile uploads: broken files, decompression bombs, files that are not pictures."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _fuzzed(content: bytearray, draw: random.Random) -> bytes:
     if draw.random() < 0.3:
         return bytes(content[: draw.randrange(len(content))])
     for _ in range(draw.choice((1, 4, 16, 64))):
-        # Headers decide most, so they are hit most.
+        # Headers matter most, so they are changed most often.
         end = draw.choice((64, 512, len(content)))
         content[draw.randrange(min(end, len(content)))] = draw.randrange(256)
     return bytes(content)

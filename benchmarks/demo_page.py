@@ -1,10 +1,10 @@
-"""What the demo page costs: its start, a round trip, a full queue, 200 hostile uploads.
+"""Cost of the demo page: start, round trip, full queue, 200 hostile uploads.
 
     python benchmarks/demo_page.py --models starter-teacher bundles/quickstart \
         --out benchmarks/results/demo-page.json
 
 The server is ``tinyclip-edge demo`` in a process of its own, the visitor headless Chromium or plain
-HTTP. "Own" times are what the page itself tells of its models.
+HTTP. "Own" times are those of the models, as displayed on the page.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 START_SECONDS = 180
-ORDINARY = 150  # visitors before memory is looked at: more than the server remembers
+ORDINARY = 150  # visitors before memory is measured: more than the server's sessions
 TEMPLATE = "{}"
 LABELS = "cat, dog, horse, bicycle, umbrella, rocket"
 # Resolves with the milliseconds from the click to the new answer in the page.
@@ -156,7 +156,7 @@ def measure_round_trip(server: Server, repeats: int) -> dict[str, float]:
         )
         trips, model_times = [], []
         for number in range(repeats + 2):
-            # Another count each time, so that the old answer is not taken for the new one.
+            # The count alternates, so that the old answer is not mistaken for the new one.
             count = 3 + number % 2
             page.fill("#labels textarea", ", ".join(LABELS.split(", ")[:count]))
             trips.append(page.evaluate(ROUND_TRIP, count))
@@ -177,7 +177,7 @@ def model_milliseconds(html: str) -> float:
 
 
 class Visitor:
-    """The page's own HTTP interface, without a browser: upload, ask, wait for the answer."""
+    """A client of the page's HTTP interface: upload, request, wait for the answer."""
 
     def __init__(self, url: str) -> None:
         self._api = f"{url}gradio_api/"
@@ -188,7 +188,7 @@ class Visitor:
         return str(response.raise_for_status().json()[0])
 
     def classify(self, path: str, labels: str) -> str:
-        """Return the whole stream of answers, the last one last; each call is a new visitor."""
+        """Return the stream of events of one request; each call is a new visitor."""
         picture = {
             "path": path,
             "meta": {"_type": "gradio.FileData"},
@@ -200,9 +200,9 @@ class Visitor:
 
 
 def measure_queue(server: Server, clients: int = 4, requests: int = 20) -> dict[str, float]:
-    """Requests of several clients, all sent at once: how many are answered, and how long it took.
+    """Answered requests and seconds for several clients that send all requests at once.
 
-    Each has another number of labels, so that an answer is known to be its own.
+    Each request has a different number of labels, which identifies its answer.
     """
     red = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(red, "png")
@@ -222,7 +222,7 @@ def measure_queue(server: Server, clients: int = 4, requests: int = 20) -> dict[
 
 
 def measure_hostile(server: Server, count: int = 200) -> dict[str, float]:
-    """Hostile uploads to a server in use: how many are told in words, memory before and after."""
+    """Hostile uploads to a server in use: readable refusals, memory before and after."""
     visitor = Visitor(server.url)
     blue = io.BytesIO()
     Image.new("RGB", (640, 480), "blue").save(blue, "png")
@@ -247,7 +247,7 @@ def measure_hostile(server: Server, count: int = 200) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure everything, print it, write it where asked."""
+    """Measure everything, print it, and write it to ``--out``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=["starter-teacher"])
     parser.add_argument("--starts", type=int, default=3)

@@ -1,12 +1,12 @@
-"""Does inheritance help, does affinity help: same steps, same batches, tuned learning rates.
+"""Effect of inheritance and of affinity mimicking: same steps and batches, tuned learning rates.
 
 Three arms train the same student on the starter kit: ``inherited`` (weights of the teacher, then
 affinity mimicking), ``affinity`` (random weights, affinity mimicking) and ``scratch`` (random
-weights, contrastive loss). Each arm climbs to its learning rate on one ladder, from the middle, by
-mean recall@1 on ``starter:val`` with a seed of its own (``--rates`` gives one found elsewhere);
-then every seed is measured on Twemoji, the style nobody trained on. Finished runs stay under
-``--work`` and are not repeated. ``--store`` keeps the figure of ``scratch`` that ``tinyclip-edge
-quickstart`` shows beside its own.
+weights, contrastive loss). The learning rate of each arm is searched in the same list, from the
+middle, by mean recall@1 on ``starter:val`` with a separate seed (``--rates`` sets known ones); then
+every seed is measured on Twemoji, a style that is not in the training data. Finished runs stay
+under ``--work`` and are not repeated. ``--store`` writes the figure of ``scratch`` that
+``tinyclip-edge quickstart`` shows beside its own.
 
     python benchmarks/distill_arms.py --student starter-50 --out benchmarks/results/arms-50
 """
@@ -47,12 +47,12 @@ STORED_STUDENT = "starter-50"  # quickstart's
 
 
 def measured_every(arguments: argparse.Namespace, seed: int) -> int:
-    """Return the steps between two measurements; while tuning only the last one counts."""
+    """Return the steps between two measurements; 0 while tuning, where only the last counts."""
     return 0 if seed == TUNING_SEED else int(arguments.every)
 
 
 def run_folder(arguments: argparse.Namespace, arm: str, lr: float, seed: int) -> Path:
-    """Return where a run belongs; its name holds all that its figures depend on."""
+    """Return the folder of a run, named after everything that its figures depend on."""
     every = measured_every(arguments, seed)
     name = (
         f"{arm}-lr{lr:g}-seed{seed}-steps{arguments.steps}-every{every}-teacher{arguments.teacher}"
@@ -63,7 +63,7 @@ def run_folder(arguments: argparse.Namespace, arm: str, lr: float, seed: int) ->
 def train(
     arguments: argparse.Namespace, arm: str, lr: float, seed: int, val: str
 ) -> dict[str, Any]:
-    """Run one arm once, or read what an earlier call left; return its evaluations by step."""
+    """Run one arm once, or read the record of an earlier call."""
     from tinyclip_edge.config import load_config
 
     config = load_config(
@@ -127,9 +127,9 @@ def summarise(
 
 
 def search_rates(rates: list[float], score: Callable[[float], float]) -> dict[float, float]:
-    """Try the ladder's two middle rungs, then go on from the better one until it gets worse.
+    """Hill-climb over sorted learning rates, starting with the middle ones.
 
-    Returns the score of every rung tried; the best is no edge unless the ladder ends there.
+    Returns the score of every rate tried; the neighbours of the best one are among them.
     """
     rates = sorted(rates)
     scores: dict[float, float] = {}
@@ -156,7 +156,7 @@ def stored_figure(records: list[dict[str, Any]], steps: int, command: str) -> di
 
 
 def public_command(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
-    """Return the command with every option that changes a figure, without this machine's paths."""
+    """Return the command with every option that affects figures, without local paths."""
     parts = ["python", "benchmarks/distill_arms.py", "--student", arguments.student]
     parts += ["--steps", str(arguments.steps)]
     for name in ("seeds", "lrs"):
@@ -169,7 +169,7 @@ def public_command(arguments: argparse.Namespace, parser: argparse.ArgumentParse
 
 
 def fixed_rates(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> dict[str, float]:
-    """Return the rates of ``--rates``, which need no tuning."""
+    """Return the learning rates set by ``--rates``, which are not tuned."""
     rates = {}
     for text in arguments.rates:
         arm, _, rate = text.partition("=")
@@ -215,7 +215,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--lrs", type=float, nargs="+", default=[2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3])
     parser.add_argument(
-        "--rates", nargs="+", default=[], metavar="ARM=LR", help="found elsewhere: not tuned here"
+        "--rates", nargs="+", default=[], metavar="ARM=LR", help="known rates, not tuned"
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/arms"))

@@ -1,10 +1,10 @@
 """Latency and size of exported towers against PyTorch, eager and compiled, on published shapes.
 
-Weights are random: they tell time and bytes, not accuracy. Each number of threads has a process of
-its own, in which all variants of a tower take turns, call by call, so that a busy machine is busy
-for all. Where other programs have the cores too, wall time is mostly theirs: the processor's time
-(cpu) is told beside it. ViT and text towers are quantized dynamically, the ResNet statically; int8
-is what --target makes, portable what an export without a target makes.
+Weights are random, as only time and bytes are measured. Each number of threads has its own process,
+in which all variants of a tower take turns, call by call, so that background load affects all
+alike. Processor time (cpu) is reported beside wall time, as other programs share the cores. ViT and
+text towers are quantized dynamically, the ResNet statically; int8 is the precision of --target,
+portable that of an export without a target.
 
     python benchmarks/export_latency.py --out benchmarks/results/export-latency.json
 
@@ -35,7 +35,7 @@ PRECISIONS = ("fp32", "int8", "portable")
 CAPTION = 8  # tokens of a typical caption, start and end included
 CONTEXT = 77
 WARM_UP = 5
-# What was asked for, at batch 1 and one thread: tower, slower variant, faster one, how often.
+# Targets at batch 1 and one thread: model, tower, slower variant, faster variant, ratio.
 TARGETS = (
     (VIT_8M, "image", "onnx fp32", "onnx int8", 2.5),
     (VIT_8M, "image", "torch eager", "onnx int8", 3.2),
@@ -188,7 +188,7 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def places(options: argparse.Namespace, threads: int) -> list[dict[str, Any]]:
-    """Name the rows, those of one image or text first: most of the time goes into the others."""
+    """Return the settings of all rows, batch 1 first, as larger batches take most of the time."""
     return [
         {"model": name, "tower": tower, "batch": batch, "threads": threads}
         for batch in options.batches
@@ -245,7 +245,7 @@ def main() -> None:
 
 
 def ratios_reached(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Compare medians, minima and processor time with what was asked for."""
+    """Return the ratios of medians, minima and processor time for each target."""
     lines = []
     for name, tower, slow, fast, ratio in TARGETS:
         for row in rows:
@@ -259,7 +259,7 @@ def ratios_reached(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def sizes_reached(sizes: dict[str, dict[str, int]]) -> list[dict[str, Any]]:
-    """Compare the bytes of both towers together with what was asked for, in MB."""
+    """Return the size of both towers together for each target, in MB."""
     return [
         {
             "model": name,

@@ -1,4 +1,4 @@
-"""What a time depends on besides the code."""
+"""Facts about the machine and libraries that latencies depend on."""
 
 from __future__ import annotations
 

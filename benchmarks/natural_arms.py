@@ -1,9 +1,9 @@
 """Students of the natural-image teacher, arm by arm: same pairs, steps, crops and evaluation.
 
-Tuned arms try their learning rates on half of the validation pictures, in short runs with a seed of
-their own; all others are measured on the other half. Several processes share a device: each
-takes the next run that nobody has, in the order of natural_jobs. Finished runs are not repeated, so
-a call with a deadline can be followed by another one.
+Learning rates are tuned on half of the validation pictures, in short runs with a separate seed; all
+other runs are measured on the other half. Several processes share a device: each takes the next
+free run in the order of natural_jobs. Finished runs are not repeated, so that a call with a
+deadline can be continued by another one.
 
     python benchmarks/natural_arms.py --scale gpu --work runs/natural --workers 5
     python benchmarks/natural_arms.py --scale gpu --still --steps 300 --work runs/still
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.data import PairMemory, PairSource, PixelCodec
     from tinyclip_edge.train.tasks.validation import Validation
 
-TIME_MARGIN = 1.15  # of the time that a run is expected to take
+TIME_MARGIN = 1.15  # factor on the expected time of a run
 
 
 def accuracies(metrics: dict[str, float]) -> dict[str, float]:
@@ -69,7 +69,7 @@ def tuned_rate(work: Path, arm: str) -> float | None:
 
 
 def selected_jobs(*, still: bool, only: list[str] | None) -> list[Job]:
-    """Return the jobs of a call; with ``only``, those of these arms and what their rates need."""
+    """Return the jobs of a call; with ``only``, those of these arms and of their tuning."""
     if only is None:
         return still_jobs() if still else all_jobs()
     jobs = [job for job in still_jobs() + all_jobs() if job.arm in only]
@@ -78,7 +78,7 @@ def selected_jobs(*, still: bool, only: list[str] | None) -> list[Job]:
 
 
 def cache_pairs() -> None:
-    """Decode each data set and measure the teacher on it once a process, not at every run."""
+    """Decode each data set and measure the teacher once per process instead of at every run."""
     from tinyclip_edge.data import PairMemory
     from tinyclip_edge.train.tasks.teacher import Teacher
 
@@ -93,7 +93,7 @@ def cache_pairs() -> None:
         return pairs_by_source[key]
 
     def measure_once(self: Teacher, validation: Validation) -> dict[str, float]:
-        key = id(validation.pairs)  # kept, so nobody else's
+        key = id(validation.pairs)  # unique, as cached pairs are never freed
         if key not in measured:
             measured[key] = measure(self, validation)
         return measured[key]
@@ -103,14 +103,14 @@ def cache_pairs() -> None:
 
 
 def disable_report() -> None:
-    """A page a run would take longer than some of the runs."""
+    """Skip the HTML report, which would take longer than some of the runs."""
     from tinyclip_edge import report
 
     report.write_final_report = lambda *_, **__: None
 
 
 class Worker:
-    """Takes job after job until none is left, or none fits the time."""
+    """Runs jobs until none is left or none fits the remaining time."""
 
     def __init__(self, arguments: argparse.Namespace, deadline: float) -> None:
         self.work, self.profile = arguments.work, profile_of(arguments)
@@ -167,7 +167,7 @@ class Worker:
         return time.time() + expected < self.deadline
 
     def _untuned(self, arm: str) -> bool:
-        """Say whether a tuning run of this arm failed, so that its rate will not come."""
+        """Return whether a tuning run of this arm failed, so that its rate stays unknown."""
         return any(self._failed(job).exists() for job in tuning_jobs(arm))
 
     def _failed(self, job: Job) -> Path:
@@ -203,7 +203,7 @@ class Worker:
         began = time.monotonic()
         try:
             cached_run(config, folder, about, accuracies)
-        except Exception:  # the other arms go on; its lock stays, so that nobody tries again
+        except Exception:  # other arms continue; the lock stays, so that it is not retried
             traceback.print_exc()
             self._failed(job).mkdir()
             return
@@ -242,7 +242,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument("--steps", type=int, help="of an arm, where the scale's are too many")
     parser.add_argument("--tuning-steps", type=int, help="of a run for a rate; half of --steps")
-    parser.add_argument("--eval-every", type=int, help="steps, where a finer curve is wanted")
+    parser.add_argument("--eval-every", type=int, help="steps between evaluations")
     parser.add_argument("--threads", type=int, default=2, help="of a process")
     parser.add_argument(
         "--seconds", type=float, default=1e6, help="begin nothing that takes longer"

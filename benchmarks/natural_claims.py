@@ -1,4 +1,4 @@
-"""What the natural-image arms say to the paper's claims: a table, a plot, all curves in a file.
+"""Results of the natural-image arms on the paper's claims: a table, a plot, all curves.
 
 python benchmarks/natural_claims.py --work runs/natural --out benchmarks/results/natural
 """
@@ -42,7 +42,7 @@ SCRATCH = {"scratch", "still-random-contrastive"}  # a folder has one of them
 
 
 def read_runs(work: Path) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, float]]]:
-    """Return the finished runs by arm, and the top-1 of every rate that was tried."""
+    """Return the finished runs by arm, and the top-1 of every tuning run by rate."""
     runs: dict[str, list[dict[str, Any]]] = {}
     rate_scores: dict[str, dict[str, float]] = {}
     for path in sorted((work / "arms").glob("*.json")):
@@ -56,7 +56,7 @@ def read_runs(work: Path) -> tuple[dict[str, list[dict[str, Any]]], dict[str, di
 
 
 def unfinished(work: Path) -> dict[str, dict[str, float]]:
-    """Return top-1 by step of runs that were cut off by the end of the device's time."""
+    """Return top-1 by step of interrupted runs."""
     from tinyclip_edge.train import read_events
 
     curves: dict[str, dict[str, float]] = {}

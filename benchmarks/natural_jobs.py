@@ -1,4 +1,4 @@
-"""The arms of the natural-image benchmark, in the order of their weight, and their settings."""
+"""The arms of the natural-image benchmark, in order of importance, and their settings."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def still_jobs() -> list[Job]:
 
 
 def all_jobs() -> list[Job]:
-    """Return tuning runs, then the arms by weight: every later job is a lesser loss."""
+    """Return tuning runs, then the arms in order of importance."""
     tuning = [job for arm in MAIN for job in tuning_jobs(arm)]
     main = [[Job(arm, seed) for arm in MAIN] for seed in SEEDS]
     once, last = ([Job(arm, SEEDS[0]) for arm in arms] for arms in (ONCE, LAST))

@@ -15,7 +15,7 @@ TASK = "zero-shot-image-classification"
 
 
 def steps(run: Path, work: Path) -> list[tuple[Path, list[str]]]:
-    """Return what makes each folder that a comparison needs."""
+    """Return each folder that a comparison needs with the command that writes it."""
     here = Path(sys.executable).parent
     tinyclip, optimum = str(here / "tinyclip-edge"), str(here / "optimum-cli")
     folders = {name: work / name for name in ("hf", "bundle", "optimum", "optimum-int8")}
@@ -46,14 +46,14 @@ def instruction_set() -> str:
 
 
 def command_of(step: tuple[Path, list[str]]) -> str:
-    """Return a step as somebody would type it."""
+    """Return the command of a step with short paths."""
     return " ".join(Path(word).name if "/" in word else word for word in step[1])
 
 
 def write_models(run: Path, work: Path) -> None:
-    """Make what is missing; each step is a command in a process of its own.
+    """Run the commands whose folders are missing, each in its own process.
 
-    Ends where `work` holds another student.
+    Exits when `work` contains another student.
     """
     digest = hashlib.sha256()
     for path in sorted(run.rglob("*.safetensors")):

@@ -1,7 +1,6 @@
-"""Distillation without any trick, for comparison: float32, a live teacher, texts at full length.
+"""Distillation without optimisations, for comparison: float32, live teacher, full-length texts.
 
-The maths is that of the paper's affinity mimicking (arXiv 2309.12314, equations 1 to 4), as
-somebody writes it down the first time.
+A direct implementation of the paper's affinity mimicking (arXiv 2309.12314, equations 1 to 4).
 """
 
 from __future__ import annotations
