@@ -136,8 +136,8 @@ def measure(bundle: Path, folder: Path, rounds: int) -> dict[str, Any]:
         order.append(order.pop(0))
         print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
     return {
-        name: {key: summary([figures[key] for figures in rounds]) for key in rounds[0]}
-        for name, rounds in starts.items()
+        name: {key: summary([start[key] for start in variant]) for key in variant[0]}
+        for name, variant in starts.items()
     }
 
 

@@ -105,7 +105,7 @@ def configured(arguments: argparse.Namespace) -> RunConfig:
 
 
 def engine_step(arguments: argparse.Namespace) -> Callable[[int], float]:
-    """Return the step of a run, given its number; it answers with the loss."""
+    """Return a function from step number to loss that runs one training step."""
     from tinyclip_edge.data import Prefetch, TeacherFeatures
     from tinyclip_edge.train.builder import make_accelerator
     from tinyclip_edge.train.schedule import plan_course

@@ -44,7 +44,7 @@ def _stroke(ink: Tensor, mono: Tensor) -> Tensor:
 
 
 def _colours(ink: Tensor) -> Tensor:
-    """Slight changes of brightness and saturation; hue stays, it tells hearts and flags apart."""
+    """Slight changes of brightness and saturation; hue stays: hearts and flags differ by it."""
     n = len(ink)
     grey = ink.mean(dim=1, keepdim=True)
     saturation = torch.where(

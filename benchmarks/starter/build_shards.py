@@ -94,15 +94,15 @@ def collect(packages: Path) -> list[Picture]:
 def _draw_or_none(source: str | bytes) -> Drawing | None:
     try:
         return draw(source)
-    except (ValueError, OSError):  # a body that the renderer cannot read
+    except (ValueError, OSError):  # an SVG that the renderer cannot parse
         return None
 
 
 def draw_all(pictures: list[Picture], workers: int) -> dict[str, Drawing]:
-    """Draw every picture; blank, repeated and nearly repeated drawings are left out.
+    """Draw every picture; blank, repeated and nearly repeated drawings are omitted.
 
-    Held-out drawings are looked at after those of training, so that what training has is kept out
-    of the tests; what widens training comes last, so that it takes nothing from the tests.
+    Held-out drawings are compared after those of training, so that tests contain no training
+    drawing; pictures that widen training come last, so that they remove nothing from the tests.
     """
     with ProcessPoolExecutor(workers) as pool:
         drawings = list(pool.map(_draw_or_none, [p.svg for p in pictures], chunksize=64))

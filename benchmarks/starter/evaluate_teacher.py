@@ -45,7 +45,7 @@ TEST_SETS: dict[str, tuple[str, Test]] = {
     ),
     "concepts all": ("test_concepts", lambda s: bool(s.about["canonical"])),
 }
-STRICT = ", strict"  # cut of a set without the concepts whose name training met
+STRICT = ", strict"  # subset without the concepts whose name occurs in training texts
 CONCEPT_SETS = tuple(name for name, (split, _) in TEST_SETS.items() if split == "test_concepts")
 VAL_SETS: dict[str, tuple[str, Test]] = {
     "val style": ("val", lambda s: s.about["family"] == "streamline-emojis"),
@@ -77,10 +77,10 @@ def recalls(images: Features, texts: Features) -> dict[str, float]:
 
 
 def names_met_in_training(kit: Path) -> frozenset[str]:
-    """Names that stood, alone or between commas, in a training sample's captions or keywords.
+    """Names that occur, alone or between commas, in a training sample's captions or keywords.
 
-    Case-folded. Those that the builder took out of the keywords count too: the index lists them,
-    and a teacher from before has met them.
+    Case-folded. Includes the held-out keywords in the index, which earlier teachers were trained
+    on.
     """
     index = json.loads((kit / "index.json").read_text(encoding="utf-8"))
     names: set[str] = set(index.get("held_out_keywords", ()))
@@ -91,7 +91,7 @@ def names_met_in_training(kit: Path) -> frozenset[str]:
 
 
 def strict_sets(training_names: frozenset[str]) -> dict[str, tuple[str, Test]]:
-    """The sets of unseen concepts, without those whose name training met in any text."""
+    """The sets of unseen concepts, without those whose name occurs in any training text."""
 
     def strict(test: Test) -> Test:
         return lambda sample: test(sample) and sample.concept.casefold() not in training_names
@@ -100,7 +100,7 @@ def strict_sets(training_names: frozenset[str]) -> dict[str, tuple[str, Test]]:
 
 
 class Evaluator:
-    """Keeps the evaluation sets decoded and tokenised, so that repeated measuring is cheap."""
+    """The evaluation sets, decoded and tokenised once for repeated measurement."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Evaluator:
         self.sets: dict[str, tuple[Tensor, Tensor]] = {}
         for name, (split, test) in sets.items():
             by_concept: dict[str, KitSample] = {}
-            # Emoji first, as `tinyclip-edge eval` takes an emoji's picture before an icon's.
+            # Emoji first, as `tinyclip-edge eval` prefers an emoji's picture to an icon's.
             for sample in sorted(by_split[split], key=lambda s: s.about["kind"] != "emoji"):
                 if test(sample):
                     by_concept.setdefault(sample.concept, sample)

@@ -41,7 +41,7 @@ DULL_CATEGORIES = frozenset(
 
 @dataclass(slots=True)
 class Picture:
-    """One drawing: its SVG or PNG and everything its sample's JSON will say."""
+    """One drawing: its SVG or PNG and the metadata of its sample's JSON."""
 
     key: str
     svg: str | bytes  # bytes: a PNG

@@ -20,9 +20,9 @@ UNSEEN_ICON = 0.08  # share of the groups that only icons draw
 VAL_UNSEEN = 0.04
 TEST_STYLES = ("twemoji", "ph")
 VAL_STYLE = "streamline-emojis"
-UNSEEN_STYLES = ("noto", "twemoji", "emojione", "fluent-emoji-flat")  # kept of an unseen emoji
+UNSEEN_STYLES = ("noto", "twemoji", "emojione", "fluent-emoji-flat")  # used for unseen emoji
 MAX_UNSEEN_GROUP = 60  # pictures
-MAX_TEST_ICONS = 2  # pictures kept of an unseen icon name
+MAX_TEST_ICONS = 2  # pictures of an unseen icon name
 SINGLES_PER_WORD = 14  # breadth: names sharing a word, among those only one family draws
 # Styles without colour or of few emoji: in training they make room for more concepts.
 SPARED_STYLES = ("emojione-monotone", "fluent-emoji-high-contrast", "fxemoji")
@@ -78,7 +78,7 @@ def assign_groups(pictures: list[Picture], seed: int = SEED) -> dict[str, str]:
 
 
 def place(pictures: list[Picture], groups: dict[str, str]) -> list[Picture]:
-    """Set each picture's split and leave out those that no split has a use for."""
+    """Set each picture's split and drop those that no split uses."""
     train_concepts = {
         p.concept
         for p in pictures
@@ -104,7 +104,7 @@ def place(pictures: list[Picture], groups: dict[str, str]) -> list[Picture]:
 
 
 def spare_styles(placed: list[Picture]) -> list[Picture]:
-    """Without the spared styles' training pictures, except of concepts that nobody else draws."""
+    """Drop training pictures of spared styles, except of concepts that no other style draws."""
     concepts_elsewhere = {
         p.concept for p in placed if p.split == "train" and p.family not in SPARED_STYLES
     }
@@ -120,9 +120,9 @@ def spare_styles(placed: list[Picture]) -> list[Picture]:
 def widen(
     placed: list[Picture], groups: dict[str, str], candidates: list[Picture], seed: int = SEED
 ) -> list[Picture]:
-    """Pictures of further concepts for training: none of a held-out group, most words first new.
+    """Return training pictures of further concepts, none of a held-out group, rare words first.
 
-    ``placed`` stay what they are, and so do the sets that measure.
+    ``placed`` and the evaluation sets are unchanged.
     """
     train = [p for p in placed if p.split == "train"]
     names, keys = {p.concept for p in train}, {p.key for p in placed}

@@ -1,4 +1,4 @@
-"""Batches for the teacher: distinct concepts, sampled captions, pictures kept decoded in memory."""
+"""Batches for the teacher: distinct concepts, sampled captions, decoded pictures in memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _caption(sample: KitSample, rng: np.random.Generator) -> str:
 
 
 class Sampler:
-    """Draws training batches; the same seed and step always give the same batch's choice."""
+    """Draws training batches; the choice of samples depends on seed and step alone."""
 
     def __init__(self, kit: Path, tokenizer: Tokenizer, batch: int, seed: int) -> None:
         self.samples = list(read_split(kit, "train"))

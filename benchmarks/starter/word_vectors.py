@@ -52,7 +52,7 @@ class WordVectors:
         return torch.from_numpy(means)
 
     def near(self, names: Tensor) -> list[str]:
-        """Words no further than ``NEAR`` from one of the names' vectors [N, 100]."""
+        """Words with a cosine of at least ``NEAR`` to one of the names' vectors [N, 100]."""
         closest = np.concatenate(
             [(part @ names.numpy().T).max(axis=1) for part in np.array_split(self.rows, 40)]
         )
@@ -66,10 +66,10 @@ def toward(places: Tensor, images: Tensor, texts: Tensor, rows: Tensor) -> Tenso
 
 
 class WordPrior(nn.Module):
-    """Learns where a name of given meaning lies among the embeddings.
+    """A learned map from word vectors to the embedding space.
 
-    Seen names teach the map; it says of every other word where its pictures should be, and the
-    text tower learns to say the same. Thrown away after training, like the proxies.
+    It is trained on training names and predicts positions for other words, which the text tower
+    learns to match. Discarded after training, like the proxies.
     """
 
     def __init__(self, vectors: WordVectors, concepts: Sequence[str], tokenizer: Tokenizer) -> None:
