@@ -1,9 +1,9 @@
 """Cold start and memory of the text tower: EdgeCLIP against open_clip on PyTorch.
 
-Every call is a fresh process, from its start to the first text embedding in its hands. The variants
-take turns, so that a busy machine is busy for all. Weights are random and equal for all: they tell
-time and bytes, not accuracy. All files were read before, so the disk plays no part. The processor's
-own seconds stand beside those of the clock: on a busy machine they tell more.
+Every call is a fresh process, timed from its start to the first text embedding. The variants take
+turns, so that background load affects all alike. All have the same random weights, as only time and
+memory are measured. The files are in the page cache, so the disk plays no part. Processor seconds
+are reported beside wall time, as they are more reliable on a busy machine.
 
     python benchmarks/cold_start.py --out benchmarks/results/cold-start.json
 """
@@ -27,7 +27,7 @@ from machine import machine_facts
 
 TEXT = "a photo of a cat"
 # Seconds of EdgeCLIP at most, how many times quicker than open_clip, MB of memory at most.
-ASKED = {"seconds": 0.6, "quicker": 8.0, "peak_mb": 150.0}
+TARGETS = {"seconds": 0.6, "quicker": 8.0, "peak_mb": 150.0}
 TORCH = "open_clip, torch"
 INT8 = "EdgeCLIP int8"
 _PEAK = """
@@ -74,9 +74,9 @@ def write_models(work: Path) -> tuple[Path, Path]:
         write_towers(VIT_8M, work / "towers", "x86")
         (bundle / "onnx").mkdir(parents=True, exist_ok=True)
         for tower in TOWERS:
-            for precision, written in (("fp32", "fp32"), ("int8", "portable")):
-                made = work / "towers" / f"{VIT_8M}-{tower}-{written}.onnx"
-                shutil.copyfile(made, bundle / "onnx" / f"{tower}-{precision}.onnx")
+            for precision, suffix in (("fp32", "fp32"), ("int8", "portable")):
+                tower_file = work / "towers" / f"{VIT_8M}-{tower}-{suffix}.onnx"
+                shutil.copyfile(tower_file, bundle / "onnx" / f"{tower}-{precision}.onnx")
         special = write_tokenizer(clip, bundle)
         preprocessor = {"size": clip.image_size, "interpolation": "bicubic"}
         (bundle / "preprocessor_config.json").write_text(json.dumps(preprocessor))
@@ -120,8 +120,8 @@ def one_start(program: str, folder: Path) -> dict[str, float]:
     if child.returncode or ready.strip() != "ready":
         raise SystemExit(f"a process failed with {child.returncode}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"seconds": seconds, "cpu_seconds": spent, "peak_mb": float(peak)}
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": seconds, "cpu_seconds": processor, "peak_mb": float(peak)}
 
 
 def measure(bundle: Path, folder: Path, rounds: int) -> dict[str, Any]:
@@ -130,14 +130,14 @@ def measure(bundle: Path, folder: Path, rounds: int) -> dict[str, Any]:
     order = list(PROGRAMS)
     for number in range(rounds + 1):
         for name in order:
-            found = one_start(PROGRAMS[name], folder if name == TORCH else bundle)
+            start = one_start(PROGRAMS[name], folder if name == TORCH else bundle)
             if number:
-                starts[name].append(found)
+                starts[name].append(start)
         order.append(order.pop(0))
         print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
     return {
-        name: {key: summary([one[key] for one in found]) for key in found[0]}
-        for name, found in starts.items()
+        name: {key: summary([start[key] for start in variant]) for key in variant[0]}
+        for name, variant in starts.items()
     }
 
 
@@ -145,14 +145,14 @@ def summary(values: list[float]) -> dict[str, float]:
     return {"median": float(np.median(values)), "min": min(values), "max": max(values)}
 
 
-def reached(rows: dict[str, Any]) -> dict[str, float]:
-    """Return what was asked for, as measured; times are medians, memory is the most of all."""
-    ours, theirs = rows[INT8], rows[TORCH]
+def figures_reached(rows: dict[str, Any]) -> dict[str, float]:
+    """Return the measured value of each target; times are medians, memory is the maximum."""
+    edge, torch_clip = rows[INT8], rows[TORCH]
     return {
-        "seconds": ours["seconds"]["median"],
-        "quicker": theirs["seconds"]["median"] / ours["seconds"]["median"],
-        "quicker_cpu": theirs["cpu_seconds"]["median"] / ours["cpu_seconds"]["median"],
-        "peak_mb": ours["peak_mb"]["max"],
+        "seconds": edge["seconds"]["median"],
+        "quicker": torch_clip["seconds"]["median"] / edge["seconds"]["median"],
+        "quicker_cpu": torch_clip["cpu_seconds"]["median"] / edge["cpu_seconds"]["median"],
+        "peak_mb": edge["peak_mb"]["max"],
     }
 
 
@@ -168,24 +168,24 @@ def main() -> None:
     before = machine_facts()
     rows = measure(bundle, folder, options.rounds)
     load = [before["load"], machine_facts()["load"]]
-    found = {
+    results = {
         "machine": {**before, "load": load},
         "model": VIT_8M,
         "rounds": options.rounds,
         "variants": rows,
-        "asked": ASKED,
-        "reached": reached(rows),
+        "asked": TARGETS,
+        "reached": figures_reached(rows),
     }
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
     for name, row in rows.items():
         print(
             f"{name:28} {row['seconds']['median']:6.2f} s (min {row['seconds']['min']:.2f})"
             f"  processor {row['cpu_seconds']['median']:5.2f} s"
             f"  peak {row['peak_mb']['median']:6.0f} MB"
         )
-    print(json.dumps({"asked": ASKED, "reached": found["reached"], "load": load}))
+    print(json.dumps({"asked": TARGETS, "reached": results["reached"], "load": load}))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A distilled model measured twice: by `tinyclip-edge eval` and by LAION's clip-benchmark.
 
-Both rulers see the same encoded images, the same texts and the same prompts, in float32, each with
-its own decoding, preprocessing, tokenizing and ranking. clip-benchmark lives in an environment of
-its own, which is made where there is none; it wants numpy below 2.4.
+Both get the same encoded images, texts and prompts, in float32, and use their own decoding,
+preprocessing, tokenizing and ranking. clip-benchmark needs numpy below 2.4 and runs in a separate
+environment, which is created if missing.
 
     python benchmarks/cross_check.py RUN --images TAR --out benchmarks/results/cross-check.json
 
@@ -38,33 +38,35 @@ PACKAGES = (
     "clip-benchmark==1.6.2",
     "numpy<2.4",
     "requests",
-)  # which it imports and does not ask for
-# Ours by task and name, theirs by name; what text asks for is their image retrieval.
+)  # imported but not declared by it
+# Our figures and the names of theirs; text-to-image is their image retrieval.
 ZERO_SHOT = {"top1": "acc1", "top5": "acc5"}
 RETRIEVAL = {
-    f"{ours}@{k}": f"{theirs}_retrieval_recall@{k}"
+    f"{direction}@{k}": f"{modality}_retrieval_recall@{k}"
     for k in (1, 5)
-    for ours, theirs in (("t2i", "image"), ("i2t", "text"))
+    for direction, modality in (("t2i", "image"), ("i2t", "text"))
 }
 _ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}  # what clip-benchmark decodes
 
 
-def write_classes(found: EvalSet, templates: list[str], folder: Path) -> None:
-    """Write a zero-shot set as clip-benchmark wants it; templates have ``{}`` for the class."""
-    samples = ((image, "cls", str(t)) for image, t in zip(found.images, found.targets, strict=True))
+def write_classes(classes: EvalSet, templates: list[str], folder: Path) -> None:
+    """Write a zero-shot set in clip-benchmark's format; templates have ``{}`` for the class."""
+    samples = (
+        (image, "cls", str(t)) for image, t in zip(classes.images, classes.targets, strict=True)
+    )
     _write_shard(samples, folder)
-    (folder / "classnames.txt").write_text("\n".join(found.classnames), encoding="utf-8")
-    named = [template.replace("{}", "{c}") for template in templates]
-    (folder / "zeroshot_classification_templates.txt").write_text("\n".join(named), "utf-8")
+    (folder / "classnames.txt").write_text("\n".join(classes.classnames), encoding="utf-8")
+    prompts = [template.replace("{}", "{c}") for template in templates]
+    (folder / "zeroshot_classification_templates.txt").write_text("\n".join(prompts), "utf-8")
 
 
-def write_pairs(found: EvalSet, folder: Path) -> None:
-    """Write images with all captions of each as clip-benchmark wants them for retrieval."""
-    captions = found.captions or [(text,) for text in found.texts]
-    if any(len(text.splitlines()) != 1 for own in captions for text in own):
-        raise SystemExit(f"{found.name}: clip-benchmark takes one line a caption, no more, no less")
-    samples = zip(found.images, captions, strict=True)
-    _write_shard(((image, "txt", "\n".join(own)) for image, own in samples), folder)
+def write_pairs(pairs: EvalSet, folder: Path) -> None:
+    """Write images with all their captions in clip-benchmark's format for retrieval."""
+    captions = pairs.captions or [(text,) for text in pairs.texts]
+    if any(len(text.splitlines()) != 1 for texts in captions for text in texts):
+        raise SystemExit(f"{pairs.name}: clip-benchmark takes one line a caption, no more, no less")
+    samples = zip(pairs.images, captions, strict=True)
+    _write_shard(((image, "txt", "\n".join(texts)) for image, texts in samples), folder)
     (folder / "dataset_type.txt").write_text("retrieval")
 
 
@@ -91,7 +93,7 @@ def _ending(data: bytes) -> str:
 
 
 def environment(folder: Path) -> Path:
-    """Return the Python of an environment with clip-benchmark; make it where there is none."""
+    """Return the Python of an environment with clip-benchmark; create it if missing."""
     python = folder / "bin" / "python"
     if not (folder / "bin" / "clip_benchmark").exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
@@ -100,26 +102,28 @@ def environment(folder: Path) -> Path:
     return python
 
 
-def theirs(python: Path, model: Path, data: Path, task: str, threads: int) -> dict[str, float]:
+def clip_benchmark_figures(
+    python: Path, model: Path, data: Path, task: str, threads: int
+) -> dict[str, float]:
     """Return clip-benchmark's figures for an open_clip folder, as shares."""
-    answer = data / "answer.json"
+    result_file = data / "answer.json"
     command = [
         *(str(python), "-m", "clip_benchmark.cli", "eval", "--model", f"local-dir:{model}"),
         *("--pretrained", "", "--dataset", f"wds/{data.name}", "--dataset_root", str(data)),
         *("--task", task, "--recall_k", "1", "5", "--num_workers", "0", "--no_amp"),
-        *("--output", str(answer)),
+        *("--output", str(result_file)),
     ]
-    own = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        command, env={**os.environ, **own}, capture_output=True, text=True, check=False
+    variables = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.run(
+        command, env={**os.environ, **variables}, capture_output=True, text=True, check=False
     )
-    if done.returncode or not answer.exists():
-        raise SystemExit(f"clip-benchmark failed on {data}:\n{done.stderr[-2000:]}")
-    metrics: dict[str, float] = json.loads(answer.read_text())["metrics"]
+    if process.returncode or not result_file.exists():
+        raise SystemExit(f"clip-benchmark failed on {data}:\n{process.stderr[-2000:]}")
+    metrics: dict[str, float] = json.loads(result_file.read_text())["metrics"]
     return metrics
 
 
-def ours(
+def tinyclip_figures(
     embedder: Embedder, task: str, data: str, templates: list[str], limit: int | None
 ) -> dict[str, float]:
     """Return our figures, as shares."""
@@ -137,26 +141,26 @@ def ours(
 
 
 def compare(
-    mine: dict[str, float], other: dict[str, float], names: dict[str, str]
+    tinyclip: dict[str, float], clip_benchmark: dict[str, float], names: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """Put both rulers side by side, in percent."""
+    """Return the figures of both side by side, in percent."""
     rows = []
     for name, their_name in names.items():
-        found = {"ours": 100 * mine[name], "theirs": 100 * other[their_name]}
-        gap = abs(found["ours"] - found["theirs"])
-        rows.append({"figure": name, **found, "gap": gap, "agrees": gap <= AGREE})
+        figures = {"ours": 100 * tinyclip[name], "theirs": 100 * clip_benchmark[their_name]}
+        gap = abs(figures["ours"] - figures["theirs"])
+        rows.append({"figure": name, **figures, "gap": gap, "agrees": gap <= AGREE})
     return rows
 
 
-def tied(embedder: Embedder, found: EvalSet) -> dict[str, int]:
-    """Count the queries whose best right answer a wrong one ties with: there rulers may differ.
+def tied(embedder: Embedder, pairs: EvalSet) -> dict[str, int]:
+    """Count the queries whose best correct answer ties with a wrong one, where figures may differ.
 
-    We share such a hit out evenly; clip-benchmark takes whichever torch.topk puts first.
+    Such a hit counts fractionally here; clip-benchmark uses the order of torch.topk.
     """
     from tinyclip_edge.evaluation.ranking import TIE
 
-    texts, owners = found.queries()
-    scores = embedder.encode_image(found.images) @ embedder.encode_text(texts).T
+    texts, owners = pairs.queries()
+    scores = embedder.encode_image(pairs.images) @ embedder.encode_text(texts).T
     right = np.arange(len(scores))[:, None] == np.array(owners)  # [images, captions]
     counts = {}
     for name, axis in (("t2i", 0), ("i2t", 1)):
@@ -166,20 +170,20 @@ def tied(embedder: Embedder, found: EvalSet) -> dict[str, int]:
     return counts
 
 
-def model_folder(given: Path) -> Path:
+def model_folder(path: Path) -> Path:
     """Return the open_clip folder of a run or of the starter teacher, or the folder itself."""
-    if str(given) == STARTER_TEACHER:
+    if str(path) == STARTER_TEACHER:
         from tinyclip_edge.starter import teacher_path
 
-        given = Path(teacher_path())
-    for folder in (given / "student", given):
+        path = Path(teacher_path())
+    for folder in (path / "student", path):
         if (folder / CONFIG).is_file():
             return folder.resolve()
-    raise SystemExit(f"{given} has no {CONFIG}; give a run or an open_clip folder")
+    raise SystemExit(f"{path} has no {CONFIG}; give a run or an open_clip folder")
 
 
 def check(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure with both rulers and compare."""
+    """Measure with both and compare."""
     import torch
 
     from tinyclip_edge.evaluation import evaluation_set, open_embedder
@@ -198,10 +202,10 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for task, data, place, their_task, names in tasks:
         templates = options.template if task == "zero-shot" else ["{}"]
-        mine = ours(embedder, task, data, templates, options.limit)
+        tinyclip = tinyclip_figures(embedder, task, data, templates, options.limit)
         folder = (options.work / place).resolve()
-        other = theirs(python, model, folder, their_task, options.threads)
-        rows += [{"task": task, **row} for row in compare(mine, other, names)]
+        clip_benchmark = clip_benchmark_figures(python, model, folder, their_task, options.threads)
+        rows += [{"task": task, **row} for row in compare(tinyclip, clip_benchmark, names)]
     return {
         "machine": machine_facts(),
         "model": embedder.name,
@@ -222,8 +226,8 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
 def _versions(python: Path) -> dict[str, str]:
     names = ["clip-benchmark", "open_clip_torch", "torch", "transformers", "numpy"]
     code = f"import importlib.metadata as m; print(*map(m.version, {names}))"
-    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True)
-    return dict(zip(names, done.stdout.split(), strict=True))
+    process = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True)
+    return dict(zip(names, process.stdout.split(), strict=True))
 
 
 def main() -> None:
@@ -241,15 +245,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     options.template = options.template or ["a photo of a {}."]
-    found = check(options)
+    results = check(options)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
-    for row in found["rows"]:
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
+    for row in results["rows"]:
         figures = f"ours {row['ours']:7.3f}  theirs {row['theirs']:7.3f}  gap {row['gap']:.3f}"
         print(f"{row['task']:10} {row['figure']:6} {figures}")
-    print(f"right answers that tie: {found['pairs']['tied']}; asked: {AGREE} points")
-    if not found["agrees"]:
+    print(f"right answers that tie: {results['pairs']['tied']}; asked: {AGREE} points")
+    if not results["agrees"]:
         raise SystemExit("the rulers differ")
 
 

@@ -46,16 +46,16 @@ def write_layouts(images: Path, names: Path, out: Path) -> None:
 def write_captions(pairs: Iterable[tuple[str, bytes]], folder: Path) -> None:
     """Write pictures, by name, and a table with five rows of each."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    named = []
+    entries = []
     for number, (name, content) in enumerate(pairs):
         path = folder / "images" / f"{number:05d}.webp"
         path.write_bytes(content)
-        named.append((f"images/{path.name}", name))
+        entries.append((f"images/{path.name}", name))
     with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(("image", "caption"))
         for phrase in PHRASES:
-            table.writerows((image, phrase.replace("{}", name)) for image, name in named)
+            table.writerows((image, phrase.replace("{}", name)) for image, name in entries)
 
 
 def main() -> None:
@@ -69,9 +69,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/cross-check"))
     options = parser.parse_args()
     write_layouts(options.images, options.names, options.out)
-    found = evaluation_set(PAIRS)
-    images = (image for image in found.images if isinstance(image, bytes))
-    write_captions(zip(found.texts, images, strict=True), options.out / "five")
+    pairs = evaluation_set(PAIRS)
+    images = (image for image in pairs.images if isinstance(image, bytes))
+    write_captions(zip(pairs.texts, images, strict=True), options.out / "five")
 
 
 if __name__ == "__main__":

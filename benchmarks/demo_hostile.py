@@ -1,4 +1,4 @@
-"""Uploads that no honest visitor sends: broken files, bombs, other things than pictures."""
+"""Hostile uploads: broken files, decompression bombs, files that are not pictures."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ STRANGERS = {
 
 def hostile_uploads(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
     """Yield ``count`` names and contents: strangers and bombs first, then fuzzed images."""
-    found = [*STRANGERS.items(), *_bombs()]
-    yield from found[:count]
+    fixed = [*STRANGERS.items(), *_bombs()]
+    yield from fixed[:count]
     draw = random.Random(seed)
-    wholes = [(kind, _picture(kind)) for kind in FORMATS]
-    for number in range(count - len(found)):
-        kind, whole = wholes[number % len(wholes)]
-        yield f"fuzzed-{number}.{kind}", _fuzzed(bytearray(whole), draw)
+    images = [(kind, _picture(kind)) for kind in FORMATS]
+    for number in range(count - len(fixed)):
+        kind, image = images[number % len(images)]
+        yield f"fuzzed-{number}.{kind}", _fuzzed(bytearray(image), draw)
 
 
 def _bombs() -> list[tuple[str, bytes]]:
@@ -76,7 +76,7 @@ def _fuzzed(content: bytearray, draw: random.Random) -> bytes:
     if draw.random() < 0.3:
         return bytes(content[: draw.randrange(len(content))])
     for _ in range(draw.choice((1, 4, 16, 64))):
-        # Headers decide most, so they are hit most.
+        # Headers matter most, so they are changed most often.
         end = draw.choice((64, 512, len(content)))
         content[draw.randrange(min(end, len(content)))] = draw.randrange(256)
     return bytes(content)

@@ -1,10 +1,10 @@
-"""What the demo page costs: its start, a round trip, a full queue, 200 hostile uploads.
+"""Cost of the demo page: start, round trip, full queue, 200 hostile uploads.
 
     python benchmarks/demo_page.py --models starter-teacher bundles/quickstart \
         --out benchmarks/results/demo-page.json
 
 The server is ``tinyclip-edge demo`` in a process of its own, the visitor headless Chromium or plain
-HTTP. "Own" times are what the page itself tells of its models.
+HTTP. "Own" times are those of the models, as displayed on the page.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 START_SECONDS = 180
-ORDINARY = 150  # visitors before memory is looked at: more than the server remembers
+ORDINARY = 150  # visitors before memory is measured: more than the server's sessions
 TEMPLATE = "{}"
 LABELS = "cat, dog, horse, bicycle, umbrella, rocket"
 # Resolves with the milliseconds from the click to the new answer in the page.
@@ -154,92 +154,92 @@ def measure_round_trip(server: Server, repeats: int) -> dict[str, float]:
         page.wait_for_selector(
             "#classified:not(:has(.tc-wait)) .tc-bars", timeout=START_SECONDS * 1000
         )
-        trips, own = [], []
+        trips, model_times = [], []
         for number in range(repeats + 2):
-            # Another count each time, so that the old answer is not taken for the new one.
+            # The count alternates, so that the old answer is not mistaken for the new one.
             count = 3 + number % 2
             page.fill("#labels textarea", ", ".join(LABELS.split(", ")[:count]))
             trips.append(page.evaluate(ROUND_TRIP, count))
-            own.append(own_milliseconds(page.inner_html("#classified")))
-    added = [trip - mine for trip, mine in zip(trips, own, strict=True)][2:]
+            model_times.append(model_milliseconds(page.inner_html("#classified")))
+    added = [trip - model_time for trip, model_time in zip(trips, model_times, strict=True)][2:]
     return {
         "repeats": repeats,
         "quarter_added_ms": round(statistics.quantiles(added, n=4)[0], 1),
         "median_added_ms": round(statistics.median(added), 1),
         "p95_added_ms": round(sorted(added)[int(0.95 * (len(added) - 1))], 1),
-        "median_own_ms": round(statistics.median(own[2:]), 1),
+        "median_own_ms": round(statistics.median(model_times[2:]), 1),
     }
 
 
-def own_milliseconds(html: str) -> float:
+def model_milliseconds(html: str) -> float:
     """Sum of all times that an answer shows."""
     return sum(float(number) for number in re.findall(r">([\d.]+) ms<", html))
 
 
 class Visitor:
-    """The page's own HTTP interface, without a browser: upload, ask, wait for the answer."""
+    """A client of the page's HTTP interface: upload, request, wait for the answer."""
 
     def __init__(self, url: str) -> None:
         self._api = f"{url}gradio_api/"
 
     def upload(self, name: str, content: bytes) -> str:
         """Return where the server keeps it."""
-        sent = httpx.post(f"{self._api}upload", files={"files": (name, content)}, timeout=300)
-        return str(sent.raise_for_status().json()[0])
+        response = httpx.post(f"{self._api}upload", files={"files": (name, content)}, timeout=300)
+        return str(response.raise_for_status().json()[0])
 
     def classify(self, path: str, labels: str) -> str:
-        """Return the whole stream of answers, the last one last; each call is a new visitor."""
+        """Return the stream of events of one request; each call is a new visitor."""
         picture = {
             "path": path,
             "meta": {"_type": "gradio.FileData"},
         }  # as the page itself sends it
         content = {"data": [picture, labels, TEMPLATE, None]}
-        asked = httpx.post(f"{self._api}call/classify", json=content, timeout=300)
-        event = asked.raise_for_status().json()["event_id"]
+        response = httpx.post(f"{self._api}call/classify", json=content, timeout=300)
+        event = response.raise_for_status().json()["event_id"]
         return httpx.get(f"{self._api}call/classify/{event}", timeout=300).text
 
 
 def measure_queue(server: Server, clients: int = 4, requests: int = 20) -> dict[str, float]:
-    """Requests of several clients, all sent at once: how many are answered, and how long it took.
+    """Answered requests and seconds for several clients that send all requests at once.
 
-    Each has another number of labels, so that an answer is known to be its own.
+    Each request has a different number of labels, which identifies its answer.
     """
     red = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(red, "png")
     visitors = [Visitor(server.url) for _ in range(clients)]
     paths = [visitor.upload("red.png", red.getvalue()) for visitor in visitors]
 
-    def ask(number: int) -> bool:
+    def request(number: int) -> bool:
         labels = ", ".join(f"thing {i}" for i in range(2 + number))
-        answer = visitors[number % clients].classify(paths[number % clients], labels)
-        return "event: complete" in answer and f"Encode {2 + number} labels" in answer
+        stream = visitors[number % clients].classify(paths[number % clients], labels)
+        return "event: complete" in stream and f"Encode {2 + number} labels" in stream
 
     began = time.perf_counter()
     with ThreadPoolExecutor(requests) as pool:
-        answered = sum(pool.map(ask, range(requests)))
+        answered = sum(pool.map(request, range(requests)))
     seconds = round(time.perf_counter() - began, 2)
     return {"clients": clients, "requests": requests, "answered": answered, "seconds": seconds}
 
 
 def measure_hostile(server: Server, count: int = 200) -> dict[str, float]:
-    """Hostile uploads to a server in use: how many are told in words, memory before and after."""
+    """Hostile uploads to a server in use: readable refusals, memory before and after."""
     visitor = Visitor(server.url)
     blue = io.BytesIO()
     Image.new("RGB", (640, 480), "blue").save(blue, "png")
 
-    def answer(name: str, content: bytes) -> str:
+    def classify(name: str, content: bytes) -> str:
         return visitor.classify(visitor.upload(name, content), LABELS)
 
     for _ in range(ORDINARY):
-        answer("ordinary.png", blue.getvalue())
+        classify("ordinary.png", blue.getvalue())
     before = server.megabytes()
-    shown = [answer(name, content) for name, content in hostile_uploads(count)]
+    streams = [classify(name, content) for name, content in hostile_uploads(count)]
     after = server.megabytes()
     return {
         "uploads": count,
-        "told": sum("tc-problem" in text for text in shown),
-        "opened": sum("tc-bars" in text for text in shown),
-        "alive": server.alive() and "tc-bars" in answer("ordinary.png", blue.getvalue()),
+        "told": sum("tc-problem" in text for text in streams),
+        "opened": sum("tc-bars" in text for text in streams),
+        "alive": server.alive() and "tc-bars" in classify("ordinary.png", blue.getvalue()),
         "before_mb": round(before, 1),
         "after_mb": round(after, 1),
         "memory_change": round(after / before - 1, 4),
@@ -247,7 +247,7 @@ def measure_hostile(server: Server, count: int = 200) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure everything, print it, write it where asked."""
+    """Measure everything, print it, and write it to ``--out``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=["starter-teacher"])
     parser.add_argument("--starts", type=int, default=3)
@@ -255,17 +255,17 @@ def main() -> None:
     args = parser.parse_args()
     machine = machine_facts()
     starts = [measure_start(args.models) for _ in range(args.starts)]
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "command": ["python", "benchmarks/demo_page.py", "--models", *map(_name, args.models)],
         "machine": machine,
         "starts": starts,
     }
     with serving(args.models) as server:
         server.wait()
-        found["round_trip"] = measure_round_trip(server, repeats=30)
-        found["queue"] = measure_queue(server)
-        found["hostile"] = measure_hostile(server)
-    text = json.dumps(found, indent=1) + "\n"
+        results["round_trip"] = measure_round_trip(server, repeats=30)
+        results["queue"] = measure_queue(server)
+        results["hostile"] = measure_hostile(server)
+    text = json.dumps(results, indent=1) + "\n"
     sys.stdout.write(text)
     if args.out:
         args.out.write_text(text, encoding="utf-8")

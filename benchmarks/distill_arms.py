@@ -1,12 +1,12 @@
-"""Does inheritance help, does affinity help: same steps, same batches, tuned learning rates.
+"""Effect of inheritance and of affinity mimicking: same steps and batches, tuned learning rates.
 
 Three arms train the same student on the starter kit: ``inherited`` (weights of the teacher, then
 affinity mimicking), ``affinity`` (random weights, affinity mimicking) and ``scratch`` (random
-weights, contrastive loss). Each arm climbs to its learning rate on one ladder, from the middle, by
-mean recall@1 on ``starter:val`` with a seed of its own (``--rates`` gives one found elsewhere);
-then every seed is measured on Twemoji, the style nobody trained on. Finished runs stay under
-``--work`` and are not repeated. ``--store`` keeps the figure of ``scratch`` that ``tinyclip-edge
-quickstart`` shows beside its own.
+weights, contrastive loss). The learning rate of each arm is searched in the same list, from the
+middle, by mean recall@1 on ``starter:val`` with a separate seed (``--rates`` sets known ones); then
+every seed is measured on Twemoji, a style that is not in the training data. Finished runs stay
+under ``--work`` and are not repeated. ``--store`` writes the figure of ``scratch`` that
+``tinyclip-edge quickstart`` shows beside its own.
 
     python benchmarks/distill_arms.py --student starter-50 --out benchmarks/results/arms-50
 """
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kept_runs import kept_run, teacher_hash, twemoji_shard
+from kept_runs import cached_run, teacher_hash, twemoji_shard
 
 AFFINITY = ["loss.affinity=1.0", "loss.feature=0.0", "loss.contrastive=0.0"]
 ARMS: dict[str, list[str]] = {
@@ -41,18 +41,18 @@ NAMES = {
     "scratch": "random + contrastive (from scratch)",
 }
 TUNING_SEED = 1000
-LEAST = 0.05  # per cent; chance is 0.06
+PLOT_FLOOR = 0.05  # per cent; chance is 0.06
 RECIPES = {"starter-50": "starter", "starter-15": "starter-15"}  # configuration of a student
 STORED_STUDENT = "starter-50"  # quickstart's
 
 
 def measured_every(arguments: argparse.Namespace, seed: int) -> int:
-    """Return the steps between two measurements; while tuning only the last one counts."""
+    """Return the steps between two measurements; 0 while tuning, where only the last counts."""
     return 0 if seed == TUNING_SEED else int(arguments.every)
 
 
 def run_folder(arguments: argparse.Namespace, arm: str, lr: float, seed: int) -> Path:
-    """Return where a run belongs; its name holds all that its figures depend on."""
+    """Return the folder of a run, named after everything that its figures depend on."""
     every = measured_every(arguments, seed)
     name = (
         f"{arm}-lr{lr:g}-seed{seed}-steps{arguments.steps}-every{every}-teacher{arguments.teacher}"
@@ -63,7 +63,7 @@ def run_folder(arguments: argparse.Namespace, arm: str, lr: float, seed: int) ->
 def train(
     arguments: argparse.Namespace, arm: str, lr: float, seed: int, val: str
 ) -> dict[str, Any]:
-    """Run one arm once, or read what an earlier call left; return its evaluations by step."""
+    """Run one arm once, or read the record of an earlier call."""
     from tinyclip_edge.config import load_config
 
     config = load_config(
@@ -80,7 +80,7 @@ def train(
         ],
     )
     folder = run_folder(arguments, arm, lr, seed)
-    return kept_run(config, folder, {"arm": arm, "lr": lr, "seed": seed})
+    return cached_run(config, folder, {"arm": arm, "lr": lr, "seed": seed})
 
 
 def steps_to_reach(
@@ -126,23 +126,23 @@ def summarise(
     }
 
 
-def climb(ladder: list[float], score: Callable[[float], float]) -> dict[float, float]:
-    """Try the ladder's two middle rungs, then go on from the better one until it gets worse.
+def search_rates(rates: list[float], score: Callable[[float], float]) -> dict[float, float]:
+    """Hill-climb over sorted learning rates, starting with the middle ones.
 
-    Returns the score of every rung tried; the best is no edge unless the ladder ends there.
+    Returns the score of every rate tried; the neighbours of the best one are among them.
     """
-    ladder = sorted(ladder)
-    tried: dict[float, float] = {}
-    for lr in ladder[(len(ladder) - 1) // 2 : len(ladder) // 2 + 1]:
-        tried[lr] = score(lr)
+    rates = sorted(rates)
+    scores: dict[float, float] = {}
+    for lr in rates[(len(rates) - 1) // 2 : len(rates) // 2 + 1]:
+        scores[lr] = score(lr)
     while True:
-        best = ladder.index(max(tried, key=lambda lr: tried[lr]))
-        near = [ladder[i] for i in (best - 1, best + 1) if 0 <= i < len(ladder)]
-        untried = [lr for lr in near if lr not in tried]
+        best = rates.index(max(scores, key=lambda lr: scores[lr]))
+        near = [rates[i] for i in (best - 1, best + 1) if 0 <= i < len(rates)]
+        untried = [lr for lr in near if lr not in scores]
         if not untried:
-            return tried
+            return scores
         for lr in untried:
-            tried[lr] = score(lr)
+            scores[lr] = score(lr)
 
 
 def stored_figure(records: list[dict[str, Any]], steps: int, command: str) -> dict[str, Any]:
@@ -155,8 +155,8 @@ def stored_figure(records: list[dict[str, Any]], steps: int, command: str) -> di
     }
 
 
-def shown_command(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
-    """Return the command with every option that changes a figure, without this machine's paths."""
+def public_command(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
+    """Return the command with every option that affects figures, without local paths."""
     parts = ["python", "benchmarks/distill_arms.py", "--student", arguments.student]
     parts += ["--steps", str(arguments.steps)]
     for name in ("seeds", "lrs"):
@@ -168,8 +168,8 @@ def shown_command(arguments: argparse.Namespace, parser: argparse.ArgumentParser
     return shlex.join([*parts, "--out", f"benchmarks/results/{arguments.out.name}"])
 
 
-def given_rates(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> dict[str, float]:
-    """Return the rates of ``--rates``, which need no tuning."""
+def fixed_rates(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> dict[str, float]:
+    """Return the learning rates set by ``--rates``, which are not tuned."""
     rates = {}
     for text in arguments.rates:
         arm, _, rate = text.partition("=")
@@ -190,7 +190,7 @@ def plot(summary: dict[str, Any], path: Path) -> None:
         for number, curve in enumerate(summary["curves"][arm]):
             steps = sorted(map(int, curve))
             label = NAMES[arm] if number == 0 else None
-            values = [max(curve[str(s)]["r1"], LEAST) for s in steps]
+            values = [max(curve[str(s)]["r1"], PLOT_FLOOR) for s in steps]
             axes.plot(steps, values, color=colour, lw=1.6, alpha=0.8, label=label)
     axes.axhline(summary["teacher"]["r1"], color="#111827", lw=1, ls="--", label="teacher")
     axes.set(xlabel="step (128 pairs each)", ylabel="recall@1, mean of both directions, %")
@@ -215,7 +215,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--lrs", type=float, nargs="+", default=[2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3])
     parser.add_argument(
-        "--rates", nargs="+", default=[], metavar="ARM=LR", help="found elsewhere: not tuned here"
+        "--rates", nargs="+", default=[], metavar="ARM=LR", help="known rates, not tuned"
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/arms"))
@@ -236,29 +236,29 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    best = given_rates(arguments, parser)
-    tried: dict[str, dict[str, float]] = {}
+    best = fixed_rates(arguments, parser)
+    scores_by_arm: dict[str, dict[str, float]] = {}
     last = str(arguments.steps)
     for arm in (arm for arm in ARMS if arm not in best):
 
         def score(lr: float, arm: str = arm) -> float:
-            done = train(arguments, arm, lr, TUNING_SEED, "starter:val")
-            return float(done["curve"][last]["r1"])
+            record = train(arguments, arm, lr, TUNING_SEED, "starter:val")
+            return float(record["curve"][last]["r1"])
 
-        scores = climb(arguments.lrs, score)
+        scores = search_rates(arguments.lrs, score)
         best[arm] = max(scores, key=lambda lr: scores[lr])
-        tried[arm] = {f"{lr:g}": score for lr, score in scores.items()}
+        scores_by_arm[arm] = {f"{lr:g}": score for lr, score in scores.items()}
     shard = str(twemoji_shard(arguments.work))
     runs = {
         arm: [train(arguments, arm, best[arm], seed, shard) for seed in arguments.seeds]
         for arm in ARMS
     }
-    summary = summarise(arguments, runs) | {"tried_on_val": tried}
+    summary = summarise(arguments, runs) | {"tried_on_val": scores_by_arm}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.with_suffix(".json").write_text(json.dumps(summary, indent=1) + "\n")
     plot(summary, arguments.out.with_suffix(".png"))
     if arguments.store:
-        figure = stored_figure(runs["scratch"], arguments.steps, shown_command(arguments, parser))
+        figure = stored_figure(runs["scratch"], arguments.steps, public_command(arguments, parser))
         arguments.store.write_text(json.dumps(figure, indent=1) + "\n")
     for arm, row in summary["arms"].items():
         print(f"{NAMES[arm]:38} lr {row['lr']:<7g} r@1 {row['r1']['mean']:.1f}  {row['r1']['all']}")

@@ -1,10 +1,10 @@
 """Latency and size of exported towers against PyTorch, eager and compiled, on published shapes.
 
-Weights are random: they tell time and bytes, not accuracy. Each number of threads has a process of
-its own, in which all variants of a tower take turns, call by call, so that a busy machine is busy
-for all. Where other programs have the cores too, wall time is mostly theirs: the processor's time
-(cpu) is told beside it. ViT and text towers are quantized dynamically, the ResNet statically; int8
-is what --target makes, portable what an export without a target makes.
+Weights are random, as only time and bytes are measured. Each number of threads has its own process,
+in which all variants of a tower take turns, call by call, so that background load affects all
+alike. Processor time (cpu) is reported beside wall time, as other programs share the cores. ViT and
+text towers are quantized dynamically, the ResNet statically; int8 is the precision of --target,
+portable that of an export without a target.
 
     python benchmarks/export_latency.py --out benchmarks/results/export-latency.json
 
@@ -35,8 +35,8 @@ PRECISIONS = ("fp32", "int8", "portable")
 CAPTION = 8  # tokens of a typical caption, start and end included
 CONTEXT = 77
 WARM_UP = 5
-# What was asked for, at batch 1 and one thread: tower, slower variant, faster one, how often.
-ASKED = (
+# Targets at batch 1 and one thread: model, tower, slower variant, faster variant, ratio.
+TARGETS = (
     (VIT_8M, "image", "onnx fp32", "onnx int8", 2.5),
     (VIT_8M, "image", "torch eager", "onnx int8", 3.2),
     (VIT_8M, "image", "torch.compile", "onnx int8", 3.0),
@@ -52,7 +52,7 @@ ASKED = (
 
 
 # MB of both towers at most.
-ASKED_MB = ((VIT_8M, "portable", 25.5),)
+TARGETS_MB = ((VIT_8M, "portable", 25.5),)
 
 
 def write_towers(name: str, folder: Path, target: str) -> dict[str, int]:
@@ -82,8 +82,8 @@ def write_towers(name: str, folder: Path, target: str) -> dict[str, int]:
         for precision, preset in (("int8", load_preset(target)), ("portable", ExportPreset())):
             recipes = recipes_for("int8", preset, convolutional=static)
             for tower in TOWERS:
-                source, written = files[f"{tower}-fp32"], files[f"{tower}-{precision}"]
-                recipes.of(tower).write(QuantizeJob(tower, source, written, feeds=lambda: feeds))
+                source, quantized = files[f"{tower}-fp32"], files[f"{tower}-{precision}"]
+                recipes.of(tower).write(QuantizeJob(tower, source, quantized, feeds=lambda: feeds))
     return {key: path.stat().st_size for key, path in files.items()}
 
 
@@ -100,18 +100,18 @@ def variants(
     pixels = torch.randn(batch, 3, 224, 224)
     words = torch.randint(1, 49000, (batch, CONTEXT))
     words[:, -1] = 49407
-    given = pixels if tower == "image" else words
+    inputs = pixels if tower == "image" else words
     encode = model.encode_image if tower == "image" else model.encode_text
     calls: dict[str, Callable[[], object]] = {
-        "torch eager": lambda: encode(given, normalize=True),
+        "torch eager": lambda: encode(inputs, normalize=True),
     }
     if tower == "image" and name in options.compile:
         torch._dynamo.reset()
         compiled = torch.compile(lambda x: encode(x, normalize=True), dynamic=False)
-        calls["torch.compile"] = lambda: compiled(given)
+        calls["torch.compile"] = lambda: compiled(inputs)
     for precision in PRECISIONS:
         run = session(options, name, tower, precision)
-        calls[f"onnx {precision}"] = lambda run=run: run(given.numpy())  # type: ignore[misc]
+        calls[f"onnx {precision}"] = lambda run=run: run(inputs.numpy())  # type: ignore[misc]
         if tower == "text":
             short = words[:, :CAPTION].clone().numpy()
             short[:, -1] = 49407
@@ -128,9 +128,9 @@ def session(
     from tinyclip_edge.runtime.session import session_options
 
     path = options.work / f"{name}-{tower}-{precision}.onnx"
-    opened = onnxruntime.InferenceSession(str(path), session_options(threads=options.threads))
-    key = opened.get_inputs()[0].name
-    return lambda value: opened.run(None, {key: value})
+    model = onnxruntime.InferenceSession(str(path), session_options(threads=options.threads))
+    key = model.get_inputs()[0].name
+    return lambda value: model.run(None, {key: value})
 
 
 def interleaved(
@@ -142,7 +142,7 @@ def interleaved(
     another variant's call would pay for where there are as many threads as cores.
     """
     wall: dict[str, list[float]] = {name: [] for name in calls}
-    spent: dict[str, list[float]] = {name: [] for name in calls}
+    processor: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         for _ in range(WARM_UP):
             call()
@@ -153,7 +153,7 @@ def interleaved(
             time.sleep(pause)
             started, cpu = time.perf_counter(), time.process_time()
             calls[name]()
-            spent[name].append((time.process_time() - cpu) * 1e3)
+            processor[name].append((time.process_time() - cpu) * 1e3)
             wall[name].append((time.perf_counter() - started) * 1e3)
         order.append(order.pop(0))
     gc.enable()
@@ -161,7 +161,7 @@ def interleaved(
         name: {
             "median": float(np.median(wall[name])),
             "min": min(wall[name]),
-            "cpu": float(np.median(spent[name])),
+            "cpu": float(np.median(processor[name])),
             "rounds": rounds,
         }
         for name in calls
@@ -181,14 +181,14 @@ def measure(options: argparse.Namespace) -> None:
             calls = variants(name, tower, options, batch)
             rounds = options.rounds if batch == 1 else options.large_rounds
             before = machine_facts()["load"]
-            found = interleaved(calls, rounds, 0.005 if options.threads > 1 else 0.0)
-            row = {**about, "load": [before, machine_facts()["load"]], "ms": found}
+            times = interleaved(calls, rounds, 0.005 if options.threads > 1 else 0.0)
+            row = {**about, "load": [before, machine_facts()["load"]], "ms": times}
             row_file(options, about).write_text(json.dumps(row))
             print(f"{about} measured", file=sys.stderr, flush=True)
 
 
 def places(options: argparse.Namespace, threads: int) -> list[dict[str, Any]]:
-    """Name the rows, those of one image or text first: most of the time goes into the others."""
+    """Return the settings of all rows, batch 1 first, as larger batches take most of the time."""
     return [
         {"model": name, "tower": tower, "batch": batch, "threads": threads}
         for batch in options.batches
@@ -230,36 +230,36 @@ def main() -> None:
     for threads in options.all_threads:
         subprocess.run([sys.executable, *sys.argv, "--threads", str(threads)], check=True)
         rows += [json.loads(row_file(options, p).read_text()) for p in places(options, threads)]
-    found = {
+    results = {
         "machine": machine_facts(),
         "target": options.target,
         "bytes": sizes,
         "rows": rows,
-        "asked": asked(rows),
-        "asked_mb": asked_sizes(sizes),
+        "asked": ratios_reached(rows),
+        "asked_mb": sizes_reached(sizes),
     }
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
-    print_tables(found)
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
+    print_tables(results)
 
 
-def asked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Compare medians, minima and processor time with what was asked for."""
-    found = []
-    for name, tower, slow, fast, ratio in ASKED:
+def ratios_reached(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the ratios of medians, minima and processor time for each target."""
+    lines = []
+    for name, tower, slow, fast, ratio in TARGETS:
         for row in rows:
             place = (row["model"], row["tower"], row["batch"], row["threads"])
             ms = row["ms"]
             if place == (name, tower, 1, 1) and slow in ms:
-                reached = {k: ms[slow][k] / ms[fast][k] for k in ("median", "min", "cpu")}
+                ratios = {k: ms[slow][k] / ms[fast][k] for k in ("median", "min", "cpu")}
                 about = {"model": name, "tower": tower, "from": slow, "to": fast}
-                found.append({**about, "asked": ratio, **reached})
-    return found
+                lines.append({**about, "asked": ratio, **ratios})
+    return lines
 
 
-def asked_sizes(sizes: dict[str, dict[str, int]]) -> list[dict[str, Any]]:
-    """Compare the bytes of both towers together with what was asked for, in MB."""
+def sizes_reached(sizes: dict[str, dict[str, int]]) -> list[dict[str, Any]]:
+    """Return the size of both towers together for each target, in MB."""
     return [
         {
             "model": name,
@@ -267,29 +267,29 @@ def asked_sizes(sizes: dict[str, dict[str, int]]) -> list[dict[str, Any]]:
             "asked": limit,
             "mb": sum(sizes[name][f"{tower}-{precision}"] for tower in TOWERS) / 1e6,
         }
-        for name, precision, limit in ASKED_MB
+        for name, precision, limit in TARGETS_MB
         if name in sizes
     ]
 
 
-def print_tables(found: dict[str, Any]) -> None:
-    print(json.dumps(found["machine"]))
-    for row in found["rows"]:
-        where = f"{row['model']} {row['tower']}, batch {row['batch']}, {row['threads']} threads"
-        print(f"\n{where}, load {row['load'][0]} to {row['load'][1]}")
+def print_tables(results: dict[str, Any]) -> None:
+    print(json.dumps(results["machine"]))
+    for row in results["rows"]:
+        title = f"{row['model']} {row['tower']}, batch {row['batch']}, {row['threads']} threads"
+        print(f"\n{title}, load {row['load'][0]} to {row['load'][1]}")
         for name, ms in row["ms"].items():
             print(
                 f"  {name:24} {ms['median']:9.2f} ms, min {ms['min']:9.2f}, "
                 f"cpu {ms['cpu']:9.2f}, {ms['rounds']} rounds"
             )
     print("\ntimes faster: asked, by medians, by minima, by processor time")
-    for line in found["asked"]:
-        what = f"{line['model']} {line['tower']}: {line['from']} -> {line['to']}"
-        reached = "  ".join(f"{line[key]:5.2f}" for key in ("median", "min", "cpu"))
-        print(f"  {what:78} {line['asked']:4.1f}  {reached}")
-    for line in found["asked_mb"]:
-        what = f"{line['model']} {line['precision']}, both towers"
-        print(f"  {what:78} at most {line['asked']} MB: {line['mb']:.1f}")
+    for line in results["asked"]:
+        label = f"{line['model']} {line['tower']}: {line['from']} -> {line['to']}"
+        ratios = "  ".join(f"{line[key]:5.2f}" for key in ("median", "min", "cpu"))
+        print(f"  {label:78} {line['asked']:4.1f}  {ratios}")
+    for line in results["asked_mb"]:
+        label = f"{line['model']} {line['precision']}, both towers"
+        print(f"  {label:78} at most {line['asked']} MB: {line['mb']:.1f}")
 
 
 if __name__ == "__main__":

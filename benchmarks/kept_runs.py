@@ -1,4 +1,4 @@
-"""Runs that a benchmark keeps, so that a second call repeats only what is missing."""
+"""Cache of a benchmark's runs, so that a second call repeats only the missing ones."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ if TYPE_CHECKING:
     from tinyclip_edge.config import RunConfig
 
 
-def keep_settings(work: Path, settings: dict[str, Any]) -> None:
-    """Note what the runs of a folder have in common; end where it has runs of other settings."""
+def check_settings(work: Path, settings: dict[str, Any]) -> None:
+    """Store the settings shared by the runs of a folder; exit when it has runs of other ones."""
     path = work / "settings.json"
-    if path.exists() and (found := json.loads(path.read_text())) != settings:
-        differing = {key for key in settings.keys() | found.keys()
-                     if settings.get(key) != found.get(key)}  # fmt: skip
-        told = ", ".join(f"{key} {found.get(key)}" for key in sorted(differing))
-        raise SystemExit(f"{work} holds runs of {told}; give them again or another --work")
+    if path.exists() and (stored := json.loads(path.read_text())) != settings:
+        differing = {key for key in settings.keys() | stored.keys()
+                     if settings.get(key) != stored.get(key)}  # fmt: skip
+        values = ", ".join(f"{key} {stored.get(key)}" for key in sorted(differing))
+        raise SystemExit(f"{work} holds runs of {values}; give them again or another --work")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(settings, indent=1) + "\n")
 
 
-def kept_run(
+def cached_run(
     config: RunConfig,
     folder: Path,
     about: dict[str, Any],
-    told: Callable[[dict[str, float]], dict[str, float]] | None = None,
+    summarise: Callable[[dict[str, float]], dict[str, float]] | None = None,
 ) -> dict[str, Any]:
-    """Distil into ``folder``, or read what an earlier call left beside it.
+    """Distil into ``folder``, or read the record that an earlier call wrote beside it.
 
-    Returns ``about`` with the run's steps, seconds, encoder parameters and evaluations by step, of
-    which ``told`` (mean_recalls) chooses the figures.
+    Returns ``about`` with the run's steps, seconds, encoder parameters and evaluations by step;
+    ``summarise`` (default mean_recalls) turns the metrics of an evaluation into figures.
     """
     from tinyclip_edge.models import count_parameters, load_clip
     from tinyclip_edge.train import distill
 
-    told = told or mean_recalls
-    done = folder.with_name(folder.name + ".json")
-    if done.exists():
-        return json.loads(done.read_text())
+    summarise = summarise or mean_recalls
+    record_file = folder.with_name(folder.name + ".json")
+    if record_file.exists():
+        return json.loads(record_file.read_text())
     number = 1
-    while folder.exists():  # an interrupted run; kept apart, started anew
+    while folder.exists():  # an interrupted run: leave it and use a new folder
         number += 1
         folder = folder.with_name(f"{folder.name.split('~')[0]}~{number}")
     result = distill(config, folder)
@@ -53,13 +53,13 @@ def kept_run(
         "steps": result.steps,
         "seconds": result.seconds,
         "encoder_parameters": count_parameters(load_clip(str(folder)).model).encoders,
-        "teacher": told(result.teacher),
-        "curve": {str(step): told(m) for step, m in result.evaluations.items()},
+        "teacher": summarise(result.teacher),
+        "curve": {str(step): summarise(m) for step, m in result.evaluations.items()},
         "last": result.evaluations[result.steps],
     }
-    part = done.with_suffix(".part")
+    part = record_file.with_suffix(".part")
     part.write_text(json.dumps(record))
-    part.replace(done)
+    part.replace(record_file)
     print(*about.values(), record["curve"][str(result.steps)], flush=True)
     return record
 
@@ -72,7 +72,7 @@ def mean_recalls(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def teacher_hash() -> str:
-    """Return what tells the weights of the recipe's teacher from others'."""
+    """Return a short hash of the weights of the recipe's teacher."""
     from tinyclip_edge.config import load_config
     from tinyclip_edge.models import load_clip, weights_hash
 
@@ -81,7 +81,7 @@ def teacher_hash() -> str:
 
 
 def twemoji_shard(folder: Path) -> Path:
-    """Write the Twemoji pictures of the held-out style, one a concept, as a shard of their own."""
+    """Write the Twemoji pictures of the held-out style, one per concept, as a separate shard."""
     from tinyclip_edge.starter import kit_path
     from tinyclip_edge.starter.kit import read_split
 

@@ -1,4 +1,4 @@
-"""What a time depends on besides the code."""
+"""Facts about the machine and libraries that latencies depend on."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def machine_facts() -> dict[str, Any]:
 
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
-    known = ("avx2", "avx512f", "avx_vnni", "avx512_vnni")
+    int8_flags = ("avx2", "avx512f", "avx_vnni", "avx512_vnni")
     return {
         "cpu": model,
-        "flags": [flag for flag in known if flag in cpu_flags()],
+        "flags": [flag for flag in int8_flags if flag in cpu_flags()],
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
-        "versions": {name: found for name in LIBRARIES if (found := _version(name))},
+        "versions": {name: installed for name in LIBRARIES if (installed := _version(name))},
     }
 
 

@@ -1,9 +1,9 @@
 """Students of the natural-image teacher, arm by arm: same pairs, steps, crops and evaluation.
 
-Tuned arms try their learning rates on half of the validation pictures, in short runs with a seed of
-their own; all others are measured on the other half. Several processes share a device: each
-takes the next run that nobody has, in the order of natural_jobs. Finished runs are not repeated, so
-a call with a deadline can be followed by another one.
+Learning rates are tuned on half of the validation pictures, in short runs with a separate seed; all
+other runs are measured on the other half. Several processes share a device: each takes the next
+free run in the order of natural_jobs. Finished runs are not repeated, so that a call with a
+deadline can be continued by another one.
 
     python benchmarks/natural_arms.py --scale gpu --work runs/natural --workers 5
     python benchmarks/natural_arms.py --scale gpu --still --steps 300 --work runs/still
@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kept_runs import keep_settings
+from kept_runs import check_settings
 from natural_data import CHOOSE, REPORT
 from natural_jobs import (
     ARMS,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.data import PairMemory, PairSource, PixelCodec
     from tinyclip_edge.train.tasks.validation import Validation
 
-SPARE = 1.15  # of the time that a run is expected to take
+TIME_MARGIN = 1.15  # factor on the expected time of a run
 
 
 def accuracies(metrics: dict[str, float]) -> dict[str, float]:
@@ -68,62 +68,62 @@ def tuned_rate(work: Path, arm: str) -> float | None:
     return max(scores, key=lambda lr: scores[lr])
 
 
-def chosen_jobs(*, still: bool, only: list[str] | None) -> list[Job]:
-    """Return the jobs of a call; with ``only``, those of these arms and what their rates need."""
+def selected_jobs(*, still: bool, only: list[str] | None) -> list[Job]:
+    """Return the jobs of a call; with ``only``, those of these arms and of their tuning."""
     if only is None:
         return still_jobs() if still else all_jobs()
     jobs = [job for job in still_jobs() + all_jobs() if job.arm in only]
-    borrowed = {rate_arm(arm) for arm in only} - set(only)
-    return [job for arm in sorted(borrowed) for job in tuning_jobs(arm)] + jobs
+    rate_arms = {rate_arm(arm) for arm in only} - set(only)
+    return [job for arm in sorted(rate_arms) for job in tuning_jobs(arm)] + jobs
 
 
-def keep_pairs() -> None:
-    """Decode each data set and measure the teacher on it once a process, not at every run."""
+def cache_pairs() -> None:
+    """Decode each data set and measure the teacher once per process instead of at every run."""
     from tinyclip_edge.data import PairMemory
     from tinyclip_edge.train.tasks.teacher import Teacher
 
     load, measure = PairMemory.load, Teacher.measure
-    kept: dict[tuple[str, Any], PairMemory] = {}
+    pairs_by_source: dict[tuple[str, Any], PairMemory] = {}
     measured: dict[int, dict[str, float]] = {}
 
-    def remembered(source: PairSource, codec: PixelCodec, **options: Any) -> PairMemory:  # noqa: ANN401
+    def load_once(source: PairSource, codec: PixelCodec, **options: Any) -> PairMemory:  # noqa: ANN401
         key = (source.name, options.get("limit"))
-        if key not in kept:
-            kept[key] = load(source, codec, **options)
-        return kept[key]
+        if key not in pairs_by_source:
+            pairs_by_source[key] = load(source, codec, **options)
+        return pairs_by_source[key]
 
-    def measured_once(self: Teacher, validation: Validation) -> dict[str, float]:
-        key = id(validation.pairs)  # kept, so nobody else's
+    def measure_once(self: Teacher, validation: Validation) -> dict[str, float]:
+        key = id(validation.pairs)  # unique, as cached pairs are never freed
         if key not in measured:
             measured[key] = measure(self, validation)
         return measured[key]
 
-    PairMemory.load = staticmethod(remembered)  # type: ignore[method-assign]
-    Teacher.measure = measured_once  # type: ignore[method-assign]
+    PairMemory.load = staticmethod(load_once)  # type: ignore[method-assign]
+    Teacher.measure = measure_once  # type: ignore[method-assign]
 
 
-def leave_no_report() -> None:
-    """A page a run would take longer than some of the runs."""
+def disable_report() -> None:
+    """Skip the HTML report, which would take longer than some of the runs."""
     from tinyclip_edge import report
 
     report.write_final_report = lambda *_, **__: None
 
 
 class Worker:
-    """Takes job after job until none is left, or none fits the time."""
+    """Runs jobs until none is left or none fits the remaining time."""
 
     def __init__(self, arguments: argparse.Namespace, deadline: float) -> None:
         self.work, self.profile = arguments.work, profile_of(arguments)
         self.still, self.threads = arguments.still, arguments.threads
         self.eval_every = eval_every_of(arguments)
-        self.jobs = chosen_jobs(still=arguments.still, only=arguments.only)
+        self.jobs = selected_jobs(still=arguments.still, only=arguments.only)
         self.precision = arguments.precision
         self.deadline = deadline
         self.step_seconds = 0.0
 
     def go(self) -> None:
-        keep_pairs()
-        leave_no_report()
+        cache_pairs()
+        disable_report()
         self._warm_up()
         while time.time() < self.deadline:
             waiting = False
@@ -134,7 +134,7 @@ class Worker:
                 if lr is None:
                     waiting = waiting or not self._untuned(rate_arm(job.arm))
                     continue
-                if self._fits(job) and self._take(job):
+                if self._fits(job) and self._acquire(job):
                     self._run(job, lr)
                     waiting = True
                     break
@@ -163,11 +163,11 @@ class Worker:
             time.sleep(0.3)
 
     def _fits(self, job: Job) -> bool:
-        expected = SPARE * self.step_seconds * steps_of(job, self.profile)
+        expected = TIME_MARGIN * self.step_seconds * steps_of(job, self.profile)
         return time.time() + expected < self.deadline
 
     def _untuned(self, arm: str) -> bool:
-        """Say whether a tuning run of this arm failed, so that its rate will not come."""
+        """Return whether a tuning run of this arm failed, so that its rate stays unknown."""
         return any(self._failed(job).exists() for job in tuning_jobs(arm))
 
     def _failed(self, job: Job) -> Path:
@@ -176,7 +176,7 @@ class Worker:
     def _lock(self, job: Job) -> Path:
         return record_of(self.work, job).with_suffix(".lock")
 
-    def _take(self, job: Job) -> bool:
+    def _acquire(self, job: Job) -> bool:
         try:
             self._lock(job).mkdir(parents=True)
         except FileExistsError:
@@ -184,7 +184,7 @@ class Worker:
         return True
 
     def _run(self, job: Job, lr: float) -> None:
-        from kept_runs import kept_run
+        from kept_runs import cached_run
         from tinyclip_edge.config import RunConfig
 
         half = CHOOSE if job.tuning else REPORT
@@ -202,8 +202,8 @@ class Worker:
         folder = record_of(self.work, job).with_suffix("")
         began = time.monotonic()
         try:
-            kept_run(config, folder, about, accuracies)
-        except Exception:  # the other arms go on; its lock stays, so that nobody tries again
+            cached_run(config, folder, about, accuracies)
+        except Exception:  # other arms continue; the lock stays, so that it is not retried
             traceback.print_exc()
             self._failed(job).mkdir()
             return
@@ -242,7 +242,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument("--steps", type=int, help="of an arm, where the scale's are too many")
     parser.add_argument("--tuning-steps", type=int, help="of a run for a rate; half of --steps")
-    parser.add_argument("--eval-every", type=int, help="steps, where a finer curve is wanted")
+    parser.add_argument("--eval-every", type=int, help="steps between evaluations")
     parser.add_argument("--threads", type=int, default=2, help="of a process")
     parser.add_argument(
         "--seconds", type=float, default=1e6, help="begin nothing that takes longer"
@@ -254,7 +254,7 @@ def main() -> None:
     arguments = command_line().parse_args()
     arguments.still |= bool(arguments.only) and set(arguments.only) <= STILL_ARMS.keys()
     profile = profile_of(arguments)
-    keep_settings(
+    check_settings(
         arguments.work,
         {
             "scale": arguments.scale,
@@ -266,8 +266,8 @@ def main() -> None:
         },
     )
     arms = arguments.work / "arms"
-    for left in (*arms.glob("*.lock"), *arms.glob("*.failed")):  # of a call that was ended
-        left.rmdir()
+    for marker in (*arms.glob("*.lock"), *arms.glob("*.failed")):  # of a call that was ended
+        marker.rmdir()
     deadline = time.time() + arguments.seconds
     context = multiprocessing.get_context("spawn")
     workers = [

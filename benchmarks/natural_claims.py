@@ -1,4 +1,4 @@
-"""What the natural-image arms say to the paper's claims: a table, a plot, all curves in a file.
+"""Results of the natural-image arms on the paper's claims: a table, a plot, all curves.
 
 python benchmarks/natural_claims.py --work runs/natural --out benchmarks/results/natural
 """
@@ -42,34 +42,34 @@ SCRATCH = {"scratch", "still-random-contrastive"}  # a folder has one of them
 
 
 def read_runs(work: Path) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, float]]]:
-    """Return the finished runs by arm, and the top-1 of every rate that was tried."""
+    """Return the finished runs by arm, and the top-1 of every tuning run by rate."""
     runs: dict[str, list[dict[str, Any]]] = {}
-    tried: dict[str, dict[str, float]] = {}
+    rate_scores: dict[str, dict[str, float]] = {}
     for path in sorted((work / "arms").glob("*.json")):
         record = json.loads(path.read_text())
         if record["seed"] == TUNING_SEED:
             last = record["curve"][str(record["steps"])]["top1"]
-            tried.setdefault(record["arm"], {})[f"{record['lr']:g}"] = last
+            rate_scores.setdefault(record["arm"], {})[f"{record['lr']:g}"] = last
         else:
             runs.setdefault(record["arm"], []).append(record)
-    return runs, tried
+    return runs, rate_scores
 
 
 def unfinished(work: Path) -> dict[str, dict[str, float]]:
-    """Return top-1 by step of runs that were cut off by the end of the device's time."""
+    """Return top-1 by step of interrupted runs."""
     from tinyclip_edge.train import read_events
 
-    found: dict[str, dict[str, float]] = {}
+    curves: dict[str, dict[str, float]] = {}
     for events in sorted((work / "arms").glob("*/events.jsonl")):
         name = events.parent.name
         if (work / "arms" / f"{name}.json").exists() or name.endswith("tuning"):
             continue
-        found[name] = {
+        curves[name] = {
             str(event["step"]): round(100 * float(str(event["i2t_r1"])), 3)
             for event in read_events(events)
             if event["kind"] == "eval" and event["who"] == "student"
         }
-    return found
+    return curves
 
 
 def row(records: list[dict[str, Any]], level: float | None) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def row(records: list[dict[str, Any]], level: float | None) -> dict[str, Any]:
 
 
 def summarise(work: Path) -> dict[str, Any]:
-    runs, tried = read_runs(work)
+    runs, rate_scores = read_runs(work)
     some = next(iter(runs.values()))[0]
     arms = STILL_ARMS if STILL_ARMS.keys() & runs.keys() else ARMS
     level = None
@@ -99,7 +99,7 @@ def summarise(work: Path) -> dict[str, Any]:
     return {
         "measured_on": "every second validation picture of Tiny-ImageNet, zero-shot top-1 of 200",
         "teacher": some["teacher"] | json.loads((work / "teacher.json").read_text()),
-        "tried_on_the_other_half": tried,
+        "tried_on_the_other_half": rate_scores,
         "arms": {arm: row(runs[arm], level) for arm in arms if arm in runs},
         "not_run": [arm for arm in arms if arm not in runs],
         "cut_off": unfinished(work),
@@ -117,8 +117,8 @@ def plot(summary: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8.6, 4.2), dpi=140)
-    shown = [arm for arm in (*TUNED, *STILL_ARMS) if arm in summary["curves"]]
-    for arm, colour in zip(shown, COLOURS, strict=False):
+    plotted = [arm for arm in (*TUNED, *STILL_ARMS) if arm in summary["curves"]]
+    for arm, colour in zip(plotted, COLOURS, strict=False):
         for number, curve in enumerate(summary["curves"][arm]):
             steps = sorted(map(int, curve))
             label = TITLES[arm] if number == 0 else None
@@ -150,9 +150,9 @@ def main() -> None:
     arguments.out.with_suffix(".json").write_text(json.dumps(summary, indent=1) + "\n")
     plot(summary, arguments.out.with_suffix(".png"))
     print(f"teacher {summary['teacher']['top1']:.1f}")
-    for arm, found in summary["arms"].items():
-        reached = [None if s is None else round(s) for s in found["steps_to_scratch_end"]]
-        print(f"{TITLES.get(arm, arm):36} {found['top1_mean']:5.1f}  {found['top1']} {reached}")
+    for arm, figures in summary["arms"].items():
+        steps = [None if s is None else round(s) for s in figures["steps_to_scratch_end"]]
+        print(f"{TITLES.get(arm, arm):36} {figures['top1_mean']:5.1f}  {figures['top1']} {steps}")
 
 
 if __name__ == "__main__":

@@ -34,15 +34,15 @@ TEMPLATES = (
     "the {}",
     "{}",
 )
-ASKED = TEMPLATES[0]  # the one prompt of zero-shot classification
+PROMPT = TEMPLATES[0]  # the one prompt of zero-shot classification
 NAMES = 4  # of a class, at most
 CHOOSE, REPORT = "choose", "report"
 
 
-def class_names(data: Path, most: int | None = None) -> dict[str, list[str]]:
-    """Return the names of each class folder, the commonest first; of the first ``most`` classes."""
+def class_names(data: Path, limit: int | None = None) -> dict[str, list[str]]:
+    """Return the names, commonest first, of each class folder; of the first ``limit`` classes."""
     names = {}
-    for line in (data / "classes.tsv").read_text(encoding="utf-8").splitlines()[:most]:
+    for line in (data / "classes.tsv").read_text(encoding="utf-8").splitlines()[:limit]:
         folder, _, text = line.partition("\t")
         names[folder] = [name.strip() for name in text.split(",")][:NAMES]
     return names
@@ -53,50 +53,50 @@ def captions(names: list[str]) -> list[str]:
 
 
 def pictures(
-    path: Path, classes: list[str], most: int | None = None
+    path: Path, classes: list[str], limit: int | None = None
 ) -> Iterator[tuple[str, str, bytes]]:
-    """Yield class, name and JPEG bytes; at most ``most`` pictures of a class."""
-    seen: dict[str, int] = defaultdict(int)
-    wanted = set(classes)
+    """Yield class, name and JPEG bytes; at most ``limit`` pictures of a class."""
+    counts: dict[str, int] = defaultdict(int)
+    included = set(classes)
     with tarfile.open(path) as tar:
         for member in tar:
             folder = Path(member.name).parent.name
-            if not member.isfile() or folder not in wanted:
+            if not member.isfile() or folder not in included:
                 continue
-            seen[folder] += 1
-            if most is None or seen[folder] <= most:
+            counts[folder] += 1
+            if limit is None or counts[folder] <= limit:
                 yield folder, Path(member.name).stem, tar.extractfile(member).read()  # type: ignore[union-attr]
 
 
 def val_half(
-    data: Path, classes: list[str], part: str, most: int | None = None
+    data: Path, classes: list[str], part: str, limit: int | None = None
 ) -> Iterator[tuple[str, str, bytes]]:
     """Yield every second validation picture of a class: the even ones to choose by."""
-    seen: dict[str, int] = defaultdict(int)
-    for folder, key, jpeg in pictures(data / "val.tar", classes, most):
-        if seen[folder] % 2 == (CHOOSE, REPORT).index(part):
+    counts: dict[str, int] = defaultdict(int)
+    for folder, key, jpeg in pictures(data / "val.tar", classes, limit):
+        if counts[folder] % 2 == (CHOOSE, REPORT).index(part):
             yield folder, key, jpeg
-        seen[folder] += 1
+        counts[folder] += 1
 
 
-def write_data(data: Path, out: Path, *, classes: int = 200, most: int | None = None) -> None:
+def write_data(data: Path, out: Path, *, classes: int = 200, limit: int | None = None) -> None:
     """Write shards for training and both halves of validation, once; and the halves as classes."""
     if (out / "done").exists():
         return
     out.mkdir(parents=True, exist_ok=True)
     names = class_names(data, classes)
     with tarfile.open(out / "train.tar", "w") as shard:
-        for folder, key, jpeg in pictures(data / "train-00.tar", list(names), most):
+        for folder, key, jpeg in pictures(data / "train-00.tar", list(names), limit):
             _add_pair(shard, key, jpeg, captions(names[folder]), folder)
     for part in (CHOOSE, REPORT):
         with (
             tarfile.open(out / f"{part}.tar", "w") as shard,
-            tarfile.open(out / f"{part}-classes.tar", "w") as plain,
+            tarfile.open(out / f"{part}-classes.tar", "w") as class_folders,
         ):
-            for folder, key, jpeg in val_half(data, list(names), part, most):
-                _add_pair(shard, key, jpeg, [ASKED.replace("{}", names[folder][0])], folder)
-                _add(plain, f"{folder}/{key}.jpg", jpeg)
-    lines = [f"{folder}\t{', '.join(found)}" for folder, found in names.items()]
+            for folder, key, jpeg in val_half(data, list(names), part, limit):
+                _add_pair(shard, key, jpeg, [PROMPT.replace("{}", names[folder][0])], folder)
+                _add(class_folders, f"{folder}/{key}.jpg", jpeg)
+    lines = [f"{folder}\t{', '.join(synonyms)}" for folder, synonyms in names.items()]
     (out / "classes.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (out / "done").touch()
 
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--scale", choices=PROFILES, default="gpu")
     arguments = parser.parse_args()
     profile = PROFILES[arguments.scale]
-    write_data(arguments.data, arguments.out, classes=profile.classes, most=profile.most)
+    write_data(arguments.data, arguments.out, classes=profile.classes, limit=profile.most)
 
 
 if __name__ == "__main__":

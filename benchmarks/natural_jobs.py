@@ -1,4 +1,4 @@
-"""The arms of the natural-image benchmark, in the order of their weight, and their settings."""
+"""The arms of the natural-image benchmark, in order of importance, and their settings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Arm:
     long: bool = False
 
     @property
-    def ladder(self) -> tuple[float, ...]:
+    def rates(self) -> tuple[float, ...]:
         if self.plan is None:
             return RANDOM
         return SMALL if self.shape == "tiny" else INHERITED
@@ -104,8 +104,8 @@ def rate_arm(arm: str) -> str:
 
 
 def tuning_jobs(arm: str) -> list[Job]:
-    ladder = STILL_RATES if arm in STILL_ARMS else ARMS[arm].ladder
-    return [Job(arm, TUNING_SEED, lr) for lr in ladder]
+    rates = STILL_RATES if arm in STILL_ARMS else ARMS[arm].rates
+    return [Job(arm, TUNING_SEED, lr) for lr in rates]
 
 
 def still_jobs() -> list[Job]:
@@ -116,7 +116,7 @@ def still_jobs() -> list[Job]:
 
 
 def all_jobs() -> list[Job]:
-    """Return tuning runs, then the arms by weight: every later job is a lesser loss."""
+    """Return tuning runs, then the arms in order of importance."""
     tuning = [job for arm in MAIN for job in tuning_jobs(arm)]
     main = [[Job(arm, seed) for arm in MAIN] for seed in SEEDS]
     once, last = ([Job(arm, SEEDS[0]) for arm in arms] for arms in (ONCE, LAST))
@@ -158,7 +158,7 @@ def run_config(job: Job, profile: Profile, lr: float, places: dict[str, str]) ->
             "keep": 1,
         },
     }  # fmt: skip
-    return config | _made_by(arm, profile, steps)
+    return config | _student_config(arm, profile, steps)
 
 
 def _pictures(places: dict[str, str]) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def _pictures(places: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _made_by(arm: Arm, profile: Profile, steps: int) -> dict[str, Any]:
+def _student_config(arm: Arm, profile: Profile, steps: int) -> dict[str, Any]:
     if arm.shape == "masks":
         rate = max(0.02, 60 / steps)
         return {

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from machine import machine_facts
-from natural_data import ASKED
+from natural_data import PROMPT
 
 TEXT = "a photo of a goldfish"
 
@@ -45,23 +45,23 @@ def main() -> None:
     times = measure_latency(models, [picture], [TEXT], threads=1, rounds=arguments.rounds)
     rows: dict[str, Any] = {}
     for name, model in models.items():
-        found = evaluate_model(
-            model, task=ZERO_SHOT, data=arguments.images, templates=(ASKED,), limit=arguments.limit
+        report = evaluate_model(
+            model, task=ZERO_SHOT, data=arguments.images, templates=(PROMPT,), limit=arguments.limit
         )
-        shot = found.rows[0].zero_shot
-        assert shot is not None
+        zero_shot = report.rows[0].zero_shot
+        assert zero_shot is not None
         rows[name] = {
-            "top1": round(100 * shot.top1, 2),
-            "stderr": round(100 * shot.stderr, 2),
-            "top5": round(100 * shot.top5, 2),
-            "images": shot.n,
+            "top1": round(100 * zero_shot.top1, 2),
+            "stderr": round(100 * zero_shot.stderr, 2),
+            "top5": round(100 * zero_shot.top5, 2),
+            "images": zero_shot.n,
             "bytes": model.spec.bytes_on_disk,
             "image": asdict(times[name].image),
             "text": asdict(times[name].text),
         }
         print(name, rows[name], flush=True)
-        told = {"machine": machine_facts(), "threads": 1, "batch": 1, "models": rows}
-        arguments.out.write_text(json.dumps(told, indent=1) + "\n")
+        results = {"machine": machine_facts(), "threads": 1, "batch": 1, "models": rows}
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Sizes of the natural-image benchmark: what a GPU, two CPU cores or a smoke test can afford."""
+"""Sizes of the natural-image benchmark for a GPU, two CPU cores or a smoke test."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from natural_data import ASKED, CHOOSE, captions, class_names, pictures, val_half
+from natural_data import CHOOSE, PROMPT, captions, class_names, pictures, val_half
 from natural_profiles import PROFILES, Profile
 
 if TYPE_CHECKING:
@@ -50,13 +50,13 @@ class Pictures:
     """Pictures as uint8 on the device, and their classes."""
 
     def __init__(
-        self, found: list[tuple[str, str, bytes]], classes: list[str], device: str
+        self, samples: list[tuple[str, str, bytes]], classes: list[str], device: str
     ) -> None:
         with ProcessPoolExecutor() as pool:
-            pixels = np.stack(list(pool.map(decode, [jpeg for *_, jpeg in found], chunksize=500)))
+            pixels = np.stack(list(pool.map(decode, [jpeg for *_, jpeg in samples], chunksize=500)))
         place = {name: number for number, name in enumerate(classes)}
         self.pixels = torch.from_numpy(pixels).to(device)
-        self.classes = torch.tensor([place[folder] for folder, *_ in found], device=device)
+        self.classes = torch.tensor([place[folder] for folder, *_ in samples], device=device)
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -76,14 +76,14 @@ def new_clip(profile: Profile) -> LoadedClip:
 
 
 def tokenizer_file() -> Path:
-    """Return the starter's tokenizer: unknown words are read in pieces."""
+    """Return the starter's tokenizer, which splits unknown words into pieces."""
     from tinyclip_edge.starter import teacher_path
 
     return Path(teacher_path()) / "tokenizer.json"
 
 
-def sent(values: np.ndarray, device: str) -> Tensor:
-    """Return values on the device without waiting for what it computes."""
+def to_device(values: np.ndarray, device: str) -> Tensor:
+    """Copy values to the device without waiting for its pending work."""
     tensor = torch.from_numpy(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor
 
@@ -92,27 +92,29 @@ def mixed(
     pixels: Tensor, classes: Tensor, count: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Return pictures [B, 3, H, W] joined with a shuffled batch, and soft classes [B, C]."""
-    other = sent(rng.permutation(len(pixels)), pixels.device.type)
+    partners = to_device(rng.permutation(len(pixels)), pixels.device.type)
     if rng.random() < 0.5:
         share = float(rng.beta(MIXUP, MIXUP))
-        pixels = torch.lerp(pixels[other], pixels, share)
+        pixels = torch.lerp(pixels[partners], pixels, share)
     else:
         side = math.sqrt(1 - rng.beta(CUTMIX, CUTMIX)) * SIZE
         y, x = rng.random(2) * SIZE
-        top, left = (max(0, round(v - side / 2)) for v in (y, x))
-        bottom, right = (min(SIZE, round(v + side / 2)) for v in (y, x))
+        y0, x0 = (max(0, round(v - side / 2)) for v in (y, x))
+        y1, x1 = (min(SIZE, round(v + side / 2)) for v in (y, x))
         pixels = pixels.clone()
-        pixels[:, :, top:bottom, left:right] = pixels[other][:, :, top:bottom, left:right]
-        share = 1 - (bottom - top) * (right - left) / SIZE**2
+        pixels[:, :, y0:y1, x0:x1] = pixels[partners][:, :, y0:y1, x0:x1]
+        share = 1 - (y1 - y0) * (x1 - x0) / SIZE**2
     hot = F.one_hot(classes, count).float()
-    return pixels, torch.lerp(hot[other], hot, share)
+    return pixels, torch.lerp(hot[partners], hot, share)
 
 
 def loss_of(images: Tensor, texts: Tensor, soft: Tensor, scale: Tensor) -> Tensor:
     """Contrastive loss of [B, D] and [C, D] with soft classes [B, C], mean of both directions."""
     logits = scale * images @ texts.T
     i2t = -(soft * logits.log_softmax(dim=1)).sum(dim=1).mean()
-    there = soft.sum(dim=0)  # a class that nobody shows counts nothing; clamped, not picked out
+    there = soft.sum(
+        dim=0
+    )  # a class without a picture has no weight; clamping avoids boolean indexing
     t2i = -(soft * logits.log_softmax(dim=0)).sum(dim=0) / there.clamp(min=1e-9)
     return (i2t + t2i.sum() / there.gt(0).sum()) / 2
 
@@ -124,7 +126,7 @@ def schedule(steps: int) -> OptimConfig:
 
 
 class Training:
-    """The teacher, its data on the device, and what a step does."""
+    """The teacher, its data on the device, and its training step."""
 
     def __init__(self, arguments: argparse.Namespace, profile: Profile) -> None:
         from tinyclip_edge.train.optimizer import make_optimizer
@@ -132,23 +134,25 @@ class Training:
 
         self.profile, self.device = profile, arguments.device
         names = class_names(arguments.data, profile.classes)
-        found = list(pictures(arguments.data / "train-00.tar", list(names), profile.most))
-        self.train = Pictures(found, list(names), self.device)
+        samples = list(pictures(arguments.data / "train-00.tar", list(names), profile.most))
+        self.train = Pictures(samples, list(names), self.device)
         torch.manual_seed(arguments.seed)
         self.clip = new_clip(profile)
         self.clip.model.requires_grad_(True).train()
         self.encoder = PairEncoder(self.clip).to(self.device)
-        self.plain = PairEncoder(self.clip)  # measures: other shapes would be compiled anew
+        self.plain = PairEncoder(
+            self.clip
+        )  # for evaluation, whose shapes would trigger recompilation
         if arguments.compile:
             self.encoder.compile_blocks()
         self.codec = pixel_codec(self.clip)
-        per_class = [captions(found) for found in names.values()]
+        per_class = [captions(synonyms) for synonyms in names.values()]
         self.counts = np.array([len(texts) for texts in per_class])
         self.starts = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
         flat = [text for texts in per_class for text in texts]
         self.tokens = tokenize(self.clip.tokenizer, flat).to(self.device)
-        asked = [ASKED.replace("{}", found[0]) for found in names.values()]
-        self.asked = tokenize(self.clip.tokenizer, asked).to(self.device)
+        prompts = [PROMPT.replace("{}", synonyms[0]) for synonyms in names.values()]
+        self.prompts = tokenize(self.clip.tokenizer, prompts).to(self.device)
         self.optimizer = make_optimizer(self.encoder, schedule(profile.epochs))
         self.rng = np.random.default_rng(arguments.seed)
         self.seed = arguments.seed
@@ -158,11 +162,11 @@ class Training:
         from tinyclip_edge.data.augment import Augment, apply_draws
 
         draws = Augment(CROP, 0.5, COLOUR).draw(self.seed, number, len(rows))
-        draws = sent(draws.numpy(), self.device)
+        draws = to_device(draws.numpy(), self.device)
         pixels = self.codec.restore(apply_draws(self.train.pixels[rows], draws))
         pixels, soft = mixed(pixels, self.train.classes[rows], self.profile.classes, self.rng)
-        drawn = self.starts + (self.rng.random(len(self.counts)) * self.counts).astype(np.int64)
-        tokens = self.tokens[sent(drawn, self.device)]
+        text_rows = self.starts + (self.rng.random(len(self.counts)) * self.counts).astype(np.int64)
+        tokens = self.tokens[to_device(text_rows, self.device)]
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device != "cpu"):
@@ -177,16 +181,18 @@ class Training:
         return loss.detach()
 
     @torch.no_grad()
-    def accuracy(self, held: Pictures) -> float:
+    def accuracy(self, validation: Pictures) -> float:
         """Return zero-shot top-1 in per cent, one prompt a class."""
         self.plain.eval()
-        texts = self.plain.encode_text(self.asked)
+        texts = self.plain.encode_text(self.prompts)
         right = 0
-        for pixels, classes in zip(held.pixels.split(500), held.classes.split(500), strict=True):
+        for pixels, classes in zip(
+            validation.pixels.split(500), validation.classes.split(500), strict=True
+        ):
             scores = self.plain.encode_image(self.codec.restore(pixels)) @ texts.T
             right += int((scores.argmax(1) == classes).sum())
         self.plain.train()
-        return 100 * right / len(held)
+        return 100 * right / len(validation)
 
 
 def batches(count: int, batch: int, device: str) -> Iterator[Tensor]:
@@ -198,7 +204,7 @@ def batches(count: int, batch: int, device: str) -> Iterator[Tensor]:
         number += per_epoch
 
 
-def teach(run: Training, held: Pictures, most_seconds: float | None) -> dict[int, float]:
+def teach(run: Training, validation: Pictures, most_seconds: float | None) -> dict[int, float]:
     """Train for the profile's epochs or about so many seconds; return accuracy by step."""
     from tinyclip_edge.train.optimizer import lr_at
 
@@ -213,13 +219,13 @@ def teach(run: Training, held: Pictures, most_seconds: float | None) -> dict[int
             timed = time.monotonic()
         if number == SPEED_STEPS[1] and most_seconds:
             speed = (time.monotonic() - timed) / (SPEED_STEPS[1] - SPEED_STEPS[0])
-            left = most_seconds - (time.monotonic() - began)
-            steps = min(steps, number + max(1, int(left / speed)))
+            remaining_seconds = most_seconds - (time.monotonic() - began)
+            steps = min(steps, number + max(1, int(remaining_seconds / speed)))
             print(f"{1e3 * speed:.1f} ms a step, {steps} steps", flush=True)
         if number % (per_epoch * max(1, run.profile.epochs // 10)) == 0 or number == steps:
-            curve[number] = run.accuracy(held)
-            told = f"step {number} {loss.item():.3f} {curve[number]:.1f} %"
-            print(f"{told} {time.monotonic() - began:.0f} s", flush=True)
+            curve[number] = run.accuracy(validation)
+            line = f"step {number} {loss.item():.3f} {curve[number]:.1f} %"
+            print(f"{line} {time.monotonic() - began:.0f} s", flush=True)
         if number == steps:
             break
     return curve
@@ -234,9 +240,9 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
     run = Training(arguments, profile)
     names = class_names(arguments.data, profile.classes)
     half = list(val_half(arguments.data, list(names), CHOOSE, profile.most))
-    held = Pictures(half, list(names), arguments.device)
+    validation = Pictures(half, list(names), arguments.device)
     print(f"{len(run.train)} pictures read in {time.monotonic() - began:.0f} s", flush=True)
-    curve = teach(run, held, arguments.most_seconds)
+    curve = teach(run, validation, arguments.most_seconds)
     steps = max(curve)
     run.clip.model.to("cpu").eval()
     save_local_dir(arguments.work / "teacher", run.clip)
@@ -269,8 +275,8 @@ def main() -> None:
         return
     arguments.work.mkdir(parents=True, exist_ok=True)
     torch.backends.cuda.matmul.allow_tf32 = True
-    found = train(arguments)
-    record.write_text(json.dumps(found, indent=1) + "\n")
+    results = train(arguments)
+    record.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -35,34 +35,37 @@ def probe(features: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     for target in np.unique(targets):
         place = np.flatnonzero(targets == target)
         turn[place] = np.arange(len(place))
-    learn, test = turn % 2 == 0, turn % 2 == 1
-    choose = learn & (turn % (2 * VALIDATION) == 0)
-    fit = learn & ~choose
+    train_half, test_half = turn % 2 == 0, turn % 2 == 1
+    choose_rows = train_half & (turn % (2 * VALIDATION) == 0)
+    fit_rows = train_half & ~choose_rows
 
-    def score(strength: float, given: np.ndarray, asked: np.ndarray) -> float:
+    def score(strength: float, train_rows: np.ndarray, test_rows: np.ndarray) -> float:
         model = LogisticRegression(C=strength, max_iter=1000)
-        model.fit(features[given], targets[given])
-        return float((model.predict(features[asked]) == targets[asked]).mean())
+        model.fit(features[train_rows], targets[train_rows])
+        return float((model.predict(features[test_rows]) == targets[test_rows]).mean())
 
-    best = max(STRENGTHS, key=lambda strength: score(strength, fit, choose))
-    top1 = score(best, learn, test)
-    error = standard_error(top1, int(test.sum()))
+    best = max(STRENGTHS, key=lambda strength: score(strength, fit_rows, choose_rows))
+    top1 = score(best, train_half, test_half)
+    error = standard_error(top1, int(test_half.sum()))
     return {"top1": round(100 * top1, 2), "stderr": round(100 * error, 2), "C": best}
 
 
-def measure(model: str, found: EvalSet, threads: int | None) -> dict[str, Any]:
+def measure(model: str, eval_set: EvalSet, threads: int | None) -> dict[str, Any]:
     from tinyclip_edge.evaluation import open_embedder
     from tinyclip_edge.evaluation.classify import zero_shot_of_features
     from tinyclip_edge.runtime.prompts import class_features
 
     embedder = open_embedder(model, threads=threads)
-    images = embedder.encode_image(found.images)
-    classes = class_features(embedder, found.classnames, TEMPLATES)
-    shot = zero_shot_of_features(images, found.targets, classes)
+    images = embedder.encode_image(eval_set.images)
+    classes = class_features(embedder, eval_set.classnames, TEMPLATES)
+    zero_shot = zero_shot_of_features(images, eval_set.targets, classes)
     return {
         "encoder_parameters": embedder.spec.encoder_parameters,
-        "zero_shot": {"top1": round(100 * shot.top1, 2), "stderr": round(100 * shot.stderr, 2)},
-        "linear_probe": probe(images, np.asarray(found.targets)),
+        "zero_shot": {
+            "top1": round(100 * zero_shot.top1, 2),
+            "stderr": round(100 * zero_shot.stderr, 2),
+        },
+        "linear_probe": probe(images, np.asarray(eval_set.targets)),
     }
 
 
@@ -80,15 +83,15 @@ def main() -> None:
     arguments = parser.parse_args()
     from tinyclip_edge.evaluation import evaluation_set
 
-    found = evaluation_set(arguments.cifar, limit=arguments.limit)
+    evaluation = evaluation_set(arguments.cifar, limit=arguments.limit)
     rows: dict[str, Any] = {}
     for model in arguments.models:
         path = Path(model)
         name = path.parent.name if path.name == "student" else path.name
-        rows[name] = measure(model, found, arguments.threads)
+        rows[name] = measure(model, evaluation, arguments.threads)
         print(name, rows[name], flush=True)
-        told = {"images": len(found), "templates": TEMPLATES, "models": rows}
-        arguments.out.write_text(json.dumps(told, indent=1) + "\n")
+        results = {"images": len(evaluation), "templates": TEMPLATES, "models": rows}
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

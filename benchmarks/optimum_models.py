@@ -8,21 +8,29 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kept_runs import keep_settings
+from kept_runs import check_settings
 from machine import machine_facts
 
 TASK = "zero-shot-image-classification"
 
 
 def steps(run: Path, work: Path) -> list[tuple[Path, list[str]]]:
-    """Return what makes each folder that a comparison needs."""
+    """Return each folder that a comparison needs with the command that writes it."""
     here = Path(sys.executable).parent
-    ours, theirs = str(here / "tinyclip-edge"), str(here / "optimum-cli")
+    tinyclip, optimum = str(here / "tinyclip-edge"), str(here / "optimum-cli")
     folders = {name: work / name for name in ("hf", "bundle", "optimum", "optimum-int8")}
-    export = [ours, "export", str(run), "--out", str(folders["bundle"]), "--int8"]
-    convert = [ours, "convert", str(run), "--out", str(folders["hf"]), "--format", "huggingface"]
-    onnx = [theirs, "export", "onnx", "--model", str(folders["hf"]), "--task", TASK]
-    int8 = [theirs, "onnxruntime", "quantize", "--onnx_model", str(folders["optimum"])]
+    export = [tinyclip, "export", str(run), "--out", str(folders["bundle"]), "--int8"]
+    convert = [
+        tinyclip,
+        "convert",
+        str(run),
+        "--out",
+        str(folders["hf"]),
+        "--format",
+        "huggingface",
+    ]
+    onnx = [optimum, "export", "onnx", "--model", str(folders["hf"]), "--task", TASK]
+    int8 = [optimum, "onnxruntime", "quantize", "--onnx_model", str(folders["optimum"])]
     return [
         (folders["bundle"], export),
         (folders["hf"], convert),
@@ -38,23 +46,23 @@ def instruction_set() -> str:
 
 
 def command_of(step: tuple[Path, list[str]]) -> str:
-    """Return a step as somebody would type it."""
+    """Return the command of a step with short paths."""
     return " ".join(Path(word).name if "/" in word else word for word in step[1])
 
 
 def write_models(run: Path, work: Path) -> None:
-    """Make what is missing; each step is a command in a process of its own.
+    """Run the commands whose folders are missing, each in its own process.
 
-    Ends where `work` holds another student.
+    Exits when `work` contains another student.
     """
     digest = hashlib.sha256()
     for path in sorted(run.rglob("*.safetensors")):
         digest.update(path.read_bytes())
-    keep_settings(work, {"student": digest.hexdigest()})
+    check_settings(work, {"student": digest.hexdigest()})
     for folder, command in steps(run, work):
         if folder.exists():
             continue
         offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, env=offline, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        process = subprocess.run(command, env=offline, capture_output=True, text=True, check=False)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{process.stderr[-2000:]}")

@@ -1,7 +1,6 @@
-"""Distillation without any trick, for comparison: float32, a live teacher, texts at full length.
+"""Distillation without optimisations, for comparison: float32, live teacher, full-length texts.
 
-The maths is that of the paper's affinity mimicking (arXiv 2309.12314, equations 1 to 4), as
-somebody writes it down the first time.
+A direct implementation of the paper's affinity mimicking (arXiv 2309.12314, equations 1 to 4).
 """
 
 from __future__ import annotations
@@ -52,10 +51,12 @@ class PlainLoop:
 
     def step(self, batch: Batch) -> float:
         pixels = self._codec.restore(batch.pixels.to(self._device))
-        ours, theirs = (read(list(batch.captions)) for read in reversed(self._tokenizers))
+        student_tokens, teacher_tokens = (
+            read(list(batch.captions)) for read in reversed(self._tokenizers)
+        )
         with torch.no_grad():
-            targets = _similarity(self._teacher, pixels, theirs.to(self._device))
-        logits = _similarity(self._student, pixels, ours.to(self._device))
+            targets = _similarity(self._teacher, pixels, teacher_tokens.to(self._device))
+        logits = _similarity(self._student, pixels, student_tokens.to(self._device))
         loss = (_mimic(logits, targets) + _mimic(logits.T, targets.T)) / 2
         self._optimizer.zero_grad()
         loss.backward()

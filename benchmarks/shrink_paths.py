@@ -16,7 +16,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from kept_runs import kept_run, teacher_hash, twemoji_shard
+from kept_runs import cached_run, teacher_hash, twemoji_shard
 
 STEPS = {"half": 400, "quarter": 800}
 
@@ -33,8 +33,8 @@ def ways(question: str) -> dict[str, tuple[str, list[str]]]:
     if question == "half":
         steps = [f"optim.steps={STEPS[question]}"]
         return {"masks": ("starter-masks", steps), "uniform": ("starter", steps)}
-    one = [f"student.model={last_shape()}", "stages=[]", f"optim.steps={STEPS[question]}"]
-    return {"three stages": ("starter-stages", []), "one stage": ("starter-stages", one)}
+    single_stage = [f"student.model={last_shape()}", "stages=[]", f"optim.steps={STEPS[question]}"]
+    return {"three stages": ("starter-stages", []), "one stage": ("starter-stages", single_stage)}
 
 
 def run(arguments: argparse.Namespace, way: str, seed: int, val: str) -> dict[str, Any]:
@@ -43,9 +43,9 @@ def run(arguments: argparse.Namespace, way: str, seed: int, val: str) -> dict[st
 
     name = f"{arguments.question}-{way.replace(' ', '-')}-seed{seed}-teacher{arguments.teacher}"
     config, overrides = ways(arguments.question)[way]
-    more = [f"seed={seed}", f"data.val={val}", "data.val_limit=5000", "run.save_every=0"]
-    return kept_run(
-        load_config(config, [*overrides, *arguments.set, *more]),
+    shared = [f"seed={seed}", f"data.val={val}", "data.val_limit=5000", "run.save_every=0"]
+    return cached_run(
+        load_config(config, [*overrides, *arguments.set, *shared]),
         arguments.work / name,
         {"way": way, "seed": seed},
     )
@@ -55,14 +55,14 @@ def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
     """Return mean and standard deviation of every way's last measurement, in percent."""
     table: dict[str, Any] = {}
     for way in dict.fromkeys(record["way"] for record in records):
-        mine = [record for record in records if record["way"] == way]
-        ends = [record["curve"][str(record["steps"])]["r1"] for record in mine]
+        way_records = [record for record in records if record["way"] == way]
+        ends = [record["curve"][str(record["steps"])]["r1"] for record in way_records]
         table[way] = {
             "recall_at_1": statistics.mean(ends),
             "deviation": statistics.stdev(ends) if len(ends) > 1 else None,
             "all": ends,
-            "steps": mine[0]["steps"],
-            "encoder_parameters": [record["encoder_parameters"] for record in mine],
+            "steps": way_records[0]["steps"],
+            "encoder_parameters": [record["encoder_parameters"] for record in way_records],
         }
     return table
 
@@ -91,8 +91,8 @@ def main() -> None:
     ]
     table = summarise(records)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    found = {"question": arguments.question, "teacher": records[0]["teacher"], "ways": table}
-    arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+    results = {"question": arguments.question, "teacher": records[0]["teacher"], "ways": table}
+    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
     for way, row in table.items():
         size = statistics.mean(row["encoder_parameters"])
         print(f"{way:14} r@1 {row['recall_at_1']:.1f} {row['all']}  {size:,.0f} parameters")

@@ -16,7 +16,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from kept_runs import kept_run, teacher_hash, twemoji_shard
+from kept_runs import cached_run, teacher_hash, twemoji_shard
 
 FEATURE = 1000.0  # weight of the shipped runs
 LEARNED = "loss.student_logit_scale=learned"
@@ -52,7 +52,7 @@ def train(
     )
     word = name.replace(" + ", "-").replace(" ", "-")
     folder = f"{question}-{word}-seed{seed}-steps{arguments.steps}-teacher{teacher_hash()}"
-    return kept_run(config, arguments.work / folder, {"variant": name, "seed": seed})
+    return cached_run(config, arguments.work / folder, {"variant": name, "seed": seed})
 
 
 def row(records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -82,14 +82,14 @@ def main() -> None:
 
     torch.set_num_threads(arguments.threads)
     val = str(twemoji_shard(arguments.work))
-    told: dict[str, Any] = {"steps": arguments.steps, "batch": 128, "measured_on": "Twemoji"}
+    results: dict[str, Any] = {"steps": arguments.steps, "batch": 128, "measured_on": "Twemoji"}
     for question in arguments.questions:
-        rows = told.setdefault(question, {})
+        rows = results.setdefault(question, {})
         for name in QUESTIONS[question][1]:
             records = [train(arguments, question, name, seed, val) for seed in arguments.seeds]
-            told["teacher"] = records[0]["teacher"]
+            results["teacher"] = records[0]["teacher"]
             rows[name] = row(records)
-            arguments.out.write_text(json.dumps(told, indent=1) + "\n")
+            arguments.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -50,8 +50,8 @@ def captions(count: int, clip: LoadedClip) -> list[str]:
     draw = random.Random(0)
     lengths = [8 + number % 20 for number in range(count)]
     texts = [" ".join(draw.choices(LETTERS, k=length - SPECIAL)) for length in lengths]
-    found = clip.tokenizer(texts).ne(0).sum(dim=1).tolist()
-    assert found == lengths, "single letters must be one token each"
+    counted = clip.tokenizer(texts).ne(0).sum(dim=1).tolist()
+    assert counted == lengths, "single letters must be one token each"
     return texts
 
 
@@ -105,7 +105,7 @@ def configured(arguments: argparse.Namespace) -> RunConfig:
 
 
 def engine_step(arguments: argparse.Namespace) -> Callable[[int], float]:
-    """Return the step of a run, given its number; it answers with the loss."""
+    """Return a function from step number to loss that runs one training step."""
     from tinyclip_edge.data import Prefetch, TeacherFeatures
     from tinyclip_edge.train.builder import make_accelerator
     from tinyclip_edge.train.schedule import plan_course
@@ -197,7 +197,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         torch.cuda.synchronize()
     cpu = (time.process_time() - cpu) / arguments.steps
     wall = (time.perf_counter() - wall) / arguments.steps
-    found = {
+    figures = {
         "cpu_seconds": round(cpu, 3),
         "seconds": round(wall, 4),
         "samples_per_s": round(arguments.batch / wall, 2),
@@ -206,23 +206,23 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     if cuda:
         flops, rate = work_of(step, arguments.warmup + arguments.steps), matrix_rate()
-        found |= {
+        figures |= {
             "peak_device_bytes": torch.cuda.max_memory_allocated(),
             "flops": flops,
             "matrix_flops_per_s": rate,
             "share_of_matrix_rate": round(flops / wall / rate, 3),
         }
-    return found
+    return figures
 
 
 def in_a_process(arguments: argparse.Namespace, mode: str) -> dict[str, Any]:
     """Measure a mode in a process of its own."""
-    given = [f"--{name}={getattr(arguments, name)}" for name in FORWARDED]
-    command = [sys.executable, __file__, "--mode", mode, *given]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    print(f"{mode:24}", {k: v for k, v in found.items() if k != "losses"}, flush=True)
-    return found
+    options = [f"--{name}={getattr(arguments, name)}" for name in FORWARDED]
+    command = [sys.executable, __file__, "--mode", mode, *options]
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    figures = json.loads(process.stdout.splitlines()[-1])
+    print(f"{mode:24}", {k: v for k, v in figures.items() if k != "losses"}, flush=True)
+    return figures
 
 
 def summary(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -231,14 +231,14 @@ def summary(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     return {
         mode: {
             **{
-                key: statistics.median(found[key] for found in figures)
+                key: statistics.median(figures_of_round[key] for figures_of_round in figures)
                 for key, value in figures[0].items()
                 if not isinstance(value, list)
             },
             "times_fewer_cpu_seconds": round(
                 statistics.median(
-                    plain[cost] / found[cost]
-                    for plain, found in zip(rounds["plain"], figures, strict=True)
+                    baseline[cost] / figures_of_round[cost]
+                    for baseline, figures_of_round in zip(rounds["plain"], figures, strict=True)
                 ),
                 2,
             ),

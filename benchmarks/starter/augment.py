@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def _uniform(n: int, low: float, high: float, like: Tensor) -> Tensor:
-    return torch.empty(n, device=like.device).uniform_(low, high)
+def _uniform(n: int, low: float, high: float, reference: Tensor) -> Tensor:
+    return torch.empty(n, device=reference.device).uniform_(low, high)
 
 
 def _affine(ink: Tensor) -> Tensor:
@@ -44,13 +44,15 @@ def _stroke(ink: Tensor, mono: Tensor) -> Tensor:
 
 
 def _colours(ink: Tensor) -> Tensor:
-    """Slight changes of brightness and saturation; hue stays, it tells hearts and flags apart."""
+    """Slight changes of brightness and saturation; hue stays: hearts and flags differ by it."""
     n = len(ink)
     grey = ink.mean(dim=1, keepdim=True)
-    keep = torch.where(torch.rand(n, device=ink.device) < 0.06, 0.0, _uniform(n, 0.6, 1.35, ink))
+    saturation = torch.where(
+        torch.rand(n, device=ink.device) < 0.06, 0.0, _uniform(n, 0.6, 1.35, ink)
+    )
     gain = _uniform(n, 0.75, 1.2, ink)
     channel = torch.empty(n, 3, 1, 1, device=ink.device).uniform_(0.92, 1.08)
-    return (grey + (ink - grey) * keep.view(-1, 1, 1, 1)) * gain.view(-1, 1, 1, 1) * channel
+    return (grey + (ink - grey) * saturation.view(-1, 1, 1, 1)) * gain.view(-1, 1, 1, 1) * channel
 
 
 def _tint(picture: Tensor, mono: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def captions(picture: Picture, unseen: frozenset[str]) -> list[str]:
     """Caption lines: the name first, then richer ones; in training no unseen concept's name."""
     tags = [
         tag
-        for tag in shown_keywords(picture, unseen)
+        for tag in visible_keywords(picture, unseen)
         if tag not in picture.concept.split() and tag != picture.concept
     ]
     lines = [picture.concept]
@@ -64,7 +64,7 @@ def captions(picture: Picture, unseen: frozenset[str]) -> list[str]:
     return lines
 
 
-def shown_keywords(picture: Picture, unseen: frozenset[str]) -> list[str]:
+def visible_keywords(picture: Picture, unseen: frozenset[str]) -> list[str]:
     """Keywords, in training without the names of unseen concepts."""
     if picture.split != "train":
         return picture.keywords
@@ -85,42 +85,42 @@ def collect(packages: Path) -> list[Picture]:
     unique = {p.key: p for p in reversed(pictures)}
     ordered = sorted(unique.values(), key=lambda p: (RANK[p.family], p.key))
     groups = assign_groups(ordered)
-    placed = place(ordered, groups)
-    further = [p for family in WIDER_FAMILIES for p in icon_pictures(packages, family, brands)]
-    further += [p for p in icons if p.family not in TEST_STYLES]
-    return placed + widen(placed, groups, further)
+    core = place(ordered, groups)
+    candidates = [p for family in WIDER_FAMILIES for p in icon_pictures(packages, family, brands)]
+    candidates += [p for p in icons if p.family not in TEST_STYLES]
+    return core + widen(core, groups, candidates)
 
 
 def _draw_or_none(source: str | bytes) -> Drawing | None:
     try:
         return draw(source)
-    except (ValueError, OSError):  # a body that the renderer cannot read
+    except (ValueError, OSError):  # an SVG that the renderer cannot parse
         return None
 
 
 def draw_all(pictures: list[Picture], workers: int) -> dict[str, Drawing]:
-    """Draw every picture; blank, repeated and nearly repeated drawings are left out.
+    """Draw every picture; blank, repeated and nearly repeated drawings are omitted.
 
-    Held-out drawings are looked at after those of training, so that what training has is kept out
-    of the tests; what widens training comes last, so that it takes nothing from the tests.
+    Held-out drawings are compared after those of training, so that tests contain no training
+    drawing; pictures that widen training come last, so that they remove nothing from the tests.
     """
     with ProcessPoolExecutor(workers) as pool:
-        drawn = list(pool.map(_draw_or_none, [p.svg for p in pictures], chunksize=64))
+        drawings = list(pool.map(_draw_or_none, [p.svg for p in pictures], chunksize=64))
     rank = {split: i for i, split in enumerate(SPLIT_ORDER)}
-    kept: dict[str, Drawing] = {}
+    unique: dict[str, Drawing] = {}
     digests: set[str] = set()
     same_concept: dict[str, list[Drawing]] = defaultdict(list)
     for picture, drawing in sorted(
-        zip(pictures, drawn, strict=True), key=lambda x: (x[0].wider, rank[x[0].split])
+        zip(pictures, drawings, strict=True), key=lambda x: (x[0].wider, rank[x[0].split])
     ):
         if drawing is None or drawing.digest in digests:
             continue
-        if any(near(drawing.thumb, other.thumb) for other in same_concept[picture.concept]):
+        if any(near(drawing.thumb, earlier.thumb) for earlier in same_concept[picture.concept]):
             continue
         digests.add(drawing.digest)
         same_concept[picture.concept].append(drawing)
-        kept[picture.key] = drawing
-    return kept
+        unique[picture.key] = drawing
+    return unique
 
 
 def _members(picture: Picture, drawing: Drawing, unseen: frozenset[str]) -> list[tuple[str, bytes]]:
@@ -132,7 +132,7 @@ def _members(picture: Picture, drawing: Drawing, unseen: frozenset[str]) -> list
         "group": picture.group,
         "flag": picture.flag,
         "canonical": picture.canonical,
-        "keywords": shown_keywords(picture, unseen),
+        "keywords": visible_keywords(picture, unseen),
     }
     text = json.dumps(about, ensure_ascii=False, separators=(",", ":"))
     lines = "\n".join(captions(picture, unseen)) + "\n"
@@ -157,12 +157,12 @@ def build(packages: Path, out: Path, workers: int = 2) -> dict[str, Any]:
     drawings = draw_all(pictures, workers)
     # Only now, as what a spared style has drawn stays out of the tests all the same.
     pictures = spare_styles([p for p in pictures if p.key in drawings])
-    seen = {p.concept for p in pictures if p.split == "train" and not p.wider}
+    train_concepts = {p.concept for p in pictures if p.split == "train" and not p.wider}
     styles = ("test_style",)
-    pictures = [p for p in pictures if p.split not in styles or p.concept in seen]
+    pictures = [p for p in pictures if p.split not in styles or p.concept in train_concepts]
     pictures = mark_canonical(pictures)
-    seen |= {p.concept for p in pictures if p.wider}
-    unseen = frozenset(p.concept for p in pictures if p.split != "train") - seen
+    train_concepts |= {p.concept for p in pictures if p.wider}
+    unseen = frozenset(p.concept for p in pictures if p.split != "train") - train_concepts
     folder = out / "shards"
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.tar.gz"):
@@ -175,17 +175,17 @@ def build(packages: Path, out: Path, workers: int = 2) -> dict[str, Any]:
         "held_out_keywords": sorted(hidden_keywords(pictures, unseen)),
     }
     for split in SPLIT_ORDER:
-        mine = [p for p in pictures if p.split == split]
-        random.Random(SEED).shuffle(mine)
+        members = [p for p in pictures if p.split == split]
+        random.Random(SEED).shuffle(members)
         index["splits"][split] = {
-            "samples": len(mine),
-            "concepts": len({p.concept for p in mine}),
-            "groups": len({p.group_key for p in mine}),
-            "families": dict(sorted(Counter(p.family for p in mine).items())),
+            "samples": len(members),
+            "concepts": len({p.concept for p in members}),
+            "groups": len({p.group_key for p in members}),
+            "families": dict(sorted(Counter(p.family for p in members).items())),
         }
-        for number, start in enumerate(range(0, len(mine), SHARD_SAMPLES)):
+        for number, start in enumerate(range(0, len(members), SHARD_SAMPLES)):
             path = folder / f"{split}-{number:05d}.tar.gz"
-            part = mine[start : start + SHARD_SAMPLES]
+            part = members[start : start + SHARD_SAMPLES]
             write_shard(path, [(p.key, _members(p, drawings[p.key], unseen)) for p in part])
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             index["shards"][path.name] = {

@@ -48,15 +48,15 @@ def prune(texts: set[str]) -> list[tuple[str, str]]:
     from open_clip.tokenizer import SimpleTokenizer
 
     full = SimpleTokenizer()
-    made_by = {"".join(pair): pair for pair in full.bpe_ranks}
-    needed: set[tuple[str, str]] = set()
+    pair_by_token = {"".join(pair): pair for pair in full.bpe_ranks}
+    merges: set[tuple[str, str]] = set()
     stack = [full.decoder[i] for text in texts for i in set(full.encode(text))]
     while stack:
-        pair = made_by.get(stack.pop())
-        if pair and pair not in needed:
-            needed.add(pair)
+        pair = pair_by_token.get(stack.pop())
+        if pair and pair not in merges:
+            merges.add(pair)
             stack.extend(pair)
-    return sorted(needed, key=full.bpe_ranks.__getitem__)
+    return sorted(merges, key=full.bpe_ranks.__getitem__)
 
 
 def vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:

@@ -45,7 +45,7 @@ TEST_SETS: dict[str, tuple[str, Test]] = {
     ),
     "concepts all": ("test_concepts", lambda s: bool(s.about["canonical"])),
 }
-STRICT = ", strict"  # cut of a set without the concepts whose name training met
+STRICT = ", strict"  # subset without the concepts whose name occurs in training texts
 CONCEPT_SETS = tuple(name for name, (split, _) in TEST_SETS.items() if split == "test_concepts")
 VAL_SETS: dict[str, tuple[str, Test]] = {
     "val style": ("val", lambda s: s.about["family"] == "streamline-emojis"),
@@ -66,41 +66,41 @@ def stack_pixels(samples: Iterable[KitSample]) -> Tensor:
 
 def recalls(images: Features, texts: Features) -> dict[str, float]:
     """Percentages of unit-norm ``[N, D]`` features in pairs, measured as ``tinyclip-edge eval``."""
-    found = retrieval_of_features(images, texts)
+    recall = retrieval_of_features(images, texts)
     shares = {
-        **{f"i2t@{k}": found.i2t[k] for k in (1, 5)},
-        **{f"t2i@{k}": found.t2i[k] for k in (1, 5)},
-        "mean@1": found.mean(1),
+        **{f"i2t@{k}": recall.i2t[k] for k in (1, 5)},
+        **{f"t2i@{k}": recall.t2i[k] for k in (1, 5)},
+        "mean@1": recall.mean(1),
         "among100": hundred_way(images, texts).top1,
     }
-    return {"n": found.n, **{name: round(100 * share, 2) for name, share in shares.items()}}
+    return {"n": recall.n, **{name: round(100 * share, 2) for name, share in shares.items()}}
 
 
 def names_met_in_training(kit: Path) -> frozenset[str]:
-    """Names that stood, alone or between commas, in a training sample's captions or keywords.
+    """Names that occur, alone or between commas, in a training sample's captions or keywords.
 
-    Case-folded. Those that the builder took out of the keywords count too: the index lists them,
-    and a teacher from before has met them.
+    Case-folded. Includes the held-out keywords in the index, which earlier teachers were trained
+    on.
     """
     index = json.loads((kit / "index.json").read_text(encoding="utf-8"))
-    met: set[str] = set(index.get("held_out_keywords", ()))
+    names: set[str] = set(index.get("held_out_keywords", ()))
     for sample in read_split(kit, "train"):
         for text in (*sample.captions, *sample.about["keywords"]):
-            met.update((text, *text.split(",")))
-    return frozenset(name.strip().casefold() for name in met)
+            names.update((text, *text.split(",")))
+    return frozenset(name.strip().casefold() for name in names)
 
 
-def strict_sets(met: frozenset[str]) -> dict[str, tuple[str, Test]]:
-    """The sets of unseen concepts, without those whose name training met in any text."""
+def strict_sets(training_names: frozenset[str]) -> dict[str, tuple[str, Test]]:
+    """The sets of unseen concepts, without those whose name occurs in any training text."""
 
-    def strict(wanted: Test) -> Test:
-        return lambda sample: wanted(sample) and sample.concept.casefold() not in met
+    def strict(test: Test) -> Test:
+        return lambda sample: test(sample) and sample.concept.casefold() not in training_names
 
     return {name + STRICT: ("test_concepts", strict(TEST_SETS[name][1])) for name in CONCEPT_SETS}
 
 
 class Evaluator:
-    """Keeps the evaluation sets decoded and tokenised, so that repeated measuring is cheap."""
+    """The evaluation sets, decoded and tokenised once for repeated measurement."""
 
     def __init__(
         self,
@@ -112,13 +112,13 @@ class Evaluator:
         self.device = device
         by_split = {split: list(read_split(kit, split)) for split in {s for s, _ in sets.values()}}
         self.sets: dict[str, tuple[Tensor, Tensor]] = {}
-        for name, (split, wanted) in sets.items():
-            chosen: dict[str, KitSample] = {}
-            # Emoji first, as `tinyclip-edge eval` takes an emoji's picture before an icon's.
+        for name, (split, test) in sets.items():
+            by_concept: dict[str, KitSample] = {}
+            # Emoji first, as `tinyclip-edge eval` prefers an emoji's picture to an icon's.
             for sample in sorted(by_split[split], key=lambda s: s.about["kind"] != "emoji"):
-                if wanted(sample):
-                    chosen.setdefault(sample.concept, sample)
-            samples = list(chosen.values())
+                if test(sample):
+                    by_concept.setdefault(sample.concept, sample)
+            samples = list(by_concept.values())
             ids = torch.tensor(
                 [e.ids for e in tokenizer.encode_batch([s.concept for s in samples])]
             )

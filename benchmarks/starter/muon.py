@@ -59,10 +59,10 @@ class Muon(torch.optim.Optimizer):
                 state["momentum"].lerp_(p.grad, 1 - group["momentum"])
                 update = p.grad.lerp(state["momentum"], group["momentum"])
                 parts = 3 if p.shape[0] == 3 * p.shape[1] else 1
-                for piece, part in zip(update.chunk(parts), p.chunk(parts), strict=True):
-                    shapes[piece.shape[0], piece.shape[1]].append((part, piece))
+                for matrix, part in zip(update.chunk(parts), p.chunk(parts), strict=True):
+                    shapes[matrix.shape[0], matrix.shape[1]].append((part, matrix))
             for (rows, columns), pairs in shapes.items():
-                deltas = orthogonalize(torch.stack([piece for _, piece in pairs]))
+                deltas = orthogonalize(torch.stack([matrix for _, matrix in pairs]))
                 scale = RELATIVE_RATE * max(rows, columns) ** 0.5
                 for (part, _), delta in zip(pairs, deltas, strict=True):
                     part.mul_(1 - group["lr"] * group["weight_decay"])

@@ -83,7 +83,7 @@ FILLER = frozenset(
 )
 # fmt: on
 ACCENTED = "éèêëáàâãäåçíîïñóôöõøúüû“”!."
-PLAIN = "eeeeaaaaaaciiinooooouuu    "
+ASCII_LETTERS = "eeeeaaaaaaciiinooooouuu    "
 VARIANT_WORDS = (
     STYLE_WORDS
     | COLOURS
@@ -127,19 +127,19 @@ def _singular(word: str) -> str:
 def group_key(name: str) -> str:
     """Split key of a concept: colour, gender, direction, number and style variants share one."""
     words = re.findall(r"[a-z0-9]+", name.lower().replace("’", "").replace("'", ""))
-    kept = [_singular(w) for w in words if w not in VARIANT_WORDS and not w.isdigit()]
-    if not kept:
-        kept = (
+    key_words = [_singular(w) for w in words if w not in VARIANT_WORDS and not w.isdigit()]
+    if not key_words:
+        key_words = (
             ["person"] if PERSONS & set(words) else [w for w in words if w in ("thirty", "double")]
         )
-    if not kept:
-        kept = ["direction"] if DIRECTIONS & set(words) else words
-    return " ".join(sorted(set(kept)))
+    if not key_words:
+        key_words = ["direction"] if DIRECTIONS & set(words) else words
+    return " ".join(sorted(set(key_words)))
 
 
 def slug(label: str) -> str:
     """Emoji label as the packages spell it in file names: ASCII words joined by dashes."""
     text = label.lower().replace("’", "").replace("'", "").replace("&", "and")
-    for letter, plain in zip(ACCENTED, PLAIN, strict=True):
-        text = text.replace(letter, plain)
+    for letter, ascii_letter in zip(ACCENTED, ASCII_LETTERS, strict=True):
+        text = text.replace(letter, ascii_letter)
     return "-".join(re.findall(r"[a-z0-9]+", text))

@@ -1,4 +1,4 @@
-"""Draw a picture at 64 px on white, tell bad drawings, and store it small."""
+"""Draw a picture at 64 px on white, detect bad drawings, and encode it compactly."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ DULL_CATEGORIES = frozenset(
 
 @dataclass(slots=True)
 class Picture:
-    """One drawing: its SVG or PNG and everything its sample's JSON will say."""
+    """One drawing: its SVG or PNG and the metadata of its sample's JSON."""
 
     key: str
     svg: str | bytes  # bytes: a PNG
@@ -77,7 +77,7 @@ def _svg(icons: dict[str, Any], name: str) -> str:
     )
 
 
-def _plain_hex(code: str) -> str:
+def _hex_code(code: str) -> str:
     """Code points without the variation selector, which packages write or leave out at will."""
     return "-".join(c for c in code.lower().split("-") if c != "fe0f")
 
@@ -96,7 +96,7 @@ class EmojiTable:
         base = packages / "emojibase-data"
         groups = _read(base / "meta" / "groups.json")["groups"]
         rows = {
-            _plain_hex(row["hexcode"]): row
+            _hex_code(row["hexcode"]): row
             for row in _read(base / "en" / "data.json")
             if row.get("group") is not None and groups[str(row["group"])] != "component"
         }
@@ -106,13 +106,13 @@ class EmojiTable:
         for family in ("noto", "twemoji", "fluent-emoji-flat"):
             chars = _read(packages / "@iconify-json" / family / "chars.json")
             for code, name in chars.items():
-                if _plain_hex(code) in rows:
-                    table.by_slug.setdefault(name, _plain_hex(code))
+                if _hex_code(code) in rows:
+                    table.by_slug.setdefault(name, _hex_code(code))
         for sets in ("joypixels", "github", "iamcal", "emojibase"):
             for code, names in _read(base / "en" / "shortcodes" / f"{sets}.json").items():
                 for name in [names] if isinstance(names, str) else names:
-                    if _plain_hex(code) in rows:
-                        table.by_slug.setdefault(slug(name), _plain_hex(code))
+                    if _hex_code(code) in rows:
+                        table.by_slug.setdefault(slug(name), _hex_code(code))
         return table
 
 
@@ -140,11 +140,11 @@ def _hexcodes(
 ) -> dict[str, str]:
     """Code point -> icon name in one emoji family."""
     source = {"fluent-emoji": "fluent-emoji-flat"}.get(family, family)
-    found: dict[str, str] = {}
+    names_by_code: dict[str, str] = {}
     chars = packages / "@iconify-json" / source / "chars.json"
     if chars.exists():
         for code, name in _read(chars).items():
-            found.setdefault(_plain_hex(code), name)
+            names_by_code.setdefault(_hex_code(code), name)
     squashed = (
         {k.replace("-", ""): v for k, v in table.by_slug.items()} if family == "fxemoji" else {}
     )
@@ -153,23 +153,23 @@ def _hexcodes(
         {a: v["parent"] for a, v in icons.get("aliases", {}).items() if set(v) == {"parent"}}
     )
     for alias, name in names.items():
-        plain = alias.removesuffix("-1") if family == "streamline-emojis" else alias
-        plain = plain.replace("flag-for-flag-", "flag-").replace("flag-for-", "flag-")
-        bare = plain.removeprefix("black").removeprefix("white").removesuffix("symbol")
+        spelling = alias.removesuffix("-1") if family == "streamline-emojis" else alias
+        spelling = spelling.replace("flag-for-flag-", "flag-").replace("flag-for-", "flag-")
+        bare = spelling.removeprefix("black").removeprefix("white").removesuffix("symbol")
         spellings = (
-            plain,
-            "flag-" + plain,
-            plain.removesuffix("-face"),
-            FXEMOJI_EXTRA.get(plain, ""),
+            spelling,
+            "flag-" + spelling,
+            spelling.removesuffix("-face"),
+            FXEMOJI_EXTRA.get(spelling, ""),
         )
         codes = [table.by_slug.get(s) for s in spellings] + [
-            squashed.get(plain),
+            squashed.get(spelling),
             squashed.get(bare),
         ]
         code = next((c for c in codes if c), None)
         if code:
-            found.setdefault(code, name)
-    return {c: n for c, n in found.items() if c in table.rows and n in icons["icons"]}
+            names_by_code.setdefault(code, name)
+    return {c: n for c, n in names_by_code.items() if c in table.rows and n in icons["icons"]}
 
 
 def emoji_pictures(packages: Path) -> Iterator[Picture]:
@@ -206,9 +206,9 @@ def _noto_flags(packages: Path, table: EmojiTable) -> Iterator[Picture]:
     """Noto's flags, which its SVG package lacks, as the 64 px PNG of emoji-datasource-google."""
     folder = packages / "emoji-datasource-google" / "img" / "google" / "64"
     for path in sorted(folder.glob("*.png")):
-        row = table.rows.get(_plain_hex(path.stem))
+        row = table.rows.get(_hex_code(path.stem))
         if row and table.groups[str(row["group"])] == "flags":
-            yield _emoji_picture("noto", _plain_hex(path.stem), path.read_bytes(), row, table)
+            yield _emoji_picture("noto", _hex_code(path.stem), path.read_bytes(), row, table)
 
 
 @cache
@@ -257,9 +257,9 @@ def icon_pictures(packages: Path, family: str, brands: set[str]) -> Iterator[Pic
         drawings.setdefault(name, []).append(raw)
     aliases: dict[str, set[str]] = {}
     for alias, entry in icons.get("aliases", {}).items():
-        other = icon_name(alias) if set(entry) == {"parent"} else None
-        if other and other not in brands:
-            aliases.setdefault(entry["parent"], set()).add(other)
+        synonym = icon_name(alias) if set(entry) == {"parent"} else None
+        if synonym and synonym not in brands:
+            aliases.setdefault(entry["parent"], set()).add(synonym)
     for name, raws in sorted(drawings.items()):
         shortest = min(len(r) for r in raws)
         near = (
@@ -267,13 +267,13 @@ def icon_pictures(packages: Path, family: str, brands: set[str]) -> Iterator[Pic
         )
         raw = min(near, key=lambda r: _order(family + r))
         category = categories.get(raw) or categories.get(min(raws, key=len))
-        others = sorted(set().union(*(aliases.get(r, set()) for r in raws)) - {name})
+        synonyms = sorted(set().union(*(aliases.get(r, set()) for r in raws)) - {name})
         yield Picture(
             key=f"{family}-{raw}",
             svg=_svg(icons, raw),
             concept=name,
             kind="icon",
             family=family,
-            keywords=others[:4] + ([category] if category else []),
+            keywords=synonyms[:4] + ([category] if category else []),
             group_key=group_key(name),
         )

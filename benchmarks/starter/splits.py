@@ -20,9 +20,9 @@ UNSEEN_ICON = 0.08  # share of the groups that only icons draw
 VAL_UNSEEN = 0.04
 TEST_STYLES = ("twemoji", "ph")
 VAL_STYLE = "streamline-emojis"
-UNSEEN_STYLES = ("noto", "twemoji", "emojione", "fluent-emoji-flat")  # kept of an unseen emoji
+UNSEEN_STYLES = ("noto", "twemoji", "emojione", "fluent-emoji-flat")  # used for unseen emoji
 MAX_UNSEEN_GROUP = 60  # pictures
-MAX_TEST_ICONS = 2  # pictures kept of an unseen icon name
+MAX_TEST_ICONS = 2  # pictures of an unseen icon name
 SINGLES_PER_WORD = 14  # breadth: names sharing a word, among those only one family draws
 # Styles without colour or of few emoji: in training they make room for more concepts.
 SPARED_STYLES = ("emojione-monotone", "fluent-emoji-high-contrast", "fxemoji")
@@ -35,24 +35,26 @@ RANK = {family: i for i, family in enumerate(EMOJI_FAMILIES + ICON_FAMILIES + WI
 
 def choose_icons(pictures: list[Picture], seed: int = SEED) -> list[Picture]:
     """Names drawn by two or more families first, then single ones chosen for breadth of words."""
-    drawn = Counter(p.concept for p in pictures if p.family not in TEST_STYLES)
-    held = [p for p in pictures if p.family in TEST_STYLES and drawn[p.concept] > 0]
-    chosen = [p for p in pictures if drawn[p.concept] > 1 and p.family not in TEST_STYLES]
-    singles = [p for p in pictures if drawn[p.concept] == 1 and p.family not in TEST_STYLES]
+    families = Counter(p.concept for p in pictures if p.family not in TEST_STYLES)
+    test_pictures = [p for p in pictures if p.family in TEST_STYLES and families[p.concept] > 0]
+    icons = [p for p in pictures if families[p.concept] > 1 and p.family not in TEST_STYLES]
+    singles = [p for p in pictures if families[p.concept] == 1 and p.family not in TEST_STYLES]
     rng = random.Random(seed)
     rng.shuffle(singles)
     singles.sort(key=lambda p: (min(len(p.concept.split()), 3), p.family != "game-icons"))
-    uses: Counter[str] = Counter(w for p in chosen for w in p.concept.split())
-    taken: Counter[str] = Counter()
+    uses: Counter[str] = Counter(w for p in icons for w in p.concept.split())
+    word_counts: Counter[str] = Counter()
     for picture in singles:
         words = [w for w in picture.concept.split() if w not in FILLER]
-        known = len(words) == 1 or all(uses[w] for w in words) or picture.family == "game-icons"
-        if len(chosen) >= ICON_PICTURES or not known or "off" in words:
+        words_recur = (
+            len(words) == 1 or all(uses[w] for w in words) or picture.family == "game-icons"
+        )
+        if len(icons) >= ICON_PICTURES or not words_recur or "off" in words:
             continue
-        if max((taken[w] for w in words), default=99) < SINGLES_PER_WORD:
-            taken.update(words)
-            chosen.append(picture)
-    return chosen + held
+        if max((word_counts[w] for w in words), default=99) < SINGLES_PER_WORD:
+            word_counts.update(words)
+            icons.append(picture)
+    return icons + test_pictures
 
 
 def assign_groups(pictures: list[Picture], seed: int = SEED) -> dict[str, str]:
@@ -76,13 +78,13 @@ def assign_groups(pictures: list[Picture], seed: int = SEED) -> dict[str, str]:
 
 
 def place(pictures: list[Picture], groups: dict[str, str]) -> list[Picture]:
-    """Set each picture's split and leave out those that no split has a use for."""
-    seen = {
+    """Set each picture's split and drop those that no split uses."""
+    train_concepts = {
         p.concept
         for p in pictures
         if groups[p.group_key] == "train" and p.family not in (*TEST_STYLES, VAL_STYLE)
     }
-    kept = []
+    placed = []
     for picture in pictures:
         side = groups[picture.group_key]
         if side == "train":
@@ -90,33 +92,37 @@ def place(pictures: list[Picture], groups: dict[str, str]) -> list[Picture]:
                 side = "test_style"
             elif picture.family == VAL_STYLE:
                 side = "val"
-            if side != "train" and picture.concept not in seen:
+            if side != "train" and picture.concept not in train_concepts:
                 continue
         elif picture.kind == "emoji" and picture.family not in UNSEEN_STYLES:
             continue
         elif side == "val" and picture.family in TEST_STYLES:
             continue  # choosing must not see the test styles
         picture.split = side
-        kept.append(picture)
-    return kept
+        placed.append(picture)
+    return placed
 
 
 def spare_styles(placed: list[Picture]) -> list[Picture]:
-    """Without the spared styles' training pictures, except of concepts that nobody else draws."""
-    drawn = {p.concept for p in placed if p.split == "train" and p.family not in SPARED_STYLES}
+    """Drop training pictures of spared styles, except of concepts that no other style draws."""
+    concepts_elsewhere = {
+        p.concept for p in placed if p.split == "train" and p.family not in SPARED_STYLES
+    }
     return [
         p
         for p in placed
-        if p.split != "train" or p.family not in SPARED_STYLES or p.concept not in drawn
+        if p.split != "train"
+        or p.family not in SPARED_STYLES
+        or p.concept not in concepts_elsewhere
     ]
 
 
 def widen(
     placed: list[Picture], groups: dict[str, str], candidates: list[Picture], seed: int = SEED
 ) -> list[Picture]:
-    """Pictures of further concepts for training: none of a held-out group, most words first new.
+    """Return training pictures of further concepts, none of a held-out group, rare words first.
 
-    ``placed`` stay what they are, and so do the sets that measure.
+    ``placed`` and the evaluation sets are unchanged.
     """
     train = [p for p in placed if p.split == "train"]
     names, keys = {p.concept for p in train}, {p.key for p in placed}
@@ -127,7 +133,7 @@ def widen(
     ]
     rng.shuffle(open_to)
     open_to.sort(key=lambda p: (min(len(p.concept.split()), 3), p.family not in WIDER_FAMILIES))
-    chosen: list[Picture] = []
+    added: list[Picture] = []
     for limit in (1, 2, WIDER_PER_WORD):  # rare words before common ones
         for picture in open_to:
             words = [w for w in picture.concept.split() if w not in FILLER]
@@ -135,12 +141,12 @@ def widen(
             if again and (picture.family not in SECOND_DRAWINGS or picture.wider):
                 continue
             rare = min((uses[w] for w in words), default=limit) < limit
-            if len(chosen) < WIDER_PICTURES and (again or rare):
+            if len(added) < WIDER_PICTURES and (again or rare):
                 picture.wider = True
                 names.add(picture.concept)
                 uses.update(words)
-                chosen.append(picture)
-    return chosen
+                added.append(picture)
+    return added
 
 
 def mark_canonical(pictures: list[Picture]) -> list[Picture]:

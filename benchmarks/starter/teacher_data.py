@@ -1,4 +1,4 @@
-"""Batches for the teacher: distinct concepts, sampled captions, pictures kept decoded in memory."""
+"""Batches for the teacher: distinct concepts, sampled captions, decoded pictures in memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _caption(sample: KitSample, rng: np.random.Generator) -> str:
 
 
 class Sampler:
-    """Draws training batches; the same seed and step always give the same batch's choice."""
+    """Draws training batches; the choice of samples depends on seed and step alone."""
 
     def __init__(self, kit: Path, tokenizer: Tokenizer, batch: int, seed: int) -> None:
         self.samples = list(read_split(kit, "train"))
@@ -69,15 +69,15 @@ class Sampler:
 
     def _pick(self, step: int) -> list[int]:
         rng = np.random.default_rng((self.seed, step))
-        chosen: dict[str, int] = {}
+        row_by_concept: dict[str, int] = {}
         cycle = EMOJI_SHARES[max(start for start in EMOJI_SHARES if start <= step)]
         emoji = round(self.batch * cycle[step % len(cycle)])
         for kind, count in (("emoji", emoji), ("icon", self.batch)):
             names, weights, members = self.pools[kind]
             for j in rng.choice(len(names), size=min(count, len(names)), replace=False, p=weights):
-                if len(chosen) < self.batch and names[j] not in chosen:
-                    chosen[names[j]] = int(rng.choice(members[names[j]]))
-        return list(chosen.values())
+                if len(row_by_concept) < self.batch and names[j] not in row_by_concept:
+                    row_by_concept[names[j]] = int(rng.choice(members[names[j]]))
+        return list(row_by_concept.values())
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Augmented pictures [B, 3, 64, 64], ids [B, longest], concept rows [B] of a step."""

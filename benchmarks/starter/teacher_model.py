@@ -74,10 +74,10 @@ def layer_drop(
     share: float,
     rng: random.Random,
 ) -> Iterator[None]:
-    """Leave every block out with chance ``share``, one at least stays (LayerDrop, 1909.11556)."""
+    """Drop each block with probability ``share`` but at least one stays (LayerDrop, 1909.11556)."""
     blocks = transformer.resblocks
-    kept = [block for block in blocks if rng.random() >= share]
-    transformer.resblocks = nn.ModuleList(kept or [rng.choice(list(blocks))])
+    remaining = [block for block in blocks if rng.random() >= share]
+    transformer.resblocks = nn.ModuleList(remaining or [rng.choice(list(blocks))])
     try:
         yield
     finally:
@@ -85,7 +85,7 @@ def layer_drop(
 
 
 def normalise(rgb: Tensor) -> Tensor:
-    """uint8 pictures [B, 3, 64, 64] to the range that the model wants."""
+    """uint8 pictures [B, 3, 64, 64] to the model's input range."""
     return rgb.float().div_(127.5).sub_(1.0)
 
 
@@ -99,7 +99,7 @@ def export(state: dict[str, Tensor], out: Path, vocab_size: int) -> None:
     }
     partial = out / "open_clip_model.safetensors.part"
     save_file(half, str(partial), metadata={"format": "pt"})
-    partial.chmod(0o644)  # safetensors writes for the owner alone
+    partial.chmod(0o644)  # safetensors writes files readable by the owner only
     partial.replace(out / "open_clip_model.safetensors")
     config = {"model_cfg": model_config(vocab_size), "preprocess_cfg": PREPROCESS_CONFIG}
     (out / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")

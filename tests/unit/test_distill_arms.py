@@ -53,7 +53,7 @@ def test_the_stored_figure_is_what_quickstart_shows(arms, tmp_path, monkeypatch)
 
     parser, arguments = arms.command_line(), parsed(arms, "--seeds", "0", "1")
     records = [{"last": {"t2i_r1": share}} for share in (0.25, 0.5)]
-    command = arms.shown_command(arguments, parser)
+    command = arms.public_command(arguments, parser)
     figure = arms.stored_figure(records, 200, command)
     assert figure == {"steps": 200, "recall_at_1": 0.375, "seeds": 2, "command": command}
     stored = tmp_path / "from_scratch.json"
@@ -66,12 +66,12 @@ def test_the_stored_figure_is_what_quickstart_shows(arms, tmp_path, monkeypatch)
 
 def test_the_shown_command_has_no_path_of_this_machine(arms):
     parser = arms.command_line()
-    assert arms.shown_command(parsed(arms), parser) == (
+    assert arms.public_command(parsed(arms), parser) == (
         "python benchmarks/distill_arms.py --student starter-50 --steps 400"
         " --out benchmarks/results/arms-50"
     )
     changed = parsed(arms, "--seeds", "3", "--lrs", "1e-3")
-    assert "--seeds 3 --lrs 0.001 --out" in arms.shown_command(changed, parser)
+    assert "--seeds 3 --lrs 0.001 --out" in arms.public_command(changed, parser)
 
 
 @pytest.mark.parametrize(
@@ -80,16 +80,16 @@ def test_the_shown_command_has_no_path_of_this_machine(arms):
 )
 def test_every_arm_climbs_the_same_ladder_to_its_own_rate(arms, best, tried):
     ladder = [1e-4, 2e-4, 4e-4, 1e-3, 2e-3, 4e-3]
-    found = arms.climb(ladder, lambda lr: -abs(ladder.index(lr) - ladder.index(best)))
+    found = arms.search_rates(ladder, lambda lr: -abs(ladder.index(lr) - ladder.index(best)))
     assert sorted(found) == tried and max(found, key=lambda lr: found[lr]) == best
 
 
 def test_rates_found_elsewhere_are_shown_and_not_tuned(arms, capsys):
     parser = arms.command_line()
     arguments = parsed(arms, "--rates", "affinity=5e-4", "scratch=1e-3")
-    assert arms.given_rates(arguments, parser) == {"affinity": 5e-4, "scratch": 1e-3}
-    shown = arms.shown_command(arguments, parser)
+    assert arms.fixed_rates(arguments, parser) == {"affinity": 5e-4, "scratch": 1e-3}
+    shown = arms.public_command(arguments, parser)
     assert "--rates affinity=5e-4 scratch=1e-3 --out benchmarks/results/arms-50" in shown
     with pytest.raises(SystemExit):
-        arms.given_rates(parsed(arms, "--rates", "random=1e-3"), parser)
+        arms.fixed_rates(parsed(arms, "--rates", "random=1e-3"), parser)
     assert "'random' is none of inherited, affinity, scratch" in capsys.readouterr().err

@@ -62,7 +62,7 @@ def test_the_rate_is_the_best_of_all_that_were_tried(arms, jobs, tmp_path):
 
 
 def test_an_arm_alone_brings_the_tuning_of_its_rate(arms, jobs):
-    found = arms.chosen_jobs(still=False, only=["masks"])
+    found = arms.selected_jobs(still=False, only=["masks"])
     assert [job.name for job in found] == [
         "both-lr0.0001-tuning",
         "both-lr0.00025-tuning",
@@ -73,9 +73,9 @@ def test_an_arm_alone_brings_the_tuning_of_its_rate(arms, jobs):
 
 def test_a_failed_tuning_run_ends_what_needs_it(arms, jobs, tmp_path, monkeypatch):
     monkeypatch.setattr(arms.Worker, "_warm_up", lambda _: None)
-    monkeypatch.setattr(arms, "keep_pairs", lambda: None)
-    monkeypatch.setattr(arms, "leave_no_report", lambda: None)
-    monkeypatch.setattr("kept_runs.kept_run", lambda *_: 1 / 0)
+    monkeypatch.setattr(arms, "cache_pairs", lambda: None)
+    monkeypatch.setattr(arms, "disable_report", lambda: None)
+    monkeypatch.setattr("kept_runs.cached_run", lambda *_: 1 / 0)
     worker = arms.Worker(parsed(arms, tmp_path, "--only", "masks"), time.time() + 3600)
     worker.go()
     assert {path.stem for path in (tmp_path / "arms").glob("*.failed")} == {
@@ -84,10 +84,10 @@ def test_a_failed_tuning_run_ends_what_needs_it(arms, jobs, tmp_path, monkeypatc
 
 
 def test_a_folder_keeps_runs_of_one_kind(arms, tmp_path):
-    arms.keep_settings(tmp_path, {"steps": 300, "precision": "bf16"})
-    arms.keep_settings(tmp_path, {"steps": 300, "precision": "bf16"})
+    arms.check_settings(tmp_path, {"steps": 300, "precision": "bf16"})
+    arms.check_settings(tmp_path, {"steps": 300, "precision": "bf16"})
     with pytest.raises(SystemExit, match="holds runs of steps 300; give them again"):
-        arms.keep_settings(tmp_path, {"steps": 1200, "precision": "bf16"})
+        arms.check_settings(tmp_path, {"steps": 1200, "precision": "bf16"})
 
 
 def test_means_and_steps_to_what_scratch_reached(tmp_path):

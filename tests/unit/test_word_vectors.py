@@ -55,7 +55,7 @@ def test_a_name_without_known_words_adds_no_loss(prior: WordPrior) -> None:
     rows = torch.tensor([0, 1, 2])
     logits = SCALE * (places[:2] @ places.T)
     expected = torch.logsumexp(logits, dim=1) - logits.diagonal()
-    found = prior.seen(embeddings, embeddings, rows)
+    found = prior.name_loss(embeddings, embeddings, rows)
     assert found.item() == pytest.approx(expected.mean().item(), rel=1e-4)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from tinyclip_edge.data.pixels import LEVELS
 from tinyclip_edge.data.views import RATIO
 
-DRAWS = 11  # names the generator among those of a seed
+DRAWS = 11  # distinguishes this generator from others of the same seed
 BOX, FLIP, COLOURS = slice(0, 4), 4, slice(5, 8)  # columns of a draw
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision's
 

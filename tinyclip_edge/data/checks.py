@@ -24,9 +24,9 @@ from tinyclip_edge.data.source import Count, PairSource
 from tinyclip_edge.errors import DataError
 
 SAMPLE = 2000  # pairs
-PARTS = 20  # that the sample is taken from, where there are as many
-CHUNK = 256  # encoded pictures held at once
-LONGEST = 4096  # tokens to which captions that may be cut are counted
+PARTS = 20  # parts that the sample comes from, at most
+CHUNK = 256  # encoded pictures in memory at once
+LONGEST = 4096  # tokens up to which the length of a truncated caption is counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,12 @@ class ImageCheck:
 
     images: int
     distinct: int
-    commonest: float  # share of the picture that is there most often
-    plain: float  # share of one single colour
+    commonest: float  # share of the most frequent picture
+    plain: float  # share of pictures of a single colour
 
     @property
     def repeated(self) -> float:
-        """Share of pictures that an earlier one equals."""
+        """Share of pictures that equal an earlier one."""
         return 1 - self.distinct / self.images if self.images else 0.0
 
 
@@ -52,7 +52,7 @@ class CaptionCheck:
     distinct: int
     commonest: float
     commonest_text: str
-    median: float  # tokens, start and end included, before any cut
+    median: float  # tokens, start and end included, before truncation
     p95: float
     cut: float  # share longer than the context
     context_length: int
@@ -63,7 +63,7 @@ class CaptionCheck:
 
     @property
     def repeated(self) -> float:
-        """Share of captions that an earlier one equals."""
+        """Share of captions that equal an earlier one."""
         return 1 - self.distinct / self.captions if self.captions else 0.0
 
 
@@ -78,14 +78,14 @@ class SourceCheck:
     images: ImageCheck
     captions: CaptionCheck
     samples_per_s: float  # read and decoded
-    repeated_keys: int = 0  # sampled pairs, or where all are in memory pairs, of an earlier key
-    lost: tuple[str, ...] = ()  # lines about cut shards and faulty samples that were met
+    repeated_keys: int = 0  # pairs whose key occurred before, of the sample or of all in memory
+    loss_lines: tuple[str, ...] = ()  # messages about truncated shards and faulty samples
     faulty: int = 0  # samples without a usable caption or image
-    read: int = 0  # usable samples beside those; tables are read whole
+    read: int = 0  # usable samples that were read; of a table all its rows
 
     @property
     def bad(self) -> float:
-        """Share of samples that do not decode, or are faulty."""
+        """Share of samples that are undecodable or faulty."""
         read = max(self.read, self.sampled) + self.faulty
         undecodable = len(self.undecodable) / self.sampled if self.sampled else 0.0
         return undecodable + (self.faulty / read if read else 0.0)
@@ -143,7 +143,7 @@ def check_source(
 
 
 def sample_pairs(source: PairSource, seed: int, size: int = SAMPLE) -> Iterator[Pair]:
-    """Yield the first pairs of parts drawn at random, up to ``size`` in all."""
+    """Yield the first pairs of randomly chosen parts, up to ``size`` in all."""
     order = np.random.default_rng([seed, 3]).permutation(len(source.parts))
     each = -(-size // min(len(order), PARTS))
     pairs = (pair for at in order for pair in islice(source.parts[int(at)], each))
@@ -186,7 +186,7 @@ def check_captions(
 
 
 def _lengths(used: Tensor) -> Tensor:
-    """Return int64 ``[M]``: tokens up to the last one that is no padding."""
+    """Return int64 ``[M]``: tokens up to the last one that is not padding."""
     return used.cumsum(dim=-1).argmax(dim=-1) + used.any(dim=-1).long()
 
 
@@ -197,7 +197,7 @@ def _uncut(
     context_length: int,
     padding: int,
 ) -> Tensor:
-    """Return the lengths with those at the limit counted again without it."""
+    """Return ``lengths`` with those at the context limit replaced by their full length."""
     full = lengths.ge(context_length).nonzero()[:, 0]
     for start in range(0, len(full), CHUNK):
         rows = full[start : start + CHUNK]

@@ -1,4 +1,4 @@
-"""Pairs of a COCO captions file: ``images`` with id and file_name, ``annotations`` of them."""
+"""Pairs of a COCO captions file: ``images`` with id and file_name, and their ``annotations``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUFFIX = ".json"
 
 @dataclass(frozen=True, slots=True)
 class CocoPart:
-    """Some hundred captioned images of a file."""
+    """A few hundred captioned images of a file."""
 
     folder: Path
     rows: tuple[tuple[str, tuple[str, ...]], ...]  # file name, captions
@@ -48,9 +48,9 @@ class CocoPart:
 
 
 def open_coco(path: Path, losses: Losses) -> tuple[CocoPart, ...]:
-    """Read a captions file whole; faulty entries and images without a caption go to ``losses``.
+    """Read a captions file; faulty entries and images without a caption are added to ``losses``.
 
-    Raises DataError when it is no such file, or none of the first images is there.
+    Raises DataError when it is not a captions file, or none of the first images exists.
     """
     content = read_json_file(path, DataError, limit=COCO_BYTES)
     lists = [content.get(k) for k in ("images", "annotations")] if isinstance(content, dict) else []
@@ -91,7 +91,7 @@ def _names(path: Path, images: list[Any], losses: Losses) -> Iterator[tuple[int 
 
 
 def _within(name: str) -> bool:
-    """Whether a name can be written, and stays in the folder of images."""
+    """Return whether a name is valid UTF-8 and stays inside the folder of images."""
     plain = name.isprintable() and name.encode("utf-8", "replace").decode() == name
     return plain and bool(name) and not os.path.isabs(name) and ".." not in Path(name).parts  # noqa: PTH117
 
@@ -115,8 +115,8 @@ def _captions(
 
 
 def _folder(path: Path, names: list[str]) -> Path:
-    """Return where the images are: beside the file, or in a folder there or beside its own."""
-    split = path.stem.rpartition("_")[2]  # captions_val2017.json is of val2017/
+    """Return the folder of images: next to the file, in a folder there, or one level up."""
+    split = path.stem.rpartition("_")[2]  # captions_val2017.json belongs to val2017/
     places = [
         place / inner
         for place in (path.parent, path.parent.parent)

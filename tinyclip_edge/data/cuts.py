@@ -8,7 +8,7 @@ from heapq import nsmallest
 
 DIGITS = re.compile(r"([0-9]+)")
 NUMBER_WIDTH = 20  # digits
-NAMED_FAULTS = 5  # of a message; more are counted
+NAMED_FAULTS = 5  # listed in a message; the others are counted
 
 
 class FaultySampleError(Exception):
@@ -19,8 +19,8 @@ class FaultySampleError(Exception):
 class Cut:
     """End of a cut shard: complete samples before it, and samples known to be lost (0 or 1)."""
 
-    samples: int
-    unusable: int
+    samples: int  # complete ones before the cut
+    unusable: int  # incomplete ones at the cut, 0 or 1
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class Losses:
             self.samples[name] = samples
 
     def correct(self, name: str, samples: int) -> None:
-        """Note how many usable samples a part has that was counted before it was read."""
+        """Replace the estimated number of usable samples of a part by the true one."""
         self.samples[name] = samples
 
     def merge(self, other: Losses) -> None:
@@ -63,7 +63,7 @@ class Losses:
 
     @property
     def cut_off(self) -> int:
-        """Samples known to be lost at the ends of cut shards."""
+        """Incomplete samples at the ends of truncated shards."""
         return sum(cut.unusable for cut in self.cuts.values())
 
     @property
@@ -73,7 +73,7 @@ class Losses:
 
     @property
     def read(self) -> int:
-        """Usable samples of one pass over the parts that were read."""
+        """Usable samples in one pass over the parts read so far."""
         return sum(self.samples.values())
 
     def cut_lines(self) -> list[str]:
@@ -85,7 +85,7 @@ class Losses:
         ]
 
     def named_faults(self) -> str:
-        """Return the first faults, by name, and how many follow; empty without any."""
+        """Return the first faults in order of name and how many follow; empty without any."""
         first = nsmallest(NAMED_FAULTS, self.faults, key=_by_number)
         more = len(self.faults) - len(first)
         return "; ".join(first) + (f" and {more} more" if more > 0 else "")

@@ -34,14 +34,14 @@ class BrokenPartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PartFeatures:
-    """Rows of one part; a picture that does not decode has none."""
+    """Feature rows of one part; an undecodable picture has none."""
 
     image: Halves  # [N, V, D]
     seeds: Ints  # [N, V] of the crops; [N, 0] for the centre
     samples: Bytes  # [N, 16] marks
-    text: Halves  # [M, D], each caption of the part once
+    text: Halves  # [M, D], of distinct captions
     captions: Bytes  # [M, 16] marks
-    bad: int = 0  # pictures that do not decode
+    bad: int = 0  # undecodable pictures
     _pictures: dict[bytes, int] = field(init=False, repr=False)
     _texts: dict[bytes, int] = field(init=False, repr=False)
 
@@ -84,7 +84,7 @@ def check_part(path: Path, about: Mapping[str, str]) -> None:
 
 
 def read_part(path: Path, about: Mapping[str, str]) -> PartFeatures:
-    """Return the content; BrokenPartError as in ``check_part``, or when a byte has changed."""
+    """Read a file; raises BrokenPartError as ``check_part`` does, or for a changed byte."""
     try:
         with safe_open(path, framework="np") as file:
             content = _content_of(file.metadata())

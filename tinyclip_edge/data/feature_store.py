@@ -37,7 +37,7 @@ from tinyclip_edge.json_text import read_json_table
 FORMAT = "tinyclip-edge-features"
 VERSION = 1
 ABOUT, PARTS = "features.json", "parts"
-SHOWN = 16  # letters of a value in a message
+SHOWN = 16  # characters of a value in a message
 CURE = "delete it, or set data.feature_cache to another folder"
 
 

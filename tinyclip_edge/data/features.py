@@ -55,11 +55,11 @@ class FeatureTable:
 
     @property
     def filled(self) -> int:
-        """Rows that have their features."""
+        """Number of rows with features."""
         return int(self._filled.sum())
 
     def get(self, ids: Ints, compute: Callable[[Ints], Tensor]) -> Tensor:
-        """Return float32 ``[B, D]``; ``compute`` is given positions in ``ids`` of missing rows."""
+        """Return float32 ``[B, D]``; ``compute`` gets positions in ``ids``, returns their rows."""
         missing, positions = np.unique(ids[~self._filled[ids]], return_index=True)
         if len(missing):
             at = np.flatnonzero(~self._filled[ids])[positions]
@@ -81,15 +81,15 @@ class FeatureTable:
         return None if self._values is None else self._values.shape[1]
 
     def content(self) -> tuple[Tensor, Tensor]:
-        """Return the numbers ``[F]`` of the filled rows and their values ``[F, D]``."""
+        """Return the indices ``[F]`` of the filled rows and their values ``[F, D]``."""
         ids = torch.from_numpy(np.flatnonzero(self._filled))
         return ids, torch.zeros(0, 0, dtype=STORED) if self._values is None else self._values[ids]
 
 
 class TeacherFeatures:
-    """Image features of N pictures and text features of M captions, under the key of their origin.
+    """Image features of N pictures and text features of M captions.
 
-    ``key`` names teacher weights, preprocessing and data; a file with another key is not used.
+    ``key`` identifies teacher weights, preprocessing and data; a file with another key is ignored.
     """
 
     def __init__(self, key: str, pictures: int, captions: int) -> None:
@@ -100,7 +100,7 @@ class TeacherFeatures:
 
     @property
     def filled(self) -> int:
-        """Rows that have their features, of pictures and captions together."""
+        """Number of rows with features, pictures and captions together."""
         return self.image.filled + self.text.filled
 
     def digest(self) -> str:
@@ -117,10 +117,10 @@ class TeacherFeatures:
         self._stored_rows.clear()
 
     def save(self, path: Path) -> None:
-        """Write the filled rows aside, then rename; DataError when the disk refuses.
+        """Write the filled rows atomically; DataError when the disk refuses.
 
-        A file that holds them already stays as it is: runs save at every checkpoint, yet all rows
-        are there after the first epoch.
+        An up-to-date file is not written again: runs save at every checkpoint, but the rows are
+        complete after the first epoch.
         """
         if self._stored_rows.get(path) == self.filled and path.is_file():
             return

@@ -1,4 +1,4 @@
-"""Pairs of an image folder: captions in text files beside the images, or in a metadata file."""
+"""Pairs of an image folder, with captions in text files next to the images or a metadata file."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ FORMS = f"NAME.txt beside NAME.jpg, or a {METADATA[0]} with file_name and text"
 
 @dataclass(frozen=True, slots=True)
 class FolderPart:
-    """Some hundred images of a folder, captions beside them."""
+    """A few hundred images of a folder with caption files."""
 
     folder: Path
-    rows: tuple[tuple[str, str], ...]  # image, relative, with suffix; suffix of its caption
+    rows: tuple[tuple[str, str], ...]  # relative image name, suffix of its caption file
     losses: Losses = field(default_factory=Losses, compare=False)
 
     @property
@@ -46,7 +46,7 @@ class FolderPart:
 
     @property
     def name(self) -> str:
-        """What ``losses`` call it."""
+        """Key in ``losses``."""
         return f"{self.folder} {self.rows[0][0]}"
 
     @property
@@ -77,10 +77,10 @@ class FolderPart:
 
 
 def open_folder(folder: Path, losses: Losses, options: SourceOptions = DEFAULT) -> tuple[Part, ...]:
-    """Find the pairs of a folder and of the folders in it, sorted by name.
+    """Return the pairs of a folder and its subfolders, sorted by name.
 
-    Images without a caption go to ``losses``, and how many files of other kinds there are. Raises
-    DataError when no image has a caption, as in folders that are classes.
+    Images without a caption and the number of other files are added to ``losses``. Raises
+    DataError when no image has a caption, as in class folders.
     """
     for name in METADATA:
         if is_file(folder / name):
@@ -105,7 +105,7 @@ def open_folder(folder: Path, losses: Losses, options: SourceOptions = DEFAULT) 
         FolderPart(folder, tuple(rows[start : start + PART]), losses)
         for start in range(0, len(rows), PART)
     )
-    for part in parts:  # all, as the images without a caption are: a run may read the first alone
+    for part in parts:  # of all, like the faults above: a run may read only the first part
         losses.count(part.name, part.at_most)
     return parts
 
@@ -120,7 +120,7 @@ def captioned(folder: Path) -> bool:
 
 
 def _caption_suffixes(names: list[str]) -> dict[str, str]:
-    """Return the suffix of each text file, by its name without."""
+    """Return the suffix of each text file by its stem."""
     split = (os.path.splitext(name) for name in names)  # noqa: PTH122
     return {stem: suffix for stem, suffix in split if suffix.lower() == CAPTION}
 
@@ -130,7 +130,7 @@ def _stem(name: str) -> str:
 
 
 def _no_pairs(folder: Path, names: list[str], images: int) -> DataError:
-    """Say why a folder has no pair."""
+    """Return an error that explains why a folder has no pair."""
     tables = [name for name in names if PurePosixPath(name).name in METADATA]
     if tables:
         where = ", ".join(str(folder / PurePosixPath(name).parent) for name in tables[:3])

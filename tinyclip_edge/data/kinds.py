@@ -8,7 +8,7 @@ PARQUET = (
     "a parquet table, which is not read; write paths and captions as .csv or .jsonl, and of "
     "img2dataset's files give the .tar"
 )
-USTAR = slice(257, 262)  # where every tar in use says "ustar"
+USTAR = slice(257, 262)  # position of the magic "ustar" of every common tar format
 MAGIC = {
     b"PK\x03\x04": "a zip archive; unpack it and write a tar",
     b"PAR1": PARQUET,

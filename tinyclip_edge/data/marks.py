@@ -14,7 +14,7 @@ HEAD = 1 << 16  # bytes of a shard that distinguish it from others of its name a
 
 
 def sample_mark(pair: Pair) -> bytes:
-    """Return the mark of a key with its picture: the encoded bytes, or the size of the file."""
+    """Return the hash of a key with its picture: the encoded bytes, or the size of the file."""
     image = pair.image
     if isinstance(image, bytes):
         content = image
@@ -26,7 +26,7 @@ def sample_mark(pair: Pair) -> bytes:
 
 
 def caption_mark(caption: str) -> bytes:
-    """Return the mark of a text."""
+    """Return the hash of a text."""
     return _mark(_bytes(caption))
 
 

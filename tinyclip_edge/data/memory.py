@@ -42,9 +42,9 @@ class Batch:
     captions: tuple[str, ...]
     image_ids: Ints | None = None  # [B]
     caption_ids: Ints | None = None  # [B]
-    image_features: CachedRows | None = None  # the teacher's, [b, D] of the rows that are here
+    image_features: CachedRows | None = None  # the teacher's, [b, D]
     text_features: CachedRows | None = None
-    draws: Tensor | None = None  # float32 [b, 8], see augment.py; the pixels are those before it
+    draws: Tensor | None = None  # float32 [b, 8] of augment.py, still to be applied to the pixels
 
 
 class Ragged:
@@ -56,7 +56,7 @@ class Ragged:
         self._flat = np.array([item for row in rows for item in row], dtype=np.int64)
 
     def draw(self, rows: Ints, random: npt.NDArray[np.float64]) -> Ints:
-        """Take one item of each row; ``random`` in [0, 1) says which."""
+        """Return one item of each row, selected by ``random`` in [0, 1)."""
         items: Ints = self._flat[
             self._starts[rows] + (random * self.lengths[rows]).astype(np.int64)
         ]
@@ -77,9 +77,9 @@ class _Draw:
 
 
 class PairMemory:
-    """Pairs with decoded pictures; every draw is a function of (seed, step).
+    """Pairs with decoded pictures; a batch is a function of (seed, step).
 
-    With ``viewed`` the pictures are decoded when a batch shows them, an epoch one view of each.
+    With ``viewed`` a batch decodes its pictures itself; an epoch shows one view of each.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class PairMemory:
         self.keys = tuple(pair.key for pair in pairs)
         self.images = images
         self.bad = bad
-        self.marks = marks  # of the pictures, as a feature cache knows them
+        self.marks = marks  # of the pictures, as in a feature cache
         self.viewed = viewed
         captions: dict[str, int] = {}
         concepts: dict[str, list[int]] = {}
@@ -126,8 +126,8 @@ class PairMemory:
     ) -> PairMemory:
         """Decode a source with several threads; ``limit`` keeps the first pairs.
 
-        With ``crops`` the pictures stay encoded once it is known that they decode. Raises DataError
-        when more than one per cent of the images cannot be decoded.
+        With ``crops`` the pictures stay encoded after a test of decoding. Raises DataError when
+        more than one per cent of the images cannot be decoded.
         """
         pairs: list[Pair] = []
         images: list[Tensor] = []
@@ -163,7 +163,7 @@ class PairMemory:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of keys and captions in order: what a cache or a resumed run relies on."""
+        """Hash of keys and captions in order, which caches and resumed runs depend on."""
         digest = hashlib.sha256()
         for text in (*self.keys, "", *self.captions):
             # File names may not be UTF-8.
@@ -187,14 +187,14 @@ class PairMemory:
     def batch(
         self, step: int, size: int, *, seed: int, distinct: bool = True, rows: slice = WHOLE
     ) -> Batch:
-        """Return ``rows`` of a step's pairs (from 0); an epoch visits each picture once."""
+        """Return ``rows`` of the batch of a step (from 0); an epoch visits each picture once."""
         draw = self._draw(step, size, seed, distinct=distinct)
         return self._finish(draw, rows, self._begin(draw, rows))
 
     def batches(
         self, start: int, size: int, *, seed: int, distinct: bool = True, rows: slice = WHOLE
     ) -> Iterator[Batch]:
-        """Yield ``rows`` of the batches of steps ``start``, ``start + 1`` … without end."""
+        """Yield ``rows`` of the batches of steps ``start``, ``start + 1`` … endlessly."""
         self.check_batch(size, distinct=distinct)
         waiting: deque[tuple[_Draw, list[Future[Tensor | None]]]] = deque()
         for step in count(start):

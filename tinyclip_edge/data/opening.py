@@ -19,12 +19,12 @@ from tinyclip_edge.paths import is_folder
 
 
 def open_source(source: str | Sequence[str], options: SourceOptions = DEFAULT) -> PairSource:
-    """Find the parts of ``starter:SPLIT`` or of one or more patterns.
+    """Return the parts of ``starter:SPLIT`` or of one or more patterns.
 
-    A pattern is a path or URL of shards, tables or an image folder; it may hold braces
+    A pattern is a path or URL of shards, tables or an image folder; it may contain braces
     (``{000..009}``) and, if local, wildcards. ``pipe:COMMAND`` is refused unless the options allow
-    it; so is what is larger than their limits.
-    Raises DataError when one matches nothing, or a table or folder cannot be read.
+    it, and files above their limits always.
+    Raises DataError when a pattern matches nothing, or a table or folder cannot be read.
     """
     patterns = [source] if isinstance(source, str) else list(source)
     parts: dict[str, tuple[Part, ...]] = {}

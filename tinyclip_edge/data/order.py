@@ -11,7 +11,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def distinct_slots(concept_of: Ints, size: int) -> int:
-    """Return the batches of an epoch; a concept can be in each of them once."""
+    """Return the number of batches of an epoch, each with a concept at most once."""
     counts = np.bincount(concept_of)
     most = max(1, len(concept_of) // size)
     return max(1, int(np.minimum(counts, most).sum()) // size)
@@ -44,7 +44,7 @@ def distinct_epoch(concept_of: Ints, size: int, rng: np.random.Generator) -> Int
 
 
 def _spread(concept_of: Ints, slots: int, rng: np.random.Generator) -> Ints:
-    """Return a random order of at most ``slots`` pictures a concept, spaced evenly."""
+    """Return a random, evenly spaced order of at most ``slots`` pictures per concept."""
     order = rng.permutation(len(concept_of))
     order = order[np.argsort(concept_of[order], kind="stable")]  # by concept, random within
     counts = np.bincount(concept_of)

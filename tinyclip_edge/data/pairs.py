@@ -17,7 +17,7 @@ from tinyclip_edge.runtime.images import open_image
 BAD_SHARE = 0.01  # of all samples; more of them stop the run
 STREAM_MINIMUM = 1000  # samples read before the share of a stream is checked
 NAMED_KEYS = 20
-Picture = bytes | Image.Image | Path  # a path is read by whoever decodes it
+Picture = bytes | Image.Image | Path  # a path is read when the picture is decoded
 
 _KINDS: dict[type, str] = {dict: "an object", list: "a list", bool: "true or false"}
 
@@ -41,7 +41,7 @@ class Pair:
     key: str
     image: Picture
     captions: tuple[str, ...]
-    concept: str  # pairs of one concept are no negatives of each other
+    concept: str  # pairs of one concept are not negatives of each other
     meta: dict[str, Any] = field(default_factory=dict)
     cached: CachedFeatures | None = None
 
@@ -55,15 +55,15 @@ class Pair:
 
 
 def caption_lines(text: str) -> tuple[str, ...]:
-    """Return the captions of a text file, one a line, without blanks around and empty ones."""
+    """Return the captions of a text file, one per line, stripped; empty lines are skipped."""
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def captions_of(value: object) -> tuple[str, ...]:
     """Return the captions of a cell or JSON value: a text is one, a list holds several.
 
-    Line breaks inside a caption become blanks. Raises TypeError for what is no text, and
-    UnicodeError for what has no UTF-8: halves of characters, as JSON can hold them.
+    Line breaks inside a caption become spaces. Raises TypeError for values that are not text, and
+    UnicodeError for lone surrogates, which JSON allows and UTF-8 does not.
     """
     texts = value if isinstance(value, list) else [value]
     captions = []
@@ -142,7 +142,7 @@ class BadSamples:
         return lines
 
     def named(self) -> str:
-        """Return the first keys and how many follow; a stream meets one again in every epoch."""
+        """Return the first keys and how many follow, each once though every epoch adds it."""
         names = list(dict.fromkeys(self.keys))
         more = len(names) - NAMED_KEYS
         return ", ".join(names[:NAMED_KEYS]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""What the patterns of ``data.train`` match, looked up without torch; nothing is opened."""
+"""Expansion of the patterns of ``data.train``, without torch and without opening files."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ STARTER = "starter:"
 PIPE = "pipe:"
 SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+):")  # two letters or more: C: is a Windows drive
 RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
-NAMES = 1_000_000  # that a pattern may stand for
+NAMES = 1_000_000  # names that a pattern may expand to
 FORMS = (
     "shards (.tar, .tar.gz), a table (.csv, .tsv, .jsonl), COCO captions (.json) or an image folder"
 )
 
 
 def check_source(source: str | Sequence[str], *, allow_pipes: bool = False) -> None:
-    """Raise DataError where open_source would find nothing for a pattern; nothing is opened."""
+    """Raise DataError when a pattern matches nothing; no file is opened."""
     for pattern in [source] if isinstance(source, str) else source:
         matching_names(pattern, allow_pipes=allow_pipes)
 
 
 def matching_names(pattern: str, *, allow_pipes: bool) -> list[str]:
-    """Return the paths or URLs that a pattern stands for. Raises DataError for none."""
+    """Return the paths or URLs that a pattern matches. Raises DataError for none."""
     if pattern.startswith(STARTER):
         return [str(path) for path in _starter(pattern)]
     scheme = SCHEME.match(pattern)
@@ -47,7 +47,7 @@ def matching_names(pattern: str, *, allow_pipes: bool) -> list[str]:
 
 def _expanded(pattern: str) -> list[str]:
     try:
-        # A range is held whole by braceexpand; of their products it makes one after the other.
+        # braceexpand materialises a range, but generates products of ranges lazily.
         wide = any(abs(int(end) - int(start)) >= NAMES for start, end in RANGE.findall(pattern))
         names = [] if wide else list(islice(braceexpand.braceexpand(pattern), NAMES + 1))
     except (ValueError, RecursionError):

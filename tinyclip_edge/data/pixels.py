@@ -1,4 +1,4 @@
-"""Between a model's preprocessing and pixels that are stored as bytes."""
+"""Conversion between a model's preprocessing and pixels stored as bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TO_FLOAT = ("ToTensor", "Normalize")  # how torchvision's and open_clip's transf
 
 
 class PixelCodec:
-    """Runs the resize and crop of a preprocessing once and stores uint8; normalises later.
+    """Resizes and crops a picture once, stores uint8 and normalises later.
 
     ``preprocess`` maps a picture of any mode to float32 ``[3, H, W]``, normalised by ``mean`` and
     ``std``.
@@ -36,7 +36,7 @@ class PixelCodec:
         self._std = torch.tensor(std, dtype=torch.float32).view(3, 1, 1)
 
     def store(self, image: Image.Image) -> Tensor:
-        """Return uint8 ``[3, H, W]``; exact, as the normalised values come from bytes."""
+        """Return uint8 ``[3, H, W]``; lossless, as the normalised values come from bytes."""
         if self._geometry is not None:
             for step in self._geometry:
                 image = step(image)
@@ -45,14 +45,14 @@ class PixelCodec:
         return (pixels * LEVELS).round_().clamp_(0, LEVELS).to(torch.uint8)
 
     def decode(self, image: Picture) -> Tensor | None:
-        """Return a picture as stored; None when it does not decode or its mode does not resize."""
+        """Return uint8 ``[3, H, W]``; None when the picture cannot be decoded or resized."""
         try:
             return self.store(decode_image(image))
         except (UndecodableImageError, ValueError):
             return None
 
     def restore(self, pixels: Tensor, size: int | None = None) -> Tensor:
-        """Return float32 ``[B, 3, H, W]`` as ``preprocess`` gave them; ``size``: resized to it."""
+        """Return normalised float32 ``[B, 3, H, W]``, resized to ``size`` if set."""
         scaled = pixels.to(torch.float32).div_(LEVELS)
         if size is not None and size != scaled.shape[-1]:
             scaled = F.interpolate(scaled, (size, size), mode="bicubic", antialias=True)
@@ -61,7 +61,7 @@ class PixelCodec:
 
 
 def _geometry(preprocess: object) -> list[Callable[[Any], Any]] | None:
-    """Return the steps from picture to picture of a composed transform, seven times as fast."""
+    """Return the picture-to-picture steps of a composed transform, seven times as fast."""
     steps = list(getattr(preprocess, "transforms", ()))
     last = tuple(type(step).__name__.removeprefix("Maybe") for step in steps[-2:])
     return steps[:-2] if last == TO_FLOAT else None

@@ -1,4 +1,4 @@
-"""Batches prepared by a thread while the steps before them run."""
+"""Batches prepared by a thread while earlier steps run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Where = StreamPosition | None
 
 
 class Prefetch(Iterator[Batch]):
-    """The batches of ``steps``, in their order; an error of theirs comes where it stood.
+    """The batches of ``steps`` in order; an error of ``batches`` is raised at its step.
 
-    A context: at its end the thread is ended and ``batches``, if it can be, closed. ``where`` is
-    asked after each batch, in the thread, for the position that belongs to it. ``pin``: pixels lie
-    in page-locked memory, from which the current CUDA device copies them while it computes.
+    On leaving the context the thread ends and ``batches`` is closed if it has ``close``. The thread
+    calls ``where`` after each batch for its position in the stream. ``pin`` puts pixels into
+    page-locked memory, from which the current CUDA device copies them while it computes.
     """
 
     def __init__(

@@ -69,7 +69,7 @@ class RemoteShard:
 
 
 class HttpStream(io.RawIOBase):
-    """Body of a GET request; after a break it goes on where it stopped. DataError names the URL."""
+    """Body of a GET request, resumed after interruptions. Raises DataError with the URL."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -186,7 +186,7 @@ class PipeStream(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """End the command, whether or not it was read to its end."""
+        """Terminate the command if it still runs."""
         if self.closed:
             return
         if self._process.poll() is None:
@@ -219,4 +219,4 @@ class PipeStream(io.RawIOBase):
             else:
                 self._process.kill()
         except (ProcessLookupError, PermissionError):
-            pass  # it is over
+            pass  # it has ended

@@ -71,7 +71,7 @@ class Shard:
 
     @property
     def at_most(self) -> int:
-        """Pairs that a file of its size cannot exceed."""
+        """Upper bound of its pairs from the size of the file."""
         return math.ceil(self.size / SMALLEST_PAIR[self.path.suffix == ".gz"])
 
     @property
@@ -269,7 +269,7 @@ def _mark(key: str) -> bytes:
 
 
 def _split(name: str, group: dict[str, Any]) -> list[Sample]:
-    """Return the sample of a group of webdataset, or those that dots in keys made one group of.
+    """Return the sample of a webdataset group, or the samples that it joins as keys have dots.
 
     Raises DataError for a sample with two images.
     """
@@ -313,7 +313,7 @@ def _pair(sample: Sample) -> Pair:
         captions = (
             captions_of(value) if written is None else caption_lines(written.decode("utf-8-sig"))
         )
-    # ValueError: no UTF-8, no JSON, a number of too many digits.
+    # ValueError: invalid UTF-8 or JSON, or a number with too many digits.
     except (ValueError, AttributeError, TypeError) as error:
         raise FaultySampleError(f"caption of '{key}' cannot be read ({error})") from None
     if not captions:

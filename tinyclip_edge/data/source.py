@@ -12,7 +12,7 @@ from tinyclip_edge.data.pairs import BadSamples, Pair
 
 
 class Part(Protocol):
-    """A shard, or some hundred rows of a table or folder; iterating reads its pairs in order."""
+    """A shard, or a few hundred rows of a table or folder; iterating reads its pairs in order."""
 
     @property
     def fingerprint(self) -> str:
@@ -31,7 +31,7 @@ class Part(Protocol):
         """Bytes, by which the sizes of parts are compared; None when unknown."""
 
     def __iter__(self) -> Iterator[Pair]:
-        """Read it."""
+        """Read the pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class PairSource:
         self.check(self.losses.read)
 
     def check(self, usable: int) -> None:
-        """Raise DataError where more than one per cent are faulty beside so many usable samples."""
+        """Raise DataError when more than one per cent are faulty, given the usable samples."""
         if self.losses.faults:
             BadSamples(self.name, self.losses).check(usable, final=True)
 

@@ -39,9 +39,9 @@ class StreamPosition:
 
 @dataclass(slots=True)
 class StreamingPairs:
-    """Shuffled stream of a source: parts in random order, then a buffer to draw from.
+    """Shuffled stream of a source: parts in random order, then a shuffle buffer.
 
-    With several groups each does so with its own parts, and fills its own rows of every batch.
+    Each of several groups has its own parts and buffer, and fills its own rows of every batch.
     """
 
     source: PairSource
@@ -49,7 +49,7 @@ class StreamingPairs:
     workers: int = 2
     buffer: int = 2048  # encoded pairs in the shuffle buffer of each group
     stream_groups: int = 1
-    crops: Crops | None = None  # views to show in place of the centre
+    crops: Crops | None = None  # views instead of the centre
     bad: BadSamples = field(init=False)
     samples: int = field(default=0, init=False)
     position: StreamPosition | None = field(default=None, init=False)  # after the last batch
@@ -81,10 +81,10 @@ class StreamingPairs:
         rows: slice = WHOLE,
         position: Mapping[int, Mapping[str, Any]] | None = None,
     ) -> Iterator[Batch]:
-        """Yield ``rows`` of steps ``start`` …; groups that have none of them are not read.
+        """Yield ``rows`` of steps ``start`` …; only groups with some of these rows are read.
 
-        ``position``, as StreamPosition.plain gave it after step ``start``, spares reading past what
-        came before. A batch is smaller than ``size`` by the images that cannot be decoded.
+        ``position``, the StreamPosition.plain of step ``start``, avoids reading everything before
+        it. Undecodable images make a batch smaller than ``size``.
         """
         self.check_batch(size)
         groups, own = self._groups(size, seed, rows)

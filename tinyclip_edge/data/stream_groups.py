@@ -1,7 +1,7 @@
-"""The order of a stream: its parts are dealt to groups, and each group shuffles its own pairs.
+"""The order of a stream: its parts are divided among groups, and each group shuffles its pairs.
 
-What a group gives depends on the seed, the number of groups and its own number, never on who reads
-it; where it stands can be written down, and taken up again by reading only what it still holds.
+The order of a group depends on the seed, the number of groups and its own number, never on the
+process that reads it. Its position can be saved, and resumed by reading only the buffered pairs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class StreamGroupPosition:
     captions: Mapping[str, Any]
 
     def plain(self) -> dict[str, Any]:
-        """Return numbers, lists and texts; pairs as ``[part, row]``."""
+        """Return numbers, lists and strings; pairs as ``[part, row]``."""
         pairs = {"held": self.buffered, "leaving": self.leaving, "delayed": self.delayed}
         return {
             "epoch": self.epoch,
@@ -59,7 +59,7 @@ class StreamGroupPosition:
 
 
 def deal(parts: int, groups: int, seed: int) -> list[list[int]]:
-    """Return the parts of each group, in ascending order; every part is dealt once."""
+    """Return the parts of each group, in ascending order; each part is in one group."""
     dealt = np.random.default_rng([seed, 5]).permutation(parts)
     return [sorted(dealt[group::groups].tolist()) for group in range(groups)]
 
@@ -181,7 +181,7 @@ class StreamGroup:
         return self._leaving.popleft()
 
     def _read_one(self) -> Placed | None:
-        """Return the next pair of the epoch, None at its end."""
+        """Return the next pair of the epoch; None at its end."""
         while self._at < len(self._order):
             part = self._order[self._at]
             if self._rows is None:

@@ -1,4 +1,4 @@
-"""The records of a CSV, TSV or JSONL file, each with its place."""
+"""The records of a CSV, TSV or JSONL file with their line numbers."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Record:
 
     @property
     def place(self) -> str:
-        """Its lines, for messages."""
+        """Its line numbers, for messages."""
         return _place(self.line, len(self.lines))
 
 
 class TableLines:
-    """Lines of a file as text, with count, position and hash of what was read.
+    """Lines of a file as text, with count, position and hash of the bytes read.
 
-    Bytes that are not UTF-8 become surrogates, which no text of UTF-8 has.
+    Bytes that are not UTF-8 become surrogates, which valid UTF-8 never contains.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class TableLines:
         self.path = path
         self._file = file
         self._limit = limit
-        self._record = offset  # where the record that is read begins
-        self.record_lines: list[str] = []  # lines of that record
+        self._record = offset  # start of the current record
+        self.record_lines: list[str] = []  # lines of the current record
         self.offset = offset
         self.number = line
         self.digest = hashlib.sha256()
@@ -82,7 +82,7 @@ class TableLines:
         self.record_lines = []
 
     def _check_text(self, first: bytes) -> None:
-        """Raise DataError where the first line shows other line ends or letters."""
+        """Raise DataError when the first line has unsupported line ends or encoding."""
         if first.startswith(UTF16):
             raise DataError(f"{self.path} is UTF-16; save it as UTF-8")
         if b"\r" in first.rstrip(b"\r\n"):
@@ -93,11 +93,11 @@ class TableLines:
 
 
 def read_records(lines: TableLines, delimiter: str | None, columns: int = 0) -> Iterator[Record]:
-    """Yield the rows from where ``lines`` stands, without blank ones.
+    """Yield the rows from the position of ``lines``, without blank ones.
 
     ``delimiter``: a tab for TSV, which has no quoting and no line breaks in a cell; any other
-    character for CSV; None for JSON lines. ``columns``: how many a row should have. Raises
-    DataError where quotes cannot be as meant.
+    character for CSV; None for JSON lines. ``columns``: the expected number of columns. Raises
+    DataError for unbalanced quotes.
     """
     text = iter(lines)
     rows = None if delimiter in (None, TAB) else csv.reader(text, delimiter=delimiter, strict=True)
@@ -128,14 +128,14 @@ def read_records(lines: TableLines, delimiter: str | None, columns: int = 0) -> 
 
 
 def header_cells(first: str, delimiter: str) -> tuple[str, ...]:
-    """Return the cells of a first line; csv.Error when it cannot be one."""
+    """Return the cells of a header line; raises csv.Error when it is malformed."""
     return tuple(next(csv.reader([first], delimiter=delimiter), ()))
 
 
 def tsv_cells(line: str) -> list[str]:
-    """Return the cells of a line of TSV, which has no quoting: a quote is a letter.
+    """Return the cells of a line of TSV, where a quote is an ordinary character.
 
-    But for a whole cell in quotes whose own quotes are doubled, as spreadsheets write it.
+    Except in a quoted cell with doubled inner quotes, as spreadsheets write it.
     """
     return [_unquoted(cell) for cell in line.rstrip("\r\n").split(TAB)]
 

@@ -1,4 +1,4 @@
-"""Pairs of a CSV, TSV or JSONL file that names images and gives their captions."""
+"""Pairs of a CSV, TSV or JSONL file with image paths and captions."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Table:
 
     @classmethod
     def of(cls, path: Path, options: SourceOptions = DEFAULT) -> Table:
-        """Find the columns; raise DataError, which names those there are, when one is missing."""
+        """Find the columns; raise DataError, which lists the existing ones, when one is missing."""
         limit = options.limits.row_mb * MIB
         delimiter: str | None = None
         with _opened(path) as file:
@@ -68,21 +68,18 @@ class Table:
         names = {column.strip().casefold(): column for column in columns}
         image = _column(path, "image", options.columns.image, IMAGE_COLUMNS, names)
         caption = _column(path, "caption", options.columns.text, CAPTION_COLUMNS, names)
-        for chosen in (image, caption):
-            if (
-                sum(column.strip().casefold() == chosen.strip().casefold() for column in columns)
-                > 1
-            ):
-                raise DataError(f"{path} has several columns '{chosen}'; rename all but one")
+        for name in (image, caption):
+            if sum(column.strip().casefold() == name.strip().casefold() for column in columns) > 1:
+                raise DataError(f"{path} has several columns '{name}'; rename all but one")
         return cls(path, delimiter, columns, image, caption, names.get(CONCEPT_COLUMN), limit)
 
     def rows(
         self, lines: TableLines, losses: Losses, *, judged: bool = False
     ) -> Iterator[TableRow]:
-        """Yield the rows from where ``lines`` stands; those that are no pair go to ``losses``.
+        """Yield the rows from the position of ``lines``; faulty ones are added to ``losses``.
 
-        Raises DataError for quotes that cannot be as meant and, where ``judged``, when so many rows
-        are faulty that their messages would fill memory.
+        Raises DataError for unbalanced quotes and, if ``judged``, when so many rows are faulty
+        that their messages would fill memory.
         """
         count = 0
         for record in read_records(lines, self.delimiter, len(self.header)):
@@ -101,7 +98,7 @@ class Table:
             yield row
 
     def _check_lines(self, record: Record) -> None:
-        """Raise DataError for a quoted caption that goes on over rows of their own."""
+        """Raise DataError for a quoted caption that swallows further rows."""
         at = self.header.index(self.image)
         cells = [line.split(self.delimiter)[at : at + 1] for line in record.lines]
         own = [name for one in cells for name in one if self._names_image(name.strip('"\r\n '))]
@@ -172,18 +169,20 @@ class TablePart:
 def open_table(
     path: Path, losses: Losses, options: SourceOptions = DEFAULT
 ) -> tuple[TablePart, ...]:
-    """Read a table once, and keep where its parts begin; rows in turn of one image are one pair.
+    """Read a table once and index its parts; adjacent rows of one image are one pair.
 
-    Rows that are none go to ``losses``. Raises DataError for what cannot be read, when there is no
-    pair, and when none of the first images is there.
+    Faulty rows are added to ``losses``. Raises DataError when the file is unreadable or has no
+    pair, and when none of the first images exists.
     """
     table = Table.of(path, options)
     starts: list[tuple[int, int]] = []
-    met = Losses()
+    table_losses = Losses()
     groups, there = 0, False
     with _opened(path) as file:
         lines = TableLines(path, file, limit=table.limit)
-        for image, rows in groupby(table.rows(lines, met, judged=True), key=lambda row: row.image):
+        for image, rows in groupby(
+            table.rows(lines, table_losses, judged=True), key=lambda row: row.image
+        ):
             first = next(rows)
             if groups % PART == 0:
                 starts.append((first.offset, first.line))
@@ -191,16 +190,16 @@ def open_table(
             groups += 1
             if not there and groups == PART:
                 break
-    met.count(str(path), groups)
+    table_losses.count(str(path), groups)
     if groups == 0:
-        BadSamples(str(path), met).check(0, final=True)
+        BadSamples(str(path), table_losses).check(0, final=True)
         raise DataError(f"{path} is empty: it has columns, but no row")
     if not there:
-        told = f"none of the first {min(groups, PART)} images is there"
+        fault = f"none of the first {min(groups, PART)} images is there"
         if URL.match(image):
-            raise DataError(f"{path}: {told}: they are web addresses; img2dataset fetches them")
-        raise DataError(f"{path}: {told}; paths are relative to {path.parent}")
-    losses.merge(met)
+            raise DataError(f"{path}: {fault}: they are web addresses; img2dataset fetches them")
+        raise DataError(f"{path}: {fault}; paths are relative to {path.parent}")
+    losses.merge(table_losses)
     digest = lines.digest.hexdigest()[:16]
     return tuple(
         TablePart(table, offset, line, min(PART, groups - number * PART), f"{digest}@{offset}")
@@ -222,7 +221,7 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _header(lines: TableLines, delimiter: str | None) -> tuple[str, tuple[str, ...]]:
-    """Return the delimiter and the columns that the first line has."""
+    """Return the delimiter and the columns of the first line."""
     first = next(iter(lines), "")
     if delimiter is None:
         delimiter = TAB if TAB in first else ","
@@ -236,7 +235,7 @@ def _header(lines: TableLines, delimiter: str | None) -> tuple[str, tuple[str, .
 
 
 def _json_columns(lines: TableLines) -> tuple[str, ...]:
-    """Return the keys of the first row that has any."""
+    """Return the keys of the first valid row."""
     fault = None
     for record in islice(read_records(lines, None), PART):
         try:
@@ -249,24 +248,24 @@ def _json_columns(lines: TableLines) -> tuple[str, ...]:
 
 
 def _column(
-    path: Path, what: str, named: str | None, usual: tuple[str, ...], names: Mapping[str, str]
+    path: Path, role: str, configured: str | None, usual: tuple[str, ...], names: Mapping[str, str]
 ) -> str:
-    """Return the column of that name, else the first usual one; DataError without."""
-    for name in usual if named is None else (named.strip().casefold(),):
+    """Return the configured column, else the first usual one; raise DataError without."""
+    for name in usual if configured is None else (configured.strip().casefold(),):
         if name in names:
             return names[name]
-    # Columns of a file that is no table may hold line breaks of any kind.
+    # The columns of a file that is not a table may contain line breaks of any kind.
     columns = " ".join(", ".join(names.values()).split())
     cure = f"found: {columns}" if names else "the file is empty"
-    if named is not None:
-        key = "image" if what == "image" else "text"
-        raise DataError(f"{path} has no column '{named}' (data.columns.{key}); {cure}")
-    other = next((d for d in DELIMITERS if len(names) == 1 and d in columns), None)
-    if other is not None and path.suffix.lower() != JSON_LINES:
-        cure += f"; set data.delimiter to '{other}' if that divides the columns"
+    if configured is not None:
+        key = "image" if role == "image" else "text"
+        raise DataError(f"{path} has no column '{configured}' (data.columns.{key}); {cure}")
+    alternative = next((d for d in DELIMITERS if len(names) == 1 and d in columns), None)
+    if alternative is not None and path.suffix.lower() != JSON_LINES:
+        cure += f"; set data.delimiter to '{alternative}' if that divides the columns"
     else:
-        cure += f"; rename one, or set data.columns.{'image' if what == 'image' else 'text'}"
-    raise DataError(f"{path} has no {what} column ({', '.join(usual)}); {cure}")
+        cure += f"; rename one, or set data.columns.{'image' if role == 'image' else 'text'}"
+    raise DataError(f"{path} has no {role} column ({', '.join(usual)}); {cure}")
 
 
 def _parsed(text: str) -> dict[str, Any]:

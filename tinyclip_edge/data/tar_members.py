@@ -1,4 +1,4 @@
-"""Read the files of a tar stream one by one, and refuse what would take memory without end."""
+"""Read the files of a tar stream one by one, with bounded memory."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 BLOCK = 512  # bytes of a tar block; an archive ends with zero blocks
-AHEAD = 20 * BLOCK  # bytes that tarfile takes from a stream at once
+AHEAD = 20 * BLOCK  # bytes that tarfile reads from a stream at once
 GZIP = b"\x1f\x8b"
-SEVERAL = 16  # reads at the end; tarfile steps on through whatever size a header claims
+SEVERAL = 16  # reads at the end; tarfile skips through any size that a header claims
 BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError)
-# Members that webdataset keeps for itself, and those where macOS keeps attributes of a file.
+# Members reserved by webdataset, and AppleDouble files of macOS.
 META = re.compile(r"__[^/]*__($|/)|(.*/)?\._[^/]*$", re.DOTALL)
 
 
 class Source(Protocol):
-    """Bytes of a tar, unpacked."""
+    """Bytes of an uncompressed tar."""
 
     def read1(self, size: int = ..., /) -> bytes:
         """Return some bytes, none at the end."""
 
 
 class MeteredStream:
-    """Reader for tarfile that holds a member's headers to a limit, and knows how the tar ends."""
+    """Reader for tarfile that limits a member's headers and records how the tar ends."""
 
     def __init__(self, name: str, raw: Source, limits: LimitsConfig) -> None:
         self.empty = True
@@ -49,7 +49,7 @@ class MeteredStream:
         self._last = b""
         self._size = 0
         self._nothing = 0  # reads since the end
-        self._allowed: int | None = None  # bytes up to which a member's headers may reach
+        self._allowed: int | None = None  # offset that a member's headers may reach
 
     def begin_header(self, skipped: int) -> None:
         """Limit the bytes read before ``end_header``, without ``skipped`` bytes of content."""
@@ -60,7 +60,7 @@ class MeteredStream:
         self._allowed = None
 
     def read(self, size: int = -1) -> bytes:
-        """Return some bytes; DataError when a header does not end."""
+        """Return some bytes; DataError when a header exceeds the limit."""
         if self._allowed is not None and self._size > self._allowed:
             raise DataError(
                 f"shard {self._name}: headers of a member take more than "
@@ -96,7 +96,7 @@ class MeteredStream:
         return self._size % BLOCK != 0
 
     def ends_with_zero_block(self) -> bool:
-        """Read the rest, and say whether the tar ends as it should: tarfile takes any end."""
+        """Read to the end and return whether the tar ends properly, which tarfile ignores."""
         while self.read(MIB):
             pass
         return self._last == bytes(BLOCK)
@@ -105,16 +105,16 @@ class MeteredStream:
 def member_headers(
     name: str, stream: MeteredStream, limits: LimitsConfig
 ) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Yield each regular file of a tar before its content is read; one of BROKEN at a fault.
+    """Yield each regular file of a tar before its content is read; raises BROKEN errors.
 
-    Raises DataError when a member, a name, the headers or their number are above the limits.
+    Raises DataError when a member, a name, the headers or their number exceed the limits.
     """
     stream.begin_header(0)
     with _opened(stream) as tar:
         read = 0
         while (member := _next(tar)) is not None:
             stream.end_header()
-            tar.members = []  # type: ignore[attr-defined]  # or it remembers all of them
+            tar.members = []  # type: ignore[attr-defined]  # else they accumulate
             read += 1
             _check(name, member, read, limits)
             if member.isreg() and not META.match(member.name):
@@ -123,7 +123,7 @@ def member_headers(
 
 
 def member_content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """Return the content of a file that ``member_headers`` gave; one of BROKEN at a fault."""
+    """Return the content of a file yielded by ``member_headers``; raises BROKEN errors."""
     with _one_kind():
         file = tar.extractfile(member)
         return b"" if file is None else file.read()
@@ -168,17 +168,17 @@ def _check(name: str, member: tarfile.TarInfo, read: int, limits: LimitsConfig) 
 
 
 def open_tar(path: Path, limits: LimitsConfig = USUAL) -> io.BufferedIOBase:
-    """Open a .tar or .tar.gz to be read unpacked; DataError when it cannot be."""
+    """Open a .tar or .tar.gz as an uncompressed stream; DataError when it cannot be opened."""
     try:
         file = path.open("rb")
-        # GzipFile checks length and CRC; tarfile's own stream mode lets a cut file pass.
+        # GzipFile checks length and CRC; tarfile's stream mode accepts a truncated file.
         return BoundedGzip(str(path), file, limits) if file.peek(2)[:2] == GZIP else file
     except OSError as error:
         raise DataError(f"shard {path} cannot be opened: {error.strerror}") from None
 
 
 class BoundedGzip(gzip.GzipFile):
-    """Gzip stream that is refused when it unpacks to far more than was read of it."""
+    """Gzip stream with a limited compression ratio."""
 
     def __init__(self, name: str, packed: io.BufferedIOBase, limits: LimitsConfig) -> None:
         """Wrap the packed stream, and close it in the end."""
@@ -200,13 +200,13 @@ class BoundedGzip(gzip.GzipFile):
         return data
 
     def close(self) -> None:
-        """Close the packed stream as well."""
+        """Close the compressed stream as well."""
         super().close()
         self._counted.packed.close()
 
 
 class _Counted:
-    """The packed bytes, counted."""
+    """Compressed stream that counts the bytes read."""
 
     def __init__(self, packed: io.BufferedIOBase) -> None:
         self.packed = packed

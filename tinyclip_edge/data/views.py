@@ -121,7 +121,7 @@ class ViewedPictures:
         return sum(len(one) for one in self._pictures if isinstance(one, bytes))
 
     def begin(self, ids: Ints, view: int) -> list[Future[Tensor | None]]:
-        """Start to decode a view of pictures ``ids``."""
+        """Start decoding a view of pictures ``ids``."""
         decode = self.crops.decode_one
         return [self._pool.submit(decode, self._pictures[i], int(self.seeds[i, view])) for i in ids]
 

@@ -1,7 +1,7 @@
 """Starter kit: captioned pictograms and a small teacher, from the package ``tinyclip_starter``.
 
-Their files are a distribution of their own, which the extra ``[starter]`` brings. Each function
-raises MissingExtraError without it.
+The files are a separate distribution, installed by the extra ``[starter]``. Each function raises
+MissingExtraError without it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def from_scratch_path() -> Path:
 
 def _package_folder() -> Path:
     spec = find_spec(PACKAGE)
-    if spec is None or spec.origin is None:  # a folder of that name without code is not the kit
+    if spec is None or spec.origin is None:  # a namespace package is not the kit
         raise MissingExtraError(
             "the starter kit is not installed: pip install 'tinyclip-edge[starter]'"
         )

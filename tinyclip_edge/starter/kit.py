@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from tinyclip_edge.errors import DataError
 
-# The readers of tinyclip_edge.data would bring torch into the process, by way of webdataset.
+# The readers of tinyclip_edge.data would import torch through webdataset.
 _BROKEN = (OSError, EOFError, tarfile.TarError, zlib.error, ValueError, KeyError)
 _CURE = "install tinyclip-starter again"
 
 
 @dataclass(frozen=True, slots=True)
 class KitSample:
-    """One sample: encoded picture, caption lines (name first) and what its JSON says."""
+    """One sample: encoded picture, caption lines (name first) and JSON metadata."""
 
     key: str
     webp: bytes
@@ -33,7 +33,7 @@ class KitSample:
 
     @property
     def concept(self) -> str:
-        """Concept id: the name of what is drawn."""
+        """Concept id: the name of the depicted thing."""
         return str(self.about["concept"])
 
     def pixels(self) -> NDArray[np.uint8]:
@@ -46,7 +46,7 @@ class KitSample:
 def read_split(folder: Path, split: str) -> Iterator[KitSample]:
     """Samples of all shards of a split, in stored order.
 
-    Raises DataError when there is no shard, or one is cut off or broken.
+    Raises DataError when there is no shard, or one is truncated or corrupt.
     """
     shards = sorted(folder.glob(f"{split}-*.tar.gz"))
     if not shards:
@@ -55,7 +55,7 @@ def read_split(folder: Path, split: str) -> Iterator[KitSample]:
         )
     for shard in shards:
         try:
-            # Whole, as tarfile alone lets a shard pass that was cut between two samples.
+            # Decompressed at once, as tarfile accepts a shard that was cut between two samples.
             unpacked = gzip.decompress(shard.read_bytes())
             yield from _samples(unpacked)
         except _BROKEN as error:

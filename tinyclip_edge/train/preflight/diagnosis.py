@@ -159,7 +159,7 @@ def judge_source(source: SourceCheck, vocabulary: int | None) -> list[Finding]:
         bad = len(source.undecodable) + source.faulty
         of = max(source.read, source.sampled) + source.faulty
         what = "samples cannot be used" if source.faulty else "sampled images cannot be decoded"
-        lines = "; ".join(line for line in (named, *source.lost) if line)
+        lines = "; ".join(line for line in (named, *source.loss_lines) if line)
         texts.append(f"{bad} of {of} {what} (at most {BAD_SHARE:.0%} may be skipped): {lines}")
     if captions.captions > 1 and captions.commonest >= ALIKE:
         texts.append(
@@ -199,7 +199,7 @@ def _judge_repeats(diagnosis: Diagnosis) -> list[Finding]:
             f"{diagnosis.source.repeated_keys} pairs have the key of an earlier one; all are used, "
             "messages and caches cannot tell them apart"
         )
-    lines += diagnosis.source.lost
+    lines += diagnosis.source.loss_lines
     if captions.cut > MANY:
         lines.append(
             f"{captions.cut:.0%} of the captions are cut at {captions.context_length} tokens"

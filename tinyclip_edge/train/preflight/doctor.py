@@ -123,7 +123,7 @@ def _with_counts(source: SourceCheck, setup: Setup) -> SourceCheck:
         source,
         count=Count(len(keys), exact=True),
         repeated_keys=len(keys) - len(set(keys)),
-        lost=tuple(pairs.bad.losses.lines()),
+        loss_lines=tuple(pairs.bad.losses.lines()),
     )
 
 
