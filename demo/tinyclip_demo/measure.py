@@ -51,9 +51,11 @@ def measure(
     thread = threading.Thread(target=job.work, name="measure", daemon=True)
     thread.start()
     try:
-        while thread.is_alive():
+        while True:
             thread.join(POLL_SECONDS)
             yield job.step
+            if not thread.is_alive():
+                break
     finally:
         job.abandoned = True
     if job.error is not None:

@@ -11,7 +11,6 @@ LONGER = {
     "tinyclip_edge/data/shards.py": 325,
     "tinyclip_edge/runtime/edge.py": 315,
     "tinyclip_edge/train/builder.py": 345,
-    "tinyclip_edge/train/distillation.py": 350,
 }
 
 

@@ -27,16 +27,20 @@ def write_bert(folder):
 
 
 def write_t5(folder):
-    T5TokenizerFast(tokenizer_object=unigram(), extra_ids=0).save_pretrained(folder)
+    # T5's order; its class takes the third token for unknown pieces whatever a file says.
+    tokenizer = unigram("<pad>", "</s>", "<unk>")
+    T5TokenizerFast(tokenizer_object=tokenizer, extra_ids=0).save_pretrained(folder)
 
 
 def write_roberta(folder):
-    XLMRobertaTokenizerFast(tokenizer_object=unigram()).save_pretrained(folder)
+    tokenizer = unigram("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+    XLMRobertaTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
 
 
-def unigram():
-    words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "▁", "▁a", "▁photo", "▁dog", "a", "o", "t"]
-    tokenizer = Tokenizer(models.Unigram([(word, -float(i)) for i, word in enumerate(words)], 3))
+def unigram(*special):
+    words = [*special, "▁", "▁a", "▁photo", "▁dog", "a", "o", "t"]
+    scores = [(word, -float(i)) for i, word in enumerate(words)]
+    tokenizer = Tokenizer(models.Unigram(scores, words.index("<unk>")))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     return tokenizer

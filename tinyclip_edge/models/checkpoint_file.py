@@ -71,6 +71,8 @@ def _is_fully_stored(tensor: torch.Tensor) -> bool:
 def _refuse_compressed(path: Path) -> None:
     """Refuse compressed members: torch writes none, and they could expand to any size."""
     with zipfile.ZipFile(path) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            return  # a TorchScript program, which torch.load refuses before it reads a member
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise ModelError(f"{path} is a compressed archive, not a file that torch wrote")
 

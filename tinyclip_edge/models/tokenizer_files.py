@@ -116,7 +116,7 @@ def from_vocabulary(folder: Path) -> Path:
 
     vocabulary = read_json_table(folder / "vocab.json", ModelError, limit=TOKENIZER_BYTES)
     merges = read_bounded(folder / "merges.txt", ModelError, limit=TOKENIZER_BYTES)
-    with tokenizer_errors(f"{folder} (vocab.json, merges.txt)"):
+    with tokenizer_errors(f"{folder}: vocab.json and merges.txt", "are no CLIP's"):
         if sorted(vocabulary.values()) != list(range(len(vocabulary))):
             raise ValueError("the ids of its vocabulary do not count from 0")
         lines = merges.decode("utf-8").splitlines()

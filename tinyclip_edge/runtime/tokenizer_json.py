@@ -51,7 +51,7 @@ def _check_added_tokens(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def tokenizer_errors(source: str | Path) -> Iterator[None]:
+def tokenizer_errors(source: str | Path, problem: str = "is no tokenizer.json") -> Iterator[None]:
     """Raise ModelError for every error of the tokenizers library in the block.
 
     It raises plain Exception, and its panics are not even that; many defects appear only when a
@@ -65,4 +65,4 @@ def tokenizer_errors(source: str | Path) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ModelError(f"{source} is no tokenizer.json: {cause}") from error
+        raise ModelError(f"{source} {problem}: {cause}") from error

@@ -63,6 +63,10 @@ def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> Non
     respond = result_handler(NAME)(respond_lines)
 
     @result_handler(NAME)
+    def cleared() -> Iterator[str]:
+        yield parts.hint(START)
+
+    @result_handler(NAME)
     def choose(path: str | None, *values: Any) -> Iterator[str]:  # noqa: ANN401
         yield from respond_lines(path, *values) if path else [parts.hint(START)]
 
@@ -75,7 +79,9 @@ def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> Non
     # Not image.change: it fires twice for an upload, and once more when the page opens.
     submit_events = [button.click, page.load, image.upload, labels.submit]
     gr.on(submit_events, respond, inputs, result, api_name="classify", **LAST)
-    gr.on([image.clear, template.input], choose, inputs, result, **QUIET)
+    # Without the image as an input: gradio 6.31 still sends the one that is removed.
+    image.clear(cleared, None, result, **QUIET)
+    template.input(choose, inputs, result, **QUIET)
     session.selected.change(on_models_changed, [session.tab, *inputs], result, **QUIET)
     selection = pictures.click(picker(example_images), None, image, **EACH)
     selection.then(respond, inputs, result, **QUIET)
