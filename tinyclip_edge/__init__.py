@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EdgeCLIP", "__version__"]
 
-_FALLBACK_VERSION = "0.1.0"  # of a source tree that is not installed
+_FALLBACK_VERSION = "0.2.0"  # of a source tree that is not installed
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a class or a string
