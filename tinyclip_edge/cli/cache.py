@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from tinyclip_edge.cli.distill import ConfigArgs
 from tinyclip_edge.cli.options import JsonFlag, print_json, say
 from tinyclip_edge.cli.run_config import read_run
@@ -58,12 +56,7 @@ class FillBar:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     def on_message(self, text: str) -> None:

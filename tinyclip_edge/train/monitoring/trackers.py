@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge.config import RunConfig, flatten
@@ -60,12 +59,7 @@ class Tracked:
     def __enter__(self) -> Tracked:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for tracker in self._trackers:
             tracker.finish()
 
