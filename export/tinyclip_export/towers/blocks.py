@@ -113,6 +113,30 @@ class Block(nn.Module):
         return self.attention.scores(normed, normed)
 
 
+class TextParts(nn.Module):
+    """The layers of open_clip's text transformer, which text towers run in their own ways."""
+
+    def __init__(self, model: OpenClip) -> None:
+        super().__init__()
+        text = text_part(model)
+        self.tokens: nn.Embedding = text.token_embedding
+        self.positions = shared(text.positional_embedding)
+        *body, last = (Block(block) for block in text.transformer.resblocks)
+        self.body, self.last = nn.ModuleList(body), last
+        self.ln_final: nn.LayerNorm = text.ln_final
+        self.projection = projection_of(text.text_projection)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """All blocks, in order."""
+        return [*self.body, self.last]
+
+    @property
+    def context_length(self) -> int:
+        """Maximum number of tokens of a text, including start, end and padding."""
+        return int(self.positions.shape[0])
+
+
 class PatchEmbedding(nn.Module):
     """Patch embedding as a matrix product, which is quantized like all others; a Conv is not."""
 
@@ -169,6 +193,11 @@ def unit_norm(x: Tensor) -> Tensor:
     """Scale rows ``[B, D]`` to unit norm."""
     unit: Tensor = x / x.norm(dim=-1, keepdim=True)
     return unit
+
+
+def text_part(model: OpenClip) -> OpenClip:
+    """Return the module that has the text transformer: open_clip.CustomTextCLIP has it apart."""
+    return getattr(model, "text", model)
 
 
 def setting(text: OpenClip, key: str) -> OpenClip:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from tinyclip_edge.errors import ConfigError, ModelError
 from tinyclip_edge.models.tokenization import pad_token_id
 from tinyclip_export.layout import InputForm
-from tinyclip_export.towers.blocks import OpenClip, setting
+from tinyclip_export.towers.blocks import OpenClip, setting, text_part
 from tinyclip_export.towers.fixed_length_text import POOLS, FixedLengthTextTower
 from tinyclip_export.towers.resnet import ResNetTower
 from tinyclip_export.towers.timm import TimmTower
@@ -42,7 +42,7 @@ def text_tower(model: OpenClip, example: Tensor | None = None) -> AnyTextTower:
 
     `example` is a text ``[L]`` that its tokenizer has padded; without one, CLIP's ids are assumed.
     """
-    text: OpenClip = getattr(model, "text", model)  # CustomTextCLIP has a separate text tower
+    text = text_part(model)
     name = type(text).__name__
     if not hasattr(text, "token_embedding") or not hasattr(text, "transformer"):
         model_type = getattr(getattr(text, "config", None), "model_type", "")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tinyclip_export.towers.blocks import Block, OpenClip, projection_of, setting, shared, unit_norm
+from tinyclip_export.towers.blocks import OpenClip, TextParts, setting, text_part, unit_norm
 from tinyclip_export.towers.causal_mask import SpecialIds, causal_mask
 
 POOLS = ("first", "last", "argmax", "eos")
 
 
-class FixedLengthTextTower(nn.Module):
+class FixedLengthTextTower(TextParts):
     """Text encoder, ``input_ids [B, context]`` int64 to unit-norm ``[B, D]``.
 
     Its tokens attend to the padding, or it pools the last token, so texts must be padded to the
@@ -21,20 +21,14 @@ class FixedLengthTextTower(nn.Module):
     mask: Tensor | None
 
     def __init__(self, model: OpenClip, example: Tensor | None = None) -> None:
-        super().__init__()
-        text: OpenClip = getattr(model, "text", model)
-        self.tokens: nn.Embedding = text.token_embedding
-        self.positions = shared(text.positional_embedding)
-        *body, last = (Block(block) for block in text.transformer.resblocks)
-        self.body, self.last = nn.ModuleList(body), last
-        self.ln_final: nn.LayerNorm = text.ln_final
-        self.projection = projection_of(text.text_projection)
+        super().__init__(model)
+        text = text_part(model)
         self.pool = str(setting(text, "pool_type"))
         self.eot_id = int(setting(text, "eos_id") or 0)
         mask = None
         if text.attn_mask is not None:
             special_ids = SpecialIds.of(self.tokens.num_embeddings, example, None)
-            mask = causal_mask(self.tokens, self.positions, [*body, last], special_ids)
+            mask = causal_mask(self.tokens, self.positions, self.blocks, special_ids)
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
@@ -55,8 +49,3 @@ class FixedLengthTextTower(nn.Module):
             mask = None if self.mask is None else self.mask[end].view(-1, 1, 1, x.shape[1])
         pooled = self.last(x, mask, query)[:, 0]
         return unit_norm(self.projection(self.ln_final(pooled)))
-
-    @property
-    def context_length(self) -> int:
-        """Number of tokens of every text, including padding."""
-        return int(self.positions.shape[0])

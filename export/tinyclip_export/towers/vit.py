@@ -14,9 +14,11 @@ from tinyclip_export.towers.blocks import (
     Block,
     OpenClip,
     PatchEmbedding,
+    TextParts,
     projection_of,
     setting,
     shared,
+    text_part,
     unit_norm,
 )
 from tinyclip_export.towers.causal_mask import SpecialIds, causal_mask
@@ -56,7 +58,7 @@ class ImageTower(nn.Module):
         return unit_norm(self.projection(pooled))
 
 
-class TextTower(nn.Module):
+class TextTower(TextParts):
     """Causal text encoder, ``input_ids [B, L]`` int64 to unit-norm ``[B, D]``, L <= context.
 
     It pools at the end of text, which later tokens do not affect, so texts need no padding.
@@ -65,18 +67,11 @@ class TextTower(nn.Module):
     mask: Tensor
 
     def __init__(self, model: OpenClip, example: Tensor | None = None) -> None:
-        super().__init__()
-        # open_clip.CustomTextCLIP has a separate text tower.
-        text: OpenClip = getattr(model, "text", model)
-        self.tokens: nn.Embedding = text.token_embedding
-        self.positions = shared(text.positional_embedding)
-        *body, last = (Block(block) for block in text.transformer.resblocks)
-        self.body, self.last = nn.ModuleList(body), last
-        self.ln_final: nn.LayerNorm = text.ln_final
-        self.projection = projection_of(text.text_projection)
+        super().__init__(model)
+        text = text_part(model)
         self.eot_id = int(setting(text, "eos_id")) if setting(text, "pool_type") == "eos" else None
         special_ids = SpecialIds.of(self.tokens.num_embeddings, example, self.eot_id)
-        mask = causal_mask(self.tokens, self.positions, [*body, last], special_ids)
+        mask = causal_mask(self.tokens, self.positions, self.blocks, special_ids)
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
@@ -95,11 +90,6 @@ class TextTower(nn.Module):
         mask_row = functional.embedding(end, mask)  # its row of the mask, [B, 1, 1, L]
         pooled = self.last(x, mask_row, query)[:, 0]
         return unit_norm(self.projection(self.ln_final(pooled)))
-
-    @property
-    def context_length(self) -> int:
-        """Maximum number of tokens of a text, including start and end."""
-        return int(self.positions.shape[0])
 
 
 def _check_pooling(visual: OpenClip) -> None:
