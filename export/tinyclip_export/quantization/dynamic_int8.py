@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tinyclip_edge.config.preset import DynamicInt8, allowed_values
 from tinyclip_edge.errors import ConfigError
@@ -20,6 +20,7 @@ from tinyclip_export.quantization.overflow_safe import make_pair_safe
 from tinyclip_export.quantization.recipe import QuantizeJob, check_choices
 from tinyclip_export.quantization.token_embedding import TABLE_BITS, quantize_table
 
+OPERATORS = ("MatMul", "Gemm")
 _DEFAULTS = DynamicInt8()
 
 
@@ -39,6 +40,9 @@ class Int8Recipe:
     norms: str = _DEFAULTS.norms  # see rms_norm.py
     feed_forward: str = _DEFAULTS.feed_forward  # see split_ffn.py
 
+    integer: ClassVar = True
+    operators: ClassVar = OPERATORS
+
     def __post_init__(self) -> None:
         check_choices(self, "int8 recipe", allowed_values(DynamicInt8))
         if self.weights == "uint8" and self.weight_range == "overflow_safe":
@@ -51,16 +55,6 @@ class Int8Recipe:
         """Whether x86 without VNNI needs the precise kernel."""
         return self.weights == "int8" and self.weight_range == "8 bit"
 
-    @property
-    def integer(self) -> bool:
-        """True: products are computed in integers."""
-        return True
-
-    @property
-    def operators(self) -> tuple[str, ...]:
-        """Linear layers."""
-        return OPERATORS
-
     def as_dict(self) -> dict[str, Any]:
         """Return the manifest's form; the runtime chooses its kernel by `reduce_range`."""
         fixed = {"kind": "dynamic", "activations": "uint8", "per_channel": True}
@@ -71,7 +65,6 @@ class Int8Recipe:
         quantize_tower(job.source, job.target, self, text=job.text, keep_float=job.keep_float)
 
 
-OPERATORS = ("MatMul", "Gemm")
 PORTABLE = Int8Recipe()
 
 

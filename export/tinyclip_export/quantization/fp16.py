@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.onnx_passes.exporter import strip_traces
@@ -19,20 +19,9 @@ WIDE = ("ReduceL2",)
 class Fp16Recipe:
     """All weights and activations in float16, for GPUs and WebGPU; CPUs compute in float32."""
 
-    @property
-    def saturates(self) -> bool:
-        """False: no integers are used."""
-        return False
-
-    @property
-    def integer(self) -> bool:
-        """False: no integers are used."""
-        return False
-
-    @property
-    def operators(self) -> tuple[str, ...]:
-        """None: all layers have the same precision."""
-        return ()
+    saturates: ClassVar = False
+    integer: ClassVar = False
+    operators: ClassVar[tuple[str, ...]] = ()  # all layers have the same precision
 
     def as_dict(self) -> dict[str, Any]:
         """Return the manifest's form."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tinyclip_edge.config.preset import StaticInt8, allowed_values
 from tinyclip_edge.errors import ModelError
@@ -44,6 +44,9 @@ class StaticRecipe:
     token_table: str = _DEFAULTS.token_table
     inputs: int = _DEFAULTS.inputs  # calibration pairs
 
+    integer: ClassVar = True
+    operators: ClassVar = OPERATORS
+
     def __post_init__(self) -> None:
         check_choices(self, "static recipe", allowed_values(StaticInt8))
 
@@ -51,16 +54,6 @@ class StaticRecipe:
     def saturates(self) -> bool:
         """Whether x86 without VNNI needs the precise kernel."""
         return self.weight_range == "8 bit"
-
-    @property
-    def integer(self) -> bool:
-        """True: products are computed in integers."""
-        return True
-
-    @property
-    def operators(self) -> tuple[str, ...]:
-        """Linear layers and convolutions."""
-        return OPERATORS
 
     def as_dict(self) -> dict[str, Any]:
         """Return the manifest's form; the runtime chooses its kernel by `reduce_range`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tinyclip_edge.config.preset import WeightOnly, allowed_values
 from tinyclip_edge.errors import ConfigError
@@ -31,27 +31,16 @@ class WeightOnlyRecipe:
     token_table: str = _DEFAULTS.token_table
     half: bool = False
 
+    saturates: ClassVar = False  # products are computed in float
+    integer: ClassVar = False
+    operators: ClassVar = OPERATORS
+
     def __post_init__(self) -> None:
         check_choices(self, "weight-only recipe", {"weights": KINDS, **allowed_values(WeightOnly)})
         if self.block < 16 or self.block & (self.block - 1):
             raise ConfigError(
                 f"weight-only recipe: block {self.block} must be a power of two from 16 up"
             )
-
-    @property
-    def saturates(self) -> bool:
-        """False: no 16-bit sums are used."""
-        return False
-
-    @property
-    def integer(self) -> bool:
-        """False: products are computed in float."""
-        return False
-
-    @property
-    def operators(self) -> tuple[str, ...]:
-        """Linear layers."""
-        return OPERATORS
 
     def as_dict(self) -> dict[str, Any]:
         """Return the manifest's form."""
