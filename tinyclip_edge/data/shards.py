@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tinyclip_edge.data.pairs import (
     captions_of,
     concept_of,
 )
+from tinyclip_edge.data.sample_groups import Grouping, Keys, Sample, ending, split_group
 from tinyclip_edge.data.tar_members import (
     BROKEN,
     MeteredStream,
@@ -33,23 +33,7 @@ from tinyclip_edge.limits import MIB
 from tinyclip_edge.runtime.image_formats import IMAGE_SUFFIXES
 
 SMALLEST_PAIR = (2048, 100)  # bytes in a shard: image and caption in tar blocks, or zipped
-LABELS = ("txt", "json", "cls")  # suffixes of captions and classes
 EMPTY = "is empty: no KEY.jpg with KEY.txt in it"
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """The members of one key, by suffix."""
-
-    key: str
-    members: dict[str, bytes]
-
-    def member(self, endings: tuple[str, ...]) -> bytes | None:
-        """Return the first member with one of the endings."""
-        for suffix, data in self.members.items():
-            if _ending(suffix) in endings:
-                return bytes(data)
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +114,13 @@ def read_samples(
     one sample has two images, and for what is above the limits.
     """
     members = _Members(name, raw, limits)
-    keys = _Keys(name)
+    keys = Keys(name)
     before: set[str] = set()
     complete = 0
     try:
         for group in group_by_keys(members, keys=members.grouping.last, lcase=False):
-            for sample in _split(name, group):
-                endings = {_ending(member) for member in sample.members}
+            for sample in split_group(name, group):
+                endings = {ending(member) for member in sample.members}
                 if not members.holds(sample.key, is_complete=endings == before):
                     break
                 keys.add(sample)
@@ -160,7 +144,7 @@ class _Members:
 
     def __init__(self, name: str, raw: Source, limits: LimitsConfig) -> None:
         self.tail = MeteredStream(name, raw, limits)
-        self.grouping = _Grouping()
+        self.grouping = Grouping()
         self.cut = False
         self.cut_samples = 0
         self.error: str | None = None
@@ -201,104 +185,6 @@ class _Members:
         there = is_complete and self._begun == self._complete_member
         self.cut_samples = max(self.cut_samples, int(not there))
         return there
-
-
-class _Grouping:
-    """The key of each member: up to the first dot, or the last one where keys have dots."""
-
-    def __init__(self) -> None:
-        self.key: str | None = None
-        self._suffix: str | None = None
-        self._base: str | None = None
-        self._stems: dict[str, set[str]] = {}  # of the current group of webdataset
-        self._complete: set[str] = set()
-        self._closed = False
-
-    def last(self, _: str) -> tuple[str | None, str | None]:
-        """Return key and suffix of the last member."""
-        return self.key, self._suffix
-
-    def note(self, name: str) -> None:
-        """Determine key and suffix of the next member; both are None for a name without them."""
-        base, suffix = base_plus_ext(name)
-        if base is None or base != self._base:
-            self._base, self._stems, self._complete, self._closed = base, {}, set(), False
-        self.key, self._suffix = base, suffix
-        if base is None:
-            return
-        stem = name.rpartition(".")[0]
-        self._closed = self._closed or (len(self._complete) > 1 and stem not in self._stems)
-        if self._closed:
-            self.key, self._suffix = stem, _ending(name)
-            return
-        endings = self._stems.setdefault(stem, set())
-        endings.add(_ending(name))
-        if _is_pair(endings):
-            self._complete.add(stem)
-
-
-class _Keys:
-    """The keys of a shard, in little memory; checks that each is in one place."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._suffixes_by_key: dict[bytes, frozenset[str]] = {}
-        self._endings: dict[frozenset[str], frozenset[str]] = {}
-
-    def add(self, sample: Sample) -> None:
-        """Add a sample. Raises DataError when its key exists already."""
-        key, mark = sample.key, _mark(sample.key)
-        endings = frozenset(_ending(member) for member in sample.members)
-        before = self._suffixes_by_key.get(mark)
-        if before is not None and before.isdisjoint(endings):
-            first, other = min(before), min(endings)
-            raise DataError(
-                f"shard {self._name}: '{key}.{first}' and '{key}.{other}' do not stand together; "
-                f"write the members of a sample one after the other (tar --sort=name)"
-            )
-        if before is not None:
-            raise DataError(
-                f"shard {self._name}: key '{key}' stands twice; give each sample its own"
-            )
-        # Most samples have the same endings: one set for all of them.
-        self._suffixes_by_key[mark] = self._endings.setdefault(endings, endings)
-
-
-def _mark(key: str) -> bytes:
-    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def _split(name: str, group: dict[str, Any]) -> list[Sample]:
-    """Return the sample of a webdataset group, or the samples that it joins as keys have dots.
-
-    Raises DataError for a sample with two images.
-    """
-    base = str(group["__key__"])
-    suffixes = {suffix: data for suffix, data in group.items() if not suffix.startswith("__")}
-    stems: dict[str, dict[str, bytes]] = {}
-    for suffix, data in suffixes.items():
-        stem = f"{base}.{suffix}".rpartition(".")[0]
-        stems.setdefault(stem, {})[_ending(suffix)] = data
-    images = [suffix for suffix in suffixes if _ending(suffix) in IMAGE_SUFFIXES]
-    if len(images) < 2:
-        return [Sample(next(iter(stems)) if len(stems) == 1 else base, suffixes)]
-    complete = [stem for stem, members in stems.items() if _is_pair(members)]
-    if len(complete) < 2 or len(images) > len(stems):
-        raise DataError(
-            f"shard {name}: sample '{base}' has two images, '{base}.{images[0]}' and "
-            f"'{base}.{images[1]}'; give each its own key and caption, or leave one out"
-        )
-    return [Sample(stem, members) for stem, members in stems.items()]
-
-
-def _is_pair(members: Container[str]) -> bool:
-    return any(ending in members for ending in IMAGE_SUFFIXES) and any(
-        ending in members for ending in LABELS
-    )
-
-
-def _ending(suffix: str) -> str:
-    return suffix.rpartition(".")[2].lower()
 
 
 def _pair(sample: Sample) -> Pair:

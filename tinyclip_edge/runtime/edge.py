@@ -21,7 +21,7 @@ from tinyclip_edge.runtime.manifest_keys import CONFIG_FILES
 from tinyclip_edge.runtime.prompts import check_prompts, class_features, probabilities
 from tinyclip_edge.runtime.protocol import EmbedderSpec, Features, ImageInput
 from tinyclip_edge.runtime.session import Tower
-from tinyclip_edge.runtime.tokenizer import ClipTokenizer
+from tinyclip_edge.runtime.tokenizer import ClipTokenizer, open_tokenizer
 
 if TYPE_CHECKING:
     # Imported where needed: an application that encodes a text alone starts faster without them.
@@ -256,23 +256,8 @@ class EdgeCLIP:
     def _text_side(self) -> tuple[ClipTokenizer | PlainTokenizer, Tower]:
         with self._lock:
             if self._tokenizer is None:
-                path = self._verified(_TOKENIZER)
-                tokenizer = self._read_tokenizer(path)
-                if tokenizer.eot_token_id != self.manifest.eot_token_id:
-                    raise BundleError(
-                        f"{path} is another model's tokenizer: its end token is "
-                        f"{tokenizer.eot_token_id}, not {self.manifest.eot_token_id}"
-                    )
-                self._tokenizer = tokenizer
+                self._tokenizer = open_tokenizer(self._verified(_TOKENIZER), self.manifest)
             return self._tokenizer, self._tower("text")
-
-    def _read_tokenizer(self, path: Path) -> ClipTokenizer | PlainTokenizer:
-        context, settings = self.manifest.context_length, self.manifest.tokenizer
-        if settings:
-            from tinyclip_edge.runtime.plain_tokenizer import PlainTokenizer
-
-            return PlainTokenizer(path, context, settings)
-        return ClipTokenizer.from_file(path, context)
 
     def _tower(self, tower: str) -> Tower:
         if tower not in self._towers:

@@ -39,7 +39,7 @@ from tinyclip_edge.train.stages.factory import StageFactory
 from tinyclip_edge.train.stages.state import StageState
 from tinyclip_edge.train.stages.student import InitialStudent, resolve_course, start_student
 from tinyclip_edge.train.tasks.distill_task import DistillTask
-from tinyclip_edge.train.tasks.encoders import pixel_codec
+from tinyclip_edge.train.tasks.encoders import picture_bytes, picture_size, pixel_codec
 from tinyclip_edge.train.tasks.teacher import MAX_BATCH, Teacher, load_ensemble, teacher_dtype
 from tinyclip_edge.train.tasks.validation import Validation
 
@@ -237,19 +237,6 @@ def make_accelerator(run: RunSection) -> Accelerator:
     # switch is CUDA's by name and every device's in effect.
     torch.backends.cuda.enable_flash_sdp(not (on_cpu and run.precision == "bf16"))
     return Accelerator(mixed_precision=MIXED[run.precision], cpu=on_cpu, kwargs_handlers=[patience])
-
-
-def picture_bytes(clip: LoadedClip) -> int:
-    """Return the bytes of one decoded picture: three channels of uint8."""
-    height, width = picture_size(clip)
-    return 3 * height * width
-
-
-def picture_size(clip: LoadedClip) -> tuple[int, int]:
-    """Return height and width of what the preprocessing of a model gives, in pixels."""
-    size = clip.config["preprocess_cfg"]["size"]
-    height, width = (size, size) if isinstance(size, int) else size
-    return int(height), int(width)
 
 
 def _load(

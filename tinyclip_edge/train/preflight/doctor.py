@@ -16,7 +16,7 @@ from tinyclip_edge.data.checks import SourceCheck, check_source
 from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.metrics import chance_of
 from tinyclip_edge.models import LoadedClip, load_clip
-from tinyclip_edge.train.builder import picture_bytes, prepare
+from tinyclip_edge.train.builder import prepare
 from tinyclip_edge.train.feature_cache.fill import FeatureCacheFiller
 from tinyclip_edge.train.memory import FLOAT, HALF, TRAINED, SavedBytes
 from tinyclip_edge.train.monitoring.events import Observer, Silent
@@ -29,7 +29,7 @@ from tinyclip_edge.train.preflight.diagnosis import (
 )
 from tinyclip_edge.train.setup import Setup
 from tinyclip_edge.train.stages.state import StageState
-from tinyclip_edge.train.tasks.encoders import pixel_codec
+from tinyclip_edge.train.tasks.encoders import picture_bytes, pixel_codec
 from tinyclip_edge.train.tasks.teacher import Teacher
 
 DRAWS = 3  # batches drawn to time a loader

@@ -25,6 +25,19 @@ def pixel_codec(clip: LoadedClip) -> PixelCodec:
     return PixelCodec(clip.preprocess, table["mean"], table["std"])
 
 
+def picture_bytes(clip: LoadedClip) -> int:
+    """Return the bytes of one decoded picture: three channels of uint8."""
+    height, width = picture_size(clip)
+    return 3 * height * width
+
+
+def picture_size(clip: LoadedClip) -> tuple[int, int]:
+    """Return height and width of what the preprocessing of a model gives, in pixels."""
+    size = clip.config["preprocess_cfg"]["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
 class TokenMemory:
     """A tokenizer that caches texts: the captions of a small set come in every epoch."""
 
