@@ -12,14 +12,8 @@ from pathlib import Path
 import numpy as np
 from driver import Reader
 from hostile import HOSTILE_JSON
-from mutations import (
-    changed_bytes,
-    changed_file,
-    changed_json,
-    changed_onnx,
-    named,
-    put,
-)
+from model_mutations import changed_onnx
+from mutations import changed_bytes, changed_file, changed_json, named, put
 from PIL import Image
 
 from tiny_bundle import CONTEXT, DIM, SIZE, write_tiny_bundle

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from driver import Reader
 from hostile import HOSTILE_JSON
-from mutations import changed_json, changed_safetensors, changed_zip
+from model_mutations import changed_safetensors
+from mutations import changed_json, changed_zip
 from PIL import Image
 
 from tinyclip_edge.data.feature_part import BrokenPartError, PartFeatures, read_part, write_part

@@ -9,16 +9,8 @@ from pathlib import Path
 import torch
 from driver import Reader
 from hostile import HOSTILE_JSON
-from mutations import (
-    changed_file,
-    changed_json,
-    changed_json_lines,
-    changed_safetensors,
-    changed_state,
-    changed_yaml,
-    named,
-    put,
-)
+from model_mutations import changed_safetensors, changed_state
+from mutations import changed_file, changed_json, changed_json_lines, changed_yaml, named, put
 from torch import nn
 
 from tinyclip_edge.config import dump_config, flatten, load_config

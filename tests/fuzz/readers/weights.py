@@ -10,16 +10,8 @@ from pathlib import Path
 
 import torch
 from driver import Reader
-from mutations import (
-    Mutation,
-    changed_bytes,
-    changed_file,
-    changed_json,
-    changed_safetensors,
-    changed_state,
-    named,
-    put,
-)
+from model_mutations import changed_safetensors, changed_state
+from mutations import Mutation, changed_bytes, changed_file, changed_json, named, put
 from safetensors.torch import save as to_safetensors
 
 from tinyclip_edge.models import load_clip

@@ -4,56 +4,13 @@ import json
 
 import numpy as np
 import pytest
-import torch
+from table_files import CODEC, FORMS, PIXELS, refused, write
 
-from pair_shards import draw, encoded, toy_samples, write_shard
+from pair_shards import draw, write_shard
 from tinyclip_edge.config import DataConfig, load_config
 from tinyclip_edge.config.source_options import ColumnsConfig, SourceOptions
-from tinyclip_edge.data import Count, PairMemory, PixelCodec, StreamingPairs, open_source
+from tinyclip_edge.data import PairMemory, StreamingPairs, open_source
 from tinyclip_edge.errors import ConfigError, DataError
-
-PIXELS = encoded(draw("red", "bar", "big"))
-
-
-def small(image):
-    pixels = np.asarray(image.convert("RGB").resize((8, 8)), dtype=np.float32) / 255
-    return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-CODEC = PixelCodec(small, (0, 0, 0), (1, 1, 1))
-
-
-@pytest.fixture
-def images(tmp_path):
-    """The 48 toy pictures as files; returns their relative paths and first captions."""
-    rows = []
-    for key, files in toy_samples():
-        path = tmp_path / "img" / f"{key}.png"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(files["png"])
-        rows.append((f"img/{key}.png", files["txt"].decode().splitlines()[0]))
-    return rows
-
-
-def write(path, lines):
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def refused(source):
-    with pytest.raises(DataError) as caught:
-        list(open_source(str(source)))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-FORMS = {
-    "a.csv": lambda rows: ["id,image,caption", *(f"7,{i},{c}" for i, c in rows)],
-    "b.csv": lambda rows: ["filepath\ttitle", *(f"{i}\t{c}" for i, c in rows)],
-    "a.tsv": lambda rows: ["Path\tText", *(f'{i}\t"{c}"' for i, c in rows)],
-    "a.jsonl": lambda rows: [json.dumps({"captions": [c], "file_name": i}) for i, c in rows],
-    "b.jsonl": lambda rows: ["", *(json.dumps({"path": i, "text": c}) for i, c in rows), ""],
-}
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -107,12 +64,6 @@ def test_the_fingerprint_follows_the_content(tmp_path, images):
         path = write(tmp_path / "a.csv", ["path,caption", f"{images[0][0]},{caption}"])
         prints.append(open_source(str(path)).fingerprint)
     assert prints[0] == prints[1] != prints[2]
-
-
-def test_a_mark_of_utf8_is_no_part_of_a_column(tmp_path, images):
-    path = tmp_path / "a.csv"
-    path.write_bytes(b"\xef\xbb\xbfimage,caption\r\n" + f"{images[0][0]},caf\u00e9\r\n".encode())
-    assert [pair.captions for pair in open_source(str(path))] == [("caf\u00e9",)]
 
 
 @pytest.mark.parametrize(
@@ -201,21 +152,6 @@ def test_one_faulty_row_of_hundreds_is_skipped_and_two_of_them_are_too_many(
         open_source(str(path))
 
 
-def test_a_folder_skips_one_faulty_caption_of_hundreds(tmp_path, monkeypatch):
-    monkeypatch.setattr("tinyclip_edge.data.folders.PART", 50)
-    for number in range(150):
-        (tmp_path / f"{number:03}.png").write_bytes(PIXELS)
-        (tmp_path / f"{number:03}.txt").write_text(f"cat {number}")
-    (tmp_path / "120.txt").write_bytes(b"caf\xe9")
-    source = open_source(str(tmp_path))
-    assert source.count() == Count(150, exact=False)
-    assert len(list(source)) == 149
-    (line,) = source.losses.lines()
-    assert f"skipped 1 faulty sample: caption {tmp_path}/120.txt cannot be read" in line
-    (tmp_path / "020.txt").unlink()
-    assert "2 of 150 samples cannot be used" in refused(tmp_path)
-
-
 @pytest.mark.parametrize("form", ["folder", "table"])
 def test_the_first_pairs_alone_are_judged_by_all_samples(tmp_path, form, monkeypatch):
     monkeypatch.setattr("tinyclip_edge.data.folders.PART", 50)
@@ -243,172 +179,6 @@ def test_faults_of_a_small_table_count_beside_those_of_all_sources(tmp_path, ima
     assert len(list(open_source([str(few), str(many)]))) == 145
 
 
-@pytest.fixture
-def folder(tmp_path, images):
-    for image, caption in images:
-        (tmp_path / image).with_suffix(".txt").write_text(f"{caption}\nsecond\n")
-    return tmp_path / "img"
-
-
-def test_captions_beside_the_images_of_a_folder(folder, images):
-    (folder / "deep").mkdir()
-    (folder / "deep" / "a.JPG").write_bytes(PIXELS)
-    (folder / "deep" / "a.txt").write_text("A Bar")
-    source = open_source(str(folder))
-    wanted = {image.removeprefix("img/"): (caption, "second") for image, caption in images}
-    wanted["deep/a.JPG"] = ("A Bar",)
-    pairs = list(source)
-    assert {pair.key: pair.captions for pair in pairs} == wanted
-    assert [pair.key for pair in pairs] == sorted(wanted)
-    assert pairs[[p.key for p in pairs].index("deep/a.JPG")].concept == "a bar"
-    assert source.count().pairs == 49
-    assert len(PairMemory.load(source, CODEC)) == 49
-
-
-def test_every_spelling_is_seen_and_what_is_left_out_is_counted(folder, images):
-    for name in ("A.JPG", "B.Bmp", "deep/C.TIF"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(PIXELS)
-        (folder / name).with_suffix(".TXT").write_text(f"of {name}")
-    apple = b"\0\x05\x16\x07\0\x02\0\0Mac OS X"
-    for name in ("._A.JPG", "._A.TXT", "deep/._C.TIF", ".DS_Store", ".hidden/x.jpg"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(apple)
-    for name in ("d.svg", "e.SVG", "e.txt", "README"):
-        (folder / name).write_text("words")
-    source = open_source(str(folder))
-    memory = PairMemory.load(source, CODEC)
-    assert len(memory) == 51
-    of = {pair.key: pair.captions for pair in source}
-    assert [of[name] for name in ("A.JPG", "B.Bmp", "deep/C.TIF")] == [
-        ("of A.JPG",), ("of B.Bmp",), ("of deep/C.TIF",)]  # fmt: skip
-    assert memory.skipped() == [
-        f"folder {folder}: left out files that are no pair: "
-        "4 hidden, 2 .svg, 1 without suffix, 1 .txt"
-    ]
-
-
-@pytest.mark.parametrize("name", ["metadata.jsonl", "captions.jsonl"])
-def test_a_metadata_file_as_hugging_face_writes_it(tmp_path, images, name):
-    rows = [json.dumps({"file_name": image, "text": caption}) for image, caption in images]
-    write(tmp_path / name, rows)
-    source = open_source(str(tmp_path))
-    assert [(pair.key, pair.captions) for pair in source] == [(i, (c,)) for i, c in images]
-    assert source.losses.lines() == []
-    write(tmp_path / name, rows[:40])
-    assert open_source(str(tmp_path)).losses.lines() == [
-        f"{tmp_path / name} has no row of 8 of 48 images there"
-    ]
-
-
-def test_folders_that_are_no_pairs(tmp_path, folder):
-    (folder / "bare.png").write_bytes(PIXELS)
-    message = refused(folder)
-    assert "1 of 49 samples cannot be used" in message
-    assert "bare.png has no caption (bare.txt)" in message
-    for text in folder.glob("*.txt"):
-        text.unlink()
-    assert "49 images without captions: class folders are no pairs" in refused(tmp_path)
-    (tmp_path / "empty").mkdir()
-    assert "has no images" in refused(tmp_path / "empty")
-
-
-@pytest.mark.parametrize(("text", "told"), [(b" \n", "is empty"), (b"\xff", "cannot be read")])
-def test_a_caption_file_without_a_caption(folder, text, told):
-    broken = next(folder.glob("*.txt"))
-    broken.write_bytes(text)
-    message = refused(folder)
-    assert str(broken) in message
-    assert told in message
-
-
-def test_sources_of_several_kinds_under_one_name(tmp_path, folder, images):
-    table = write(tmp_path / "a.csv", FORMS["a.csv"](images))
-    source = open_source([str(folder), str(table)])
-    assert source.count().pairs == 96
-    assert len(list(source)) == 96
-
-
-def test_quotes_of_a_tsv_are_letters(tmp_path, images):
-    texts = ['"To be" he said', '"open', 'say ""hi""', '"a ""b"" c"', '5" nails']
-    rows = [f"{image}\t{text}" for (image, _), text in zip(images, texts, strict=False)]
-    source = open_source(str(write(tmp_path / "a.tsv", ["image\tcaption", *rows])))
-    wanted = ['"To be" he said', '"open', 'say ""hi""', 'a "b" c', '5" nails']
-    assert [pair.captions for pair in source] == [(text,) for text in wanted]
-
-
-def test_a_csv_quote_that_is_none_is_refused_with_its_line(tmp_path, images):
-    rows = [f"{images[0][0]},fine", f'{images[1][0]},"To be" he said', f'{images[2][0]},"more"']
-    message = refused(write(tmp_path / "a.csv", ["image,caption", *rows]))
-    assert "a.csv line 3: " in message and "written twice" in message
-
-
-def test_captions_that_are_objects_are_refused_with_their_line(tmp_path, images):
-    rows = [json.dumps({"image": images[0][0], "captions": [{"id": 0, "caption": "a dog"}]})]
-    assert "line 1 cannot be used: an object is no text in 'captions'" in refused(
-        write(tmp_path / "a.jsonl", rows)
-    )
-
-
-CSV_FAULTS = {
-    "glued to the end": ['{2},"To be', "{3},x", '{4},not to be"'],
-    "caption first": ['"To be,{2}', "x,{3}", 'or not",{4}'],
-    "every cell in quotes": ['"{2}","To be', '"{3}","x"', '"{4}","y"'],
-    "no second quote": ['{2},"To be', "{3},x", "{4},y"],
-    "a quote in the line": ['{2},"To be" he said', "{3},x", "{4},y"],
-}
-
-
-@pytest.mark.parametrize("rows", CSV_FAULTS.values(), ids=CSV_FAULTS)
-def test_a_csv_record_that_swallows_lines_is_refused_with_its_lines(tmp_path, images, rows):
-    header = "caption,image" if rows[1].startswith("x") else "image,caption"
-    first = f"ok,{images[0][0]}" if header.startswith("c") else f"{images[0][0]},ok"
-    names = [image for image, _ in images]
-    path = write(tmp_path / "a.csv", [header, first, *(row.format(*names) for row in rows)])
-    message = refused(path)
-    assert "a.csv line 3: " in message or "a.csv lines 3 to " in message
-    assert "in quotes" in message and "JSON lines" in message
-
-
-def test_line_breaks_inside_quotes_are_blanks_whatever_the_columns(tmp_path, images):
-    for header, row in (
-        ("image,caption", '{},"one, two\n\nthree, ""four"""'),
-        ("caption,image", '"one, two\n\nthree, ""four""",{}'),
-        ("id,caption,image", '7,"one, two\n\nthree, ""four""",{}'),
-    ):
-        rows = [row.format(image) for image, _ in images]
-        pairs = list(open_source(str(write(tmp_path / "a.csv", [header, *rows]))))
-        assert [(p.key, p.captions) for p in pairs] == [
-            (image, ('one, two three, "four"',)) for image, _ in images
-        ]
-
-
-@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
-def test_old_line_ends_and_other_letters_are_named(tmp_path, images, name):
-    path = write(tmp_path / name, FORMS[name](images))
-    text = path.read_text()
-    path.write_bytes(text.replace("\n", "\r").encode())
-    assert refused(path) == (
-        f"{path} ends its lines with CR alone, as old Macs did; write it with LF: tr '\\r' '\\n'"
-    )
-    path.write_bytes(text.encode("utf-16"))
-    assert refused(path) == f"{path} is UTF-16; save it as UTF-8"
-    path.write_bytes(text.replace("\n", "\r\n").encode())
-    assert len(list(open_source(str(path)))) == 48
-
-
-def test_a_cr_inside_a_csv_is_named(tmp_path, images):
-    path = write(tmp_path / "a.csv", ["image,caption", f"{images[0][0]},a\rb"])
-    assert "line 2: a CR stands inside a line; end lines with LF" in refused(path)
-
-
-def test_a_tsv_cell_over_two_lines_is_refused(tmp_path, images):
-    rows = [f'{images[0][0]}\t"first', 'second"', f"{images[1][0]}\tx"]
-    assert "lines 2 to 3: a cell in quotes goes on over the end of its line" in refused(
-        write(tmp_path / "a.tsv", ["image\tcaption", *rows])
-    )
-
-
 @pytest.mark.parametrize(("name", "mark"), [("a.csv", ";"), ("a.tsv", ","), ("a.csv", "|")])
 def test_columns_and_delimiter_are_named_in_the_configuration(tmp_path, images, name, mark):
     rows = [mark.join(("path", "Photo", "alt text")), *(mark.join(("x", i, c)) for i, c in images)]
@@ -434,17 +204,6 @@ def test_columns_that_are_not_there_are_named(tmp_path, images):
     assert "found: photo, caption; rename one, or set data.columns.image" in refused(path)
     with pytest.raises(DataError, match=r"no column 'alt' \(data.columns.text\); found: photo, "):
         open_source(str(path), SourceOptions(columns=ColumnsConfig(image="photo", text="alt")))
-
-
-def test_metadata_one_level_down_is_named(tmp_path, images):
-    rows = ["file_name,text", *(f"{image},{caption}" for image, caption in images)]
-    (tmp_path / "img").rename(tmp_path / "train")
-    write(tmp_path / "train" / "metadata.csv", [row.removeprefix("img/") for row in rows])
-    assert refused(tmp_path) == (
-        f"folder {tmp_path} has no metadata.csv of its own, 1 of the folders in it has one; "
-        f"give {tmp_path}/train"
-    )
-    assert len(list(open_source(str(tmp_path / "train")))) == 48
 
 
 def test_parquet_is_called_what_it_is(tmp_path, images):
@@ -479,10 +238,3 @@ def test_a_mark_of_utf8_is_no_part_of_a_caption(tmp_path, form):
 def test_keys_of_columns_are_refused_by_their_whole_name():
     with pytest.raises(ConfigError, match=r"unknown key 'data.columns.imag'; did you mean 'image'"):
         load_config("starter", ["data.columns.imag=x"])
-
-
-def test_the_first_faulty_lines_are_named_in_their_order(tmp_path, images):
-    rows = [f"{image}," for image, _ in images[:12]]
-    message = refused(write(tmp_path / "a.csv", ["image,caption", *rows]))
-    places = [part.split(" has")[0] for part in message.split("a.csv line ")[1:]]
-    assert places == ["2", "3", "4", "5", "6"] and message.endswith("and 7 more")
