@@ -16,7 +16,7 @@ from tinyclip_edge.runtime.image_formats import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from tinyclip_edge.data import Losses
-    from tinyclip_edge.data.shards import Sample
+    from tinyclip_edge.data.sample_groups import Sample
 
 SPLIT = "test"
 SHARDS = ("*.tar", "*.tar.gz")

@@ -5,7 +5,7 @@ Letters in shapes: B batch, L tokens, Q query tokens, W width, H heads, D embedd
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from torch import Tensor, nn
 
@@ -127,9 +127,9 @@ class TextParts(nn.Module):
         self.projection = projection_of(text.text_projection)
 
     @property
-    def blocks(self) -> list[nn.Module]:
+    def blocks(self) -> list[Block]:
         """All blocks, in order."""
-        return [*self.body, self.last]
+        return cast("list[Block]", [*self.body, self.last])
 
     @property
     def context_length(self) -> int:
