@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -80,6 +80,22 @@ def _models(service: DemoService, session: Session, page: gr.Blocks) -> None:
         registry_names = set(registry.names)
         return [name for name in names or [] if name in registry_names]
 
+    state_outputs = [head, timer, displayed_states]
+    page.load(look, [displayed_states, session.selected], state_outputs, **QUIET)
+    timer.tick(look, [displayed_states, session.selected], state_outputs, **QUIET)
+    head.click(tick, None, session.selected, **EACH)
+    outputs = [note, source, head, session.selected, timer, displayed_states]
+    add = _add_handler(service)
+    gr.on([button.click, source.submit], add, [source, session.selected], outputs, **QUIET)
+
+
+def _add_handler(service: DemoService) -> Callable[..., tuple[Any, ...]]:
+    """Return the handler that adds a model and selects it.
+
+    It returns the note, an empty source, the cards, the selected names, the timer and the states.
+    """
+    registry = service.registry
+
     def add(request: gr.Request, text: str, names: Sequence[str] | None) -> tuple[Any, ...]:
         selected_before = registry.names if names is None else names
         try:
@@ -98,9 +114,4 @@ def _models(service: DemoService, session: Session, page: gr.Blocks) -> None:
             registry.states(),
         )
 
-    state_outputs = [head, timer, displayed_states]
-    page.load(look, [displayed_states, session.selected], state_outputs, **QUIET)
-    timer.tick(look, [displayed_states, session.selected], state_outputs, **QUIET)
-    head.click(tick, None, session.selected, **EACH)
-    outputs = [note, source, head, session.selected, timer, displayed_states]
-    gr.on([button.click, source.submit], add, [source, session.selected], outputs, **QUIET)
+    return add

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tinyclip_edge.cli.options import JsonFlag, print_json, require_empty
+
+if TYPE_CHECKING:
+    from tinyclip_edge.models import Conversion
 
 
 class Layout(str, Enum):
@@ -65,8 +68,12 @@ def convert(
     summary = conversion.as_dict() | {"out": str(out), "format": layout.value}
     if json_output:
         print_json(summary)
-        return
-    count = summary["parameters"]
+    else:
+        _print_conversion(conversion, out)
+
+
+def _print_conversion(conversion: Conversion, out: Path) -> None:
+    count = conversion.as_dict()["parameters"]
     letters = f"{' + '.join(conversion.forms)}: " if conversion.forms else ""
     typer.echo(f"found         {letters}{conversion.found}")
     typer.echo(f"architecture  {conversion.architecture}")

@@ -2,15 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tinyclip_edge.cli.option_groups import with_option_groups
 from tinyclip_edge.cli.options import MODEL_HELP, ThreadsOption, say
 
 
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Where the page listens, and who may do what there."""
+
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860
+    share: Annotated[bool, typer.Option("--share", help="Ask Gradio for a public link.")] = False
+    open_browser: Annotated[
+        bool, typer.Option("--open", help="Open the page in the browser too.")
+    ] = False
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name under which browsers reach the page, beside this machine's and --host; "
+            "repeat for several, * for any.",
+            show_default="none",
+        ),
+    ] = None
+    trust_visitors: Annotated[
+        bool,
+        typer.Option(
+            "--trust-visitors",
+            help="Let every visitor open folders of this machine and add models; else only "
+            "visitors on this machine can, and nobody with --share or a public --host.",
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class StaticPageOptions:
+    """The page that runs a bundle in the browser."""
+
+    web: Annotated[
+        Path | None,
+        typer.Option(help="Serve the page that runs this bundle in the browser instead."),
+    ] = None
+    ort: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --web: folder of the npm package onnxruntime-web.",
+            show_default="a node_modules around, or the user's cache",
+        ),
+    ] = None
+
+
+@with_option_groups
 def demo(
+    *,
     teacher: Annotated[
         str, typer.Option(help="The model to compare with. " + MODEL_HELP)
     ] = "starter-teacher",
@@ -24,48 +73,13 @@ def demo(
     images: Annotated[
         Path | None, typer.Option(help="Folder of images to search.", show_default="starter kit")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
-    share: Annotated[bool, typer.Option("--share", help="Ask Gradio for a public link.")] = False,
-    open_browser: Annotated[
-        bool, typer.Option("--open", help="Open the page in the browser too.")
-    ] = False,
     threads: ThreadsOption = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Name under which browsers reach the page, beside this machine's and --host; "
-            "repeat for several, * for any.",
-            show_default="none",
-        ),
-    ] = None,
-    trust_visitors: Annotated[
-        bool,
-        typer.Option(
-            "--trust-visitors",
-            help="Let every visitor open folders of this machine and add models; else only "
-            "visitors on this machine can, and nobody with --share or a public --host.",
-        ),
-    ] = False,
-    web: Annotated[
-        Path | None,
-        typer.Option(help="Serve the page that runs this bundle in the browser instead."),
-    ] = None,
-    ort: Annotated[
-        Path | None,
-        typer.Option(
-            help="With --web: folder of the npm package onnxruntime-web.",
-            show_default="a node_modules around, or the user's cache",
-        ),
-    ] = None,
+    server: ServerOptions,
+    page: StaticPageOptions,
 ) -> None:
     """Serve a page that compares teacher and student."""
-    if web is not None:
-        from tinyclip_demo.web import serve_web
-
-        serve_web(
-            web, ort, host=host, port=port, open_browser=open_browser, allow_hosts=allow_host or ()
-        )
+    if page.web is not None:
+        _serve_web(page.web, page.ort, server)
         return
     from tinyclip_demo import Visitors, launch, open_gallery
     from tinyclip_demo.model_registry import split_source
@@ -79,10 +93,23 @@ def demo(
     launch(
         names,
         open_gallery(images),
-        host=host,
-        port=port,
-        share=share,
-        open_browser=open_browser,
+        host=server.host,
+        port=server.port,
+        share=server.share,
+        open_browser=server.open_browser,
         threads=threads,
-        visitors=Visitors(allow_host or (), trust_visitors),
+        visitors=Visitors(server.allow_host or (), server.trust_visitors),
+    )
+
+
+def _serve_web(bundle: Path, ort: Path | None, server: ServerOptions) -> None:
+    from tinyclip_demo.web import serve_web
+
+    serve_web(
+        bundle,
+        ort,
+        host=server.host,
+        port=server.port,
+        open_browser=server.open_browser,
+        allow_hosts=server.allow_host or (),
     )

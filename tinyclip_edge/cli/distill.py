@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tinyclip_edge.cli.option_groups import with_option_groups
 from tinyclip_edge.cli.options import free_folder, refuse_launcher, say
 from tinyclip_edge.cli.run_config import check_pairs, read_run
 from tinyclip_edge.cli.run_plan import TFLOPS, show_plan
@@ -23,8 +25,33 @@ ConfigArgs = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What a run would do, shown instead of trained."""
+
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Show stages, shapes, memory and cost; train nothing. Without the pairs of "
+            "data.train the plan is shown all the same, and the exit code is 2.",
+        ),
+    ] = False
+    processes: Annotated[
+        int, typer.Option(min=1, help="With --dry-run: devices that share a batch.")
+    ] = 1
+    tflops: Annotated[
+        float, typer.Option(min=0.001, help="With --dry-run: TFLOP/s that a device reaches.")
+    ] = TFLOPS
+    json_output: Annotated[
+        bool, typer.Option("--json", help="With --dry-run: print one JSON object on stdout.")
+    ] = False
+
+
+@with_option_groups
 def distill(
     config: ConfigArgs = None,
+    *,
     out: Annotated[
         Path | None, typer.Option(help="Run folder.", show_default="runs/<name>")
     ] = None,
@@ -35,26 +62,10 @@ def distill(
             "optim.steps, along the schedule of that many steps."
         ),
     ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Show stages, shapes, memory and cost; train nothing. Without the pairs of "
-            "data.train the plan is shown all the same, and the exit code is 2.",
-        ),
-    ] = False,
-    processes: Annotated[
-        int, typer.Option(min=1, help="With --dry-run: devices that share a batch.")
-    ] = 1,
-    tflops: Annotated[
-        float, typer.Option(min=0.001, help="With --dry-run: TFLOP/s that a device reaches.")
-    ] = TFLOPS,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="With --dry-run: print one JSON object on stdout.")
-    ] = False,
+    plan: PlanOptions,
 ) -> None:
     """Train a student: inherit weights, mimic affinities."""
-    if json_output and not dry_run:
+    if plan.json_output and not plan.dry_run:
         raise ConfigError("--json goes with --dry-run; a run writes events.jsonl in its folder")
     if out is not None and resume is not None:
         raise ConfigError(
@@ -62,18 +73,15 @@ def distill(
         )
     from tinyclip_edge.train.folder_check import check_run_folder, resumed_config
 
-    pairs = () if dry_run else ("train", "val")  # a plan needs no data
-    if resume is not None:
-        run = read_run(config, str(resumed_config(resume)), pairs=pairs)
-        folder = resume
-    else:
-        run = read_run(config, pairs=pairs)
-        folder = out if out is not None else free_folder(Path("runs"), run.name)
-    if dry_run:
+    default = "starter" if resume is None else str(resumed_config(resume))
+    pairs = () if plan.dry_run else ("train", "val")  # a plan needs no data
+    run = read_run(config, default, pairs=pairs)
+    if plan.dry_run:
         refuse_launcher("distill --dry-run")
-        show_plan(run, processes=processes, tflops=tflops, as_json=json_output)
+        show_plan(run, processes=plan.processes, tflops=plan.tflops, as_json=plan.json_output)
         check_pairs(run)
         return
+    folder = resume or out or free_folder(Path("runs"), run.name)
     if first_process():  # the others may start while it writes into the folder
         check_run_folder(folder, resume=resume is not None)
     from tinyclip_edge.train import ProgressObserver
@@ -83,9 +91,12 @@ def distill(
     with ProgressObserver() as observer:
         result = run_distill(run, folder, resume=resume is not None, observer=observer)
     disband()
-    if not first_process():
-        return
-    say(f"student: {result.student}")
+    if first_process():
+        _say_next(result.student, folder)
+
+
+def _say_next(student: Path, folder: Path) -> None:
+    say(f"student: {student}")
     page = folder / "report" / "report.html"
     if page.is_file():
         say(f"report: {page}")

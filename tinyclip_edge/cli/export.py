@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,10 +27,10 @@ from tinyclip_edge.cli.options import CHECKPOINT_HELP, free_folder, print_json, 
 from tinyclip_edge.precisions import PRECISIONS
 
 if TYPE_CHECKING:
+    from tinyclip_edge.config.preset import ExportPreset
     from tinyclip_edge.models import LoadedClip
-    from tinyclip_edge.train.qat.finetune import Finished
     from tinyclip_export import ExportReport
-    from tinyclip_export.settings import ExportSettings, Extras
+    from tinyclip_export.settings import Extras
 
 
 @with_option_groups
@@ -76,9 +76,9 @@ def run_export(checkpoint: str | None, options: ExportOptions = DEFAULTS) -> Exp
     from tinyclip_edge.models import newest_run
 
     verification, output = options.verification, options.output
-    finish, corpus = options.finish, options.contents.trim_vocab
     names, preset = options.precisions.resolve()
     extras = options.contents.read()
+    corpus = options.contents.trim_vocab
     source = checkpoint if checkpoint is not None else str(newest_run())
     check_request(source, verification, corpus=corpus, output=output)
     from tinyclip_edge.cli.export_pairs import export_pairs
@@ -104,21 +104,11 @@ def run_export(checkpoint: str | None, options: ExportOptions = DEFAULTS) -> Exp
         calibration=supply,
         notify=say,
     )
-    work = folder.with_name(f"{folder.name}.qat")
-    if finish.qat is not None:
-        finished = finish_quantized(
-            clip,
-            source,
-            names,
-            settings,
-            finish.qat,
-            train=finish.qat_data,
-            val=verification.data,
-            work=work,
-        )
-        clip, extras = finished.clip, replace(extras, qat_report=finished.as_dict())
-    with trimmed(clip, corpus, extras) as (clip, extras):
-        report = export_bundle(
+    with (
+        finetuned(clip, source, options, names, preset, folder) as (clip, qat_report),
+        trimmed(clip, corpus, replace(extras, qat_report=qat_report)) as (clip, extras),
+    ):
+        return export_bundle(
             clip,
             folder,
             precisions=names,
@@ -128,36 +118,44 @@ def run_export(checkpoint: str | None, options: ExportOptions = DEFAULTS) -> Exp
             force=output.force,
             settings=replace(settings, extras=extras),
         )
-    if finish.qat is not None:
-        shutil.rmtree(work, ignore_errors=True)  # its checkpoints are no longer needed
-    return report
 
 
-def finish_quantized(
+@contextmanager
+def finetuned(
     clip: LoadedClip,
     source: str,
+    options: ExportOptions,
     precisions: Sequence[str],
-    settings: ExportSettings,
-    steps: int,
-    *,
-    train: str | None,
-    val: str,
-    work: Path,
-) -> Finished:
-    """Return the model after a short quantization-aware distillation, or as it was if better.
+    preset: ExportPreset,
+    bundle: Path,
+) -> Iterator[tuple[LoadedClip, dict[str, Any] | None]]:
+    """Yield the model after ``--qat``, or as it was if that is better, and the report of it.
 
-    An interrupted one goes on from its checkpoint in the folder ``work``.
+    Checkpoints lie in ``NAME.qat`` beside the bundle until the bundle is written; an interrupted
+    training goes on from them.
     """
+    finish = options.finish
+    if finish.qat is None:
+        yield clip, None
+        return
     from tinyclip_edge.train import ProgressObserver
     from tinyclip_edge.train.qat.finetune import Finishing
     from tinyclip_edge.train.qat.source import finish_model, rounding_for
 
-    rounding = rounding_for(precisions, settings.preset)
-    finishing = Finishing(steps, image=rounding, text=rounding)
+    folder = bundle.with_name(f"{bundle.name}.qat")
+    rounding = rounding_for(precisions, preset)
     with ProgressObserver() as observer:
-        return finish_model(
-            clip, source, finishing, train=train, val=val, folder=work, observer=observer
+        finished = finish_model(
+            clip,
+            source,
+            Finishing(finish.qat, image=rounding, text=rounding),
+            train=finish.qat_data,
+            val=options.verification.data,
+            folder=folder,
+            observer=observer,
         )
+    yield finished.clip, finished.as_dict()
+    shutil.rmtree(folder, ignore_errors=True)  # only once the bundle is written
 
 
 @contextmanager

@@ -35,12 +35,14 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
         ]
 
     @wraps(command)
-    def run(**values: Any) -> None:  # noqa: ANN401
+    def run(*arguments: Any, **values: Any) -> None:  # noqa: ANN401
         grouped = {
-            name: group(**{field.name: values.pop(field.name) for field in fields(group)})
+            name: group(
+                **{field.name: values.pop(field.name, field.default) for field in fields(group)}
+            )
             for name, group in groups.items()
         }
-        command(**values, **grouped)
+        command(*arguments, **values, **grouped)
 
     # Typer reads it instead of the parameters of ``run``.
     run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]

@@ -119,45 +119,50 @@ def _decodable(
     """
     from tinyclip_edge.data import BadSamples, Losses, UndecodableImageError, decode_image
 
-    images: list[ImageInput] = []
-    captions: list[tuple[str, ...]] = []
-    positions_by_digest: dict[bytes, int] = {}
     bad_samples = BadSamples(source, losses or Losses())
+    pictures = _Pictures(merge=merge)
     total = 0
     for key, image, texts in candidates:
-        if limit is not None and len(images) >= limit:
+        if limit is not None and len(pictures.images) >= limit:
             break
         total += 1
         try:
             decoded = decode_image(image.read_bytes() if isinstance(image, Path) else image)
         except (UndecodableImageError, OSError):  # OSError: a file that cannot be read
             bad_samples.add(key)
-            continue
-        position = (
-            positions_by_digest.setdefault(_pixel_digest(decoded), len(images))
-            if merge
-            else len(images)
-        )
-        if position < len(images):
-            image_captions = captions[position]
-            captions[position] = (
-                *image_captions,
-                *(text for text in texts if text not in image_captions),
-            )
-            continue
-        images.append(image)
-        captions.append(texts)
+        else:
+            pictures.add(image, decoded, texts)
     bad_samples.check(total, final=True)
+    captions = tuple(pictures.captions)
     return EvalSet(
         source,
-        tuple(images),
-        tuple(image_captions[0] for image_captions in captions),
+        tuple(pictures.images),
+        tuple(first for first, *_ in captions),
         notes=(*notes, *bad_samples.report(total)),
-        captions=tuple(captions)
-        if any(len(image_captions) > 1 for image_captions in captions)
-        else (),
+        captions=captions if any(len(texts) > 1 for texts in captions) else (),
         classes=tuple(classes),
     )
+
+
+class _Pictures:
+    """Pictures with captions; with ``merge``, a repeated one adds its captions to the first."""
+
+    def __init__(self, *, merge: bool) -> None:
+        self.images: list[ImageInput] = []
+        self.captions: list[tuple[str, ...]] = []
+        self._merge = merge
+        self._positions_by_digest: dict[bytes, int] = {}
+
+    def add(self, image: ImageInput, decoded: Image.Image, texts: tuple[str, ...]) -> None:
+        position = len(self.images)
+        if self._merge:
+            position = self._positions_by_digest.setdefault(_pixel_digest(decoded), position)
+        if position == len(self.images):
+            self.images.append(image)
+            self.captions.append(texts)
+            return
+        earlier = self.captions[position]
+        self.captions[position] = (*earlier, *(text for text in texts if text not in earlier))
 
 
 def _pixel_digest(image: Image.Image) -> bytes:

@@ -45,16 +45,7 @@ def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> Non
                 example_images[0] if example_images else None, "image", "Image", 236
             )
             pictures = html(bars.example_pictures(gallery, examples), "examples", CHOOSE)
-            labels = gr.Textbox(
-                ", ".join(next(iter(presets.values()))), label="Labels, by comma or line",
-                lines=3, max_lines=6, elem_id="labels",
-            )  # fmt: skip
-            lists = html(parts.chips("Lists", list(presets)), "presets", CHOOSE)
-            template = gr.Dropdown(
-                list(TEMPLATES), value=TEMPLATES[0],
-                label="Prompt: {} is the label, | separates several that are averaged",
-                allow_custom_value=True, elem_id="template",
-            )  # fmt: skip
+            labels, lists, template = _label_inputs(presets)
             button = gr.Button("Classify", variant="primary", elem_id="classify-button")
         with gr.Column(scale=8, min_width=300):
             result = html(parts.hint(START), "classified")
@@ -88,6 +79,21 @@ def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> Non
     lists_as_text = [", ".join(names) for names in presets.values()]
     selection = lists.click(picker(lists_as_text), None, labels, **EACH)
     selection.then(choose, inputs, result, **QUIET)
+
+
+def _label_inputs(presets: dict[str, tuple[str, ...]]) -> tuple[gr.Textbox, gr.HTML, gr.Dropdown]:
+    """Place the labels, the buttons of label lists, and the prompt template."""
+    labels = gr.Textbox(
+        ", ".join(next(iter(presets.values()))), label="Labels, by comma or line",
+        lines=3, max_lines=6, elem_id="labels",
+    )  # fmt: skip
+    lists = html(parts.chips("Lists", list(presets)), "presets", CHOOSE)
+    template = gr.Dropdown(
+        list(TEMPLATES), value=TEMPLATES[0],
+        label="Prompt: {} is the label, | separates several that are averaged",
+        allow_custom_value=True, elem_id="template",
+    )  # fmt: skip
+    return labels, lists, template
 
 
 def _classify_handler(service: DemoService) -> Handler:

@@ -10,7 +10,16 @@ import gradio as gr
 from tinyclip_demo.disagree import ORDERS, MiningResult
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.shard import write_shard
-from tinyclip_demo.tabs.wiring import LAST, QUIET, Session, failures, html, result_handler, waiting
+from tinyclip_demo.tabs.wiring import (
+    LAST,
+    QUIET,
+    Handler,
+    Session,
+    failures,
+    html,
+    result_handler,
+    waiting,
+)
 from tinyclip_demo.view import hits, pairs, parts
 
 NAME = "disagreements"
@@ -39,6 +48,23 @@ def disagreements_tab(service: DemoService, session: Session) -> None:
         )
     result = html(parts.hint(START), "mined")
 
+    mine = _mining_handler(service)
+
+    @result_handler(NAME, 3)
+    def on_settings_changed(has_results: bool, active_tab: str, *values: Any) -> Iterator[Any]:  # noqa: ANN401
+        is_active = has_results and active_tab == NAME
+        yield from mine(*values) if is_active else [(gr.skip(), gr.skip(), gr.skip())]
+
+    inputs = [order, count, session.selected, session.gallery]
+    outputs = [result, shard, has_results]
+    button.click(result_handler(NAME, 3)(mine), inputs, outputs, api_name="disagreements", **LAST)
+    setting_events = [order.input, count.input, session.selected.change]
+    gr.on(
+        setting_events, on_settings_changed, [has_results, session.tab, *inputs], outputs, **QUIET
+    )
+
+
+def _mining_handler(service: DemoService) -> Handler:
     def mine(
         order: str, count: int, names: Sequence[str] | None = None, key: str | None = None
     ) -> Iterator[Any]:
@@ -68,15 +94,4 @@ def disagreements_tab(service: DemoService, session: Session) -> None:
             table = pairs.disagreements(update, top, gallery, order)
             yield failures(service, names) + table, file, True
 
-    @result_handler(NAME, 3)
-    def on_settings_changed(has_results: bool, active_tab: str, *values: Any) -> Iterator[Any]:  # noqa: ANN401
-        is_active = has_results and active_tab == NAME
-        yield from mine(*values) if is_active else [(gr.skip(), gr.skip(), gr.skip())]
-
-    inputs = [order, count, session.selected, session.gallery]
-    outputs = [result, shard, has_results]
-    button.click(result_handler(NAME, 3)(mine), inputs, outputs, api_name="disagreements", **LAST)
-    setting_events = [order.input, count.input, session.selected.change]
-    gr.on(
-        setting_events, on_settings_changed, [has_results, session.tab, *inputs], outputs, **QUIET
-    )
+    return mine
