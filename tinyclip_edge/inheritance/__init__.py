@@ -11,12 +11,13 @@ from tinyclip_edge.inheritance.plan import (
     plan_uniform,
 )
 from tinyclip_edge.inheritance.report import InheritanceReport, TowerReport
-from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
+from tinyclip_edge.inheritance.shape import ClipShape, HeadWidths, TowerShape
 from tinyclip_edge.inheritance.taken import InheritedUnits
 from tinyclip_edge.inheritance.uniform import inherit_uniform
 
 __all__ = [
     "ClipShape",
+    "HeadWidths",
     "InheritancePlan",
     "InheritanceReport",
     "InheritedUnits",

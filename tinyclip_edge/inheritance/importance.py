@@ -42,7 +42,8 @@ def plan_importance(
     ``embed [D]`` scores the embedding dimensions. Raises InheritanceError like ``plan_uniform``.
     """
     base = plan_uniform(teacher, student, layers="evenly")
-    assert isinstance(base.image, TowerPlan)  # only transformers can be ranked
+    # Only transformers can be ranked.
+    assert isinstance(base.image, TowerPlan) and base.text is not None
     return replace(
         base,
         image=_ranked(base.image, student.image, image),

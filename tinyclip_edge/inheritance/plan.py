@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 from tinyclip_edge.errors import InheritanceError, did_you_mean
 from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
+from tinyclip_edge.inheritance.tower_kinds import BOTH, RESNET, VIT, TowerName
 
 Indices: TypeAlias = "tuple[int, ...]"
 LayerChoice: TypeAlias = Literal["published", "evenly"]
@@ -24,6 +27,13 @@ class TowerPlan:
     positions: Indices
     teacher_heads: int
     head_width: int
+    kind: str = VIT.name
+    prefixes: tuple[str, str] = ("", "")  # of the teacher's keys and of the student's
+    pool_heads: Indices = ()  # of an attention pool of timm
+    teacher_pool_heads: int = 0
+    pool_head_width: int = 0
+    pool_neurons: Indices = ()
+    bottleneck: Indices = ()  # between the two layers of a projection
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +56,10 @@ class ResNetPlan:
 
 @dataclass(frozen=True, slots=True)
 class InheritancePlan:
-    """Teacher indices of everything a student inherits."""
+    """Teacher indices of everything a student inherits; None for a tower that stays fresh."""
 
-    image: TowerPlan | ResNetPlan
-    text: TowerPlan
+    image: TowerPlan | ResNetPlan | None
+    text: TowerPlan | None
     embed: Indices
     tokens: Indices  # none: the student's vocabulary is another one, its table stays fresh
     method: str
@@ -79,41 +89,57 @@ def choose_layers(teacher: int, student: int, layers: LayerChoice = "published")
 
 
 def plan_uniform(
-    teacher: ClipShape, student: ClipShape, *, layers: LayerChoice = "published"
+    teacher: ClipShape,
+    student: ClipShape,
+    *,
+    layers: LayerChoice = "published",
+    towers: Sequence[TowerName] = BOTH,
 ) -> InheritancePlan:
     """Plan TinyCLIP's manual inheritance: the first units of every axis, and ``choose_layers``.
 
     Raises InheritanceError when the student is larger in any dimension or of another architecture.
     """
-    if teacher.image.kind != student.image.kind:
-        raise InheritanceError(
-            f"a {_label(student)} image tower cannot inherit from a {_label(teacher)} one; "
-            f"choose a {_label(teacher)} student"
-        )
-    if teacher.patch != student.patch:
+    for tower in towers:
+        _check_kinds(tower, getattr(teacher, tower), getattr(student, tower))
+    if "image" in towers and teacher.patch != student.patch:
         raise InheritanceError(
             f"patch size differs: teacher {teacher.patch}, student {student.patch} pixels"
         )
     _check_size("student", "embed_dim", teacher.embed_dim, student.embed_dim)
     _check_size("student", "vocabulary", teacher.vocabulary, student.vocabulary)
+    image: TowerPlan | ResNetPlan | None = None
+    if "image" in towers:
+        resnet = teacher.image.kind == RESNET.name
+        plan = _plan_resnet if resnet else partial(_plan_tower, "image")
+        image = plan(teacher.image, student.image, layers)
     return InheritancePlan(
-        image=(
-            _plan_resnet(teacher.image, student.image, layers)
-            if teacher.image.kind == "resnet"
-            else _plan_tower("image", teacher.image, student.image, layers)
-        ),
-        text=_plan_tower("text", teacher.text, student.text, layers),
+        image=image,
+        text=_plan_tower("text", teacher.text, student.text, layers) if "text" in towers else None,
         embed=tuple(range(student.embed_dim)),
         tokens=tuple(range(student.vocabulary)),
         method=f"uniform, {layers} layers",
     )
 
 
+def _check_kinds(tower: str, teacher: TowerShape, student: TowerShape) -> None:
+    if teacher.kind != student.kind:
+        raise InheritanceError(
+            f"a {student.kind} {tower} tower cannot inherit from a {teacher.kind} one; "
+            f"choose a {teacher.kind} student"
+        )
+    if teacher.projects != student.projects:
+        owner = "teacher" if teacher.projects else "student"
+        raise InheritanceError(
+            f"{tower} tower: only the {owner} projects its channels to the embedding; give the "
+            "student the teacher's form"
+        )
+
+
 def _plan_tower(
     name: str, teacher: TowerShape, student: TowerShape, layers: LayerChoice
 ) -> TowerPlan:
     _check_heads(name, teacher, student)
-    for dimension in ("width", "layers", "heads", "neurons"):
+    for dimension in ("width", "layers", "heads", "neurons", "pool_heads", "pool_neurons"):
         _check_size(
             f"{name} tower", dimension, getattr(teacher, dimension), getattr(student, dimension)
         )
@@ -126,6 +152,13 @@ def _plan_tower(
         positions=_front(student.positions),
         teacher_heads=teacher.heads,
         head_width=teacher.head_width,
+        kind=teacher.kind,
+        prefixes=(teacher.prefix, student.prefix),
+        pool_heads=_front(student.pool_heads),
+        teacher_pool_heads=teacher.pool_heads,
+        pool_head_width=teacher.pool_head_width,
+        pool_neurons=_front(student.pool_neurons),
+        bottleneck=_front(student.bottleneck),
     )
 
 
@@ -158,11 +191,13 @@ def _front(count: int) -> Indices:
 
 
 def _check_heads(name: str, teacher: TowerShape, student: TowerShape) -> None:
-    if teacher.head_width != student.head_width:
-        raise InheritanceError(
-            f"{name} tower: heads are {student.head_width} wide in the student, "
-            f"{teacher.head_width} in the teacher; whole heads cannot be cut"
-        )
+    for what, dimension in (("heads", "head_width"), ("pool heads", "pool_head_width")):
+        teacher_width, student_width = getattr(teacher, dimension), getattr(student, dimension)
+        if teacher_width != student_width:
+            raise InheritanceError(
+                f"{name} tower: {what} are {student_width} wide in the student, {teacher_width} "
+                "in the teacher; whole heads cannot be cut"
+            )
 
 
 def _check_positions(name: str, teacher: TowerShape, student: TowerShape) -> None:
@@ -180,7 +215,3 @@ def _check_size(tower: str, dimension: str, teacher: int, student: int) -> None:
             f"{tower}: {dimension} {student} is more than the teacher's {teacher}; "
             "shrink the student"
         )
-
-
-def _label(shape: ClipShape) -> str:
-    return "ResNet" if shape.image.kind == "resnet" else "ViT"

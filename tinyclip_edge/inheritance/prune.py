@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inheritance.axes import SHARED, locate
 from tinyclip_edge.inheritance.gates import ClipMasks, TowerMasks
+from tinyclip_edge.inheritance.tower_kinds import SHARED, locate
 from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 
 Moments: TypeAlias = "dict[str, dict[str, Tensor]]"  # by parameter name, as AdamW names them

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
+from tinyclip_edge.inheritance.tower_kinds import (
+    BOTH,
+    CURE,
+    IMAGE_PREFIX,
+    RESNET,
+    TOWER_KINDS,
+    TowerName,
+    recognise,
+)
 
 IMAGE_BLOCKS = "visual.transformer.resblocks."
 TEXT_BLOCKS = "transformer.resblocks."
@@ -17,17 +25,32 @@ RESNET_GROWTH = 32  # ratio of the attention pool's channels to the stem's
 
 
 @dataclass(frozen=True, slots=True)
+class HeadWidths:
+    """Widths of attention heads, which weights do not show."""
+
+    image: int = 64
+    text: int = 64
+    pool: int = 64  # of an attention pool of timm
+
+
+@dataclass(frozen=True, slots=True)
 class TowerShape:
     """Sizes of one tower; for a ResNet, heads and positions are those of its attention pool."""
 
-    kind: Literal["vit", "resnet", "text"]
+    kind: str  # a key of TOWER_KINDS; empty: not read
+    prefix: str = ""  # of its keys
     width: int = 0  # hidden channels; for a ResNet the stem's output channels
     layers: int = 0  # blocks
     heads: int = 0
     head_width: int = 0
     neurons: int = 0  # of each feed-forward block; none in a ResNet
-    positions: int = 0  # image: patches + 1; text: context length
+    positions: int = 0  # image: patches and class token; text: context length
     stages: tuple[int, ...] = ()  # blocks of each stage of a ResNet
+    pool_heads: int = 0  # of a timm ViT's attention pool
+    pool_head_width: int = 0
+    pool_neurons: int = 0
+    bottleneck: int = 0  # between the two layers of a projection
+    projects: bool = True  # False: the embedding is the tower's channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,58 +67,63 @@ class ClipShape:
     def of(
         cls,
         state: Mapping[str, Tensor],
-        head_width: int = 64,
-        text_head_width: int | None = None,
+        heads: HeadWidths | None = None,
+        *,
+        towers: Sequence[TowerName] = BOTH,
     ) -> ClipShape:
         """Read the sizes from an open_clip state dict in any order of keys.
 
-        The head width cannot be read from weights and defaults to 64. Raises InheritanceError for
-        towers of another architecture.
+        A tower that is not one of ``towers`` is not looked at. Raises InheritanceError for towers
+        whose kind is unknown.
         """
-        _require(state, "text", ("token_embedding.weight", "positional_embedding"))
-        text = _tower(state, TEXT_BLOCKS, text_head_width or head_width)
-        vocabulary = state["token_embedding.weight"].shape[0]
-        if "visual.layer1.0.conv1.weight" in state:
-            _require(state, "text", ("text_projection",))
-            embed_dim = state["text_projection"].shape[1]
-            return cls(_resnet(state, head_width), text, embed_dim, vocabulary, patch=0)
-        _require(state, "image", ("visual.conv1.weight", "visual.positional_embedding"))
-        _require(state, "image", ("visual.proj",))
-        image = _tower(state, IMAGE_BLOCKS, head_width)
-        embed_dim = state["visual.proj"].shape[1]
-        return cls(image, text, embed_dim, vocabulary, state["visual.conv1.weight"].shape[-1])
-
-
-def _require(state: Mapping[str, Tensor], tower: str, keys: Iterable[str]) -> None:
-    for key in keys:
-        if key not in state:
-            raise InheritanceError(
-                f"the {tower} tower is not a plain CLIP transformer or ResNet: it has no '{key}'; "
-                "a student starts without its weights by inherit.method=none"
-            )
-
-
-def _tower(state: Mapping[str, Tensor], blocks: str, head_width: int) -> TowerShape:
-    image = blocks == IMAGE_BLOCKS
-    name = "image" if image else "text"
-    layers = count_blocks(state, blocks, f"the {name} tower")
-    _require(state, name, (f"{blocks}0.attn.in_proj_weight", f"{blocks}0.mlp.c_fc.weight"))
-    rows, width = state[f"{blocks}0.attn.in_proj_weight"].shape
-    heads, remainder = divmod(rows, 3 * head_width)
-    if remainder:
-        raise InheritanceError(
-            f"the {name} tower's attention is {rows // 3} wide, no multiple of {head_width} a head"
+        heads = heads or HeadWidths()
+        unread: tuple[TowerShape, dict[str, int]] = (TowerShape(kind=""), {})
+        image, image_sizes = _tower(state, "image", heads) if "image" in towers else unread
+        text, text_sizes = _tower(state, "text", heads) if "text" in towers else unread
+        patch = TOWER_KINDS[image.kind].patch if image.kind else ""
+        return cls(
+            image=image,
+            text=text,
+            embed_dim=text_sizes.get("embed", image_sizes.get("embed", text.width or image.width)),
+            vocabulary=text_sizes.get("tokens", 0),
+            patch=state[image.prefix + patch].shape[-1] if patch else 0,
         )
-    positions = state["visual.positional_embedding" if image else "positional_embedding"]
-    return TowerShape(
-        kind="vit" if image else "text",
-        width=width,
+
+
+def _tower(
+    state: Mapping[str, Tensor], tower: TowerName, heads: HeadWidths
+) -> tuple[TowerShape, dict[str, int]]:
+    """Return the shape of a tower and the size of each of its axes."""
+    kind, prefix = recognise(state, tower)
+    head_width = heads.image if tower == "image" else heads.text
+    if kind is RESNET:
+        return _resnet(state, head_width), {}
+    layers = count_blocks(state, prefix + kind.blocks, f"the {tower} tower")
+    sizes = kind.sizes(state, prefix)
+    attended, pooled = sizes["attended"], sizes.get("pool_attended", 0)
+    shape = TowerShape(
+        kind=kind.name,
+        prefix=prefix,
+        width=sizes["channels"],
         layers=layers,
-        heads=heads,
+        heads=_heads(attended, head_width, f"the {tower} tower's attention"),
         head_width=head_width,
-        neurons=state[f"{blocks}0.mlp.c_fc.weight"].shape[0],
-        positions=positions.shape[0],
+        neurons=sizes["neurons"],
+        positions=sizes.get("positions", 0),
+        pool_heads=_heads(pooled, heads.pool, f"the {tower} tower's attention pool"),
+        pool_head_width=heads.pool if pooled else 0,
+        pool_neurons=sizes.get("pool_neurons", 0),
+        bottleneck=sizes.get("bottleneck", 0),
+        projects="embed" in sizes,
     )
+    return shape, sizes
+
+
+def _heads(attended: int, head_width: int, where: str) -> int:
+    heads, remainder = divmod(attended, head_width)
+    if remainder:
+        raise InheritanceError(f"{where} is {attended} wide, no multiple of {head_width} a head")
+    return heads
 
 
 def count_blocks(state: Mapping[str, Tensor], prefix: str, where: str) -> int:
@@ -110,16 +138,10 @@ def count_blocks(state: Mapping[str, Tensor], prefix: str, where: str) -> int:
 
 def _resnet(state: Mapping[str, Tensor], head_width: int) -> TowerShape:
     pool = "visual.attnpool."
-    _require(state, "image", (f"{pool}positional_embedding", f"{pool}q_proj.weight"))
-    _require(state, "image", ("visual.conv3.weight",))
+    _require(state, (f"{pool}positional_embedding", f"{pool}q_proj.weight", "visual.conv3.weight"))
     width = state["visual.conv3.weight"].shape[0]
     attended, channels = state[f"{pool}q_proj.weight"].shape
-    heads, remainder = divmod(attended, head_width)
-    if remainder:
-        raise InheritanceError(
-            f"the image tower's attention pool is {attended} wide, "
-            f"no multiple of {head_width} a head"
-        )
+    heads = _heads(attended, head_width, "the image tower's attention pool")
     if channels != RESNET_GROWTH * width:
         raise InheritanceError(
             f"the ResNet image tower pools {channels} channels, "
@@ -129,5 +151,19 @@ def _resnet(state: Mapping[str, Tensor], head_width: int) -> TowerShape:
         count_blocks(state, f"visual.layer{stage}.", f"ResNet stage {stage}")
         for stage in range(1, RESNET_STAGES + 1)
     )
-    positions = state[f"{pool}positional_embedding"].shape[0]
-    return TowerShape("resnet", width, sum(stages), heads, head_width, 0, positions, stages)
+    return TowerShape(
+        kind=RESNET.name,
+        prefix=IMAGE_PREFIX,
+        width=width,
+        layers=sum(stages),
+        heads=heads,
+        head_width=head_width,
+        positions=state[f"{pool}positional_embedding"].shape[0],
+        stages=stages,
+    )
+
+
+def _require(state: Mapping[str, Tensor], keys: Iterable[str]) -> None:
+    for key in keys:
+        if key not in state:
+            raise InheritanceError(f"the image tower has no '{key}', {CURE}")

@@ -42,7 +42,7 @@ class TeacherLayer:
 
 @dataclass(frozen=True, slots=True)
 class InheritedTower:
-    """All layers of the teacher's tower, and the axes that they share."""
+    """All layers of the teacher's tower, and the axes that they share; empty if not inherited."""
 
     layers: tuple[TeacherLayer, ...]
     shared: dict[str, Share]
@@ -71,7 +71,9 @@ class InheritedUnits:
         )
 
 
-def _transformer(plan: TowerPlan, teacher: TowerShape) -> InheritedTower:
+def _transformer(plan: TowerPlan | None, teacher: TowerShape) -> InheritedTower:
+    if plan is None:
+        return InheritedTower((), {})
     places = {layer: place for place, layer in enumerate(plan.layers)}
     layers = []
     for layer in range(teacher.layers):

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inheritance.axes import SHARED, TOKENS, locate
 from tinyclip_edge.inheritance.plan import Indices, InheritancePlan, ResNetPlan, TowerPlan
 from tinyclip_edge.inheritance.report import (
     InheritanceReport,
+    Origin,
     TensorOrigin,
     Tower,
     summarise,
 )
 from tinyclip_edge.inheritance.resnet import resnet_source
+from tinyclip_edge.inheritance.tower_kinds import SHARED, STACKED, TOWER_KINDS, TowerName, split_key
 
 
 def inherit_uniform(
@@ -34,32 +35,27 @@ def inherit_uniform(
     weights: dict[str, Tensor] = {}
     origins: list[TensorOrigin] = []
     for key, fresh in student_state.items():
-        if key in SHARED or (key == TOKENS and not plan.tokens):
+        tower: Tower = "shared" if key in SHARED else split_key(key)[0]
+        source = None if tower == "shared" else _source(key, tower, plan)
+        if source is None:
             weights[key] = fresh.clone()
-            owner: Tower = "shared" if key in SHARED else "text"
-            origins.append(TensorOrigin(key, owner, "fresh", fresh.numel(), None))
+            origins.append(TensorOrigin(key, tower, "fresh", fresh.numel(), None))
             continue
-        tower, teacher_key, axes = _source(key, plan)
+        teacher_key, axes = source
         if teacher_key not in teacher_state:
             raise InheritanceError(f"the teacher has no '{teacher_key}' for the student's '{key}'")
-        source = teacher_state[teacher_key]
-        weights[key] = _cut(source, axes).to(fresh.dtype).to(fresh.device)
+        tensor = teacher_state[teacher_key]
+        weights[key] = _cut(tensor, axes).to(fresh.dtype).to(fresh.device)
         if weights[key].shape != fresh.shape:
             raise InheritanceError(
                 f"'{key}' would be {list(weights[key].shape)}, the student has {list(fresh.shape)}"
             )
-        origin = TensorOrigin(
-            key,
-            tower,
-            "copied" if source.shape == fresh.shape else "sliced",
-            fresh.numel(),
-            teacher_key,
-        )
-        origins.append(origin)
+        how: Origin = "copied" if tensor.shape == fresh.shape else "sliced"
+        origins.append(TensorOrigin(key, tower, how, fresh.numel(), teacher_key))
     report = InheritanceReport(
         method=plan.method,
-        image=summarise("image", plan.image.layers, origins),
-        text=summarise("text", plan.text.layers, origins),
+        image=summarise("image", () if plan.image is None else plan.image.layers, origins),
+        text=summarise("text", () if plan.text is None else plan.text.layers, origins),
         shared=summarise("shared", (), origins),
         tensors=tuple(origins),
         notes=notes,
@@ -67,38 +63,64 @@ def inherit_uniform(
     return weights, report
 
 
-def _source(key: str, plan: InheritancePlan) -> tuple[Tower, str, list[Indices | None]]:
-    """Return the tower of a student tensor, its teacher key, and the indices of each axis."""
-    image = plan.image
-    if isinstance(image, ResNetPlan) and (resnet := resnet_source(key, image, plan.embed)):
-        return "image", *resnet
-    place = locate(key)
-    tower_plan = plan.text if place is None or place.tower == "text" else image
-    if place is None or isinstance(tower_plan, ResNetPlan):
-        raise InheritanceError(f"there is no rule to inherit '{key}': not a plain CLIP tower")
+def _source(
+    key: str, tower: TowerName, plan: InheritancePlan
+) -> tuple[str, list[Indices | None]] | None:
+    """Return the teacher's key of a student tensor and the indices of each axis; None: fresh."""
+    tower_plan = plan.image if tower == "image" else plan.text
+    if tower_plan is None:
+        return None
+    if isinstance(tower_plan, ResNetPlan):
+        if (resnet := resnet_source(key, tower_plan, plan.embed)) is not None:
+            return resnet
+        raise InheritanceError(f"there is no rule to inherit '{key}': not a plain ResNet tower")
+    kind, (teacher_prefix, student_prefix) = TOWER_KINDS[tower_plan.kind], tower_plan.prefixes
+    place = kind.locate(key, student_prefix)
+    if place is None:
+        raise InheritanceError(f"there is no rule to inherit '{key}' of a {kind.name} tower")
+    if "tokens" in place.axes and not plan.tokens:
+        return None
+    source = key.removeprefix(student_prefix)
+    if place.layer is not None:
+        source = f"{kind.blocks}{tower_plan.layers[place.layer]}.{place.name}"
+    indices = _indices(tower_plan, plan, place.layer)
+    return teacher_prefix + source, [indices[axis] if axis else None for axis in place.axes]
+
+
+def _indices(tower_plan: TowerPlan, plan: InheritancePlan, layer: int | None) -> dict[str, Indices]:
+    """Return the teacher's indices of each axis; ``layer``: also those of a student layer."""
+    pooled = _stacked(tower_plan.pool_heads, tower_plan.pool_head_width)
     indices = {
         "embed": plan.embed,
         "tokens": plan.tokens,
         "channels": tower_plan.channels,
         "positions": tower_plan.positions,
+        "bottleneck": tower_plan.bottleneck,
+        "pool_attended": pooled,
+        "pool_kv": _copies(
+            pooled, tower_plan.teacher_pool_heads * tower_plan.pool_head_width, "pool_kv"
+        ),
+        "pool_neurons": tower_plan.pool_neurons,
+        "heads": tower_plan.heads[layer or 0],
     }
-    source = key
-    if place.layer is not None:
-        indices.update(_layer_indices(tower_plan, place.layer))
-        source = f"{place.blocks}{tower_plan.layers[place.layer]}.{place.name}"
-    return place.tower, source, [indices[axis] if axis else None for axis in place.axes]
+    if layer is not None:
+        attended = _stacked(tower_plan.heads[layer], tower_plan.head_width)
+        rows = tower_plan.teacher_heads * tower_plan.head_width
+        indices["attended"] = attended
+        indices["qkv"] = _copies(attended, rows, "qkv")
+        indices["neurons"] = tower_plan.neurons[layer]
+    return indices
 
 
-def _layer_indices(tower_plan: TowerPlan, layer: int) -> dict[str, Indices]:
-    """Rows of in_proj (viewed as [3, heads, head_width]) and columns of out_proj, neurons."""
-    attended = tuple(
-        head * tower_plan.head_width + i
-        for head in tower_plan.heads[layer]
-        for i in range(tower_plan.head_width)
-    )
-    projection_rows = tower_plan.teacher_heads * tower_plan.head_width
-    qkv = tuple(projection * projection_rows + row for projection in range(3) for row in attended)
-    return {"attended": attended, "qkv": qkv, "neurons": tower_plan.neurons[layer]}
+def _stacked(heads: Indices, head_width: int) -> Indices:
+    """Return the indices of the units of heads."""
+    return tuple(head * head_width + unit for head in heads for unit in range(head_width))
+
+
+def _copies(indices: Indices, length: int, axis: str) -> Indices:
+    """Return the indices in each of the copies that an axis stacks, each ``length`` long."""
+    copies = STACKED[axis][1]
+    return tuple(copy * length + index for copy in range(copies) for index in indices)
 
 
 def _cut(tensor: Tensor, axes: list[Indices | None]) -> Tensor:

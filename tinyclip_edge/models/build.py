@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from tinyclip_edge.errors import ModelError, did_you_mean
 from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.models.references import check_references
+from tinyclip_edge.models.sized_timm import build_sized, is_sized
 from tinyclip_edge.models.sizes import check_sizes
 
 PreprocessCfg = open_clip.transform.PreprocessCfg
 
+# Built in the place of an image tower that open_clip's configuration cannot describe.
+_PLACEHOLDER = {"image_size": 1, "patch_size": 1, "width": 64, "layers": 1}
 _BUILD_ERRORS = (
     TypeError,
     ValueError,
@@ -40,13 +43,20 @@ def build_model(model_cfg: dict[str, Any], source: str) -> nn.Module:
         text["hf_model_pretrained"] = False
     custom = model_cfg.get("custom_text") or "hf_model_name" in text
     kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    sized = is_sized(model_cfg)
     try:
         with quiet():
-            model: nn.Module = kind(**{**options, "vision_cfg": vision, "text_cfg": text})
+            tower = _PLACEHOLDER if sized else vision
+            model: Any = kind(**{**options, "vision_cfg": tower, "text_cfg": text})
+            if sized:
+                model.visual = build_sized(vision, model_cfg["embed_dim"])
+    except ModelError as error:
+        raise ModelError(f"{source}: {error}") from error
     except _BUILD_ERRORS as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{source}: open_clip cannot build this model_cfg: {cause}") from error
-    return model.eval()
+    network: nn.Module = model.eval()
+    return network
 
 
 def check_model_cfg(model_cfg: object, source: str) -> None:

@@ -6,6 +6,7 @@ An ordinary CLIP is an open_clip local-dir; one whose layers differ has file nam
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.json_file import read_json, write_json
 from tinyclip_edge.models.pruned import UNITS, assemble_config
 from tinyclip_edge.models.runs import CONFIG, PRUNED_CONFIG, model_config_file
+from tinyclip_edge.models.sized_timm import is_sized
 from tinyclip_edge.models.tokenization import (
     TOKENIZER,
     TOKENIZER_COMPANIONS,
@@ -44,20 +46,29 @@ WEIGHT_NAMES = (
 def read_config(folder: Path) -> dict[str, Any]:
     """Read and check a folder's config; ModelError names the folder and what is missing."""
     path = model_config_file(folder)
-    pruned = path.name == PRUNED_CONFIG
+    own_name = path.name == PRUNED_CONFIG
     config = read_json(path)
     if "model_cfg" not in config:
         raise ModelError(f"{path} has no 'model_cfg'")
     check_model_cfg(config["model_cfg"], str(path))
-    if pruned != (UNITS in config):
-        raise ModelError(f"{path} has {'no' if pruned else 'a key of pruned models,'} '{UNITS}'")
+    if own_name != is_own_form(config):
+        raise ModelError(
+            f"{path} has no '{UNITS}' and no sizes of a timm model"
+            if own_name
+            else f"{path} has layers or a timm model of unequal sizes; name it {PRUNED_CONFIG}"
+        )
     return config
+
+
+def is_own_form(config: Mapping[str, Any]) -> bool:
+    """Whether a config is of a form that open_clip does not know, under file names of our own."""
+    return UNITS in config or is_sized(config["model_cfg"])
 
 
 def load_folder(folder: Path, name: str, device: str | torch.device) -> LoadedClip:
     """Load the folder of an ordinary or a pruned CLIP, strictly."""
     config = read_config(folder)
-    pruned = UNITS in config
+    pruned = is_own_form(config)
     names = (PRUNED_WEIGHTS,) if pruned else WEIGHT_NAMES
     weights = next((folder / n for n in names if (folder / n).is_file()), None)
     if weights is None:
@@ -92,7 +103,7 @@ def save_local_dir(folder: Path, clip: LoadedClip, *, half: bool = False) -> Non
 
 
 def _write(aside: Path, clip: LoadedClip, *, half: bool) -> None:
-    pruned = UNITS in clip.config
+    pruned = is_own_form(clip.config)
     write_json(aside / (PRUNED_CONFIG if pruned else CONFIG), clip.config)
     state = {key: _storage_copy(key, t, half=half) for key, t in clip.model.state_dict().items()}
     weights = aside / (PRUNED_WEIGHTS if pruned else WEIGHTS)

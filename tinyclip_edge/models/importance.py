@@ -24,6 +24,7 @@ from tinyclip_edge.inheritance.importance import (
 from tinyclip_edge.inheritance.plan import Indices, InheritancePlan, plan_uniform
 from tinyclip_edge.inheritance.probe import TowerProbe
 from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
+from tinyclip_edge.inheritance.tower_kinds import RESNET
 from tinyclip_edge.losses import affinity_loss
 from tinyclip_edge.models.clip import LoadedClip
 
@@ -63,7 +64,7 @@ def importance_plan(
     fit, or unusable pairs.
     """
     teacher_shape, student_shape = shapes
-    if teacher_shape.image.kind == "resnet":
+    if teacher_shape.image.kind == RESNET.name:
         raise InheritanceError(
             f"importance ranks transformers, and {teacher.name} has a ResNet image tower; set "
             "inherit.plan to evenly or published"

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 VIT_POSITIONS = "visual.positional_embedding"
 RESNET_POSITIONS = "visual.attnpool.positional_embedding"
+TIMM_POSITIONS = "visual.trunk.pos_embed"
 RESNET_STRIDE = 32  # pixels of the picture to one position
 
 
@@ -16,28 +17,32 @@ def resize_positions(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return the teacher's weights with the student's grid of image positions, and notes.
 
-    Interpolation is bicubic and antialiased; the class token's position is copied.
+    Interpolation is bicubic and antialiased; those of class tokens are copied.
     """
     state, student_state = dict(teacher.state_dict()), student.state_dict()
     notes = []
-    for key in (VIT_POSITIONS, RESNET_POSITIONS):
+    for key in (VIT_POSITIONS, RESNET_POSITIONS, TIMM_POSITIONS):
         if key not in state or key not in student_state:
             continue
         before, after = _grid(teacher), _grid(student)
         if before == after:
             continue
-        first, places = state[key][:1], state[key][1:]
+        table = state[key].reshape(-1, state[key].shape[-1])  # timm's has a batch axis of 1
+        tokens = len(table) - before[0] * before[1]  # class and register tokens that have one
+        first, places = table[:tokens], table[tokens:]
         picture = places.T.reshape(1, -1, *before)  # [1, width, rows, columns]
         resized = functional.interpolate(picture, size=after, mode="bicubic", antialias=True)
-        state[key] = torch.cat([first, resized.flatten(2)[0].T])
-        notes.append(f"{key} interpolated from {len(places) + 1} to {len(state[key])} positions")
+        fitted = torch.cat([first, resized.flatten(2)[0].T])
+        state[key] = fitted.reshape(*state[key].shape[:-2], *fitted.shape)
+        notes.append(f"{key} interpolated from {len(table)} to {len(fitted)} positions")
     return state, tuple(notes)
 
 
 def _grid(model: nn.Module) -> tuple[int, int]:
     """Return the rows and columns of patches of the image tower."""
     visual = model.get_submodule("visual")
-    size = getattr(visual, "grid_size", None)
+    patches = getattr(getattr(visual, "trunk", None), "patch_embed", visual)
+    size = getattr(patches, "grid_size", None)
     if size is None:
         size = int(visual.image_size) // RESNET_STRIDE  # type: ignore[arg-type]
     rows, columns = size if isinstance(size, tuple) else (size, size)

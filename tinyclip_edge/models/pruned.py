@@ -137,9 +137,12 @@ def build_units(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.
     single_unit = {"layers": 1, "mlp_ratio": 1.0}
     cfg["vision_cfg"].update(single_unit, width=units.image.width, head_width=units.image.width)
     cfg["text_cfg"].update(single_unit, width=units.text.width, heads=1)
+    refusal = ModelError(f"{source}: '{UNITS}' go with open_clip's own ViT and text towers only")
+    if cfg["vision_cfg"].get("timm_model_name"):
+        raise refusal
     model: Any = build_model(cfg, source)
     if not all(hasattr(part, "transformer") for part in (model.visual, model)):
-        raise ModelError(f"{source}: '{UNITS}' go with open_clip's own ViT and text towers only")
+        raise refusal
     for transformer, tower in (
         (model.visual.transformer, units.image),
         (model.transformer, units.text),

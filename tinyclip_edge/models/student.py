@@ -12,6 +12,7 @@ import torch
 from tinyclip_edge.errors import InheritanceError, ModelError
 from tinyclip_edge.inheritance import (
     ClipShape,
+    HeadWidths,
     InheritanceReport,
     InheritedUnits,
     inherit_uniform,
@@ -26,6 +27,7 @@ from tinyclip_edge.models.importance import Calibration, importance_plan
 from tinyclip_edge.models.library import open_clip
 from tinyclip_edge.models.positions import resize_positions
 from tinyclip_edge.models.pruned import UNITS
+from tinyclip_edge.models.sized_timm import SIZES, head_width, is_sized, timm_sizes
 from tinyclip_edge.models.tokenization import OPEN_CLIP_VOCABULARY, same_ids
 from tinyclip_edge.models.zoo import zoo_shape
 
@@ -47,6 +49,8 @@ _TEXT_SIZES = (
     "act_kwargs",
     "norm_kwargs",
 )
+# Settings of a student's image tower that leave it of a timm teacher's kind.
+_TIMM_SIZE_KEYS = {*SIZES, "image_size"}
 _TEACHER_ONLY = ("custom_text", "init_logit_bias")
 # Settings that must agree for a copied weight to have the same effect in the student.
 _VISION_KEYS = (
@@ -119,18 +123,33 @@ def _complete(overrides: dict[str, Any], teacher: dict[str, Any], name: str) -> 
         "vision_cfg": {**_vision_base(teacher["vision_cfg"], vision), **vision},
         "text_cfg": {**_text_base(teacher["text_cfg"], text), **text},
     }
+    tower = config["vision_cfg"]
+    if "embed_dim" not in overrides and is_sized(config) and tower.get("timm_proj") == "none":
+        config["embed_dim"] = tower["width"]  # such a tower's embedding is its channels
     check_model_cfg(config, name)
     return config
 
 
 def _vision_base(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
     """Return the teacher's vision settings where the student's tower is of the same kind."""
+    if "timm_model_name" in teacher and not student.keys() - _TIMM_SIZE_KEYS:
+        return _timm_base(teacher, student)
     timm = "timm_model_name" in teacher or "timm_model_name" in student
     layers = student.get("layers", teacher.get("layers", 12))
     same_kind = isinstance(layers, int) == isinstance(teacher.get("layers", 12), int)
     if same_kind and not timm:
         return deepcopy(teacher)
     return {"image_size": teacher["image_size"]} if "image_size" in teacher else {}
+
+
+def _timm_base(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
+    """Return a timm teacher's vision settings, with all sizes where the student gives some."""
+    name = teacher["timm_model_name"]
+    usual = timm_sizes(name) if student.keys() & set(SIZES) else None
+    if usual is None:
+        sized = student.keys() & set(SIZES)
+        return {k: v for k, v in teacher.items() if not sized or k == "image_size"}
+    return {**{key: getattr(usual, key) for key in SIZES}, **deepcopy(teacher)}
 
 
 def _has_own_tokenizer(student: dict[str, Any], teacher: dict[str, Any]) -> bool:
@@ -184,11 +203,12 @@ def inherit_student(
             "inherit from it; inherit from the model it was pruned from"
         )
     _check_agreement(teacher.config["model_cfg"], student.config["model_cfg"])
+    _check_trunks(teacher, student)
     teacher_state, notes = resize_positions(teacher.model, student.model)
     student_state = student.model.state_dict()
     shapes = (
-        ClipShape.of(teacher_state, **_head_widths(teacher)),
-        ClipShape.of(student_state, **_head_widths(student)),
+        ClipShape.of(teacher_state, head_widths(teacher)),
+        ClipShape.of(student_state, head_widths(student)),
     )
     if not same_ids(teacher.tokenizer, student.tokenizer):
         # Rows of another tokenizer's ids are meaningless: the plan has no tokens.
@@ -234,9 +254,42 @@ def _check_agreement(teacher: dict[str, Any], student: dict[str, Any]) -> None:
             )
 
 
-def _head_widths(clip: LoadedClip) -> dict[str, int]:
+def _check_trunks(teacher: LoadedClip, student: LoadedClip) -> None:
+    """Refuse blocks of timm in which a copied weight would have another effect."""
+    layers = [_layers_of_trunk(clip) for clip in (teacher, student)]
+    for (name, before), (_, after) in zip(*layers, strict=False):
+        if before != after:
+            raise InheritanceError(
+                f"visual.trunk.{name} differs: teacher {before}, student {after}; give the student "
+                "the teacher's timm model, in other sizes"
+            )
+
+
+def _layers_of_trunk(clip: LoadedClip) -> list[tuple[str, str]]:
+    """Return name, type and settings of each layer of timm's first block; none without one."""
+    blocks: Any = getattr(getattr(clip.model.visual, "trunk", None), "blocks", None)
+    if blocks is None:
+        return []
+    settings = ("eps", "approximate", "rotate_half")
+    return [
+        (f"blocks.0.{name}", " ".join([type(layer).__name__, *_stated(layer, settings)]))
+        for name, layer in blocks[0].named_modules()
+    ]
+
+
+def _stated(layer: torch.nn.Module, names: tuple[str, ...]) -> list[str]:
+    return [f"{name}={getattr(layer, name)}" for name in names if hasattr(layer, name)]
+
+
+def head_widths(clip: LoadedClip) -> HeadWidths:
+    """Return the widths of the attention heads of a CLIP, which its weights do not show."""
     vision, text = clip.config["model_cfg"]["vision_cfg"], clip.config["model_cfg"]["text_cfg"]
-    return {
-        "head_width": vision.get("head_width", 64),
-        "text_head_width": text.get("width", 512) // text.get("heads", 8),
-    }
+    widths = HeadWidths(
+        image=vision.get("head_width", 64), text=text.get("width", 512) // text.get("heads", 8)
+    )
+    trunk: Any = getattr(clip.model.visual, "trunk", None)
+    if hasattr(trunk, "blocks"):
+        pool = getattr(trunk, "attn_pool", None)
+        widths = replace(widths, image=head_width(trunk.blocks[0].attn))
+        widths = widths if pool is None else replace(widths, pool=head_width(pool))
+    return widths

@@ -7,9 +7,16 @@ import pytest
 import torch
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inheritance import ClipShape, ResNetPlan, inherit_uniform, plan_uniform
+from tinyclip_edge.inheritance import (
+    ClipShape,
+    HeadWidths,
+    ResNetPlan,
+    inherit_uniform,
+    plan_uniform,
+)
 
 HEAD = 16
+HEADS = HeadWidths(HEAD, HEAD)
 
 
 def norm(name, channels):
@@ -74,7 +81,11 @@ STUDENT = make_state(2, (1, 1, 2, 2), seed=1)
 
 
 def run(teacher, student, **options):
-    plan = plan_uniform(ClipShape.of(teacher, HEAD), ClipShape.of(student, HEAD), **options)
+    plan = plan_uniform(
+        ClipShape.of(teacher, HEADS),
+        ClipShape.of(student, HEADS),
+        **options,
+    )
     return inherit_uniform(teacher, student, plan)
 
 
@@ -94,8 +105,8 @@ def check(weights, blocks):
 
 
 def test_shape_is_read_from_the_weights():
-    shape = ClipShape.of(TEACHER, HEAD).image
-    assert (shape.kind, shape.width, shape.stages, shape.layers) == ("resnet", 4, (2, 3, 4, 2), 11)
+    shape = ClipShape.of(TEACHER, HEADS).image
+    assert (shape.kind, shape.width, shape.stages, shape.layers) == ("ResNet", 4, (2, 3, 4, 2), 11)
     assert (shape.heads, shape.head_width, shape.positions) == (8, HEAD, 5)
 
 
@@ -133,7 +144,7 @@ def test_key_order_plays_no_part(order):
 
 def test_any_channels_and_heads_can_be_kept():
     """A plan other than front slices: what is summed or multiplied must be cut alike."""
-    front = plan_uniform(ClipShape.of(TEACHER, HEAD), ClipShape.of(STUDENT, HEAD))
+    front = plan_uniform(ClipShape.of(TEACHER, HEADS), ClipShape.of(STUDENT, HEADS))
     assert isinstance(front.image, ResNetPlan)
     image = ResNetPlan(
         stages=front.image.stages,
@@ -180,18 +191,21 @@ def test_what_does_not_fit_is_named(student, message):
 
 def test_broken_towers_are_refused():
     with pytest.raises(InheritanceError, match="heads are 32 wide in the student, 16"):
-        plan_uniform(ClipShape.of(TEACHER, HEAD), ClipShape.of(STUDENT, 32, HEAD))
+        plan_uniform(
+            ClipShape.of(TEACHER, HEADS),
+            ClipShape.of(STUDENT, HeadWidths(32, HEAD)),
+        )
     with pytest.raises(InheritanceError, match="pool is 128 wide, no multiple of 24 a head"):
-        ClipShape.of(TEACHER, 24, HEAD)
+        ClipShape.of(TEACHER, HeadWidths(24, HEAD))
     gap = {k: v for k, v in TEACHER.items() if not k.startswith("visual.layer3.1.")}
     with pytest.raises(InheritanceError, match=r"ResNet stage 3 has blocks \[0, 2, 3\]"):
-        ClipShape.of(gap, HEAD)
+        ClipShape.of(gap, HEADS)
     stem = {**TEACHER, "visual.conv3.weight": torch.zeros(5, 2, 3, 3)}
     with pytest.raises(InheritanceError, match="pools 128 channels, not 32 times the 5"):
-        ClipShape.of(stem, HEAD)
+        ClipShape.of(stem, HEADS)
     bare = {k: v for k, v in TEACHER.items() if "attnpool" not in k}
     with pytest.raises(InheritanceError, match=r"no 'visual\.attnpool\.positional_embedding'"):
-        ClipShape.of(bare, HEAD)
+        ClipShape.of(bare, HEADS)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,28 @@ from __future__ import annotations
 from tinyclip_edge.inheritance import ClipShape, InheritedUnits, TowerShape, plan_uniform
 from tinyclip_edge.inheritance.taken import Share
 
-TEXT = TowerShape("text", width=64, layers=4, heads=1, head_width=64, neurons=256, positions=16)
-SMALL = TowerShape("text", width=64, layers=2, heads=1, head_width=64, neurons=128, positions=16)
+TEXT = TowerShape(
+    "open_clip text transformer",
+    width=64,
+    layers=4,
+    heads=1,
+    head_width=64,
+    neurons=256,
+    positions=16,
+)
+SMALL = TowerShape(
+    "open_clip text transformer",
+    width=64,
+    layers=2,
+    heads=1,
+    head_width=64,
+    neurons=128,
+    positions=16,
+)
 
 
 def resnet(width, stages):
-    return TowerShape("resnet", width, sum(stages), 4 * width // 8, 64, 0, 50, stages)
+    return TowerShape("ResNet", "", width, sum(stages), 4 * width // 8, 64, 0, 50, stages)
 
 
 def test_shares_are_of_equal_parts_front_to_back():

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inheritance import ClipShape, inherit_uniform, plan_uniform
+from tinyclip_edge.inheritance import ClipShape, HeadWidths, inherit_uniform, plan_uniform
 
 HEAD = 4
+HEADS = HeadWidths(HEAD, HEAD)
 
 
 def make_state(image, text, embed, vocabulary=11, positions=(5, 7), seed=0):
@@ -55,7 +56,11 @@ LAYERS = {"visual.": (0, 2, 4, 6, 8, 10), "": (0, 2, 4)}  # as the published cod
 
 
 def run(teacher, student, **options):
-    plan = plan_uniform(ClipShape.of(teacher, HEAD), ClipShape.of(student, HEAD), **options)
+    plan = plan_uniform(
+        ClipShape.of(teacher, HEADS),
+        ClipShape.of(student, HEADS),
+        **options,
+    )
     return inherit_uniform(teacher, student, plan)
 
 
@@ -166,12 +171,14 @@ def test_what_does_not_fit_is_named(student, message):
 
 def test_other_head_width_is_refused():
     with pytest.raises(InheritanceError, match="heads are 8 wide in the student, 4 in the teacher"):
-        plan_uniform(ClipShape.of(TEACHER, 4), ClipShape.of(STUDENT, 8))
+        plan_uniform(
+            ClipShape.of(TEACHER, HeadWidths(4, 4)), ClipShape.of(STUDENT, HeadWidths(8, 8))
+        )
 
 
 def test_width_that_does_not_split_into_heads_is_refused():
     with pytest.raises(InheritanceError, match="12 wide, no multiple of 8"):
-        ClipShape.of(TEACHER, 8)
+        ClipShape.of(TEACHER, HeadWidths(8, 8))
 
 
 def test_other_patch_is_refused():

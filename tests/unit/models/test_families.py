@@ -1,0 +1,120 @@
+"""Inheritance between small siblings of today's families."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from families import FAMILIES, family
+from tinyclip_edge.errors import InheritanceError, ModelError
+from tinyclip_edge.models import create_student, inherit_student, load_clip, save_local_dir
+
+SHAPES = {
+    "vision_cfg": {"width": 32, "layers": 2},
+    "text_cfg": {"width": 32, "layers": 2, "heads": 2},
+}
+HALVES = {"PE-Core": {**SHAPES, "vision_cfg": {"width": 96, "layers": 2}}}
+
+
+@pytest.fixture(params=FAMILIES)
+def name(request):
+    return request.param
+
+
+def inputs(clip):
+    generator = torch.Generator().manual_seed(3)
+    size = clip.image_size
+    pixels = torch.randn(4, 3, size, size, generator=generator)
+    ids = torch.randint(1, 49408, (4, clip.context_length), generator=generator)
+    return pixels, ids
+
+
+@torch.no_grad()
+def features(clip):
+    pixels, ids = inputs(clip)
+    return clip.model.encode_image(pixels), clip.model.encode_text(ids)
+
+
+def test_a_student_of_the_same_shape_is_the_teacher(name):
+    teacher, student = family(name), family(name, seed=1)
+    report = inherit_student(teacher, student)
+    assert {t.key for t in report.tensors} == set(student.model.state_dict())
+    assert {t.origin for t in report.tensors if t.tower != "shared"} == {"copied"}
+    for ours, theirs in zip(features(student), features(teacher), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_half_the_depth_keeps_blocks_bit_for_bit(name):
+    teacher = family(name)
+    shape = {"vision_cfg": {"layers": 2}, "text_cfg": {"layers": 2}}
+    student = create_student(shape, teacher)
+    report = inherit_student(teacher, student)
+    assert (report.image.layers, report.text.layers) == ((0, 2), (0, 2))
+    state, origin = student.model.state_dict(), teacher.model.state_dict()
+    for tensor in report.tensors:
+        if tensor.tower != "shared":
+            assert tensor.origin == "copied"
+            assert torch.equal(state[tensor.key], origin[tensor.teacher_key])
+
+
+def front(value, shape, key):
+    """The first units of each axis; rows of qkv and kv are taken from each of their parts."""
+    value = value.numpy()
+    for axis, size in enumerate(shape):
+        full = value.shape[axis]
+        if full == size:
+            continue
+        parts = {"qkv": 3, "in_proj": 3, ".kv.": 2}
+        stacked = next((n for mark, n in parts.items() if mark in key), 1)
+        if axis == 0 and stacked > 1:
+            split = value.reshape(stacked, full // stacked, *value.shape[1:])
+            value = split[:, : size // stacked].reshape(size, *value.shape[1:])
+        else:
+            value = value.take(range(size), axis)
+    return value
+
+
+def narrow(name, teacher):
+    return create_student(HALVES.get(name, SHAPES), teacher)
+
+
+def test_half_the_width_takes_the_first_units_of_each_axis(name):
+    teacher = family(name)
+    student = narrow(name, teacher)
+    report = inherit_student(teacher, student, plan="evenly")
+    state, origin = student.model.state_dict(), teacher.model.state_dict()
+    assert {t.key for t in report.tensors} == set(state)
+    for tensor in report.tensors:
+        if tensor.origin == "sliced":
+            expected = front(origin[tensor.teacher_key], state[tensor.key].shape, tensor.key)
+            assert (state[tensor.key].numpy() == expected).all(), tensor.key
+    assert {t.origin for t in report.tensors if t.tower == "image"} <= {"copied", "sliced"}
+    assert all(bool(f.isfinite().all()) for f in features(student))
+
+
+def test_a_narrower_student_is_saved_and_loaded(name, tmp_path):
+    student = narrow(name, family(name))
+    save_local_dir(tmp_path / "student", student)
+    loaded = load_clip(str(tmp_path / "student"))
+    for ours, theirs in zip(features(loaded), features(student), strict=True):
+        assert torch.equal(ours, theirs)
+    own_form = (tmp_path / "student" / "tinyclip_edge_config.json").exists()
+    assert own_form == ("timm_model_name" in FAMILIES[name]["vision_cfg"])
+
+
+def test_a_siglip_student_embeds_in_its_channels():
+    teacher = family("SigLIP 2")
+    assert narrow("SigLIP 2", teacher).embedding_dim == 32
+    with pytest.raises(ModelError, match=r"width 32 must be the embedding's 48; set embed_dim"):
+        create_student({**SHAPES, "embed_dim": 48}, teacher)
+
+
+def test_other_timm_blocks_are_refused():
+    teacher = family("SigLIP 2", vision_cfg={"timm_proj": "linear"})
+    student = family(
+        "SigLIP 2",
+        vision_cfg={"timm_model_name": "vit_base_patch16_siglip_gap_224", "timm_pool": "avg",
+                    "timm_proj": "linear"},
+    )  # fmt: skip
+    with pytest.raises(InheritanceError, match="pool"):
+        inherit_student(teacher, student)

@@ -1,0 +1,145 @@
+"""Image towers of timm in other sizes than their name says, for students of such towers.
+
+open_clip's configuration names a timm model and nothing more. Here ``width``, ``layers``,
+``head_width`` and ``mlp_ratio`` of vision_cfg, which open_clip ignores beside a timm model, size
+it; a folder with such a model has the file names of our own forms, so that open_clip, which would
+build the full size, does not take it for its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models.library import open_clip, quiet
+
+SIZES = ("width", "layers", "head_width", "mlp_ratio")
+
+TimmTrunk: TypeAlias = Any  # a vision transformer of timm or a layer of it, read by attributes
+
+
+@dataclass(frozen=True, slots=True)
+class TimmSizes:
+    """Sizes of a timm vision transformer."""
+
+    width: int
+    layers: int
+    head_width: int
+    mlp_ratio: float
+    pool_head_width: int | None  # of its attention pool, None without one
+
+    @classmethod
+    def of(cls, trunk: TimmTrunk) -> TimmSizes:
+        """Read the sizes of a trunk."""
+        block = trunk.blocks[0]
+        pool = getattr(trunk, "attn_pool", None)
+        return cls(
+            width=trunk.embed_dim,
+            layers=len(trunk.blocks),
+            head_width=head_width(block.attn),
+            mlp_ratio=block.mlp.fc2.in_features / trunk.embed_dim,
+            pool_head_width=None if pool is None else head_width(pool),
+        )
+
+
+def head_width(attention: TimmTrunk) -> int:
+    """Return the width of the heads of an attention layer of timm."""
+    rows: int = attention.proj.in_features
+    return rows // int(attention.num_heads)
+
+
+def is_sized(model_cfg: Mapping[str, Any]) -> bool:
+    """Whether a model_cfg gives a timm image tower sizes of its own."""
+    vision = model_cfg["vision_cfg"]
+    return bool(vision.get("timm_model_name")) and any(key in vision for key in SIZES)
+
+
+def timm_sizes(name: str) -> TimmSizes | None:
+    """Return the sizes of a timm model by name; None if it is no plain vision transformer."""
+    return _named_sizes(name)
+
+
+@functools.lru_cache(maxsize=32)
+def _named_sizes(name: str) -> TimmSizes | None:
+    import timm
+
+    try:
+        with torch.device("meta"), quiet():
+            trunk = timm.create_model(name, pretrained=False)
+    except (RuntimeError, TypeError, ValueError):
+        return None  # reported where it is built
+    is_vit = all(hasattr(trunk, part) for part in ("blocks", "embed_dim", "pos_embed"))
+    return TimmSizes.of(trunk) if is_vit and isinstance(trunk.embed_dim, int) else None
+
+
+def build_sized(vision: Mapping[str, Any], embed_dim: int) -> nn.Module:
+    """Return open_clip's TimmModel with a trunk of the sizes in a vision_cfg, random weights.
+
+    Raises ModelError for a model that is no vision transformer, or sizes that do not fit.
+    """
+    import timm
+
+    name = vision["timm_model_name"]
+    usual = timm_sizes(name)
+    if usual is None:
+        raise ModelError(
+            f"vision_cfg: {name} is no vision transformer, so {', '.join(SIZES)} do not size it; "
+            "leave them out"
+        )
+    options = open_clip.CLIPVisionCfg(**dict(vision))
+    pool, projection = options.timm_pool, options.timm_proj
+    if projection not in (None, "", "none", "linear") or pool in ("abs_attn", "rot_attn"):
+        raise ModelError(f"vision_cfg: {name} in other sizes needs timm_proj null, none or linear")
+    sizes = _keywords(vision, usual, name)
+    width = sizes["embed_dim"]
+    if projection == "none" and width != embed_dim:
+        raise ModelError(
+            f"vision_cfg: {name} has no projection (timm_proj: none), so its width {width} must be "
+            f"the embedding's {embed_dim}; set embed_dim, or timm_proj: linear"
+        )
+    # On meta: all but the trunk, which would be of full size.
+    with torch.device("meta"):
+        visual: Any = open_clip.timm_model.TimmModel(
+            name, embed_dim, image_size=options.image_size, pool=pool, proj=projection
+        )
+    classes = 0 if projection in ("none", "linear") else embed_dim
+    visual.trunk = timm.create_model(
+        name,
+        pretrained=False,
+        img_size=options.image_size,
+        num_classes=classes,
+        global_pool=pool,
+        **sizes,
+    )
+    if projection == "linear":
+        visual.head.proj = nn.Linear(width, embed_dim, bias=options.timm_proj_bias)
+    built: nn.Module = visual
+    return built
+
+
+def _keywords(vision: Mapping[str, Any], usual: TimmSizes, name: str) -> dict[str, Any]:
+    """Return the sizes as timm's keywords; those that are not given are the name's."""
+    width, layers = vision.get("width", usual.width), vision.get("layers", usual.layers)
+    head, ratio = vision.get("head_width", usual.head_width), vision.get("mlp_ratio")
+    for key, value in (("width", width), ("layers", layers), ("head_width", head)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ModelError(f"vision_cfg.{key} {value!r} must be a whole number above 0")
+    if width % head:
+        raise ModelError(f"vision_cfg.width {width} is no multiple of head_width {head}")
+    sizes = {"embed_dim": width, "depth": layers, "num_heads": width // head}
+    sizes["mlp_ratio"] = usual.mlp_ratio if ratio is None else ratio
+    pool_head = usual.pool_head_width
+    if pool_head is not None and pool_head != usual.head_width:
+        if width % pool_head:
+            raise ModelError(
+                f"vision_cfg.width {width} is no multiple of {pool_head}, the width of a head in "
+                f"the attention pool of {name}"
+            )
+        sizes["attn_pool_num_heads"] = width // pool_head
+    return sizes
