@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -22,8 +22,7 @@ from tinyclip_edge.inheritance.plan import (
 )
 from tinyclip_edge.inheritance.probe import UnitScores
 from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
-
-OpenClip: TypeAlias = Any  # a module of open_clip, read by its attribute names
+from tinyclip_edge.inheritance.tower_kinds import TOWER_KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +43,16 @@ def plan_importance(
     base = plan_uniform(teacher, student, layers="evenly")
     # Only transformers can be ranked.
     assert isinstance(base.image, TowerPlan) and base.text is not None
+    if not teacher.image.projects:
+        # Its channels are the embedding: both costs of a removal count.
+        scores = image.units.channels + embed.to(image.units.channels)
+        image = replace(image, units=image.units._replace(channels=scores))
+    planned = _ranked(base.image, student.image, image)
     return replace(
         base,
-        image=_ranked(base.image, student.image, image),
+        image=planned,
         text=_ranked(base.text, student.text, text),
-        embed=top(embed, student.embed_dim),
+        embed=top(embed, student.embed_dim) if teacher.image.projects else planned.channels,
         method="uniform, by importance",
     )
 
@@ -61,6 +65,8 @@ def _ranked(base: TowerPlan, student: TowerShape, ranking: Ranking) -> TowerPlan
         channels=top(units.channels, student.width),
         heads=tuple(top(layer, student.heads) for layer in units.heads),
         neurons=tuple(top(layer, student.neurons) for layer in units.neurons),
+        pool_heads=top(units.pool_heads, student.pool_heads),
+        pool_neurons=top(units.pool_neurons, student.pool_neurons),
     )
 
 
@@ -106,15 +112,37 @@ def _exchanges(layers: Indices, teacher: int) -> Iterator[Indices]:
                 yield tuple(sorted({*layers, added} - {removed}))
 
 
+class Blocks(NamedTuple):
+    """The list of a tower's blocks, and the module that runs it."""
+
+    owner: nn.Module
+    name: str
+
+    @classmethod
+    def of(cls, model: nn.Module, shape: TowerShape) -> Blocks:
+        """Return the blocks of a tower of a known kind."""
+        path = f"{shape.prefix}{TOWER_KINDS[shape.kind].blocks}".rstrip(".")
+        owner, _, name = path.rpartition(".")
+        return cls(model.get_submodule(owner), name)
+
+    @property
+    def modules(self) -> nn.Sequential | nn.ModuleList:
+        """The blocks that run now."""
+        blocks: nn.Sequential | nn.ModuleList = getattr(self.owner, self.name)
+        return blocks
+
+
 @contextmanager
-def only_layers(transformer: OpenClip, layers: Sequence[int]) -> Iterator[None]:
-    """Run a transformer with only some of its blocks while the context is entered."""
-    blocks = transformer.resblocks
-    transformer.resblocks = nn.ModuleList(blocks[layer] for layer in layers)
+def only_layers(blocks: Blocks, layers: Sequence[int]) -> Iterator[None]:
+    """Run a tower with only some of its blocks while the context is entered."""
+    everything = blocks.modules
+    some = [everything[layer] for layer in layers]
+    sequential = isinstance(everything, nn.Sequential)
+    setattr(blocks.owner, blocks.name, nn.Sequential(*some) if sequential else nn.ModuleList(some))
     try:
         yield
     finally:
-        transformer.resblocks = blocks
+        setattr(blocks.owner, blocks.name, everything)
 
 
 def score_embedding(image: Tensor, text: Tensor, scale: float) -> Tensor:

@@ -40,6 +40,14 @@ class Place(NamedTuple):
     axes: Axes
 
 
+class ProbePoints(NamedTuple):
+    """Layers of a block at which importance is measured, by name."""
+
+    attended: str  # its input is the heads' outputs
+    neurons: str  # its input is the neurons after the activation
+    residuals: tuple[str, str]  # their outputs are added to the residual stream
+
+
 @dataclass(frozen=True, slots=True)
 class TowerKind:
     """Axes of the tensors of one kind of tower, keys without the tower's prefix."""
@@ -52,6 +60,7 @@ class TowerKind:
     marks: tuple[str, ...]  # keys by which it is recognised
     required: tuple[str, ...] = ()
     patch: str = ""  # key of the patch embedding
+    probe: ProbePoints | None = None  # None: importance cannot be measured
     shared_heads: bool = False  # one table of positions for the heads of all layers
 
     def locate(self, key: str, prefix: str) -> Place | None:
@@ -107,6 +116,7 @@ _OPEN_CLIP_BLOCK: dict[str, Axes] = {
     "mlp.c_proj.weight": ("channels", "neurons"),
     "mlp.c_proj.bias": _VECTOR,
 }
+_OPEN_CLIP_PROBE = ProbePoints("attn.out_proj", "mlp.c_proj", ("ls_1", "ls_2"))
 VIT = TowerKind(
     name="ViT",
     tower="image",
@@ -122,6 +132,7 @@ VIT = TowerKind(
         "proj": ("channels", "embed"),
     },
     block=_OPEN_CLIP_BLOCK,
+    probe=_OPEN_CLIP_PROBE,
     marks=("conv1.weight", "transformer.resblocks.0.attn.in_proj_weight"),
     required=("positional_embedding", "proj", "transformer.resblocks.0.mlp.c_fc.weight"),
     patch="conv1.weight",
@@ -150,6 +161,7 @@ TEXT = TowerKind(
         "cls_emb": _VECTOR,
     },
     block=_OPEN_CLIP_BLOCK,
+    probe=_OPEN_CLIP_PROBE,
     marks=("token_embedding.weight", "transformer.resblocks.0.attn.in_proj_weight"),
     required=("positional_embedding", "transformer.resblocks.0.mlp.c_fc.weight"),
 )
@@ -211,6 +223,7 @@ TIMM_VIT = TowerKind(
         **_norms("mlp.norm", axis="neurons"),
         **_linear("mlp.fc2", "channels", "neurons"),
     },
+    probe=ProbePoints("attn.proj", "mlp.fc2", ("drop_path1", "drop_path2")),
     marks=("trunk.blocks.0.norm1.weight", "trunk.patch_embed.proj.weight", "trunk.pos_embed"),
     required=("trunk.blocks.0.mlp.fc2.weight", "trunk.blocks.0.attn.proj.weight"),
     patch="trunk.patch_embed.proj.weight",

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.importance import (
+    Blocks,
     Ranking,
     only_layers,
     plan_importance,
@@ -22,9 +23,9 @@ from tinyclip_edge.inheritance.importance import (
     search_layers,
 )
 from tinyclip_edge.inheritance.plan import Indices, InheritancePlan, plan_uniform
-from tinyclip_edge.inheritance.probe import TowerProbe
+from tinyclip_edge.inheritance.probe import PoolPoints, TowerProbe
 from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
-from tinyclip_edge.inheritance.tower_kinds import RESNET
+from tinyclip_edge.inheritance.tower_kinds import TOWER_KINDS
 from tinyclip_edge.losses import affinity_loss
 from tinyclip_edge.models.clip import LoadedClip
 
@@ -40,7 +41,7 @@ SEED = 0
 class _Side:
     """One tower with its calibration inputs and the other tower's features."""
 
-    transformer: Any  # open_clip's
+    blocks: Blocks
     shape: TowerShape
     encode: Callable[[Tensor], Tensor]
     inputs: Tensor
@@ -64,11 +65,12 @@ def importance_plan(
     fit, or unusable pairs.
     """
     teacher_shape, student_shape = shapes
-    if teacher_shape.image.kind == RESNET.name:
-        raise InheritanceError(
-            f"importance ranks transformers, and {teacher.name} has a ResNet image tower; set "
-            "inherit.plan to evenly or published"
-        )
+    for tower in (teacher_shape.image, teacher_shape.text):
+        if TOWER_KINDS[tower.kind].probe is None:
+            raise InheritanceError(
+                f"importance cannot be measured in {teacher.name}'s {tower.kind}; set inherit.plan "
+                "to evenly or published"
+            )
     # A student that does not fit is refused before the measurements.
     plan_uniform(teacher_shape, student_shape, layers="evenly")
     pairs = _checked(teacher, calibration)
@@ -122,8 +124,8 @@ def _sides(teacher: LoadedClip, shape: ClipShape, calibration: Calibration) -> t
         image, text = (_features(encode, inputs) for encode, inputs in towers)
     scale = teacher.logit_scale
     return (
-        _Side(model.visual.transformer, shape.image, *towers[0], image, text, scale),
-        _Side(model.transformer, shape.text, *towers[1], text, image, scale),
+        _Side(Blocks.of(model, shape.image), shape.image, *towers[0], image, text, scale),
+        _Side(Blocks.of(model, shape.text), shape.text, *towers[1], text, image, scale),
     )
 
 
@@ -136,18 +138,29 @@ def _features(encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
 def _rank(side: _Side, layers: int) -> Ranking:
     selected = search_layers(side.shape.layers, layers, lambda choice: _kl(side, choice))
     generator = torch.Generator().manual_seed(SEED)
-    with only_layers(side.transformer, selected), torch.enable_grad():
-        with TowerProbe(side.transformer, side.shape.head_width) as probe:
+    points = TOWER_KINDS[side.shape.kind].probe
+    assert points is not None  # checked before
+    with only_layers(side.blocks, selected), torch.enable_grad():
+        probed = (side.blocks.modules, points, side.shape.head_width, _pool_points(side))
+        with TowerProbe(*probed) as probe:
             for inputs in torch.split(side.inputs, CHUNK):
                 logits = side.scale * _features(side.encode, inputs) @ side.other_features.T
                 probe.add(logits, DRAWS, generator)
         return Ranking(selected, probe.scores())
 
 
+def _pool_points(side: _Side) -> PoolPoints | None:
+    """Return where the attention pool of a timm trunk is probed; None without one."""
+    pool: Any = getattr(side.blocks.owner, "attn_pool", None)
+    if pool is None or not side.shape.pool_heads:
+        return None
+    return PoolPoints(pool.proj, pool.mlp.fc2, side.shape.pool_head_width)
+
+
 @torch.no_grad()
 def _kl(side: _Side, layers: Indices) -> float:
     """Return the affinity KL of the tower with only these layers."""
-    with only_layers(side.transformer, layers):
+    with only_layers(side.blocks, layers):
         features = _features(side.encode, side.inputs[:LAYER_PAIRS])
     full_features, other_features = side.features[:LAYER_PAIRS], side.other_features[:LAYER_PAIRS]
     scales = {"student_scale": side.scale, "teacher_scale": side.scale}

@@ -10,10 +10,18 @@ import torch
 import torch.nn.functional as F
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inheritance.importance import only_layers, score_embedding, search_layers, top
+from tinyclip_edge.inheritance.importance import (
+    Blocks,
+    only_layers,
+    score_embedding,
+    search_layers,
+    top,
+)
 from tinyclip_edge.inheritance.probe import TowerProbe, fisher_direction
+from tinyclip_edge.inheritance.tower_kinds import VIT
 
 N, OTHERS = 4, 6
+POINTS = VIT.probe
 
 
 def test_top_is_ascending_and_ties_go_to_the_front():
@@ -65,7 +73,7 @@ def probed(toy_teacher):
     def logits_of(features):
         return 20 * features @ others.T
 
-    with TowerProbe(model.visual.transformer, 64) as probe:
+    with TowerProbe(model.visual.transformer.resblocks, POINTS, 64) as probe:
         logits = logits_of(F.normalize(model.encode_image(images), dim=-1))
         probe.add(logits, 1, torch.Generator().manual_seed(2))
     p = logits.detach().softmax(dim=-1)
@@ -96,7 +104,7 @@ def test_scores_are_those_of_finite_differences(probed, kind, at):
 
 def test_probe_leaves_no_hooks_and_no_gradients(toy_teacher):
     transformer = toy_teacher.model.visual.transformer
-    with pytest.raises(RuntimeError, match="stop"), TowerProbe(transformer, 64):
+    with pytest.raises(RuntimeError, match="stop"), TowerProbe(transformer.resblocks, POINTS, 64):
         raise RuntimeError("stop")
     for module in transformer.modules():
         assert not module._forward_hooks and not module._forward_pre_hooks
@@ -107,7 +115,7 @@ def test_a_block_without_plain_attention_is_refused(toy_teacher):
     transformer = toy_teacher.model.visual.transformer
     transformer.resblocks[2].attn = torch.nn.Identity()
     with pytest.raises(InheritanceError, match="cannot probe ResidualAttentionBlock"):
-        TowerProbe(transformer, 64)
+        TowerProbe(transformer.resblocks, POINTS, 64)
 
 
 def test_embedding_scores_against_numpy():
@@ -148,7 +156,10 @@ def test_layers_that_cost_the_same_stay_evenly_spaced():
 def test_layers_come_back_after_an_error(toy_teacher):
     transformer = toy_teacher.model.visual.transformer
     blocks = transformer.resblocks
-    with pytest.raises(RuntimeError, match="stop"), only_layers(transformer, (0, 3)):
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        only_layers(Blocks(transformer, "resblocks"), (0, 3)),
+    ):
         assert [*transformer.resblocks] == [blocks[0], blocks[3]]
         raise RuntimeError("stop")
     assert transformer.resblocks is blocks

@@ -15,6 +15,15 @@ SHAPES = {
 }
 HALVES = {"PE-Core": {**SHAPES, "vision_cfg": {"width": 96, "layers": 2}}}
 
+VISION, TEXT = "visual.transformer.resblocks.", "transformer.resblocks."
+TRUNK = "visual.trunk.blocks."
+OPEN_CLIP = ((VISION, "mlp.c_proj.weight"), (TEXT, "mlp.c_proj.weight"))
+TIMM = ((TRUNK, "mlp.fc2.weight"), (f"text.{TEXT}", "mlp.c_proj.weight"))
+WRITERS = {
+    name: TIMM if "timm_model_name" in config["vision_cfg"] else OPEN_CLIP
+    for name, config in FAMILIES.items()
+}
+
 
 @pytest.fixture(params=FAMILIES)
 def name(request):
@@ -118,3 +127,40 @@ def test_other_timm_blocks_are_refused():
     )  # fmt: skip
     with pytest.raises(InheritanceError, match="pool"):
         inherit_student(teacher, student)
+
+
+def test_importance_finds_the_units_that_do_something(name):
+    """Neurons that write nothing are left behind."""
+    teacher = family(name)
+    state = teacher.model.state_dict()
+    generator = torch.Generator().manual_seed(4)
+    useful = {}
+    keys = [f"{blocks}{layer}.{writer}" for blocks, writer in WRITERS[name] for layer in range(4)]
+    if name == "SigLIP 2":  # timm gives the pool's neurons the ratio of the blocks
+        keys.append("visual.trunk.attn_pool.mlp.fc2.weight")
+    for key in keys:
+        order = torch.randperm(state[key].shape[1], generator=generator)
+        useful[key] = order[: len(order) // 2].sort()[0]
+        state[key][:, order[len(order) // 2 :]] = 0
+    vision = {"mlp_ratio": 85 / 64 if name == "EVA02" else 2.0}
+    student = create_student({"vision_cfg": vision, "text_cfg": {"mlp_ratio": 2.0}}, teacher)
+    inherit_student(teacher, student, plan="importance", calibration=inputs(teacher))
+    ours = student.model.state_dict()
+    for key, neurons in useful.items():
+        assert torch.equal(ours[key], state[key][:, neurons]), key
+    # EVA02 normalises its neurons, those that write nothing too, so that its features move.
+    for image, text in [zip(features(student), features(teacher), strict=True)]:
+        if name != "EVA02":
+            torch.testing.assert_close(*image, atol=1e-5, rtol=0)
+        torch.testing.assert_close(*text, atol=1e-5, rtol=0)
+
+
+def test_importance_of_a_narrower_student(name):
+    teacher = family(name)
+    student = narrow(name, teacher)
+    report = inherit_student(teacher, student, plan="importance", calibration=inputs(teacher))
+    assert {t.origin for t in report.tensors if t.tower != "shared"} <= {"copied", "sliced"}
+    assert report.taken is not None
+    if name == "SigLIP 2":  # the image tower's channels are the embedding
+        assert report.taken.embedding == report.taken.image.shared["channels"]
+    assert all(bool(f.isfinite().all()) for f in features(student))

@@ -203,7 +203,7 @@ def test_a_resnet_is_refused_by_name(toy_teacher, calibration):
     config = {**toy_teacher.config["model_cfg"], "vision_cfg": vision}
     resnet = assemble(config, None, name="RN", tokenizer_file=toy_teacher.tokenizer_file)
     student = create_student({"vision_cfg": {"width": 8}}, resnet)
-    with pytest.raises(InheritanceError, match="RN has a ResNet image tower; set inherit"):
+    with pytest.raises(InheritanceError, match="cannot be measured in RN's ResNet; set inherit"):
         inherit_student(resnet, student, plan="importance", calibration=calibration)
 
 
