@@ -117,7 +117,7 @@ def _moments_fit(optimizer: torch.optim.Optimizer) -> bool:
         if not isinstance(parameter, Tensor):  # the state of none of its parameters
             return False
         shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-        tensors = all(isinstance(value, Tensor) for value in state.values())
+        tensors = all(isinstance(v, Tensor) and v.is_floating_point() for v in state.values())
         if not tensors or {key: value.shape for key, value in state.items()} != shapes:
             return False
     return True

@@ -182,6 +182,15 @@ def test_another_architecture_is_named_in_one_line(store):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("spoilt", [torch.tensor(True), torch.tensor(1j), torch.tensor(5)])
+def test_a_step_count_that_is_no_float_is_refused(store, spoilt):
+    model, optimizer = trained(2)
+    checkpoint = checkpoint_of(model, optimizer)
+    checkpoint.optimizer["state"][0]["step"] = spoilt
+    with pytest.raises(ModelError, match="the state of its optimizer is another one's"):
+        checkpoint.apply(*trained(2))
+
+
 def test_the_configuration_is_that_of_the_newest_readable_checkpoint(store):
     assert store.config() is None
     for step in (5, 10):
