@@ -42,6 +42,12 @@ class LoadedClip:
         return int(self.config["model_cfg"]["text_cfg"].get("context_length", 77))
 
     @property
+    def vocabulary(self) -> int:
+        """Rows of the token table."""
+        table = token_table(self.model)
+        return 0 if table is None else table.num_embeddings
+
+    @property
     def logit_scale(self) -> float:
         """Factor on cosine similarities before softmax, already exponentiated."""
         scale: Tensor = self.model.get_parameter("logit_scale")
@@ -77,16 +83,31 @@ class ParameterCount:
 def count_parameters(model: nn.Module) -> ParameterCount:
     """Count the parameters of an open_clip CLIP by tower; works on the meta device."""
     image = text = token = scale = 0
+    table = token_table(model)
+    tokens = None if table is None else table.weight
     for name, parameter in model.named_parameters():
         if name.startswith("visual."):
             image += parameter.numel()
         elif name in ("logit_scale", "logit_bias"):
             scale += parameter.numel()
-        elif name.endswith("token_embedding.weight"):
+        elif parameter is tokens:
             token += parameter.numel()
         else:
             text += parameter.numel()
     return ParameterCount(image, text, token, scale)
+
+
+def token_table(model: nn.Module) -> nn.Embedding | None:
+    """Return the token embedding of a text tower, open_clip's or transformers'; None without one.
+
+    Positions and token types are not part of it.
+    """
+    text: Any = getattr(model, "text", model)
+    table = getattr(text, "token_embedding", None)
+    if table is None:
+        inputs = getattr(getattr(text, "transformer", None), "get_input_embeddings", None)
+        table = None if inputs is None else inputs()
+    return table if isinstance(table, nn.Embedding) else None
 
 
 def weights_hash(model: nn.Module) -> str:

@@ -106,13 +106,16 @@ def _convert_file(path: Path, config: str | None, quick_gelu: bool | None) -> Co
     if user_config is None or pruned or not user_config.model_cfg:
         widths = HEAD_WIDTHS if user_config is None else user_config.head_widths
         shape = infer(checkpoint.state, str(path), pruned=pruned, head_widths=widths)
-    quick, activation = _activation(checkpoint, user_config, config, quick_gelu)
-    clip = _assemble(path, shape, user_config, quick_gelu=quick)
+    named = _named_inside(checkpoint)
+    quick, activation = _activation(checkpoint, user_config, named, config, quick_gelu)
+    facts = user_config or named
+    preprocess_cfg = None if facts is None else facts.preprocess_cfg
+    clip = _assemble(path, shape, user_config, preprocess_cfg, quick_gelu=quick)
     state = checkpoint.state
     if shape is not None and not shape.plain:
         state = dense_state(state, shape.units)
     fill(clip.model, state, str(path))
-    notes = [] if activation else [_UNKNOWN]
+    notes = [*([] if activation else [_UNKNOWN]), *(() if facts is None else facts.notes)]
     if checkpoint.gates:
         clip, sparsity = apply_gates(clip, checkpoint.gates, str(path))
         notes.append(f"masks applied: {sparsity:.1%} of the prunable parameters were removed")
@@ -140,12 +143,17 @@ def _read(path: Path) -> object:
 
 
 def _assemble(
-    path: Path, shape: Architecture | None, user_config: UserConfig | None, *, quick_gelu: bool
+    path: Path,
+    shape: Architecture | None,
+    user_config: UserConfig | None,
+    preprocess_cfg: dict[str, Any] | None,
+    *,
+    quick_gelu: bool,
 ) -> LoadedClip:
     """Return the CLIP to load the weights into, with the sizes of ``shape`` if there is one."""
     tokenizer_file = user_config.tokenizer_file if user_config is not None else None
     tokenizer_file = tokenizer_file or tokenizer_beside(path.parent)
-    config: dict[str, Any] = {"preprocess_cfg": user_config.preprocess_cfg if user_config else None}
+    config: dict[str, Any] = {"preprocess_cfg": preprocess_cfg}
     if shape is None:
         assert user_config is not None
         config["model_cfg"] = deepcopy(user_config.model_cfg)
@@ -170,6 +178,7 @@ def _assemble(
 def _activation(
     checkpoint: PublishedCheckpoint,
     user_config: UserConfig | None,
+    named: UserConfig | None,
     config: str | None,
     option: bool | None,
 ) -> tuple[bool, str]:
@@ -183,7 +192,12 @@ def _activation(
         return True, "from the training arguments in the file"
     name = checkpoint.arguments.get("model")
     if isinstance(name, str) and isinstance(forced, bool):
-        model_config = open_clip_config(name)
-        quick = bool(model_config and model_config.model_cfg.get("quick_gelu"))
+        quick = bool(named and named.model_cfg.get("quick_gelu"))
         return quick, f"from the training arguments in the file: {name}"
     return False, ""
+
+
+def _named_inside(checkpoint: PublishedCheckpoint) -> UserConfig | None:
+    """Return the config of the open_clip name among a file's training arguments."""
+    name = checkpoint.arguments.get("model")
+    return open_clip_config(name) if isinstance(name, str) else None

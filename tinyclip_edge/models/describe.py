@@ -30,7 +30,7 @@ def describe(clip: LoadedClip) -> str:
         language = _sizes(sizes)
     return (
         f"{image}, {clip.image_size} px; text of {language}, context {clip.context_length}, "
-        f"vocabulary {text.get('vocab_size', 49408)}; embedding {clip.embedding_dim}"
+        f"vocabulary {clip.vocabulary}; embedding {clip.embedding_dim}"
     )
 
 

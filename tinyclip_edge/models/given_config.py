@@ -8,7 +8,7 @@ from typing import Any
 
 from tinyclip_edge.errors import ModelError, did_you_mean
 from tinyclip_edge.inheritance.units import ClipUnits
-from tinyclip_edge.models.build import check_model_cfg
+from tinyclip_edge.models.build import PreprocessCfg, check_model_cfg
 from tinyclip_edge.models.folder import read_config
 from tinyclip_edge.models.hf_config import CONFIG as HF_CONFIG
 from tinyclip_edge.models.hf_config import read_model_cfg, read_preprocess_cfg
@@ -31,6 +31,7 @@ class UserConfig:
     preprocess_cfg: dict[str, Any] | None = None
     tokenizer_file: Path | None = None
     units: ClipUnits | None = None  # of a pruned model's own config
+    notes: tuple[str, ...] = ()  # on where values come from
 
     @property
     def head_widths(self) -> tuple[int, int]:
@@ -62,7 +63,8 @@ def read_user_config(config: str) -> UserConfig:
 def open_clip_config(name: str) -> UserConfig | None:
     """Return open_clip's config of ``NAME`` or ``NAME/TAG``; None for an unknown name.
 
-    A tag also sets the activation and the preprocessing of its weights.
+    A tag also sets the activation and the preprocessing of its weights; without one, the
+    preprocessing is that of the name's published weights.
     """
     with quiet():
         names = open_clip.list_models()
@@ -77,8 +79,63 @@ def open_clip_config(name: str) -> UserConfig | None:
         raise ModelError(f"{architecture} has no pretrained tag '{tag}'{did_you_mean(tag, tags)}")
     if facts.get("quick_gelu"):
         model_cfg["quick_gelu"] = True
-    preprocess_cfg = {key: facts[key] for key in _PREPROCESSING if facts.get(key)}
-    return UserConfig(model_cfg, preprocess_cfg or None)
+    if not tag:
+        published = published_preprocessing(architecture)
+        return UserConfig(model_cfg, published.preprocess_cfg, notes=published.notes)
+    preprocess_cfg = _preprocessing(facts)
+    notes = _notes(f"{architecture}/{tag}", preprocess_cfg)
+    return UserConfig(model_cfg, preprocess_cfg or None, notes=notes)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPreprocessing:
+    """Preprocessing of the weights that are published for an open_clip name."""
+
+    preprocess_cfg: dict[str, Any] | None = None  # None: open_clip publishes no weights
+    notes: tuple[str, ...] = ()
+    is_unique: bool = True  # the same for all tags
+
+
+def published_preprocessing(architecture: str) -> PublishedPreprocessing:
+    """Return what most pretrained tags of a name have; a line says so unless it is CLIP's own."""
+    tables: dict[str, dict[str, Any]] = {}
+    tags: dict[str, list[str]] = {}
+    with quiet():
+        for tag in open_clip.list_pretrained_tags_by_model(architecture):
+            table = _preprocessing(open_clip.get_pretrained_cfg(architecture, tag))
+            tables[_described(table)] = table
+            tags.setdefault(_described(table), []).append(tag)
+    if not tables:
+        return PublishedPreprocessing()
+    taken = max(tags, key=lambda text: len(tags[text]))
+    if len(tables) == 1:
+        table = tables[taken]
+        return PublishedPreprocessing(table, _notes(f"{architecture}'s published weights", table))
+    others = "; ".join(f"{', '.join(tags[text])}: {text}" for text in tags if text != taken)
+    note = (
+        f"preprocessing of {architecture}/{tags[taken][0]}: {taken}; its pretrained tags differ "
+        f"({others}): name the one of these weights, `convert FILE --config {architecture}/TAG`"
+    )
+    return PublishedPreprocessing(tables[taken], (note,), is_unique=False)
+
+
+def _notes(owner: str, preprocess_cfg: dict[str, Any]) -> tuple[str, ...]:
+    usual = PreprocessCfg()
+    if all(value == getattr(usual, key) for key, value in preprocess_cfg.items()):
+        return ()
+    return (f"preprocessing of {owner}: {_described(preprocess_cfg)}",)
+
+
+def _preprocessing(facts: dict[str, Any]) -> dict[str, Any]:
+    return {key: facts[key] for key in _PREPROCESSING if facts.get(key)}
+
+
+def _described(preprocess_cfg: dict[str, Any]) -> str:
+    words = []
+    for key, value in preprocess_cfg.items():
+        numbers = isinstance(value, (list, tuple))
+        words.append(f"{key} {' '.join(f'{n:.4g}' for n in value)}" if numbers else str(value))
+    return ", ".join(words)
 
 
 def _of_zoo(name: str) -> UserConfig:

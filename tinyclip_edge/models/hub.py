@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from tinyclip_edge.errors import ModelError
+from tinyclip_edge.errors import ModelError, TinyClipWarning
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.folder import WEIGHT_NAMES as OPEN_CLIP_WEIGHTS
 from tinyclip_edge.models.folder import read_config
+from tinyclip_edge.models.given_config import published_preprocessing
 from tinyclip_edge.models.hf_config import CONFIG, PREPROCESSOR, PROCESSOR, read_model_cfg
 from tinyclip_edge.models.huggingface import WEIGHT_NAMES, is_huggingface, load_huggingface
 from tinyclip_edge.models.library import open_clip, quiet
@@ -48,10 +50,13 @@ def load_named(
         network = _download(name, tag, quick_gelu=model_cfg["quick_gelu"])
         clip = _wrap(network, model_cfg, f"{name}/{tag}")
     elif not tag:
-        clip = assemble(model_cfg, None, name=name)
+        clip = assemble(model_cfg, published_preprocessing(name).preprocess_cfg, name=name)
     else:
+        published = published_preprocessing(name)
+        if not published.is_unique:
+            warnings.warn(f"{tag}: {published.notes[0]}", TinyClipWarning, stacklevel=3)
         with torch.random.fork_rng(devices=[]):
-            clip = assemble(model_cfg, None, name=f"{name}/{Path(tag).name}")
+            clip = assemble(model_cfg, published.preprocess_cfg, name=f"{name}/{Path(tag).name}")
         fill(clip.model, read_weights(Path(tag)), tag)
         clip.weights_file = Path(tag)
     clip.model.to(device)

@@ -28,7 +28,12 @@ from tinyclip_edge.models.library import open_clip
 from tinyclip_edge.models.positions import resize_positions
 from tinyclip_edge.models.pruned import UNITS
 from tinyclip_edge.models.sized_timm import SIZES, head_width, is_sized, timm_sizes
-from tinyclip_edge.models.tokenization import OPEN_CLIP_VOCABULARY, same_ids
+from tinyclip_edge.models.tokenization import (
+    OPEN_CLIP_VOCABULARY,
+    end_token_id,
+    make_tokenizer,
+    same_ids,
+)
 from tinyclip_edge.models.zoo import zoo_shape
 
 PlanName: TypeAlias = Literal["published", "evenly", "importance"]
@@ -78,22 +83,35 @@ def create_student(model: str | dict[str, Any], teacher: LoadedClip) -> LoadedCl
     ``model`` is a zoo name or an open_clip model_cfg; settings that it omits (image and patch
     size, vocabulary, context length, embedding, activation) are the teacher's, and so are
     preprocessing and tokenizer. A student with CLIP's vocabulary, or with a tokenizer that it
-    names, is an ordinary CLIP with that one. Raises ModelError.
+    names, is an ordinary CLIP with that one; factor and bias of a sigmoid are the
+    teacher's. Raises ModelError.
     """
     if isinstance(model, str):
         name, overrides = model, zoo_shape(model).model_cfg
     else:
         name, overrides = "student", model
-    config = _complete(overrides, teacher.config["model_cfg"], name)
-    own_tokenizer = _has_own_tokenizer(
-        overrides.get("text_cfg", {}), teacher.config["model_cfg"]["text_cfg"]
+    teacher_cfg = _teacher_cfg(teacher)
+    config = _complete(overrides, teacher_cfg, name)
+    student_text = overrides.get("text_cfg", {})
+    own_tokenizer = _has_own_tokenizer(student_text, teacher_cfg["text_cfg"])
+    tokenizer_file = None if own_tokenizer else teacher.tokenizer_file
+    if _needs_end(config["text_cfg"], teacher_cfg["text_cfg"], own_tokenizer=own_tokenizer):
+        tokenizer = make_tokenizer(config, None, name) if own_tokenizer else teacher.tokenizer
+        config["text_cfg"] |= _pooling(config["text_cfg"], end_token_id(tokenizer), name)
+    student = assemble(
+        config, teacher.config["preprocess_cfg"], name=name, tokenizer_file=tokenizer_file
     )
-    return assemble(
-        config,
-        teacher.config["preprocess_cfg"],
-        name=name,
-        tokenizer_file=None if own_tokenizer else teacher.tokenizer_file,
-    )
+    if student.logit_bias is not None and teacher.logit_bias is not None:
+        _inherit_sigmoid(student, teacher)
+    return student
+
+
+@torch.no_grad()
+def _inherit_sigmoid(student: LoadedClip, teacher: LoadedClip) -> None:
+    """Give a student the factor and the bias by which its teacher judges a label."""
+    for name in ("logit_scale", "logit_bias"):
+        value = teacher.model.get_parameter(name).detach().reshape(-1)[0]
+        student.model.get_parameter(name).fill_(value.item())
 
 
 def zoo_config(name: str) -> dict[str, Any]:
@@ -109,6 +127,50 @@ def zoo_config(name: str) -> dict[str, Any]:
     return _complete(entry.model_cfg, read_config(Path(teacher_path()))["model_cfg"], name)
 
 
+def _teacher_cfg(teacher: LoadedClip) -> dict[str, Any]:
+    """Return a teacher's model_cfg; that of a tower from transformers has no vocabulary size."""
+    config = deepcopy(teacher.config["model_cfg"])
+    if "hf_model_name" in config["text_cfg"]:
+        config["text_cfg"].setdefault("vocab_size", teacher.vocabulary)
+    return config
+
+
+def _needs_end(student: dict[str, Any], teacher: dict[str, Any], *, own_tokenizer: bool) -> bool:
+    """Whether a student's pooling must be found from its tokenizer.
+
+    It is the teacher's where the towers are of one kind with one tokenizer, and at the highest id
+    with CLIP's own.
+    """
+    if "hf_model_name" in student:
+        return False
+    if own_tokenizer:
+        return bool(student.get("hf_tokenizer_name"))
+    return "hf_model_name" in teacher
+
+
+def _pooling(text: dict[str, Any], end: int | None, name: str) -> dict[str, Any]:
+    """Return settings by which a text tower of open_clip reads up to the end of a text.
+
+    It stays causal: a tower of open_clip without that mask attends to the padding, which those of
+    transformers ignore, and an end token sees all words before it either way.
+    """
+    pool = text.get("pool_type", "eos")
+    if pool == "eos":
+        if "eos_id" in text:
+            return {}
+        if end is not None:
+            return {"pool_type": "eos", "eos_id": end}
+    elif pool != "argmax" or text.get("no_causal_mask") or end == text.get("vocab_size", 0) - 1:
+        return {}
+    fault = "pools at the highest id, which is not the end of its texts"
+    if pool == "eos":
+        fault = "cannot pool: its tokenizer ends texts with no token of their own"
+    raise ModelError(
+        f"{name}: a causal text tower {fault}; set text_cfg.pool_type: eos and eos_id, or "
+        "vocab_size: 49408 for CLIP's own tokenizer"
+    )
+
+
 def _complete(overrides: dict[str, Any], teacher: dict[str, Any], name: str) -> dict[str, Any]:
     overrides = deepcopy(overrides)
     vision, text = overrides.pop("vision_cfg", {}), overrides.pop("text_cfg", {})
@@ -117,6 +179,8 @@ def _complete(overrides: dict[str, Any], teacher: dict[str, Any], name: str) -> 
     excluded = {"vision_cfg", "text_cfg"}
     if _has_own_tokenizer(text, teacher["text_cfg"]):
         excluded.update(_TEACHER_ONLY)
+    if "hf_model_name" in teacher["text_cfg"] and "hf_model_name" not in text:
+        excluded.add("custom_text")  # a text tower of open_clip's own needs it not
     config = {
         **{k: v for k, v in deepcopy(teacher).items() if k not in excluded},
         **overrides,
@@ -156,12 +220,9 @@ def _has_own_tokenizer(student: dict[str, Any], teacher: dict[str, Any]) -> bool
     """Whether a student's text settings name another tokenizer than its teacher has."""
     if "hf_tokenizer_name" in student:
         return bool(student["hf_tokenizer_name"] != teacher.get("hf_tokenizer_name"))
-    # The config of a tower from transformers has no vocabulary size.
-    usual = None if "hf_model_name" in teacher else OPEN_CLIP_VOCABULARY
-    teacher_vocabulary = teacher.get("vocab_size", usual)
     return (
         student.get("vocab_size") == OPEN_CLIP_VOCABULARY
-        and teacher_vocabulary != OPEN_CLIP_VOCABULARY
+        and teacher.get("vocab_size", OPEN_CLIP_VOCABULARY) != OPEN_CLIP_VOCABULARY
     )
 
 

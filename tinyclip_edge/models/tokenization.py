@@ -36,6 +36,7 @@ Tokenize: TypeAlias = Callable[[Sequence[str]], Tensor]
 _ASCII_PROBES = 2
 _PROBE = ("a photo of a cat", "two red bicycles and blue squares", "Żółć, 42 — ½ & 猫")
 _PROBE_LENGTH = 64  # tokens
+_LONG = "a photo of a cat and two red bicycles " * 128  # longer than any context
 
 
 class FileTokenizer:
@@ -158,6 +159,26 @@ def _probe_ids(tokenizer: Any) -> Tensor:  # noqa: ANN401
     with torch.device("cpu"):
         ids: Tensor = tokenizer(list(_PROBE), context_length=_PROBE_LENGTH)
     return ids
+
+
+def end_token_id(tokenizer: Any) -> int | None:  # noqa: ANN401
+    """Return the id whose first place in every text is after its last word; None without one.
+
+    Texts that are cut at the context length are among those tried; padding on the left is none.
+    """
+    with torch.device("cpu"):
+        ids: Tensor = tokenizer([*_PROBE, _LONG])
+    pad = pad_token_id(tokenizer)
+    words = ids.ne(pad)
+    lengths = words.sum(dim=1)
+    places = torch.arange(ids.shape[1])
+    if int(lengths.min()) == 0 or not torch.equal(words, places < lengths[:, None]):
+        return None
+    if int(lengths.max()) < ids.shape[1]:
+        return pad  # it ends even the text that is cut
+    ends = ids.gather(1, lengths[:, None] - 1)
+    unique = bool((ends == ends[0]).all()) and bool((ids == ends).sum(dim=1).eq(1).all())
+    return int(ends[0]) if unique else None
 
 
 def pad_token_id(tokenizer: object) -> int:

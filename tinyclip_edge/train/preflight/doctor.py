@@ -54,8 +54,7 @@ def examine(config: RunConfig, observer: Observer | None = None) -> Diagnosis:
         workers=data.workers,
         seed=config.seed,
     )
-    table = getattr(teacher.model, "token_embedding", None)
-    vocabulary = table.num_embeddings if isinstance(table, nn.Embedding) else None
+    vocabulary = teacher.vocabulary or None
     diagnosis = Diagnosis(
         name=config.name,
         teacher=teacher.name,

@@ -68,6 +68,9 @@ class QuantizedTask(DistillTask):
         """Return the scale that the student has."""
         return self.clip.logit_scale
 
+    def first_bias(self) -> None:
+        """Leave the student its own."""
+
     def train(self) -> None:
         """Put the student into training mode, except for a frozen image tower."""
         super().train()

@@ -72,6 +72,9 @@ class DistillTask:
         self._device = device
         self._ranks = DistributedContext()
         self._teacher_scale = loss.teacher_logit_scale or teacher.scale
+        # SigLIP's factors are above CLIP's limit.
+        sigmoid = math.log(self._teacher_scale) if teacher.bias is not None else 0.0
+        self._max_log_scale = max(MAX_LOG_SCALE, sigmoid)
         self._set_scale(before)
         self.objective = make_objective(loss, student.embedding_dim, teacher.embedding_dim)
         if before is not None:
@@ -87,6 +90,14 @@ class DistillTask:
     def first_scale(self) -> float:
         """Return the factor on similarities that a learnt scale starts from."""
         return self._teacher_scale
+
+    def first_bias(self) -> float | None:
+        """Return the bias of the student's sigmoid; None: the student's own.
+
+        A pair of a similarity that the teacher calls even stays even at the scale of the loss.
+        """
+        bias = self.teacher.bias
+        return None if bias is None else bias * self._teacher_scale / self.teacher.scale
 
     def train(self) -> None:
         """Put the student, and only the student, into training mode."""
@@ -150,9 +161,9 @@ class DistillTask:
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Keep a learnt scale between 1 and 100."""
+        """Keep a learnt scale between 1 and 100, of a sigmoid up to the teacher's."""
         if self.encoder.log_scale.requires_grad:
-            self.encoder.log_scale.clamp_(0.0, MAX_LOG_SCALE)
+            self.encoder.log_scale.clamp_(0.0, self._max_log_scale)
 
     @torch.no_grad()
     def _set_scale(self, before: DistillTask | None) -> None:
@@ -165,7 +176,7 @@ class DistillTask:
         if is_learned and before is not None:
             value = float(before.encoder.log_scale)
         elif is_learned:
-            value = min(math.log(self.first_scale()), MAX_LOG_SCALE)
+            value = min(math.log(self.first_scale()), self._max_log_scale)
         else:
             value = math.log(self._teacher_scale if isinstance(setting, str) else setting)
         self.encoder.log_scale.fill_(value)
@@ -175,3 +186,6 @@ class DistillTask:
         bias = getattr(self.clip.model, "logit_bias", None)  # of open_clip's sigmoid loss
         if isinstance(bias, nn.Parameter):
             bias.requires_grad_(False)
+            first = None if before is not None else self.first_bias()
+            if first is not None:
+                bias.fill_(first)

@@ -115,6 +115,14 @@ class Teacher:
         return " + ".join(member.clip.name for member in self.members)
 
     @property
+    def bias(self) -> float | None:
+        """Mean bias of a sigmoid by the teachers' weights; None where one of them has a softmax."""
+        biases = [member.clip.logit_bias for member in self.members]
+        if any(bias is None for bias in biases):
+            return None
+        return sum(m.weight * (b or 0.0) for m, b in zip(self.members, biases, strict=True))
+
+    @property
     def sha256(self) -> str:
         """Hash of the parameters and the ensemble weights of all teachers."""
         if len(self.members) == 1:
