@@ -52,7 +52,13 @@ def doctor_table(diagnosis: Diagnosis) -> Table:
     )
     table.add_column("")
     table.add_column("found", justify="right")
-    for part in (_data(diagnosis), _captions(diagnosis), _teacher(diagnosis), _cost(diagnosis)):
+    for part in (
+        _data(diagnosis),
+        _captions(diagnosis),
+        _teacher(diagnosis),
+        _probes(diagnosis),
+        _cost(diagnosis),
+    ):
         for name, value in part:
             table.add_row(name, value)
         table.add_section()
@@ -86,6 +92,12 @@ def _teacher(diagnosis: Diagnosis) -> Lines:
         name = METRICS[key].label_among(accuracy.labels)
         chance = _share(accuracy.chance[key])
         yield f"teacher, {name}", f"{_share(accuracy.accuracies[key])} (chance {chance})"
+
+
+def _probes(diagnosis: Diagnosis) -> Lines:
+    for probe in diagnosis.probes:
+        teacher, student = probe.teacher.changed, probe.student.changed
+        yield f"{probe.name}: changed of {probe.cases}", f"teacher {teacher}, student {student}"
 
 
 def _cost(diagnosis: Diagnosis) -> Lines:

@@ -79,6 +79,8 @@ class TrainingRun:
             log.stage_begins(self.state, done)
             if self.state.inherited is not None:
                 log.inherited(self.state.inherited, self.state, done)
+                teacher = self.setup.teacher_clip
+                self.setup.ranks.on_main(lambda: log.probes(teacher, self.state, done))
                 self.evaluate(done)
         return transition in (Transition.PRUNE, Transition.NEXT_STAGE)
 
@@ -168,6 +170,9 @@ def train(
         if ranks.main:
             _complete_log(folder, events, start.step)
         _log_start(setup, machine.state, events, watcher, start.step)
+        if not start.step and not is_finetune:
+            log = StageLog(events, watcher)
+            ranks.on_main(lambda: log.probes(setup.teacher_clip, machine.state, 0))
         best = None if is_finetune else Best(folder, events)
         try:
             with open_feed(setup.config, setup, start.step, start.stream) as feed:

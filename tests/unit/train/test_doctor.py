@@ -202,6 +202,18 @@ def test_a_streamed_run_is_timed_with_a_live_teacher(config, taught):
     assert not found.refused
 
 
+def test_a_student_that_is_blind_to_later_words_is_refused(config, taught):
+    shape = {**STUDENT, "text_cfg": {**STUDENT["text_cfg"], "pool_type": "first"}}
+    found = examine(config(student={"model": shape}, inherit={"method": "none"}))
+    refused = [one.text for one in found.findings if one.refuses]
+    assert [text.partition(":")[0] for text in refused] == ["word order", "later words"]
+    assert "and of 0 of 4 in the student (by up to 0)" in refused[1]
+    assert "text_cfg.pool_type: eos, eos_id: " in refused[1]
+    table = {probe["name"]: probe for probe in found.as_dict()["probes"]}
+    assert table["later words"]["student"] == {"changed": 0, "largest": 0.0}
+    assert table["padding"]["student"]["changed"] == 0
+
+
 def test_what_a_run_would_stop_at_is_a_finding(config, taught):
     found = examine(config(optim={"batch_size": 64}))
     assert "batch_size 64 is above the 48" in found.stopped
@@ -245,4 +257,5 @@ def test_the_command_passes_a_run_that_can_work(config, taught, tmp_path, comman
     code, out, err = command_line("doctor", path, "optim.steps=200")
     assert code == 0
     assert "time of 200 steps, about" in out
+    assert "later words: changed of 4" in out and "teacher 4, student 4" in out
     assert "no problems found with run" in err

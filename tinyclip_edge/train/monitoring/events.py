@@ -14,7 +14,7 @@ from typing import Protocol
 from tinyclip_edge.run_events import read_event_lines
 
 REPEATED = ("step", "skipped", "eval", "checkpoint", "stage", "gates", "wait", "prune",
-            "inherit", "best")  # fmt: skip
+            "inherit", "probe", "best")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

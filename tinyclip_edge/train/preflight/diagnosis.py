@@ -9,6 +9,7 @@ from typing import Any
 from tinyclip_edge.data.checks import SourceCheck
 from tinyclip_edge.data.pairs import BAD_SHARE, NAMED_KEYS
 from tinyclip_edge.metrics import HEADLINES
+from tinyclip_edge.train.tasks.probes import Probe
 
 ALIKE = 0.9  # share of one caption or picture from which on nothing can be learnt
 MANY = 0.1  # share of repeated, cut or plain items from which on they are reported
@@ -125,6 +126,7 @@ class Diagnosis:
     seconds: float | None = None  # of the whole run
     views: int = 0  # crops of a picture
     cache_bytes: int | None = None  # of the whole feature cache on disk; None: there is none
+    probes: tuple[Probe, ...] = ()
     stopped: str | None = None  # the error that the run would begin with
 
     @property
@@ -211,6 +213,7 @@ def _judge(diagnosis: Diagnosis) -> list[Finding]:
     findings: list[Finding] = []
     if diagnosis.stopped is not None:
         findings.append(Finding(True, diagnosis.stopped))
+    findings += [Finding(p.refuses, p.sentence()) for p in diagnosis.probes if not p.agrees]
     if diagnosis.accuracy is not None and (finding := diagnosis.accuracy.judge()) is not None:
         findings.append(finding)
     if diagnosis.step is not None:

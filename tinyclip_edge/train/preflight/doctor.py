@@ -30,6 +30,7 @@ from tinyclip_edge.train.preflight.diagnosis import (
 from tinyclip_edge.train.setup import Setup
 from tinyclip_edge.train.stages.state import StageState
 from tinyclip_edge.train.tasks.encoders import picture_bytes, pixel_codec
+from tinyclip_edge.train.tasks.probes import probe_pair
 from tinyclip_edge.train.tasks.teacher import Teacher
 
 DRAWS = 3  # batches drawn to time a loader
@@ -88,6 +89,8 @@ def _measured(
     if setup.validation is not None:
         observer.on_message("measuring the teacher")
         accuracy = _accuracy(setup)
+    observer.on_message("comparing what changes embeddings")
+    probes = probe_pair(setup.teacher_clip, state.student)
     observer.on_message("taking steps")
     counted = _with_counts(diagnosis.source, setup)
     missing = _missing_features(setup, counted)
@@ -106,6 +109,7 @@ def _measured(
         views=config.data.views,
         cache_bytes=None if setup.filler is None else _cache_bytes(setup.filler, counted),
         accuracy=accuracy,
+        probes=probes,
         step=step,
         memory=_memory(setup, state, step.activations),
         seconds=evaluation_seconds + _training_seconds(step, steps, missing, ahead=ahead),

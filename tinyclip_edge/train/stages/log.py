@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from tinyclip_edge.inheritance import InheritanceReport
-from tinyclip_edge.models import count_parameters
+from tinyclip_edge.models import LoadedClip, count_parameters
 from tinyclip_edge.models.pruned import PruneResult
 from tinyclip_edge.train.monitoring.events import EventLog, Observer
 from tinyclip_edge.train.stages.machine import Transition
 from tinyclip_edge.train.stages.state import StageState
 from tinyclip_edge.train.tasks.mask_task import MaskedTask
+from tinyclip_edge.train.tasks.probes import probe_pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,15 @@ class StageLog:
         )
         for line in report.lines():
             self.observer.on_message(line)
+
+    def probes(self, teacher: LoadedClip, state: StageState, done: int) -> None:
+        """Warn of changes that the student of a stage does not answer to as the teacher does."""
+        for probe in probe_pair(teacher, state.student):
+            if not probe.agrees:
+                text = probe.sentence()
+                facts = {**probe.as_dict(), "text": text}
+                self.events.write("probe", step=done, stage=state.stage.number, **facts)
+                self.observer.on_message(f"warning: {text}")
 
     def gates(self, state: StageState, done: int, transition: Transition, every: int) -> None:
         """Log the gates of a masked state: after the first step, each ``every``, and last."""
