@@ -1,0 +1,149 @@
+"""The complete configuration of a student: what it omits is its teacher's."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models.build import check_model_cfg
+from tinyclip_edge.models.clip import LoadedClip
+from tinyclip_edge.models.sized_timm import SIZES, is_sized, timm_sizes
+from tinyclip_edge.models.tokenization import OPEN_CLIP_VOCABULARY
+
+_TOKENIZER_KEYS = (
+    "context_length",
+    "vocab_size",
+    "hf_tokenizer_name",
+    "tokenizer_mode",
+    "tokenizer_kwargs",
+)
+# Settings that a text tower with another tokenizer inherits; pooling and mask depend on the ids.
+_TEXT_SIZES = (
+    "context_length",
+    "width",
+    "layers",
+    "heads",
+    "mlp_ratio",
+    "act_kwargs",
+    "norm_kwargs",
+)
+# Settings of a student's image tower that leave it of a timm teacher's kind.
+_TIMM_SIZE_KEYS = {*SIZES, "image_size"}
+_TEACHER_ONLY = ("custom_text", "init_logit_bias")
+
+
+def teacher_cfg(teacher: LoadedClip) -> dict[str, Any]:
+    """Return a teacher's model_cfg; that of a tower from transformers has no vocabulary size."""
+    config = deepcopy(teacher.config["model_cfg"])
+    if "hf_model_name" in config["text_cfg"]:
+        config["text_cfg"].setdefault("vocab_size", teacher.vocabulary)
+    return config
+
+
+def needs_end(student: dict[str, Any], teacher: dict[str, Any], *, own_tokenizer: bool) -> bool:
+    """Whether a student's pooling must be found from its tokenizer.
+
+    It is the teacher's where the towers are of one kind with one tokenizer, and at the highest id
+    with CLIP's own.
+    """
+    if "hf_model_name" in student:
+        return False
+    if own_tokenizer:
+        return bool(student.get("hf_tokenizer_name"))
+    return "hf_model_name" in teacher
+
+
+def pooling_at_end(text: dict[str, Any], end: int | None, name: str) -> dict[str, Any]:
+    """Return settings by which a text tower of open_clip reads up to the end of a text.
+
+    It stays causal: a tower of open_clip without that mask attends to the padding, which those of
+    transformers ignore, and an end token sees all words before it either way.
+    """
+    pool = text.get("pool_type", "eos")
+    if pool == "eos":
+        if "eos_id" in text:
+            return {}
+        if end is not None:
+            return {"pool_type": "eos", "eos_id": end}
+    elif pool != "argmax" or text.get("no_causal_mask") or end == text.get("vocab_size", 0) - 1:
+        return {}
+    fault = "pools at the highest id, which is not the end of its texts"
+    if pool == "eos":
+        fault = "cannot pool: its tokenizer ends texts with no token of their own"
+    raise ModelError(
+        f"{name}: a causal text tower {fault}; set text_cfg.pool_type: eos and eos_id, or "
+        "vocab_size: 49408 for CLIP's own tokenizer"
+    )
+
+
+def complete_cfg(overrides: dict[str, Any], teacher: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a student's model_cfg, what it omits taken from its teacher's. Raises ModelError."""
+    overrides = deepcopy(overrides)
+    vision, text = overrides.pop("vision_cfg", {}), overrides.pop("text_cfg", {})
+    if not isinstance(vision, dict) or not isinstance(text, dict):
+        raise ModelError(f"{name}: vision_cfg and text_cfg must be tables")
+    excluded = {"vision_cfg", "text_cfg"}
+    if has_own_tokenizer(text, teacher["text_cfg"]):
+        excluded.update(_TEACHER_ONLY)
+    if "hf_model_name" in teacher["text_cfg"] and "hf_model_name" not in text:
+        excluded.add("custom_text")  # a text tower of open_clip's own needs it not
+    config = {
+        **{k: v for k, v in deepcopy(teacher).items() if k not in excluded},
+        **overrides,
+        "vision_cfg": {**_vision_base(teacher["vision_cfg"], vision), **vision},
+        "text_cfg": {**_text_base(teacher["text_cfg"], text), **text},
+    }
+    tower = config["vision_cfg"]
+    if "embed_dim" not in overrides and is_sized(config) and tower.get("timm_proj") == "none":
+        config["embed_dim"] = tower["width"]  # such a tower's embedding is its channels
+    check_model_cfg(config, name)
+    return config
+
+
+def _vision_base(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
+    """Return the teacher's vision settings where the student's tower is of the same kind."""
+    if "timm_model_name" in teacher and not student.keys() - _TIMM_SIZE_KEYS:
+        return _timm_base(teacher, student)
+    timm = "timm_model_name" in teacher or "timm_model_name" in student
+    layers = student.get("layers", teacher.get("layers", 12))
+    same_kind = isinstance(layers, int) == isinstance(teacher.get("layers", 12), int)
+    if same_kind and not timm:
+        return deepcopy(teacher)
+    return {"image_size": teacher["image_size"]} if "image_size" in teacher else {}
+
+
+def _timm_base(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
+    """Return a timm teacher's vision settings, with all sizes where the student gives some."""
+    name = teacher["timm_model_name"]
+    usual = timm_sizes(name) if student.keys() & set(SIZES) else None
+    if usual is None:
+        sized = student.keys() & set(SIZES)
+        return {k: v for k, v in teacher.items() if not sized or k == "image_size"}
+    return {**{key: getattr(usual, key) for key in SIZES}, **deepcopy(teacher)}
+
+
+def has_own_tokenizer(student: dict[str, Any], teacher: dict[str, Any]) -> bool:
+    """Whether a student's text settings name another tokenizer than its teacher has."""
+    if "hf_tokenizer_name" in student:
+        return bool(student["hf_tokenizer_name"] != teacher.get("hf_tokenizer_name"))
+    return (
+        student.get("vocab_size") == OPEN_CLIP_VOCABULARY
+        and teacher.get("vocab_size", OPEN_CLIP_VOCABULARY) != OPEN_CLIP_VOCABULARY
+    )
+
+
+def _text_base(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
+    """Return the teacher's text settings, with the number of heads for the student's width."""
+    own_tokenizer = has_own_tokenizer(student, teacher)
+    if "hf_model_name" in teacher or "hf_model_name" in student:
+        keys = () if own_tokenizer else _TOKENIZER_KEYS
+        return {key: deepcopy(teacher[key]) for key in keys if key in teacher}
+    base = deepcopy(teacher)
+    if own_tokenizer:
+        base = {key: base[key] for key in _TEXT_SIZES if key in base}
+    head_width = teacher.get("width", 512) // teacher.get("heads", 8)
+    width = student.get("width")
+    if isinstance(width, int) and "heads" not in student:
+        base["heads"] = max(1, width // head_width)
+    return base
