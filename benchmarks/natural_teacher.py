@@ -170,7 +170,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device != "cpu"):
-            images, texts, scale = self.encoder(pixels, tokens)
+            images, texts, scale, _ = self.encoder(pixels, tokens)
         loss = loss_of(images, texts, soft, scale)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)

@@ -16,6 +16,7 @@ from tinyclip_edge.config import RunConfig
 from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.models import weights_hash
 from tinyclip_edge.train import distill
+from tinyclip_edge.train.averaging import AveragedStudent
 from tinyclip_edge.train.caching import cache_features
 from tinyclip_edge.train.feature_cache.progress import ProgressLines
 from tinyclip_edge.train.loop import Loop
@@ -52,9 +53,19 @@ def _begin(rank, world, port, work, args) -> None:
 def distil_all(rank, configs, folder: Path) -> None:
     """Run ``configs`` by name, each in its folder; leaves what each process told its observer."""
     for name, config in configs.items():
-        seen = Watcher()
+        seen, averages = Watcher(), []
+        begin = AveragedStudent.of
+
+        def begun(*arguments, begin=begin, averages=averages):
+            averages.append(begin(*arguments))
+            return averages[-1]
+
+        AveragedStudent.of = begun
         distill(RunConfig.model_validate(config), folder / name, observer=seen)
+        AveragedStudent.of = begin
         (folder / f"{name}-{rank}.txt").write_text("\n".join(seen.messages))
+        for average in averages:
+            (folder / f"{name}-average-{rank}.txt").write_text(weights_hash(average.clip.model))
 
 
 def distil_with_trouble(rank, configs, folder: Path) -> None:

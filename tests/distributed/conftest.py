@@ -8,6 +8,8 @@ from pair_shards import toy_samples, write_shard
 from toy_runs import STUDENT
 
 STEPS = 20
+OPTIM = {"lr": 1e-3, "batch_size": 16, "steps": STEPS, "warmup": 3}
+AVERAGED = {**OPTIM, "ema": 0.8}
 MASKS = {"lr": 0.4, "lambda_lr": 1.0, "log_every": 4, "warmup": 0.4, "prune": 14, "extra": 2}
 
 
@@ -34,7 +36,7 @@ def runs(tmp_path_factory, toy_teacher_folder):
                 "cache_teacher": False,
                 **sections.pop("data", {}),
             },
-            "optim": {"lr": 1e-3, "batch_size": 16, "steps": STEPS, "warmup": 3},
+            "optim": OPTIM,
             "run": {"device": "cpu", "log_every": 1, "save_every": 7},
             **sections,
         }
@@ -57,6 +59,21 @@ def runs(tmp_path_factory, toy_teacher_folder):
         "masks": config(**masked),
         "micro-batches": config(loss=learnt, run=parts),
         "masks in parts": config(**masked, run=parts),
+        "sigmoid": config(
+            loss={
+                "affinity": {"kind": "sigmoid", "hard_negative": 4.0},
+                "sigmoid": 0.5,
+                "interactive": 0.5,
+                "matryoshka": [16],
+                "teacher_logit_bias": -20.0,
+                "student_logit_bias": "learned",
+            },
+            optim=AVERAGED,
+        ),
+        "sigmoid streamed": config(
+            loss={"affinity": 0.0, "sigmoid": 1.0, "student_logit_bias": "learned"},
+            data={"train": str(broken), "memory_gb": 0.0},
+        ),
         "cached": config(data={"cache_teacher": True}),
         "streamed": config(loss=learnt, data={"train": str(broken), "memory_gb": 0.0}),
     }

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from distributed_runs import BAD_STEP, STOP_STEP, distil_all, distil_with_trouble, together
 from tinyclip_edge import report
 from tinyclip_edge.config import RunConfig
+from tinyclip_edge.models import load_clip, weights_hash
 from tinyclip_edge.train import distill
 from toy_runs import Watcher, events_of, losses
 
@@ -23,7 +24,10 @@ ROUNDING = 1e-5  # of float32 sums in another order: 2e-6 at most where it was m
 # more: 0.7 where each process draws its own noise, and where gradients of gates are not averaged
 # the processes prune to other shapes.
 OF_GATES = 1e-4
-EXACT = ("learnt scale", "projector", "masks", "micro-batches", "masks in parts", "streamed")
+EXACT = (
+    "learnt scale", "projector", "masks", "micro-batches", "masks in parts", "streamed", "sigmoid",
+    "sigmoid streamed",
+)  # fmt: skip
 OF_FOUR = EXACT[:3]
 
 
@@ -93,6 +97,17 @@ def test_masks_are_pruned_to_the_same_units(alone, two, four):
     assert len(prunes[0]) == 1
     assert all(p[0]["image"] == prunes[0][0]["image"] for p in prunes)
     assert all(p[0]["text"] == prunes[0][0]["text"] for p in prunes)
+
+
+def test_all_processes_have_the_same_average(alone, two):
+    hashes = [(two / f"sigmoid-average-{rank}.txt").read_text() for rank in range(2)]
+    assert hashes[0] == hashes[1]
+    assert hashes[0] == weights_hash(load_clip(str(two / "sigmoid" / "student")).model)
+    one, both = (
+        load_file(f / "sigmoid" / "student" / "open_clip_model.safetensors") for f in (alone, two)
+    )
+    assert all(torch.allclose(one[key], both[key], atol=1e-4) for key in one)
+    assert one["logit_bias"].item() != -20.0
 
 
 def test_one_process_writes(alone, two):

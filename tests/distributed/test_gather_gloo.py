@@ -7,7 +7,18 @@ from pathlib import Path
 import torch
 from torch import distributed, multiprocessing, nn
 
-from tinyclip_edge.losses import affinity_loss, contrastive_loss, feature_loss, gather_with_grad
+from tinyclip_edge.losses import (
+    HardPairs,
+    PairEmbeddings,
+    affinity_loss,
+    contrastive_loss,
+    feature_loss,
+    gather_with_grad,
+    interactive_loss,
+    sigmoid_affinity_loss,
+    sigmoid_loss,
+)
+from tinyclip_edge.losses.sigmoid import Affine
 
 WORLD = 2
 ROWS = 5  # of each process
@@ -20,10 +31,15 @@ class Towers(nn.Module):
         self.image = nn.Parameter(torch.randn(12, 6, generator=generator) / 4)
         self.text = nn.Parameter(torch.randn(12, 6, generator=generator) / 4)
         self.scale = nn.Parameter(torch.tensor(3.0))
+        self.bias = nn.Parameter(torch.tensor(-5.0))
 
     def forward(self, x):
         features = (x[0] @ self.image, x[1] @ self.text)
-        return (*(nn.functional.normalize(f, dim=-1) for f in features), self.scale.exp())
+        return (
+            *(nn.functional.normalize(f, dim=-1) for f in features),
+            self.scale.exp(),
+            1 * self.bias,
+        )
 
 
 def batch():
@@ -32,14 +48,40 @@ def batch():
     return x[:2], nn.functional.normalize(x[2:], dim=-1)
 
 
-def objective(image, text, scale, teacher):
+def objective(image, text, scale, bias, teacher, rows=slice(None)):
     image, text = gather_with_grad(image), gather_with_grad(text)
     terms = affinity_loss(
         image, text, *teacher, student_scale=scale, teacher_scale=50.0, i2t=0.8, t2i=0.3
     )
     towers = zip((image, text), teacher, strict=True)
     feature = sum(feature_loss(ours, theirs[:, :6], kind="mse") for ours, theirs in towers)
-    return terms.loss + 0.3 * contrastive_loss(image, text, scale=scale) + 2.0 * feature
+    pairs = PairEmbeddings(image, text)
+    common = {"rows": rows, "chunk_pairs": 2 * WORLD * ROWS}  # in chunks of two anchors
+    sigmoid = sigmoid_loss(image, text, scale=scale, bias=bias, **common)
+    pairwise = sigmoid_affinity_loss(
+        pairs,
+        PairEmbeddings(*teacher),
+        student_logits=Affine(scale, bias),
+        teacher_logits=Affine(30.0, -5.0),
+        hard_pairs=HardPairs(4.0, 2.0, 0.5),
+        **common,
+    )
+    return {
+        "loss": terms.loss + 0.3 * contrastive_loss(image, text, scale=scale) + 2.0 * feature,
+        "sigmoid": sigmoid,
+        "pairwise": pairwise.loss,
+        "interactive": interactive_loss(
+            pairs, PairEmbeddings(*(x[:, :6] for x in teacher)), scale=scale
+        ),
+        "entropy": pairwise.teacher_entropy,
+    }
+
+
+def measured(model, terms):
+    """Each term, and the gradients of their sum."""
+    sum(terms.values()).backward()
+    values = {name: term.detach() for name, term in terms.items()}
+    return {**values, **{name: p.grad for name, p in model.named_parameters()}}
 
 
 def train(rank: int, folder: str) -> None:
@@ -50,19 +92,16 @@ def train(rank: int, folder: str) -> None:
     model = nn.parallel.DistributedDataParallel(Towers())
     x, teacher = batch()
     mine = slice(rank * ROWS, (rank + 1) * ROWS)
-    loss = objective(*model(x[:, mine]), [gather_with_grad(t[mine]) for t in teacher])
-    loss.backward()
-    grads = {name: p.grad for name, p in model.module.named_parameters()}
-    torch.save({"loss": loss.detach(), **grads}, f"{folder}/rank{rank}.pt")
+    gathered = [gather_with_grad(t[mine]) for t in teacher]
+    terms = objective(*model(x[:, mine]), gathered, mine)
+    torch.save(measured(model.module, terms), f"{folder}/rank{rank}.pt")
     distributed.destroy_process_group()
 
 
 def test_two_processes_equal_one(tmp_path: Path):
     model = Towers()
     x, teacher = batch()
-    loss = objective(*model(x), teacher)
-    loss.backward()
-    expected = {"loss": loss.detach(), **{n: p.grad for n, p in model.named_parameters()}}
+    expected = measured(model, objective(*model(x), teacher))
 
     multiprocessing.spawn(train, args=(str(tmp_path),), nprocs=WORLD)
 

@@ -7,7 +7,7 @@ table holds no code: a term's class is named and imported when a run begins.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
@@ -34,6 +34,8 @@ class LossEntry:
     logged: tuple[str, ...] = ()  # names of further figures that the term logs
     uses_teacher: bool = True  # it compares with the teacher's embeddings
     uses_scale: bool = False  # its gradient reaches the student's logit scale
+    uses_bias: bool = False  # its probabilities are sigmoids; so are those of a kind "sigmoid"
+    uses_prefixes: bool = False  # it is taken of prefixes of the embedding too, see matryoshka
 
     @property
     def fields(self) -> dict[str, FieldInfo]:
@@ -49,7 +51,7 @@ LOSS_TERMS: dict[str, LossEntry] = {}
 
 
 class LossConfig(Section):
-    """Weights of the loss terms and the factors on cosine similarities."""
+    """Weights of the loss terms, and what makes logits of cosine similarities."""
 
     teacher_logit_scale: float | None = Field(
         default=None,
@@ -60,6 +62,23 @@ class LossConfig(Section):
         default="teacher",
         description="Factor on the student's similarities: a fixed number, teacher (the teacher's, "
         "fixed), or learned (starts at the teacher's, at most 100).",
+    )
+    teacher_logit_bias: float | None = Field(
+        default=None,
+        description="Added to the teacher's logits before a sigmoid; null: the teacher's own, "
+        "which models of SigLIP's kind alone have.",
+    )
+    student_logit_bias: float | Literal["teacher", "learned"] = Field(
+        default="teacher",
+        description="Added to the student's logits before a sigmoid: a fixed number, teacher (the "
+        "teacher's, fixed), or learned (starts at the teacher's, without one at -10). Terms with "
+        "a sigmoid alone use it; their student keeps it and judges labels one by one.",
+    )
+    matryoshka: list[Annotated[int, Field(ge=1)]] = Field(
+        default_factory=list,
+        description="Lengths of prefixes of the student's embedding, such as [64, 128]: affinity, "
+        "contrastive and sigmoid are the mean over the whole embedding and these prefixes, against "
+        "the teacher's whole ones, so that an index may be cut to them.",
     )
 
     def weight(self, term: str) -> float:
@@ -73,9 +92,45 @@ class LossConfig(Section):
         return settings.model_validate(values).model_dump()
 
     @property
+    def uses_bias(self) -> bool:
+        """Whether a term's probabilities are sigmoids of logits with a bias."""
+        return bool(self._sigmoid_terms)
+
+    @property
+    def affinity_is_sigmoid(self) -> bool:
+        """Whether the teacher's probabilities are sigmoids."""
+        return "affinity" in self._sigmoid_terms
+
+    @property
+    def _sigmoid_terms(self) -> list[str]:
+        return [
+            name
+            for name, entry in self.active.items()
+            if entry.uses_bias or self.settings(name).get("kind") == "sigmoid"
+        ]
+
+    @property
     def active(self) -> dict[str, LossEntry]:
         """The terms that have a weight."""
         return {name: entry for name, entry in LOSS_TERMS.items() if self.weight(name) > 0}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flatten(cls, values: object) -> object:
+        """Read ``NAME: {weight: 1, KEY: …}`` as ``NAME: 1`` and ``NAME_KEY: …``."""
+        if not isinstance(values, dict):
+            return values
+        flat: dict[object, object] = {}
+        for name, value in values.items():
+            if name in LOSS_TERMS and isinstance(value, dict):
+                nested = {f"{name}_{key}": item for key, item in value.items() if key != "weight"}
+                twice = sorted(nested.keys() & values.keys())
+                if twice:
+                    raise ValueError(f"{twice[0]} is there twice; remove one")
+                flat |= {name: value.get("weight", 1.0), **nested}
+            else:
+                flat[name] = value
+        return flat
 
     @model_validator(mode="after")
     def _check(self) -> LossConfig:
@@ -86,7 +141,16 @@ class LossConfig(Section):
             self.settings(name)
         if isinstance(self.student_logit_scale, float) and self.student_logit_scale <= 0:
             raise ValueError("student_logit_scale must be above 0")
+        if self.matryoshka:
+            self._check_matryoshka()
         return self
+
+    def _check_matryoshka(self) -> None:
+        if sorted(set(self.matryoshka)) != self.matryoshka:
+            raise ValueError("matryoshka must be lengths from small to large, each once")
+        if not any(entry.uses_prefixes for entry in self.active.values()):
+            names = [name for name, entry in LOSS_TERMS.items() if entry.uses_prefixes]
+            raise ValueError(f"matryoshka needs one of {', '.join(names)}; give one a weight")
 
 
 _SCALES = dict(LossConfig.model_fields)
@@ -128,17 +192,49 @@ def _rebuild() -> None:
 
 
 class AffinitySettings(Section):
-    """Parts of the two directions."""
+    """Probabilities, directions, and weights of pairs."""
 
+    kind: Literal["softmax", "sigmoid"] = Field(
+        default="softmax",
+        description="softmax: each picture over the batch's texts and each text over its pictures; "
+        "sigmoid: each pair by itself, with the biases (SigLIP).",
+    )
+    mean: Literal["logits", "probabilities"] = Field(
+        default="logits",
+        description="What of the teachers of an ensemble is averaged, with their weights.",
+    )
     i2t: float = Field(
         default=0.5, ge=0, description="Part of affinity: each picture over the batch's texts."
     )
     t2i: float = Field(
         default=0.5, ge=0, description="Part of affinity: each text over the batch's pictures."
     )
+    hard_negative: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weighs the pairs of other pictures and texts by exp(this * similarity), mean "
+        "1 (Multi-Similarity's beta, 50 there); 0: all alike.",
+    )
+    hard_positive: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weighs the batch's own pairs by sigmoid(-this * (similarity - "
+        "affinity_hard_threshold)), mean 1 (Multi-Similarity's alpha, 2 there); 0: all alike.",
+    )
+    hard_threshold: float = Field(
+        default=0.5,
+        ge=-1,
+        le=1,
+        description="Cosine below which a pair of the batch counts as hard, see hard_positive.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> AffinitySettings:
+        if self.kind == "sigmoid" and (self.i2t, self.t2i) != (0.5, 0.5):
+            raise ValueError(
+                "affinity_i2t and affinity_t2i are directions of softmax; leave them out where "
+                "affinity_kind is sigmoid"
+            )
         if self.i2t == 0 and self.t2i == 0:
             raise ValueError("affinity_i2t and affinity_t2i are both 0; set affinity to 0 instead")
         return self
@@ -159,10 +255,11 @@ register_loss(
         name="affinity",
         default=1.0,
         description="Weight of affinity mimicking.",
-        implementation="tinyclip_edge.losses.affinity:AffinityTerm",
+        implementation="tinyclip_edge.losses.affinity:affinity_term",
         settings=AffinitySettings,
         logged=("affinity_i2t", "affinity_t2i", "kl", "teacher_entropy"),
         uses_scale=True,
+        uses_prefixes=True,
     )
 )
 register_loss(
@@ -172,6 +269,7 @@ register_loss(
         implementation="tinyclip_edge.losses.contrastive:ContrastiveTerm",
         uses_teacher=False,
         uses_scale=True,
+        uses_prefixes=True,
     )
 )
 register_loss(
@@ -181,5 +279,25 @@ register_loss(
         "mean of both towers; mse of unit vectors is small: CLIP-KD weighs it 2000.",
         implementation="tinyclip_edge.losses.feature:FeatureTerm",
         settings=FeatureSettings,
+    )
+)
+register_loss(
+    LossEntry(
+        name="sigmoid",
+        description="Weight of SigLIP's loss: each pair of picture and text is a yes or a no.",
+        implementation="tinyclip_edge.losses.sigmoid:SigmoidTerm",
+        uses_teacher=False,
+        uses_scale=True,
+        uses_bias=True,
+        uses_prefixes=True,
+    )
+)
+register_loss(
+    LossEntry(
+        name="interactive",
+        description="Weight of interactive contrast: the student's pictures among the teacher's "
+        "texts, and the reverse; where widths differ through a projector as for feature.",
+        implementation="tinyclip_edge.losses.interactive:InteractiveTerm",
+        uses_scale=True,
     )
 )

@@ -43,6 +43,15 @@ class OptimConfig(Section):
         default=0.0, ge=0, le=1, description="Last learning rate over the peak; cosine in between."
     )
 
+    ema: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Decay of a moving average of the student's weights, such as 0.999, less in "
+        "the first steps; evaluations, best/ and student/ are of the average. It begins anew with "
+        "each stage, and after the prune of one with masks; null: none.",
+    )
+
     @property
     def warmup_steps(self) -> int:
         """Steps of the warm-up."""

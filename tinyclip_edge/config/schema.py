@@ -19,8 +19,11 @@ class EnsembleMemberConfig(Section):
     model: str = Field(min_length=1, description="As teacher.model.")
     pretrained: str | None = Field(default=None, description="As teacher.pretrained.")
     weight: float = Field(
-        default=1.0, gt=0, description="Its part in the mean of logits; the first teacher has 1."
+        default=1.0,
+        gt=0,
+        description="Its part in the mean, see loss.affinity_mean; the first teacher has 1.",
     )
+    temperature: float = Field(default=1.0, gt=0, description="As teacher.temperature.")
 
 
 class TeacherConfig(Section):
@@ -34,10 +37,15 @@ class TeacherConfig(Section):
         default=None,
         description="open_clip weight tag, such as laion2b_s34b_b79k; null when MODEL has it.",
     )
+    temperature: float = Field(
+        default=1.0,
+        gt=0,
+        description="Divides this teacher's logits; above 1 its affinities are softer.",
+    )
     ensemble: list[EnsembleMemberConfig] = Field(
         default_factory=list,
-        description="More teachers: the student imitates the weighted mean of all their logits and "
-        "inherits from the first alone.",
+        description="More teachers: the student imitates the weighted mean of all their logits, or "
+        "of their probabilities, and inherits from the first alone.",
     )
 
 

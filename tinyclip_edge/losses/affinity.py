@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from tinyclip_edge.losses.objective import EmbeddedBatch, TermValue
+from tinyclip_edge.losses.hard_pairs import HardPairs
+from tinyclip_edge.losses.objective import (
+    EmbeddedBatch,
+    LossTerm,
+    PairEmbeddings,
+    TeacherPart,
+    TermValue,
+)
 from tinyclip_edge.losses.precision import at_least_float32
+from tinyclip_edge.losses.sigmoid import Affine, sigmoid_affinity_loss
+from tinyclip_edge.losses.similarity import pair_logits, part_logits
+
+AffinityKind: TypeAlias = Literal["softmax", "sigmoid"]
 
 
 class AffinityTerms(NamedTuple):
@@ -39,12 +52,44 @@ def affinity_loss(
     differ in D. ``i2t`` and ``t2i`` weight the two directions. Computed in float32 even under
     autocast (float64 features in float64); the teacher gets no gradient.
     """
-    with torch.autocast(student_image.device.type, enabled=False):
-        logits = _logits(student_image, student_text, student_scale)
+    student = PairEmbeddings(student_image, student_text)
+    teacher = PairEmbeddings(teacher_image, teacher_text)
+    return mixed_affinity_loss(
+        student,
+        teacher,
+        student_scale=student_scale,
+        teacher_scale=teacher_scale,
+        directions=(i2t, t2i),
+    )
+
+
+def mixed_affinity_loss(
+    student: PairEmbeddings,
+    teacher: PairEmbeddings,
+    *,
+    student_scale: float | Tensor,
+    teacher_scale: float | Tensor,
+    directions: tuple[float, float] = (0.5, 0.5),
+    parts: Sequence[TeacherPart] = (),
+    hard_pairs: HardPairs | None = None,
+) -> AffinityTerms:
+    """Return ``affinity_loss`` with the mean probabilities of several teachers, or weighted pairs.
+
+    ``directions`` are ``i2t`` and ``t2i``; ``parts`` the teachers whose probabilities are averaged.
+    With ``hard_pairs`` each pair's divergence p log(p/q) + q - p, which is never negative, has a
+    weight of its own.
+    """
+    i2t, t2i = directions
+    with torch.autocast(student.image.device.type, enabled=False):
+        logits = pair_logits(*student, student_scale)
         with torch.no_grad():
-            targets = _logits(teacher_image, teacher_text, teacher_scale)
-        by_image = _cross_entropy(logits, targets)
-        by_text = _cross_entropy(logits.T, targets.T)
+            targets = part_logits(*teacher, teacher_scale, parts)
+            shares = [part.weight for part in parts] or [1.0]
+            by_image_targets = _log_probs(targets, shares)
+            by_text_targets = _log_probs([target.T for target in targets], shares)
+            image_weights, text_weights = _weights(student, hard_pairs)
+        by_image = _cross_entropy(logits, by_image_targets, image_weights)
+        by_text = _cross_entropy(logits.T, by_text_targets, text_weights)
         loss, entropy, kl = (
             i2t * by_image_term + t2i * by_text_term
             for by_image_term, by_text_term in zip(by_image, by_text, strict=True)
@@ -52,23 +97,48 @@ def affinity_loss(
         return AffinityTerms(loss, entropy, kl, by_image[0].detach(), by_text[0].detach())
 
 
+@dataclass(frozen=True, slots=True)
+class AffinityOptions:
+    """Settings of the term ``affinity``, as a configuration names them."""
+
+    kind: AffinityKind = "softmax"
+    mean: Literal["logits", "probabilities"] = "logits"  # of the teachers of an ensemble
+    i2t: float = 0.5
+    t2i: float = 0.5
+    hard_negative: float = 0.0
+    hard_positive: float = 0.0
+    hard_threshold: float = 0.5
+
+    @property
+    def hard_pairs(self) -> HardPairs | None:
+        """The weighting of pairs; None where all weigh the same."""
+        if not (self.hard_negative or self.hard_positive):
+            return None
+        return HardPairs(self.hard_negative, self.hard_positive, self.hard_threshold)
+
+    def parts(self, batch: EmbeddedBatch) -> tuple[TeacherPart, ...]:
+        """Return the teachers whose probabilities are averaged; none: the mean of their logits."""
+        return batch.teacher_parts if self.mean == "probabilities" else ()
+
+
 class AffinityTerm:
     """Affinity mimicking as a term of an objective."""
 
     modules: Mapping[str, nn.Module] = {}
 
-    def __init__(self, student_width: int, teacher_width: int, *, i2t: float, t2i: float) -> None:
-        self._i2t, self._t2i = i2t, t2i
+    def __init__(self, options: AffinityOptions) -> None:
+        self._options = options
 
     def __call__(self, batch: EmbeddedBatch) -> TermValue:
         """Return the loss; both directions, KL and the teacher's entropy are logged."""
-        terms = affinity_loss(
-            *batch.student,
-            *batch.teacher,
+        terms = mixed_affinity_loss(
+            batch.student,
+            batch.teacher,
             student_scale=batch.student_scale,
             teacher_scale=batch.teacher_scale,
-            i2t=self._i2t,
-            t2i=self._t2i,
+            directions=(self._options.i2t, self._options.t2i),
+            parts=self._options.parts(batch),
+            hard_pairs=self._options.hard_pairs,
         )
         logged = {
             "affinity_i2t": terms.i2t,
@@ -79,18 +149,82 @@ class AffinityTerm:
         return TermValue(terms.loss, logged)
 
 
-def _logits(image: Tensor, text: Tensor, scale: float | Tensor) -> Tensor:
-    if isinstance(scale, Tensor):
-        scale = at_least_float32(scale)
-    return scale * (at_least_float32(image) @ at_least_float32(text).T)
+class SigmoidAffinityTerm:
+    """Affinity mimicking of pairwise probabilities as a term of an objective."""
+
+    modules: Mapping[str, nn.Module] = {}
+
+    def __init__(self, options: AffinityOptions) -> None:
+        self._options = options
+
+    def __call__(self, batch: EmbeddedBatch) -> TermValue:
+        """Return the loss; KL and the teacher's entropy are logged."""
+        assert batch.student_bias is not None
+        assert batch.teacher_bias is not None
+        terms = sigmoid_affinity_loss(
+            batch.student,
+            batch.teacher,
+            student_logits=Affine(batch.student_scale, batch.student_bias),
+            teacher_logits=Affine(batch.teacher_scale, batch.teacher_bias),
+            parts=self._options.parts(batch),
+            hard_pairs=self._options.hard_pairs,
+            rows=batch.rows,
+        )
+        return TermValue(terms.loss, {"kl": terms.kl, "teacher_entropy": terms.teacher_entropy})
 
 
-def _cross_entropy(logits: Tensor, target_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def affinity_term(
+    student_width: int,
+    teacher_width: int,
+    **settings: Any,  # noqa: ANN401 - of AffinityOptions
+) -> LossTerm:
+    """Return the term that the settings describe."""
+    options = AffinityOptions(**settings)
+    return SigmoidAffinityTerm(options) if options.kind == "sigmoid" else AffinityTerm(options)
+
+
+def _log_probs(logits: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """Return the logarithm of the mean of the teachers' probabilities, by row."""
+    log_probs = [each.log_softmax(dim=-1) for each in logits]
+    if len(log_probs) == 1:
+        return log_probs[0]
+    weighted = [math.log(share) + each for share, each in zip(shares, log_probs, strict=True)]
+    return torch.stack(weighted).logsumexp(dim=0)
+
+
+def _weights(
+    student: PairEmbeddings, hard_pairs: HardPairs | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the weights of pairs for picture anchors, and for text anchors in their rows."""
+    if hard_pairs is None:
+        return None, None
+    similarity = at_least_float32(student.image) @ at_least_float32(student.text).T
+    positives = similarity.diagonal().clone()
+    return (
+        hard_pairs.weights(similarity, positives, 0),
+        hard_pairs.weights(similarity.T, positives, 0),
+    )
+
+
+def _cross_entropy(
+    logits: Tensor, target_log_probs: Tensor, weights: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mean over rows of cross entropy, target entropy and their difference (KL)."""
     log_probs = logits.log_softmax(dim=-1)
     with torch.no_grad():
-        target_log_probs = target_logits.log_softmax(dim=-1)
         target_probs = target_log_probs.exp()
+    if weights is not None:
+        return _weighted_cross_entropy(log_probs, target_log_probs, target_probs * weights, weights)
+    with torch.no_grad():
         entropy = -(target_probs * target_log_probs).sum(dim=-1).mean()
         kl = (target_probs * (target_log_probs - log_probs)).sum(dim=-1).mean()
     return -(target_probs * log_probs).sum(dim=-1).mean(), entropy, kl
+
+
+def _weighted_cross_entropy(
+    log_probs: Tensor, target_log_probs: Tensor, weighted_targets: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    mass = (weights * log_probs.exp() - weighted_targets).sum(dim=-1)  # 0 where weights are alike
+    loss = (mass - (weighted_targets * log_probs).sum(dim=-1)).mean()
+    entropy = -(weighted_targets * target_log_probs).sum(dim=-1).mean()
+    return loss, entropy, (loss - entropy).detach()

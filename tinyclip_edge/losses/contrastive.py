@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinyclip_edge.losses.objective import EmbeddedBatch, TermValue
-from tinyclip_edge.losses.precision import at_least_float32
+from tinyclip_edge.losses.similarity import pair_logits
 
 
 def contrastive_loss(image: Tensor, text: Tensor, *, scale: float | Tensor) -> Tensor:
@@ -18,11 +18,16 @@ def contrastive_loss(image: Tensor, text: Tensor, *, scale: float | Tensor) -> T
     Features are ``[B, D]``, unit norm, of the global batch. Float32 even under autocast.
     """
     with torch.autocast(image.device.type, enabled=False):
-        if isinstance(scale, Tensor):
-            scale = at_least_float32(scale)
-        logits = scale * (at_least_float32(image) @ at_least_float32(text).T)
+        logits = pair_logits(image, text, scale)
         labels = torch.arange(len(logits), device=logits.device)
         return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+
+
+def one_way_contrastive_loss(anchors: Tensor, others: Tensor, *, scale: float | Tensor) -> Tensor:
+    """Return the cross entropy of each of ``anchors [B, D]`` over all ``others [B, D]``."""
+    with torch.autocast(anchors.device.type, enabled=False):
+        logits = pair_logits(anchors, others, scale)
+        return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
 
 class ContrastiveTerm:

@@ -1,4 +1,4 @@
-"""Gather the features of all processes while preserving gradients."""
+"""Collectives that preserve gradients: features of all processes, sums over processes."""
 
 from __future__ import annotations
 
@@ -36,6 +36,34 @@ class _AllGather(torch.autograd.Function):
         return total[ctx.local_rows], None
 
 
+class _AllReduce(torch.autograd.Function):
+    """Sum over ranks; backward sums the gradients of all ranks."""
+
+    @staticmethod
+    def forward(ctx: object, tensor: Tensor) -> Tensor:
+        total = tensor.contiguous().clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: object, *grads: Tensor) -> Tensor:
+        total = grads[0].contiguous().clone()
+        distributed.all_reduce(total)
+        return total
+
+
+def sum_with_grad(tensor: Tensor) -> Tensor:
+    """Return the sum of what all processes pass, ``[...]`` each; the identity with one process.
+
+    For parts of a loss that each process computes of its own rows of gathered features: where
+    gradients are then averaged over processes, the result equals that of a single process.
+    """
+    if not _several():
+        return tensor
+    total: Tensor = _AllReduce.apply(tensor)
+    return total
+
+
 def gather_with_grad(tensor: Tensor, counts: Sequence[int] | None = None) -> Tensor:
     """Return the rows ``[B, D]`` of all processes in rank order; the identity with one process.
 
@@ -43,10 +71,13 @@ def gather_with_grad(tensor: Tensor, counts: Sequence[int] | None = None) -> Ten
     the loss of the global batch and gradients are averaged over processes, as
     DistributedDataParallel does, the result equals that of a single process.
     """
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return tensor
-    if distributed.get_world_size() == 1:
+    if not _several():
         return tensor
     counts_by_rank = [len(tensor)] * distributed.get_world_size() if counts is None else counts
     gathered: Tensor = _AllGather.apply(tensor, counts_by_rank)
     return gathered
+
+
+def _several() -> bool:
+    initialized = distributed.is_available() and distributed.is_initialized()
+    return initialized and distributed.get_world_size() > 1

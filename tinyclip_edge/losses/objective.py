@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -17,8 +19,21 @@ class PairEmbeddings(NamedTuple):
     text: Tensor
 
 
+class TeacherPart(NamedTuple):
+    """One of several teachers, whose features are columns of the joined ones."""
+
+    columns: slice
+    weight: float  # of its probabilities in their mean; those of all teachers add up to 1
+    bias: float | None = None  # added to its logits before a sigmoid
+
+
 class EmbeddedBatch:
-    """What a loss term sees of a batch; the teacher runs when the first term reads ``teacher``."""
+    """What a loss term sees of a batch; the teacher runs when the first term reads ``teacher``.
+
+    Biases are added to logits before a sigmoid. ``teacher_parts`` are the teachers of an ensemble,
+    whose features are joined. ``rows`` are those of this process, for terms that share their work
+    among processes.
+    """
 
     def __init__(
         self,
@@ -27,16 +42,33 @@ class EmbeddedBatch:
         student_scale: Tensor,
         teacher_scale: float,
         teacher: Callable[[], PairEmbeddings],
+        student_bias: Tensor | None = None,
+        teacher_bias: float | None = None,
+        teacher_parts: Sequence[TeacherPart] = (),
+        rows: slice = slice(None),
     ) -> None:
         self.student = student
         self.student_scale = student_scale
+        self.student_bias = student_bias
         self.teacher_scale = teacher_scale
+        self.teacher_bias = teacher_bias
+        self.teacher_parts = tuple(teacher_parts)
+        self.rows = rows
         self._embed_teacher = teacher
 
     @cached_property
     def teacher(self) -> PairEmbeddings:
         """Embeddings of the teacher, which may have another width."""
         return self._embed_teacher()
+
+    def prefix(self, length: int) -> EmbeddedBatch:
+        """Return the batch with the first ``length`` dimensions of the student, normalised."""
+        part = copy(self)
+        part.student = PairEmbeddings(
+            *(F.normalize(features[:, :length], dim=-1) for features in self.student)
+        )
+        part._embed_teacher = lambda: self.teacher
+        return part
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +116,8 @@ class Objective:
         total = batch.student.image.new_zeros(())
         parts: dict[str, Tensor] = {}
         logged: dict[str, Tensor] = {"student_scale": batch.student_scale}
+        if batch.student_bias is not None:
+            logged["student_bias"] = batch.student_bias
         for name, (weight, term) in self._terms.items():
             value = term(batch)
             parts[name] = value.loss

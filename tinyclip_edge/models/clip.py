@@ -48,6 +48,11 @@ class LoadedClip:
         return 0 if table is None else table.num_embeddings
 
     @property
+    def prefixes(self) -> tuple[int, ...]:
+        """Lengths of prefixes of its embeddings that it was trained for, beside the whole ones."""
+        return tuple(self.config.get("matryoshka_dimensions", ()))
+
+    @property
     def logit_scale(self) -> float:
         """Factor on cosine similarities before softmax, already exponentiated."""
         scale: Tensor = self.model.get_parameter("logit_scale")

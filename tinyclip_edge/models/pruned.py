@@ -20,6 +20,7 @@ from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.build import build_model, mlp_ratio
 from tinyclip_edge.models.clip import LoadedClip, count_parameters
+from tinyclip_edge.models.prefixes import read_prefixes
 
 UNITS = "units"  # key of LoadedClip.config where layers differ
 
@@ -127,6 +128,7 @@ def assemble_config(
         )
     if UNITS in config:
         clip.config[UNITS] = deepcopy(config[UNITS])
+    clip.config |= read_prefixes(config, source)
     return clip
 
 

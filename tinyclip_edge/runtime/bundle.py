@@ -46,6 +46,7 @@ class Manifest:
     extras: Mapping[str, Any] = field(default_factory=dict)  # files beyond the towers
     inputs: Mapping[str, Any] = field(default_factory=dict)  # fixed batch, padding of texts
     tokenizer: Mapping[str, Any] = field(default_factory=dict)  # of another than CLIP's
+    matryoshka: Mapping[str, Any] = field(default_factory=dict)  # "dimensions" of prefixes
     logit_bias: float | None = None  # of a model whose labels are judged one by one (SigLIP)
 
     @classmethod

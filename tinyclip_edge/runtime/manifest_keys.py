@@ -109,6 +109,10 @@ KEYS = (
     ManifestKey("golden", "an object", "Inputs and embeddings that `check` replays.", False),
     ManifestKey("extras", "an object", "Files beyond the towers: classifier, uint8 image.", False),
     ManifestKey("tokenizer", "an object", "Settings of a tokenizer other than CLIP's.", False),
+    ManifestKey(
+        "matryoshka", "an object", "`dimensions`: lengths of prefixes of an embedding that the "
+        "model was trained for, beside the whole one.", False,
+    ),
     ManifestKey("inputs", "an object", "Fixed shapes of the towers' inputs.", False),
     _size("inputs.batch", "Fixed batch size of the towers.", required=False),
     _size("inputs.pad_id", "Token that pads texts.", 0, required=False),

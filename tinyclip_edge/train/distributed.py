@@ -5,7 +5,7 @@ In a single process every method is the identity.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -49,6 +49,13 @@ class DistributedContext:
         """Return this process' rows of a batch of ``size``."""
         share = size // self.count
         return slice(self.number * share, (self.number + 1) * share)
+
+    def own_rows(self, size: int, counts: Sequence[int] | None) -> slice:
+        """Return this process' rows of a gathered batch of ``size``, shared as ``counts`` say."""
+        if counts is None:
+            return self.rows(size)
+        start = sum(counts[: self.number])
+        return slice(start, start + counts[self.number])
 
     def counts(self, rows: int) -> tuple[int, ...] | None:
         """Return the rows of every process where they may differ; None for a single one."""

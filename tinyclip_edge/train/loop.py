@@ -32,12 +32,12 @@ class TrainableTask(Protocol):
     def terms(self, batch: Batch) -> Terms:
         """Return the loss of a batch and its parts."""
 
-    def after_step(self) -> None:
-        """Bring weights back into their range."""
-
 
 class TrainingState(Protocol):
     """A task and its optimizer."""
+
+    def after_step(self) -> None:
+        """Follow up a step."""
 
     @property
     def label(self) -> dict[str, int]:
@@ -168,7 +168,7 @@ class Loop:
         with enough_memory(self.config, done):
             terms = state.task.terms(batch)
             norm = state.optimizer_step.step(terms.loss, done - 1, terms.after_backward)
-        state.task.after_step()
+        state.after_step()
         self.meter.count(len(batch.keys) * self.ranks.count)
         if norm is None:
             self._report_skipped(done, batch)

@@ -11,12 +11,18 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from tinyclip_edge.config import RunConfig
+from tinyclip_edge.config import OptimConfig, RunConfig
 from tinyclip_edge.errors import TinyClipError
 
 FLOAT, HALF = 4, 2  # bytes
 TRAINED = 4  # floats a trained parameter: itself, its gradient, AdamW's two moments
+AVERAGED = 1  # a float more where optim.ema keeps their average
 KIB = 1024  # Linux counts resident memory in it, macOS in bytes
+
+
+def trained_bytes(parameters: int, optim: OptimConfig) -> int:
+    """Return the bytes of trained parameters, with their gradients, moments and average."""
+    return parameters * FLOAT * (TRAINED if optim.ema is None else TRAINED + AVERAGED)
 
 
 def peak_bytes() -> int:

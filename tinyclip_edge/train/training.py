@@ -107,12 +107,12 @@ class TrainingRun:
             self.teacher.update(task.teacher.measure(validation))
             self.events.write("eval", step=0, who="teacher", **self.teacher)
             self.observer.on_eval(0, "teacher", self.teacher)
-        metrics = validation.measure(task.encoder, self.state.student)
+        metrics = validation.measure(self.state.encoder, self.state.result)
         self.evaluations[step] = metrics
         self.events.write("eval", step=step, who="student", **self.state.label, **metrics)
         self.observer.on_eval(step, "student", metrics)
         if self.best is not None and self.machine.has_final_shape:
-            self.best.consider(step, metrics, self.state.student)
+            self.best.consider(step, metrics, self.state.result)
 
     def _save(self, step: int, stream: StreamPositions | None) -> None:
         setup, state = self.setup, self.state
@@ -139,7 +139,7 @@ class TrainingRun:
                 optimizer=optimizer_step.optimizer.state_dict(),
                 scaler=None if scaler is None else scaler.state_dict(),
                 rng=rng_state(),
-                beside=state.task.beside.state_dict(),
+                beside=state.beside.state_dict(),
                 stream=stream,
             )
         )
@@ -186,7 +186,7 @@ def train(
         _report_skipped_images(setup, watcher)
         if isinstance(setup.pairs, StreamingPairs):
             setup.pairs.final_check()  # of a stream that is too short for its running check
-        student = machine.state.student
+        student = machine.state.result
         if not is_finetune:
             ranks.on_main(lambda: save_local_dir(folder.student, student))
         seconds, digest = time.perf_counter() - began, weights_hash(student.model)

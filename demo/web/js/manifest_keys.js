@@ -174,6 +174,12 @@ export const KEYS = [
     "required": false
   },
   {
+    "key": "matryoshka",
+    "kind": "an object",
+    "description": "`dimensions`: lengths of prefixes of an embedding that the model was trained for, beside the whole one.",
+    "required": false
+  },
+  {
     "key": "inputs",
     "kind": "an object",
     "description": "Fixed shapes of the towers' inputs.",

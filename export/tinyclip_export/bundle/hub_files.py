@@ -63,8 +63,21 @@ def write_model_card(job: ExportJob, verification: Mapping[str, Any]) -> None:
         context=job.clip.context_length,
         dtype="q8" if suffix else "fp32",
         suffix=suffix,
+        prefixes=_prefixes(job.clip),
     )
     (job.folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _prefixes(clip: LoadedClip) -> str:
+    """Return the sentence about prefixes that the model was trained for, if there are any."""
+    if not clip.prefixes:
+        return ""
+    lengths = ", ".join(map(str, clip.prefixes))
+    return (
+        f"\nEmbeddings may be cut to their first {lengths} of {clip.embedding_dim} dimensions and\n"
+        "normalised again: the model was trained for these lengths too\n"
+        f"(`index.compressed(dimensions={clip.prefixes[0]})`).\n"
+    )
 
 
 def _tower_bytes(job: ExportJob, precision: str) -> int:
@@ -99,7 +112,7 @@ Measured against the PyTorch model (recall@1 {reference:.1f} %) on {pairs} image
 input at a time, texts unpadded. Dynamic int8 computes its scales per call, so batching and padding
 change its embeddings slightly. If the recipe in `manifest.json` has `reduce_range`, no sum of the
 8-bit kernels can overflow, and x86 CPUs with and without VNNI give the same results.
-
+{prefixes}
 ## Use
 
 ```python

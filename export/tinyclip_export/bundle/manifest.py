@@ -55,4 +55,5 @@ def build_manifest(
         extras=extras,
         inputs=towers.form.as_dict(),
         tokenizer=towers.special.plain,
+        matryoshka={"dimensions": list(clip.prefixes)} if clip.prefixes else {},
     )

@@ -69,7 +69,7 @@ def test_warmup_is_a_share_below_one_and_a_number_of_steps_above(warmup, steps, 
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("loss={feature: 0, affinity: 0}", "affinity, contrastive and feature are all 0"),
+        ("loss={feature: 0, affinity: 0}", "feature, sigmoid and interactive are all 0"),
         ("optim.warmup=400", "warmup (400 steps) must be below steps (400)"),
         ("optim.betas=[0.9, 1.5]", "betas must lie in [0, 1)"),
         ("loss.student_logit_scale=-3", "student_logit_scale must be above 0"),

@@ -54,13 +54,14 @@ def test_gradients_are_those_of_open_clip(toy_teacher, kind):
 def test_images_and_scale(toy_teacher):
     pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        image, text, scale = PairEncoder(toy_teacher).eval()(
+        image, text, scale, bias = PairEncoder(toy_teacher).eval()(
             pixels, tokenize(toy_teacher.tokenizer, ["cat", "dog", "a"])
         )
         expected = F.normalize(toy_teacher.model.encode_image(pixels), dim=-1)
     assert torch.allclose(image, expected, atol=1e-6)
     assert (image.shape, text.shape) == ((3, 64), (3, 64))
     assert scale.item() == pytest.approx(1 / 0.07, rel=1e-5)  # open_clip's initial value
+    assert bias.item() == 0
 
 
 def build(kind, toy, **text):

@@ -87,7 +87,7 @@ def test_its_keys_are_validated_as_any_other(moment):
     with pytest.raises(ConfigError, match="moment_power is above 9"):
         load_config("starter", ["loss.moment=1", "loss.moment_power=10"])
     assert load_config("starter", ["loss.moment_power=10"])  # without a weight it is not used
-    with pytest.raises(ConfigError, match="contrastive, feature and moment are all 0"):
+    with pytest.raises(ConfigError, match="feature, sigmoid, interactive and moment are all 0"):
         load_config("starter", ["loss={affinity: 0}"])
 
 
@@ -133,17 +133,22 @@ def test_a_taken_key_is_refused(moment):
     for name in ("affinity", "moment", "moment_power", "teacher_logit_scale"):
         with pytest.raises(ConfigError, match=rf"loss\.{name} is a key already"):
             register_loss(LossEntry(name=name, description="-", implementation="-"))
-    assert list(LOSS_TERMS) == ["affinity", "contrastive", "feature", "moment"]
+    assert list(LOSS_TERMS) == [
+        "affinity", "contrastive", "feature", "sigmoid", "interactive", "moment",
+    ]  # fmt: skip
 
 
 def test_the_keys_of_the_built_in_terms_are_those_of_the_table():
     assert list(LossConfig.model_fields) == [
-        "affinity", "affinity_i2t", "affinity_t2i", "contrastive", "feature", "feature_kind",
-        "teacher_logit_scale", "student_logit_scale",
+        "affinity", "affinity_kind", "affinity_mean", "affinity_i2t", "affinity_t2i",
+        "affinity_hard_negative", "affinity_hard_positive", "affinity_hard_threshold",
+        "contrastive", "feature", "feature_kind", "sigmoid", "interactive",
+        "teacher_logit_scale", "student_logit_scale", "teacher_logit_bias", "student_logit_bias",
+        "matryoshka",
     ]  # fmt: skip
     assert loss_names() == (
         "loss", "affinity", "affinity_i2t", "affinity_t2i", "kl", "teacher_entropy",
-        "contrastive", "feature", "sparsity_price",
+        "contrastive", "feature", "sigmoid", "interactive", "sparsity_price",
     )  # fmt: skip
 
 
@@ -154,3 +159,35 @@ def test_terms_are_built_for_the_widths_they_compare():
     assert make_objective(loss, 8, 8).modules == {}
     projector = make_objective(loss, 8, 16).modules["projector"]
     assert projector.text(torch.zeros(3, 8)).shape == (3, 16)
+
+
+def test_a_term_may_be_written_as_a_table():
+    nested = load_config("starter", ["loss={affinity: {kind: sigmoid}, feature: {weight: 3}}"])
+    flat = load_config("starter", ["loss={affinity: 1, affinity_kind: sigmoid, feature: 3}"])
+    assert nested == flat
+    assert nested.loss.affinity_is_sigmoid
+    assert not load_config("starter").loss.uses_bias
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("{affinity: {knid: sigmoid}}", r"unknown key 'loss\.affinity_knid'; did you mean"),
+        ("{affinity: {kind: sigmoid}, affinity_kind: softmax}", "affinity_kind is there twice"),
+        ("{affinity: {weight: much}}", r"loss\.affinity is 'much'"),
+        ("{affinity_kind: sigmoid, affinity_i2t: 0.7}", "are directions of softmax"),
+        ("{affinity_hard_negative: -1}", "greater than or equal to 0"),
+        ("{affinity_hard_threshold: 2}", "less than or equal to 1"),
+        ("{affinity_mean: ranks}", "'logits' or 'probabilities'"),
+        ("{student_logit_bias: none}", r"loss\.student_logit_bias is 'none'.*'learned'"),
+        ("{matryoshka: [16, 8]}", "from small to large, each once"),
+        ("{matryoshka: [8, 8]}", "from small to large, each once"),
+        ("{matryoshka: [0]}", r"loss\.matryoshka is 0.*greater than or equal to 1"),
+        ("{matryoshka: 8}", r"loss\.matryoshka is 8.*valid list"),
+        ("{affinity: 0, feature: 1, matryoshka: [8]}", "needs one of affinity, contr"),
+    ],
+)  # fmt: skip
+def test_values_that_cannot_be_are_refused_in_one_line(loss, message):
+    with pytest.raises(ConfigError, match=message) as refusal:
+        load_config("starter", [f"loss={loss}"])
+    assert "\n" not in str(refusal.value)

@@ -7,8 +7,9 @@ import torch
 from tinyclip_edge.config import LossConfig
 from tinyclip_edge.data import Batch
 from tinyclip_edge.models import create_student
+from tinyclip_edge.models.logit_bias import with_logit_bias
 from tinyclip_edge.train.tasks.distill_task import DistillTask
-from tinyclip_edge.train.tasks.encoders import pixel_codec
+from tinyclip_edge.train.tasks.encoders import EncodedPairs, pixel_codec
 from tinyclip_edge.train.tasks.grad_cache import GradCache
 from tinyclip_edge.train.tasks.teacher import Teacher
 
@@ -30,6 +31,7 @@ def batch():
 def gradients(teacher, batch, *, parts, vision=VIT, checkpointing=False, **loss):
     torch.manual_seed(0)
     student = create_student({"vision_cfg": vision, "text_cfg": TEXT}, teacher)
+    student = with_logit_bias(student, 0.0)
     codec = pixel_codec(teacher)
     asked = Teacher(teacher, codec, device=CPU)
     task = DistillTask(student, asked, codec, LossConfig(**loss), device=CPU)
@@ -53,8 +55,14 @@ def gradients(teacher, batch, *, parts, vision=VIT, checkpointing=False, **loss)
         {"teacher_logit_scale": 50.0},
         {"contrastive": 0.5, "student_logit_scale": "learned"},
         {"affinity": 0.0, "feature": 10.0},
+        {
+            "affinity": 0.0,
+            "sigmoid": 1.0,
+            "student_logit_scale": "learned",
+            "student_logit_bias": "learned",
+        },
     ],
-    ids=["affinity", "learned scale", "feature"],
+    ids=["affinity", "learned scale", "feature", "sigmoid"],
 )
 def test_the_gradient_is_that_of_the_whole_batch(toy_teacher, batch, parts, loss):
     whole, expected, _ = gradients(toy_teacher, batch, parts=None, **loss)
@@ -101,11 +109,11 @@ def test_chance_falls_alike_in_every_part_and_pass():
         noise = torch.rand(())
         drawn.append(float(noise))
         x = module(torch.ones(rows.stop - rows.start, 3)) * noise
-        return x, x, noise
+        return EncodedPairs(x, x, noise, noise)
 
     passes = GradCache(forward, module, 6, 3)
     torch.manual_seed(4)
-    image, text, _ = passes.first()
+    image, text, *_ = passes.first()
     (image.sum() + text.sum()).backward()
     passes.second()
     torch.manual_seed(4)

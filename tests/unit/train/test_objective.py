@@ -8,7 +8,9 @@ import torch
 
 from tinyclip_edge.config import LossConfig, OptimConfig
 from tinyclip_edge.data import Batch
+from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.models import create_student
+from tinyclip_edge.models.logit_bias import FIRST_BIAS, with_logit_bias
 from tinyclip_edge.train.optimizer import make_optimizer
 from tinyclip_edge.train.tasks.distill_task import DistillTask
 from tinyclip_edge.train.tasks.encoders import pixel_codec
@@ -29,9 +31,11 @@ def batch():
     return Batch(tuple("abcdef"), pixels, CAPTIONS, np.arange(6), np.arange(6))
 
 
-def make(teacher, *, before=None, embed_dim=64, **loss):
+def make(teacher, *, before=None, embed_dim=64, bias=None, **loss):
     torch.manual_seed(0)
     student = create_student({**SMALL, "embed_dim": embed_dim}, teacher)
+    if bias is not None:
+        student = with_logit_bias(student, bias)
     codec = pixel_codec(teacher)
     asked = Teacher(teacher, codec, device=CPU)
     return DistillTask(student, asked, codec, LossConfig(**loss), device=CPU, before=before)
@@ -103,3 +107,124 @@ def test_the_next_stage_goes_on_with_scale_and_projector(toy_teacher):
     assert second.beside["projector"].text.weight.eq(0.25).all()
     other = make(toy_teacher, before=first, **{**given, "embed_dim": 16})
     assert other.beside["projector"].text.weight.shape == (64, 16)
+
+
+def cross_entropy(logits, yes):
+    """Binary cross entropy of all pairs, summed, over the number of rows."""
+    return (np.logaddexp(0, logits) - yes * logits).sum() / len(logits)
+
+
+def test_pairs_are_judged_one_by_one(toy_teacher, batch):
+    task = make(toy_teacher, bias=0.0, affinity=0.5, affinity_kind="sigmoid", sigmoid=2.0,
+                teacher_logit_scale=30.0, teacher_logit_bias=-6.0,
+                student_logit_scale=20.0, student_logit_bias=-3.0)  # fmt: skip
+    found = task.terms(batch).values()
+    student, teacher = features(task, batch)
+    logits = 20.0 * student[0] @ student[1].T - 3.0
+    yes = 1 / (1 + np.exp(6.0 - 30.0 * teacher[0] @ teacher[1].T))
+    affinity, labels = cross_entropy(logits, yes), cross_entropy(logits, np.eye(6))
+    assert found["affinity"] == pytest.approx(affinity, rel=1e-5)
+    assert found["sigmoid"] == pytest.approx(labels, rel=1e-5)
+    assert found["loss"] == pytest.approx(0.5 * affinity + 2 * labels, rel=1e-5)
+    entropy = -(yes * np.log(yes) + (1 - yes) * np.log1p(-yes)).sum() / 6
+    assert found["teacher_entropy"] == pytest.approx(entropy, rel=1e-4)
+    assert found["kl"] == pytest.approx(affinity - entropy, rel=1e-4)
+    assert found["student_bias"] == -3.0
+    assert task.clip.logit_bias == -3.0
+    assert not task.encoder.logit_bias.requires_grad
+
+
+def test_where_the_students_bias_starts(toy_teacher):
+    learned = {"bias": FIRST_BIAS, "affinity": 0.0, "sigmoid": 1.0, "student_logit_bias": "learned"}
+    first = make(toy_teacher, **learned)
+    assert first.clip.logit_bias == -10.0  # SigLIP's
+    assert first.encoder.logit_bias.requires_grad
+    assert make(toy_teacher, **learned, teacher_logit_bias=-4.0).clip.logit_bias == -4.0
+    with torch.no_grad():
+        first.encoder.logit_bias.fill_(-7.5)
+    assert make(toy_teacher, before=first, **learned).clip.logit_bias == -7.5
+    siglip = with_logit_bias(toy_teacher, -16.5)
+    kept = make(siglip, affinity_kind="sigmoid")
+    assert kept.clip.logit_bias == -16.5
+    assert make(siglip, affinity_kind="sigmoid", teacher_logit_scale=50.0).clip.logit_bias == (
+        pytest.approx(-16.5 * 50.0 / siglip.logit_scale)  # what was even stays even
+    )
+    unused = make(siglip, bias=-2.0)
+    assert unused.terms(batch_of_two()).values().get("student_bias") is None
+    assert not unused.encoder.logit_bias.requires_grad
+
+
+def batch_of_two():
+    pixels = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    return Batch(("a", "b"), pixels, CAPTIONS[:2], np.arange(2), np.arange(2))
+
+
+def test_a_learnt_bias_learns_and_does_not_decay(toy_teacher, batch):
+    task = make(toy_teacher, bias=0.0, affinity=0.0, sigmoid=1.0, student_logit_bias="learned")
+    optimizer = make_optimizer(task.encoder, OptimConfig())
+    (group,) = [g for g in optimizer.param_groups
+                if any(p is task.encoder.logit_bias for p in g["params"])]  # fmt: skip
+    assert group["weight_decay"] == 0
+    task.terms(batch).loss.backward()
+    assert task.encoder.logit_bias.grad.item() != 0
+
+
+def test_a_sigmoid_without_a_bias_is_refused(toy_teacher):
+    with pytest.raises(ConfigError, match=r"affinity_kind sigmoid .* set loss.teacher_logit_bias"):
+        make(toy_teacher, bias=0.0, affinity_kind="sigmoid")
+    with pytest.raises(ConfigError, match=r"set loss.student_logit_bias to learned"):
+        make(toy_teacher, bias=0.0, affinity=0.0, sigmoid=1.0)
+
+
+def test_interactive_contrast_goes_through_a_projector_where_widths_differ(toy_teacher, batch):
+    same = make(toy_teacher, affinity=0.0, interactive=1.0)
+    student, teacher = features(same, batch)
+    scale = same.clip.logit_scale
+
+    def contrast(anchors, others):
+        logits = scale * anchors @ others.T
+        return (np.logaddexp.reduce(logits, axis=1) - logits.diagonal()).mean()
+
+    expected = (contrast(student[0], teacher[1]) + contrast(student[1], teacher[0])) / 2
+    assert same.terms(batch).values()["interactive"] == pytest.approx(expected, rel=1e-5)
+    narrow = make(toy_teacher, embed_dim=32, affinity=0.0, interactive=1.0)
+    student, teacher = features(narrow, batch)
+    projector = narrow.beside["interactive_projector"]
+    projected = []
+    for tower, layer in zip(student, (projector.image, projector.text), strict=True):
+        x = tower @ layer.weight.detach().double().numpy().T
+        projected.append(x / np.linalg.norm(x, axis=1, keepdims=True))
+    expected = (contrast(projected[0], teacher[1]) + contrast(projected[1], teacher[0])) / 2
+    assert narrow.terms(batch).values()["interactive"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_prefixes_of_the_embedding_take_part(toy_teacher, batch):
+    whole = make(toy_teacher, contrastive=0.5).terms(batch).values()
+    task = make(toy_teacher, contrastive=0.5, matryoshka=[8, 24])
+    found = task.terms(batch).values()
+    student, teacher = features(task, batch)
+    scale = task.clip.logit_scale
+    p = [softmax(scale * a @ b.T) for a, b in (teacher, teacher[::-1])]
+    affinities, contrasts = [], []
+    for length in (64, 8, 24):
+        image, text = (x[:, :length] for x in student)
+        image, text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (image, text))
+        q = [softmax(scale * a @ b.T) for a, b in ((image, text), (text, image))]
+        affinities.append(
+            -sum((a * np.log(b)).sum(axis=1).mean() for a, b in zip(p, q, strict=True)) / 2
+        )
+        contrasts.append(-sum(np.log(x.diagonal()).mean() for x in q) / 2)
+    assert found["affinity"] == pytest.approx(np.mean(affinities), rel=1e-5)
+    assert found["contrastive"] == pytest.approx(np.mean(contrasts), rel=1e-5)
+    assert found["loss"] == pytest.approx(np.mean(affinities) + 0.5 * np.mean(contrasts), rel=1e-5)
+    assert found["kl"] == pytest.approx(whole["kl"], rel=1e-6)  # logged of the whole embedding
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def test_a_prefix_must_be_shorter_than_the_embedding(toy_teacher):
+    with pytest.raises(ConfigError, match="has 64, and the student's embeddings have 64"):
+        make(toy_teacher, matryoshka=[8, 64])

@@ -11,7 +11,9 @@ from torch import nn
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import TeacherConfig
 from tinyclip_edge.data import Batch, CachedRows, PairMemory, open_source
+from tinyclip_edge.losses.similarity import part_logits
 from tinyclip_edge.models import create_student, weights_hash
+from tinyclip_edge.models.logit_bias import with_logit_bias
 from tinyclip_edge.train.tasks.encoders import pixel_codec
 from tinyclip_edge.train.tasks.teacher import FrozenEncoder, Teacher, load_ensemble, teacher_dtype
 from tinyclip_edge.train.tasks.validation import Validation, accuracies
@@ -126,11 +128,56 @@ def test_all_teachers_are_measured_together(toy_teacher, other, tmp_path):
 
 
 def test_teachers_of_a_configuration(toy_teacher_folder):
-    others = [{"model": str(toy_teacher_folder)}, {"model": str(toy_teacher_folder), "weight": 0.5}]
+    model = {"model": str(toy_teacher_folder)}
+    others = [model, {**model, "weight": 0.5, "temperature": 2.0}]
     config = TeacherConfig.model_validate({"model": "first", "ensemble": others})
-    assert [(clip.name, weight) for clip, weight in load_ensemble(config)] == [
-        ("toy-teacher", 1.0), ("toy-teacher", 0.5),
+    assert [(each.clip.name, *each[1:]) for each in load_ensemble(config)] == [
+        ("toy-teacher", 1.0, 1.0), ("toy-teacher", 0.5, 2.0),
     ]  # fmt: skip
+
+
+def test_a_temperature_for_each_teacher_by_hand(toy_teacher, other, batch):
+    with torch.no_grad():
+        toy_teacher.model.logit_scale.fill_(math.log(10.0))
+        other.model.logit_scale.fill_(math.log(20.0))
+    asked = ask(toy_teacher, ensemble=[(other, 3.0, 5.0)], temperature=0.5)
+    # weights 1/4 and 3/4: 0.25 * 10 / 0.5 + 0.75 * 20 / 5 = 5 + 3
+    assert asked.scale == pytest.approx(8.0, rel=1e-6)
+    answers = Says([[1.0, 0.0]], [[0.6, 0.8]]), Says([[0.0, 1.0]], [[0.96, 0.28]])
+    asked.members = [replace(v, encoder=a) for v, a in zip(asked.members, answers, strict=True)]
+    image, text = asked.features_of(batch)
+    # 5 * 0.6 + 3 * 0.28
+    assert (asked.scale * image @ text.T).item() == pytest.approx(3.84, rel=1e-5)
+
+
+def test_the_parts_of_an_ensemble_have_their_own_logits(toy_teacher, other, batch):
+    for clip, bias in ((toy_teacher, -4.0), (other, -9.0)):
+        with_logit_bias(clip, bias)
+    alone = [ask(clip) for clip in (toy_teacher, other)]
+    assert alone[0].parts == ()
+    assert [each.bias for each in alone] == [-4.0, -9.0]
+    joined = ask(toy_teacher, ensemble=[(other, 3.0, 2.0)])
+    assert joined.bias == pytest.approx(0.25 * -4.0 + 0.75 * -9.0 / 2)
+    features = joined.features_of(batch)
+    logits = part_logits(*features, joined.scale, joined.parts)
+    assert [(part.weight, part.bias) for part in joined.parts] == [(0.25, -4.0), (0.75, -4.5)]
+    first = toy_teacher.logit_scale * torch.matmul(
+        alone[0].features_of(batch)[0], alone[0].features_of(batch)[1].T
+    )
+    assert torch.allclose(logits[0], first, atol=1e-4)
+    image, text = (x[:, 64:] / x[:, 64:].norm(dim=-1, keepdim=True) for x in features)
+    assert torch.allclose(logits[1], other.logit_scale / 2 * image @ text.T, atol=1e-4)
+
+
+def test_temperatures_belong_to_the_recipe_of_joined_features_alone(toy_teacher, other):
+    plain, warm = ask(toy_teacher), ask(toy_teacher, temperature=2.0)
+    assert warm.scale == plain.scale / 2
+    assert warm.sha256 == plain.sha256
+    assert warm.recipe(None) == plain.recipe(None)
+    both = [ask(toy_teacher, ensemble=[(other, 1.0, t)]) for t in (1.0, 2.0)]
+    assert both[0].sha256 != both[1].sha256
+    assert [t.get("temperature") for t in both[0].recipe(None)["teachers"]] == [None, None]
+    assert [t.get("temperature") for t in both[1].recipe(None)["teachers"]] == [None, 2.0]
 
 
 def test_rows_that_a_cache_brings_are_not_computed(toy_teacher, batch, monkeypatch):

@@ -18,7 +18,7 @@ from tinyclip_edge.metrics import chance_of
 from tinyclip_edge.models import LoadedClip, load_clip
 from tinyclip_edge.train.builder import prepare
 from tinyclip_edge.train.feature_cache.fill import FeatureCacheFiller
-from tinyclip_edge.train.memory import FLOAT, HALF, TRAINED, SavedBytes
+from tinyclip_edge.train.memory import HALF, SavedBytes, trained_bytes
 from tinyclip_edge.train.monitoring.events import Observer, Silent
 from tinyclip_edge.train.preflight.diagnosis import (
     Diagnosis,
@@ -203,7 +203,7 @@ def _memory(setup: Setup, state: StageState, activations: int) -> MemoryCheck:
         pictures=pictures,
         features=rows * teacher.embedding_dim * HALF,
         teacher=sum(_bytes(member.encoder) for member in teacher.members),
-        student=_parameters(state.student) * FLOAT * TRAINED,
+        student=trained_bytes(_parameters(state.student), setup.config.optim),
         activations=activations,
         available=_available(device),
         shared=device.type == "cpu",

@@ -20,7 +20,7 @@ from tinyclip_edge.models.clip import count_parameters
 from tinyclip_edge.models.cost import traced_macs
 from tinyclip_edge.models.given_config import open_clip_config
 from tinyclip_edge.models.pruned import clip_units
-from tinyclip_edge.train.memory import FLOAT, HALF, TRAINED, SavedBytes
+from tinyclip_edge.train.memory import FLOAT, HALF, SavedBytes, trained_bytes
 from tinyclip_edge.train.schedule import Stage
 from tinyclip_edge.train.stages.student import resolve_course
 from tinyclip_edge.train.tasks.encoders import PairEncoder
@@ -187,7 +187,7 @@ def _plan(
         lr=optim.lr,
         prune_after=None if stage.masks is None else stage.masks.prune,
         activation_bytes=round(dense_share * _activations(student, config)),
-        student_bytes=round(dense_share * count.total) * FLOAT * TRAINED,
+        student_bytes=trained_bytes(round(dense_share * count.total), config.optim),
         pflop=2 * PASSES * macs * samples * share / PETA,
         teacher_pflop=0.0,
     )

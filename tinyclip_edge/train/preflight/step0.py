@@ -131,13 +131,14 @@ def _answers(config: RunConfig, teacher: LoadedClip, student: LoadedClip) -> Ste
     validation = Validation(memory, codec)
     theirs = validation.features(PairEncoder(teacher), teacher)
     ours = validation.features(PairEncoder(student), student)
-    scales = _scales(config.loss, teacher)
+    scales = _scales(config.loss, teacher, config.teacher.temperature)
     affinity = affinity_loss(
         *ours,
         *theirs,
         student_scale=scales["student_scale"],
         teacher_scale=scales["teacher_scale"],
-        **config.loss.settings("affinity"),
+        i2t=config.loss.affinity_i2t,
+        t2i=config.loss.affinity_t2i,
     )
     return StepZeroMetrics(
         source=source.name,
@@ -151,9 +152,9 @@ def _answers(config: RunConfig, teacher: LoadedClip, student: LoadedClip) -> Ste
     )
 
 
-def _scales(loss: LossConfig, teacher: LoadedClip) -> dict[str, float]:
+def _scales(loss: LossConfig, teacher: LoadedClip, temperature: float) -> dict[str, float]:
     """Return the factors on similarities that the first step will have."""
-    theirs = loss.teacher_logit_scale or teacher.logit_scale
+    theirs = loss.teacher_logit_scale or teacher.logit_scale / temperature
     setting = loss.student_logit_scale
     return {
         "teacher_scale": theirs,

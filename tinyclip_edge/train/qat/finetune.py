@@ -164,7 +164,7 @@ def _finetune_config(
     if own_teacher:
         teacher = teacher.model_copy(update={"ensemble": []})
     lr = finishing.lr or LR_RATIO * config.optim.lr
-    optim = {"lr": lr, "steps": finishing.steps, "warmup": WARMUP}
+    optim = {"lr": lr, "steps": finishing.steps, "warmup": WARMUP, "ema": None}
     plain_pictures = {"views": 0, "augment_crop": None, "augment_flip": 0.0, "augment_colour": 0.0}
     # Blocks that are computed twice or compiled would leave the rounding out.
     run = {"precision": "fp32", "grad_checkpointing": False, "compile": False, "trackers": []}

@@ -17,7 +17,10 @@ from tinyclip_edge.inheritance import InheritanceReport
 from tinyclip_edge.inheritance.gates import ClipGates
 from tinyclip_edge.inheritance.prune import load_moments, named_moments, slice_moments
 from tinyclip_edge.models import LoadedClip, create_student, load_clip
+from tinyclip_edge.models.logit_bias import with_logit_bias
+from tinyclip_edge.models.prefixes import with_prefixes
 from tinyclip_edge.models.pruned import PruneResult, clip_units, prune_clip
+from tinyclip_edge.train.averaging import AveragedStudent
 from tinyclip_edge.train.checkpoint import Checkpoint, Position, restore_rng, restore_scaler
 from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.optimizer import OptimizerStep, Restart, make_optimizer, trainable
@@ -55,13 +58,15 @@ class StageFactory:
         position: Position = START,
     ) -> StageState:
         """Return the state of a stage's first step, or of one that ``position`` has reached."""
+        student = self._student(student)
         task = self._task(student, stage, before, position)
         optimizer_step = self._optimizer_step(task, stage, before, position)
-        return StageState(stage, student, inherited, task, optimizer_step)
+        averaged = None if stage.keep is not None else self._averaged(student)
+        return StageState(stage, student, inherited, task, optimizer_step, averaged=averaged)
 
     def next(self, stage: Stage, before: StageState) -> StageState:
         """Return the state of the stage after ``before``, built from its dense student."""
-        student, inherited = stage_student(self.config, stage, before.student)
+        student, inherited = stage_student(self.config, stage, before.result)
         return self.begin(stage, student, inherited, before=before)
 
     def prune(self, state: StageState, done: int) -> tuple[StageState, PruneResult]:
@@ -108,7 +113,7 @@ class StageFactory:
                 else create_student(stage.student, origin)
             )
             state = self.begin(stage, student, position=position)
-        checkpoint.apply(state.student.model, state.optimizer_step.optimizer, state.task.beside)
+        checkpoint.apply(state.student.model, state.optimizer_step.optimizer, state.beside)
         if self.accelerator.scaler is not None and checkpoint.scaler is not None:
             restore_scaler(self.accelerator.scaler, checkpoint.scaler)
         restore_rng(checkpoint.rng)
@@ -125,10 +130,24 @@ class StageFactory:
     ) -> StageState:
         """Return the state after a prune: plain distillation, its rate rising to the schedule."""
         assert stage.masks is not None
+        student = self._student(student)
         task = self._task(student, replace(stage, masks=None), before, position)
         restart = Restart(pruned, as_steps(stage.masks.rewarm, stage.end - pruned))
         optimizer_step = self._optimizer_step(task, stage, before, position, restart)
-        return StageState(stage, student, None, task, optimizer_step, pruned)
+        averaged = self._averaged(student)
+        return StageState(stage, student, None, task, optimizer_step, pruned, averaged)
+
+    def _student(self, student: LoadedClip) -> LoadedClip:
+        """Return the student with what the loss gives it: a bias, prefixes of its embeddings."""
+        loss = self.config.loss
+        if loss.uses_bias:
+            student = with_logit_bias(student)  # the task sets its value
+        return with_prefixes(student, loss.matryoshka) if loss.matryoshka else student
+
+    def _averaged(self, student: LoadedClip) -> AveragedStudent | None:
+        """Return the average of weights that begins now, alike on all processes."""
+        decay = self.config.optim.ema
+        return None if decay is None else AveragedStudent.of(student, decay)
 
     def _task(
         self, student: LoadedClip, stage: Stage, before: StageState | None, position: Position

@@ -80,7 +80,7 @@ class StageMachine:
     def next_stage(self) -> None:
         """Go on to the next stage. Raises ModelError when its student cannot be saved."""
         number = self.state.stage.number
-        self._save(self._folder.stage_student(number), self.state.student)
+        self._save(self._folder.stage_student(number), self.state.result)
         self.state = self._factory.next(self.stages[number], self.state)
 
     def _save(self, path: Path, student: LoadedClip) -> None:

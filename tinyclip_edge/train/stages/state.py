@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from torch import nn
+
 from tinyclip_edge.inheritance import InheritanceReport
 from tinyclip_edge.models import LoadedClip
+from tinyclip_edge.train.averaging import AveragedStudent
 from tinyclip_edge.train.optimizer import OptimizerStep
 from tinyclip_edge.train.schedule import Stage
 from tinyclip_edge.train.tasks.distill_task import DistillTask
+from tinyclip_edge.train.tasks.encoders import PairEncoder
 from tinyclip_edge.train.tasks.mask_task import MaskedTask
 
 
@@ -30,6 +34,30 @@ class StageState:
     task: DistillTask
     optimizer_step: OptimizerStep
     pruned: int | None = None  # step of the run at which the gates of this stage were pruned
+    averaged: AveragedStudent | None = None  # of a dense phase, where optim.ema is set
+
+    @property
+    def result(self) -> LoadedClip:
+        """The student that is evaluated and saved: the average of its weights, if there is one."""
+        return self.student if self.averaged is None else self.averaged.clip
+
+    @property
+    def encoder(self) -> PairEncoder:
+        """The towers of ``result``."""
+        return self.task.encoder if self.averaged is None else self.averaged.encoder
+
+    @property
+    def beside(self) -> nn.ModuleDict:
+        """What checkpoints hold beside the student's weights."""
+        if self.averaged is None:
+            return self.task.beside
+        return nn.ModuleDict({**self.task.beside, "ema": self.averaged.average})
+
+    def after_step(self) -> None:
+        """Bring weights back into their range, and into the average."""
+        self.task.after_step()
+        if self.averaged is not None:
+            self.averaged.update(self.student)
 
     @property
     def phase(self) -> Phase:

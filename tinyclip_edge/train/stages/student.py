@@ -15,6 +15,7 @@ from tinyclip_edge.errors import ConfigError, InheritanceError, TinyClipError
 from tinyclip_edge.inheritance import InheritanceReport
 from tinyclip_edge.inheritance.sparsity import check_reachable
 from tinyclip_edge.models import ZOO, LoadedClip, create_student, inherit_student
+from tinyclip_edge.models.prefixes import with_prefixes
 from tinyclip_edge.models.pruned import clip_units
 from tinyclip_edge.train.schedule import Stage, check_travel, plan_course
 from tinyclip_edge.train.tasks.encoders import pixel_codec
@@ -88,9 +89,10 @@ def stage_student(
 def dense_copy(clip: LoadedClip) -> LoadedClip:
     """Return a trainable copy of a model, which masks then shrink."""
     model = deepcopy(clip.model).requires_grad_(True)
-    return replace(
+    copy = replace(
         clip, model=model, config=deepcopy(clip.config), name="student", weights_file=None
     )
+    return with_prefixes(copy, ())  # the teacher's; the run's own loss says which it trains
 
 
 def calibration_pairs(config: RunConfig, clip: LoadedClip) -> tuple[Tensor, Tensor]:

@@ -13,11 +13,23 @@ from torch import Tensor, nn
 from tinyclip_edge.config import LossConfig, OptimConfig
 from tinyclip_edge.data import Batch, PixelCodec
 from tinyclip_edge.data.augment import apply_draws
-from tinyclip_edge.losses import EmbeddedBatch, PairEmbeddings, gather_with_grad
+from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.losses import (
+    EmbeddedBatch,
+    PairEmbeddings,
+    TeacherPart,
+    gather_with_grad,
+)
 from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.optimizer import trainable
-from tinyclip_edge.train.tasks.encoders import PairEncoder, Tokenizer, TokenMemory, tokenize
+from tinyclip_edge.train.tasks.encoders import (
+    EncodedPairs,
+    PairEncoder,
+    Tokenizer,
+    TokenMemory,
+    tokenize,
+)
 from tinyclip_edge.train.tasks.grad_cache import GradCache
 from tinyclip_edge.train.tasks.objective import make_objective
 from tinyclip_edge.train.tasks.teacher import Teacher
@@ -75,7 +87,10 @@ class DistillTask:
         # SigLIP's factors are above CLIP's limit.
         sigmoid = math.log(self._teacher_scale) if teacher.bias is not None else 0.0
         self._max_log_scale = max(MAX_LOG_SCALE, sigmoid)
+        self._teacher_bias, self._teacher_parts = self._teacher_biases()
+        self._check_bias()
         self._set_scale(before)
+        self._set_bias(before)
         self.objective = make_objective(loss, student.embedding_dim, teacher.embedding_dim)
         if before is not None:
             self.objective.inherit(before.objective.modules)
@@ -92,12 +107,8 @@ class DistillTask:
         return self._teacher_scale
 
     def first_bias(self) -> float | None:
-        """Return the bias of the student's sigmoid; None: the student's own.
-
-        A pair of a similarity that the teacher calls even stays even at the scale of the loss.
-        """
-        bias = self.teacher.bias
-        return None if bias is None else bias * self._teacher_scale / self.teacher.scale
+        """Return the bias of the student's sigmoid; None: the student's own."""
+        return self._teacher_bias
 
     def train(self) -> None:
         """Put the student, and only the student, into training mode."""
@@ -117,23 +128,26 @@ class DistillTask:
             for module in modules
         ]
 
-    def encode(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return image and text features ``[B, D]`` with gradient, and the scale."""
-        image, text, scale = self.forward(pixels, tokens)
-        return image, text, scale
+    def encode(self, pixels: Tensor, tokens: Tensor) -> EncodedPairs:
+        """Return image and text features ``[B, D]``, scale and bias, with gradient."""
+        return EncodedPairs(*self.forward(pixels, tokens))
 
     def terms(self, batch: Batch) -> Terms:
         """Return the loss of a batch with its parts; of all processes' shares together."""
         batch = self._augmented(batch)
         # Shares in memory are equal; a stream skips images that cannot be decoded.
         counts = None if batch.image_ids is not None else self._ranks.counts(len(batch.keys))
-        image, text, scale, after_backward = self._embed(batch)
-        image, text = gather_with_grad(image, counts), gather_with_grad(text, counts)
+        pairs, after_backward = self._embed(batch)
+        image, text = (gather_with_grad(x, counts) for x in (pairs.image, pairs.text))
         embedded = EmbeddedBatch(
             PairEmbeddings(image, text),
-            student_scale=scale,
+            student_scale=pairs.scale,
+            student_bias=pairs.bias if self._loss.uses_bias else None,
             teacher_scale=self._teacher_scale,
+            teacher_bias=self._teacher_bias,
+            teacher_parts=self._teacher_parts,
             teacher=lambda: PairEmbeddings(*self.teacher.features_of(batch, counts)),
+            rows=self._ranks.own_rows(len(image), counts),
         )
         return Terms(*self.objective(embedded), after_backward)
 
@@ -144,20 +158,20 @@ class DistillTask:
         pixels = batch.pixels.to(self._device, non_blocking=True)
         return replace(batch, pixels=apply_draws(pixels, batch.draws))
 
-    def _embed(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Callable[[], None] | None]:
-        """Return the student's features and scale, and what to call after the backward pass."""
+    def _embed(self, batch: Batch) -> tuple[EncodedPairs, Callable[[], None] | None]:
+        """Return the student's features, and what to call after the backward pass."""
         tokens = tokenize(self._tokenizer, batch.captions)
 
-        def embed_rows(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+        def embed_rows(rows: slice) -> EncodedPairs:
             pixels = batch.pixels[rows].to(self._device, non_blocking=True)
             pixels = self._codec.restore(pixels, self.clip.image_size)
             return self.encode(pixels, tokens[rows].to(self._device))
 
         rows, limit = len(batch.keys), self.micro_batch
         if limit is None or rows <= limit:
-            return (*embed_rows(slice(None)), None)
+            return embed_rows(slice(None)), None
         passes = GradCache(embed_rows, self.forward, rows, -(-rows // limit))
-        return (*passes.first(), passes.second)
+        return passes.first(), passes.second
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -183,9 +197,48 @@ class DistillTask:
         uses_scale = any(entry.uses_scale for entry in self._loss.active.values())
         # A parameter without gradient must not require one: other processes would wait for it.
         self.encoder.log_scale.requires_grad_(is_learned and uses_scale)
-        bias = getattr(self.clip.model, "logit_bias", None)  # of open_clip's sigmoid loss
-        if isinstance(bias, nn.Parameter):
-            bias.requires_grad_(False)
-            first = None if before is not None else self.first_bias()
-            if first is not None:
-                bias.fill_(first)
+
+    def _teacher_biases(self) -> tuple[float | None, tuple[TeacherPart, ...]]:
+        """Return the teacher's bias, and the teachers of an ensemble with their own.
+
+        A pair of a similarity that a teacher calls even stays even at the scale of the loss.
+        """
+        fixed, bias, parts = self._loss.teacher_logit_bias, self.teacher.bias, self.teacher.parts
+        if fixed is not None:
+            return fixed, tuple(part._replace(bias=fixed) for part in parts)
+        if bias is None:
+            return None, parts
+        ratio = self._teacher_scale / self.teacher.scale
+        return bias * ratio, tuple(
+            part._replace(bias=None if part.bias is None else part.bias * ratio) for part in parts
+        )
+
+    def _check_bias(self) -> None:
+        """Raise ConfigError where a sigmoid has no bias."""
+        loss, has_none = self._loss, self._teacher_bias is None
+        if loss.affinity_is_sigmoid and has_none:
+            raise ConfigError(
+                f"loss.affinity_kind sigmoid needs a bias, and teacher {self.teacher.name} has "
+                "none; set loss.teacher_logit_bias, such as -10, or use softmax"
+            )
+        if loss.uses_bias and has_none and loss.student_logit_bias == "teacher":
+            raise ConfigError(
+                f"loss.sigmoid needs a bias, and teacher {self.teacher.name} has none; set "
+                "loss.student_logit_bias to learned, or to a number"
+            )
+
+    @torch.no_grad()
+    def _set_bias(self, before: DistillTask | None) -> None:
+        """Set the student's bias before the first step; one without a sigmoid loss is fixed."""
+        bias, setting = self.encoder.logit_bias, self._loss.student_logit_bias
+        if bias is None:
+            return
+        is_used = self._loss.uses_bias
+        bias.requires_grad_(is_used and setting == "learned")
+        earlier = None if before is None else before.encoder.logit_bias
+        if is_used and not isinstance(setting, str):
+            bias.fill_(setting)
+        elif is_used and earlier is not None:
+            bias.copy_(earlier)
+        elif before is None and (first := self.first_bias()) is not None:
+            bias.fill_(first)

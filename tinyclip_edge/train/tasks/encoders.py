@@ -6,6 +6,7 @@ Shapes: B pairs, L tokens of the longest caption, C context length, D embedding 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +63,15 @@ def tokenize(tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:
     return tokens[:, : int(used.max()) + 1] if len(used) else tokens
 
 
+class EncodedPairs(NamedTuple):
+    """Unit-norm features ``[B, D]`` of pairs, and what makes logits of their similarities."""
+
+    image: Tensor
+    text: Tensor
+    scale: Tensor  # scalar, no log
+    bias: Tensor  # scalar; 0 in a model without one
+
+
 class PairEncoder(nn.Module):
     """A CLIP whose forward takes both sides of a pair, so that it can be wrapped as a whole."""
 
@@ -78,9 +88,21 @@ class PairEncoder(nn.Module):
         assert isinstance(parameter, nn.Parameter)
         return parameter
 
-    def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return image features ``[B, D]``, text features ``[B, D]`` and the scale (no log)."""
-        return self.encode_image(pixels), self.encode_text(tokens), self.log_scale.float().exp()
+    @property
+    def logit_bias(self) -> nn.Parameter | None:
+        """What is added to logits before a sigmoid; None in a model of softmax alone."""
+        bias = getattr(self.model, "logit_bias", None)
+        return bias if isinstance(bias, nn.Parameter) else None
+
+    def forward(self, pixels: Tensor, tokens: Tensor) -> EncodedPairs:
+        """Return the features of both towers, scale and bias."""
+        return self.encoded(self.encode_image(pixels), self.encode_text(tokens))
+
+    def encoded(self, image: Tensor, text: Tensor) -> EncodedPairs:
+        """Return features with scale and bias."""
+        scale, bias = self.log_scale.float().exp(), self.logit_bias
+        bias_value = scale.new_zeros(()) if bias is None else bias.float().reshape(())
+        return EncodedPairs(image, text, scale, bias_value)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return ``[B, D]`` of float32 ``[B, 3, H, W]``."""

@@ -14,7 +14,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-Forward = Callable[[slice], tuple[Tensor, Tensor, Tensor]]  # rows -> image, text, scale
+from tinyclip_edge.train.tasks.encoders import EncodedPairs
+
+Forward = Callable[[slice], EncodedPairs]  # of rows
 
 
 class GradCache:
@@ -30,11 +32,11 @@ class GradCache:
         edges = [rows * number // parts for number in range(parts + 1)]
         slices = [slice(edge, after) for edge, after in pairwise(edges)]
         self._parts = [part for part in slices if part.stop > part.start]
-        self._leaves: tuple[Tensor, Tensor, Tensor] | None = None
+        self._leaves: EncodedPairs | None = None
         self._noise: tuple[Tensor, Tensor | None] | None = None  # states of the generators
 
-    def first(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return both features ``[rows, D]`` and the scale, where the graph of the loss ends."""
+    def first(self) -> EncodedPairs:
+        """Return features ``[rows, D]``, scale and bias, where the graph of the loss ends."""
         device = next(self._module.parameters()).device
         noise = self._noise = _noise(device)
         buffers = [buffer.clone() for buffer in self._module.buffers()]
@@ -45,27 +47,29 @@ class GradCache:
                 outputs.append(self._forward(part))
             for buffer, before in zip(self._module.buffers(), buffers, strict=True):
                 buffer.copy_(before)
-        image, text = (torch.cat([features[side] for features in outputs]) for side in (0, 1))
-        scale = outputs[-1][2].clone()
-        self._leaves = image.requires_grad_(), text.requires_grad_(), scale.requires_grad_()
+        *towers, scale, bias = zip(*outputs, strict=True)
+        leaves = (*map(torch.cat, towers), scale[-1].detach().clone(), bias[-1].detach().clone())
+        self._leaves = EncodedPairs(*(leaf.requires_grad_() for leaf in leaves))
         return self._leaves
 
     def second(self) -> None:
         """Propagate the gradient that the leaves have by now to the parameters."""
         assert self._leaves is not None
         assert self._noise is not None
-        image, text, scale = self._leaves
+        image, text, *scalars = self._leaves
         device = image.device
         for part in self._parts:
             last = part is self._parts[-1]
             with nullcontext() if last else _unsynchronised(self._module):
                 _set_noise(device, self._noise)
-                outputs = self._forward(part)
+                *towers, scale, bias = self._forward(part)
                 gradients = [_rows(image, part), _rows(text, part)]
-                # The scale is one for all parts: its gradient counts once.
-                if last and outputs[2].requires_grad and scale.grad is not None:
-                    gradients.append(scale.grad)
-                torch.autograd.backward(outputs[: len(gradients)], gradients)
+                # Scale and bias are the same for all parts: their gradients count once.
+                for output, leaf in zip((scale, bias), scalars, strict=True):
+                    if last and output.requires_grad and leaf.grad is not None:
+                        towers.append(output)
+                        gradients.append(leaf.grad)
+                torch.autograd.backward(towers, gradients)
 
 
 def _rows(leaf: Tensor, part: slice) -> Tensor:

@@ -22,7 +22,7 @@ from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.models.pruned import clip_units
 from tinyclip_edge.train.schedule import MaskSteps
 from tinyclip_edge.train.tasks.distill_task import DistillTask, Terms
-from tinyclip_edge.train.tasks.encoders import PairEncoder, by_length
+from tinyclip_edge.train.tasks.encoders import EncodedPairs, PairEncoder, by_length
 from tinyclip_edge.train.tasks.teacher import Teacher
 
 GATES_EPS = 1e-8  # a neuron gate's gradient is some 1e-7 in a large model: far below optim.eps
@@ -41,11 +41,11 @@ class MaskedEncoder(PairEncoder):
 
     def forward(
         self, pixels: Tensor, tokens: Tensor, masks: ClipMasks | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return image features ``[B, D]``, text features ``[B, D]`` and the scale (no log)."""
+    ) -> EncodedPairs:
+        """Return the features of both towers, scale and bias."""
         folded = self.masked.fold(self._masks() if masks is None else masks)
         image = folded.encode_image(pixels)
-        return image, by_length(tokens, folded.encode_text), self.log_scale.float().exp()
+        return self.encoded(image, by_length(tokens, folded.encode_text))
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return ``[B, D]`` as the pruned model would."""
@@ -109,11 +109,10 @@ class MaskedTask(DistillTask):
             {"params": prices, "lr": self.config.lambda_lr, "maximize": True, **fixed},
         ]
 
-    def encode(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def encode(self, pixels: Tensor, tokens: Tensor) -> EncodedPairs:
         """Run the student under one sample of its gates."""
         self._ranks.same_noise(self._device)
-        image, text, scale = self.forward(pixels, tokens, self.gates.sample())
-        return image, text, scale
+        return EncodedPairs(*self.forward(pixels, tokens, self.gates.sample()))
 
     def terms(self, batch: Batch) -> Terms:
         """Return the loss of a batch with its parts, the price of missing the target among them."""

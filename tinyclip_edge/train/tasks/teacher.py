@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from torch import Tensor
 from tinyclip_edge.config import TeacherConfig
 from tinyclip_edge.data import Batch, CachedRows, Crops, PixelCodec, TeacherFeatures
 from tinyclip_edge.data.views import RATIO
-from tinyclip_edge.losses import gather_with_grad
+from tinyclip_edge.losses import TeacherPart, gather_with_grad
 from tinyclip_edge.models import LoadedClip, load_clip, weights_hash
 from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.tasks.encoders import PairEncoder, pixel_codec, tokenize
@@ -30,7 +30,6 @@ from tinyclip_edge.train.tasks.validation import Validation
 
 Ints = npt.NDArray[np.int64]
 Counts = tuple[int, ...] | None  # rows of each process, where they differ
-WeightedTeacher = tuple[LoadedClip, float]  # a further teacher; the weight of the first is 1
 MAX_BATCH = 1024  # pictures or texts in one pass, so that any batch fits beside the student
 PROBE = ("a photo of a cat.", "Żółć, 42 — ½ & 猫")  # tokenizers differ on it
 
@@ -43,6 +42,14 @@ class FrozenEncoder(PairEncoder):
         return super().encode_image(pixels.to(self.log_scale.dtype))
 
 
+class WeightedTeacher(NamedTuple):
+    """A teacher; the weight of the first one is 1."""
+
+    clip: LoadedClip
+    weight: float = 1.0
+    temperature: float = 1.0  # by which its logits are divided
+
+
 @dataclass(frozen=True, slots=True)
 class TeacherMember:
     """One of the teachers."""
@@ -51,6 +58,7 @@ class TeacherMember:
     encoder: FrozenEncoder
     codec: PixelCodec
     weight: float  # normalised
+    temperature: float
     share: float  # of the scale of the joined logits
     size: int | None  # pixels that the first teacher's pictures are resized to; None: not resized
 
@@ -62,7 +70,10 @@ def teacher_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 def load_ensemble(config: TeacherConfig) -> list[WeightedTeacher]:
     """Load the teachers after the first. Raises ModelError."""
-    return [(load_clip(m.model, m.pretrained), m.weight) for m in config.ensemble]
+    return [
+        WeightedTeacher(load_clip(m.model, m.pretrained), m.weight, m.temperature)
+        for m in config.ensemble
+    ]
 
 
 class Teacher:
@@ -80,29 +91,34 @@ class Teacher:
         *,
         device: torch.device,
         features: TeacherFeatures | None = None,
-        ensemble: Sequence[WeightedTeacher] = (),
+        ensemble: Sequence[WeightedTeacher | tuple[LoadedClip, float]] = (),
+        temperature: float = 1.0,
         dtype: torch.dtype = torch.float32,
         max_batch: int = MAX_BATCH,
     ) -> None:
-        total = 1.0 + sum(weight for _, weight in ensemble)
-        weights = [1.0 / total, *(weight / total for _, weight in ensemble)]
-        clips = [clip, *(further for further, _ in ensemble)]
-        scales = [weight * c.logit_scale for weight, c in zip(weights, clips, strict=True)]
+        further = [WeightedTeacher(*each) for each in ensemble]
+        total = 1.0 + sum(each.weight for each in further)
+        teachers = [
+            each._replace(weight=each.weight / total)
+            for each in (WeightedTeacher(clip, 1.0, temperature), *further)
+        ]
+        scales = [each.weight * each.clip.logit_scale / each.temperature for each in teachers]
         self.scale = sum(scales)
         self.members = [
             TeacherMember(
-                model,
-                _frozen(model, device, dtype),
-                codec if model is clip else pixel_codec(model),
-                weight,
+                each.clip,
+                _frozen(each.clip, device, dtype),
+                codec if each.clip is clip else pixel_codec(each.clip),
+                each.weight,
+                each.temperature,
                 scale / self.scale,
-                None if model is clip else model.image_size,
+                None if each.clip is clip else each.clip.image_size,
             )
-            for model, weight, scale in zip(clips, weights, scales, strict=True)
+            for each, scale in zip(teachers, scales, strict=True)
         ]
         self.encoder = self.members[0].encoder
         self.features = features
-        self.embedding_dim = sum(model.embedding_dim for model in clips)
+        self.embedding_dim = sum(each.clip.embedding_dim for each in teachers)
         self._dtype = dtype
         self._max_batch = max_batch
         self.device = device
@@ -117,10 +133,22 @@ class Teacher:
     @property
     def bias(self) -> float | None:
         """Mean bias of a sigmoid by the teachers' weights; None where one of them has a softmax."""
-        biases = [member.clip.logit_bias for member in self.members]
+        biases = [_bias(member) for member in self.members]
         if any(bias is None for bias in biases):
             return None
         return sum(m.weight * (b or 0.0) for m, b in zip(self.members, biases, strict=True))
+
+    @property
+    def parts(self) -> tuple[TeacherPart, ...]:
+        """The columns, weight and bias of each teacher of an ensemble; none of a single one."""
+        if len(self.members) == 1:
+            return ()
+        parts, start = [], 0
+        for member in self.members:
+            stop = start + member.clip.embedding_dim
+            parts.append(TeacherPart(slice(start, stop), member.weight, _bias(member)))
+            start = stop
+        return tuple(parts)
 
     @property
     def sha256(self) -> str:
@@ -128,7 +156,9 @@ class Teacher:
         if len(self.members) == 1:
             return self._hashes[0]
         pairs = zip(self._hashes, self.members, strict=True)
-        text = "\n".join(f"{sha256} {member.weight}" for sha256, member in pairs)
+        text = "\n".join(
+            " ".join([sha256, *map(str, _factors(member))]) for sha256, member in pairs
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
@@ -147,12 +177,14 @@ class Teacher:
         if crops is not None:
             views = {"count": crops.count, "crop_scale": list(crops.scale), "ratio": list(RATIO)}
             views["size"] = list(crops.size)
+        single = len(self.members) == 1  # whose features do not depend on its temperature
         return {
             "teachers": [
                 {
                     "name": member.clip.name,
                     "weights": sha256,
                     "weight": member.weight,
+                    **({} if single else _named_temperature(member)),
                     "dtype": str(self._dtype).removeprefix("torch."),
                     "preprocess": dict(member.clip.config["preprocess_cfg"]),
                     "tokenizer": _tokens(member.clip),
@@ -277,6 +309,21 @@ def _frozen(clip: LoadedClip, device: torch.device, dtype: torch.dtype) -> Froze
     if dtype != torch.float32:
         clip = replace(clip, model=deepcopy(clip.model))
     return FrozenEncoder(clip).to(device, dtype).eval().requires_grad_(False)
+
+
+def _bias(member: TeacherMember) -> float | None:
+    """Return the bias of a teacher's logits, as its temperature divides them."""
+    bias = member.clip.logit_bias
+    return None if bias is None else bias / member.temperature
+
+
+def _factors(member: TeacherMember) -> list[float]:
+    """Return what weighs a teacher's features; a temperature of 1 is left out, as it always was."""
+    return [member.weight, *_named_temperature(member).values()]
+
+
+def _named_temperature(member: TeacherMember) -> dict[str, float]:
+    return {} if member.temperature == 1.0 else {"temperature": member.temperature}
 
 
 def _tokens(clip: LoadedClip) -> str:

@@ -1,0 +1,204 @@
+"""Options of the loss and of the optimizer on the starter kit: same steps and batches, one change.
+
+Each arm trains ``starter`` as shipped, with one option added, from the same inherited weights.
+Recall is that of Twemoji, a style that no run trains on; arms of Matryoshka are compared on
+prefixes of the embedding too. A teacher has no bias of its own here, so that arms with a sigmoid
+take the one with which its probabilities of a batch add up to one text a picture. Finished runs are
+kept: the same command goes on after an interruption.
+
+    python benchmarks/loss_options.py --out benchmarks/results/loss-options.json
+
+``--second-teacher MODEL`` adds arms of two teachers, such as an earlier student of another loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from kept_runs import cached_run, check_settings, teacher_hash, twemoji_shard
+
+BASELINE = "shipped"
+LEARNED = ["loss.student_logit_scale=learned", "loss.student_logit_bias=learned"]
+PREFIXES = [32, 64, 128]
+ARMS: dict[str, list[str]] = {
+    BASELINE: [],
+    "all three": ["loss.contrastive=1"],
+    "temperature 0.5": ["teacher.temperature=0.5"],
+    "temperature 2": ["teacher.temperature=2"],
+    "interactive": ["loss.interactive=1"],
+    "hard negatives 10": ["loss.affinity_hard_negative=10"],
+    "hard negatives 50, positives 2": [
+        "loss.affinity_hard_negative=50", "loss.affinity_hard_positive=2",
+    ],
+    "average 0.99": ["optim.ema=0.99"],
+    "average 0.998": ["optim.ema=0.998"],
+    "sigmoid affinity": ["loss.affinity_kind=sigmoid", *LEARNED],
+    "sigmoid labels": ["loss.sigmoid=1", *LEARNED],
+    "matryoshka": [f"loss.matryoshka={PREFIXES}"],
+    "all three, interactive, average 0.99": [
+        "loss.contrastive=1", "loss.interactive=1", "optim.ema=0.99",
+    ],
+}  # fmt: skip
+WITH_PREFIXES = (BASELINE, "matryoshka")
+
+
+def two_teachers(second: str) -> dict[str, list[str]]:
+    def arm(temperature: float, mean: str) -> list[str]:
+        member = {"model": second, "temperature": temperature}
+        ensemble = f"teacher.ensemble=[{json.dumps(member)}]"
+        return [ensemble, f"loss.affinity_mean={mean}", "loss.feature=0"]
+
+    # Joined features are wider than the student's, so that a feature term would train a projector.
+    return {
+        "one teacher, affinity alone": ["loss.feature=0"],
+        "two teachers, logits": arm(1.0, "logits"),
+        "two teachers, probabilities": arm(1.0, "probabilities"),
+        "two teachers, probabilities, second at temperature 2": arm(2.0, "probabilities"),
+    }
+
+
+def balanced_bias(batch: int) -> float:
+    """Return the bias with which the teacher's sigmoids of a batch add up to one a row."""
+    import torch
+
+    from tinyclip_edge.config import load_config
+    from tinyclip_edge.data import PairMemory, open_source
+    from tinyclip_edge.models import load_clip
+    from tinyclip_edge.train.tasks.encoders import pixel_codec
+    from tinyclip_edge.train.tasks.teacher import Teacher
+
+    clip = load_clip(load_config("starter", []).teacher.model)
+    codec = pixel_codec(clip)
+    pairs = PairMemory.load(open_source("starter:val"), codec, limit=8 * batch)
+    teacher = Teacher(clip, codec, device=torch.device("cpu"))
+    batches = pairs.batches(0, batch, seed=0, distinct=True)
+    logits = torch.stack([teacher.scale * torch.matmul(image, text.T) for image, text in (
+        teacher.features_of(next(batches)) for _ in range(4)
+    )]).double()  # fmt: skip
+    low, high = -1000.0, 0.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        rows = (logits + middle).sigmoid().sum(dim=-1).mean()
+        low, high = (low, middle) if rows > 1 else (middle, high)
+    return round(middle, 3)
+
+
+def train(arguments: argparse.Namespace, name: str, seed: int, val: str) -> dict[str, Any]:
+    from tinyclip_edge.config import load_config
+
+    config = load_config(
+        "starter",
+        [
+            *arguments.arms[name],
+            f"loss.teacher_logit_bias={arguments.bias}",
+            f"optim.steps={arguments.steps}",
+            f"seed={seed}",
+            f"data.val={val}",
+            "data.val_limit=5000",
+            "run.eval_every=0",
+            "run.save_every=0",
+        ],
+    )
+    word = "-".join(name.replace(",", "").split())
+    record = cached_run(config, arguments.work / f"{word}-seed{seed}", {"arm": name, "seed": seed})
+    if name in WITH_PREFIXES:
+        record["prefixes"] = prefix_recalls(arguments.work, f"{word}-seed{seed}", val)
+    return record
+
+
+def prefix_recalls(work: Path, run: str, val: str) -> dict[str, float]:
+    """Return mean recall@1 of a finished student by the length of its embeddings."""
+    from torch.nn.functional import normalize
+
+    from kept_runs import mean_recalls
+    from tinyclip_edge.data import PairMemory, open_source
+    from tinyclip_edge.models import load_clip
+    from tinyclip_edge.train.tasks.encoders import PairEncoder, pixel_codec
+    from tinyclip_edge.train.tasks.validation import Validation
+
+    path = work / f"{run}.prefixes.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    folder = max(work.glob(f"{run}*/student"), key=lambda each: each.stat().st_mtime)
+    clip = load_clip(str(folder))
+    codec = pixel_codec(clip)
+    validation = Validation(PairMemory.load(open_source(val), codec, limit=5000), codec)
+    features = validation.features(PairEncoder(clip).eval(), clip)
+    recalls = {}
+    for length in (*PREFIXES, clip.embedding_dim):
+        cut = [normalize(each[:, :length], dim=-1) for each in features]
+        recalls[str(length)] = mean_recalls(validation.accuracies(*cut))["r1"]
+    path.write_text(json.dumps(recalls))
+    return recalls
+
+
+def row(records: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> dict[str, Any]:
+    last, before = (
+        [record["curve"][str(record["steps"])] for record in group] for group in (records, baseline)
+    )
+    gains = [end["r1"] - start["r1"] for end, start in zip(last, before, strict=True)]
+    result: dict[str, Any] = {
+        "seeds": [record["seed"] for record in records],
+        "r1": [end["r1"] for end in last],
+        "r1_mean": round(statistics.mean(end["r1"] for end in last), 2),
+        "r5_mean": round(statistics.mean(end["r5"] for end in last), 2),
+        "gain": [round(gain, 2) for gain in gains],  # over the shipped loss of the same seed
+        "gain_mean": round(statistics.mean(gains), 2),
+        "seconds_mean": round(statistics.mean(record["seconds"] for record in records), 1),
+    }
+    if "prefixes" in records[0]:
+        result["r1_by_dimensions"] = {
+            length: round(statistics.mean(record["prefixes"][length] for record in records), 2)
+            for length in records[0]["prefixes"]
+        }
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--arms", nargs="+", metavar="NAME", help="some of the arms only")
+    parser.add_argument("--second-teacher", metavar="MODEL")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("runs/loss-options"))
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    second = arguments.second_teacher
+    arms = ARMS if second is None else ARMS | two_teachers(second)
+    chosen = arguments.arms or list(arms)
+    if unknown := set(chosen) - set(arms):
+        parser.error(f"no arm {', '.join(sorted(unknown))}; there are: {'; '.join(arms)}")
+    arguments.arms = {name: arms[name] for name in arms if name in {BASELINE, *chosen}}
+
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    batch = 128
+    check_settings(
+        arguments.work,
+        {"steps": arguments.steps, "teacher": teacher_hash(), "second teacher": second},
+    )
+    arguments.bias = balanced_bias(batch)
+    val = str(twemoji_shard(arguments.work))
+    results: dict[str, Any] = {
+        "steps": arguments.steps, "batch": batch, "measured_on": "Twemoji",
+        "teacher_logit_bias": arguments.bias, "arms": {},
+    }  # fmt: skip
+    baseline: list[dict[str, Any]] = []
+    for name in arguments.arms:
+        records = [train(arguments, name, seed, val) for seed in arguments.seeds]
+        baseline = baseline or records
+        results["teacher"] = records[0]["teacher"]
+        results["arms"][name] = row(records, baseline)
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
