@@ -101,8 +101,10 @@ class PairEncoder(nn.Module):
     def encoded(self, image: Tensor, text: Tensor) -> EncodedPairs:
         """Return features with scale and bias."""
         scale, bias = self.log_scale.float().exp(), self.logit_bias
-        bias_value = scale.new_zeros(()) if bias is None else bias.float().reshape(())
-        return EncodedPairs(image, text, scale, bias_value)
+        if bias is None:
+            return EncodedPairs(image, text, scale, scale.new_zeros(()))
+        # A copy: it is logged after the step has changed the parameter.
+        return EncodedPairs(image, text, scale, bias.float().reshape(()).clone())
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return ``[B, D]`` of float32 ``[B, 3, H, W]``."""
