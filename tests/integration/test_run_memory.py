@@ -9,7 +9,7 @@ from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.train import distill
 from tinyclip_edge.train.memory import peak_bytes
 from tinyclip_edge.train.tasks.distill_task import DistillTask
-from tinyclip_edge.train.tasks.teacher import FrozenEncoder
+from tinyclip_edge.train.tasks.ensemble import FrozenEncoder
 from toy_runs import events_of, losses
 
 CUDA_SAYS = (

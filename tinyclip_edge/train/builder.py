@@ -40,7 +40,8 @@ from tinyclip_edge.train.stages.state import StageState
 from tinyclip_edge.train.stages.student import InitialStudent, resolve_course, start_student
 from tinyclip_edge.train.tasks.distill_task import DistillTask
 from tinyclip_edge.train.tasks.encoders import picture_bytes, picture_size, pixel_codec
-from tinyclip_edge.train.tasks.teacher import MAX_BATCH, Teacher, load_ensemble, teacher_dtype
+from tinyclip_edge.train.tasks.ensemble import load_ensemble, teacher_dtype
+from tinyclip_edge.train.tasks.teacher import MAX_BATCH, Teacher
 from tinyclip_edge.train.tasks.validation import Validation
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}

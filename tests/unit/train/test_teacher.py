@@ -15,7 +15,8 @@ from tinyclip_edge.losses.similarity import part_logits
 from tinyclip_edge.models import create_student, weights_hash
 from tinyclip_edge.models.logit_bias import with_logit_bias
 from tinyclip_edge.train.tasks.encoders import pixel_codec
-from tinyclip_edge.train.tasks.teacher import FrozenEncoder, Teacher, load_ensemble, teacher_dtype
+from tinyclip_edge.train.tasks.ensemble import FrozenEncoder, load_ensemble, teacher_dtype
+from tinyclip_edge.train.tasks.teacher import Teacher
 from tinyclip_edge.train.tasks.validation import Validation, accuracies
 
 CPU = torch.device("cpu")

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from copy import copy, deepcopy
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,61 +19,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinyclip_edge.config import TeacherConfig
 from tinyclip_edge.data import Batch, CachedRows, Crops, PixelCodec, TeacherFeatures
 from tinyclip_edge.data.views import RATIO
 from tinyclip_edge.losses import TeacherPart, gather_with_grad
-from tinyclip_edge.models import LoadedClip, load_clip, weights_hash
+from tinyclip_edge.models import LoadedClip, weights_hash
 from tinyclip_edge.train.distributed import DistributedContext
-from tinyclip_edge.train.tasks.encoders import PairEncoder, pixel_codec, tokenize
+from tinyclip_edge.train.tasks.encoders import pixel_codec, tokenize
+from tinyclip_edge.train.tasks.ensemble import TeacherMember, WeightedTeacher, frozen
 from tinyclip_edge.train.tasks.validation import Validation
 
 Ints = npt.NDArray[np.int64]
 Counts = tuple[int, ...] | None  # rows of each process, where they differ
 MAX_BATCH = 1024  # pictures or texts in one pass, so that any batch fits beside the student
 PROBE = ("a photo of a cat.", "Żółć, 42 — ½ & 猫")  # tokenizers differ on it
-
-
-class FrozenEncoder(PairEncoder):
-    """Towers without gradients, in the precision of their weights; pixels come as float32."""
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Return float32 ``[B, D]``."""
-        return super().encode_image(pixels.to(self.log_scale.dtype))
-
-
-class WeightedTeacher(NamedTuple):
-    """A teacher; the weight of the first one is 1."""
-
-    clip: LoadedClip
-    weight: float = 1.0
-    temperature: float = 1.0  # by which its logits are divided
-
-
-@dataclass(frozen=True, slots=True)
-class TeacherMember:
-    """One of the teachers."""
-
-    clip: LoadedClip
-    encoder: FrozenEncoder
-    codec: PixelCodec
-    weight: float  # normalised
-    temperature: float
-    share: float  # of the scale of the joined logits
-    size: int | None  # pixels that the first teacher's pictures are resized to; None: not resized
-
-
-def teacher_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of teachers: bfloat16 on a GPU that trains so; on a CPU it is slower."""
-    return torch.bfloat16 if precision == "bf16" and device.type == "cuda" else torch.float32
-
-
-def load_ensemble(config: TeacherConfig) -> list[WeightedTeacher]:
-    """Load the teachers after the first. Raises ModelError."""
-    return [
-        WeightedTeacher(load_clip(m.model, m.pretrained), m.weight, m.temperature)
-        for m in config.ensemble
-    ]
 
 
 class Teacher:
@@ -107,7 +65,7 @@ class Teacher:
         self.members = [
             TeacherMember(
                 each.clip,
-                _frozen(each.clip, device, dtype),
+                frozen(each.clip, device, dtype),
                 codec if each.clip is clip else pixel_codec(each.clip),
                 each.weight,
                 each.temperature,
@@ -133,7 +91,7 @@ class Teacher:
     @property
     def bias(self) -> float | None:
         """Mean bias of a sigmoid by the teachers' weights; None where one of them has a softmax."""
-        biases = [_bias(member) for member in self.members]
+        biases = [member.bias for member in self.members]
         if any(bias is None for bias in biases):
             return None
         return sum(m.weight * (b or 0.0) for m, b in zip(self.members, biases, strict=True))
@@ -146,7 +104,7 @@ class Teacher:
         parts, start = [], 0
         for member in self.members:
             stop = start + member.clip.embedding_dim
-            parts.append(TeacherPart(slice(start, stop), member.weight, _bias(member)))
+            parts.append(TeacherPart(slice(start, stop), member.weight, member.bias))
             start = stop
         return tuple(parts)
 
@@ -156,9 +114,8 @@ class Teacher:
         if len(self.members) == 1:
             return self._hashes[0]
         pairs = zip(self._hashes, self.members, strict=True)
-        text = "\n".join(
-            " ".join([sha256, *map(str, _factors(member))]) for sha256, member in pairs
-        )
+        lines = [(sha256, m.weight, *m.temperature_entry.values()) for sha256, m in pairs]
+        text = "\n".join(" ".join(map(str, line)) for line in lines)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
@@ -184,7 +141,7 @@ class Teacher:
                     "name": member.clip.name,
                     "weights": sha256,
                     "weight": member.weight,
-                    **({} if single else _named_temperature(member)),
+                    **({} if single else member.temperature_entry),
                     "dtype": str(self._dtype).removeprefix("torch."),
                     "preprocess": dict(member.clip.config["preprocess_cfg"]),
                     "tokenizer": _tokens(member.clip),
@@ -301,29 +258,6 @@ class Teacher:
 
     def _texts(self, batch: Batch, at: Ints) -> Tensor:
         return self.encode_texts([batch.captions[i] for i in at])
-
-
-def _frozen(clip: LoadedClip, device: torch.device, dtype: torch.dtype) -> FrozenEncoder:
-    """Return the frozen towers of a model, a copy when their precision differs."""
-    clip.model.requires_grad_(False)
-    if dtype != torch.float32:
-        clip = replace(clip, model=deepcopy(clip.model))
-    return FrozenEncoder(clip).to(device, dtype).eval().requires_grad_(False)
-
-
-def _bias(member: TeacherMember) -> float | None:
-    """Return the bias of a teacher's logits, as its temperature divides them."""
-    bias = member.clip.logit_bias
-    return None if bias is None else bias / member.temperature
-
-
-def _factors(member: TeacherMember) -> list[float]:
-    """Return what weighs a teacher's features; a temperature of 1 is left out, as it always was."""
-    return [member.weight, *_named_temperature(member).values()]
-
-
-def _named_temperature(member: TeacherMember) -> dict[str, float]:
-    return {} if member.temperature == 1.0 else {"temperature": member.temperature}
 
 
 def _tokens(clip: LoadedClip) -> str:
