@@ -222,7 +222,7 @@ def test_resnet_folder(toy_tokenizer_file, tmp_path, export):
     assert np.abs(EdgeCLIP.load(out).encode_image([picture()]) - wanted).max() < 1e-5
 
 
-@pytest.mark.parametrize("kind", ["siglip", "blip"])
+@pytest.mark.parametrize("kind", ["jina_clip", "blip"])
 def test_other_models_of_transformers_are_refused_in_one_line(kind, tmp_path, command_line):
     folder = tmp_path / kind
     folder.mkdir()

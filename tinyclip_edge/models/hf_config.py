@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge.errors import ModelError, TinyClipWarning
-from tinyclip_edge.models.build import mlp_ratio
+from tinyclip_edge.models.hf_fields import read_count, read_head_width, read_sizes, read_tower
+from tinyclip_edge.models.hf_siglip import read_siglip_cfg
 from tinyclip_edge.models.json_file import read_json, write_json
 
 if TYPE_CHECKING:
@@ -41,13 +42,19 @@ _VISION_DEFAULTS: dict[str, Any] = _TRANSFORMER | {
     "num_channels": 3,
 }
 _PROJECTION = 512
-# Model types that open_clip has by another name.
-_ELSEWHERE = {
-    "siglip": "; open_clip has it: ViT-B-16-SigLIP/webli, or hf-hub:timm/ViT-B-16-SigLIP",
-    "siglip2": "; open_clip has it: ViT-B-16-SigLIP2/webli, or hf-hub:timm/ViT-B-16-SigLIP2",
+_SIGLIP_PROCESSOR = {
+    "do_center_crop": False,
+    "resample": _RESAMPLE["bicubic"],
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
 }
-
-MAX_COUNT = 1 << 24  # of any size in a configuration; a larger one is a broken file
+_METACLIP = "metaclip_2"  # CLIPModel that always pools at its end token's id
+_SIGLIPS = ("siglip", "siglip2")
+_NOT_READ = {
+    "chinese_clip": "its text tower is BERT",
+    "altclip": "its text tower is XLM-R",
+    "jina_clip": "its towers are Python files in the repository, and nothing in one is run",
+}
 
 
 def transformer_config(
@@ -133,13 +140,16 @@ def read_model_cfg(path: Path) -> dict[str, Any]:
     """Return open_clip's model_cfg of a ``config.json``. Raises ModelError."""
     config = read_json(path)
     kind = str(config.get("model_type"))
-    if kind != "clip":
+    if kind in _SIGLIPS:
+        return read_siglip_cfg(config, path)
+    if kind not in ("clip", _METACLIP):
+        cause = f": {_NOT_READ[kind]}" if kind in _NOT_READ else ""
         raise ModelError(
-            f"{path} describes a '{kind}' model; of the Hugging Face models "
-            f"only CLIPModel (model_type clip) can be opened{_ELSEWHERE.get(kind, '')}"
+            f"{path} describes a '{kind}' model{cause}; of the Hugging Face models CLIPModel, "
+            f"MetaClip2Model, SiglipModel and Siglip2Model can be opened"
         )
-    text = _tower(config, "text", _TEXT_DEFAULTS, path)
-    vision = _tower(config, "vision", _VISION_DEFAULTS, path)
+    text = read_tower(config, "text", _TEXT_DEFAULTS, path)
+    vision = read_tower(config, "vision", _VISION_DEFAULTS, path)
     activations = {str(tower["hidden_act"]) for tower in (text, vision)}
     if len(activations) > 1 or not activations <= {"gelu", "quick_gelu"}:
         listing = ", ".join(sorted(activations))
@@ -147,20 +157,20 @@ def read_model_cfg(path: Path) -> dict[str, Any]:
     if vision["num_channels"] != 3:
         raise ModelError(f"{path}: num_channels is {vision['num_channels']}, only 3 can be opened")
     return {
-        "embed_dim": _count(config, "projection_dim", path, _PROJECTION),
+        "embed_dim": read_count(config, "projection_dim", path, _PROJECTION),
         "quick_gelu": activations == {"quick_gelu"},
         "vision_cfg": {
-            "image_size": _count(vision, "image_size", path),
-            "patch_size": _count(vision, "patch_size", path),
-            "head_width": _head_width(vision, path),
-            **_sizes(vision, path),
+            "image_size": read_count(vision, "image_size", path),
+            "patch_size": read_count(vision, "patch_size", path),
+            "head_width": read_head_width(vision, path),
+            **read_sizes(vision, path),
         },
         "text_cfg": {
-            "context_length": _count(text, "max_position_embeddings", path),
-            "vocab_size": _count(text, "vocab_size", path),
-            "heads": _count(text, "num_attention_heads", path),
-            **_sizes(text, path),
-            **_pooling(text, path),
+            "context_length": read_count(text, "max_position_embeddings", path),
+            "vocab_size": read_count(text, "vocab_size", path),
+            "heads": read_count(text, "num_attention_heads", path),
+            **read_sizes(text, path),
+            **_pooling(text, path, by_id=kind == _METACLIP),
         },
     }
 
@@ -173,7 +183,7 @@ def read_preprocess_cfg(folder: Path, image_size: int) -> dict[str, Any] | None:
     """
     from tinyclip_edge.runtime.preprocess import Preprocess
 
-    path, config = _image_processor(folder)
+    path, config = _image_processor(folder, image_size)
     if config is None:
         warnings.warn(
             f"{folder} has no {PREPROCESSOR} and no {PROCESSOR} with an {_NESTED}: CLIP's own "
@@ -210,61 +220,30 @@ def read_preprocess_cfg(folder: Path, image_size: int) -> dict[str, Any] | None:
     }
 
 
-def _image_processor(folder: Path) -> tuple[Path, dict[str, Any] | None]:
-    """Return the image processor's file and its settings."""
+def _image_processor(folder: Path, image_size: int) -> tuple[Path, dict[str, Any] | None]:
+    """Return the image processor's file and its settings, with the defaults of its kind."""
     path = folder / PREPROCESSOR
     if path.is_file():
-        return path, read_json(path)
-    path = folder / PROCESSOR
-    config = read_json(path).get(_NESTED) if path.is_file() else None
+        config: Any = read_json(path)
+    else:
+        path = folder / PROCESSOR
+        config = read_json(path).get(_NESTED) if path.is_file() else None
     if config is not None and not isinstance(config, dict):
         raise ModelError(f"{path}: {_NESTED} is no table")
-    return path, config
+    kind = "" if config is None else str(config.get("image_processor_type", ""))
+    if config is None or not kind.startswith("Siglip"):
+        return path, config
+    usual = dict(_SIGLIP_PROCESSOR)
+    if kind.startswith("Siglip2"):  # of any shape; here a square
+        square = {"height": image_size, "width": image_size}
+        usual |= {"resample": _RESAMPLE["bilinear"], "size": square}
+    return path, usual | {key: value for key, value in config.items() if value is not None}
 
 
-def _tower(
-    config: Mapping[str, Any], name: str, defaults: Mapping[str, Any], path: Path
-) -> dict[str, Any]:
-    """Return one tower's table, completed with transformers' defaults."""
-    legacy = config.get(f"{name}_config_dict")
-    settings = legacy if legacy is not None else config.get(f"{name}_config") or {}
-    if not isinstance(settings, dict):
-        raise ModelError(f"{path}: {name}_config is no table")
-    return {**defaults, **settings}
-
-
-def _sizes(tower: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    width, neurons = _count(tower, "hidden_size", path), _count(tower, "intermediate_size", path)
-    sizes: dict[str, Any] = {"width": width, "layers": _count(tower, "num_hidden_layers", path)}
-    ratio = mlp_ratio(width, neurons)
-    if ratio != 4:
-        sizes["mlp_ratio"] = ratio
-    eps = tower["layer_norm_eps"]
-    if not isinstance(eps, (int, float)) or not 0 < eps < 1:
-        raise ModelError(f"{path}: layer_norm_eps is {eps!r}")
-    if eps != _EPS:
-        sizes["norm_kwargs"] = {"eps": eps}
-    return sizes
-
-
-def _head_width(tower: Mapping[str, Any], path: Path) -> int:
-    width, heads = _count(tower, "hidden_size", path), _count(tower, "num_attention_heads", path)
-    if width % heads:
-        raise ModelError(f"{path}: hidden_size {width} does not split into {heads} heads")
-    return width // heads
-
-
-def _pooling(text: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return the pooling: at the highest id, or at an end token that is not the highest."""
+def _pooling(text: Mapping[str, Any], path: Path, *, by_id: bool) -> dict[str, Any]:
+    """Return the pooling: at the highest id, or (always: ``by_id``) at the end token's id."""
     end = text["eos_token_id"]
     if not isinstance(end, int):
         raise ModelError(f"{path}: eos_token_id is {end!r}, not a number")
-    highest = end in (_LEGACY_EOS, text["vocab_size"] - 1)
+    highest = not by_id and end in (_LEGACY_EOS, text["vocab_size"] - 1)
     return {} if highest else {"pool_type": "eos", "eos_id": end}
-
-
-def _count(table: Mapping[str, Any], key: str, path: Path, default: int = 0) -> int:
-    value = table.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_COUNT:
-        raise ModelError(f"{path}: {key} is {value!r}, not a positive number")
-    return value

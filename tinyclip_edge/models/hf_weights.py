@@ -1,4 +1,4 @@
-"""CLIPModel's tensors under open_clip's names, and back: one table for both ways."""
+"""Tensors of CLIPModel and SiglipModel under open_clip's names; of a CLIPModel also back."""
 
 from __future__ import annotations
 
@@ -30,6 +30,36 @@ _NAMES = {
     "ln_final.bias": "text_model.final_layer_norm.bias",
     "text_projection": "text_projection.weight",
 }
+# SigLIP: an image tower of timm, a text tower with a prefix.
+_SIGLIP_NAMES = {
+    "visual.trunk.pos_embed": "vision_model.embeddings.position_embedding.weight",
+    "visual.trunk.attn_pool.latent": "vision_model.head.probe",
+    "text.positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "logit_bias": "logit_bias",
+}
+_SIGLIP_LAYERS = {
+    "visual.trunk.patch_embed.proj": ("vision_model.embeddings.patch_embedding",),
+    "visual.trunk.norm": ("vision_model.post_layernorm",),
+    "visual.trunk.attn_pool.q": ("vision_model.head.attention.q_proj",),
+    "visual.trunk.attn_pool.kv": tuple(f"vision_model.head.attention.{p}_proj" for p in "kv"),
+    "visual.trunk.attn_pool.proj": ("vision_model.head.attention.out_proj",),
+    "visual.trunk.attn_pool.norm": ("vision_model.head.layernorm",),
+    "visual.trunk.attn_pool.mlp.fc1": ("vision_model.head.mlp.fc1",),
+    "visual.trunk.attn_pool.mlp.fc2": ("vision_model.head.mlp.fc2",),
+    "text.token_embedding": ("text_model.embeddings.token_embedding",),
+    "text.ln_final": ("text_model.final_layer_norm",),
+    "text.text_projection": ("text_model.head",),
+}
+_TIMM_BLOCK = re.compile(r"visual\.trunk\.blocks\.(\d+)\.(.+)\.(weight|bias)")
+_IN_TIMM_BLOCK = {
+    "attn.qkv": tuple(f"self_attn.{part}_proj" for part in "qkv"),
+    "attn.proj": ("self_attn.out_proj",),
+    "norm1": ("layer_norm1",),
+    "norm2": ("layer_norm2",),
+    "mlp.fc1": ("mlp.fc1",),
+    "mlp.fc2": ("mlp.fc2",),
+}
+_POOL_ATTENTION = "vision_model.head.attention."
 _IN_BLOCK = {
     "attn.out_proj": "self_attn.out_proj",
     "ln_1": "layer_norm1",
@@ -43,6 +73,7 @@ def from_huggingface(
     weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str
 ) -> dict[str, Tensor]:
     """Return open_clip's tensors for the keys of ``expected``; faults are listed in HF's names."""
+    weights = _separated(weights)
     parts = {key: _counterparts(key) for key in expected}
     expected_names = {name for names in parts.values() for name in names}
     refuse_faults(
@@ -60,8 +91,33 @@ def from_huggingface(
     for key, names in parts.items():
         tensor = torch.cat([weights[n] for n in names]) if len(names) > 1 else weights[names[0]]
         transposed = key in _TRANSPOSED and tensor.ndim == 2
-        state[key] = tensor.t().contiguous() if transposed else tensor
+        tensor = tensor.t().contiguous() if transposed else tensor
+        state[key] = _arranged(tensor, key, expected[key])
     return state
+
+
+def _separated(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights in which query, key and value of an attention pool are three tensors."""
+    separated = dict(weights)
+    for kind in ("weight", "bias"):
+        joined = separated.pop(f"{_POOL_ATTENTION}in_proj_{kind}", None)
+        if joined is not None and joined.ndim:
+            for part, tensor in zip("qkv", joined.chunk(3), strict=False):
+                separated[f"{_POOL_ATTENTION}{part}_proj.{kind}"] = tensor
+    return separated
+
+
+def _arranged(tensor: Tensor, key: str, expected: Tensor) -> Tensor:
+    """Return a tensor of timm's towers, which SigLIP has with other axes."""
+    if tensor.numel() != expected.numel() or tensor.ndim == expected.ndim:
+        return tensor
+    if key == "visual.trunk.pos_embed":
+        return tensor[None]
+    if key == "visual.trunk.patch_embed.proj.weight":  # rows are pixels, then channels
+        channels, height, width = expected.shape[1:]
+        rows = tensor.reshape(-1, height, width, channels)
+        return rows.permute(0, 3, 1, 2).contiguous()
+    return tensor
 
 
 def to_huggingface(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -86,10 +142,18 @@ def _can_stack(parts: list[Tensor]) -> bool:
 
 
 def _counterparts(key: str) -> tuple[str, ...]:
-    """Return CLIPModel's names of an open_clip tensor: q, k and v are separate there."""
-    if key in _NAMES:
-        return (_NAMES[key],)
-    block = _BLOCK.fullmatch(key)
+    """Return the Hugging Face names of an open_clip tensor: q, k and v are separate there."""
+    names = _NAMES | _SIGLIP_NAMES
+    if key in names:
+        return (names[key],)
+    layer_name, _, kind = key.rpartition(".")
+    if layer_name in _SIGLIP_LAYERS:
+        return tuple(f"{name}.{kind}" for name in _SIGLIP_LAYERS[layer_name])
+    timm = _TIMM_BLOCK.fullmatch(key)
+    if timm is not None:
+        prefix = f"vision_model.encoder.layers.{timm[1]}"
+        return tuple(f"{prefix}.{name}.{timm[3]}" for name in _IN_TIMM_BLOCK.get(timm[2], ()))
+    block = _BLOCK.fullmatch(key.removeprefix("text."))
     if block is None:
         return ()
     tower = "vision_model" if block[1] else "text_model"

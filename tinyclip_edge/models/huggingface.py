@@ -1,4 +1,4 @@
-"""Hugging Face CLIPModel folders: ``config.json``, safetensors, tokenizer and preprocessor."""
+"""Hugging Face folders of CLIPModel and its relatives: config, weights, tokenizer, preprocessor."""
 
 from __future__ import annotations
 
@@ -29,12 +29,20 @@ from tinyclip_edge.models.hf_weights import from_huggingface, to_huggingface
 from tinyclip_edge.models.json_file import read_json, write_json
 from tinyclip_edge.models.library import open_clip
 from tinyclip_edge.models.pruned import UNITS
-from tinyclip_edge.models.tokenization import name_own_tokenizer, tokenizer_beside
+from tinyclip_edge.models.tokenization import (
+    OPEN_CLIP_VOCABULARY,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    end_token_id,
+    name_own_tokenizer,
+    tokenizer_beside,
+)
 from tinyclip_edge.models.tokenizer_files import from_vocabulary, write_tokenizer
 from tinyclip_edge.models.weights import fill, plain_weights
 
 WEIGHTS = "model.safetensors"
 WEIGHT_NAMES = (WEIGHTS, "pytorch_model.bin")
+_LOWER_CASE = ("Gemma", "Siglip2")  # tokenizers of SigLIP 2, whose texts keep their punctuation
 _TABLES = ("vision_cfg", "text_cfg")
 # open_clip settings that a CLIPModel also has, or that do not change features.
 _SAME_IN_BOTH = {
@@ -56,11 +64,11 @@ def is_huggingface(folder: Path) -> bool:
 
 
 def load_huggingface(folder: Path, name: str, device: str | torch.device) -> LoadedClip:
-    """Load a CLIPModel folder, strictly. Raises ModelError."""
+    """Load the folder of a CLIPModel or its relatives, strictly. Raises ModelError."""
     model_cfg = read_model_cfg(folder / CONFIG)
     preprocess_cfg = read_preprocess_cfg(folder, model_cfg["vision_cfg"]["image_size"])
     tokenizer_file = _tokenizer_file(folder)
-    name_own_tokenizer(model_cfg, tokenizer_file)
+    _prepare_tokenizer(model_cfg, tokenizer_file, folder)
     # Building consumes random numbers: the caller's random state must not change.
     with torch.random.fork_rng(devices=[]):
         clip = assemble(
@@ -164,6 +172,26 @@ def _unsupported_setting(model_cfg: dict[str, Any]) -> str:
     return ""
 
 
+def _prepare_tokenizer(
+    model_cfg: dict[str, Any], tokenizer_file: Path | None, folder: Path
+) -> None:
+    """Name the folder's tokenizer, and the cleaning of texts before it, in a model_cfg.
+
+    Raises ModelError where a vocabulary that is not CLIP's has no tokenizer.
+    """
+    text_cfg = model_cfg["text_cfg"]
+    if tokenizer_file is None and text_cfg["vocab_size"] > OPEN_CLIP_VOCABULARY:
+        raise ModelError(
+            f"{folder} has a vocabulary of {text_cfg['vocab_size']} and no {TOKENIZER}; put the "
+            f"model's {TOKENIZER} beside its weights"
+        )
+    name_own_tokenizer(model_cfg, tokenizer_file)
+    config = folder / TOKENIZER_CONFIG
+    kind = str(read_json(config).get("tokenizer_class")) if config.is_file() else ""
+    if "tokenizer_kwargs" in text_cfg and kind.startswith(_LOWER_CASE):
+        text_cfg["tokenizer_kwargs"] = {"clean": "lower"}
+
+
 def _tokenizer_file(folder: Path) -> Path | None:
     tokenizer_file = tokenizer_beside(folder)
     if (
@@ -179,7 +207,7 @@ def _check_end(clip: LoadedClip, folder: Path) -> None:
     text_cfg = clip.config["model_cfg"]["text_cfg"]
     if text_cfg.get("pool_type") != "eos":
         return
-    end = getattr(clip.tokenizer, "eot_token_id", None)
+    end = end_token_id(clip.tokenizer)
     if end != text_cfg["eos_id"]:
         raise ModelError(
             f"{folder / CONFIG}: eos_token_id is {text_cfg['eos_id']}, the tokenizer ends texts "

@@ -134,6 +134,8 @@ def _keywords(vision: Mapping[str, Any], usual: TimmSizes, name: str) -> dict[st
         raise ModelError(f"vision_cfg.width {width} is no multiple of head_width {head}")
     sizes = {"embed_dim": width, "depth": layers, "num_heads": width // head}
     sizes["mlp_ratio"] = usual.mlp_ratio if ratio is None else ratio
+    if "patch_size" in vision:
+        sizes["patch_size"] = vision["patch_size"]
     pool_head = usual.pool_head_width
     if pool_head is not None and pool_head != usual.head_width:
         if width % pool_head:

@@ -62,7 +62,7 @@ def test_names_of_a_clip_model(saved):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "siglip"}, "describes a 'siglip' model"),
+        ({"model_type": "blip"}, "describes a 'blip' model"),
         ({"text_config__hidden_act": "quick_gelu"}, "hidden_act must be gelu or quick_gelu in"),
         (
             {"text_config__hidden_act": "relu", "vision_config__hidden_act": "relu"},

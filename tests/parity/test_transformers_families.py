@@ -1,0 +1,224 @@
+"""Hugging Face folders of CLIP's relatives beside transformers' own models."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from hugging_face import embedding
+from text_towers import FAIRSEQ, MARKED, unigram
+from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models import load_clip, save_local_dir
+
+TEXTS = ["a photo of a cat", "the red bicycle", "dog", "two blue circles in the rain"]
+WITHIN = {"atol": 1e-5, "rtol": 0}
+SIGLIP_MARKS = {"pad_token": "</s>", "eos_token": "</s>", "unk_token": "<unk>"}
+TEXT = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "max_position_embeddings": 16}  # fmt: skip
+VISION = {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 3,
+          "num_attention_heads": 4}  # fmt: skip
+
+
+def save(folder, model, tokenizer, marks, processor):
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+            elif "embedding" in name and "patch" not in name:
+                parameter.mul_(5)
+    model.eval().save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(marks))
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return model
+
+
+def siglip_tokenizer():
+    return unigram(["<pad>", "</s>", "<unk>"], None, "</s>")
+
+
+def save_siglip(folder, activation="gelu_pytorch_tanh", **vision):
+    tokenizer = siglip_tokenizer()
+    text = {**TEXT, "vocab_size": tokenizer.get_vocab_size(), "hidden_act": activation}
+    tower = {**VISION, "image_size": 32, "patch_size": 16, "hidden_act": activation, **vision}
+    torch.manual_seed(0)
+    config = transformers.SiglipConfig(text_config=text, vision_config=tower)
+    processor = {"image_processor_type": "SiglipImageProcessor",
+                 "size": {"height": tower["image_size"], "width": tower["image_size"]},
+                 "resample": 2, "image_mean": [0.5] * 3, "image_std": [0.4] * 3}  # fmt: skip
+    model = transformers.SiglipModel(config)
+    return save(folder, model, tokenizer, SIGLIP_MARKS, processor)
+
+
+def picture(seed=0):
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 255, (50, 40, 3), dtype=np.uint8))
+
+
+def pixels(clip):
+    return torch.stack([clip.preprocess(picture(seed)) for seed in range(3)])
+
+
+def compare(clip, images, texts):
+    with torch.no_grad():
+        ours = clip.model.encode_image(pixels(clip)), clip.model.encode_text(clip.tokenizer(TEXTS))
+        theirs = embedding(images(pixels(clip))), embedding(texts(clip.tokenizer(TEXTS)))
+    for mine, other in zip(ours, theirs, strict=True):
+        assert other.abs().max() > 0.1
+        torch.testing.assert_close(mine, other, **WITHIN)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"activation": "gelu"},
+        {"patch_size": 14, "image_size": 30},  # so400m at 384: the patches do not cover it
+        {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 2},
+    ],
+)
+def test_siglip(tmp_path, changes):
+    model = save_siglip(tmp_path, **changes)
+    clip = load_clip(str(tmp_path))
+    compare(
+        clip,
+        lambda images: model.get_image_features(pixel_values=images),
+        lambda ids: model.get_text_features(input_ids=ids),
+    )
+    assert clip.logit_scale == pytest.approx(model.logit_scale.exp().item(), rel=1e-6)
+    assert clip.logit_bias == pytest.approx(model.logit_bias.item())
+    steps = clip.config["preprocess_cfg"]
+    assert (steps["mean"], steps["std"]) == ([0.5] * 3, [0.4] * 3)
+    assert (steps["resize_mode"], steps["interpolation"]) == ("squash", "bilinear")
+
+
+def test_siglip_2_keeps_the_punctuation_of_texts(tmp_path):
+    """Letters are lower case in both; SigLIP also drops what is no letter or digit."""
+    save_siglip(tmp_path)
+    plain, marked = ["a red cat"], ["A red, cat!"]
+    tokenizer = load_clip(str(tmp_path)).tokenizer
+    assert torch.equal(tokenizer(plain), tokenizer(marked))
+    marks = {**SIGLIP_MARKS, "tokenizer_class": "GemmaTokenizerFast"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(marks))
+    tokenizer = load_clip(str(tmp_path)).tokenizer
+    assert torch.equal(tokenizer(["A RED cat"]), tokenizer(plain))
+    assert not torch.equal(tokenizer(plain), tokenizer(marked))
+
+
+def test_a_large_vocabulary_without_its_tokenizer_is_refused(tmp_path):
+    config = {"model_type": "siglip", "text_config": {"vocab_size": 256000}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "SiglipImageProcessor",
+                    "size": {"height": 224, "width": 224}})
+    )  # fmt: skip
+    with pytest.raises(ModelError, match=r"vocabulary of 256000 and no tokenizer\.json"):
+        load_clip(str(tmp_path))
+
+
+def test_what_was_read_is_saved_and_read_again(tmp_path):
+    save_siglip(tmp_path)
+    clip = load_clip(str(tmp_path))
+    save_local_dir(tmp_path / "again", clip)
+    again = load_clip(str(tmp_path / "again"))
+    ids = clip.tokenizer(TEXTS)
+    assert torch.equal(again.tokenizer(TEXTS), ids)
+    with torch.no_grad():
+        assert torch.equal(again.model.encode_text(ids), clip.model.encode_text(ids))
+        images = pixels(clip)
+        assert torch.equal(again.model.encode_image(images), clip.model.encode_image(images))
+
+
+def test_siglip_of_a_published_size_is_an_ordinary_open_clip_model(tmp_path):
+    """Read from the config alone: 1152 channels, 27 layers, patches of 16."""
+    from tinyclip_edge.models.hf_config import read_model_cfg
+
+    vision = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
+              "num_attention_heads": 16, "image_size": 512, "patch_size": 16}  # fmt: skip
+    text = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
+            "num_attention_heads": 16, "vocab_size": 256000}  # fmt: skip
+    config = {"model_type": "siglip", "text_config": text, "vision_config": vision}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_model_cfg(tmp_path / "config.json")["vision_cfg"] == {
+        "image_size": 512, "timm_model_name": "vit_so400m_patch16_siglip_256",
+        "timm_pool": "map", "timm_proj": "none",
+    }  # fmt: skip
+
+
+def test_siglip2_on_its_square(tmp_path):
+    tokenizer = siglip_tokenizer()
+    text = {**TEXT, "vocab_size": tokenizer.get_vocab_size()}
+    torch.manual_seed(0)
+    config = transformers.Siglip2Config(
+        text_config=text, vision_config={**VISION, "num_patches": 9, "patch_size": 8}
+    )
+    processor = {"image_processor_type": "Siglip2ImageProcessor", "max_num_patches": 9,
+                 "patch_size": 8}  # fmt: skip
+    model = save(tmp_path, transformers.Siglip2Model(config), tokenizer, SIGLIP_MARKS, processor)
+    clip = load_clip(str(tmp_path))
+    assert clip.image_size == 24
+
+    def image_features(images):
+        patches = images.unfold(2, 8, 8).unfold(3, 8, 8)  # [B, C, 3, 3, 8, 8]
+        patches = patches.permute(0, 2, 3, 4, 5, 1).reshape(len(images), 9, -1)
+        return model.get_image_features(
+            pixel_values=patches,
+            pixel_attention_mask=torch.ones(len(images), 9, dtype=torch.long),
+            spatial_shapes=torch.tensor([[3, 3]] * len(images)),
+        )
+
+    compare(clip, image_features, lambda ids: model.get_text_features(input_ids=ids))
+
+
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+def test_metaclip_2_pools_at_its_end_token(tmp_path, activation):
+    tokenizer = unigram(FAIRSEQ, "<s>", "</s>")
+    shared = {"hidden_act": activation, "projection_dim": 48}
+    text = {**TEXT, **shared, "vocab_size": tokenizer.get_vocab_size(), "eos_token_id": 2,
+            "bos_token_id": 0, "pad_token_id": 1}  # fmt: skip
+    vision = {**VISION, **shared, "image_size": 32, "patch_size": 16}
+    torch.manual_seed(0)
+    config = transformers.MetaClip2Config(text_config=text, vision_config=vision, projection_dim=48)
+    processor = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 32},
+                 "crop_size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3,
+                 "image_std": [0.3] * 3}  # fmt: skip
+    model = save(tmp_path, transformers.MetaClip2Model(config), tokenizer, MARKED, processor)
+    clip = load_clip(str(tmp_path))
+    text_cfg = clip.config["model_cfg"]["text_cfg"]
+    assert (text_cfg["pool_type"], text_cfg["eos_id"]) == ("eos", 2)
+    compare(
+        clip,
+        lambda images: model.get_image_features(pixel_values=images),
+        lambda ids: model.get_text_features(input_ids=ids),
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "jina_clip"}, "'jina_clip' model: its towers are Python files"),
+        ({"model_type": "chinese_clip"}, "'chinese_clip' model: its text tower is BERT"),
+        ({"model_type": "altclip"}, "'altclip' model: its text tower is XLM-R"),
+        ({"model_type": "llava"}, "'llava' model; of the Hugging Face models CLIPModel"),
+        ({"vision_config": {"hidden_act": "relu"}}, "vision_config.hidden_act 'relu' cannot be"),
+        ({"vision_config": {"vision_use_head": False}}, "without an attention pool"),
+        ({"vision_config": {"layer_norm_eps": 1e-5}}, "layer_norm_eps must be 1e-06"),
+        ({"text_config": {"projection_size": 12}}, "embeddings of 768 numbers, texts of 12"),
+        ({"model_type": "siglip2", "vision_config": {"num_patches": 7}}, "7 is no square number"),
+        ({"vision_config": {"patch_size": 0}}, "patch_size is 0, not a positive number"),
+    ],
+)
+def test_what_cannot_be_opened_is_one_line(tmp_path, changes, message):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "siglip", **changes}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError) as caught:
+        load_clip(str(tmp_path))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert str(tmp_path / "config.json") in str(caught.value)
