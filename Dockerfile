@@ -1,6 +1,12 @@
-# docker build --target demo -t tinyclip-edge-demo . && docker run -p 127.0.0.1:7860:7860 tinyclip-edge-demo
-# docker build --target distill -t tinyclip-edge . && docker run -v "$PWD/runs:/work/runs" tinyclip-edge distill starter
+# The page, with the runs and bundles of this folder:
+#   docker build --target demo -t tinyclip-edge-demo .
+#   docker run --rm -p 127.0.0.1:7860:7860 -v "$PWD:/work" tinyclip-edge-demo
+# Every command, on files of this folder and as its owner:
+#   docker build --target distill -t tinyclip-edge .
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" tinyclip-edge distill starter
+# Without a GPU, an index of CPU wheels of torch saves gigabytes: --build-arg PIP_EXTRA_INDEX_URL=...
 FROM python:3.12-slim AS base
+ARG PIP_EXTRA_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 RUN useradd --create-home --uid 1000 clip && mkdir /work && chown clip /work
 WORKDIR /src

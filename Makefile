@@ -22,6 +22,7 @@ help:
 
 quickstart: .venv/.installed-all
 	$(BIN)/tinyclip-edge quickstart
+	@echo "once per shell, so that tinyclip-edge is found by its name: . $(BIN)/activate"
 
 demo: .venv/.installed-all
 	$(BIN)/tinyclip-edge demo
