@@ -134,10 +134,10 @@ def refuse_locked(folder: Path) -> None:
 
 def _acquired(folder: Path) -> FileLock:
     lock = _lock(folder / LOCK)
-    holder = _holder(folder / LOCK)  # read first: older releases of filelock truncate the file
     try:
         lock.acquire()
     except Timeout:
+        holder = _holder(folder / LOCK)
         raise TinyClipError(
             f"{folder} is in use by {holder}; wait until it ends, or choose another folder"
         ) from None

@@ -96,7 +96,7 @@ def hold(folder, ready):
 def test_a_folder_is_held_by_one_process_until_it_dies(tmp_path):
     context = multiprocessing.get_context("fork")
     ready = context.Event()
-    other = context.Process(target=hold, args=(tmp_path, ready))
+    other = context.Process(target=hold, args=(tmp_path, ready), daemon=True)
     other.start()
     assert ready.wait(60)
     for ask in (locked(tmp_path).__enter__, lambda: refuse_locked(tmp_path)):

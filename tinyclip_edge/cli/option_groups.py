@@ -14,13 +14,13 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
 
     Fields are annotated as Typer parameters are (``Annotated`` with ``typer.Option``).
     """
-    hints = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {}
     parameters = []
-    for parameter in signature(command).parameters.values():
-        group = hints[parameter.name]
+    # Not get_type_hints, which puts Annotated into Optional on Python 3.10 if None is the default.
+    for parameter in signature(command, eval_str=True).parameters.values():
+        group = parameter.annotation
         if not is_dataclass(group):
-            parameters.append(parameter.replace(annotation=group))
+            parameters.append(parameter)
             continue
         groups[parameter.name] = group
         types = get_type_hints(group, include_extras=True)

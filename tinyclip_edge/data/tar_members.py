@@ -111,6 +111,9 @@ def member_headers(
     """
     stream.begin_header(0)
     with _opened(stream) as tar:
+        # Opening has read the first one. Without any, next() fails on Python 3.10.
+        if tar.firstmember is None:  # type: ignore[attr-defined]
+            return
         read = 0
         while (member := _next(tar)) is not None:
             stream.end_header()

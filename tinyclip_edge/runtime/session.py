@@ -11,10 +11,13 @@ import onnxruntime as ort
 
 from tinyclip_edge.errors import BundleError, TinyClipError
 from tinyclip_edge.runtime.cpu import int8_saturates
+from tinyclip_edge.runtime.external_tensors import refuse_outside_files
 from tinyclip_edge.runtime.protocol import Features
 
 MAX_THREADS = 1024  # onnxruntime itself has no limit
 
+# From 1.24 on, onnxruntime itself refuses tensors outside a model's folder.
+READS_OUTSIDE_FILES = tuple(int(part) for part in ort.__version__.split(".")[:2]) < (1, 24)
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -83,6 +86,8 @@ class Graph:
         )
         self.path = path
         try:
+            if READS_OUTSIDE_FILES:
+                refuse_outside_files(path)
             self._session = ort.InferenceSession(
                 str(path),
                 options,

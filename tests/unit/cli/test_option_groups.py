@@ -29,7 +29,9 @@ def calls():
 @pytest.fixture
 def app(calls):
     @with_option_groups
-    def draw(shape: Annotated[str, typer.Argument()], *, size: Size, names: Names) -> None:
+    def draw(
+        shape: Annotated[str | None, typer.Argument()] = None, *, size: Size, names: Names
+    ) -> None:
         """Draw a shape."""
         calls.append((shape, size, names))
 

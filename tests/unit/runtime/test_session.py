@@ -104,9 +104,12 @@ def test_nan_and_wrong_shapes_are_bundle_errors(shared_tiny_bundle):
         tower(np.zeros((1, 3, 9, 8), dtype=np.float32))
 
 
+@pytest.mark.parametrize("checked", [True, False], ids=["checked here", "as installed"])
 @pytest.mark.parametrize("place", ["../secret", "{folder}/secret", "link"])
-def test_weights_outside_the_bundle_are_not_read(tmp_path, place):
+def test_weights_outside_the_bundle_are_not_read(tmp_path, monkeypatch, place, checked):
     """An ONNX file may name another file for a tensor's bytes."""
+    if checked:
+        monkeypatch.setattr("tinyclip_edge.runtime.session.READS_OUTSIDE_FILES", True)
     folder, secret = tmp_path / "bundle", tmp_path / "secret"
     folder.mkdir()
     secret.write_bytes(np.arange(4, dtype=np.float32).tobytes())
@@ -127,5 +130,7 @@ def test_weights_outside_the_bundle_are_not_read(tmp_path, place):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
     model.ir_version = 10
     (folder / "model.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(BundleError, match="does not load"):
+    with pytest.raises(
+        BundleError, match="does not load.*not in its folder" if checked else "load"
+    ):
         Graph(folder / "model.onnx")
