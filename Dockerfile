@@ -7,7 +7,8 @@
 # Without a GPU, an index of CPU wheels of torch saves gigabytes: --build-arg PIP_EXTRA_INDEX_URL=...
 FROM python:3.12-slim AS base
 ARG PIP_EXTRA_INDEX_URL
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 \
+    XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/matplotlib
 RUN useradd --create-home --uid 1000 clip && mkdir /work && chown clip /work
 WORKDIR /src
 COPY . .
