@@ -62,8 +62,9 @@ def write_towers(name: str, folder: Path, target: str) -> dict[str, int]:
     from tinyclip_edge.config.preset import ExportPreset, load_preset
     from tinyclip_edge.models import load_clip
     from tinyclip_export.onnx_passes import exporter
+    from tinyclip_export.onnx_passes.graph_utils import is_convolutional
     from tinyclip_export.quantization.recipe import QuantizeJob
-    from tinyclip_export.quantization.registry import is_convolutional, recipes_for
+    from tinyclip_export.quantization.registry import recipes_for
     from tinyclip_export.towers.factory import image_tower, text_tower
 
     files = {f"{t}-{p}": folder / f"{name}-{t}-{p}.onnx" for t in TOWERS for p in PRECISIONS}

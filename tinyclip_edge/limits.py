@@ -11,6 +11,8 @@ MIB = 1 << 20  # bytes
 JSON_BYTES = 16 * MIB
 JSON_DEPTH = 64  # brackets within brackets
 TOKEN_CHARS = 1000  # of a token that is added to a vocabulary; they take time by their square
+TEXT_GROWTH = 2000  # characters that a tokenizer's rules may make of one; published ones 1,296
+CHARSMAP_BYTES = 4 * MIB  # sentencepiece's table of characters in it; NFKC's has 240 KB
 TOKENIZER_BYTES = 128 * MIB  # tokenizer.json, vocab.json, merges.txt; Gemma's has 34 MB
 
 # YAML: run configurations, export presets, overrides.
@@ -33,6 +35,7 @@ RATIO_FROM = 16 * MIB
 COCO_BYTES = 256 * MIB  # a captions file; COCO's own has 92 MB
 
 NAMES_BYTES = 16 * MIB  # a list of class names; WordNet's has 3 MB
+CAPTION_BYTES = MIB  # NAME.txt beside a picture of a gallery
 TEXTS_BYTES = 256 * MIB  # labels, templates or a corpus, one a line
 
 MESSAGE_CHARS = 2000  # of an error or a line of progress

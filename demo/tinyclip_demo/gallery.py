@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image
 
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.limits import CAPTION_BYTES
+from tinyclip_edge.paths import exists, read_bounded
 from tinyclip_edge.runtime.image_formats import READABLE, is_image_name
 from tinyclip_edge.runtime.images import image_header, open_image
 from tinyclip_edge.runtime.protocol import ImageInput
@@ -163,18 +165,30 @@ def uploaded_gallery(files: Sequence[Path]) -> Gallery:
 
 
 def _captions(files: Sequence[Path]) -> tuple[str, ...]:
-    return tuple(
-        _caption_file(path) or path.stem.replace("_", " ").replace("-", " ") or "?"
-        for path in files
-    )
+    """Return the first line of ``NAME.txt`` beside each picture, or else its name in words.
+
+    Says on stderr how many such files cannot be read.
+    """
+    captions, faults = [], []
+    for path in files:
+        text = ""
+        if exists(path.with_suffix(".txt")):
+            try:
+                text = _first_line(path.with_suffix(".txt"))
+            except DataError as error:
+                faults.append(error)
+        captions.append(text or path.stem.replace("_", " ").replace("-", " ") or "?")
+    if faults:
+        count = f"{len(faults)} caption file{'s' if len(faults) > 1 else ''}"
+        _log(f"{count} cannot be read, the pictures are called by their names: {faults[0]}")
+    return tuple(captions)
 
 
-def _caption_file(path: Path) -> str:
-    """Return the first line of ``NAME.txt`` beside the picture, empty without one."""
+def _first_line(path: Path) -> str:
     try:
-        lines = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        return ""
+        lines = read_bounded(path, DataError, limit=CAPTION_BYTES).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text in UTF-8") from error
     return " ".join(lines[0].split())[:MAX_CAPTION] if lines else ""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.paths import read_bounded
 from tinyclip_edge.runtime.images import image_header, open_image
 
 MAX_UPLOAD_MB = 20
@@ -16,6 +17,11 @@ MAX_UPLOAD_PIXELS = 40_000_000
 MAX_RATIO = 50  # of the sides; resizing a very thin picture would need millions of pixels
 M_ARENA_MAX = -8  # of glibc's malloc.h
 LARGE_PIXELS = 2_000_000
+
+
+class _GoneError(DataError):
+    """The file cannot be read; its message names a path of the server."""
+
 
 _had_large_upload = threading.Event()
 
@@ -28,16 +34,18 @@ def open_upload(path: str | None) -> Image.Image:
     """
     if not path:
         raise DataError("no image yet: upload one or pick an example")
+    limit = MAX_UPLOAD_MB * 1_000_000
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
+        size = Path(path).stat().st_size
+        if size > limit:
+            raise DataError(
+                f"the upload has {size / 1e6:.0f} MB: at most {MAX_UPLOAD_MB} MB are read"
+            )
+        content = read_bounded(Path(path), _GoneError, limit=limit)
+    except (OSError, ValueError, _GoneError) as error:
         raise DataError("the upload is gone: upload it again") from error
     if not content:
         raise DataError("the upload is empty: 0 bytes")
-    if len(content) > MAX_UPLOAD_MB * 1_000_000:
-        raise DataError(
-            f"the upload has {len(content) / 1e6:.0f} MB: at most {MAX_UPLOAD_MB} MB are read"
-        )
     _check_header(content)
     return open_image(content, "the upload")
 

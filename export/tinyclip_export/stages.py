@@ -8,8 +8,9 @@ from functools import cache, partial
 from typing import Any
 
 from tinyclip_export.export_job import ExportJob, FloatTowers, StageTimer
+from tinyclip_export.onnx_passes.graph_utils import is_convolutional
 from tinyclip_export.quantization.calibration import Calibration
-from tinyclip_export.quantization.registry import TowerRecipes, is_convolutional, recipes_for
+from tinyclip_export.quantization.registry import TowerRecipes, recipes_for
 from tinyclip_export.quantization.tower_writer import TowerWriter
 from tinyclip_export.sensitivity.selection import LayerSelection, select_layers
 from tinyclip_export.settings import CalibrationPairs

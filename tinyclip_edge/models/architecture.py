@@ -17,6 +17,7 @@ from tinyclip_edge.errors import ModelError
 from tinyclip_edge.inheritance.shape import IMAGE_BLOCKS, TEXT_BLOCKS
 from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 from tinyclip_edge.models.build import mlp_ratio
+from tinyclip_edge.models.sizes import MAX_LAYERS
 from tinyclip_edge.models.weights import listed
 
 HEAD_WIDTHS = (64, 64)  # of image and text
@@ -91,7 +92,7 @@ def _vision(
 ) -> tuple[dict[str, Any], TowerUnits | None, int]:
     if _RESNET in state:
         _require(state, "ResNet image", source)
-        blocks = [_block_count(state, f"visual.layer{stage}.") for stage in _RESNET_STAGES]
+        blocks = [_block_count(state, f"visual.layer{stage}.", source) for stage in _RESNET_STAGES]
         positions = state["visual.attnpool.positional_embedding"].shape[0]
         side = _side(positions, "visual.attnpool.positional_embedding", source)
         config = {"layers": blocks, "width": state[_RESNET].shape[0], "patch_size": None}
@@ -129,7 +130,7 @@ def _require(state: Mapping[str, Tensor], tower: str, source: str) -> None:
 def _layers(
     state: Mapping[str, Tensor], blocks: str, name: str, source: str, head_width: int
 ) -> TowerUnits:
-    count = _block_count(state, blocks)
+    count = _block_count(state, blocks, source)
     if count == 0:
         raise ModelError(f"{source}: the {name} tower has no blocks ({blocks}0 …)")
     positions = "visual.positional_embedding" if name == "image" else "positional_embedding"
@@ -157,10 +158,17 @@ def _rows(state: Mapping[str, Tensor], key: str) -> int:
     return state[key].shape[0] if key in state and state[key].ndim else 0
 
 
-def _block_count(state: Mapping[str, Tensor], prefix: str) -> int:
+def _block_count(state: Mapping[str, Tensor], prefix: str, source: str) -> int:
     """Return the number of blocks up to the highest index; gaps are reported as missing later."""
     numbers = {key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)}
-    return max((int(number) + 1 for number in numbers if number.isdecimal()), default=0)
+    decimals = [number for number in numbers if number.isdecimal()]
+    longest = max(decimals, key=lambda number: (len(number), number), default="")
+    if len(longest) > len(str(MAX_LAYERS)) or int(longest or 0) >= MAX_LAYERS:
+        raise ModelError(
+            f"{source} has a tensor of block {prefix}{longest}; at most {MAX_LAYERS} blocks are "
+            "read"
+        )
+    return max((int(number) + 1 for number in decimals), default=0)
 
 
 def _is_uniform(sizes: TowerUnits) -> bool:

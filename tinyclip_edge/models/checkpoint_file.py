@@ -27,6 +27,7 @@ _ALLOWED: tuple[Any, ...] = (
     (_SCALAR, "numpy._core.multiarray.scalar"),
     *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
 )
+MAX_SHARED = 4  # bytes of tensors for one of the file; towers stored twice may share theirs
 _FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -56,8 +57,15 @@ def read_checkpoint(path: Path) -> object:
     # On broken bytes the unpickler may raise any exception.
     except Exception as error:
         raise ModelError(f"{path} {_cause(path, error)}") from error
-    if not all(map(_is_fully_stored, _tensors(content))):
+    tensors = list(_tensors(content))
+    if not all(map(_is_fully_stored, tensors)):
         raise ModelError(f"{path} holds a tensor without a value of its own for each element")
+    size = path.stat().st_size
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if total > MAX_SHARED * size:
+        raise ModelError(
+            f"{path} has tensors of {total:,} bytes in a file of {size:,}: they share their values"
+        )
     return content
 
 

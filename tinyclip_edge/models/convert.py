@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.architecture import HEAD_WIDTHS, Architecture, infer
 from tinyclip_edge.models.checkpoint_file import read_checkpoint
@@ -16,10 +18,9 @@ from tinyclip_edge.models.describe import describe
 from tinyclip_edge.models.given_config import UserConfig, open_clip_config, read_user_config
 from tinyclip_edge.models.load import load_clip
 from tinyclip_edge.models.names import check_checkpoint
-from tinyclip_edge.models.pruned import UNITS, assemble_config
+from tinyclip_edge.models.pruned import UNITS, assemble_weights
 from tinyclip_edge.models.pruned_forms import apply_gates, dense_state
 from tinyclip_edge.models.tokenization import name_own_tokenizer, tokenizer_beside
-from tinyclip_edge.models.weights import fill
 
 _HUGGINGFACE = ("vision_model.", "text_model.")
 _ACTIVATIONS = ("GELU", "QuickGELU")
@@ -110,11 +111,7 @@ def _convert_file(path: Path, config: str | None, quick_gelu: bool | None) -> Co
     quick, activation = _activation(checkpoint, user_config, named, config, quick_gelu)
     facts = user_config or named
     preprocess_cfg = None if facts is None else facts.preprocess_cfg
-    clip = _assemble(path, shape, user_config, preprocess_cfg, quick_gelu=quick)
-    state = checkpoint.state
-    if shape is not None and not shape.plain:
-        state = dense_state(state, shape.units)
-    fill(clip.model, state, str(path))
+    clip = _assemble(path, checkpoint.state, shape, user_config, preprocess_cfg, quick_gelu=quick)
     notes = [*([] if activation else [_UNKNOWN]), *(() if facts is None else facts.notes)]
     if checkpoint.gates:
         clip, sparsity = apply_gates(clip, checkpoint.gates, str(path))
@@ -144,13 +141,14 @@ def _read(path: Path) -> object:
 
 def _assemble(
     path: Path,
+    state: dict[str, Tensor],
     shape: Architecture | None,
     user_config: UserConfig | None,
     preprocess_cfg: dict[str, Any] | None,
     *,
     quick_gelu: bool,
 ) -> LoadedClip:
-    """Return the CLIP to load the weights into, with the sizes of ``shape`` if there is one."""
+    """Return the CLIP of these weights, with the sizes of ``shape`` if there is one."""
     tokenizer_file = user_config.tokenizer_file if user_config is not None else None
     tokenizer_file = tokenizer_file or tokenizer_beside(path.parent)
     config: dict[str, Any] = {"preprocess_cfg": preprocess_cfg}
@@ -165,12 +163,15 @@ def _assemble(
         name_own_tokenizer(shape.model_cfg, tokenizer_file)
         if not shape.plain:
             config[UNITS] = asdict(shape.units)
+            state = dense_state(state, shape.units)
     if quick_gelu or "quick_gelu" in config["model_cfg"]:
         config["model_cfg"]["quick_gelu"] = quick_gelu
-    return assemble_config(
+    return assemble_weights(
         config,
+        state,
         name=path.stem,
         source=str(path),
+        weights_file=path,
         tokenizer_file=tokenizer_file,
     )
 

@@ -20,7 +20,7 @@ from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.build import check_model_cfg
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.json_file import read_json, write_json
-from tinyclip_edge.models.pruned import UNITS, assemble_config
+from tinyclip_edge.models.pruned import UNITS, assemble_weights
 from tinyclip_edge.models.runs import CONFIG, PRUNED_CONFIG, model_config_file
 from tinyclip_edge.models.sized_timm import is_sized
 from tinyclip_edge.models.tokenization import (
@@ -30,7 +30,7 @@ from tinyclip_edge.models.tokenization import (
     read_tokenizer_config,
     tokenizer_beside,
 )
-from tinyclip_edge.models.weights import fill, read_weights
+from tinyclip_edge.models.weights import read_weights
 
 WEIGHTS = "open_clip_model.safetensors"
 PRUNED_WEIGHTS = "tinyclip_edge_model.safetensors"
@@ -73,15 +73,15 @@ def load_folder(folder: Path, name: str, device: str | torch.device) -> LoadedCl
     weights = next((folder / n for n in names if (folder / n).is_file()), None)
     if weights is None:
         raise ModelError(f"{folder} has no weights: no {names[0]}")
-    clip = assemble_config(
+    clip = assemble_weights(
         config,
+        read_weights(weights),
         name=name,
         source=str(folder / (PRUNED_CONFIG if pruned else CONFIG)),
+        weights_file=weights,
         tokenizer_file=tokenizer_beside(folder),
     )
-    fill(clip.model, read_weights(weights), str(weights))
     clip.model.to(device)
-    clip.weights_file = weights
     return clip
 
 

@@ -19,6 +19,7 @@ from tinyclip_edge.models.hf_config import CONFIG, PREPROCESSOR, PROCESSOR, read
 from tinyclip_edge.models.huggingface import WEIGHT_NAMES, is_huggingface, load_huggingface
 from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.models.names import LOCAL_DIR, check_tag, split_name
+from tinyclip_edge.models.pruned import expected_weights
 from tinyclip_edge.models.runs import CONFIG as OPEN_CLIP_CONFIG
 from tinyclip_edge.models.tokenization import (
     OPEN_CLIP_VOCABULARY,
@@ -26,7 +27,7 @@ from tinyclip_edge.models.tokenization import (
     TOKENIZER_COMPANIONS,
     tokenizer_beside,
 )
-from tinyclip_edge.models.weights import fill, read_weights
+from tinyclip_edge.models.weights import fill, read_weights, refuse_larger, stored_shapes
 
 # All files of a repository that describe its model, without the weights.
 _FACTS = [OPEN_CLIP_CONFIG, CONFIG, PREPROCESSOR, PROCESSOR, TOKENIZER, *TOKENIZER_COMPANIONS]
@@ -79,6 +80,8 @@ def load_repository(model: str, device: str | torch.device) -> LoadedClip:
     for name in OPEN_CLIP_WEIGHTS:
         folder = _snapshot(model, [*_FACTS, name])
         if (folder / name).is_file():
+            expected = expected_weights({"model_cfg": model_cfg}, str(folder / OPEN_CLIP_CONFIG))
+            refuse_larger(expected, stored_shapes(folder / name), str(folder / name))
             break
     # From the checked files: the repository may have changed since.
     network = _download(f"{LOCAL_DIR}{folder}", None, display_name=model)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from tinyclip_edge.aside import written_aside
 from tinyclip_edge.errors import ModelError
-from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.checkpoint_file import read_checkpoint
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.folder import save_local_dir
@@ -28,7 +27,7 @@ from tinyclip_edge.models.hf_config import (
 from tinyclip_edge.models.hf_weights import from_huggingface, to_huggingface
 from tinyclip_edge.models.json_file import read_json, write_json
 from tinyclip_edge.models.library import open_clip
-from tinyclip_edge.models.pruned import UNITS
+from tinyclip_edge.models.pruned import UNITS, assemble_weights
 from tinyclip_edge.models.tokenization import (
     OPEN_CLIP_VOCABULARY,
     TOKENIZER,
@@ -38,7 +37,7 @@ from tinyclip_edge.models.tokenization import (
     tokenizer_beside,
 )
 from tinyclip_edge.models.tokenizer_files import from_vocabulary, write_tokenizer
-from tinyclip_edge.models.weights import fill, plain_weights
+from tinyclip_edge.models.weights import plain_weights
 
 WEIGHTS = "model.safetensors"
 WEIGHT_NAMES = (WEIGHTS, "pytorch_model.bin")
@@ -69,20 +68,18 @@ def load_huggingface(folder: Path, name: str, device: str | torch.device) -> Loa
     preprocess_cfg = read_preprocess_cfg(folder, model_cfg["vision_cfg"]["image_size"])
     tokenizer_file = _tokenizer_file(folder)
     _prepare_tokenizer(model_cfg, tokenizer_file, folder)
-    # Building consumes random numbers: the caller's random state must not change.
-    with torch.random.fork_rng(devices=[]):
-        clip = assemble(
-            model_cfg,
-            preprocess_cfg,
-            name=name,
-            source=str(folder / CONFIG),
-            tokenizer_file=tokenizer_file,
-        )
+    weights, weights_file = _read_weights(folder)
+    clip = assemble_weights(
+        {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg},
+        weights,
+        name=name,
+        source=str(folder / CONFIG),
+        weights_file=weights_file,
+        tokenizer_file=tokenizer_file,
+        rename=from_huggingface,
+    )
     _check_end(clip, folder)
-    weights, source = _read_weights(folder)
-    fill(clip.model, from_huggingface(weights, clip.model.state_dict(), str(source)), str(source))
     clip.model.to(device)
-    clip.weights_file = source
     return clip
 
 

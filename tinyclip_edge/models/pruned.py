@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tinyclip_edge.errors import InheritanceError, ModelError
 from tinyclip_edge.inheritance.dense import DenseBlock
@@ -21,8 +22,13 @@ from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.build import build_model, mlp_ratio
 from tinyclip_edge.models.clip import LoadedClip, count_parameters
 from tinyclip_edge.models.prefixes import read_prefixes
+from tinyclip_edge.models.sizes import MAX_LAYERS, MAX_PARAMETERS
+from tinyclip_edge.models.weights import check_fit, fill
 
 UNITS = "units"  # key of LoadedClip.config where layers differ
+MAX_CONSTANTS = 1 << 26  # values beside the weights: causal masks, tables of positions
+# The file's tensors and the expected ones to those under open_clip's names; also the file's name.
+Rename: TypeAlias = Callable[[dict[str, Tensor], Mapping[str, Tensor], str], dict[str, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +138,52 @@ def assemble_config(
     return clip
 
 
+def expected_weights(config: dict[str, Any], source: str) -> dict[str, Tensor]:
+    """Return the tensors that a folder's config asks for, on the meta device: shapes only.
+
+    Raises ModelError, also where the network would take much memory beside its weights.
+    """
+    with torch.device("meta"):
+        if UNITS in config:
+            units = read_units(config[UNITS], source)
+            network = build_units(config["model_cfg"], units, source)
+        else:
+            network = build_model(config["model_cfg"], source)
+    expected: dict[str, Tensor] = network.state_dict()
+    constants = sum(t.numel() for key, t in network.named_buffers() if key not in expected)
+    if constants > MAX_CONSTANTS:
+        raise ModelError(
+            f"{source}: masks and tables of this model_cfg have {constants:,} values, "
+            f"at most {MAX_CONSTANTS:,} are built"
+        )
+    return expected
+
+
+def assemble_weights(
+    config: dict[str, Any],
+    weights: dict[str, Tensor],
+    *,
+    name: str,
+    source: str,
+    weights_file: Path,
+    tokenizer_file: Path | None = None,
+    rename: Rename | None = None,
+) -> LoadedClip:
+    """Return the CLIP of a folder's config with the weights of a file.
+
+    Their shapes are compared before a network is built, so that a config cannot take more memory
+    than the file is large. ``rename`` turns the file's tensors into open_clip's. Raises ModelError.
+    """
+    label = str(weights_file)
+    expected = expected_weights(config, source)
+    state = weights if rename is None else rename(weights, expected, label)
+    check_fit(state, expected, label)
+    clip = assemble_config(config, name=name, source=source, tokenizer_file=tokenizer_file)
+    fill(clip.model, state, label)
+    clip.weights_file = weights_file
+    return clip
+
+
 def build_units(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.Module:
     """Return an open_clip CLIP whose blocks are dense ones of the given units."""
     cfg = deepcopy(model_cfg)
@@ -167,7 +219,10 @@ def read_units(table: object, source: str) -> ClipUnits:
         if not _is_count(table[key], minimum=1):
             raise ModelError(f"{source}: {UNITS}.{key} must be a whole number above 0")
     image, text = (_read_tower(table[name], f"{source}: {UNITS}.{name}") for name in _TOWERS)
-    return ClipUnits(image, text, table["embed_dim"], table["patch"])
+    units = ClipUnits(image, text, table["embed_dim"], table["patch"])
+    if units.prunable + units.fixed > MAX_PARAMETERS:
+        raise ModelError(f"{source}: '{UNITS}' ask for more than {MAX_PARAMETERS:.0e} parameters")
+    return units
 
 
 _TOWERS = ("image", "text")
@@ -186,6 +241,8 @@ def _read_tower(table: object, label: str) -> TowerUnits:
             raise ModelError(f"{label}.{key} must list a whole number for each layer")
     if not heads or len(heads) != len(neurons):
         raise ModelError(f"{label}: heads of {len(heads)} layers, neurons of {len(neurons)}")
+    if len(heads) > MAX_LAYERS:
+        raise ModelError(f"{label} lists {len(heads):,} layers, at most {MAX_LAYERS} are built")
     sizes = {**table, "heads": tuple(heads), "neurons": tuple(neurons)}
     return TowerUnits(**sizes)
 

@@ -15,7 +15,7 @@ from tinyclip_edge.models.json_file import read_json
 from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.paths import stays_inside
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer
-from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer, tokenizer_errors
+from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer, silent_panics, tokenizer_errors
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 # Files that are copied together with a tokenizer.json.
@@ -140,7 +140,8 @@ def make_tokenizer(model_cfg: dict[str, Any], tokenizer_file: Path | None, sourc
         )
     library_tokenizer = _open_clip_tokenizer(text_cfg, hf_name, tokenizer_file, source)
     # A tower from transformers has a vocabulary of its own.
-    highest = 0 if "hf_model_name" in text_cfg else int(_probe_ids(library_tokenizer).max())
+    with silent_panics():
+        highest = 0 if "hf_model_name" in text_cfg else int(_probe_ids(library_tokenizer).max())
     if highest >= vocabulary:
         raise ModelError(
             f"{source}: its tokenizer gives id {highest}, text_cfg.vocab_size is {vocabulary}; "

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.checkpoint_file import read_checkpoint
 
 NAMES_SHOWN = 5
+RESIZED = ("positional_embedding", "pos_embed")  # by open_clip, to the config's image or context
+MAX_GROWTH = 2  # values of a network for one in its file; resized positions are few
+SCALES = ("logit_scale", "logit_bias")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -40,9 +45,18 @@ def refuse_broken(state: Mapping[str, Tensor], source: str) -> None:
 
 def fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Load weights strictly: missing, unknown, misshapen or non-finite ones are refused by name."""
-    expected = model.state_dict()
-    for key in ("logit_scale", "logit_bias"):
-        # Published files disagree on [] and [1].
+    check_fit(state, model.state_dict(), source)
+    refuse_broken(state, source)
+    model.load_state_dict(state)
+
+
+def check_fit(state: dict[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
+    """Raise ModelError unless ``state`` has the names and shapes of ``expected``.
+
+    Those tensors may be on the meta device. A scale is reshaped in place, as published files
+    disagree on [] and [1].
+    """
+    for key in SCALES:
         if key in expected and key in state and state[key].numel() == expected[key].numel():
             state[key] = state[key].reshape(expected[key].shape)
     missing = [key for key in expected if key not in state]
@@ -53,8 +67,40 @@ def fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
         if key in state and state[key].shape != expected[key].shape
     ]
     refuse_faults(source, missing=missing, unknown=extra, misshapen=shapes)
-    refuse_broken(state, source)
-    model.load_state_dict(state)
+
+
+def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a weight file's tensors, of safetensors by its header alone."""
+    if path.suffix != ".safetensors":
+        return {key: tuple(tensor.shape) for key, tensor in read_weights(path).items()}
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} is damaged or cut short: {str(error).splitlines()[0]}") from error
+
+
+def refuse_larger(
+    expected: Mapping[str, Tensor], stored: Mapping[str, tuple[int, ...]], source: str
+) -> None:
+    """Raise ModelError for a network that is much larger than its weight file.
+
+    Positions may be resized, and tensors have other names, where open_clip reads the file.
+    """
+    misshapen = [
+        f"{key} {list(stored[key])} for {list(tensor.shape)}"
+        for key, tensor in expected.items()
+        if key in stored and math.prod(stored[key]) != tensor.numel() and not key.endswith(RESIZED)
+    ]
+    refuse_faults(source, misshapen=misshapen)
+    sizes = {key: tensor.numel() for key, tensor in expected.items()}
+    total = sum(math.prod(shape) for shape in stored.values())
+    if sum(sizes.values()) > MAX_GROWTH * total:
+        largest = max(sizes, key=sizes.__getitem__)
+        raise ModelError(
+            f"{source} has {total:,} values, its config asks for {sum(sizes.values()):,}, most of "
+            f"them in {largest} {list(expected[largest].shape)}"
+        )
 
 
 def refuse_faults(source: str, **names: Sequence[str]) -> None:

@@ -9,7 +9,12 @@ from typing import Any
 
 from tinyclip_edge.errors import DataError, ModelError
 from tinyclip_edge.runtime.tokenizer import clean_text
-from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer, tokenizer_errors
+from tinyclip_edge.runtime.tokenizer_json import (
+    parse_tokenizer,
+    silent_panics,
+    tokenizer_errors,
+    try_tokenizer,
+)
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -27,9 +32,10 @@ class PlainTokenizer:
         can_clean = settings.get("clean") in list(CLEANING)
         if not can_clean or not isinstance(settings.get("end"), int):
             raise ModelError(f"{path}: this tinyclip-edge cannot clean texts for {dict(settings)}")
-        with tokenizer_errors(path):
+        with tokenizer_errors(path), silent_panics():
             self._tokenizer.enable_truncation(context_length)
             self._tokenizer.no_padding()
+        try_tokenizer(self._tokenizer.encode, path)
         self._clean = CLEANING[settings["clean"]]
         self._dropped = settings.get("dropped")
         self.eot_token_id = int(settings["end"])

@@ -6,6 +6,7 @@ import html
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,12 @@ import numpy.typing as npt
 from tokenizers import Tokenizer, normalizers
 
 from tinyclip_edge.errors import BundleError, DataError, ModelError
-from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer, read_tokenizer, tokenizer_errors
+from tinyclip_edge.runtime.tokenizer_json import (
+    parse_tokenizer,
+    read_tokenizer,
+    tokenizer_errors,
+    try_tokenizer,
+)
 
 if TYPE_CHECKING:
     from tinyclip_edge.runtime.bundle import Manifest
@@ -75,7 +81,9 @@ class ClipTokenizer:
             raise ModelError(f"context length {context_length} leaves no room for start and end")
         tokenizer = parse_tokenizer(path, _caseless(read_tokenizer(path)))
         with tokenizer_errors(path):
-            return cls(tokenizer, context_length, source=str(path))
+            clip_tokenizer = cls(tokenizer, context_length, source=str(path))
+        try_tokenizer(partial(tokenizer.encode, add_special_tokens=False), path)
+        return clip_tokenizer
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of one text, at most ``context_length``, neither padded nor empty."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -12,6 +17,12 @@ from tinyclip_edge.errors import ModelError, TinyClipError
 from tinyclip_edge.json_text import parse_json
 from tinyclip_edge.limits import TOKEN_CHARS, TOKENIZER_BYTES
 from tinyclip_edge.paths import read_bounded
+from tinyclip_edge.runtime.text_growth import check_growth
+
+_PREFIX_KEY = "continuing_subword_prefix"
+_PREFIX = re.compile(rb'"continuing_subword_prefix"\s*:\s*(?!""|null|\s)')
+_ESCAPED_LETTER = re.compile(rb"\\u00[2-7]")  # by which a key may hide
+_ANY_TEXT = "a photo of 2 cats, <b>\u00e9</b> \u732b \U0001f408"
 
 
 def read_tokenizer(path: Path) -> bytes:
@@ -26,8 +37,46 @@ def parse_tokenizer(path: Path, content: bytes | None = None) -> Tokenizer:
     """
     content = read_tokenizer(path) if content is None else content
     _check_added_tokens(path, content)
-    with tokenizer_errors(path):
-        return Tokenizer.from_buffer(content)
+    _check_prefix(path, content)
+    with tokenizer_errors(path), silent_panics():
+        tokenizer = Tokenizer.from_buffer(content)
+        check_growth(tokenizer, str(path))
+    return tokenizer
+
+
+def try_tokenizer(encode: Callable[[str], object], source: str | Path) -> None:
+    """Encode one text; raise ModelError when the library panics upon it.
+
+    Other errors are left to the texts that meet them: a vocabulary may lack these words.
+    """
+    with tokenizer_errors(source), silent_panics(), suppress(Exception):
+        encode(_ANY_TEXT)
+
+
+@contextmanager
+def silent_panics() -> Iterator[None]:
+    """Drop what Rust prints of a panic while the block runs, which must write nothing else.
+
+    It goes past Python to file descriptor 2, which all threads and their children share: with
+    other threads about, the lines are printed. They are also printed where a text meets a fault
+    that no text met before, as texts are encoded in many threads.
+    """
+    if threading.active_count() > 1:
+        yield
+        return
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _check_added_tokens(path: Path, content: bytes) -> None:
@@ -48,6 +97,33 @@ def _check_added_tokens(path: Path, content: bytes) -> None:
                 f"{path} is no tokenizer.json: an added token has {len(text):,} characters, at "
                 f"most {TOKEN_CHARS:,} are read"
             )
+
+
+def _check_prefix(path: Path, content: bytes) -> None:
+    """Refuse byte-pair models with a prefix of pieces, which no CLIP has.
+
+    The library cuts a merge's second piece within a character, and its message of that, no UTF-8,
+    ends the process.
+    """
+    if not _PREFIX.search(content) and not _ESCAPED_LETTER.search(content):
+        return
+    try:
+        table = json.loads(content, object_pairs_hook=_unrepeated)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is no tokenizer.json: {error}") from None
+    model = table.get("model") if isinstance(table, dict) else None
+    if isinstance(model, dict) and model.get("type") != "WordPiece" and model.get(_PREFIX_KEY):
+        raise ModelError(
+            f"{path}: a {_PREFIX_KEY} is read in a WordPiece model only, not in {model.get('type')}"
+        )
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; ValueError for a repeated key, of which the library takes another."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("a key is repeated")
+    return table
 
 
 @contextmanager

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 Onnx: TypeAlias = Any  # a message of onnx, which has no types
+MIN_CONVOLUTIONS = 4  # a patch embedding has one
+
+
+def is_convolutional(path: Path) -> bool:
+    """Whether an image tower consists mainly of convolutions, like a ResNet."""
+    import onnx
+
+    operators = [node.op_type for node in onnx.load(str(path), load_external_data=False).graph.node]
+    return (
+        operators.count("Conv") > MIN_CONVOLUTIONS
+        and operators.count("Conv") > operators.count("MatMul") / 2
+    )
 
 
 def producers(graph: Onnx) -> dict[str, Onnx]:

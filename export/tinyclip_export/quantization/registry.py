@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -17,8 +16,6 @@ from tinyclip_export.quantization.mixed_precision import UNIFORM, MixedPrecision
 from tinyclip_export.quantization.recipe import Recipe
 from tinyclip_export.quantization.static_int8 import StaticRecipe
 from tinyclip_export.quantization.weight_only import WeightOnlyRecipe
-
-MIN_CONVOLUTIONS = 4  # a patch embedding has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +111,3 @@ def recipe_dicts(
             **choices.get(precision, UNIFORM).as_dict(),
         }
     return {precision: entries[precision] for precision in precisions}
-
-
-def is_convolutional(path: Path) -> bool:
-    """Whether an image tower consists mainly of convolutions, like a ResNet."""
-    import onnx
-
-    operators = [node.op_type for node in onnx.load(str(path), load_external_data=False).graph.node]
-    return (
-        operators.count("Conv") > MIN_CONVOLUTIONS
-        and operators.count("Conv") > operators.count("MatMul") / 2
-    )

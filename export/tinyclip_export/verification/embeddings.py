@@ -15,6 +15,7 @@ from tinyclip_edge.errors import DataError, VerificationError
 from tinyclip_edge.runtime.protocol import Features, ImageInput
 from tinyclip_edge.runtime.session import full_batch
 from tinyclip_export.layout import ANY_INPUT, TOWER_IO, InputForm
+from tinyclip_export.onnx_passes.graph_utils import is_convolutional
 
 if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
@@ -62,6 +63,7 @@ class PairEmbeddings:
     float_ms: Mapping[str, float] = field(
         default_factory=dict
     )  # of fp32 in the same interleaved run
+    convolutional: bool = False  # whether the image tower is mainly convolutions; of the reference
 
 
 def check_pairs(pairs: Pairs) -> None:
@@ -99,7 +101,10 @@ def pair_embeddings(
     *,
     eot: int,
 ) -> tuple[PairEmbeddings, dict[str, PairEmbeddings]]:
-    """Return the embeddings of PyTorch and of each precision, which gets one input at a time."""
+    """Return the embeddings of PyTorch and of each precision, which gets one input at a time.
+
+    ``towers`` starts with fp32.
+    """
     reference_image, image_features, image_ms = _images(clip, towers, pairs[0])
     reference_text, text_features, text_ms = _texts(clip, towers, pairs[1], eot)
     times = {p: {"image": image_ms[p], "text": text_ms[p]} for p in image_features}
@@ -109,7 +114,8 @@ def pair_embeddings(
         )
         for precision, ms in times.items()
     }
-    return PairEmbeddings(reference_image, reference_text), embeddings
+    convolutional = is_convolutional(towers[0].image)
+    return PairEmbeddings(reference_image, reference_text, convolutional=convolutional), embeddings
 
 
 def _images(

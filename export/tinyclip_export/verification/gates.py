@@ -145,15 +145,14 @@ def check_embeddings(
         cosines = cosine_stats(getattr(reference, tower), getattr(exported, tower))
         figures = {key: round(value, 7) for key, value in asdict(cosines).items()}
         report.note(precision, **{tower: {**figures, "ms": exported.milliseconds[tower]}})
-        label = f"{precision} {tower}"
-        report.attempt(
-            precision, f"{tower} values", partial(check_values, precision, label, cosines)
-        )
+        gate = least_cosine(precision, convolutional=tower == "image" and reference.convolutional)
+        check = partial(check_values, precision, f"{precision} {tower}", cosines, gate)
+        report.attempt(precision, f"{tower} values", check)
     before = text_to_image(reference.image, reference.text)
     after = text_to_image(exported.image, exported.text)
     report.note(precision, ranking=ranking_figures(before, after))
-    gate = partial(check_ranking, precision, before, after, max_drop)
-    passed = report.attempt(precision, "ranking", gate)
+    check = partial(check_ranking, precision, before, after, max_drop)
+    passed = report.attempt(precision, "ranking", check)
     count = len(after.rank)
     if passed and precision != "fp32" and 0 < max_drop < 100 / count:
         reason = (
@@ -241,10 +240,17 @@ class TowerProbe:
                 yield np.ones((batch, length), dtype=np.int64)
 
 
-def check_values(precision: str, label: str, cosines: CosineStats) -> None:
-    """Raise ValuesError when the cosine with PyTorch is below the gate of the precision."""
+def least_cosine(precision: str, *, convolutional: bool) -> float:
+    """Return the cosine with PyTorch that a tower of a precision must reach."""
     entry = PRECISIONS[precision]
-    cosine, gate = cosines.cosine_min if entry.exact else cosines.cosine_p1, entry.least_cosine
+    if convolutional and entry.convolution_cosine is not None:
+        return entry.convolution_cosine
+    return entry.least_cosine
+
+
+def check_values(precision: str, label: str, cosines: CosineStats, gate: float) -> None:
+    """Raise ValuesError when the cosine with PyTorch is below the gate."""
+    cosine = cosines.cosine_min if PRECISIONS[precision].exact else cosines.cosine_p1
     if not cosine >= gate:
         raise ValuesError(f"{label} values: cosine {cosine:.5f} is below {gate}")
 

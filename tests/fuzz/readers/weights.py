@@ -18,6 +18,7 @@ from tinyclip_edge.models import load_clip
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.convert import convert_checkpoint
 from tinyclip_edge.models.folder import save_local_dir
+from tinyclip_edge.models.pruned import UNITS, assemble_config
 from tinyclip_edge.models.tokenizer_files import from_vocabulary
 
 SPECIAL = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
@@ -44,6 +45,11 @@ HUGGING_FACE = {
     "text_config": {**TOWER, "vocab_size": 5, "max_position_embeddings": 8, "eos_token_id": 4},
     "vision_config": {**TOWER, "image_size": 16, "patch_size": 8},
 }
+UNIT_TABLE = {
+    "image": {"width": 64, "head_width": 64, "heads": [0], "neurons": [100], "positions": 5},
+    "text": {"width": 64, "head_width": 64, "heads": [1], "neurons": [0], "positions": 8},
+    "embed_dim": 8, "patch": 8,
+}  # fmt: skip
 PREPROCESSOR = {
     "size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}, "resample": 3,
     "do_center_crop": True, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
@@ -103,6 +109,17 @@ def open_clip_folder(folder: Path) -> Path:
     return model
 
 
+def pruned_folder(folder: Path) -> Path:
+    """A folder of a CLIP whose layers differ, made once."""
+    model = folder / "pruned"
+    if not model.is_dir():
+        whole = small(folder)
+        config = {**whole.config, UNITS: UNIT_TABLE}
+        clip = assemble_config(config, name="cut", tokenizer_file=whole.tokenizer_file)
+        save_local_dir(model, clip)
+    return model
+
+
 def hugging_face_folder(folder: Path) -> Path:
     """A CLIPModel's folder, made once."""
     model = folder / "hugging_face"
@@ -141,11 +158,29 @@ def opener(make: Callable[[Path], Path]) -> Callable[[Path, bytes], None]:
     return read
 
 
+def config_reader(folder: Path, content: bytes) -> None:
+    """Take the config of a bare weight file."""
+    weights, config = folder / "weights.safetensors", folder / "config.json"
+    if not weights.is_file():
+        weights.write_bytes(to_safetensors(state(folder)))
+    config.write_bytes(content)
+    convert_checkpoint(str(weights), config=str(config))
+
+
+def configs(folder: Path) -> list[bytes]:
+    return [json.dumps(table).encode() for table in (MODEL_CFG, {"model_cfg": MODEL_CFG},
+                                                     HUGGING_FACE)]  # fmt: skip
+
+
 OPEN_CLIP_KINDS = {
     "open_clip_config.json": changed_json,
     "open_clip_model.safetensors": changed_safetensors,
     "tokenizer.json": changed_json,
     "tokenizer_config.json": changed_json,
+}
+PRUNED_KINDS = {
+    "tinyclip_edge_config.json": changed_json,
+    "tinyclip_edge_model.safetensors": changed_safetensors,
 }
 HUGGING_FACE_KINDS = {
     "config.json": changed_json,
@@ -160,6 +195,9 @@ READERS = (
            converter(".safetensors"), weight=0.3),
     Reader("open_clip folder", files(open_clip_folder, OPEN_CLIP_KINDS),
            changed_file(OPEN_CLIP_KINDS), opener(open_clip_folder), weight=0.3),
+    Reader("pruned folder", files(pruned_folder, PRUNED_KINDS), changed_file(PRUNED_KINDS),
+           opener(pruned_folder), weight=0.3),
+    Reader("config of a weight file", configs, changed_json, config_reader, weight=0.3),
     Reader("Hugging Face folder", files(hugging_face_folder, HUGGING_FACE_KINDS),
            changed_file(HUGGING_FACE_KINDS), opener(hugging_face_folder), weight=0.3),
 )  # fmt: skip

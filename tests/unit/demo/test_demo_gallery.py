@@ -2,10 +2,12 @@
 
 import base64
 import io
+import os
 
 import pytest
 from PIL import Image
 
+from tinyclip_demo import gallery as gallery_module
 from tinyclip_demo.gallery import Gallery, folder_gallery
 from tinyclip_edge.errors import DataError
 
@@ -59,3 +61,20 @@ def test_a_broken_picture_is_no_example():
 def test_an_empty_gallery_is_refused():
     with pytest.raises(DataError, match="has no readable image"):
         Gallery("none", (), ())
+
+
+def test_captions_beside_pictures_are_read_up_to_a_limit(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gallery_module, "CAPTION_BYTES", 1000)
+    for name in ("a-fox", "b_owl", "old-cat", "two-dogs", "zebra"):
+        save(tmp_path / f"{name}.png")
+    (tmp_path / "a-fox.txt").write_text("a red fox\nmore lines")
+    (tmp_path / "b_owl.txt").write_text("o" * 1001)
+    (tmp_path / "old-cat.txt").write_bytes(b"\xff\xfe\x00")
+    os.mkfifo(tmp_path / "two-dogs.txt")  # would be waited for
+    (tmp_path / "zebra.txt").write_text("z" * 1000)
+    gallery = folder_gallery(tmp_path)
+    assert gallery.captions == ("a red fox", "b owl", "old cat", "two dogs", "z" * 200)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("3 caption files cannot be read, the pictures are called by their")
+    assert lines[0].endswith("b_owl.txt: it has more than 1,000 bytes")

@@ -1,9 +1,11 @@
 """Uploads: what is refused, and in which words."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 
 import pytest
@@ -137,3 +139,27 @@ def test_the_oldest_brought_gallery_makes_room(tmp_path):
     assert len(galleries.get(galleries.open_folder(str(tmp_path)))) == 1
     with pytest.raises(DataError, match="no folder"):
         galleries.open_folder(" ")
+
+
+def test_of_a_large_upload_no_more_than_the_limit_is_read(tmp_path):
+    path = tmp_path / "upload"
+    with path.open("wb") as file:
+        file.truncate(3_000_000_000)  # takes no space on the disk
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"^the upload has 3000 MB: at most 20 MB are read$"):
+            open_upload(str(path))
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "missing", "null byte"])
+def test_an_upload_that_is_no_file_is_gone(tmp_path, kind):
+    path = tmp_path / "secret"
+    if kind == "folder":
+        path.mkdir()
+    if kind == "pipe":
+        os.mkfifo(path)
+    with pytest.raises(DataError, match=r"^the upload is gone: upload it again$"):
+        open_upload(f"{path}\0" if kind == "null byte" else str(path))

@@ -194,6 +194,25 @@ def test_a_gate_narrower_than_one_pair_says_that_it_cannot_tell():
     )
 
 
+@pytest.mark.parametrize("precision", ["int8", "uint8", "static"])
+@pytest.mark.parametrize(
+    ("convolutional", "cosine", "passed"),
+    # What 8 bits left of MobileCLIP2-S0: 0.963, and 0.991 with float depthwise convolutions.
+    [(True, 0.963, False), (True, 0.991, True), (False, 0.963, True), (False, 0.89, False)],
+)
+def test_a_damaged_tower_of_convolutions_is_refused(precision, convolutional, cosine, passed):
+    ladder, angle = VerificationReport(), float(np.arccos(cosine))
+    reference, turned = answers_of(points(200), points(200)), points(200, angle)
+    reference.convolutional = convolutional
+    check_embeddings(ladder, precision, reference, answers_of(turned, turned), max_drop=0.5)
+    rungs = ladder.figures[precision]["rungs"]
+    assert rungs["ranking"] is True  # both towers are turned alike
+    assert rungs["image values"] is passed
+    assert rungs["text values"] is (cosine > 0.9)
+    if convolutional and not passed:
+        assert f"{precision} image values: cosine 0.96300 is below 0.98" in str(ladder.failures[0])
+
+
 def test_enough_pairs_are_judged_and_fp32_needs_none():
     found = answers_of(points(200), points(200))
     for precision, count in (("int8", 200), ("fp32", 10)):

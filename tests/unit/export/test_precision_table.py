@@ -77,7 +77,9 @@ def test_a_new_entry_is_in_the_help_of_the_command(wide):
 def test_a_new_entry_has_its_own_gates(wide):
     stats = CosineStats(cosine_min=0.9, cosine_p1=0.96, snr_db=12.0)
     with pytest.raises(gates.ValuesError, match=r"cosine 0\.96000 is below 0\.97"):
-        gates.check_values("w8wide", "w8wide image", stats)
+        gates.check_values(
+            "w8wide", "w8wide image", stats, gates.least_cosine("w8wide", convolutional=True)
+        )
     assert replay_cosine("w8wide") == 0.995
 
 
