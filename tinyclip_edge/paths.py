@@ -9,7 +9,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from tinyclip_edge.errors import TinyClipError
+from tinyclip_edge.errors import DataError, TinyClipError
+from tinyclip_edge.limits import TEXTS_BYTES
 
 
 def expanded(path: str | Path) -> str:
@@ -85,3 +86,15 @@ def read_bounded(path: Path, error: type[TinyClipError], *, limit: int) -> bytes
     if len(content) > limit:
         raise error(f"cannot read {path}: it has more than {limit:,} bytes")
     return content
+
+
+def read_lines(path: Path, kind: str) -> tuple[str, ...]:
+    """Return the lines of a text file that are not blank; DataError when there are none."""
+    try:
+        text = read_bounded(path, DataError, limit=TEXTS_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"cannot read {kind} file {path}: it is not UTF-8") from None
+    entries = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not entries:
+        raise DataError(f"{kind} file {path} is empty; write one a line")
+    return entries

@@ -82,14 +82,16 @@ def test_token_ids_are_pythons(tab, server, bundle):
 
 
 def test_token_ids_of_a_trimmed_vocabulary_are_pythons(tab, server, bundle, tmp_path):
-    from tinyclip_export.bundle.trim_vocab import required_ids, trimmed_json, used_ids
+    from tinyclip_edge.models.pieces import read_pieces
+    from tinyclip_edge.models.trimmed_tokenizer import base_ids, required_ids, trimmed_json
 
     tab.goto(server.url)
     content = json.loads((bundle / "tokenizer.json").read_text(encoding="utf-8"))
     whole = ClipTokenizer.from_file(bundle / "tokenizer.json", 16)
-    kept = required_ids(content, used_ids(whole, ["a red bicycle"]), "toy")
+    pieces = read_pieces(content, "toy")
+    kept = required_ids(pieces, base_ids(content, pieces), whole.pieces("a red bicycle"))
     path = tmp_path / "tokenizer.json"
-    path.write_text(json.dumps(trimmed_json(content, kept)), encoding="utf-8")
+    path.write_text(json.dumps(trimmed_json(content, pieces, kept)), encoding="utf-8")
     trimmed = ClipTokenizer.from_file(path, 16)
     assert trimmed.vocab_size < whole.vocab_size
     manifest = {"context_length": 16, "tokenizer": {}, "eot_token_id": trimmed.eot_token_id}

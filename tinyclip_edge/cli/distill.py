@@ -10,7 +10,7 @@ import typer
 
 from tinyclip_edge.cli.option_groups import with_option_groups
 from tinyclip_edge.cli.options import free_folder, refuse_launcher, say
-from tinyclip_edge.cli.run_config import check_pairs, read_run
+from tinyclip_edge.cli.run_config import check_pairs, check_vocab, read_run
 from tinyclip_edge.cli.run_plan import TFLOPS, show_plan
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.launcher import first_process
@@ -76,6 +76,8 @@ def distill(
     default = "starter" if resume is None else str(resumed_config(resume))
     pairs = () if plan.dry_run else ("train", "val")  # a plan needs no data
     run = read_run(config, default, pairs=pairs)
+    if resume is None:  # a resumed run has its vocabulary in its folder
+        check_vocab(run)
     if plan.dry_run:
         refuse_launcher("distill --dry-run")
         show_plan(run, processes=plan.processes, tflops=plan.tflops, as_json=plan.json_output)

@@ -9,7 +9,7 @@ import typer
 
 from tinyclip_edge.cli.distill import ConfigArgs
 from tinyclip_edge.cli.options import JsonFlag, print_json, refuse_launcher, say
-from tinyclip_edge.cli.run_config import read_run
+from tinyclip_edge.cli.run_config import check_vocab, read_run
 from tinyclip_edge.metrics import HEADLINES, METRICS
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def doctor(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
     """Check a run before it starts: data, teacher, memory and time."""
     refuse_launcher("doctor")
     run = read_run(config)
+    check_vocab(run)
     from tinyclip_edge.train import ProgressObserver
     from tinyclip_edge.train.preflight.doctor import examine
 

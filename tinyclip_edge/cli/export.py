@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -104,12 +103,11 @@ def run_export(checkpoint: str | None, options: ExportOptions = DEFAULTS) -> Exp
         calibration=supply,
         notify=say,
     )
-    with (
-        finetuned(clip, source, options, names, preset, folder) as (clip, qat_report),
-        trimmed(clip, corpus, replace(extras, qat_report=qat_report)) as (clip, extras),
-    ):
+    with finetuned(clip, source, options, names, preset, folder) as (finished, qat_report):
+        extras = replace(extras, qat_report=qat_report)
+        exported, extras = trimmed(finished, corpus, extras, pairs.texts)
         return export_bundle(
-            clip,
+            exported,
             folder,
             precisions=names,
             pairs=(pairs.images, pairs.texts),
@@ -158,19 +156,19 @@ def finetuned(
     shutil.rmtree(folder, ignore_errors=True)  # only once the bundle is written
 
 
-@contextmanager
 def trimmed(
-    clip: LoadedClip, corpus: Path | None, extras: Extras
-) -> Iterator[tuple[LoadedClip, Extras]]:
-    """Yield the model with only the tokens of a corpus and of the labels; unchanged for None."""
+    clip: LoadedClip, corpus: Path | None, extras: Extras, others: Sequence[str]
+) -> tuple[LoadedClip, Extras]:
+    """Return the model with only the tokens of a corpus and of the labels; unchanged for None.
+
+    It says how many of the texts ``others`` are cut into other pieces.
+    """
     if corpus is None:
-        yield clip, extras
-        return
-    from tinyclip_export.bundle.label_classifier import read_lines
+        return clip, extras
+    from tinyclip_edge.paths import read_lines
     from tinyclip_export.bundle.trim_vocab import trim_vocabulary
 
-    texts = [*read_lines(corpus, "corpus"), *extras.prompts]
-    with tempfile.TemporaryDirectory(prefix="tinyclip-edge-") as folder:
-        result = trim_vocabulary(clip, texts, Path(folder))
-        say("vocabulary: {tokens} of {of} tokens kept for {texts} texts".format(**result.report))
-        yield result.clip, replace(extras, vocabulary=result.report)
+    result = trim_vocabulary(clip, [*read_lines(corpus, "corpus"), *extras.prompts], others)
+    for line in result.lines:
+        say(line)
+    return result.clip, replace(extras, vocabulary=result.report)

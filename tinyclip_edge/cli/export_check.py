@@ -17,7 +17,7 @@ def check_request(
     from tinyclip_edge.cli.export_pairs import STARTER_TRAIN
     from tinyclip_edge.evaluation import check_set
     from tinyclip_edge.models import check_model
-    from tinyclip_export.bundle.label_classifier import read_lines
+    from tinyclip_edge.paths import read_lines
     from tinyclip_export.bundle.staging import check_destination
 
     check_model(source)

@@ -16,7 +16,7 @@ from tinyclip_edge.cli.options import (
     require_empty,
     say,
 )
-from tinyclip_edge.cli.run_config import read_run
+from tinyclip_edge.cli.run_config import check_vocab, read_run
 from tinyclip_edge.errors import ConfigError, TinyClipError
 
 if TYPE_CHECKING:
@@ -33,15 +33,17 @@ def inherit(
 ) -> None:
     """Save the student as it is before training, and report what it inherits."""
     run = read_run(config, pairs=("val",))
+    check_vocab(run)
     _check_method(run)
     folder = out if out is not None else free_folder(Path("runs"), f"{run.name}-step0")
     require_empty(folder)
     from tinyclip_edge.models import load_clip, save_local_dir
     from tinyclip_edge.train.preflight.step0 import step_zero
     from tinyclip_edge.train.stages.student import start_student
+    from tinyclip_edge.train.vocabulary import origin_of
 
     teacher = load_clip(run.teacher.model, run.teacher.pretrained)
-    student, inherited = start_student(run, teacher)
+    student, inherited = start_student(run, origin_of(run, teacher, say).clip)
     if inherited is None:
         raise ConfigError("the first stage learns masks and inherits nothing; see distill")
     report = step_zero(run, teacher, student, inherited)

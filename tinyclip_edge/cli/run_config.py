@@ -45,6 +45,14 @@ def check_pairs(run: RunConfig, pairs: Sequence[str] = ("train", "val")) -> None
             raise DataError(f"data.{key}: {error}") from None
 
 
+def check_vocab(run: RunConfig) -> None:
+    """Raise ConfigError or DataError for a file of ``student.vocab`` that cannot be read."""
+    from tinyclip_edge.data.corpus import corpus_lines
+
+    if isinstance(run.student.vocab, str):
+        corpus_lines(run.student.vocab)
+
+
 def check_run(run: RunConfig, pairs: Sequence[str]) -> None:
     """Raise the first error that a run would meet, as far as names and paths tell."""
     from tinyclip_edge.models import check_model

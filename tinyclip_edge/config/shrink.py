@@ -20,6 +20,9 @@ def _count(value: object) -> object:
 
 
 Count = Annotated[int, BeforeValidator(_count)]
+CountOrPath = Annotated[
+    Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1)], BeforeValidator(_count)
+]
 
 
 class StudentConfig(Section):
@@ -42,6 +45,12 @@ class StudentConfig(Section):
         default=False,
         description="Masks end in equal head counts and feed-forward widths in all layers of a "
         "tower, so that the student is an ordinary open_clip and Hugging Face CLIP.",
+    )
+    vocab: CountOrPath | None = Field(
+        default=None,
+        description="Tokens that the student keeps of the teacher's, with their rows: those that "
+        "the texts of a file need, one per line; or a number, such as 30k: at most so many, "
+        "special tokens included, the commonest of the run's captions. null: all.",
     )
 
 

@@ -33,13 +33,14 @@ from tinyclip_edge.models.student_config import (
     needs_end,
     pooling_at_end,
     teacher_cfg,
+    without_tokenizer,
 )
 from tinyclip_edge.models.tokenization import (
     end_token_id,
     make_tokenizer,
     same_ids,
 )
-from tinyclip_edge.models.zoo import zoo_shape
+from tinyclip_edge.models.zoo import zoo_entry, zoo_shape
 
 PlanName: TypeAlias = Literal["published", "evenly", "importance"]
 # Settings that must agree for a copied weight to have the same effect in the student.
@@ -62,25 +63,27 @@ _TEXT_KEYS = (
 )
 
 
-def create_student(model: str | dict[str, Any], teacher: LoadedClip) -> LoadedClip:
+def create_student(
+    model: str | dict[str, Any], teacher: LoadedClip, *, own_tokens: bool = True
+) -> LoadedClip:
     """Return a student with random weights (the caller seeds torch).
 
     ``model`` is a zoo name or an open_clip model_cfg; settings that it omits (image and patch
     size, vocabulary, context length, embedding, activation) are the teacher's, and so are
     preprocessing and tokenizer. A student with CLIP's vocabulary, or with a tokenizer that it
-    names, is an ordinary CLIP with that one; factor and bias of a sigmoid are the
-    teacher's. Raises ModelError.
+    names, is an ordinary CLIP with that one; without ``own_tokens`` it has the teacher's whatever
+    it names. Factor and bias of a sigmoid are the teacher's. Raises ModelError.
     """
-    if isinstance(model, str):
-        name, overrides = model, zoo_shape(model).model_cfg
-    else:
-        name, overrides = "student", model
+    name, overrides = _named_shape(model)
+    if not own_tokens:
+        overrides = without_tokenizer(overrides)
     theirs = teacher_cfg(teacher)
     config = complete_cfg(overrides, theirs, name)
     student_text = overrides.get("text_cfg", {})
     own_tokenizer = has_own_tokenizer(student_text, theirs["text_cfg"])
     tokenizer_file = None if own_tokenizer else teacher.tokenizer_file
-    if needs_end(config["text_cfg"], theirs["text_cfg"], own_tokenizer=own_tokenizer):
+    at_end = not own_tokens and config["text_cfg"].get("pool_type") == "eos"
+    if at_end or needs_end(config["text_cfg"], theirs["text_cfg"], own_tokenizer=own_tokenizer):
         tokenizer = make_tokenizer(config, None, name) if own_tokenizer else teacher.tokenizer
         config["text_cfg"] |= pooling_at_end(config["text_cfg"], end_token_id(tokenizer), name)
     student = assemble(
@@ -97,6 +100,20 @@ def _inherit_sigmoid(student: LoadedClip, teacher: LoadedClip) -> None:
     for name in ("logit_scale", "logit_bias"):
         value = teacher.model.get_parameter(name).detach().reshape(-1)[0]
         student.model.get_parameter(name).fill_(value.item())
+
+
+def names_own_tokenizer(model: str | dict[str, Any], teacher: LoadedClip) -> bool:
+    """Whether a zoo name or model_cfg asks for another tokenizer than its teacher has."""
+    if isinstance(model, str) and zoo_entry(model).stages:  # masks leave the teacher's
+        return False
+    text = _named_shape(model)[1].get("text_cfg", {})
+    return has_own_tokenizer(text, teacher_cfg(teacher)["text_cfg"])
+
+
+def _named_shape(model: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    if isinstance(model, str):
+        return model, zoo_shape(model).model_cfg
+    return "student", model
 
 
 def zoo_config(name: str) -> dict[str, Any]:

@@ -35,10 +35,17 @@ _TEACHER_ONLY = ("custom_text", "init_logit_bias")
 
 def teacher_cfg(teacher: LoadedClip) -> dict[str, Any]:
     """Return a teacher's model_cfg; that of a tower from transformers has no vocabulary size."""
-    config = deepcopy(teacher.config["model_cfg"])
+    config: dict[str, Any] = deepcopy(teacher.config["model_cfg"])
     if "hf_model_name" in config["text_cfg"]:
         config["text_cfg"].setdefault("vocab_size", teacher.vocabulary)
     return config
+
+
+def without_tokenizer(model_cfg: dict[str, Any]) -> dict[str, Any]:
+    """Return a model_cfg that names no tokenizer, and no ids of one."""
+    dropped = {*_TOKENIZER_KEYS, "eos_id", "pad_id"} - {"context_length"}
+    text = {k: v for k, v in model_cfg.get("text_cfg", {}).items() if k not in dropped}
+    return {**model_cfg, "text_cfg": text}
 
 
 def needs_end(student: dict[str, Any], teacher: dict[str, Any], *, own_tokenizer: bool) -> bool:

@@ -122,9 +122,14 @@ def from_vocabulary(folder: Path) -> Path:
         lines = merges.decode("utf-8").splitlines()
         pairs = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
         tokenizer = byte_pair_tokenizer(vocabulary, [(first, second) for first, second in pairs])
-    path = Path(tempfile.mkdtemp(dir=_scratch().name)) / "tokenizer.json"
+    path = scratch_folder() / "tokenizer.json"
     tokenizer.save(str(path))
     return path
+
+
+def scratch_folder() -> Path:
+    """Return a new folder that is removed when the process ends."""
+    return Path(tempfile.mkdtemp(dir=_scratch().name))
 
 
 @functools.cache

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,6 +44,7 @@ from tinyclip_edge.train.tasks.encoders import picture_bytes, picture_size, pixe
 from tinyclip_edge.train.tasks.ensemble import load_ensemble, teacher_dtype
 from tinyclip_edge.train.tasks.teacher import MAX_BATCH, Teacher
 from tinyclip_edge.train.tasks.validation import Validation
+from tinyclip_edge.train.vocabulary import Origin, origin_of
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 GIGABYTE = 1e9
@@ -78,11 +80,13 @@ def load_setup(
     *,
     fill: bool = False,
     finetune: FinetunedStudent | None = None,
+    vocabulary: Path | None = None,
 ) -> tuple[Setup, InitialStudent]:
     """Load and check everything that a run works with; nothing is written.
 
     With ``fill``, missing features are computed and written into the feature cache. A student that
-    exists already is trained as ``finetune`` says. Raises as ``prepare``.
+    exists already is trained as ``finetune`` says. A run that is resumed keeps its ``vocabulary``.
+    Raises as ``prepare``.
     """
     check_trackers(config.run.trackers)
     accelerator = make_accelerator(config.run)
@@ -91,7 +95,7 @@ def load_setup(
     watcher = observer if ranks.main else Silent()
     # Where one process cannot go on, the others must not wait for it in accelerate.
     with ranks.agreed():
-        setup, first = _load_all(config, accelerator, ranks, watcher, teacher, finetune)
+        setup, first = _load_all(config, accelerator, ranks, watcher, teacher, finetune, vocabulary)
     if fill and setup.filler is not None:
         if setup.is_short:
             watcher.on_message("the run is shorter than an epoch: its feature cache is not filled")
@@ -108,12 +112,16 @@ def _load_all(
     observer: Observer,
     teacher_clip: LoadedClip | None,
     finetune: FinetunedStudent | None,
+    vocabulary: Path | None,
 ) -> tuple[Setup, InitialStudent]:
     data = config.data
     source = open_source(data.train, data.source_options)
     val_source = None if data.val is None else open_source(data.val, data.source_options)
     teacher_clip = teacher_clip or load_clip(config.teacher.model, config.teacher.pretrained)
-    stages, first = _first_student(config, teacher_clip, finetune)
+    origin = Origin(teacher_clip)
+    if finetune is None:
+        origin = origin_of(config, teacher_clip, observer.on_message, kept=vocabulary)
+    stages, first = _first_student(config, origin.clip, finetune)
     teacher = make_teacher(config, teacher_clip, accelerator.device)
     crops = make_crops(data, teacher_clip)
     filler = None
@@ -149,18 +157,19 @@ def _load_all(
         data_hash(pairs),
         # Rounding aside, features do not depend on the dtype that a device computes in.
         recipe_digest({**recipe, "teachers": [_without(t, "dtype") for t in recipe["teachers"]]}),
+        origin.kept,
     )
     return setup, first
 
 
 def _first_student(
-    config: RunConfig, teacher: LoadedClip, finetune: FinetunedStudent | None
+    config: RunConfig, origin: LoadedClip, finetune: FinetunedStudent | None
 ) -> tuple[tuple[Stage, ...], InitialStudent]:
     if finetune is not None:
         set_seed(config.seed)
         return plan_course(config), InitialStudent(finetune.clip)
-    stages = resolve_course(config, teacher)
-    return stages, InitialStudent(*start_student(config, teacher, stages[0]))
+    stages = resolve_course(config, origin)
+    return stages, InitialStudent(*start_student(config, origin, stages[0]))
 
 
 def make_teacher(config: RunConfig, first: LoadedClip, device: torch.device) -> Teacher:

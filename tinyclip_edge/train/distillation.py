@@ -54,6 +54,9 @@ def distill(
     with folder.held(resume=resume):
         setup, start, inherited = _start(folder, watcher, resume=resume)
         setup.ranks.on_main(folder.create)
+        if setup.kept_tokens is not None:
+            tokens = setup.kept_tokens
+            setup.ranks.on_main(lambda: tokens.save(folder.vocabulary))
         main_watcher = watcher if setup.ranks.main else Silent()
         began = time.perf_counter()
         command = f"tinyclip-edge distill --resume {folder.path}"
@@ -75,7 +78,9 @@ def _start(
     folder: RunFolder, observer: Observer, *, resume: bool
 ) -> tuple[Setup, RunStart, InheritanceReport | None]:
     # A function of its own: the first student must not outlive its stage.
-    setup, first = load_setup(folder.config, observer, fill=True)
+    kept = folder.vocabulary if resume and folder.checkpoints.steps() else None
+    vocabulary = None if folder.config.student.vocab is None else kept
+    setup, first = load_setup(folder.config, observer, fill=True, vocabulary=vocabulary)
     main_observer = observer if setup.ranks.main else Silent()
     start = start_run(setup, first, folder, main_observer, resume=resume)
     return setup, start, first.inherited

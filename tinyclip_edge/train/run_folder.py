@@ -54,7 +54,8 @@ FREE_KEYS = frozenset(
 class RunFolder:
     """``config.yaml events.jsonl checkpoints/ student/ best/`` and the teacher's cached features.
 
-    ``report/`` at the end; runs of stages or masks also have ``stages/<number>/``.
+    ``report/`` at the end; ``vocabulary.json`` with ``student.vocab``; runs of stages or masks also
+    have ``stages/<number>/``.
     """
 
     path: Path
@@ -94,6 +95,11 @@ class RunFolder:
         return self.path / "teacher_features.safetensors"
 
     @property
+    def vocabulary(self) -> Path:
+        """The student's tokens, where it has fewer than its teacher."""
+        return self.path / "vocabulary.json"
+
+    @property
     def settings(self) -> Path:
         """The configuration as resolved."""
         return self.path / CONFIG
@@ -116,6 +122,12 @@ class RunFolder:
         check_content(self.path, resume=resume)
         if resume:
             self._check_config()
+            chosen = self.config.student.vocab is not None and bool(self.checkpoints.steps())
+            if chosen and not self.vocabulary.is_file():
+                raise TinyClipError(
+                    f"cannot resume {self.path}: {self.vocabulary.name} is missing, the list of "
+                    "the tokens that its student has"
+                )
 
     @contextmanager
     def held(self, *, resume: bool) -> Iterator[None]:

@@ -19,6 +19,7 @@ from tinyclip_edge.train.schedule import Stage
 from tinyclip_edge.train.stages.factory import StageFactory
 from tinyclip_edge.train.tasks.teacher import Teacher
 from tinyclip_edge.train.tasks.validation import Validation
+from tinyclip_edge.train.vocabulary import KeptTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Setup:
     ranks: DistributedContext
     data_hash: str  # of what the batches depend on
     recipe: str  # digest of what determines the teacher's features
+    kept_tokens: KeptTokens | None = None  # the student's vocabulary, where it has one of its own
 
     @property
     def shrinks(self) -> bool:

@@ -19,7 +19,8 @@ def read_extras(
     **options: Any,  # noqa: ANN401
 ) -> Extras:
     """Return the requests, with the lines of both files. Raises ConfigError, DataError."""
-    from tinyclip_export.bundle.label_classifier import check_labels, read_lines
+    from tinyclip_edge.paths import read_lines
+    from tinyclip_export.bundle.label_classifier import check_labels
 
     if templates is not None and labels is None:
         raise ConfigError("--templates are prompts for labels; add --labels FILE")

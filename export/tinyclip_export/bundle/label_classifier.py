@@ -12,8 +12,6 @@ import numpy as np
 
 from tinyclip_edge.errors import BundleError, DataError
 from tinyclip_edge.json_text import read_json_table
-from tinyclip_edge.limits import TEXTS_BYTES
-from tinyclip_edge.paths import read_bounded
 from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_edge.runtime.classifier import LABELS_FILE, METADATA, METADATA_VERSION, OUTPUT
 from tinyclip_edge.runtime.prompts import class_features, probabilities
@@ -34,18 +32,6 @@ TOLERANCE = 1e-5  # for probabilities
 def classifier_path(precision: str) -> str:
     """Return the file's path inside a bundle."""
     return f"onnx/classifier{PRECISIONS[precision].suffix}.onnx"
-
-
-def read_lines(path: Path, kind: str) -> tuple[str, ...]:
-    """Return the lines of a text file that are not blank; DataError when there are none."""
-    try:
-        text = read_bounded(path, DataError, limit=TEXTS_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError(f"cannot read {kind} file {path}: it is not UTF-8") from None
-    entries = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if not entries:
-        raise DataError(f"{kind} file {path} is empty; write one a line")
-    return entries
 
 
 def check_labels(labels: Sequence[str]) -> None:

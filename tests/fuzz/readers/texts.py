@@ -17,8 +17,8 @@ from PIL import Image
 
 from tinyclip_edge.evaluation.class_images import ANNOTATIONS
 from tinyclip_edge.evaluation.sets import evaluation_set
+from tinyclip_edge.paths import read_lines
 from tinyclip_edge.runtime.preprocess import Preprocess
-from tinyclip_export.bundle.label_classifier import read_lines
 
 PICTURE = Image.fromarray(np.arange(12 * 9 * 3, dtype=np.uint8).reshape(9, 12, 3))
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")

@@ -14,7 +14,7 @@ import torch
 
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.errors import ConfigError
-from tinyclip_edge.models import LoadedClip, create_student, inherit_student, load_clip
+from tinyclip_edge.models import LoadedClip, inherit_student, load_clip
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import count_parameters
 from tinyclip_edge.models.cost import traced_macs
@@ -22,8 +22,9 @@ from tinyclip_edge.models.given_config import open_clip_config
 from tinyclip_edge.models.pruned import clip_units
 from tinyclip_edge.train.memory import FLOAT, HALF, SavedBytes, trained_bytes
 from tinyclip_edge.train.schedule import Stage
-from tinyclip_edge.train.stages.student import resolve_course
+from tinyclip_edge.train.stages.student import resolve_course, shaped
 from tinyclip_edge.train.tasks.encoders import PairEncoder
+from tinyclip_edge.train.vocabulary import planned_origin
 
 PASSES = 3  # forward, and backward at twice its price
 TRACED = 2  # pairs
@@ -113,7 +114,7 @@ def plan_run(config: RunConfig, *, processes: int = 1) -> RunPlan:
         batch_size=size,
         processes=processes,
         held=rows,
-        stages=tuple(_stages(config, first, rows, 2 * macs)),
+        stages=tuple(_stages(config, planned_origin(config, first), rows, 2 * macs)),
     )
 
 
@@ -154,7 +155,7 @@ def _stages(
 
 
 def _cut_out(config: RunConfig, shape: str | dict[str, Any], before: LoadedClip) -> LoadedClip:
-    student = create_student(shape, before)
+    student = shaped(config, shape, before)
     if config.inherit.method != "none":
         plan = config.inherit.plan
         inherit_student(before, student, plan="evenly" if plan == "importance" else plan)

@@ -16,7 +16,7 @@ from tinyclip_edge.data import PixelCodec
 from tinyclip_edge.inheritance import InheritanceReport
 from tinyclip_edge.inheritance.gates import ClipGates
 from tinyclip_edge.inheritance.prune import load_moments, named_moments, slice_moments
-from tinyclip_edge.models import LoadedClip, create_student, load_clip
+from tinyclip_edge.models import LoadedClip, load_clip
 from tinyclip_edge.models.logit_bias import with_logit_bias
 from tinyclip_edge.models.prefixes import with_prefixes
 from tinyclip_edge.models.pruned import PruneResult, clip_units, prune_clip
@@ -27,7 +27,12 @@ from tinyclip_edge.train.optimizer import OptimizerStep, Restart, make_optimizer
 from tinyclip_edge.train.run_folder import RunFolder
 from tinyclip_edge.train.schedule import Stage
 from tinyclip_edge.train.stages.state import StageState
-from tinyclip_edge.train.stages.student import InitialStudent, dense_copy, stage_student
+from tinyclip_edge.train.stages.student import (
+    InitialStudent,
+    dense_copy,
+    shaped,
+    stage_student,
+)
 from tinyclip_edge.train.tasks.distill_task import DistillTask
 from tinyclip_edge.train.tasks.encoders import PairEncoder
 from tinyclip_edge.train.tasks.mask_task import MaskedTask, MaskTarget
@@ -110,7 +115,7 @@ class StageFactory:
             student = (
                 dense_copy(origin)
                 if stage.student is None
-                else create_student(stage.student, origin)
+                else shaped(self.config, stage.student, origin)
             )
             state = self.begin(stage, student, position=position)
         checkpoint.apply(state.student.model, state.optimizer_step.optimizer, state.beside)

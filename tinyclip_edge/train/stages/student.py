@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from accelerate.utils import set_seed
@@ -36,8 +37,9 @@ def start_student(
 ) -> tuple[LoadedClip, InheritanceReport | None]:
     """Return the student with the weights of step 0, and what it inherited.
 
-    Seeds every generator first, so that random weights depend on the seed alone. Raises ModelError
-    and InheritanceError.
+    ``teacher`` has no more tokens than ``student.vocab`` leaves, see train.vocabulary. Seeds every
+    generator first, so that random weights depend on the seed alone. Raises ModelError and
+    InheritanceError.
     """
     set_seed(config.seed)
     first = resolve_course(config, teacher)[0] if stage is None else stage
@@ -74,7 +76,7 @@ def stage_student(
     """
     if stage.student is None:
         return dense_copy(before), None
-    student = create_student(stage.student, before)
+    student = shaped(config, stage.student, before)
     if config.inherit.method == "none":
         return student, None
     pairs = None if config.inherit.plan != "importance" else calibration_pairs(config, before)
@@ -84,6 +86,11 @@ def stage_student(
         before, student, plan=config.inherit.plan, calibration=pairs, device=device
     )
     return student, report
+
+
+def shaped(config: RunConfig, model: str | dict[str, Any], before: LoadedClip) -> LoadedClip:
+    """Return a student of a shape with random weights; ModelError."""
+    return create_student(model, before, own_tokens=config.student.vocab is None)
 
 
 def dense_copy(clip: LoadedClip) -> LoadedClip:
@@ -123,7 +130,7 @@ def _check_course(config: RunConfig, stages: tuple[Stage, ...], teacher: LoadedC
         try:
             if stage.student is not None:
                 with torch.random.fork_rng(devices=[]):
-                    student = create_student(stage.student, before)
+                    student = shaped(config, stage.student, before)
                 if config.inherit.method != "none":
                     inherit_student(before, student, plan="evenly")
                 before = student
