@@ -27,11 +27,13 @@ def chosen_models() -> list[str]:
 
 
 def chosen_port() -> int:
-    """Return the port to listen on; raise ConfigError for what is no number."""
-    told = os.environ.get("GRADIO_SERVER_PORT", "7860")
-    if not told.isdecimal():
-        raise ConfigError(f"GRADIO_SERVER_PORT {told!r} is no port: give a number, 1 to 65535")
-    return int(told)
+    """Return the port to listen on; raise ConfigError if it is not a number."""
+    value = os.environ.get("GRADIO_SERVER_PORT", "7860")
+    if not value.isdecimal():
+        raise ConfigError(
+            f"GRADIO_SERVER_PORT {value!r} is not a port: set it to a number from 1 to 65535"
+        )
+    return int(value)
 
 
 def allowed_hosts() -> list[str]:

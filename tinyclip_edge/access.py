@@ -1,7 +1,7 @@
-"""Access rules of this project's servers on Host, Origin and the client's address.
+"""Access rules of this project's servers for Host, Origin and the client's address.
 
-A foreign page can point its own name at 127.0.0.1 (DNS rebinding) or send forms here (CSRF):
-browsers then name that page in Host or Origin, and every server checks both with `HostRule` first.
+A foreign page can point its own name at 127.0.0.1 (DNS rebinding) or send forms here (CSRF).
+Browsers then send its name in Host or Origin, so every server checks both with `HostRule` first.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 EVERY_HOST = "*"
-HEADER_BYTES = 300  # of a Host: names have at most 253
-# What a proxy adds. A browser beside the server sends none of them; they never grant anything.
+HEADER_BYTES = 300  # of a Host header; names have at most 253
+# Added by proxies. A browser on this machine sends none of them; they never grant anything.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@\[\]]+)(:\d{1,5})?", re.ASCII)
 _DEFAULT_PORT = re.compile(r":(80|443)$")
@@ -29,14 +29,14 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class HostRule:
-    """Names under which a server answers; see ``refusal``."""
+    """Host names that a server accepts; see ``refusal``."""
 
     def __init__(self, host: str, also: Iterable[str] = ()) -> None:
         """Allow the loopback names, ``host``, on which the server listens, and ``also``.
 
-        A server on every address of the machine (0.0.0.0, ::) allows any IP address, as rebinding
-        needs a name, and the machine's own names. ``*`` in ``also`` allows everything, foreign
-        origins too: for a server without private data.
+        A server on every address of the machine (0.0.0.0, ::) allows any IP address, because
+        rebinding needs a name, and the machine's own names. ``*`` in ``also`` allows everything,
+        foreign origins too: for a server without private data.
         """
         names = {*LOOPBACK_NAMES, _bare(host), *map(_bare, also)}
         self._every = EVERY_HOST in names
@@ -46,13 +46,13 @@ class HostRule:
         self._names = names
 
     def allow(self, name: str) -> None:
-        """Allow one more name, for one that is known only after the server's start."""
+        """Allow another name that is known only after the server's start."""
         self._names.add(_bare(name))
 
     def refusal(self, headers: Headers) -> str | None:
         """Return the reason for refusing a request, in one line; None for an allowed one.
 
-        Refused are requests without exactly one Host, with a Host that is not allowed, and from
+        Requests are refused without exactly one Host, with a Host that is not allowed, and from
         pages of another origin.
         """
         if self._every:
@@ -63,13 +63,13 @@ class HostRule:
         hosts = values["host"] + values["x-forwarded-host"]
         if len(values["host"]) != 1 or not all(map(self._allows, hosts)):
             return (
-                "this server does not answer to that Host: use http://127.0.0.1, or start it with "
+                "this server does not accept that Host: use http://127.0.0.1, or start it with "
                 "--allow-host NAME"
             )
         authorities = {_DEFAULT_PORT.sub("", host) for host in hosts}
         for origin in values["origin"]:
             if _DEFAULT_PORT.sub("", _authority_of(origin)) not in authorities:
-                return "this server does not answer to pages of another origin"
+                return "this server does not accept requests from another origin"
         return None
 
     def _allows(self, host: str) -> bool:

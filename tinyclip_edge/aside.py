@@ -1,6 +1,6 @@
-"""Folders that are written atomically, work folders of one process, and their locks.
+"""Folders that are written atomically, temporary folders of one process, and their locks.
 
-A work folder is locked by its process. The operating system releases the lock when the process
+A temporary folder is locked by its process. The operating system releases the lock when the process
 ends, so that a later process recognises the leftovers of a killed one and removes them.
 """
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-# ``python -m`` would look for modules in the working directory first, which may be a stranger's
-# model folder with a numpy.py of its own.
+# ``python -m`` would search the working directory first, which may be an untrusted
+# model folder with its own numpy.py.
 _PROGRAM = (
     "import sys; sys.path[:] = [path for path in sys.path if path]; "
     "import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
@@ -19,5 +19,5 @@ def child_command(module: str, *arguments: str) -> list[str]:
 
 
 def child_environment() -> dict[str, str]:
-    """Return the environment it needs, whether the package is installed or not."""
+    """Return the environment for it, whether the package is installed or not."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}  # noqa: PTH109

@@ -1,4 +1,4 @@
-"""Errors a user can meet: one line of text each, and the exit code the command line ends with."""
+"""Errors caused by users: one line of text each, and the exit code of the command line."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def read_json_table(
     except ValueError as fault:
         raise error(f"cannot read {path}: {fault}") from None
     if not isinstance(value, dict):
-        raise error(f"{path} holds no table")
+        raise error(f"{path} does not contain a JSON object")
     return value
 
 

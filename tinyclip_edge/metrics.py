@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One accuracy: the share of right answers, higher is better."""
+    """One metric: the share of correct answers; higher is better."""
 
     key: str  # in events, tables and JSON
     label: str
-    short: str  # behind others in a line
+    short: str  # after other metrics in a line
     chance: Callable[[int], float]  # accuracy of guessing, by the number of labels
     headline: bool = False  # drawn over steps, and judged before a run
     of_labels: bool = True  # candidates are the labels, all of them
@@ -51,7 +51,7 @@ METRICS = {
     )
 }  # fmt: skip
 HEADLINES = tuple(key for key, metric in METRICS.items() if metric.headline)
-PROGRESS = ("t2i_r1", "t2i_r5", "i2t_r1", "zero_shot_100")  # one line while a run goes on
+PROGRESS = ("t2i_r1", "t2i_r5", "i2t_r1", "zero_shot_100")  # one line during a run
 SELECTION = ("t2i_r1", "i2t_r1")
 
 

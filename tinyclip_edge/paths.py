@@ -62,7 +62,7 @@ def files_below(folder: Path, error: type[TinyClipError]) -> Iterator[str]:
 
 
 def stays_inside(folder: str | Path, name: str) -> bool:
-    """Whether a file, ``name`` relative to the folder, is no link out of it.
+    """Whether a file, ``name`` relative to the folder, is not a link out of it.
 
     The snapshots of Hugging Face's cache are folders of links into ``blobs`` beside them: those
     links alone are followed.
@@ -76,7 +76,7 @@ def read_bounded(path: Path, error: type[TinyClipError], *, limit: int) -> bytes
     """Return the bytes of a file; ``error`` when there is none or it has more than ``limit``."""
     try:
         if exists(path) and not is_file(path):  # a pipe would be waited for
-            raise error(f"cannot read {path}: it is no file")
+            raise error(f"cannot read {path}: it is not a file")
         with path.open("rb") as file:
             content = file.read(limit + 1)
     except FileNotFoundError:

@@ -86,7 +86,7 @@ def markdown_table() -> str:
 register(
     Precision(
         name="fp32",
-        description="as PyTorch computes it",
+        description="the model as PyTorch computes it",
         suffix="",
         calibrated=False,
         exact=True,
@@ -98,7 +98,7 @@ register(
 register(
     Precision(
         name="fp16",
-        description="weights and activations in float16, for GPUs; a CPU computes in float32",
+        description="weights and activations in float16, for GPUs; CPUs compute it in float32",
         suffix="_fp16",
         recipe="float16",
         calibrated=False,
@@ -109,7 +109,9 @@ register(
 register(
     Precision(
         name="int8",
-        description="dynamic int8: ranges of activations at run time; static for convolutions",
+        description=(
+            "dynamic int8, with activation ranges computed at run time; static for convolutions"
+        ),
         suffix="_quantized",  # transformers.js' q8
         recipe="dynamic",
         aliases=("q8",),
@@ -120,7 +122,7 @@ register(
 register(
     Precision(
         name="uint8",
-        description="dynamic, with uint8 weights: right on every CPU, slower where VNNI is",
+        description="dynamic with uint8 weights: correct on every CPU, slower on those with VNNI",
         suffix="_uint8",
         recipe="dynamic uint8",
         convolution_cosine=CONVOLUTION_COSINE,
@@ -129,7 +131,7 @@ register(
 register(
     Precision(
         name="static",
-        description="int8 with ranges of activations measured beforehand",
+        description="int8 with activation ranges measured beforehand",
         suffix="_static",
         recipe="static",
         fills_int8=True,
@@ -139,7 +141,7 @@ register(
 register(
     Precision(
         name="w8",
-        description="weights in 8 bits, products in float",
+        description="8-bit weights, float products",
         suffix="_w8",
         recipe="weight only",
         options={"weights": "8 bit"},
@@ -148,7 +150,7 @@ register(
 register(
     Precision(
         name="q4",
-        description="weights in 4 bits, products in float",
+        description="4-bit weights, float products",
         suffix="_q4",
         recipe="weight only",
         options={"weights": "4 bit"},
@@ -158,7 +160,7 @@ register(
 register(
     Precision(
         name="q4f16",
-        description="weights in 4 bits, everything else in float16",
+        description="4-bit weights, everything else in float16",
         suffix="_q4f16",
         recipe="weight only",
         options={"weights": "4 bit", "half": True},
@@ -167,7 +169,7 @@ register(
 register(
     Precision(
         name="bnb4",
-        description="weights in bitsandbytes' 4-bit float (nf4)",
+        description="weights in the 4-bit float of bitsandbytes (nf4)",
         suffix="_bnb4",
         recipe="weight only",
         options={"weights": "nf4"},

@@ -69,7 +69,7 @@ def _parsed(line: bytes) -> Any:  # noqa: ANN401 - JSON
     """Return the JSON value of a line, None for invalid JSON or text."""
     try:
         value = parse_json(line)
-        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is not text
     except (ValueError, RecursionError):
         return None
     return value

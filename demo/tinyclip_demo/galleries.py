@@ -39,7 +39,7 @@ class Galleries:
     def open_folder(self, folder: str) -> str:
         """Open a folder of this machine and return its key."""
         if not folder.strip():
-            raise DataError("no folder: write the path of a folder of images")
+            raise DataError("no folder: enter the path of a folder of images")
         return self._store(folder_gallery(Path(folder.strip()).expanduser()))
 
     def _store(self, gallery: Gallery) -> str:

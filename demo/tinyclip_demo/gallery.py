@@ -154,7 +154,7 @@ def uploaded_gallery(files: Sequence[Path]) -> Gallery:
     total = sum(path.stat().st_size for path in files if path.is_file())
     if total > MAX_UPLOAD_BYTES:
         raise DataError(
-            f"the files have {total / 1e6:.0f} MB together: drop at most "
+            f"together the files have {total / 1e6:.0f} MB: drop at most "
             f"{MAX_UPLOAD_BYTES / 1e6:.0f} MB, or start the demo with --images FOLDER"
         )
     readable = [path for path in files if path.is_file() and _has_header(path)]

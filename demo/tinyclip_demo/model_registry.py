@@ -123,12 +123,12 @@ class ModelRegistry:
         """Add a MODEL and start loading it; return its name."""
         source = source.strip()
         if not source:
-            raise ConfigError("no model: write a folder, an open_clip name or hf-hub:owner/name")
+            raise ConfigError("no model: enter a folder, an open_clip name or hf-hub:owner/name")
         if len(self.slots) >= MAX_MODELS:
             raise ConfigError(f"the page compares at most {MAX_MODELS} models")
         slot = ModelSlot(source, threads=self._threads)
         if any((s.model, s.precision) == (slot.model, slot.precision) for s in self.slots):
-            raise ConfigError(f"{source} is on the page already")
+            raise ConfigError(f"{source} is already on the page")
         self.slots.append(slot)
         # Existing names stay unchanged, since open pages refer to them.
         self.names = (*self.names, _free_name(_labelled(slot), self.names))

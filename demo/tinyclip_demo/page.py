@@ -104,7 +104,7 @@ def _add_handler(service: DemoService) -> Callable[..., tuple[Any, ...]]:
         except TinyClipError as error:
             return parts.problem(str(error)), *(gr.skip() for _ in range(5))
         selected = [*selected_before, added]
-        message = parts.hint(f"{added} is added")
+        message = parts.hint(f"{added} was added")
         return (
             message,
             "",

@@ -25,7 +25,7 @@ def write_shard(
     when there is no pair.
     """
     if not disagreements:
-        raise DataError("no pair to export: mine the disagreements first")
+        raise DataError("no pairs to export: find the disagreements first")
     with tarfile.open(path, "w") as tar:
         for pair in disagreements:
             for name, content in _members(gallery, pair, names):

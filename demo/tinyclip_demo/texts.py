@@ -17,10 +17,10 @@ def parse_labels(labels: Sequence[str] | str) -> tuple[str, ...]:
     parts = labels.replace("\n", ",").split(",") if isinstance(labels, str) else labels
     names = tuple(dict.fromkeys(" ".join(part.split()) for part in parts if part.strip()))
     if not names:
-        raise DataError("no labels: write two or more, separated by commas or line ends")
+        raise DataError("no labels: enter two or more, separated by commas or line breaks")
     if len(names) == 1:
         raise DataError(
-            f"only one label ({names[0]}): it would always get 100 %, give at least two"
+            f"only one label ({names[0]}): it would always get 100 %; enter at least two"
         )
     if len(names) > MAX_LABELS:
         raise DataError(f"{len(names)} labels are too many: at most {MAX_LABELS}")
@@ -35,7 +35,7 @@ def parse_templates(text: str) -> tuple[str, ...]:
         raise DataError(f"{len(templates)} prompt templates are too many: at most {MAX_TEMPLATES}")
     for template in templates:
         if "{}" not in template:
-            raise DataError("the prompt template needs {} where the label goes")
+            raise DataError("the prompt template needs {} in place of the label")
         if len(template) > MAX_TEXT:
             raise DataError(
                 f"the prompt template has {len(template)} characters: at most {MAX_TEXT}"
@@ -52,7 +52,7 @@ def check_text(text: str, kind: str) -> str:
     """Return the text with single spaces; raise DataError when it is blank or too long."""
     clean = " ".join(text.split())
     if not clean:
-        raise DataError(f"the {kind} is blank: write a word or a short phrase")
+        raise DataError(f"the {kind} is blank: enter a word or a short phrase")
     if len(clean) > MAX_TEXT:
         raise DataError(f"the {kind} has {len(clean)} characters: at most {MAX_TEXT}")
     return clean

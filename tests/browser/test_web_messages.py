@@ -29,8 +29,8 @@ def told(tab, id, text):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ("", "no labels: write two or more"),
-        (" ,\n,", "no labels: write two or more"),
+        ("", "no labels: enter two or more"),
+        (" ,\n,", "no labels: enter two or more"),
         ("cat", "only one label (cat)"),
         (",".join(f"l{i}" for i in range(201)), "201 labels are too many: at most 200"),
         (f"cat, {'x' * 201}", "a label has 201 characters: at most 200"),
@@ -47,12 +47,14 @@ def test_labels_to_mend_are_told(tab, labels, message):
 def test_labels_of_the_same_tokens_and_cut_ones_are_told(tab):
     long = "cat " * 15  # with start and end 17 tokens, the toy bundle takes 16
     tab.fill("#labels", f"{long}dog, {long}bicycle")
-    told(tab, "label-note", "are the same once cut to the model's 16 tokens")
+    told(tab, "label-note", "are the same after truncation to the model's 16 tokens")
     tab.wait_for_function("document.querySelectorAll('#bars li').length == 0")
     tab.fill("#labels", "cat, dog, Cat")
     told(tab, "label-note", 'labels "cat" and "Cat" become the same tokens')
     tab.fill("#labels", f"dog, {long}")
-    told(tab, "label-note", "1 of 2 prompts are longer than the model's 16 tokens and are cut")
+    told(
+        tab, "label-note", "1 of 2 prompts are longer than the model's 16 tokens and are truncated"
+    )
     tab.wait_for_function("document.querySelectorAll('#bars li').length == 2")
     type_labels(tab, LABELS)
     assert tab.is_hidden("#label-note")
@@ -60,7 +62,7 @@ def test_labels_of_the_same_tokens_and_cut_ones_are_told(tab):
 
 def test_a_template_without_a_place_is_told(tab):
     tab.fill("#templates", "a photo")
-    told(tab, "label-note", "the prompt template needs {} where the label goes")
+    told(tab, "label-note", "the prompt template needs {} in place of the label")
 
 
 def bomb():
@@ -75,8 +77,12 @@ def bomb():
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("notes.txt", b"no picture", "notes.txt is no picture that this browser can read"),
-        ("cut.png", b"\x89PNG\r\n\x1a\n1234", "cut.png is no picture that this browser can read"),
+        ("notes.txt", b"no picture", "notes.txt is not a picture that this browser can read"),
+        (
+            "cut.png",
+            b"\x89PNG\r\n\x1a\n1234",
+            "cut.png is not a picture that this browser can read",
+        ),
         ("empty.jpg", b"", "empty.jpg is empty"),
         ("bomb.png", bomb(), "bomb.png has 60000x60000 pixels; at most 89478485 are opened"),
         (
@@ -102,7 +108,7 @@ def test_a_folder_that_is_no_bundle_is_told(tab, tmp_path):
     (tmp_path / "pictures").mkdir()
     picture(20, 20).save(tmp_path / "pictures" / "a.png")
     tab.set_input_files("#folder", tmp_path / "pictures")
-    told(tab, "status", "this folder is no bundle: it has no manifest.json")
+    told(tab, "status", "this folder is not a bundle: it has no manifest.json")
 
 
 def newer(folder):
@@ -122,7 +128,7 @@ def foreign_tokenizer(folder):
     ("change", "place", "message"),
     [
         (newer, "status", "format_version 2 is newer than 1, the newest this page reads"),
-        (outside, "status", 'file "../x" lies outside the bundle'),
+        (outside, "status", 'file "../x" is outside the bundle'),
         (
             lambda folder: (folder / "manifest.json").write_text("{"),
             "status", "manifest.json is not JSON",
@@ -155,7 +161,7 @@ def test_missing_runtime_files_and_wrong_addresses_are_told(browser, server, bun
         tab.goto(other.url)
         told(tab, "status", "onnxruntime-web is not at")
         tab.goto(server.url + "?bundle=https://example.com/")
-        told(tab, "status", "lies on another host")
+        told(tab, "status", "is on another host")
         tab.goto(server.url + "?precision=int3")
         told(tab, "status", "this bundle has no precision int3; it has fp32, int8")
 
@@ -164,7 +170,7 @@ def test_webgpu_asked_for_where_there_is_none_is_told(browser, server):
     with silent_tab(browser) as tab:
         open_page(tab, server, "?backend=webgpu")
         if tab.locator("#backend option[value=webgpu]").count() == 0:
-            told(tab, "warning", "This browser offers no WebGPU. WASM runs instead.")
+            told(tab, "warning", "This browser does not support WebGPU. Using WASM instead.")
 
 
 def test_a_precision_that_does_not_load_leaves_the_others_usable(browser, altered):

@@ -90,7 +90,7 @@ HAND_OVER = """([way, name, content]) => {
 
 def test_camera_frames_are_classified_until_it_is_stopped(tab):
     tab.click("#live")
-    tab.locator("#times", has_text="frames a second").wait_for()
+    tab.locator("#times", has_text="frames per second").wait_for()
     assert tab.get_attribute("#live", "aria-pressed") == "true"
     assert tab.get_attribute("#verdict", "aria-live") == "off"
     assert tab.evaluate("document.getElementById('camera').videoWidth") > 0

@@ -244,4 +244,4 @@ def test_self_test_finds_other_golden_ids(browser, altered):
     with serving(altered) as server, silent_tab(browser) as tab:
         open_page(tab, server)
         verdict, _ = self_test(tab)
-    assert "fp32 on WASM (texts give other token ids" in verdict
+    assert "fp32 on WASM (texts give different token ids" in verdict

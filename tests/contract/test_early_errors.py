@@ -47,7 +47,7 @@ MISTAKES = {
     "export starter-teacher --trim-vocab nowhere.txt": "no file nowhere.txt",
     "export starter-teacher --labels nowhere.txt": "no file nowhere.txt",
     "export starter-teacher --out full": "full has other files in it",
-    "check nowhere": "nowhere is no bundle",
+    "check nowhere": "nowhere is not a bundle",
     "eval nowhere": "no model or folder 'nowhere'",
     "eval starter-teacher --data nowhere": "nothing matches 'nowhere'",
     "eval starter-teacher --data starter:vla": "did you mean 'val'?",
@@ -58,7 +58,7 @@ MISTAKES = {
     "demo --teacher nowhere": "no model or folder 'nowhere'",
     "demo --student nowhere": "no model or folder 'nowhere'",
     "demo --images nowhere": "no such folder of images: nowhere",
-    "demo --web nowhere": "nowhere is no bundle",
+    "demo --web nowhere": "nowhere is not a bundle",
     "models --jsn": "No such option",
 }
 QUIET = ["models", "models --json", *(f"{name} --help" for name in (

@@ -65,8 +65,8 @@ def test_a_batch_that_cannot_be_shared_is_one_line_under_torchrun(launched):
     assert code != 0
     lines = [line for line in told.splitlines() if line.startswith("error: ")]
     assert lines == [
-        "error: optim.batch_size 15 cannot be shared evenly by 2 processes; set it to 14 or 16, "
-        "or start another number of processes"
+        "error: optim.batch_size 15 cannot be divided evenly among 2 processes; set it to 14 or "
+        "16, or start a different number of processes"
     ]
     assert "exitcode  : 2" in told  # of our process; the launcher's own is 1
     assert not out.exists()

@@ -68,7 +68,7 @@ def test_a_key_that_stands_twice(distil, tmp_path, memory_gb):
     samples = [*toy_samples(), toy_samples()[2]]
     code, lines, _ = distil(samples=samples, memory_gb=memory_gb)
     key = samples[2][0]
-    told = f"error: shard {tmp_path / 'a.tar'}: key '{key}' stands twice; give each sample its own"
+    told = f"error: shard {tmp_path / 'a.tar'}: key '{key}' appears twice; give each sample its own"
     assert (code, lines) == (2, [told])
 
 
@@ -91,7 +91,7 @@ def test_a_cut_shard_is_told_and_used(distil, tmp_path, memory_gb):
     # The end of an archive is 10,240 bytes at most; a sample has 6 blocks of 512.
     code, lines, err = distil(samples=many, cut=20 * 3072, memory_gb=memory_gb)
     assert (code, lines) == (0, []), err
-    assert f"shard {tmp_path / 'a.tar'} is cut off after " in err.replace("\n", " ")
+    assert f"shard {tmp_path / 'a.tar'} is truncated after " in err.replace("\n", " ")
 
 
 @pytest.fixture
@@ -114,12 +114,12 @@ def test_a_resume_that_would_be_another_run_is_refused(
         (
             [f"data.train={tmp_path / 'b.tar'}"],
             {},
-            "the pairs of data.train are not those the run began with",
+            "the pairs of data.train are not those with which the run started",
         ),
         (
             [],
             {"teacher": tmp_path / "other"},
-            "the weights of teacher other are not those the run began with",
+            "the weights of teacher other are not those with which the run started",
         ),
     ]
     for words, options, told in cases:

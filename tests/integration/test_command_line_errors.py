@@ -97,7 +97,7 @@ def test_shard_cut_before_its_first_sample(command, run_file, tmp_path):
     shard = write_shard(tmp_path / "cut.tar", toy_samples())
     shard.write_bytes(shard.read_bytes()[:700])
     line = refused(command, "distill", run_file(data={"train": str(shard)}))
-    assert line == f"error: shard {shard} is cut off or broken (unexpected end of data); " \
+    assert line == f"error: shard {shard} is truncated or damaged (unexpected end of data); " \
         "write it again"  # fmt: skip
     assert leaves_nothing(command)
 
@@ -106,7 +106,7 @@ def test_a_file_that_is_no_tar(command, run_file, tmp_path):
     shard = tmp_path / "text.tar"
     shard.write_text("no tar " * 400)
     line = refused(command, "distill", run_file(data={"train": str(shard)}))
-    assert line.startswith(f"error: shard {shard} is no tar but text; ")
+    assert line.startswith(f"error: shard {shard} is not a tar but text; ")
     assert leaves_nothing(command)
 
 
@@ -122,7 +122,7 @@ def test_batch_above_the_data_set(command, run_file, tmp_path, memory_gb):
     shard = write_shard(tmp_path / "few.tar", toy_samples()[:5])
     what = "distinct concepts" if memory_gb else "pairs"
     line = refused(command, "distill", run_file(data={"train": str(shard), "memory_gb": memory_gb}))
-    assert line == f"error: optim.batch_size 8 is above the 5 {what} of {shard}; lower it"
+    assert line == f"error: optim.batch_size 8 exceeds the 5 {what} of {shard}; lower it"
 
 
 @pytest.mark.parametrize("url", ["pipe:touch ran", "pipe:cat {0..1}.tar"])

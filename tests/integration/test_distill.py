@@ -58,7 +58,7 @@ def test_runs_share_what_the_teacher_said(make, tmp_path, monkeypatch):
     seen = Watcher()
     distill(config, tmp_path / "second", observer=seen)
     assert losses(tmp_path / "second") == pytest.approx(losses(tmp_path / "first"), rel=1e-5)
-    assert any(f"teacher features taken from {shared}" in told for told in seen.messages)
+    assert any(f"teacher features read from {shared}" in told for told in seen.messages)
 
 
 def test_a_shared_folder_that_cannot_be_written_is_told_before_the_first_step(make, tmp_path):

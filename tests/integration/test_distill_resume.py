@@ -103,7 +103,7 @@ def test_a_broken_newest_checkpoint_is_named_and_the_one_before_taken(make, tmp_
     (out / "checkpoints" / "00000012" / "state.pt").write_bytes(b"broken")
     seen = Watcher()
     distill(make(), out, resume=True, observer=seen)
-    assert any("00000012 is broken" in message for message in seen.messages)
+    assert any("00000012 is damaged" in message for message in seen.messages)
     assert [report.step for report in seen.reports] == [9, 10, 11, 12]
     assert losses(out) == pytest.approx(expected, abs=1e-6)
 
@@ -122,7 +122,7 @@ def test_a_run_of_version_2_goes_on_with_the_same_losses(make, tmp_path):
     make_version_2(cut / "checkpoints" / "00000004", data=pairs)
     seen = Watcher()
     distill(make(), cut, resume=True, observer=seen)
-    assert any("00000004 is of version 2" in message for message in seen.messages)
+    assert any("00000004 has version 2" in message for message in seen.messages)
     assert [report.step for report in seen.reports] == list(range(5, 13))
     assert losses(cut) == losses(whole)
     make_version_2(cut / "checkpoints" / "00000012", data="0" * 64)

@@ -140,7 +140,7 @@ def test_ctrl_c_keeps_the_parts_that_are_there(cache, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(FeatureStore, "save", interrupted)
-    with pytest.raises(InterruptedRun, match="the same command goes on") as caught:
+    with pytest.raises(InterruptedRun, match="repeat the command") as caught:
         cache()
     assert caught.value.exit_code == 130
     assert len(parts(tmp_path / "cache")) == 1
@@ -162,7 +162,9 @@ def test_the_estimate_is_near(cache, shards):
 
 def test_a_disk_too_small_is_told_beforehand(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1000))
-    with pytest.raises(DataError, match=r"needs about 0\.\d+ MB, its disk has 1\.0 kB; free space"):
+    with pytest.raises(
+        DataError, match=r"needs about 0\.\d+ MB, but its disk has 1\.0 kB left; free some space"
+    ):
         cache()
     assert not (tmp_path / "cache").exists()
 
@@ -178,7 +180,7 @@ def test_a_disk_that_fills_up_leaves_the_whole_parts(run, cache, tmp_path, monke
 
     monkeypatch.setattr(feature_part, "save_file", full)
     folder = tmp_path / "cache"
-    with pytest.raises(DataError, match=r"No space left on device.*free space and go on"):
+    with pytest.raises(DataError, match=r"No space left on device.*free some space and continue"):
         run("full", feature_cache=str(folder))
     assert len(parts(folder)) == 1
     assert not (tmp_path / "full").exists()
@@ -188,7 +190,10 @@ def test_a_disk_that_fills_up_leaves_the_whole_parts(run, cache, tmp_path, monke
 def test_a_cache_of_another_teacher_is_refused(run, cache, tmp_path, learnt_otherwise):
     cache()
     before = parts(tmp_path / "cache")
-    told = r"of another recipe: teachers\[1\]\.weights .*delete it, or set data\.feature_cache to"
+    told = (
+        r"made with other settings: teachers\[1\]\.weights .*"
+        r"delete it, or set data\.feature_cache to"
+    )
     with pytest.raises(DataError, match=told):
         run("other", feature_cache=str(tmp_path / "cache"), teacher=learnt_otherwise)
     with pytest.raises(DataError, match=r"views\.count \(was None, is 2\)"):
@@ -281,4 +286,4 @@ def test_a_run_shorter_than_an_epoch_asks_for_what_it_needs(make, tmp_path):
     config = make(data={"feature_cache": str(cache)}, optim={"steps": STEPS - 1})
     distill(config, tmp_path / "run", observer=seen)
     assert not cache.exists()
-    assert "the run is shorter than an epoch: its feature cache is not filled" in seen.messages
+    assert "the run is shorter than an epoch, so its feature cache is not filled" in seen.messages

@@ -157,7 +157,7 @@ def test_a_missed_target_is_waited_for_and_told(masked, tmp_path, monkeypatch):
     distill(masked(masks=masks), out, observer=seen)
     (wait,), (prune,) = events_of(out, "wait"), events_of(out, "prune")
     assert (wait["step"], wait["until"], prune["step"]) == (14, 18, 18)
-    assert any("the prune waits up to 4 steps" in message for message in seen.messages)
+    assert any("pruning is postponed by up to 4 steps" in message for message in seen.messages)
     assert prune["met"] is (abs(prune["kept"] - 0.5) <= 0.01)
     cure = "prune later" if prune["kept"] > 0.5 else "lower masks.lr"
     missed = [m for m in seen.messages if f"50.0% was missed: {cure}" in m]
@@ -185,7 +185,11 @@ def test_a_missed_target_is_waited_for_and_told(masked, tmp_path, monkeypatch):
             InheritanceError,
             "stage 2: image tower: layers 3 is more than the teacher's 2",
         ),
-        ({"masks": {"lr": 0.02}}, ConfigError, "keep 0.5 is out of reach: gates have 5.3 to move"),
+        (
+            {"masks": {"lr": 0.02}},
+            ConfigError,
+            "keep 0.5 cannot be reached: gates have 5.3 to move",
+        ),
     ],
 )
 def test_what_cannot_end_well_is_refused_before_it_starts(masked, tmp_path, sections, error, told):

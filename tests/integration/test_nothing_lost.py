@@ -56,7 +56,7 @@ def cut(path):
 
 HARMS = {
     "negated": (negate, "have changed since they were written"),
-    "cut": (cut, "are cut off or broken"),
+    "cut": (cut, "are truncated or damaged"),
     "missing": (lambda path: path.unlink(), "are missing"),
 }
 
@@ -85,9 +85,7 @@ def test_lost_teacher_features_are_computed_to_the_same_bits(long, tmp_path, har
     spoil(out / FEATURES)
     seen = Watcher()
     distill(long(), out, resume=True, observer=seen)
-    assert any(
-        f"teacher features {told}: computed again in the batches" in m for m in seen.messages
-    )
+    assert any(f"teacher features {told}: recomputed in the batches" in m for m in seen.messages)
     assert losses(out) == losses(whole)
     assert (out / FEATURES).read_bytes() == (whole / FEATURES).read_bytes()
     assert weights_hash(load_clip(str(out)).model) == weights_hash(load_clip(str(whole)).model)
@@ -144,7 +142,7 @@ def test_damaged_events_stop_neither_resume_nor_report(make, tmp_path, line):
     seen = Watcher()
     distill(make(), out, resume=True, observer=seen)
     if b"best" not in line:
-        assert any("1 damaged lines, the first is number 4" in told for told in seen.messages)
+        assert any("1 damaged lines, the first at line 4" in told for told in seen.messages)
     assert list(losses(out)) == list(range(1, 13))
     assert write_report([out]).path.is_file()
 
@@ -162,7 +160,7 @@ def test_a_run_killed_before_its_first_checkpoint_is_resumed(make, tmp_path):
     assert not (out / "checkpoints").exists()
     seen = Watcher()
     distill(make(), out, resume=True, observer=seen)
-    assert any("begins at step 0" in message for message in seen.messages)
+    assert any("starts at step 0" in message for message in seen.messages)
     assert losses(out) == losses(whole)
     assert len(events_of(out, "eval")) == len(events_of(whole, "eval"))
 
@@ -205,7 +203,7 @@ def test_another_preprocessing_of_the_teacher_is_refused(make, tmp_path, toy_tea
     content = json.loads(path.read_text())
     content["preprocess_cfg"]["mean"] = [0.4, 0.5, 0.5]
     path.write_text(json.dumps(content))
-    with pytest.raises(TinyClipError, match="yet another preprocessing"):
+    with pytest.raises(TinyClipError, match="but another preprocessing"):
         distill(make(teacher={"model": str(teacher)}), out, resume=True)
 
 

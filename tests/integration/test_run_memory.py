@@ -38,7 +38,7 @@ def test_out_of_memory_names_the_cures_and_keeps_the_checkpoint(make, tmp_path, 
     size = config.optim.batch_size
     assert str(caught.value) == (
         f"out of device memory at step 3 with optim.batch_size {size}; set "
-        f"run.grad_checkpointing=true and run.micro_batch={size // 2} and go on with --resume "
+        f"run.grad_checkpointing=true and run.micro_batch={size // 2} and continue with --resume "
         f"(CUDA out of memory)"
     )
     assert caught.value.exit_code == 2

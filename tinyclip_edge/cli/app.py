@@ -1,4 +1,4 @@
-"""The command line: one module a command, whose heavy imports stay inside the command's body."""
+"""The command line: one module per command, with heavy imports inside the command's body."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ app.command("demo")(demo.demo)
 app.command("models")(models.models)
 app.command("config")(config.config)
 
-# What the disk refuses or a name is too long for, wherever it is met.
+# Raised if the disk refuses or a name is too long, wherever it happens.
 SURROUNDINGS = (
     errno.ENAMETOOLONG,
     errno.EACCES,
@@ -67,10 +67,10 @@ SURROUNDINGS = (
 
 _FORMAT = warnings.formatwarning
 
-# Seconds: the first process says what all met, upon which launchers end the others.
+# Seconds: the first process reports an error common to all, then launchers end the others.
 GRACE = 20.0
 
-# Which extra brings a package that a command imports inside its body.
+# The extra that provides a package imported inside a command's body.
 EXTRA_OF = {
     **dict.fromkeys(["torch", "torchvision", "open_clip", "accelerate", "safetensors"], "distill"),
     **dict.fromkeys(["webdataset", "braceexpand", "huggingface_hub", "matplotlib"], "distill"),
@@ -105,7 +105,7 @@ def main() -> None:
     """Run the command line; a TinyClipError becomes one line on stderr and its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # An arrow in a table must not end a run whose terminal knows ASCII alone.
+            # An arrow in a table must not end a run on a terminal that supports only ASCII.
             stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = _warning_line
     try:
@@ -138,7 +138,7 @@ def _warning_line(
     lineno: int,
     line: str | None = None,
 ) -> str:
-    """Return a warning of ours as one line, without the place in the code."""
+    """Return a warning of this project as one line, without the position in the code."""
     if issubclass(category, TinyClipWarning):
         return f"warning: {one_line(str(message))}\n"
     return _FORMAT(message, category, filename, lineno, line)

@@ -1,4 +1,4 @@
-"""``tinyclip-edge bench``: size and speed of models, side by side."""
+"""``tinyclip-edge bench``: compare size and speed of models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tinyclip_edge.cli.options import MODEL_HELP, JsonFlag, print_json
 def bench(
     models: Annotated[list[str], typer.Argument(help=MODEL_HELP)],
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of every model.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="Images or texts a call.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Images or texts per call.")] = 1,
     rounds: Annotated[int, typer.Option(min=3, help="Timed rounds after the warm-up.")] = 50,
     json_output: JsonFlag = False,
 ) -> None:

@@ -34,7 +34,7 @@ def cache(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
 
 
 class FillBar:
-    """Draws on stderr how far a fill is; use it as a context manager."""
+    """Draws the progress of a fill on stderr; use it as a context manager."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -64,5 +64,5 @@ class FillBar:
         self._console.print(one_line(text), markup=False, soft_wrap=True)
 
     def on_pairs(self, done: int, total: int) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         self._bar.update(self._task, completed=done, total=total, visible=True)

@@ -1,4 +1,4 @@
-"""``tinyclip-edge check``: does a bundle give the same results on this machine?"""
+"""``tinyclip-edge check``: verify a bundle's results on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``tinyclip-edge config``: what each configuration key means."""
+"""``tinyclip-edge config``: the meaning of each configuration key."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ def config(
         typer.Argument(help="A key such as optim.lr, or a section.", show_default="all keys"),
     ] = None,
     export: Annotated[
-        bool, typer.Option("--export", help="Keys of an export target instead of a run.")
+        bool,
+        typer.Option("--export", help=("Explain the keys of an export target instead of a run.")),
     ] = False,
     json_output: JsonFlag = False,
 ) -> None:
-    """Explain configuration keys: type, default, and what each one does."""
+    """Explain configuration keys: type, default, and meaning."""
     from tinyclip_edge.config.reference import REQUIRED, matching_keys
 
     keys = matching_keys(key, "export" if export else "run")

@@ -1,4 +1,4 @@
-"""``tinyclip-edge convert``: from any published checkpoint to a model folder."""
+"""``tinyclip-edge convert``: any published checkpoint to a model folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Layout(str, Enum):
-    """Folders that convert writes."""
+    """Formats of the output folder."""
 
     OPEN_CLIP = "open_clip"
     HUGGINGFACE = "huggingface"
@@ -34,21 +34,22 @@ def convert(
         str | None,
         typer.Option(
             help="Architecture of a bare file: a zoo or open_clip name, a config file or folder.",
-            show_default="read off the weights' shapes",
+            show_default="derived from the shapes of the weights",
         ),
     ] = None,
     quick_gelu: Annotated[
         bool | None,
         typer.Option(
             "--quick-gelu/--gelu",
-            help="Activation of a bare file, which its weights do not show.",
+            help="Activation of a bare file, which cannot be derived from its weights.",
             show_default="from the config, else GELU",
         ),
     ] = None,
     layout: Annotated[
         Layout,
         typer.Option(
-            "--format", help="open_clip, or huggingface: both in one folder, for a plain ViT."
+            "--format",
+            help=("open_clip, or huggingface: one folder that both can open, for a plain ViT."),
         ),
     ] = Layout.OPEN_CLIP,
     json_output: JsonFlag = False,

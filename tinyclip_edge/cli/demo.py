@@ -14,7 +14,7 @@ from tinyclip_edge.cli.options import MODEL_HELP, ThreadsOption, say
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """Where the page listens, and who may do what there."""
+    """Address of the page and rights of its visitors."""
 
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860
@@ -25,8 +25,10 @@ class ServerOptions:
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            help="Name under which browsers reach the page, beside this machine's and --host; "
-            "repeat for several, * for any.",
+            help=(
+                "Additional host name that browsers may use to reach the page; repeat for "
+                "several, * for any."
+            ),
             show_default="none",
         ),
     ] = None
@@ -34,8 +36,10 @@ class ServerOptions:
         bool,
         typer.Option(
             "--trust-visitors",
-            help="Let every visitor open folders of this machine and add models; else only "
-            "visitors on this machine can, and nobody with --share or a public --host.",
+            help=(
+                "Let every visitor open folders of this machine and add models; otherwise only "
+                "visitors on this machine can, and with --share or a public --host nobody can."
+            ),
         ),
     ] = False
 
@@ -52,7 +56,7 @@ class StaticPageOptions:
         Path | None,
         typer.Option(
             help="With --web: folder of the npm package onnxruntime-web.",
-            show_default="a node_modules around, or the user's cache",
+            show_default="the nearest node_modules, or the user's cache",
         ),
     ] = None
 

@@ -27,14 +27,16 @@ ConfigArgs = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """What a run would do, shown instead of trained."""
+    """Options for showing the plan of a run instead of training."""
 
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
-            help="Show stages, shapes, memory and cost; train nothing. Without the pairs of "
-            "data.train the plan is shown all the same, and the exit code is 2.",
+            help=(
+                "Show stages, shapes, memory and cost, and train nothing. If the pairs of "
+                "data.train do not exist, the plan is still shown, and the exit code is 2."
+            ),
         ),
     ] = False
     processes: Annotated[
@@ -58,15 +60,17 @@ def distill(
     resume: Annotated[
         Path | None,
         typer.Option(
-            help="Continue this run folder from its newest complete checkpoint; with a larger "
-            "optim.steps, along the schedule of that many steps."
+            help=(
+                "Continue the run in this folder from its newest complete checkpoint; a larger "
+                "optim.steps extends the run and its schedule."
+            )
         ),
     ] = None,
     plan: PlanOptions,
 ) -> None:
     """Train a student: inherit weights, mimic affinities."""
     if plan.json_output and not plan.dry_run:
-        raise ConfigError("--json goes with --dry-run; a run writes events.jsonl in its folder")
+        raise ConfigError("--json requires --dry-run; a run writes events.jsonl in its folder")
     if out is not None and resume is not None:
         raise ConfigError(
             f"--out {out} with --resume {resume}: a resumed run stays in its folder; drop --out"
@@ -84,7 +88,7 @@ def distill(
         check_pairs(run)
         return
     folder = resume or out or free_folder(Path("runs"), run.name)
-    if first_process():  # the others may start while it writes into the folder
+    if first_process():  # the other processes may start while it writes into the folder
         check_run_folder(folder, resume=resume is not None)
     from tinyclip_edge.train import ProgressObserver
     from tinyclip_edge.train import distill as run_distill

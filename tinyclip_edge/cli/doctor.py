@@ -1,4 +1,4 @@
-"""``tinyclip-edge doctor``: problems of a run, before it starts."""
+"""``tinyclip-edge doctor``: find problems of a run before it starts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def doctor(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
 
 
 def doctor_table(diagnosis: Diagnosis) -> Table:
-    """Return everything that was measured, by subject."""
+    """Return all measurements, by subject."""
     from rich.table import Table
 
     table = Table(

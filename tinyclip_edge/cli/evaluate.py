@@ -29,9 +29,11 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            help="starter:test_style, starter:test_concepts, starter:val, pairs as data.train "
-            "takes them, a folder or tar of images in one folder a class, or a run's YAML file: "
-            "its data.val."
+            help=(
+                "starter:test_style, starter:test_concepts, starter:val, pairs in any form of "
+                "data.train, a folder or tar with one folder of images per class, or a run's "
+                "YAML file, for its data.val."
+            )
         ),
     ] = "starter:test_style",
     precision: Annotated[
@@ -42,7 +44,7 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Prompt with {} for the label; repeat for an ensemble."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many images.")] = None,
     threads: ThreadsOption = None,
     device: DeviceOption = "auto",
     json_output: JsonFlag = False,

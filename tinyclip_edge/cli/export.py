@@ -127,10 +127,10 @@ def finetuned(
     preset: ExportPreset,
     bundle: Path,
 ) -> Iterator[tuple[LoadedClip, dict[str, Any] | None]]:
-    """Yield the model after ``--qat``, or as it was if that is better, and the report of it.
+    """Yield the model after ``--qat``, or the original if that is better, and its report.
 
-    Checkpoints lie in ``NAME.qat`` beside the bundle until the bundle is written; an interrupted
-    training goes on from them.
+    Checkpoints are stored in ``NAME.qat`` beside the bundle until the bundle is written; an
+    interrupted training continues from them.
     """
     finish = options.finish
     if finish.qat is None:
@@ -153,7 +153,7 @@ def finetuned(
             observer=observer,
         )
     yield finished.clip, finished.as_dict()
-    shutil.rmtree(folder, ignore_errors=True)  # only once the bundle is written
+    shutil.rmtree(folder, ignore_errors=True)  # only after the bundle is written
 
 
 def trimmed(

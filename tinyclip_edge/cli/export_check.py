@@ -10,9 +10,9 @@ from tinyclip_edge.cli.export_options import OutputOptions, VerificationOptions
 def check_request(
     source: str, verification: VerificationOptions, *, corpus: Path | None, output: OutputOptions
 ) -> None:
-    """Raise ModelError, BundleError or DataError for a model, folder or data set that is unusable.
+    """Raise ModelError, BundleError or DataError for an unusable model, folder or data set.
 
-    A folder that already holds a bundle is refused unless ``output.force`` is set.
+    A folder that already contains a bundle is refused unless ``output.force`` is set.
     """
     from tinyclip_edge.cli.export_pairs import STARTER_TRAIN
     from tinyclip_edge.evaluation import check_set

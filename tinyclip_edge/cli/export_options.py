@@ -1,4 +1,4 @@
-"""The options of ``tinyclip-edge export``, grouped by what they decide."""
+"""The options of ``tinyclip-edge export``, grouped by purpose."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PrecisionOptions:
-    """Which precisions are written, and with which settings."""
+    """Precisions to write, and their settings."""
 
     int8: Annotated[
         bool,
         typer.Option(
-            "--int8", help="Add int8: dynamic, but static for the convolutions of a ResNet."
+            "--int8", help="Add int8: dynamic, but static for convolutional image towers."
         ),
     ] = False
     fp16: Annotated[bool, typer.Option("--fp16", help="Add float16, for GPUs.")] = False
@@ -40,7 +40,7 @@ class PrecisionOptions:
         typer.Option(
             help="Precisions and settings of a target: x86, x86-vnni, x86-vnni-single, arm64, "
             "browser, or a YAML file.",
-            show_default="fp32, right on every CPU",
+            show_default="fp32, which gives correct results on every CPU",
         ),
     ] = None
     token_bits: Annotated[
@@ -63,21 +63,25 @@ class PrecisionOptions:
 
 @dataclass(frozen=True, slots=True)
 class VerificationOptions:
-    """The pairs that precisions are verified and calibrated on, and the gates."""
+    """The pairs for verification and calibration, and the gates."""
 
     data: Annotated[
         str,
         typer.Option(
-            help="Pairs for the verification: starter:val, pairs as data.train takes them, or a "
-            "run's YAML file: its data.val."
+            help=(
+                "Pairs for the verification: starter:val, pairs in any form of data.train, or "
+                "a run's YAML file, for its data.val."
+            )
         ),
     ] = "starter:val"
-    limit: Annotated[int, typer.Option(min=2, help="At most this many pairs.")] = 1000
+    limit: Annotated[int, typer.Option(min=2, help="Use at most this many pairs.")] = 1000
     calibration: Annotated[
         str | None,
         typer.Option(
             help="Pairs for static ranges and --search.",
-            show_default="starter:train, or a part of --data that is then not verified on",
+            show_default=(
+                "starter:train, or a part of --data that is then excluded from verification"
+            ),
         ),
     ] = None
     max_drop: Annotated[
@@ -94,7 +98,7 @@ class VerificationOptions:
             "--search/--no-search",
             help="Smooth activations, rank layers by their effect on retrieval, and leave the most "
             "sensitive ones in float; takes minutes.",
-            show_default="where --max-drop does not hold without",
+            show_default="only if --max-drop is exceeded without it",
         ),
     ] = None
     require_faster: Annotated[
@@ -113,8 +117,10 @@ class FinishOptions:
         int | None,
         typer.Option(
             min=1,
-            help="Finish the student first, with this many steps of quantization-aware "
-            "distillation.",
+            help=(
+                "First fine-tune the student with this many steps of quantization-aware "
+                "distillation."
+            ),
             metavar="STEPS",
             show_default="none",
         ),
@@ -126,7 +132,7 @@ class FinishOptions:
 
 @dataclass(frozen=True, slots=True)
 class ContentOptions:
-    """Files beyond the two towers, and what the towers take."""
+    """Files in addition to the two towers, and the inputs of the towers."""
 
     static_batch: Annotated[
         int | None,
@@ -183,7 +189,7 @@ class ContentOptions:
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """Where the bundle and the report go."""
+    """Destination of the bundle and the report."""
 
     out: Annotated[
         Path | None, typer.Option(help="Bundle folder.", show_default="bundles/<name>")

@@ -1,4 +1,4 @@
-"""``tinyclip-edge inherit``: only step 0, the weights that a student takes over."""
+"""``tinyclip-edge inherit``: step 0 only, that is the inherited weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def inherit(
     config: ConfigArgs = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of student and report.", show_default="runs/<name>-step0"),
+        typer.Option(
+            help="Folder for the student and the report.", show_default="runs/<name>-step0"
+        ),
     ] = None,
     json_output: JsonFlag = False,
 ) -> None:
@@ -68,12 +70,12 @@ def _save_report(folder: Path, content: dict[str, object], text: str) -> None:
         (folder / "report.txt").write_text(text, encoding="utf-8")
     except OSError as error:
         raise TinyClipError(
-            f"{folder}: the report cannot be written ({error}); the student is there"
+            f"{folder}: the report cannot be written ({error}); the student was saved"
         ) from error
 
 
 def _check_method(run: RunConfig) -> None:
-    """Raise ConfigError where nothing is inherited before the first step."""
+    """Raise ConfigError if nothing is inherited before the first step."""
     if run.inherit.method != "uniform":
         raise ConfigError(
             f"inherit.method is {run.inherit.method}: there is nothing to inherit before training; "

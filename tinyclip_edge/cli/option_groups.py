@@ -10,9 +10,9 @@ from typing import Any, get_type_hints
 
 
 def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command for Typer that takes the fields of its dataclass parameters as options.
+    """Return a command for Typer whose dataclass parameters are expanded into options.
 
-    Fields are annotated as Typer parameters are (``Annotated`` with ``typer.Option``).
+    Fields are annotated like Typer parameters (``Annotated`` with ``typer.Option``).
     """
     groups: dict[str, Any] = {}
     parameters = []

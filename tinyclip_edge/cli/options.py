@@ -1,4 +1,4 @@
-"""Options and small behaviours that several commands share."""
+"""Options and helpers shared by several commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DeviceOption = Annotated[
     str, typer.Option(help="Device of PyTorch models: auto, cpu or cuda.", metavar="DEVICE")
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads, for PyTorch and onnxruntime alike.")
+    int | None, typer.Option(min=1, help="CPU threads, for both PyTorch and onnxruntime.")
 ]
 CHECKPOINT_HELP = (
     "An open_clip name (ViT-B-32/laion2b_s34b_b79k), hf-hub:owner/name, a run, an open_clip or "
@@ -34,13 +34,13 @@ def print_json(data: dict[str, Any]) -> None:
 
 
 def say(text: str) -> None:
-    """Write a line of progress to stderr, so that stdout stays for results."""
+    """Write a line of progress to stderr, so that stdout contains only results."""
     sys.stderr.write(one_line(text) + "\n")
     sys.stderr.flush()
 
 
 def refuse_launcher(command: str) -> None:
-    """Raise ConfigError in one of several processes that torchrun or accelerate started."""
+    """Raise ConfigError in one of several processes started by torchrun or accelerate."""
     if in_a_group():
         raise ConfigError(f"{command} runs in one process; start it without a launcher")
 
@@ -54,7 +54,7 @@ def free_folder(parent: Path, name: str) -> Path:
 
 
 def require_empty(folder: Path) -> None:
-    """Raise ModelError unless the folder is absent or empty: a trained student may lie in it."""
+    """Raise ModelError unless the folder is absent or empty, to protect a trained student."""
     try:
         occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""``tinyclip-edge quickstart``: the whole way once, offline: distil, export, compare."""
+"""``tinyclip-edge quickstart``: the whole pipeline once, offline: distil, export, compare."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def quickstart(
     bundle = free_folder(Path("bundles"), folder.name)
     options = ExportOptions(PrecisionOptions(int8=True), output=OutputOptions(out=bundle))
     run_export(str(result.student), options)
-    write_final_report(folder, say)  # once more: the bundle is there now
-    say("3/3  compare: teacher, student, int8 on pictures of a style nobody trained on")
+    write_final_report(folder, say)  # again, because the bundle exists now
+    say("3/3  compare: teacher, student, int8 on pictures of a style not used in training")
     comparison = compare_models(
         {
             "teacher": (run.teacher.model, None),
@@ -62,7 +62,7 @@ def quickstart(
 
 
 def from_scratch_note() -> tuple[str, ...]:
-    """Return the stored figure of the same student trained from scratch, with its command."""
+    """Return the stored result of the same student trained from scratch, with its command."""
     import json
 
     from tinyclip_edge.starter import from_scratch_path
@@ -71,5 +71,5 @@ def from_scratch_note() -> tuple[str, ...]:
     return (
         f"from scratch, same {figures['steps']} steps and batches: recall@1 "
         f"{100 * figures['recall_at_1']:.1f} % (text to image, mean of {figures['seeds']} seeds; "
-        f"stored figure, made by: {figures['command']})",
+        f"stored result of: {figures['command']})",
     )

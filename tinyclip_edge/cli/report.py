@@ -27,7 +27,10 @@ def report(
         typer.Option(
             min=0,
             max=50,
-            help="Example queries of a single run, with the results of its models; 0: none.",
+            help=(
+                "Number of example queries, with the results of the run's models; only for a "
+                "single run; 0 omits them."
+            ),
         ),
     ] = 6,
     bundles: Annotated[
@@ -35,7 +38,7 @@ def report(
         typer.Option(
             metavar="FOLDER",
             help="Bundle, or folder of bundles, to include.",
-            show_default="bundles here and beside the run's folder",
+            show_default="bundles in the working directory and beside the run's folder",
         ),
     ] = None,
     json_output: JsonFlag = False,

@@ -1,4 +1,4 @@
-"""The configuration of a run, checked as far as that goes without importing torch."""
+"""The configuration of a run, checked as far as possible without torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_run(
     """Return the configuration of ``[CONFIG] key=value …``.
 
     ``pairs`` are the keys of ``data`` whose files the command reads. Raises ConfigError, ModelError
-    for a teacher or student that names nothing, and DataError for pairs that are not there.
+    for an unknown teacher or student, and DataError for missing pairs.
     """
     from tinyclip_edge.config import load_config
 
@@ -31,7 +31,7 @@ def read_run(
 
 
 def check_pairs(run: RunConfig, pairs: Sequence[str] = ("train", "val")) -> None:
-    """Raise DataError for pairs that are not there; it names the key to set."""
+    """Raise DataError, which names the key to set, for missing pairs."""
     from tinyclip_edge.data import check_source
     from tinyclip_edge.errors import DataError
 
@@ -54,7 +54,7 @@ def check_vocab(run: RunConfig) -> None:
 
 
 def check_run(run: RunConfig, pairs: Sequence[str]) -> None:
-    """Raise the first error that a run would meet, as far as names and paths tell."""
+    """Raise the first error that a run would meet, judging by names and paths."""
     from tinyclip_edge.models import check_model
     from tinyclip_edge.models.zoo import zoo_entry
 

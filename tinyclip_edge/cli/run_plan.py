@@ -1,4 +1,4 @@
-"""``tinyclip-edge distill --dry-run``: what a run would be, as a table."""
+"""``tinyclip-edge distill --dry-run``: the plan of a run as a table."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from tinyclip_edge.config import RunConfig
     from tinyclip_edge.train.preflight.dry_run import RunPlan, StagePlan
 
-# Of a device: measured where an H100 trains the 64-pixel CLIP of benchmarks/natural_teacher.py
-# in bfloat16; larger networks fill it better.
+# Per device: measured on an H100 that trains the 64-pixel CLIP of benchmarks/natural_teacher.py
+# in bfloat16; larger networks use it better.
 TFLOPS = 114.0
 
 
 def show_plan(config: RunConfig, *, processes: int, tflops: float, as_json: bool) -> None:
-    """Print the plan of a run; TinyClipError when the run could not begin."""
+    """Print the plan of a run; raise TinyClipError if the run could not start."""
     from tinyclip_edge.train.preflight.dry_run import plan_run
 
     plan = plan_run(config, processes=processes)
@@ -34,14 +34,14 @@ def show_plan(config: RunConfig, *, processes: int, tflops: float, as_json: bool
         f"with AdamW and the activations of {plan.held:,} pairs"
     )
     say(
-        f"total device time {_time(plan.hours(tflops))} at {tflops:g} TFLOP/s a device "
+        f"total device time {_time(plan.hours(tflops))} at {tflops:g} TFLOP/s per device "
         "(--tflops), texts at full context, the teacher run on every pair"
     )
     say("nothing was trained")
 
 
 def plan_table(plan: RunPlan, tflops: float) -> Table:
-    """Return the stages, one a column."""
+    """Return a table of the stages, one per column."""
     from rich.table import Table
 
     table = Table(title=f"{plan.name}: {plan.teacher}, {plan.teacher_parameters / 1e6:.1f} M")

@@ -1,4 +1,4 @@
-"""SIGTERM, or a terminal that closes, ends a command in order: what it works in is cleared away."""
+"""SIGTERM, or a closed terminal, ends a command cleanly: its temporary files are removed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tinyclip_edge.launcher import first_process
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
 )  # Windows has no SIGHUP
-PATIENCE = 10.0  # seconds in which a repeated signal is taken for the first one
+PATIENCE = 10.0  # seconds within which a repeated signal counts as the same one
 
 
 @contextmanager
 def orderly_end() -> Iterator[None]:
-    """Turn the signals into SystemExit(128 + number) for the time of the block.
+    """Turn the signals into SystemExit(128 + number) within the block.
 
-    Those that the surroundings ignore (nohup) or handle stay as they are. timeout(1) and launchers
-    send SIGTERM twice, so a second one is no reason to hurry; a late one ends the process at once.
+    Signals that the caller ignores (nohup) or handles are left alone. timeout(1) and launchers send
+    SIGTERM twice, so a second one does not mean haste; a later one ends the process at once.
     """
-    if threading.current_thread() is not threading.main_thread():  # elsewhere Python forbids it
+    if threading.current_thread() is not threading.main_thread():  # Python allows it only there
         yield
         return
     first: list[tuple[int, float]] = []  # signal and time
@@ -34,7 +34,7 @@ def orderly_end() -> Iterator[None]:
         if not first:
             first.append((number, time.monotonic()))
             if first_process():
-                # sys.stderr may be within a line, and cannot be entered twice.
+                # sys.stderr may be in the middle of a line, and is not reentrant.
                 os.write(2, f"ended by {signal.Signals(number).name}\n".encode())
             raise SystemExit(128 + number)
         if time.monotonic() - first[0][1] > PATIENCE:
@@ -47,10 +47,10 @@ def orderly_end() -> Iterator[None]:
     try:
         yield
     except Exception:
-        if first:  # an extension module that is being imported makes an ImportError of SystemExit
+        if first:  # while an extension module is imported, SystemExit becomes an ImportError
             raise SystemExit(128 + first[0][0]) from None
         raise
     finally:
-        if not first:  # else temporary folders are yet to be removed, when Python ends
+        if not first:  # otherwise temporary folders are removed when Python exits
             for number in ours:
                 signal.signal(number, signal.SIG_DFL)

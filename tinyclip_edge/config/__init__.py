@@ -1,4 +1,4 @@
-"""What a run is told: schema, YAML files, ``key=value`` overrides."""
+"""Configuration of a run: schema, YAML files, ``key=value`` overrides."""
 
 from tinyclip_edge.config.load import (
     config_names,

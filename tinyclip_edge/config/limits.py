@@ -1,4 +1,4 @@
-"""Section ``data.limits``: how large what a source holds may be."""
+"""Section ``data.limits``: maximum sizes of the contents of a source."""
 
 from __future__ import annotations
 
@@ -17,26 +17,37 @@ from tinyclip_edge.limits import (
 
 
 class LimitsConfig(Section):
-    """Sizes above which shards and tables are refused; raise one where yours are larger."""
+    """Sizes above which shards and tables are refused; raise one if yours are larger."""
 
     member_mb: int = Field(
-        default=MEMBER_BYTES // MIB, ge=1, description="One file of a shard, unpacked, in MiB."
+        default=MEMBER_BYTES // MIB,
+        ge=1,
+        description=("Largest file in a shard, unpacked, in MiB."),
     )
     sample_mb: int = Field(
-        default=SAMPLE_BYTES // MIB, ge=1, description="All files of one key together, in MiB."
+        default=SAMPLE_BYTES // MIB,
+        ge=1,
+        description=("Largest total size of the files of one key, in MiB."),
     )
-    members: int = Field(default=SHARD_MEMBERS, ge=1, description="Files of one shard.")
+    members: int = Field(
+        default=SHARD_MEMBERS, ge=1, description=("Largest number of files in a shard.")
+    )
     header_kb: int = Field(
         default=HEADER_BYTES // 1024,
         ge=1,
-        description="What stands before a file of a shard, in KiB: pax records, long names.",
+        description=(
+            "Largest size of the headers before a file in a shard (pax records, long "
+            "names), in KiB."
+        ),
     )
     ratio: int = Field(
         default=UNPACK_RATIO,
         ge=1,
-        description="Bytes that a byte of a .tar.gz may become, beyond the first 16 MiB.",
+        description="Largest expansion ratio of a .tar.gz, after the first 16 MiB.",
     )
-    row_mb: int = Field(default=ROW_BYTES // MIB, ge=1, description="One row of a table, in MiB.")
+    row_mb: int = Field(
+        default=ROW_BYTES // MIB, ge=1, description=("Largest row of a table, in MiB.")
+    )
 
 
 USUAL = LimitsConfig()

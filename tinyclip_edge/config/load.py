@@ -1,4 +1,4 @@
-"""Find, read, override and check run configurations; each fault is one line with its cure."""
+"""Find, read, override and check run configurations; each error is one line with advice."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> RunC
 
 
 def dump_config(config: RunConfig) -> str:
-    """Return the configuration as YAML, every default written out."""
+    """Return the configuration as YAML, including all defaults."""
     text: str = yaml.safe_dump(
         config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100
     )
@@ -65,7 +65,7 @@ def dump_config(config: RunConfig) -> str:
 
 
 def flatten(config: RunConfig) -> dict[str, Any]:
-    """Return ``{"optim.lr": …}`` of every value of the schema."""
+    """Return ``{"optim.lr": …}`` for every value of the schema."""
     flat: dict[str, Any] = {}
     for name, value in config.model_dump(mode="json").items():
         if isinstance(getattr(config, name), BaseModel):
@@ -89,7 +89,7 @@ def _find(name_or_path: str | Path) -> Path:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping that a file holds; raise ConfigError with its line."""
+    """Return the mapping in a file; raise ConfigError with the line of an error."""
     content = read_bounded(path, ConfigError, limit=YAML_BYTES)
     try:
         raw = parse_yaml(content.decode("utf-8-sig"))
@@ -128,13 +128,13 @@ def _set_nested(raw: dict[str, Any], key: str, value: object, text: str) -> None
 
 
 def _explain(error: ValidationError, path: str, sources: Mapping[str, str]) -> str:
-    """One line for the first faulty key; several branches of a union count as one key."""
+    """Explain the first invalid key in one line; several branches of a union count as one key."""
     faults = error.errors(include_url=False)
     if not faults[0]["loc"]:  # sections that contradict each other
         return f"{', '.join(sources.values()) or path}: {_problem(faults[0])}"
     parts = _key(faults[0]["loc"])
     key = ".".join(parts)
-    unindexed = re.sub(r"\[\d+\]", "", key)  # an override gives all stages at once
+    unindexed = re.sub(r"\[\d+\]", "", key)  # an override sets all stages at once
     touching = [
         k for k in sources if f"{unindexed}.".startswith(f"{k}.") or k.startswith(f"{unindexed}.")
     ]
@@ -166,7 +166,7 @@ def _problem(fault: ErrorDetails) -> str:
 
 
 def _key(loc: tuple[int | str, ...]) -> tuple[str, ...]:
-    """Cut the names of union branches off a location of pydantic."""
+    """Remove the names of union branches from a location of pydantic."""
     parts = tuple(str(part) for part in loc)
     if parts[0] == "stages" and len(loc) > 1 and isinstance(loc[1], int):
         return (f"stages[{loc[1] + 1}]", *parts[2:3])
@@ -186,7 +186,7 @@ def _sections(schema: type[BaseModel]) -> dict[str, type[BaseModel]]:
 
 
 def _nearest(parts: tuple[str, ...]) -> str:
-    """Suggest a key of the same section, or the section in which this key does stand."""
+    """Suggest a key of the same section, or the section that contains this key."""
     sections, word = _sections(RunConfig), parts[-1]
     elsewhere = [
         f"{name}.{word}" for name, section in sections.items() if word in section.model_fields

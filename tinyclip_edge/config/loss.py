@@ -1,7 +1,7 @@
-"""The table of loss terms, and the section of a run whose keys it makes.
+"""The table of loss terms, and the configuration section generated from it.
 
-A further loss is one more :func:`register_loss` here and its file in ``tinyclip_edge/losses``. The
-table holds no code: a term's class is named and imported when a run begins.
+To add a loss, add a :func:`register_loss` here and a file in ``tinyclip_edge/losses``. The table
+contains no code: a term's class is named here and imported when a run starts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OTHER_LOSSES = ("sparsity_price",)  # terms of masks, which have no weight of th
 
 
 class NoSettings(Section):
-    """A term that only its weight configures."""
+    """Settings of a term that has only a weight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class LossEntry:
     description: str  # of the weight
     implementation: str  # "module:class", see tinyclip_edge.losses.objective.LossTerm
     settings: type[Section] = NoSettings
-    logged: tuple[str, ...] = ()  # names of further figures that the term logs
+    logged: tuple[str, ...] = ()  # names of further values that the term logs
     uses_teacher: bool = True  # it compares with the teacher's embeddings
     uses_scale: bool = False  # its gradient reaches the student's logit scale
     uses_bias: bool = False  # its probabilities are sigmoids; so are those of a kind "sigmoid"
@@ -83,11 +83,11 @@ class LossConfig(Section):
     )
 
     def weight(self, term: str) -> float:
-        """Return the weight of a term of the table."""
+        """Return the weight of a term in the table."""
         return float(getattr(self, term))
 
     def settings(self, term: str) -> dict[str, Any]:
-        """Return the settings of a term of the table. Raises ValidationError if they conflict."""
+        """Return the settings of a term in the table. Raises ValidationError if they conflict."""
         settings = LOSS_TERMS[term].settings
         values = {key: getattr(self, f"{term}_{key}") for key in settings.model_fields}
         return settings.model_validate(values).model_dump()
@@ -112,7 +112,7 @@ class LossConfig(Section):
 
     @property
     def active(self) -> dict[str, LossEntry]:
-        """The terms that have a weight."""
+        """The terms with a weight."""
         return {name: entry for name, entry in LOSS_TERMS.items() if self.weight(name) > 0}
 
     @model_validator(mode="before")
@@ -137,7 +137,9 @@ class LossConfig(Section):
     def _check(self) -> LossConfig:
         if not self.active:
             *names, last = LOSS_TERMS
-            raise ValueError(f"{', '.join(names)} and {last} are all 0; give one of them a weight")
+            raise ValueError(
+                f"{', '.join(names)} and {last} are all 0; set at least one of them above 0"
+            )
         for name in self.active:
             self.settings(name)
         if isinstance(self.student_logit_scale, float) and self.student_logit_scale <= 0:
@@ -158,29 +160,29 @@ _SCALES = dict(LossConfig.model_fields)
 
 
 def register_loss(entry: LossEntry) -> LossEntry:
-    """Add a term to the table and its keys to the schema. Raises ConfigError for a taken key."""
+    """Add a term to the table and its keys to the schema. Raises ConfigError if a key exists."""
     for key in entry.fields:
         if key in LossConfig.model_fields:
-            raise ConfigError(f"loss.{key} is a key already; give the term another name")
+            raise ConfigError(f"loss.{key} already exists; give the term another name")
     LOSS_TERMS[entry.name] = entry
     _rebuild()
     return entry
 
 
 def unregister_loss(name: str) -> None:
-    """Take a term out of the table and its keys out of the schema."""
+    """Remove a term from the table and its keys from the schema."""
     del LOSS_TERMS[name]
     _rebuild()
 
 
 def loss_names() -> tuple[str, ...]:
-    """Return the names of all losses that events may hold, the total first."""
+    """Return the names of all losses that events can contain, the total first."""
     terms = [name for entry in LOSS_TERMS.values() for name in (entry.name, *entry.logged)]
     return ("loss", *terms, *OTHER_LOSSES)
 
 
 def _rebuild() -> None:
-    """Give the schema the fields of the table, and the sections around it the new schema."""
+    """Update the schema with the fields of the table, and the sections around it."""
     fields = LossConfig.model_fields
     fields.clear()
     for entry in LOSS_TERMS.values():
@@ -217,8 +219,11 @@ register_loss(
 register_loss(
     LossEntry(
         name="feature",
-        description="Weight of the distance between the student's and the teacher's embeddings, "
-        "mean of both towers; mse of unit vectors is small: CLIP-KD weighs it 2000.",
+        description=(
+            "Weight of the distance between the student's and the teacher's embeddings, "
+            "averaged over both towers; the mse of unit vectors is small, so CLIP-KD "
+            "uses a weight of 2000."
+        ),
         implementation="tinyclip_edge.losses.feature:FeatureTerm",
         settings=FeatureSettings,
     )

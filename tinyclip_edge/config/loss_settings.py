@@ -22,10 +22,18 @@ class AffinitySettings(Section):
         description="What of the teachers of an ensemble is averaged, with their weights.",
     )
     i2t: float = Field(
-        default=0.5, ge=0, description="Part of affinity: each picture over the batch's texts."
+        default=0.5,
+        ge=0,
+        description=(
+            "Weight within affinity of each picture's distribution over the batch's texts."
+        ),
     )
     t2i: float = Field(
-        default=0.5, ge=0, description="Part of affinity: each text over the batch's pictures."
+        default=0.5,
+        ge=0,
+        description=(
+            "Weight within affinity of each text's distribution over the batch's pictures."
+        ),
     )
     hard_negative: float = Field(
         default=0.0,
@@ -63,6 +71,9 @@ class FeatureSettings(Section):
 
     kind: Literal["mse", "cosine"] = Field(
         default="mse",
-        description="mse: mean squared difference; cosine: 1 - cosine. Where widths differ the "
-        "student's features pass a linear projector that is trained along and not kept.",
+        description=(
+            "mse: mean squared difference; cosine: 1 - cosine. Where widths differ the "
+            "student's features pass through a linear projector that is trained with it "
+            "and then discarded."
+        ),
     )

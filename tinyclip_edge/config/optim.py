@@ -18,12 +18,12 @@ class OptimConfig(Section):
         default=10_000,
         ge=1,
         le=10**12,
-        description="Optimizer steps; a run without stages and masks may be resumed with more.",
+        description="Optimizer steps; a run without stages or masks can be resumed with more.",
     )
     warmup: float = Field(
         default=0.1,
         ge=0,
-        description="Linear warm-up: share of all steps below 1, else a number of steps.",
+        description="Linear warm-up: below 1 a share of all steps, otherwise a number of steps.",
     )
     weight_decay: float = Field(
         default=0.2,
@@ -40,7 +40,10 @@ class OptimConfig(Section):
         default=1.0, gt=0, description="Largest norm of the gradient; null: not clipped."
     )
     final_lr_ratio: float = Field(
-        default=0.0, ge=0, le=1, description="Last learning rate over the peak; cosine in between."
+        default=0.0,
+        ge=0,
+        le=1,
+        description=("Final learning rate divided by the peak; the decay is a cosine."),
     )
 
     ema: float | None = Field(

@@ -1,4 +1,4 @@
-"""Settings of an export by target: shipped in ``configs/export``, found by name."""
+"""Export settings for a target: shipped in ``configs/export``, selected by name."""
 
 from __future__ import annotations
 
@@ -20,56 +20,67 @@ TABLES = {8: "8 bit", 4: "4 bit", 32: "float"}
 
 
 class DynamicInt8(Section):
-    """Precision int8: ranges of activations are found at run time."""
+    """Precision int8: activation ranges are computed at run time."""
 
     weights: Literal["int8", "uint8"] = Field(
-        default="int8", description="uint8 never overflows; slower where the CPU has VNNI."
+        default="int8", description="uint8 never overflows, but is slower on CPUs with VNNI."
     )
     weight_range: Range = Field(
         default="overflow_safe",
-        description="overflow_safe (no two neighbouring weights overflow 16 bits), 7 bit: right on "
-        "every CPU; 8 bit: slow on x86 without VNNI.",
+        description=(
+            "overflow_safe (no pair of neighbouring weights overflows 16 bits) and 7 "
+            "bit are correct on every CPU; 8 bit is slow on x86 without VNNI."
+        ),
     )
     token_table: Table = Field(default="8 bit", description="Bits of the token table.")
     attention: Literal["nodes", "operator"] = Field(
         default="nodes",
-        description="operator: ONNX's own, quicker, needs onnxruntime 1.23; where a tower's "
-        "attention is another one, its nodes stay.",
+        description=(
+            "operator: ONNX's Attention, which is faster and requires onnxruntime 1.23; "
+            "a tower with a different kind of attention keeps its separate nodes."
+        ),
     )
     norms: Literal["layer", "rms"] = Field(
         default="layer",
-        description="rms: layer norms without their mean, which weights lose before; quicker, "
-        "needs onnxruntime 1.23; towers that scale their layers keep theirs.",
+        description=(
+            "rms: layer norms without mean subtraction (the mean is removed from the "
+            "weights instead), which is faster and requires onnxruntime 1.23; towers "
+            "with layer scale keep ordinary layer norms."
+        ),
     )
     feed_forward: Literal["whole", "halves"] = Field(
         default="whole",
-        description="halves: of image towers with 0.5 to 1 MB of neurons; quicker in one thread, "
-        "slower in several.",
+        description=(
+            "halves: split the feed-forward layers of image towers that have 0.5 to 1 "
+            "MB of weights each; faster with one thread, slower with several."
+        ),
     )
 
 
 class StaticInt8(Section):
-    """Precision static: ranges of activations are measured before."""
+    """Precision static: activation ranges are measured beforehand."""
 
     weight_range: Range = Field(default="overflow_safe", description="As int8.weight_range.")
     token_table: Table = Field(default="8 bit", description="Bits of the token table.")
-    inputs: int = Field(default=128, ge=1, description="Pairs that ranges are measured on.")
+    inputs: int = Field(
+        default=128, ge=1, description=("Number of pairs on which ranges are measured.")
+    )
 
 
 class WeightOnly(Section):
-    """Weights alone are quantized: w8, q4 and their like."""
+    """Only weights are quantized: w8, q4 and similar precisions."""
 
     block: int = Field(default=32, ge=16, description="Weights that share a scale; a power of two.")
     token_table: Table = Field(default="4 bit", description="Bits of the token table; w8 has 8.")
 
 
 class ExportPreset(Section):
-    """What is written for a target, and how."""
+    """Precisions and settings for a target."""
 
     precisions: list[str] = Field(
         default=["fp32", "int8"],
         min_length=1,
-        description="Written beside those that are asked for.",
+        description="Precisions to write in addition to those on the command line.",
     )
     int8: DynamicInt8 = Field(default_factory=DynamicInt8, description="Dynamic int8.")
     static: StaticInt8 = Field(default_factory=StaticInt8, description="Static int8.")
@@ -85,9 +96,9 @@ class ExportPreset(Section):
         return list(check_precisions(names))
 
     def with_token_table(self, bits: int) -> ExportPreset:
-        """Return it with other bits of the token table. Raises ConfigError."""
+        """Return a copy with another number of bits for the token table. Raises ConfigError."""
         if bits not in TABLES:
-            raise ConfigError(f"a token table has 8, 4 or 32 bits, not {bits}")
+            raise ConfigError(f"the token table can have 8, 4 or 32 bits, not {bits}")
         table = {"token_table": TABLES[bits]}
         sections = {key: getattr(self, key) for key in ("int8", "static", "weight_only")}
         return self.model_copy(
@@ -96,7 +107,7 @@ class ExportPreset(Section):
 
 
 def allowed_values(section: type[Section]) -> dict[str, tuple[str, ...]]:
-    """Return the values of each key of a section that has a fixed choice."""
+    """Return the allowed values of each key of a section with fixed choices."""
     return {
         key: get_args(field.annotation)
         for key, field in section.model_fields.items()
@@ -110,7 +121,7 @@ def preset_names() -> list[str]:
 
 
 def load_preset(name_or_path: str | Path) -> ExportPreset:
-    """Read a preset by shipped name or path. Raises ConfigError: the key and the nearest one."""
+    """Read a preset by shipped name or path. Raises ConfigError, which names the key."""
     path = Path(name_or_path)
     if not is_file(path):
         shipped = configs_path() / "export" / f"{path.name}.yaml"

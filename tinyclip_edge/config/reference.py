@@ -1,4 +1,4 @@
-"""Every key of a run configuration and of an export preset: its sentence, type and default."""
+"""Every key of a run configuration and of an export preset: description, type and default."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {"run": RunConfig, "export": ExportPreset}
 
 @dataclass(frozen=True, slots=True)
 class ConfigKey:
-    """One key, dotted as an override writes it; ``[]`` stands for each entry of a list."""
+    """One key in the dotted form of overrides; ``[]`` stands for each entry of a list."""
 
     key: str
     type: str
@@ -46,7 +46,7 @@ def config_keys(schema: str = "run") -> list[ConfigKey]:
 
 
 def matching_keys(name: str | None, schema: str = "run") -> list[ConfigKey]:
-    """Return the key of this name, or those below a section. Raises ConfigError for neither."""
+    """Return the key of this name, or those in a section. Raises ConfigError for neither."""
     keys = config_keys(schema)
     if name is None:
         return keys

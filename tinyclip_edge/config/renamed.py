@@ -1,4 +1,4 @@
-"""Configuration keys and values that have another name now; the old ones are read until 0.3."""
+"""Renamed configuration keys and values; the old ones are accepted until 0.3."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from tinyclip_edge.errors import ConfigError, TinyClipWarning
 
-LAST_VERSION = "0.3"  # the first that does not read them
+LAST_VERSION = "0.3"  # the first version that does not accept them
 RUN_KEYS = {"data.lanes": "data.stream_groups", "teacher.also": "teacher.ensemble"}
 PRESET_VALUES = {
     (key, "pairs"): "overflow_safe" for key in ("int8.weight_range", "static.weight_range")
@@ -15,7 +15,7 @@ PRESET_VALUES = {
 
 
 def current_key(key: str, source: str) -> str:
-    """Return the name that ``key``, or the key that it lies in, has now; an old one is warned of.
+    """Return the current name of ``key``, or of its parent key, with a warning for an old one.
 
     ``source`` is the file or override that the warning names.
     """
@@ -27,9 +27,9 @@ def current_key(key: str, source: str) -> str:
 
 
 def rename_keys(raw: dict[str, Any], source: str, *, warn: bool = True) -> None:
-    """Give the values of old keys to the new ones, in place; an old key is warned of.
+    """Move the values of old keys to the new ones, in place, with a warning for each.
 
-    ``warn`` is False for what a run recorded itself. Raises ConfigError where both are there.
+    ``warn`` is False for a run's own records. Raises ConfigError if both are set.
     """
     for old, new in RUN_KEYS.items():
         section, name = old.split(".")
@@ -38,14 +38,16 @@ def rename_keys(raw: dict[str, Any], source: str, *, warn: bool = True) -> None:
             continue
         new_name = new.split(".")[1]
         if new_name in values:
-            raise ConfigError(f"{source}: {old} is {new} now, and both are there; remove {old}")
+            raise ConfigError(
+                f"{source}: {old} is now called {new}, and both are set; remove {old}"
+            )
         if warn:
             _warn(source, old, new)
         values[new_name] = values.pop(name)
 
 
 def rename_preset_values(raw: dict[str, Any], source: str) -> None:
-    """Replace the old names of a preset's values, in place; each is warned of."""
+    """Replace the old names of a preset's values, in place, with a warning for each."""
     for (key, old), new in PRESET_VALUES.items():
         section, name = key.split(".")
         values = raw.get(section)
@@ -55,5 +57,7 @@ def rename_preset_values(raw: dict[str, Any], source: str) -> None:
 
 
 def _warn(source: str, old: str, new: str) -> None:
-    message = f"{source}: '{old}' is '{new}' now; the old name is read until {LAST_VERSION}"
+    message = (
+        f"{source}: '{old}' is now called '{new}'; the old name is accepted until {LAST_VERSION}"
+    )
     warnings.warn(message, TinyClipWarning, stacklevel=4)

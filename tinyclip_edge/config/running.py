@@ -16,24 +16,30 @@ class RunSection(Section):
         default="auto", description="auto: CUDA when there is a device, else the CPU."
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
-        default="fp32", description="Autocast of the student; logits and losses are float32 always."
+        default="fp32",
+        description=("Autocast of the student; logits and losses are always float32."),
     )
     micro_batch: int | None = Field(
         default=None,
         ge=1,
-        description="Pairs whose activations, including the teacher's, a process holds at once; "
-        "the loss is still that of the whole batch, for a second forward pass. null: all.",
+        description=(
+            "Pairs whose activations, including the teacher's, a process holds at once; "
+            "the loss is still computed over the whole batch, at the cost of a second "
+            "forward pass. null: all."
+        ),
     )
     grad_checkpointing: bool = Field(
         default=False,
-        description="Compute activations of transformer blocks again in the backward pass instead "
-        "of holding them.",
+        description=(
+            "Recompute activations of transformer blocks in the backward pass instead "
+            "of storing them."
+        ),
     )
     compile: bool = Field(
         default=False,
         description="Compile transformer blocks with torch.compile; not while masks are learnt.",
     )
-    log_every: int = Field(default=10, ge=1, description="Steps between two lines of events.jsonl.")
+    log_every: int = Field(default=10, ge=1, description="Steps between lines of events.jsonl.")
     trackers: list[Literal["tensorboard", "wandb"]] = Field(
         default_factory=list,
         description="Trackers that also receive losses and accuracies: tensorboard (files in "
@@ -42,11 +48,11 @@ class RunSection(Section):
     eval_every: int = Field(
         default=0,
         ge=0,
-        description="Steps between evaluations; 0: only before the first and at the end.",
+        description="Steps between evaluations; 0: only before the first step and at the end.",
     )
     save_every: int = Field(
         default=0,
         ge=0,
         description="Steps between checkpoints; 0: only at the end and on interruption.",
     )
-    keep: int = Field(default=2, ge=1, description="Newest checkpoints kept.")
+    keep: int = Field(default=2, ge=1, description="Number of newest checkpoints to keep.")

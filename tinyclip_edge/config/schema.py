@@ -1,4 +1,4 @@
-"""Schema of a distillation run; every field says its unit."""
+"""Schema of a distillation run; every field states its unit."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from tinyclip_edge.config.source_options import ColumnsConfig, SourceOptions
 
 
 class EnsembleMemberConfig(Section):
-    """One more teacher beside the first."""
+    """An additional teacher."""
 
     model: str = Field(min_length=1, description="As teacher.model.")
     pretrained: str | None = Field(default=None, description="As teacher.pretrained.")
     weight: float = Field(
         default=1.0,
         gt=0,
-        description="Its part in the mean, see loss.affinity_mean; the first teacher has 1.",
+        description="Its weight in the mean, see loss.affinity_mean; the first teacher has 1.",
     )
     temperature: float = Field(default=1.0, gt=0, description="As teacher.temperature.")
 
 
 class TeacherConfig(Section):
-    """The model that is imitated."""
+    """The model to imitate."""
 
     model: str = Field(
         min_length=1,
@@ -35,7 +35,10 @@ class TeacherConfig(Section):
     )
     pretrained: str | None = Field(
         default=None,
-        description="open_clip weight tag, such as laion2b_s34b_b79k; null when MODEL has it.",
+        description=(
+            "open_clip weight tag, such as laion2b_s34b_b79k; null when teacher.model "
+            "already implies its weights."
+        ),
     )
     temperature: float = Field(
         default=1.0,
@@ -50,7 +53,7 @@ class TeacherConfig(Section):
 
 
 class DataConfig(Section):
-    """Pairs to learn from and to validate on."""
+    """Pairs for training and validation."""
 
     train: str | list[str] = Field(
         min_length=1,
@@ -60,19 +63,22 @@ class DataConfig(Section):
         "with captions (NAME.txt or metadata.jsonl); or a list of these.",
     )
     val: str | list[str] | None = Field(
-        default=None, description="Pairs for the evaluation during the run, same forms; null: none."
+        default=None,
+        description=("Pairs for the evaluation during the run, in any form of train; null: none."),
     )
-    val_limit: int = Field(default=2000, ge=2, description="At most so many validation pairs.")
+    val_limit: int = Field(default=2000, ge=2, description="Largest number of validation pairs.")
     columns: ColumnsConfig = Field(
         default_factory=ColumnsConfig,
-        description="Columns of tables (.csv, .tsv, .jsonl), in train and val alike.",
+        description="Columns of tables (.csv, .tsv, .jsonl), for both train and val.",
     )
     delimiter: str | None = Field(
         default=None,
         pattern=r'^[^"\r\n]$',
-        description="Character between the columns of .csv and .tsv tables; null: a tab if the "
-        "first line has one, else a comma. With a tab a quote is a letter, with any other cells "
-        "may stand in quotes.",
+        description=(
+            "Character between the columns of .csv and .tsv tables; null: a tab if the "
+            "first line has one, otherwise a comma. With a tab, quotes are ordinary "
+            "characters; with any other delimiter, cells may be quoted."
+        ),
     )
     batch_distinct: bool = Field(
         default=True,
@@ -80,35 +86,44 @@ class DataConfig(Section):
     )
     cache_teacher: bool = Field(
         default=True,
-        description="Keep the teacher's features of pictures and captions once computed.",
+        description="Cache the teacher's features of pictures and captions.",
     )
     feature_cache: str | None = Field(
         default=None,
-        description="Folder of a feature cache: what it lacks is computed before the first step "
-        "of a run that is longer than an epoch, and runs of the same teachers share it, streamed "
-        "ones too; null: kept by the run alone.",
+        description=(
+            "Folder of a feature cache: missing parts are computed before the first "
+            "step of a run longer than an epoch; runs with the same teachers share it, "
+            "including streamed ones. null: a cache of this run alone."
+        ),
     )
     views: int = Field(
         default=0,
         ge=0,
         le=1024,
-        description="Random crops of each picture, the same in every run, of which a batch shows "
-        "one; 0: the teacher's centre crop only.",
+        description=(
+            "Random crops of each picture, the same in every run, one of which is used "
+            "in a batch; 0: only the teacher's centre crop."
+        ),
     )
     crop_scale: tuple[float, float] = Field(
         default=(0.9, 1.0),
         strict=False,
-        description="Smallest and largest share of a picture's area that a crop of views shows.",
+        description="Smallest and largest share of a picture's area in a crop of views.",
     )
     augment_crop: tuple[float, float] | None = Field(
         default=None,
         strict=False,
-        description="Smallest and largest share of a picture's area that a crop shows which is "
-        "drawn anew at every step, for student and teacher alike: no image features are kept. "
-        "null: no such crops.",
+        description=(
+            "Smallest and largest share of a picture's area in random crops that differ "
+            "at every step, the same for student and teacher; image features are not "
+            "cached. null: no such crops."
+        ),
     )
     augment_flip: float = Field(
-        default=0.0, ge=0, le=1, description="With augment_crop: chance of a mirror image."
+        default=0.0,
+        ge=0,
+        le=1,
+        description=("With augment_crop: probability of a horizontal flip."),
     )
     augment_colour: float = Field(
         default=0.0,
@@ -118,23 +133,30 @@ class DataConfig(Section):
     )
     allow_pipes: bool = Field(
         default=False,
-        description="Let pipe:COMMAND of train and val run its command in a shell.",
+        description=(
+            "Allow train and val to contain pipe:COMMAND, which runs the command in a shell."
+        ),
     )
     workers: int = Field(default=2, ge=1, le=256, description="Threads that decode images.")
     stream_groups: int = Field(
         default=1,
         ge=1,
-        description="Groups to which the shards of a stream are dealt. Each shuffles its own, "
-        "holds 2048 encoded pairs to draw from, and fills its rows of every batch, in which alone "
-        "concepts are distinct; a process reads those of its rows: give as many as processes, or "
-        "a multiple, at most one a shard. 1: every process reads all.",
+        description=(
+            "Groups among which the shards of a stream are divided. Each group shuffles "
+            "its own shards through a buffer of 2048 encoded pairs and fills its share "
+            "of every batch; concepts are distinct only within such a share. A process "
+            "reads only the groups of its rows. Use the number of processes or a "
+            "multiple, at most one per shard. 1: every process reads everything."
+        ),
     )
     memory_gb: float = Field(
         default=4.0,
         ge=0,
-        description="Gigabytes (1e9 bytes) for decoded pictures, 3 * size^2 bytes each, or with "
-        "views for encoded ones; a source that needs more is streamed, and the teacher's features "
-        "are kept by data.feature_cache alone. 0: always streamed.",
+        description=(
+            "Gigabytes (1e9 bytes) for decoded pictures, 3 * size^2 bytes each, or for "
+            "encoded pictures with views; a larger source is streamed, and its teacher "
+            "features are cached only by data.feature_cache. 0: always stream."
+        ),
     )
     limits: LimitsConfig = Field(
         default_factory=LimitsConfig, description="Sizes above which shards and tables are refused."
@@ -158,7 +180,7 @@ class DataConfig(Section):
         for name in ("views", "feature_cache"):
             if getattr(self, name):
                 raise ValueError(
-                    f"{name} keeps crops and augment_crop draws new ones: set one of them to "
+                    f"{name} uses fixed crops and augment_crop uses new ones: set one of them to "
                     + ("0" if name == "views" else "null")
                 )
         return self
@@ -175,24 +197,24 @@ class RunConfig(Section):
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="Fixes random weights and the data order."
     )
-    teacher: TeacherConfig = Field(description="The model that is imitated.")
-    student: StudentConfig = Field(
-        default_factory=StudentConfig, description="The model that is trained."
-    )
+    teacher: TeacherConfig = Field(description="The model to imitate.")
+    student: StudentConfig = Field(default_factory=StudentConfig, description="The model to train.")
     inherit: InheritConfig = Field(
-        default_factory=InheritConfig, description="What the student takes from the teacher."
+        default_factory=InheritConfig, description="What the student inherits from the teacher."
     )
     stages: list[StageConfig] = Field(
         default_factory=list,
-        description="Stages in which the student shrinks, each from the one before; none: one "
-        "stage to student.model or student.keep.",
+        description=(
+            "Stages in which the student shrinks, each starting from the previous one; "
+            "none: a single stage to student.model or student.keep."
+        ),
     )
     loss: LossConfig = Field(default_factory=LossConfig, description="Loss terms.")
-    data: DataConfig = Field(description="Pairs to learn from.")
+    data: DataConfig = Field(description="Image-text pairs.")
     optim: OptimConfig = Field(default_factory=OptimConfig, description="Optimizer and schedule.")
     masks: MasksConfig = Field(
         default_factory=MasksConfig,
-        description="How masks are learnt when inherit.method is masks.",
+        description="How masks are learnt if inherit.method is masks.",
     )
     run: RunSection = Field(default_factory=RunSection, description="Device, logging, saving.")
 
@@ -205,18 +227,22 @@ class RunConfig(Section):
                 f"stages and student.{forms[0]} exclude each other; set student.{forms[0]}=null"
             )
         if not self.stages and len(forms) != 1:
-            problem = "exclude each other" if forms else "are missing: give one of them, or stages"
+            problem = "exclude each other" if forms else "are missing: set one of them, or stages"
             raise ValueError(f"student.model and student.keep {problem}")
         if masked and self.inherit.method != "masks":
             raise ValueError("keep needs masks; set inherit.method=masks")
         if self.stages and not masked and self.inherit.method == "masks":
             raise ValueError(
-                "masks have no stage to shrink: give one keep, or inherit.method=uniform"
+                "no stage has masks: set keep in one of them, or inherit.method=uniform"
             )
         if self.student.uniform_shapes and self.inherit.method != "masks":
-            raise ValueError("student.uniform_shapes is about masks; set inherit.method=masks")
+            raise ValueError(
+                "student.uniform_shapes only applies to masks; set inherit.method=masks"
+            )
         if self.inherit.method == "none" and len(self.stages) > 1:
-            raise ValueError("inherit.method is none: each stage would start anew; use uniform")
+            raise ValueError(
+                "inherit.method is none, so each stage would start from random weights; use uniform"
+            )
         return self
 
     @model_validator(mode="after")
@@ -226,13 +252,14 @@ class RunConfig(Section):
             if stage.keep is None:
                 if keep_before is not None:
                     raise ValueError(
-                        f"stage {number} gives a shape after a stage of masks; put it before them"
+                        f"stage {number} has a fixed shape after a stage with masks; put it "
+                        "before them"
                     )
                 continue
             if keep_before is not None and stage.keep >= keep_before:
                 raise ValueError(
-                    f"stage {number} keeps {stage.keep:g}, the one before {keep_before:g}: a stage "
-                    "cannot grow; order them from large to small"
+                    f"stage {number} keeps {stage.keep:g}, the previous one {keep_before:g}; a "
+                    "stage cannot grow: order them from large to small"
                 )
             keep_before = stage.keep
         return self

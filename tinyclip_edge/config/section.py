@@ -1,4 +1,4 @@
-"""Base of every section of a configuration."""
+"""Base class of every section of a configuration."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """Unknown keys and loose types are refused, values do not change."""
+    """Refuses unknown keys and loose types; values cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:  # noqa: ANN401 - a type
-    """Say whether the type of a field is a section of keys."""
-    # In Python 3.10 list[str] counts as a type, of which no subclass can be asked.
+    """Whether the type of a field is a section of keys."""
+    # In Python 3.10 list[str] is an instance of type, but issubclass does not accept it.
     plain = isinstance(annotation, type) and get_origin(annotation) is None
     return plain and issubclass(annotation, BaseModel)
 

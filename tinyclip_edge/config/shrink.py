@@ -1,4 +1,4 @@
-"""Sections that say what the student is and how it is made out of its teacher."""
+"""Sections that describe the student and how it is derived from its teacher."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNITS = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 
 
 def _count(value: object) -> object:
-    """Read 10M as 10,000,000; anything else is left to the schema."""
+    """Read 10M as 10,000,000; leave other values to the schema."""
     match = _COUNT.fullmatch(value) if isinstance(value, str) else None
     return round(float(match[1]) * _UNITS[match[2]]) if match else value
 
@@ -26,13 +26,15 @@ CountOrPath = Annotated[
 
 
 class StudentConfig(Section):
-    """The model that is trained; with ``stages`` they say what it is."""
+    """The model to train; ``stages`` may describe it as well."""
 
     model: str | dict[str, Any] | None = Field(
         default=None,
-        description="Zoo name, or an open_clip model configuration written inline: what it leaves "
-        "out is the teacher's, its tokenizer too unless text_cfg has CLIP's vocab_size of 49408 or "
-        "another hf_tokenizer_name.",
+        description=(
+            "Zoo name, or an open_clip model configuration written inline: omitted "
+            "values are the teacher's, and so is the tokenizer unless text_cfg has "
+            "CLIP's vocab_size of 49408 or another hf_tokenizer_name."
+        ),
     )
     keep: float | None = Field(
         default=None,
@@ -43,8 +45,11 @@ class StudentConfig(Section):
     )
     uniform_shapes: bool = Field(
         default=False,
-        description="Masks end in equal head counts and feed-forward widths in all layers of a "
-        "tower, so that the student is an ordinary open_clip and Hugging Face CLIP.",
+        description=(
+            "Make masks end with equal head counts and feed-forward widths in all "
+            "layers of a tower, so that the student is an ordinary open_clip and "
+            "Hugging Face CLIP."
+        ),
     )
     vocab: CountOrPath | None = Field(
         default=None,
@@ -55,7 +60,7 @@ class StudentConfig(Section):
 
 
 class InheritConfig(Section):
-    """What the student takes from the teacher before step 1."""
+    """What the student inherits from the teacher before step 1."""
 
     method: Literal["uniform", "masks", "none"] = Field(
         default="uniform",
@@ -64,9 +69,12 @@ class InheritConfig(Section):
     )
     plan: Literal["published", "evenly", "importance"] = Field(
         default="published",
-        description="What uniform keeps. published: every (T // S)-th layer, front slices; evenly: "
-        "first and last layer kept, front slices; importance: the layers, heads, neurons and "
-        "channels that the affinities need most on calibration pairs.",
+        description=(
+            "What uniform keeps. published: every (T // S)-th layer, front slices; "
+            "evenly: evenly spaced layers including the first and last, front slices; "
+            "importance: the layers, heads, neurons and channels that matter most for "
+            "the affinities of calibration pairs."
+        ),
     )
     calibration: int = Field(
         default=256, ge=1, description="Training pairs on which importance is measured."
@@ -86,39 +94,56 @@ class MasksConfig(Section):
         default=0.02, gt=0, description="Rate at which the Lagrange multipliers rise, constant."
     )
     start: float = Field(
-        default=0.0, ge=0, lt=1, description="Target sparsity of a stage's first step, a share."
+        default=0.0,
+        ge=0,
+        lt=1,
+        description=("Target sparsity at a stage's first step, as a share."),
     )
     warmup: float = Field(
         default=0.5,
         ge=0,
-        description="Steps over which the target rises to its final value: below 1 a share of the "
-        "steps before pruning, else a number of steps.",
+        description=(
+            "Steps over which the target rises to its final value: below 1 a share of "
+            "the steps before pruning, otherwise a number of steps."
+        ),
     )
     prune: float = Field(
         default=0.4,
         gt=0,
-        description="When gates are pruned: below 1 a share of the stage's steps, else steps.",
+        description=(
+            "When gates are pruned: below 1 a share of the stage's steps, otherwise a "
+            "number of steps."
+        ),
     )
     extra: float = Field(
         default=0.2,
         ge=0,
-        description="How many steps pruning may be postponed while the target is missed, taken "
-        "from the steps after it: below 1 a share of the stage's steps, else a number of steps.",
+        description=(
+            "How many steps pruning may be postponed while the target is missed, at the "
+            "expense of the steps after it: below 1 a share of the stage's steps, "
+            "otherwise a number of steps."
+        ),
     )
     tolerance: float = Field(
         default=0.01,
         gt=0,
         lt=1,
-        description="Distance from the target that counts as met, a share of the parameters.",
+        description=(
+            "Largest distance from the target at which it counts as met, as a share of "
+            "the parameters."
+        ),
     )
     rewarm: float = Field(
         default=0.1,
         ge=0,
-        description="Linear warm-up of the learning rate after pruning, from a tenth of the cosine "
-        "schedule: below 1 a share of the remaining steps, else a number of steps.",
+        description=(
+            "Linear warm-up of the learning rate after pruning, from a tenth of the "
+            "cosine schedule: below 1 a share of the remaining steps, otherwise a "
+            "number of steps."
+        ),
     )
     log_every: int = Field(
-        default=25, ge=1, description="Steps between two lines about gates in events.jsonl."
+        default=25, ge=1, description="Steps between lines about gates in events.jsonl."
     )
 
 
@@ -129,33 +154,33 @@ class StageConfig(Section):
         default=None,
         gt=0,
         lt=1,
-        description="Share of the teacher's prunable parameters that masks leave.",
+        description="Share of the teacher's prunable parameters that masks keep.",
     )
     student: str | dict[str, Any] | None = Field(
         default=None,
-        description="Instead of keep: zoo name or open_clip model configuration, cut uniformly out "
-        "of the stage before.",
+        description=(
+            "Instead of keep: zoo name or open_clip model configuration, inherited "
+            "uniformly from the previous stage."
+        ),
     )
-    steps: int | None = Field(
-        default=None, ge=1, description="Optimizer steps; null: those of optim.steps."
-    )
+    steps: int | None = Field(default=None, ge=1, description="Optimizer steps; null: optim.steps.")
     samples: Count | None = Field(
-        default=None, ge=1, description="Instead of steps: pairs, rounded up to whole batches."
+        default=None,
+        ge=1,
+        description=("Instead of steps: number of pairs, rounded up to whole batches."),
     )
-    lr: float | None = Field(
-        default=None, gt=0, description="Peak learning rate; null: that of optim."
-    )
+    lr: float | None = Field(default=None, gt=0, description="Peak learning rate; null: optim.lr.")
     warmup: float | None = Field(
-        default=None, ge=0, description="Warm-up as in optim; null: that of optim."
+        default=None, ge=0, description="Warm-up, as optim.warmup; null: optim.warmup."
     )
     prune: float | None = Field(
-        default=None, gt=0, description="Prune as in masks; null: that of masks."
+        default=None, gt=0, description="Pruning step, as masks.prune; null: masks.prune."
     )
 
     @model_validator(mode="after")
     def _check(self) -> StageConfig:
         if (self.keep is None) == (self.student is None):
-            raise ValueError("give either keep or student")
+            raise ValueError("set either keep or student")
         if self.steps is not None and self.samples is not None:
-            raise ValueError("give steps or samples, not both")
+            raise ValueError("set steps or samples, not both")
         return self

@@ -28,7 +28,7 @@ class YamlError(ValueError):
 
 
 class _Loader(_Base):
-    """SafeLoader that reads 1e-4 as a number and refuses a key that stands twice."""
+    """SafeLoader that reads 1e-4 as a number and refuses duplicate keys."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401
         try:
@@ -36,10 +36,10 @@ class _Loader(_Base):
         # PyYAML converts !!int "", !!bool x and 2026-13-45 without a look.
         except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError):
             kind, value = node.tag.rpartition(":")[2], node.value
-            text = one_line(repr(value)) if isinstance(value, str) else "what stands here"
+            text = one_line(repr(value)) if isinstance(value, str) else "this value"
             raise self._fault(f"{text} cannot be read as {kind}; quote it", node) from None
         if isinstance(value, int) and value.bit_length() > MOST_BITS:
-            raise self._fault("a whole number of too many digits; quote it", node)
+            raise self._fault("an integer with too many digits; quote it", node)
         return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -54,7 +54,7 @@ class _Loader(_Base):
                 kind = "a list" if isinstance(key, list) else "a section"
                 raise self._fault(f"{kind} cannot be a key; quote text with braces", key_node)
             if key in keys:
-                raise self._fault(f"key {one_line(repr(key))} stands twice", key_node)
+                raise self._fault(f"key {one_line(repr(key))} appears twice", key_node)
             keys.add(key)
         built: dict[Hashable, Any] = super().construct_mapping(node, deep=deep)
         return built
@@ -83,7 +83,7 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401 - whatever the text holds
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
         raise YamlError(f"{line}{problem}") from None
     except UnicodeEncodeError:
-        raise YamlError("half of a surrogate pair, which is no character") from None
+        raise YamlError("half of a surrogate pair, which is not a character") from None
 
 
 def _check_size(text: str) -> None:
@@ -96,7 +96,7 @@ def _check_size(text: str) -> None:
         line = f"line {event.start_mark.line + 1}: "
         if isinstance(event, yaml.AliasEvent):
             if any(event.anchor == anchor for anchor, _ in open_collections):
-                raise YamlError(f"{line}alias '{event.anchor}' stands inside what it names")
+                raise YamlError(f"{line}alias '{event.anchor}' refers to a value that contains it")
             values += anchors.get(event.anchor, 1)
         elif isinstance(event, yaml.ScalarEvent):
             values += 1

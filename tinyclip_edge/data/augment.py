@@ -1,6 +1,6 @@
-"""Random crops, flips and colour changes of every step, applied on the device.
+"""Random crops, flips and colour changes at every step, applied on the device.
 
-They depend on seed, step and row alone, so that a resumed run sees the same pictures. B pairs.
+They depend only on seed, step and row, so that a resumed run sees the same pictures. B pairs.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision's
 
 @dataclass(frozen=True, slots=True)
 class Augment:
-    """Random crop (torchvision's RandomResizedCrop in expectation), mirror image and colours."""
+    """Random crop (torchvision's RandomResizedCrop in expectation), horizontal flip and colours."""
 
     crop: tuple[float, float]  # smallest and largest share of a picture's area
-    flip: float = 0.0  # chance
+    flip: float = 0.0  # probability
     colour: float = 0.0  # brightness, contrast and saturation change by up to this share
 
     def draw(self, seed: int, step: int, size: int) -> Tensor:
@@ -63,7 +63,7 @@ def apply_draws(pixels: Tensor, draws: Tensor) -> Tensor:
 
 
 def _grid(draws: Tensor, shape: torch.Size) -> Tensor:
-    """Return the position of each pixel of a crop in its picture, ``[B, H, W, 2]`` from -1 to 1."""
+    """Return the position of each crop pixel in its picture, ``[B, H, W, 2]`` from -1 to 1."""
     x, y, wide, high = draws[:, BOX].T
     mirror = 1 - 2 * draws[:, FLIP]
     nothing = torch.zeros_like(x)

@@ -24,14 +24,14 @@ from tinyclip_edge.data.source import Count, PairSource
 from tinyclip_edge.errors import DataError
 
 SAMPLE = 2000  # pairs
-PARTS = 20  # parts that the sample comes from, at most
+PARTS = 20  # maximum number of parts in the sample
 CHUNK = 256  # encoded pictures in memory at once
 LONGEST = 4096  # tokens up to which the length of a truncated caption is counted
 
 
 @dataclass(frozen=True, slots=True)
 class ImageCheck:
-    """Decoded pictures of the sample; shares are of all of them."""
+    """Statistics of the sample's decoded pictures; shares are of all of them."""
 
     images: int
     distinct: int
@@ -46,7 +46,7 @@ class ImageCheck:
 
 @dataclass(frozen=True, slots=True)
 class CaptionCheck:
-    """Captions of the sample and their tokens; shares are of all of them."""
+    """Statistics of the sample's captions and their tokens; shares are of all of them."""
 
     captions: int
     distinct: int
@@ -56,8 +56,8 @@ class CaptionCheck:
     p95: float
     cut: float  # share longer than the context
     context_length: int
-    distinct_ids: int  # rows of ids that differ, among the distinct captions
-    pieces: int  # ids that differ, without start and end
+    distinct_ids: int  # distinct rows of ids, among the distinct captions
+    pieces: int  # distinct ids, without start and end
     unknown: float  # share of pieces that are the tokenizer's unknown token
     highest_id: int
 
@@ -78,10 +78,10 @@ class SourceCheck:
     images: ImageCheck
     captions: CaptionCheck
     samples_per_s: float  # read and decoded
-    repeated_keys: int = 0  # pairs whose key occurred before, of the sample or of all in memory
+    repeated_keys: int = 0  # pairs whose key occurred before, in sample or memory
     loss_lines: tuple[str, ...] = ()  # messages about truncated shards and faulty samples
     faulty: int = 0  # samples without a usable caption or image
-    read: int = 0  # usable samples that were read; of a table all its rows
+    read: int = 0  # usable samples that were read; for a table all of its rows
 
     @property
     def bad(self) -> float:
@@ -100,7 +100,7 @@ def check_source(
     workers: int = 2,
     seed: int = 0,
 ) -> SourceCheck:
-    """Examine up to 2,000 pairs. Raises DataError for a source that cannot be read or has none."""
+    """Examine up to 2,000 pairs. Raises DataError if the source cannot be read or has no pairs."""
     captions: list[str] = []
     keys: set[str] = set()
     bad: list[str] = []
@@ -123,7 +123,7 @@ def check_source(
     seconds = time.perf_counter() - began
     if sampled == 0:
         BadSamples(source.name, source.losses).check(0, final=True)
-        raise DataError(f"{source.name} holds no pair")
+        raise DataError(f"{source.name} contains no pairs")
     images = ImageCheck(
         len(hashes), len(set(hashes)), _commonest(hashes)[1], plain / max(1, len(hashes))
     )
@@ -155,7 +155,7 @@ def check_captions(
     tokenizer: Any,  # noqa: ANN401
     context_length: int,
 ) -> CaptionCheck:
-    """Return figures of M captions, at least one."""
+    """Return statistics of M captions, at least one."""
     distinct = Counter(captions)
     texts = list(distinct)
     inner = getattr(tokenizer, "tokenizer", None)  # open_clip's wrapper of transformers

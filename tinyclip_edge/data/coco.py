@@ -22,7 +22,7 @@ SUFFIX = ".json"
 
 @dataclass(frozen=True, slots=True)
 class CocoPart:
-    """A few hundred captioned images of a file."""
+    """A few hundred captioned images of a captions file."""
 
     folder: Path
     rows: tuple[tuple[str, tuple[str, ...]], ...]  # file name, captions
@@ -40,7 +40,7 @@ class CocoPart:
 
     @property
     def size(self) -> None:
-        """None: the pairs are counted."""
+        """None, because the pairs are counted."""
 
     def __iter__(self) -> Iterator[Pair]:
         for name, captions in self.rows:
@@ -48,16 +48,17 @@ class CocoPart:
 
 
 def open_coco(path: Path, losses: Losses) -> tuple[CocoPart, ...]:
-    """Read a captions file; faulty entries and images without a caption are added to ``losses``.
+    """Read a captions file; add faulty entries and images without a caption to ``losses``.
 
-    Raises DataError when it is not a captions file, or none of the first images exists.
+    Raises DataError if it is not a captions file, or if none of the first images exists.
     """
     content = read_json_file(path, DataError, limit=COCO_BYTES)
     lists = [content.get(k) for k in ("images", "annotations")] if isinstance(content, dict) else []
     if not lists or not all(isinstance(entries, list) for entries in lists):
         raise DataError(
-            f"{path} is no COCO captions file ('images', 'annotations'); captions in JSON lines "
-            f"are read as .jsonl, and img2dataset's _stats.json holds none: give its .tar files"
+            f"{path} is not a COCO captions file ('images', 'annotations'); name a file of "
+            "captions in JSON lines .jsonl; img2dataset's _stats.json has no captions: use its "
+            ".tar files"
         )
     names = dict(_names(path, lists[0] or [], losses))
     captions = _captions(path, lists[1] or [], names, losses)
@@ -65,7 +66,7 @@ def open_coco(path: Path, losses: Losses) -> tuple[CocoPart, ...]:
     if not rows:
         raise DataError(f"{path} has no image with a caption (file_name, image_id, caption)")
     if bare := len(names) - len(rows):
-        losses.add_omitted(f"{path}: left out {bare} images without a caption")
+        losses.add_omitted(f"{path}: skipped {bare} images without a caption")
     losses.count(str(path), len(rows))
     folder = _folder(path, [name for name, _ in rows[:PART]])
     digest = hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
@@ -126,6 +127,6 @@ def _folder(path: Path, names: list[str]) -> Path:
         if any(is_file(folder / name) for name in names):
             return folder
     raise DataError(
-        f"{path}: none of the first {len(names)} images is there; looked in "
+        f"{path}: none of the first {len(names)} images exists; looked in "
         f"{', '.join(map(str, places))}"
     )

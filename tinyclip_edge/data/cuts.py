@@ -1,4 +1,4 @@
-"""Losses of a source: shards that end too early, faulty samples, files that are left out."""
+"""Losses of a source: truncated shards, faulty samples, skipped files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ NAMED_FAULTS = 5  # listed in a message; the others are counted
 
 
 class FaultySampleError(Exception):
-    """A sample that is no pair; the reader counts it and goes on."""
+    """A sample without a usable image and caption; the reader counts it and continues."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """End of a cut shard: complete samples before it, and samples known to be lost (0 or 1)."""
+    """End of a truncated shard: complete samples, and samples known to be lost (0 or 1)."""
 
     samples: int  # complete ones before the cut
     unusable: int  # incomplete ones at the cut, 0 or 1
@@ -25,7 +25,7 @@ class Cut:
 
 @dataclass(slots=True)
 class Losses:
-    """Losses while the parts of a source were read; each counts once, however often it is read."""
+    """Losses while reading the parts of a source; each counts once, however often it is read."""
 
     cuts: dict[str, Cut] = field(default_factory=dict)  # by shard
     faults: dict[str, None] = field(default_factory=dict)  # one line per unusable sample
@@ -33,7 +33,7 @@ class Losses:
     omitted: dict[str, None] = field(default_factory=dict)  # one line per folder
 
     def add_cut(self, name: str, cut: Cut) -> None:
-        """Add a shard that is cut off."""
+        """Add a truncated shard."""
         self.cuts[name] = cut
 
     def add_fault(self, line: str) -> None:
@@ -41,7 +41,7 @@ class Losses:
         self.faults[line] = None
 
     def add_omitted(self, line: str) -> None:
-        """Add files of a folder that are not read."""
+        """Add skipped files of a folder."""
         self.omitted[line] = None
 
     def count(self, name: str, samples: int) -> None:
@@ -50,7 +50,7 @@ class Losses:
             self.samples[name] = samples
 
     def correct(self, name: str, samples: int) -> None:
-        """Replace the estimated number of usable samples of a part by the true one."""
+        """Replace the estimated number of usable samples of a part by the exact one."""
         self.samples[name] = samples
 
     def merge(self, other: Losses) -> None:
@@ -68,7 +68,7 @@ class Losses:
 
     @property
     def unusable(self) -> int:
-        """Samples known to be unusable: faulty or cut off."""
+        """Samples known to be unusable: faulty or truncated."""
         return self.cut_off + len(self.faults)
 
     @property
@@ -77,21 +77,21 @@ class Losses:
         return sum(self.samples.values())
 
     def cut_lines(self) -> list[str]:
-        """Return one line per cut shard, sorted by name, as the order of reading varies."""
-        note = "; the cut one is left out"
+        """Return one line per truncated shard, sorted by name, as reading order varies."""
+        note = "; the incomplete one is skipped"
         return [
-            f"shard {name} is cut off after {cut.samples} samples{note if cut.unusable else ''}"
+            f"shard {name} is truncated after {cut.samples} samples{note if cut.unusable else ''}"
             for name, cut in sorted(self.cuts.items())
         ]
 
     def named_faults(self) -> str:
-        """Return the first faults in order of name and how many follow; empty without any."""
+        """Return the first faults by name and the number of others; empty without any."""
         first = nsmallest(NAMED_FAULTS, self.faults, key=_by_number)
         more = len(self.faults) - len(first)
         return "; ".join(first) + (f" and {more} more" if more > 0 else "")
 
     def lines(self) -> list[str]:
-        """Return one line per cut shard, one about all faulty samples, and one per folder."""
+        """Return one line per truncated shard, one for all faulty samples, and one per folder."""
         count = len(self.faults)
         what = f"{count} faulty sample{'s' if count > 1 else ''}"
         faults = [f"skipped {what}: {self.named_faults()}"] if count else []
@@ -99,5 +99,5 @@ class Losses:
 
 
 def _by_number(line: str) -> list[str]:
-    """Return a key that sorts line 9 before line 10."""
+    """Return a sort key that puts line 9 before line 10."""
     return [part.zfill(NUMBER_WIDTH) if part.isdigit() else part for part in DIGITS.split(line)]

@@ -29,7 +29,7 @@ KINDS = (np.float16, np.int64, np.uint8, np.float16, np.uint8)
 
 
 class BrokenPartError(Exception):
-    """A file is damaged, or of another part or recipe; the message says which."""
+    """A file is damaged, or belongs to another part or recipe; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class PartFeatures:
 def write_part(path: Path, about: Mapping[str, str], part: PartFeatures) -> None:
     """Write to a temporary file and rename it. Raises OSError or SafetensorError."""
     tensors = {name: np.ascontiguousarray(getattr(part, name)) for name in NAMES}
-    # One value, because the order of several is random: equal features give equal bytes.
+    # One value, because the order of several is random: equal features must give equal bytes.
     metadata = {ABOUT: json.dumps({**about, "bad": part.bad, "sha256": _digest(tensors)})}
     with work_folder(path) as work:
         save_file(tensors, work / NEW, metadata=metadata)
@@ -75,23 +75,23 @@ def write_part(path: Path, about: Mapping[str, str], part: PartFeatures) -> None
 
 
 def check_part(path: Path, about: Mapping[str, str]) -> None:
-    """Raise BrokenPartError unless the file is complete, and of this part and recipe."""
+    """Raise BrokenPartError unless the file is complete and belongs to this part and recipe."""
     try:
         with safe_open(path, framework="np") as file:
             _compare(_content_of(file.metadata()), about)
     except (OSError, SafetensorError) as error:
-        raise BrokenPartError(f"is cut off or broken ({error})") from error
+        raise BrokenPartError(f"is truncated or damaged ({error})") from error
 
 
 def read_part(path: Path, about: Mapping[str, str]) -> PartFeatures:
-    """Read a file; raises BrokenPartError as ``check_part`` does, or for a changed byte."""
+    """Read a file; raise BrokenPartError as ``check_part`` does, or if a byte has changed."""
     try:
         with safe_open(path, framework="np") as file:
             content = _content_of(file.metadata())
             _compare(content, about)
             tensors = {name: file.get_tensor(name) for name in NAMES}
     except (OSError, SafetensorError) as error:
-        raise BrokenPartError(f"is cut off or broken ({error})") from error
+        raise BrokenPartError(f"is truncated or damaged ({error})") from error
     kinds = tuple(tensors[name].dtype for name in NAMES)
     rows = [len(tensors[name]) for name in NAMES]
     fits = kinds == KINDS and rows[0] == rows[1] == rows[2] and rows[3] == rows[4]
@@ -112,7 +112,7 @@ def _content_of(metadata: Mapping[str, str] | None) -> dict[str, Any]:
 def _compare(content: Mapping[str, Any], about: Mapping[str, str]) -> None:
     for name, expected in about.items():
         if content.get(name) != expected:
-            raise BrokenPartError(f"is of another {name}")
+            raise BrokenPartError(f"is for another {name}")
 
 
 def _digest(tensors: Mapping[str, npt.NDArray[np.generic]]) -> str:

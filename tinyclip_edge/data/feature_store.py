@@ -1,8 +1,8 @@
-"""A folder of teacher features of one recipe (teachers, preprocessing, views), a file per part.
+"""A folder of teacher features of one recipe (teachers, preprocessing, views), one file per part.
 
-Rows are found by marks of key and picture, so that a sample which is not there is computed, and
-never given another's row. Which parts are there, the folder ``parts`` says: several processes
-write into it.
+Rows are identified by hashes of key and picture, so that an unknown sample is computed and never
+gets another sample's row. Several processes can write at the same time, since the contents of the
+folder ``parts`` determine which parts exist.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ CURE = "delete it, or set data.feature_cache to another folder"
 
 
 class FeatureStore:
-    """The features of many parts, for one recipe; those of another are refused."""
+    """The features of many parts for one recipe; a folder of another recipe is refused."""
 
     def __init__(
         self, folder: Path, recipe: Mapping[str, Any], warn: Callable[[str], None] = lambda _: None
     ) -> None:
-        """Open a folder, which need not exist yet. Raises DataError for another recipe."""
+        """Open a folder, which need not exist yet. Raises DataError if it has another recipe."""
         self.folder = folder
         self.recipe = recipe
         self._digest = recipe_digest(recipe)
@@ -80,18 +80,18 @@ class FeatureStore:
         return [number for number, is_complete in enumerate(complete) if not is_complete]
 
     def load(self, part: Part) -> PartFeatures | None:
-        """Return the features of a part; None without a valid file, with a warning if broken."""
+        """Return the features of a part; None, with a warning if damaged, without a valid file."""
         path, about = self._place(part)
         if not path.is_file():
             return None
         try:
             return read_part(path, about)
         except BrokenPartError as error:
-            self._tell(path, f"feature cache: {path} {error}; its rows are computed again")
+            self._tell(path, f"feature cache: {path} {error}; its rows are recomputed")
             return None
 
     def save(self, part: Part, features: PartFeatures) -> None:
-        """Write the features of a part. Raises DataError when that fails; earlier parts stay."""
+        """Save the features of a part. Raises DataError on failure; earlier parts remain."""
         try:
             write_part(*self._place(part), features)
         except (OSError, SafetensorError) as error:
@@ -126,14 +126,14 @@ class FeatureStore:
             features.text.set_rows(ids, torch.from_numpy(cached.text[rows]))
 
     def attached(self, source: PairSource) -> PairSource:
-        """Return the source with the cached features of every pair."""
+        """Return the source with the cached features attached to every pair."""
         return replace(source, parts=tuple(CachedPart(part, self) for part in source.parts))
 
     def _is_complete(self, part: Part, *, thorough: bool) -> bool:
         path, about = self._place(part)
         if not path.is_file():
             if any(path.parent.glob(f"{name_mark(part_name(part))}-*.safetensors")):
-                self._tell(path, f"feature cache: {part_name(part)} is another than the one cached")
+                self._tell(path, f"feature cache: {part_name(part)} differs from the cached one")
             return False
         try:
             if thorough:
@@ -141,12 +141,12 @@ class FeatureStore:
             else:
                 check_part(path, about)
         except BrokenPartError as error:
-            self._tell(path, f"feature cache: {path} {error}; it is computed again")
+            self._tell(path, f"feature cache: {path} {error}; it is recomputed")
             return False
         return True
 
     def _place(self, part: Part) -> tuple[Path, dict[str, str]]:
-        """Return the file of a part, named after its name and content, and its metadata."""
+        """Return the file of a part, derived from its name and content, and its metadata."""
         mark = part_mark(part)
         name = f"{name_mark(part_name(part))}-{mark}.safetensors"
         about = {"format": f"{FORMAT} {VERSION}", "recipe": self._digest, "part": mark}
@@ -159,8 +159,8 @@ class FeatureStore:
 
     def _unwritable(self, error: Exception) -> DataError:
         return DataError(
-            f"feature cache {self.folder} cannot be written ({error}); the parts that are in it "
-            f"are whole: free space and go on, or set data.feature_cache to another folder"
+            f"feature cache {self.folder} cannot be written ({error}); the parts in it are "
+            "complete: free some space and continue, or set data.feature_cache to another folder"
         )
 
     def _check(self) -> None:
@@ -178,20 +178,20 @@ class FeatureStore:
             raise DataError(f"{about} cannot be read; {CURE}") from None
         if kind != (FORMAT, VERSION):
             raise DataError(
-                f"feature cache {self.folder} has format {kind[0]} {kind[1]}, this program reads "
+                f"feature cache {self.folder} has format {kind[0]} {kind[1]}, this version reads "
                 f"{FORMAT} {VERSION}; {CURE}"
             )
         differences = _differences(stored, json.loads(json.dumps(self.recipe)))
         if differences:
             raise DataError(
-                f"feature cache {self.folder} is of another recipe: {', '.join(differences)}; "
-                f"{CURE}"
+                f"feature cache {self.folder} was made with other settings: "
+                f"{', '.join(differences)}; {CURE}"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class CachedPart:
-    """A part whose pairs have their cached features."""
+    """A part whose pairs carry their cached features."""
 
     part: Part
     store: FeatureStore
@@ -208,12 +208,12 @@ class CachedPart:
 
     @property
     def at_most(self) -> int | None:
-        """As the part."""
+        """The maximum number of pairs of the part."""
         return self.part.at_most
 
     @property
     def size(self) -> int | None:
-        """As the part."""
+        """The size of the part."""
         return self.part.size
 
     def __iter__(self) -> Iterator[Pair]:
@@ -233,7 +233,7 @@ def _columns(pairs: Sequence[tuple[int, int]]) -> tuple[Ints, Ints]:
 
 
 def _differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """Return a phrase for each value that differs, names of teachers apart."""
+    """Return a phrase for each value that differs, except for names of teachers."""
     before, now = dict(_flat(_nameless(stored))), dict(_flat(_nameless(current)))
     return [
         f"{key} (was {_shown(before.get(key))}, is {_shown(now.get(key))})"

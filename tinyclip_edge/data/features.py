@@ -1,4 +1,4 @@
-"""Tables of a frozen teacher's features, computed when first needed."""
+"""Tables of a frozen teacher's features, computed on first use."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from tinyclip_edge.json_text import parse_json
 
 Ints = npt.NDArray[np.int64]
 NAMES = ("image_ids", "image_values", "text_ids", "text_values")
-STORED = torch.float16  # halves memory; moves a cosine by some 1e-5
+STORED = torch.float16  # halves memory; changes a cosine by about 1e-5
 
 
 @dataclass(frozen=True, slots=True)
 class CachedRows:
-    """Cached features of the rows of a batch ``[b, D]``, and which rows are cached."""
+    """Cached features of the rows of a batch ``[b, D]``, and a mask of the cached rows."""
 
-    values: Tensor  # float16 [b, D]; zeros where there is none
+    values: Tensor  # float16 [b, D]; zeros for missing rows
     there: npt.NDArray[np.bool_]  # [b]
 
     @classmethod
     def of(cls, rows: Sequence[Halves | None]) -> CachedRows | None:
-        """Stack ``[D]`` rows; None when all are missing."""
+        """Stack ``[D]`` rows; None if all are missing."""
         first = next((row for row in rows if row is not None), None)
         if first is None:
             return None
@@ -44,7 +44,7 @@ class CachedRows:
 
 
 class FeatureTable:
-    """Rows of unit-norm features ``[N, D]``, filled lazily; D is that of the first rows."""
+    """Rows of unit-norm features ``[N, D]``, filled on demand; the first rows determine D."""
 
     def __init__(self, rows: int) -> None:
         self._filled = np.zeros(rows, dtype=bool)
@@ -59,7 +59,7 @@ class FeatureTable:
         return int(self._filled.sum())
 
     def get(self, ids: Ints, compute: Callable[[Ints], Tensor]) -> Tensor:
-        """Return float32 ``[B, D]``; ``compute`` gets positions in ``ids``, returns their rows."""
+        """Return float32 ``[B, D]``; ``compute`` maps positions in ``ids`` to their rows."""
         missing, positions = np.unique(ids[~self._filled[ids]], return_index=True)
         if len(missing):
             at = np.flatnonzero(~self._filled[ids])[positions]
@@ -117,10 +117,10 @@ class TeacherFeatures:
         self._stored_rows.clear()
 
     def save(self, path: Path) -> None:
-        """Write the filled rows atomically; DataError when the disk refuses.
+        """Save the filled rows atomically; raise DataError if that fails.
 
-        An up-to-date file is not written again: runs save at every checkpoint, but the rows are
-        complete after the first epoch.
+        A file that is up to date is not written again: runs save at every checkpoint, but the rows
+        are complete after the first epoch.
         """
         if self._stored_rows.get(path) == self.filled and path.is_file():
             return
@@ -129,7 +129,7 @@ class TeacherFeatures:
             ids, values = table.content()
             tensors |= {f"{name}_ids": ids, f"{name}_values": values}
         aside = path.with_name(path.name + ".part")
-        # One value, because the order of several is random: equal features give equal bytes.
+        # One value, because the order of several is random: equal features must give equal bytes.
         about = json.dumps({"key": self.key, "sha256": _digest(tensors)})
         try:
             save_file(tensors, aside, metadata={"about": about})
@@ -140,17 +140,17 @@ class TeacherFeatures:
             raise DataError(f"teacher features {path} cannot be written ({error})") from error
 
     def load(self, path: Path) -> str | None:
-        """Load the rows of a file; return what is wrong with it where that is impossible."""
+        """Load the rows of a file; return what is wrong with it if that is impossible."""
         if not path.is_file():
             return "are missing"
         try:
             with safe_open(path, framework="pt") as file:
                 about = parse_json((file.metadata() or {}).get("about", "{}"))
                 if not isinstance(about, dict) or about.get("key") != self.key:
-                    return "are of another teacher or other pairs"
+                    return "belong to another teacher or other pairs"
                 tensors = {name: file.get_tensor(name) for name in NAMES}
         except (OSError, SafetensorError, ValueError):
-            return "are cut off or broken"
+            return "are truncated or damaged"
         rows = [
             (table, tensors[f"{name}_ids"], tensors[f"{name}_values"])
             for name, table in self._tables

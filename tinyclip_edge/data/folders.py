@@ -1,4 +1,4 @@
-"""Pairs of an image folder, with captions in text files next to the images or a metadata file."""
+"""Pairs of an image folder, with captions in text files beside the images or in a metadata file."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ class FolderPart:
 
     @property
     def pairs(self) -> None:
-        """Unknown before the captions are read."""
+        """None until the captions are read."""
 
     @property
     def at_most(self) -> int:
-        """Its images."""
+        """The number of its images."""
         return len(self.rows)
 
     @property
     def size(self) -> None:
-        """None: the images are counted."""
+        """None, because the images are counted."""
 
     def __iter__(self) -> Iterator[Pair]:
         count = 0
@@ -79,15 +79,17 @@ class FolderPart:
 def open_folder(folder: Path, losses: Losses, options: SourceOptions = DEFAULT) -> tuple[Part, ...]:
     """Return the pairs of a folder and its subfolders, sorted by name.
 
-    Images without a caption and the number of other files are added to ``losses``. Raises
-    DataError when no image has a caption, as in class folders.
+    Images without a caption and the number of other files are added to ``losses``. Raises DataError
+    if no image has a caption, as in class folders.
     """
     for name in METADATA:
         if is_file(folder / name):
             listed = open_table(folder / name, losses, options)
             there = sum(map(is_image_name, files_below(folder, DataError)))
             if (more := there - sum(part.pairs for part in listed)) > 0:
-                losses.add_omitted(f"{folder / name} has no row of {more} of {there} images there")
+                losses.add_omitted(
+                    f"{folder / name} has no row for {more} of {there} images in the folder"
+                )
             return listed
     names = list(files_below(folder, DataError))
     images = [name for name in names if is_image_name(name)]
@@ -100,18 +102,18 @@ def open_folder(folder: Path, losses: Losses, options: SourceOptions = DEFAULT) 
             losses.add_fault(f"{folder / name} has no caption ({Path(name).stem}{CAPTION})")
     used = {*images, *(_stem(name) + suffix for name, suffix in rows)}
     if others := count_kinds(Counter(file_kind(name) for name in names if name not in used)):
-        losses.add_omitted(f"folder {folder}: left out files that are no pair: {others}")
+        losses.add_omitted(f"folder {folder}: skipped files that do not belong to a pair: {others}")
     parts = tuple(
         FolderPart(folder, tuple(rows[start : start + PART]), losses)
         for start in range(0, len(rows), PART)
     )
-    for part in parts:  # of all, like the faults above: a run may read only the first part
+    for part in parts:  # for all parts, like the faults above: a run may read only the first part
         losses.count(part.name, part.at_most)
     return parts
 
 
 def captioned(folder: Path) -> bool:
-    """Whether a folder has pairs: a metadata file, or a caption beside an image."""
+    """Whether a folder contains pairs: a metadata file, or a caption beside an image."""
     names = list(files_below(folder, DataError))
     if any(PurePosixPath(name).name in METADATA for name in names):
         return True
@@ -130,25 +132,27 @@ def _stem(name: str) -> str:
 
 
 def _no_pairs(folder: Path, names: list[str], images: int) -> DataError:
-    """Return an error that explains why a folder has no pair."""
+    """Return an error that explains why a folder contains no pairs."""
     tables = [name for name in names if PurePosixPath(name).name in METADATA]
     if tables:
         where = ", ".join(str(folder / PurePosixPath(name).parent) for name in tables[:3])
         return DataError(
-            f"folder {folder} has no {PurePosixPath(tables[0]).name} of its own, {len(tables)} of "
-            f"the folders in it {'has' if len(tables) == 1 else 'have'} one; give {where}"
+            f"folder {folder} has no {PurePosixPath(tables[0]).name} of its own, but "
+            f"{len(tables)} of the folders in it {'has' if len(tables) == 1 else 'have'} one; use "
+            f"{where}"
         )
     if parquet := [name for name in names if name.lower().endswith(".parquet")]:
         return DataError(f"{folder / parquet[0]} is {PARQUET}")
     if images:
         return DataError(
-            f"folder {folder} has {images} images without captions: class folders are no pairs; "
-            f"give {FORMS}"
+            f"folder {folder} has {images} images without captions: class folders do not contain "
+            f"pairs; use {FORMS}"
         )
     others = count_kinds(Counter(map(file_kind, names)))
     return DataError(
-        f"folder {folder} has no images ({', '.join(IMAGE_SUFFIXES)})"
-        f"{f', but {others}' if others else ''}; for shards give {folder}/*.tar"
+        f"folder {folder} has no images "
+        f"({', '.join(IMAGE_SUFFIXES)}){f', but {others}' if others else ''}; for shards use "
+        f"{folder}/*.tar"
     )
 
 

@@ -1,12 +1,12 @@
-"""Kind of a file that is no tar, from its first bytes, for messages."""
+"""Format of a file that is not a tar, from its first bytes, for messages."""
 
 from __future__ import annotations
 
 import codecs
 
 PARQUET = (
-    "a parquet table, which is not read; write paths and captions as .csv or .jsonl, and of "
-    "img2dataset's files give the .tar"
+    "a parquet table, which is not supported; write paths and captions as .csv or .jsonl, or use "
+    "the .tar files of img2dataset"
 )
 USTAR = slice(257, 262)  # position of the magic "ustar" of every common tar format
 MAGIC = {
@@ -19,9 +19,9 @@ MAGIC = {
 
 
 def kind_of(head: bytes) -> str | None:
-    """Return the kind of a file of which ``head`` are the first 512 bytes; None: a tar, or unknown.
+    """Return the format of a file whose first 512 bytes are ``head``; None: a tar, or unknown.
 
-    JSON, HTML and other text are distinguished by their first letter.
+    JSON, HTML and other text are distinguished by their first character.
     """
     if head[USTAR] == b"ustar":
         return None
@@ -31,14 +31,14 @@ def kind_of(head: bytes) -> str | None:
 
 def _kind_of_text(head: bytes) -> str | None:
     try:
-        # Incremental: the last character may be incomplete.
+        # Incremental, because the last character may be incomplete.
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head).lstrip()
     except UnicodeDecodeError:
         return None
     if not text or "\0" in text:
         return None
     if text.startswith(("{", "[")):
-        return "JSON; captions in JSON are read from a local .jsonl table or COCO's .json"
+        return "JSON; captions in JSON can be read only from a local .jsonl table or COCO's .json"
     if text.startswith("<"):
         return "HTML or XML, perhaps a server's answer"
-    return "text; a table of image paths and captions is read as a local .csv, .tsv or .jsonl"
+    return "text; a table of image paths and captions must be a local .csv, .tsv or .jsonl"

@@ -10,7 +10,7 @@ from tinyclip_edge.data.shards import Shard
 from tinyclip_edge.data.source import Part
 
 MARK = 16  # bytes
-HEAD = 1 << 16  # bytes of a shard that distinguish it from others of its name and size
+HEAD = 1 << 16  # bytes of a shard that distinguish it from others with the same name and size
 
 
 def sample_mark(pair: Pair) -> bytes:
@@ -36,7 +36,7 @@ def part_name(part: Part) -> str:
 
 
 def part_mark(part: Part) -> str:
-    """Return 32 hex digits of the content of a part: of a shard its size and first bytes."""
+    """Return 32 hex digits of the content of a part; for a shard, of its size and first bytes."""
     content = [_bytes(part.fingerprint)]
     if isinstance(part, Shard):
         try:

@@ -1,4 +1,4 @@
-"""All pairs of a source decoded in memory, and batches that depend on seed and step alone."""
+"""All pairs of a source decoded in memory, and batches that depend only on seed and step."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ WHOLE = slice(None)  # rows of a batch, of a single process
 class Batch:
     """B pairs, or the share of one process.
 
-    The numbers name picture (or a view of it: picture * V + view) and caption in a PairMemory, of
-    all B pairs; None when streamed. The features are those of this process' rows in a cache.
+    The numbers identify picture (or view: picture * V + view) and caption in a PairMemory, for all
+    B pairs; None when streamed. The features are cached ones for this process' rows.
     """
 
     keys: tuple[str, ...]
@@ -48,7 +48,7 @@ class Batch:
 
 
 class Ragged:
-    """Lists of different lengths in two flat arrays."""
+    """Lists of different lengths, stored in two flat arrays."""
 
     def __init__(self, rows: list[list[int]]) -> None:
         self.lengths = np.array([len(row) for row in rows], dtype=np.int64)
@@ -73,13 +73,13 @@ class _Draw:
 
     ids: Ints  # [B] pictures
     captions: Ints  # [B]
-    view: int  # of all pictures; 0 where there is the centre only
+    view: int  # of all pictures; 0 if there is only the centre crop
 
 
 class PairMemory:
     """Pairs with decoded pictures; a batch is a function of (seed, step).
 
-    With ``viewed`` a batch decodes its pictures itself; an epoch shows one view of each.
+    With ``viewed`` the pictures of a batch are decoded on demand; an epoch shows one view of each.
     """
 
     def __init__(
@@ -126,8 +126,8 @@ class PairMemory:
     ) -> PairMemory:
         """Decode a source with several threads; ``limit`` keeps the first pairs.
 
-        With ``crops`` the pictures stay encoded after a test of decoding. Raises DataError when
-        more than one per cent of the images cannot be decoded.
+        With ``crops`` the pictures stay encoded after a test decoding. Raises DataError if more
+        than one per cent of the images cannot be decoded.
         """
         pairs: list[Pair] = []
         images: list[Tensor] = []
@@ -158,12 +158,12 @@ class PairMemory:
         return len(self.keys)
 
     def skipped(self) -> list[str]:
-        """Return lines about cut shards, faulty samples and undecodable images."""
+        """Return lines about truncated shards, faulty samples and undecodable images."""
         return self.bad.report(len(self) + len(self.bad.keys))
 
     @property
     def fingerprint(self) -> str:
-        """Hash of keys and captions in order, which caches and resumed runs depend on."""
+        """Hash of keys and captions in order, on which caches and resumed runs depend."""
         digest = hashlib.sha256()
         for text in (*self.keys, "", *self.captions):
             # File names may not be UTF-8.
@@ -175,13 +175,13 @@ class PairMemory:
         return self.captions[self._of_picture.first(self._of_concept.first(concept))]
 
     def check_batch(self, size: int, *, distinct: bool) -> None:
-        """Raise DataError when a batch cannot be filled."""
+        """Raise DataError if a batch cannot be filled."""
         have = len(self.concepts) if distinct else len(self)
         if size > have:
             what = "distinct concepts" if distinct else "pairs"
             cure = " or set data.batch_distinct=false" if distinct and size <= len(self) else ""
             raise DataError(
-                f"optim.batch_size {size} is above the {have} {what} of {self.name}; lower it{cure}"
+                f"optim.batch_size {size} exceeds the {have} {what} of {self.name}; lower it{cure}"
             )
 
     def batch(

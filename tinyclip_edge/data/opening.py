@@ -1,4 +1,4 @@
-"""Open what ``data.train`` names: starter kit, shards, tables of image paths, image folders."""
+"""Open the sources in ``data.train``: starter kit, shards, tables of image paths, image folders."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def open_source(source: str | Sequence[str], options: SourceOptions = DEFAULT) -
 
     A pattern is a path or URL of shards, tables or an image folder; it may contain braces
     (``{000..009}``) and, if local, wildcards. ``pipe:COMMAND`` is refused unless the options allow
-    it, and files above their limits always.
-    Raises DataError when a pattern matches nothing, or a table or folder cannot be read.
+    it, and files above their limits always are. Raises DataError if a pattern matches nothing, or
+    if a table or folder cannot be read.
     """
     patterns = [source] if isinstance(source, str) else list(source)
     parts: dict[str, tuple[Part, ...]] = {}
@@ -39,7 +39,7 @@ def open_source(source: str | Sequence[str], options: SourceOptions = DEFAULT) -
         losses,
     )
     bounds = [part.at_most for part in opened.parts]
-    if None not in bounds:  # else the share of faulty samples is checked while reading
+    if None not in bounds:  # otherwise the share of faulty samples is checked while reading
         opened.check(sum(bound for bound in bounds if bound is not None))
     return opened
 

@@ -1,4 +1,4 @@
-"""Order of an epoch in which no batch has a concept twice and every picture is used."""
+"""Order of an epoch in which no batch contains a concept twice and every picture is used."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ Ints = npt.NDArray[np.int64]
 
 
 def distinct_slots(concept_of: Ints, size: int) -> int:
-    """Return the number of batches of an epoch, each with a concept at most once."""
+    """Return the number of batches of an epoch, each containing a concept at most once."""
     counts = np.bincount(concept_of)
     most = max(1, len(concept_of) // size)
     return max(1, int(np.minimum(counts, most).sum()) // size)
 
 
 def distinct_epoch(concept_of: Ints, size: int, rng: np.random.Generator) -> Ints:
-    """Return pictures ``[slots, size]``, concepts distinct in each row.
+    """Return pictures ``[slots, size]``, with distinct concepts in each row.
 
-    Pictures of a concept are evenly spaced, so that each comes once an epoch. Of a concept with
-    more pictures than batches some are left out; with too few concepts some pictures come twice.
-    There must be at least ``size`` concepts.
+    The pictures of a concept are evenly spaced, so that each is used once per epoch. If a concept
+    has more pictures than there are batches, some are skipped; with too few concepts, some pictures
+    are used twice. There must be at least ``size`` concepts.
     """
     slots = distinct_slots(concept_of, size)
     pending = deque(_spread(concept_of, slots, rng).tolist())
@@ -46,7 +46,7 @@ def distinct_epoch(concept_of: Ints, size: int, rng: np.random.Generator) -> Int
 def _spread(concept_of: Ints, slots: int, rng: np.random.Generator) -> Ints:
     """Return a random, evenly spaced order of at most ``slots`` pictures per concept."""
     order = rng.permutation(len(concept_of))
-    order = order[np.argsort(concept_of[order], kind="stable")]  # by concept, random within
+    order = order[np.argsort(concept_of[order], kind="stable")]  # by concept, random within each
     counts = np.bincount(concept_of)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     concept = concept_of[order]

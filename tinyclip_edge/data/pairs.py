@@ -14,7 +14,7 @@ from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.runtime.images import open_image
 
-BAD_SHARE = 0.01  # of all samples; more of them stop the run
+BAD_SHARE = 0.01  # of all samples; a larger share stops the run
 STREAM_MINIMUM = 1000  # samples read before the share of a stream is checked
 NAMED_KEYS = 20
 Picture = bytes | Image.Image | Path  # a path is read when the picture is decoded
@@ -30,8 +30,8 @@ class CachedFeatures:
     """Cached features of one pair: V views (1: the centre), width D."""
 
     image: Halves  # [V, D]
-    seeds: Ints  # [V] of the views' crops; [0] for the centre
-    texts: tuple[Halves | None, ...]  # [D] of each caption; None: not in the cache
+    seeds: Ints  # [V] of the crops of the views; [0] for the centre
+    texts: tuple[Halves | None, ...]  # [D] of each caption; None if it is not cached
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,37 +55,37 @@ class Pair:
 
 
 def caption_lines(text: str) -> tuple[str, ...]:
-    """Return the captions of a text file, one per line, stripped; empty lines are skipped."""
+    """Return the captions of a text file, one per line, stripped; skip empty lines."""
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def captions_of(value: object) -> tuple[str, ...]:
-    """Return the captions of a cell or JSON value: a text is one, a list holds several.
+    """Return the captions of a cell or JSON value: a text is one, a list contains several.
 
     Line breaks inside a caption become spaces. Raises TypeError for values that are not text, and
-    UnicodeError for lone surrogates, which JSON allows and UTF-8 does not.
+    UnicodeError for lone surrogates, which JSON allows but UTF-8 does not.
     """
     texts = value if isinstance(value, list) else [value]
     captions = []
     for text in texts:
         if not isinstance(text, (str, type(None))):
-            raise TypeError(f"{_KINDS.get(type(text), 'a number')} is no text")
+            raise TypeError(f"{_KINDS.get(type(text), 'a number')} is not text")
         captions.append(" ".join(caption_lines(text or "")))
     "".join(captions).encode()
     return tuple(text for text in captions if text)
 
 
 def concept_of(name: object, captions: tuple[str, ...]) -> str:
-    """Return the concept of that name, else the first caption in lower case."""
+    """Return the concept of a given name, or the first caption in lower case."""
     return str(name or captions[0].casefold())
 
 
 class UndecodableImageError(Exception):
-    """An image that cannot be decoded; the loader counts it and goes on."""
+    """An image that cannot be decoded; the loader counts it and continues."""
 
 
 def decode_image(image: Picture) -> Image.Image:
-    """Return the picture as RGB, upright, on white, as export, evaluation and runtime see it.
+    """Return the picture as upright RGB on white, as in export, evaluation and runtime.
 
     Raises UndecodableImageError.
     """
@@ -99,8 +99,8 @@ def decode_image(image: Picture) -> Image.Image:
 class BadSamples:
     """Counts undecodable images besides the other losses of a source; too many are a DataError.
 
-    Too many is more than one per cent of any kind: undecodable, without a caption, not UTF-8, cut
-    off.
+    Too many means more than one per cent of any kind: undecodable, without a caption, not UTF-8, or
+    truncated.
     """
 
     source: str
@@ -108,11 +108,11 @@ class BadSamples:
     keys: list[str] = field(default_factory=list)
 
     def add(self, key: str) -> None:
-        """Count one sample that was skipped."""
+        """Count a skipped sample."""
         self.keys.append(key)
 
     def check(self, samples: int, *, final: bool) -> None:
-        """Raise DataError when too many of ``samples`` were bad; early in a stream, wait."""
+        """Raise DataError if too many of ``samples`` were bad; early in a stream, wait."""
         losses = self.losses
         missing = losses.unusable
         # A stream reads ahead of the batches it yields.
@@ -123,7 +123,11 @@ class BadSamples:
             return
         what = "samples cannot be used"
         if not losses.faults:
-            what = "samples are undecodable or cut off" if missing else "images cannot be decoded"
+            what = (
+                "samples cannot be decoded or are truncated"
+                if missing
+                else "images cannot be decoded"
+            )
         details = [self.named(), losses.named_faults(), *losses.cut_lines()]
         names = "; ".join(line for line in details if line)
         raise DataError(
@@ -132,7 +136,7 @@ class BadSamples:
         )
 
     def report(self, samples: int) -> list[str]:
-        """Return lines about cut shards, faulty samples, and images that do not decode."""
+        """Return lines about truncated shards, faulty samples, and undecodable images."""
         lines = self.losses.lines()
         if self.keys:
             lines.append(
@@ -142,7 +146,7 @@ class BadSamples:
         return lines
 
     def named(self) -> str:
-        """Return the first keys and how many follow, each once though every epoch adds it."""
+        """Return the first keys and the number of others, each once although epochs repeat."""
         names = list(dict.fromkeys(self.keys))
         more = len(names) - NAMED_KEYS
         return ", ".join(names[:NAMED_KEYS]) + (f" and {more} more" if more > 0 else "")

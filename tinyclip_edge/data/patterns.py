@@ -1,4 +1,4 @@
-"""Expansion of the patterns of ``data.train``, without torch and without opening files."""
+"""Expand the patterns of ``data.train`` without torch and without opening files."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ STARTER = "starter:"
 PIPE = "pipe:"
 SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+):")  # two letters or more: C: is a Windows drive
 RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
-NAMES = 1_000_000  # names that a pattern may expand to
+NAMES = 1_000_000  # maximum number of names from a pattern
 FORMS = (
     "shards (.tar, .tar.gz), a table (.csv, .tsv, .jsonl), COCO captions (.json) or an image folder"
 )
 
 
 def check_source(source: str | Sequence[str], *, allow_pipes: bool = False) -> None:
-    """Raise DataError when a pattern matches nothing; no file is opened."""
+    """Raise DataError if a pattern matches nothing; no file is opened."""
     for pattern in [source] if isinstance(source, str) else source:
         matching_names(pattern, allow_pipes=allow_pipes)
 
 
 def matching_names(pattern: str, *, allow_pipes: bool) -> list[str]:
-    """Return the paths or URLs that a pattern matches. Raises DataError for none."""
+    """Return the paths or URLs that match a pattern. Raises DataError if there are none."""
     if pattern.startswith(STARTER):
         return [str(path) for path in _starter(pattern)]
     scheme = SCHEME.match(pattern)
@@ -51,9 +51,9 @@ def _expanded(pattern: str) -> list[str]:
         wide = any(abs(int(end) - int(start)) >= NAMES for start, end in RANGE.findall(pattern))
         names = [] if wide else list(islice(braceexpand.braceexpand(pattern), NAMES + 1))
     except (ValueError, RecursionError):
-        raise DataError(f"shards '{pattern}': the braces do not close") from None
+        raise DataError(f"shards '{pattern}': a brace is not closed") from None
     if wide or len(names) > NAMES:
-        raise DataError(f"shards '{pattern}': the braces stand for more than {NAMES:,} names")
+        raise DataError(f"shards '{pattern}': the braces expand to more than {NAMES:,} names")
     return names
 
 
@@ -63,8 +63,8 @@ def _check_scheme(pattern: str, scheme: str, *, allow_pipes: bool) -> None:
             raise DataError(f"'{pattern}' runs a command; set data.allow_pipes=true to allow it")
     elif scheme == "s3":
         raise DataError(
-            f"'{pattern}' is read by a command: write 'pipe:aws s3 cp {pattern} -' and set "
-            f"data.allow_pipes=true"
+            f"'{pattern}' needs a command: write 'pipe:aws s3 cp {pattern} -' and set "
+            "data.allow_pipes=true"
         )
     elif scheme not in ("http", "https"):
         raise DataError(
@@ -91,7 +91,7 @@ def _matches(name: str, pattern: str) -> list[str]:
         paths = [p for p in sorted(glob.glob(name)) if is_file(Path(p))]  # noqa: PTH207
     if not paths:
         part = "" if name == pattern else f" (no '{name}')"
-        raise DataError(f"nothing matches '{pattern}'{part}; give {FORMS}")
+        raise DataError(f"nothing matches '{pattern}'{part}; use {FORMS}")
     if tables := [one for one in paths if one.lower().endswith(".parquet")]:
         raise DataError(f"{tables[0]} is {PARQUET}")
     return paths

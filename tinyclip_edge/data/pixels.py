@@ -14,7 +14,7 @@ from torch import Tensor
 from tinyclip_edge.data.pairs import Picture, UndecodableImageError, decode_image
 
 LEVELS = 255
-TO_FLOAT = ("ToTensor", "Normalize")  # how torchvision's and open_clip's transforms end
+TO_FLOAT = ("ToTensor", "Normalize")  # the last transforms of torchvision and open_clip
 
 
 class PixelCodec:
@@ -36,7 +36,7 @@ class PixelCodec:
         self._std = torch.tensor(std, dtype=torch.float32).view(3, 1, 1)
 
     def store(self, image: Image.Image) -> Tensor:
-        """Return uint8 ``[3, H, W]``; lossless, as the normalised values come from bytes."""
+        """Return uint8 ``[3, H, W]``; lossless, because the normalised values come from bytes."""
         if self._geometry is not None:
             for step in self._geometry:
                 image = step(image)
@@ -45,7 +45,7 @@ class PixelCodec:
         return (pixels * LEVELS).round_().clamp_(0, LEVELS).to(torch.uint8)
 
     def decode(self, image: Picture) -> Tensor | None:
-        """Return uint8 ``[3, H, W]``; None when the picture cannot be decoded or resized."""
+        """Return uint8 ``[3, H, W]``; None if the picture cannot be decoded or resized."""
         try:
             return self.store(decode_image(image))
         except (UndecodableImageError, ValueError):

@@ -13,8 +13,8 @@ import torch
 from tinyclip_edge.data.memory import Batch
 from tinyclip_edge.data.stream import StreamPosition
 
-AHEAD = 2  # batches that are ready while one is used
-PATIENCE = 10.0  # seconds for the thread to end, which may wait for a server
+AHEAD = 2  # batches ready in advance
+PATIENCE = 10.0  # seconds for the thread to end; it may be waiting for a server
 Where = StreamPosition | None
 
 
@@ -23,7 +23,7 @@ class Prefetch(Iterator[Batch]):
 
     On leaving the context the thread ends and ``batches`` is closed if it has ``close``. The thread
     calls ``where`` after each batch for its position in the stream. ``pin`` puts pixels into
-    page-locked memory, from which the current CUDA device copies them while it computes.
+    page-locked memory, from which the current CUDA device can copy them while it computes.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Prefetch(Iterator[Batch]):
         with self._change:
             self._change.wait_for(lambda: self._ready)
             item = self._ready[0]
-            if isinstance(item, BaseException):  # not removed: it is raised at every further call
+            if isinstance(item, BaseException):  # not removed, because every further call raises it
                 raise item
             self._ready.popleft()
             self._change.notify_all()
@@ -70,12 +70,12 @@ class Prefetch(Iterator[Batch]):
         return batch
 
     def position(self, done: int) -> Where:
-        """Return the position after ``done`` steps, of the last two batches; else None."""
+        """Return the position after ``done`` steps, for the last two batches; None for others."""
         return dict(self._positions).get(done)
 
     def _fill(self) -> None:
         if self._device is not None:
-            torch.cuda.set_device(self._device)  # a new thread uses the first device
+            torch.cuda.set_device(self._device)  # a new thread would use the first device
         try:
             for batch in islice(self._batches, len(self._steps)):
                 if not self._enqueue((self._pinned(batch), self._where())):

@@ -1,4 +1,4 @@
-"""Shards that are streamed over HTTP or from the output of a command."""
+"""Shards streamed over HTTP or from the output of a command."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 BUFFER = 1 << 20  # bytes
-SILENCE = 60.0  # timeout of a server or command, in seconds without a byte
-WAITS = (1.0, 2.0, 4.0)  # seconds before each further try
+SILENCE = 60.0  # timeout of a server or command: seconds without a byte
+WAITS = (1.0, 2.0, 4.0)  # seconds before each retry
 DIGITS = re.compile(r" *[0-9]{1,18} *")
 RETRIED_CODES = (408, 429, 500, 502, 503, 504)
 
@@ -50,15 +50,15 @@ class RemoteShard:
 
     @property
     def pairs(self) -> None:
-        """Unknown before it is read."""
+        """None until it is read."""
 
     @property
     def at_most(self) -> None:
-        """None: it is streamed."""
+        """None, because it is streamed."""
 
     @property
     def size(self) -> None:
-        """Unknown before it is read."""
+        """None until it is read."""
 
     def __iter__(self) -> Iterator[Pair]:
         raw = PipeStream(self.url) if self.url.startswith(PIPE) else HttpStream(self.url)
@@ -83,7 +83,7 @@ class HttpStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Fill the buffer; 0 at the end."""
+        """Fill the buffer; return 0 at the end."""
         while True:
             try:
                 count = self._read(buffer)
@@ -91,7 +91,7 @@ class HttpStream(io.RawIOBase):
                 if error.code not in RETRIED_CODES:
                     raise self._failed(f"HTTP {error.code} {error.reason}") from None
                 self._wait(error)
-            # ValueError: an invalid address or host name, or headers that are no numbers.
+            # ValueError: an invalid address or host name, or headers that are not numbers.
             except (InvalidURL, ValueError) as error:
                 raise self._failed(str(error)) from None
             except (OSError, HTTPException) as error:
@@ -151,7 +151,7 @@ class HttpStream(io.RawIOBase):
 
 
 class PipeStream(io.RawIOBase):
-    """Output of a shell command. Raises DataError when it fails or times out."""
+    """Output of a shell command. Raises DataError if it fails or times out."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -172,7 +172,7 @@ class PipeStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Fill the buffer; 0 at the end of a command that succeeded."""
+        """Fill the buffer; return 0 after a successful command has ended."""
         output = cast("io.FileIO", self._process.stdout)  # bufsize=0
         watch = threading.Timer(SILENCE, self._give_up)
         watch.daemon = True
@@ -200,12 +200,14 @@ class PipeStream(io.RawIOBase):
     def _finish(self) -> None:
         code = self._process.wait()
         if self._silent:
-            raise DataError(f"shard {self._url}: the command gave no byte for {SILENCE:g} s")
+            raise DataError(f"shard {self._url}: the command wrote nothing for {SILENCE:g} s")
         if code:
             self._errors.seek(0)
             lines = self._errors.read().decode(errors="replace").strip().splitlines()
             last_line = f" ({lines[-1]})" if lines else ""
-            raise DataError(f"shard {self._url}: the command ended with code {code}{last_line}")
+            raise DataError(
+                f"shard {self._url}: the command failed with exit code {code}{last_line}"
+            )
 
     def _give_up(self) -> None:
         self._silent = True

@@ -1,4 +1,4 @@
-"""Group the members of a shard into samples, as webdataset does, and where keys have dots."""
+"""Group the members of a shard into samples, as webdataset does, including keys with dots."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Sample:
 
 
 class Grouping:
-    """The key of each member: up to the first dot, or the last one where keys have dots."""
+    """The key of each member: up to the first dot, or up to the last one if keys contain dots."""
 
     def __init__(self) -> None:
         self.key: str | None = None
@@ -65,7 +65,7 @@ class Grouping:
 
 
 class Keys:
-    """The keys of a shard, in little memory; checks that each is in one place."""
+    """The keys of a shard, stored compactly; checks that the members of each key are adjacent."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -73,19 +73,19 @@ class Keys:
         self._endings: dict[frozenset[str], frozenset[str]] = {}
 
     def add(self, sample: Sample) -> None:
-        """Add a sample. Raises DataError when its key exists already."""
+        """Add a sample. Raises DataError if its key already exists."""
         key, mark = sample.key, _mark(sample.key)
         endings = frozenset(ending(member) for member in sample.members)
         before = self._suffixes_by_key.get(mark)
         if before is not None and before.isdisjoint(endings):
             first, other = min(before), min(endings)
             raise DataError(
-                f"shard {self._name}: '{key}.{first}' and '{key}.{other}' do not stand together; "
-                f"write the members of a sample one after the other (tar --sort=name)"
+                f"shard {self._name}: '{key}.{first}' and '{key}.{other}' are not adjacent; write "
+                "the members of a sample one after the other (tar --sort=name)"
             )
         if before is not None:
             raise DataError(
-                f"shard {self._name}: key '{key}' stands twice; give each sample its own"
+                f"shard {self._name}: key '{key}' appears twice; give each sample its own"
             )
         # Most samples have the same endings: one set for all of them.
         self._suffixes_by_key[mark] = self._endings.setdefault(endings, endings)
@@ -96,7 +96,7 @@ def _mark(key: str) -> bytes:
 
 
 def split_group(name: str, group: dict[str, Any]) -> list[Sample]:
-    """Return the sample of a webdataset group, or the samples that it joins as keys have dots.
+    """Return the samples of a webdataset group, which is several samples if keys contain dots.
 
     Raises DataError for a sample with two images.
     """
@@ -113,18 +113,18 @@ def split_group(name: str, group: dict[str, Any]) -> list[Sample]:
     if len(complete) < 2 or len(images) > len(stems):
         raise DataError(
             f"shard {name}: sample '{base}' has two images, '{base}.{images[0]}' and "
-            f"'{base}.{images[1]}'; give each its own key and caption, or leave one out"
+            f"'{base}.{images[1]}'; give each its own key and caption, or remove one"
         )
     return [Sample(stem, members) for stem, members in stems.items()]
 
 
 def is_pair(members: Container[str]) -> bool:
-    """Whether there is an image and a label among the endings."""
+    """Whether the endings include an image and a label."""
     return any(suffix in members for suffix in IMAGE_SUFFIXES) and any(
         suffix in members for suffix in LABELS
     )
 
 
 def ending(suffix: str) -> str:
-    """Return what follows the last dot, in lower case."""
+    """Return the part after the last dot, in lower case."""
     return suffix.rpartition(".")[2].lower()

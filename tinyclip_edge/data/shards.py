@@ -46,16 +46,16 @@ class Shard:
 
     @property
     def fingerprint(self) -> str:
-        """Its file name, as a data set may be moved before a run is resumed."""
+        """Its file name, because a data set may be moved before a run is resumed."""
         return self.path.name
 
     @property
     def pairs(self) -> None:
-        """Unknown before it is read."""
+        """None until it is read."""
 
     @property
     def at_most(self) -> int:
-        """Upper bound of its pairs from the size of the file."""
+        """Upper bound on its number of pairs, from the size of the file."""
         return math.ceil(self.size / SMALLEST_PAIR[self.path.suffix == ".gz"])
 
     @property
@@ -68,7 +68,7 @@ class Shard:
 
 
 def read_shard(path: Path, losses: Losses, limits: LimitsConfig = USUAL) -> Iterator[Pair]:
-    """Yield the pairs of one shard, images still encoded; losses are added to ``losses``.
+    """Yield the pairs of a shard with encoded images; add losses to ``losses``.
 
     Raises DataError as read_samples does.
     """
@@ -79,7 +79,7 @@ def read_shard(path: Path, losses: Losses, limits: LimitsConfig = USUAL) -> Iter
 def read_tar(
     name: str, raw: Source, losses: Losses, limits: LimitsConfig = USUAL
 ) -> Iterator[Pair]:
-    """Yield the pairs of an unpacked tar stream; faulty samples are added to ``losses``.
+    """Yield the pairs of an unpacked tar stream; add faulty samples to ``losses``.
 
     Raises DataError as read_samples does.
     """
@@ -96,7 +96,7 @@ def read_tar(
 
 
 def open_samples(path: Path, losses: Losses, limits: LimitsConfig = USUAL) -> Iterator[Sample]:
-    """Yield the samples of one shard, whatever their members. Raises as read_samples."""
+    """Yield the samples of a shard, whatever their members. Raises as read_samples does."""
     with open_tar(path, limits) as raw:
         yield from read_samples(str(path), raw, losses, limits)
 
@@ -104,14 +104,14 @@ def open_samples(path: Path, losses: Losses, limits: LimitsConfig = USUAL) -> It
 def read_samples(
     name: str, raw: Source, losses: Losses, limits: LimitsConfig = USUAL
 ) -> Iterator[Sample]:
-    """Yield the samples of an unpacked tar stream; a cut is added to ``losses``.
+    """Yield the samples of an unpacked tar stream; add a truncated end to ``losses``.
 
-    Members are grouped as webdataset does, up to the first dot of their name. Where that joins
-    several images with captions, the keys have dots, and end at the last one.
+    Members are grouped as in webdataset, up to the first dot of their name. If that joins several
+    images with captions, the keys contain dots and end at the last one.
 
-    Raises DataError, which names the shard, when it is empty, no tar, broken or cut before its
-    first whole sample, when the members of a key do not stand together or it stands twice, when
-    one sample has two images, and for what is above the limits.
+    Raises DataError, which names the shard, if it is empty, not a tar, damaged, or truncated before
+    the end of its first sample; if the members of a key are not adjacent or a key appears twice; if
+    a sample has two images; and if a limit is exceeded.
     """
     members = _Members(name, raw, limits)
     keys = Keys(name)
@@ -133,14 +133,14 @@ def read_samples(
     if members.error is not None and (not complete or not members.cut):
         raise DataError(f"shard {name} {members.tail.fault(members.error)}")
     if not complete:
-        cut = "is cut off before its first whole sample; write it again"
+        cut = "is truncated before the end of its first sample; write it again"
         raise DataError(f"shard {name} {cut if members.cut else EMPTY}")
     if members.cut:
         losses.add_cut(name, Cut(complete, members.cut_samples))
 
 
 class _Members:
-    """The members of a tar up to its end, or to where it is cut off."""
+    """The members of a tar up to its end, or up to the point where it is truncated."""
 
     def __init__(self, name: str, raw: Source, limits: LimitsConfig) -> None:
         self.tail = MeteredStream(name, raw, limits)
@@ -150,7 +150,7 @@ class _Members:
         self.error: str | None = None
         self._name = name
         self._limits = limits
-        self._begun = ""  # member whose header was read last
+        self._begun = ""  # last member whose header was read
         self._complete_member = ""  # last member that was read completely
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -164,7 +164,7 @@ class _Members:
                 if size > self._limits.sample_mb * MIB:
                     raise DataError(
                         f"shard {self._name}: '{key}' has more than {self._limits.sample_mb} MiB; "
-                        f"raise data.limits.sample_mb if it is right"
+                        "raise data.limits.sample_mb if that is correct"
                     )
                 content = member_content(tar, member)
                 yield {"fname": member.name, "data": content, "__url__": self._name}
@@ -176,7 +176,7 @@ class _Members:
             self.cut_samples = int(self._begun != self._complete_member)
 
     def holds(self, key: str, *, is_complete: bool) -> bool:
-        """Whether a sample is complete; ``is_complete``: it has the members of the one before."""
+        """Whether a sample is complete, that is, has the same members as the previous one."""
         if self.error is not None and not self.cut:
             return False
         begun = self._begun

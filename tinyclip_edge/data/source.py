@@ -1,4 +1,4 @@
-"""A source of pairs: a named list of parts, each with what is known of its size."""
+"""A source of pairs: a named list of parts with what is known about their sizes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Part(Protocol):
 
     @property
     def pairs(self) -> int | None:
-        """Number of its pairs, where that is known without reading."""
+        """Number of its pairs, if that is known without reading."""
 
     @property
     def at_most(self) -> int | None:
-        """Upper bound of its pairs; None for a part that can only be streamed."""
+        """Upper bound on the number of its pairs; None for a part that can only be streamed."""
 
     @property
     def size(self) -> int | None:
-        """Bytes, by which the sizes of parts are compared; None when unknown."""
+        """Size in bytes, for comparing parts; None if unknown."""
 
     def __iter__(self) -> Iterator[Pair]:
         """Read the pairs."""
@@ -39,14 +39,14 @@ class Count:
     """Number of pairs of a source."""
 
     pairs: int
-    exact: bool  # else estimated from the first part of its kind
+    exact: bool  # otherwise estimated from the first part of its kind
 
 
 @dataclass(frozen=True, slots=True)
 class PairSource:
-    """Parts under one name; iterating reads every pair in their order.
+    """Parts under one name; iterating reads every pair in order.
 
-    At the end DataError is raised where more than one per cent of the samples were faulty.
+    At the end, DataError is raised if more than one per cent of the samples were faulty.
     """
 
     name: str
@@ -59,7 +59,7 @@ class PairSource:
         self.check(self.losses.read)
 
     def check(self, usable: int) -> None:
-        """Raise DataError when more than one per cent are faulty, given the usable samples."""
+        """Raise DataError if more than one per cent are faulty, given the usable ones."""
         if self.losses.faults:
             BadSamples(self.name, self.losses).check(usable, final=True)
 
@@ -70,7 +70,7 @@ class PairSource:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def count(self) -> Count:
-        """Count the pairs; of parts of unknown length one is read and the others are estimated."""
+        """Count the pairs; parts of unknown length are estimated from one that is read."""
         listed = sum(part.pairs for part in self.parts if part.pairs is not None)
         unknown = [part for part in self.parts if part.pairs is None]
         if not unknown:
@@ -83,14 +83,14 @@ class PairSource:
     def holds(self, limit: float) -> bool:
         """Whether its encoded pictures take at most ``limit`` bytes in memory.
 
-        Files that a table or folder names are read again each time; remote parts do not fit.
+        Files named by a table or folder are read again each time; remote parts do not fit.
         """
         if limit == 0 or any(part.at_most is None for part in self.parts):
             return False
         return sum(part.size or 0 for part in self.parts) <= limit
 
     def fits(self, limit: int) -> bool:
-        """Whether it has at most ``limit`` pairs; False for a source that can only be streamed."""
+        """Whether it has at most ``limit`` pairs; False if it can only be streamed."""
         bounds = [part.at_most for part in self.parts]
         if limit == 0 or None in bounds:
             return False

@@ -21,19 +21,19 @@ from tinyclip_edge.data.stream_groups import StreamGroup, StreamGroupPosition, d
 from tinyclip_edge.data.views import Crops
 from tinyclip_edge.errors import ConfigError, DataError
 
-AHEAD = 2  # batches that are being decoded while one is used
+AHEAD = 2  # batches decoded in advance
 Counted = tuple[list[str], int, Losses]  # undecodable keys, pairs read, losses
 Decoding = list[tuple[Pair, str, int, Future[Tensor | None]]]  # pair, caption, view, picture
 
 
 @dataclass(frozen=True, slots=True)
 class StreamPosition:
-    """Positions, after a batch, of the stream groups that a process reads."""
+    """Positions of the stream groups of a process after a batch."""
 
     groups: dict[int, StreamGroupPosition]
 
     def plain(self) -> dict[int, dict[str, Any]]:
-        """Return plain data by number of the group; those of several processes can be merged."""
+        """Return plain data by group number; those of several processes can be merged."""
         return {number: place.plain() for number, place in self.groups.items()}
 
 
@@ -41,7 +41,7 @@ class StreamPosition:
 class StreamingPairs:
     """Shuffled stream of a source: parts in random order, then a shuffle buffer.
 
-    Each of several groups has its own parts and buffer, and fills its own rows of every batch.
+    Each group has its own parts and buffer, and fills its own rows of every batch.
     """
 
     source: PairSource
@@ -49,7 +49,7 @@ class StreamingPairs:
     workers: int = 2
     buffer: int = 2048  # encoded pairs in the shuffle buffer of each group
     stream_groups: int = 1
-    crops: Crops | None = None  # views instead of the centre
+    crops: Crops | None = None  # views instead of the centre crop
     bad: BadSamples = field(init=False)
     samples: int = field(default=0, init=False)
     position: StreamPosition | None = field(default=None, init=False)  # after the last batch
@@ -58,16 +58,16 @@ class StreamingPairs:
         self.bad = BadSamples(self.source.name, self.source.losses)
 
     def check_batch(self, size: int) -> None:
-        """Raise ConfigError when a batch, or the parts, cannot be shared by the groups."""
+        """Raise ConfigError if a batch or the parts cannot be divided among the groups."""
         parts = len(self.source.parts)
         if self.stream_groups > parts:
             raise ConfigError(
-                f"data.stream_groups {self.stream_groups} is above the {parts} parts (shards, or "
+                f"data.stream_groups {self.stream_groups} exceeds the {parts} parts (shards, or "
                 f"256 pairs of a table or folder) of {self.source.name}; set it to at most {parts}"
             )
         if size % self.stream_groups:
             raise ConfigError(
-                f"optim.batch_size {size} cannot be shared evenly by data.stream_groups "
+                f"optim.batch_size {size} cannot be divided evenly by data.stream_groups "
                 f"{self.stream_groups}; change one of them"
             )
 
@@ -111,7 +111,7 @@ class StreamingPairs:
                     yield self._give(*waiting.popleft())
 
     def skipped(self) -> list[str]:
-        """Return lines about cut shards, faulty samples and undecodable images so far."""
+        """Return lines about truncated shards, faulty samples and undecodable images so far."""
         return self.bad.report(self.samples)
 
     @property
@@ -127,11 +127,11 @@ class StreamingPairs:
             self.bad.losses.merge(more)
 
     def final_check(self) -> None:
-        """Raise DataError when too many images could not be decoded, of however few."""
+        """Raise DataError if too many images could not be decoded, however few there are."""
         self.bad.check(self.samples, final=True)
 
     def _groups(self, size: int, seed: int, rows: slice) -> tuple[dict[int, StreamGroup], slice]:
-        """Return the groups by number that fill ``rows``, and the slice of ``rows`` in theirs."""
+        """Return the groups that fill ``rows``, by number, and their slices of ``rows``."""
         share = size // self.stream_groups
         first, end, _ = rows.indices(size)
         numbers = range(first // share, -(-end // share))
@@ -177,7 +177,7 @@ class StreamingPairs:
         self.bad.check(self.samples, final=False)
         good = [(p, caption, view, image) for p, caption, view, image in done if image is not None]
         if not good:
-            raise DataError(f"{self.source.name}: no image of a whole batch can be decoded")
+            raise DataError(f"{self.source.name}: no image of an entire batch can be decoded")
         return Batch(
             keys=tuple(pair.key for pair, *_ in good),
             pixels=torch.stack([image for *_, image in good]),
@@ -190,7 +190,7 @@ class StreamingPairs:
 def _to_the_end(
     groups: Mapping[int, StreamGroup], *, distinct: bool
 ) -> Iterator[list[tuple[Pair, str]] | DataError]:
-    """Yield the pairs that all groups draw for each batch; an error comes after the last one."""
+    """Yield the pairs that all groups draw for each batch, and raise an error after the last."""
     while True:
         try:
             pairs = [pair for group in groups.values() for pair in group.draw(distinct=distinct)]

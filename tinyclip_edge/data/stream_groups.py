@@ -18,12 +18,12 @@ from tinyclip_edge.data.pairs import Pair
 from tinyclip_edge.data.source import PairSource
 from tinyclip_edge.errors import DataError
 
-MOST = 1 << 53  # of any count
+MOST = 1 << 53  # of any total
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A pair and its place: number of the part in the source, row in the part."""
+    """A pair and its location: number of the part in the source, row in the part."""
 
     part: int
     row: int
@@ -35,11 +35,11 @@ class StreamGroupPosition:
     """Position of a group after a batch."""
 
     epoch: int
-    at: int  # parts of the epoch that were read to their end
-    row: int  # pairs read of the one after them
+    at: int  # parts of the epoch that were read to the end
+    row: int  # pairs read from the next part
     read: int  # pairs read in the epoch
     buffered: tuple[Placed, ...]  # in the shuffle buffer
-    leaving: tuple[Placed, ...]  # of the epoch before, in their order
+    leaving: tuple[Placed, ...]  # of the previous epoch, in their order
     delayed: tuple[Placed, ...]
     order: Mapping[str, Any]  # state of the generator of the epoch
     captions: Mapping[str, Any]
@@ -59,7 +59,7 @@ class StreamGroupPosition:
 
 
 def deal(parts: int, groups: int, seed: int) -> list[list[int]]:
-    """Return the parts of each group, in ascending order; each part is in one group."""
+    """Divide the parts among groups, in ascending order; each part is in one group."""
     dealt = np.random.default_rng([seed, 5]).permutation(parts)
     return [sorted(dealt[group::groups].tolist()) for group in range(groups)]
 
@@ -88,7 +88,7 @@ class StreamGroup:
         self._number = number
         self._groups = groups
         self._buffer = buffer
-        # numpy pads a seed with zeros, so a single group, of number 0, is no special case.
+        # numpy pads a seed with zeros, so a single group with number 0 is not a special case.
         self._captions = np.random.default_rng([seed, 2, number])
         self._buffered: list[Placed] = []
         self._leaving: deque[Placed] = deque()
@@ -98,8 +98,8 @@ class StreamGroup:
     def draw(self, *, distinct: bool) -> list[tuple[Pair, str]]:
         """Return the pairs of the next batch with a caption each.
 
-        A pair whose concept is already in the batch is delayed to the next one. Raises DataError
-        when the group cannot fill its share.
+        A pair whose concept is already in the batch is postponed to the next one. Raises DataError
+        if the group cannot fill its share.
         """
         pairs: list[Pair] = []
         concepts: set[str] = set()
@@ -138,15 +138,15 @@ class StreamGroup:
         )
 
     def go_on(self, place: Mapping[str, Any]) -> None:
-        """Go to ``place``, a StreamGroupPosition.plain. Raises DataError when pairs are missing.
+        """Continue at ``place``, a StreamGroupPosition.plain.
 
-        Reads only the parts of the pairs in its buffers.
+        Reads only the parts of the pairs in its buffers. Raises DataError if pairs are missing.
         """
         try:
             self._go_to(place)
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(
-                f"{self._source.name}: the checkpoint's place in it cannot be read ({error})"
+                f"{self._source.name}: the checkpoint's position in it cannot be read ({error})"
             ) from error
 
     def _go_to(self, place: Mapping[str, Any]) -> None:
@@ -206,7 +206,7 @@ class StreamGroup:
         name, size = self._source.name, self._share * self._groups
         if self._groups == 1:
             return DataError(
-                f"optim.batch_size {size} is above the {self._read} pairs of {name}; lower it"
+                f"optim.batch_size {size} exceeds the {self._read} pairs of {name}; lower it"
             )
         return DataError(
             f"{name}: stream group {self._number + 1} of {self._groups} has {self._read} pairs "
@@ -227,7 +227,7 @@ class StreamGroup:
         for part, rows in rows_by_part.items():
             if missing := sorted(row for row in rows if (part, row) not in placed):
                 raise DataError(
-                    f"{self._source.name}: part {self._source.parts[part].fingerprint} has no "
-                    f"sample {missing[0] + 1} any more; it changed since the checkpoint"
+                    f"{self._source.name}: part {self._source.parts[part].fingerprint} no longer "
+                    f"has a sample {missing[0] + 1}; it changed after the checkpoint"
                 )
         return placed

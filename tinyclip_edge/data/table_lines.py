@@ -16,8 +16,8 @@ from tinyclip_edge.limits import ROW_BYTES
 TAB = "\t"
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 QUOTES = (
-    "in CSV a caption with quotes stands in quotes, and those in it are written twice; in TSV "
-    "and JSON lines a quote is a letter"
+    "in CSV, put a caption that contains quotes in quotes and double those inside it; in TSV and "
+    "JSON lines, quotes are ordinary characters"
 )
 
 
@@ -67,7 +67,7 @@ class TableLines:
             if self.offset + len(raw) - self._record > self._limit:
                 raise DataError(
                     f"{self.path} line {self.number + 1} belongs to a row of more than "
-                    f"{self._limit:,} bytes; raise data.limits.row_mb if it is right"
+                    f"{self._limit:,} bytes; raise data.limits.row_mb if that is correct"
                 )
             text = raw.removeprefix(codecs.BOM_UTF8) if self.offset == 0 else raw
             self.offset += len(raw)
@@ -82,13 +82,13 @@ class TableLines:
         self.record_lines = []
 
     def _check_text(self, first: bytes) -> None:
-        """Raise DataError when the first line has unsupported line ends or encoding."""
+        """Raise DataError if the first line has unsupported line endings or encoding."""
         if first.startswith(UTF16):
             raise DataError(f"{self.path} is UTF-16; save it as UTF-8")
         if b"\r" in first.rstrip(b"\r\n"):
             raise DataError(
-                f"{self.path} ends its lines with CR alone, as old Macs did; write it with LF: "
-                f"tr '\\r' '\\n'"
+                f"{self.path} has CR line endings, as on old Macs; convert them to LF: tr '\\r' "
+                "'\\n'"
             )
 
 
@@ -101,9 +101,9 @@ def read_records(lines: TableLines, delimiter: str | None, columns: int = 0) -> 
     """
     text = iter(lines)
     rows = None if delimiter in (None, TAB) else csv.reader(text, delimiter=delimiter, strict=True)
-    begun = 0  # line of TSV that ends in a cell whose quote does not close
+    begun = 0  # line of TSV that ends in a cell with an unclosed quote
     while True:
-        # csv reads no more lines than a record has, so the next one begins here.
+        # csv reads no more lines than the record has, so the next record starts here.
         offset, line = lines.offset, lines.number + 1
         lines.begin_record()
         try:
@@ -120,15 +120,15 @@ def read_records(lines: TableLines, delimiter: str | None, columns: int = 0) -> 
             cells = tsv_cells(lines.record_lines[0])
             if begun and len(cells) < columns:
                 raise DataError(
-                    f"{lines.path} {_place(begun, line - begun + 1)}: a cell in quotes goes on "
-                    f"over the end of its line; TSV has no line breaks, write CSV or JSON lines"
+                    f"{lines.path} {_place(begun, line - begun + 1)}: a quoted cell continues on "
+                    "the next line; TSV cannot contain line breaks, so write CSV or JSON lines"
                 )
             begun = line if _is_open(cells[-1]) else 0
         yield Record(offset, line, tuple(lines.record_lines), tuple(cells or ()))
 
 
 def header_cells(first: str, delimiter: str) -> tuple[str, ...]:
-    """Return the cells of a header line; raises csv.Error when it is malformed."""
+    """Return the cells of a header line; raise csv.Error if it is malformed."""
     return tuple(next(csv.reader([first], delimiter=delimiter), ()))
 
 
@@ -154,7 +154,7 @@ def _is_open(cell: str) -> bool:
 def _csv_fault(lines: TableLines, line: int, error: csv.Error) -> str:
     place = f"{lines.path} {_place(line, len(lines.record_lines))}"
     if any("\r" in text.rstrip("\r\n") for text in lines.record_lines):
-        return f"{place}: a CR stands inside a line; end lines with LF"
+        return f"{place}: a line contains a CR; end lines with LF"
     return f"{place}: {error}; {QUOTES}"
 
 

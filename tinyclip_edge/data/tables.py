@@ -44,7 +44,7 @@ class TableRow:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Form of a file, and the columns that are read."""
+    """Format of a file, and the columns to read."""
 
     path: Path
     delimiter: str | None  # None: JSON lines
@@ -56,7 +56,7 @@ class Table:
 
     @classmethod
     def of(cls, path: Path, options: SourceOptions = DEFAULT) -> Table:
-        """Find the columns; raise DataError, which lists the existing ones, when one is missing."""
+        """Find the columns; raise DataError, which lists the existing ones, if one is missing."""
         limit = options.limits.row_mb * MIB
         delimiter: str | None = None
         with _opened(path) as file:
@@ -76,10 +76,10 @@ class Table:
     def rows(
         self, lines: TableLines, losses: Losses, *, judged: bool = False
     ) -> Iterator[TableRow]:
-        """Yield the rows from the position of ``lines``; faulty ones are added to ``losses``.
+        """Yield the rows from the position of ``lines``; add faulty ones to ``losses``.
 
-        Raises DataError for unbalanced quotes and, if ``judged``, when so many rows are faulty
-        that their messages would fill memory.
+        Raises DataError for unbalanced quotes and, if ``judged``, if so many rows are faulty that
+        their messages would fill the memory.
         """
         count = 0
         for record in read_records(lines, self.delimiter, len(self.header)):
@@ -104,9 +104,10 @@ class Table:
         own = [name for one in cells for name in one if self._names_image(name.strip('"\r\n '))]
         if len(own) > 1:
             raise DataError(
-                f"{self.path} {record.place} are one row, for a quote opens in the first and "
-                f"closes in the last, yet {len(own)} of them name an image; write a caption with "
-                f"quotes in quotes and those in it twice, or the table as TSV or JSON lines"
+                f"{self.path} {record.place} are one row, because a quote opens in the first and "
+                f"closes in the last, but {len(own)} of them name an image; put a caption that "
+                "contains quotes in quotes and double those inside it, or write the table as TSV "
+                "or JSON lines"
             )
 
     def _names_image(self, name: str) -> bool:
@@ -118,7 +119,7 @@ class Table:
             cells = _parsed(record.lines[0])
         elif len(record.cells) != len(self.header):
             raise FaultySampleError(
-                f"has {len(record.cells)} columns, the header {len(self.header)}"
+                f"has {len(record.cells)} columns, but the header has {len(self.header)}"
             )
         else:
             cells = dict(zip(self.header, record.cells, strict=True))
@@ -140,7 +141,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class TablePart:
-    """Some hundred pairs of a table, located by their place in the file."""
+    """A few hundred pairs of a table, located by their position in the file."""
 
     table: Table
     offset: int
@@ -150,12 +151,12 @@ class TablePart:
 
     @property
     def at_most(self) -> int:
-        """Its pairs."""
+        """The number of its pairs."""
         return self.pairs
 
     @property
     def size(self) -> None:
-        """None: the pairs are counted."""
+        """None, because the pairs are counted."""
 
     def __iter__(self) -> Iterator[Pair]:
         path = self.table.path
@@ -169,10 +170,10 @@ class TablePart:
 def open_table(
     path: Path, losses: Losses, options: SourceOptions = DEFAULT
 ) -> tuple[TablePart, ...]:
-    """Read a table once and index its parts; adjacent rows of one image are one pair.
+    """Read a table once and index its parts; adjacent rows with the same image are one pair.
 
-    Faulty rows are added to ``losses``. Raises DataError when the file is unreadable or has no
-    pair, and when none of the first images exists.
+    Faulty rows are added to ``losses``. Raises DataError if the file is unreadable or has no pairs,
+    or if none of the first images exists.
     """
     table = Table.of(path, options)
     starts: list[tuple[int, int]] = []
@@ -193,11 +194,13 @@ def open_table(
     table_losses.count(str(path), groups)
     if groups == 0:
         BadSamples(str(path), table_losses).check(0, final=True)
-        raise DataError(f"{path} is empty: it has columns, but no row")
+        raise DataError(f"{path} is empty: it has columns, but no rows")
     if not there:
-        fault = f"none of the first {min(groups, PART)} images is there"
+        fault = f"none of the first {min(groups, PART)} images exists"
         if URL.match(image):
-            raise DataError(f"{path}: {fault}: they are web addresses; img2dataset fetches them")
+            raise DataError(
+                f"{path}: {fault}: they are web addresses; download them with img2dataset"
+            )
         raise DataError(f"{path}: {fault}; paths are relative to {path.parent}")
     losses.merge(table_losses)
     digest = lines.digest.hexdigest()[:16]
@@ -250,7 +253,7 @@ def _json_columns(lines: TableLines) -> tuple[str, ...]:
 def _column(
     path: Path, role: str, configured: str | None, usual: tuple[str, ...], names: Mapping[str, str]
 ) -> str:
-    """Return the configured column, else the first usual one; raise DataError without."""
+    """Return the configured column, or the first of the usual ones; raise DataError without one."""
     for name in usual if configured is None else (configured.strip().casefold(),):
         if name in names:
             return names[name]
@@ -262,7 +265,7 @@ def _column(
         raise DataError(f"{path} has no column '{configured}' (data.columns.{key}); {cure}")
     alternative = next((d for d in DELIMITERS if len(names) == 1 and d in columns), None)
     if alternative is not None and path.suffix.lower() != JSON_LINES:
-        cure += f"; set data.delimiter to '{alternative}' if that divides the columns"
+        cure += f"; set data.delimiter to '{alternative}' if that separates the columns"
     else:
         cure += f"; rename one, or set data.columns.{'image' if role == 'image' else 'text'}"
     raise DataError(f"{path} has no {role} column ({', '.join(usual)}); {cure}")
@@ -272,7 +275,7 @@ def _parsed(text: str) -> dict[str, Any]:
     try:
         content = parse_json(text)
     except ValueError as error:
-        raise FaultySampleError(f"is no JSON ({error})") from None
+        raise FaultySampleError(f"is not valid JSON ({error})") from None
     if not isinstance(content, dict):
-        raise FaultySampleError("is no JSON object")
+        raise FaultySampleError("is not a JSON object")
     return content

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BLOCK = 512  # bytes of a tar block; an archive ends with zero blocks
 AHEAD = 20 * BLOCK  # bytes that tarfile reads from a stream at once
 GZIP = b"\x1f\x8b"
-SEVERAL = 16  # reads at the end; tarfile skips through any size that a header claims
+SEVERAL = 16  # reads at the end; tarfile would skip any size that a header claims
 BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError)
 # Members reserved by webdataset, and AppleDouble files of macOS.
 META = re.compile(r"__[^/]*__($|/)|(.*/)?\._[^/]*$", re.DOTALL)
@@ -49,7 +49,7 @@ class MeteredStream:
         self._last = b""
         self._size = 0
         self._nothing = 0  # reads since the end
-        self._allowed: int | None = None  # offset that a member's headers may reach
+        self._allowed: int | None = None  # maximum offset of a member's headers
 
     def begin_header(self, skipped: int) -> None:
         """Limit the bytes read before ``end_header``, without ``skipped`` bytes of content."""
@@ -60,14 +60,14 @@ class MeteredStream:
         self._allowed = None
 
     def read(self, size: int = -1) -> bytes:
-        """Return some bytes; DataError when a header exceeds the limit."""
+        """Return some bytes; raise DataError if a header exceeds the limit."""
         if self._allowed is not None and self._size > self._allowed:
             raise DataError(
                 f"shard {self._name}: headers of a member take more than "
                 f"{self._limits.header_kb} KiB (data.limits.header_kb)"
             )
         try:
-            data = self._raw.read1(size)  # returns the bytes before a cut
+            data = self._raw.read1(size)  # return the bytes before a truncation
         except EOFError:
             self.ended = True
             raise
@@ -83,12 +83,12 @@ class MeteredStream:
         return data
 
     def fault(self, error: str) -> str:
-        """Return the kind of a stream that tarfile could not read."""
+        """Describe a stream that tarfile could not read."""
         if self.empty:
             return "is empty; write it again"
         if kind := kind_of(self._head):
-            return f"is no tar but {kind}"
-        return f"is cut off or broken ({error}); write it again"
+            return f"is not a tar but {kind}"
+        return f"is truncated or damaged ({error}); write it again"
 
     @property
     def within_a_block(self) -> bool:
@@ -96,7 +96,7 @@ class MeteredStream:
         return self._size % BLOCK != 0
 
     def ends_with_zero_block(self) -> bool:
-        """Read to the end and return whether the tar ends properly, which tarfile ignores."""
+        """Read to the end and return whether the tar ends properly; tarfile ignores this."""
         while self.read(MIB):
             pass
         return self._last == bytes(BLOCK)
@@ -105,9 +105,9 @@ class MeteredStream:
 def member_headers(
     name: str, stream: MeteredStream, limits: LimitsConfig
 ) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Yield each regular file of a tar before its content is read; raises BROKEN errors.
+    """Yield each regular file of a tar before its content is read; raise BROKEN errors.
 
-    Raises DataError when a member, a name, the headers or their number exceed the limits.
+    Raises DataError if a member, a name, the headers or their number exceed the limits.
     """
     stream.begin_header(0)
     with _opened(stream) as tar:
@@ -126,7 +126,7 @@ def member_headers(
 
 
 def member_content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """Return the content of a file yielded by ``member_headers``; raises BROKEN errors."""
+    """Return the content of a file yielded by ``member_headers``; raise BROKEN errors."""
     with _one_kind():
         file = tar.extractfile(member)
         return b"" if file is None else file.read()
@@ -134,7 +134,7 @@ def member_content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 @contextmanager
 def _one_kind() -> Iterator[None]:
-    """Turn errors of tarfile about invalid numbers into its own error."""
+    """Turn tarfile's errors about invalid numbers into its own error class."""
     try:
         yield
     except RecursionError:
@@ -166,12 +166,12 @@ def _check(name: str, member: tarfile.TarInfo, read: int, limits: LimitsConfig) 
     if member.size > limits.member_mb * MIB:
         raise DataError(
             f"shard {name}: member '{member.name}' has {member.size:,} bytes, more than "
-            f"{limits.member_mb} MiB; raise data.limits.member_mb if it is right"
+            f"{limits.member_mb} MiB; raise data.limits.member_mb if that is correct"
         )
 
 
 def open_tar(path: Path, limits: LimitsConfig = USUAL) -> io.BufferedIOBase:
-    """Open a .tar or .tar.gz as an uncompressed stream; DataError when it cannot be opened."""
+    """Open a .tar or .tar.gz as an uncompressed stream; raise DataError if it cannot be opened."""
     try:
         file = path.open("rb")
         # GzipFile checks length and CRC; tarfile's stream mode accepts a truncated file.
@@ -184,7 +184,7 @@ class BoundedGzip(gzip.GzipFile):
     """Gzip stream with a limited compression ratio."""
 
     def __init__(self, name: str, packed: io.BufferedIOBase, limits: LimitsConfig) -> None:
-        """Wrap the packed stream, and close it in the end."""
+        """Wrap the compressed stream, and close it at the end."""
         self._name_of_shard = name
         self._counted = _Counted(packed)
         self._ratio = limits.ratio
@@ -192,13 +192,13 @@ class BoundedGzip(gzip.GzipFile):
         super().__init__(fileobj=cast("IO[bytes]", self._counted), mode="rb")
 
     def read1(self, size: int = -1) -> bytes:
-        """Return some bytes; DataError above the ratio."""
+        """Return some bytes; raise DataError above the ratio."""
         data = super().read1(size)
         self._unpacked += len(data)
         if self._unpacked > max(RATIO_FROM, self._ratio * self._counted.size):
             raise DataError(
                 f"shard {self._name_of_shard} unpacks to more than {self._ratio} times its size; "
-                f"raise data.limits.ratio if it is right"
+                "raise data.limits.ratio if that is correct"
             )
         return data
 

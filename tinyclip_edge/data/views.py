@@ -1,7 +1,7 @@
 """Reproducible random crops of pictures: each depends on a seed, a key and a number.
 
-V views a picture, numbered from 0. A crop is that of torchvision's RandomResizedCrop with a
-generator of its own.
+V views per picture, numbered from 0. A crop is the same as torchvision's RandomResizedCrop with a
+separate generator.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from tinyclip_edge.errors import DataError
 
 Ints = npt.NDArray[np.int64]
 RATIO = (3 / 4, 4 / 3)  # width over height of a crop
-TRIES = 10  # attempts until a crop lies inside; then the centre is used
-DRAWS = 7  # index of the generator of views among those of a seed
+TRIES = 10  # attempts to place a crop inside; then the centre is used
+DRAWS = 7  # stream index of the generator for views
 
 
 def view_seed(key: str, view: int) -> int:
-    """Return the seed of a picture's view, 63 bits; the same in every run, so that caches last."""
+    """Return the seed of a picture's view, 63 bits; equal in every run, so caches stay valid."""
     text = f"{view} {key}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
@@ -62,7 +62,7 @@ def _uniform(bounds: Sequence[float], noise: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """The views of every picture: their number, their share of it, and their size."""
+    """The views of every picture: their number, their area, and their size."""
 
     count: int  # V, at least 1
     scale: tuple[float, float]  # of the area
@@ -73,7 +73,7 @@ class Crops:
         return [view_seed(key, view) for view in range(self.count)]
 
     def seed(self, pair: Pair, view: int) -> int:
-        """Return the seed of one view: that of its cached features, where there are any."""
+        """Return the seed of one view, which identifies its cached features."""
         cached = pair.cached
         return view_seed(pair.key, view) if cached is None else int(cached.seeds[view])
 
@@ -84,7 +84,7 @@ class Crops:
         return views
 
     def decode(self, picture: Picture, *seeds: int) -> Tensor | None:
-        """Return uint8 ``[len(seeds), 3, H, W]``; None when the picture cannot be decoded."""
+        """Return uint8 ``[len(seeds), 3, H, W]``; None if the picture cannot be decoded."""
         try:
             image = decode_image(picture)
             return torch.stack([self._crop(image, seed) for seed in seeds])
@@ -92,7 +92,7 @@ class Crops:
             return None
 
     def decode_one(self, picture: Picture, seed: int) -> Tensor | None:
-        """Return uint8 ``[3, H, W]``; None when the picture cannot be decoded."""
+        """Return uint8 ``[3, H, W]``; None if the picture cannot be decoded."""
         crops = self.decode(picture, seed)
         return None if crops is None else crops[0]
 
@@ -104,7 +104,7 @@ class Crops:
 
 
 class ViewedPictures:
-    """N encoded pictures; a batch decodes the view that it uses, with several threads."""
+    """N encoded pictures; a batch decodes the views that it uses, with several threads."""
 
     def __init__(
         self, keys: Sequence[str], pictures: Sequence[Picture], crops: Crops, workers: int
@@ -126,7 +126,7 @@ class ViewedPictures:
         return [self._pool.submit(decode, self._pictures[i], int(self.seeds[i, view])) for i in ids]
 
     def finish(self, ids: Ints, begun: Sequence[Future[Tensor | None]]) -> Tensor:
-        """Return uint8 ``[B, 3, H, W]``; DataError for a file that has since been removed."""
+        """Return uint8 ``[B, 3, H, W]``; raise DataError for a file that has been removed since."""
         pictures = []
         for number, future in zip(ids, begun, strict=True):
             pixels = future.result()

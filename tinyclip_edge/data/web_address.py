@@ -8,14 +8,14 @@ from http.client import HTTPMessage
 from typing import IO
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-MARKS = "/:?#[]@!$&'()*+,;=%~"  # not quoted: an address may be quoted already
+MARKS = "/:?#[]@!$&'()*+,;=%~"  # not escaped: an address may already be escaped
 
 
 def web_request(address: str) -> urllib.request.Request:
-    """Return the request for an address; ValueError when it is none.
+    """Return the request for an address; raise ValueError if it is invalid.
 
-    Letters beyond ASCII are encoded, and ``user:password@`` becomes a header that redirects do not
-    carry on.
+    Non-ASCII characters are escaped, and ``user:password@`` becomes a header that is not sent to
+    redirect targets.
     """
     parts = urlsplit(address)
     if not parts.hostname:
@@ -33,7 +33,7 @@ def web_request(address: str) -> urllib.request.Request:
 
 
 class _SameKind(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to http and https, and from https to https alone."""
+    """Follows redirects to http and https, but from https only to https."""
 
     def redirect_request(
         self,
@@ -62,7 +62,7 @@ class _SameKind(urllib.request.HTTPRedirectHandler):
     ) -> object:
         target = headers.get("location") or headers.get("uri") or ""
         scheme = urlsplit(target).scheme
-        if scheme not in ("", "http", "https"):  # the message of urllib has the whole address
+        if scheme not in ("", "http", "https"):  # the message of urllib contains the whole address
             raise ValueError(f"it redirects to {target}")
         return super().http_error_302(req, fp, code, msg, headers)
 
@@ -70,7 +70,7 @@ class _SameKind(urllib.request.HTTPRedirectHandler):
 
 
 def opener() -> urllib.request.OpenerDirector:
-    """Return an opener of http and https, without files and FTP."""
+    """Return an opener for http and https, without files and FTP."""
     director = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),

@@ -87,8 +87,8 @@ def class_images(path: Path, limit: int | None = None) -> ClassImages:
     names = class_names(path if is_folder(path) else path.parent, labels)
     unnamed = sorted({label for label in labels if WORDNET_ID.fullmatch(label)} - set(names))
     notes = [
-        f"{len(unnamed)} classes are named by WordNet ids ({first} …), which no model knows; put "
-        f"classes.tsv, words.txt or classnames.txt beside the images"
+        f"{len(unnamed)} classes are named by WordNet ids ({first} …), which models do not know; "
+        "put classes.tsv, words.txt or classnames.txt beside the images"
         for first in unnamed[:1]
     ]
     if skipped:
@@ -118,7 +118,7 @@ def _from_tar(path: Path, skipped_kinds: Counter[str]) -> Iterator[ClassImage]:
             else:
                 _count(skipped_kinds, member.name)
     except BROKEN as error:
-        raise DataError(f"{path} is cut off or broken: {error}") from error
+        raise DataError(f"{path} is truncated or damaged: {error}") from error
 
 
 def _count(skipped_kinds: Counter[str], name: str) -> None:
@@ -158,13 +158,13 @@ def _folders(path: Path, names: Sequence[str]) -> list[str]:
         stems = [PurePosixPath(name).stem for name in names]
         if all(map(_WORDNET_LABEL.match, stems)):
             return stems  # WordNet id and name in the file name
-        raise DataError(f"{path} has images but no folders; the folder is the class: {LAYOUT}")
+        raise DataError(f"{path} has images but no class folders; {LAYOUT}")
     outside = [name for name, folders in zip(names, parents, strict=True) if not folders]
     if outside:
         raise DataError(f"{path}: {len(outside)} images are in no class folder, first {outside[0]}")
     splits = sorted({folders[0] for folders in parents} & SPLITS)
     if len(splits) > 1:
-        raise DataError(f"{path} has {', '.join(splits)}; give one of them: {path / splits[-1]}")
+        raise DataError(f"{path} has {', '.join(splits)}; use one of them: {path / splits[-1]}")
     if len(set(map(len, parents))) > 1:  # folders of different depth: the outermost that differs
         depth = next(
             level

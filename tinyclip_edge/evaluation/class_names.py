@@ -50,7 +50,7 @@ def shared_names(names: Iterable[str]) -> list[str]:
     """Return a note on classes that have the same name, if there are any."""
     shared = [name for name, classes in Counter(names).items() if classes > 1]
     return [
-        f"{len(shared)} names stand for several classes, which count as one: "
+        f"{len(shared)} names belong to several classes, which are merged: "
         f"{', '.join(shared[:NAMED])}{' …' if len(shared) > NAMED else ''}"
     ][: len(shared)]
 

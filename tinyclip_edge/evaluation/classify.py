@@ -44,7 +44,7 @@ def zero_shot(
     Raises DataError when targets do not match the classes, or two classes have the same tokens.
     """
     if len(images) != len(targets):
-        raise DataError(f"zero-shot: {len(images)} images do not fit {len(targets)} targets")
+        raise DataError(f"zero-shot: there are {len(images)} images but {len(targets)} targets")
     for note in check_prompts(embedder, classnames, templates):
         warnings.warn(note, stacklevel=2)
     classes = class_features(embedder, classnames, templates)
@@ -58,7 +58,7 @@ def zero_shot_of_features(image: Features, targets: Sequence[int], classes: Feat
     target_indices = np.asarray(targets, dtype=np.int64)
     if target_indices.min() < 0 or target_indices.max() >= len(classes):
         raise DataError(
-            f"zero-shot: targets run from {target_indices.min()} to {target_indices.max()}, "
+            f"zero-shot: targets run from {target_indices.min()} to {target_indices.max()}, but "
             f"there are {len(classes)} classes"
         )
     scores = image @ classes.T

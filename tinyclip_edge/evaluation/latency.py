@@ -63,7 +63,7 @@ def measure_latency(
     ``threads``; PyTorch's number is set here and restored.
     """
     if not images or len(images) != len(texts):
-        raise DataError(f"latency: {len(images)} images and {len(texts)} texts are not a batch")
+        raise DataError(f"latency: {len(images)} images and {len(texts)} texts do not form a batch")
     calls: dict[tuple[str, str], Callable[[], object]] = {}
     for name, embedder in embedders.items():
         calls[name, "image"] = lambda encode=embedder.encode_image: encode(images)  # type: ignore[misc]

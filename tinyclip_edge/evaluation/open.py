@@ -39,7 +39,7 @@ def open_embedder(
     """
     if device not in DEVICES:
         raise ConfigError(
-            f"no device {device!r} (auto, cpu or cuda){did_you_mean(device, DEVICES)}"
+            f"unknown device {device!r} (auto, cpu or cuda){did_you_mean(device, DEVICES)}"
         )
     if is_bundle(model):
         from tinyclip_edge.runtime.edge import EdgeCLIP

@@ -101,15 +101,15 @@ def evaluate_model(
 
 
 def _shared_captions(evaluation_data: EvalSet) -> list[str]:
-    """Return a note where the captions of many images are those of others too, as classes are."""
+    """Return a note if many captions are shared by several images, as class names are."""
     texts, _ = evaluation_data.queries()
     times = Counter(texts)
     shared = sum(count for count in times.values() if count > 1) / len(texts)
     if shared <= MANY:
         return []
     return [
-        f"{shared:.0%} of the captions are those of several images, and each finds its own image "
-        f"alone; labels of classes are measured by --task zero-shot"
+        f"{shared:.0%} of the captions belong to several images, but only one image counts as "
+        "correct for each; use --task zero-shot for class labels"
     ]
 
 

@@ -135,7 +135,7 @@ def _hits(
 def _check(images: int, texts: int, owners: Sequence[int] | None) -> npt.NDArray[np.int64]:
     """Return the image index of each caption; raise DataError when the counts do not match."""
     if owners is None and images != texts:
-        raise DataError(f"retrieval needs pairs: {images} images do not fit {texts} texts")
+        raise DataError(f"retrieval needs pairs: there are {images} images but {texts} texts")
     if images == 0:
         raise DataError("retrieval needs at least one pair; the set is empty")
     if owners is None:

@@ -24,12 +24,12 @@ class NamedPairs:
 def named_pairs(source: str) -> NamedPairs:
     """Return ``data.val`` of a run's YAML file, with its columns and limits; else the source.
 
-    No command of such a file is run. Raises ConfigError for a faulty file, and DataError for one
-    without validation pairs.
+    Commands in such a file are not run. Raises ConfigError for an invalid file, and DataError for
+    one without validation pairs.
     """
     if not source.lower().endswith(YAML_SUFFIXES):
         return NamedPairs(source)
     data = load_config(expanded(source)).data
     if data.val is None:
-        raise DataError(f"{source} names no pairs to measure on: its data.val is null")
+        raise DataError(f"{source} has no pairs to evaluate on: its data.val is null")
     return NamedPairs(data.val, replace(data.source_options, allow_pipes=False))

@@ -37,7 +37,7 @@ def evaluation_set(source: str, *, limit: int | None = None) -> EvalSet:
     ``source`` is ``starter:test_style``, ``starter:test_concepts`` or ``starter:val``; a folder or
     tar of images with one folder per class; webdataset shards with ``KEY.cls`` and a
     ``classnames.txt``; pairs in any form that a run reads: shards, a table, COCO's captions, a
-    folder with captions; or a run's YAML file, which stands for its ``data.val``. Raises DataError
+    folder with captions; or a run's YAML file, which means its ``data.val``. Raises DataError
     when it is missing, empty or broken, and ConfigError for a faulty YAML file.
     """
     named = named_pairs(source)

@@ -18,9 +18,7 @@ def starter_split(source: str) -> str:
     """Return the split that a starter set names. Raises DataError for an unknown one."""
     split = source.removeprefix(STARTER)
     if split not in _STARTER_SETS:
-        raise DataError(
-            f"no starter set {split!r} to evaluate on{did_you_mean(split, _STARTER_SETS)}"
-        )
+        raise DataError(f"no starter set {split!r}{did_you_mean(split, _STARTER_SETS)}")
     return split
 
 
@@ -77,7 +75,7 @@ def _set(
     limit: int | None,
     subset_filters: dict[str, Callable[[KitSample], bool]],
 ) -> EvalSet:
-    # One picture per name: a second one would be a right answer counted as wrong.
+    # One picture per name, since a second one would be a correct answer counted as wrong.
     by_name: dict[str, KitSample] = {}
     for sample in samples:
         by_name.setdefault(sample.captions[0], sample)

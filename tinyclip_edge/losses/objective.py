@@ -84,7 +84,7 @@ class LossTerm(Protocol):
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
-        """What is trained beside the student, by its name in checkpoints."""
+        """Modules trained with the student, by their names in checkpoints."""
 
     def __call__(self, batch: EmbeddedBatch) -> TermValue:
         """Return the term, without its weight."""
@@ -98,7 +98,7 @@ class Objective:
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """What the terms train beside the student, by name."""
+        """Modules of the terms that are trained with the student, by name."""
         return {
             name: module
             for _, term in self._terms.values()

@@ -107,7 +107,7 @@ def _manifests(root: Path) -> list[Path]:
 def _matching_bundle(student_sha256: str, folder: Path) -> Iterator[Bundle]:
     try:
         manifest = Manifest.read(folder)
-    except BundleError:  # reading it is the business of `check`, not of a report
+    except BundleError:  # `check` reads it, not a report
         return
     if manifest.source.get("sha256") == student_sha256:
         yield Bundle(folder, manifest)

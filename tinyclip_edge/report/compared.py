@@ -57,7 +57,7 @@ def compared_bundles(runs: Sequence[tuple[str, RunRecord, Sequence[Bundle]]]) ->
         spots.add(_Spots.of(record, bundles, letter, colour))
     if not rows:
         return None
-    figures = spots.figures("A letter alone: the student in PyTorch.")
+    figures = spots.figures("A letter without a number: the student in PyTorch.")
     return section("compared", "Bundles", table(["", *COLUMNS], rows, _caption(all_variants)),
                    element("div", *figures, class_="figures"))  # fmt: skip
 

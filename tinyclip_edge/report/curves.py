@@ -30,27 +30,27 @@ from tinyclip_edge.report.words import count, figures, percent, sentence
 SAME_SCALE = ("loss", "affinity", "affinity_i2t", "affinity_t2i", FLOOR)  # one scale
 MAX_ROWS = 60  # of a table of steps
 KL = "KL divergence from the teacher's affinities"
-SPEED = "Samples a second, and share of time that waited for data"
+SPEED = "Samples per second, and share of time spent waiting for data"
 
 
 def training(record: RunRecord) -> Safe:
     """Return curves over steps and their numbers."""
     steps = record.steps
     if not steps:
-        return section("training", "Training", note("No step is logged yet."))
+        return section("training", "Training", note("No steps have been logged yet."))
     figures = [_losses(steps), *_separate_terms(record), *_kl(steps)]
     speed = [Line("speed", points(steps, "samples_per_s"))]
     waits = [Line("wait", points(steps, "data_wait", 100))]
     if speed[0].points:
         draw = partial(draw_speed, lines=speed, waits=waits)
         figures.append(figure("speed", SPEED, draw, caption=_speed_caption(steps)))
-    stage_note = "A dotted line: the next stage begins." if stage_starts(steps) else None
+    stage_note = "Dotted lines: start of the next stage." if stage_starts(steps) else None
     return section(
         "training",
         "Training",
         element("div", *figures, class_="figures"),
         *([note(stage_note)] if stage_note else []),
-        folded("Numbers of the curves", _steps(steps)),
+        folded("Values of the curves", _steps(steps)),
     )
 
 
@@ -61,7 +61,7 @@ def accuracy(record: RunRecord) -> Safe:
         text = "Not measured: the run has no validation pairs, or has not reached an evaluation."
         return section("accuracy", "Accuracy", note(text))
     lines = list(_accuracy_lines(student, teacher))
-    draw = partial(draw_lines, lines=lines, ylabel="right answers, %", linear=True)
+    draw = partial(draw_lines, lines=lines, ylabel="correct, %", linear=True)
     text = _accuracy_caption(student, teacher)
     plot = figure("accuracy", "Accuracy over steps", draw, caption=text)
     rows = [["teacher", *_cells(teacher[-1])]] if teacher else []
@@ -76,7 +76,7 @@ def accuracy(record: RunRecord) -> Safe:
 
 
 def separate_losses() -> tuple[str, ...]:
-    """Return the loss terms whose scale is not that of the others."""
+    """Return the loss terms whose scale differs from that of the others."""
     return tuple(name for name in loss_names() if name not in (*SAME_SCALE, "kl"))
 
 
@@ -127,7 +127,7 @@ def _losses(steps: Sequence[Event]) -> Safe:
     lines = loss_lines(steps, SAME_SCALE)
     draw = partial(draw_lines, lines=lines, ylabel="nats", marks=stage_starts(steps))
     floor = (
-        "Affinity cannot fall below the teacher's entropy (dashed); what lies between is the KL."
+        "Affinity cannot fall below the teacher's entropy (dashed); the difference is the KL."
         if points(steps, FLOOR) and points(steps, "affinity")
         else ""
     )
@@ -135,7 +135,7 @@ def _losses(steps: Sequence[Event]) -> Safe:
 
 
 def _separate_terms(record: RunRecord) -> Iterator[Safe]:
-    """Draw each term that has a scale of its own in a figure of its own."""
+    """Draw each term with a different scale in a separate figure."""
     marks = stage_starts(record.steps)
     for name in separate_losses():
         for line in loss_lines(record.steps, (name,)):
@@ -166,9 +166,9 @@ def _speed_caption(steps: Sequence[Event]) -> str:
     speeds, waits = (
         sorted(value for _, value in points(steps, key)) for key in ("samples_per_s", "data_wait")
     )
-    text = f"Half of the steps ran at {figures(speeds[len(speeds) // 2])} samples/s or more."
+    text = f"Median speed: {figures(speeds[len(speeds) // 2])} samples/s."
     if waits:
-        text += f" {percent(math.fsum(waits) / len(waits))} of the time waited for data."
+        text += f" {percent(math.fsum(waits) / len(waits))} of the time was spent waiting for data."
     return text
 
 

@@ -20,7 +20,7 @@ Points: TypeAlias = "list[tuple[float, float]]"
 FLOOR = "teacher_entropy"  # lower bound of the affinity terms; the excess over it is the KL
 TOWERS = ("image", "text")
 LARGEST = 1e100  # beyond it, axes overflow
-MAX_POINTS = 400  # of a line; more cannot be told apart at the width of a page
+MAX_POINTS = 400  # points of a line; a page is not wide enough to show more
 WIDE = 100  # ratio of the largest to the smallest loss above which the axis is logarithmic
 
 # Light theme; a page may replace each colour by its own.
@@ -105,7 +105,7 @@ def draw_losses(figure: Figure, steps: Sequence[Event]) -> None:
 
 
 def draw_sparsity(figure: Figure, steps: Sequence[Event]) -> None:
-    """Draw the sparsity that the gates expect against its target."""
+    """Draw the expected sparsity of the gates and its target."""
     lines = [
         Line("target", points(steps, "sparsity_target", 100), INK, "--"),
         Line("expected from the gates", points(steps, "sparsity", 100)),
@@ -145,11 +145,11 @@ def draw_lines(
 
 
 def draw_speed(figure: Figure, lines: Sequence[Line], waits: Sequence[Line]) -> None:
-    """Draw samples/s, and beneath it the share of time that waited for data in per cent."""
+    """Draw samples/s, and below it the percentage of time spent waiting for data."""
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     for axes, group, ylabel in (
         (above, lines, "samples/s"),
-        (below, waits, "data wait,\n% of time"),
+        (below, waits, "waiting for\ndata, % of time"),
     ):
         for line in group:
             if line.points:

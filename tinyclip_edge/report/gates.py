@@ -1,4 +1,4 @@
-"""Masks of a run: remaining units as heat maps, sparsity against its target, gates, prunes."""
+"""Masks of a run: remaining units as heat maps, sparsity against its target, gates, pruning."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def masks(record: RunRecord) -> Safe | None:
     if masked:
         title, draw = "Sparsity against its target", partial(draw_sparsity, steps=masked)
         figures.append(figure("sparsity", title, draw, caption=_sparsity_caption(masked[-1])))
-    numbers = _prunes(prunes) if prunes else note("No prune is logged yet.")
+    numbers = _prunes(prunes) if prunes else note("No pruning has been logged yet.")
     return section("masks", "Masks", element("div", *figures, class_="figures"), numbers)
 
 

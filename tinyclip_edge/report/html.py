@@ -11,7 +11,7 @@ _VOID = {"meta", "link", "img"}
 
 
 class Safe(str):
-    """A string that is HTML already and is not escaped again."""
+    """A string that is already HTML and is not escaped again."""
 
     __slots__ = ()
 

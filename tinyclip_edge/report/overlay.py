@@ -1,4 +1,4 @@
-"""Several runs on one page: the same curve of each in one figure, and where they differ."""
+"""Several runs on one page: the same curve of each in one figure, and their differences."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def overlay(
     Raises DataError for more runs than there are colours.
     """
     if len(records) > MAX_RUNS:
-        raise DataError(f"{len(records)} runs are too many for one figure; give at most {MAX_RUNS}")
+        raise DataError(f"{len(records)} runs are too many for one figure; use at most {MAX_RUNS}")
     bundles = compared_bundles(list(zip(LETTERS, records, bundles_by_run, strict=False)))
     training = [*_terms(records), *_speed(records)]
     parts = [
@@ -93,7 +93,7 @@ def _summary(records: Sequence[RunRecord]) -> Safe:
         )
     head = ["run", "state", "teacher", "student", "both towers", "steps", "time", "KL, last"]
     return table(
-        [*head, *(metric.label for metric in METRICS.values())], rows, "Last figures of each run"
+        [*head, *(metric.label for metric in METRICS.values())], rows, "Final values of each run"
     )
 
 
@@ -102,7 +102,7 @@ def _accuracies(records: Sequence[RunRecord]) -> Iterator[Safe]:
         lines = list(_accuracy_lines(records, key))
         if lines:
             title = f"{sentence(METRICS[key].label)} over steps"
-            draw = partial(draw_lines, lines=lines, ylabel="right answers, %", linear=True)
+            draw = partial(draw_lines, lines=lines, ylabel="correct, %", linear=True)
             last = ", ".join(f"{n.label} {n.points[-1][1]:.1f} %" for n in lines if n.label)
             caption = (
                 f"Dashed: the teacher. At the end: {last}." if last else "Dashed: the teacher."
@@ -156,7 +156,9 @@ def _lines(records: Sequence[RunRecord], key: str, factor: float = 1.0) -> list[
 
 def _figures(figures: Sequence[Safe] | Iterator[Safe]) -> Safe:
     items = list(figures)
-    return element("div", *items, class_="figures") if items else note("Nothing is logged yet.")
+    return (
+        element("div", *items, class_="figures") if items else note("Nothing has been logged yet.")
+    )
 
 
 def _differences(records: Sequence[RunRecord]) -> Safe:
@@ -168,7 +170,7 @@ def _differences(records: Sequence[RunRecord]) -> Safe:
         if len({setting.get(key, "null") for setting in settings}) > 1
     ]
     if not rows:
-        return section("differences", "Configurations", note("They are the same."))
+        return section("differences", "Configurations", note("None."))
     head = ["key", *(LETTERS[: len(records)])]
     return section(
         "differences",

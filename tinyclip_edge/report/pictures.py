@@ -56,8 +56,8 @@ def pictures(record: RunRecord, bundles: Sequence[Bundle], queries: int) -> Safe
     )
     summary = (
         f"Own picture first, of {len(labels)} phrases: {firsts}. Each phrase ranks {len(images)} "
-        "validation pictures, one a concept; the phrases shown are evenly spaced over them, not "
-        "chosen. Green frame: the phrase's own picture."
+        "validation pictures, one per concept; the phrases shown are evenly spaced, not "
+        "hand-picked. Green frame: the phrase's own picture."
     )
     return section("pictures", "Search results", note(summary), *parts)
 
@@ -65,7 +65,7 @@ def pictures(record: RunRecord, bundles: Sequence[Bundle], queries: int) -> Safe
 def _candidates(config: RunConfig) -> tuple[list[Image.Image], list[str]]:
     """Return the first picture of each of the first concepts, and their captions."""
     if config.data.val is None:
-        raise DataError("data.val is null, so there are no pictures to find")
+        raise DataError("data.val is null, so there are no pictures to search")
     images: dict[str, Image.Image] = {}
     labels: list[str] = []
     # A report runs no command, whoever's run it shows.
@@ -152,7 +152,7 @@ def _query(
 
 
 def _own_rank(name: str, ranking: npt.NDArray[np.int64], own_index: int) -> str:
-    return f"{name}: own picture in place {int(np.flatnonzero(ranking == own_index)[0]) + 1}"
+    return f"{name}: own picture at rank {int(np.flatnonzero(ranking == own_index)[0]) + 1}"
 
 
 def _hits(ranking: npt.NDArray[np.int64], own_index: int, thumbnails: _Thumbnails) -> Safe:

@@ -51,7 +51,7 @@ class RunRecord:
         except OSError as error:
             raise DataError(f"cannot read {error.filename}: {error.strerror or error}") from error
         if not lines.events:
-            raise DataError(f"{path} has no events: the run has not started; run distill")
+            raise DataError(f"{path} has no events: the run has not started; start it with distill")
         return cls(folder, lines.events, config_text, lines.broken)
 
     @property
@@ -120,7 +120,7 @@ class RunRecord:
 
     @property
     def missing(self) -> list[str]:
-        """Problems of the run folder, a sentence each."""
+        """Problems of the run folder, one sentence each."""
         problems = []
         if self.broken:
             lines = ", ".join(map(str, self.broken[:MAX_LISTED]))
@@ -130,7 +130,7 @@ class RunRecord:
                 f"({len(self.broken)}: {lines}{ellipsis})"
             )
         if not self.of("run_start"):
-            problems.append("the start of the run is not logged: models and versions are unknown")
+            problems.append("the start of the run was not logged: models and versions are unknown")
         if self.config is None:
             problems.append(f"{CONFIG} is missing: settings are unknown")
         if self.status == "done" and not (self.folder / "student").is_dir():

@@ -20,8 +20,8 @@ from tinyclip_edge.report.words import (
 
 STATUS = {
     "done": "done",
-    "interrupted": "stopped before its end, can be resumed",
-    "unfinished": "still running, or killed: no end is logged",
+    "interrupted": "stopped before its end; can be resumed",
+    "unfinished": "still running, or killed: no end was logged",
 }
 
 
@@ -60,7 +60,7 @@ def about(record: RunRecord) -> Safe:
         ("Student", start.get("student", NONE)),
         ("Teacher's parameters", _parameters(start, "teacher_")),
         ("Student's parameters", _parameters(start, "")),
-        ("Inherited at the start", _inherited(record)),
+        ("Inherited before step 1", _inherited(record)),
         ("Device", f"{start.get('device', NONE)}, {count(start.get('threads'))} CPU threads"),
         ("Steps", f"{record.steps_done:,} of {count(start.get('steps'))}"),
         ("Seconds", f"{figures(record.seconds)}, sessions: {sessions}"),

@@ -80,7 +80,7 @@ def _bars(layers: Sequence[Row], precision: str, key: str) -> Iterator[Safe]:
             element("rect", x=NAMES, y=y, width=f"{width:.1f}", height=BAR, class_="took"),
             element("text", figures(value), x=NAMES + BAR_WIDTH + 6, y=y + BAR - 1),
         ]
-    title = f"KL with one layer alone in {precision}, worst first"
+    title = f"KL with a single layer in {precision}, worst first"
     drawing = element(
         "svg",
         element("title", title, id=f"{key}-title"),
@@ -92,14 +92,14 @@ def _bars(layers: Sequence[Row], precision: str, key: str) -> Iterator[Safe]:
     )
     caption = (
         f"Nats, {len(ranked)} of {len(layers)} layers, ordered by changed neighbours and KL; "
-        "the first are those to leave in float."
+        "leave the first ones in float."
     )
     yield element("figure", drawing, element("figcaption", element("b", title), caption))
 
 
 def _pareto(points: Sequence[Row], key: str) -> Iterator[Safe]:
     selected = next((row for row in points if row.get("chosen") is True), None)
-    caption = "A number: layers left in float. Up and to the left is better."
+    caption = "Numbers: layers left in float. Up and to the left is better."
     if selected is not None:
         caption += f" Chosen, the large point: {_point_name(selected, points)}."
     for column, factor, label, name in (
@@ -159,7 +159,7 @@ def _smoothing(strengths: object) -> str:
 def _layers(layers: Sequence[Row], precision: str) -> Safe:
     columns = [key for key in MEASURES if any(number(row.get(key)) is not None for row in layers)]
     rows = [[_name(row), *(figures(row.get(key)) for key in columns)] for row in layers[:MAX_ROWS]]
-    caption = f"Each layer alone in {precision}, worst first"
+    caption = f"Each single layer in {precision}, worst first"
     if len(layers) > MAX_ROWS:
         caption += f"; {MAX_ROWS} of {len(layers)}"
     return table(["layer", *(MEASURES[key] for key in columns)], rows, caption)

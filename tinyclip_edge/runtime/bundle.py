@@ -51,11 +51,11 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: str | Path) -> Manifest:
-        """Read and check a bundle's manifest; raise BundleError naming the file and the cure."""
+        """Read and check a bundle's manifest; raise BundleError with the cause and the remedy."""
         path = bundle_file(folder, MANIFEST)
         if not exists(path):
             raise BundleError(
-                f"{folder} is no bundle: it has no {MANIFEST}; `tinyclip-edge export` writes one"
+                f"{folder} is not a bundle: it has no {MANIFEST}; `tinyclip-edge export` writes one"
             )
         content = read_json_table(path, BundleError)
         _check(path, content)
@@ -100,8 +100,8 @@ class Manifest:
     def saturates(self, tower: str, precision: str) -> bool:
         """Whether sums of int8 products overflow where an x86 CPU adds them in 16 bits.
 
-        Such a file runs in the precise mode there: slower, and correct. Float and weight-only
-        files have no such sums; for others the recipe records ``reduce_range``.
+        Such a file runs in the precise mode there, which is slower and correct. Float and
+        weight-only files have no such sums; for others the recipe records ``reduce_range``.
         """
         recipe = self.recipe.get(precision) or {}
         if tower == "image" and isinstance(recipe.get("image"), Mapping):
@@ -120,7 +120,7 @@ class Manifest:
 
     @property
     def pad_id(self) -> int | None:
-        """Token that pads a text to the context length; None where texts are not padded."""
+        """Token that pads a text to the context length; None if texts are not padded."""
         padded = self.inputs.get("padding") == "max_length"
         return int(self.inputs.get("pad_id", 0)) if padded else None
 
@@ -189,10 +189,10 @@ def _sha256_once(path: Path) -> str:
 
 def _check(path: Path, content: Mapping[str, Any]) -> None:
     if content.get("format") != FORMAT:
-        raise BundleError(f'{path} is no bundle manifest: "format" is not "{FORMAT}"')
+        raise BundleError(f'{path} is not a bundle manifest: "format" is not "{FORMAT}"')
     version = content.get("format_version")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise BundleError(f"{path}: format_version {version!r} is no positive number")
+        raise BundleError(f"{path}: format_version {version!r} is not a positive number")
     if version > FORMAT_VERSION:
         raise BundleError(
             f"{path}: format_version {version} is newer than {FORMAT_VERSION}, the newest this "
@@ -208,14 +208,14 @@ def _check_files(path: Path, files: Iterable[str]) -> None:
         _check_name(path, name)
     for name in CONFIG_FILES:
         if name not in files:
-            raise BundleError(f"{path}: {name} is not among its files; export the bundle again")
+            raise BundleError(f"{path}: {name} is missing from files; export the bundle again")
 
 
 def _check_name(path: Path, name: str) -> None:
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     escapes = posix.is_absolute() or windows.is_absolute() or windows.drive or "\\" in name
     if not name or escapes or ".." in posix.parts or "\0" in name:
-        raise BundleError(f"{path}: file {name!r} lies outside the bundle; do not use this one")
+        raise BundleError(f"{path}: file {name!r} is outside the bundle; do not use this bundle")
 
 
 def _check_towers(path: Path, content: Mapping[str, Any]) -> None:
@@ -226,4 +226,6 @@ def _check_towers(path: Path, content: Mapping[str, Any]) -> None:
             if name not in content["files"]:
                 raise BundleError(f"{path}: {tower} tower {precision} {name!r} is not in files")
         if default not in paths:
-            raise BundleError(f"{path}: default_precision {default!r} is not there for both towers")
+            raise BundleError(
+                f"{path}: default_precision {default!r} does not exist for both towers"
+            )

@@ -57,7 +57,7 @@ class EdgeClassifier:
         return cls(graph, facts)
 
     def probabilities(self, images: Sequence[ImageInput]) -> Features:
-        """Return float32 ``[N, C]``; raise DataError for an image that is broken."""
+        """Return float32 ``[N, C]``; raise DataError for a broken image."""
         if isinstance(images, (str, bytes, Path)):
             raise DataError("probabilities takes a list of images, not a single one")
         rows = [
@@ -68,7 +68,7 @@ class EdgeClassifier:
         ]
         values = np.concatenate(rows) if rows else np.empty((0, len(self.labels)), np.float32)
         if values.shape != (len(images), len(self.labels)) or not np.isfinite(values).all():
-            raise BundleError(f"{self._graph.path} returned no probabilities of its labels")
+            raise BundleError(f"{self._graph.path} did not return probabilities for its labels")
         return values
 
     def classify(self, image: ImageInput) -> list[tuple[str, float]]:
@@ -104,8 +104,8 @@ def _facts(path: Path, metadata: Mapping[str, str]) -> Mapping[str, Any]:
         valid &= isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
-            f"{path} is no classifier: its metadata has no labels; "
-            "`tinyclip-edge export --labels FILE` writes one"
+            f"{path} is not a classifier: its metadata has no labels; `tinyclip-edge export "
+            "--labels FILE` writes one"
         ) from error
     if version != METADATA_VERSION:
         raise BundleError(
@@ -113,6 +113,6 @@ def _facts(path: Path, metadata: Mapping[str, str]) -> Mapping[str, Any]:
             "tinyclip-edge reads; upgrade tinyclip-edge"
         )
     if not valid or not labels:
-        raise BundleError(f"{path} is no classifier: its metadata is of another kind")
+        raise BundleError(f"{path} is not a classifier: its metadata has another form")
     result: Mapping[str, Any] = facts
     return result

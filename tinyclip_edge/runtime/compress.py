@@ -1,4 +1,4 @@
-"""Measure the recall that a compressed index loses against the one with floats."""
+"""Measure the recall that a compressed index loses against the float one."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class RecallCost:
     same_first: float  # queries with the same best picture
     overlap: float  # of the k best pictures, mean over the queries
     score_error: float  # largest difference of a cosine
-    recall_exact: float | None = None  # the right picture is among the k best; None: not known
+    recall_exact: float | None = None  # the right picture is among the k best; None if unknown
     recall_small: float | None = None
 
     @property
     def recall_cost(self) -> float | None:
-        """Recall@k lost; None where the right pictures are not known."""
+        """Recall@k lost; None if the right pictures are unknown."""
         if self.recall_exact is None or self.recall_small is None:
             return None
         return self.recall_exact - self.recall_small
@@ -54,11 +54,15 @@ def recall_cost(
     different pictures, or without a query.
     """
     if exact.keys != small.keys or exact.model_hash != small.model_hash:
-        raise DataError("recall cost: the indexes are not of the same pictures and model")
+        raise DataError("recall cost: the indexes are of different pictures or models")
     if not len(queries) or not len(exact) or k < 1:
-        raise DataError("recall cost: it needs a query, a picture and k of 1 or more")
+        raise DataError(
+            "recall cost: it needs at least one query and one picture, and k must be 1 or more"
+        )
     if right is not None and len(right) != len(queries):
-        raise DataError(f"recall cost: {len(right)} right pictures for {len(queries)} queries")
+        raise DataError(
+            f"recall cost: there are {len(right)} correct pictures for {len(queries)} queries"
+        )
     scores = exact.scores(queries), small.scores(queries)
     exact_best, small_best = (
         np.argsort(-cosines, axis=1, kind="stable")[:, :k] for cosines in scores

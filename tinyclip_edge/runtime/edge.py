@@ -24,7 +24,7 @@ from tinyclip_edge.runtime.session import Tower
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer, open_tokenizer
 
 if TYPE_CHECKING:
-    # Imported where needed: an application that encodes a text alone starts faster without them.
+    # Imported on demand: an application that only encodes a text starts faster without them.
     from tinyclip_edge.runtime.index import Hit, ImageIndex
     from tinyclip_edge.runtime.plain_tokenizer import PlainTokenizer
     from tinyclip_edge.runtime.preprocess import Preprocess
@@ -126,7 +126,7 @@ class EdgeCLIP:
 
     @property
     def context_length(self) -> int:
-        """Tokens a text is cut to, start and end included."""
+        """Number of tokens to which a text is truncated, including start and end."""
         return self.manifest.context_length
 
     @property
@@ -159,15 +159,15 @@ class EdgeCLIP:
         return self._image_side()[0]
 
     def token_ids(self, text: str) -> list[int]:
-        """Return the ids that go into the text tower."""
+        """Return the token ids of a text as the text tower receives them."""
         return self._padded(self._text_side()[0].encode(text))
 
     def fits_context(self, text: str) -> bool:
-        """Whether the whole text goes into the text tower, nothing cut off."""
+        """Whether the text fits the context without truncation."""
         return self._text_side()[0].fits(text)
 
     def encode_image(self, images: Iterable[ImageInput]) -> Features:
-        """Return float32 ``[N, D]``, unit norm; raise DataError for an image that is broken."""
+        """Return float32 ``[N, D]``, unit norm; raise DataError for a broken image."""
         images = image_list(images, "encode_image")
         preprocess, tower = self._image_side()
         step = self._step(IMAGE_BATCH)

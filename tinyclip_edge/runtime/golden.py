@@ -39,10 +39,10 @@ class Replay:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Faults, one text each; different pixels are none while the embeddings agree."""
+        """Problems, one text each; differing pixels do not count if the embeddings agree."""
         failures = []
         if not self.same_ids:
-            failures.append("texts give other token ids")
+            failures.append("texts give different token ids")
         for name, cosine in (("image", self.image_cosine), ("text", self.text_cosine)):
             if not cosine >= self.least:
                 failures.append(f"{name} cosine {cosine:.5f} is below {self.least}")
@@ -124,10 +124,12 @@ def _read(folder: Path, golden: Mapping[str, Any], precision: str, width: int) -
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
-            f"bundle {folder} has no golden vectors of {precision}; export it again"
+            f"bundle {folder} has no golden vectors for {precision}; export it again"
         ) from error
     if not images or not texts or {content.image.shape[1], content.text.shape[1]} != {width}:
-        raise BundleError(f"bundle {folder}: golden vectors of {precision} are not {width} wide")
+        raise BundleError(
+            f"bundle {folder}: golden vectors for {precision} do not have {width} dimensions"
+        )
     return content
 
 

@@ -109,7 +109,7 @@ def _open_file(image: ImageInput, label: str) -> Iterator[ImageFile.ImageFile]:
     except Image.DecompressionBombError as error:
         raise DataError(f"{label} has too many pixels: {error}") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{label} is no supported image: {READABLE}") from error
+        raise DataError(f"{label} is not a supported image: {READABLE}") from error
     # On broken bytes decoders raise struct.error, KeyError, ValueError and others.
     except Exception as error:
         raise _undecodable(label, error) from error
@@ -153,7 +153,7 @@ def _register_heif(label: str) -> None:
         pillow_heif = importlib.import_module("pillow_heif")
     except ImportError as error:
         raise DataError(
-            f"{label} is HEIC, which needs one more package: pip install pillow-heif"
+            f"{label} is HEIC, which needs another package: pip install pillow-heif"
         ) from error
     pillow_heif.register_heif_opener()
 
@@ -162,7 +162,7 @@ def _check_format(image: ImageFile.ImageFile, label: str) -> None:
     """Refuse an opened image of a format outside the table: loading would run its decoder."""
     if image.format not in {image_format.name for image_format in FORMATS}:
         raise DataError(
-            f"{label} is no supported image: {image.format}; convert it first, with "
+            f"{label} is not a supported image: {image.format}; convert it first, with "
             "image.convert('RGB'), if you trust it"
         )
 
@@ -191,7 +191,7 @@ def _check_size(image: Image.Image, label: str) -> None:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Return the transposition that makes the image upright; None where no EXIF requires one.
+    """Return the transposition that makes the image upright, or None.
 
     Only EXIF is read, as in browsers; Pillow would read XMP too.
     """
@@ -218,7 +218,7 @@ def _upright_rgb(image: Image.Image, turn: Image.Transpose | None) -> Image.Imag
         result.alpha_composite(layer)
     if result is image or result.mode != "RGB":
         result = result.convert("RGB")
-    # Without its EXIF, so that it is not turned again when reopened.
+    # Without its EXIF, so that it is not rotated again when reopened.
     result.info = {}
     return result
 
@@ -237,8 +237,8 @@ def _scaled(array: npt.NDArray[np.uint16], label: str) -> npt.NDArray[np.uint8]:
     maximum = int(array.max(initial=0))
     if 0 < maximum <= TWELVE_BITS:
         raise DataError(
-            f"{label} has 16-bit pixels of at most {maximum}, which may be 12 bits or fewer in 16: "
-            "scale them to 8 bits first"
+            f"{label} has 16-bit pixels of at most {maximum}, which may be values of 12 bits or "
+            "fewer: scale them to 8 bits first"
         )
     if array.ndim == 3:
         return (array >> 8).astype(np.uint8)  # as Pillow reads colours from files
@@ -248,7 +248,7 @@ def _scaled(array: npt.NDArray[np.uint16], label: str) -> npt.NDArray[np.uint8]:
 
 def _undecodable(label: str, error: Exception) -> DataError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return DataError(f"{label} does not decode: {reason}")
+    return DataError(f"{label} cannot be decoded: {reason}")
 
 
 def _from_array(array: np.ndarray, label: str) -> Image.Image:

@@ -47,12 +47,14 @@ class ImageIndex:
     def __post_init__(self) -> None:
         shape = self.features.shape
         if self.features.ndim != 2 or len(self.keys) != len(self.features):
-            raise DataError(f"index: {len(self.keys)} keys do not fit features {list(shape)}")
+            raise DataError(f"index: {len(self.keys)} keys do not match features {list(shape)}")
         coded = self.features.dtype == np.int8
         if coded != (self.scales is not None):
-            raise DataError("index: int8 features need scales, and only they have them")
+            raise DataError(
+                "index: int8 features need scales, and other features must not have them"
+            )
         if self.scales is not None and self.scales.shape != (len(self.keys),):
-            raise DataError(f"index: {len(self.keys)} keys do not fit {len(self.scales)} scales")
+            raise DataError(f"index: {len(self.keys)} keys do not match {len(self.scales)} scales")
         if self.width is not None and self.width < shape[1]:
             raise DataError(f"index: {shape[1]} dimensions are more than the model's {self.width}")
 
@@ -68,8 +70,8 @@ class ImageIndex:
         """Raise BundleError, naming both hashes, when another model made this index."""
         if self.model_hash != model_hash:
             raise BundleError(
-                f"the index was made by model {self.model_hash}, this is {model_hash}; "
-                "index the images again with this model"
+                f"the index was made by model {self.model_hash}, but this is {model_hash}; index "
+                "the images again with this model"
             )
 
     def scores(self, queries: Features) -> Features:
@@ -110,7 +112,7 @@ class ImageIndex:
         """
         full = self.features.shape[1]
         if self.scales is not None:
-            raise DataError("index: it is compressed already; compress the one with floats")
+            raise DataError("index: it is already compressed; compress the original one")
         if dimensions is not None and not 1 <= dimensions <= full:
             raise DataError(f"index: dimensions must be 1 to {full}, not {dimensions}")
         vectors = np.asarray(self.features, dtype=np.float32)
@@ -141,7 +143,7 @@ class ImageIndex:
 
     @classmethod
     def load(cls, path: str | Path) -> ImageIndex:
-        """Read a file of ``save``; raise DataError when it is missing or no index."""
+        """Read a file of ``save``; raise DataError if it is missing or not an index."""
         path = _npz(path)
         content = read_index(path)
         try:
@@ -149,7 +151,7 @@ class ImageIndex:
                 content.keys, content.features, content.model_hash, content.scales, content.width
             )
         except DataError as error:
-            raise DataError(f"{path} is no index file: {error}") from error
+            raise DataError(f"{path} is not an index file: {error}") from error
 
 
 def unit(vectors: Features) -> Features:

@@ -42,7 +42,7 @@ def write_index(file: IO[bytes], content: IndexContent) -> None:
 
 
 def read_index(path: Path) -> IndexContent:
-    """Read and check an index file; raise DataError when it is missing, broken or no index."""
+    """Read and check an index file; raise DataError if it is missing, broken or not an index."""
     try:
         with zipfile.ZipFile(path) as file:
             names = set(file.namelist())
@@ -58,7 +58,7 @@ def read_index(path: Path) -> IndexContent:
     # On broken bytes zipfile and numpy may raise any exception.
     except Exception as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} is no index file: {cause}") from error
+        raise DataError(f"{path} is not an index file: {cause}") from error
 
 
 def _array(file: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
@@ -77,7 +77,7 @@ def _array(file: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
     # numpy allocates the size that the header claims before it reads the data.
     remaining = len(content.getvalue()) - content.tell()
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != remaining:
-        raise ValueError(f"{name} is not what its header says")
+        raise ValueError(f"{name} does not match its header")
     content.seek(0)
     return np.asarray(np.lib.format.read_array(content, allow_pickle=False))
 
@@ -94,5 +94,5 @@ def _finite(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 def _texts(keys: object) -> tuple[str, ...]:
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise ValueError("its keys are not texts")
+        raise ValueError("its keys are not strings")
     return tuple(keys)

@@ -1,4 +1,4 @@
-"""Check the collections that callers pass: lists, arrays and generators, but no single item."""
+"""Check the collections that callers pass: lists, arrays and generators, but not single items."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def text_list(texts: Iterable[str], caller: str) -> tuple[str, ...]:
 def label_list(labels: Iterable[str], caller: str = "labels") -> tuple[str, ...]:
     """Return labels or templates in order as plain str.
 
-    Raise DataError for one text, a mapping, a set, or a label that is no str.
+    Raise DataError for one text, a mapping, a set, or a label that is not a str.
     """
     if isinstance(labels, str):
         raise DataError("labels and templates must be lists of texts, not one text")
@@ -52,8 +52,8 @@ def _ordered(items: Iterable[Item], caller: str, kind: str) -> Sequence[Item]:
         raise DataError(f"{caller} takes a list of {kind}, not a single one")
     if isinstance(items, (Mapping, Set)):
         raise DataError(
-            f"{caller} takes a list of {kind}, not a {type(items).__name__}; "
-            "pass list(…) of what you mean"
+            f"{caller} takes a list of {kind}, not a {type(items).__name__}; pass list(…) of the "
+            "values you mean"
         )
     if isinstance(items, (Sequence, np.ndarray)):
         return cast("Sequence[Item]", items)  # an array can be sliced and has a length

@@ -40,7 +40,9 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1 or self.height * self.width > MAX_INPUT:
-            raise ModelError(f"preprocessing: size {self.height}x{self.width} is no image size")
+            raise ModelError(
+                f"preprocessing: size {self.height}x{self.width} is not a valid image size"
+            )
         for key, value, choices in (
             ("interpolation", self.interpolation, list(_FILTERS)),
             ("resize_mode", self.resize_mode, list(RESIZE_MODES)),
@@ -62,7 +64,7 @@ class Preprocess:
     def from_config(cls, config: Mapping[str, Any], *, as_stored: bool = False) -> Preprocess:
         """Read open_clip's ``preprocess_cfg`` or a Hugging Face ``preprocessor_config.json``."""
         if not isinstance(config, Mapping):
-            raise ModelError(f"preprocessing: {_short(config)} is no table of settings")
+            raise ModelError(f"preprocessing: {_short(config)} is not a table of settings")
         try:
             fields = _hugging_face(config) if "image_mean" in config else _open_clip(config)
             return cls(**fields, as_stored=as_stored)

@@ -26,7 +26,7 @@ def fill_templates(labels: Iterable[str], templates: Iterable[str]) -> list[str]
         raise DataError('the list of templates is empty; "{}" stands for the label alone')
     for template in templates:
         if "{}" not in template:
-            raise DataError(f"template {template!r} has no {{}} to put the label in")
+            raise DataError(f"template {template!r} has no {{}} for the label")
     return [template.replace("{}", label) for label in labels for template in templates]
 
 
@@ -69,7 +69,7 @@ def check_prompts(
         return ()
     return (
         f"{len(cut)} of {len(prompts)} prompts are longer than the model's {model.context_length} "
-        f"tokens and are cut: {_short(cut[0])}",
+        f"tokens and are truncated: {_short(cut[0])}",
     )
 
 
@@ -88,8 +88,8 @@ def _refuse_equal(
         both = f"labels {_short(labels[earlier[0]])} and {_short(labels[i])}"
         if not all(model.fits_context(text) for text in (*row, *earlier[1])):
             raise DataError(
-                f"{both} are the same once cut to the model's {model.context_length} tokens; "
-                "shorten the labels or the templates"
+                f"{both} are the same after truncation to the model's {model.context_length} "
+                "tokens; shorten the labels or the templates"
             )
         raise DataError(f"{both} become the same tokens; reword or remove one")
 

@@ -63,11 +63,11 @@ class TextTokens(Protocol):
 
     @property
     def context_length(self) -> int:
-        """Tokens a text is cut to, start and end included."""
+        """Number of tokens to which a text is truncated, including start and end."""
         ...
 
     def token_ids(self, text: str) -> list[int]:
-        """Return the ids that go into the text tower."""
+        """Return the token ids of a text as the text tower receives them."""
         ...
 
     def fits_context(self, text: str) -> bool:

@@ -160,7 +160,9 @@ class Tower:
         full = full_batch(batch, self._batch)
         features = self._graph.run(self._output, **{self._input: full})
         if len(features) != len(full):
-            raise BundleError(f"{self._graph.path} gave {len(features)} rows for {len(full)}")
+            raise BundleError(
+                f"{self._graph.path} returned {len(features)} rows for {len(full)} inputs"
+            )
         features = features[: len(batch)]
         norm = np.linalg.norm(features, axis=-1, keepdims=True)
         if not np.all(np.isfinite(norm)) or not np.all(norm > 0):

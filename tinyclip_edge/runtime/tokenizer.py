@@ -54,7 +54,7 @@ def clean_text(text: str, *, lower: bool = True) -> str:
 
 
 class ClipTokenizer:
-    """Texts to token ids: start token, pieces, end token; cut texts keep their end token."""
+    """Texts to token ids: start token, pieces, end token; truncated texts keep their end token."""
 
     def __init__(
         self, tokenizer: Tokenizer, context_length: int, *, source: str = "tokenizer"
@@ -144,9 +144,9 @@ def _special_id(tokenizer: Tokenizer, names: Sequence[str], source: str) -> int:
 
 
 def open_tokenizer(path: Path, manifest: Manifest) -> ClipTokenizer | PlainTokenizer:
-    """Return a bundle's tokenizer: CLIP's, or the one that the manifest has settings of.
+    """Return a bundle's tokenizer: CLIP's, or the one configured in the manifest.
 
-    Raises BundleError for another model's, ModelError for a broken file.
+    Raises BundleError for another model's, ModelError for a damaged file.
     """
     tokenizer: ClipTokenizer | PlainTokenizer
     if manifest.tokenizer:
@@ -157,7 +157,7 @@ def open_tokenizer(path: Path, manifest: Manifest) -> ClipTokenizer | PlainToken
         tokenizer = ClipTokenizer.from_file(path, manifest.context_length)
     if tokenizer.eot_token_id != manifest.eot_token_id:
         raise BundleError(
-            f"{path} is another model's tokenizer: its end token is "
-            f"{tokenizer.eot_token_id}, not {manifest.eot_token_id}"
+            f"{path} belongs to another model: its end token is {tokenizer.eot_token_id}, not "
+            f"{manifest.eot_token_id}"
         )
     return tokenizer

@@ -88,14 +88,14 @@ def _check_added_tokens(path: Path, content: bytes) -> None:
     try:
         table = parse_json(content)
     except ValueError as error:
-        raise ModelError(f"{path} is no tokenizer.json: {error}") from None
+        raise ModelError(f"{path} is not a tokenizer.json: {error}") from None
     added = table.get("added_tokens") if isinstance(table, dict) else None
     for token in added if isinstance(added, list) else ():
         text = token.get("content") if isinstance(token, dict) else None
         if isinstance(text, str) and len(text) > TOKEN_CHARS:
             raise ModelError(
-                f"{path} is no tokenizer.json: an added token has {len(text):,} characters, at "
-                f"most {TOKEN_CHARS:,} are read"
+                f"{path} is not a tokenizer.json: an added token has {len(text):,} characters, at "
+                f"most {TOKEN_CHARS:,} are allowed"
             )
 
 
@@ -127,7 +127,9 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 @contextmanager
-def tokenizer_errors(source: str | Path, problem: str = "is no tokenizer.json") -> Iterator[None]:
+def tokenizer_errors(
+    source: str | Path, problem: str = "is not a tokenizer.json"
+) -> Iterator[None]:
     """Raise ModelError for every error of the tokenizers library in the block.
 
     It raises plain Exception, and its panics are not even that; many defects appear only when a

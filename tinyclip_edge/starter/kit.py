@@ -51,16 +51,17 @@ def read_split(folder: Path, split: str) -> Iterator[KitSample]:
     shards = sorted(folder.glob(f"{split}-*.tar.gz"))
     if not shards:
         raise DataError(
-            f"the starter kit is not complete: no shard {split}-*.tar.gz in {folder}; {_CURE}"
+            f"the starter kit is incomplete: no shard {split}-*.tar.gz in {folder}; {_CURE}"
         )
     for shard in shards:
         try:
-            # Decompressed at once, as tarfile accepts a shard that was cut between two samples.
+            # Decompressed at once, because tarfile accepts a shard truncated between two samples.
             unpacked = gzip.decompress(shard.read_bytes())
             yield from _samples(unpacked)
         except _BROKEN as error:
             raise DataError(
-                f"shard {shard} of the starter kit is cut off or broken ({_reason(error)}); {_CURE}"
+                f"shard {shard} of the starter kit is truncated or damaged ({_reason(error)}); "
+                f"{_CURE}"
             ) from error
 
 

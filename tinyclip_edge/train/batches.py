@@ -1,4 +1,4 @@
-"""The batches of a run, prepared ahead of its steps and resumed where a checkpoint stands."""
+"""The batches of a run, prepared ahead of its steps and resumed from a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ StreamPositions = dict[int, dict[str, Any]]  # StreamPosition.plain of all proce
 def open_feed(
     config: RunConfig, setup: Setup, start: int, positions: StreamPositions | None
 ) -> Prefetch:
-    """Return this process' rows of the batches after step ``start``, a context to iterate in.
+    """Return this process' rows of the batches after step ``start``, as an iterable context.
 
-    ``positions`` are those of a checkpoint; a stream without them reads past the pairs before.
+    ``positions`` are those of a checkpoint; without them, a stream reads and skips the earlier
+    pairs.
     """
     pairs, size = setup.pairs, config.optim.batch_size
     seed, distinct, rows = config.seed, config.data.batch_distinct, setup.ranks.rows(size)
@@ -41,7 +42,7 @@ def open_feed(
 
 
 def make_augment(data: DataConfig) -> Augment | None:
-    """Return the random crops of each step; None where pictures are not changed."""
+    """Return the random crops of each step; None if pictures are not augmented."""
     if data.augment_crop is None:
         return None
     return Augment(data.augment_crop, data.augment_flip, data.augment_colour)
@@ -50,7 +51,7 @@ def make_augment(data: DataConfig) -> Augment | None:
 def _with_draws(
     batches: Iterator[Batch], augment: Augment, start: int, config: RunConfig, rows: slice
 ) -> Iterator[Batch]:
-    """Add to each batch the random crops of its step, for the rows of this process."""
+    """Add the random crops of its step to each batch, for the rows of this process."""
     for step, batch in enumerate(batches, start):
         draws = augment.draw(config.seed, step, config.optim.batch_size)[rows]
         # A stream skips images that cannot be decoded.
@@ -58,7 +59,7 @@ def _with_draws(
 
 
 def gathered(feed: Prefetch, done: int, ranks: DistributedContext) -> StreamPositions | None:
-    """Return where all processes' streams stand after ``done`` steps; None when nothing streams."""
+    """Return the stream positions of all processes after ``done`` steps; None without a stream."""
     position = feed.position(done)
     positions = ranks.all_gather(None if position is None else position.plain())
     # A group of shards that two processes read has the same position in both.

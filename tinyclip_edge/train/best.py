@@ -1,4 +1,4 @@
-"""The student that did best on the validation pairs."""
+"""The best student on the validation pairs."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tinyclip_edge.train.run_folder import RunFolder
 
 @dataclass(slots=True)
 class Best:
-    """Keeps the best student of the final shape in ``best/`` of a run folder."""
+    """Saves the best student of the final shape in ``best/`` of a run folder."""
 
     folder: RunFolder
     events: EventLog
     score: float = field(init=False)
 
     def __post_init__(self) -> None:
-        # Events after the checkpoint that a run is resumed from were dropped.
+        # Events after the checkpoint from which a run is resumed were dropped.
         events = read_events(self.folder.events) if self.folder.events.exists() else []
         scores = [event.get("score") for event in events if event["kind"] == "best"]
         numbers = [score for score in scores if isinstance(score, float)]
         self.score = numbers[-1] if numbers and self.folder.best.is_dir() else -1.0
 
     def consider(self, step: int, metrics: Mapping[str, float], student: LoadedClip) -> None:
-        """Save the student of ``step`` if none before was better. Raises ModelError."""
+        """Save the student of ``step`` if it is the best so far. Raises ModelError."""
         score = selection_score(metrics)
         if score > self.score:
             save_local_dir(self.folder.best, student)

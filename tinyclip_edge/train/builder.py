@@ -1,4 +1,4 @@
-"""Load what a run needs: device, models, pairs, teacher features."""
+"""Load everything that a run needs: device, models, pairs, teacher features."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ from tinyclip_edge.train.vocabulary import Origin, origin_of
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 GIGABYTE = 1e9
 SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-PATIENCE = timedelta(hours=2)  # of processes that wait for an evaluation or a checkpoint
+PATIENCE = timedelta(hours=2)  # timeout of processes that wait for an evaluation or a checkpoint
 
 
 @dataclass(frozen=True, slots=True)
 class FinetunedStudent:
-    """A trained student, the task that trains it further, and what adapts a configuration to it."""
+    """A trained student, the task that trains it further, and a change of the configuration."""
 
     clip: LoadedClip
     task: Callable[..., DistillTask]
@@ -66,7 +66,7 @@ def prepare(
 ) -> tuple[Setup, StageState]:
     """Load and check everything, and return it with the state of the first step.
 
-    A teacher that is passed is not loaded again; nothing is written. Raises ConfigError, DataError,
+    An existing teacher is not loaded again; nothing is written. Raises ConfigError, DataError,
     ModelError and InheritanceError, cheap checks first.
     """
     setup, first = load_setup(config, observer, teacher)
@@ -82,7 +82,7 @@ def load_setup(
     finetune: FinetunedStudent | None = None,
     vocabulary: Path | None = None,
 ) -> tuple[Setup, InitialStudent]:
-    """Load and check everything that a run works with; nothing is written.
+    """Load and check everything that a run uses; nothing is written.
 
     With ``fill``, missing features are computed and written into the feature cache. A student that
     exists already is trained as ``finetune`` says. A run that is resumed keeps its ``vocabulary``.
@@ -93,12 +93,14 @@ def load_setup(
     ranks = DistributedContext()
     ranks.check_batch(config.optim.batch_size)
     watcher = observer if ranks.main else Silent()
-    # Where one process cannot go on, the others must not wait for it in accelerate.
+    # If one process fails, the others must not wait for it in accelerate.
     with ranks.agreed():
         setup, first = _load_all(config, accelerator, ranks, watcher, teacher, finetune, vocabulary)
     if fill and setup.filler is not None:
         if setup.is_short:
-            watcher.on_message("the run is shorter than an epoch: its feature cache is not filled")
+            watcher.on_message(
+                "the run is shorter than an epoch, so its feature cache is not filled"
+            )
         else:
             setup.filler.fill(ranks, ProgressLines(watcher))
     setup.read_cache(watcher)
@@ -133,7 +135,9 @@ def _load_all(
         config = finetune.fit(config, finetune.clip, teacher, pairs)
     validation = None
     if val_source is None:
-        observer.on_message("data.val is null: neither teacher nor student is measured on the way")
+        observer.on_message(
+            "data.val is null: teacher and student are not evaluated during the run"
+        )
     if val_source is not None and ranks.main:
         memory = _load(val_source, teacher.codec, data, observer, limit=data.val_limit)
         validation = Validation(memory, teacher.codec)
@@ -173,7 +177,7 @@ def _first_student(
 
 
 def make_teacher(config: RunConfig, first: LoadedClip, device: torch.device) -> Teacher:
-    """Return the first teacher joined with the others of the configuration; ModelError."""
+    """Return the first teacher combined with the others of the configuration; raise ModelError."""
     return Teacher(
         first,
         pixel_codec(first),
@@ -186,7 +190,7 @@ def make_teacher(config: RunConfig, first: LoadedClip, device: torch.device) -> 
 
 
 def make_crops(data: DataConfig, teacher: LoadedClip) -> Crops | None:
-    """Return the views of pictures; None where only the centre is shown."""
+    """Return the views of pictures; None if only the centre crop is shown."""
     if data.views == 0:
         return None
     return Crops(data.views, data.crop_scale, picture_size(teacher))
@@ -222,7 +226,7 @@ def _open_pairs(
 
 
 def make_accelerator(run: RunSection) -> Accelerator:
-    """Return accelerate's view of device and precision; ConfigError when the machine lacks them."""
+    """Return accelerate's state for device and precision; ConfigError if the machine lacks them."""
     cuda = torch.cuda.is_available()
     if run.device == "cuda" and not cuda:
         raise ConfigError("run.device is cuda, but torch sees no CUDA device; set run.device=cpu")
@@ -230,22 +234,22 @@ def make_accelerator(run: RunSection) -> Accelerator:
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by launchers
     if not on_cpu and here > torch.cuda.device_count():
         raise ConfigError(
-            f"{here} processes were started on a machine of {torch.cuda.device_count()} CUDA "
-            f"devices; start one a device, or set run.device=cpu"
+            f"{here} processes were started on a machine with {torch.cuda.device_count()} CUDA "
+            "devices; start one per device, or set run.device=cpu"
         )
     if run.precision == "fp16" and on_cpu:
         raise ConfigError("run.precision fp16 needs a CUDA device; set run.precision to fp32")
     for name, kind in SHARDED.items():
         if os.environ.get(name, "").lower() == "true":
             raise ConfigError(
-                f"{kind} is not supported: models of CLIP's size fit one device, and a large batch "
-                f"does with run.micro_batch; launch without it"
+                f"{kind} is not supported: models of CLIP's size fit on one device, and so does a "
+                "large batch with run.micro_batch; launch without it"
             )
-    # accelerate remembers the first choice of a process; a second run may choose otherwise.
+    # accelerate remembers the first choice of a process, but a second run may choose differently.
     AcceleratorState._reset_state(reset_partial_state=DistributedContext().count == 1)
     patience = InitProcessGroupKwargs(timeout=PATIENCE)
     # On a CPU the fused kernel's bf16 gradient takes 2 to 4 times as long at 17 to 65 tokens. The
-    # switch is CUDA's by name and every device's in effect.
+    # switch has CUDA in its name but affects every device.
     torch.backends.cuda.enable_flash_sdp(not (on_cpu and run.precision == "bf16"))
     return Accelerator(mixed_precision=MIXED[run.precision], cpu=on_cpu, kwargs_handlers=[patience])
 
@@ -275,7 +279,7 @@ def _features(
 
 
 def data_hash(pairs: PairMemory | StreamingPairs) -> str:
-    """Return a hash of what the batches of a run depend on, wherever it lies on the disk."""
+    """Return a hash of everything on which the batches of a run depend, except disk paths."""
     digest = hashlib.sha256()
     if isinstance(pairs, PairMemory):
         digest.update(pairs.fingerprint.encode())
@@ -289,7 +293,7 @@ def data_hash(pairs: PairMemory | StreamingPairs) -> str:
 
 
 def order_hash(pairs: PairMemory | StreamingPairs) -> str:
-    """Return a hash of what the order of the batches depends on, without the pictures."""
+    """Return a hash of everything on which the order of batches depends, without the pictures."""
     if isinstance(pairs, PairMemory):
         return pairs.fingerprint
     return f"stream: {pairs.source.fingerprint}"

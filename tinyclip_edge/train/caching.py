@@ -16,8 +16,8 @@ from tinyclip_edge.train.monitoring.events import Silent
 def cache_features(config: RunConfig, watcher: FillWatcher) -> CacheResult:
     """Fill ``data.feature_cache`` for ``data.train``; every process of a launcher calls it.
 
-    What is there already is read to its last byte before it is trusted. Raises ConfigError when
-    there is no cache to fill, DataError, ModelError, and InterruptedRun on Ctrl-C.
+    Existing parts are read completely to validate them. Raises ConfigError if there is no cache to
+    fill, DataError, ModelError, and InterruptedRun on Ctrl-C.
     """
     data = config.data
     check_cached(data)
@@ -29,5 +29,5 @@ def cache_features(config: RunConfig, watcher: FillWatcher) -> CacheResult:
         clip = load_clip(config.teacher.model, config.teacher.pretrained)
         teacher = make_teacher(config, clip, accelerator.device)
         filler = make_filler(data, source, teacher, make_crops(data, clip), own.on_message)
-        assert filler is not None  # check_cached looked at both of its conditions
+        assert filler is not None  # check_cached has verified both conditions
     return filler.fill(ranks, own, thorough=True)

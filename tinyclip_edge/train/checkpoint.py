@@ -1,4 +1,4 @@
-"""What a checkpoint holds, and how a run takes it up again."""
+"""The content of a checkpoint, and how a run is restored from it."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from torch import Tensor, nn
 from tinyclip_edge.errors import ModelError
 
 VERSION = 3  # of the files that are written
-# What torch raises over a state of another kind.
+# raised by torch for an incompatible state
 BROKEN = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a run stands, and what it must be continued with."""
+    """The progress of a run, and the conditions under which it can be continued."""
 
-    step: int  # optimizer steps done; with the seed this fixes the next batch
+    step: int  # optimizer steps done; with the seed this determines the next batch
     skipped: int
     skipped_in_a_row: int
     teacher: str  # weights_hash
     data: str  # fingerprint of the training pairs
-    config: dict[str, Any]  # flattened, plain JSON; beside it, config.yaml is anybody's to edit
+    config: dict[str, Any]  # flattened, plain JSON; config.yaml, in contrast, may have been edited
     stage: int = 1
     pruned: int | None = None  # step at which this stage's gates were cut out
-    processes: int = 1  # that shared a batch
-    recipe: str = ""  # digest of all that the teacher's features follow from
+    processes: int = 1  # number of processes that shared a batch
+    recipe: str = ""  # digest of everything that determines the teacher's features
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Content of one checkpoint."""
+    """Content of a checkpoint."""
 
     position: Position
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
     scaler: dict[str, Any] | None  # of fp16 gradients
     rng: dict[str, Tensor]
-    beside: dict[str, Tensor] = field(default_factory=dict)  # projector, gates: not the student's
+    beside: dict[str, Tensor] = field(default_factory=dict)  # projector, gates
     stream: dict[int, dict[str, Any]] | None = None  # StreamPosition.plain of all processes
-    version: int = VERSION  # of the form that it was read in
+    version: int = VERSION  # format version of the checkpoint that was read
 
     def apply(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, beside: nn.Module | None = None
     ) -> None:
-        """Load all; raise ModelError when the checkpoint is of another architecture."""
-        refusal = f"the checkpoint of step {self.position.step} is of another architecture"
+        """Load everything; raise ModelError if the checkpoint has another architecture."""
+        refusal = f"the checkpoint of step {self.position.step} has another architecture"
         difference = _first_difference(model.state_dict(), self.weights)
         if difference:
             raise ModelError(f"{refusal}: {difference}")
@@ -67,11 +67,11 @@ class Checkpoint:
         except (RuntimeError, *BROKEN) as error:
             raise ModelError(f"{refusal}: {error}") from error
         if not same or not _moments_fit(optimizer):
-            raise ModelError(f"{refusal}: the state of its optimizer is another one's")
+            raise ModelError(f"{refusal}: its optimizer state belongs to another model")
 
 
 def rng_state() -> dict[str, Tensor]:
-    """Return torch's generators, the only ones that training draws from."""
+    """Return the state of torch's generators, the only ones that training uses."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
@@ -79,25 +79,25 @@ def rng_state() -> dict[str, Tensor]:
 
 
 def restore_rng(state: dict[str, Tensor]) -> None:
-    """Set torch's generators; ModelError when it is no state of theirs."""
+    """Set torch's generators; raise ModelError if the state is invalid."""
     try:
         torch.set_rng_state(state["cpu"])
         if "cuda" in state and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["cuda"])
     except (RuntimeError, *BROKEN) as error:
-        raise ModelError(f"the checkpoint's state of random numbers is broken: {error}") from error
+        raise ModelError(f"the checkpoint's random number state is damaged: {error}") from error
 
 
 def restore_scaler(scaler: torch.amp.GradScaler, state: dict[str, Any]) -> None:
-    """Set the scale of fp16 gradients; ModelError when it is none."""
+    """Set the fp16 gradient scaler's state; raise ModelError if it is invalid."""
     try:
         scaler.load_state_dict(state)
     except (RuntimeError, *BROKEN) as error:
-        raise ModelError(f"the checkpoint's scale of gradients is broken: {error}") from error
+        raise ModelError(f"the checkpoint's gradient scaler state is damaged: {error}") from error
 
 
 def _kinds(group: Mapping[str, Any]) -> dict[str, type]:
-    """Return the type of each number, or pair of them, that an optimizer computes with."""
+    """Return the type of each number, or pair of numbers, among an optimizer's hyperparameters."""
     return {
         key: float if isinstance(value, int | float) else tuple
         for key, value in group.items()
@@ -106,15 +106,15 @@ def _kinds(group: Mapping[str, Any]) -> dict[str, type]:
 
 
 def _switches(group: Mapping[str, Any]) -> dict[str, bool | None]:
-    """Return how an optimizer computes: the machine's choice, not the checkpoint's."""
+    """Return the optimizer's implementation switches, which depend on the machine."""
     return {key: value for key, value in group.items() if value is None or isinstance(value, bool)}
 
 
 def _moments_fit(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether each parameter that was stepped has AdamW's count and moments of its shape."""
+    """Whether each updated parameter has AdamW's step count and moments of its shape."""
     states: Mapping[Any, Mapping[str, Any]] = optimizer.state
     for parameter, state in states.items():
-        if not isinstance(parameter, Tensor):  # the state of none of its parameters
+        if not isinstance(parameter, Tensor):  # none of its parameters has a state
             return False
         shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
         tensors = all(isinstance(v, Tensor) and v.is_floating_point() for v in state.values())
@@ -127,5 +127,5 @@ def _first_difference(model: Mapping[str, Tensor], stored: Mapping[str, Tensor])
     for key in sorted({*model, *stored}):
         there, here = (str(list(t[key].shape)) if key in t else "missing" for t in (stored, model))
         if here != there:
-            return f"{key} is {there} in the checkpoint and {here} in the student"
+            return f"{key} is {there} in the checkpoint but {here} in the student"
     return None

@@ -1,7 +1,7 @@
-"""Checkpoints on disk: written aside and renamed, checked by hash, the newest whole one is read.
+"""Checkpoints on disk: written atomically, verified by hash; the newest complete one is read.
 
-``checkpoint.json`` holds the digests of the files beside it, and one of its own content. Version 2
-had no digest of its own content, nor of pictures and preprocessing; it is read with a warning.
+``checkpoint.json`` contains digests of the files beside it, and one of its own content. Version 2
+had no digests of its own content, pictures and preprocessing; it is read with a warning.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FORMAT, OLDER = "tinyclip-edge-checkpoint", 2
 WEIGHTS, STATE, ABOUT = "student.safetensors", "state.pt", "checkpoint.json"
 STATES = {"optimizer", "scaler", "rng", "beside", "stream"}  # of state.pt
 
-# What version 3 added to checkpoint.json, as it reads where that is not there.
+# Defaults for what version 3 added to checkpoint.json.
 NEWER = {"processes": 1, "recipe": "", "sha256": None}
 
 Count = Annotated[int, Field(ge=0)]
@@ -47,7 +47,7 @@ class CheckpointStore:
         self._keep = keep
 
     def steps(self) -> list[int]:
-        """Return the steps that have a checkpoint, whole or not, oldest first."""
+        """Return the steps that have a checkpoint, complete or not, oldest first."""
         return checkpoint_steps(self.folder)
 
     def path(self, step: int) -> Path:
@@ -55,7 +55,7 @@ class CheckpointStore:
         return self.folder / f"{step:08d}"
 
     def config(self) -> dict[str, Any] | None:
-        """Return the flattened configuration that the newest readable checkpoint was made with."""
+        """Return the flattened configuration stored with the newest readable checkpoint."""
         for step in reversed(self.steps()):
             try:
                 return _about(self.path(step)).config
@@ -64,9 +64,9 @@ class CheckpointStore:
         return None
 
     def recover(self) -> None:
-        """Take over whole checkpoints that a kill left aside, and clear away what is not whole.
+        """Recover complete checkpoints left under temporary names, and remove incomplete ones.
 
-        For whoever holds the run folder.
+        Call it only while holding the run folder.
         """
         for aside in [*self.folder.glob(".*.partial"), *self.folder.glob("*.part")]:
             name = aside.name.strip(".").split(".")[0]
@@ -83,7 +83,7 @@ class CheckpointStore:
             self._drop_oldest()
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint and drop the oldest; on failure the earlier ones stay as they were."""
+        """Write a checkpoint and remove the oldest; on failure the earlier ones are unchanged."""
         step = checkpoint.position.step
         path = self.path(step)
         try:
@@ -91,7 +91,7 @@ class CheckpointStore:
                 _write(aside, checkpoint)
         except (OSError, SafetensorError, RuntimeError) as error:
             whole = [number for number in self.steps() if number != step]
-            last = f"the last whole one is of step {whole[-1]}" if whole else "there is none yet"
+            last = f"the last complete one is of step {whole[-1]}" if whole else "there is none yet"
             raise TinyClipError(f"checkpoint {path} cannot be written ({error}); {last}") from error
         self._drop_oldest()
         return path
@@ -101,35 +101,35 @@ class CheckpointStore:
             shutil.rmtree(self.path(old), ignore_errors=True)
 
     def load_newest(self, warn: Callable[[str], None]) -> Checkpoint:
-        """Return the newest whole checkpoint; each broken one is named through ``warn``.
+        """Return the newest complete checkpoint; report each damaged one through ``warn``.
 
-        Raises TinyClipError when none is whole.
+        Raises TinyClipError if none is complete.
         """
         for step in reversed(self.steps()):
             path = self.path(step)
             try:
                 checkpoint = _read(path)
             except _BrokenError as error:
-                warn(f"checkpoint {path} is broken ({error}); going back to the one before")
+                warn(f"checkpoint {path} is damaged ({error}); using the previous one")
                 continue
             if checkpoint.version != VERSION:
                 warn(
-                    f"checkpoint {path} is of version {checkpoint.version}: whether pictures, "
-                    f"preprocessing and tokenizer are those of before cannot be checked"
+                    f"checkpoint {path} has version {checkpoint.version}: it cannot be checked "
+                    "whether pictures, preprocessing and tokenizer are unchanged"
                 )
             return checkpoint
         raise TinyClipError(
-            f"{self.folder} holds no whole checkpoint; delete it, and the run begins again at step "
+            f"{self.folder} has no complete checkpoint; delete it to start the run again at step "
             f"0: tinyclip-edge distill --resume {self.folder.parent}"
         )
 
 
 class _BrokenError(TinyClipError):
-    """A checkpoint is not whole, or not one of this program; the message says why."""
+    """A checkpoint is incomplete or of an unknown format; the message says why."""
 
 
 def is_whole(folder: Path) -> bool:
-    """Say whether a folder is a checkpoint with every byte that it was written with."""
+    """Whether a folder is a checkpoint with all its original bytes."""
     try:
         _check(folder)
     except _BrokenError:
@@ -168,12 +168,12 @@ class _About(BaseModel):
 
     @property
     def position(self) -> Position:
-        """Where the run stands."""
+        """The position of the run."""
         return Position(**{name: getattr(self, name) for name in Position.__dataclass_fields__})
 
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:
-    # Tied or sliced tensors would be refused or stored whole: copy what is not contiguous.
+    # Tied or sliced tensors would be refused or stored completely: copy non-contiguous ones.
     weights = {
         key: tensor.detach().cpu().contiguous() for key, tensor in checkpoint.weights.items()
     }
@@ -197,7 +197,7 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def _digest(about: Mapping[str, Any]) -> str:
-    """Return the hash of what checkpoint.json says, apart from this hash."""
+    """Return the hash of the content of checkpoint.json without this hash."""
     content = {key: value for key, value in about.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -208,7 +208,9 @@ def _about(folder: Path) -> _About:
     if version == OLDER and not content.keys() & NEWER.keys():
         content = {**NEWER, **content}
     elif version != VERSION:
-        raise _BrokenError(f"version {shown(version)}, this program reads {VERSION} and {OLDER}")
+        raise _BrokenError(
+            f"version {shown(version)}, but this version reads {VERSION} and {OLDER}"
+        )
     try:
         about = _About.model_validate(content)
     except ValidationError as error:
@@ -229,7 +231,7 @@ def _check(folder: Path) -> _About:
         except OSError as error:
             raise _BrokenError(f"{name}: {error.strerror or error}") from None
         if digest_now != digest:
-            raise _BrokenError(f"{name} was changed or cut off")
+            raise _BrokenError(f"{name} was changed or truncated")
     return about
 
 
@@ -242,15 +244,15 @@ def _read(folder: Path) -> Checkpoint:
     except ModelError as error:
         raise _BrokenError(str(error)) from error
     if isinstance(state, dict) and about.version == OLDER:
-        state.setdefault("stream", None)  # not all had it: the stream is then read past
+        state.setdefault("stream", None)  # missing in old ones: the stream is then read and skipped
     if not isinstance(state, dict) or set(state) != STATES or not _typed(state):
-        raise _BrokenError(f"{STATE} holds something else")
-    assert isinstance(weights, dict)  # what safetensors gives
+        raise _BrokenError(f"{STATE} has unexpected contents")
+    assert isinstance(weights, dict)  # the dtype names of safetensors
     return Checkpoint(about.position, weights=weights, **state, version=about.version)
 
 
 def _typed(state: dict[str, Any]) -> bool:
-    """Whether the parts of state.pt are the tables that ``Checkpoint`` says."""
+    """Whether the parts of state.pt have the types of ``Checkpoint``."""
     scaler, stream = state["scaler"], state["stream"]
     tensors = (state["rng"], state["beside"])
     return (

@@ -20,16 +20,16 @@ from tinyclip_edge.train.training import train
 class RunResult:
     """Outcome of a finished run; accuracies are shares, see validation.accuracies.
 
-    Of several processes the first one knows the accuracies.
+    With several processes, only the first one has the accuracies.
     """
 
     out: Path
     student: Path  # open_clip local-dir
     steps: int
     seconds: float  # of this call
-    skipped_steps: int  # loss or gradient not finite
+    skipped_steps: int  # steps with a non-finite loss or gradient
     inherited: InheritanceReport | None
-    evaluations: dict[int, dict[str, float]] = field(default_factory=dict)  # by step, of this call
+    evaluations: dict[int, dict[str, float]] = field(default_factory=dict)  # by step, in this call
     teacher: dict[str, float] = field(default_factory=dict)  # the teacher on the same pairs
 
 
@@ -38,16 +38,16 @@ def distill(
 ) -> RunResult:
     """Train a student as configured and save it in ``out/student``.
 
-    ``resume`` goes on from the newest whole checkpoint in ``out`` with the same losses that the
-    uninterrupted run would have had; a run that was killed before its first one begins again.
-    No other process may work in ``out`` at the same time. Raises TinyClipError and its subclasses;
+    ``resume`` continues from the newest complete checkpoint in ``out`` with the same losses as the
+    uninterrupted run; a run that was killed before its first checkpoint starts again. No other
+    process may work in ``out`` at the same time. Raises TinyClipError and its subclasses;
     InterruptedRun after SIGINT or SIGTERM, once a checkpoint is written.
 
-    Called in every process of a launcher (torchrun, accelerate), it shares ``optim.batch_size``
-    among them: each runs its part of the batch, the loss is that of the whole one, and the first
-    process alone evaluates, writes and tells the observer. As a step's batch follows from seed and
-    step, a run may go on with another number of processes; its losses then differ by rounding.
-    ``out`` must be the same folder for all of them to resume.
+    Called in every process of a launcher (torchrun, accelerate), it divides ``optim.batch_size``
+    among them: each computes its part of the batch, the loss covers the whole batch, and only the
+    first process evaluates, writes and notifies the observer. Since seed and step determine a
+    batch, a run can continue with another number of processes; its losses then differ by rounding.
+    To resume, ``out`` must be the same folder for all of them.
     """
     folder = RunFolder(Path(out), config)
     watcher: Observer = Silent() if observer is None else observer

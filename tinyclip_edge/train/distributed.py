@@ -1,4 +1,4 @@
-"""The processes of one training: the rows of each, the one that writes, and collectives.
+"""The processes of one training: each one's rows, the one that writes, and collectives.
 
 In a single process every method is the identity.
 """
@@ -18,9 +18,9 @@ Item = TypeVar("Item")
 
 
 class DistributedContext:
-    """This process among those that a launcher started, as torch.distributed knows them.
+    """This process among those of a launcher, according to torch.distributed.
 
-    Every process calls the same methods in the same order.
+    Every process must call the same methods in the same order.
     """
 
     def __init__(self) -> None:
@@ -36,17 +36,18 @@ class DistributedContext:
         return self.number == 0
 
     def check_batch(self, size: int) -> None:
-        """Raise ConfigError for a batch that cannot be shared evenly."""
+        """Raise ConfigError if a batch cannot be divided evenly."""
         remainder = size % self.count
         if remainder:
             near = [n for n in (size - remainder, size - remainder + self.count) if n]
             raise ConfigError(
-                f"optim.batch_size {size} cannot be shared evenly by {self.count} processes; "
-                f"set it to {' or '.join(map(str, near))}, or start another number of processes"
+                f"optim.batch_size {size} cannot be divided evenly among {self.count} processes; "
+                f"set it to {' or '.join(map(str, near))}, or start a different number of "
+                "processes"
             )
 
     def rows(self, size: int) -> slice:
-        """Return this process' rows of a batch of ``size``."""
+        """Return this process' rows of a batch of size ``size``."""
         share = size // self.count
         return slice(self.number * share, (self.number + 1) * share)
 
@@ -58,7 +59,7 @@ class DistributedContext:
         return slice(start, start + counts[self.number])
 
     def counts(self, rows: int) -> tuple[int, ...] | None:
-        """Return the rows of every process where they may differ; None for a single one."""
+        """Return the number of rows of every process if they may differ; else None."""
         if self.count == 1:
             return None
         counts = torch.zeros(self.count, dtype=torch.int64, device=self._device)
@@ -67,7 +68,7 @@ class DistributedContext:
         return tuple(counts.tolist())
 
     def all_reduce_max(self, value: int) -> int:
-        """Return the largest value of all processes."""
+        """Return the maximum over all processes."""
         if self.count == 1:
             return value
         largest = torch.tensor(value, device=self._device)
@@ -75,7 +76,7 @@ class DistributedContext:
         return int(largest)
 
     def all_gather(self, item: Item) -> list[Item]:
-        """Return the items of all processes, in their order."""
+        """Return the items of all processes, in the order of the processes."""
         if self.count == 1:
             return [item]
         gathered = [item] * self.count
@@ -84,7 +85,7 @@ class DistributedContext:
 
     @contextmanager
     def agreed(self) -> Iterator[None]:
-        """Context that all processes leave together; a TinyClipError of one is raised on all."""
+        """Context that all processes leave together; a TinyClipError in one is raised in all."""
         error: TinyClipError | None = None
         try:
             yield
@@ -96,19 +97,19 @@ class DistributedContext:
             self.fail(error)
 
     def on_main(self, work: Callable[[], object]) -> None:
-        """Do ``work`` on the first process while the others wait; all of them raise its error."""
+        """Run ``work`` on the first process while the others wait; all of them raise its error."""
         with self.agreed():
             if self.main:
                 work()
 
     def fail(self, error: TinyClipError | None) -> None:
-        """Raise the first process' error, else that of the next one that has any."""
+        """Raise the error of the first process that has one."""
         for number, other in enumerate(self.all_gather(error)):
             if other is not None:
                 raise other if number == 0 else type(other)(f"process {number}: {other}")
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Average gradients that DistributedDataParallel does not handle, over all processes."""
+        """Average gradients outside DistributedDataParallel over all processes."""
         grads = [p.grad for p in parameters if p.grad is not None]
         if self.count == 1 or not grads:
             return
@@ -142,6 +143,6 @@ class DistributedContext:
 
 
 def disband() -> None:
-    """End the process group, so that torch does not warn of it at exit."""
+    """End the process group, so that torch does not warn about it at exit."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Whether a run may be started or resumed in a folder, judged without torch."""
+"""Check, without torch, whether a run can be started or resumed in a folder."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from tinyclip_edge.errors import TinyClipError
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
-LEFTOVERS = (".lock", f"{CONFIG}.part")  # no part of a run: a kill came before it began
+LEFTOVERS = (".lock", f"{CONFIG}.part")  # not part of a run: left by a run killed before it started
 
 
 def check_run_folder(path: Path, *, resume: bool) -> None:
-    """Raise TinyClipError for a folder that a process holds, and as ``check_content``."""
+    """Raise TinyClipError if a process holds the folder, and as ``check_content`` does."""
     refuse_locked(path)
     check_content(path, resume=resume)
 
 
 def check_content(path: Path, *, resume: bool) -> None:
-    """Raise TinyClipError for a folder that is not empty, or that has no run to resume."""
+    """Raise TinyClipError if the folder is not empty, or has no run to resume."""
     if path.exists() and not path.is_dir():
         raise TinyClipError(f"run folder {path} is a file; choose another --out")
     has_run = (path / CONFIG).is_file() or bool(checkpoint_steps(path / CHECKPOINTS))
@@ -30,12 +30,12 @@ def check_content(path: Path, *, resume: bool) -> None:
                 f"tinyclip-edge distill CONFIG --out {path}"
             )
     elif path.is_dir() and any(one.name not in LEFTOVERS for one in path.iterdir()):
-        way_on = f", or go on with it: tinyclip-edge distill --resume {path}" if has_run else ""
+        way_on = f", or continue its run: tinyclip-edge distill --resume {path}" if has_run else ""
         raise TinyClipError(f"run folder {path} is not empty; choose another --out{way_on}")
 
 
 def resumed_config(path: Path) -> Path:
-    """Return the configuration of a run to resume. Raises TinyClipError for a folder of no run."""
+    """Return the configuration of a run to resume. Raises TinyClipError if there is no run."""
     config = path / CONFIG
     if not config.is_file():
         missing = f"it has no {CONFIG}" if path.is_dir() else "there is no such folder"
@@ -44,6 +44,6 @@ def resumed_config(path: Path) -> Path:
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Return the steps that have a checkpoint, whole or not, oldest first."""
+    """Return the steps that have a checkpoint, complete or not, oldest first."""
     names = [path.name for path in folder.glob("*") if path.is_dir()]
     return sorted(int(name) for name in names if name.isdigit())

@@ -1,6 +1,6 @@
 """The training loop: batches in, steps, evaluations and checkpoints out.
 
-It knows neither student nor teacher, only a run whose task turns a batch into named loss terms.
+It does not know student or teacher, only a run whose task turns a batch into named loss terms.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STOPPED, FAILED = 1, 2  # status of a process that has no next batch
 
 
 class TrainableTask(Protocol):
-    """What is trained."""
+    """An object that can be trained."""
 
     def train(self) -> None:
         """Enter training mode."""
@@ -41,11 +41,11 @@ class TrainingState(Protocol):
 
     @property
     def label(self) -> dict[str, int]:
-        """What events carry about it."""
+        """The stage label of events."""
 
     @property
     def task(self) -> TrainableTask:
-        """What is trained."""
+        """The task to train."""
 
     @property
     def optimizer_step(self) -> OptimizerStep:
@@ -57,7 +57,7 @@ class Run(Protocol):
 
     @property
     def state(self) -> TrainingState:
-        """What is trained at present."""
+        """The current training state."""
 
     def advance(self, done: int) -> bool:
         """Change the state if that is due after ``done`` steps; return whether it changed."""
@@ -66,7 +66,7 @@ class Run(Protocol):
         """Evaluate after ``step`` steps."""
 
     def save(self, step: int) -> None:
-        """Write a checkpoint of ``step`` steps."""
+        """Write a checkpoint after ``step`` steps."""
 
 
 @dataclass(slots=True)
@@ -82,7 +82,7 @@ class Meter:
         self.samples += samples
 
     def wait(self, seconds: float) -> None:
-        """Add time that was spent waiting for data."""
+        """Add time spent waiting for data."""
         self.wait_seconds += seconds
 
     def read(self) -> tuple[float, float]:
@@ -93,13 +93,13 @@ class Meter:
         return rates
 
     def restart(self) -> None:
-        """Begin a new measurement."""
+        """Start a new measurement."""
         self.samples, self.wait_seconds, self.since = 0, 0.0, time.perf_counter()
 
 
 @dataclass(slots=True)
 class Loop:
-    """The steps of one run, bounded by their number and never by wall time."""
+    """The steps of one run, limited by number, never by wall time."""
 
     config: RunConfig
     steps: int  # of all stages
@@ -112,9 +112,9 @@ class Loop:
     began: float = field(default_factory=time.perf_counter)
 
     def train(self, batches: Iterator[Batch], start: int) -> None:
-        """Run the steps from ``start``, the number of steps done, to the last one.
+        """Run the steps from ``start``, the number of finished steps, to the last one.
 
-        Raises InterruptedRun, after a checkpoint, when a signal asks to stop.
+        Raises InterruptedRun, after writing a checkpoint, on a stop signal.
         """
         steps, settings = self.steps, self.config.run
         with StopSignal(patient=self.ranks.count > 1) as stop:
@@ -143,7 +143,7 @@ class Loop:
                 self._stop(steps, last_save)
 
     def _next(self, batches: Iterator[Batch], stop: StopSignal) -> Batch | None:
-        """Return the next batch, None on all processes once one of them received a signal.
+        """Return the next batch; None on all processes once one of them has received a signal.
 
         Raises the error of any process.
         """
@@ -219,5 +219,5 @@ class Loop:
         seconds = time.perf_counter() - self.began
         self.events.write("run_end", step=done, status="interrupted", seconds=seconds)
         raise InterruptedRun(
-            f"stopped after step {done}, checkpoint written; go on with: {self.resume_command}"
+            f"stopped after step {done}, checkpoint written; continue with: {self.resume_command}"
         )

@@ -1,4 +1,4 @@
-"""Memory that a process has used, and the error when a device runs out of it."""
+"""Memory used by a process, and the error when a device runs out of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def trained_bytes(parameters: int, optim: OptimConfig) -> int:
 
 
 def peak_bytes() -> int:
-    """Return the peak of memory so far: of the CUDA device if there is one, else resident."""
+    """Return the peak memory so far: that of the CUDA device if there is one, else resident."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     try:
@@ -39,7 +39,7 @@ def peak_bytes() -> int:
 
 @contextmanager
 def enough_memory(config: RunConfig, step: int) -> Iterator[None]:
-    """Context of a step. Raises TinyClipError, with a cure, when the device runs out of memory."""
+    """Context of a step. Raises TinyClipError, with advice, if the device runs out of memory."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -48,9 +48,9 @@ def enough_memory(config: RunConfig, step: int) -> Iterator[None]:
         smaller = max(1, (run.micro_batch or size) // 2)
         cures.append(f"run.micro_batch={smaller}")
         raise TinyClipError(
-            f"out of device memory at step {step} with optim.batch_size {size}"
-            f"{_in_parts(run.micro_batch)}; set {' and '.join(cures)} and go on with --resume "
-            f"({_first_line(error)})"
+            f"out of device memory at step {step} with optim.batch_size "
+            f"{size}{_in_parts(run.micro_batch)}; set {' and '.join(cures)} and continue with "
+            f"--resume ({_first_line(error)})"
         ) from error
 
 
@@ -63,11 +63,11 @@ def _first_line(error: Exception) -> str:
 
 
 class SavedBytes:
-    """Counts what autograd saves for backward passes, without parameters, each storage once."""
+    """Counts what autograd saves for the backward pass, without parameters, each storage once."""
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         self._parameters = {_address(parameter) for parameter in parameters}
-        self._users: Counter[int] = Counter()  # by the storage's address
+        self._users: Counter[int] = Counter()  # by the address of the storage
         self._bytes = 0
         self.peak = 0
 
@@ -87,14 +87,14 @@ class SavedBytes:
             self.peak = max(self.peak, self._bytes)
 
     def remove(self, address: int, nbytes: int) -> None:
-        """Count one user less."""
+        """Count one user fewer."""
         if address not in self._parameters:
             self._users[address] -= 1
             self._bytes -= 0 if self._users[address] else nbytes
 
 
 class SavedTensor:
-    """A saved tensor; autograd drops it once its gradient is computed."""
+    """A saved tensor; autograd drops it once its gradient has been computed."""
 
     def __init__(self, tensor: Tensor, counter: SavedBytes) -> None:
         self.tensor = tensor
@@ -105,5 +105,5 @@ class SavedTensor:
 
 def _address(tensor: Tensor) -> int:
     storage = tensor.untyped_storage()
-    # The meta device has no memory; the storage object has an address.
+    # The meta device has no memory, but its storage objects have addresses.
     return storage.data_ptr() or int(storage._cdata)

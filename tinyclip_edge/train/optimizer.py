@@ -17,14 +17,14 @@ from tinyclip_edge.train.distributed import DistributedContext
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-MAX_SKIPPED = 20  # steps in a row
-RESTART = 0.1  # of the learning rate, right after a prune
+MAX_SKIPPED = 20  # consecutive steps
+RESTART = 0.1  # of the learning rate, directly after pruning
 
 
 def make_optimizer(
     model: nn.Module, config: OptimConfig, extra_groups: Sequence[dict[str, Any]] = ()
 ) -> torch.optim.AdamW:
-    """Return AdamW over all trainable parameters; vectors and the logit scale do not decay.
+    """Return AdamW for all trainable parameters; vectors and the logit scale do not decay.
 
     ``extra_groups`` follow those of the model; one with ``constant_lr`` ignores the schedule.
     """
@@ -54,10 +54,10 @@ def lr_at(step: int, config: OptimConfig) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """A gradual return to the learning-rate schedule after a prune."""
+    """A gradual return to the learning-rate schedule after pruning."""
 
     step: int  # of the run, at which weights were pruned
-    steps: int  # until the rate is that of the schedule again
+    steps: int  # until the rate reaches the schedule again
 
     def factor(self, step: int) -> float:
         """Return the share of the scheduled rate for step ``step`` (from 0)."""
@@ -67,19 +67,19 @@ class Restart:
 
 @dataclass(slots=True)
 class OptimizerStep:
-    """One optimizer step; a loss or gradient that is not finite never reaches the weights.
+    """One optimizer step; a non-finite loss or gradient never reaches the weights.
 
-    Of several processes all step, or none.
+    With several processes, either all of them step or none.
     """
 
     accelerator: Accelerator
     optimizer: torch.optim.Optimizer
     parameters: list[nn.Parameter]
     config: OptimConfig
-    first_step: int = 0  # of the run, at which the schedule begins
+    first_step: int = 0  # of the run, at which the schedule starts
     restart: Restart | None = None
     unwrapped: list[nn.Parameter] = field(default_factory=list)  # not in accelerate's module
-    skipped: int = 0  # steps, over the whole run
+    skipped: int = 0  # over the whole run
     skipped_in_a_row: int = 0
     ranks: DistributedContext = field(default_factory=DistributedContext)
 
@@ -91,10 +91,10 @@ class OptimizerStep:
     def step(
         self, loss: Tensor, number: int, after_backward: Callable[[], None] | None = None
     ) -> float | None:
-        """Update with the rate of step ``number``; return the gradient norm, None when skipped.
+        """Update with the rate of step ``number``; return the gradient norm, None if skipped.
 
-        ``after_backward`` completes a backward pass that ended at the features of a batch.
-        Raises TinyClipError after 20 skipped steps in a row.
+        ``after_backward`` completes a backward pass that ended at the features of a batch. Raises
+        TinyClipError after 20 consecutive skipped steps.
         """
         for group in self.optimizer.param_groups:
             if not group.get("constant_lr", False):
@@ -105,7 +105,7 @@ class OptimizerStep:
             self.optimizer.step()
             self.skipped_in_a_row = 0
         else:
-            # Of the loss of another process only that it was not finite is known here.
+            # About another process' loss, only the fact that it was not finite is known here.
             value = float(loss.detach())
             self._skip(number, value if finite or not math.isfinite(value) else math.nan, norm)
             norm = math.nan
@@ -128,7 +128,7 @@ class OptimizerStep:
         self.skipped_in_a_row += 1
         scaler = self.accelerator.scaler
         if scaler is not None and math.isfinite(loss):
-            scaler.update()  # fp16: the gradient overflowed, so the scaler must come down
+            scaler.update()  # fp16: the gradient overflowed, so the scale must be reduced
         if self.skipped_in_a_row >= MAX_SKIPPED:
             quantity = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
             raise TinyClipError(
@@ -138,5 +138,5 @@ class OptimizerStep:
 
 
 def trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
-    """Return the parameters that take gradients."""
+    """Return the parameters with gradients."""
     return [parameter for parameter in parameters if parameter.requires_grad]

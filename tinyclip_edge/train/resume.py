@@ -1,4 +1,4 @@
-"""Where a run starts: at step 0, or from the newest whole checkpoint of its folder."""
+"""The start of a run: step 0, or the newest complete checkpoint of its folder."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from tinyclip_edge.train.stages.machine import StageMachine
 from tinyclip_edge.train.stages.state import StageState
 from tinyclip_edge.train.stages.student import InitialStudent
 
-# By how much a loss moves within 20 steps when features round otherwise; see tests/distributed.
+# Change of a loss within 20 steps if features are rounded differently; see tests/distributed.
 ROUNDING = 2e-5
 
 
 @dataclass(frozen=True, slots=True)
 class RunStart:
-    """Where a run starts."""
+    """The start of a run."""
 
-    step: int  # steps done
+    step: int  # finished steps
     machine: StageMachine
-    stream: StreamPositions | None = None  # where the streams of all processes stand
+    stream: StreamPositions | None = None  # stream positions of all processes
 
 
 def start_run(
     setup: Setup, first: InitialStudent, folder: RunFolder, observer: Observer, *, resume: bool
 ) -> RunStart:
-    """Return the start of a new run, or of one that is resumed.
+    """Return the start of a new or resumed run.
 
-    A run that was killed before its first checkpoint begins again. Raises TinyClipError and
-    ModelError when no checkpoint is whole, or it does not fit the run.
+    A run that was killed before its first checkpoint starts again. Raises TinyClipError and
+    ModelError if no checkpoint is complete, or if it does not match the run.
     """
     checkpoint = _newest(setup, folder, observer) if resume else None
     if checkpoint is None:
         if resume:
-            observer.on_message("no checkpoint yet: the run begins at step 0")
+            observer.on_message("no checkpoint yet: the run starts at step 0")
         state = setup.factory.begin(setup.stages[0], first.clip, first.inherited)
         return RunStart(0, _machine(setup, state, folder))
     try:
@@ -72,14 +72,14 @@ def _restore(
 ) -> StageState:
     number = checkpoint.position.stage
     if number > len(setup.stages):
-        raise ModelError(f"its checkpoint is of stage {number}, which there is none of")
+        raise ModelError(f"its checkpoint is of stage {number}, which does not exist")
     return setup.factory.resume(checkpoint, setup.stages[number - 1], first, folder)
 
 
 def _restore_features(
     setup: Setup, folder: RunFolder, position: Position, observer: Observer
 ) -> None:
-    """Load the teacher's features; those that are lost are computed again in the same batches."""
+    """Load the teacher's features; missing ones are recomputed in the same batches."""
     fault = setup.load_features(folder.features)
     if setup.features is None or fault is None:
         return
@@ -91,9 +91,9 @@ def _restore_features(
         and position.config.get(key) == flatten(folder.config)[key]
     )
     curve = (
-        "in the batches of the run, so that its losses stay the same"
+        "in the batches of the run, so its losses stay the same"
         if same_batches
-        else f"with other processes or {key} than before: losses may differ by {ROUNDING:g}"
+        else f"with different processes or {key} than before: losses may differ by {ROUNDING:g}"
     )
-    observer.on_message(f"teacher features {fault}: computed again {curve}")
+    observer.on_message(f"teacher features {fault}: recomputed {curve}")
     setup.compute_features(position.step)

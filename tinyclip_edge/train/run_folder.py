@@ -1,4 +1,4 @@
-"""The run folder: what may be started or resumed in it, and where its parts lie."""
+"""The run folder: the paths of its parts, and the conditions for starting or resuming a run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tinyclip_edge.train.checkpoint import VERSION, Checkpoint
 from tinyclip_edge.train.checkpoint_store import CheckpointStore
 from tinyclip_edge.train.folder_check import CHECKPOINTS, CONFIG, check_content
 
-# Keys that change neither the weights nor the data a resumed run sees; where teacher and pairs lie
-# is free because the checkpoint has digests of what they are.
+# Keys that affect neither the weights nor the data of a resumed run; paths of teacher and pairs
+# may change because the checkpoint has digests of their content.
 FREE_KEYS = frozenset(
     {
         "name",
@@ -42,7 +42,7 @@ FREE_KEYS = frozenset(
         "run.save_every",
         "run.keep",
         "run.trackers",
-        # These move a loss by float rounding alone.
+        # These change a loss only by floating-point rounding.
         "run.micro_batch",
         "run.grad_checkpointing",
         "run.compile",
@@ -63,7 +63,7 @@ class RunFolder:
 
     @property
     def events(self) -> Path:
-        """One JSON object a line."""
+        """JSON objects, one per line."""
         return self.path / "events.jsonl"
 
     @property
@@ -73,25 +73,25 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The student that did best on the validation pairs, an open_clip local-dir."""
+        """The best student on the validation pairs, an open_clip local-dir."""
         return self.path / "best"
 
     @property
     def report(self) -> Path:
-        """The page, and plots of a run of masks or stages."""
+        """The HTML page, and plots of a run with masks or stages."""
         return self.path / "report"
 
     def stage_student(self, number: int) -> Path:
-        """Return the dense student that a stage, not the last one, ended with."""
+        """Return the dense student at the end of a stage other than the last."""
         return self.path / "stages" / str(number) / "student"
 
     def pruned(self, number: int) -> Path:
-        """Return the student as the gates of a stage left it, before any step without them."""
+        """Return the student right after its gates were pruned in a stage."""
         return self.path / "stages" / str(number) / "pruned"
 
     @property
     def features(self) -> Path:
-        """Teacher features that were computed so far."""
+        """Teacher features computed so far."""
         return self.path / "teacher_features.safetensors"
 
     @property
@@ -101,19 +101,19 @@ class RunFolder:
 
     @property
     def settings(self) -> Path:
-        """The configuration as resolved."""
+        """The resolved configuration."""
         return self.path / CONFIG
 
     @property
     def checkpoints(self) -> CheckpointStore:
-        """The checkpoints, the last ``run.keep`` of them."""
+        """The checkpoints, the newest ``run.keep`` of them."""
         return CheckpointStore(self.path / CHECKPOINTS, self.config.run.keep)
 
     def check(self, *, resume: bool) -> None:
-        """Refuse, before anything is written or computed, what cannot be started here.
+        """Raise an error, before anything is written or computed, if a run cannot start here.
 
-        Raises TinyClipError for a folder in use, or one without a checkpoint to resume from;
-        ConfigError, which names the keys, when the configuration no longer fits the checkpoint.
+        Raises TinyClipError if the folder is in use, or has no checkpoint to resume from;
+        ConfigError, which names the keys, if the configuration no longer matches the checkpoint.
         """
         refuse_locked(self.path)
         self._check(resume=resume)
@@ -131,15 +131,15 @@ class RunFolder:
 
     @contextmanager
     def held(self, *, resume: bool) -> Iterator[None]:
-        """Check the folder and keep every other process, or group of them, out of it.
+        """Check the folder and lock it against all other processes or process groups.
 
-        A new run's configuration is written at once, so that one that is killed before its first
-        checkpoint can be resumed; should it fail before it begins, nothing stays. What a kill left
-        is cleared away. Of the processes of a launcher the first one holds it for all. Raises as
-        ``check``, and TinyClipError when the folder is in use.
+        The configuration of a new run is written immediately, so that a run killed before its first
+        checkpoint can be resumed; if it fails before it starts, no files remain. Leftovers of
+        killed runs are removed. With a launcher, the first process holds the folder for all. Raises
+        as ``check`` does, and TinyClipError if the folder is in use.
         """
         if not first_process():
-            if resume:  # a new run's folder is the first one's to judge, which may be writing in it
+            if resume:  # the first process judges a new run's folder, and may be writing to it
                 self._check(resume=True)
             yield
             return
@@ -147,7 +147,7 @@ class RunFolder:
         new_folders = self._make_folder()
         try:
             with locked(self.path):
-                self._check(resume=resume)  # another process may have ended meanwhile
+                self._check(resume=resume)  # another process may have ended in the meantime
                 self._clear_leftovers()
                 if not self.settings.exists():
                     self.create()
@@ -162,7 +162,7 @@ class RunFolder:
                 self._remove(new_folders)
 
     def _make_folder(self) -> list[Path]:
-        """Make the folder; return those that were not there, the innermost first."""
+        """Create the folder; return the folders that did not exist, innermost first."""
         missing = [path for path in (self.path, *self.path.parents) if not path.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ class RunFolder:
                 path.rmdir()
 
     def _clear_leftovers(self) -> None:
-        """Undo, or bring to its end, what a kill interrupted."""
+        """Undo or complete an interrupted operation."""
         self.checkpoints.recover()
         for parent in (self.path, *self.path.glob("stages/*")):
             for old in parent.glob(".*.old"):
@@ -201,35 +201,35 @@ class RunFolder:
         data_hash: str,
         order_hash: str,
     ) -> Checkpoint | None:
-        """Return the newest whole checkpoint, None before the first one is written.
+        """Return the newest complete checkpoint, None before the first one is written.
 
-        Broken ones are named through ``warn``. Raises TinyClipError when all are broken, or it is
-        of another teacher or other pairs. Checkpoints of version 2 have ``order_hash`` in place of
-        ``data_hash``, and no ``recipe``.
+        Damaged ones are reported through ``warn``. Raises TinyClipError if all are damaged, or if
+        it belongs to another teacher or other pairs. Checkpoints of version 2 have ``order_hash``
+        in place of ``data_hash``, and no ``recipe``.
         """
         if not self.checkpoints.steps():
             return None
         checkpoint = self.checkpoints.load_newest(warn)
         if checkpoint.position.teacher != teacher_hash:
             raise TinyClipError(
-                f"cannot resume {self.path}: the weights of teacher {teacher} are not those the "
-                f"run began with"
+                f"cannot resume {self.path}: the weights of teacher {teacher} are not those with "
+                "which the run started"
             )
         is_current = checkpoint.version == VERSION
         if is_current and checkpoint.position.recipe != recipe:
             raise TinyClipError(
-                f"cannot resume {self.path}: teacher {teacher} has the weights that the run began "
-                f"with, yet another preprocessing, tokenizer or data.views"
+                f"cannot resume {self.path}: teacher {teacher} has the weights with which the run "
+                "started, but another preprocessing, tokenizer or data.views"
             )
         if checkpoint.position.data != (data_hash if is_current else order_hash):
             raise TinyClipError(
-                f"cannot resume {self.path}: the pairs of data.train are not those the run began "
-                f"with"
+                f"cannot resume {self.path}: the pairs of data.train are not those with which the "
+                "run started"
             )
         return checkpoint
 
     def create(self) -> None:
-        """Make the folder and write the configuration as resolved; TinyClipError if it cannot."""
+        """Create the folder and write the resolved configuration; TinyClipError if that fails."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             aside = self.settings.with_name(f"{CONFIG}.part")
@@ -240,7 +240,7 @@ class RunFolder:
 
     def _check_config(self) -> None:
         before, now = self.checkpoints.config(), flatten(self.config)
-        if before is None:  # nothing whole to go on from, which the store says itself
+        if before is None:  # the store reports that there is no complete checkpoint
             return
         before = _filled(before)
         free = FREE_KEYS
@@ -259,7 +259,7 @@ class RunFolder:
 
 
 def _filled(before: dict[str, Any]) -> dict[str, Any]:
-    """Return an older configuration with the keys that came since, at their defaults."""
+    """Return an older configuration with defaults for newer keys."""
     sections: dict[str, Any] = {}
     for key, value in before.items():
         section, _, name = key.partition(".")
@@ -270,5 +270,5 @@ def _filled(before: dict[str, Any]) -> dict[str, Any]:
     rename_keys(sections, "checkpoint", warn=False)
     try:
         return flatten(RunConfig.model_validate(sections))
-    except ValidationError:  # keys that are no more
+    except ValidationError:  # keys that no longer exist
         return before

@@ -15,36 +15,36 @@ from tinyclip_edge.inheritance.gates import CLAMP, HIGH, LOW, TEMPERATURE
 
 @dataclass(frozen=True, slots=True)
 class MaskSteps:
-    """Steps of a stage that learns masks, counted from its start."""
+    """Steps of a stage with masks, counted from its start."""
 
-    rise: int  # until the target is in force
-    prune: int  # done when gates are cut out
-    wait: int  # that the prune waits at most
+    rise: int  # until the target reaches its final value
+    prune: int  # finished steps when gates are pruned
+    wait: int  # by which pruning can be postponed at most
     rewarm: float
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage, from the dense student before it to a smaller one."""
+    """One stage, from a dense student to a smaller one."""
 
     number: int  # from 1
     of: int
-    began: int  # steps of the run before it
-    optim: OptimConfig  # its own steps, rate and warm-up
+    began: int  # of the run before this stage
+    optim: OptimConfig  # its own steps, learning rate and warm-up
     keep: float | None  # share of the teacher's prunable parameters, or
     student: str | dict[str, Any] | None  # a shape
     masks: MaskSteps | None
 
     @property
     def end(self) -> int:
-        """Steps of the run when it is over."""
+        """The run's number of finished steps at its end."""
         return self.began + self.optim.steps
 
 
 def plan_course(config: RunConfig, stages: tuple[StageConfig, ...] = ()) -> tuple[Stage, ...]:
-    """Return the stages of a run: ``stages`` (a recipe of the zoo), or what the configuration says.
+    """Return the stages of a run: ``stages`` (a recipe of the zoo), or those of the configuration.
 
-    Raises ConfigError when a stage is too short for its warm-up, its prune or its gates.
+    Raises ConfigError if a stage is too short for its warm-up, its pruning or its gates.
     """
     stage_configs = stages or tuple(config.stages)
     if not stage_configs:
@@ -90,21 +90,22 @@ def _mask_steps(
     if prune < 1 or prune + wait >= steps:
         raise ConfigError(
             f"{where}masks are pruned after {prune} steps and up to {wait} later (masks.prune, "
-            f"masks.extra), which does not fit into {steps} steps; lower them or give more steps"
+            f"masks.extra), which does not fit into {steps} steps; lower them or increase the "
+            "steps"
         )
     rise = as_steps(masks.warmup, prune)
     if rise > prune:
         raise ConfigError(
-            f"{where}the target of masks rises over {rise} steps and the prune comes after "
+            f"{where}the target of the masks rises over {rise} steps, but they are pruned after "
             f"{prune}; lower masks.warmup or prune later"
         )
     return MaskSteps(rise, prune, wait, masks.rewarm)
 
 
 def check_travel(config: RunConfig, stage: Stage, before: float) -> None:
-    """Refuse a prune that comes before gates can have closed: AdamW moves them ``lr`` a step.
+    """Raise ConfigError if pruning comes before gates can have closed.
 
-    ``before`` is the share of the teacher that the stage begins with. Raises ConfigError.
+    AdamW moves them ``lr`` per step; ``before`` is the share of the teacher at the stage's start.
     """
     assert stage.keep is not None
     assert stage.masks is not None
@@ -112,16 +113,16 @@ def check_travel(config: RunConfig, stage: Stage, before: float) -> None:
     way = travel(min(1.0, stage.keep / before))
     if steps * rate < way:
         raise ConfigError(
-            f"keep {stage.keep:g} is out of reach: gates have {way:.1f} to move and masks.lr "
+            f"keep {stage.keep:g} cannot be reached: gates have {way:.1f} to move and masks.lr "
             f"{rate:g} moves them {steps * rate:.1f} in {steps} steps; set masks.lr to "
             f"{math.ceil(100 * way / stage.masks.prune) / 100:g} or prune later"
         )
 
 
 def travel(keep: float) -> float:
-    """Return how far log-alpha falls when all gates together go from open to the share ``keep``.
+    """Return how far log-alpha falls when all gates go from open to the share ``keep`` together.
 
-    A parameter is there when both of its units are, so each has the chance sqrt(keep).
+    A parameter remains if both of its units do, so each has the probability sqrt(keep).
     """
     off = 1 - math.sqrt(keep)
     if off <= 0:

@@ -1,4 +1,4 @@
-"""What a run works with, whatever its stage, and the teacher features that it reuses."""
+"""What all stages of a run share, and the teacher features that the run reuses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tinyclip_edge.train.vocabulary import KeptTokens
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Everything that a run works with, whatever its stage."""
+    """What all stages of a run share."""
 
     config: RunConfig
     accelerator: Accelerator
@@ -35,10 +35,10 @@ class Setup:
     stages: tuple[Stage, ...]
     pairs: PairMemory | StreamingPairs
     validation: Validation | None
-    features: TeacherFeatures | None  # of pairs in memory
-    filler: FeatureCacheFiller | None  # of the feature cache
+    features: TeacherFeatures | None  # for pairs in memory
+    filler: FeatureCacheFiller | None  # for the feature cache
     ranks: DistributedContext
-    data_hash: str  # of what the batches depend on
+    data_hash: str  # of everything the batches depend on
     recipe: str  # digest of what determines the teacher's features
     kept_tokens: KeptTokens | None = None  # the student's vocabulary, where it has one of its own
 
@@ -54,7 +54,7 @@ class Setup:
         return isinstance(self.pairs, PairMemory) and samples < len(self.pairs)
 
     def load_features(self, path: Path) -> str | None:
-        """Load the teacher features of a run folder; return why not where that cannot be."""
+        """Load the teacher features of a run folder; return the reason if that is impossible."""
         if self.features is None:
             return None
         faults = self.ranks.all_gather(self.features.load(path))
@@ -64,9 +64,9 @@ class Setup:
         return next((fault for fault in faults if fault is not None), None)
 
     def compute_features(self, steps: int) -> None:
-        """Compute the features that the first ``steps`` steps used, in the same batches.
+        """Compute the features of the first ``steps`` steps, in the same batches.
 
-        They are equal to the bit: which rows share a matrix product decides how sums round.
+        They are bit-identical: rounding depends on which rows share a matrix product.
         """
         features, config = self.features, self.config
         if features is None or not isinstance(self.pairs, PairMemory):
@@ -87,7 +87,7 @@ class Setup:
     def read_cache(self, observer: Observer) -> None:
         """Read the feature cache into the tables of pairs in memory; a stream reads it by itself.
 
-        Raises DataError where the processes do not see the same cache.
+        Raises DataError if the processes do not see the same cache.
         """
         if self.filler is None or self.features is None or not isinstance(self.pairs, PairMemory):
             return
@@ -95,13 +95,11 @@ class Setup:
         store.give(self.filler.source.parts, self.pairs, self.features)
         if not self._is_same_everywhere(self.features):
             raise DataError(
-                f"feature cache {store.folder} is not the same for all processes; put it on a disk "
-                f"that they share, or set data.feature_cache=null"
+                f"feature cache {store.folder} is not the same for all processes; put it on a "
+                "shared disk, or set data.feature_cache=null"
             )
         if self.features.filled:
-            observer.on_message(
-                f"{self.features.filled} teacher features taken from {store.folder}"
-            )
+            observer.on_message(f"{self.features.filled} teacher features read from {store.folder}")
 
     def _is_same_everywhere(self, features: TeacherFeatures) -> bool:
         return self.ranks.count == 1 or len(set(self.ranks.all_gather(features.digest()))) == 1

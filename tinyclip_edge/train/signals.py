@@ -1,4 +1,4 @@
-"""Turn the first SIGINT or SIGTERM into a flag that the loop reads between two steps."""
+"""Turn the first SIGINT or SIGTERM into a flag that the loop reads between steps."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignal:
-    """Context in which a signal asks for a checkpoint; a Ctrl-C after it ends the process at once.
+    """Context in which a signal requests a checkpoint; a Ctrl-C after it ends the process at once.
 
     A second SIGTERM is ignored: schedulers and timeout(1) send it to a process and to its group.
-    ``patient`` ignores a second Ctrl-C too: launchers forward what the terminal has sent to all.
+    ``patient`` ignores a second Ctrl-C too, because launchers forward what the terminal sends to
+    all.
     """
 
     def __init__(self, *, patient: bool = False) -> None:
@@ -24,7 +25,7 @@ class StopSignal:
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> StopSignal:
-        if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
+        if threading.current_thread() is threading.main_thread():  # Python allows it only there
             for number in SIGNALS:
                 self._before[number] = signal.signal(number, self._note)
         return self

@@ -1,4 +1,4 @@
-"""A run of training steps in its folder: begun or resumed, evaluated, saved, logged.
+"""A training run in its folder: start or resume, evaluate, save, log.
 
 Distillation and quantization-aware training both run through :func:`train`.
 """
@@ -38,17 +38,17 @@ Accuracies = dict[str, float]  # shares by name, see validation.accuracies
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What a run measured; of several processes the first one knows it."""
+    """Measurements of a run; with several processes, only the first one has them."""
 
     student: LoadedClip
     skipped_steps: int
-    evaluations: dict[int, Accuracies]  # of the student by step, of this call
-    teacher: Accuracies  # empty where it was not measured
+    evaluations: dict[int, Accuracies]  # of the student by step, in this call
+    teacher: Accuracies  # empty if not measured
 
 
 @dataclass(slots=True)
 class TrainingRun:
-    """What the loop drives: the stages of a run, its evaluations and its checkpoints."""
+    """The run that the loop drives: its stages, evaluations and checkpoints."""
 
     folder: RunFolder
     setup: Setup
@@ -56,7 +56,7 @@ class TrainingRun:
     feed: Prefetch
     events: EventLog
     observer: Observer
-    best: Best | None  # None: no best student is kept, and the teacher is not measured
+    best: Best | None  # None: no best student is saved, and the teacher is not measured
     evaluations: dict[int, Accuracies] = field(default_factory=dict)
     teacher: Accuracies = field(default_factory=dict)
 
@@ -66,7 +66,7 @@ class TrainingRun:
         return self.machine.state
 
     def advance(self, done: int) -> bool:
-        """Prune, or go on to the next stage, when it is due; return whether the state changed."""
+        """Prune, or start the next stage, when it is due; return whether the state changed."""
         log = StageLog(self.events, self.observer)
         transition = self.machine.due(done)
         log.gates(self.state, done, transition, self.setup.config.masks.log_every)
@@ -85,7 +85,7 @@ class TrainingRun:
         return transition in (Transition.PRUNE, Transition.NEXT_STAGE)
 
     def evaluate(self, step: int) -> None:
-        """Measure the student on the validation pairs, and at step 0 the teacher of a run."""
+        """Measure the student on the validation pairs, and at step 0 also the teacher of a run."""
         self.setup.ranks.on_main(lambda: self._evaluate(step))
 
     def save(self, step: int) -> None:
@@ -117,7 +117,7 @@ class TrainingRun:
     def _save(self, step: int, stream: StreamPositions | None) -> None:
         setup, state = self.setup, self.state
         optimizer_step, scaler = state.optimizer_step, setup.accelerator.scaler
-        self.events.flush()  # a checkpoint must not be on the disk before the events that led to it
+        self.events.flush()  # a checkpoint must not be on disk before the events that led to it
         # Features first: a checkpoint never exists without those that its next steps reuse.
         if setup.features is not None:
             setup.features.save(self.folder.features)
@@ -157,9 +157,9 @@ def train(
 ) -> TrainingResult:
     """Run all steps after ``start``.
 
-    A run measures its teacher, keeps the student that did best, and leaves the last one in
-    ``student/``; ``is_finetune`` does none of these. Raises InterruptedRun, once a checkpoint is
-    written, after SIGINT or SIGTERM.
+    A run measures its teacher, saves its best student, and leaves the last one in ``student/``;
+    with ``is_finetune`` it does none of these. Raises InterruptedRun, once a checkpoint is written,
+    after SIGINT or SIGTERM.
     """
     began = time.perf_counter()
     ranks, machine = setup.ranks, start.machine
@@ -196,7 +196,7 @@ def train(
 
 
 def _complete_log(folder: RunFolder, events: EventLog, start: int) -> None:
-    """Log the checkpoint that a run is resumed from, if a kill came between it and its event."""
+    """Log the checkpoint from which a run is resumed, if it was killed before logging it."""
     logged = read_events(folder.events) if start else []
     if logged and ("checkpoint", start) not in {(e["kind"], e["step"]) for e in logged}:
         _log_checkpoint(folder, events, start)
@@ -231,7 +231,7 @@ def _log_start(
         versions=installed_versions(),
     )
     if start:
-        observer.on_message(f"going on after step {start}")
+        observer.on_message(f"continuing after step {start}")
         return
     log = StageLog(events, observer)
     if setup.shrinks:
@@ -241,7 +241,7 @@ def _log_start(
 
 
 def _report_skipped_images(setup: Setup, observer: Observer) -> None:
-    """Report images of a stream that could not be decoded; others were reported when loaded."""
+    """Report undecodable images of a stream; others were reported when loaded."""
     pairs = setup.pairs
     if isinstance(pairs, StreamingPairs):
         pairs.add_up(setup.ranks.all_gather(pairs.counted))

@@ -84,7 +84,7 @@ def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> Non
 def _label_inputs(presets: dict[str, tuple[str, ...]]) -> tuple[gr.Textbox, gr.HTML, gr.Dropdown]:
     """Place the labels, the buttons of label lists, and the prompt template."""
     labels = gr.Textbox(
-        ", ".join(next(iter(presets.values()))), label="Labels, by comma or line",
+        ", ".join(next(iter(presets.values()))), label="Labels, separated by commas or lines",
         lines=3, max_lines=6, elem_id="labels",
     )  # fmt: skip
     lists = html(parts.chips("Lists", list(presets)), "presets", CHOOSE)

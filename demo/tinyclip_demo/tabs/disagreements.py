@@ -69,7 +69,7 @@ def _mining_handler(service: DemoService) -> Handler:
         order: str, count: int, names: Sequence[str] | None = None, key: str | None = None
     ) -> Iterator[Any]:
         gallery = service.galleries.get(key)
-        yield parts.hint("Waiting for its turn …"), gr.DownloadButton(interactive=False), True
+        yield parts.hint("Waiting …"), gr.DownloadButton(interactive=False), True
         numbers: tuple[int, ...] = ()
         for numbers, is_settled in service.loaded_models(names):  # noqa: B007 - the last ones count
             if not is_settled:

@@ -27,7 +27,7 @@ def measure_tab(service: DemoService, session: Session) -> None:
             elem_id="threads",
         )  # fmt: skip
         batch = gr.Dropdown(
-            list(BATCHES), value=1, label="Images in a batch", min_width=90, elem_id="batch"
+            list(BATCHES), value=1, label="Images per batch", min_width=90, elem_id="batch"
         )
         rounds = gr.Dropdown(
             list(ROUNDS), value=ROUNDS[1], label="Rounds", min_width=90, elem_id="rounds"

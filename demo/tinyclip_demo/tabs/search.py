@@ -53,20 +53,20 @@ def search_tab(service: DemoService, session: Session, tab: gr.Tab) -> None:
             "Search", variant="primary", scale=1, min_width=110, elem_id="search-button"
         )
     ideas = html(parts.chips("Try", QUERIES), "ideas", CHOOSE)
-    accordion = gr.Accordion("Search by a picture, or in pictures of your own", open=False)
+    accordion = gr.Accordion("Search by picture, or in your own pictures", open=False)
     with accordion, gr.Row(elem_id="own-pictures"):
         image = picture_input(None, "query-image", "Find pictures like this one", 190)
         uploads = gr.File(
-                label="Pictures to search in: drop them here", file_count="multiple",
+                label="Drop pictures to search here", file_count="multiple",
                 file_types=["image"], height=190, elem_id="dropped",
             )  # fmt: skip
         with gr.Column(min_width=220):
             folder = gr.Textbox(
-                    label="… or a folder on this machine", max_lines=1, elem_id="folder",
+                    label="… or enter a folder on this machine", max_lines=1, elem_id="folder",
                     visible=service.paths,
                 )  # fmt: skip
             open_button = gr.Button("Open folder", elem_id="open-folder", visible=service.paths)
-            default_button = gr.Button("Back to the page's own pictures", elem_id="own-gallery")
+            default_button = gr.Button("Back to the initial pictures", elem_id="own-gallery")
     gallery_line = html(hits.gallery_line(service.galleries.default), "gallery")
     result = html(parts.hint(START), "found", CHOOSE)
 

@@ -18,7 +18,7 @@ def header(registry: ModelRegistry, selected: Sequence[str] | None = None) -> st
     cards = "".join(_card(registry, i, registry.names[i] in ticked) for i in range(len(registry)))
     return (
         '<header class="tc-head"><div class="tc-title"><h1>tinyclip-edge</h1>'
-        "<p>One CLIP and its distilled students, on the same input</p></div>"
+        "<p>A CLIP and its distilled students on the same input</p></div>"
         f'<p class="tc-state" role="status"><b>{ready_count} of {len(registry)}</b> models ready'
         "</p>"
         f'</header><ul class="tc-cards" aria-label="Models">{cards}</ul>'

@@ -1,11 +1,11 @@
-// What the page's address asks for.
+// Settings in the page's address.
 import { PageError } from "./errors.js";
 
 /** Return {bundle: {address}, wanted}; throw PageError for a bundle on another host. */
 export function readAddress() {
   const query = new URLSearchParams(location.search);
   const url = new URL(query.get("bundle") ?? "bundle/", location.href);
-  if (url.origin !== location.origin) throw new PageError(`?bundle=${query.get("bundle")} lies on another host`);
+  if (url.origin !== location.origin) throw new PageError(`?bundle=${query.get("bundle")} is on another host`);
   const threads = Number(query.get("threads"));
   return {
     bundle: { address: url.href },

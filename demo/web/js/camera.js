@@ -1,8 +1,8 @@
-// The camera as a run of frames: the next one is taken when the last one has been answered.
+// The camera as a series of frames: each one is taken when the previous one has been processed.
 import { PageError } from "./errors.js";
 
 const REASONS = {
-  NotAllowedError: "the camera was not allowed: allow it in the browser's address bar",
+  NotAllowedError: "access to the camera was denied: allow it in the browser's address bar",
   NotFoundError: "no camera was found",
   NotReadableError: "the camera is in use by another program",
 };
@@ -21,14 +21,14 @@ export class Camera {
 
   async start() {
     if (!navigator.mediaDevices) {
-      throw new PageError("browsers give the camera only to pages on https or on this machine");
+      throw new PageError("browsers allow the camera only on pages served over https or from this machine");
     }
     try {
       this.stream = await navigator.mediaDevices.getUserMedia({
         video: { width: { ideal: 640 }, facingMode: "environment" },
       });
     } catch (error) {
-      throw new PageError(REASONS[error.name] ?? `the camera does not start: ${error.message}`);
+      throw new PageError(REASONS[error.name] ?? `the camera cannot be started: ${error.message}`);
     }
     this.video.srcObject = this.stream;
     await this.video.play();

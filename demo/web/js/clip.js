@@ -1,4 +1,4 @@
-// EdgeClip: a bundle as image and text encoder and classifier, what EdgeCLIP is in Python.
+// EdgeClip: a bundle as image encoder, text encoder and classifier, like EdgeCLIP in Python.
 import { pixelTower } from "./manifest.js";
 import { Preprocess } from "./preprocess.js";
 import { Tower } from "./runtime.js";
@@ -10,8 +10,8 @@ const TEXT_BATCH = 64;
 
 export class EdgeClip {
   /**
-   * Open both towers of one precision. `pixels`: "page" resizes here, as Pillow does; "model" gives
-   * the whole picture to the bundle's uint8 tower. `progress(name, bytes, of)` is told while files
+   * Open both towers of one precision. `pixels`: "page" resizes here, as Pillow does; "model" passes
+   * the whole picture to the bundle's uint8 tower. `progress(name, bytes, of)` is called while files
    * load.
    */
   static async open({ source, manifest, precision, ort, backend, pixels = "page", progress }) {
@@ -24,7 +24,7 @@ export class EdgeClip {
       clip.tokenizer = new ClipTokenizer(settings, manifest);
     } catch (error) {
       if (!(error instanceof PageError)) throw error;
-      // Pictures can still be encoded, and the self-test has token ids of its own.
+      // Pictures can still be encoded, and the self-test brings its own token ids.
       clip.noTokenizer = error;
     }
     const whole = pixels === "model" ? pixelTower(manifest, precision) : null;
@@ -57,7 +57,7 @@ export class EdgeClip {
     return { embedding, preprocess: ready - started, encode: performance.now() - ready };
   }
 
-  /** Token ids as they go into the text tower; throw PageError for another kind of tokenizer. */
+  /** Token ids for the text tower; throw PageError for an unsupported tokenizer. */
   tokenIds(text) {
     if (!this.tokenizer) throw this.noTokenizer;
     return this.padded(this.tokenizer.encode(text));
@@ -69,7 +69,7 @@ export class EdgeClip {
     return [...ids, ...Array(this.manifest.context_length - ids.length).fill(pad ?? 0)];
   }
 
-  /** Embed texts; those of equal length share a batch and none is padded, as in Python. */
+  /** Embed texts; texts of equal length share a batch and none is padded, as in Python. */
   async encodeText(texts) {
     return this.encodeIds(texts.map((text) => this.tokenIds(text)));
   }
@@ -91,8 +91,8 @@ export class EdgeClip {
   }
 
   /**
-   * Say what the context cuts of the prompts, or null; throw PageError for two labels whose prompts
-   * are the same tokens, as in Python.
+   * Return a warning about truncated prompts, or null; throw PageError for two labels whose prompts
+   * have the same tokens, as in Python.
    */
   promptNote(labels, templates) {
     const context = this.manifest.context_length;
@@ -106,14 +106,14 @@ export class EdgeClip {
       if (other !== undefined) {
         const why = [...fill(other, templates), ...prompts].every((prompt) => this.tokenizer.fits(prompt))
           ? "become the same tokens; reword or remove one"
-          : `are the same once cut to the model's ${context} tokens; shorten the labels or the templates`;
+          : `are the same after truncation to the model's ${context} tokens; shorten the labels or the templates`;
         throw new PageError(`labels ${short(other)} and ${short(label)} ${why}`);
       }
       seen.set(key, label);
     }
     if (!cut.length) return null;
     const all = labels.length * templates.length;
-    return `${cut.length} of ${all} prompts are longer than the model's ${context} tokens and are cut: ${short(cut[0])}`;
+    return `${cut.length} of ${all} prompts are longer than the model's ${context} tokens and are truncated: ${short(cut[0])}`;
   }
 
   /** Mean embedding of each label in every template, unit norm. */
@@ -123,7 +123,7 @@ export class EdgeClip {
     return labels.map((_, i) => meanUnit(rows.slice(i * templates.length, (i + 1) * templates.length)));
   }
 
-  /** Probabilities of classes: softmax, or each one's own sigmoid where the model was trained so. */
+  /** Class probabilities: softmax, or independent sigmoids if the model was trained with them. */
   probabilities(embedding, classes) {
     const { logit_scale: scale, logit_bias: bias } = this.manifest;
     const logits = classes.map((row) => scale * dot(row, embedding));

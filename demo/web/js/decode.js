@@ -6,7 +6,7 @@ import { MAX_PIXELS } from "./preprocess.js";
 export const MAX_BYTES = 64 * 1024 * 1024;
 let canvas = null;
 
-/** Decode a Blob; throw PageError for what is no picture. `name` is what messages call it. */
+/** Decode a Blob; throw PageError if it is not a picture. Messages call it `name`. */
 export async function decodeBlob(blob, name) {
   if (blob.size === 0) throw new PageError(`${name} is empty`);
   if (blob.size > MAX_BYTES) {
@@ -18,18 +18,18 @@ export async function decodeBlob(blob, name) {
   const orientation = isRiff ? webpOrientation(await blob.arrayBuffer()) : 1;
   let bitmap;
   try {
-    // Pillow leaves colour profiles alone too.
+    // Pillow ignores colour profiles too.
     const options = { colorSpaceConversion: "none" };
-    if (orientation !== 1) options.imageOrientation = "none"; // lest it be turned twice
+    if (orientation !== 1) options.imageOrientation = "none"; // otherwise it would be rotated twice
     bitmap = await createImageBitmap(blob, options);
   } catch {
-    throw new PageError(`${name} is no picture that this browser can read (PNG, JPEG, WebP, GIF, AVIF, BMP)`);
+    throw new PageError(`${name} is not a picture that this browser can read (PNG, JPEG, WebP, GIF, AVIF, BMP)`);
   }
   checkSize(name, bitmap.width, bitmap.height);
   return pixelsOf(bitmap, orientation);
 }
 
-/** Return {data: RGBA bytes, width, height} of an ImageBitmap turned upright, and close it. */
+/** Return {data: RGBA bytes, width, height} of an ImageBitmap rotated upright, and close it. */
 export function pixelsOf(bitmap, orientation = 1) {
   const lying = orientation > 4;
   const [width, height] = lying ? [bitmap.height, bitmap.width] : [bitmap.width, bitmap.height];
@@ -44,7 +44,7 @@ export function pixelsOf(bitmap, orientation = 1) {
   return { data: context.getImageData(0, 0, width, height).data, width, height };
 }
 
-/** Width and height that a PNG or GIF says it has, before anything is decoded; else zeros. */
+/** Width and height in the header of a PNG or GIF, before anything is decoded; zeros otherwise. */
 function declaredSize(head) {
   if (head.byteLength < 24) return [0, 0];
   if (head.getUint32(0) === 0x89504e47) return [head.getUint32(16), head.getUint32(20)];

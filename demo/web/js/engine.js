@@ -2,7 +2,7 @@
 import { PageError } from "./errors.js";
 
 export class Engine {
-  /** `on` has callbacks by event: progress, tested. */
+  /** `on` maps events (progress, tested) to callbacks. */
   constructor(on) {
     this.on = on;
     this.waiting = new Map();
@@ -15,7 +15,7 @@ export class Engine {
     });
   }
 
-  /** Call a method of the worker; `transfer` are objects that move there. */
+  /** Call a method of the worker; objects in `transfer` are moved there. */
   call(method, options, transfer = []) {
     const id = ++this.last;
     return new Promise((resolve, reject) => {
@@ -43,5 +43,5 @@ export class Engine {
   }
 }
 
-/** A call that nobody waits for any more: another bundle or backend was chosen. */
+/** An abandoned call: another bundle or backend was chosen. */
 export class Closed extends Error {}

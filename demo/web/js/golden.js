@@ -1,22 +1,22 @@
-// The self-test: does this browser give the answers that the bundle gave when it was made?
+// The self-test: does this browser give the same results as the machine that exported the bundle?
 import { dot } from "./clip.js";
 import { decodeBlob } from "./decode.js";
 import { PageError } from "./errors.js";
 import { canHash, sha256 } from "./source.js";
 
 // In integer kernels the last bit of a float can move an activation to the next of its 255 steps;
-// a GPU computes fp16 in fp16, which a CPU does not. The manifest says which precisions are nearer.
+// a GPU computes fp16 in fp16, which a CPU does not. The manifest has the exceptions.
 const LEAST_OTHER = 0.999;
-const CLOCK_MS = 1000; // a slow backend is timed on fewer rounds
+const CLOCK_MS = 1000; // a slow backend is timed over fewer rounds
 
-/** Least cosine that an answer must have with the golden one. */
+/** Smallest allowed cosine between a result and the golden one. */
 export function leastCosine({ manifest, precision, backend, wholePictures }) {
   const halves = backend === "webgpu" && precision === "fp16";
-  // Resized by another kernel, a pixel in some thousands is a level off.
+  // Another resizing kernel changes one pixel in several thousand by a level.
   return halves || wholePictures ? LEAST_OTHER : (manifest.golden.least_cosine?.[precision] ?? LEAST_OTHER);
 }
 
-/** Give the golden inputs to the model, `rounds` times for the clock; return what it answered. */
+/** Run the golden inputs through the model, `rounds` times for timing; return the results. */
 export async function replay(clip, { rounds = 5 } = {}) {
   const golden = await readGolden(clip.manifest, clip.precision);
   const images = await timed(golden.images, rounds, async (image) => (await clip.encodeImage(image)).embedding);
@@ -37,7 +37,7 @@ export async function replay(clip, { rounds = 5 } = {}) {
 }
 
 function failuresOf(row) {
-  const found = row.sameIds === false ? ["texts give other token ids"] : [];
+  const found = row.sameIds === false ? ["texts give different token ids"] : [];
   for (const name of ["image", "text"]) {
     if (!(row[name] >= row.least)) found.push(`${name} cosine ${row[name].toFixed(5)} is below ${row.least}`);
   }
@@ -54,7 +54,7 @@ async function samePixels(clip, golden) {
 
 async function readGolden(manifest, precision) {
   const { images, texts, embeddings } = manifest.golden;
-  const none = new PageError(`this bundle has no golden vectors of ${precision}; export it again`);
+  const none = new PageError(`this bundle has no golden vectors for ${precision}; export it again`);
   if (!images?.length || !texts?.length || !embeddings?.[precision]) throw none;
   const width = manifest.embedding_dim;
   let read;
@@ -73,7 +73,7 @@ async function readGolden(manifest, precision) {
     throw error instanceof PageError ? error : none;
   }
   if (read.image.length !== images.length || read.text.length !== texts.length) {
-    throw new PageError(`golden vectors of ${precision} are not ${width} wide; export the bundle again`);
+    throw new PageError(`golden vectors for ${precision} do not have ${width} dimensions; export the bundle again`);
   }
   return read;
 }
@@ -88,7 +88,7 @@ function rowsOf(base64, width) {
 }
 
 function least(found, golden) {
-  // A comparison with NaN is never true, so it must not get lost in a minimum.
+  // Comparisons with NaN are always false, so a minimum would hide it.
   const cosines = found.map((row, i) => dot(row, golden[i]));
   return cosines.some(Number.isNaN) ? NaN : Math.min(...cosines);
 }

@@ -1,4 +1,4 @@
-// Labels and prompt templates as a user types them; the same rules as in `tinyclip-edge demo`.
+// Labels and prompt templates as typed by the user; the same rules as in `tinyclip-edge demo`.
 import { PageError } from "./errors.js";
 
 const MOST_LABELS = 200, MOST_TEXT = 200, MOST_TEMPLATES = 16;
@@ -15,12 +15,12 @@ export const FIRST_LABELS = "cat face, bicycle, hamburger, umbrella, rocket, cac
 const single = (text) => text.trim().split(/\s+/).join(" ");
 const unique = (list) => [...new Set(list)].filter(Boolean);
 
-/** Split at commas and line ends, drop blanks and repeats; throw PageError below two labels. */
+/** Split at commas and line breaks, drop blanks and repeats; throw PageError below two labels. */
 export function parseLabels(text) {
   const labels = unique(text.split(/[,\n]/).map(single));
-  if (!labels.length) throw new PageError("no labels: write two or more, separated by commas or line ends");
+  if (!labels.length) throw new PageError("no labels: enter two or more, separated by commas or line breaks");
   if (labels.length === 1) {
-    throw new PageError(`only one label (${labels[0]}): it would always get 100 %, give at least two`);
+    throw new PageError(`only one label (${labels[0]}): it would always get 100 %; enter at least two`);
   }
   if (labels.length > MOST_LABELS) throw new PageError(`${labels.length} labels are too many: at most ${MOST_LABELS}`);
   for (const label of labels) checkLength(label, "a label");
@@ -35,7 +35,7 @@ export function parseTemplates(text) {
     throw new PageError(`${templates.length} prompt templates are too many: at most ${MOST_TEMPLATES}`);
   }
   for (const template of templates) {
-    if (!template.includes("{}")) throw new PageError("the prompt template needs {} where the label goes");
+    if (!template.includes("{}")) throw new PageError("the prompt template needs {} in place of the label");
     checkLength(template, "the prompt template");
   }
   return templates;

@@ -1,4 +1,4 @@
-// Wiring: what the user does, what the engine answers, what the page shows.
+// Connects user input, the engine and the page.
 import { readAddress } from "./address.js";
 import { Camera } from "./camera.js";
 import { Closed, Engine } from "./engine.js";
@@ -16,16 +16,16 @@ const $ = (id) => document.getElementById(id);
 const page = {
   engine: null,
   bundle: null, // {address} or {files}
-  found: null, // what the manifest and the browser say
-  opened: null, // what runs now
-  labelled: null, // labels that are encoded
+  found: null, // properties of the manifest and the browser
+  opened: null, // the running model
+  labelled: null, // the encoded labels
   picture: null, // {blob, name}
-  hint: null, // what to warn of once the model runs
-  frameMs: null, // time between live frames, smoothed
+  hint: null, // warning to show once the model runs
+  frameMs: null, // smoothed time between live frames
 };
 const camera = new Camera($("camera"), onFrame);
 
-/** Open the page's bundle in a fresh worker, then answer for what is on the page. */
+/** Open the page's bundle in a new worker, then classify the picture on the page. */
 async function start(wanted = {}) {
   page.engine?.close();
   page.opened = page.labelled = null;
@@ -33,7 +33,7 @@ async function start(wanted = {}) {
   const files = new Map();
   page.engine = new Engine({
     progress: ({ name, bytes, of }) => {
-      if (page.opened) return; // the self-test tells what it does by itself
+      if (page.opened) return; // the self-test reports its own progress
       files.set(name, [bytes, of]);
       showProgress([...files.values()]);
     },
@@ -72,7 +72,7 @@ async function open() {
 }
 
 function refusal({ precision, refused }) {
-  return `WebGPU does not give this bundle's answers in ${precision}: ${refused}. WASM runs instead.`;
+  return `WebGPU gives wrong results for this bundle in ${precision}: ${refused}. Using WASM instead.`;
 }
 
 function setBusy(busy) {
@@ -93,7 +93,7 @@ function fillChoices(wanted) {
     throw new PageError(`this bundle has no precision ${wanted.precision}; it has ${names.join(", ")}`);
   }
   page.hint =
-    wanted.backend === "webgpu" && !host.gpu ? "This browser offers no WebGPU. WASM runs instead." : null;
+    wanted.backend === "webgpu" && !host.gpu ? "This browser does not support WebGPU. Using WASM instead." : null;
   const sizes = precisions.map(({ name, bytes }) => [name, `${name}, ${megabytes(bytes)}`]);
   options($("precision"), sizes, wanted.precision ?? manifest.default_precision);
   const gpu = host.gpu ? [["webgpu", `WebGPU, ${host.gpu}`]] : [];
@@ -105,7 +105,7 @@ function fillChoices(wanted) {
   $("pixels").value = whole.length ? (wanted.pixels ?? "page") : "page";
 }
 
-/** Encode the typed labels, then classify what is shown. */
+/** Encode the typed labels, then classify the current picture. */
 async function relabel() {
   const { opened, engine } = page;
   if (!opened) return;
@@ -183,7 +183,7 @@ async function toggleCamera() {
   }
   try {
     page.frameMs = null;
-    // Read out, a running stream of answers would never end.
+    // A screen reader would never finish reading a stream of results.
     $("verdict").setAttribute("aria-live", "off");
     await camera.start();
     note("picture-note", null);
@@ -227,7 +227,7 @@ async function useFolder(files) {
   await start();
 }
 
-/** Whatever a step throws ends in one line on the page. */
+/** Show any error of a step as one line on the page. */
 const guarded = (step) => async (...args) => {
   try {
     await step(...args);

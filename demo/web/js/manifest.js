@@ -1,10 +1,10 @@
-// manifest.json of a bundle, checked as tinyclip_edge/runtime/bundle.py checks it.
+// manifest.json of a bundle, with the same checks as tinyclip_edge/runtime/bundle.py.
 import { PageError } from "./errors.js";
 import { CONFIG_FILES, FORMAT, FORMAT_VERSION, KEYS } from "./manifest_keys.js";
 
 export const MANIFEST = "manifest.json";
 
-/** Read and check a bundle's manifest; throw PageError that names the key and the cure. */
+/** Read and check a bundle's manifest; throw a PageError that names the key and what to do. */
 export async function readManifest(source) {
   const bytes = await source.read(MANIFEST, { missing: source.noBundle });
   let content;
@@ -30,7 +30,7 @@ export function pixelTower(manifest, precision) {
   return manifest.extras.uint8?.files?.[precision] ?? null;
 }
 
-/** Bytes of the files that one precision reads: both towers and two settings. */
+/** Total bytes of the files for one precision: both towers and two settings files. */
 export function bytesOf(manifest, precision, image = null) {
   const { towers, files } = manifest;
   const names = [image ?? towers.image[precision], towers.text[precision], ...CONFIG_FILES];
@@ -39,11 +39,11 @@ export function bytesOf(manifest, precision, image = null) {
 
 function check(content) {
   if (kindOf(content) !== "an object" || content.format !== FORMAT) {
-    throw new PageError(`${MANIFEST} is no bundle's: "format" is not "${FORMAT}"`);
+    throw new PageError(`${MANIFEST} is not a bundle's: "format" is not "${FORMAT}"`);
   }
   const version = content.format_version;
   if (!Number.isInteger(version) || version < 1) {
-    throw new PageError(`${MANIFEST}: format_version ${JSON.stringify(version)} is no positive number`);
+    throw new PageError(`${MANIFEST}: format_version ${JSON.stringify(version)} is not a positive number`);
   }
   if (version > FORMAT_VERSION) {
     throw new PageError(
@@ -58,7 +58,7 @@ function check(content) {
   checkTowers(content);
 }
 
-/** [name, value] of each place that a dotted key names; undefined where nothing stands. */
+/** [name, value] for each place that a dotted key matches; undefined for a missing value. */
 function* valuesOf(part, keys, prefix = "") {
   if (keys.length === 0) {
     yield [prefix, part];
@@ -98,11 +98,11 @@ function kindOf(value) {
 function checkFiles(files) {
   for (const name of Object.keys(files)) {
     if (!name || /^[/\\]|\\|^[a-z]+:|\0/i.test(name) || name.split("/").includes("..")) {
-      throw new PageError(`${MANIFEST}: file "${name}" lies outside the bundle; do not use this one`);
+      throw new PageError(`${MANIFEST}: file "${name}" is outside the bundle; do not use this bundle`);
     }
   }
   for (const name of CONFIG_FILES) {
-    if (!(name in files)) throw new PageError(`${MANIFEST}: ${name} is not among its files; export the bundle again`);
+    if (!(name in files)) throw new PageError(`${MANIFEST}: ${name} is missing from files; export the bundle again`);
   }
 }
 
@@ -112,7 +112,7 @@ function checkTowers({ towers, files, default_precision: precision }) {
       if (!(path in files)) throw new PageError(`${MANIFEST}: ${tower} tower ${name} "${path}" is not in files`);
     }
     if (!(precision in towers[tower])) {
-      throw new PageError(`${MANIFEST}: default_precision "${precision}" is not there for both towers`);
+      throw new PageError(`${MANIFEST}: default_precision "${precision}" does not exist for both towers`);
     }
   }
 }

@@ -47,7 +47,7 @@ export const KEYS = [
   {
     "key": "context_length",
     "kind": "a whole number",
-    "description": "Tokens of a text, start and end included.",
+    "description": "Largest number of tokens in a text, including start and end.",
     "minimum": 2,
     "maximum": 1048576
   },
@@ -61,7 +61,7 @@ export const KEYS = [
   {
     "key": "logit_bias",
     "kind": "a number",
-    "description": "Added to the logits of a model that judges labels one by one (SigLIP); null: softmax.",
+    "description": "Added to logits if each label is scored independently (SigLIP); null: softmax.",
     "required": false,
     "minimum": -1048576,
     "maximum": 1048576
@@ -69,12 +69,12 @@ export const KEYS = [
   {
     "key": "eot_token_id",
     "kind": "a whole number",
-    "description": "Token at which a text ends."
+    "description": "Token that ends a text."
   },
   {
     "key": "parameters",
     "kind": "an object",
-    "description": "Number of parameters by part."
+    "description": "Number of parameters of each part."
   },
   {
     "key": "parameters.image",
@@ -94,22 +94,22 @@ export const KEYS = [
   {
     "key": "default_precision",
     "kind": "text",
-    "description": "Precision that is loaded unless another is named."
+    "description": "Precision to load by default."
   },
   {
     "key": "towers",
     "kind": "an object",
-    "description": "Path of the ONNX file by tower and precision."
+    "description": "Paths of the ONNX files by tower and precision."
   },
   {
     "key": "towers.image",
     "kind": "an object",
-    "description": "Path of the image tower by precision."
+    "description": "Paths of the image tower by precision."
   },
   {
     "key": "towers.text",
     "kind": "an object",
-    "description": "Path of the text tower by precision."
+    "description": "Paths of the text tower by precision."
   },
   {
     "key": "towers.*.*",
@@ -119,7 +119,7 @@ export const KEYS = [
   {
     "key": "files",
     "kind": "an object",
-    "description": "Every file of the bundle but this one, by relative path."
+    "description": "Every file of the bundle except this one, by relative path."
   },
   {
     "key": "files.*",
@@ -134,7 +134,7 @@ export const KEYS = [
   {
     "key": "files.*.bytes",
     "kind": "a whole number",
-    "description": "Its size.",
+    "description": "Its size in bytes.",
     "minimum": 0
   },
   {
@@ -152,7 +152,7 @@ export const KEYS = [
   {
     "key": "verification",
     "kind": "an object",
-    "description": "What the export measured against PyTorch.",
+    "description": "Results of the comparison with PyTorch during the export.",
     "required": false
   },
   {
@@ -164,7 +164,7 @@ export const KEYS = [
   {
     "key": "extras",
     "kind": "an object",
-    "description": "Files beyond the towers: classifier, uint8 image.",
+    "description": "Files in addition to the towers: classifier, uint8 image tower.",
     "required": false
   },
   {

@@ -1,7 +1,7 @@
-// How a WebP lies, by its EXIF: browsers turn JPEG, PNG and AVIF upright by themselves, but no WebP.
+// EXIF orientation of WebP files: browsers rotate JPEG, PNG and AVIF themselves, but not WebP.
 const ORIENTATION = 0x0112;
 
-/** Return EXIF's orientation, 1 to 8, of a WebP's bytes; 1 for other files and broken metadata. */
+/** Return the EXIF orientation, 1 to 8, of a WebP file; 1 for other files and damaged metadata. */
 export function webpOrientation(buffer) {
   const view = new DataView(buffer);
   try {

@@ -1,6 +1,6 @@
-// The ways a picture, or a bundle's folder, comes into the page.
+// Pictures and bundle folders that are dropped, pasted or chosen.
 
-/** Tell `onPicture(file)` and `onFolder({path: File})` of what is dropped, pasted or chosen. */
+/** Call `onPicture(file)` or `onFolder({path: File})` for what is dropped, pasted or chosen. */
 export function listen({ drop, file, folder, onPicture, onFolder }) {
   file.addEventListener("change", () => {
     if (file.files.length) onPicture(file.files[0]);
@@ -36,7 +36,7 @@ export function listen({ drop, file, folder, onPicture, onFolder }) {
   });
 }
 
-/** Paths below the folder itself, however deep the folder lies. */
+/** Paths relative to the folder itself, however deeply it is nested. */
 function byPath(pairs) {
   return Object.fromEntries(pairs.map(([path, file]) => [path.split("/").slice(1).join("/"), file]));
 }
@@ -45,7 +45,7 @@ async function filesOf(directory) {
   const found = [];
   const reader = directory.createReader();
   for (;;) {
-    // A reader hands out some entries at a time.
+    // A reader returns a few entries at a time.
     const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
     if (!entries.length) return found;
     for (const entry of entries) {

@@ -1,6 +1,6 @@
-// Pillow's resize of 8-bit pictures: two passes with coefficients in fixed point, so that whole
-// bytes come out as Pillow's do. A canvas would give others.
-const BITS = 22; // 32 less 8 of a byte and 2 for sums above it
+// Pillow's resize of 8-bit pictures: two passes with fixed-point coefficients, so that the bytes
+// equal Pillow's. A canvas would give different ones.
+const BITS = 22; // 32 minus 8 for a byte and 2 for sums above it
 const FILTERS = {
   bilinear: { support: 1, at: (x) => Math.max(0, 1 - Math.abs(x)) },
   bicubic: { support: 2, at: cubic },
@@ -19,7 +19,7 @@ export function resizeRGB(rgba, width, height, toWidth, toHeight, filter) {
   const lower = (rgb, columns) =>
     toHeight === height ? rgb : down(rgb, columns, weights(height, toHeight, filter));
   const rgb = dropAlpha(rgba, width * height);
-  // Columns first only where Pillow does so: in pictures over a hundred times as high as wide.
+  // Columns first only where Pillow does the same: in pictures over a hundred times as high as wide.
   const thin = height > 100 * width && toHeight < height;
   return thin ? wider(lower(rgb, width), toHeight) : lower(wider(rgb, height), toWidth);
 }
@@ -34,7 +34,7 @@ function dropAlpha(rgba, count) {
   return rgb;
 }
 
-/** Where each output pixel starts to read, how many it reads, and with which whole numbers. */
+/** For each output pixel: the first input pixel, the number of them, and integer coefficients. */
 function weights(size, toSize, filter) {
   const { support, at } = FILTERS[filter];
   const scale = size / toSize;

@@ -1,16 +1,16 @@
-// onnxruntime-web: where it lies, what this browser can run it on, and one tower as a function.
+// onnxruntime-web: its location, the backends of this browser, and one tower as a function.
 import { PageError, line } from "./errors.js";
 
-/** Names that people know the backends by. */
+/** Common names of the backends. */
 export const BACKENDS = { wasm: "WASM", webgpu: "WebGPU" };
 const MODULES = { wasm: "ort.wasm.min.mjs", webgpu: "ort.webgpu.min.mjs" };
-const MOST_THREADS = 4; // small batches gain nothing from more
+const MOST_THREADS = 4; // more do not help with small batches
 // (module (func (result v128) i32.const 0 i8x16.splat))
 const SIMD_MODULE = Uint8Array.of(
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11,
 );
 
-/** What this browser offers: {simd, isolated, cores, threads, gpu: name or null}. */
+/** Capabilities of this browser: {simd, isolated, cores, threads, gpu: name or null}. */
 export async function capabilities() {
   const cores = navigator.hardwareConcurrency ?? 1;
   const isolated = globalThis.crossOriginIsolated === true;
@@ -34,7 +34,7 @@ async function gpuName() {
   }
 }
 
-/** Load onnxruntime-web's module for a backend from `folder`; throw PageError when it is not there. */
+/** Load onnxruntime-web's module for a backend from `folder`; throw PageError if it is missing. */
 export async function loadOrt(backend, folder, threads) {
   if (!WebAssembly.validate(SIMD_MODULE)) {
     throw new PageError("this browser has no WebAssembly SIMD, which onnxruntime-web needs; use a newer one");
@@ -48,7 +48,7 @@ export async function loadOrt(backend, folder, threads) {
         "onnxruntime-web there",
     );
   }
-  // Left unset, the .wasm files would come from another host.
+  // If unset, the .wasm files would be fetched from another host.
   ort.env.wasm.wasmPaths = String(folder);
   ort.env.wasm.numThreads = threads;
   ort.env.logLevel = "error";
@@ -57,7 +57,7 @@ export async function loadOrt(backend, folder, threads) {
 
 /** One encoder: rows of input to rows of unit-norm embeddings. */
 export class Tower {
-  /** Open an ONNX file; throw PageError when it does not load or has other names. */
+  /** Open an ONNX file; throw PageError if it does not load or has different names. */
   static async open(ort, backend, bytes, { name, input, output, batch = null }) {
     let session;
     try {
@@ -83,14 +83,14 @@ export class Tower {
     this.session = session;
   }
 
-  /** Return Float32Arrays, one a row, for data of shape [rows, ...shape]; a fixed batch is filled up. */
+  /** Return one Float32Array per row for data of shape [rows, ...shape]; fill up a fixed batch. */
   async rows(type, data, rows, shape) {
     const full = this.batch === null ? data : filled(data, rows, this.batch);
     const dims = this.batch === null ? [rows, ...shape] : [this.batch, ...shape];
     return (await this.run(new this.ort.Tensor(type, full, dims))).slice(0, rows);
   }
 
-  /** Return one Float32Array a row of the output. */
+  /** Return one Float32Array per output row. */
   async run(tensor) {
     let found;
     try {

@@ -1,4 +1,4 @@
-// Where a bundle's files come from: an address on this host, or a folder that the user opened.
+// Source of a bundle's files: an address on this host, or a folder that the user opened.
 import { PageError } from "./errors.js";
 
 /** Open a source: {address} of a folder, or {files} as {relative path: File}. */
@@ -32,7 +32,7 @@ class FolderSource {
   constructor(files) {
     this.files = files;
     this.noBundle =
-      'this folder is no bundle: it has no manifest.json; "tinyclip-edge export" writes one';
+      'this folder is not a bundle: it has no manifest.json; "tinyclip-edge export" writes one';
   }
 
   async read(name, { missing, progress } = {}) {
@@ -68,11 +68,11 @@ async function collect(response, progress) {
   return bytes;
 }
 
-/** Read a file of the manifest and compare its SHA-256; throw PageError when it has changed. */
+/** Read a file of the manifest and check its SHA-256; throw PageError if it has changed. */
 export async function readChecked(source, manifest, name, progress) {
   const bytes = await source.read(name, { progress });
   const wanted = manifest.files[name].sha256;
-  // Browsers hash only on https and on this machine; elsewhere the facts say "not checked".
+  // Browsers can hash only on https or this machine; otherwise the facts say "not checked".
   if (!canHash()) return bytes;
   const found = await sha256(bytes);
   if (found !== wanted) {

@@ -1,8 +1,8 @@
-// A typed text as the tokenizer sees it: what tinyclip_edge/runtime/tokenizer.py does through ftfy
-// and html, but for text that was decoded with a wrong encoding, which stays as it is.
+// Text cleaning before the tokenizer, as tinyclip_edge/runtime/tokenizer.py does with ftfy and html,
+// except that text decoded with a wrong encoding is not repaired.
 import NAMED from "./entities.js";
 
-// Python's str.split() and its \s; JavaScript's own \s knows others.
+// Python's str.split() and \s; JavaScript's \s differs.
 export const BLANKS = "\\t-\\r\\x1c-\\x1f \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
 const BLANK_RUN = new RegExp(`[${BLANKS}]+`, "g");
 const PLAIN = /^[ -%'-~\t\n\f\r]*$/;
@@ -19,7 +19,7 @@ const LIGATURE = new RegExp(`[${Object.keys(LIGATURES).join("")}]`, "g");
 const WINDOWS_1252 = "€\x81‚ƒ„…†‡ˆ‰Š‹Œ\x8dŽ\x8f\x90‘’“”•–—˜™š›œ\x9džŸ"; // of 0x80 to 0x9f
 const fromC1 = (char) => WINDOWS_1252[char.charCodeAt(0) - 0x80];
 
-/** Return the text repaired, unescaped, with single blanks and in lower case. */
+/** Return the text repaired, unescaped, with single spaces and in lower case. */
 export function cleanText(text) {
   if (!PLAIN.test(text)) text = unescape(unescape(repaired(text)));
   return text.replace(BLANK_RUN, " ").replace(/^ | $/g, "").toLowerCase();
@@ -45,7 +45,7 @@ function repaired(text) {
   }
 }
 
-/** A reference that ends in ";", also one whose Latin letters are all capitals: &EACUTE; */
+/** A reference that ends in ";", including those in capital letters: &EACUTE; */
 function named(entity) {
   const name = entity.slice(1), lower = name.toLowerCase();
   if (name[0] === "#") {
@@ -57,7 +57,7 @@ function named(entity) {
   return known ? NAMED[lower].toUpperCase() : entity;
 }
 
-/** html.unescape of Python, that is HTML's rules: also without ";", the longest name first. */
+/** Python's html.unescape, that is HTML's rules: ";" is optional, the longest name wins. */
 function unescape(text) {
   return text.includes("&") ? text.replace(REFERENCE, reference) : text;
 }

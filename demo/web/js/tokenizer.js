@@ -8,8 +8,8 @@ const ENDS = ["<|endoftext|>", "<end_of_text>"];
 // long s is an s, and U+0345, whose other case is a letter, is dropped.
 const WORDS = "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+";
 const CASELESS = WORDS.replace("'s", "'[sſ]").replace("{N}]+", "{N}\u0345]+");
-const CLEANING = ["NFC", "Lowercase", "Replace"]; // normalizers that do what cleanText has done
-// Words of a byte-level file that splits by its own rule.
+const CLEANING = ["NFC", "Lowercase", "Replace"]; // normalizers whose work cleanText has done
+// Words of a byte-level tokenizer with its default pattern.
 const BYTE_LEVEL_WORDS =
   "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 const KEPT_WORDS = 20000;
@@ -20,11 +20,11 @@ const refuse = (what) =>
       "open the bundle with tinyclip_edge.EdgeCLIP in Python",
   );
 
-/** Texts to token ids: start, pieces, end; a text that is cut keeps its end token. */
+/** Texts to token ids: start, pieces, end; a truncated text keeps its end token. */
 export class ClipTokenizer {
-  /** Read the bytes of a tokenizer.json; throw PageError for a broken file or another kind. */
+  /** Read the bytes of a tokenizer.json; throw PageError for a damaged or unsupported file. */
   constructor(bytes, manifest) {
-    if (Object.keys(manifest.tokenizer).length) throw refuse("rules of its own");
+    if (Object.keys(manifest.tokenizer).length) throw refuse("special rules");
     const file = parse(bytes);
     this.context = manifest.context_length;
     this.normalize = onlyCleans(file.normalizer) ? (text) => text : normalizer(file.normalizer);
@@ -36,7 +36,7 @@ export class ClipTokenizer {
     this.unknown = names[file.model.unk_token];
     if (this.end !== manifest.eot_token_id) {
       throw new PageError(
-        `tokenizer.json is another model's: its end token is ${this.end}, not ${manifest.eot_token_id}`,
+        `tokenizer.json belongs to another model: its end token is ${this.end}, not ${manifest.eot_token_id}`,
       );
     }
   }
@@ -57,7 +57,7 @@ export class ClipTokenizer {
     this.words = new Map();
   }
 
-  /** Return the ids of one text, at most the context length. */
+  /** Return the token ids of one text, truncated to the context length. */
   encode(text) {
     const ids = [];
     for (const word of this.split(this.normalize(cleanText(text)))) {
@@ -67,7 +67,7 @@ export class ClipTokenizer {
     return [this.start, ...ids.slice(0, this.context - 2), this.end];
   }
 
-  /** Whether a whole text goes into the context, nothing cut off. */
+  /** Whether a text fits into the context without truncation. */
   fits(text) {
     let count = 2;
     for (const word of this.split(this.normalize(cleanText(text)))) {
@@ -87,7 +87,7 @@ export class ClipTokenizer {
     return found;
   }
 
-  /** Merge the pair of lowest rank, the leftmost first, until none is left. */
+  /** Merge the pair of lowest rank, leftmost first, until none remains. */
   #merged(symbols) {
     const pieces = [...symbols];
     pieces[pieces.length - 1] += this.suffix;
@@ -120,7 +120,7 @@ function special(names, known) {
   return names[found];
 }
 
-/** Whether a normalizer would only compose what an HTML entity has left apart. */
+/** Whether a normalizer would only compose characters from HTML entities. */
 function onlyCleans(step) {
   if (step == null) return false;
   const steps = step.normalizers ?? [step];
@@ -156,9 +156,9 @@ function splitter(step) {
     if (part?.type === "ByteLevel" && !part.add_prefix_space) {
       return !clips && (part.use_regex ?? true) ? regex(BYTE_LEVEL_WORDS) : null;
     }
-    throw refuse(`a pre_tokenizer ${part?.type ?? "of no kind"}`);
+    throw refuse(`a pre_tokenizer ${part?.type ?? "without a type"}`);
   });
-  if (parts.at(-1)?.type !== "ByteLevel") throw refuse("no bytes behind its words");
+  if (parts.at(-1)?.type !== "ByteLevel") throw refuse("no byte-level step");
   return (text) =>
     splits.filter(Boolean).reduce((words, split) => words.flatMap((word) => word.match(split) ?? []), [text]);
 }
@@ -175,7 +175,7 @@ function regex(pattern) {
 const BYTES = byteTable();
 const utf8 = new TextEncoder();
 
-/** GPT-2's printable stand-ins of the 256 bytes. */
+/** GPT-2's printable characters for the 256 bytes. */
 function byteTable() {
   const kept = (byte) => (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
   let next = 256;

@@ -1,10 +1,10 @@
-// Values to elements; nothing here computes.
+// Turns values into elements, without any computation.
 import { BACKENDS } from "./runtime.js";
 
 const SHOWN = 20;
 const $ = (id) => document.getElementById(id);
 
-/** Make an element; strings become text, never markup. */
+/** Create an element; strings become text, never markup. */
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [key, value] of Object.entries(attributes)) {
@@ -96,7 +96,7 @@ export function showAnswer({ rows, ms, size }, labelled, live) {
     ["Compare", ms.compare],
     ["Frame", total],
   ].map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, milliseconds(value))));
-  const speed = live ? `${(1000 / live).toFixed(1)} frames a second. ` : "";
+  const speed = live ? `${(1000 / live).toFixed(1)} frames per second. ` : "";
   const about = `${speed}Picture of ${size[0]} × ${size[1]}. ${labelled.texts} texts encoded once in ${milliseconds(labelled.ms)}.`;
   $("times").replaceChildren(...times, element("div", { className: "wide" }, about));
   $("times").hidden = false;
@@ -118,7 +118,7 @@ export function hideAnswer() {
 export function showTestRow(row) {
   $("test-results").hidden = false;
   const passed = row.failures.length === 0;
-  const yes = (value) => (value == null ? "not compared" : value ? "equal" : "other");
+  const yes = (value) => (value == null ? "not compared" : value ? "equal" : "different");
   const head = [
     element("td", {}, BACKENDS[row.backend]),
     element("td", {}, row.pixels === "model" ? `${row.precision}, resized inside` : row.precision),
@@ -143,7 +143,7 @@ export function showTestVerdict(rows) {
   $("test-verdict").className = `verdict ${failed.length ? "bad" : "good"}`;
   $("test-verdict").textContent = failed.length
     ? `Do not trust ${names.join("; ")}`
-    : `All ${rows.length} combinations answer as the machine that made the bundle.`;
+    : `All ${rows.length} combinations give the same results as the machine that exported the bundle.`;
 }
 
 export function options(select, entries, chosen) {

@@ -1,4 +1,4 @@
-// The model lives in this worker, so that the page answers keys and clicks while it computes.
+// The model runs in this worker, so that the page stays responsive.
 import { EdgeClip } from "./clip.js";
 import { decodeBlob, pixelsOf } from "./decode.js";
 import { PageError, line } from "./errors.js";
@@ -13,7 +13,7 @@ let source, manifest, host, settings, clip, classes;
 
 const METHODS = { look, open, setLabels, classify, selfTest };
 
-/** Read the manifest and ask the browser what it can do; no model is loaded. */
+/** Read the manifest and the browser's capabilities without loading a model. */
 async function look({ bundle, ort, threads }) {
   source = openSource(bundle);
   host = await capabilities();
@@ -28,7 +28,7 @@ async function look({ bundle, ort, threads }) {
   };
 }
 
-/** Load one precision; WebGPU must pass the golden vectors first, else WASM takes its place. */
+/** Load one precision; fall back to WASM unless WebGPU passes the golden vectors. */
 async function open({ precision, backend, pixels }) {
   classes = null;
   await clip?.release();
@@ -89,7 +89,7 @@ async function classify({ blob, bitmap, name }) {
   };
 }
 
-/** Replay the golden vectors of every precision on every backend; each row is told when it is known. */
+/** Replay the golden vectors of every precision on every backend; report each row when it is done. */
 async function selfTest() {
   const rows = [];
   for (const backend of host.gpu ? ["wasm", "webgpu"] : ["wasm"]) {
@@ -118,7 +118,7 @@ async function testOne(options) {
   }
 }
 
-// One call at a time: a session does not take two.
+// One call at a time: a session cannot run two.
 let queue = Promise.resolve();
 addEventListener("message", ({ data: { id, method, options } }) => {
   queue = queue.then(async () => {

@@ -51,13 +51,13 @@ def test_no_image_and_broken_uploads_are_told(page, tmp_path):
     drawn("red").save(whole)
     content = whole.read_bytes()
     for name, data, message in (
-        ("broken.png", content[:120], "does not decode"),
-        ("text.png", b"hello", "no supported image"),
+        ("broken.png", content[:120], "cannot be decoded"),
+        ("text.png", b"hello", "not a supported image"),
         ("empty.png", b"", "0 bytes"),
         (
             "script.svg",
             b"<svg onload='alert(1)' xmlns='http://www.w3.org/2000/svg'/>",
-            "no supported image",
+            "not a supported image",
         ),
     ):
         (tmp_path / name).write_bytes(data)

@@ -75,7 +75,7 @@ def test_example_list_and_template_are_one_click_each(page):
     assert page.input_value("#labels textarea").startswith("airplane, automobile")
     page.fill("#template input", "no place for it")
     page.press("#template input", "Enter")
-    classified(page, "needs {} where the label goes")
+    classified(page, "needs {} in place of the label")
 
 
 def test_models_are_chosen_on_their_cards(page):
@@ -135,7 +135,7 @@ def test_a_picture_finds_pictures(page, tmp_path):
     first_hit(page, "green disc")
     page.locator("#found .tc-hits button").first.click()
     found(page, "Pictures like green disc")
-    page.get_by_role("button", name="Search by a picture").click()
+    page.get_by_role("button", name="Search by picture").click()
     drawn("red", 200).save(tmp_path / "mine.png")
     page.set_input_files("#query-image input[type=file]", str(tmp_path / "mine.png"))
     found(page, "Pictures like your picture")
@@ -143,12 +143,12 @@ def test_a_picture_finds_pictures(page, tmp_path):
     (tmp_path / "text.png").write_bytes(b"hello")
     page.locator("#query-image").get_by_role("button", name="Remove Image").click()
     page.set_input_files("#query-image input[type=file]", str(tmp_path / "text.png"))
-    assert "Traceback" not in found(page, "no supported image")
+    assert "Traceback" not in found(page, "not a supported image")
 
 
 def test_pictures_of_one_s_own_are_searched(page, tmp_path):
     open_search(page)
-    page.get_by_role("button", name="Search by a picture").click()
+    page.get_by_role("button", name="Search by picture").click()
     files = []
     for hue in HUES:
         files.append(tmp_path / f"my_{hue}_thing.png")
@@ -230,7 +230,7 @@ def test_keyboard_alone_reaches_the_answer(page):
 def test_everything_that_is_used_has_a_name(page):
     """A screen reader has a name for every control and a text or none for every picture."""
     open_search(page)
-    page.get_by_role("button", name="Search by a picture").click()
+    page.get_by_role("button", name="Search by picture").click()
     nameless = """() => [...document.querySelectorAll('button, input, textarea, [role=button]')]
       .filter(one => one.offsetParent !== null && one.type !== 'file')
       .filter(one => !(one.innerText.trim() || one.getAttribute('aria-label') || one.title

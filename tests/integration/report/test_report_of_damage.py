@@ -34,10 +34,10 @@ def test_a_run_cut_short_is_reported_as_far_as_it_came(plain, report, tmp_path):
     assert code == 0 and "no pictures" in err
     (told,) = json.loads(out)["runs"]
     assert (told["status"], told["steps_done"], told["seconds"]) == ("unfinished", 4, None)
-    assert any("no end is logged" in text for text in page_of(run).texts)
+    assert any("no end was logged" in text for text in page_of(run).texts)
     (run / "events.jsonl").write_text(lines[0])  # not a step yet
     assert report(run, "--pictures", 0)[0] == 0
-    assert "No step is logged yet." in (run / "report" / "report.html").read_text()
+    assert "No steps have been logged yet." in (run / "report" / "report.html").read_text()
 
 
 def test_lines_that_hold_no_event_are_left_out_and_named(plain, report, tmp_path):
@@ -56,7 +56,7 @@ def test_lines_that_hold_no_event_are_left_out_and_named(plain, report, tmp_path
     (summary,) = json.loads(out)["runs"]
     assert (summary["status"], summary["steps_done"], summary["teacher"]) == ("done", 12, None)
     texts = page_of(run).texts
-    for part in (told, "the start of the run is not logged", "config.yaml is missing", "student/"):
+    for part in (told, "the start of the run was not logged", "config.yaml is missing", "student/"):
         assert part.lower() in err.lower() and any(
             part in missing for missing in summary["missing"]
         )

@@ -51,7 +51,10 @@ def test_it_fills_once_and_says_what_it_did(run_file, tmp_path, command_line):
     ("words", "told"),
     [
         (["data.feature_cache=null"], "data.feature_cache is null; set it to the folder"),
-        (["data.cache_teacher=false"], "data.cache_teacher is false, runs would read no cache"),
+        (
+            ["data.cache_teacher=false"],
+            "data.cache_teacher is false, so runs would not read a cache",
+        ),
         (["data.train=nowhere.tar"], "nothing matches 'nowhere.tar'"),
         (["data.views=-1"], "data.views is -1"),
         (["data.crop_scale=[0.5, 1.5]"], "crop_scale must be two shares, 0 < smallest"),

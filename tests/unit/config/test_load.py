@@ -44,7 +44,7 @@ def refused(name, *overrides):
         ("name=../x", "name is '../x' (text); expected text that matches"),
         ("student.model.width=3", "'model' is a value, not a section"),
         ("optim.lr", "expected key=value, such as optim.steps=500"),
-        ("optim.steps=1" + "0" * 400, "a whole number of too many digits"),
+        ("optim.steps=1" + "0" * 400, "an integer with too many digits"),
         ("optim.steps=1" + "0" * 13, "expected less than or equal to 1000000000000"),
         ("optim.betas=[1", "the value is not YAML"),
         ('seed=!!int ""', "the value is not YAML (line 1: '' cannot be read as int; quote it)"),
@@ -66,7 +66,7 @@ def test_a_wrong_override_is_named_with_its_cure(override, told):
     [
         ("optim: {step: 1}", "unknown key 'optim.step'; did you mean 'optim.steps'?"),
         ("optim: {steps: many}", "optim.steps is 'many' (text); expected a valid integer"),
-        ("optim: {lr: 1}\noptim: {lr: 2}", "line 5: key 'optim' stands twice"),
+        ("optim: {lr: 1}\noptim: {lr: 2}", "line 5: key 'optim' appears twice"),
         ("optim: ]", "line 4: "),
         ("name: {{ run_name }}", "line 4: a section cannot be a key; quote text with braces"),
         ("? [a, b]\n: 1", "line 4: a list cannot be a key"),

@@ -20,17 +20,17 @@ def load(tmp_path, text, *overrides):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "student.model and student.keep are missing: give one of them, or stages"),
+        ("", "student.model and student.keep are missing: set one of them, or stages"),
         ("student: {model: s, keep: 0.5}", "student.model and student.keep exclude each other"),
         ("student: {keep: 0.5}", "keep needs masks; set inherit.method=masks"),
         ("stages: [{keep: 0.5}]", "keep needs masks; set inherit.method=masks"),
         (
             "stages: [{student: {}}]\ninherit: {method: masks}",
-            "masks have no stage to shrink: give one keep, or inherit.method=uniform",
+            "no stage has masks: set keep in one of them, or inherit.method=uniform",
         ),
         (
             "student: {model: starter-50, uniform_shapes: true}",
-            "student.uniform_shapes is about masks; set inherit.method=masks",
+            "student.uniform_shapes only applies to masks; set inherit.method=masks",
         ),
         (
             "student: {model: s}\nstages: [{student: s}]",
@@ -38,27 +38,27 @@ def load(tmp_path, text, *overrides):
         ),
         (
             "inherit: {method: masks}\nstages: [{keep: 0.5}, {keep: 0.5}]",
-            "stage 2 keeps 0.5, the one before 0.5: a stage cannot grow",
+            "stage 2 keeps 0.5, the previous one 0.5; a stage cannot grow",
         ),
         (
             "inherit: {method: masks}\nstages: [{keep: 0.25}, {keep: 0.75}]",
-            "stage 2 keeps 0.75, the one before 0.25: a stage cannot grow",
+            "stage 2 keeps 0.75, the previous one 0.25; a stage cannot grow",
         ),
         (
             f"inherit: {{method: masks}}\nstages: [{{keep: 0.5}}, {{student: {SHAPE}}}]",
-            "stage 2 gives a shape after a stage of masks; put it before them",
+            "stage 2 has a fixed shape after a stage with masks; put it before them",
         ),
         (
             "inherit: {method: none}\nstages: [{student: a}, {student: b}]",
-            "each stage would start anew",
+            "each stage would start from random weights",
         ),
         ("student: {model: s}\nstages: [{kep: 0.5}]", "unknown key 'stages[1].kep'; did you mean"),
         (
             "inherit: {method: masks}\nstages: [{keep: 0.5}, {keep: 2}]",
             "stages[2].keep is 2 (a whole number); expected less than 1",
         ),
-        ("stages: [{steps: 3}]", "stages[1]: give either keep or student"),
-        ("stages: [{student: a, steps: 3, samples: 9}]", "give steps or samples, not both"),
+        ("stages: [{steps: 3}]", "stages[1]: set either keep or student"),
+        ("stages: [{student: a, steps: 3, samples: 9}]", "set steps or samples, not both"),
         ("stages: [{student: a, samples: 9 apples}]", "samples is '9 apples' (text)"),
         ("student: {keep: 1.0}", "student.keep is 1.0 (a number); expected less than 1"),
     ],

@@ -24,7 +24,7 @@ MERGES = "a0: &a0 {x: 1, y: 2}\n" + "".join(
         ("a: " + "[" * 5000, "nest"),  # libyaml from 0.2.6 on has a limit of its own
         ("a: " + "{a: " * 5000, "line 1: nested more than 32 deep"),
         ("- " * 5000 + "a", "line 1: nested more than 32 deep"),
-        ("a: &a [1, *a]", "line 1: alias 'a' stands inside what it names"),
+        ("a: &a [1, *a]", "line 1: alias 'a' refers to a value that contains it"),
         ("a: *b", "undefined alias"),
         ("a: '" + "x" * (1 << 20) + "'", "more than 1,048,576 characters"),
         ('a: !!int ""', "line 1: '' cannot be read as int; quote it"),
@@ -56,7 +56,7 @@ def test_aliases_and_merges_of_ordinary_size_are_read():
 
 
 def test_a_number_of_thousands_of_digits_is_refused_by_its_kind():
-    with pytest.raises(ConfigError, match="a whole number of too many digits"):
+    with pytest.raises(ConfigError, match="an integer with too many digits"):
         load_config("starter", ["seed=0x" + "f" * 6000])
 
 

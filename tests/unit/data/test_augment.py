@@ -78,8 +78,8 @@ def test_draws_follow_from_seed_and_step():
     [
         ({"augment_crop": [0.0, 1.0]}, "augment_crop must be two shares"),
         ({"augment_flip": 0.5}, "need augment_crop"),
-        ({"augment_crop": [0.5, 1.0], "views": 2}, "views keeps crops"),
-        ({"augment_crop": [0.5, 1.0], "feature_cache": "x"}, "feature_cache keeps crops"),
+        ({"augment_crop": [0.5, 1.0], "views": 2}, "views uses fixed crops"),
+        ({"augment_crop": [0.5, 1.0], "feature_cache": "x"}, "feature_cache uses fixed crops"),
     ],
 )
 def test_contradictions_are_told(keys, told):

@@ -63,7 +63,7 @@ def test_every_spelling_is_seen_and_what_is_left_out_is_counted(folder, images):
     assert [of[name] for name in ("A.JPG", "B.Bmp", "deep/C.TIF")] == [
         ("of A.JPG",), ("of B.Bmp",), ("of deep/C.TIF",)]  # fmt: skip
     assert memory.skipped() == [
-        f"folder {folder}: left out files that are no pair: "
+        f"folder {folder}: skipped files that do not belong to a pair: "
         "4 hidden, 2 .svg, 1 without suffix, 1 .txt"
     ]
 
@@ -77,7 +77,7 @@ def test_a_metadata_file_as_hugging_face_writes_it(tmp_path, images, name):
     assert source.losses.lines() == []
     write(tmp_path / name, rows[:40])
     assert open_source(str(tmp_path)).losses.lines() == [
-        f"{tmp_path / name} has no row of 8 of 48 images there"
+        f"{tmp_path / name} has no row for 8 of 48 images in the folder"
     ]
 
 
@@ -88,7 +88,7 @@ def test_folders_that_are_no_pairs(tmp_path, folder):
     assert "bare.png has no caption (bare.txt)" in message
     for text in folder.glob("*.txt"):
         text.unlink()
-    assert "49 images without captions: class folders are no pairs" in refused(tmp_path)
+    assert "49 images without captions: class folders do not contain pairs" in refused(tmp_path)
     (tmp_path / "empty").mkdir()
     assert "has no images" in refused(tmp_path / "empty")
 
@@ -114,7 +114,7 @@ def test_metadata_one_level_down_is_named(tmp_path, images):
     (tmp_path / "img").rename(tmp_path / "train")
     write(tmp_path / "train" / "metadata.csv", [row.removeprefix("img/") for row in rows])
     assert refused(tmp_path) == (
-        f"folder {tmp_path} has no metadata.csv of its own, 1 of the folders in it has one; "
-        f"give {tmp_path}/train"
+        f"folder {tmp_path} has no metadata.csv of its own, but 1 of the folders in it has one; "
+        f"use {tmp_path}/train"
     )
     assert len(list(open_source(str(tmp_path / "train")))) == 48

@@ -46,7 +46,7 @@ def test_one_faulty_annotation_of_many_is_tolerated_and_bare_images_are_counted(
     source = open_source(str(path))
     assert len(list(source)) == 199
     assert source.losses.unusable == 1
-    assert "left out 1 images without a caption" in source.losses.lines()[-1]
+    assert "skipped 1 images without a caption" in source.losses.lines()[-1]
 
 
 def test_an_id_that_stands_twice_is_a_fault(tmp_path):
@@ -60,8 +60,8 @@ def test_an_id_that_stands_twice_is_a_fault(tmp_path):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ({"success": 3}, "no COCO captions file"),
-        ([], "no COCO captions file"),
+        ({"success": 3}, "not a COCO captions file"),
+        ([], "not a COCO captions file"),
         (COCO, "none of the first 2 images"),
         ({**COCO, "images": [{"id": 7, "file_name": "../a.png"}]}, "no image with a caption"),
     ],

@@ -161,7 +161,7 @@ def flipped(path):
 
 @pytest.mark.parametrize(
     ("spoil", "shallow", "told"),
-    [(cut, [0], "is cut off or broken"), (flipped, [], "has changed since it was written")],
+    [(cut, [0], "is truncated or damaged"), (flipped, [], "has changed since it was written")],
 )
 def test_a_broken_part_is_named_and_missing(store, source, spoil, shallow, told):
     place = store._place(source.parts[0])[0]
@@ -182,7 +182,7 @@ def test_a_shard_that_changed_is_missing(store, source, tmp_path):
     write_shard(tmp_path / "a-0.tar", samples[1:11])  # of the same name and size
     lines = []
     assert again(store, lines).missing(source.parts) == [0]
-    assert lines == ["feature cache: a-0.tar is another than the one cached"]
+    assert lines == ["feature cache: a-0.tar differs from the cached one"]
 
 
 def test_shards_of_one_name_do_not_meet(tmp_path):
@@ -222,7 +222,9 @@ def test_a_full_disk_leaves_the_whole_parts(store, source, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(feature_part, "save_file", full)
-    with pytest.raises(DataError, match=r"cannot be written \(.*No space left.*\); the parts that"):
+    with pytest.raises(
+        DataError, match=r"cannot be written \(.*No space left.*\); the parts in it"
+    ):
         store.save(source.parts[0], features_of(source.parts[0]))
     assert [path.read_bytes() for path in files(store)] == before
 

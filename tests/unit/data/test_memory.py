@@ -106,10 +106,10 @@ def test_without_distinct_concepts_every_picture_is_visited_once_an_epoch(memory
 
 
 def test_a_batch_that_cannot_be_filled_is_refused(memory):
-    with pytest.raises(DataError, match=r"batch_size 64 is above the 48 distinct concepts.*"
+    with pytest.raises(DataError, match=r"batch_size 64 exceeds the 48 distinct concepts.*"
                        r"lower it or set data\.batch_distinct=false"):  # fmt: skip
         next(memory.batches(0, 64, seed=0))
-    with pytest.raises(DataError, match="above the 96 pairs"):
+    with pytest.raises(DataError, match="exceeds the 96 pairs"):
         memory.check_batch(97, distinct=False)
 
 

@@ -145,12 +145,12 @@ def test_a_cut_or_empty_file_on_the_server_is_named(tmp_path, server):
     whole = path.read_bytes()
     path.write_bytes(whole[:700])
     (tmp_path / "b.tar").write_bytes(b"")
-    assert f"{server.url}/a.tar is cut off" in refused(f"{server.url}/a.tar")
+    assert f"{server.url}/a.tar is truncated" in refused(f"{server.url}/a.tar")
     assert f"{server.url}/b.tar is empty" in refused(f"{server.url}/b.tar")
     path.write_bytes(whole[: 10 * 6 * 512 + 513])  # in sample 10: 3 members of 2 blocks
     source = open_source(f"{server.url}/a.tar")
     assert len(list(source)) == 10
-    told = f"shard {server.url}/a.tar is cut off after 10 samples; the cut one is left out"
+    told = f"shard {server.url}/a.tar is truncated after 10 samples; the incomplete one is skipped"
     assert source.losses.lines() == [told]
 
 
@@ -183,13 +183,13 @@ def test_a_command_that_fails_is_named_with_what_it_said(tmp_path):
     command = f"pipe:cat {path}; echo first >&2; echo no such bucket >&2; exit 3"
     message = refused(command, SourceOptions(allow_pipes=True))
     assert "cat" in message
-    assert message.endswith("the command ended with code 3 (no such bucket)")
+    assert message.endswith("the command failed with exit code 3 (no such bucket)")
 
 
 def test_a_silent_command_is_ended(monkeypatch):
     monkeypatch.setattr(remote, "SILENCE", 0.2)
     # the command would outlast the limit that a test has
-    assert "gave no byte for 0.2 s" in refused("pipe:sleep 3600", SourceOptions(allow_pipes=True))
+    assert "wrote nothing for 0.2 s" in refused("pipe:sleep 3600", SourceOptions(allow_pipes=True))
 
 
 def test_a_command_ends_with_its_reader(tmp_path):
@@ -316,4 +316,4 @@ def test_a_password_goes_to_its_own_host_alone_and_into_no_message(redirects):
 def test_braces_without_end_are_refused(monkeypatch, pattern):
     monkeypatch.setattr(patterns, "NAMES", 1000)
     assert "more than 1,000 names" in refused(pattern)
-    assert "braces" in refused("http://a/" + "{" * 5000 + "a,b" + "}" * 5000)
+    assert "brace" in refused("http://a/" + "{" * 5000 + "a,b" + "}" * 5000)

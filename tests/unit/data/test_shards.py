@@ -128,8 +128,8 @@ def test_a_cut_shard_gives_its_whole_samples(tmp_path, name, place):
         assert [pair.key for pair in source] == [key for key, _ in samples[:whole]]
     assert source.losses.unusable == (lost if name == "a.tar" or place != "in a header" else 0)
     (line,) = source.losses.lines()
-    assert line.startswith(f"shard {path} is cut off after {whole} samples")
-    assert line.endswith("; the cut one is left out") == bool(source.losses.unusable)
+    assert line.startswith(f"shard {path} is truncated after {whole} samples")
+    assert line.endswith("; the incomplete one is skipped") == bool(source.losses.unusable)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.77, 0.9])
@@ -147,7 +147,7 @@ def test_a_compressed_shard_cut_anywhere_gives_what_comes_before(tmp_path, share
     assert [pair.key for pair in pairs] == [key for key, _ in samples[: len(pairs)]]
     assert share * 48 - 2 <= len(pairs) <= share * 48
     assert cuts.lines() == [
-        f"shard {path} is cut off after {len(pairs)} samples; the cut one is left out"
+        f"shard {path} is truncated after {len(pairs)} samples; the incomplete one is skipped"
     ]
 
 
@@ -157,7 +157,7 @@ def test_a_shard_cut_before_its_first_whole_sample_is_an_error(tmp_path, name):
     data = path.read_bytes()
     path.write_bytes(data[: 700 if name == "a.tar" else len(data) // 2])
     message = refused(read, path)
-    assert f"shard {path} is cut off" in message
+    assert f"shard {path} is truncated" in message
     assert message.endswith("; write it again")
 
 
@@ -172,8 +172,8 @@ def test_what_a_cut_lost_counts_towards_one_per_cent(tmp_path):
         if fine:
             bad.check(whole, final=True)
         else:
-            with pytest.raises(DataError, match=r"1 of 99 samples are undecodable or cut off .*"
-                               r"98\.tar is cut off after 98 samples"):  # fmt: skip
+            with pytest.raises(DataError, match=r"1 of 99 samples cannot be decoded or are "
+                               r"truncated .*98\.tar is truncated after 98 samples"):  # fmt: skip
                 bad.check(whole, final=True)
 
 
@@ -186,13 +186,13 @@ def test_a_shard_that_is_broken_in_the_middle_is_no_cut_one(tmp_path):
     data = bytearray(path.read_bytes())
     data[-6] ^= 1  # checksum
     path.write_bytes(bytes(data))
-    assert f"{path} is cut off or broken (CRC check failed" in refused(read, path)
+    assert f"{path} is truncated or damaged (CRC check failed" in refused(read, path)
 
 
 def test_a_key_that_stands_twice_in_a_shard_is_named(tmp_path):
     samples = toy_samples()
     path = write_shard(tmp_path / "a.tar", [*samples[:5], samples[2]])
-    told = f"shard {path}: key '{samples[2][0]}' stands twice; give each sample its own"
+    told = f"shard {path}: key '{samples[2][0]}' appears twice; give each sample its own"
     assert refused(read, path) == told
     # In another shard it is another pair: data sets are joined whose names are numbers.
     for number in range(2):
@@ -202,7 +202,7 @@ def test_a_key_that_stands_twice_in_a_shard_is_named(tmp_path):
 
 def test_other_files_are_no_shards(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"hello " * 500)
-    assert "is no tar but text; a table of image paths" in refused(read, tmp_path / "a.tar")
+    assert "is not a tar but text; a table of image paths" in refused(read, tmp_path / "a.tar")
     zipped = bytearray(gzip.compress(bytes(4096)))
     zipped[-6] ^= 1  # checksum
     (tmp_path / "b.tar.gz").write_bytes(bytes(zipped))
@@ -298,14 +298,14 @@ def test_members_of_a_key_that_do_not_stand_together_are_named(tmp_path):
     apart = [(key, {ending: files[ending]}) for ending in ("png", "txt") for key, files in samples]
     told = refused(read, write_shard(tmp_path / "a.tar", apart))
     key = samples[0][0]
-    assert f"'{key}.png' and '{key}.txt' do not stand together" in told
+    assert f"'{key}.png' and '{key}.txt' are not adjacent" in told
     assert "tar --sort=name" in told
 
 
 FAULTS = {
     "no caption": ({"png": b"", "txt": b" "}, "has no caption"),
     "not utf-8": ({"png": b"", "txt": "caf\u00e9".encode("latin-1")}, "cannot be read"),
-    "no text": ({"png": b"", "json": b'{"caption": {"en": "x"}}'}, "an object is no text"),
+    "no text": ({"png": b"", "json": b'{"caption": {"en": "x"}}'}, "an object is not text"),
     "no image": ({"txt": b"words"}, "has no image"),
 }
 

@@ -123,8 +123,8 @@ def test_what_shares_counted_adds_up(source):
     pairs.add_up([(["a"], 300, first), (["b"], 297, second)])
     assert pairs.counted == (["a", "b"], 597, second)
     assert pairs.skipped()[:2] == [
-        "shard x.tar is cut off after 12 samples; the cut one is left out",
-        "shard y.tar is cut off after 7 samples",
+        "shard x.tar is truncated after 12 samples; the incomplete one is skipped",
+        "shard y.tar is truncated after 7 samples",
     ]
     pairs.final_check()
     pairs = StreamingPairs(open_source(source.name), CODEC)

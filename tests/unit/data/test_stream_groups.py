@@ -160,7 +160,7 @@ def test_concepts_are_distinct_within_a_group(shards):
 
 def test_more_lanes_than_parts_or_an_uneven_share_is_refused(shards):
     pairs = StreamingPairs(open_source(shards), CODEC, stream_groups=7)
-    with pytest.raises(ConfigError, match=r"data\.stream_groups 7 is above the 6 .*at most 6$"):
+    with pytest.raises(ConfigError, match=r"data\.stream_groups 7 exceeds the 6 .*at most 6$"):
         next(pairs.batches(0, 14, seed=0))
     pairs = StreamingPairs(open_source(shards), CODEC, stream_groups=3)
     with pytest.raises(ConfigError, match=r"optim\.batch_size 8 cannot .* data\.stream_groups 3;"):
@@ -247,7 +247,7 @@ def test_a_part_that_shrank_is_named(tmp_path):
     path = write_shard(tmp_path / "a.tar", toy_samples())
     place = drawn(str(path), 2)[2]
     write_shard(path, toy_samples()[:5])
-    with pytest.raises(DataError, match=r"part a\.tar has no sample \d+ any more"):
+    with pytest.raises(DataError, match=r"part a\.tar no longer has a sample \d+"):
         drawn(str(path), 1, start=2, place=place)
 
 
@@ -256,7 +256,7 @@ def test_an_epoch_smaller_than_the_batch_is_refused_with_its_counts(tmp_path, gr
     for number in range(2):
         write_shard(tmp_path / f"s-{number}.tar", toy_samples()[number * 10 : number * 10 + 10])
     told = {
-        1: r"^optim\.batch_size 22 is above the 20 pairs of .*; lower it$",
+        1: r"^optim\.batch_size 22 exceeds the 20 pairs of .*; lower it$",
         2: r": stream group 1 of 2 has 10 pairs to fill 11 of optim\.batch_size 22; lower ",
     }[groups]
     with pytest.raises(DataError, match=told):
@@ -270,7 +270,7 @@ def test_batches_before_an_error_are_given(tmp_path):
     pattern = [str(tmp_path / "a.tar"), str(tmp_path / "b.tar")]
     pairs = StreamingPairs(open_source(pattern), CODEC, buffer=4)
     stream, found = pairs.batches(0, 4, seed=2, distinct=False), []
-    with pytest.raises(DataError, match=r"b\.tar is no tar but text"):
+    with pytest.raises(DataError, match=r"b\.tar is not a tar but text"):
         found.extend(batch.keys for batch in stream)
     # Seed 2 reads a.tar first: of its 40 pairs 4 are still to draw from.
     assert [len(keys) for keys in found] == [4] * 9

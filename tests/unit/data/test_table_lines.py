@@ -25,12 +25,12 @@ def test_quotes_of_a_tsv_are_letters(tmp_path, images):
 def test_a_csv_quote_that_is_none_is_refused_with_its_line(tmp_path, images):
     rows = [f"{images[0][0]},fine", f'{images[1][0]},"To be" he said', f'{images[2][0]},"more"']
     message = refused(write(tmp_path / "a.csv", ["image,caption", *rows]))
-    assert "a.csv line 3: " in message and "written twice" in message
+    assert "a.csv line 3: " in message and "double those inside it" in message
 
 
 def test_captions_that_are_objects_are_refused_with_their_line(tmp_path, images):
     rows = [json.dumps({"image": images[0][0], "captions": [{"id": 0, "caption": "a dog"}]})]
-    assert "line 1 cannot be used: an object is no text in 'captions'" in refused(
+    assert "line 1 cannot be used: an object is not text in 'captions'" in refused(
         write(tmp_path / "a.jsonl", rows)
     )
 
@@ -74,7 +74,7 @@ def test_old_line_ends_and_other_letters_are_named(tmp_path, images, name):
     text = path.read_text()
     path.write_bytes(text.replace("\n", "\r").encode())
     assert refused(path) == (
-        f"{path} ends its lines with CR alone, as old Macs did; write it with LF: tr '\\r' '\\n'"
+        f"{path} has CR line endings, as on old Macs; convert them to LF: tr '\\r' '\\n'"
     )
     path.write_bytes(text.encode("utf-16"))
     assert refused(path) == f"{path} is UTF-16; save it as UTF-8"
@@ -84,12 +84,12 @@ def test_old_line_ends_and_other_letters_are_named(tmp_path, images, name):
 
 def test_a_cr_inside_a_csv_is_named(tmp_path, images):
     path = write(tmp_path / "a.csv", ["image,caption", f"{images[0][0]},a\rb"])
-    assert "line 2: a CR stands inside a line; end lines with LF" in refused(path)
+    assert "line 2: a line contains a CR; end lines with LF" in refused(path)
 
 
 def test_a_tsv_cell_over_two_lines_is_refused(tmp_path, images):
     rows = [f'{images[0][0]}\t"first', 'second"', f"{images[1][0]}\tx"]
-    assert "lines 2 to 3: a cell in quotes goes on over the end of its line" in refused(
+    assert "lines 2 to 3: a quoted cell continues on the next line" in refused(
         write(tmp_path / "a.tsv", ["image\tcaption", *rows])
     )
 

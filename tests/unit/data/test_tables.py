@@ -75,18 +75,18 @@ def test_the_fingerprint_follows_the_content(tmp_path, images):
                                           "found: image, name"),
         ("a.csv", b"", "found: the file is empty"),
         ("a.csv", b"path,caption\n", "is empty"),
-        ("a.csv", b"path,caption\nIMG\n", "line 2 has 1 columns, the header 2"),
+        ("a.csv", b"path,caption\nIMG\n", "line 2 has 1 columns, but the header has 2"),
         ("a.csv", b"path,caption\nIMG,x\n\n,y\n", "line 4 has no image path in 'path'"),
         ("a.csv", b"path,caption\nIMG,\" \"\n", "line 2 has no caption in 'caption'"),
         ("a.csv", b"path,caption\nIMG,ok\nIMG,caf\xe9\n", "line 3 is not UTF-8"),
         ("a.csv", b"path,caption\nIMG," + b"x" * 200_000 + b"\n", "line 2: field larger than"),
-        ("a.jsonl", b'{"path": "IMG", "text": "x"}\n{"path"\n', "line 2 is no JSON"),
-        ("a.jsonl", b"[1]\n", "line 1 is no JSON object"),
-        ("a.jsonl", b'{"path": "IMG", "text": ' + b"9" * 5000 + b"}\n", "line 1 is no JSON"),
+        ("a.jsonl", b'{"path": "IMG", "text": "x"}\n{"path"\n', "line 2 is not valid JSON"),
+        ("a.jsonl", b"[1]\n", "line 1 is not a JSON object"),
+        ("a.jsonl", b'{"path": "IMG", "text": ' + b"9" * 5000 + b"}\n", "line 1 is not valid JSON"),
         ("a.jsonl", b'{"path": "IMG", "text": "\\udc00"}\n', "line 1 is not UTF-8"),
-        ("a.jsonl", b'{"path": "IMG", "text": 7}\n', "used: a number is no text in 'text'"),
-        ("a.csv", b"path,caption\nnone.png,x\n", "none of the first 1 images is there; paths"),
-        ("a.csv", b"path,caption\nhttps://a.b/c.jpg,x\n", "they are web addresses; img2dataset"),
+        ("a.jsonl", b'{"path": "IMG", "text": 7}\n', "used: a number is not text in 'text'"),
+        ("a.csv", b"path,caption\nnone.png,x\n", "none of the first 1 images exists; paths"),
+        ("a.csv", b"path,caption\nhttps://a.b/c.jpg,x\n", "they are web addresses; download"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_named(tmp_path, name, content, told):
@@ -120,7 +120,7 @@ BAD_ROWS = {
         b'{"image": "a.png", "caption": "\xe9"}',
     ),
     "columns": (b"a.png,a,dog", b"a.png", None),
-    "no JSON": (None, None, b'{"image": "a.png", "cap'),
+    "not valid JSON": (None, None, b'{"image": "a.png", "cap'),
 }
 
 
@@ -208,7 +208,9 @@ def test_columns_that_are_not_there_are_named(tmp_path, images):
 
 def test_parquet_is_called_what_it_is(tmp_path, images):
     (tmp_path / "00000.parquet").write_bytes(b"PAR1" + bytes(100))
-    told = "00000.parquet is a parquet table, which is not read; write paths and captions as .csv"
+    told = (
+        "00000.parquet is a parquet table, which is not supported; write paths and captions as .csv"
+    )
     assert told in refused(tmp_path / "00000.parquet")
     assert told in refused(tmp_path / "*.parquet")
     assert told in refused(tmp_path)

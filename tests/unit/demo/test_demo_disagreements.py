@@ -103,5 +103,5 @@ def test_the_shard_is_data_for_training(service, tmp_path):
     # a format that training does not read becomes PNG
     assert pairs["blue"].image.startswith(b"\x89PNG")
     assert pairs["red"].meta["answers"]["other"]["label"] == "green"
-    with pytest.raises(DataError, match="mine the disagreements first"):
+    with pytest.raises(DataError, match="find the disagreements first"):
         write_shard(tmp_path / "none.tar", gallery, [], mined.names)

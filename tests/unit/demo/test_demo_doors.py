@@ -143,7 +143,7 @@ def test_models_are_added_by_this_machine_alone(port):
     for headers in ({"X_Forwarded_For": "127.0.0.1"}, {"Via": "1.1 proxy"}):
         told = outcome(port, "add-button", ["/nowhere/bundle", None], **headers)
         assert "isitors from elsewhere cannot open folders" in told
-    assert "o model: write a folder" in outcome(port, "add-button", ["", None])
+    assert "o model: enter a folder" in outcome(port, "add-button", ["", None])
 
 
 @pytest.mark.parametrize(

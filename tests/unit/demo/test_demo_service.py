@@ -232,7 +232,7 @@ def test_labels_that_one_model_takes_for_the_same_are_refused_and_cuts_are_said(
     first, other = service.classify(square(RED), "red, crimson sky", "{}", BOTH)
     assert first.notes == ()
     assert other.notes == (
-        "1 of 2 prompts are longer than the model's 8 tokens and are cut: 'crimson sky'",
+        "1 of 2 prompts are longer than the model's 8 tokens and are truncated: 'crimson sky'",
     )
     page = bars.classification([first, other])
     assert "other: 1 of 2 prompts are longer" in page and "first: " not in page

@@ -49,13 +49,16 @@ def test_images_open_as_rgb(tmp_path, kind):
     ("content", "message"),
     [
         (b"", "0 bytes"),
-        (b"just some text", "no supported image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no supported image"),
-        (encoded(Image.new("RGB", (90, 90), "red"))[:80], "does not decode|no supported image"),
+        (b"just some text", "not a supported image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a supported image"),
+        (
+            encoded(Image.new("RGB", (90, 90), "red"))[:80],
+            "cannot be decoded|not a supported image",
+        ),
         (png_of_size(8000, 6000), "8,000 × 6,000 pixels: at most 40 million"),
         (png_of_size(60000, 60000), "too many pixels"),
         (png_of_size(1, 5000), "1 × 5,000 pixels: too long and thin"),
-        (png_of_size(0, 5), "no supported image|does not decode|empty"),
+        (png_of_size(0, 5), "not a supported image|cannot be decoded|empty"),
     ],
 )
 def test_what_is_no_picture_is_told_without_the_server_s_path(tmp_path, content, message):

@@ -137,7 +137,7 @@ def test_only_this_machine_is_listened_to(server):
 
 
 def test_no_bundle_and_a_taken_port_are_told_in_one_line(tmp_path, server, ort):
-    with pytest.raises(BundleError, match=r"is no bundle: it has no manifest\.json"):
+    with pytest.raises(BundleError, match=r"is not a bundle: it has no manifest\.json"):
         page_server(tmp_path, ort)
     bundle = server.files["/bundle/manifest.json"].parent
     with pytest.raises(ConfigError, match="in use"):
@@ -176,7 +176,7 @@ def test_page_has_no_address_of_another_host():
 def test_the_command_refuses_what_it_cannot_serve(command_line, server, tmp_path):
     code, _, err = command_line("demo", "--web", tmp_path / "none")
     assert code == 2
-    assert "none is no bundle: it has no manifest.json" in err
+    assert "none is not a bundle: it has no manifest.json" in err
     bundle = server.files["/bundle/manifest.json"].parent
     code, _, err = command_line("demo", "--web", bundle, "--ort", tmp_path)
     assert code == 2
@@ -198,7 +198,7 @@ def test_a_foreign_host_or_origin_gets_nothing(server, headers):
     for path in ("/", "/bundle/manifest.json", "/ort/ort.wasm.min.mjs", "/nothing"):
         status, answered, body = ask(server, path, **headers)
         assert (status, answered["Content-Type"]) == (403, "text/plain; charset=utf-8")
-        assert body.startswith(b"this server does not answer to ")
+        assert body.startswith(b"this server does not accept ")
         assert "Access-Control-Allow-Origin" not in answered
     assert ask(server, "/", "HEAD", **headers)[::2] == (403, b"")
 

@@ -103,7 +103,7 @@ def test_a_probe_that_takes_too_long_ends_in_one_line(shared_tiny_bundle, monkey
 
 def test_unknown_and_absent_devices(shared_tiny_bundle, tmp_path, monkeypatch):
     for model in (str(shared_tiny_bundle.folder), str(tmp_path)):
-        with pytest.raises(ConfigError, match=r"no device 'gpu' \(auto, cpu or cuda\)"):
+        with pytest.raises(ConfigError, match=r"unknown device 'gpu' \(auto, cpu or cuda\)"):
             open_embedder(model, device="gpu")
     with pytest.raises(ConfigError, match="did you mean 'cuda'"):
         open_embedder(str(tmp_path), device="cuda:0")

@@ -67,7 +67,7 @@ def test_ids_without_a_name_are_a_warning(tmp_path):
 
 
 def test_splits_are_not_classes(tiny):
-    with pytest.raises(DataError, match=r"has train, val; give one of them"):
+    with pytest.raises(DataError, match=r"has train, val; use one of them"):
         evaluation_set(str(tiny))
 
 
@@ -88,7 +88,7 @@ def test_folders_of_folders(tmp_path):
 def test_a_flat_folder_and_a_single_class_are_refused(tmp_path):
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(square("red"))
-    with pytest.raises(DataError, match="images but no folders; the folder is the class"):
+    with pytest.raises(DataError, match="images but no class folders; use one folder per class"):
         evaluation_set(str(tmp_path))
     path = write_tar(tmp_path / "one.tar", [(f"dog/{i}.png", square("red")) for i in range(3)])
     with pytest.raises(DataError, match="has one class, 'dog'"):
@@ -167,4 +167,4 @@ def test_classes_of_one_name_are_said(tmp_path):
     (tmp_path / "classes.tsv").write_text("n0\tcrane\nn1\tcrane, machine\nn2\tbird\n")
     found = evaluation_set(str(path))
     assert found.classnames == ("crane", "bird")
-    assert found.notes == ("1 names stand for several classes, which count as one: crane",)
+    assert found.notes == ("1 names belong to several classes, which are merged: crane",)

@@ -48,10 +48,10 @@ def test_fewer_than_five_classes_make_top5_certain(model):
 @pytest.mark.parametrize(
     ("images", "targets", "names", "message"),
     [
-        ([0], [0, 1], ["a"], "1 images do not fit 2 targets"),
+        ([0], [0, 1], ["a"], "there are 1 images but 2 targets"),
         ([], [], ["a"], "set is empty"),
         ([0], [0], [], "list of labels is empty"),
-        ([0], [3], ["a", "b"], "targets run from 3 to 3, there are 2"),
+        ([0], [3], ["a", "b"], "targets run from 3 to 3, but there are 2"),
         ([0], [-1], ["a", "b"], "targets run from -1"),
     ],
 )

@@ -55,5 +55,5 @@ def test_torch_gets_the_threads_and_its_own_back():
 
 
 def test_an_empty_batch_is_refused():
-    with pytest.raises(DataError, match="are not a batch"):
+    with pytest.raises(DataError, match="do not form a batch"):
         measure_latency({}, [], [])

@@ -97,5 +97,5 @@ def test_retrieval_on_labels_of_classes_is_said_to_be_none(tmp_path):
                for n in range(3)]  # fmt: skip
     path = write_tar(tmp_path / "set.tar", members)
     (note,) = evaluate_model(ColourEmbedder(), task="retrieval", data=str(path)).notes
-    assert note.startswith("100% of the captions are those of several images")
+    assert note.startswith("100% of the captions belong to several images")
     assert evaluate_model(ColourEmbedder(), task="zero-shot", data=str(path)).notes == ()

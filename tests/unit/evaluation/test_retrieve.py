@@ -79,7 +79,7 @@ def test_a_collapsed_model_gets_chance():
 
 
 def test_wrong_sizes_are_data_errors():
-    with pytest.raises(DataError, match="4 images do not fit 3 texts"):
+    with pytest.raises(DataError, match="there are 4 images but 3 texts"):
         retrieval_of_features(IDENTITY, IDENTITY[:3])
     with pytest.raises(DataError, match="empty"):
         retrieval_of_features(IDENTITY[:0], IDENTITY[:0])

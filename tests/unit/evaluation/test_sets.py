@@ -33,7 +33,7 @@ def test_limit_spreads_over_the_set(kit):
 def test_unknown_and_missing_starter_sets(kit):
     with pytest.raises(DataError, match="did you mean 'test_style'"):
         evaluation_set("starter:test_stile")
-    with pytest.raises(DataError, match="not complete"):
+    with pytest.raises(DataError, match="incomplete"):
         evaluation_set("starter:val")
 
 
@@ -123,7 +123,7 @@ def test_a_cut_shard_is_a_note(tmp_path):
     path.write_bytes(path.read_bytes()[: last.offset_data + 5])
     found = evaluation_set(str(tmp_path / "pairs*.tar"))
     assert len(found) == 149
-    told = "is cut off after 149 samples; the cut one is left out"
+    told = "is truncated after 149 samples; the incomplete one is skipped"
     assert found.notes == (f"shard {path} {told}",)
 
 
@@ -163,7 +163,7 @@ def test_a_broken_starter_shard_is_named_in_one_line(kit):
     whole = shard.read_bytes()
     for broken in (whole[:-4], whole[: len(whole) // 2], b"no shard", b""):
         shard.write_bytes(broken)
-        with pytest.raises(DataError, match=r"test_style-00000\.tar\.gz.* broken") as caught:
+        with pytest.raises(DataError, match=r"test_style-00000\.tar\.gz.* damaged") as caught:
             evaluation_set("starter:test_style")
         assert "\n" not in str(caught.value)
 

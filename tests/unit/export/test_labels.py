@@ -29,7 +29,7 @@ def test_no_file_of_one_kind_and_precision_has_the_name_of_another():
 
 def test_labels_that_the_context_makes_equal_are_refused_before_any_work(exported, tmp_path):
     extras = Extras(labels=(f"{LONG} dog", f"{LONG} cat"))
-    with pytest.raises(DataError, match="are the same once cut to the model's 16 tokens"):
+    with pytest.raises(DataError, match="are the same after truncation to the model's 16 tokens"):
         export_bundle(
             exported.clip,
             tmp_path / "out",

@@ -63,7 +63,7 @@ def test_an_optional_key_of_a_manifest_may_be_null(tiny_bundle, key):
         (b'{"a": "\\ud800"}', "half of a surrogate pair"),
         (b"[" * 70 + b"]" * 70, "nested more than 64 deep"),
         (b"{}" + b" " * (1 << 24), "more than 16,777,216 bytes"),
-        (b"[]", "holds no table"),
+        (b"[]", "does not contain a JSON object"),
     ],
 )
 def test_json_of_a_bundle_is_of_bounded_size_and_can_be_written(tiny_bundle, name, content, told):
@@ -98,7 +98,7 @@ def graph(path, nodes, inputs, output, shape):
     [
         ([6 * SIZE * SIZE], r"has shape \[384\], not \[B, N\]"),
         ([2, 3, SIZE * SIZE], r"has shape \[2, 3, 64\], not \[B, N\]"),
-        ([1, 6 * SIZE * SIZE], "gave 1 rows for 2"),
+        ([1, 6 * SIZE * SIZE], "returned 1 rows for 2"),
     ],
 )
 def test_embeddings_of_another_shape_are_refused(tmp_path, shape, told):
@@ -137,7 +137,7 @@ def test_a_tokenizer_that_fails_on_a_text_is_named(tmp_path):
     path.write_text(json.dumps(UNKNOWN))
     tokenizer = ClipTokenizer.from_file(path, CONTEXT)
     assert tokenizer.encode("cat") == [0, 2, 1]
-    with pytest.raises(ModelError, match=r"tokenizer\.json is no tokenizer\.json: .*\[UNK\]"):
+    with pytest.raises(ModelError, match=r"tokenizer\.json is not a tokenizer\.json: .*\[UNK\]"):
         tokenizer.encode("zebra")
     plain = PlainTokenizer(path, CONTEXT, {"clean": "lower", "end": 1})
     for use in (plain.encode, plain.fits):
@@ -161,7 +161,7 @@ def test_panics_of_the_library_are_defects_and_interrupts_are_not():
     class PanicException(BaseException):
         pass
 
-    told = "a is no tokenizer.json: index out of bounds$"
+    told = "a is not a tokenizer.json: index out of bounds$"
     with pytest.raises(ModelError, match=told), tokenizer_errors("a"):
         raise PanicException("index out of bounds\nnote: more")
     for error in (KeyboardInterrupt, SystemExit):

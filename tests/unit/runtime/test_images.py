@@ -149,7 +149,9 @@ def test_twelve_bits_in_sixteen_are_refused_whichever_way_they_come(tmp_path, ki
     twelve = (GREYS >> 4).astype(np.uint16)
     content = encoded(Image.fromarray(twelve), kind)
     for image in [*ways_in(content, tmp_path / "grey"), Image.fromarray(twelve), twelve]:
-        with pytest.raises(DataError, match="at most 4095, which may be 12 bits or fewer in 16"):
+        with pytest.raises(
+            DataError, match="at most 4095, which may be values of 12 bits or fewer"
+        ):
             open_image(image)
     # Nothing but black is black in any number of bits.
     assert np.asarray(open_image(np.zeros((2, 2), np.uint16))).max() == 0
@@ -205,15 +207,15 @@ def test_postscript_never_reaches_a_decoder(tmp_path):
     )
     *refused, first, own, second = done.stdout.splitlines()
     assert len(refused) == 4
-    assert all("is no supported image: JPEG, PNG" in line for line in refused)
+    assert all("is not a supported image: JPEG, PNG" in line for line in refused)
     assert (first, second) == ("[] False", "[]")
-    assert "no supported image: EPS; convert it first" in own
+    assert "not a supported image: EPS; convert it first" in own
 
 
 @pytest.mark.parametrize("kind", ["TGA", "PCX", "SGI", "ICO", "JPEG2000", "IM", "DDS"])
 def test_formats_outside_the_table_are_refused(kind):
     content = encoded(Image.new("RGB", (16, 16), "red"), kind)
-    with pytest.raises(DataError, match=r"no supported image|does not decode"):
+    with pytest.raises(DataError, match=r"not a supported image|cannot be decoded"):
         open_image(content)
     with Image.open(io.BytesIO(content)) as image, pytest.raises(DataError, match="convert it"):
         open_image(image)

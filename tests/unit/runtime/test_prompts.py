@@ -27,12 +27,14 @@ def long(end, clip):
 
 def test_labels_that_differ_behind_the_context_are_refused(clip):
     labels = [long(end, clip) for end in ("a", "red", "cat")]
-    with pytest.raises(DataError, match=rf"same once cut to the model's {clip.context_length} tok"):
+    with pytest.raises(
+        DataError, match=rf"same after truncation to the model's {clip.context_length} tok"
+    ):
         clip.classify(RED, labels)
 
 
 def test_a_template_that_pushes_labels_behind_the_context_is_refused(clip):
-    with pytest.raises(DataError, match="labels 'cat' and 'red' are the same once cut"):
+    with pytest.raises(DataError, match="labels 'cat' and 'red' are the same after truncation"):
         clip.classify(RED, ["cat", "red"], [long("{}", clip)])
     # One template that tells them apart is enough.
     with pytest.warns(UserWarning, match="2 of 4 prompts are longer"):

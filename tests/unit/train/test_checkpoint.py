@@ -96,13 +96,13 @@ def test_a_broken_newest_falls_back_to_the_one_before(store, name, harm):
     found, told = load(store)
     assert found.position.step == 5
     assert len(told) == 1
-    assert "00000010 is broken" in told[0]
+    assert "00000010 is damaged" in told[0]
 
 
 def test_nothing_whole_is_an_error(store):
     path = store.save(content(5))
     (path / "state.pt").unlink()
-    with pytest.raises(TinyClipError, match="no whole checkpoint"):
+    with pytest.raises(TinyClipError, match="no complete checkpoint"):
         load(store)
 
 
@@ -113,7 +113,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(store, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(module, "save_file", full)
-    with pytest.raises(TinyClipError, match=r"No space left.*last whole one is of step 5"):
+    with pytest.raises(TinyClipError, match=r"No space left.*last complete one is of step 5"):
         store.save(content(10))
     assert [path.name for path in store.folder.iterdir()] == ["00000005"]
     assert load(store)[0].position.step == 5
@@ -169,15 +169,15 @@ def test_a_checkpoint_is_applied_to_model_and_optimizer(store):
 def test_another_architecture_is_named_in_one_line(store):
     store.save(checkpoint_of(*trained(2)))
     found = load(store)[0]
-    told = r"step 5 is of another architecture: bias is \[2\] in the checkpoint and \[4\] in"
+    told = r"step 5 has another architecture: bias is \[2\] in the checkpoint but \[4\] in"
     with pytest.raises(ModelError, match=told) as caught:
         found.apply(*trained(4))
     assert "\n" not in str(caught.value)
     model = torch.nn.Linear(3, 2, bias=False)
-    with pytest.raises(ModelError, match=r"bias is \[2\] in the checkpoint and missing in"):
+    with pytest.raises(ModelError, match=r"bias is \[2\] in the checkpoint but missing in"):
         found.apply(model, torch.optim.AdamW(model.parameters()))
     model = torch.nn.Linear(3, 2)
-    with pytest.raises(ModelError, match="step 5 is of another architecture") as caught:
+    with pytest.raises(ModelError, match="step 5 has another architecture") as caught:
         found.apply(model, torch.optim.AdamW([model.weight]))
     assert "\n" not in str(caught.value)
 
@@ -187,7 +187,7 @@ def test_a_step_count_that_is_no_float_is_refused(store, spoilt):
     model, optimizer = trained(2)
     checkpoint = checkpoint_of(model, optimizer)
     checkpoint.optimizer["state"][0]["step"] = spoilt
-    with pytest.raises(ModelError, match="the state of its optimizer is another one's"):
+    with pytest.raises(ModelError, match="its optimizer state belongs to another model"):
         checkpoint.apply(*trained(2))
 
 
@@ -204,9 +204,9 @@ def test_a_checkpoint_of_another_version_is_not_read(store):
     path.write_text(json.dumps({**json.loads(path.read_text()), "version": 1}))
     assert store.config() is None
     told = []
-    with pytest.raises(TinyClipError, match="no whole checkpoint"):
+    with pytest.raises(TinyClipError, match="no complete checkpoint"):
         store.load_newest(told.append)
-    assert "version 1, this program reads 3 and 2" in told[0]
+    assert "version 1, but this version reads 3 and 2" in told[0]
 
 
 def test_version_2_is_read_with_a_warning(store):
@@ -217,7 +217,7 @@ def test_version_2_is_read_with_a_warning(store):
     assert found.version == 2
     assert torch.equal(found.weights["a"], saved.weights["a"])
     assert len(told) == 1
-    assert "00000005 is of version 2" in told[0]
+    assert "00000005 has version 2" in told[0]
     assert store.config() == {"seed": 0, "optim.betas": [0.9, 0.98]}
 
 
@@ -257,7 +257,7 @@ def test_what_checkpoint_json_says_is_checked(store, change):
     found, told = load(store)
     assert found.position.step == 3
     assert len(told) == 1
-    assert "00000005 is broken" in told[0]
+    assert "00000005 is damaged" in told[0]
 
 
 @pytest.mark.parametrize("change", [{"step": 7}, {"step": "x"}, {"files": {}}, {"stage": 0}])
@@ -277,7 +277,7 @@ def test_a_state_of_other_content_is_no_checkpoint(store):
     sign(path, about)
     found, told = load(store)
     assert found.position.step == 3
-    assert "state.pt holds something else" in told[0]
+    assert "state.pt has unexpected contents" in told[0]
 
 
 def test_saving_a_step_again_never_leaves_the_run_without_it(store):

@@ -60,7 +60,7 @@ def test_stages_follow_each_other_in_steps():
         ),
         (
             {"stages": [{"keep": 0.5}], "masks": {"lr": 0.05, "prune": 400, "warmup": 401.0}},
-            r"stage 1: the target of masks rises over 401 steps and the prune comes after 400",
+            r"stage 1: the target of the masks rises over 401 steps, but they are pruned after 400",
         ),
         (
             {"stages": [{"student": "a", "steps": 5, "warmup": 9.0}, {"keep": 0.5}]},

@@ -70,8 +70,8 @@ def test_keys_of_several_shards_and_cut_ones_are_counted(config, tmp_path, taugh
     assert found.source.count == Count(48 + 8 + 120, exact=True)
     assert found.source.repeated_keys == 7
     told = [finding.text for finding in found.findings if not finding.refuses]
-    assert f"shard {cut} is cut off after 120 samples; the cut one is left out" in told
-    assert any(line.startswith("7 pairs have the key of an earlier one") for line in told)
+    assert f"shard {cut} is truncated after 120 samples; the incomplete one is skipped" in told
+    assert any(line.startswith("7 pairs have the same key as an earlier one") for line in told)
     assert not found.refused
 
 
@@ -96,13 +96,13 @@ def source(images=None, captions=None, **values):
         (source(undecodable=("k",)), None),  # one per cent is let through
         (source(undecodable=("k", "l")), "2 of 100 sampled images cannot be decoded"),
         (source(captions={"commonest": 0.9, "commonest_text": "a photo"}), "90% of the captions "
-                                                                           "are all alike: "
+                                                                           "are identical: "
                                                                            "'a photo'"),
         (source(captions={"distinct_ids": 1}), "all 100 different captions to the same ids"),
         (source(captions={"pieces": 1}), "100% of the captions' words to unknown"),
         (source(captions={"unknown": 0.6}), "60% of the captions' words to unknown"),
-        (source(captions={"highest_id": 100}), "id 100, the teacher knows 100 tokens"),
-        (source(images={"commonest": 0.95}), "one and the same"),
+        (source(captions={"highest_id": 100}), "id 100, but the teacher has 100 tokens"),
+        (source(images={"commonest": 0.95}), "sampled images are identical"),
         (source(images={"plain": 1.0}), "single colour"),
     ],
 )  # fmt: skip
@@ -117,9 +117,9 @@ def test_what_a_sample_says_against_a_run(check, told):
 @pytest.mark.parametrize(
     ("hits", "told"),
     [
-        (19, "the teacher is at chance on data.val"),
-        (20, "the teacher barely knows data.val"),
-        (59, "the teacher barely knows data.val"),
+        (19, "the teacher is at chance level on data.val"),
+        (20, "the teacher's accuracy on data.val is low"),
+        (59, "the teacher's accuracy on data.val is low"),
         (60, None),
     ],
 )
@@ -198,7 +198,7 @@ def test_a_streamed_run_is_timed_with_a_live_teacher(config, taught):
     assert found.streamed and found.step.cached_seconds is None
     assert found.step.loader_per_s == found.source.samples_per_s
     starving = found.source.samples_per_s < found.step.pairs / found.step.seconds
-    assert any("the loader gives" in one.text for one in found.findings) == starving
+    assert any("the loader provides" in one.text for one in found.findings) == starving
     assert not found.refused
 
 
@@ -216,7 +216,7 @@ def test_a_student_that_is_blind_to_later_words_is_refused(config, taught):
 
 def test_what_a_run_would_stop_at_is_a_finding(config, taught):
     found = examine(config(optim={"batch_size": 64}))
-    assert "batch_size 64 is above the 48" in found.stopped
+    assert "batch_size 64 exceeds the 48" in found.stopped
     assert [one.text for one in found.findings if one.refuses] == [found.stopped]
 
 
@@ -243,7 +243,7 @@ def test_the_command_shows_a_table_and_then_a_line_a_finding(config, tmp_path, c
     assert code == 2
     assert "repeated captions" in out and "97.9 %" in out  # 47 of 48
     refused = [line for line in err.splitlines() if line.startswith("refused: ")]
-    assert refused == ["refused: 100% of the captions are all alike: 'a photo'"]
+    assert refused == ["refused: 100% of the captions are identical: 'a photo'"]
     code, out, _ = command_line("doctor", path, "--json")
     assert code == 2
     found = json.loads(out)

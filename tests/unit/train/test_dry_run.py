@@ -90,7 +90,9 @@ def test_hours_are_operations_over_rate():
 
 
 def test_what_cannot_begin_is_refused():
-    with pytest.raises(ConfigError, match="batch_size 128 cannot be shared evenly by 3 processes"):
+    with pytest.raises(
+        ConfigError, match="batch_size 128 cannot be divided evenly among 3 processes"
+    ):
         plan_run(load_config("starter", []), processes=3)
     with pytest.raises(InheritanceError):
         plan_run(load_config("starter", ["student.model={vision_cfg: {layers: 40}}"]))
@@ -112,4 +114,4 @@ def test_the_command_trains_nothing(command_line, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
     code, _, err = command_line("distill", "starter", "--json")
     assert code == 2
-    assert "--json goes with --dry-run" in err
+    assert "--json requires --dry-run" in err

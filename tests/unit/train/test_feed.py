@@ -81,7 +81,7 @@ def test_other_lanes_are_another_order(make, tmp_path):
 
 
 def test_lanes_that_do_not_fit_are_refused_before_the_first_step(make, tmp_path):
-    with pytest.raises(ConfigError, match=r"data\.stream_groups 4 is above the 3 parts"):
+    with pytest.raises(ConfigError, match=r"data\.stream_groups 4 exceeds the 3 parts"):
         distill(make(groups=4), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -93,5 +93,5 @@ def test_a_cut_shard_is_told_of_once(make, tmp_path):
     seen = Watcher()
     distill(config.model_copy(update={"optim": config.optim.model_copy(update={"steps": 40})}),
             tmp_path / "run", observer=seen)  # fmt: skip
-    told = [line for line in seen.messages if "cut off" in line]
-    assert told == [f"shard {path} is cut off after 50 samples; the cut one is left out"]
+    told = [line for line in seen.messages if "truncated" in line]
+    assert told == [f"shard {path} is truncated after 50 samples; the incomplete one is skipped"]

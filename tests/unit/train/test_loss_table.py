@@ -131,7 +131,7 @@ def test_runs_train_log_and_draw_it(moment, toy_teacher_folder, tmp_path):
 
 def test_a_taken_key_is_refused(moment):
     for name in ("affinity", "moment", "moment_power", "teacher_logit_scale"):
-        with pytest.raises(ConfigError, match=rf"loss\.{name} is a key already"):
+        with pytest.raises(ConfigError, match=rf"loss\.{name} already exists"):
             register_loss(LossEntry(name=name, description="-", implementation="-"))
     assert list(LOSS_TERMS) == [
         "affinity", "contrastive", "feature", "sigmoid", "interactive", "moment",

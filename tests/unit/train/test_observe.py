@@ -73,7 +73,7 @@ def test_damaged_lines_are_set_aside_and_named(events):
     assert events.with_name("events.jsonl.damaged").read_bytes().splitlines() == DAMAGED
     assert len(told) == 1
     assert (
-        "8 damaged lines, the first is number 2; they were moved to events.jsonl.damaged" in told[0]
+        "8 damaged lines, the first at line 2; they were moved to events.jsonl.damaged" in told[0]
     )
     rewind_events(events, 4, told.append)
     assert len(told) == 1

@@ -183,7 +183,9 @@ def test_an_interrupted_finish_goes_on_to_the_same_curve(pairs, student, tmp_pat
     whole = Watcher()
     expected = finished(tmp_path / "whole", whole)
     cut = Watcher(4, lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(InterruptedRun, match=r"stopped after step 4.*go on with: the same") as stop:
+    with pytest.raises(
+        InterruptedRun, match=r"stopped after step 4.*continue with: the same"
+    ) as stop:
         finished(tmp_path / "cut", cut)
     assert stop.value.exit_code == 130
     assert sorted(path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()) == [

@@ -45,7 +45,7 @@ def test_a_run_brings_teacher_and_pairs(tmp_path, pairs, toy_teacher_folder):
         assert found.lr == pytest.approx(2e-4)
     assert any(f"teacher {toy_teacher_folder.name}" in text for text in watcher.messages)
     assert watcher.reports[0].values["kl"] > 1e-2  # the student is random: not its own teacher
-    named = "finished for int8 in 1 steps" in found.clip.name
+    named = "fine-tuned for int8 in 1 steps" in found.clip.name
     assert named is found.helped
 
 
@@ -58,7 +58,7 @@ def test_another_model_is_its_own_teacher_on_given_pairs(tmp_path, pairs, toy_te
     )
     # 48 concepts are fewer than the batch; without rounding it has nothing to learn.
     assert watcher.reports[0].values["kl"] == pytest.approx(0, abs=1e-4)
-    with pytest.raises(ConfigError, match=r"is no run.*give some with --qat-data"):
+    with pytest.raises(ConfigError, match=r"is not a run.*pass some with --qat-data"):
         finish_model(
             clip, source, still, train=None, val=pairs, folder=tmp_path / "b", observer=watcher
         )

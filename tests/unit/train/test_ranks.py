@@ -23,7 +23,7 @@ def test_shares_join_to_the_batch():
 
 @pytest.mark.parametrize(
     ("size", "count", "told"),
-    [(30, 4, "by 4 processes; set it to 28 or 32,"), (3, 8, "by 8 processes; set it to 8,")],
+    [(30, 4, "among 4 processes; set it to 28 or 32,"), (3, 8, "among 8 processes; set it to 8,")],
 )
 def test_a_batch_that_leaves_a_rest_is_refused(size, count, told):
     with pytest.raises(ConfigError, match=told):

@@ -78,5 +78,7 @@ def test_a_checkpoint_of_another_architecture_is_one_line(config, tmp_path, monk
     monkeypatch.setattr(checkpoint_store, "read_checkpoint", narrower)
     with pytest.raises(ModelError) as caught:
         distill(run, out, resume=True)
-    assert str(caught.value).startswith(f"cannot resume {out}: the checkpoint of step 2 is of")
+    assert str(caught.value).startswith(
+        f"cannot resume {out}: the checkpoint of step 2 has another"
+    )
     assert "\n" not in str(caught.value)

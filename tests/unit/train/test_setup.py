@@ -79,7 +79,7 @@ def test_skipped_validation_images_are_told(config):
 def test_a_run_without_validation_pairs_says_so_before_its_first_step(config):
     told = Messages()
     prepare(config(toy_samples(), val=None), told)
-    assert "data.val is null: neither teacher nor student is measured on the way" in told
+    assert "data.val is null: teacher and student are not evaluated during the run" in told
 
 
 @pytest.mark.parametrize("memory_gb", [1, 0])
@@ -98,7 +98,7 @@ def test_faulty_rows_and_files_left_out_are_told(config, tmp_path, memory_gb):
     assert any(
         f"skipped 1 faulty sample: {tmp_path}/img/7.png has no caption" in line for line in told
     )
-    assert any(line.endswith("left out files that are no pair: 1 .svg") for line in told)
+    assert any(line.endswith("skipped files that do not belong to a pair: 1 .svg") for line in told)
 
 
 @pytest.mark.parametrize("form", ["table", "folder", "pipe"])

@@ -48,8 +48,8 @@ def test_a_recipe_of_the_zoo_is_its_stages(config, toy_teacher, method):
 @pytest.mark.parametrize(
     ("model", "method", "told"),
     [
-        ("TinyCLIP-auto-ViT-22M-32-Text-10M", "none", "is a recipe of masks"),
-        ("starter-50", "masks", "give student.keep or stages instead of student.model"),
+        ("TinyCLIP-auto-ViT-22M-32-Text-10M", "none", "is a recipe with masks"),
+        ("starter-50", "masks", "set student.keep or stages instead of student.model"),
     ],
 )
 def test_a_model_that_contradicts_its_method(config, toy_teacher, model, method, told):
@@ -64,9 +64,9 @@ CUT = {"student": {"vision_cfg": {"layers": 3}, "text_cfg": {"layers": 2}}}
 @pytest.mark.parametrize(
     ("stages", "told"),
     [
-        ([{"keep": 0.5}], "keep 0.5 is out of reach: gates have 5.3 to move"),
-        ([CUT, {"keep": 0.5}], "stage 2: keep 0.5 is out of reach: gates have 4.6 to move"),
-        ([{"keep": 0.75}, {"keep": 0.5}], "stage 1: keep 0.75 is out of reach: gates have 4.3"),
+        ([{"keep": 0.5}], "keep 0.5 cannot be reached: gates have 5.3 to move"),
+        ([CUT, {"keep": 0.5}], "stage 2: keep 0.5 cannot be reached: gates have 4.6 to move"),
+        ([{"keep": 0.75}, {"keep": 0.5}], "stage 1: keep 0.75 cannot be reached: gates have 4.3"),
     ],
 )
 def test_gates_that_cannot_close_in_time_are_refused(config, toy_teacher, stages, told):

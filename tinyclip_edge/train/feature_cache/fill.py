@@ -1,7 +1,7 @@
-"""Fill a feature cache part by part, shared by the processes of a launcher.
+"""Fill a feature cache part by part, with the work divided among the processes of a launcher.
 
-A part is a file; a fill that was killed goes on after the parts that are complete. N pictures in V
-views (1: the centre).
+A part is a file; a killed fill continues after the parts that are complete. N pictures in V views
+(1: the centre).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tinyclip_edge.train.feature_cache.progress import CacheResult, Estimate, Fi
 from tinyclip_edge.train.tasks.teacher import Teacher
 
 BATCH = {"cpu": 64, "cuda": 512}
-WARMUP, MEASURED = 2, 32  # pairs of the estimate
+WARMUP, MEASURED = 2, 32  # pairs used for the estimate
 HALF, SEED = 2, 8  # bytes
 
 
@@ -49,25 +49,25 @@ class FeatureCacheFiller:
     source: PairSource
     teacher: Teacher
     crops: Crops | None
-    workers: int  # threads that decode
+    workers: int  # decoding threads
 
     @property
     def batch(self) -> int:
-        """Pictures, or captions, in one pass of the teachers."""
+        """Pictures, or captions, per forward pass of the teachers."""
         return BATCH[self.teacher.device.type]
 
     @property
     def views(self) -> int:
-        """Rows of a picture."""
+        """Rows per picture."""
         return 1 if self.crops is None else self.crops.count
 
     def fill(
         self, ranks: DistributedContext, watcher: FillWatcher, *, thorough: bool = False
     ) -> CacheResult:
-        """Compute the parts that are missing, each on one process; all call it.
+        """Compute the missing parts, each in one process; all processes call it.
 
-        ``thorough`` reads the others to their last byte before it trusts them. Raises DataError
-        when the disk has no room or refuses, InterruptedRun on Ctrl-C.
+        ``thorough`` reads the other parts completely to validate them. Raises DataError if the disk
+        is full or not writable, InterruptedRun on Ctrl-C.
         """
         began = time.perf_counter()
         missing: list[int] = []
@@ -107,12 +107,12 @@ class FeatureCacheFiller:
         began = time.perf_counter()
         features = self._features(pairs, lambda _: None)
         seconds = time.perf_counter() - began
-        measured = max(1, len(pairs))  # 0 where all pairs of a part are faulty
+        measured = max(1, len(pairs))  # 0 if all pairs of a part are faulty
         nbytes = self.nbytes(count, len(features.text) / measured)
         return Estimate(count, nbytes, seconds * count / measured / processes)
 
     def nbytes(self, pairs: int, captions: float) -> int:
-        """Return the bytes of a cache of ``pairs`` with so many distinct captions each."""
+        """Return the bytes of a cache of ``pairs`` with that many distinct captions each."""
         row = self.teacher.embedding_dim * HALF
         picture = self.views * (row + (SEED if self.crops is not None else 0)) + MARK
         return round(pairs * (picture + captions * (row + MARK)))
@@ -124,9 +124,9 @@ class FeatureCacheFiller:
         free = shutil.disk_usage(_existing(self.store.folder)).free
         if free < estimate.nbytes:
             raise DataError(
-                f"feature cache {self.store.folder} needs about {size_text(estimate.nbytes)}, its "
-                f"disk has {size_text(free)}; free space, or name a folder elsewhere in "
-                "data.feature_cache"
+                f"feature cache {self.store.folder} needs about {size_text(estimate.nbytes)}, but "
+                f"its disk has {size_text(free)} left; free some space, or set data.feature_cache "
+                "to a folder elsewhere"
             )
         return estimate
 
@@ -154,15 +154,15 @@ class FeatureCacheFiller:
                 totals = [a + b for a, b in zip(totals, more, strict=True)]
         except KeyboardInterrupt:
             raise InterruptedRun(
-                f"stopped; the {totals[0]} parts computed so far are in {self.store.folder}, the "
-                f"same command goes on with the others"
+                f"stopped; the {totals[0]} parts computed so far are in {self.store.folder}; "
+                "repeat the command to compute the others"
             ) from None
         return totals
 
     def _features(
         self, pairs: Sequence[Pair] | Part, on_pairs: Callable[[int], None]
     ) -> PartFeatures:
-        """Compute the features of all pictures in their order, then of every caption once."""
+        """Compute the features of all pictures in order, then of every distinct caption."""
         marks: list[bytes] = []
         seeds: list[list[int]] = []
         images: list[Halves] = []
@@ -199,7 +199,7 @@ class FeatureCacheFiller:
     def _decoded(
         self, pairs: Iterator[Pair], texts: dict[str, None]
     ) -> Iterator[list[tuple[Pair, Tensor | None]]]:
-        """Yield pairs with their pictures ``[V, 3, H, W]`` while the next ones are decoded."""
+        """Yield pairs with their pictures ``[V, 3, H, W]``, decoding the next ones meanwhile."""
         size = max(1, self.batch // self.views)
         waiting: deque[list[tuple[Pair, Future[Tensor | None]]]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
@@ -227,7 +227,7 @@ def make_filler(
 ) -> FeatureCacheFiller | None:
     """Return the filler of ``data.feature_cache``, None without one.
 
-    Raises DataError for a folder that is of other teachers or views.
+    Raises DataError if the folder belongs to other teachers or views.
     """
     if data.feature_cache is None or not data.cache_teacher:
         return None
@@ -249,5 +249,5 @@ def _marks(marks: Sequence[bytes]) -> Bytes:
 
 
 def _existing(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that exists."""
+    """Return the folder, or its nearest existing parent."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())

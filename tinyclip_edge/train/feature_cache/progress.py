@@ -1,4 +1,4 @@
-"""Progress of filling a feature cache, and its result."""
+"""Progress of filling a feature cache, and the result."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any, Protocol
 
 from tinyclip_edge.train.monitoring.events import Observer
 
-LINES = 10  # messages of a fill
+LINES = 10  # messages per fill
 
 
 class FillWatcher(Protocol):
     """Observer of a cache that is being filled."""
 
     def on_message(self, text: str) -> None:
-        """Receive one line meant for people."""
+        """Receive one line for the user."""
 
     def on_pairs(self, done: int, total: int) -> None:
-        """Receive how many pairs of this process are done; ``total`` may be an estimate."""
+        """Receive the number of finished pairs of this process; ``total`` may be an estimate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Size and time of missing parts, from their number of pairs and a measured batch."""
+    """Estimated size and time of missing parts, from their pairs and a measured batch."""
 
     pairs: int
     nbytes: int
-    seconds: float  # of all processes in parallel
+    seconds: float  # all processes in parallel
 
     def __str__(self) -> str:
         minutes = self.seconds / 60
@@ -37,17 +37,17 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class CacheResult:
-    """A filled cache; counts are of what this call computed, in all processes."""
+    """A filled cache; counts cover what this call computed, in all processes."""
 
     folder: Path
-    parts: int  # of the source
-    computed: int  # parts
+    parts: int  # in the source
+    computed: int  # number of parts
     pictures: int
-    captions: int  # distinct ones of each part
+    captions: int  # distinct ones in each part
     undecodable: int
     nbytes: int
     seconds: float
-    estimate: Estimate | None  # None when nothing was missing
+    estimate: Estimate | None  # None if nothing was missing
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -59,18 +59,18 @@ class CacheResult:
 
 
 class ProgressLines:
-    """Watcher that reports a fill to the observer of a run, in a few lines."""
+    """Watcher that reports a fill to a run's observer in a few lines."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._last_tenth = 0
 
     def on_message(self, text: str) -> None:
-        """Pass the line on."""
+        """Pass on the line."""
         self._observer.on_message(text)
 
     def on_pairs(self, done: int, total: int) -> None:
-        """Report each tenth."""
+        """Report every tenth of the pairs."""
         tenth = done * LINES // max(1, total)
         if tenth > self._last_tenth:
             self._last_tenth = tenth
@@ -78,7 +78,7 @@ class ProgressLines:
 
 
 def size_text(nbytes: int) -> str:
-    """Return a number of bytes with a unit."""
+    """Format a number of bytes with a unit."""
     for unit, letter in ((1e9, "G"), (1e6, "M")):
         if nbytes >= unit / 10:
             return f"{nbytes / unit:.2f} {letter}B"

@@ -1,4 +1,4 @@
-"""What a run reports while it works: to observers, and to events.jsonl."""
+"""Reports of a run in progress: to observers, and to events.jsonl."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ REPEATED = ("step", "skipped", "eval", "checkpoint", "stage", "gates", "wait", "
 class StepReport:
     """One optimizer step."""
 
-    step: int  # done so far
+    step: int  # number of finished steps
     steps: int  # of the whole run
     values: dict[str, float]  # loss, its terms by name, kl, teacher_entropy, grad_norm
     lr: float
     samples_per_s: float
-    data_wait: float  # share of the time that waited for data, 0 to 1
+    data_wait: float  # share of time spent waiting for data, 0 to 1
     peak_bytes: int = 0  # memory of this process on the device so far; 0: unknown
 
 
@@ -40,7 +40,7 @@ class Observer(Protocol):
         """Receive an evaluation of ``who`` (student or teacher) after ``step`` steps."""
 
     def on_message(self, text: str) -> None:
-        """Receive one line meant for people."""
+        """Receive one line for the user."""
 
 
 class Silent:
@@ -57,7 +57,7 @@ class Silent:
 
 
 class EventLog:
-    """Appends JSON objects, one a line, each flushed; numbers that are not finite become null."""
+    """Appends JSON objects, one per line, each flushed; non-finite numbers become null."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8")
@@ -81,9 +81,10 @@ class EventLog:
 
 
 def rewind_events(path: Path, step: int, warn: Callable[[str], None] = lambda _: None) -> None:
-    """Drop the events that a run resumed after ``step`` steps logs again, at 0 those of step 0 too.
+    """Drop the events that a run resumed after ``step`` steps will log again.
 
-    Damaged lines are moved into a file beside it, which is reported through ``warn``.
+    For step 0, its own events are dropped too. Damaged lines are moved to a file beside it, which
+    is reported through ``warn``.
     """
     if not path.exists():
         return
@@ -93,7 +94,7 @@ def rewind_events(path: Path, step: int, warn: Callable[[str], None] = lambda _:
         with beside.open("ab") as file:
             file.writelines(line + b"\n" for line in lines.damaged)
         warn(
-            f"{path}: {len(lines.damaged)} damaged lines, the first is number {lines.broken[0]}; "
+            f"{path}: {len(lines.damaged)} damaged lines, the first at line {lines.broken[0]}; "
             f"they were moved to {beside.name}"
         )
     remaining = [

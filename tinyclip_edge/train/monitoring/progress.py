@@ -1,4 +1,4 @@
-"""Progress of a run on stderr: a bar with loss, KL, speed and time left; a line per evaluation."""
+"""Progress of a run on stderr: a bar with loss, KL, speed and time left, and evaluations."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tinyclip_edge.errors import one_line
 from tinyclip_edge.metrics import METRICS, PROGRESS
 from tinyclip_edge.train.monitoring.events import StepReport
 
-MIN_WAIT = 0.05  # share of the time that waits for data, from which on it is shown
-LINES = 10  # progress lines of a whole run where no bar can be drawn
+MIN_WAIT = 0.05  # share of time spent waiting for data above which it is shown
+LINES = 10  # number of progress lines in a run without a progress bar
 
 
 class ProgressObserver:

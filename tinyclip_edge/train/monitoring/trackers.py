@@ -23,13 +23,13 @@ def check_trackers(names: Sequence[str]) -> None:
     for name in names:
         if find_spec(name) is None:
             raise MissingExtraError(
-                f"run.trackers names {name}, which is not installed: pip install {name}, or take "
-                f"it out of run.trackers"
+                f"run.trackers names {name}, which is not installed: pip install {name}, or "
+                "remove it from run.trackers"
             )
 
 
 class Tracked:
-    """Observer that passes everything on and sends figures to trackers; a context manager.
+    """Observer that forwards everything and sends values to trackers; a context manager.
 
     Names are ``train/…`` for a step's values and ``student/…``, ``teacher/…`` for accuracies.
     """
@@ -40,7 +40,7 @@ class Tracked:
         self._trackers = [_start(name, config, folder, start) for name in config.run.trackers]
 
     def on_step(self, report: StepReport) -> None:
-        """Send what events.jsonl has, too."""
+        """Send the same values as in events.jsonl."""
         if report.step % self._every == 0 or report.step in (1, report.steps):
             values = {**report.values, "lr": report.lr, "samples_per_s": report.samples_per_s,
                       "data_wait": report.data_wait}  # fmt: skip
@@ -53,7 +53,7 @@ class Tracked:
         self._observer.on_eval(step, who, metrics)
 
     def on_message(self, text: str) -> None:
-        """Pass the line on."""
+        """Forward the line."""
         self._observer.on_message(text)
 
     def __enter__(self) -> Tracked:
@@ -73,11 +73,11 @@ def _start(name: str, config: RunConfig, folder: Path, start: int) -> GeneralTra
 
     tracker: Any
     if name == "tensorboard":
-        # purge_step hides what a killed run had sent after its checkpoint.
+        # purge_step hides what a killed run sent after its checkpoint.
         options = {"purge_step": start + 1} if start else {}
         tracker = TensorBoardTracker("tensorboard", folder, **options)
     else:
-        # The same folder continues its run there; another folder of that name begins a new one.
+        # The same folder continues its run; another folder of the same name starts a new one.
         digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
         resumed = {"id": f"{folder.name}-{digest}", "resume": "allow"}
         tracker = WandBTracker(PROJECT, name=config.name, dir=str(folder), **resumed)
@@ -87,7 +87,7 @@ def _start(name: str, config: RunConfig, folder: Path, start: int) -> GeneralTra
             tracker.store_init_configuration(flatten(config))
     except Exception as error:
         raise TinyClipError(
-            f"run.trackers: {name} does not start ({' '.join(str(error).split())}); "
-            f"mend it or take it out"
+            f"run.trackers: {name} does not start ({' '.join(str(error).split())}); fix the cause "
+            "or remove it"
         ) from error
     return tracker

@@ -1,4 +1,4 @@
-"""Measurements of a run before it starts, and which of them mean that it cannot work."""
+"""Measurements of a run before it starts, and the problems they reveal."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tinyclip_edge.data.pairs import BAD_SHARE, NAMED_KEYS
 from tinyclip_edge.metrics import HEADLINES
 from tinyclip_edge.train.tasks.probes import Probe
 
-ALIKE = 0.9  # share of one caption or picture from which on nothing can be learnt
-MANY = 0.1  # share of repeated, cut or plain items from which on they are reported
+ALIKE = 0.9  # share of one caption or picture above which nothing can be learnt
+MANY = 0.1  # share of repeated, truncated or plain items above which they are reported
 SIGMAS = 3  # standard errors above chance that a teacher must reach
-SKILL = 0.05  # of the way from chance to 100 %, below which a teacher barely knows the data
-UNKNOWN = 0.5  # share of unknown pieces from which on a tokenizer is the wrong one
+SKILL = 0.05  # skill (0 at chance, 1 at 100 %) below which a teacher's accuracy is low
+UNKNOWN = 0.5  # share of unknown pieces above which the tokenizer is wrong
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line; a run with one that refuses cannot succeed."""
+    """One problem; a run with a refusal cannot succeed."""
 
     refuses: bool
     text: str
@@ -37,7 +37,7 @@ class TeacherCheck:
     seconds: float
 
     def judge(self) -> Finding | None:
-        """Refuse a teacher whose accuracies are at chance; warn of one barely above it."""
+        """Refuse a teacher whose accuracies are at chance; warn if they are low."""
         needed = {key: self._needed(key) for key in HEADLINES}
         figures = ", ".join(
             f"{key} {100 * self.accuracies[key]:.1f} % (chance {100 * self.chance[key]:.1f} %)"
@@ -48,20 +48,20 @@ class TeacherCheck:
                 return None
             return Finding(
                 False,
-                f"the teacher barely knows data.val: {figures}; a student learns no more than its "
-                f"teacher knows: take a teacher trained on such pairs, or let the captions teach "
-                f"as well (loss.contrastive=1)",
+                f"the teacher's accuracy on data.val is low: {figures}; a student learns only "
+                "what its teacher knows: use a teacher trained on similar pairs, or learn from "
+                "the captions too (loss.contrastive=1)",
             )
         if min(needed.values()) >= 1:
             return Finding(False, f"{self.labels} validation labels are too few to judge a teacher")
         return Finding(
             True,
-            f"the teacher is at chance on data.val: {figures}; check teacher.pretrained, its "
-            "tokenizer, and that captions belong to their images",
+            f"the teacher is at chance level on data.val: {figures}; check teacher.pretrained, "
+            "its tokenizer, and that captions match their images",
         )
 
     def _skill(self, key: str) -> float:
-        """Return the share of the way from chance to every answer right."""
+        """Return the accuracy rescaled so that chance is 0 and 100 % is 1."""
         chance = self.chance[key]
         return (self.accuracies[key] - chance) / (1 - chance) if chance < 1 else 0.0
 
@@ -72,43 +72,43 @@ class TeacherCheck:
 
 @dataclass(frozen=True, slots=True)
 class StepCheck:
-    """Real training steps of the first stage, of a student that is then discarded."""
+    """Real training steps of the first stage, with a student that is discarded afterwards."""
 
-    pairs: int  # of the batch
-    seconds: float  # the teacher computes
-    cached_seconds: float | None  # its features are there already
+    pairs: int  # per batch
+    seconds: float  # the teacher computes its features
+    cached_seconds: float | None  # the teacher's features are cached
     finite: bool
-    activations: int  # bytes kept for the backward pass
-    loader_per_s: float  # pairs that the run's loader gives
+    activations: int  # bytes stored for the backward pass
+    loader_per_s: float  # throughput of the run's loader
 
     @property
     def pairs_per_s(self) -> float:
-        """Pairs that the step could take at its fastest."""
+        """Largest number of pairs per second that the step can process."""
         return self.pairs / min(self.seconds, self.cached_seconds or self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryCheck:
-    """Approximate bytes of a run, without what libraries need for themselves."""
+    """Approximate memory of a run in bytes, without the libraries' own."""
 
     pictures: int
     features: int
     teacher: int
     student: int  # weights, gradients and AdamW's two moments
     activations: int
-    available: int | None  # on the device; None where that is unknown
-    shared: bool  # pictures and features lie in the device's memory, for it is the CPU's
+    available: int | None  # on the device; None if unknown
+    shared: bool  # pictures and features share the device's memory, because it is the CPU's
 
     @property
     def device(self) -> int:
-        """Bytes on the device that trains."""
+        """Bytes on the training device."""
         own = self.teacher + self.student + self.activations
         return own + (self.pictures + self.features if self.shared else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All measurements; those that a refusal made pointless are None."""
+    """All measurements; those made pointless by a refusal are None."""
 
     name: str
     teacher: str
@@ -131,7 +131,7 @@ class Diagnosis:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """Refusals first."""
+        """Problems, refusals first."""
         findings = [
             *judge_source(self.source, self.vocabulary),
             *_judge_repeats(self),
@@ -141,7 +141,7 @@ class Diagnosis:
 
     @property
     def refused(self) -> bool:
-        """Whether the run cannot work."""
+        """Whether the run cannot succeed."""
         return any(finding.refuses for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class Diagnosis:
 
 
 def judge_source(source: SourceCheck, vocabulary: int | None) -> list[Finding]:
-    """Return the reasons against a run that the sample alone gives."""
+    """Return the problems that the sample alone reveals."""
     images, captions, texts = source.images, source.captions, list[str]()
     if source.bad > BAD_SHARE:
         named = ", ".join(source.undecodable[:NAMED_KEYS])
@@ -165,7 +165,7 @@ def judge_source(source: SourceCheck, vocabulary: int | None) -> list[Finding]:
         texts.append(f"{bad} of {of} {what} (at most {BAD_SHARE:.0%} may be skipped): {lines}")
     if captions.captions > 1 and captions.commonest >= ALIKE:
         texts.append(
-            f"{captions.commonest:.0%} of the captions are all alike: '{captions.commonest_text}'"
+            f"{captions.commonest:.0%} of the captions are identical: '{captions.commonest_text}'"
         )
     elif captions.distinct > 1 and captions.distinct_ids == 1:
         texts.append(
@@ -176,10 +176,10 @@ def judge_source(source: SourceCheck, vocabulary: int | None) -> list[Finding]:
         texts.append(f"the tokenizer maps {share:.0%} of the captions' words to unknown")
     if vocabulary is not None and captions.highest_id >= vocabulary:
         texts.append(
-            f"the tokenizer gives id {captions.highest_id}, the teacher knows {vocabulary} tokens"
+            f"the tokenizer gives id {captions.highest_id}, but the teacher has {vocabulary} tokens"
         )
     if images.images > 1 and images.commonest >= ALIKE:
-        texts.append(f"{images.commonest:.0%} of the sampled images are one and the same")
+        texts.append(f"{images.commonest:.0%} of the sampled images are identical")
     if images.images > 1 and images.plain >= ALIKE:
         texts.append(f"{images.plain:.0%} of the sampled images show a single colour")
     return [Finding(True, text) for text in texts]
@@ -194,17 +194,17 @@ def _judge_repeats(diagnosis: Diagnosis) -> list[Finding]:
     if not diagnosis.distinct and captions.repeated > MANY and captions.commonest < ALIKE:
         lines.append(
             f"{captions.repeated:.0%} of the captions repeat an earlier one; set "
-            "data.batch_distinct=true, or they count as each other's negatives"
+            "data.batch_distinct=true, otherwise they are used as negatives of each other"
         )
     if diagnosis.source.repeated_keys:
         lines.append(
-            f"{diagnosis.source.repeated_keys} pairs have the key of an earlier one; all are used, "
-            "messages and caches cannot tell them apart"
+            f"{diagnosis.source.repeated_keys} pairs have the same key as an earlier one; all are "
+            "used, but messages and caches cannot distinguish them"
         )
     lines += diagnosis.source.loss_lines
     if captions.cut > MANY:
         lines.append(
-            f"{captions.cut:.0%} of the captions are cut at {captions.context_length} tokens"
+            f"{captions.cut:.0%} of the captions are truncated to {captions.context_length} tokens"
         )
     return [Finding(False, text) for text in lines]
 
@@ -224,7 +224,7 @@ def _judge(diagnosis: Diagnosis) -> list[Finding]:
             findings.append(
                 Finding(
                     False,
-                    f"the loader gives {step.loader_per_s:,.0f} pairs/s, the step could take "
+                    f"the loader provides {step.loader_per_s:,.0f} pairs/s, but a step could use "
                     f"{step.pairs_per_s:,.0f}; raise data.workers or data.memory_gb",
                 )
             )

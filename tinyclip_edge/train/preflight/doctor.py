@@ -1,4 +1,4 @@
-"""Examine a run before it is started: its data, its teacher, and a few of its real steps."""
+"""Examine a run before it starts: its data, its teacher, and a few of its real steps."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from tinyclip_edge.train.tasks.encoders import picture_bytes, pixel_codec
 from tinyclip_edge.train.tasks.probes import probe_pair
 from tinyclip_edge.train.tasks.teacher import Teacher
 
-DRAWS = 3  # batches drawn to time a loader
-SLOW = 60.0  # seconds of a step from which one is enough
+DRAWS = 3  # batches used to time the loader
+SLOW = 60.0  # seconds; for slower steps a single one is timed
 
 
 def examine(config: RunConfig, observer: Observer | None = None) -> Diagnosis:
-    """Measure data, teacher, memory and time of a run; nothing is written.
+    """Measure data, teacher, memory and time of a run without writing anything.
 
-    Raises TinyClipError when data or teacher cannot be opened at all.
+    Raises TinyClipError if data or teacher cannot be opened at all.
     """
     watcher: Observer = Silent() if observer is None else observer
     data, optim = config.data, config.optim
     source = open_source(data.train, data.source_options)
     teacher = load_clip(config.teacher.model, config.teacher.pretrained)
-    watcher.on_message(f"looking at a sample of {source.name}")
+    watcher.on_message(f"reading a sample of {source.name}")
     check = check_source(
         source,
         pixel_codec(teacher),
@@ -77,8 +77,10 @@ def examine(config: RunConfig, observer: Observer | None = None) -> Diagnosis:
     except torch.OutOfMemoryError:
         return replace(
             diagnosis,
-            stopped=f"the device has no memory for optim.batch_size {optim.batch_size}; lower it "
-            "or set run.precision=bf16",
+            stopped=(
+                f"the device has too little memory for optim.batch_size {optim.batch_size}; "
+                "lower it or set run.precision=bf16"
+            ),
         )
 
 
@@ -117,7 +119,7 @@ def _measured(
 
 
 def _with_counts(source: SourceCheck, setup: Setup) -> SourceCheck:
-    """Return the check with the counts of all pairs, where they have been loaded."""
+    """Return the check with the counts of all pairs if they have been loaded."""
     pairs = setup.pairs
     if not isinstance(pairs, PairMemory):
         return source
@@ -142,7 +144,7 @@ def _accuracy(setup: Setup) -> TeacherCheck:
 def take_steps(
     config: RunConfig, setup: Setup, state: StageState, source: SourceCheck
 ) -> StepCheck:
-    """Train the first batches: one to warm up and to count activations, then the timed ones."""
+    """Train the first batches: one for warm-up and counting activations, then the timed ones."""
     size = config.optim.batch_size
     distinct = config.data.batch_distinct
     batches = setup.pairs.batches(0, size, seed=config.seed, distinct=distinct)
@@ -170,7 +172,7 @@ def take_steps(
 
 
 def _with_features(batch: Batch, teacher: Teacher) -> Batch:
-    """Return the batch of a stream with cached features; pairs in memory have a table of them."""
+    """Return the batch of a stream with cached features; pairs in memory have a feature table."""
     if teacher.features is not None:
         return batch
     there = np.ones(len(batch.keys), dtype=bool)
@@ -211,7 +213,7 @@ def _memory(setup: Setup, state: StageState, activations: int) -> MemoryCheck:
 
 
 def _missing_features(setup: Setup, source: SourceCheck) -> int:
-    """Return how many views of pictures, or captions, have no features yet."""
+    """Return how many views of pictures, or captions, have no cached features yet."""
     features, filler = setup.features, setup.filler
     if filler is not None:
         parts = filler.source.parts
@@ -227,12 +229,12 @@ def _cache_bytes(filler: FeatureCacheFiller, source: SourceCheck) -> int:
 
 
 def _captions(source: SourceCheck) -> float:
-    """Return the distinct captions a pair."""
+    """Return the number of distinct captions per pair."""
     return source.captions.distinct / max(1, source.sampled)
 
 
 def _training_seconds(step: StepCheck, steps: int, missing: int, *, ahead: bool) -> float:
-    """Return the time of all steps: the teacher computes until its features are all there.
+    """Return the time of all steps; the teacher runs until its features are all cached.
 
     ``ahead``: it does so before the first step.
     """

@@ -1,7 +1,8 @@
-"""What a run would be, from its configuration alone: no pairs are read and nothing is trained.
+"""The plan of a run from its configuration alone: no pairs are read and nothing is trained.
 
-Networks are traced on torch's meta device: a plan of a large teacher takes seconds, no memory and
-no weights. Floating-point operations count two for a multiply-accumulate, texts at full context.
+Networks are traced on torch's meta device: planning for a large teacher takes seconds, no memory
+and no weights. A multiply-accumulate counts as two floating-point operations; texts have full
+context length.
 """
 
 from __future__ import annotations
@@ -26,33 +27,33 @@ from tinyclip_edge.train.stages.student import resolve_course, shaped
 from tinyclip_edge.train.tasks.encoders import PairEncoder
 from tinyclip_edge.train.vocabulary import planned_origin
 
-PASSES = 3  # forward, and backward at twice its price
+PASSES = 3  # one forward pass, and a backward pass at twice its cost
 TRACED = 2  # pairs
 PETA, TERA, HOUR = 1e15, 1e12, 3600
 
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """One stage. Masks: parameters are those it ends with, activations those it begins with."""
+    """One stage. With masks, parameters are those at its end, activations those at its start."""
 
     number: int
     student: str
-    keep: float | None  # share of the teacher's prunable parameters, by masks
+    keep: float | None  # share of the teacher's prunable parameters, with masks
     image_parameters: int
     text_parameters: int  # without the token embedding
     steps: int
     samples: int
     lr: float
-    prune_after: int | None  # steps of the stage
-    activation_bytes: int  # of the pairs that a process holds at once
+    prune_after: int | None  # in this stage
+    activation_bytes: int  # for the pairs that a process holds at once
     student_bytes: int  # with gradients and AdamW's moments
     pflop: float  # of the student
-    teacher_pflop: float  # asked at every pair
+    teacher_pflop: float  # run on every pair
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """All stages, and what they need of a device."""
+    """All stages, and the resources that they need."""
 
     name: str
     teacher: str
@@ -65,39 +66,40 @@ class RunPlan:
 
     @property
     def pflop(self) -> float:
-        """Of teacher and student over all stages."""
+        """Total cost of teacher and student over all stages."""
         return sum(stage.pflop + stage.teacher_pflop for stage in self.stages)
 
     @property
     def memory_bytes(self) -> int:
-        """Teacher, student with AdamW, activations: of the stage that needs most."""
+        """Teacher, student with AdamW, and activations, for the stage that needs most."""
         return self.teacher_bytes + max(
             stage.student_bytes + stage.activation_bytes for stage in self.stages
         )
 
     def hours(self, tflops: float) -> float:
-        """Device hours, all devices together, at so many TFLOP/s each."""
+        """Total device hours at the given TFLOP/s per device."""
         return device_hours(self.pflop, tflops)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return plain JSON data."""
         return {**asdict(self), "pflop": self.pflop, "memory_bytes": self.memory_bytes}
 
 
 def device_hours(pflop: float, tflops: float) -> float:
-    """Hours that one device of so many TFLOP/s takes for so many operations."""
+    """Return the hours that one device with the given TFLOP/s needs for the operations."""
     return pflop * PETA / (tflops * TERA) / HOUR
 
 
 def plan_run(config: RunConfig, *, processes: int = 1) -> RunPlan:
-    """Return the plan of a run that so many processes share.
+    """Return the plan of a run shared by the given number of processes.
 
-    Raises ConfigError, ModelError, and InheritanceError for a student that the teacher cannot give.
+    Raises ConfigError, ModelError, and InheritanceError for a student that cannot inherit from the
+    teacher.
     """
     size = config.optim.batch_size
     if size % processes:
         raise ConfigError(
-            f"optim.batch_size {size} cannot be shared evenly by {processes} processes"
+            f"optim.batch_size {size} cannot be divided evenly among {processes} processes"
         )
     share = size // processes
     rows = min(share, config.run.micro_batch or share)
@@ -119,7 +121,7 @@ def plan_run(config: RunConfig, *, processes: int = 1) -> RunPlan:
 
 
 def described(model: str, tag: str | None) -> LoadedClip:
-    """Return a model on the meta device; one of open_clip's list needs no weights for that.
+    """Return a model on the meta device; models from open_clip's list need no weights for that.
 
     Any other MODEL is loaded first. Raises ModelError.
     """
@@ -139,8 +141,8 @@ def described(model: str, tag: str | None) -> LoadedClip:
 def _stages(
     config: RunConfig, teacher: LoadedClip, rows: int, teacher_flop: int
 ) -> Iterator[StagePlan]:
-    """Yield the plans of all stages; ``teacher_flop``: operations of the teachers for one pair."""
-    before, dense_share = teacher, 1.0  # the dense model, and the share of it that masks have left
+    """Yield the plans of all stages; ``teacher_flop``: cost of the teachers for one pair."""
+    before, dense_share = teacher, 1.0  # the dense model, and the share of it that masks have kept
     with torch.device("meta"):
         for stage in resolve_course(config, teacher):
             if stage.student is not None:
@@ -165,7 +167,7 @@ def _cut_out(config: RunConfig, shape: str | dict[str, Any], before: LoadedClip)
 def _plan(
     config: RunConfig, stage: Stage, teacher: LoadedClip, student: LoadedClip, dense_share: float
 ) -> tuple[StagePlan, float]:
-    """Return the plan, activations those of one pair, and the share that is left after it."""
+    """Return the plan with the activations of one pair, and the share that remains after it."""
     count, optim = count_parameters(student.model), stage.optim
     samples = optim.steps * config.optim.batch_size
     image, text, share, after = count.image, count.text, dense_share, dense_share
@@ -196,7 +198,7 @@ def _plan(
 
 
 def _activations(student: LoadedClip, config: RunConfig) -> int:
-    """Return the bytes that autograd holds of one pair, about."""
+    """Return the approximate bytes that autograd stores for one pair."""
     encoder = PairEncoder(student).requires_grad_(True).train()
     if config.run.grad_checkpointing:
         student.model.set_grad_checkpointing(True)  # type: ignore[operator]
@@ -207,10 +209,10 @@ def _activations(student: LoadedClip, config: RunConfig) -> int:
     with torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
         features = encoder(pixels, tokens)
     peak = saved.peak
-    del features  # held until here, as a loss does
+    del features  # held until here, as by a loss
     return peak // TRACED * _size(config) // FLOAT
 
 
 def _size(config: RunConfig) -> int:
-    """Bytes of a value; what autocast leaves in float32 is not told apart."""
+    """Return a value's size in bytes; it ignores that autocast leaves some in float32."""
     return FLOAT if config.run.precision == "fp32" else HALF

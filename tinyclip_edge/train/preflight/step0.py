@@ -1,4 +1,4 @@
-"""What a student is worth before its first step: where its weights come from, how it answers.
+"""A student before its first step: origin of its weights, and accuracy.
 
 N pictures and C labels of the validation pairs.
 """
@@ -34,14 +34,14 @@ class StepZeroMetrics:
     teacher: dict[str, float]
     student: dict[str, float]
     affinity_kl: float  # each picture over all labels, each label over all pictures
-    teacher_entropy: float  # the affinity loss cannot go below it
+    teacher_entropy: float  # lower bound of the affinity loss
     teacher_scale: float
     student_scale: float
 
 
 @dataclass(frozen=True, slots=True)
 class StepZeroReport:
-    """Inheritance and what came of it; ``answers`` is None without validation pairs."""
+    """Inherited weights and resulting accuracy; ``answers`` is None without validation pairs."""
 
     teacher: str
     inherited: InheritanceReport
@@ -50,7 +50,7 @@ class StepZeroReport:
 
     @property
     def conserved(self) -> bool:
-        """Whether the report holds each value of the student's towers exactly once."""
+        """Whether the report contains each value of the student's towers exactly once."""
         towers = ("image", "text", "shared")
         return all(
             getattr(self.inherited, tower).total == self.parameters[tower]["student"]
@@ -68,12 +68,12 @@ class StepZeroReport:
         }
 
     def tables(self) -> list[Table]:
-        """Return what to print."""
+        """Return the tables to print."""
         tables = [self.inherited.table()]
         return tables if self.answers is None else [*tables, _answers_table(self.answers)]
 
     def closing(self) -> str:
-        """Return a line on the parameters, and one when nothing could be measured."""
+        """Return a line about the parameters, and one if accuracy could not be measured."""
         counts = self.parameters.values()
         ours, theirs = (sum(count[who] for count in counts) for who in ("student", "teacher"))
         accounted = "all accounted for" if self.conserved else "NOT all accounted for"
@@ -99,7 +99,7 @@ class StepZeroReport:
 def step_zero(
     config: RunConfig, teacher: LoadedClip, student: LoadedClip, inherited: InheritanceReport
 ) -> StepZeroReport:
-    """Measure the untrained student as a run's validation does. Raises DataError."""
+    """Measure the untrained student like a run's validation. Raises DataError."""
     counts = {"teacher": _count(teacher), "student": _count(student)}
     towers = counts["student"]
     return StepZeroReport(
@@ -111,7 +111,7 @@ def step_zero(
 
 
 def _count(clip: LoadedClip) -> dict[str, int]:
-    """Count the values of each tower in the weights, the token embedding with the text's."""
+    """Count the values of each tower's weights, the token embedding as part of the text tower."""
     totals = {"image": 0, "text": 0, "shared": 0}
     for key, tensor in clip.model.state_dict().items():
         shared = key in ("logit_scale", "logit_bias")

@@ -1,1 +1,1 @@
-"""Quantization-aware finishing of a student."""
+"""Quantization-aware fine-tuning of a student."""

@@ -1,4 +1,4 @@
-"""Products rounded as an exported int8 tower rounds them; gradients pass straight through.
+"""Products rounded as in an exported int8 tower, with straight-through gradients.
 
 Letters in shapes: B rows of a batch, L tokens, K inputs, N outputs, W width, A heads.
 """
@@ -18,12 +18,12 @@ from torch.overrides import TorchFunctionMode
 
 from tinyclip_edge.errors import ConfigError, ModelError, did_you_mean
 
-LEVELS = 255  # steps of an activation's uint8
-LARGEST = {"overflow_safe": 127, "7 bit": 64, "8 bit": 127}  # int8 weight by weight range
+LEVELS = 255  # steps of a uint8 activation
+LARGEST = {"overflow_safe": 127, "7 bit": 64, "8 bit": 127}  # largest int8 weight by weight range
 WEIGHTS = (*LARGEST, "4 bit")
 TABLES = ("8 bit", "4 bit", "float")
 BLOCK = 32  # neighbouring values that share a scale in 4 bits
-SHRINKS = tuple(0.7 + 0.05 * step for step in range(7))  # clipping tried for a table's 4 bits
+SHRINKS = tuple(0.7 + 0.05 * step for step in range(7))  # clipping factors tried for a 4-bit table
 _ATTENTION = inspect.signature(F.multi_head_attention_forward)
 
 
@@ -43,13 +43,13 @@ _CONVOLUTION = inspect.signature(_convolution)
 
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """What an export does to a tower; norms and attention's own products stay float, and
-    convolutions other than the patch embedding.
+    """The rounding that an export applies to a tower.
 
-    ``weights``: int8 with a scale an output column in one of the weight ranges of the int8 recipe,
-    beside uint8 activations; "4 bit": blocks of a weight-only file, beside float activations.
-    ``per_row``: each row of a batch has the scale that it would get alone, as in a bundle that is
-    verified one input at a time; else the batch has one, as in a call with all of it.
+    Norms, products of activations, and convolutions other than the patch embedding stay float.
+    ``weights``: one of the int8 recipe's weight ranges (int8 with a scale per output column, with
+    uint8 activations), or "4 bit" (blocks of a weight-only file, with float activations).
+    ``per_row``: each row of a batch has the scale that it would have alone, as in a bundle that is
+    verified one input at a time; otherwise the whole batch shares a scale, as in a single call.
     """
 
     weights: str = "overflow_safe"
@@ -70,21 +70,21 @@ class Rounding:
 
 
 def rounded(how: Rounding | None) -> AbstractContextManager[object]:
-    """Return a context in which products by weights are rounded; None leaves them float."""
+    """Return a context in which products with weights are rounded; None leaves them float."""
     return nullcontext() if how is None else RoundedProducts(how)
 
 
 class RoundedProducts(TorchFunctionMode):
     """Rounds what a graph would quantize: products with a weight, and the token table.
 
-    As in the graph, it does not matter which module a product stands in. Raises ModelError for
-    attention with a padding mask, which no export takes.
+    As in the graph, the module that contains a product does not matter. Raises ModelError for
+    attention with a padding mask, which cannot be exported.
     """
 
     def __init__(self, how: Rounding) -> None:
         super().__init__()
         self._how = how
-        self._near: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}  # a weight, and rounded
+        self._near: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}  # weight and rounded form
         self._rounded_forms: Mapping[object, Callable[..., Any]] = {
             F.linear: self._linear,
             F.conv2d: self._patches,
@@ -115,7 +115,7 @@ class RoundedProducts(TorchFunctionMode):
         return F.linear(x, straight(weight, self._rounded(weight)), bias)
 
     def _patches(self, x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
-        """Round a patch embedding, which is exported as a product; other convolutions stay."""
+        """Round a patch embedding, which is exported as a product, but no other convolution."""
         bound = _CONVOLUTION.bind(x, weight, *args, **kwargs)
         bound.apply_defaults()
         high, wide = weight.shape[2:]
@@ -126,12 +126,12 @@ class RoundedProducts(TorchFunctionMode):
         return out.transpose(1, 2).reshape(len(x), -1, x.shape[2] // high, x.shape[3] // wide)
 
     def _rounded(self, weight: Tensor) -> Tensor:
-        """Return a weight's rounded values; texts of several lengths need them more than once."""
+        """Return a weight's rounded values, cached for texts of several lengths."""
         key = (weight.data_ptr(), weight._version, weight.shape, weight.stride())
         if key not in self._near:
             kind = self._how.weights
             near = half_bytes(weight) if kind == "4 bit" else as_int8(weight, kind)
-            self._near[key] = weight, near  # the weight is held, so that no other gets its address
+            self._near[key] = weight, near  # holding the weight keeps its address from being reused
         return self._near[key][1]
 
     def _matmul(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class RoundedProducts(TorchFunctionMode):
         return torch.matmul(x, weight)
 
     def _embedding(self, ids: Tensor, table: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
-        # A row's scales depend on that row alone, so only the rows that were read are rounded.
+        # Scales belong to single rows, so only the rows that were read are rounded.
         rows = F.embedding(ids, table, *args, **kwargs)
         if self._how.token_table == "float":
             return rows
@@ -148,10 +148,10 @@ class RoundedProducts(TorchFunctionMode):
         return straight(rows, near(rows))
 
     def _attention(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:  # noqa: ANN401
-        """Do what ``nn.MultiheadAttention`` asks for, ``[L, B, W]``; it gives no weights back."""
+        """Compute ``nn.MultiheadAttention``, ``[L, B, W]``, without returning attention weights."""
         arguments = _ATTENTION.bind(*args, **kwargs).arguments
         if arguments.get("key_padding_mask") is not None:
-            raise ModelError("attention with a padding mask cannot be finished for int8")
+            raise ModelError("attention with a padding mask does not support int8 fine-tuning")
         sides = ("query", "key", "value")
         if arguments.get("use_separate_proj_weight"):
             weights = [arguments[f"{side[0]}_proj_weight"] for side in sides]
@@ -178,7 +178,7 @@ def straight(x: Tensor, near: Tensor) -> Tensor:
 
 @torch.no_grad()
 def as_uint8(x: Tensor, *, per_row: bool) -> Tensor:
-    """Return ``x [B, ...]`` as onnxruntime's DynamicQuantizeLinear leaves it, times its scale."""
+    """Return ``x [B, ...]`` rounded by onnxruntime's DynamicQuantizeLinear, times its scale."""
     flat = x.reshape(len(x), -1) if per_row else x.reshape(1, -1)
     low, high = flat.amin(dim=1).clamp_max(0.0), flat.amax(dim=1).clamp_min(0.0)
     scale = (high - low) / LEVELS
@@ -190,7 +190,7 @@ def as_uint8(x: Tensor, *, per_row: bool) -> Tensor:
 
 @torch.no_grad()
 def as_int8(weight: Tensor, weight_range: str) -> Tensor:
-    """Return ``[N, K]`` as int8 weights with a scale an output column, times their scale."""
+    """Return ``[N, K]`` as int8 weights with a scale per output column, times their scale."""
     values, scale = int8_weights(weight, weight_range)
     return values.to(weight.dtype) * scale[:, None].to(weight.dtype)
 
@@ -198,12 +198,13 @@ def as_int8(weight: Tensor, weight_range: str) -> Tensor:
 def int8_weights(weight: Tensor, weight_range: str) -> tuple[Tensor, Tensor]:
     """Return the int8 values ``[N, K]`` and scales ``[N]`` of a weight.
 
-    "overflow_safe": any two neighbouring inputs of one sign fit 16 bits beside uint8 activations.
+    "overflow_safe": any two neighbouring inputs of the same sign fit 16 bits with uint8
+    activations.
     """
     exact, largest = weight.double(), LARGEST[weight_range]
     scale = exact.abs().amax(dim=1) / largest
     if weight_range == "overflow_safe":
-        # A pair of both signs fits where its larger one does, and its sum is smaller still.
+        # A pair of opposite signs fits if its larger weight does, since its sum is smaller still.
         even = F.pad(exact, (0, exact.shape[1] % 2))
         sums = (even[:, 0::2] + even[:, 1::2]).abs_()
         scale = torch.maximum(scale, sums.amax(dim=1) / largest)
@@ -223,7 +224,7 @@ def half_bytes(weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def byte_rows(rows: Tensor) -> Tensor:
-    """Return token rows ``[..., W]`` as int8 with a scale each, times their scale."""
+    """Return token rows ``[..., W]`` as int8 with one scale each, times their scale."""
     scale = rows.abs().amax(dim=-1, keepdim=True) / 127
     scale = torch.where(scale == 0.0, 1.0, scale)
     return (rows / scale).round() * scale
@@ -231,11 +232,11 @@ def byte_rows(rows: Tensor) -> Tensor:
 
 @torch.no_grad()
 def table_blocks(rows: Tensor) -> Tensor:
-    """Return token rows ``[..., W]`` in 4 bits: of a few scales a block takes the best one."""
+    """Return token rows ``[..., W]`` in 4 bits, with the best of a few scales for each block."""
     if rows.shape[-1] % BLOCK:
         raise ModelError(
-            f"token table: rows of {rows.shape[-1]} values are no multiple of {BLOCK}, which 4 "
-            "bits need"
+            f"token table: rows of {rows.shape[-1]} values are not a multiple of {BLOCK}, as 4 "
+            "bits require"
         )
     blocks = rows.reshape(*rows.shape[:-1], -1, BLOCK)
     widest = _widest(blocks)
@@ -246,7 +247,7 @@ def table_blocks(rows: Tensor) -> Tensor:
 
 
 def _widest(blocks: Tensor) -> Tensor:
-    """Return the scale at which a block's value of largest size becomes -8, ``[..., 1]``."""
+    """Return the scale at which a block's value of largest magnitude becomes -8, ``[..., 1]``."""
     extreme = blocks.gather(-1, blocks.abs().argmax(dim=-1, keepdim=True))
     scale = extreme / -8.0
     return torch.where(scale == 0.0, 1.0, scale)

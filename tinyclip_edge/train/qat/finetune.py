@@ -1,4 +1,4 @@
-"""Quantization-aware training: a short distillation of a student whose towers run rounded."""
+"""Quantization-aware training: a short distillation of a student whose towers are rounded."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from tinyclip_edge.train.tasks.objective import make_objective
 from tinyclip_edge.train.tasks.teacher import Teacher
 from tinyclip_edge.train.training import train
 
-LR_RATIO = 0.1  # of the rate that the student was trained with
+LR_RATIO = 0.1  # of the learning rate that the student was trained with
 WARMUP = 0.05  # share of the steps
-MAX_CONVOLUTIONS = 4  # of a ViT, whose patch embedding is one
-IDENTITY = "finetune.json"  # of a run folder: which student is trained, and how
+MAX_CONVOLUTIONS = 4  # of a ViT, whose patch embedding is a convolution
+IDENTITY = "finetune.json"  # in a run folder: the student's hash and the settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +51,16 @@ class Finishing:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ConfigError(f"finishing for int8 takes 1 step or more, not {self.steps}")
+            raise ConfigError(f"int8 fine-tuning takes 1 step or more, not {self.steps}")
         if self.lr is not None and not 0 < self.lr < math.inf:
-            raise ConfigError(f"finishing for int8: learning rate {self.lr:g} must be above 0")
+            raise ConfigError(f"int8 fine-tuning: learning rate {self.lr:g} must be above 0")
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
     """A fine-tuned student, and the accuracies of its rounded towers on the validation pairs."""
 
-    clip: LoadedClip  # float weights; the original ones where the fine-tuning did not help
+    clip: LoadedClip  # float weights; the original ones if fine-tuning did not help
     helped: bool
     steps: int
     lr: float
@@ -91,18 +91,18 @@ def finish_quantized(
     """Train a copy of ``clip`` with rounded towers to mimic the affinities of its teacher.
 
     ``teacher`` is the first of ``config.teacher``; None: the float student itself. Pairs, loss,
-    seed, device and AdamW's settings are those of ``config``. An image tower of convolutions is not
-    trained, as its export is calibrated instead. The weights stay those of ``clip`` when the
-    accuracy of the rounded towers falls. Checkpoints are written into ``folder``; where it has one,
-    the training goes on from it with the losses of an uninterrupted one.
+    seed, device and AdamW's settings come from ``config``. A convolutional image tower is not
+    trained, because its export is calibrated instead. If the accuracy of the rounded towers falls,
+    the weights of ``clip`` are returned. Checkpoints are written into ``folder``; if it has one,
+    training continues from it with the losses of an uninterrupted training.
 
-    Raises ConfigError without validation pairs, or for a folder of another training; DataError,
-    ModelError, and InterruptedRun after SIGINT or SIGTERM, once a checkpoint is written.
+    Raises ConfigError without validation pairs, or if the folder belongs to another training;
+    DataError, ModelError, and InterruptedRun after SIGINT or SIGTERM, once a checkpoint is written.
     """
     watcher = Silent() if observer is None else observer
     if config.data.val is None:
         raise ConfigError(
-            "finishing for int8 needs validation pairs to tell whether it helped; give data.val"
+            "int8 fine-tuning needs validation pairs to measure its effect; set data.val"
         )
     finishing = _for_towers(clip, finishing, watcher)
     first_teacher = clip if teacher is None else teacher
@@ -112,14 +112,14 @@ def finish_quantized(
     run = RunFolder(folder, config)
     resume = (folder / CONFIG).is_file() or bool(checkpoint_steps(folder / CHECKPOINTS))
     with run.held(resume=resume):
-        watcher.on_message("finishing for int8")
+        watcher.on_message("fine-tuning for int8")
         setup, start = _start(run, clip, first_teacher, finishing, watcher, resume=resume)
-        _write_identity(folder, identity)  # not before: a folder that nothing began in is removed
+        _write_identity(folder, identity)  # not earlier: an unused folder is removed
         result = train(run, setup, start, watcher, resume_command=resume_command, is_finetune=True)
         accuracies = _logged_accuracies(run.events)
     before, after = accuracies[0], accuracies[config.optim.steps]
     helped = score(after) >= score(before)
-    change = f"recall@1 of the rounded student {score(before):.1%}, finished {score(after):.1%}"
+    change = f"recall@1 of the rounded student {score(before):.1%}, fine-tuned {score(after):.1%}"
     watcher.on_message(change if helped else f"{change}: worse, so the weights stay as they were")
     result.student.model.cpu().eval()
     trained = result.student if helped else clip
@@ -127,7 +127,7 @@ def finish_quantized(
 
 
 def score(metrics: Mapping[str, float]) -> float:
-    """Return the share by which a run also selects its best student."""
+    """Return the score by which a run also selects its best student."""
     return selection_score(metrics)
 
 
@@ -152,21 +152,21 @@ def _for_towers(clip: LoadedClip, finishing: Finishing, observer: Observer) -> F
     convolutions = sum(isinstance(module, nn.Conv2d) for module in visual.modules())
     if finishing.image is None or convolutions <= MAX_CONVOLUTIONS:
         return finishing
-    observer.on_message(f"the image tower of {clip.name} is of convolutions: it is left as it is")
+    observer.on_message(f"the image tower of {clip.name} is convolutional, so it is left unchanged")
     return replace(finishing, image=None)
 
 
 def _finetune_config(
     config: RunConfig, clip: LoadedClip, finishing: Finishing, *, own_teacher: bool
 ) -> RunConfig:
-    """Return the run of a fine-tuning: one stage, float32, plain pictures, saved as the run is."""
+    """Return the fine-tuning's run: one stage, float32, plain pictures, the run's save interval."""
     teacher = config.teacher
     if own_teacher:
         teacher = teacher.model_copy(update={"ensemble": []})
     lr = finishing.lr or LR_RATIO * config.optim.lr
     optim = {"lr": lr, "steps": finishing.steps, "warmup": WARMUP, "ema": None}
     plain_pictures = {"views": 0, "augment_crop": None, "augment_flip": 0.0, "augment_colour": 0.0}
-    # Blocks that are computed twice or compiled would leave the rounding out.
+    # Checkpointed or compiled blocks would skip the rounding.
     run = {"precision": "fp32", "grad_checkpointing": False, "compile": False, "trackers": []}
     return config.model_copy(
         update={
@@ -184,9 +184,9 @@ def _finetune_config(
 def _fit(
     config: RunConfig, clip: LoadedClip, teacher: Teacher, pairs: PairMemory | StreamingPairs
 ) -> RunConfig:
-    """Return the configuration with a loss and a batch that suit models and pairs."""
+    """Return the configuration with a loss and batch size suitable for models and pairs."""
     optim, loss = config.optim, _loss(config.loss, clip.embedding_dim, teacher.embedding_dim)
-    if isinstance(pairs, PairMemory):  # there may be fewer than the student was trained on
+    if isinstance(pairs, PairMemory):  # there may be fewer than in the student's training
         count = len(pairs.concepts) if config.data.batch_distinct else len(pairs)
         size = max(2, min(optim.batch_size, count))
         optim = optim.model_copy(update={"batch_size": size})
@@ -200,7 +200,7 @@ def _loss(loss: LossConfig, student_width: int, teacher_width: int) -> LossConfi
         update["affinity"] = 1.0
     for name in loss.active:
         alone = loss.model_copy(update={**dict.fromkeys(LOSS_TERMS, 0.0), name: 1.0})
-        with torch.device("meta"):  # only to see whether it has modules
+        with torch.device("meta"):  # only to check whether it has modules
             objective = make_objective(alone, student_width, teacher_width)
         if objective.modules:
             update[name] = 0.0
@@ -208,7 +208,7 @@ def _loss(loss: LossConfig, student_width: int, teacher_width: int) -> LossConfi
 
 
 def _identity(clip: LoadedClip, finishing: Finishing) -> dict[str, Any]:
-    """Return what a folder of checkpoints belongs to."""
+    """Return the identity of the training to which a folder of checkpoints belongs."""
     return {
         "student": weights_hash(clip.model),
         "steps": finishing.steps,
@@ -219,7 +219,7 @@ def _identity(clip: LoadedClip, finishing: Finishing) -> dict[str, Any]:
 
 
 def _check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Raise ConfigError when ``folder`` belongs to something else."""
+    """Raise ConfigError if ``folder`` belongs to another training."""
     path = folder / IDENTITY
     if not path.is_file():
         return
@@ -227,8 +227,8 @@ def _check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
     changed = [key for key, value in identity.items() if before.get(key) != value]
     if changed:
         raise ConfigError(
-            f"{folder} holds an unfinished fine-tuning with another {' and '.join(changed)}; "
-            f"repeat the command that began it, or delete the folder"
+            f"{folder} contains an unfinished fine-tuning with another {' and '.join(changed)}; "
+            "repeat the command that started it, or delete the folder"
         )
 
 
@@ -239,7 +239,7 @@ def _write_identity(folder: Path, identity: Mapping[str, Any]) -> None:
 
 
 def _logged_accuracies(events: Path) -> dict[int, dict[str, float]]:
-    """Return the student's accuracies by step, those of an interrupted call among them."""
+    """Return the student's accuracies by step, including those of an interrupted call."""
     return {
         event["step"]: {k: v for k, v in event.items() if k not in ("kind", "step", "who")}
         for event in read_events(events)

@@ -1,4 +1,4 @@
-"""Quantization-aware distillation: the student runs rounded as its export will."""
+"""Quantization-aware distillation: the student is rounded as in its export."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TowerRounding:
 
 
 class RoundedEncoder(PairEncoder):
-    """Both towers of a CLIP, each rounded as its export will be."""
+    """Both towers of a CLIP, each rounded as in its export."""
 
     def __init__(self, clip: LoadedClip, rounding: TowerRounding) -> None:
         super().__init__(clip)
@@ -43,7 +43,7 @@ class RoundedEncoder(PairEncoder):
 
 
 class QuantizedTask(DistillTask):
-    """Distillation of a rounded student; a learnt scale starts from the student's own."""
+    """Distillation of a rounded student; a learnt scale starts at the student's own value."""
 
     def __init__(
         self,
@@ -59,13 +59,13 @@ class QuantizedTask(DistillTask):
         super().__init__(student, teacher, codec, loss, **options)
 
     def make_encoder(self, student: LoadedClip) -> PairEncoder:
-        """Return the towers as they will be exported."""
+        """Return the towers with the rounding of their export."""
         if self._rounding.image is None:
             _visual(student).requires_grad_(False)
         return RoundedEncoder(student, self._rounding)
 
     def first_scale(self) -> float:
-        """Return the scale that the student has."""
+        """Return the student's current scale."""
         return self.clip.logit_scale
 
     def first_bias(self) -> None:

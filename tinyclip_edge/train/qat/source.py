@@ -34,8 +34,8 @@ def finish_model(
     """Fine-tune the model of MODEL string ``source`` with the settings of its run.
 
     A run determines teacher, loss, pairs and seed; any other model is its own teacher, on the pairs
-    ``train``, which may replace those of a run. ``val`` is used where a run has no validation
-    pairs. Checkpoints lie in ``folder``, from which an interrupted training goes on. Raises
+    ``train``, which may also replace those of a run. ``val`` is used if a run has no validation
+    pairs. Checkpoints are in ``folder``, from which an interrupted training continues. Raises
     ConfigError without pairs, DataError, ModelError, and InterruptedRun.
     """
     run = run_folder(source)
@@ -49,7 +49,7 @@ def finish_model(
         config = config.model_copy(update={"data": data})
     elif train is None:
         raise ConfigError(
-            f"{source} is no run, whose training pairs are known: give some with --qat-data"
+            f"{source} is not a run, so its training pairs are unknown: pass some with --qat-data"
         )
     else:
         config = RunConfig(
@@ -61,12 +61,12 @@ def finish_model(
     finished = finish_quantized(clip, teacher, config, finishing, folder=folder, observer=observer)
     if not finished.helped:
         return finished
-    name = f"{clip.name} finished for int8 in {finishing.steps} steps"
+    name = f"{clip.name} fine-tuned for int8 in {finishing.steps} steps"
     return replace(finished, clip=replace(finished.clip, name=name))
 
 
 def run_folder(source: str) -> Path | None:
-    """Return the run folder that ``source`` is, or is a model of; None for another model."""
+    """Return the run folder that ``source`` is, or belongs to; None for another model."""
     path = Path(source)
     folders = (path, path.parent) if path.name in MODELS else (path,)
     return next((folder for folder in folders if (folder / CONFIG).is_file()), None)
@@ -85,4 +85,4 @@ def rounding_for(precisions: Collection[str], preset: ExportPreset) -> Rounding:
     if {"dynamic", "dynamic uint8"}.intersection(kinds):
         signed = "dynamic" in kinds and preset.int8.weights == "int8"
         return Rounding(preset.int8.weight_range if signed else "8 bit", preset.int8.token_table)
-    raise ConfigError("--qat finishes a model for int8, static or q4; add --int8")
+    raise ConfigError("--qat fine-tunes a model for int8, static or q4; add --int8")

@@ -1,1 +1,1 @@
-"""Stages of a run: their steps, their students, and the way from one to the next."""
+"""Stages of a run: their steps, their students, and the transitions between them."""

@@ -1,4 +1,4 @@
-"""Build the state of each stage, after each prune, and of a checkpoint that is resumed."""
+"""Build the state of each stage, after pruning, and of a resumed checkpoint."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ START = Position(step=0, skipped=0, skipped_in_a_row=0, teacher="", data="", con
 
 @dataclass(frozen=True, slots=True)
 class StageFactory:
-    """Builds states; the teacher of every stage is the large one."""
+    """Builds states; every stage learns from the original teacher."""
 
     config: RunConfig
     accelerator: Accelerator
-    teacher_clip: LoadedClip  # the first teacher, which students inherit from
+    teacher_clip: LoadedClip  # the first teacher, from which students inherit
     teacher: Teacher
     codec: PixelCodec
     dense_task: Callable[..., DistillTask] = DistillTask  # trains a student without masks
@@ -81,7 +81,7 @@ class StageFactory:
         """
         assert isinstance(state.task, MaskedTask)
         uniform = self.config.student.uniform_shapes
-        # Where no shape is within the tolerance at the last step allowed, the nearest is taken.
+        # If no shape is within the tolerance at the last allowed step, take the nearest one.
         gates = state.task.gates
         result = prune_clip(state.student, gates, uniform_shapes=uniform, nearest=True)
         optimizer = state.optimizer_step.optimizer
@@ -99,10 +99,10 @@ class StageFactory:
     def resume(
         self, checkpoint: Checkpoint, stage: Stage, first: InitialStudent, folder: RunFolder
     ) -> StageState:
-        """Return the state that a checkpoint was written in.
+        """Return the state in which a checkpoint was written.
 
-        Raises ModelError when it is of another architecture, or the model that its stage was built
-        from is missing in the run folder.
+        Raises ModelError if it has another architecture, or if the model from which its stage was
+        built is missing in the run folder.
         """
         position = checkpoint.position
         if position.pruned is not None:
@@ -133,7 +133,7 @@ class StageFactory:
         before: StageState | None = None,
         position: Position = START,
     ) -> StageState:
-        """Return the state after a prune: plain distillation, its rate rising to the schedule."""
+        """Return the state after pruning: plain distillation, the rate rising to the schedule."""
         assert stage.masks is not None
         student = self._student(student)
         task = self._task(student, replace(stage, masks=None), before, position)
@@ -157,7 +157,7 @@ class StageFactory:
     def _task(
         self, student: LoadedClip, stage: Stage, before: StageState | None, position: Position
     ) -> DistillTask:
-        self.accelerator.free_memory()  # it would hold every earlier student
+        self.accelerator.free_memory()  # otherwise it would hold every earlier student
         models = (student, self.teacher, self.codec, self.config.loss)
         options: Mapping[str, Any] = {
             "device": self.accelerator.device,
@@ -203,21 +203,21 @@ class StageFactory:
         )
 
     def _prepare_encoder(self, encoder: PairEncoder) -> nn.Module:
-        """Return the encoder in the form that accelerate trains, with what saves memory or time."""
+        """Return the encoder as accelerate trains it, with options that save memory or time."""
         run = self.config.run
         model = cast("Any", encoder.model)
         if run.grad_checkpointing:
             model.set_grad_checkpointing(True)
         if run.compile:
             encoder.compile_blocks()
-        if not hasattr(model.visual, "transformer"):  # a ViT has no convolutions that would gain
+        if not hasattr(model.visual, "transformer"):  # a ViT has no convolutions that would benefit
             encoder.to(memory_format=torch.channels_last)
         wrapped: nn.Module = self.accelerator.prepare(encoder)
         return wrapped
 
 
 def _copy_objective_moments(before: StageState, after: StageState) -> None:
-    """Give the optimizer the moments that the one before had of the objective's modules."""
+    """Copy the previous optimizer's moments of the objective's modules."""
     earlier = before.task.objective.modules
     for name, module in after.task.objective.modules.items():
         parameters = list(earlier[name].named_parameters())

@@ -1,4 +1,4 @@
-"""Events and messages about stages, gates and prunes."""
+"""Events and messages about stages, gates and pruning."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinyclip_edge.train.tasks.probes import probe_pair
 
 @dataclass(frozen=True, slots=True)
 class StageLog:
-    """Writes events and tells the observer."""
+    """Writes events and notifies the observer."""
 
     events: EventLog
     observer: Observer
@@ -43,7 +43,7 @@ class StageLog:
         )
 
     def inherited(self, report: InheritanceReport, state: StageState, done: int) -> None:
-        """Log what the student of a stage inherited."""
+        """Log the inherited weights of a stage's student."""
         parts = {"image": report.image, "text": report.text, "shared": report.shared}
         self.events.write(
             "inherit",
@@ -67,7 +67,7 @@ class StageLog:
                 self.observer.on_message(f"warning: {text}")
 
     def gates(self, state: StageState, done: int, transition: Transition, every: int) -> None:
-        """Log the gates of a masked state: after the first step, each ``every``, and last."""
+        """Log the gates of a masked state: after the first step, each ``every``, and at the end."""
         task = state.task
         if not isinstance(task, MaskedTask):
             return
@@ -79,7 +79,7 @@ class StageLog:
             self.events.write("gates", step=done, stage=state.stage.number, **summary)
 
     def pruned(self, before: MaskedTask, result: PruneResult, state: StageState, done: int) -> None:
-        """Log a prune of the gates of ``before``, which led to ``state``."""
+        """Log the pruning of the gates of ``before``, which led to ``state``."""
         share = 1 - result.sparsity
         is_met = abs(share - before.keep) <= before.config.tolerance
         count = count_parameters(state.student.model)
@@ -105,6 +105,6 @@ class StageLog:
             until=done + task.steps.wait,
         )  # fmt: skip
         self.observer.on_message(
-            f"step {done}: masks would keep {share:.1%} instead of {task.keep:.1%}; the prune "
-            f"waits up to {task.steps.wait} steps"
+            f"step {done}: masks would keep {share:.1%} instead of {task.keep:.1%}; pruning is "
+            f"postponed by up to {task.steps.wait} steps"
         )

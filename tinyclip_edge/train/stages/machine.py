@@ -24,10 +24,10 @@ from tinyclip_edge.train.tasks.mask_task import MaskedTask
 
 
 class Transition(Enum):
-    """What follows a step."""
+    """The transition after a step."""
 
     STAY = "stay"
-    WAIT = "wait"  # the prune is due, its target is not met: it waits
+    WAIT = "wait"  # pruning is due but its target is not met, so it is postponed
     PRUNE = "prune"
     NEXT_STAGE = "next stage"
 
@@ -51,18 +51,18 @@ class StageMachine:
 
     @property
     def is_last(self) -> bool:
-        """Whether no further stage follows."""
+        """Whether this is the last stage."""
         return self.state.stage.number == self.stages[-1].number
 
     @property
     def has_final_shape(self) -> bool:
-        """Whether the student has the shape that it ends the run with."""
+        """Whether the student has the final shape of the run."""
         return self.is_last and self.state.phase is Phase.DENSE
 
     def due(self, done: int) -> Transition:
-        """Return what is due after ``done`` steps of the run.
+        """Return the transition after ``done`` steps of the run.
 
-        Gates that are near their target when a prune is due are shifted onto it.
+        If gates are near their target when pruning is due, they are shifted onto it.
         """
         task = self.state.task
         if isinstance(task, MaskedTask):
@@ -72,13 +72,13 @@ class StageMachine:
         return Transition.STAY
 
     def prune(self, done: int) -> PruneResult:
-        """Prune the gates after ``done`` steps. Raises ModelError when it cannot be saved."""
+        """Prune the gates after ``done`` steps. Raises ModelError if saving the student fails."""
         self.state, result = self._factory.prune(self.state, done)
         self._save(self._folder.pruned(self.state.stage.number), self.state.student)
         return result
 
     def next_stage(self) -> None:
-        """Go on to the next stage. Raises ModelError when its student cannot be saved."""
+        """Start the next stage. Raises ModelError if its student cannot be saved."""
         number = self.state.stage.number
         self._save(self._folder.stage_student(number), self.state.result)
         self.state = self._factory.next(self.stages[number], self.state)

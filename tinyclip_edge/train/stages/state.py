@@ -1,4 +1,4 @@
-"""The state of training at one time: a student, its task and its optimizer."""
+"""The current state of training: a student, its task and its optimizer."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tinyclip_edge.train.tasks.mask_task import MaskedTask
 class Phase(Enum):
     """Phases of a stage; one without masks is dense from its start."""
 
-    MASKED = "masked"  # gates are learnt; a prune ends it
-    DENSE = "dense"  # no gates; the next stage, or the end of the run, ends it
+    MASKED = "masked"  # gates are learnt, until they are pruned
+    DENSE = "dense"  # no gates, until the next stage or the end of the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,10 @@ class StageState:
 
     @property
     def phase(self) -> Phase:
-        """The phase of its stage."""
+        """The current phase of its stage."""
         return Phase.MASKED if isinstance(self.task, MaskedTask) else Phase.DENSE
 
     @property
     def label(self) -> dict[str, int]:
-        """Return what events of a run of several stages carry."""
+        """Return the stage label of events; empty for a run of one stage."""
         return {"stage": self.stage.number} if self.stage.of > 1 else {}

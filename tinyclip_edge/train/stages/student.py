@@ -1,4 +1,4 @@
-"""The student at the start of a stage: cut out of the model before it, or that model itself."""
+"""The student at the start of a stage: inherited from the previous model, or that model itself."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def start_student(
 
 
 def resolve_course(config: RunConfig, teacher: LoadedClip) -> tuple[Stage, ...]:
-    """Return the stages of a run, those of a zoo recipe included.
+    """Return the stages of a run, including those of a zoo recipe.
 
-    Raises ConfigError, ModelError, and InheritanceError for what a later stage would stop at.
+    Raises ConfigError, ModelError, and InheritanceError for errors that would stop a later stage.
     """
     name, method = config.student.model, config.inherit.method
     entry = ZOO.get(name) if isinstance(name, str) else None
     recipe = () if entry is None else tuple(StageConfig(keep=keep) for keep in entry.stages)
     if recipe and method == "none":
-        raise ConfigError(f"{name} is a recipe of masks; set inherit.method=masks, not none")
+        raise ConfigError(f"{name} is a recipe with masks; set inherit.method=masks, not none")
     if method == "masks" and name is not None and not recipe:
         raise ConfigError(
-            "inherit.method is masks, which find the shape: give student.keep or stages instead "
-            "of student.model"
+            "inherit.method is masks, which determine the shape: set student.keep or stages "
+            "instead of student.model"
         )
     stages = plan_course(config, recipe)
     if len(stages) > 1 or stages[0].keep is not None:
@@ -70,9 +70,9 @@ def resolve_course(config: RunConfig, teacher: LoadedClip) -> tuple[Stage, ...]:
 def stage_student(
     config: RunConfig, stage: Stage, before: LoadedClip
 ) -> tuple[LoadedClip, InheritanceReport | None]:
-    """Return the student that a stage begins with, made out of the dense model ``before``.
+    """Return the first student of a stage, derived from the dense model ``before``.
 
-    Raises ModelError, and InheritanceError when the stage would grow.
+    Raises ModelError, and InheritanceError if the stage would grow.
     """
     if stage.student is None:
         return dense_copy(before), None
@@ -94,7 +94,7 @@ def shaped(config: RunConfig, model: str | dict[str, Any], before: LoadedClip) -
 
 
 def dense_copy(clip: LoadedClip) -> LoadedClip:
-    """Return a trainable copy of a model, which masks then shrink."""
+    """Return a trainable copy of a model, which masks shrink later."""
     model = deepcopy(clip.model).requires_grad_(True)
     copy = replace(
         clip, model=model, config=deepcopy(clip.config), name="student", weights_file=None
@@ -120,7 +120,7 @@ def calibration_pairs(config: RunConfig, clip: LoadedClip) -> tuple[Tensor, Tens
 
 
 def _check_course(config: RunConfig, stages: tuple[Stage, ...], teacher: LoadedClip) -> None:
-    """Refuse, before the first step, what a later stage would stop at.
+    """Raise errors that would stop a later stage, before the first step.
 
     Raises InheritanceError for a stage that grows or whose target masks cannot reach, ConfigError
     for one that ends before its gates can have closed.
@@ -149,9 +149,9 @@ def _check_course(config: RunConfig, stages: tuple[Stage, ...], teacher: LoadedC
 
 
 def _check_keep(keep: float, share: float) -> None:
-    """Raise InheritanceError when no more than ``keep`` of the teacher is left already."""
+    """Raise InheritanceError if no more than ``keep`` of the teacher is left already."""
     if keep >= share:
         raise InheritanceError(
-            f"keep {keep:g} is not below the {share:.3f} that the stage before has left of the "
-            "teacher; a stage cannot grow"
+            f"keep {keep:g} is not below the {share:.3f} of the teacher that the previous stage "
+            "kept; a stage cannot grow"
         )

@@ -1,1 +1,1 @@
-"""What is trained: a student, its teachers, and the loss of a batch."""
+"""What a run trains: a student with its teachers, and the loss of a batch."""

@@ -1,4 +1,4 @@
-"""Student, frozen teacher and objective as one task, so that the loop knows none of them."""
+"""Student, frozen teacher and objective as one task, so that the loop is independent of them."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ class Terms:
     loss: Tensor
     parts: dict[str, Tensor]  # unweighted loss terms
     logged: dict[str, Tensor] = field(default_factory=dict)
-    after_backward: Callable[[], None] | None = None  # brings the gradient on to the parameters
+    after_backward: Callable[[], None] | None = None  # propagates the gradient to the parameters
 
     def values(self) -> dict[str, float]:
         """Return every scalar as a number."""
         named = {"loss": self.loss, **self.parts, **self.logged}
         scalars = torch.stack([value.detach().double() for value in named.values()])
-        return dict(zip(named, scalars.tolist(), strict=True))  # one wait for the device
+        return dict(zip(named, scalars.tolist(), strict=True))  # one synchronisation
 
 
 class DistillTask:
-    """The student learns to match the teacher: affinities, and what else the loss asks for.
+    """The student learns to match the teacher, with the loss terms of the configuration.
 
     ``before`` is the task of an earlier stage, from which a learnt scale and trained modules are
-    carried on. ``prepare`` wraps the encoder for the device and the processes of a run, such as
+    carried over. ``prepare`` wraps the encoder for the device and the processes of a run, such as
     ``accelerator.prepare``. At most ``micro_batch`` pairs have their activations in memory at once.
     """
 
@@ -77,7 +77,7 @@ class DistillTask:
         self.encoder = self.make_encoder(student).to(device)
         self.micro_batch = micro_batch
         self.teacher = teacher
-        self.beside = nn.ModuleDict()  # trained along, kept in checkpoints, not in the student
+        self.beside = nn.ModuleDict()  # trained too, not part of the student
         self._tokenizer: Tokenizer = TokenMemory(student.tokenizer)
         self._codec = codec
         self._loss = loss
@@ -103,7 +103,7 @@ class DistillTask:
         return PairEncoder(student)
 
     def first_scale(self) -> float:
-        """Return the factor on similarities that a learnt scale starts from."""
+        """Return the initial factor on similarities if it is learnt."""
         return self._teacher_scale
 
     def first_bias(self) -> float | None:
@@ -111,7 +111,7 @@ class DistillTask:
         return self._teacher_bias
 
     def train(self) -> None:
-        """Put the student, and only the student, into training mode."""
+        """Put only the student into training mode."""
         self.forward.train()
 
     def clipped(self) -> list[nn.Parameter]:
@@ -121,7 +121,7 @@ class DistillTask:
         return trainable([*self.encoder.parameters(), *weights])
 
     def groups(self, optim: OptimConfig) -> list[dict[str, Any]]:
-        """Return optimizer groups of what is trained beside the student."""
+        """Return optimizer groups of other trained parameters."""
         modules = self.objective.modules.values()
         return [
             {"params": list(module.parameters()), "weight_decay": optim.weight_decay}
@@ -133,9 +133,9 @@ class DistillTask:
         return EncodedPairs(*self.forward(pixels, tokens))
 
     def terms(self, batch: Batch) -> Terms:
-        """Return the loss of a batch with its parts; of all processes' shares together."""
+        """Return the loss of a batch with its parts, over the shares of all processes."""
         batch = self._augmented(batch)
-        # Shares in memory are equal; a stream skips images that cannot be decoded.
+        # Shares in memory are equal, but a stream skips images that cannot be decoded.
         counts = None if batch.image_ids is not None else self._ranks.counts(len(batch.keys))
         pairs, after_backward = self._embed(batch)
         image, text = (gather_with_grad(x, counts) for x in (pairs.image, pairs.text))
@@ -175,15 +175,15 @@ class DistillTask:
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Keep a learnt scale between 1 and 100, of a sigmoid up to the teacher's."""
+        """Clamp a learnt scale to 1 to 100, or up to the teacher's scale for a sigmoid."""
         if self.encoder.log_scale.requires_grad:
             self.encoder.log_scale.clamp_(0.0, self._max_log_scale)
 
     @torch.no_grad()
     def _set_scale(self, before: DistillTask | None) -> None:
-        """Set the student's scale before the first step, so that no step runs with another one.
+        """Set the student's scale before the first step, so that no step uses another one.
 
-        A learnt scale goes on from that of ``before``, else it starts at ``first_scale``.
+        A learnt scale continues from that of ``before``, otherwise it starts at ``first_scale``.
         """
         setting = self._loss.student_logit_scale
         is_learned = setting == "learned"

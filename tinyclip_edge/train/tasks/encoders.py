@@ -1,4 +1,4 @@
-"""Both towers of a CLIP as training calls them: unit-norm float32 features, text cut to length.
+"""Both towers of a CLIP in training: unit-norm float32 features, texts cut to length.
 
 Shapes: B pairs, L tokens of the longest caption, C context length, D embedding dimension.
 """
@@ -27,20 +27,20 @@ def pixel_codec(clip: LoadedClip) -> PixelCodec:
 
 
 def picture_bytes(clip: LoadedClip) -> int:
-    """Return the bytes of one decoded picture: three channels of uint8."""
+    """Return the size in bytes of a decoded picture: three channels of uint8."""
     height, width = picture_size(clip)
     return 3 * height * width
 
 
 def picture_size(clip: LoadedClip) -> tuple[int, int]:
-    """Return height and width of what the preprocessing of a model gives, in pixels."""
+    """Return height and width of the output of a model's preprocessing, in pixels."""
     size = clip.config["preprocess_cfg"]["size"]
     height, width = (size, size) if isinstance(size, int) else size
     return int(height), int(width)
 
 
 class TokenMemory:
-    """A tokenizer that caches texts: the captions of a small set come in every epoch."""
+    """A tokenizer that caches texts, because the captions of a small set recur in every epoch."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -57,7 +57,7 @@ class TokenMemory:
 
 
 def tokenize(tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:
-    """Return int64 ``[B, L]``: the columns after the longest caption hold padding and are cut."""
+    """Return int64 ``[B, L]`` without the columns of padding after the longest caption."""
     tokens = tokenizer(list(captions))
     used = tokens.ne(0).any(dim=0).nonzero()
     return tokens[:, : int(used.max()) + 1] if len(used) else tokens
@@ -122,7 +122,7 @@ class PairEncoder(nn.Module):
         return F.normalize(features.float(), dim=-1)
 
     def compile_blocks(self) -> None:
-        """Let torch compile the blocks of transformers; other towers stay as they are."""
+        """Compile the blocks of transformers with torch; leave other towers unchanged."""
         self._lean.compile()
 
 

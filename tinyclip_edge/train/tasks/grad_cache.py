@@ -1,8 +1,9 @@
-"""The gradient of a whole batch from parts of it: activations of one part are held at a time.
+"""The gradient of a whole batch in parts, with the activations of one part at a time.
 
-Affinities need the features of all pairs at once, activations do not: a first pass computes
-features without a graph, the loss is taken of all of them, and a second pass repeats each part
-with its graph and hands it the loss's gradient (Gao et al. 2021, arXiv 2101.06983, section 3.2).
+Affinities need the features of all pairs at once, but activations are not needed: a first pass
+computes features without a graph, the loss is taken over all of them, and a second pass repeats
+each part with its graph and applies the loss's gradient (Gao et al. 2021, arXiv 2101.06983, section
+3.2).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class GradCache:
         return self._leaves
 
     def second(self) -> None:
-        """Propagate the gradient that the leaves have by now to the parameters."""
+        """Propagate the current gradient of the leaves to the parameters."""
         assert self._leaves is not None
         assert self._noise is not None
         image, text, *scalars = self._leaves
@@ -77,7 +78,7 @@ def _rows(leaf: Tensor, part: slice) -> Tensor:
 
 
 def _unsynchronised(module: nn.Module) -> AbstractContextManager[None]:
-    """Gradients of several processes are joined after the last part."""
+    """Postpone the synchronisation of gradients between processes until the last part."""
     if isinstance(module, nn.parallel.DistributedDataParallel):
         return _no_sync(module)
     return nullcontext()

@@ -1,4 +1,4 @@
-"""Learn which units a student keeps: gates are sampled once a step and pulled to a target."""
+"""Learn which units a student keeps: gates are sampled at each step and pulled to a target."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tinyclip_edge.train.tasks.distill_task import DistillTask, Terms
 from tinyclip_edge.train.tasks.encoders import EncodedPairs, PairEncoder, by_length
 from tinyclip_edge.train.tasks.teacher import Teacher
 
-GATES_EPS = 1e-8  # a neuron gate's gradient is some 1e-7 in a large model: far below optim.eps
-BINS = 20  # of a histogram of log-alpha
-SETTLE = 10  # steps' worth of log-alpha by which a prune may shift all gates to meet its target
+GATES_EPS = 1e-8  # a neuron gate's gradient is about 1e-7 in a large model, far below optim.eps
+BINS = 20  # in a histogram of log-alpha
+SETTLE = 10  # steps' worth of log-alpha by which pruning may shift all gates to meet its target
 HALVINGS = 20
 
 
 class MaskedEncoder(PairEncoder):
-    """Towers under masks: those passed to ``forward``, else the masks of a prune."""
+    """Towers under masks: those passed to ``forward``, or the pruning masks."""
 
     def __init__(self, clip: LoadedClip, units: ClipUnits, masks: Callable[[], ClipMasks]) -> None:
         super().__init__(clip)
@@ -58,18 +58,18 @@ class MaskedEncoder(PairEncoder):
 
 @dataclass(frozen=True, slots=True)
 class MaskTarget:
-    """Gates, and the size that they are pulled to within a stage."""
+    """Gates, and the target size of a stage."""
 
     gates: ClipGates
     keep: float  # share of the teacher's prunable parameters
     steps: MaskSteps
     config: MasksConfig
     uniform_shapes: bool = False
-    steps_done: int = 0  # of the stage, where it is resumed
+    steps_done: int = 0  # first step in the stage, if it is resumed
 
 
 class MaskedTask(DistillTask):
-    """Distillation with gates on every unit and a price on too many of them."""
+    """Distillation with gates on every unit and a penalty on the number of open gates."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class MaskedTask(DistillTask):
         super().__init__(student, teacher, codec, loss, **options)
         self.keep, self.steps, self.config = target.keep, target.steps, target.config
         self.steps_done = target.steps_done  # of the stage
-        self.shift = 0.0  # of every log-alpha, by settle
+        self.shift = 0.0  # shift of every log-alpha by settle
         self.gates = target.gates.to(self._device)
         self.lagrangian = Lagrangian().to(self._device)
         self.beside["gates"], self.beside["lagrangian"] = self.gates, self.lagrangian
@@ -94,7 +94,7 @@ class MaskedTask(DistillTask):
         return MaskedEncoder(student, clip_units(student), self.pruning_masks)
 
     def groups(self, optim: OptimConfig) -> list[dict[str, Any]]:
-        """Return the gates' group, and the multipliers' that rise instead of falling."""
+        """Return the gates' group, and that of the multipliers, which are maximised."""
         fixed = {"weight_decay": 0.0, "constant_lr": True, "eps": GATES_EPS}
         prices = list(self.lagrangian.parameters())
         return [
@@ -102,7 +102,7 @@ class MaskedTask(DistillTask):
             {
                 "params": list(self.gates.parameters()),
                 "lr": self.config.lr,
-                # No momentum: it would carry all gates on past the target, where no price is left.
+                # No momentum: it would carry all gates past the target, where the penalty is zero.
                 "betas": (0.0, optim.betas[1]),
                 **fixed,
             },
@@ -115,7 +115,7 @@ class MaskedTask(DistillTask):
         return EncodedPairs(*self.forward(pixels, tokens, self.gates.sample()))
 
     def terms(self, batch: Batch) -> Terms:
-        """Return the loss of a batch with its parts, the price of missing the target among them."""
+        """Return the loss of a batch with its parts, including a penalty on missing the target."""
         terms = super().terms(batch)
         target, sparsity = self.target(), self.gates.sparsity()
         price = self.lagrangian(sparsity, target)
@@ -131,7 +131,7 @@ class MaskedTask(DistillTask):
         )
 
     def target(self) -> float:
-        """Return the sparsity that the gates are pulled to at this step."""
+        """Return the target sparsity of this step."""
         begin = max(self.config.start, 1 - self.gates.units.prunable / self.gates.prunable)
         aim = 1 - self.keep
         return sparsity_target(
@@ -139,19 +139,19 @@ class MaskedTask(DistillTask):
         )
 
     def after_step(self) -> None:
-        """Bring gates and scale back into their range."""
+        """Clamp gates and scale to their valid range."""
         super().after_step()
         self.gates.clamp_()
         self.steps_done += 1
 
     def pruning_masks(self) -> ClipMasks:
-        """Return the masks of a prune, as evaluations see them: weakest units off, others soft."""
+        """Return the pruning masks, also used in evaluations: weakest units off, others soft."""
         return self.gates.binarised()
 
     def kept_share(self) -> float:
-        """Return the share of the teacher's prunable parameters that a prune would leave now.
+        """Return the share of the teacher's prunable parameters that pruning would leave now.
 
-        Raises InheritanceError when no shape with equal layers has about that size.
+        Raises InheritanceError if no shape with equal layers has about that size.
         """
         uniform = self._uniform_shapes
         masks = equal_masks(self.gates) if uniform else self.pruning_masks()
@@ -159,10 +159,10 @@ class MaskedTask(DistillTask):
 
     @torch.no_grad()
     def settle(self, tolerance: float) -> bool:
-        """Shift all gates equally so that a prune comes within ``tolerance`` of the target.
+        """Shift all gates equally so that pruning ends within ``tolerance`` of the target.
 
-        The order of units does not change. Returns False, and shifts nothing, when the shift would
-        exceed SETTLE steps: the gates have not learnt enough yet.
+        The order of units does not change. Returns False, without a shift, if it would exceed
+        SETTLE steps: the gates have not learnt enough yet.
         """
         before = [a.clone() for a in self.gates.parameters()]
         low, high = -SETTLE * self.config.lr, SETTLE * self.config.lr

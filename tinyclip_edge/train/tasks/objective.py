@@ -1,4 +1,4 @@
-"""The objective that a configuration describes."""
+"""The training objective of a configuration."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The frozen models that are imitated, and their features of each batch.
+"""The frozen teachers, and their features of each batch.
 
-B pairs; D is the width of the features of all teachers together.
+B pairs; D is the total width of the features of all teachers.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ PROBE = ("a photo of a cat.", "Żółć, 42 — ½ & 猫")  # tokenizers differ 
 
 
 class Teacher:
-    """One or more CLIPs in eval mode without gradients; ``features`` keeps what they computed.
+    """One or more CLIPs in eval mode without gradients; ``features`` caches their results.
 
-    Features of an ensemble are concatenated, each scaled by the root of its part in ``scale``, so
+    Features of an ensemble are concatenated, each scaled by the root of its share of ``scale``, so
     that ``scale`` times the product of two rows is the weighted mean of the teachers' logits. All
-    see the pictures as the preprocessing of the first one crops them, ``max_batch`` in one pass.
+    of them see the pictures as cropped by the first one's preprocessing, ``max_batch`` per pass.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Teacher:
         return [weights_hash(member.clip.model) for member in self.members]
 
     def with_features(self, features: TeacherFeatures | None) -> Teacher:
-        """Return this teacher with tables in memory that keep its features."""
+        """Return this teacher with tables in memory that cache its features."""
         teacher = copy(self)
         teacher.features = features
         return teacher
@@ -168,9 +168,9 @@ class Teacher:
 
     @torch.no_grad()
     def features_of(self, batch: Batch, counts: Counts = None) -> tuple[Tensor, Tensor]:
-        """Return image and text features ``[B, D]`` of a batch, those of all processes.
+        """Return image and text features ``[B, D]`` of a batch, over all processes.
 
-        Each process computes what is missing of its rows; a table in memory has all rows.
+        Each process computes the missing ones of its rows; a table in memory has all rows.
         """
         if self.features is None or batch.image_ids is None or batch.caption_ids is None:
             image = self._completed(batch.image_features, batch, self._images)
@@ -191,7 +191,7 @@ class Teacher:
         self.features.text.get(batch.caption_ids, lambda at: self._divide(batch, at, self._texts))
 
     def measure(self, validation: Validation) -> dict[str, float]:
-        """Return the accuracies of the whole ensemble, as Validation.measure."""
+        """Return the accuracies of the whole ensemble, as Validation.measure does."""
         if len(self.members) == 1:
             return validation.measure(self.encoder, self.members[0].clip)
         features = [
@@ -245,14 +245,14 @@ class Teacher:
         return gather_with_grad(part, counts)[torch.from_numpy(order).to(self.device)]
 
     def _image_rows(self, batch: Batch, tables: TeacherFeatures, counts: Counts) -> Tensor:
-        """Return ``[B, D]`` of all processes; features of random crops are not cached."""
+        """Return ``[B, D]`` over all processes; features of random crops are not cached."""
         if batch.draws is not None or batch.image_ids is None:
             rows = self._images(batch, np.arange(len(batch.keys)))
             return gather_with_grad(rows, counts)
         return tables.image.get(batch.image_ids, lambda at: self._divide(batch, at, self._images))
 
     def _images(self, batch: Batch, at: Ints) -> Tensor:
-        # Rows are copied in parts: all at once they would need as much memory as the batch.
+        # Copy rows in parts: all at once would need as much memory as the batch.
         parts = torch.split(torch.from_numpy(at), self._max_batch)
         return torch.cat([self.encode_images(batch.pixels[part]) for part in parts])
 

@@ -1,4 +1,4 @@
-"""Retrieval and zero-shot accuracy on the validation pairs while a run goes on.
+"""Retrieval and zero-shot accuracy on the validation pairs during a run.
 
 N pictures, C concepts; each concept has one label, the first caption of its first picture.
 """
@@ -20,7 +20,7 @@ CANDIDATES = 100
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Validation pairs, ready to measure any encoder that takes the student's tokens."""
+    """Validation pairs, to evaluate any encoder that takes the student's tokens."""
 
     pairs: PairMemory
     codec: PixelCodec
@@ -66,11 +66,11 @@ def accuracies(similarity: Tensor, concept_of: Tensor) -> dict[str, float]:
 
     ``i2t``: a picture's label among all labels (zero-shot top-1 and top-5). ``t2i``: a picture of
     the label's concept among all pictures. ``zero_shot_100``: expected top-1 among the true label
-    and 99 random others (all others when C < 100). A tie counts as a miss.
+    and 99 random others (all others if C < 100). A tie counts as a miss.
     """
     count = torch.arange(len(similarity))
     own = similarity[count, concept_of]
-    # Labels that are at least as near as the true one; the true one is among them.
+    # Labels at least as similar as the true one, which is among them.
     better = similarity.ge(own[:, None]).sum(dim=1) - 1
     mine = concept_of[:, None] == torch.arange(similarity.shape[1])
     best = similarity.masked_fill(~mine, -torch.inf).amax(dim=0)
@@ -85,7 +85,7 @@ def accuracies(similarity: Tensor, concept_of: Tensor) -> dict[str, float]:
 
 
 def _among(better: Tensor, labels: int) -> Tensor:
-    """Chance that none of ``better`` labels is among 99 drawn from the others, without repeats."""
+    """Probability that none of ``better`` labels is among 99 others drawn without replacement."""
     others = labels - 1
     candidates = min(CANDIDATES - 1, others)
     chance = torch.ones(len(better), dtype=torch.float64)
