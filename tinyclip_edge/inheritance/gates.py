@@ -125,7 +125,7 @@ class TowerGates(nn.Module):
         )
         units = self.units
         head = 4 * units.head_width * (units.width + 1) / units.width  # per head and channel
-        return hidden * (heads * head + 2 * neurons)
+        return hidden * (heads * head + units.matrices * neurons)
 
 
 class ClipGates(nn.Module):

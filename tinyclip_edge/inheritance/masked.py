@@ -18,10 +18,12 @@ from torch.utils.checkpoint import checkpoint
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.dense import attend
 from tinyclip_edge.inheritance.gates import ClipMasks, TowerMasks
-from tinyclip_edge.inheritance.units import NO_RESNET, ClipUnits
+from tinyclip_edge.inheritance.masked_timm import TimmSettings, masked_tensors, run_tower
+from tinyclip_edge.inheritance.units import NO_RESNET, UNMASKED, ClipUnits
 
 OpenClip: TypeAlias = Any  # a module of open_clip, or a block of ours with the same names
-END_POOLS = ("argmax", "eos")  # pool at the end token, so padding may be trimmed
+END_POOLS = ("argmax", "eos")  # pool at the end token: behind a causal mask, texts may be trimmed
+TEXT_POOLS = (*END_POOLS, "first", "last")
 
 
 class MaskedClip(nn.Module):
@@ -60,9 +62,16 @@ class FoldedClip:
     def __init__(self, model: OpenClip, units: ClipUnits, masks: ClipMasks | None) -> None:
         self._model, self._units, self._masks = model, units, masks
         self._towers: dict[str, _MaskedTower] = {}
+        self._timm: dict[str, Tensor] | None = None
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Return ``[B, D]``, unit norm."""
+        if hasattr(self._model.visual, "trunk"):
+            masks = None if self._masks is None else self._masks.image
+            if self._timm is None:
+                self._timm = masked_tensors(self._model.visual, self._units.image, masks)
+            features = run_tower(self._timm, TimmSettings.of(self._model.visual.trunk), images)
+            return F.normalize(features.float(), dim=-1)
         visual, tower = self._model.visual, self._tower("image")
         patch = tower.take(visual.conv1.weight, 0)
         x = F.conv2d(images, patch, stride=visual.conv1.stride).flatten(2).transpose(1, 2)
@@ -80,19 +89,23 @@ class FoldedClip:
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """Return ``[B, D]``, unit norm."""
-        model, tower, length = self._model, self._tower("text"), ids.shape[1]
-        x = tower.take(model.token_embedding(ids), 2)
-        x = tower.scale(x + tower.take(model.positional_embedding[:length], 1))
-        x = tower.blocks(x, model.attn_mask[:length, :length])
-        end_scores = ids if model.text_pool_type == "argmax" else ids.eq(model.text_eos_id).int()
-        pooled = x[torch.arange(len(ids), device=ids.device), end_scores.argmax(dim=-1)]
-        pooled = tower.norm(pooled, model.ln_final)
-        return F.normalize((pooled @ tower.take(model.text_projection, 0)).float(), dim=-1)
+        text, tower, length = text_part(self._model), self._tower("text"), ids.shape[1]
+        x = tower.take(text.token_embedding(ids), 2)
+        x = tower.scale(x + tower.take(text.positional_embedding[:length], 1))
+        mask = text.attn_mask
+        x = tower.blocks(x, None if mask is None else mask[:length, :length])
+        pooled = tower.norm(_pooled(x, ids, text), text.ln_final)
+        projection = text.text_projection
+        if isinstance(projection, nn.Linear):
+            projected = F.linear(pooled, tower.take(projection.weight, 1), projection.bias)
+        else:
+            projected = pooled @ tower.take(projection, 0)
+        return F.normalize(projected.float(), dim=-1)
 
     def _tower(self, name: str) -> _MaskedTower:
         if name not in self._towers:
             masks: TowerMasks | None = getattr(self._masks, name, None)
-            module = self._model.visual if name == "image" else self._model
+            module = self._model.visual if name == "image" else text_part(self._model)
             width: int = getattr(self._units, name).head_width
             self._towers[name] = _MaskedTower(module.transformer, masks, width)
         return self._towers[name]
@@ -199,25 +212,52 @@ class _Block:
         return residual if identity else residual * self._tower.take(scale.gamma, 0)
 
 
+def text_part(model: OpenClip) -> OpenClip:
+    """Return the module with the text transformer: open_clip.CustomTextCLIP has it apart."""
+    return getattr(model, "text", model)
+
+
+def text_setting(text: OpenClip, key: str) -> OpenClip:
+    """Return ``text_<key>`` of an open_clip.CLIP, or ``<key>`` of its TextTransformer."""
+    return getattr(text, f"text_{key}", getattr(text, key, None))
+
+
+def _pooled(x: Tensor, ids: Tensor, text: OpenClip) -> Tensor:
+    """Return the token ``[B, W]`` that stands for each text."""
+    pool = text_setting(text, "pool_type")
+    if pool in ("first", "last"):
+        return x[:, 0 if pool == "first" else -1]
+    scores = ids if pool == "argmax" else ids.eq(text_setting(text, "eos_id")).int()
+    return x[torch.arange(len(ids), device=ids.device), scores.argmax(dim=-1)]
+
+
 def check_maskable(model: OpenClip) -> None:
     """Raise InheritanceError for towers whose masked output would differ from the pruned one's."""
     visual: OpenClip = getattr(model, "visual", None)
     if hasattr(visual, "layer1"):
         raise InheritanceError(NO_RESNET)
-    if not hasattr(visual, "conv1") or not hasattr(visual, "class_embedding"):
+    if hasattr(visual, "trunk"):
+        TimmSettings.of(visual.trunk)
+    elif not hasattr(visual, "conv1") or not hasattr(visual, "class_embedding"):
         raise InheritanceError(
-            f"image tower {type(visual).__name__} cannot be masked: only open_clip's ViT can; "
-            "inherit it with inherit.method=uniform"
+            f"image tower {type(visual).__name__} cannot be masked: only ViTs of open_clip and "
+            f"timm can; {UNMASKED}"
         )
-    if visual.attn_pool is not None or visual.pool_type not in ("tok", "avg"):
+    elif visual.attn_pool is not None or visual.pool_type not in ("tok", "avg"):
         raise InheritanceError("an image tower with attentional or no pooling cannot be masked")
-    pool = getattr(model, "text_pool_type", None)
-    if pool not in END_POOLS or model.attn_mask is None:
+    text = text_part(model)
+    if not hasattr(text, "token_embedding") or getattr(text, "cls_emb", None) is not None:
         raise InheritanceError(
-            f"text tower with pool_type '{pool}' cannot be masked: only causal ones that pool at "
-            "the end token (argmax, eos) can"
+            f"text tower {type(text).__name__} cannot be masked: only open_clip's own transformer "
+            f"without a class token can; {UNMASKED}"
         )
-    for block in (*visual.transformer.resblocks, *model.transformer.resblocks):
+    pool = text_setting(text, "pool_type")
+    if pool not in TEXT_POOLS:
+        raise InheritanceError(
+            f"text tower with pool_type '{pool}' cannot be masked: only {', '.join(TEXT_POOLS)} can"
+        )
+    image_blocks = () if hasattr(visual, "trunk") else visual.transformer.resblocks
+    for block in (*image_blocks, *text.transformer.resblocks):
         if not hasattr(block.attn, "out_proj") or hasattr(block, "ln_attn"):
             raise InheritanceError(
                 f"{type(block).__name__} cannot be masked: leave block_type unset in model_cfg"

@@ -11,26 +11,10 @@ from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.gates import ClipMasks, TowerMasks
-from tinyclip_edge.inheritance.tower_kinds import SHARED, locate
+from tinyclip_edge.inheritance.tower_kinds import SHARED, Place, locate
 from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 
 Moments: TypeAlias = "dict[str, dict[str, Tensor]]"  # by parameter name, as AdamW names them
-
-# Tensors that write to the residual stream; the channels' factors are folded into these.
-_SCALED = (
-    "visual.class_embedding",
-    "visual.conv1.weight",
-    "visual.positional_embedding",
-    "positional_embedding",
-    "token_embedding.weight",
-    "attn.out_proj.weight",
-    "attn.out_proj.bias",
-    "mlp.c_proj.weight",
-    "mlp.c_proj.bias",
-)
-# A half without heads or neurons only has its bias left.
-_HEADLESS = ("ln_1.", "attn.in_proj", "attn.out_proj.weight")
-_NEURONLESS = ("ln_2.", "mlp.c_fc.", "mlp.c_proj.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,38 +40,68 @@ class PrunePlan:
         """Slice tensors with the names and shapes of the weights, without scaling them."""
         return self._cut(tensors, fold=False)
 
+    @torch.no_grad()
     def _cut(self, state: Mapping[str, Tensor], *, fold: bool) -> dict[str, Tensor]:
-        result = {}
+        kinds, result = self.before.kinds, {}
         for name, tensor in state.items():
             if name in SHARED:
                 result[name] = tensor.detach().clone()
-            elif (part := self._part(name, tensor, fold=fold)) is not None:
-                result[name] = part
+                continue
+            place = locate(name, kinds)
+            if place is None:
+                raise InheritanceError(f"there is no rule to prune '{name}': not a plain CLIP")
+            factors = mask_factors(
+                getattr(self.masks, place.tower), place.layer, getattr(self.before, place.tower)
+            )
+            if (part := cut(place, tensor.detach(), factors, fold=fold)) is not None:
+                result[name] = part.clone()
         return result
 
-    @torch.no_grad()
-    def _part(self, name: str, tensor: Tensor, *, fold: bool) -> Tensor | None:
-        place = locate(name)
-        if place is None:
-            raise InheritanceError(f"there is no rule to prune '{name}': not a plain CLIP")
-        masks: TowerMasks = getattr(self.masks, place.tower)
-        units: TowerUnits = getattr(self.after, place.tower)
-        key, layer = place.name, place.layer
-        if layer is not None:
-            headless = not units.heads[layer] and key.startswith(_HEADLESS)
-            if headless or (not units.neurons[layer] and key.startswith(_NEURONLESS)):
-                return None
-        factors = _factors(masks, layer, units.head_width)
-        result = tensor.detach()
-        for axis, axis_name in enumerate(place.axes):
-            if axis_name not in factors:  # positions, tokens and the embedding are not pruned
-                continue
-            factors_of_axis = factors[axis_name].to(tensor.device)
-            result = result.index_select(axis, factors_of_axis.nonzero().flatten())
-            if fold and key in _SCALED:
-                shape = [-1 if a == axis else 1 for a in range(result.ndim)]
-                result = result * factors_of_axis[factors_of_axis != 0].to(result.dtype).view(shape)
-        return result.clone()
+
+def cut(
+    place: Place, tensor: Tensor, factors: Mapping[str | None, Tensor], *, fold: bool
+) -> Tensor | None:
+    """Return a tensor without the units whose factor is 0, None where nothing is left of it.
+
+    ``fold`` multiplies what produces a unit's output by its factor, with gradients.
+    """
+    lost = {"attention": "attended", "feed_forward": "neurons"}.get(place.part)
+    if lost is not None and not factors[lost].any():
+        return None
+    result = tensor
+    for axis, axis_name in enumerate(place.axes):
+        if axis_name not in factors:  # positions, tokens and the embedding are not pruned
+            continue
+        of_axis = factors[axis_name].to(tensor.device)
+        on = open_units(of_axis)
+        result = result.index_select(axis, on)
+        if fold and place.writes:
+            shape = [-1 if a == axis else 1 for a in range(result.ndim)]
+            result = result * of_axis[on].to(result.dtype).view(shape)
+    return result
+
+
+def open_units(factors: Tensor) -> Tensor:
+    """Return the indices of units that are on; of none, the first, whose factor is 0."""
+    on = factors.detach().nonzero().flatten()
+    return on if len(on) else on.new_zeros(1)
+
+
+def mask_factors(
+    masks: TowerMasks, layer: int | None, units: TowerUnits
+) -> dict[str | None, Tensor]:
+    """Return one factor per index, for every axis that is pruned."""
+    factors: dict[str | None, Tensor] = {"channels": masks.hidden}
+    if not units.pooled:
+        factors["pooled"] = masks.hidden
+    if layer is not None:
+        attended = masks.heads[layer].repeat_interleave(units.head_width)
+        factors |= {
+            "attended": attended,
+            "qkv": attended.repeat(3),
+            "neurons": masks.neurons[layer],
+        }
+    return factors
 
 
 def slice_moments(moments: Moments, plan: PrunePlan) -> Moments:
@@ -148,16 +162,3 @@ def _remaining_units(units: TowerUnits, masks: TowerMasks, tower: str) -> TowerU
         heads=tuple(int(z.count_nonzero()) for z in masks.heads),
         neurons=tuple(int(z.count_nonzero()) for z in masks.neurons),
     )
-
-
-def _factors(masks: TowerMasks, layer: int | None, head_width: int) -> dict[str | None, Tensor]:
-    """Return one factor per index, for every axis that is pruned."""
-    if layer is None:
-        return {"channels": masks.hidden}
-    attended = masks.heads[layer].repeat_interleave(head_width)
-    return {
-        "channels": masks.hidden,
-        "attended": attended,
-        "qkv": attended.repeat(3),
-        "neurons": masks.neurons[layer],
-    }

@@ -100,6 +100,11 @@ def _tower(
         return _resnet(state, head_width), {}
     layers = count_blocks(state, prefix + kind.blocks, f"the {tower} tower")
     sizes = kind.sizes(state, prefix)
+    for axis in ("attended", "neurons"):
+        if axis not in sizes:
+            raise InheritanceError(
+                f"layer 0 of the {tower} tower has no {axis} units: it was pruned, {CURE}"
+            )
     attended, pooled = sizes["attended"], sizes.get("pool_attended", 0)
     shape = TowerShape(
         kind=kind.name,

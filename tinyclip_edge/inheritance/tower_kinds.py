@@ -7,7 +7,7 @@ kind that is missing here can still be exported and imitated, its weights cannot
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
@@ -16,13 +16,12 @@ from tinyclip_edge.errors import InheritanceError
 
 TowerName: TypeAlias = Literal["image", "text"]
 # Of a tower: channels, positions, embed, tokens, bottleneck (between two layers of a projection),
-# and those of its attention pool; of a layer: attended (heads times head width), qkv (three times
-# that), heads and neurons. None for an axis that is never sliced.
+# pooled (channels after pooling), and those of its attention pool; of a layer: attended (heads
+# times head width), qkv (three times that), heads and neurons. None: an axis that is never sliced.
 Axes: TypeAlias = "tuple[str | None, ...]"
 BOTH: tuple[TowerName, ...] = ("image", "text")
 # Axes that stack several copies of another one, and how many.
 STACKED = {"qkv": ("attended", 3), "pool_kv": ("pool_attended", 2)}
-LAYER_AXES = ("attended", "qkv", "heads", "neurons")
 # Scalars that belong to no tower.
 SHARED = ("logit_scale", "logit_bias")
 IMAGE_PREFIX = "visual."
@@ -38,6 +37,8 @@ class Place(NamedTuple):
     layer: int | None  # None outside the layers
     name: str
     axes: Axes
+    writes: bool  # to the residual stream, so that a mask of channels is folded into it
+    part: str  # "attention" or "feed_forward": lost with a layer's heads or neurons; else empty
 
 
 class ProbePoints(NamedTuple):
@@ -60,18 +61,38 @@ class TowerKind:
     marks: tuple[str, ...]  # keys by which it is recognised
     required: tuple[str, ...] = ()
     patch: str = ""  # key of the patch embedding
+    # Names of tensors that write to the residual stream.
+    writes: frozenset[str] = frozenset()
+    # Starts of the names of what a layer loses with its heads, and with its neurons.
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     probe: ProbePoints | None = None  # None: importance cannot be measured
     shared_heads: bool = False  # one table of positions for the heads of all layers
 
     def locate(self, key: str, prefix: str) -> Place | None:
         """Return the position of a tensor, None for an unknown key."""
-        name = key.removeprefix(prefix)
+        name, blocks = key.removeprefix(prefix), prefix + self.blocks
         if name in self.outer:
-            return Place(self.tower, prefix + self.blocks, None, key, self.outer[name])
+            writes = name in self.writes
+            return Place(self.tower, blocks, None, key, self.outer[name], writes, "")
         number, _, rest = name.removeprefix(self.blocks).partition(".")
         if name.startswith(self.blocks) and number.isdecimal() and rest in self.block:
-            return Place(self.tower, prefix + self.blocks, int(number), rest, self.block[rest])
+            part = next((p for p, names in self.parts.items() if rest.startswith(names)), "")
+            writes = rest in self.writes
+            return Place(self.tower, blocks, int(number), rest, self.block[rest], writes, part)
         return None
+
+    def layer_sizes(self, state: Mapping[str, Tensor], prefix: str, layer: int) -> dict[str, int]:
+        """Return the attended width and the neurons of a layer, 0 where masks removed all."""
+        sizes = dict.fromkeys(("attended", "neurons"), 0)
+        for name, axes in self.block.items():
+            tensor = state.get(f"{prefix}{self.blocks}{layer}.{name}")
+            if tensor is None:
+                continue
+            for axis, size in zip(axes, tensor.shape, strict=False):
+                whole, copies = STACKED.get(axis or "", (axis, 1))
+                if whole in sizes:
+                    sizes[whole] = size // copies
+        return sizes
 
     def sizes(self, state: Mapping[str, Tensor], prefix: str) -> dict[str, int]:
         """Return the size of each axis, read from the tensors outside layers and in layer 0.
@@ -116,6 +137,13 @@ _OPEN_CLIP_BLOCK: dict[str, Axes] = {
     "mlp.c_proj.weight": ("channels", "neurons"),
     "mlp.c_proj.bias": _VECTOR,
 }
+_OPEN_CLIP_WRITES = (
+    "attn.out_proj.weight", "attn.out_proj.bias", "mlp.c_proj.weight", "mlp.c_proj.bias",
+)  # fmt: skip
+_OPEN_CLIP_PARTS = {
+    "attention": ("ln_1.", "attn.in_proj", "attn.out_proj.weight"),
+    "feed_forward": ("ln_2.", "mlp.c_fc.", "mlp.c_proj.weight"),
+}
 _OPEN_CLIP_PROBE = ProbePoints("attn.out_proj", "mlp.c_proj", ("ls_1", "ls_2"))
 VIT = TowerKind(
     name="ViT",
@@ -132,9 +160,13 @@ VIT = TowerKind(
         "proj": ("channels", "embed"),
     },
     block=_OPEN_CLIP_BLOCK,
+    writes=frozenset(
+        ("class_embedding", "conv1.weight", "positional_embedding", *_OPEN_CLIP_WRITES)
+    ),
+    parts=_OPEN_CLIP_PARTS,
     probe=_OPEN_CLIP_PROBE,
-    marks=("conv1.weight", "transformer.resblocks.0.attn.in_proj_weight"),
-    required=("positional_embedding", "proj", "transformer.resblocks.0.mlp.c_fc.weight"),
+    marks=("conv1.weight", "class_embedding"),
+    required=("positional_embedding", "proj"),
     patch="conv1.weight",
 )
 # Read and sliced in a module of its own: its widths double from stage to stage.
@@ -161,9 +193,11 @@ TEXT = TowerKind(
         "cls_emb": _VECTOR,
     },
     block=_OPEN_CLIP_BLOCK,
+    writes=frozenset(("token_embedding.weight", "positional_embedding", *_OPEN_CLIP_WRITES)),
+    parts=_OPEN_CLIP_PARTS,
     probe=_OPEN_CLIP_PROBE,
-    marks=("token_embedding.weight", "transformer.resblocks.0.attn.in_proj_weight"),
-    required=("positional_embedding", "transformer.resblocks.0.mlp.c_fc.weight"),
+    marks=("token_embedding.weight",),
+    required=("positional_embedding",),
 )
 
 
@@ -186,17 +220,19 @@ TIMM_VIT = TowerKind(
         "trunk.pos_embed": (None, "positions", "channels"),
         "trunk.patch_embed.proj.weight": ("channels", None, None, None),
         "trunk.patch_embed.proj.bias": _VECTOR,
-        **_norms("trunk.norm_pre", "trunk.norm", "trunk.fc_norm"),
-        "trunk.attn_pool.latent": (None, None, "channels"),
-        **_linear("trunk.attn_pool.q", "pool_attended", "channels"),
+        **_norms("trunk.norm_pre", "trunk.norm"),
+        **_norms("trunk.fc_norm", axis="pooled"),
+        # The pool has a residual stream of its own, as wide as the tower's unless masks cut that.
+        "trunk.attn_pool.latent": (None, None, "pooled"),
+        **_linear("trunk.attn_pool.q", "pool_attended", "pooled"),
         **_linear("trunk.attn_pool.kv", "pool_kv", "channels"),
-        **_linear("trunk.attn_pool.proj", "channels", "pool_attended"),
-        **_norms("trunk.attn_pool.norm"),
-        **_linear("trunk.attn_pool.mlp.fc1", "pool_neurons", "channels"),
-        **_linear("trunk.attn_pool.mlp.fc2", "channels", "pool_neurons"),
-        **_linear("trunk.head", "embed", "channels"),
-        **_linear("head.proj", "embed", "channels"),
-        **_linear("head.mlp.fc1", "bottleneck", "channels"),
+        **_linear("trunk.attn_pool.proj", "pooled", "pool_attended"),
+        **_norms("trunk.attn_pool.norm", axis="pooled"),
+        **_linear("trunk.attn_pool.mlp.fc1", "pool_neurons", "pooled"),
+        **_linear("trunk.attn_pool.mlp.fc2", "pooled", "pool_neurons"),
+        **_linear("trunk.head", "embed", "pooled"),
+        **_linear("head.proj", "embed", "pooled"),
+        **_linear("head.mlp.fc1", "bottleneck", "pooled"),
         **_linear("head.mlp.fc2", "embed", "bottleneck"),
     },
     block={
@@ -223,9 +259,22 @@ TIMM_VIT = TowerKind(
         **_norms("mlp.norm", axis="neurons"),
         **_linear("mlp.fc2", "channels", "neurons"),
     },
+    writes=frozenset(
+        (
+            *("trunk.cls_token", "trunk.reg_token", "trunk.pos_embed"),
+            *("trunk.patch_embed.proj.weight", "trunk.patch_embed.proj.bias"),
+            *("attn.proj.weight", "attn.proj.bias", "mlp.fc2.weight", "mlp.fc2.bias"),
+        )
+    ),
+    parts={
+        "attention": (
+            *("norm1.", "attn.qkv.", "attn.q_", "attn.k_", "attn.v_", "attn.norm."),
+            "attn.proj.weight",
+        ),
+        "feed_forward": ("norm2.", "mlp.fc1", "mlp.norm.", "mlp.fc2.weight"),
+    },
     probe=ProbePoints("attn.proj", "mlp.fc2", ("drop_path1", "drop_path2")),
-    marks=("trunk.blocks.0.norm1.weight", "trunk.patch_embed.proj.weight", "trunk.pos_embed"),
-    required=("trunk.blocks.0.mlp.fc2.weight", "trunk.blocks.0.attn.proj.weight"),
+    marks=("trunk.blocks.0.attn.proj.bias", "trunk.patch_embed.proj.weight", "trunk.pos_embed"),
     patch="trunk.patch_embed.proj.weight",
 )
 # From transformers, in open_clip's HFTextEncoder: `proj` is a linear layer or two with a GELU.

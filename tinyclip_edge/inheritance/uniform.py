@@ -94,6 +94,7 @@ def _indices(tower_plan: TowerPlan, plan: InheritancePlan, layer: int | None) ->
         "embed": plan.embed,
         "tokens": plan.tokens,
         "channels": tower_plan.channels,
+        "pooled": tower_plan.channels,
         "positions": tower_plan.positions,
         "bottleneck": tower_plan.bottleneck,
         "pool_attended": pooled,

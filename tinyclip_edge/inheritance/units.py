@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inheritance.shape import IMAGE_BLOCKS, TEXT_BLOCKS, count_blocks
+from tinyclip_edge.inheritance.shape import HeadWidths, count_blocks
+from tinyclip_edge.inheritance.tower_kinds import (
+    IMAGE_PREFIX,
+    RESNET,
+    TEXT,
+    TOWER_KINDS,
+    VIT,
+    TowerKind,
+    TowerName,
+    recognise,
+)
 
-Tower = Literal["image", "text"]
 NO_RESNET = (
     "a ResNet image tower cannot be masked: its channels carry no gates; "
     "inherit it with inherit.method=uniform"
 )
-IN_PROJ, C_FC = "attn.in_proj_weight", "mlp.c_fc.weight"
+UNMASKED = "inherit it with inherit.method=uniform"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +37,28 @@ class TowerUnits:
     heads: tuple[int, ...]  # per layer; 0 where only the bias of out_proj is left
     neurons: tuple[int, ...]  # per layer
     positions: int  # image: patches + 1; text: context length
+    kind: str = ""  # a key of TOWER_KINDS; empty: open_clip's own transformer
+    matrices: int = 2  # of a feed-forward block: 3 with a gate
+    pooled: int = 0  # channels after an attention pool, which masks leave; 0 without one
+
+    def table(self) -> dict[str, Any]:
+        """Return the units as plain data; what an open_clip tower has no need of is left out."""
+        usual = {"kind": "", "matrices": 2, "pooled": 0}
+        return {k: v for k, v in asdict(self).items() if usual.get(k) != v}
 
     @property
     def prunable(self) -> int:
         """Parameters of attention and feed-forward blocks, which the sparsity counts."""
         attended = sum(self.heads) * self.head_width
         attention = attended * (4 * self.width + 3) + len(self.heads) * self.width
-        forward = sum(self.neurons) * (2 * self.width + 1) + len(self.neurons) * self.width
-        return attention + forward
+        neuron = self.matrices * self.width + self.matrices - 1
+        return attention + sum(self.neurons) * neuron + len(self.neurons) * self.width
 
     @property
     def plain(self) -> bool:
         """Whether this is an ordinary CLIP tower: equal layers, heads that fill the width."""
+        if self.kind:
+            return False
         heads, neurons = set(self.heads), set(self.neurons)
         equal = len(heads) == len(neurons) == 1 and min(neurons) > 0
         return equal and self.heads[0] * self.head_width == self.width
@@ -70,51 +89,69 @@ class ClipUnits:
         layers = 4 * len(self.image.heads), 4 * len(self.text.heads)
         return self.image.width * (image + layers[0]) + self.text.width * (text + layers[1])
 
+    @property
+    def kinds(self) -> dict[TowerName, TowerKind]:
+        """The kind of each tower."""
+        return {
+            "image": TOWER_KINDS[self.image.kind or VIT.name],
+            "text": TOWER_KINDS[self.text.kind or TEXT.name],
+        }
+
+    def table(self) -> dict[str, Any]:
+        """Return the units as plain data, as a model folder holds them."""
+        towers = {"image": self.image.table(), "text": self.text.table()}
+        return {**towers, "embed_dim": self.embed_dim, "patch": self.patch}
+
     @classmethod
-    def of(
-        cls,
-        state: Mapping[str, Tensor],
-        head_width: int = 64,
-        text_head_width: int | None = None,
-    ) -> ClipUnits:
-        """Count the units in the weights of a plain or a pruned CLIP.
+    def of(cls, state: Mapping[str, Tensor], heads: HeadWidths | None = None) -> ClipUnits:
+        """Count the units in the weights of a CLIP, pruned or not.
 
-        A block without ``attn.in_proj_weight`` has no heads, one without ``mlp.c_fc.weight`` no
-        neurons. Raises InheritanceError for towers that cannot be masked.
+        A block without heads or neurons has only the biases of their outputs. Raises
+        InheritanceError for towers that cannot be masked.
         """
-        if "visual.layer1.0.conv1.weight" in state:
-            raise InheritanceError(NO_RESNET)
-        for key in ("visual.positional_embedding", "visual.conv1.weight", "visual.proj"):
-            _require(state, "image", key)
-        for key in ("positional_embedding", "token_embedding.weight", "text_projection"):
-            _require(state, "text", key)
+        heads = heads or HeadWidths()
+        image, embed_dim = _tower(state, "image", heads.image)
+        text, text_embed_dim = _tower(state, "text", heads.text)
+        patch = TOWER_KINDS[image.kind or VIT.name].patch
         return cls(
-            image=_tower(state, IMAGE_BLOCKS, head_width),
-            text=_tower(state, TEXT_BLOCKS, text_head_width or head_width),
-            embed_dim=state["visual.proj"].shape[1],
-            patch=state["visual.conv1.weight"].shape[-1],
+            image,
+            text,
+            text_embed_dim or embed_dim or text.width,
+            state[IMAGE_PREFIX + patch].shape[-1],
         )
 
 
-def _require(state: Mapping[str, Tensor], tower: str, key: str) -> None:
-    if key not in state:
-        raise InheritanceError(
-            f"the {tower} tower cannot be masked: not a plain CLIP transformer, it has no '{key}'"
-        )
-
-
-def _tower(state: Mapping[str, Tensor], blocks: str, head_width: int) -> TowerUnits:
-    name = "image" if blocks == IMAGE_BLOCKS else "text"
+def _tower(
+    state: Mapping[str, Tensor], tower: TowerName, head_width: int
+) -> tuple[TowerUnits, int]:
+    """Return the units of a tower and the width of its embedding, 0 where it does not project."""
+    kind, prefix = recognise(state, tower)
+    if kind is RESNET:
+        raise InheritanceError(NO_RESNET)
+    if not kind.writes:
+        raise InheritanceError(f"a {kind.name} cannot be masked; {UNMASKED}")
     heads, neurons = [], []
-    for layer in range(count_blocks(state, blocks, f"the {name} tower")):
-        rows = len(state[key]) if (key := f"{blocks}{layer}.{IN_PROJ}") in state else 0
-        count, remainder = divmod(rows, 3 * head_width)
+    for layer in range(count_blocks(state, prefix + kind.blocks, f"the {tower} tower")):
+        sizes = kind.layer_sizes(state, prefix, layer)
+        count, remainder = divmod(sizes["attended"], head_width)
         if remainder:
             raise InheritanceError(
-                f"the {name} tower's attention is {rows // 3} wide in layer {layer}, "
+                f"the {tower} tower's attention is {sizes['attended']} wide in layer {layer}, "
                 f"no multiple of {head_width} a head"
             )
         heads.append(count)
-        neurons.append(len(state[key]) if (key := f"{blocks}{layer}.{C_FC}") in state else 0)
-    positions = state["visual.positional_embedding" if name == "image" else "positional_embedding"]
-    return TowerUnits(positions.shape[1], head_width, tuple(heads), tuple(neurons), len(positions))
+        neurons.append(sizes["neurons"])
+    outer = kind.sizes(state, prefix)
+    pool = f"{prefix}trunk.attn_pool.latent"
+    gated = any(key.endswith(".mlp.fc1_g.weight") for key in state if key.startswith(prefix))
+    units = TowerUnits(
+        outer["channels"],
+        head_width,
+        tuple(heads),
+        tuple(neurons),
+        outer["positions"],
+        "" if kind in (VIT, TEXT) else kind.name,
+        3 if gated else 2,
+        outer["pooled"] if pool in state else 0,
+    )
+    return units, outer.get("embed", 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,7 @@ def _assemble(
             shape.model_cfg[tower].update({key: tower_cfg[key] for key in keys if key in tower_cfg})
         name_own_tokenizer(shape.model_cfg, tokenizer_file)
         if not shape.plain:
-            config[UNITS] = asdict(shape.units)
+            config[UNITS] = shape.units.table()
             state = dense_state(state, shape.units)
     if quick_gelu or "quick_gelu" in config["model_cfg"]:
         config["model_cfg"]["quick_gelu"] = quick_gelu

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,12 +15,14 @@ from tinyclip_edge.errors import InheritanceError, ModelError
 from tinyclip_edge.inheritance.dense import DenseBlock
 from tinyclip_edge.inheritance.equal import equal_masks
 from tinyclip_edge.inheritance.gates import ClipGates, ClipMasks
-from tinyclip_edge.inheritance.masked import check_maskable
+from tinyclip_edge.inheritance.masked import check_maskable, text_part
 from tinyclip_edge.inheritance.prune import PrunePlan
+from tinyclip_edge.inheritance.tower_kinds import TIMM_VIT
 from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.build import build_model, mlp_ratio
 from tinyclip_edge.models.clip import LoadedClip, count_parameters
+from tinyclip_edge.models.head_widths import head_widths
 from tinyclip_edge.models.prefixes import read_prefixes
 from tinyclip_edge.models.sizes import MAX_LAYERS, MAX_PARAMETERS
 from tinyclip_edge.models.weights import check_fit, fill
@@ -87,12 +89,7 @@ def clip_units(clip: LoadedClip) -> ClipUnits:
     check_maskable(clip.model)
     if UNITS in clip.config:
         return read_units(clip.config[UNITS], clip.name)
-    vision, text = clip.config["model_cfg"]["vision_cfg"], clip.config["model_cfg"]["text_cfg"]
-    return ClipUnits.of(
-        clip.model.state_dict(),
-        head_width=vision.get("head_width", 64),
-        text_head_width=text.get("width", 512) // text.get("heads", 8),
-    )
+    return ClipUnits.of(clip.model.state_dict(), head_widths(clip))
 
 
 def assemble_units(origin: LoadedClip, units: ClipUnits) -> LoadedClip:
@@ -104,7 +101,7 @@ def assemble_units(origin: LoadedClip, units: ClipUnits) -> LoadedClip:
     if _plain(units):
         config["model_cfg"] = _plain_cfg(config["model_cfg"], units)
     else:
-        config[UNITS] = asdict(units)
+        config[UNITS] = units.table()
     return assemble_config(config, name=origin.name, tokenizer_file=origin.tokenizer_file)
 
 
@@ -189,18 +186,26 @@ def build_units(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.
     cfg = deepcopy(model_cfg)
     # One layer as the pattern of norms and activation; its blocks are replaced below.
     single_unit = {"layers": 1, "mlp_ratio": 1.0}
-    cfg["vision_cfg"].update(single_unit, width=units.image.width, head_width=units.image.width)
     cfg["text_cfg"].update(single_unit, width=units.text.width, heads=1)
-    refusal = ModelError(f"{source}: '{UNITS}' go with open_clip's own ViT and text towers only")
-    if cfg["vision_cfg"].get("timm_model_name"):
-        raise refusal
+    vision = cfg["vision_cfg"]
+    if units.image.kind:
+        cfg["vision_cfg"] = {"image_size": 1, "patch_size": 1, **single_unit, "width": 64}
+    else:
+        vision.update(single_unit, width=units.image.width, head_width=units.image.width)
+    if bool(vision.get("timm_model_name")) != bool(units.image.kind):
+        raise ModelError(f"{source}: {UNITS}.image is of another kind than vision_cfg")
     model: Any = build_model(cfg, source)
-    if not all(hasattr(part, "transformer") for part in (model.visual, model)):
-        raise refusal
-    for transformer, tower in (
-        (model.visual.transformer, units.image),
-        (model.transformer, units.text),
-    ):
+    text = text_part(model)
+    if not hasattr(text, "transformer") or not hasattr(text, "token_embedding"):
+        raise ModelError(f"{source}: '{UNITS}' go with open_clip's own text towers only")
+    transformers = [(text.transformer, units.text)]
+    if units.image.kind:
+        model.visual = _timm_tower(model_cfg, units, source)
+    elif hasattr(model.visual, "transformer"):
+        transformers.append((model.visual.transformer, units.image))
+    else:
+        raise ModelError(f"{source}: '{UNITS}' go with ViTs of open_clip and timm only")
+    for transformer, tower in transformers:
         pattern = transformer.resblocks[0]
         transformer.layers = len(tower.heads)
         transformer.resblocks = nn.ModuleList(
@@ -209,6 +214,19 @@ def build_units(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.
         )
     network: nn.Module = model.eval()
     return network
+
+
+def _timm_tower(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.Module:
+    from tinyclip_edge.models.pruned_timm import pruned_tower
+
+    with torch.device("meta"):
+        whole: Any = build_model(model_cfg, source)
+    if len(whole.visual.trunk.blocks) != len(units.image.heads):
+        raise ModelError(
+            f"{source}: {UNITS}.image has {len(units.image.heads)} layers, vision_cfg "
+            f"{len(whole.visual.trunk.blocks)}"
+        )
+    return pruned_tower(whole.visual, model_cfg["vision_cfg"], units.image)
 
 
 def read_units(table: object, source: str) -> ClipUnits:
@@ -226,15 +244,18 @@ def read_units(table: object, source: str) -> ClipUnits:
 
 
 _TOWERS = ("image", "text")
+_OPTIONAL = ("kind", "matrices", "pooled")
 
 
 def _read_tower(table: object, label: str) -> TowerUnits:
-    names = {f.name for f in fields(TowerUnits)}
-    if not isinstance(table, dict) or set(table) != names:
-        raise ModelError(f"{label} must hold {', '.join(sorted(names))}")
-    for key in ("width", "head_width", "positions"):
-        if not _is_count(table[key], minimum=1):
+    required = {f.name for f in fields(TowerUnits) if f.default is MISSING}
+    if not isinstance(table, dict) or not required <= set(table) <= {*required, *_OPTIONAL}:
+        raise ModelError(f"{label} must hold {', '.join(sorted(required))}")
+    for key in ("width", "head_width", "positions", "matrices", "pooled"):
+        if key in table and not _is_count(table[key], minimum=1):
             raise ModelError(f"{label}.{key} must be a whole number above 0")
+    if table.get("kind", TIMM_VIT.name) != TIMM_VIT.name:
+        raise ModelError(f"{label}.kind {table['kind']!r} is no tower that masks know")
     heads, neurons = table["heads"], table["neurons"]
     for key, counts in (("heads", heads), ("neurons", neurons)):
         if not isinstance(counts, (list, tuple)) or not all(_is_count(n) for n in counts):

@@ -12,7 +12,6 @@ import torch
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance import (
     ClipShape,
-    HeadWidths,
     InheritanceReport,
     InheritedUnits,
     inherit_uniform,
@@ -22,11 +21,11 @@ from tinyclip_edge.inheritance.masked import END_POOLS
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.folder import read_config
+from tinyclip_edge.models.head_widths import head_widths
 from tinyclip_edge.models.importance import Calibration, importance_plan
 from tinyclip_edge.models.library import open_clip
 from tinyclip_edge.models.positions import resize_positions
 from tinyclip_edge.models.pruned import UNITS
-from tinyclip_edge.models.sized_timm import head_width
 from tinyclip_edge.models.student_config import (
     complete_cfg,
     has_own_tokenizer,
@@ -227,17 +226,3 @@ def _layers_of_trunk(clip: LoadedClip) -> list[tuple[str, str]]:
 
 def _stated(layer: torch.nn.Module, names: tuple[str, ...]) -> list[str]:
     return [f"{name}={getattr(layer, name)}" for name in names if hasattr(layer, name)]
-
-
-def head_widths(clip: LoadedClip) -> HeadWidths:
-    """Return the widths of the attention heads of a CLIP, which its weights do not show."""
-    vision, text = clip.config["model_cfg"]["vision_cfg"], clip.config["model_cfg"]["text_cfg"]
-    widths = HeadWidths(
-        image=vision.get("head_width", 64), text=text.get("width", 512) // text.get("heads", 8)
-    )
-    trunk: Any = getattr(clip.model.visual, "trunk", None)
-    if hasattr(trunk, "blocks"):
-        pool = getattr(trunk, "attn_pool", None)
-        widths = replace(widths, image=head_width(trunk.blocks[0].attn))
-        widths = widths if pool is None else replace(widths, pool=head_width(pool))
-    return widths

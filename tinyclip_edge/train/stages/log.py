@@ -89,7 +89,7 @@ class StageLog:
             shift=before.shift,
             parameters_before=result.parameters_before, parameters_after=result.parameters_after,
             encoder_parameters=count.encoders, token_parameters=count.token_embedding,
-            image=asdict(units.image), text=asdict(units.text),
+            image=units.image.table(), text=units.text.table(),
         )  # fmt: skip
         cure = "prune later (masks.prune, masks.extra) or raise" if share > before.keep else "lower"
         miss = f"; the target of {before.keep:.1%} was missed: {cure} masks.lr"

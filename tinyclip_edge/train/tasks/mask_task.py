@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tinyclip_edge.config import LossConfig, MasksConfig, OptimConfig
@@ -14,11 +15,12 @@ from tinyclip_edge.data import Batch, PixelCodec
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.equal import equal_masks
 from tinyclip_edge.inheritance.gates import CLAMP, ClipGates, ClipMasks, TowerGates
-from tinyclip_edge.inheritance.masked import MaskedClip
+from tinyclip_edge.inheritance.masked import FoldedClip, MaskedClip
 from tinyclip_edge.inheritance.prune import PrunePlan
 from tinyclip_edge.inheritance.sparsity import Lagrangian, sparsity_target
 from tinyclip_edge.inheritance.units import ClipUnits
 from tinyclip_edge.models import LoadedClip
+from tinyclip_edge.models.lean import can_trim
 from tinyclip_edge.models.pruned import clip_units
 from tinyclip_edge.train.schedule import MaskSteps
 from tinyclip_edge.train.tasks.distill_task import DistillTask, Terms
@@ -38,6 +40,7 @@ class MaskedEncoder(PairEncoder):
         super().__init__(clip)
         self.masked = MaskedClip(clip.model, units)
         self._masks = masks
+        self._trims = can_trim(clip.model)  # texts may be cut after their end token
 
     def forward(
         self, pixels: Tensor, tokens: Tensor, masks: ClipMasks | None = None
@@ -45,7 +48,7 @@ class MaskedEncoder(PairEncoder):
         """Return the features of both towers, scale and bias."""
         folded = self.masked.fold(self._masks() if masks is None else masks)
         image = folded.encode_image(pixels)
-        return self.encoded(image, by_length(tokens, folded.encode_text))
+        return self.encoded(image, self._encode_text(folded, tokens))
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return ``[B, D]`` as the pruned model would."""
@@ -53,7 +56,12 @@ class MaskedEncoder(PairEncoder):
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Return ``[B, D]`` as the pruned model would."""
-        return by_length(tokens, self.masked.fold(self._masks()).encode_text)
+        return self._encode_text(self.masked.fold(self._masks()), tokens)
+
+    def _encode_text(self, folded: FoldedClip, tokens: Tensor) -> Tensor:
+        if self._trims:
+            return by_length(tokens, folded.encode_text)
+        return folded.encode_text(F.pad(tokens, (0, self.context_length - tokens.shape[1])))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,241 @@
+"""Vision transformers of timm from their tensors, with masks on their units or after a prune.
+
+timm's own modules take all layers to be of equal sizes. Here a tower is a table of tensors, keyed
+as in timm, and settings that tensors do not show. Shapes: B batch, L tokens, W hidden channels,
+A heads, D head width, P channels after pooling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinyclip_edge.errors import InheritanceError
+from tinyclip_edge.inheritance.gates import TowerMasks
+from tinyclip_edge.inheritance.prune import cut, mask_factors
+from tinyclip_edge.inheritance.tower_kinds import TIMM_VIT
+from tinyclip_edge.inheritance.units import TowerUnits
+
+Timm: TypeAlias = Any  # a module of timm, read by its attribute names
+Tensors: TypeAlias = "Mapping[str, Tensor]"  # by key without "visual."
+POOLS = ("token", "avg", "map")
+
+
+@dataclass(frozen=True, slots=True)
+class TimmSettings:
+    """What the tensors of a tower do not show."""
+
+    layers: int
+    patch: tuple[int, int]
+    prefix_tokens: int
+    positions_without_prefix: bool
+    pool: str
+    pool_prefix: bool  # the mean includes class tokens
+    head_width: int
+    pool_head_width: int
+    activation: nn.Module
+    pool_activation: nn.Module | None
+    eps: float
+    rotary: Tensor | None  # [patches, 2 D]
+    rotate_half: bool
+
+    @classmethod
+    def of(cls, trunk: Timm) -> TimmSettings:
+        """Read the settings of a trunk. Raises InheritanceError for one that is computed else."""
+        if hasattr(trunk, "settings"):
+            settings: TimmSettings = trunk.settings
+            return settings
+        name = type(trunk).__name__
+        if not all(hasattr(trunk, part) for part in ("blocks", "pos_embed", "patch_embed")):
+            raise InheritanceError(
+                f"image tower {name} cannot be masked: it is no vision transformer; inherit it "
+                "with inherit.method=uniform"
+            )
+        block, pool = trunk.blocks[0], getattr(trunk, "attn_pool", None)
+        norms = [m for m in trunk.modules() if "norm" in type(m).__name__.lower()]
+        eps = {m.eps for m in norms if isinstance(m, nn.LayerNorm)}
+        rotary = getattr(trunk, "rope", None)
+        unusual = (
+            any(not isinstance(m, nn.LayerNorm) for m in norms)
+            or len(eps) != 1
+            or trunk.global_pool not in POOLS
+            or getattr(trunk, "rope_mixed", False)
+            or getattr(block.attn, "gate", None) is not None
+            or (pool is not None and (pool.pos_embed is not None or pool.pool != "token"))
+        )
+        if unusual:
+            raise InheritanceError(
+                f"image tower {name} cannot be masked: its norms, pooling or rotary positions are "
+                "of another form; inherit it with inherit.method=uniform"
+            )
+        attention = block.attn
+        return cls(
+            layers=len(trunk.blocks),
+            patch=trunk.patch_embed.proj.stride,
+            prefix_tokens=trunk.num_prefix_tokens,
+            positions_without_prefix=trunk.no_embed_class,
+            pool=trunk.global_pool,
+            pool_prefix=getattr(trunk, "pool_include_prefix", False),
+            head_width=attention.proj.in_features // attention.num_heads,
+            pool_head_width=0 if pool is None else pool.proj.in_features // pool.num_heads,
+            activation=block.mlp.act,
+            pool_activation=None if pool is None else pool.mlp.act,
+            eps=eps.pop(),
+            rotary=None if rotary is None else rotary.get_embed(),
+            rotate_half=getattr(attention, "rotate_half", False),
+        )
+
+
+def masked_tensors(
+    visual: nn.Module, units: TowerUnits, masks: TowerMasks | None
+) -> dict[str, Tensor]:
+    """Return the tensors of a tower without the units that are off, the others' factors folded in.
+
+    Gradients reach weights and masks.
+    """
+    tensors: dict[str, Tensor] = dict(visual.named_parameters())
+    if masks is None:
+        return tensors
+    result = {}
+    outer = mask_factors(masks, None, units)
+    layers = [mask_factors(masks, layer, units) for layer in range(len(units.heads))]
+    for name, tensor in tensors.items():
+        place = TIMM_VIT.locate(name, "")
+        if place is None:
+            raise InheritanceError(f"there is no rule to mask 'visual.{name}'")
+        factors = outer if place.layer is None else layers[place.layer]
+        part = cut(place, tensor, factors, fold=True)
+        if part is not None:
+            result[name] = part.to(tensor.dtype)
+    return result
+
+
+def run_tower(tensors: Tensors, settings: TimmSettings, images: Tensor) -> Tensor:
+    """Return the features ``[B, embedding]`` of images, not normalised."""
+    features = run_trunk(
+        {k[6:]: t for k, t in tensors.items() if k[:6] == "trunk."}, settings, images
+    )
+    return _linear(tensors, "head.proj", features) if "head.proj.weight" in tensors else features
+
+
+def run_trunk(tensors: Tensors, settings: TimmSettings, images: Tensor) -> Tensor:
+    """Return what timm's trunk returns for images ``[B, 3, H, W]``; keys without "trunk."."""
+    weight, bias = tensors["patch_embed.proj.weight"], tensors.get("patch_embed.proj.bias")
+    x = F.conv2d(images, weight, bias, stride=settings.patch).flatten(2).transpose(1, 2)
+    prefix = [
+        tensors[name].expand(len(x), -1, -1).to(x.dtype)
+        for name in ("cls_token", "reg_token")
+        if name in tensors
+    ]
+    positions = tensors["pos_embed"].to(x.dtype)
+    if settings.positions_without_prefix:
+        x = torch.cat([*prefix, x + positions], dim=1)
+    else:
+        x = torch.cat([*prefix, x], dim=1) + positions
+    x = _norm(tensors, "norm_pre", x, settings.eps)
+    blocks: list[dict[str, Tensor]] = [{} for _ in range(settings.layers)]
+    for key, tensor in tensors.items():
+        if key.startswith("blocks."):
+            number, _, name = key.removeprefix("blocks.").partition(".")
+            blocks[int(number)][name] = tensor
+    for block in blocks:
+        x = run_block(block, settings, x)
+    x = _norm(tensors, "norm", x, settings.eps)
+    pooled = _norm(tensors, "fc_norm", _pool(tensors, settings, x), settings.eps)
+    return _linear(tensors, "head", pooled) if "head.weight" in tensors else pooled
+
+
+def run_block(block: Tensors, settings: TimmSettings, x: Tensor) -> Tensor:
+    """Map ``[B, L, W]`` to ``[B, L, W]``; a half without heads or neurons only adds its bias."""
+    residual = block["attn.proj.bias"].to(x.dtype)
+    if "attn.proj.weight" in block:
+        heads = _attend(block, settings, _norm(block, "norm1", x, settings.eps))
+        residual = _linear(block, "attn.proj", _norm(block, "attn.norm", heads, settings.eps))
+    x = x + _scaled(block, ("ls1.gamma", "gamma_1"), residual)
+    residual = block["mlp.fc2.bias"].to(x.dtype)
+    if "mlp.fc2.weight" in block:
+        y = _norm(block, "norm2", x, settings.eps)
+        if "mlp.fc1.weight" in block:
+            neurons = settings.activation(_linear(block, "mlp.fc1", y))
+        else:
+            gate = settings.activation(_linear(block, "mlp.fc1_g", y))
+            neurons = gate * _linear(block, "mlp.fc1_x", y)
+        residual = _linear(block, "mlp.fc2", _norm(block, "mlp.norm", neurons, settings.eps))
+    return x + _scaled(block, ("ls2.gamma", "gamma_2"), residual)
+
+
+def _attend(block: Tensors, settings: TimmSettings, x: Tensor) -> Tensor:
+    """Return the heads' outputs ``[B, L, A · D]``."""
+    if "attn.qkv.weight" in block:
+        bias = block.get("attn.qkv.bias")
+        if "attn.q_bias" in block:
+            q_bias, v_bias = block["attn.q_bias"], block["attn.v_bias"]
+            bias = torch.cat([q_bias, torch.zeros_like(q_bias), v_bias])
+        parts = F.linear(x, block["attn.qkv.weight"], bias).chunk(3, dim=-1)
+    else:
+        parts = tuple(_linear(block, f"attn.{name}_proj", x) for name in "qkv")
+    q, k, v = (
+        part.view(*part.shape[:2], -1, settings.head_width).transpose(1, 2) for part in parts
+    )
+    q = _norm(block, "attn.q_norm", q, settings.eps)
+    k = _norm(block, "attn.k_norm", k, settings.eps)
+    q, k = (_rotated(part, settings).to(v.dtype) for part in (q, k))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def _rotated(x: Tensor, settings: TimmSettings) -> Tensor:
+    """Rotate pairs of channels of ``[B, A, L, D]`` by the position; class tokens stay."""
+    if settings.rotary is None:
+        return x
+    sine, cosine = settings.rotary.to(x.device).chunk(2, dim=-1)
+    first, rest = x[:, :, : settings.prefix_tokens], x[:, :, settings.prefix_tokens :]
+    if settings.rotate_half:
+        low, high = rest.chunk(2, dim=-1)
+        turned = torch.cat([-high, low], dim=-1)
+    else:
+        turned = torch.stack([-rest[..., 1::2], rest[..., ::2]], dim=-1).flatten(-2)
+    return torch.cat([first, rest * cosine + turned * sine], dim=2)
+
+
+def _pool(tensors: Tensors, settings: TimmSettings, x: Tensor) -> Tensor:
+    """Return ``[B, P]`` of tokens ``[B, L, W]``."""
+    if settings.pool == "token":
+        return x[:, 0]
+    if settings.pool == "avg":
+        return x[:, 0 if settings.pool_prefix else settings.prefix_tokens :].mean(dim=1)
+    width = settings.pool_head_width
+    latent = tensors["attn_pool.latent"].expand(len(x), -1, -1).to(x.dtype)
+    query = _linear(tensors, "attn_pool.q", latent)
+    parts = (query, *_linear(tensors, "attn_pool.kv", x).chunk(2, dim=-1))
+    q, k, v = (part.view(*part.shape[:2], -1, width).transpose(1, 2) for part in parts)
+    heads = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    y = _linear(tensors, "attn_pool.proj", heads)
+    assert settings.pool_activation is not None
+    normed = _norm(tensors, "attn_pool.norm", y, settings.eps)
+    neurons = settings.pool_activation(_linear(tensors, "attn_pool.mlp.fc1", normed))
+    return (y + _linear(tensors, "attn_pool.mlp.fc2", neurons))[:, 0]
+
+
+def _norm(tensors: Tensors, name: str, x: Tensor, eps: float) -> Tensor:
+    """Apply a LayerNorm over the last axis where the tower has one of this name."""
+    weight = tensors.get(f"{name}.weight")
+    if weight is None:
+        return x
+    return F.layer_norm(x, weight.shape, weight, tensors.get(f"{name}.bias"), eps).to(x.dtype)
+
+
+def _linear(tensors: Tensors, name: str, x: Tensor) -> Tensor:
+    return F.linear(x, tensors[f"{name}.weight"], tensors.get(f"{name}.bias"))
+
+
+def _scaled(block: Tensors, names: tuple[str, ...], residual: Tensor) -> Tensor:
+    """Apply the layer scale, of which a block has one name or none."""
+    for name in names:
+        if name in block:
+            return residual * block[name]
+    return residual
