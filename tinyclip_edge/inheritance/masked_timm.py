@@ -43,6 +43,7 @@ class TimmSettings:
     eps: float
     rotary: Tensor | None  # [patches, 2 D]
     rotate_half: bool
+    fused_attention: bool = True  # False: written out, which exports to fewer nodes
 
     @classmethod
     def of(cls, trunk: Timm) -> TimmSettings:
@@ -128,7 +129,7 @@ def run_trunk(tensors: Tensors, settings: TimmSettings, images: Tensor) -> Tenso
     weight, bias = tensors["patch_embed.proj.weight"], tensors.get("patch_embed.proj.bias")
     x = F.conv2d(images, weight, bias, stride=settings.patch).flatten(2).transpose(1, 2)
     prefix = [
-        tensors[name].expand(len(x), -1, -1).to(x.dtype)
+        tensors[name].expand(x.shape[0], -1, -1).to(x.dtype)
         for name in ("cls_token", "reg_token")
         if name in tensors
     ]
@@ -185,7 +186,16 @@ def _attend(block: Tensors, settings: TimmSettings, x: Tensor) -> Tensor:
     q = _norm(block, "attn.q_norm", q, settings.eps)
     k = _norm(block, "attn.k_norm", k, settings.eps)
     q, k = (_rotated(part, settings).to(v.dtype) for part in (q, k))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return _attention(q, k, v, settings)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, settings: TimmSettings) -> Tensor:
+    """Return the heads' outputs ``[B, L, A · D]`` of ``[B, A, L, D]``."""
+    if settings.fused_attention:
+        heads = F.scaled_dot_product_attention(q, k, v)
+    else:
+        heads = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+    return heads.transpose(1, 2).flatten(2)
 
 
 def _rotated(x: Tensor, settings: TimmSettings) -> Tensor:
@@ -209,12 +219,11 @@ def _pool(tensors: Tensors, settings: TimmSettings, x: Tensor) -> Tensor:
     if settings.pool == "avg":
         return x[:, 0 if settings.pool_prefix else settings.prefix_tokens :].mean(dim=1)
     width = settings.pool_head_width
-    latent = tensors["attn_pool.latent"].expand(len(x), -1, -1).to(x.dtype)
+    latent = tensors["attn_pool.latent"].expand(x.shape[0], -1, -1).to(x.dtype)
     query = _linear(tensors, "attn_pool.q", latent)
     parts = (query, *_linear(tensors, "attn_pool.kv", x).chunk(2, dim=-1))
     q, k, v = (part.view(*part.shape[:2], -1, width).transpose(1, 2) for part in parts)
-    heads = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-    y = _linear(tensors, "attn_pool.proj", heads)
+    y = _linear(tensors, "attn_pool.proj", _attention(q, k, v, settings))
     assert settings.pool_activation is not None
     normed = _norm(tensors, "attn_pool.norm", y, settings.eps)
     neurons = settings.pool_activation(_linear(tensors, "attn_pool.mlp.fc1", normed))

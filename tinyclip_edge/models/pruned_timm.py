@@ -23,6 +23,7 @@ class PrunedTrunk(nn.Module):
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], settings: TimmSettings) -> None:
         super().__init__()
         self.settings = settings
+        self.fused_attn = True  # as timm's attention has it
         for key, shape in shapes.items():
             *path, name = key.split(".")
             module: nn.Module = self
@@ -35,7 +36,8 @@ class PrunedTrunk(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map ``[B, 3, H, W]`` to what timm's trunk returns."""
-        return run_trunk(dict(self.named_parameters()), self.settings, images)
+        settings = replace(self.settings, fused_attention=self.fused_attn)
+        return run_trunk(dict(self.named_parameters()), settings, images)
 
 
 def pruned_tower(visual: nn.Module, vision: Mapping[str, Any], units: TowerUnits) -> nn.Module:
