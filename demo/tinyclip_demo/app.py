@@ -19,7 +19,7 @@ from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.index import default_index_folder
 from tinyclip_demo.model_registry import ModelRegistry
 from tinyclip_demo.service import DemoService
-from tinyclip_demo.uploads import MAX_UPLOAD_MB, use_one_heap
+from tinyclip_demo.uploads import MAX_UPLOAD_MB, upload_folder, use_one_heap
 from tinyclip_edge.access import LOOPBACK_NAMES, HostGuard, HostRule
 from tinyclip_edge.errors import ConfigError, MissingExtraError
 from tinyclip_edge.runtime.protocol import Embedder
@@ -84,15 +84,16 @@ def launch(
         trust_visitors=visitors.trusted,
     )
     rule = HostRule(host, visitors.allow_hosts)
-    page = build_app(service)
-    serve(page, host=host, port=port, share=share, open_browser=open_browser, rule=rule)
-    _log(f"demo: {page.share_url or page.local_url}  (stop with Ctrl-C)")
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        _log("demo: closed")
-    finally:
-        page.close(verbose=False)
+    with upload_folder():
+        page = build_app(service)
+        serve(page, host=host, port=port, share=share, open_browser=open_browser, rule=rule)
+        _log(f"demo: {page.share_url or page.local_url}  (stop with Ctrl-C)")
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            _log("demo: closed")
+        finally:
+            page.close(verbose=False)
 
 
 def serve(

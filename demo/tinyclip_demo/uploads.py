@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -18,12 +22,31 @@ MAX_RATIO = 50  # of the sides; resizing a very thin picture would need millions
 M_ARENA_MAX = -8  # of glibc's malloc.h
 LARGE_PIXELS = 2_000_000
 
+UPLOADS_VARIABLE = "GRADIO_TEMP_DIR"
+
+_had_large_upload = threading.Event()
+
 
 class _GoneError(DataError):
     """The file cannot be read; its message names a path of the server."""
 
 
-_had_large_upload = threading.Event()
+@contextmanager
+def upload_folder() -> Iterator[None]:
+    """Let gradio keep uploads in a folder of this process alone, which is removed at the end.
+
+    Its default, ``gradio`` in the system's folder for temporary files, belongs to the user who was
+    first on this machine. A folder that GRADIO_TEMP_DIR names is used as it is.
+    """
+    if os.environ.get(UPLOADS_VARIABLE):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="tinyclip-demo-", ignore_cleanup_errors=True) as folder:
+        os.environ[UPLOADS_VARIABLE] = folder
+        try:
+            yield
+        finally:
+            del os.environ[UPLOADS_VARIABLE]
 
 
 def open_upload(path: str | None) -> Image.Image:

@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,37 @@ def test_a_port_in_use_is_named_with_the_option():
 def test_an_address_that_cannot_be_used(host, port, message):
     with pytest.raises(ConfigError, match=message):
         check_address(host, port)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_uploads_are_this_process_own_and_removed(monkeypatch, tmp_path, named):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    if named:
+        monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "mine"))
+    used = []
+
+    class Page:
+        share_url, local_url = None, "http://localhost/"
+
+        def close(self, *, verbose):
+            assert not verbose
+
+    def served(_page, **_options):
+        from gradio.utils import get_upload_folder
+
+        used.append(Path(get_upload_folder()))
+        used[0].mkdir(exist_ok=True)
+        (used[0] / "upload.png").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tinyclip_demo.app.build_app", lambda _service: Page())
+    monkeypatch.setattr("tinyclip_demo.app.serve", served)
+    with pytest.raises(KeyboardInterrupt):
+        launch(["starter-teacher"], None, port=0)
+    assert used[0] == tmp_path / "mine" if named else used[0].parent == tmp_path
+    assert used[0].name != "gradio"
+    assert used[0].exists() is named
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch):
