@@ -41,7 +41,7 @@ def doctor(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
         say(f"{'refused' if finding.refuses else 'warning'}: {' '.join(finding.text.split())}")
     if diagnosis.refused:
         raise typer.Exit(REFUSED)
-    say(f"no problems found with {diagnosis.name}")
+    say("no problems found")
 
 
 def doctor_table(diagnosis: Diagnosis) -> Table:
@@ -89,10 +89,12 @@ def _teacher(diagnosis: Diagnosis) -> Lines:
     accuracy = diagnosis.accuracy
     if accuracy is None:
         return
+    lines = {}  # up to 100 labels, two metrics are the same one
     for key in HEADLINES:
         name = METRICS[key].label_among(accuracy.labels)
         chance = _share(accuracy.chance[key])
-        yield f"teacher, {name}", f"{_share(accuracy.accuracies[key])} (chance {chance})"
+        lines[f"teacher, {name}"] = f"{_share(accuracy.accuracies[key])} (chance {chance})"
+    yield from lines.items()
 
 
 def _probes(diagnosis: Diagnosis) -> Lines:

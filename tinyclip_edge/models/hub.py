@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -154,5 +155,6 @@ def _download(
 def _unreachable(label: str, error: Exception) -> ModelError:
     cause = (str(error).splitlines() or [type(error).__name__])[0]
     return ModelError(
-        f"cannot fetch {label}: {cause[:200]} (without network, give a folder instead)"
+        f"cannot fetch {label}: {shorten(cause, 200, placeholder=' …')} "
+        "(without network, give a folder instead)"
     )

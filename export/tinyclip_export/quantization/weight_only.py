@@ -66,17 +66,20 @@ class WeightOnlyRecipe:
             onnx.save_model(model, str(job.target))
 
     def _nbits(self, model: Any, excluded: list[str]) -> Any:  # noqa: ANN401
-        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+        from onnxruntime.quantization.matmul_nbits_quantizer import (
+            DefaultWeightOnlyQuantConfig,
+            MatMulNBitsQuantizer,
+        )
 
-        quantizer = MatMulNBitsQuantizer(
-            model,
+        # The quantizer itself takes bits only from onnxruntime 1.24 on.
+        config = DefaultWeightOnlyQuantConfig(
             bits=int(self.weights[0]),
             block_size=self.block,
             is_symmetric=True,
             accuracy_level=INT8_PRODUCTS,
-            nodes_to_exclude=excluded,
             op_types_to_quantize=OPERATORS,
         )
+        quantizer = MatMulNBitsQuantizer(model, nodes_to_exclude=excluded, algo_config=config)
         quantizer.process()
         return quantizer.model.model
 

@@ -65,6 +65,16 @@ def test_no_network_is_one_line(monkeypatch, repository, model, call):
     assert "\n" not in str(caught.value)
 
 
+def test_a_long_cause_ends_at_a_word(monkeypatch):
+    def offline(*args, **kwargs):
+        raise RuntimeError("connection " * 40)
+
+    monkeypatch.setattr(open_clip, "create_model", offline)
+    with pytest.raises(ModelError, match=r"b79k: (connection )+… \(without network") as caught:
+        load_clip("ViT-B-32/laion2b_s34b_b79k")
+    assert len(str(caught.value)) < 300
+
+
 def test_hub_without_weights_is_not_random(monkeypatch, repository):
     seen = {}
 
