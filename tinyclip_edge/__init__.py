@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tinyclip_edge import moved
+
 if TYPE_CHECKING:
     from tinyclip_edge.runtime.edge import EdgeCLIP as EdgeCLIP
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["EdgeCLIP", "__version__"]
 
 _FALLBACK_VERSION = "0.2.0"  # of a source tree that is not installed
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a class or a string

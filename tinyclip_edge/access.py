@@ -31,14 +31,14 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 class HostRule:
     """Host names that a server accepts; see ``refusal``."""
 
-    def __init__(self, host: str, also: Iterable[str] = ()) -> None:
-        """Allow the loopback names, ``host``, on which the server listens, and ``also``.
+    def __init__(self, host: str, allow_hosts: Iterable[str] = ()) -> None:
+        """Allow the loopback names, ``host``, on which the server listens, and ``allow_hosts``.
 
         A server on every address of the machine (0.0.0.0, ::) allows any IP address, because
-        rebinding needs a name, and the machine's own names. ``*`` in ``also`` allows everything,
-        foreign origins too: for a server without private data.
+        rebinding needs a name, and the machine's own names. ``*`` in ``allow_hosts`` allows
+        everything, foreign origins too: for a server without private data.
         """
-        names = {*LOOPBACK_NAMES, _bare(host), *map(_bare, also)}
+        names = {*LOOPBACK_NAMES, _bare(host), *map(_bare, allow_hosts)}
         self._every = EVERY_HOST in names
         self._addresses = _is_unspecified(host)
         if self._addresses:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 
+from tinyclip_edge.moved import moved_name
+
 
 def lazy_names(package: str, home: Mapping[str, str]) -> Callable[[str], object]:
     """Return a package's ``__getattr__``; ``home`` maps a public name to its module.
 
-    A module is named relative to the package, or from ``tinyclip_edge`` on.
+    A module is named relative to the package, or from ``tinyclip_edge`` on. Names of ``moved`` are
+    loaded from their new place, with a warning.
     """
 
     def load(name: str) -> object:
         if name not in home:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            return moved_name(package, name)
         module = home[name]
         absolute = module.startswith("tinyclip_edge.")
         return getattr(importlib.import_module(module if absolute else f"{package}.{module}"), name)

@@ -78,7 +78,7 @@ class ExportReport:
     def _cells(self, precision: str) -> list[str]:
         figures = self.verification["precisions"][precision]
         image, text, ranking = figures["image"], figures["text"], figures["ranking"]
-        is_undecided = figures["rungs"]["ranking"] is None
+        is_undecided = figures["checks"]["ranking"] is None
         return [
             f"{self.tower_bytes(precision) / 1e6:.2f}",
             f"{image['cosine_min']:.5f}",

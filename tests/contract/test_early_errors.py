@@ -67,7 +67,7 @@ QUIET = ["models", "models --json", *(f"{name} --help" for name in (
 ))]  # fmt: skip
 
 # Every command in one interpreter: what any of them imports would be seen at the next as well,
-# so the first that imports too much is the one to mend.
+# so the first that imports too much is the one to fix.
 DRIVER = """
 import contextlib, io, json, sys
 from tinyclip_edge.cli import app

@@ -74,10 +74,10 @@ def test_every_precision_is_verified_and_opens_in_a_fresh_process(
     manifest = manifest_of(out)
     assert set(manifest["recipe"]) == {"fp32", *ALL}
     for name, found in report["verification"]["precisions"].items():
-        rungs = found["rungs"]
-        slower = {rung for rung, passed in rungs.items() if not passed}
+        checks = found["checks"]
+        slower = {check for check, passed in checks.items() if not passed}
         assert slower <= {"image latency", "text latency"}  # no gate unless asked for
-        assert rungs["reload"] is True  # a child process answered
+        assert checks["reload"] is True  # a child process answered
         for tower in ("image", "text"):
             assert found[tower]["cosine_p1"] > LEAST.get(name, 0.99)
             if name != "fp32":

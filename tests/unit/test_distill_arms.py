@@ -78,9 +78,9 @@ def test_the_shown_command_has_no_path_of_this_machine(arms):
     ("best", "tried"),
     [(4e-4, [2e-4, 4e-4, 1e-3]), (1e-3, [4e-4, 1e-3, 2e-3]), (1e-4, [1e-4, 2e-4, 4e-4, 1e-3])],
 )
-def test_every_arm_climbs_the_same_ladder_to_its_own_rate(arms, best, tried):
-    ladder = [1e-4, 2e-4, 4e-4, 1e-3, 2e-3, 4e-3]
-    found = arms.search_rates(ladder, lambda lr: -abs(ladder.index(lr) - ladder.index(best)))
+def test_every_arm_tries_neighbours_until_its_own_rate(arms, best, tried):
+    rates = [1e-4, 2e-4, 4e-4, 1e-3, 2e-3, 4e-3]
+    found = arms.search_rates(rates, lambda lr: -abs(rates.index(lr) - rates.index(best)))
     assert sorted(found) == tried and max(found, key=lambda lr: found[lr]) == best
 
 

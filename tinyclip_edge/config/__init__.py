@@ -18,6 +18,7 @@ from tinyclip_edge.config.schema import (
 )
 from tinyclip_edge.config.section import as_steps
 from tinyclip_edge.config.shrink import InheritConfig, MasksConfig, StageConfig, StudentConfig
+from tinyclip_edge.lazy import lazy_names
 
 __all__ = [
     "DataConfig",
@@ -38,3 +39,5 @@ __all__ = [
     "flatten",
     "load_config",
 ]
+
+__getattr__ = lazy_names(__name__, {})  # old names

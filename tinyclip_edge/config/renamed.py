@@ -6,8 +6,8 @@ import warnings
 from typing import Any
 
 from tinyclip_edge.errors import ConfigError, TinyClipWarning
+from tinyclip_edge.moved import LAST_VERSION
 
-LAST_VERSION = "0.3"  # the first version that does not accept them
 RUN_KEYS = {"data.lanes": "data.stream_groups", "teacher.also": "teacher.ensemble"}
 PRESET_VALUES = {
     (key, "pairs"): "overflow_safe" for key in ("int8.weight_range", "static.weight_range")

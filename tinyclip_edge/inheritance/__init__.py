@@ -14,6 +14,7 @@ from tinyclip_edge.inheritance.report import InheritanceReport, TowerReport
 from tinyclip_edge.inheritance.shape import ClipShape, HeadWidths, TowerShape
 from tinyclip_edge.inheritance.taken import InheritedUnits
 from tinyclip_edge.inheritance.uniform import inherit_uniform
+from tinyclip_edge.lazy import lazy_names
 
 __all__ = [
     "ClipShape",
@@ -30,3 +31,5 @@ __all__ = [
     "inherit_uniform",
     "plan_uniform",
 ]
+
+__getattr__ = lazy_names(__name__, {})  # old names

@@ -10,6 +10,7 @@ from typing import Any
 
 from tinyclip_edge import __version__
 from tinyclip_edge.errors import ConfigError, TinyClipError
+from tinyclip_edge.lazy import lazy_names
 from tinyclip_edge.report.bundles import Bundle, bundles_of
 from tinyclip_edge.report.compared import comparison
 from tinyclip_edge.report.curves import accuracy, training
@@ -24,6 +25,8 @@ from tinyclip_edge.report.sensitivity import sensitivity
 from tinyclip_edge.report.words import sentence
 
 __all__ = ["WrittenReport", "write_final_report", "write_report"]
+
+__getattr__ = lazy_names(__name__, {})  # old names
 
 PICTURES = 6  # queries on the page that a run writes when it ends
 # A second line of defence: the page has no scripts and loads nothing.

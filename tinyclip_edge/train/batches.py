@@ -23,7 +23,7 @@ def open_feed(
     pairs.
     """
     pairs, size = setup.pairs, config.optim.batch_size
-    seed, distinct, rows = config.seed, config.data.batch_distinct, setup.ranks.rows(size)
+    seed, distinct, rows = config.seed, config.data.batch_distinct, setup.distributed.rows(size)
     batches: Iterator[Batch]
     if isinstance(pairs, StreamingPairs):
         batches = pairs.batches(
@@ -58,10 +58,10 @@ def _with_draws(
         yield replace(batch, draws=draws[: len(batch.keys)])
 
 
-def gathered(feed: Prefetch, done: int, ranks: DistributedContext) -> StreamPositions | None:
+def gathered(feed: Prefetch, done: int, distributed: DistributedContext) -> StreamPositions | None:
     """Return the stream positions of all processes after ``done`` steps; None without a stream."""
     position = feed.position(done)
-    positions = ranks.all_gather(None if position is None else position.plain())
+    positions = distributed.all_gather(None if position is None else position.plain())
     # A group of shards that two processes read has the same position in both.
     merged = {number: place for groups in positions if groups for number, place in groups.items()}
     return merged or None

@@ -39,7 +39,7 @@ from tinyclip_edge.train.setup import Setup
 from tinyclip_edge.train.stages.factory import StageFactory
 from tinyclip_edge.train.stages.state import StageState
 from tinyclip_edge.train.stages.student import InitialStudent, resolve_course, start_student
-from tinyclip_edge.train.tasks.distill_task import DistillTask
+from tinyclip_edge.train.tasks.distill_task import DistillTask, TaskMaker
 from tinyclip_edge.train.tasks.encoders import picture_bytes, picture_size, pixel_codec
 from tinyclip_edge.train.tasks.ensemble import load_ensemble, teacher_dtype
 from tinyclip_edge.train.tasks.teacher import MAX_BATCH, Teacher
@@ -57,7 +57,7 @@ class FinetunedStudent:
     """A trained student, the task that trains it further, and a change of the configuration."""
 
     clip: LoadedClip
-    task: Callable[..., DistillTask]
+    task: TaskMaker
     fit: Callable[[RunConfig, LoadedClip, Teacher, PairMemory | StreamingPairs], RunConfig]
 
 
@@ -90,19 +90,21 @@ def load_setup(
     """
     check_trackers(config.run.trackers)
     accelerator = make_accelerator(config.run)
-    ranks = DistributedContext()
-    ranks.check_batch(config.optim.batch_size)
-    watcher = observer if ranks.main else Silent()
+    distributed = DistributedContext()
+    distributed.check_batch(config.optim.batch_size)
+    watcher = observer if distributed.main else Silent()
     # If one process fails, the others must not wait for it in accelerate.
-    with ranks.agreed():
-        setup, first = _load_all(config, accelerator, ranks, watcher, teacher, finetune, vocabulary)
+    with distributed.agreed():
+        setup, first = _load_all(
+            config, accelerator, distributed, watcher, teacher, finetune, vocabulary
+        )
     if fill and setup.filler is not None:
         if setup.is_short:
             watcher.on_message(
                 "the run is shorter than an epoch, so its feature cache is not filled"
             )
         else:
-            setup.filler.fill(ranks, ProgressLines(watcher))
+            setup.filler.fill(distributed, ProgressLines(watcher))
     setup.read_cache(watcher)
     return setup, first
 
@@ -110,7 +112,7 @@ def load_setup(
 def _load_all(
     config: RunConfig,
     accelerator: Accelerator,
-    ranks: DistributedContext,
+    distributed: DistributedContext,
     observer: Observer,
     teacher_clip: LoadedClip | None,
     finetune: FinetunedStudent | None,
@@ -138,7 +140,7 @@ def _load_all(
         observer.on_message(
             "data.val is null: teacher and student are not evaluated during the run"
         )
-    if val_source is not None and ranks.main:
+    if val_source is not None and distributed.main:
         memory = _load(val_source, teacher.codec, data, observer, limit=data.val_limit)
         validation = Validation(memory, teacher.codec)
     recipe = teacher.recipe(crops)
@@ -157,7 +159,7 @@ def _load_all(
         validation,
         features,
         filler,
-        ranks,
+        distributed,
         data_hash(pairs),
         # Rounding aside, features do not depend on the dtype that a device computes in.
         recipe_digest({**recipe, "teachers": [_without(t, "dtype") for t in recipe["teachers"]]}),

@@ -22,12 +22,12 @@ def cache_features(config: RunConfig, watcher: FillWatcher) -> CacheResult:
     data = config.data
     check_cached(data)
     accelerator = make_accelerator(config.run)
-    ranks = DistributedContext()
-    own = watcher if ranks.main else ProgressLines(Silent())
-    with ranks.agreed():
+    distributed = DistributedContext()
+    own = watcher if distributed.main else ProgressLines(Silent())
+    with distributed.agreed():
         source = open_source(data.train, data.source_options)
         clip = load_clip(config.teacher.model, config.teacher.pretrained)
         teacher = make_teacher(config, clip, accelerator.device)
         filler = make_filler(data, source, teacher, make_crops(data, clip), own.on_message)
         assert filler is not None  # check_cached has verified both conditions
-    return filler.fill(ranks, own, thorough=True)
+    return filler.fill(distributed, own, thorough=True)

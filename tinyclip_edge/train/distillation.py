@@ -53,15 +53,15 @@ def distill(
     watcher: Observer = Silent() if observer is None else observer
     with folder.held(resume=resume):
         setup, start, inherited = _start(folder, watcher, resume=resume)
-        setup.ranks.on_main(folder.create)
+        setup.distributed.on_main(folder.create)
         if setup.kept_tokens is not None:
             tokens = setup.kept_tokens
-            setup.ranks.on_main(lambda: tokens.save(folder.vocabulary))
-        main_watcher = watcher if setup.ranks.main else Silent()
+            setup.distributed.on_main(lambda: tokens.save(folder.vocabulary))
+        main_watcher = watcher if setup.distributed.main else Silent()
         began = time.perf_counter()
         command = f"tinyclip-edge distill --resume {folder.path}"
         result = train(folder, setup, start, main_watcher, resume_command=command)
-        setup.ranks.on_main(lambda: _write_report(folder, setup, main_watcher))
+        setup.distributed.on_main(lambda: _write_report(folder, setup, main_watcher))
     return RunResult(
         out=folder.path,
         student=folder.student,
@@ -81,7 +81,7 @@ def _start(
     kept = folder.vocabulary if resume and folder.checkpoints.steps() else None
     vocabulary = None if folder.config.student.vocab is None else kept
     setup, first = load_setup(folder.config, observer, fill=True, vocabulary=vocabulary)
-    main_observer = observer if setup.ranks.main else Silent()
+    main_observer = observer if setup.distributed.main else Silent()
     start = start_run(setup, first, folder, main_observer, resume=resume)
     return setup, start, first.inherited
 

@@ -107,7 +107,7 @@ class Loop:
     observer: Observer
     events: EventLog
     resume_command: str
-    ranks: DistributedContext = field(default_factory=DistributedContext)
+    distributed: DistributedContext = field(default_factory=DistributedContext)
     meter: Meter = field(default_factory=Meter)
     began: float = field(default_factory=time.perf_counter)
 
@@ -117,7 +117,7 @@ class Loop:
         Raises InterruptedRun, after writing a checkpoint, on a stop signal.
         """
         steps, settings = self.steps, self.config.run
-        with StopSignal(patient=self.ranks.count > 1) as stop:
+        with StopSignal(patient=self.distributed.count > 1) as stop:
             if start == 0:
                 self._evaluate(0)
                 self.run.save(0)
@@ -139,7 +139,7 @@ class Loop:
                 if done == steps or (settings.save_every and done % settings.save_every == 0):
                     self._save(done)
                     last_save = done
-            if self.ranks.all_reduce_max(int(stop.received)):
+            if self.distributed.all_reduce_max(int(stop.received)):
                 self._stop(steps, last_save)
 
     def _next(self, batches: Iterator[Batch], stop: StopSignal) -> Batch | None:
@@ -156,11 +156,11 @@ class Loop:
             except TinyClipError as fault:
                 error = fault
         self.meter.wait(time.perf_counter() - before)
-        status = self.ranks.all_reduce_max(
+        status = self.distributed.all_reduce_max(
             FAILED if error is not None else STOPPED if batch is None else 0
         )
         if status == FAILED:
-            self.ranks.fail(error)
+            self.distributed.fail(error)
         return None if status else batch
 
     def _step(self, batch: Batch, done: int) -> None:
@@ -169,7 +169,7 @@ class Loop:
             terms = state.task.terms(batch)
             norm = state.optimizer_step.step(terms.loss, done - 1, terms.after_backward)
         state.after_step()
-        self.meter.count(len(batch.keys) * self.ranks.count)
+        self.meter.count(len(batch.keys) * self.distributed.count)
         if norm is None:
             self._report_skipped(done, batch)
         self._report(done, terms, norm)
@@ -198,7 +198,7 @@ class Loop:
         self.observer.on_step(report)
 
     def _report_skipped(self, done: int, batch: Batch) -> None:
-        keys = [one_line(key) for share in self.ranks.all_gather(batch.keys) for key in share]
+        keys = [one_line(key) for share in self.distributed.all_gather(batch.keys) for key in share]
         self.events.write("skipped", step=done, keys=keys)
         skipped = self.run.state.optimizer_step.skipped
         self.observer.on_message(

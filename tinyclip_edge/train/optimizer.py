@@ -81,7 +81,7 @@ class OptimizerStep:
     unwrapped: list[nn.Parameter] = field(default_factory=list)  # not in accelerate's module
     skipped: int = 0  # over the whole run
     skipped_in_a_row: int = 0
-    ranks: DistributedContext = field(default_factory=DistributedContext)
+    distributed: DistributedContext = field(default_factory=DistributedContext)
 
     def lr(self, number: int) -> float:
         """Return the scheduled learning rate of step ``number`` (from 0) of the run."""
@@ -113,13 +113,13 @@ class OptimizerStep:
         return norm if math.isfinite(norm) else None
 
     def _everywhere(self, condition: bool) -> bool:
-        return self.ranks.all_reduce_max(int(not condition)) == 0
+        return self.distributed.all_reduce_max(int(not condition)) == 0
 
     def _backward(self, loss: Tensor, after_backward: Callable[[], None] | None) -> float:
         self.accelerator.backward(loss)
         if after_backward is not None:
             after_backward()
-        self.ranks.average_gradients(self.unwrapped)
+        self.distributed.average_gradients(self.unwrapped)
         limit = math.inf if self.config.grad_clip is None else self.config.grad_clip
         return float(self.accelerator.clip_grad_norm_(self.parameters, limit))
 

@@ -52,7 +52,7 @@ def start_run(
 
 
 def _newest(setup: Setup, folder: RunFolder, observer: Observer) -> Checkpoint | None:
-    with setup.ranks.agreed():
+    with setup.distributed.agreed():
         return folder.newest(
             observer.on_message,
             teacher=setup.teacher_clip.name,
@@ -64,7 +64,7 @@ def _newest(setup: Setup, folder: RunFolder, observer: Observer) -> Checkpoint |
 
 
 def _machine(setup: Setup, state: StageState, folder: RunFolder) -> StageMachine:
-    return StageMachine(state, setup.stages, setup.factory, folder, setup.ranks)
+    return StageMachine(state, setup.stages, setup.factory, folder, setup.distributed)
 
 
 def _restore(
@@ -87,7 +87,7 @@ def _restore_features(
         setup.read_cache(observer)
     key = "run.micro_batch"
     same_batches = (
-        position.processes == setup.ranks.count
+        position.processes == setup.distributed.count
         and position.config.get(key) == flatten(folder.config)[key]
     )
     curve = (

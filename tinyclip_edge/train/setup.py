@@ -37,7 +37,7 @@ class Setup:
     validation: Validation | None
     features: TeacherFeatures | None  # for pairs in memory
     filler: FeatureCacheFiller | None  # for the feature cache
-    ranks: DistributedContext
+    distributed: DistributedContext
     data_hash: str  # of everything the batches depend on
     recipe: str  # digest of what determines the teacher's features
     kept_tokens: KeptTokens | None = None  # the student's vocabulary, where it has one of its own
@@ -57,7 +57,7 @@ class Setup:
         """Load the teacher features of a run folder; return the reason if that is impossible."""
         if self.features is None:
             return None
-        faults = self.ranks.all_gather(self.features.load(path))
+        faults = self.distributed.all_gather(self.features.load(path))
         if not self._is_same_everywhere(self.features):
             self.features.clear()
             return "are not the same for all processes"
@@ -77,7 +77,7 @@ class Setup:
             size,
             seed=config.seed,
             distinct=config.data.batch_distinct,
-            rows=self.ranks.rows(size),
+            rows=self.distributed.rows(size),
         )
         for batch in islice(batches, steps):
             self.teacher.fill_tables(batch, pictures=not augmented)
@@ -102,4 +102,7 @@ class Setup:
             observer.on_message(f"{self.features.filled} teacher features read from {store.folder}")
 
     def _is_same_everywhere(self, features: TeacherFeatures) -> bool:
-        return self.ranks.count == 1 or len(set(self.ranks.all_gather(features.digest()))) == 1
+        return (
+            self.distributed.count == 1
+            or len(set(self.distributed.all_gather(features.digest()))) == 1
+        )

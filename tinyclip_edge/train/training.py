@@ -80,18 +80,18 @@ class TrainingRun:
             if self.state.inherited is not None:
                 log.inherited(self.state.inherited, self.state, done)
                 teacher = self.setup.teacher_clip
-                self.setup.ranks.on_main(lambda: log.probes(teacher, self.state, done))
+                self.setup.distributed.on_main(lambda: log.probes(teacher, self.state, done))
                 self.evaluate(done)
         return transition in (Transition.PRUNE, Transition.NEXT_STAGE)
 
     def evaluate(self, step: int) -> None:
         """Measure the student on the validation pairs, and at step 0 also the teacher of a run."""
-        self.setup.ranks.on_main(lambda: self._evaluate(step))
+        self.setup.distributed.on_main(lambda: self._evaluate(step))
 
     def save(self, step: int) -> None:
         """Write a checkpoint."""
-        stream = gathered(self.feed, step, self.setup.ranks)
-        self.setup.ranks.on_main(lambda: self._save(step, stream))
+        stream = gathered(self.feed, step, self.setup.distributed)
+        self.setup.distributed.on_main(lambda: self._save(step, stream))
 
     def _prune(self, log: StageLog, done: int) -> None:
         task = self.state.task
@@ -132,7 +132,7 @@ class TrainingRun:
                     config=flatten(self.folder.config),
                     stage=state.stage.number,
                     pruned=state.pruned,
-                    processes=setup.ranks.count,
+                    processes=setup.distributed.count,
                     recipe=setup.recipe,
                 ),
                 weights=state.student.model.state_dict(),
@@ -162,23 +162,25 @@ def train(
     after SIGINT or SIGTERM.
     """
     began = time.perf_counter()
-    ranks, machine = setup.ranks, start.machine
-    ranks.on_main(lambda: rewind_events(folder.events, start.step, observer.on_message))
-    path = folder.events if ranks.main else Path(os.devnull)
-    tracked = Tracked(observer if ranks.main else Silent(), folder.config, folder.path, start.step)
+    distributed, machine = setup.distributed, start.machine
+    distributed.on_main(lambda: rewind_events(folder.events, start.step, observer.on_message))
+    path = folder.events if distributed.main else Path(os.devnull)
+    tracked = Tracked(
+        observer if distributed.main else Silent(), folder.config, folder.path, start.step
+    )
     with EventLog(path) as events, tracked as watcher:
-        if ranks.main:
+        if distributed.main:
             _complete_log(folder, events, start.step)
         _log_start(setup, machine.state, events, watcher, start.step)
         if not start.step and not is_finetune:
             log = StageLog(events, watcher)
-            ranks.on_main(lambda: log.probes(setup.teacher_clip, machine.state, 0))
+            distributed.on_main(lambda: log.probes(setup.teacher_clip, machine.state, 0))
         best = None if is_finetune else Best(folder, events)
         try:
             with open_feed(setup.config, setup, start.step, start.stream) as feed:
                 run = TrainingRun(folder, setup, machine, feed, events, watcher, best)
                 steps = setup.stages[-1].end
-                loop = Loop(setup.config, steps, run, watcher, events, resume_command, ranks)
+                loop = Loop(setup.config, steps, run, watcher, events, resume_command, distributed)
                 loop.train(feed, start.step)
         except TinyClipError:
             _report_skipped_images(setup, watcher)
@@ -188,7 +190,7 @@ def train(
             setup.pairs.final_check()  # of a stream that is too short for its running check
         student = machine.state.result
         if not is_finetune:
-            ranks.on_main(lambda: save_local_dir(folder.student, student))
+            distributed.on_main(lambda: save_local_dir(folder.student, student))
         seconds, digest = time.perf_counter() - began, weights_hash(student.model)
         events.write("run_end", step=steps, status="done", seconds=seconds, student_sha256=digest)
     skipped = machine.state.optimizer_step.skipped
@@ -244,6 +246,6 @@ def _report_skipped_images(setup: Setup, observer: Observer) -> None:
     """Report undecodable images of a stream; others were reported when loaded."""
     pairs = setup.pairs
     if isinstance(pairs, StreamingPairs):
-        pairs.add_up(setup.ranks.all_gather(pairs.counted))
+        pairs.add_up(setup.distributed.all_gather(pairs.counted))
         for line in pairs.skipped():
             observer.on_message(line)

@@ -94,7 +94,7 @@ class VerificationReport:
 
     def note(self, precision: str, **figures: Any) -> None:  # noqa: ANN401
         """Add figures of a precision, whether or not its checks pass."""
-        self.figures.setdefault(precision, {"rungs": {}}).update(figures)
+        self.figures.setdefault(precision, {"checks": {}}).update(figures)
 
     def attempt(
         self, precision: str, name: str, check: Callable[[], None], *, gate: bool = True
@@ -108,13 +108,13 @@ class VerificationReport:
             passed = False
         else:
             passed = True
-        self.figures[precision]["rungs"][name] = passed
+        self.figures[precision]["checks"][name] = passed
         return passed
 
     def mark_undecided(self, precision: str, name: str, reason: VerificationError) -> None:
         """Record that a check neither passed nor failed, and warn."""
         self.warnings.append(reason)
-        self.figures[precision]["rungs"][name] = None
+        self.figures[precision]["checks"][name] = None
 
     def raise_failures(self) -> None:
         """Raise GatesFailedError if any check failed."""

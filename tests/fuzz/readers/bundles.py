@@ -30,6 +30,7 @@ PRECISION = "int8"
 MANIFEST, SETTINGS, TOKENIZER = "manifest.json", "preprocessor_config.json", "tokenizer.json"
 VISION, TEXT = "onnx/vision_model_quantized.onnx", "onnx/text_model_quantized.onnx"
 CLASSIFIER = "onnx/classifier_quantized.onnx"
+SETTINGS_OF_TEXTS = {"clean": "lower", "end": 3, "dropped": None}
 
 
 def encoded(image: Image.Image) -> str:
@@ -165,15 +166,15 @@ def tokenizers(folder: Path) -> list[bytes]:
 def tokenize(folder: Path, content: bytes) -> None:
     path = folder / TOKENIZER
     path.write_bytes(content)
-    for read in (
-        lambda: ClipTokenizer.from_file(path, CONTEXT)(["a cat", "é", ""]),
-        lambda: PlainTokenizer(path, CONTEXT, {"clean": "lower", "end": 3}).encode("a cat"),
-    ):
-        read()
+    ClipTokenizer.from_file(path, CONTEXT)(["a cat", "é", ""])
+    PlainTokenizer(path, CONTEXT, SETTINGS_OF_TEXTS).encode("a cat")
 
 
 def plain_settings(folder: Path, content: bytes) -> None:
-    settings = json.loads(content)
+    try:
+        settings = json.loads(content)
+    except (ValueError, RecursionError):
+        return  # the reader of manifests has refused it
     if isinstance(settings, dict):
         PlainTokenizer(whole_bundle(folder) / TOKENIZER, CONTEXT, settings).encode("a cat")
 
@@ -195,4 +196,6 @@ READERS = (
     Reader("classifier", classifiers, changed_classifier, classify),
     Reader("tokenizer.json of a bundle", tokenizers, changed_json, tokenize, HOSTILE_JSON),
     Reader("tokenizer.json of a bundle, bytes", tokenizers, changed_bytes, tokenize),
+    Reader("tokenizer settings of a manifest", lambda _: [json.dumps(SETTINGS_OF_TEXTS).encode()],
+           changed_json, plain_settings),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Lanes of a stream: whose parts are whose, the same batches for any readers, and going on."""
+"""Stream groups: whose parts are whose, the same batches for any readers, and going on."""
 
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -130,7 +130,7 @@ def test_batches_do_not_depend_on_who_reads_the_stream_groups(shards, processes)
 
 
 @pytest.mark.parametrize("processes", [3, 6])
-def test_processes_that_do_not_divide_the_lanes_read_those_they_touch(shards, processes):
+def test_processes_that_do_not_divide_the_groups_read_those_they_touch(shards, processes):
     whole = drawn(shards, 12, stream_groups=4, buffer=12, size=12)[0]
     share = 12 // processes
     shares = [
@@ -158,7 +158,7 @@ def test_concepts_are_distinct_within_a_group(shards):
             assert len({key.rsplit("-", 1)[0] for key, _ in group}) == 6
 
 
-def test_more_lanes_than_parts_or_an_uneven_share_is_refused(shards):
+def test_more_groups_than_parts_or_an_uneven_share_is_refused(shards):
     pairs = StreamingPairs(open_source(shards), CODEC, stream_groups=7)
     with pytest.raises(ConfigError, match=r"data\.stream_groups 7 exceeds the 6 .*at most 6$"):
         next(pairs.batches(0, 14, seed=0))

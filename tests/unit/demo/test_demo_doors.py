@@ -147,7 +147,7 @@ def test_models_are_added_by_this_machine_alone(port):
 
 
 @pytest.mark.parametrize(
-    ("host", "also", "names", "allowed"),
+    ("host", "allow_hosts", "names", "allowed"),
     [
         ("0.0.0.0", (), ("192.168.1.5", "[fe80::1]:80", "localhost", socket.gethostname()), True),
         ("::", (), ("192.168.1.5",), True),
@@ -158,8 +158,8 @@ def test_models_are_added_by_this_machine_alone(port):
         ("0.0.0.0", ("*",), (FOREIGN,), True),
     ],
 )
-def test_names_by_the_address_that_is_listened_on(host, also, names, allowed):
-    rule = HostRule(host, also)
+def test_names_by_the_address_that_is_listened_on(host, allow_hosts, names, allowed):
+    rule = HostRule(host, allow_hosts)
     for name in names:
         assert (rule.refusal([("Host", name)]) is None) == allowed
 

@@ -39,7 +39,7 @@ def quick(exported, monkeypatch):
     monkeypatch.setattr(exporter, "export_text_tower", copied)
     monkeypatch.setattr(
         "tinyclip_export.quantization.tower_writer.TowerWriter.write_both",
-        lambda _forge, _recipes, targets: [copied(None, path) for path in targets.values()],
+        lambda _writer, _recipes, targets: [copied(None, path) for path in targets.values()],
     )
     monkeypatch.setattr(
         "tinyclip_export.stages.replay_in_child",
@@ -94,8 +94,8 @@ def test_a_failed_gate_leaves_nothing_behind(quick, tmp_path, monkeypatch):
     random = np.random.default_rng(1)
     monkeypatch.setattr(
         "tinyclip_export.quantization.tower_writer.TowerWriter.write_both",
-        lambda forge, _recipes, targets: [
-            scramble(forge.source(tower), path, random) for tower, path in targets.items()
+        lambda writer, _recipes, targets: [
+            scramble(writer.source(tower), path, random) for tower, path in targets.items()
         ],
     )
     with pytest.raises(VerificationError) as caught:

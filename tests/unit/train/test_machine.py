@@ -17,6 +17,7 @@ from tinyclip_edge.train.schedule import MaskSteps, Stage
 from tinyclip_edge.train.stages.machine import StageMachine, Transition
 from tinyclip_edge.train.stages.state import Phase, StageState
 from tinyclip_edge.train.stages.student import dense_copy
+from tinyclip_edge.train.tasks.distill_task import TaskContext
 from tinyclip_edge.train.tasks.encoders import pixel_codec
 from tinyclip_edge.train.tasks.mask_task import MaskedTask, MaskTarget
 from tinyclip_edge.train.tasks.teacher import Teacher
@@ -47,7 +48,7 @@ def masked(toy_teacher, config):
     student, codec = dense_copy(toy_teacher), pixel_codec(toy_teacher)
     target = MaskTarget(ClipGates(clip_units(student)), 0.5, STEPS, config.masks)
     teacher = Teacher(toy_teacher, codec, device=CPU)
-    task = MaskedTask(student, teacher, codec, config.loss, target, device=CPU)
+    task = MaskedTask(student, TaskContext(teacher, codec, config.loss, CPU), target)
     return StageState(STAGES[0], student, None, task, None)
 
 

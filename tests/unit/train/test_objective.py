@@ -12,7 +12,7 @@ from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.models import create_student
 from tinyclip_edge.models.logit_bias import FIRST_BIAS, with_logit_bias
 from tinyclip_edge.train.optimizer import make_optimizer
-from tinyclip_edge.train.tasks.distill_task import DistillTask
+from tinyclip_edge.train.tasks.distill_task import DistillTask, TaskContext
 from tinyclip_edge.train.tasks.encoders import pixel_codec
 from tinyclip_edge.train.tasks.teacher import Teacher
 
@@ -37,8 +37,8 @@ def make(teacher, *, before=None, embed_dim=64, bias=None, **loss):
     if bias is not None:
         student = with_logit_bias(student, bias)
     codec = pixel_codec(teacher)
-    asked = Teacher(teacher, codec, device=CPU)
-    return DistillTask(student, asked, codec, LossConfig(**loss), device=CPU, before=before)
+    context = TaskContext(Teacher(teacher, codec, device=CPU), codec, LossConfig(**loss), CPU)
+    return DistillTask(student, context, before=before)
 
 
 def features(task, batch):

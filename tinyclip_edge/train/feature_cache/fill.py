@@ -62,7 +62,7 @@ class FeatureCacheFiller:
         return 1 if self.crops is None else self.crops.count
 
     def fill(
-        self, ranks: DistributedContext, watcher: FillWatcher, *, thorough: bool = False
+        self, distributed: DistributedContext, watcher: FillWatcher, *, thorough: bool = False
     ) -> CacheResult:
         """Compute the missing parts, each in one process; all processes call it.
 
@@ -72,18 +72,18 @@ class FeatureCacheFiller:
         began = time.perf_counter()
         missing: list[int] = []
         estimate: Estimate | None = None
-        with ranks.agreed():
-            if ranks.main:
+        with distributed.agreed():
+            if distributed.main:
                 missing = self.store.missing(self.source.parts, thorough=thorough)
                 if missing:
-                    estimate = self._announce(missing, ranks.count, watcher)
+                    estimate = self._announce(missing, distributed.count, watcher)
                     self.store.create()
-        todo = ranks.all_gather(missing)[0][ranks.number :: ranks.count]
-        share = 0 if estimate is None else -(-estimate.pairs // ranks.count)
-        with ranks.agreed():
+        todo = distributed.all_gather(missing)[0][distributed.number :: distributed.count]
+        share = 0 if estimate is None else -(-estimate.pairs // distributed.count)
+        with distributed.agreed():
             done = self._compute(todo, share, watcher)
         computed, pictures, captions, undecodable, nbytes = map(
-            sum, zip(*ranks.all_gather(done), strict=True)
+            sum, zip(*distributed.all_gather(done), strict=True)
         )
         return CacheResult(
             folder=self.store.folder,

@@ -41,12 +41,12 @@ class StepZeroMetrics:
 
 @dataclass(frozen=True, slots=True)
 class StepZeroReport:
-    """Inherited weights and resulting accuracy; ``answers`` is None without validation pairs."""
+    """Inherited weights and resulting accuracy; ``metrics`` is None without validation pairs."""
 
     teacher: str
     inherited: InheritanceReport
     parameters: dict[str, dict[str, int]]  # by tower, of teacher and student
-    answers: StepZeroMetrics | None
+    metrics: StepZeroMetrics | None
 
     @property
     def conserved(self) -> bool:
@@ -63,14 +63,14 @@ class StepZeroReport:
             "teacher": self.teacher,
             "parameters": self.parameters,
             "parameters_conserved": self.conserved,
-            "validation": None if self.answers is None else asdict(self.answers),
+            "validation": None if self.metrics is None else asdict(self.metrics),
             **self.inherited.as_dict(),
         }
 
     def tables(self) -> list[Table]:
         """Return the tables to print."""
         tables = [self.inherited.table()]
-        return tables if self.answers is None else [*tables, _answers_table(self.answers)]
+        return tables if self.metrics is None else [*tables, _metrics_table(self.metrics)]
 
     def closing(self) -> str:
         """Return a line about the parameters, and one if accuracy could not be measured."""
@@ -82,7 +82,7 @@ class StepZeroReport:
             f"{self.inherited.inherited_parameters:,} inherited, "
             f"{self.inherited.fresh_parameters:,} fresh, {accounted}"
         )
-        return line if self.answers else line + "\naccuracy not measured: data.val is null"
+        return line if self.metrics else line + "\naccuracy not measured: data.val is null"
 
     def text(self) -> str:
         """Return tables and lines as plain text."""
@@ -106,7 +106,7 @@ def step_zero(
         teacher=teacher.name,
         inherited=inherited,
         parameters={tower: {who: counts[who][tower] for who in counts} for tower in towers},
-        answers=None if config.data.val is None else _answers(config, teacher, student),
+        metrics=None if config.data.val is None else _measure(config, teacher, student),
     )
 
 
@@ -120,7 +120,7 @@ def _count(clip: LoadedClip) -> dict[str, int]:
     return totals
 
 
-def _answers(config: RunConfig, teacher: LoadedClip, student: LoadedClip) -> StepZeroMetrics:
+def _measure(config: RunConfig, teacher: LoadedClip, student: LoadedClip) -> StepZeroMetrics:
     data = config.data
     assert data.val is not None
     codec, source = (
@@ -162,19 +162,19 @@ def _scales(loss: LossConfig, teacher: LoadedClip, temperature: float) -> dict[s
     }
 
 
-def _answers_table(answers: StepZeroMetrics) -> Table:
+def _metrics_table(metrics: StepZeroMetrics) -> Table:
     from rich.table import Table
 
     table = Table(
-        title=f"Before training, on {answers.images} pictures and {answers.labels} labels "
-        f"({answers.source})"
+        title=f"Before training, on {metrics.images} pictures and {metrics.labels} labels "
+        f"({metrics.source})"
     )
     table.add_column("")
     for who in ("teacher", "student"):
         table.add_column(who, justify="right")
     for key, metric in METRICS.items():
         table.add_row(
-            metric.label, *(f"{100 * who[key]:.1f} %" for who in (answers.teacher, answers.student))
+            metric.label, *(f"{100 * who[key]:.1f} %" for who in (metrics.teacher, metrics.student))
         )
-    table.add_row("affinity KL (nats)", "0", f"{answers.affinity_kl:.3f}")
+    table.add_row("affinity KL (nats)", "0", f"{metrics.affinity_kl:.3f}")
     return table

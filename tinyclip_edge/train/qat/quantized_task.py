@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
-from tinyclip_edge.config import LossConfig
-from tinyclip_edge.data import PixelCodec
 from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.train.qat.fake_quant import Rounding, rounded
-from tinyclip_edge.train.tasks.distill_task import DistillTask
+from tinyclip_edge.train.tasks.distill_task import DistillTask, TaskContext
 from tinyclip_edge.train.tasks.encoders import PairEncoder
-from tinyclip_edge.train.tasks.teacher import Teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +44,13 @@ class QuantizedTask(DistillTask):
     def __init__(
         self,
         student: LoadedClip,
-        teacher: Teacher,
-        codec: PixelCodec,
-        loss: LossConfig,
+        context: TaskContext,
         *,
         rounding: TowerRounding,
-        **options: Any,  # noqa: ANN401 - those of DistillTask
+        before: DistillTask | None = None,
     ) -> None:
         self._rounding = rounding
-        super().__init__(student, teacher, codec, loss, **options)
+        super().__init__(student, context, before=before)
 
     def make_encoder(self, student: LoadedClip) -> PairEncoder:
         """Return the towers with the rounding of their export."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -33,7 +32,7 @@ from tinyclip_edge.train.stages.student import (
     shaped,
     stage_student,
 )
-from tinyclip_edge.train.tasks.distill_task import DistillTask
+from tinyclip_edge.train.tasks.distill_task import DistillTask, TaskContext, TaskMaker
 from tinyclip_edge.train.tasks.encoders import PairEncoder
 from tinyclip_edge.train.tasks.mask_task import MaskedTask, MaskTarget
 from tinyclip_edge.train.tasks.teacher import Teacher
@@ -51,7 +50,7 @@ class StageFactory:
     teacher_clip: LoadedClip  # the first teacher, from which students inherit
     teacher: Teacher
     codec: PixelCodec
-    dense_task: Callable[..., DistillTask] = DistillTask  # trains a student without masks
+    dense_task: TaskMaker = DistillTask  # trains a student without masks
 
     def begin(
         self,
@@ -158,15 +157,17 @@ class StageFactory:
         self, student: LoadedClip, stage: Stage, before: StageState | None, position: Position
     ) -> DistillTask:
         self.accelerator.free_memory()  # otherwise it would hold every earlier student
-        models = (student, self.teacher, self.codec, self.config.loss)
-        options: Mapping[str, Any] = {
-            "device": self.accelerator.device,
-            "before": None if before is None else before.task,
-            "micro_batch": self.config.run.micro_batch,
-            "prepare": self._prepare_encoder,
-        }
+        context = TaskContext(
+            self.teacher,
+            self.codec,
+            self.config.loss,
+            self.accelerator.device,
+            self.config.run.micro_batch,
+            self._prepare_encoder,
+        )
+        earlier = None if before is None else before.task
         if stage.masks is None or stage.keep is None:
-            return self.dense_task(*models, **options)
+            return self.dense_task(student, context, before=earlier)
         target = MaskTarget(
             ClipGates(clip_units(student), prunable=clip_units(self.teacher_clip).prunable),
             stage.keep,
@@ -175,7 +176,7 @@ class StageFactory:
             self.config.student.uniform_shapes,
             max(0, position.step - stage.began),
         )
-        return MaskedTask(*models, target, **options)
+        return MaskedTask(student, context, target, before=earlier)
 
     def _optimizer_step(
         self,
@@ -186,8 +187,8 @@ class StageFactory:
         restart: Restart | None = None,
     ) -> OptimizerStep:
         optimizer = make_optimizer(task.encoder, stage.optim, task.groups(stage.optim))
-        ranks = DistributedContext()
-        ranks.copy_from_main(task.beside.parameters())
+        distributed = DistributedContext()
+        distributed.copy_from_main(task.beside.parameters())
         counts = position if before is None else before.optimizer_step
         return OptimizerStep(
             self.accelerator,
@@ -199,7 +200,7 @@ class StageFactory:
             unwrapped=trainable(task.beside.parameters()),
             skipped=counts.skipped,
             skipped_in_a_row=counts.skipped_in_a_row,
-            ranks=ranks,
+            distributed=distributed,
         )
 
     def _prepare_encoder(self, encoder: PairEncoder) -> nn.Module:

@@ -41,13 +41,13 @@ class StageMachine:
         stages: Sequence[Stage],
         factory: StageFactory,
         folder: RunFolder,
-        ranks: DistributedContext,
+        distributed: DistributedContext,
     ) -> None:
         self.state = state
         self.stages = stages
         self._factory = factory
         self._folder = folder
-        self._ranks = ranks
+        self._distributed = distributed
 
     @property
     def is_last(self) -> bool:
@@ -84,7 +84,7 @@ class StageMachine:
         self.state = self._factory.next(self.stages[number], self.state)
 
     def _save(self, path: Path, student: LoadedClip) -> None:
-        self._ranks.on_main(lambda: save_local_dir(path, student))
+        self._distributed.on_main(lambda: save_local_dir(path, student))
 
 
 def _due_prune(task: MaskedTask, masks: MasksConfig) -> Transition:

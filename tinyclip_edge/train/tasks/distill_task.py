@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -53,36 +53,56 @@ class Terms:
         return dict(zip(named, scalars.tolist(), strict=True))  # one synchronisation
 
 
+def _unwrapped(encoder: PairEncoder) -> nn.Module:
+    return encoder
+
+
+@dataclass(frozen=True, slots=True)
+class TaskContext:
+    """What the tasks of all stages of a run share.
+
+    ``prepare`` wraps the encoder for the device and the processes of a run, such as
+    ``accelerator.prepare``.
+    """
+
+    teacher: Teacher
+    codec: PixelCodec
+    loss: LossConfig
+    device: torch.device
+    micro_batch: int | None = None  # pairs whose activations are in memory at once, at most
+    prepare: Callable[[PairEncoder], nn.Module] = _unwrapped
+
+
+class TaskMaker(Protocol):
+    """Builds the task of a stage; a class of tasks is one."""
+
+    def __call__(
+        self, student: LoadedClip, context: TaskContext, *, before: DistillTask | None = None
+    ) -> DistillTask:
+        """Return the task."""
+
+
 class DistillTask:
     """The student learns to match the teacher, with the loss terms of the configuration.
 
     ``before`` is the task of an earlier stage, from which a learnt scale and trained modules are
-    carried over. ``prepare`` wraps the encoder for the device and the processes of a run, such as
-    ``accelerator.prepare``. At most ``micro_batch`` pairs have their activations in memory at once.
+    carried over.
     """
 
     def __init__(
-        self,
-        student: LoadedClip,
-        teacher: Teacher,
-        codec: PixelCodec,
-        loss: LossConfig,
-        *,
-        device: torch.device,
-        before: DistillTask | None = None,
-        micro_batch: int | None = None,
-        prepare: Callable[[PairEncoder], nn.Module] = lambda encoder: encoder,
+        self, student: LoadedClip, context: TaskContext, *, before: DistillTask | None = None
     ) -> None:
+        teacher, loss, device = context.teacher, context.loss, context.device
         self.clip = student
         self.encoder = self.make_encoder(student).to(device)
-        self.micro_batch = micro_batch
+        self.micro_batch = context.micro_batch
         self.teacher = teacher
         self.beside = nn.ModuleDict()  # trained too, not part of the student
         self._tokenizer: Tokenizer = TokenMemory(student.tokenizer)
-        self._codec = codec
+        self._codec = context.codec
         self._loss = loss
         self._device = device
-        self._ranks = DistributedContext()
+        self._distributed = DistributedContext()
         self._teacher_scale = loss.teacher_logit_scale or teacher.scale
         # SigLIP's factors are above CLIP's limit.
         sigmoid = math.log(self._teacher_scale) if teacher.bias is not None else 0.0
@@ -96,7 +116,7 @@ class DistillTask:
             self.objective.inherit(before.objective.modules)
         for name, module in self.objective.modules.items():
             self.beside[name] = module.to(device)
-        self.forward = prepare(self.encoder)
+        self.forward = context.prepare(self.encoder)
 
     def make_encoder(self, student: LoadedClip) -> PairEncoder:
         """Return the towers as this task runs them."""
@@ -136,7 +156,7 @@ class DistillTask:
         """Return the loss of a batch with its parts, over the shares of all processes."""
         batch = self._augmented(batch)
         # Shares in memory are equal, but a stream skips images that cannot be decoded.
-        counts = None if batch.image_ids is not None else self._ranks.counts(len(batch.keys))
+        counts = None if batch.image_ids is not None else self._distributed.counts(len(batch.keys))
         pairs, after_backward = self._embed(batch)
         image, text = (gather_with_grad(x, counts) for x in (pairs.image, pairs.text))
         embedded = EmbeddedBatch(
@@ -147,7 +167,7 @@ class DistillTask:
             teacher_bias=self._teacher_bias,
             teacher_parts=self._teacher_parts,
             teacher=lambda: PairEmbeddings(*self.teacher.features_of(batch, counts)),
-            rows=self._ranks.own_rows(len(image), counts),
+            rows=self._distributed.own_rows(len(image), counts),
         )
         return Terms(*self.objective(embedded), after_backward)
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinyclip_edge.config import LossConfig, MasksConfig, OptimConfig
-from tinyclip_edge.data import Batch, PixelCodec
+from tinyclip_edge.config import MasksConfig, OptimConfig
+from tinyclip_edge.data import Batch
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.equal import equal_masks
 from tinyclip_edge.inheritance.gates import CLAMP, ClipGates, ClipMasks, TowerGates
@@ -23,9 +23,8 @@ from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.models.lean import can_trim
 from tinyclip_edge.models.pruned import clip_units
 from tinyclip_edge.train.schedule import MaskSteps
-from tinyclip_edge.train.tasks.distill_task import DistillTask, Terms
+from tinyclip_edge.train.tasks.distill_task import DistillTask, TaskContext, Terms
 from tinyclip_edge.train.tasks.encoders import EncodedPairs, PairEncoder, by_length
-from tinyclip_edge.train.tasks.teacher import Teacher
 
 GATES_EPS = 1e-8  # a neuron gate's gradient is about 1e-7 in a large model, far below optim.eps
 BINS = 20  # in a histogram of log-alpha
@@ -82,13 +81,12 @@ class MaskedTask(DistillTask):
     def __init__(
         self,
         student: LoadedClip,
-        teacher: Teacher,
-        codec: PixelCodec,
-        loss: LossConfig,
+        context: TaskContext,
         target: MaskTarget,
-        **options: Any,  # noqa: ANN401 - those of DistillTask
+        *,
+        before: DistillTask | None = None,
     ) -> None:
-        super().__init__(student, teacher, codec, loss, **options)
+        super().__init__(student, context, before=before)
         self.keep, self.steps, self.config = target.keep, target.steps, target.config
         self.steps_done = target.steps_done  # of the stage
         self.shift = 0.0  # shift of every log-alpha by settle
@@ -119,7 +117,7 @@ class MaskedTask(DistillTask):
 
     def encode(self, pixels: Tensor, tokens: Tensor) -> EncodedPairs:
         """Run the student under one sample of its gates."""
-        self._ranks.same_noise(self._device)
+        self._distributed.same_noise(self._device)
         return EncodedPairs(*self.forward(pixels, tokens, self.gates.sample()))
 
     def terms(self, batch: Batch) -> Terms:

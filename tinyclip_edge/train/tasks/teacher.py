@@ -81,7 +81,7 @@ class Teacher:
         self._max_batch = max_batch
         self.device = device
         self.codec = codec
-        self._ranks = DistributedContext()
+        self._distributed = DistributedContext()
 
     @property
     def name(self) -> str:
@@ -234,13 +234,13 @@ class Teacher:
 
     def _divide(self, batch: Batch, at: Ints, encode: Callable[[Batch, Ints], Tensor]) -> Tensor:
         """Encode rows ``at`` of the whole batch, each on the process that holds it."""
-        if self._ranks.count == 1:
+        if self._distributed.count == 1:
             return encode(batch, at)
         owner, row = np.divmod(at, len(batch.keys))
-        local_rows = row[owner == self._ranks.number]
+        local_rows = row[owner == self._distributed.number]
         empty = torch.zeros(0, self.embedding_dim, device=self.device)
         part = encode(batch, local_rows) if len(local_rows) else empty
-        counts = np.bincount(owner, minlength=self._ranks.count).tolist()
+        counts = np.bincount(owner, minlength=self._distributed.count).tolist()
         order = owner.argsort(kind="stable").argsort()
         return gather_with_grad(part, counts)[torch.from_numpy(order).to(self.device)]
 

@@ -15,6 +15,7 @@ from tinyclip_edge.models.pruned import clip_units
 from tinyclip_edge.train.optimizer import make_optimizer
 from tinyclip_edge.train.schedule import MaskSteps
 from tinyclip_edge.train.stages.student import dense_copy
+from tinyclip_edge.train.tasks.distill_task import TaskContext
 from tinyclip_edge.train.tasks.encoders import pixel_codec
 from tinyclip_edge.train.tasks.mask_task import MaskedTask, MaskTarget
 from tinyclip_edge.train.tasks.teacher import Teacher
@@ -39,7 +40,7 @@ def make(toy_teacher):
         gates, steps = ClipGates(clip_units(student)), MaskSteps(10, 20, 4, 0.1)
         target = MaskTarget(gates, 0.5, steps, config.masks, steps_done=steps_done)
         teacher = Teacher(toy_teacher, codec, device=CPU)
-        return MaskedTask(student, teacher, codec, config.loss, target, device=CPU)
+        return MaskedTask(student, TaskContext(teacher, codec, config.loss, CPU), target)
 
     return masked_task
 

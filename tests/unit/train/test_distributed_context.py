@@ -10,9 +10,9 @@ from tinyclip_edge.train.distributed import DistributedContext
 
 
 def of(number, count):
-    ranks = DistributedContext()
-    ranks.number, ranks.count = number, count
-    return ranks
+    distributed = DistributedContext()
+    distributed.number, distributed.count = number, count
+    return distributed
 
 
 def test_shares_join_to_the_batch():
@@ -32,13 +32,13 @@ def test_a_batch_that_leaves_a_rest_is_refused(size, count, told):
 
 
 def test_one_process_agrees_with_itself():
-    ranks = DistributedContext()
-    assert (ranks.number, ranks.count, ranks.main) == (0, 1, True)
-    assert ranks.counts(5) is None
-    assert (ranks.all_reduce_max(3), ranks.all_gather("a")) == (3, ["a"])
-    assert [1, 2][ranks.rows(2)] == [1, 2]
+    distributed = DistributedContext()
+    assert (distributed.number, distributed.count, distributed.main) == (0, 1, True)
+    assert distributed.counts(5) is None
+    assert (distributed.all_reduce_max(3), distributed.all_gather("a")) == (3, ["a"])
+    assert [1, 2][distributed.rows(2)] == [1, 2]
     state = torch.get_rng_state()
-    ranks.same_noise(torch.device("cpu"))
+    distributed.same_noise(torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), state)
-    with pytest.raises(DataError, match="gone"), ranks.agreed():
+    with pytest.raises(DataError, match="gone"), distributed.agreed():
         raise DataError("gone")

@@ -73,14 +73,14 @@ def test_a_killed_run_of_a_stream_goes_on(make, tmp_path, monkeypatch, killed, g
     assert [thread.name for thread in threading.enumerate() if thread.name == "prefetch"] == []
 
 
-def test_other_lanes_are_another_order(make, tmp_path):
+def test_other_stream_groups_are_another_order(make, tmp_path):
     with pytest.raises(KilledError):
         distill(make(groups=2), tmp_path / "run", observer=Watcher(5, kill))
     with pytest.raises(ConfigError, match=r"must not change: data\.stream_groups \(was 2, is 1\)"):
         distill(make(groups=1), tmp_path / "run", resume=True)
 
 
-def test_lanes_that_do_not_fit_are_refused_before_the_first_step(make, tmp_path):
+def test_stream_groups_that_do_not_fit_are_refused_before_the_first_step(make, tmp_path):
     with pytest.raises(ConfigError, match=r"data\.stream_groups 4 exceeds the 3 parts"):
         distill(make(groups=4), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Each rung of the verification ladder, with towers that fail on it."""
+"""Each gate of the verification, with towers that do not pass it."""
 
 from types import SimpleNamespace
 
@@ -25,7 +25,7 @@ EXPECTED = ExpectedSizes(image_size=8, embedding_dim=4, context_length=6)
 
 
 class FakeSession:
-    """An onnxruntime session with chosen names, axes and answers."""
+    """An onnxruntime session with chosen names, axes and outputs."""
 
     def __init__(self, io, *, shape=None, name=None, answer=None):
         free = [io.dynamic_axes.get(0), *([3, 8, 8] if io is IMAGE_IO else ["sequence"])]
@@ -58,18 +58,18 @@ class FakeFiles:
         return self._towers[tower]
 
 
-def climb(**towers):
-    ladder = VerificationReport()
-    check_structure(ladder, FakeFiles(**towers), EXPECTED)
-    return ladder
+def checked(**towers):
+    report = VerificationReport()
+    check_structure(report, FakeFiles(**towers), EXPECTED)
+    return report
 
 
-def test_good_towers_pass_every_rung():
-    ladder = climb()
-    assert ladder.failures == []
-    assert all(ladder.figures["int8"]["rungs"].values())
-    assert len(ladder.figures["int8"]["rungs"]) == 6
-    ladder.raise_failures()
+def test_good_towers_pass_every_gate():
+    report = checked()
+    assert report.failures == []
+    assert all(report.figures["int8"]["checks"].values())
+    assert len(report.figures["int8"]["checks"]) == 6
+    report.raise_failures()
 
 
 def frozen_answer(batch):
@@ -91,21 +91,21 @@ def frozen_answer(batch):
         (FakeSession(IMAGE_IO, answer=lambda b: np.full((len(b), 4), np.nan)), ShapesError, "nan"),
     ],
 )
-def test_each_rung_names_its_failure(tower, kind, words):
-    (failure,) = climb(image=tower).failures
+def test_each_gate_names_its_failure(tower, kind, words):
+    (failure,) = checked(image=tower).failures
     assert type(failure) is kind
     assert str(failure).startswith("int8 image ")
     with pytest.raises(kind, match=words):
         raise failure
 
 
-def test_all_failing_rungs_stand_in_one_line_with_exit_code_3():
-    ladder = climb(
+def test_all_failures_are_one_line_with_exit_code_3():
+    report = checked(
         image=FakeSession(IMAGE_IO, shape=[1, 3, 8, 8], answer=frozen_answer),
         text=FakeSession(TEXT_IO, name="ids"),
     )
     with pytest.raises(GatesFailedError) as caught:
-        ladder.raise_failures()
+        report.raise_failures()
     assert caught.value.exit_code == 3
     assert [type(f) for f in caught.value.failures] == [AxesError, ShapesError, NamesError]
     message = str(caught.value)
@@ -120,11 +120,11 @@ def test_text_lengths_are_tried_up_to_the_context():
         seen.append(batch.shape)
         return np.eye(4, dtype=np.float32)[[0] * len(batch)]
 
-    climb(text=FakeSession(TEXT_IO, answer=note))
+    checked(text=FakeSession(TEXT_IO, answer=note))
     assert seen == [(b, length) for b in (1, 2, 5) for length in (2, 5, 6)]
 
 
-def answers_of(image, text):
+def embeddings(image, text):
     return PairEmbeddings(image, text, {"image": 1.0, "text": 1.0})
 
 
@@ -134,44 +134,44 @@ def points(count, error=0.0):
     return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
 
 
-def judge(precision, found, *, count=200, max_drop=0.5):
-    ladder = VerificationReport()
-    reference = answers_of(points(count), points(count))
-    check_embeddings(ladder, precision, reference, found, max_drop=max_drop)
-    return ladder
+def judged(precision, found, *, count=200, max_drop=0.5):
+    report = VerificationReport()
+    reference = embeddings(points(count), points(count))
+    check_embeddings(report, precision, reference, found, max_drop=max_drop)
+    return report
 
 
 def test_values_gate_of_fp32_is_four_nines():
     # cos(0.02) = 0.9998; both towers turned alike, so the ranking stays
-    ladder = judge("fp32", answers_of(points(200, 0.02), points(200, 0.02)))
-    assert [type(f) for f in ladder.failures] == [ValuesError, ValuesError]
-    assert ladder.figures["fp32"]["image"]["cosine_min"] == pytest.approx(0.9998, abs=1e-5)
-    assert judge("int8", answers_of(points(200, 0.02), points(200, 0.02))).failures == []
+    report = judged("fp32", embeddings(points(200, 0.02), points(200, 0.02)))
+    assert [type(f) for f in report.failures] == [ValuesError, ValuesError]
+    assert report.figures["fp32"]["image"]["cosine_min"] == pytest.approx(0.9998, abs=1e-5)
+    assert judged("int8", embeddings(points(200, 0.02), points(200, 0.02))).failures == []
 
 
-def test_int8_that_forgot_everything_fails_on_values():
-    ladder = judge("int8", answers_of(points(200, 1.0), points(200, 1.0)))
-    assert [type(f) for f in ladder.failures] == [ValuesError, ValuesError]
+def test_int8_of_other_embeddings_fails_on_values():
+    report = judged("int8", embeddings(points(200, 1.0), points(200, 1.0)))
+    assert [type(f) for f in report.failures] == [ValuesError, ValuesError]
 
 
 def test_int8_may_lose_max_drop_beyond_the_error_of_the_set():
     text = points(200)
     text[:6] = text[[1, 0, 3, 2, 5, 4]]  # 3 % of the hits go; error of the set 1.2 points
-    lost = answers_of(points(200), text)
-    ladder = judge("int8", lost)
-    (failure,) = ladder.failures
+    swapped_hits = embeddings(points(200), text)
+    report = judged("int8", swapped_hits)
+    (failure,) = report.failures
     assert type(failure) is RankingError
     assert "3.00 ± 1.21 points, 0.5 and a standard error allowed" in str(failure)
-    assert ladder.figures["int8"]["ranking"]["recall@1"] == 97.0
-    assert judge("int8", lost, max_drop=2.0).failures == []
+    assert report.figures["int8"]["ranking"]["recall@1"] == 97.0
+    assert judged("int8", swapped_hits, max_drop=2.0).failures == []
 
 
 def test_fp32_may_change_no_hit():
     text = points(200)
     text[:2] = text[[1, 0]]
-    ladder = judge("fp32", answers_of(points(200), text))
-    assert [type(f) for f in ladder.failures] == [ValuesError, RankingError]
-    assert str(ladder.failures[1]) == "fp32 ranking: 2 of 200 hits changed"
+    report = judged("fp32", embeddings(points(200), text))
+    assert [type(f) for f in report.failures] == [ValuesError, RankingError]
+    assert str(report.failures[1]) == "fp32 ranking: 2 of 200 hits changed"
 
 
 def swapped(count, pairs):
@@ -179,15 +179,15 @@ def swapped(count, pairs):
     found = points(count)
     order = np.arange(count)
     order[: 2 * pairs] = order[: 2 * pairs].reshape(-1, 2)[:, ::-1].ravel()
-    return answers_of(found, found[order])
+    return embeddings(found, found[order])
 
 
 def test_a_gate_narrower_than_one_pair_says_that_it_cannot_tell():
     # One of 150 pairs is 0.67 points, more than the 0.5 allowed: nothing lost proves nothing.
-    ladder = judge("int8", answers_of(points(150), points(150)), count=150)
-    assert ladder.failures == []
-    assert ladder.figures["int8"]["rungs"]["ranking"] is None
-    (warning,) = ladder.warnings
+    report = judged("int8", embeddings(points(150), points(150)), count=150)
+    assert report.failures == []
+    assert report.figures["int8"]["checks"]["ranking"] is None
+    (warning,) = report.warnings
     assert str(warning) == (
         "int8 ranking: too few pairs to tell: one of 150 is 0.7 points, 0.5 allowed; "
         "verify on 200 or more"
@@ -201,32 +201,32 @@ def test_a_gate_narrower_than_one_pair_says_that_it_cannot_tell():
     [(True, 0.963, False), (True, 0.991, True), (False, 0.963, True), (False, 0.89, False)],
 )
 def test_a_damaged_tower_of_convolutions_is_refused(precision, convolutional, cosine, passed):
-    ladder, angle = VerificationReport(), float(np.arccos(cosine))
-    reference, turned = answers_of(points(200), points(200)), points(200, angle)
+    report, angle = VerificationReport(), float(np.arccos(cosine))
+    reference, turned = embeddings(points(200), points(200)), points(200, angle)
     reference.convolutional = convolutional
-    check_embeddings(ladder, precision, reference, answers_of(turned, turned), max_drop=0.5)
-    rungs = ladder.figures[precision]["rungs"]
-    assert rungs["ranking"] is True  # both towers are turned alike
-    assert rungs["image values"] is passed
-    assert rungs["text values"] is (cosine > 0.9)
+    check_embeddings(report, precision, reference, embeddings(turned, turned), max_drop=0.5)
+    checks = report.figures[precision]["checks"]
+    assert checks["ranking"] is True  # both towers are turned alike
+    assert checks["image values"] is passed
+    assert checks["text values"] is (cosine > 0.9)
     if convolutional and not passed:
-        assert f"{precision} image values: cosine 0.96300 is below 0.98" in str(ladder.failures[0])
+        assert f"{precision} image values: cosine 0.96300 is below 0.98" in str(report.failures[0])
 
 
 def test_enough_pairs_are_judged_and_fp32_needs_none():
-    found = answers_of(points(200), points(200))
+    found = embeddings(points(200), points(200))
     for precision, count in (("int8", 200), ("fp32", 10)):
-        ladder = judge(precision, answers_of(points(count), points(count)), count=count)
-        assert ladder.warnings == []
-        assert ladder.figures[precision]["rungs"]["ranking"] is True
-    assert judge("int8", found, max_drop=0.0).warnings == []  # zero says it of any number
+        report = judged(precision, embeddings(points(count), points(count)), count=count)
+        assert report.warnings == []
+        assert report.figures[precision]["checks"]["ranking"] is True
+    assert judged("int8", found, max_drop=0.0).warnings == []  # zero says it of any number
 
 
 def test_few_pairs_still_refuse_what_is_plainly_lost():
-    ladder = VerificationReport()
-    reference, found = answers_of(points(100), points(100)), swapped(100, 30)
-    check_embeddings(ladder, "int8", reference, found, max_drop=0.5)
-    assert ladder.figures["int8"]["rungs"]["ranking"] is False
+    report = VerificationReport()
+    reference, found = embeddings(points(100), points(100)), swapped(100, 30)
+    check_embeddings(report, "int8", reference, found, max_drop=0.5)
+    assert report.figures["int8"]["checks"]["ranking"] is False
     assert "60.00 ± 4.92 points, 0.5 and a standard error allowed" in " ".join(
-        str(failure) for failure in ladder.failures
+        str(failure) for failure in report.failures
     )

@@ -8,7 +8,7 @@ from tinyclip_edge.config import LossConfig
 from tinyclip_edge.data import Batch
 from tinyclip_edge.models import create_student
 from tinyclip_edge.models.logit_bias import with_logit_bias
-from tinyclip_edge.train.tasks.distill_task import DistillTask
+from tinyclip_edge.train.tasks.distill_task import DistillTask, TaskContext
 from tinyclip_edge.train.tasks.encoders import EncodedPairs, pixel_codec
 from tinyclip_edge.train.tasks.grad_cache import GradCache
 from tinyclip_edge.train.tasks.teacher import Teacher
@@ -33,11 +33,10 @@ def gradients(teacher, batch, *, parts, vision=VIT, checkpointing=False, **loss)
     student = create_student({"vision_cfg": vision, "text_cfg": TEXT}, teacher)
     student = with_logit_bias(student, 0.0)
     codec = pixel_codec(teacher)
-    asked = Teacher(teacher, codec, device=CPU)
-    task = DistillTask(student, asked, codec, LossConfig(**loss), device=CPU)
+    frozen = Teacher(teacher, codec, device=CPU)
+    task = DistillTask(student, TaskContext(frozen, codec, LossConfig(**loss), CPU, parts))
     student.model.requires_grad_(True)
     student.model.set_grad_checkpointing(checkpointing)
-    task.micro_batch = parts
     task.train()
     terms = task.terms(batch)
     terms.loss.backward()

@@ -10,7 +10,7 @@ from tinyclip_edge.config import LossConfig
 from tinyclip_edge.data import Batch, TeacherFeatures
 from tinyclip_edge.models import create_student
 from tinyclip_edge.train.builder import pixel_codec
-from tinyclip_edge.train.tasks.distill_task import DistillTask
+from tinyclip_edge.train.tasks.distill_task import DistillTask, TaskContext
 from tinyclip_edge.train.tasks.teacher import Teacher
 
 STUDENT = {
@@ -32,8 +32,8 @@ def make(teacher, *, features=None, student=None, **loss):
     torch.manual_seed(0)
     student = student or create_student(STUDENT, teacher)
     codec = pixel_codec(teacher)
-    asked = Teacher(teacher, codec, device=CPU, features=features)
-    return DistillTask(student, asked, codec, LossConfig(**loss), device=CPU)
+    frozen = Teacher(teacher, codec, device=CPU, features=features)
+    return DistillTask(student, TaskContext(frozen, codec, LossConfig(**loss), CPU))
 
 
 def test_the_teacher_stays_frozen(toy_teacher, batch):
