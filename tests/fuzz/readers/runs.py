@@ -29,6 +29,7 @@ from tinyclip_edge.train.checkpoint_store import CheckpointStore
 from tinyclip_edge.train.folder_check import resumed_config
 from tinyclip_edge.train.monitoring.events import EventLog, rewind_events
 from tinyclip_edge.train.run_folder import RunFolder
+from tinyclip_edge.train.vocabulary import KeptTokens
 
 STEP = 4
 PLACE = f"checkpoints/{STEP:08d}"
@@ -174,6 +175,18 @@ def draw_events(folder: Path, content: bytes) -> None:
     write_plots(folder / EVENTS, folder / "plots")
 
 
+def read_vocabulary(folder: Path, content: bytes) -> None:
+    """The tokens that a resumed run keeps."""
+    (folder / "vocabulary.json").write_bytes(content)
+    KeptTokens.read(folder / "vocabulary.json")
+
+
+def vocabularies(folder: Path) -> list[bytes]:
+    path = folder / "vocabulary.json"
+    KeptTokens(vocab="corpus.txt", tokenizer="0f" * 32, ids=[0, 2, 3, 512]).save(path)
+    return [path.read_bytes()]
+
+
 def events(folder: Path) -> list[bytes]:
     return [(whole_run(folder) / EVENTS).read_bytes()]
 
@@ -194,5 +207,6 @@ READERS = (
     Reader("run folder", files, changed_file(KINDS), read_run,
            [named(ABOUT, text) for text in HOSTILE_JSON], weight=0.3),
     Reader("events", events, changed_json_lines, read_events, HOSTILE_JSON),
+    Reader("vocabulary", vocabularies, changed_json, read_vocabulary, HOSTILE_JSON, weight=0.3),
     Reader("report", events, changed_json_lines, draw_events, weight=0, most=200),
 )  # fmt: skip
