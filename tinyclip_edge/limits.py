@@ -10,6 +10,7 @@ MIB = 1 << 20  # bytes
 # JSON: configurations, manifests, index files.
 JSON_BYTES = 16 * MIB
 JSON_DEPTH = 64  # brackets within brackets
+SIZE_COUNT = 1 << 24  # of any size of a network in a configuration; a larger one is a broken file
 TOKEN_CHARS = 1000  # of a token that is added to a vocabulary; they take time by their square
 TEXT_GROWTH = 2000  # characters that a tokenizer's rules may make of one; published ones 1,296
 CHARSMAP_BYTES = 4 * MIB  # sentencepiece's table of characters in it; NFKC's has 240 KB

@@ -14,19 +14,24 @@ from tinyclip_export import export_bundle
 from toy_runs import Watcher, events_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
-STUDENT = {"text_cfg": {"width": 64, "heads": 2, "layers": 2}}
+# An open_clip transformer, and the teacher's own kind, whose weights it inherits.
+STUDENTS = {
+    "none": {"text_cfg": {"hf_model_name": None, "width": 64, "heads": 2, "layers": 2}},
+    "uniform": {"text_cfg": {"width": 32, "layers": 1}},
+}
 TEXTS = ["a red bicycle", "a red bicycle in the rain", "a cat and a dog", "a dog and a cat"]
 
 
+@pytest.mark.parametrize("method", STUDENTS)
 @pytest.mark.parametrize("kind", ["xlm-roberta-base", "google/mt5-base"])
-def test_its_student_is_trained_and_exported(kind, make, tmp_path, monkeypatch):
+def test_its_student_is_trained_and_exported(kind, method, make, tmp_path, monkeypatch):
     (tmp_path / "own").mkdir()
     teacher = make_teacher(kind, tmp_path / "own", monkeypatch)
     save_local_dir(tmp_path / "teacher", teacher)
     config = make(
         teacher={"model": str(tmp_path / "teacher")},
-        student={"model": STUDENT},
-        inherit={"method": "none"},
+        student={"model": STUDENTS[method]},
+        inherit={"method": method},
         optim={"steps": 3},
         data={"val": None},
     )

@@ -22,7 +22,7 @@ BLOCKS = ("transformer.resblocks.", "trunk.blocks.")
 def inputs(clip):
     generator = torch.Generator().manual_seed(2)
     pixels = torch.randn(3, 3, clip.image_size, clip.image_size, generator=generator)
-    ids = torch.randint(1, 49408, (3, clip.context_length), generator=generator)
+    ids = torch.randint(1, clip.vocabulary, (3, clip.context_length), generator=generator)
     return pixels, ids
 
 

@@ -341,6 +341,7 @@ M2M_100 = TowerKind(
     blocks="transformer.layers.",
     outer={
         "transformer.embed_tokens.weight": ("tokens", "channels"),
+        "transformer.embed_positions.weights": ("positions", "channels"),
         **_norms("transformer.layer_norm"),
         **_HF_PROJECTION,
     },

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from tinyclip_edge.errors import ModelError, did_you_mean
 from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.models.references import check_references
+from tinyclip_edge.models.sized_text import HF_CONFIG, build_text, check_text_config, has_own_text
 from tinyclip_edge.models.sized_timm import build_sized, is_sized
 from tinyclip_edge.models.sizes import check_sizes
 
 PreprocessCfg = open_clip.transform.PreprocessCfg
 
-# Built in the place of an image tower that open_clip's configuration cannot describe.
-_PLACEHOLDER = {"image_size": 1, "patch_size": 1, "width": 64, "layers": 1}
+# Built in the place of towers that open_clip's configuration cannot describe.
+_IMAGE_PLACEHOLDER = {"image_size": 1, "patch_size": 1, "width": 64, "layers": 1}
+_TEXT_PLACEHOLDER = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
 _BUILD_ERRORS = (
     TypeError,
     ValueError,
@@ -43,13 +45,20 @@ def build_model(model_cfg: dict[str, Any], source: str) -> nn.Module:
         text["hf_model_pretrained"] = False
     custom = model_cfg.get("custom_text") or "hf_model_name" in text
     kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
-    sized = is_sized(model_cfg)
+    own_image, own_text = is_sized(model_cfg), has_own_text(model_cfg)
     try:
         with quiet():
-            tower = _PLACEHOLDER if sized else vision
-            model: Any = kind(**{**options, "vision_cfg": tower, "text_cfg": text})
-            if sized:
+            towers = {
+                "vision_cfg": _IMAGE_PLACEHOLDER if own_image else vision,
+                "text_cfg": _TEXT_PLACEHOLDER if own_text else text,
+            }
+            model: Any = kind(**{**options, **towers})
+            if own_image:
                 model.visual = build_sized(vision, model_cfg["embed_dim"])
+            if own_text:
+                model.text = build_text(text, model_cfg["embed_dim"])
+                model.context_length = model.text.context_length
+                model.vocab_size = model.text.vocab_size
     except ModelError as error:
         raise ModelError(f"{source}: {error}") from error
     except _BUILD_ERRORS as error:
@@ -77,8 +86,10 @@ def check_model_cfg(model_cfg: object, source: str) -> None:
         if not isinstance(model_cfg[tower], dict):
             raise ModelError(f"{source}: model_cfg.{tower} must be a table")
         names = {field.name for field in fields(kind)}
+        names |= {HF_CONFIG} if tower == "text_cfg" else set()
         _refuse_unknown(model_cfg[tower], names, f"{source}: model_cfg.{tower}")
     check_references(model_cfg, source)
+    check_text_config(model_cfg["text_cfg"], source)
     check_sizes(model_cfg, source)
     _check_heads(model_cfg, source)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tinyclip_edge.models.build import build_model
 from tinyclip_edge.models.clip import ParameterCount, count_parameters
+from tinyclip_edge.models.sized_text import is_hf_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,25 @@ def traced_macs(model: nn.Module, model_cfg: dict[str, Any]) -> tuple[int, int]:
     pixels = torch.empty(1, 3, height, width, device="meta")
     ids = torch.zeros(1, length, dtype=torch.long, device="meta")
     macs = []
-    for method, argument in (("encode_image", pixels), ("encode_text", ids)):
+    towers: Any = model
+    for encode, argument in ((towers.encode_image, pixels), (_text_encoder(towers), ids)):
         counter = FlopCounterMode(display=False)
         # Gradients stay on: without them attention takes a fused path that is not counted.
         with counter:
-            getattr(model, method)(argument)
+            encode(argument)
         macs.append(counter.get_total_flops() // 2)
     return macs[0], macs[1]
+
+
+def _text_encoder(model: Any) -> Callable[[Tensor], Tensor]:  # noqa: ANN401 - of open_clip
+    """Return what encodes texts on the meta device, where no padding can be looked for."""
+    text = getattr(model, "text", None)
+    if not is_hf_text(text):
+        encode: Callable[[Tensor], Tensor] = model.encode_text
+        return encode
+
+    def encode_unpadded(ids: Tensor) -> Tensor:
+        features: Tensor = text.proj(text.pooler(text.transformer(input_ids=ids), ids))
+        return features
+
+    return encode_unpadded

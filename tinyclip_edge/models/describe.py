@@ -25,6 +25,8 @@ def describe(clip: LoadedClip) -> str:
         image = f"ViT/{vision.get('patch_size', 16)} of {_sizes(sizes)}"
     if text.get("hf_model_name"):
         language = str(text["hf_model_name"])
+        if "width" in text:
+            language += f" in {_sizes(_equal(text, text['width'], text['heads']))}"
     else:
         sizes = units.get("text") or _equal(text, text.get("width", 512), text.get("heads", 8))
         language = _sizes(sizes)
@@ -36,7 +38,7 @@ def describe(clip: LoadedClip) -> str:
 
 def _equal(table: dict[str, Any], width: int, heads: int) -> dict[str, Any]:
     layers = table.get("layers", 12)
-    neurons = int(width * table.get("mlp_ratio", 4.0))
+    neurons = round(width * table.get("mlp_ratio", 4.0))
     return {"width": width, "heads": [heads] * layers, "neurons": [neurons] * layers}
 
 

@@ -22,6 +22,7 @@ from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.json_file import read_json, write_json
 from tinyclip_edge.models.pruned import UNITS, assemble_weights
 from tinyclip_edge.models.runs import CONFIG, PRUNED_CONFIG, model_config_file
+from tinyclip_edge.models.sized_text import has_own_text
 from tinyclip_edge.models.sized_timm import is_sized
 from tinyclip_edge.models.tokenization import (
     TOKENIZER,
@@ -30,6 +31,7 @@ from tinyclip_edge.models.tokenization import (
     read_tokenizer_config,
     tokenizer_beside,
 )
+from tinyclip_edge.models.tokenizer_files import write_tokenizer
 from tinyclip_edge.models.weights import read_weights
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -53,16 +55,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     check_model_cfg(config["model_cfg"], str(path))
     if own_name != is_own_form(config):
         raise ModelError(
-            f"{path} has no '{UNITS}' and no sizes of a timm model"
+            f"{path} has no '{UNITS}' and no tower of timm or transformers in sizes of its own"
             if own_name
-            else f"{path} has layers or a timm model of unequal sizes; name it {PRUNED_CONFIG}"
+            else f"{path} has layers of unequal sizes, or a tower of timm or transformers in sizes "
+            f"of its own; name it {PRUNED_CONFIG}"
         )
     return config
 
 
 def is_own_form(config: Mapping[str, Any]) -> bool:
     """Whether a config is of a form that open_clip does not know, under file names of our own."""
-    return UNITS in config or is_sized(config["model_cfg"])
+    model_cfg = config["model_cfg"]
+    return UNITS in config or is_sized(model_cfg) or has_own_text(model_cfg)
 
 
 def load_folder(folder: Path, name: str, device: str | torch.device) -> LoadedClip:
@@ -116,6 +120,8 @@ def _write(aside: Path, clip: LoadedClip, *, half: bool) -> None:
                 write_json(aside / name, read_tokenizer_config(source_folder / name))
             elif (source_folder / name).is_file():
                 shutil.copyfile(source_folder / name, aside / name)
+    elif has_own_text(clip.config["model_cfg"]):
+        write_tokenizer(clip, aside)  # else the folder would need the hub for it
 
 
 def _storage_copy(key: str, tensor: Tensor, *, half: bool) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tinyclip_edge.inheritance import HeadWidths
 from tinyclip_edge.models.clip import LoadedClip
+from tinyclip_edge.models.sized_text import head_width_of, is_hf_text
 from tinyclip_edge.models.sized_timm import head_width
 
 
@@ -16,6 +17,9 @@ def head_widths(clip: LoadedClip) -> HeadWidths:
     widths = HeadWidths(
         image=vision.get("head_width", 64), text=text.get("width", 512) // text.get("heads", 8)
     )
+    tower: Any = getattr(clip.model, "text", None)
+    if is_hf_text(tower):
+        widths = replace(widths, text=head_width_of(tower))
     trunk: Any = getattr(clip.model.visual, "trunk", None)
     if hasattr(trunk, "settings"):  # it was pruned
         settings = trunk.settings

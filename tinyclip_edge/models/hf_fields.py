@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_edge.limits import SIZE_COUNT
 from tinyclip_edge.models.build import mlp_ratio
 
 _EPS = 1e-5  # open_clip's
-MAX_COUNT = 1 << 24  # of any size in a configuration; a larger one is a broken file
 
 
 def read_tower(
@@ -56,6 +56,6 @@ def read_head_width(tower: Mapping[str, Any], path: Path) -> int:
 def read_count(table: Mapping[str, Any], key: str, path: Path, default: int = 0) -> int:
     """Return a whole number above 0. Raises ModelError."""
     value = table.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_COUNT:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= SIZE_COUNT:
         raise ModelError(f"{path}: {key} is {value!r}, not a positive number")
     return value

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tinyclip_edge.models.sized_text import computed_positions
+
 VIT_POSITIONS = "visual.positional_embedding"
 RESNET_POSITIONS = "visual.attnpool.positional_embedding"
 TIMM_POSITIONS = "visual.trunk.pos_embed"
@@ -17,9 +19,11 @@ def resize_positions(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return the teacher's weights with the student's grid of image positions, and notes.
 
-    Interpolation is bicubic and antialiased; those of class tokens are copied.
+    Interpolation is bicubic and antialiased; those of class tokens are copied. Positions of texts
+    that a teacher computes are among the weights.
     """
-    state, student_state = dict(teacher.state_dict()), student.state_dict()
+    state = {**computed_positions(teacher), **teacher.state_dict()}
+    student_state = student.state_dict()
     notes = []
     for key in (VIT_POSITIONS, RESNET_POSITIONS, TIMM_POSITIONS):
         if key not in state or key not in student_state:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models.sized_text import HF_CONFIG, has_own_text, sizes_of
 
 MAX_LAYERS = 1000
 MAX_PARAMETERS = 50e9  # ten times the largest open_clip model
@@ -23,8 +24,10 @@ def check_sizes(model_cfg: dict[str, Any], source: str) -> None:
                 f"{source}: model_cfg.text_cfg.{key} is {value!r}; it must be a whole number "
                 "above 0"
             )
-    for name in ("vision_cfg", "text_cfg"):
-        tower = model_cfg[name]
+    text = model_cfg["text_cfg"]
+    if has_own_text(model_cfg):
+        text = {**sizes_of(text[HF_CONFIG]), **text}
+    for name, tower in (("vision_cfg", model_cfg["vision_cfg"]), ("text_cfg", text)):
         layers = _size(tower.get("layers"), 12)
         if layers > MAX_LAYERS:
             raise ModelError(

@@ -26,6 +26,7 @@ from tinyclip_edge.models.importance import Calibration, importance_plan
 from tinyclip_edge.models.library import open_clip
 from tinyclip_edge.models.positions import resize_positions
 from tinyclip_edge.models.pruned import UNITS
+from tinyclip_edge.models.sized_text import HF_CONFIG, fixed_settings, is_hf_text
 from tinyclip_edge.models.student_config import (
     complete_cfg,
     has_own_tokenizer,
@@ -70,8 +71,9 @@ def create_student(
     ``model`` is a zoo name or an open_clip model_cfg; settings that it omits (image and patch
     size, vocabulary, context length, embedding, activation) are the teacher's, and so are
     preprocessing and tokenizer. A student with CLIP's vocabulary, or with a tokenizer that it
-    names, is an ordinary CLIP with that one; without ``own_tokens`` it has the teacher's whatever
-    it names. Factor and bias of a sigmoid are the teacher's. Raises ModelError.
+    names, is an ordinary CLIP with that one, and so is one with ``hf_model_name: None`` whose
+    teacher has a text encoder of transformers; without ``own_tokens`` it has the teacher's
+    tokenizer whatever it names. Factor and bias of a sigmoid are the teacher's. Raises ModelError.
     """
     name, overrides = _named_shape(model)
     if not own_tokens:
@@ -151,6 +153,7 @@ def inherit_student(
         )
     _check_agreement(teacher.config["model_cfg"], student.config["model_cfg"])
     _check_trunks(teacher, student)
+    _check_text_encoders(teacher, student)
     teacher_state, notes = resize_positions(teacher.model, student.model)
     student_state = student.model.state_dict()
     shapes = (
@@ -209,6 +212,20 @@ def _check_trunks(teacher: LoadedClip, student: LoadedClip) -> None:
             raise InheritanceError(
                 f"visual.trunk.{name} differs: teacher {before}, student {after}; give the student "
                 "the teacher's timm model, in other sizes"
+            )
+
+
+def _check_text_encoders(teacher: LoadedClip, student: LoadedClip) -> None:
+    """Refuse encoders of transformers in which a copied weight would have another effect."""
+    texts = [getattr(clip.model, "text", None) for clip in (teacher, student)]
+    if not all(is_hf_text(text) for text in texts):
+        return
+    before, after = (fixed_settings(text) for text in texts)
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            raise InheritanceError(
+                f"text_cfg.{HF_CONFIG}.{name} differs: teacher {before.get(name)}, student "
+                f"{after.get(name)}; give the student the teacher's"
             )
 
 

@@ -8,6 +8,13 @@ from typing import Any
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.build import check_model_cfg
 from tinyclip_edge.models.clip import LoadedClip
+from tinyclip_edge.models.sized_text import (
+    HF_CONFIG,
+    TEXT_SIZES,
+    is_hf_text,
+    read_text_config,
+    student_text,
+)
 from tinyclip_edge.models.sized_timm import SIZES, is_sized, timm_sizes
 from tinyclip_edge.models.tokenization import OPEN_CLIP_VOCABULARY
 
@@ -30,14 +37,22 @@ _TEXT_SIZES = (
 )
 # Settings of a student's image tower that leave it of a timm teacher's kind.
 _TIMM_SIZE_KEYS = {*SIZES, "image_size"}
+# Settings of its text tower that leave it an encoder of transformers like its teacher's.
+_HF_KEYS = {
+    *TEXT_SIZES,
+    *("context_length", "vocab_size", "hf_model_name", "hf_pooler_type", "hf_proj_type"),
+}
 _TEACHER_ONLY = ("custom_text", "init_logit_bias")
 
 
 def teacher_cfg(teacher: LoadedClip) -> dict[str, Any]:
-    """Return a teacher's model_cfg; that of a tower from transformers has no vocabulary size."""
+    """Return a teacher's model_cfg, with the sizes of a text encoder of transformers."""
     config: dict[str, Any] = deepcopy(teacher.config["model_cfg"])
     if "hf_model_name" in config["text_cfg"]:
         config["text_cfg"].setdefault("vocab_size", teacher.vocabulary)
+    text: Any = getattr(teacher.model, "text", None)
+    if is_hf_text(text):
+        config["text_cfg"][HF_CONFIG] = read_text_config(text)
     return config
 
 
@@ -99,7 +114,7 @@ def complete_cfg(overrides: dict[str, Any], teacher: dict[str, Any], name: str) 
         **{k: v for k, v in deepcopy(teacher).items() if k not in excluded},
         **overrides,
         "vision_cfg": {**_vision_base(teacher["vision_cfg"], vision), **vision},
-        "text_cfg": {**_text_base(teacher["text_cfg"], text), **text},
+        "text_cfg": _text_cfg(teacher["text_cfg"], text),
     }
     tower = config["vision_cfg"]
     if "embed_dim" not in overrides and is_sized(config) and tower.get("timm_proj") == "none":
@@ -138,6 +153,21 @@ def has_own_tokenizer(student: dict[str, Any], teacher: dict[str, Any]) -> bool:
         student.get("vocab_size") == OPEN_CLIP_VOCABULARY
         and teacher.get("vocab_size", OPEN_CLIP_VOCABULARY) != OPEN_CLIP_VOCABULARY
     )
+
+
+def _text_cfg(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
+    """Return a student's text settings: its own, and the teacher's where they are of one kind."""
+    if (
+        HF_CONFIG in teacher
+        and student.get("hf_model_name", teacher["hf_model_name"]) == teacher["hf_model_name"]
+        and not student.keys() - _HF_KEYS
+        and not has_own_tokenizer(student, teacher)
+    ):
+        return student_text(deepcopy(teacher), student)
+    text = {**_text_base(teacher, student), **student}
+    if text.get("hf_model_name", "") is None:  # a transformer of open_clip's, by request
+        del text["hf_model_name"]
+    return text
 
 
 def _text_base(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:

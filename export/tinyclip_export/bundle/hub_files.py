@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 from tinyclip_edge.models.hf_config import clip_config, transformer_config
 from tinyclip_edge.models.json_file import write_json
 from tinyclip_export.towers.blocks import Block
+from tinyclip_export.towers.encoder_text import EncoderBlock
 from tinyclip_export.towers.factory import AnyImageTower, AnyTextTower
 from tinyclip_export.towers.vit import ImageTower
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from tinyclip_edge.models import LoadedClip
     from tinyclip_edge.models.tokenizer_files import SpecialTokens
     from tinyclip_export.export_job import ExportJob
@@ -33,13 +32,14 @@ def write_model_config(
     """
     image, text = towers
     if isinstance(image, ImageTower):
-        vision = _transformer(image.last, len(image.body) + 1, image.ln_post)
+        vision = _transformer(image.last, len(image.body) + 1, image.ln_post.eps)
         vision["patch_size"] = image.patch.size[0]
     else:
         width = clip.embedding_dim
         vision = transformer_config(width=width, neurons=width, layers=1, heads=1, eps=1e-5)
         vision["patch_size"] = clip.image_size
-    language = _transformer(text.last, len(text.body) + 1, text.ln_final)
+    eps = getattr(text.ln_final, "eps", 1e-5)  # of towers whose last norm is in a block: any
+    language = _transformer(text.last, len(text.body) + 1, eps)
     language["vocab_size"] = text.tokens.num_embeddings
     language["max_position_embeddings"] = text.context_length
     write_json(folder / "config.json", clip_config(clip, vision, language, special))
@@ -84,13 +84,13 @@ def _tower_bytes(job: ExportJob, precision: str) -> int:
     return sum(path.stat().st_size for path in job.paths(precision).values())
 
 
-def _transformer(block: Block, layers: int, norm: nn.LayerNorm) -> dict[str, Any]:
+def _transformer(block: Block | EncoderBlock, layers: int, eps: float) -> dict[str, Any]:
     return transformer_config(
         width=block.down.out_features,
         neurons=block.neurons,
         layers=layers,
         heads=block.heads,
-        eps=norm.eps,
+        eps=eps,
     )
 
 

@@ -13,7 +13,7 @@ from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.layout import MIN_TOKENS, InputForm, TowerIO
 from tinyclip_export.towers.factory import AnyTextTower
-from tinyclip_export.towers.vit import TextTower
+from tinyclip_export.towers.fixed_length_text import FixedLengthTextTower
 
 OPSET = 20  # the first with Gelu as a single node; LayerNormalization has one since 17
 SINGLE_FILE_LIMIT = 2 * 1024**3 - 64 * 1024**2  # bytes; protobuf's limit is 2 GiB
@@ -43,7 +43,7 @@ def export_text_tower(tower: AnyTextTower, path: Path, *, form: InputForm | None
 
     `form` may fix both axes. Raises ModelError.
     """
-    form = form or InputForm(padded=not isinstance(tower, TextTower))
+    form = form or InputForm(padded=isinstance(tower, FixedLengthTextTower))
     context_length = tower.context_length
     if context_length <= MIN_TOKENS:
         raise ModelError(

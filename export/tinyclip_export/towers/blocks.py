@@ -30,6 +30,7 @@ class Attention(nn.Module):
             self.out = _linear(source.out_proj.weight, source.out_proj.bias)
         self.heads = int(source.num_heads)
         self.head_width: int = self.q.out_features // self.heads
+        self.scale = self.head_width**-0.5
 
     def forward(self, query: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
         """Attend from ``query [B, Q, W]`` to ``x [B, L, W]``, adding `mask` to the scores."""
@@ -46,7 +47,8 @@ class Attention(nn.Module):
 
     def scores(self, query: Tensor, x: Tensor) -> Tensor:
         """Return the scores ``[B, H, Q, L]`` of ``query [B, Q, W]`` and ``x [B, L, W]``."""
-        q = self._heads(self.q(query)).transpose(1, 2) * self.head_width**-0.5
+        q = self._heads(self.q(query)).transpose(1, 2)
+        q = q if self.scale == 1.0 else q * self.scale
         scores: Tensor = q @ self._heads(self.k(x)).permute(0, 2, 3, 1)
         return scores
 

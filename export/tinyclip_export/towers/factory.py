@@ -8,6 +8,7 @@ from tinyclip_edge.errors import ConfigError, ModelError
 from tinyclip_edge.models.tokenization import pad_token_id
 from tinyclip_export.layout import InputForm
 from tinyclip_export.towers.blocks import OpenClip, setting, text_part
+from tinyclip_export.towers.encoder_text import EncoderTextTower, is_encoder_text
 from tinyclip_export.towers.fixed_length_text import POOLS, FixedLengthTextTower
 from tinyclip_export.towers.resnet import ResNetTower
 from tinyclip_export.towers.timm import TimmTower
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
 
 AnyImageTower: TypeAlias = ImageTower | ResNetTower | TimmTower
-AnyTextTower: TypeAlias = TextTower | FixedLengthTextTower
+AnyTextTower: TypeAlias = TextTower | FixedLengthTextTower | EncoderTextTower
 
 _IMAGES = "open_clip's ViT, its ModifiedResNet and image towers of timm are supported"
-_TEXTS = "open_clip's own text transformers are supported"
+_TEXTS = (
+    "open_clip's own text transformers are supported, and RoBERTa, BERT, mT5 and M2M-100 encoders "
+    "that pool their mean or first token"
+)
 
 
 def image_tower(model: OpenClip) -> AnyImageTower:
@@ -43,6 +47,8 @@ def text_tower(model: OpenClip, example: Tensor | None = None) -> AnyTextTower:
     `example` is a text ``[L]`` that its tokenizer has padded; without one, CLIP's ids are assumed.
     """
     text = text_part(model)
+    if is_encoder_text(text):
+        return EncoderTextTower(text, example)
     name = type(text).__name__
     if not hasattr(text, "token_embedding") or not hasattr(text, "transformer"):
         model_type = getattr(getattr(text, "config", None), "model_type", "")
@@ -72,5 +78,10 @@ def input_form(clip: LoadedClip, text: AnyTextTower, static_batch: int | None) -
     # With other tokenizers than CLIP's, the highest id, at which such a tower pools, may not be the
     # end of text.
     unknown_end = hasattr(clip.tokenizer, "strip_sep_token") and getattr(text, "eot_id", 0) is None
-    padded = static_batch is not None or isinstance(text, FixedLengthTextTower) or unknown_end
-    return InputForm(static_batch, padded, pad_token_id(clip.tokenizer))
+    pad_id = pad_token_id(clip.tokenizer)
+    # A tower that does not know its tokenizer's padding reads it.
+    reads_padding = isinstance(text, FixedLengthTextTower) or (
+        isinstance(text, EncoderTextTower) and text.pad_id != pad_id
+    )
+    padded = static_batch is not None or reads_padding or unknown_end
+    return InputForm(static_batch, padded, pad_id)

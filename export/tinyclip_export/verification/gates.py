@@ -237,7 +237,9 @@ class TowerProbe:
                 yield generator.standard_normal((batch, 3, size, size)).astype(np.float32)
                 continue
             for length in sorted(lengths):
-                yield np.ones((batch, length), dtype=np.int64)
+                # Any token but padding, which towers that hide it from their mean cannot average.
+                token = 1 if form.pad_id == 0 else 0
+                yield np.full((batch, length), token, dtype=np.int64)
 
 
 def least_cosine(precision: str, *, convolutional: bool) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from families import FAMILIES, family
+from families import EVERY, FAMILIES, family
 from tinyclip_edge.errors import InheritanceError, ModelError
 from tinyclip_edge.models import create_student, inherit_student, load_clip, save_local_dir
 
@@ -25,7 +25,7 @@ WRITERS = {
 }
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=EVERY)
 def name(request):
     return request.param
 
@@ -34,7 +34,7 @@ def inputs(clip):
     generator = torch.Generator().manual_seed(3)
     size = clip.image_size
     pixels = torch.randn(4, 3, size, size, generator=generator)
-    ids = torch.randint(1, 49408, (4, clip.context_length), generator=generator)
+    ids = torch.randint(1, clip.vocabulary, (4, clip.context_length), generator=generator)
     return pixels, ids
 
 
@@ -108,7 +108,9 @@ def test_a_narrower_student_is_saved_and_loaded(name, tmp_path):
     for ours, theirs in zip(features(loaded), features(student), strict=True):
         assert torch.equal(ours, theirs)
     own_form = (tmp_path / "student" / "tinyclip_edge_config.json").exists()
-    assert own_form == ("timm_model_name" in FAMILIES[name]["vision_cfg"])
+    config = EVERY[name]
+    sized = "timm_model_name" in config["vision_cfg"] or "hf_config" in config["text_cfg"]
+    assert own_form == sized
 
 
 def test_a_siglip_student_embeds_in_its_channels():
@@ -129,6 +131,7 @@ def test_other_timm_blocks_are_refused():
         inherit_student(teacher, student)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
 def test_importance_finds_the_units_that_do_something(name):
     """Neurons that write nothing are left behind."""
     teacher = family(name)
@@ -155,6 +158,7 @@ def test_importance_finds_the_units_that_do_something(name):
         torch.testing.assert_close(*text, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
 def test_importance_of_a_narrower_student(name):
     teacher = family(name)
     student = narrow(name, teacher)

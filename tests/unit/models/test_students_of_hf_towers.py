@@ -12,7 +12,8 @@ from tinyclip_edge.models import count_parameters, create_student, load_clip, sa
 from tinyclip_edge.models.describe import describe
 from tinyclip_edge.models.tokenization import end_token_id
 
-STUDENT = {"text_cfg": {"width": 64, "heads": 2, "layers": 2}}
+# Without the None it would have a tower of transformers, like its teacher.
+STUDENT = {"text_cfg": {"hf_model_name": None, "width": 64, "heads": 2, "layers": 2}}
 TEXTS = ["a cat", "a red cat in the snow", "the dog at night"]
 
 

@@ -1,0 +1,81 @@
+"""Small tokenizer.json files of the types that multilingual text towers have, built locally."""
+
+from __future__ import annotations
+
+import functools
+import json
+import string
+import tempfile
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+WORDS = (
+    *("a", "an", "and", "the", "in", "on", "of", "with", "at", "cat", "dog", "bird", "house"),
+    *("bicycle", "square", "circle", "photo", "rain", "snow", "table", "night", "red", "blue"),
+    *("green", "small", "un", "gato", "rojo", "ein", "rotes", "rad", "красный", "кот", "猫"),
+    *("赤い", "自転車"),
+)
+
+
+def _unigram(specials: list[str], template: str) -> Tokenizer:
+    """Sentencepiece's kind: words whole, other ones by letter."""
+    pieces = [(token, 0.0) for token in specials]
+    pieces += [(f"▁{word}", -2.0 - 0.01 * n) for n, word in enumerate(WORDS)]
+    letters = ["▁", *string.ascii_letters, *string.digits, *"абвгдежзийклмнопрстуфхцчшщыьэюя"]
+    pieces += [(letter, -9.0) for letter in letters]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=specials.index("<unk>")))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    used = [(token, specials.index(token)) for token in template.split() if token != "$A"]
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=used)
+    tokenizer.add_special_tokens(specials)
+    return tokenizer
+
+
+def _byte_pairs() -> Tokenizer:
+    """RoBERTa's kind: byte pairs between <s> and </s>."""
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("c", "a"), ("ca", "t"), ("d", "o"), ("do", "g"), ("Ġ", "a")]
+    tokens = [*specials, *symbols, *("".join(pair) for pair in merges)]
+    model = models.BPE({token: n for n, token in enumerate(tokens)}, merges, unk_token="<unk>")
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    tokenizer.add_special_tokens(specials)
+    return tokenizer
+
+
+_FAIRSEQ = ["<s>", "<pad>", "</s>", "<unk>"]
+_BUILT = {
+    "XLM-R": lambda: _unigram([*_FAIRSEQ, "<mask>"], "<s> $A </s>"),
+    "RoBERTa": _byte_pairs,
+    "mT5": lambda: _unigram(["<pad>", "</s>", "<unk>"], "$A </s>"),
+    "NLLB": lambda: _unigram([*_FAIRSEQ, "eng_Latn", "deu_Latn"], "eng_Latn $A </s>"),
+}
+_NAMED = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+_STARTED = {**_NAMED, "bos_token": "<s>", "cls_token": "<s>", "sep_token": "</s>"}
+
+
+@functools.cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="family-tokenizers-")
+
+
+@functools.cache
+def tokenizer_file(kind: str) -> Path:
+    """Return the tokenizer.json of a kind, beside its tokenizer_config.json, for this process."""
+    folder = Path(_scratch().name) / kind
+    folder.mkdir()
+    _BUILT[kind]().save(str(folder / "tokenizer.json"))
+    named = _NAMED if kind == "mT5" else _STARTED
+    (folder / "tokenizer_config.json").write_text(json.dumps(named))
+    return folder / "tokenizer.json"
+
+
+def vocabulary(kind: str) -> int:
+    """Return the number of tokens of a kind."""
+    return Tokenizer.from_file(str(tokenizer_file(kind))).get_vocab_size()
