@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pickle
 import re
 import zipfile
 from collections.abc import Iterator
@@ -15,16 +16,26 @@ import torch
 from safetensors import SafetensorError
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models.pickle_growth import refuse_swelling
 from tinyclip_edge.models.quiet import quiet
 
 # Training scripts keep their arguments and numpy's numbers in the file: tables and values, no code.
 _SCALAR = np.float64(0).__reduce__()[0]
+
+
+def _number(dtype: np.dtype[Any], value: bytes) -> Any:  # noqa: ANN401
+    """Return numpy's scalar; of other dtypes one may have any size without a value."""
+    if dtype.kind not in "biufc":
+        raise pickle.UnpicklingError(f"a scalar of {dtype.kind}")
+    return _SCALAR(dtype, value)
+
+
 _ALLOWED: tuple[Any, ...] = (
     argparse.Namespace,
     np.dtype,
     # Older numpy, and newer, write the same function under another module's name.
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
+    (_number, "numpy.core.multiarray.scalar"),
+    (_number, "numpy._core.multiarray.scalar"),
     *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
 )
 MAX_SHARED = 4  # bytes of tensors for one of the file; towers stored twice may share theirs
@@ -41,8 +52,7 @@ def read_checkpoint(path: Path) -> object:
         if path.suffix == ".safetensors":
             content: object = safetensors.torch.load_file(path, device="cpu")
             return content
-        if zipfile.is_zipfile(path):
-            _refuse_compressed(path)
+        refuse_swelling(path)
         with quiet(), torch.serialization.safe_globals([*_ALLOWED]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except ModelError:
@@ -74,15 +84,6 @@ def _is_fully_stored(tensor: torch.Tensor) -> bool:
     if tensor.layout != torch.strided or tensor.is_meta:
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
-
-
-def _refuse_compressed(path: Path) -> None:
-    """Refuse compressed members: torch writes none, and they could expand to any size."""
-    with zipfile.ZipFile(path) as archive:
-        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-            return  # a TorchScript program, which torch.load refuses before it reads a member
-        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise ModelError(f"{path} is a compressed archive, not a file that torch wrote")
 
 
 def _tensors(content: object) -> Iterator[torch.Tensor]:

@@ -1,8 +1,14 @@
 """Checkpoint and tokenizer files that claim far more than they hold."""
 
+import io
 import json
+import pickletools
+import struct
+import tracemalloc
 import zipfile
+from copy import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -78,3 +84,89 @@ def test_an_image_size_of_another_kind_is_refused_by_name(size):
     }
     with pytest.raises(ModelError, match="a: open_clip cannot build this model_cfg"):
         build_model({"embed_dim": 8, **towers}, "a")
+
+
+def archive(path, program):
+    """A torch file with this pickle."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", b"\x80\x02" + program + b".")
+        file.writestr("archive/version", "3\n")
+        file.writestr("archive/byteorder", "little")
+
+
+def text(word):
+    return b"X" + struct.pack("<I", len(word)) + word
+
+
+ENCODE = b"c_codecs\nencode\n"
+DOUBLED = ENCODE + b"(" + text(b"a") + text(b"latin1") + b"tR"
+for _ in range(12):
+    DOUBLED = ENCODE + b"(" + DOUBLED + text(b"HEX-codec") + b"tR"
+VOID = b"cnumpy\ndtype\n(" + text(b"V64000000") + b"tR"
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (b"cbuiltins\nbytearray\n(J" + struct.pack("<i", 64_000_000) + b"tR", "bytearray"),
+        (b"c__builtin__\nbytearray\n(J" + struct.pack("<i", 64_000_000) + b"tR", "bytearray"),
+        (DOUBLED, "asks for the codec HEX-codec"),
+        (b"cnumpy._core.multiarray\nscalar\n(" + VOID + text(b"") + b"tR", "no checkpoint"),
+        (b"cnumpy.core.multiarray\nscalar\n(" + VOID + b"tR", "no checkpoint"),
+    ],
+    ids=["bytearray", "older bytearray", "hex of hex", "void", "void without a value"],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_swells_is_refused_before_it_does(tmp_path, program, message, zipped):
+    path = tmp_path / "w.pt"
+    if zipped:
+        archive(path, program)
+    else:
+        torch.save({"a": ONE}, path, _use_new_zipfile_serialization=False)
+        facts = io.BytesIO(path.read_bytes())
+        for _ in range(3):
+            list(pickletools.genops(facts))
+        path.write_bytes(facts.getvalue()[: facts.tell()] + b"\x80\x02" + program + b".")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match=message):
+            read_checkpoint(path)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_archive_behind_a_pickle_does_not_hide_it(tmp_path):
+    path, behind = tmp_path / "w.pt", tmp_path / "harmless.pt"
+    torch.save({"a": ONE}, behind)
+    program = b"\x80\x02cbuiltins\nbytearray\n(J\x00\x00\x00\x04tR."
+    path.write_bytes(program + behind.read_bytes())
+    with pytest.raises(ModelError, match="asks for bytearray"):
+        read_checkpoint(path)
+
+
+def test_members_that_share_their_bytes_are_refused(tmp_path):
+    whole, path = tmp_path / "whole.pt", tmp_path / "w.pt"
+    torch.save({f"a{number}": torch.ones(1 << 16) for number in range(20)}, whole)
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w") as new:
+        shared = None
+        for member in old.infolist():
+            if shared is None or "/data/" not in member.filename:
+                new.writestr(member.filename, old.read(member))
+                shared = new.filelist[-1] if "/data/" in member.filename else shared
+            else:
+                entry = copy(shared)
+                entry.filename = member.filename
+                new.filelist.append(entry)
+    assert path.stat().st_size < 300_000
+    with pytest.raises(ModelError, match="has members that share their bytes"):
+        read_checkpoint(path)
+
+
+def test_scalars_of_numpy_and_their_bytes_are_read(tmp_path):
+    path = tmp_path / "w.pt"
+    for zipped in (True, False):
+        content = {"lr": np.float64(0.1), "steps": [np.int32(7)], "done": np.bool_(True)}
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+        assert b"_codecs\nencode" in path.read_bytes()
+        assert read_checkpoint(path) == content
