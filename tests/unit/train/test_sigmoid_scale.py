@@ -12,7 +12,7 @@ from tinyclip_edge.models import create_student, load_clip, save_local_dir
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.train.builder import pixel_codec
 from tinyclip_edge.train.qat.quantized_task import QuantizedTask, TowerRounding
-from tinyclip_edge.train.tasks.distill_task import DistillTask
+from tinyclip_edge.train.tasks.distill_task import DistillTask, TaskContext
 from tinyclip_edge.train.tasks.teacher import Teacher
 
 STUDENT = {
@@ -44,7 +44,8 @@ def task_of(teacher, student=None, *, ensemble=(), kind=DistillTask, before=None
     imitated = Teacher(teacher, codec, device=CPU, ensemble=ensemble)
     student = student or create_student(STUDENT, teacher)
     options = {"rounding": TowerRounding(None, None)} if kind is QuantizedTask else {}
-    return kind(student, imitated, codec, LossConfig(**loss), device=CPU, before=before, **options)
+    context = TaskContext(imitated, codec, LossConfig(**loss), CPU)
+    return kind(student, context, before=before, **options)
 
 
 def probability(clip, cosine):
