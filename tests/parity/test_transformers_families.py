@@ -9,9 +9,10 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from tokenizers import BertWordPieceTokenizer
 
 from hugging_face import embedding
-from text_towers import FAIRSEQ, MARKED, unigram
+from text_towers import FAIRSEQ, MARKED, WORDS, unigram
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models import load_clip, save_local_dir
 
@@ -200,12 +201,52 @@ def test_metaclip_2_pools_at_its_end_token(tmp_path, activation):
     )
 
 
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "two", "circle", "##s", *"猫狗红"]
+
+
+@pytest.mark.parametrize("form", ["tokenizer.json", "vocab.txt"])
+def test_chinese_clip(tmp_path, form):
+    shared = {"projection_dim": 48}
+    text = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "max_position_embeddings": 40,
+            "vocab_size": len(PIECES), **shared}  # fmt: skip
+    vision = {**VISION, **shared, "image_size": 32, "patch_size": 16}
+    torch.manual_seed(0)
+    config = transformers.ChineseCLIPConfig(
+        text_config=text, vision_config=vision, projection_dim=48
+    )
+    processor = {"image_processor_type": "ChineseCLIPImageProcessor", "do_center_crop": False,
+                 "size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3,
+                 "image_std": [0.3] * 3}  # fmt: skip
+    pieces = BertWordPieceTokenizer({piece: number for number, piece in enumerate(PIECES)})
+    marks = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    model = save(tmp_path, transformers.ChineseCLIPModel(config), pieces, marks, processor)
+    if form == "vocab.txt":
+        (tmp_path / "tokenizer.json").unlink()
+        (tmp_path / "tokenizer_config.json").unlink()
+        (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n", encoding="utf-8")
+    clip = load_clip(str(tmp_path))
+    assert clip.context_length == 40
+    ids = clip.tokenizer(["猫 red"])[0]
+    assert ids[:5].tolist() == [2, PIECES.index("猫"), PIECES.index("red"), 3, 0]
+    compare(
+        clip,
+        lambda images: model.get_image_features(pixel_values=images),
+        lambda ids: model.get_text_features(input_ids=ids, attention_mask=ids.ne(0).long()),
+    )
+    save_local_dir(tmp_path / "again", clip)
+    again = load_clip(str(tmp_path / "again"))
+    with torch.no_grad():
+        ids = again.tokenizer(TEXTS)
+        assert torch.equal(again.model.encode_text(ids), clip.model.encode_text(ids))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"model_type": "jina_clip"}, "'jina_clip' model: its towers are Python files"),
-        ({"model_type": "chinese_clip"}, "'chinese_clip' model: its text tower is BERT"),
-        ({"model_type": "altclip"}, "'altclip' model: its text tower is XLM-R"),
+        ({"model_type": "altclip"}, "'altclip' model: it has a norm and a layer between"),
+        ({"model_type": "chinese_clip", "vision_config": {"hidden_act": "relu"}}, "hidden_act"),
         ({"model_type": "llava"}, "'llava' model; of the Hugging Face models CLIPModel"),
         ({"vision_config": {"hidden_act": "relu"}}, "vision_config.hidden_act 'relu' cannot be"),
         ({"vision_config": {"vision_use_head": False}}, "without an attention pool"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge.errors import ModelError, TinyClipWarning
+from tinyclip_edge.models.hf_chinese import read_bert_cfg
 from tinyclip_edge.models.hf_fields import read_count, read_head_width, read_sizes, read_tower
 from tinyclip_edge.models.hf_siglip import read_siglip_cfg
 from tinyclip_edge.models.json_file import read_json, write_json
@@ -49,10 +50,10 @@ _SIGLIP_PROCESSOR = {
     "image_std": [0.5, 0.5, 0.5],
 }
 _METACLIP = "metaclip_2"  # CLIPModel that always pools at its end token's id
+_CHINESE = "chinese_clip"
 _SIGLIPS = ("siglip", "siglip2")
 _NOT_READ = {
-    "chinese_clip": "its text tower is BERT",
-    "altclip": "its text tower is XLM-R",
+    "altclip": "it has a norm and a layer between its text encoder and the projection",
     "jina_clip": "its towers are Python files in the repository, and nothing in one is run",
 }
 
@@ -142,11 +143,13 @@ def read_model_cfg(path: Path) -> dict[str, Any]:
     kind = str(config.get("model_type"))
     if kind in _SIGLIPS:
         return read_siglip_cfg(config, path)
+    if kind == _CHINESE:
+        return _chinese_cfg(config, path)
     if kind not in ("clip", _METACLIP):
         cause = f": {_NOT_READ[kind]}" if kind in _NOT_READ else ""
         raise ModelError(
             f"{path} describes a '{kind}' model{cause}; of the Hugging Face models CLIPModel, "
-            f"MetaClip2Model, SiglipModel and Siglip2Model can be opened"
+            f"ChineseCLIPModel, MetaClip2Model, SiglipModel and Siglip2Model can be opened"
         )
     text = read_tower(config, "text", _TEXT_DEFAULTS, path)
     vision = read_tower(config, "vision", _VISION_DEFAULTS, path)
@@ -154,17 +157,10 @@ def read_model_cfg(path: Path) -> dict[str, Any]:
     if len(activations) > 1 or not activations <= {"gelu", "quick_gelu"}:
         listing = ", ".join(sorted(activations))
         raise ModelError(f"{path}: hidden_act must be gelu or quick_gelu in both towers: {listing}")
-    if vision["num_channels"] != 3:
-        raise ModelError(f"{path}: num_channels is {vision['num_channels']}, only 3 can be opened")
     return {
         "embed_dim": read_count(config, "projection_dim", path, _PROJECTION),
         "quick_gelu": activations == {"quick_gelu"},
-        "vision_cfg": {
-            "image_size": read_count(vision, "image_size", path),
-            "patch_size": read_count(vision, "patch_size", path),
-            "head_width": read_head_width(vision, path),
-            **read_sizes(vision, path),
-        },
+        "vision_cfg": _vision_cfg(vision, path),
         "text_cfg": {
             "context_length": read_count(text, "max_position_embeddings", path),
             "vocab_size": read_count(text, "vocab_size", path),
@@ -172,6 +168,29 @@ def read_model_cfg(path: Path) -> dict[str, Any]:
             **read_sizes(text, path),
             **_pooling(text, path, by_id=kind == _METACLIP),
         },
+    }
+
+
+def _chinese_cfg(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    vision = read_tower(config, "vision", _VISION_DEFAULTS, path)
+    if vision["hidden_act"] not in ("gelu", "quick_gelu"):
+        raise ModelError(f"{path}: vision_config.hidden_act must be gelu or quick_gelu")
+    return {
+        "embed_dim": read_count(config, "projection_dim", path, _PROJECTION),
+        "quick_gelu": vision["hidden_act"] == "quick_gelu",
+        "vision_cfg": _vision_cfg(vision, path),
+        "text_cfg": read_bert_cfg(config, path),
+    }
+
+
+def _vision_cfg(vision: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    if vision["num_channels"] != 3:
+        raise ModelError(f"{path}: num_channels is {vision['num_channels']}, only 3 can be opened")
+    return {
+        "image_size": read_count(vision, "image_size", path),
+        "patch_size": read_count(vision, "patch_size", path),
+        "head_width": read_head_width(vision, path),
+        **read_sizes(vision, path),
     }
 
 

@@ -1,4 +1,4 @@
-"""Tensors of CLIPModel and SiglipModel under open_clip's names; of a CLIPModel also back."""
+"""Tensors of CLIPModel and its relatives under open_clip's names; of a CLIPModel also back."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tinyclip_edge.models.weights import listed, refuse_faults
 _BLOCK = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)")
 _TRANSPOSED = ("visual.proj", "text_projection")
 _POSITION_IDS = ".embeddings.position_ids"  # a counter that older files carry along
+_BERT_POOLER = "text_model.pooler."  # of ChineseCLIP, which does not use it
 _NAMES = {
     "logit_scale": "logit_scale",
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
@@ -37,6 +38,8 @@ _SIGLIP_NAMES = {
     "text.positional_embedding": "text_model.embeddings.position_embedding.weight",
     "logit_bias": "logit_bias",
 }
+_ENCODER = "text.transformer."  # one of transformers: its own names
+_ENCODER_NAMES = {"text.proj.weight": "text_projection.weight"}
 _SIGLIP_LAYERS = {
     "visual.trunk.patch_embed.proj": ("vision_model.embeddings.patch_embedding",),
     "visual.trunk.norm": ("vision_model.post_layernorm",),
@@ -79,7 +82,13 @@ def from_huggingface(
     refuse_faults(
         source,
         missing=[name for name in expected_names if name not in weights],
-        unknown=[n for n in weights if n not in expected_names and not n.endswith(_POSITION_IDS)],
+        unknown=[
+            name
+            for name in weights
+            if name not in expected_names
+            and not name.endswith(_POSITION_IDS)
+            and not name.startswith(_BERT_POOLER)
+        ],
         misshapen=[
             f"{names[0]} {list(weights[names[0]].shape)}"
             for names in parts.values()
@@ -143,7 +152,7 @@ def _can_stack(parts: list[Tensor]) -> bool:
 
 def _counterparts(key: str) -> tuple[str, ...]:
     """Return the Hugging Face names of an open_clip tensor: q, k and v are separate there."""
-    names = _NAMES | _SIGLIP_NAMES
+    names = _NAMES | _SIGLIP_NAMES | _ENCODER_NAMES
     if key in names:
         return (names[key],)
     layer_name, _, kind = key.rpartition(".")
@@ -155,7 +164,8 @@ def _counterparts(key: str) -> tuple[str, ...]:
         return tuple(f"{prefix}.{name}.{timm[3]}" for name in _IN_TIMM_BLOCK.get(timm[2], ()))
     block = _BLOCK.fullmatch(key.removeprefix("text."))
     if block is None:
-        return ()
+        encoder = key.startswith(_ENCODER)
+        return (f"text_model.{key.removeprefix(_ENCODER)}",) if encoder else ()
     tower = "vision_model" if block[1] else "text_model"
     layer = f"{tower}.encoder.layers.{block[2]}"
     if block[3] in ("attn.in_proj_weight", "attn.in_proj_bias"):

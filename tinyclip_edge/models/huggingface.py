@@ -36,7 +36,11 @@ from tinyclip_edge.models.tokenization import (
     name_own_tokenizer,
     tokenizer_beside,
 )
-from tinyclip_edge.models.tokenizer_files import from_vocabulary, write_tokenizer
+from tinyclip_edge.models.tokenizer_files import (
+    from_vocabulary,
+    from_word_pieces,
+    write_tokenizer,
+)
 from tinyclip_edge.models.weights import plain_weights
 
 WEIGHTS = "model.safetensors"
@@ -197,6 +201,8 @@ def _tokenizer_file(folder: Path) -> Path | None:
         and (folder / "merges.txt").is_file()
     ):
         return from_vocabulary(folder)
+    if tokenizer_file is None and (folder / "vocab.txt").is_file():
+        return from_word_pieces(folder)
     return tokenizer_file
 
 

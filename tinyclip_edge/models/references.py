@@ -9,6 +9,7 @@ from typing import Any
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.library import open_clip, quiet
+from tinyclip_edge.models.sized_text import HF_CONFIG
 
 # Those of open_clip's own configurations; others would be passed on to transformers.
 TOKENIZER_OPTIONS: dict[str, tuple[object, ...]] = {
@@ -29,8 +30,12 @@ def check_references(model_cfg: dict[str, Any], source: str) -> None:
             "not a path or repository"
         )
     tower = text.get("hf_model_name")
+    # A described encoder is not fetched by its name.
+    described = HF_CONFIG in text and _matches(_REPOSITORY, tower)
     if tower is not None and (
-        not isinstance(tower, str) or tower not in _shipped_towers() or Path(tower).exists()
+        not isinstance(tower, str)
+        or (tower not in _shipped_towers() and not described)
+        or Path(tower).exists()
     ):
         raise ModelError(
             f"{source}: text_cfg.hf_model_name {tower!r} is no text tower of open_clip's "

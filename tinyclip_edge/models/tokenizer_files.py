@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
     from tinyclip_edge.models.clip import LoadedClip
 
+_BERT_MARKS = {
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "unk_token": "[UNK]",
+}
 START, END = "<|startoftext|>", "<|endoftext|>"
 _NORMALIZER = {
     "type": "Sequence",
@@ -130,6 +136,29 @@ def from_vocabulary(folder: Path) -> Path:
 def scratch_folder() -> Path:
     """Return a new folder that is removed when the process ends."""
     return Path(tempfile.mkdtemp(dir=_scratch().name))
+
+
+@functools.cache
+def from_word_pieces(folder: Path) -> Path:
+    """Return a tokenizer.json built from BERT's ``vocab.txt``, for this process. Raises ModelError.
+
+    Its tokenizer_config.json lies beside it.
+    """
+    from tokenizers import BertWordPieceTokenizer
+
+    from tinyclip_edge.runtime.tokenizer_json import tokenizer_errors
+
+    content = read_bounded(folder / "vocab.txt", ModelError, limit=TOKENIZER_BYTES)
+    with tokenizer_errors(f"{folder}: vocab.txt", "is no vocabulary of BERT's"):
+        pieces = content.decode("utf-8").splitlines()
+        missing = [name for name in _BERT_MARKS.values() if name not in pieces]
+        if missing:
+            raise ValueError(f"it has no {', '.join(missing)}")
+        tokenizer = BertWordPieceTokenizer({piece: number for number, piece in enumerate(pieces)})
+    path = Path(tempfile.mkdtemp(dir=_scratch().name)) / "tokenizer.json"
+    tokenizer.save(str(path))
+    path.with_name(TOKENIZER_CONFIG).write_text(json.dumps(_BERT_MARKS), encoding="utf-8")
+    return path
 
 
 @functools.cache
