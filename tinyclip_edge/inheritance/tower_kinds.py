@@ -282,6 +282,8 @@ _HF_PROJECTION: dict[str, Axes] = {
     "proj.weight": ("embed", "channels"),
     "proj.0.weight": ("bottleneck", "channels"),
     "proj.2.weight": ("embed", "bottleneck"),
+    **_norms("proj.norm"),  # of AltCLIP
+    **_linear("proj.linear", "embed", "channels"),
 }
 ROBERTA = TowerKind(
     name="RoBERTa text encoder",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge.errors import ModelError, TinyClipWarning
-from tinyclip_edge.models.hf_chinese import read_bert_cfg
+from tinyclip_edge.models.hf_encoders import read_bert_cfg, read_xlm_roberta_cfg
 from tinyclip_edge.models.hf_fields import read_count, read_head_width, read_sizes, read_tower
 from tinyclip_edge.models.hf_siglip import read_siglip_cfg
 from tinyclip_edge.models.json_file import read_json, write_json
@@ -50,10 +50,9 @@ _SIGLIP_PROCESSOR = {
     "image_std": [0.5, 0.5, 0.5],
 }
 _METACLIP = "metaclip_2"  # CLIPModel that always pools at its end token's id
-_CHINESE = "chinese_clip"
+_ENCODERS = {"chinese_clip": read_bert_cfg, "altclip": read_xlm_roberta_cfg}  # their texts'
 _SIGLIPS = ("siglip", "siglip2")
 _NOT_READ = {
-    "altclip": "it has a norm and a layer between its text encoder and the projection",
     "jina_clip": "its towers are Python files in the repository, and nothing in one is run",
 }
 
@@ -143,13 +142,14 @@ def read_model_cfg(path: Path) -> dict[str, Any]:
     kind = str(config.get("model_type"))
     if kind in _SIGLIPS:
         return read_siglip_cfg(config, path)
-    if kind == _CHINESE:
-        return _chinese_cfg(config, path)
+    if kind in _ENCODERS:
+        return _encoder_cfg(config, kind, path)
     if kind not in ("clip", _METACLIP):
         cause = f": {_NOT_READ[kind]}" if kind in _NOT_READ else ""
         raise ModelError(
-            f"{path} describes a '{kind}' model{cause}; of the Hugging Face models CLIPModel, "
-            f"ChineseCLIPModel, MetaClip2Model, SiglipModel and Siglip2Model can be opened"
+            f"{path} describes a '{kind}' model{cause}; of the Hugging Face models AltCLIPModel, "
+            "CLIPModel, ChineseCLIPModel, MetaClip2Model, SiglipModel and Siglip2Model can be "
+            "opened"
         )
     text = read_tower(config, "text", _TEXT_DEFAULTS, path)
     vision = read_tower(config, "vision", _VISION_DEFAULTS, path)
@@ -171,15 +171,17 @@ def read_model_cfg(path: Path) -> dict[str, Any]:
     }
 
 
-def _chinese_cfg(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _encoder_cfg(config: Mapping[str, Any], kind: str, path: Path) -> dict[str, Any]:
     vision = read_tower(config, "vision", _VISION_DEFAULTS, path)
     if vision["hidden_act"] not in ("gelu", "quick_gelu"):
         raise ModelError(f"{path}: vision_config.hidden_act must be gelu or quick_gelu")
     return {
-        "embed_dim": read_count(config, "projection_dim", path, _PROJECTION),
+        "embed_dim": read_count(
+            config, "projection_dim", path, 768 if kind == "altclip" else _PROJECTION
+        ),
         "quick_gelu": vision["hidden_act"] == "quick_gelu",
         "vision_cfg": _vision_cfg(vision, path),
-        "text_cfg": read_bert_cfg(config, path),
+        "text_cfg": _ENCODERS[kind](config, path),
     }
 
 

@@ -39,7 +39,18 @@ _SIGLIP_NAMES = {
     "logit_bias": "logit_bias",
 }
 _ENCODER = "text.transformer."  # one of transformers: its own names
-_ENCODER_NAMES = {"text.proj.weight": "text_projection.weight"}
+_ENCODER_NAMES = {
+    "text.proj.weight": "text_projection.weight",
+    "text.proj.norm.weight": "text_model.pre_LN.weight",
+    "text.proj.norm.bias": "text_model.pre_LN.bias",
+    "text.proj.linear.weight": "text_model.transformation.weight",
+    "text.proj.linear.bias": "text_model.transformation.bias",
+}
+# Prefixes of AltCLIP, the second that of transformers 5, and what they are elsewhere.
+_PREFIXES = {
+    "text_model.roberta.": "text_model.",
+    "vision_model.encoder.layer.": "vision_model.encoder.layers.",
+}
 _SIGLIP_LAYERS = {
     "visual.trunk.patch_embed.proj": ("vision_model.embeddings.patch_embedding",),
     "visual.trunk.norm": ("vision_model.post_layernorm",),
@@ -106,14 +117,36 @@ def from_huggingface(
 
 
 def _separated(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights in which query, key and value of an attention pool are three tensors."""
-    separated = dict(weights)
+    """Return weights under one set of names: query, key and value of an attention pool apart.
+
+    AltCLIP's two projections of texts become one.
+    """
+    separated = {_usual_name(name): tensor for name, tensor in weights.items()}
+    _join_projections(separated)
     for kind in ("weight", "bias"):
         joined = separated.pop(f"{_POOL_ATTENTION}in_proj_{kind}", None)
         if joined is not None and joined.ndim:
             for part, tensor in zip("qkv", joined.chunk(3), strict=False):
                 separated[f"{_POOL_ATTENTION}{part}_proj.{kind}"] = tensor
     return separated
+
+
+def _usual_name(name: str) -> str:
+    for prefix, usual in _PREFIXES.items():
+        if name.startswith(prefix):
+            return usual + name.removeprefix(prefix)
+    return name
+
+
+def _join_projections(weights: dict[str, Tensor]) -> None:
+    """Fold the projection after AltCLIP's ``transformation`` into it."""
+    first = "text_model.transformation"
+    names = (f"{first}.weight", f"{first}.bias", "text_projection.weight")
+    if all(name in weights for name in names):
+        weight, bias, last = (weights[name] for name in names)
+        if last.ndim == weight.ndim == 2 and last.shape[1] == len(weight) == bias.numel():
+            del weights["text_projection.weight"]
+            weights[f"{first}.weight"], weights[f"{first}.bias"] = last @ weight, last @ bias
 
 
 def _arranged(tensor: Tensor, key: str, expected: Tensor) -> Tensor:

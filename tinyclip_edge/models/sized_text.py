@@ -10,6 +10,7 @@ file names of our own forms, need no hub.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -22,6 +23,7 @@ from tinyclip_edge.limits import SIZE_COUNT
 from tinyclip_edge.models.library import open_clip
 
 HF_CONFIG = "hf_config"  # key of text_cfg
+NORM_LINEAR = "norm_linear"  # an hf_proj_type of ours: a norm, then a layer with a bias (AltCLIP)
 TEXT_SIZES = ("width", "layers", "heads", "mlp_ratio")
 
 HFText: TypeAlias = Any  # open_clip's HFTextEncoder or a part of it, read by attributes
@@ -288,7 +290,9 @@ def build_text(text_cfg: Mapping[str, Any], embed_dim: int) -> nn.Module:
     options = open_clip.CLIPTextCfg(**{k: v for k, v in text_cfg.items() if k != HF_CONFIG})
     table = resolved(text_cfg)
     kind, pooler = KINDS[table["model_type"]], options.hf_pooler_type
-    if options.hf_proj_type not in ("linear", "mlp") and table[kind.width] != embed_dim:
+    own_projection = options.hf_proj_type == NORM_LINEAR
+    projected = own_projection or options.hf_proj_type in ("linear", "mlp")
+    if not projected and table[kind.width] != embed_dim:
         raise ModelError(
             f"text_cfg.hf_proj_type {options.hf_proj_type!r} leaves {table[kind.width]} channels, "
             f"the embedding has {embed_dim}; set linear or mlp"
@@ -303,16 +307,23 @@ def build_text(text_cfg: Mapping[str, Any], embed_dim: int) -> nn.Module:
             embed_dim,
             config=config,
             pooler_type=pooler,
-            proj_type=options.hf_proj_type,
+            proj_type="linear" if own_projection else options.hf_proj_type,
         )
+        if own_projection:
+            text.proj = _norm_linear(table[kind.width], embed_dim, table.get("layer_norm_eps"))
     pools = type(text.pooler) is open_clip.hf_model.ClsPooler
     text.transformer = _encoder(config, table, with_pooler=pools)
     text.proj.to_empty(device=torch.get_default_device())
     for layer in text.proj.modules():
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, (nn.Linear, nn.LayerNorm)):
             layer.reset_parameters()
     built: nn.Module = text
     return built
+
+
+def _norm_linear(width: int, embed_dim: int, eps: float | None) -> nn.Module:
+    norm = nn.LayerNorm(width) if eps is None else nn.LayerNorm(width, eps=eps)
+    return nn.Sequential(OrderedDict(norm=norm, linear=nn.Linear(width, embed_dim)))
 
 
 def _configuration(table: Table, kind: EncoderKind) -> Any:  # noqa: ANN401 - of transformers
