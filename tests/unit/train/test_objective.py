@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from tinyclip_edge.config import LossConfig, OptimConfig
-from tinyclip_edge.data import Batch
+from tinyclip_edge.data import Batch, CachedRows
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.models import create_student
 from tinyclip_edge.models.logit_bias import FIRST_BIAS, with_logit_bias
@@ -228,3 +230,45 @@ def softmax(x):
 def test_a_prefix_must_be_shorter_than_the_embedding(toy_teacher):
     with pytest.raises(ConfigError, match="has 64, and the student's embeddings have 64"):
         make(toy_teacher, matryoshka=[8, 64])
+
+
+def test_cached_features_serve_interactive_contrast(toy_teacher, batch):
+    live = make(toy_teacher, affinity=0.0, interactive=1.0).terms(batch).values()
+    task = make(toy_teacher, affinity=0.0, interactive=1.0)
+    rows = [list(side.half().numpy()) for side in task.teacher.features_of(batch)]
+    cached = replace(
+        batch,
+        image_ids=None,
+        image_features=CachedRows.of(rows[0]),
+        text_features=CachedRows.of(rows[1]),
+    )
+    task.teacher.encode_images = task.teacher.encode_texts = None  # cannot be called
+    assert task.terms(cached).values()["interactive"] == pytest.approx(
+        live["interactive"], abs=2e-3
+    )
+
+
+def test_an_ensemble_may_average_probabilities(toy_teacher, toy_teacher_of, batch):
+    second, codec = toy_teacher_of(1), pixel_codec(toy_teacher)
+    student = create_student({**SMALL, "embed_dim": 64}, toy_teacher)
+    joined = Teacher(toy_teacher, codec, device=CPU, ensemble=[(second, 3.0, 2.0)], temperature=0.5)
+    loss = LossConfig(affinity_mean="probabilities", student_logit_scale=20.0)
+    task = DistillTask(student, joined, codec, loss, device=CPU)
+    found = task.terms(batch).values()
+    ours, _ = features(task, batch)
+    probabilities = []
+    for clip, weight, temperature in ((toy_teacher, 0.25, 0.5), (second, 0.75, 2.0)):
+        alone = Teacher(clip, codec, device=CPU).features_of(batch)
+        image, text = (side.double().numpy() for side in alone)
+        logits = clip.logit_scale / temperature * image @ text.T
+        probabilities.append([weight * softmax(x) for x in (logits, logits.T)])
+    logits = 20.0 * ours[0] @ ours[1].T
+    expected = 0.0
+    for side, x in enumerate((logits, logits.T)):
+        target = sum(each[side] for each in probabilities)
+        expected -= 0.5 * (target * np.log(softmax(x))).sum(axis=1).mean()
+    assert found["affinity"] == pytest.approx(expected, rel=1e-5)
+    mean_of_logits = DistillTask(
+        student, joined, codec, LossConfig(student_logit_scale=20.0), device=CPU
+    )
+    assert mean_of_logits.terms(batch).values()["affinity"] != pytest.approx(expected, rel=1e-4)
