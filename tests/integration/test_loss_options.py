@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tinyclip_edge import EdgeCLIP
 from tinyclip_edge.errors import ConfigError, ModelError
 from tinyclip_edge.models import load_clip, weights_hash
-from tinyclip_edge.models.prefixes import PREFIXES
+from tinyclip_edge.models.clip import PREFIXES
 from tinyclip_edge.train import distill
 from toy_runs import KilledError, Watcher, events_of, kill, losses
 

@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+PREFIXES = "matryoshka_dimensions"  # key of LoadedClip.config, see tinyclip_edge.models.prefixes
+
 
 @dataclass(slots=True)
 class LoadedClip:
@@ -50,7 +52,7 @@ class LoadedClip:
     @property
     def prefixes(self) -> tuple[int, ...]:
         """Lengths of prefixes of its embeddings that it was trained for, beside the whole ones."""
-        return tuple(self.config.get("matryoshka_dimensions", ()))
+        return tuple(self.config.get(PREFIXES, ()))
 
     @property
     def logit_scale(self) -> float:

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from tinyclip_edge.errors import ModelError
-from tinyclip_edge.models.clip import LoadedClip
+from tinyclip_edge.models.clip import PREFIXES, LoadedClip
 
-PREFIXES = "matryoshka_dimensions"  # key of LoadedClip.config
 MAX_PREFIXES = 64
 
 
