@@ -128,7 +128,8 @@ class LossConfig(Section):
                 twice = sorted(nested.keys() & values.keys())
                 if twice:
                     raise ValueError(f"{twice[0]} is there twice; remove one")
-                flat |= {name: value.get("weight", 1.0), **nested}
+                flat[name] = value.get("weight", 1.0)
+                flat.update(nested)
             else:
                 flat[name] = value
         return flat

@@ -95,10 +95,10 @@ def sigmoid_affinity_loss(
             teacher_logits.bias,
         )
 
-    constants = (rows, student_logits, chunk_pairs, hard_pairs)
-    loss, entropy = _Anchors(*student, *constants).mean(targets_of(*teacher))
+    by_image = _Anchors(*student, rows, student_logits, chunk_pairs, hard_pairs)
+    loss, entropy = by_image.mean(targets_of(*teacher))
     if hard_pairs is not None:
-        by_text = _Anchors(student.text, student.image, *constants)
+        by_text = by_image._replace(anchors=student.text, others=student.image)
         text_loss, text_entropy = by_text.mean(targets_of(teacher.text, teacher.image))
         loss, entropy = (loss + text_loss) / 2, (entropy + text_entropy) / 2
     return SigmoidTerms(loss, entropy, (loss - entropy).detach())

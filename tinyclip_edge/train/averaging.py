@@ -43,4 +43,7 @@ def _average(
 ) -> None:
     """Move ``averaged`` towards ``current`` after ``count`` weights, the first included."""
     number = int(count)
-    get_ema_multi_avg_fn(min(decay, (1 + number) / (10 + number)))(averaged, current, count)
+    average = get_ema_multi_avg_fn(  # type: ignore[no-untyped-call]
+        min(decay, (1 + number) / (10 + number))
+    )
+    average(averaged, current, count)

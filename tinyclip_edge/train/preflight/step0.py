@@ -132,13 +132,14 @@ def _measure(config: RunConfig, teacher: LoadedClip, student: LoadedClip) -> Ste
     theirs = validation.features(PairEncoder(teacher), teacher)
     ours = validation.features(PairEncoder(student), student)
     scales = _scales(config.loss, teacher, config.teacher.temperature)
+    directions = config.loss.settings("affinity")
     affinity = affinity_loss(
         *ours,
         *theirs,
         student_scale=scales["student_scale"],
         teacher_scale=scales["teacher_scale"],
-        i2t=config.loss.affinity_i2t,
-        t2i=config.loss.affinity_t2i,
+        i2t=directions["i2t"],
+        t2i=directions["t2i"],
     )
     return StepZeroMetrics(
         source=source.name,
