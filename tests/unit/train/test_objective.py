@@ -252,8 +252,12 @@ def test_an_ensemble_may_average_probabilities(toy_teacher, toy_teacher_of, batc
     second, codec = toy_teacher_of(1), pixel_codec(toy_teacher)
     student = create_student({**SMALL, "embed_dim": 64}, toy_teacher)
     joined = Teacher(toy_teacher, codec, device=CPU, ensemble=[(second, 3.0, 2.0)], temperature=0.5)
-    loss = LossConfig(affinity_mean="probabilities", student_logit_scale=20.0)
-    task = DistillTask(student, joined, codec, loss, device=CPU)
+
+    def task_of(**loss):
+        config = LossConfig(student_logit_scale=20.0, **loss)
+        return DistillTask(student, TaskContext(joined, codec, config, CPU))
+
+    task = task_of(affinity_mean="probabilities")
     found = task.terms(batch).values()
     ours, _ = features(task, batch)
     probabilities = []
@@ -268,7 +272,5 @@ def test_an_ensemble_may_average_probabilities(toy_teacher, toy_teacher_of, batc
         target = sum(each[side] for each in probabilities)
         expected -= 0.5 * (target * np.log(softmax(x))).sum(axis=1).mean()
     assert found["affinity"] == pytest.approx(expected, rel=1e-5)
-    mean_of_logits = DistillTask(
-        student, joined, codec, LossConfig(student_logit_scale=20.0), device=CPU
-    )
+    mean_of_logits = task_of()
     assert mean_of_logits.terms(batch).values()["affinity"] != pytest.approx(expected, rel=1e-4)
