@@ -1,13 +1,15 @@
-"""Small tokenizers of every kind, trained on a few hundred sentences."""
+"""Small tokenizers of every kind, trained on a few hundred sentences, and models that use them."""
 
 from __future__ import annotations
 
 import json
 import random
 
+import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors, trainers
 from tokenizers import pre_tokenizers as pre
 
+from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.pieces import BYTES
 
 NOUNS = [
@@ -166,3 +168,38 @@ KINDS = {
     "whole words": whole_words,
     "subwords": subwords,
 }
+
+SPECIAL = {
+    "gemma": {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"},
+    "unigram": {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>"},
+    "unigram with bytes": {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>"},
+    "word pieces": {"pad_token": "[PAD]", "sep_token": "[SEP]", "cls_token": "[CLS]"},
+    "byte level": {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>"},
+}
+TEXT = {
+    "context_length": 24,
+    "width": 32,
+    "heads": 2,
+    "layers": 2,
+    "hf_tokenizer_name": "owner/name",
+}
+SIGLIP = {"no_causal_mask": True, "pool_type": "last", "proj_bias": True}
+VISION = {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 1}
+
+
+def write(kind, folder):
+    """Write tokenizer.json and its settings; return the file and its number of tokens."""
+    folder.mkdir(exist_ok=True)
+    tokenizer = KINDS[kind]()
+    tokenizer.no_padding()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(SPECIAL[kind]))
+    return folder / "tokenizer.json", tokenizer.get_vocab_size()
+
+
+def clip_of(kind, folder, *, network=None, **text):
+    file, size = write(kind, folder)
+    config = {"embed_dim": 16, "custom_text": True, "vision_cfg": VISION}
+    config["text_cfg"] = {**TEXT, "vocab_size": size, **text}
+    torch.manual_seed(0)
+    return assemble(config, None, name="toy", tokenizer_file=file, network=network)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from built_tokenizers import COVERED as SENTENCES
+from built_tokenizers import SIGLIP, clip_of
 from pair_shards import COLOURS, draw
 from tinyclip_edge import EdgeCLIP
 from tinyclip_edge.errors import ConfigError, DataError, ModelError, TinyClipError
@@ -15,6 +17,7 @@ from tinyclip_edge.models import TorchEmbedder, load_clip, weights_hash
 from tinyclip_edge.train import distill
 from tinyclip_edge.train.preflight.dry_run import plan_run
 from tinyclip_export import export_bundle
+from tinyclip_export.bundle.trim_vocab import trim_vocabulary
 from toy_runs import STUDENT, KilledError, Watcher, kill, losses
 
 TEXTS = [f"a photo of the {colour} square" for colour in COLOURS]
@@ -202,3 +205,24 @@ def test_a_student_of_another_tokenizer_has_nothing_to_select_from(make, corpus,
     config = make(student={"model": shape, "vocab": str(corpus)})
     with pytest.raises(ConfigError, match=r"student\.vocab selects tokens of toy-teacher"):
         distill(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["gemma", *(pytest.param(k, marks=pytest.mark.slow) for k in ("unigram", "word pieces"))],
+)
+def test_a_trimmed_bundle_of_another_tokenizer(kind, tmp_path):
+    """In the runtime, covered texts are embedded as by the whole model."""
+    clip = clip_of(kind, tmp_path / "whole", **SIGLIP, tokenizer_kwargs={"clean": "whitespace"})
+    small = trim_vocabulary(clip, SENTENCES).clip
+    images = [draw(colour, "square", "big") for colour in COLOURS]
+    texts = list(dict.fromkeys(SENTENCES))[: len(images)]
+    out = tmp_path / "bundle"
+    export_bundle(
+        small, out, precisions=("fp32", "int8", "q4"), pairs=(images, texts), max_drop=100.0
+    )
+    theirs = TorchEmbedder(clip).encode_text(SENTENCES)
+    assert np.abs(EdgeCLIP.load(out, precision="fp32").encode_text(SENTENCES) - theirs).max() < 1e-5
+    for precision in ("int8", "q4"):
+        ours = EdgeCLIP.load(out, precision=precision).encode_text(SENTENCES)
+        assert (ours * theirs).sum(axis=1).min() > 0.9

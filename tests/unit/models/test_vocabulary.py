@@ -8,50 +8,23 @@ import pytest
 import torch
 from transformers import BertConfig, M2M100Config, MT5Config, RobertaConfig, XLMRobertaConfig
 
-from built_tokenizers import COVERED, KINDS, OTHER_TEXTS, TRAINING
+from built_tokenizers import (
+    COVERED,
+    OTHER_TEXTS,
+    SIGLIP,
+    SPECIAL,
+    TEXT,
+    TRAINING,
+    VISION,
+    clip_of,
+    write,
+)
 from tinyclip_edge.errors import DataError, ModelError
 from tinyclip_edge.models import create_student, inherit_student, load_clip, save_local_dir
-from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import token_table
 from tinyclip_edge.models.library import open_clip
 from tinyclip_edge.models.vocabulary import Vocabulary
 from tinyclip_export.bundle.trim_vocab import trim_vocabulary
-
-SPECIAL = {
-    "gemma": {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"},
-    "unigram": {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>"},
-    "unigram with bytes": {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>"},
-    "word pieces": {"pad_token": "[PAD]", "sep_token": "[SEP]", "cls_token": "[CLS]"},
-    "byte level": {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>"},
-}
-TEXT = {
-    "context_length": 24,
-    "width": 32,
-    "heads": 2,
-    "layers": 2,
-    "hf_tokenizer_name": "owner/name",
-}
-SIGLIP = {"no_causal_mask": True, "pool_type": "last", "proj_bias": True}
-VISION = {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 1}
-
-
-def write(kind, folder):
-    """Write tokenizer.json and its settings; return the file and its number of tokens."""
-    folder.mkdir(exist_ok=True)
-    tokenizer = KINDS[kind]()
-    tokenizer.no_padding()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps(SPECIAL[kind]))
-    return folder / "tokenizer.json", tokenizer.get_vocab_size()
-
-
-def clip_of(kind, folder, *, network=None, **text):
-    file, size = write(kind, folder)
-    config = {"embed_dim": 16, "custom_text": True, "vision_cfg": VISION}
-    config["text_cfg"] = {**TEXT, "vocab_size": size, **text}
-    torch.manual_seed(0)
-    return assemble(config, None, name="toy", tokenizer_file=file, network=network)
-
 
 SMALL = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 POSITIONS = {"max_position_embeddings": 40, "pad_token_id": 1, "hidden_size": 16}
