@@ -6,7 +6,7 @@ For names that are too long or have a null byte pathlib raises; here such a file
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from tinyclip_edge.errors import DataError, TinyClipError
@@ -70,6 +70,25 @@ def stays_inside(folder: str | Path, name: str) -> bool:
     root, real = Path(os.path.realpath(folder)), Path(os.path.realpath(Path(folder, name)))
     cached = root.parent.name == "snapshots" and real.parent == root.parent.parent / "blobs"
     return real == Path(root, *PurePosixPath(name).parts) or cached
+
+
+def refuse_links(
+    folder: Path, error: type[TinyClipError], *, replaced: Collection[str] = ()
+) -> None:
+    """Raise ``error`` for a link, pipe or device in a folder that is about to be written to.
+
+    The folder itself may be a link. ``replaced`` are names of folders in it that are not written
+    to but replaced as a whole.
+    """
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in replaced]
+        for name in (*folders, *files):
+            path = Path(place, name)
+            if path.is_symlink() or not (is_file(path) or is_folder(path)):
+                raise error(
+                    f"{path} leads to another place, which would be written to; copy the folder as "
+                    "plain files (cp -rL), or link the folder as a whole"
+                )
 
 
 def read_bounded(path: Path, error: type[TinyClipError], *, limit: int) -> bytes:

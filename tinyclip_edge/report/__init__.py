@@ -11,6 +11,7 @@ from typing import Any
 from tinyclip_edge import __version__
 from tinyclip_edge.errors import ConfigError, TinyClipError
 from tinyclip_edge.lazy import lazy_names
+from tinyclip_edge.paths import refuse_links
 from tinyclip_edge.report.bundles import Bundle, bundles_of
 from tinyclip_edge.report.compared import comparison
 from tinyclip_edge.report.curves import accuracy, training
@@ -69,6 +70,8 @@ def write_report(
     path = out or records[0].folder / "report" / ("overlay.html" if multiple else "report.html")
     if path.is_dir():
         raise ConfigError(f"--out {path} is a folder; give a file name in it")
+    if out is None:
+        refuse_links(records[0].folder / "report", ConfigError)
     page = (
         _overlay_page(records, bundles_by_run)
         if multiple

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from tinyclip_edge.aside import refuse_locked
 from tinyclip_edge.errors import TinyClipError
+from tinyclip_edge.paths import refuse_links
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
+REPLACED = ("student", "best", "pruned")  # folders of models, which are not written into
 LEFTOVERS = (".lock", f"{CONFIG}.part")  # not part of a run: left by a run killed before it started
 
 
@@ -19,7 +21,7 @@ def check_run_folder(path: Path, *, resume: bool) -> None:
 
 
 def check_content(path: Path, *, resume: bool) -> None:
-    """Raise TinyClipError if the folder is not empty, or has no run to resume."""
+    """Raise TinyClipError if the folder is not empty; or has no run to resume, or links in it."""
     if path.exists() and not path.is_dir():
         raise TinyClipError(f"run folder {path} is a file; choose another --out")
     has_run = (path / CONFIG).is_file() or bool(checkpoint_steps(path / CHECKPOINTS))
@@ -29,6 +31,7 @@ def check_content(path: Path, *, resume: bool) -> None:
                 f"{path} has no checkpoint to resume from and no {CONFIG}; start a run in it: "
                 f"tinyclip-edge distill CONFIG --out {path}"
             )
+        refuse_links(path, TinyClipError, replaced=REPLACED)
     elif path.is_dir() and any(one.name not in LEFTOVERS for one in path.iterdir()):
         way_on = f", or continue its run: tinyclip-edge distill --resume {path}" if has_run else ""
         raise TinyClipError(f"run folder {path} is not empty; choose another --out{way_on}")

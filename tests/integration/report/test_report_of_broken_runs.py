@@ -119,6 +119,18 @@ def test_bad_paths_are_refused_in_one_line(report, plain, tmp_path):
         assert code == 2 and err.count("\n") == 1 and told in err
 
 
+def test_a_report_is_not_written_through_a_link(report, plain, tmp_path):
+    run, victim = tmp_path / "linked", tmp_path / "victim"
+    shutil.copytree(plain, run)
+    victim.write_text("precious")
+    (run / "report" / "report.html.part").symlink_to(victim)
+    code, _, err = report(run, "--pictures", 0)
+    assert code == 2
+    assert "report.html.part leads to another place" in err
+    assert victim.read_text() == "precious"
+    assert report(run, "--pictures", 0, "--out", tmp_path / "page.html")[0] == 0
+
+
 def test_a_report_that_fails_fails_no_run(make, tmp_path, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no\nfonts")

@@ -47,6 +47,35 @@ def test_resuming_needs_a_checkpoint(tmp_path):
         folder(tmp_path / "none").check(resume=True)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["events.jsonl", "events.jsonl.damaged", "config.yaml.part", "report",
+     "report/report.html.part", "checkpoints/7", "stages/0/x"],
+)  # fmt: skip
+def test_a_run_that_would_write_to_another_place_is_not_resumed(begun, tmp_path, name):
+    """Its damaged lines of events, of anyone's choice, would be added to a file of the user."""
+    victim = tmp_path / "victim"
+    victim.mkdir() if "." not in name.rpartition("/")[2] else victim.write_text("precious")
+    (begun / name).parent.mkdir(parents=True, exist_ok=True)
+    (begun / name).symlink_to(victim)
+    with pytest.raises(TinyClipError, match=rf"run/{name} leads to another place, which would be"):
+        folder(begun).check(resume=True)
+
+
+def test_a_pipe_in_a_run_is_not_waited_for(begun):
+    os.mkfifo(begun / "events.jsonl.damaged")
+    with pytest.raises(TinyClipError, match="leads to another place"):
+        folder(begun).check(resume=True)
+
+
+def test_links_to_a_run_and_to_models_in_it_are_resumed(begun, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (begun / "student").mkdir()
+    (begun / "student" / "tokenizer.json").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "link").symlink_to(begun)
+    folder(tmp_path / "link").check(resume=True)
+
+
 def test_what_does_not_touch_the_result_may_change(begun):
     overrides = ("run.log_every=3", "run.save_every=1", "data.workers=4", "data.val=other.tar",
                  "run.keep=9", "name=other")  # fmt: skip
