@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import transformers
 from PIL import Image
 from tokenizers import BertWordPieceTokenizer
@@ -15,6 +16,7 @@ from hugging_face import embedding
 from text_towers import FAIRSEQ, MARKED, WORDS, unigram
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models import create_student, inherit_student, load_clip, save_local_dir
+from tinyclip_export.towers.factory import image_tower, text_tower
 
 TEXTS = ["a photo of a cat", "the red bicycle", "dog", "two blue circles in the rain"]
 WITHIN = {"atol": 1e-5, "rtol": 0}
@@ -73,6 +75,11 @@ def compare(clip, images, texts):
     for mine, other in zip(ours, theirs, strict=True):
         assert other.abs().max() > 0.1
         torch.testing.assert_close(mine, other, **WITHIN)
+    ids = clip.tokenizer(TEXTS)
+    with torch.no_grad():
+        exported = image_tower(clip.model)(pixels(clip)), text_tower(clip.model, ids[0])(ids)
+    for mine, other in zip(exported, theirs, strict=True):
+        torch.testing.assert_close(mine, F.normalize(other, dim=-1), **WITHIN)
 
 
 @pytest.mark.parametrize(
