@@ -286,4 +286,4 @@ def test_a_run_shorter_than_an_epoch_asks_for_what_it_needs(make, tmp_path):
     config = make(data={"feature_cache": str(cache)}, optim={"steps": STEPS - 1})
     distill(config, tmp_path / "run", observer=seen)
     assert not cache.exists()
-    assert "the run is shorter than an epoch, so its feature cache is not filled" in seen.messages
+    assert "run shorter than an epoch, so its feature cache is not filled" in seen.messages

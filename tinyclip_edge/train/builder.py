@@ -100,9 +100,7 @@ def load_setup(
         )
     if fill and setup.filler is not None:
         if setup.is_short:
-            watcher.on_message(
-                "the run is shorter than an epoch, so its feature cache is not filled"
-            )
+            watcher.on_message("run shorter than an epoch, so its feature cache is not filled")
         else:
             setup.filler.fill(distributed, ProgressLines(watcher))
     setup.read_cache(watcher)
