@@ -135,7 +135,7 @@ def byte_level():
     return tokenizer
 
 
-def whole_words():
+def unsplit_words():
     words = sorted({word for text in TRAINING for word in text.split()})
     ids = {word: number for number, word in enumerate(["[UNK]", *words])}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
@@ -165,7 +165,7 @@ KINDS = {
     "unigram with bytes": lambda: unigram(byte_fallback=True),
     "word pieces": word_pieces,
     "byte level": byte_level,
-    "whole words": whole_words,
+    "whole words": unsplit_words,
     "subwords": subwords,
 }
 

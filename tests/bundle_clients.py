@@ -53,15 +53,15 @@ class Opened:
 
     def check(self, dtype: str, answer: dict[str, Any]) -> None:
         """Compare a client's answer with PyTorch's."""
-        for text, found, wanted in zip(TEXTS, answer["ids"], self.ids, strict=True):
-            assert found == wanted, text
-        for tower, wanted in (("image", self.image_embeds), ("text", self.text_embeds)):
-            cosine = (np.array(answer[f"{tower}_embeds"]) * wanted).sum(axis=1)
+        for text, ids, expected in zip(TEXTS, answer["ids"], self.ids, strict=True):
+            assert ids == expected, text
+        for tower, expected in (("image", self.image_embeds), ("text", self.text_embeds)):
+            cosine = (np.array(answer[f"{tower}_embeds"]) * expected).sum(axis=1)
             assert cosine.min() >= self.cosine[dtype][tower], (dtype, tower)
-        found = {entry["label"]: entry["score"] for entry in answer["scores"]}
+        ids = {entry["label"]: entry["score"] for entry in answer["scores"]}
         tolerance = 1e-4 if dtype == "fp32" else 0.03
-        assert found == pytest.approx(self.scores, abs=tolerance)
-        assert [e["score"] for e in answer["scores"]] == sorted(found.values(), reverse=True)
+        assert ids == pytest.approx(self.scores, abs=tolerance)
+        assert [e["score"] for e in answer["scores"]] == sorted(ids.values(), reverse=True)
 
 
 class FileHandler(SimpleHTTPRequestHandler):

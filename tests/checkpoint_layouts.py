@@ -47,15 +47,15 @@ def prune_by_hand(state, *, heads, neurons, head_width=HEAD):
     for tower, layer in {(tower, layer) for tower, layer, _ in heads}:
         block = f"{prefixes[tower]}{layer}."
         gone = {head for t, n, head in heads if (t, n) == (tower, layer)}
-        kept = [head for head in range(count) if head not in gone]
-        if not kept:
+        remaining = [head for head in range(count) if head not in gone]
+        if not remaining:
             for key in [k for k in state if k.startswith((f"{block}ln_1.", f"{block}attn."))]:
                 del state[key]
             continue
         for key in ("attn.in_proj_weight", "attn.in_proj_bias"):
             rows = state[block + key]
-            rows = rows.reshape(3, count, head_width, *rows.shape[1:])[:, kept]
+            rows = rows.reshape(3, count, head_width, *rows.shape[1:])[:, remaining]
             state[block + key] = rows.flatten(0, 2).clone()
         key = f"{block}attn.out_proj.weight"
-        state[key] = state[key].reshape(128, count, head_width)[:, kept].flatten(1).clone()
+        state[key] = state[key].reshape(128, count, head_width)[:, remaining].flatten(1).clone()
     return state

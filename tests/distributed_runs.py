@@ -53,7 +53,7 @@ def _begin(rank, world, port, work, args) -> None:
 def distil_all(rank, configs, folder: Path) -> None:
     """Run ``configs`` by name, each in its folder; leaves what each process told its observer."""
     for name, config in configs.items():
-        seen, averages = Watcher(), []
+        watcher, averages = Watcher(), []
         begin = AveragedStudent.of
 
         def begun(*arguments, begin=begin, averages=averages):
@@ -61,9 +61,9 @@ def distil_all(rank, configs, folder: Path) -> None:
             return averages[-1]
 
         AveragedStudent.of = begun
-        distill(RunConfig.model_validate(config), folder / name, observer=seen)
+        distill(RunConfig.model_validate(config), folder / name, observer=watcher)
         AveragedStudent.of = begin
-        (folder / f"{name}-{rank}.txt").write_text("\n".join(seen.messages))
+        (folder / f"{name}-{rank}.txt").write_text("\n".join(watcher.messages))
         for average in averages:
             (folder / f"{name}-average-{rank}.txt").write_text(weights_hash(average.clip.model))
 
@@ -84,15 +84,15 @@ def _bad_loss(rank, config, folder) -> None:
     def poisoned(task, batch, calls=[]):  # noqa: B006 - counts its calls
         calls.append(batch)
         students.append(task.clip.model)
-        found = terms(task, batch)
+        values = terms(task, batch)
         bad = rank == 1 and len(calls) == BAD_STEP
-        return replace(found, loss=found.loss * float("nan")) if bad else found
+        return replace(values, loss=values.loss * float("nan")) if bad else values
 
     DistillTask.terms = poisoned
     result = distill(config, folder / "bad loss")
     DistillTask.terms = terms
-    told = f"{result.skipped_steps} {weights_hash(students[-1])}"
-    (folder / f"bad-loss-{rank}.txt").write_text(told)
+    summary = f"{result.skipped_steps} {weights_hash(students[-1])}"
+    (folder / f"bad-loss-{rank}.txt").write_text(summary)
 
 
 def _bad_data(rank, config, folder) -> None:
@@ -127,7 +127,7 @@ def _signal(rank, config, folder) -> None:
 def fill_caches(rank, configs, folder: Path) -> None:
     """Fill the feature cache of each configuration; leaves what each process was told."""
     for name, config in configs.items():
-        seen = Watcher()
-        result = cache_features(RunConfig.model_validate(config), ProgressLines(seen))
-        told = [str(result.computed), str(result.pictures), *seen.messages]
-        (folder / f"{name}-{rank}.txt").write_text("\n".join(told))
+        watcher = Watcher()
+        result = cache_features(RunConfig.model_validate(config), ProgressLines(watcher))
+        lines = [str(result.computed), str(result.pictures), *watcher.messages]
+        (folder / f"{name}-{rank}.txt").write_text("\n".join(lines))

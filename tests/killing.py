@@ -49,18 +49,20 @@ def _exit_code(fresh: bool, work, args, inside, at, after, number) -> int:
     context = multiprocessing.get_context("forkserver" if fresh else "fork")
     if fresh:
         context.set_forkserver_preload(PRELOADED)
-    with tempfile.NamedTemporaryFile() as told:
-        call = (work, args, inside, at, after, number, told.name)
+    with tempfile.NamedTemporaryFile() as stderr:
+        call = (work, args, inside, at, after, number, stderr.name)
         process = context.Process(target=_work, args=call)
         process.start()
         process.join()
-        assert process.exitcode != 1, Path(told.name).read_text()
-    asked = (0, -number) if number == signal.SIGKILL else (0, 128 + number)
-    assert process.exitcode in (*asked, -signal.SIGALRM), process.exitcode
+        assert process.exitcode != 1, Path(stderr.name).read_text()
+    accepted = (0, -number) if number == signal.SIGKILL else (0, 128 + number)
+    assert process.exitcode in (*accepted, -signal.SIGALRM), process.exitcode
     return process.exitcode
 
 
-def _work(work, args, inside: str, at: int | None, after: float | None, number, told: str) -> None:
+def _work(
+    work, args, inside: str, at: int | None, after: float | None, number, output: str
+) -> None:
     done = 0
 
     def watch(event, args):
@@ -90,6 +92,6 @@ def _work(work, args, inside: str, at: int | None, after: float | None, number, 
     except SystemExit as stop:
         code = stop.code
     except BaseException:
-        Path(told).write_text(traceback.format_exc())
+        Path(output).write_text(traceback.format_exc())
     finally:
         os._exit(code)

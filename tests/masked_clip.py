@@ -143,6 +143,6 @@ def _attention(y, state, at, heads, causal):
         if causal:
             future = torch.ones(scores.shape[1:]).triu(1).bool()
             scores = scores.masked_fill(future, -torch.inf)
-        seen = scores.softmax(dim=-1) @ v
-        out = out + (seen * factor) @ state[f"{at}attn.out_proj.weight"][:, rows].T
+        values = scores.softmax(dim=-1) @ v
+        out = out + (values * factor) @ state[f"{at}attn.out_proj.weight"][:, rows].T
     return out

@@ -23,17 +23,17 @@ class Page(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag, attributes):
-        given = dict(attributes)
-        assert len(given) == len(attributes), f"{tag} has an attribute twice"
-        self.tags.append((tag, given))
-        if "id" in given:
-            self.ids.append(given["id"])
+        values = dict(attributes)
+        assert len(values) == len(attributes), f"{tag} has an attribute twice"
+        self.tags.append((tag, values))
+        if "id" in values:
+            self.ids.append(values["id"])
         if tag == "table":
             self.tables.append([])
         elif tag == "tr":
             self.tables[-1].append([])
         elif tag in ("td", "th"):
-            assert tag == "td" or given["scope"] in ("col", "row")
+            assert tag == "td" or values["scope"] in ("col", "row")
             self.tables[-1][-1].append("")
         elif tag == "svg":
             self.svgs.append(None)
@@ -56,7 +56,7 @@ class Page(HTMLParser):
             self.svgs[-1] = data
 
     def of(self, tag):
-        return [given for name, given in self.tags if name == tag]
+        return [values for name, values in self.tags if name == tag]
 
     def cells(self):
         return {cell for table in self.tables for row in table for cell in row}
@@ -66,10 +66,10 @@ def check_page(markup):
     """Assert what holds for every report; return the page."""
     page = Page(markup)
     assert markup.startswith("<!doctype html>\n<html lang=")
-    for _, given in page.tags:
+    for _, values in page.tags:
         for name in ("src", "href", "xlink:href", "action", "data", "srcset"):
-            assert given.get(name, "#").startswith(("#", "data:"))
-        assert not any(name.startswith("on") for name in given)
+            assert values.get(name, "#").startswith(("#", "data:"))
+        assert not any(name.startswith("on") for name in values)
     for word in ("http://", "https://", "@import", "<script", "<iframe", "javascript:"):
         assert word not in markup
     assert len(page.ids) == len(set(page.ids))

@@ -53,8 +53,8 @@ def events_of(folder, kind):
     return [e for e in read_events(folder / "events.jsonl") if e["kind"] == kind]
 
 
-def make_version_2(path, *, stream=True, **said):
-    """Make a checkpoint what it was before version 3, with ``said`` in its checkpoint.json.
+def make_version_2(path, *, stream=True, **fields):
+    """Make a checkpoint what it was before version 3, with ``fields`` in its checkpoint.json.
 
     Without ``stream`` it does not know the place in the pairs.
     """
@@ -68,4 +68,4 @@ def make_version_2(path, *, stream=True, **said):
         assert set(state.pop("stream")) == {0}
         torch.save(state, path / "state.pt")
         about["files"]["state.pt"] = hashlib.sha256((path / "state.pt").read_bytes()).hexdigest()
-    (path / "checkpoint.json").write_text(json.dumps({**about, "version": 2, **said}))
+    (path / "checkpoint.json").write_text(json.dumps({**about, "version": 2, **fields}))

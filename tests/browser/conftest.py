@@ -20,15 +20,15 @@ def browser():
 
 @pytest.fixture(scope="module")
 def server(bundle):
-    with serving(bundle) as found:
-        yield found
+    with serving(bundle) as instance:
+        yield instance
 
 
 @pytest.fixture
 def tab(browser, server):
-    with silent_tab(browser) as found:
-        open_page(found, server)
-        yield found
+    with silent_tab(browser) as page:
+        open_page(page, server)
+        yield page
 
 
 @pytest.fixture

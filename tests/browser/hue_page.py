@@ -46,7 +46,7 @@ class HueModel:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def drawn(hue, edge=64):
+def hue_picture(hue, edge=64):
     image = Image.new("RGB", (edge, edge), "white")
     ImageDraw.Draw(image).ellipse([6, 6, edge - 7, edge - 7], fill=HUES[hue])
     return image
@@ -56,7 +56,7 @@ def drawn(hue, edge=64):
 def served(indexes):
     """A demo page on a free port; yields its address."""
     names = [f"{hue} disc" for hue in HUES for _ in range(20)]
-    pictures = tuple(drawn(name.split()[0]) for name in names)
+    pictures = tuple(hue_picture(name.split()[0]) for name in names)
     gallery = Gallery("discs", pictures, tuple(names), label_examples=True)
     models = [
         HueModel("teacher", "torch", "fp32"),
@@ -72,24 +72,24 @@ def served(indexes):
 
 
 @contextmanager
-def told_hosts():
+def recorded_hosts():
     """Yield the set of hosts that this process connects to or looks up, as it grows."""
-    seen = set()
+    hosts = set()
     connect, look_up = socket.socket.connect, socket.getaddrinfo
 
     def noted_connect(self, peer):
         if self.family in (socket.AF_INET, socket.AF_INET6):
-            seen.add(peer[0])
+            hosts.add(peer[0])
         return connect(self, peer)
 
     def noted_look_up(host, *args, **kwargs):
-        seen.add(host)
+        hosts.add(host)
         return look_up(host, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", noted_connect)
         patch.setattr(socket, "getaddrinfo", noted_look_up)
-        yield seen
+        yield hosts
 
 
 @contextmanager
@@ -132,7 +132,7 @@ def classified(page, text):
     return note(page, "#classified", text)
 
 
-def found(page, text):
+def results_of(page, text):
     return note(page, "#found", text)
 
 

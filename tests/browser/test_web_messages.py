@@ -19,7 +19,7 @@ from web_page import (
 pytestmark = MARKS
 
 
-def told(tab, id, text):
+def shows(tab, id, text):
     tab.locator(f"#{id}", has_text=text).wait_for()
     shown = tab.inner_text(f"#{id}")
     assert "\n" not in shown.strip()
@@ -36,23 +36,23 @@ def told(tab, id, text):
         (f"cat, {'x' * 201}", "a label has 201 characters: at most 200"),
     ],
 )
-def test_labels_to_mend_are_told(tab, labels, message):
+def test_labels_to_mend_are_reported(tab, labels, message):
     tab.fill("#labels", labels)
-    told(tab, "label-note", message)
+    shows(tab, "label-note", message)
     tab.wait_for_function("document.querySelectorAll('#bars li').length == 0")
     type_labels(tab, LABELS)
     assert tab.is_hidden("#label-note")
 
 
-def test_labels_of_the_same_tokens_and_cut_ones_are_told(tab):
+def test_labels_of_the_same_tokens_and_cut_ones_are_reported(tab):
     long = "cat " * 15  # with start and end 17 tokens, the toy bundle takes 16
     tab.fill("#labels", f"{long}dog, {long}bicycle")
-    told(tab, "label-note", "are the same after truncation to the model's 16 tokens")
+    shows(tab, "label-note", "are the same after truncation to the model's 16 tokens")
     tab.wait_for_function("document.querySelectorAll('#bars li').length == 0")
     tab.fill("#labels", "cat, dog, Cat")
-    told(tab, "label-note", 'labels "cat" and "Cat" become the same tokens')
+    shows(tab, "label-note", 'labels "cat" and "Cat" become the same tokens')
     tab.fill("#labels", f"dog, {long}")
-    told(
+    shows(
         tab, "label-note", "1 of 2 prompts are longer than the model's 16 tokens and are truncated"
     )
     tab.wait_for_function("document.querySelectorAll('#bars li').length == 2")
@@ -60,9 +60,9 @@ def test_labels_of_the_same_tokens_and_cut_ones_are_told(tab):
     assert tab.is_hidden("#label-note")
 
 
-def test_a_template_without_a_place_is_told(tab):
+def test_a_template_without_a_place_is_reported(tab):
     tab.fill("#templates", "a photo")
-    told(tab, "label-note", "the prompt template needs {} in place of the label")
+    shows(tab, "label-note", "the prompt template needs {} in place of the label")
 
 
 def bomb():
@@ -93,22 +93,22 @@ def bomb():
     ],
     ids=["text", "cut", "empty", "bomb", "onnx"],
 )
-def test_a_wrong_file_is_told_and_the_next_picture_works(tab, tmp_path, name, content, message):
+def test_a_wrong_file_is_reported_and_the_next_picture_works(tab, tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
     tab.set_input_files("#file", path)
-    told(tab, "picture-note", message)
+    shows(tab, "picture-note", message)
     tab.wait_for_function("document.querySelectorAll('#bars li').length == 0")
     tab.click("#samples button:nth-child(2)")
     tab.locator("#bars li").first.wait_for()
     assert tab.is_hidden("#picture-note")
 
 
-def test_a_folder_that_is_no_bundle_is_told(tab, tmp_path):
+def test_a_folder_that_is_no_bundle_is_reported(tab, tmp_path):
     (tmp_path / "pictures").mkdir()
     picture(20, 20).save(tmp_path / "pictures" / "a.png")
     tab.set_input_files("#folder", tmp_path / "pictures")
-    told(tab, "status", "this folder is not a bundle: it has no manifest.json")
+    shows(tab, "status", "this folder is not a bundle: it has no manifest.json")
 
 
 def newer(folder):
@@ -148,29 +148,29 @@ def foreign_tokenizer(folder):
         (foreign_tokenizer, "label-note", "this page reads CLIP's byte-pair tokenizers only"),
     ],
 )  # fmt: skip
-def test_a_bundle_to_mend_is_told(browser, altered, change, place, message):
+def test_a_bundle_to_mend_is_reported(browser, altered, change, place, message):
     with serving(altered) as server, silent_tab(browser, missing=True) as tab:
         change(altered)  # after the server has looked at it
         tab.goto(server.url)
-        told(tab, place, message)
+        shows(tab, place, message)
 
 
-def test_missing_runtime_files_and_wrong_addresses_are_told(browser, server, bundle):
+def test_missing_runtime_files_and_wrong_addresses_are_reported(browser, server, bundle):
     with serving(bundle) as other, silent_tab(browser, missing=True) as tab:
         other.files = {k: v for k, v in other.files.items() if not k.startswith("/ort/")}
         tab.goto(other.url)
-        told(tab, "status", "onnxruntime-web is not at")
+        shows(tab, "status", "onnxruntime-web is not at")
         tab.goto(server.url + "?bundle=https://example.com/")
-        told(tab, "status", "is on another host")
+        shows(tab, "status", "is on another host")
         tab.goto(server.url + "?precision=int3")
-        told(tab, "status", "this bundle has no precision int3; it has fp32, int8")
+        shows(tab, "status", "this bundle has no precision int3; it has fp32, int8")
 
 
-def test_webgpu_asked_for_where_there_is_none_is_told(browser, server):
+def test_webgpu_requested_where_there_is_none_is_reported(browser, server):
     with silent_tab(browser) as tab:
         open_page(tab, server, "?backend=webgpu")
         if tab.locator("#backend option[value=webgpu]").count() == 0:
-            told(tab, "warning", "This browser does not support WebGPU. Using WASM instead.")
+            shows(tab, "warning", "This browser does not support WebGPU. Using WASM instead.")
 
 
 def test_a_precision_that_does_not_load_leaves_the_others_usable(browser, altered):
@@ -178,7 +178,7 @@ def test_a_precision_that_does_not_load_leaves_the_others_usable(browser, altere
     with serving(altered) as server, silent_tab(browser) as tab:
         open_page(tab, server)
         tab.select_option("#precision", "fp32")
-        told(tab, "status", "onnx/text_model.onnx has changed: sha256")
+        shows(tab, "status", "onnx/text_model.onnx has changed: sha256")
         tab.select_option("#precision", "int8")
         tab.locator("#status").wait_for(state="hidden")
         tab.locator("#bars li").first.wait_for()

@@ -53,7 +53,7 @@ def test_threads_are_on_because_the_page_is_isolated(tab):
     ]  # fmt: skip
 
 
-def test_threads_and_precision_can_be_chosen(tab):
+def test_threads_and_precision_can_be_selected(tab):
     tab.select_option("#threads", "1")
     tab.locator("#badges", has_text="1 thread").wait_for()
     tab.locator("#status").wait_for(state="hidden")
@@ -63,7 +63,7 @@ def test_threads_and_precision_can_be_chosen(tab):
     assert badges(tab)[:3] == ["WASM", "fp32", "1 thread"]
 
 
-def test_a_picture_is_chosen_dropped_and_pasted(tab, tmp_path):
+def test_a_picture_is_selected_dropped_and_pasted(tab, tmp_path):
     for number, way in enumerate(["choose", "drop", "paste"]):
         path = tmp_path / f"{way}.png"
         picture(50 + number, 40, seed=number).save(path)

@@ -57,8 +57,8 @@ SIZES = [(1, 1), (5, 7), (32, 32), (41, 32), (200, 31), (257, 333), (640, 481), 
 
 @pytest.fixture
 def tab(browser):
-    with silent_tab(browser) as found:
-        yield found
+    with silent_tab(browser) as page:
+        yield page
 
 
 TOKENIZE = """async ([tokenizer, manifest, texts]) => {
@@ -76,8 +76,8 @@ def test_token_ids_are_pythons(tab, server, bundle):
     tab.goto(server.url)
     manifest = json.loads((bundle / "manifest.json").read_text())
     python = EdgeCLIP.load(bundle)
-    found = tokenized(tab, bundle / "tokenizer.json", manifest)
-    for text, ids in zip(TEXTS, found, strict=True):
+    tokenized_ids = tokenized(tab, bundle / "tokenizer.json", manifest)
+    for text, ids in zip(TEXTS, tokenized_ids, strict=True):
         assert ids == python.token_ids(text), text
 
 
@@ -87,13 +87,13 @@ def test_token_ids_of_a_trimmed_vocabulary_are_pythons(tab, server, bundle, tmp_
 
     tab.goto(server.url)
     content = json.loads((bundle / "tokenizer.json").read_text(encoding="utf-8"))
-    whole = ClipTokenizer.from_file(bundle / "tokenizer.json", 16)
+    tokenizer = ClipTokenizer.from_file(bundle / "tokenizer.json", 16)
     pieces = read_pieces(content, "toy")
-    kept = required_ids(pieces, base_ids(content, pieces), whole.pieces("a red bicycle"))
+    required = required_ids(pieces, base_ids(content, pieces), tokenizer.pieces("a red bicycle"))
     path = tmp_path / "tokenizer.json"
-    path.write_text(json.dumps(trimmed_json(content, pieces, kept)), encoding="utf-8")
+    path.write_text(json.dumps(trimmed_json(content, pieces, required)), encoding="utf-8")
     trimmed = ClipTokenizer.from_file(path, 16)
-    assert trimmed.vocab_size < whole.vocab_size
+    assert trimmed.vocab_size < tokenizer.vocab_size
     manifest = {"context_length": 16, "tokenizer": {}, "eot_token_id": trimmed.eot_token_id}
     for text, ids in zip(TEXTS, tokenized(tab, path, manifest), strict=True):
         assert ids == trimmed.encode(text), text
@@ -116,8 +116,10 @@ def test_pixels_are_pillows_to_the_last_bit(tab, server, name):
     for size in SIZES:
         noise = np.random.default_rng(size).integers(0, 256, (size[1], size[0], 4), np.uint8)
         rgba = base64.b64encode(noise.tobytes()).decode()
-        found = np.array(tab.evaluate(RESIZE, [config, size, rgba]), dtype=np.float32)
-        np.testing.assert_array_equal(found, preprocess(noise[:, :, :3]).ravel(), err_msg=str(size))
+        pixels = np.array(tab.evaluate(RESIZE, [config, size, rgba]), dtype=np.float32)
+        np.testing.assert_array_equal(
+            pixels, preprocess(noise[:, :, :3]).ravel(), err_msg=str(size)
+        )
 
 
 DECODE = """async (encoded) => {
@@ -191,24 +193,29 @@ def test_probabilities_and_order_are_pythons(
     type_labels(tab, LABELS, " | ".join(templates))
     tab.locator("#times", has_text="130 × 90").wait_for()
     tab.locator("#times", has_text="10 texts").wait_for()
-    found = chances(tab)
-    assert dict(found) == pytest.approx(dict(python), abs=tolerance)
-    wanted = dict(python)
-    for (better, _), (worse, _) in pairwise(found):
-        assert wanted[better] >= wanted[worse] - tolerance
-    assert found[0][0] == python[0][0]
+    actual = chances(tab)
+    assert dict(actual) == pytest.approx(dict(python), abs=tolerance)
+    expected = dict(python)
+    for (better, _), (worse, _) in pairwise(actual):
+        assert expected[better] >= expected[worse] - tolerance
+    assert actual[0][0] == python[0][0]
 
 
 def test_self_test_passes_on_wasm(tab, server):
     open_page(tab, server)
     verdict, rows = self_test(tab)
     assert verdict.startswith("All 4 ")
-    found = {row[1]: row for row in rows}
-    assert set(found) == {"fp32", "int8", "fp32, resized inside", "int8, resized inside"}
+    rows_by_precision = {row[1]: row for row in rows}
+    assert set(rows_by_precision) == {
+        "fp32",
+        "int8",
+        "fp32, resized inside",
+        "int8, resized inside",
+    }
     assert {(row[0], row[2], row[6]) for row in rows} == {("WASM", "✓ pass", "equal")}
-    assert found["fp32"][7] == found["int8"][7] == "equal"
-    assert float(found["fp32"][3]) >= 0.9999
-    assert float(found["int8"][4]) >= 0.999
+    assert rows_by_precision["fp32"][7] == rows_by_precision["int8"][7] == "equal"
+    assert float(rows_by_precision["fp32"][3]) >= 0.9999
+    assert float(rows_by_precision["int8"][4]) >= 0.999
 
 
 def flip_weights(folder, name):

@@ -41,8 +41,8 @@ def opened(toy_teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
         )
 
     folder = built_once(tmp_path_factory, "clients", build)
-    found: Opened = pickle.loads((folder / "opened.pickle").read_bytes())
-    return found
+    exported: Opened = pickle.loads((folder / "opened.pickle").read_bytes())
+    return exported
 
 
 def export_opened(teacher: Path, folder: Path) -> Opened:
@@ -57,10 +57,10 @@ def export_opened(teacher: Path, folder: Path) -> Opened:
     random = np.random.default_rng(3)
     clip = load_clip(str(teacher))
     size = clip.image_size
-    asked = [*LABELS, *TEXTS]
-    pictures = [Image.fromarray(random.integers(0, 256, (size, size, 3), np.uint8)) for _ in asked]
+    texts = [*LABELS, *TEXTS]
+    pictures = [Image.fromarray(random.integers(0, 256, (size, size, 3), np.uint8)) for _ in texts]
     models = folder / "models"
-    export_bundle(clip, models / "toy", pairs=(pictures, asked), max_drop=100.0)
+    export_bundle(clip, models / "toy", pairs=(pictures, texts), max_drop=100.0)
     shutil.copytree(models / "toy", models / STANDALONE)
     for precision in ("fp32", "int8"):  # as `export --standalone` does
         write_combined(models / STANDALONE, precision, clip, share_weights=False)
@@ -90,7 +90,7 @@ def export_opened(teacher: Path, folder: Path) -> Opened:
         # The bundle was verified on these very inputs; the last bits are the client's own.
         cosine={
             "fp32": {"image": 0.99999, "text": 0.99999},
-            "q8": {tower: found - 1e-5 for tower, found in verified.items()},
+            "q8": {tower: cosine - 1e-5 for tower, cosine in verified.items()},
         },
     )
 

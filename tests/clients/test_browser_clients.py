@@ -60,11 +60,11 @@ def test_transformers_js_needs_no_option_for_a_standalone_bundle(page, opened, d
 def test_plain_onnxruntime_web_gives_pytorchs_embeddings(page, opened, dtype):
     suffix = {"fp32": "", "q8": "_quantized"}[dtype]
     run = "([file, name, type, data, shape]) => run(file, name, type, data, shape)"
-    for row, wanted in zip(opened.ids, opened.text_embeds, strict=True):
+    for row, expected in zip(opened.ids, opened.text_embeds, strict=True):
         file = f"/models/{opened.name}/onnx/text_model{suffix}.onnx"
-        found = page.evaluate(run, [file, "input_ids", "int64", row, [1, len(row)]])
-        assert np.array(found) @ wanted >= opened.cosine[dtype]["text"]
-    for pixels, wanted in zip(opened.pixels, opened.image_embeds, strict=True):
+        embedding = page.evaluate(run, [file, "input_ids", "int64", row, [1, len(row)]])
+        assert np.array(embedding) @ expected >= opened.cosine[dtype]["text"]
+    for pixels, expected in zip(opened.pixels, opened.image_embeds, strict=True):
         file = f"/models/{opened.name}/onnx/vision_model{suffix}.onnx"
         data = [file, "pixel_values", "float32", pixels.ravel().tolist(), [1, *pixels.shape]]
-        assert np.array(page.evaluate(run, data)) @ wanted >= opened.cosine[dtype]["image"]
+        assert np.array(page.evaluate(run, data)) @ expected >= opened.cosine[dtype]["image"]

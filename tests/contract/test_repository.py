@@ -26,7 +26,7 @@ def test_packages_are_typed():
     assert all((ROOT / package / "py.typed").is_file() for package in PACKAGES)
 
 
-def test_version_is_told_once():
+def test_version_is_stated_once():
     from tinyclip_edge import __version__
 
     text = (ROOT / "pyproject.toml").read_text()

@@ -63,9 +63,9 @@ def four(runs, tmp_path_factory):
     return folder
 
 
-def off(expected, got):
+def off(expected, actual):
     """Largest relative difference of two runs' losses."""
-    one, other = losses(expected), losses(got)
+    one, other = losses(expected), losses(actual)
     assert list(one) == list(other) == list(range(1, STEPS + 1))
     return max(abs(other[step] / one[step] - 1) for step in one)
 
@@ -85,11 +85,11 @@ def test_four_processes_have_the_loss_curve_of_one(alone, four, name):
 
 
 @pytest.mark.parametrize(
-    ("whole", "parts"), [("learnt scale", "micro-batches"), ("masks", "masks in parts")]
+    ("full", "parts"), [("learnt scale", "micro-batches"), ("masks", "masks in parts")]
 )
-def test_parts_of_a_batch_have_the_loss_curve_of_the_whole(alone, two, whole, parts):
-    assert off(alone / whole, alone / parts) < tolerance(whole)
-    assert off(alone / whole, two / parts) < tolerance(whole)
+def test_parts_of_a_batch_have_the_loss_curve_of_the_full_batch(alone, two, full, parts):
+    assert off(alone / full, alone / parts) < tolerance(full)
+    assert off(alone / full, two / parts) < tolerance(full)
 
 
 def test_masks_are_pruned_to_the_same_units(alone, two, four):
@@ -134,42 +134,42 @@ def test_each_process_caches_the_features_of_all(alone, two):
 
 
 def test_the_first_process_speaks_for_all(alone, two):
-    told = [(folder / "streamed-0.txt").read_text() for folder in (alone, two)]
+    outputs = [(folder / "streamed-0.txt").read_text() for folder in (alone, two)]
     # 20 batches of 16; the broken picture comes once in 240
-    assert "skipped 1 of 320 images that cannot be decoded" in told[0]
-    assert told[0] == told[1]
+    assert "skipped 1 of 320 images that cannot be decoded" in outputs[0]
+    assert outputs[0] == outputs[1]
     assert (two / "streamed-1.txt").read_text() == ""
 
 
 def test_a_step_that_is_not_finite_on_one_process_is_skipped_on_all(two):
-    told = [(two / f"bad-loss-{rank}.txt").read_text() for rank in range(2)]
-    assert told[0] == told[1]
-    assert told[0].startswith("1 ")
+    outputs = [(two / f"bad-loss-{rank}.txt").read_text() for rank in range(2)]
+    assert outputs[0] == outputs[1]
+    assert outputs[0].startswith("1 ")
     (skipped,) = events_of(two / "bad loss", "skipped")
     assert skipped["step"] == BAD_STEP
     assert len(set(skipped["keys"])) == 16
 
 
 def test_an_error_of_one_process_is_raised_on_all_before_anything_is_written(two):
-    told = {(two / f"bad-data-{rank}.txt").read_text() for rank in range(2)}
-    assert len(told) == 1
-    assert told.pop().startswith("DataError process 1: ")
+    outputs = {(two / f"bad-data-{rank}.txt").read_text() for rank in range(2)}
+    assert len(outputs) == 1
+    assert outputs.pop().startswith("DataError process 1: ")
     assert not (two / "bad data").exists()
 
 
 def test_a_signal_to_one_process_stops_all_after_the_same_step(two):
-    told = {(two / f"stopped-{rank}.txt").read_text() for rank in range(2)}
-    assert len(told) == 1
-    assert told.pop().startswith(f"130 stopped after step {STOP_STEP}, checkpoint written; ")
+    outputs = {(two / f"stopped-{rank}.txt").read_text() for rank in range(2)}
+    assert len(outputs) == 1
+    assert outputs.pop().startswith(f"130 stopped after step {STOP_STEP}, checkpoint written; ")
     assert events_of(two / "stopped", "run_end")[-1]["status"] == "interrupted"
 
 
 @pytest.mark.parametrize("step", [STOP_STEP, SAVED], ids=["stopped", "killed"])
 def test_one_process_goes_on_where_two_ended(no_report, alone, two, runs, tmp_path, step):
-    cut, seen = tmp_path / "cut", Watcher()
+    cut, watcher = tmp_path / "cut", Watcher()
     shutil.copytree(two / "stopped", cut)
     if step == SAVED:  # the last checkpoint that a kill would have left
         shutil.rmtree(cut / "checkpoints" / f"{STOP_STEP:08d}")
-    distill(RunConfig.model_validate(runs["learnt scale"]), cut, resume=True, observer=seen)
-    assert [r.step for r in seen.reports] == list(range(step + 1, STEPS + 1))
+    distill(RunConfig.model_validate(runs["learnt scale"]), cut, resume=True, observer=watcher)
+    assert [r.step for r in watcher.reports] == list(range(step + 1, STEPS + 1))
     assert off(alone / "learnt scale", cut) < ROUNDING

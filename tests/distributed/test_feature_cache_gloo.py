@@ -53,10 +53,10 @@ def test_one_process_and_two_leave_the_same_bytes(folders):
     ]
     assert len(parts[0]) == SHARDS
     assert parts[0] == parts[1]
-    told = [(folders[1] / f"memory-{rank}.txt").read_text().splitlines() for rank in range(2)]
-    assert told[0][:2] == told[1][:2] == ["5", "48"]
-    assert "5 of 5 parts are missing" in told[0][2]
-    assert told[1][2:] == []
+    outputs = [(folders[1] / f"memory-{rank}.txt").read_text().splitlines() for rank in range(2)]
+    assert outputs[0][:2] == outputs[1][:2] == ["5", "48"]
+    assert "5 of 5 parts are missing" in outputs[0][2]
+    assert outputs[1][2:] == []
     assert (folders[1] / "stream-0.txt").read_text().startswith("0\n0")
 
 

@@ -106,8 +106,8 @@ def test_two_processes_equal_one(tmp_path: Path):
     multiprocessing.spawn(train, args=(str(tmp_path),), nprocs=WORLD)
 
     for rank in range(WORLD):
-        seen = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
-        assert seen.keys() == expected.keys()
+        gathered = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
+        assert gathered.keys() == expected.keys()
         for name, value in expected.items():
-            off = (seen[name] - value).norm() / value.norm()
+            off = (gathered[name] - value).norm() / value.norm()
             assert off < 1e-6, name

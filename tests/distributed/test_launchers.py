@@ -50,10 +50,10 @@ def launched(tmp_path, runs):
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_launcher_leaves_one_run(launched, launcher):
-    told, code, out = launched(launcher, "optim.steps=4", "optim.warmup=1")
-    assert code == 0, told
-    assert told.count("student: ") == 1
-    assert told.count("step 4/4") == 1
+    log, code, out = launched(launcher, "optim.steps=4", "optim.warmup=1")
+    assert code == 0, log
+    assert log.count("student: ") == 1
+    assert log.count("step 4/4") == 1
     assert len(events_of(out, "run_start")) == 1
     assert [e["step"] for e in events_of(out, "step")] == [1, 2, 3, 4]
     assert load_clip(str(out)).embedding_dim == 64
@@ -61,12 +61,12 @@ def test_a_launcher_leaves_one_run(launched, launcher):
 
 
 def test_a_batch_that_cannot_be_shared_is_one_line_under_torchrun(launched):
-    told, code, out = launched("torchrun", "optim.batch_size=15")
+    log, code, out = launched("torchrun", "optim.batch_size=15")
     assert code != 0
-    lines = [line for line in told.splitlines() if line.startswith("error: ")]
+    lines = [line for line in log.splitlines() if line.startswith("error: ")]
     assert lines == [
         "error: optim.batch_size 15 cannot be divided evenly among 2 processes; set it to 14 or "
         "16, or start a different number of processes"
     ]
-    assert "exitcode  : 2" in told  # of our process; the launcher's own is 1
+    assert "exitcode  : 2" in log  # of our process; the launcher's own is 1
     assert not out.exists()

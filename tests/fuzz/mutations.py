@@ -39,12 +39,12 @@ def changed_bytes(rng: random.Random, valid: bytes) -> bytes:
         at = rng.randrange(len(content) + 1)
         if rng.random() < 0.2 and valid:  # splice
             start = rng.randrange(len(valid))
-            put = valid[start : start + rng.randrange(1, 256)]
+            inserted = valid[start : start + rng.randrange(1, 256)]
         elif rng.random() < 0.5:
-            put = rng.randbytes(rng.randint(1, 8))
+            inserted = rng.randbytes(rng.randint(1, 8))
         else:
-            put = rng.choice(INTERESTING)
-        content[at : at + rng.choice((0, 1, len(put), 64))] = put
+            inserted = rng.choice(INTERESTING)
+        content[at : at + rng.choice((0, 1, len(inserted), 64))] = inserted
     return bytes(content)
 
 
@@ -227,13 +227,13 @@ def named(name: str, content: bytes) -> bytes:
 
 
 @contextmanager
-def put(folder: Path, given: bytes) -> Iterator[str]:
+def placed(folder: Path, data: bytes) -> Iterator[str]:
     """Have a folder hold what ``changed_file`` made, then again what it held; give the name."""
-    first, _, content = given.partition(b"\n")
+    first, _, content = data.partition(b"\n")
     state = next((one for one in (MISSING, FOLDER, LINK, LOOP) if first.endswith(one)), b"")
     name = first.removesuffix(state).decode()
     path = folder / name
-    whole = path.read_bytes()
+    original = path.read_bytes()
     path.unlink()
     if state == FOLDER:
         path.mkdir()
@@ -245,4 +245,4 @@ def put(folder: Path, given: bytes) -> Iterator[str]:
         yield name
     finally:
         shutil.rmtree(path) if state == FOLDER else path.unlink(missing_ok=True)
-        path.write_bytes(whole)
+        path.write_bytes(original)

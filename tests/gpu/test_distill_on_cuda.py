@@ -46,5 +46,5 @@ def test_float32_follows_the_cpu(losses):
 
 
 def test_bfloat16_trains(losses):
-    found = losses("cuda", "bf16")
-    assert found[-1] < found[0]
+    curve = losses("cuda", "bf16")
+    assert curve[-1] < curve[0]

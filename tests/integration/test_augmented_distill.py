@@ -15,7 +15,7 @@ from toy_runs import STUDENT, KilledError, Watcher, kill, losses
 def config(tmp_path, toy_teacher_folder):
     shard = write_shard(tmp_path / "train.tar", toy_samples((32, 40)))
 
-    def made(**data):
+    def make_config(**data):
         return RunConfig.model_validate(
             {
                 "teacher": {"model": str(toy_teacher_folder)},
@@ -27,7 +27,7 @@ def config(tmp_path, toy_teacher_folder):
             }
         )
 
-    return made
+    return make_config
 
 
 CROPS = {"augment_crop": [0.4, 0.9], "augment_flip": 0.5, "augment_colour": 0.3}
@@ -35,13 +35,13 @@ CROPS = {"augment_crop": [0.4, 0.9], "augment_flip": 0.5, "augment_colour": 0.3}
 
 @pytest.mark.parametrize("memory", [pytest.param(4.0, marks=pytest.mark.slow), 0.0])
 def test_a_killed_run_goes_on_with_the_same_pictures(config, tmp_path, memory):
-    wanted = config(**CROPS, memory_gb=memory)
-    distill(wanted, tmp_path / "whole")
+    settings = config(**CROPS, memory_gb=memory)
+    distill(settings, tmp_path / "whole")
     with pytest.raises(KilledError):
-        distill(wanted, tmp_path / "killed", observer=Watcher(7, kill))
-    distill(wanted, tmp_path / "killed", resume=True)
-    whole, killed = losses(tmp_path / "whole"), losses(tmp_path / "killed")
-    assert killed == pytest.approx(whole, abs=1e-6)
+        distill(settings, tmp_path / "killed", observer=Watcher(7, kill))
+    distill(settings, tmp_path / "killed", resume=True)
+    uninterrupted, killed = losses(tmp_path / "whole"), losses(tmp_path / "killed")
+    assert killed == pytest.approx(uninterrupted, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -49,10 +49,10 @@ def test_the_draws_change_what_is_learnt(config, tmp_path):
     distill(config(), tmp_path / "centre")
     distill(config(**CROPS), tmp_path / "drawn")
     distill(config(augment_crop=[1.0, 1.0]), tmp_path / "same")
-    centre, drawn = losses(tmp_path / "centre"), losses(tmp_path / "drawn")
-    assert abs(centre[1] - drawn[1]) > 1e-4
+    centre, cropped = losses(tmp_path / "centre"), losses(tmp_path / "drawn")
+    assert abs(centre[1] - cropped[1]) > 1e-4
     # A crop of the whole picture may still be cut to another ratio of its sides.
-    assert losses(tmp_path / "same")[1] != drawn[1]
+    assert losses(tmp_path / "same")[1] != cropped[1]
 
 
 def test_student_and_teacher_see_the_same_pictures(config, monkeypatch):
@@ -63,11 +63,11 @@ def test_student_and_teacher_see_the_same_pictures(config, monkeypatch):
     random = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (4, 3, 32, 32), generator=random, dtype=torch.uint8)
     draws = Augment((0.4, 0.9), 0.5, 0.3).draw(0, 0, 4)
-    seen = {}
+    pictures = {}
     features_of = work.task.teacher.features_of
 
     def remembered(batch, counts=None):
-        seen["teacher"] = batch.pixels
+        pictures["teacher"] = batch.pixels
         return features_of(batch, counts)
 
     monkeypatch.setattr(work.task.teacher, "features_of", remembered)
@@ -75,8 +75,10 @@ def test_student_and_teacher_see_the_same_pictures(config, monkeypatch):
     monkeypatch.setattr(
         work.task._codec,
         "restore",
-        lambda values, size=None: (seen.setdefault("student", values), restore(values, size))[1],
+        lambda values, size=None: (pictures.setdefault("student", values), restore(values, size))[
+            1
+        ],
     )
     work.task.terms(Batch(tuple("abcd"), pixels, ("a cat", "a dog", "red", "blue"), draws=draws))
-    assert torch.equal(seen["teacher"], apply_draws(pixels, draws))
-    assert torch.equal(seen["student"], seen["teacher"])
+    assert torch.equal(pictures["teacher"], apply_draws(pixels, draws))
+    assert torch.equal(pictures["student"], pictures["teacher"])

@@ -47,19 +47,19 @@ def one_bad(**files):
 
 @pytest.mark.parametrize("memory_gb", [4.0, 0.0], ids=["in memory", "streamed"])
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "message"),
     [
         ({"txt": b" \n"}, "has no caption (KEY.txt, or KEY.json 'caption')"),
         ({"txt": b"caf\xe9"}, "cannot be read ("),
         ({"json": b"{"}, "cannot be read ("),
     ],
 )
-def test_captions_that_are_none(distil, tmp_path, memory_gb, files, told):
+def test_captions_that_are_none(distil, tmp_path, memory_gb, files, message):
     code, lines, _ = distil(samples=one_bad(**files), memory_gb=memory_gb)
     assert (code, len(lines)) == (2, 1)
     assert str(tmp_path / "a.tar") in lines[0]
     assert "'big-red-circle-32'" not in lines[0] and toy_samples()[5][0] in lines[0]
-    assert told in lines[0]
+    assert message in lines[0]
     assert not (tmp_path / "run").exists() or memory_gb == 0.0
 
 
@@ -68,8 +68,10 @@ def test_a_key_that_stands_twice(distil, tmp_path, memory_gb):
     samples = [*toy_samples(), toy_samples()[2]]
     code, lines, _ = distil(samples=samples, memory_gb=memory_gb)
     key = samples[2][0]
-    told = f"error: shard {tmp_path / 'a.tar'}: key '{key}' appears twice; give each sample its own"
-    assert (code, lines) == (2, [told])
+    message = (
+        f"error: shard {tmp_path / 'a.tar'}: key '{key}' appears twice; give each sample its own"
+    )
+    assert (code, lines) == (2, [message])
 
 
 def test_odd_pairs_are_learnt_from(distil, tmp_path):
@@ -86,7 +88,7 @@ def test_odd_pairs_are_learnt_from(distil, tmp_path):
 
 
 @pytest.mark.parametrize("memory_gb", [4.0, 0.0], ids=["in memory", "streamed"])
-def test_a_cut_shard_is_told_and_used(distil, tmp_path, memory_gb):
+def test_a_cut_shard_is_reported_and_used(distil, tmp_path, memory_gb):
     many = [(f"{n}-{key}", files) for n in range(4) for key, files in toy_samples()]
     # The end of an archive is 10,240 bytes at most; a sample has 6 blocks of 512.
     code, lines, err = distil(samples=many, cut=20 * 3072, memory_gb=memory_gb)
@@ -105,8 +107,8 @@ def test_a_resume_that_would_be_another_run_is_refused(
     distil, trained, tmp_path, toy_teacher_of, toy_teacher_folder
 ):
     save_local_dir(tmp_path / "other", toy_teacher_of(7))
-    kept = tmp_path / "run" / "checkpoints" / "00000004"
-    before = {path.name: file_sha256(path) for path in kept.iterdir()}
+    checkpoint = tmp_path / "run" / "checkpoints" / "00000004"
+    before = {path.name: file_sha256(path) for path in checkpoint.iterdir()}
     write_shard(tmp_path / "b.tar", toy_samples((40,)))
     cases = [
         (["seed=1"], {}, "seed (was 0, is 1)"),
@@ -122,11 +124,11 @@ def test_a_resume_that_would_be_another_run_is_refused(
             "the weights of teacher other are not those with which the run started",
         ),
     ]
-    for words, options, told in cases:
+    for words, options, message in cases:
         code, lines, _ = distil("--resume", "run", *words, **options)
         assert (code, len(lines)) == (2, 1)
-        assert told in lines[0], lines[0]
-        assert {path.name: file_sha256(path) for path in kept.iterdir()} == before
+        assert message in lines[0], lines[0]
+        assert {path.name: file_sha256(path) for path in checkpoint.iterdir()} == before
     code, lines, err = distil("--resume", "run", "run.save_every=3")
     assert (code, lines) == (0, []), err
-    assert json.loads((kept / "checkpoint.json").read_text())["step"] == 4
+    assert json.loads((checkpoint / "checkpoint.json").read_text())["step"] == 4

@@ -26,8 +26,8 @@ def command(tmp_path, monkeypatch, command_line):
 
 def refused(command, *words, code=2):
     """Run, check the exit code and that the error is one line; return that line."""
-    found, _, err = command(*words)
-    assert found == code, err
+    exit_code, _, err = command(*words)
+    assert exit_code == code, err
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, err
     assert "Traceback" not in err
@@ -128,8 +128,8 @@ def test_batch_above_the_data_set(command, run_file, tmp_path, memory_gb):
 @pytest.mark.parametrize("url", ["pipe:touch ran", "pipe:cat {0..1}.tar"])
 def test_a_command_is_not_run_unasked(command, run_file, url):
     line = refused(command, "distill", run_file(data={"train": url}))
-    told = f"data.train: '{url}' runs a command; set data.allow_pipes=true to allow it"
-    assert line == f"error: {told}"
+    message = f"data.train: '{url}' runs a command; set data.allow_pipes=true to allow it"
+    assert line == f"error: {message}"
     assert leaves_nothing(command)
 
 
@@ -190,7 +190,7 @@ def test_checkpoint_of_another_architecture(command, toy_teacher_folder, tmp_pat
     assert leaves_nothing(command)
 
 
-def test_bundle_given_to_export(command, tmp_path):
+def test_bundle_passed_to_export(command, tmp_path):
     write_tiny_bundle(tmp_path / "bundle")
     line = refused(command, "export", tmp_path / "bundle", "--int8")
     assert f"{tmp_path / 'bundle'} is an exported bundle" in line and "run folder" in line
@@ -240,10 +240,10 @@ def test_bundle_with_a_changed_byte(command, tmp_path):
 
 def test_port_in_use(command, tmp_path):
     write_tiny_bundle(tmp_path / "bundle")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        occupied.listen()
+        port = occupied.getsockname()[1]
         bundle = tmp_path / "bundle"
         line = refused(command, "demo", "--teacher", bundle, "--student", bundle, "--port", port)
     assert str(port) in line and "--port" in line

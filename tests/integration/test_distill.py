@@ -19,8 +19,8 @@ from toy_runs import Watcher, losses
 
 
 def test_a_run_leaves_what_the_design_says(make, tmp_path):
-    config, out, seen = make(run={"eval_every": 6}), tmp_path / "run", Watcher()
-    result = distill(config, out, observer=seen)
+    config, out, watcher = make(run={"eval_every": 6}), tmp_path / "run", Watcher()
+    result = distill(config, out, observer=watcher)
     assert {path.name for path in out.iterdir()} == {
         "config.yaml", "events.jsonl", "checkpoints", "student", "teacher_features.safetensors",
         "report", "best", ".lock",
@@ -38,13 +38,13 @@ def test_a_run_leaves_what_the_design_says(make, tmp_path):
     assert {"step", "loss", "affinity", "kl", "teacher_entropy", "lr", "samples_per_s",
             "data_wait", "grad_norm"} <= set(step)  # fmt: skip
     assert step["loss"] == pytest.approx(step["kl"] + step["teacher_entropy"], abs=1e-5)
-    assert [report.step for report in seen.reports] == list(range(1, 13))
+    assert [report.step for report in watcher.reports] == list(range(1, 13))
     assert result.student == out / "student"
     assert set(result.evaluations) == {0, 6, 12}
     assert {"t2i_r1", "t2i_r5", "i2t_r1", "i2t_r5", "zero_shot_100"} <= set(result.evaluations[12])
 
 
-def test_runs_share_what_the_teacher_said(make, tmp_path, monkeypatch):
+def test_runs_share_what_the_teacher_computed(make, tmp_path, monkeypatch):
     config = make(data={"feature_cache": str(tmp_path / "shared")})
     distill(config, tmp_path / "first")
     shared = tmp_path / "shared"
@@ -55,13 +55,13 @@ def test_runs_share_what_the_teacher_said(make, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Teacher, "encode_images", ask)
     monkeypatch.setattr(Teacher, "encode_texts", ask)
-    seen = Watcher()
-    distill(config, tmp_path / "second", observer=seen)
+    watcher = Watcher()
+    distill(config, tmp_path / "second", observer=watcher)
     assert losses(tmp_path / "second") == pytest.approx(losses(tmp_path / "first"), rel=1e-5)
-    assert any(f"teacher features read from {shared}" in told for told in seen.messages)
+    assert any(f"teacher features read from {shared}" in line for line in watcher.messages)
 
 
-def test_a_shared_folder_that_cannot_be_written_is_told_before_the_first_step(make, tmp_path):
+def test_a_shared_folder_that_cannot_be_written_is_reported_before_the_first_step(make, tmp_path):
     (tmp_path / "file").write_text("in the way")
     config = make(data={"feature_cache": str(tmp_path / "file" / "shared")})
     with pytest.raises(DataError, match=r"shared cannot be written .*data\.feature_cache to"):
@@ -149,15 +149,15 @@ def test_a_folder_in_use_is_not_touched(make, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_skipped_images_are_told(make, tmp_path):
+def test_skipped_images_are_reported(make, tmp_path):
     samples = toy_samples((32, 36, 40))
     samples[11][1]["png"] = b"nothing"
     path = write_shard(tmp_path / "a.tar", samples)
-    seen = Watcher()
+    watcher = Watcher()
     config = make(data={"train": str(path), "val": None}, optim={"steps": 2})
-    result = distill(config, tmp_path / "run", observer=seen)
+    result = distill(config, tmp_path / "run", observer=watcher)
     assert any(f"skipped 1 of 144 images that cannot be decoded: {samples[11][0]}" in m
-               for m in seen.messages)  # fmt: skip
+               for m in watcher.messages)  # fmt: skip
     assert result.evaluations == {}
 
 
@@ -185,13 +185,13 @@ def test_bf16_follows_fp32(make, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("run", "told"),
+    ("run", "message"),
     [
         ({"device": "cuda"}, "torch sees no CUDA device; set run.device=cpu"),
         ({"precision": "fp16"}, "fp16 needs a CUDA device"),
     ],
 )
-def test_a_device_that_is_not_there(make, tmp_path, monkeypatch, run, told):
+def test_a_device_that_is_not_there(make, tmp_path, monkeypatch, run, message):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         distill(make(run=run), tmp_path / "run")

@@ -16,18 +16,20 @@ from toy_runs import STUDENT, KilledError, Watcher, events_of, kill, losses, mak
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(make, tmp_path):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    distill(make(), whole)
+    uninterrupted, cut = tmp_path / "whole", tmp_path / "cut"
+    distill(make(), uninterrupted)
     with pytest.raises(KilledError):
         distill(make(), cut, observer=Watcher(7, kill))
     assert not (cut / "student").exists()
     before = losses(cut)
     assert max(before) == 7
     result = distill(make(), cut, resume=True)
-    expected, got = losses(whole), losses(cut)
-    assert list(got) == list(expected)
-    assert all(got[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
-    assert weights_hash(load_clip(str(cut)).model) == weights_hash(load_clip(str(whole)).model)
+    expected, resumed = losses(uninterrupted), losses(cut)
+    assert list(resumed) == list(expected)
+    assert all(resumed[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
+    assert weights_hash(load_clip(str(cut)).model) == weights_hash(
+        load_clip(str(uninterrupted)).model
+    )
     assert result.steps == 12
 
 
@@ -47,8 +49,8 @@ def test_other_ways_to_run_resume_exactly_too(make, tmp_path, kind):
     with pytest.raises(KilledError):
         distill(config, tmp_path / "cut", observer=Watcher(5, kill))
     distill(config, tmp_path / "cut", resume=True)
-    expected, got = losses(tmp_path / "whole"), losses(tmp_path / "cut")
-    assert all(got[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
+    expected, resumed = losses(tmp_path / "whole"), losses(tmp_path / "cut")
+    assert all(resumed[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
 
 
 SHAPES = [
@@ -60,18 +62,20 @@ SHAPES = [
 @pytest.mark.parametrize(
     "killed", [slow(3), 5, slow(6), slow(10)], ids=["1", "end of 1", "start of 2", "2"]
 )
-def test_a_kill_in_either_of_two_given_shapes_is_as_if_it_had_not_been(make, tmp_path, killed):
-    config, whole, cut = make(stages=SHAPES), tmp_path / "whole", tmp_path / "cut"
-    distill(config, whole)
+def test_a_kill_in_either_of_two_fixed_shapes_is_as_if_it_had_not_been(make, tmp_path, killed):
+    config, uninterrupted, cut = make(stages=SHAPES), tmp_path / "whole", tmp_path / "cut"
+    distill(config, uninterrupted)
     with pytest.raises(KilledError):
         distill(config, cut, observer=Watcher(killed, kill))
     distill(config, cut, resume=True)
-    expected, got = losses(whole), losses(cut)
-    assert list(got) == list(expected) == list(range(1, 13))
-    assert all(got[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
-    assert weights_hash(load_clip(str(cut)).model) == weights_hash(load_clip(str(whole)).model)
+    expected, resumed = losses(uninterrupted), losses(cut)
+    assert list(resumed) == list(expected) == list(range(1, 13))
+    assert all(resumed[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
+    assert weights_hash(load_clip(str(cut)).model) == weights_hash(
+        load_clip(str(uninterrupted)).model
+    )
     for kind in ("stage", "inherit"):
-        steps = [[e["step"] for e in events_of(folder, kind)] for folder in (whole, cut)]
+        steps = [[e["step"] for e in events_of(folder, kind)] for folder in (uninterrupted, cut)]
         assert steps == [[0, 5], [0, 5]]
 
 
@@ -96,21 +100,21 @@ def test_a_signal_leaves_a_checkpoint_of_that_step(make, tmp_path, number):
     assert [report.step for report in again.reports] == list(range(7, 13))
 
 
-def test_a_broken_newest_checkpoint_is_named_and_the_one_before_taken(make, tmp_path):
+def test_a_broken_newest_checkpoint_is_named_and_the_one_before_used(make, tmp_path):
     out = tmp_path / "run"
     distill(make(), out)
     expected = losses(out)
     (out / "checkpoints" / "00000012" / "state.pt").write_bytes(b"broken")
-    seen = Watcher()
-    distill(make(), out, resume=True, observer=seen)
-    assert any("00000012 is damaged" in message for message in seen.messages)
-    assert [report.step for report in seen.reports] == [9, 10, 11, 12]
+    watcher = Watcher()
+    distill(make(), out, resume=True, observer=watcher)
+    assert any("00000012 is damaged" in message for message in watcher.messages)
+    assert [report.step for report in watcher.reports] == [9, 10, 11, 12]
     assert losses(out) == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_run_of_version_2_goes_on_with_the_same_losses(make, tmp_path):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    distill(make(), whole)
+    uninterrupted, cut = tmp_path / "whole", tmp_path / "cut"
+    distill(make(), uninterrupted)
     with pytest.raises(KilledError):
         distill(make(), cut, observer=Watcher(7, kill))
     samples = toy_samples((32, 40))
@@ -120,11 +124,11 @@ def test_a_run_of_version_2_goes_on_with_the_same_losses(make, tmp_path):
     names = [*(key for key, _ in samples), "", *captions]
     pairs = hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
     make_version_2(cut / "checkpoints" / "00000004", data=pairs)
-    seen = Watcher()
-    distill(make(), cut, resume=True, observer=seen)
-    assert any("00000004 has version 2" in message for message in seen.messages)
-    assert [report.step for report in seen.reports] == list(range(5, 13))
-    assert losses(cut) == losses(whole)
+    watcher = Watcher()
+    distill(make(), cut, resume=True, observer=watcher)
+    assert any("00000004 has version 2" in message for message in watcher.messages)
+    assert [report.step for report in watcher.reports] == list(range(5, 13))
+    assert losses(cut) == losses(uninterrupted)
     make_version_2(cut / "checkpoints" / "00000012", data="0" * 64)
     with pytest.raises(TinyClipError, match=r"pairs of data\.train are not those"):
         distill(make(), cut, resume=True)

@@ -73,26 +73,26 @@ def test_every_precision_is_verified_and_opens_in_a_fresh_process(
     assert report["precisions"] == ["fp32", *ALL]
     manifest = manifest_of(out)
     assert set(manifest["recipe"]) == {"fp32", *ALL}
-    for name, found in report["verification"]["precisions"].items():
-        checks = found["checks"]
+    for name, measured in report["verification"]["precisions"].items():
+        checks = measured["checks"]
         slower = {check for check, passed in checks.items() if not passed}
         assert slower <= {"image latency", "text latency"}  # no gate unless asked for
         assert checks["reload"] is True  # a child process answered
         for tower in ("image", "text"):
-            assert found[tower]["cosine_p1"] > LEAST.get(name, 0.99)
+            assert measured[tower]["cosine_p1"] > LEAST.get(name, 0.99)
             if name != "fp32":
-                times = found[tower]["fp32_ms"] / found[tower]["ms"]
-                assert found[tower]["times_faster"] == pytest.approx(times, abs=0.01)
+                times = measured[tower]["fp32_ms"] / measured[tower]["ms"]
+                assert measured[tower]["times_faster"] == pytest.approx(times, abs=0.01)
         assert not replay(out, name).failures
     by_name = manifest["recipe"]
     assert by_name["static"]["kind"] == "static"
     assert by_name["q4"]["weights"] == "4 bit"
     assert manifest["verification"]["calibration"]["apart"] is True
     images = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    wanted = EdgeCLIP.load(out, precision="fp32").encode_image([Image.fromarray(images)])
+    expected = EdgeCLIP.load(out, precision="fp32").encode_image([Image.fromarray(images)])
     for name in ALL:
-        found = EdgeCLIP.load(out, precision=name).encode_image([Image.fromarray(images)])
-        assert (found * wanted).sum() > LEAST.get(name, 0.99)
+        measured = EdgeCLIP.load(out, precision=name).encode_image([Image.fromarray(images)])
+        assert (measured * expected).sum() > LEAST.get(name, 0.99)
 
 
 @pytest.mark.slow
@@ -108,13 +108,13 @@ def test_the_images_of_a_resnet_are_static_int8_in_integer_convolutions(
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     ort.InferenceSession(image, options)
-    found = kinds(tmp_path / "optimized.onnx")
+    operators = kinds(tmp_path / "optimized.onnx")
     # three of the stem, three a block, one around each of the four blocks; means of neighbours:
     # one in the stem, two in each of the three blocks that halve the picture
-    assert (convolutions, found.count("QLinearConv"), found.count("Conv")) == (26, 26, 0)
+    assert (convolutions, operators.count("QLinearConv"), operators.count("Conv")) == (26, 26, 0)
     # a block's sum is rectified in integers too: nothing leaves them between the convolutions
-    assert (found.count("QLinearAdd"), found.count("Relu")) == (4, 0)
-    assert found.count("AveragePool") == 0
+    assert (operators.count("QLinearAdd"), operators.count("Relu")) == (4, 0)
+    assert operators.count("AveragePool") == 0
 
 
 @pytest.mark.slow
@@ -125,8 +125,8 @@ def test_products_stay_integer_where_the_batch_is_fixed(toy_teacher_folder, expo
         options = ort.SessionOptions()
         options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
         ort.InferenceSession(out / "onnx" / f"{stem}_static.onnx", options)
-        found = kinds(tmp_path / "optimized.onnx")
-        assert (found.count("MatMulIntegerToFloat"), found.count("Gemm")) == (layers, 0)
+        operators = kinds(tmp_path / "optimized.onnx")
+        assert (operators.count("MatMulIntegerToFloat"), operators.count("Gemm")) == (layers, 0)
 
 
 def test_a_target_gives_precisions_and_settings(toy_teacher_folder, export):
@@ -159,10 +159,12 @@ def test_a_target_serves_a_resnet_whose_towers_take_other_opsets(resnet_folder, 
     assert "Attention" in kinds(folder / "model_quantized.onnx")
     image = np.random.default_rng(0).standard_normal((2, 3, 64, 64), np.float32)
     ids = np.array([[1, 5, 9], [1, 7, 9]], np.int64)
-    whole = ort.InferenceSession(folder / "model_quantized.onnx")
-    found = whole.run(["image_embeds", "text_embeds"], {"pixel_values": image, "input_ids": ids})
+    pipeline = ort.InferenceSession(folder / "model_quantized.onnx")
+    outputs = pipeline.run(
+        ["image_embeds", "text_embeds"], {"pixel_values": image, "input_ids": ids}
+    )
     feeds = {"vision_model": {"pixel_values": image}, "text_model": {"input_ids": ids}}
-    for (name, feed), together in zip(feeds.items(), found, strict=True):
+    for (name, feed), together in zip(feeds.items(), outputs, strict=True):
         apart = ort.InferenceSession(folder / f"{name}_quantized.onnx")
         np.testing.assert_allclose(together, apart.run(None, feed)[0], atol=1e-6)
 
@@ -170,18 +172,18 @@ def test_a_target_serves_a_resnet_whose_towers_take_other_opsets(resnet_folder, 
 @pytest.mark.slow
 def test_a_search_ranks_layers_and_is_never_worse_than_plain(toy_teacher_folder, export):
     out, report, err = export(toy_teacher_folder, "--int8", "--search", "--limit", 40, drop=0.5)
-    found = report["verification"]["sensitivity"]
-    assert found["precision"] == "int8"
+    sensitivity = report["verification"]["sensitivity"]
+    assert sensitivity["precision"] == "int8"
     # six layers a block of 4 and 3, both projections, the patches
-    assert len(found["layers"]) == 6 * 4 + 1 + 6 * 3 + 1 + 1
-    assert {row["tower"] for row in found["layers"]} == {"image", "text"}
-    assert "body.0.up" in {row["node"] for row in found["layers"]}
-    pareto = found["pareto"]
-    plain, (chosen,) = pareto[0], [row for row in pareto if row["chosen"]]
+    assert len(sensitivity["layers"]) == 6 * 4 + 1 + 6 * 3 + 1 + 1
+    assert {row["tower"] for row in sensitivity["layers"]} == {"image", "text"}
+    assert "body.0.up" in {row["node"] for row in sensitivity["layers"]}
+    pareto = sensitivity["pareto"]
+    plain, (selected,) = pareto[0], [row for row in pareto if row["chosen"]]
     assert plain["kept_float"] == 0
-    assert (chosen["overlap"], -chosen["kl"]) >= (plain["overlap"], -plain["kl"])
-    kept = [row["kept_float"] for row in pareto]
-    assert kept == sorted(kept)
+    assert (selected["overlap"], -selected["kl"]) >= (plain["overlap"], -plain["kl"])
+    counts = [row["kept_float"] for row in pareto]
+    assert counts == sorted(counts)
     assert pareto[-1]["bytes"] > plain["bytes"]
     assert pareto[-1]["kl"] < plain["kl"]
     manifest = manifest_of(out)
@@ -189,8 +191,8 @@ def test_a_search_ranks_layers_and_is_never_worse_than_plain(toy_teacher_folder,
     assert (out / "sensitivity.png").read_bytes()[:4] == b"\x89PNG"
     recipe = manifest["recipe"]["int8"]
     graph = kinds(out / "onnx" / "text_model_quantized.onnx")
-    left = len(recipe.get("keep_float", {"text": []})["text"])
-    assert graph.count("MatMulInteger") == 6 * 3 + 1 - left
+    float_layers = len(recipe.get("keep_float", {"text": []})["text"])
+    assert graph.count("MatMulInteger") == 6 * 3 + 1 - float_layers
     assert "calibrating on" in err
 
 
@@ -202,14 +204,14 @@ def test_what_is_calibrated_on_is_not_verified_on(toy_teacher_folder, tmp_path, 
     write_shard(shard, toy_samples((48, 40)))
     _, report, _ = export(toy_teacher_folder, "--static", "--data", shard)
     total = len(toy_samples((48, 40)))
-    given = report["verification"]["calibration"]
-    assert given["apart"] is True
-    assert report["verification"]["pairs"] == min(12, total - given["pairs"])
-    assert given["pairs"] + report["verification"]["pairs"] <= total
+    calibration = report["verification"]["calibration"]
+    assert calibration["apart"] is True
+    assert report["verification"]["pairs"] == min(12, total - calibration["pairs"])
+    assert calibration["pairs"] + report["verification"]["pairs"] <= total
 
 
 @pytest.mark.slow
-def test_a_slower_precision_is_said_and_refused_on_request(
+def test_a_slower_precision_is_reported_and_refused_on_request(
     toy_teacher_folder, command_line, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("tinyclip_export.verification.gates.MAX_SLOWDOWN", 0.0)
@@ -251,18 +253,22 @@ def test_small_sets_are_used_for_both_and_say_so():
             "mine", tuple(b"%d" % i for i in range(count)), tuple(map(str, range(count)))
         )
 
-    for count, limit, verified, held, apart in (
+    for count, limit, verified, calibrated, apart in (
         (20, 1000, 20, 20, False),  # a quarter is five: too few
         (100, 1000, 75, 25, True),
         (700, 500, 500, 200, True),
         (5000, 1000, 1000, 512, True),
     ):
         pairs, supply = split(of(count), limit)
-        given = supply()
-        assert (len(pairs.texts), len(given.texts), given.disjoint) == (verified, held, apart)
+        supplied = supply()
+        assert (len(pairs.texts), len(supplied.texts), supplied.disjoint) == (
+            verified,
+            calibrated,
+            apart,
+        )
         if apart:
-            assert not set(pairs.texts) & set(given.texts)
-        assert [int(text) for text in given.texts] == [int(image) for image in given.images]
+            assert not set(pairs.texts) & set(supplied.texts)
+        assert [int(text) for text in supplied.texts] == [int(image) for image in supplied.images]
     with pytest.raises(DataError, match="did you mean"):
         from tinyclip_edge.cli.export_options import VerificationOptions
         from tinyclip_edge.cli.export_pairs import export_pairs

@@ -138,9 +138,11 @@ def test_clip_model_folder_becomes_a_verified_int8_bundle(clip_model_folder, exp
 
     out, report = export(clip_model_folder, "--int8")
     assert report["precisions"] == ["fp32", "int8"]
-    for found in report["verification"]["precisions"].values():
+    for figures in report["verification"]["precisions"].values():
         # At toy size int8 may be slower, which is said and no gate.
-        checks = {name: passed for name, passed in found["checks"].items() if "latency" not in name}
+        checks = {
+            name: passed for name, passed in figures["checks"].items() if "latency" not in name
+        }
         assert all(checks.values())
         assert len(checks) == 10
     model = CLIPModel.from_pretrained(clip_model_folder).eval()
@@ -180,11 +182,11 @@ def test_siglip_folder_keeps_its_padding_its_tokenizer_and_its_sigmoid(siglip_fo
     clip = EdgeCLIP.load(out)
     assert np.abs(clip.encode_image([picture()]) - image).max() < 1e-5
     assert np.abs(clip.encode_text(TEXTS) - text).max() < 1e-5
-    found = dict(clip.classify(picture(), TEXTS))
+    probabilities = dict(clip.classify(picture(), TEXTS))
     for label, cosine in zip(TEXTS, text @ image[0], strict=True):
         # each label by itself: 1 / (1 + exp(-(scale cos + bias)))
-        wanted = 1 / (1 + np.exp(-(scale * cosine - 2.0)))
-        assert found[label] == pytest.approx(wanted, rel=1e-3)
+        expected = 1 / (1 + np.exp(-(scale * cosine - 2.0)))
+        assert probabilities[label] == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.slow
@@ -195,10 +197,10 @@ def test_static_batch_is_verified_and_filled_up_by_the_runtime(toy_teacher_folde
     clip, teacher = EdgeCLIP.load(out, precision="fp32"), load_clip(str(toy_teacher_folder))
     texts = [*TEXTS, "a blue bicycle"]
     with torch.inference_mode():
-        wanted = teacher.model.encode_text(teacher.tokenizer(texts), normalize=True).numpy()
+        expected = teacher.model.encode_text(teacher.tokenizer(texts), normalize=True).numpy()
         pixels = teacher.preprocess(picture())[None]
         image = teacher.model.encode_image(pixels, normalize=True).numpy()
-    assert np.abs(clip.encode_text(texts) - wanted).max() < 1e-5
+    assert np.abs(clip.encode_text(texts) - expected).max() < 1e-5
     assert np.abs(clip.encode_image([picture()]) - image).max() < 1e-5
 
 
@@ -218,8 +220,8 @@ def test_resnet_folder(toy_tokenizer_file, tmp_path, export):
     out, _ = export(tmp_path / "resnet")
     with torch.inference_mode():
         pixels = clip.preprocess(picture())[None]
-        wanted = clip.model.encode_image(pixels, normalize=True).numpy()
-    assert np.abs(EdgeCLIP.load(out).encode_image([picture()]) - wanted).max() < 1e-5
+        expected = clip.model.encode_image(pixels, normalize=True).numpy()
+    assert np.abs(EdgeCLIP.load(out).encode_image([picture()]) - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["jina_clip", "blip"])

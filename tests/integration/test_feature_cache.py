@@ -26,15 +26,15 @@ def run(make, tmp_path):
     """Distil for some steps with data options; return the losses by step and what was told."""
 
     def distil(name, *, resume=False, watcher=None, teacher=None, **data):
-        seen = watcher or Watcher()
+        observed = watcher or Watcher()
         config = make(
             data={"val": None, **data},
             optim={"steps": STEPS},
             run={"save_every": 2},
             **({} if teacher is None else {"teacher": teacher}),
         )
-        distill(config, tmp_path / name, resume=resume, observer=seen)
-        return losses(tmp_path / name), seen.messages
+        distill(config, tmp_path / name, resume=resume, observer=observed)
+        return losses(tmp_path / name), observed.messages
 
     return distil
 
@@ -42,9 +42,9 @@ def run(make, tmp_path):
 @pytest.fixture
 def cache(make, tmp_path):
     def fill(**data):
-        seen = Watcher()
+        watcher = Watcher()
         config = make(data={"feature_cache": str(tmp_path / "cache"), **data})
-        return cache_features(config, ProgressLines(seen)), seen.messages
+        return cache_features(config, ProgressLines(watcher)), watcher.messages
 
     return fill
 
@@ -86,19 +86,19 @@ def test_cached_losses_are_those_of_a_live_teacher(
     fill = FeatureCacheFiller.fill
 
     def fill_and_forbid(*args, **options):
-        found = fill(*args, **options)
+        result = fill(*args, **options)
         silent()
-        return found
+        return result
 
     monkeypatch.setattr(FeatureCacheFiller, "fill", fill_and_forbid)
-    cached, told = run("cached", feature_cache=folder, **data)
+    cached, messages = run("cached", feature_cache=folder, **data)
     assert list(live) == list(range(1, STEPS + 1))
     assert cached == pytest.approx(live, rel=1e-3)
-    assert any("2 of 2 parts are missing, about " in line for line in told)
+    assert any("2 of 2 parts are missing, about " in line for line in messages)
     monkeypatch.setenv("CACHES", str(tmp_path))
-    again, told = run("again", feature_cache="$CACHES/cache", **data)
+    again, messages = run("again", feature_cache="$CACHES/cache", **data)
     assert again == pytest.approx(cached, rel=1e-5)
-    assert not any("parts are missing" in line for line in told)
+    assert not any("parts are missing" in line for line in messages)
 
 
 def test_views_change_what_is_learnt(run):
@@ -107,13 +107,13 @@ def test_views_change_what_is_learnt(run):
 
 def test_a_fill_that_is_killed_goes_on(run, cache, tmp_path, monkeypatch):
     compute = FeatureCacheFiller._features
-    asked = []
+    requested_parts = []
 
-    def second_dies(filler, pairs, seen):
-        asked.append(pairs)
-        if len(asked) == 4:  # two for the estimate, then the parts
+    def second_dies(filler, pairs, progress):
+        requested_parts.append(pairs)
+        if len(requested_parts) == 4:  # two for the estimate, then the parts
             raise KilledError
-        return compute(filler, pairs, seen)
+        return compute(filler, pairs, progress)
 
     monkeypatch.setattr(FeatureCacheFiller, "_features", second_dies)
     with pytest.raises(KilledError):
@@ -122,21 +122,21 @@ def test_a_fill_that_is_killed_goes_on(run, cache, tmp_path, monkeypatch):
     first = parts(folder)
     assert len(first) == 1
     monkeypatch.setattr(FeatureCacheFiller, "_features", compute)
-    result, told = cache()
+    result, messages = cache()
     assert (result.parts, result.computed, result.pictures) == (2, 1, 46)
-    assert any("1 of 2 parts are missing" in line for line in told)
+    assert any("1 of 2 parts are missing" in line for line in messages)
     assert first.items() <= parts(folder).items()
     resumed, _ = run("resumed", feature_cache=str(folder))
-    whole, _ = run("whole", feature_cache=str(tmp_path / "other"))
-    assert resumed == whole
+    uninterrupted, _ = run("whole", feature_cache=str(tmp_path / "other"))
+    assert resumed == uninterrupted
     assert parts(folder) == parts(tmp_path / "other")
 
 
 def test_ctrl_c_keeps_the_parts_that_are_there(cache, tmp_path, monkeypatch):
     save = FeatureStore.save
 
-    def interrupted(store, part, found):
-        save(store, part, found)
+    def interrupted(store, part, features):
+        save(store, part, features)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(FeatureStore, "save", interrupted)
@@ -160,7 +160,7 @@ def test_the_estimate_is_near(cache, shards):
     assert (again.computed, again.nbytes, again.estimate) == (0, 0, None)
 
 
-def test_a_disk_too_small_is_told_beforehand(cache, tmp_path, monkeypatch):
+def test_a_disk_too_small_is_reported_beforehand(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1000))
     with pytest.raises(
         DataError, match=r"needs about 0\.\d+ MB, but its disk has 1\.0 kB left; free some space"
@@ -169,7 +169,7 @@ def test_a_disk_too_small_is_told_beforehand(cache, tmp_path, monkeypatch):
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_disk_that_fills_up_leaves_the_whole_parts(run, cache, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_leaves_the_complete_parts(run, cache, tmp_path, monkeypatch):
     save, calls = feature_part.save_file, []
 
     def full(*args, **options):
@@ -190,11 +190,11 @@ def test_a_disk_that_fills_up_leaves_the_whole_parts(run, cache, tmp_path, monke
 def test_a_cache_of_another_teacher_is_refused(run, cache, tmp_path, learnt_otherwise):
     cache()
     before = parts(tmp_path / "cache")
-    told = (
+    message = (
         r"made with other settings: teachers\[1\]\.weights .*"
         r"delete it, or set data\.feature_cache to"
     )
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         run("other", feature_cache=str(tmp_path / "cache"), teacher=learnt_otherwise)
     with pytest.raises(DataError, match=r"views\.count \(was None, is 2\)"):
         run("views", feature_cache=str(tmp_path / "cache"), views=2)
@@ -209,15 +209,15 @@ def learnt_otherwise(tmp_path, toy_teacher_of):
 
 def test_a_broken_part_is_computed_again(cache, tmp_path):
     cache()
-    whole = parts(tmp_path / "cache")
-    name = min(whole)
-    data = bytearray(whole[name])
+    intact = parts(tmp_path / "cache")
+    name = min(intact)
+    data = bytearray(intact[name])
     data[-9] ^= 4
     (tmp_path / "cache" / "parts" / name).write_bytes(bytes(data))
-    result, told = cache()
+    result, messages = cache()
     assert result.computed == 1
-    assert any(name in line and "has changed since it was written" in line for line in told)
-    assert parts(tmp_path / "cache") == whole
+    assert any(name in line and "has changed since it was written" in line for line in messages)
+    assert parts(tmp_path / "cache") == intact
 
 
 def test_what_the_cache_lacks_a_stream_asks_for(run, cache, make, tmp_path, shards, monkeypatch):
@@ -226,25 +226,25 @@ def test_what_the_cache_lacks_a_stream_asks_for(run, cache, make, tmp_path, shar
     monkeypatch.setattr(
         FeatureCacheFiller, "fill", lambda *_, **__: None
     )  # another process of it is late
-    seen = []
+    computed = []
     encode = Teacher.encode_images
     monkeypatch.setattr(
-        Teacher, "encode_images", lambda self, p: seen.append(len(p)) or encode(self, p)
+        Teacher, "encode_images", lambda self, p: computed.append(len(p)) or encode(self, p)
     )
     half, _ = run("half", feature_cache=str(tmp_path / "cache"), memory_gb=0.0)
     assert half == pytest.approx(live, rel=1e-3)
-    assert 0 < sum(seen) < 16 * STEPS
+    assert 0 < sum(computed) < 16 * STEPS
 
 
 @pytest.mark.slow
 def test_a_run_resumes_without_its_cache(run, tmp_path):
     options = {"feature_cache": str(tmp_path / "cache"), "views": 2}
-    whole, _ = run("whole", **options)
+    uninterrupted, _ = run("whole", **options)
     with pytest.raises(KilledError):
         run("cut", watcher=Watcher(3, kill), **options)
     shutil.rmtree(tmp_path / "cache")
     resumed, _ = run("cut", resume=True, views=2)
-    assert resumed == pytest.approx(whole, abs=1e-6)
+    assert resumed == pytest.approx(uninterrupted, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -270,20 +270,20 @@ def test_pictures_that_do_not_decode_have_no_row(cache, run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         ({"feature_cache": None}, "data.feature_cache is null; set it to the folder"),
         ({"cache_teacher": False}, "data.cache_teacher is false"),
     ],
 )
-def test_nothing_to_fill_is_refused(cache, data, told):
-    with pytest.raises(ConfigError, match=told):
+def test_nothing_to_fill_is_refused(cache, data, message):
+    with pytest.raises(ConfigError, match=message):
         cache(**data)
 
 
 def test_a_run_shorter_than_an_epoch_asks_for_what_it_needs(make, tmp_path):
-    seen, cache = Watcher(), tmp_path / "cache"
+    watcher, cache = Watcher(), tmp_path / "cache"
     config = make(data={"feature_cache": str(cache)}, optim={"steps": STEPS - 1})
-    distill(config, tmp_path / "run", observer=seen)
+    distill(config, tmp_path / "run", observer=watcher)
     assert not cache.exists()
-    assert "run shorter than an epoch, so its feature cache is not filled" in seen.messages
+    assert "run shorter than an epoch, so its feature cache is not filled" in watcher.messages

@@ -22,8 +22,8 @@ def command(*arguments):
 
 
 def finish(run):
-    _, told = run.communicate(timeout=PATIENCE)
-    assert run.returncode == 0, told
+    _, stderr = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 0, stderr
 
 
 def kill_within(run, folder, seconds):
@@ -48,8 +48,8 @@ def test_kills_at_any_moment_change_no_loss(make, tmp_path):
         data={"memory_gb": 0.0, "stream_groups": 2}, optim={"steps": STEPS}, run={"save_every": 3}
     )
     (tmp_path / "run.yaml").write_text(dump_config(config))
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    finish(command(tmp_path / "run.yaml", "--out", whole))
+    uninterrupted, cut = tmp_path / "whole", tmp_path / "cut"
+    finish(command(tmp_path / "run.yaml", "--out", uninterrupted))
     draw = random.Random(0)
     run, killed = command(tmp_path / "run.yaml", "--out", cut), 0
     for _ in range(KILLS):
@@ -58,6 +58,6 @@ def test_kills_at_any_moment_change_no_loss(make, tmp_path):
         run = command("--resume", cut) if begun else command(tmp_path / "run.yaml", "--out", cut)
     finish(run)
     assert killed >= KILLS - 1
-    expected, got = losses(whole), losses(cut)
-    assert list(got) == list(expected) == list(range(1, STEPS + 1))
-    assert all(got[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
+    expected, resumed = losses(uninterrupted), losses(cut)
+    assert list(resumed) == list(expected) == list(range(1, STEPS + 1))
+    assert all(resumed[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)

@@ -95,13 +95,13 @@ def with_cache(run, folder):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_runs_end_as_one_that_was_left_alone(config, tmp_path, kind):
+def test_killed_runs_end_as_an_uninterrupted_one(config, tmp_path, kind):
     run, draw = config(kind), random.Random(kind)
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    uninterrupted, cut = tmp_path / "whole", tmp_path / "cut"
     began = time.monotonic()
-    assert not killed(go_on, run, whole, inside=whole, fresh=True)
+    assert not killed(go_on, run, uninterrupted, inside=uninterrupted, fresh=True)
     seconds = time.monotonic() - began
-    expected = story(whole), files(whole), states(whole)
+    expected = story(uninterrupted), files(uninterrupted), states(uninterrupted)
     kills = 0
     while kills < (ROUNDS // (len(KINDS) + 2) or 2):
         shutil.rmtree(cut, ignore_errors=True)
@@ -123,8 +123,8 @@ def test_killed_runs_end_as_one_that_was_left_alone(config, tmp_path, kind):
 
 def test_a_killed_fill_leaves_no_litter_and_ends_alike(config, tmp_path):
     run, draw = config("feature cache"), random.Random(1)
-    whole, cut = (with_cache(run, tmp_path / name) for name in ("whole", "cut"))
-    assert not killed(fill, whole, inside=tmp_path, fresh=True)
+    uninterrupted, cut = (with_cache(run, tmp_path / name) for name in ("whole", "cut"))
+    assert not killed(fill, uninterrupted, inside=tmp_path, fresh=True)
     expected = files(tmp_path / "whole")
     kills = 0
     while kills < (ROUNDS // (len(KINDS) + 2) or 8):
@@ -167,14 +167,14 @@ def test_an_export_that_is_ended_leaves_nothing_at_all(bundle, tmp_path):
         assert list(out.parent.iterdir()) == list(scratch.iterdir()) == []
 
 
-def test_a_fill_that_is_ended_leaves_whole_parts_alone(config, tmp_path):
+def test_a_fill_that_is_ended_leaves_complete_parts_alone(config, tmp_path):
     run = config("feature cache")
-    whole, cut = (with_cache(run, tmp_path / name) for name in ("whole", "cut"))
+    uninterrupted, cut = (with_cache(run, tmp_path / name) for name in ("whole", "cut"))
     for at in (0, 2, 5, 7):
         assert ended(fill, cut, inside=tmp_path, at=at)
         assert list(tmp_path.rglob("*.partial")) == []
     assert not ended(fill, cut, inside=tmp_path, at=10_000)
-    assert not ended(fill, whole, inside=tmp_path, at=10_000)
+    assert not ended(fill, uninterrupted, inside=tmp_path, at=10_000)
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
 

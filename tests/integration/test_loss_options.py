@@ -59,7 +59,7 @@ def test_prefixes_of_a_foreign_folder_are_checked(toy_teacher_folder, tmp_path, 
         load_clip(str(folder))
 
 
-def test_what_the_teacher_lacks_is_said_before_the_first_step(make, tmp_path):
+def test_what_the_teacher_lacks_is_reported_before_the_first_step(make, tmp_path):
     with pytest.raises(ConfigError, match=r"teacher toy-teacher has none; set"):
         distill(make(loss={"affinity_kind": "sigmoid"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -92,7 +92,7 @@ def toy_picture(seed):
 
 
 @pytest.mark.slow
-def test_a_masked_run_averages_what_is_left_and_resumes_exactly(make, tmp_path):
+def test_a_masked_run_averages_the_remaining_units_and_resumes_exactly(make, tmp_path):
     config = make(
         loss={**SIGMOID, "affinity": {"kind": "sigmoid", "weight": 100.0}},
         student={"keep": 0.5},

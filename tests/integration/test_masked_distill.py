@@ -24,14 +24,14 @@ def masked(make):
     """Masks to one half in 26 steps, or as ``stages`` say."""
 
     def config(**sections):
-        given = {
+        values = {
             "inherit": {"method": "masks"},
             "optim": {"steps": 26, "lr": 5e-4, "warmup": 3},
             "run": {"save_every": 5},
             **({} if "stages" in sections else {"student": {"keep": 0.5}}),
             **sections,
         }
-        return make(**{**given, "masks": {**QUICK, **sections.get("masks", {})}})
+        return make(**{**values, "masks": {**QUICK, **sections.get("masks", {})}})
 
     return config
 
@@ -43,15 +43,15 @@ def prunable(clip):
 
 
 def test_masks_meet_the_target_and_leave_a_dense_student(masked, tmp_path):
-    out, seen = tmp_path / "run", Watcher()
-    result = distill(masked(), out, observer=seen)
+    out, watcher = tmp_path / "run", Watcher()
+    result = distill(masked(), out, observer=watcher)
     (prune,) = events_of(out, "prune")
     assert (prune["step"], prune["met"]) == (18, True)
     clip = load_clip(str(out))
     assert prunable(clip) / PRUNABLE == pytest.approx(0.5, abs=0.01)
     assert prunable(clip) / PRUNABLE == pytest.approx(prune["kept"], abs=1e-9)
     assert prune["encoder_parameters"] == count_parameters(clip.model).encoders
-    assert any("step 18: pruned to" in message for message in seen.messages)
+    assert any("step 18: pruned to" in message for message in watcher.messages)
     assert set(result.evaluations) == {0, 18, 26}
     steps = {e["step"]: e for e in events_of(out, "step")}
     assert {"sparsity", "sparsity_target", "sparsity_price", "lambda_1"} <= set(steps[18])
@@ -100,27 +100,31 @@ def slow(value):
     [slow(10), slow(21), 33, slow(47)],
     ids=["masks", "dense", "masks 2", "dense 2"],
 )
-def test_a_kill_in_any_part_of_any_stage_is_as_if_it_had_not_been(masked, tmp_path, whole, killed):
+def test_a_kill_in_any_part_of_any_stage_is_as_if_it_had_not_been(
+    masked, tmp_path, uninterrupted, killed
+):
     config, cut = masked(stages=STAGES), tmp_path / "cut"
     with pytest.raises(KilledError):
         distill(config, cut, observer=Watcher(killed, kill))
     about = sorted((cut / "checkpoints").glob("*/checkpoint.json"))[-1]
     assert json.loads(about.read_text())["stage"] == (1 if killed <= 26 else 2)
-    seen = Watcher()
-    result = distill(config, cut, resume=True, observer=seen)
-    assert 0 < killed - seen.reports[0].step + 1 <= 5
+    watcher = Watcher()
+    result = distill(config, cut, resume=True, observer=watcher)
+    assert 0 < killed - watcher.reports[0].step + 1 <= 5
     assert result.steps == 50
-    expected, got = losses(whole), losses(cut)
-    assert list(got) == list(expected) == list(range(1, 51))
-    assert all(got[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
-    assert weights_hash(load_clip(str(cut)).model) == weights_hash(load_clip(str(whole)).model)
+    expected, resumed = losses(uninterrupted), losses(cut)
+    assert list(resumed) == list(expected) == list(range(1, 51))
+    assert all(resumed[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
+    assert weights_hash(load_clip(str(cut)).model) == weights_hash(
+        load_clip(str(uninterrupted)).model
+    )
     for kind in ("stage", "prune", "gates"):
-        steps = [[e["step"] for e in events_of(folder, kind)] for folder in (whole, cut)]
+        steps = [[e["step"] for e in events_of(folder, kind)] for folder in (uninterrupted, cut)]
         assert steps[0] == steps[1]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def uninterrupted(tmp_path_factory):
     """Folder that the uninterrupted run of two stages is put into once."""
     return tmp_path_factory.mktemp("whole") / "run"
 
@@ -134,39 +138,42 @@ def _uninterrupted(request):
         distill(request.getfixturevalue("masked")(stages=STAGES), out)
 
 
-def test_each_stage_starts_from_the_last_ones_student(whole):
-    assert [(e["stage"], e["step"]) for e in events_of(whole, "stage")] == [(1, 0), (2, 26)]
-    assert [(e["stage"], e["step"]) for e in events_of(whole, "prune")] == [(1, 18), (2, 44)]
-    middle = load_clip(str(whole / "stages" / "1" / "student"))
+def test_each_stage_starts_from_the_last_ones_student(uninterrupted):
+    assert [(e["stage"], e["step"]) for e in events_of(uninterrupted, "stage")] == [(1, 0), (2, 26)]
+    assert [(e["stage"], e["step"]) for e in events_of(uninterrupted, "prune")] == [
+        (1, 18),
+        (2, 44),
+    ]
+    middle = load_clip(str(uninterrupted / "stages" / "1" / "student"))
     assert prunable(middle) / PRUNABLE == pytest.approx(0.75, abs=0.01)
     units = clip_units(middle)
-    first = next(e for e in events_of(whole, "gates") if e["stage"] == 2)
+    first = next(e for e in events_of(uninterrupted, "gates") if e["stage"] == 2)
     assert first["image"]["heads"] == list(units.image.heads)
     assert first["kept"] == pytest.approx(units.prunable / PRUNABLE)
-    assert {e["stage"] for e in events_of(whole, "step")} == {1, 2}
-    assert prunable(load_clip(str(whole))) / PRUNABLE == pytest.approx(0.5, abs=0.01)
-    assert not (whole / "stages" / "2" / "student").exists()
+    assert {e["stage"] for e in events_of(uninterrupted, "step")} == {1, 2}
+    assert prunable(load_clip(str(uninterrupted))) / PRUNABLE == pytest.approx(0.5, abs=0.01)
+    assert not (uninterrupted / "stages" / "2" / "student").exists()
 
 
 @pytest.mark.slow
-def test_a_missed_target_is_waited_for_and_told(masked, tmp_path, monkeypatch):
+def test_a_missed_target_is_waited_for_and_reported(masked, tmp_path, monkeypatch):
     monkeypatch.setattr(MaskedTask, "settle", lambda *_: False)
-    seen, out = Watcher(), tmp_path / "run"
+    watcher, out = Watcher(), tmp_path / "run"
     # At the earliest prune that is allowed the target is in force, but not reached.
     masks = {"lr": 0.31, "prune": 14, "extra": 4, "warmup": 14.0}
-    distill(masked(masks=masks), out, observer=seen)
+    distill(masked(masks=masks), out, observer=watcher)
     (wait,), (prune,) = events_of(out, "wait"), events_of(out, "prune")
     assert (wait["step"], wait["until"], prune["step"]) == (14, 18, 18)
-    assert any("pruning is postponed by up to 4 steps" in message for message in seen.messages)
+    assert any("pruning is postponed by up to 4 steps" in message for message in watcher.messages)
     assert prune["met"] is (abs(prune["kept"] - 0.5) <= 0.01)
     cure = "prune later" if prune["kept"] > 0.5 else "lower masks.lr"
-    missed = [m for m in seen.messages if f"50.0% was missed: {cure}" in m]
+    missed = [m for m in watcher.messages if f"50.0% was missed: {cure}" in m]
     assert bool(missed) is not prune["met"]
     assert prunable(load_clip(str(out))) / PRUNABLE == pytest.approx(prune["kept"], abs=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("sections", "error", "told"),
+    ("sections", "error", "message"),
     [
         ({"student": {"keep": 0.02}}, InheritanceError, "keep 0.02 is out of reach: embeddings"),
         (
@@ -192,9 +199,11 @@ def test_a_missed_target_is_waited_for_and_told(masked, tmp_path, monkeypatch):
         ),
     ],
 )
-def test_what_cannot_end_well_is_refused_before_it_starts(masked, tmp_path, sections, error, told):
+def test_what_cannot_end_well_is_refused_before_it_starts(
+    masked, tmp_path, sections, error, message
+):
     with pytest.raises(error) as caught:
         distill(masked(**sections), tmp_path / "run")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()

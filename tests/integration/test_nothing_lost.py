@@ -76,30 +76,34 @@ def slow(*values):
         slow("missing", 10),
     ],
 )
-def test_lost_teacher_features_are_computed_to_the_same_bits(long, tmp_path, harm, killed):
-    whole, out = tmp_path / "whole", tmp_path / "cut"
-    distill(long(), whole)
+def test_missing_teacher_features_are_computed_to_the_same_bits(long, tmp_path, harm, killed):
+    uninterrupted, out = tmp_path / "whole", tmp_path / "cut"
+    distill(long(), uninterrupted)
     with pytest.raises(KilledError):
         distill(long(), out, observer=Watcher(killed, kill))
-    spoil, told = HARMS[harm]
+    spoil, warning = HARMS[harm]
     spoil(out / FEATURES)
-    seen = Watcher()
-    distill(long(), out, resume=True, observer=seen)
-    assert any(f"teacher features {told}: recomputed in the batches" in m for m in seen.messages)
-    assert losses(out) == losses(whole)
-    assert (out / FEATURES).read_bytes() == (whole / FEATURES).read_bytes()
-    assert weights_hash(load_clip(str(out)).model) == weights_hash(load_clip(str(whole)).model)
+    watcher = Watcher()
+    distill(long(), out, resume=True, observer=watcher)
+    assert any(
+        f"teacher features {warning}: recomputed in the batches" in m for m in watcher.messages
+    )
+    assert losses(out) == losses(uninterrupted)
+    assert (out / FEATURES).read_bytes() == (uninterrupted / FEATURES).read_bytes()
+    assert weights_hash(load_clip(str(out)).model) == weights_hash(
+        load_clip(str(uninterrupted)).model
+    )
 
 
 @pytest.mark.slow
-def test_features_computed_with_another_micro_batch_are_said_to_differ(long, tmp_path):
+def test_features_computed_with_another_micro_batch_are_reported_to_differ(long, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(KilledError):
         distill(long(), out, observer=Watcher(6, kill))
     (out / FEATURES).unlink()
-    seen = Watcher()
-    distill(long(run={"micro_batch": 8}), out, resume=True, observer=seen)
-    assert any("losses may differ by 2e-05" in message for message in seen.messages)
+    watcher = Watcher()
+    distill(long(run={"micro_batch": 8}), out, resume=True, observer=watcher)
+    assert any("losses may differ by 2e-05" in message for message in watcher.messages)
 
 
 def test_a_second_process_is_refused_in_one_line(make, tmp_path):
@@ -114,10 +118,12 @@ def test_a_second_process_is_refused_in_one_line(make, tmp_path):
             answers.append(subprocess.run(words, capture_output=True, text=True, check=False))
 
     distill(make(), out, observer=Watcher(5, start_others))
-    told = f"error: {out} is in use by process {os.getpid()}; wait until it ends, or choose another"
+    message = (
+        f"error: {out} is in use by process {os.getpid()}; wait until it ends, or choose another"
+    )
     for answer in answers:
         assert answer.returncode == 2
-        assert answer.stderr.splitlines() == [f"{told} folder"]
+        assert answer.stderr.splitlines() == [f"{message} folder"]
     assert list(losses(out)) == list(range(1, 13))
 
 
@@ -139,17 +145,19 @@ def test_damaged_events_stop_neither_resume_nor_report(make, tmp_path, line):
     lines = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([*lines[:3], line, *lines[3:]]) + b"\n")
     assert write_report([out]).path.is_file()
-    seen = Watcher()
-    distill(make(), out, resume=True, observer=seen)
+    watcher = Watcher()
+    distill(make(), out, resume=True, observer=watcher)
     if b"best" not in line:
-        assert any("1 damaged lines, the first at line 4" in told for told in seen.messages)
+        assert any(
+            "1 damaged lines, the first at line 4" in message for message in watcher.messages
+        )
     assert list(losses(out)) == list(range(1, 13))
     assert write_report([out]).path.is_file()
 
 
 def test_a_run_killed_before_its_first_checkpoint_is_resumed(make, tmp_path):
-    whole, out = tmp_path / "whole", tmp_path / "cut"
-    distill(make(), whole)
+    uninterrupted, out = tmp_path / "whole", tmp_path / "cut"
+    distill(make(), uninterrupted)
 
     class Early(Watcher):
         def on_eval(self, step, who, metrics):
@@ -158,18 +166,18 @@ def test_a_run_killed_before_its_first_checkpoint_is_resumed(make, tmp_path):
     with pytest.raises(KilledError):
         distill(make(), out, observer=Early())
     assert not (out / "checkpoints").exists()
-    seen = Watcher()
-    distill(make(), out, resume=True, observer=seen)
-    assert any("starts at step 0" in message for message in seen.messages)
-    assert losses(out) == losses(whole)
-    assert len(events_of(out, "eval")) == len(events_of(whole, "eval"))
+    watcher = Watcher()
+    distill(make(), out, resume=True, observer=watcher)
+    assert any("starts at step 0" in message for message in watcher.messages)
+    assert losses(out) == losses(uninterrupted)
+    assert len(events_of(out, "eval")) == len(events_of(uninterrupted, "eval"))
 
 
 def test_the_same_pairs_and_teacher_elsewhere_are_accepted(
     make, tmp_path, shards, toy_teacher_folder
 ):
-    whole, out, moved = tmp_path / "whole", tmp_path / "cut", tmp_path / "moved"
-    distill(make(), whole)
+    uninterrupted, out, moved = tmp_path / "whole", tmp_path / "cut", tmp_path / "moved"
+    distill(make(), uninterrupted)
     with pytest.raises(KilledError):
         distill(make(), out, observer=Watcher(7, kill))
     shutil.copytree(shards, moved)
@@ -177,7 +185,7 @@ def test_the_same_pairs_and_teacher_elsewhere_are_accepted(
     elsewhere = {"data": {"train": str(moved / "train-*.tar*")},
                  "teacher": {"model": str(tmp_path / "teacher")}}  # fmt: skip
     distill(make(**elsewhere), out, resume=True)
-    assert losses(out) == losses(whole)
+    assert losses(out) == losses(uninterrupted)
 
 
 @pytest.mark.parametrize("memory_gb", [slow(4.0), 0.0])
@@ -207,7 +215,7 @@ def test_another_preprocessing_of_the_teacher_is_refused(make, tmp_path, toy_tea
         distill(make(teacher={"model": str(teacher)}), out, resume=True)
 
 
-def test_a_finished_run_may_be_made_longer(make, tmp_path):
+def test_a_finished_run_may_be_extended(make, tmp_path):
     out = tmp_path / "run"
     distill(make(), out)
     before = losses(out)

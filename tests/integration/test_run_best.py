@@ -17,23 +17,27 @@ def scores(folder):
 
 def test_the_best_student_is_the_one_measured_best(make, tmp_path):
     distill(make(run=EVERY, optim={"lr": 2e-2}), tmp_path / "run")
-    found = scores(tmp_path / "run")
-    assert list(found) == [0, 3, 6, 9, 12]
+    measured = scores(tmp_path / "run")
+    assert list(measured) == [0, 3, 6, 9, 12]
     last = events_of(tmp_path / "run", "best")[-1]
-    assert last["score"] == pytest.approx(max(found.values()))
-    assert last["step"] == next(s for s, score in found.items() if score == max(found.values()))
+    assert last["score"] == pytest.approx(max(measured.values()))
+    assert last["step"] == next(
+        s for s, score in measured.items() if score == max(measured.values())
+    )
     assert load_clip(str(tmp_path / "run" / "best")).embedding_dim == 64
 
 
 @pytest.mark.slow
 def test_a_kill_does_not_change_what_is_best(make, tmp_path):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    distill(make(run=EVERY), whole)
+    uninterrupted, cut = tmp_path / "whole", tmp_path / "cut"
+    distill(make(run=EVERY), uninterrupted)
     with pytest.raises(KilledError):
         distill(make(run=EVERY), cut, observer=Watcher(7, kill))
     distill(make(run=EVERY), cut, resume=True)
-    assert events_of(cut, "best") == events_of(whole, "best")
-    one, other = (weights_hash(load_clip(str(folder / "best")).model) for folder in (whole, cut))
+    assert events_of(cut, "best") == events_of(uninterrupted, "best")
+    one, other = (
+        weights_hash(load_clip(str(folder / "best")).model) for folder in (uninterrupted, cut)
+    )
     assert one == other
 
 

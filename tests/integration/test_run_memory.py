@@ -56,8 +56,8 @@ def test_out_of_memory_names_the_cures_and_keeps_the_checkpoint(make, tmp_path, 
     ],
 )
 def test_a_live_teacher_answers_in_parts_too(make, tmp_path, monkeypatch, data):
-    whole, parts, rows = tmp_path / "whole", tmp_path / "parts", []
-    distill(make(data={**data, "val": None}), whole)
+    at_once, parts, rows = tmp_path / "whole", tmp_path / "parts", []
+    distill(make(data={**data, "val": None}), at_once)
     for name in ("encode_image", "encode_text"):
         encode = getattr(FrozenEncoder, name)
         monkeypatch.setattr(
@@ -65,9 +65,9 @@ def test_a_live_teacher_answers_in_parts_too(make, tmp_path, monkeypatch, data):
         )
     distill(make(data={**data, "val": None}, run={"micro_batch": 5}), parts)
     assert max(rows) == 5  # of 16
-    assert losses(parts) == pytest.approx(losses(whole), rel=1e-4)  # kept in 16 bits
+    assert losses(parts) == pytest.approx(losses(at_once), rel=1e-4)  # kept in 16 bits
 
 
 def test_the_peak_is_the_process_own():
-    told = peak_bytes()
-    assert told == pytest.approx(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, rel=0.1)
+    peak = peak_bytes()
+    assert peak == pytest.approx(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, rel=0.1)

@@ -15,9 +15,9 @@ def test_tensorboard_holds_what_the_events_do(make, tmp_path):
     distill(make(run={"trackers": ["tensorboard"], "log_every": 2}), tmp_path / "run")
     read = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     read.Reload()
-    told = {(e.step, round(e.value, 4)) for e in read.Scalars("train/loss")}
+    logged = {(e.step, round(e.value, 4)) for e in read.Scalars("train/loss")}
     written = {(e["step"], round(e["loss"], 4)) for e in events_of(tmp_path / "run", "step")}
-    assert told == written
+    assert logged == written
     evaluated = [e for e in events_of(tmp_path / "run", "eval") if e["who"] == "student"]
     assert [e.step for e in read.Scalars("student/t2i_r1")] == [e["step"] for e in evaluated]
     assert "teacher/t2i_r1" in read.Tags()["scalars"]

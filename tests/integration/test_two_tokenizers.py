@@ -27,9 +27,9 @@ TEXTS = ["a photo of a cat", "zebra crossing", "Żółć"]
 def run(make, tmp_path):
     def distil(name, **sections):
         config = make(student={"model": STUDENT}, optim={"steps": 3}, **sections)
-        seen = Watcher()
-        distill(config, tmp_path / name, observer=seen)
-        return tmp_path / name, seen.messages
+        watcher = Watcher()
+        distill(config, tmp_path / name, observer=watcher)
+        return tmp_path / name, watcher.messages
 
     return distil
 
@@ -39,9 +39,9 @@ def ids(texts):
 
 
 def test_each_has_its_own_ids_with_and_without_a_feature_cache(run, tmp_path):
-    live, said = run("live")
+    live, messages = run("live")
     cached, _ = run("cached", data={"feature_cache": str(tmp_path / "cache")})
-    assert any("token embedding not inherited" in line for line in said)
+    assert any("token embedding not inherited" in line for line in messages)
     assert losses(cached) == pytest.approx(losses(live), rel=1e-5)
     student = load_clip(str(live))
     assert torch.equal(student.tokenizer(TEXTS), ids(TEXTS))

@@ -49,13 +49,13 @@ def pieces(clip, texts):
 @pytest.fixture
 def run(make, corpus, tmp_path, no_report):
     config = with_vocab(make, str(corpus), optim={"steps": 6}, run={"save_every": 2})
-    seen = Watcher()
-    distill(config, tmp_path / "run", observer=seen)
-    return config, tmp_path / "run", seen.messages
+    watcher = Watcher()
+    distill(config, tmp_path / "run", observer=watcher)
+    return config, tmp_path / "run", watcher.messages
 
 
 def test_the_student_has_the_pieces_of_its_teacher(run, toy_teacher):
-    _, folder, said = run
+    _, folder, messages = run
     student = load_clip(str(folder))
     size = student.config["model_cfg"]["text_cfg"]["vocab_size"]
     assert 512 < size < toy_teacher.config["model_cfg"]["text_cfg"]["vocab_size"]
@@ -65,7 +65,7 @@ def test_the_student_has_the_pieces_of_its_teacher(run, toy_teacher):
         assert len(ours) > len(theirs)
     assert not torch.equal(student.tokenizer(COVERED), toy_teacher.tokenizer(COVERED))
     line = f"the student's vocabulary: {size:,} of 546 tokens for {len(TEXTS)} different texts"
-    assert line in said
+    assert line in messages
 
 
 def test_rows_are_the_teachers_to_the_bit(make, corpus, tmp_path, toy_teacher, no_report):
@@ -73,22 +73,22 @@ def test_rows_are_the_teachers_to_the_bit(make, corpus, tmp_path, toy_teacher, n
     distill(config, tmp_path / "run")
     ids = json.loads((tmp_path / "run" / "vocabulary.json").read_text())["ids"]
     table = load_clip(str(tmp_path / "run")).model.token_embedding.weight
-    whole = toy_teacher.model.token_embedding.weight
+    full = toy_teacher.model.token_embedding.weight
     assert ids == sorted(ids)
-    assert torch.equal(table, whole[ids][:, : table.shape[1]])
+    assert torch.equal(table, full[ids][:, : table.shape[1]])
 
 
 def test_a_killed_run_keeps_its_vocabulary(run, tmp_path, corpus):
     """Though the file has changed since, and even where it is gone."""
-    config, whole, _ = run
+    config, full, _ = run
     cut = tmp_path / "cut"
     with pytest.raises(KilledError):
         distill(config, cut, observer=Watcher(4, kill))
     corpus.unlink()
     distill(config, cut, resume=True)
-    assert losses(cut) == losses(whole)
-    assert weights_hash(load_clip(str(cut)).model) == weights_hash(load_clip(str(whole)).model)
-    assert (cut / "vocabulary.json").read_text() == (whole / "vocabulary.json").read_text()
+    assert losses(cut) == losses(full)
+    assert weights_hash(load_clip(str(cut)).model) == weights_hash(load_clip(str(full)).model)
+    assert (cut / "vocabulary.json").read_text() == (full / "vocabulary.json").read_text()
 
 
 def test_a_run_without_its_vocabulary_is_not_resumed(run):
@@ -134,12 +134,12 @@ def test_the_bundle_embeds_covered_texts(run, tmp_path):
 
 
 def test_the_commonest_tokens_of_the_captions(make, tmp_path, no_report):
-    seen = Watcher()
+    watcher = Watcher()
     config = with_vocab(make, 530, optim={"steps": 2})
-    distill(config, tmp_path / "run", observer=seen)
+    distill(config, tmp_path / "run", observer=watcher)
     student = load_clip(str(tmp_path / "run"))
     assert student.model.token_embedding.num_embeddings <= 530
-    line = next(text for text in seen.messages if text.startswith("the student's vocabulary"))
+    line = next(text for text in watcher.messages if text.startswith("the student's vocabulary"))
     assert "of them are cut into other, smaller pieces" in line
 
 
@@ -175,12 +175,12 @@ def test_a_shape_that_names_the_teachers_size_has_the_smaller_one(
 
 
 def test_a_plan_counts_the_smaller_table(make, corpus):
-    whole = plan_run(make(inherit={"plan": "evenly"})).stages[0]
+    full = plan_run(make(inherit={"plan": "evenly"})).stages[0]
     by_file = plan_run(with_vocab(make, str(corpus))).stages[0]
     by_number = plan_run(with_vocab(make, 530)).stages[0]
-    assert by_number.student_bytes == whole.student_bytes - 16 * 64 * 16
-    assert by_file.student_bytes < whole.student_bytes
-    assert by_file.text_parameters == whole.text_parameters
+    assert by_number.student_bytes == full.student_bytes - 16 * 64 * 16
+    assert by_file.student_bytes < full.student_bytes
+    assert by_file.text_parameters == full.text_parameters
 
 
 @pytest.mark.parametrize(

@@ -76,10 +76,10 @@ def token_ids(*lengths, pad=0):
     return ids
 
 
-def compare(found, wanted):
-    assert found.shape == wanted.shape
-    assert np.abs(found - wanted).max() < TOLERANCE
-    assert (found * wanted).sum(axis=1).min() > COSINE
+def compare(actual, expected):
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() < TOLERANCE
+    assert (actual * expected).sum(axis=1).min() > COSINE
 
 
 SLOW = ("timm ViT, attention pool", "timm FastViT", "timm ConvNeXt")
@@ -98,8 +98,8 @@ def test_image_tower_in_onnxruntime_gives_open_clips_features(kind, tmp_path):
     for batch in (1, 3):
         pixels = torch.randn(batch, 3, size, size)
         with torch.inference_mode():
-            wanted = model.encode_image(pixels, normalize=True).numpy()
-        compare(session.run(["image_embeds"], {"pixel_values": pixels.numpy()})[0], wanted)
+            expected = model.encode_image(pixels, normalize=True).numpy()
+        compare(session.run(["image_embeds"], {"pixel_values": pixels.numpy()})[0], expected)
     after = model.state_dict()  # exporting leaves the model as it was
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -148,8 +148,8 @@ def test_padded_text_tower_in_onnxruntime(kind, tmp_path):
     for lengths in ((4,), (3, 7, CONTEXT)):
         ids = token_ids(*lengths, pad=1)
         with torch.inference_mode():
-            wanted = model.encode_text(ids, normalize=True).numpy()
-        compare(session.run(["text_embeds"], {"input_ids": ids.numpy()})[0], wanted)
+            expected = model.encode_text(ids, normalize=True).numpy()
+        compare(session.run(["text_embeds"], {"input_ids": ids.numpy()})[0], expected)
 
 
 def test_static_batch(tmp_path):
@@ -165,11 +165,11 @@ def test_static_batch(tmp_path):
         (text, ids, model.encode_text),
     ):
         session = onnxruntime.InferenceSession(path)
-        (given,) = session.get_inputs()
-        assert given.shape == list(value.shape)
+        (tower_input,) = session.get_inputs()
+        assert tower_input.shape == list(value.shape)
         assert session.get_outputs()[0].shape == [2, 32]
         nodes = {node.op_type for node in onnx.load(path).graph.node}
         assert "Shape" not in nodes
         with torch.inference_mode():
-            wanted = encode(value, normalize=True).numpy()
-        compare(session.run(None, {given.name: value.numpy()})[0], wanted)
+            expected = encode(value, normalize=True).numpy()
+        compare(session.run(None, {tower_input.name: value.numpy()})[0], expected)

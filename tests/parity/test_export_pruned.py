@@ -11,11 +11,11 @@ from tinyclip_edge.models.pruned import clip_units, prune_clip
 from tinyclip_export.towers.vit import ImageTower, TextTower
 
 
-def pruned_model(toy_tokenizer_file, lost):
-    """Random masks; the layers in ``lost`` and the last ones have no heads or no neurons."""
+def pruned_model(toy_tokenizer_file, pruned_units):
+    """Random masks; the layers in ``pruned_units`` and the last have no heads or no neurons."""
     clip = make_clip(toy_tokenizer_file)
     masks = random_masks(clip_units(clip), 2, off=0.2)
-    for layer in lost:
+    for layer in pruned_units:
         masks.image.heads[layer].zero_()
         masks.text.neurons[layer].zero_()
         masks.text.heads[-1].zero_()
@@ -23,9 +23,9 @@ def pruned_model(toy_tokenizer_file, lost):
     return prune_clip(clip, masks).clip.model
 
 
-@pytest.mark.parametrize("lost", [(), (0,), (1, -1)])
-def test_towers_of_a_pruned_model(toy_tokenizer_file, lost):
-    model = pruned_model(toy_tokenizer_file, lost)
+@pytest.mark.parametrize("pruned_units", [(), (0,), (1, -1)])
+def test_towers_of_a_pruned_model(toy_tokenizer_file, pruned_units):
+    model = pruned_model(toy_tokenizer_file, pruned_units)
     pixels, ids = pairs()
     image, text = ImageTower(model).eval(), TextTower(model).eval()
     with torch.inference_mode():

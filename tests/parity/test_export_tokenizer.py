@@ -152,7 +152,7 @@ ODD_WORDS = (
 
 
 @pytest.fixture(scope="module")
-def whole_texts_differ(folder):
+def differing_texts(folder):
     """Count the texts whose ids, uncut, are not open_clip's."""
     ours = ClipTokenizer.from_file(folder / "tokenizer.json", 77)
     theirs = open_clip_tokenizer()
@@ -170,31 +170,31 @@ def assigned():
     return [c for c in map(chr, range(0x110000)) if unicodedata.category(c) not in kinds]
 
 
-def test_characters_of_all_unicode(whole_texts_differ):
+def test_characters_of_all_unicode(differing_texts):
     characters = assigned()
     assert len(characters) > 140_000
-    assert whole_texts_differ(in_words([*characters[:2048], *characters[2048::16]])) == []
+    assert differing_texts(in_words([*characters[:2048], *characters[2048::16]])) == []
 
 
 @pytest.mark.slow
-def test_each_character_of_unicode(whole_texts_differ):
-    assert whole_texts_differ(in_words(assigned())) == []
+def test_each_character_of_unicode(differing_texts):
+    assert differing_texts(in_words(assigned())) == []
 
 
-def test_html_entities(whole_texts_differ):
+def test_html_entities(differing_texts):
     names = list(html.entities.html5)
-    assert whole_texts_differ(f"a {k}x &{k} <b> e&#769;" for k in names[::4]) == []
-    assert whole_texts_differ(f"a {k}x &{k} z" for k in names[1::4]) == []
+    assert differing_texts(f"a {k}x &{k} <b> e&#769;" for k in names[::4]) == []
+    assert differing_texts(f"a {k}x &{k} z" for k in names[1::4]) == []
 
 
 @pytest.mark.parametrize("joint", [" ", ""])
-def test_odd_words_in_any_company(whole_texts_differ, joint):
+def test_odd_words_in_any_company(differing_texts, joint):
     chance = random.Random(7)
     texts = [joint.join(chance.choices(ODD_WORDS, k=chance.randint(1, 12))) for _ in range(1500)]
-    assert whole_texts_differ(texts) == []
+    assert differing_texts(texts) == []
 
 
-def test_texts_that_were_decoded_wrongly(whole_texts_differ):
+def test_texts_that_were_decoded_wrongly(differing_texts):
     words = [
         "café über straße",
         "“quoted” – text… naïve",
@@ -204,24 +204,24 @@ def test_texts_that_were_decoded_wrongly(whole_texts_differ):
     ]
     codes = ("latin-1", "cp1252", "cp437", "mac_roman", "cp1251", "cp850")
     texts = [word.encode().decode(code, "replace") for word in words for code in codes]
-    assert whole_texts_differ(texts) == []
+    assert differing_texts(texts) == []
     # The repair is real: each is read as what was meant.
     assert len({tuple(open_clip_ids("Ã©tÃ©")), tuple(open_clip_ids("été"))}) == 1
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(text=st.text(st.sampled_from(assigned()[::7]), max_size=40))
-def test_any_text(whole_texts_differ, text):
-    assert whole_texts_differ([text]) == []
+def test_any_text(differing_texts, text):
+    assert differing_texts([text]) == []
 
 
-def test_starter_captions(whole_texts_differ):
+def test_starter_captions(differing_texts):
     from tinyclip_edge.starter import kit_path
     from tinyclip_edge.starter.kit import read_split
 
     captions = [c for sample in read_split(kit_path(), "val") for c in sample.captions]
     assert len(captions) > 400
-    assert whole_texts_differ(captions) == []
+    assert differing_texts(captions) == []
 
 
 @pytest.mark.parametrize("count", [0, 1, 74, 75, 76, 77, 10_000])
@@ -262,7 +262,7 @@ def carry(file, folder):
     return write_tokenizer(clip, folder)
 
 
-def test_a_models_own_whole_file_is_carried_unchanged(folder, tmp_path):
+def test_a_models_own_complete_file_is_carried_unchanged(folder, tmp_path):
     (tmp_path / "carried").mkdir()
     special = carry(folder / "tokenizer.json", tmp_path / "carried")
     written = (tmp_path / "carried" / "tokenizer.json").read_bytes()

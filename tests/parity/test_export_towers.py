@@ -86,9 +86,9 @@ def test_short_text_gives_what_the_padded_one_gives(length):
     padded = token_ids(length)
     with_end = padded.clone()
     with_end[padded == 0] = EOT  # Hugging Face pads with the end token
-    tower, wanted = TextTower(model), model.encode_text(padded, normalize=True)
+    tower, expected = TextTower(model), model.encode_text(padded, normalize=True)
     for ids in (padded[:, :length], padded, with_end):
-        assert (tower(ids) - wanted).abs().max() < TOLERANCE
+        assert (tower(ids) - expected).abs().max() < TOLERANCE
 
 
 @pytest.mark.parametrize(("sharpness", "depth"), [(1.0, -60.0), (60.0, -10_000.0)])
@@ -125,8 +125,8 @@ def test_padding_behind_the_end_of_a_vocabulary_with_spare_rows_stays_hidden():
     ids[ids == EOT] = EOT - 8
     ids[(ids > EOT - 8)] = 5
     assert TextTower(model, ids[0]).mask.min() == -10_000.0
-    wanted = model.encode_text(ids, normalize=True)
-    assert (TextTower(model, ids[0])(ids) - wanted).abs().max() < TOLERANCE
+    expected = model.encode_text(ids, normalize=True)
+    assert (TextTower(model, ids[0])(ids) - expected).abs().max() < TOLERANCE
 
 
 def test_an_end_of_text_without_a_token_is_refused():
@@ -141,8 +141,8 @@ def test_the_starter_teachers_texts():
 
     clip = load_clip("starter-teacher")
     ids = clip.tokenizer(["a photo of a cat", "flat colour picture of a bicycle", "a", "red apple"])
-    wanted = clip.model.eval().encode_text(ids, normalize=True)
-    assert (TextTower(clip.model)(ids) * wanted).sum(1).min() > 0.999999
+    expected = clip.model.eval().encode_text(ids, normalize=True)
+    assert (TextTower(clip.model)(ids) * expected).sum(1).min() > 0.999999
 
 
 def test_towers_share_the_models_memory():
@@ -155,24 +155,24 @@ def test_towers_share_the_models_memory():
 
 def test_attention_with_a_head_cut_out_equals_one_whose_head_is_silent():
     torch.manual_seed(0)
-    whole = nn.MultiheadAttention(48, 3, batch_first=True).eval()
-    nn.init.normal_(whole.in_proj_bias)
-    silenced = copy.deepcopy(whole)
-    kept = torch.tensor([*range(16), *range(32, 48)])
-    rows = torch.cat([kept, kept + 48, kept + 96])
+    full = nn.MultiheadAttention(48, 3, batch_first=True).eval()
+    nn.init.normal_(full.in_proj_bias)
+    silenced = copy.deepcopy(full)
+    channels = torch.tensor([*range(16), *range(32, 48)])
+    rows = torch.cat([channels, channels + 48, channels + 96])
     with torch.no_grad():
         silenced.out_proj.weight[:, 16:32] = 0
     pruned = SimpleNamespace(
-        in_proj_weight=whole.in_proj_weight[rows],
-        in_proj_bias=whole.in_proj_bias[rows],
+        in_proj_weight=full.in_proj_weight[rows],
+        in_proj_bias=full.in_proj_bias[rows],
         out_proj=nn.Linear(32, 48),
         num_heads=2,
     )
-    pruned.out_proj.weight = nn.Parameter(whole.out_proj.weight[:, kept])
-    pruned.out_proj.bias = whole.out_proj.bias
+    pruned.out_proj.weight = nn.Parameter(full.out_proj.weight[:, channels])
+    pruned.out_proj.bias = full.out_proj.bias
     x = torch.randn(2, 5, 48)
-    wanted = silenced(x, x, x, need_weights=False)[0]
-    assert (Attention(pruned)(x, x, None) - wanted).abs().max() < TOLERANCE
+    expected = silenced(x, x, x, need_weights=False)[0]
+    assert (Attention(pruned)(x, x, None) - expected).abs().max() < TOLERANCE
 
 
 @pytest.mark.parametrize(

@@ -65,5 +65,5 @@ def test_inherited_heads_attend_as_the_teachers(toy_teacher):
         q, k, v = (t[..., :64] for t in (q, k, v))  # head 0
         weights = torch.softmax(q @ k.transpose(1, 2) / 8.0, dim=-1)  # sqrt(64)
         head = weights @ v @ block.out_proj.weight[:64, :64].T + block.out_proj.bias[:64]
-        got, _ = ours(x, x, x, need_weights=False)
-    torch.testing.assert_close(got, head, atol=1e-6, rtol=1e-5)
+        actual, _ = ours(x, x, x, need_weights=False)
+    torch.testing.assert_close(actual, head, atol=1e-6, rtol=1e-5)

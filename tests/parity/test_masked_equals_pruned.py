@@ -67,24 +67,26 @@ def test_random_masks(toy_tokenizer_file, quick_gelu, seed):
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-@pytest.mark.parametrize("lost", ["heads", "neurons", "both"])
-def test_a_layer_that_lost_everything_keeps_its_bias(toy_tokenizer_file, layer, lost):
+@pytest.mark.parametrize("pruned_units", ["heads", "neurons", "both"])
+def test_a_layer_without_units_keeps_its_bias(toy_tokenizer_file, layer, pruned_units):
     clip = make_clip(toy_tokenizer_file)
     masks = random_masks(clip_units(clip), 3)
     for tower in masks:
         for kind in ("heads", "neurons"):
-            if lost in (kind, "both"):
+            if pruned_units in (kind, "both"):
                 getattr(tower, kind)[layer].zero_()
             elif not getattr(tower, kind)[layer].any():
                 getattr(tower, kind)[layer][0] = 0.7
     block = check(clip, masks).clip.model.transformer.resblocks[layer]
     names = {name for name, _ in block.named_parameters()}
-    assert ("attn.in_proj_weight" in names) == ("ln_1.weight" in names) == (lost == "neurons")
-    assert ("mlp.c_fc.weight" in names) == ("ln_2.weight" in names) == (lost == "heads")
+    assert (
+        ("attn.in_proj_weight" in names) == ("ln_1.weight" in names) == (pruned_units == "neurons")
+    )
+    assert ("mlp.c_fc.weight" in names) == ("ln_2.weight" in names) == (pruned_units == "heads")
     assert {"attn.out_proj.bias", "mlp.c_proj.bias"} <= names
 
 
-def test_every_layer_lost_everything(toy_tokenizer_file):
+def test_every_layer_is_without_units(toy_tokenizer_file):
     clip = make_clip(toy_tokenizer_file)
     masks = random_masks(clip_units(clip), 4)
     for tower in masks:
@@ -109,11 +111,11 @@ def test_masks_of_one_are_the_model_itself(toy_tokenizer_file):
     clip = make_clip(toy_tokenizer_file)
     pixels, ids = pairs()
     masked, masks = MaskedClip(clip.model, clip_units(clip)), ones(clip_units(clip))
-    whole = features_of(clip.model, pixels, ids)
+    original = features_of(clip.model, pixels, ids)
     with torch.inference_mode():
         bare = masked(pixels, ids[:, :8])
         ours = masked(pixels, ids, masks)
-    for a, b, c in zip(whole, bare[:2], ours[:2], strict=True):
+    for a, b, c in zip(original, bare[:2], ours[:2], strict=True):
         np.testing.assert_allclose(b.numpy(), a.numpy(), atol=1e-6)
         np.testing.assert_allclose(c.numpy(), a.numpy(), atol=1e-6)
     assert float(bare[2]) == pytest.approx(clip.logit_scale)

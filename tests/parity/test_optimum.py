@@ -123,14 +123,14 @@ def test_its_model_classes_open_a_bundle(bundle, clip, precision):
     tokens = AutoTokenizer.from_pretrained(bundle)(["a photo of the cat"], return_tensors="pt")
     pixels = clip.preprocess(pictures(1)[0])[None]
     image, text = ours.encode_image(pictures(1)), ours.encode_text(["a photo of the cat"])
-    for stem, inputs, wanted in (
+    for stem, inputs, reference in (
         ("vision_model", {"pixel_values": pixels}, {"image_embeds": image}),
         ("text_model", {"input_ids": tokens.input_ids}, {"text_embeds": text}),
     ):
         tower = ORTModelForCustomTasks.from_pretrained(
             bundle, subfolder="onnx", file_name=f"{stem}{suffix}.onnx"
         )
-        for name, features in wanted.items():
+        for name, features in reference.items():
             np.testing.assert_allclose(tower(**inputs)[name].numpy(), features, atol=1e-6)
     both = ORTModelForZeroShotImageClassification.from_pretrained(
         bundle, subfolder="onnx", file_name=f"model{suffix}.onnx"

@@ -28,10 +28,10 @@ def test_equal_to_open_clip_to_the_last_bit(resize_mode, size, interpolation):
     for mode in MODES:
         for width, height in SIZES:
             image = picture(mode, width, height)
-            wanted = theirs(image).numpy()
-            assert np.abs(wanted - stored(image)).max() == 0.0, (mode, width, height)
+            expected = theirs(image).numpy()
+            assert np.abs(expected - stored(image)).max() == 0.0, (mode, width, height)
             if mode in ("RGB", "L"):
-                assert np.abs(wanted - ours(image)).max() == 0.0, (mode, width, height)
+                assert np.abs(expected - ours(image)).max() == 0.0, (mode, width, height)
 
 
 # Where the margin is odd, their crop rounds down and open_clip's, which ours is, to even.
@@ -50,8 +50,8 @@ def test_equal_to_the_hugging_face_processor():
     ours = Preprocess.from_config(theirs.to_dict())
     for width, height in HF_SIZES:
         image = picture("RGB", width, height)
-        wanted = theirs(image, return_tensors="np")["pixel_values"][0]
-        np.testing.assert_allclose(ours(image), wanted, rtol=0, atol=1e-6)
+        expected = theirs(image, return_tensors="np")["pixel_values"][0]
+        np.testing.assert_allclose(ours(image), expected, rtol=0, atol=1e-6)
 
 
 def test_hugging_face_resizing_of_tensors_is_one_grey_level_away():
@@ -66,9 +66,9 @@ def test_hugging_face_resizing_of_tensors_is_one_grey_level_away():
     largest = 0.0
     for width, height in HF_SIZES:
         image = picture("RGB", width, height)
-        wanted = theirs(image, return_tensors="pt")["pixel_values"][0]
-        assert isinstance(wanted, torch.Tensor)
-        levels = np.abs(ours(image) - wanted.numpy()) / level
+        expected = theirs(image, return_tensors="pt")["pixel_values"][0]
+        assert isinstance(expected, torch.Tensor)
+        levels = np.abs(ours(image) - expected.numpy()) / level
         largest = max(largest, float(levels.max()))
     assert largest == pytest.approx(1.0, abs=1e-3)
 
@@ -105,5 +105,5 @@ def test_files_equal_open_clip_to_the_last_bit(kind):
     theirs = image_transform_v2(PreprocessCfg(size=32), is_train=False)
     content = file_of(kind)
     with Image.open(io.BytesIO(content)) as image:
-        wanted = theirs(image).numpy()
-    np.testing.assert_array_equal(Preprocess(32, 32, as_stored=True)(content), wanted)
+        expected = theirs(image).numpy()
+    np.testing.assert_array_equal(Preprocess(32, 32, as_stored=True)(content), expected)

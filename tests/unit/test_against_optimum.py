@@ -27,7 +27,7 @@ def test_the_reference_is_at_no_distance_from_itself(bench):
     assert near["t2i_r1"] == near["i2t_r1"] == 1.0
 
 
-def test_one_turned_image_is_seen_in_every_figure(bench):
+def test_one_turned_image_shows_in_every_figure(bench):
     unit = np.eye(4, dtype=np.float32)
     turned = unit[[1, 1, 2, 3]]  # image 0 now looks like text 1
     near = bench.compared((unit, unit), (turned, unit))
@@ -57,30 +57,30 @@ def figures(int8_ms, theirs_ms):
     }
 
 
-def test_what_was_asked_is_told_as_ratios_and_points(bench):
+def test_targets_are_reported_as_ratios_and_points(bench):
     lines = {line["what"]: line for line in bench.comparisons(figures(2.0, 7.0))}
     assert lines["image query, 1 threads: times faster"]["median"] == 3.5
     assert lines["times smaller"]["median"] == 2.5
-    lost = lines["t2i_r1 lost or won, points"]
-    assert lost["bundle int8"] == 0.0 and lost["optimum-cli int8"] == pytest.approx(-10.0)
+    points = lines["t2i_r1 lost or won, points"]
+    assert points["bundle int8"] == 0.0 and points["optimum-cli int8"] == pytest.approx(-10.0)
 
 
-def test_commands_are_told_without_folders_of_this_machine():
+def test_commands_are_reported_without_folders_of_this_machine():
     import optimum_models
 
     steps = optimum_models.steps(Path("/somewhere/run"), Path("/somewhere/work"))
-    told = [optimum_models.command_of(step) for step in steps]
-    assert told[2] == (
+    commands = [optimum_models.command_of(step) for step in steps]
+    assert commands[2] == (
         "optimum-cli export onnx --model hf --task zero-shot-image-classification optimum"
     )
-    assert not any("/" in line for line in told)
+    assert not any("/" in line for line in commands)
 
 
 def test_a_folder_keeps_the_files_of_one_student(tmp_path, monkeypatch):
     import optimum_models
 
-    made = []
-    monkeypatch.setattr(optimum_models, "steps", lambda run, work: made.append(run) or [])
+    exports = []
+    monkeypatch.setattr(optimum_models, "steps", lambda run, work: exports.append(run) or [])
     for name, weights in (("first", b"1"), ("second", b"2")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(weights)
@@ -89,4 +89,4 @@ def test_a_folder_keeps_the_files_of_one_student(tmp_path, monkeypatch):
     optimum_models.write_models(tmp_path / "first", work)
     with pytest.raises(SystemExit, match=r"work holds runs of student [0-9a-f]{64}; give them"):
         optimum_models.write_models(tmp_path / "second", work)
-    assert made == [tmp_path / "first"] * 2
+    assert exports == [tmp_path / "first"] * 2

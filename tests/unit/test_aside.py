@@ -45,14 +45,14 @@ def test_a_kill_leaves_the_old_folder_or_the_new_one(tmp_path, stood):
     assert moment > 4
 
 
-def test_the_next_writer_clears_what_a_kill_left(tmp_path):
+def test_the_next_writer_removes_what_a_killed_one_wrote(tmp_path):
     assert killed(lambda: write(tmp_path / "one"), inside=tmp_path, at=3)
     assert len(list(tmp_path.iterdir())) == 1
     write(tmp_path / "two")
     assert [path.name for path in tmp_path.iterdir()] == ["two"]
 
 
-def test_what_a_living_process_writes_is_left_alone(tmp_path):
+def test_what_a_living_process_writes_is_untouched(tmp_path):
     with work_folder(tmp_path / "one") as work:
         (work / "file").write_text("x")
         assert not killed(lambda: clear_leftovers(tmp_path), inside=tmp_path)
@@ -61,7 +61,7 @@ def test_what_a_living_process_writes_is_left_alone(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folders_of_others_are_left_alone(tmp_path):
+def test_folders_of_others_are_untouched(tmp_path):
     for name in (".mine.12345678.partial", "x.partial", ".partial"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("x")
@@ -93,7 +93,7 @@ def hold(folder, ready):
         signal.pause()
 
 
-def test_a_folder_is_held_by_one_process_until_it_dies(tmp_path):
+def test_a_folder_is_locked_by_one_process_until_it_dies(tmp_path):
     context = multiprocessing.get_context("fork")
     ready = context.Event()
     other = context.Process(target=hold, args=(tmp_path, ready), daemon=True)
@@ -125,7 +125,7 @@ def test_what_a_lock_says_of_its_holder_is_read_with_care(tmp_path, content, who
             refuse_locked(tmp_path)
 
 
-def test_a_folder_that_nobody_holds_gets_no_lock_from_being_asked(tmp_path):
+def test_a_folder_that_nobody_holds_gets_no_lock_from_a_check(tmp_path):
     refuse_locked(tmp_path)
     refuse_locked(tmp_path / "none")
     assert list(tmp_path.iterdir()) == []

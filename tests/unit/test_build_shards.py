@@ -23,6 +23,6 @@ def test_no_part_of_a_training_caption_names_an_unseen_concept():
     assert captions(picture("val"), UNSEEN)[1] == "spouting whale, Whale, sea"
 
 
-def test_held_out_samples_keep_theirs():
+def test_unseen_samples_keep_theirs():
     assert visible_keywords(picture("test_concepts"), UNSEEN) == picture("train").keywords
     assert hidden_keywords([picture("test_concepts"), picture("val")], UNSEEN) == set()

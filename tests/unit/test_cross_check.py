@@ -32,8 +32,8 @@ def members(folder):
 
 def test_classes_keep_their_bytes_and_their_numbers(check, tmp_path):
     images = (picture("PNG"), picture("JPEG"), picture("WEBP"))
-    found = EvalSet("toy", images, ("dog", "cat", "dog"))
-    check.write_classes(found, ["a photo of a {}.", "{}"], tmp_path)
+    dataset = EvalSet("toy", images, ("dog", "cat", "dog"))
+    check.write_classes(dataset, ["a photo of a {}.", "{}"], tmp_path)
     assert members(tmp_path) == {
         "000000.png": images[0], "000000.cls": b"0",
         "000001.jpg": images[1], "000001.cls": b"1",
@@ -86,9 +86,9 @@ def test_ties_are_counted_where_another_candidate_equals_the_right_one(check):
         def encode_text(self, _):
             return np.eye(3, dtype=np.float32)[[0, 1, 2]]
 
-    found = EvalSet("toy", (b"", b"", b""), ("a", "b", "c"))
+    dataset = EvalSet("toy", (b"", b"", b""), ("a", "b", "c"))
     # Text 0 ties its pictures 0 and 1; picture 1 scores 0 with its text and with text 2.
-    assert check.tied(Fixed(), found) == {"t2i": 2, "i2t": 1}
+    assert check.tied(Fixed(), dataset) == {"t2i": 2, "i2t": 1}
 
 
 def test_ties_with_an_image_s_own_captions_are_none(check):
@@ -100,15 +100,15 @@ def test_ties_with_an_image_s_own_captions_are_none(check):
             assert texts == ["a", "b", "c", "d"]
             return np.eye(2, dtype=np.float32)[[0, 0, 1, 0]]
 
-    found = EvalSet("toy", (b"", b""), ("a", "c"), captions=(("a", "b"), ("c", "d")))
+    dataset = EvalSet("toy", (b"", b""), ("a", "c"), captions=(("a", "b"), ("c", "d")))
     # Picture 0 scores 1 with its own a and b, and with d of picture 1; d scores 0 with its own.
-    assert check.tied(Fixed(), found) == {"t2i": 0, "i2t": 1}
+    assert check.tied(Fixed(), dataset) == {"t2i": 0, "i2t": 1}
 
 
 def test_all_captions_of_an_image_stand_in_one_file(check, tmp_path):
     image = picture("PNG")
-    found = EvalSet("toy", (image,), ("one",), captions=(("one", "two", "three"),))
-    check.write_pairs(found, tmp_path)
+    dataset = EvalSet("toy", (image,), ("one",), captions=(("one", "two", "three"),))
+    check.write_pairs(dataset, tmp_path)
     assert members(tmp_path)["000000.txt"] == b"one\ntwo\nthree"
 
 
@@ -126,16 +126,16 @@ def test_the_layouts_of_tiny_imagenet_and_five_captions_apart(tmp_path):
     names.write_text("n01443537\tfish, goldfish\nn01641577\tfrog\n")
     write_layouts(tmp_path / "val.tar", names, tmp_path / "out")
     for place in ("classes", "annotated"):
-        found = evaluation_set(str(tmp_path / "out" / place))
-        assert sorted(found.texts) == ["fish", "fish", "frog"]
+        dataset = evaluation_set(str(tmp_path / "out" / place))
+        assert sorted(dataset.texts) == ["fish", "fish", "frog"]
     shades = [io.BytesIO() for _ in range(3)]
     for shade, stream in enumerate(shades):
         Image.new("RGB", (4, 4), (shade, 0, 0)).save(stream, "WEBP", lossless=True)
     pairs = [(f"name {n}", stream.getvalue()) for n, stream in enumerate(shades)]
     write_captions(pairs, tmp_path / "five")
-    found = evaluation_set(str(tmp_path / "five" / "pairs.csv"))
-    assert len(found) == 3
-    assert [len(own) for own in found.captions] == [5, 5, 5]
+    dataset = evaluation_set(str(tmp_path / "five" / "pairs.csv"))
+    assert len(dataset) == 3
+    assert [len(own) for own in dataset.captions] == [5, 5, 5]
 
 
 def test_a_folder_without_a_model_is_refused(check, tmp_path):

@@ -80,11 +80,11 @@ def test_the_shown_command_has_no_path_of_this_machine(arms):
 )
 def test_every_arm_tries_neighbours_until_its_own_rate(arms, best, tried):
     rates = [1e-4, 2e-4, 4e-4, 1e-3, 2e-3, 4e-3]
-    found = arms.search_rates(rates, lambda lr: -abs(rates.index(lr) - rates.index(best)))
-    assert sorted(found) == tried and max(found, key=lambda lr: found[lr]) == best
+    result = arms.search_rates(rates, lambda lr: -abs(rates.index(lr) - rates.index(best)))
+    assert sorted(result) == tried and max(result, key=lambda lr: result[lr]) == best
 
 
-def test_rates_found_elsewhere_are_shown_and_not_tuned(arms, capsys):
+def test_rates_tuned_elsewhere_are_shown_and_not_tuned(arms, capsys):
     parser = arms.command_line()
     arguments = parsed(arms, "--rates", "affinity=5e-4", "scratch=1e-3")
     assert arms.fixed_rates(arguments, parser) == {"affinity": 5e-4, "scratch": 1e-3}

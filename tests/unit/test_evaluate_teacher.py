@@ -22,9 +22,9 @@ from tinyclip_edge.starter.kit import KitSample
 
 def test_ties_are_chance_not_hits() -> None:
     same = np.tile(np.array([[1, 0]], dtype=np.float32), (4, 1))
-    found = recalls(same, same)
+    recall = recalls(same, same)
     # Every score equal: one of four at random, in both directions and among all candidates.
-    assert found == {
+    assert recall == {
         "n": 4, "i2t@1": 25, "i2t@5": 100, "t2i@1": 25, "t2i@5": 100, "mean@1": 25, "among100": 25
     }  # fmt: skip
 
@@ -32,9 +32,9 @@ def test_ties_are_chance_not_hits() -> None:
 def test_among_100_asks_from_image_to_text_only() -> None:
     # All three images choose text 0; texts 0 and 2 choose image 0, text 1 image 1, by hand.
     scores = np.array([[0.9, 0.1, 0.8], [0.8, 0.5, 0.1], [0.7, 0.2, 0.3]], dtype=np.float32)
-    found = recalls(scores, np.eye(3, dtype=np.float32))
-    assert found["i2t@1"] == pytest.approx(33.33) and found["t2i@1"] == pytest.approx(66.67)
-    assert found["among100"] == found["i2t@1"] and found["mean@1"] == 50
+    recall = recalls(scores, np.eye(3, dtype=np.float32))
+    assert recall["i2t@1"] == pytest.approx(33.33) and recall["t2i@1"] == pytest.approx(66.67)
+    assert recall["among100"] == recall["i2t@1"] and recall["mean@1"] == 50
 
 
 def write_train(folder: Path, captions: str, keywords: list[str], hidden: list[str]) -> None:
@@ -63,6 +63,6 @@ def test_the_strict_cut_drops_names_that_training_met() -> None:
 
     sets = strict_sets(frozenset({"whale"}))
     assert len(sets) == sum(split == "test_concepts" for split, _ in TEST_SETS.values()) > 0
-    split, wanted = sets["concepts emoji, strict"]
-    assert split == "test_concepts" and wanted(sample("squid")) and not wanted(sample("Whale"))
+    split, expected = sets["concepts emoji, strict"]
+    assert split == "test_concepts" and expected(sample("squid")) and not expected(sample("Whale"))
     assert not sets["concepts icon, strict"][1](sample("squid"))

@@ -18,19 +18,19 @@ def bench():
 def test_variants_take_turns_and_each_is_called_as_often(bench):
     called = []
     calls = {name: (lambda name=name: called.append(name)) for name in "abc"}
-    found = bench.interleaved(calls, rounds=7, pause=0.0)
+    times = bench.interleaved(calls, rounds=7, pause=0.0)
     timed = called[3 * bench.WARM_UP :]
     rounds = [timed[i : i + 3] for i in range(0, len(timed), 3)]
     assert len(rounds) == 7 and all(sorted(one) == ["a", "b", "c"] for one in rounds)
     # Nobody is always the one that comes after the same other.
     assert {one[0] for one in rounds} == {"a", "b", "c"}
-    assert {row["rounds"] for row in found.values()} == {7}
+    assert {row["rounds"] for row in times.values()} == {7}
 
 
 def test_wall_time_counts_a_wait_and_processor_time_does_not(bench):
-    found = bench.interleaved({"waits": lambda: time.sleep(0.01)}, rounds=3, pause=0.0)["waits"]
-    assert found["median"] >= found["min"] >= 10.0
-    assert found["cpu"] < 5.0
+    times = bench.interleaved({"waits": lambda: time.sleep(0.01)}, rounds=3, pause=0.0)["waits"]
+    assert times["median"] >= times["min"] >= 10.0
+    assert times["cpu"] < 5.0
 
 
 def row(name, tower, batch, threads, **ms):
@@ -40,22 +40,22 @@ def row(name, tower, batch, threads, **ms):
     return {**place, "ms": {named[key]: cell for key, cell in cells.items()}}
 
 
-def test_only_one_input_on_one_thread_is_compared_with_what_was_asked(bench):
+def test_only_one_input_on_one_thread_is_compared_with_the_target(bench):
     place = (bench.VIT_40M, "image")
     rows = [
         row(*place, 1, 1, fp32=30.0, int8=10.0, eager=50.0),
         row(*place, 1, 2, fp32=99.0, int8=1.0, eager=99.0),
         row(*place, 16, 1, fp32=99.0, int8=1.0, eager=99.0),
     ]
-    found = {line["from"]: line for line in bench.ratios_reached(rows)}
-    assert {name: line["median"] for name, line in found.items()} == {
+    lines = {line["from"]: line for line in bench.ratios_reached(rows)}
+    assert {name: line["median"] for name, line in lines.items()} == {
         "onnx fp32": 3.0,
         "torch eager": 5.0,
     }
-    assert found["onnx fp32"]["asked"] == 2.7 and found["onnx fp32"]["cpu"] == 3.0
+    assert lines["onnx fp32"]["asked"] == 2.7 and lines["onnx fp32"]["cpu"] == 3.0
 
 
-def test_a_variant_that_was_left_out_is_not_judged(bench):
+def test_a_variant_that_was_skipped_is_not_judged(bench):
     rows = [row(bench.VIT_8M, "image", 1, 1, fp32=40.0, int8=10.0, eager=60.0)]
     assert "torch.compile" not in {line["from"] for line in bench.ratios_reached(rows)}
 

@@ -9,7 +9,7 @@ from tinyclip_edge.json_text import parse_json, read_json_file, read_json_table
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"[" * 5000 + b"]" * 5000, "nested more than 64 deep"),
         (b"[" * 66 + b"]" * 66, "nested more than 64 deep"),
@@ -20,12 +20,12 @@ from tinyclip_edge.json_text import parse_json, read_json_file, read_json_table
         (b"[" + b"1," * 9_000_000 + b"1]", "more than 16,777,216 bytes"),
     ],
 )
-def test_what_is_no_json_of_bounded_size_is_refused(tmp_path, content, told):
+def test_what_is_no_json_of_bounded_size_is_refused(tmp_path, content, message):
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"^cannot read [^\n]+$") as caught:
         read_json_file(path, DataError)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_depth_up_to_the_limit_a_byte_order_mark_and_a_larger_limit_are_read(tmp_path):
@@ -55,8 +55,10 @@ def test_what_is_no_file_or_no_table_is_named(tmp_path):
 def test_a_message_is_one_line_of_bounded_length_whatever_it_quotes():
     assert str(DataError("a\nb\x1b[2J\ud800\u202e é…")) == "a\\nb\\x1b[2J\\ud800\\u202e é…"
     name = "/data/" + "x" * 100_000 + ".png"
-    told = str(DataError(f"image {name} cannot be decoded: broken"))
-    assert len(told) < 400
-    assert told.startswith("image /data/xxx") and told.endswith("xxx.png cannot be decoded: broken")
+    message = str(DataError(f"image {name} cannot be decoded: broken"))
+    assert len(message) < 400
+    assert message.startswith("image /data/xxx") and message.endswith(
+        "xxx.png cannot be decoded: broken"
+    )
     assert len(one_line("ab " * 100_000)) < 2100
-    assert one_line(told) == told
+    assert one_line(message) == message

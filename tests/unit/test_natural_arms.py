@@ -43,12 +43,12 @@ def test_every_arm_is_a_valid_run_of_the_same_length(jobs, scale):
     profile = PROFILES[scale]
     for job in (*jobs.all_jobs(), *jobs.still_jobs()):
         still = {"cache": "f"} if job.arm in jobs.STILL_ARMS else {}
-        found = RunConfig.model_validate(jobs.run_config(job, profile, 1e-3, PLACES | still))
+        config = RunConfig.model_validate(jobs.run_config(job, profile, 1e-3, PLACES | still))
         times = 3 if job.arm == "recipe-long" else 1
         expected = profile.tuning_steps if job.tuning else times * profile.steps
-        steps = sum(stage.steps for stage in found.stages) or found.optim.steps
+        steps = sum(stage.steps for stage in config.stages) or config.optim.steps
         assert steps == expected, job.name
-        assert (found.data.augment_crop is None) == bool(still)
+        assert (config.data.augment_crop is None) == bool(still)
 
 
 def test_the_rate_is_the_best_of_all_that_were_tried(arms, jobs, tmp_path):
@@ -62,8 +62,8 @@ def test_the_rate_is_the_best_of_all_that_were_tried(arms, jobs, tmp_path):
 
 
 def test_an_arm_alone_brings_the_tuning_of_its_rate(arms, jobs):
-    found = arms.selected_jobs(still=False, only=["masks"])
-    assert [job.name for job in found] == [
+    selected = arms.selected_jobs(still=False, only=["masks"])
+    assert [job.name for job in selected] == [
         "both-lr0.0001-tuning",
         "both-lr0.00025-tuning",
         "both-lr0.0005-tuning",
@@ -105,8 +105,8 @@ def test_means_and_steps_to_what_scratch_reached(tmp_path):
     record("scratch", 0, (0, 4, 8))
     record("scratch", 1, (0, 6, 10))
     record("both", 0, (3, 15, 18))
-    found = natural_claims.summarise(tmp_path)
-    assert found["teacher"] == {"top1": 20.0, "steps": 7}
-    assert found["arms"]["scratch"]["top1_mean"] == 9.0
+    summary = natural_claims.summarise(tmp_path)
+    assert summary["teacher"] == {"top1": 20.0, "steps": 7}
+    assert summary["arms"]["scratch"]["top1_mean"] == 9.0
     # 9 lies half way between 3 at the start and 15 after 100 steps
-    assert found["arms"]["both"]["steps_to_scratch_end"] == [50.0]
+    assert summary["arms"]["both"]["steps_to_scratch_end"] == [50.0]

@@ -16,7 +16,7 @@ from tinyclip_edge.starter import SPLITS, kit_path, teacher_path
 from tinyclip_edge.starter.kit import KitSample, read_split
 
 KIT_BYTES = 40_000_000
-HELD_OUT_FAMILIES = {"twemoji", "ph"}
+UNSEEN_FAMILIES = {"twemoji", "ph"}
 VAL_FAMILY = "streamline-emojis"
 
 
@@ -78,10 +78,10 @@ def test_keys_are_unique_and_every_sample_has_a_caption(splits: dict[str, list[K
 def test_unseen_concept_groups_are_not_in_training(splits: dict[str, list[KitSample]]) -> None:
     trained = {s.about["group_key"] for s in splits["train"]}
     tested = {s.about["group_key"] for s in splits["test_concepts"]}
-    chosen_on = {s.about["group_key"] for s in unseen(splits["val"])}
+    validation_groups = {s.about["group_key"] for s in unseen(splits["val"])}
     assert not trained & tested
-    assert not trained & chosen_on
-    assert not tested & chosen_on
+    assert not trained & validation_groups
+    assert not tested & validation_groups
 
 
 def test_unseen_names_are_no_training_captions(splits: dict[str, list[KitSample]]) -> None:
@@ -97,15 +97,15 @@ def test_unseen_names_are_no_training_keywords(splits: dict[str, list[KitSample]
     assert not keywords & names
 
 
-def test_style_test_holds_only_seen_concepts(splits: dict[str, list[KitSample]]) -> None:
+def test_style_test_holds_only_training_concepts(splits: dict[str, list[KitSample]]) -> None:
     trained = {s.concept for s in splits["train"]}
     assert {s.concept for s in splits["test_style"]} <= trained
 
 
-def test_held_out_families_are_only_tested(splits: dict[str, list[KitSample]]) -> None:
-    assert not HELD_OUT_FAMILIES & {s.about["family"] for s in splits["train"]}
-    assert not HELD_OUT_FAMILIES & {s.about["family"] for s in splits["val"]}
-    assert {s.about["family"] for s in splits["test_style"]} == HELD_OUT_FAMILIES
+def test_unseen_families_are_only_tested(splits: dict[str, list[KitSample]]) -> None:
+    assert not UNSEEN_FAMILIES & {s.about["family"] for s in splits["train"]}
+    assert not UNSEEN_FAMILIES & {s.about["family"] for s in splits["val"]}
+    assert {s.about["family"] for s in splits["test_style"]} == UNSEEN_FAMILIES
 
 
 def test_families_that_came_later_are_only_trained_on(splits: dict[str, list[KitSample]]) -> None:
@@ -116,16 +116,16 @@ def test_families_that_came_later_are_only_trained_on(splits: dict[str, list[Kit
 
 
 def test_style_sets_have_one_picture_per_concept(splits: dict[str, list[KitSample]]) -> None:
-    for family in HELD_OUT_FAMILIES:
+    for family in UNSEEN_FAMILIES:
         concepts = [s.concept for s in splits["test_style"] if s.about["family"] == family]
         assert len(concepts) == len(set(concepts)) > 500
 
 
 def test_each_unseen_concept_has_one_canonical_picture(splits: dict[str, list[KitSample]]) -> None:
-    seen: dict[tuple[str, str], int] = defaultdict(int)
+    counts: dict[tuple[str, str], int] = defaultdict(int)
     for sample in splits["test_concepts"]:
-        seen[sample.about["kind"], sample.concept] += sample.about["canonical"]
-    assert set(seen.values()) == {1}
+        counts[sample.about["kind"], sample.concept] += sample.about["canonical"]
+    assert set(counts.values()) == {1}
 
 
 def test_no_picture_is_in_two_splits(digests: dict[str, set[str]]) -> None:

@@ -17,7 +17,7 @@ def widened(placed: list[Picture], candidates: list[Picture]) -> set[str]:
     return {p.key for p in widen(placed, groups, candidates)}
 
 
-def test_held_out_groups_are_never_widened() -> None:
+def test_unseen_groups_are_never_widened() -> None:
     placed = [picture("cat", "mdi"), picture("syringe", "mdi", "test_concepts")]
     candidates = [picture("syringe", "temaki"), picture("syringes", "temaki"),
                   picture("bollard", "temaki")]  # fmt: skip

@@ -33,15 +33,15 @@ def prior(vectors: WordVectors) -> WordPrior:
     return WordPrior(vectors, ["cat", "the dog", "zebra"], tokenizer)
 
 
-def test_only_plain_words_with_a_vector_are_kept(vectors: WordVectors) -> None:
+def test_only_plain_words_with_a_vector_remain(vectors: WordVectors) -> None:
     assert vectors.words == ["cat", "dog", "kitten"]
 
 
 def test_a_name_is_the_unit_mean_of_its_words(vectors: WordVectors) -> None:
-    found = vectors.of_names(["cat", "Cat and dog", "zebra", "cat zebra"]).numpy()
+    vectors_of_names = vectors.of_names(["cat", "Cat and dog", "zebra", "cat zebra"]).numpy()
     half = math.sqrt(0.5)
     expected = [[1, 0], [half, half], [0, 0], [1, 0]]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(vectors_of_names, expected, atol=1e-6)
 
 
 def test_near_takes_words_by_their_cosine(vectors: WordVectors) -> None:
@@ -49,23 +49,23 @@ def test_near_takes_words_by_their_cosine(vectors: WordVectors) -> None:
     assert vectors.near(torch.tensor([[1.0, 0.0]])) == ["cat", "kitten"]
 
 
-def test_a_name_without_known_words_adds_no_loss(prior: WordPrior) -> None:
+def test_a_name_without_vocabulary_words_adds_no_loss(prior: WordPrior) -> None:
     places = prior(prior.names).detach()
     embeddings = places.clone()
     rows = torch.tensor([0, 1, 2])
     logits = SCALE * (places[:2] @ places.T)
     expected = torch.logsumexp(logits, dim=1) - logits.diagonal()
-    found = prior.name_loss(embeddings, embeddings, rows)
-    assert found.item() == pytest.approx(expected.mean().item(), rel=1e-4)
+    loss = prior.name_loss(embeddings, embeddings, rows)
+    assert loss.item() == pytest.approx(expected.mean().item(), rel=1e-4)
 
 
 def test_practice_teaches_the_text_tower_and_not_the_map(prior: WordPrior) -> None:
-    ids, meant = prior.words(step=3, count=6)
+    ids, meaning = prior.words(step=3, count=6)
     assert ids.shape[0] == 6
-    assert meant.shape == (6, 2)
+    assert meaning.shape == (6, 2)
     texts = torch.nn.functional.normalize(torch.randn(6, 256), dim=-1).requires_grad_()
     prior.zero_grad()
-    prior.practice(texts, meant).backward()
+    prior.practice(texts, meaning).backward()
     assert texts.grad is not None
     assert texts.grad.abs().sum() > 0
     assert all(p.grad is None for p in prior.map.parameters())

@@ -1,14 +1,14 @@
 """The demo page of two toy models, in a real browser."""
 
 import pytest
-from hue_page import CHROMIUM, open_page, served, told_hosts
+from hue_page import CHROMIUM, open_page, recorded_hosts, served
 
 
 @pytest.fixture(scope="module")
 def peers():
     """Hosts that this process, and so the server, connects to or looks up."""
-    with told_hosts() as seen:
-        yield seen
+    with recorded_hosts() as hosts:
+        yield hosts
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ import pytest
 from hue_page import (
     CHROMIUM,
     classified,
-    drawn,
-    found,
+    hue_picture,
     labels,
     note,
     open_page,
     open_search,
+    results_of,
     served,
     upload,
 )
@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 
-def test_a_model_that_is_added_is_told_when_it_fails(browser, tmp_path):
+def test_a_model_that_is_added_is_reported_when_it_fails(browser, tmp_path):
     with served(tmp_path / "indexes") as url, open_page(browser, url) as page:
         page.get_by_role("button", name="Add a model").click()
         page.click("#add-button")
@@ -37,19 +37,19 @@ def test_a_model_that_is_added_is_told_when_it_fails(browser, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"), [("", "No labels"), (" ,\n,", "No labels"), ("cat", "Only one label")]
 )
-def test_labels_to_mend_are_told(page, text, message):
+def test_labels_to_mend_are_reported(page, text, message):
     labels(page, text)
     assert "Traceback" not in classified(page, message)
 
 
-def test_no_image_and_broken_uploads_are_told(page, tmp_path):
+def test_no_image_and_broken_uploads_are_reported(page, tmp_path):
     page.get_by_role("button", name="Remove Image").click()
     classified(page, "Pick an example")
     page.click("#classify-button")
     classified(page, "No image yet")
-    whole = tmp_path / "whole.png"
-    drawn("red").save(whole)
-    content = whole.read_bytes()
+    valid = tmp_path / "whole.png"
+    hue_picture("red").save(valid)
+    content = valid.read_bytes()
     for name, data, message in (
         ("broken.png", content[:120], "cannot be decoded"),
         ("text.png", b"hello", "not a supported image"),
@@ -67,7 +67,7 @@ def test_no_image_and_broken_uploads_are_told(page, tmp_path):
         classified(page, "Pick an example")
 
 
-def test_an_upload_over_the_limit_is_told(browser, address, tmp_path):
+def test_an_upload_over_the_limit_is_reported(browser, address, tmp_path):
     large = tmp_path / "large.png"
     large.write_bytes(b"x" * 21_000_000)
     with open_page(browser, address, console=("413", "Response")) as page:
@@ -85,8 +85,8 @@ def test_what_a_user_writes_is_text(page):
     assert page.locator("#evil").count() == 0
 
 
-def test_a_blank_query_is_told(page):
+def test_a_blank_query_is_reported(page):
     open_search(page)
     page.fill("#query textarea, #query input", "   ")
     page.click("#search-button")
-    assert "Traceback" not in found(page, "The query is blank")
+    assert "Traceback" not in results_of(page, "The query is blank")

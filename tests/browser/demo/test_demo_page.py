@@ -11,15 +11,15 @@ from hue_page import (
     CHROMIUM,
     HUES,
     classified,
-    drawn,
     first_hit,
-    found,
+    hue_picture,
     labels,
     note,
     open_page,
     open_search,
     open_tab,
     query,
+    results_of,
     upload,
 )
 
@@ -40,11 +40,11 @@ def test_cards_show_each_model_with_its_facts(page):
 
 
 def test_upload_and_classify(page, tmp_path):
-    drawn("blue", 300).save(tmp_path / "blue.png")
+    hue_picture("blue", 300).save(tmp_path / "blue.png")
     page.fill("#labels textarea", "a red thing\na blue thing, a green thing")
     upload(page, tmp_path / "blue.png")
     classified(page, "All 3 models say a blue thing")
-    drawn("red", 300).save(tmp_path / "red.jpg")
+    hue_picture("red", 300).save(tmp_path / "red.jpg")
     upload(page, tmp_path / "red.jpg")
     # the third model takes red for green
     text = classified(page, "student int8 says a green thing")
@@ -78,7 +78,7 @@ def test_example_list_and_template_are_one_click_each(page):
     classified(page, "needs {} in place of the label")
 
 
-def test_models_are_chosen_on_their_cards(page):
+def test_models_are_selected_on_their_cards(page):
     labels(page, "red, green, blue")
     classified(page, "Encode 3 labels")
     page.get_by_role("checkbox", name="Compare student int8").uncheck()
@@ -134,16 +134,16 @@ def test_a_picture_finds_pictures(page, tmp_path):
     query(page, "green")
     first_hit(page, "green disc")
     page.locator("#found .tc-hits button").first.click()
-    found(page, "Pictures like green disc")
+    results_of(page, "Pictures like green disc")
     page.get_by_role("button", name="Search by picture").click()
-    drawn("red", 200).save(tmp_path / "mine.png")
+    hue_picture("red", 200).save(tmp_path / "mine.png")
     page.set_input_files("#query-image input[type=file]", str(tmp_path / "mine.png"))
-    found(page, "Pictures like your picture")
+    results_of(page, "Pictures like your picture")
     assert page.inner_text("#found .tc-hits p") == "red disc"
     (tmp_path / "text.png").write_bytes(b"hello")
     page.locator("#query-image").get_by_role("button", name="Remove Image").click()
     page.set_input_files("#query-image input[type=file]", str(tmp_path / "text.png"))
-    assert "Traceback" not in found(page, "not a supported image")
+    assert "Traceback" not in results_of(page, "not a supported image")
 
 
 def test_pictures_of_one_s_own_are_searched(page, tmp_path):
@@ -152,7 +152,7 @@ def test_pictures_of_one_s_own_are_searched(page, tmp_path):
     files = []
     for hue in HUES:
         files.append(tmp_path / f"my_{hue}_thing.png")
-        drawn(hue).save(files[-1])
+        hue_picture(hue).save(files[-1])
     page.set_input_files("#dropped input[type=file]", [str(file) for file in files])
     note(page, "#gallery", "3 pictures: dropped files")
     query(page, "blue")

@@ -13,7 +13,7 @@ import numpy as np
 from driver import Reader
 from hostile import HOSTILE_JSON
 from model_mutations import changed_onnx
-from mutations import changed_bytes, changed_file, changed_json, named, put
+from mutations import changed_bytes, changed_file, changed_json, named, placed
 from PIL import Image
 
 from tiny_bundle import CONTEXT, DIM, SIZE, write_tiny_bundle
@@ -60,7 +60,7 @@ def classifier(vision: Path) -> bytes:
     return model.SerializeToString()
 
 
-def whole_bundle(folder: Path) -> Path:
+def valid_bundle(folder: Path) -> Path:
     """A bundle with all that a manifest may name, made once in a folder."""
     bundle = folder / "bundle"
     if bundle.is_dir():
@@ -93,32 +93,32 @@ def use(bundle: Path) -> None:
 
 def files(*names: str):
     return lambda folder: [
-        named(name, (whole_bundle(folder) / name).read_bytes()) for name in names
+        named(name, (valid_bundle(folder) / name).read_bytes()) for name in names
     ]
 
 
-def read_bundle(folder: Path, given: bytes) -> None:
+def read_bundle(folder: Path, data: bytes) -> None:
     """Read with a manifest that has the hashes of the files as they are now."""
-    bundle = whole_bundle(folder)
+    bundle = valid_bundle(folder)
     manifest = bundle / MANIFEST
-    whole = manifest.read_bytes()
-    with put(bundle, given) as name:
+    original = manifest.read_bytes()
+    with placed(bundle, data) as name:
         bundles._hashed.clear()  # of files of the same size and time
         if name != MANIFEST and (bundle / name).is_file():
-            content = json.loads(whole)
+            content = json.loads(original)
             content["files"][name]["sha256"] = bundles.file_sha256(bundle / name)
             manifest.write_text(json.dumps(content))
         try:
             use(bundle)
         finally:
             if name != MANIFEST:
-                manifest.write_bytes(whole)
+                manifest.write_bytes(original)
 
 
 def read_manifest(folder: Path, content: bytes) -> None:
     """Read a manifest alone, each part by itself, so that one that fails hides no other."""
-    bundle = whole_bundle(folder)
-    with put(bundle, named(MANIFEST, content)):
+    bundle = valid_bundle(folder)
+    with placed(bundle, named(MANIFEST, content)):
         manifest = bundles.Manifest.read(bundle)
         for precision in manifest.precisions():
             manifest.saturates("image", precision)
@@ -126,7 +126,7 @@ def read_manifest(folder: Path, content: bytes) -> None:
 
 
 def towers(folder: Path) -> list[bytes]:
-    bundle = whole_bundle(folder)
+    bundle = valid_bundle(folder)
     return [(bundle / VISION).read_bytes()]
 
 
@@ -138,7 +138,7 @@ def run_tower(folder: Path, content: bytes) -> None:
 
 
 def classifiers(folder: Path) -> list[bytes]:
-    return [(whole_bundle(folder) / CLASSIFIER).read_bytes()]
+    return [(valid_bundle(folder) / CLASSIFIER).read_bytes()]
 
 
 def classify(folder: Path, content: bytes) -> None:
@@ -160,7 +160,7 @@ def changed_classifier(rng: random.Random, valid: bytes) -> bytes:
 
 
 def tokenizers(folder: Path) -> list[bytes]:
-    return [(whole_bundle(folder) / TOKENIZER).read_bytes()]
+    return [(valid_bundle(folder) / TOKENIZER).read_bytes()]
 
 
 def tokenize(folder: Path, content: bytes) -> None:
@@ -176,7 +176,7 @@ def plain_settings(folder: Path, content: bytes) -> None:
     except (ValueError, RecursionError):
         return  # the reader of manifests has refused it
     if isinstance(settings, dict):
-        PlainTokenizer(whole_bundle(folder) / TOKENIZER, CONTEXT, settings).encode("a cat")
+        PlainTokenizer(valid_bundle(folder) / TOKENIZER, CONTEXT, settings).encode("a cat")
 
 
 KINDS = {
@@ -190,7 +190,7 @@ KINDS = {
 READERS = (
     Reader("bundle", files(*KINDS), changed_file(KINDS), read_bundle,
            [named(name, text) for name in KINDS for text in HOSTILE_JSON], weight=0.5),
-    Reader("manifest", lambda folder: [(whole_bundle(folder) / MANIFEST).read_bytes()],
+    Reader("manifest", lambda folder: [(valid_bundle(folder) / MANIFEST).read_bytes()],
            changed_json, read_manifest, HOSTILE_JSON, weight=0.5),
     Reader("tower", towers, changed_onnx, run_tower),
     Reader("classifier", classifiers, changed_classifier, classify),

@@ -79,11 +79,11 @@ def read_teacher_file(folder: Path, content: bytes) -> None:
 
 
 def indexes(folder: Path) -> list[bytes]:
-    whole = ImageIndex(("a", "b"), np.eye(2, dtype=np.float32), "x-int8")
-    small = whole.compressed(dimensions=1)
+    example = ImageIndex(("a", "b"), np.eye(2, dtype=np.float32), "x-int8")
+    small = example.compressed(dimensions=1)
     return [
         index.save(folder / f"{number}.npz").read_bytes()
-        for number, index in enumerate((whole, small))
+        for number, index in enumerate((example, small))
     ]
 
 

@@ -10,7 +10,7 @@ import torch
 from driver import Reader
 from hostile import HOSTILE_JSON
 from model_mutations import changed_safetensors, changed_state
-from mutations import changed_file, changed_json, changed_json_lines, changed_yaml, named, put
+from mutations import changed_file, changed_json, changed_json_lines, changed_yaml, named, placed
 from torch import nn
 
 from tinyclip_edge.config import dump_config, flatten, load_config
@@ -84,7 +84,7 @@ def work() -> tuple[nn.Module, torch.optim.Optimizer]:
     return model, optimizer
 
 
-def whole_run(folder: Path) -> Path:
+def valid_run(folder: Path) -> Path:
     """A run folder, made once."""
     run = folder / "runs/run"
     if run.is_dir():
@@ -121,12 +121,12 @@ def sign(run: Path) -> None:
         return  # nothing to be signed
 
 
-def read_run(folder: Path, given: bytes) -> None:
+def read_run(folder: Path, data: bytes) -> None:
     """What a report takes from a run, and what a resume does."""
-    run = whole_run(folder)
-    whole = {name: (run / name).read_bytes() for name in (ABOUT, EVENTS)}
+    run = valid_run(folder)
+    originals = {name: (run / name).read_bytes() for name in (ABOUT, EVENTS)}
     try:
-        with put(run, given) as name:
+        with placed(run, data) as name:
             if name.startswith(PLACE):
                 sign(run)
             record = RunRecord.read(run)
@@ -136,7 +136,7 @@ def read_run(folder: Path, given: bytes) -> None:
                 resume(run)
             rewind_events(run / EVENTS, STEP)
     finally:
-        for name, content in whole.items():
+        for name, content in originals.items():
             if (run / name).parent.is_dir() and not (run / name).is_dir():
                 (run / name).write_bytes(content)
 
@@ -147,13 +147,13 @@ def resume(run: Path) -> None:
     place = RunFolder(run, config)
     place.check(resume=True)
     place.checkpoints.recover()
-    found = place.checkpoints.load_newest(lambda _: None)
+    checkpoint = place.checkpoints.load_newest(lambda _: None)
     model, optimizer = work()
-    found.apply(model, optimizer)
+    checkpoint.apply(model, optimizer)
     optimizer.step()
     before = torch.get_rng_state()
     try:
-        restore_rng(found.rng)
+        restore_rng(checkpoint.rng)
     finally:
         torch.set_rng_state(before)
 
@@ -188,11 +188,11 @@ def vocabularies(folder: Path) -> list[bytes]:
 
 
 def events(folder: Path) -> list[bytes]:
-    return [(whole_run(folder) / EVENTS).read_bytes()]
+    return [(valid_run(folder) / EVENTS).read_bytes()]
 
 
 def files(folder: Path) -> list[bytes]:
-    run = whole_run(folder)
+    run = valid_run(folder)
     return [named(name, (run / name).read_bytes()) for name in KINDS]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from driver import Reader
 from model_mutations import changed_safetensors, changed_state
-from mutations import Mutation, changed_bytes, changed_file, changed_json, named, put
+from mutations import Mutation, changed_bytes, changed_file, changed_json, named, placed
 from safetensors.torch import save as to_safetensors
 
 from tinyclip_edge.models import load_clip
@@ -113,9 +113,9 @@ def pruned_folder(folder: Path) -> Path:
     """A folder of a CLIP whose layers differ, made once."""
     model = folder / "pruned"
     if not model.is_dir():
-        whole = small(folder)
-        config = {**whole.config, UNITS: UNIT_TABLE}
-        clip = assemble_config(config, name="cut", tokenizer_file=whole.tokenizer_file)
+        full = small(folder)
+        config = {**full.config, UNITS: UNIT_TABLE}
+        clip = assemble_config(config, name="cut", tokenizer_file=full.tokenizer_file)
         save_local_dir(model, clip)
     return model
 
@@ -148,10 +148,10 @@ def files(make: Callable[[Path], Path], kinds: Mapping[str, Mutation]):
 
 
 def opener(make: Callable[[Path], Path]) -> Callable[[Path, bytes], None]:
-    def read(folder: Path, given: bytes) -> None:
+    def read(folder: Path, content: bytes) -> None:
         model = make(folder)
         from_vocabulary.cache_clear()
-        with put(model, given), warnings.catch_warnings():
+        with placed(model, content), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             load_clip(str(model)).tokenizer(["a photo of ab, é"])
 

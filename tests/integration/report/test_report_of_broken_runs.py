@@ -13,7 +13,7 @@ from tinyclip_edge.train import distill
 from toy_runs import Watcher
 
 
-def test_pictures_that_cannot_be_made_are_told_and_cost_nothing_else(make, tmp_path, report):
+def test_pictures_that_cannot_be_created_are_reported_and_cost_nothing_else(make, tmp_path, report):
     out = tmp_path / "run"
     distill(make(data={"val": None}, optim={"steps": 2}), out)
     code, _, err = report(out)
@@ -32,15 +32,15 @@ def test_a_run_cut_short_is_reported_as_far_as_it_came(plain, report, tmp_path):
         shutil.rmtree(run / part)
     code, out, err = report(run, "--json")
     assert code == 0 and "no pictures" in err
-    (told,) = json.loads(out)["runs"]
-    assert (told["status"], told["steps_done"], told["seconds"]) == ("unfinished", 4, None)
+    (summary,) = json.loads(out)["runs"]
+    assert (summary["status"], summary["steps_done"], summary["seconds"]) == ("unfinished", 4, None)
     assert any("no end was logged" in text for text in page_of(run).texts)
     (run / "events.jsonl").write_text(lines[0])  # not a step yet
     assert report(run, "--pictures", 0)[0] == 0
     assert "No steps have been logged yet." in (run / "report" / "report.html").read_text()
 
 
-def test_lines_that_hold_no_event_are_left_out_and_named(plain, report, tmp_path):
+def test_lines_that_hold_no_event_are_skipped_and_named(plain, report, tmp_path):
     run = tmp_path / "spoilt"
     run.mkdir()
     lines = (plain / "events.jsonl").read_text().splitlines()
@@ -52,11 +52,11 @@ def test_lines_that_hold_no_event_are_left_out_and_named(plain, report, tmp_path
     code, out, err = report(run, "--pictures", 0, "--json")
     assert code == 0
     numbers = sorted([4, 5, place + 1 + (2 if place >= 3 else 0)])
-    told = f"ignored (3: {', '.join(map(str, numbers))})"
+    note = f"ignored (3: {', '.join(map(str, numbers))})"
     (summary,) = json.loads(out)["runs"]
     assert (summary["status"], summary["steps_done"], summary["teacher"]) == ("done", 12, None)
     texts = page_of(run).texts
-    for part in (told, "the start of the run was not logged", "config.yaml is missing", "student/"):
+    for part in (note, "the start of the run was not logged", "config.yaml is missing", "student/"):
         assert part.lower() in err.lower() and any(
             part in missing for missing in summary["missing"]
         )
@@ -86,7 +86,7 @@ def test_events_of_an_older_version_are_enough(report, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("events", "told"),
+    ("events", "message"),
     [
         (None, "has no events.jsonl"),
         ("", "has no events:"),
@@ -96,19 +96,19 @@ def test_events_of_an_older_version_are_enough(report, tmp_path):
          "has no events:"),
     ],
 )  # fmt: skip
-def test_what_is_no_run_is_refused_in_one_line(report, tmp_path, events, told):
+def test_what_is_no_run_is_refused_in_one_line(report, tmp_path, events, message):
     run = tmp_path / "run"
     run.mkdir()
     if events is not None:
         (run / "events.jsonl").write_text(events)
     code, _, err = report(run)
     assert code == 2
-    assert err.startswith("error: ") and err.count("\n") == 1 and told in err
+    assert err.startswith("error: ") and err.count("\n") == 1 and message in err
     assert not (run / "report").exists()
 
 
 def test_bad_paths_are_refused_in_one_line(report, plain, tmp_path):
-    for words, told in (
+    for words, message in (
         ([tmp_path / "none"], "it does not exist"),
         ([plain, "--out", tmp_path], "is a folder"),
         ([plain, "--pictures", 0, "--out", plain / "config.yaml" / "x.html"], "cannot write"),
@@ -116,7 +116,7 @@ def test_bad_paths_are_refused_in_one_line(report, plain, tmp_path):
         ([plain, "--bundles", tmp_path / "none"], "does not exist"),
     ):
         code, _, err = report(*words)
-        assert code == 2 and err.count("\n") == 1 and told in err
+        assert code == 2 and err.count("\n") == 1 and message in err
 
 
 def test_a_report_is_not_written_through_a_link(report, plain, tmp_path):
@@ -136,7 +136,7 @@ def test_a_report_that_fails_fails_no_run(make, tmp_path, monkeypatch):
         raise RuntimeError("no\nfonts")
 
     monkeypatch.setattr(report_package, "write_report", broken)
-    seen = Watcher()
-    result = distill(make(optim={"steps": 2}), tmp_path / "run", observer=seen)
+    watcher = Watcher()
+    result = distill(make(optim={"steps": 2}), tmp_path / "run", observer=watcher)
     assert result.student.is_dir()
-    assert "report not written (RuntimeError: no fonts)" in seen.messages
+    assert "report not written (RuntimeError: no fonts)" in watcher.messages

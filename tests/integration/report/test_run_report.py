@@ -38,7 +38,7 @@ def test_distill_leaves_a_page_with_the_events_in_its_tables(plain):
     assert all(image["src"].startswith("data:image/webp;base64,") for image in images)
 
 
-def test_the_map_says_what_was_taken(plain):
+def test_the_map_says_what_was_inherited(plain):
     (event,) = events_of(plain, "inherit")
     # 3 of 4 image layers and 2 of 3 text layers by the published rule; 1 of 2 heads; 256 of 512
     layers = event["taken"]["image"]["layers"]
@@ -51,7 +51,7 @@ def test_the_map_says_what_was_taken(plain):
     assert len(json.dumps(event)) < 8000
 
 
-def test_masks_are_drawn_by_the_functions_of_the_plots(masked):
+def test_masks_are_plotted_by_the_functions_of_the_plots(masked):
     page = page_of(masked)
     titles = set(page.svgs)
     for tower in ("image", "text"):
@@ -68,10 +68,10 @@ def test_masks_are_drawn_by_the_functions_of_the_plots(masked):
 def test_captions_and_names_are_text_and_pictures_are_inside(plain, report):
     code, out, err = report(plain, "--pictures", 4, "--json")
     assert (code, err) == (0, "")
-    told = json.loads(out)
-    assert told["runs"][0]["status"] == "done" and told["runs"][0]["steps_done"] == 12
+    printed = json.loads(out)
+    assert printed["runs"][0]["status"] == "done" and printed["runs"][0]["steps_done"] == 12
     (last,) = [e for e in events_of(plain, "eval") if e["step"] == 12]
-    assert told["runs"][0]["last_accuracy"]["t2i_r1"] == last["t2i_r1"]
+    assert printed["runs"][0]["last_accuracy"]["t2i_r1"] == last["t2i_r1"]
     page = page_of(plain)
     images = page.of("img")
     assert len(images) == 4 * 2 * 5
@@ -87,10 +87,10 @@ def test_the_students_bundle_is_compared_and_another_is_not(plain, report, monke
     ranking = {"recall@1": 41.5, "recall@1_drop": 0.25, "recall@1_stderr": 0.5,
                "top1_agreement": 96.5}  # fmt: skip
     int8 = {"image": tower, "text": tower, "ranking": ranking}
-    seen = {"pairs": 48, "reference_recall@1": 41.75, "precisions": {"int8": int8}}
+    verification = {"pairs": 48, "reference_recall@1": 41.75, "precisions": {"int8": int8}}
     for name, source in (("own", digest), ("other", "ab" * 32)):
         folder = write_tiny_bundle(tmp_path / "bundles" / name).folder
-        changed = {"source": {"model": "x", "sha256": source}, "verification": seen}
+        changed = {"source": {"model": "x", "sha256": source}, "verification": verification}
         replace(Manifest.read(folder), **changed).write(folder)
     code, out, _ = report(plain, "--pictures", 0, "--json")
     assert code == 0
@@ -103,10 +103,10 @@ def test_the_students_bundle_is_compared_and_another_is_not(plain, report, monke
     assert {"Accuracy against bytes", "Accuracy against latency"} <= set(page.svgs)
     away = tmp_path / "elsewhere"
     (tmp_path / "bundles").rename(away)
-    found = [str(away / "own")]
+    bundles = [str(away / "own")]
     for folder in (away, away / "own"):
         _, out, _ = report(plain, "--pictures", 0, "--json", "--bundles", folder)
-        assert json.loads(out)["runs"][0]["bundles"] == found
+        assert json.loads(out)["runs"][0]["bundles"] == bundles
     _, out, _ = report(plain, "--pictures", 0, "--json")
     assert json.loads(out)["runs"][0]["bundles"] == []
     assert any("No bundle of this student was found" in text for text in page_of(plain).texts)
@@ -126,15 +126,15 @@ def test_several_runs_share_figures_and_differences_are_listed(plain, masked, re
     check_page(target.read_text())
 
 
-def test_layers_under_quantization_are_told_worst_first(plain, report, monkeypatch, tmp_path):
+def test_layers_under_quantization_are_reported_worst_first(plain, report, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     layers = [{"tower": "image", "node": EVIL, "overlap": 0.8125, "kl": 0.04},
               {"tower": "text", "node": "b" * 90, "overlap": 0.9375, "kl": 0.01}]  # fmt: skip
     smooth = {"image": 0.5, "text": 0.0}
-    ways = [{"kept_float": kept, "smooth": smooth if place == 1 else {}, "ms": 1.0 + kept,
-             "bytes": 2_000_000 + 500_000 * kept, "drop": 1.5 - kept, "stderr": 0.5,
-             "overlap": 90.0, "kl": 0.02, "chosen": kept == 1}
-            for place, kept in enumerate((0, 0, 1))]  # fmt: skip
+    ways = [{"kept_float": count, "smooth": smooth if place == 1 else {}, "ms": 1.0 + count,
+             "bytes": 2_000_000 + 500_000 * count, "drop": 1.5 - count, "stderr": 0.5,
+             "overlap": 90.0, "kl": 0.02, "chosen": count == 1}
+            for place, count in enumerate((0, 0, 1))]  # fmt: skip
     sensitivity = {"precision": "static", "layers": layers, "pareto": ways}
     digest = events_of(plain, "run_end")[0]["student_sha256"]
     write_tiny_bundle(tmp_path / "bundles" / NAME)
@@ -145,11 +145,11 @@ def test_layers_under_quantization_are_told_worst_first(plain, report, monkeypat
         assert report(plain, "--pictures", 0)[0] == 0
         page = page_of(plain)
         if broken is sensitivity:
-            (told,) = (table for table in page.tables if table[0][0] == "layer")
-            assert told[1:] == [[f"image {EVIL}", "0.8125", "0.04"],
+            (ranked,) = (table for table in page.tables if table[0][0] == "layer")
+            assert ranked[1:] == [[f"image {EVIL}", "0.8125", "0.04"],
                                 [f"text {'b' * 90}", "0.9375", "0.01"]]  # fmt: skip
-            (told,) = (table for table in page.tables if table[0][0] == "layers in float")
-            assert [row[:3] for row in told[1:]] == [
+            (ranked,) = (table for table in page.tables if table[0][0] == "layers in float")
+            assert [row[:3] for row in ranked[1:]] == [
                 ["plain", "–", "2.0"], ["0", "image 0.5, text 0", "2.0"], ["1, chosen", "–", "2.5"],
             ]  # fmt: skip
             assert {"Accuracy lost against bytes", "Accuracy lost against latency"} <= set(
@@ -169,10 +169,10 @@ def test_a_browser_shows_it_and_asks_no_host(plain, masked, report, tmp_path):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         for width, scheme in ((390, "light"), (1200, "dark")):
             page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-            asked, told = [], []
-            page.on("request", lambda request, asked=asked: asked.append(request.url))
-            page.on("console", lambda message, told=told: told.append(message.text))
-            page.on("dialog", lambda dialog, told=told: told.append(dialog.message))
+            requests, errors = [], []
+            page.on("request", lambda request, requests=requests: requests.append(request.url))
+            page.on("console", lambda message, errors=errors: errors.append(message.text))
+            page.on("dialog", lambda dialog, errors=errors: errors.append(dialog.message))
             for path in pages:
                 page.goto(path.as_uri())
                 beyond = "document.documentElement.scrollWidth - innerWidth"
@@ -183,7 +183,7 @@ def test_a_browser_shows_it_and_asks_no_host(plain, masked, report, tmp_path):
                 assert (bright > 200) == (scheme == "light")
                 page.keyboard.press("Tab")
                 assert page.evaluate("document.activeElement.closest('nav') !== null")
-            assert told == []
-            outside = [url for url in asked if not url.startswith("data:")]
+            assert errors == []
+            outside = [url for url in requests if not url.startswith("data:")]
             assert outside == [path.as_uri() for path in pages]
         browser.close()

@@ -33,14 +33,14 @@ def run_file(tmp_path, toy_teacher_folder):
 def test_it_fills_once_and_says_what_it_did(run_file, tmp_path, command_line):
     code, out, err = command_line("cache", run_file(views=2), "--json")
     assert code == 0
-    found = json.loads(out)
-    assert found["folder"] == str(tmp_path / "cache")
-    assert (found["parts"], found["computed"], found["pictures"]) == (2, 2, 48)
-    assert (found["captions"], found["undecodable"]) == (96, 0)
+    printed = json.loads(out)
+    assert printed["folder"] == str(tmp_path / "cache")
+    assert (printed["parts"], printed["computed"], printed["pictures"]) == (2, 2, 48)
+    assert (printed["captions"], printed["undecodable"]) == (96, 0)
     # rows of 64 halves; marks of 16 bytes, seeds of 8
-    assert found["bytes"] == (2 * 48 + 96) * 128 + 48 * (16 + 16) + 96 * 16
-    assert found["estimate"]["pairs"] == pytest.approx(48, abs=4)
-    assert found["estimate"]["bytes"] == pytest.approx(found["bytes"], rel=0.1)
+    assert printed["bytes"] == (2 * 48 + 96) * 128 + 48 * (16 + 16) + 96 * 16
+    assert printed["estimate"]["pairs"] == pytest.approx(48, abs=4)
+    assert printed["estimate"]["bytes"] == pytest.approx(printed["bytes"], rel=0.1)
     assert "2 of 2 parts are missing, about" in err
     code, out, err = command_line("cache", run_file(views=2))
     assert (code, out) == (0, "")
@@ -48,7 +48,7 @@ def test_it_fills_once_and_says_what_it_did(run_file, tmp_path, command_line):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["data.feature_cache=null"], "data.feature_cache is null; set it to the folder"),
         (
@@ -68,11 +68,11 @@ def test_it_fills_once_and_says_what_it_did(run_file, tmp_path, command_line):
         (["teacher.ensemble=[{model: x, weight: 0}]"], "teacher.ensemble[1].weight is 0"),
     ],
 )
-def test_what_cannot_work_is_one_line(run_file, tmp_path, command_line, words, told):
+def test_what_cannot_work_is_one_line(run_file, tmp_path, command_line, words, message):
     code, out, err = command_line("cache", run_file(), *words)
     assert (code, out) == (2, "")
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1 and told in lines[0], err
+    assert len(lines) == 1 and message in lines[0], err
     assert "Traceback" not in err
     assert not (tmp_path / "cache").exists()
 

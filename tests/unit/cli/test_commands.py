@@ -64,7 +64,7 @@ def test_a_command_without_torch_is_one_line():
 
 
 @pytest.mark.parametrize(("flags", "opens"), [((), False), (("--open",), True)])
-def test_demo_opens_the_browser_only_when_asked(monkeypatch, command_line, tmp_path, flags, opens):
+def test_demo_opens_the_browser_only_on_request(monkeypatch, command_line, tmp_path, flags, opens):
     launched = {}
     bundle = tmp_path / "bundle"
     write_tiny_bundle(bundle)
@@ -74,7 +74,7 @@ def test_demo_opens_the_browser_only_when_asked(monkeypatch, command_line, tmp_p
     assert launched["open_browser"] is opens
 
 
-def test_export_says_what_its_pairs_left_out(monkeypatch, capsys):
+def test_export_reports_skipped_pairs(monkeypatch, capsys):
     pairs = EvalSet("mine", (), (), notes=("2 images could not be decoded: a.png, b.png",))
     monkeypatch.setattr("tinyclip_edge.cli.export.check_request", lambda *_args, **_options: None)
     monkeypatch.setattr("tinyclip_edge.models.load_clip", lambda _name: SimpleNamespace(name="m"))

@@ -31,14 +31,14 @@ def run(command_line):
     return partial(command_line, "convert")
 
 
-def test_it_says_what_it_found(run, checkpoint, tmp_path, toy_teacher):
+def test_it_says_what_it_detected(run, checkpoint, tmp_path, toy_teacher):
     code, out, _ = run(checkpoint, "--out", tmp_path / "toy")
     assert code == 0
-    found = {line.split()[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}
-    assert found["found"] == "B + C: inside 'state_dict', wrapped for distributed training"
-    assert found["architecture"].startswith("ViT/8 of width 128, 4 layers, 2 heads")
-    assert found["activation"] == "GELU (by default)"
-    assert found["saved"] == str(tmp_path / "toy")
+    fields = {line.split()[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}
+    assert fields["found"] == "B + C: inside 'state_dict', wrapped for distributed training"
+    assert fields["architecture"].startswith("ViT/8 of width 128, 4 layers, 2 heads")
+    assert fields["activation"] == "GELU (by default)"
+    assert fields["saved"] == str(tmp_path / "toy")
     assert weights_hash(load_clip(str(tmp_path / "toy")).model) == weights_hash(toy_teacher.model)
 
 
@@ -46,10 +46,10 @@ def test_json_and_hugging_face(run, checkpoint, tmp_path):
     options = ["--format", "huggingface", "--quick-gelu", "--json"]
     code, out, _ = run(checkpoint, "--out", tmp_path / "toy", *options)
     assert code == 0
-    found = json.loads(out)
-    assert found["forms"] == ["B", "C"]
-    assert found["activation"] == "QuickGELU (as asked)"
-    assert found["parameters"]["image"] == 828_672
+    printed = json.loads(out)
+    assert printed["forms"] == ["B", "C"]
+    assert printed["activation"] == "QuickGELU (as asked)"
+    assert printed["parameters"]["image"] == 828_672
     config = json.loads((tmp_path / "toy" / "config.json").read_text())
     assert config["vision_config"]["hidden_act"] == "quick_gelu"
     assert load_clip(str(tmp_path / "toy")).config["model_cfg"]["quick_gelu"] is True

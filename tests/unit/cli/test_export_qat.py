@@ -28,26 +28,26 @@ def stub(monkeypatch, clip, finish, export):
 
 
 @pytest.mark.parametrize("helped", [True, False])
-def test_the_finish_is_told(monkeypatch, helped):
-    given, better = SimpleNamespace(name="m"), SimpleNamespace(name="m")
-    asked, exported = [], []
+def test_the_finish_is_reported(monkeypatch, helped):
+    original, better = SimpleNamespace(name="m"), SimpleNamespace(name="m")
+    requests, exported = [], []
 
     def finish(clip, source, finishing, **_):
-        asked.append((clip, source, finishing.steps))
+        requests.append((clip, source, finishing.steps))
         scores = [{"t2i_r1": recall, "i2t_r1": recall} for recall in (0.25, 0.5)]
-        return Finished(better if helped else given, helped, finishing.steps, 1e-4, *scores)
+        return Finished(better if helped else original, helped, finishing.steps, 1e-4, *scores)
 
     stub(
         monkeypatch,
-        given,
+        original,
         finish,
         lambda clip, *_, settings, **__: exported.append((clip, settings.extras.qat_report)),
     )
     run_export("m", ExportOptions(PrecisionOptions(int8=True), finish=FinishOptions(qat=7)))
-    assert asked == [(given, "m", 7)]
-    told = {"steps": 7, "lr": 1e-4, "kept": helped}
-    told |= {"recall@1_before": 25.0, "recall@1_after": 50.0}
-    assert exported == [(better if helped else given, told)]
+    assert requests == [(original, "m", 7)]
+    report = {"steps": 7, "lr": 1e-4, "kept": helped}
+    report |= {"recall@1_before": 25.0, "recall@1_after": 50.0}
+    assert exported == [(better if helped else original, report)]
 
 
 def test_its_checkpoints_last_until_the_bundle_is_written(monkeypatch, tmp_path):

@@ -72,15 +72,15 @@ def test_report_says_what_the_saved_student_does(inherit, tmp_path, toy_teacher_
     assert printed == json.loads((folder / "report.json").read_text())
     assert printed["student"] == "runs/toy-step0/student" and printed["plan"] == plan
 
-    found = printed["validation"]
+    validation = printed["validation"]
     ours, theirs = embedded(folder / "student"), embedded(toy_teacher_folder)
-    assert (found["images"], found["labels"]) == (24, 24)
-    assert found["student"]["i2t_r1"] == pytest.approx(top1(*ours))
-    assert found["teacher"]["i2t_r1"] == pytest.approx(top1(*theirs))
-    assert found["student"]["t2i_r1"] == pytest.approx(top1(*ours[::-1]))
+    assert (validation["images"], validation["labels"]) == (24, 24)
+    assert validation["student"]["i2t_r1"] == pytest.approx(top1(*ours))
+    assert validation["teacher"]["i2t_r1"] == pytest.approx(top1(*theirs))
+    assert validation["student"]["t2i_r1"] == pytest.approx(top1(*ours[::-1]))
     scale = float(load_clip(str(toy_teacher_folder)).model.logit_scale.detach().exp())
-    assert found["teacher_scale"] == found["student_scale"] == pytest.approx(scale)
-    assert found["affinity_kl"] == pytest.approx(affinity_kl(ours, theirs, scale), rel=1e-3)
+    assert validation["teacher_scale"] == validation["student_scale"] == pytest.approx(scale)
+    assert validation["affinity_kl"] == pytest.approx(affinity_kl(ours, theirs, scale), rel=1e-3)
 
 
 def test_parameters_are_conserved(inherit, toy_teacher_folder):
@@ -113,7 +113,7 @@ def test_tables_on_the_terminal_and_in_the_folder(inherit, tmp_path):
     assert (tmp_path / "here" / "student" / "open_clip_config.json").is_file()
 
 
-def test_without_validation_pairs_only_the_weights_are_told(inherit, tmp_path):
+def test_without_validation_pairs_only_the_weights_are_reported(inherit, tmp_path):
     code, out, _ = inherit("--json", "data.val=null")
     assert code == 0 and json.loads(out)["validation"] is None
     text = (tmp_path / "runs" / "toy-step0" / "report.txt").read_text()

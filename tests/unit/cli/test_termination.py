@@ -84,12 +84,12 @@ def test_a_late_one_ends_the_process_at_once(monkeypatch):
 
 def test_signals_that_are_ignored_or_handled_stay_so():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
-    seen = []
-    signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    handled = []
+    signal.signal(signal.SIGTERM, lambda number, frame: handled.append(number))
     with orderly_end():
         send(signal.SIGHUP)
         send(signal.SIGTERM)
-    assert seen == [signal.SIGTERM]
+    assert handled == [signal.SIGTERM]
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 

@@ -17,7 +17,7 @@ def refused(name, *overrides):
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "expected_message"),
     [
         ("optim.step=10", "unknown key 'optim.step'; did you mean 'optim.steps'?"),
         ("lr=1", "unknown key 'lr'; did you mean 'optim.lr'?"),
@@ -55,14 +55,14 @@ def refused(name, *overrides):
         ("name=2026-13-45", "the value is not YAML"),
     ],
 )
-def test_a_wrong_override_is_named_with_its_cure(override, told):
+def test_a_wrong_override_is_named_with_its_cure(override, expected_message):
     message = refused("starter", override)
     assert message.startswith(f"override '{override[:100]}")
-    assert told in message
+    assert expected_message in message
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected_message"),
     [
         ("optim: {step: 1}", "unknown key 'optim.step'; did you mean 'optim.steps'?"),
         ("optim: {steps: many}", "optim.steps is 'many' (text); expected a valid integer"),
@@ -73,12 +73,12 @@ def test_a_wrong_override_is_named_with_its_cure(override, told):
         ("name: 2026-13-45", "line 4: '2026-13-45' cannot be read as timestamp; quote it"),
     ],
 )
-def test_a_wrong_file_is_named(tmp_path, text, told):
+def test_a_wrong_file_is_named(tmp_path, text, expected_message):
     path = tmp_path / "mine.yaml"
     path.write_text(MINIMAL + text)
     message = refused(path)
     assert message.startswith(f"{path}: ")
-    assert told in message
+    assert expected_message in message
 
 
 def test_a_missing_section_is_named(tmp_path):

@@ -67,7 +67,7 @@ def test_warmup_is_a_share_below_one_and_a_number_of_steps_above(warmup, steps, 
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("loss={feature: 0, affinity: 0}", "feature, sigmoid and interactive are all 0"),
         ("optim.warmup=400", "warmup (400 steps) must be below steps (400)"),
@@ -75,7 +75,7 @@ def test_warmup_is_a_share_below_one_and_a_number_of_steps_above(warmup, steps, 
         ("loss.student_logit_scale=-3", "student_logit_scale must be above 0"),
     ],
 )
-def test_contradictions_are_refused(override, told):
+def test_contradictions_are_refused(override, message):
     with pytest.raises(ConfigError) as caught:
         load_config("starter", [override])
-    assert told in str(caught.value)
+    assert message in str(caught.value)

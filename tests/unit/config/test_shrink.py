@@ -18,7 +18,7 @@ def load(tmp_path, text, *overrides):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "student.model and student.keep are missing: set one of them, or stages"),
         ("student: {model: s, keep: 0.5}", "student.model and student.keep exclude each other"),
@@ -63,10 +63,10 @@ def load(tmp_path, text, *overrides):
         ("student: {keep: 1.0}", "student.keep is 1.0 (a number); expected less than 1"),
     ],
 )
-def test_contradictions_are_refused_in_one_line(tmp_path, text, told):
+def test_contradictions_are_refused_in_one_line(tmp_path, text, message):
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -94,7 +94,7 @@ def test_the_published_constants_are_the_defaults(tmp_path):
     assert flat["stages"] == []
 
 
-def test_a_fault_in_stages_given_as_an_override_names_the_override(tmp_path):
-    told = r"override 'stages=\[\{keep: 2\}\]': stages\[1\]\.keep is 2"
-    with pytest.raises(ConfigError, match=told):
+def test_a_fault_in_stages_in_an_override_names_the_override(tmp_path):
+    message = r"override 'stages=\[\{keep: 2\}\]': stages\[1\]\.keep is 2"
+    with pytest.raises(ConfigError, match=message):
         load(tmp_path, "inherit: {method: masks}", "stages=[{keep: 2}]")

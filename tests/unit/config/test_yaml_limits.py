@@ -16,7 +16,7 @@ MERGES = "a0: &a0 {x: 1, y: 2}\n" + "".join(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (BOMB, "more than 100,000 values, aliases counted in full"),
         (MERGES, "more than 100,000 values, aliases counted in full"),
@@ -37,10 +37,10 @@ MERGES = "a0: &a0 {x: 1, y: 2}\n" + "".join(
         ("a: '\ud800'", "half of a surrogate pair"),
     ],
 )
-def test_a_hostile_text_is_refused_where_it_stands(tmp_path, text, told):
+def test_a_hostile_text_is_refused_where_it_stands(tmp_path, text, message):
     with pytest.raises(YamlError, match=r"^[^\n]+$") as caught:
         parse_yaml(text)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     path = tmp_path / "mine.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     for read in (load_config, load_preset):

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from tinyclip_edge.config import DataConfig
 from tinyclip_edge.data.augment import Augment, apply_draws
 
-WHOLE = [0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0]
+IDENTITY = [0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0]
 
 
 def picture(size=8, seed=0):
@@ -19,11 +19,11 @@ def picture(size=8, seed=0):
 
 def changed(pixels, **columns):
     names = ("left", "top", "wide", "high", "flip", "brightness", "contrast", "saturation")
-    row = [columns.get(name, value) for name, value in zip(names, WHOLE, strict=True)]
+    row = [columns.get(name, value) for name, value in zip(names, IDENTITY, strict=True)]
     return apply_draws(pixels, torch.tensor([row]))
 
 
-def test_the_whole_picture_stays_as_it_is():
+def test_the_full_picture_stays_as_it_is():
     pixels = picture()
     assert torch.equal(changed(pixels), pixels)
 
@@ -37,9 +37,9 @@ def test_a_crop_is_that_of_pil_inside():
     pixels = picture(16)
     image = Image.fromarray(pixels[0].permute(1, 2, 0).numpy())
     # PIL repeats the border of the box, the grid reads on behind it: compare the inside.
-    wanted = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR, box=(4, 2, 12, 14)))
-    found = changed(pixels, left=0.25, top=0.125, wide=0.5, high=0.75)[0].permute(1, 2, 0).numpy()
-    assert np.abs(found[2:-2, 2:-2].astype(int) - wanted[2:-2, 2:-2]).max() <= 1
+    expected = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR, box=(4, 2, 12, 14)))
+    result = changed(pixels, left=0.25, top=0.125, wide=0.5, high=0.75)[0].permute(1, 2, 0).numpy()
+    assert np.abs(result[2:-2, 2:-2].astype(int) - expected[2:-2, 2:-2]).max() <= 1
 
 
 def test_colours_by_hand():
@@ -60,10 +60,10 @@ def test_draws_follow_from_seed_and_step():
     assert torch.equal(draws, augment.draw(3, 7, 4000))
     assert not torch.equal(draws, augment.draw(3, 8, 4000))
     assert not torch.equal(draws, augment.draw(4, 7, 4000))
-    left, top, wide, high = draws[:, :4].T
-    assert (left >= 0).all()
+    x, top, wide, high = draws[:, :4].T
+    assert (x >= 0).all()
     assert (top >= 0).all()
-    assert ((left + wide) <= 1 + 1e-6).all()
+    assert ((x + wide) <= 1 + 1e-6).all()
     assert ((top + high) <= 1 + 1e-6).all()
     assert (wide * high).min() > 0.25  # a side that would be too long is cut
     assert (wide * high).max() <= 0.9 + 1e-6
@@ -74,7 +74,7 @@ def test_draws_follow_from_seed_and_step():
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         ({"augment_crop": [0.0, 1.0]}, "augment_crop must be two shares"),
         ({"augment_flip": 0.5}, "need augment_crop"),
@@ -82,6 +82,6 @@ def test_draws_follow_from_seed_and_step():
         ({"augment_crop": [0.5, 1.0], "feature_cache": "x"}, "feature_cache uses fixed crops"),
     ],
 )
-def test_contradictions_are_told(keys, told):
-    with pytest.raises(ValidationError, match=told):
+def test_contradictions_are_reported(keys, message):
+    with pytest.raises(ValidationError, match=message):
         DataConfig.model_validate({"train": "x.tar", **keys})

@@ -26,11 +26,11 @@ def png_of(width, height):
         (b"IDAT", zlib.compress(bytes(1000))),
         (b"IEND", b""),
     ]
-    told = [
+    parts = [
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks
     ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(told)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 400), (400, 1)])
@@ -49,9 +49,9 @@ def test_cmyk_is_read_as_what_it_shows():
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bits_are_scaled_not_cut_off(kind):
     grey = np.array([[0, 12_850, 32_896, 65_535]], dtype=np.uint16)  # n * 257 is n of 255
-    for value, wanted in zip(grey[0], (0, 50, 128, 255), strict=True):
+    for value, expected in zip(grey[0], (0, 50, 128, 255), strict=True):
         file = encoded(Image.fromarray(np.full((20, 20), value, dtype=np.uint16)), kind)
-        assert CODEC.decode(file).unique().tolist() == [wanted]
+        assert CODEC.decode(file).unique().tolist() == [expected]
 
 
 def test_a_palette_with_transparency_lies_on_white():
@@ -98,7 +98,7 @@ def test_a_long_caption_is_cut_by_the_tokenizer(tmp_path, toy_teacher):
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "message"),
     [
         ({"txt": b""}, "'k' has no caption (KEY.txt, or KEY.json 'caption')"),
         ({"txt": b" \n\t\n"}, "'k' has no caption (KEY.txt, or KEY.json 'caption')"),
@@ -112,9 +112,9 @@ def test_a_long_caption_is_cut_by_the_tokenizer(tmp_path, toy_teacher):
         ({"json": b"[" * 100_000}, "caption of 'k' cannot be read ("),
     ],
 )
-def test_captions_that_are_none_are_named(tmp_path, files, told):
+def test_captions_that_are_none_are_named(tmp_path, files, message):
     image = {"png": encoded(draw("red", "bar", "big"))}
     path = write_shard(tmp_path / "a.tar", [("k", image | files)])
     with pytest.raises(DataError) as caught:
         list(open_source(str(path)))
-    assert f"shard {path}: {told}" in str(caught.value)
+    assert f"shard {path}: {message}" in str(caught.value)

@@ -35,17 +35,17 @@ def test_captions_beside_the_images_of_a_folder(folder, images):
     (folder / "deep" / "a.JPG").write_bytes(PIXELS)
     (folder / "deep" / "a.txt").write_text("A Bar")
     source = open_source(str(folder))
-    wanted = {image.removeprefix("img/"): (caption, "second") for image, caption in images}
-    wanted["deep/a.JPG"] = ("A Bar",)
+    expected = {image.removeprefix("img/"): (caption, "second") for image, caption in images}
+    expected["deep/a.JPG"] = ("A Bar",)
     pairs = list(source)
-    assert {pair.key: pair.captions for pair in pairs} == wanted
-    assert [pair.key for pair in pairs] == sorted(wanted)
+    assert {pair.key: pair.captions for pair in pairs} == expected
+    assert [pair.key for pair in pairs] == sorted(expected)
     assert pairs[[p.key for p in pairs].index("deep/a.JPG")].concept == "a bar"
     assert source.count().pairs == 49
     assert len(PairMemory.load(source, CODEC)) == 49
 
 
-def test_every_spelling_is_seen_and_what_is_left_out_is_counted(folder, images):
+def test_every_spelling_is_accepted_and_what_is_skipped_is_counted(folder, images):
     for name in ("A.JPG", "B.Bmp", "deep/C.TIF"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(PIXELS)
@@ -93,13 +93,15 @@ def test_folders_that_are_no_pairs(tmp_path, folder):
     assert "has no images" in refused(tmp_path / "empty")
 
 
-@pytest.mark.parametrize(("text", "told"), [(b" \n", "is empty"), (b"\xff", "cannot be read")])
-def test_a_caption_file_without_a_caption(folder, text, told):
+@pytest.mark.parametrize(
+    ("text", "expected_message"), [(b" \n", "is empty"), (b"\xff", "cannot be read")]
+)
+def test_a_caption_file_without_a_caption(folder, text, expected_message):
     broken = next(folder.glob("*.txt"))
     broken.write_bytes(text)
     message = refused(folder)
     assert str(broken) in message
-    assert told in message
+    assert expected_message in message
 
 
 def test_sources_of_several_kinds_under_one_name(tmp_path, folder, images):

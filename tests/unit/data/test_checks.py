@@ -29,36 +29,36 @@ def test_a_shard_of_toy_pairs(tmp_path, toy_teacher):
     samples += [(f"again-{key}", files) for key, files in samples[:12]]
     samples.append(("plain", {"png": encoded(Image.new("RGB", (9, 9), "red")), "txt": b"red"}))
     samples.append(("bad", {"png": b"nothing", "txt": b"red"}))
-    found = checked(write_shard(tmp_path / "a.tar", samples), toy_teacher)
-    assert (found.sampled, found.count.pairs, found.count.exact) == (62, 62, True)
-    assert found.undecodable == ("bad",)
-    assert found.bad == 1 / 62
-    assert (found.images.images, found.images.distinct) == (61, 49)
-    assert found.images.repeated == pytest.approx(12 / 61)
-    assert found.images.commonest == 2 / 61
-    assert found.images.plain == 1 / 61
+    statistics = checked(write_shard(tmp_path / "a.tar", samples), toy_teacher)
+    assert (statistics.sampled, statistics.count.pairs, statistics.count.exact) == (62, 62, True)
+    assert statistics.undecodable == ("bad",)
+    assert statistics.bad == 1 / 62
+    assert (statistics.images.images, statistics.images.distinct) == (61, 49)
+    assert statistics.images.repeated == pytest.approx(12 / 61)
+    assert statistics.images.commonest == 2 / 61
+    assert statistics.images.plain == 1 / 61
     # 48 * 2 captions, 12 * 2 again, "red" twice
-    assert (found.captions.captions, found.captions.distinct) == (122, 97)
-    assert found.captions.commonest == 2 / 122
-    assert found.samples_per_s > 0
+    assert (statistics.captions.captions, statistics.captions.distinct) == (122, 97)
+    assert statistics.captions.commonest == 2 / 122
+    assert statistics.samples_per_s > 0
 
 
-def test_lengths_are_of_whole_captions(toy_teacher):
+def test_lengths_are_of_full_captions(toy_teacher):
     # The toy tokenizer knows these words whole; start and end make two more, 16 are let through.
     captions = ["cat", "a cat", "a photo of the dog", " ".join(["dog"] * 14), "cat " * 100]
-    found = check_captions(captions, toy_teacher.tokenizer, toy_teacher.context_length)
-    assert found.median == 7  # of 3, 4, 7, 16, 102
-    assert found.p95 == pytest.approx(16 + 0.8 * (102 - 16))
-    assert found.cut == 1 / 5
-    assert found.distinct_ids == 5
-    assert found.pieces == 6  # a cat photo of the dog
-    assert found.highest_id == int(toy_teacher.tokenizer(["a"]).max())
+    statistics = check_captions(captions, toy_teacher.tokenizer, toy_teacher.context_length)
+    assert statistics.median == 7  # of 3, 4, 7, 16, 102
+    assert statistics.p95 == pytest.approx(16 + 0.8 * (102 - 16))
+    assert statistics.cut == 1 / 5
+    assert statistics.distinct_ids == 5
+    assert statistics.pieces == 6  # a cat photo of the dog
+    assert statistics.highest_id == int(toy_teacher.tokenizer(["a"]).max())
 
 
 def test_a_caption_that_stands_often_weighs_as_often(toy_teacher):
-    found = check_captions(["cat"] * 9 + ["a cat"], toy_teacher.tokenizer, 16)
-    assert (found.commonest, found.commonest_text, found.median) == (0.9, "cat", 3)
-    assert found.repeated == 0.8
+    statistics = check_captions(["cat"] * 9 + ["a cat"], toy_teacher.tokenizer, 16)
+    assert (statistics.commonest, statistics.commonest_text, statistics.median) == (0.9, "cat", 3)
+    assert statistics.repeated == 0.8
 
 
 class Deaf:
@@ -75,14 +75,14 @@ class Deaf:
 
 
 def test_a_tokenizer_that_knows_no_word():
-    found = check_captions(["one", "two", "three words here"], Deaf(), 8)
-    assert found.unknown == 1.0
-    assert found.pieces == 1
-    assert found.distinct_ids == 2
-    assert found.median == 3
+    statistics = check_captions(["one", "two", "three words here"], Deaf(), 8)
+    assert statistics.unknown == 1.0
+    assert statistics.pieces == 1
+    assert statistics.distinct_ids == 2
+    assert statistics.median == 3
 
 
-def test_a_sample_is_taken_from_many_parts(tmp_path):
+def test_a_sample_comes_from_many_parts(tmp_path):
     samples = toy_samples((32, 40))
     for number in range(8):
         write_shard(tmp_path / f"s-{number}.tar", samples[number * 12 : number * 12 + 12])

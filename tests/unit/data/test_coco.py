@@ -58,7 +58,7 @@ def test_an_id_that_stands_twice_is_a_fault(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ({"success": 3}, "not a COCO captions file"),
         ([], "not a COCO captions file"),
@@ -66,7 +66,7 @@ def test_an_id_that_stands_twice_is_a_fault(tmp_path):
         ({**COCO, "images": [{"id": 7, "file_name": "../a.png"}]}, "no image with a caption"),
     ],
 )
-def test_other_json_is_refused_in_one_line(tmp_path, content, told):
-    with pytest.raises(DataError, match=told) as caught:
+def test_other_json_is_refused_in_one_line(tmp_path, content, message):
+    with pytest.raises(DataError, match=message) as caught:
         list(open_source(str(write(tmp_path / "c", content))))
     assert "\n" not in str(caught.value)

@@ -25,8 +25,8 @@ CUTS = {
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
 @pytest.mark.parametrize("place", CUTS)
-def test_a_cut_shard_gives_its_whole_samples(tmp_path, name, place):
-    where, whole, lost = CUTS[place]
+def test_a_cut_shard_gives_its_complete_samples(tmp_path, name, place):
+    where, complete, incomplete = CUTS[place]
     samples = toy_samples()
     data = write_shard(tmp_path / "a.tar", samples).read_bytes()
     at = where(members(tmp_path / "a.tar"))
@@ -38,10 +38,12 @@ def test_a_cut_shard_gives_its_whole_samples(tmp_path, name, place):
     path.write_bytes(data[:at])
     source = open_source(str(path))
     for _ in range(2):  # as in two epochs
-        assert [pair.key for pair in source] == [key for key, _ in samples[:whole]]
-    assert source.losses.unusable == (lost if name == "a.tar" or place != "in a header" else 0)
+        assert [pair.key for pair in source] == [key for key, _ in samples[:complete]]
+    assert source.losses.unusable == (
+        incomplete if name == "a.tar" or place != "in a header" else 0
+    )
     (line,) = source.losses.lines()
-    assert line.startswith(f"shard {path} is truncated after {whole} samples")
+    assert line.startswith(f"shard {path} is truncated after {complete} samples")
     assert line.endswith("; the incomplete one is skipped") == bool(source.losses.unusable)
 
 
@@ -53,8 +55,8 @@ def test_a_compressed_shard_cut_anywhere_gives_what_comes_before(tmp_path, share
         (f"k{n:02}", {"jpg": noise[n * 3000 : n * 3000 + 3000], "txt": b"words"}) for n in range(48)
     ]
     path = write_shard(tmp_path / "a.tar.gz", samples)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
     cuts = Losses()
     pairs = list(read(path, cuts))
     assert [pair.key for pair in pairs] == [key for key, _ in samples[: len(pairs)]]
@@ -65,7 +67,7 @@ def test_a_compressed_shard_cut_anywhere_gives_what_comes_before(tmp_path, share
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
-def test_a_shard_cut_before_its_first_whole_sample_is_an_error(tmp_path, name):
+def test_a_shard_cut_before_its_first_complete_sample_is_an_error(tmp_path, name):
     path = write_shard(tmp_path / name, toy_samples()[:1])
     data = path.read_bytes()
     path.write_bytes(data[: 700 if name == "a.tar" else len(data) // 2])
@@ -74,20 +76,20 @@ def test_a_shard_cut_before_its_first_whole_sample_is_an_error(tmp_path, name):
     assert message.endswith("; write it again")
 
 
-def test_what_a_cut_lost_counts_towards_one_per_cent(tmp_path):
+def test_samples_after_a_cut_count_towards_one_per_cent(tmp_path):
     samples = [(f"{n}-{key}", files) for n in range(3) for key, files in toy_samples()]
-    for whole, fine in ((99, True), (98, False)):
-        path = write_shard(tmp_path / f"{whole}.tar", samples)
-        at = members(path)[3 * whole][2] - 1
+    for complete, fine in ((99, True), (98, False)):
+        path = write_shard(tmp_path / f"{complete}.tar", samples)
+        at = members(path)[3 * complete][2] - 1
         path.write_bytes(path.read_bytes()[:at])
         bad = BadSamples(path.name, Losses())
-        assert len(list(read(path, bad.losses))) == whole
+        assert len(list(read(path, bad.losses))) == complete
         if fine:
-            bad.check(whole, final=True)
+            bad.check(complete, final=True)
         else:
             with pytest.raises(DataError, match=r"1 of 99 samples cannot be decoded or are "
                                r"truncated .*98\.tar is truncated after 98 samples"):  # fmt: skip
-                bad.check(whole, final=True)
+                bad.check(complete, final=True)
 
 
 def test_a_shard_that_is_broken_in_the_middle_is_no_cut_one(tmp_path):
@@ -102,7 +104,7 @@ def test_a_shard_that_is_broken_in_the_middle_is_no_cut_one(tmp_path):
     assert f"{path} is truncated or damaged (CRC check failed" in refused(read, path)
 
 
-def test_a_shard_of_dotted_keys_that_is_cut_gives_its_whole_samples(tmp_path):
+def test_a_shard_of_dotted_keys_that_is_cut_gives_its_complete_samples(tmp_path):
     samples = frames(12, 10)
     path = write_shard(tmp_path / "a.tar", samples)
     path.write_bytes(path.read_bytes()[: members(path)[2 * 117][2] - 1])  # in a picture

@@ -14,8 +14,8 @@ from tinyclip_edge.errors import DataError
 def test_a_key_that_stands_twice_in_a_shard_is_named(tmp_path):
     samples = toy_samples()
     path = write_shard(tmp_path / "a.tar", [*samples[:5], samples[2]])
-    told = f"shard {path}: key '{samples[2][0]}' appears twice; give each sample its own"
-    assert refused(read, path) == told
+    message = f"shard {path}: key '{samples[2][0]}' appears twice; give each sample its own"
+    assert refused(read, path) == message
     # In another shard it is another pair: data sets are joined whose names are numbers.
     for number in range(2):
         write_shard(tmp_path / f"s-{number}.tar", samples[:3])
@@ -23,7 +23,7 @@ def test_a_key_that_stands_twice_in_a_shard_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "expected_message"),
     [
         ({"png": b"x"}, "'k' has no caption"),
         ({"png": b"x", "txt": b" \n"}, "'k' has no caption"),
@@ -33,10 +33,10 @@ def test_a_key_that_stands_twice_in_a_shard_is_named(tmp_path):
         ({"txt": b"words"}, "sample 'k' has no image"),
     ],
 )
-def test_an_incomplete_sample_is_named(tmp_path, files, told):
+def test_an_incomplete_sample_is_named(tmp_path, files, expected_message):
     source = open_source(str(write_shard(tmp_path / "a.tar", [("k", files)])))
     message = refused(lambda: list(source))
-    assert told in message
+    assert expected_message in message
     assert str(tmp_path / "a.tar") in message
 
 
@@ -59,17 +59,17 @@ def test_a_member_that_stands_twice(tmp_path):
 )
 def test_two_images_of_one_sample_are_refused_by_name(tmp_path, files):
     first, other = (name for name in files if name != "txt")
-    told = refused(read, write_shard(tmp_path / "a.tar", [("k", files)]))
-    assert f"a.tar: sample 'k' has two images, 'k.{first}' and 'k.{other}'" in told
+    message = refused(read, write_shard(tmp_path / "a.tar", [("k", files)]))
+    assert f"a.tar: sample 'k' has two images, 'k.{first}' and 'k.{other}'" in message
 
 
 def test_members_of_a_key_that_do_not_stand_together_are_named(tmp_path):
     samples = toy_samples()[:3]
     apart = [(key, {ending: files[ending]}) for ending in ("png", "txt") for key, files in samples]
-    told = refused(read, write_shard(tmp_path / "a.tar", apart))
+    message = refused(read, write_shard(tmp_path / "a.tar", apart))
     key = samples[0][0]
-    assert f"'{key}.png' and '{key}.txt' are not adjacent" in told
-    assert "tar --sort=name" in told
+    assert f"'{key}.png' and '{key}.txt' are not adjacent" in message
+    assert "tar --sort=name" in message
 
 
 FAULTS = {
@@ -81,8 +81,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_one_faulty_sample_of_a_hundred_is_skipped_and_said_two_are_too_many(tmp_path, fault):
-    files, told = FAULTS[fault]
+def test_one_faulty_sample_of_a_hundred_is_skipped_and_two_are_too_many(tmp_path, fault):
+    files, message = FAULTS[fault]
     good = [(f"{n}-{key}", sample) for n in range(3) for key, sample in toy_samples()]
     shard = write_shard(tmp_path / "a.tar", [*good[:50], ("faulty", files), *good[50:99]])
     source = open_source(str(shard))
@@ -90,7 +90,7 @@ def test_one_faulty_sample_of_a_hundred_is_skipped_and_said_two_are_too_many(tmp
         assert [pair.key for pair in source] == [key for key, _ in good[:99]]
     (line,) = BadSamples(source.name, source.losses).report(99)
     assert line.startswith(f"skipped 1 faulty sample: shard {shard}: ")
-    assert "'faulty'" in line and told in line
+    assert "'faulty'" in line and message in line
     shard = write_shard(tmp_path / "b.tar", [*good[:98], ("faulty", files)])
     source = open_source(str(shard))
     with pytest.raises(DataError, match=r"1 of 99 samples cannot be used .*'faulty'"):

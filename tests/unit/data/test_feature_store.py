@@ -45,19 +45,21 @@ def source(tmp_path):
 
 @pytest.fixture
 def store(tmp_path, source):
-    made = FeatureStore(tmp_path / "cache", RECIPE)
-    made.create()
+    new = FeatureStore(tmp_path / "cache", RECIPE)
+    new.create()
     for part in source.parts:
-        made.save(part, features_of(part))
-    return made
+        new.save(part, features_of(part))
+    return new
 
 
 def files(store):
     return sorted((store.folder / "parts").iterdir())
 
 
-def again(store, told=None, recipe=RECIPE):
-    return FeatureStore(store.folder, recipe, (lambda _: None) if told is None else told.append)
+def again(store, message=None, recipe=RECIPE):
+    return FeatureStore(
+        store.folder, recipe, (lambda _: None) if message is None else message.append
+    )
 
 
 def test_pairs_bring_their_own_features(store, source):
@@ -71,23 +73,27 @@ def test_pairs_bring_their_own_features(store, source):
             assert [pair.cached_text(text)[0] for text in pair.captions] == [
                 1000 + texts.index(text) for text in pair.captions
             ]
-    found = again(store).load(source.parts[1])
-    assert (found.bad, len(found.samples), found.nbytes) == (3, 14, features_of(part).nbytes)
+    features = again(store).load(source.parts[1])
+    assert (features.bad, len(features.samples), features.nbytes) == (
+        3,
+        14,
+        features_of(part).nbytes,
+    )
     assert list(store.folder.rglob("*.part")) == []
 
 
 def test_a_picture_that_changed_under_its_key_has_no_row(store, source, tmp_path):
     part = source.parts[0]
-    kept, pairs = store.load(part), list(part)
+    features, pairs = store.load(part), list(part)
     other = type(pairs[0])(pairs[0].key, pairs[1].image, (*pairs[0].captions, "new"), "c")
-    assert kept.of(other) is None
+    assert features.of(other) is None
     same = type(pairs[0])(pairs[0].key, pairs[0].image, (*pairs[0].captions, "new"), "c")
-    assert [text is None for text in kept.of(same).texts] == [False, False, True]
+    assert [text is None for text in features.of(same).texts] == [False, False, True]
     assert other.cached_view(0) is None and other.cached_text("new") is None
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda r: r["teachers"][0].update(weights="fedcba9876543210fedc"),
          "teachers[1].weights (was 0123456789abcdef…, is fedcba9876543210…)"),
@@ -101,13 +107,13 @@ def test_a_picture_that_changed_under_its_key_has_no_row(store, source, tmp_path
         (lambda r: r.update(views=None), "views.count (was 2, is None)"),
     ],
 )  # fmt: skip
-def test_a_cache_of_another_recipe_is_refused(store, change, told):
+def test_a_cache_of_another_recipe_is_refused(store, change, message):
     recipe = json.loads(json.dumps(RECIPE))
     change(recipe)
     with pytest.raises(DataError) as caught:
         again(store, recipe=recipe)
     text = str(caught.value)
-    assert told in text and str(store.folder) in text and "\n" not in text
+    assert message in text and str(store.folder) in text and "\n" not in text
     assert text.endswith("delete it, or set data.feature_cache to another folder")
 
 
@@ -118,7 +124,7 @@ def test_a_teacher_may_have_moved(store, source):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("{", "features.json cannot be read"),
         ("[1]", "features.json cannot be read"),
@@ -126,9 +132,9 @@ def test_a_teacher_may_have_moved(store, source):
         ('{"format": "tinyclip-edge-features", "version": 9}', "has format tinyclip-edge-features"),
     ],
 )
-def test_what_is_no_cache_of_ours_is_refused(store, content, told):
+def test_what_is_no_cache_of_ours_is_refused(store, content, message):
     (store.folder / "features.json").write_text(content)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         again(store)
 
 
@@ -160,10 +166,10 @@ def flipped(path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "shallow", "told"),
+    ("spoil", "shallow", "message"),
     [(cut, [0], "is truncated or damaged"), (flipped, [], "has changed since it was written")],
 )
-def test_a_broken_part_is_named_and_missing(store, source, spoil, shallow, told):
+def test_a_broken_part_is_named_and_missing(store, source, spoil, shallow, message):
     place = store._place(source.parts[0])[0]
     spoil(place)
     lines = []
@@ -172,7 +178,7 @@ def test_a_broken_part_is_named_and_missing(store, source, spoil, shallow, told)
     assert opened.missing(source.parts, thorough=True) == [0]
     assert opened.load(source.parts[0]) is None
     assert all(pair.cached is None for pair in opened.attached(source).parts[0])
-    assert len(lines) == 1 and str(place) in lines[0] and told in lines[0]
+    assert len(lines) == 1 and str(place) in lines[0] and message in lines[0]
     opened.save(source.parts[0], features_of(source.parts[0]))
     assert again(store).missing(source.parts, thorough=True) == []
 
@@ -205,7 +211,7 @@ def test_a_data_set_may_move(store, source, tmp_path):
     assert store.missing(moved.parts) == []
 
 
-def test_a_part_of_another_cache_is_not_taken(store, source, tmp_path):
+def test_a_part_of_another_cache_is_not_used(store, source, tmp_path):
     other = FeatureStore(tmp_path / "other", {**RECIPE, "width": 8})
     other.create()
     for path in files(store):
@@ -214,7 +220,7 @@ def test_a_part_of_another_cache_is_not_taken(store, source, tmp_path):
     assert other.load(source.parts[0]) is None
 
 
-def test_a_full_disk_leaves_the_whole_parts(store, source, monkeypatch):
+def test_a_full_disk_leaves_the_complete_parts(store, source, monkeypatch):
     before = [path.read_bytes() for path in files(store)]
 
     def full(_tensors, path, **_):
@@ -229,7 +235,7 @@ def test_a_full_disk_leaves_the_whole_parts(store, source, monkeypatch):
     assert [path.read_bytes() for path in files(store)] == before
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"feature cache .*cache cannot be written"):
         FeatureStore(tmp_path / "file" / "cache", RECIPE).create()

@@ -17,20 +17,20 @@ def ids(*numbers):
     return np.array(numbers, dtype=np.int64)
 
 
-def counting(wanted, calls):
+def counting(expected, calls):
     def compute(at):
-        calls.append([int(wanted[i]) for i in at])
-        return TRUE[torch.from_numpy(wanted[at])]
+        calls.append([int(expected[i]) for i in at])
+        return TRUE[torch.from_numpy(expected[at])]
 
     return compute
 
 
 def test_each_row_is_computed_once():
     table, calls = FeatureTable(20), []
-    for wanted in (ids(3, 5, 3, 9), ids(9, 1, 5), ids(1, 3)):
-        got = table.get(wanted, counting(wanted, calls))
-        assert torch.allclose(got, TRUE[torch.from_numpy(wanted)], atol=1e-3)
-        assert torch.allclose(got.norm(dim=-1), torch.ones(len(wanted)), atol=1e-6)
+    for indices in (ids(3, 5, 3, 9), ids(9, 1, 5), ids(1, 3)):
+        actual = table.get(indices, counting(indices, calls))
+        assert torch.allclose(actual, TRUE[torch.from_numpy(indices)], atol=1e-3)
+        assert torch.allclose(actual.norm(dim=-1), torch.ones(len(indices)), atol=1e-6)
     assert [sorted(call) for call in calls] == [[3, 5, 9], [1]]
     assert table.filled == 4
 
@@ -53,9 +53,9 @@ def test_saved_features_come_back_to_the_bit(tmp_path):
     assert after.load(path) is None
     assert (after.image.filled, after.text.filled) == (2, 1)
     for table in ("image", "text"):
-        wanted = ids(0, 4) if table == "image" else ids(2)
-        got = [getattr(f, table).get(wanted, forbidden) for f in (before, after)]
-        assert torch.equal(*got)
+        indices = ids(0, 4) if table == "image" else ids(2)
+        actual = [getattr(f, table).get(indices, forbidden) for f in (before, after)]
+        assert torch.equal(*actual)
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -40,14 +40,14 @@ def memory(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
-@pytest.mark.parametrize("known", [True, False])
-def test_stored_pixels_give_back_the_preprocessing_bit_for_bit(mode, known):
+@pytest.mark.parametrize("is_standard", [True, False])
+def test_stored_pixels_give_back_the_preprocessing_bit_for_bit(mode, is_standard):
     noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
     transform = image_transform_v2(
         PreprocessCfg(size=32, mean=MEAN, std=STD, resize_mode=mode), is_train=False
     )
-    pixels = PixelCodec(transform if known else transform.__call__, MEAN, STD)
+    pixels = PixelCodec(transform if is_standard else transform.__call__, MEAN, STD)
     stored = pixels.store(image)
     assert stored.dtype == torch.uint8
     assert torch.equal(pixels.restore(stored[None])[0], transform(image))
@@ -72,15 +72,15 @@ def test_pictures_and_captions_belong_together(memory):
 
 
 def test_a_batch_holds_no_concept_twice_and_an_epoch_every_picture_once(memory):
-    seen = []
+    observed = []
     for step in range(6):  # 96 pictures of 48 concepts, 16 a batch
         keys = memory.batch(step, 16, seed=0).keys
         assert len({key.rsplit("-", 1)[0] for key in keys}) == 16
-        seen += keys
-    assert len(set(seen)) == 96
+        observed += keys
+    assert len(set(observed)) == 96
 
 
-def test_all_pictures_and_captions_are_drawn_in_time(memory):
+def test_all_pictures_and_captions_occur_in_time(memory):
     batches = [memory.batch(step, 16, seed=0) for step in range(60)]
     assert len({key for batch in batches for key in batch.keys}) == 96
     assert {c for batch in batches for c in batch.captions} == set(memory.captions)
@@ -125,7 +125,7 @@ def test_labels_are_the_first_captions(memory):
     assert [memory.label(i) for i in range(48)] == list(memory.concepts)
 
 
-def test_few_undecodable_images_are_skipped_and_told(tmp_path):
+def test_few_undecodable_images_are_skipped_and_reported(tmp_path):
     samples = toy_samples((32, 40, 48))  # 144
     samples[7][1]["png"] = b"not an image"
     memory = load(write_shard(tmp_path / "a.tar", samples))
@@ -144,7 +144,7 @@ def test_more_than_one_per_cent_of_undecodable_images_stop_with_the_list(tmp_pat
     assert samples[3][0] in str(caught.value)
 
 
-def test_a_stream_is_judged_once_enough_was_seen():
+def test_a_stream_is_judged_once_enough_was_read():
     bad = BadSamples("x")
     for number in range(11):
         bad.add(str(number))
@@ -212,13 +212,13 @@ def test_keys_that_a_stream_meets_again_are_named_once():
 @pytest.mark.parametrize("distinct", [True, False])
 def test_shares_of_a_batch_join_to_it(memory, distinct):
     for step in (0, 5, 13):
-        whole = memory.batch(step, 12, seed=3, distinct=distinct)
+        full = memory.batch(step, 12, seed=3, distinct=distinct)
         parts = [
             memory.batch(step, 12, seed=3, distinct=distinct, rows=slice(at, at + 4))
             for at in (0, 4, 8)
         ]
-        assert sum((part.keys for part in parts), ()) == whole.keys
-        assert sum((part.captions for part in parts), ()) == whole.captions
-        assert torch.equal(torch.cat([part.pixels for part in parts]), whole.pixels)
-        assert all(np.array_equal(part.image_ids, whole.image_ids) for part in parts)
-        assert all(np.array_equal(part.caption_ids, whole.caption_ids) for part in parts)
+        assert sum((part.keys for part in parts), ()) == full.keys
+        assert sum((part.captions for part in parts), ()) == full.captions
+        assert torch.equal(torch.cat([part.pixels for part in parts]), full.pixels)
+        assert all(np.array_equal(part.image_ids, full.image_ids) for part in parts)
+        assert all(np.array_equal(part.caption_ids, full.caption_ids) for part in parts)

@@ -16,10 +16,10 @@ class Redirect(http.server.BaseHTTPRequestHandler):
     """Answers with a redirect, or with headers of its own."""
 
     answers: dict[str, tuple[int, dict[str, str]]]
-    seen: list[tuple[str, str | None]]
+    requests: list[tuple[str, str | None]]
 
     def do_GET(self):
-        type(self).seen.append((self.path, self.headers.get("Authorization")))
+        type(self).requests.append((self.path, self.headers.get("Authorization")))
         code, headers = self.answers[self.path.partition("?")[0]]
         self.send_response(code)
         for name, value in headers.items():
@@ -34,7 +34,7 @@ class Redirect(http.server.BaseHTTPRequestHandler):
 def redirects(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(remote, "WAITS", (0.0, 0.0, 0.0))
-    kind = type("Handler", (Redirect,), {"answers": {}, "seen": []})
+    kind = type("Handler", (Redirect,), {"answers": {}, "requests": []})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         kind.url = f"http://127.0.0.1:{running.server_address[1]}"
@@ -50,7 +50,7 @@ def test_a_redirect_to_another_scheme_is_not_followed(redirects, code, target):
     redirects.answers["/a.tar"] = (code, {"Location": target})
     message = refused(open_source, f"{redirects.url}/a.tar")
     assert message == f"shard {redirects.url}/a.tar cannot be read: it redirects to {target}"
-    assert len(redirects.seen) == 1
+    assert len(redirects.requests) == 1
 
 
 def test_a_redirect_from_https_stays_there():
@@ -64,7 +64,7 @@ def test_a_redirect_from_https_stays_there():
 
 
 @pytest.mark.parametrize(
-    ("target", "told"),
+    ("target", "expected_message"),
     [
         ("http://[::1/a.tar", "Invalid IPv6"),
         ("http://" + "x" * 70 + ".org/", "label"),
@@ -73,12 +73,14 @@ def test_a_redirect_from_https_stays_there():
         ("http://a:99999/", "out of range"),
     ],
 )
-def test_a_host_that_cannot_be_is_named(redirects, target, told):
+def test_a_host_that_cannot_be_is_named(redirects, target, expected_message):
     redirects.answers["/a.tar"] = (302, {"Location": target})
     message = refused(open_source, f"{redirects.url}/a.tar")
-    assert told in message and f"shard {redirects.url}/a.tar" in message
-    assert told in refused(open_source, target) or "cannot be read" in refused(open_source, target)
-    assert len(redirects.seen) == 1
+    assert expected_message in message and f"shard {redirects.url}/a.tar" in message
+    assert expected_message in refused(open_source, target) or "cannot be read" in refused(
+        open_source, target
+    )
+    assert len(redirects.requests) == 1
 
 
 @pytest.mark.parametrize("length", ["abc", "-5", "1e3", "9" * 5000])
@@ -101,7 +103,7 @@ def test_a_password_goes_to_its_own_host_alone_and_into_no_message(redirects):
     url = f"http://me:s%C3%A4%40cret@{host}/a.tar?X-Amz-Signature=hidden"
     message = refused(open_source, url)
     assert message.startswith(f"shard http://…@{host}/a.tar?… cannot be read: HTTP 404")
-    assert redirects.seen == [
+    assert redirects.requests == [
         (
             "/a.tar?X-Amz-Signature=hidden",
             "Basic " + base64.b64encode("me:sä@cret".encode()).decode(),

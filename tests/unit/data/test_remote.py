@@ -21,14 +21,14 @@ class Server(http.server.SimpleHTTPRequestHandler):
     ranges = True
     codes: tuple[int, ...] = ()
     then: tuple[int, ...] = ()  # codes after a break
-    asked: list[str | None]
+    range_headers: list[str | None]
 
     def do_GET(self):
         kind = type(self)
-        kind.asked.append(self.headers.get("Range"))
+        kind.range_headers.append(self.headers.get("Range"))
         if kind.codes:
-            code, *rest = kind.codes
-            kind.codes = tuple(rest)
+            code, *later = kind.codes
+            kind.codes = tuple(later)
             self.send_error(code)
             return
         try:
@@ -57,7 +57,7 @@ class Server(http.server.SimpleHTTPRequestHandler):
 def server(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(remote, "WAITS", (0.0, 0.0, 0.0))
-    kind = type("Handler", (Server,), {"asked": []})
+    kind = type("Handler", (Server,), {"range_headers": []})
     handler = functools.partial(kind, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever, daemon=True)
@@ -68,8 +68,8 @@ def server(tmp_path, monkeypatch):
 
 
 def same(source, path):
-    pairs, wanted = list(source), list(open_source(str(path)))
-    assert pairs == wanted
+    pairs, expected = list(source), list(open_source(str(path)))
+    assert pairs == expected
     return len(pairs)
 
 
@@ -95,10 +95,10 @@ def test_a_broken_connection_goes_on_where_it_stopped(tmp_path, server, ranges):
     half = path.stat().st_size // 2
     server.breaks, server.ranges = 1, ranges
     assert same(open_source(f"{server.url}/a.tar"), path) == 48
-    assert server.asked == [None, f"bytes={half}-"]
+    assert server.range_headers == [None, f"bytes={half}-"]
 
 
-def test_a_busy_server_is_asked_again(tmp_path, server):
+def test_a_busy_server_is_retried(tmp_path, server):
     path = write_shard(tmp_path / "a.tar", toy_samples())
     server.codes = (503, 429)
     assert same(open_source(f"{server.url}/a.tar"), path) == 48
@@ -110,7 +110,7 @@ def test_a_server_that_stays_broken_is_named(tmp_path, server):
     message = refused(open_source, f"{server.url}/a.tar")
     assert f"{server.url}/a.tar" in message
     assert "tried 4 times" in message
-    assert len(server.asked) == 4
+    assert len(server.range_headers) == 4
 
 
 def test_a_shard_that_fails_half_way_is_named_after_the_last_try(tmp_path, server):
@@ -120,34 +120,36 @@ def test_a_shard_that_fails_half_way_is_named_after_the_last_try(tmp_path, serve
     read = []
     with pytest.raises(DataError) as caught:
         read.extend(pair.key for pair in source)
-    told = f"shard {server.url}/a.tar cannot be read: Service Unavailable, tried 4 times"
-    assert str(caught.value) == told
-    assert server.asked == [None] + [f"bytes={half}-"] * 3
+    message = f"shard {server.url}/a.tar cannot be read: Service Unavailable, tried 4 times"
+    assert str(caught.value) == message
+    assert server.range_headers == [None] + [f"bytes={half}-"] * 3
     assert source.losses.lines() == []  # it may be whole, so it is not used in part
 
 
-def test_a_shard_that_is_not_there_is_not_asked_for_again(server):
+def test_a_shard_that_is_not_there_is_not_retried(server):
     assert f"{server.url}/none.tar cannot be read: HTTP 404" in refused(
         open_source, f"{server.url}/none.tar"
     )
-    assert len(server.asked) == 1
+    assert len(server.range_headers) == 1
 
 
 def test_a_cut_or_empty_file_on_the_server_is_named(tmp_path, server):
     path = write_shard(tmp_path / "a.tar", toy_samples())
-    whole = path.read_bytes()
-    path.write_bytes(whole[:700])
+    content = path.read_bytes()
+    path.write_bytes(content[:700])
     (tmp_path / "b.tar").write_bytes(b"")
     assert f"{server.url}/a.tar is truncated" in refused(open_source, f"{server.url}/a.tar")
     assert f"{server.url}/b.tar is empty" in refused(open_source, f"{server.url}/b.tar")
-    path.write_bytes(whole[: 10 * 6 * 512 + 513])  # in sample 10: 3 members of 2 blocks
+    path.write_bytes(content[: 10 * 6 * 512 + 513])  # in sample 10: 3 members of 2 blocks
     source = open_source(f"{server.url}/a.tar")
     assert len(list(source)) == 10
-    told = f"shard {server.url}/a.tar is truncated after 10 samples; the incomplete one is skipped"
-    assert source.losses.lines() == [told]
+    message = (
+        f"shard {server.url}/a.tar is truncated after 10 samples; the incomplete one is skipped"
+    )
+    assert source.losses.lines() == [message]
 
 
-def test_a_server_that_says_nothing_is_given_up(monkeypatch):
+def test_a_server_that_says_nothing_is_abandoned(monkeypatch):
     import socket
 
     monkeypatch.setenv("no_proxy", "*")
@@ -171,7 +173,7 @@ def test_braces_expand_in_a_command(tmp_path):
     assert same(source, tmp_path / "s-*.tar") == 48
 
 
-def test_a_command_that_fails_is_named_with_what_it_said(tmp_path):
+def test_a_command_that_fails_is_named_with_its_output(tmp_path):
     path = write_shard(tmp_path / "a.tar", toy_samples())
     command = f"pipe:cat {path}; echo first >&2; echo no such bucket >&2; exit 3"
     message = refused(open_source, command, SourceOptions(allow_pipes=True))

@@ -27,7 +27,7 @@ def test_pairs_come_back_as_written(tmp_path, name):
     assert np.array_equal(pixels, np.asarray(draw("red", "square", "small")))
 
 
-def test_captions_of_json_and_concepts_that_are_not_given(tmp_path):
+def test_captions_of_json_and_concepts_that_are_absent(tmp_path):
     png = encoded(draw("red", "bar", "big"))
     samples = [
         ("a", {"png": png, "json": json.dumps({"caption": "A Red Bar"}).encode()}),
@@ -55,15 +55,15 @@ def test_a_pattern_without_a_match_is_named(tmp_path, pattern):
 
 
 @pytest.mark.parametrize(
-    ("pattern", "told"),
+    ("pattern", "message"),
     [
         ("pipe:cat x.tar", "set data.allow_pipes=true"),
         ("s3://bucket/x.tar", "'pipe:aws s3 cp s3://bucket/x.tar -'"),
         ("ftp://host/x.tar", "only local files, http://, https:// and pipe:"),
     ],
 )
-def test_what_runs_a_command_is_refused(pattern, told):
-    assert told in refused(open_source, pattern)
+def test_what_runs_a_command_is_refused(pattern, message):
+    assert message in refused(open_source, pattern)
 
 
 def test_an_unknown_split_of_the_starter_kit(tmp_path):
@@ -71,8 +71,8 @@ def test_an_unknown_split_of_the_starter_kit(tmp_path):
 
 
 def test_empty_shards(tmp_path):
-    told = refused(read, write_shard(tmp_path / "a.tar", []))
-    assert told == f"shard {tmp_path / 'a.tar'} is empty: no KEY.jpg with KEY.txt in it"
+    message = refused(read, write_shard(tmp_path / "a.tar", []))
+    assert message == f"shard {tmp_path / 'a.tar'} is empty: no KEY.jpg with KEY.txt in it"
     (tmp_path / "b.tar").write_bytes(b"")
     assert f"{tmp_path / 'b.tar'} is empty" in refused(read, tmp_path / "b.tar")
 

@@ -34,8 +34,8 @@ def keys(source, start, count, seed=0, size=8, **options):
 
 
 def test_an_epoch_visits_every_pair_once_in_a_new_order(source):
-    drawn = keys(source, 0, 12, buffer=16)
-    first, second = (sum(drawn[at : at + 6], ()) for at in (0, 6))
+    epochs = keys(source, 0, 12, buffer=16)
+    first, second = (sum(epochs[at : at + 6], ()) for at in (0, 6))
     assert len(set(first)) == 48
     assert set(second) == set(first)
     assert first != second
@@ -105,15 +105,15 @@ def test_workers_do_not_change_the_batches(tmp_path, shards):
 
 
 def test_shares_of_an_epoch_join_to_it_and_decode_their_own(source):
-    whole = keys(source, 0, 6)
+    all_batches = keys(source, 0, 6)
     shares = []
     for rows in (slice(0, 4), slice(4, 8)):
         pairs = StreamingPairs(source, CODEC)
         stream = pairs.batches(0, 8, seed=0, rows=rows)
         shares.append([next(stream).keys for _ in range(6)])
         assert pairs.counted[:2] == ([], 24)
-    assert [one + two for one, two in zip(*shares, strict=True)] == whole
-    assert len({key for batch in whole for key in batch}) == 48
+    assert [one + two for one, two in zip(*shares, strict=True)] == all_batches
+    assert len({key for batch in all_batches for key in batch}) == 48
 
 
 def test_what_shares_counted_adds_up(source):

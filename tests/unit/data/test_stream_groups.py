@@ -49,15 +49,19 @@ def watched(pattern):
     return replace(source, parts=parts), log
 
 
-def drawn(pattern, count, *, start=0, rows=slice(None), place=None, size=8, **options):
+def draw(pattern, count, *, start=0, rows=slice(None), place=None, size=8, **options):
     """Keys and captions of some batches, the log of reads, and the position after the last."""
     distinct = options.pop("distinct", True)
     source, log = watched(pattern)
     pairs = StreamingPairs(source, CODEC, **options)
     stream = pairs.batches(start, size, seed=7, distinct=distinct, rows=rows, position=place)
-    found = [next(stream) for _ in range(count)]
+    batches = [next(stream) for _ in range(count)]
     stream.close()
-    return [list(zip(b.keys, b.captions, strict=True)) for b in found], log, pairs.position.plain()
+    return (
+        [list(zip(b.keys, b.captions, strict=True)) for b in batches],
+        log,
+        pairs.position.plain(),
+    )
 
 
 def joined(shares):
@@ -72,16 +76,16 @@ def reference(parts, seed, size, buffer, count):
         epoch = 0
         while True:
             random = np.random.default_rng([seed, 0, epoch])
-            held = []
+            pool = []
             for part in random.permutation(len(parts)):
                 for pair in parts[int(part)]:
-                    if len(held) < buffer:
-                        held.append(pair)
+                    if len(pool) < buffer:
+                        pool.append(pair)
                         continue
-                    at = int(random.integers(len(held)))
-                    yield held[at]
-                    held[at] = pair
-            yield from (held[int(at)] for at in random.permutation(len(held)))
+                    at = int(random.integers(len(pool)))
+                    yield pool[at]
+                    pool[at] = pair
+            yield from (pool[int(at)] for at in random.permutation(len(pool)))
             epoch += 1
 
     pairs, waiting, draws = shuffled(), [], np.random.default_rng([seed, 2])
@@ -89,8 +93,8 @@ def reference(parts, seed, size, buffer, count):
         group, later = [], []
         while len(group) < size:
             pair = waiting.pop(0) if waiting else next(pairs)
-            taken = pair.concept in {other.concept for other in group}
-            (later if taken else group).append(pair)
+            repeats = pair.concept in {other.concept for other in group}
+            (later if repeats else group).append(pair)
         waiting = later + waiting
         yield [
             (pair.key, pair.captions[int(draw * len(pair.captions))])
@@ -102,7 +106,7 @@ def reference(parts, seed, size, buffer, count):
 def test_a_single_group_keeps_the_order_of_streams_without_stream_groups(shards, buffer):
     parts = [list(part) for part in open_source(shards).parts]
     expected = list(reference(parts, 7, 8, buffer, 40))  # more than three epochs of 96
-    assert drawn(shards, 40, buffer=buffer)[0] == expected
+    assert draw(shards, 40, buffer=buffer)[0] == expected
 
 
 def test_parts_are_dealt_once():
@@ -116,44 +120,44 @@ def test_parts_are_dealt_once():
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_batches_do_not_depend_on_who_reads_the_stream_groups(shards, processes):
-    whole, everything, _ = drawn(shards, 20, stream_groups=4, buffer=12, size=8)
+    all_batches, everything, _ = draw(shards, 20, stream_groups=4, buffer=12, size=8)
     share = 8 // processes
     shares, logs = [], []
     for number in range(processes):
         rows = slice(number * share, (number + 1) * share)
-        found, log, _ = drawn(shards, 20, rows=rows, stream_groups=4, buffer=12, size=8)
-        shares.append(found)
+        part, log, _ = draw(shards, 20, rows=rows, stream_groups=4, buffer=12, size=8)
+        shares.append(part)
         logs.append(set(log))
-    assert joined(shares) == whole
+    assert joined(shares) == all_batches
     assert sum(map(len, logs)) == len(set().union(*logs)) == 6  # each part by one process
     assert set(everything) == set().union(*logs)
 
 
 @pytest.mark.parametrize("processes", [3, 6])
 def test_processes_that_do_not_divide_the_groups_read_those_they_touch(shards, processes):
-    whole = drawn(shards, 12, stream_groups=4, buffer=12, size=12)[0]
+    all_batches = draw(shards, 12, stream_groups=4, buffer=12, size=12)[0]
     share = 12 // processes
     shares = [
-        drawn(shards, 12, rows=slice(at, at + share), stream_groups=4, buffer=12, size=12)[0]
+        draw(shards, 12, rows=slice(at, at + share), stream_groups=4, buffer=12, size=12)[0]
         for at in range(0, 12, share)
     ]
-    assert joined(shares) == whole
+    assert joined(shares) == all_batches
 
 
 def test_an_epoch_of_a_group_holds_each_of_its_pairs_once(shards):
     dealt = deal(6, 2, seed=7)
     parts = [list(part) for part in open_source(shards).parts]
-    wanted = [sorted(pair.key for at in group for pair in parts[at]) for group in dealt]
-    found = drawn(shards, 40, stream_groups=2, buffer=12, size=8, distinct=False)[0]
-    for group, keys in enumerate(wanted):
-        own = [key for batch in found for key, _ in batch[4 * group : 4 * group + 4]]
+    expected = [sorted(pair.key for at in group for pair in parts[at]) for group in dealt]
+    batches = draw(shards, 40, stream_groups=2, buffer=12, size=8, distinct=False)[0]
+    for group, keys in enumerate(expected):
+        own = [key for batch in batches for key, _ in batch[4 * group : 4 * group + 4]]
         for epoch in range(2):
             assert sorted(own[epoch * len(keys) : (epoch + 1) * len(keys)]) == keys
-    assert not set(wanted[0]) & set(wanted[1])
+    assert not set(expected[0]) & set(expected[1])
 
 
 def test_concepts_are_distinct_within_a_group(shards):
-    for batch in drawn(shards, 30, stream_groups=2, buffer=24, size=12)[0]:
+    for batch in draw(shards, 30, stream_groups=2, buffer=24, size=12)[0]:
         for group in (batch[:6], batch[6:]):
             assert len({key.rsplit("-", 1)[0] for key, _ in group}) == 6
 
@@ -169,13 +173,13 @@ def test_more_groups_than_parts_or_an_uneven_share_is_refused(shards):
 
 def test_one_shard_serves_any_number_of_processes(tmp_path):
     pattern = str(write_shard(tmp_path / "a.tar", toy_samples()))
-    whole = drawn(pattern, 9, workers=1)[0]
+    all_batches = draw(pattern, 9, workers=1)[0]
     for processes in (2, 4, 8):
         share = 8 // processes
         shares = [
-            drawn(pattern, 9, rows=slice(at, at + share), workers=3)[0] for at in range(0, 8, share)
+            draw(pattern, 9, rows=slice(at, at + share), workers=3)[0] for at in range(0, 8, share)
         ]
-        assert joined(shares) == whole
+        assert joined(shares) == all_batches
 
 
 @pytest.mark.parametrize("stream_groups", [1, 3])
@@ -184,37 +188,37 @@ def test_one_shard_serves_any_number_of_processes(tmp_path):
 @pytest.mark.parametrize("step", [5, 17, 32])  # an epoch has 8 batches
 def test_a_position_goes_on_exactly(shards, stream_groups, distinct, buffer, step):
     options = {"stream_groups": stream_groups, "distinct": distinct, "buffer": buffer, "size": 12}
-    whole = drawn(shards, 40, **options)[0]
-    first, _, place = drawn(shards, step, **options)
-    rest, _, end = drawn(shards, 40 - step, start=step, place=place, **options)
-    assert first + rest == whole
-    assert end == drawn(shards, 40, **options)[2]
+    all_batches = draw(shards, 40, **options)[0]
+    first, _, place = draw(shards, step, **options)
+    resumed, _, end = draw(shards, 40 - step, start=step, place=place, **options)
+    assert first + resumed == all_batches
+    assert end == draw(shards, 40, **options)[2]
 
 
 def test_pairs_that_wait_for_their_turn_are_in_the_position(shards):
     # 96 pairs of 48 concepts in batches of 44: nearly every batch leaves some waiting.
-    whole = drawn(shards, 20, size=44)[0]
+    all_batches = draw(shards, 20, size=44)[0]
     waited = 0
     for step in (3, 8, 15):
-        place = drawn(shards, step, size=44)[2]
+        place = draw(shards, step, size=44)[2]
         waited += len(place[0]["delayed"])
-        assert drawn(shards, 20 - step, start=step, place=place, size=44)[0] == whole[step:]
+        assert draw(shards, 20 - step, start=step, place=place, size=44)[0] == all_batches[step:]
     assert waited > 0
 
 
 def test_a_position_is_read_by_any_number_of_processes(shards):
     options = {"stream_groups": 4, "buffer": 12, "size": 8}
-    whole = drawn(shards, 24, **options)[0]
+    all_batches = draw(shards, 24, **options)[0]
     place = {}
     for rows in (slice(0, 4), slice(4, 8)):
-        place |= drawn(shards, 13, rows=rows, **options)[2]
+        place |= draw(shards, 13, rows=rows, **options)[2]
     assert sorted(place) == [0, 1, 2, 3]
-    assert drawn(shards, 11, start=13, place=place, **options)[0] == whole[13:]
+    assert draw(shards, 11, start=13, place=place, **options)[0] == all_batches[13:]
     shares = [
-        drawn(shards, 11, start=13, rows=slice(at, at + 2), place=place, **options)[0]
+        draw(shards, 11, start=13, rows=slice(at, at + 2), place=place, **options)[0]
         for at in range(0, 8, 2)
     ]
-    assert joined(shares) == whole[13:]
+    assert joined(shares) == all_batches[13:]
 
 
 def test_going_on_opens_the_parts_of_its_pairs_alone(tmp_path):
@@ -222,7 +226,7 @@ def test_going_on_opens_the_parts_of_its_pairs_alone(tmp_path):
     for number in range(24):  # of 8 pairs
         write_shard(tmp_path / f"s-{number:02}.tar", samples[number * 8 : number * 8 + 8])
     pattern, options = str(tmp_path / "s-*.tar"), {"buffer": 8, "size": 4, "distinct": False}
-    place = drawn(pattern, 100, **options)[2]  # 400 of 192 a turn: in the third epoch
+    place = draw(pattern, 100, **options)[2]  # 400 of 192 a turn: in the third epoch
     state = place[0]
     assert state["epoch"] == 2
     lists = [*state["held"], *state["leaving"], *state["delayed"]]
@@ -245,32 +249,32 @@ def test_going_on_opens_the_parts_of_its_pairs_alone(tmp_path):
 
 def test_a_part_that_shrank_is_named(tmp_path):
     path = write_shard(tmp_path / "a.tar", toy_samples())
-    place = drawn(str(path), 2)[2]
+    place = draw(str(path), 2)[2]
     write_shard(path, toy_samples()[:5])
     with pytest.raises(DataError, match=r"part a\.tar no longer has a sample \d+"):
-        drawn(str(path), 1, start=2, place=place)
+        draw(str(path), 1, start=2, place=place)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_an_epoch_smaller_than_the_batch_is_refused_with_its_counts(tmp_path, groups):
     for number in range(2):
         write_shard(tmp_path / f"s-{number}.tar", toy_samples()[number * 10 : number * 10 + 10])
-    told = {
+    messages = {
         1: r"^optim\.batch_size 22 exceeds the 20 pairs of .*; lower it$",
         2: r": stream group 1 of 2 has 10 pairs to fill 11 of optim\.batch_size 22; lower ",
     }[groups]
-    with pytest.raises(DataError, match=told):
-        drawn(str(tmp_path / "s-*.tar"), 1, size=22, stream_groups=groups)
-    assert len(drawn(str(tmp_path / "s-*.tar"), 1, size=20, stream_groups=groups)[0][0]) == 20
+    with pytest.raises(DataError, match=messages):
+        draw(str(tmp_path / "s-*.tar"), 1, size=22, stream_groups=groups)
+    assert len(draw(str(tmp_path / "s-*.tar"), 1, size=20, stream_groups=groups)[0][0]) == 20
 
 
-def test_batches_before_an_error_are_given(tmp_path):
+def test_batches_before_an_error_are_yielded(tmp_path):
     write_shard(tmp_path / "a.tar", toy_samples()[:40])
     (tmp_path / "b.tar").write_bytes(b"hello " * 200)
     pattern = [str(tmp_path / "a.tar"), str(tmp_path / "b.tar")]
     pairs = StreamingPairs(open_source(pattern), CODEC, buffer=4)
-    stream, found = pairs.batches(0, 4, seed=2, distinct=False), []
+    stream, batches = pairs.batches(0, 4, seed=2, distinct=False), []
     with pytest.raises(DataError, match=r"b\.tar is not a tar but text"):
-        found.extend(batch.keys for batch in stream)
+        batches.extend(batch.keys for batch in stream)
     # Seed 2 reads a.tar first: of its 40 pairs 4 are still to draw from.
-    assert [len(keys) for keys in found] == [4] * 9
+    assert [len(keys) for keys in batches] == [4] * 9

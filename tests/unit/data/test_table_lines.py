@@ -18,8 +18,8 @@ def test_quotes_of_a_tsv_are_letters(tmp_path, images):
     texts = ['"To be" he said', '"open', 'say ""hi""', '"a ""b"" c"', '5" nails']
     rows = [f"{image}\t{text}" for (image, _), text in zip(images, texts, strict=False)]
     source = open_source(str(write(tmp_path / "a.tsv", ["image\tcaption", *rows])))
-    wanted = ['"To be" he said', '"open', 'say ""hi""', 'a "b" c', '5" nails']
-    assert [pair.captions for pair in source] == [(text,) for text in wanted]
+    expected = ['"To be" he said', '"open', 'say ""hi""', 'a "b" c', '5" nails']
+    assert [pair.captions for pair in source] == [(text,) for text in expected]
 
 
 def test_a_csv_quote_that_is_none_is_refused_with_its_line(tmp_path, images):

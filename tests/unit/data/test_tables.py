@@ -23,8 +23,8 @@ def test_every_form_gives_the_pairs_as_written(tmp_path, images, name):
     assert source.fits(48)
     assert not source.fits(47)
     memory = PairMemory.load(source, CODEC)
-    whole = np.asarray(draw("red", "square", "small").resize((8, 8)))
-    assert np.array_equal(memory.images[0].numpy().transpose(1, 2, 0), whole)
+    picture = np.asarray(draw("red", "square", "small").resize((8, 8)))
+    assert np.array_equal(memory.images[0].numpy().transpose(1, 2, 0), picture)
 
 
 def test_a_table_is_streamed_in_parts_each_pair_once_an_epoch(tmp_path, images, monkeypatch):
@@ -32,12 +32,12 @@ def test_a_table_is_streamed_in_parts_each_pair_once_an_epoch(tmp_path, images, 
     source = open_source(str(write(tmp_path / "a.csv", FORMS["a.csv"](images))))
     assert [part.pairs for part in source.parts] == [5] * 9 + [3]
     assert [pair.key for pair in source] == [image for image, _ in images]
-    drawn = []
+    epochs = []
     for start in (0, 3):
         stream = StreamingPairs(source, CODEC, buffer=4).batches(start, 8, seed=1)
-        drawn.append([next(stream).keys for _ in range(6 - start)])
-    assert drawn[0][3:] == drawn[1]
-    keys = [key for batch in drawn[0] for key in batch]
+        epochs.append([next(stream).keys for _ in range(6 - start)])
+    assert epochs[0][3:] == epochs[1]
+    keys = [key for batch in epochs[0] for key in batch]
     assert sorted(keys) == sorted(image for image, _ in images)
     assert keys != [image for image, _ in images]
 
@@ -67,7 +67,7 @@ def test_the_fingerprint_follows_the_content(tmp_path, images):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "expected_message"),
     [
         ("a.csv", b"url,caption\nx,y\n", "no image column (image, filepath, path, file_name); "
                                          "found: url, caption"),
@@ -89,12 +89,12 @@ def test_the_fingerprint_follows_the_content(tmp_path, images):
         ("a.csv", b"path,caption\nhttps://a.b/c.jpg,x\n", "they are web addresses; download"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_named(tmp_path, name, content, told):
+def test_what_cannot_be_read_is_named(tmp_path, name, content, expected_message):
     (tmp_path / "IMG").write_bytes(PIXELS)
     (tmp_path / name).write_bytes(content)
     message = refused(tmp_path / name)
     assert str(tmp_path / name) in message
-    assert told.removeprefix("found: ") in message
+    assert expected_message.removeprefix("found: ") in message
 
 
 def test_a_caption_of_ten_thousand_characters_is_a_caption(tmp_path):
@@ -208,12 +208,12 @@ def test_columns_that_are_not_there_are_named(tmp_path, images):
 
 def test_parquet_is_called_what_it_is(tmp_path, images):
     (tmp_path / "00000.parquet").write_bytes(b"PAR1" + bytes(100))
-    told = (
+    message = (
         "00000.parquet is a parquet table, which is not supported; write paths and captions as .csv"
     )
-    assert told in refused(tmp_path / "00000.parquet")
-    assert told in refused(tmp_path / "*.parquet")
-    assert told in refused(tmp_path)
+    assert message in refused(tmp_path / "00000.parquet")
+    assert message in refused(tmp_path / "*.parquet")
+    assert message in refused(tmp_path)
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path, images):
@@ -237,6 +237,6 @@ def test_a_mark_of_utf8_is_no_part_of_a_caption(tmp_path, form):
     assert [pair.captions for pair in open_source(str(path))] == [("cat",)]
 
 
-def test_keys_of_columns_are_refused_by_their_whole_name():
+def test_keys_of_columns_are_refused_by_their_full_name():
     with pytest.raises(ConfigError, match=r"unknown key 'data.columns.imag'; did you mean 'image'"):
         load_config("starter", ["data.columns.imag=x"])

@@ -26,17 +26,17 @@ def test_a_crop_is_that_of_torchvision_under_the_same_generator(size, scale):
     image = Image.new("RGB", size)
     for seed in range(40):
         torch.manual_seed(seed)
-        top, left, high, wide = RandomResizedCrop.get_params(image, list(scale), list(RATIO))
-        assert crop_box(*size, scale, seed) == (left, top, left + wide, top + high)
+        top, x, high, wide = RandomResizedCrop.get_params(image, list(scale), list(RATIO))
+        assert crop_box(*size, scale, seed) == (x, top, x + wide, top + high)
 
 
 def test_the_pixels_are_those_of_torchvision():
     image, crops = noise(90, 70), Crops(3, (0.5, 1.0), (24, 32))
     theirs = RandomResizedCrop((24, 32), (0.5, 1.0), interpolation=InterpolationMode.BICUBIC)
     seeds = crops.seeds("a key")
-    found = crops.decode(encoded(image), *seeds)
-    assert found.shape == (3, 3, 24, 32)
-    for seed, pixels in zip(seeds, found, strict=True):
+    result = crops.decode(encoded(image), *seeds)
+    assert result.shape == (3, 3, 24, 32)
+    for seed, pixels in zip(seeds, result, strict=True):
         torch.manual_seed(seed)
         assert np.array_equal(pixels.numpy().transpose(1, 2, 0), np.asarray(theirs(image)))
 
@@ -53,12 +53,12 @@ def test_what_does_not_decode_has_no_view():
     assert Crops(2, (0.9, 1.0), (8, 8)).decode_one(b"nothing", 1) is None
 
 
-def test_views_of_a_step_are_drawn_alike_by_all():
+def test_views_of_a_step_are_the_same_for_all():
     crops = Crops(4, (0.9, 1.0), (8, 8))
-    drawn = [crops.draw_views(1, step, 64) for step in range(50)]
-    assert drawn[7] == crops.draw_views(1, 7, 64) != crops.draw_views(2, 7, 64)
-    assert drawn[7] != drawn[8]
-    counts = np.bincount(np.ravel(drawn), minlength=4)  # 3200 draws, standard deviation 24.5
+    views = [crops.draw_views(1, step, 64) for step in range(50)]
+    assert views[7] == crops.draw_views(1, 7, 64) != crops.draw_views(2, 7, 64)
+    assert views[7] != views[8]
+    counts = np.bincount(np.ravel(views), minlength=4)  # 3200 draws, standard deviation 24.5
     assert abs(counts - 800).max() < 5 * 24.5
 
 
@@ -90,10 +90,10 @@ def test_memory_shows_one_view_of_each_picture_an_epoch(source):
 
 def test_a_stream_shows_the_views_of_its_step(source):
     crops = Crops(3, (0.3, 1.0), (16, 16))
-    whole = StreamingPairs(source, CODEC, crops=crops).batches(0, 16, seed=5)
+    all_batches = StreamingPairs(source, CODEC, crops=crops).batches(0, 16, seed=5)
     late = StreamingPairs(source, CODEC, crops=crops).batches(2, 16, seed=5, rows=slice(8, 16))
     for step in range(4):
-        batch = next(whole)
+        batch = next(all_batches)
         views = crops.draw_views(5, step, 16)
         for key, view, pixels in zip(batch.keys, views, batch.pixels, strict=True):
             assert torch.equal(pixels, expected(key, view, crops))
@@ -115,5 +115,5 @@ def test_a_picture_that_goes_away_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(("limit", "holds"), [(0, False), (1, False), (10**9, True)])
-def test_encoded_pictures_are_held_up_to_a_number_of_bytes(source, limit, holds):
+def test_encoded_pictures_stay_in_memory_up_to_a_number_of_bytes(source, limit, holds):
     assert source.holds(limit) is holds

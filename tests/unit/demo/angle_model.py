@@ -44,5 +44,5 @@ def square(colour):
 
 def last(steps):
     """What a generator yields at the end."""
-    *_, found = steps
-    return found
+    *_, item = steps
+    return item

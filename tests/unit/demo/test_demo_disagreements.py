@@ -56,9 +56,9 @@ def test_orders(service, gallery):
     assert apart == sorted(apart, reverse=True)
     gaps = [pair.rank_gap for pair in mined.top(BY_RANK_GAP, 3)]
     assert gaps == sorted(gaps, reverse=True)
-    lost = mined.top(FIRST_RIGHT, 3)
-    assert lost and all(pair.predictions[0].caption_rank == 1 for pair in lost)
-    assert all(max(answer.caption_rank for answer in pair.predictions) > 1 for pair in lost)
+    mistakes = mined.top(FIRST_RIGHT, 3)
+    assert mistakes and all(pair.predictions[0].caption_rank == 1 for pair in mistakes)
+    assert all(max(answer.caption_rank for answer in pair.predictions) > 1 for pair in mistakes)
 
 
 def test_models_that_agree_have_nothing_between_them(gallery, models):

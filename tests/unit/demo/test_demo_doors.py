@@ -65,8 +65,8 @@ def event(port, elem_id, number=0):
     """Number of the handler of an element, as the page's configuration says it."""
     config = json.loads(ask(port, "/config")[2])
     target = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == elem_id)
-    found = [d["id"] for d in config["dependencies"] if target in [t[0] for t in d["targets"]]]
-    return found[number]
+    matches = [d["id"] for d in config["dependencies"] if target in [t[0] for t in d["targets"]]]
+    return matches[number]
 
 
 def outcome(port, elem_id, data, **headers):
@@ -131,18 +131,18 @@ def test_the_page_itself_uploads_and_asks(port):
 
 
 def test_folders_open_for_this_machine_alone(port, pictures):
-    wanted = [str(pictures)]
-    assert "private" in outcome(port, "open-folder", wanted)
+    paths = [str(pictures)]
+    assert "private" in outcome(port, "open-folder", paths)
     for headers in ({"X_Forwarded_For": "127.0.0.1"}, {"X_Forwarded_For": "203.0.113.9"}):
-        told = outcome(port, "open-folder", wanted, **headers)
-        assert "isitors from elsewhere cannot open folders" in told
-        assert pictures.name not in told
+        answer = outcome(port, "open-folder", paths, **headers)
+        assert "isitors from elsewhere cannot open folders" in answer
+        assert pictures.name not in answer
 
 
 def test_models_are_added_by_this_machine_alone(port):
     for headers in ({"X_Forwarded_For": "127.0.0.1"}, {"Via": "1.1 proxy"}):
-        told = outcome(port, "add-button", ["/nowhere/bundle", None], **headers)
-        assert "isitors from elsewhere cannot open folders" in told
+        answer = outcome(port, "add-button", ["/nowhere/bundle", None], **headers)
+        assert "isitors from elsewhere cannot open folders" in answer
     assert "o model: enter a folder" in outcome(port, "add-button", ["", None])
 
 

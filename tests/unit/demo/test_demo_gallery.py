@@ -44,7 +44,7 @@ def test_thumbnails_are_small_pictures_in_a_data_address():
     assert Image.open(io.BytesIO(base64.b64decode(data))).size == (100, 50)
 
 
-def test_examples_are_well_known_names_first_then_a_spread():
+def test_examples_are_familiar_names_first_then_a_spread():
     names = [f"thing {i}" for i in range(50)]
     pictures = (Image.new("RGB", (1, 1)),) * 52
     gallery = Gallery("kit", pictures, (*names, "umbrella", "cat face"))

@@ -26,12 +26,12 @@ def searched(model, gallery, folder):
     return result
 
 
-def test_an_index_is_kept_and_read_by_the_next_process(pictures, tmp_path):
-    kept = tmp_path / "indexes"
-    first = searched(AngleModel("a", COLOURS, WORDS), folder_gallery(pictures), kept)
-    assert len(list(kept.glob("*.npz"))) == 1
+def test_an_index_is_stored_and_read_by_the_next_process(pictures, tmp_path):
+    folder = tmp_path / "indexes"
+    first = searched(AngleModel("a", COLOURS, WORDS), folder_gallery(pictures), folder)
+    assert len(list(folder.glob("*.npz"))) == 1
     model = AngleModel("a", COLOURS, WORDS)
-    again = searched(model, folder_gallery(pictures), kept)
+    again = searched(model, folder_gallery(pictures), folder)
     assert (first.index_from_disk, again.index_from_disk) == (False, True)
     assert again.hits == first.hits
     # only the two pictures that tell which model it is
@@ -39,28 +39,28 @@ def test_an_index_is_kept_and_read_by_the_next_process(pictures, tmp_path):
 
 
 def test_another_model_and_changed_pictures_are_encoded_anew(pictures, tmp_path):
-    kept = tmp_path / "indexes"
-    searched(AngleModel("a", COLOURS, WORDS), folder_gallery(pictures), kept)
+    folder = tmp_path / "indexes"
+    searched(AngleModel("a", COLOURS, WORDS), folder_gallery(pictures), folder)
     other = AngleModel("a", COLOURS, {**WORDS, "a red bicycle": 10})
-    assert not searched(other, folder_gallery(pictures), kept).index_from_disk
+    assert not searched(other, folder_gallery(pictures), folder).index_from_disk
     square(BLUE).save(pictures / "red.png")
     square(GREEN).resize((9, 9)).save(pictures / "more.png")
     assert not searched(
-        AngleModel("a", COLOURS, WORDS), folder_gallery(pictures), kept
+        AngleModel("a", COLOURS, WORDS), folder_gallery(pictures), folder
     ).index_from_disk
 
 
 def test_a_broken_index_and_a_folder_that_cannot_be_written_cost_only_time(pictures, tmp_path):
-    kept = tmp_path / "indexes"
+    folder = tmp_path / "indexes"
     model = AngleModel("a", COLOURS, WORDS)
-    searched(model, folder_gallery(pictures), kept)
-    (file,) = kept.glob("*.npz")
+    searched(model, folder_gallery(pictures), folder)
+    (file,) = folder.glob("*.npz")
     file.write_bytes(file.read_bytes()[:40])
-    assert not searched(model, folder_gallery(pictures), kept).index_from_disk
-    assert searched(model, folder_gallery(pictures), kept).index_from_disk
+    assert not searched(model, folder_gallery(pictures), folder).index_from_disk
+    assert searched(model, folder_gallery(pictures), folder).index_from_disk
     (tmp_path / "file").touch()
-    found = searched(model, folder_gallery(pictures), tmp_path / "file")
-    assert len(found.hits) == 3
+    result = searched(model, folder_gallery(pictures), tmp_path / "file")
+    assert len(result.hits) == 3
 
 
 def test_pictures_in_memory_have_no_index_on_disk(tmp_path):

@@ -12,8 +12,8 @@ from tinyclip_edge.errors import ConfigError, MissingExtraError
 
 
 def test_a_port_in_use_is_named_with_the_option():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"port {port} .*in use.*--port"):
             launch([], None, port=port)
 

@@ -37,7 +37,7 @@ def test_naming_models_imports_no_framework(bundle):
     assert done.stdout.strip() == "[]"
 
 
-def test_models_load_once_and_a_bad_one_is_told(bundle, capsys):
+def test_models_load_once_and_a_bad_one_is_reported(bundle, capsys):
     registry = ModelRegistry([str(bundle), str(bundle.parent / "nowhere")])
     registry.load_all()
     assert registry.states() == (READY, FAILED)

@@ -28,7 +28,7 @@ def test_probabilities_are_the_softmax_of_scaled_cosines(service):
     assert sum(other.probabilities) == pytest.approx(1, abs=1e-6)
 
 
-def test_the_first_chosen_model_is_the_reference(service):
+def test_the_first_selected_model_is_the_reference(service):
     (other,) = service.classify(square(RED), "red, green", "{}", (1,))
     assert (other.model, other.number, other.agrees) == ("other", 1, True)
 
@@ -65,7 +65,7 @@ def test_labels_are_encoded_once_per_list(service, models):
     assert models[0].text_calls[-1] == ("red", "blue")
 
 
-def test_preprocessing_is_told_apart_where_the_model_shows_it(service, models):
+def test_preprocessing_is_distinguished_where_the_model_shows_it(service, models):
     class Fit:
         def pixels(self, image):
             return np.asarray(image)
@@ -125,7 +125,7 @@ def test_two_callers_share_the_encoding(models):
     assert [sum(model.image_calls) for model in models] == [200, 200]
 
 
-def test_pictures_that_do_not_decode_are_left_out(service):
+def test_pictures_that_do_not_decode_are_skipped(service):
     gallery = Gallery("broken", (square(RED), b"junk", square(GREEN)), ("red", "junk", "green"))
     first, _ = service.searcher.search("red", 3, gallery, BOTH)
     assert [hit.index for hit in first.hits] == [0, 2]
@@ -158,7 +158,7 @@ def test_labels_that_cannot_be_used(labels, message):
         parse_labels(labels)
 
 
-def test_other_braces_of_a_template_are_left_alone():
+def test_other_braces_of_a_template_are_untouched():
     assert fill_template("{a} {} {0}", ["cat"]) == ("{a} cat {0}",)
 
 
@@ -213,7 +213,7 @@ def test_downloads_do_not_pile_up(service, monkeypatch):
     assert [path.parent.exists() for path in paths] == [False, False, True, True, True]
 
 
-def test_models_of_one_name_are_told_apart():
+def test_models_of_one_name_are_distinguished():
     models = [AngleModel(name, {}, {}) for name in ("student", "student", "teacher")]
     models[1].spec = models[1].spec.__class__(8, 2, 1000, 10, 1000, "onnxruntime", "int8")
     assert ModelRegistry(models).names == ("student fp32", "student int8", "teacher")
@@ -222,7 +222,9 @@ def test_models_of_one_name_are_told_apart():
     assert ModelRegistry(twins).names == names
 
 
-def test_labels_that_one_model_takes_for_the_same_are_refused_and_cuts_are_said(service, models):
+def test_labels_that_one_model_takes_for_the_same_are_refused_and_cuts_are_reported(
+    service, models
+):
     # Words of which the first eight letters count, a token each.
     models[1].context_length = 8
     models[1].token_ids = lambda text: [ord(letter) for letter in text[:8]]

@@ -61,7 +61,7 @@ def test_images_open_as_rgb(tmp_path, kind):
         (png_of_size(0, 5), "not a supported image|cannot be decoded|empty"),
     ],
 )
-def test_what_is_no_picture_is_told_without_the_server_s_path(tmp_path, content, message):
+def test_what_is_no_picture_is_reported_without_the_server_s_path(tmp_path, content, message):
     path = tmp_path / "secret-folder-name"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message) as caught:
@@ -109,7 +109,7 @@ def test_memory_of_a_large_picture_goes_back_to_the_system(tmp_path):
     assert after < 30
 
 
-def test_dropped_files_are_kept_in_memory(tmp_path):
+def test_dropped_files_stay_in_memory(tmp_path):
     (tmp_path / "red_apple.png").write_bytes(encoded(Image.new("RGB", (6, 4), "red")))
     (tmp_path / "notes.txt").write_text("no picture")
     gallery = uploaded_gallery([tmp_path / "red_apple.png", tmp_path / "notes.txt"])

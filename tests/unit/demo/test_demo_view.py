@@ -21,9 +21,9 @@ EVIL = "<img src=x onerror=alert(1)>&\"'"
 
 
 def model(name, parameters=2_000_000, size=8_000_000, runtime="torch", precision="fp32"):
-    found = AngleModel(name, {}, {})
-    found.spec = EmbedderSpec(64, 2, parameters, 10, size, runtime, precision)
-    return found
+    toy = AngleModel(name, {}, {})
+    toy.spec = EmbedderSpec(64, 2, parameters, 10, size, runtime, precision)
+    return toy
 
 
 def result(name, labels, probabilities, agrees, times=(0.5, 2.0, 3.0)):
@@ -47,11 +47,11 @@ def report(rows):
 def mined(names, classes):
     """Two models, one pair: the first is right, the other says the second class."""
     table = {"predicted": [[0], [1]], "caption_rank": [[1], [2]]}
-    whole = {name: np.array(value) for name, value in table.items()}
+    arrays = {name: np.array(value) for name, value in table.items()}
     top, own = np.array([[0.9], [0.8]]), np.array([[0.9], [0.1]])
     shares = {"top_probability": top, "caption_probability": own}
     rows = {"rows": np.array([0]), "caption_classes": np.array([0]), "divergence": np.array([0.51])}
-    return MiningResult(names, (0, 1), classes, **rows, **whole, **shares)
+    return MiningResult(names, (0, 1), classes, **rows, **arrays, **shares)
 
 
 def test_nothing_a_user_writes_reaches_the_page_as_markup():
@@ -61,7 +61,7 @@ def test_nothing_a_user_writes_reaches_the_page_as_markup():
         result("b", (EVIL, "b"), (0.1, 0.9), False),
     ]
     hit = SearchResult(EVIL, (SearchHit(0, 0.5, 1, 1),), 1.0, 1.0, 1.0, 1.0)
-    found = mined((EVIL, "b"), (EVIL, "c"))
+    mining_result = mined((EVIL, "b"), (EVIL, "c"))
     pages = [
         cards.header(ModelRegistry([model(EVIL), model("b")])),
         bars.classification(answers),
@@ -72,7 +72,7 @@ def test_nothing_a_user_writes_reaches_the_page_as_markup():
         hits.gallery_line(Gallery(EVIL, (b"",), ("a",))),
         speed.measurement(report([row(EVIL, 4, 8, 0.5), row("b", 2, 4, 0.4)])),
         speed.host_line({"processor": EVIL}),
-        pairs.disagreements(found, found.top(BY_DIVERGENCE, 1), pictures),
+        pairs.disagreements(mining_result, mining_result.top(BY_DIVERGENCE, 1), pictures),
         parts.problem(EVIL),
         parts.hint(EVIL),
         parts.awaiting([EVIL]),
@@ -137,13 +137,13 @@ def test_latency_is_split_and_says_what_was_not_measured():
         assert text in page
 
 
-def test_ranks_that_differ_are_badged_and_told():
-    found = (SearchHit(0, 0.9, 1, 3), SearchHit(1, 0.8, 2, 1), SearchHit(2, 0.7, 3, 7))
+def test_ranks_that_differ_are_badged_and_reported():
+    results = (SearchHit(0, 0.9, 1, 3), SearchHit(1, 0.8, 2, 1), SearchHit(2, 0.7, 3, 7))
     reference = tuple(SearchHit(i, 0.9, i + 1, i + 1) for i in range(3))
     page = hits.search(
         [
             SearchResult("a", reference, 1.0, 1.0, 0.1, 2.0),
-            SearchResult("b", found, 2 / 3, 1.0, 0.1, 0.015, index_from_disk=True),
+            SearchResult("b", results, 2 / 3, 1.0, 0.1, 0.015, index_from_disk=True),
         ],
         gallery(["x", "y", "z"]),
         unreadable=1,
@@ -177,11 +177,11 @@ def test_the_headline_of_a_measurement_is_ratios_to_the_first():
 
 
 @pytest.mark.parametrize("recall", [0.57, None])
-def test_the_plot_places_fast_left_and_accurate_high(recall):
+def test_the_plot_has_fast_models_first_and_accurate_ones_high(recall):
     rows = [row("a", 10, 40_000_000, recall and 0.6), row("b", 2, 8_000_000, recall)]
     page = speed.measurement(report(rows))
-    found = re.findall(r"left:([\d.]+)%;bottom:([\d.]+)%;--d:(\d+)px", page)
-    (ax, ay, asize), (bx, by, bsize) = [tuple(map(float, values)) for values in found]
+    positions = re.findall(r"left:([\d.]+)%;bottom:([\d.]+)%;--d:(\d+)px", page)
+    (ax, ay, asize), (bx, by, bsize) = [tuple(map(float, values)) for values in positions]
     assert bx < ax and by < ay
     # areas like sizes: five to one
     assert asize**2 / bsize**2 == pytest.approx(5, rel=0.1)
@@ -196,11 +196,11 @@ def test_one_model_that_is_measured_has_a_plot_too():
 
 
 def test_disagreements_show_each_answer_and_the_place_of_the_caption():
-    found = mined(("a", "b"), ("cat", "dog"))
-    page = pairs.disagreements(found, found.top(BY_DIVERGENCE, 1), gallery(["cat"]))
+    result = mined(("a", "b"), ("cat", "dog"))
+    page = pairs.disagreements(result, result.top(BY_DIVERGENCE, 1), gallery(["cat"]))
     text = re.sub(r"<[^>]+>", " ", page)
     assert re.search(r"different answers to\s+1 picture\s+of 1 \(\s*100.0%", text)
     assert re.search(r"✗\s+dog\s+80.0 % · own caption at place 2", text)
     assert re.search(r"✓\s+cat\s+90.0 %", text)
     assert "0.51" in text
-    assert "No pair of this kind" in pairs.disagreements(found, [], gallery(["cat"]))
+    assert "No pair of this kind" in pairs.disagreements(result, [], gallery(["cat"]))

@@ -31,10 +31,10 @@ def server(tmp_path_factory, ort):
     write_tiny_bundle(root / "bundle")
     (root / "bundle" / "notes.txt").write_text("not in the manifest")
     (root / "bundle" / "link.txt").symlink_to(root / "secret.txt")
-    with page_server(root / "bundle", ort) as found:
-        threading.Thread(target=found.serve_forever, daemon=True).start()
-        yield found
-        found.shutdown()
+    with page_server(root / "bundle", ort) as instance:
+        threading.Thread(target=instance.serve_forever, daemon=True).start()
+        yield instance
+        instance.shutdown()
 
 
 def ask(server, path, method="GET", **headers):
@@ -125,7 +125,7 @@ def test_an_unchanged_file_is_sent_once_and_a_changed_one_again(server):
     assert ask(server, "/bundle/tokenizer.json", If_None_Match=headers["ETag"])[0] == 200
 
 
-def test_a_file_that_went_away_is_told(server):
+def test_a_file_that_went_away_is_reported(server):
     path = server.files["/bundle/tokenizer_config.json"] = server.files["/"].with_name("gone")
     assert not path.exists()
     assert ask(server, "/bundle/tokenizer_config.json")[0] == 404
@@ -136,7 +136,7 @@ def test_only_this_machine_is_listened_to(server):
     assert server.url == f"http://127.0.0.1:{server.server_address[1]}/"
 
 
-def test_no_bundle_and_a_taken_port_are_told_in_one_line(tmp_path, server, ort):
+def test_no_bundle_and_a_used_port_are_reported_in_one_line(tmp_path, server, ort):
     with pytest.raises(BundleError, match=r"is not a bundle: it has no manifest\.json"):
         page_server(tmp_path, ort)
     bundle = server.files["/bundle/manifest.json"].parent
@@ -144,10 +144,10 @@ def test_no_bundle_and_a_taken_port_are_told_in_one_line(tmp_path, server, ort):
         page_server(bundle, ort, port=server.server_address[1])
 
 
-def test_runtime_is_found_given_or_near(tmp_path, ort, monkeypatch):
+def test_runtime_is_located_by_option_or_nearby(tmp_path, ort, monkeypatch):
     dist = ort / "node_modules" / "onnxruntime-web" / "dist"
-    for given in (dist, dist.parent, ort):
-        assert find_ort(given, near=tmp_path) == dist
+    for folder in (dist, dist.parent, ort):
+        assert find_ort(folder, near=tmp_path) == dist
     monkeypatch.chdir(tmp_path)
     below = ort / "runs" / "bundle"
     below.mkdir(parents=True)
@@ -161,9 +161,9 @@ def test_runtime_is_found_given_or_near(tmp_path, ort, monkeypatch):
 def test_a_missing_runtime_names_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for given in (None, tmp_path):
+    for folder in (None, tmp_path):
         with pytest.raises(MissingExtraError, match=r"npm install --prefix \S+ onnxruntime-web"):
-            find_ort(given, near=tmp_path)
+            find_ort(folder, near=tmp_path)
 
 
 def test_page_has_no_address_of_another_host():
@@ -219,11 +219,11 @@ def test_links_of_a_bundle_are_refused_and_never_followed(tmp_path, ort):
         page_server(tmp_path / "bundle", ort)
     tower.unlink()
     (tmp_path / "model").rename(tower)
-    with page_server(tmp_path / "bundle", ort) as found:
-        threading.Thread(target=found.serve_forever, daemon=True).start()
-        assert ask(found, "/bundle/onnx/text_model.onnx")[0] == 200
+    with page_server(tmp_path / "bundle", ort) as instance:
+        threading.Thread(target=instance.serve_forever, daemon=True).start()
+        assert ask(instance, "/bundle/onnx/text_model.onnx")[0] == 200
         tower.unlink()
         tower.symlink_to(tmp_path / "secret")  # put there while it serves
-        status, _, body = ask(found, "/bundle/onnx/text_model.onnx")
+        status, _, body = ask(instance, "/bundle/onnx/text_model.onnx")
         assert status == 404 and b"beside" not in body
-        found.shutdown()
+        instance.shutdown()

@@ -33,10 +33,10 @@ def tiny(tmp_path):
 
 
 def test_the_class_is_the_folder_that_differs(tiny):
-    found = evaluation_set(str(tiny / "train"))
-    assert found.texts == ("goldfish",) * 3 + ("bullfrog",) * 3  # ImageNet's names
-    assert found.targets == (0, 0, 0, 1, 1, 1)
-    assert found.notes == ()
+    dataset = evaluation_set(str(tiny / "train"))
+    assert dataset.texts == ("goldfish",) * 3 + ("bullfrog",) * 3  # ImageNet's names
+    assert dataset.targets == (0, 0, 0, 1, 1, 1)
+    assert dataset.notes == ()
 
 
 @pytest.mark.parametrize("place", ["val", "val/images"])
@@ -61,9 +61,9 @@ def test_names_a_line_are_in_the_order_of_the_folders(tiny):
 
 def test_ids_without_a_name_are_a_warning(tmp_path):
     members = [(f"n9999999{i}/{i}.png", square("red")) for i in range(2)]
-    found = evaluation_set(str(write_tar(tmp_path / "a.tar", members)))
-    assert found.classnames == ("n99999990", "n99999991")
-    assert "2 classes are named by WordNet ids (n99999990 …)" in found.notes[0]
+    dataset = evaluation_set(str(write_tar(tmp_path / "a.tar", members)))
+    assert dataset.classnames == ("n99999990", "n99999991")
+    assert "2 classes are named by WordNet ids (n99999990 …)" in dataset.notes[0]
 
 
 def test_splits_are_not_classes(tiny):
@@ -113,7 +113,7 @@ def test_shards_of_class_numbers_with_their_names(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["folder", "tar"])
-def test_what_is_left_out_is_counted_and_files_of_macos_are_no_images(tmp_path, form):
+def test_what_is_skipped_is_counted_and_files_of_macos_are_no_images(tmp_path, form):
     files = {f"{name}/{number}.png": square(name, "PNG") for name in ("red", "green")
              for number in range(2)}  # fmt: skip
     files |= {"red/._0.png": b"\0\5\x16\7", "red/a.svg": b"<svg/>", "green/b.psd": b"8BPS",
@@ -125,12 +125,12 @@ def test_what_is_left_out_is_counted_and_files_of_macos_are_no_images(tmp_path, 
         for name, content in files.items():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_bytes(content)
-    found = evaluation_set(str(path))
-    assert sorted(found.texts) == ["green", "green", "red", "red"]
+    dataset = evaluation_set(str(path))
+    assert sorted(dataset.texts) == ["green", "green", "red", "red"]
     hidden = ["1 hidden"] if form == "folder" else []  # a tar's members of that name are none
-    (note,) = found.notes
-    told = f"{path}: skipped files that are not images: "
-    assert sorted(note.removeprefix(told).split(", ")) == ["1 .psd", "1 .svg", *hidden]
+    (note,) = dataset.notes
+    message = f"{path}: skipped files that are not images: "
+    assert sorted(note.removeprefix(message).split(", ")) == ["1 .psd", "1 .svg", *hidden]
 
 
 def test_class_folders_may_be_links_and_a_link_in_a_circle_ends(tmp_path):
@@ -149,22 +149,22 @@ def test_class_folders_may_be_links_and_a_link_in_a_circle_ends(tmp_path):
 def test_a_limit_leaves_the_classes_as_many_as_they_are(tmp_path):
     members = [(f"{name}/{n}.png", square(name, "PNG")) for name in ("red", "green", "blue")
                for n in range(2)]  # fmt: skip
-    found = evaluation_set(str(write_tar(tmp_path / "set.tar", members)), limit=2)
-    assert (found.texts, found.classnames) == (("red", "green"), ("red", "green", "blue"))
-    assert found.targets == (0, 1)
+    dataset = evaluation_set(str(write_tar(tmp_path / "set.tar", members)), limit=2)
+    assert (dataset.texts, dataset.classnames) == (("red", "green"), ("red", "green", "blue"))
+    assert dataset.targets == (0, 1)
     shard = [("0.png", square("green", "PNG")), ("0.cls", b"1"), ("1.png", square("green", "PNG")),
              ("1.cls", b"1")]  # fmt: skip
     (tmp_path / "wds").mkdir()
     write_tar(tmp_path / "wds" / "0.tar", shard)
     (tmp_path / "wds" / "classnames.txt").write_text("red\ngreen\nblue\n")
-    found = evaluation_set(str(tmp_path / "wds"))
-    assert (found.classnames, found.targets) == (("red", "green", "blue"), (1, 1))
+    dataset = evaluation_set(str(tmp_path / "wds"))
+    assert (dataset.classnames, dataset.targets) == (("red", "green", "blue"), (1, 1))
 
 
-def test_classes_of_one_name_are_said(tmp_path):
+def test_classes_of_one_name_are_reported(tmp_path):
     members = [(f"{name}/0.png", square("red", "PNG")) for name in ("n0", "n1", "n2")]
     path = write_tar(tmp_path / "set.tar", members)
     (tmp_path / "classes.tsv").write_text("n0\tcrane\nn1\tcrane, machine\nn2\tbird\n")
-    found = evaluation_set(str(path))
-    assert found.classnames == ("crane", "bird")
-    assert found.notes == ("1 names belong to several classes, which are merged: crane",)
+    dataset = evaluation_set(str(path))
+    assert dataset.classnames == ("crane", "bird")
+    assert dataset.notes == ("1 names belong to several classes, which are merged: crane",)

@@ -23,17 +23,17 @@ def model():
 @pytest.mark.parametrize("templates", [("{}",), ("{}", "a photo of {}")])
 def test_equals_scikit_learn(model, templates):
     targets = np.random.default_rng(5).integers(0, 8, 90)
-    found = zero_shot(model, range(90), targets.tolist(), list("abcdefgh"), templates)
+    accuracy = zero_shot(model, range(90), targets.tolist(), list("abcdefgh"), templates)
     means = [
         unit_rows([np.mean([model.texts[t.replace("{}", c)] for t in templates], axis=0)])[0]
         for c in "abcdefgh"
     ]
     scores = model.images @ np.array(means).T
     labels = np.arange(8)
-    assert found.top1 == pytest.approx(top_k_accuracy_score(targets, scores, k=1, labels=labels))
-    assert found.top5 == pytest.approx(top_k_accuracy_score(targets, scores, k=5, labels=labels))
-    assert (found.n, found.classes) == (90, 8)
-    assert found.stderr == pytest.approx(math.sqrt(found.top1 * (1 - found.top1) / 90))
+    assert accuracy.top1 == pytest.approx(top_k_accuracy_score(targets, scores, k=1, labels=labels))
+    assert accuracy.top5 == pytest.approx(top_k_accuracy_score(targets, scores, k=5, labels=labels))
+    assert (accuracy.n, accuracy.classes) == (90, 8)
+    assert accuracy.stderr == pytest.approx(math.sqrt(accuracy.top1 * (1 - accuracy.top1) / 90))
 
 
 def test_class_features_have_unit_norm(model):

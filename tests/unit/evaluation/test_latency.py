@@ -12,9 +12,9 @@ from tinyclip_edge.evaluation.latency import WARM_UP, torch_threads
 
 
 def test_summary_by_hand():
-    found = Latency.of([5.0, 1.0, 3.0, 2.0, 4.0])
-    assert (found.median_ms, found.min_ms) == (3.0, 1.0)
-    assert found.p95_ms == pytest.approx(4.8)
+    latency = Latency.of([5.0, 1.0, 3.0, 2.0, 4.0])
+    assert (latency.median_ms, latency.min_ms) == (3.0, 1.0)
+    assert latency.p95_ms == pytest.approx(4.8)
 
 
 class Slow(TableEmbedder):
@@ -35,10 +35,10 @@ class Slow(TableEmbedder):
 def test_sleeps_are_measured_in_interleaved_rounds():
     calls = []
     models = {"a": Slow(calls, "a", 0.02, 0.002), "b": Slow(calls, "b", 0.005, 0.01)}
-    found = measure_latency(models, [b"1", b"2"], ["x", "y"], threads=1, rounds=4)
-    assert 20 <= found["a"].image.min_ms < 60 and 2 <= found["a"].text.min_ms < 20
-    assert 5 <= found["b"].image.min_ms < 40 and 10 <= found["b"].text.min_ms < 40
-    assert (found["a"].batch, found["a"].rounds, found["a"].threads) == (2, 4, 1)
+    latency = measure_latency(models, [b"1", b"2"], ["x", "y"], threads=1, rounds=4)
+    assert 20 <= latency["a"].image.min_ms < 60 and 2 <= latency["a"].text.min_ms < 20
+    assert 5 <= latency["b"].image.min_ms < 40 and 10 <= latency["b"].text.min_ms < 40
+    assert (latency["a"].batch, latency["a"].rounds, latency["a"].threads) == (2, 4, 1)
     timed = calls[4 * WARM_UP :]
     everybody = {("a", "image", 2), ("a", "text", 2), ("b", "image", 2), ("b", "text", 2)}
     assert [set(timed[i : i + 4]) for i in range(0, 16, 4)] == [everybody] * 4

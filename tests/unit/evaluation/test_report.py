@@ -92,7 +92,7 @@ def test_nothing_to_compare():
         compare_models({})
 
 
-def test_retrieval_on_labels_of_classes_is_said_to_be_none(tmp_path):
+def test_retrieval_on_labels_of_classes_is_reported_as_meaningless(tmp_path):
     members = [(f"{name}/{n}.png", square(name, "PNG")) for name in ("red", "green")
                for n in range(3)]  # fmt: skip
     path = write_tar(tmp_path / "set.tar", members)

@@ -25,13 +25,13 @@ IDENTITY = np.eye(4, dtype=np.float32)
 
 
 def test_recall_by_hand():
-    found = retrieval_of_features(SCORES, IDENTITY)  # image @ text.T gives SCORES back
-    assert found.n == 4
-    assert found.i2t == {1: 0.5, 5: 1.0, 10: 1.0}
-    assert found.t2i == {1: 0.25, 5: 1.0, 10: 1.0}
-    assert found.mean(1) == 0.375
-    assert found.t2i_stderr[1] == pytest.approx(math.sqrt(0.25 * 0.75 / 4))
-    assert found.i2t_stderr[1] == pytest.approx(0.25)
+    recall = retrieval_of_features(SCORES, IDENTITY)  # image @ text.T gives SCORES back
+    assert recall.n == 4
+    assert recall.i2t == {1: 0.5, 5: 1.0, 10: 1.0}
+    assert recall.t2i == {1: 0.25, 5: 1.0, 10: 1.0}
+    assert recall.mean(1) == 0.375
+    assert recall.t2i_stderr[1] == pytest.approx(math.sqrt(0.25 * 0.75 / 4))
+    assert recall.i2t_stderr[1] == pytest.approx(0.25)
 
 
 def test_recall_at_five_and_ten_by_hand():
@@ -39,14 +39,14 @@ def test_recall_at_five_and_ten_by_hand():
     n = 12
     image = np.tile(np.linspace(1, 0.5, n, dtype=np.float32)[:, None], (1, 2))
     text = np.ones((n, 2), dtype=np.float32)
-    found = retrieval_of_features(image, text)
-    assert found.t2i == {
+    recall = retrieval_of_features(image, text)
+    assert recall.t2i == {
         1: pytest.approx(1 / 12),
         5: pytest.approx(5 / 12),
         10: pytest.approx(10 / 12),
     }
     # From image to text all texts are alike: chance.
-    assert found.i2t == {
+    assert recall.i2t == {
         1: pytest.approx(1 / 12),
         5: pytest.approx(5 / 12),
         10: pytest.approx(10 / 12),
@@ -57,9 +57,9 @@ def test_more_queries_than_a_block():
     rng = np.random.default_rng(1)
     image = unit_rows(rng.normal(size=(2100, 16)))
     text = unit_rows(image + 0.35 * rng.normal(size=image.shape))
-    found = retrieval_of_features(image, text)
+    recall = retrieval_of_features(image, text)
     best = (text @ image.T).argmax(axis=1)
-    assert found.t2i[1] == pytest.approx((best == np.arange(2100)).mean())
+    assert recall.t2i[1] == pytest.approx((best == np.arange(2100)).mean())
 
 
 def test_through_an_embedder():
@@ -69,10 +69,10 @@ def test_through_an_embedder():
 
 def test_a_collapsed_model_gets_chance():
     same = np.ones((50, 4), dtype=np.float32) / 2
-    found = retrieval_of_features(same, same)
+    recall = retrieval_of_features(same, same)
     assert (
-        found.t2i
-        == found.i2t
+        recall.t2i
+        == recall.i2t
         == {1: pytest.approx(0.02), 5: pytest.approx(0.1), 10: pytest.approx(0.2)}
     )
     assert hundred_way(same, same, ways=10).top1 == pytest.approx(0.1)
@@ -87,20 +87,20 @@ def test_wrong_sizes_are_data_errors():
         hundred_way(IDENTITY[:0], IDENTITY[:0])
 
 
-def test_among_ways_of_a_known_probability():
+def test_among_ways_of_a_probability_by_hand():
     """Of a pair set where half the images point at their text, the others at nobody's."""
     n = 400
     text = np.eye(n, dtype=np.float32)
     image = text.copy()
     image[::2] = 0.0
-    found = hundred_way(image, text, ways=100, draws=200)
-    assert (found.n, found.ways, found.draws) == (n, 100, 200)
+    recall = hundred_way(image, text, ways=100, draws=200)
+    assert (recall.n, recall.ways, recall.draws) == (n, 100, 200)
     # A zero image ties with all 100 texts, so it is worth 1/100.
-    assert found.top1 == pytest.approx(0.5 + 0.5 / 100, abs=0.01)
-    assert found.stderr == pytest.approx(math.sqrt(found.top1 * (1 - found.top1) / n))
+    assert recall.top1 == pytest.approx(0.5 + 0.5 / 100, abs=0.01)
+    assert recall.stderr == pytest.approx(math.sqrt(recall.top1 * (1 - recall.top1) / n))
 
 
-def test_draws_are_seeded_and_few_pairs_are_all_taken():
+def test_draws_are_seeded_and_few_pairs_are_all_used():
     rng = np.random.default_rng(2)
     image, text = unit_rows(rng.normal(size=(300, 4))), unit_rows(rng.normal(size=(300, 4)))
     assert hundred_way(image, text, seed=3) == hundred_way(image, text, seed=3)
@@ -109,21 +109,21 @@ def test_draws_are_seeded_and_few_pairs_are_all_taken():
     assert hundred_way(SCORES, IDENTITY).top1 == 0.5
 
 
-def test_every_caption_asks_and_an_image_is_found_by_any_of_its_own():
+def test_every_caption_asks_and_an_image_is_matched_by_any_of_its_own():
     """As clip-benchmark counts it: a matrix of right pairs, and topk of the scores."""
     rng = np.random.default_rng(5)
     image = unit_rows(rng.normal(size=(60, 12)))
     owners = rng.permutation(np.repeat(np.arange(60), 5))  # captions of an image stand apart
     text = unit_rows(image[owners] + 0.5 * rng.normal(size=(300, 12)))
-    found = retrieval_of_features(image, text, owners.tolist())
+    recall = retrieval_of_features(image, text, owners.tolist())
     scores = text @ image.T
     right = owners[:, None] == np.arange(60)
     for k in (1, 5, 10):
         top = np.argsort(-scores, axis=1)[:, :k]
-        assert found.t2i[k] == pytest.approx(np.take_along_axis(right, top, 1).any(1).mean())
+        assert recall.t2i[k] == pytest.approx(np.take_along_axis(right, top, 1).any(1).mean())
         top = np.argsort(-scores.T, axis=1)[:, :k]
-        assert found.i2t[k] == pytest.approx(np.take_along_axis(right.T, top, 1).any(1).mean())
-    assert (found.n, found.texts) == (60, 300)
+        assert recall.i2t[k] == pytest.approx(np.take_along_axis(right.T, top, 1).any(1).mean())
+    assert (recall.n, recall.texts) == (60, 300)
     # Five equal answers an image are one answer.
     same = retrieval_of_features(image, np.repeat(text[:60], 5, axis=0), np.repeat(range(60), 5))
     one = retrieval_of_features(image, text[:60])

@@ -11,22 +11,22 @@ from tinyclip_edge.evaluation import EvalSet, check_set, evaluation_set
 
 
 def test_unseen_style_is_one_emoji_a_name_with_icons_apart(kit):
-    found = evaluation_set("starter:test_style")
-    assert found.texts == ("red", "green", "blue")
-    assert found.subsets == {"without flags": (0, 1), "flags": (2,)}
-    assert found.companions["icons"].texts == ("green", "grey")
-    assert all(isinstance(image, bytes) for image in found.images)
+    dataset = evaluation_set("starter:test_style")
+    assert dataset.texts == ("red", "green", "blue")
+    assert dataset.subsets == {"without flags": (0, 1), "flags": (2,)}
+    assert dataset.companions["icons"].texts == ("green", "grey")
+    assert all(isinstance(image, bytes) for image in dataset.images)
 
 
 def test_unseen_concepts_are_emoji_and_icons_without_double_names(kit):
-    found = evaluation_set("starter:test_concepts")
-    assert found.texts == ("red", "green", "blue", "grey")
-    assert found.subsets == {"emoji": (0, 1, 2), "icons": (3,)}
+    dataset = evaluation_set("starter:test_concepts")
+    assert dataset.texts == ("red", "green", "blue", "grey")
+    assert dataset.subsets == {"emoji": (0, 1, 2), "icons": (3,)}
 
 
 def test_limit_spreads_over_the_set(kit):
-    found = evaluation_set("starter:test_style", limit=2)
-    assert found.texts == ("red", "green") and found.subsets == {"without flags": (0, 1)}
+    dataset = evaluation_set("starter:test_style", limit=2)
+    assert dataset.texts == ("red", "green") and dataset.subsets == {"without flags": (0, 1)}
     assert len(evaluation_set("starter:test_style", limit=99)) == 3
 
 
@@ -43,9 +43,9 @@ def members(colours):
 
 def test_a_tar_of_class_folders(tmp_path):
     path = write_tar(tmp_path / "pictures.tar", members(["red", "blue"]))
-    found = evaluation_set(str(path))
-    assert found.texts == ("red", "blue") * 3
-    assert found.classnames == ("red", "blue") and found.targets == (0, 1) * 3
+    dataset = evaluation_set(str(path))
+    assert dataset.texts == ("red", "blue") * 3
+    assert dataset.classnames == ("red", "blue") and dataset.targets == (0, 1) * 3
     assert evaluation_set(str(path), limit=3).texts == ("red", "blue", "red")
 
 
@@ -55,8 +55,8 @@ def test_a_folder_of_class_folders_with_names(tmp_path):
         (tmp_path / label / "x.png").write_bytes(square(colour))
     (tmp_path / "n01" / "notes.txt").write_text("no image")
     (tmp_path / "classes.tsv").write_text("n01\tgoldfish, Carassius auratus\nn02\tbull_frog\n")
-    found = evaluation_set(str(tmp_path))
-    assert found.texts == ("goldfish", "bull_frog")
+    dataset = evaluation_set(str(tmp_path))
+    assert dataset.texts == ("goldfish", "bull_frog")
     (tmp_path / "classes.tsv").write_text("n01 goldfish\n")
     with pytest.raises(DataError, match=r"classes\.tsv:1"):
         evaluation_set(str(tmp_path))
@@ -69,8 +69,8 @@ def test_a_flat_tar_is_named_by_its_files(tmp_path):
 
 def test_a_limit_takes_from_every_class(tmp_path):
     blocks = [(f"{c}/{i}.png", square(c)) for c in ("red", "blue", "lime") for i in range(4)]
-    found = evaluation_set(str(write_tar(tmp_path / "sorted.tar", blocks)), limit=6)
-    assert sorted(found.texts) == ["blue", "blue", "lime", "lime", "red", "red"]
+    dataset = evaluation_set(str(write_tar(tmp_path / "sorted.tar", blocks)), limit=6)
+    assert sorted(dataset.texts) == ["blue", "blue", "lime", "lime", "red", "red"]
 
 
 def test_shards_give_the_first_caption(tmp_path):
@@ -83,9 +83,9 @@ def test_shards_give_the_first_caption(tmp_path):
             ("2.json", json.dumps({"caption": "a blue square"}).encode()),
         ],
     )
-    found = evaluation_set(str(tmp_path / "a-*.tar"))
-    assert found.texts == ("a red square", "a blue square")
-    assert found.queries() == (["a red square", "red", "a blue square"], [0, 0, 1])
+    dataset = evaluation_set(str(tmp_path / "a-*.tar"))
+    assert dataset.texts == ("a red square", "a blue square")
+    assert dataset.queries() == (["a red square", "red", "a blue square"], [0, 0, 1])
     assert evaluation_set(str(tmp_path / "a-0.tar"), limit=1).texts == ("a red square",)
 
 
@@ -93,8 +93,8 @@ def test_bad_images_of_shards_are_skipped_counted_or_too_many(tmp_path):
     shades = [square((i, 0, 0)) for i in range(150)]
     good = [(f"{i}.{s}", c) for i in range(150) for s, c in (("png", shades[i]), ("txt", b"r"))]
     bad = [("bad.png", b"junk"), ("bad.txt", b"b")]
-    found = evaluation_set(str(write_tar(tmp_path / "one.tar", [*good, *bad])))
-    assert len(found) == 150 and "bad" in found.notes[0]
+    dataset = evaluation_set(str(write_tar(tmp_path / "one.tar", [*good, *bad])))
+    assert len(dataset) == 150 and "bad" in dataset.notes[0]
     with pytest.raises(DataError, match="cannot be decoded"):
         evaluation_set(str(write_tar(tmp_path / "two.tar", [*good[:20], *bad])))
 
@@ -104,8 +104,8 @@ def test_empty_missing_and_broken_sources(tmp_path):
         evaluation_set(str(tmp_path))
     with pytest.raises(DataError, match="nothing matches"):
         evaluation_set(str(tmp_path / "none.tar"))
-    whole = write_tar(tmp_path / "whole.tar", members(["red"] * 30)).read_bytes()
-    (tmp_path / "cut.tar").write_bytes(whole[: len(whole) - 12_000])
+    content = write_tar(tmp_path / "whole.tar", members(["red"] * 30)).read_bytes()
+    (tmp_path / "cut.tar").write_bytes(content[: len(content) - 12_000])
     with pytest.raises(DataError, match=r"cut\.tar"):
         evaluation_set(str(tmp_path / "cut.tar"))
     (tmp_path / "text.tar").write_text("no tar")
@@ -121,18 +121,18 @@ def test_a_cut_shard_is_a_note(tmp_path):
     with tarfile.open(path) as tar:
         last = tar.getmembers()[298]  # picture of the last sample
     path.write_bytes(path.read_bytes()[: last.offset_data + 5])
-    found = evaluation_set(str(tmp_path / "pairs*.tar"))
-    assert len(found) == 149
-    told = "is truncated after 149 samples; the incomplete one is skipped"
-    assert found.notes == (f"shard {path} {told}",)
+    dataset = evaluation_set(str(tmp_path / "pairs*.tar"))
+    assert len(dataset) == 149
+    message = "is truncated after 149 samples; the incomplete one is skipped"
+    assert dataset.notes == (f"shard {path} {message}",)
 
 
 def test_bad_images_of_class_tars_are_skipped_counted_or_too_many(tmp_path):
     good = [(f"red/{i}.png", square("red")) for i in range(150)]
     bad = [("red/bad.png", b"junk")]
-    found = evaluation_set(str(write_tar(tmp_path / "one.tar", [*good, *bad])))
-    assert len(found) == 150
-    assert "skipped 1 of 151" in found.notes[0] and "red/bad.png" in found.notes[0]
+    dataset = evaluation_set(str(write_tar(tmp_path / "one.tar", [*good, *bad])))
+    assert len(dataset) == 150
+    assert "skipped 1 of 151" in dataset.notes[0] and "red/bad.png" in dataset.notes[0]
     with pytest.raises(DataError, match=r"1 of 21 images cannot be decoded.*red/bad\.png"):
         evaluation_set(str(write_tar(tmp_path / "two.tar", [*good[:20], *bad])))
 
@@ -143,8 +143,8 @@ def test_bad_images_of_class_folders_are_skipped_counted_or_too_many(tmp_path):
         (tmp_path / "red" / f"{i:03}.png").write_bytes(square("red"))
     cut = square("red", "JPEG")
     (tmp_path / "red" / "cut.jpg").write_bytes(cut[: len(cut) // 2])
-    found = evaluation_set(str(tmp_path))
-    assert len(found) == 120 and "red/cut.jpg" in found.notes[0]
+    dataset = evaluation_set(str(tmp_path))
+    assert len(dataset) == 120 and "red/cut.jpg" in dataset.notes[0]
     for i in range(1, 120):
         (tmp_path / "red" / f"{i:03}.png").unlink()
     with pytest.raises(DataError, match=r"1 of 2 images cannot be decoded.*red/cut\.jpg"):
@@ -154,14 +154,14 @@ def test_bad_images_of_class_folders_are_skipped_counted_or_too_many(tmp_path):
 def test_a_limit_counts_images_that_decode(tmp_path):
     good = [(f"{c}/{i}.png", square(c)) for c in ("blue", "red") for i in range(1, 100)]
     path = write_tar(tmp_path / "first.tar", [("blue/0.png", b"junk"), *good])
-    found = evaluation_set(str(path), limit=110)
-    assert len(found) == 110 and found.texts.count("blue") == 55 and found.notes
+    dataset = evaluation_set(str(path), limit=110)
+    assert len(dataset) == 110 and dataset.texts.count("blue") == 55 and dataset.notes
 
 
 def test_a_broken_starter_shard_is_named_in_one_line(kit):
     shard = kit / "test_style-00000.tar.gz"
-    whole = shard.read_bytes()
-    for broken in (whole[:-4], whole[: len(whole) // 2], b"no shard", b""):
+    content = shard.read_bytes()
+    for broken in (content[:-4], content[: len(content) // 2], b"no shard", b""):
         shard.write_bytes(broken)
         with pytest.raises(DataError, match=r"test_style-00000\.tar\.gz.* damaged") as caught:
             evaluation_set("starter:test_style")
@@ -181,15 +181,15 @@ def test_rows_of_one_picture_are_one_image_wherever_they_stand(tmp_path):
     rows = ["a,one", "b,two", "a,three", "again,four", "b,five", "a,one"]
     lines = ["image,caption", *(row.replace(",", ".png,") for row in rows)]
     (tmp_path / "t.csv").write_text("\n".join(lines))
-    found = evaluation_set(str(tmp_path / "t.csv"))
-    assert len(found) == 2
-    assert found.captions == (("one", "three", "four"), ("two", "five"))
+    dataset = evaluation_set(str(tmp_path / "t.csv"))
+    assert len(dataset) == 2
+    assert dataset.captions == (("one", "three", "four"), ("two", "five"))
 
 
 def test_a_selection_keeps_images_texts_and_captions_together():
     captions = (("a", "a2"), ("b",), ("c", "c2"))
-    whole = EvalSet("toy", (b"0", b"1", b"2"), ("a", "b", "c"), {"odd": (1,)}, captions=captions)
-    part = whole.select([2, 0])
+    full = EvalSet("toy", (b"0", b"1", b"2"), ("a", "b", "c"), {"odd": (1,)}, captions=captions)
+    part = full.select([2, 0])
     assert (part.images, part.texts, part.subsets) == ((b"2", b"0"), ("c", "a"), {})
     assert part.queries() == (["c", "c2", "a", "a2"], [0, 0, 1, 1])
 
@@ -203,8 +203,8 @@ def test_a_configuration_stands_for_its_validation_pairs(tmp_path):
     data = f'train: x.tar, columns: {{image: photo, text: alt}}, delimiter: ";", val: {table}'
     run.write_text(f"teacher: {{model: x}}\nstudent: {{model: y}}\ndata: {{{data}}}\n")
     check_set(str(run))
-    found = evaluation_set(str(run))
-    assert (found.name, found.texts) == (str(table), ("a red one", "a green one"))
+    dataset = evaluation_set(str(run))
+    assert (dataset.name, dataset.texts) == (str(table), ("a red one", "a green one"))
     run.write_text(run.read_text().replace(str(table), '["pipe:cat x"], allow_pipes: true'))
     for look in (check_set, evaluation_set):
         with pytest.raises(DataError, match="runs a command"):

@@ -32,7 +32,7 @@ def quick(exported, monkeypatch):
         assert image_size == 32
         shutil.copyfile(onnx_folder / path.name, path)
 
-    def copied(_source, path, *_rest, **_options):
+    def copied(_source, path, *_args, **_options):
         shutil.copyfile(onnx_folder / path.name, path)
 
     monkeypatch.setattr(exporter, "export_image_tower", image)
@@ -68,14 +68,14 @@ def everything_under(folder):
 def test_edge_clip_gives_the_models_embeddings(exported):
     from tinyclip_edge.models import TorchEmbedder
 
-    wanted = TorchEmbedder(exported.clip)
+    expected = TorchEmbedder(exported.clip)
     images, texts = exported.pairs
     for precision, least in (("fp32", 0.99999), ("int8", 0.99)):
         clip = EdgeCLIP.load(exported.folder, precision=precision)
-        image = (clip.encode_image(images) * wanted.encode_image(images)).sum(axis=1)
-        text = (clip.encode_text(texts) * wanted.encode_text(texts)).sum(axis=1)
+        image = (clip.encode_image(images) * expected.encode_image(images)).sum(axis=1)
+        text = (clip.encode_text(texts) * expected.encode_text(texts)).sum(axis=1)
         assert min(image.min(), text.min()) > least
-        assert clip.logit_scale == pytest.approx(wanted.logit_scale)
+        assert clip.logit_scale == pytest.approx(expected.logit_scale)
 
 
 def test_a_changed_byte_is_refused_by_name(exported, tmp_path):
@@ -190,7 +190,7 @@ def test_one_precision_alone(quick, tmp_path, precisions):
     assert (clip.name, clip.precision, report.precisions) == ("mine", precisions[0], precisions)
 
 
-def test_a_taken_folder_is_kept_and_a_bundle_replaced_on_request(quick, tmp_path):
+def test_a_used_folder_is_untouched_and_a_bundle_replaced_on_request(quick, tmp_path):
     out = tmp_path / "bundle"
     out.mkdir()
     quick(out, precisions=["fp32"], name="first")  # an empty folder is free
@@ -287,5 +287,5 @@ def test_manifest_and_table_say_what_the_gate_allows(exported):
 def test_too_few_pairs_are_marked_in_report_and_table(quick, tmp_path):
     report = quick(tmp_path / "out", max_drop=0.5)
     assert any("int8 ranking: too few pairs to tell: one of 12" in w for w in report.warnings)
-    lost = report.table().columns[5]
-    assert [cell.endswith("?") for cell in lost.cells] == [False, True]
+    column = report.table().columns[5]
+    assert [cell.endswith("?") for cell in column.cells] == [False, True]

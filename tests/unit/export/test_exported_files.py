@@ -24,22 +24,22 @@ def ids_of(exported, count=3):
 def test_image_tower_follows_pytorch_at_any_batch(exported, batch):
     pixels = torch.randn(batch, 3, 32, 32)
     with torch.no_grad():
-        wanted = exported.clip.model.encode_image(pixels, normalize=True).numpy()
-    found = session(exported, "vision_model").run(
+        expected = exported.clip.model.encode_image(pixels, normalize=True).numpy()
+    actual = session(exported, "vision_model").run(
         ["image_embeds"], {"pixel_values": pixels.numpy()}
     )[0]
-    assert found.dtype == np.float32
-    assert np.abs(found - wanted).max() < 1e-5
+    assert actual.dtype == np.float32
+    assert np.abs(actual - expected).max() < 1e-5
 
 
 def test_short_text_equals_padded_text_in_fp32(exported):
     ids = ids_of(exported)
     with torch.no_grad():
-        wanted = exported.clip.model.encode_text(ids, normalize=True).numpy()
+        expected = exported.clip.model.encode_text(ids, normalize=True).numpy()
     tower = session(exported, "text_model")
     padded = tower.run(["text_embeds"], {"input_ids": ids.numpy()})[0]
-    assert np.abs(padded - wanted).max() < 1e-5
-    for row, features in zip(ids, wanted, strict=True):
+    assert np.abs(padded - expected).max() < 1e-5
+    for row, features in zip(ids, expected, strict=True):
         short = row[: int(row.argmax()) + 1][None].numpy()
         assert short.shape[1] < 16
         assert np.abs(tower.run(None, {"input_ids": short})[0][0] - features).max() < 1e-5
@@ -77,10 +77,10 @@ def test_file_stands_alone(exported, name):
 
 
 def test_nothing_but_the_layout_is_in_the_folder(exported):
-    found = {
+    files = {
         p.relative_to(exported.folder).as_posix() for p in exported.folder.rglob("*") if p.is_file()
     }
-    assert found == {
+    assert files == {
         "README.md",
         "config.json",
         "manifest.json",

@@ -41,10 +41,10 @@ class MixedTower(nn.Module):
 @pytest.fixture(scope="module")
 def tower():
     torch.manual_seed(2)
-    made = MixedTower().eval()
+    model = MixedTower().eval()
     with torch.no_grad():  # channels of very different ranges, which one scale serves badly
-        made.stem.weight.mul_(torch.logspace(-1.5, 1, 32)[torch.randperm(32), None, None, None])
-    return made
+        model.stem.weight.mul_(torch.logspace(-1.5, 1, 32)[torch.randperm(32), None, None, None])
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -80,18 +80,18 @@ def test_the_mixed_tower_is_nearer_for_it(folder, tower, monkeypatch):
     from tinyclip_export.quantization import static_int8
 
     monkeypatch.setattr(static_int8, "float_convolutions", lambda model: [])
-    whole = folder / "whole.onnx"
-    job = QuantizeJob("image", folder / "fp32.onnx", whole, feeds=lambda: feeds(16))
+    integer = folder / "whole.onnx"
+    job = QuantizeJob("image", folder / "fp32.onnx", integer, feeds=lambda: feeds(16))
     StaticRecipe().write(job)
-    assert len(in_integers(whole)) == 7
+    assert len(in_integers(integer)) == 7
     inputs = [feed["pixel_values"] for feed in feeds(8)]
     with torch.no_grad():
         right = torch.cat([tower(torch.from_numpy(one)) for one in inputs]).numpy()
     errors = []
-    for path in (folder / "int8.onnx", whole):
+    for path in (folder / "int8.onnx", integer):
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        found = np.concatenate([session.run(None, {"pixel_values": one})[0] for one in inputs])
-        errors.append(float(np.linalg.norm(found - right) / np.linalg.norm(right)))
+        actual = np.concatenate([session.run(None, {"pixel_values": one})[0] for one in inputs])
+        errors.append(float(np.linalg.norm(actual - right) / np.linalg.norm(right)))
     assert errors[0] < 0.5 * errors[1], errors
 
 

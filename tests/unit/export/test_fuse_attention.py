@@ -58,8 +58,8 @@ def test_the_recipe_writes_it_into_the_integer_file(exported, tower, tmp_path):
     read = {name for node in model.graph.node for name in node.input}
     assert {tensor.name for tensor in model.graph.initializer} <= read
     for feed in feeds_of(exported, tower):
-        wanted = run(onnx.load(source_of(exported, tower)), feed)
-        assert (run(model, feed) * wanted).sum(axis=1).min() > 0.99
+        expected = run(onnx.load(source_of(exported, tower)), feed)
+        assert (run(model, feed) * expected).sum(axis=1).min() > 0.99
 
 
 def test_a_mask_may_stand_on_either_side_of_the_sum(exported):

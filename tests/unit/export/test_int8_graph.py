@@ -119,8 +119,8 @@ def test_integer_products_are_exact_on_this_cpu_at_the_limit(tmp_path):
     graph = helper.make_graph([node], "g", [a], [y], [numpy_helper.from_array(weight, "b")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     full = np.full((3, 64), 255, dtype=np.uint8)
-    found = ort.InferenceSession(model.SerializeToString()).run(None, {"a": full})[0]
-    assert found.tolist() == (full.astype(np.int64) @ weight.astype(np.int64)).tolist()
+    products = ort.InferenceSession(model.SerializeToString()).run(None, {"a": full})[0]
+    assert products.tolist() == (full.astype(np.int64) @ weight.astype(np.int64)).tolist()
 
 
 def test_recipes_that_contradict_are_refused():
@@ -156,5 +156,5 @@ def test_a_layer_may_stay_float(exported, tmp_path):
         "text", source, tmp_path / "t.onnx", keep_float=frozenset({"body.0.up", "projection"})
     )
     PORTABLE.write(job)
-    found = Counter(node.op_type for node in onnx.load(tmp_path / "t.onnx").graph.node)
-    assert found["MatMulInteger"] == 6 * LAYERS["text"] + 1 - 2
+    operators = Counter(node.op_type for node in onnx.load(tmp_path / "t.onnx").graph.node)
+    assert operators["MatMulInteger"] == 6 * LAYERS["text"] + 1 - 2

@@ -68,8 +68,11 @@ def test_uint8_precision_stands_beside_towers_that_take_pixels(exported, tmp_pat
     assert any("1 of 2 prompts are longer than the model's 16 tokens" in w for w in report.warnings)
     manifest = Manifest.read(out)
     manifest.verify_files(out)
-    tower, whole = manifest.towers["image"]["uint8"], manifest.extras["uint8"]["files"]["uint8"]
-    assert tower == "onnx/vision_model_uint8.onnx" and whole != tower
+    tower, pixel_tower = (
+        manifest.towers["image"]["uint8"],
+        manifest.extras["uint8"]["files"]["uint8"],
+    )
+    assert tower == "onnx/vision_model_uint8.onnx" and pixel_tower != tower
     assert min(manifest.extras["uint8"]["cosine_min"].values()) > 0.999
     chances = EdgeClassifier.load(out, precision="uint8").probabilities(exported.pairs[0][:2])
     assert np.allclose(chances.sum(axis=1), 1, atol=1e-5)

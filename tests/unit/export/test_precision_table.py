@@ -48,14 +48,14 @@ def test_a_new_entry_is_written_where_its_suffix_says(wide):
     assert pipeline_file.combined_path("w8wide") == "onnx/model_w8wide.onnx"
 
 
-def test_a_new_entry_is_made_by_the_recipe_of_its_kind(wide):
+def test_a_new_entry_uses_the_recipe_of_its_kind(wide):
     recipes = recipes_for("w8wide", ExportPreset(), convolutional=False)
     assert recipes.image == recipes.text
     assert (recipes.text.weights, recipes.text.block) == ("8 bit", 64)
     assert recipes.text.token_table == "8 bit"  # the preset's 4 bits would be fewer than the layers
 
 
-def test_a_new_entry_is_known_to_presets_and_to_the_command_line(wide, tmp_path):
+def test_a_new_entry_is_available_to_presets_and_to_the_command_line(wide, tmp_path):
     assert check_precisions(["wide", "w8wide"]) == ("w8wide",)
     preset = tmp_path / "mine.yaml"
     preset.write_text("precisions: [fp32, wide]\n")
@@ -90,11 +90,11 @@ def test_a_new_entry_is_in_the_table_that_readers_see(wide):
 
 
 @pytest.mark.parametrize(
-    "taken",
+    "duplicate",
     [{"name": "int8"}, {"name": "q8"}, {"aliases": ("w8",)}, {"suffix": "_quantized"}],
 )
-def test_a_name_or_a_suffix_is_given_once(taken):
-    entry = {"name": "mine", "suffix": "_mine", "description": "", "recipe": "dynamic", **taken}
+def test_a_name_or_a_suffix_is_unique(duplicate):
+    entry = {"name": "mine", "suffix": "_mine", "description": "", "recipe": "dynamic", **duplicate}
     with pytest.raises(ConfigError, match=r"already in the table|is that of int8"):
         register(Precision(**entry))
     assert "mine" not in PRECISIONS
@@ -104,7 +104,7 @@ def test_files_have_the_names_that_transformers_js_asks_for():
     assert {name: PRECISIONS[name].suffix for name in TRANSFORMERS_JS} == TRANSFORMERS_JS
 
 
-def test_every_kind_of_recipe_is_one_that_can_be_made():
+def test_every_kind_of_recipe_can_be_created():
     assert {entry.recipe for entry in PRECISIONS.values()} - {""} == set(KINDS)
 
 

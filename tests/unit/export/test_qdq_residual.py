@@ -17,12 +17,12 @@ BIAS = numpy_helper.from_array(np.ones(4, np.float32), "bias")
 
 
 def model_of(*nodes):
-    made = [
+    node_list = [
         helper.make_node(kind, inputs.split(), [output], f"node_{output}")
         for kind, inputs, output in nodes
     ]
     graph = helper.make_graph(
-        made,
+        node_list,
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 4, 4])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],

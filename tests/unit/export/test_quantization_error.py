@@ -8,7 +8,7 @@ import pytest
 from tinyclip_export.quantization.calibration import QuantizationError, quantization_error
 from tinyclip_export.quantization.mixed_precision import UNIFORM, MixedPrecision
 from tinyclip_export.sensitivity.search import Layer, SensitivityRow, is_worse, rank_by_error
-from tinyclip_export.sensitivity.search import _select as chosen
+from tinyclip_export.sensitivity.search import _select as select
 
 
 def both(image, text):
@@ -88,20 +88,20 @@ def rows(*errors):
     return [SensitivityRow(choices[n], n, error, {}) for n, error in enumerate(errors)]
 
 
-def test_the_fewest_float_layers_that_hold_are_chosen():
+def test_the_fewest_float_layers_that_hold_are_selected():
     candidates = rows(
         error_of(98, 0.02, 1.0),
         error_of(98.5, 0.01, 0.8),
         error_of(99, 0.009, 0.4),
         error_of(99, 0.001, 0.0),
     )
-    assert chosen(candidates, 0.5) is candidates[2]
-    assert chosen(candidates, 2.0) is candidates[1]
+    assert select(candidates, 0.5) is candidates[2]
+    assert select(candidates, 2.0) is candidates[1]
 
 
-def test_nothing_worse_than_plain_is_ever_chosen():
+def test_nothing_worse_than_plain_is_ever_selected():
     # holds the gate, yet finds other neighbours than plain does
     candidates = rows(error_of(99, 0.01, 0.1), error_of(97, 0.001, 0.1), error_of(97, 0.001, 0.2))
-    assert chosen(candidates, 0.5) is candidates[0]
+    assert select(candidates, 0.5) is candidates[0]
     candidates = rows(error_of(99, 0.01, -0.2), error_of(99, 0.011, 0.0))
-    assert chosen(candidates, 0.5) is candidates[0]
+    assert select(candidates, 0.5) is candidates[0]

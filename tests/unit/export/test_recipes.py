@@ -33,9 +33,9 @@ def test_every_target_makes_every_precision(target, convolutional):
     preset = load_preset(target)
     for name in NAMES:
         recipes = recipes_for(name, preset, convolutional=convolutional)
-        found = recipes.as_dict()
-        image = found.get("image", found)
-        assert found.get("reduce_range", True) is not recipes.text.saturates
+        settings = recipes.as_dict()
+        image = settings.get("image", settings)
+        assert settings.get("reduce_range", True) is not recipes.text.saturates
         assert image.get("reduce_range", True) is not recipes.image.saturates
         # Only what computes in integers may overflow.
         assert recipes.integer == (name in ("int8", "uint8", "static"))
@@ -45,8 +45,8 @@ def test_every_target_makes_every_precision(target, convolutional):
 def test_the_images_of_a_resnet_are_static_in_its_int8_file():
     recipes = recipes_for("int8", ExportPreset(), convolutional=True)
     assert (type(recipes.image), type(recipes.text)) == (StaticRecipe, Int8Recipe)
-    found = recipes.as_dict()
-    assert (found["kind"], found["image"]["kind"]) == ("dynamic", "static")
+    settings = recipes.as_dict()
+    assert (settings["kind"], settings["image"]["kind"]) == ("dynamic", "static")
     dynamic = ExportPreset(convolutions="dynamic")
     assert type(recipes_for("int8", dynamic, convolutional=True).image) is Int8Recipe
 
@@ -66,9 +66,9 @@ def test_the_runtime_reads_whether_a_kernel_may_overflow(target, safe):
         name: recipes_for(name, load_preset(target), convolutional=False)
         for name in ("int8", "static", "q4", "uint8")
     }
-    made = recipe_dicts(recipes, ("fp32", "int8", "static", "uint8"))
-    assert made["fp32"] == {"kind": "float"}
-    manifest = SimpleNamespace(recipe=made)
+    settings = recipe_dicts(recipes, ("fp32", "int8", "static", "uint8"))
+    assert settings["fp32"] == {"kind": "float"}
+    manifest = SimpleNamespace(recipe=settings)
     for tower in ("image", "text"):
         for name in ("int8", "static"):
             assert Manifest.saturates(manifest, tower, name) is not safe
@@ -79,9 +79,9 @@ def test_the_runtime_reads_whether_a_kernel_may_overflow(target, safe):
 def test_a_choice_stands_in_the_recipe():
     recipes = {"int8": recipes_for("int8", ExportPreset(), convolutional=False)}
     choice = MixedPrecision({"image": 0.5}, {"text": ("body.0.up",)})
-    made = recipe_dicts(recipes, ("int8",), {"int8": choice})["int8"]
-    assert made["smooth"] == {"image": 0.5, "text": 0.0}
-    assert made["keep_float"] == {"image": [], "text": ["body.0.up"]}
+    settings = recipe_dicts(recipes, ("int8",), {"int8": choice})["int8"]
+    assert settings["smooth"] == {"image": 0.5, "text": 0.0}
+    assert settings["keep_float"] == {"image": [], "text": ["body.0.up"]}
     assert "smooth" not in recipe_dicts(recipes, ("int8",), {"int8": MixedPrecision()})["int8"]
 
 
@@ -134,10 +134,10 @@ def test_every_recipe_is_understood_by_the_runtime(tiny_bundle):
     for target in preset_names():
         for convolutional in (False, True):
             preset = load_preset(target)
-            made = {n: recipes_for(n, preset, convolutional=convolutional) for n in names}
-            recipe = recipe_dicts(made, tuple(PRECISIONS))
+            by_precision = {n: recipes_for(n, preset, convolutional=convolutional) for n in names}
+            recipe = recipe_dicts(by_precision, tuple(PRECISIONS))
             path.write_text(json.dumps({**content, "recipe": recipe}))
             manifest = Manifest.read(tiny_bundle.folder)
-            for name, recipes in made.items():
+            for name, recipes in by_precision.items():
                 assert manifest.saturates("image", name) is recipes.image.saturates, name
                 assert manifest.saturates("text", name) is recipes.text.saturates, name

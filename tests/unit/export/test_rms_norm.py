@@ -21,7 +21,7 @@ STEMS = {"image": "vision_model", "text": "text_model"}
 # Two a block and one more in the last, where one token asks; the norm in front of an image's
 # stream and the one behind each stay, as no product with a bias reads them.
 CENTRED = {"image": 2 * 4 + 1, "text": 2 * 3 + 1}
-KEPT = {"image": 2, "text": 1}
+REMAINING = {"image": 2, "text": 1}
 WIDTH, HIDDEN = 8, 16
 
 
@@ -83,10 +83,10 @@ def test_embeddings_are_the_same(towers, tower):
     assert len(names) == CENTRED[tower]
     use_rms_norms(after, names)
     assert kinds(after)["RMSNormalization"] == CENTRED[tower]
-    assert kinds(after)["LayerNormalization"] == KEPT[tower]
+    assert kinds(after)["LayerNormalization"] == REMAINING[tower]
     onnx.checker.check_model(after, full_check=True)
-    for feed, wanted in zip(feeds[tower], exact[tower], strict=True):
-        np.testing.assert_allclose(run(after, feed)[0], wanted, rtol=0, atol=1e-6)
+    for feed, expected in zip(feeds[tower], exact[tower], strict=True):
+        np.testing.assert_allclose(run(after, feed)[0], expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("tower", STEMS)
@@ -108,20 +108,20 @@ def test_the_recipe_writes_them_into_the_integer_file(towers, tower, tmp_path):
     recipe = Int8Recipe(weight_range="8 bit", attention="operator", norms="rms")
     quantize_tower(files[tower], target, recipe, text=tower == "text")
     model = onnx.load(target)
-    found = kinds(model)
-    assert (found["RMSNormalization"], found["LayerNormalization"]) == (
+    operators = kinds(model)
+    assert (operators["RMSNormalization"], operators["LayerNormalization"]) == (
         CENTRED[tower],
-        KEPT[tower],
+        REMAINING[tower],
     )
-    assert found["MatMul"] == 0
+    assert operators["MatMul"] == 0
     read = {name for node in model.graph.node for name in node.input}
     assert {tensor.name for tensor in model.graph.initializer} <= read
     plain = tmp_path / "plain.onnx"
     quantize_tower(files[tower], plain, Int8Recipe(weight_range="8 bit"), text=tower == "text")
     feed = many(feeds[tower][-1])
-    wanted = run(onnx.load(files[tower]), feed)[0]
+    expected = run(onnx.load(files[tower]), feed)[0]
     loss, usual = (
-        (1 - (run(onnx.load(path), feed)[0] * wanted).sum(axis=1)).mean()
+        (1 - (run(onnx.load(path), feed)[0] * expected).sum(axis=1)).mean()
         for path in (target, plain)
     )
     assert loss < 1.25 * usual
@@ -259,8 +259,8 @@ def test_both_operators_together_say_the_same(towers):
     names = remove_means(after)
     assert use_attention_operator(after) == 4
     use_rms_norms(after, names)
-    for feed, wanted in zip(feeds["image"], exact["image"], strict=True):
-        np.testing.assert_allclose(run(after, feed)[0], wanted, rtol=0, atol=1e-6)
+    for feed, expected in zip(feeds["image"], exact["image"], strict=True):
+        np.testing.assert_allclose(run(after, feed)[0], expected, rtol=0, atol=1e-6)
 
 
 def test_an_unknown_form_of_norms_is_refused():

@@ -48,13 +48,13 @@ def test_a_smoothed_tower_is_the_same_function(toy_teacher, name, strength):
 def test_every_linear_layer_behind_a_norm_is_in_a_fold(toy_teacher):
     tower = image_tower(toy_teacher.model)
     readers = {id(reader) for fold in folds(tower) for reader in fold.readers}
-    left = [
+    missing = [
         name
         for name, module in tower.named_modules()
         if isinstance(module, nn.Linear | Projection) and id(module) not in readers
     ]
     # pixels come from no layer, and what follows an activation function has no exact factor
-    assert left == ["patch.product", "body.0.down", "body.1.down", "body.2.down", "last.down"]
+    assert missing == ["patch.product", "body.0.down", "body.1.down", "body.2.down", "last.down"]
 
 
 def test_the_pool_of_a_resnet_and_a_timm_vit_fold_too():
@@ -99,8 +99,8 @@ def test_a_channel_that_is_never_used_stays():
 
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[0.0, 1.0]]))
-    found = _factors(fold, torch.tensor([3.0, 0.0], dtype=torch.float64), 0.5)
-    assert found.tolist() == [1.0, 1.0]
+    factors = _factors(fold, torch.tensor([3.0, 0.0], dtype=torch.float64), 0.5)
+    assert factors.tolist() == [1.0, 1.0]
 
 
 def test_smoothing_lowers_the_range_that_eight_bits_have_to_cover(toy_teacher):

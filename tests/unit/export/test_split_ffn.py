@@ -72,12 +72,12 @@ def kinds(model):
 
 @pytest.mark.parametrize("neurons", [700, 1024])  # 352 and 348, 512 and 512
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_both_halves_make_the_whole(activation, neurons):
-    whole, halved = (feed_forward(activation, neurons=neurons) for _ in range(2))
+def test_both_halves_equal_the_original(activation, neurons):
+    original, halved = (feed_forward(activation, neurons=neurons) for _ in range(2))
     assert halve_feed_forwards(halved) == HALVES
     onnx.checker.check_model(halved, full_check=True)
     assert kinds(halved)["MatMul"] == 4
-    np.testing.assert_allclose(run(halved), run(whole), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(run(halved), run(original), rtol=1e-5, atol=1e-4)
     weights = {tensor.name: list(tensor.dims) for tensor in halved.graph.initializer}
     columns = [
         weights[node.input[1]][1] for node in halved.graph.node if node.name.startswith("up.")
@@ -122,7 +122,7 @@ def inner_reader():
         pytest.param({"behind": inner_reader()}, id="another reader"),
     ],
 )
-def test_others_stay_whole(options):
+def test_others_stay_unsplit(options):
     model = feed_forward(**options)
     before = model.SerializeToString()
     assert halve_feed_forwards(model) == {}

@@ -114,14 +114,14 @@ def test_all_failures_are_one_line_with_exit_code_3():
 
 
 def test_text_lengths_are_tried_up_to_the_context():
-    seen = []
+    lengths = []
 
     def note(batch):
-        seen.append(batch.shape)
+        lengths.append(batch.shape)
         return np.eye(4, dtype=np.float32)[[0] * len(batch)]
 
     checked(text=FakeSession(TEXT_IO, answer=note))
-    assert seen == [(b, length) for b in (1, 2, 5) for length in (2, 5, 6)]
+    assert lengths == [(b, length) for b in (1, 2, 5) for length in (2, 5, 6)]
 
 
 def embeddings(image, text):
@@ -134,10 +134,10 @@ def points(count, error=0.0):
     return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
 
 
-def judged(precision, found, *, count=200, max_drop=0.5):
+def judged(precision, result, *, count=200, max_drop=0.5):
     report = VerificationReport()
     reference = embeddings(points(count), points(count))
-    check_embeddings(report, precision, reference, found, max_drop=max_drop)
+    check_embeddings(report, precision, reference, result, max_drop=max_drop)
     return report
 
 
@@ -176,10 +176,10 @@ def test_fp32_may_change_no_hit():
 
 def swapped(count, pairs):
     """Points of which the first `pairs` times two sit on each other's places: so many are lost."""
-    found = points(count)
+    changed = points(count)
     order = np.arange(count)
     order[: 2 * pairs] = order[: 2 * pairs].reshape(-1, 2)[:, ::-1].ravel()
-    return embeddings(found, found[order])
+    return embeddings(changed, changed[order])
 
 
 def test_a_gate_narrower_than_one_pair_says_that_it_cannot_tell():
@@ -214,18 +214,18 @@ def test_a_damaged_tower_of_convolutions_is_refused(precision, convolutional, co
 
 
 def test_enough_pairs_are_judged_and_fp32_needs_none():
-    found = embeddings(points(200), points(200))
+    exact = embeddings(points(200), points(200))
     for precision, count in (("int8", 200), ("fp32", 10)):
         report = judged(precision, embeddings(points(count), points(count)), count=count)
         assert report.warnings == []
         assert report.figures[precision]["checks"]["ranking"] is True
-    assert judged("int8", found, max_drop=0.0).warnings == []  # zero says it of any number
+    assert judged("int8", exact, max_drop=0.0).warnings == []  # zero says it of any number
 
 
-def test_few_pairs_still_refuse_what_is_plainly_lost():
+def test_few_pairs_still_refuse_what_is_clearly_worse():
     report = VerificationReport()
-    reference, found = embeddings(points(100), points(100)), swapped(100, 30)
-    check_embeddings(report, "int8", reference, found, max_drop=0.5)
+    reference, judged = embeddings(points(100), points(100)), swapped(100, 30)
+    check_embeddings(report, "int8", reference, judged, max_drop=0.5)
     assert report.figures["int8"]["checks"]["ranking"] is False
     assert "60.00 ± 4.92 points, 0.5 and a standard error allowed" in " ".join(
         str(failure) for failure in report.failures

@@ -17,8 +17,8 @@ AXES = np.eye(4, dtype=np.float32)
 
 def test_cosine_and_signal_to_error_by_hand():
     reference = AXES[:2]
-    found = np.array([[1, 0, 0, 0], [0, 0.8, 0.6, 0]], dtype=np.float32)
-    near = cosine_stats(reference, found)
+    embeddings = np.array([[1, 0, 0, 0], [0, 0.8, 0.6, 0]], dtype=np.float32)
+    near = cosine_stats(reference, embeddings)
     assert near.cosine_min == pytest.approx(0.8)
     # error of the second row: (0, 0.2, -0.6, 0), squared 0.4; signal 2; 10 log10(5)
     assert near.snr_db == pytest.approx(6.9897, abs=1e-3)
@@ -67,8 +67,8 @@ def test_a_changed_hit_counts_only_where_the_reference_saw_no_tie():
 def test_ranking_in_chunks_is_ranking_at_once(monkeypatch):
     random = np.random.default_rng(0)
     image, text = (random.standard_normal((50, 8)).astype(np.float32) for _ in range(2))
-    whole = text_to_image(image, text)
+    ranking = text_to_image(image, text)
     monkeypatch.setattr("tinyclip_export.verification.metrics._CHUNK", 7)
     parts = text_to_image(image, text)
-    assert parts.rank.tolist() == whole.rank.tolist()
-    assert parts.margin == pytest.approx(whole.margin)
+    assert parts.rank.tolist() == ranking.rank.tolist()
+    assert parts.margin == pytest.approx(ranking.margin)

@@ -46,12 +46,12 @@ def test_size_of_the_gates_within_half_a_point(seed, mean):
 def test_the_strongest_of_each_layer_stay():
     gates = noisy(BASE, 3, 0.5)
     masks = equal_masks(gates)
-    for log_alphas, kept in (
+    for log_alphas, units in (
         ((gates.image.hidden,), (masks.image.hidden,)),
         (gates.image.heads_by_layer(), masks.image.heads),
         (gates.text.neurons_by_layer(), masks.text.neurons),
     ):
-        for log_alpha, mask in zip(log_alphas, kept, strict=True):
+        for log_alpha, mask in zip(log_alphas, units, strict=True):
             a, z = log_alpha.detach().numpy(), mask.numpy()
             assert a[z > 0].min() >= a[z == 0].max()
             # 1 / (1 + e^(-0.8 a / (2/3)))

@@ -97,9 +97,9 @@ def probed(toy_teacher):
 def test_scores_are_those_of_finite_differences(probed, kind, at):
     scores, expected = probed
     layer, unit = (0, *at) if kind == "channels" else at
-    wanted = expected(kind, layer, unit)
-    assert wanted > 1e-6
-    assert float(getattr(scores, kind)[at]) == pytest.approx(wanted, rel=1e-5)
+    reference = expected(kind, layer, unit)
+    assert reference > 1e-6
+    assert float(getattr(scores, kind)[at]) == pytest.approx(reference, rel=1e-5)
 
 
 def test_probe_leaves_no_hooks_and_no_gradients(toy_teacher):
@@ -131,17 +131,17 @@ def test_embedding_scores_against_numpy():
             for dim in range(3):
                 change = 7.0 * row[dim] * theirs[:, dim]
                 expected[dim] += change @ covariance @ change / 5
-    got = score_embedding(torch.from_numpy(image), torch.from_numpy(text), 7.0)
-    np.testing.assert_allclose(got, expected, rtol=1e-10)
+    actual = score_embedding(torch.from_numpy(image), torch.from_numpy(text), 7.0)
+    np.testing.assert_allclose(actual, expected, rtol=1e-10)
 
 
 def test_layers_are_exchanged_until_nothing_helps():
-    wanted = {1, 2, 6}
+    expected = {1, 2, 6}
     tried = []
 
     def cost(layers):
         tried.append(layers)
-        return len(wanted - set(layers))
+        return len(expected - set(layers))
 
     assert search_layers(8, 3, cost) == (1, 2, 6)
     assert len(tried) == len(set(tried))  # no set is measured twice

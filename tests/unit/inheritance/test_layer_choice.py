@@ -41,11 +41,11 @@ def test_evenly_spaced_layers_keep_both_ends(teacher, student, expected):
 def test_evenly_spaced_layers_are_distinct_and_rising():
     for teacher in range(1, 25):
         for student in range(2, teacher + 1):
-            chosen = choose_layers(teacher, student, "evenly")
-            assert chosen[0] == 0
-            assert chosen[-1] == teacher - 1
-            assert list(chosen) == sorted(set(chosen))
-            assert len(chosen) == student
+            layers = choose_layers(teacher, student, "evenly")
+            assert layers[0] == 0
+            assert layers[-1] == teacher - 1
+            assert list(layers) == sorted(set(layers))
+            assert len(layers) == student
 
 
 @pytest.mark.parametrize("layers", ["published", "evenly"])

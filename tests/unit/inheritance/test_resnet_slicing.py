@@ -96,8 +96,8 @@ def check(weights, blocks):
             continue
         name = key
         if key.startswith("visual.layer"):
-            stage, number, rest = key.removeprefix("visual.layer").split(".", 2)
-            name = f"visual.layer{stage}.{blocks[int(stage) - 1][int(number)]}.{rest}"
+            stage, number, suffix = key.removeprefix("visual.layer").split(".", 2)
+            name = f"visual.layer{stage}.{blocks[int(stage) - 1][int(number)]}.{suffix}"
         teacher = TEACHER[name].numpy()
         front = teacher[tuple(slice(0, n) for n in STUDENT[key].shape)]
         np.testing.assert_array_equal(value.numpy(), front, err_msg=key)
@@ -142,7 +142,7 @@ def test_key_order_plays_no_part(order):
     check(weights, PUBLISHED)
 
 
-def test_any_channels_and_heads_can_be_kept():
+def test_any_channels_and_heads_can_remain():
     """A plan other than front slices: what is summed or multiplied must be cut alike."""
     front = plan_uniform(ClipShape.of(TEACHER, HEADS), ClipShape.of(STUDENT, HEADS))
     assert isinstance(front.image, ResNetPlan)

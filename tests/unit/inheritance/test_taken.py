@@ -41,8 +41,8 @@ def test_shares_are_of_equal_parts_front_to_back():
 def test_a_resnet_names_stage_and_block():
     teacher = ClipShape(resnet(64, (3, 4, 6, 3)), TEXT, embed_dim=32, vocabulary=9, patch=0)
     student = ClipShape(resnet(32, (1, 2, 6, 3)), SMALL, embed_dim=16, vocabulary=9, patch=0)
-    taken = InheritedUnits.by(plan_uniform(teacher, student), teacher)
-    places = {layer.name: layer.student for layer in taken.image.layers}
+    inherited = InheritedUnits.by(plan_uniform(teacher, student), teacher)
+    places = {layer.name: layer.student for layer in inherited.image.layers}
     # every (teacher // student)-th block of a stage, from its first one
     assert places == {
         "1.0": 0, "1.1": None, "1.2": None,
@@ -50,9 +50,9 @@ def test_a_resnet_names_stage_and_block():
         **{f"3.{block}": 3 + block for block in range(6)},
         **{f"4.{block}": 9 + block for block in range(3)},
     }  # fmt: skip
-    last = taken.image.layers[-1].units
+    last = inherited.image.layers[-1].units
     assert (last["inner channels"].taken, last["inner channels"].of) == (256, 512)
     assert (last["outer channels"].taken, last["outer channels"].of) == (1024, 2048)
-    assert (taken.embedding.taken, taken.embedding.of) == (16, 32)
-    assert [layer.student for layer in taken.text.layers] == [0, None, 1, None]
-    assert taken.text.layers[2].units["neurons"].bins == (1,) * 16 + (0,) * 16
+    assert (inherited.embedding.taken, inherited.embedding.of) == (16, 32)
+    assert [layer.student for layer in inherited.text.layers] == [0, None, 1, None]
+    assert inherited.text.layers[2].units["neurons"].bins == (1,) * 16 + (0,) * 16

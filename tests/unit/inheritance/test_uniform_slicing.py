@@ -99,9 +99,9 @@ def test_key_order_plays_no_part(order):
     elif order == "shuffled":
         random.Random(0).shuffle(keys)
     expected, _ = run(TEACHER, STUDENT)
-    got, _ = run({key: TEACHER[key] for key in keys}, STUDENT)
+    actual, _ = run({key: TEACHER[key] for key in keys}, STUDENT)
     for key, value in expected.items():
-        assert torch.equal(got[key], value), key
+        assert torch.equal(actual[key], value), key
 
 
 def test_identical_shape_copies_everything_but_the_scale():
@@ -144,7 +144,7 @@ def test_inputs_stay_untouched_and_results_share_no_memory():
     assert all(torch.equal(TEACHER[key], value) for key, value in before.items())
 
 
-def test_student_dtype_is_kept():
+def test_student_dtype_is_preserved():
     half = {key: value.half() for key, value in TEACHER.items()}
     weights, _ = run(half, STUDENT)
     assert {value.dtype for value in weights.values()} == {torch.float32}

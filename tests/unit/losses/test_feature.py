@@ -42,8 +42,10 @@ def test_the_projector_is_a_matrix_a_tower():
     torch.manual_seed(0)
     projector = FeatureProjector(4, 6)
     image, text = torch.randn(3, 4), torch.randn(3, 4)
-    seen = projector(image, text)
-    for out, x, layer in zip(seen, (image, text), (projector.image, projector.text), strict=True):
+    projected = projector(image, text)
+    for out, x, layer in zip(
+        projected, (image, text), (projector.image, projector.text), strict=True
+    ):
         expected = x.double().numpy() @ layer.weight.detach().double().numpy().T
         np.testing.assert_allclose(out.detach().numpy(), expected, atol=1e-6)
     assert sum(p.numel() for p in projector.parameters()) == 2 * 4 * 6

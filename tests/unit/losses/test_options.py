@@ -53,14 +53,14 @@ def test_weights_of_pairs_by_hand():
     # Anchor 0: negatives at 0 and ln 3 / 2; with a beta of 2 they weigh 1 : 3, mean 1.
     similarity = torch.tensor([[0.5, 0.0, math.log(3) / 2]], dtype=torch.float64)
     positives = torch.tensor([0.5, 0.5, 0.5], dtype=torch.float64)
-    found = HardPairs(negative=2.0, positive=4.0, threshold=0.5).weights(similarity, positives, 0)
-    assert found[0].tolist() == pytest.approx([1.0, 0.5, 1.5])
+    result = HardPairs(negative=2.0, positive=4.0, threshold=0.5).weights(similarity, positives, 0)
+    assert result[0].tolist() == pytest.approx([1.0, 0.5, 1.5])
     # Positives at 0.5 and far below it: sigmoids of 0 and 40, 0.5 and 1 of a mean of 0.75.
     positives = torch.tensor([0.5, -9.5], dtype=torch.float64)
-    found = HardPairs(negative=0.0, positive=4.0, threshold=0.5).weights(
+    result = HardPairs(negative=0.0, positive=4.0, threshold=0.5).weights(
         torch.zeros(1, 2, dtype=torch.float64), positives, 1
     )
-    assert found[0].tolist() == pytest.approx([1.0, 4 / 3])
+    assert result[0].tolist() == pytest.approx([1.0, 4 / 3])
 
 
 def weighted_oracle(si, st, ti, tt, weigh):

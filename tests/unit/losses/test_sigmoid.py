@@ -37,9 +37,9 @@ def leaves(dtype, *values):
     return [torch.tensor(value, dtype=dtype, requires_grad=True) for value in values]
 
 
-def check(found, expected, dtype):
+def check(result, expected, dtype):
     limit = 1e-6 if dtype == torch.float32 else 1e-12
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(result, expected, strict=True):
         off = np.linalg.norm(ours.grad.numpy() - theirs) / np.linalg.norm(theirs)
         assert off < limit
 
@@ -107,12 +107,12 @@ def test_a_perfect_student_reaches_the_floor():
 def test_rows_of_all_processes_add_up():
     rng = np.random.default_rng(3)
     image, text = (torch.tensor(unit_rows(rng, 9, 8), dtype=torch.float64) for _ in range(2))
-    whole = sigmoid_loss(image, text, scale=10.0, bias=-5.0)
+    full = sigmoid_loss(image, text, scale=10.0, bias=-5.0)
     shares = [
         sigmoid_loss(image, text, scale=10.0, bias=-5.0, rows=rows)
         for rows in (slice(0, 4), slice(4, 4), slice(4, 9))
     ]
-    assert sum(shares).item() == pytest.approx(whole.item(), rel=1e-12)
+    assert sum(shares).item() == pytest.approx(full.item(), rel=1e-12)
     assert shares[1].item() == 0
 
 
@@ -121,11 +121,11 @@ class Sizes(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.sizes = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        self.seen += [x.numel() for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
+        self.sizes += [x.numel() for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
         return result
 
 
@@ -133,10 +133,10 @@ def test_no_matrix_of_all_pairs_is_computed():
     image, text = (torch.randn(64, 4, requires_grad=True) for _ in range(2))
     with Sizes() as sizes:
         sigmoid_loss(image, text, scale=1.0, bias=0.0, chunk_pairs=4 * 64).backward()
-    assert max(sizes.seen) == 4 * 64
+    assert max(sizes.sizes) == 4 * 64
     with Sizes() as sizes:
         sigmoid_loss(image, text, scale=1.0, bias=0.0).backward()
-    assert max(sizes.seen) == 64 * 64
+    assert max(sizes.sizes) == 64 * 64
 
 
 def test_probabilities_of_teachers_are_averaged():

@@ -40,10 +40,10 @@ def test_arguments_of_a_training_script_come_along(tmp_path):
     path = tmp_path / "train.pt"
     arguments = argparse.Namespace(model="ViT-B-32", lr=1e-4, betas=[0.9, 0.98], resume=None)
     torch.save({"state_dict": WEIGHTS, "args": arguments, "epoch": 3}, path)
-    found = read_checkpoint(path)
-    assert found["args"] == arguments
-    assert torch.equal(found["state_dict"]["a"], WEIGHTS["a"])
-    assert found["state_dict"]["b"].dtype is torch.float16
+    checkpoint = read_checkpoint(path)
+    assert checkpoint["args"] == arguments
+    assert torch.equal(checkpoint["state_dict"]["a"], WEIGHTS["a"])
+    assert checkpoint["state_dict"]["b"].dtype is torch.float16
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -64,7 +64,7 @@ def test_a_bare_pickle_does_not_run_either(tmp_path):
     assert not mark.exists()
 
 
-def test_a_whole_module_is_refused_by_its_class(tmp_path):
+def test_a_module_is_refused_by_its_class(tmp_path):
     path = tmp_path / "module.pt"
     torch.save(torch.nn.Linear(2, 2), path)
     assert "torch.nn.modules.linear.Linear" in refused(path)
@@ -83,8 +83,8 @@ def test_a_torchscript_program_is_not_run(tmp_path):
 def test_cut_short(tmp_path, zipped, share):
     path = tmp_path / "cut.pt"
     torch.save({"a": torch.rand(400)}, path, _use_new_zipfile_serialization=zipped)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
     assert "damaged" in refused(path)
 
 
@@ -128,6 +128,6 @@ def test_numpy_scalars_of_a_training_script_come_along(tmp_path):
         "optimizer": [{"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1e-4}]}],
     }
     torch.save(content, path)
-    found = read_checkpoint(path)
-    assert (found["args"].lr, found["best"], found["step"]) == (0.25, 1.5, 39)
-    assert found["optimizer"][0]["state"][0]["exp_avg"].tolist() == [1.0, 1.0]
+    checkpoint = read_checkpoint(path)
+    assert (checkpoint["args"].lr, checkpoint["best"], checkpoint["step"]) == (0.25, 1.5, 39)
+    assert checkpoint["optimizer"][0]["state"][0]["exp_avg"].tolist() == [1.0, 1.0]

@@ -72,9 +72,9 @@ def edit(path, *keys, value):
 
 
 def refused(call, message):
-    with LargestTensor() as made, pytest.raises(ModelError, match=message):
+    with LargestTensor() as created, pytest.raises(ModelError, match=message):
         call()
-    assert made.elements < HUGE
+    assert created.elements < HUGE
 
 
 @pytest.mark.parametrize(

@@ -33,12 +33,12 @@ def test_form(place, toy_teacher, forms):
     torch.save(FORMS[forms](state), place / "toy.pt")
     conversion = convert_checkpoint(str(place / "toy.pt"))
     assert conversion.forms == forms
-    found = weights(conversion.clip)
-    assert found.keys() == state.keys()
+    converted = weights(conversion.clip)
+    assert converted.keys() == state.keys()
     for key, tensor in state.items():
         expected = tensor.half().float() if "G" in forms else tensor
-        assert found[key].dtype is torch.float32
-        assert torch.equal(found[key], expected), key
+        assert converted[key].dtype is torch.float32
+        assert torch.equal(converted[key], expected), key
     assert conversion.clip.config["model_cfg"] == {
         "embed_dim": 64,
         "vision_cfg": {
@@ -154,8 +154,8 @@ def test_starter_shape_by_name(tmp_path):
     starter = load_clip("starter-15", allow_random=True)
     torch.save({"state_dict": encoders(weights(starter))}, tmp_path / "s.pt")
     conversion = convert_checkpoint(str(tmp_path / "s.pt"), config="starter-15")
-    found = weights(conversion.clip)
-    assert all(torch.equal(t, found[key]) for key, t in weights(starter).items())
+    state = weights(conversion.clip)
+    assert all(torch.equal(t, state[key]) for key, t in weights(starter).items())
     assert conversion.clip.tokenizer_file == starter.tokenizer_file
 
 

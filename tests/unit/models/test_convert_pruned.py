@@ -47,14 +47,14 @@ def test_pruned_layers(place, toy_teacher, neurons):
     conversion = convert_checkpoint(str(place / "auto.pt"))
     assert conversion.forms == ("B", "E", "I")
     expected = features(masked(toy_teacher, heads=heads, neurons=neurons), toy_teacher)
-    for found, right in zip(features(conversion.clip.model, toy_teacher), expected, strict=True):
-        torch.testing.assert_close(found, right, atol=1e-5, rtol=0)
+    for output, right in zip(features(conversion.clip.model, toy_teacher), expected, strict=True):
+        torch.testing.assert_close(output, right, atol=1e-5, rtol=0)
     with pytest.raises(ModelError, match=r"layers differ in size .prune with uniform_shapes: true"):
         save_huggingface(place / "hf", conversion.clip)
     save_local_dir(place / "out", conversion.clip)
     again = load_clip(str(place / "out"))
-    for found, right in zip(features(again.model, toy_teacher), expected, strict=True):
-        torch.testing.assert_close(found, right, atol=1e-5, rtol=0)
+    for output, right in zip(features(again.model, toy_teacher), expected, strict=True):
+        torch.testing.assert_close(output, right, atol=1e-5, rtol=0)
 
 
 @pytest.fixture
@@ -86,16 +86,16 @@ def test_the_config_gives_the_width_of_a_head(place, narrow_heads, heads):
     torch.save(twice(prune_by_hand(weights(narrow_heads), **cut)), place / "auto.pt")
     conversion = convert_checkpoint(str(place / "auto.pt"), config=str(place / "narrow.json"))
     expected = features(masked(narrow_heads, **cut), narrow_heads)
-    for found, right in zip(features(conversion.clip.model, narrow_heads), expected, strict=True):
-        torch.testing.assert_close(found, right, atol=1e-5, rtol=0)
+    for output, right in zip(features(conversion.clip.model, narrow_heads), expected, strict=True):
+        torch.testing.assert_close(output, right, atol=1e-5, rtol=0)
     assert conversion.notes == (
         f"sizes come from the pruned weights, the width of a head from {place / 'narrow.json'}",
     )
     # The folder of such a conversion names the width as well.
     save_local_dir(place / "out", conversion.clip)
     again = convert_checkpoint(str(place / "auto.pt"), config=str(place / "out"))
-    for found, right in zip(features(again.clip.model, narrow_heads), expected, strict=True):
-        torch.testing.assert_close(found, right, atol=1e-5, rtol=0)
+    for output, right in zip(features(again.clip.model, narrow_heads), expected, strict=True):
+        torch.testing.assert_close(output, right, atol=1e-5, rtol=0)
 
 
 def test_without_a_config_heads_of_another_width_are_refused(place, narrow_heads):
@@ -125,9 +125,9 @@ def test_pruned_hidden_channels(place, toy_teacher):
     torch.save(twice(state), place / "narrow.pt")
     conversion = convert_checkpoint(str(place / "narrow.pt"))
     assert "ViT/8 of width 96, 4 layers, 2 heads, 512 neurons" in conversion.architecture
-    found = weights(conversion.clip)
-    assert found.keys() == state.keys()
-    assert all(torch.equal(found[key], state[key]) for key in state)
+    result = weights(conversion.clip)
+    assert result.keys() == state.keys()
+    assert all(torch.equal(result[key], state[key]) for key in state)
     features(conversion.clip.model, toy_teacher)
 
 
@@ -168,8 +168,8 @@ def test_masks_are_applied(place, toy_teacher):
             if layer == 1:
                 block.mlp.c_proj.weight[:, 112:] *= weak / z
     expected = features(reference, toy_teacher)
-    for found, right in zip(features(conversion.clip.model, toy_teacher), expected, strict=True):
-        torch.testing.assert_close(found, right, atol=1e-5, rtol=0)
+    for output, right in zip(features(conversion.clip.model, toy_teacher), expected, strict=True):
+        torch.testing.assert_close(output, right, atol=1e-5, rtol=0)
     # the text tower has no masks: it stays as it was, to the bit
     text = weights(conversion.clip)
     assert torch.equal(text["text_projection"], toy_teacher.model.text_projection)

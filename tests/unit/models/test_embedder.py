@@ -18,12 +18,12 @@ def pictures(n, seed=0):
 
 def test_features_are_unit_rows_whatever_the_batch(toy_teacher):
     images = pictures(7)
-    whole = TorchEmbedder(toy_teacher).encode_image(images)
+    batch = TorchEmbedder(toy_teacher).encode_image(images)
     parts = TorchEmbedder(toy_teacher, batch_size=3).encode_image(images)
-    assert whole.shape == (7, 64)
-    assert whole.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(parts, whole, atol=1e-6)
+    assert batch.shape == (7, 64)
+    assert batch.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(batch, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(parts, batch, atol=1e-6)
     assert TorchEmbedder(toy_teacher).encode_image([]).shape == (0, 64)
     assert TorchEmbedder(toy_teacher).encode_text([]).shape == (0, 64)
 
@@ -35,8 +35,8 @@ def test_features_are_those_of_the_network(toy_teacher):
         image = toy_teacher.model.encode_image(pixels).numpy()
         text = toy_teacher.model.encode_text(toy_teacher.tokenizer(texts)).numpy()
     ours = TorchEmbedder(toy_teacher)
-    for seen, raw in ((ours.encode_image(images), image), (ours.encode_text(texts), text)):
-        np.testing.assert_allclose(seen, raw / np.linalg.norm(raw, axis=1)[:, None], atol=1e-6)
+    for features, raw in ((ours.encode_image(images), image), (ours.encode_text(texts), text)):
+        np.testing.assert_allclose(features, raw / np.linalg.norm(raw, axis=1)[:, None], atol=1e-6)
 
 
 def test_every_image_form_gives_the_same(toy_teacher, tmp_path):
@@ -59,7 +59,7 @@ def test_bad_images_are_data_errors(toy_teacher, tmp_path):
         embedder.encode_text("a cat")
 
 
-def test_training_mode_is_given_back(toy_teacher):
+def test_training_mode_is_restored(toy_teacher):
     toy_teacher.model.train()
     embedder = TorchEmbedder(toy_teacher)
     embedder.encode_text(["a cat"])

@@ -34,8 +34,8 @@ def test_a_tensor_larger_than_its_file_is_refused(tmp_path, tensor):
 
 def test_views_of_a_larger_tensor_are_read(tmp_path):
     path = tmp_path / "w.pt"
-    whole = torch.arange(6.0).view(2, 3)
-    torch.save({"a": whole.T, "b": whole[:, 1], "c": whole[None], "d": torch.zeros(0)}, path)
+    base = torch.arange(6.0).view(2, 3)
+    torch.save({"a": base.T, "b": base[:, 1], "c": base[None], "d": torch.zeros(0)}, path)
     content = read_checkpoint(path)
     assert content["a"].tolist() == [[0, 3], [1, 4], [2, 5]]
     assert content["b"].tolist() == [1, 4]

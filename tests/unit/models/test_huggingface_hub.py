@@ -17,7 +17,7 @@ from tinyclip_edge.models import load_clip, weights_hash
 
 @pytest.mark.parametrize("layout", ["safetensors", "bin", "shards"])
 def test_hub_repository(hf_hub, hf_toy, layout):
-    folder, asked = hf_hub
+    folder, requests = hf_hub
     weights = folder / "model.safetensors"
     state = safetensors.torch.load_file(weights)
     if layout != "safetensors":
@@ -35,16 +35,16 @@ def test_hub_repository(hf_hub, hf_toy, layout):
     clip = load_clip("hf-hub:someone/toy")
     assert clip.name == "hf-hub:someone/toy"
     assert weights_hash(clip.model) == weights_hash(load_clip(str(hf_toy)).model)
-    assert not any(fnmatch("model.safetensors", pattern) for pattern in asked[0])
-    assert len(asked) == (3 if layout == "bin" else 2)
+    assert not any(fnmatch("model.safetensors", pattern) for pattern in requests[0])
+    assert len(requests) == (3 if layout == "bin" else 2)
 
 
 def test_hub_repository_of_another_kind(hf_hub):
-    folder, asked = hf_hub
+    folder, requests = hf_hub
     edit(folder / "config.json", model_type="blip")
     with pytest.raises(ModelError, match="a 'blip' model"):
         load_clip("hf-hub:someone/blip")
-    assert len(asked) == 1
+    assert len(requests) == 1
     (folder / "config.json").unlink()
     shutil.rmtree(folder.parent / "cache")
     with pytest.raises(ModelError, match=r"neither open_clip_config\.json nor config\.json"):

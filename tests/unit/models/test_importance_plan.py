@@ -33,7 +33,7 @@ def calibration(toy_teacher):
     return calibration_of(toy_teacher)
 
 
-def chosen(teacher, student, calibration):
+def plan_for(teacher, student, calibration):
     shapes = (ClipShape.of(clip.model.state_dict()) for clip in (teacher, student))
     return importance_plan(teacher, tuple(shapes), calibration)
 
@@ -43,8 +43,8 @@ def some(count, of, seed):
     return tuple(sorted(order[:count].tolist()))
 
 
-def others(kept, of):
-    return [i for i in range(of) if i not in kept]
+def others(units, of):
+    return [i for i in range(of) if i not in units]
 
 
 @torch.no_grad()
@@ -56,19 +56,19 @@ def features(clip, calibration):
     )
 
 
-def test_neurons_that_write_nothing_are_left_behind(toy_teacher, calibration):
+def test_neurons_that_write_nothing_are_dropped(toy_teacher, calibration):
     state = toy_teacher.model.state_dict()
     useful = {
         (blocks, layer): some(128, 512, seed=layer)
         for blocks, count in LAYERS.items()
         for layer in range(count)
     }
-    for (blocks, layer), kept in useful.items():
-        state[f"{blocks}{layer}.mlp.c_proj.weight"][:, others(kept, 512)] = 0
+    for (blocks, layer), neurons in useful.items():
+        state[f"{blocks}{layer}.mlp.c_proj.weight"][:, others(neurons, 512)] = 0
     student = create_student(
         {"vision_cfg": {"mlp_ratio": 1.0}, "text_cfg": {"mlp_ratio": 1.0}}, toy_teacher
     )
-    plan = chosen(toy_teacher, student, calibration)
+    plan = plan_for(toy_teacher, student, calibration)
     assert plan.image.neurons == tuple(useful[IMAGE, layer] for layer in range(4))
     assert plan.text.neurons == tuple(useful[TEXT, layer] for layer in range(3))
     report = inherit_student(toy_teacher, student, plan="importance", calibration=calibration)
@@ -79,7 +79,7 @@ def test_neurons_that_write_nothing_are_left_behind(toy_teacher, calibration):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
-def test_layers_that_do_nothing_are_left_behind(toy_teacher, calibration):
+def test_layers_that_do_nothing_are_dropped(toy_teacher, calibration):
     """The fixed choices are 0, 2 and 0, 3 (image), 0, 1 and 0, 2 (text): all wrong here."""
     state = toy_teacher.model.state_dict()
     for block in (f"{IMAGE}0.", f"{IMAGE}3.", f"{TEXT}0."):
@@ -114,35 +114,35 @@ def silence_channels(state, tower, dead):
     state["visual.proj" if tower == "image" else "text_projection"][dead] = 0
 
 
-def test_dead_channels_and_heads_are_left_behind(toy_teacher, calibration):
+def test_dead_channels_and_heads_are_dropped(toy_teacher, calibration):
     state = toy_teacher.model.state_dict()
     channels = {"image": some(64, 128, seed=7), "text": some(64, 128, seed=8)}
-    for tower, kept in channels.items():
-        silence_channels(state, tower, others(kept, 128))
+    for tower, units in channels.items():
+        silence_channels(state, tower, others(units, 128))
     heads = {IMAGE: (1, 0, 1, 1), TEXT: (0, 1, 1)}  # of two, the one that is heard, layer by layer
     for blocks, heard in heads.items():
         for layer, head in enumerate(heard):
             dead = slice(64 - 64 * head, 128 - 64 * head)
             state[f"{blocks}{layer}.attn.out_proj.weight"][:, dead] = 0
     student = create_student({"vision_cfg": {"width": 64}, "text_cfg": {"width": 64}}, toy_teacher)
-    plan = chosen(toy_teacher, student, calibration)
+    plan = plan_for(toy_teacher, student, calibration)
     for part, tower, blocks in ((plan.image, "image", IMAGE), (plan.text, "text", TEXT)):
         assert part.channels == channels[tower]
         assert part.heads == tuple((head,) for head in heads[blocks])
 
 
-def test_dead_embedding_dimensions_are_left_behind(toy_teacher, calibration):
-    kept = some(32, 64, seed=9)
+def test_dead_embedding_dimensions_are_dropped(toy_teacher, calibration):
+    dimensions = some(32, 64, seed=9)
     state = toy_teacher.model.state_dict()
     for name in ("visual.proj", "text_projection"):
-        state[name][:, others(kept, 64)] = 0
+        state[name][:, others(dimensions, 64)] = 0
     student = create_student({"embed_dim": 32}, toy_teacher)
-    assert chosen(toy_teacher, student, calibration).embed == kept
+    assert plan_for(toy_teacher, student, calibration).embed == dimensions
     inherit_student(toy_teacher, student, plan="importance", calibration=calibration)
     for ours, theirs in zip(
         features(student, calibration), features(toy_teacher, calibration), strict=True
     ):
-        torch.testing.assert_close(ours, theirs[:, list(kept)], atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours, theirs[:, list(dimensions)], atol=1e-5, rtol=0)
 
 
 def test_same_pairs_same_plan_and_nothing_else_moves(toy_teacher, calibration):
@@ -152,17 +152,17 @@ def test_same_pairs_same_plan_and_nothing_else_moves(toy_teacher, calibration):
     }
     student = create_student(config, toy_teacher)
     before = {k: v.clone() for k, v in toy_teacher.model.state_dict().items()}
-    wanted = [p.requires_grad for p in toy_teacher.model.parameters()]
+    expected = [p.requires_grad for p in toy_teacher.model.parameters()]
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    first = chosen(toy_teacher, student, calibration)
+    first = plan_for(toy_teacher, student, calibration)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
     toy_teacher.model.requires_grad_(False)
     with torch.no_grad():
-        assert chosen(toy_teacher, student, calibration) == first
+        assert plan_for(toy_teacher, student, calibration) == first
     toy_teacher.model.requires_grad_(True)
-    assert [p.requires_grad for p in toy_teacher.model.parameters()] == wanted
+    assert [p.requires_grad for p in toy_teacher.model.parameters()] == expected
     after = toy_teacher.model.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[k], before[k]) for k in before)
@@ -194,8 +194,8 @@ def test_captions_may_be_cut_behind_the_longest(toy_teacher, calibration):
     student = create_student({"text_cfg": {"mlp_ratio": 1.0}}, toy_teacher)
     length = int(ids.ne(0).any(dim=0).sum())
     assert length < ids.shape[1]
-    whole = chosen(toy_teacher, student, (pixels, ids))
-    assert chosen(toy_teacher, student, (pixels, ids[:, :length])) == whole
+    full = plan_for(toy_teacher, student, (pixels, ids))
+    assert plan_for(toy_teacher, student, (pixels, ids[:, :length])) == full
 
 
 def test_a_resnet_is_refused_by_name(toy_teacher, calibration):

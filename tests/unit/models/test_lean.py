@@ -15,8 +15,8 @@ def pixels():
 @pytest.fixture
 def tokens(toy_teacher):
     texts = ["cat", "a photo of the blue bicycle", "a dog", "the red square", "red"]
-    found = toy_teacher.tokenizer(texts)
-    return found[:, : int(found.argmax(dim=-1).max()) + 1]
+    ids = toy_teacher.tokenizer(texts)
+    return ids[:, : int(ids.argmax(dim=-1).max()) + 1]
 
 
 def padded(tokens, length=16):
@@ -36,10 +36,10 @@ def test_images_and_their_gradients(toy_teacher, pixels):
     ours, theirs = lean.encode_image(pixels), model.encode_image(pixels)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     expected = grads(model, model.encode_image(pixels).square().sum())
-    found = grads(model, lean.encode_image(pixels).square().sum())
-    assert found.keys() == expected.keys()
+    actual = grads(model, lean.encode_image(pixels).square().sum())
+    assert actual.keys() == expected.keys()
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-3, msg=name)
+        torch.testing.assert_close(actual[name], gradient, rtol=1e-3, atol=1e-3, msg=name)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -52,22 +52,22 @@ def test_texts_and_their_gradients(toy_teacher, tokens, checkpointing):
     model.set_grad_checkpointing(checkpointing)
     ours = lean.encode_text(tokens)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-    found = grads(model, ours.square().sum())
+    actual = grads(model, ours.square().sum())
     model.set_grad_checkpointing(False)
-    assert found.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-3, msg=name)
+        torch.testing.assert_close(actual[name], gradient, rtol=1e-3, atol=1e-3, msg=name)
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_one_asking_token_is_a_row_of_the_whole_block(toy_teacher, causal):
+def test_one_asking_token_is_a_row_of_the_full_block(toy_teacher, causal):
     block = toy_teacher.model.transformer.resblocks[1]
     x = torch.randn(3, 7, 128, generator=torch.Generator().manual_seed(2))
     at = torch.tensor([0, 3, 6])
     with torch.no_grad():
-        whole = run_any_block(block, x, None, causal)
-        torch.testing.assert_close(run_block(block, x, None, causal), whole, rtol=1e-5, atol=1e-5)
-        rows = whole[torch.arange(3), at]
+        full = run_any_block(block, x, None, causal)
+        torch.testing.assert_close(run_block(block, x, None, causal), full, rtol=1e-5, atol=1e-5)
+        rows = full[torch.arange(3), at]
         torch.testing.assert_close(run_block(block, x, at, causal), rows, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(run_any_block(block, x, at, causal), rows, rtol=1e-5, atol=1e-5)
 
@@ -97,13 +97,13 @@ def test_the_last_block_works_for_one_token_only(toy_teacher, pixels):
     ],
     ids=["resnet", "mean pool", "attentional pool"],
 )
-def test_other_image_towers_are_left_to_open_clip(toy_teacher, vision):
+def test_other_image_towers_are_delegated_to_open_clip(toy_teacher, vision):
     text = {"width": 64, "heads": 1, "layers": 2}
     student = create_student({"vision_cfg": vision, "text_cfg": text}, toy_teacher)
     assert not LeanTowers(student.model).image
 
 
-def test_blocks_of_another_make_run_whole(toy_teacher, pixels):
+def test_blocks_of_another_make_run_completely(toy_teacher, pixels):
     """qk_norm makes blocks whose attention is not the plain one."""
     vision = {"width": 64, "layers": 2, "block_type": "custom", "qk_norm": True}
     text = {"width": 64, "heads": 1, "layers": 2}
@@ -118,8 +118,10 @@ def test_blocks_of_another_make_run_whole(toy_teacher, pixels):
 def traced_only(monkeypatch):
     """Compile without making machine code, which takes minutes; told when torch gives up."""
     torch._dynamo.reset()
-    whole = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda run, **kw: whole(run, backend="eager", **kw))
+    compile_fully = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda run, **kw: compile_fully(run, backend="eager", **kw)
+    )
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
         yield
     torch._dynamo.reset()
@@ -138,8 +140,8 @@ def test_compiled_blocks_answer_alike_in_every_stage(toy_teacher, pixels, tokens
         compiled.compile()
         for grad in (True, False):
             with torch.set_grad_enabled(grad):
-                for side, given in (("encode_image", pixels), ("encode_text", tokens)):
-                    expected = getattr(plain, side)(given)
+                for side, inputs in (("encode_image", pixels), ("encode_text", tokens)):
+                    expected = getattr(plain, side)(inputs)
                     torch.testing.assert_close(
-                        getattr(compiled, side)(given), expected, rtol=1e-5, atol=1e-5
+                        getattr(compiled, side)(inputs), expected, rtol=1e-5, atol=1e-5
                     )

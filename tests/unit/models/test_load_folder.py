@@ -88,7 +88,7 @@ def test_missing_folders(tmp_path, folder):
     refused(folder, "has no weights")
 
 
-def test_bundle_is_told_apart(tmp_path):
+def test_bundle_is_distinguished(tmp_path):
     (tmp_path / "manifest.json").write_text("{}")
     refused(tmp_path, "bundle")
 

@@ -76,17 +76,17 @@ def test_a_long_cause_ends_at_a_word(monkeypatch):
 
 
 def test_hub_without_weights_is_not_random(monkeypatch, repository):
-    seen = {}
+    arguments = {}
 
     def spy(name, **options):
-        seen.update(options)
+        arguments.update(options)
         raise RuntimeError("stop here")
 
     monkeypatch.setattr(open_clip, "create_model", spy)
     with pytest.raises(ModelError):
         load_clip("hf-hub:someone/something")
-    assert seen["require_pretrained"] is True
-    assert seen["weights_only"] is True
+    assert arguments["require_pretrained"] is True
+    assert arguments["weights_only"] is True
 
 
 @pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
@@ -124,16 +124,16 @@ def test_a_repositorys_config_is_checked_before_anything_is_built(monkeypatch, r
 
 @pytest.mark.parametrize(("tag", "quick"), [("openai", True), ("laion2b_s34b_b88k", False)])
 def test_activation_follows_the_weights(monkeypatch, tag, quick):
-    seen = {}
+    arguments = {}
 
     def spy(name, **options):
-        seen.update(options)
+        arguments.update(options)
         raise RuntimeError("stop here")
 
     monkeypatch.setattr(open_clip, "create_model", spy)
     with pytest.raises(ModelError):
         load_clip("ViT-B-16", tag)
-    assert seen["force_quick_gelu"] is quick
+    assert arguments["force_quick_gelu"] is quick
 
 
 def test_name_with_weight_file(tmp_path, monkeypatch, toy_teacher):

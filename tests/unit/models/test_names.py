@@ -30,7 +30,7 @@ def test_names_are_those_of_the_installed_open_clip(monkeypatch):
     assert names.open_clip_names() == frozenset(open_clip.list_models())
 
 
-def test_tags_of_another_release_are_left_to_open_clip(monkeypatch):
+def test_tags_of_another_release_are_delegated_to_open_clip(monkeypatch):
     monkeypatch.setattr(names, "version", lambda _package: "99.0")
     assert names.pretrained_tags("ViT-B-32") is None
     names.check_model("ViT-B-32/brand-new")

@@ -81,8 +81,8 @@ def test_other_texts_are_cut_smaller(tokenizer):
         assert min(more) >= 0
         assert max(more) > 0
         for text in OTHER_TEXTS:  # nothing is lost
-            whole = tokenizer.decode(plain(tokenizer, text).ids)
-            assert small.decode(plain(small, text).ids) == whole
+            full = tokenizer.decode(plain(tokenizer, text).ids)
+            assert small.decode(plain(small, text).ids) == full
     elif not model.get("byte_fallback"):
         unknown = small.token_to_id(model.get("unk_token") or "<unk>")
         assert any(unknown in plain(small, text).ids for text in OTHER_TEXTS)
@@ -111,27 +111,27 @@ def test_the_commonest_tokens_fit_the_size(tokenizer):
         commonest_ids(pieces, base, counts, len(base) - 1)
 
 
-def test_only_the_merges_that_are_made_are_retained():
+def test_only_the_merges_in_use_are_retained():
     """A token of SentencePiece can be split in many ways, of which a text takes one."""
     tokenizer = gemma()
     tokenizer.no_padding()
     content = json.loads(tokenizer.to_str())
     pieces = read_pieces(content, "t")
     ids = content["model"]["vocab"]
-    whole = max((piece for piece in ids if piece not in BYTES), key=len)
-    names = {pieces.names[index] for index in pieces.needs(ids[whole])}
-    parts = [part for part in ids if part in whole]
-    assert set(whole) < names < set(parts)
+    full = max((piece for piece in ids if piece not in BYTES), key=len)
+    names = {pieces.names[index] for index in pieces.needs(ids[full])}
+    parts = [part for part in ids if part in full]
+    assert set(full) < names < set(parts)
     small = Tokenizer.from_str(
         json.dumps(
             trimmed_json(
                 content,
                 pieces,
-                required_ids(pieces, base_ids(content, pieces), [ids[whole]]),
+                required_ids(pieces, base_ids(content, pieces), [ids[full]]),
             )
         )
     )
-    assert plain(small, whole).tokens == plain(tokenizer, whole).tokens == [whole]
+    assert plain(small, full).tokens == plain(tokenizer, full).tokens == [full]
 
 
 def scored(*entries):
@@ -151,7 +151,7 @@ def test_the_price_of_the_unknown_token_does_not_change():
     assert plain(small, "bz").tokens == plain(tokenizer, "bz").tokens
 
 
-def test_letters_of_a_piece_stay_known():
+def test_letters_of_a_piece_remain_in_the_vocabulary():
     """A letter without a piece of its own would be tried as unknown."""
     tokenizer = scored(("a", -1.0), ("b", -60.0), ("ab", -58.0), ("lowest", -61.0), ("x", -3.0))
     ids, small = cut(tokenizer, ["ab"])
@@ -160,7 +160,7 @@ def test_letters_of_a_piece_stay_known():
     assert plain(small, "ba").tokens == plain(tokenizer, "ba").tokens == ["b", "a"]
 
 
-def test_words_that_are_looked_up_whole():
+def test_words_that_are_looked_up_unsplit():
     """As in Llama's: a word of the vocabulary is not merged, and need not be mergeable."""
     ids = {piece: number for number, piece in enumerate(["a", "b", "c", "ab", "abc"])}
     tokenizer = Tokenizer(models.BPE(ids, [("a", "b")], ignore_merges=True))

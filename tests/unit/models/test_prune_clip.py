@@ -58,19 +58,19 @@ def features(model):
         return model.encode_image(pixels, normalize=True), model.encode_text(ids, normalize=True)
 
 
-def test_sizes_are_those_of_the_kept_units(clip, pruned):
+def test_sizes_are_those_of_the_remaining_units(clip, pruned):
     image, text = pruned.plan.after.image, pruned.plan.after.text
     assert image.heads[1] == 0
     assert text.neurons[0] == 0
     # Counted by hand, layer by layer: attention with biases, feed-forward with biases.
-    left = sum(
+    expected = sum(
         3 * a * 8 * (t.width + 1) + a * 8 * t.width + t.width + 2 * i * t.width + i + t.width
         for t in (image, text)
         for a, i in zip(t.heads, t.neurons, strict=True)
     )
-    whole = 3 * (4 * 32**2 + 4 * 32 + 2 * 32 * 64 + 32 + 64)
-    whole += 2 * (4 * 24**2 + 4 * 24 + 2 * 24 * 48 + 24 + 48)
-    assert pruned.sparsity == pytest.approx(1 - left / whole)
+    dense = 3 * (4 * 32**2 + 4 * 32 + 2 * 32 * 64 + 32 + 64)
+    dense += 2 * (4 * 24**2 + 4 * 24 + 2 * 24 * 48 + 24 + 48)
+    assert pruned.sparsity == pytest.approx(1 - expected / dense)
     norms = sum(
         2 * t.width * ((a > 0) + (i > 0))
         for t in (image, text)
@@ -79,7 +79,7 @@ def test_sizes_are_those_of_the_kept_units(clip, pruned):
     outside = image.width * (3 * 8 * 8 + 1 + 5 + 4 + 12) + text.width * (10 + 2 + 12)
     vocabulary = clip.model.token_embedding.weight.shape[0]
     count = count_parameters(pruned.clip.model)
-    assert count.encoders == left + norms + outside
+    assert count.encoders == expected + norms + outside
     assert count.token_embedding == vocabulary * text.width
     assert pruned.parameters_after == count.total
 
@@ -87,9 +87,9 @@ def test_sizes_are_those_of_the_kept_units(clip, pruned):
 def test_pruned_layers_run_on_scaled_dot_product_attention(pruned, monkeypatch):
     real, widths = F.scaled_dot_product_attention, []
 
-    def watched(q, *rest, **options):
+    def watched(q, *args, **options):
         widths.append(q.shape[1])
-        return real(q, *rest, **options)
+        return real(q, *args, **options)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
     features(pruned.clip.model)
@@ -206,8 +206,8 @@ def test_uniform_shapes_follow_the_gates(toy_tokenizer_file):
     assert (after.image.width, after.image.heads) == (64, (8,) * 4)
     # 128 of 256 are at the lower clamp, each of them off with 0.953
     assert after.image.neurons == (256 - 122,) * 4
-    for kept in result.plan.masks.image.neurons:
-        assert (kept[1::2] > 0).all()
+    for units in result.plan.masks.image.neurons:
+        assert (units[1::2] > 0).all()
 
 
 def test_nothing_learnt_with_uniform_shapes_keeps_everything(clip):
@@ -216,13 +216,13 @@ def test_nothing_learnt_with_uniform_shapes_keeps_everything(clip):
     assert prune_clip(clip, gates, uniform_shapes=True).plan.after == clip_units(clip)
 
 
-def test_uniform_shapes_after_a_lost_layer_are_refused(pruned):
+def test_uniform_shapes_after_a_removed_layer_are_refused(pruned):
     gates = ClipGates(clip_units(pruned.clip))
     with pytest.raises(InheritanceError, match="image tower: an earlier stage removed all heads"):
         prune_clip(pruned.clip, gates, uniform_shapes=True)
 
 
-def test_sparsity_of_later_stages_counts_from_the_whole(clip):
+def test_sparsity_of_later_stages_counts_from_the_dense_model(clip):
     units = clip_units(clip)
     first = prune_clip(clip, random_gates(units, 0, mean=0.5))
     gates = ClipGates(clip_units(first.clip), prunable=units.prunable)
@@ -253,8 +253,8 @@ def test_moments_are_sliced_with_their_weights(clip, pruned):
         np.testing.assert_array_equal(sliced[key][moment].numpy(), expected)
     assert float(sliced[key]["step"]) == 2
     fresh = torch.optim.AdamW(pruned.clip.model.parameters(), lr=1e-3)
-    given = load_moments(fresh, pruned.clip.model.named_parameters(), sliced)
-    assert given == len(sliced)
+    loaded = load_moments(fresh, pruned.clip.model.named_parameters(), sliced)
+    assert loaded == len(sliced)
     for parameter in pruned.clip.model.parameters():
         parameter.grad = torch.ones_like(parameter)
     fresh.step()

@@ -26,7 +26,7 @@ PAIRS = [
     ("TinyCLIP-ViT-61M-32-Text-29M", "TinyCLIP-ViT-40M-32-Text-19M"),
 ]
 # Large, and of one rule with tensors that are looked at.
-LEFT_OUT = {"token_embedding.weight", "visual.attnpool.k_proj.weight"}
+SKIPPED = {"token_embedding.weight", "visual.attnpool.k_proj.weight"}
 BLOCK = re.compile(r"(.*resblocks\.|visual\.layer\d\.)(\d+)(\..*)")
 
 
@@ -68,10 +68,10 @@ def depth(state, prefix):
 def sliced(key, teacher, student):
     """The published rule: every T // S-th block, the front of every axis; q, k and v one by one."""
     name = key
-    if found := BLOCK.fullmatch(key):
-        prefix, number, rest = found.groups()
+    if match := BLOCK.fullmatch(key):
+        prefix, number, suffix = match.groups()
         step = depth(teacher, prefix) // depth(student, prefix)
-        name = f"{prefix}{step * int(number)}{rest}"
+        name = f"{prefix}{step * int(number)}{suffix}"
     value, shape = teacher.array(name), student[key].shape
     if ".attn.in_proj_" in key:
         value = np.concatenate([part[: shape[0] // 3] for part in np.split(value, 3)])
@@ -82,9 +82,9 @@ def sliced(key, teacher, student):
 
 def looked_at(key, student):
     """First, third and last block of every stage, and what stands outside the blocks."""
-    if found := BLOCK.fullmatch(key):
-        return int(found[2]) in (0, 2, depth(student, found[1]) - 1)
-    return key not in LEFT_OUT and key != "logit_scale"
+    if match := BLOCK.fullmatch(key):
+        return int(match[2]) in (0, 2, depth(student, match[1]) - 1)
+    return key not in SKIPPED and key != "logit_scale"
 
 
 @pytest.mark.parametrize(("teacher_name", "student_name"), PAIRS)

@@ -112,7 +112,7 @@ def test_unusable_student(toy_teacher, model, message):
         create_student(model, toy_teacher)
 
 
-def test_teacher_is_left_as_it_was(toy_teacher):
+def test_teacher_is_unchanged(toy_teacher):
     before = {k: v.clone() for k, v in toy_teacher.model.state_dict().items()}
     student = create_student(SMALL, toy_teacher)
     inherit_student(toy_teacher, student)

@@ -106,6 +106,6 @@ def test_the_token_table_is_not_counted_with_the_encoder(kind, teacher):
     count = count_parameters(teacher.model)
     assert count.token_embedding == table
     assert count.total == sum(p.numel() for p in teacher.model.parameters())
-    rest = sum(p.numel() for n, p in teacher.model.named_parameters() if n.startswith("text."))
-    assert count.text == rest - table
+    others = sum(p.numel() for n, p in teacher.model.named_parameters() if n.startswith("text."))
+    assert count.text == others - table
     assert f"vocabulary {teacher.vocabulary};" in describe(teacher)

@@ -193,7 +193,7 @@ def test_what_asks_for_code_is_not_carried_along(folder, tmp_path):
         assert "auto_map" not in config
 
 
-def test_links_that_an_installer_made_are_followed(folder, tmp_path, monkeypatch):
+def test_links_that_an_installer_created_are_followed(folder, tmp_path, monkeypatch):
     """Some link a package's files into their own cache instead of copying them."""
     installed = tmp_path / "installed"
     installed.mkdir()

@@ -143,8 +143,8 @@ def test_a_student_of_it_inherits_the_rows(toy_teacher):
     shape = {"text_cfg": {"width": 64, "layers": 2, "vocab_size": 49408}}
     student = create_student(shape, small, own_tokens=False)
     report = inherit_student(small, student)
-    table, whole = student.model.token_embedding.weight, toy_teacher.model.token_embedding.weight
-    assert torch.equal(table, whole[ids][:, :64])
+    table, full = student.model.token_embedding.weight, toy_teacher.model.token_embedding.weight
+    assert torch.equal(table, full[ids][:, :64])
     assert not any("token embedding not inherited" in note for note in report.notes)
 
 
@@ -158,7 +158,7 @@ def test_repeated_texts_count_again(toy_teacher):
     assert corpus.covered(ids).tolist() == [True, False, True]
 
 
-def test_what_is_left_out_is_counted(toy_teacher):
+def test_what_is_skipped_is_counted(toy_teacher):
     vocabulary = Vocabulary(toy_teacher)
     corpus = vocabulary.read(["red cat", "red dog", "red red"], "corpus")
     ids = vocabulary.commonest(corpus, 516)  # 514 are special or bytes
@@ -169,7 +169,7 @@ def test_what_is_left_out_is_counted(toy_teacher):
     )
 
 
-def test_words_that_were_never_known_are_counted(tmp_path):
+def test_words_outside_the_vocabulary_are_counted(tmp_path):
     clip = clip_of("word pieces", tmp_path)
     vocabulary = Vocabulary(clip)
     corpus = vocabulary.read([*COVERED, "狗"], "corpus")

@@ -165,7 +165,7 @@ def starter_teacher_cfg(vocabulary):
     ("name", "shape", "millions"),
     [("starter-50", ((256, 3), (256, 1), 4), 3.50), ("starter-15", ((192, 3), (192, 1), 1), 1.15)],
 )
-def test_starter_students_take_the_rest_from_their_teacher(
+def test_starter_students_take_other_settings_from_their_teacher(
     toy_tokenizer_file, toy_teacher, name, shape, millions
 ):
     vocabulary = toy_teacher.config["model_cfg"]["text_cfg"]["vocab_size"]

@@ -27,13 +27,13 @@ def test_what_is_written_is_read(tiny_bundle):
 
 
 def test_hashes_are_sha256_of_every_file_but_the_manifest(tiny_bundle):
-    found = list_files(tiny_bundle.folder)
+    files = list_files(tiny_bundle.folder)
     tokenizer = (tiny_bundle.folder / "tokenizer.json").read_bytes()
-    assert found["tokenizer.json"] == {
+    assert files["tokenizer.json"] == {
         "sha256": hashlib.sha256(tokenizer).hexdigest(),
         "bytes": len(tokenizer),
     }
-    assert "manifest.json" not in found and "onnx/text_model.onnx" in found
+    assert "manifest.json" not in files and "onnx/text_model.onnx" in files
 
 
 def test_no_bundle_and_no_json(tmp_path):
@@ -96,7 +96,7 @@ def test_paths_out_of_the_folder_are_refused(tiny_bundle, name):
         Manifest.read(tiny_bundle.folder)
 
 
-def test_a_changed_byte_is_found_and_both_hashes_named(tiny_bundle):
+def test_a_changed_byte_is_detected_and_both_hashes_named(tiny_bundle):
     manifest = Manifest.read(tiny_bundle.folder)
     manifest.verify_files(tiny_bundle.folder)
     name = "onnx/text_model_quantized.onnx"

@@ -16,12 +16,12 @@ from tinyclip_edge.runtime.index import ImageIndex
 
 def test_a_pickled_model_opens_its_folder_again(tiny_bundle):
     clip = EdgeCLIP.load(tiny_bundle.folder, threads=1, low_memory=True, as_stored=True)
-    wanted = clip.encode_text(["a red heart"])
+    expected = clip.encode_text(["a red heart"])
     again = pickle.loads(pickle.dumps(clip))
     assert (again.precision, again.threads, again.low_memory, again.as_stored) == (
         clip.precision, 1, True, True,
     )  # fmt: skip
-    assert np.array_equal(again.encode_text(["a red heart"]), wanted)
+    assert np.array_equal(again.encode_text(["a red heart"]), expected)
 
 
 def test_a_pickle_holds_no_weights(tiny_bundle):
@@ -41,7 +41,7 @@ def test_home_and_variables_are_filled_in(tiny_bundle, monkeypatch, place):
     assert is_bundle(name)
 
 
-def test_an_index_keeps_the_name_it_is_given(tmp_path):
+def test_an_index_keeps_the_name_passed_to_it(tmp_path):
     index = ImageIndex(("a",), np.ones((1, 4), np.float32) / 2, "hash")
     assert index.save(tmp_path / "x.NPZ") == tmp_path / "x.NPZ"
     assert [path.name for path in tmp_path.iterdir()] == ["x.NPZ"]

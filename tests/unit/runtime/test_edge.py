@@ -88,18 +88,18 @@ def test_classify_is_the_softmax_of_scaled_cosines(clip, shared_tiny_bundle):
     row = clip.encode_image([image])[0]
     cosines = {t: float(row @ expected_text(shared_tiny_bundle, t)) for t in ("cat", "red", "a")}
     total = sum(math.exp(10 * value) for value in cosines.values())
-    wanted = sorted(
+    expected = sorted(
         ((t, math.exp(10 * c) / total) for t, c in cosines.items()), key=lambda x: -x[1]
     )
-    assert [label for label, _ in answer] == [label for label, _ in wanted]
-    assert [p for _, p in answer] == pytest.approx([p for _, p in wanted], abs=1e-5)
+    assert [label for label, _ in answer] == [label for label, _ in expected]
+    assert [p for _, p in answer] == pytest.approx([p for _, p in expected], abs=1e-5)
 
 
 def test_templates_are_averaged_and_normalised(clip, shared_tiny_bundle):
     one, two = expected_text(shared_tiny_bundle, "cat"), expected_text(shared_tiny_bundle, "a cat")
     mean = (one + two) / np.linalg.norm(one + two)
-    found = edge.class_features(clip, ["cat"], ("{}", "a {}"))
-    np.testing.assert_allclose(found[0], mean, atol=1e-5)
+    features = edge.class_features(clip, ["cat"], ("{}", "a {}"))
+    np.testing.assert_allclose(features[0], mean, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_verification_can_be_skipped(tiny_bundle):
     assert clip.encode_image(colours("red")).shape == (1, 4)
 
 
-def test_missing_files_and_precisions_are_told_at_load(tiny_bundle):
+def test_missing_files_and_precisions_are_reported_at_load(tiny_bundle):
     with pytest.raises(BundleError, match="'int9'; did you mean 'int8'"):
         EdgeCLIP.load(tiny_bundle.folder, precision="int9")
     (tiny_bundle.folder / "onnx/text_model_quantized.onnx").unlink()
@@ -241,14 +241,14 @@ def test_bundles_of_other_precisions(tiny_bundle, monkeypatch, precision, recipe
         towers[precision] = towers["int8"]
     content["recipe"][precision] = recipe
     path.write_text(json.dumps(content))
-    seen = []
+    opened = []
 
     def record(*arguments, precise_int8, **options):
-        seen.append(precise_int8)
+        opened.append(precise_int8)
         return Tower(*arguments, precise_int8=precise_int8, **options)
 
     monkeypatch.setattr(edge, "Tower", record)
     clip = EdgeCLIP.load(tiny_bundle.folder, precision=precision)
     assert clip.encode_text(["cat"]).shape == clip.encode_image(colours("red")).shape == (1, 4)
-    assert seen == [precise, precise]
+    assert opened == [precise, precise]
     assert clip.model_hash.endswith(f"-{precision}")

@@ -95,7 +95,7 @@ def test_files_beside_the_model_are_allowed(tmp_path):
     refuse_outside_files(file)
 
 
-def test_a_repeated_location_is_read_whole(tmp_path):
+def test_a_repeated_location_is_read_completely(tmp_path):
     """Readers of protobuf take the last one, and join a message that comes in two parts."""
     file = tmp_path / "model.onnx"
     parts = [in_graph(external(name)).SerializeToString() for name in ("a", "b")]

@@ -58,7 +58,7 @@ def test_an_optional_key_of_a_manifest_may_be_null(tiny_bundle, key):
 
 @pytest.mark.parametrize("name", ["manifest.json", "preprocessor_config.json"])
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b'{"a": "\\ud800"}', "half of a surrogate pair"),
         (b"[" * 70 + b"]" * 70, "nested more than 64 deep"),
@@ -66,9 +66,11 @@ def test_an_optional_key_of_a_manifest_may_be_null(tiny_bundle, key):
         (b"[]", "does not contain a JSON object"),
     ],
 )
-def test_json_of_a_bundle_is_of_bounded_size_and_can_be_written(tiny_bundle, name, content, told):
+def test_json_of_a_bundle_is_of_bounded_size_and_can_be_written(
+    tiny_bundle, name, content, message
+):
     (tiny_bundle.folder / name).write_bytes(content)
-    with pytest.raises(BundleError, match=told):
+    with pytest.raises(BundleError, match=message):
         clip = EdgeCLIP.load(tiny_bundle.folder, verify=False)
         clip.encode_image([Image.new("RGB", (9, 9))])
 
@@ -94,18 +96,18 @@ def graph(path, nodes, inputs, output, shape):
 
 
 @pytest.mark.parametrize(
-    ("shape", "told"),
+    ("shape", "message"),
     [
         ([6 * SIZE * SIZE], r"has shape \[384\], not \[B, N\]"),
         ([2, 3, SIZE * SIZE], r"has shape \[2, 3, 64\], not \[B, N\]"),
         ([1, 6 * SIZE * SIZE], "returned 1 rows for 2"),
     ],
 )
-def test_embeddings_of_another_shape_are_refused(tmp_path, shape, told):
+def test_embeddings_of_another_shape_are_refused(tmp_path, shape, message):
     path = tmp_path / "tower.onnx"
-    wanted = np.array(shape, np.int64)
-    graph(path, [("Reshape", [NAMES[0], "s"], [NAMES[1]])], {"s": wanted}, NAMES[1], None)
-    with pytest.raises(BundleError, match=told):
+    dimensions = np.array(shape, np.int64)
+    graph(path, [("Reshape", [NAMES[0], "s"], [NAMES[1]])], {"s": dimensions}, NAMES[1], None)
+    with pytest.raises(BundleError, match=message):
         Tower(path, names=NAMES)(PIXELS)
 
 
@@ -161,8 +163,8 @@ def test_panics_of_the_library_are_defects_and_interrupts_are_not():
     class PanicException(BaseException):
         pass
 
-    told = "a is not a tokenizer.json: index out of bounds$"
-    with pytest.raises(ModelError, match=told), tokenizer_errors("a"):
+    message = "a is not a tokenizer.json: index out of bounds$"
+    with pytest.raises(ModelError, match=message), tokenizer_errors("a"):
         raise PanicException("index out of bounds\nnote: more")
     for error in (KeyboardInterrupt, SystemExit):
         with pytest.raises(error), tokenizer_errors("a"):

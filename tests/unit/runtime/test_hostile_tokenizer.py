@@ -176,7 +176,7 @@ print(len(ClipTokenizer.from_file({str(path)!r}, 8).encode("a cat")))
     assert (done.returncode, done.stdout) == (0, "4\n")
 
 
-def test_the_error_stream_is_left_alone_beside_other_threads(monkeypatch):
+def test_the_error_stream_is_untouched_beside_other_threads(monkeypatch):
     monkeypatch.setattr("threading.active_count", lambda: 2)
     read, written = os.pipe()
     before = os.dup(2)

@@ -62,17 +62,17 @@ def test_every_orientation_is_turned_upright(tmp_path, orientation, kind):
         np.testing.assert_array_equal(stored[:, :, 0], rows)
 
 
-def test_a_jpeg_of_a_phone_is_seen_as_the_upright_picture():
+def test_a_jpeg_of_a_phone_is_read_as_the_upright_picture():
     noise = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
     picture = Image.fromarray(noise).resize((120, 80), Image.Resampling.BICUBIC)
     exif = Image.Exif()
     exif[0x0112] = 6
     lying = picture.transpose(Image.Transpose.ROTATE_90)
     content = encoded(lying, "JPEG", exif=exif, quality=100, subsampling=0)
-    seen = Preprocess(32, 32).pixels(content).astype(int)
-    assert np.abs(seen - Preprocess(32, 32).pixels(picture)).mean() < 2
+    pixels = Preprocess(32, 32).pixels(content).astype(int)
+    assert np.abs(pixels - Preprocess(32, 32).pixels(picture)).mean() < 2
     stored = Preprocess(32, 32, as_stored=True).pixels(content).astype(int)
-    assert np.abs(stored - seen).mean() > 20
+    assert np.abs(stored - pixels).mean() > 20
 
 
 def test_broken_metadata_leaves_the_picture(tmp_path):
@@ -158,18 +158,18 @@ def test_twelve_bits_in_sixteen_are_refused_whichever_way_they_come(tmp_path, ki
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         (np.linspace(0, 1, 8, dtype=np.float32)[None], "float pixels"),
         (np.array([[0, 1, 70_000]], dtype=np.int32), "32-bit integer pixels"),
         (np.array([[np.nan, 1, 2]], dtype=np.float32), "float pixels"),
     ],
 )
-def test_pixels_of_no_known_range_are_refused_whichever_way_they_come(tmp_path, values, told):
+def test_pixels_of_unknown_range_are_refused_whichever_way_they_come(tmp_path, values, message):
     content = encoded(Image.fromarray(values), "TIFF")
     for image in [*ways_in(content, tmp_path / "x.tif"), Image.fromarray(values)]:
         for as_stored in (False, True):
-            with pytest.raises(DataError, match=f"{told} of unknown range: scale"):
+            with pytest.raises(DataError, match=f"{message} of unknown range: scale"):
                 open_image(image, as_stored=as_stored)
     with pytest.raises(DataError, match=f"must be uint8.*got {values.dtype}"):
         open_image(values)

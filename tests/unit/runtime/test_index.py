@@ -77,13 +77,13 @@ def test_int8_costs_little_and_is_a_quarter_of_the_file(tmp_path):
 def test_many_rows_are_scored_in_parts(monkeypatch):
     index = random_index(50).compressed()
     query = unit(np.random.default_rng(1).standard_normal((3, 64)).astype(np.float32))
-    whole = index.scores(query)
+    scores = index.scores(query)
     monkeypatch.setattr(index_module, "_ROWS", 7)
-    np.testing.assert_allclose(index.scores(query), whole, atol=1e-7)
+    np.testing.assert_allclose(index.scores(query), scores, atol=1e-7)
     assert index.scores(query).shape == (3, 50)
 
 
-def test_first_dimensions_are_made_unit_norm_again(tmp_path):
+def test_first_dimensions_are_normalised_again(tmp_path):
     index = ImageIndex(("a", "b"), np.array([[0.6, 0.64, 0.48], [0, 0, 1]], np.float32), "x")
     small = index.compressed(dimensions=2, int8=False)
     np.testing.assert_allclose(small.features[0], [0.6 / 0.8773, 0.64 / 0.8773], atol=1e-4)

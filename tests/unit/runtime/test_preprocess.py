@@ -31,9 +31,9 @@ def test_paths_bytes_arrays_and_images_give_the_same(tmp_path):
     path = tmp_path / "picture.png"
     image.save(path)
     preprocess = Preprocess(16, 16)
-    wanted = preprocess(image)
+    expected = preprocess(image)
     for same in (path, str(path), path.read_bytes(), np.asarray(image)):
-        np.testing.assert_array_equal(preprocess(same), wanted)
+        np.testing.assert_array_equal(preprocess(same), expected)
 
 
 def test_grey_and_transparent_arrays():
@@ -44,7 +44,7 @@ def test_grey_and_transparent_arrays():
     np.testing.assert_array_equal(preprocess(np.asarray(rgba)), preprocess(rgba))
 
 
-def test_as_stored_a_rotation_is_not_made_and_frames_are_not_mixed():
+def test_as_stored_a_rotation_is_not_applied_and_frames_are_not_mixed():
     preprocess = Preprocess(32, 32, as_stored=True)
     with Image.open(io.BytesIO(file_of("rotated"))) as image:
         assert image.getexif()[0x0112] == 6 and image.size == (90, 60)
@@ -104,15 +104,15 @@ def test_animations_give_their_first_frame(tmp_path):
     path = tmp_path / "moving.gif"
     first.save(path, save_all=True, append_images=[second])
     with Image.open(path) as opened:
-        wanted = Preprocess(16, 16)(opened.convert("RGB"))
-    np.testing.assert_array_equal(Preprocess(16, 16)(path), wanted)
+        expected = Preprocess(16, 16)(opened.convert("RGB"))
+    np.testing.assert_array_equal(Preprocess(16, 16)(path), expected)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_truncated_files_are_named(tmp_path, kind):
     path = tmp_path / f"cut.{kind.lower()}"
-    whole = encoded(picture("RGB", 90, 90), kind)
-    path.write_bytes(whole[: len(whole) // 2])
+    full = encoded(picture("RGB", 90, 90), kind)
+    path.write_bytes(full[: len(full) // 2])
     with pytest.raises(DataError, match=r"cut\."):
         Preprocess(16, 16)(path)
 

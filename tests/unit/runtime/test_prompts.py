@@ -54,15 +54,15 @@ def test_labels_of_the_same_tokens_are_refused(clip, labels, message):
         clip.classify(RED, labels)
 
 
-def test_a_cut_label_is_said_once_and_answered(clip):
+def test_a_cut_label_is_reported_once_and_answered(clip):
     labels = ["red", long("red", clip)]
-    with pytest.warns(UserWarning, match="1 of 2 prompts are longer than the model's") as said:
+    with pytest.warns(UserWarning, match="1 of 2 prompts are longer than the model's") as warned:
         answer = clip.classify(RED, labels)
-    assert len(said) == 1 and {label for label, _ in answer} == set(labels)
+    assert len(warned) == 1 and {label for label, _ in answer} == set(labels)
     assert sum(chance for _, chance in answer) == pytest.approx(1)
 
 
-def test_a_label_that_just_fits_is_not_said_to_be_cut(clip):
+def test_a_label_that_just_fits_is_not_reported_as_cut(clip):
     room = clip.context_length - 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -84,16 +84,16 @@ def test_a_label_that_just_fits_is_not_said_to_be_cut(clip):
     ids=lambda value: type(value).__name__,
 )
 def test_labels_of_any_collection_give_the_answer_of_a_list(clip, labels):
-    wanted = clip.classify(RED, ["cat", "red", "a"])
-    found = clip.classify(RED, labels)
-    assert [type(label) for label, _ in found] == [str] * 3
-    assert dict(found) == pytest.approx(dict(wanted), abs=1e-6)
+    expected = clip.classify(RED, ["cat", "red", "a"])
+    result = clip.classify(RED, labels)
+    assert [type(label) for label, _ in result] == [str] * 3
+    assert dict(result) == pytest.approx(dict(expected), abs=1e-6)
 
 
 def test_a_generator_of_labels_is_read_once(clip):
-    wanted = clip.classify(RED, ["cat", "red"], ["{}", "a {}"])
+    expected = clip.classify(RED, ["cat", "red"], ["{}", "a {}"])
     names, templates = (x for x in ("cat", "red")), (x for x in ("{}", "a {}"))
-    assert clip.classify(RED, names, templates) == wanted
+    assert clip.classify(RED, names, templates) == expected
 
 
 @pytest.mark.parametrize(
@@ -114,14 +114,14 @@ def test_labels_that_are_no_texts_are_refused(clip, labels, message):
 
 def test_texts_and_images_of_any_ordered_collection(clip):
     texts = ["cat", "a red cat"]
-    wanted = clip.encode_text(texts)
-    for given in (np.array(texts), (x for x in texts), tuple(texts)):
-        assert np.array_equal(clip.encode_text(given), wanted)
+    expected = clip.encode_text(texts)
+    for collection in (np.array(texts), (x for x in texts), tuple(texts)):
+        assert np.array_equal(clip.encode_text(collection), expected)
     pictures = np.stack([np.full((9, 12, 3), value, np.uint8) for value in (0, 90, 250)])
-    wanted = clip.encode_image(list(pictures))
-    assert np.array_equal(clip.encode_image(pictures), wanted)
-    assert np.array_equal(clip.encode_image(x for x in pictures), wanted)
-    assert np.array_equal(clip.index(x for x in pictures).features, wanted)
+    expected = clip.encode_image(list(pictures))
+    assert np.array_equal(clip.encode_image(pictures), expected)
+    assert np.array_equal(clip.encode_image(x for x in pictures), expected)
+    assert np.array_equal(clip.index(x for x in pictures).features, expected)
 
 
 @pytest.mark.parametrize(

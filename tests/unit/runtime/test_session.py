@@ -59,23 +59,23 @@ def test_options():
             session_options(threads=threads)
 
 
-@pytest.mark.parametrize(("asked", "saturates"), [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize(("requested", "saturates"), [(True, True), (True, False), (False, True)])
 def test_a_file_runs_precisely_where_it_would_overflow(
-    monkeypatch, shared_tiny_bundle, asked, saturates
+    monkeypatch, shared_tiny_bundle, requested, saturates
 ):
     from tinyclip_edge.runtime import session
 
-    seen = {}
+    options = {}
 
     def record(**settings):
-        seen.update(settings)
+        options.update(settings)
         return session_options(**settings)
 
     monkeypatch.setattr(session, "int8_saturates", lambda: saturates)
     monkeypatch.setattr(session, "session_options", record)
     path = shared_tiny_bundle.folder / "onnx/vision_model.onnx"
-    Tower(path, names=IMAGE, precise_int8=asked)
-    assert seen["precise_int8"] is (asked and saturates)
+    Tower(path, names=IMAGE, precise_int8=requested)
+    assert options["precise_int8"] is (requested and saturates)
 
 
 def test_low_memory_options():

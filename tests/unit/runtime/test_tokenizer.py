@@ -20,8 +20,8 @@ def tiny_path(tmp_path_factory):
 def test_ids_by_hand(tiny_path):
     tokenizer = ClipTokenizer.from_file(tiny_path, 16)
     names = json.loads(tiny_path.read_text())["model"]["vocab"]
-    wanted = ["<|startoftext|>", "cat</w>", "re", "d</w>", "<|endoftext|>"]
-    assert tokenizer.encode("Cat   RED") == [names[piece] for piece in wanted]
+    expected = ["<|startoftext|>", "cat</w>", "re", "d</w>", "<|endoftext|>"]
+    assert tokenizer.encode("Cat   RED") == [names[piece] for piece in expected]
 
 
 def test_truncation_keeps_the_end_token_and_padding_is_zero(tiny_path):

@@ -74,34 +74,34 @@ def make(tmp_path, toy_teacher_folder):
 @pytest.fixture
 def weights(monkeypatch):
     """The weights after each step, and before the first."""
-    seen = []
+    observed = []
     update, begin = AveragedStudent.update, AveragedStudent.of.__func__
 
     def state(student):
         return {k: t.detach().double().numpy() for k, t in student.model.state_dict().items()}
 
     def noted(averaged, student):
-        seen.append(state(student))
+        observed.append(state(student))
         update(averaged, student)
 
     def begun(cls, student, decay):
-        seen.append(state(student))
+        observed.append(state(student))
         return begin(cls, student, decay)
 
     monkeypatch.setattr(AveragedStudent, "update", noted)
     monkeypatch.setattr(AveragedStudent, "of", classmethod(begun))
-    return seen
+    return observed
 
 
 def test_a_run_evaluates_and_keeps_the_average(make, weights, tmp_path, monkeypatch):
-    seen, measure = Watcher(), Validation.measure
+    watcher, measure = Watcher(), Validation.measure
 
     def noted(validation, *arguments):
-        seen.validation = validation
+        watcher.validation = validation
         return measure(validation, *arguments)
 
     monkeypatch.setattr(Validation, "measure", noted)
-    distill(make(), tmp_path / "run", observer=seen)
+    distill(make(), tmp_path / "run", observer=watcher)
     assert len(weights) == 6
     student = load_clip(str(tmp_path / "run" / "student")).model.state_dict()
     for key, value in student.items():
@@ -115,27 +115,31 @@ def test_a_run_evaluates_and_keeps_the_average(make, weights, tmp_path, monkeypa
     key = "visual.conv1.weight"
     assert np.array_equal(raw[key].double().numpy(), weights[-1][key])
     assert not torch.equal(raw[key], student[key])
-    last_metrics = [metrics for step, who, metrics in seen.evals if (step, who) == (5, "student")]
+    last_metrics = [
+        metrics for step, who, metrics in watcher.evals if (step, who) == (5, "student")
+    ]
     clip = load_clip(str(tmp_path / "run" / "student"))
-    assert seen.validation.measure(PairEncoder(clip), clip) == last_metrics[0]
+    assert watcher.validation.measure(PairEncoder(clip), clip) == last_metrics[0]
 
 
 def test_a_killed_run_goes_on_with_its_average_to_the_bit(make, tmp_path):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    distill(make(), whole)
+    uninterrupted, cut = tmp_path / "whole", tmp_path / "cut"
+    distill(make(), uninterrupted)
     with pytest.raises(KilledError):
         distill(make(), cut, observer=Watcher(3, kill))
     distill(make(), cut, resume=True)
-    assert losses(whole) == losses(cut)
-    one, other = (load_file(f / "student" / "open_clip_model.safetensors") for f in (whole, cut))
+    assert losses(uninterrupted) == losses(cut)
+    one, other = (
+        load_file(f / "student" / "open_clip_model.safetensors") for f in (uninterrupted, cut)
+    )
     assert all(torch.equal(one[key], other[key]) for key in one)
     states = [
         torch.load(f / "checkpoints" / "00000005" / "state.pt", weights_only=True)["beside"]
-        for f in (whole, cut)
+        for f in (uninterrupted, cut)
     ]
     assert any(key.startswith("ema.") for key in states[0])
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-    evals = [events_of(folder, "eval") for folder in (whole, cut)]
+    evals = [events_of(folder, "eval") for folder in (uninterrupted, cut)]
     assert evals[0] == evals[1]
 
 

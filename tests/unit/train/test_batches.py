@@ -47,29 +47,29 @@ def make(tmp_path, toy_teacher_folder):
     ],
 )
 def test_a_killed_run_of_a_stream_goes_on(make, tmp_path, monkeypatch, killed, groups, batch, form):
-    config, whole, cut = (
+    config, uninterrupted, cut = (
         make(groups=groups, batch=batch),
         tmp_path / "whole",
         tmp_path / "cut",
     )
-    distill(config, whole)
+    distill(config, uninterrupted)
     with pytest.raises(KilledError):
         distill(config, cut, observer=Watcher(killed, kill))
     if form == 2:
         names = hashlib.sha256(b"s-0.tar\ns-1.tar\ns-2.tar").hexdigest()
         for path in (cut / "checkpoints").iterdir():
             make_version_2(path, data=f"stream: {names}", stream=False)
-    drawn, draw = [], StreamGroup.draw
+    batches, draw = [], StreamGroup.draw
     monkeypatch.setattr(
-        StreamGroup, "draw", lambda group, **options: drawn.append(1) or draw(group, **options)
+        StreamGroup, "draw", lambda group, **options: batches.append(1) or draw(group, **options)
     )
     distill(config, cut, resume=True)
-    expected, got = losses(whole), losses(cut)
-    assert list(got) == list(range(1, STEPS + 1))
-    assert all(got[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
+    expected, resumed = losses(uninterrupted), losses(cut)
+    assert list(resumed) == list(range(1, STEPS + 1))
+    assert all(resumed[step] == pytest.approx(expected[step], abs=1e-6) for step in expected)
     start = killed // 4 * 4
-    left = STEPS - start + 2  # two are being decoded at the end
-    assert len(drawn) == groups * (left if form == 3 else left + start)
+    remaining = STEPS - start + 2  # two are being decoded at the end
+    assert len(batches) == groups * (remaining if form == 3 else remaining + start)
     assert [thread.name for thread in threading.enumerate() if thread.name == "prefetch"] == []
 
 
@@ -86,12 +86,14 @@ def test_stream_groups_that_do_not_fit_are_refused_before_the_first_step(make, t
     assert not (tmp_path / "run").exists()
 
 
-def test_a_cut_shard_is_told_of_once(make, tmp_path):
+def test_a_cut_shard_is_reported_once(make, tmp_path):
     config = make([(f"{n}-{key}", files) for n in range(7) for key, files in toy_samples()])
     path = tmp_path / "s-1.tar"
     path.write_bytes(path.read_bytes()[: 50 * 6 * 512 + 700])  # 3 members of 2 blocks a sample
-    seen = Watcher()
+    watcher = Watcher()
     distill(config.model_copy(update={"optim": config.optim.model_copy(update={"steps": 40})}),
-            tmp_path / "run", observer=seen)  # fmt: skip
-    told = [line for line in seen.messages if "truncated" in line]
-    assert told == [f"shard {path} is truncated after 50 samples; the incomplete one is skipped"]
+            tmp_path / "run", observer=watcher)  # fmt: skip
+    messages = [line for line in watcher.messages if "truncated" in line]
+    assert messages == [
+        f"shard {path} is truncated after 50 samples; the incomplete one is skipped"
+    ]

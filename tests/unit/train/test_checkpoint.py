@@ -22,12 +22,12 @@ from tinyclip_edge.train.checkpoint import (
 def test_what_is_saved_comes_back(store):
     saved = content(7)
     path = store.save(saved)
-    found, warnings = load(store)
+    checkpoint, warnings = load(store)
     assert warnings == []
-    assert found.position == saved.position
-    assert all(torch.equal(found.weights[k], v) for k, v in saved.weights.items())
-    assert torch.equal(found.optimizer["state"][0]["exp_avg"], saved.weights["a"])
-    assert found.optimizer["param_groups"][0]["betas"] == (0.9, 0.98)
+    assert checkpoint.position == saved.position
+    assert all(torch.equal(checkpoint.weights[k], v) for k, v in saved.weights.items())
+    assert torch.equal(checkpoint.optimizer["state"][0]["exp_avg"], saved.weights["a"])
+    assert checkpoint.optimizer["param_groups"][0]["betas"] == (0.9, 0.98)
     about = json.loads((path / "checkpoint.json").read_text())
     assert (about["step"], about["format"]) == (7, "tinyclip-edge-checkpoint")
 
@@ -40,7 +40,7 @@ def test_random_numbers_go_on_where_they_were(store):
     assert torch.equal(torch.rand(4), expected)
 
 
-def test_only_the_newest_are_kept(store):
+def test_only_the_newest_remain(store):
     for step in (0, 5, 10, 100):
         store.save(content(step))
     assert store.steps() == [10, 100]
@@ -60,13 +60,13 @@ def test_a_broken_newest_falls_back_to_the_one_before(store, name, harm):
     else:
         data[2] ^= 0x55
         file.write_bytes(data)
-    found, warnings = load(store)
-    assert found.position.step == 5
+    checkpoint, warnings = load(store)
+    assert checkpoint.position.step == 5
     assert len(warnings) == 1
     assert "00000010 is damaged" in warnings[0]
 
 
-def test_nothing_whole_is_an_error(store):
+def test_nothing_complete_is_an_error(store):
     path = store.save(content(5))
     (path / "state.pt").unlink()
     with pytest.raises(TinyClipError, match="no complete checkpoint"):
@@ -86,7 +86,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(store, monkeypatch):
     assert load(store)[0].position.step == 5
 
 
-def test_a_half_written_one_is_not_seen(store):
+def test_a_half_written_one_is_ignored(store):
     store.save(content(5))
     (store.folder / "00000009.part").mkdir()
     assert store.steps() == [5]
@@ -120,17 +120,17 @@ def test_a_checkpoint_is_applied_to_model_and_optimizer(store):
 
 def test_another_architecture_is_named_in_one_line(store):
     store.save(checkpoint_of(*trained(2)))
-    found = load(store)[0]
+    checkpoint = load(store)[0]
     warnings = r"step 5 has another architecture: bias is \[2\] in the checkpoint but \[4\] in"
     with pytest.raises(ModelError, match=warnings) as caught:
-        found.apply(*trained(4))
+        checkpoint.apply(*trained(4))
     assert "\n" not in str(caught.value)
     model = torch.nn.Linear(3, 2, bias=False)
     with pytest.raises(ModelError, match=r"bias is \[2\] in the checkpoint but missing in"):
-        found.apply(model, torch.optim.AdamW(model.parameters()))
+        checkpoint.apply(model, torch.optim.AdamW(model.parameters()))
     model = torch.nn.Linear(3, 2)
     with pytest.raises(ModelError, match="step 5 has another architecture") as caught:
-        found.apply(model, torch.optim.AdamW([model.weight]))
+        checkpoint.apply(model, torch.optim.AdamW([model.weight]))
     assert "\n" not in str(caught.value)
 
 
@@ -165,7 +165,7 @@ def test_saving_a_step_again_never_leaves_the_run_without_it(store):
 
 
 @pytest.mark.parametrize("standing", ["nothing", "a broken one"])
-def test_a_whole_one_that_a_kill_left_aside_is_taken(store, standing):
+def test_a_complete_one_of_a_killed_run_is_used(store, standing):
     path = store.save(content(5))
     part = path.with_name("00000005.part")
     if standing == "nothing":
@@ -178,7 +178,7 @@ def test_a_whole_one_that_a_kill_left_aside_is_taken(store, standing):
     assert [path.name for path in store.folder.iterdir()] == ["00000005"]
 
 
-def test_one_that_a_kill_left_unfinished_is_cleared_away(store):
+def test_an_unfinished_one_of_a_killed_run_is_removed(store):
     path = store.save(content(5))
     part = path.with_name("00000008.part")
     shutil.copytree(path, part)
@@ -187,7 +187,7 @@ def test_one_that_a_kill_left_unfinished_is_cleared_away(store):
     assert [path.name for path in store.folder.iterdir()] == ["00000005"]
 
 
-def test_an_old_one_that_a_kill_left_half_deleted_is_cleared_away(store):
+def test_a_half_deleted_one_of_a_killed_run_is_removed(store):
     for step in (5, 8, 9):
         path = store.save(content(step))
     shutil.copytree(path, path.with_name("00000005"))

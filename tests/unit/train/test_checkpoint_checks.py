@@ -48,10 +48,10 @@ def test_a_checkpoint_of_another_version_is_not_read(store):
 def test_version_2_is_read_with_a_warning(store):
     saved = content(5)
     make_version_2(store.save(saved))
-    found, warnings = load(store)
-    assert found.position == saved.position
-    assert found.version == 2
-    assert torch.equal(found.weights["a"], saved.weights["a"])
+    checkpoint, warnings = load(store)
+    assert checkpoint.position == saved.position
+    assert checkpoint.version == 2
+    assert torch.equal(checkpoint.weights["a"], saved.weights["a"])
     assert len(warnings) == 1
     assert "00000005 has version 2" in warnings[0]
     assert store.config() == {"seed": 0, "optim.betas": [0.9, 0.98]}
@@ -64,12 +64,12 @@ def test_files_of_version_2_are_compared_with_their_digests(store, name):
     make_version_2(path)
     file = path / name
     file.write_bytes(file.read_bytes()[:-1] + b"\0\0")
-    found, warnings = load(store)
-    assert (found.position.step, found.version) == (3, 3)
+    checkpoint, warnings = load(store)
+    assert (checkpoint.position.step, checkpoint.version) == (3, 3)
     assert f"{name} was changed" in warnings[0]
 
 
-def test_version_3_is_not_made_version_2_by_its_number(store):
+def test_version_3_is_not_turned_into_version_2_by_its_number(store):
     for step in (3, 5):
         path = store.save(content(step))
     about = json.loads((path / "checkpoint.json").read_text())
@@ -90,8 +90,8 @@ def test_what_checkpoint_json_says_is_checked(store, change):
         path = store.save(content(step))
     about = json.loads((path / "checkpoint.json").read_text())
     (path / "checkpoint.json").write_text(json.dumps({**about, **change}))
-    found, warnings = load(store)
-    assert found.position.step == 3
+    checkpoint, warnings = load(store)
+    assert checkpoint.position.step == 3
     assert len(warnings) == 1
     assert "00000005 is damaged" in warnings[0]
 
@@ -111,6 +111,6 @@ def test_a_state_of_other_content_is_no_checkpoint(store):
     about = json.loads((path / "checkpoint.json").read_text())
     about["files"]["state.pt"] = hashlib.sha256((path / "state.pt").read_bytes()).hexdigest()
     sign(path, about)
-    found, warnings = load(store)
-    assert found.position.step == 3
+    checkpoint, warnings = load(store)
+    assert checkpoint.position.step == 3
     assert "state.pt has unexpected contents" in warnings[0]

@@ -25,7 +25,7 @@ def targets(tree: ast.AST) -> Iterator[ast.expr]:
 
 def outside(source: str) -> list[str]:
     """Attributes that are set on anything but ``self``; a method's own copy of it may be."""
-    found = []
+    lines = []
     for function in ast.walk(ast.parse(source)):
         if isinstance(function, ast.FunctionDef):
             copies = {
@@ -38,8 +38,8 @@ def outside(source: str) -> list[str]:
                     if isinstance(each, ast.Attribute):
                         owner = ast.unparse(each.value)
                         if owner not in {"self", *copies}:
-                            found.append(ast.unparse(each))
-    return found
+                            lines.append(ast.unparse(each))
+    return lines
 
 
 def test_the_check_sees_what_it_is_for():

@@ -89,24 +89,24 @@ def test_the_scale_stands_before_the_first_step(toy_teacher, batch, loss, expect
 
 def test_a_learnt_scale_stays_between_1_and_100(toy_teacher):
     task = make(toy_teacher, student_logit_scale="learned")
-    for raw, kept in ((9.0, math.log(100)), (-3.0, 0.0), (2.5, 2.5)):
+    for raw, clamped in ((9.0, math.log(100)), (-3.0, 0.0), (2.5, 2.5)):
         with torch.no_grad():
             task.encoder.log_scale.fill_(raw)
         task.after_step()
-        assert task.encoder.log_scale.item() == pytest.approx(kept)
+        assert task.encoder.log_scale.item() == pytest.approx(clamped)
 
 
-def test_kept_features_give_the_same_loss_and_are_computed_once(toy_teacher, batch, monkeypatch):
+def test_cached_features_give_the_same_loss_and_are_computed_once(toy_teacher, batch, monkeypatch):
     live = make(toy_teacher, teacher_logit_scale=50.0).terms(batch).values()
-    kept = make(toy_teacher, features=TeacherFeatures("k", 6, 6), teacher_logit_scale=50.0)
-    assert kept.terms(batch).values()["loss"] == pytest.approx(live["loss"], abs=2e-3)
+    cached = make(toy_teacher, features=TeacherFeatures("k", 6, 6), teacher_logit_scale=50.0)
+    assert cached.terms(batch).values()["loss"] == pytest.approx(live["loss"], abs=2e-3)
 
     def forbidden(*_):
         raise AssertionError("the teacher was asked again")
 
-    monkeypatch.setattr(kept.teacher.encoder, "encode_image", forbidden)
-    monkeypatch.setattr(kept.teacher.encoder, "encode_text", forbidden)
-    assert kept.terms(batch).values()["loss"] == pytest.approx(live["loss"], abs=2e-3)
+    monkeypatch.setattr(cached.teacher.encoder, "encode_image", forbidden)
+    monkeypatch.setattr(cached.teacher.encoder, "encode_text", forbidden)
+    assert cached.terms(batch).values()["loss"] == pytest.approx(live["loss"], abs=2e-3)
 
 
 def test_a_student_of_another_image_size_sees_resized_pixels(toy_teacher, batch):

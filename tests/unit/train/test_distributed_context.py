@@ -22,11 +22,11 @@ def test_shares_join_to_the_batch():
 
 
 @pytest.mark.parametrize(
-    ("size", "count", "told"),
+    ("size", "count", "message"),
     [(30, 4, "among 4 processes; set it to 28 or 32,"), (3, 8, "among 8 processes; set it to 8,")],
 )
-def test_a_batch_that_leaves_a_rest_is_refused(size, count, told):
-    with pytest.raises(ConfigError, match=told):
+def test_a_batch_that_leaves_a_remainder_is_refused(size, count, message):
+    with pytest.raises(ConfigError, match=message):
         of(0, count).check_batch(size)
     of(0, count).check_batch(size * count)
 

@@ -35,7 +35,7 @@ def config(tmp_path, toy_teacher_folder):
     def make(samples=None, **sections):
         train = write_shard(tmp_path / "train.tar", samples or short_samples())
         val = write_shard(tmp_path / "val.tar", toy_samples())
-        given = {
+        values = {
             "teacher": {"model": str(toy_teacher_folder)},
             "student": {"model": STUDENT},
             "data": {"train": str(train), "val": str(val)},
@@ -43,8 +43,8 @@ def config(tmp_path, toy_teacher_folder):
             "run": {"device": "cpu"},
         }
         for name, section in sections.items():
-            given[name] = {**given.get(name, {}), **section}
-        return RunConfig.model_validate(given)
+            values[name] = {**values.get(name, {}), **section}
+        return RunConfig.model_validate(values)
 
     return make
 
@@ -66,31 +66,31 @@ def test_keys_of_several_shards_and_cut_ones_are_counted(config, tmp_path, taugh
     cut.write_bytes(cut.read_bytes()[:end])
     data = run.data.model_copy(update={"train": [run.data.train, str(tmp_path / "again.tar"),
                                                  str(cut)]})  # fmt: skip
-    found = examine(run.model_copy(update={"data": data}))
-    assert found.source.count == Count(48 + 8 + 120, exact=True)
-    assert found.source.repeated_keys == 7
-    told = [finding.text for finding in found.findings if not finding.refuses]
-    assert f"shard {cut} is truncated after 120 samples; the incomplete one is skipped" in told
-    assert any(line.startswith("7 pairs have the same key as an earlier one") for line in told)
-    assert not found.refused
+    diagnosis = examine(run.model_copy(update={"data": data}))
+    assert diagnosis.source.count == Count(48 + 8 + 120, exact=True)
+    assert diagnosis.source.repeated_keys == 7
+    warnings = [finding.text for finding in diagnosis.findings if not finding.refuses]
+    assert f"shard {cut} is truncated after 120 samples; the incomplete one is skipped" in warnings
+    assert any(line.startswith("7 pairs have the same key as an earlier one") for line in warnings)
+    assert not diagnosis.refused
 
 
 def source(images=None, captions=None, **values):
-    whole = {"images": 100, "distinct": 100, "commonest": 0.01, "plain": 0.0}
+    image_values = {"images": 100, "distinct": 100, "commonest": 0.01, "plain": 0.0}
     texts = {"captions": 100, "distinct": 100, "commonest": 0.01, "commonest_text": "x",
              "median": 5.0, "p95": 9.0, "cut": 0.0, "context_length": 16, "distinct_ids": 100,
              "pieces": 50, "unknown": 0.0, "highest_id": 99}  # fmt: skip
     about = {"source": "s", "count": Count(100, exact=True), "sampled": 100, "undecodable": (),
              "samples_per_s": 9.0, **values}  # fmt: skip
     return SourceCheck(
-        images=ImageCheck(**{**whole, **(images or {})}),
+        images=ImageCheck(**{**image_values, **(images or {})}),
         captions=CaptionCheck(**{**texts, **(captions or {})}),
         **about,
     )
 
 
 @pytest.mark.parametrize(
-    ("check", "told"),
+    ("check", "message"),
     [
         (source(), None),
         (source(undecodable=("k",)), None),  # one per cent is let through
@@ -106,16 +106,16 @@ def source(images=None, captions=None, **values):
         (source(images={"plain": 1.0}), "single colour"),
     ],
 )  # fmt: skip
-def test_what_a_sample_says_against_a_run(check, told):
-    found = judge_source(check, 100)
-    if told is None:
-        assert found == []
+def test_what_a_sample_says_against_a_run(check, message):
+    findings = judge_source(check, 100)
+    if message is None:
+        assert findings == []
     else:
-        assert [told in one.text and one.refuses for one in found] == [True]
+        assert [message in one.text and one.refuses for one in findings] == [True]
 
 
 @pytest.mark.parametrize(
-    ("hits", "told"),
+    ("hits", "message"),
     [
         (19, "the teacher is at chance level on data.val"),
         (20, "the teacher's accuracy on data.val is low"),
@@ -123,17 +123,17 @@ def test_what_a_sample_says_against_a_run(check, told):
         (60, None),
     ],
 )
-def test_a_teacher_must_stand_well_above_chance(hits, told):
+def test_a_teacher_must_stand_well_above_chance(hits, message):
     # Refused up to 0.01 + 3 * sqrt(0.01 * 0.99 / 1000) = 0.01944; a warning up to
     # 0.01 + 0.05 * 0.99 = 0.0595.
     share = {**dict.fromkeys(GOOD, 0.0), "zero_shot_100": hits / 1000}
     check = TeacherCheck(1000, 1000, share, chance_of(1000), 1.0)
     finding = check.judge()
-    if told is None:
+    if message is None:
         assert finding is None
         return
     assert finding.refuses == (hits == 19)
-    assert finding.text.startswith(told) and "chance 1.0 %" in finding.text
+    assert finding.text.startswith(message) and "chance 1.0 %" in finding.text
 
 
 def test_a_teacher_of_one_per_cent_among_three_hundred_labels_is_a_warning():
@@ -149,7 +149,7 @@ def test_two_labels_judge_no_teacher():
     assert finding is not None and not finding.refuses
 
 
-def test_bytes_kept_for_the_backward_pass():
+def test_bytes_saved_for_the_backward_pass():
     # float32: the input [5, 4] and the output of relu [5, 8]; the weight is a parameter.
     linear = nn.Linear(4, 8)
     saved = SavedBytes(list(linear.parameters()))
@@ -159,7 +159,7 @@ def test_bytes_kept_for_the_backward_pass():
     assert linear.weight.grad is not None
 
 
-def test_parts_that_follow_each_other_are_held_one_at_a_time():
+def test_parts_that_follow_each_other_are_in_memory_one_at_a_time():
     linear = nn.Linear(4, 8)
     saved = SavedBytes(list(linear.parameters()))
     with torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
@@ -169,70 +169,72 @@ def test_parts_that_follow_each_other_are_held_one_at_a_time():
 
 
 def test_a_random_teacher_is_refused(config):
-    found = examine(config())
-    assert found.refused
-    assert [one.text[:24] for one in found.findings if one.refuses] == ["the teacher is at chance"]
-    assert found.accuracy.chance["i2t_r1"] == 1 / 48
+    diagnosis = examine(config())
+    assert diagnosis.refused
+    assert [one.text[:24] for one in diagnosis.findings if one.refuses] == [
+        "the teacher is at chance"
+    ]
+    assert diagnosis.accuracy.chance["i2t_r1"] == 1 / 48
 
 
 def test_a_run_that_can_work(config, taught, tmp_path):
     watcher = Watcher()
     before = sorted(tmp_path.iterdir())
-    found = examine(config(), watcher)
+    diagnosis = examine(config(), watcher)
     assert sorted(tmp_path.iterdir()) == [*before, tmp_path / "train.tar", tmp_path / "val.tar"]
-    assert found.findings == ()
-    assert (found.streamed, found.source.count) == (False, Count(48, exact=True))
+    assert diagnosis.findings == ()
+    assert (diagnosis.streamed, diagnosis.source.count) == (False, Count(48, exact=True))
     # two sets of 48 pictures of 32 x 32, three bytes a pixel; 48 + 96 rows of 64 halves
-    assert found.memory.pictures == 2 * 48 * 3 * 32 * 32
-    assert found.memory.features == (48 + 96) * 64 * 2
-    assert found.memory.activations > 0
-    assert found.step.finite and found.step.pairs == 8
+    assert diagnosis.memory.pictures == 2 * 48 * 3 * 32 * 32
+    assert diagnosis.memory.features == (48 + 96) * 64 * 2
+    assert diagnosis.memory.activations > 0
+    assert diagnosis.step.finite and diagnosis.step.pairs == 8
     # 96 captions are 12 batches of 8
-    expected = 12 * found.step.seconds + 88 * found.step.cached_seconds
-    assert found.seconds == pytest.approx(expected + 2 * found.accuracy.seconds)
-    assert json.loads(json.dumps(found.as_dict()))["refused"] is False
+    expected = 12 * diagnosis.step.seconds + 88 * diagnosis.step.cached_seconds
+    assert diagnosis.seconds == pytest.approx(expected + 2 * diagnosis.accuracy.seconds)
+    assert json.loads(json.dumps(diagnosis.as_dict()))["refused"] is False
 
 
 def test_a_streamed_run_is_timed_with_a_live_teacher(config, taught):
-    found = examine(config(data={"memory_gb": 0.0, "cache_teacher": True}))
-    assert found.streamed and found.step.cached_seconds is None
-    assert found.step.loader_per_s == found.source.samples_per_s
-    starving = found.source.samples_per_s < found.step.pairs / found.step.seconds
-    assert any("the loader provides" in one.text for one in found.findings) == starving
-    assert not found.refused
+    diagnosis = examine(config(data={"memory_gb": 0.0, "cache_teacher": True}))
+    assert diagnosis.streamed and diagnosis.step.cached_seconds is None
+    assert diagnosis.step.loader_per_s == diagnosis.source.samples_per_s
+    starving = diagnosis.source.samples_per_s < diagnosis.step.pairs / diagnosis.step.seconds
+    assert any("the loader provides" in one.text for one in diagnosis.findings) == starving
+    assert not diagnosis.refused
 
 
 def test_a_student_that_is_blind_to_later_words_is_refused(config, taught):
     shape = {**STUDENT, "text_cfg": {**STUDENT["text_cfg"], "pool_type": "first"}}
-    found = examine(config(student={"model": shape}, inherit={"method": "none"}))
-    refused = [one.text for one in found.findings if one.refuses]
+    diagnosis = examine(config(student={"model": shape}, inherit={"method": "none"}))
+    refused = [one.text for one in diagnosis.findings if one.refuses]
     assert [text.partition(":")[0] for text in refused] == ["word order", "later words"]
     assert "and of 0 of 4 in the student (by up to 0)" in refused[1]
     assert "text_cfg.pool_type: eos, eos_id: " in refused[1]
-    table = {probe["name"]: probe for probe in found.as_dict()["probes"]}
+    table = {probe["name"]: probe for probe in diagnosis.as_dict()["probes"]}
     assert table["later words"]["student"] == {"changed": 0, "largest": 0.0}
     assert table["padding"]["student"]["changed"] == 0
 
 
 def test_what_a_run_would_stop_at_is_a_finding(config, taught):
-    found = examine(config(optim={"batch_size": 64}))
-    assert "batch_size 64 exceeds the 48" in found.stopped
-    assert [one.text for one in found.findings if one.refuses] == [found.stopped]
+    diagnosis = examine(config(optim={"batch_size": 64}))
+    assert "batch_size 64 exceeds the 48" in diagnosis.stopped
+    assert [one.text for one in diagnosis.findings if one.refuses] == [diagnosis.stopped]
 
 
 def test_without_validation_pairs_the_teacher_is_not_judged(config):
-    found = examine(config(data={"val": None}))
-    assert not found.refused
-    assert [one.text for one in found.findings] == ["teacher not measured: data.val is null"]
+    diagnosis = examine(config(data={"val": None}))
+    assert not diagnosis.refused
+    assert [one.text for one in diagnosis.findings] == ["teacher not measured: data.val is null"]
 
 
 def test_a_run_of_masks(config, taught):
-    found = examine(
+    diagnosis = examine(
         config(student={"model": None, "keep": 0.6}, inherit={"method": "masks"},
                optim={"steps": 1000}, masks={"lr": 0.1})
     )  # fmt: skip
-    assert found.findings == ()
-    assert found.steps == 1000
+    assert diagnosis.findings == ()
+    assert diagnosis.steps == 1000
 
 
 def test_the_command_shows_a_table_and_then_a_line_a_finding(config, tmp_path, command_line):
@@ -246,9 +248,9 @@ def test_the_command_shows_a_table_and_then_a_line_a_finding(config, tmp_path, c
     assert refused == ["refused: 100% of the captions are identical: 'a photo'"]
     code, out, _ = command_line("doctor", path, "--json")
     assert code == 2
-    found = json.loads(out)
-    assert found["findings"][0]["level"] == "refused"
-    assert found["source"]["captions"]["distinct"] == 1
+    printed = json.loads(out)
+    assert printed["findings"][0]["level"] == "refused"
+    assert printed["source"]["captions"]["distinct"] == 1
 
 
 def test_the_command_passes_a_run_that_can_work(config, taught, tmp_path, command_line):

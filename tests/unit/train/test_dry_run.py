@@ -45,10 +45,10 @@ def test_a_published_recipe(name):
     plan = plan_run(load_config(name, []), processes=32)
     kind = name.rpartition("-")[2]
     sizes = [(s.image_parameters / 1e6, s.text_parameters / 1e6) for s in plan.stages]
-    for found, told in zip(sizes, PUBLISHED[name], strict=True):
+    for size, expected in zip(sizes, PUBLISHED[name], strict=True):
         # Where masks take from is learnt; how much they leave in all is asked for.
-        assert sum(found) == pytest.approx(sum(told), rel=0.06 if "auto" in name else 0.02)
-        assert found == pytest.approx(told, abs=4 if "auto" in name else 0.6)
+        assert sum(size) == pytest.approx(sum(expected), rel=0.06 if "auto" in name else 0.02)
+        assert size == pytest.approx(expected, abs=4 if "auto" in name else 0.6)
     assert plan.held == 1024
     for stage in plan.stages:
         assert stage.samples == pytest.approx(PAIRS[kind], rel=1e-3)
@@ -66,23 +66,23 @@ def test_a_starter_run(name):
     assert plan.held == config.optim.batch_size
 
 
-def test_masks_cost_their_whole_student_up_to_the_prune():
-    whole = plan_run(load_config("starter-masks", ["masks.prune=0.8"])).stages[0]
+def test_masks_cost_their_full_student_up_to_the_prune():
+    stage = plan_run(load_config("starter-masks", ["masks.prune=0.8"])).stages[0]
     half = plan_run(load_config("starter-masks", ["masks.prune=0.4"])).stages[0]
-    teacher = whole.teacher_pflop * 3  # forward and backward of a student as large
-    assert half.pflop < whole.pflop < teacher
+    teacher = stage.teacher_pflop * 3  # forward and backward of a student as large
+    assert half.pflop < stage.pflop < teacher
     # 0.8 + 0.2 * 0.444 and 0.4 + 0.6 * 0.444 of it, the unprunable counted in
-    assert whole.pflop / half.pflop == pytest.approx(0.8888 / 0.6664, rel=1e-6)
+    assert stage.pflop / half.pflop == pytest.approx(0.8888 / 0.6664, rel=1e-6)
 
 
 def test_parts_of_a_batch_and_checkpointing_spare_memory():
     def activations(*overrides):
         return plan_run(load_config("starter", [*overrides])).stages[0].activation_bytes
 
-    whole = activations()
-    assert activations("run.micro_batch=32") == pytest.approx(whole / 4, rel=1e-3)
-    assert activations("run.precision=bf16") == pytest.approx(whole / 2, rel=1e-3)
-    assert activations("run.grad_checkpointing=true") < 0.5 * whole
+    full = activations()
+    assert activations("run.micro_batch=32") == pytest.approx(full / 4, rel=1e-3)
+    assert activations("run.precision=bf16") == pytest.approx(full / 2, rel=1e-3)
+    assert activations("run.grad_checkpointing=true") < 0.5 * full
 
 
 def test_hours_are_operations_over_rate():
@@ -109,8 +109,8 @@ def test_the_command_trains_nothing(command_line, tmp_path, monkeypatch):
     code, again, err = command_line("distill", "tinyclip-vit-8m-16", override, "--dry-run")
     assert (code, again) == (0, out)
     code, out, _ = command_line("distill", "starter", "--dry-run", "--json", "--tflops", "1")
-    told = json.loads(out)
-    assert told["device_hours"] == pytest.approx(told["pflop"] / 3.6)
+    printed = json.loads(out)
+    assert printed["device_hours"] == pytest.approx(printed["pflop"] / 3.6)
     assert not list(tmp_path.iterdir())
     code, _, err = command_line("distill", "starter", "--json")
     assert code == 2

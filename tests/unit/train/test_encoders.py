@@ -105,13 +105,13 @@ def test_pooling_at_a_named_end_token(toy_teacher):
 
 
 def test_remembered_tokens_are_those_of_the_tokenizer(toy_teacher):
-    asked = []
+    calls = []
 
     def tokenizer(texts):
-        asked.extend(texts)
+        calls.extend(texts)
         return toy_teacher.tokenizer(texts)
 
     remembered = TokenMemory(tokenizer)
     for texts in (["a cat", "a dog", "a cat"], ["red", "a dog"], ["a cat"]):
         assert torch.equal(remembered(texts), toy_teacher.tokenizer(texts))
-    assert asked == ["a cat", "a dog", "red"]
+    assert calls == ["a cat", "a dog", "red"]

@@ -43,7 +43,7 @@ def run_operator(kind: str, inputs: dict[str, np.ndarray], outputs: int, **setti
     helper = onnx.helper
     names = [f"out{i}" for i in range(outputs)]
     domain = settings.get("domain", "")
-    made = helper.make_graph(
+    graph = helper.make_graph(
         [helper.make_node(kind, list(inputs), names, **settings)],
         kind,
         [
@@ -55,7 +55,7 @@ def run_operator(kind: str, inputs: dict[str, np.ndarray], outputs: int, **setti
         [helper.make_empty_tensor_value_info(name) for name in names],
     )
     imports = [helper.make_opsetid("", 18), *([helper.make_opsetid(domain, 1)] if domain else [])]
-    model = helper.make_model(made, opset_imports=imports, ir_version=9)
+    model = helper.make_model(graph, opset_imports=imports, ir_version=9)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, inputs)
 
@@ -93,16 +93,16 @@ def test_zeros_stay_zeros():
 @pytest.mark.parametrize("inputs", [64, 65])
 def test_pair_safe_weights_are_those_of_the_export(inputs):
     weight = values(40, inputs)
-    whole, scale = int8_weights(weight, "overflow_safe")
+    integers, scale = int8_weights(weight, "overflow_safe")
     expected, scales = pair_safe(weight.T.numpy())
-    np.testing.assert_array_equal(whole.T.numpy(), expected)
+    np.testing.assert_array_equal(integers.T.numpy(), expected)
     np.testing.assert_array_equal(scale.float().numpy(), scales)
 
 
 def test_token_rows_are_those_of_the_export():
     table = values(50, 64)
-    whole, scale = exported_rows(table.numpy())
-    np.testing.assert_allclose(byte_rows(table).numpy(), whole * scale, rtol=1e-6)
+    integers, scale = exported_rows(table.numpy())
+    np.testing.assert_allclose(byte_rows(table).numpy(), integers * scale, rtol=1e-6)
     halves, scales = half_byte_blocks(table.numpy())
     blocks = (halves.reshape(50, 2, 32).astype(np.float32) - 8) * scales[..., None]
     np.testing.assert_allclose(table_blocks(table).numpy(), blocks.reshape(50, 64), rtol=1e-5)
@@ -130,8 +130,8 @@ class ToyTowers:
         session = ort.InferenceSession(str(target), providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
         inputs = self.pixels.split(1) if tower == "image" else self.texts
-        found = [session.run(None, {name: one.numpy()})[0] for one in inputs]
-        return torch.from_numpy(np.concatenate(found))
+        outputs = [session.run(None, {name: one.numpy()})[0] for one in inputs]
+        return torch.from_numpy(np.concatenate(outputs))
 
     @torch.no_grad()
     def here(self, tower: str, how: Rounding | None) -> torch.Tensor:
@@ -160,9 +160,9 @@ def toy_towers(toy_teacher_folder, tmp_path_factory) -> ToyTowers:
 def test_rounded_towers_answer_as_the_int8_file(toy_towers, tower, weights, table):
     file = toy_towers.answers(tower, Int8Recipe("int8", weights, table))
     here = toy_towers.here(tower, Rounding(weights, table))
-    lost = (toy_towers.here(tower, None) - file).norm(dim=1)
-    assert (lost > 1e-3).all()
-    off = (here - file).norm(dim=1) / lost
+    distance = (toy_towers.here(tower, None) - file).norm(dim=1)
+    assert (distance > 1e-3).all()
+    off = (here - file).norm(dim=1) / distance
     # Sums differ in the last bit. Where that moves an activation over a rounding edge, the rest of
     # the tower rounds otherwise; where it does not, the answers are the same.
     assert (off < 1e-3).float().mean() >= 0.25
@@ -173,9 +173,9 @@ def test_rounded_towers_answer_as_the_int8_file(toy_towers, tower, weights, tabl
 def test_rounded_towers_answer_as_the_4_bit_file(toy_towers, tower):
     file = toy_towers.answers(tower, WeightOnlyRecipe("4 bit"))
     here = toy_towers.here(tower, Rounding("4 bit", "4 bit"))
-    lost = (toy_towers.here(tower, None) - file).norm()
+    distance = (toy_towers.here(tower, None) - file).norm()
     # The file also rounds activations to 8 bits inside a block, which is not imitated.
-    assert (here - file).norm() < 0.15 * lost
+    assert (here - file).norm() < 0.15 * distance
 
 
 def test_attention_of_torch_is_rounded_as_that_of_the_lean_towers():
@@ -184,16 +184,16 @@ def test_attention_of_torch_is_rounded_as_that_of_the_lean_towers():
     x, mask = values(3, 7, 64), torch.full((7, 7), -torch.inf).triu(1)
     how = Rounding()
     with rounded(how):
-        found, _ = attention(x, x, x, need_weights=False, attn_mask=mask)
+        output, _ = attention(x, x, x, need_weights=False, attn_mask=mask)
     weight = as_int8(attention.in_proj_weight, "overflow_safe")
-    seen = F.linear(as_uint8(x, per_row=True), weight, attention.in_proj_bias)
-    q, k, v = seen.view(3, 7, 3, 2, 32).permute(2, 0, 3, 1, 4)
+    projections = F.linear(as_uint8(x, per_row=True), weight, attention.in_proj_bias)
+    q, k, v = projections.view(3, 7, 3, 2, 32).permute(2, 0, 3, 1, 4)
     heads = (q @ k.transpose(2, 3) / 32**0.5 + mask).softmax(-1) @ v
     joined = as_uint8(heads.transpose(1, 2).flatten(2), per_row=True)
     out = attention.out_proj
     expected = F.linear(joined, as_int8(out.weight, "overflow_safe"), out.bias)
-    torch.testing.assert_close(found, expected, atol=2e-2, rtol=0)
-    assert (found - expected).abs().mean() < 1e-3
+    torch.testing.assert_close(output, expected, atol=2e-2, rtol=0)
+    assert (output - expected).abs().mean() < 1e-3
 
 
 def test_attention_with_a_padding_mask_is_refused():

@@ -91,7 +91,7 @@ def test_keys_that_break_a_resume_are_named(begun):
     assert "run.keep" not in message
 
 
-def test_what_was_edited_in_the_run_folder_itself_is_seen(begun):
+def test_what_was_edited_in_the_run_folder_itself_is_detected(begun):
     path = begun / "config.yaml"
     path.write_text(path.read_text().replace("seed: 0", "seed: 7").replace("keep: 2", "keep: 5"))
     edited = load_config(path)
@@ -101,7 +101,7 @@ def test_what_was_edited_in_the_run_folder_itself_is_seen(begun):
     folder(begun).check(resume=True)
 
 
-def test_broken_checkpoints_are_left_for_the_store_to_name(begun):
+def test_broken_checkpoints_are_for_the_store_to_name(begun):
     (begun / "checkpoints" / "00000005" / "checkpoint.json").write_text("{")
     folder(begun, "seed=3").check(resume=True)
 
@@ -117,7 +117,7 @@ def test_a_run_without_a_checkpoint_can_be_resumed_and_one_without_anything_star
     folder(path).check(resume=False)
 
 
-def test_a_held_folder_is_refused_to_others(begun):
+def test_a_locked_folder_is_refused_to_others(begun):
     with folder(begun).held(resume=True):
         for resume in (True, False):
             with pytest.raises(TinyClipError, match=rf"in use by process {os.getpid()};") as caught:
@@ -135,7 +135,7 @@ def test_a_start_that_fails_before_it_begins_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_kills_have_left_is_cleared_away(begun):
+def test_what_killed_runs_wrote_is_removed(begun):
     before = sorted(path for path in begun.rglob("*"))
     for name in (".student.123.partial", "stages/1/.pruned.123.partial", ".best.123.old",
                  "checkpoints/00000009.part", "checkpoints/.00000009.abc.partial"):  # fmt: skip
@@ -151,14 +151,14 @@ def test_what_kills_have_left_is_cleared_away(begun):
     assert set(after) - set(before) == own
 
 
-def test_a_best_student_whose_place_is_empty_is_put_back(begun):
+def test_a_best_student_whose_place_is_empty_is_restored(begun):
     (begun / ".best.123.old").mkdir()
     (begun / ".best.123.old" / "file").write_text("x")
     with folder(begun).held(resume=True):
         assert (begun / "best" / "file").read_text() == "x"
 
 
-def test_more_steps_may_be_asked_for_and_fewer_not(begun):
+def test_more_steps_may_be_requested_and_fewer_not(begun):
     steps = load_config("starter").optim.steps
     folder(begun, f"optim.steps={steps + 1}").check(resume=True)
     with pytest.raises(ConfigError, match=rf"optim\.steps \(was {steps}, is {steps - 1}\)"):

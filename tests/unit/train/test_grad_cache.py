@@ -43,8 +43,8 @@ def gradients(teacher, batch, *, parts, vision=VIT, checkpointing=False, **loss)
     if terms.after_backward is not None:
         terms.after_backward()
     named = [*task.encoder.named_parameters(), *task.beside.named_parameters()]
-    found = {name: p.grad.clone() for name, p in named if p.grad is not None}
-    return float(terms.loss.detach()), found, task
+    grads = {name: p.grad.clone() for name, p in named if p.grad is not None}
+    return float(terms.loss.detach()), grads, task
 
 
 @pytest.mark.parametrize("parts", [1, 3, 5, 9])
@@ -63,24 +63,24 @@ def gradients(teacher, batch, *, parts, vision=VIT, checkpointing=False, **loss)
     ],
     ids=["affinity", "learned scale", "feature", "sigmoid"],
 )
-def test_the_gradient_is_that_of_the_whole_batch(toy_teacher, batch, parts, loss):
-    whole, expected, _ = gradients(toy_teacher, batch, parts=None, **loss)
-    told, found, task = gradients(toy_teacher, batch, parts=parts, **loss)
-    assert told == pytest.approx(whole, rel=1e-6)
-    assert found.keys() == expected.keys()
+def test_the_gradient_is_that_of_the_full_batch(toy_teacher, batch, parts, loss):
+    full, expected, _ = gradients(toy_teacher, batch, parts=None, **loss)
+    values, actual, task = gradients(toy_teacher, batch, parts=parts, **loss)
+    assert values == pytest.approx(full, rel=1e-6)
+    assert actual.keys() == expected.keys()
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(actual[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
     assert task.micro_batch == parts
 
 
-def test_a_part_of_the_whole_batch_takes_one_pass(toy_teacher, batch):
+def test_a_part_of_the_full_batch_takes_one_pass(toy_teacher, batch):
     task = gradients(toy_teacher, batch, parts=10)[2]
     assert task.terms(batch).after_backward is None
 
 
-def test_only_a_part_is_held(toy_teacher, batch):
+def test_only_a_part_is_in_memory(toy_teacher, batch):
     """Activations that autograd saves for the second pass are those of one part."""
-    held = {}
+    shapes = {}
     for parts in (None, 2):
         task = gradients(toy_teacher, batch, parts=parts)[2]
         saved = []
@@ -88,25 +88,25 @@ def test_only_a_part_is_held(toy_teacher, batch):
             lambda t, saved=saved: saved.append(t.numel()) or t, lambda t: t
         ):
             terms = task.terms(batch)
-        held[parts] = sum(saved)
+        shapes[parts] = sum(saved)
         assert (terms.after_backward is None) == (parts is None)
-    assert held[2] < 0.1 * held[None]
+    assert shapes[2] < 0.1 * shapes[None]
 
 
 def test_checkpointing_changes_nothing_but_memory(toy_teacher, batch):
-    whole, expected, _ = gradients(toy_teacher, batch, parts=None)
-    told, found, _ = gradients(toy_teacher, batch, parts=3, checkpointing=True)
-    assert told == pytest.approx(whole, rel=1e-6)
+    full, expected, _ = gradients(toy_teacher, batch, parts=None)
+    values, actual, _ = gradients(toy_teacher, batch, parts=3, checkpointing=True)
+    assert values == pytest.approx(full, rel=1e-6)
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(actual[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_chance_falls_alike_in_every_part_and_pass():
-    module, drawn = torch.nn.Linear(3, 3), []
+    module, samples = torch.nn.Linear(3, 3), []
 
     def forward(rows):
         noise = torch.rand(())
-        drawn.append(float(noise))
+        samples.append(float(noise))
         x = module(torch.ones(rows.stop - rows.start, 3)) * noise
         return EncodedPairs(x, x, noise, noise)
 
@@ -116,7 +116,7 @@ def test_chance_falls_alike_in_every_part_and_pass():
     (image.sum() + text.sum()).backward()
     passes.second()
     torch.manual_seed(4)
-    assert drawn == [float(torch.rand(()))] * 6
+    assert samples == [float(torch.rand(()))] * 6
     assert float(torch.rand(())) == pytest.approx(float(torch.rand(1, generator=_after(4))))
 
 

@@ -129,7 +129,7 @@ def test_runs_train_log_and_draw_it(moment, toy_teacher_folder, tmp_path):
     assert "(affinity 0.5, moment 0.125)" in _status(report)
 
 
-def test_a_taken_key_is_refused(moment):
+def test_a_used_key_is_refused(moment):
     for name in ("affinity", "moment", "moment_power", "teacher_logit_scale"):
         with pytest.raises(ConfigError, match=rf"loss\.{name} already exists"):
             register_loss(LossEntry(name=name, description="-", implementation="-"))

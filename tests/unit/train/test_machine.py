@@ -65,8 +65,8 @@ def machine(masked, config, tmp_path, monkeypatch):
         "tinyclip_edge.train.stages.machine.save_local_dir", lambda path, _: saved.append(path.name)
     )
     folder = RunFolder(tmp_path, config)
-    made = StageMachine(masked, STAGES, factory, folder, DistributedContext())
-    return made, saved
+    instance = StageMachine(masked, STAGES, factory, folder, DistributedContext())
+    return instance, saved
 
 
 def test_a_run_goes_through_its_phases(machine):

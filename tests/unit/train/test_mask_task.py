@@ -62,16 +62,16 @@ def test_the_price_is_that_of_the_paper(make):
     pixels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=generator)
     batch = Batch(tuple("abcdef"), pixels, CAPTIONS, np.arange(6), np.arange(6))
     set_all(task, 1.0)
-    found = task.terms(batch).values()
+    values = task.terms(batch).values()
     off = 1 / (1 + math.exp(-(2 / 3 * math.log(1 / 11) - 1.0)))
     units = 7 * (4 * 128**2 + 4 * 128 + 8 * 128**2)  # with an output bias a head, a channel
-    whole = 7 * (12 * 128**2 + 9 * 128)
-    sparsity = 1 - (1 - off) ** 2 * units / whole
+    parameters = 7 * (12 * 128**2 + 9 * 128)
+    sparsity = 1 - (1 - off) ** 2 * units / parameters
     gap = 0.5 * 4 / 10 - sparsity
-    assert found["sparsity"] == pytest.approx(sparsity, rel=1e-5)
-    assert found["sparsity_target"] == pytest.approx(0.2)
-    assert found["sparsity_price"] == pytest.approx(10 * max(gap, 0) + 10 * max(gap, 0) ** 2)
-    assert found["loss"] == pytest.approx(found["affinity"] + found["sparsity_price"], rel=1e-6)
+    assert values["sparsity"] == pytest.approx(sparsity, rel=1e-5)
+    assert values["sparsity_target"] == pytest.approx(0.2)
+    assert values["sparsity_price"] == pytest.approx(10 * max(gap, 0) + 10 * max(gap, 0) ** 2)
+    assert values["loss"] == pytest.approx(values["affinity"] + values["sparsity_price"], rel=1e-6)
 
 
 def test_multipliers_rise_and_gates_have_a_rate_of_their_own(task):

@@ -43,8 +43,8 @@ def test_a_resumed_run_forgets_what_it_will_log_again(events):
     with events.open("a") as file:
         file.write('{"kind": "step", "st')  # the process was killed here
     rewind_events(events, 2)
-    kept = read_events(events)
-    assert [event["kind"] for event in kept] == ["run_start", "step", "step"]
+    remaining = read_events(events)
+    assert [event["kind"] for event in remaining] == ["run_start", "step", "step"]
     rewind_events(events.with_name("none.jsonl"), 2)
 
 
@@ -67,16 +67,17 @@ def test_damaged_lines_are_set_aside_and_named(events):
     lines = events.read_bytes().splitlines()
     events.write_bytes(b"\n".join([lines[0], *DAMAGED, *lines[1:], b'{"kind": "st']))
     assert [event["kind"] for event in read_events(events)] == ["run_start", *["step"] * 4, "eval"]
-    told = []
-    rewind_events(events, 4, told.append)
+    messages = []
+    rewind_events(events, 4, messages.append)
     assert events.read_bytes().splitlines() == lines
     assert events.with_name("events.jsonl.damaged").read_bytes().splitlines() == DAMAGED
-    assert len(told) == 1
+    assert len(messages) == 1
     assert (
-        "8 damaged lines, the first at line 2; they were moved to events.jsonl.damaged" in told[0]
+        "8 damaged lines, the first at line 2; they were moved to events.jsonl.damaged"
+        in messages[0]
     )
-    rewind_events(events, 4, told.append)
-    assert len(told) == 1
+    rewind_events(events, 4, messages.append)
+    assert len(messages) == 1
 
 
 def report(step, steps=200):
@@ -85,7 +86,7 @@ def report(step, steps=200):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_progress_shows_loss_kl_speed_and_time_left(terminal):
+def test_progress_shows_loss_kl_speed_and_remaining_time(terminal):
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=140, color_system=None)
     with ProgressObserver(console) as observer:
@@ -116,7 +117,7 @@ def test_the_first_signal_is_noted_and_a_second_ctrl_c_is_the_shells(first):
     assert signal.getsignal(signal.SIGINT) is interrupt
 
 
-def test_outside_the_main_thread_signals_are_left_alone():
+def test_outside_the_main_thread_signals_are_untouched():
     def inside():
         with StopSignal() as stop:
             results.append(stop.received)

@@ -48,9 +48,9 @@ def features(task, batch):
     task.encoder.eval()
     pixels = task._codec.restore(batch.pixels)
     with torch.no_grad():
-        seen = [task.encoder(pixels, task.clip.tokenizer(list(CAPTIONS)))[:2]]
-        seen.append(task.teacher.features_of(batch))
-    return [[x.double().numpy() for x in pair] for pair in seen]
+        student = [task.encoder(pixels, task.clip.tokenizer(list(CAPTIONS)))[:2]]
+        student.append(task.teacher.features_of(batch))
+    return [[x.double().numpy() for x in pair] for pair in student]
 
 
 def test_directions_are_weighed_apart(toy_teacher, batch):
@@ -66,15 +66,15 @@ def test_directions_are_weighed_apart(toy_teacher, batch):
 @pytest.mark.parametrize("kind", ["mse", "cosine"])
 def test_feature_term_at_equal_widths(toy_teacher, batch, kind):
     task = make(toy_teacher, affinity=0.0, feature=3.0, feature_kind=kind)
-    found = task.terms(batch).values()
+    values = task.terms(batch).values()
     student, teacher = features(task, batch)
     # Unit vectors: |a - b|^2 = 2 - 2 cos, spread over 64 values.
     cosine = np.mean([(a * b).sum(axis=1) for a, b in zip(student, teacher, strict=True)])
     expected = (2 - 2 * cosine) / 64 if kind == "mse" else 1 - cosine
-    assert found["feature"] == pytest.approx(expected, rel=1e-5)
-    assert found["loss"] == pytest.approx(3 * expected, rel=1e-5)
+    assert values["feature"] == pytest.approx(expected, rel=1e-5)
+    assert values["loss"] == pytest.approx(3 * expected, rel=1e-5)
     assert len(task.beside) == 0
-    assert "affinity" not in found
+    assert "affinity" not in values
 
 
 def test_a_narrower_student_is_projected_and_the_projector_learns(toy_teacher, batch):
@@ -99,15 +99,15 @@ def test_a_narrower_student_is_projected_and_the_projector_learns(toy_teacher, b
 
 
 def test_the_next_stage_goes_on_with_scale_and_projector(toy_teacher):
-    given = {"embed_dim": 32, "feature": 1.0, "student_logit_scale": "learned"}
-    first = make(toy_teacher, **given)
+    options = {"embed_dim": 32, "feature": 1.0, "student_logit_scale": "learned"}
+    first = make(toy_teacher, **options)
     with torch.no_grad():
         first.encoder.log_scale.fill_(1.5)
         first.beside["projector"].text.weight.fill_(0.25)
-    second = make(toy_teacher, before=first, **given)
+    second = make(toy_teacher, before=first, **options)
     assert second.encoder.log_scale.item() == pytest.approx(1.5)
     assert second.beside["projector"].text.weight.eq(0.25).all()
-    other = make(toy_teacher, before=first, **{**given, "embed_dim": 16})
+    other = make(toy_teacher, before=first, **{**options, "embed_dim": 16})
     assert other.beside["projector"].text.weight.shape == (64, 16)
 
 
@@ -120,18 +120,18 @@ def test_pairs_are_judged_one_by_one(toy_teacher, batch):
     task = make(toy_teacher, bias=0.0, affinity=0.5, affinity_kind="sigmoid", sigmoid=2.0,
                 teacher_logit_scale=30.0, teacher_logit_bias=-6.0,
                 student_logit_scale=20.0, student_logit_bias=-3.0)  # fmt: skip
-    found = task.terms(batch).values()
+    values = task.terms(batch).values()
     student, teacher = features(task, batch)
     logits = 20.0 * student[0] @ student[1].T - 3.0
     yes = 1 / (1 + np.exp(6.0 - 30.0 * teacher[0] @ teacher[1].T))
     affinity, labels = cross_entropy(logits, yes), cross_entropy(logits, np.eye(6))
-    assert found["affinity"] == pytest.approx(affinity, rel=1e-5)
-    assert found["sigmoid"] == pytest.approx(labels, rel=1e-5)
-    assert found["loss"] == pytest.approx(0.5 * affinity + 2 * labels, rel=1e-5)
+    assert values["affinity"] == pytest.approx(affinity, rel=1e-5)
+    assert values["sigmoid"] == pytest.approx(labels, rel=1e-5)
+    assert values["loss"] == pytest.approx(0.5 * affinity + 2 * labels, rel=1e-5)
     entropy = -(yes * np.log(yes) + (1 - yes) * np.log1p(-yes)).sum() / 6
-    assert found["teacher_entropy"] == pytest.approx(entropy, rel=1e-4)
-    assert found["kl"] == pytest.approx(affinity - entropy, rel=1e-4)
-    assert found["student_bias"] == -3.0
+    assert values["teacher_entropy"] == pytest.approx(entropy, rel=1e-4)
+    assert values["kl"] == pytest.approx(affinity - entropy, rel=1e-4)
+    assert values["student_bias"] == -3.0
     assert task.clip.logit_bias == -3.0
     assert not task.encoder.logit_bias.requires_grad
 
@@ -146,8 +146,8 @@ def test_where_the_students_bias_starts(toy_teacher):
         first.encoder.logit_bias.fill_(-7.5)
     assert make(toy_teacher, before=first, **learned).clip.logit_bias == -7.5
     siglip = with_logit_bias(toy_teacher, -16.5)
-    kept = make(siglip, affinity_kind="sigmoid")
-    assert kept.clip.logit_bias == -16.5
+    remaining = make(siglip, affinity_kind="sigmoid")
+    assert remaining.clip.logit_bias == -16.5
     assert make(siglip, affinity_kind="sigmoid", teacher_logit_scale=50.0).clip.logit_bias == (
         pytest.approx(-16.5 * 50.0 / siglip.logit_scale)  # what was even stays even
     )
@@ -201,9 +201,9 @@ def test_interactive_contrast_goes_through_a_projector_where_widths_differ(toy_t
 
 
 def test_prefixes_of_the_embedding_take_part(toy_teacher, batch):
-    whole = make(toy_teacher, contrastive=0.5).terms(batch).values()
+    full = make(toy_teacher, contrastive=0.5).terms(batch).values()
     task = make(toy_teacher, contrastive=0.5, matryoshka=[8, 24])
-    found = task.terms(batch).values()
+    values = task.terms(batch).values()
     student, teacher = features(task, batch)
     scale = task.clip.logit_scale
     p = [softmax(scale * a @ b.T) for a, b in (teacher, teacher[::-1])]
@@ -216,10 +216,10 @@ def test_prefixes_of_the_embedding_take_part(toy_teacher, batch):
             -sum((a * np.log(b)).sum(axis=1).mean() for a, b in zip(p, q, strict=True)) / 2
         )
         contrasts.append(-sum(np.log(x.diagonal()).mean() for x in q) / 2)
-    assert found["affinity"] == pytest.approx(np.mean(affinities), rel=1e-5)
-    assert found["contrastive"] == pytest.approx(np.mean(contrasts), rel=1e-5)
-    assert found["loss"] == pytest.approx(np.mean(affinities) + 0.5 * np.mean(contrasts), rel=1e-5)
-    assert found["kl"] == pytest.approx(whole["kl"], rel=1e-6)  # logged of the whole embedding
+    assert values["affinity"] == pytest.approx(np.mean(affinities), rel=1e-5)
+    assert values["contrastive"] == pytest.approx(np.mean(contrasts), rel=1e-5)
+    assert values["loss"] == pytest.approx(np.mean(affinities) + 0.5 * np.mean(contrasts), rel=1e-5)
+    assert values["kl"] == pytest.approx(full["kl"], rel=1e-6)  # logged of the whole embedding
 
 
 def softmax(x):

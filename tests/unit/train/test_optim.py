@@ -51,7 +51,7 @@ def updater(model, **config):
     return OptimizerStep(accelerator, optimizer, trainable(model.parameters()), config)
 
 
-def test_a_gradient_is_clipped_and_its_norm_told():
+def test_a_gradient_is_clipped_and_its_norm_reported():
     model, x = Small(), torch.randn(8, 4)
     loss = (model(x) ** 3).sum() * 100
     grads = torch.autograd.grad(loss, trainable(model.parameters()), retain_graph=True)

@@ -30,7 +30,7 @@ def events(tmp_path):
     ("masks", "names"),
     [(True, ["gates", "loss", "sparsity", "units"]), (False, ["loss"])],
 )
-def test_what_can_be_drawn_is_drawn(events, tmp_path, masks, names):
+def test_what_can_be_plotted_is_plotted(events, tmp_path, masks, names):
     written = write_plots(events(masks=masks), tmp_path / "report")
     assert sorted(path.stem for path in written) == names
     for path in written:

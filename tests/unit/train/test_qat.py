@@ -58,20 +58,20 @@ def finish(tmp_path):
 
 
 def config(pairs: str, **sections) -> RunConfig:
-    made = {
+    values = {
         "teacher": {"model": "toy"},
         "student": {"model": "toy"},
         "data": {"train": pairs, "val": pairs, "workers": 1},
         "optim": {"lr": 1e-2, "batch_size": 16},
         "run": {"device": "cpu"},
     }
-    return RunConfig.model_validate({**made, **sections})
+    return RunConfig.model_validate({**values, **sections})
 
 
 def test_the_rounded_student_comes_nearer_to_the_teacher(pairs, teacher, student, finish):
     watcher = Watcher()
     before = weights_hash(student.model)
-    found = finish(
+    result = finish(
         student, None, config(pairs), Finishing(25, 1e-3, COARSE, COARSE), observer=watcher
     )
     kl = [report.values["kl"] for report in watcher.reports]
@@ -79,16 +79,16 @@ def test_the_rounded_student_comes_nearer_to_the_teacher(pairs, teacher, student
     assert np.mean(kl[-8:]) < 0.6 * np.mean(kl[:3])  # the first warm-up steps stand for "before"
     assert weights_hash(student.model) == before  # the teacher, and what is gone back to
     assert [step for step, _, _ in watcher.evals] == [0, 25]
-    assert watcher.evals[0][2] == found.before
-    assert watcher.evals[1][2] == found.after
-    assert not found.clip.model.training
+    assert watcher.evals[0][2] == result.before
+    assert watcher.evals[1][2] == result.after
+    assert not result.clip.model.training
 
 
 def test_the_same_seed_gives_the_same_student(pairs, teacher, student, finish):
     def finished(seed):
-        made = config(pairs, seed=seed)
+        settings = config(pairs, seed=seed)
         watcher = Watcher()
-        finish(student, teacher, made, Finishing(3), observer=watcher)
+        finish(student, teacher, settings, Finishing(3), observer=watcher)
         return [report.values["loss"] for report in watcher.reports]
 
     assert finished(0) == finished(0)
@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_student(pairs, teacher, student, finish):
 
 
 @pytest.mark.parametrize("better", [True, False])
-def test_a_finish_that_makes_it_worse_gives_the_given_weights_back(
+def test_a_finish_that_makes_it_worse_gives_the_original_weights_back(
     pairs, student, monkeypatch, better, finish
 ):
     shares = iter([0.5, 0.6 if better else 0.4])
@@ -104,26 +104,26 @@ def test_a_finish_that_makes_it_worse_gives_the_given_weights_back(
         Validation, "measure", lambda *_: dict.fromkeys(("t2i_r1", "i2t_r1"), next(shares))
     )
     watcher = Watcher()
-    found = finish(student, None, config(pairs), Finishing(2), observer=watcher)
-    assert found.helped is better
-    same = weights_hash(found.clip.model) == weights_hash(student.model)
+    result = finish(student, None, config(pairs), Finishing(2), observer=watcher)
+    assert result.helped is better
+    same = weights_hash(result.clip.model) == weights_hash(student.model)
     assert same is not better
     assert ("worse, so the weights stay as they were" in watcher.messages[-1]) is not better
-    told = found.as_dict()
-    assert told["kept"] is better
-    assert (told["recall@1_before"], told["recall@1_after"]) == (50.0, 60.0 if better else 40.0)
-    assert told["steps"] == 2
-    assert told["lr"] == pytest.approx(1e-3)  # a tenth of the configuration's
+    report = result.as_dict()
+    assert report["kept"] is better
+    assert (report["recall@1_before"], report["recall@1_after"]) == (50.0, 60.0 if better else 40.0)
+    assert report["steps"] == 2
+    assert report["lr"] == pytest.approx(1e-3)  # a tenth of the configuration's
 
 
 def test_a_float_tower_stays_as_it_is(pairs, student, finish):
-    found = finish(student, None, config(pairs), Finishing(2, image=None))
+    result = finish(student, None, config(pairs), Finishing(2, image=None))
     changed = {
         name.startswith("visual.")
         for name, weight in student.model.state_dict().items()
-        if not torch.equal(weight, found.clip.model.state_dict()[name])
+        if not torch.equal(weight, result.clip.model.state_dict()[name])
     }
-    assert not found.helped or changed == {False}
+    assert not result.helped or changed == {False}
 
 
 def test_a_learnt_scale_goes_on_and_features_are_mimicked(pairs, teacher, student, finish):
@@ -131,8 +131,8 @@ def test_a_learnt_scale_goes_on_and_features_are_mimicked(pairs, teacher, studen
     with torch.no_grad():
         student.model.logit_scale.fill_(np.log(30.0))
     watcher = Watcher()
-    made = config(pairs, loss=loss)
-    finish(student, teacher, made, Finishing(1, 1e-6), observer=watcher)
+    settings = config(pairs, loss=loss)
+    finish(student, teacher, settings, Finishing(1, 1e-6), observer=watcher)
     values = watcher.reports[0].values
     assert values["student_scale"] == pytest.approx(30.0, rel=1e-4)
     assert {"affinity", "feature", "contrastive"} <= set(values)
@@ -141,8 +141,8 @@ def test_a_learnt_scale_goes_on_and_features_are_mimicked(pairs, teacher, studen
 def test_a_narrower_student_leaves_features_out(pairs, teacher, finish):
     small = create_student({**STUDENT, "embed_dim": 32}, teacher)
     watcher = Watcher()
-    made = config(pairs, loss={"feature": 10.0})
-    finish(small, teacher, made, Finishing(1), observer=watcher)
+    settings = config(pairs, loss={"feature": 10.0})
+    finish(small, teacher, settings, Finishing(1), observer=watcher)
     assert "feature" not in watcher.reports[0].values
     assert watcher.reports[0].values["kl"] > 0
 
@@ -180,8 +180,8 @@ def test_an_interrupted_finish_goes_on_to_the_same_curve(pairs, student, tmp_pat
     def finished(folder, observer):
         return finish_quantized(student, None, run, finishing, folder=folder, observer=observer)
 
-    whole = Watcher()
-    expected = finished(tmp_path / "whole", whole)
+    uninterrupted = Watcher()
+    expected = finished(tmp_path / "whole", uninterrupted)
     cut = Watcher(4, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(
         InterruptedRun, match=r"stopped after step 4.*continue with: the same"
@@ -196,7 +196,7 @@ def test_an_interrupted_finish_goes_on_to_the_same_curve(pairs, student, tmp_pat
     result = finished(tmp_path / "cut", resumed)
     assert [report.step for report in cut.reports] == [1, 2, 3, 4]
     assert [report.step for report in resumed.reports] == [5, 6, 7]
-    for before, after in zip(whole.reports, [*cut.reports, *resumed.reports], strict=True):
+    for before, after in zip(uninterrupted.reports, [*cut.reports, *resumed.reports], strict=True):
         assert after.values == pytest.approx(before.values, abs=1e-6)
         assert after.lr == before.lr
     assert weights_hash(result.clip.model) == weights_hash(expected.clip.model)

@@ -21,7 +21,7 @@ def pairs(tmp_path_factory) -> str:
 
 
 def test_a_run_brings_teacher_and_pairs(tmp_path, pairs, toy_teacher_folder):
-    made = {
+    sections = {
         "teacher": {"model": str(toy_teacher_folder)},
         "student": {"model": STUDENT},
         "data": {"train": pairs, "workers": 1},
@@ -29,11 +29,11 @@ def test_a_run_brings_teacher_and_pairs(tmp_path, pairs, toy_teacher_folder):
         "run": {"device": "cpu"},
     }
     (tmp_path / "student").mkdir()
-    (tmp_path / "config.yaml").write_text(dump_config(RunConfig.model_validate(made)))
+    (tmp_path / "config.yaml").write_text(dump_config(RunConfig.model_validate(sections)))
     student = create_student(STUDENT, load_clip(str(toy_teacher_folder)))
     watcher = Watcher()
     for source in (tmp_path, tmp_path / "student"):
-        found = finish_model(
+        result = finish_model(
             student,
             str(source),
             Finishing(1),
@@ -42,14 +42,14 @@ def test_a_run_brings_teacher_and_pairs(tmp_path, pairs, toy_teacher_folder):
             folder=tmp_path / f"{source.name}.qat",
             observer=watcher,
         )
-        assert found.lr == pytest.approx(2e-4)
+        assert result.lr == pytest.approx(2e-4)
     assert any(f"teacher {toy_teacher_folder.name}" in text for text in watcher.messages)
     assert watcher.reports[0].values["kl"] > 1e-2  # the student is random: not its own teacher
-    named = "fine-tuned for int8 in 1 steps" in found.clip.name
-    assert named is found.helped
+    named = "fine-tuned for int8 in 1 steps" in result.clip.name
+    assert named is result.helped
 
 
-def test_another_model_is_its_own_teacher_on_given_pairs(tmp_path, pairs, toy_teacher_folder):
+def test_another_model_is_its_own_teacher_on_passed_pairs(tmp_path, pairs, toy_teacher_folder):
     clip, watcher = load_clip(str(toy_teacher_folder)), Watcher()
     source = str(toy_teacher_folder)
     still = Finishing(1, 1e-9, None, None)
@@ -64,7 +64,7 @@ def test_another_model_is_its_own_teacher_on_given_pairs(tmp_path, pairs, toy_te
         )
 
 
-def test_a_run_is_found_from_its_student_too(tmp_path):
+def test_a_run_is_located_from_its_student_too(tmp_path):
     (tmp_path / "config.yaml").touch()
     for name in ("", "student", "best"):
         assert run_folder(str(tmp_path / name)) == tmp_path

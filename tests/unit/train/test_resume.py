@@ -11,10 +11,10 @@ from tinyclip_edge.train.monitoring.events import Silent
 
 class Messages(Silent):
     def __init__(self):
-        self.told = []
+        self.messages = []
 
     def on_message(self, text):
-        self.told.append(text)
+        self.messages.append(text)
 
 
 @pytest.fixture
@@ -38,10 +38,10 @@ def config(tmp_path, toy_teacher_folder):
 def test_a_stream_tells_at_its_end_what_it_skipped(config, tmp_path):
     samples = toy_samples((32, 36, 40))  # 144 in 6 batches of 24 distinct concepts
     samples[7][1]["png"] = b"nothing"
-    seen = Messages()
-    result = distill(config(samples, steps=6), tmp_path / "run", observer=seen)
+    watcher = Messages()
+    result = distill(config(samples, steps=6), tmp_path / "run", observer=watcher)
     line = f"skipped 1 of 144 images that cannot be decoded: {samples[7][0]}"
-    assert [line in message for message in seen.told].count(True) == 1
+    assert [line in message for message in watcher.messages].count(True) == 1
     assert result.student.is_dir()
 
 

@@ -52,7 +52,7 @@ def test_stages_follow_each_other_in_steps():
 
 
 @pytest.mark.parametrize(
-    ("sections", "told"),
+    ("sections", "message"),
     [
         (
             {"stages": [{"keep": 0.5, "steps": 500}]},
@@ -68,8 +68,8 @@ def test_stages_follow_each_other_in_steps():
         ),
     ],
 )
-def test_stages_that_are_too_short_are_refused(sections, told):
-    with pytest.raises(ConfigError, match=told):
+def test_stages_that_are_too_short_are_refused(sections, message):
+    with pytest.raises(ConfigError, match=message):
         plan_course(config(**sections))
 
 

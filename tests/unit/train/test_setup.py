@@ -57,33 +57,33 @@ def test_a_source_fits_by_its_number_of_pairs(tmp_path):
     [(147_456e-9, PairMemory), (147_455e-9, StreamingPairs), (0, StreamingPairs)],
 )
 def test_the_bound_is_bytes_of_decoded_pictures(config, memory_gb, kind):
-    told = Messages()
-    setup, _ = prepare(config(toy_samples(), memory_gb=memory_gb), told)
+    watcher = Messages()
+    setup, _ = prepare(config(toy_samples(), memory_gb=memory_gb), watcher)
     assert isinstance(setup.pairs, kind)
-    assert any("is streamed" in line for line in told) == (kind is StreamingPairs)
+    assert any("is streamed" in line for line in watcher) == (kind is StreamingPairs)
 
 
 def test_the_shipped_runs_bound_memory_in_gigabytes():
     assert load_config("starter").data.memory_gb == 4.0
 
 
-def test_skipped_validation_images_are_told(config):
+def test_skipped_validation_images_are_reported(config):
     samples = toy_samples((32, 36, 40))
     samples[7][1]["png"] = b"nothing"
-    told = Messages()
-    prepare(config(samples), told)
+    watcher = Messages()
+    prepare(config(samples), watcher)
     line = f"skipped 1 of 144 images that cannot be decoded: {samples[7][0]}"
-    assert any(message.endswith(line) for message in told)
+    assert any(message.endswith(line) for message in watcher)
 
 
 def test_a_run_without_validation_pairs_says_so_before_its_first_step(config):
-    told = Messages()
-    prepare(config(toy_samples(), val=None), told)
-    assert "data.val is null: no evaluation of teacher and student in the run" in told
+    watcher = Messages()
+    prepare(config(toy_samples(), val=None), watcher)
+    assert "data.val is null: no evaluation of teacher and student in the run" in watcher
 
 
 @pytest.mark.parametrize("memory_gb", [1, 0])
-def test_faulty_rows_and_files_left_out_are_told(config, tmp_path, memory_gb):
+def test_faulty_rows_and_skipped_files_are_reported(config, tmp_path, memory_gb):
     run = config(toy_samples())
     (tmp_path / "img").mkdir()
     for number in range(120):
@@ -93,12 +93,14 @@ def test_faulty_rows_and_files_left_out_are_told(config, tmp_path, memory_gb):
     (tmp_path / "img" / "a.svg").write_text("<svg/>")
     data = run.data.model_copy(update={"train": str(tmp_path / "img"), "batch_distinct": False,
                                         "memory_gb": memory_gb})  # fmt: skip
-    told = Messages()
-    prepare(run.model_copy(update={"data": data}), told)
+    watcher = Messages()
+    prepare(run.model_copy(update={"data": data}), watcher)
     assert any(
-        f"skipped 1 faulty sample: {tmp_path}/img/7.png has no caption" in line for line in told
+        f"skipped 1 faulty sample: {tmp_path}/img/7.png has no caption" in line for line in watcher
     )
-    assert any(line.endswith("skipped files that do not belong to a pair: 1 .svg") for line in told)
+    assert any(
+        line.endswith("skipped files that do not belong to a pair: 1 .svg") for line in watcher
+    )
 
 
 @pytest.mark.parametrize("form", ["table", "folder", "pipe"])
@@ -125,8 +127,8 @@ def test_every_form_of_pairs_reaches_the_run(config, tmp_path, form):
     assert isinstance(setup.pairs, StreamingPairs if form == "pipe" else PairMemory)
     keys = {key for key, _ in toy_samples()}
     batches = setup.pairs.batches(0, 16, seed=0)
-    drawn = [key for _ in range(3) for key in next(batches).keys]
-    assert {key.removeprefix("img/").removesuffix(".png") for key in drawn} == keys
+    batch_keys = [key for _ in range(3) for key in next(batches).keys]
+    assert {key.removeprefix("img/").removesuffix(".png") for key in batch_keys} == keys
     # what a resumed run compares
     assert prepare(run, Messages())[0].data_hash == setup.data_hash
 

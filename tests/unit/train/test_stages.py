@@ -46,14 +46,14 @@ def test_a_recipe_of_the_zoo_is_its_stages(config, toy_teacher, method):
 
 
 @pytest.mark.parametrize(
-    ("model", "method", "told"),
+    ("model", "method", "message"),
     [
         ("TinyCLIP-auto-ViT-22M-32-Text-10M", "none", "is a recipe with masks"),
         ("starter-50", "masks", "set student.keep or stages instead of student.model"),
     ],
 )
-def test_a_model_that_contradicts_its_method(config, toy_teacher, model, method, told):
-    with pytest.raises(ConfigError, match=told):
+def test_a_model_that_contradicts_its_method(config, toy_teacher, model, method, message):
+    with pytest.raises(ConfigError, match=message):
         resolve_course(config(student={"model": model}, inherit={"method": method}), toy_teacher)
 
 
@@ -62,17 +62,17 @@ CUT = {"student": {"vision_cfg": {"layers": 3}, "text_cfg": {"layers": 2}}}
 
 
 @pytest.mark.parametrize(
-    ("stages", "told"),
+    ("stages", "message"),
     [
         ([{"keep": 0.5}], "keep 0.5 cannot be reached: gates have 5.3 to move"),
         ([CUT, {"keep": 0.5}], "stage 2: keep 0.5 cannot be reached: gates have 4.6 to move"),
         ([{"keep": 0.75}, {"keep": 0.5}], "stage 1: keep 0.75 cannot be reached: gates have 4.3"),
     ],
 )
-def test_gates_that_cannot_close_in_time_are_refused(config, toy_teacher, stages, told):
+def test_gates_that_cannot_close_in_time_are_refused(config, toy_teacher, stages, message):
     masks = {"lr": 0.05, "prune": 10.0, "extra": 0.05, "warmup": 5.0}
     run = config(inherit={"method": "masks"}, stages=stages, masks=masks, optim={"steps": 400})
-    with pytest.raises(ConfigError, match=re.escape(told)):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         resolve_course(run, toy_teacher)
 
 

@@ -64,17 +64,17 @@ def test_the_mean_of_logits_by_hand(toy_teacher, other, batch):
     with torch.no_grad():
         toy_teacher.model.logit_scale.fill_(math.log(10.0))
         other.model.logit_scale.fill_(math.log(20.0))
-    asked = ask(toy_teacher, ensemble=[(other, 3.0)])
+    frozen = ask(toy_teacher, ensemble=[(other, 3.0)])
     # weights 1/4 and 3/4: 0.25 * 10 + 0.75 * 20 = 17.5
-    assert asked.scale == pytest.approx(17.5, rel=1e-6)
+    assert frozen.scale == pytest.approx(17.5, rel=1e-6)
     answers = Says([[1.0, 0.0]], [[0.6, 0.8]]), Says([[0.0, 1.0]], [[0.96, 0.28]])
-    asked.members = [replace(v, encoder=a) for v, a in zip(asked.members, answers, strict=True)]
-    image, text = asked.features_of(batch)
+    frozen.members = [replace(v, encoder=a) for v, a in zip(frozen.members, answers, strict=True)]
+    image, text = frozen.features_of(batch)
     assert image.shape == (1, 4)
     assert torch.allclose(image.norm(dim=-1), torch.ones(1))
     assert torch.allclose(text.norm(dim=-1), torch.ones(1))
     # 0.25 * 10 * 0.6 + 0.75 * 20 * 0.28 = 1.5 + 4.2
-    assert (asked.scale * image @ text.T).item() == pytest.approx(5.7, rel=1e-5)
+    assert (frozen.scale * image @ text.T).item() == pytest.approx(5.7, rel=1e-5)
 
 
 def test_each_teacher_sees_pixels_of_its_size_mean_and_std(toy_teacher, other, batch):
@@ -118,12 +118,12 @@ def test_all_teachers_are_measured_together(toy_teacher, other, tmp_path):
     codec = pixel_codec(toy_teacher)
     validation = Validation(PairMemory.load(source, codec), codec)
     joined = ask(toy_teacher, ensemble=[(other, 1.0)])
-    found = joined.measure(validation)
+    accuracy = joined.measure(validation)
     with torch.no_grad():
         image = joined.encode_images(torch.stack(validation.pairs.images))
         text = joined.encode_texts([validation.pairs.label(concept) for concept in range(48)])
     expected = accuracies(image @ text.T, torch.from_numpy(validation.pairs.concept_of))
-    assert found == pytest.approx({**expected, "images": 48.0, "labels": 48.0})
+    assert accuracy == pytest.approx({**expected, "images": 48.0, "labels": 48.0})
     alone = ask(toy_teacher)
     assert alone.measure(validation) == validation.measure(alone.encoder, toy_teacher)
 
@@ -141,14 +141,14 @@ def test_a_temperature_for_each_teacher_by_hand(toy_teacher, other, batch):
     with torch.no_grad():
         toy_teacher.model.logit_scale.fill_(math.log(10.0))
         other.model.logit_scale.fill_(math.log(20.0))
-    asked = ask(toy_teacher, ensemble=[(other, 3.0, 5.0)], temperature=0.5)
+    frozen = ask(toy_teacher, ensemble=[(other, 3.0, 5.0)], temperature=0.5)
     # weights 1/4 and 3/4: 0.25 * 10 / 0.5 + 0.75 * 20 / 5 = 5 + 3
-    assert asked.scale == pytest.approx(8.0, rel=1e-6)
+    assert frozen.scale == pytest.approx(8.0, rel=1e-6)
     answers = Says([[1.0, 0.0]], [[0.6, 0.8]]), Says([[0.0, 1.0]], [[0.96, 0.28]])
-    asked.members = [replace(v, encoder=a) for v, a in zip(asked.members, answers, strict=True)]
-    image, text = asked.features_of(batch)
+    frozen.members = [replace(v, encoder=a) for v, a in zip(frozen.members, answers, strict=True)]
+    image, text = frozen.features_of(batch)
     # 5 * 0.6 + 3 * 0.28
-    assert (asked.scale * image @ text.T).item() == pytest.approx(3.84, rel=1e-5)
+    assert (frozen.scale * image @ text.T).item() == pytest.approx(3.84, rel=1e-5)
 
 
 def test_the_parts_of_an_ensemble_have_their_own_logits(toy_teacher, other, batch):
@@ -182,24 +182,24 @@ def test_temperatures_belong_to_the_recipe_of_joined_features_alone(toy_teacher,
 
 
 def test_rows_that_a_cache_brings_are_not_computed(toy_teacher, batch, monkeypatch):
-    asked = ask(toy_teacher)
-    image, text = asked.features_of(batch)
+    frozen = ask(toy_teacher)
+    image, text = frozen.features_of(batch)
     rows = list(image.half().numpy())
     some = CachedRows.of([rows[0], None, rows[2], rows[3], None, rows[5]])
-    seen = []
+    computed = []
     encode = Teacher.encode_images
     monkeypatch.setattr(
-        Teacher, "encode_images", lambda self, p: seen.append(len(p)) or encode(self, p)
+        Teacher, "encode_images", lambda self, p: computed.append(len(p)) or encode(self, p)
     )
-    kept = replace(
+    cached = replace(
         batch, image_features=some, text_features=CachedRows.of(list(text.half().numpy()))
     )
-    got = asked.features_of(kept)
-    assert seen == [2]
-    assert torch.allclose(got[0], image, atol=1e-3)
-    assert torch.allclose(got[0][[1, 4]], image[[1, 4]], atol=1e-6)
-    assert torch.allclose(got[1], text, atol=1e-3)
-    assert torch.allclose(got[1].norm(dim=-1), torch.ones(6), atol=1e-6)
+    actual = frozen.features_of(cached)
+    assert computed == [2]
+    assert torch.allclose(actual[0], image, atol=1e-3)
+    assert torch.allclose(actual[0][[1, 4]], image[[1, 4]], atol=1e-6)
+    assert torch.allclose(actual[1], text, atol=1e-3)
+    assert torch.allclose(actual[1].norm(dim=-1), torch.ones(6), atol=1e-6)
 
 
 def test_no_row_at_all_is_no_tensor():
@@ -209,8 +209,8 @@ def test_no_row_at_all_is_no_tensor():
     assert half.values.tolist() == [[0, 0, 0], [1, 1, 1]]
 
 
-def test_a_large_batch_is_seen_in_parts(toy_teacher, batch, monkeypatch):
-    whole = ask(toy_teacher).features_of(batch)
+def test_a_large_batch_is_processed_in_parts(toy_teacher, batch, monkeypatch):
+    full = ask(toy_teacher).features_of(batch)
     rows = []
     for name in ("encode_image", "encode_text"):
         encode = getattr(FrozenEncoder, name)
@@ -219,7 +219,7 @@ def test_a_large_batch_is_seen_in_parts(toy_teacher, batch, monkeypatch):
         )
     parts = ask(toy_teacher, max_batch=4).features_of(batch)
     assert rows == [4, 2, 4, 2]
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(whole, parts, strict=True))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(full, parts, strict=True))
 
 
 @pytest.mark.parametrize(

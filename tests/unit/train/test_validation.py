@@ -19,12 +19,12 @@ CONCEPTS = torch.tensor([0, 1, 2, 0])
 
 
 def test_recalls_by_hand():
-    found = accuracies(SIMILARITY, CONCEPTS)
-    assert found["i2t_r1"] == 2 / 4
-    assert found["i2t_r5"] == 1.0
+    accuracy = accuracies(SIMILARITY, CONCEPTS)
+    assert accuracy["i2t_r1"] == 2 / 4
+    assert accuracy["i2t_r5"] == 1.0
     # column 0: picture 0 on top; column 1: picture 1 (0.4) on top; column 2: picture 2 on top
-    assert found["t2i_r1"] == 1.0
-    assert found["zero_shot_100"] == 2 / 4  # only three labels: all are candidates
+    assert accuracy["t2i_r1"] == 1.0
+    assert accuracy["zero_shot_100"] == 2 / 4  # only three labels: all are candidates
 
 
 def test_a_picture_of_another_concept_on_top_is_a_miss():
@@ -34,8 +34,8 @@ def test_a_picture_of_another_concept_on_top_is_a_miss():
 
 
 def test_a_collapsed_model_gets_no_credit():
-    found = accuracies(torch.ones(40, 30), torch.arange(40) % 30)
-    assert set(found.values()) == {0.0}
+    accuracy = accuracies(torch.ones(40, 30), torch.arange(40) % 30)
+    assert set(accuracy.values()) == {0.0}
 
 
 def test_among_100_candidates_equals_drawing_them():
@@ -47,8 +47,8 @@ def test_among_100_candidates_equals_drawing_them():
     for _ in range(300):
         for row, concept in zip(similarity, concepts, strict=True):
             others = np.delete(np.arange(400), int(concept))
-            drawn = random.choice(others, 99, replace=False)
-            hits += bool(row[concept] > row[torch.from_numpy(drawn)].max())
+            candidates = random.choice(others, 99, replace=False)
+            hits += bool(row[concept] > row[torch.from_numpy(candidates)].max())
     # standard error of 18,000 draws is below 0.4 points
-    found = accuracies(similarity, concepts)["zero_shot_100"]
-    assert found == pytest.approx(hits / (300 * 60), abs=0.015)
+    accuracy = accuracies(similarity, concepts)["zero_shot_100"]
+    assert accuracy == pytest.approx(hits / (300 * 60), abs=0.015)
