@@ -17,6 +17,7 @@ from families import ENCODERS, family
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models import create_student
 from tinyclip_export.onnx_passes import exporter
+from tinyclip_export.quantization.dynamic_int8 import Int8Recipe, quantize_tower
 from tinyclip_export.towers.encoder_text import EncoderTextTower
 from tinyclip_export.towers.factory import input_form, text_tower
 
@@ -131,3 +132,19 @@ def test_gelu_is_one_node(tmp_path):
     operators = [node.op_type for node in onnx.load(tmp_path / "text.onnx").graph.node]
     assert operators.count("Gelu") == 4 + 1  # of the projection
     assert "Tanh" not in operators
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_int8_with_the_rewrites_of_x86(kind, tmp_path):
+    """onnxruntime's Attention asks for a mask with a row per query."""
+    clip = small(kind)
+    exporter.export_text_tower(tower_of(clip), tmp_path / "text.onnx")
+    recipe = Int8Recipe(norms="rms", attention="operator", feed_forward="halves")
+    quantize_tower(tmp_path / "text.onnx", tmp_path / "int8.onnx", recipe, text=True)
+    session = onnxruntime.InferenceSession(tmp_path / "int8.onnx")
+    ids = clip.tokenizer(TEXTS)
+    (found,) = session.run(None, {"input_ids": ids.numpy()})
+    assert (found * reference(clip, ids)).sum(axis=1).min() > 0.99
+    operators = [node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node]
+    assert operators.count("Attention") == (0 if kind == "mT5" else 4)  # its scores have no scale
+    assert operators.count("RMSNormalization") == (9 if kind == "NLLB" else 0)

@@ -108,9 +108,11 @@ class EncoderTextTower(nn.Module):
         length = input_ids.shape[1]
         is_word = input_ids != self.pad_id
         x = self._embedded(input_ids, is_word)
-        mask = ((~is_word).to(x.dtype) * DEEP)[:, None, None]
+        padding = ((~is_word).to(x.dtype) * DEEP)[:, None, None]
         if self.bias is not None:
-            mask = mask + self.bias[:, :, :length, :length]
+            mask = padding + self.bias[:, :, :length, :length]
+        else:  # onnxruntime's Attention asks for a row per query
+            mask = padding.expand(-1, -1, length, -1)
         for block in self.body:
             x = block(x, mask)
         if self.pools_mean:
@@ -118,8 +120,7 @@ class EncoderTextTower(nn.Module):
             x = self.ln_final(self.last(x, mask)) * words
             pooled = x.sum(dim=1) / words.sum(dim=1)
         else:  # in the last block, the first token is the only query
-            mask = mask if self.bias is None else mask[:, :, :1]
-            pooled = self.pooler(self.ln_final(self.last(x, mask, x[:, :1])[:, 0]))
+            pooled = self.pooler(self.ln_final(self.last(x, mask[:, :, :1], x[:, :1])[:, 0]))
         return unit_norm(self.projection(pooled))
 
     def _embedded(self, input_ids: Tensor, is_word: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.build import build_model
 from tinyclip_edge.models.cost import traced_macs
 from tinyclip_edge.models.describe import describe
+from tinyclip_edge.models.vocabulary import Vocabulary
 
 CLASSES = {
     "XLM-R": (transformers.XLMRobertaConfig, ROBERTA),
@@ -242,3 +243,17 @@ def test_without_transformers_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tinyclip-edge\[huggingface\]'"):
         build_model(ENCODERS["NLLB"], "NLLB")
+
+
+def test_a_smaller_vocabulary_is_saved_and_loaded(kind, tmp_path):
+    student = create_student({"text_cfg": HALF}, family(kind))
+    vocabulary = Vocabulary(student)
+    lines = ["a red cat", "the dog in the snow", "small bicycle"]
+    cut = vocabulary.cut(vocabulary.needed(vocabulary.read(lines, "lines")))
+    save_local_dir(tmp_path / "cut", cut)
+    loaded = load_clip(str(tmp_path / "cut"))
+    assert loaded.vocabulary == cut.vocabulary < student.vocabulary
+    torch.testing.assert_close(texts(loaded, lines), texts(student, lines), atol=1e-6, rtol=0)
+    smaller = create_student({"text_cfg": {"layers": 1}}, loaded)
+    assert inherit_student(loaded, smaller).text.layers == (0,)
+    assert smaller.vocabulary == loaded.vocabulary
