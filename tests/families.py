@@ -64,6 +64,7 @@ M2M_100 = {
 # Which of the tokenizers a family has; the others have CLIP's.
 TOKENIZERS = {
     "XLM-R": "XLM-R", "RoBERTa": "RoBERTa", "mT5": "mT5", "NLLB": "NLLB",
+    "AltCLIP": "XLM-R", "ChineseCLIP": "BERT",
     "MetaCLIP 2 worldwide": "mT5", "MetaCLIP 2 worldwide, XLM-V": "XLM-R",
 }  # fmt: skip
 FAMILIES = {
@@ -147,6 +148,22 @@ ENCODERS = {
         "text_cfg": hf_tower(
             "facebook/nllb-200-distilled-600M", "NLLB", pool="cls_pooler", model_type="m2m_100",
             **M2M_100,
+        ),
+    },
+    "AltCLIP": {
+        "embed_dim": 40,
+        "vision_cfg": SMALL_VIT,
+        "text_cfg": hf_tower(
+            "xlm-roberta-large", "XLM-R", pool="cls_last_hidden_state_pooler", proj="norm_linear",
+            model_type="xlm-roberta", **ROBERTA,
+        ),
+    },
+    "ChineseCLIP": {
+        "embed_dim": 40,
+        "vision_cfg": SMALL_VIT,
+        "text_cfg": hf_tower(
+            "bert-base-chinese", "BERT", pool="cls_last_hidden_state_pooler", model_type="bert",
+            **{**ROBERTA, "max_position_embeddings": 12, "type_vocab_size": 2, "pad_token_id": 0},
         ),
     },
 }  # fmt: skip

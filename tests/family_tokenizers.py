@@ -49,14 +49,32 @@ def _byte_pairs() -> Tokenizer:
     return tokenizer
 
 
+def _word_pieces() -> Tokenizer:
+    """BERT's kind: words in lower case and their ends, between [CLS] and [SEP]."""
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [*string.ascii_lowercase, "猫", "赤", "い"]
+    tokens = [*specials, *WORDS[:30], *letters, *(f"##{letter}" for letter in letters)]
+    ids = {token: n for n, token in enumerate(dict.fromkeys(tokens))}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.add_special_tokens(specials)
+    return tokenizer
+
+
 _FAIRSEQ = ["<s>", "<pad>", "</s>", "<unk>"]
 _BUILT = {
     "XLM-R": lambda: _unigram([*_FAIRSEQ, "<mask>"], "<s> $A </s>"),
     "RoBERTa": _byte_pairs,
     "mT5": lambda: _unigram(["<pad>", "</s>", "<unk>"], "$A </s>"),
+    "BERT": _word_pieces,
     "NLLB": lambda: _unigram([*_FAIRSEQ, "eng_Latn", "deu_Latn"], "eng_Latn $A </s>"),
 }
 _NAMED = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+_BERT = {
+    "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]",
+}  # fmt: skip
 _STARTED = {**_NAMED, "bos_token": "<s>", "cls_token": "<s>", "sep_token": "</s>"}
 
 
@@ -71,7 +89,7 @@ def tokenizer_file(kind: str) -> Path:
     folder = Path(_scratch().name) / kind
     folder.mkdir()
     _BUILT[kind]().save(str(folder / "tokenizer.json"))
-    named = _NAMED if kind == "mT5" else _STARTED
+    named = {"mT5": _NAMED, "BERT": _BERT}.get(kind, _STARTED)
     (folder / "tokenizer_config.json").write_text(json.dumps(named))
     return folder / "tokenizer.json"
 

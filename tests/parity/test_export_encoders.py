@@ -5,8 +5,6 @@ Both compute in float32, in another order: unit-norm embeddings may differ by 1e
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -21,7 +19,7 @@ from tinyclip_export.quantization.dynamic_int8 import Int8Recipe, quantize_tower
 from tinyclip_export.towers.encoder_text import EncoderTextTower
 from tinyclip_export.towers.factory import input_form, text_tower
 
-KINDS = ("XLM-R", "RoBERTa", "mT5", "NLLB")
+KINDS = ("XLM-R", "RoBERTa", "mT5", "NLLB", "AltCLIP", "ChineseCLIP")
 # Poolers of open_clip that can be run, and both projections; the first are those of the families.
 POOLS = [
     *((kind, None, None) for kind in KINDS),
@@ -71,7 +69,7 @@ def test_onnxruntime_gives_the_features_at_any_length(kind, tmp_path):
     assert np.abs(padded - wanted).max() < 1e-5
     for row, expected in zip(ids, wanted, strict=True):
         words = row[: int(row.ne(pad).nonzero().max()) + 1][None].numpy()
-        if words.shape[1] >= 2:
+        if words.shape[1] >= 2:  # the shortest text that the graph takes
             (alone,) = session.run(None, {"input_ids": words})
             assert np.abs(alone[0] - expected).max() < 1e-5
     # Random ids have padding among the words, too.
@@ -84,15 +82,6 @@ def test_onnxruntime_gives_the_features_at_any_length(kind, tmp_path):
 def test_relu_and_ungated_t5(tmp_path):
     table = {**ENCODERS["mT5"]["text_cfg"]["hf_config"], "feed_forward_proj": "relu"}
     clip = small("mT5", hf_config=table)
-    ids = clip.tokenizer(TEXTS)
-    with torch.inference_mode():
-        assert np.abs(tower_of(clip)(ids).numpy() - reference(clip, ids)).max() < 1e-5
-
-
-def test_bert_counts_positions_from_the_first_token():
-    config = deepcopy(ENCODERS["XLM-R"]["text_cfg"])
-    table = {**config["hf_config"], "model_type": "bert", "type_vocab_size": 2, "pad_token_id": 0}
-    clip = small("XLM-R", pool="cls_pooler", hf_config=table)
     ids = clip.tokenizer(TEXTS)
     with torch.inference_mode():
         assert np.abs(tower_of(clip)(ids).numpy() - reference(clip, ids)).max() < 1e-5

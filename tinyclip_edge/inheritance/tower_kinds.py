@@ -277,12 +277,13 @@ TIMM_VIT = TowerKind(
     marks=("trunk.blocks.0.attn.proj.bias", "trunk.patch_embed.proj.weight", "trunk.pos_embed"),
     patch="trunk.patch_embed.proj.weight",
 )
-# From transformers, in open_clip's HFTextEncoder: `proj` is a linear layer or two with a GELU.
+# From transformers, in open_clip's HFTextEncoder: `proj` is a linear layer or two with a GELU, or,
+# in AltCLIP, a norm and a linear layer.
 _HF_PROJECTION: dict[str, Axes] = {
     "proj.weight": ("embed", "channels"),
     "proj.0.weight": ("bottleneck", "channels"),
     "proj.2.weight": ("embed", "bottleneck"),
-    **_norms("proj.norm"),  # of AltCLIP
+    **_norms("proj.norm"),
     **_linear("proj.linear", "embed", "channels"),
 }
 ROBERTA = TowerKind(

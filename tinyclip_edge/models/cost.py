@@ -51,7 +51,7 @@ def traced_macs(model: nn.Module, model_cfg: dict[str, Any]) -> tuple[int, int]:
 
 def _text_encoder(model: Any) -> Callable[[Tensor], Tensor]:  # noqa: ANN401 - of open_clip
     """Return what encodes texts on the meta device, where no padding can be looked for."""
-    text = getattr(model, "text", None)
+    text: Any = getattr(model, "text", None)
     if not is_hf_text(text):
         encode: Callable[[Tensor], Tensor] = model.encode_text
         return encode
