@@ -123,7 +123,8 @@ def prefix_recalls(work: Path, run: str, val: str) -> dict[str, float]:
     path = work / f"{run}.prefixes.json"
     if path.exists():
         return json.loads(path.read_text())
-    folder = max(work.glob(f"{run}*/student"), key=lambda each: each.stat().st_mtime)
+    folders = [work / run / "student", *work.glob(f"{run}~*/student")]  # of repeated attempts too
+    folder = max(filter(Path.exists, folders), key=lambda each: each.stat().st_mtime)
     clip = load_clip(str(folder))
     codec = pixel_codec(clip)
     validation = Validation(PairMemory.load(open_source(val), codec, limit=5000), codec)
