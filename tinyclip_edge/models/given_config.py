@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyclip_edge.errors import ModelError, did_you_mean
+from tinyclip_edge.errors import ModelError, did_you_mean, shown
 from tinyclip_edge.inheritance.units import ClipUnits
 from tinyclip_edge.models.build import PreprocessCfg, check_model_cfg
 from tinyclip_edge.models.folder import read_config
@@ -35,11 +35,21 @@ class UserConfig:
 
     @property
     def head_widths(self) -> tuple[int, int]:
-        """Channels of a head, image and text; open_clip's default where the config has none."""
+        """Channels of a head, image and text; open_clip's default where the config has none.
+
+        Raises ModelError for sizes that are no whole numbers above 0.
+        """
         if self.units is not None:
             return self.units.image.head_width, self.units.text.head_width
         vision, text = (self.model_cfg.get(key, {}) for key in ("vision_cfg", "text_cfg"))
-        return vision.get("head_width", 64), text.get("width", 512) // text.get("heads", 8)
+        sizes = vision.get("head_width", 64), text.get("width", 512), text.get("heads", 8)
+        if not all(type(size) is int and size > 0 for size in sizes):
+            raise ModelError(
+                "--config: vision_cfg.head_width, text_cfg.width and text_cfg.heads must be whole "
+                f"numbers above 0, not {', '.join(map(shown, sizes))}"
+            )
+        image, width, heads = sizes
+        return image, width // heads
 
 
 def read_user_config(config: str) -> UserConfig:

@@ -14,6 +14,7 @@ from model_mutations import changed_safetensors, changed_state
 from mutations import Mutation, changed_bytes, changed_file, changed_json, named, placed
 from safetensors.torch import save as to_safetensors
 
+from checkpoint_layouts import twice
 from tinyclip_edge.models import load_clip
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.convert import convert_checkpoint
@@ -158,13 +159,17 @@ def opener(make: Callable[[Path], Path]) -> Callable[[Path, bytes], None]:
     return read
 
 
-def config_reader(folder: Path, content: bytes) -> None:
-    """Take the config of a bare weight file."""
-    weights, config = folder / "weights.safetensors", folder / "config.json"
-    if not weights.is_file():
-        weights.write_bytes(to_safetensors(state(folder)))
-    config.write_bytes(content)
-    convert_checkpoint(str(weights), config=str(config))
+def config_reader(change: Callable[[dict], dict]) -> Callable[[Path, bytes], None]:
+    """Take the config of a bare weight file, in one of the published forms."""
+
+    def read(folder: Path, content: bytes) -> None:
+        weights, config = folder / "weights.pt", folder / "config.json"
+        if not weights.is_file():
+            weights.write_bytes(saved(change(state(folder))))
+        config.write_bytes(content)
+        convert_checkpoint(str(weights), config=str(config))
+
+    return read
 
 
 def configs(folder: Path) -> list[bytes]:
@@ -197,7 +202,8 @@ READERS = (
            changed_file(OPEN_CLIP_KINDS), opener(open_clip_folder), weight=0.3),
     Reader("pruned folder", files(pruned_folder, PRUNED_KINDS), changed_file(PRUNED_KINDS),
            opener(pruned_folder), weight=0.3),
-    Reader("config of a weight file", configs, changed_json, config_reader, weight=0.3),
+    Reader("config of a weight file", configs, changed_json, config_reader(dict), weight=0.3),
+    Reader("config of a pruned file", configs, changed_json, config_reader(twice), weight=0.3),
     Reader("Hugging Face folder", files(hugging_face_folder, HUGGING_FACE_KINDS),
            changed_file(HUGGING_FACE_KINDS), opener(hugging_face_folder), weight=0.3),
 )  # fmt: skip

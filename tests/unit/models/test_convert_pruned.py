@@ -98,6 +98,20 @@ def test_the_config_gives_the_width_of_a_head(place, narrow_heads, heads):
         torch.testing.assert_close(output, right, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("tower", "key", "value"),
+    [("text_cfg", "heads", 0), ("text_cfg", "heads", "x"), ("text_cfg", "width", None),
+     ("vision_cfg", "head_width", 0), ("vision_cfg", "head_width", True)],
+)  # fmt: skip
+def test_a_config_of_odd_heads_is_refused_in_a_line(place, narrow_heads, tower, key, value):
+    torch.save(twice(weights(narrow_heads)), place / "auto.pt")
+    config = json.loads((place / "narrow.json").read_text())
+    config[tower][key] = value
+    (place / "narrow.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="must be whole numbers above 0"):
+        convert_checkpoint(str(place / "auto.pt"), config=str(place / "narrow.json"))
+
+
 def test_without_a_config_heads_of_another_width_are_refused(place, narrow_heads):
     cut = prune_by_hand(weights(narrow_heads), heads=[(0, 0, 1)], neurons=[], head_width=32)
     torch.save(twice(cut), place / "auto.pt")
