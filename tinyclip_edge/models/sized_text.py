@@ -130,10 +130,10 @@ def has_own_text(model_cfg: Mapping[str, Any]) -> bool:
     return HF_CONFIG in model_cfg["text_cfg"]
 
 
-def is_hf_text(text: object) -> bool:
+def is_hf_text(text: HFText) -> bool:
     """Whether a text tower is open_clip's adapter of one of these encoders of transformers."""
-    kinds = isinstance(text, open_clip.hf_model.HFTextEncoder)
-    return kinds and text.config.model_type in KINDS
+    is_adapter = isinstance(text, open_clip.hf_model.HFTextEncoder)
+    return is_adapter and text.config.model_type in KINDS
 
 
 def check_text_config(text_cfg: Mapping[str, Any], source: str) -> None:
@@ -188,6 +188,13 @@ def _check_fit(table: Table, context: object, kind: EncoderKind, label: str) -> 
         raise ModelError(
             f"text_cfg: {heads} heads of {table[kind.head_width]} are too many for a width of "
             f"{width}"
+        )
+    buckets = table.get("relative_attention_num_buckets", 32)
+    if table.get("type_vocab_size", 1) < 1 or buckets < 4:
+        raise ModelError(f"text_cfg.{HF_CONFIG} leaves no token types, or no relative positions")
+    if table.get("relative_attention_max_distance", 128) <= buckets // 4:
+        raise ModelError(
+            f"text_cfg.{HF_CONFIG}.relative_attention_max_distance must be more than {buckets // 4}"
         )
     rows = table.get(kind.positions)
     needed = _positions(kind, table, context) if isinstance(context, int) else 0

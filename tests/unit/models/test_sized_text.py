@@ -167,6 +167,7 @@ def test_an_open_clip_transformer_is_one_word_away():
         ({"max_position_embeddings": 13}, "it must be from 14"),
         ({"max_position_embeddings": 10**7}, "to 65536"),
         ({"type_vocab_size": 10**7}, "type_vocab_size cannot be 10000000"),
+        ({"type_vocab_size": 0}, "leaves no token types"),
         ({"hidden_act": 3}, "hidden_act cannot be 3"),
         ({"hidden_act": "no_such"}, "cannot build this model_cfg"),
     ],
@@ -198,10 +199,19 @@ def test_sizes_that_do_not_fit_are_refused(changes, message):
         assemble(config, None, name="broken.json", tokenizer_file=tokenizer_file("XLM-R"))
 
 
-def test_attention_wider_than_any_is_refused():
+@pytest.mark.parametrize(
+    ("heads", "changes", "message"),
+    [
+        (1000, {}, "1000 heads of 12 are too many for a width of 48"),
+        (3, {"relative_attention_num_buckets": 3}, "no relative positions"),
+        (3, {"relative_attention_max_distance": 2}, "max_distance must be more than 2"),
+    ],
+)
+def test_a_broken_t5_is_refused(heads, changes, message):
     config = deepcopy(ENCODERS["mT5"])
-    config["text_cfg"] |= {"heads": 1000}
-    with pytest.raises(ModelError, match="1000 heads of 12 are too many for a width of 48"):
+    config["text_cfg"]["hf_config"] |= changes
+    config["text_cfg"]["heads"] = heads
+    with pytest.raises(ModelError, match=message):
         assemble(config, None, name="broken.json", tokenizer_file=tokenizer_file("mT5"))
 
 
