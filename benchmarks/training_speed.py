@@ -107,7 +107,7 @@ def configured(arguments: argparse.Namespace) -> RunConfig:
 def engine_step(arguments: argparse.Namespace) -> Callable[[int], float]:
     """Return a function from step number to loss that runs one training step."""
     from tinyclip_edge.data import Prefetch, TeacherFeatures
-    from tinyclip_edge.train.builder import make_accelerator
+    from tinyclip_edge.train.accelerator import make_accelerator
     from tinyclip_edge.train.schedule import plan_course
     from tinyclip_edge.train.stages.factory import StageFactory
     from tinyclip_edge.train.tasks.encoders import pixel_codec

@@ -41,3 +41,16 @@ def test_base_dependencies_are_the_runtime_only():
         "numpy", "pillow", "onnxruntime", "tokenizers", "ftfy", "typer", "rich", "pydantic",
         "pyyaml",
     }  # fmt: skip
+
+
+def test_files_that_the_architecture_names_exist():
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    table = text[text.index("## Where a change goes") : text.index("## Formats")]
+    names = re.findall(r"`([\w./]*(?:/[\w.]+|\.py|\.yaml))`", table)
+    folders = ("", "tinyclip_edge", "tinyclip_edge/train", *PACKAGES)
+    assert len(names) > 30
+    assert [
+        name
+        for name in names
+        if "NAME" not in name and not any((ROOT / folder / name).exists() for folder in folders)
+    ] == []

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs, set_seed
+from accelerate.utils import set_seed
 
-from tinyclip_edge.config import DataConfig, RunConfig, RunSection
+from tinyclip_edge.config import DataConfig, RunConfig
 from tinyclip_edge.data import (
     Crops,
     PairMemory,
@@ -27,8 +24,8 @@ from tinyclip_edge.data import (
 )
 from tinyclip_edge.data.feature_store import CachedPart, recipe_digest
 from tinyclip_edge.data.marks import part_mark
-from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.models import LoadedClip, load_clip
+from tinyclip_edge.train.accelerator import make_accelerator
 from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.feature_cache.fill import FeatureCacheFiller, make_filler
 from tinyclip_edge.train.feature_cache.progress import ProgressLines
@@ -46,10 +43,7 @@ from tinyclip_edge.train.tasks.teacher import MAX_BATCH, Teacher
 from tinyclip_edge.train.tasks.validation import Validation
 from tinyclip_edge.train.vocabulary import Origin, origin_of
 
-MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 GIGABYTE = 1e9
-SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-PATIENCE = timedelta(hours=2)  # timeout of processes that wait for an evaluation or a checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +128,8 @@ def _load_all(
     if finetune is not None:
         config = finetune.fit(config, finetune.clip, teacher, pairs)
     validation = None
-    if val_source is None:
-        observer.on_message(
-            "data.val is null: teacher and student are not evaluated during the run"
-        )
-    if val_source is not None and distributed.main:
-        memory = _load(val_source, teacher.codec, data, observer, limit=data.val_limit)
-        validation = Validation(memory, teacher.codec)
+    if distributed.main:  # it alone evaluates
+        validation = _open_validation(config, val_source, teacher, observer)
     recipe = teacher.recipe(crops)
     features = _features(data, recipe, pairs)
     teacher = teacher.with_features(features)
@@ -225,33 +214,18 @@ def _open_pairs(
     return pairs
 
 
-def make_accelerator(run: RunSection) -> Accelerator:
-    """Return accelerate's state for device and precision; ConfigError if the machine lacks them."""
-    cuda = torch.cuda.is_available()
-    if run.device == "cuda" and not cuda:
-        raise ConfigError("run.device is cuda, but torch sees no CUDA device; set run.device=cpu")
-    on_cpu = run.device == "cpu" or not cuda
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by launchers
-    if not on_cpu and here > torch.cuda.device_count():
-        raise ConfigError(
-            f"{here} processes were started on a machine with {torch.cuda.device_count()} CUDA "
-            "devices; start one per device, or set run.device=cpu"
+def _open_validation(
+    config: RunConfig, source: PairSource | None, teacher: Teacher, observer: Observer
+) -> Validation | None:
+    """Load the validation pairs; None without any."""
+    data = config.data
+    if source is None:
+        observer.on_message(
+            "data.val is null: teacher and student are not evaluated during the run"
         )
-    if run.precision == "fp16" and on_cpu:
-        raise ConfigError("run.precision fp16 needs a CUDA device; set run.precision to fp32")
-    for name, kind in SHARDED.items():
-        if os.environ.get(name, "").lower() == "true":
-            raise ConfigError(
-                f"{kind} is not supported: models of CLIP's size fit on one device, and so does a "
-                "large batch with run.micro_batch; launch without it"
-            )
-    # accelerate remembers the first choice of a process, but a second run may choose differently.
-    AcceleratorState._reset_state(reset_partial_state=DistributedContext().count == 1)
-    patience = InitProcessGroupKwargs(timeout=PATIENCE)
-    # On a CPU the fused kernel's bf16 gradient takes 2 to 4 times as long at 17 to 65 tokens. The
-    # switch has CUDA in its name but affects every device.
-    torch.backends.cuda.enable_flash_sdp(not (on_cpu and run.precision == "bf16"))
-    return Accelerator(mixed_precision=MIXED[run.precision], cpu=on_cpu, kwargs_handlers=[patience])
+        return None
+    memory = _load(source, teacher.codec, data, observer, limit=data.val_limit)
+    return Validation(memory, teacher.codec)
 
 
 def _load(

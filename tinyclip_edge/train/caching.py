@@ -5,7 +5,8 @@ from __future__ import annotations
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import open_source
 from tinyclip_edge.models import load_clip
-from tinyclip_edge.train.builder import make_accelerator, make_crops, make_teacher
+from tinyclip_edge.train.accelerator import make_accelerator
+from tinyclip_edge.train.builder import make_crops, make_teacher
 from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.feature_cache.check import check_cached
 from tinyclip_edge.train.feature_cache.fill import make_filler

@@ -18,7 +18,7 @@ from tinyclip_edge.runtime.prompts import class_features, probabilities
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_export.layout import IMAGE_IO
 from tinyclip_export.verification.embeddings import pixel_rows
-from tinyclip_export.verification.gates import ValuesError
+from tinyclip_export.verification.failures import ValuesError
 from tinyclip_export.verification.golden import golden_images
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_export.layout import IMAGE_IO
-from tinyclip_export.verification.gates import ValuesError
+from tinyclip_export.verification.failures import ValuesError
 from tinyclip_export.verification.golden import golden_images
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -15,6 +15,17 @@ from tinyclip_edge.errors import VerificationError
 from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_export.layout import ANY_INPUT, MIN_TOKENS, TOWER_IO, InputForm, TowerIO
 from tinyclip_export.verification.embeddings import PairEmbeddings, TowerFiles
+from tinyclip_export.verification.failures import (
+    AxesError,
+    GatesFailedError,
+    LatencyError,
+    NamesError,
+    RankingError,
+    ReloadError,
+    ShapesError,
+    TooFewPairsError,
+    ValuesError,
+)
 from tinyclip_export.verification.metrics import (
     CosineStats,
     RetrievalRanks,
@@ -29,47 +40,6 @@ BATCHES = (1, 2, 5)
 UNIT_NORM = 1e-3
 MAX_SLOWDOWN = 1.05  # relative to fp32's median; smaller differences are noise
 REPLAY_COSINE = 0.9999  # on the same machine only float rounding may differ
-
-
-class NamesError(VerificationError):
-    """The inputs or outputs of a tower differ from the bundle layout."""
-
-
-class AxesError(VerificationError):
-    """The batch or sequence axis is static, or another axis is dynamic."""
-
-
-class ShapesError(VerificationError):
-    """A tower fails on some batch size or length, or has an output of another shape."""
-
-
-class ValuesError(VerificationError):
-    """Embeddings differ too much from PyTorch's."""
-
-
-class RankingError(VerificationError):
-    """The exported model retrieves other images than PyTorch."""
-
-
-class TooFewPairsError(VerificationError):
-    """A single pair counts more than the allowed drop, so the gate cannot decide."""
-
-
-class ReloadError(VerificationError):
-    """The finished bundle does not open, or gives other embeddings, in a fresh process."""
-
-
-class LatencyError(VerificationError):
-    """A precision is slower than fp32 on this machine."""
-
-
-class GatesFailedError(VerificationError):
-    """One or more checks failed; `failures` has the error of each."""
-
-    def __init__(self, failures: Sequence[VerificationError]) -> None:
-        self.failures = tuple(failures)
-        messages = "; ".join(str(failure) for failure in self.failures)
-        super().__init__(f"export refused, nothing written: {messages}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from tinyclip_export import export_bundle
 from tinyclip_export.onnx_passes import exporter
 from tinyclip_export.quantization.dynamic_int8 import PORTABLE, quantize_tower
 from tinyclip_export.settings import ExportSettings
-from tinyclip_export.verification.gates import (
+from tinyclip_export.verification.failures import (
     GatesFailedError,
     RankingError,
     ReloadError,

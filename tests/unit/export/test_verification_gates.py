@@ -8,14 +8,16 @@ import pytest
 from tinyclip_edge.errors import VerificationError
 from tinyclip_export.layout import IMAGE_IO, TEXT_IO
 from tinyclip_export.verification.embeddings import PairEmbeddings
-from tinyclip_export.verification.gates import (
+from tinyclip_export.verification.failures import (
     AxesError,
-    ExpectedSizes,
     GatesFailedError,
     NamesError,
     RankingError,
     ShapesError,
     ValuesError,
+)
+from tinyclip_export.verification.gates import (
+    ExpectedSizes,
     VerificationReport,
     check_embeddings,
     check_structure,

@@ -9,7 +9,8 @@ from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import RunConfig, load_config
 from tinyclip_edge.data import PairMemory, StreamingPairs, open_source
 from tinyclip_edge.errors import ConfigError, DataError
-from tinyclip_edge.train.builder import make_accelerator, prepare
+from tinyclip_edge.train.accelerator import make_accelerator
+from tinyclip_edge.train.builder import prepare
 from tinyclip_edge.train.tasks.encoders import picture_bytes
 
 
