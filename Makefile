@@ -64,7 +64,7 @@ clients: tests/clients/node_modules/.installed
 
 docs: .venv/.installed-dev
 	$(BIN)/python docs/generate.py
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -28,7 +28,7 @@ def model_of(*nodes):
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [WEIGHT, BIAS],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
 BLOCK = [

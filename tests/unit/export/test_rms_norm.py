@@ -175,7 +175,7 @@ def pre_norm_block(*, extra=()):
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
 FEED = {"x": np.random.default_rng(2).standard_normal((1, 4, 3)).astype(np.float32)}

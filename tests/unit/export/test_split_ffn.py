@@ -58,7 +58,7 @@ def feed_forward(activation="gelu", *, tokens=TOKENS, neurons=NEURONS, behind=()
         ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
 def run(model, batch=2):
