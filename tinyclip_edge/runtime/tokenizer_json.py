@@ -110,7 +110,7 @@ def _check_prefix(path: Path, content: bytes) -> None:
     try:
         table = json.loads(content, object_pairs_hook=_unrepeated)
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is no tokenizer.json: {error}") from None
+        raise ModelError(f"{path} is not a tokenizer.json: {error}") from None
     model = table.get("model") if isinstance(table, dict) else None
     if isinstance(model, dict) and model.get("type") != "WordPiece" and model.get(_PREFIX_KEY):
         raise ModelError(

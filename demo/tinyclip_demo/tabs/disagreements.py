@@ -38,7 +38,7 @@ def disagreements_tab(service: DemoService, session: Session) -> None:
             list(ORDERS), value=ORDERS[0], label="Sort by", scale=4, min_width=220, elem_id="order"
         )
         count = gr.Dropdown(
-            list(COUNTS), value=COUNTS[0], label="Pairs", scale=1, min_width=90, elem_id="pairs"
+            list(COUNTS), value=COUNTS[0], label="Pairs", scale=1, min_width=116, elem_id="pairs"
         )
         button = gr.Button(
             "Find them", variant="primary", scale=1, min_width=130, elem_id="mine-button"

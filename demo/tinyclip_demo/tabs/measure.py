@@ -23,14 +23,14 @@ def measure_tab(service: DemoService, session: Session) -> None:
     """Build the tab and connect its events."""
     with gr.Row(elem_classes="tc-query", equal_height=True):
         threads = gr.Dropdown(
-            list(range(1, core_count() + 1)), value=1, label="Threads", min_width=90,
+            list(range(1, core_count() + 1)), value=1, label="Threads", min_width=116,
             elem_id="threads",
         )  # fmt: skip
         batch = gr.Dropdown(
-            list(BATCHES), value=1, label="Images per batch", min_width=90, elem_id="batch"
+            list(BATCHES), value=1, label="Images per batch", min_width=116, elem_id="batch"
         )
         rounds = gr.Dropdown(
-            list(ROUNDS), value=ROUNDS[1], label="Rounds", min_width=90, elem_id="rounds"
+            list(ROUNDS), value=ROUNDS[1], label="Rounds", min_width=116, elem_id="rounds"
         )
         accuracy = gr.Checkbox(
             True, label="Recall@1 too", container=True, min_width=150, elem_id="accuracy"

@@ -47,7 +47,7 @@ def search_tab(service: DemoService, session: Session, tab: gr.Tab) -> None:
             elem_id="query",
         )  # fmt: skip
         count = gr.Dropdown(
-            list(COUNTS), value=10, label="Pictures", scale=1, min_width=90, elem_id="count"
+            list(COUNTS), value=10, label="Pictures", scale=1, min_width=116, elem_id="count"
         )
         button = gr.Button(
             "Search", variant="primary", scale=1, min_width=110, elem_id="search-button"

@@ -23,7 +23,7 @@ def classification(results: Sequence[ClassifyResult]) -> str:
         highest_hidden = max(result.probabilities[row] for result in results for row in hidden_rows)
         body += (
             f'<tr class="tc-rest"><th colspan="{len(results) + 1}">'
-            f"{count(len(hidden_rows), 'more label')}, none above {percent(highest_hidden)}"
+            f"{count(len(hidden_rows), 'more label')}, none above {percent(max(highest_hidden, 0.001))}"
             "</th></tr>"
         )
     return (

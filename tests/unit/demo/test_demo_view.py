@@ -129,6 +129,13 @@ def test_many_labels_are_cut_but_every_model_s_best_is_shown():
     assert "20 more labels, none above 1.0 %" in page
 
 
+def test_labels_below_the_shown_precision_are_under_a_number():
+    labels = tuple(f"label {i}" for i in range(30))
+    rare = (1 - 29e-5,) + (1e-5,) * 29
+    page = bars.classification([result("a", labels, rare, True)])
+    assert "20 more labels, none above 0.1 %" in page
+
+
 def test_latency_is_split_and_says_what_was_not_measured():
     page = bars.classification(
         [result("a", ("x", "y"), (0.6, 0.4), True, (None, 123.4, None, 0.01))]

@@ -155,7 +155,7 @@ os.write(2, b"still there")
 """,
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stdout.startswith(f"{path} is no tokenizer.json: ")
+    assert done.stdout.startswith(f"{path} is not a tokenizer.json: ")
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == "still there"
 
