@@ -21,9 +21,10 @@ def classification(results: Sequence[ClassifyResult]) -> str:
     body = "".join(_label_row(results, row) for row in visible)
     if hidden_rows:
         highest_hidden = max(result.probabilities[row] for result in results for row in hidden_rows)
+        bound = percent(max(highest_hidden, 0.001))
         body += (
             f'<tr class="tc-rest"><th colspan="{len(results) + 1}">'
-            f"{count(len(hidden_rows), 'more label')}, none above {percent(max(highest_hidden, 0.001))}"
+            f"{count(len(hidden_rows), 'more label')}, none above {bound}"
             "</th></tr>"
         )
     return (
