@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.gates import TowerMasks
 from tinyclip_edge.inheritance.prune import cut, mask_factors
-from tinyclip_edge.inheritance.tower_kinds import TIMM_VIT
+from tinyclip_edge.inheritance.timm_kinds import TIMM_VIT
 from tinyclip_edge.inheritance.units import TowerUnits
 
 Timm: TypeAlias = Any  # a module of timm, read by its attribute names

@@ -8,8 +8,9 @@ from functools import partial
 from typing import Literal, TypeAlias
 
 from tinyclip_edge.errors import InheritanceError, did_you_mean
+from tinyclip_edge.inheritance.open_clip_kinds import RESNET, VIT
 from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
-from tinyclip_edge.inheritance.tower_kinds import BOTH, RESNET, VIT, TowerName
+from tinyclip_edge.inheritance.tower_kind import BOTH, TowerName
 
 Indices: TypeAlias = "tuple[int, ...]"
 LayerChoice: TypeAlias = Literal["published", "evenly"]

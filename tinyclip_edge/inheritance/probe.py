@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.dense import attend
-from tinyclip_edge.inheritance.tower_kinds import ProbePoints
+from tinyclip_edge.inheritance.tower_kind import ProbePoints
 
 OpenClip: TypeAlias = Any  # a module of open_clip, read by its attribute names
 

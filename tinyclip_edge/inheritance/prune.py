@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.gates import ClipMasks, TowerMasks
-from tinyclip_edge.inheritance.tower_kinds import SHARED, Place, locate
+from tinyclip_edge.inheritance.tower_kind import SHARED, Place
+from tinyclip_edge.inheritance.tower_kinds import locate
 from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 
 Moments: TypeAlias = "dict[str, dict[str, Tensor]]"  # by parameter name, as AdamW names them

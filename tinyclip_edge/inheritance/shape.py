@@ -8,15 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inheritance.tower_kinds import (
-    BOTH,
-    CURE,
-    IMAGE_PREFIX,
-    RESNET,
-    TOWER_KINDS,
-    TowerName,
-    recognise,
-)
+from tinyclip_edge.inheritance.open_clip_kinds import RESNET
+from tinyclip_edge.inheritance.tower_kind import BOTH, IMAGE_PREFIX, TowerName
+from tinyclip_edge.inheritance.tower_kinds import CURE, TOWER_KINDS, recognise
 
 IMAGE_BLOCKS = "visual.transformer.resblocks."
 TEXT_BLOCKS = "transformer.resblocks."

@@ -17,7 +17,8 @@ from tinyclip_edge.inheritance.report import (
     summarise,
 )
 from tinyclip_edge.inheritance.resnet import resnet_source
-from tinyclip_edge.inheritance.tower_kinds import SHARED, STACKED, TOWER_KINDS, TowerName, split_key
+from tinyclip_edge.inheritance.tower_kind import SHARED, STACKED, TowerName, split_key
+from tinyclip_edge.inheritance.tower_kinds import TOWER_KINDS
 
 
 def inherit_uniform(

@@ -9,17 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
+from tinyclip_edge.inheritance.open_clip_kinds import RESNET, TEXT, VIT
 from tinyclip_edge.inheritance.shape import HeadWidths, count_blocks
-from tinyclip_edge.inheritance.tower_kinds import (
-    IMAGE_PREFIX,
-    RESNET,
-    TEXT,
-    TOWER_KINDS,
-    VIT,
-    TowerKind,
-    TowerName,
-    recognise,
-)
+from tinyclip_edge.inheritance.tower_kind import IMAGE_PREFIX, TowerKind, TowerName
+from tinyclip_edge.inheritance.tower_kinds import TOWER_KINDS, recognise
 
 NO_RESNET = (
     "a ResNet image tower cannot be masked: its channels carry no gates; "

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.inheritance.masked_timm import TimmSettings, run_trunk
-from tinyclip_edge.inheritance.tower_kinds import STACKED, TIMM_VIT
+from tinyclip_edge.inheritance.timm_kinds import TIMM_VIT
+from tinyclip_edge.inheritance.tower_kind import STACKED
 from tinyclip_edge.inheritance.units import TowerUnits
 from tinyclip_edge.models.sized_timm import timm_sizes
 

@@ -17,8 +17,8 @@ from tinyclip_edge.inheritance.importance import (
     search_layers,
     top,
 )
+from tinyclip_edge.inheritance.open_clip_kinds import VIT
 from tinyclip_edge.inheritance.probe import TowerProbe, fisher_direction
-from tinyclip_edge.inheritance.tower_kinds import VIT
 
 N, OTHERS = 4, 6
 POINTS = VIT.probe

@@ -1,0 +1,89 @@
+"""Tower kinds of open_clip's own transformers and ResNets."""
+
+from __future__ import annotations
+
+from tinyclip_edge.inheritance.tower_kind import (
+    VECTOR,
+    Axes,
+    ProbePoints,
+    TowerKind,
+)
+
+_OPEN_CLIP_BLOCK: dict[str, Axes] = {
+    "ln_1.weight": VECTOR,
+    "ln_1.bias": VECTOR,
+    "ln_2.weight": VECTOR,
+    "ln_2.bias": VECTOR,
+    "ls_1.gamma": VECTOR,
+    "ls_2.gamma": VECTOR,
+    "attn.in_proj_weight": ("qkv", "channels"),
+    "attn.in_proj_bias": ("qkv",),
+    "attn.out_proj.weight": ("channels", "attended"),
+    "attn.out_proj.bias": VECTOR,
+    "mlp.c_fc.weight": ("neurons", "channels"),
+    "mlp.c_fc.bias": ("neurons",),
+    "mlp.c_proj.weight": ("channels", "neurons"),
+    "mlp.c_proj.bias": VECTOR,
+}
+_OPEN_CLIP_WRITES = (
+    "attn.out_proj.weight", "attn.out_proj.bias", "mlp.c_proj.weight", "mlp.c_proj.bias",
+)  # fmt: skip
+_OPEN_CLIP_PARTS = {
+    "attention": ("ln_1.", "attn.in_proj", "attn.out_proj.weight"),
+    "feed_forward": ("ln_2.", "mlp.c_fc.", "mlp.c_proj.weight"),
+}
+_OPEN_CLIP_PROBE = ProbePoints("attn.out_proj", "mlp.c_proj", ("ls_1", "ls_2"))
+VIT = TowerKind(
+    name="ViT",
+    tower="image",
+    blocks="transformer.resblocks.",
+    outer={
+        "class_embedding": VECTOR,
+        "positional_embedding": ("positions", "channels"),
+        "conv1.weight": ("channels", None, None, None),
+        "ln_pre.weight": VECTOR,
+        "ln_pre.bias": VECTOR,
+        "ln_post.weight": VECTOR,
+        "ln_post.bias": VECTOR,
+        "proj": ("channels", "embed"),
+    },
+    block=_OPEN_CLIP_BLOCK,
+    writes=frozenset(
+        ("class_embedding", "conv1.weight", "positional_embedding", *_OPEN_CLIP_WRITES)
+    ),
+    parts=_OPEN_CLIP_PARTS,
+    probe=_OPEN_CLIP_PROBE,
+    marks=("conv1.weight", "class_embedding"),
+    required=("positional_embedding", "proj"),
+    patch="conv1.weight",
+)
+# Read and sliced in a module of its own: its widths double from stage to stage.
+RESNET = TowerKind(
+    name="ResNet",
+    tower="image",
+    blocks="",
+    outer={},
+    block={},
+    marks=("layer1.0.conv1.weight",),
+)
+TEXT = TowerKind(
+    name="open_clip text transformer",
+    tower="text",
+    blocks="transformer.resblocks.",
+    outer={
+        "token_embedding.weight": ("tokens", "channels"),
+        "positional_embedding": ("positions", "channels"),
+        "ln_final.weight": VECTOR,
+        "ln_final.bias": VECTOR,
+        "text_projection": ("channels", "embed"),
+        "text_projection.weight": ("embed", "channels"),
+        "text_projection.bias": ("embed",),
+        "cls_emb": VECTOR,
+    },
+    block=_OPEN_CLIP_BLOCK,
+    writes=frozenset(("token_embedding.weight", "positional_embedding", *_OPEN_CLIP_WRITES)),
+    parts=_OPEN_CLIP_PARTS,
+    probe=_OPEN_CLIP_PROBE,
+    marks=("token_embedding.weight",),
+    required=("positional_embedding",),
+)

@@ -1,0 +1,79 @@
+"""Tower kinds of timm, in open_clip's TimmModel."""
+
+from __future__ import annotations
+
+from tinyclip_edge.inheritance.tower_kind import (
+    VECTOR,
+    ProbePoints,
+    TowerKind,
+    linear_axes,
+    norm_axes,
+)
+
+TIMM_VIT = TowerKind(
+    name="timm ViT",
+    tower="image",
+    blocks="trunk.blocks.",
+    outer={
+        "trunk.cls_token": (None, None, "channels"),
+        "trunk.reg_token": (None, None, "channels"),
+        "trunk.pos_embed": (None, "positions", "channels"),
+        "trunk.patch_embed.proj.weight": ("channels", None, None, None),
+        "trunk.patch_embed.proj.bias": VECTOR,
+        **norm_axes("trunk.norm_pre", "trunk.norm"),
+        **norm_axes("trunk.fc_norm", axis="pooled"),
+        # The pool has a residual stream of its own, as wide as the tower's unless masks cut that.
+        "trunk.attn_pool.latent": (None, None, "pooled"),
+        **linear_axes("trunk.attn_pool.q", "pool_attended", "pooled"),
+        **linear_axes("trunk.attn_pool.kv", "pool_kv", "channels"),
+        **linear_axes("trunk.attn_pool.proj", "pooled", "pool_attended"),
+        **norm_axes("trunk.attn_pool.norm", axis="pooled"),
+        **linear_axes("trunk.attn_pool.mlp.fc1", "pool_neurons", "pooled"),
+        **linear_axes("trunk.attn_pool.mlp.fc2", "pooled", "pool_neurons"),
+        **linear_axes("trunk.head", "embed", "pooled"),
+        **linear_axes("head.proj", "embed", "pooled"),
+        **linear_axes("head.mlp.fc1", "bottleneck", "pooled"),
+        **linear_axes("head.mlp.fc2", "embed", "bottleneck"),
+    },
+    block={
+        **norm_axes("norm1", "norm2"),
+        "ls1.gamma": VECTOR,
+        "ls2.gamma": VECTOR,
+        "gamma_1": VECTOR,
+        "gamma_2": VECTOR,
+        **linear_axes("attn.qkv", "qkv", "channels"),
+        "attn.q_bias": ("attended",),
+        "attn.v_bias": ("attended",),
+        **linear_axes("attn.q_proj", "attended", "channels"),
+        **linear_axes("attn.k_proj", "attended", "channels"),
+        **linear_axes("attn.v_proj", "attended", "channels"),
+        "attn.q_norm.weight": (None,),  # of one head, whose width is never cut
+        "attn.q_norm.bias": (None,),
+        "attn.k_norm.weight": (None,),
+        "attn.k_norm.bias": (None,),
+        **norm_axes("attn.norm", axis="attended"),
+        **linear_axes("attn.proj", "channels", "attended"),
+        **linear_axes("mlp.fc1", "neurons", "channels"),
+        **linear_axes("mlp.fc1_g", "neurons", "channels"),
+        **linear_axes("mlp.fc1_x", "neurons", "channels"),
+        **norm_axes("mlp.norm", axis="neurons"),
+        **linear_axes("mlp.fc2", "channels", "neurons"),
+    },
+    writes=frozenset(
+        (
+            *("trunk.cls_token", "trunk.reg_token", "trunk.pos_embed"),
+            *("trunk.patch_embed.proj.weight", "trunk.patch_embed.proj.bias"),
+            *("attn.proj.weight", "attn.proj.bias", "mlp.fc2.weight", "mlp.fc2.bias"),
+        )
+    ),
+    parts={
+        "attention": (
+            *("norm1.", "attn.qkv.", "attn.q_", "attn.k_", "attn.v_", "attn.norm."),
+            "attn.proj.weight",
+        ),
+        "feed_forward": ("norm2.", "mlp.fc1", "mlp.norm.", "mlp.fc2.weight"),
+    },
+    probe=ProbePoints("attn.proj", "mlp.fc2", ("drop_path1", "drop_path2")),
+    marks=("trunk.blocks.0.attn.proj.bias", "trunk.patch_embed.proj.weight", "trunk.pos_embed"),
+    patch="trunk.patch_embed.proj.weight",
+)

@@ -1,0 +1,134 @@
+"""What each axis of each tensor of a tower counts: the form of the table in tower_kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeAlias
+
+from torch import Tensor
+
+from tinyclip_edge.errors import InheritanceError
+
+TowerName: TypeAlias = Literal["image", "text"]
+# Of a tower: channels, positions, embed, tokens, bottleneck (between two layers of a projection),
+# pooled (channels after pooling), and those of its attention pool; of a layer: attended (heads
+# times head width), qkv (three times that), heads and neurons. None: an axis that is never sliced.
+Axes: TypeAlias = "tuple[str | None, ...]"
+BOTH: tuple[TowerName, ...] = ("image", "text")
+# Axes that stack several copies of another one, and how many.
+STACKED = {"qkv": ("attended", 3), "pool_kv": ("pool_attended", 2)}
+# Scalars that belong to no tower.
+SHARED = ("logit_scale", "logit_bias")
+IMAGE_PREFIX = "visual."
+TEXT_PREFIXES = ("text.", "")  # open_clip.CustomTextCLIP has its text tower in a module
+VECTOR: Axes = ("channels",)
+
+
+class Place(NamedTuple):
+    """Position of a tensor in a CLIP; ``name`` is its key without the prefix of its layer."""
+
+    tower: TowerName
+    blocks: str  # prefix of the tower's layers
+    layer: int | None  # None outside the layers
+    name: str
+    axes: Axes
+    writes: bool  # to the residual stream, so that a mask of channels is folded into it
+    part: str  # "attention" or "feed_forward": lost with a layer's heads or neurons; else empty
+
+
+class ProbePoints(NamedTuple):
+    """Layers of a block at which importance is measured, by name."""
+
+    attended: str  # its input is the heads' outputs
+    neurons: str  # its input is the neurons after the activation
+    residuals: tuple[str, str]  # their outputs are added to the residual stream
+
+
+@dataclass(frozen=True, slots=True)
+class TowerKind:
+    """Axes of the tensors of one kind of tower, keys without the tower's prefix."""
+
+    name: str
+    tower: TowerName
+    blocks: str  # prefix of its layers
+    outer: Mapping[str, Axes]
+    block: Mapping[str, Axes]
+    marks: tuple[str, ...]  # keys by which it is recognised
+    required: tuple[str, ...] = ()
+    patch: str = ""  # key of the patch embedding
+    # Names of tensors that write to the residual stream.
+    writes: frozenset[str] = frozenset()
+    # Starts of the names of what a layer loses with its heads, and with its neurons.
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    probe: ProbePoints | None = None  # None: importance cannot be measured
+    shared_heads: bool = False  # one table of positions for the heads of all layers
+
+    def locate(self, key: str, prefix: str) -> Place | None:
+        """Return the position of a tensor, None for an unknown key."""
+        name, blocks = key.removeprefix(prefix), prefix + self.blocks
+        if name in self.outer:
+            writes = name in self.writes
+            return Place(self.tower, blocks, None, key, self.outer[name], writes, "")
+        number, _, rest = name.removeprefix(self.blocks).partition(".")
+        if name.startswith(self.blocks) and number.isdecimal() and rest in self.block:
+            part = next((p for p, names in self.parts.items() if rest.startswith(names)), "")
+            writes = rest in self.writes
+            return Place(self.tower, blocks, int(number), rest, self.block[rest], writes, part)
+        return None
+
+    def layer_sizes(self, state: Mapping[str, Tensor], prefix: str, layer: int) -> dict[str, int]:
+        """Return the attended width and the neurons of a layer, 0 where masks removed all."""
+        sizes = dict.fromkeys(("attended", "neurons"), 0)
+        for name, axes in self.block.items():
+            tensor = state.get(f"{prefix}{self.blocks}{layer}.{name}")
+            if tensor is None:
+                continue
+            for axis, size in zip(axes, tensor.shape, strict=False):
+                whole, copies = STACKED.get(axis or "", (axis, 1))
+                if whole in sizes:
+                    sizes[whole] = size // copies
+        return sizes
+
+    def sizes(self, state: Mapping[str, Tensor], prefix: str) -> dict[str, int]:
+        """Return the size of each axis, read from the tensors outside layers and in layer 0.
+
+        Raises InheritanceError where two tensors disagree.
+        """
+        sizes: dict[str, tuple[int, str]] = {}
+        for key, axis, size in self._axes(state, prefix):
+            before, first = sizes.setdefault(axis, (size, key))
+            if before != size:
+                raise InheritanceError(
+                    f"the {self.tower} tower contradicts itself: {axis} of '{key}' is {size}, "
+                    f"of '{first}' {before}"
+                )
+        return {axis: size for axis, (size, _) in sizes.items()}
+
+    def _axes(self, state: Mapping[str, Tensor], prefix: str) -> Iterator[tuple[str, str, int]]:
+        for start, table in ((prefix, self.outer), (f"{prefix}{self.blocks}0.", self.block)):
+            for name, axes in table.items():
+                tensor = state.get(start + name)
+                if tensor is None:
+                    continue
+                for axis, size in zip(axes, tensor.shape, strict=False):
+                    if axis is not None:
+                        whole, copies = STACKED.get(axis, (axis, 1))
+                        yield start + name, whole, size // copies
+
+
+def linear_axes(name: str, outputs: str, inputs: str) -> dict[str, Axes]:
+    """Return the axes of a linear layer's weight and bias."""
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def norm_axes(*names: str, axis: str = "channels") -> dict[str, Axes]:
+    """Return the axes of norms' weights and biases."""
+    return {f"{name}.{part}": (axis,) for name in names for part in ("weight", "bias")}
+
+
+def split_key(key: str) -> tuple[TowerName, str]:
+    """Return the tower of a tensor and the prefix of that tower's keys."""
+    if key.startswith(IMAGE_PREFIX):
+        return "image", IMAGE_PREFIX
+    return "text", next(prefix for prefix in TEXT_PREFIXES if key.startswith(prefix))
