@@ -135,8 +135,9 @@ def megabytes(clip: LoadedClip, folder: Path) -> dict[str, float]:
         sizes[name] = target.stat().st_size / MEGABYTE
         target.unlink()
     source.unlink()
+    sizes = {name: round(size, 1) for name, size in sizes.items()}
     print(f"{clip.vocabulary:,} tokens: {sizes}", file=sys.stderr, flush=True)
-    return {name: round(size, 1) for name, size in sizes.items()}
+    return sizes
 
 
 @torch.inference_mode()

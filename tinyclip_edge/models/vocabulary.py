@@ -24,6 +24,7 @@ from tinyclip_edge.models.tokenization import (
     make_tokenizer,
 )
 from tinyclip_edge.models.tokenizer_files import (
+    SpecialTokens,
     read_tokenizer_table,
     scratch_folder,
     write_tokenizer,
@@ -244,7 +245,7 @@ def _text_part(model: OpenClip) -> OpenClip:
     return getattr(model, "text", model)
 
 
-def _special_ids(clip: LoadedClip, special: Any) -> set[int]:  # noqa: ANN401
+def _special_ids(clip: LoadedClip, special: SpecialTokens) -> set[int]:
     inner = getattr(clip.tokenizer, "tokenizer", None)  # of transformers
     ids = {special.start, special.end, *getattr(inner, "all_special_ids", ())}
     padding = getattr(getattr(_text_part(clip.model), "config", None), "pad_token_id", None)
