@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from tinyclip_edge.errors import MissingExtraError, ModelError, did_you_mean
 from tinyclip_edge.limits import SIZE_COUNT
+from tinyclip_edge.models.encoder_kinds import ENCODER_KINDS, M2M_100, NUMBER, PADDING, EncoderKind
 from tinyclip_edge.models.library import open_clip
 
 HF_CONFIG = "hf_config"  # key of text_cfg
@@ -30,99 +30,8 @@ HFText: TypeAlias = Any  # open_clip's HFTextEncoder or a part of it, read by at
 Table: TypeAlias = "dict[str, Any]"
 
 
-@dataclass(frozen=True, slots=True)
-class EncoderKind:
-    """What the configuration of one type of encoder calls its sizes, and its other settings."""
-
-    width: str
-    layers: str
-    heads: str
-    neurons: str
-    settings: Mapping[str, type | tuple[type, ...]]  # beside sizes and vocabulary
-    fixed: Mapping[str, Any] = field(default_factory=dict)  # training noise is off
-    head_width: str = ""  # key of its own; empty: width over heads
-    positions: str = ""  # rows of a table of positions; empty: none
-    padded_positions: bool = False  # the first row in use is that after the padding token's
-
-    @property
-    def counts(self) -> tuple[str, ...]:
-        """Keys of whole numbers above 0."""
-        names = (self.width, self.layers, self.heads, self.neurons, self.head_width, self.positions)
-        return (*(name for name in names if name), "vocab_size")
-
-
-_NUMBER = (int, float)
 _SMALL = 1 << 16  # settings and positions; M2M-100 has 1024
 _WIDEST_ATTENTION = 16  # of its width, in the largest T5
-_PADDING: Mapping[str, type | tuple[type, ...]] = {"pad_token_id": int}
-_BERT = EncoderKind(
-    width="hidden_size",
-    layers="num_hidden_layers",
-    heads="num_attention_heads",
-    neurons="intermediate_size",
-    positions="max_position_embeddings",
-    settings={
-        **_PADDING,
-        "type_vocab_size": int,
-        "hidden_act": str,
-        "layer_norm_eps": _NUMBER,
-        "initializer_range": _NUMBER,
-    },
-    fixed={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
-)
-_ROBERTA = EncoderKind(
-    width=_BERT.width,
-    layers=_BERT.layers,
-    heads=_BERT.heads,
-    neurons=_BERT.neurons,
-    positions=_BERT.positions,
-    padded_positions=True,
-    settings=_BERT.settings,
-    fixed=_BERT.fixed,
-)
-_MT5 = EncoderKind(
-    width="d_model",
-    layers="num_layers",
-    heads="num_heads",
-    neurons="d_ff",
-    head_width="d_kv",
-    settings={
-        **_PADDING,
-        "relative_attention_num_buckets": int,
-        "relative_attention_max_distance": int,
-        "layer_norm_epsilon": _NUMBER,
-        "feed_forward_proj": str,
-        "initializer_factor": _NUMBER,
-    },
-    fixed={"dropout_rate": 0.0, "num_decoder_layers": 1},
-)
-_M2M_100 = EncoderKind(
-    width="d_model",
-    layers="encoder_layers",
-    heads="encoder_attention_heads",
-    neurons="encoder_ffn_dim",
-    positions="max_position_embeddings",
-    settings={
-        **_PADDING,
-        "activation_function": str,
-        "embed_scale": _NUMBER,  # ours: transformers computes it from the width
-        "init_std": _NUMBER,
-    },
-    fixed={
-        "dropout": 0.0,
-        "attention_dropout": 0.0,
-        "activation_dropout": 0.0,
-        "encoder_layerdrop": 0.0,
-        "decoder_layers": 1,
-    },
-)
-KINDS: dict[str, EncoderKind] = {
-    "bert": _BERT,
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-    "mt5": _MT5,
-    "m2m_100": _M2M_100,
-}
 
 
 def has_own_text(model_cfg: Mapping[str, Any]) -> bool:
@@ -133,7 +42,7 @@ def has_own_text(model_cfg: Mapping[str, Any]) -> bool:
 def is_hf_text(text: HFText) -> bool:
     """Whether a text tower is open_clip's adapter of one of these encoders of transformers."""
     is_adapter = isinstance(text, open_clip.hf_model.HFTextEncoder)
-    return is_adapter and text.config.model_type in KINDS
+    return is_adapter and text.config.model_type in ENCODER_KINDS
 
 
 def check_text_config(text_cfg: Mapping[str, Any], source: str) -> None:
@@ -146,9 +55,9 @@ def check_text_config(text_cfg: Mapping[str, Any], source: str) -> None:
     if "hf_model_name" not in text_cfg:
         raise ModelError(f"{label} needs text_cfg.hf_model_name, the encoder that it describes")
     model_type = table.get("model_type")
-    if not isinstance(model_type, str) or model_type not in KINDS:
-        raise ModelError(f"{label}.model_type {model_type!r} is none of {', '.join(KINDS)}")
-    kind = KINDS[model_type]
+    if not isinstance(model_type, str) or model_type not in ENCODER_KINDS:
+        raise ModelError(f"{label}.model_type {model_type!r} is none of {', '.join(ENCODER_KINDS)}")
+    kind = ENCODER_KINDS[model_type]
     _check_values(table, kind, label)
     try:
         _check_fit(resolved(text_cfg), text_cfg.get("context_length", 77), kind, label)
@@ -163,14 +72,14 @@ def _check_values(table: Table, kind: EncoderKind, label: str) -> None:
             if not number or not 1 <= value <= SIZE_COUNT:
                 raise ModelError(f"{label}.{key} {value!r} must be a whole number above 0")
         elif key in kind.settings:
-            limit = SIZE_COUNT if key in _PADDING else _SMALL
+            limit = SIZE_COUNT if key in PADDING else _SMALL
             fits = isinstance(value, kind.settings[key]) and not isinstance(value, bool)
             if not fits or (number and not 0 <= value <= limit):
                 raise ModelError(f"{label}.{key} cannot be {value!r}")
         elif key != "model_type":
             names = {*kind.counts, *kind.settings}
             raise ModelError(f"{label} has an unknown key '{key}'{did_you_mean(key, names)}")
-    missing = [key for key in (*kind.counts, *_PADDING) if key not in table]
+    missing = [key for key in (*kind.counts, *PADDING) if key not in table]
     if missing:
         raise ModelError(f"{label} has no {', '.join(missing)}")
 
@@ -212,7 +121,7 @@ def _positions(kind: EncoderKind, table: Mapping[str, Any], context: int) -> int
 
 def sizes_of(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sizes in an ``hf_config`` under open_clip's names."""
-    kind = KINDS[table["model_type"]]
+    kind = ENCODER_KINDS[table["model_type"]]
     width = table[kind.width]
     return {
         "width": width,
@@ -226,7 +135,7 @@ def sizes_of(table: Mapping[str, Any]) -> dict[str, Any]:
 def resolved(text_cfg: Mapping[str, Any]) -> Table:
     """Return the ``hf_config`` of a text_cfg with the sizes beside it."""
     table: Table = dict(text_cfg[HF_CONFIG])
-    kind, usual = KINDS[table["model_type"]], sizes_of(table)
+    kind, usual = ENCODER_KINDS[table["model_type"]], sizes_of(table)
     sizes = {key: text_cfg.get(key, value) for key, value in usual.items()}
     for key in ("width", "layers", "heads", "vocab_size"):
         value = sizes[key]
@@ -234,7 +143,7 @@ def resolved(text_cfg: Mapping[str, Any]) -> Table:
         if not whole or not 1 <= value <= SIZE_COUNT:
             raise ModelError(f"text_cfg.{key} {value!r} must be a whole number above 0")
     ratio = sizes["mlp_ratio"]
-    if isinstance(ratio, bool) or not isinstance(ratio, _NUMBER) or not 0 < ratio <= SIZE_COUNT:
+    if isinstance(ratio, bool) or not isinstance(ratio, NUMBER) or not 0 < ratio <= SIZE_COUNT:
         raise ModelError(f"text_cfg.mlp_ratio {ratio!r} must be a number above 0")
     table[kind.width], table[kind.layers] = sizes["width"], sizes["layers"]
     table[kind.heads], table["vocab_size"] = sizes["heads"], sizes["vocab_size"]
@@ -254,7 +163,7 @@ def student_text(teacher: Mapping[str, Any], overrides: Mapping[str, Any]) -> Ta
     if isinstance(width, int) and "heads" not in overrides:
         usual["heads"] = max(1, width * usual["heads"] // usual["width"])
     text: Table = {**teacher, **usual, **overrides}
-    table, kind = resolved(text), KINDS[table["model_type"]]
+    table, kind = resolved(text), ENCODER_KINDS[table["model_type"]]
     context = text.get("context_length", 77)
     if kind.positions and isinstance(context, int):
         table[kind.positions] = min(table[kind.positions], _positions(kind, table, context))
@@ -264,9 +173,9 @@ def student_text(teacher: Mapping[str, Any], overrides: Mapping[str, Any]) -> Ta
 def read_text_config(text: HFText) -> Table:
     """Return the ``hf_config`` of a tower of open_clip."""
     config = text.config.to_dict()
-    kind = KINDS[config["model_type"]]
+    kind = ENCODER_KINDS[config["model_type"]]
     table = {key: config[key] for key in (*kind.counts, *kind.settings) if key in config}
-    if kind is _M2M_100:
+    if kind is M2M_100:
         table["embed_scale"] = float(text.transformer.embed_tokens.embed_scale)
     return {"model_type": config["model_type"], **table}
 
@@ -274,7 +183,7 @@ def read_text_config(text: HFText) -> Table:
 def head_width_of(text: HFText) -> int:
     """Return the width of the attention heads of a tower."""
     config = text.config.to_dict()
-    kind = KINDS[config["model_type"]]
+    kind = ENCODER_KINDS[config["model_type"]]
     own = kind.head_width
     return int(config[own] if own else config[kind.width] // config[kind.heads])
 
@@ -283,7 +192,7 @@ def fixed_settings(text: HFText) -> dict[str, object]:
     """Return the settings in which teacher and student must agree, by name."""
     table = read_text_config(text)
     drawn = {"initializer_range", "initializer_factor", "init_std", "type_vocab_size"}
-    sizes = {*KINDS[table["model_type"]].counts, *drawn}
+    sizes = {*ENCODER_KINDS[table["model_type"]].counts, *drawn}
     settings: dict[str, object] = {k: v for k, v in table.items() if k not in sizes}
     return {**settings, "pooler": type(text.pooler).__name__}
 
@@ -296,7 +205,7 @@ def build_text(text_cfg: Mapping[str, Any], embed_dim: int) -> nn.Module:
     """
     options = open_clip.CLIPTextCfg(**{k: v for k, v in text_cfg.items() if k != HF_CONFIG})
     table = resolved(text_cfg)
-    kind, pooler = KINDS[table["model_type"]], options.hf_pooler_type
+    kind, pooler = ENCODER_KINDS[table["model_type"]], options.hf_pooler_type
     own_projection = options.hf_proj_type == NORM_LINEAR
     projected = own_projection or options.hf_proj_type in ("linear", "mlp")
     if not projected and table[kind.width] != embed_dim:

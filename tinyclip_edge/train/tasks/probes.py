@@ -106,14 +106,14 @@ def probe_pair(teacher: LoadedClip, student: LoadedClip) -> tuple[Probe, ...]:
 @contextmanager
 def _evaluated(clip: LoadedClip) -> Iterator[None]:
     """Put a model into evaluation mode, and each of its modules back into its own."""
-    training = [module for module in clip.model.modules() if module.training]
+    modes = [(module, module.training) for module in clip.model.modules()]
     clip.model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        for module in training:
-            module.training = True
+        for module, mode in modes:  # parents first: each sets those within it as well
+            module.train(mode)
 
 
 def _probes(teacher: LoadedClip, student: LoadedClip) -> list[Probe]:
@@ -159,11 +159,11 @@ def _of_texts(
     ]
     if not usable:
         return None
-    distances = [
-        _distances(*(_embedded(clip, side) for side in zip(*usable, strict=True)))
+    of_teacher, of_student = (
+        _response(_distances(*(_embedded(clip, side) for side in zip(*usable, strict=True))))
         for clip in (teacher, student)
-    ]
-    return Probe(name, what, len(usable), *map(_response, distances), cure, is_invariance=False)
+    )
+    return Probe(name, what, len(usable), of_teacher, of_student, cure, is_invariance=False)
 
 
 def _invariance(name: str, what: str, cure: str, teacher: Tensor, student: Tensor) -> Probe:
@@ -191,7 +191,8 @@ def _is_told_apart(clip: LoadedClip, pair: tuple[str, str]) -> bool:
 
 def _texts(clip: LoadedClip, texts: Sequence[str]) -> Tensor:
     """Return ids ``[N, C]`` on the CPU."""
-    return clip.tokenizer(list(texts))
+    ids: Tensor = clip.tokenizer(list(texts))
+    return ids
 
 
 def _embedded(clip: LoadedClip, texts: Sequence[str]) -> Tensor:
@@ -258,7 +259,8 @@ def _companions(encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
 
 
 def _distances(first: Tensor, second: Tensor) -> Tensor:
-    return (first - second).norm(dim=-1)
+    distances: Tensor = (first - second).norm(dim=-1)
+    return distances
 
 
 def _reading_cure(student: LoadedClip) -> str:
