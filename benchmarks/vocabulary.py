@@ -24,9 +24,10 @@ from machine import machine_facts
 from tinyclip_edge.config.preset import ExportPreset
 from tinyclip_edge.models import LoadedClip, create_student, inherit_student
 from tinyclip_edge.models.assemble import assemble
+from tinyclip_edge.models.corpus import Corpus
 from tinyclip_edge.models.library import open_clip
 from tinyclip_edge.models.pieces import BYTES
-from tinyclip_edge.models.vocabulary import Corpus, Vocabulary
+from tinyclip_edge.models.vocabulary import Vocabulary
 from tinyclip_export.onnx_passes import exporter
 from tinyclip_export.quantization.recipe import QuantizeJob
 from tinyclip_export.quantization.registry import recipes_for
@@ -168,7 +169,8 @@ def measure(tokens: int, size: int, changes: dict[str, Any], folder: Path) -> di
     difference = float((embeddings(whole, texts) - embeddings(small, texts)).abs().max())
     student = create_student(STUDENT, small, own_tokens=False)
     inherit_student(small, student, plan="evenly")
-    table, rows = (clip.model.text.token_embedding.weight for clip in (student, whole))
+    name = "text.token_embedding.weight"
+    table, rows = (clip.model.get_parameter(name) for clip in (student, whole))
     print(f"{report.line()}; largest difference {difference:.2g}", file=sys.stderr, flush=True)
     inherited = torch.equal(table, rows[ids][:, : table.shape[1]])
     return {

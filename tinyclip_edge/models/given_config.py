@@ -8,7 +8,7 @@ from typing import Any
 
 from tinyclip_edge.errors import ModelError, did_you_mean, shown
 from tinyclip_edge.inheritance.units import ClipUnits
-from tinyclip_edge.models.build import PreprocessCfg, check_model_cfg
+from tinyclip_edge.models.build import check_model_cfg
 from tinyclip_edge.models.folder import read_config
 from tinyclip_edge.models.hf_config import CONFIG as HF_CONFIG
 from tinyclip_edge.models.hf_config import read_model_cfg, read_preprocess_cfg
@@ -16,11 +16,14 @@ from tinyclip_edge.models.json_file import read_json
 from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.models.names import check_config
 from tinyclip_edge.models.pruned import UNITS, read_units
+from tinyclip_edge.models.published_preprocessing import (
+    preprocessing_notes,
+    preprocessing_of,
+    published_preprocessing,
+)
 from tinyclip_edge.models.runs import CONFIG, PRUNED_CONFIG
 from tinyclip_edge.models.tokenization import tokenizer_beside
 from tinyclip_edge.models.zoo import ZOO
-
-_PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,60 +95,9 @@ def open_clip_config(name: str) -> UserConfig | None:
     if not tag:
         published = published_preprocessing(architecture)
         return UserConfig(model_cfg, published.preprocess_cfg, notes=published.notes)
-    preprocess_cfg = _preprocessing(facts)
-    notes = _notes(f"{architecture}/{tag}", preprocess_cfg)
+    preprocess_cfg = preprocessing_of(facts)
+    notes = preprocessing_notes(f"{architecture}/{tag}", preprocess_cfg)
     return UserConfig(model_cfg, preprocess_cfg or None, notes=notes)
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedPreprocessing:
-    """Preprocessing of the weights that are published for an open_clip name."""
-
-    preprocess_cfg: dict[str, Any] | None = None  # None: open_clip publishes no weights
-    notes: tuple[str, ...] = ()
-    is_unique: bool = True  # the same for all tags
-
-
-def published_preprocessing(architecture: str) -> PublishedPreprocessing:
-    """Return what most pretrained tags of a name have; a line says so unless it is CLIP's own."""
-    tables: dict[str, dict[str, Any]] = {}
-    tags: dict[str, list[str]] = {}
-    with quiet():
-        for tag in open_clip.list_pretrained_tags_by_model(architecture):
-            table = _preprocessing(open_clip.get_pretrained_cfg(architecture, tag))
-            tables[_described(table)] = table
-            tags.setdefault(_described(table), []).append(tag)
-    if not tables:
-        return PublishedPreprocessing()
-    taken = max(tags, key=lambda text: len(tags[text]))
-    if len(tables) == 1:
-        table = tables[taken]
-        return PublishedPreprocessing(table, _notes(f"{architecture}'s published weights", table))
-    others = "; ".join(f"{', '.join(tags[text])}: {text}" for text in tags if text != taken)
-    note = (
-        f"preprocessing of {architecture}/{tags[taken][0]}: {taken}; its pretrained tags differ "
-        f"({others}): name the one of these weights, `convert FILE --config {architecture}/TAG`"
-    )
-    return PublishedPreprocessing(tables[taken], (note,), is_unique=False)
-
-
-def _notes(owner: str, preprocess_cfg: dict[str, Any]) -> tuple[str, ...]:
-    usual = PreprocessCfg()
-    if all(value == getattr(usual, key) for key, value in preprocess_cfg.items()):
-        return ()
-    return (f"preprocessing of {owner}: {_described(preprocess_cfg)}",)
-
-
-def _preprocessing(facts: dict[str, Any]) -> dict[str, Any]:
-    return {key: facts[key] for key in _PREPROCESSING if facts.get(key)}
-
-
-def _described(preprocess_cfg: dict[str, Any]) -> str:
-    words = []
-    for key, value in preprocess_cfg.items():
-        numbers = isinstance(value, (list, tuple))
-        words.append(f"{key} {' '.join(f'{n:.4g}' for n in value)}" if numbers else str(value))
-    return ", ".join(words)
 
 
 def _of_zoo(name: str) -> UserConfig:

@@ -15,12 +15,12 @@ from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.folder import WEIGHT_NAMES as OPEN_CLIP_WEIGHTS
 from tinyclip_edge.models.folder import read_config
-from tinyclip_edge.models.given_config import published_preprocessing
 from tinyclip_edge.models.hf_config import CONFIG, PREPROCESSOR, PROCESSOR, read_model_cfg
 from tinyclip_edge.models.huggingface import WEIGHT_NAMES, is_huggingface, load_huggingface
 from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.models.names import LOCAL_DIR, check_tag, split_name
 from tinyclip_edge.models.pruned import expected_weights
+from tinyclip_edge.models.published_preprocessing import published_preprocessing
 from tinyclip_edge.models.runs import CONFIG as OPEN_CLIP_CONFIG
 from tinyclip_edge.models.tokenization import (
     OPEN_CLIP_VOCABULARY,

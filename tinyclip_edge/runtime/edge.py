@@ -16,12 +16,13 @@ from tinyclip_edge.errors import BundleError, did_you_mean
 from tinyclip_edge.json_text import read_json_table
 from tinyclip_edge.paths import expanded
 from tinyclip_edge.runtime.bundle import TOWERS, Manifest, bundle_file
+from tinyclip_edge.runtime.bundle_tokenizer import open_tokenizer
 from tinyclip_edge.runtime.inputs import image_list, label_list, text_list
 from tinyclip_edge.runtime.manifest_keys import CONFIG_FILES
 from tinyclip_edge.runtime.prompts import check_prompts, class_features, probabilities
 from tinyclip_edge.runtime.protocol import EmbedderSpec, Features, ImageInput
 from tinyclip_edge.runtime.session import Tower
-from tinyclip_edge.runtime.tokenizer import ClipTokenizer, open_tokenizer
+from tinyclip_edge.runtime.tokenizer import ClipTokenizer
 
 if TYPE_CHECKING:
     # Imported on demand: an application that only encodes a text starts faster without them.

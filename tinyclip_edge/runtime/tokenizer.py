@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, normalizers
 
-from tinyclip_edge.errors import BundleError, DataError, ModelError
+from tinyclip_edge.errors import DataError, ModelError
 from tinyclip_edge.runtime.tokenizer_json import (
     parse_tokenizer,
     read_tokenizer,
@@ -23,8 +23,7 @@ from tinyclip_edge.runtime.tokenizer_json import (
 )
 
 if TYPE_CHECKING:
-    from tinyclip_edge.runtime.bundle import Manifest
-    from tinyclip_edge.runtime.plain_tokenizer import PlainTokenizer
+    pass
 
 START_TOKENS = ("<|startoftext|>", "<start_of_text>")
 END_TOKENS = ("<|endoftext|>", "<end_of_text>")
@@ -141,23 +140,3 @@ def _special_id(tokenizer: Tokenizer, names: Sequence[str], source: str) -> int:
         if token_id is not None:
             return int(token_id)
     raise ModelError(f"{source} has no {names[0]} token; it is not a CLIP tokenizer")
-
-
-def open_tokenizer(path: Path, manifest: Manifest) -> ClipTokenizer | PlainTokenizer:
-    """Return a bundle's tokenizer: CLIP's, or the one configured in the manifest.
-
-    Raises BundleError for another model's, ModelError for a damaged file.
-    """
-    tokenizer: ClipTokenizer | PlainTokenizer
-    if manifest.tokenizer:
-        from tinyclip_edge.runtime.plain_tokenizer import PlainTokenizer
-
-        tokenizer = PlainTokenizer(path, manifest.context_length, manifest.tokenizer)
-    else:
-        tokenizer = ClipTokenizer.from_file(path, manifest.context_length)
-    if tokenizer.eot_token_id != manifest.eot_token_id:
-        raise BundleError(
-            f"{path} belongs to another model: its end token is {tokenizer.eot_token_id}, not "
-            f"{manifest.eot_token_id}"
-        )
-    return tokenizer

@@ -8,8 +8,8 @@ import torch
 from tinyclip_edge.errors import TinyClipWarning
 from tinyclip_edge.models import convert_checkpoint, load_clip
 from tinyclip_edge.models.assemble import assemble
-from tinyclip_edge.models.given_config import published_preprocessing
 from tinyclip_edge.models.library import open_clip
+from tinyclip_edge.models.published_preprocessing import published_preprocessing
 
 NAME = "toy-mobile"
 CONFIG = {
