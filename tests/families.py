@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+import pytest
 import torch
 
 from family_tokenizers import tokenizer_file, vocabulary
@@ -168,6 +169,16 @@ ENCODERS = {
     },
 }  # fmt: skip
 EVERY = {**FAMILIES, **ENCODERS}
+
+# One family of each kind of tower; the others are tested in `make slow`.
+OF_EACH_KIND = ("ViT", "SigLIP 2", "EVA02", "XLM-R", "mT5", "NLLB")
+
+
+def families(names):
+    """Parameters of a test, of which one of each kind of tower is not slow."""
+    return [
+        pytest.param(name, marks=[] if name in OF_EACH_KIND else pytest.mark.slow) for name in names
+    ]
 
 
 def family(name, *, seed=0, **changes):

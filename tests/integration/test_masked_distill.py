@@ -131,9 +131,9 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _uninterrupted(request):
-    if "whole" not in request.fixturenames:
+    if "uninterrupted" not in request.fixturenames:
         return
-    out = request.getfixturevalue("whole")
+    out = request.getfixturevalue("uninterrupted")
     if not out.exists():
         distill(request.getfixturevalue("masked")(stages=STAGES), out)
 

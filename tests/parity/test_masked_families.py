@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from families import FAMILIES, family
+from families import FAMILIES, families, family
 from masked_clip import random_masks
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.inheritance.gates import ClipGates
@@ -31,7 +31,7 @@ def features(model, pixels, ids):
     return model.encode_image(pixels, normalize=True), model.encode_text(ids, normalize=True)
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=families(NAMES))
 def clip(request):
     return family(request.param)
 

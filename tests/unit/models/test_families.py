@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from families import EVERY, FAMILIES, family
+from families import EVERY, FAMILIES, families, family
 from tinyclip_edge.errors import InheritanceError, ModelError
 from tinyclip_edge.models import create_student, inherit_student, load_clip, save_local_dir
 
@@ -25,7 +25,7 @@ WRITERS = {
 }
 
 
-@pytest.fixture(params=EVERY)
+@pytest.fixture(params=families(EVERY))
 def name(request):
     return request.param
 
@@ -131,7 +131,7 @@ def test_other_timm_blocks_are_refused():
         inherit_student(teacher, student)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", families(FAMILIES))
 def test_importance_finds_the_units_that_do_something(name):
     """Neurons that write nothing are left behind."""
     teacher = family(name)
@@ -158,7 +158,7 @@ def test_importance_finds_the_units_that_do_something(name):
         torch.testing.assert_close(*text, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", families(FAMILIES))
 def test_importance_of_a_narrower_student(name):
     teacher = family(name)
     student = narrow(name, teacher)

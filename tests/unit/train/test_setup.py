@@ -80,7 +80,7 @@ def test_skipped_validation_images_are_reported(config):
 def test_a_run_without_validation_pairs_says_so_before_its_first_step(config):
     watcher = Messages()
     prepare(config(toy_samples(), val=None), watcher)
-    assert "data.val is null: no evaluation of teacher and student in the run" in watcher
+    assert "data.val is null: teacher and student are not evaluated during the run" in watcher
 
 
 @pytest.mark.parametrize("memory_gb", [1, 0])
