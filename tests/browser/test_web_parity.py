@@ -243,6 +243,7 @@ def test_self_test_finds_a_flipped_weight(browser, altered):
     assert results["WASM", "int8"] == "✓ pass"
 
 
+@pytest.mark.slow
 def test_self_test_finds_other_golden_ids(browser, altered):
     def change(content):
         content["golden"]["texts"][0]["input_ids"][1] += 1

@@ -129,6 +129,7 @@ def test_products_stay_integer_where_the_batch_is_fixed(toy_teacher_folder, expo
         assert (operators.count("MatMulIntegerToFloat"), operators.count("Gemm")) == (layers, 0)
 
 
+@pytest.mark.slow
 def test_a_target_gives_precisions_and_settings(toy_teacher_folder, export):
     out, report, _ = export(toy_teacher_folder, "--target", "browser", "--fp16")
     assert report["precisions"] == ["int8", "fp16"]

@@ -204,6 +204,7 @@ def test_static_batch_is_verified_and_filled_up_by_the_runtime(toy_teacher_folde
     assert np.abs(clip.encode_image([picture()]) - image).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_resnet_folder(toy_tokenizer_file, tmp_path, export):
     from tokenizers import Tokenizer
 

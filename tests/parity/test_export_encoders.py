@@ -123,7 +123,8 @@ def test_gelu_is_one_node(tmp_path):
     assert "Tanh" not in operators
 
 
-@pytest.mark.parametrize("kind", families(KINDS))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_int8_with_the_rewrites_of_x86(kind, tmp_path):
     """onnxruntime's Attention asks for a mask with a row per query."""
     clip = small(kind)

@@ -168,7 +168,7 @@ def test_validation_is_of_the_rounded_student(pairs, student, finish):
     assert score(fine.before) == pytest.approx(score(replace(fine).after))
 
 
-@pytest.mark.parametrize("kind", ["in memory", "streamed"])
+@pytest.mark.parametrize("kind", [pytest.param("in memory", marks=pytest.mark.slow), "streamed"])
 def test_an_interrupted_finish_goes_on_to_the_same_curve(pairs, student, tmp_path, kind):
     data = {"train": pairs, "val": pairs, "workers": 1}
     if kind == "streamed":
