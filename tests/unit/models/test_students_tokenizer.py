@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tinyclip_edge.errors import InheritanceError, ModelError
 from tinyclip_edge.models import create_student, inherit_student, load_clip, save_local_dir
 from tinyclip_edge.models.assemble import assemble
+from tinyclip_edge.models.tokenization import LocalTokenizer
 
 VOCABULARY = 49408  # of CLIP
 LARGE = 50_000
@@ -115,3 +116,23 @@ def test_ids_beyond_the_table_are_refused_when_the_model_is_opened(large_teacher
     config["text_cfg"] = {**config["text_cfg"], "vocab_size": VOCABULARY}
     with pytest.raises(ModelError, match=r"gives id 49999, text_cfg\.vocab_size is 49408"):
         assemble(config, None, name="mixed", tokenizer_file=large_teacher.tokenizer_file)
+
+
+def test_a_tokenizer_in_torch_that_fails_on_a_text_is_named(tmp_path):
+    """Its model names an unknown token that it does not have."""
+    path = tmp_path / "tokenizer.json"
+    vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1, "cat": 2}
+    model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"}
+    special = [
+        {"id": i, "content": text, "special": True, "single_word": False, "lstrip": False,
+         "rstrip": False, "normalized": False}
+        for text, i in list(vocabulary.items())[:2]
+    ]  # fmt: skip
+    words = {"type": "Whitespace"}
+    table = {"version": "1.0", "added_tokens": special, "pre_tokenizer": words, "model": model}
+    path.write_text(json.dumps(table))
+    (tmp_path / "tokenizer_config.json").write_text('{"pad_token": "<|endoftext|>"}')
+    tokenizer = LocalTokenizer(path, 4)
+    assert tokenizer(["cat"]).tolist() == [[2, 1, 1, 1]]
+    with pytest.raises(ModelError, match=r"\[UNK\]"):
+        tokenizer(["zebra"])

@@ -147,18 +147,6 @@ def test_a_tokenizer_that_fails_on_a_text_is_named(tmp_path):
             use("zebra")
 
 
-def test_a_tokenizer_in_torch_that_fails_on_a_text_is_named(tmp_path):
-    from tinyclip_edge.models.tokenization import LocalTokenizer
-
-    path = tmp_path / "tokenizer.json"
-    path.write_text(json.dumps(UNKNOWN))
-    (tmp_path / "tokenizer_config.json").write_text('{"pad_token": "<|endoftext|>"}')
-    tokenizer = LocalTokenizer(path, 4)
-    assert tokenizer(["cat"]).tolist() == [[2, 1, 1, 1]]
-    with pytest.raises(ModelError, match=r"\[UNK\]"):
-        tokenizer(["zebra"])
-
-
 def test_panics_of_the_library_are_defects_and_interrupts_are_not():
     class PanicException(BaseException):
         pass

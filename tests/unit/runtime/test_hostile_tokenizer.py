@@ -16,7 +16,6 @@ from tokenizers import Tokenizer
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer
 from tinyclip_edge.runtime.tokenizer_json import silent_panics
-from tinyclip_edge.starter import teacher_path
 
 CONTEXT = 8
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -160,8 +159,9 @@ os.write(2, b"still there")
     assert done.stderr == "still there"
 
 
-def test_without_an_error_stream_files_are_read():
-    path = teacher_path() / "tokenizer.json"
+def test_without_an_error_stream_files_are_read(toy_tokenizer_file):
+    path = toy_tokenizer_file
+    ids = ClipTokenizer.from_file(path, 8).encode("a cat")
     command = [
         sys.executable,
         "-c",
@@ -169,11 +169,11 @@ def test_without_an_error_stream_files_are_read():
 import os
 os.close(2)
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer
-print(len(ClipTokenizer.from_file({str(path)!r}, 8).encode("a cat")))
+print(list(ClipTokenizer.from_file({str(path)!r}, 8).encode("a cat")))
 """,
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "4\n")
+    assert (done.returncode, done.stdout) == (0, f"{list(ids)}\n")
 
 
 def test_the_error_stream_is_untouched_beside_other_threads(monkeypatch):
