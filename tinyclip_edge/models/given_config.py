@@ -52,6 +52,8 @@ class UserConfig:
                 f"numbers above 0, not {', '.join(map(shown, sizes))}"
             )
         image, width, heads = sizes
+        if heads > width:
+            raise ModelError(f"--config: text_cfg.heads {heads:,} is more than its width {width:,}")
         return image, width // heads
 
 

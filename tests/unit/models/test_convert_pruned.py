@@ -13,6 +13,7 @@ from checkpoint_layouts import HEAD, encoders, prune_by_hand, twice, weights
 from tinyclip_edge.errors import InheritanceError, ModelError
 from tinyclip_edge.models import convert_checkpoint, load_clip, save_huggingface, save_local_dir
 from tinyclip_edge.models.assemble import assemble
+from tinyclip_edge.models.given_config import UserConfig
 
 
 def masked(clip, *, heads, neurons, head_width=HEAD):
@@ -110,6 +111,12 @@ def test_a_config_of_odd_heads_is_refused_in_a_line(place, narrow_heads, tower, 
     (place / "narrow.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="must be whole numbers above 0"):
         convert_checkpoint(str(place / "auto.pt"), config=str(place / "narrow.json"))
+
+
+def test_more_heads_than_channels_are_refused():
+    config = UserConfig({"vision_cfg": {}, "text_cfg": {"width": 64, "heads": 1_000_000}})
+    with pytest.raises(ModelError, match=r"heads 1,000,000 is more than its width 64"):
+        _ = config.head_widths
 
 
 def test_without_a_config_heads_of_another_width_are_refused(place, narrow_heads):
