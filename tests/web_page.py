@@ -117,7 +117,7 @@ def silent_tab(browser: Any, *, missing: bool = False, **options: Any) -> Iterat
     tab.close()
     if missing:
         errors = [text for text in errors if "404" not in text]
-    assert errors == []
+    assert errors == [], errors  # shown: pytest rewrites no assertion of this module
     assert {url.hostname for url in hosts if url.scheme not in ("data", "blob")} == {"127.0.0.1"}
 
 
