@@ -19,6 +19,7 @@ from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.dense import attend
 from tinyclip_edge.inheritance.gates import ClipMasks, TowerMasks
 from tinyclip_edge.inheritance.masked_timm import TimmSettings, masked_tensors, run_tower
+from tinyclip_edge.inheritance.text_part import text_part, text_setting
 from tinyclip_edge.inheritance.units import NO_RESNET, UNMASKED, ClipUnits
 
 OpenClip: TypeAlias = Any  # a module of open_clip, or a block of ours with the same names
@@ -34,6 +35,8 @@ class MaskedClip(nn.Module):
         self.model = model
         self.units = units
         check_maskable(model)
+        trunk = getattr(model.visual, "trunk", None)
+        self._timm = None if trunk is None else TimmSettings.of(trunk)
 
     def forward(
         self, images: Tensor, ids: Tensor, masks: ClipMasks | None = None
@@ -45,7 +48,7 @@ class MaskedClip(nn.Module):
 
     def fold(self, masks: ClipMasks | None) -> FoldedClip:
         """Fold masks into the weights, with gradients, for several batches under the same masks."""
-        return FoldedClip(self.model, self.units, masks)
+        return FoldedClip(self.model, self.units, masks, self._timm)
 
     def encode_image(self, images: Tensor, masks: ClipMasks | None = None) -> Tensor:
         """Return ``[B, D]``, unit norm."""
@@ -59,18 +62,25 @@ class MaskedClip(nn.Module):
 class FoldedClip:
     """Both towers under one set of masks."""
 
-    def __init__(self, model: OpenClip, units: ClipUnits, masks: ClipMasks | None) -> None:
+    def __init__(
+        self,
+        model: OpenClip,
+        units: ClipUnits,
+        masks: ClipMasks | None,
+        timm: TimmSettings | None = None,
+    ) -> None:
         self._model, self._units, self._masks = model, units, masks
+        self._settings = timm  # of an image tower from timm
         self._towers: dict[str, _MaskedTower] = {}
-        self._timm: dict[str, Tensor] | None = None
+        self._tensors: dict[str, Tensor] | None = None
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Return ``[B, D]``, unit norm."""
-        if hasattr(self._model.visual, "trunk"):
+        if self._settings is not None:
             masks = None if self._masks is None else self._masks.image
-            if self._timm is None:
-                self._timm = masked_tensors(self._model.visual, self._units.image, masks)
-            features = run_tower(self._timm, TimmSettings.of(self._model.visual.trunk), images)
+            if self._tensors is None:
+                self._tensors = masked_tensors(self._model.visual, self._units.image, masks)
+            features = run_tower(self._tensors, self._settings, images)
             return F.normalize(features.float(), dim=-1)
         visual, tower = self._model.visual, self._tower("image")
         patch = tower.take(visual.conv1.weight, 0)
@@ -210,16 +220,6 @@ class _Block:
     def _layer_scale(self, residual: Tensor, scale: OpenClip) -> Tensor:
         identity = isinstance(scale, nn.Identity)
         return residual if identity else residual * self._tower.take(scale.gamma, 0)
-
-
-def text_part(model: OpenClip) -> OpenClip:
-    """Return the module with the text transformer: open_clip.CustomTextCLIP has it apart."""
-    return getattr(model, "text", model)
-
-
-def text_setting(text: OpenClip, key: str) -> OpenClip:
-    """Return ``text_<key>`` of an open_clip.CLIP, or ``<key>`` of its TextTransformer."""
-    return getattr(text, f"text_{key}", getattr(text, key, None))
 
 
 def _pooled(x: Tensor, ids: Tensor, text: OpenClip) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -45,16 +45,7 @@ _BERT = EncoderKind(
     },
     fixed={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
 )
-_ROBERTA = EncoderKind(
-    width=_BERT.width,
-    layers=_BERT.layers,
-    heads=_BERT.heads,
-    neurons=_BERT.neurons,
-    positions=_BERT.positions,
-    padded_positions=True,
-    settings=_BERT.settings,
-    fixed=_BERT.fixed,
-)
+_ROBERTA = replace(_BERT, padded_positions=True)
 _MT5 = EncoderKind(
     width="d_model",
     layers="num_layers",

@@ -15,8 +15,9 @@ from tinyclip_edge.errors import InheritanceError, ModelError
 from tinyclip_edge.inheritance.dense import DenseBlock
 from tinyclip_edge.inheritance.equal import equal_masks
 from tinyclip_edge.inheritance.gates import ClipGates, ClipMasks
-from tinyclip_edge.inheritance.masked import check_maskable, text_part
+from tinyclip_edge.inheritance.masked import check_maskable
 from tinyclip_edge.inheritance.prune import PrunePlan
+from tinyclip_edge.inheritance.text_part import text_part
 from tinyclip_edge.inheritance.timm_kinds import TIMM_VIT
 from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 from tinyclip_edge.models.assemble import assemble

@@ -14,6 +14,7 @@ import numpy as np
 from torch import nn
 
 from tinyclip_edge.errors import ConfigError, DataError, ModelError
+from tinyclip_edge.inheritance.text_part import text_part
 from tinyclip_edge.models.clip import LoadedClip, token_table
 from tinyclip_edge.models.corpus import Corpus, Ints, VocabularyReport
 from tinyclip_edge.models.json_file import read_json, write_json
@@ -185,20 +186,15 @@ class Vocabulary:
 def _token_table(clip: LoadedClip) -> nn.Embedding:
     table = token_table(clip.model)
     if table is None:
-        kind = type(_text_part(clip.model)).__name__
+        kind = type(text_part(clip.model)).__name__
         raise ModelError(f"{clip.name}: text tower {kind} has no token table to make smaller")
     return table
-
-
-def _text_part(model: OpenClip) -> OpenClip:
-    # open_clip.CustomTextCLIP has a separate text tower.
-    return getattr(model, "text", model)
 
 
 def _special_ids(clip: LoadedClip, special: SpecialTokens) -> set[int]:
     inner = getattr(clip.tokenizer, "tokenizer", None)  # of transformers
     ids = {special.start, special.end, *getattr(inner, "all_special_ids", ())}
-    padding = getattr(getattr(_text_part(clip.model), "config", None), "pad_token_id", None)
+    padding = getattr(getattr(text_part(clip.model), "config", None), "pad_token_id", None)
     if padding is not None:  # towers from transformers count positions from it
         ids |= {*range(padding + 1)}
     return ids
@@ -232,7 +228,7 @@ def _with_rows(clip: LoadedClip, ids: Sequence[int], tokenizer_file: Path) -> Lo
     cut = replace(
         clip, model=model, config=config, tokenizer_file=tokenizer_file, weights_file=None
     )
-    text, table = _text_part(model), _token_table(cut)
+    text, table = text_part(model), _token_table(cut)
     # The module stays: some scale what they look up.
     table.weight = nn.Parameter(
         table.weight.detach()[list(ids)].clone(), requires_grad=table.weight.requires_grad

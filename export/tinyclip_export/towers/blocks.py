@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, cast
 from torch import Tensor, nn
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_edge.inheritance.text_part import text_part
 
 OpenClip: TypeAlias = Any  # a module or weight of open_clip, read by its attribute names
 
@@ -195,13 +196,3 @@ def unit_norm(x: Tensor) -> Tensor:
     """Scale rows ``[B, D]`` to unit norm."""
     unit: Tensor = x / x.norm(dim=-1, keepdim=True)
     return unit
-
-
-def text_part(model: OpenClip) -> OpenClip:
-    """Return the module that has the text transformer: open_clip.CustomTextCLIP has it apart."""
-    return getattr(model, "text", model)
-
-
-def setting(text: OpenClip, key: str) -> OpenClip:
-    """Return ``text_<key>`` of an open_clip.CLIP, or ``<key>`` of its TextTransformer."""
-    return getattr(text, f"text_{key}", getattr(text, key, None))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from tinyclip_edge.errors import ConfigError, ModelError
+from tinyclip_edge.inheritance.text_part import text_part, text_setting
 from tinyclip_edge.models.tokenization import pad_token_id
 from tinyclip_export.layout import InputForm
-from tinyclip_export.towers.blocks import OpenClip, setting, text_part
+from tinyclip_export.towers.blocks import OpenClip
 from tinyclip_export.towers.encoder_text import EncoderTextTower, is_encoder_text
 from tinyclip_export.towers.fixed_length_text import POOLS, FixedLengthTextTower
 from tinyclip_export.towers.resnet import ResNetTower
@@ -58,7 +59,7 @@ def text_tower(model: OpenClip, example: Tensor | None = None) -> AnyTextTower:
         raise ModelError(
             f"text tower {name} with a class token or a padding mask cannot be exported: {_TEXTS}"
         )
-    pool = setting(text, "pool_type")
+    pool = text_setting(text, "pool_type")
     if pool not in POOLS:
         raise ModelError(
             f"text tower {name} with pool_type '{pool}' cannot be exported: "

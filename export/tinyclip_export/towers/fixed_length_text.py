@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tinyclip_export.towers.blocks import OpenClip, TextParts, setting, text_part, unit_norm
+from tinyclip_edge.inheritance.text_part import text_part, text_setting
+from tinyclip_export.towers.blocks import OpenClip, TextParts, unit_norm
 from tinyclip_export.towers.causal_mask import SpecialIds, causal_mask
 
 POOLS = ("first", "last", "argmax", "eos")
@@ -23,8 +24,8 @@ class FixedLengthTextTower(TextParts):
     def __init__(self, model: OpenClip, example: Tensor | None = None) -> None:
         super().__init__(model)
         text = text_part(model)
-        self.pool = str(setting(text, "pool_type"))
-        self.eot_id = int(setting(text, "eos_id") or 0)
+        self.pool = str(text_setting(text, "pool_type"))
+        self.eot_id = int(text_setting(text, "eos_id") or 0)
         mask = None
         if text.attn_mask is not None:
             special_ids = SpecialIds.of(self.tokens.num_embeddings, example, None)

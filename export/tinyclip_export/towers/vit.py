@@ -10,15 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_edge.inheritance.text_part import text_part, text_setting
 from tinyclip_export.towers.blocks import (
     Block,
     OpenClip,
     PatchEmbedding,
     TextParts,
     projection_of,
-    setting,
     shared,
-    text_part,
     unit_norm,
 )
 from tinyclip_export.towers.causal_mask import SpecialIds, causal_mask
@@ -69,7 +68,9 @@ class TextTower(TextParts):
     def __init__(self, model: OpenClip, example: Tensor | None = None) -> None:
         super().__init__(model)
         text = text_part(model)
-        self.eot_id = int(setting(text, "eos_id")) if setting(text, "pool_type") == "eos" else None
+        self.eot_id = (
+            int(text_setting(text, "eos_id")) if text_setting(text, "pool_type") == "eos" else None
+        )
         special_ids = SpecialIds.of(self.tokens.num_embeddings, example, self.eot_id)
         mask = causal_mask(self.tokens, self.positions, self.blocks, special_ids)
         self.register_buffer("mask", mask, persistent=False)

@@ -1,0 +1,17 @@
+"""Find the text transformer in the two forms that open_clip's models have."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+OpenClip: TypeAlias = Any  # a module of open_clip, read by its attribute names
+
+
+def text_part(model: OpenClip) -> OpenClip:
+    """Return the module with the text transformer: open_clip.CustomTextCLIP has it apart."""
+    return getattr(model, "text", model)
+
+
+def text_setting(text: OpenClip, key: str) -> OpenClip:
+    """Return ``text_<key>`` of an open_clip.CLIP, or ``<key>`` of its TextTransformer."""
+    return getattr(text, f"text_{key}", getattr(text, key, None))
