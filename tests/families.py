@@ -1,174 +1,20 @@
-"""Small siblings of today's model families: their architecture, shrunk, with random weights."""
+"""Parameters of tests over families of models; one of each kind of tower is in the quick tests."""
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import pytest
-import torch
 
-from family_tokenizers import tokenizer_file, vocabulary
-from tinyclip_edge.models.assemble import assemble
+from tinyclip_edge.families.siblings import (
+    ENCODERS,
+    EVERY,
+    FAMILIES,
+    M2M_100,
+    MT5,
+    ROBERTA,
+    family,
+)
 
-CLIP_TEXT = {"context_length": 8, "vocab_size": 49408, "width": 48, "heads": 3, "layers": 4}
-SIGLIP_TEXT = {
-    **CLIP_TEXT,
-    "no_causal_mask": True,
-    "proj_bias": True,
-    "pool_type": "last",
-    "norm_kwargs": {"eps": 1e-6},
-    "act_kwargs": {"approximate": "tanh"},
-}
-
-
-def timm_tower(name, *, size=32, width=64, layers=4, head_width=16, **options):
-    return {
-        "image_size": size,
-        "timm_model_name": name,
-        "timm_model_pretrained": False,
-        "width": width,
-        "layers": layers,
-        "head_width": head_width,
-        **options,
-    }
-
-
-def hf_tower(name, tokenizer, *, pool="mean_pooler", proj="linear", context=12, **hf_config):
-    """A text tower of transformers: four layers, 48 wide, three heads, 96 neurons."""
-    return {
-        "hf_model_name": name,
-        "hf_tokenizer_name": name,
-        "hf_pooler_type": pool,
-        "hf_proj_type": proj,
-        "context_length": context,
-        "hf_config": {"vocab_size": vocabulary(tokenizer), **hf_config},
-    }
-
-
-SMALL_VIT = {
-    "image_size": 32, "patch_size": 16, "width": 64, "layers": 4, "head_width": 16,
-}  # fmt: skip
-ROBERTA = {
-    "hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 96,
-    "max_position_embeddings": 14, "type_vocab_size": 1, "layer_norm_eps": 1e-5,
-    "hidden_act": "gelu", "pad_token_id": 1,
-}  # fmt: skip
-MT5 = {
-    "d_model": 48, "num_layers": 4, "num_heads": 3, "d_kv": 12, "d_ff": 96,
-    "relative_attention_num_buckets": 8, "relative_attention_max_distance": 16,
-    "feed_forward_proj": "gated-gelu", "layer_norm_epsilon": 1e-6, "pad_token_id": 0,
-}  # fmt: skip
-M2M_100 = {
-    "d_model": 48, "encoder_layers": 4, "encoder_attention_heads": 3, "encoder_ffn_dim": 96,
-    "max_position_embeddings": 12, "activation_function": "relu", "pad_token_id": 1,
-}  # fmt: skip
-# Which of the tokenizers a family has; the others have CLIP's.
-TOKENIZERS = {
-    "XLM-R": "XLM-R", "RoBERTa": "RoBERTa", "mT5": "mT5", "NLLB": "NLLB",
-    "AltCLIP": "XLM-R", "ChineseCLIP": "BERT",
-    "MetaCLIP 2 worldwide": "mT5", "MetaCLIP 2 worldwide, XLM-V": "XLM-R",
-}  # fmt: skip
-FAMILIES = {
-    "ViT": {"embed_dim": 48, "vision_cfg": SMALL_VIT, "text_cfg": CLIP_TEXT},
-    "SigLIP 2": {
-        "embed_dim": 64,
-        "init_logit_bias": -10,
-        "custom_text": True,
-        "vision_cfg": timm_tower(
-            "vit_base_patch16_siglip_224", timm_pool="map", timm_proj="none"
-        ),
-        "text_cfg": SIGLIP_TEXT,
-    },
-    "PE-Core": {
-        "embed_dim": 48,
-        "custom_text": True,
-        "vision_cfg": timm_tower(
-            "vit_pe_core_base_patch16_224", width=192, head_width=32, timm_pool="map",
-            timm_proj=None,
-        ),
-        "text_cfg": CLIP_TEXT,
-    },
-    "EVA02": {
-        "embed_dim": 48,
-        "custom_text": True,
-        "vision_cfg": timm_tower(
-            "eva02_base_patch16_clip_224", timm_pool="token", timm_proj=None
-        ),
-        "text_cfg": CLIP_TEXT,
-    },
-    "CLIPA": {
-        "embed_dim": 48,
-        "vision_cfg": {
-            "image_size": 32, "patch_size": 16, "width": 64, "layers": 4, "head_width": 16,
-            "no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True,
-        },
-        "text_cfg": {**CLIP_TEXT, "pool_type": "last", "no_causal_mask": True},
-    },
-    "MetaCLIP 2 worldwide": {
-        "embed_dim": 40,
-        "vision_cfg": SMALL_VIT,
-        "text_cfg": {
-            **CLIP_TEXT, "hf_tokenizer_name": "google/mt5-base", "pool_type": "eos", "eos_id": 1,
-            "tokenizer_kwargs": {"clean": "canonicalize"}, "vocab_size": vocabulary("mT5"),
-        },
-    },
-    "MetaCLIP 2 worldwide, XLM-V": {
-        "embed_dim": 40,
-        "vision_cfg": SMALL_VIT,
-        "text_cfg": {
-            **CLIP_TEXT, "hf_tokenizer_name": "facebook/xlm-v-base", "pool_type": "eos",
-            "eos_id": 2, "vocab_size": vocabulary("XLM-R"),
-        },
-    },
-}  # fmt: skip
-# Their text towers are encoders of transformers.
-ENCODERS = {
-    "XLM-R": {
-        "embed_dim": 40,
-        "vision_cfg": SMALL_VIT,
-        "text_cfg": hf_tower(
-            "xlm-roberta-base", "XLM-R", proj="mlp", model_type="xlm-roberta", **ROBERTA
-        ),
-    },
-    "RoBERTa": {
-        "embed_dim": 40,
-        "quick_gelu": True,
-        "vision_cfg": SMALL_VIT,
-        "text_cfg": hf_tower(
-            "roberta-base", "RoBERTa", pool="cls_pooler", model_type="roberta", **ROBERTA
-        ),
-    },
-    "mT5": {
-        "embed_dim": 40,
-        "vision_cfg": SMALL_VIT,
-        "text_cfg": hf_tower("google/mt5-base", "mT5", proj="mlp", model_type="mt5", **MT5),
-    },
-    "NLLB": {
-        "embed_dim": 40,
-        "vision_cfg": SMALL_VIT,
-        "text_cfg": hf_tower(
-            "facebook/nllb-200-distilled-600M", "NLLB", pool="cls_pooler", model_type="m2m_100",
-            **M2M_100,
-        ),
-    },
-    "AltCLIP": {
-        "embed_dim": 40,
-        "vision_cfg": SMALL_VIT,
-        "text_cfg": hf_tower(
-            "xlm-roberta-large", "XLM-R", pool="cls_last_hidden_state_pooler", proj="norm_linear",
-            model_type="xlm-roberta", **ROBERTA,
-        ),
-    },
-    "ChineseCLIP": {
-        "embed_dim": 40,
-        "vision_cfg": SMALL_VIT,
-        "text_cfg": hf_tower(
-            "bert-base-chinese", "BERT", pool="cls_last_hidden_state_pooler", model_type="bert",
-            **{**ROBERTA, "max_position_embeddings": 12, "type_vocab_size": 2, "pad_token_id": 0},
-        ),
-    },
-}  # fmt: skip
-EVERY = {**FAMILIES, **ENCODERS}
+__all__ = ["ENCODERS", "EVERY", "FAMILIES", "M2M_100", "MT5", "ROBERTA", "families", "family"]
 
 # One family of each kind of tower; the others are tested in `make slow`.
 OF_EACH_KIND = ("ViT", "SigLIP 2", "EVA02", "XLM-R", "mT5", "NLLB")
@@ -179,20 +25,3 @@ def families(names):
     return [
         pytest.param(name, marks=[] if name in OF_EACH_KIND else pytest.mark.slow) for name in names
     ]
-
-
-def family(name, *, seed=0, **changes):
-    """A sibling with weights that move its features; ``changes`` replace parts of its config."""
-    config = deepcopy(EVERY[name])
-    for key, value in changes.items():
-        config[key] = {**config[key], **value} if isinstance(value, dict) else value
-    torch.manual_seed(seed)
-    own = TOKENIZERS.get(name)
-    clip = assemble(
-        config, None, name=name, tokenizer_file=None if own is None else tokenizer_file(own)
-    )
-    with torch.no_grad():
-        for parameter in clip.model.parameters():
-            if parameter.ndim:
-                parameter.add_(torch.randn(parameter.shape) * 0.05)
-    return clip

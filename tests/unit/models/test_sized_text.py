@@ -12,8 +12,8 @@ import torch
 import transformers
 
 from families import ENCODERS, M2M_100, MT5, ROBERTA, family
-from family_tokenizers import tokenizer_file, vocabulary
 from tinyclip_edge.errors import InheritanceError, MissingExtraError, ModelError
+from tinyclip_edge.families.tokenizers import tokenizer_file, vocabulary
 from tinyclip_edge.models import create_student, inherit_student, load_clip, save_local_dir
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.build import build_model
