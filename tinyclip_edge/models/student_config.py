@@ -71,6 +71,8 @@ def needs_end(student: dict[str, Any], teacher: dict[str, Any], *, own_tokenizer
     """
     if "hf_model_name" in student:
         return False
+    if student.get("pool_type") == "eos" and teacher.get("pool_type") != "eos":
+        return True  # without an id open_clip looks for token 2, which texts may not have
     if own_tokenizer:
         return bool(student.get("hf_tokenizer_name"))
     return "hf_model_name" in teacher

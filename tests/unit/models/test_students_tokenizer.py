@@ -111,6 +111,16 @@ def test_ends_of_text_that_are_pooled_by_number_or_by_size_agree(toy_teacher):
     assert inherit_student(toy_teacher, student).image.tensors["fresh"] == 0
 
 
+def test_pooling_at_the_end_token_finds_its_id_in_the_teachers_tokenizer(toy_teacher):
+    """open_clip's default is token 2, without which all texts have one embedding."""
+    student = create_student({"text_cfg": {"pool_type": "eos"}}, toy_teacher)
+    ids = student.tokenizer(["a cat", "a red dog"])
+    end = student.config["model_cfg"]["text_cfg"]["eos_id"]
+    assert (ids == end).sum(dim=1).tolist() == [1, 1]
+    cat, dog = student.model.eval().encode_text(ids)
+    assert not torch.allclose(cat, dog)
+
+
 def test_ids_beyond_the_table_are_refused_when_the_model_is_opened(large_teacher):
     config = {**large_teacher.config["model_cfg"]}
     config["text_cfg"] = {**config["text_cfg"], "vocab_size": VOCABULARY}

@@ -1,0 +1,112 @@
+"""Worth of inheritance in today's families: inherited students against random ones, equal steps.
+
+For each kind of tower a small teacher is trained on the starter kit (it learns from the starter
+teacher, from random weights); then students with half of its blocks learn from it for a few steps,
+with inherited and with random weights. Recall is that of Twemoji, a style that no run trains on.
+Finished runs are kept: the same command goes on after an interruption.
+
+    python benchmarks/family_worth.py --out benchmarks/results/family-worth.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from kept_runs import cached_run, check_settings, teacher_hash, twemoji_shard
+
+VIT = {"image_size": 64, "patch_size": 16, "width": 256, "layers": 6, "head_width": 64}
+TEXT = {"context_length": 16, "width": 256, "heads": 4, "layers": 4}
+# The teacher of each kind, and the depths of its students.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "SigLIP-like: attention pooling, text that reads both ways": {
+        "vision_cfg": {
+            "timm_model_name": "vit_base_patch16_siglip_224", "timm_pool": "map",
+            "timm_proj": "none", "image_size": 64, "width": 256, "layers": 6, "head_width": 64,
+        },
+        "text_cfg": {
+            **TEXT, "no_causal_mask": True, "proj_bias": True, "pool_type": "last",
+            "norm_kwargs": {"eps": 1e-6}, "act_kwargs": {"approximate": "tanh"},
+        },
+        "custom_text": True,
+        "embed_dim": 256,
+    },
+    "eos-pooled text": {
+        "vision_cfg": VIT,
+        "text_cfg": {**TEXT, "pool_type": "eos"},
+        "embed_dim": 256,
+    },
+}  # fmt: skip
+
+
+def halved(family: dict[str, Any]) -> dict[str, Any]:
+    """Return a family's configuration with half as many blocks in each tower."""
+    return {
+        key: {**value, "layers": value["layers"] // 2} if key.endswith("_cfg") else value
+        for key, value in family.items()
+    }
+
+
+def train(arguments: argparse.Namespace, name: str, seed: int, *changes: str) -> dict[str, Any]:
+    """Distil one run, or read its record."""
+    from tinyclip_edge.config import load_config
+
+    config = load_config(
+        "starter",
+        [
+            *changes, f"seed={seed}", f"data.val={arguments.val}", "data.val_limit=5000",
+            "run.eval_every=0", "run.save_every=0",
+        ],
+    )  # fmt: skip
+    return cached_run(config, arguments.work / f"{name}-seed{seed}", {"run": name, "seed": seed})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--teacher-steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("runs/family-worth"))
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    steps = {"teacher steps": arguments.teacher_steps, "steps": arguments.steps}
+    check_settings(arguments.work, {**steps, "teacher": teacher_hash()})
+    arguments.val = str(twemoji_shard(arguments.work))
+    results: dict[str, Any] = {**steps, "measured_on": "Twemoji", "families": {}}
+    for number, (name, family) in enumerate(FAMILIES.items()):
+        teacher = f"teacher{number}"
+        record = train(
+            arguments, teacher, 0, f"student.model={json.dumps(family)}", "inherit.method=none",
+            f"optim.steps={arguments.teacher_steps}",
+        )  # fmt: skip
+        learn = [
+            f"teacher.model={arguments.work / f'{teacher}-seed0'}",
+            f"student.model={json.dumps(halved(family))}", f"optim.steps={arguments.steps}",
+        ]  # fmt: skip
+        row: dict[str, Any] = {"teacher_r1": record["curve"][str(record["steps"])]["r1"]}
+        for method in ("uniform", "none"):
+            records = [
+                train(arguments, f"{method}{number}", seed, *learn, f"inherit.method={method}")
+                for seed in arguments.seeds
+            ]
+            recalls = [each["curve"][str(each["steps"])]["r1"] for each in records]
+            row[{"uniform": "inherited", "none": "random"}[method]] = {
+                "r1": recalls, "r1_mean": round(statistics.mean(recalls), 2),
+                "encoder_parameters": records[0]["encoder_parameters"],
+            }  # fmt: skip
+        results["families"][name] = row
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
