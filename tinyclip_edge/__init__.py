@@ -8,10 +8,11 @@ from tinyclip_edge import moved
 
 if TYPE_CHECKING:
     from tinyclip_edge.runtime.edge import EdgeCLIP as EdgeCLIP
+    from tinyclip_edge.runtime.index import ImageIndex as ImageIndex
 
     __version__: str
 
-__all__ = ["EdgeCLIP", "__version__"]
+__all__ = ["EdgeCLIP", "ImageIndex", "__version__"]
 
 _FALLBACK_VERSION = "0.2.0"  # of a source tree that is not installed
 
@@ -25,6 +26,10 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - a class or a string
         from tinyclip_edge.runtime.edge import EdgeCLIP
 
         value = EdgeCLIP
+    elif name == "ImageIndex":
+        from tinyclip_edge.runtime.index import ImageIndex
+
+        value = ImageIndex
     elif name == "__version__":
         from importlib import metadata
 

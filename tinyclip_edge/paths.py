@@ -6,7 +6,7 @@ For names that are too long or have a null byte pathlib raises; here such a file
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from tinyclip_edge.errors import DataError, TinyClipError
@@ -35,11 +35,16 @@ def exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
-def files_below(folder: Path, error: type[TinyClipError]) -> Iterator[str]:
+def files_below(
+    folder: Path,
+    error: type[TinyClipError],
+    *,
+    on_unreadable: Callable[[Path, TinyClipError], None] | None = None,
+) -> Iterator[str]:
     """Yield the relative paths of all files below a folder; links are followed.
 
     Hidden folders, pipes and devices are left out. Raises ``error`` for a folder that may not be
-    read.
+    read, unless ``on_unreadable`` is called for those.
     """
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while pending:
@@ -52,13 +57,25 @@ def files_below(folder: Path, error: type[TinyClipError]) -> Iterator[str]:
             with os.scandir(folder / inner) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
         except OSError as fault:
-            raise error(f"cannot read folder {folder / inner}: {fault.strerror}") from None
+            refusal = error(f"cannot read folder {folder / inner}: {fault.strerror}")
+            if on_unreadable is None:
+                raise refusal from None
+            on_unreadable(folder / inner, refusal)
+            continue
         for entry in entries:
-            if entry.is_dir():
+            if _is_folder(entry):
                 if not entry.name.startswith("."):
                     pending.append((f"{inner}{entry.name}/", above | {identity}))
-            elif entry.is_file() or entry.is_symlink():  # a broken link is missing, not left out
+            # A broken link is missing, not left out.
+            elif entry.is_symlink() or entry.is_file():
                 yield f"{inner}{entry.name}"
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def stays_inside(folder: str | Path, name: str) -> bool:

@@ -19,6 +19,7 @@ from tinyclip_edge.runtime.bundle import TOWERS, Manifest, bundle_file
 from tinyclip_edge.runtime.bundle_tokenizer import open_tokenizer
 from tinyclip_edge.runtime.inputs import image_list, label_list, text_list
 from tinyclip_edge.runtime.manifest_keys import CONFIG_FILES
+from tinyclip_edge.runtime.picture_search import PictureSearch
 from tinyclip_edge.runtime.prompts import check_prompts, class_features, probabilities
 from tinyclip_edge.runtime.protocol import EmbedderSpec, Features, ImageInput
 from tinyclip_edge.runtime.session import Tower
@@ -26,7 +27,7 @@ from tinyclip_edge.runtime.tokenizer import ClipTokenizer
 
 if TYPE_CHECKING:
     # Imported on demand: an application that only encodes a text starts faster without them.
-    from tinyclip_edge.runtime.index import Hit, ImageIndex
+    from tinyclip_edge.runtime.indexing import PictureEncoder
     from tinyclip_edge.runtime.plain_tokenizer import PlainTokenizer
     from tinyclip_edge.runtime.preprocess import Preprocess
 
@@ -36,7 +37,7 @@ _NAMES = {"image": ("pixel_values", "image_embeds"), "text": ("input_ids", "text
 _PREPROCESSOR, _TOKENIZER = CONFIG_FILES
 
 
-class EdgeCLIP:
+class EdgeCLIP(PictureSearch):
     """Image and text encoder of a bundle; make one with ``EdgeCLIP.load``. Threads may share it."""
 
     def __init__(
@@ -215,25 +216,19 @@ class EdgeCLIP:
         order = np.argsort(-chances, kind="stable")
         return [(labels[i], float(chances[i])) for i in order]
 
-    def index(self, images: Iterable[ImageInput], keys: Iterable[str] | None = None) -> ImageIndex:
-        """Embed a collection; default ``keys`` are paths, and numbers for other images.
+    def picture_encoder(self) -> PictureEncoder:
+        """Return the parts of the image tower, for work that decodes ahead of it."""
+        from tinyclip_edge.runtime.decoding import decoding_threads
+        from tinyclip_edge.runtime.indexing import PictureEncoder
 
-        ``ImageIndex.compressed`` reduces its size.
-        """
-        from tinyclip_edge.runtime.index import ImageIndex
-
-        images = image_list(images, "index")
-        if keys is None:
-            keys = [str(x) if isinstance(x, (str, Path)) else str(i) for i, x in enumerate(images)]
-        return ImageIndex(tuple(keys), self.encode_image(images), self.model_hash)
-
-    def search(self, text: str, index: ImageIndex, k: int = 5) -> list[Hit]:
-        """Return the ``k`` images nearest to the text, best first.
-
-        Raise BundleError when another model, or another precision of it, made the index.
-        """
-        index.require(self.model_hash)
-        return index.top(self.encode_text([text])[0], k)
+        preprocess, tower = self._image_side()
+        return PictureEncoder(
+            preprocess,
+            lambda pixels: self._stacked([tower(pixels)]),
+            batch=self._step(IMAGE_BATCH),
+            width=self.manifest.embedding_dim,
+            threads=0 if self.low_memory else decoding_threads(),
+        )
 
     def _class_features(self, labels: tuple[str, ...], templates: tuple[str, ...]) -> Features:
         key = (labels, templates)

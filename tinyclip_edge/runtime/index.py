@@ -2,40 +2,65 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tinyclip_edge.errors import BundleError, DataError
+from tinyclip_edge.errors import BundleError, DataError, shown
+from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.paths import expanded
-from tinyclip_edge.runtime.index_file import IndexContent, read_index, write_index
-from tinyclip_edge.runtime.protocol import Features
+from tinyclip_edge.runtime.hits import Hit, best_hits
+from tinyclip_edge.runtime.index_file import (
+    FILE_STAMP,
+    IndexContent,
+    SkippedImage,
+    read_index,
+    write_index,
+)
+from tinyclip_edge.runtime.index_rows import (
+    Predicate,
+    check_columns,
+    joined_metadata,
+    joined_rows,
+    matching_rows,
+    row_numbers,
+    select,
+)
+from tinyclip_edge.runtime.protocol import Features, Images, OnError, Progress
+from tinyclip_edge.runtime.vectors import Codes, cosines, int8_codes, unit
 
-Codes: TypeAlias = npt.NDArray[np.int8]
-
-_ROWS = 8192  # int8 rows converted to float at a time, to bound memory
-_STEPS = 127  # of an int8 on either side of zero
+_QUERIES = 16  # searched at a time, to bound memory
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One search result; ``score`` is the cosine similarity."""
+class Indexer(Protocol):
+    """A model that embeds a collection, such as ``EdgeCLIP``."""
 
-    key: str
-    score: float
+    @property
+    def model_hash(self) -> str:
+        """Identifier of weights and precision."""
+        ...
+
+    def index(
+        self, images: Images, keys: Iterable[str] | None = None,
+        *, metadata: Iterable[Mapping[str, Any]] | None = None,
+        on_error: OnError = "raise", progress: Progress = False,
+    ) -> ImageIndex:  # fmt: skip
+        """Embed pictures."""
+        ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ImageIndex:
-    """Keys and unit-norm features of pictures, tied to one model by its hash.
+    """Keys and unit-norm features of pictures, tied to one model by its hash; it never changes.
 
     ``features``: float32 ``[N, D]``, or int8 with one float32 scale a picture in ``scales``.
     ``width``: dimensions of the model's embeddings, where the index has only the first D of them.
+    ``metadata``: a table of JSON values a picture. ``errors``: pictures that were skipped.
+    ``files``: FILE_STAMP a picture, and ``bundle``: folder of the model, of an index of folders.
     """
 
     keys: tuple[str, ...]
@@ -43,28 +68,64 @@ class ImageIndex:
     model_hash: str
     scales: Features | None = None
     width: int | None = None
+    metadata: tuple[Mapping[str, Any], ...] | None = None
+    errors: tuple[SkippedImage, ...] = ()
+    files: npt.NDArray[Any] | None = None
+    bundle: str | None = None
 
     def __post_init__(self) -> None:
-        shape = self.features.shape
-        if self.features.ndim != 2 or len(self.keys) != len(self.features):
-            raise DataError(f"index: {len(self.keys)} keys do not match features {list(shape)}")
-        coded = self.features.dtype == np.int8
-        if coded != (self.scales is not None):
-            raise DataError(
-                "index: int8 features need scales, and other features must not have them"
-            )
-        if self.scales is not None and self.scales.shape != (len(self.keys),):
-            raise DataError(f"index: {len(self.keys)} keys do not match {len(self.scales)} scales")
-        if self.width is not None and self.width < shape[1]:
-            raise DataError(f"index: {shape[1]} dimensions are more than the model's {self.width}")
+        check_columns(
+            self.features,
+            self.width,
+            {
+                "keys": self.keys,
+                "scales": self.scales,
+                "metadata": self.metadata,
+                "file stamps": self.files,
+            },
+        )
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.keys
+
+    def __repr__(self) -> str:
+        skipped = f", {len(self.errors):,} skipped" if self.errors else ""
+        return (
+            f"ImageIndex({len(self):,} images, {self.features.shape[1]} dimensions, "
+            f"{self.features.dtype}{skipped}, model {self.model_hash})"
+        )
+
+    def __getitem__(self, rows: slice | Sequence[int] | npt.NDArray[Any]) -> ImageIndex:
+        """Return an index of some rows: a slice, row numbers, or one bool a picture."""
+        numbers = row_numbers(rows, len(self))
+        return replace(
+            self,
+            keys=select(self.keys, numbers),
+            features=self.features[numbers],
+            scales=None if self.scales is None else self.scales[numbers],
+            metadata=None if self.metadata is None else select(self.metadata, numbers),
+            files=None if self.files is None else self.files[numbers],
+        )
 
     @property
     def nbytes(self) -> int:
         """Bytes of the features in memory and in the file."""
         return self.features.nbytes + (0 if self.scales is None else self.scales.nbytes)
+
+    def vector(self, key: str) -> Features:
+        """Return float32 ``[D]`` of a picture, which may serve as a query; DataError for no key."""
+        try:
+            row = self.keys.index(key)
+        except ValueError:
+            raise DataError(f"index: no picture {shown(key)}") from None
+        vector = np.asarray(self.features[row], dtype=np.float32)
+        return vector if self.scales is None else np.asarray(vector * self.scales[row])
 
     def require(self, model_hash: str) -> None:
         """Raise BundleError, naming both hashes, when another model made this index."""
@@ -77,30 +138,96 @@ class ImageIndex:
     def scores(self, queries: Features) -> Features:
         """Return float32 ``[Q, N]`` cosines of unit-norm ``[Q, D]``.
 
-        Raise DataError for queries of another width.
+        Raise DataError for queries of another width, or numbers that are not finite.
         """
         dimensions = self.features.shape[1]
         width = self.width or dimensions
-        if queries.ndim != 2 or queries.shape[1] != width:
+        if queries.ndim != 2 or queries.shape[1] not in (width, dimensions):
             raise DataError(f"index: a query has {queries.shape[-1]} dimensions, not {width}")
-        if width > dimensions:
+        if queries.shape[1] > dimensions:
             queries = unit(queries[:, :dimensions])
-        if self.scales is None:
-            return np.asarray(queries @ self.features.T, dtype=np.float32)
-        parts = [
-            queries @ self.features[start : start + _ROWS].astype(np.float32).T
-            for start in range(0, len(self), _ROWS)
-        ]
-        empty = np.empty((len(queries), 0), np.float32)
-        return np.asarray(np.concatenate([empty, *parts], axis=1) * self.scales, dtype=np.float32)
+        scores = cosines(queries, self.features, self.scales)
+        if not np.isfinite(scores).all():
+            raise DataError("index: the query or the features are not finite numbers")
+        return scores
 
-    def top(self, query: Features, k: int) -> list[Hit]:
+    def top(self, query: Features, k: int, *, min_score: float | None = None) -> list[Hit]:
         """Return the ``k`` nearest to a unit-norm ``[D]``, nearest first, ties in stored order."""
+        return self.top_of_each(query[None], k, min_score=min_score)[0]
+
+    def top_of_each(
+        self, queries: Features, k: int, *, min_score: float | None = None
+    ) -> list[list[Hit]]:
+        """Return ``top`` of each query of ``[Q, D]``; scores below ``min_score`` are left out."""
         if k < 1:
             raise DataError(f"k must be 1 or more, not {k}")
-        scores = self.scores(query[None])[0]
-        best = np.argsort(-scores, kind="stable")[:k]
-        return [Hit(self.keys[i], float(scores[i])) for i in best]
+        return [
+            best_hits(row, k, self.keys, self.metadata, min_score=min_score)
+            for start in range(0, len(queries), _QUERIES)
+            for row in self.scores(queries[start : start + _QUERIES])
+        ]
+
+    def add(
+        self, model: Indexer, images: Images, keys: Iterable[str] | None = None,
+        *, metadata: Iterable[Mapping[str, Any]] | None = None,
+        on_error: OnError = "raise", progress: Progress = False,
+    ) -> ImageIndex:  # fmt: skip
+        """Return an index with more pictures, embedded by its model; arguments as of ``index``.
+
+        Raise BundleError for another model, DataError for a key that it has already.
+        """
+        self.require(model.model_hash)
+        added = model.index(images, keys, metadata=metadata, on_error=on_error, progress=progress)
+        return self.merge(added)
+
+    def update(
+        self, model: Indexer, images: Images, keys: Iterable[str] | None = None,
+        *, metadata: Iterable[Mapping[str, Any]] | None = None,
+        on_error: OnError = "raise", progress: Progress = False,
+    ) -> ImageIndex:  # fmt: skip
+        """Return an index as ``add`` does, in which pictures replace those of the same key."""
+        self.require(model.model_hash)
+        added = model.index(images, keys, metadata=metadata, on_error=on_error, progress=progress)
+        return self.merge(added, on_duplicate="last")
+
+    def merge(self, other: ImageIndex, *, on_duplicate: str = "raise") -> ImageIndex:
+        """Return an index of both, in this one's precision and dimensions.
+
+        ``on_duplicate``: a key of both raises DataError, or keeps the "first" or the "last"
+        picture. Raise BundleError for an index of another model.
+        """
+        other.require(self.model_hash)
+        mine, theirs = joined_rows(self.keys, other.keys, on_duplicate)
+        first, last = self[mine], self._alike(other)[theirs]
+        stamps = [
+            np.zeros(len(part), FILE_STAMP) if part.files is None else part.files
+            for part in (first, last)
+        ]
+        return replace(
+            first,
+            keys=first.keys + last.keys,
+            features=np.concatenate([first.features, last.features]),
+            scales=None
+            if first.scales is None or last.scales is None
+            else np.concatenate([first.scales, last.scales]),
+            metadata=joined_metadata(first.metadata, last.metadata, (len(first), len(last))),
+            errors=tuple(dict.fromkeys(first.errors + last.errors)),
+            files=None if first.files is None and last.files is None else np.concatenate(stamps),
+        )
+
+    def remove(self, keys: str | Iterable[str]) -> ImageIndex:
+        """Return an index without these pictures; raise DataError for a key that it lacks."""
+        unwanted = {keys} if isinstance(keys, str) else set(keys)
+        if missing := unwanted.difference(self.keys):
+            raise DataError(f"index: no picture {shown(min(missing))} to remove")
+        return self[np.array([key not in unwanted for key in self.keys], dtype=bool)]
+
+    def filter(self, predicate: Predicate | None = None, /, **equal: object) -> ImageIndex:
+        """Return an index of the pictures for which ``predicate(key, metadata)`` holds.
+
+        ``equal``: values that their metadata must have, such as ``album="2019"``.
+        """
+        return self[matching_rows(self.keys, self.metadata, predicate, equal)]
 
     def compressed(self, *, dimensions: int | None = None, int8: bool = True) -> ImageIndex:
         """Return a smaller index of the same pictures; `compress.recall_cost` measures its loss.
@@ -120,46 +247,51 @@ class ImageIndex:
         if dimensions is not None and dimensions < full:
             vectors, width = unit(vectors[:, :dimensions]), width or full
         if not int8:
-            return ImageIndex(self.keys, vectors, self.model_hash, width=width)
-        scales = np.abs(vectors).max(axis=1, initial=0) / _STEPS
-        codes = np.rint(vectors / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
-        return ImageIndex(self.keys, codes, self.model_hash, scales.astype(np.float32), width)
+            return replace(self, features=vectors, width=width)
+        codes, scales = int8_codes(vectors)
+        return replace(self, features=codes, scales=scales, width=width)
 
     def save(self, path: str | Path) -> Path:
         """Write an ``.npz`` without pickles atomically, and return its path."""
-        path = _npz(path)
-        try:
-            handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".index-")
-        except OSError as error:
-            raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-        with os.fdopen(handle, "wb") as file:
+        path = index_path(path)
+        with file_written_aside(path) as file:
             write_index(
                 file,
-                IndexContent(self.keys, self.features, self.model_hash, self.scales, self.width),
-            )
-        Path(aside).chmod(0o644)
-        Path(aside).replace(path)
+                IndexContent(
+                    self.keys, self.features, self.model_hash, self.scales, self.width,
+                    self.metadata, self.errors, self.files, self.bundle,
+                ),
+            )  # fmt: skip
         return path
 
     @classmethod
-    def load(cls, path: str | Path) -> ImageIndex:
-        """Read a file of ``save``; raise DataError if it is missing or not an index."""
-        path = _npz(path)
-        content = read_index(path)
+    def load(cls, path: str | Path, *, mmap: bool = False) -> ImageIndex:
+        """Read a file of ``save``; raise DataError if it is missing or not an index.
+
+        ``mmap`` leaves the features on disk, of which a search reads what it needs: a large index
+        opens at once. Its numbers are checked when they are used.
+        """
+        path = index_path(path)
+        content = read_index(path, mapped=mmap)
         try:
-            return cls(
-                content.keys, content.features, content.model_hash, content.scales, content.width
-            )
+            return cls(*content)
         except DataError as error:
             raise DataError(f"{path} is not an index file: {error}") from error
 
+    def _alike(self, other: ImageIndex) -> ImageIndex:
+        """Return another index in this one's dimensions and precision."""
+        mine, theirs = self.features.shape[1], other.features.shape[1]
+        if theirs < mine:
+            raise DataError(f"index: the other one has {theirs} dimensions, fewer than {mine}")
+        if mine == theirs and (self.scales is None) == (other.scales is None):
+            return other
+        if other.scales is not None:
+            vectors = np.asarray(other.features * other.scales[:, None], dtype=np.float32)
+            other = replace(other, features=vectors, scales=None)
+        return other.compressed(dimensions=mine, int8=self.scales is not None)
 
-def unit(vectors: Features) -> Features:
-    """Return the rows of ``[N, D]`` at unit norm; a row of zeros is returned unchanged."""
-    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.where(norm > 0, norm, 1), dtype=np.float32)
 
-
-def _npz(path: str | Path) -> Path:
+def index_path(path: str | Path) -> Path:
+    """Return the path of an index file: with ``~`` and ``$NAME`` expanded, ending in .npz."""
     path = Path(expanded(path))
     return path if path.suffix.lower() == ".npz" else path.with_name(path.name + ".npz")

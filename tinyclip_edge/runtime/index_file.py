@@ -5,15 +5,34 @@ from __future__ import annotations
 import io
 import json
 import math
+import struct
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.json_text import parse_json
+
+FORMAT_VERSION = 2  # 1 had neither a version nor metadata, errors, files and bundle
+ALIGNMENT = 64  # bytes: arrays start at a multiple, so that they can be used where they lie
+
+# The file of a picture when it was embedded.
+FILE_STAMP = np.dtype([("size", "<i8"), ("mtime_ns", "<i8"), ("digest", "u1", (16,))])
+
+_LOCAL_HEADER = 30  # bytes before a member's name
+_ZIP64_EXTRA = 20  # bytes that zipfile adds to a local header with 64-bit sizes
+_PADDING = 0xD935  # kind of an extra field that only aligns what follows
+
+
+class SkippedImage(NamedTuple):
+    """A picture that is not in the index, and why."""
+
+    key: str
+    reason: str
 
 
 class IndexContent(NamedTuple):
@@ -22,14 +41,22 @@ class IndexContent(NamedTuple):
     keys: tuple[str, ...]
     features: npt.NDArray[Any]  # [N, D], float32 or int8
     model_hash: str
-    scales: npt.NDArray[np.float32] | None  # [N], of int8 features
-    width: int | None
+    scales: npt.NDArray[np.float32] | None = None  # [N], of int8 features
+    width: int | None = None
+    metadata: tuple[Mapping[str, Any], ...] | None = None  # one per key
+    errors: tuple[SkippedImage, ...] = ()
+    files: npt.NDArray[Any] | None = None  # [N] of FILE_STAMP
+    bundle: str | None = None
 
 
 def write_index(file: IO[bytes], content: IndexContent) -> None:
-    """Write an uncompressed npz, the only form that `read_index` accepts."""
+    """Write an uncompressed npz, the only form that `read_index` accepts.
+
+    Raise DataError for metadata that JSON cannot hold.
+    """
     arrays: dict[str, npt.NDArray[Any]] = {
-        "keys": np.frombuffer(json.dumps(content.keys).encode(), dtype=np.uint8),
+        "format_version": np.array(FORMAT_VERSION),
+        "keys": _json_bytes(content.keys),
         "features": content.features,
         "model_hash": np.array(content.model_hash),
     }
@@ -37,21 +64,40 @@ def write_index(file: IO[bytes], content: IndexContent) -> None:
         arrays["scales"] = content.scales
     if content.width is not None:
         arrays["width"] = np.array(content.width)
-    # numpy's stub treats the names as its own options.
-    np.savez(file, **arrays)  # type: ignore[arg-type]
+    if content.metadata is not None:
+        arrays["metadata"] = _metadata_bytes(content)
+    if content.errors:
+        arrays["errors"] = _json_bytes(content.errors)
+    if content.files is not None:
+        arrays["files"] = content.files
+    if content.bundle is not None:
+        arrays["bundle"] = _json_bytes(content.bundle)
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            _write_member(archive, f"{name}.npy", array)
 
 
-def read_index(path: Path) -> IndexContent:
-    """Read and check an index file; raise DataError if it is missing, broken or not an index."""
+def read_index(path: Path, *, mapped: bool = False) -> IndexContent:
+    """Read and check an index file; raise DataError if it is missing, broken or not an index.
+
+    ``mapped`` leaves the features on disk, unchecked, and maps them into memory.
+    """
     try:
-        with zipfile.ZipFile(path) as file:
-            names = set(file.namelist())
+        with path.open("rb") as raw, zipfile.ZipFile(raw) as file:
+            names = {name.removesuffix(".npy") for name in file.namelist()}
+            if "format_version" in names:
+                _check_version(int(_array(file, "format_version")))
+            features = _mapped(raw, file, "features") if mapped else _array(file, "features")
             return IndexContent(
-                keys=_texts(parse_json(_array(file, "keys").tobytes())),
-                features=_features(_array(file, "features")),
+                keys=_texts(_json(file, "keys")),
+                features=features if mapped else _features(features),
                 model_hash=str(_array(file, "model_hash")),
-                scales=_finite(_array(file, "scales")) if "scales.npy" in names else None,
-                width=int(_array(file, "width")) if "width.npy" in names else None,
+                scales=_finite(_array(file, "scales")) if "scales" in names else None,
+                width=int(_array(file, "width")) if "width" in names else None,
+                metadata=_tables(_json(file, "metadata")) if "metadata" in names else None,
+                errors=_errors(_json(file, "errors")) if "errors" in names else (),
+                files=_stamps(_array(file, "files")) if "files" in names else None,
+                bundle=_texts([_json(file, "bundle")])[0] if "bundle" in names else None,
             )
     except FileNotFoundError as error:
         raise DataError(f"no such index: {path}") from error
@@ -61,25 +107,90 @@ def read_index(path: Path) -> IndexContent:
         raise DataError(f"{path} is not an index file: {cause}") from error
 
 
+def _check_version(version: int) -> None:
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"its version {version} is newer than {FORMAT_VERSION}, the newest this tinyclip-edge "
+            "reads; upgrade tinyclip-edge"
+        )
+
+
+def _write_member(archive: zipfile.ZipFile, name: str, array: npt.NDArray[Any]) -> None:
+    """Write an array whose numbers start at a multiple of ALIGNMENT."""
+    member = zipfile.ZipInfo(name)
+    # A position of the archive itself: what it is written to may begin before it.
+    start = archive.start_dir + _LOCAL_HEADER + len(name) + _ZIP64_EXTRA
+    padding = -(start + 4) % ALIGNMENT
+    member.extra = struct.pack("<HH", _PADDING, padding) + bytes(padding)
+    with archive.open(member, "w", force_zip64=True) as file:
+        contiguous = np.ascontiguousarray(array).reshape(array.shape)
+        np.lib.format.write_array(cast("IO[bytes]", file), contiguous, allow_pickle=False)
+
+
+def _json_bytes(value: object) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(json.dumps(value, allow_nan=False).encode(), dtype=np.uint8)
+
+
+def _metadata_bytes(content: IndexContent) -> npt.NDArray[np.uint8]:
+    assert content.metadata is not None
+    try:
+        return _json_bytes([dict(entry) for entry in content.metadata])
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"index: metadata must be texts, finite numbers, lists and tables: {error}"
+        ) from error
+
+
 def _array(file: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    content = io.BytesIO(file.read(_stored(file, name)))
+    _check_header(content, name, len(content.getvalue()))
+    content.seek(0)
+    return np.asarray(np.lib.format.read_array(content, allow_pickle=False))
+
+
+def _mapped(raw: IO[bytes], file: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    member = _stored(file, name)
+    raw.seek(member.header_offset)
+    header = raw.read(_LOCAL_HEADER)
+    name_length, extra_length = struct.unpack("<HH", header[26:30])
+    start = member.header_offset + _LOCAL_HEADER + name_length + extra_length
+    end = start + member.file_size
+    if end > raw.seek(0, io.SEEK_END):
+        raise ValueError(f"{name} ends beyond the file")
+    raw.seek(start)
+    shape, dtype, by_columns = _check_header(raw, name, end)
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    return np.memmap(raw, dtype, "r", raw.tell(), shape, "F" if by_columns else "C")
+
+
+def _stored(file: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
     member = file.getinfo(f"{name}.npy")
     if member.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is compressed")
-    content = io.BytesIO(file.read(member))
-    version = np.lib.format.read_magic(content)
+    return member
+
+
+def _check_header(
+    file: IO[bytes], name: str, end: int
+) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+    """Return shape, type, and whether columns come first; the numbers must fill up to ``end``."""
+    version = np.lib.format.read_magic(file)
     header_readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }
     if version not in header_readers:
         raise ValueError(f"{name} has another version of numpy's format")
-    shape, _, dtype = header_readers[version](content)
+    shape, fortran, dtype = header_readers[version](file)
     # numpy allocates the size that the header claims before it reads the data.
-    remaining = len(content.getvalue()) - content.tell()
-    if dtype.hasobject or math.prod(shape) * dtype.itemsize != remaining:
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != end - file.tell():
         raise ValueError(f"{name} does not match its header")
-    content.seek(0)
-    return np.asarray(np.lib.format.read_array(content, allow_pickle=False))
+    return shape, dtype, fortran and len(shape) > 1
+
+
+def _json(file: zipfile.ZipFile, name: str) -> object:
+    return parse_json(_array(file, name).tobytes())
 
 
 def _features(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -92,7 +203,27 @@ def _finite(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return np.asarray(array, dtype=np.float32)
 
 
+def _stamps(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if array.dtype != FILE_STAMP:
+        raise ValueError("its file stamps are of another kind")
+    return array
+
+
 def _texts(keys: object) -> tuple[str, ...]:
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise ValueError("its keys are not strings")
     return tuple(keys)
+
+
+def _tables(entries: object) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError("its metadata are not tables")
+    return tuple(entries)
+
+
+def _errors(entries: object) -> tuple[SkippedImage, ...]:
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, list) and len(entry) == 2 for entry in entries
+    ):
+        raise ValueError("its errors are not pairs of key and reason")
+    return tuple(SkippedImage(*_texts(entry)) for entry in entries)

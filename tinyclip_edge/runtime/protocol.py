@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 ImageInput: TypeAlias = "str | Path | bytes | Image.Image | npt.NDArray[np.uint8]"
 Features: TypeAlias = npt.NDArray[np.float32]
+# A collection: pictures, folders of pictures, or one folder.
+Images: TypeAlias = "Iterable[ImageInput] | str | Path"
+OnError: TypeAlias = Literal["raise", "skip"]  # a picture that cannot be read
+# A bar on stderr, or a function of the pictures done and their number, None if unknown.
+Progress: TypeAlias = "bool | Callable[[int, int | None], None]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import errno
+import os
 import pickle
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tinyclip_edge.errors import BundleError, DataError
-from tinyclip_edge.runtime import index as index_module
+from tinyclip_edge.runtime import vectors
 from tinyclip_edge.runtime.compress import recall_cost
 from tinyclip_edge.runtime.index import Hit, ImageIndex, unit
+from tinyclip_edge.runtime.index_file import FILE_STAMP, SkippedImage
 
 FEATURES = np.array([[1, 0], [0, 1], [0.6, 0.8], [0, 1]], dtype=np.float32)
 
@@ -74,11 +79,198 @@ def test_int8_costs_little_and_is_a_quarter_of_the_file(tmp_path):
     assert loaded.top(query[0], 3) == small.top(query[0], 3)
 
 
+def marked_index():
+    """An index with everything that a file can hold."""
+    files = np.array([(1, 2, range(16)), (3, 4, [255] * 16)], FILE_STAMP)
+    return ImageIndex(
+        ("a", "b\udcff"),
+        np.eye(2, 3, dtype=np.float32),
+        "abc-int8",
+        metadata=({"album": "Grüße", "stars": [1, 2.5, None]}, {}),
+        errors=(SkippedImage("c", "is broken"),),
+        files=files,
+        bundle="/bundles/one",
+    )
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("int8", [False, True])
+def test_everything_comes_back(tmp_path, mmap, int8):
+    index = marked_index().compressed(int8=int8)
+    loaded = ImageIndex.load(index.save(tmp_path / "all"), mmap=mmap)
+    for name in ("keys", "model_hash", "width", "metadata", "errors", "bundle"):
+        assert getattr(loaded, name) == getattr(index, name)
+    for name in ("features", "scales", "files"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(index, name))
+    assert isinstance(loaded.features, np.memmap) is mmap
+    assert loaded.features.ctypes.data % 64 == 0 or not mmap
+    assert loaded.top(np.array([0, 1, 0], np.float32), 1) == [Hit("b\udcff", pytest.approx(1))]
+    with np.load(tmp_path / "all.npz", allow_pickle=False) as content:
+        assert int(content["format_version"]) == 2
+        np.testing.assert_array_equal(content["features"], index.features)
+
+
+def test_files_of_the_first_version_open(tmp_path):
+    keys = np.frombuffer(b'["a", "b"]', dtype=np.uint8)
+    features = np.asfortranarray(np.array([[1, 0], [0.6, 0.8]], np.float32))
+    np.savez(tmp_path / "old.npz", keys=keys, features=features, model_hash=np.array("abc-int8"))
+    for mmap in (False, True):
+        index = ImageIndex.load(tmp_path / "old", mmap=mmap)
+        assert index.keys == ("a", "b") and index.metadata is None and index.errors == ()
+        assert index.top(np.array([0, 1], np.float32), 1) == [Hit("b", pytest.approx(0.8))]
+
+
+def test_a_newer_version_is_refused(tmp_path, monkeypatch, index):
+    monkeypatch.setattr("tinyclip_edge.runtime.index_file.FORMAT_VERSION", 3)
+    path = index.save(tmp_path / "new")
+    monkeypatch.undo()
+    with pytest.raises(DataError, match=r"version 3 is newer than 2.*upgrade tinyclip-edge"):
+        ImageIndex.load(path)
+
+
+def test_a_mapped_file_that_was_cut_or_spoilt(tmp_path):
+    path = random_index().save(tmp_path / "a")
+    content = path.read_bytes()
+    start = content.index(b"features.npy")
+    size = content.index(b"\x93NUMPY", start)
+    path.write_bytes(content[:size] + b"\0" * 64 + content[size + 64 :])
+    with pytest.raises(DataError, match="not an index file"):
+        ImageIndex.load(path, mmap=True)
+    path.write_bytes(content[: size + 128] + b"\xff" * 4 + content[size + 132 :])  # a NaN
+    with pytest.raises(DataError, match="not finite numbers"):
+        ImageIndex.load(path, mmap=True).top(np.ones(64, np.float32), 1)
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, index):
+    path = index.save(tmp_path / "pictures")
+    old = path.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match=r"cannot write .*pictures\.npz: No space left"):
+        index[:2].save(path)
+    assert path.read_bytes() == old and [p.name for p in tmp_path.iterdir()] == [path.name]
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="texts, finite numbers"):
+        replace(index, metadata=({"a": {1}},) * 4).save(path)
+    with pytest.raises(DataError, match="cannot write"):
+        index.save(tmp_path / "none" / "pictures")
+    assert path.read_bytes() == old and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_readers_see_one_whole_index_while_another_is_written(tmp_path):
+    path = tmp_path / "a.npz"
+    versions = {size: random_index(size, 8, size) for size in (50, 80)}
+    versions[50].save(path)
+    stop = threading.Event()
+
+    def write():
+        while not stop.is_set():
+            for version in versions.values():
+                version.save(path)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for turn in range(60):
+            loaded = ImageIndex.load(path, mmap=bool(turn % 2))
+            np.testing.assert_array_equal(loaded.features, versions[len(loaded)].features)
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_rows_are_chosen_by_position(index):
+    assert index[1:3].keys == ("nördlich", "mid\0dle") == index[[1, 2]].keys
+    assert index[[False, True, True, False]].keys == index[np.array([1, -2])].keys
+    np.testing.assert_array_equal(index[::-1].features, FEATURES[::-1])
+    small = marked_index().compressed()[[1]]
+    assert small.keys == ("b\udcff",) and small.metadata == ({},)
+    assert small.files["size"].tolist() == [3] and len(small.scales) == 1
+    assert len(index[[]]) == 0 and list(index) == list(index.keys) and "east" in index
+    for rows, message in (
+        (1, r"index\[1\]: use a slice"), ("east", "index.vector"), ([4], "beyond its 4 pictures"),
+        ([True], "1 bools do not match 4"), ([0.5], "use a slice"),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=message):
+            index[rows]
+
+
+def test_pictures_are_removed_and_filtered(index):
+    assert index.remove("east").keys == index.keys[1:]
+    assert index.remove(["east", "nördlich"]).keys == index.keys[2:]
+    assert index.remove([]).keys == index.keys
+    with pytest.raises(DataError, match="no picture 'west' to remove"):
+        index.remove(["west", "east"])
+    assert index.filter(lambda key, _: key.startswith("n")).keys == ("nördlich", "north again")
+    marked = marked_index()
+    assert marked.filter(album="Grüße").keys == ("a",)
+    assert marked.filter(lambda key, entry: key != "a", album="Grüße").keys == ()
+    assert index.filter(album=None).keys == ()
+    with pytest.raises(DataError, match="no picture 'west'"):
+        index.vector("west")
+
+
+def test_two_indexes_become_one(index):
+    other = ImageIndex(
+        ("west", "east"), -FEATURES[:2], "abc-int8", errors=(SkippedImage("x", "y"),)
+    )
+    with pytest.raises(DataError, match="'east' is in it already"):
+        index.merge(other)
+    first, last = (index.merge(other, on_duplicate=which) for which in ("first", "last"))
+    assert first.keys == (*index.keys, "west") and first.vector("east").tolist() == [1, 0]
+    assert last.keys == (*index.keys[1:], "west", "east") and first.errors == other.errors
+    assert last.vector("east").tolist() == [0, -1]
+    with pytest.raises(DataError, match="on_duplicate 'newest'"):
+        index.merge(other, on_duplicate="newest")
+    with pytest.raises(BundleError, match="made by model"):
+        index.merge(replace(other, model_hash="another"))
+    joined = marked_index().merge(
+        replace(marked_index(), keys=("c", "d"), files=None, metadata=None)
+    )
+    assert joined.metadata[0]["album"] == "Grüße" and joined.metadata[2:] == ({}, {})
+    assert joined.files["size"].tolist() == [1, 3, 0, 0] and len(joined.errors) == 1
+
+
+def test_an_index_takes_others_in_its_own_form():
+    exact, more = (
+        random_index(),
+        replace(random_index(seed=2), keys=tuple("x" * i for i in range(400))),
+    )
+    small = exact.compressed(dimensions=16)
+    joined = small.merge(more)
+    whole = exact.merge(more).compressed(dimensions=16)
+    np.testing.assert_array_equal(joined.features, whole.features)
+    np.testing.assert_array_equal(joined.scales, whole.scales)
+    assert joined.width == 64 and exact.merge(more.compressed()).features.dtype == np.float32
+    with pytest.raises(DataError, match="16 dimensions, fewer than 64"):
+        exact.merge(replace(small, keys=more.keys))
+
+
+def test_a_short_description(index):
+    assert repr(index) == "ImageIndex(4 images, 2 dimensions, float32, model abc-int8)"
+    assert repr(marked_index().compressed()) == (
+        "ImageIndex(2 images, 3 dimensions, int8, 1 skipped, model abc-int8)"
+    )
+    assert len(repr(random_index())) < 80
+
+
+def test_the_best_of_many_equal_scores_are_in_stored_order():
+    features = np.tile(np.array([[0.6, 0.8], [1, 0]], np.float32), (500, 1))
+    index = ImageIndex(tuple(map(str, range(1000))), features, "x")
+    hits = index.top(np.array([1, 0], np.float32), 7)
+    assert [hit.key for hit in hits] == [str(i) for i in range(1, 15, 2)]
+    hits = index.top(np.array([1, 0], np.float32), 503)
+    assert [hit.key for hit in hits][498:] == ["997", "999", "0", "2", "4"]
+
+
 def test_many_rows_are_scored_in_parts(monkeypatch):
     index = random_index(50).compressed()
     query = unit(np.random.default_rng(1).standard_normal((3, 64)).astype(np.float32))
     scores = index.scores(query)
-    monkeypatch.setattr(index_module, "_ROWS", 7)
+    monkeypatch.setattr(vectors, "ROWS", 7)
     np.testing.assert_allclose(index.scores(query), scores, atol=1e-7)
     assert index.scores(query).shape == (3, 50)
 

@@ -1,0 +1,39 @@
+"""One file that is written under another name first, so that readers never see half of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from tinyclip_edge.errors import DataError
+
+
+@contextmanager
+def file_written_aside(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a new file that replaces ``path``, flushed to disk, unless the block fails.
+
+    Raise DataError when the disk refuses; the file at ``path`` is unchanged then.
+    """
+    aside = path.with_name(f".{path.name}.{os.urandom(8).hex()}.partial")
+    try:
+        try:
+            with aside.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def clear_partial_files(path: Path) -> None:
+    """Remove what killed processes left of ``path``; only for the one process that writes it."""
+    for aside in path.parent.glob(".*.partial"):
+        if aside.name.startswith(f".{path.name}.") and not aside.is_dir():
+            aside.unlink(missing_ok=True)
