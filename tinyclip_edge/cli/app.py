@@ -15,6 +15,7 @@ from tinyclip_edge.cli import (
     bench,
     cache,
     check,
+    classify,
     config,
     convert,
     demo,
@@ -48,6 +49,7 @@ app.command("inherit")(inherit.inherit)
 app.command("convert")(convert.convert)
 app.command("export")(export.export)
 app.command("check")(check.check)
+app.command("classify")(classify.classify)
 app.command("eval")(evaluate.evaluate)
 app.command("bench")(bench.bench)
 app.command("report")(report.report)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tinyclip_edge.errors import ConfigError, ModelError, one_line
 from tinyclip_edge.launcher import in_a_group
+
+if TYPE_CHECKING:
+    from tinyclip_edge.runtime.edge import EdgeCLIP
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
@@ -20,6 +23,14 @@ DeviceOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="CPU threads, for both PyTorch and onnxruntime.")
+]
+BundleOption = Annotated[
+    Path | None,
+    typer.Option(help="A bundle folder.", show_default="the newest folder in bundles/"),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(help="One of the bundle's precisions.", show_default="the bundle's own"),
 ]
 CHECKPOINT_HELP = (
     "An open_clip name (ViT-B-32/laion2b_s34b_b79k), hf-hub:owner/name, a run, an open_clip or "
@@ -31,6 +42,17 @@ MODEL_HELP = CHECKPOINT_HELP.replace(", or ", ", a bundle folder, or ")
 def print_json(data: dict[str, Any]) -> None:
     """Write one JSON object to stdout."""
     sys.stdout.write(json.dumps(data, indent=2, sort_keys=False) + "\n")
+
+
+def open_bundle(
+    bundle: Path | None, *, precision: str | None = None, threads: int | None = None
+) -> EdgeCLIP:
+    """Open a bundle, the newest one for None. Raises BundleError."""
+    from tinyclip_edge.models.runs import newest_bundle
+    from tinyclip_edge.runtime.edge import EdgeCLIP
+
+    folder = newest_bundle() if bundle is None else bundle
+    return EdgeCLIP.load(folder, precision=precision, threads=threads)
 
 
 def say(text: str) -> None:

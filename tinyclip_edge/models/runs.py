@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinyclip_edge.errors import ModelError
+from tinyclip_edge.errors import BundleError, ModelError
 
 CONFIG = "open_clip_config.json"
 PRUNED_CONFIG = "tinyclip_edge_config.json"  # of a student whose layers differ in shape
@@ -37,6 +37,17 @@ def newest_run(root: str | Path = "runs") -> Path:
     if run is None:
         raise ModelError(f"no finished run under {root}: run `tinyclip-edge distill` first")
     return run
+
+
+def newest_bundle(root: str | Path = "bundles") -> Path:
+    """Return the bundle that was written last; BundleError, which says how to get one, without."""
+    bundle = _newest(Path(root), (_MANIFEST,))
+    if bundle is None:
+        raise BundleError(
+            f"no bundle in {root}/: name one with --bundle FOLDER, or make one with "
+            "`tinyclip-edge export MODEL --int8` (pip install 'tinyclip-edge[export]')"
+        )
+    return bundle
 
 
 def newest_models(runs: str | Path = "runs", bundles: str | Path = "bundles") -> list[str]:

@@ -1,0 +1,100 @@
+"""``tinyclip-edge classify``: the labels of pictures, by a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tinyclip_edge.cli.options import (
+    BundleOption,
+    JsonFlag,
+    PrecisionOption,
+    ThreadsOption,
+    open_bundle,
+    print_json,
+    say,
+)
+from tinyclip_edge.errors import DataError, one_line
+from tinyclip_edge.paths import is_file, is_folder, read_lines
+
+
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
+    labels: Annotated[
+        str, typer.Option(help="Labels: a file with one a line, or a,b,c.", metavar="FILE|a,b,c")
+    ],
+    template: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Prompt with {} for the label; repeat for an ensemble.", show_default="{}"
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Labels to show of each picture.")] = 5,
+    threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Lowest probability to show.")
+    ] = 0.0,
+    bundle: BundleOption = None,
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
+    json_output: JsonFlag = False,
+) -> None:
+    """Classify pictures: which of the labels fits best."""
+    from tinyclip_edge.runtime.prompts import check_prompts
+
+    names, templates = _label_names(labels), tuple(template or ("{}",))
+    paths = list(_expanded(images))
+    clip = open_bundle(bundle, precision=precision, threads=threads)
+    check_prompts(clip, names, templates)  # what fails later is the pictures' fault
+    results: list[dict[str, Any]] = []
+    broken = False
+    for path in paths:
+        try:
+            answer = clip.classify(Path(path), names, templates)
+        except DataError as error:
+            broken = True
+            say(str(error))
+            results.append({"image": path, "error": str(error)})
+            continue
+        shown = [row for row in answer[:top] if row[1] >= threshold]
+        rows = [{"label": label, "probability": chance} for label, chance in shown]
+        results.append({"image": path, "labels": rows})
+        if not json_output:
+            _print(path, shown, threshold, named=len(paths) > 1)
+    if json_output:
+        print_json({"model": clip.name, "precision": clip.precision, "images": results})
+    if broken:
+        raise typer.Exit(DataError.exit_code)
+
+
+def _label_names(labels: str) -> Sequence[str]:
+    if is_file(Path(labels)):
+        return read_lines(Path(labels), "labels")
+    names = [name.strip() for name in labels.split(",") if name.strip()]
+    if not names or (len(names) == 1 and Path(names[0]).suffix):
+        raise DataError(f"--labels {labels}: no such file; write a file's name, or labels as a,b,c")
+    return names
+
+
+def _expanded(images: Sequence[Path]) -> Iterator[str]:
+    from tinyclip_edge.runtime.picture_files import folder_pictures
+
+    for image in images:
+        if is_folder(image):
+            yield from folder_pictures([image])
+        else:
+            yield str(image)
+
+
+def _print(
+    path: str, labels: Sequence[tuple[str, float]], threshold: float, *, named: bool
+) -> None:
+    if named:
+        typer.echo(one_line(path))
+    indent = "  " if named else ""
+    for label, chance in labels:
+        typer.echo(f"{indent}{100 * chance:5.1f} %  {one_line(label)}")
+    if not labels:
+        typer.echo(f"{indent}no label has {100 * threshold:g} % or more")
