@@ -117,33 +117,49 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises TinyClipError when another process has locked it; the lock ends with the process.
     """
-    lock = _acquired(folder)
+    with _held(folder / LOCK, folder):
+        yield
+
+
+@contextmanager
+def locked_file(path: Path) -> Iterator[None]:
+    """Lock a file, which need not exist, against other processes that lock it in the block.
+
+    Raises TinyClipError as ``locked`` does.
+    """
+    with _held(path.with_name(f".{path.name}{LOCK}"), path):
+        yield
+
+
+def refuse_locked(folder: Path) -> None:
+    """Raise TinyClipError, which names the process, when one has locked the folder."""
+    if (folder / LOCK).is_file():
+        _acquired(folder / LOCK, folder).release()
+
+
+@contextmanager
+def _held(lock_file: Path, subject: Path) -> Iterator[None]:
+    lock = _acquired(lock_file, subject)
     with suppress(OSError):  # some systems cannot write to a locked file
-        (folder / LOCK).write_text(f"{os.getpid()} {socket.gethostname()}", encoding="utf-8")
+        lock_file.write_text(f"{os.getpid()} {socket.gethostname()}", encoding="utf-8")
     try:
         yield
     finally:
         lock.release()
 
 
-def refuse_locked(folder: Path) -> None:
-    """Raise TinyClipError, which names the process, when one has locked the folder."""
-    if (folder / LOCK).is_file():
-        _acquired(folder).release()
-
-
-def _acquired(folder: Path) -> FileLock:
-    lock = _lock(folder / LOCK)
+def _acquired(lock_file: Path, subject: Path) -> FileLock:
+    lock = _lock(lock_file)
     try:
         lock.acquire()
     except Timeout:
-        holder = _holder(folder / LOCK)
+        holder = _holder(lock_file)
         raise TinyClipError(
-            f"{folder} is in use by {holder}; wait until it ends, or choose another folder"
+            f"{subject} is in use by {holder}; wait until it ends, or choose another name"
         ) from None
     except OSError as error:
         raise TinyClipError(
-            f"{folder} cannot be locked ({error.strerror or error}); choose another folder"
+            f"{subject} cannot be locked ({error.strerror or error}); choose another name"
         ) from None
     return lock
 

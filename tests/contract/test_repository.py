@@ -39,7 +39,7 @@ def test_base_dependencies_are_the_runtime_only():
     names = set(re.findall(r'"([a-z]+)', block))
     assert names == {
         "numpy", "pillow", "onnxruntime", "tokenizers", "ftfy", "typer", "rich", "pydantic",
-        "pyyaml",
+        "pyyaml", "filelock",
     }  # fmt: skip
 
 

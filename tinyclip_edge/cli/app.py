@@ -21,12 +21,15 @@ from tinyclip_edge.cli import (
     demo,
     distill,
     doctor,
+    duplicates,
     evaluate,
     export,
+    index,
     inherit,
     models,
     quickstart,
     report,
+    search,
 )
 from tinyclip_edge.cli.termination import orderly_end
 from tinyclip_edge.errors import MissingExtraError, TinyClipError, TinyClipWarning, one_line
@@ -50,6 +53,10 @@ app.command("convert")(convert.convert)
 app.command("export")(export.export)
 app.command("check")(check.check)
 app.command("classify")(classify.classify)
+app.command("index")(index.index)
+app.command("search")(search.search)
+app.command("duplicates")(duplicates.duplicates)
+app.command("watch")(index.watch)
 app.command("eval")(evaluate.evaluate)
 app.command("bench")(bench.bench)
 app.command("report")(report.report)
@@ -76,7 +83,6 @@ GRACE = 20.0
 EXTRA_OF = {
     **dict.fromkeys(["torch", "torchvision", "open_clip", "accelerate", "safetensors"], "distill"),
     **dict.fromkeys(["webdataset", "braceexpand", "huggingface_hub", "matplotlib"], "distill"),
-    "filelock": "distill",
     **dict.fromkeys(["onnx", "onnxscript"], "export"),
     "transformers": "huggingface",
     "gradio": "demo",

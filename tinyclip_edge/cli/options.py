@@ -11,9 +11,11 @@ import typer
 
 from tinyclip_edge.errors import ConfigError, ModelError, one_line
 from tinyclip_edge.launcher import in_a_group
+from tinyclip_edge.paths import is_folder
 
 if TYPE_CHECKING:
     from tinyclip_edge.runtime.edge import EdgeCLIP
+    from tinyclip_edge.runtime.index import ImageIndex
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
@@ -32,6 +34,10 @@ PrecisionOption = Annotated[
     str | None,
     typer.Option(help="One of the bundle's precisions.", show_default="the bundle's own"),
 ]
+DEFAULT_INDEX = Path("pictures.npz")
+InOption = Annotated[
+    Path, typer.Option("--in", help="An index of `tinyclip-edge index`.", metavar="INDEX")
+]
 CHECKPOINT_HELP = (
     "An open_clip name (ViT-B-32/laion2b_s34b_b79k), hf-hub:owner/name, a run, an open_clip or "
     "CLIPModel folder, or starter-teacher."
@@ -45,12 +51,23 @@ def print_json(data: dict[str, Any]) -> None:
 
 
 def open_bundle(
-    bundle: Path | None, *, precision: str | None = None, threads: int | None = None
+    bundle: Path | None,
+    *,
+    precision: str | None = None,
+    threads: int | None = None,
+    index: ImageIndex | None = None,
 ) -> EdgeCLIP:
-    """Open a bundle, the newest one for None. Raises BundleError."""
+    """Open a bundle; for None, the one that made an index, else the newest. Raises BundleError.
+
+    The precision of an index is used where no other is named.
+    """
     from tinyclip_edge.models.runs import newest_bundle
     from tinyclip_edge.runtime.edge import EdgeCLIP
 
+    if index is not None:
+        if bundle is None and index.bundle is not None and is_folder(Path(index.bundle)):
+            bundle = Path(index.bundle)
+        precision = precision or index.model_hash.rpartition("-")[2]
     folder = newest_bundle() if bundle is None else bundle
     return EdgeCLIP.load(folder, precision=precision, threads=threads)
 

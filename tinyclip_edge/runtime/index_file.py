@@ -210,7 +210,7 @@ def _stamps(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _texts(keys: object) -> tuple[str, ...]:
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+    if not isinstance(keys, list) or not set(map(type, keys)) <= {str}:
         raise ValueError("its keys are not strings")
     return tuple(keys)
 

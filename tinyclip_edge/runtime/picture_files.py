@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tinyclip_edge.errors import DataError, TinyClipError
-from tinyclip_edge.paths import expanded, files_below, is_folder
+from tinyclip_edge.paths import exists, expanded, files_below, is_file, is_folder
 from tinyclip_edge.runtime.image_formats import READABLE, count_kinds, file_kind, is_image_name
 
 
@@ -58,7 +58,9 @@ def _pictures(
 ) -> Iterator[str]:
     for name in files_below(root, DataError, on_unreadable=on_unreadable):
         base = name.rpartition("/")[2]
-        if is_image_name(base) and not base.startswith("."):
+        # A link may lead to a pipe or device, or nowhere: that one is a missing picture.
+        is_picture = is_image_name(base) and not base.startswith(".")
+        if is_picture and (is_file(root / name) or not exists(root / name)):
             yield str(root / name)
         else:
             kinds[file_kind(base)] += 1

@@ -1,0 +1,199 @@
+"""``tinyclip-edge index``, ``search``, ``duplicates`` and ``watch`` on a folder of pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tinyclip_edge import EdgeCLIP, ImageIndex
+
+COLOURS = ("red", "lime", "blue", "white", "black", "orange")
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in COLOURS:
+        Image.new("RGB", (12, 9), name).save(folder / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.fixture
+def indexed(photos, shared_tiny_bundle, command_line):
+    """The folder, indexed in pictures.npz of the working folder."""
+    assert command_line("index", photos, "--bundle", shared_tiny_bundle.folder)[0] == 0
+    return photos
+
+
+def test_index_says_what_it_did_and_what_it_skipped(command_line, photos, shared_tiny_bundle):
+    for number in range(12):
+        (photos / f"broken{number:02d}.jpg").write_bytes(b"junk")
+    words = ("index", "photos", "--into", "x", "--bundle", shared_tiny_bundle.folder)
+    code, out, err = command_line(*words)
+    assert code == 0 and re.fullmatch(r"x\.npz: 6 pictures \(6 new\) in [\d.]+ s\n", out)
+    lines = err.splitlines()
+    assert len(lines) == 11 and lines[0].startswith(f"skipped: {photos / 'broken00.jpg'} is not")
+    assert lines[-1] == "skipped: 2 more; --json lists all"
+    (photos / "red.png").rename(photos / "rot.png")
+    code, out, err = command_line(*words, "--json")
+    report = json.loads(out)
+    assert (code, err) == (0, "") and (report["moved"], len(report["skipped"])) == (1, 12)
+    _, out, _ = command_line(*words)
+    assert "(nothing new)" in out
+
+
+def test_search_finds_what_the_library_finds(command_line, indexed, shared_tiny_bundle):
+    clip = EdgeCLIP.load(shared_tiny_bundle.folder)
+    index = ImageIndex.load("pictures")
+    expected = clip.search("a red cat", index, 3)
+    code, out, err = command_line("search", "a red cat", "--top", 3)
+    lines = "".join(f"{hit.score:6.3f}  {hit.key}\n" for hit in expected)
+    assert (code, out, err) == (0, lines, "")
+    red = indexed / "red.png"
+    query = {"cat": 1, red: 1}
+    expected = clip.search(query, index, 10, negative=["a", "red"])
+    words = ("search", "cat", "--image", red, "--not", "a", "--not", "red", "--json")
+    answer = json.loads(command_line(*words)[1])
+    assert [row["image"] for row in answer["results"]] == [hit.key for hit in expected]
+    assert [row["score"] for row in answer["results"]] == [
+        pytest.approx(hit.score, abs=1e-6) for hit in expected
+    ]
+    assert answer["pictures"] == 6
+    limit = expected[2].score - 1e-4
+    answer = json.loads(command_line(*words, "--min-score", limit)[1])
+    assert len(answer["results"]) == 3
+    code, out, err = command_line("search", "cat", "--min-score", 1)
+    assert (code, out, err) == (0, "", "no picture has a score of 1\n")
+
+
+def test_a_page_and_copies_of_the_results(command_line, indexed, monkeypatch):
+    (indexed / "a&b<i>.png").write_bytes((indexed / "red.png").read_bytes())
+    command_line("index", indexed)
+    (indexed / "lime.png").unlink()
+    words = ("search", "cat", "--html", "page.html", "--copy-to", "hits/new")
+    code, _, err = command_line(*words)
+    assert code == 0 and err.splitlines() == ["page.html", "hits/new: 6 pictures copied"]
+    page = Path("page.html").read_text()
+    assert page.count("<img ") == 6 and "a&amp;b&lt;i&gt;.png" in page and "a&b<i>" not in page
+    assert page.count("src=") == page.count('src="data:image/webp;base64,') and "http" not in page
+    assert f"no such image: {indexed / 'lime.png'}" in page
+    hits = [line.split("  ")[1] for line in command_line("search", "cat")[1].splitlines()]
+    copies = {path.name: path.read_bytes() for path in Path("hits/new").iterdir()}
+    assert copies == {
+        f"{rank:02d}-{Path(key).name}": Path(key).read_bytes()
+        for rank, key in enumerate(hits, 1)
+        if Path(key).exists()
+    }
+    code, _, err = command_line(*words)
+    assert code == 2 and re.search(
+        r"error: hits/new/\S+ exists already; choose another folder", err
+    )
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert command_line("search", "cat", "--open")[0] == 0
+    assert opened[0].startswith("file:///") and "<img" in Path(opened[0][7:]).read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("search",), "search needs a text or --image FILE"),
+        (("search", "cat", "--in", "none"), "no such index: none.npz"),
+        (("search", "photos/red.png"), "photos/red.png is a picture; search by it with --image ph"),
+        (("search", "--image", "none.png"), "no such image: none.png"),
+        (("search", "cat", "--not", "cat"), "the parts of the query cancel out"),
+        (("index", "nowhere"), "no folder "),
+        (("index", "photos/red.png"), "no folder "),
+        (("index", "photos", "--precision", "fp32"), "the index was made by model"),
+        (("duplicates", "--in", "none"), "no such index: none.npz"),
+    ],
+)
+def test_mistakes_are_one_line(command_line, indexed, words, message):
+    code, out, err = command_line(*words)
+    assert (code, out) == (2, "") and err.startswith(f"error: {message}") and err.count("\n") == 1
+
+
+def test_the_bundle_of_an_index_is_found_again(command_line, indexed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path.parent)  # without bundles/
+    index = tmp_path / "pictures.npz"
+    assert command_line("search", "cat", "--in", index)[0] == 0
+    stored = ImageIndex.load(index)
+    object.__setattr__(stored, "bundle", str(tmp_path / "gone"))
+    stored.save(index)
+    code, _, err = command_line("search", "cat", "--in", index)
+    assert code == 2 and err.startswith("error: no bundle in bundles/: name one with --bundle")
+
+
+def test_names_that_are_not_utf8_are_shown(command_line, photos, shared_tiny_bundle):
+    name = os.fsdecode(os.fsencode(photos) + b"/caf\xe9.png")
+    (photos / "red.png").rename(name)
+    command_line("index", photos, "--bundle", shared_tiny_bundle.folder)
+    code, out, _ = command_line("search", "cat")
+    assert code == 0 and r"caf\udce9.png" in out
+    answer = json.loads(command_line("search", "cat", "--json")[1])
+    assert name in [row["image"] for row in answer["results"]]
+    code, _, _ = command_line("search", "cat", "--html", "page.html", "--copy-to", "copies")
+    assert code == 0 and len(list(Path("copies").iterdir())) == 6
+    assert r"caf\udce9.png" in Path("page.html").read_text()
+
+
+def test_a_search_by_text_loads_little(indexed):
+    code = (
+        "import sys; sys.argv = ['tinyclip-edge', 'search', 'cat'];"
+        "from tinyclip_edge.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    unwanted = {"PIL", "rich", "filelock", "torch", "ftfy", "yaml", "asyncio"}
+    assert "onnxruntime" in loaded and loaded & unwanted == set()
+    assert "tinyclip_edge.collection" not in loaded
+
+
+def test_duplicates_are_grouped(command_line, indexed):
+    (indexed / "again.png").write_bytes((indexed / "red.png").read_bytes())
+    Image.new("RGB", (12, 9), (254, 0, 0)).save(indexed / "nearly.png")
+    command_line("index", indexed)
+    groups = json.loads(command_line("duplicates", "--json")[1])["groups"]
+    names = [{Path(key).stem for key in group} for group in groups]
+    assert {"again", "nearly", "red"} in [group & {"again", "nearly", "red"} for group in names]
+    code, out, err = command_line("duplicates", "--min-score", 1 - 1e-6)
+    assert code == 0 and "again.png" in out and err.splitlines()[-1].endswith("among 8 pictures")
+
+
+def test_watch_follows_a_folder_until_it_is_interrupted(command_line, indexed, monkeypatch):
+    steps = iter(
+        [
+            (indexed / "red.png").unlink,
+            lambda: indexed.rename(indexed.with_name("away")),
+            lambda: indexed.with_name("away").rename(indexed),
+            lambda: Image.new("RGB", (12, 9), "red").save(indexed / "red.png"),
+        ]
+    )
+
+    def sleep(_):
+        step = next(steps, None)
+        if step is None:
+            raise KeyboardInterrupt
+        step()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    code, _, err = command_line("watch", indexed)
+    lines = [re.sub(r" in [\d.]+ s$", "", line) for line in err.splitlines()]
+    assert code == 0 and lines == [
+        "pictures.npz: 5 pictures (1 deleted)",
+        f"no folder {indexed}: there is none",
+        "pictures.npz: 6 pictures (1 new)",
+        "watching has ended",
+    ]

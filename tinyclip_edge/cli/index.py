@@ -1,0 +1,119 @@
+"""``tinyclip-edge index`` and ``watch``: the index of folders, kept up to date."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinyclip_edge.cli.options import (
+    DEFAULT_INDEX,
+    BundleOption,
+    JsonFlag,
+    PrecisionOption,
+    ThreadsOption,
+    open_bundle,
+    print_json,
+    say,
+)
+from tinyclip_edge.errors import BundleError, TinyClipError
+
+if TYPE_CHECKING:
+    from tinyclip_edge.collection.folder_index import IndexReport
+    from tinyclip_edge.runtime.edge import EdgeCLIP
+
+LISTED = 10  # skipped files
+
+FoldersArgument = Annotated[
+    list[Path], typer.Argument(help="Folders of pictures; their subfolders too.")
+]
+IntoOption = Annotated[
+    Path, typer.Option("--into", help="The index: a new or an existing file.", metavar="INDEX")
+]
+
+
+def index(
+    folders: FoldersArgument,
+    into: IntoOption = DEFAULT_INDEX,
+    bundle: BundleOption = None,
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
+    json_output: JsonFlag = False,
+) -> None:
+    """Index the pictures of folders for search; a second time, only what has changed."""
+    from tinyclip_edge.collection.folder_index import index_folders
+
+    clip = _open_model(into, bundle, precision, threads)
+    try:
+        report = index_folders(clip, folders, into, progress=not json_output)
+    except KeyboardInterrupt:
+        say("interrupted; the same command continues")
+        raise typer.Exit(130) from None
+    if json_output:
+        print_json(report.as_dict())
+    else:
+        _print(report)
+
+
+def watch(
+    folders: FoldersArgument,
+    into: IntoOption = DEFAULT_INDEX,
+    interval: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between two looks at the folders.")
+    ] = 5.0,
+    bundle: BundleOption = None,
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Keep an index up to date while pictures come and go; Ctrl-C ends it."""
+    from tinyclip_edge.collection.folder_index import index_folders
+
+    clip = _open_model(into, bundle, precision, threads)
+    last = ""
+    try:
+        while True:
+            try:
+                report = index_folders(clip, folders, into)
+                line = _line(report) if report.differs else last
+            except BundleError:
+                raise
+            except TinyClipError as error:  # a folder that is gone may come back
+                line = str(error)
+            if line != last:
+                say(line)
+            last = line
+            time.sleep(interval)
+    except KeyboardInterrupt:
+        say("watching has ended")
+
+
+def _open_model(
+    into: Path, bundle: Path | None, precision: str | None, threads: int | None
+) -> EdgeCLIP:
+    from tinyclip_edge.runtime.index import ImageIndex, index_path
+
+    path = index_path(into)
+    existing = ImageIndex.load(path, mmap=True) if path.exists() else None
+    return open_bundle(bundle, precision=precision, threads=threads, index=existing)
+
+
+def _line(report: IndexReport) -> str:
+    changes = [
+        f"{count:,} {name}"
+        for name in ("new", "changed", "moved", "deleted")
+        if (count := getattr(report, name))
+    ]
+    return (
+        f"{report.index}: {report.pictures:,} pictures ({', '.join(changes) or 'nothing new'}) "
+        f"in {report.seconds:,.1f} s"
+    )
+
+
+def _print(report: IndexReport) -> None:
+    for entry in report.skipped[:LISTED]:
+        say(f"skipped: {entry.reason}")
+    if len(report.skipped) > LISTED:
+        say(f"skipped: {len(report.skipped) - LISTED:,} more; --json lists all")
+    typer.echo(_line(report))

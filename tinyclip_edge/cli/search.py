@@ -1,0 +1,103 @@
+"""``tinyclip-edge search``: pictures of an index by text or picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinyclip_edge.cli.options import (
+    DEFAULT_INDEX,
+    BundleOption,
+    InOption,
+    JsonFlag,
+    ThreadsOption,
+    open_bundle,
+    print_json,
+    say,
+)
+from tinyclip_edge.errors import ConfigError, one_line
+from tinyclip_edge.paths import is_file
+from tinyclip_edge.runtime.image_formats import is_image_name
+
+if TYPE_CHECKING:
+    from tinyclip_edge.runtime.hits import Hit
+
+
+def search(
+    text: Annotated[
+        str | None, typer.Argument(help="What the pictures show.", show_default="--image alone")
+    ] = None,
+    index: InOption = DEFAULT_INDEX,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(help="A picture to be like; repeat for several.", metavar="FILE"),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--not", help="What the pictures do not show; repeat for several."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Pictures to show.")] = 10,
+    min_score: Annotated[
+        float | None,
+        typer.Option(min=-1.0, max=1.0, help="Lowest cosine to show.", show_default="any"),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page of the pictures.", metavar="FILE")
+    ] = None,
+    open_browser: Annotated[
+        bool, typer.Option("--open", help="Show the pictures in the browser.")
+    ] = False,
+    copy_to: Annotated[
+        Path | None, typer.Option(help="Copy the pictures into a folder.", metavar="DIR")
+    ] = None,
+    bundle: BundleOption = None,
+    threads: ThreadsOption = None,
+    json_output: JsonFlag = False,
+) -> None:
+    """Search an index of pictures by text, by picture, or by both."""
+    if text is None and not image:
+        raise ConfigError("search needs a text or --image FILE")
+    if text is not None and is_image_name(text) and is_file(Path(text)):
+        raise ConfigError(f"{text} is a picture; search by it with --image {text}")
+    from tinyclip_edge.runtime.index import ImageIndex
+
+    pictures = ImageIndex.load(index, mmap=True)
+    clip = open_bundle(bundle, threads=threads, index=pictures)
+    parts = dict.fromkeys([*([] if text is None else [text]), *(image or ())], 1.0)
+    hits = clip.search(parts, pictures, top, negative=without, min_score=min_score)
+    if html is not None or open_browser:
+        _show(hits, text or ", ".join(map(str, image or ())), html, open_browser)
+    if copy_to is not None:
+        from tinyclip_edge.collection.copies import copy_pictures
+
+        say(f"{copy_to}: {copy_pictures([hit.key for hit in hits], copy_to)} pictures copied")
+    if json_output:
+        results = [{"image": hit.key, "score": hit.score} for hit in hits]
+        print_json({"index": str(index), "pictures": len(pictures), "results": results})
+    else:
+        _print(hits, min_score)
+
+
+def _show(hits: Sequence[Hit], title: str, page: Path | None, open_browser: bool) -> None:
+    from tinyclip_edge.collection.results_page import write_results_page
+
+    if page is None:
+        import tempfile
+
+        page = Path(tempfile.mkdtemp(prefix="tinyclip-edge-")) / "search.html"
+    write_results_page(page, title, hits)
+    say(str(page))
+    if open_browser:
+        import webbrowser
+
+        webbrowser.open(page.absolute().as_uri())
+
+
+def _print(hits: Sequence[Hit], min_score: float | None) -> None:
+    for hit in hits:
+        typer.echo(f"{hit.score:6.3f}  {one_line(hit.key)}")
+    if not hits:
+        say("no pictures" if min_score is None else f"no picture has a score of {min_score:g}")

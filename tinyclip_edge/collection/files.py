@@ -1,0 +1,74 @@
+"""Files of a collection: how their state is compared, and how they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Container
+from typing import NamedTuple
+
+from tinyclip_edge.collection.journal import DIGEST_BYTES
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.runtime.images import image_header
+from tinyclip_edge.runtime.preprocess import Preprocess
+from tinyclip_edge.runtime.protocol import Features
+
+_BLOCK = 1 << 20  # bytes that are hashed at a time
+
+
+class Stamp(NamedTuple):
+    """State of a file; a file of the same state is taken to be unchanged."""
+
+    size: int  # bytes
+    mtime_ns: int
+
+
+class PictureFile(NamedTuple):
+    """A file below the folders."""
+
+    path: str
+    stamp: Stamp
+
+
+class KnownPicture(NamedTuple):
+    """A file when it was embedded."""
+
+    stamp: Stamp
+    digest: bytes
+
+
+class PictureContent(NamedTuple):
+    """A file that was read."""
+
+    file: PictureFile
+    digest: bytes
+    pixels: Features | None  # None: a picture of the same bytes is known
+
+
+def picture_reader(
+    preprocess: Preprocess, known: Container[bytes]
+) -> Callable[[PictureFile], PictureContent]:
+    """Return a function that reads a file, and decodes it unless its digest is known.
+
+    It raises DataError for a file that is no picture or cannot be read.
+    """
+
+    def read(file: PictureFile) -> PictureContent:
+        image_header(file.path)  # before a large file of another kind is hashed
+        digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        try:
+            with open(file.path, "rb") as content:  # noqa: PTH123
+                while block := content.read(_BLOCK):
+                    digest.update(block)
+        except OSError as error:
+            raise DataError(f"cannot read {file.path}: {error.strerror}") from error
+        value = digest.digest()
+        pixels = None if value in known else preprocess(file.path, file.path)
+        return PictureContent(file, value, pixels)
+
+    return read
+
+
+def inside(folder: str) -> str:
+    """Return the prefix of all paths in a folder."""
+    return folder.rstrip(os.sep) + os.sep
