@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tinyclip_edge.models.build import build_model
 from tinyclip_edge.models.clip import ParameterCount, count_parameters
+from tinyclip_edge.models.quiet import quiet
 from tinyclip_edge.models.sized_text import is_hf_text
 
 
@@ -57,7 +58,15 @@ def _text_encoder(model: Any) -> Callable[[Tensor], Tensor]:  # noqa: ANN401 - o
         return encode
 
     def encode_unpadded(ids: Tensor) -> Tensor:
-        features: Tensor = text.proj(text.pooler(text.transformer(input_ids=ids), ids))
+        config = text.transformer.config
+        padding, config.pad_token_id = config.pad_token_id, None  # transformers 4 looks for it
+        try:
+            # Attentions as outputs: otherwise transformers 4 asks the mask whether it is needed.
+            with quiet():  # about the slower attention that it takes then
+                output = text.transformer(input_ids=ids, output_attentions=True)
+            features: Tensor = text.proj(text.pooler(output, ids))
+        finally:
+            config.pad_token_id = padding
         return features
 
     return encode_unpadded

@@ -16,7 +16,7 @@ from tinyclip_edge.cli.termination import orderly_end
 @pytest.fixture(autouse=True)
 def default_actions():
     """A process that ends keeps its handlers; this one goes on."""
-    before = {number: signal.getsignal(number) for number in termination.SIGNALS}
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in termination.SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

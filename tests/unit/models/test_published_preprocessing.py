@@ -94,8 +94,8 @@ def test_the_name_in_a_files_training_arguments_counts_too(publish, tmp_path):
 
 
 def test_open_clips_own_list(publish):
-    """MobileCLIP2 and SigLIP are published with these; ViT-L-14 with two."""
-    assert published_preprocessing("MobileCLIP2-S0").preprocess_cfg == PLAIN
+    """MobileCLIP and SigLIP are published with these; ViT-L-14 with two."""
+    assert published_preprocessing("MobileCLIP-S1").preprocess_cfg == PLAIN
     siglip = published_preprocessing("ViT-B-16-SigLIP2")
     assert (siglip.preprocess_cfg["mean"], siglip.is_unique) == ((0.5, 0.5, 0.5), True)
     large = published_preprocessing("ViT-L-14")
