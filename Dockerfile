@@ -4,6 +4,9 @@
 # Every command, on files of this folder and as its owner:
 #   docker build --target distill -t tinyclip-edge .
 #   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" tinyclip-edge distill starter
+# A bundle behind HTTP, without torch:
+#   docker build --target serve -t tinyclip-edge-serve .
+#   docker run --rm -p 127.0.0.1:8080:8080 -v "$PWD/bundles/mine:/bundle:ro" tinyclip-edge-serve
 # Without a GPU, an index of CPU wheels of torch saves gigabytes: --build-arg PIP_EXTRA_INDEX_URL=...
 FROM python:3.12-slim AS base
 ARG PIP_EXTRA_INDEX_URL
@@ -12,6 +15,14 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 \
 RUN useradd --create-home --uid 1000 clip && mkdir /work && chown clip /work
 WORKDIR /src
 COPY . .
+
+FROM base AS serve
+RUN pip install '.[serve]'
+USER clip
+WORKDIR /work
+EXPOSE 8080
+ENTRYPOINT ["tinyclip-edge", "serve", "--host", "0.0.0.0"]
+CMD ["/bundle"]
 
 FROM base AS distill
 RUN pip install ./tinyclip_starter '.[all]'

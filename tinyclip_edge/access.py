@@ -6,12 +6,15 @@ Browsers then send its name in Host or Origin, so every server checks both with 
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
+
+from tinyclip_edge.errors import ConfigError
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 EVERY_HOST = "*"
@@ -116,6 +119,30 @@ class HostGuard:
             ]
             await send({"type": "http.response.start", "status": 403, "headers": headers})
             await send({"type": "http.response.body", "body": f"{refusal}\n".encode()})
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that listens at ``host:port``; raise ConfigError when none can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OverflowError as error:
+        raise ConfigError(f"port {port} is invalid: choose 1 to 65535 with --port") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise port_in_use(host, port) from error
+        if error.errno == errno.EACCES:
+            raise ConfigError(
+                f"port {port} is reserved by the system: choose another with --port"
+            ) from error
+        raise ConfigError(
+            f"host {host} is not an address of this machine: choose another with --host"
+        ) from error
+
+
+def port_in_use(host: str, port: int) -> ConfigError:
+    """Return the error for a port that another process has."""
+    return ConfigError(f"port {port} on {host} is in use: choose another with --port")
 
 
 def decoded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import socket
 import sys
 import threading
 import warnings
@@ -20,8 +18,14 @@ from tinyclip_demo.index import default_index_folder
 from tinyclip_demo.model_registry import ModelRegistry
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.uploads import MAX_UPLOAD_MB, upload_folder, use_one_heap
-from tinyclip_edge.access import LOOPBACK_NAMES, HostGuard, HostRule
-from tinyclip_edge.errors import ConfigError, MissingExtraError
+from tinyclip_edge.access import (
+    LOOPBACK_NAMES,
+    HostGuard,
+    HostRule,
+    listening_socket,
+    port_in_use,
+)
+from tinyclip_edge.errors import MissingExtraError
 from tinyclip_edge.runtime.protocol import Embedder
 
 if TYPE_CHECKING:
@@ -132,7 +136,7 @@ def serve(
         )
     # Another process may have taken the port since check_address.
     except OSError as error:
-        raise _port_in_use(host, port) from error
+        raise port_in_use(host, port) from error
     if page.share_url:
         rule.allow(urlsplit(page.share_url).hostname or "")
 
@@ -153,25 +157,7 @@ def _guarded(rule: HostRule) -> Callable[[Any], AbstractAsyncContextManager[None
 
 def check_address(host: str, port: int) -> None:
     """Raise ConfigError when nothing can listen at ``host:port``."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.create_server((host, port), family=family).close()
-    except OverflowError as error:
-        raise ConfigError(f"port {port} is invalid: choose 1 to 65535 with --port") from error
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise _port_in_use(host, port) from error
-        if error.errno == errno.EACCES:
-            raise ConfigError(
-                f"port {port} is reserved by the system: choose another with --port"
-            ) from error
-        raise ConfigError(
-            f"host {host} is not an address of this machine: choose another with --host"
-        ) from error
-
-
-def _port_in_use(host: str, port: int) -> ConfigError:
-    return ConfigError(f"port {port} on {host} is in use: choose another with --port")
+    listening_socket(host, port).close()
 
 
 def _log(line: str) -> None:

@@ -30,6 +30,7 @@ from tinyclip_edge.cli import (
     quickstart,
     report,
     search,
+    serve,
 )
 from tinyclip_edge.cli.termination import orderly_end
 from tinyclip_edge.errors import MissingExtraError, TinyClipError, TinyClipWarning, one_line
@@ -55,6 +56,7 @@ app.command("check")(check.check)
 app.command("classify")(classify.classify)
 app.command("index")(index.index)
 app.command("search")(search.search)
+app.command("serve")(serve.serve)
 app.command("duplicates")(duplicates.duplicates)
 app.command("watch")(index.watch)
 app.command("eval")(evaluate.evaluate)
@@ -86,6 +88,7 @@ EXTRA_OF = {
     **dict.fromkeys(["onnx", "onnxscript"], "export"),
     "transformers": "huggingface",
     "gradio": "demo",
+    **dict.fromkeys(["fastapi", "starlette", "uvicorn", "prometheus_client"], "serve"),
 }
 
 

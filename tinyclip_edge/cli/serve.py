@@ -1,0 +1,77 @@
+"""``tinyclip-edge serve``: a bundle behind HTTP."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinyclip_edge.cli.options import PrecisionOption, ThreadsOption, open_bundle, say
+from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.paths import read_lines
+
+KEY_VARIABLE = "TINYCLIP_EDGE_API_KEY"
+
+
+def serve(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(help="A bundle folder.", show_default="the newest folder in bundles/"),
+    ] = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(
+            help="An index of `tinyclip-edge index`, for /search; read again when it changes. Its "
+            "keys, paths of this machine, are in the answers.",
+            metavar="INDEX",
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: a free one.")] = 8080,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another host name that clients may use; repeat for several, * for any.",
+            show_default="none",
+        ),
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of API keys, one a line: each request needs one, but /health.",
+            show_default=f"the environment's {KEY_VARIABLE}, if set",
+        ),
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Texts or pictures that the model embeds at once.")
+    ] = 32,
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Serve embeddings, classification and search over HTTP."""
+    from tinyclip_edge.access import HostRule
+    from tinyclip_edge.serve import ServerLimits, create_app
+    from tinyclip_edge.serve import serve as run_server
+
+    app = create_app(
+        clip := open_bundle(bundle, precision=precision, threads=threads),
+        index=index,
+        rule=HostRule(host, allow_host or ()),
+        keys=_keys(key_file),
+        limits=ServerLimits(batch=batch),
+    )
+    run_server(
+        app, host=host, port=port,
+        started=lambda address: say(f"{clip.name} ({clip.precision}) at {address}"),
+    )  # fmt: skip
+
+
+def _keys(path: Path | None) -> list[str]:
+    if path is not None:
+        return list(read_lines(path, "keys"))
+    key = os.environ.get(KEY_VARIABLE)
+    if key is not None and not key.strip():
+        raise ConfigError(f"{KEY_VARIABLE} is empty; unset it, or give it a key")
+    return [] if key is None else [key.strip()]

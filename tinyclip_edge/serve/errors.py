@@ -1,0 +1,29 @@
+"""Refusals of a request: a status and one line, in the form that OpenAI's clients read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tinyclip_edge.errors import TinyClipError
+
+
+class RequestError(TinyClipError):
+    """A request that the server does not answer; ``status`` is that of HTTP."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of the response."""
+        if self.status == 401:
+            return {"WWW-Authenticate": "Bearer"}
+        return {"Retry-After": "1"} if self.status == 503 else {}
+
+
+def error_body(message: str, status: int) -> Mapping[str, Any]:
+    """Return the body of a refusal."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    return {"error": {"message": message, "type": kind, "param": None, "code": None}}

@@ -1,0 +1,127 @@
+"""ASGI middleware around every request: its size, its key, and the time that it took."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import time
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+from tinyclip_edge.access import App, Receive, Scope, Send, decoded
+from tinyclip_edge.serve.errors import RequestError, error_body
+from tinyclip_edge.serve.metrics import ServerMetrics
+from tinyclip_edge.serve.settings import ServerLimits
+
+OPEN_ROUTES = ("/health",)  # answered without a key, for whatever restarts the server
+_UNKNOWN = "other"  # addresses come from strangers and must not become labels
+
+
+class RequestGuard:
+    """Bounds bodies, checks keys, counts answers."""
+
+    def __init__(
+        self,
+        app: App,
+        limits: ServerLimits,
+        metrics: ServerMetrics,
+        *,
+        routes: Sequence[str],
+        keys: Sequence[str] = (),
+    ) -> None:
+        """``routes`` are the addresses that are counted by name; any of ``keys`` opens them."""
+        self.app, self.limits, self.metrics = app, limits, metrics
+        self._routes, self._keys = frozenset(routes), [key.encode() for key in keys]
+        self._held = 0  # bytes of the bodies that are being answered
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that is refused here; pass on the others with their whole body."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status, held = time.perf_counter(), 500, 0
+
+        async def counted(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            self._check_key(scope)
+            body = bytearray()
+            async for part in self._parts(scope, receive):
+                held += len(part)
+                self._held += len(part)
+                self._check_size(held)
+                body += part
+            await self.app(scope, _replay(bytes(body), receive), counted)
+        except RequestError as error:
+            await _refuse(error, counted)
+        except ConnectionAbortedError:
+            status = 499  # gone before the body had come, as nginx counts it
+        finally:
+            self._held -= held
+            path = scope["path"]
+            route = path if path in self._routes else _UNKNOWN
+            self.metrics.request(route, status, time.perf_counter() - started)
+
+    def _check_key(self, scope: Scope) -> None:
+        if not self._keys or scope["path"] in OPEN_ROUTES:
+            return
+        values = [v for name, v in decoded(scope["headers"]) if name.lower() == "authorization"]
+        word, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+        # Each is compared, so that the time does not tell which one began alike.
+        matches = [hmac.compare_digest(key.strip().encode(), own) for own in self._keys]
+        if word.lower() != "bearer" or not any(matches):
+            raise RequestError("this server needs a key: Authorization: Bearer KEY", 401)
+
+    async def _parts(self, scope: Scope, receive: Receive) -> Any:  # noqa: ANN401 - of bytes
+        lengths = [v for name, v in decoded(scope["headers"]) if name.lower() == "content-length"]
+        if lengths and lengths[0].isdigit():
+            self._check_size(int(lengths[0][:20]))
+        more = True
+        while more:
+            try:
+                message = await asyncio.wait_for(receive(), self.limits.body_seconds)
+            except asyncio.TimeoutError:
+                raise RequestError(
+                    f"no part of the body came for {self.limits.body_seconds:g} s", 408
+                ) from None
+            if message["type"] == "http.disconnect":
+                raise ConnectionAbortedError
+            yield message.get("body", b"")
+            more = message.get("more_body", False)
+
+    def _check_size(self, size: int) -> None:
+        if size > self.limits.request_bytes:
+            raise RequestError(
+                f"the request has more than {self.limits.request_bytes:,} bytes; send fewer or "
+                "smaller inputs at once",
+                413,
+            )
+        if self._held > self.limits.body_bytes:
+            raise RequestError("the server is busy; try again in a second", 503)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a ``receive`` that gives the whole body, then what the connection says."""
+    sent = False
+
+    async def replayed() -> MutableMapping[str, Any]:
+        nonlocal sent
+        if sent:
+            return await receive()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed
+
+
+async def _refuse(error: RequestError, send: Send) -> None:
+    body = json.dumps(error_body(str(error), error.status)).encode()
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    headers += [(name.lower().encode(), text.encode()) for name, text in error.headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

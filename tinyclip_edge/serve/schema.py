@@ -1,0 +1,48 @@
+"""Requests of the server, as pydantic models."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class EmbeddingsRequest(_Request):
+    """OpenAI's request for embeddings, with the modality of Infinity's."""
+
+    input: str | list[str] = Field(description="A text or a picture, or a list of them.")
+    model: str | None = Field(default=None, description="Ignored: a server has one model.")
+    modality: Literal["text", "image"] | None = Field(
+        default=None,
+        description="What the inputs are; without it, data URLs are pictures and all else is text.",
+    )
+    encoding_format: Literal["float", "base64"] = Field(
+        default="float", description="base64: little-endian float32, exact."
+    )
+    dimensions: int | None = Field(
+        default=None, ge=1, description="Return so many dimensions, normalised again; null: all."
+    )
+    user: str | None = Field(default=None, description="Ignored.")
+
+
+class ClassifyRequest(_Request):
+    """A picture and the labels that it may have."""
+
+    image: str = Field(description="A data URL, or base64.")
+    labels: list[str] = Field(min_length=1, description="What the picture may show.")
+    templates: list[str] = Field(default=["{}"], min_length=1, description="Prompts with {}.")
+    top: int = Field(default=5, ge=1, description="Labels to return, the most probable first.")
+
+
+class SearchRequest(_Request):
+    """What pictures of the server's index should show, or be like."""
+
+    text: str | None = Field(default=None, description="What the pictures show.")
+    image: str | None = Field(default=None, description="A picture to be like, as in classify.")
+    without: list[str] = Field(default=[], description="What they do not show.")
+    top: int = Field(default=10, ge=1, description="Pictures to return, the best first.")
+    min_score: float | None = Field(default=None, ge=-1, le=1, description="Lowest cosine.")
