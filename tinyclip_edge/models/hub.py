@@ -19,7 +19,7 @@ from tinyclip_edge.models.hf_config import CONFIG, PREPROCESSOR, PROCESSOR, read
 from tinyclip_edge.models.huggingface import WEIGHT_NAMES, is_huggingface, load_huggingface
 from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.models.names import LOCAL_DIR, check_tag, split_name
-from tinyclip_edge.models.pruned import expected_weights
+from tinyclip_edge.models.pruned import assemble_weights, expected_weights
 from tinyclip_edge.models.published_preprocessing import published_preprocessing
 from tinyclip_edge.models.runs import CONFIG as OPEN_CLIP_CONFIG
 from tinyclip_edge.models.tokenization import (
@@ -28,7 +28,7 @@ from tinyclip_edge.models.tokenization import (
     TOKENIZER_COMPANIONS,
     tokenizer_beside,
 )
-from tinyclip_edge.models.weights import fill, read_weights, refuse_larger, stored_shapes
+from tinyclip_edge.models.weights import read_weights, refuse_larger, stored_shapes
 
 # All files of a repository that describe its model, without the weights.
 _FACTS = [OPEN_CLIP_CONFIG, CONFIG, PREPROCESSOR, PROCESSOR, TOKENIZER, *TOKENIZER_COMPANIONS]
@@ -57,10 +57,13 @@ def load_named(
         published = published_preprocessing(name)
         if not published.is_unique:
             warnings.warn(f"{tag}: {published.notes[0]}", TinyClipWarning, stacklevel=3)
-        with torch.random.fork_rng(devices=[]):
-            clip = assemble(model_cfg, published.preprocess_cfg, name=f"{name}/{Path(tag).name}")
-        fill(clip.model, read_weights(Path(tag)), tag)
-        clip.weights_file = Path(tag)
+        clip = assemble_weights(
+            {"model_cfg": model_cfg, "preprocess_cfg": published.preprocess_cfg},
+            read_weights(Path(tag)),
+            name=f"{name}/{Path(tag).name}",
+            source=name,
+            weights_file=Path(tag),
+        )
     clip.model.to(device)
     return clip
 

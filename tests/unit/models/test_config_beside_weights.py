@@ -135,6 +135,13 @@ def test_a_config_for_a_weight_file(folder):
     refused(lambda: convert_checkpoint(weights, config=str(config)), message)
 
 
+def test_an_open_clip_name_for_a_weight_file(folder):
+    weights = str(folder / "open_clip_model.safetensors")
+    message = r"token_embedding.weight \[\d+, 128\] for \[49408, 512\]"
+    refused(lambda: load_clip("ViT-B-32", weights), message)
+    refused(lambda: convert_checkpoint(weights, config="ViT-B-32"), message)
+
+
 @pytest.mark.parametrize(
     ("keys", "value", "message"),
     [
