@@ -1,4 +1,4 @@
-"""Read JSON of bounded size and depth; every fault is one line of the caller's own error."""
+"""Read JSON of bounded size, depth and count; every fault is one line of the caller's own error."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from tinyclip_edge.errors import TinyClipError
-from tinyclip_edge.limits import JSON_BYTES, JSON_DEPTH
+from tinyclip_edge.limits import JSON_BYTES, JSON_DEPTH, JSON_VALUES
 from tinyclip_edge.paths import read_bounded
 
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever the text holds
-    """Return the value of a text in UTF-8; ValueError when it is no JSON or nested too deeply."""
+def parse_json(text: str | bytes, *, values: int = JSON_VALUES) -> Any:  # noqa: ANN401 - whatever the text holds
+    """Return the value of a text in UTF-8.
+
+    Raises ValueError when it is no JSON, is nested too deeply, or holds more than ``values``.
+    """
+    check_count(text, values)
     try:
         value = json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
     except RecursionError:
@@ -24,17 +28,43 @@ def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever the text ho
     return value
 
 
-def read_json_file(path: Path, error: type[TinyClipError], *, limit: int = JSON_BYTES) -> Any:  # noqa: ANN401
+def check_count(text: str | bytes, values: int) -> None:
+    """Raise ValueError when a text may hold more than ``values`` values and keys.
+
+    They are not parsed: punctuation is counted, also within strings.
+    """
+    if count_values(text) > values:
+        raise ValueError(f"it has more than {values:,} values")
+
+
+def count_values(text: str | bytes) -> int:
+    """Return how many values and keys a JSON text has at most, one aside."""
+    if isinstance(text, str):
+        return sum(map(text.count, ",:[{"))
+    return sum(map(text.count, (b",", b":", b"[", b"{")))
+
+
+def read_json_file(
+    path: Path,
+    error: type[TinyClipError],
+    *,
+    limit: int = JSON_BYTES,
+    values: int = JSON_VALUES,
+) -> Any:  # noqa: ANN401
     """Return the value of a file; ``error`` when it is missing, too large, or no JSON."""
     content = read_bounded(path, error, limit=limit)
     try:
-        return parse_json(content)
+        return parse_json(content, values=values)
     except ValueError as fault:
         raise error(f"cannot read {path}: {fault}") from None
 
 
 def read_json_table(
-    path: Path, error: type[TinyClipError], *, limit: int = JSON_BYTES
+    path: Path,
+    error: type[TinyClipError],
+    *,
+    limit: int = JSON_BYTES,
+    values: int = JSON_VALUES,
 ) -> dict[str, Any]:
     """Return the object that a file holds, all of which can be written again.
 
@@ -42,7 +72,7 @@ def read_json_table(
     """
     content = read_bounded(path, error, limit=limit)
     try:
-        value = parse_json(content)
+        value = parse_json(content, values=values)
         if SURROGATE.search(content):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -10,11 +10,15 @@ MIB = 1 << 20  # bytes
 # JSON: configurations, manifests, index files.
 JSON_BYTES = 16 * MIB
 JSON_DEPTH = 64  # brackets within brackets
+JSON_VALUES = 1_000_000  # values and keys; two bytes of text may take seventy of memory
 SIZE_COUNT = 1 << 24  # of any size of a network in a configuration; a larger one is a broken file
 TOKEN_CHARS = 1000  # of a token that is added to a vocabulary; they take time by their square
 TEXT_GROWTH = 2000  # characters that a tokenizer's rules may make of one; published ones 1,296
 CHARSMAP_BYTES = 4 * MIB  # sentencepiece's table of characters in it; NFKC's has 240 KB
-TOKENIZER_BYTES = 128 * MIB  # tokenizer.json, vocab.json, merges.txt; Gemma's has 34 MB
+TOKENIZER_BYTES = 128 * MIB  # tokenizer.json, vocab.json; Gemma's has 34 MB
+TOKENIZER_VALUES = 4_000_000  # values and keys in them; Gemma's has 2.4 million
+MERGES_BYTES = 4 * MIB  # merges.txt; CLIP's has 0.5 MB
+PIECES_BYTES = 16 * MIB  # vocab.txt; LaBSE's has 5 MB
 
 # YAML: run configurations, export presets, overrides.
 YAML_BYTES = MIB
@@ -34,9 +38,11 @@ UNPACK_RATIO = 100  # bytes that one byte of a .tar.gz may become, beyond the fi
 RATIO_FROM = 16 * MIB
 
 COCO_BYTES = 256 * MIB  # a captions file; COCO's own has 92 MB
+COCO_VALUES = 24_000_000  # values and keys in it; COCO's own has about 7 million
 
 NAMES_BYTES = 16 * MIB  # a list of class names; WordNet's has 3 MB
 CAPTION_BYTES = MIB  # NAME.txt beside a picture of a gallery
+EVENT_VALUES = 10_000_000  # values and keys of a run's events, for a report; a step has about 30
 TEXTS_BYTES = 256 * MIB  # labels, templates or a corpus, one a line
 
 MESSAGE_CHARS = 2000  # of an error or a line of progress

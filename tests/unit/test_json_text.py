@@ -18,6 +18,8 @@ from tinyclip_edge.json_text import parse_json, read_json_file, read_json_table
         (b"9" * 6000, "Exceeds the limit"),
         (b"{", "line 1 column 2"),
         (b"[" + b"1," * 9_000_000 + b"1]", "more than 16,777,216 bytes"),
+        (b"[" + b"[]," * 500_000 + b"1]", "it has more than 1,000,000 values"),
+        (b"{" + b'"a":0,' * 500_000 + b'"b":0}', "it has more than 1,000,000 values"),
     ],
 )
 def test_what_is_no_json_of_bounded_size_is_refused(tmp_path, content, message):
@@ -36,6 +38,15 @@ def test_depth_up_to_the_limit_a_byte_order_mark_and_a_larger_limit_are_read(tmp
     path = tmp_path / "a.json"
     path.write_bytes(b'\xef\xbb\xbf{"a": 1}' + b" " * (17 << 20))
     assert read_json_table(path, DataError, limit=1 << 25) == {"a": 1}
+
+
+def test_a_larger_number_of_values_is_read_where_it_is_expected(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b'{"a":[' + b"0," * 1_000_000 + b"0]}")
+    assert len(read_json_table(path, DataError, values=2_000_000)["a"]) == 1_000_001
+    assert parse_json("[0,0]", values=2) == [0, 0]
+    with pytest.raises(ValueError, match="more than 1 values"):
+        parse_json("[0,0]", values=1)
 
 
 def test_what_is_no_file_or_no_table_is_named(tmp_path):

@@ -14,7 +14,7 @@ from tinyclip_edge.data.pairs import Pair, captions_of, concept_of
 from tinyclip_edge.data.tables import PART
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.json_text import read_json_file
-from tinyclip_edge.limits import COCO_BYTES
+from tinyclip_edge.limits import COCO_BYTES, COCO_VALUES
 from tinyclip_edge.paths import is_file
 
 SUFFIX = ".json"
@@ -52,7 +52,7 @@ def open_coco(path: Path, losses: Losses) -> tuple[CocoPart, ...]:
 
     Raises DataError if it is not a captions file, or if none of the first images exists.
     """
-    content = read_json_file(path, DataError, limit=COCO_BYTES)
+    content = read_json_file(path, DataError, limit=COCO_BYTES, values=COCO_VALUES)
     lists = [content.get(k) for k in ("images", "annotations")] if isinstance(content, dict) else []
     if not lists or not all(isinstance(entries, list) for entries in lists):
         raise DataError(

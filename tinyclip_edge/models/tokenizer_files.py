@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.json_text import read_json_table
-from tinyclip_edge.limits import TOKENIZER_BYTES
+from tinyclip_edge.limits import MERGES_BYTES, PIECES_BYTES, TOKENIZER_BYTES, TOKENIZER_VALUES
 from tinyclip_edge.models.tokenization import TOKENIZER_CONFIG, read_tokenizer_config
 from tinyclip_edge.paths import read_bounded
 
@@ -120,8 +120,8 @@ def from_vocabulary(folder: Path) -> Path:
     """
     from tinyclip_edge.runtime.tokenizer_json import tokenizer_errors
 
-    vocabulary = read_json_table(folder / "vocab.json", ModelError, limit=TOKENIZER_BYTES)
-    merges = read_bounded(folder / "merges.txt", ModelError, limit=TOKENIZER_BYTES)
+    vocabulary = read_tokenizer_table(folder / "vocab.json")
+    merges = read_bounded(folder / "merges.txt", ModelError, limit=MERGES_BYTES)
     with tokenizer_errors(f"{folder}: vocab.json and merges.txt", "are no CLIP's"):
         if sorted(vocabulary.values()) != list(range(len(vocabulary))):
             raise ValueError("the ids of its vocabulary do not count from 0")
@@ -148,7 +148,7 @@ def from_word_pieces(folder: Path) -> Path:
 
     from tinyclip_edge.runtime.tokenizer_json import tokenizer_errors
 
-    content = read_bounded(folder / "vocab.txt", ModelError, limit=TOKENIZER_BYTES)
+    content = read_bounded(folder / "vocab.txt", ModelError, limit=PIECES_BYTES)
     with tokenizer_errors(f"{folder}: vocab.txt", "is no vocabulary of BERT's"):
         pieces = content.decode("utf-8").splitlines()
         missing = [name for name in _BERT_MARKS.values() if name not in pieces]
@@ -203,8 +203,8 @@ def _from_transformers(clip: LoadedClip, folder: Path) -> SpecialTokens:
 
 
 def read_tokenizer_table(path: Path) -> dict[str, Any]:
-    """Return the content of a tokenizer.json; ModelError when it is broken or too large."""
-    return read_json_table(path, ModelError, limit=TOKENIZER_BYTES)
+    """Return the content of a tokenizer's JSON file; ModelError when broken or too large."""
+    return read_json_table(path, ModelError, limit=TOKENIZER_BYTES, values=TOKENIZER_VALUES)
 
 
 def _names(tokenizer_json: Path) -> tuple[str, str]:

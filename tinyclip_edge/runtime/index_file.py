@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.json_text import parse_json
+from tinyclip_edge.json_text import check_count, parse_json
+from tinyclip_edge.limits import JSON_VALUES
 
 FORMAT_VERSION = 2  # 1 had neither a version nor metadata, errors, files and bundle
+MARKS = 256  # commas, colons and brackets in the metadata of a picture, at most on average
 ALIGNMENT = 64  # bytes: arrays start at a multiple, so that they can be used where they lie
 
 # The file of a picture when it was embedded.
@@ -88,16 +90,17 @@ def read_index(path: Path, *, mapped: bool = False) -> IndexContent:
             if "format_version" in names:
                 _check_version(int(_array(file, "format_version")))
             features = _mapped(raw, file, "features") if mapped else _array(file, "features")
+            values = _most_values(features)
             return IndexContent(
-                keys=_texts(_json(file, "keys")),
+                keys=_texts(_json(file, "keys", values)),
                 features=features if mapped else _features(features),
                 model_hash=str(_array(file, "model_hash")),
                 scales=_finite(_array(file, "scales")) if "scales" in names else None,
                 width=int(_array(file, "width")) if "width" in names else None,
-                metadata=_tables(_json(file, "metadata")) if "metadata" in names else None,
-                errors=_errors(_json(file, "errors")) if "errors" in names else (),
+                metadata=_tables(_json(file, "metadata", values)) if "metadata" in names else None,
+                errors=_errors(_json(file, "errors", values)) if "errors" in names else (),
                 files=_stamps(_array(file, "files")) if "files" in names else None,
-                bundle=_texts([_json(file, "bundle")])[0] if "bundle" in names else None,
+                bundle=_texts([_json(file, "bundle", values)])[0] if "bundle" in names else None,
             )
     except FileNotFoundError as error:
         raise DataError(f"no such index: {path}") from error
@@ -134,11 +137,18 @@ def _json_bytes(value: object) -> npt.NDArray[np.uint8]:
 def _metadata_bytes(content: IndexContent) -> npt.NDArray[np.uint8]:
     assert content.metadata is not None
     try:
-        return _json_bytes([dict(entry) for entry in content.metadata])
+        text = json.dumps([dict(entry) for entry in content.metadata], allow_nan=False)
+        check_count(text, _most_values(content.features))
     except (TypeError, ValueError) as error:
         raise DataError(
             f"index: metadata must be texts, finite numbers, lists and tables: {error}"
         ) from error
+    return np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+def _most_values(features: npt.NDArray[Any]) -> int:
+    """Return how many values and keys a JSON of an index may have."""
+    return JSON_VALUES + MARKS * len(features)
 
 
 def _array(file: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
@@ -189,8 +199,8 @@ def _check_header(
     return shape, dtype, fortran and len(shape) > 1
 
 
-def _json(file: zipfile.ZipFile, name: str) -> object:
-    return parse_json(_array(file, name).tobytes())
+def _json(file: zipfile.ZipFile, name: str, values: int) -> object:
+    return parse_json(_array(file, name).tobytes(), values=values)
 
 
 def _features(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

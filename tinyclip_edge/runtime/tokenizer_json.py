@@ -14,8 +14,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from tinyclip_edge.errors import ModelError, TinyClipError
-from tinyclip_edge.json_text import parse_json
-from tinyclip_edge.limits import TOKEN_CHARS, TOKENIZER_BYTES
+from tinyclip_edge.json_text import check_count, parse_json
+from tinyclip_edge.limits import TOKEN_CHARS, TOKENIZER_BYTES, TOKENIZER_VALUES
 from tinyclip_edge.paths import read_bounded
 from tinyclip_edge.runtime.text_growth import check_growth
 
@@ -36,6 +36,10 @@ def parse_tokenizer(path: Path, content: bytes | None = None) -> Tokenizer:
     Raises ModelError for every defect.
     """
     content = read_tokenizer(path) if content is None else content
+    try:
+        check_count(content, TOKENIZER_VALUES)
+    except ValueError as error:
+        raise ModelError(f"{path} is not a tokenizer.json: {error}") from None
     _check_added_tokens(path, content)
     _check_prefix(path, content)
     with tokenizer_errors(path), silent_panics():
@@ -86,7 +90,7 @@ def _check_added_tokens(path: Path, content: bytes) -> None:
     if all(b'"' in strings[at : at + window] for at in range(0, len(strings) - window, window)):
         return
     try:
-        table = parse_json(content)
+        table = parse_json(content, values=TOKENIZER_VALUES)
     except ValueError as error:
         raise ModelError(f"{path} is not a tokenizer.json: {error}") from None
     added = table.get("added_tokens") if isinstance(table, dict) else None

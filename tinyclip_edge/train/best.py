@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tinyclip_edge.metrics import selection_score
 from tinyclip_edge.models import LoadedClip, save_local_dir
-from tinyclip_edge.run_events import read_events
+from tinyclip_edge.run_events import iterate_events
 from tinyclip_edge.train.monitoring.events import EventLog
 from tinyclip_edge.train.run_folder import RunFolder
 
@@ -22,7 +22,7 @@ class Best:
 
     def __post_init__(self) -> None:
         # Events after the checkpoint from which a run is resumed were dropped.
-        events = read_events(self.folder.events) if self.folder.events.exists() else []
+        events = iterate_events(self.folder.events) if self.folder.events.exists() else iter(())
         scores = [event.get("score") for event in events if event["kind"] == "best"]
         numbers = [score for score in scores if isinstance(score, float)]
         self.score = numbers[-1] if numbers and self.folder.best.is_dir() else -1.0

@@ -17,7 +17,7 @@ from tinyclip_edge.config import flatten
 from tinyclip_edge.data import Prefetch, StreamingPairs
 from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.models import LoadedClip, count_parameters, save_local_dir, weights_hash
-from tinyclip_edge.run_events import read_events
+from tinyclip_edge.run_events import iterate_events
 from tinyclip_edge.train.batches import StreamPositions, gathered, open_feed
 from tinyclip_edge.train.best import Best
 from tinyclip_edge.train.checkpoint import Checkpoint, Position, rng_state
@@ -199,8 +199,14 @@ def train(
 
 def _complete_log(folder: RunFolder, events: EventLog, start: int) -> None:
     """Log the checkpoint from which a run is resumed, if it was killed before logging it."""
-    logged = read_events(folder.events) if start else []
-    if logged and ("checkpoint", start) not in {(e["kind"], e["step"]) for e in logged}:
+    if not start:
+        return
+    logged = False
+    for event in iterate_events(folder.events):
+        logged = True
+        if (event["kind"], event["step"]) == ("checkpoint", start):
+            return
+    if logged:
         _log_checkpoint(folder, events, start)
 
 

@@ -30,6 +30,10 @@ def test_a_key_that_stands_twice_in_a_shard_is_named(tmp_path):
         ({"png": b"x", "txt": b"\xff"}, "caption of 'k' cannot be read"),
         ({"png": b"x", "json": b"{"}, "caption of 'k' cannot be read"),
         ({"png": b"x", "json": b"[1]"}, "caption of 'k' cannot be read"),
+        (
+            {"png": b"x", "json": b'{"caption":"a","b":[' + b"[]," * 500_000 + b"1]}"},
+            "caption of 'k' cannot be read (it has more than 1,000,000 values)",
+        ),
         ({"txt": b"words"}, "sample 'k' has no image"),
     ],
 )

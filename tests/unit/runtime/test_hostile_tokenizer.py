@@ -98,6 +98,13 @@ def test_the_rules_of_published_tokenizers_are_read(tmp_path, rule):
     assert ClipTokenizer.from_file(write(tmp_path, normalizer=rule), CONTEXT).encode("")
 
 
+def test_a_file_of_millions_of_values_is_not_parsed(tmp_path):
+    path = write(tmp_path)
+    path.write_bytes(b'{"a":[' + b"[]," * 2_000_000 + b"1]," + path.read_bytes()[1:])
+    with pytest.raises(ModelError, match=r"it has more than 4,000,000 values"):
+        ClipTokenizer.from_file(path, CONTEXT)
+
+
 def test_a_prefix_that_ends_the_process_is_refused(tmp_path):
     """The library cuts two bytes into a character and aborts: no exception can be caught."""
     model = {"continuing_subword_prefix": "#", "vocab": {"a": 0, "é": 1, START: 3, END: 4},

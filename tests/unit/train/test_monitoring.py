@@ -9,6 +9,9 @@ import threading
 import pytest
 from rich.console import Console
 
+from tinyclip_edge import run_events
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.report.record import RunRecord
 from tinyclip_edge.train import ProgressObserver, StepReport, read_events
 from tinyclip_edge.train.monitoring.events import EventLog, rewind_events
 from tinyclip_edge.train.signals import StopSignal
@@ -78,6 +81,17 @@ def test_damaged_lines_are_set_aside_and_named(events):
     )
     rewind_events(events, 4, messages.append)
     assert len(messages) == 1
+
+
+def test_events_of_any_number_are_resumed_but_not_all_are_reported(events, monkeypatch):
+    before = events.read_bytes()
+    monkeypatch.setattr(run_events, "EVENT_VALUES", 20)
+    with pytest.raises(
+        DataError, match=r"events\.jsonl has more than 20 values; raise"
+    ):
+        RunRecord.read(events.parent)
+    rewind_events(events, 4)
+    assert events.read_bytes() == before
 
 
 def report(step, steps=200):

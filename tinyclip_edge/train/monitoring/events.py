@@ -6,12 +6,12 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tinyclip_edge.run_events import read_event_lines
+from tinyclip_edge.run_events import iterate_lines
 
 REPEATED = ("step", "skipped", "eval", "checkpoint", "stage", "gates", "wait", "prune",
             "inherit", "probe", "best")  # fmt: skip
@@ -88,23 +88,24 @@ def rewind_events(path: Path, step: int, warn: Callable[[str], None] = lambda _:
     """
     if not path.exists():
         return
-    lines = read_event_lines(path)
-    if lines.damaged:
-        beside = path.with_name(f"{path.name}.damaged")
-        with beside.open("ab") as file:
-            file.writelines(line + b"\n" for line in lines.damaged)
-        warn(
-            f"{path}: {len(lines.damaged)} damaged lines, the first at line {lines.broken[0]}; "
-            f"they were moved to {beside.name}"
-        )
-    remaining = [
-        event
-        for event in lines.events
-        if event["kind"] not in REPEATED or 0 < step >= event["step"]
-    ]
-    aside = path.with_name(path.name + ".part")
-    aside.write_text("".join(json.dumps(event) + "\n" for event in remaining), encoding="utf-8")
+    damaged = first = 0
+    beside, aside = (path.with_name(f"{path.name}.{end}") for end in ("damaged", "part"))
+    with aside.open("w", encoding="utf-8") as remaining, ExitStack() as stack:
+        for line in iterate_lines(path):
+            event = line.event
+            if event is None:
+                if not damaged:
+                    first, moved = line.number, stack.enter_context(beside.open("ab"))
+                damaged += 1
+                moved.write(line.content + b"\n")
+            elif event["kind"] not in REPEATED or 0 < step >= event["step"]:
+                remaining.write(json.dumps(event) + "\n")
     aside.replace(path)
+    if damaged:
+        warn(
+            f"{path}: {damaged} damaged lines, the first at line {first}; they were moved to "
+            f"{beside.name}"
+        )
 
 
 def _finite(value: object) -> object:

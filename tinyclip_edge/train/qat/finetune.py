@@ -21,7 +21,7 @@ from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.json_text import read_json_table
 from tinyclip_edge.metrics import selection_score
 from tinyclip_edge.models import LoadedClip, weights_hash
-from tinyclip_edge.run_events import read_events
+from tinyclip_edge.run_events import iterate_events
 from tinyclip_edge.train.builder import FinetunedStudent, load_setup
 from tinyclip_edge.train.folder_check import CHECKPOINTS, CONFIG, checkpoint_steps
 from tinyclip_edge.train.monitoring.events import Observer, Silent
@@ -242,6 +242,6 @@ def _logged_accuracies(events: Path) -> dict[int, dict[str, float]]:
     """Return the student's accuracies by step, including those of an interrupted call."""
     return {
         event["step"]: {k: v for k, v in event.items() if k not in ("kind", "step", "who")}
-        for event in read_events(events)
+        for event in iterate_events(events)
         if event["kind"] == "eval"
     }
