@@ -150,7 +150,8 @@ class StreamGroup:
             ) from error
 
     def _go_to(self, place: Mapping[str, Any]) -> None:
-        if not all(0 <= place[name] <= MOST for name in ("epoch", "at", "taken", "read")):
+        counts = [place[name] for name in ("epoch", "at", "taken", "read")]
+        if not all(type(count) is int and 0 <= count <= MOST for count in counts):
             raise ValueError("a number out of range")
         self._begin(place["epoch"])
         self._at, self._row, self._read = place["at"], place["taken"], place["read"]

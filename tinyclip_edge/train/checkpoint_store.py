@@ -24,9 +24,10 @@ from tinyclip_edge.aside import NEW, settle, written_aside
 from tinyclip_edge.errors import ModelError, TinyClipError, shown
 from tinyclip_edge.json_text import read_json_table
 from tinyclip_edge.models.checkpoint_file import read_checkpoint
+from tinyclip_edge.run_events import MAX_STEP
 from tinyclip_edge.runtime.bundle import file_sha256
 from tinyclip_edge.train.checkpoint import VERSION, Checkpoint, Position
-from tinyclip_edge.train.folder_check import checkpoint_steps
+from tinyclip_edge.train.folder_check import checkpoint_steps, is_step
 
 FORMAT, OLDER = "tinyclip-edge-checkpoint", 2
 WEIGHTS, STATE, ABOUT = "student.safetensors", "state.pt", "checkpoint.json"
@@ -35,7 +36,7 @@ STATES = {"optimizer", "scaler", "rng", "beside", "stream"}  # of state.pt
 # Defaults for what version 3 added to checkpoint.json.
 NEWER = {"processes": 1, "recipe": "", "sha256": None}
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=MAX_STEP)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -74,7 +75,7 @@ class CheckpointStore:
             if aside.suffix == ".partial":
                 settle(aside, place)
             content = aside / NEW if aside.suffix == ".partial" else aside
-            if name.isdigit() and is_whole(content) and not is_whole(place):
+            if is_step(name) and is_whole(content) and not is_whole(place):
                 shutil.rmtree(place, ignore_errors=True)
                 content.rename(place)
             shutil.rmtree(aside, ignore_errors=True)
@@ -159,9 +160,9 @@ class _About(BaseModel):
     teacher: str
     data: str
     config: dict[str, Any]
-    stage: Annotated[int, Field(ge=1)]
+    stage: Annotated[Count, Field(ge=1)]
     pruned: Count | None
-    processes: Annotated[int, Field(ge=1)]
+    processes: Annotated[Count, Field(ge=1)]
     recipe: str
     files: _Files
     sha256: Digest | None

@@ -49,4 +49,9 @@ def resumed_config(path: Path) -> Path:
 def checkpoint_steps(folder: Path) -> list[int]:
     """Return the steps that have a checkpoint, complete or not, oldest first."""
     names = [path.name for path in folder.glob("*") if path.is_dir()]
-    return sorted(int(name) for name in names if name.isdigit())
+    return sorted(int(name) for name in names if is_step(name))
+
+
+def is_step(name: str) -> bool:
+    """Whether a folder of this name can be the checkpoint of a step."""
+    return name.isascii() and name.isdigit()

@@ -11,6 +11,7 @@ from tinyclip_edge.train.builder import order_hash
 from tinyclip_edge.train.checkpoint import Checkpoint, Position
 from tinyclip_edge.train.monitoring.events import Observer
 from tinyclip_edge.train.run_folder import RunFolder
+from tinyclip_edge.train.schedule import Stage
 from tinyclip_edge.train.setup import Setup
 from tinyclip_edge.train.stages.machine import StageMachine
 from tinyclip_edge.train.stages.state import StageState
@@ -70,10 +71,28 @@ def _machine(setup: Setup, state: StageState, folder: RunFolder) -> StageMachine
 def _restore(
     setup: Setup, first: InitialStudent, folder: RunFolder, checkpoint: Checkpoint
 ) -> StageState:
-    number = checkpoint.position.stage
-    if number > len(setup.stages):
-        raise ModelError(f"its checkpoint is of stage {number}, which does not exist")
-    return setup.factory.resume(checkpoint, setup.stages[number - 1], first, folder)
+    position = checkpoint.position
+    if position.stage > len(setup.stages):
+        raise ModelError(f"its checkpoint is of stage {position.stage}, which does not exist")
+    stage = setup.stages[position.stage - 1]
+    _check_position(position, stage)
+    return setup.factory.resume(checkpoint, stage, first, folder)
+
+
+def _check_position(position: Position, stage: Stage) -> None:
+    """Raise ModelError unless a position is one that its stage has passed."""
+    if not stage.began <= position.step <= stage.end:
+        raise ModelError(
+            f"its checkpoint is of step {position.step}, but stage {stage.number} has steps "
+            f"{stage.began} to {stage.end}"
+        )
+    if position.pruned is None:
+        return
+    if stage.masks is None or not stage.began <= position.pruned <= position.step:
+        raise ModelError(
+            f"its checkpoint is of a student pruned at step {position.pruned}, at which no masks "
+            f"of stage {stage.number} are pruned"
+        )
 
 
 def _restore_features(

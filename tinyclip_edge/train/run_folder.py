@@ -263,10 +263,12 @@ def _filled(before: dict[str, Any]) -> dict[str, Any]:
     sections: dict[str, Any] = {}
     for key, value in before.items():
         section, _, name = key.partition(".")
-        if name:
-            sections.setdefault(section, {})[name] = value
-        else:
+        if not name:
             sections[key] = value
+        elif isinstance(keys := sections.setdefault(section, {}), dict):
+            keys[name] = value
+        else:  # both a value and a section
+            return before
     rename_keys(sections, "checkpoint", warn=False)
     try:
         return flatten(RunConfig.model_validate(sections))

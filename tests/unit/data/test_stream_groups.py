@@ -255,6 +255,16 @@ def test_a_part_that_shrank_is_named(tmp_path):
         draw(str(path), 1, start=2, place=place)
 
 
+@pytest.mark.parametrize("name", ["epoch", "at", "taken", "read"])
+@pytest.mark.parametrize("value", [1.0, True, -1, 2**60, "1", None])
+def test_a_position_that_is_no_count_is_refused(tmp_path, name, value):
+    path = str(write_shard(tmp_path / "a.tar", toy_samples()))
+    place = draw(path, 2)[2]
+    place[0][name] = value
+    with pytest.raises(DataError, match="the checkpoint's position in it cannot be read"):
+        draw(path, 1, start=2, place=place)
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_an_epoch_smaller_than_the_batch_is_refused_with_its_counts(tmp_path, groups):
     for number in range(2):

@@ -86,9 +86,10 @@ def test_a_full_disk_leaves_the_last_checkpoint(store, monkeypatch):
     assert load(store)[0].position.step == 5
 
 
-def test_a_half_written_one_is_ignored(store):
+@pytest.mark.parametrize("name", ["00000009.part", "²", "٣", "-1"])
+def test_what_is_no_number_of_a_step_is_ignored(store, name):
     store.save(content(5))
-    (store.folder / "00000009.part").mkdir()
+    (store.folder / name).mkdir()
     assert store.steps() == [5]
     store.save(content(5))
     assert store.steps() == [5]

@@ -96,7 +96,13 @@ def test_what_checkpoint_json_says_is_checked(store, change):
     assert "00000005 is damaged" in warnings[0]
 
 
-@pytest.mark.parametrize("change", [{"step": 7}, {"step": "x"}, {"files": {}}, {"stage": 0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": 7}, {"step": "x"}, {"files": {}}, {"stage": 0}, {"stage": 2**60},
+        {"processes": 10**300}, {"skipped": 2**53}, {"skipped_in_a_row": 2**64}, {"pruned": 2**53},
+    ],
+)  # fmt: skip
 def test_a_digest_that_fits_does_not_make_a_checkpoint_of_it(store, change):
     for step in (3, 5):
         path = store.save(content(step))

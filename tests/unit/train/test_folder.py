@@ -101,6 +101,15 @@ def test_what_was_edited_in_the_run_folder_itself_is_detected(begun):
     folder(begun).check(resume=True)
 
 
+def test_a_checkpoint_whose_configuration_is_of_no_run_is_compared_as_it_is(begun):
+    run = folder(begun)
+    config = {"data": 5, **flatten(run.config), "seed": 3}
+    position = Position(9, 0, 0, "teacher", "data", config)
+    run.checkpoints.save(Checkpoint(position, {"a": torch.ones(1)}, {}, None, rng_state()))
+    with pytest.raises(ConfigError, match=r"must not change: seed \(was 3, is 0\)$"):
+        run.check(resume=True)
+
+
 def test_broken_checkpoints_are_for_the_store_to_name(begun):
     (begun / "checkpoints" / "00000005" / "checkpoint.json").write_text("{")
     folder(begun, "seed=3").check(resume=True)

@@ -86,9 +86,7 @@ def test_damaged_lines_are_set_aside_and_named(events):
 def test_events_of_any_number_are_resumed_but_not_all_are_reported(events, monkeypatch):
     before = events.read_bytes()
     monkeypatch.setattr(run_events, "EVENT_VALUES", 20)
-    with pytest.raises(
-        DataError, match=r"events\.jsonl has more than 20 values; raise"
-    ):
+    with pytest.raises(DataError, match=r"events\.jsonl has more than 20 values; raise"):
         RunRecord.read(events.parent)
     rewind_events(events, 4)
     assert events.read_bytes() == before

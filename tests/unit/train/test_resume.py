@@ -1,5 +1,9 @@
 """How a run ends when its pairs were streamed, and what a resume takes from a checkpoint."""
 
+import hashlib
+import json
+import shutil
+
 import pytest
 
 from pair_shards import toy_samples, write_shard
@@ -82,3 +86,31 @@ def test_a_checkpoint_of_another_architecture_is_one_line(config, tmp_path, monk
         f"cannot resume {out}: the checkpoint of step 2 has another"
     )
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"step": 7}, "its checkpoint is of step 7, but stage 1 has steps 0 to 2"),
+        ({"stage": 2}, "its checkpoint is of stage 2, which does not exist"),
+        (
+            {"pruned": 1},
+            "its checkpoint is of a student pruned at step 1, at which no masks of stage 1 are",
+        ),
+    ],
+)
+def test_a_position_that_the_run_never_had_is_refused(config, tmp_path, fields, message):
+    out = tmp_path / "run"
+    run = config(toy_samples())
+    distill(run, out)
+    newest = out / "checkpoints" / "00000002"
+    about = {**json.loads((newest / "checkpoint.json").read_text()), **fields}
+    del about["sha256"]
+    text = json.dumps(about, sort_keys=True).encode()
+    about["sha256"] = hashlib.sha256(text).hexdigest()
+    (newest / "checkpoint.json").write_text(json.dumps(about))
+    newest.rename(newest.with_name(f"{about['step']:08d}"))
+    shutil.copytree(out / "student", out / "stages" / "1" / "pruned")
+    with pytest.raises(ModelError) as caught:
+        distill(run, out, resume=True)
+    assert str(caught.value).startswith(f"cannot resume {out}: {message}")
