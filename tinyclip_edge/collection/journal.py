@@ -10,7 +10,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple
@@ -23,6 +23,7 @@ from tinyclip_edge.runtime.vectors import Codes
 
 VERSION = 1
 DIGEST_BYTES = 16
+_KEYS = 10_000  # that one record removes
 _FRAME = struct.Struct("<II")  # bytes of the record, their CRC-32
 _COUNT = struct.Struct("<I")  # bytes of the JSON at its beginning
 
@@ -52,21 +53,14 @@ class Journal:
         header = {"version": VERSION, "model": model_hash, "width": width}
         try:
             self._file: IO[bytes] = path.open("r+b" if path.exists() else "w+b")
-            end = 0
-            for number, (record, numbers, position) in enumerate(_records(self._file)):
-                if number == 0:
-                    self._check(record, header)
-                else:
-                    self._apply(record, numbers)
-                end = position
-            self._file.truncate(end)
-            self._file.seek(end)
         except OSError as error:
             raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-        except (ValueError, LookupError, TypeError) as error:
-            raise DataError(f"{path} is broken: {error}; delete it") from error
-        if end == 0:
-            self._append(header, b"")
+        try:
+            if self._replay(header) == 0:
+                self._append(header, b"")
+        except BaseException:
+            self._file.close()
+            raise
 
     def __enter__(self) -> Journal:
         return self
@@ -83,15 +77,20 @@ class Journal:
 
     def write(self, files: Mapping[str, IndexedFile], removed: Iterable[str]) -> None:
         """Add changes, the removals first; raise DataError when the disk refuses."""
+        gone = sorted(removed)
+        for start in range(0, len(gone) - _KEYS, _KEYS):  # the JSON of a record is of limited size
+            self._write({}, gone[start : start + _KEYS])
+        if gone or files:
+            self._write(files, gone[(len(gone) - 1) // _KEYS * _KEYS :] if gone else [])
+
+    def _write(self, files: Mapping[str, IndexedFile], removed: Sequence[str]) -> None:
         record = {
-            "remove": sorted(removed),
+            "remove": removed,
             "files": [
                 [key, entry.size, entry.mtime_ns, entry.digest.hex()]
                 for key, entry in files.items()
             ],
         }
-        if not record["remove"] and not files:
-            return
         codes = b"".join(entry.code.tobytes() for entry in files.values())
         scales = np.array([entry.scale for entry in files.values()], "<f4").tobytes()
         self._append(record, codes + scales)
@@ -101,6 +100,23 @@ class Journal:
         """Remove the file: its changes are in the index."""
         self._file.close()
         self.path.unlink(missing_ok=True)
+
+    def _replay(self, header: Mapping[str, Any]) -> int:
+        """Apply the records; return where they end, from where the file is written."""
+        end = 0
+        try:
+            for number, (record, numbers, position) in enumerate(_records(self._file)):
+                if number == 0:
+                    self._check(record, header)
+                else:
+                    self._apply(record, numbers)
+                end = position
+            self._file.truncate(end)
+            return self._file.seek(end)
+        except OSError as error:
+            raise DataError(f"cannot write {self.path}: {error.strerror or error}") from error
+        except (ValueError, LookupError, TypeError, OverflowError) as error:
+            raise DataError(f"{self.path} is broken: {error}; delete it") from error
 
     def _append(self, record: Mapping[str, Any], numbers: bytes) -> None:
         text = json.dumps(record).encode()
@@ -131,8 +147,8 @@ class Journal:
             self.removed.add(str(key))
         for (key, size, mtime_ns, digest), code, scale in zip(rows, codes, scales, strict=True):
             entry = IndexedFile(int(size), int(mtime_ns), bytes.fromhex(digest), code, float(scale))
-            if len(entry.digest) != DIGEST_BYTES:
-                raise ValueError("a digest has another length")
+            if len(entry.digest) != DIGEST_BYTES or max(entry.size, abs(entry.mtime_ns)) >= 1 << 63:
+                raise ValueError("a file's digest, size or time is none")
             self.files[str(key)] = entry
             self.removed.discard(str(key))
 

@@ -8,8 +8,9 @@ import math
 import struct
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -82,14 +83,15 @@ def write_index(file: IO[bytes], content: IndexContent) -> None:
 def read_index(path: Path, *, mapped: bool = False) -> IndexContent:
     """Read and check an index file; raise DataError if it is missing, broken or not an index.
 
-    ``mapped`` leaves the features on disk, unchecked, and maps them into memory.
+    ``mapped`` leaves features and file stamps on disk, unchecked, and maps them into memory.
     """
     try:
         with path.open("rb") as raw, zipfile.ZipFile(raw) as file:
             names = {name.removesuffix(".npy") for name in file.namelist()}
             if "format_version" in names:
                 _check_version(int(_array(file, "format_version")))
-            features = _mapped(raw, file, "features") if mapped else _array(file, "features")
+            large = partial(_mapped, raw) if mapped else _array
+            features = large(file, "features")
             values = _most_values(features)
             return IndexContent(
                 keys=_texts(_json(file, "keys", values)),
@@ -99,7 +101,7 @@ def read_index(path: Path, *, mapped: bool = False) -> IndexContent:
                 width=int(_array(file, "width")) if "width" in names else None,
                 metadata=_tables(_json(file, "metadata", values)) if "metadata" in names else None,
                 errors=_errors(_json(file, "errors", values)) if "errors" in names else (),
-                files=_stamps(_array(file, "files")) if "files" in names else None,
+                files=_stamps(large(file, "files")) if "files" in names else None,
                 bundle=_texts([_json(file, "bundle", values)])[0] if "bundle" in names else None,
             )
     except FileNotFoundError as error:
@@ -127,7 +129,7 @@ def _write_member(archive: zipfile.ZipFile, name: str, array: npt.NDArray[Any]) 
     member.extra = struct.pack("<HH", _PADDING, padding) + bytes(padding)
     with archive.open(member, "w", force_zip64=True) as file:
         contiguous = np.ascontiguousarray(array).reshape(array.shape)
-        np.lib.format.write_array(cast("IO[bytes]", file), contiguous, allow_pickle=False)
+        np.lib.format.write_array(file, contiguous, allow_pickle=False)
 
 
 def _json_bytes(value: object) -> npt.NDArray[np.uint8]:

@@ -57,7 +57,7 @@ def row_numbers(rows: object, count: int) -> slice | npt.NDArray[np.intp]:
     if chosen.dtype == bool:
         if len(chosen) != count:
             raise DataError(f"index: {len(chosen)} bools do not match {count} pictures")
-        return np.flatnonzero(chosen)
+        return slice(None) if chosen.all() else np.flatnonzero(chosen)  # a slice copies nothing
     numbers = chosen.astype(np.intp)
     if numbers.size and not -count <= numbers.min() <= numbers.max() < count:
         raise DataError(f"index: a row number is beyond its {count} pictures")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import numpy as np
 
@@ -82,13 +82,13 @@ class PictureSearch(ABC):
         if isinstance(query, np.ndarray) and query.dtype.kind == "f":
             return _sum([np.asarray(query, dtype=np.float32)])
         if not isinstance(query, str):
-            return self.encode_image([query])[0]
+            return _first(self.encode_image([cast("ImageInput", query)]))
         if is_image_name(query) and is_file(Path(query)):
             raise DataError(
                 f"{query!r} is a picture: write Path({query!r}) to search by it; for the text, "
                 "encode_text gives an embedding to search by"
             )
-        return self.encode_text([query])[0]
+        return _first(self.encode_text([query]))
 
     @overload
     def search(
@@ -132,11 +132,15 @@ def _listed(queries: Query | Sequence[Query]) -> Sequence[Query]:
     return queries if isinstance(queries, (list, tuple)) else [queries]  # type: ignore[list-item]
 
 
+def _first(rows: Features) -> Features:
+    return np.asarray(rows[0], dtype=np.float32)
+
+
 def _sum(parts: list[Features]) -> Features:
     if len({part.shape for part in parts}) != 1 or parts[0].ndim != 1:
         shapes = ", ".join(shown(list(part.shape)) for part in parts) or "none"
         raise DataError(f"a query is a sum of embeddings [D], not of {shapes}")
-    total = unit(np.sum(parts, axis=0, dtype=np.float32)[None])[0]
+    total = _first(unit(np.sum(parts, axis=0, dtype=np.float32, keepdims=True)))
     if not np.isfinite(total).all() or not total.any():
         raise DataError("the parts of the query cancel out; change their weights")
     return total

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
+import struct
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +14,15 @@ import torch
 from driver import Reader
 from hostile import HOSTILE_JSON
 from model_mutations import changed_safetensors
-from mutations import changed_json, changed_zip
+from mutations import changed_bytes, changed_json, changed_zip
 from PIL import Image
 
+from tinyclip_edge.collection.journal import IndexedFile, Journal
 from tinyclip_edge.data.feature_part import BrokenPartError, PartFeatures, read_part, write_part
 from tinyclip_edge.data.feature_store import FeatureStore
 from tinyclip_edge.data.features import TeacherFeatures
 from tinyclip_edge.runtime.index import ImageIndex
+from tinyclip_edge.runtime.index_file import FILE_STAMP, SkippedImage
 from tinyclip_edge.runtime.preprocess import Preprocess
 
 RECIPE = {"recipe": "r"}
@@ -81,15 +87,57 @@ def read_teacher_file(folder: Path, content: bytes) -> None:
 def indexes(folder: Path) -> list[bytes]:
     example = ImageIndex(("a", "b"), np.eye(2, dtype=np.float32), "x-int8")
     small = example.compressed(dimensions=1)
+    full = replace(
+        example,
+        metadata=({"album": "a"}, {}),
+        errors=(SkippedImage("c", "broken"),),
+        files=np.zeros(2, FILE_STAMP),
+        bundle="bundles/a",
+    )
     return [
         index.save(folder / f"{number}.npz").read_bytes()
-        for number, index in enumerate((example, small))
+        for number, index in enumerate((example, small, full))
     ]
 
 
 def search_index(folder: Path, content: bytes) -> None:
     (folder / "a.npz").write_bytes(content)
-    ImageIndex.load(folder / "a.npz").top(np.array([1, 0], np.float32), 3)
+    for mmap in (False, True):
+        index = ImageIndex.load(folder / "a.npz", mmap=mmap)
+        index.filter(album="a")[:1].top(np.array([1, 0], np.float32), 3)
+
+
+def journals(folder: Path) -> list[bytes]:
+    entry = IndexedFile(10, 20, bytes(16), np.array([127, 5], np.int8), 0.5)
+    with Journal(folder / "journal", "model", 2) as journal:
+        journal.write({"a": entry, "b": entry}, ["c"])
+        journal.write({"d": entry}, ["a"])
+        return [journal.path.read_bytes()]
+
+
+def changed_journal(rng: random.Random, valid: bytes) -> bytes:
+    """A journal of which one record has other bytes and a right checksum; or its bytes."""
+    if rng.random() < 0.2:
+        return changed_bytes(rng, valid)
+    records, at = [], 0
+    while at < len(valid):
+        length = int.from_bytes(valid[at : at + 4], "little")
+        records.append(valid[at + 8 : at + 8 + length])
+        at += 8 + length
+    struck = rng.randrange(len(records))
+    if rng.random() < 0.5:
+        records[struck] = changed_bytes(rng, records[struck])
+    else:
+        count = int.from_bytes(records[struck][:4], "little")
+        text = changed_json(rng, records[struck][4 : 4 + count])
+        records[struck] = struct.pack("<I", len(text)) + text + records[struck][4 + count :]
+    return b"".join(struct.pack("<II", len(r), zlib.crc32(r)) + r for r in records)
+
+
+def open_journal(folder: Path, content: bytes) -> None:
+    (folder / "journal").write_bytes(content)
+    with Journal(folder / "journal", "model", 2) as journal:
+        journal.write({}, ["e"])
 
 
 def preprocess(folder: Path, content: bytes) -> None:
@@ -105,6 +153,7 @@ READERS = (
     Reader("feature cache", stores, changed_json, open_store, HOSTILE_JSON),
     Reader("teacher features", teacher_files, changed_safetensors, read_teacher_file),
     Reader("index", indexes, changed_zip, search_index),
+    Reader("journal", journals, changed_journal, open_journal),
     Reader(
         "preprocessing",
         lambda _: [json.dumps(one).encode() for one in (OPEN_CLIP, HUGGING_FACE)],

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,10 +128,20 @@ def test_the_bundle_of_an_index_is_found_again(command_line, indexed, tmp_path, 
     index = tmp_path / "pictures.npz"
     assert command_line("search", "cat", "--in", index)[0] == 0
     stored = ImageIndex.load(index)
-    object.__setattr__(stored, "bundle", str(tmp_path / "gone"))
-    stored.save(index)
+    replace(stored, bundle=str(tmp_path / "gone")).save(index)
     code, _, err = command_line("search", "cat", "--in", index)
     assert code == 2 and err.startswith("error: no bundle in bundles/: name one with --bundle")
+
+
+def test_an_index_from_elsewhere_copies_and_shows_pictures_only(command_line, indexed, tmp_path):
+    secret = tmp_path / "secret.png"
+    secret.write_text("a password")
+    index = ImageIndex.load("pictures")
+    replace(index, keys=(str(secret), *index.keys[1:])).save("pictures")
+    code, _, err = command_line("search", "cat", "--copy-to", "copies", "--html", "page.html")
+    assert code == 0 and "copies: 5 pictures copied" in err
+    assert all(b"password" not in path.read_bytes() for path in Path("copies").iterdir())
+    assert "password" not in Path("page.html").read_text()
 
 
 def test_names_that_are_not_utf8_are_shown(command_line, photos, shared_tiny_bundle):

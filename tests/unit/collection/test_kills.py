@@ -92,6 +92,16 @@ def test_a_journal_cut_anywhere_is_its_beginning(tmp_path):
             assert read.scale == 0.5
 
 
+def test_many_removals_are_read_again(tmp_path):
+    keys = {f"a, [{number}]" for number in range(25_000)}
+    for count in (9_999, 10_000, 10_001, 25_000):
+        removed = set(sorted(keys)[:count])
+        with Journal(tmp_path / f"{count}", "model", 3) as journal:
+            journal.write({"new": entry(1)}, removed)
+        with Journal(tmp_path / f"{count}", "model", 3) as journal:
+            assert journal.removed == removed and list(journal.files) == ["new"]
+
+
 def test_a_journal_that_is_broken_or_of_another_model(tmp_path):
     path = tmp_path / "journal"
     with Journal(path, "model", 3) as journal:
