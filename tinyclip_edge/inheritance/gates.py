@@ -124,7 +124,8 @@ class TowerGates(nn.Module):
             survival(a.double()).sum() for a in (self.hidden, self.heads, self.neurons)
         )
         units = self.units
-        head = 4 * units.head_width * (units.width + 1) / units.width  # per head and channel
+        bias = int(units.biased)
+        head = 4 * units.head_width * (units.width + bias) / units.width  # per head and channel
         return hidden * (heads * head + units.matrices * neurons)
 
 

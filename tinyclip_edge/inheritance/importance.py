@@ -6,7 +6,7 @@ agree. Shapes: N pairs, D embedding dimension, H channels, A heads, I neurons.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from tinyclip_edge.inheritance.plan import (
 )
 from tinyclip_edge.inheritance.probe import UnitScores
 from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
+from tinyclip_edge.inheritance.tower_kind import TowerName
 from tinyclip_edge.inheritance.tower_kinds import TOWER_KINDS
 
 
@@ -34,36 +35,48 @@ class Ranking:
 
 
 def plan_importance(
-    teacher: ClipShape, student: ClipShape, image: Ranking, text: Ranking, embed: Tensor
+    teacher: ClipShape,
+    student: ClipShape,
+    rankings: Mapping[TowerName, Ranking],
+    embed: Tensor,
 ) -> InheritancePlan:
     """Plan a student of the highest-scoring units, in the teacher's order; ties go to the front.
 
-    ``embed [D]`` scores the embedding dimensions. Raises InheritanceError like ``plan_uniform``.
+    Towers without a ranking are not inherited. ``embed [D]`` scores the embedding dimensions.
+    Raises InheritanceError like ``plan_uniform``.
     """
-    base = plan_uniform(teacher, student, layers="evenly")
-    # Only transformers can be ranked.
-    assert isinstance(base.image, TowerPlan) and base.text is not None
-    if not teacher.image.projects:
-        # Its channels are the embedding: both costs of a removal count.
-        scores = image.units.channels + embed.to(image.units.channels)
-        image = replace(image, units=image.units._replace(channels=scores))
-    planned = _ranked(base.image, student.image, image)
+    base = plan_uniform(teacher, student, layers="evenly", towers=tuple(rankings))
+    ranked, embed = dict(rankings), embed.double()
+    # The channels of a tower without a projection are the embedding: all costs of a removal count.
+    bare = [name for name in ranked if not getattr(teacher, name).projects]
+    for name in bare:
+        embed = embed + ranked[name].units.channels.to(embed)
+    for name in bare:
+        units = ranked[name].units._replace(channels=embed)
+        ranked[name] = replace(ranked[name], units=units)
+    plans: dict[TowerName, TowerPlan] = {}
+    for name, ranking in ranked.items():
+        plan = getattr(base, name)
+        assert isinstance(plan, TowerPlan)  # only transformers can be ranked
+        plans[name] = _ranked(plan, getattr(student, name), ranking)
     return replace(
         base,
-        image=planned,
-        text=_ranked(base.text, student.text, text),
-        embed=top(embed, student.embed_dim) if teacher.image.projects else planned.channels,
+        image=plans.get("image"),
+        text=plans.get("text"),
+        embed=top(embed, student.embed_dim),
         method="uniform, by importance",
     )
 
 
 def _ranked(base: TowerPlan, student: TowerShape, ranking: Ranking) -> TowerPlan:
-    units = ranking.units
+    units, heads = ranking.units, ranking.units.heads
+    if TOWER_KINDS[base.kind].shared:  # what the layers share is one column a head
+        heads = heads.sum(dim=0, keepdim=True).expand_as(heads)
     return replace(
         base,
         layers=ranking.layers,
         channels=top(units.channels, student.width),
-        heads=tuple(top(layer, student.heads) for layer in units.heads),
+        heads=tuple(top(layer, student.heads) for layer in heads),
         neurons=tuple(top(layer, student.neurons) for layer in units.neurons),
         pool_heads=top(units.pool_heads, student.pool_heads),
         pool_neurons=top(units.pool_neurons, student.pool_neurons),
@@ -117,13 +130,14 @@ class Blocks(NamedTuple):
 
     owner: nn.Module
     name: str
+    shared: str = ""  # of a block: a tensor that the first one has for all
 
     @classmethod
     def of(cls, model: nn.Module, shape: TowerShape) -> Blocks:
         """Return the blocks of a tower of a known kind."""
         path = f"{shape.prefix}{TOWER_KINDS[shape.kind].blocks}".rstrip(".")
         owner, _, name = path.rpartition(".")
-        return cls(model.get_submodule(owner), name)
+        return cls(model.get_submodule(owner), name, TOWER_KINDS[shape.kind].shared)
 
     @property
     def modules(self) -> nn.Sequential | nn.ModuleList:
@@ -140,9 +154,27 @@ def only_layers(blocks: Blocks, layers: Sequence[int]) -> Iterator[None]:
     sequential = isinstance(everything, nn.Sequential)
     setattr(blocks.owner, blocks.name, nn.Sequential(*some) if sequential else nn.ModuleList(some))
     try:
-        yield
+        with _moved(blocks.shared, everything[0], some[0]):
+            yield
     finally:
         setattr(blocks.owner, blocks.name, everything)
+
+
+@contextmanager
+def _moved(shared: str, first: nn.Module, target: nn.Module) -> Iterator[None]:
+    """Let another block have, meanwhile, the positions that the first one has for all."""
+    if not shared or target is first:
+        yield
+        return
+    path, _, name = shared.removesuffix(".weight").rpartition(".")
+    attention = target.get_submodule(path)
+    setattr(attention, name, first.get_submodule(path).get_submodule(name))
+    setattr(attention, f"has_{name}", True)
+    try:
+        yield
+    finally:
+        delattr(attention, name)
+        setattr(attention, f"has_{name}", False)
 
 
 def score_embedding(image: Tensor, text: Tensor, scale: float) -> Tensor:

@@ -17,9 +17,13 @@ from torch.utils.checkpoint import checkpoint
 
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.dense import attend
+from tinyclip_edge.inheritance.encoder_settings import EncoderSettings, is_encoder
 from tinyclip_edge.inheritance.gates import ClipMasks, TowerMasks
-from tinyclip_edge.inheritance.masked_timm import TimmSettings, masked_tensors, run_tower
+from tinyclip_edge.inheritance.masked_encoder import run_text
+from tinyclip_edge.inheritance.masked_timm import TimmSettings, run_tower
+from tinyclip_edge.inheritance.tensor_tower import masked_tensors
 from tinyclip_edge.inheritance.text_part import text_part, text_setting
+from tinyclip_edge.inheritance.timm_kinds import TIMM_VIT
 from tinyclip_edge.inheritance.units import NO_RESNET, UNMASKED, ClipUnits
 
 OpenClip: TypeAlias = Any  # a module of open_clip, or a block of ours with the same names
@@ -35,8 +39,9 @@ class MaskedClip(nn.Module):
         self.model = model
         self.units = units
         check_maskable(model)
-        trunk = getattr(model.visual, "trunk", None)
+        trunk, text = getattr(model.visual, "trunk", None), text_part(model)
         self._timm = None if trunk is None else TimmSettings.of(trunk)
+        self._encoder = EncoderSettings.of(text) if is_encoder(text) else None
 
     def forward(
         self, images: Tensor, ids: Tensor, masks: ClipMasks | None = None
@@ -48,7 +53,7 @@ class MaskedClip(nn.Module):
 
     def fold(self, masks: ClipMasks | None) -> FoldedClip:
         """Fold masks into the weights, with gradients, for several batches under the same masks."""
-        return FoldedClip(self.model, self.units, masks, self._timm)
+        return FoldedClip(self.model, self.units, masks, self._timm, self._encoder)
 
     def encode_image(self, images: Tensor, masks: ClipMasks | None = None) -> Tensor:
         """Return ``[B, D]``, unit norm."""
@@ -68,18 +73,22 @@ class FoldedClip:
         units: ClipUnits,
         masks: ClipMasks | None,
         timm: TimmSettings | None = None,
+        encoder: EncoderSettings | None = None,
     ) -> None:
         self._model, self._units, self._masks = model, units, masks
         self._settings = timm  # of an image tower from timm
+        self._encoder = encoder  # settings of a text tower from transformers
         self._towers: dict[str, _MaskedTower] = {}
         self._tensors: dict[str, Tensor] | None = None
+        self._text_tensors: dict[str, Tensor] | None = None
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Return ``[B, D]``, unit norm."""
         if self._settings is not None:
             masks = None if self._masks is None else self._masks.image
             if self._tensors is None:
-                self._tensors = masked_tensors(self._model.visual, self._units.image, masks)
+                visual, units = self._model.visual, self._units.image
+                self._tensors = masked_tensors(visual, TIMM_VIT, units, masks)
             features = run_tower(self._tensors, self._settings, images)
             return F.normalize(features.float(), dim=-1)
         visual, tower = self._model.visual, self._tower("image")
@@ -99,6 +108,8 @@ class FoldedClip:
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """Return ``[B, D]``, unit norm."""
+        if self._encoder is not None:
+            return F.normalize(self._encoded(self._encoder, ids).float(), dim=-1)
         text, tower, length = text_part(self._model), self._tower("text"), ids.shape[1]
         x = tower.take(text.token_embedding(ids), 2)
         x = tower.scale(x + tower.take(text.positional_embedding[:length], 1))
@@ -111,6 +122,16 @@ class FoldedClip:
         else:
             projected = pooled @ tower.take(projection, 0)
         return F.normalize(projected.float(), dim=-1)
+
+    def _encoded(self, settings: EncoderSettings, ids: Tensor) -> Tensor:
+        text, units = text_part(self._model), self._units.text
+        masks = None if self._masks is None else self._masks.text
+        if self._text_tensors is None:
+            self._text_tensors = masked_tensors(text, settings.layout.kind, units, masks)
+        recompute = any(
+            getattr(layer, "gradient_checkpointing", False) for layer in text.transformer.modules()
+        )
+        return run_text(self._text_tensors, settings, ids, masks, recompute=recompute)
 
     def _tower(self, name: str) -> _MaskedTower:
         if name not in self._towers:
@@ -246,19 +267,27 @@ def check_maskable(model: OpenClip) -> None:
     elif visual.attn_pool is not None or visual.pool_type not in ("tok", "avg"):
         raise InheritanceError("an image tower with attentional or no pooling cannot be masked")
     text = text_part(model)
+    _check_text(text)
+    image_blocks = () if hasattr(visual, "trunk") else visual.transformer.resblocks
+    text_blocks = () if is_encoder(text) else text.transformer.resblocks
+    for block in (*image_blocks, *text_blocks):
+        if not hasattr(block.attn, "out_proj") or hasattr(block, "ln_attn"):
+            raise InheritanceError(
+                f"{type(block).__name__} cannot be masked: leave block_type unset in model_cfg"
+            )
+
+
+def _check_text(text: OpenClip) -> None:
+    if is_encoder(text):
+        EncoderSettings.of(text)
+        return
     if not hasattr(text, "token_embedding") or getattr(text, "cls_emb", None) is not None:
         raise InheritanceError(
-            f"text tower {type(text).__name__} cannot be masked: only open_clip's own transformer "
-            f"without a class token can; {UNMASKED}"
+            f"text tower {type(text).__name__} cannot be masked: only encoders of transformers and "
+            f"open_clip's own transformer without a class token can; {UNMASKED}"
         )
     pool = text_setting(text, "pool_type")
     if pool not in TEXT_POOLS:
         raise InheritanceError(
             f"text tower with pool_type '{pool}' cannot be masked: only {', '.join(TEXT_POOLS)} can"
         )
-    image_blocks = () if hasattr(visual, "trunk") else visual.transformer.resblocks
-    for block in (*image_blocks, *text.transformer.resblocks):
-        if not hasattr(block.attn, "out_proj") or hasattr(block, "ln_attn"):
-            raise InheritanceError(
-                f"{type(block).__name__} cannot be masked: leave block_type unset in model_cfg"
-            )

@@ -1,13 +1,10 @@
 """Vision transformers of timm from their tensors, with masks on their units or after a prune.
 
-timm's own modules take all layers to be of equal sizes. Here a tower is a table of tensors, keyed
-as in timm, and settings that tensors do not show. Shapes: B batch, L tokens, W hidden channels,
-A heads, D head width, P channels after pooling.
+Shapes: B batch, L tokens, W hidden channels, A heads, D head width, P channels after pooling.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,13 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inheritance.gates import TowerMasks
-from tinyclip_edge.inheritance.prune import cut, mask_factors
-from tinyclip_edge.inheritance.timm_kinds import TIMM_VIT
-from tinyclip_edge.inheritance.units import TowerUnits
+from tinyclip_edge.inheritance.tensor_tower import Tensors, blocks_of, linear, norm
 
 Timm: TypeAlias = Any  # a module of timm, read by its attribute names
-Tensors: TypeAlias = "Mapping[str, Tensor]"  # by key without "visual."
 POOLS = ("token", "avg", "map")
 
 
@@ -92,36 +85,12 @@ class TimmSettings:
         )
 
 
-def masked_tensors(
-    visual: nn.Module, units: TowerUnits, masks: TowerMasks | None
-) -> dict[str, Tensor]:
-    """Return the tensors of a tower without the units that are off, the others' factors folded in.
-
-    Gradients reach weights and masks.
-    """
-    tensors: dict[str, Tensor] = dict(visual.named_parameters())
-    if masks is None:
-        return tensors
-    result = {}
-    outer = mask_factors(masks, None, units)
-    layers = [mask_factors(masks, layer, units) for layer in range(len(units.heads))]
-    for name, tensor in tensors.items():
-        place = TIMM_VIT.locate(name, "")
-        if place is None:
-            raise InheritanceError(f"there is no rule to mask 'visual.{name}'")
-        factors = outer if place.layer is None else layers[place.layer]
-        part = cut(place, tensor, factors, fold=True)
-        if part is not None:
-            result[name] = part.to(tensor.dtype)
-    return result
-
-
 def run_tower(tensors: Tensors, settings: TimmSettings, images: Tensor) -> Tensor:
     """Return the features ``[B, embedding]`` of images, not normalised."""
     features = run_trunk(
         {k[6:]: t for k, t in tensors.items() if k[:6] == "trunk."}, settings, images
     )
-    return _linear(tensors, "head.proj", features) if "head.proj.weight" in tensors else features
+    return linear(tensors, "head.proj", features) if "head.proj.weight" in tensors else features
 
 
 def run_trunk(tensors: Tensors, settings: TimmSettings, images: Tensor) -> Tensor:
@@ -138,35 +107,30 @@ def run_trunk(tensors: Tensors, settings: TimmSettings, images: Tensor) -> Tenso
         x = torch.cat([*prefix, x + positions], dim=1)
     else:
         x = torch.cat([*prefix, x], dim=1) + positions
-    x = _norm(tensors, "norm_pre", x, settings.eps)
-    blocks: list[dict[str, Tensor]] = [{} for _ in range(settings.layers)]
-    for key, tensor in tensors.items():
-        if key.startswith("blocks."):
-            number, _, name = key.removeprefix("blocks.").partition(".")
-            blocks[int(number)][name] = tensor
-    for block in blocks:
+    x = norm(tensors, "norm_pre", x, settings.eps)
+    for block in blocks_of(tensors, "blocks.", settings.layers):
         x = run_block(block, settings, x)
-    x = _norm(tensors, "norm", x, settings.eps)
-    pooled = _norm(tensors, "fc_norm", _pool(tensors, settings, x), settings.eps)
-    return _linear(tensors, "head", pooled) if "head.weight" in tensors else pooled
+    x = norm(tensors, "norm", x, settings.eps)
+    pooled = norm(tensors, "fc_norm", _pool(tensors, settings, x), settings.eps)
+    return linear(tensors, "head", pooled) if "head.weight" in tensors else pooled
 
 
 def run_block(block: Tensors, settings: TimmSettings, x: Tensor) -> Tensor:
     """Map ``[B, L, W]`` to ``[B, L, W]``; a half without heads or neurons only adds its bias."""
     residual = block["attn.proj.bias"].to(x.dtype)
     if "attn.proj.weight" in block:
-        heads = _attend(block, settings, _norm(block, "norm1", x, settings.eps))
-        residual = _linear(block, "attn.proj", _norm(block, "attn.norm", heads, settings.eps))
+        heads = _attend(block, settings, norm(block, "norm1", x, settings.eps))
+        residual = linear(block, "attn.proj", norm(block, "attn.norm", heads, settings.eps))
     x = x + _scaled(block, ("ls1.gamma", "gamma_1"), residual)
     residual = block["mlp.fc2.bias"].to(x.dtype)
     if "mlp.fc2.weight" in block:
-        y = _norm(block, "norm2", x, settings.eps)
+        y = norm(block, "norm2", x, settings.eps)
         if "mlp.fc1.weight" in block:
-            neurons = settings.activation(_linear(block, "mlp.fc1", y))
+            neurons = settings.activation(linear(block, "mlp.fc1", y))
         else:
-            gate = settings.activation(_linear(block, "mlp.fc1_g", y))
-            neurons = gate * _linear(block, "mlp.fc1_x", y)
-        residual = _linear(block, "mlp.fc2", _norm(block, "mlp.norm", neurons, settings.eps))
+            gate = settings.activation(linear(block, "mlp.fc1_g", y))
+            neurons = gate * linear(block, "mlp.fc1_x", y)
+        residual = linear(block, "mlp.fc2", norm(block, "mlp.norm", neurons, settings.eps))
     return x + _scaled(block, ("ls2.gamma", "gamma_2"), residual)
 
 
@@ -179,12 +143,12 @@ def _attend(block: Tensors, settings: TimmSettings, x: Tensor) -> Tensor:
             bias = torch.cat([q_bias, torch.zeros_like(q_bias), v_bias])
         parts = F.linear(x, block["attn.qkv.weight"], bias).chunk(3, dim=-1)
     else:
-        parts = tuple(_linear(block, f"attn.{name}_proj", x) for name in "qkv")
+        parts = tuple(linear(block, f"attn.{name}_proj", x) for name in "qkv")
     q, k, v = (
         part.view(*part.shape[:2], -1, settings.head_width).transpose(1, 2) for part in parts
     )
-    q = _norm(block, "attn.q_norm", q, settings.eps)
-    k = _norm(block, "attn.k_norm", k, settings.eps)
+    q = norm(block, "attn.q_norm", q, settings.eps)
+    k = norm(block, "attn.k_norm", k, settings.eps)
     q, k = (_rotated(part, settings).to(v.dtype) for part in (q, k))
     return _attention(q, k, v, settings)
 
@@ -220,26 +184,14 @@ def _pool(tensors: Tensors, settings: TimmSettings, x: Tensor) -> Tensor:
         return x[:, 0 if settings.pool_prefix else settings.prefix_tokens :].mean(dim=1)
     width = settings.pool_head_width
     latent = tensors["attn_pool.latent"].expand(x.shape[0], -1, -1).to(x.dtype)
-    query = _linear(tensors, "attn_pool.q", latent)
-    parts = (query, *_linear(tensors, "attn_pool.kv", x).chunk(2, dim=-1))
+    query = linear(tensors, "attn_pool.q", latent)
+    parts = (query, *linear(tensors, "attn_pool.kv", x).chunk(2, dim=-1))
     q, k, v = (part.view(*part.shape[:2], -1, width).transpose(1, 2) for part in parts)
-    y = _linear(tensors, "attn_pool.proj", _attention(q, k, v, settings))
+    y = linear(tensors, "attn_pool.proj", _attention(q, k, v, settings))
     assert settings.pool_activation is not None
-    normed = _norm(tensors, "attn_pool.norm", y, settings.eps)
-    neurons = settings.pool_activation(_linear(tensors, "attn_pool.mlp.fc1", normed))
-    return (y + _linear(tensors, "attn_pool.mlp.fc2", neurons))[:, 0]
-
-
-def _norm(tensors: Tensors, name: str, x: Tensor, eps: float) -> Tensor:
-    """Apply a LayerNorm over the last axis where the tower has one of this name."""
-    weight = tensors.get(f"{name}.weight")
-    if weight is None:
-        return x
-    return F.layer_norm(x, weight.shape, weight, tensors.get(f"{name}.bias"), eps).to(x.dtype)
-
-
-def _linear(tensors: Tensors, name: str, x: Tensor) -> Tensor:
-    return F.linear(x, tensors[f"{name}.weight"], tensors.get(f"{name}.bias"))
+    normed = norm(tensors, "attn_pool.norm", y, settings.eps)
+    neurons = settings.pool_activation(linear(tensors, "attn_pool.mlp.fc1", normed))
+    return (y + linear(tensors, "attn_pool.mlp.fc2", neurons))[:, 0]
 
 
 def _scaled(block: Tensors, names: tuple[str, ...], residual: Tensor) -> Tensor:

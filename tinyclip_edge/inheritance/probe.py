@@ -56,13 +56,15 @@ class TowerProbe:
         points: ProbePoints,
         head_width: int,
         pool: PoolPoints | None = None,
+        pooled: nn.Module | None = None,  # a layer after pooling, whose outputs go with channels
     ) -> None:
         self._blocks = [
             (MultiheadProbe if _is_multihead(block) else BlockProbe)(block, points, head_width)
             for block in blocks
         ]
-        self._head_width, self._pool = head_width, pool
+        self._head_width, self._pool, self._after_pooling = head_width, pool, pooled
         self._pooled: dict[str, Tensor] = {}
+        self._outputs: dict[str, Tensor] = {}  # of the layer after pooling
         self._stream = torch.empty(0)
         self._handles: list[Any] = []
         self._sums: list[Tensor] = []
@@ -70,28 +72,36 @@ class TowerProbe:
 
     def __enter__(self) -> TowerProbe:
         first = self._blocks[0].block
-        self._handles = [first.register_forward_pre_hook(self._begin)]
+        self._handles = [first.register_forward_pre_hook(self._begin, with_kwargs=True)]
         for block in self._blocks:
             self._handles += block.attach()
         if self._pool is not None:
             for name in ("attended", "neurons"):
                 layer: nn.Module = getattr(self._pool, name)
                 self._handles.append(layer.register_forward_pre_hook(_into(self._pooled, name)))
+        if self._after_pooling is not None:
+            hook = _output_into(self._outputs, "pooled")
+            self._handles.append(self._after_pooling.register_forward_hook(hook))
         return self
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def _begin(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _begin(
+        self, _: nn.Module, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Start the graph at the embeddings, since no parameter needs a gradient."""
-        self._stream = args[0].detach().requires_grad_()
-        return (self._stream, *args[1:])
+        stream = args[0] if args else options["hidden_states"]
+        self._stream = stream.detach().requires_grad_()
+        if args:
+            return (self._stream, *args[1:]), options
+        return args, {**options, "hidden_states": self._stream}
 
     def add(self, logits: Tensor, draws: int, generator: torch.Generator) -> None:
         """Add the batch that was run last; ``logits [N, M]`` are its similarities."""
         inputs = [self._stream, *(tensor for block in self._blocks for tensor in block.outputs)]
-        inputs += self._pooled.values()
+        inputs += [*self._outputs.values(), *self._pooled.values()]
         p = logits.detach().softmax(dim=-1)
         with torch.no_grad():
             head_outputs = [block.head_outputs() for block in self._blocks]
@@ -109,18 +119,22 @@ class TowerProbe:
     def _changes(self, gradients: tuple[Tensor, ...], head_outputs: list[Tensor]) -> list[Tensor]:
         """Return the change by each removal: ``[N, layers, A]``, ``[N, layers, I]``, ``[N, H]``."""
         channel_changes = (self._stream * gradients[0]).sum(dim=1)
+        if self._outputs:
+            gradient = gradients[-len(self._pooled) - 1]
+            channel_changes += self._outputs["pooled"] * gradient
         head_changes, neuron_changes = [], []
         for number, block in enumerate(self._blocks):
-            block_gradients = gradients[1 + len(block.outputs) * number :]
+            outputs = block.outputs
+            block_gradients = gradients[1 + len(outputs) * number :]
             attention_gradient, hidden_gradient, *residual_gradients = block_gradients[
-                : len(block.outputs)
+                : len(outputs)
             ]
             head_change = head_outputs[number] * block.head_gradient(attention_gradient)
             head_changes.append(
                 head_change.view(*head_change.shape[:2], -1, self._head_width).sum(dim=(1, 3))
             )
-            neuron_changes.append((block.outputs.hidden * hidden_gradient).sum(dim=1))
-            for residual, gradient in zip(block.outputs[2:], residual_gradients, strict=True):
+            neuron_changes.append((outputs[1] * hidden_gradient).sum(dim=1))
+            for residual, gradient in zip(outputs[2:], residual_gradients, strict=True):
                 channel_changes += (residual * gradient).sum(dim=1)
         return [
             torch.stack(head_changes, dim=1),
@@ -152,15 +166,6 @@ class TowerProbe:
         return UnitScores(*means)
 
 
-class _BlockOutputs(NamedTuple):
-    """Tensors inside a block, all ``[N, T, …]`` and part of the graph."""
-
-    attention: Tensor  # the heads' outputs, or what is computed from them
-    hidden: Tensor  # neurons after the activation
-    first: Tensor  # attention's contribution to the residual stream
-    second: Tensor  # feed-forward's contribution
-
-
 class BlockProbe:
     """Captures the inputs and outputs of one block while it runs."""
 
@@ -170,26 +175,32 @@ class BlockProbe:
         self._check()
 
     @property
-    def outputs(self) -> _BlockOutputs:
-        """Tensors of the last run."""
-        return _BlockOutputs(**self._captured)
+    def outputs(self) -> list[Tensor]:
+        """Tensors of the last run, all ``[N, T, …]`` and part of the graph.
+
+        The heads' outputs, or what is computed from them; the neurons after the activation; and
+        the contributions to the residual stream.
+        """
+        residuals = (self._captured[name] for name in self._points.residuals)
+        return [self._captured["attention"], self._captured["hidden"], *residuals]
 
     def head_outputs(self) -> Tensor:
         """Return the heads' outputs of the last run, ``[N, T, A * head width]``."""
         return self._captured["attention"]
 
     def head_gradient(self, gradient: Tensor) -> Tensor:
-        """Return the gradient by the heads' outputs, of that by ``outputs.attention``."""
+        """Return the gradient by the heads' outputs, of that by the first of ``outputs``."""
         return gradient
 
     def attach(self) -> list[Any]:
         """Register the hooks; return their handles."""
-        first, second = map(self._layer, self._points.residuals)
         return [
             self._attach_attention(),
             self._layer(self._points.neurons).register_forward_pre_hook(self._input("hidden")),
-            first.register_forward_hook(self._output("first")),
-            second.register_forward_hook(self._output("second")),
+            *(
+                self._layer(name).register_forward_hook(_output_into(self._captured, name))
+                for name in self._points.residuals
+            ),
         ]
 
     def _attach_attention(self) -> RemovableHandle:
@@ -213,12 +224,6 @@ class BlockProbe:
 
     def _input(self, name: str) -> Callable[..., None]:
         return _into(self._captured, name)
-
-    def _output(self, name: str) -> Callable[..., None]:
-        def store(_: nn.Module, __: tuple[Any, ...], out: Tensor) -> None:
-            self._captured[name] = out
-
-        return store
 
 
 class MultiheadProbe(BlockProbe):
@@ -251,6 +256,15 @@ def _into(captured: dict[str, Tensor], name: str) -> Callable[..., None]:
 
     def store(_: nn.Module, args: tuple[Any, ...]) -> None:
         captured[name] = args[0]
+
+    return store
+
+
+def _output_into(captured: dict[str, Tensor], name: str) -> Callable[..., None]:
+    """Return a hook that captures the output of a layer under a name."""
+
+    def store(_: nn.Module, __: tuple[Any, ...], out: Tensor) -> None:
+        captured[name] = out
 
     return store
 

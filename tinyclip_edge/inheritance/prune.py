@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.gates import ClipMasks, TowerMasks
-from tinyclip_edge.inheritance.tower_kind import SHARED, Place
+from tinyclip_edge.inheritance.tower_kind import SHARED, STACKED, Place, TowerKind
 from tinyclip_edge.inheritance.tower_kinds import locate
 from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 
+LOST_WITH = {"attention": "attended", "feed_forward": "neurons"}  # axis without which a part goes
 Moments: TypeAlias = "dict[str, dict[str, Tensor]]"  # by parameter name, as AdamW names them
 
 
@@ -35,7 +36,12 @@ class PrunePlan:
 
     def cut(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the pruned model's weights: units removed, factors folded in."""
-        return self._cut(state, fold=True)
+        kinds = self.before.kinds
+        layers = {tower: len(getattr(self.before, tower).heads) for tower in kinds}
+        whole = dict(state)
+        for tower, kind in kinds.items():
+            whole = unshared(whole, kind, layers[tower])
+        return self._cut(whole, fold=True)
 
     def slice(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Slice tensors with the names and shapes of the weights, without scaling them."""
@@ -66,7 +72,7 @@ def cut(
 
     ``fold`` multiplies what produces a unit's output by its factor, with gradients.
     """
-    lost = {"attention": "attended", "feed_forward": "neurons"}.get(place.part)
+    lost = LOST_WITH.get(place.part)
     if lost is not None and not factors[lost].any():
         return None
     result = tensor
@@ -80,6 +86,38 @@ def cut(
             shape = [-1 if a == axis else 1 for a in range(result.ndim)]
             result = result * of_axis[on].to(result.dtype).view(shape)
     return result
+
+
+def unshared(state: Mapping[str, Tensor], kind: TowerKind, layers: int) -> dict[str, Tensor]:
+    """Return a state in which each layer has its own copy of what layer 0 has for all."""
+    result = dict(state)
+    first = f"{kind.blocks}0.{kind.shared}"
+    key = next((k for k in state if k.endswith(first)), None) if kind.shared else None
+    if key is not None:
+        for layer in range(1, layers):
+            copy = f"{key.removesuffix(first)}{kind.blocks}{layer}.{kind.shared}"
+            result.setdefault(copy, state[key])
+    return result
+
+
+def pruned_shape(place: Place, shape: Sequence[int], units: TowerUnits) -> tuple[int, ...] | None:
+    """Return the shape of a tensor in a tower of the given units, None if it is gone."""
+    sizes = {"channels": units.width}
+    if not units.pooled:
+        sizes["pooled"] = units.width
+    if place.layer is not None:
+        heads = units.heads[place.layer]
+        sizes |= {"heads": heads, "attended": heads * units.head_width}
+        sizes["neurons"] = units.neurons[place.layer]
+        lost = LOST_WITH.get(place.part)
+        if lost is not None and not sizes[lost]:
+            return None
+    pruned = list(shape)
+    for axis, axis_name in enumerate(place.axes):
+        whole, copies = STACKED.get(axis_name or "", (axis_name, 1))
+        if whole in sizes:
+            pruned[axis] = sizes[whole] * copies
+    return tuple(pruned)
 
 
 def open_units(factors: Tensor) -> Tensor:
@@ -98,6 +136,7 @@ def mask_factors(
     if layer is not None:
         attended = masks.heads[layer].repeat_interleave(units.head_width)
         factors |= {
+            "heads": masks.heads[layer],
             "attended": attended,
             "qkv": attended.repeat(3),
             "neurons": masks.neurons[layer],

@@ -11,16 +11,16 @@ from tinyclip_edge.inheritance.taken import InheritedUnits
 if TYPE_CHECKING:
     from rich.table import Table
 
-Origin: TypeAlias = Literal["copied", "sliced", "fresh"]
+Origin: TypeAlias = Literal["copied", "sliced", "frozen", "fresh"]
 Tower: TypeAlias = Literal["image", "text", "shared"]
 # Inherited teacher layers in student order; for a ResNet one tuple of blocks per stage.
 Layers: TypeAlias = "tuple[int, ...] | tuple[tuple[int, ...], ...]"
-ORIGINS: tuple[Origin, ...] = ("copied", "sliced", "fresh")
+ORIGINS: tuple[Origin, ...] = ("copied", "sliced", "frozen", "fresh")
 
 
 @dataclass(frozen=True, slots=True)
 class TensorOrigin:
-    """Origin of one student tensor: copied, sliced, or freshly initialised."""
+    """Origin of one student tensor: copied, sliced, copied and not trained, or random."""
 
     key: str
     tower: Tower
@@ -61,6 +61,11 @@ class InheritanceReport:
         return sum(t.parameters for t in self.tensors if t.origin != "fresh")
 
     @property
+    def frozen_parameters(self) -> int:
+        """Parameters that are the teacher's and are not trained."""
+        return sum(t.parameters for t in self.tensors if t.origin == "frozen")
+
+    @property
     def fresh_parameters(self) -> int:
         """Parameters with their initial value."""
         return sum(t.parameters for t in self.tensors if t.origin == "fresh")
@@ -87,7 +92,8 @@ class InheritanceReport:
         from rich.table import Table
 
         table = Table(title=f"Inherited weights ({self.method})", caption="\n".join(self.notes))
-        for column in ("tower", "tensors", "copied", "sliced", "fresh"):
+        origins = [o for o in ORIGINS if o != "frozen" or self.frozen_parameters]
+        for column in ("tower", "tensors", *origins):
             table.add_column(column, justify="left" if column == "tower" else "right")
         table.add_column("teacher layers")
         for name, tower in (
@@ -98,7 +104,7 @@ class InheritanceReport:
             table.add_row(
                 name,
                 str(sum(tower.tensors.values())),
-                *(f"{tower.parameters[origin]:,}" for origin in ORIGINS),
+                *(f"{tower.parameters[origin]:,}" for origin in origins),
                 _format_layers(tower.layers),
             )
         return table

@@ -53,6 +53,12 @@ def check_reachable(units: ClipUnits, keep: float, *, uniform_shapes: bool = Fal
         )
     if not uniform_shapes:
         return
+    for kind in (units.image.kind, units.text.kind):
+        if kind:
+            raise InheritanceError(
+                f"uniform_shapes goes with open_clip's own transformers, not with a {kind}; "
+                "set uniform_shapes: false"
+            )
     smallest_share = (_smallest(units.image) + _smallest(units.text)) / units.prunable
     if keep < smallest_share - TOLERANCE:
         raise InheritanceError(

@@ -42,7 +42,8 @@ class ProbePoints(NamedTuple):
 
     attended: str  # its input is the heads' outputs
     neurons: str  # its input is the neurons after the activation
-    residuals: tuple[str, str]  # their outputs are added to the residual stream
+    residuals: tuple[str, ...]  # their outputs are added to the residual stream, or are it
+    pooled: str = ""  # of the tower: a layer after pooling, whose outputs go with its channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,12 @@ class TowerKind:
     # Starts of the names of what a layer loses with its heads, and with its neurons.
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     probe: ProbePoints | None = None  # None: importance cannot be measured
-    shared_heads: bool = False  # one table of positions for the heads of all layers
+    shared: str = ""  # name of a tensor that layer 0 of an unpruned tower has for all layers
+
+    @property
+    def biased(self) -> bool:
+        """Whether attention and feed-forward layers have biases."""
+        return any(len(axes) == 1 and axes != VECTOR for axes in self.block.values())
 
     def locate(self, key: str, prefix: str) -> Place | None:
         """Return the position of a tensor, None for an unknown key."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -26,17 +26,23 @@ def inherit_uniform(
     student_state: Mapping[str, Tensor],
     plan: InheritancePlan,
     *,
+    frozen: Collection[TowerName] = (),
     notes: tuple[str, ...] = (),
 ) -> tuple[dict[str, Tensor], InheritanceReport]:
     """Return the student's weights after inheritance and the origin of each.
 
     Both are open_clip state dicts in any order and are not modified. The logit scale keeps the
-    student's value. Raises InheritanceError for an unknown tensor.
+    student's value; ``frozen`` towers are the teacher's, whatever their kind. Raises
+    InheritanceError for an unknown tensor, and a frozen one that differs in shape.
     """
     weights: dict[str, Tensor] = {}
     origins: list[TensorOrigin] = []
     for key, fresh in student_state.items():
         tower: Tower = "shared" if key in SHARED else split_key(key)[0]
+        if tower in frozen:
+            weights[key] = _whole(key, teacher_state, fresh)
+            origins.append(TensorOrigin(key, tower, "frozen", fresh.numel(), key))
+            continue
         source = None if tower == "shared" else _source(key, tower, plan)
         if source is None:
             weights[key] = fresh.clone()
@@ -64,6 +70,17 @@ def inherit_uniform(
     return weights, report
 
 
+def _whole(key: str, teacher_state: Mapping[str, Tensor], fresh: Tensor) -> Tensor:
+    tensor = teacher_state.get(key)
+    if tensor is None or tensor.shape != fresh.shape:
+        size = "none" if tensor is None else str(list(tensor.shape))
+        raise InheritanceError(
+            f"'{key}' of a frozen tower is {list(fresh.shape)} in the student, {size} in the "
+            "teacher; leave the tower's settings out of student.model"
+        )
+    return tensor.detach().to(fresh.device, fresh.dtype, copy=True)
+
+
 def _source(
     key: str, tower: TowerName, plan: InheritancePlan
 ) -> tuple[str, list[Indices | None]] | None:
@@ -83,7 +100,8 @@ def _source(
         return None
     source = key.removeprefix(student_prefix)
     if place.layer is not None:
-        source = f"{kind.blocks}{tower_plan.layers[place.layer]}.{place.name}"
+        layer = 0 if place.name == kind.shared else tower_plan.layers[place.layer]
+        source = f"{kind.blocks}{layer}.{place.name}"
     indices = _indices(tower_plan, plan, place.layer)
     return teacher_prefix + source, [indices[axis] if axis else None for axis in place.axes]
 

@@ -29,7 +29,7 @@ class TowerUnits:
     head_width: int
     heads: tuple[int, ...]  # per layer; 0 where only the bias of out_proj is left
     neurons: tuple[int, ...]  # per layer
-    positions: int  # image: patches + 1; text: context length
+    positions: int  # image: patches + 1; text: context length, 0 without a table of them
     kind: str = ""  # a key of TOWER_KINDS; empty: open_clip's own transformer
     matrices: int = 2  # of a feed-forward block: 3 with a gate
     pooled: int = 0  # channels after an attention pool, which masks leave; 0 without one
@@ -42,10 +42,15 @@ class TowerUnits:
     @property
     def prunable(self) -> int:
         """Parameters of attention and feed-forward blocks, which the sparsity counts."""
-        attended = sum(self.heads) * self.head_width
-        attention = attended * (4 * self.width + 3) + len(self.heads) * self.width
-        neuron = self.matrices * self.width + self.matrices - 1
-        return attention + sum(self.neurons) * neuron + len(self.neurons) * self.width
+        attended, bias = sum(self.heads) * self.head_width, int(self.biased)
+        attention = attended * (4 * self.width + 3 * bias) + len(self.heads) * self.width * bias
+        neuron = self.matrices * self.width + (self.matrices - 1) * bias
+        return attention + sum(self.neurons) * neuron + len(self.neurons) * self.width * bias
+
+    @property
+    def biased(self) -> bool:
+        """Whether attention and feed-forward layers have biases."""
+        return not self.kind or TOWER_KINDS[self.kind].biased
 
     @property
     def plain(self) -> bool:
@@ -123,7 +128,7 @@ def _tower(
         raise InheritanceError(NO_RESNET)
     if not kind.writes:
         raise InheritanceError(f"a {kind.name} cannot be masked; {UNMASKED}")
-    heads, neurons = [], []
+    heads, neurons, matrices = [], [], 2
     for layer in range(count_blocks(state, prefix + kind.blocks, f"the {tower} tower")):
         sizes = kind.layer_sizes(state, prefix, layer)
         count, remainder = divmod(sizes["attended"], head_width)
@@ -134,17 +139,23 @@ def _tower(
             )
         heads.append(count)
         neurons.append(sizes["neurons"])
+        matrices = max(matrices, _matrices(state, f"{prefix}{kind.blocks}{layer}.", kind))
     outer = kind.sizes(state, prefix)
     pool = f"{prefix}trunk.attn_pool.latent"
-    gated = any(key.endswith(".mlp.fc1_g.weight") for key in state if key.startswith(prefix))
     units = TowerUnits(
         outer["channels"],
         head_width,
         tuple(heads),
         tuple(neurons),
-        outer["positions"],
+        outer.get("positions", 0),
         "" if kind in (VIT, TEXT) else kind.name,
-        3 if gated else 2,
+        matrices,
         outer["pooled"] if pool in state else 0,
     )
     return units, outer.get("embed", 0)
+
+
+def _matrices(state: Mapping[str, Tensor], block: str, kind: TowerKind) -> int:
+    """Return the number of matrices of a layer's feed-forward part."""
+    names = (name for name, axes in kind.block.items() if "neurons" in axes and len(axes) > 1)
+    return sum(block + name in state for name in names)

@@ -18,8 +18,9 @@ from tinyclip_edge.models.describe import describe
 from tinyclip_edge.models.given_config import UserConfig, open_clip_config, read_user_config
 from tinyclip_edge.models.load import load_clip
 from tinyclip_edge.models.names import check_checkpoint
-from tinyclip_edge.models.pruned import UNITS, assemble_weights
+from tinyclip_edge.models.pruned import assemble_weights
 from tinyclip_edge.models.pruned_forms import apply_gates, dense_state
+from tinyclip_edge.models.pruned_units import UNITS
 from tinyclip_edge.models.tokenization import name_own_tokenizer, tokenizer_beside
 
 _HUGGINGFACE = ("vision_model.", "text_model.")

@@ -41,7 +41,7 @@ def traced_macs(model: nn.Module, model_cfg: dict[str, Any]) -> tuple[int, int]:
     ids = torch.zeros(1, length, dtype=torch.long, device="meta")
     macs = []
     towers: Any = model
-    for encode, argument in ((towers.encode_image, pixels), (_text_encoder(towers), ids)):
+    for encode, argument in ((towers.encode_image, pixels), (text_encoder(towers), ids)):
         counter = FlopCounterMode(display=False)
         # Gradients stay on: without them attention takes a fused path that is not counted.
         with counter:
@@ -50,10 +50,10 @@ def traced_macs(model: nn.Module, model_cfg: dict[str, Any]) -> tuple[int, int]:
     return macs[0], macs[1]
 
 
-def _text_encoder(model: Any) -> Callable[[Tensor], Tensor]:  # noqa: ANN401 - of open_clip
+def text_encoder(model: Any) -> Callable[[Tensor], Tensor]:  # noqa: ANN401 - of open_clip
     """Return what encodes texts on the meta device, where no padding can be looked for."""
     text: Any = getattr(model, "text", None)
-    if not is_hf_text(text):
+    if not is_hf_text(text) or hasattr(text.transformer, "settings"):  # ours runs on it as it is
         encode: Callable[[Tensor], Tensor] = model.encode_text
         return encode
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinyclip_edge.models.clip import LoadedClip
-from tinyclip_edge.models.pruned import UNITS
+from tinyclip_edge.models.pruned_units import UNITS
 
 
 def describe(clip: LoadedClip) -> str:
@@ -25,7 +25,9 @@ def describe(clip: LoadedClip) -> str:
         image = f"ViT/{vision.get('patch_size', 16)} of {_sizes(sizes)}"
     if text.get("hf_model_name"):
         language = str(text["hf_model_name"])
-        if "width" in text:
+        if "text" in units:
+            language += f" in {_sizes(units['text'])}"
+        elif "width" in text:
             language += f" in {_sizes(_equal(text, text['width'], text['heads']))}"
     else:
         sizes = units.get("text") or _equal(text, text.get("width", 512), text.get("heads", 8))

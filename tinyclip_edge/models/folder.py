@@ -20,7 +20,8 @@ from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.build import check_model_cfg
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.json_file import read_json, write_json
-from tinyclip_edge.models.pruned import UNITS, assemble_weights
+from tinyclip_edge.models.pruned import assemble_weights
+from tinyclip_edge.models.pruned_units import UNITS
 from tinyclip_edge.models.runs import CONFIG, PRUNED_CONFIG, model_config_file
 from tinyclip_edge.models.sized_text import has_own_text
 from tinyclip_edge.models.sized_timm import is_sized

@@ -15,7 +15,7 @@ from tinyclip_edge.models.hf_config import read_model_cfg, read_preprocess_cfg
 from tinyclip_edge.models.json_file import read_json
 from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.models.names import check_config
-from tinyclip_edge.models.pruned import UNITS, read_units
+from tinyclip_edge.models.pruned_units import UNITS, read_units
 from tinyclip_edge.models.published_preprocessing import (
     preprocessing_notes,
     preprocessing_of,

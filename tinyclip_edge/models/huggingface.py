@@ -27,7 +27,8 @@ from tinyclip_edge.models.hf_config import (
 from tinyclip_edge.models.hf_weights import from_huggingface, to_huggingface
 from tinyclip_edge.models.json_file import read_json, write_json
 from tinyclip_edge.models.library import open_clip
-from tinyclip_edge.models.pruned import UNITS, assemble_weights
+from tinyclip_edge.models.pruned import assemble_weights
+from tinyclip_edge.models.pruned_units import UNITS
 from tinyclip_edge.models.tokenization import (
     OPEN_CLIP_VOCABULARY,
     TOKENIZER,

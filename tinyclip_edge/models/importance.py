@@ -5,13 +5,13 @@ Shapes: N pairs, L tokens, D embedding dimension.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.importance import (
@@ -25,6 +25,7 @@ from tinyclip_edge.inheritance.importance import (
 from tinyclip_edge.inheritance.plan import Indices, InheritancePlan, plan_uniform
 from tinyclip_edge.inheritance.probe import PoolPoints, TowerProbe
 from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
+from tinyclip_edge.inheritance.tower_kind import BOTH, TowerName
 from tinyclip_edge.inheritance.tower_kinds import TOWER_KINDS
 from tinyclip_edge.losses import affinity_loss
 from tinyclip_edge.models.clip import LoadedClip
@@ -48,6 +49,7 @@ class _Side:
     features: Tensor  # [N, D], unit norm, of the whole tower
     other_features: Tensor  # [N, D]
     scale: float
+    after_pooling: nn.Module | None = None
 
 
 def importance_plan(
@@ -55,8 +57,12 @@ def importance_plan(
     shapes: tuple[ClipShape, ClipShape],
     calibration: Calibration,
     device: torch.device | None = None,
+    *,
+    towers: Sequence[TowerName] = BOTH,
 ) -> InheritancePlan:
-    """Plan which units a student inherits (``shapes``: teacher's, student's), measured on pairs.
+    """Plan which units of some towers a student inherits, measured on pairs.
+
+    ``shapes`` are the teacher's and the student's.
 
     The teacher is moved to ``device`` meanwhile; None: it runs where it is.
 
@@ -65,26 +71,26 @@ def importance_plan(
     fit, or unusable pairs.
     """
     teacher_shape, student_shape = shapes
-    for tower in (teacher_shape.image, teacher_shape.text):
+    for tower in (getattr(teacher_shape, name) for name in towers):
         if TOWER_KINDS[tower.kind].probe is None:
             raise InheritanceError(
                 f"importance cannot be measured in {teacher.name}'s {tower.kind}; set inherit.plan "
                 "to evenly or published"
             )
     # A student that does not fit is refused before the measurements.
-    plan_uniform(teacher_shape, student_shape, layers="evenly")
+    plan_uniform(teacher_shape, student_shape, layers="evenly", towers=towers)
     pairs = _checked(teacher, calibration)
     home = next(teacher.model.parameters()).device
     try:
         teacher.model.to(device or home)
-        image, text = _sides(teacher, teacher_shape, pairs)
-        return plan_importance(
-            teacher_shape,
-            student_shape,
-            _rank(image, student_shape.image.layers),
-            _rank(text, student_shape.text.layers),
-            score_embedding(image.features.cpu(), text.features.cpu(), image.scale),
-        )
+        features = _both_features(teacher, pairs)
+        rankings = {}
+        for name in towers:
+            side = _side(teacher, getattr(teacher_shape, name), pairs, features, name)
+            rankings[name] = _rank(side, getattr(student_shape, name).layers)
+        image, text = (part.cpu() for part in features)
+        embed = score_embedding(image, text, teacher.logit_scale)
+        return plan_importance(teacher_shape, student_shape, rankings, embed)
     finally:
         teacher.model.to(home)
 
@@ -115,18 +121,45 @@ def _checked(teacher: LoadedClip, calibration: Calibration) -> Calibration:
     return pixels, F.pad(ids, (0, missing))
 
 
-def _sides(teacher: LoadedClip, shape: ClipShape, calibration: Calibration) -> tuple[_Side, _Side]:
+def _both_features(teacher: LoadedClip, calibration: Calibration) -> tuple[Tensor, Tensor]:
+    """Return the features ``[N, D]`` of pictures and texts, unit norm."""
     model: Any = teacher.model
     device = next(model.parameters()).device
     pixels, ids = (part.to(device) for part in calibration)
-    towers = ((model.encode_image, pixels), (model.encode_text, ids))
     with torch.no_grad():
-        image, text = (_features(encode, inputs) for encode, inputs in towers)
-    scale = teacher.logit_scale
-    return (
-        _Side(Blocks.of(model, shape.image), shape.image, *towers[0], image, text, scale),
-        _Side(Blocks.of(model, shape.text), shape.text, *towers[1], text, image, scale),
+        return _features(model.encode_image, pixels), _features(model.encode_text, ids)
+
+
+def _side(
+    teacher: LoadedClip,
+    shape: TowerShape,
+    calibration: Calibration,
+    features: tuple[Tensor, Tensor],
+    tower: TowerName,
+) -> _Side:
+    model: Any = teacher.model
+    own = 0 if tower == "image" else 1
+    return _Side(
+        Blocks.of(model, shape),
+        shape,
+        model.encode_image if tower == "image" else model.encode_text,
+        calibration[own].to(next(model.parameters()).device),
+        features[own],
+        features[1 - own],
+        teacher.logit_scale,
+        _after_pooling(model, shape),
     )
+
+
+def _after_pooling(model: nn.Module, shape: TowerShape) -> nn.Module | None:
+    """Return the layer after the pooling of an encoder of transformers; None without one."""
+    points = TOWER_KINDS[shape.kind].probe
+    if points is None or not points.pooled:
+        return None
+    try:
+        return model.get_submodule(shape.prefix + points.pooled)
+    except AttributeError:  # built without it
+        return None
 
 
 def _features(encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
@@ -142,7 +175,7 @@ def _rank(side: _Side, layers: int) -> Ranking:
     assert points is not None  # checked before
     with only_layers(side.blocks, selected), torch.enable_grad():
         probed = (side.blocks.modules, points, side.shape.head_width, _pool_points(side))
-        with TowerProbe(*probed) as probe:
+        with TowerProbe(*probed, pooled=side.after_pooling) as probe:
             for inputs in torch.split(side.inputs, CHUNK):
                 logits = side.scale * _features(side.encode, inputs) @ side.other_features.T
                 probe.add(logits, DRAWS, generator)

@@ -19,10 +19,9 @@ def resize_positions(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return the teacher's weights with the student's grid of image positions, and notes.
 
-    Interpolation is bicubic and antialiased; those of class tokens are copied. Positions of texts
-    that a teacher computes are among the weights.
+    Interpolation is bicubic and antialiased; those of class tokens are copied.
     """
-    state = {**computed_positions(teacher), **teacher.state_dict()}
+    state = whole_state(teacher)
     student_state = student.state_dict()
     notes = []
     for key in (VIT_POSITIONS, RESNET_POSITIONS, TIMM_POSITIONS):
@@ -40,6 +39,11 @@ def resize_positions(
         state[key] = fitted.reshape(*state[key].shape[:-2], *fitted.shape)
         notes.append(f"{key} interpolated from {len(table)} to {len(fitted)} positions")
     return state, tuple(notes)
+
+
+def whole_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a model, with positions of texts that it computes among them."""
+    return {**computed_positions(model), **model.state_dict()}
 
 
 def _grid(model: nn.Module) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,17 +18,18 @@ from tinyclip_edge.inheritance.gates import ClipGates, ClipMasks
 from tinyclip_edge.inheritance.masked import check_maskable
 from tinyclip_edge.inheritance.prune import PrunePlan
 from tinyclip_edge.inheritance.text_part import text_part
-from tinyclip_edge.inheritance.timm_kinds import TIMM_VIT
-from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
+from tinyclip_edge.inheritance.units import ClipUnits
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.build import build_model, mlp_ratio
 from tinyclip_edge.models.clip import LoadedClip, count_parameters
 from tinyclip_edge.models.head_widths import head_widths
+from tinyclip_edge.models.positions import whole_state
 from tinyclip_edge.models.prefixes import read_prefixes
-from tinyclip_edge.models.sizes import MAX_LAYERS, MAX_PARAMETERS
+from tinyclip_edge.models.pruned_units import UNITS, read_units
+from tinyclip_edge.models.sized_text import has_own_text
+from tinyclip_edge.models.student_config import teacher_cfg
 from tinyclip_edge.models.weights import check_fit, fill
 
-UNITS = "units"  # key of LoadedClip.config where layers differ
 MAX_CONSTANTS = 1 << 26  # values beside the weights: causal masks, tables of positions
 # The file's tensors and the expected ones to those under open_clip's names; also the file's name.
 Rename: TypeAlias = Callable[[dict[str, Tensor], Mapping[str, Tensor], str], dict[str, Tensor]]
@@ -68,7 +69,7 @@ def prune_clip(
     plan = PrunePlan.of(units, masks)
     if uniform_shapes and not _plain(plan.after):
         raise InheritanceError("uniform_shapes needs gates, or masks whose layers are equal")
-    state = plan.cut(clip.model.state_dict())
+    state = plan.cut(whole_state(clip.model))
     pruned = assemble_units(clip, plan.after)
     pruned.model.load_state_dict(state)
     pruned.model.to(next(clip.model.parameters()).device)
@@ -99,6 +100,8 @@ def assemble_units(origin: LoadedClip, units: ClipUnits) -> LoadedClip:
     It is an ordinary open_clip CLIP where ``units`` allow, else ``config`` tells its layers.
     """
     config = {k: v for k, v in origin.config.items() if k != UNITS}
+    if units.text.kind:  # its sizes are not the hub's
+        config["model_cfg"] = teacher_cfg(origin)
     if _plain(units):
         config["model_cfg"] = _plain_cfg(config["model_cfg"], units)
     else:
@@ -184,22 +187,15 @@ def assemble_weights(
 
 def build_units(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.Module:
     """Return an open_clip CLIP whose blocks are dense ones of the given units."""
-    cfg = deepcopy(model_cfg)
-    # One layer as the pattern of norms and activation; its blocks are replaced below.
-    single_unit = {"layers": 1, "mlp_ratio": 1.0}
-    cfg["text_cfg"].update(single_unit, width=units.text.width, heads=1)
-    vision = cfg["vision_cfg"]
-    if units.image.kind:
-        cfg["vision_cfg"] = {"image_size": 1, "patch_size": 1, **single_unit, "width": 64}
+    model: Any = build_model(_single_layers(model_cfg, units, source), source)
+    transformers = []
+    if units.text.kind:
+        model.text = _text_tower(model_cfg, units, source)
     else:
-        vision.update(single_unit, width=units.image.width, head_width=units.image.width)
-    if bool(vision.get("timm_model_name")) != bool(units.image.kind):
-        raise ModelError(f"{source}: {UNITS}.image is of another kind than vision_cfg")
-    model: Any = build_model(cfg, source)
-    text = text_part(model)
-    if not hasattr(text, "transformer") or not hasattr(text, "token_embedding"):
-        raise ModelError(f"{source}: '{UNITS}' go with open_clip's own text towers only")
-    transformers = [(text.transformer, units.text)]
+        text = text_part(model)
+        if not hasattr(text, "transformer") or not hasattr(text, "token_embedding"):
+            raise ModelError(f"{source}: '{UNITS}' go with no text tower of this kind")
+        transformers.append((text.transformer, units.text))
     if units.image.kind:
         model.visual = _timm_tower(model_cfg, units, source)
     elif hasattr(model.visual, "transformer"):
@@ -217,6 +213,36 @@ def build_units(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.
     return network
 
 
+def _single_layers(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> dict[str, Any]:
+    """Return a model_cfg of one layer a tower, the pattern of norms and activation."""
+    cfg, single_unit = deepcopy(model_cfg), {"layers": 1, "mlp_ratio": 1.0}
+    if bool(cfg["vision_cfg"].get("timm_model_name")) != bool(units.image.kind):
+        raise ModelError(f"{source}: {UNITS}.image is of another kind than vision_cfg")
+    if has_own_text(cfg) != bool(units.text.kind):
+        raise ModelError(f"{source}: {UNITS}.text is of another kind than text_cfg")
+    if units.image.kind:
+        cfg["vision_cfg"] = {"image_size": 1, "patch_size": 1, **single_unit, "width": 64}
+    else:
+        width = units.image.width
+        cfg["vision_cfg"].update(single_unit, width=width, head_width=width)
+    if units.text.kind:
+        cfg["text_cfg"], cfg["custom_text"] = {**single_unit, "width": 64, "heads": 1}, True
+    else:
+        cfg["text_cfg"].update(single_unit, width=units.text.width, heads=1)
+    return cfg
+
+
+def _text_tower(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.Module:
+    from tinyclip_edge.models.pruned_text import pruned_text
+
+    with torch.device("meta"):
+        whole: Any = build_model(model_cfg, source)
+    try:
+        return pruned_text(whole.text, units.text)
+    except ModelError as error:
+        raise ModelError(f"{source}: {error}") from error
+
+
 def _timm_tower(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.Module:
     from tinyclip_edge.models.pruned_timm import pruned_tower
 
@@ -228,49 +254,6 @@ def _timm_tower(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.
             f"{len(whole.visual.trunk.blocks)}"
         )
     return pruned_tower(whole.visual, model_cfg["vision_cfg"], units.image)
-
-
-def read_units(table: object, source: str) -> ClipUnits:
-    """Return the checked units of an untrusted config. Raises ModelError."""
-    if not isinstance(table, dict) or set(table) != {f.name for f in fields(ClipUnits)}:
-        raise ModelError(f"{source}: '{UNITS}' must hold image, text, embed_dim and patch")
-    for key in ("embed_dim", "patch"):
-        if not _is_count(table[key], minimum=1):
-            raise ModelError(f"{source}: {UNITS}.{key} must be a whole number above 0")
-    image, text = (_read_tower(table[name], f"{source}: {UNITS}.{name}") for name in _TOWERS)
-    units = ClipUnits(image, text, table["embed_dim"], table["patch"])
-    if units.prunable + units.fixed > MAX_PARAMETERS:
-        raise ModelError(f"{source}: '{UNITS}' ask for more than {MAX_PARAMETERS:.0e} parameters")
-    return units
-
-
-_TOWERS = ("image", "text")
-_OPTIONAL = ("kind", "matrices", "pooled")
-
-
-def _read_tower(table: object, label: str) -> TowerUnits:
-    required = {f.name for f in fields(TowerUnits) if f.default is MISSING}
-    if not isinstance(table, dict) or not required <= set(table) <= {*required, *_OPTIONAL}:
-        raise ModelError(f"{label} must hold {', '.join(sorted(required))}")
-    for key in ("width", "head_width", "positions", "matrices", "pooled"):
-        if key in table and not _is_count(table[key], minimum=1):
-            raise ModelError(f"{label}.{key} must be a whole number above 0")
-    if table.get("kind", TIMM_VIT.name) != TIMM_VIT.name:
-        raise ModelError(f"{label}.kind {table['kind']!r} is no tower that masks know")
-    heads, neurons = table["heads"], table["neurons"]
-    for key, counts in (("heads", heads), ("neurons", neurons)):
-        if not isinstance(counts, (list, tuple)) or not all(_is_count(n) for n in counts):
-            raise ModelError(f"{label}.{key} must list a whole number for each layer")
-    if not heads or len(heads) != len(neurons):
-        raise ModelError(f"{label}: heads of {len(heads)} layers, neurons of {len(neurons)}")
-    if len(heads) > MAX_LAYERS:
-        raise ModelError(f"{label} lists {len(heads):,} layers, at most {MAX_LAYERS} are built")
-    sizes = {**table, "heads": tuple(heads), "neurons": tuple(neurons)}
-    return TowerUnits(**sizes)
-
-
-def _is_count(value: object, *, minimum: int = 0) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
 
 
 def _plain(units: ClipUnits) -> bool:

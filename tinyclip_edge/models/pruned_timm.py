@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.inheritance.masked_timm import TimmSettings, run_trunk
+from tinyclip_edge.inheritance.prune import pruned_shape
 from tinyclip_edge.inheritance.timm_kinds import TIMM_VIT
-from tinyclip_edge.inheritance.tower_kind import STACKED
 from tinyclip_edge.inheritance.units import TowerUnits
 from tinyclip_edge.models.sized_timm import timm_sizes
 
@@ -92,22 +92,7 @@ def _settings(vision: Mapping[str, Any], units: TowerUnits) -> TimmSettings:
 
 
 def _shape(name: str, parameter: Tensor, units: TowerUnits) -> tuple[int, ...] | None:
-    """Return the shape of a parameter after a prune, None if it is gone."""
     place = TIMM_VIT.locate(name, "")
     if place is None:
         raise ModelError(f"'visual.{name}' is no part of a pruned timm model")
-    sizes = {"channels": units.width}
-    if not units.pooled:
-        sizes["pooled"] = units.width
-    if place.layer is not None:
-        sizes["attended"] = units.heads[place.layer] * units.head_width
-        sizes["neurons"] = units.neurons[place.layer]
-        lost = {"attention": "attended", "feed_forward": "neurons"}.get(place.part)
-        if lost is not None and not sizes[lost]:
-            return None
-    shape = list(parameter.shape)
-    for axis, axis_name in enumerate(place.axes):
-        whole, copies = STACKED.get(axis_name or "", (axis_name, 1))
-        if whole in sizes:
-            shape[axis] = sizes[whole] * copies
-    return tuple(shape)
+    return pruned_shape(place, parameter.shape, units)

@@ -274,12 +274,24 @@ def _encoder(config: Any, table: Table, *, with_pooler: bool) -> nn.Module:  # n
     elif table["model_type"] == "m2m_100":
         encoder = M2M100Encoder(config)
         encoder.embed_tokens.embed_scale = table.get("embed_scale", math.sqrt(config.d_model))
-        places = encoder.embed_positions
-        places.weights = nn.Buffer(places.weights, persistent=True)
+        _store_positions(encoder)
     else:
         encoder = transformers.AutoModel.from_config(config, add_pooling_layer=with_pooler)
     built: nn.Module = encoder
     return built
+
+
+def describe_itself(text: HFText, text_cfg: dict[str, Any]) -> None:
+    """Add to a text_cfg, and to the stored weights, what an encoder has from the hub else."""
+    if is_hf_text(text) and HF_CONFIG not in text_cfg:
+        text_cfg[HF_CONFIG] = read_text_config(text)
+        if ENCODER_KINDS[text.config.model_type] is M2M_100:
+            _store_positions(text.transformer)
+
+
+def _store_positions(encoder: HFText) -> None:
+    places = encoder.embed_positions
+    places.weights = nn.Buffer(places.weights, persistent=True)
 
 
 def computed_positions(model: nn.Module) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from tinyclip_edge.models.clip import LoadedClip, token_table
 from tinyclip_edge.models.corpus import Corpus, Ints, VocabularyReport
 from tinyclip_edge.models.json_file import read_json, write_json
 from tinyclip_edge.models.pieces import read_pieces
+from tinyclip_edge.models.sized_text import describe_itself
 from tinyclip_edge.models.tokenization import (
     TOKENIZER,
     TOKENIZER_CONFIG,
@@ -241,6 +242,7 @@ def _with_rows(clip: LoadedClip, ids: Sequence[int], tokenizer_file: Path) -> Lo
         for name in ("vocab_size", "text_vocab_size"):
             if isinstance(getattr(owner, name, None), int):
                 setattr(owner, name, len(ids))
+    describe_itself(text, text_cfg)
     used = {"eos_id": text_cfg.get("pool_type") == "eos", "pad_id": text_cfg.get("embed_cls")}
     for name, is_used in used.items():
         for key in (name, f"text_{name}"):

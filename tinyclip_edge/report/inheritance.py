@@ -10,7 +10,7 @@ from tinyclip_edge.report.html import Safe, element, note, section, table
 from tinyclip_edge.report.record import RunRecord
 from tinyclip_edge.report.words import NONE, count, percent
 
-ORIGINS = ("copied", "sliced", "fresh")
+ORIGINS = ("copied", "sliced", "frozen", "fresh")
 # Units of the map's own coordinates.
 NAMES, STRIP, GAP, ROW, BAR = 78, 150, 14, 15, 10
 
@@ -40,15 +40,17 @@ def _stage_parts(event: Event, key: str) -> Iterator[Safe]:
             f"Inherited units; embedding dimensions: {_share(shares['embedding'])}",
         )
         yield element("div", numbers, class_="lists")
+    parts = event["parameters"].values()
+    still = any(part.get("frozen") for part in parts)
+    origins = [origin for origin in ORIGINS if origin != "frozen" or still]
     rows = [
-        [name, *(count(part.get(origin)) for origin in ORIGINS)]
+        [name, *(count(part.get(origin)) for origin in origins)]
         for name, part in event["parameters"].items()
     ]
-    parts = event["parameters"].values()
     total = sum(sum(part.values()) for part in parts)
     fresh = sum(part.get("fresh", 0) for part in parts)
     caption = f"{percent((total - fresh) / total if total else None)} of the student is inherited"
-    yield table(["parameters", *ORIGINS], rows, caption)
+    yield table(["parameters", *origins], rows, caption)
     for remark in event["notes"]:
         yield note(remark)
 

@@ -7,7 +7,6 @@ Letters in shapes: B batch, L tokens, Q query tokens, W width, H heads, D embedd
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import torch
@@ -15,43 +14,32 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tinyclip_edge.errors import ModelError
-from tinyclip_export.towers.blocks import Attention, OpenClip, shared, unit_norm
+from tinyclip_edge.inheritance.masked_encoder import relative_buckets
+from tinyclip_edge.models.sized_text import head_width_of
+from tinyclip_export.towers.blocks import Attention, Constant, OpenClip, unit_norm
 from tinyclip_export.towers.causal_mask import DEEP
+from tinyclip_export.towers.encoder_parts import ENCODER_PARTS, BlockParts
 
 CONTEXT = 77  # of a tower that may read texts of any length, without an example
 _TANH_GELU = ("NewGELUActivation", "FastGELUActivation", "PytorchGELUTanh", "GELUTanh")
 
 
-@dataclass(frozen=True, slots=True)
-class BlockParts:
-    """Layers of one block of transformers, by their part in it."""
-
-    attention: tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear]  # queries, keys, values, output
-    norms: tuple[nn.Module, nn.Module]
-    up: nn.Linear
-    gate: nn.Linear | None  # its neurons are factors of the activated ones
-    activation: nn.Module
-    down: nn.Linear
-    heads: int
-    scaled: bool = True  # whether scores are divided by the root of the head width
-    normed_first: bool = True
-
-
 class EncoderBlock(nn.Module):
     """Transformer block that normalises before its layers, or after them."""
 
-    def __init__(self, parts: BlockParts) -> None:
+    def __init__(self, parts: BlockParts, width: int) -> None:
         super().__init__()
-        names = ("q_proj", "k_proj", "v_proj", "c_proj")
-        layers = dict(zip(names, parts.attention, strict=True))
-        self.attention = Attention(SimpleNamespace(**layers, num_heads=parts.heads))
-        if not parts.scaled:
-            self.attention.scale = 1.0
+        self.heads = _outputs(parts.attention[0]) // parts.head_width
+        self.attention = _attention(parts, self.heads, width)
         self.norm_1, self.norm_2 = parts.norms
+        self.neurons = _outputs(parts.up)
         self.up, self.gate, self.down = parts.up, parts.gate, parts.down
         self.activation = _activation(parts.activation)
+        if not self.neurons:
+            self.gate, self.activation = None, nn.Identity()
+            self.down = _constant(parts.down, width)
+        self.table = parts.table if self.heads else None
         self.normed_first = parts.normed_first
-        self.heads, self.neurons = parts.heads, parts.down.in_features
 
     def forward(self, x: Tensor, mask: Tensor, query: Tensor | None = None) -> Tensor:
         """Return ``[B, L, W]``, or ``[B, Q, W]`` for the tokens of `query` only."""
@@ -78,6 +66,7 @@ class EncoderTextTower(nn.Module):
 
     positions: nn.Parameter | None  # [P, W]
     bias: Tensor | None  # [1, H, context, context], of relative positions
+    buckets: Tensor | None  # [context, context], rows of each block's own table of them
 
     def __init__(self, text: OpenClip, example: Tensor | None = None) -> None:
         super().__init__()
@@ -87,18 +76,23 @@ class EncoderTextTower(nn.Module):
         self.tokens: nn.Embedding = encoder.get_input_embeddings()
         # Of M2M-100, whose module multiplies what it looks up.
         self.token_scale = float(getattr(self.tokens, "embed_scale", 1.0))
-        parts, self.positions, self.embedding_norm, self.ln_final = _KINDS[model_type](
-            encoder, self.context_length
+        parts, self.positions, self.embedding_norm, self.ln_final = ENCODER_PARTS[model_type](
+            encoder, self.context_length, self.pad_id, head_width_of(text)
         )
-        *body, last = (EncoderBlock(each) for each in parts)
+        *body, last = (EncoderBlock(each, self.tokens.embedding_dim) for each in parts)
         self.body, self.last = nn.ModuleList(body), last
         self.counts_positions = model_type != "bert"
-        bias = None
-        if model_type == "mt5":
+        bias = buckets = None
+        if model_type == "mt5" and hasattr(encoder, "settings"):  # it was pruned
+            config, length = text.config, self.context_length
+            rows = config.relative_attention_num_buckets
+            buckets = relative_buckets(length, rows, config.relative_attention_max_distance)
+        elif model_type == "mt5":
             relative = encoder.block[0].layer[0].SelfAttention
             with torch.no_grad():
                 bias = relative.compute_bias(self.context_length, self.context_length)
         self.register_buffer("bias", bias, persistent=False)
+        self.register_buffer("buckets", buckets, persistent=False)
         self.pools_mean = type(text.pooler).__name__ == "MeanPooler"
         self.pooler = _pooler(text)
         self.projection: nn.Module = text.proj
@@ -109,12 +103,16 @@ class EncoderTextTower(nn.Module):
         is_word = input_ids != self.pad_id
         x = self._embedded(input_ids, is_word)
         padding = ((~is_word).to(x.dtype) * DEEP)[:, None, None]
-        if self.bias is not None:
+        mask: Tensor
+        if self.buckets is not None:
+            mask = padding
+        elif self.bias is not None:
             mask = padding + self.bias[:, :, :length, :length]
         else:  # onnxruntime's Attention asks for a row per query
             mask = padding.expand(-1, -1, length, -1)
         for block in self.body:
-            x = block(x, mask)
+            x = block(x, self._biased(mask, block, length))
+        mask = self._biased(mask, self.last, length)
         if self.pools_mean:
             words = is_word.to(x.dtype)[:, :, None]
             x = self.ln_final(self.last(x, mask)) * words
@@ -122,6 +120,14 @@ class EncoderTextTower(nn.Module):
         else:  # in the last block, the first token is the only query
             pooled = self.pooler(self.ln_final(self.last(x, mask[:, :, :1], x[:, :1])[:, 0]))
         return unit_norm(self.projection(pooled))
+
+    def _biased(self, mask: Tensor, block: nn.Module, length: int) -> Tensor:
+        """Add the bias of a pruned block's own heads to a mask."""
+        table = getattr(block, "table", None)
+        if self.buckets is None or table is None:
+            return mask
+        bias = functional.embedding(self.buckets[:length, :length], table.weight)
+        return mask + bias.permute(2, 0, 1)[None]
 
     def _embedded(self, input_ids: Tensor, is_word: Tensor) -> Tensor:
         x = functional.embedding(input_ids, self.tokens.weight)
@@ -141,7 +147,7 @@ def is_encoder_text(text: OpenClip) -> bool:
     """Whether a text tower is one of transformers that can be written out here."""
     config = getattr(text, "config", None)
     pooler = type(getattr(text, "pooler", None)).__name__
-    return getattr(config, "model_type", "") in _KINDS and pooler in _POOLERS
+    return getattr(config, "model_type", "") in ENCODER_PARTS and pooler in _POOLERS
 
 
 _POOLERS = ("MeanPooler", "ClsPooler", "ClsLastHiddenStatePooler")
@@ -169,85 +175,26 @@ def _context_length(text: OpenClip, example: Tensor | None) -> int:
     return int(length)
 
 
-Parts = tuple[list[BlockParts], "nn.Parameter | None", nn.Module, nn.Module]
+def _outputs(layer: nn.Module) -> int:
+    """Return the outputs of a linear layer, 0 where none is left."""
+    return layer.out_features if isinstance(layer, nn.Linear) else 0
 
 
-def _bert(encoder: OpenClip, context: int) -> Parts:
-    embeddings = encoder.embeddings
-    table = embeddings.position_embeddings.weight.detach()
-    first = embeddings.token_type_embeddings.weight.detach()[:1]
-    # Rows for padding, and for texts of the context length.
-    places = nn.Parameter(table[: context + encoder.config.pad_token_id + 1] + first, False)
-    blocks = [
-        BlockParts(
-            attention=(
-                layer.attention.self.query,
-                layer.attention.self.key,
-                layer.attention.self.value,
-                layer.attention.output.dense,
-            ),
-            norms=(layer.attention.output.LayerNorm, layer.output.LayerNorm),
-            up=layer.intermediate.dense,
-            gate=None,
-            activation=layer.intermediate.intermediate_act_fn,
-            down=layer.output.dense,
-            heads=encoder.config.num_attention_heads,
-            normed_first=False,
-        )
-        for layer in encoder.encoder.layer
-    ]
-    return blocks, places, embeddings.LayerNorm, nn.Identity()
+def _attention(parts: BlockParts, heads: int, width: int) -> Attention | Constant:
+    if not heads:
+        return _constant(parts.attention[3], width)
+    names = ("q_proj", "k_proj", "v_proj", "c_proj")
+    layers = dict(zip(names, parts.attention, strict=True))
+    attention = Attention(SimpleNamespace(**layers, num_heads=heads))
+    if not parts.scaled:
+        attention.scale = 1.0
+    return attention
 
 
-def _mt5(encoder: OpenClip, _: int) -> Parts:
-    blocks = []
-    for layer in encoder.block:
-        attention, feed_forward = layer.layer[0].SelfAttention, layer.layer[1].DenseReluDense
-        gated = hasattr(feed_forward, "wi_1")
-        blocks.append(
-            BlockParts(
-                attention=(attention.q, attention.k, attention.v, attention.o),
-                norms=(layer.layer[0].layer_norm, layer.layer[1].layer_norm),
-                up=feed_forward.wi_0 if gated else feed_forward.wi,
-                gate=feed_forward.wi_1 if gated else None,
-                activation=feed_forward.act,
-                down=feed_forward.wo,
-                heads=attention.n_heads,
-                scaled=False,
-            )
-        )
-    return blocks, None, nn.Identity(), encoder.final_layer_norm
-
-
-def _m2m_100(encoder: OpenClip, context: int) -> Parts:
-    places = shared(encoder.embed_positions.weights[: context + encoder.config.pad_token_id + 1])
-    blocks = [
-        BlockParts(
-            attention=(
-                layer.self_attn.q_proj,
-                layer.self_attn.k_proj,
-                layer.self_attn.v_proj,
-                layer.self_attn.out_proj,
-            ),
-            norms=(layer.self_attn_layer_norm, layer.final_layer_norm),
-            up=layer.fc1,
-            gate=None,
-            activation=layer.activation_fn,
-            down=layer.fc2,
-            heads=layer.self_attn.num_heads,
-        )
-        for layer in encoder.layers
-    ]
-    return blocks, places, nn.Identity(), encoder.layer_norm
-
-
-_KINDS = {
-    "bert": _bert,
-    "roberta": _bert,
-    "xlm-roberta": _bert,
-    "mt5": _mt5,
-    "m2m_100": _m2m_100,
-}
+def _constant(layer: nn.Module, width: int) -> Constant:
+    """Return the bias of a layer that has no inputs left, 0 without one."""
+    bias = getattr(layer, "bias", None)
+    return Constant(torch.zeros(width) if bias is None else bias)
 
 
 def _activation(source: nn.Module) -> nn.Module:

@@ -19,7 +19,8 @@ from tinyclip_edge.models import load_clip
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.convert import convert_checkpoint
 from tinyclip_edge.models.folder import save_local_dir
-from tinyclip_edge.models.pruned import UNITS, assemble_config
+from tinyclip_edge.models.pruned import assemble_config
+from tinyclip_edge.models.pruned_units import UNITS
 from tinyclip_edge.models.tokenizer_files import from_vocabulary
 
 SPECIAL = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}

@@ -94,7 +94,7 @@ def test_parameters_are_conserved(inherit, toy_teacher_folder):
     assert report["parameters"]["image"]["student"] == image
     assert sum(report["image"]["parameters"].values()) == image
     assert report["parameters"]["shared"] == {"teacher": 1, "student": 1}
-    assert report["shared"]["parameters"] == {"copied": 0, "sliced": 0, "fresh": 1}
+    assert report["shared"]["parameters"] == {"copied": 0, "sliced": 0, "frozen": 0, "fresh": 1}
     teacher = load_clip(str(toy_teacher_folder)).model.state_dict()
     assert sum(counts["teacher"] for counts in report["parameters"].values()) == sum(
         tensor.numel() for tensor in teacher.values()

@@ -16,7 +16,8 @@ from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models import load_clip, save_local_dir
 from tinyclip_edge.models.convert import convert_checkpoint
 from tinyclip_edge.models.huggingface import save_huggingface
-from tinyclip_edge.models.pruned import UNITS, assemble_config
+from tinyclip_edge.models.pruned import assemble_config
+from tinyclip_edge.models.pruned_units import UNITS
 from tinyclip_edge.models.weights import read_weights
 
 HUGE = 1_000_000

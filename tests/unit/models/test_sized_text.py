@@ -20,6 +20,7 @@ from tinyclip_edge.models.build import build_model
 from tinyclip_edge.models.cost import traced_macs
 from tinyclip_edge.models.describe import describe
 from tinyclip_edge.models.vocabulary import Vocabulary
+from tinyclip_export.bundle.trim_vocab import trim_vocabulary
 
 CLASSES = {
     "XLM-R": (transformers.XLMRobertaConfig, ROBERTA),
@@ -267,3 +268,20 @@ def test_a_smaller_vocabulary_is_saved_and_loaded(kind, tmp_path):
     smaller = create_student({"text_cfg": {"layers": 1}}, loaded)
     assert inherit_student(loaded, smaller).text.layers == (0,)
     assert smaller.vocabulary == loaded.vocabulary
+
+
+@pytest.mark.parametrize("name", ["XLM-R", "NLLB"])
+def test_a_tower_of_the_hub_with_fewer_tokens_describes_itself(name, tmp_path):
+    """Its folder needs no hub, whose sizes are those of the whole vocabulary."""
+    clip = family(name)
+    del clip.config["model_cfg"]["text_cfg"]["hf_config"]
+    if name == "NLLB":
+        places = clip.model.text.transformer.embed_positions
+        places.weights = torch.nn.Buffer(places.weights, persistent=False)
+    texts = ["a red bicycle", "the cat in the rain"]
+    small = trim_vocabulary(clip, texts).clip
+    save_local_dir(tmp_path / "small", small)
+    loaded = load_clip(str(tmp_path / "small"))
+    with torch.no_grad():
+        expected = clip.model.encode_text(clip.tokenizer(texts))
+        torch.testing.assert_close(loaded.model.encode_text(loaded.tokenizer(texts)), expected)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from families import family
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import TeacherConfig
 from tinyclip_edge.data import Batch, CachedRows, PairMemory, open_source
@@ -92,6 +93,27 @@ def test_each_teacher_sees_pixels_of_its_size_mean_and_std(toy_teacher, other, b
     assert torch.allclose(text[:, 64:], math.sqrt(share) * words, atol=1e-5)
     first = ask(toy_teacher).features_of(batch)
     assert torch.allclose(image[:, :64], math.sqrt(1 - share) * first[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("names", [("XLM-R",), ("ChineseCLIP", "mT5")])
+def test_each_teacher_reads_its_own_ids(toy_teacher, batch, names):
+    """Tokenizers of other kinds, padded with 1 or with 0, beside CLIP's."""
+    others = [family(name) for name in names]
+    joined = ask(toy_teacher, ensemble=[(clip, 1.0) for clip in others])
+    text = joined.features_of(batch)[1]
+    start, everyone = 0, [toy_teacher, *others]
+    ids = [clip.tokenizer(list(CAPTIONS)) for clip in everyone]
+    assert len({tuple(rows[4][:6].tolist()) for rows in ids}) == len(everyone)
+    total = sum(clip.logit_scale for clip in everyone)
+    for clip, rows in zip(everyone, ids, strict=True):
+        stop = start + clip.embedding_dim
+        with torch.no_grad():
+            alone = clip.model.encode_text(rows, normalize=True)
+        part = text[:, start:stop] / math.sqrt(clip.logit_scale / total)
+        assert torch.allclose(part, alone, atol=1e-5)
+        start = stop
+    tokens = [teacher["tokenizer"] for teacher in joined.recipe(None)["teachers"]]
+    assert len(set(tokens)) == len(everyone)
 
 
 def test_a_teacher_beside_itself_says_the_same(toy_teacher, toy_teacher_of, batch):
