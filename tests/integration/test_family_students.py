@@ -7,16 +7,21 @@ import pytest
 import torch
 from PIL import Image
 
-from families import FAMILIES, family
+from families import ENCODERS, EVERY, family
+from masked_clip import random_masks
 from tinyclip_edge import EdgeCLIP
+from tinyclip_edge.inheritance.tower_kind import SHARED, split_key
 from tinyclip_edge.models import load_clip, save_local_dir
+from tinyclip_edge.models.pruned import clip_units, prune_clip
 from tinyclip_edge.train import distill, read_events
 from tinyclip_export import export_bundle
+from tinyclip_export.bundle.trim_vocab import trim_vocabulary
 
 pytestmark = pytest.mark.slow
 
 COLOURS = ("red", "blue", "green", "black")
 SHAPES = ("square", "circle", "cat", "dog", "star", "house", "tree", "fish")
+TEXTS = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
 HALF = {"vision_cfg": {"width": 32, "layers": 2}, "text_cfg": {"width": 32, "layers": 2}}
 WAYS = {
     "masks": {
@@ -34,7 +39,7 @@ def noise(count):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "ViT"])
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "ViT"])
 def test_a_student_is_distilled_and_exported(make, tmp_path, name, way):
     save_local_dir(tmp_path / "teacher", family(name))
     sections = dict(WAYS[way])
@@ -42,14 +47,70 @@ def test_a_student_is_distilled_and_exported(make, tmp_path, name, way):
         wide = {"width": 96, "layers": 2} if name == "PE-Core" else HALF["vision_cfg"]
         sections["student"] = {"model": {**HALF, "vision_cfg": wide}}
     config = make(teacher={"model": str(tmp_path / "teacher")}, **sections)
-    distill(config, tmp_path / "run")
-    events = read_events(tmp_path / "run" / "events.jsonl")
+    clip = distilled(config, tmp_path / "run")
+    check_bundle(clip, TEXTS, tmp_path / "bundle")
+
+
+def distilled(config, folder):
+    distill(config, folder)
+    events = read_events(folder / "events.jsonl")
     losses = [event["loss"] for event in events if event["kind"] == "step"]
     assert len(losses) == 12 and all(0 < loss < 100 for loss in losses)
-    clip = load_clip(str(tmp_path / "run" / "student"))
-    pairs = noise(32), [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
-    export_bundle(clip, tmp_path / "bundle", pairs=pairs, max_drop=100)
-    edge = EdgeCLIP.load(tmp_path / "bundle", precision="fp32")
+    return load_clip(str(folder / "student"))
+
+
+def check_bundle(clip, texts, folder):
+    """Export fp32 and int8, and compare the texts of the bundle with PyTorch."""
+    export_bundle(clip, folder, pairs=(noise(len(texts)), texts), max_drop=100)
+    edge = EdgeCLIP.load(folder, precision="fp32")
     with torch.no_grad():
-        expected = clip.model.encode_text(clip.tokenizer(pairs[1]), normalize=True).numpy()
-    np.testing.assert_allclose(edge.encode_text(pairs[1]), expected, atol=1e-5)
+        expected = clip.model.encode_text(clip.tokenizer(texts), normalize=True).numpy()
+    np.testing.assert_allclose(edge.encode_text(texts), expected, atol=1e-5)
+    assert EdgeCLIP.load(folder).encode_text(texts).shape == expected.shape
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_pruned_encoder_with_fewer_tokens_is_exported(name, tmp_path):
+    """The vocabulary is cut after masks; texts that it covers keep their embeddings."""
+    clip = family(name)
+    pruned = prune_clip(clip, random_masks(clip_units(clip), 1, off=0.4)).clip
+    save_local_dir(tmp_path / "pruned", pruned)
+    loaded = load_clip(str(tmp_path / "pruned"))
+    small = trim_vocabulary(loaded, TEXTS).clip
+    assert small.vocabulary < loaded.vocabulary
+    with torch.no_grad():
+        before = loaded.model.encode_text(loaded.tokenizer(TEXTS), normalize=True)
+        after = small.model.encode_text(small.tokenizer(TEXTS), normalize=True)
+    torch.testing.assert_close(after, before, atol=1e-6, rtol=0)
+    check_bundle(small, TEXTS, tmp_path / "bundle")
+    save_local_dir(tmp_path / "small", small)
+    with torch.no_grad():
+        reloaded = load_clip(str(tmp_path / "small"))
+        again = reloaded.model.encode_text(reloaded.tokenizer(TEXTS), normalize=True)
+    assert torch.equal(again, after)
+
+
+@pytest.mark.parametrize("whole", ["image", "text"])
+@pytest.mark.parametrize("name", ["ViT", "SigLIP 2", "XLM-R", "NLLB"])
+def test_one_tower_is_trained_beside_a_frozen_one(make, tmp_path, name, whole):
+    teacher = family(name)
+    save_local_dir(tmp_path / "teacher", teacher)
+    shrunk = "text_cfg" if whole == "image" else "vision_cfg"
+    narrow = {"layers": 2} if name == "SigLIP 2" else HALF[shrunk]
+    config = make(
+        teacher={"model": str(tmp_path / "teacher")},
+        student={"model": {shrunk: narrow}},
+        inherit={"plan": "evenly", whole: "frozen"},
+        run={"micro_batch": 8},
+        optim={"ema": 0.9},
+    )
+    clip = distilled(config, tmp_path / "run")
+    trained = {"image": False, "text": False}
+    before = load_clip(str(tmp_path / "teacher")).model.state_dict()
+    for key, tensor in clip.model.state_dict().items():
+        if key not in SHARED:
+            tower = split_key(key)[0]
+            same = key in before and torch.equal(tensor, before[key])
+            trained[tower] |= not same
+    assert trained == {"image": whole == "text", "text": whole == "image"}
+    check_bundle(clip, TEXTS, tmp_path / "bundle")

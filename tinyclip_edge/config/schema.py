@@ -239,6 +239,12 @@ class RunConfig(Section):
             raise ValueError(
                 "student.uniform_shapes only applies to masks; set inherit.method=masks"
             )
+        fresh = [tower for tower, mode in self.inherit.modes.items() if mode == "fresh"]
+        if fresh and len(self.stages) > 1:
+            raise ValueError(
+                f"inherit.{fresh[0]} is fresh, so each stage would start with a random {fresh[0]} "
+                "tower; use inherited, or one stage"
+            )
         if self.inherit.method == "none" and len(self.stages) > 1:
             raise ValueError(
                 "inherit.method is none, so each stage would start from random weights; use uniform"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -59,6 +59,9 @@ class StudentConfig(Section):
     )
 
 
+TowerMode: TypeAlias = Literal["inherited", "fresh", "frozen"]
+
+
 class InheritConfig(Section):
     """What the student inherits from the teacher before step 1."""
 
@@ -79,6 +82,38 @@ class InheritConfig(Section):
     calibration: int = Field(
         default=256, ge=1, description="Training pairs on which importance is measured."
     )
+    image: TowerMode = Field(
+        default="inherited",
+        description="Weights of the image tower under uniform. inherited: slices of the teacher's; "
+        "fresh: random, in any architecture; frozen: the teacher's whole tower, which is not "
+        "trained and whose settings student.model leaves out.",
+    )
+    text: TowerMode = Field(
+        default="inherited", description="Weights of the text tower, as inherit.image."
+    )
+
+    @property
+    def modes(self) -> dict[Literal["image", "text"], TowerMode]:
+        """What becomes of each tower."""
+        return {"image": self.image, "text": self.text}
+
+    @property
+    def frozen(self) -> tuple[Literal["image", "text"], ...]:
+        """Towers that are the teacher's and are not trained."""
+        return tuple(tower for tower, mode in self.modes.items() if mode == "frozen")
+
+    @model_validator(mode="after")
+    def _check_modes(self) -> InheritConfig:
+        for tower, mode in self.modes.items():
+            if mode != "inherited" and self.method != "uniform":
+                raise ValueError(
+                    f"inherit.{tower}={mode} goes with inherit.method=uniform, not {self.method}"
+                )
+        if self.image == self.text == "frozen":
+            raise ValueError("both towers are frozen, so there is nothing to train; inherit one")
+        if self.image == self.text == "fresh":
+            raise ValueError("both towers are fresh; set inherit.method=none instead")
+        return self
 
 
 class MasksConfig(Section):

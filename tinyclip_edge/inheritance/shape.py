@@ -91,7 +91,9 @@ def _tower(
     kind, prefix = recognise(state, tower)
     head_width = heads.image if tower == "image" else heads.text
     if kind is RESNET:
-        return _resnet(state, head_width), {}
+        projection = state.get("visual.attnpool.c_proj.weight")
+        embed = {} if projection is None else {"embed": len(projection)}
+        return _resnet(state, head_width), embed
     layers = count_blocks(state, prefix + kind.blocks, f"the {tower} tower")
     sizes = kind.sizes(state, prefix)
     for axis in ("attended", "neurons"):

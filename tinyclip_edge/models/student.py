@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
+from tinyclip_edge.config.shrink import TowerMode
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance import (
     ClipShape,
@@ -18,14 +20,15 @@ from tinyclip_edge.inheritance import (
     plan_uniform,
 )
 from tinyclip_edge.inheritance.masked import END_POOLS
+from tinyclip_edge.inheritance.tower_kind import BOTH, TowerName
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.folder import read_config
 from tinyclip_edge.models.head_widths import head_widths
 from tinyclip_edge.models.importance import Calibration, importance_plan
 from tinyclip_edge.models.library import open_clip
-from tinyclip_edge.models.positions import resize_positions
-from tinyclip_edge.models.pruned import UNITS
+from tinyclip_edge.models.positions import resize_positions, whole_state
+from tinyclip_edge.models.pruned_units import UNITS
 from tinyclip_edge.models.sized_text import HF_CONFIG, fixed_settings, is_hf_text
 from tinyclip_edge.models.student_config import (
     complete_cfg,
@@ -33,6 +36,7 @@ from tinyclip_edge.models.student_config import (
     needs_end,
     pooling_at_end,
     teacher_cfg,
+    with_whole_towers,
     without_tokenizer,
 )
 from tinyclip_edge.models.tokenization import (
@@ -64,7 +68,11 @@ _TEXT_KEYS = (
 
 
 def create_student(
-    model: str | dict[str, Any], teacher: LoadedClip, *, own_tokens: bool = True
+    model: str | dict[str, Any],
+    teacher: LoadedClip,
+    *,
+    own_tokens: bool = True,
+    frozen: Collection[TowerName] = (),
 ) -> LoadedClip:
     """Return a student with random weights (the caller seeds torch).
 
@@ -73,20 +81,24 @@ def create_student(
     preprocessing and tokenizer. A student with CLIP's vocabulary, or with a tokenizer that it
     names, is an ordinary CLIP with that one, and so is one with ``hf_model_name: None`` whose
     teacher has a text encoder of transformers; without ``own_tokens`` it has the teacher's
-    tokenizer whatever it names. Factor and bias of a sigmoid are the teacher's. Raises ModelError.
+    tokenizer whatever it names. Factor and bias of a sigmoid are the teacher's; ``frozen`` towers
+    have its settings too, and ``model`` must leave them out. Raises ModelError.
     """
     name, overrides = _named_shape(model)
     if not own_tokens:
         overrides = without_tokenizer(overrides)
     theirs = teacher_cfg(teacher)
     config = complete_cfg(overrides, theirs, name)
+    if frozen:
+        config = with_whole_towers(config, overrides, theirs, frozen, name)
     student_text = overrides.get("text_cfg", {})
     own_tokenizer = has_own_tokenizer(student_text, theirs["text_cfg"])
     tokenizer_file = None if own_tokenizer else teacher.tokenizer_file
-    at_end = not own_tokens and config["text_cfg"].get("pool_type") == "eos"
-    if at_end or needs_end(config["text_cfg"], theirs["text_cfg"], own_tokenizer=own_tokenizer):
+    text = config["text_cfg"]
+    at_end = not own_tokens and "text" not in frozen and text.get("pool_type") == "eos"
+    if at_end or needs_end(text, theirs["text_cfg"], own_tokenizer=own_tokenizer):
         tokenizer = make_tokenizer(config, None, name) if own_tokenizer else teacher.tokenizer
-        config["text_cfg"] |= pooling_at_end(config["text_cfg"], end_token_id(tokenizer), name)
+        text |= pooling_at_end(text, end_token_id(tokenizer), name)
     student = assemble(
         config, teacher.config["preprocess_cfg"], name=name, tokenizer_file=tokenizer_file
     )
@@ -137,11 +149,13 @@ def inherit_student(
     plan: PlanName = "published",
     calibration: Calibration | None = None,
     device: torch.device | None = None,
+    modes: Mapping[TowerName, TowerMode] | None = None,
 ) -> InheritanceReport:
     """Initialise the student with selected weights of the teacher, in place.
 
     ``importance`` needs ``calibration``: pixels ``[N, 3, H, W]`` as the teacher takes them, and ids
-    ``[N, L]``; it is measured on ``device`` (None: where the teacher is).
+    ``[N, L]``; it is measured on ``device`` (None: where the teacher is). ``modes`` says which
+    towers stay fresh, or become the teacher's, whatever their kind; the others are inherited.
 
     Raises InheritanceError when activation, patch size or pooling differ, or when the
     student does not fit into the teacher. Another image size interpolates the positional embedding.
@@ -151,44 +165,61 @@ def inherit_student(
             f"{teacher.name} is pruned and its layers differ in size, so a uniform student cannot "
             "inherit from it; inherit from the model it was pruned from"
         )
-    _check_agreement(teacher.config["model_cfg"], student.config["model_cfg"])
-    _check_trunks(teacher, student)
-    _check_text_encoders(teacher, student)
-    teacher_state, notes = resize_positions(teacher.model, student.model)
+    modes = modes or {}
+    frozen, fresh = (
+        [tower for tower in BOTH if modes.get(tower) == mode] for mode in ("frozen", "fresh")
+    )
+    towers = [tower for tower in BOTH if tower not in (*frozen, *fresh)]
+    _check_agreement(teacher.config["model_cfg"], student.config["model_cfg"], towers)
+    if "image" in towers:
+        _check_trunks(teacher, student)
+        teacher_state, notes = resize_positions(teacher.model, student.model)
+    else:
+        teacher_state, notes = whole_state(teacher.model), ()
+    if "text" in towers:
+        _check_text_encoders(teacher, student)
     student_state = student.model.state_dict()
     shapes = (
-        ClipShape.of(teacher_state, head_widths(teacher)),
-        ClipShape.of(student_state, head_widths(student)),
+        ClipShape.of(teacher_state, head_widths(teacher), towers=towers),
+        ClipShape.of(student_state, head_widths(student), towers=towers),
     )
-    if not same_ids(teacher.tokenizer, student.tokenizer):
+    if "text" in towers and not same_ids(teacher.tokenizer, student.tokenizer):
         # Rows of another tokenizer's ids are meaningless: the plan has no tokens.
         shapes = (shapes[0], replace(shapes[1], vocabulary=0))
         notes = (*notes, "token embedding not inherited: the student has another tokenizer")
-    if plan != "importance":
-        unit_plan = plan_uniform(*shapes, layers=plan)
+    notes = (*notes, *(f"the {tower} tower is the teacher's, and not trained" for tower in frozen))
+    if not towers or plan != "importance":
+        layers = "evenly" if plan == "importance" else plan
+        unit_plan = plan_uniform(*shapes, layers=layers, towers=towers)
     elif calibration is None:
         raise InheritanceError(
             "plan importance needs calibration pairs: give calibration=(pixels, ids), or choose "
             "the plan evenly"
         )
     else:
-        unit_plan = importance_plan(teacher, shapes, calibration, device)
-    weights, report = inherit_uniform(teacher_state, student_state, unit_plan, notes=notes)
+        unit_plan = importance_plan(teacher, shapes, calibration, device, towers=towers)
+    weights, report = inherit_uniform(
+        teacher_state, student_state, unit_plan, frozen=frozen, notes=notes
+    )
     student.model.load_state_dict(weights)
     return replace(report, taken=InheritedUnits.by(unit_plan, shapes[0]))
 
 
-def _check_agreement(teacher: dict[str, Any], student: dict[str, Any]) -> None:
+def _check_agreement(
+    teacher: dict[str, Any], student: dict[str, Any], towers: Sequence[TowerName]
+) -> None:
+    """Refuse settings that differ, of inherited towers; the activation is that of both."""
     pairs = [
         (
             "activation",
             *("QuickGELU" if c.get("quick_gelu") else "GELU" for c in (teacher, student)),
         )
     ]
-    for tower, kind, keys in (
-        ("vision_cfg", open_clip.CLIPVisionCfg, _VISION_KEYS),
-        ("text_cfg", open_clip.CLIPTextCfg, _TEXT_KEYS),
-    ):
+    settings: dict[TowerName, tuple[str, Any, tuple[str, ...]]] = {
+        "image": ("vision_cfg", open_clip.CLIPVisionCfg, _VISION_KEYS),
+        "text": ("text_cfg", open_clip.CLIPTextCfg, _TEXT_KEYS),
+    }
+    for tower, kind, keys in (settings[name] for name in towers):
         default = kind()
         if len({isinstance(c[tower].get("layers", 12), int) for c in (teacher, student)}) > 1:
             continue  # a ResNet and a ViT: the plan refuses them by that name

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from copy import deepcopy
 from typing import Any
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_edge.inheritance.tower_kind import TowerName
 from tinyclip_edge.models.build import check_model_cfg
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.sized_text import (
@@ -123,6 +125,34 @@ def complete_cfg(overrides: dict[str, Any], teacher: dict[str, Any], name: str) 
         config["embed_dim"] = tower["width"]  # such a tower's embedding is its channels
     check_model_cfg(config, name)
     return config
+
+
+def with_whole_towers(
+    config: dict[str, Any],
+    overrides: dict[str, Any],
+    teacher: dict[str, Any],
+    towers: Collection[TowerName],
+    name: str,
+) -> dict[str, Any]:
+    """Return a student's model_cfg in which towers have all of its teacher's settings.
+
+    Raises ModelError where the student's own settings contradict that.
+    """
+    whole = dict(config)
+    for tower in towers:
+        key = "vision_cfg" if tower == "image" else "text_cfg"
+        if overrides.get(key):
+            raise ModelError(
+                f"{name}: {key} is given, but inherit.{tower}=frozen takes the teacher's tower; "
+                "leave it out"
+            )
+        whole[key] = deepcopy(teacher[key])
+        if config["embed_dim"] != teacher["embed_dim"]:
+            raise ModelError(
+                f"{name}: embed_dim {config['embed_dim']} is not the {teacher['embed_dim']} of the "
+                f"frozen {tower} tower; leave embed_dim out, or set it to that"
+            )
+    return whole
 
 
 def _vision_base(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:

@@ -20,9 +20,13 @@ AVERAGED = 1  # a float more where optim.ema keeps their average
 KIB = 1024  # Linux counts resident memory in it, macOS in bytes
 
 
-def trained_bytes(parameters: int, optim: OptimConfig) -> int:
-    """Return the bytes of trained parameters, with their gradients, moments and average."""
-    return parameters * FLOAT * (TRAINED if optim.ema is None else TRAINED + AVERAGED)
+def student_bytes(model: nn.Module, optim: OptimConfig) -> int:
+    """Return the bytes of parameters, with gradients, moments and average of those trained."""
+    averaged = 0 if optim.ema is None else AVERAGED
+    return FLOAT * sum(
+        weight.numel() * ((TRAINED if weight.requires_grad else 1) + averaged)
+        for weight in model.parameters()
+    )
 
 
 def peak_bytes() -> int:

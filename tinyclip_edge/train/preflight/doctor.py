@@ -15,10 +15,10 @@ from tinyclip_edge.data import Batch, CachedRows, Count, PairMemory, open_source
 from tinyclip_edge.data.checks import SourceCheck, check_source
 from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.metrics import chance_of
-from tinyclip_edge.models import LoadedClip, load_clip
+from tinyclip_edge.models import load_clip
 from tinyclip_edge.train.builder import prepare
 from tinyclip_edge.train.feature_cache.fill import FeatureCacheFiller
-from tinyclip_edge.train.memory import HALF, SavedBytes, trained_bytes
+from tinyclip_edge.train.memory import HALF, SavedBytes, student_bytes
 from tinyclip_edge.train.monitoring.events import Observer, Silent
 from tinyclip_edge.train.preflight.diagnosis import (
     Diagnosis,
@@ -29,6 +29,7 @@ from tinyclip_edge.train.preflight.diagnosis import (
 )
 from tinyclip_edge.train.setup import Setup
 from tinyclip_edge.train.stages.state import StageState
+from tinyclip_edge.train.stages.student import label
 from tinyclip_edge.train.tasks.encoders import picture_bytes, pixel_codec
 from tinyclip_edge.train.tasks.probes import probe_pair
 from tinyclip_edge.train.tasks.teacher import Teacher
@@ -103,7 +104,7 @@ def _measured(
     evaluation_seconds = 0.0 if accuracy is None else accuracy.seconds * evaluations
     return replace(
         diagnosis,
-        student=state.student.name,
+        student=label(state.student.name, setup.config),
         device=str(setup.accelerator.device),
         steps=steps,
         streamed=not isinstance(setup.pairs, PairMemory),
@@ -205,7 +206,7 @@ def _memory(setup: Setup, state: StageState, activations: int) -> MemoryCheck:
         pictures=pictures,
         features=rows * teacher.embedding_dim * HALF,
         teacher=sum(_bytes(member.encoder) for member in teacher.members),
-        student=trained_bytes(_parameters(state.student), setup.config.optim),
+        student=student_bytes(state.student.model, setup.config.optim),
         activations=activations,
         available=_available(device),
         shared=device.type == "cpu",
@@ -247,10 +248,6 @@ def _training_seconds(step: StepCheck, steps: int, missing: int, *, ahead: bool)
 
 def _bytes(module: nn.Module) -> int:
     return sum(parameter.nbytes for parameter in module.parameters())
-
-
-def _parameters(clip: LoadedClip) -> int:
-    return sum(parameter.numel() for parameter in clip.model.parameters())
 
 
 def _available(device: torch.device) -> int | None:

@@ -15,15 +15,19 @@ import torch
 
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.inheritance.text_part import text_part
+from tinyclip_edge.inheritance.tower_kind import BOTH
 from tinyclip_edge.models import LoadedClip, inherit_student, load_clip
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import count_parameters
-from tinyclip_edge.models.cost import traced_macs
+from tinyclip_edge.models.cost import text_encoder, traced_macs
+from tinyclip_edge.models.frozen import freeze
 from tinyclip_edge.models.given_config import open_clip_config
 from tinyclip_edge.models.pruned import clip_units
-from tinyclip_edge.train.memory import FLOAT, HALF, SavedBytes, trained_bytes
+from tinyclip_edge.models.sized_text import is_hf_text
+from tinyclip_edge.train.memory import FLOAT, HALF, SavedBytes, student_bytes
 from tinyclip_edge.train.schedule import Stage
-from tinyclip_edge.train.stages.student import resolve_course, shaped
+from tinyclip_edge.train.stages.student import label, resolve_course, shaped
 from tinyclip_edge.train.tasks.encoders import PairEncoder
 from tinyclip_edge.train.vocabulary import planned_origin
 
@@ -160,7 +164,9 @@ def _cut_out(config: RunConfig, shape: str | dict[str, Any], before: LoadedClip)
     student = shaped(config, shape, before)
     if config.inherit.method != "none":
         plan = config.inherit.plan
-        inherit_student(before, student, plan="evenly" if plan == "importance" else plan)
+        plan = "evenly" if plan == "importance" else plan
+        inherit_student(before, student, plan=plan, modes=config.inherit.modes)
+    freeze(student.model, config.inherit.frozen)
     return student
 
 
@@ -178,10 +184,14 @@ def _plan(
         text -= round((1 - after) * units.text.prunable)
         dense = stage.masks.prune / optim.steps
         share = dense * dense_share + (1 - dense) * after
-    macs = sum(traced_macs(student.model, student.config["model_cfg"]))
+    frozen = config.inherit.frozen
+    macs = traced_macs(student.model, student.config["model_cfg"])
+    costs = zip(BOTH, macs, strict=True)
+    passes = sum(cost * (1 if tower in frozen else PASSES) for tower, cost in costs)
+    name = student.name if stage.keep is None else f"{stage.keep:.0%} by masks"
     plan = StagePlan(
         number=stage.number,
-        student=student.name if stage.keep is None else f"{stage.keep:.0%} by masks",
+        student=label(name, config),
         keep=stage.keep,
         image_parameters=image,
         text_parameters=text,
@@ -190,8 +200,8 @@ def _plan(
         lr=optim.lr,
         prune_after=None if stage.masks is None else stage.masks.prune,
         activation_bytes=round(dense_share * _activations(student, config)),
-        student_bytes=trained_bytes(round(dense_share * count.total), config.optim),
-        pflop=2 * PASSES * macs * samples * share / PETA,
+        student_bytes=round(dense_share * student_bytes(student.model, config.optim)),
+        pflop=2 * passes * samples * share / PETA,
         teacher_pflop=0.0,
     )
     return plan, after
@@ -199,7 +209,9 @@ def _plan(
 
 def _activations(student: LoadedClip, config: RunConfig) -> int:
     """Return the approximate bytes that autograd stores for one pair."""
-    encoder = PairEncoder(student).requires_grad_(True).train()
+    encoder = PairEncoder(student).requires_grad_(True)
+    freeze(student.model, config.inherit.frozen)
+    encoder.train()
     if config.run.grad_checkpointing:
         student.model.set_grad_checkpointing(True)  # type: ignore[operator]
     size = student.image_size
@@ -207,7 +219,10 @@ def _activations(student: LoadedClip, config: RunConfig) -> int:
     pixels = torch.empty(TRACED, 3, size, size, device="meta")
     tokens = torch.zeros(TRACED, student.context_length, dtype=torch.long, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
-        features = encoder(pixels, tokens)
+        if is_hf_text(text_part(student.model)):
+            features = encoder.encode_image(pixels), text_encoder(student.model)(tokens)
+        else:
+            features = encoder.encode_image(pixels), encoder.encode_text(tokens)
     peak = saved.peak
     del features  # held until here, as by a loss
     return peak // TRACED * _size(config) // FLOAT

@@ -77,9 +77,11 @@ class StepZeroReport:
         counts = self.parameters.values()
         ours, theirs = (sum(count[who] for count in counts) for who in ("student", "teacher"))
         accounted = "all accounted for" if self.conserved else "NOT all accounted for"
+        still = self.inherited.frozen_parameters
+        frozen = f" ({still:,} of them frozen)" if still else ""
         line = (
             f"parameters: {ours:,} of the teacher's {theirs:,}; "
-            f"{self.inherited.inherited_parameters:,} inherited, "
+            f"{self.inherited.inherited_parameters:,} inherited{frozen}, "
             f"{self.inherited.fresh_parameters:,} fresh, {accounted}"
         )
         return line if self.metrics else line + "\naccuracy not measured: data.val is null"

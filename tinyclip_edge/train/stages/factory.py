@@ -16,6 +16,7 @@ from tinyclip_edge.inheritance import InheritanceReport
 from tinyclip_edge.inheritance.gates import ClipGates
 from tinyclip_edge.inheritance.prune import load_moments, named_moments, slice_moments
 from tinyclip_edge.models import LoadedClip, load_clip
+from tinyclip_edge.models.frozen import freeze
 from tinyclip_edge.models.logit_bias import with_logit_bias
 from tinyclip_edge.models.prefixes import with_prefixes
 from tinyclip_edge.models.pruned import PruneResult, clip_units, prune_clip
@@ -146,7 +147,9 @@ class StageFactory:
         loss = self.config.loss
         if loss.uses_bias:
             student = with_logit_bias(student)  # the task sets its value
-        return with_prefixes(student, loss.matryoshka) if loss.matryoshka else student
+        student = with_prefixes(student, loss.matryoshka) if loss.matryoshka else student
+        freeze(student.model, self.config.inherit.frozen)
+        return student
 
     def _averaged(self, student: LoadedClip) -> AveragedStudent | None:
         """Return the average of weights that begins now, alike on all processes."""

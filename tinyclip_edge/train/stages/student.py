@@ -56,6 +56,12 @@ def resolve_course(config: RunConfig, teacher: LoadedClip) -> tuple[Stage, ...]:
     recipe = () if entry is None else tuple(StageConfig(keep=keep) for keep in entry.stages)
     if recipe and method == "none":
         raise ConfigError(f"{name} is a recipe with masks; set inherit.method=masks, not none")
+    own = [f"{tower}={mode}" for tower, mode in config.inherit.modes.items() if mode != "inherited"]
+    if recipe and own:
+        raise ConfigError(
+            f"{name} is a recipe with masks, which cover both towers; inherit.{own[0]} needs a "
+            "student of a given shape"
+        )
     if method == "masks" and name is not None and not recipe:
         raise ConfigError(
             "inherit.method is masks, which determine the shape: set student.keep or stages "
@@ -83,14 +89,25 @@ def stage_student(
     on_gpu = config.run.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else None
     report = inherit_student(
-        before, student, plan=config.inherit.plan, calibration=pairs, device=device
+        before,
+        student,
+        plan=config.inherit.plan,
+        calibration=pairs,
+        device=device,
+        modes=config.inherit.modes,
     )
     return student, report
 
 
 def shaped(config: RunConfig, model: str | dict[str, Any], before: LoadedClip) -> LoadedClip:
     """Return a student of a shape with random weights; ModelError."""
-    return create_student(model, before, own_tokens=config.student.vocab is None)
+    own_tokens, frozen = config.student.vocab is None, config.inherit.frozen
+    return create_student(model, before, own_tokens=own_tokens, frozen=frozen)
+
+
+def label(name: str, config: RunConfig) -> str:
+    """Return a student's name with the towers that are not trained."""
+    return ", ".join([name, *(f"{tower} tower frozen" for tower in config.inherit.frozen)])
 
 
 def dense_copy(clip: LoadedClip) -> LoadedClip:
@@ -132,7 +149,7 @@ def _check_course(config: RunConfig, stages: tuple[Stage, ...], teacher: LoadedC
                 with torch.random.fork_rng(devices=[]):
                     student = shaped(config, stage.student, before)
                 if config.inherit.method != "none":
-                    inherit_student(before, student, plan="evenly")
+                    inherit_student(before, student, plan="evenly", modes=config.inherit.modes)
                 before = student
             else:
                 assert stage.keep is not None

@@ -6,7 +6,7 @@ Shapes: B pairs, L tokens of the longest caption, C context length, D embedding 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,11 @@ from torch import Tensor, nn
 
 from tinyclip_edge.data import PixelCodec
 from tinyclip_edge.models import LoadedClip
+from tinyclip_edge.models.frozen import frozen_modules
 from tinyclip_edge.models.lean import LENGTH_GROUPS, LeanTowers
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
 MAX_CACHED = 65_536  # texts
@@ -80,6 +84,13 @@ class PairEncoder(nn.Module):
         self.model = clip.model
         self.context_length = clip.context_length
         self._lean = LeanTowers(clip.model)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, except that of frozen towers, whose statistics and dropout stay off."""
+        super().train(mode)
+        for tower in frozen_modules(self.model):
+            tower.eval()
+        return self
 
     @property
     def log_scale(self) -> nn.Parameter:

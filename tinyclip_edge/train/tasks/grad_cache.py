@@ -63,8 +63,12 @@ class GradCache:
             last = part is self._parts[-1]
             with nullcontext() if last else _unsynchronised(self._module):
                 _set_noise(device, self._noise)
-                *towers, scale, bias = self._forward(part)
-                gradients = [_rows(image, part), _rows(text, part)]
+                *features, scale, bias = self._forward(part)
+                pairs = zip(features, (image, text), strict=True)
+                # The features of a frozen tower have no graph.
+                trained = [(x, leaf) for x, leaf in pairs if x.requires_grad]
+                towers = [output for output, _ in trained]
+                gradients = [_rows(leaf, part) for _, leaf in trained]
                 # Scale and bias are the same for all parts: their gradients count once.
                 for output, leaf in zip((scale, bias), scalars, strict=True):
                     if last and output.requires_grad and leaf.grad is not None:
