@@ -21,6 +21,7 @@ from tinyclip_edge.cli.options import (
 from tinyclip_edge.errors import BundleError, TinyClipError
 
 if TYPE_CHECKING:
+    from tinyclip_edge.collection.files import PictureFile
     from tinyclip_edge.collection.folder_index import IndexReport
     from tinyclip_edge.runtime.edge import EdgeCLIP
 
@@ -68,19 +69,24 @@ def watch(
     threads: ThreadsOption = None,
 ) -> None:
     """Keep an index up to date while pictures come and go; Ctrl-C ends it."""
+    from tinyclip_edge.collection.files import absolute, scan_folders
     from tinyclip_edge.collection.folder_index import index_folders
 
     clip = _open_model(into, bundle, precision, threads)
-    last = ""
+    roots = [absolute(folder) for folder in folders]
+    seen: list[PictureFile] | None = None
+    last = line = ""
     try:
         while True:
             try:
-                report = index_folders(clip, folders, into)
-                line = _line(report) if report.differs else last
+                files = scan_folders(roots, lambda path, error: None)
+                if files != seen:
+                    report = index_folders(clip, roots, into)
+                    seen, line = files, _line(report) if report.differs else last
             except BundleError:
                 raise
             except TinyClipError as error:  # a folder that is gone may come back
-                line = str(error)
+                seen, line = None, str(error)
             if line != last:
                 say(line)
             last = line

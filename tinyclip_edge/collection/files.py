@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from tinyclip_edge.collection.journal import DIGEST_BYTES
-from tinyclip_edge.errors import DataError
+from tinyclip_edge.errors import DataError, TinyClipError
+from tinyclip_edge.paths import expanded
 from tinyclip_edge.runtime.images import image_header
+from tinyclip_edge.runtime.picture_files import folder_pictures
 from tinyclip_edge.runtime.preprocess import Preprocess
 from tinyclip_edge.runtime.protocol import Features
 
@@ -67,6 +70,37 @@ def picture_reader(
         return PictureContent(file, value, pixels)
 
     return read
+
+
+def scan_folders(
+    folders: Iterable[str], on_skipped: Callable[[str, TinyClipError], None]
+) -> list[PictureFile]:
+    """Return the pictures below folders with their state.
+
+    ``on_skipped`` is called for files and folders that cannot be read. Raise DataError for one of
+    the folders themselves, and where there is no picture.
+    """
+    roots = list(folders)
+
+    def unreadable(folder: Path, error: TinyClipError) -> None:
+        if str(folder) in roots:
+            raise error
+        on_skipped(str(folder), error)
+
+    files = []
+    for path in folder_pictures(roots, on_unreadable=unreadable):
+        try:
+            stat = os.stat(path)  # noqa: PTH116 - as text, of which there may be a million
+        except OSError as error:
+            on_skipped(path, DataError(f"cannot read {path}: {error.strerror}"))
+            continue
+        files.append(PictureFile(path, Stamp(stat.st_size, stat.st_mtime_ns)))
+    return files
+
+
+def absolute(folder: str | Path) -> str:
+    """Return a folder as the keys of an index begin with it."""
+    return os.path.abspath(expanded(folder))  # noqa: PTH100 - links stay as they are
 
 
 def inside(folder: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,18 +18,18 @@ from tinyclip_edge.collection.files import (
     PictureContent,
     PictureFile,
     Stamp,
+    absolute,
     inside,
     picture_reader,
+    scan_folders,
 )
 from tinyclip_edge.collection.journal import DIGEST_BYTES, IndexedFile, Journal, journal_path
 from tinyclip_edge.errors import DataError, TinyClipError
 from tinyclip_edge.file_aside import clear_partial_files
-from tinyclip_edge.paths import expanded
 from tinyclip_edge.runtime.decoding import prepared
 from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_edge.runtime.index import ImageIndex, index_path
 from tinyclip_edge.runtime.index_file import FILE_STAMP, SkippedImage
-from tinyclip_edge.runtime.picture_files import folder_pictures
 from tinyclip_edge.runtime.progress import reported
 from tinyclip_edge.runtime.protocol import Progress
 from tinyclip_edge.runtime.vectors import Codes, int8_codes
@@ -78,7 +78,7 @@ def index_folders(
     another model, TinyClipError while another process writes it.
     """
     path = index_path(into)
-    roots = [os.path.abspath(expanded(folder)) for folder in folders]  # noqa: PTH100
+    roots = [absolute(folder) for folder in folders]
     if not path.parent.is_dir():
         raise DataError(f"cannot write {path}: there is no folder {path.parent}")
     with locked_file(path):
@@ -117,7 +117,7 @@ class _Update:
 
     def run(self, progress: Progress) -> IndexReport:
         start = time.perf_counter()
-        files = list(self._scan())
+        files = scan_folders(self.roots, lambda path, error: self._skip(path, str(error)))
         todo = [file for file in files if not self._is_unchanged(file)]
         self.report.unchanged = len(files) - len(todo)
         self.gone = self._gone({file.path for file in files})
@@ -151,20 +151,6 @@ class _Update:
         for key, entry in self.journal.files.items():
             known[key] = KnownPicture(Stamp(entry.size, entry.mtime_ns), entry.digest)
         return known
-
-    def _scan(self) -> Iterator[PictureFile]:
-        def unreadable(folder: Path, error: TinyClipError) -> None:
-            if str(folder) in self.roots:
-                raise error
-            self.skipped.append(SkippedImage(str(folder), str(error)))
-
-        for path in folder_pictures(self.roots, on_unreadable=unreadable):
-            try:
-                stat = os.stat(path)  # noqa: PTH116
-            except OSError as error:
-                self._skip(path, f"cannot read {path}: {error.strerror}")
-                continue
-            yield PictureFile(path, Stamp(stat.st_size, stat.st_mtime_ns))
 
     def _is_unchanged(self, file: PictureFile) -> bool:
         known = self.known.get(file.path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from tinyclip_edge.errors import DataError, TinyClipError
@@ -26,10 +27,13 @@ def folder_pictures(
     roots = [_checked(folder) for folder in folders]
     kinds: Counter[str] = Counter()
     by_file: dict[str, str] = {}
+    real_folder = cache(os.path.realpath)
     for root in roots:
         for path in _pictures(root, kinds, on_unreadable):
-            real = os.path.realpath(path)
-            if by_file.get(real) != os.path.abspath(real):  # noqa: PTH100
+            parent, name = os.path.split(path)
+            is_link = os.path.islink(path)  # noqa: PTH114
+            real = os.path.realpath(path) if is_link else os.path.join(real_folder(parent), name)  # noqa: PTH118
+            if by_file.get(real) != real:
                 by_file[real] = path
     if not by_file:
         raise no_pictures(roots, kinds)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tinyclip_edge import EdgeCLIP, ImageIndex
+from tinyclip_edge.collection import folder_index
 
 COLOURS = ("red", "lime", "blue", "white", "black", "orange")
 
@@ -183,12 +184,22 @@ def test_duplicates_are_grouped(command_line, indexed):
     assert code == 0 and "again.png" in out and err.splitlines()[-1].endswith("among 8 pictures")
 
 
+def test_an_interrupted_index_says_how_to_continue(command_line, indexed, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tinyclip_edge.collection.folder_index.index_folders", interrupt)
+    code, out, err = command_line("index", indexed)
+    assert (code, out, err) == (130, "", "interrupted; the same command continues\n")
+
+
 def test_watch_follows_a_folder_until_it_is_interrupted(command_line, indexed, monkeypatch):
     steps = iter(
         [
             (indexed / "red.png").unlink,
             lambda: indexed.rename(indexed.with_name("away")),
             lambda: indexed.with_name("away").rename(indexed),
+            lambda: None,  # nothing to do, nothing to say
             lambda: Image.new("RGB", (12, 9), "red").save(indexed / "red.png"),
         ]
     )
@@ -200,7 +211,13 @@ def test_watch_follows_a_folder_until_it_is_interrupted(command_line, indexed, m
         step()
 
     monkeypatch.setattr("time.sleep", sleep)
+    runs = []
+    real = folder_index.index_folders
+    monkeypatch.setattr(
+        folder_index, "index_folders", lambda *arguments: runs.append(1) or real(*arguments)
+    )
     code, _, err = command_line("watch", indexed)
+    assert len(runs) == 4  # not while nothing changes
     lines = [re.sub(r" in [\d.]+ s$", "", line) for line in err.splitlines()]
     assert code == 0 and lines == [
         "pictures.npz: 5 pictures (1 deleted)",
