@@ -2,34 +2,72 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge import moved
 
 if TYPE_CHECKING:
+    from tinyclip_edge.api.bundles import check as check
+    from tinyclip_edge.api.exporting import export as export
+    from tinyclip_edge.api.models import convert as convert
+    from tinyclip_edge.api.models import evaluate as evaluate
+    from tinyclip_edge.api.training import distill as distill
+    from tinyclip_edge.api.training import inherit as inherit
+    from tinyclip_edge.models import load_clip as load_clip
     from tinyclip_edge.runtime.edge import EdgeCLIP as EdgeCLIP
     from tinyclip_edge.runtime.index import ImageIndex as ImageIndex
 
     __version__: str
 
-__all__ = ["EdgeCLIP", "ImageIndex", "__version__"]
+_HOME = {
+    "EdgeCLIP": "runtime.edge",
+    "ImageIndex": "runtime.index",
+    "check": "api.bundles",
+    "convert": "api.models",
+    "distill": "api.training",
+    "evaluate": "api.models",
+    "export": "api.exporting",
+    "inherit": "api.training",
+    "load_clip": "models",
+}
+
+__all__ = [
+    "EdgeCLIP",
+    "ImageIndex",
+    "__version__",
+    "check",
+    "convert",
+    "distill",
+    "evaluate",
+    "export",
+    "inherit",
+    "load_clip",
+]
 
 _FALLBACK_VERSION = "0.2.0"  # of a source tree that is not installed
 
 moved.install()
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - a class or a string
+class _Package(ModuleType):
+    """This package; the import of a moved module does not hide the function of its name."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a class, a function or a string
     """Load public names on first use, so that ``import tinyclip_edge`` costs nothing."""
     value: Any
-    if name == "EdgeCLIP":
-        from tinyclip_edge.runtime.edge import EdgeCLIP
-
-        value = EdgeCLIP
-    elif name == "ImageIndex":
-        from tinyclip_edge.runtime.index import ImageIndex
-
-        value = ImageIndex
+    if name in _HOME:
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     elif name == "__version__":
         from importlib import metadata
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
 
-from tinyclip_edge.errors import DataError, TinyClipError
+from tinyclip_edge.errors import DataError, ModelError, TinyClipError
 from tinyclip_edge.limits import TEXTS_BYTES
 
 
@@ -134,3 +134,21 @@ def read_lines(path: Path, kind: str) -> tuple[str, ...]:
     if not entries:
         raise DataError(f"{kind} file {path} is empty; write one a line")
     return entries
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """Return ``parent/name``, or the first ``parent/name-2``, ``-3`` … that does not exist yet."""
+    folder, number = parent / name, 2
+    while folder.exists():
+        folder, number = parent / f"{name}-{number}", number + 1
+    return folder
+
+
+def require_empty(folder: Path) -> None:
+    """Raise ModelError unless the folder is absent or empty, to protect a trained student."""
+    try:
+        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise ModelError(f"cannot write {folder}: {error.strerror or error}") from error
+    if occupied:
+        raise ModelError(f"{folder} is not empty; choose a new folder with --out")

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinyclip_edge.notebook import NotebookReport
+
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True)
-class ExportReport:
+class ExportReport(NotebookReport):
     """One finished export."""
 
     folder: Path
@@ -39,6 +41,10 @@ class ExportReport:
             "seconds": dict(self.seconds),
             "warnings": list(self.warnings),
         }
+
+    def tables(self) -> list[Table]:
+        """Return the tables to print."""
+        return [self.table()]
 
     def table(self) -> Table:
         """Return a rich table with one row per precision."""

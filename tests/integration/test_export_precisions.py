@@ -246,7 +246,7 @@ def test_bad_options_are_one_line(options, words, toy_teacher_folder, command_li
 
 
 def test_small_sets_are_used_for_both_and_say_so():
-    from tinyclip_edge.cli.export_pairs import _split as split
+    from tinyclip_edge.api.export_pairs import _split as split
     from tinyclip_edge.evaluation import EvalSet
 
     def of(count):
@@ -271,7 +271,7 @@ def test_small_sets_are_used_for_both_and_say_so():
             assert not set(pairs.texts) & set(supplied.texts)
         assert [int(text) for text in supplied.texts] == [int(image) for image in supplied.images]
     with pytest.raises(DataError, match="did you mean"):
+        from tinyclip_edge.api.export_pairs import export_pairs
         from tinyclip_edge.cli.export_options import VerificationOptions
-        from tinyclip_edge.cli.export_pairs import export_pairs
 
         export_pairs(VerificationOptions(data="starter:vall", limit=10), calibrated=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinyclip_edge.cli.options import JsonFlag, print_json, require_empty
+from tinyclip_edge.cli.options import JsonFlag, print_json
 
 if TYPE_CHECKING:
     from tinyclip_edge.models import Conversion
@@ -55,17 +55,11 @@ def convert(
     json_output: JsonFlag = False,
 ) -> None:
     """Identify a published checkpoint and save it as a model folder."""
-    from tinyclip_edge.models import check_checkpoint, check_config
+    from tinyclip_edge.api.models import convert as convert_model
 
-    require_empty(out)
-    check_checkpoint(source)
-    if config is not None:
-        check_config(config)
-    from tinyclip_edge.models import convert_checkpoint, save_huggingface, save_local_dir
-
-    conversion = convert_checkpoint(source, config=config, quick_gelu=quick_gelu)
-    save = save_huggingface if layout is Layout.HUGGINGFACE else save_local_dir
-    save(out, conversion.clip)
+    conversion = convert_model(
+        source, out, config=config, quick_gelu=quick_gelu, layout=layout.value
+    )
     summary = conversion.as_dict() | {"out": str(out), "format": layout.value}
     if json_output:
         print_json(summary)

@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from tinyclip_edge.api.run_checks import check_pairs, check_vocab
 from tinyclip_edge.cli.option_groups import with_option_groups
-from tinyclip_edge.cli.options import free_folder, refuse_launcher, say
-from tinyclip_edge.cli.run_config import check_pairs, check_vocab, read_run
+from tinyclip_edge.cli.options import refuse_launcher, say
+from tinyclip_edge.cli.run_config import read_run
 from tinyclip_edge.cli.run_plan import TFLOPS, show_plan
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.launcher import first_process
+from tinyclip_edge.paths import free_folder
 
 ConfigArgs = Annotated[
     list[str] | None,

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from tinyclip_edge.api.run_checks import check_vocab
 from tinyclip_edge.cli.distill import ConfigArgs
 from tinyclip_edge.cli.options import JsonFlag, print_json, refuse_launcher, say
-from tinyclip_edge.cli.run_config import check_vocab, read_run
+from tinyclip_edge.cli.run_config import read_run
 from tinyclip_edge.metrics import HEADLINES, METRICS
 
 if TYPE_CHECKING:

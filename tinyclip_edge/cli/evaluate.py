@@ -50,15 +50,12 @@ def evaluate(
     json_output: JsonFlag = False,
 ) -> None:
     """Measure zero-shot classification or retrieval."""
-    from tinyclip_edge.evaluation import check_openable, check_set, evaluate_model, open_embedder
+    from tinyclip_edge.api.models import evaluate as evaluate_model
 
-    check_openable(model)
-    check_set(data)
-
-    embedder = open_embedder(model, precision=precision, threads=threads, device=device)
     report = evaluate_model(
-        embedder, task=task.value, data=data, templates=tuple(template or ("{}",)), limit=limit
-    )
+        model, task=task.value, data=data, precision=precision,
+        templates=tuple(template or ("{}",)), limit=limit, threads=threads, device=device,
+    )  # fmt: skip
     if json_output:
         print_json(report.as_dict())
         return

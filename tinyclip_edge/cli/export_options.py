@@ -12,6 +12,7 @@ from tinyclip_edge.cli.options import JsonFlag
 from tinyclip_edge.precisions import PRECISIONS, check_precisions
 
 if TYPE_CHECKING:
+    from tinyclip_edge.api.exporting import VerificationRequest
     from tinyclip_edge.config.preset import ExportPreset
     from tinyclip_export.settings import Extras
 
@@ -107,6 +108,14 @@ class VerificationOptions:
             "--require-faster", help="Refuse a precision that is slower than fp32 on this machine."
         ),
     ] = False
+
+    def request(self) -> VerificationRequest:
+        """Return the same for the library."""
+        from tinyclip_edge.api.exporting import VerificationRequest
+
+        return VerificationRequest(
+            self.data, self.limit, self.calibration, self.max_drop, self.search, self.require_faster
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinyclip_edge.errors import ConfigError, ModelError, one_line
+from tinyclip_edge.errors import ConfigError, one_line
 from tinyclip_edge.launcher import in_a_group
 from tinyclip_edge.paths import is_folder
 
@@ -82,24 +82,6 @@ def refuse_launcher(command: str) -> None:
     """Raise ConfigError in one of several processes started by torchrun or accelerate."""
     if in_a_group():
         raise ConfigError(f"{command} runs in one process; start it without a launcher")
-
-
-def free_folder(parent: Path, name: str) -> Path:
-    """Return ``parent/name``, or the first ``parent/name-2``, ``-3`` … that does not exist yet."""
-    folder, number = parent / name, 2
-    while folder.exists():
-        folder, number = parent / f"{name}-{number}", number + 1
-    return folder
-
-
-def require_empty(folder: Path) -> None:
-    """Raise ModelError unless the folder is absent or empty, to protect a trained student."""
-    try:
-        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    except OSError as error:
-        raise ModelError(f"cannot write {folder}: {error.strerror or error}") from error
-    if occupied:
-        raise ModelError(f"{folder} is not empty; choose a new folder with --out")
 
 
 def split_config_args(args: list[str] | None, default: str) -> tuple[str, list[str]]:

@@ -10,7 +10,8 @@ import typer
 
 from tinyclip_edge.cli.export import run_export
 from tinyclip_edge.cli.export_options import ExportOptions, OutputOptions, PrecisionOptions
-from tinyclip_edge.cli.options import JsonFlag, free_folder, print_json, refuse_launcher, say
+from tinyclip_edge.cli.options import JsonFlag, print_json, refuse_launcher, say
+from tinyclip_edge.paths import free_folder
 
 
 def quickstart(

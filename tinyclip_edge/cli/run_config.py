@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tinyclip_edge.api.run_checks import check_run
 from tinyclip_edge.cli.options import split_config_args
 
 if TYPE_CHECKING:
@@ -28,39 +29,3 @@ def read_run(
     run = load_config(name, overrides)
     check_run(run, pairs)
     return run
-
-
-def check_pairs(run: RunConfig, pairs: Sequence[str] = ("train", "val")) -> None:
-    """Raise DataError, which names the key to set, for missing pairs."""
-    from tinyclip_edge.data import check_source
-    from tinyclip_edge.errors import DataError
-
-    for key in pairs:
-        source = getattr(run.data, key)
-        if source is None:
-            continue
-        try:
-            check_source(source, allow_pipes=run.data.allow_pipes)
-        except DataError as error:
-            raise DataError(f"data.{key}: {error}") from None
-
-
-def check_vocab(run: RunConfig) -> None:
-    """Raise ConfigError or DataError for a file of ``student.vocab`` that cannot be read."""
-    from tinyclip_edge.data.corpus import corpus_lines
-
-    if isinstance(run.student.vocab, str):
-        corpus_lines(run.student.vocab)
-
-
-def check_run(run: RunConfig, pairs: Sequence[str]) -> None:
-    """Raise the first error that a run would meet, judging by names and paths."""
-    from tinyclip_edge.models import check_model
-    from tinyclip_edge.models.zoo import zoo_entry
-
-    check_model(run.teacher.model, run.teacher.pretrained)
-    for member in run.teacher.ensemble:
-        check_model(member.model, member.pretrained)
-    if isinstance(run.student.model, str):
-        zoo_entry(run.student.model)
-    check_pairs(run, pairs)

@@ -6,6 +6,7 @@ from tinyclip_edge.config.load import (
     dump_config,
     flatten,
     load_config,
+    make_config,
 )
 from tinyclip_edge.config.loss import LossConfig
 from tinyclip_edge.config.optim import OptimConfig
@@ -38,6 +39,7 @@ __all__ = [
     "dump_config",
     "flatten",
     "load_config",
+    "make_config",
 ]
 
 __getattr__ = lazy_names(__name__, {})  # old names

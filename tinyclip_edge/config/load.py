@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,20 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> RunC
     Raises ConfigError, which names the file or override, the key and the nearest valid one.
     """
     path = _find(name_or_path)
-    raw = read_yaml(path)
-    rename_keys(raw, str(path))
+    return _configured(read_yaml(path), str(path), overrides)
+
+
+def make_config(values: RunConfig | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """Return the configuration of a mapping with the keys of a YAML file; see ``load_config``."""
+    if isinstance(values, RunConfig):
+        return _configured(values.model_dump(), "configuration", overrides) if overrides else values
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"configuration: expected a mapping, a name or a path, {_kind(values)}")
+    return _configured(deepcopy(dict(values)), "configuration", overrides)
+
+
+def _configured(raw: dict[str, Any], origin: str, overrides: Sequence[str]) -> RunConfig:
+    rename_keys(raw, origin)
     sources: dict[str, str] = {}
     for text in overrides:
         key, value = _split(text)
@@ -53,7 +66,7 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> RunC
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(_explain(error, str(path), sources)) from None
+        raise ConfigError(_explain(error, origin, sources)) from None
 
 
 def dump_config(config: RunConfig) -> str:

@@ -18,6 +18,7 @@ from tinyclip_edge.errors import ModelError
 from tinyclip_edge.evaluation.latency import ModelLatency, measure_latency
 from tinyclip_edge.evaluation.open import check_openable, is_bundle, open_embedder
 from tinyclip_edge.evaluation.tables import millions, report_table, with_unit
+from tinyclip_edge.notebook import NotebookReport
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.protocol import EmbedderSpec
 
@@ -47,7 +48,7 @@ class BenchRow:
 
 
 @dataclass(frozen=True, slots=True)
-class BenchReport:
+class BenchReport(NotebookReport):
     """All models, measured in the same run."""
 
     rows: tuple[BenchRow, ...]
@@ -55,6 +56,10 @@ class BenchReport:
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
+
+    def tables(self) -> list[Table]:
+        """Return the tables to print."""
+        return [self.table()]
 
     def table(self) -> Table:
         """Return a rich table."""

@@ -12,6 +12,7 @@ from tinyclip_edge.evaluation.open import is_bundle, open_embedder
 from tinyclip_edge.evaluation.report import EvalReport, EvalRow, evaluate_model
 from tinyclip_edge.evaluation.sets import evaluation_set
 from tinyclip_edge.evaluation.tables import millions, percent, report_table, with_unit
+from tinyclip_edge.notebook import NotebookReport
 from tinyclip_edge.runtime.images import open_image
 from tinyclip_edge.runtime.protocol import Embedder, EmbedderSpec
 
@@ -40,7 +41,7 @@ class ComparisonRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(NotebookReport):
     """Models side by side; the first is the reference for the others."""
 
     rows: tuple[ComparisonRow, ...]
@@ -54,6 +55,10 @@ class Comparison:
             "rows": [{**_figures(row), "details": asdict(row)} for row in self.rows],
             "notes": list(self.notes),
         }
+
+    def tables(self) -> list[Table]:
+        """Return the tables to print."""
+        return [self.table()]
 
     def table(self) -> Table:
         """Return a rich table."""

@@ -21,6 +21,7 @@ from tinyclip_edge.evaluation.retrieve import (
 )
 from tinyclip_edge.evaluation.sets import evaluation_set
 from tinyclip_edge.evaluation.tables import percent, report_table, with_error
+from tinyclip_edge.notebook import NotebookReport
 from tinyclip_edge.runtime.prompts import check_prompts, class_features
 from tinyclip_edge.runtime.protocol import Embedder, EmbedderSpec, Features
 
@@ -43,7 +44,7 @@ class EvalRow:
 
 
 @dataclass(frozen=True, slots=True)
-class EvalReport:
+class EvalReport(NotebookReport):
     """Metrics of one model; ``rows`` has the whole set first, then subsets and companions."""
 
     model: str
@@ -62,6 +63,10 @@ class EvalReport:
             for row in content["rows"]
         ]
         return content
+
+    def tables(self) -> list[Table]:
+        """Return the tables to print."""
+        return [self.table()]
 
     def table(self) -> Table:
         """Return a rich table."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -22,6 +22,10 @@ from tinyclip_edge.models.pruned import assemble_weights
 from tinyclip_edge.models.pruned_forms import apply_gates, dense_state
 from tinyclip_edge.models.pruned_units import UNITS
 from tinyclip_edge.models.tokenization import name_own_tokenizer, tokenizer_beside
+from tinyclip_edge.notebook import NotebookReport
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _HUGGINGFACE = ("vision_model.", "text_model.")
 _ACTIVATIONS = ("GELU", "QuickGELU")
@@ -40,7 +44,7 @@ _UNKNOWN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Conversion:
+class Conversion(NotebookReport):
     """A CLIP in memory, and how its source was recognised."""
 
     clip: LoadedClip
@@ -50,6 +54,17 @@ class Conversion:
     architecture: str
     activation: str
     notes: tuple[str, ...] = ()
+
+    def tables(self) -> list[Table]:
+        """Return the conversion's facts as a table."""
+        from rich.table import Table
+
+        table = Table(show_header=False)
+        for name in ("source", "found", "architecture", "activation"):
+            table.add_row(name, str(getattr(self, name)))
+        for note in self.notes:
+            table.add_row("note", note)
+        return [table]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the conversion's facts as plain JSON values."""

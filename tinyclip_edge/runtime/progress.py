@@ -12,7 +12,7 @@ from tinyclip_edge.runtime.protocol import Progress
 def reported(progress: Progress, text: str) -> Iterator[Callable[[int, int | None], None]]:
     """Yield a function of the pictures done and their number, None if unknown.
 
-    ``progress``: True draws a bar with rate and time left, where stderr is a terminal.
+    ``progress``: True draws a bar with rate and time left, in a terminal or a notebook.
     """
     if callable(progress):
         yield progress
@@ -35,6 +35,9 @@ def _bar(text: str) -> Iterator[Callable[[int, int | None], None]]:
             return Text("" if not task.speed else f"{task.speed:,.0f}/s")
 
     console = Console(stderr=True, highlight=False)
+    if not (console.is_terminal or console.is_jupyter):  # a disabled bar of rich 13 ends a line
+        yield lambda done, total: None
+        return
     with Progress(
         TextColumn(text),
         BarColumn(bar_width=20),
@@ -42,7 +45,6 @@ def _bar(text: str) -> Iterator[Callable[[int, int | None], None]]:
         Rate(),
         TimeLeft(),
         console=console,
-        disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task("", total=None, of="?")
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.inheritance import InheritanceReport
+from tinyclip_edge.metrics import METRICS
+from tinyclip_edge.notebook import NotebookReport
 from tinyclip_edge.train.builder import load_setup
 from tinyclip_edge.train.monitoring.events import Observer, Silent
 from tinyclip_edge.train.resume import RunStart, start_run
@@ -15,9 +18,12 @@ from tinyclip_edge.train.run_folder import RunFolder
 from tinyclip_edge.train.setup import Setup
 from tinyclip_edge.train.training import train
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 
 @dataclass(frozen=True, slots=True)
-class RunResult:
+class RunResult(NotebookReport):
     """Outcome of a finished run; accuracies are shares, see validation.accuracies.
 
     With several processes, only the first one has the accuracies.
@@ -31,6 +37,20 @@ class RunResult:
     inherited: InheritanceReport | None
     evaluations: dict[int, dict[str, float]] = field(default_factory=dict)  # by step, in this call
     teacher: dict[str, float] = field(default_factory=dict)  # the teacher on the same pairs
+
+    def tables(self) -> list[Table]:
+        """Return the metrics of the last evaluation beside the teacher's."""
+        from rich.table import Table
+
+        table = Table(title=f"{self.student}: {self.steps:,} steps, {self.seconds:,.0f} s")
+        for column in ("metric", "teacher", "student"):
+            table.add_column(column, justify="left" if column == "metric" else "right")
+        last = self.evaluations[max(self.evaluations)] if self.evaluations else {}
+        for key, metric in METRICS.items():
+            if key in last:
+                theirs = f"{self.teacher[key]:.1%}" if key in self.teacher else ""
+                table.add_row(metric.label, theirs, f"{last[key]:.1%}")
+        return [table]
 
 
 def distill(

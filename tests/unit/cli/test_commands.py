@@ -76,7 +76,9 @@ def test_demo_opens_the_browser_only_on_request(monkeypatch, command_line, tmp_p
 
 def test_export_reports_skipped_pairs(monkeypatch, capsys):
     pairs = EvalSet("mine", (), (), notes=("2 images could not be decoded: a.png, b.png",))
-    monkeypatch.setattr("tinyclip_edge.cli.export.check_request", lambda *_args, **_options: None)
+    monkeypatch.setattr(
+        "tinyclip_edge.api.exporting.check_request", lambda *_args, **_options: None
+    )
     monkeypatch.setattr("tinyclip_edge.models.load_clip", lambda _name: SimpleNamespace(name="m"))
     monkeypatch.setattr("tinyclip_edge.evaluation.evaluation_set", lambda _data, limit: pairs)
     monkeypatch.setattr("tinyclip_export.export_bundle", lambda *_args, **_options: None)

@@ -18,7 +18,9 @@ from tinyclip_edge.train.qat.finetune import Finished
 
 def stub(monkeypatch, clip, finish, export):
     """Replace what loads, trains and exports."""
-    monkeypatch.setattr("tinyclip_edge.cli.export.check_request", lambda *_args, **_options: None)
+    monkeypatch.setattr(
+        "tinyclip_edge.api.exporting.check_request", lambda *_args, **_options: None
+    )
     monkeypatch.setattr("tinyclip_edge.models.load_clip", lambda _name: clip)
     monkeypatch.setattr(
         "tinyclip_edge.evaluation.evaluation_set", lambda _data, limit: EvalSet("mine", (), ())

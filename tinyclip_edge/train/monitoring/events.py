@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from tinyclip_edge.run_events import iterate_lines
 
@@ -54,6 +54,36 @@ class Silent:
 
     def on_message(self, text: str) -> None:
         """Ignore."""
+
+
+class Observers:
+    """Passes all that it observes on to others; a function gets the steps alone."""
+
+    def __init__(self, *others: Observer | Callable[[StepReport], None] | None) -> None:
+        self._observers: list[Observer] = []
+        self._functions: list[Callable[[StepReport], None]] = []
+        for other in others:
+            if hasattr(other, "on_step"):
+                self._observers.append(cast("Observer", other))
+            elif other is not None:
+                self._functions.append(cast("Callable[[StepReport], None]", other))
+
+    def on_step(self, report: StepReport) -> None:
+        """Pass on."""
+        for observer in self._observers:
+            observer.on_step(report)
+        for function in self._functions:
+            function(report)
+
+    def on_eval(self, step: int, who: str, metrics: Mapping[str, float]) -> None:
+        """Pass on."""
+        for observer in self._observers:
+            observer.on_eval(step, who, metrics)
+
+    def on_message(self, text: str) -> None:
+        """Pass on."""
+        for observer in self._observers:
+            observer.on_message(text)
 
 
 class EventLog:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tinyclip_edge.cli.export_options import OutputOptions, VerificationOptions
+if TYPE_CHECKING:
+    from tinyclip_edge.api.exporting import VerificationRequest
 
 
 def check_request(
-    source: str, verification: VerificationOptions, *, corpus: Path | None, output: OutputOptions
+    source: str,
+    verification: VerificationRequest,
+    *,
+    corpus: Path | None,
+    out: Path | None,
+    force: bool,
 ) -> None:
     """Raise ModelError, BundleError or DataError for an unusable model, folder or data set.
 
-    A folder that already contains a bundle is refused unless ``output.force`` is set.
+    A folder that already contains a bundle is refused without ``force``.
     """
-    from tinyclip_edge.cli.export_pairs import STARTER_TRAIN
+    from tinyclip_edge.api.export_pairs import STARTER_TRAIN
     from tinyclip_edge.evaluation import check_set
     from tinyclip_edge.models import check_model
     from tinyclip_edge.paths import read_lines
     from tinyclip_export.bundle.staging import check_destination
 
     check_model(source)
-    if output.out is not None:
-        check_destination(output.out, force=output.force)
+    if out is not None:
+        check_destination(out, force=force)
     check_set(verification.data)
     if verification.calibration not in (None, STARTER_TRAIN):
         check_set(verification.calibration)

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tinyclip_edge.cli.export_options import VerificationOptions
-
 if TYPE_CHECKING:
+    from tinyclip_edge.api.exporting import VerificationRequest
     from tinyclip_edge.evaluation import EvalSet
     from tinyclip_edge.runtime.protocol import ImageInput
     from tinyclip_export.settings import CalibrationPairs, PairSupplier
@@ -19,18 +18,18 @@ STARTER, STARTER_TRAIN = "starter:", "starter:train"
 
 
 def export_pairs(
-    options: VerificationOptions, *, calibrated: bool
+    request: VerificationRequest, *, calibrated: bool
 ) -> tuple[EvalSet, PairSupplier | None]:
     """Return the verification pairs and a function that supplies the calibration pairs.
 
     The two share no pair: for a starter set, calibration uses its training pairs; any other set
-    without `options.calibration` gives up to 512 pairs, or a quarter of a small set. A set too
+    without `request.calibration` gives up to 512 pairs, or a quarter of a small set. A set too
     small for that is used for both, which its ``disjoint`` says. Without `calibrated` there are no
     calibration pairs. Raises DataError.
     """
     from tinyclip_edge.evaluation import evaluation_set
 
-    data, limit, calibration = options.data, options.limit, options.calibration
+    data, limit, calibration = request.data, request.limit, request.calibration
     if not calibrated:
         return evaluation_set(data, limit=limit), None
     if calibration is None and data.startswith(STARTER):

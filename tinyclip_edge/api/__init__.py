@@ -1,0 +1,44 @@
+"""The whole way from Python: what the commands do, as functions that return reports.
+
+``tinyclip_edge.distill`` and the others are these; what they need is imported when they are called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyclip_edge.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from tinyclip_edge.api.bundles import BundleCheck, check
+    from tinyclip_edge.api.exporting import QatRequest, VerificationRequest, export
+    from tinyclip_edge.api.models import convert, evaluate
+    from tinyclip_edge.api.training import InheritedStudent, distill, inherit
+
+_HOME = {
+    "BundleCheck": "bundles",
+    "InheritedStudent": "training",
+    "QatRequest": "exporting",
+    "VerificationRequest": "exporting",
+    "check": "bundles",
+    "convert": "models",
+    "distill": "training",
+    "evaluate": "models",
+    "export": "exporting",
+    "inherit": "training",
+}
+
+__all__ = [
+    "BundleCheck",
+    "InheritedStudent",
+    "QatRequest",
+    "VerificationRequest",
+    "check",
+    "convert",
+    "distill",
+    "evaluate",
+    "export",
+    "inherit",
+]
+
+__getattr__ = lazy_names(__name__, _HOME)

@@ -1,0 +1,92 @@
+"""``check``: whether a bundle answers on this machine as it did where it was made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyclip_edge.notebook import NotebookReport
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tinyclip_edge.runtime.golden import Replay
+
+
+@dataclass(frozen=True, slots=True)
+class BundleCheck(NotebookReport):
+    """The golden vectors of a bundle, replayed on this machine."""
+
+    bundle: Path
+    name: str
+    files: int
+    replays: tuple[Replay, ...]
+
+    @property
+    def failures(self) -> list[str]:
+        """One line for each fault, with its precision."""
+        return [f"{each.precision} {line}" for each in self.replays for line in each.failures]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all precisions answer as recorded."""
+        return not self.failures
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        from tinyclip_edge.runtime.cpu import int8_saturates
+
+        return {
+            "bundle": str(self.bundle),
+            "name": self.name,
+            "passed": self.passed,
+            "files": self.files,
+            "int8_saturates": int8_saturates(),
+            "precisions": [each.as_dict() for each in self.replays],
+        }
+
+    def tables(self) -> list[Table]:
+        """Return the tables to print."""
+        from rich.table import Table
+
+        table = Table(
+            title=f"{self.name}: golden vectors on this machine",
+            caption="cosine: lowest, against the recorded golden vectors; ms: median of one input",
+        )
+        table.add_column("precision")
+        for column in ("cosine image", "text", "image ms", "text ms"):
+            table.add_column(column, justify="right")
+        for column in ("token ids", "pixels", "verdict"):
+            table.add_column(column)
+        for each in self.replays:
+            table.add_row(
+                each.precision,
+                f"{each.image_cosine:.5f}",
+                f"{each.text_cosine:.5f}",
+                f"{each.image_ms:.2f}",
+                f"{each.text_ms:.2f}",
+                "equal" if each.same_ids else "differ",
+                "equal" if each.same_pixels else "differ",
+                "FAILED" if each.failures else "ok",
+            )
+        return [table]
+
+
+def check(
+    bundle: str | Path, *, precision: str | None = None, threads: int | None = None
+) -> BundleCheck:
+    """Check the hashes of a bundle's files and replay its golden vectors; needs no torch.
+
+    ``precision``: one of the bundle's, all by default. Raises BundleError for a changed file; what
+    else fails is in the result.
+    """
+    from tinyclip_edge.runtime.bundle import Manifest
+    from tinyclip_edge.runtime.golden import replay
+
+    folder = Path(bundle)
+    manifest = Manifest.read(folder)
+    manifest.verify_files(folder)
+    names = manifest.precisions() if precision is None else [precision]
+    replays = tuple(replay(folder, name, threads=threads) for name in names)
+    return BundleCheck(folder, manifest.name, len(manifest.files), replays)

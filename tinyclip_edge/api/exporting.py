@@ -1,0 +1,169 @@
+"""``export``: a model as a verified bundle."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyclip_edge.api.export_check import check_request
+from tinyclip_edge.paths import free_folder
+from tinyclip_edge.precisions import PRECISIONS, check_precisions
+
+if TYPE_CHECKING:
+    from tinyclip_edge.config.preset import ExportPreset
+    from tinyclip_edge.models import LoadedClip
+    from tinyclip_export import ExportReport
+    from tinyclip_export.settings import Extras
+
+BUNDLES = Path("bundles")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationRequest:
+    """The pairs for verification and calibration, and the gates; see ``export --help``."""
+
+    data: str = "starter:val"
+    limit: int = 1000
+    calibration: str | None = None
+    max_drop: float = 0.5  # points of recall@1
+    search: bool | None = None
+    require_faster: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QatRequest:
+    """Quantization-aware training before the export."""
+
+    steps: int
+    data: str | None = None  # training pairs; None: those of the run
+
+
+def export(  # noqa: PLR0913 - a public call, whose options have names
+    model: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    precisions: Sequence[str] | None = None,
+    target: str | Path | ExportPreset | None = None,
+    verification: VerificationRequest | None = None,
+    extras: Extras | None = None,
+    qat: QatRequest | None = None,
+    trim_vocab: str | Path | None = None,
+    force: bool = False,
+    callback: Say = lambda text: None,
+) -> ExportReport:
+    """Write a model as verified ONNX towers, in a bundle folder.
+
+    ``model``: a run, a model folder or a name; the newest run by default. ``out``: bundles/NAME by
+    default; ``force`` replaces a bundle there. ``precisions``: those of ``target`` by default, fp32
+    and int8 without one. ``target``: a shipped name, a YAML file, or an ExportPreset. ``extras``:
+    a classifier of labels, towers that take pixels. ``trim_vocab``: file of texts whose tokens are
+    all that is kept. ``callback`` gets lines about the work. Options are checked before torch is
+    imported. Raises a TinyClipError; GatesFailedError, with nothing at ``out``, when a gate fails.
+    """
+    from tinyclip_edge.config.preset import ExportPreset, load_preset
+    from tinyclip_edge.models import newest_run
+    from tinyclip_export.settings import NO_EXTRAS, ExportSettings
+
+    request = verification or VerificationRequest()
+    preset = target if isinstance(target, ExportPreset) else None
+    preset = preset or (ExportPreset() if target is None else load_preset(str(target)))
+    chosen = ("fp32", "int8") if target is None else preset.precisions
+    names = check_precisions(chosen if precisions is None else precisions)
+    source = str(newest_run() if model is None else model)
+    destination = None if out is None else Path(out)
+    corpus = None if trim_vocab is None else Path(trim_vocab)
+    check_request(source, request, corpus=corpus, out=destination, force=force)
+    from tinyclip_edge.api.export_pairs import export_pairs
+    from tinyclip_edge.models import load_clip
+    from tinyclip_export import export_bundle
+
+    clip = load_clip(source)
+    folder = destination or free_folder(BUNDLES, clip.name.replace("/", "-"))
+    # If no precision is calibrated, all pairs are used for the verification.
+    calibrated = any(PRECISIONS[each].calibrated for each in names)
+    pairs, supply = export_pairs(request, calibrated=calibrated)
+    described = f"{len(pairs.texts):,} pairs of {request.data}"
+    callback(f"exporting {source} to {folder}, verified on {described}")
+    for note in pairs.notes:
+        callback(note)
+    settings = ExportSettings(
+        preset,
+        search=request.search,
+        require_faster=request.require_faster,
+        calibration=supply,
+        notify=callback,
+    )
+    with _finetuned(clip, source, qat, request.data, names, preset, folder) as (better, qat_report):
+        added = replace(extras or NO_EXTRAS, qat_report=qat_report)
+        exported, added = _trimmed(better, corpus, added, pairs.texts, callback)
+        return export_bundle(
+            exported,
+            folder,
+            precisions=names,
+            pairs=(pairs.images, pairs.texts),
+            max_drop=request.max_drop,
+            name=clip.name,
+            force=force,
+            settings=replace(settings, extras=added),
+        )
+
+
+@contextmanager
+def _finetuned(
+    clip: LoadedClip,
+    source: str,
+    qat: QatRequest | None,
+    val: str,
+    precisions: Sequence[str],
+    preset: ExportPreset,
+    bundle: Path,
+) -> Iterator[tuple[LoadedClip, dict[str, Any] | None]]:
+    """Yield the model after quantization-aware training, or the original if that is better.
+
+    Its report is the second value. Checkpoints are stored in ``NAME.qat`` beside the bundle until
+    the bundle is written; an interrupted training continues from them.
+    """
+    if qat is None:
+        yield clip, None
+        return
+    from tinyclip_edge.train import ProgressObserver
+    from tinyclip_edge.train.qat.finetune import Finishing
+    from tinyclip_edge.train.qat.source import finish_model, rounding_for
+
+    folder = bundle.with_name(f"{bundle.name}.qat")
+    rounding = rounding_for(precisions, preset)
+    with ProgressObserver() as observer:
+        finished = finish_model(
+            clip,
+            source,
+            Finishing(qat.steps, image=rounding, text=rounding),
+            train=qat.data,
+            val=val,
+            folder=folder,
+            observer=observer,
+        )
+    yield finished.clip, finished.as_dict()
+    shutil.rmtree(folder, ignore_errors=True)  # only after the bundle is written
+
+
+def _trimmed(
+    clip: LoadedClip, corpus: Path | None, extras: Extras, others: Sequence[str], callback: Say
+) -> tuple[LoadedClip, Extras]:
+    """Return the model with only the tokens of a corpus and of the labels; unchanged for None.
+
+    It says how many of the texts ``others`` are cut into other pieces.
+    """
+    if corpus is None:
+        return clip, extras
+    from tinyclip_edge.paths import read_lines
+    from tinyclip_export.bundle.trim_vocab import trim_vocabulary
+
+    result = trim_vocabulary(clip, [*read_lines(corpus, "corpus"), *extras.prompts], others)
+    for line in result.lines:
+        callback(line)
+    return result.clip, replace(extras, vocabulary=result.report)
