@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,14 @@ def open_page(tab: Any, server: Any, query: str = "") -> None:
     tab.goto(server.url + query)
     tab.locator("#bars li").first.wait_for()
     tab.locator("#status").wait_for(state="hidden")
+
+
+def wait_until(tab: Any, expression: str) -> None:
+    """Wait until an expression is true; the page's policy lets no script of ours poll it there."""
+    end = time.monotonic() + ANSWER_MS / 1000
+    while not tab.evaluate(expression):
+        assert time.monotonic() < end, expression
+        tab.wait_for_timeout(20)
 
 
 def type_labels(tab: Any, labels: list[str], templates: str = "{}") -> None:

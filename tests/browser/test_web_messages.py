@@ -14,6 +14,7 @@ from web_page import (
     serving,
     silent_tab,
     type_labels,
+    wait_until,
 )
 
 pytestmark = MARKS
@@ -39,7 +40,7 @@ def shows(tab, id, text):
 def test_labels_to_mend_are_reported(tab, labels, message):
     tab.fill("#labels", labels)
     shows(tab, "label-note", message)
-    tab.wait_for_function("document.querySelectorAll('#bars li').length == 0")
+    wait_until(tab, "document.querySelectorAll('#bars li').length == 0")
     type_labels(tab, LABELS)
     assert tab.is_hidden("#label-note")
 
@@ -48,14 +49,14 @@ def test_labels_of_the_same_tokens_and_cut_ones_are_reported(tab):
     long = "cat " * 15  # with start and end 17 tokens, the toy bundle takes 16
     tab.fill("#labels", f"{long}dog, {long}bicycle")
     shows(tab, "label-note", "are the same after truncation to the model's 16 tokens")
-    tab.wait_for_function("document.querySelectorAll('#bars li').length == 0")
+    wait_until(tab, "document.querySelectorAll('#bars li').length == 0")
     tab.fill("#labels", "cat, dog, Cat")
     shows(tab, "label-note", 'labels "cat" and "Cat" become the same tokens')
     tab.fill("#labels", f"dog, {long}")
     shows(
         tab, "label-note", "1 of 2 prompts are longer than the model's 16 tokens and are truncated"
     )
-    tab.wait_for_function("document.querySelectorAll('#bars li').length == 2")
+    wait_until(tab, "document.querySelectorAll('#bars li').length == 2")
     type_labels(tab, LABELS)
     assert tab.is_hidden("#label-note")
 
@@ -98,7 +99,7 @@ def test_a_wrong_file_is_reported_and_the_next_picture_works(tab, tmp_path, name
     path.write_bytes(content)
     tab.set_input_files("#file", path)
     shows(tab, "picture-note", message)
-    tab.wait_for_function("document.querySelectorAll('#bars li').length == 0")
+    wait_until(tab, "document.querySelectorAll('#bars li').length == 0")
     tab.click("#samples button:nth-child(2)")
     tab.locator("#bars li").first.wait_for()
     assert tab.is_hidden("#picture-note")

@@ -35,7 +35,12 @@ export class EdgeClip {
     clip.image = whole
       ? await open(image, { input: "image", output: "image_embeds" })
       : await open(image, { input: "pixel_values", output: "image_embeds", batch });
-    clip.text = await open(manifest.towers.text[precision], { input: "input_ids", output: "text_embeds", batch });
+    try {
+      clip.text = await open(manifest.towers.text[precision], { input: "input_ids", output: "text_embeds", batch });
+    } catch (error) {
+      await clip.image.release();
+      throw error;
+    }
     return clip;
   }
 

@@ -31,10 +31,11 @@ export class Engine {
 
   #heard({ id, result, error, event, ...more }) {
     if (event) return this.on[event]?.(more);
-    const { resolve, reject } = this.waiting.get(id);
+    const call = this.waiting.get(id);
+    if (!call) return; // an error of the worker has ended it
     this.waiting.delete(id);
-    if (error === undefined) resolve(result);
-    else reject(more.expected ? new PageError(error) : new Error(error));
+    if (error === undefined) call.resolve(result);
+    else call.reject(more.expected ? new PageError(error) : new Error(error));
   }
 
   #failAll(error) {

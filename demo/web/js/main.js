@@ -19,6 +19,7 @@ const page = {
   found: null, // properties of the manifest and the browser
   opened: null, // the running model
   labelled: null, // the encoded labels
+  turn: 0, // counts what replaces labels: newer ones, another precision, another bundle
   picture: null, // {blob, name}
   hint: null, // warning to show once the model runs
   frameMs: null, // smoothed time between live frames
@@ -28,8 +29,8 @@ const camera = new Camera($("camera"), onFrame);
 /** Open the page's bundle in a new worker, then classify the picture on the page. */
 async function start(wanted = {}) {
   page.engine?.close();
-  page.opened = page.labelled = null;
-  $("test").disabled = true;
+  page.found = null;
+  forgetModel();
   const files = new Map();
   page.engine = new Engine({
     progress: ({ name, bytes, of }) => {
@@ -49,8 +50,7 @@ async function start(wanted = {}) {
 
 async function open() {
   const { found, engine } = page;
-  page.opened = page.labelled = null;
-  setBusy(true);
+  forgetModel();
   say(`Loading ${found.manifest.name}…`, { fraction: 0 });
   try {
     page.opened = await engine.call("open", {
@@ -69,6 +69,13 @@ async function open() {
   showFacts(found, opened);
   say(null);
   await relabel();
+}
+
+/** Until `open` ends there is no model, and answers under way are of the previous one. */
+function forgetModel() {
+  page.opened = page.labelled = null;
+  page.turn++;
+  setBusy(true);
 }
 
 function refusal({ precision, refused }) {
@@ -109,28 +116,37 @@ function fillChoices(wanted) {
 async function relabel() {
   const { opened, engine } = page;
   if (!opened) return;
-  let typed;
+  const turn = ++page.turn;
+  let labelled;
   try {
     if (opened.noTokenizer) throw new PageError(opened.noTokenizer);
-    typed = { labels: parseLabels($("labels").value), templates: parseTemplates($("templates").value) };
-    page.labelled = await engine.call("setLabels", typed);
-    note("label-note", page.labelled.cut);
+    const typed = { labels: parseLabels($("labels").value), templates: parseTemplates($("templates").value) };
+    labelled = await engine.call("setLabels", typed);
   } catch (error) {
+    if (turn !== page.turn) return;
     page.labelled = null;
     hideAnswer();
     if (!(error instanceof PageError)) throw error;
     note("label-note", line(error));
     return;
   }
+  if (turn !== page.turn) return;
+  page.labelled = labelled;
+  note("label-note", labelled.cut);
   await classify();
 }
 
 async function classify() {
-  if (!page.labelled || !page.picture || camera.running) return;
+  const { engine, labelled, picture } = page;
+  if (!labelled || !picture || camera.running) return;
+  const outdated = () => labelled !== page.labelled || picture !== page.picture || camera.running;
   try {
-    showAnswer(await page.engine.call("classify", page.picture), page.labelled, null);
+    const answer = await engine.call("classify", picture);
+    if (outdated()) return;
+    showAnswer(answer, labelled, null);
     note("picture-note", null);
   } catch (error) {
+    if (outdated()) return;
     hideAnswer();
     if (!(error instanceof PageError)) throw error;
     note("picture-note", line(error));
@@ -138,13 +154,14 @@ async function classify() {
 }
 
 async function onFrame(bitmap) {
-  if (!page.labelled) return bitmap.close();
+  const { engine, labelled } = page;
+  if (!labelled) return bitmap.close();
   const started = performance.now();
   try {
-    const answer = await page.engine.call("classify", { bitmap, name: "the camera's frame" }, [bitmap]);
+    const answer = await engine.call("classify", { bitmap, name: "the camera's frame" }, [bitmap]);
     const ms = performance.now() - started;
     page.frameMs = page.frameMs === null ? ms : 0.9 * page.frameMs + 0.1 * ms;
-    if (camera.running && page.labelled) showAnswer(answer, page.labelled, page.frameMs);
+    if (camera.running && labelled === page.labelled) showAnswer(answer, labelled, page.frameMs);
   } catch (error) {
     if (error instanceof Closed) return;
     stopCamera();
@@ -211,12 +228,15 @@ async function runTest() {
   stopCamera();
   $("test-rows").replaceChildren();
   $("test-verdict").hidden = true;
+  const { engine } = page;
   setBusy(true);
   try {
-    showTestVerdict(await page.engine.call("selfTest", {}));
+    showTestVerdict(await engine.call("selfTest", {}));
   } finally {
-    setBusy(false);
-    say(null);
+    if (engine === page.engine) {
+      setBusy(false);
+      say(null);
+    }
   }
 }
 
