@@ -7,12 +7,14 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist
 	--no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help quickstart test demo lint format types contracts unit slow rest optimum matrix clients docs clean
+.PHONY: help quickstart test ci demo lint format types contracts unit full slow rest optimum matrix \
+	clients docs clean
 
 help:
 	@echo "make quickstart   distil, export to int8, compare (installs into .venv first)"
 	@echo "make demo         serve the comparison page"
 	@echo "make test         lint, types, import contracts, tests (installs into .venv first)"
+	@echo "make ci           the same with slow tests, and make optimum, in one run"
 	@echo "make slow         all tests, 20,000 fuzz inputs a reader as well (hours); make rest: slow ones alone"
 	@echo "make optimum      the tests beside optimum, in an environment of their own"
 	@echo "make matrix       oldest and newest versions, oldest and newest Python, base and all (hours)"
@@ -31,6 +33,10 @@ demo: .venv/.installed-all
 test: .venv/.installed-dev
 	$(MAKE) --jobs=2 --keep-going lint types contracts unit
 
+# One run of all tests collects them once, and no core waits at the end of the first half.
+ci: .venv/.installed-dev
+	$(MAKE) --jobs=2 --keep-going lint types contracts full optimum
+
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,6 +50,9 @@ contracts: .venv/.installed-dev
 
 unit: .venv/.installed-dev
 	$(PYTEST) -m "not slow and not gpu and not optimum"
+
+full: .venv/.installed-dev
+	$(PYTEST) -m "not gpu and not hours and not optimum"
 
 slow: .venv/.installed-dev
 	$(PYTEST) -m "not optimum"

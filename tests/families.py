@@ -16,7 +16,7 @@ from tinyclip_edge.families.siblings import (
 
 __all__ = ["ENCODERS", "EVERY", "FAMILIES", "M2M_100", "MT5", "ROBERTA", "families", "family"]
 
-# One family of each kind of tower; the others are tested in `make slow`.
+# One family of each kind of tower; the others are tested in `make ci`.
 OF_EACH_KIND = ("ViT", "SigLIP 2", "EVA02", "XLM-R", "mT5", "NLLB")
 
 
