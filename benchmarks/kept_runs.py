@@ -64,6 +64,18 @@ def cached_run(
     return record
 
 
+def evaluated_at_end(steps: int, seed: int, val: str) -> list[str]:
+    """Return the overrides of a run that is evaluated at its start and end, and saved once."""
+    return [
+        f"optim.steps={steps}",
+        f"seed={seed}",
+        f"data.val={val}",
+        "data.val_limit=5000",
+        "run.eval_every=0",
+        "run.save_every=0",
+    ]
+
+
 def mean_recalls(metrics: dict[str, float]) -> dict[str, float]:
     """Mean of both directions, in percent."""
     return {

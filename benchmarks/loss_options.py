@@ -19,7 +19,13 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from kept_runs import cached_run, check_settings, teacher_hash, twemoji_shard
+from kept_runs import (
+    cached_run,
+    check_settings,
+    evaluated_at_end,
+    teacher_hash,
+    twemoji_shard,
+)
 
 BASELINE = "shipped"
 LEARNED = ["loss.student_logit_scale=learned", "loss.student_logit_bias=learned"]
@@ -95,12 +101,7 @@ def train(arguments: argparse.Namespace, name: str, seed: int, val: str) -> dict
         [
             *arguments.arms[name],
             f"loss.teacher_logit_bias={arguments.bias}",
-            f"optim.steps={arguments.steps}",
-            f"seed={seed}",
-            f"data.val={val}",
-            "data.val_limit=5000",
-            "run.eval_every=0",
-            "run.save_every=0",
+            *evaluated_at_end(arguments.steps, seed, val),
         ],
     )
     word = "-".join(name.replace(",", "").split())

@@ -16,7 +16,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from kept_runs import cached_run, teacher_hash, twemoji_shard
+from kept_runs import cached_run, evaluated_at_end, teacher_hash, twemoji_shard
 
 FEATURE = 1000.0  # weight of the shipped runs
 LEARNED = "loss.student_logit_scale=learned"
@@ -42,12 +42,7 @@ def train(
         recipe,
         [
             *variants[name],
-            f"optim.steps={arguments.steps}",
-            f"seed={seed}",
-            f"data.val={val}",
-            "data.val_limit=5000",
-            "run.eval_every=0",
-            "run.save_every=0",
+            *evaluated_at_end(arguments.steps, seed, val),
         ],
     )
     word = name.replace(" + ", "-").replace(" ", "-")

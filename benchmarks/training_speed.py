@@ -108,7 +108,7 @@ def engine_step(arguments: argparse.Namespace) -> Callable[[int], float]:
     """Return a function from step number to loss that runs one training step."""
     from tinyclip_edge.data import Prefetch, TeacherFeatures
     from tinyclip_edge.train.accelerator import make_accelerator
-    from tinyclip_edge.train.schedule import plan_course
+    from tinyclip_edge.train.schedule import plan_stages
     from tinyclip_edge.train.stages.factory import StageFactory
     from tinyclip_edge.train.tasks.encoders import pixel_codec
     from tinyclip_edge.train.tasks.teacher import Teacher
@@ -123,7 +123,7 @@ def engine_step(arguments: argparse.Namespace) -> Callable[[int], float]:
         features = TeacherFeatures("noise", len(pairs), len(pairs.captions))
     frozen = Teacher(teacher, codec, device=accelerator.device, features=features)
     factory = StageFactory(config, accelerator, teacher, frozen, codec)
-    state = factory.begin(plan_course(config)[0], student)
+    state = factory.begin(plan_stages(config)[0], student)
     state.task.train()
     size = arguments.batch
     steps = range(arguments.warmup + arguments.steps + 1)  # one more counts the operations

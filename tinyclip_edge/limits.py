@@ -5,6 +5,8 @@ Those of shards are defaults of ``data.limits`` in a run configuration, which ma
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 MIB = 1 << 20  # bytes
 
 # JSON: configurations, manifests, index files.
@@ -47,3 +49,8 @@ TEXTS_BYTES = 256 * MIB  # labels, templates or a corpus, one a line
 
 MESSAGE_CHARS = 2000  # of an error or a line of progress
 WORD_CHARS = 300  # of what has no blank in it, such as a path
+
+
+def is_count(value: object, *, minimum: int = 1) -> TypeGuard[int]:
+    """Whether a value from a file is a whole number of at least ``minimum``, not a truth value."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum

@@ -19,6 +19,7 @@ from hostile import (
     HOSTILE_JSON,
     HOSTILE_YAML,
     INTERESTING,
+    NAMES,
     ODD,
     hostile_tars,
     sign,
@@ -146,19 +147,7 @@ def changed_tar(rng: random.Random, valid: bytes) -> bytes:
         elif field == 1:
             block[156:157] = rng.choice([bytes([c]) for c in b"0123456LKxgSVMN\x00\xff"])
         elif field == 2:
-            name = rng.choice(
-                (
-                    b"a/b.png",
-                    b"../x.png",
-                    b"/etc/x.txt",
-                    b"\xff.jpg",
-                    b".png",
-                    b"a.b.c.txt",
-                    b"\n.jpg",
-                    b"",
-                )
-            )
-            block[0:100] = name.ljust(100, b"\x00")
+            block[0:100] = rng.choice(NAMES).ljust(100, b"\x00")
         elif field == 3:
             blocks[at] = bytearray(blocks[rng.choice(headers)])
         elif field == 4:

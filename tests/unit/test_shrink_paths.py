@@ -8,7 +8,7 @@ import torch
 from tinyclip_edge.config import load_config
 from tinyclip_edge.models import count_parameters, create_student, load_clip
 from tinyclip_edge.models.pruned import clip_units
-from tinyclip_edge.train.stages.student import resolve_course
+from tinyclip_edge.train.stages.student import resolve_stages
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def teacher():
 @pytest.mark.parametrize("question", ["half", "quarter"])
 def test_all_ways_take_the_same_steps_on_the_same_pairs(paths, teacher, question):
     runs = [load_config(name, more) for name, more in paths.ways(question).values()]
-    assert {resolve_course(run, teacher)[-1].end for run in runs} == {paths.STEPS[question]}
+    assert {resolve_stages(run, teacher)[-1].end for run in runs} == {paths.STEPS[question]}
     for section in ("data", "loss"):
         assert getattr(runs[0], section) == getattr(runs[1], section)
     assert {(run.optim.lr, run.optim.batch_size, run.seed) for run in runs} == {(1e-3, 128, 0)}

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tinyclip_edge.errors import ModelError, did_you_mean
+from tinyclip_edge.limits import is_count
 from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.models.references import check_references
 from tinyclip_edge.models.sized_text import HF_CONFIG, build_text, check_text_config, has_own_text
@@ -106,15 +107,13 @@ def _check_heads(model_cfg: dict[str, Any], source: str) -> None:
     vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
     plain_vit = "timm_model_name" not in vision and isinstance(vision.get("layers", 12), int)
     width, head = vision.get("width", 768), vision.get("head_width", 64)
-    if plain_vit and _is_count(width) and _is_count(head) and width % head:
-        raise ModelError(f"{source}: vision_cfg.width {width} is no multiple of head_width {head}")
+    if plain_vit and is_count(width) and is_count(head) and width % head:
+        raise ModelError(
+            f"{source}: vision_cfg.width {width} is not a multiple of head_width {head}"
+        )
     width, heads = text.get("width", 512), text.get("heads", 8)
-    if "hf_model_name" not in text and _is_count(width) and _is_count(heads) and width % heads:
+    if "hf_model_name" not in text and is_count(width) and is_count(heads) and width % heads:
         raise ModelError(f"{source}: text_cfg.width {width} does not split into {heads} heads")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and value > 0
 
 
 def mlp_ratio(width: int, neurons: int) -> float:
@@ -126,7 +125,10 @@ def mlp_ratio(width: int, neurons: int) -> float:
 def complete_preprocess_cfg(
     preprocess_cfg: object, model_cfg: dict[str, Any], source: str
 ) -> dict[str, Any]:
-    """Return the preprocessing table, missing keys filled with open_clip's defaults (OpenAI's)."""
+    """Return the preprocessing table, missing keys filled with open_clip's defaults (OpenAI's).
+
+    Raises ModelError for another type or an unknown key.
+    """
     settings = {} if preprocess_cfg is None else preprocess_cfg
     if not isinstance(settings, dict):
         raise ModelError(f"{source}: preprocess_cfg must be a table")
@@ -142,7 +144,10 @@ def complete_preprocess_cfg(
 
 
 def build_preprocess(preprocess_cfg: dict[str, Any], source: str) -> Callable[..., Tensor]:
-    """Return open_clip's evaluation transform: PIL image to float32 ``[3, H, W]``."""
+    """Return open_clip's evaluation transform: PIL image to float32 ``[3, H, W]``.
+
+    Raises ModelError.
+    """
     try:
         transform: Callable[..., Tensor] = open_clip.transform.image_transform_v2(
             PreprocessCfg(**preprocess_cfg), is_train=False

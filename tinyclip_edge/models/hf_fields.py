@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyclip_edge.errors import ModelError
-from tinyclip_edge.limits import SIZE_COUNT
+from tinyclip_edge.limits import SIZE_COUNT, is_count
 from tinyclip_edge.models.build import mlp_ratio
 
 _EPS = 1e-5  # open_clip's
@@ -20,7 +20,7 @@ def read_tower(
     legacy = config.get(f"{name}_config_dict")
     settings = legacy if legacy is not None else config.get(f"{name}_config") or {}
     if not isinstance(settings, dict):
-        raise ModelError(f"{path}: {name}_config is no table")
+        raise ModelError(f"{path}: {name}_config must be a table")
     return {**defaults, **settings}
 
 
@@ -56,6 +56,6 @@ def read_head_width(tower: Mapping[str, Any], path: Path) -> int:
 def read_count(table: Mapping[str, Any], key: str, path: Path, default: int = 0) -> int:
     """Return a whole number above 0. Raises ModelError."""
     value = table.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= SIZE_COUNT:
+    if not is_count(value) or value > SIZE_COUNT:
         raise ModelError(f"{path}: {key} is {value!r}, not a positive number")
     return value

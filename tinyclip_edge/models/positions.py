@@ -6,8 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tinyclip_edge.models.sized_text import computed_positions
-
 VIT_POSITIONS = "visual.positional_embedding"
 RESNET_POSITIONS = "visual.attnpool.positional_embedding"
 TIMM_POSITIONS = "visual.trunk.pos_embed"
@@ -37,13 +35,13 @@ def resize_positions(
         resized = functional.interpolate(picture, size=after, mode="bicubic", antialias=True)
         fitted = torch.cat([first, resized.flatten(2)[0].T])
         state[key] = fitted.reshape(*state[key].shape[:-2], *fitted.shape)
-        notes.append(f"{key} interpolated from {len(table)} to {len(fitted)} positions")
+        notes.append(f"{key} interpolated from {len(table):,} to {len(fitted):,} positions")
     return state, tuple(notes)
 
 
 def whole_state(model: nn.Module) -> dict[str, Tensor]:
     """Return the weights of a model, with positions of texts that it computes among them."""
-    return {**computed_positions(model), **model.state_dict()}
+    return {**_computed_positions(model), **model.state_dict()}
 
 
 def _grid(model: nn.Module) -> tuple[int, int]:
@@ -55,3 +53,13 @@ def _grid(model: nn.Module) -> tuple[int, int]:
         size = int(visual.image_size) // RESNET_STRIDE  # type: ignore[arg-type]
     rows, columns = size if isinstance(size, tuple) else (size, size)
     return int(rows), int(columns)
+
+
+def _computed_positions(model: nn.Module) -> dict[str, Tensor]:
+    """Return the sinusoids of an M2M-100 encoder, which it does not store, under their key.
+
+    They depend on the width: a narrower student has its teacher's, cut, in its weights.
+    """
+    encoder = getattr(getattr(model, "text", None), "transformer", None)
+    table = getattr(getattr(encoder, "embed_positions", None), "weights", None)
+    return {} if table is None else {"text.transformer.embed_positions.weights": table}

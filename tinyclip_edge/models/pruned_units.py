@@ -8,6 +8,7 @@ from tinyclip_edge.errors import ModelError
 from tinyclip_edge.inheritance.encoder_kinds import M2M_100, ROBERTA, T5
 from tinyclip_edge.inheritance.timm_kinds import TIMM_VIT
 from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
+from tinyclip_edge.limits import is_count
 from tinyclip_edge.models.sizes import MAX_LAYERS, MAX_PARAMETERS
 
 UNITS = "units"  # key of LoadedClip.config where layers differ
@@ -18,12 +19,12 @@ def read_units(table: object, source: str) -> ClipUnits:
     if not isinstance(table, dict) or set(table) != {f.name for f in fields(ClipUnits)}:
         raise ModelError(f"{source}: '{UNITS}' must hold image, text, embed_dim and patch")
     for key in ("embed_dim", "patch"):
-        if not _is_count(table[key], minimum=1):
+        if not is_count(table[key]):
             raise ModelError(f"{source}: {UNITS}.{key} must be a whole number above 0")
     image, text = (_read_tower(table[name], name, f"{source}: {UNITS}.{name}") for name in _TOWERS)
     units = ClipUnits(image, text, table["embed_dim"], table["patch"])
     if units.prunable + units.fixed > MAX_PARAMETERS:
-        raise ModelError(f"{source}: '{UNITS}' ask for more than {MAX_PARAMETERS:.0e} parameters")
+        raise ModelError(f"{source}: '{UNITS}' describe more than {MAX_PARAMETERS:.0e} parameters")
     return units
 
 
@@ -37,24 +38,20 @@ def _read_tower(table: object, tower: str, label: str) -> TowerUnits:
     if not isinstance(table, dict) or not required <= set(table) <= {*required, *_OPTIONAL}:
         raise ModelError(f"{label} must hold {', '.join(sorted(required))}")
     for key in ("width", "head_width", "matrices", "pooled"):
-        if key in table and not _is_count(table[key], minimum=1):
+        if key in table and not is_count(table[key]):
             raise ModelError(f"{label}.{key} must be a whole number above 0")
     kind = table.get("kind", "")
     if kind != "" and kind not in _MASKED_KINDS[tower]:
-        raise ModelError(f"{label}.kind {kind!r} is no {tower} tower that masks know")
-    if not _is_count(table["positions"], minimum=0 if kind else 1):
+        raise ModelError(f"{label}.kind {kind!r} is not a {tower} tower that masks support")
+    if not is_count(table["positions"], minimum=0 if kind else 1):
         raise ModelError(f"{label}.positions must be a whole number above 0")
     heads, neurons = table["heads"], table["neurons"]
     for key, counts in (("heads", heads), ("neurons", neurons)):
-        if not isinstance(counts, (list, tuple)) or not all(_is_count(n) for n in counts):
+        if not isinstance(counts, (list, tuple)) or not all(is_count(n, minimum=0) for n in counts):
             raise ModelError(f"{label}.{key} must list a whole number for each layer")
     if not heads or len(heads) != len(neurons):
-        raise ModelError(f"{label}: heads of {len(heads)} layers, neurons of {len(neurons)}")
+        raise ModelError(f"{label}: heads of {len(heads):,} layers, neurons of {len(neurons):,}")
     if len(heads) > MAX_LAYERS:
-        raise ModelError(f"{label} lists {len(heads):,} layers, at most {MAX_LAYERS} are built")
+        raise ModelError(f"{label} lists {len(heads):,} layers, at most {MAX_LAYERS:,} are built")
     sizes = {**table, "heads": tuple(heads), "neurons": tuple(neurons)}
     return TowerUnits(**sizes)
-
-
-def _is_count(value: object, *, minimum: int = 0) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum

@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tinyclip_edge.errors import MissingExtraError, ModelError, did_you_mean
-from tinyclip_edge.limits import SIZE_COUNT
+from tinyclip_edge.limits import SIZE_COUNT, is_count
 from tinyclip_edge.models.encoder_kinds import ENCODER_KINDS, M2M_100, NUMBER, PADDING, EncoderKind
 from tinyclip_edge.models.library import open_clip
 
@@ -56,7 +56,9 @@ def check_text_config(text_cfg: Mapping[str, Any], source: str) -> None:
         raise ModelError(f"{label} needs text_cfg.hf_model_name, the encoder that it describes")
     model_type = table.get("model_type")
     if not isinstance(model_type, str) or model_type not in ENCODER_KINDS:
-        raise ModelError(f"{label}.model_type {model_type!r} is none of {', '.join(ENCODER_KINDS)}")
+        raise ModelError(
+            f"{label}.model_type {model_type!r} is not one of {', '.join(ENCODER_KINDS)}"
+        )
     kind = ENCODER_KINDS[model_type]
     _check_values(table, kind, label)
     try:
@@ -69,7 +71,7 @@ def _check_values(table: Table, kind: EncoderKind, label: str) -> None:
     for key, value in table.items():
         number = isinstance(value, int) and not isinstance(value, bool)
         if key in kind.counts:
-            if not number or not 1 <= value <= SIZE_COUNT:
+            if not is_count(value) or value > SIZE_COUNT:
                 raise ModelError(f"{label}.{key} {value!r} must be a whole number above 0")
         elif key in kind.settings:
             limit = SIZE_COUNT if key in PADDING else _SMALL
@@ -87,8 +89,8 @@ def _check_values(table: Table, kind: EncoderKind, label: str) -> None:
 def _check_fit(table: Table, context: object, kind: EncoderKind, label: str) -> None:
     if table["pad_token_id"] >= table["vocab_size"]:
         raise ModelError(
-            f"text_cfg.vocab_size {table['vocab_size']} has no {HF_CONFIG}.pad_token_id "
-            f"{table['pad_token_id']}"
+            f"text_cfg.{HF_CONFIG}.pad_token_id {table['pad_token_id']} must be below vocab_size "
+            f"{table['vocab_size']}"
         )
     width, heads = table[kind.width], table[kind.heads]
     if not kind.head_width and width % heads:
@@ -100,7 +102,7 @@ def _check_fit(table: Table, context: object, kind: EncoderKind, label: str) -> 
         )
     buckets = table.get("relative_attention_num_buckets", 32)
     if table.get("type_vocab_size", 1) < 1 or buckets < 4:
-        raise ModelError(f"text_cfg.{HF_CONFIG} leaves no token types, or no relative positions")
+        raise ModelError(f"text_cfg.{HF_CONFIG} has too few token types or relative positions")
     if table.get("relative_attention_max_distance", 128) <= buckets // 4:
         raise ModelError(
             f"text_cfg.{HF_CONFIG}.relative_attention_max_distance must be more than {buckets // 4}"
@@ -133,14 +135,16 @@ def sizes_of(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolved(text_cfg: Mapping[str, Any]) -> Table:
-    """Return the ``hf_config`` of a text_cfg with the sizes beside it."""
+    """Return the ``hf_config`` of a text_cfg, completed with its sizes.
+
+    Raises ModelError for other sizes than whole numbers above 0.
+    """
     table: Table = dict(text_cfg[HF_CONFIG])
     kind, usual = ENCODER_KINDS[table["model_type"]], sizes_of(table)
     sizes = {key: text_cfg.get(key, value) for key, value in usual.items()}
     for key in ("width", "layers", "heads", "vocab_size"):
         value = sizes[key]
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole or not 1 <= value <= SIZE_COUNT:
+        if not is_count(value) or value > SIZE_COUNT:
             raise ModelError(f"text_cfg.{key} {value!r} must be a whole number above 0")
     ratio = sizes["mlp_ratio"]
     if isinstance(ratio, bool) or not isinstance(ratio, NUMBER) or not 0 < ratio <= SIZE_COUNT:
@@ -282,7 +286,7 @@ def _encoder(config: Any, table: Table, *, with_pooler: bool) -> nn.Module:  # n
 
 
 def describe_itself(text: HFText, text_cfg: dict[str, Any]) -> None:
-    """Add to a text_cfg, and to the stored weights, what an encoder has from the hub else."""
+    """Add to a text_cfg, and to the weights, what an encoder would otherwise get from the hub."""
     if is_hf_text(text) and HF_CONFIG not in text_cfg:
         text_cfg[HF_CONFIG] = read_text_config(text)
         if ENCODER_KINDS[text.config.model_type] is M2M_100:
@@ -292,13 +296,3 @@ def describe_itself(text: HFText, text_cfg: dict[str, Any]) -> None:
 def _store_positions(encoder: HFText) -> None:
     places = encoder.embed_positions
     places.weights = nn.Buffer(places.weights, persistent=True)
-
-
-def computed_positions(model: nn.Module) -> dict[str, Tensor]:
-    """Return the sinusoids of an M2M-100 encoder, which it does not store, under their key.
-
-    They depend on the width: a narrower student has its teacher's, cut, in its weights.
-    """
-    encoder = getattr(getattr(model, "text", None), "transformer", None)
-    table = getattr(getattr(encoder, "embed_positions", None), "weights", None)
-    return {} if table is None else {"text.transformer.embed_positions.weights": table}

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_edge.limits import is_count
 from tinyclip_edge.models.library import open_clip, quiet
 
 SIZES = ("width", "layers", "head_width", "mlp_ratio")
@@ -61,7 +62,7 @@ def is_sized(model_cfg: Mapping[str, Any]) -> bool:
 
 
 def timm_sizes(name: str) -> TimmSizes | None:
-    """Return the sizes of a timm model by name; None if it is no plain vision transformer."""
+    """Return the sizes of a timm model by name; None if it is not a plain vision transformer."""
     return _named_sizes(name)
 
 
@@ -81,7 +82,7 @@ def _named_sizes(name: str) -> TimmSizes | None:
 def build_sized(vision: Mapping[str, Any], embed_dim: int) -> nn.Module:
     """Return open_clip's TimmModel with a trunk of the sizes in a vision_cfg, random weights.
 
-    Raises ModelError for a model that is no vision transformer, or sizes that do not fit.
+    Raises ModelError for another kind of model, and for sizes that do not fit.
     """
     import timm
 
@@ -89,7 +90,7 @@ def build_sized(vision: Mapping[str, Any], embed_dim: int) -> nn.Module:
     usual = timm_sizes(name)
     if usual is None:
         raise ModelError(
-            f"vision_cfg: {name} is no vision transformer, so {', '.join(SIZES)} do not size it; "
+            f"vision_cfg: {name} is not a vision transformer, so {', '.join(SIZES)} do not apply; "
             "leave them out"
         )
     options = open_clip.CLIPVisionCfg(**dict(vision))
@@ -128,10 +129,10 @@ def _keywords(vision: Mapping[str, Any], usual: TimmSizes, name: str) -> dict[st
     width, layers = vision.get("width", usual.width), vision.get("layers", usual.layers)
     head, ratio = vision.get("head_width", usual.head_width), vision.get("mlp_ratio")
     for key, value in (("width", width), ("layers", layers), ("head_width", head)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_count(value):
             raise ModelError(f"vision_cfg.{key} {value!r} must be a whole number above 0")
     if width % head:
-        raise ModelError(f"vision_cfg.width {width} is no multiple of head_width {head}")
+        raise ModelError(f"vision_cfg.width {width} is not a multiple of head_width {head}")
     sizes = {"embed_dim": width, "depth": layers, "num_heads": width // head}
     sizes["mlp_ratio"] = usual.mlp_ratio if ratio is None else ratio
     if "patch_size" in vision:
@@ -140,7 +141,7 @@ def _keywords(vision: Mapping[str, Any], usual: TimmSizes, name: str) -> dict[st
     if pool_head is not None and pool_head != usual.head_width:
         if width % pool_head:
             raise ModelError(
-                f"vision_cfg.width {width} is no multiple of {pool_head}, the width of a head in "
+                f"vision_cfg.width {width} is not a multiple of {pool_head}, the head width of "
                 f"the attention pool of {name}"
             )
         sizes["attn_pool_num_heads"] = width // pool_head

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_edge.limits import is_count
 from tinyclip_edge.models.sized_text import HF_CONFIG, has_own_text, sizes_of
 
 MAX_LAYERS = 1000
@@ -19,7 +20,7 @@ def check_sizes(model_cfg: dict[str, Any], source: str) -> None:
     """
     for key in ("context_length", "vocab_size"):
         value = model_cfg["text_cfg"].get(key, 1)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_count(value):
             raise ModelError(
                 f"{source}: model_cfg.text_cfg.{key} is {value!r}; it must be a whole number "
                 "above 0"
@@ -31,12 +32,13 @@ def check_sizes(model_cfg: dict[str, Any], source: str) -> None:
         layers = _size(tower.get("layers"), 12)
         if layers > MAX_LAYERS:
             raise ModelError(
-                f"{source}: model_cfg.{name}.layers is {layers:.4g}; at most {MAX_LAYERS} are built"
+                f"{source}: model_cfg.{name}.layers is {layers:.4g}; at most "
+                f"{MAX_LAYERS:,} are built"
             )
         count = _parameters(tower, layers, _size(model_cfg.get("embed_dim"), 512))
         if count > MAX_PARAMETERS:
             raise ModelError(
-                f"{source}: model_cfg.{name} asks for about {count:.2g} parameters, "
+                f"{source}: model_cfg.{name} describes about {count:.2g} parameters, "
                 f"at most {MAX_PARAMETERS:.0e} are built; its sizes are broken"
             )
 

@@ -31,11 +31,11 @@ from tinyclip_edge.train.feature_cache.fill import FeatureCacheFiller, make_fill
 from tinyclip_edge.train.feature_cache.progress import ProgressLines
 from tinyclip_edge.train.monitoring.events import Observer, Silent
 from tinyclip_edge.train.monitoring.trackers import check_trackers
-from tinyclip_edge.train.schedule import Stage, plan_course
+from tinyclip_edge.train.schedule import Stage, plan_stages
 from tinyclip_edge.train.setup import Setup
 from tinyclip_edge.train.stages.factory import StageFactory
 from tinyclip_edge.train.stages.state import StageState
-from tinyclip_edge.train.stages.student import InitialStudent, resolve_course, start_student
+from tinyclip_edge.train.stages.student import InitialStudent, resolve_stages, start_student
 from tinyclip_edge.train.tasks.distill_task import DistillTask, TaskMaker
 from tinyclip_edge.train.tasks.encoders import picture_bytes, picture_size, pixel_codec
 from tinyclip_edge.train.tasks.ensemble import load_ensemble, teacher_dtype
@@ -120,9 +120,7 @@ def _load_all(
     stages, first = _first_student(config, origin.clip, finetune)
     teacher = make_teacher(config, teacher_clip, accelerator.device)
     crops = make_crops(data, teacher_clip)
-    filler = None
-    if any(entry.uses_teacher for entry in config.loss.active.values()):
-        filler = make_filler(data, source, teacher, crops, observer.on_message)
+    filler = _filler(config, source, teacher, crops, observer)
     observer.on_message(f"teacher {teacher.name}, student {first.clip.name}, reading {source.name}")
     pairs = _open_pairs(config, source, teacher, filler, observer, shrink=finetune is not None)
     if finetune is not None:
@@ -160,8 +158,8 @@ def _first_student(
 ) -> tuple[tuple[Stage, ...], InitialStudent]:
     if finetune is not None:
         set_seed(config.seed)
-        return plan_course(config), InitialStudent(finetune.clip)
-    stages = resolve_course(config, origin)
+        return plan_stages(config), InitialStudent(finetune.clip)
+    stages = resolve_stages(config, origin)
     return stages, InitialStudent(*start_student(config, origin, stages[0]))
 
 
@@ -183,6 +181,19 @@ def make_crops(data: DataConfig, teacher: LoadedClip) -> Crops | None:
     if data.views == 0:
         return None
     return Crops(data.views, data.crop_scale, picture_size(teacher))
+
+
+def _filler(
+    config: RunConfig,
+    source: PairSource,
+    teacher: Teacher,
+    crops: Crops | None,
+    observer: Observer,
+) -> FeatureCacheFiller | None:
+    """Return the filler of the feature cache; None without one, or if no term uses the teacher."""
+    if not any(entry.uses_teacher for entry in config.loss.active.values()):
+        return None
+    return make_filler(config.data, source, teacher, crops, observer.on_message)
 
 
 def _open_pairs(

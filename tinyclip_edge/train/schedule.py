@@ -41,7 +41,7 @@ class Stage:
         return self.began + self.optim.steps
 
 
-def plan_course(config: RunConfig, stages: tuple[StageConfig, ...] = ()) -> tuple[Stage, ...]:
+def plan_stages(config: RunConfig, stages: tuple[StageConfig, ...] = ()) -> tuple[Stage, ...]:
     """Return the stages of a run: ``stages`` (a recipe of the zoo), or those of the configuration.
 
     Raises ConfigError if a stage is too short for its warm-up, its pruning or its gates.
@@ -89,20 +89,20 @@ def _mask_steps(
     where = "" if number is None else f"stage {number}: "
     if prune < 1 or prune + wait >= steps:
         raise ConfigError(
-            f"{where}masks are pruned after {prune} steps and up to {wait} later (masks.prune, "
-            f"masks.extra), which does not fit into {steps} steps; lower them or increase the "
+            f"{where}masks are pruned after {prune:,} steps and up to {wait:,} later (masks.prune, "
+            f"masks.extra), which does not fit into {steps:,} steps; lower them or increase the "
             "steps"
         )
     rise = as_steps(masks.warmup, prune)
     if rise > prune:
         raise ConfigError(
-            f"{where}the target of the masks rises over {rise} steps, but they are pruned after "
-            f"{prune}; lower masks.warmup or prune later"
+            f"{where}the target of the masks rises over {rise:,} steps, but they are pruned "
+            f"after {prune:,}; lower masks.warmup or prune later"
         )
     return MaskSteps(rise, prune, wait, masks.rewarm)
 
 
-def check_travel(config: RunConfig, stage: Stage, before: float) -> None:
+def check_gate_distance(config: RunConfig, stage: Stage, before: float) -> None:
     """Raise ConfigError if pruning comes before gates can have closed.
 
     AdamW moves them ``lr`` per step; ``before`` is the share of the teacher at the stage's start.
@@ -110,16 +110,16 @@ def check_travel(config: RunConfig, stage: Stage, before: float) -> None:
     assert stage.keep is not None
     assert stage.masks is not None
     steps, rate = stage.masks.prune + stage.masks.wait, config.masks.lr
-    way = travel(min(1.0, stage.keep / before))
-    if steps * rate < way:
+    distance = gate_distance(min(1.0, stage.keep / before))
+    if steps * rate < distance:
         raise ConfigError(
-            f"keep {stage.keep:g} cannot be reached: gates have {way:.1f} to move and masks.lr "
-            f"{rate:g} moves them {steps * rate:.1f} in {steps} steps; set masks.lr to "
-            f"{math.ceil(100 * way / stage.masks.prune) / 100:g} or prune later"
+            f"keep {stage.keep:g} cannot be reached: gates have {distance:.1f} to move and "
+            f"masks.lr {rate:g} moves them {steps * rate:.1f} in {steps:,} steps; set masks.lr to "
+            f"{math.ceil(100 * distance / stage.masks.prune) / 100:g} or prune later"
         )
 
 
-def travel(keep: float) -> float:
+def gate_distance(keep: float) -> float:
     """Return how far log-alpha falls when all gates go from open to the share ``keep`` together.
 
     A parameter remains if both of its units do, so each has the probability sqrt(keep).

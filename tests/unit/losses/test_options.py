@@ -79,16 +79,20 @@ def weighted_oracle(si, st, ti, tt, weigh):
     return loss, entropy, (20.0 * grad @ st, 20.0 * grad.T @ si)
 
 
-def test_hard_pairs_in_the_affinity_equal_the_oracle(features):
-    loss, entropy, grads = weighted_oracle(*features, lambda s: hard_weights(s, 6.0, 3.0, 0.4))
-    ours = tensors(*features)
-    terms = mixed_affinity_loss(
+def weighted_affinity(ours, hard_pairs):
+    return mixed_affinity_loss(
         PairEmbeddings(*ours[:2]),
         PairEmbeddings(*ours[2:]),
         student_scale=20.0,
         teacher_scale=30.0,
-        hard_pairs=HardPairs(6.0, 3.0, 0.4),
+        hard_pairs=hard_pairs,
     )
+
+
+def test_hard_pairs_in_the_affinity_equal_the_oracle(features):
+    loss, entropy, grads = weighted_oracle(*features, lambda s: hard_weights(s, 6.0, 3.0, 0.4))
+    ours = tensors(*features)
+    terms = weighted_affinity(ours, HardPairs(6.0, 3.0, 0.4))
     terms.loss.backward()
     assert terms.loss.item() == pytest.approx(loss, rel=1e-12)
     assert terms.teacher_entropy.item() == pytest.approx(entropy, rel=1e-12)
@@ -99,15 +103,8 @@ def test_hard_pairs_in_the_affinity_equal_the_oracle(features):
 
 def test_equal_weights_are_the_plain_affinity(features):
     plain = affinity_loss(*tensors(*features), student_scale=20.0, teacher_scale=30.0)
-    ours = tensors(*features)
     # A vanishing exponent takes the weighted path with weights of 1.
-    terms = mixed_affinity_loss(
-        PairEmbeddings(*ours[:2]),
-        PairEmbeddings(*ours[2:]),
-        student_scale=20.0,
-        teacher_scale=30.0,
-        hard_pairs=HardPairs(0.0, 0.0, 0.5),
-    )
+    terms = weighted_affinity(tensors(*features), HardPairs(0.0, 0.0, 0.5))
     assert terms.loss.item() == pytest.approx(plain.loss.item(), rel=1e-12)
     assert terms.kl.item() == pytest.approx(plain.kl.item(), rel=1e-10)
 

@@ -75,6 +75,15 @@ def build(kind, toy, **text):
     return LoadedClip(model, toy.config, toy.preprocess, toy.tokenizer, "other")
 
 
+def both_embeddings(clip):
+    """The texts as training encodes them, and as open_clip does."""
+    texts = TEXTS["mixed"]
+    with torch.no_grad():
+        ours = PairEncoder(clip).eval().encode_text(tokenize(clip.tokenizer, texts))
+        theirs = F.normalize(clip.model.encode_text(clip.tokenizer(texts)), dim=-1)
+    return ours, theirs
+
+
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
@@ -86,22 +95,14 @@ def build(kind, toy, **text):
 def test_other_text_towers_see_their_padding(toy_teacher, kind, text):
     clip = build(kind, toy_teacher, **text)
     assert not can_trim(clip.model)
-    texts = TEXTS["mixed"]
-    with torch.no_grad():
-        ours = PairEncoder(clip).eval().encode_text(tokenize(clip.tokenizer, texts))
-        theirs = F.normalize(clip.model.encode_text(clip.tokenizer(texts)), dim=-1)
-    assert torch.allclose(ours, theirs, atol=1e-6)
+    assert torch.allclose(*both_embeddings(clip), atol=1e-6)
 
 
 def test_pooling_at_a_named_end_token(toy_teacher):
     end = int(toy_teacher.tokenizer(["cat"]).max())
     clip = build(open_clip.CLIP, toy_teacher, pool_type="eos", eos_id=end)
     assert can_trim(clip.model)
-    texts = TEXTS["mixed"]
-    with torch.no_grad():
-        ours = PairEncoder(clip).eval().encode_text(tokenize(clip.tokenizer, texts))
-        theirs = F.normalize(clip.model.encode_text(clip.tokenizer(texts)), dim=-1)
-    assert torch.allclose(ours, theirs, atol=2e-6)
+    assert torch.allclose(*both_embeddings(clip), atol=2e-6)
 
 
 def test_remembered_tokens_are_those_of_the_tokenizer(toy_teacher):

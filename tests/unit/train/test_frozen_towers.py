@@ -15,7 +15,7 @@ from tinyclip_edge.models.cost import traced_macs
 from tinyclip_edge.models.frozen import freeze, tower_parameters
 from tinyclip_edge.train.memory import student_bytes
 from tinyclip_edge.train.preflight.dry_run import plan_run
-from tinyclip_edge.train.stages.student import resolve_course
+from tinyclip_edge.train.stages.student import resolve_stages
 from tinyclip_edge.train.tasks.encoders import PairEncoder
 from tinyclip_edge.train.tasks.grad_cache import GradCache
 
@@ -60,7 +60,7 @@ def test_a_recipe_of_masks_covers_both_towers():
         student={"model": "TinyCLIP-auto-ViT-63M-32-Text-31M"}, inherit={"text": "frozen"}
     )
     with pytest.raises(ConfigError, match="recipe with masks, which cover both towers"):
-        resolve_course(config, family("ViT"))
+        resolve_stages(config, family("ViT"))
 
 
 def test_the_plan_counts_a_frozen_tower_once(tmp_path):

@@ -173,7 +173,7 @@ def test_a_term_may_be_written_as_a_table():
     ("loss", "message"),
     [
         ("{affinity: {knid: sigmoid}}", r"unknown key 'loss\.affinity_knid'; did you mean"),
-        ("{affinity: {kind: sigmoid}, affinity_kind: softmax}", "affinity_kind is there twice"),
+        ("{affinity: {kind: sigmoid}, affinity_kind: softmax}", "affinity_kind appears twice"),
         ("{affinity: {weight: much}}", r"loss\.affinity is 'much'"),
         ("{affinity_kind: sigmoid, affinity_i2t: 0.7}", "are directions of softmax"),
         ("{affinity_hard_negative: -1}", "greater than or equal to 0"),

@@ -9,7 +9,7 @@ import pytest
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.train.optimizer import Restart
-from tinyclip_edge.train.schedule import MaskSteps, plan_course, travel
+from tinyclip_edge.train.schedule import MaskSteps, gate_distance, plan_stages
 
 
 def config(**sections):
@@ -25,14 +25,14 @@ def config(**sections):
 
 def test_a_run_without_stages_is_one_stage_of_its_own_optimizer():
     one = config(student={"model": "s"}, inherit={"method": "uniform"})
-    (stage,) = plan_course(one)
+    (stage,) = plan_stages(one)
     assert (stage.number, stage.of, stage.began, stage.end) == (1, 1, 0, 1000)
     assert stage.optim is one.optim
     assert (stage.keep, stage.student, stage.masks) == (None, "s", None)
 
 
 def test_stages_follow_each_other_in_steps():
-    stages = plan_course(
+    stages = plan_stages(
         config(
             stages=[
                 {"student": {"embed_dim": 8}, "steps": 300, "lr": 2e-3},
@@ -70,16 +70,16 @@ def test_stages_follow_each_other_in_steps():
 )
 def test_stages_that_are_too_short_are_refused(sections, message):
     with pytest.raises(ConfigError, match=message):
-        plan_course(config(**sections))
+        plan_stages(config(**sections))
 
 
 def test_how_far_gates_travel():
     # P[z > 0] of both units of a parameter is sqrt(keep); from the clamp 4.605 down to there.
     for keep in (0.25, 0.5, 0.75):
-        a = 4.605 - travel(keep)
+        a = 4.605 - gate_distance(keep)
         survival = 1 - 1 / (1 + math.exp(-(2 / 3 * math.log(1 / 11) - a)))
         assert survival == pytest.approx(math.sqrt(keep), rel=1e-9)
-    assert travel(1.0) == 0.0
+    assert gate_distance(1.0) == 0.0
 
 
 def test_the_rate_comes_back_gently_after_a_prune():

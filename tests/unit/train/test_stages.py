@@ -13,7 +13,7 @@ from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.train.stages.student import (
     calibration_pairs,
     dense_copy,
-    resolve_course,
+    resolve_stages,
     start_student,
 )
 
@@ -38,7 +38,7 @@ def config(tmp_path):
 def test_a_recipe_of_the_zoo_is_its_stages(config, toy_teacher, method):
     recipe = "TinyCLIP-auto-ViT-22M-32-Text-10M"
     run = config(student={"model": recipe}, inherit={"method": method}, optim={"steps": 1000})
-    stages = resolve_course(run, toy_teacher)
+    stages = resolve_stages(run, toy_teacher)
     # published: three stages to a quarter of ViT-B/32
     assert [(s.number, s.keep, s.began, s.end) for s in stages] == [
         (1, 0.75, 0, 1000), (2, 0.5, 1000, 2000), (3, 0.25, 2000, 3000),
@@ -54,7 +54,7 @@ def test_a_recipe_of_the_zoo_is_its_stages(config, toy_teacher, method):
 )
 def test_a_model_that_contradicts_its_method(config, toy_teacher, model, method, message):
     with pytest.raises(ConfigError, match=message):
-        resolve_course(config(student={"model": model}, inherit={"method": method}), toy_teacher)
+        resolve_stages(config(student={"model": model}, inherit={"method": method}), toy_teacher)
 
 
 # The toy teacher has 4 + 3 layers: this cut leaves 5 of 7, and one half is less far from there.
@@ -73,7 +73,7 @@ def test_gates_that_cannot_close_in_time_are_refused(config, toy_teacher, stages
     masks = {"lr": 0.05, "prune": 10.0, "extra": 0.05, "warmup": 5.0}
     run = config(inherit={"method": "masks"}, stages=stages, masks=masks, optim={"steps": 400})
     with pytest.raises(ConfigError, match=re.escape(message)):
-        resolve_course(run, toy_teacher)
+        resolve_stages(run, toy_teacher)
 
 
 def test_calibration_pairs_depend_on_the_seed_alone(config, toy_teacher):

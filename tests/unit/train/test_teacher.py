@@ -11,7 +11,7 @@ from torch import nn
 from families import family
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import TeacherConfig
-from tinyclip_edge.data import Batch, CachedRows, PairMemory, open_source
+from tinyclip_edge.data import CachedRows, PairMemory, open_source
 from tinyclip_edge.losses.similarity import part_logits
 from tinyclip_edge.models import create_student, weights_hash
 from tinyclip_edge.models.logit_bias import with_logit_bias
@@ -21,14 +21,6 @@ from tinyclip_edge.train.tasks.teacher import Teacher
 from tinyclip_edge.train.tasks.validation import Validation, accuracies
 
 CPU = torch.device("cpu")
-CAPTIONS = ("cat", "a dog", "the red square", "blue circle", "a photo of the bicycle", "red dog")
-
-
-@pytest.fixture
-def batch():
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    return Batch(tuple("abcdef"), pixels, CAPTIONS)
 
 
 @pytest.fixture
@@ -87,7 +79,7 @@ def test_each_teacher_sees_pixels_of_its_size_mean_and_std(toy_teacher, other, b
     ).clamp(0, 1)
     with torch.no_grad():
         alone = other.model.encode_image((small - 0.4) / 0.5, normalize=True)
-        words = other.model.encode_text(other.tokenizer(list(CAPTIONS)), normalize=True)
+        words = other.model.encode_text(other.tokenizer(list(batch.captions)), normalize=True)
     share = 40 / (40 + 1 / 0.07)
     assert torch.allclose(image[:, 64:], math.sqrt(share) * alone, atol=1e-5)
     assert torch.allclose(text[:, 64:], math.sqrt(share) * words, atol=1e-5)
@@ -102,7 +94,7 @@ def test_each_teacher_reads_its_own_ids(toy_teacher, batch, names):
     joined = ask(toy_teacher, ensemble=[(clip, 1.0) for clip in others])
     text = joined.features_of(batch)[1]
     start, everyone = 0, [toy_teacher, *others]
-    ids = [clip.tokenizer(list(CAPTIONS)) for clip in everyone]
+    ids = [clip.tokenizer(list(batch.captions)) for clip in everyone]
     assert len({tuple(rows[4][:6].tolist()) for rows in ids}) == len(everyone)
     total = sum(clip.logit_scale for clip in everyone)
     for clip, rows in zip(everyone, ids, strict=True):

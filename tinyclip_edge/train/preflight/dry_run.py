@@ -27,7 +27,7 @@ from tinyclip_edge.models.pruned import clip_units
 from tinyclip_edge.models.sized_text import is_hf_text
 from tinyclip_edge.train.memory import FLOAT, HALF, SavedBytes, student_bytes
 from tinyclip_edge.train.schedule import Stage
-from tinyclip_edge.train.stages.student import label, resolve_course, shaped
+from tinyclip_edge.train.stages.student import label, resolve_stages, shaped
 from tinyclip_edge.train.tasks.encoders import PairEncoder
 from tinyclip_edge.train.vocabulary import planned_origin
 
@@ -148,7 +148,7 @@ def _stages(
     """Yield the plans of all stages; ``teacher_flop``: cost of the teachers for one pair."""
     before, dense_share = teacher, 1.0  # the dense model, and the share of it that masks have kept
     with torch.device("meta"):
-        for stage in resolve_course(config, teacher):
+        for stage in resolve_stages(config, teacher):
             if stage.student is not None:
                 before = _cut_out(config, stage.student, before)
             plan, dense_share = _plan(config, stage, teacher, before, dense_share)

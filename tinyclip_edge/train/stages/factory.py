@@ -143,7 +143,7 @@ class StageFactory:
         return StageState(stage, student, None, task, optimizer_step, pruned, averaged)
 
     def _student(self, student: LoadedClip) -> LoadedClip:
-        """Return the student with what the loss gives it: a bias, prefixes of its embeddings."""
+        """Return the student with the parts that the loss trains: a bias, embedding prefixes."""
         loss = self.config.loss
         if loss.uses_bias:
             student = with_logit_bias(student)  # the task sets its value
@@ -152,14 +152,14 @@ class StageFactory:
         return student
 
     def _averaged(self, student: LoadedClip) -> AveragedStudent | None:
-        """Return the average of weights that begins now, alike on all processes."""
+        """Return a moving average that starts now, equal on all processes; None without ``ema``."""
         decay = self.config.optim.ema
         return None if decay is None else AveragedStudent.of(student, decay)
 
     def _task(
         self, student: LoadedClip, stage: Stage, before: StageState | None, position: Position
     ) -> DistillTask:
-        self.accelerator.free_memory()  # otherwise it would hold every earlier student
+        self.accelerator.free_memory()  # it would hold every earlier student
         context = TaskContext(
             self.teacher,
             self.codec,

@@ -24,7 +24,7 @@ class StageLog:
     def stage_begins(self, state: StageState, done: int) -> None:
         """Log the start of a stage, and what its student inherited."""
         stage = state.stage
-        shape = f"keep {stage.keep:g}" if stage.keep is not None else "a given shape"
+        shape = f"keep {stage.keep:g}" if stage.keep is not None else "a fixed shape"
         count = count_parameters(state.student.model)
         self.events.write(
             "stage",
@@ -38,7 +38,7 @@ class StageLog:
             token_parameters=count.token_embedding,
         )
         self.observer.on_message(
-            f"stage {stage.number} of {stage.of}: {shape}, {stage.optim.steps} steps "
+            f"stage {stage.number} of {stage.of}: {shape}, {stage.optim.steps:,} steps "
             f"from {count.encoders:,} encoder parameters"
         )
 
@@ -58,7 +58,7 @@ class StageLog:
             self.observer.on_message(line)
 
     def probes(self, teacher: LoadedClip, state: StageState, done: int) -> None:
-        """Warn of changes that the student of a stage does not answer to as the teacher does."""
+        """Warn of changes of the input to which student and teacher respond differently."""
         for probe in probe_pair(teacher, state.student):
             if not probe.agrees:
                 text = probe.sentence()
@@ -72,7 +72,7 @@ class StageLog:
         if not isinstance(task, MaskedTask):
             return
         if transition is Transition.WAIT:
-            self._waits(task, state, done)
+            self._postponed(task, state, done)
         is_last = transition is Transition.PRUNE
         if is_last or task.steps_done == 1 or task.steps_done % every == 0:
             summary = task.gate_summary()
@@ -91,14 +91,16 @@ class StageLog:
             encoder_parameters=count.encoders, token_parameters=count.token_embedding,
             image=units.image.table(), text=units.text.table(),
         )  # fmt: skip
-        cure = "prune later (masks.prune, masks.extra) or raise" if share > before.keep else "lower"
-        miss = f"; the target of {before.keep:.1%} was missed: {cure} masks.lr"
+        advice = (
+            "prune later (masks.prune, masks.extra) or raise" if share > before.keep else "lower"
+        )
+        missed = f"; the target of {before.keep:.1%} was missed: {advice} masks.lr"
         self.observer.on_message(
             f"step {done}: pruned to {share:.1%} of the teacher's prunable parameters, "
-            f"{count.encoders:,} in both towers{'' if is_met else miss}"
+            f"{count.encoders:,} in both towers{'' if is_met else missed}"
         )
 
-    def _waits(self, task: MaskedTask, state: StageState, done: int) -> None:
+    def _postponed(self, task: MaskedTask, state: StageState, done: int) -> None:
         share = task.size_share()
         self.events.write(
             "wait", step=done, stage=state.stage.number, kept=share, keep=task.keep,
@@ -106,5 +108,5 @@ class StageLog:
         )  # fmt: skip
         self.observer.on_message(
             f"step {done}: masks would keep {share:.1%} instead of {task.keep:.1%}; pruning is "
-            f"postponed by up to {task.steps.wait} steps"
+            f"postponed by up to {task.steps.wait:,} steps"
         )

@@ -48,7 +48,7 @@ class StageState:
 
     @property
     def beside(self) -> nn.ModuleDict:
-        """What checkpoints hold beside the student's weights."""
+        """Modules that checkpoints store in addition to the student."""
         if self.averaged is None:
             return self.task.beside
         return nn.ModuleDict({**self.task.beside, "ema": self.averaged.average})

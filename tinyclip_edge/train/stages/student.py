@@ -18,7 +18,7 @@ from tinyclip_edge.inheritance.sparsity import check_reachable
 from tinyclip_edge.models import ZOO, LoadedClip, create_student, inherit_student
 from tinyclip_edge.models.prefixes import with_prefixes
 from tinyclip_edge.models.pruned import clip_units
-from tinyclip_edge.train.schedule import Stage, check_travel, plan_course
+from tinyclip_edge.train.schedule import Stage, check_gate_distance, plan_stages
 from tinyclip_edge.train.tasks.encoders import pixel_codec
 
 CALIBRATION_BATCH = 64  # pairs decoded at once
@@ -42,11 +42,11 @@ def start_student(
     InheritanceError.
     """
     set_seed(config.seed)
-    first = resolve_course(config, teacher)[0] if stage is None else stage
+    first = resolve_stages(config, teacher)[0] if stage is None else stage
     return stage_student(config, first, teacher)
 
 
-def resolve_course(config: RunConfig, teacher: LoadedClip) -> tuple[Stage, ...]:
+def resolve_stages(config: RunConfig, teacher: LoadedClip) -> tuple[Stage, ...]:
     """Return the stages of a run, including those of a zoo recipe.
 
     Raises ConfigError, ModelError, and InheritanceError for errors that would stop a later stage.
@@ -67,9 +67,9 @@ def resolve_course(config: RunConfig, teacher: LoadedClip) -> tuple[Stage, ...]:
             "inherit.method is masks, which determine the shape: set student.keep or stages "
             "instead of student.model"
         )
-    stages = plan_course(config, recipe)
+    stages = plan_stages(config, recipe)
     if len(stages) > 1 or stages[0].keep is not None:
-        _check_course(config, stages, teacher)
+        _check_stages(config, stages, teacher)
     return stages
 
 
@@ -136,7 +136,7 @@ def calibration_pairs(config: RunConfig, clip: LoadedClip) -> tuple[Tensor, Tens
     return torch.cat(pixels)[:count], clip.tokenizer(captions[:count])
 
 
-def _check_course(config: RunConfig, stages: tuple[Stage, ...], teacher: LoadedClip) -> None:
+def _check_stages(config: RunConfig, stages: tuple[Stage, ...], teacher: LoadedClip) -> None:
     """Raise errors that would stop a later stage, before the first step.
 
     Raises InheritanceError for a stage that grows or whose target masks cannot reach, ConfigError
@@ -157,7 +157,7 @@ def _check_course(config: RunConfig, stages: tuple[Stage, ...], teacher: LoadedC
                 share = min(share, clip_units(before).prunable / units.prunable)
                 _check_keep(stage.keep, share)
                 check_reachable(units, stage.keep, uniform_shapes=config.student.uniform_shapes)
-                check_travel(config, stage, share)
+                check_gate_distance(config, stage, share)
                 share = stage.keep
         except TinyClipError as error:
             if len(stages) == 1:
