@@ -9,7 +9,6 @@
 #   docker run --rm -p 127.0.0.1:8080:8080 -v "$PWD/bundles/mine:/bundle:ro" tinyclip-edge-serve
 # Without a GPU, an index of CPU wheels of torch saves gigabytes: --build-arg PIP_EXTRA_INDEX_URL=...
 FROM python:3.12-slim AS base
-ARG PIP_EXTRA_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 \
     XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/matplotlib
 RUN useradd --create-home --uid 1000 clip && mkdir /work && chown clip /work
@@ -25,6 +24,7 @@ ENTRYPOINT ["tinyclip-edge", "serve", "--host", "0.0.0.0"]
 CMD ["/bundle"]
 
 FROM base AS distill
+ARG PIP_EXTRA_INDEX_URL
 RUN pip install ./tinyclip_starter '.[all]'
 USER clip
 WORKDIR /work
