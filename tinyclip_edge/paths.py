@@ -132,7 +132,7 @@ def read_lines(path: Path, kind: str) -> tuple[str, ...]:
         raise DataError(f"cannot read {kind} file {path}: it is not UTF-8") from None
     entries = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not entries:
-        raise DataError(f"{kind} file {path} is empty; write one a line")
+        raise DataError(f"{kind} file {path} is empty; write one per line")
     return entries
 
 

@@ -37,7 +37,10 @@ class Galleries:
         return self._store(uploaded_gallery([Path(file) for file in files]))
 
     def open_folder(self, folder: str) -> str:
-        """Open a folder of this machine and return its key."""
+        """Open a folder of this machine and return its key.
+
+        Raises DataError without a readable image.
+        """
         if not folder.strip():
             raise DataError("no folder: enter the path of a folder of images")
         return self._store(folder_gallery(Path(folder.strip()).expanduser()))

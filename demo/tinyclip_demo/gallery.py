@@ -49,7 +49,7 @@ class Gallery:
             raise DataError(f"gallery {self.name} has no readable image")
         if len(self.images) != len(self.captions):
             raise DataError(
-                f"gallery {self.name} has {len(self)} images and {len(self.captions)} captions"
+                f"gallery {self.name} has {len(self):,} images and {len(self.captions):,} captions"
             )
 
     def __len__(self) -> int:
@@ -130,7 +130,8 @@ def starter_gallery() -> Gallery:
 def folder_gallery(folder: Path) -> Gallery:
     """Open every image below ``folder``; unreadable files are skipped, with one line on stderr.
 
-    Only headers are read, so that a folder of thousands opens immediately.
+    Only headers are read, so that a folder of thousands opens immediately. Raises DataError if none
+    is readable.
     """
     if not folder.is_dir():
         raise DataError(f"no such folder of images: {folder}")
@@ -138,7 +139,7 @@ def folder_gallery(folder: Path) -> Gallery:
     readable = [path for path in files if _has_header(path)]
     skipped = len(files) - len(readable)
     if skipped:
-        _log(f"{folder}: skipped {skipped} of {len(files)} files that are not readable images")
+        _log(f"{folder}: skipped {skipped:,} of {len(files):,} files that are not readable images")
     if not readable:
         raise DataError(f"{folder} has no readable image ({READABLE})")
     return Gallery(folder.name or str(folder), tuple(readable), _captions(readable), skipped)
@@ -150,7 +151,7 @@ def uploaded_gallery(files: Sequence[Path]) -> Gallery:
     Raises DataError for too many files or bytes, or when no file is an image.
     """
     if len(files) > MAX_UPLOAD_FILES:
-        raise DataError(f"{len(files)} files are too many: drop at most {MAX_UPLOAD_FILES}")
+        raise DataError(f"{len(files):,} files are too many: drop at most {MAX_UPLOAD_FILES}")
     total = sum(path.stat().st_size for path in files if path.is_file())
     if total > MAX_UPLOAD_BYTES:
         raise DataError(
@@ -159,7 +160,7 @@ def uploaded_gallery(files: Sequence[Path]) -> Gallery:
         )
     readable = [path for path in files if path.is_file() and _has_header(path)]
     if not readable:
-        raise DataError(f"none of the {len(files)} files is an image")
+        raise DataError(f"none of the {len(files):,} files is an image")
     pictures = tuple(path.read_bytes() for path in readable)
     return Gallery("dropped files", pictures, _captions(readable), len(files) - len(readable))
 
@@ -179,7 +180,7 @@ def _captions(files: Sequence[Path]) -> tuple[str, ...]:
                 faults.append(error)
         captions.append(text or path.stem.replace("_", " ").replace("-", " ") or "?")
     if faults:
-        count = f"{len(faults)} caption file{'s' if len(faults) > 1 else ''}"
+        count = f"{len(faults):,} caption file{'s' if len(faults) > 1 else ''}"
         _log(f"{count} cannot be read, the pictures are called by their names: {faults[0]}")
     return tuple(captions)
 
@@ -188,7 +189,7 @@ def _first_line(path: Path) -> str:
     try:
         lines = read_bounded(path, DataError, limit=CAPTION_BYTES).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no text in UTF-8") from error
+        raise DataError(f"{path} is not UTF-8 text") from error
     return " ".join(lines[0].split())[:MAX_CAPTION] if lines else ""
 
 

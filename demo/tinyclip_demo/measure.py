@@ -127,7 +127,7 @@ class _Job:
             for (name, model), recall in zip(models.items(), recalls, strict=True)
         )
         pairs = self._pairs
-        pairs_description = f"{len(_sample(pairs))} pairs of {pairs.name}" if pairs else ""
+        pairs_description = f"{len(_sample(pairs)):,} pairs of {pairs.name}" if pairs else ""
         created = time.strftime("%Y-%m-%d %H:%M:%S")
         return MeasureReport(rows, self._settings, host_facts(), created, pairs_description)
 

@@ -120,7 +120,10 @@ class ModelRegistry:
                 min(waiting, key=lambda slot: slot.runtime != "onnxruntime").load()
 
     def add(self, source: str) -> str:
-        """Add a MODEL and start loading it; return its name."""
+        """Add a MODEL and start loading it; return its name.
+
+        Raises ConfigError for an empty or repeated name, and for too many models.
+        """
         source = source.strip()
         if not source:
             raise ConfigError("no model: enter a folder, an open_clip name or hf-hub:owner/name")

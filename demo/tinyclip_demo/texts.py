@@ -23,7 +23,7 @@ def parse_labels(labels: Sequence[str] | str) -> tuple[str, ...]:
             f"only one label ({names[0]}): it would always get 100 %; enter at least two"
         )
     if len(names) > MAX_LABELS:
-        raise DataError(f"{len(names)} labels are too many: at most {MAX_LABELS}")
+        raise DataError(f"{len(names):,} labels are too many: at most {MAX_LABELS}")
     return tuple(check_text(name, "label") for name in names)
 
 
@@ -32,13 +32,15 @@ def parse_templates(text: str) -> tuple[str, ...]:
     parts = tuple(dict.fromkeys(part.strip() for part in text.split(BETWEEN_TEMPLATES)))
     templates = tuple(part for part in parts if part) or ("{}",)
     if len(templates) > MAX_TEMPLATES:
-        raise DataError(f"{len(templates)} prompt templates are too many: at most {MAX_TEMPLATES}")
+        raise DataError(
+            f"{len(templates):,} prompt templates are too many: at most {MAX_TEMPLATES}"
+        )
     for template in templates:
         if "{}" not in template:
             raise DataError("the prompt template needs {} in place of the label")
         if len(template) > MAX_TEXT:
             raise DataError(
-                f"the prompt template has {len(template)} characters: at most {MAX_TEXT}"
+                f"the prompt template has {len(template):,} characters: at most {MAX_TEXT:,}"
             )
     return templates
 
@@ -54,5 +56,5 @@ def check_text(text: str, kind: str) -> str:
     if not clean:
         raise DataError(f"the {kind} is blank: enter a word or a short phrase")
     if len(clean) > MAX_TEXT:
-        raise DataError(f"the {kind} has {len(clean)} characters: at most {MAX_TEXT}")
+        raise DataError(f"the {kind} has {len(clean):,} characters: at most {MAX_TEXT:,}")
     return clean

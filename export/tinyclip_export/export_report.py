@@ -53,7 +53,7 @@ class ExportReport(NotebookReport):
 
         pairs, base = self.verification["pairs"], self.verification["reference_recall@1"]
         table = Table(
-            title=f"{self.name}: verified on {pairs} pairs",
+            title=f"{self.name}: verified on {pairs:,} pairs",
             caption=f"PyTorch: recall@1 {base:.1f} %; cosine: minimum; lost: ± standard error, "
             f"{self.verification['max_drop']:g} and one standard error allowed, ? if there are too "
             "few pairs to decide; ms: one input on this machine during verification, and speed "

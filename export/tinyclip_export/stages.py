@@ -60,7 +60,7 @@ def write_float_towers(job: ExportJob) -> FloatTowers:
 
     def calibration() -> Calibration:
         pairs = calibration_pairs()
-        job.settings.notify(f"calibrating on {len(pairs.texts)} pairs of {pairs.name}")
+        job.settings.notify(f"calibrating on {len(pairs.texts):,} pairs of {pairs.name}")
         inputs = (pairs.images, pairs.texts)
         return Calibration(clip, inputs, job.scratch, eot=special.end, form=form)
 

@@ -85,7 +85,7 @@ def bomb():
             "cut.png is not a picture that this browser can read",
         ),
         ("empty.jpg", b"", "empty.jpg is empty"),
-        ("bomb.png", bomb(), "bomb.png has 60000x60000 pixels; at most 89478485 are opened"),
+        ("bomb.png", bomb(), "bomb.png has 60000x60000 pixels; at most 89,478,485 are opened"),
         (
             "model.onnx",
             b"\x08\x08",

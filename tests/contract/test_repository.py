@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from tinyclip_demo.web_files import page_files
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("tinyclip_edge", "export/tinyclip_export", "demo/tinyclip_demo")
 MAX_LINES = 300
@@ -54,3 +56,27 @@ def test_files_that_the_architecture_names_exist():
         for name in names
         if "NAME" not in name and not any((ROOT / folder / name).exists() for folder in folders)
     ] == []
+
+
+def test_counts_in_messages_have_thousands_separators():
+    """``{len(pairs):,} pairs``, so that a large one can be read."""
+    plain = re.compile(r'{len\([^{}]*\)} [a-z"]')
+    assert [
+        f"{path.relative_to(ROOT)} {place}"
+        for path in sources()
+        for place in plain.findall(path.read_text(encoding="utf-8"))
+    ] == []
+
+
+def test_the_wheel_has_the_browser_page():
+    """All that it serves, without the picture of its README."""
+    text = (ROOT / "pyproject.toml").read_text()
+    packed = dict(re.findall(r'^"(demo/web/\S+)" = "tinyclip_demo/web_page/(\S+)"', text, re.M))
+    assert all(source == f"demo/web/{name}" for source, name in packed.items())
+    served = {path.relative_to(ROOT).as_posix() for path in page_files().values()}
+    assert all((ROOT / source).exists() for source in packed)
+    assert {
+        name
+        for name in served
+        if not any(name == source or name.startswith(f"{source}/") for source in packed)
+    } == {"demo/web/screenshot.png"}

@@ -101,12 +101,15 @@ def test_a_run_without_its_vocabulary_is_not_resumed(run):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"ids": [0, 1]}, "vocabulary.json is no vocabulary of a run: vocab: Field required"),
-        ({"vocab": "other.txt", "ids": [0]}, "is of another student.vocab or another teacher's"),
+        ({"ids": [0, 1]}, "vocabulary.json is not the vocabulary of a run: vocab: Field required"),
+        (
+            {"vocab": "other.txt", "ids": [0]},
+            "belongs to another student.vocab or another teacher's",
+        ),
         ({"ids": [3, 2]}, "the ids of its vocabulary are not in order"),
         ({"ids": [0, 1, 10**6]}, "the ids of its vocabulary are not in order"),
         ({"ids": [0, 1, 2]}, "special tokens are missing in its vocabulary"),
-        ({"ids": ["0"]}, "is no vocabulary of a run: ids.0"),
+        ({"ids": ["0"]}, "is not the vocabulary of a run: ids.0"),
     ],
 )
 def test_a_changed_vocabulary_is_refused(run, content, message):

@@ -112,7 +112,7 @@ def test_a_model_of_another_kind_than_its_units_is_refused(tmp_path):
     pruned = prune_clip(clip, random_masks(clip_units(clip), 1)).clip
     pruned.config["units"]["image"].pop("kind")
     save_local_dir(tmp_path / "pruned", pruned)
-    with pytest.raises(ModelError, match=r"units\.image is of another kind than vision_cfg"):
+    with pytest.raises(ModelError, match=r"units\.image and vision_cfg are different kinds"):
         load_clip(str(tmp_path / "pruned"))
 
 
@@ -131,7 +131,7 @@ def test_a_text_tower_of_another_kind_than_its_units_is_refused(name, tmp_path):
     kind = "T5 text encoder" if name == "NLLB" else "M2M-100 text encoder"
     pruned.config["units"]["text"]["kind"] = kind
     save_local_dir(tmp_path / "pruned", pruned)
-    with pytest.raises(ModelError, match=r"units\.text is of an") as error:
+    with pytest.raises(ModelError, match=r"units\.text (is a|and text_cfg are different)") as error:
         load_clip(str(tmp_path / "pruned"))
     assert "\n" not in str(error.value)
 

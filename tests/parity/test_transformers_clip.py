@@ -227,5 +227,5 @@ def test_vocabulary_and_merges_instead_of_a_tokenizer_file(tmp_path):
     (tmp_path / "again").mkdir()
     for name in ("config.json", "model.safetensors", "vocab.json", "merges.txt"):
         shutil.copyfile(folder / name, tmp_path / "again" / name)
-    with pytest.raises(ModelError, match=r"vocab\.json and merges\.txt are no CLIP's"):
+    with pytest.raises(ModelError, match=r"vocab\.json and merges\.txt are not a CLIP vocabulary"):
         load_clip(str(tmp_path / "again"))

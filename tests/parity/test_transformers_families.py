@@ -25,6 +25,9 @@ TEXT = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2,
         "num_attention_heads": 4, "max_position_embeddings": 16}  # fmt: skip
 VISION = {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 3,
           "num_attention_heads": 4}  # fmt: skip
+CROPPED = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 32},
+           "crop_size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3,
+           "image_std": [0.3] * 3}  # fmt: skip
 
 
 def save(folder, model, tokenizer, marks, processor):
@@ -107,7 +110,7 @@ def test_siglip(tmp_path, changes):
 
 
 def test_siglip_2_keeps_the_punctuation_of_texts(tmp_path):
-    """Letters are lower case in both; SigLIP also drops what is no letter or digit."""
+    """Letters are lower case in both; SigLIP also drops everything but letters and digits."""
     save_siglip(tmp_path)
     plain, marked = ["a red cat"], ["A red, cat!"]
     tokenizer = load_clip(str(tmp_path)).tokenizer
@@ -194,10 +197,7 @@ def test_metaclip_2_pools_at_its_end_token(tmp_path, activation):
     vision = {**VISION, **shared, "image_size": 32, "patch_size": 16}
     torch.manual_seed(0)
     config = transformers.MetaClip2Config(text_config=text, vision_config=vision, projection_dim=48)
-    processor = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 32},
-                 "crop_size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3,
-                 "image_std": [0.3] * 3}  # fmt: skip
-    model = save(tmp_path, transformers.MetaClip2Model(config), tokenizer, MARKED, processor)
+    model = save(tmp_path, transformers.MetaClip2Model(config), tokenizer, MARKED, CROPPED)
     clip = load_clip(str(tmp_path))
     text_cfg = clip.config["model_cfg"]["text_cfg"]
     assert (text_cfg["pool_type"], text_cfg["eos_id"]) == ("eos", 2)
@@ -256,10 +256,7 @@ def test_altclip(tmp_path):
     vision = {**VISION, "projection_dim": 48, "image_size": 32, "patch_size": 16}
     torch.manual_seed(0)
     config = transformers.AltCLIPConfig(text_config=text, vision_config=vision, projection_dim=48)
-    processor = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 32},
-                 "crop_size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3,
-                 "image_std": [0.3] * 3}  # fmt: skip
-    model = save(tmp_path, transformers.AltCLIPModel(config), tokenizer, MARKED, processor)
+    model = save(tmp_path, transformers.AltCLIPModel(config), tokenizer, MARKED, CROPPED)
     clip = load_clip(str(tmp_path))
     assert clip.context_length == 32
     compare(
@@ -284,10 +281,13 @@ def test_altclip(tmp_path):
         ({"model_type": "chinese_clip", "vision_config": {"hidden_act": "relu"}}, "hidden_act"),
         ({"model_type": "llava"}, "'llava' model; of the Hugging Face models AltCLIPModel"),
         ({"vision_config": {"hidden_act": "relu"}}, "vision_config.hidden_act 'relu' cannot be"),
-        ({"vision_config": {"vision_use_head": False}}, "without an attention pool"),
+        ({"vision_config": {"vision_use_head": False}}, "only towers with an attention pool"),
         ({"vision_config": {"layer_norm_eps": 1e-5}}, "layer_norm_eps must be 1e-06"),
-        ({"text_config": {"projection_size": 12}}, "embeddings of 768 numbers, texts of 12"),
-        ({"model_type": "siglip2", "vision_config": {"num_patches": 7}}, "7 is no square number"),
+        ({"text_config": {"projection_size": 12}}, "of images have 768 dimensions, of texts 12"),
+        (
+            {"model_type": "siglip2", "vision_config": {"num_patches": 7}},
+            "7 is not a square number",
+        ),
         ({"vision_config": {"patch_size": 0}}, "patch_size is 0, not a positive number"),
     ],
 )

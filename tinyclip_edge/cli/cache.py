@@ -27,7 +27,7 @@ def cache(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
         print_json(result.as_dict())
         return
     say(
-        f"{result.folder}: {result.computed} of {result.parts} parts computed, "
+        f"{result.folder}: {result.computed:,} of {result.parts:,} parts computed, "
         f"{result.pictures:,} pictures and {result.captions:,} captions, "
         f"{result.nbytes / 1e6:.1f} MB in {result.seconds:.0f} s"
     )

@@ -33,7 +33,7 @@ def quickstart(
     started = time.monotonic()
     run = load_config("starter", [] if steps is None else [f"optim.steps={steps}"])
     folder = free_folder(Path("runs"), "quickstart")
-    say(f"1/3  distil: {run.teacher.model} -> {run.student.model}, {run.optim.steps} steps")
+    say(f"1/3  distil: {run.teacher.model} -> {run.student.model}, {run.optim.steps:,} steps")
     with ProgressObserver() as observer:
         result = distill(run, folder, observer=observer)
     say("2/3  export: ONNX towers, int8, verified against PyTorch")

@@ -53,7 +53,7 @@ def picture_reader(
 ) -> Callable[[PictureFile], PictureContent]:
     """Return a function that reads a file, and decodes it unless its digest is known.
 
-    It raises DataError for a file that is no picture or cannot be read.
+    It raises DataError for a file that is not a readable picture.
     """
 
     def read(file: PictureFile) -> PictureContent:

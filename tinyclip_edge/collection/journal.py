@@ -173,5 +173,5 @@ def _records(file: IO[bytes]) -> Iterator[tuple[Mapping[str, Any], bytes, int]]:
         (count,) = _COUNT.unpack_from(content)
         record = parse_json(content[_COUNT.size : _COUNT.size + count])
         if not isinstance(record, dict):
-            raise ValueError("a record is no table")  # noqa: TRY004 - of the file, not the code
+            raise ValueError("a record is not a table")  # noqa: TRY004 - of the file, not the code
         yield record, content[_COUNT.size + count :], file.tell()

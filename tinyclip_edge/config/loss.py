@@ -67,13 +67,13 @@ class LossConfig(Section):
     teacher_logit_bias: float | None = Field(
         default=None,
         description="Added to the teacher's logits before a sigmoid; null: the teacher's own, "
-        "which models of SigLIP's kind alone have.",
+        "which only models such as SigLIP have.",
     )
     student_logit_bias: float | Literal["teacher", "learned"] = Field(
         default="teacher",
         description="Added to the student's logits before a sigmoid: a fixed number, teacher (the "
-        "teacher's, fixed), or learned (starts at the teacher's, without one at -10). Terms with "
-        "a sigmoid alone use it; their student keeps it and judges labels one by one.",
+        "teacher's, fixed), or learned (starts at the teacher's, without one at -10). Only terms "
+        "with a sigmoid use it; their student keeps it and scores each label independently.",
     )
     matryoshka: list[Annotated[int, Field(ge=1)]] = Field(
         default_factory=list,
@@ -127,7 +127,7 @@ class LossConfig(Section):
                 nested = {f"{name}_{key}": item for key, item in value.items() if key != "weight"}
                 twice = sorted(nested.keys() & values.keys())
                 if twice:
-                    raise ValueError(f"{twice[0]} is there twice; remove one")
+                    raise ValueError(f"{twice[0]} appears twice; remove one")
                 flat[name] = value.get("weight", 1.0)
                 flat.update(nested)
             else:

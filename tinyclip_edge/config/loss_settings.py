@@ -19,7 +19,7 @@ class AffinitySettings(Section):
     )
     mean: Literal["logits", "probabilities"] = Field(
         default="logits",
-        description="What of the teachers of an ensemble is averaged, with their weights.",
+        description="What is averaged over the teachers of an ensemble, with their weights.",
     )
     i2t: float = Field(
         default=0.5,
@@ -39,13 +39,13 @@ class AffinitySettings(Section):
         default=0.0,
         ge=0,
         description="Weighs the pairs of other pictures and texts by exp(this * similarity), mean "
-        "1 (Multi-Similarity's beta, 50 there); 0: all alike.",
+        "1 (Multi-Similarity's beta, 50 there); 0: all equally.",
     )
     hard_positive: float = Field(
         default=0.0,
         ge=0,
         description="Weighs the batch's own pairs by sigmoid(-this * (similarity - "
-        "affinity_hard_threshold)), mean 1 (Multi-Similarity's alpha, 2 there); 0: all alike.",
+        "affinity_hard_threshold)), mean 1 (Multi-Similarity's alpha, 2 there); 0: all equally.",
     )
     hard_threshold: float = Field(
         default=0.5,

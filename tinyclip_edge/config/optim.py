@@ -51,8 +51,8 @@ class OptimConfig(Section):
         gt=0,
         lt=1,
         description="Decay of a moving average of the student's weights, such as 0.999, less in "
-        "the first steps; evaluations, best/ and student/ are of the average. It begins anew with "
-        "each stage, and after the prune of one with masks; null: none.",
+        "the first steps; evaluations, best/ and student/ are of the average. It restarts with "
+        "each stage, and when masks are pruned; null: none.",
     )
 
     @property

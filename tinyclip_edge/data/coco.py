@@ -66,7 +66,7 @@ def open_coco(path: Path, losses: Losses) -> tuple[CocoPart, ...]:
     if not rows:
         raise DataError(f"{path} has no image with a caption (file_name, image_id, caption)")
     if bare := len(names) - len(rows):
-        losses.add_omitted(f"{path}: skipped {bare} images without a caption")
+        losses.add_omitted(f"{path}: skipped {bare:,} images without a caption")
     losses.count(str(path), len(rows))
     folder = _folder(path, [name for name, _ in rows[:PART]])
     digest = hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
@@ -127,6 +127,6 @@ def _folder(path: Path, names: list[str]) -> Path:
         if any(is_file(folder / name) for name in names):
             return folder
     raise DataError(
-        f"{path}: none of the first {len(names)} images exists; looked in "
+        f"{path}: none of the first {len(names):,} images exists; looked in "
         f"{', '.join(map(str, places))}"
     )

@@ -80,7 +80,7 @@ class Losses:
         """Return one line per truncated shard, sorted by name, as reading order varies."""
         note = "; the incomplete one is skipped"
         return [
-            f"shard {name} is truncated after {cut.samples} samples{note if cut.unusable else ''}"
+            f"shard {name} is truncated after {cut.samples:,} samples{note if cut.unusable else ''}"
             for name, cut in sorted(self.cuts.items())
         ]
 
@@ -88,12 +88,12 @@ class Losses:
         """Return the first faults by name and the number of others; empty without any."""
         first = nsmallest(NAMED_FAULTS, self.faults, key=_by_number)
         more = len(self.faults) - len(first)
-        return "; ".join(first) + (f" and {more} more" if more > 0 else "")
+        return "; ".join(first) + (f" and {more:,} more" if more > 0 else "")
 
     def lines(self) -> list[str]:
         """Return one line per truncated shard, one for all faulty samples, and one per folder."""
         count = len(self.faults)
-        what = f"{count} faulty sample{'s' if count > 1 else ''}"
+        what = f"{count:,} faulty sample{'s' if count > 1 else ''}"
         faults = [f"skipped {what}: {self.named_faults()}"] if count else []
         return [*self.cut_lines(), *faults, *sorted(self.omitted)]
 

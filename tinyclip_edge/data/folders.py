@@ -88,7 +88,7 @@ def open_folder(folder: Path, losses: Losses, options: SourceOptions = DEFAULT) 
             there = sum(map(is_image_name, files_below(folder, DataError)))
             if (more := there - sum(part.pairs for part in listed)) > 0:
                 losses.add_omitted(
-                    f"{folder / name} has no row for {more} of {there} images in the folder"
+                    f"{folder / name} has no row for {more} of {there:,} images in the folder"
                 )
             return listed
     names = list(files_below(folder, DataError))
@@ -138,14 +138,14 @@ def _no_pairs(folder: Path, names: list[str], images: int) -> DataError:
         where = ", ".join(str(folder / PurePosixPath(name).parent) for name in tables[:3])
         return DataError(
             f"folder {folder} has no {PurePosixPath(tables[0]).name} of its own, but "
-            f"{len(tables)} of the folders in it {'has' if len(tables) == 1 else 'have'} one; use "
-            f"{where}"
+            f"{len(tables):,} of the folders in it {'has' if len(tables) == 1 else 'have'} one; "
+            f"use {where}"
         )
     if parquet := [name for name in names if name.lower().endswith(".parquet")]:
         return DataError(f"{folder / parquet[0]} is {PARQUET}")
     if images:
         return DataError(
-            f"folder {folder} has {images} images without captions: class folders do not contain "
+            f"folder {folder} has {images:,} images without captions: class folders do not contain "
             f"pairs; use {FORMS}"
         )
     others = count_kinds(Counter(map(file_kind, names)))

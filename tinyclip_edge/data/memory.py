@@ -181,7 +181,8 @@ class PairMemory:
             what = "distinct concepts" if distinct else "pairs"
             cure = " or set data.batch_distinct=false" if distinct and size <= len(self) else ""
             raise DataError(
-                f"optim.batch_size {size} exceeds the {have} {what} of {self.name}; lower it{cure}"
+                f"optim.batch_size {size} exceeds the {have:,} {what} of {self.name}; "
+                f"lower it{cure}"
             )
 
     def batch(

@@ -131,7 +131,7 @@ class BadSamples:
         details = [self.named(), losses.named_faults(), *losses.cut_lines()]
         names = "; ".join(line for line in details if line)
         raise DataError(
-            f"{self.source}: {len(self.keys) + missing} of {samples} {what} "
+            f"{self.source}: {len(self.keys) + missing:,} of {samples:,} {what} "
             f"(at most {BAD_SHARE:.0%} may be skipped): {names}"
         )
 
@@ -140,7 +140,7 @@ class BadSamples:
         lines = self.losses.lines()
         if self.keys:
             lines.append(
-                f"{self.source}: skipped {len(self.keys)} of {samples} images "
+                f"{self.source}: skipped {len(self.keys):,} of {samples:,} images "
                 f"that cannot be decoded: {self.named()}"
             )
         return lines
@@ -149,4 +149,4 @@ class BadSamples:
         """Return the first keys and the number of others, each once although epochs repeat."""
         names = list(dict.fromkeys(self.keys))
         more = len(names) - NAMED_KEYS
-        return ", ".join(names[:NAMED_KEYS]) + (f" and {more} more" if more > 0 else "")
+        return ", ".join(names[:NAMED_KEYS]) + (f" and {more:,} more" if more > 0 else "")

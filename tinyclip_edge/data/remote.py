@@ -111,7 +111,7 @@ class HttpStream(io.RawIOBase):
             self._reply = self._ask()
         count = self._reply.readinto(buffer)
         if count == 0 and self._total is not None and self._at < self._total:
-            raise ConnectionError(f"ended after {self._at} of {self._total} bytes")
+            raise ConnectionError(f"ended after {self._at:,} of {self._total:,} bytes")
         return count
 
     def _ask(self) -> HTTPResponse:

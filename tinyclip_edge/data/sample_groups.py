@@ -42,7 +42,7 @@ class Grouping:
         self._closed = False
 
     def last(self, _: str) -> tuple[str | None, str | None]:
-        """Return key and suffix of the last member."""
+        """Return key and suffix of the last member: the ``keys`` of webdataset's group_by_keys."""
         return self.key, self._suffix
 
     def note(self, name: str) -> None:
@@ -74,9 +74,9 @@ class Keys:
 
     def add(self, sample: Sample) -> None:
         """Add a sample. Raises DataError if its key already exists."""
-        key, mark = sample.key, _mark(sample.key)
+        key, digest = sample.key, _digest(sample.key)
         endings = frozenset(ending(member) for member in sample.members)
-        before = self._suffixes_by_key.get(mark)
+        before = self._suffixes_by_key.get(digest)
         if before is not None and before.isdisjoint(endings):
             first, other = min(before), min(endings)
             raise DataError(
@@ -88,10 +88,10 @@ class Keys:
                 f"shard {self._name}: key '{key}' appears twice; give each sample its own"
             )
         # Most samples have the same endings: one set for all of them.
-        self._suffixes_by_key[mark] = self._endings.setdefault(endings, endings)
+        self._suffixes_by_key[digest] = self._endings.setdefault(endings, endings)
 
 
-def _mark(key: str) -> bytes:
+def _digest(key: str) -> bytes:
     return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 

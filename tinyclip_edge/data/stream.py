@@ -62,7 +62,7 @@ class StreamingPairs:
         parts = len(self.source.parts)
         if self.stream_groups > parts:
             raise ConfigError(
-                f"data.stream_groups {self.stream_groups} exceeds the {parts} parts (shards, or "
+                f"data.stream_groups {self.stream_groups} exceeds the {parts:,} parts (shards, or "
                 f"256 pairs of a table or folder) of {self.source.name}; set it to at most {parts}"
             )
         if size % self.stream_groups:

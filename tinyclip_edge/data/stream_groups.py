@@ -110,7 +110,7 @@ class StreamGroup:
                 again.append(placed)
                 if len(again) > self._buffer:
                     raise DataError(
-                        f"{self._source.name}: {len(again)} pairs repeat the concepts of "
+                        f"{self._source.name}: {len(again):,} pairs repeat the concepts of "
                         f"one batch; lower optim.batch_size or set data.batch_distinct=false"
                     )
                 continue
@@ -207,11 +207,11 @@ class StreamGroup:
         name, size = self._source.name, self._share * self._groups
         if self._groups == 1:
             return DataError(
-                f"optim.batch_size {size} exceeds the {self._read} pairs of {name}; lower it"
+                f"optim.batch_size {size} exceeds the {self._read:,} pairs of {name}; lower it"
             )
         return DataError(
-            f"{name}: stream group {self._number + 1} of {self._groups} has {self._read} pairs "
-            f"to fill {self._share} of optim.batch_size {size}; lower optim.batch_size or "
+            f"{name}: stream group {self._number + 1} of {self._groups} has {self._read:,} "
+            f"pairs to fill {self._share} of optim.batch_size {size}; lower optim.batch_size or "
             f"data.stream_groups"
         )
 

@@ -105,7 +105,7 @@ class Table:
         if len(own) > 1:
             raise DataError(
                 f"{self.path} {record.place} are one row, because a quote opens in the first and "
-                f"closes in the last, but {len(own)} of them name an image; put a caption that "
+                f"closes in the last, but {len(own):,} of them name an image; put a caption that "
                 "contains quotes in quotes and double those inside it, or write the table as TSV "
                 "or JSON lines"
             )
@@ -119,7 +119,7 @@ class Table:
             cells = _parsed(record.lines[0])
         elif len(record.cells) != len(self.header):
             raise FaultySampleError(
-                f"has {len(record.cells)} columns, but the header has {len(self.header)}"
+                f"has {len(record.cells):,} columns, but the header has {len(self.header)}"
             )
         else:
             cells = dict(zip(self.header, record.cells, strict=True))

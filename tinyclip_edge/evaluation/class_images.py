@@ -87,7 +87,7 @@ def class_images(path: Path, limit: int | None = None) -> ClassImages:
     names = class_names(path if is_folder(path) else path.parent, labels)
     unnamed = sorted({label for label in labels if WORDNET_ID.fullmatch(label)} - set(names))
     notes = [
-        f"{len(unnamed)} classes are named by WordNet ids ({first} …), which models do not know; "
+        f"{len(unnamed):,} classes are named by WordNet ids ({first} …), which models do not know; "
         "put classes.tsv, words.txt or classnames.txt beside the images"
         for first in unnamed[:1]
     ]
@@ -144,7 +144,7 @@ def _annotated(path: Path, images: Sequence[ClassImage]) -> list[str] | None:
     names = [PurePosixPath(image.name).name for image in images]
     missing = [name for name in names if name not in labels_by_name]
     if missing:
-        raise DataError(f"{file} has no line for {len(missing)} images, first {missing[0]}")
+        raise DataError(f"{file} has no line for {len(missing):,} images, first {missing[0]}")
     return [labels_by_name[name] for name in names]
 
 
@@ -161,7 +161,9 @@ def _folders(path: Path, names: Sequence[str]) -> list[str]:
         raise DataError(f"{path} has images but no class folders; {LAYOUT}")
     outside = [name for name, folders in zip(names, parents, strict=True) if not folders]
     if outside:
-        raise DataError(f"{path}: {len(outside)} images are in no class folder, first {outside[0]}")
+        raise DataError(
+            f"{path}: {len(outside):,} images are in no class folder, first {outside[0]}"
+        )
     splits = sorted({folders[0] for folders in parents} & SPLITS)
     if len(splits) > 1:
         raise DataError(f"{path} has {', '.join(splits)}; use one of them: {path / splits[-1]}")

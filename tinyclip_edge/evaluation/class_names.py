@@ -50,7 +50,7 @@ def shared_names(names: Iterable[str]) -> list[str]:
     """Return a note on classes that have the same name, if there are any."""
     shared = [name for name, classes in Counter(names).items() if classes > 1]
     return [
-        f"{len(shared)} names belong to several classes, which are merged: "
+        f"{len(shared):,} names belong to several classes, which are merged: "
         f"{', '.join(shared[:NAMED])}{' …' if len(shared) > NAMED else ''}"
     ][: len(shared)]
 
@@ -66,8 +66,8 @@ def _in_order(file: Path, labels: Sequence[str]) -> dict[str, str]:
     names = read_class_names(file)
     if len(names) != len(labels):
         raise DataError(
-            f"{file} has {len(names)} names for {len(labels)} class folders; give one per line, in "
-            f"the order of the sorted folders, or a {TABLES[0]} with folder, tab, name"
+            f"{file} has {len(names):,} names for {len(labels):,} class folders; give one per "
+            f"line, in the order of the sorted folders, or a {TABLES[0]} with folder, tab, name"
         )
     return dict(zip(labels, names, strict=True))
 

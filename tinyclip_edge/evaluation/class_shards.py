@@ -54,7 +54,7 @@ def class_shard_images(
             if not 0 <= number < len(names):
                 raise DataError(
                     f"shard {shard}: '{sample.key}' has class {number}, but {_names_file(path)} "
-                    f"names {len(names)} classes, counted from 0"
+                    f"names {len(names):,} classes, counted from 0"
                 )
             usable += 1
             losses.count(str(shard), usable)

@@ -44,7 +44,7 @@ def zero_shot(
     Raises DataError when targets do not match the classes, or two classes have the same tokens.
     """
     if len(images) != len(targets):
-        raise DataError(f"zero-shot: there are {len(images)} images but {len(targets)} targets")
+        raise DataError(f"zero-shot: there are {len(images):,} images but {len(targets):,} targets")
     for note in check_prompts(embedder, classnames, templates):
         warnings.warn(note, stacklevel=2)
     classes = class_features(embedder, classnames, templates)
@@ -52,14 +52,17 @@ def zero_shot(
 
 
 def zero_shot_of_features(image: Features, targets: Sequence[int], classes: Features) -> ZeroShot:
-    """Classify unit-norm ``[N, D]`` against class embeddings ``[C, D]``; ties are averaged."""
+    """Classify unit-norm ``[N, D]`` against class embeddings ``[C, D]``; ties are averaged.
+
+    Raises DataError without images, and for targets outside the classes.
+    """
     if len(image) == 0:
         raise DataError("zero-shot needs at least one image; the set is empty")
     target_indices = np.asarray(targets, dtype=np.int64)
     if target_indices.min() < 0 or target_indices.max() >= len(classes):
         raise DataError(
             f"zero-shot: targets run from {target_indices.min()} to {target_indices.max()}, but "
-            f"there are {len(classes)} classes"
+            f"there are {len(classes):,} classes"
         )
     scores = image @ classes.T
     top1, top5 = (float(hits_at(scores, target_indices, k).mean()) for k in (1, 5))

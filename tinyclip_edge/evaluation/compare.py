@@ -76,7 +76,8 @@ def compare_models(
 ) -> Comparison:
     """Measure retrieval and batch-1 latency of label -> (MODEL, precision); the first is reference.
 
-    All models are in memory together, so that latency can be measured in interleaved rounds.
+    All models are in memory together, so that latency can be measured in interleaved rounds. Raises
+    DataError without models.
     """
     if not models:
         raise DataError("nothing to compare: give at least one model")
@@ -180,8 +181,8 @@ def _comparison_caption(comparison: Comparison) -> list[str]:
         row.sets[0].retrieval.t2i_stderr[1] for row in comparison.rows if row.sets[0].retrieval
     )
     return [
-        f"{comparison.data}: {retrieval.n} pairs, text→image recall (± {100 * error:.1f} points), "
-        "zero-shot: image→text among 100",
+        f"{comparison.data}: {retrieval.n:,} pairs, text→image recall "
+        f"(± {100 * error:.1f} points), zero-shot: image→text among 100",
         f"ms: median of {latency.rounds} interleaved calls, batch 1, "
         f"{with_unit(latency.threads, 'thread')}",
         *comparison.notes,

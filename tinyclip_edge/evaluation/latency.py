@@ -60,10 +60,13 @@ def measure_latency(
 
     The number of images and texts is the batch size. Each round calls every model once, so that
     other load on the machine affects all models alike. Open onnxruntime models with the same
-    ``threads``; PyTorch's number is set here and restored.
+    ``threads``; PyTorch's number is set here and restored. Raises DataError for batches of
+    different size.
     """
     if not images or len(images) != len(texts):
-        raise DataError(f"latency: {len(images)} images and {len(texts)} texts do not form a batch")
+        raise DataError(
+            f"latency: {len(images):,} images and {len(texts):,} texts do not form a batch"
+        )
     calls: dict[tuple[str, str], Callable[[], object]] = {}
     for name, embedder in embedders.items():
         calls[name, "image"] = lambda encode=embedder.encode_image: encode(images)  # type: ignore[misc]

@@ -135,7 +135,7 @@ def _hits(
 def _check(images: int, texts: int, owners: Sequence[int] | None) -> npt.NDArray[np.int64]:
     """Return the image index of each caption; raise DataError when the counts do not match."""
     if owners is None and images != texts:
-        raise DataError(f"retrieval needs pairs: there are {images} images but {texts} texts")
+        raise DataError(f"retrieval needs pairs: there are {images:,} images but {texts:,} texts")
     if images == 0:
         raise DataError("retrieval needs at least one pair; the set is empty")
     if owners is None:
@@ -145,7 +145,7 @@ def _check(images: int, texts: int, owners: Sequence[int] | None) -> npt.NDArray
         np.unique(image_indices), np.arange(images)
     ):
         raise DataError(
-            f"retrieval: {len(image_indices)} image indices for {texts} captions must include each "
-            f"of {images} images"
+            f"retrieval: {len(image_indices):,} image indices for {texts:,} captions must include "
+            f"each of {images:,} images"
         )
     return image_indices

@@ -1,7 +1,7 @@
 """Masks under which all layers of a tower have equal sizes, so that an ordinary CLIP remains.
 
 An ordinary tower with k heads is k head widths wide in each layer. Among the head counts and
-feed-forward widths with the size that the gates ask for, the search picks those whose units have
+feed-forward widths with the size that the gates imply, the search picks those whose units have
 the highest probability of survival.
 """
 

@@ -170,7 +170,7 @@ class _MaskedTower:
         self._factors = self.take(hidden, 0)
 
     def take(self, tensor: Tensor, axis: int) -> Tensor:
-        """Select the open channels along an axis."""
+        """Select the open channels along an axis of any tensor."""
         return tensor if self._on is None else tensor.index_select(axis, self._on)
 
     def scale(self, x: Tensor) -> Tensor:

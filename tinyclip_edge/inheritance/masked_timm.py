@@ -1,4 +1,4 @@
-"""Vision transformers of timm from their tensors, with masks on their units or after a prune.
+"""Forward pass of timm's vision transformers from their tensors, masked or pruned.
 
 Shapes: B batch, L tokens, W hidden channels, A heads, D head width, P channels after pooling.
 """
@@ -21,7 +21,7 @@ POOLS = ("token", "avg", "map")
 
 @dataclass(frozen=True, slots=True)
 class TimmSettings:
-    """What the tensors of a tower do not show."""
+    """Settings of a tower that its tensors do not show."""
 
     layers: int
     patch: tuple[int, int]
@@ -40,15 +40,15 @@ class TimmSettings:
 
     @classmethod
     def of(cls, trunk: Timm) -> TimmSettings:
-        """Read the settings of a trunk. Raises InheritanceError for one that is computed else."""
+        """Read the settings of a trunk. Raises InheritanceError for one that computes otherwise."""
         if hasattr(trunk, "settings"):
             settings: TimmSettings = trunk.settings
             return settings
         name = type(trunk).__name__
         if not all(hasattr(trunk, part) for part in ("blocks", "pos_embed", "patch_embed")):
             raise InheritanceError(
-                f"image tower {name} cannot be masked: it is no vision transformer; inherit it "
-                "with inherit.method=uniform"
+                f"image tower {name} cannot be masked: it is not a vision transformer; inherit "
+                "it with inherit.method=uniform"
             )
         block, pool = trunk.blocks[0], getattr(trunk, "attn_pool", None)
         norms = [m for m in trunk.modules() if "norm" in type(m).__name__.lower()]
@@ -65,7 +65,7 @@ class TimmSettings:
         if unusual:
             raise InheritanceError(
                 f"image tower {name} cannot be masked: its norms, pooling or rotary positions are "
-                "of another form; inherit it with inherit.method=uniform"
+                "not supported; inherit it with inherit.method=uniform"
             )
         attention = block.attn
         return cls(
@@ -88,7 +88,9 @@ class TimmSettings:
 def run_tower(tensors: Tensors, settings: TimmSettings, images: Tensor) -> Tensor:
     """Return the features ``[B, embedding]`` of images, not normalised."""
     features = run_trunk(
-        {k[6:]: t for k, t in tensors.items() if k[:6] == "trunk."}, settings, images
+        {k.removeprefix("trunk."): t for k, t in tensors.items() if k.startswith("trunk.")},
+        settings,
+        images,
     )
     return linear(tensors, "head.proj", features) if "head.proj.weight" in tensors else features
 

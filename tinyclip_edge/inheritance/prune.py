@@ -121,7 +121,7 @@ def pruned_shape(place: Place, shape: Sequence[int], units: TowerUnits) -> tuple
 
 
 def open_units(factors: Tensor) -> Tensor:
-    """Return the indices of units that are on; of none, the first, whose factor is 0."""
+    """Return the indices ``[N]`` of units that are on; of none, the first, whose factor is 0."""
     on = factors.detach().nonzero().flatten()
     return on if len(on) else on.new_zeros(1)
 
@@ -175,7 +175,10 @@ def named_moments(
 def load_moments(
     optimizer: torch.optim.Optimizer, parameters: Iterable[tuple[str, Tensor]], moments: Moments
 ) -> int:
-    """Load state by parameter name into a new optimizer; return the number of parameters loaded."""
+    """Load state by parameter name into a new optimizer; return the number of parameters loaded.
+
+    Raises InheritanceError for a state of another shape.
+    """
     restored = 0
     for name, parameter in parameters:
         state = moments.get(name)

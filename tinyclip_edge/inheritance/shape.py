@@ -123,7 +123,9 @@ def _tower(
 def _heads(attended: int, head_width: int, where: str) -> int:
     heads, remainder = divmod(attended, head_width)
     if remainder:
-        raise InheritanceError(f"{where} is {attended} wide, no multiple of {head_width} a head")
+        raise InheritanceError(
+            f"{where} is {attended} wide, which is not a multiple of the head width {head_width}"
+        )
     return heads
 
 

@@ -1,4 +1,4 @@
-"""What each axis of each tensor of a tower counts: the form of the table in tower_kinds."""
+"""Kinds of towers: which unit each axis of each tensor counts, such as channels or heads."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tinyclip_edge.inheritance.tower_kind import (
     split_key,
 )
 
-CURE = "and a student starts without its weights by inherit.method=none"
+CURE = "and with inherit.method=none a student starts without its weights"
 TOWER_KINDS: dict[str, TowerKind] = {
     kind.name: kind for kind in (VIT, RESNET, TIMM_VIT, TEXT, ROBERTA, T5, M2M_100)
 }
@@ -52,6 +52,6 @@ def recognise(state: Mapping[str, Tensor], tower: TowerName) -> tuple[TowerKind,
                 return kind, prefix
     names = ", ".join(kind.name for kind in kinds)
     raise InheritanceError(
-        f"the {tower} tower is of no kind whose weights can be inherited ({names}): it can be "
-        f"exported and imitated, {CURE}"
+        f"the weights of this kind of {tower} tower cannot be inherited, only those of: {names}; "
+        f"it can be exported and imitated, {CURE}"
     )

@@ -135,7 +135,7 @@ def _tower(
         if remainder:
             raise InheritanceError(
                 f"the {tower} tower's attention is {sizes['attended']} wide in layer {layer}, "
-                f"no multiple of {head_width} a head"
+                f"which is not a multiple of the head width {head_width}"
             )
         heads.append(count)
         neurons.append(sizes["neurons"])

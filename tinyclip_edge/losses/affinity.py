@@ -224,7 +224,7 @@ def _cross_entropy(
 def _weighted_cross_entropy(
     log_probs: Tensor, target_log_probs: Tensor, weighted_targets: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    mass = (weights * log_probs.exp() - weighted_targets).sum(dim=-1)  # 0 where weights are alike
+    mass = (weights * log_probs.exp() - weighted_targets).sum(dim=-1)  # 0 where weights are equal
     loss = (mass - (weighted_targets * log_probs).sum(dim=-1)).mean()
     entropy = -(weighted_targets * target_log_probs).sum(dim=-1).mean()
     return loss, entropy, (loss - entropy).detach()

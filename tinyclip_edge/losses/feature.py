@@ -43,7 +43,7 @@ class FeatureProjector(nn.Module):
         self.text = nn.Linear(student, teacher, bias=False)
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both towers' features at the teacher's width."""
+        """Return both towers' features ``[B, D]`` at the teacher's width."""
         with torch.autocast(image.device.type, enabled=False):
             return self.image(image.float()), self.text(text.float())
 
@@ -58,7 +58,7 @@ class FeatureTerm:
             self.modules = {"projector": FeatureProjector(student_width, teacher_width)}
 
     def __call__(self, batch: EmbeddedBatch) -> TermValue:
-        """Return the loss; features are projected after the gather, alike on every process."""
+        """Return the loss; features are projected after the gather, equally on every process."""
         student, teacher = batch.student, batch.teacher
         if "projector" in self.modules:
             student = PairEmbeddings(*self.modules["projector"](*student))

@@ -22,7 +22,7 @@ class MatryoshkaTerm:
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
-        """What the term trains beside the student."""
+        """Modules that the term trains in addition to the student."""
         return self._term.modules
 
     def __call__(self, batch: EmbeddedBatch) -> TermValue:

@@ -71,8 +71,8 @@ def infer(
         text, image = _restored(text), None if image is None else _restored(image)
     if image is None and not text.plain:
         raise ModelError(
-            f"{source}: the text layers differ in size, beside a ResNet image tower; a pruned CLIP "
-            "can be opened only with a ViT"
+            f"{source}: the text layers differ in size and the image tower is a ResNet; a pruned "
+            "CLIP can be opened only with a ViT"
         )
     model_cfg = {
         "embed_dim": embed,
@@ -121,9 +121,8 @@ def _require(state: Mapping[str, Tensor], tower: str, source: str) -> None:
     if missing or shapes:
         fault = listed("missing", missing) if missing else listed("misshapen", shapes)
         raise ModelError(
-            f"{source}: the {name} tower is no plain CLIP transformer or ResNet: {fault}; "
-            f"it has {listed('tensors', tower_keys)}. If it is of another kind, name it with "
-            "--config"
+            f"{source}: the {name} tower is not a plain CLIP transformer or ResNet: {fault}; "
+            f"it has {listed('tensors', tower_keys)}. Name another architecture with --config"
         )
 
 
@@ -139,8 +138,8 @@ def _layers(
         rows = _rows(state, f"{blocks}{layer}.attn.in_proj_weight")
         if rows % (3 * head_width):
             raise ModelError(
-                f"{source}: {blocks}{layer}.attn is {rows / 3:g} wide, no multiple of "
-                f"{head_width} a head; name the architecture with --config"
+                f"{source}: {blocks}{layer}.attn is {rows / 3:g} wide, which is not a multiple "
+                f"of the head width {head_width}; name the architecture with --config"
             )
         heads.append(rows // (3 * head_width))
         neurons.append(_rows(state, f"{blocks}{layer}.mlp.c_fc.weight"))
@@ -165,7 +164,7 @@ def _block_count(state: Mapping[str, Tensor], prefix: str, source: str) -> int:
     longest = max(decimals, key=lambda number: (len(number), number), default="")
     if len(longest) > len(str(MAX_LAYERS)) or int(longest or 0) >= MAX_LAYERS:
         raise ModelError(
-            f"{source} has a tensor of block {prefix}{longest}; at most {MAX_LAYERS} blocks are "
+            f"{source} has a tensor of block {prefix}{longest}; at most {MAX_LAYERS:,} blocks are "
             "read"
         )
     return max((int(number) + 1 for number in decimals), default=0)
@@ -202,7 +201,7 @@ def _side(positions: int, key: str, source: str) -> int:
     side = math.isqrt(positions - 1) if positions > 1 else 0
     if side < 1 or side * side + 1 != positions:
         raise ModelError(
-            f"{source}: {key} has {positions} rows, no square grid and a class token; "
-            "name the architecture with --config"
+            f"{source}: {key} has {positions} rows, which are not a square grid and a class "
+            "token; name the architecture with --config"
         )
     return side

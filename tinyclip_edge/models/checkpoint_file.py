@@ -69,7 +69,7 @@ def read_checkpoint(path: Path) -> object:
         raise ModelError(f"{path} {_cause(path, error)}") from error
     tensors = list(_tensors(content))
     if not all(map(_is_fully_stored, tensors)):
-        raise ModelError(f"{path} holds a tensor without a value of its own for each element")
+        raise ModelError(f"{path} has a tensor whose elements are not all stored")
     size = path.stat().st_size
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     if total > MAX_SHARED * size:
@@ -107,7 +107,7 @@ def _cause(path: Path, error: Exception) -> str:
     foreign = _FOREIGN.search(str(error))
     if foreign:
         return (
-            f"cannot be read as plain weights: it is a pickle that asks for {foreign[1]}, which "
+            f"cannot be read as plain weights: it is a pickle that imports {foreign[1]}, which "
             "may run code; convert it to .safetensors where it can be trusted"
         )
     if "TorchScript" in str(error):
@@ -116,4 +116,4 @@ def _cause(path: Path, error: Exception) -> str:
         archive = file.read(4) == b"PK\x03\x04"
     if archive and not zipfile.is_zipfile(path):
         return "is damaged or cut short"
-    return "cannot be read as plain weights: it is no checkpoint, or damaged"
+    return "cannot be read as plain weights: it is not a checkpoint, or damaged"

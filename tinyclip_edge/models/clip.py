@@ -51,7 +51,7 @@ class LoadedClip:
 
     @property
     def prefixes(self) -> tuple[int, ...]:
-        """Lengths of prefixes of its embeddings that it was trained for, beside the whole ones."""
+        """Lengths of embedding prefixes that it was trained for, besides the full length."""
         return tuple(self.config.get(PREFIXES, ()))
 
     @property

@@ -57,5 +57,5 @@ class VocabularyReport:
         if self.recut:
             parts.append(f"{self.recut:,} of them are cut into other, smaller pieces")
         if self.unknown:
-            parts.append(f"{self.unknown:,} tokens of them are unknown to the tokenizer")
+            parts.append(f"{self.unknown:,} of their tokens are unknown to the tokenizer")
         return ", ".join(parts)

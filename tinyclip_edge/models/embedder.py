@@ -74,7 +74,7 @@ class TorchEmbedder:
         return self._encode("encode_image", batches)
 
     def encode_text(self, texts: Sequence[str]) -> Features:
-        """Return float32 ``[N, D]``, unit norm."""
+        """Return float32 ``[N, D]``, unit norm. Raises DataError for a single str."""
         if isinstance(texts, str):
             raise DataError("encode_text takes a list of texts, not one str")
         batches = (self._clip.tokenizer(list(part)) for part in self._parts(texts))

@@ -1,4 +1,4 @@
-"""What configurations of transformers' text encoders call their sizes, one entry a type."""
+"""Names of the sizes in configurations of transformers' text encoders, one entry per type."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class EncoderKind:
-    """What the configuration of one type of encoder calls its sizes, and its other settings."""
+    """Keys of one type of encoder's configuration: its sizes, and its other settings."""
 
     width: str
     layers: str
     heads: str
     neurons: str
-    settings: Mapping[str, type | tuple[type, ...]]  # beside sizes and vocabulary
+    settings: Mapping[str, type | tuple[type, ...]]  # besides sizes and vocabulary
     fixed: Mapping[str, Any] = field(default_factory=dict)  # training noise is off
     head_width: str = ""  # key of its own; empty: width over heads
     positions: str = ""  # rows of a table of positions; empty: none

@@ -71,7 +71,7 @@ def is_own_form(config: Mapping[str, Any]) -> bool:
 
 
 def load_folder(folder: Path, name: str, device: str | torch.device) -> LoadedClip:
-    """Load the folder of an ordinary or a pruned CLIP, strictly."""
+    """Load the folder of an ordinary or a pruned CLIP, strictly. Raises ModelError."""
     config = read_config(folder)
     pruned = is_own_form(config)
     names = (PRUNED_WEIGHTS,) if pruned else WEIGHT_NAMES

@@ -53,7 +53,7 @@ _METACLIP = "metaclip_2"  # CLIPModel that always pools at its end token's id
 _ENCODERS = {"chinese_clip": read_bert_cfg, "altclip": read_xlm_roberta_cfg}  # their texts'
 _SIGLIPS = ("siglip", "siglip2")
 _NOT_READ = {
-    "jina_clip": "its towers are Python files in the repository, and nothing in one is run",
+    "jina_clip": "its towers are Python files in the repository, which are never run",
 }
 
 
@@ -230,7 +230,7 @@ def read_preprocess_cfg(folder: Path, image_size: int) -> dict[str, Any] | None:
     if [edge, preprocess.height, preprocess.width] != [image_size] * 3:
         raise ModelError(
             f"{path} resizes to {edge} and crops to {preprocess.height}x{preprocess.width} pixels; "
-            f"the model takes {image_size}, and open_clip resizes to what it crops"
+            f"the model takes {image_size}, and open_clip resizes to the size that it crops"
         )
     return {
         "mean": list(preprocess.mean),
@@ -250,7 +250,7 @@ def _image_processor(folder: Path, image_size: int) -> tuple[Path, dict[str, Any
         path = folder / PROCESSOR
         config = read_json(path).get(_NESTED) if path.is_file() else None
     if config is not None and not isinstance(config, dict):
-        raise ModelError(f"{path}: {_NESTED} is no table")
+        raise ModelError(f"{path}: {_NESTED} must be a table")
     kind = "" if config is None else str(config.get("image_processor_type", ""))
     if config is None or not kind.startswith("Siglip"):
         return path, config

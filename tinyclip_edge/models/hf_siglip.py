@@ -76,7 +76,7 @@ def _square(vision: Mapping[str, Any], patch: int, path: Path) -> int:
     patches = read_count(vision, "num_patches", path)
     side = math.isqrt(patches)
     if side * side != patches:
-        raise ModelError(f"{path}: num_patches {patches} is no square number")
+        raise ModelError(f"{path}: num_patches {patches} is not a square number")
     return side * patch
 
 
@@ -90,14 +90,16 @@ def _check(text: Mapping[str, Any], vision: Mapping[str, Any], width: int, path:
     if vision["num_channels"] != 3:
         raise ModelError(f"{path}: num_channels is {vision['num_channels']}, only 3 can be opened")
     if vision["vision_use_head"] is not True:
-        raise ModelError(f"{path}: vision_use_head is off; without an attention pool it is no CLIP")
+        raise ModelError(
+            f"{path}: vision_use_head is off; only towers with an attention pool can be opened"
+        )
     if vision["layer_norm_eps"] != _EPS:
         raise ModelError(f"{path}: vision_config.layer_norm_eps must be {_EPS:g}")
     projection = text.get("projection_size")
     projection = text["hidden_size"] if projection is None else projection
     if projection != width:
         raise ModelError(
-            f"{path}: pictures have embeddings of {width} numbers, texts of {projection}"
+            f"{path}: embeddings of images have {width} dimensions, of texts {projection}"
         )
 
 

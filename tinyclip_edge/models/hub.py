@@ -69,11 +69,16 @@ def load_named(
 
 
 def load_repository(model: str, device: str | torch.device) -> LoadedClip:
-    """Load ``hf-hub:owner/name``, laid out for open_clip or as a Hugging Face CLIPModel."""
+    """Load ``hf-hub:owner/name``, laid out for open_clip or as a Hugging Face CLIPModel.
+
+    Raises ModelError.
+    """
     folder = _snapshot(model, _FACTS)
     if not (folder / OPEN_CLIP_CONFIG).is_file():
         if not (folder / CONFIG).is_file():
-            raise ModelError(f"{model} has neither {OPEN_CLIP_CONFIG} nor {CONFIG}: it is no CLIP")
+            raise ModelError(
+                f"{model} has neither {OPEN_CLIP_CONFIG} nor {CONFIG}: it is not a CLIP"
+            )
         read_model_cfg(folder / CONFIG)  # another kind of model is refused before its weights come
         for name in WEIGHT_NAMES:
             folder = _snapshot(model, [*_FACTS, name, f"{name}.index.json", _shards(name)])

@@ -238,5 +238,5 @@ def _shards(index: Path) -> list[Path]:
     names = list(table.values()) if isinstance(table, dict) else []
     # Shards are in the index's folder: their names must not lead to another.
     if not names or not all(isinstance(n, str) and n and Path(n).name == n for n in names):
-        raise ModelError(f"{index} has no weight_map of files beside it")
+        raise ModelError(f"{index} has no weight_map of files in its folder")
     return [index.with_name(name) for name in sorted(set(names))]

@@ -99,7 +99,7 @@ def _checked(teacher: LoadedClip, calibration: Calibration) -> Calibration:
     pixels, ids = calibration
     if len(pixels) != len(ids):
         raise InheritanceError(
-            f"calibration holds {len(pixels)} pictures and {len(ids)} captions; give pairs"
+            f"calibration holds {len(pixels):,} pictures and {len(ids):,} captions; give pairs"
         )
     if len(pixels) < 2:
         raise InheritanceError(

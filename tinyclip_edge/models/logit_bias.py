@@ -1,4 +1,4 @@
-"""Models that judge labels one by one (SigLIP) have a bias beside their scale."""
+"""The logit bias of models that score each label independently (SigLIP)."""
 
 from __future__ import annotations
 

@@ -45,7 +45,9 @@ def check_model(model: str, pretrained: str | None = None, *, allow_random: bool
         model.startswith((HF_HUB, LOCAL_DIR)) or model == STARTER_TEACHER or is_folder(path)
     )
     if pretrained and (has_own_weights or model in ZOO):
-        raise ModelError(f"pretrained '{pretrained}' does not go with {model}: it has its weights")
+        raise ModelError(
+            f"pretrained '{pretrained}' selects weights of an open_clip name, which {model} is not"
+        )
     if model == STARTER_TEACHER:
         teacher_path()
     if model.startswith(HF_HUB) or model == STARTER_TEACHER:
@@ -80,7 +82,7 @@ def check_checkpoint(source: str) -> None:
 
 
 def check_config(config: str) -> None:
-    """Raise ModelError for a ``--config`` that is no file, folder, zoo or open_clip name."""
+    """Raise ModelError for a ``--config`` other than a file, folder, zoo or open_clip name."""
     names = open_clip_names()
     if exists(Path(config)) or config in ZOO or names is None:
         return
@@ -96,7 +98,7 @@ def _check_folder(path: Path) -> None:
         return
     if is_file(path / "manifest.json"):
         raise ModelError(
-            f"{path} is an exported bundle, it holds no PyTorch weights; "
+            f"{path} is an exported bundle, which has no PyTorch weights; "
             "give the run folder it came from"
         )
     raise ModelError(
@@ -127,9 +129,9 @@ def split_name(model: str, pretrained: str | None, names: frozenset[str]) -> tup
         if Path(model).suffix or model.startswith((".", "~")) or Path(model).is_absolute():
             raise ModelError(f"no model folder {model}")
         near = did_you_mean(name, names | {*ZOO, STARTER_TEACHER})
-        hint = near if "did you mean" in near else "; `tinyclip-edge models` lists what there is"
+        hint = near if "did you mean" in near else "; `tinyclip-edge models` lists those known"
         if tag and "did you mean" not in near:
-            hint = f"; a repository of the Hugging Face hub is named hf-hub:{model}"
+            hint = f"; write hf-hub:{model} for a repository of the Hugging Face hub"
         raise ModelError(f"no model or folder '{model}'{hint}")
     if pretrained and tag and pretrained != tag:
         raise ModelError(f"two pretrained tags for {name}: '{tag}' and '{pretrained}'")

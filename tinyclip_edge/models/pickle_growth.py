@@ -26,7 +26,7 @@ _LONGEST_CODEC = 40  # characters
 def refuse_swelling(path: Path) -> None:
     """Raise ModelError for compressed or overlapping members, and for pickles that swell.
 
-    Any error of a file that is no archive or pickle passes.
+    Errors of a file that is neither archive nor pickle pass.
     """
     size = path.stat().st_size
     if zipfile.is_zipfile(path):
@@ -62,7 +62,7 @@ def _refuse_pickles(path: Path, pickles: Iterable[bytes]) -> None:
 def _refuse_bytearray(path: Path, content: bytes | mmap.mmap) -> None:
     if content.find(_BYTEARRAY) >= 0:
         raise ModelError(
-            f"{path} cannot be read as plain weights: it is a pickle that asks for bytearray, "
+            f"{path} cannot be read as plain weights: it is a pickle that uses bytearray, "
             "which may have any size"
         )
 
@@ -76,8 +76,7 @@ def _refuse_codecs(path: Path, file: IO[bytes], count: int) -> None:
             continue
         if not is_text:
             raise ModelError(
-                f"{path} cannot be read as plain weights: it is a pickle that asks for the codec "
-                f"{text}"
+                f"{path} cannot be read as plain weights: it is a pickle that uses the codec {text}"
             )
 
 

@@ -30,7 +30,7 @@ from tinyclip_edge.models.sized_text import has_own_text
 from tinyclip_edge.models.student_config import teacher_cfg
 from tinyclip_edge.models.weights import check_fit, fill
 
-MAX_CONSTANTS = 1 << 26  # values beside the weights: causal masks, tables of positions
+MAX_CONSTANTS = 1 << 26  # values besides the weights: causal masks, tables of positions
 # The file's tensors and the expected ones to those under open_clip's names; also the file's name.
 Rename: TypeAlias = Callable[[dict[str, Tensor], Mapping[str, Tensor], str], dict[str, Tensor]]
 
@@ -62,7 +62,7 @@ def prune_clip(
     units = clip_units(clip)
     if isinstance(gates, ClipGates):
         if gates.units != units:
-            raise InheritanceError(f"{clip.name}: the gates are those of another shape")
+            raise InheritanceError(f"{clip.name}: the gates do not fit its shape")
         masks = equal_masks(gates, nearest=nearest) if uniform_shapes else gates.binarised()
     else:
         masks = gates
@@ -140,9 +140,9 @@ def assemble_config(
 
 
 def expected_weights(config: dict[str, Any], source: str) -> dict[str, Tensor]:
-    """Return the tensors that a folder's config asks for, on the meta device: shapes only.
+    """Return the tensors that a folder's config describes, on the meta device: shapes only.
 
-    Raises ModelError, also where the network would take much memory beside its weights.
+    Raises ModelError, also where the network would take much memory besides its weights.
     """
     with torch.device("meta"):
         if UNITS in config:
@@ -186,7 +186,7 @@ def assemble_weights(
 
 
 def build_units(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.Module:
-    """Return an open_clip CLIP whose blocks are dense ones of the given units."""
+    """Return an open_clip CLIP whose blocks are dense ones of the given units; ModelError."""
     model: Any = build_model(_single_layers(model_cfg, units, source), source)
     transformers = []
     if units.text.kind:
@@ -194,14 +194,14 @@ def build_units(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.
     else:
         text = text_part(model)
         if not hasattr(text, "transformer") or not hasattr(text, "token_embedding"):
-            raise ModelError(f"{source}: '{UNITS}' go with no text tower of this kind")
+            raise ModelError(f"{source}: '{UNITS}' do not support this kind of text tower")
         transformers.append((text.transformer, units.text))
     if units.image.kind:
         model.visual = _timm_tower(model_cfg, units, source)
     elif hasattr(model.visual, "transformer"):
         transformers.append((model.visual.transformer, units.image))
     else:
-        raise ModelError(f"{source}: '{UNITS}' go with ViTs of open_clip and timm only")
+        raise ModelError(f"{source}: '{UNITS}' require a ViT of open_clip or timm")
     for transformer, tower in transformers:
         pattern = transformer.resblocks[0]
         transformer.layers = len(tower.heads)
@@ -217,9 +217,9 @@ def _single_layers(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> 
     """Return a model_cfg of one layer a tower, the pattern of norms and activation."""
     cfg, single_unit = deepcopy(model_cfg), {"layers": 1, "mlp_ratio": 1.0}
     if bool(cfg["vision_cfg"].get("timm_model_name")) != bool(units.image.kind):
-        raise ModelError(f"{source}: {UNITS}.image is of another kind than vision_cfg")
+        raise ModelError(f"{source}: {UNITS}.image and vision_cfg are different kinds of towers")
     if has_own_text(cfg) != bool(units.text.kind):
-        raise ModelError(f"{source}: {UNITS}.text is of another kind than text_cfg")
+        raise ModelError(f"{source}: {UNITS}.text and text_cfg are different kinds of towers")
     if units.image.kind:
         cfg["vision_cfg"] = {"image_size": 1, "patch_size": 1, **single_unit, "width": 64}
     else:
@@ -250,7 +250,7 @@ def _timm_tower(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.
         whole: Any = build_model(model_cfg, source)
     if len(whole.visual.trunk.blocks) != len(units.image.heads):
         raise ModelError(
-            f"{source}: {UNITS}.image has {len(units.image.heads)} layers, vision_cfg "
+            f"{source}: {UNITS}.image has {len(units.image.heads):,} layers, vision_cfg "
             f"{len(whole.visual.trunk.blocks)}"
         )
     return pruned_tower(whole.visual, model_cfg["vision_cfg"], units.image)

@@ -64,9 +64,9 @@ def pruned_text(text: HFText, units: TowerUnits) -> nn.Module:
         raise ModelError(str(error)) from error
     kind = TOWER_KINDS[units.kind]
     if settings.layout.kind is not kind:
-        raise ModelError(f"units.text is of a {kind.name}, text_cfg of another encoder")
+        raise ModelError(f"units.text is a {kind.name}, text_cfg describes another encoder")
     if settings.layers != len(units.heads):
-        raise ModelError(f"units.text has {len(units.heads)} layers, text_cfg {settings.layers}")
+        raise ModelError(f"units.text has {len(units.heads):,} layers, text_cfg {settings.layers}")
     if kind.shared:
         _share(text, kind)
     for path, layer in list(text.named_modules()):
@@ -98,7 +98,7 @@ def _shapes(
     for name, tensor in own.items():
         place = kind.locate(f"{path}.{name}", "")
         if place is None:
-            raise ModelError(f"'text.{path}.{name}' is no part of a pruned {kind.name}")
+            raise ModelError(f"'text.{path}.{name}' does not belong to a pruned {kind.name}")
         yield name, pruned_shape(place, tensor.shape, units)
 
 

@@ -69,7 +69,7 @@ def _settings(vision: Mapping[str, Any], units: TowerUnits) -> TimmSettings:
     name, head = vision["timm_model_name"], units.head_width
     usual = timm_sizes(name)
     if usual is None:
-        raise ModelError(f"{name} is no vision transformer of timm, so it has no units")
+        raise ModelError(f"{name} is not a vision transformer of timm, so it has no units")
     sizes: dict[str, Any] = {"embed_dim": head, "depth": 1, "num_heads": 1}
     pool_head = usual.pool_head_width
     if pool_head not in (None, usual.head_width):
@@ -94,5 +94,5 @@ def _settings(vision: Mapping[str, Any], units: TowerUnits) -> TimmSettings:
 def _shape(name: str, parameter: Tensor, units: TowerUnits) -> tuple[int, ...] | None:
     place = TIMM_VIT.locate(name, "")
     if place is None:
-        raise ModelError(f"'visual.{name}' is no part of a pruned timm model")
+        raise ModelError(f"'visual.{name}' does not belong to a pruned timm model")
     return pruned_shape(place, parameter.shape, units)

@@ -38,7 +38,7 @@ def check_references(model_cfg: dict[str, Any], source: str) -> None:
         or Path(tower).exists()
     ):
         raise ModelError(
-            f"{source}: text_cfg.hf_model_name {tower!r} is no text tower of open_clip's "
+            f"{source}: text_cfg.hf_model_name {tower!r} is not a text tower of open_clip's "
             f"configurations ({', '.join(sorted(_shipped_towers()))})"
         )
     tokenizer = text.get("hf_tokenizer_name")

@@ -27,7 +27,7 @@ def model_config_file(folder: Path) -> Path:
     if not folder.is_dir():
         raise ModelError(f"no model folder {folder}")
     if not path.exists():
-        raise ModelError(f"{folder} is no open_clip folder: it has no {CONFIG}")
+        raise ModelError(f"{folder} is not an open_clip folder: it has no {CONFIG}")
     return path
 
 

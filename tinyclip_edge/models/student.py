@@ -116,7 +116,7 @@ def _inherit_sigmoid(student: LoadedClip, teacher: LoadedClip) -> None:
 
 
 def names_own_tokenizer(model: str | dict[str, Any], teacher: LoadedClip) -> bool:
-    """Whether a zoo name or model_cfg asks for another tokenizer than its teacher has."""
+    """Whether a zoo name or model_cfg selects a tokenizer other than its teacher's."""
     if isinstance(model, str) and zoo_entry(model).stages:  # masks leave the teacher's
         return False
     text = _named_shape(model)[1].get("text_cfg", {})

@@ -84,7 +84,8 @@ def pooling_at_end(text: dict[str, Any], end: int | None, name: str) -> dict[str
     """Return settings by which a text tower of open_clip reads up to the end of a text.
 
     It stays causal: a tower of open_clip without that mask attends to the padding, which those of
-    transformers ignore, and an end token sees all words before it either way.
+    transformers ignore, and an end token sees all words before it either way. Raises ModelError for
+    a tower that would pool elsewhere.
     """
     pool = text.get("pool_type", "eos")
     if pool == "eos":
@@ -96,7 +97,7 @@ def pooling_at_end(text: dict[str, Any], end: int | None, name: str) -> dict[str
         return {}
     fault = "pools at the highest id, which is not the end of its texts"
     if pool == "eos":
-        fault = "cannot pool: its tokenizer ends texts with no token of their own"
+        fault = "cannot pool: its tokenizer has no token that ends texts only"
     raise ModelError(
         f"{name}: a causal text tower {fault}; set text_cfg.pool_type: eos and eos_id, or "
         "vocab_size: 49408 for CLIP's own tokenizer"

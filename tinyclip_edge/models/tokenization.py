@@ -76,7 +76,9 @@ class LocalTokenizer(open_clip.tokenizer.HFTokenizer):  # type: ignore[misc]
         config = path.with_name(TOKENIZER_CONFIG)
         table = read_json(config) if config.is_file() else {}
         if _CODE in table:
-            raise ModelError(f"{config} asks for code ({_CODE}); nothing in a model folder is run")
+            raise ModelError(
+                f"{config} refers to code ({_CODE}), and code in a model folder is never run"
+            )
         self.tokenizer_mode = mode or ""
         self.context_length = context_length
         self.clean_fn = open_clip.tokenizer.get_clean_fn(clean)
@@ -203,7 +205,7 @@ def _special_token_settings(table: dict[str, Any], path: Path) -> dict[str, str]
         value = table.get(key)
         value = value.get("content") if isinstance(value, dict) else value
         if value is not None and not isinstance(value, str):
-            raise ModelError(f"{path}: {key} must be a text")
+            raise ModelError(f"{path}: {key} must be a string")
         if value is not None:
             settings[key] = value
     for key in ("padding_side", "truncation_side"):
@@ -235,7 +237,7 @@ def _check_ids(tokenizer: ClipTokenizer, text_cfg: dict[str, Any], path: Path) -
     if pooled_by_argmax and tokenizer.eot_token_id != tokenizer.vocab_size - 1:
         raise ModelError(
             f"{path}: the end token has id {tokenizer.eot_token_id}, it must be the last "
-            f"({tokenizer.vocab_size - 1}), for the model pools at the highest id"
+            f"({tokenizer.vocab_size - 1}), because the model pools at the highest id"
         )
 
 

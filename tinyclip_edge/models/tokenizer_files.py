@@ -122,7 +122,7 @@ def from_vocabulary(folder: Path) -> Path:
 
     vocabulary = read_tokenizer_table(folder / "vocab.json")
     merges = read_bounded(folder / "merges.txt", ModelError, limit=MERGES_BYTES)
-    with tokenizer_errors(f"{folder}: vocab.json and merges.txt", "are no CLIP's"):
+    with tokenizer_errors(f"{folder}: vocab.json and merges.txt", "are not a CLIP vocabulary"):
         if sorted(vocabulary.values()) != list(range(len(vocabulary))):
             raise ValueError("the ids of its vocabulary do not count from 0")
         lines = merges.decode("utf-8").splitlines()
@@ -149,7 +149,7 @@ def from_word_pieces(folder: Path) -> Path:
     from tinyclip_edge.runtime.tokenizer_json import tokenizer_errors
 
     content = read_bounded(folder / "vocab.txt", ModelError, limit=PIECES_BYTES)
-    with tokenizer_errors(f"{folder}: vocab.txt", "is no vocabulary of BERT's"):
+    with tokenizer_errors(f"{folder}: vocab.txt", "is not a BERT vocabulary"):
         pieces = content.decode("utf-8").splitlines()
         missing = [name for name in _BERT_MARKS.values() if name not in pieces]
         if missing:

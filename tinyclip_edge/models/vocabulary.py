@@ -87,7 +87,7 @@ class Vocabulary:
         for text in texts:
             times[text] = times.get(text, 0) + 1
         if not times:
-            raise DataError(f"{source} has no texts to choose a vocabulary by")
+            raise DataError(f"{source} has no texts from which to choose a vocabulary")
         distinct = tuple(times)
         parts: list[Ints] = []
         lengths: list[int] = []
@@ -122,7 +122,7 @@ class Vocabulary:
         return commonest_ids(self._pieces, self._base, corpus.counts, size)
 
     def first(self, size: int) -> list[int]:
-        """Return ``size`` ids, the lowest beside those of each vocabulary: a stand-in.
+        """Return ``size`` ids, the lowest besides those of each vocabulary: a stand-in.
 
         Raises ConfigError as ``commonest``.
         """

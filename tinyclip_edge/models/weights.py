@@ -70,7 +70,10 @@ def check_fit(state: dict[str, Tensor], expected: Mapping[str, Tensor], source: 
 
 
 def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a weight file's tensors, of safetensors by its header alone."""
+    """Return the shapes of a weight file's tensors, of safetensors by its header alone.
+
+    Raises ModelError for a damaged file.
+    """
     if path.suffix != ".safetensors":
         return {key: tuple(tensor.shape) for key, tensor in read_weights(path).items()}
     try:
@@ -98,7 +101,7 @@ def refuse_larger(
     if sum(sizes.values()) > MAX_GROWTH * total:
         largest = max(sizes, key=sizes.__getitem__)
         raise ModelError(
-            f"{source} has {total:,} values, its config asks for {sum(sizes.values()):,}, most of "
+            f"{source} has {total:,} values, its config needs {sum(sizes.values()):,}, most of "
             f"them in {largest} {list(expected[largest].shape)}"
         )
 

@@ -179,6 +179,6 @@ def zoo_shape(name: str) -> ZooEntry:
     entry = zoo_entry(name)
     if entry.stages:
         raise ModelError(
-            f"{name} is a recipe of stages, no shape: give it as student.model of a run"
+            f"{name} is a recipe of stages, not a shape: set it as student.model of a run"
         )
     return entry

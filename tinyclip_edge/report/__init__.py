@@ -141,7 +141,7 @@ def _run_page(
 
 
 def _overlay_page(records: Sequence[RunRecord], bundles_by_run: Sequence[Sequence[Bundle]]) -> str:
-    title = f"{len(records)} runs"
+    title = f"{len(records):,} runs"
     parts = overlay(records, bundles_by_run)
     head = [
         element("h1", title),

@@ -181,5 +181,5 @@ def _steps(steps: Sequence[Event]) -> Safe:
     keys = [*loss_names(), "lr", "grad_norm", "samples_per_s", "data_wait"]
     columns = [key for key in keys if any(number(row.get(key)) is not None for row in rows)]
     body = [[f"{row['step']:,}", *(figures(row.get(key)) for key in columns)] for row in rows]
-    caption = f"{len(rows)} of {len(steps)} logged steps; data wait is a share of 1"
+    caption = f"{len(rows):,} of {len(steps):,} logged steps; data wait is a share of 1"
     return table(["step", *(key.replace("_", " ") for key in columns)], body, caption)

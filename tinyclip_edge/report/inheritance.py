@@ -62,7 +62,7 @@ def _cells(tower: Mapping[str, Any]) -> list[str]:
     kinds = [_range([layer["units"][kind] for layer in inherited if kind in layer["units"]])
              for kind in ("heads", "neurons")]  # fmt: skip
     shared = "; ".join(f"{name} {_share(share)}" for name, share in tower["shared"].items())
-    return [f"{len(inherited)} of {len(layers)}: {names}", *kinds, shared]
+    return [f"{len(inherited):,} of {len(layers)}: {names}", *kinds, shared]
 
 
 def _range(shares: list[Mapping[str, Any]]) -> str:

@@ -45,7 +45,9 @@ def overlay(
     Raises DataError for more runs than there are colours.
     """
     if len(records) > MAX_RUNS:
-        raise DataError(f"{len(records)} runs are too many for one figure; use at most {MAX_RUNS}")
+        raise DataError(
+            f"{len(records):,} runs are too many for one figure; use at most {MAX_RUNS}"
+        )
     bundles = compared_bundles(list(zip(LETTERS, records, bundles_by_run, strict=False)))
     training = [*_terms(records), *_speed(records)]
     parts = [

@@ -55,9 +55,9 @@ def pictures(record: RunRecord, bundles: Sequence[Bundle], queries: int) -> Safe
         f"{name} {(ranking[:, 0] == own_index).sum()}" for name, ranking in rankings.items()
     )
     summary = (
-        f"Own picture first, of {len(labels)} phrases: {firsts}. Each phrase ranks {len(images)} "
-        "validation pictures, one per concept; the phrases shown are evenly spaced, not "
-        "hand-picked. Green frame: the phrase's own picture."
+        f"Own picture first, of {len(labels):,} phrases: {firsts}. Each phrase ranks "
+        f"{len(images):,} validation pictures, one per concept; the phrases shown are evenly "
+        "spaced, not hand-picked. Green frame: the phrase's own picture."
     )
     return section("pictures", "Search results", note(summary), *parts)
 

@@ -91,7 +91,7 @@ def _bars(layers: Sequence[Row], precision: str, key: str) -> Iterator[Safe]:
         aria_labelledby=f"{key}-title",
     )
     caption = (
-        f"Nats, {len(ranked)} of {len(layers)} layers, ordered by changed neighbours and KL; "
+        f"Nats, {len(ranked):,} of {len(layers):,} layers, ordered by changed neighbours and KL; "
         "leave the first ones in float."
     )
     yield element("figure", drawing, element("figcaption", element("b", title), caption))

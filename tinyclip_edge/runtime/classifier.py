@@ -113,6 +113,6 @@ def _facts(path: Path, metadata: Mapping[str, str]) -> Mapping[str, Any]:
             "tinyclip-edge reads; upgrade tinyclip-edge"
         )
     if not valid or not labels:
-        raise BundleError(f"{path} is not a classifier: its metadata has another form")
+        raise BundleError(f"{path} is not a classifier: its metadata has an unexpected form")
     result: Mapping[str, Any] = facts
     return result

@@ -61,7 +61,7 @@ def recall_cost(
         )
     if right is not None and len(right) != len(queries):
         raise DataError(
-            f"recall cost: there are {len(right)} correct pictures for {len(queries)} queries"
+            f"recall cost: there are {len(right):,} correct pictures for {len(queries):,} queries"
         )
     scores = exact.scores(queries), small.scores(queries)
     exact_best, small_best = (

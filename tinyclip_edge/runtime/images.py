@@ -186,7 +186,7 @@ def _check_size(image: Image.Image, label: str) -> None:
         raise DataError(f"{label} is empty: {image.width}x{image.height} pixels")
     if image.width * image.height > MAX_PIXELS:
         raise DataError(
-            f"{label} has {image.width}x{image.height} pixels; at most {MAX_PIXELS} are opened"
+            f"{label} has {image.width}x{image.height} pixels; at most {MAX_PIXELS:,} are opened"
         )
 
 

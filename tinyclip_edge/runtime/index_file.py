@@ -193,7 +193,7 @@ def _check_header(
         (2, 0): np.lib.format.read_array_header_2_0,
     }
     if version not in header_readers:
-        raise ValueError(f"{name} has another version of numpy's format")
+        raise ValueError(f"{name} has an unsupported version of numpy's format")
     shape, fortran, dtype = header_readers[version](file)
     # numpy allocates the size that the header claims before it reads the data.
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != end - file.tell():

@@ -26,12 +26,12 @@ def check_columns(
     """
     keys, shape = columns["keys"], list(features.shape)
     if features.ndim != 2 or keys is None or len(keys) != len(features):
-        raise DataError(f"index: {len(keys or ())} keys do not match features {shape}")
+        raise DataError(f"index: {len(keys or ()):,} keys do not match features {shape}")
     if (features.dtype == np.int8) != (columns["scales"] is not None):
         raise DataError("index: int8 features need scales, and other features must not have them")
     for name, values in columns.items():
         if values is not None and (len(values) != len(features) or getattr(values, "ndim", 1) != 1):
-            raise DataError(f"index: {len(features)} keys do not match {len(values)} {name}")
+            raise DataError(f"index: {len(features):,} keys do not match {len(values)} {name}")
     if width is not None and width < features.shape[1]:
         raise DataError(f"index: {features.shape[1]} dimensions are more than the model's {width}")
 
@@ -56,7 +56,7 @@ def row_numbers(rows: object, count: int) -> slice | npt.NDArray[np.intp]:
         )
     if chosen.dtype == bool:
         if len(chosen) != count:
-            raise DataError(f"index: {len(chosen)} bools do not match {count} pictures")
+            raise DataError(f"index: {len(chosen):,} bools do not match {count} pictures")
         return slice(None) if chosen.all() else np.flatnonzero(chosen)  # a slice copies nothing
     numbers = chosen.astype(np.intp)
     if numbers.size and not -count <= numbers.min() <= numbers.max() < count:

@@ -115,7 +115,7 @@ KEYS = (
     ManifestKey("tokenizer", "an object", "Settings of a tokenizer other than CLIP's.", False),
     ManifestKey(
         "matryoshka", "an object", "`dimensions`: lengths of prefixes of an embedding that the "
-        "model was trained for, beside the whole one.", False,
+        "model was trained for, besides the full one.", False,
     ),
     ManifestKey("inputs", "an object", "Fixed shapes of the towers' inputs.", False),
     _size("inputs.batch", "Fixed batch size of the towers.", required=False),

@@ -62,7 +62,10 @@ class Preprocess:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, as_stored: bool = False) -> Preprocess:
-        """Read open_clip's ``preprocess_cfg`` or a Hugging Face ``preprocessor_config.json``."""
+        """Read open_clip's ``preprocess_cfg`` or a Hugging Face ``preprocessor_config.json``.
+
+        Raises ModelError for values that are not supported.
+        """
         if not isinstance(config, Mapping):
             raise ModelError(f"preprocessing: {_short(config)} is not a table of settings")
         try:

@@ -68,8 +68,8 @@ def check_prompts(
     if not cut:
         return ()
     return (
-        f"{len(cut)} of {len(prompts)} prompts are longer than the model's {model.context_length} "
-        f"tokens and are truncated: {_short(cut[0])}",
+        f"{len(cut):,} of {len(prompts):,} prompts are longer than the model's "
+        f"{model.context_length} tokens and are truncated: {_short(cut[0])}",
     )
 
 
@@ -99,7 +99,7 @@ def _short(text: str) -> str:
 
 
 def probabilities(logits: Features, bias: float | None) -> Features:
-    """Return the softmax over labels, or a sigmoid for each label in a model trained with one."""
+    """Return ``[C]``: softmax over C labels, or a sigmoid of each in a model trained with one."""
     if bias is not None:
         # tanh does not overflow where exp would.
         return np.asarray(0.5 + 0.5 * np.tanh((logits + bias) / 2))

@@ -31,7 +31,7 @@ def session_options(
     thread count.
     """
     if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
-        raise TinyClipError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
+        raise TinyClipError(f"threads must be 1 to {MAX_THREADS:,}, not {threads}")
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads or int(low_memory)
@@ -161,7 +161,7 @@ class Tower:
         features = self._graph.run(self._output, **{self._input: full})
         if len(features) != len(full):
             raise BundleError(
-                f"{self._graph.path} returned {len(features)} rows for {len(full)} inputs"
+                f"{self._graph.path} returned {len(features):,} rows for {len(full):,} inputs"
             )
         features = features[: len(batch)]
         norm = np.linalg.norm(features, axis=-1, keepdims=True)

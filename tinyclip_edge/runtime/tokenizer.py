@@ -97,7 +97,10 @@ class ClipTokenizer:
         return len(self.pieces(text)) + 2 <= self.context_length
 
     def pieces(self, text: str) -> list[int]:
-        """Return the ids of a text of any length, without start and end."""
+        """Return the ids of a text of any length, without start and end.
+
+        Raises DataError unless it is a str.
+        """
         if not isinstance(text, str):
             raise DataError(f"a text must be str, not {type(text).__name__}")
         cleaned = clean_text(text)

@@ -118,7 +118,7 @@ def _check_prefix(path: Path, content: bytes) -> None:
     model = table.get("model") if isinstance(table, dict) else None
     if isinstance(model, dict) and model.get("type") != "WordPiece" and model.get(_PREFIX_KEY):
         raise ModelError(
-            f"{path}: a {_PREFIX_KEY} is read in a WordPiece model only, not in {model.get('type')}"
+            f"{path}: {_PREFIX_KEY} is supported for WordPiece models only, not {model.get('type')}"
         )
 
 

@@ -84,7 +84,10 @@ class CheckpointStore:
             self._drop_oldest()
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint and remove the oldest; on failure the earlier ones are unchanged."""
+        """Write a checkpoint and remove the oldest; on failure the earlier ones are unchanged.
+
+        Raises TinyClipError.
+        """
         step = checkpoint.position.step
         path = self.path(step)
         try:

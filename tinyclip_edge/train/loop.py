@@ -24,7 +24,7 @@ STOPPED, FAILED = 1, 2  # status of a process that has no next batch
 
 
 class TrainableTask(Protocol):
-    """An object that can be trained."""
+    """A task as the loop trains it."""
 
     def train(self) -> None:
         """Enter training mode."""
@@ -37,7 +37,7 @@ class TrainingState(Protocol):
     """A task and its optimizer."""
 
     def after_step(self) -> None:
-        """Follow up a step."""
+        """Update what follows the weights, such as their average."""
 
     @property
     def label(self) -> dict[str, int]:
@@ -202,7 +202,7 @@ class Loop:
         self.events.write("skipped", step=done, keys=keys)
         skipped = self.run.state.optimizer_step.skipped
         self.observer.on_message(
-            f"step {done} skipped: loss or gradient not finite ({skipped} so far)"
+            f"step {done} skipped: loss or gradient not finite ({skipped:,} so far)"
         )
 
     def _evaluate(self, done: int) -> None:

@@ -99,7 +99,9 @@ class Setup:
                 "shared disk, or set data.feature_cache=null"
             )
         if self.features.filled:
-            observer.on_message(f"{self.features.filled} teacher features read from {store.folder}")
+            observer.on_message(
+                f"{self.features.filled:,} teacher features read from {store.folder}"
+            )
 
     def _is_same_everywhere(self, features: TeacherFeatures) -> bool:
         return (

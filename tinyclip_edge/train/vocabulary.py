@@ -46,7 +46,9 @@ class KeptTokens(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
-            raise ModelError(f"{path} is no vocabulary of a run: {where}: {first['msg']}") from None
+            raise ModelError(
+                f"{path} is not the vocabulary of a run: {where}: {first['msg']}"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,9 @@ def origin_of(
     if kept is not None:
         tokens = KeptTokens.read(kept)
         if (tokens.vocab, tokens.tokenizer) != (vocab, vocabulary.digest):
-            raise ModelError(f"{kept} is of another student.vocab or another teacher's tokenizer")
+            raise ModelError(
+                f"{kept} belongs to another student.vocab or another teacher's tokenizer"
+            )
         return Origin(vocabulary.cut(tokens.ids), tokens)
     if isinstance(vocab, int):
         vocabulary.check_size(vocab)

@@ -118,7 +118,7 @@ export class EdgeClip {
     }
     if (!cut.length) return null;
     const all = labels.length * templates.length;
-    return `${cut.length} of ${all} prompts are longer than the model's ${context} tokens and are truncated: ${short(cut[0])}`;
+    return `${cut.length.toLocaleString("en")} of ${all.toLocaleString("en")} prompts are longer than the model's ${context} tokens and are truncated: ${short(cut[0])}`;
   }
 
   /** Mean embedding of each label in every template, unit norm. */

@@ -54,6 +54,6 @@ function declaredSize(head) {
 
 function checkSize(name, width, height) {
   if (width * height > MAX_PIXELS) {
-    throw new PageError(`${name} has ${width}x${height} pixels; at most ${MAX_PIXELS} are opened`);
+    throw new PageError(`${name} has ${width}x${height} pixels; at most ${MAX_PIXELS.toLocaleString("en")} are opened`);
   }
 }

@@ -176,7 +176,7 @@ export const KEYS = [
   {
     "key": "matryoshka",
     "kind": "an object",
-    "description": "`dimensions`: lengths of prefixes of an embedding that the model was trained for, beside the whole one.",
+    "description": "`dimensions`: lengths of prefixes of an embedding that the model was trained for, besides the full one.",
     "required": false
   },
   {

@@ -68,8 +68,8 @@ export function showFacts(found, opened) {
 function verified(manifest, precision) {
   const figures = manifest.verification.precisions?.[precision];
   const recall = figures?.ranking?.["recall@1"];
-  if (recall === undefined) return "not told";
-  return `recall@1 ${recall.toFixed(1)} % on ${manifest.verification.pairs} pairs, image cosine ≥ ${figures.image.cosine_min.toFixed(4)}`;
+  if (recall === undefined) return "not recorded";
+  return `recall@1 ${recall.toFixed(1)} % on ${Number(manifest.verification.pairs).toLocaleString("en")} pairs, image cosine ≥ ${figures.image.cosine_min.toFixed(4)}`;
 }
 
 export function showAnswer({ rows, ms, size }, labelled, live) {

@@ -108,7 +108,7 @@ Their outputs are projected, unit-norm embeddings, ready for a dot product.
 |---|---|---|---|---|---|
 {rows}
 
-Measured against the PyTorch model (recall@1 {reference:.1f} %) on {pairs} image-text pairs, one
+Measured against the PyTorch model (recall@1 {reference:.1f} %) on {pairs:,} image-text pairs, one
 input at a time, texts unpadded. Dynamic int8 computes its scales per call, so batching and padding
 change its embeddings slightly. If the recipe in `manifest.json` has `reduce_range`, no sum of the
 8-bit kernels can overflow, and x86 CPUs with and without VNNI give the same results.

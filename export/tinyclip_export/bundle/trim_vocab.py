@@ -52,11 +52,11 @@ def trim_vocabulary(
     report = {**asdict(summary), "max_difference": _difference(clip, trimmed, read.texts)}
     lines = [f"vocabulary: {summary.line()}"]
     if others:
-        beside = vocabulary.read(others, "the texts of the verification")
-        recut = len(beside.texts) - int(beside.covered(ids).sum())
+        verified = vocabulary.read(others, "the texts of the verification")
+        recut = len(verified.texts) - int(verified.covered(ids).sum())
         report["verification_recut"] = recut
         lines += [
-            f"vocabulary: {recut:,} of the {len(beside.texts):,} texts of the verification need "
+            f"vocabulary: {recut:,} of the {len(verified.texts):,} texts of the verification need "
             "other tokens and are cut into smaller pieces"
         ] * bool(recut)
     return TrimmedVocabulary(trimmed, report, tuple(lines))

@@ -82,6 +82,7 @@ def preprocessing_graph(preprocess: Preprocess) -> ModelProto:
     """Return the graph from ``image`` uint8 ``[H, W, 3]`` to ``pixel_values [1, 3, S, S]``.
 
     It resizes in uint8, as Pillow does, so that onnxruntime's antialiased kernel rounds likewise.
+    Raises ConfigError for a resize mode that the graph cannot express.
     """
     from onnx import TensorProto, helper, numpy_helper
 

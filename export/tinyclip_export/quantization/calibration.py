@@ -56,7 +56,10 @@ class Calibration:
         return len(self._tokens)
 
     def batches(self, tower: str, count: int | None = None) -> Iterator[npt.NDArray[Any]]:
-        """Yield the first `count` inputs of a tower, one at a time or in its fixed batch size."""
+        """Yield the first `count` inputs of a tower, one at a time or in its fixed batch size.
+
+        Pixels are ``[B, 3, H, W]``, ids ``[B, L]``.
+        """
         total, step = min(count or len(self), len(self)), self._batch or 1
         for start in range(0, total, step):
             stop = min(start + step, total)

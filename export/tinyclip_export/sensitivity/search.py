@@ -115,7 +115,9 @@ def search(
     """
     evaluator = _Evaluator(writer, recipes, files)
     baseline = evaluator.row(UNIFORM, 0)
-    settings.notify(f"{files.precision}: smoothing and layers, on {len(writer.calibration)} pairs")
+    settings.notify(
+        f"{files.precision}: smoothing and layers, on {len(writer.calibration):,} pairs"
+    )
     smooth = evaluator.strengths(baseline) if recipes.integer else {}
     layers = evaluator.layers(smooth)
     rows = [baseline, *evaluator.curve(smooth, layers, baseline, max_drop)]

@@ -98,7 +98,7 @@ class EncoderTextTower(nn.Module):
         self.projection: nn.Module = text.proj
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Encode token ids; padding has no effect."""
+        """Encode token ids ``[B, L]`` to ``[B, D]`` of unit norm; padding has no effect."""
         length = input_ids.shape[1]
         is_word = input_ids != self.pad_id
         x = self._embedded(input_ids, is_word)
@@ -108,7 +108,7 @@ class EncoderTextTower(nn.Module):
             mask = padding
         elif self.bias is not None:
             mask = padding + self.bias[:, :, :length, :length]
-        else:  # onnxruntime's Attention asks for a row per query
+        else:  # onnxruntime's Attention needs a row per query
             mask = padding.expand(-1, -1, length, -1)
         for block in self.body:
             x = block(x, self._biased(mask, block, length))

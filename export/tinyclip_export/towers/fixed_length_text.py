@@ -33,7 +33,7 @@ class FixedLengthTextTower(TextParts):
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Encode token ids with their padding."""
+        """Encode token ids ``[B, L]``, padding included, to ``[B, D]`` of unit norm."""
         x = self.tokens(input_ids) + self.positions
         for block in self.body:
             x = block(x, self.mask)

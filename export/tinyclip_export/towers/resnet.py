@@ -29,7 +29,7 @@ class ResNetTower(nn.Module):
         self.pool = Attention(visual.attnpool)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Encode normalised pixels."""
+        """Encode normalised pixels ``[B, 3, H, W]`` to ``[B, D]`` of unit norm."""
         x = self.blocks(self.stem(pixel_values)).flatten(2).transpose(1, 2)
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positions
         return unit_norm(self.pool(x[:, :1], x, None)[:, 0])  # the mean is the only query

@@ -19,7 +19,7 @@ class TimmTower(nn.Module):
         self.head: nn.Module = visual.head
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Encode normalised pixels."""
+        """Encode normalised pixels ``[B, 3, H, W]`` to ``[B, D]`` of unit norm."""
         return unit_norm(self.head(self.trunk(pixel_values)))
 
 

@@ -42,7 +42,7 @@ class ImageTower(nn.Module):
         self.norm_after_pool = bool(visual.final_ln_after_pool)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Encode normalised pixels."""
+        """Encode normalised pixels ``[B, 3, H, W]`` to ``[B, D]`` of unit norm."""
         x = self.patch(pixel_values)
         class_token = self.class_embedding.view(1, 1, -1).expand(x.shape[0], -1, -1)
         x = self.ln_pre(torch.cat([class_token, x], dim=1) + self.positions)
@@ -76,7 +76,7 @@ class TextTower(TextParts):
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Encode token ids; tokens after the end of text have no effect."""
+        """Encode ids ``[B, L]`` to unit-norm ``[B, D]``; those after the end have no effect."""
         length = input_ids.shape[1]
         x = self.tokens(input_ids) + self.positions[:length]
         mask = self.mask[:length, :length]

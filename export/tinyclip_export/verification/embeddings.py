@@ -70,7 +70,7 @@ def check_pairs(pairs: Pairs) -> None:
     """Raise DataError unless there are at least two pairs and as many images as texts."""
     images, texts = pairs
     if len(images) != len(texts):
-        raise DataError(f"verification pairs: {len(images)} images but {len(texts)} texts")
+        raise DataError(f"verification pairs: {len(images):,} images but {len(texts):,} texts")
     if len(images) < 2:
         raise DataError(f"verification needs 2 or more image-text pairs, got {len(images)}")
 

@@ -126,7 +126,7 @@ def check_embeddings(
     count = len(after.rank)
     if passed and precision != "fp32" and 0 < max_drop < 100 / count:
         reason = (
-            f"{precision} ranking: too few pairs to tell: one of {count} is {100 / count:.1f} "
+            f"{precision} ranking: too few pairs to tell: one of {count:,} is {100 / count:.1f} "
             f"points, {max_drop:g} allowed; verify on {math.ceil(100 / max_drop)} or more"
         )
         report.mark_undecided(precision, "ranking", TooFewPairsError(reason))
@@ -237,7 +237,9 @@ def check_ranking(
     if PRECISIONS[precision].exact:
         changed = changed_hits(before, after)
         if changed:
-            raise RankingError(f"{precision} ranking: {changed} of {len(after.rank)} hits changed")
+            raise RankingError(
+                f"{precision} ranking: {changed:,} of {len(after.rank):,} hits changed"
+            )
         return
     drop, stderr = recall_drop(before, after)
     if drop - stderr > max_drop:

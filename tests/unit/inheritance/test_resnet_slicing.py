@@ -195,7 +195,9 @@ def test_broken_towers_are_refused():
             ClipShape.of(TEACHER, HEADS),
             ClipShape.of(STUDENT, HeadWidths(32, HEAD)),
         )
-    with pytest.raises(InheritanceError, match="pool is 128 wide, no multiple of 24 a head"):
+    with pytest.raises(
+        InheritanceError, match="pool is 128 wide, which is not a multiple of the head width 24"
+    ):
         ClipShape.of(TEACHER, HeadWidths(24, HEAD))
     gap = {k: v for k, v in TEACHER.items() if not k.startswith("visual.layer3.1.")}
     with pytest.raises(InheritanceError, match=r"ResNet stage 3 has blocks \[0, 2, 3\]"):

@@ -177,7 +177,9 @@ def test_other_head_width_is_refused():
 
 
 def test_width_that_does_not_split_into_heads_is_refused():
-    with pytest.raises(InheritanceError, match="12 wide, no multiple of 8"):
+    with pytest.raises(
+        InheritanceError, match="12 wide, which is not a multiple of the head width 8"
+    ):
         ClipShape.of(TEACHER, HeadWidths(8, 8))
 
 

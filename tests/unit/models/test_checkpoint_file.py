@@ -103,7 +103,7 @@ def test_noise_is_refused(tmp_path, name, seed):
     [
         ("empty.pt", b"", "is empty"),
         ("empty.safetensors", b"", "the file is empty"),
-        ("page.pt", b"<!DOCTYPE html>\nnot found", "it is no checkpoint"),
+        ("page.pt", b"<!DOCTYPE html>\nnot found", "it is not a checkpoint"),
         ("text.safetensors", b"hello, this is a text", "damaged or cut short"),
     ],
 )

@@ -112,8 +112,8 @@ def test_a_hugging_face_folder(clip_model, keys, message):
     [
         (("image", "neurons"), [HUGE, 512, 512, 512], r"mlp.c_fc.bias \[512\] for \[1000000\]"),
         (("image", "heads"), [HUGE, 2, 2, 2], r"attn.in_proj_bias \[192\] for \[192000000\]"),
-        (("text", "neurons"), [10**15] * 3, "'units' ask for more than 5e\\+10 parameters"),
-        (("text", "heads"), [0] * 10**5, "heads of 100000 layers, neurons of 3"),
+        (("text", "neurons"), [10**15] * 3, "'units' describe more than 5e\\+10 parameters"),
+        (("text", "heads"), [0] * 10**5, "heads of 100,000 layers, neurons of 3"),
     ],
 )
 def test_a_pruned_folder(pruned, keys, value, message):
@@ -125,7 +125,7 @@ def test_a_pruned_folder(pruned, keys, value, message):
 def test_a_pruned_folder_of_many_layers(pruned):
     for key in ("heads", "neurons"):
         edit(pruned / "tinyclip_edge_config.json", UNITS, "text", key, value=[0] * 10**5)
-    refused(lambda: load_clip(str(pruned)), "text lists 100,000 layers, at most 1000 are built")
+    refused(lambda: load_clip(str(pruned)), "text lists 100,000 layers, at most 1,000 are built")
 
 
 def test_a_config_for_a_weight_file(folder):
@@ -148,7 +148,7 @@ def test_an_open_clip_name_for_a_weight_file(folder):
     [
         (("embed_dim",), HUGE, r"text_projection \[128, 64\] for \[128, 1000000\]"),
         (("vision_cfg", "image_size"), 8000,
-         r"its config asks for 12\d,\d+,\d+, most of them in visual.positional_embedding "
+         r"its config needs 12\d,\d+,\d+, most of them in visual.positional_embedding "
          r"\[1000001, 128\]"),
     ],
 )  # fmt: skip
@@ -176,7 +176,7 @@ def test_a_block_of_a_high_number_is_refused(folder, block):
     weights = folder / "open_clip_model.safetensors"
     state = load_file(weights) | {f"transformer.resblocks.{block}.ln_1.bias": torch.ones(1)}
     save_file(state, weights)
-    with pytest.raises(ModelError, match=r"has a tensor of block .*at most 1000 blocks are read"):
+    with pytest.raises(ModelError, match=r"has a tensor of block .*at most 1,000 blocks are read"):
         convert_checkpoint(str(weights))
 
 

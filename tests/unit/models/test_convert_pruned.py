@@ -70,7 +70,7 @@ def narrow_heads(toy_teacher, place):
     return clip
 
 
-# Three of four heads are no multiple of 64 channels; two of four are, and look like one of 64.
+# Three of four heads are not a multiple of 64 channels; two of four are, and look like one of 64.
 @pytest.mark.parametrize(
     "heads",
     [
@@ -122,7 +122,9 @@ def test_more_heads_than_channels_are_refused():
 def test_without_a_config_heads_of_another_width_are_refused(place, narrow_heads):
     cut = prune_by_hand(weights(narrow_heads), heads=[(0, 0, 1)], neurons=[], head_width=32)
     torch.save(twice(cut), place / "auto.pt")
-    with pytest.raises(ModelError, match=r"96 wide, no multiple of 64 a head; .*--config"):
+    with pytest.raises(
+        ModelError, match=r"96 wide, which is not a multiple of the head width 64; .*--config"
+    ):
         convert_checkpoint(str(place / "auto.pt"))
 
 

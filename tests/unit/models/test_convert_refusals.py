@@ -42,15 +42,15 @@ BAD = {
     "NaN": (changed("visual.proj", lambda t: t * torch.nan), "NaN or infinite .*visual.proj"),
     "grid": (
         changed("visual.positional_embedding", lambda t: t[:12].clone()),
-        "12 rows, no square grid",
+        "12 rows, which are not a square grid",
     ),
     "head width": (
         changed(f"{BLOCK}attn.in_proj_weight", lambda t: t[:150].clone()),
-        "50 wide, no multiple of 64",
+        "50 wide, which is not a multiple of the head width 64",
     ),
     "another network": (
         lambda _: {"visual.trunk.stem.weight": torch.ones(3), "text.x": torch.ones(2)},
-        "is no plain CLIP transformer or ResNet.*--config",
+        "is not a plain CLIP transformer or ResNet.*--config",
     ),
     "flat": (
         changed("visual.positional_embedding", lambda t: t.flatten()),

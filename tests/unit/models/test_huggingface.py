@@ -28,7 +28,7 @@ from tinyclip_edge.models import load_clip
         ({"vision_config__patch_size": "8"}, "patch_size is '8', not a positive number"),
         ({"text_config__layer_norm_eps": 0}, "layer_norm_eps is 0"),
         ({"text_config__eos_token_id": None}, "eos_token_id is None"),
-        ({"vision_config": [1]}, "vision_config is no table"),
+        ({"vision_config": [1]}, "vision_config must be a table"),
         ({"text_config__num_hidden_layers": 4}, "missing (text_model.encoder.layers.3."),
         ({"text_config__num_hidden_layers": 2}, "unknown (text_model.encoder.layers.2."),
         ({"text_config__intermediate_size": 500}, "misshapen (transformer.resblocks.0.mlp.c_fc"),
@@ -67,7 +67,7 @@ def test_an_index_cannot_lead_out_of_its_folder(hf_folder):
     index = hf_folder / "model.safetensors.index.json"
     for name in ("../model.safetensors", "/etc/passwd", 3, "", []):
         index.write_text(json.dumps({"weight_map": {"logit_scale": name}}))
-        refused(hf_folder, "no weight_map of files beside it")
+        refused(hf_folder, "no weight_map of files in its folder")
     index.write_text(json.dumps({"weight_map": {"logit_scale": "model-2.safetensors"}}))
     refused(hf_folder, "no weight file", "model-2.safetensors")
 

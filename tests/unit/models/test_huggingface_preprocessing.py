@@ -89,7 +89,7 @@ def test_the_own_file_of_the_image_processor_goes_first(hf_folder):
     assert load_clip(str(hf_folder)).config["preprocess_cfg"] == own
     (hf_folder / "preprocessor_config.json").unlink()
     (hf_folder / "processor_config.json").write_text(json.dumps({"image_processor": [1]}))
-    refused(hf_folder, "processor_config.json", "image_processor is no table")
+    refused(hf_folder, "processor_config.json", "image_processor must be a table")
 
 
 def test_the_hub_gives_processor_config(hf_hub):

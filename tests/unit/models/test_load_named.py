@@ -24,8 +24,12 @@ from tinyclip_edge.models.library import open_clip
         ("ViT-B-32/laion2b_s34b_b97k", None, "did you mean 'laion2b_s34b_b79k'"),
         ("ViT-B-32", "nothing-like-it", "no pretrained tag or file.*openai"),
         ("ViT-B-32/openai", "laion2b_e16", "two pretrained tags"),
-        ("starter-50", "openai", "pretrained 'openai' does not go with starter-50"),
-        ("hf-hub:a/b", "openai", "does not go with hf-hub:a/b"),
+        (
+            "starter-50",
+            "openai",
+            "pretrained 'openai' selects weights of an open_clip name, which starter-50",
+        ),
+        ("hf-hub:a/b", "openai", "which hf-hub:a/b is not"),
         ("starter-50", None, "shape without weights"),
         ("TinyCLIP-ViT-8M-16-Text-3M", None, "shape without weights"),
         ("./no/such/folder", None, "no model folder ./no/such/folder"),
@@ -75,14 +79,20 @@ def test_a_long_cause_ends_at_a_word(monkeypatch):
     assert len(str(caught.value)) < 300
 
 
-def test_hub_without_weights_is_not_random(monkeypatch, repository):
-    arguments = {}
+@pytest.fixture
+def arguments(monkeypatch):
+    """What open_clip is called with; it builds nothing."""
+    options = {}
 
-    def spy(name, **options):
-        arguments.update(options)
+    def spy(name, **keywords):
+        options.update(keywords)
         raise RuntimeError("stop here")
 
     monkeypatch.setattr(open_clip, "create_model", spy)
+    return options
+
+
+def test_hub_without_weights_is_not_random(arguments, repository):
     with pytest.raises(ModelError):
         load_clip("hf-hub:someone/something")
     assert arguments["require_pretrained"] is True
@@ -118,19 +128,12 @@ def test_a_repositorys_config_is_checked_before_anything_is_built(monkeypatch, r
     config = json.loads(path.read_text())
     config["model_cfg"]["text_cfg"]["hf_model_name"] = "someone/code"
     path.write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=r"hf_model_name 'someone/code' is no text tower"):
+    with pytest.raises(ModelError, match=r"hf_model_name 'someone/code' is not a text tower"):
         load_clip("hf-hub:someone/something")
 
 
 @pytest.mark.parametrize(("tag", "quick"), [("openai", True), ("laion2b_s34b_b88k", False)])
-def test_activation_follows_the_weights(monkeypatch, tag, quick):
-    arguments = {}
-
-    def spy(name, **options):
-        arguments.update(options)
-        raise RuntimeError("stop here")
-
-    monkeypatch.setattr(open_clip, "create_model", spy)
+def test_activation_follows_the_weights(arguments, tag, quick):
     with pytest.raises(ModelError):
         load_clip("ViT-B-16", tag)
     assert arguments["force_quick_gelu"] is quick

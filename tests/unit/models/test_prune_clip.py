@@ -153,7 +153,7 @@ def test_embedder_and_training_encoder_take_a_pruned_model(pruned):
         (lambda c: c["units"]["image"].update(neurons=[1, 2, 3]), "does not fit its config"),
         (
             lambda c: c["model_cfg"]["vision_cfg"].update(timm_model_name="resnet18"),
-            r"units\.image is of another kind than vision_cfg",
+            r"units\.image and vision_cfg are different kinds",
         ),
     ],
 )
@@ -295,5 +295,5 @@ def test_what_cannot_be_masked_is_one_line(clip, toy_tokenizer_file):
         prune_clip(clip, random_masks(clip_units(clip), 0), uniform_shapes=True)
     units = clip_units(clip)
     other = replace(units, image=replace(units.image, width=16))
-    with pytest.raises(InheritanceError, match="gates are those of another shape"):
+    with pytest.raises(InheritanceError, match="gates do not fit its shape"):
         prune_clip(clip, ClipGates(other))

@@ -97,7 +97,7 @@ def test_mismatch_is_one_clear_line(toy_teacher, config, message):
     [
         ("starter-5O", "did you mean 'starter-50'"),
         ({"vision_cfg": {"wide": 1}}, "unknown key 'wide'"),
-        ({"vision_cfg": {"width": 100}}, "100 is no multiple of head_width 64"),
+        ({"vision_cfg": {"width": 100}}, "100 is not a multiple of head_width 64"),
         ({"text_cfg": {"width": 96}}, None),
         ({"vision_cfg": 3}, "must be tables"),
         ({"visoin_cfg": {}}, "did you mean 'vision_cfg'"),

@@ -105,7 +105,10 @@ def test_vit_positions_are_interpolated_as_open_clip_does(toy_teacher):
         ({"vision_cfg": {"width": 24}}, "image tower: width 24 is more than the teacher's 16"),
         ({"vision_cfg": {"layers": [1, 3, 1, 1]}}, "stage 2: blocks 3 is more"),
         ({"vision_cfg": {"head_width": 32}}, "heads are 32 wide in the student, 64"),
-        ({"vision_cfg": {"width": 9}}, "pool is 288 wide, no multiple of 64"),
+        (
+            {"vision_cfg": {"width": 9}},
+            "pool is 288 wide, which is not a multiple of the head width 64",
+        ),
         (
             {"vision_cfg": {"layers": 1, "width": 64, "patch_size": 8}},
             "a ViT image tower cannot inherit from a ResNet one; choose a ResNet student",

@@ -97,7 +97,7 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path, monkeypatch):
     teacher = make_teacher("xlm-roberta-base", tmp_path, monkeypatch)
     teacher.tokenizer.tokenizer.backend_tokenizer.post_processor = None
     assert end_token_id(teacher.tokenizer) is None
-    with pytest.raises(ModelError, match="its tokenizer ends texts with no token of their own"):
+    with pytest.raises(ModelError, match="its tokenizer has no token that ends texts only"):
         create_student(STUDENT, teacher)
 
 

@@ -43,7 +43,7 @@ def plant(folder, mark):
     """Make the folder's tokenizer one of another family that names a Python file."""
     (folder / "evil.py").write_text(EVIL.format(mark=str(mark)))
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    # Without CLIP's names for start and end it is no CLIP tokenizer.
+    # Without CLIP's names for start and end it is not a CLIP tokenizer.
     text = json.dumps(tokenizer).replace("<|startoftext|>", "<s>").replace("<|endoftext|>", "</s>")
     (folder / "tokenizer.json").write_text(text)
     path = folder / "tokenizer_config.json"
@@ -113,7 +113,7 @@ def test_a_text_tower_of_python_code_does_not_run(folder, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it was asked"))
     edit(folder, lambda cfg: cfg.update(text_cfg={"hf_model_name": "owner/evil"}))
-    with pytest.raises(ModelError, match=r"hf_model_name 'owner/evil' is no text tower"):
+    with pytest.raises(ModelError, match=r"hf_model_name 'owner/evil' is not a text tower"):
         load_clip(str(folder))
     assert not mark.exists()
 

@@ -178,7 +178,7 @@ def test_words_outside_the_vocabulary_are_counted(tmp_path):
     assert report.unknown == sum(
         row.count(2) for row in clip.tokenizer(list(corpus.texts)).tolist()
     )
-    assert report.line().endswith("tokens of them are unknown to the tokenizer")
+    assert report.line().endswith("of their tokens are unknown to the tokenizer")
 
 
 def test_a_corpus_in_another_language_is_refused(tmp_path):

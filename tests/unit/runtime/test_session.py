@@ -55,7 +55,7 @@ def test_options():
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert options.get_session_config_entry("session.x64quantprecision") == "1"
     for threads in (0, -1, 1.5, True, 10**9):
-        with pytest.raises(TinyClipError, match="threads must be 1 to 1024"):
+        with pytest.raises(TinyClipError, match="threads must be 1 to 1,024"):
             session_options(threads=threads)
 
 

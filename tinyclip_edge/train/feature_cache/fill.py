@@ -154,7 +154,7 @@ class FeatureCacheFiller:
                 totals = [a + b for a, b in zip(totals, more, strict=True)]
         except KeyboardInterrupt:
             raise InterruptedRun(
-                f"stopped; the {totals[0]} parts computed so far are in {self.store.folder}; "
+                f"stopped; the {totals[0]:,} parts computed so far are in {self.store.folder}; "
                 "repeat the command to compute the others"
             ) from None
         return totals

@@ -133,7 +133,7 @@ def rewind_events(path: Path, step: int, warn: Callable[[str], None] = lambda _:
     aside.replace(path)
     if damaged:
         warn(
-            f"{path}: {damaged} damaged lines, the first at line {first}; they were moved to "
+            f"{path}: {damaged:,} damaged lines, the first at line {first}; they were moved to "
             f"{beside.name}"
         )
 

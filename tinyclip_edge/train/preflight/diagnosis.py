@@ -53,7 +53,9 @@ class TeacherCheck:
                 "the captions too (loss.contrastive=1)",
             )
         if min(needed.values()) >= 1:
-            return Finding(False, f"{self.labels} validation labels are too few to judge a teacher")
+            return Finding(
+                False, f"{self.labels:,} validation labels are too few to judge a teacher"
+            )
         return Finding(
             True,
             f"the teacher is at chance level on data.val: {figures}; check teacher.pretrained, "
@@ -162,14 +164,14 @@ def judge_source(source: SourceCheck, vocabulary: int | None) -> list[Finding]:
         of = max(source.read, source.sampled) + source.faulty
         what = "samples cannot be used" if source.faulty else "sampled images cannot be decoded"
         lines = "; ".join(line for line in (named, *source.loss_lines) if line)
-        texts.append(f"{bad} of {of} {what} (at most {BAD_SHARE:.0%} may be skipped): {lines}")
+        texts.append(f"{bad:,} of {of:,} {what} (at most {BAD_SHARE:.0%} may be skipped): {lines}")
     if captions.captions > 1 and captions.commonest >= ALIKE:
         texts.append(
             f"{captions.commonest:.0%} of the captions are identical: '{captions.commonest_text}'"
         )
     elif captions.distinct > 1 and captions.distinct_ids == 1:
         texts.append(
-            f"the tokenizer maps all {captions.distinct} different captions to the same ids"
+            f"the tokenizer maps all {captions.distinct:,} different captions to the same ids"
         )
     elif captions.distinct > 1 and (captions.pieces <= 1 or captions.unknown > UNKNOWN):
         share = 1.0 if captions.pieces <= 1 else captions.unknown
@@ -198,8 +200,8 @@ def _judge_repeats(diagnosis: Diagnosis) -> list[Finding]:
         )
     if diagnosis.source.repeated_keys:
         lines.append(
-            f"{diagnosis.source.repeated_keys} pairs have the same key as an earlier one; all are "
-            "used, but messages and caches cannot distinguish them"
+            f"{diagnosis.source.repeated_keys:,} pairs have the same key as an earlier one; all "
+            "are used, but messages and caches cannot distinguish them"
         )
     lines += diagnosis.source.loss_lines
     if captions.cut > MANY:

@@ -26,7 +26,7 @@ TEXT_WIDTH = 100  # columns of report.txt
 
 @dataclass(frozen=True, slots=True)
 class StepZeroMetrics:
-    """The untrained student beside its teacher on the same pairs; accuracies are shares."""
+    """The untrained student and its teacher on the same pairs; accuracies are shares."""
 
     source: str
     images: int
@@ -169,7 +169,7 @@ def _metrics_table(metrics: StepZeroMetrics) -> Table:
     from rich.table import Table
 
     table = Table(
-        title=f"Before training, on {metrics.images} pictures and {metrics.labels} labels "
+        title=f"Before training, on {metrics.images:,} pictures and {metrics.labels:,} labels "
         f"({metrics.source})"
     )
     table.add_column("")

@@ -232,7 +232,10 @@ def byte_rows(rows: Tensor) -> Tensor:
 
 @torch.no_grad()
 def table_blocks(rows: Tensor) -> Tensor:
-    """Return token rows ``[..., W]`` in 4 bits, with the best of a few scales for each block."""
+    """Return token rows ``[..., W]`` in 4 bits, with the best of a few scales for each block.
+
+    Raises ModelError for rows that do not split into blocks.
+    """
     if rows.shape[-1] % BLOCK:
         raise ModelError(
             f"token table: rows of {rows.shape[-1]} values are not a multiple of {BLOCK}, as 4 "

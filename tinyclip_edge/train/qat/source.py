@@ -61,7 +61,7 @@ def finish_model(
     finished = finish_quantized(clip, teacher, config, finishing, folder=folder, observer=observer)
     if not finished.helped:
         return finished
-    name = f"{clip.name} fine-tuned for int8 in {finishing.steps} steps"
+    name = f"{clip.name} fine-tuned for int8 in {finishing.steps:,} steps"
     return replace(finished, clip=replace(finished.clip, name=name))
 
 

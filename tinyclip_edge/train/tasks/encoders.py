@@ -138,7 +138,7 @@ class PairEncoder(nn.Module):
 
 
 def by_length(tokens: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
-    """Encode captions in groups of similar length, which is faster on a CPU."""
+    """Encode ids ``[B, L]`` to ``[B, D]`` in groups of similar length, faster on a CPU."""
     if tokens.device.type != "cpu" or len(tokens) < LENGTH_GROUPS:
         return encode(tokens)
     lengths = tokens.ne(0).cumsum(dim=-1).argmax(dim=-1) + 1  # up to the last token

@@ -19,7 +19,7 @@ def make_objective(loss: LossConfig, student_width: int, teacher_width: int) -> 
     if prefixes and prefixes[-1] >= student_width:
         raise ConfigError(
             f"loss.matryoshka has {prefixes[-1]}, and the student's embeddings have "
-            f"{student_width} dimensions, which count anyway; give smaller lengths"
+            f"{student_width} dimensions, which are always included; give smaller lengths"
         )
     terms: dict[str, tuple[float, LossTerm]] = {}
     for name, entry in loss.active.items():

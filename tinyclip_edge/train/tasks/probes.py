@@ -81,7 +81,7 @@ class Probe:
     def sentence(self) -> str:
         """Return one line: the probe, the figures of both, the cure."""
         figures = " and of ".join(
-            f"{answer.changed} of {self.cases} in the {who} (by up to {answer.largest:.2g})"
+            f"{answer.changed:,} of {self.cases:,} in the {who} (by up to {answer.largest:.2g})"
             for who, answer in (("teacher", self.teacher), ("student", self.student))
         )
         sees_more = not self.is_invariance and self.student.changed > self.teacher.changed
@@ -179,7 +179,7 @@ def _invariance(name: str, what: str, cure: str, teacher: Tensor, student: Tenso
 
 
 def _response(distances: Tensor) -> Response:
-    """Return the answer to changes of such distances ``[N]``; one that is no number is one."""
+    """Return the answer to changes of such distances ``[N]``; NaN counts as a change."""
     return Response(int((~(distances <= ROUNDING)).sum()), float(distances.max()))
 
 

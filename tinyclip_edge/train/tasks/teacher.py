@@ -30,7 +30,7 @@ from tinyclip_edge.train.tasks.validation import Validation
 
 Ints = npt.NDArray[np.int64]
 Counts = tuple[int, ...] | None  # rows of each process, where they differ
-MAX_BATCH = 1024  # pictures or texts in one pass, so that any batch fits beside the student
+MAX_BATCH = 1024  # pictures or texts in one pass, so that any batch fits in memory with the student
 PROBE = ("a photo of a cat.", "Żółć, 42 — ½ & 猫")  # tokenizers differ on it
 
 
