@@ -2,7 +2,7 @@
 
 ``make matrix`` runs every leg, ``make matrix LEGS="newest-3.14-all lowest-3.10-base"`` some. A leg
 is made in a temporary folder, one at a time, and runs against the built wheel: the help of every
-command, then tests/unit/runtime where only the base is installed, else tests/unit.
+command, then the tests of TESTS.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ ROOT = Path(__file__).resolve().parents[1]
 KIT = "tinyclip_starter"
 RESOLUTIONS = {"lowest": "lowest-direct", "newest": "highest"}
 PYTHONS = ("3.10", "3.14")
-TESTS = {"base": "tests/unit/runtime", "all": "tests/unit"}
+TESTS = {"base": ("tests/unit/runtime", "tests/unit/collection"), "all": ("tests/unit",)}
 # What the tests import beside the package: the newest that go with the leg's versions.
 TOOLS = {
-    "base": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "filelock", "onnx"],
+    "base": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "onnx"],
     "all": ["psutil", "tensorboard", "scikit-learn", "resvg-py"],
 }  # fmt: skip
 FREE_GB = 15  # a leg with torch's CUDA build, the cache of its wheels included
@@ -101,9 +101,9 @@ def test(leg: Leg, programs: Path, workers: str) -> str:
     names = run("commands", [programs / "python", "-c", COMMANDS], env=env).split()
     for name in names:
         run(f"{name} --help", [programs / "tinyclip-edge", name, "--help"], env=env)
-    folder = TESTS[leg.extras]
-    output = run(folder, [
-        programs / "pytest", folder, "-m", "not slow and not gpu", "-q", "-p", "no:cacheprovider",
+    folders = TESTS[leg.extras]
+    output = run(" ".join(folders), [
+        programs / "pytest", *folders, "-m", "not slow and not gpu", "-q", "-p", "no:cacheprovider",
         f"--numprocesses={workers}", "--dist=loadfile",
     ], env=env)  # fmt: skip
     return f"{len(names)} commands, {output.strip().splitlines()[-1].strip('= ')}"

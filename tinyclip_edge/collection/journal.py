@@ -11,6 +11,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple
@@ -59,7 +60,7 @@ class Journal:
             if self._replay(header) == 0:
                 self._append(header, b"")
         except BaseException:
-            self._file.close()
+            self._close()
             raise
 
     def __enter__(self) -> Journal:
@@ -71,7 +72,7 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        self._close()
         if not self.files and not self.removed:
             self.path.unlink(missing_ok=True)
 
@@ -98,8 +99,12 @@ class Journal:
 
     def delete(self) -> None:
         """Remove the file: its changes are in the index."""
-        self._file.close()
+        self._close()
         self.path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        with suppress(OSError):  # a full disk, which was reported when it was written to
+            self._file.close()
 
     def _replay(self, header: Mapping[str, Any]) -> int:
         """Apply the records; return where they end, from where the file is written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 
 import numpy as np
@@ -164,4 +165,24 @@ def test_a_full_disk_keeps_the_index_and_is_one_line(model, photos, tmp_path, mo
     assert path.read_bytes() == content
     monkeypatch.undo()
     index_folders(model, [photos], path)
+    is_whole(path, photos, tmp_path)
+
+
+def test_a_disk_that_fills_up_meanwhile(model, photos, tmp_path):
+    path = tmp_path / "x.npz"
+    index_folders(model, [photos], path)
+    content = path.read_bytes()
+    for number in range(40):
+        paint(photos / f"{number}.png", number, number, 200)
+
+    def work(most):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        with pytest.raises(DataError, match=r"cannot write .*x\.npz.*: File too large"):
+            index_folders(model, [photos], path)
+
+    for most in (900, 2000, 3000):  # bytes of a file; the journal needs 4,000
+        assert not killed(work, most, inside=tmp_path)
+        assert path.read_bytes() == content
+        assert journal_path(path).stat().st_size <= most
+    assert index_folders(model, [photos], path).unchanged > 10
     is_whole(path, photos, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
@@ -33,6 +34,8 @@ def photos(tmp_path):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes((root / "b.png").read_bytes())
     (root / "notes.txt").write_text("no picture")
+    os.mkfifo(root / "pipe.png")  # which would be waited for
+    (root / "link.png").symlink_to("pipe.png")
     (root / "more").mkdir()
     (root / "more" / "loop").symlink_to(root)
     (root / "self.png").symlink_to("self.png")
