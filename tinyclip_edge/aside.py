@@ -76,6 +76,23 @@ def clear_leftovers(parent: Path) -> None:
 
     A replacement that was killed between its two renames is completed.
     """
+    for work, target, lock in _abandoned(parent):
+        settle(work, target)
+        lock.release()
+        remove(work)
+
+
+def leftovers(parent: Path) -> list[Path]:
+    """Return the work folders that ``clear_leftovers`` would remove."""
+    works = []
+    for work, _, lock in _abandoned(parent):
+        lock.release()
+        works.append(work)
+    return works
+
+
+def _abandoned(parent: Path) -> Iterator[tuple[Path, Path, FileLock]]:
+    """Yield work folders whose process has ended, what they stand for, and their held lock."""
     for work in parent.glob(".*.partial"):
         match = WORK.fullmatch(work.name)
         if match is None or work.is_symlink() or not work.is_dir():
@@ -89,9 +106,7 @@ def clear_leftovers(parent: Path) -> None:
             lock.acquire()
         except (Timeout, OSError):
             continue
-        settle(work, parent / match["name"])
-        lock.release()
-        remove(work)
+        yield work, parent / match["name"], lock
 
 
 def remove(work: Path) -> None:

@@ -29,6 +29,7 @@ from tinyclip_edge.cli import (
     models,
     quickstart,
     report,
+    runs,
     search,
     serve,
 )
@@ -40,7 +41,6 @@ app = typer.Typer(
     name="tinyclip-edge",
     help="Distil a CLIP, export it as verified int8 ONNX, run it without torch.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich would double the time of --help
 )
@@ -62,6 +62,8 @@ app.command("watch")(index.watch)
 app.command("eval")(evaluate.evaluate)
 app.command("bench")(bench.bench)
 app.command("report")(report.report)
+app.command("runs")(runs.runs)
+app.command("clean")(runs.clean)
 app.command("demo")(demo.demo)
 app.command("models")(models.models)
 app.command("config")(config.config)

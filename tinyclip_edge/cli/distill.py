@@ -12,7 +12,7 @@ from tinyclip_edge.api.run_checks import check_pairs, check_vocab
 from tinyclip_edge.cli.option_groups import with_option_groups
 from tinyclip_edge.cli.options import refuse_launcher, say
 from tinyclip_edge.cli.run_config import read_run
-from tinyclip_edge.cli.run_plan import TFLOPS, show_plan
+from tinyclip_edge.cli.run_plan import show_plan
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.launcher import first_process
 from tinyclip_edge.paths import free_folder
@@ -45,8 +45,13 @@ class PlanOptions:
         int, typer.Option(min=1, help="With --dry-run: devices that share a batch.")
     ] = 1
     tflops: Annotated[
-        float, typer.Option(min=0.001, help="With --dry-run: TFLOP/s that a device reaches.")
-    ] = TFLOPS
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="With --dry-run: TFLOP/s that a device reaches, such as 114 of an H100 in bf16.",
+            show_default="measured on this machine",
+        ),
+    ] = None
     json_output: Annotated[
         bool, typer.Option("--json", help="With --dry-run: print one JSON object on stdout.")
     ] = False

@@ -12,16 +12,18 @@ if TYPE_CHECKING:
     from tinyclip_edge.config import RunConfig
     from tinyclip_edge.train.preflight.dry_run import RunPlan, StagePlan
 
-# Per device: measured on an H100 that trains the 64-pixel CLIP of benchmarks/natural_teacher.py
-# in bfloat16; larger networks use it better.
-TFLOPS = 114.0
 
+def show_plan(config: RunConfig, *, processes: int, tflops: float | None, as_json: bool) -> None:
+    """Print the plan of a run; raise TinyClipError if the run could not start.
 
-def show_plan(config: RunConfig, *, processes: int, tflops: float, as_json: bool) -> None:
-    """Print the plan of a run; raise TinyClipError if the run could not start."""
+    ``tflops`` of a device are measured on this machine for None.
+    """
     from tinyclip_edge.train.preflight.dry_run import plan_run
 
     plan = plan_run(config, processes=processes)
+    source = "as --tflops says"
+    if tflops is None:
+        tflops, source = _measured(config), "measured here with a small layer (--tflops)"
     if as_json:
         print_json({**plan.as_dict(), "tflops": tflops, "device_hours": plan.hours(tflops)})
         return
@@ -34,8 +36,8 @@ def show_plan(config: RunConfig, *, processes: int, tflops: float, as_json: bool
         f"with AdamW and the activations of {plan.held:,} pairs"
     )
     say(
-        f"total device time {_time(plan.hours(tflops))} at {tflops:g} TFLOP/s per device "
-        "(--tflops), texts at full context, the teacher run on every pair"
+        f"total device time about {_time(plan.hours(tflops))} at {tflops:.2g} TFLOP/s per device, "
+        f"{source}; texts at full context, the teacher run on every pair"
     )
     say("nothing was trained")
 
@@ -74,8 +76,23 @@ def _facts(stage: StagePlan, plan: RunPlan, tflops: float) -> dict[str, str]:
     }
 
 
+def _measured(config: RunConfig) -> float:
+    import torch
+
+    from tinyclip_edge.train.preflight.machine_rate import training_tflops
+
+    on_gpu = config.run.device != "cpu" and torch.cuda.is_available()
+    return training_tflops(torch.device("cuda" if on_gpu else "cpu"), config.run.precision)
+
+
 def _time(hours: float) -> str:
-    return f"{_three_digits(hours)} h" if hours >= 1 else f"{hours * 3600:.3g} s"
+    """Return a duration in the unit that a person would take."""
+    seconds = hours * 3600
+    if seconds < 1:
+        return "under 1 s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{_three_digits(hours)} h"
 
 
 def _three_digits(value: float) -> str:

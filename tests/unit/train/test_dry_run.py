@@ -3,10 +3,13 @@
 import json
 
 import pytest
+import torch
 
+from tinyclip_edge.cli import run_plan
 from tinyclip_edge.config import load_config
 from tinyclip_edge.config.load import config_names
 from tinyclip_edge.errors import ConfigError, InheritanceError
+from tinyclip_edge.train.preflight import machine_rate
 from tinyclip_edge.train.preflight.dry_run import device_hours, plan_run
 
 # Millions of parameters, image and text, of the last stage: names of arXiv 2309.12314, table 3.
@@ -100,13 +103,14 @@ def test_what_cannot_begin_is_refused():
 
 def test_the_command_trains_nothing(command_line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, out, err = command_line("distill", "tinyclip-vit-8m-16", "--dry-run")
+    rate = ("--dry-run", "--tflops", "114")
+    code, out, err = command_line("distill", "tinyclip-vit-8m-16", *rate)
     assert code == 2  # the pairs that the recipe names are the reader's to bring
     assert "8.28 M" in out and "11,444" in out
     assert "nothing was trained" in err
     assert err.splitlines()[-1].startswith("error: data.train: nothing matches 'data/")
     override = "data.train=starter:train"
-    code, again, err = command_line("distill", "tinyclip-vit-8m-16", override, "--dry-run")
+    code, again, err = command_line("distill", "tinyclip-vit-8m-16", override, *rate)
     assert (code, again) == (0, out)
     code, out, _ = command_line("distill", "starter", "--dry-run", "--json", "--tflops", "1")
     printed = json.loads(out)
@@ -115,3 +119,33 @@ def test_the_command_trains_nothing(command_line, tmp_path, monkeypatch):
     code, _, err = command_line("distill", "starter", "--json")
     assert code == 2
     assert "--json requires --dry-run" in err
+
+
+def test_without_a_rate_the_machine_is_measured(command_line, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "tinyclip_edge.train.preflight.machine_rate.training_tflops",
+        lambda device, precision: calls.append((device.type, precision)) or 0.05,
+    )
+    code, _, err = command_line("distill", "starter", "--dry-run", "run.device=cpu")
+    assert code == 0 and calls == [("cpu", "fp32")]
+    line = next(line for line in err.splitlines() if line.startswith("total"))
+    assert "at 0.05 TFLOP/s per device, measured here" in line
+    printed = json.loads(command_line("distill", "starter", "--dry-run", "--json")[1])
+    assert printed["tflops"] == 0.05
+
+
+def test_the_rate_counts_each_product_of_a_layer(monkeypatch):
+    times = iter([0.0, 0.3, 0.6])
+    monkeypatch.setattr(machine_rate, "_now", lambda device: next(times))
+    products = 3 * 2 * 64 * 50 * 12 * 256**2  # forward and backward, one pass
+    rate = machine_rate.training_tflops(torch.device("cpu"), "fp32") * 1e12 * 0.6
+    assert rate == pytest.approx(products)  # without attention's own, 3 % of them here
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.08, "under 1 s"), (42, "42 s"), (1500, "25 min"), (36_000, "10 h"), (3.6e6, "1,000 h")],
+)
+def test_durations_have_the_unit_that_a_person_would_take(seconds, text):
+    assert run_plan._time(seconds / 3600) == text

@@ -1,0 +1,183 @@
+"""The runs of a folder: state, best figure, size. Without torch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyclip_edge.aside import clear_leftovers, leftovers, refuse_locked
+from tinyclip_edge.errors import DataError, TinyClipError
+from tinyclip_edge.metrics import HEADLINES, METRICS, SELECTION, selection_score
+from tinyclip_edge.models.runs import student_folder
+from tinyclip_edge.notebook import NotebookReport
+from tinyclip_edge.run_events import iterate_events
+from tinyclip_edge.train.folder_check import CHECKPOINTS, CONFIG, checkpoint_steps
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+EVENTS, FEATURES = "events.jsonl", "teacher_features.safetensors"
+FEATURE_CACHE = ".teacher-features"  # data.feature_cache of the shipped runs
+LEFTOVER = "left by a killed process"
+FINISHED, RUNNING, STOPPED, NOT_STARTED = "finished", "running", "stopped", "not started"
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One run folder."""
+
+    path: Path
+    state: str
+    step: int  # of the last checkpoint, or of the last event of a running or finished run
+    steps: int | None  # planned
+    best: dict[str, float]  # the metrics of the best evaluation of the student, as shares
+    bytes: int
+    changed: datetime
+
+    @property
+    def progress(self) -> str:
+        """State and step in words."""
+        of = "" if self.steps is None else f" of {self.steps:,}"
+        return self.state if self.state == NOT_STARTED else f"{self.state}, {self.step:,}{of}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        content = asdict(self)
+        return {**content, "path": str(self.path), "changed": self.changed.isoformat()}
+
+
+@dataclass(frozen=True, slots=True)
+class RunList(NotebookReport):
+    """The runs of a folder, the one changed last first."""
+
+    root: Path
+    runs: tuple[RunSummary, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"folder": str(self.root), "runs": [run.as_dict() for run in self.runs]}
+
+    def tables(self) -> list[Table]:
+        """Return the table to print."""
+        from rich.table import Table
+
+        key = HEADLINES[0]
+        table = Table(caption=f"%: best {METRICS[key].label}")
+        for column in ("run", "state", "%", "MB", "changed"):
+            table.add_column(column, justify="right" if column in ("%", "MB") else "left")
+        for run in self.runs:
+            figure = f"{run.best[key]:.1%}".removesuffix("%") if key in run.best else ""
+            table.add_row(
+                run.path.name, run.progress, figure, f"{run.bytes / 1e6:,.0f}",
+                f"{run.changed:%Y-%m-%d %H:%M}",
+            )  # fmt: skip
+        return [table]
+
+
+def list_runs(root: str | Path = "runs") -> RunList:
+    """Return the runs that are folders of ``root``; raise DataError when it is no folder."""
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"no folder {root}; runs are made by `tinyclip-edge distill`")
+    runs = [summary(path) for path in run_folders(root)]
+    return RunList(root, tuple(sorted(runs, key=lambda run: run.changed, reverse=True)))
+
+
+def run_folders(root: Path) -> Iterator[Path]:
+    """Yield the run folders in ``root``, itself included."""
+    for path in (root, *sorted(root.iterdir())):
+        is_run = (path / CONFIG).is_file() or (path / EVENTS).is_file()
+        if is_run and not path.name.startswith("."):
+            yield path
+
+
+def summary(path: Path) -> RunSummary:
+    """Return what is known of a run folder; damaged parts of it are passed over."""
+    steps, last, best = _events(path / EVENTS)
+    saved = checkpoint_steps(path / CHECKPOINTS)
+    if is_running(path):
+        state, step = RUNNING, last
+    elif student_folder(path / "student") is not None:
+        state, step = FINISHED, last
+    elif saved:
+        state, step = STOPPED, saved[-1]
+    else:
+        state, step = NOT_STARTED, 0
+    files = [file.stat() for file in path.rglob("*") if file.is_file()]
+    changed = max((file.st_mtime for file in files), default=path.stat().st_mtime)
+    size = sum(file.st_size for file in files)
+    return RunSummary(path, state, step, steps, best, size, datetime.fromtimestamp(changed))
+
+
+def is_running(path: Path) -> bool:
+    """Whether a process holds the run folder."""
+    try:
+        refuse_locked(path)
+    except TinyClipError:
+        return True
+    return False
+
+
+def _events(path: Path) -> tuple[int | None, int, dict[str, float]]:
+    """Return the planned steps, the last step, and the best metrics of the student."""
+    steps, last = None, 0
+    best: dict[str, float] = {}
+    try:
+        for event in iterate_events(path):
+            last = max(last, int(event["step"]))
+            if event["kind"] == "run_start" and isinstance(event.get("steps"), int):
+                steps = event["steps"]
+            if event["kind"] == "eval" and event.get("who") == "student":
+                metrics = {k: event[k] for k in METRICS if isinstance(event.get(k), float)}
+                complete = all(key in metrics for key in SELECTION)
+                if complete and (not best or selection_score(metrics) > selection_score(best)):
+                    best = metrics
+    except OSError:
+        pass
+    return steps, last, best
+
+
+@dataclass(frozen=True, slots=True)
+class Removable:
+    """Something that takes room and is not needed any more."""
+
+    path: Path
+    what: str
+    bytes: int
+
+    def remove(self) -> None:
+        """Delete it; a replacement that was killed half-way is completed first."""
+        if self.what == LEFTOVER:
+            clear_leftovers(self.path.parent)
+        elif self.path.is_dir():
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            self.path.unlink(missing_ok=True)
+
+
+def removable(roots: Iterable[Path], *, checkpoints: bool, features: bool) -> list[Removable]:
+    """Return what killed processes left in the folders, and on request more.
+
+    ``checkpoints``: of finished runs, with their copy of the teacher's features; the student stays,
+    but such a run cannot be extended. ``features``: the cache that runs of one teacher share.
+    """
+    results = []
+    for root in filter(Path.is_dir, roots):
+        results += [_removable(path, LEFTOVER) for path in leftovers(root)]
+        if features:
+            results.append(_removable(root / FEATURE_CACHE, "teachers' features of all runs"))
+        for path in run_folders(root) if checkpoints else ():
+            if student_folder(path / "student") is not None and not is_running(path):
+                results.append(_removable(path / CHECKPOINTS, "checkpoints of a finished run"))
+                results.append(_removable(path / FEATURES, "teacher's features of a finished run"))
+    return [each for each in results if each.path.exists() and not each.path.is_symlink()]
+
+
+def _removable(path: Path, what: str) -> Removable:
+    files = path.rglob("*") if path.is_dir() else (path,)
+    size = sum(file.lstat().st_size for file in files if file.is_file())
+    return Removable(path, what, size)
