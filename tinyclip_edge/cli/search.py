@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,6 +55,14 @@ def search(
     copy_to: Annotated[
         Path | None, typer.Option(help="Copy the pictures into a folder.", metavar="DIR")
     ] = None,
+    thumbnails: Annotated[
+        bool | None,
+        typer.Option(
+            "--thumbnails/--no-thumbnails",
+            help="Show the pictures between the lines.",
+            show_default="in terminals that can (kitty, iTerm2, WezTerm)",
+        ),
+    ] = None,
     bundle: BundleOption = None,
     threads: ThreadsOption = None,
     json_output: JsonFlag = False,
@@ -64,6 +74,7 @@ def search(
         raise ConfigError(f"{text} is a picture; search by it with --image {text}")
     from tinyclip_edge.runtime.index import ImageIndex
 
+    protocol = None if json_output else _protocol(thumbnails)
     pictures = ImageIndex.load(index, mmap=True)
     clip = open_bundle(bundle, threads=threads, index=pictures)
     parts = dict.fromkeys([*([] if text is None else [text]), *(image or ())], 1.0)
@@ -78,7 +89,7 @@ def search(
         results = [{"image": hit.key, "score": hit.score} for hit in hits]
         print_json({"index": str(index), "pictures": len(pictures), "results": results})
     else:
-        _print(hits, min_score)
+        _print(hits, min_score, protocol)
 
 
 def _show(hits: Sequence[Hit], title: str, page: Path | None, open_browser: bool) -> None:
@@ -96,8 +107,24 @@ def _show(hits: Sequence[Hit], title: str, page: Path | None, open_browser: bool
         webbrowser.open(page.absolute().as_uri())
 
 
-def _print(hits: Sequence[Hit], min_score: float | None) -> None:
+def _protocol(thumbnails: bool | None) -> str | None:
+    """Return the protocol of the terminal's pictures, None to show none. Raises ConfigError."""
+    if thumbnails is False or (thumbnails is None and not sys.stdout.isatty()):
+        return None
+    from tinyclip_edge.collection.terminal_pictures import picture_protocol
+
+    protocol = picture_protocol(os.environ)
+    if thumbnails and protocol is None:
+        raise ConfigError("this terminal shows no pictures; use --open or --html FILE")
+    return protocol
+
+
+def _print(hits: Sequence[Hit], min_score: float | None, protocol: str | None) -> None:
     for hit in hits:
         typer.echo(f"{hit.score:6.3f}  {one_line(hit.key)}")
+        if protocol is not None:
+            from tinyclip_edge.collection.terminal_pictures import thumbnail_sequence
+
+            sys.stdout.write(thumbnail_sequence(Path(hit.key), protocol))
     if not hits:
         say("no pictures" if min_score is None else f"no picture has a score of {min_score:g}")

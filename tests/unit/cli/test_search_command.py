@@ -134,6 +134,19 @@ def test_the_bundle_of_an_index_is_found_again(command_line, indexed, tmp_path, 
     assert code == 2 and err.startswith("error: no bundle in bundles/: name one with --bundle")
 
 
+def test_thumbnails_only_where_the_terminal_shows_them(command_line, indexed, monkeypatch):
+    for name in ("TMUX", "STY", "KITTY_WINDOW_ID", "TERM_PROGRAM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-kitty")
+    assert "\x1b" not in command_line("search", "cat")[1]  # this is no terminal
+    assert command_line("search", "cat", "--thumbnails")[1].count("\x1b_Ga=T") == 6
+    assert "\x1b" not in command_line("search", "cat", "--thumbnails", "--json")[1]
+    monkeypatch.setenv("TERM", "xterm")
+    code, out, err = command_line("search", "cat", "--thumbnails")
+    message = "error: this terminal shows no pictures; use --open or --html FILE\n"
+    assert (code, out, err) == (2, "", message)
+
+
 def test_an_index_from_elsewhere_copies_and_shows_pictures_only(command_line, indexed, tmp_path):
     secret = tmp_path / "secret.png"
     secret.write_text("a password")

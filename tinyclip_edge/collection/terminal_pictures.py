@@ -1,0 +1,55 @@
+"""Thumbnails in terminals that show pictures: kitty's protocol and iTerm2's."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from tinyclip_edge.errors import DataError
+
+ROWS = 5  # of text, that a thumbnail is high
+EDGE = 160  # pixels of its longer side
+_CHUNK = 4096  # characters of one kitty sequence
+_ITERM = ("iTerm.app", "WezTerm", "mintty")
+
+
+def picture_protocol(environment: Mapping[str, str]) -> str | None:
+    """Return "kitty" or "iterm2" for a terminal that shows pictures, by its variables, else None.
+
+    A terminal multiplexer passes neither on.
+    """
+    if environment.get("TMUX") or environment.get("STY"):
+        return None
+    if environment.get("KITTY_WINDOW_ID") or environment.get("TERM") in (
+        "xterm-kitty",
+        "xterm-ghostty",
+    ):
+        return "kitty"
+    return "iterm2" if environment.get("TERM_PROGRAM") in _ITERM else None
+
+
+def thumbnail_sequence(path: Path, protocol: str) -> str:
+    """Return what shows a picture in the terminal; empty for one that is gone or broken."""
+    from tinyclip_edge.runtime.images import open_image  # with Pillow, which few searches need
+
+    try:
+        picture = open_image(path).copy()
+    except DataError:
+        return ""
+    picture.thumbnail((EDGE, EDGE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "png")
+    content = base64.b64encode(buffer.getvalue()).decode()
+    if protocol == "iterm2":
+        size = f"size={len(buffer.getvalue())};height={ROWS}"
+        return f"\x1b]1337;File=inline=1;preserveAspectRatio=1;{size}:{content}\a\n"
+    chunks = [content[start : start + _CHUNK] for start in range(0, len(content), _CHUNK)]
+    controls = [f"a=T,f=100,r={ROWS},q=2,", *[""] * (len(chunks) - 1)]
+    more = [1] * (len(chunks) - 1) + [0]
+    sequences = (
+        f"\x1b_G{control}m={follows};{chunk}\x1b\\"
+        for control, follows, chunk in zip(controls, more, chunks, strict=True)
+    )
+    return f"{''.join(sequences)}\n"
