@@ -99,8 +99,8 @@ def scan_folders(
 
 
 def absolute(folder: str | Path) -> str:
-    """Return a folder as the keys of an index begin with it."""
-    return os.path.abspath(expanded(folder))  # noqa: PTH100 - links stay as they are
+    """Return a folder as the keys of an index begin with it, the same by whatever link."""
+    return os.path.realpath(expanded(folder))
 
 
 def inside(folder: str) -> str:

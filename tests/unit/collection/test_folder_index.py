@@ -70,6 +70,15 @@ def test_folders_are_independent(model, photos, tmp_path):
     assert counts(report) == {"unchanged": 8, "deleted": 1} and report.pictures == 9
 
 
+def test_a_folder_by_two_names_is_one(model, photos, tmp_path, monkeypatch):
+    path = tmp_path / "x.npz"
+    (tmp_path / "link").symlink_to(photos)
+    monkeypatch.chdir(tmp_path)
+    index_folders(model, ["link"], path)
+    assert counts(index_folders(model, [photos, "photos/../link"], path)) == {"unchanged": 10}
+    assert len(check_rows(path)) == 10
+
+
 def test_broken_pictures_are_listed_and_tried_again(model, photos, tmp_path):
     path = tmp_path / "x.npz"
     broken, was_good = photos / "broken.jpg", photos / "2019" / "0.png"
