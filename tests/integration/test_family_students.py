@@ -90,6 +90,29 @@ def test_a_pruned_encoder_with_fewer_tokens_is_exported(name, tmp_path):
     assert torch.equal(again, after)
 
 
+@pytest.mark.parametrize("name", ["ViT", "mT5"])
+def test_masks_of_one_tower_beside_a_frozen_one(make, tmp_path, name):
+    teacher = family(name)
+    save_local_dir(tmp_path / "teacher", teacher)
+    units = clip_units(teacher)
+    sections = {
+        **WAYS["masks"],
+        "student": {"keep": (units.text.prunable + units.image.prunable / 2) / units.prunable},
+        "inherit": {"method": "masks", "text": "frozen"},
+    }
+    clip = distilled(
+        make(teacher={"model": str(tmp_path / "teacher")}, **sections), tmp_path / "run"
+    )
+    after = clip_units(clip)
+    assert after.text == units.text
+    assert after.image.prunable / units.image.prunable == pytest.approx(0.5, abs=0.1)
+    before = load_clip(str(tmp_path / "teacher"))
+    with torch.no_grad():
+        ours = clip.model.encode_text(clip.tokenizer(TEXTS))
+        theirs = before.model.encode_text(before.tokenizer(TEXTS))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("whole", ["image", "text"])
 @pytest.mark.parametrize("name", ["ViT", "SigLIP 2", "XLM-R", "NLLB"])
 def test_one_tower_is_trained_beside_a_frozen_one(make, tmp_path, name, whole):

@@ -84,9 +84,9 @@ class InheritConfig(Section):
     )
     image: TowerMode = Field(
         default="inherited",
-        description="Weights of the image tower under uniform. inherited: slices of the teacher's; "
-        "fresh: random, in any architecture; frozen: the teacher's whole tower, which is not "
-        "trained and whose settings student.model leaves out.",
+        description="Weights of the image tower. inherited: slices of the teacher's, or what masks "
+        "keep; fresh: random, in any architecture; frozen: the teacher's whole tower, which is "
+        "not trained and whose settings student.model leaves out.",
     )
     text: TowerMode = Field(
         default="inherited", description="Weights of the text tower, as inherit.image."
@@ -105,9 +105,14 @@ class InheritConfig(Section):
     @model_validator(mode="after")
     def _check_modes(self) -> InheritConfig:
         for tower, mode in self.modes.items():
-            if mode != "inherited" and self.method != "uniform":
+            if self.method == "none" and mode != "inherited":
                 raise ValueError(
-                    f"inherit.{tower}={mode} goes with inherit.method=uniform, not {self.method}"
+                    f"inherit.{tower}={mode} goes with inherit.method=uniform, not none"
+                )
+            if self.method == "masks" and mode == "fresh":
+                raise ValueError(
+                    f"inherit.{tower}=fresh goes with inherit.method=uniform: masks start from the "
+                    "teacher's weights"
                 )
         if self.image == self.text == "frozen":
             raise ValueError("both towers are frozen, so there is nothing to train; inherit one")

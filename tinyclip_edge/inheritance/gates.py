@@ -7,11 +7,13 @@ since layers of pruned towers differ in size.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from tinyclip_edge.inheritance.tower_kind import TowerName
 from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 
 START = 10.0
@@ -118,6 +120,17 @@ class TowerGates(nn.Module):
             tuple(binarise(a) for a in self.neurons_by_layer()),
         )
 
+    def opened(self) -> TowerMasks:
+        """Return masks that keep every unit as it is."""
+        hidden, heads, neurons = (
+            torch.ones_like(a) for a in (self.hidden, self.heads, self.neurons)
+        )
+        return TowerMasks(
+            hidden,
+            torch.split(heads, list(self.units.heads)),
+            torch.split(neurons, list(self.units.neurons)),
+        )
+
     def expected_parameters(self) -> Tensor:
         """Return the expected number of prunable parameters, a float64 scalar."""
         hidden, heads, neurons = (
@@ -134,26 +147,43 @@ class ClipGates(nn.Module):
 
     ``prunable`` is the parameter count that sparsity refers to. In later stages, pass that of the
     teacher (or the first student), so that the targets of all stages refer to the same total.
+    Towers that stay ``whole`` count, and lose no unit.
     """
 
-    def __init__(self, units: ClipUnits, *, prunable: int | None = None) -> None:
+    def __init__(
+        self, units: ClipUnits, *, prunable: int | None = None, whole: Collection[TowerName] = ()
+    ) -> None:
         super().__init__()
         self.units = units
         self.image = TowerGates(units.image)
         self.text = TowerGates(units.text)
         self.prunable = prunable or units.prunable
+        self.whole = tuple(whole)
+        for tower in self.whole:
+            self.get_submodule(tower).requires_grad_(False)
 
     def sample(self, generator: torch.Generator | None = None) -> ClipMasks:
         """Sample the masks of one training step."""
-        return ClipMasks(self.image.sample(generator), self.text.sample(generator))
+        return ClipMasks(
+            self.image.opened() if "image" in self.whole else self.image.sample(generator),
+            self.text.opened() if "text" in self.whole else self.text.sample(generator),
+        )
 
     def binarised(self) -> ClipMasks:
         """Return the masks of evaluation and of a prune: weakest units off, the others soft."""
-        return ClipMasks(self.image.binarised(), self.text.binarised())
+        return ClipMasks(
+            self.image.opened() if "image" in self.whole else self.image.binarised(),
+            self.text.opened() if "text" in self.whole else self.text.binarised(),
+        )
 
     def expected_parameters(self) -> Tensor:
         """Return the expected number of prunable parameters, a float64 scalar."""
-        return self.image.expected_parameters() + self.text.expected_parameters()
+        image, text = self.image.expected_parameters(), self.text.expected_parameters()
+        if "image" in self.whole:
+            image = torch.full_like(image, self.units.image.prunable)
+        if "text" in self.whole:
+            text = torch.full_like(text, self.units.text.prunable)
+        return image + text
 
     def sparsity(self) -> Tensor:
         """Return 1 - expected / prunable over both towers, a float32 scalar."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
 from tinyclip_edge.errors import InheritanceError
+from tinyclip_edge.inheritance.tower_kind import TowerName
 from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 
 START = 10.0
@@ -36,12 +39,19 @@ class Lagrangian(nn.Module):
         return self.lambda_1 * gap + self.lambda_2 * gap.square()
 
 
-def check_reachable(units: ClipUnits, keep: float, *, uniform_shapes: bool = False) -> None:
+def check_reachable(
+    units: ClipUnits,
+    keep: float,
+    *,
+    uniform_shapes: bool = False,
+    whole: Collection[TowerName] = (),
+) -> None:
     """Raise InheritanceError when masks cannot reduce a CLIP to the share ``keep``.
 
     ``keep`` is a share of the prunable parameters. It must exceed the share of the parameters that
     masks do not cover (embeddings, convolution, LayerNorms, projections) and, with
-    ``uniform_shapes``, the size of the smallest ordinary CLIP, which has one head per layer.
+    ``uniform_shapes``, the size of the smallest ordinary CLIP, which has one head per layer; and
+    the share of a tower that stays ``whole``.
     """
     if not 0 < keep <= 1:
         raise InheritanceError(f"keep {keep:g} is not a share: give a number above 0, at most 1")
@@ -51,6 +61,18 @@ def check_reachable(units: ClipUnits, keep: float, *, uniform_shapes: bool = Fal
             f"keep {keep:g} is out of reach: embeddings, convolution, LayerNorms and projections, "
             f"which masks do not cover, are {fixed_share:.1%} of both towers; keep more"
         )
+    for tower in whole:
+        share = getattr(units, tower).prunable / units.prunable
+        if keep <= share:
+            raise InheritanceError(
+                f"keep {keep:g} is out of reach: the frozen {tower} tower has {share:.1%} of the "
+                "prunable parameters; keep more"
+            )
+        if uniform_shapes:
+            raise InheritanceError(
+                f"uniform_shapes changes both towers, and the {tower} tower is frozen; set "
+                "uniform_shapes: false"
+            )
     if not uniform_shapes:
         return
     for kind in (units.image.kind, units.text.kind):

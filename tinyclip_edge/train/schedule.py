@@ -102,15 +102,16 @@ def _mask_steps(
     return MaskSteps(rise, prune, wait, masks.rewarm)
 
 
-def check_gate_distance(config: RunConfig, stage: Stage, before: float) -> None:
+def check_gate_distance(config: RunConfig, stage: Stage, before: float, whole: float = 0.0) -> None:
     """Raise ConfigError if pruning comes before gates can have closed.
 
-    AdamW moves them ``lr`` per step; ``before`` is the share of the teacher at the stage's start.
+    AdamW moves them ``lr`` per step; ``before`` is the share of the teacher at the stage's start,
+    of which ``whole`` loses nothing.
     """
     assert stage.keep is not None
     assert stage.masks is not None
     steps, rate = stage.masks.prune + stage.masks.wait, config.masks.lr
-    distance = gate_distance(min(1.0, stage.keep / before))
+    distance = gate_distance(min(1.0, (stage.keep - whole) / (before - whole)))
     if steps * rate < distance:
         raise ConfigError(
             f"keep {stage.keep:g} cannot be reached: gates have {distance:.1f} to move and "

@@ -8,11 +8,14 @@ from pydantic import ValidationError
 
 from families import family
 from tinyclip_edge.config import RunConfig
-from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.errors import ConfigError, InheritanceError
+from tinyclip_edge.inheritance.gates import ClipGates
+from tinyclip_edge.inheritance.sparsity import check_reachable
 from tinyclip_edge.models import create_student, inherit_student, save_local_dir
 from tinyclip_edge.models.clip import count_parameters
 from tinyclip_edge.models.cost import traced_macs
 from tinyclip_edge.models.frozen import freeze, tower_parameters
+from tinyclip_edge.models.pruned import clip_units
 from tinyclip_edge.train.memory import student_bytes
 from tinyclip_edge.train.preflight.dry_run import plan_run
 from tinyclip_edge.train.stages.student import resolve_stages
@@ -39,8 +42,8 @@ def configured(**sections):
         ({"inherit": {"image": "fresh", "text": "fresh"}}, "set inherit.method=none instead"),
         ({"inherit": {"method": "none", "text": "frozen"}}, "goes with inherit.method=uniform"),
         (
-            {"inherit": {"method": "masks", "image": "frozen"}, "student": {"keep": 0.5}},
-            "inherit.image=frozen goes with inherit.method=uniform, not masks",
+            {"inherit": {"method": "masks", "image": "fresh"}, "student": {"keep": 0.5}},
+            "inherit.image=fresh goes with inherit.method=uniform: masks start from the teacher's",
         ),
         (
             {"inherit": {"text": "fresh"}, "student": {}, "stages": [{"student": NARROW}] * 2},
@@ -55,12 +58,55 @@ def test_combinations_without_meaning(sections, line):
     assert line in fault["msg"] and "\n" not in fault["msg"]
 
 
-def test_a_recipe_of_masks_covers_both_towers():
+def test_a_recipe_of_masks_has_no_fresh_tower():
     config = configured(
-        student={"model": "TinyCLIP-auto-ViT-63M-32-Text-31M"}, inherit={"text": "frozen"}
+        student={"model": "TinyCLIP-auto-ViT-63M-32-Text-31M"}, inherit={"text": "fresh"}
     )
-    with pytest.raises(ConfigError, match="recipe with masks, which cover both towers"):
+    with pytest.raises(ConfigError, match="recipe with masks, which start from the teacher's"):
         resolve_stages(config, family("ViT"))
+
+
+def test_gates_of_a_whole_tower_stay_open():
+    units = clip_units(family("XLM-R"))
+    gates = ClipGates(units, whole=["text"])
+    for log_alpha in gates.parameters():
+        log_alpha.data.fill_(-2.0)
+    for masks in (gates.sample(), gates.binarised()):
+        assert all(bool((each == 1).all()) for each in (masks.text.hidden, *masks.text.heads))
+        assert int(masks.image.hidden.count_nonzero()) < units.image.width
+    alone = ClipGates(units).image
+    alone.load_state_dict(gates.image.state_dict())
+    expected = alone.expected_parameters() + units.text.prunable
+    assert gates.expected_parameters().item() == pytest.approx(expected.item())
+    gates.sparsity().backward()
+    assert gates.image.hidden.grad is not None and gates.text.hidden.grad is None
+
+
+def test_a_target_below_a_frozen_tower_is_refused():
+    units = clip_units(family("ViT"))
+    share = units.text.prunable / units.prunable
+    check_reachable(units, share + 0.3, whole=["text"])
+    with pytest.raises(InheritanceError, match=f"the frozen text tower has {share:.1%} of"):
+        check_reachable(units, share, whole=["text"])
+    with pytest.raises(InheritanceError, match="uniform_shapes changes both towers"):
+        check_reachable(units, share + 0.3, whole=["text"], uniform_shapes=True)
+
+
+def test_the_plan_of_masks_takes_nothing_from_a_frozen_tower(tmp_path):
+    teacher = family("ViT")
+    save_local_dir(tmp_path / "teacher", teacher)
+    units, count = clip_units(teacher), count_parameters(teacher.model)
+    inherit = {"method": "masks", "text": "frozen"}
+    config = configured(
+        teacher={"model": str(tmp_path / "teacher")},
+        student={"keep": 0.8},
+        inherit=inherit,
+        masks={"lr": 2.0},
+    )
+    (stage,) = plan_run(config).stages
+    assert stage.text_parameters == count.text
+    assert stage.image_parameters == count.image - round(0.2 * units.prunable)
+    assert stage.student == "80% by masks, text tower frozen"
 
 
 def test_the_plan_counts_a_frozen_tower_once(tmp_path):

@@ -174,17 +174,19 @@ def _plan(
     config: RunConfig, stage: Stage, teacher: LoadedClip, student: LoadedClip, dense_share: float
 ) -> tuple[StagePlan, float]:
     """Return the plan with the activations of one pair, and the share that remains after it."""
-    count, optim = count_parameters(student.model), stage.optim
+    count, optim, frozen = count_parameters(student.model), stage.optim, config.inherit.frozen
     samples = optim.steps * config.optim.batch_size
     image, text, share, after = count.image, count.text, dense_share, dense_share
     if stage.keep is not None and stage.masks is not None:
         units, teacher_units = clip_units(student), clip_units(teacher)
         after = stage.keep * teacher_units.prunable / units.prunable
-        image -= round((1 - after) * units.image.prunable)
-        text -= round((1 - after) * units.text.prunable)
+        fixed = sum(getattr(units, tower).prunable for tower in frozen)
+        lost = (1 - after) * (units.prunable / (units.prunable - fixed))  # of a trained tower
+        image -= 0 if "image" in frozen else round(lost * units.image.prunable)
+        text -= 0 if "text" in frozen else round(lost * units.text.prunable)
         dense = stage.masks.prune / optim.steps
         share = dense * dense_share + (1 - dense) * after
-    frozen = config.inherit.frozen
+    freeze(student.model, frozen)
     macs = traced_macs(student.model, student.config["model_cfg"])
     costs = zip(BOTH, macs, strict=True)
     passes = sum(cost * (1 if tower in frozen else PASSES) for tower, cost in costs)

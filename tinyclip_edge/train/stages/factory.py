@@ -172,7 +172,11 @@ class StageFactory:
         if stage.masks is None or stage.keep is None:
             return self.dense_task(student, context, before=earlier)
         target = MaskTarget(
-            ClipGates(clip_units(student), prunable=clip_units(self.teacher_clip).prunable),
+            ClipGates(
+                clip_units(student),
+                prunable=clip_units(self.teacher_clip).prunable,
+                whole=self.config.inherit.frozen,
+            ),
             stage.keep,
             stage.masks,
             self.config.masks,

@@ -56,11 +56,11 @@ def resolve_stages(config: RunConfig, teacher: LoadedClip) -> tuple[Stage, ...]:
     recipe = () if entry is None else tuple(StageConfig(keep=keep) for keep in entry.stages)
     if recipe and method == "none":
         raise ConfigError(f"{name} is a recipe with masks; set inherit.method=masks, not none")
-    own = [f"{tower}={mode}" for tower, mode in config.inherit.modes.items() if mode != "inherited"]
-    if recipe and own:
+    fresh = [tower for tower, mode in config.inherit.modes.items() if mode == "fresh"]
+    if recipe and fresh:
         raise ConfigError(
-            f"{name} is a recipe with masks, which cover both towers; inherit.{own[0]} needs a "
-            "student of a given shape"
+            f"{name} is a recipe with masks, which start from the teacher's weights; "
+            f"inherit.{fresh[0]}=fresh needs a student of a given shape"
         )
     if method == "masks" and name is not None and not recipe:
         raise ConfigError(
@@ -156,8 +156,10 @@ def _check_stages(config: RunConfig, stages: tuple[Stage, ...], teacher: LoadedC
                 units = clip_units(teacher)
                 share = min(share, clip_units(before).prunable / units.prunable)
                 _check_keep(stage.keep, share)
-                check_reachable(units, stage.keep, uniform_shapes=config.student.uniform_shapes)
-                check_gate_distance(config, stage, share)
+                frozen, uniform = config.inherit.frozen, config.student.uniform_shapes
+                check_reachable(units, stage.keep, uniform_shapes=uniform, whole=frozen)
+                whole = sum(getattr(units, tower).prunable for tower in frozen)
+                check_gate_distance(config, stage, share, whole / units.prunable)
                 share = stage.keep
         except TinyClipError as error:
             if len(stages) == 1:
