@@ -46,7 +46,9 @@ LAYOUTS = {
             types="embeddings.token_type_embeddings.weight",
             first_norm="embeddings.LayerNorm",
             attention=(
-                *(f"attention.self.{name}" for name in ("query", "key", "value")),
+                "attention.self.query",
+                "attention.self.key",
+                "attention.self.value",
                 "attention.output.dense",
             ),
             norms=("attention.output.LayerNorm", "output.LayerNorm"),

@@ -33,9 +33,11 @@ class EncoderBlock(nn.Module):
         self.attention = _attention(parts, self.heads, width)
         self.norm_1, self.norm_2 = parts.norms
         self.neurons = _outputs(parts.up)
-        self.up, self.gate, self.down = parts.up, parts.gate, parts.down
+        self.up, self.gate = parts.up, parts.gate
         self.activation = _activation(parts.activation)
-        if not self.neurons:
+        if isinstance(parts.down, nn.Linear):
+            self.down: nn.Linear | Constant = parts.down
+        else:
             self.gate, self.activation = None, nn.Identity()
             self.down = _constant(parts.down, width)
         self.table = parts.table if self.heads else None
