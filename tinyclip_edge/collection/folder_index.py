@@ -24,7 +24,7 @@ from tinyclip_edge.collection.files import (
     scan_folders,
 )
 from tinyclip_edge.collection.journal import DIGEST_BYTES, IndexedFile, Journal, journal_path
-from tinyclip_edge.errors import DataError, TinyClipError
+from tinyclip_edge.errors import BundleError, DataError, TinyClipError
 from tinyclip_edge.file_aside import clear_partial_files
 from tinyclip_edge.runtime.decoding import prepared
 from tinyclip_edge.runtime.edge import EdgeCLIP
@@ -94,7 +94,10 @@ def _open(path: Path, clip: EdgeCLIP) -> ImageIndex:
         empty = np.empty((0, width), np.int8), np.empty(0, np.float32)
         return ImageIndex((), empty[0], clip.model_hash, empty[1])
     index = ImageIndex.load(path)
-    index.require(clip.model_hash)
+    try:
+        index.require(clip.model_hash)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}, into another file") from None
     return index
 
 

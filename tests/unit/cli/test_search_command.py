@@ -115,7 +115,7 @@ def test_a_page_and_copies_of_the_results(command_line, indexed, monkeypatch):
         (("search", "cat", "--not", "cat"), "the parts of the query cancel out"),
         (("index", "nowhere"), "no folder "),
         (("index", "photos/red.png"), "no folder "),
-        (("index", "photos", "--precision", "fp32"), "the index was made by model"),
+        (("index", "photos", "--precision", "fp32"), "pictures.npz: the index was made"),
         (("duplicates", "--in", "none"), "no such index: none.npz"),
     ],
 )
