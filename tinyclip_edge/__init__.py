@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tinyclip_edge.api.models import evaluate as evaluate
     from tinyclip_edge.api.training import distill as distill
     from tinyclip_edge.api.training import inherit as inherit
+    from tinyclip_edge.collection.duplicates import duplicate_groups as duplicate_groups
+    from tinyclip_edge.collection.folder_index import index_folders as index_folders
     from tinyclip_edge.models import load_clip as load_clip
     from tinyclip_edge.runtime.edge import EdgeCLIP as EdgeCLIP
     from tinyclip_edge.runtime.index import ImageIndex as ImageIndex
@@ -28,8 +30,10 @@ _HOME = {
     "check": "api.bundles",
     "convert": "api.models",
     "distill": "api.training",
+    "duplicate_groups": "collection.duplicates",
     "evaluate": "api.models",
     "export": "api.exporting",
+    "index_folders": "collection.folder_index",
     "inherit": "api.training",
     "load_clip": "models",
 }
@@ -41,8 +45,10 @@ __all__ = [
     "check",
     "convert",
     "distill",
+    "duplicate_groups",
     "evaluate",
     "export",
+    "index_folders",
     "inherit",
     "load_clip",
 ]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from colour_model import check_rows, counts, names, paint
 
+from tinyclip_edge import index_folders
 from tinyclip_edge.aside import locked_file
-from tinyclip_edge.collection.folder_index import index_folders
 from tinyclip_edge.errors import BundleError, DataError, TinyClipError
 from tinyclip_edge.runtime.index import ImageIndex
 
