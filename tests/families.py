@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tinyclip_edge.families.siblings import (
+    CONVOLUTIONS,
     ENCODERS,
     EVERY,
     FAMILIES,
@@ -14,10 +15,20 @@ from tinyclip_edge.families.siblings import (
     family,
 )
 
-__all__ = ["ENCODERS", "EVERY", "FAMILIES", "M2M_100", "MT5", "ROBERTA", "families", "family"]
+__all__ = [
+    "CONVOLUTIONS",
+    "ENCODERS",
+    "EVERY",
+    "FAMILIES",
+    "M2M_100",
+    "MT5",
+    "ROBERTA",
+    "families",
+    "family",
+]
 
 # One family of each kind of tower; the others are tested in `make ci`.
-OF_EACH_KIND = ("ViT", "SigLIP 2", "EVA02", "XLM-R", "mT5", "NLLB")
+OF_EACH_KIND = ("ViT", "SigLIP 2", "EVA02", "XLM-R", "mT5", "NLLB", "MobileCLIP 2")
 
 
 def families(names):

@@ -33,7 +33,8 @@ class StudentConfig(Section):
         description=(
             "Zoo name, or an open_clip model configuration written inline: omitted "
             "values are the teacher's, and so is the tokenizer unless text_cfg has "
-            "CLIP's vocab_size of 49408 or another hf_tokenizer_name."
+            "CLIP's vocab_size of 49408 or another hf_tokenizer_name. An image tower in "
+            "stages (ResNet, FastViT) lists the blocks of each in vision_cfg.layers."
         ),
     )
     keep: float | None = Field(

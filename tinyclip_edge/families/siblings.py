@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from torch import nn
 
 from tinyclip_edge.families.tokenizers import tokenizer_file, vocabulary
 from tinyclip_edge.models.assemble import assemble
@@ -46,6 +47,21 @@ def timm_tower(
         "layers": layers,
         "head_width": head_width,
         **options,
+    }
+
+
+def fastvit_tower(
+    name: str, *, width: int, layers: tuple[int, ...], size: int = 64
+) -> dict[str, Any]:
+    """Return a FastViT of timm, the first of whose stages is ``width`` channels wide."""
+    return {
+        "image_size": size,
+        "timm_model_name": name,
+        "timm_model_pretrained": False,
+        "timm_pool": "avg",
+        "timm_proj": None,
+        "width": width,
+        "layers": list(layers),
     }
 
 
@@ -192,7 +208,39 @@ ENCODERS: dict[str, dict[str, Any]] = {
         ),
     },
 }  # fmt: skip
-EVERY: dict[str, dict[str, Any]] = {**FAMILIES, **ENCODERS}
+# Their image towers begin with convolutions, or are made of them.
+CONVOLUTIONS: dict[str, dict[str, Any]] = {
+    "MobileCLIP 2": {
+        "embed_dim": 48,
+        "custom_text": True,
+        "vision_cfg": fastvit_tower("fastvit_mci0", width=16, layers=(2, 2, 4, 2)),
+        "text_cfg": {**CLIP_TEXT, "no_causal_mask": True},
+    },
+    "MobileCLIP 2, five stages": {
+        "embed_dim": 48,
+        "custom_text": True,
+        "vision_cfg": fastvit_tower(
+            "fastvit_mci3", width=8, layers=(1, 2, 4, 2, 2), size=128
+        ),
+        "text_cfg": {**CLIP_TEXT, "no_causal_mask": True},
+    },
+    "MobileCLIP-B": {
+        "embed_dim": 48,
+        "custom_text": True,
+        "vision_cfg": timm_tower(
+            "vit_base_mci_224", width=768, head_width=64, mlp_ratio=0.5, timm_pool="token",
+            timm_proj=None,
+        ),
+        "text_cfg": CLIP_TEXT,
+    },
+    "ViTamin": {
+        "embed_dim": 48,
+        "custom_text": True,
+        "vision_cfg": timm_tower("vitamin_small_224", timm_pool="", timm_proj="linear"),
+        "text_cfg": CLIP_TEXT,
+    },
+}  # fmt: skip
+EVERY: dict[str, dict[str, Any]] = {**FAMILIES, **ENCODERS, **CONVOLUTIONS}
 
 
 def family(name: str, *, seed: int = 0, **changes: Any) -> LoadedClip:  # noqa: ANN401
@@ -212,4 +260,20 @@ def family(name: str, *, seed: int = 0, **changes: Any) -> LoadedClip:  # noqa: 
         for parameter in clip.model.parameters():
             if parameter.ndim:
                 parameter.add_(torch.randn(parameter.shape) * 0.05)
+        _fill_statistics(clip.model)
     return clip
+
+
+def _fill_statistics(model: Any) -> None:  # noqa: ANN401 - of open_clip
+    """Give each BatchNorm the statistics of random pictures, after which towers are tame."""
+    norms: list[Any] = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    if not norms:
+        return
+    for norm in norms:
+        norm.momentum = None  # a mean over all pictures seen
+    model.train()
+    model.encode_image(torch.randn(8, 3, *model.visual.image_size))
+    model.eval()
+    for norm in norms:
+        norm.momentum = 0.1
+        norm.running_var.mul_(torch.rand(norm.running_var.shape) + 0.5)

@@ -80,12 +80,15 @@ def keep_strongest(log_alpha: Tensor, count: int) -> Tensor:
 
 
 class TowerGates(nn.Module):
-    """Log-alphas of one tower: ``hidden [H]``, ``heads`` and ``neurons`` of all layers in a row."""
+    """Log-alphas of one tower: ``hidden [H]``, ``heads`` and ``neurons`` of all layers in a row.
+
+    A tower in stages has some on its neurons alone.
+    """
 
     def __init__(self, units: TowerUnits) -> None:
         super().__init__()
         self.units = units
-        self.hidden = nn.Parameter(torch.full((units.width,), START))
+        self.hidden = nn.Parameter(torch.full((0 if units.stages else units.width,), START))
         self.heads = nn.Parameter(torch.full((sum(units.heads),), START))
         self.neurons = nn.Parameter(torch.full((sum(units.neurons),), START))
 
@@ -133,10 +136,14 @@ class TowerGates(nn.Module):
 
     def expected_parameters(self) -> Tensor:
         """Return the expected number of prunable parameters, a float64 scalar."""
+        units = self.units
+        if units.stages:
+            each = torch.tensor(units.neuron_parameters, device=self.neurons.device)
+            counts = torch.tensor(units.neurons, device=self.neurons.device)
+            return (survival(self.neurons.double()) * each.repeat_interleave(counts)).sum()
         hidden, heads, neurons = (
             survival(a.double()).sum() for a in (self.hidden, self.heads, self.neurons)
         )
-        units = self.units
         bias = int(units.biased)
         head = 4 * units.head_width * (units.width + bias) / units.width  # per head and channel
         return hidden * (heads * head + units.matrices * neurons)

@@ -7,21 +7,24 @@ agree. Shapes: N pairs, D embedding dimension, H channels, A heads, I neurons.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.plan import (
     Indices,
     InheritancePlan,
+    StagedPlan,
     TowerPlan,
     choose_layers,
     plan_uniform,
 )
 from tinyclip_edge.inheritance.probe import UnitScores
 from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
+from tinyclip_edge.inheritance.staged_probe import StagedScores
 from tinyclip_edge.inheritance.tower_kind import TowerName
 from tinyclip_edge.inheritance.tower_kinds import TOWER_KINDS
 
@@ -34,10 +37,18 @@ class Ranking:
     units: UnitScores
 
 
+@dataclass(frozen=True, slots=True)
+class StagedRanking:
+    """The inherited blocks of each stage of a FastViT and the scores of the units in them."""
+
+    layers: tuple[Indices, ...]
+    units: StagedScores
+
+
 def plan_importance(
     teacher: ClipShape,
     student: ClipShape,
-    rankings: Mapping[TowerName, Ranking],
+    rankings: Mapping[TowerName, Ranking | StagedRanking],
     embed: Tensor,
 ) -> InheritancePlan:
     """Plan a student of the highest-scoring units, in the teacher's order; ties go to the front.
@@ -46,7 +57,9 @@ def plan_importance(
     Raises InheritanceError like ``plan_uniform``.
     """
     base = plan_uniform(teacher, student, layers="evenly", towers=tuple(rankings))
-    ranked, embed = dict(rankings), embed.double()
+    plans: dict[TowerName, TowerPlan] = {}
+    ranked, embed = {n: r for n, r in rankings.items() if isinstance(r, Ranking)}, embed.double()
+    image = rankings.get("image")
     # The channels of a tower without a projection are the embedding: all costs of a removal count.
     bare = [name for name in ranked if not getattr(teacher, name).projects]
     for name in bare:
@@ -54,18 +67,29 @@ def plan_importance(
     for name in bare:
         units = ranked[name].units._replace(channels=embed)
         ranked[name] = replace(ranked[name], units=units)
-    plans: dict[TowerName, TowerPlan] = {}
     for name, ranking in ranked.items():
         plan = getattr(base, name)
-        assert isinstance(plan, TowerPlan)  # only transformers can be ranked
+        assert isinstance(plan, TowerPlan)  # only transformers can be ranked so
         plans[name] = _ranked(plan, getattr(student, name), ranking)
-    return replace(
+    planned: InheritancePlan = replace(
         base,
         image=plans.get("image"),
         text=plans.get("text"),
         embed=top(embed, student.embed_dim),
         method="uniform, by importance",
     )
+    if not isinstance(image, StagedRanking):
+        return planned
+    assert isinstance(base.image, StagedPlan)
+    stages = _ranked_stages(base.image, (teacher.image, student.image), image)
+    if teacher.image.projects:
+        return replace(planned, image=stages)
+    if bare:
+        raise InheritanceError(
+            "importance cannot choose an embedding that is the channels of both towers; set "
+            "inherit.plan to evenly"
+        )
+    return replace(planned, image=stages, embed=stages.final)
 
 
 def _ranked(base: TowerPlan, student: TowerShape, ranking: Ranking) -> TowerPlan:
@@ -80,6 +104,46 @@ def _ranked(base: TowerPlan, student: TowerShape, ranking: Ranking) -> TowerPlan
         neurons=tuple(top(layer, student.neurons) for layer in units.neurons),
         pool_heads=top(units.pool_heads, student.pool_heads),
         pool_neurons=top(units.pool_neurons, student.pool_neurons),
+    )
+
+
+def _ranked_stages(
+    base: StagedPlan, shapes: tuple[TowerShape, TowerShape], ranking: StagedRanking
+) -> StagedPlan:
+    """Return the plan of the best blocks, heads and neurons of each stage, and of the channels.
+
+    Those of a stage are the best successors of those of the stage before. ``shapes`` are the
+    teacher's and the student's.
+    """
+    teacher, student = shapes
+    units, parts = ranking.units, []
+    channels = top(units.channels[0], student.width)
+    for stage, part in enumerate(base.parts):
+        ours = student.parts[stage]
+        if stage:
+            growth = teacher.parts[stage].channels // teacher.parts[stage - 1].channels
+            channels = _top_successors(units.channels[stage], channels, growth, len(part.channels))
+        parts.append(
+            replace(
+                part,
+                blocks=ranking.layers[stage],
+                channels=channels,
+                heads=tuple(top(layer, ours.heads) for layer in units.heads[stage]),
+                neurons=tuple(top(layer, ours.neurons) for layer in units.neurons[stage]),
+            )
+        )
+    growth = teacher.final // teacher.parts[-1].channels
+    final = _top_successors(units.final, channels, growth, len(base.final))
+    return replace(base, parts=tuple(parts), final=final)
+
+
+def _top_successors(scores: Tensor, channels: Indices, growth: int, count: int) -> Indices:
+    """Return the best of the ``growth`` successors of each channel, ``count`` in all."""
+    each = count // len(channels)
+    return tuple(
+        channel * growth + successor
+        for channel in channels
+        for successor in top(scores[channel * growth : (channel + 1) * growth], each)
     )
 
 
@@ -133,11 +197,13 @@ class Blocks(NamedTuple):
     shared: str = ""  # of a block: a tensor that the first one has for all
 
     @classmethod
-    def of(cls, model: nn.Module, shape: TowerShape) -> Blocks:
-        """Return the blocks of a tower of a known kind."""
-        path = f"{shape.prefix}{TOWER_KINDS[shape.kind].blocks}".rstrip(".")
-        owner, _, name = path.rpartition(".")
-        return cls(model.get_submodule(owner), name, TOWER_KINDS[shape.kind].shared)
+    def of(cls, model: nn.Module, shape: TowerShape) -> tuple[Blocks, ...]:
+        """Return the blocks of each stage of a tower of a known kind; most have one stage."""
+        kind = TOWER_KINDS[shape.kind]
+        starts = [f"{kind.stages}{stage}." for stage in range(len(shape.parts))] or [""]
+        paths = [f"{shape.prefix}{start}{kind.blocks}".rstrip(".") for start in starts]
+        owners = [(owner, name) for owner, _, name in (path.rpartition(".") for path in paths)]
+        return tuple(cls(model.get_submodule(owner), name, kind.shared) for owner, name in owners)
 
     @property
     def modules(self) -> nn.Sequential | nn.ModuleList:
@@ -147,8 +213,16 @@ class Blocks(NamedTuple):
 
 
 @contextmanager
-def only_layers(blocks: Blocks, layers: Sequence[int]) -> Iterator[None]:
-    """Run a tower with only some of its blocks while the context is entered."""
+def only_layers(stages: Sequence[Blocks], layers: Sequence[Indices]) -> Iterator[None]:
+    """Run a tower with only some blocks of each stage while the context is entered."""
+    with ExitStack() as stack:
+        for blocks, some in zip(stages, layers, strict=True):
+            stack.enter_context(_only(blocks, some))
+        yield
+
+
+@contextmanager
+def _only(blocks: Blocks, layers: Indices) -> Iterator[None]:
     everything = blocks.modules
     some = [everything[layer] for layer in layers]
     sequential = isinstance(everything, nn.Sequential)

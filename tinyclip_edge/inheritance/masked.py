@@ -20,6 +20,7 @@ from tinyclip_edge.inheritance.dense import attend
 from tinyclip_edge.inheritance.encoder_settings import EncoderSettings, is_encoder
 from tinyclip_edge.inheritance.gates import ClipMasks, TowerMasks
 from tinyclip_edge.inheritance.masked_encoder import run_text
+from tinyclip_edge.inheritance.masked_fastvit import is_fastvit, masked_neurons, run_with
 from tinyclip_edge.inheritance.masked_timm import TimmSettings, run_tower
 from tinyclip_edge.inheritance.tensor_tower import masked_tensors
 from tinyclip_edge.inheritance.text_part import text_part, text_setting
@@ -40,7 +41,8 @@ class MaskedClip(nn.Module):
         self.units = units
         check_maskable(model)
         trunk, text = getattr(model.visual, "trunk", None), text_part(model)
-        self._timm = None if trunk is None else TimmSettings.of(trunk)
+        vit = trunk is not None and not is_fastvit(trunk)
+        self._timm = TimmSettings.of(trunk) if vit else None
         self._encoder = EncoderSettings.of(text) if is_encoder(text) else None
 
     def forward(
@@ -76,7 +78,7 @@ class FoldedClip:
         encoder: EncoderSettings | None = None,
     ) -> None:
         self._model, self._units, self._masks = model, units, masks
-        self._settings = timm  # of an image tower from timm
+        self._settings = timm  # of an image tower from timm, unless it is a FastViT
         self._encoder = encoder  # settings of a text tower from transformers
         self._towers: dict[str, _MaskedTower] = {}
         self._tensors: dict[str, Tensor] | None = None
@@ -84,13 +86,8 @@ class FoldedClip:
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Return ``[B, D]``, unit norm."""
-        if self._settings is not None:
-            masks = None if self._masks is None else self._masks.image
-            if self._tensors is None:
-                visual, units = self._model.visual, self._units.image
-                self._tensors = masked_tensors(visual, TIMM_VIT, units, masks)
-            features = run_tower(self._tensors, self._settings, images)
-            return F.normalize(features.float(), dim=-1)
+        if hasattr(self._model.visual, "trunk"):
+            return F.normalize(self._timm_features(images).float(), dim=-1)
         visual, tower = self._model.visual, self._tower("image")
         patch = tower.take(visual.conv1.weight, 0)
         x = F.conv2d(images, patch, stride=visual.conv1.stride).flatten(2).transpose(1, 2)
@@ -105,6 +102,16 @@ class FoldedClip:
         pooled = x[:, 0] if visual.pool_type == "tok" else x[:, 1:].mean(dim=1)
         pooled = tower.norm(pooled, visual.ln_post) if norm_after_pooling else pooled
         return F.normalize((pooled @ tower.take(visual.proj, 0)).float(), dim=-1)
+
+    def _timm_features(self, images: Tensor) -> Tensor:
+        visual, masks = self._model.visual, None if self._masks is None else self._masks.image
+        if self._settings is None:
+            if self._tensors is None:
+                self._tensors = masked_neurons(visual, masks)
+            return run_with(visual, self._tensors, images)
+        if self._tensors is None:
+            self._tensors = masked_tensors(visual, TIMM_VIT, self._units.image, masks)
+        return run_tower(self._tensors, self._settings, images)
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """Return ``[B, D]``, unit norm."""
@@ -258,7 +265,8 @@ def check_maskable(model: OpenClip) -> None:
     if hasattr(visual, "layer1"):
         raise InheritanceError(NO_RESNET)
     if hasattr(visual, "trunk"):
-        TimmSettings.of(visual.trunk)
+        if not is_fastvit(visual.trunk):
+            TimmSettings.of(visual.trunk)
     elif not hasattr(visual, "conv1") or not hasattr(visual, "class_embedding"):
         raise InheritanceError(
             f"image tower {type(visual).__name__} cannot be masked: only ViTs of open_clip and "

@@ -55,7 +55,8 @@ class TimmSettings:
         eps = {m.eps for m in norms if isinstance(m, nn.LayerNorm)}
         rotary = getattr(trunk, "rope", None)
         unusual = (
-            any(not isinstance(m, nn.LayerNorm) for m in norms)
+            not isinstance(trunk.patch_embed.proj, nn.Conv2d)
+            or any(not isinstance(m, nn.LayerNorm) for m in norms)
             or len(eps) != 1
             or trunk.global_pool not in POOLS
             or getattr(trunk, "rope_mixed", False)
@@ -64,8 +65,8 @@ class TimmSettings:
         )
         if unusual:
             raise InheritanceError(
-                f"image tower {name} cannot be masked: its norms, pooling or rotary positions are "
-                "not supported; inherit it with inherit.method=uniform"
+                f"image tower {name} cannot be masked: its patches, norms, pooling or rotary "
+                "positions are not supported; inherit it with inherit.method=uniform"
             )
         attention = block.attn
         return cls(

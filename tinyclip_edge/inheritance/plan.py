@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, TypeAlias
 
 from tinyclip_edge.errors import InheritanceError, did_you_mean
@@ -56,10 +55,40 @@ class ResNetPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class StagePlan:
+    """Teacher indices of the units of one stage, in student order."""
+
+    blocks: Indices
+    channels: Indices
+    heads: tuple[Indices, ...]  # per student block; none in a stage of convolutions
+    neurons: tuple[Indices, ...]  # per student block
+    squeezed: Indices
+    teacher_heads: int
+
+
+@dataclass(frozen=True, slots=True)
+class StagedPlan:
+    """Teacher indices of the units of a FastViT image tower, in student order."""
+
+    parts: tuple[StagePlan, ...]
+    final: Indices  # channels of the last convolution
+    final_squeezed: Indices
+    bottleneck: Indices
+    head_width: int
+    kind: str
+    prefixes: tuple[str, str]  # of the teacher's keys and of the student's
+
+    @property
+    def layers(self) -> tuple[Indices, ...]:
+        """Inherited teacher blocks, per stage."""
+        return tuple(part.blocks for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
 class InheritancePlan:
     """Teacher indices of everything a student inherits; None for a tower that stays fresh."""
 
-    image: TowerPlan | ResNetPlan | None
+    image: TowerPlan | ResNetPlan | StagedPlan | None
     text: TowerPlan | None
     embed: Indices
     tokens: Indices  # none: the student's vocabulary is another one, its table stays fresh
@@ -108,11 +137,9 @@ def plan_uniform(
         )
     _check_size("student", "embed_dim", teacher.embed_dim, student.embed_dim)
     _check_size("student", "vocabulary", teacher.vocabulary, student.vocabulary)
-    image: TowerPlan | ResNetPlan | None = None
+    image: TowerPlan | ResNetPlan | StagedPlan | None = None
     if "image" in towers:
-        resnet = teacher.image.kind == RESNET.name
-        plan = _plan_resnet if resnet else partial(_plan_tower, "image")
-        image = plan(teacher.image, student.image, layers)
+        image = _plan_image(teacher.image, student.image, layers)
     return InheritancePlan(
         image=image,
         text=_plan_tower("text", teacher.text, student.text, layers) if "text" in towers else None,
@@ -120,6 +147,16 @@ def plan_uniform(
         tokens=tuple(range(student.vocabulary)),
         method=f"uniform, {layers} layers",
     )
+
+
+def _plan_image(
+    teacher: TowerShape, student: TowerShape, layers: LayerChoice
+) -> TowerPlan | ResNetPlan | StagedPlan:
+    if teacher.kind == RESNET.name:
+        return _plan_resnet(teacher, student, layers)
+    if teacher.parts:
+        return plan_staged(teacher, student, layers)
+    return _plan_tower("image", teacher, student, layers)
 
 
 def _check_kinds(tower: str, teacher: TowerShape, student: TowerShape) -> None:
@@ -185,6 +222,64 @@ def _plan_resnet(teacher: TowerShape, student: TowerShape, layers: LayerChoice) 
         positions=_front(student.positions),
         head_width=teacher.head_width,
     )
+
+
+def plan_staged(teacher: TowerShape, student: TowerShape, layers: LayerChoice) -> StagedPlan:
+    """Plan a FastViT image tower: the first units of every axis, and ``choose_layers`` a stage.
+
+    Raises InheritanceError when the student is larger in any dimension.
+    """
+    _check_heads("image", teacher, student)
+    if len(teacher.parts) != len(student.parts):
+        raise InheritanceError(
+            f"image tower: {len(student.parts)} stages in the student, {len(teacher.parts)} in the "
+            "teacher; choose a student with as many"
+        )
+    _check_size("image tower", "width", teacher.width, student.width)
+    parts: list[StagePlan] = []
+    channels, growth = _front(student.width), (teacher.width, student.width)
+    for number, (theirs, ours) in enumerate(zip(teacher.parts, student.parts, strict=True), 1):
+        where = f"image tower, stage {number}"
+        for dimension in ("blocks", "channels", "heads", "neurons", "squeezed"):
+            _check_size(where, dimension, getattr(theirs, dimension), getattr(ours, dimension))
+        channels = successors(
+            channels, theirs.channels // growth[0], ours.channels // growth[1], where
+        )
+        growth = theirs.channels, ours.channels
+        parts.append(
+            StagePlan(
+                blocks=choose_layers(theirs.blocks, ours.blocks, layers),
+                channels=channels,
+                heads=(_front(ours.heads),) * ours.blocks,
+                neurons=(_front(ours.neurons),) * ours.blocks,
+                squeezed=_front(ours.squeezed),
+                teacher_heads=theirs.heads,
+            )
+        )
+    last = teacher.final // growth[0], student.final // growth[1]
+    return StagedPlan(
+        parts=tuple(parts),
+        final=successors(channels, *last, "image tower, last convolution"),
+        final_squeezed=_front(student.final_squeezed),
+        bottleneck=_front(student.bottleneck),
+        head_width=teacher.head_width,
+        kind=teacher.kind,
+        prefixes=(teacher.prefix, student.prefix),
+    )
+
+
+def successors(channels: Indices, teacher: int, student: int, where: str) -> Indices:
+    """Return the channels after a convolution by groups, the first of those of each channel.
+
+    Each channel before it has as many successors as ``teacher`` and ``student`` say. Raises
+    InheritanceError for a student with more.
+    """
+    if student > teacher:
+        raise InheritanceError(
+            f"{where}: {student} channels to each of the stage before in the student, {teacher} in "
+            "the teacher; a convolution by groups cannot be inherited wider"
+        )
+    return tuple(channel * teacher + i for channel in channels for i in range(student))
 
 
 def _front(count: int) -> Indices:

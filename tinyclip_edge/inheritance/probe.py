@@ -8,6 +8,7 @@ Shapes: N pictures or texts, M of the other side, T tokens, H channels, A heads,
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -47,8 +48,53 @@ def fisher_direction(p: Tensor, generator: torch.Generator) -> Tensor:
     return noise - p * noise.sum(dim=-1, keepdim=True)
 
 
-class TowerProbe:
-    """Accumulates the scores of one tower over batches; its hooks are active in the context."""
+class Probe(ABC):
+    """Accumulates squared changes over batches; its hooks are active in the context."""
+
+    def __init__(self) -> None:
+        self._handles: list[Any] = []
+        self._sums: list[Tensor] = []
+        self._count = 0
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def add(self, logits: Tensor, draws: int, generator: torch.Generator) -> None:
+        """Add the batch that was run last; ``logits [N, M]`` are its similarities."""
+        inputs = self._inputs()
+        p = logits.detach().softmax(dim=-1)
+        for draw in range(draws):
+            direction = fisher_direction(p, generator)
+            retain_graph = draw + 1 < draws
+            gradients = torch.autograd.grad(logits, inputs, direction, retain_graph=retain_graph)
+            unit_changes = self._changes(gradients)
+            squares = [change.double().square().sum(dim=0) for change in unit_changes]
+            sums = self._sums or [torch.zeros_like(square) for square in squares]
+            self._sums = [total + square for total, square in zip(sums, squares, strict=True)]
+        self._count += draws * len(logits)
+
+    @abstractmethod
+    def _inputs(self) -> list[Tensor]:
+        """Return the tensors of the last run by which the logits are differentiated."""
+
+    @abstractmethod
+    def _changes(self, gradients: tuple[Tensor, ...]) -> list[Tensor]:
+        """Return the change ``[N, ...]`` by the removal of each unit."""
+
+    def _means(self) -> list[Tensor]:
+        """Return the mean squares of all batches. Raises InheritanceError if not finite."""
+        means = [(total / self._count).cpu() for total in self._sums]
+        if not all(bool(mean.isfinite().all()) for mean in means):
+            raise InheritanceError(
+                "importance is not finite on the calibration pairs: the teacher's weights or the "
+                "pictures hold NaN; set inherit.plan to evenly"
+            )
+        return means
+
+
+class TowerProbe(Probe):
+    """Accumulates the scores of one transformer over batches."""
 
     def __init__(
         self,
@@ -58,6 +104,7 @@ class TowerProbe:
         pool: PoolPoints | None = None,
         pooled: nn.Module | None = None,  # a layer after pooling, whose outputs go with channels
     ) -> None:
+        super().__init__()
         self._blocks = [
             (MultiheadProbe if _is_multihead(block) else BlockProbe)(block, points, head_width)
             for block in blocks
@@ -66,9 +113,7 @@ class TowerProbe:
         self._pooled: dict[str, Tensor] = {}
         self._outputs: dict[str, Tensor] = {}  # of the layer after pooling
         self._stream = torch.empty(0)
-        self._handles: list[Any] = []
-        self._sums: list[Tensor] = []
-        self._count = 0
+        self._head_outputs: list[Tensor] = []
 
     def __enter__(self) -> TowerProbe:
         first = self._blocks[0].block
@@ -78,15 +123,11 @@ class TowerProbe:
         if self._pool is not None:
             for name in ("attended", "neurons"):
                 layer: nn.Module = getattr(self._pool, name)
-                self._handles.append(layer.register_forward_pre_hook(_into(self._pooled, name)))
+                self._handles.append(layer.register_forward_pre_hook(into(self._pooled, name)))
         if self._after_pooling is not None:
-            hook = _output_into(self._outputs, "pooled")
+            hook = output_into(self._outputs, "pooled")
             self._handles.append(self._after_pooling.register_forward_hook(hook))
         return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
 
     def _begin(
         self, _: nn.Module, args: tuple[Any, ...], options: dict[str, Any]
@@ -98,25 +139,14 @@ class TowerProbe:
             return (self._stream, *args[1:]), options
         return args, {**options, "hidden_states": self._stream}
 
-    def add(self, logits: Tensor, draws: int, generator: torch.Generator) -> None:
-        """Add the batch that was run last; ``logits [N, M]`` are its similarities."""
-        inputs = [self._stream, *(tensor for block in self._blocks for tensor in block.outputs)]
-        inputs += [*self._outputs.values(), *self._pooled.values()]
-        p = logits.detach().softmax(dim=-1)
+    def _inputs(self) -> list[Tensor]:
         with torch.no_grad():
-            head_outputs = [block.head_outputs() for block in self._blocks]
-        for draw in range(draws):
-            direction = fisher_direction(p, generator)
-            retain_graph = draw + 1 < draws
-            gradients = torch.autograd.grad(logits, inputs, direction, retain_graph=retain_graph)
-            unit_changes = self._changes(gradients, head_outputs)
-            squares = [change.double().square().sum(dim=0) for change in unit_changes]
-            sums = self._sums or [torch.zeros_like(square) for square in squares]
-            self._sums = [total + square for total, square in zip(sums, squares, strict=True)]
-        self._count += draws * len(logits)
+            self._head_outputs = [block.head_outputs() for block in self._blocks]
+        outputs = (tensor for block in self._blocks for tensor in block.outputs)
+        return [self._stream, *outputs, *self._outputs.values(), *self._pooled.values()]
 
     @torch.no_grad()
-    def _changes(self, gradients: tuple[Tensor, ...], head_outputs: list[Tensor]) -> list[Tensor]:
+    def _changes(self, gradients: tuple[Tensor, ...]) -> list[Tensor]:
         """Return the change by each removal: ``[N, layers, A]``, ``[N, layers, I]``, ``[N, H]``."""
         channel_changes = (self._stream * gradients[0]).sum(dim=1)
         if self._outputs:
@@ -129,7 +159,7 @@ class TowerProbe:
             attention_gradient, hidden_gradient, *residual_gradients = block_gradients[
                 : len(outputs)
             ]
-            head_change = head_outputs[number] * block.head_gradient(attention_gradient)
+            head_change = self._head_outputs[number] * block.head_gradient(attention_gradient)
             head_changes.append(
                 head_change.view(*head_change.shape[:2], -1, self._head_width).sum(dim=(1, 3))
             )
@@ -157,13 +187,7 @@ class TowerProbe:
 
     def scores(self) -> UnitScores:
         """Return the mean scores of all batches. Raises InheritanceError if not finite."""
-        means = [(total / self._count).cpu() for total in self._sums]
-        if not all(bool(mean.isfinite().all()) for mean in means):
-            raise InheritanceError(
-                "importance is not finite on the calibration pairs: the teacher's weights or the "
-                "pictures hold NaN; set inherit.plan to evenly"
-            )
-        return UnitScores(*means)
+        return UnitScores(*self._means())
 
 
 class BlockProbe:
@@ -198,7 +222,7 @@ class BlockProbe:
             self._attach_attention(),
             self._layer(self._points.neurons).register_forward_pre_hook(self._input("hidden")),
             *(
-                self._layer(name).register_forward_hook(_output_into(self._captured, name))
+                self._layer(name).register_forward_hook(output_into(self._captured, name))
                 for name in self._points.residuals
             ),
         ]
@@ -223,7 +247,7 @@ class BlockProbe:
         return layer
 
     def _input(self, name: str) -> Callable[..., None]:
-        return _into(self._captured, name)
+        return into(self._captured, name)
 
 
 class MultiheadProbe(BlockProbe):
@@ -251,7 +275,7 @@ class MultiheadProbe(BlockProbe):
         self._captured["attention"] = out[0]
 
 
-def _into(captured: dict[str, Tensor], name: str) -> Callable[..., None]:
+def into(captured: dict[str, Tensor], name: str) -> Callable[..., None]:
     """Return a hook that captures the input of a layer under a name."""
 
     def store(_: nn.Module, args: tuple[Any, ...]) -> None:
@@ -260,7 +284,7 @@ def _into(captured: dict[str, Tensor], name: str) -> Callable[..., None]:
     return store
 
 
-def _output_into(captured: dict[str, Tensor], name: str) -> Callable[..., None]:
+def output_into(captured: dict[str, Tensor], name: str) -> Callable[..., None]:
     """Return a hook that captures the output of a layer under a name."""
 
     def store(_: nn.Module, __: tuple[Any, ...], out: Tensor) -> None:

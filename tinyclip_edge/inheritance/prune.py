@@ -57,9 +57,8 @@ class PrunePlan:
             place = locate(name, kinds)
             if place is None:
                 raise InheritanceError(f"there is no rule to prune '{name}': not a plain CLIP")
-            factors = mask_factors(
-                getattr(self.masks, place.tower), place.layer, getattr(self.before, place.tower)
-            )
+            units: TowerUnits = getattr(self.before, place.tower)
+            factors = mask_factors(getattr(self.masks, place.tower), units.layer(place), units)
             if (part := cut(place, tensor.detach(), factors, fold=fold)) is not None:
                 result[name] = part.clone()
         return result
@@ -130,6 +129,8 @@ def mask_factors(
     masks: TowerMasks, layer: int | None, units: TowerUnits
 ) -> dict[str | None, Tensor]:
     """Return one factor per index, for every axis that is pruned."""
+    if units.stages:
+        return {} if layer is None else {"neurons": masks.neurons[layer]}
     factors: dict[str | None, Tensor] = {"channels": masks.hidden}
     if not units.pooled:
         factors["pooled"] = masks.hidden
@@ -196,7 +197,7 @@ def load_moments(
 
 
 def _remaining_units(units: TowerUnits, masks: TowerMasks, tower: str) -> TowerUnits:
-    width = int(masks.hidden.count_nonzero())
+    width = units.width if units.stages else int(masks.hidden.count_nonzero())
     if not width:
         raise InheritanceError(f"{tower} tower: every hidden channel is off; keep more")
     return replace(

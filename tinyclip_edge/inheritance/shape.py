@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.open_clip_kinds import RESNET
-from tinyclip_edge.inheritance.tower_kind import BOTH, IMAGE_PREFIX, TowerName
+from tinyclip_edge.inheritance.tower_kind import BOTH, IMAGE_PREFIX, TowerKind, TowerName
 from tinyclip_edge.inheritance.tower_kinds import CURE, TOWER_KINDS, recognise
 
 IMAGE_BLOCKS = "visual.transformer.resblocks."
@@ -28,23 +28,37 @@ class HeadWidths:
 
 
 @dataclass(frozen=True, slots=True)
+class StageShape:
+    """Sizes of one stage of a FastViT."""
+
+    blocks: int
+    channels: int
+    heads: int  # 0 in a stage of convolutions
+    neurons: int  # of each feed-forward block
+    squeezed: int  # channels inside its squeeze-and-excite; 0 without one
+
+
+@dataclass(frozen=True, slots=True)
 class TowerShape:
     """Sizes of one tower; for a ResNet, heads and positions are those of its attention pool."""
 
     kind: str  # a key of TOWER_KINDS; empty: not read
     prefix: str = ""  # of its keys
-    width: int = 0  # hidden channels; for a ResNet the stem's output channels
+    width: int = 0  # hidden channels; of a ResNet or FastViT the stem's output channels
     layers: int = 0  # blocks
     heads: int = 0
     head_width: int = 0
     neurons: int = 0  # of each feed-forward block; none in a ResNet
     positions: int = 0  # image: patches and class token; text: context length
-    stages: tuple[int, ...] = ()  # blocks of each stage of a ResNet
+    stages: tuple[int, ...] = ()  # blocks of each stage of a ResNet or FastViT
     pool_heads: int = 0  # of a timm ViT's attention pool
     pool_head_width: int = 0
     pool_neurons: int = 0
     bottleneck: int = 0  # between the two layers of a projection
     projects: bool = True  # False: the embedding is the tower's channels
+    parts: tuple[StageShape, ...] = ()  # stages of a FastViT
+    final: int = 0  # channels of a FastViT's last convolution
+    final_squeezed: int = 0  # inside the squeeze-and-excite of that
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +69,7 @@ class ClipShape:
     text: TowerShape
     embed_dim: int
     vocabulary: int  # 0 in a student with other ids than its teacher's
-    patch: int  # pixels; 0 for a ResNet
+    patch: int  # pixels; 0 for a ResNet or FastViT
 
     @classmethod
     def of(
@@ -94,6 +108,8 @@ def _tower(
         projection = state.get("visual.attnpool.c_proj.weight")
         embed = {} if projection is None else {"embed": len(projection)}
         return _resnet(state, head_width), embed
+    if kind.stages:
+        return _staged(state, kind, prefix, head_width)
     layers = count_blocks(state, prefix + kind.blocks, f"the {tower} tower")
     sizes = kind.sizes(state, prefix)
     for axis in ("attended", "neurons"):
@@ -118,6 +134,41 @@ def _tower(
         projects="embed" in sizes,
     )
     return shape, sizes
+
+
+def _staged(
+    state: Mapping[str, Tensor], kind: TowerKind, prefix: str, head_width: int
+) -> tuple[TowerShape, dict[str, int]]:
+    """Return the shape of a tower whose stages differ in width, and the sizes outside them."""
+    sizes, parts = kind.sizes(state, prefix), []
+    for stage in range(count_blocks(state, prefix + kind.stages, "the image tower's stages")):
+        where = f"stage {stage + 1} of the image tower"
+        of_stage = kind.stage_sizes(state, prefix, stage)
+        if "neurons" not in of_stage:
+            raise InheritanceError(f"{where} has no neurons units: it was pruned, {CURE}")
+        parts.append(
+            StageShape(
+                blocks=count_blocks(state, f"{prefix}{kind.stages}{stage}.{kind.blocks}", where),
+                channels=of_stage["channels"],
+                heads=_heads(of_stage.get("attended", 0), head_width, where),
+                neurons=of_stage["neurons"],
+                squeezed=of_stage.get("squeezed", 0),
+            )
+        )
+    shape = TowerShape(
+        kind=kind.name,
+        prefix=prefix,
+        width=sizes["stem"],
+        layers=sum(part.blocks for part in parts),
+        head_width=head_width,
+        stages=tuple(part.blocks for part in parts),
+        bottleneck=sizes.get("bottleneck", 0),
+        projects="embed" in sizes,
+        parts=tuple(parts),
+        final=sizes["final"],
+        final_squeezed=sizes.get("final_squeezed", 0),
+    )
+    return shape, sizes if shape.projects else {**sizes, "embed": shape.final}
 
 
 def _heads(attended: int, head_width: int, where: str) -> int:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from tinyclip_edge.inheritance.plan import Indices, InheritancePlan, ResNetPlan, TowerPlan
+from tinyclip_edge.inheritance.plan import (
+    Indices,
+    InheritancePlan,
+    ResNetPlan,
+    StagedPlan,
+    TowerPlan,
+)
 from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
 
 BINS = 32  # per axis; a shorter axis has one bin per unit
@@ -59,16 +65,17 @@ class InheritedUnits:
     @classmethod
     def by(cls, plan: InheritancePlan, teacher: ClipShape) -> InheritedUnits:
         """Return the units that a plan inherits from a teacher of this shape."""
-        image = plan.image
         return cls(
-            image=(
-                _resnet(image, teacher.image)
-                if isinstance(image, ResNetPlan)
-                else _transformer(image, teacher.image)
-            ),
+            image=_image(plan.image, teacher.image),
             text=_transformer(plan.text, teacher.text),
             embedding=Share.count(plan.embed, teacher.embed_dim),
         )
+
+
+def _image(plan: TowerPlan | ResNetPlan | StagedPlan | None, teacher: TowerShape) -> InheritedTower:
+    if isinstance(plan, ResNetPlan):
+        return _resnet(plan, teacher)
+    return _staged(plan, teacher) if isinstance(plan, StagedPlan) else _transformer(plan, teacher)
 
 
 def _transformer(plan: TowerPlan | None, teacher: TowerShape) -> InheritedTower:
@@ -105,4 +112,23 @@ def _resnet(plan: ResNetPlan, teacher: TowerShape) -> InheritedTower:
         "stem channels": Share.count(plan.stem[-1], teacher.width),
         "pool heads": Share.count(plan.heads, teacher.heads),
     }
+    return InheritedTower(tuple(layers), shared)
+
+
+def _staged(plan: StagedPlan, teacher: TowerShape) -> InheritedTower:
+    layers, place = [], 0
+    shared = {"last channels": Share.count(plan.final, teacher.final)}
+    for stage, (part, theirs) in enumerate(zip(plan.parts, teacher.parts, strict=True), 1):
+        shared[f"channels {stage}"] = Share.count(part.channels, theirs.channels)
+        for block in range(theirs.blocks):
+            name = f"{stage}.{block}"
+            if block not in part.blocks:
+                layers.append(TeacherLayer(name, None))
+                continue
+            own = part.blocks.index(block)
+            units = {"neurons": Share.count(part.neurons[own], theirs.neurons)}
+            if theirs.heads:
+                units["heads"] = Share.count(part.heads[own], theirs.heads)
+            layers.append(TeacherLayer(name, place, units))
+            place += 1
     return InheritedTower(tuple(layers), shared)

@@ -1,9 +1,12 @@
-"""Tower kinds of timm, in open_clip's TimmModel."""
+"""Tower kinds of timm's vision transformers, in open_clip's TimmModel."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tinyclip_edge.inheritance.tower_kind import (
     VECTOR,
+    Axes,
     ProbePoints,
     TowerKind,
     linear_axes,
@@ -76,4 +79,39 @@ TIMM_VIT = TowerKind(
     probe=ProbePoints("attn.proj", "mlp.fc2", ("drop_path1", "drop_path2")),
     marks=("trunk.blocks.0.attn.proj.bias", "trunk.patch_embed.proj.weight", "trunk.pos_embed"),
     patch="trunk.patch_embed.proj.weight",
+)
+
+
+def _outer_with(patches: dict[str, Axes]) -> dict[str, Axes]:
+    """Return the axes of a ViT's tensors outside its layers, with another patch embedding."""
+    usual = TIMM_VIT.outer.items()
+    return {name: axes for name, axes in usual if "patch_embed" not in name} | patches
+
+
+# MobileCLIP-B: its stem of convolutions is inherited whole but for the channels that it gives.
+_STEM = "trunk.patch_embed.backbone."
+TIMM_STEM_VIT = replace(
+    TIMM_VIT,
+    name="timm ViT with a stem of convolutions",
+    outer=_outer_with({f"{_STEM}2.conv.weight": VECTOR, f"{_STEM}2.conv.bias": VECTOR}),
+    whole=(f"{_STEM}0.", f"{_STEM}1."),
+    writes=frozenset(),
+    marks=(f"{_STEM}2.conv.weight", "trunk.blocks.0.mlp.fc2.weight", "trunk.pos_embed"),
+    patch="",
+)
+# Its two stages of convolutions are inherited whole, the transformer after them in parts.
+VITAMIN = replace(
+    TIMM_STEM_VIT,
+    name="timm ViTamin",
+    outer=_outer_with({f"{_STEM}pool.proj.weight": VECTOR, f"{_STEM}pool.proj.bias": VECTOR}),
+    block={
+        **{name: axes for name, axes in TIMM_VIT.block.items() if not name.startswith("mlp.")},
+        **norm_axes("mlp.norm"),
+        **linear_axes("mlp.w0", "neurons", "channels"),
+        **linear_axes("mlp.w1", "neurons", "channels"),
+        **linear_axes("mlp.w2", "channels", "neurons"),
+    },
+    whole=(f"{_STEM}stem.", f"{_STEM}stages.", f"{_STEM}pool.norm."),
+    probe=ProbePoints("attn.proj", "mlp.w2", ("drop_path1", "drop_path2")),
+    marks=(f"{_STEM}pool.proj.weight", "trunk.blocks.0.mlp.w2.weight", "trunk.pos_embed"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -13,7 +13,9 @@ from tinyclip_edge.errors import InheritanceError
 TowerName: TypeAlias = Literal["image", "text"]
 # Of a tower: channels, positions, embed, tokens, bottleneck (between two layers of a projection),
 # pooled (channels after pooling), and those of its attention pool; of a layer: attended (heads
-# times head width), qkv (three times that), heads and neurons. None: an axis that is never sliced.
+# times head width), qkv (three times that), heads and neurons. Of a tower in stages: stem (channels
+# of its first stage), final (of its last convolution) and final_squeezed; channels and squeezed
+# (inside squeeze-and-excite) are those of a stage. None: an axis that is never sliced.
 Axes: TypeAlias = "tuple[str | None, ...]"
 BOTH: tuple[TowerName, ...] = ("image", "text")
 # Axes that stack several copies of another one, and how many.
@@ -23,6 +25,7 @@ SHARED = ("logit_scale", "logit_bias")
 IMAGE_PREFIX = "visual."
 TEXT_PREFIXES = ("text.", "")  # open_clip.CustomTextCLIP has its text tower in a module
 VECTOR: Axes = ("channels",)
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of a BatchNorm
 
 
 class Place(NamedTuple):
@@ -35,6 +38,7 @@ class Place(NamedTuple):
     axes: Axes
     writes: bool  # to the residual stream, so that a mask of channels is folded into it
     part: str  # "attention" or "feed_forward": lost with a layer's heads or neurons; else empty
+    stage: int | None = None  # of a tower in stages, which number their layers from 0
 
 
 class ProbePoints(NamedTuple):
@@ -64,6 +68,10 @@ class TowerKind:
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     probe: ProbePoints | None = None  # None: importance cannot be measured
     shared: str = ""  # name of a tensor that layer 0 of an unpruned tower has for all layers
+    whole: tuple[str, ...] = ()  # starts of names of tensors that are never sliced
+    stages: str = ""  # prefix of the stages of a tower that has them; ``blocks`` is within one
+    stage: Mapping[str, Axes] = field(default_factory=dict)  # of a stage, outside its layers
+    fused: str = ""  # key of its form for inference, which has no weights to inherit
 
     @property
     def biased(self) -> bool:
@@ -73,14 +81,22 @@ class TowerKind:
     def locate(self, key: str, prefix: str) -> Place | None:
         """Return the position of a tensor, None for an unknown key."""
         name, blocks = key.removeprefix(prefix), prefix + self.blocks
-        if name in self.outer:
-            writes = name in self.writes
-            return Place(self.tower, blocks, None, key, self.outer[name], writes, "")
+        if name in self.outer or name.startswith(self.whole):
+            axes, writes = self.outer.get(name, ()), name in self.writes
+            return Place(self.tower, blocks, None, key, axes, writes, "")
+        stage = None
+        if self.stages:
+            number, _, rest = name.removeprefix(self.stages).partition(".")
+            if not name.startswith(self.stages) or not number.isdecimal():
+                return None
+            stage, name = int(number), rest
+            if name in self.stage:
+                return Place(self.tower, blocks, None, name, self.stage[name], False, "", stage)
         number, _, rest = name.removeprefix(self.blocks).partition(".")
         if name.startswith(self.blocks) and number.isdecimal() and rest in self.block:
             part = next((p for p, names in self.parts.items() if rest.startswith(names)), "")
-            writes = rest in self.writes
-            return Place(self.tower, blocks, int(number), rest, self.block[rest], writes, part)
+            axes, writes = self.block[rest], rest in self.writes
+            return Place(self.tower, blocks, int(number), rest, axes, writes, part, stage)
         return None
 
     def layer_sizes(self, state: Mapping[str, Tensor], prefix: str, layer: int) -> dict[str, int]:
@@ -101,8 +117,19 @@ class TowerKind:
 
         Raises InheritanceError where two tensors disagree.
         """
+        tables = ((prefix, self.outer), (f"{prefix}{self.blocks}0.", self.block))
+        return self._sizes(state, tables[:1] if self.stages else tables)
+
+    def stage_sizes(self, state: Mapping[str, Tensor], prefix: str, stage: int) -> dict[str, int]:
+        """Return the size of each axis of a stage, read like ``sizes``."""
+        start = f"{prefix}{self.stages}{stage}."
+        return self._sizes(state, ((start, self.stage), (f"{start}{self.blocks}0.", self.block)))
+
+    def _sizes(
+        self, state: Mapping[str, Tensor], tables: Iterable[tuple[str, Mapping[str, Axes]]]
+    ) -> dict[str, int]:
         sizes: dict[str, tuple[int, str]] = {}
-        for key, axis, size in self._axes(state, prefix):
+        for key, axis, size in _axes(state, tables):
             before, first = sizes.setdefault(axis, (size, key))
             if before != size:
                 raise InheritanceError(
@@ -111,16 +138,20 @@ class TowerKind:
                 )
         return {axis: size for axis, (size, _) in sizes.items()}
 
-    def _axes(self, state: Mapping[str, Tensor], prefix: str) -> Iterator[tuple[str, str, int]]:
-        for start, table in ((prefix, self.outer), (f"{prefix}{self.blocks}0.", self.block)):
-            for name, axes in table.items():
-                tensor = state.get(start + name)
-                if tensor is None:
-                    continue
-                for axis, size in zip(axes, tensor.shape, strict=False):
-                    if axis is not None:
-                        whole, copies = STACKED.get(axis, (axis, 1))
-                        yield start + name, whole, size // copies
+
+def _axes(
+    state: Mapping[str, Tensor], tables: Iterable[tuple[str, Mapping[str, Axes]]]
+) -> Iterator[tuple[str, str, int]]:
+    """Yield key, axis and size of each axis of the tensors under a start of their keys."""
+    for start, table in tables:
+        for name, axes in table.items():
+            tensor = state.get(start + name)
+            if tensor is None:
+                continue
+            for axis, size in zip(axes, tensor.shape, strict=False):
+                if axis is not None:
+                    whole, copies = STACKED.get(axis, (axis, 1))
+                    yield start + name, whole, size // copies
 
 
 def linear_axes(name: str, outputs: str, inputs: str) -> dict[str, Axes]:
@@ -131,6 +162,12 @@ def linear_axes(name: str, outputs: str, inputs: str) -> dict[str, Axes]:
 def norm_axes(*names: str, axis: str = "channels") -> dict[str, Axes]:
     """Return the axes of norms' weights and biases."""
     return {f"{name}.{part}": (axis,) for name in names for part in ("weight", "bias")}
+
+
+def batch_norm_axes(name: str, axis: str) -> dict[str, Axes]:
+    """Return the axes of a BatchNorm with its statistics."""
+    mean, variance, batches = (f"{name}.{part}" for part in STATISTICS)
+    return norm_axes(name, axis=axis) | {mean: (axis,), variance: (axis,), batches: ()}
 
 
 def split_key(key: str) -> tuple[TowerName, str]:

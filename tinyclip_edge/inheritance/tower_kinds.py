@@ -12,8 +12,9 @@ from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.encoder_kinds import M2M_100, ROBERTA, T5
+from tinyclip_edge.inheritance.fastvit_kind import FASTVIT
 from tinyclip_edge.inheritance.open_clip_kinds import RESNET, TEXT, VIT
-from tinyclip_edge.inheritance.timm_kinds import TIMM_VIT
+from tinyclip_edge.inheritance.timm_kinds import TIMM_STEM_VIT, TIMM_VIT, VITAMIN
 from tinyclip_edge.inheritance.tower_kind import (
     IMAGE_PREFIX,
     TEXT_PREFIXES,
@@ -25,7 +26,11 @@ from tinyclip_edge.inheritance.tower_kind import (
 
 CURE = "and with inherit.method=none a student starts without its weights"
 TOWER_KINDS: dict[str, TowerKind] = {
-    kind.name: kind for kind in (VIT, RESNET, TIMM_VIT, TEXT, ROBERTA, T5, M2M_100)
+    kind.name: kind
+    for kind in (
+        *(VIT, RESNET, TIMM_VIT, TIMM_STEM_VIT, VITAMIN, FASTVIT),
+        *(TEXT, ROBERTA, T5, M2M_100),
+    )
 }
 PLAIN: dict[TowerName, TowerKind] = {"image": VIT, "text": TEXT}
 
@@ -49,6 +54,12 @@ def recognise(state: Mapping[str, Tensor], tower: TowerName) -> tuple[TowerKind,
                 for key in kind.required:
                     if prefix + key not in state:
                         raise InheritanceError(f"the {tower} tower has no '{prefix + key}', {CURE}")
+                if kind.fused and prefix + kind.fused in state:
+                    raise InheritanceError(
+                        f"the {tower} tower is fused for inference ('{prefix + kind.fused}'), and "
+                        f"only the branches that train are inherited: give its weights before, "
+                        f"{CURE}"
+                    )
                 return kind, prefix
     names = ", ".join(kind.name for kind in kinds)
     raise InheritanceError(

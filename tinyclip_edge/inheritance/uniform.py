@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inheritance.plan import Indices, InheritancePlan, ResNetPlan, TowerPlan
+from tinyclip_edge.inheritance.plan import (
+    Indices,
+    InheritancePlan,
+    ResNetPlan,
+    StagedPlan,
+    TowerPlan,
+)
 from tinyclip_edge.inheritance.report import (
     InheritanceReport,
     Origin,
@@ -17,7 +23,7 @@ from tinyclip_edge.inheritance.report import (
     summarise,
 )
 from tinyclip_edge.inheritance.resnet import resnet_source
-from tinyclip_edge.inheritance.tower_kind import SHARED, STACKED, TowerName, split_key
+from tinyclip_edge.inheritance.tower_kind import SHARED, STACKED, Place, TowerName, split_key
 from tinyclip_edge.inheritance.tower_kinds import TOWER_KINDS
 
 
@@ -99,10 +105,16 @@ def _source(
     if "tokens" in place.axes and not plan.tokens:
         return None
     source = key.removeprefix(student_prefix)
-    if place.layer is not None:
-        layer = 0 if place.name == kind.shared else tower_plan.layers[place.layer]
-        source = f"{kind.blocks}{layer}.{place.name}"
-    indices = _indices(tower_plan, plan, place.layer)
+    if isinstance(tower_plan, StagedPlan):
+        indices = _staged_indices(tower_plan, plan, place)
+        if place.stage is not None and place.layer is not None:
+            block = tower_plan.parts[place.stage].blocks[place.layer]
+            source = f"{kind.stages}{place.stage}.{kind.blocks}{block}.{place.name}"
+    else:
+        indices = _indices(tower_plan, plan, place.layer)
+        if place.layer is not None:
+            layer = 0 if place.name == kind.shared else tower_plan.layers[place.layer]
+            source = f"{kind.blocks}{layer}.{place.name}"
     return teacher_prefix + source, [indices[axis] if axis else None for axis in place.axes]
 
 
@@ -129,6 +141,28 @@ def _indices(tower_plan: TowerPlan, plan: InheritancePlan, layer: int | None) ->
         indices["attended"] = attended
         indices["qkv"] = _copies(attended, rows, "qkv")
         indices["neurons"] = tower_plan.neurons[layer]
+    return indices
+
+
+def _staged_indices(
+    tower_plan: StagedPlan, plan: InheritancePlan, place: Place
+) -> dict[str, Indices]:
+    """Return the teacher's indices of each axis at a place of a tower in stages."""
+    indices = {
+        "embed": plan.embed,
+        "stem": tower_plan.parts[0].channels,
+        "final": tower_plan.final,
+        "final_squeezed": tower_plan.final_squeezed,
+        "bottleneck": tower_plan.bottleneck,
+    }
+    if place.stage is not None:
+        part, width = tower_plan.parts[place.stage], tower_plan.head_width
+        indices |= {"channels": part.channels, "squeezed": part.squeezed}
+        if place.layer is not None:
+            attended = _stacked(part.heads[place.layer], width)
+            indices["attended"] = attended
+            indices["qkv"] = _copies(attended, part.teacher_heads * width, "qkv")
+            indices["neurons"] = part.neurons[place.layer]
     return indices
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -11,7 +11,13 @@ from torch import Tensor
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.open_clip_kinds import RESNET, TEXT, VIT
 from tinyclip_edge.inheritance.shape import HeadWidths, count_blocks
-from tinyclip_edge.inheritance.tower_kind import IMAGE_PREFIX, TowerKind, TowerName
+from tinyclip_edge.inheritance.tower_kind import (
+    IMAGE_PREFIX,
+    STATISTICS,
+    Place,
+    TowerKind,
+    TowerName,
+)
 from tinyclip_edge.inheritance.tower_kinds import TOWER_KINDS, recognise
 
 NO_RESNET = (
@@ -33,15 +39,26 @@ class TowerUnits:
     kind: str = ""  # a key of TOWER_KINDS; empty: open_clip's own transformer
     matrices: int = 2  # of a feed-forward block: 3 with a gate
     pooled: int = 0  # channels after an attention pool, which masks leave; 0 without one
+    stages: tuple[
+        int, ...
+    ] = ()  # blocks of each stage, of a tower in which only neurons have masks
+    widths: tuple[int, ...] = ()  # channels of each of these stages
+    unmasked: int = 0  # parameters of such a tower beside its neurons
 
     def table(self) -> dict[str, Any]:
         """Return the units as plain data; what an open_clip tower has no need of is left out."""
-        usual = {"kind": "", "matrices": 2, "pooled": 0}
+        usual = {"kind": "", "matrices": 2, "pooled": 0, "stages": (), "widths": (), "unmasked": 0}
         return {k: v for k, v in asdict(self).items() if usual.get(k) != v}
 
     @property
     def prunable(self) -> int:
-        """Parameters of attention and feed-forward blocks, which the sparsity counts."""
+        """Parameters of attention and feed-forward blocks, which the sparsity counts.
+
+        Of a tower in stages: of its neurons.
+        """
+        if self.stages:
+            parts = zip(self.neurons, self.neuron_parameters, strict=True)
+            return sum(count * each for count, each in parts)
         attended, bias = sum(self.heads) * self.head_width, int(self.biased)
         attention = attended * (4 * self.width + 3 * bias) + len(self.heads) * self.width * bias
         neuron = self.matrices * self.width + (self.matrices - 1) * bias
@@ -51,6 +68,21 @@ class TowerUnits:
     def biased(self) -> bool:
         """Whether attention and feed-forward layers have biases."""
         return not self.kind or TOWER_KINDS[self.kind].biased
+
+    @property
+    def neuron_parameters(self) -> tuple[int, ...]:
+        """Parameters of one neuron of each layer of a tower in stages."""
+        return tuple(
+            2 * width + 1
+            for blocks, width in zip(self.stages, self.widths, strict=True)
+            for _ in range(blocks)
+        )
+
+    def layer(self, place: Place) -> int | None:
+        """Return the number of a tensor's layer, counted over all stages; None outside layers."""
+        if place.stage is None or place.layer is None:
+            return place.layer
+        return sum(self.stages[: place.stage]) + place.layer
 
     @property
     def plain(self) -> bool:
@@ -85,7 +117,8 @@ class ClipUnits:
         image = 3 * self.patch**2 + 1 + self.image.positions + 4 + self.embed_dim
         text = self.text.positions + 2 + self.embed_dim
         layers = 4 * len(self.image.heads), 4 * len(self.text.heads)
-        return self.image.width * (image + layers[0]) + self.text.width * (text + layers[1])
+        of_image = self.image.unmasked or self.image.width * (image + layers[0])
+        return of_image + self.text.width * (text + layers[1])
 
     @property
     def kinds(self) -> dict[TowerName, TowerKind]:
@@ -110,12 +143,12 @@ class ClipUnits:
         heads = heads or HeadWidths()
         image, embed_dim = _tower(state, "image", heads.image)
         text, text_embed_dim = _tower(state, "text", heads.text)
-        patch = TOWER_KINDS[image.kind or VIT.name].patch
+        patch = TOWER_KINDS[image.kind or VIT.name].patch  # empty: no single patch embedding
         return cls(
             image,
             text,
             text_embed_dim or embed_dim or text.width,
-            state[IMAGE_PREFIX + patch].shape[-1],
+            state[IMAGE_PREFIX + patch].shape[-1] if patch else 0,
         )
 
 
@@ -128,6 +161,8 @@ def _tower(
         raise InheritanceError(NO_RESNET)
     if not kind.writes:
         raise InheritanceError(f"a {kind.name} cannot be masked; {UNMASKED}")
+    if kind.stages:
+        return _staged(state, kind, prefix, head_width)
     heads, neurons, matrices = [], [], 2
     for layer in range(count_blocks(state, prefix + kind.blocks, f"the {tower} tower")):
         sizes = kind.layer_sizes(state, prefix, layer)
@@ -159,3 +194,35 @@ def _matrices(state: Mapping[str, Tensor], block: str, kind: TowerKind) -> int:
     """Return the number of matrices of a layer's feed-forward part."""
     names = (name for name, axes in kind.block.items() if "neurons" in axes and len(axes) > 1)
     return sum(block + name in state for name in names)
+
+
+def _staged(
+    state: Mapping[str, Tensor], kind: TowerKind, prefix: str, head_width: int
+) -> tuple[TowerUnits, int]:
+    """Return the units of a tower in stages, whose neurons alone have masks."""
+    neurons, stages, widths = [], [], []
+    for stage in range(count_blocks(state, prefix + kind.stages, "the image tower's stages")):
+        start = f"{prefix}{kind.stages}{stage}.{kind.blocks}"
+        blocks = count_blocks(state, start, f"stage {stage + 1} of the image tower")
+        for block in range(blocks):
+            weight = state.get(f"{start}{block}.mlp.fc1.weight")
+            neurons.append(0 if weight is None else weight.shape[0])
+        stages.append(blocks)
+        widths.append(state[f"{start}0.mlp.fc2.bias"].shape[0])
+    units = TowerUnits(
+        width=widths[0],
+        head_width=head_width,
+        heads=(0,) * len(neurons),
+        neurons=tuple(neurons),
+        positions=0,
+        kind=kind.name,
+        stages=tuple(stages),
+        widths=tuple(widths),
+    )
+    parameters = sum(
+        tensor.numel()
+        for key, tensor in state.items()
+        if key.startswith(prefix) and not key.endswith(STATISTICS)
+    )
+    embed = kind.sizes(state, prefix).get("embed", 0)
+    return replace(units, unmasked=parameters - units.prunable), embed

@@ -7,6 +7,8 @@ from typing import Any
 
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.pruned_units import UNITS
+from tinyclip_edge.models.sized_fastvit import fastvit_keywords, fastvit_sizes
+from tinyclip_edge.models.sized_timm import SIZES, is_sized, timm_sizes
 
 
 def describe(clip: LoadedClip) -> str:
@@ -16,9 +18,9 @@ def describe(clip: LoadedClip) -> str:
     units = clip.config.get(UNITS) or {}
     width, layers = vision.get("width", 768), vision.get("layers", 12)
     if vision.get("timm_model_name"):
-        image = str(vision["timm_model_name"])
+        image = _timm(vision, units.get("image"))
     elif not isinstance(layers, int):
-        image = f"ResNet of {'-'.join(map(str, layers))} blocks, width {width}"
+        image = f"ResNet of {_joined(layers)} blocks, width {width}"
     else:
         heads = width // vision.get("head_width", 64)
         sizes = units.get("image") or _equal(vision, width, heads)
@@ -36,6 +38,27 @@ def describe(clip: LoadedClip) -> str:
         f"{image}, {clip.image_size} px; text of {language}, context {clip.context_length}, "
         f"vocabulary {clip.vocabulary}; embedding {clip.embedding_dim}"
     )
+
+
+def _timm(vision: dict[str, Any], units: dict[str, Any] | None) -> str:
+    """Return a timm model's name, with sizes of its own or after a prune."""
+    name = str(vision["timm_model_name"])
+    stages, usual = fastvit_sizes(name), timm_sizes(name)
+    if stages is not None and (units or is_sized({"vision_cfg": vision})):
+        sizes = fastvit_keywords(vision, stages)
+        blocks, widths = (_joined(sizes[key]) for key in ("layers", "embed_dims"))
+        text = f"{name} in {blocks} blocks, width {widths}"
+        return f"{text}, {_span(units['neurons'])} neurons" if units else text
+    if units or (usual is not None and is_sized({"vision_cfg": vision})):
+        assert usual is not None
+        sizes = {**{key: getattr(usual, key) for key in SIZES}, **vision}
+        heads = sizes["width"] // sizes["head_width"]
+        return f"{name} in {_sizes(units or _equal(sizes, sizes['width'], heads))}"
+    return name
+
+
+def _joined(values: Sequence[int]) -> str:
+    return "-".join(map(str, values))
 
 
 def _equal(table: dict[str, Any], width: int, heads: int) -> dict[str, Any]:

@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from tinyclip_edge.inheritance import HeadWidths
+from tinyclip_edge.inheritance.masked_fastvit import is_fastvit
 from tinyclip_edge.models.clip import LoadedClip
+from tinyclip_edge.models.sized_fastvit import FastVitSizes
 from tinyclip_edge.models.sized_text import head_width_of, is_hf_text
 from tinyclip_edge.models.sized_timm import head_width
 
@@ -28,4 +30,6 @@ def head_widths(clip: LoadedClip) -> HeadWidths:
         pool = getattr(trunk, "attn_pool", None)
         widths = replace(widths, image=head_width(trunk.blocks[0].attn))
         widths = widths if pool is None else replace(widths, pool=head_width(pool))
+    elif is_fastvit(trunk):
+        widths = replace(widths, image=FastVitSizes.of(trunk).head_width)
     return widths

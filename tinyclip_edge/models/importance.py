@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -17,14 +18,16 @@ from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.importance import (
     Blocks,
     Ranking,
+    StagedRanking,
     only_layers,
     plan_importance,
     score_embedding,
     search_layers,
 )
 from tinyclip_edge.inheritance.plan import Indices, InheritancePlan, plan_uniform
-from tinyclip_edge.inheritance.probe import PoolPoints, TowerProbe
+from tinyclip_edge.inheritance.probe import PoolPoints, Probe, TowerProbe
 from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
+from tinyclip_edge.inheritance.staged_probe import StagedProbe
 from tinyclip_edge.inheritance.tower_kind import BOTH, TowerName
 from tinyclip_edge.inheritance.tower_kinds import TOWER_KINDS
 from tinyclip_edge.losses import affinity_loss
@@ -42,7 +45,7 @@ SEED = 0
 class _Side:
     """One tower with its calibration inputs and the other tower's features."""
 
-    blocks: Blocks
+    stages: tuple[Blocks, ...]  # one in a transformer
     shape: TowerShape
     encode: Callable[[Tensor], Tensor]
     inputs: Tensor
@@ -84,10 +87,15 @@ def importance_plan(
     try:
         teacher.model.to(device or home)
         features = _both_features(teacher, pairs)
-        rankings = {}
+        rankings: dict[TowerName, Ranking | StagedRanking] = {}
         for name in towers:
             side = _side(teacher, getattr(teacher_shape, name), pairs, features, name)
-            rankings[name] = _rank(side, getattr(student_shape, name).layers)
+            student_tower: TowerShape = getattr(student_shape, name)
+            if student_tower.parts:
+                visual = teacher.model.get_submodule("visual")
+                rankings[name] = _rank_stages(side, student_tower, visual)
+            else:
+                rankings[name] = _rank(side, student_tower.layers)
         image, text = (part.cpu() for part in features)
         embed = score_embedding(image, text, teacher.logit_scale)
         return plan_importance(teacher_shape, student_shape, rankings, embed)
@@ -168,32 +176,62 @@ def _features(encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     )
 
 
+def _rank_stages(side: _Side, student: TowerShape, visual: nn.Module) -> StagedRanking:
+    selected = _search(side, [part.blocks for part in student.parts])
+    with only_layers(side.stages, selected), torch.enable_grad():
+        with StagedProbe(visual.get_submodule("trunk"), side.shape.head_width) as probe:
+            _add_inputs(side, probe)
+        return StagedRanking(selected, probe.scores())
+
+
 def _rank(side: _Side, layers: int) -> Ranking:
-    selected = search_layers(side.shape.layers, layers, lambda choice: _kl(side, choice))
-    generator = torch.Generator().manual_seed(SEED)
+    selected = _search(side, [layers])
     points = TOWER_KINDS[side.shape.kind].probe
     assert points is not None  # checked before
-    with only_layers(side.blocks, selected), torch.enable_grad():
-        probed = (side.blocks.modules, points, side.shape.head_width, _pool_points(side))
+    with only_layers(side.stages, selected), torch.enable_grad():
+        probed = (side.stages[0].modules, points, side.shape.head_width, _pool_points(side))
         with TowerProbe(*probed, pooled=side.after_pooling) as probe:
-            for inputs in torch.split(side.inputs, CHUNK):
-                logits = side.scale * _features(side.encode, inputs) @ side.other_features.T
-                probe.add(logits, DRAWS, generator)
-        return Ranking(selected, probe.scores())
+            _add_inputs(side, probe)
+        return Ranking(selected[0], probe.scores())
+
+
+def _search(side: _Side, counts: Sequence[int]) -> tuple[Indices, ...]:
+    """Return which blocks of each stage are inherited, one stage after the other."""
+    whole = [tuple(range(len(stage.modules))) for stage in side.stages]
+    selected: list[Indices] = []
+    for number, count in enumerate(counts):
+        rest = whole[number + 1 :]
+        cost = partial(_cost_of_stage, side, tuple(selected), tuple(rest))
+        selected.append(search_layers(len(whole[number]), count, cost))
+    return tuple(selected)
+
+
+def _cost_of_stage(
+    side: _Side, before: tuple[Indices, ...], after: tuple[Indices, ...], choice: Indices
+) -> float:
+    return _kl(side, (*before, choice, *after))
+
+
+def _add_inputs(side: _Side, probe: Probe) -> None:
+    """Run a tower on all calibration inputs under a probe."""
+    generator = torch.Generator().manual_seed(SEED)
+    for inputs in torch.split(side.inputs, CHUNK):
+        logits = side.scale * _features(side.encode, inputs) @ side.other_features.T
+        probe.add(logits, DRAWS, generator)
 
 
 def _pool_points(side: _Side) -> PoolPoints | None:
     """Return where the attention pool of a timm trunk is probed; None without one."""
-    pool: Any = getattr(side.blocks.owner, "attn_pool", None)
+    pool: Any = getattr(side.stages[0].owner, "attn_pool", None)
     if pool is None or not side.shape.pool_heads:
         return None
     return PoolPoints(pool.proj, pool.mlp.fc2, side.shape.pool_head_width)
 
 
 @torch.no_grad()
-def _kl(side: _Side, layers: Indices) -> float:
-    """Return the affinity KL of the tower with only these layers."""
-    with only_layers(side.blocks, layers):
+def _kl(side: _Side, layers: tuple[Indices, ...]) -> float:
+    """Return the affinity KL of the tower with only these layers of each stage."""
+    with only_layers(side.stages, layers):
         features = _features(side.encode, side.inputs[:LAYER_PAIRS])
     full_features, other_features = side.features[:LAYER_PAIRS], side.other_features[:LAYER_PAIRS]
     scales = {"student_scale": side.scale, "teacher_scale": side.scale}

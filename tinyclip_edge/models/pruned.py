@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from tinyclip_edge.errors import InheritanceError, ModelError
 from tinyclip_edge.inheritance.dense import DenseBlock
 from tinyclip_edge.inheritance.equal import equal_masks
+from tinyclip_edge.inheritance.fastvit_kind import FASTVIT
 from tinyclip_edge.inheritance.gates import ClipGates, ClipMasks
 from tinyclip_edge.inheritance.masked import check_maskable
+from tinyclip_edge.inheritance.masked_fastvit import is_fastvit
 from tinyclip_edge.inheritance.prune import PrunePlan
 from tinyclip_edge.inheritance.text_part import text_part
 from tinyclip_edge.inheritance.units import ClipUnits
@@ -25,6 +27,7 @@ from tinyclip_edge.models.clip import LoadedClip, count_parameters
 from tinyclip_edge.models.head_widths import head_widths
 from tinyclip_edge.models.positions import whole_state
 from tinyclip_edge.models.prefixes import read_prefixes
+from tinyclip_edge.models.pruned_fastvit import pruned_fastvit
 from tinyclip_edge.models.pruned_units import UNITS, read_units
 from tinyclip_edge.models.sized_text import has_own_text
 from tinyclip_edge.models.student_config import teacher_cfg
@@ -248,6 +251,11 @@ def _timm_tower(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.
 
     with torch.device("meta"):
         whole: Any = build_model(model_cfg, source)
+    fits = is_fastvit(whole.visual.trunk) == (units.image.kind == FASTVIT.name)
+    if not fits or not (units.image.stages or hasattr(whole.visual.trunk, "blocks")):
+        raise ModelError(f"{source}: {UNITS}.image is of another kind than vision_cfg")
+    if units.image.stages:
+        return pruned_fastvit(whole.visual, units.image, f"{source}: {UNITS}.image")
     if len(whole.visual.trunk.blocks) != len(units.image.heads):
         raise ModelError(
             f"{source}: {UNITS}.image has {len(units.image.heads):,} layers, vision_cfg "

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from typing import Any
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.inheritance.encoder_kinds import M2M_100, ROBERTA, T5
+from tinyclip_edge.inheritance.fastvit_kind import FASTVIT
 from tinyclip_edge.inheritance.timm_kinds import TIMM_VIT
 from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 from tinyclip_edge.limits import is_count
@@ -18,10 +21,10 @@ def read_units(table: object, source: str) -> ClipUnits:
     """Return the checked units of an untrusted config. Raises ModelError."""
     if not isinstance(table, dict) or set(table) != {f.name for f in fields(ClipUnits)}:
         raise ModelError(f"{source}: '{UNITS}' must hold image, text, embed_dim and patch")
-    for key in ("embed_dim", "patch"):
-        if not is_count(table[key]):
-            raise ModelError(f"{source}: {UNITS}.{key} must be a whole number above 0")
     image, text = (_read_tower(table[name], name, f"{source}: {UNITS}.{name}") for name in _TOWERS)
+    for key in ("embed_dim", "patch"):
+        if not is_count(table[key], minimum=0 if key == "patch" and image.stages else 1):
+            raise ModelError(f"{source}: {UNITS}.{key} must be a whole number above 0")
     units = ClipUnits(image, text, table["embed_dim"], table["patch"])
     if units.prunable + units.fixed > MAX_PARAMETERS:
         raise ModelError(f"{source}: '{UNITS}' describe more than {MAX_PARAMETERS:.0e} parameters")
@@ -29,15 +32,19 @@ def read_units(table: object, source: str) -> ClipUnits:
 
 
 _TOWERS = ("image", "text")
-_OPTIONAL = ("kind", "matrices", "pooled")
-_MASKED_KINDS = {"image": (TIMM_VIT.name,), "text": (ROBERTA.name, T5.name, M2M_100.name)}
+_STAGED = ("stages", "widths", "unmasked")  # of a tower in stages
+_OPTIONAL = ("kind", "matrices", "pooled", *_STAGED)
+_MASKED_KINDS = {
+    "image": (TIMM_VIT.name, FASTVIT.name),
+    "text": (ROBERTA.name, T5.name, M2M_100.name),
+}
 
 
 def _read_tower(table: object, tower: str, label: str) -> TowerUnits:
     required = {f.name for f in fields(TowerUnits) if f.default is MISSING}
     if not isinstance(table, dict) or not required <= set(table) <= {*required, *_OPTIONAL}:
         raise ModelError(f"{label} must hold {', '.join(sorted(required))}")
-    for key in ("width", "head_width", "matrices", "pooled"):
+    for key in ("width", "head_width", "matrices", "pooled", "unmasked"):
         if key in table and not is_count(table[key]):
             raise ModelError(f"{label}.{key} must be a whole number above 0")
     kind = table.get("kind", "")
@@ -53,5 +60,26 @@ def _read_tower(table: object, tower: str, label: str) -> TowerUnits:
         raise ModelError(f"{label}: heads of {len(heads):,} layers, neurons of {len(neurons):,}")
     if len(heads) > MAX_LAYERS:
         raise ModelError(f"{label} lists {len(heads):,} layers, at most {MAX_LAYERS:,} are built")
-    sizes = {**table, "heads": tuple(heads), "neurons": tuple(neurons)}
-    return TowerUnits(**sizes)
+    rest = {key: value for key, value in table.items() if key not in _STAGED}
+    sizes = {**rest, "heads": tuple(heads), "neurons": tuple(neurons)}
+    return TowerUnits(**sizes, **_read_stages(table, len(heads), label))
+
+
+def _read_stages(table: Mapping[str, Any], layers: int, label: str) -> dict[str, Any]:
+    """Return the checked units that only a tower in stages has; none of another."""
+    staged = table.get("kind") == FASTVIT.name
+    if {key for key in _STAGED if key in table} != (set(_STAGED) if staged else set()):
+        raise ModelError(f"{label} must hold {', '.join(_STAGED)} of a tower in stages, else none")
+    if not staged:
+        return {}
+    for key in ("stages", "widths"):
+        counts = table[key]
+        if not isinstance(counts, (list, tuple)) or not all(is_count(n) for n in counts):
+            raise ModelError(f"{label}.{key} must list a whole number above 0 for each stage")
+    stages, widths = tuple(table["stages"]), tuple(table["widths"])
+    if sum(stages) != layers or len(stages) != len(widths):
+        raise ModelError(
+            f"{label}: stages {list(stages)} and widths {list(widths)} are not those of {layers} "
+            "layers"
+        )
+    return {"stages": stages, "widths": widths, "unmasked": table["unmasked"]}

@@ -19,6 +19,7 @@ from torch import nn
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.limits import is_count
 from tinyclip_edge.models.library import open_clip, quiet
+from tinyclip_edge.models.sized_fastvit import fastvit_keywords, fastvit_sizes, final_width
 
 SIZES = ("width", "layers", "head_width", "mlp_ratio")
 
@@ -34,6 +35,7 @@ class TimmSizes:
     head_width: int
     mlp_ratio: float
     pool_head_width: int | None  # of its attention pool, None without one
+    stem: TimmTrunk = None  # convolutions before its layers; None: one patch embedding
 
     @classmethod
     def of(cls, trunk: TimmTrunk) -> TimmSizes:
@@ -44,9 +46,15 @@ class TimmSizes:
             width=trunk.embed_dim,
             layers=len(trunk.blocks),
             head_width=head_width(block.attn),
-            mlp_ratio=block.mlp.fc2.in_features / trunk.embed_dim,
+            mlp_ratio=_down(block.mlp).in_features / trunk.embed_dim,
             pool_head_width=None if pool is None else head_width(pool),
+            stem=getattr(trunk.patch_embed, "backbone", None),
         )
+
+
+def _down(mlp: TimmTrunk) -> TimmTrunk:
+    """Return the layer of a feed-forward block that reads its neurons; ViTamin's is w2."""
+    return mlp.w2 if hasattr(mlp, "w2") else mlp.fc2
 
 
 def head_width(attention: TimmTrunk) -> int:
@@ -87,18 +95,11 @@ def build_sized(vision: Mapping[str, Any], embed_dim: int) -> nn.Module:
     import timm
 
     name = vision["timm_model_name"]
-    usual = timm_sizes(name)
-    if usual is None:
-        raise ModelError(
-            f"vision_cfg: {name} is not a vision transformer, so {', '.join(SIZES)} do not apply; "
-            "leave them out"
-        )
     options = open_clip.CLIPVisionCfg(**dict(vision))
     pool, projection = options.timm_pool, options.timm_proj
     if projection not in (None, "", "none", "linear") or pool in ("abs_attn", "rot_attn"):
         raise ModelError(f"vision_cfg: {name} in other sizes needs timm_proj null, none or linear")
-    sizes = _keywords(vision, usual, name)
-    width = sizes["embed_dim"]
+    width, sizes = _trunk(vision, options.image_size)
     if projection == "none" and width != embed_dim:
         raise ModelError(
             f"vision_cfg: {name} has no projection (timm_proj: none), so its width {width} must be "
@@ -110,18 +111,33 @@ def build_sized(vision: Mapping[str, Any], embed_dim: int) -> nn.Module:
             name, embed_dim, image_size=options.image_size, pool=pool, proj=projection
         )
     classes = 0 if projection in ("none", "linear") else embed_dim
-    visual.trunk = timm.create_model(
-        name,
-        pretrained=False,
-        img_size=options.image_size,
-        num_classes=classes,
-        global_pool=pool,
-        **sizes,
-    )
+    if pool or projection != "linear":  # else the model's own, as in open_clip
+        sizes["global_pool"] = pool
+    visual.trunk = timm.create_model(name, pretrained=False, num_classes=classes, **sizes)
     if projection == "linear":
         visual.head.proj = nn.Linear(width, embed_dim, bias=options.timm_proj_bias)
     built: nn.Module = visual
     return built
+
+
+def pooled_width(vision: Mapping[str, Any]) -> int:
+    """Return the channels that a timm tower in the sizes of a vision_cfg gives. ModelError."""
+    return _trunk(vision, vision.get("image_size", 224))[0]
+
+
+def _trunk(vision: Mapping[str, Any], image_size: object) -> tuple[int, dict[str, Any]]:
+    """Return the channels that a trunk gives, and timm's keywords for its sizes."""
+    name = vision["timm_model_name"]
+    usual, staged = timm_sizes(name), fastvit_sizes(name)
+    if staged is not None:
+        return final_width(vision, staged), fastvit_keywords(vision, staged)
+    if usual is None:
+        raise ModelError(
+            f"vision_cfg: {name} is neither a vision transformer nor a FastViT, so "
+            f"{', '.join(SIZES)} do not apply; leave them out"
+        )
+    sizes = _keywords(vision, usual, name)
+    return sizes["embed_dim"], {"img_size": image_size, **sizes}
 
 
 def _keywords(vision: Mapping[str, Any], usual: TimmSizes, name: str) -> dict[str, Any]:
@@ -135,6 +151,8 @@ def _keywords(vision: Mapping[str, Any], usual: TimmSizes, name: str) -> dict[st
         raise ModelError(f"vision_cfg.width {width} is not a multiple of head_width {head}")
     sizes = {"embed_dim": width, "depth": layers, "num_heads": width // head}
     sizes["mlp_ratio"] = usual.mlp_ratio if ratio is None else ratio
+    if usual.stem is not None:
+        sizes |= _stem_keywords(usual, width, name)
     if "patch_size" in vision:
         sizes["patch_size"] = vision["patch_size"]
     pool_head = usual.pool_head_width
@@ -146,3 +164,24 @@ def _keywords(vision: Mapping[str, Any], usual: TimmSizes, name: str) -> dict[st
             )
         sizes["attn_pool_num_heads"] = width // pool_head
     return sizes
+
+
+def _stem_keywords(usual: TimmSizes, width: int, name: str) -> dict[str, Any]:
+    """Return timm's keywords for a stem that gives ``width`` channels."""
+    if width == usual.width:
+        return {}
+    if not all(hasattr(usual.stem, part) for part in ("stages", "pool")):
+        raise ModelError(
+            f"vision_cfg.width {width}: timm builds the stem of {name} for {usual.width} channels "
+            "only; leave it out, and give layers or mlp_ratio"
+        )
+    from timm.models.vitamin import VitCfg
+
+    stages = usual.stem.stages
+    return {
+        "embed_cfg": VitCfg(
+            embed_dim=(*(stage[0].out_chs for stage in stages), width),
+            depths=(*(len(stage) for stage in stages), 1),
+            stem_width=usual.stem.stem.out_chs,
+        )
+    }

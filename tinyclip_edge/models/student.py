@@ -20,6 +20,7 @@ from tinyclip_edge.inheritance import (
     plan_uniform,
 )
 from tinyclip_edge.inheritance.masked import END_POOLS
+from tinyclip_edge.inheritance.masked_fastvit import is_fastvit
 from tinyclip_edge.inheritance.tower_kind import BOTH, TowerName
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import LoadedClip
@@ -172,17 +173,18 @@ def inherit_student(
     towers = [tower for tower in BOTH if tower not in (*frozen, *fresh)]
     _check_agreement(teacher.config["model_cfg"], student.config["model_cfg"], towers)
     if "image" in towers:
-        _check_trunks(teacher, student)
         teacher_state, notes = resize_positions(teacher.model, student.model)
     else:
         teacher_state, notes = whole_state(teacher.model), ()
-    if "text" in towers:
-        _check_text_encoders(teacher, student)
     student_state = student.model.state_dict()
     shapes = (
         ClipShape.of(teacher_state, head_widths(teacher), towers=towers),
         ClipShape.of(student_state, head_widths(student), towers=towers),
     )
+    if "image" in towers and shapes[0].image.kind == shapes[1].image.kind:
+        _check_trunks(teacher, student)  # of other kinds, the plan names them
+    if "text" in towers:
+        _check_text_encoders(teacher, student)
     if "text" in towers and not same_ids(teacher.tokenizer, student.tokenizer):
         # Rows of another tokenizer's ids are meaningless: the plan has no tokens.
         shapes = (shapes[0], replace(shapes[1], vocabulary=0))
@@ -261,14 +263,24 @@ def _check_text_encoders(teacher: LoadedClip, student: LoadedClip) -> None:
 
 
 def _layers_of_trunk(clip: LoadedClip) -> list[tuple[str, str]]:
-    """Return name, type and settings of each layer of timm's first block; none without one."""
-    blocks: Any = getattr(getattr(clip.model.visual, "trunk", None), "blocks", None)
-    if blocks is None:
-        return []
-    settings = ("eps", "approximate", "rotate_half")
+    """Return name, type and settings of each layer of timm's first blocks; none without one.
+
+    Of a FastViT: of the first block of each stage, and of what lies between the stages.
+    """
+    trunk: Any = getattr(clip.model.visual, "trunk", None)
+    parts: dict[str, torch.nn.Module] = {}
+    if hasattr(trunk, "blocks"):
+        parts["blocks.0"] = trunk.blocks[0]
+    elif is_fastvit(trunk):
+        parts |= {"stem": trunk.stem, "final_conv": trunk.final_conv}
+        for number, stage in enumerate(trunk.stages):
+            for name in ("downsample", "pos_emb", "blocks.0"):
+                parts[f"stages.{number}.{name}"] = stage.get_submodule(name)
+    settings = ("eps", "approximate", "rotate_half", "kernel_size", "stride")
     return [
-        (f"blocks.0.{name}", " ".join([type(layer).__name__, *_stated(layer, settings)]))
-        for name, layer in blocks[0].named_modules()
+        (f"{start}.{name}".rstrip("."), " ".join([type(layer).__name__, *_stated(layer, settings)]))
+        for start, part in parts.items()
+        for name, layer in part.named_modules()
     ]
 
 

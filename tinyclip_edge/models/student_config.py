@@ -10,6 +10,7 @@ from tinyclip_edge.errors import ModelError
 from tinyclip_edge.inheritance.tower_kind import TowerName
 from tinyclip_edge.models.build import check_model_cfg
 from tinyclip_edge.models.clip import LoadedClip
+from tinyclip_edge.models.sized_fastvit import fastvit_sizes
 from tinyclip_edge.models.sized_text import (
     HF_CONFIG,
     TEXT_SIZES,
@@ -17,7 +18,7 @@ from tinyclip_edge.models.sized_text import (
     read_text_config,
     student_text,
 )
-from tinyclip_edge.models.sized_timm import SIZES, is_sized, timm_sizes
+from tinyclip_edge.models.sized_timm import SIZES, is_sized, pooled_width, timm_sizes
 from tinyclip_edge.models.tokenization import OPEN_CLIP_VOCABULARY
 
 _TOKENIZER_KEYS = (
@@ -123,7 +124,7 @@ def complete_cfg(overrides: dict[str, Any], teacher: dict[str, Any], name: str) 
     }
     tower = config["vision_cfg"]
     if "embed_dim" not in overrides and is_sized(config) and tower.get("timm_proj") == "none":
-        config["embed_dim"] = tower["width"]  # such a tower's embedding is its channels
+        config["embed_dim"] = pooled_width(tower)  # such a tower's embedding is its channels
     check_model_cfg(config, name)
     return config
 
@@ -171,7 +172,9 @@ def _vision_base(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, 
 def _timm_base(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
     """Return a timm teacher's vision settings, with all sizes where the student gives some."""
     name = teacher["timm_model_name"]
-    usual = timm_sizes(name) if student.keys() & set(SIZES) else None
+    usual = None
+    if student.keys() & set(SIZES):
+        usual = timm_sizes(name) or fastvit_sizes(name)
     if usual is None:
         sized = student.keys() & set(SIZES)
         return {k: v for k, v in teacher.items() if not sized or k == "image_size"}

@@ -59,6 +59,12 @@ def check_fit(state: dict[str, Tensor], expected: Mapping[str, Tensor], source: 
     for key in SCALES:
         if key in expected and key in state and state[key].numel() == expected[key].numel():
             state[key] = state[key].reshape(expected[key].shape)
+    fused = next((key for key in state if ".reparam_conv." in key and key not in expected), None)
+    if fused is not None:
+        raise ModelError(
+            f"{source} is fused for inference ('{fused}'), and models are built with the branches "
+            "that train; give the weights before they were fused"
+        )
     missing = [key for key in expected if key not in state]
     extra = [key for key in state if key not in expected]
     shapes = [

@@ -158,7 +158,7 @@ def test_layers_come_back_after_an_error(toy_teacher):
     blocks = transformer.resblocks
     with (
         pytest.raises(RuntimeError, match="stop"),
-        only_layers(Blocks(transformer, "resblocks"), (0, 3)),
+        only_layers([Blocks(transformer, "resblocks")], [(0, 3)]),
     ):
         assert [*transformer.resblocks] == [blocks[0], blocks[3]]
         raise RuntimeError("stop")

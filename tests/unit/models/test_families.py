@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from families import ENCODERS, EVERY, FAMILIES, families, family
+from families import ENCODERS, EVERY, families, family
 from tinyclip_edge.errors import InheritanceError, ModelError
 from tinyclip_edge.inheritance import ClipShape
 from tinyclip_edge.inheritance.importance import Blocks, only_layers
@@ -16,29 +16,50 @@ SHAPES = {
     "vision_cfg": {"width": 32, "layers": 2},
     "text_cfg": {"width": 32, "layers": 2, "heads": 2},
 }
-HALVES = {"PE-Core": {**SHAPES, "vision_cfg": {"width": 96, "layers": 2}}}
+HALVES = {
+    "PE-Core": {**SHAPES, "vision_cfg": {"width": 96, "layers": 2}},
+    "MobileCLIP 2": {**SHAPES, "vision_cfg": {"width": 8, "layers": [1, 1, 2, 1]}},
+    "MobileCLIP 2, five stages": {**SHAPES, "vision_cfg": {"width": 4, "layers": [1, 1, 2, 1, 1]}},
+    # timm builds its stem for one width only
+    "MobileCLIP-B": {**SHAPES, "vision_cfg": {"layers": 2, "mlp_ratio": 0.25}},
+}
+# Blocks of each stage of a student, and those of its teacher that they are.
+DEPTHS = {
+    "MobileCLIP 2": ([1, 1, 2, 1], ((0,), (0,), (0, 2), (0,))),
+    "MobileCLIP 2, five stages": ([1, 1, 2, 1, 1], ((0,), (0,), (0, 2), (0,), (0,))),
+}
+# Half of the neurons of each image tower, where it is not 2 to a channel.
+HALF_NEURONS = {
+    "EVA02": 85 / 64, "MobileCLIP 2": 1.5, "MobileCLIP-B": 0.25, "ViTamin": 1.0,
+}  # fmt: skip
 
 VISION, TEXT = "visual.transformer.resblocks.", "transformer.resblocks."
 TRUNK = "visual.trunk.blocks."
-OPEN_CLIP = ((VISION, "mlp.c_proj.weight"), (TEXT, "mlp.c_proj.weight"))
-TIMM = ((TRUNK, "mlp.fc2.weight"), (f"text.{TEXT}", "mlp.c_proj.weight"))
 ENCODER_WRITERS = {
     "mt5": ("text.transformer.block.", "layer.1.DenseReluDense.wo.weight"),
     "m2m_100": ("text.transformer.layers.", "fc2.weight"),
 }
-WRITERS = {
-    name: TIMM if "timm_model_name" in config["vision_cfg"] else OPEN_CLIP
-    for name, config in FAMILIES.items()
-} | {
-    name: (
-        OPEN_CLIP[0],
-        ENCODER_WRITERS.get(
-            config["text_cfg"]["hf_config"]["model_type"],
-            ("text.transformer.encoder.layer.", "output.dense.weight"),
-        ),
-    )
-    for name, config in ENCODERS.items()
-}
+
+
+def writers(name):
+    """Keys of the weights that read the neurons of each block."""
+    vision, text = EVERY[name]["vision_cfg"], EVERY[name]["text_cfg"]
+    timm = "timm_model_name" in vision
+    end = "mlp.w2.weight" if name == "ViTamin" else "mlp.fc2.weight"
+    pairs = [(TRUNK, end) if timm else (VISION, "mlp.c_proj.weight")]
+    if name in ENCODERS:
+        usual = ("text.transformer.encoder.layer.", "output.dense.weight")
+        pairs.append(ENCODER_WRITERS.get(text["hf_config"]["model_type"], usual))
+    else:
+        pairs.append((f"text.{TEXT}" if timm else TEXT, "mlp.c_proj.weight"))
+    keys = [f"{blocks}{layer}.{writer}" for blocks, writer in pairs for layer in range(4)]
+    if isinstance(vision["layers"], list):
+        keys = keys[4:] + [
+            f"visual.trunk.stages.{stage}.blocks.{block}.{end}"
+            for stage, count in enumerate(vision["layers"])
+            for block in range(count)
+        ]
+    return keys
 
 
 @pytest.fixture(params=families(EVERY))
@@ -71,10 +92,11 @@ def test_a_student_of_the_same_shape_is_the_teacher(name):
 
 def test_half_the_depth_keeps_blocks_bit_for_bit(name):
     teacher = family(name)
-    shape = {"vision_cfg": {"layers": 2}, "text_cfg": {"layers": 2}}
+    blocks, layers = DEPTHS.get(name, (2, (0, 2)))
+    shape = {"vision_cfg": {"layers": blocks}, "text_cfg": {"layers": 2}}
     student = create_student(shape, teacher)
     report = inherit_student(teacher, student)
-    assert (report.image.layers, report.text.layers) == ((0, 2), (0, 2))
+    assert (report.image.layers, report.text.layers) == (layers, (0, 2))
     state, origin = student.model.state_dict(), teacher.model.state_dict()
     for tensor in report.tensors:
         if tensor.tower != "shared":
@@ -153,14 +175,14 @@ def test_importance_finds_the_units_that_do_something(name):
     state = teacher.model.state_dict()
     generator = torch.Generator().manual_seed(4)
     useful = {}
-    keys = [f"{blocks}{layer}.{writer}" for blocks, writer in WRITERS[name] for layer in range(4)]
+    keys = writers(name)
     if name == "SigLIP 2":  # timm gives the pool's neurons the ratio of the blocks
         keys.append("visual.trunk.attn_pool.mlp.fc2.weight")
     for key in keys:
         order = torch.randperm(state[key].shape[1], generator=generator)
         useful[key] = order[: len(order) // 2].sort()[0]
         state[key][:, order[len(order) // 2 :]] = 0
-    vision = {"mlp_ratio": 85 / 64 if name == "EVA02" else 2.0}
+    vision = {"mlp_ratio": HALF_NEURONS.get(name, 2.0)}
     text = {"mlp_ratio": 1.0 if name in ENCODERS else 2.0}
     student = create_student({"vision_cfg": vision, "text_cfg": text}, teacher)
     inherit_student(teacher, student, plan="importance", calibration=inputs(teacher))
@@ -193,7 +215,7 @@ def test_importance_measures_layers_with_the_positions_that_all_share():
     student = create_student({"text_cfg": {"layers": 2}}, teacher)
     shape = ClipShape.of(teacher.model.state_dict(), head_widths(teacher)).text
     calibration = inputs(teacher)
-    with torch.no_grad(), only_layers(Blocks.of(teacher.model, shape), (1, 3)):
+    with torch.no_grad(), only_layers(Blocks.of(teacher.model, shape), [(1, 3)]):
         expected = teacher.model.encode_text(calibration[1])
     before = features(teacher)[1]
     state, origin = student.model.state_dict(), teacher.model.state_dict()

@@ -1,0 +1,47 @@
+"""A FastViT of timm whose feed-forward blocks differ in neurons, as masks leave it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from tinyclip_edge.errors import ModelError
+from tinyclip_edge.inheritance.masked_fastvit import Bias, feed_forward_blocks
+from tinyclip_edge.inheritance.units import TowerUnits
+
+
+def pruned_fastvit(visual: nn.Module, units: TowerUnits, source: str) -> nn.Module:
+    """Return open_clip's TimmModel with the given neurons in each block, random weights.
+
+    ``visual`` is the tower before any prune, on meta. Raises ModelError for units of another tower.
+    """
+    tower: Any = visual
+    stages = tuple(len(stage.blocks) for stage in tower.trunk.stages)
+    widths = tuple(stage.blocks[0].mlp.fc1.in_channels for stage in tower.trunk.stages)
+    if (stages, widths) != (units.stages, units.widths):
+        raise ModelError(
+            f"{source}: stages {list(units.stages)} of {list(units.widths)} channels, vision_cfg "
+            f"has {list(stages)} of {list(widths)}"
+        )
+    with torch.device("meta"):
+        blocks = list(feed_forward_blocks(tower.trunk))
+        for (name, block), neurons in zip(blocks, units.neurons, strict=True):
+            if neurons:
+                block.fc1 = nn.Conv2d(block.fc1.in_channels, neurons, kernel_size=1)
+                block.fc2 = nn.Conv2d(neurons, block.fc2.out_channels, kernel_size=1)
+            else:
+                owner, _, attribute = name.rpartition(".")
+                setattr(tower.trunk.get_submodule(owner), attribute, Bias(block.fc2.out_channels))
+    tower = tower.to_empty(device=torch.empty(0).device)
+    with torch.no_grad():
+        for name, tensor in tower.state_dict().items():
+            if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith(".weight")):
+                tensor.fill_(1)
+            elif name.endswith(("running_mean", "num_batches_tracked")):
+                tensor.zero_()
+            else:
+                tensor.normal_(std=0.02)
+    built: nn.Module = tower
+    return built
