@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 from tinyclip_edge.errors import DataError, ModelError, TinyClipError
 from tinyclip_edge.limits import TEXTS_BYTES
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
 
 def expanded(path: str | Path) -> str:
     """Return a path with ``~`` and ``$NAME`` expanded, unless it exists as written."""
@@ -108,6 +110,21 @@ def refuse_links(
                 )
 
 
+def refuse_pointer(path: Path, error: type[TinyClipError]) -> None:
+    """Raise ``error`` if a file is a Git LFS pointer instead of the content."""
+    if not is_file(path):
+        return
+    try:
+        with path.open("rb") as file:
+            is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
+    except (OSError, ValueError):
+        return
+    if is_pointer:
+        raise error(
+            f"{path} is a Git LFS pointer, not the content; run `git lfs pull` in its folder"
+        )
+
+
 def read_bounded(path: Path, error: type[TinyClipError], *, limit: int) -> bytes:
     """Return the bytes of a file; ``error`` when there is none or it has more than ``limit``."""
     try:
@@ -121,6 +138,8 @@ def read_bounded(path: Path, error: type[TinyClipError], *, limit: int) -> bytes
         raise error(f"cannot read {path}: {getattr(fault, 'strerror', None) or fault}") from None
     if len(content) > limit:
         raise error(f"cannot read {path}: it has more than {limit:,} bytes")
+    if content.startswith(LFS_POINTER):
+        refuse_pointer(path, error)
     return content
 
 

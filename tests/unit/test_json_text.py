@@ -49,6 +49,13 @@ def test_a_larger_number_of_values_is_read_where_it_is_expected(tmp_path):
         parse_json("[0,0]", values=1)
 
 
+def test_a_git_lfs_pointer_names_the_cure(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+    with pytest.raises(DataError, match=r"tokenizer\.json is a Git LFS pointer, .*git lfs pull"):
+        read_json_file(path, DataError)
+
+
 def test_what_is_no_file_or_no_table_is_named(tmp_path):
     with pytest.raises(ConfigError, match="no file"):
         read_json_file(tmp_path / "none.json", ConfigError)

@@ -12,7 +12,7 @@ import braceexpand
 
 from tinyclip_edge.data.kinds import PARQUET
 from tinyclip_edge.errors import DataError, did_you_mean
-from tinyclip_edge.paths import exists, is_file
+from tinyclip_edge.paths import exists, is_file, is_folder
 from tinyclip_edge.paths import expanded as filled_in
 from tinyclip_edge.starter import kit_path
 
@@ -85,8 +85,10 @@ def _starter(name: str) -> list[Path]:
 def _matches(name: str, pattern: str) -> list[str]:
     name = filled_in(name)
     path = Path(name)
-    if exists(path):
+    if is_file(path) or is_folder(path):
         paths = [str(path)]
+    elif exists(path):  # a pipe would be waited for
+        raise DataError(f"{name} is neither a file nor a folder")
     else:
         paths = [p for p in sorted(glob.glob(name)) if is_file(Path(p))]  # noqa: PTH207
     if not paths:

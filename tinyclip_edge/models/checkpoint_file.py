@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.pickle_growth import refuse_swelling
 from tinyclip_edge.models.quiet import quiet
+from tinyclip_edge.paths import refuse_pointer
 
 # Training scripts keep their arguments and numpy's numbers in the file: tables and values, no code.
 _SCALAR = np.float64(0).__reduce__()[0]
@@ -48,6 +49,7 @@ def read_checkpoint(path: Path) -> object:
     Nothing is unpickled but tensors, plain containers, numpy scalars and an argparse.Namespace.
     Raises ModelError for everything else.
     """
+    refuse_pointer(path, ModelError)
     try:
         if path.suffix == ".safetensors":
             content: object = safetensors.torch.load_file(path, device="cpu")

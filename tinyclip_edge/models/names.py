@@ -83,9 +83,11 @@ def check_checkpoint(source: str) -> None:
 
 def check_config(config: str) -> None:
     """Raise ModelError for a ``--config`` other than a file, folder, zoo or open_clip name."""
-    names = open_clip_names()
-    if exists(Path(config)) or config in ZOO or names is None:
+    names, path = open_clip_names(), Path(config)
+    if is_file(path) or is_folder(path) or config in ZOO or names is None:
         return
+    if exists(path):  # a pipe would be waited for
+        raise ModelError(f"--config {config} is neither a file nor a folder")
     name = config.partition("/")[0]
     if name not in names and config.replace("/", "-") not in names:
         near = did_you_mean(name, names | ZOO.keys())

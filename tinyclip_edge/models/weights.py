@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.checkpoint_file import read_checkpoint
+from tinyclip_edge.paths import refuse_pointer
 
 NAMES_SHOWN = 5
 RESIZED = ("positional_embedding", "pos_embed")  # by open_clip, to the config's image or context
@@ -82,6 +83,7 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """
     if path.suffix != ".safetensors":
         return {key: tuple(tensor.shape) for key, tensor in read_weights(path).items()}
+    refuse_pointer(path, ModelError)
     try:
         with safe_open(path, "pt") as file:
             return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118

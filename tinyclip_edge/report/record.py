@@ -13,7 +13,7 @@ from tinyclip_edge.config.yaml_text import YamlError, parse_yaml
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.limits import YAML_BYTES
 from tinyclip_edge.metrics import METRICS
-from tinyclip_edge.paths import read_bounded
+from tinyclip_edge.paths import is_file, read_bounded
 from tinyclip_edge.report.drawing import Event, number, points
 from tinyclip_edge.report.events import read_lines
 
@@ -37,7 +37,8 @@ class RunRecord:
         path = folder / EVENTS
         try:
             if not folder.is_dir():
-                raise DataError(f"{folder} is not a run folder: it does not exist")
+                reason = "it is a file" if is_file(folder) else "it does not exist"
+                raise DataError(f"{folder} is not a run folder: {reason}")
             if not path.is_file():
                 raise DataError(
                     f"{folder} is not a run folder: it has no {EVENTS}, which distill writes"

@@ -12,7 +12,7 @@ from typing import Any
 
 from tinyclip_edge.errors import BundleError, did_you_mean
 from tinyclip_edge.json_text import read_json_table
-from tinyclip_edge.paths import exists, expanded, stays_inside
+from tinyclip_edge.paths import exists, expanded, refuse_pointer, stays_inside
 from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_edge.runtime.manifest_keys import CONFIG_FILES, FORMAT, FORMAT_VERSION, check_keys
 
@@ -138,6 +138,7 @@ class Manifest:
             except OSError as error:
                 raise BundleError(f"bundle {folder}: {name} is missing; copy it again") from error
             if actual != expected:
+                refuse_pointer(path, BundleError)
                 raise BundleError(
                     f"bundle {folder}: {name} has changed: sha256 {actual[:12]}…, the manifest "
                     f"says {expected[:12]}…; copy or export the bundle again"

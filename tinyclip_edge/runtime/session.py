@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from tinyclip_edge.errors import BundleError, TinyClipError
+from tinyclip_edge.paths import refuse_pointer
 from tinyclip_edge.runtime.cpu import int8_saturates
 from tinyclip_edge.runtime.external_tensors import refuse_outside_files
 from tinyclip_edge.runtime.protocol import Features
@@ -18,7 +19,6 @@ MAX_THREADS = 1024  # onnxruntime itself has no limit
 
 # From 1.24 on, onnxruntime itself refuses tensors outside a model's folder.
 READS_OUTSIDE_FILES = tuple(int(part) for part in ort.__version__.split(".")[:2]) < (1, 24)
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def session_options(
@@ -53,15 +53,6 @@ def full_batch(batch: npt.NDArray[Any], size: int | None) -> npt.NDArray[Any]:
     """Repeat the last row of ``[B, ...]`` up to ``size`` rows; None leaves the batch unchanged."""
     missing = 0 if size is None else size - len(batch)
     return np.concatenate([batch, *[batch[-1:]] * missing]) if missing > 0 else batch
-
-
-def is_lfs_pointer(path: Path) -> bool:
-    """Whether a file is a Git LFS pointer instead of the content."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(LFS_POINTER)) == LFS_POINTER
-    except OSError:
-        return False
 
 
 class Graph:
@@ -100,10 +91,7 @@ class Graph:
             self._outputs = [value.name for value in self._session.get_outputs()]
         # onnxruntime's exceptions share no base class.
         except Exception as error:
-            if is_lfs_pointer(path):
-                raise BundleError(
-                    f"{path} is a Git LFS pointer, not the model; run `git lfs pull` in its folder"
-                ) from error
+            refuse_pointer(path, BundleError)
             raise BundleError(
                 f"{path} does not load in onnxruntime {ort.__version__}: {_line(error)}"
             ) from error

@@ -3,6 +3,7 @@
 import gzip
 import importlib
 import json
+import os
 import sys
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from shard_files import frames, read, refused
 
 from pair_shards import draw, encoded, toy_samples, write_shard
-from tinyclip_edge.data import decode_image, open_source
+from tinyclip_edge.data import check_source, decode_image, open_source
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
@@ -52,6 +53,14 @@ def test_braces_wildcards_and_lists(tmp_path):
 def test_a_pattern_without_a_match_is_named(tmp_path, pattern):
     write_shard(tmp_path / "s-0.tar", toy_samples()[:1])
     assert str(tmp_path / pattern) in refused(open_source, str(tmp_path / pattern))
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.csv", "a.json", "pictures"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    message = f"{tmp_path / name} is neither a file nor a folder"
+    assert refused(open_source, str(tmp_path / name)) == message
+    assert refused(check_source, str(tmp_path / name)) == message
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.checkpoint_file import read_checkpoint
+from tinyclip_edge.models.weights import stored_shapes
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.float16)}
 
@@ -131,3 +132,13 @@ def test_numpy_scalars_of_a_training_script_come_along(tmp_path):
     checkpoint = read_checkpoint(path)
     assert (checkpoint["args"].lr, checkpoint["best"], checkpoint["step"]) == (0.25, 1.5, 39)
     assert checkpoint["optimizer"][0]["state"][0]["exp_avg"].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.bin", "w.safetensors"])
+def test_a_git_lfs_pointer_names_the_cure(tmp_path, name):
+    """What `git clone` of a repository leaves without git-lfs."""
+    path = tmp_path / name
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+    for read in (read_checkpoint, stored_shapes):
+        with pytest.raises(ModelError, match=rf"{name} is a Git LFS pointer, .*`git lfs pull`"):
+            read(path)

@@ -1,6 +1,7 @@
 """MODEL strings judged without torch, against what open_clip itself says."""
 
 import json
+import os
 import sys
 
 import pytest
@@ -56,3 +57,9 @@ def test_tags_in_any_spelling_that_open_clip_takes(tag):
 def test_a_name_with_a_null_byte_names_nothing():
     with pytest.raises(ModelError):
         names.check_model("no\0thing")
+
+
+def test_a_pipe_as_a_config_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(ModelError, match=r"config\.json is neither a file nor a folder"):
+        names.check_config(str(tmp_path / "config.json"))

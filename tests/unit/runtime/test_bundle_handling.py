@@ -54,3 +54,5 @@ def test_a_git_lfs_pointer_names_the_cure(tiny_bundle):
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
     with pytest.raises(BundleError, match=r"is a Git LFS pointer, .*`git lfs pull`"):
         clip.encode_text(["a"])
+    with pytest.raises(BundleError, match=r"is a Git LFS pointer, .*`git lfs pull`"):
+        clip.manifest.verify_files(tiny_bundle.folder)
