@@ -21,6 +21,9 @@ CLIP_TEXT: dict[str, Any] = {
 }
 SIGLIP_TEXT: dict[str, Any] = {
     **CLIP_TEXT,
+    "hf_tokenizer_name": "timm/ViT-B-16-SigLIP2",
+    "tokenizer_kwargs": {"clean": "canonicalize"},
+    "vocab_size": vocabulary("Gemma"),
     "no_causal_mask": True,
     "proj_bias": True,
     "pool_type": "last",
@@ -105,7 +108,7 @@ M2M_100: dict[str, Any] = {
 # Which of the tokenizers a family has; the others have CLIP's.
 TOKENIZERS = {
     "XLM-R": "XLM-R", "RoBERTa": "RoBERTa", "mT5": "mT5", "NLLB": "NLLB",
-    "AltCLIP": "XLM-R", "ChineseCLIP": "BERT",
+    "AltCLIP": "XLM-R", "ChineseCLIP": "BERT", "SigLIP 2": "Gemma",
     "MetaCLIP 2 worldwide": "mT5", "MetaCLIP 2 worldwide, XLM-V": "XLM-R",
 }  # fmt: skip
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -241,6 +244,30 @@ CONVOLUTIONS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 EVERY: dict[str, dict[str, Any]] = {**FAMILIES, **ENCODERS, **CONVOLUTIONS}
+# Beside those of EVERY, of which students of any shape are made.
+OTHERS: dict[str, dict[str, Any]] = {
+    "ResNet": {
+        "embed_dim": 48,
+        "vision_cfg": {"image_size": 64, "layers": [2, 2, 2, 2], "width": 32, "patch_size": None},
+        "text_cfg": CLIP_TEXT,
+    },
+    "CoCa": {
+        "embed_dim": 48,
+        "custom_text": True,
+        "vision_cfg": {**SMALL_VIT, "attentional_pool": True, "attn_pooler_heads": 3,
+                       "attn_pooler_queries": 6, "output_tokens": True},
+        "text_cfg": {**CLIP_TEXT, "embed_cls": True, "output_tokens": True},
+        "multimodal_cfg": {"context_length": 8, "vocab_size": 49408, "width": 48, "heads": 3,
+                           "layers": 2, "attn_pooler_heads": 3},
+    },
+    "Long-CLIP": {
+        "embed_dim": 48,
+        "quick_gelu": True,
+        "vision_cfg": SMALL_VIT,
+        "text_cfg": {**CLIP_TEXT, "context_length": 248},
+    },
+}  # fmt: skip
+SIBLINGS: dict[str, dict[str, Any]] = {**EVERY, **OTHERS}
 
 
 def family(name: str, *, seed: int = 0, **changes: Any) -> LoadedClip:  # noqa: ANN401
@@ -248,7 +275,7 @@ def family(name: str, *, seed: int = 0, **changes: Any) -> LoadedClip:  # noqa: 
 
     ``changes`` replace parts of its configuration.
     """
-    config = deepcopy(EVERY[name])
+    config = deepcopy(SIBLINGS[name])
     for key, value in changes.items():
         config[key] = {**config[key], **value} if isinstance(value, dict) else value
     torch.manual_seed(seed)

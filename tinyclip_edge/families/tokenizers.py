@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from tinyclip_edge.models.pieces import BYTES
+
 WORDS = (
     *("a", "an", "and", "the", "in", "on", "of", "with", "at", "cat", "dog", "bird", "house"),
     *("bicycle", "square", "circle", "photo", "rain", "snow", "table", "night", "red", "blue"),
@@ -49,6 +51,35 @@ def _byte_pairs() -> Tokenizer:
     return tokenizer
 
 
+def _merged_characters() -> Tokenizer:
+    """Gemma's kind: merges of characters, blanks are letters, bytes for what is unknown."""
+    specials = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    letters = dict.fromkeys(["▁", *string.ascii_letters, *string.digits, *"".join(WORDS)])
+    merges: dict[tuple[str, str], None] = {}
+    for word in WORDS:
+        piece = "▁"
+        for letter in word:
+            merges[piece, letter] = None
+            piece += letter
+    tokens = [*specials, *BYTES, *letters, *("".join(pair) for pair in merges)]
+    model = models.BPE(
+        {token: n for n, token in enumerate(dict.fromkeys(tokens))},
+        [*merges],
+        unk_token="<unk>",
+        byte_fallback=True,
+        fuse_unk=True,
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <eos>", special_tokens=[("<eos>", specials.index("<eos>"))]
+    )
+    tokenizer.add_special_tokens(specials)
+    return tokenizer
+
+
 def _word_pieces() -> Tokenizer:
     """BERT's kind: words in lower case and their ends, between [CLS] and [SEP]."""
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -68,6 +99,7 @@ _BUILT = {
     "XLM-R": lambda: _unigram([*_FAIRSEQ, "<mask>"], "<s> $A </s>"),
     "RoBERTa": _byte_pairs,
     "mT5": lambda: _unigram(["<pad>", "</s>", "<unk>"], "$A </s>"),
+    "Gemma": _merged_characters,
     "BERT": _word_pieces,
     "NLLB": lambda: _unigram([*_FAIRSEQ, "eng_Latn", "deu_Latn"], "eng_Latn $A </s>"),
 }
@@ -76,6 +108,11 @@ _BERT = {
     "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]",
 }  # fmt: skip
 _STARTED = {**_NAMED, "bos_token": "<s>", "cls_token": "<s>", "sep_token": "</s>"}
+_GEMMA = {
+    "pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>",
+    "tokenizer_class": "GemmaTokenizerFast",
+}  # fmt: skip
+_SPECIAL = {"mT5": _NAMED, "Gemma": _GEMMA, "BERT": _BERT}
 
 
 @functools.cache
@@ -89,7 +126,7 @@ def tokenizer_file(kind: str) -> Path:
     folder = Path(_scratch().name) / kind
     folder.mkdir()
     _BUILT[kind]().save(str(folder / "tokenizer.json"))
-    named = {"mT5": _NAMED, "BERT": _BERT}.get(kind, _STARTED)
+    named = _SPECIAL.get(kind, _STARTED)
     (folder / "tokenizer_config.json").write_text(json.dumps(named))
     return folder / "tokenizer.json"
 

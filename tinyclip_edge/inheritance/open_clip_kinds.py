@@ -7,6 +7,8 @@ from tinyclip_edge.inheritance.tower_kind import (
     Axes,
     ProbePoints,
     TowerKind,
+    linear_axes,
+    norm_axes,
 )
 
 _OPEN_CLIP_BLOCK: dict[str, Axes] = {
@@ -56,6 +58,30 @@ VIT = TowerKind(
     marks=("conv1.weight", "class_embedding"),
     required=("positional_embedding", "proj"),
     patch="conv1.weight",
+)
+# CoCa's, in which attention pools as many channels as the embedding has.
+POOLED_VIT = TowerKind(
+    name="ViT with an attention pool",
+    tower="image",
+    blocks=VIT.blocks,
+    outer={
+        **VIT.outer,
+        "attn_pool.query": (None, "embed"),
+        **norm_axes("attn_pool.ln_q", axis="embed"),
+        **norm_axes("attn_pool.ln_k"),
+        "attn_pool.attn.q_proj_weight": ("pool_attended", "embed"),
+        "attn_pool.attn.k_proj_weight": ("pool_attended", "channels"),
+        "attn_pool.attn.v_proj_weight": ("pool_attended", "channels"),
+        "attn_pool.attn.in_proj_weight": ("pool_qkv", "channels"),  # where both are equally wide
+        "attn_pool.attn.in_proj_bias": ("pool_qkv",),
+        **linear_axes("attn_pool.attn.out_proj", "embed", "pool_attended"),
+        **norm_axes("ln_post", axis="embed"),
+        "proj": ("embed", "embed"),
+    },
+    block=_OPEN_CLIP_BLOCK,
+    marks=(*VIT.marks, "attn_pool.query"),
+    required=VIT.required,
+    patch=VIT.patch,
 )
 # Read and sliced in a module of its own: its widths double from stage to stage.
 RESNET = TowerKind(

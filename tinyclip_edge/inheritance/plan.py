@@ -187,7 +187,7 @@ def _plan_tower(
         channels=_front(student.width),
         heads=(_front(student.heads),) * student.layers,
         neurons=(_front(student.neurons),) * student.layers,
-        positions=_front(student.positions),
+        positions=_positions(teacher, student),
         teacher_heads=teacher.heads,
         head_width=teacher.head_width,
         kind=teacher.kind,
@@ -280,6 +280,13 @@ def successors(channels: Indices, teacher: int, student: int, where: str) -> Ind
             "the teacher; a convolution by groups cannot be inherited wider"
         )
     return tuple(channel * teacher + i for channel in channels for i in range(student))
+
+
+def _positions(teacher: TowerShape, student: TowerShape) -> Indices:
+    """Return the first positions: texts that fit are read as before. A class token has its own."""
+    if teacher.class_last:
+        return (*_front(student.positions - 1), teacher.positions - 1)
+    return _front(student.positions)
 
 
 def _front(count: int) -> Indices:

@@ -14,6 +14,7 @@ from tinyclip_edge.inheritance.tower_kinds import CURE, TOWER_KINDS, recognise
 
 IMAGE_BLOCKS = "visual.transformer.resblocks."
 TEXT_BLOCKS = "transformer.resblocks."
+CLASS_AFTER_TEXT = "cls_emb"
 RESNET_STAGES = 4
 RESNET_GROWTH = 32  # ratio of the attention pool's channels to the stem's
 
@@ -55,6 +56,7 @@ class TowerShape:
     pool_head_width: int = 0
     pool_neurons: int = 0
     bottleneck: int = 0  # between the two layers of a projection
+    class_last: bool = False  # the last position is that of a class token after a text
     projects: bool = True  # False: the embedding is the tower's channels
     parts: tuple[StageShape, ...] = ()  # stages of a FastViT
     final: int = 0  # channels of a FastViT's last convolution
@@ -131,6 +133,7 @@ def _tower(
         pool_head_width=heads.pool if pooled else 0,
         pool_neurons=sizes.get("pool_neurons", 0),
         bottleneck=sizes.get("bottleneck", 0),
+        class_last=prefix + CLASS_AFTER_TEXT in state,
         projects="embed" in sizes,
     )
     return shape, sizes

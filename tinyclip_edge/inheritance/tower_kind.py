@@ -19,7 +19,11 @@ TowerName: TypeAlias = Literal["image", "text"]
 Axes: TypeAlias = "tuple[str | None, ...]"
 BOTH: tuple[TowerName, ...] = ("image", "text")
 # Axes that stack several copies of another one, and how many.
-STACKED = {"qkv": ("attended", 3), "pool_kv": ("pool_attended", 2)}
+STACKED = {
+    "qkv": ("attended", 3),
+    "pool_kv": ("pool_attended", 2),
+    "pool_qkv": ("pool_attended", 3),
+}
 # Scalars that belong to no tower.
 SHARED = ("logit_scale", "logit_bias")
 IMAGE_PREFIX = "visual."

@@ -13,7 +13,7 @@ from torch import Tensor
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.encoder_kinds import M2M_100, ROBERTA, T5
 from tinyclip_edge.inheritance.fastvit_kind import FASTVIT
-from tinyclip_edge.inheritance.open_clip_kinds import RESNET, TEXT, VIT
+from tinyclip_edge.inheritance.open_clip_kinds import POOLED_VIT, RESNET, TEXT, VIT
 from tinyclip_edge.inheritance.timm_kinds import TIMM_STEM_VIT, TIMM_VIT, VITAMIN
 from tinyclip_edge.inheritance.tower_kind import (
     IMAGE_PREFIX,
@@ -28,7 +28,7 @@ CURE = "and with inherit.method=none a student starts without its weights"
 TOWER_KINDS: dict[str, TowerKind] = {
     kind.name: kind
     for kind in (
-        *(VIT, RESNET, TIMM_VIT, TIMM_STEM_VIT, VITAMIN, FASTVIT),
+        *(POOLED_VIT, VIT, RESNET, TIMM_VIT, TIMM_STEM_VIT, VITAMIN, FASTVIT),
         *(TEXT, ROBERTA, T5, M2M_100),
     )
 }

@@ -121,6 +121,7 @@ def _source(
 def _indices(tower_plan: TowerPlan, plan: InheritancePlan, layer: int | None) -> dict[str, Indices]:
     """Return the teacher's indices of each axis; ``layer``: also those of a student layer."""
     pooled = _stacked(tower_plan.pool_heads, tower_plan.pool_head_width)
+    pool_rows = tower_plan.teacher_pool_heads * tower_plan.pool_head_width
     indices = {
         "embed": plan.embed,
         "tokens": plan.tokens,
@@ -129,9 +130,8 @@ def _indices(tower_plan: TowerPlan, plan: InheritancePlan, layer: int | None) ->
         "positions": tower_plan.positions,
         "bottleneck": tower_plan.bottleneck,
         "pool_attended": pooled,
-        "pool_kv": _copies(
-            pooled, tower_plan.teacher_pool_heads * tower_plan.pool_head_width, "pool_kv"
-        ),
+        "pool_kv": _copies(pooled, pool_rows, "pool_kv"),
+        "pool_qkv": _copies(pooled, pool_rows, "pool_qkv"),
         "pool_neurons": tower_plan.pool_neurons,
         "heads": tower_plan.heads[layer or 0],
     }

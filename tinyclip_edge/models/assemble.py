@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from tinyclip_edge.models.build import (
     complete_preprocess_cfg,
 )
 from tinyclip_edge.models.clip import LoadedClip
+from tinyclip_edge.models.coca import two_towers
 from tinyclip_edge.models.tokenization import make_tokenizer
 
 
@@ -33,7 +33,7 @@ def assemble(
     """
     source = source or name
     check_model_cfg(model_cfg, source)
-    model_cfg = deepcopy(model_cfg)
+    model_cfg = two_towers(model_cfg)
     table = complete_preprocess_cfg(preprocess_cfg, model_cfg, source)
     preprocess = build_preprocess(table, source)
     tokenizer = make_tokenizer(model_cfg, tokenizer_file, source)

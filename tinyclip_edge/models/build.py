@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tinyclip_edge.errors import ModelError, did_you_mean
 from tinyclip_edge.limits import is_count
+from tinyclip_edge.models.coca import DECODER_CFG, two_towers
 from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.models.references import check_references
 from tinyclip_edge.models.sized_text import HF_CONFIG, build_text, check_text_config, has_own_text
@@ -37,6 +38,7 @@ _BUILD_ERRORS = (
 def build_model(model_cfg: dict[str, Any], source: str) -> nn.Module:
     """Return a randomly initialised open_clip model in eval mode. Raises ModelError."""
     check_model_cfg(model_cfg, source)
+    model_cfg = two_towers(model_cfg)
     options = {key: value for key, value in model_cfg.items() if key != "custom_text"}
     vision, text = dict(model_cfg["vision_cfg"]), dict(model_cfg["text_cfg"])
     # A tower's default weights must not be downloaded: weights are loaded later, or stay random.
@@ -73,12 +75,10 @@ def check_model_cfg(model_cfg: object, source: str) -> None:
     """Refuse a model_cfg with missing, unknown or contradictory keys."""
     if not isinstance(model_cfg, dict):
         raise ModelError(f"{source}: model_cfg must be a table, not {type(model_cfg).__name__}")
-    if "multimodal_cfg" in model_cfg:
-        raise ModelError(f"{source}: CoCa models (multimodal_cfg) are not supported")
     for key in ("embed_dim", "vision_cfg", "text_cfg"):
         if key not in model_cfg:
             raise ModelError(f"{source}: model_cfg has no '{key}'")
-    allowed = set(inspect.signature(open_clip.CLIP).parameters) | {"custom_text"}
+    allowed = set(inspect.signature(open_clip.CLIP).parameters) | {"custom_text", DECODER_CFG}
     _refuse_unknown(model_cfg, allowed - {"cast_dtype", "output_dict"}, f"{source}: model_cfg")
     for tower, kind in (
         ("vision_cfg", open_clip.CLIPVisionCfg),
@@ -89,6 +89,8 @@ def check_model_cfg(model_cfg: object, source: str) -> None:
         names = {field.name for field in fields(kind)}
         names |= {HF_CONFIG} if tower == "text_cfg" else set()
         _refuse_unknown(model_cfg[tower], names, f"{source}: model_cfg.{tower}")
+    if not isinstance(model_cfg.get(DECODER_CFG, {}), dict):
+        raise ModelError(f"{source}: model_cfg.{DECODER_CFG} must be a table")
     check_references(model_cfg, source)
     check_text_config(model_cfg["text_cfg"], source)
     check_sizes(model_cfg, source)

@@ -1,4 +1,4 @@
-"""Recognise the checkpoint forms A to I and rename their tensors to open_clip's names.
+"""Recognise the checkpoint forms A to J and rename their tensors to open_clip's names.
 
 One file may have several: training writes E inside B; pruned ones are I inside B.
 """
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models.long_texts import is_long_clip, joined_positions
 from tinyclip_edge.models.weights import listed, plain_weights, refuse_broken
 
 FORMS = {
@@ -25,6 +26,7 @@ FORMS = {
     "G": "half-precision tensors",
     "H": "with learnable masks",
     "I": "pruned, every tower twice",
+    "J": "Long-CLIP's two tables of positions",
 }
 _WRAPPED = "module."
 _ENCODERS = {"_image_encoder.": "image", "_text_encoder.": "text", "_logit_scale.": "scale"}
@@ -73,7 +75,10 @@ def recognise(content: object, source: str) -> PublishedCheckpoint:
     for key in _NOT_WEIGHTS:
         checkpoint.state.pop(key, None)
     names = checkpoint.forms if separate or "C" not in wrapping else ()
-    checkpoint.forms = (*wrapping, *names, *(("G",) if half else ()))
+    long = is_long_clip(checkpoint.state)
+    if long:
+        checkpoint.state = joined_positions(checkpoint.state, source)
+    checkpoint.forms = (*wrapping, *names, *(("G",) if half else ()), *(("J",) if long else ()))
     checkpoint.arguments = _arguments(content)
     return checkpoint
 

@@ -204,6 +204,8 @@ def _activation(
         return option, "as asked"
     if user_config is not None:
         return bool(user_config.model_cfg.get("quick_gelu")), f"from {config}"
+    if "J" in checkpoint.forms:
+        return True, "as in Long-CLIP, which is OpenAI's CLIP with further positions"
     forced = checkpoint.arguments.get("force_quick_gelu")
     if forced is True:
         return True, "from the training arguments in the file"

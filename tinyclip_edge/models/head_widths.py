@@ -19,6 +19,9 @@ def head_widths(clip: LoadedClip) -> HeadWidths:
     widths = HeadWidths(
         image=vision.get("head_width", 64), text=text.get("width", 512) // text.get("heads", 8)
     )
+    if vision.get("attentional_pool"):
+        pool_heads = vision.get("attn_pooler_heads", 8)
+        widths = replace(widths, pool=clip.embedding_dim // pool_heads)
     tower: Any = getattr(clip.model, "text", None)
     if is_hf_text(tower):
         widths = replace(widths, text=head_width_of(tower))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tinyclip_edge.errors import ModelError
+from tinyclip_edge.models.long_texts import plain_fg_clip
 from tinyclip_edge.models.weights import listed, refuse_faults
 
 _BLOCK = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)")
@@ -87,6 +88,8 @@ def from_huggingface(
     weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str
 ) -> dict[str, Tensor]:
     """Return open_clip's tensors for the keys of ``expected``; faults are listed in HF's names."""
+    positions = expected.get("positional_embedding")
+    weights = plain_fg_clip(weights, 0 if positions is None else len(positions), source)
     weights = _separated(weights)
     parts = {key: _counterparts(key) for key in expected}
     expected_names = {name for names in parts.values() for name in names}

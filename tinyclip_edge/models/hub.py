@@ -12,7 +12,9 @@ from torch import nn
 
 from tinyclip_edge.errors import ModelError, TinyClipWarning
 from tinyclip_edge.models.assemble import assemble
+from tinyclip_edge.models.build import build_model
 from tinyclip_edge.models.clip import LoadedClip
+from tinyclip_edge.models.coca import is_coca, without_decoder
 from tinyclip_edge.models.folder import WEIGHT_NAMES as OPEN_CLIP_WEIGHTS
 from tinyclip_edge.models.folder import read_config
 from tinyclip_edge.models.hf_config import CONFIG, PREPROCESSOR, PROCESSOR, read_model_cfg
@@ -28,7 +30,7 @@ from tinyclip_edge.models.tokenization import (
     TOKENIZER_COMPANIONS,
     tokenizer_beside,
 )
-from tinyclip_edge.models.weights import read_weights, refuse_larger, stored_shapes
+from tinyclip_edge.models.weights import fill, read_weights, refuse_larger, stored_shapes
 
 # All files of a repository that describe its model, without the weights.
 _FACTS = [OPEN_CLIP_CONFIG, CONFIG, PREPROCESSOR, PROCESSOR, TOKENIZER, *TOKENIZER_COMPANIONS]
@@ -123,6 +125,11 @@ def _wrap(
 ) -> LoadedClip:
     """Assemble a downloaded network with the preprocessing that open_clip set for its weights."""
     preprocess_cfg: dict[str, Any] = open_clip.get_model_preprocess_cfg(network)
+    if is_coca(model_cfg):
+        with torch.random.fork_rng(devices=[]):
+            towers = build_model(model_cfg, name)
+        fill(towers, without_decoder(network.state_dict(), model_cfg, name), name)
+        network = towers
     return assemble(
         model_cfg, preprocess_cfg, name=name, network=network, tokenizer_file=tokenizer_file
     )

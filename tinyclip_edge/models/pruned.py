@@ -24,6 +24,7 @@ from tinyclip_edge.inheritance.units import ClipUnits
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.build import build_model, mlp_ratio
 from tinyclip_edge.models.clip import LoadedClip, count_parameters
+from tinyclip_edge.models.coca import without_decoder
 from tinyclip_edge.models.head_widths import head_widths
 from tinyclip_edge.models.positions import whole_state
 from tinyclip_edge.models.prefixes import read_prefixes
@@ -180,7 +181,8 @@ def assemble_weights(
     """
     label = str(weights_file)
     expected = expected_weights(config, source)
-    state = weights if rename is None else rename(weights, expected, label)
+    state = without_decoder(weights, config["model_cfg"], label)
+    state = state if rename is None else rename(state, expected, label)
     check_fit(state, expected, label)
     clip = assemble_config(config, name=name, source=source, tokenizer_file=tokenizer_file)
     fill(clip.model, state, label)

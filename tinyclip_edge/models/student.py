@@ -47,6 +47,7 @@ from tinyclip_edge.models.tokenization import (
 )
 from tinyclip_edge.models.zoo import zoo_entry, zoo_shape
 
+JOINED_POOL = "visual.attn_pool.attn.in_proj_weight"
 PlanName: TypeAlias = Literal["published", "evenly", "importance"]
 # Settings that must agree for a copied weight to have the same effect in the student.
 _VISION_KEYS = (
@@ -173,6 +174,7 @@ def inherit_student(
     towers = [tower for tower in BOTH if tower not in (*frozen, *fresh)]
     _check_agreement(teacher.config["model_cfg"], student.config["model_cfg"], towers)
     if "image" in towers:
+        _check_pools(teacher, student)
         teacher_state, notes = resize_positions(teacher.model, student.model)
     else:
         teacher_state, notes = whole_state(teacher.model), ()
@@ -246,6 +248,17 @@ def _check_trunks(teacher: LoadedClip, student: LoadedClip) -> None:
                 f"visual.trunk.{name} differs: teacher {before}, student {after}; give the student "
                 "the teacher's timm model, in other sizes"
             )
+
+
+def _check_pools(teacher: LoadedClip, student: LoadedClip) -> None:
+    """Refuse an attention pool whose weights are in one matrix beside one where they are apart."""
+    joined = [JOINED_POOL in clip.model.state_dict() for clip in (teacher, student)]
+    if joined[0] != joined[1]:
+        owner = teacher if joined[0] else student
+        raise InheritanceError(
+            f"{owner.name}'s image tower is as wide as its embedding ({owner.embedding_dim}), so "
+            "its attention pool has another form; give the student another width or embed_dim"
+        )
 
 
 def _check_text_encoders(teacher: LoadedClip, student: LoadedClip) -> None:

@@ -125,6 +125,10 @@ def complete_cfg(overrides: dict[str, Any], teacher: dict[str, Any], name: str) 
     tower = config["vision_cfg"]
     if "embed_dim" not in overrides and is_sized(config) and tower.get("timm_proj") == "none":
         config["embed_dim"] = pooled_width(tower)  # such a tower's embedding is its channels
+    width, heads = config["embed_dim"], tower.get("attn_pooler_heads", 8)
+    if tower.get("attentional_pool") and "attn_pooler_heads" not in vision and type(width) is int:
+        # Heads as wide as the teacher's, as many as fit.
+        tower["attn_pooler_heads"] = max(1, width * heads // teacher["embed_dim"])
     check_model_cfg(config, name)
     return config
 

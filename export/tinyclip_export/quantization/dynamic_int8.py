@@ -170,7 +170,10 @@ def layers_with_weights(path: Path, operators: Collection[str]) -> list[str]:
 
 
 def products_of_activations(path: Path) -> list[str]:
-    """Return the names of MatMul nodes without a weight: queries by keys, attention by values."""
+    """Return the names of MatMul nodes without a weight: queries by keys, attention by values.
+
+    Constants on the left are none: queries that a tower has learnt.
+    """
     import onnx
 
     graph = onnx.load(str(path)).graph
@@ -178,5 +181,5 @@ def products_of_activations(path: Path) -> list[str]:
     return [
         node.name
         for node in graph.node
-        if node.op_type == "MatMul" and not constant.intersection(node.input)
+        if node.op_type == "MatMul" and node.input[1] not in constant
     ]

@@ -5,8 +5,10 @@ Letters in shapes: B batch, L tokens, Q query tokens, W width, H heads, D embedd
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, TypeAlias, cast
 
+import torch
 from torch import Tensor, nn
 
 from tinyclip_edge.errors import ModelError
@@ -124,6 +126,8 @@ class TextParts(nn.Module):
         text = text_part(model)
         self.tokens: nn.Embedding = text.token_embedding
         self.positions = shared(text.positional_embedding)
+        token = getattr(text, "cls_emb", None)  # after the last token, in CoCa
+        self.class_token = None if token is None else shared(token)
         *body, last = (Block(block) for block in text.transformer.resblocks)
         self.body, self.last = nn.ModuleList(body), last
         self.ln_final: nn.LayerNorm = text.ln_final
@@ -137,7 +141,7 @@ class TextParts(nn.Module):
     @property
     def context_length(self) -> int:
         """Maximum number of tokens of a text, including start, end and padding."""
-        return int(self.positions.shape[0])
+        return int(self.positions.shape[0]) - (self.class_token is not None)
 
 
 class PatchEmbedding(nn.Module):
@@ -157,6 +161,33 @@ class PatchEmbedding(nn.Module):
         x = pixel_values[:, :, : rows * high, : columns * wide]
         x = x.reshape(-1, x.shape[1], rows, high, columns, wide).permute(0, 2, 4, 1, 3, 5)
         out: Tensor = self.product(x.reshape(-1, rows * columns, x.shape[3] * high * wide))
+        return out
+
+
+class AttentionPool(nn.Module):
+    """Attention of learnt queries over the tokens, as in CoCa's image towers."""
+
+    def __init__(self, source: OpenClip, pool: str) -> None:
+        super().__init__()
+        attention = source.attn
+        weights = (
+            attention.in_proj_weight.chunk(3)
+            if attention.in_proj_weight is not None
+            else (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
+        )
+        biases = attention.in_proj_bias.chunk(3)
+        q, k, v = (_linear(w, b) for w, b in zip(weights, biases, strict=True))
+        layers = {"q_proj": q, "k_proj": k, "v_proj": v, "c_proj": attention.out_proj}
+        self.attention = Attention(SimpleNamespace(**layers, num_heads=attention.num_heads))
+        with torch.no_grad():
+            queries = source.ln_q(source.query)
+        # The embedding is that of the first query, or the mean of the others'.
+        self.queries = shared((queries[:1] if pool == "tok" else queries[1:])[None])
+        self.norm: nn.Module = source.ln_k
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens ``[B, L, W]`` to ``[B, Q, D]``."""
+        out: Tensor = self.attention(self.queries, self.norm(x), None)
         return out
 
 

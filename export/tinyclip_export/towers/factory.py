@@ -10,7 +10,11 @@ from tinyclip_edge.models.tokenization import pad_token_id
 from tinyclip_export.layout import InputForm
 from tinyclip_export.towers.blocks import OpenClip
 from tinyclip_export.towers.encoder_text import EncoderTextTower, is_encoder_text
-from tinyclip_export.towers.fixed_length_text import POOLS, FixedLengthTextTower
+from tinyclip_export.towers.fixed_length_text import (
+    POOLS,
+    FixedLengthTextTower,
+    has_class_token,
+)
 from tinyclip_export.towers.resnet import ResNetTower
 from tinyclip_export.towers.timm import TimmTower
 from tinyclip_export.towers.vit import ImageTower, TextTower
@@ -55,11 +59,9 @@ def text_tower(model: OpenClip, example: Tensor | None = None) -> AnyTextTower:
         model_type = getattr(getattr(text, "config", None), "model_type", "")
         kind = f"{name} ({model_type})" if model_type else name
         raise ModelError(f"text tower {kind} cannot be exported: {_TEXTS}")
-    if getattr(text, "cls_emb", None) is not None or getattr(text, "use_pad_mask", False):
-        raise ModelError(
-            f"text tower {name} with a class token or a padding mask cannot be exported: {_TEXTS}"
-        )
-    pool = text_setting(text, "pool_type")
+    if getattr(text, "use_pad_mask", False) and not has_class_token(text):
+        raise ModelError(f"text tower {name} with a padding mask cannot be exported: {_TEXTS}")
+    pool = "last" if has_class_token(text) else text_setting(text, "pool_type")
     if pool not in POOLS:
         raise ModelError(
             f"text tower {name} with pool_type '{pool}' cannot be exported: "

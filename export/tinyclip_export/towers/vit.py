@@ -12,6 +12,7 @@ from torch.nn import functional
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.inheritance.text_part import text_part, text_setting
 from tinyclip_export.towers.blocks import (
+    AttentionPool,
     Block,
     OpenClip,
     PatchEmbedding,
@@ -38,6 +39,9 @@ class ImageTower(nn.Module):
         self.body, self.last = nn.ModuleList(body), last
         self.ln_post: nn.LayerNorm = visual.ln_post
         self.projection = projection_of(visual.proj)
+        self.attention_pool = (
+            None if visual.attn_pool is None else AttentionPool(visual.attn_pool, visual.pool_type)
+        )
         self.pools_class_token = visual.pool_type == "tok"
         self.norm_after_pool = bool(visual.final_ln_after_pool)
 
@@ -48,7 +52,10 @@ class ImageTower(nn.Module):
         x = self.ln_pre(torch.cat([class_token, x], dim=1) + self.positions)
         for block in self.body:
             x = block(x)
-        if self.pools_class_token:  # the class token is the only query of the last block
+        if self.attention_pool is not None:
+            queries = self.ln_post(self.attention_pool(self.last(x)))
+            pooled = queries[:, 0] if self.pools_class_token else queries.mean(dim=1)
+        elif self.pools_class_token:  # the class token is the only query of the last block
             pooled = self.ln_post(self.last(x, query=x[:, :1])[:, 0])
         elif self.norm_after_pool:
             pooled = self.ln_post(self.last(x)[:, 1:].mean(dim=1))
@@ -94,8 +101,8 @@ class TextTower(TextParts):
 
 
 def _check_pooling(visual: OpenClip) -> None:
-    if visual.attn_pool is not None or visual.pool_type not in ("tok", "avg"):
+    if visual.pool_type not in ("tok", "avg"):
         raise ModelError(
-            f"image tower {type(visual).__name__} with attentional or no pooling cannot be "
-            "exported: set attentional_pool: false and pool_type: tok or avg in vision_cfg"
+            f"image tower {type(visual).__name__} without a pooled embedding cannot be exported: "
+            "set attentional_pool: true or false and pool_type: tok or avg in vision_cfg"
         )

@@ -110,7 +110,7 @@ def test_broken_config(folder, text):
         (lambda m: m["vision_cfg"].update(width=100), ["100", "head_width 64"]),
         (lambda m: m["text_cfg"].update(heads=3), ["128", "3 heads"]),
         (lambda m: m["vision_cfg"].update(width="big"), ["open_clip cannot build"]),
-        (lambda m: m.update(multimodal_cfg={}), ["CoCa"]),
+        (lambda m: m.update(multimodal_cfg=3), ["multimodal_cfg", "table"]),
     ],
 )
 def test_broken_model_cfg(folder, change, parts):
