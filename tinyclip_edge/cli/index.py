@@ -31,7 +31,13 @@ FoldersArgument = Annotated[
     list[Path], typer.Argument(help="Folders of pictures; their subfolders too.")
 ]
 IntoOption = Annotated[
-    Path, typer.Option("--into", help="The index: a new or an existing file.", metavar="INDEX")
+    Path,
+    typer.Option(
+        "--into",
+        help="The index: a new or an existing file.",
+        metavar="INDEX",
+        show_default=str(DEFAULT_INDEX),
+    ),
 ]
 
 

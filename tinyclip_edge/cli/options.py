@@ -36,7 +36,13 @@ PrecisionOption = Annotated[
 ]
 DEFAULT_INDEX = Path("pictures.npz")
 InOption = Annotated[
-    Path, typer.Option("--in", help="An index of `tinyclip-edge index`.", metavar="INDEX")
+    Path,
+    typer.Option(
+        "--in",
+        help="An index of `tinyclip-edge index`.",
+        metavar="INDEX",
+        show_default=str(DEFAULT_INDEX),
+    ),
 ]
 CHECKPOINT_HELP = (
     "An open_clip name (ViT-B-32/laion2b_s34b_b79k), hf-hub:owner/name, a run, an open_clip or "
