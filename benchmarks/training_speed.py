@@ -110,6 +110,7 @@ def engine_step(arguments: argparse.Namespace) -> Callable[[int], float]:
     from tinyclip_edge.train.accelerator import make_accelerator
     from tinyclip_edge.train.schedule import plan_stages
     from tinyclip_edge.train.stages.factory import StageFactory
+    from tinyclip_edge.train.stages.student import InitialStudent
     from tinyclip_edge.train.tasks.encoders import pixel_codec
     from tinyclip_edge.train.tasks.teacher import Teacher
 
@@ -123,7 +124,7 @@ def engine_step(arguments: argparse.Namespace) -> Callable[[int], float]:
         features = TeacherFeatures("noise", len(pairs), len(pairs.captions))
     frozen = Teacher(teacher, codec, device=accelerator.device, features=features)
     factory = StageFactory(config, accelerator, teacher, frozen, codec)
-    state = factory.begin(plan_stages(config)[0], student)
+    state = factory.begin(plan_stages(config)[0], InitialStudent(student))
     state.task.train()
     size = arguments.batch
     steps = range(arguments.warmup + arguments.steps + 1)  # one more counts the operations

@@ -57,6 +57,9 @@ def runs(tmp_path_factory, toy_teacher_folder):
             loss={"feature": 20.0}, student={"model": {**STUDENT, "embed_dim": 48}}
         ),
         "masks": config(**masked),
+        "mapped": config(
+            loss=learnt, inherit={"plan": "mapped", "map_from": "evenly", "map_steps": 10}
+        ),
         "micro-batches": config(loss=learnt, run=parts),
         "masks in parts": config(**masked, run=parts),
         "sigmoid": config(

@@ -35,6 +35,7 @@ KINDS = {
         "masks": {"lr": 0.9, "lambda_lr": 1.0, "log_every": 2, "warmup": 0.4, "prune": 6,
                   "extra": 2},
     },
+    "mapped": {"inherit": {"plan": "mapped", "map_from": "evenly", "map_steps": 7}},
     "stages": {"stages": [
         {"student": {"vision_cfg": {"layers": 3}}, "steps": 5},
         {"student": {"vision_cfg": {"width": 64, "layers": 3},

@@ -108,7 +108,8 @@ def inherit(
     from tinyclip_edge.train.vocabulary import origin_of
 
     teacher = load_clip(run.teacher.model, run.teacher.pretrained)
-    student, inherited = start_student(run, origin_of(run, teacher, callback).clip)
+    first = start_student(run, origin_of(run, teacher, callback).clip)
+    student, inherited = first.clip, first.inherited
     if inherited is None:
         raise ConfigError("the first stage learns masks and inherits nothing; see distill")
     report = step_zero(run, teacher, student, inherited)

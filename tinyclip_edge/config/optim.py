@@ -18,7 +18,8 @@ class OptimConfig(Section):
         default=10_000,
         ge=1,
         le=10**12,
-        description="Optimizer steps; a run without stages or masks can be resumed with more.",
+        description="Optimizer steps; a run without stages, masks and a learnt mapping can be "
+        "resumed with more.",
     )
     warmup: float = Field(
         default=0.1,
@@ -52,7 +53,7 @@ class OptimConfig(Section):
         lt=1,
         description="Decay of a moving average of the student's weights, such as 0.999, less in "
         "the first steps; evaluations, best/ and student/ are of the average. It restarts with "
-        "each stage, and when masks are pruned; null: none.",
+        "each stage, when masks are pruned and after inherit.map_steps; null: none.",
     )
 
     @property

@@ -252,6 +252,20 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_mapping(self) -> RunConfig:
+        if self.inherit.is_mapped and self.inherit.method != "uniform":
+            raise ValueError(
+                f"inherit.plan mapped starts from selected weights, and inherit.method is "
+                f"{self.inherit.method}; set it to uniform, or another plan"
+            )
+        if self.inherit.is_mapped and self.stages:
+            raise ValueError(
+                "inherit.plan mapped learns one mapping, for a run without stages; set "
+                "student.model instead, or another plan"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_stages(self) -> RunConfig:
         keep_before: float | None = None
         for number, stage in enumerate(self.stages, 1):

@@ -71,18 +71,38 @@ class InheritConfig(Section):
         description="uniform: slices of the teacher's weights; masks: learnt while training, see "
         "student.keep; none: random weights.",
     )
-    plan: Literal["published", "evenly", "importance"] = Field(
+    plan: Literal["published", "evenly", "importance", "mapped"] = Field(
         default="published",
         description=(
             "What uniform keeps. published: every (T // S)-th layer, front slices; "
             "evenly: evenly spaced layers including the first and last, front slices; "
             "importance: the layers, heads, neurons and channels that matter most for "
-            "the affinities of calibration pairs."
+            "the affinities of calibration pairs; mapped: each weight is a combination of the "
+            "teacher's, which starts as the selection map_from and is learnt in the first "
+            "map_steps."
         ),
     )
     calibration: int = Field(
         default=256, ge=1, description="Training pairs on which importance is measured."
     )
+    map_from: Literal["published", "evenly", "importance"] = Field(
+        default="importance", description="With plan mapped: the plan that it starts from."
+    )
+    map_steps: float = Field(
+        default=0.2,
+        gt=0,
+        description="With plan mapped: first steps, in which the mapping learns instead of the "
+        "inherited weights; they then become ordinary weights, whose learning rate rises over "
+        "optim.warmup. Below 1 a share of all steps, otherwise a number of steps.",
+    )
+    map_lr: float = Field(
+        default=4e-3,
+        gt=0,
+        description="With plan mapped: about how far one step moves the mix of units or layers of "
+        "which a unit or a layer is made, 1 long at the start; AdamW's learning rate is this by "
+        "the square root of their number, constant.",
+    )
+
     image: TowerMode = Field(
         default="inherited",
         description="Weights of the image tower. inherited: slices of the teacher's, or what masks "
@@ -102,6 +122,16 @@ class InheritConfig(Section):
     def frozen(self) -> tuple[Literal["image", "text"], ...]:
         """Towers that are the teacher's and are not trained."""
         return tuple(tower for tower, mode in self.modes.items() if mode == "frozen")
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether a mapping from the teacher's weights is learnt."""
+        return self.plan == "mapped"
+
+    @property
+    def selection(self) -> Literal["published", "evenly", "importance"]:
+        """The plan of the weights of step 0."""
+        return self.map_from if self.plan == "mapped" else self.plan
 
     @model_validator(mode="after")
     def _check_modes(self) -> InheritConfig:

@@ -34,6 +34,7 @@ _OPEN_CLIP_PARTS = {
     "attention": ("ln_1.", "attn.in_proj", "attn.out_proj.weight"),
     "feed_forward": ("ln_2.", "mlp.c_fc.", "mlp.c_proj.weight"),
 }
+_OPEN_CLIP_GAINS = ("ln_", "ls_")
 _OPEN_CLIP_PROBE = ProbePoints("attn.out_proj", "mlp.c_proj", ("ls_1", "ls_2"))
 VIT = TowerKind(
     name="ViT",
@@ -55,6 +56,7 @@ VIT = TowerKind(
     ),
     parts=_OPEN_CLIP_PARTS,
     probe=_OPEN_CLIP_PROBE,
+    gains=_OPEN_CLIP_GAINS,
     marks=("conv1.weight", "class_embedding"),
     required=("positional_embedding", "proj"),
     patch="conv1.weight",
@@ -110,6 +112,7 @@ TEXT = TowerKind(
     writes=frozenset(("token_embedding.weight", "positional_embedding", *_OPEN_CLIP_WRITES)),
     parts=_OPEN_CLIP_PARTS,
     probe=_OPEN_CLIP_PROBE,
+    gains=_OPEN_CLIP_GAINS,
     marks=("token_embedding.weight",),
     required=("positional_embedding",),
 )

@@ -77,6 +77,11 @@ TIMM_VIT = TowerKind(
         "feed_forward": ("norm2.", "mlp.fc1", "mlp.norm.", "mlp.fc2.weight"),
     },
     probe=ProbePoints("attn.proj", "mlp.fc2", ("drop_path1", "drop_path2")),
+    gains=(
+        *("trunk.norm", "trunk.fc_norm.", "trunk.attn_pool.norm."),
+        *("norm1.", "norm2.", "ls1.", "ls2.", "gamma_"),
+        *("attn.q_norm.", "attn.k_norm.", "attn.norm.", "mlp.norm."),
+    ),
     marks=("trunk.blocks.0.attn.proj.bias", "trunk.patch_embed.proj.weight", "trunk.pos_embed"),
     patch="trunk.patch_embed.proj.weight",
 )
@@ -96,6 +101,7 @@ TIMM_STEM_VIT = replace(
     outer=_outer_with({f"{_STEM}2.conv.weight": VECTOR, f"{_STEM}2.conv.bias": VECTOR}),
     whole=(f"{_STEM}0.", f"{_STEM}1."),
     writes=frozenset(),
+    gains=(),
     marks=(f"{_STEM}2.conv.weight", "trunk.blocks.0.mlp.fc2.weight", "trunk.pos_embed"),
     patch="",
 )

@@ -43,6 +43,7 @@ class Place(NamedTuple):
     writes: bool  # to the residual stream, so that a mask of channels is folded into it
     part: str  # "attention" or "feed_forward": lost with a layer's heads or neurons; else empty
     stage: int | None = None  # of a tower in stages, which number their layers from 0
+    gain: bool = False  # of a norm or a layer scale: one factor or offset a unit, no direction
 
 
 class ProbePoints(NamedTuple):
@@ -71,6 +72,8 @@ class TowerKind:
     # Starts of the names of what a layer loses with its heads, and with its neurons.
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     probe: ProbePoints | None = None  # None: importance cannot be measured
+    # Starts of the names of norms and layer scales; none: weights cannot be mapped.
+    gains: tuple[str, ...] = ()
     shared: str = ""  # name of a tensor that layer 0 of an unpruned tower has for all layers
     whole: tuple[str, ...] = ()  # starts of names of tensors that are never sliced
     stages: str = ""  # prefix of the stages of a tower that has them; ``blocks`` is within one
@@ -87,7 +90,8 @@ class TowerKind:
         name, blocks = key.removeprefix(prefix), prefix + self.blocks
         if name in self.outer or name.startswith(self.whole):
             axes, writes = self.outer.get(name, ()), name in self.writes
-            return Place(self.tower, blocks, None, key, axes, writes, "")
+            gain = name.startswith(self.gains)
+            return Place(self.tower, blocks, None, key, axes, writes, "", gain=gain)
         stage = None
         if self.stages:
             number, _, rest = name.removeprefix(self.stages).partition(".")
@@ -100,7 +104,8 @@ class TowerKind:
         if name.startswith(self.blocks) and number.isdecimal() and rest in self.block:
             part = next((p for p, names in self.parts.items() if rest.startswith(names)), "")
             axes, writes = self.block[rest], rest in self.writes
-            return Place(self.tower, blocks, int(number), rest, axes, writes, part, stage)
+            gain = rest.startswith(self.gains)
+            return Place(self.tower, blocks, int(number), rest, axes, writes, part, stage, gain)
         return None
 
     def layer_sizes(self, state: Mapping[str, Tensor], prefix: str, layer: int) -> dict[str, int]:

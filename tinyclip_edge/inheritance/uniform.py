@@ -58,7 +58,7 @@ def inherit_uniform(
         if teacher_key not in teacher_state:
             raise InheritanceError(f"the teacher has no '{teacher_key}' for the student's '{key}'")
         tensor = teacher_state[teacher_key]
-        weights[key] = _cut(tensor, axes).to(fresh.dtype).to(fresh.device)
+        weights[key] = take_units(tensor, axes).to(fresh.dtype).to(fresh.device)
         if weights[key].shape != fresh.shape:
             raise InheritanceError(
                 f"'{key}' would be {list(weights[key].shape)}, the student has {list(fresh.shape)}"
@@ -111,14 +111,16 @@ def _source(
             block = tower_plan.parts[place.stage].blocks[place.layer]
             source = f"{kind.stages}{place.stage}.{kind.blocks}{block}.{place.name}"
     else:
-        indices = _indices(tower_plan, plan, place.layer)
+        indices = axis_units(tower_plan, plan, place.layer)
         if place.layer is not None:
             layer = 0 if place.name == kind.shared else tower_plan.layers[place.layer]
             source = f"{kind.blocks}{layer}.{place.name}"
     return teacher_prefix + source, [indices[axis] if axis else None for axis in place.axes]
 
 
-def _indices(tower_plan: TowerPlan, plan: InheritancePlan, layer: int | None) -> dict[str, Indices]:
+def axis_units(
+    tower_plan: TowerPlan, plan: InheritancePlan, layer: int | None
+) -> dict[str, Indices]:
     """Return the teacher's indices of each axis; ``layer``: also those of a student layer."""
     pooled = _stacked(tower_plan.pool_heads, tower_plan.pool_head_width)
     pool_rows = tower_plan.teacher_pool_heads * tower_plan.pool_head_width
@@ -177,7 +179,8 @@ def _copies(indices: Indices, length: int, axis: str) -> Indices:
     return tuple(copy * length + index for copy in range(copies) for index in indices)
 
 
-def _cut(tensor: Tensor, axes: list[Indices | None]) -> Tensor:
+def take_units(tensor: Tensor, axes: list[Indices | None]) -> Tensor:
+    """Return a copy with the units ``axes`` names of each axis, in that order; None: all."""
     result = tensor.detach()
     for axis, indices in enumerate(axes):
         if indices is None:

@@ -12,15 +12,10 @@ import torch
 
 from tinyclip_edge.config.shrink import TowerMode
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inheritance import (
-    ClipShape,
-    InheritanceReport,
-    InheritedUnits,
-    inherit_uniform,
-    plan_uniform,
-)
+from tinyclip_edge.inheritance import ClipShape, InheritanceReport, plan_uniform
 from tinyclip_edge.inheritance.masked import END_POOLS
 from tinyclip_edge.inheritance.masked_fastvit import is_fastvit
+from tinyclip_edge.inheritance.planned import PlannedInheritance
 from tinyclip_edge.inheritance.tower_kind import BOTH, TowerName
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import LoadedClip
@@ -153,7 +148,25 @@ def inherit_student(
     device: torch.device | None = None,
     modes: Mapping[TowerName, TowerMode] | None = None,
 ) -> InheritanceReport:
-    """Initialise the student with selected weights of the teacher, in place.
+    """Initialise the student with selected weights of the teacher, in place; see plan_student."""
+    inheritance = plan_student(
+        teacher, student, plan=plan, calibration=calibration, device=device, modes=modes
+    )
+    weights, report = inheritance.select(student.model.state_dict())
+    student.model.load_state_dict(weights)
+    return report
+
+
+def plan_student(
+    teacher: LoadedClip,
+    student: LoadedClip,
+    *,
+    plan: PlanName = "published",
+    calibration: Calibration | None = None,
+    device: torch.device | None = None,
+    modes: Mapping[TowerName, TowerMode] | None = None,
+) -> PlannedInheritance:
+    """Plan which weights of the teacher the student inherits; neither is changed.
 
     ``importance`` needs ``calibration``: pixels ``[N, 3, H, W]`` as the teacher takes them, and ids
     ``[N, L]``; it is measured on ``device`` (None: where the teacher is). ``modes`` says which
@@ -202,11 +215,7 @@ def inherit_student(
         )
     else:
         unit_plan = importance_plan(teacher, shapes, calibration, device, towers=towers)
-    weights, report = inherit_uniform(
-        teacher_state, student_state, unit_plan, frozen=frozen, notes=notes
-    )
-    student.model.load_state_dict(weights)
-    return replace(report, taken=InheritedUnits.by(unit_plan, shapes[0]))
+    return PlannedInheritance(teacher_state, unit_plan, shapes[0], frozen, notes)
 
 
 def _check_agreement(

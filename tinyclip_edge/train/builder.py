@@ -64,7 +64,7 @@ def prepare(
     ModelError and InheritanceError, cheap checks first.
     """
     setup, first = load_setup(config, observer, teacher)
-    return setup, setup.factory.begin(setup.stages[0], first.clip, first.inherited)
+    return setup, setup.factory.begin(setup.stages[0], first)
 
 
 def load_setup(
@@ -160,7 +160,7 @@ def _first_student(
         set_seed(config.seed)
         return plan_stages(config), InitialStudent(finetune.clip)
     stages = resolve_stages(config, origin)
-    return stages, InitialStudent(*start_student(config, origin, stages[0]))
+    return stages, start_student(config, origin, stages[0])
 
 
 def make_teacher(config: RunConfig, first: LoadedClip, device: torch.device) -> Teacher:

@@ -42,7 +42,7 @@ def start_run(
     if checkpoint is None:
         if resume:
             observer.on_message("no checkpoint yet: the run starts at step 0")
-        state = setup.factory.begin(setup.stages[0], first.clip, first.inherited)
+        state = setup.factory.begin(setup.stages[0], first)
         return RunStart(0, _machine(setup, state, folder))
     try:
         state = _restore(setup, first, folder, checkpoint)

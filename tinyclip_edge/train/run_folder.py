@@ -244,7 +244,8 @@ class RunFolder:
             return
         before = _filled(before)
         free = FREE_KEYS
-        if not self.config.stages and self.config.inherit.method != "masks":
+        inherit = self.config.inherit
+        if not self.config.stages and inherit.method != "masks" and not inherit.is_mapped:
             steps = before.get("optim.steps")
             if isinstance(steps, int) and self.config.optim.steps > steps:
                 free |= {"optim.steps"}

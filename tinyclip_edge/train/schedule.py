@@ -34,11 +34,17 @@ class Stage:
     keep: float | None  # share of the teacher's prunable parameters, or
     student: str | dict[str, Any] | None  # a shape
     masks: MaskSteps | None
+    map_steps: int | None = None  # first steps of the stage, in which a mapping is learnt
 
     @property
     def end(self) -> int:
         """The run's number of finished steps at its end."""
         return self.began + self.optim.steps
+
+    @property
+    def folds(self) -> int:
+        """The run's number of finished steps at the end of the mapping, if one is learnt."""
+        return self.began + (self.map_steps or 0)
 
 
 def plan_stages(config: RunConfig, stages: tuple[StageConfig, ...] = ()) -> tuple[Stage, ...]:
@@ -51,7 +57,7 @@ def plan_stages(config: RunConfig, stages: tuple[StageConfig, ...] = ()) -> tupl
         student = config.student
         optim = config.optim
         masks = None if student.keep is None else _mask_steps(config, optim, config.masks.prune)
-        only = Stage(1, 1, 0, optim, student.keep, student.model, masks)
+        only = Stage(1, 1, 0, optim, student.keep, student.model, masks, _map_steps(config))
         return (only,)
     resolved: list[Stage] = []
     for number, stage in enumerate(stage_configs, 1):
@@ -100,6 +106,18 @@ def _mask_steps(
             f"after {prune:,}; lower masks.warmup or prune later"
         )
     return MaskSteps(rise, prune, wait, masks.rewarm)
+
+
+def _map_steps(config: RunConfig) -> int | None:
+    if not config.inherit.is_mapped:
+        return None
+    steps, mapped = config.optim.steps, as_steps(config.inherit.map_steps, config.optim.steps)
+    if not 1 <= mapped < steps:
+        raise ConfigError(
+            f"the mapping is learnt in {mapped} steps (inherit.map_steps), of {steps} in all; set "
+            f"it so that at least one step is before its end and one after it"
+        )
+    return mapped
 
 
 def check_gate_distance(config: RunConfig, stage: Stage, before: float, whole: float = 0.0) -> None:

@@ -33,6 +33,7 @@ from tinyclip_edge.train.stages.machine import StageMachine, Transition
 from tinyclip_edge.train.stages.state import StageState
 from tinyclip_edge.train.tasks.mask_task import MaskedTask
 
+CHANGES = (Transition.PRUNE, Transition.FOLD, Transition.NEXT_STAGE)
 Accuracies = dict[str, float]  # shares by name, see validation.accuracies
 
 
@@ -66,12 +67,16 @@ class TrainingRun:
         return self.machine.state
 
     def advance(self, done: int) -> bool:
-        """Prune, or start the next stage, when it is due; return whether the state changed."""
+        """Prune, fold, or start the next stage, when due; return whether the state changed."""
         log = StageLog(self.events, self.observer)
         transition = self.machine.due(done)
         log.gates(self.state, done, transition, self.setup.config.masks.log_every)
         if transition is Transition.PRUNE:
             self._prune(log, done)
+            self.evaluate(done)
+        elif transition is Transition.FOLD:
+            log.folded(self.state, done)
+            self.machine.fold()
             self.evaluate(done)
         elif transition is Transition.NEXT_STAGE:
             self.evaluate(done)
@@ -82,7 +87,7 @@ class TrainingRun:
                 teacher = self.setup.teacher_clip
                 self.setup.distributed.on_main(lambda: log.probes(teacher, self.state, done))
                 self.evaluate(done)
-        return transition in (Transition.PRUNE, Transition.NEXT_STAGE)
+        return transition in CHANGES
 
     def evaluate(self, step: int) -> None:
         """Measure the student on the validation pairs, and at step 0 also the teacher of a run."""

@@ -52,6 +52,20 @@ def load(tmp_path, text, *overrides):
             "inherit: {method: none}\nstages: [{student: a}, {student: b}]",
             "each stage would start from random weights",
         ),
+        (
+            "student: {keep: 0.5}\ninherit: {method: masks, plan: mapped}",
+            "inherit.plan mapped starts from selected weights, and inherit.method is masks; set it",
+        ),
+        (
+            "student: {model: s}\ninherit: {method: none, plan: mapped}",
+            "inherit.plan mapped starts from selected weights, and inherit.method is none; set it",
+        ),
+        (
+            "stages: [{student: s}]\ninherit: {plan: mapped}",
+            "inherit.plan mapped learns one mapping, for a run without stages; set student.model",
+        ),
+        ("student: {model: s}\ninherit: {map_from: mapped}", "inherit.map_from is 'mapped'"),
+        ("student: {model: s}\ninherit: {map_steps: 0}", "inherit.map_steps is 0"),
         ("student: {model: s}\nstages: [{kep: 0.5}]", "unknown key 'stages[1].kep'; did you mean"),
         (
             "inherit: {method: masks}\nstages: [{keep: 0.5}, {keep: 2}]",

@@ -73,6 +73,18 @@ def test_stages_that_are_too_short_are_refused(sections, message):
         plan_stages(config(**sections))
 
 
+@pytest.mark.parametrize(("map_steps", "expected"), [(0.2, 200), (0.0004, None), (30, 30)])
+def test_a_mapping_is_learnt_in_a_share_or_in_a_number_of_steps(map_steps, expected):
+    inherit = {"method": "uniform", "plan": "mapped", "map_steps": float(map_steps)}
+    run = config(student={"model": "s"}, inherit=inherit)
+    if expected is None:
+        with pytest.raises(ConfigError, match="the mapping is learnt in 0 steps"):
+            plan_stages(run)
+        return
+    (stage,) = plan_stages(run)
+    assert (stage.map_steps, stage.folds, stage.masks) == (expected, expected, None)
+
+
 def test_how_far_gates_travel():
     # P[z > 0] of both units of a parameter is sqrt(keep); from the clamp 4.605 down to there.
     for keep in (0.25, 0.5, 0.75):

@@ -92,9 +92,9 @@ def test_calibration_pairs_depend_on_the_seed_alone(config, toy_teacher):
 
 def test_the_plan_importance_is_measured_on_pairs(config, toy_teacher):
     run = config(student={"model": SMALL}, inherit={"plan": "importance", "calibration": 16})
-    student, report = start_student(run, toy_teacher)
-    assert "importance" in report.method
-    ours = student.model.visual.class_embedding.detach()
+    first = start_student(run, toy_teacher)
+    assert "importance" in first.inherited.method
+    ours = first.clip.model.visual.class_embedding.detach()
     theirs = toy_teacher.model.visual.class_embedding.detach()
     assert ours.shape == (64,)
     assert torch.isin(ours, theirs).all()  # channels of the teacher, not its front half

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 from tinyclip_edge.run_events import iterate_lines
 
 REPEATED = ("step", "skipped", "eval", "checkpoint", "stage", "gates", "wait", "prune",
-            "inherit", "probe", "best")  # fmt: skip
+            "fold", "inherit", "probe", "best")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

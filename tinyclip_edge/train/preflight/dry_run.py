@@ -163,7 +163,7 @@ def _stages(
 def _cut_out(config: RunConfig, shape: str | dict[str, Any], before: LoadedClip) -> LoadedClip:
     student = shaped(config, shape, before)
     if config.inherit.method != "none":
-        plan = config.inherit.plan
+        plan = config.inherit.selection
         plan = "evenly" if plan == "importance" else plan
         inherit_student(before, student, plan=plan, modes=config.inherit.modes)
     freeze(student.model, config.inherit.frozen)

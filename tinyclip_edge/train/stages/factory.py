@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,8 +13,8 @@ from torch import nn
 
 from tinyclip_edge.config import RunConfig, as_steps
 from tinyclip_edge.data import PixelCodec
-from tinyclip_edge.inheritance import InheritanceReport
 from tinyclip_edge.inheritance.gates import ClipGates
+from tinyclip_edge.inheritance.mapping import WeightMapping
 from tinyclip_edge.inheritance.prune import load_moments, named_moments, slice_moments
 from tinyclip_edge.models import LoadedClip, load_clip
 from tinyclip_edge.models.frozen import freeze
@@ -35,6 +36,7 @@ from tinyclip_edge.train.stages.student import (
 )
 from tinyclip_edge.train.tasks.distill_task import DistillTask, TaskContext, TaskMaker
 from tinyclip_edge.train.tasks.encoders import PairEncoder
+from tinyclip_edge.train.tasks.mapped_task import MappedTask
 from tinyclip_edge.train.tasks.mask_task import MaskedTask, MaskTarget
 from tinyclip_edge.train.tasks.teacher import Teacher
 
@@ -56,23 +58,36 @@ class StageFactory:
     def begin(
         self,
         stage: Stage,
-        student: LoadedClip,
-        inherited: InheritanceReport | None = None,
+        first: InitialStudent,
         *,
         before: StageState | None = None,
         position: Position = START,
     ) -> StageState:
         """Return the state of a stage's first step, or of one that ``position`` has reached."""
-        student = self._student(student)
-        task = self._task(student, stage, before, position)
+        if first.mapping is not None and position.step >= stage.folds:
+            return self._folded(stage, first, position=position)
+        student = self._student(first.clip)
+        task = self._task(student, stage, before, position, first.mapping)
         optimizer_step = self._optimizer_step(task, stage, before, position)
-        averaged = None if stage.keep is not None else self._averaged(student)
-        return StageState(stage, student, inherited, task, optimizer_step, averaged=averaged)
+        is_dense = stage.keep is None and first.mapping is None
+        averaged = self._averaged(student) if is_dense else None
+        return StageState(stage, student, first.inherited, task, optimizer_step, averaged=averaged)
 
     def next(self, stage: Stage, before: StageState) -> StageState:
         """Return the state of the stage after ``before``, built from its dense student."""
-        student, inherited = stage_student(self.config, stage, before.result)
-        return self.begin(stage, student, inherited, before=before)
+        first = stage_student(self.config, stage, before.result)
+        return self.begin(stage, first, before=before)
+
+    def fold(self, state: StageState) -> StageState:
+        """Return the state after the last step of a mapping: its weights are trained from now on.
+
+        They get an optimizer of their own, which knows nothing of the mapping's.
+        """
+        model = deepcopy(state.student.model)  # what wraps the old one may hold on to its weights
+        first = InitialStudent(replace(state.student, model=model), state.inherited)
+        after = self._folded(state.stage, first, before=state)
+        _copy_objective_moments(state, after)
+        return after
 
     def prune(self, state: StageState, done: int) -> tuple[StageState, PruneResult]:
         """Prune the gates of a state after ``done`` steps.
@@ -109,7 +124,7 @@ class StageFactory:
             pruned = _trainable_clip(folder.pruned(stage.number))
             state = self._pruned(stage, pruned, position.pruned, position=position)
         elif stage.number == 1:
-            state = self.begin(stage, first.clip, first.inherited, position=position)
+            state = self.begin(stage, first, position=position)
         else:
             origin = _trainable_clip(folder.stage_student(stage.number - 1))
             student = (
@@ -117,7 +132,7 @@ class StageFactory:
                 if stage.student is None
                 else shaped(self.config, stage.student, origin)
             )
-            state = self.begin(stage, student, position=position)
+            state = self.begin(stage, InitialStudent(student), position=position)
         checkpoint.apply(state.student.model, state.optimizer_step.optimizer, state.beside)
         if self.accelerator.scaler is not None and checkpoint.scaler is not None:
             restore_scaler(self.accelerator.scaler, checkpoint.scaler)
@@ -142,6 +157,22 @@ class StageFactory:
         averaged = self._averaged(student)
         return StageState(stage, student, None, task, optimizer_step, pruned, averaged)
 
+    def _folded(
+        self,
+        stage: Stage,
+        first: InitialStudent,
+        *,
+        before: StageState | None = None,
+        position: Position = START,
+    ) -> StageState:
+        """Return the state after a mapping: plain distillation, the rate rising to the schedule."""
+        student = self._student(first.clip)
+        task = self._task(student, stage, before, position)
+        restart = Restart(stage.folds, stage.optim.warmup_steps)
+        optimizer_step = self._optimizer_step(task, stage, before, position, restart)
+        averaged = self._averaged(student)
+        return StageState(stage, student, first.inherited, task, optimizer_step, averaged=averaged)
+
     def _student(self, student: LoadedClip) -> LoadedClip:
         """Return the student with the parts that the loss trains: a bias, embedding prefixes."""
         loss = self.config.loss
@@ -157,7 +188,12 @@ class StageFactory:
         return None if decay is None else AveragedStudent.of(student, decay)
 
     def _task(
-        self, student: LoadedClip, stage: Stage, before: StageState | None, position: Position
+        self,
+        student: LoadedClip,
+        stage: Stage,
+        before: StageState | None,
+        position: Position,
+        mapping: WeightMapping | None = None,
     ) -> DistillTask:
         self.accelerator.free_memory()  # it would hold every earlier student
         context = TaskContext(
@@ -169,6 +205,8 @@ class StageFactory:
             self._prepare_encoder,
         )
         earlier = None if before is None else before.task
+        if mapping is not None:
+            return MappedTask(student, context, mapping, self.config.inherit, before=earlier)
         if stage.masks is None or stage.keep is None:
             return self.dense_task(student, context, before=earlier)
         target = MaskTarget(

@@ -10,6 +10,7 @@ from tinyclip_edge.models.pruned import PruneResult
 from tinyclip_edge.train.monitoring.events import EventLog, Observer
 from tinyclip_edge.train.stages.machine import Transition
 from tinyclip_edge.train.stages.state import StageState
+from tinyclip_edge.train.tasks.mapped_task import MappedTask
 from tinyclip_edge.train.tasks.mask_task import MaskedTask
 from tinyclip_edge.train.tasks.probes import probe_pair
 
@@ -98,6 +99,16 @@ class StageLog:
         self.observer.on_message(
             f"step {done}: pruned to {share:.1%} of the teacher's prunable parameters, "
             f"{count.encoders:,} in both towers{'' if is_met else missed}"
+        )
+
+    def folded(self, state: StageState, done: int) -> None:
+        """Log the end of the mapping of ``state``, and how far it is from a selection."""
+        assert isinstance(state.task, MappedTask)
+        spread = state.task.mapping.spread()
+        self.events.write("fold", step=done, stage=state.stage.number, **spread)
+        self.observer.on_message(
+            f"step {done}: the mapping is folded into weights; {spread['width']:.1%} of a unit and "
+            f"{spread['depth']:.1%} of a layer come from others than its main one in the teacher"
         )
 
     def _postponed(self, task: MaskedTask, state: StageState, done: int) -> None:

@@ -1,9 +1,11 @@
 """The stages of a run as a state machine.
 
-A stage is masked until its gates are pruned, then dense; one without masks is dense from its start.
-A dense stage leads to the next one, the last to the end of the run::
+A stage is masked until its gates are pruned, or mapped until its mapping is folded into weights,
+then dense; one without either is dense from its start. A dense stage leads to the next one, the
+last to the end of the run::
 
     MASKED ── prune ──▶ DENSE ── next stage ──▶ MASKED or DENSE of the next stage
+    MAPPED ── fold  ──▶ DENSE
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from tinyclip_edge.train.run_folder import RunFolder
 from tinyclip_edge.train.schedule import Stage
 from tinyclip_edge.train.stages.factory import StageFactory
 from tinyclip_edge.train.stages.state import Phase, StageState
+from tinyclip_edge.train.tasks.mapped_task import MappedTask
 from tinyclip_edge.train.tasks.mask_task import MaskedTask
 
 
@@ -29,6 +32,7 @@ class Transition(Enum):
     STAY = "stay"
     WAIT = "wait"  # pruning is due but its target is not met, so it is postponed
     PRUNE = "prune"
+    FOLD = "fold"  # the mapping has been learnt
     NEXT_STAGE = "next stage"
 
 
@@ -57,7 +61,7 @@ class StageMachine:
     @property
     def has_final_shape(self) -> bool:
         """Whether the student has the final shape of the run."""
-        return self.is_last and self.state.phase is Phase.DENSE
+        return self.is_last and self.state.phase is not Phase.MASKED
 
     def due(self, done: int) -> Transition:
         """Return the transition after ``done`` steps of the run.
@@ -67,6 +71,8 @@ class StageMachine:
         task = self.state.task
         if isinstance(task, MaskedTask):
             return _due_prune(task, self._folder.config.masks)
+        if isinstance(task, MappedTask):
+            return Transition.FOLD if done >= self.state.stage.folds else Transition.STAY
         if done >= self.state.stage.end and not self.is_last:
             return Transition.NEXT_STAGE
         return Transition.STAY
@@ -76,6 +82,10 @@ class StageMachine:
         self.state, result = self._factory.prune(self.state, done)
         self._save(self._folder.pruned(self.state.stage.number), self.state.student)
         return result
+
+    def fold(self) -> None:
+        """Go on with the weights themselves instead of the mapping that made them."""
+        self.state = self._factory.fold(self.state)
 
     def next_stage(self) -> None:
         """Start the next stage. Raises ModelError if its student cannot be saved."""

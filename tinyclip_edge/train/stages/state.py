@@ -14,14 +14,16 @@ from tinyclip_edge.train.optimizer import OptimizerStep
 from tinyclip_edge.train.schedule import Stage
 from tinyclip_edge.train.tasks.distill_task import DistillTask
 from tinyclip_edge.train.tasks.encoders import PairEncoder
+from tinyclip_edge.train.tasks.mapped_task import MappedTask
 from tinyclip_edge.train.tasks.mask_task import MaskedTask
 
 
 class Phase(Enum):
-    """Phases of a stage; one without masks is dense from its start."""
+    """Phases of a stage; one without masks and mapping is dense from its start."""
 
     MASKED = "masked"  # gates are learnt, until they are pruned
-    DENSE = "dense"  # no gates, until the next stage or the end of the run
+    MAPPED = "mapped"  # the mapping of weights is learnt, until it is folded into them
+    DENSE = "dense"  # weights alone, until the next stage or the end of the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class StageState:
     @property
     def phase(self) -> Phase:
         """The current phase of its stage."""
+        if isinstance(self.task, MappedTask):
+            return Phase.MAPPED
         return Phase.MASKED if isinstance(self.task, MaskedTask) else Phase.DENSE
 
     @property

@@ -14,10 +14,12 @@ from tinyclip_edge.config import RunConfig, StageConfig
 from tinyclip_edge.data import StreamingPairs, open_source
 from tinyclip_edge.errors import ConfigError, InheritanceError, TinyClipError
 from tinyclip_edge.inheritance import InheritanceReport
+from tinyclip_edge.inheritance.mapping import WeightMapping, check_mappable
 from tinyclip_edge.inheritance.sparsity import check_reachable
 from tinyclip_edge.models import ZOO, LoadedClip, create_student, inherit_student
 from tinyclip_edge.models.prefixes import with_prefixes
 from tinyclip_edge.models.pruned import clip_units
+from tinyclip_edge.models.student import plan_student
 from tinyclip_edge.train.schedule import Stage, check_gate_distance, plan_stages
 from tinyclip_edge.train.tasks.encoders import pixel_codec
 
@@ -30,11 +32,12 @@ class InitialStudent:
 
     clip: LoadedClip
     inherited: InheritanceReport | None = None
+    mapping: WeightMapping | None = None  # that makes its weights, where one is learnt
 
 
 def start_student(
     config: RunConfig, teacher: LoadedClip, stage: Stage | None = None
-) -> tuple[LoadedClip, InheritanceReport | None]:
+) -> InitialStudent:
     """Return the student with the weights of step 0, and what it inherited.
 
     ``teacher`` has no more tokens than ``student.vocab`` leaves, see train.vocabulary. Seeds every
@@ -62,41 +65,52 @@ def resolve_stages(config: RunConfig, teacher: LoadedClip) -> tuple[Stage, ...]:
             f"{name} is a recipe with masks, which start from the teacher's weights; "
             f"inherit.{fresh[0]}=fresh needs a student of a given shape"
         )
+    if recipe and config.inherit.is_mapped:
+        raise ConfigError(
+            f"{name} is a recipe with masks, which inherit.plan mapped does not go with; set "
+            "inherit.plan to evenly, or choose another student.model"
+        )
     if method == "masks" and name is not None and not recipe:
         raise ConfigError(
             "inherit.method is masks, which determine the shape: set student.keep or stages "
             "instead of student.model"
         )
     stages = plan_stages(config, recipe)
+    if config.inherit.is_mapped:
+        towers = [tower for tower, mode in config.inherit.modes.items() if mode == "inherited"]
+        check_mappable(teacher.model.state_dict(), towers)
     if len(stages) > 1 or stages[0].keep is not None:
         _check_stages(config, stages, teacher)
     return stages
 
 
-def stage_student(
-    config: RunConfig, stage: Stage, before: LoadedClip
-) -> tuple[LoadedClip, InheritanceReport | None]:
+def stage_student(config: RunConfig, stage: Stage, before: LoadedClip) -> InitialStudent:
     """Return the first student of a stage, derived from the dense model ``before``.
 
     Raises ModelError, and InheritanceError if the stage would grow.
     """
     if stage.student is None:
-        return dense_copy(before), None
-    student = shaped(config, stage.student, before)
+        return InitialStudent(dense_copy(before))
+    student, plan = shaped(config, stage.student, before), config.inherit.selection
     if config.inherit.method == "none":
-        return student, None
-    pairs = None if config.inherit.plan != "importance" else calibration_pairs(config, before)
+        return InitialStudent(student)
+    pairs = None if plan != "importance" else calibration_pairs(config, before)
     on_gpu = config.run.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else None
-    report = inherit_student(
+    inheritance = plan_student(
         before,
         student,
-        plan=config.inherit.plan,
+        plan=plan,
         calibration=pairs,
         device=device,
         modes=config.inherit.modes,
     )
-    return student, report
+    weights, report = inheritance.select(student.model.state_dict())
+    student.model.load_state_dict(weights)
+    if stage.map_steps is None:
+        return InitialStudent(student, report)
+    report = replace(report, method=f"mapped, starting as {report.method}")
+    return InitialStudent(student, report, inheritance.mapping(student.model.state_dict()))
 
 
 def shaped(config: RunConfig, model: str | dict[str, Any], before: LoadedClip) -> LoadedClip:

@@ -1,0 +1,123 @@
+"""Does it pay to learn what is inherited? `mapped` against `importance`, at equal steps.
+
+Students of the starter teacher with about 15 and 5 % of its encoder parameters, trained as
+``starter-15`` is shipped, from the same selected weights: in the arm ``mapped`` the first
+``--map-share`` of the steps change the mapping from the teacher's weights, the others its result.
+Recall is that of Twemoji, the style nobody trained on. Finished runs are kept: the same command
+goes on after an interruption.
+
+    python benchmarks/mapped_inheritance.py --out benchmarks/results/mapped-inheritance.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from kept_runs import cached_run, check_settings, teacher_hash, twemoji_shard
+
+STUDENTS: dict[str, str | dict[str, Any]] = {
+    "15 %": "starter-15",
+    "5 %": {
+        "vision_cfg": {"width": 64, "layers": 4, "head_width": 64, "mlp_ratio": 4.0},
+        "text_cfg": {"width": 64, "layers": 2, "heads": 1, "mlp_ratio": 4.0},
+    },
+}
+BASELINE = "importance"
+ARMS = (BASELINE, "mapped")
+
+
+def overrides(arguments: argparse.Namespace, student: str, arm: str) -> list[str]:
+    plan = [f"inherit.plan={arm}"]
+    if arm == "mapped":
+        plan += [
+            f"inherit.map_from={BASELINE}",
+            f"inherit.map_steps={arguments.map_share}",
+            f"inherit.map_lr={arguments.map_lr}",
+        ]
+    return [f"student.model={json.dumps(STUDENTS[student])}", *plan]
+
+
+def train(
+    arguments: argparse.Namespace, student: str, arm: str, seed: int, val: str
+) -> dict[str, Any]:
+    from tinyclip_edge.config import load_config
+
+    config = load_config(
+        "starter-15",
+        [
+            *overrides(arguments, student, arm),
+            f"optim.steps={arguments.steps}",
+            f"seed={seed}",
+            f"data.val={val}",
+            "data.val_limit=5000",
+            "run.eval_every=0",
+            "run.save_every=0",
+        ],
+    )
+    folder = f"{student.split(maxsplit=1)[0]}-{arm}-seed{seed}"
+    return cached_run(
+        config, arguments.work / folder, {"student": student, "arm": arm, "seed": seed}
+    )
+
+
+def row(records: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> dict[str, Any]:
+    last, before = (
+        [record["curve"][str(record["steps"])] for record in group] for group in (records, baseline)
+    )
+    gains = [end["r1"] - start["r1"] for end, start in zip(last, before, strict=True)]
+    steps = sorted(map(int, records[0]["curve"]))
+    return {
+        "encoder_parameters": records[0]["encoder_parameters"],
+        "seeds": [record["seed"] for record in records],
+        "r1": [end["r1"] for end in last],
+        "r1_mean": round(statistics.mean(end["r1"] for end in last), 2),
+        "r5_mean": round(statistics.mean(end["r5"] for end in last), 2),
+        "gain": [round(gain, 2) for gain in gains],  # over importance with the same seed
+        "gain_mean": round(statistics.mean(gains), 2),
+        "r1_mean_by_step": {
+            str(step): round(statistics.mean(r["curve"][str(step)]["r1"] for r in records), 2)
+            for step in steps
+        },
+        "seconds_mean": round(statistics.mean(record["seconds"] for record in records), 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--map-share", type=float, default=0.2)
+    parser.add_argument("--map-lr", type=float, default=4e-3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("runs/mapped-inheritance"))
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    settings = {"steps": arguments.steps, "map_share": arguments.map_share,
+                "map_lr": arguments.map_lr}  # fmt: skip
+    check_settings(arguments.work, {**settings, "teacher": teacher_hash()})
+    val = str(twemoji_shard(arguments.work))
+    results: dict[str, Any] = {**settings, "batch": 128, "measured_on": "Twemoji", "students": {}}
+    for student in arguments.students:
+        rows = results["students"].setdefault(student, {})
+        baseline: list[dict[str, Any]] = []
+        for arm in ARMS:
+            records = [train(arguments, student, arm, seed, val) for seed in arguments.seeds]
+            baseline = baseline or records
+            results["teacher"] = records[0]["teacher"]
+            rows[arm] = row(records, baseline)
+            arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
