@@ -1,4 +1,4 @@
-"""Copies of pictures that a search has found."""
+"""Copies of the pictures that a search returns."""
 
 from __future__ import annotations
 

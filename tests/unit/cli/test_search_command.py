@@ -124,7 +124,7 @@ def test_mistakes_are_one_line(command_line, indexed, words, message):
     assert (code, out) == (2, "") and err.startswith(f"error: {message}") and err.count("\n") == 1
 
 
-def test_the_bundle_of_an_index_is_found_again(command_line, indexed, tmp_path, monkeypatch):
+def test_an_index_knows_its_bundle(command_line, indexed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path.parent)  # without bundles/
     index = tmp_path / "pictures.npz"
     assert command_line("search", "cat", "--in", index)[0] == 0
