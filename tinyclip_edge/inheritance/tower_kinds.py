@@ -64,5 +64,5 @@ def recognise(state: Mapping[str, Tensor], tower: TowerName) -> tuple[TowerKind,
     names = ", ".join(kind.name for kind in kinds)
     raise InheritanceError(
         f"the weights of this kind of {tower} tower cannot be inherited, only those of: {names}; "
-        f"it can be exported and imitated, {CURE}"
+        f"it can be exported, imitated, and taken whole with inherit.{tower}=frozen, {CURE}"
     )
