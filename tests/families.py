@@ -31,8 +31,6 @@ __all__ = [
 OF_EACH_KIND = ("ViT", "SigLIP 2", "EVA02", "XLM-R", "mT5", "NLLB", "MobileCLIP 2")
 
 
-def families(names):
+def families(names, quick=OF_EACH_KIND):
     """Parameters of a test, of which one of each kind of tower is not slow."""
-    return [
-        pytest.param(name, marks=[] if name in OF_EACH_KIND else pytest.mark.slow) for name in names
-    ]
+    return [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in names]
