@@ -14,6 +14,7 @@ from shared_builds import built_once
 
 if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
+    from toy_export import ToyExport
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: a thread each, set before torch
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -133,6 +134,25 @@ def toy_teacher_folder(toy_tokenizer_file: Path, tmp_path_factory: pytest.TempPa
         save_local_dir(folder / "toy-teacher", make_toy_teacher(toy_tokenizer_file))
 
     return built_once(tmp_path_factory, "toy-teacher", build) / "toy-teacher"
+
+
+@pytest.fixture(scope="session")
+def exported(toy_teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ToyExport:
+    """The toy teacher as a bundle. Shared: do not write into it."""
+    from toy_export import read_toy_export, write_toy_export
+
+    folder = built_once(
+        tmp_path_factory, "export", lambda folder: write_toy_export(toy_teacher_folder, folder)
+    )
+    return read_toy_export(toy_teacher_folder, folder)
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs leave no page, which takes as long as a toy run."""
+    from tinyclip_edge import report
+
+    monkeypatch.setattr(report, "write_final_report", lambda *_, **__: None)
 
 
 @pytest.fixture

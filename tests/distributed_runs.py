@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import distributed, multiprocessing
 
+from killing import PRELOADED
 from tinyclip_edge import report
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.errors import TinyClipError
@@ -34,8 +35,14 @@ def free_port() -> int:
 
 
 def together(world: int, work, *args) -> None:
-    """Call ``work(rank, *args)`` in ``world`` processes; raises when one fails."""
-    multiprocessing.spawn(_begin, args=(world, free_port(), work, args), nprocs=world)
+    """Call ``work(rank, *args)`` in ``world`` processes; raises when one fails.
+
+    They are forked from a process that has imported all and computed nothing.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    multiprocessing.start_processes(
+        _begin, (world, free_port(), work, args), nprocs=world, start_method="forkserver"
+    )
 
 
 def _begin(rank, world, port, work, args) -> None:

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from PIL import Image
 
 from bundle_clients import INSTALL, PACKAGES
+from toy_export import ToyExport
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 MARKS = [
@@ -46,27 +46,13 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def toy_bundle(teacher: Path) -> Path:
-    """Export the toy teacher once, as fp32 and int8, with a tower that resizes by itself."""
-    folder = teacher.parent / "web-bundle"
-    with FileLock(teacher.parent / "web-bundle.lock"):
-        if not folder.exists():
-            aside = teacher.parent / "web-bundle-unfinished"
-            _export_with_pixel_towers(teacher, aside)
-            aside.rename(folder)
-    return folder
-
-
-def _export_with_pixel_towers(teacher: Path, folder: Path) -> None:
-    from tinyclip_edge.models import load_clip
+def add_pixel_towers(exported: ToyExport, folder: Path) -> None:
+    """Copy the toy bundle into ``folder``, with towers that resize pictures by themselves."""
     from tinyclip_edge.runtime.bundle import Manifest, list_files
-    from tinyclip_export import export_bundle
     from tinyclip_export.bundle.uint8_image_tower import write_pixel_towers
 
-    clip = load_clip(str(teacher))
-    pairs = ([picture(40, 40, seed) for seed in range(4)], LABELS[:4])
-    export_bundle(clip, folder, pairs=pairs, max_drop=100.0)
-    towers = write_pixel_towers(clip, folder, ["fp32", "int8"])
+    shutil.copytree(exported.folder, folder, dirs_exist_ok=True)
+    towers = write_pixel_towers(exported.clip, folder, ["fp32", "int8"])
     manifest = Manifest.read(folder)
     extras = {**manifest.extras, "uint8": towers}
     replace(manifest, extras=extras, files=list_files(folder)).write(folder)

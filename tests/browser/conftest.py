@@ -4,12 +4,16 @@ import shutil
 
 import pytest
 
-from web_page import open_page, running_chromium, serving, silent_tab, toy_bundle
+from shared_builds import built_once
+from web_page import add_pixel_towers, open_page, running_chromium, serving, silent_tab
 
 
 @pytest.fixture(scope="module")
-def bundle(toy_teacher_folder):
-    return toy_bundle(toy_teacher_folder)
+def bundle(exported, tmp_path_factory):
+    """Shared: do not write into it."""
+    return built_once(
+        tmp_path_factory, "web-bundle", lambda folder: add_pixel_towers(exported, folder)
+    )
 
 
 @pytest.fixture(scope="module")

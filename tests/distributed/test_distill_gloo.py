@@ -15,7 +15,7 @@ from tinyclip_edge.models import load_clip, weights_hash
 from tinyclip_edge.train import distill
 from toy_runs import Watcher, events_of, losses
 
-pytestmark = pytest.mark.slow  # each process imports torch anew
+pytestmark = pytest.mark.slow
 STEPS, SAVED = 20, 7
 ROUNDING = 1e-5  # of float32 sums in another order: 2e-6 at most where it was measured
 # Gates take steps of one size, be their gradient large or all but nothing (Adam without momentum),

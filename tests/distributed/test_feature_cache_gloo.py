@@ -8,7 +8,7 @@ from distributed_runs import distil_all, fill_caches, together
 from pair_shards import toy_samples, write_shard
 from toy_runs import STUDENT, losses
 
-pytestmark = pytest.mark.slow  # each process imports torch anew
+pytestmark = pytest.mark.slow
 SHARDS, STEPS = 5, 6
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from pair_shards import toy_samples, write_shard
-from tinyclip_edge import report
 from tinyclip_edge.config import RunConfig
 from toy_runs import STUDENT
 
@@ -18,12 +17,6 @@ def shards(tmp_path_factory):
     write_shard(folder / "train-1.tar", samples[50:])
     write_shard(folder / "val.tar", toy_samples((48,)))
     return folder
-
-
-@pytest.fixture
-def no_report(monkeypatch):
-    """Runs leave no page, which takes longer than a toy run."""
-    monkeypatch.setattr(report, "write_final_report", lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from tinyclip_edge.data.augment import apply_draws
 from tinyclip_edge.train import distill
 from toy_runs import STUDENT, KilledError, Watcher, kill, losses
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 
 @pytest.fixture
 def config(tmp_path, toy_teacher_folder):

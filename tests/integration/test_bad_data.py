@@ -12,6 +12,8 @@ from tinyclip_edge.models import save_local_dir
 from tinyclip_edge.runtime.bundle import file_sha256
 from toy_runs import STUDENT, losses
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 
 @pytest.fixture
 def distil(tmp_path, toy_teacher_folder, command_line, monkeypatch):

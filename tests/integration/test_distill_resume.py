@@ -14,6 +14,8 @@ from tinyclip_edge.models import load_clip, weights_hash
 from tinyclip_edge.train import distill, read_events
 from toy_runs import STUDENT, KilledError, Watcher, events_of, kill, losses, make_version_2
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(make, tmp_path):
     uninterrupted, cut = tmp_path / "whole", tmp_path / "cut"

@@ -18,6 +18,8 @@ from tinyclip_edge.train.feature_cache.progress import ProgressLines
 from tinyclip_edge.train.tasks.teacher import Teacher
 from toy_runs import KilledError, Watcher, kill, losses
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 STEPS = 6  # an epoch of 96 pairs, 16 each
 
 

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tinyclip_edge.config import dump_config
+from tinyclip_edge.train import distill
 from toy_runs import losses
 
 STEPS, KILLS, PATIENCE = 40, 3, 600  # seconds
@@ -43,13 +44,13 @@ def kill_within(run, folder, seconds):
 
 
 @pytest.mark.slow
-def test_kills_at_any_moment_change_no_loss(make, tmp_path):
+def test_kills_at_any_moment_change_no_loss(make, tmp_path, no_report):
     config = make(
         data={"memory_gb": 0.0, "stream_groups": 2}, optim={"steps": STEPS}, run={"save_every": 3}
     )
     (tmp_path / "run.yaml").write_text(dump_config(config))
     uninterrupted, cut = tmp_path / "whole", tmp_path / "cut"
-    finish(command(tmp_path / "run.yaml", "--out", uninterrupted))
+    distill(config, uninterrupted)
     draw = random.Random(0)
     run, killed = command(tmp_path / "run.yaml", "--out", cut), 0
     for _ in range(KILLS):

@@ -74,6 +74,7 @@ def test_masks_meet_the_target_and_leave_a_dense_student(masked, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_report")
 def test_equal_shapes_open_with_open_clip(masked, tmp_path):
     import open_clip
 
@@ -100,6 +101,7 @@ def slow(value):
     [slow(10), slow(21), 33, slow(47)],
     ids=["masks", "dense", "masks 2", "dense 2"],
 )
+@pytest.mark.usefixtures("no_report")
 def test_a_kill_in_any_part_of_any_stage_is_as_if_it_had_not_been(
     masked, tmp_path, uninterrupted, killed
 ):
@@ -156,6 +158,7 @@ def test_each_stage_starts_from_the_last_ones_student(uninterrupted):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_report")
 def test_a_missed_target_is_waited_for_and_reported(masked, tmp_path, monkeypatch):
     monkeypatch.setattr(MaskedTask, "settle", lambda *_: False)
     watcher, out = Watcher(), tmp_path / "run"

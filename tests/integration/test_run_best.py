@@ -6,6 +6,8 @@ from tinyclip_edge.models import load_clip, weights_hash
 from tinyclip_edge.train import distill
 from toy_runs import KilledError, Watcher, events_of, kill
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 EVERY = {"eval_every": 3, "save_every": 4}
 
 

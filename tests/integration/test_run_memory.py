@@ -12,6 +12,8 @@ from tinyclip_edge.train.tasks.distill_task import DistillTask
 from tinyclip_edge.train.tasks.ensemble import FrozenEncoder
 from toy_runs import events_of, losses
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 CUDA_SAYS = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB\nmore"
 )

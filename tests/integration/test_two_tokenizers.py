@@ -16,6 +16,8 @@ from tinyclip_edge.train import distill
 from tinyclip_export import export_bundle
 from toy_runs import Watcher, losses
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 STUDENT = {
     "vision_cfg": {"width": 64, "layers": 2},
     "text_cfg": {"vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},

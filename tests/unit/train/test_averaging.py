@@ -16,6 +16,8 @@ from tinyclip_edge.train.tasks.encoders import PairEncoder
 from tinyclip_edge.train.tasks.validation import Validation
 from toy_runs import STUDENT, KilledError, Watcher, events_of, kill, losses
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 RESNET = {"vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "head_width": 16}}
 
 

@@ -12,6 +12,8 @@ from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.train import distill
 from toy_runs import KilledError, Watcher, kill, losses, make_version_2
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 STEPS = 14
 
 

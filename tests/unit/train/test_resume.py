@@ -12,6 +12,8 @@ from tinyclip_edge.errors import ConfigError, DataError, ModelError
 from tinyclip_edge.train import checkpoint_store, distill
 from tinyclip_edge.train.monitoring.events import Silent
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 
 class Messages(Silent):
     def __init__(self):

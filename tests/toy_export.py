@@ -1,4 +1,4 @@
-"""One toy bundle for all tests of this room: exporting takes seconds."""
+"""The toy teacher as a bundle, which several rooms read: exporting takes seconds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 from PIL import Image
-
-from shared_builds import built_once
 
 if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
@@ -39,18 +36,19 @@ def toy_pairs() -> tuple[list[Image.Image], list[str]]:
     return images, texts
 
 
-@pytest.fixture(scope="session")
-def exported(toy_teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ToyExport:
-    """The toy teacher as a bundle. Shared: do not write into it."""
+def write_toy_export(teacher: Path, folder: Path) -> None:
+    """Export as fp32 and int8 into ``folder``, with the report beside the bundle."""
     from tinyclip_edge.models import load_clip
     from tinyclip_export import export_bundle
 
-    clip, pairs = load_clip(str(toy_teacher_folder)), toy_pairs()
+    clip = load_clip(str(teacher))
+    report = export_bundle(clip, folder / "toy", pairs=toy_pairs(), max_drop=100.0)
+    (folder / "report.pickle").write_bytes(pickle.dumps(report))
 
-    def build(folder: Path) -> None:
-        report = export_bundle(clip, folder / "toy", pairs=pairs, max_drop=100.0)
-        (folder / "report.pickle").write_bytes(pickle.dumps(report))
 
-    folder = built_once(tmp_path_factory, "export", build)
+def read_toy_export(teacher: Path, folder: Path) -> ToyExport:
+    """Read what ``write_toy_export`` left."""
+    from tinyclip_edge.models import load_clip
+
     report = pickle.loads((folder / "report.pickle").read_bytes())
-    return ToyExport(clip, folder / "toy", report, pairs)
+    return ToyExport(load_clip(str(teacher)), folder / "toy", report, toy_pairs())
