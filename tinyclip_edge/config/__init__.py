@@ -8,7 +8,7 @@ from tinyclip_edge.config.load import (
     load_config,
     make_config,
 )
-from tinyclip_edge.config.loss import LossConfig
+from tinyclip_edge.config.loss import LossConfig, register_installed_losses
 from tinyclip_edge.config.optim import OptimConfig
 from tinyclip_edge.config.running import RunSection
 from tinyclip_edge.config.schema import (
@@ -17,7 +17,7 @@ from tinyclip_edge.config.schema import (
     RunConfig,
     TeacherConfig,
 )
-from tinyclip_edge.config.section import as_steps
+from tinyclip_edge.config.section import Section, as_steps
 from tinyclip_edge.config.shrink import InheritConfig, MasksConfig, StageConfig, StudentConfig
 from tinyclip_edge.lazy import lazy_names
 
@@ -30,6 +30,7 @@ __all__ = [
     "OptimConfig",
     "RunConfig",
     "RunSection",
+    "Section",
     "StageConfig",
     "StudentConfig",
     "TeacherConfig",
@@ -43,3 +44,5 @@ __all__ = [
 ]
 
 __getattr__ = lazy_names(__name__, {})  # old names
+
+register_installed_losses()  # they may import this package

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from tinyclip_edge.config.loss_settings import AffinitySettings, FeatureSettings
 from tinyclip_edge.config.section import Section
 from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.plugins import LOSSES, loaded_plugins
 
 OTHER_LOSSES = ("sparsity_price",)  # terms of masks, which have no weight of their own
 
@@ -168,6 +169,12 @@ def register_loss(entry: LossEntry) -> LossEntry:
     LOSS_TERMS[entry.name] = entry
     _rebuild()
     return entry
+
+
+def register_installed_losses() -> None:
+    """Add the terms of other installed packages; a broken one costs a warning."""
+    for _, entry in loaded_plugins(LOSSES, LossEntry):
+        register_loss(entry)
 
 
 def unregister_loss(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -12,6 +13,7 @@ from tinyclip_edge.config.renamed import rename_preset_values
 from tinyclip_edge.config.section import Section
 from tinyclip_edge.errors import ConfigError, did_you_mean, shown
 from tinyclip_edge.paths import is_file
+from tinyclip_edge.plugins import TARGETS, load_plugin, plugin_names
 from tinyclip_edge.precisions import check_precisions
 
 Table = Literal["8 bit", "4 bit", "float"]
@@ -117,12 +119,18 @@ def allowed_values(section: type[Section]) -> dict[str, tuple[str, ...]]:
 
 def preset_names() -> list[str]:
     """Return the names of the shipped presets."""
-    return sorted(path.stem for path in (configs_path() / "export").glob("*.yaml"))
+    shipped = (path.stem for path in (configs_path() / "export").glob("*.yaml"))
+    return sorted({*shipped, *plugin_names(TARGETS)})
 
 
 def load_preset(name_or_path: str | Path) -> ExportPreset:
     """Read a preset by shipped name or path. Raises ConfigError, which names the key."""
     path = Path(name_or_path)
+    if str(name_or_path) in plugin_names(TARGETS):
+        added = load_plugin(TARGETS, str(name_or_path))
+        if isinstance(added, Mapping):
+            return _preset(dict(added), Path(str(name_or_path)))
+        path = Path(added)
     if not is_file(path):
         shipped = configs_path() / "export" / f"{path.name}.yaml"
         if path.suffix in YAML_SUFFIXES or len(path.parts) != 1 or not is_file(shipped):
@@ -131,7 +139,10 @@ def load_preset(name_or_path: str | Path) -> ExportPreset:
             list_of_names = "" if names in hint else f"; known: {names}"
             raise ConfigError(f"target '{name_or_path}' is unknown{hint}{list_of_names}")
         path = shipped
-    raw = read_yaml(path)
+    return _preset(read_yaml(path), path)
+
+
+def _preset(raw: dict[str, Any], path: Path) -> ExportPreset:
     rename_preset_values(raw, str(path))
     try:
         return ExportPreset.model_validate(raw)

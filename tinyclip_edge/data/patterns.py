@@ -14,6 +14,7 @@ from tinyclip_edge.data.kinds import PARQUET
 from tinyclip_edge.errors import DataError, did_you_mean
 from tinyclip_edge.paths import exists, is_file, is_folder
 from tinyclip_edge.paths import expanded as filled_in
+from tinyclip_edge.plugins import DATA, scheme_of
 from tinyclip_edge.starter import kit_path
 
 STARTER = "starter:"
@@ -36,6 +37,8 @@ def matching_names(pattern: str, *, allow_pipes: bool) -> list[str]:
     """Return the paths or URLs that match a pattern. Raises DataError if there are none."""
     if pattern.startswith(STARTER):
         return [str(path) for path in _starter(pattern)]
+    if scheme_of(DATA, pattern) is not None:
+        return [pattern]
     scheme = SCHEME.match(pattern)
     if scheme is not None:
         _check_scheme(pattern, scheme[1], allow_pipes=allow_pipes)

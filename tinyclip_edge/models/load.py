@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.folder import load_folder
@@ -20,6 +21,7 @@ from tinyclip_edge.models.names import (
 )
 from tinyclip_edge.models.runs import student_folder
 from tinyclip_edge.models.zoo import ZOO, zoo_shape
+from tinyclip_edge.plugins import MODELS, PluginError, described, load_plugin, scheme_of
 
 
 def load_clip(
@@ -37,6 +39,8 @@ def load_clip(
     """
     check_model(model, pretrained, allow_random=allow_random)
     model = expanded_model(model)
+    if (plugin := scheme_of(MODELS, model)) is not None:
+        return _load_plugin(*plugin, device)
     if model.startswith(HF_HUB):
         return load_repository(model, device)
     folder = _model_folder(model)
@@ -65,6 +69,19 @@ def _folder_name(folder: Path) -> str:
     """Name a run's student after the run."""
     resolved = folder.resolve()
     return resolved.parent.name if resolved.name == "student" else resolved.name
+
+
+def _load_plugin(name: str, address: str, device: str | torch.device) -> LoadedClip:
+    try:
+        clip = load_plugin(MODELS, name)(address, device)
+    except TinyClipError:
+        raise
+    # A package of others may fail in any way.
+    except Exception as error:
+        raise PluginError(f"{described(MODELS, name)} fails on {address!r}: {error!r}") from error
+    if not isinstance(clip, LoadedClip):
+        raise PluginError(f"{described(MODELS, name)} must return a LoadedClip")
+    return clip
 
 
 def _load_zoo(name: str, device: str | torch.device) -> LoadedClip:

@@ -14,6 +14,7 @@ from tinyclip_edge.errors import ModelError, did_you_mean
 from tinyclip_edge.models.runs import model_config_file, student_folder
 from tinyclip_edge.models.zoo import ZOO, zoo_shape
 from tinyclip_edge.paths import exists, expanded, is_file, is_folder
+from tinyclip_edge.plugins import MODELS, scheme_of
 from tinyclip_edge.starter import teacher_path
 
 STARTER_TEACHER = "starter-teacher"
@@ -40,6 +41,8 @@ def check_model(model: str, pretrained: str | None = None, *, allow_random: bool
     if not model:
         raise ModelError("the model name is empty")
     model = expanded_model(model)
+    if scheme_of(MODELS, model) is not None:
+        return
     path = Path(model)
     has_own_weights = (
         model.startswith((HF_HUB, LOCAL_DIR)) or model == STARTER_TEACHER or is_folder(path)
