@@ -2,8 +2,7 @@
 
 Hidden channels that are off are removed before the computation, so LayerNorm covers only the
 remaining ones, and steps get cheaper as channels close. Factors are folded into the weights that
-produce a unit's output, once for all tokens. Shapes: B batch, L tokens, W hidden channels that are
-on.
+produce a unit's output, once for all tokens. Shapes: B batch, L tokens, W open hidden channels.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -13,19 +13,21 @@ import torch
 from tinyclip_edge.config.shrink import TowerMode
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance import ClipShape, InheritanceReport, plan_uniform
-from tinyclip_edge.inheritance.masked import END_POOLS
-from tinyclip_edge.inheritance.masked_fastvit import is_fastvit
 from tinyclip_edge.inheritance.planned import PlannedInheritance
 from tinyclip_edge.inheritance.tower_kind import BOTH, TowerName
+from tinyclip_edge.models.agreement import (
+    check_agreement,
+    check_pools,
+    check_text_encoders,
+    check_trunks,
+)
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.folder import read_config
 from tinyclip_edge.models.head_widths import head_widths
 from tinyclip_edge.models.importance import Calibration, importance_plan
-from tinyclip_edge.models.library import open_clip
 from tinyclip_edge.models.positions import resize_positions, whole_state
 from tinyclip_edge.models.pruned_units import UNITS
-from tinyclip_edge.models.sized_text import HF_CONFIG, fixed_settings, is_hf_text
 from tinyclip_edge.models.student_config import (
     complete_cfg,
     has_own_tokenizer,
@@ -42,26 +44,7 @@ from tinyclip_edge.models.tokenization import (
 )
 from tinyclip_edge.models.zoo import zoo_entry, zoo_shape
 
-JOINED_POOL = "visual.attn_pool.attn.in_proj_weight"
 PlanName: TypeAlias = Literal["published", "evenly", "importance"]
-# Settings that must agree for a copied weight to have the same effect in the student.
-_VISION_KEYS = (
-    "patch_size",
-    "act_kwargs",
-    "norm_kwargs",
-    "pool_type",
-    "final_ln_after_pool",
-    "no_ln_pre",
-    "attentional_pool",
-)
-_TEXT_KEYS = (
-    "act_kwargs",
-    "norm_kwargs",
-    "pool_type",
-    "final_ln_after_pool",
-    "no_causal_mask",
-    "embed_cls",
-)
 
 
 def create_student(
@@ -185,9 +168,9 @@ def plan_student(
         [tower for tower in BOTH if modes.get(tower) == mode] for mode in ("frozen", "fresh")
     )
     towers = [tower for tower in BOTH if tower not in (*frozen, *fresh)]
-    _check_agreement(teacher.config["model_cfg"], student.config["model_cfg"], towers)
+    check_agreement(teacher.config["model_cfg"], student.config["model_cfg"], towers)
     if "image" in towers:
-        _check_pools(teacher, student)
+        check_pools(teacher, student)
         teacher_state, notes = resize_positions(teacher.model, student.model)
     else:
         teacher_state, notes = whole_state(teacher.model), ()
@@ -197,9 +180,9 @@ def plan_student(
         ClipShape.of(student_state, head_widths(student), towers=towers),
     )
     if "image" in towers and shapes[0].image.kind == shapes[1].image.kind:
-        _check_trunks(teacher, student)  # of other kinds, the plan names them
+        check_trunks(teacher, student)  # of other kinds, the plan names them
     if "text" in towers:
-        _check_text_encoders(teacher, student)
+        check_text_encoders(teacher, student)
     if "text" in towers and not same_ids(teacher.tokenizer, student.tokenizer):
         # Rows of another tokenizer's ids are meaningless: the plan has no tokens.
         shapes = (shapes[0], replace(shapes[1], vocabulary=0))
@@ -216,95 +199,3 @@ def plan_student(
     else:
         unit_plan = importance_plan(teacher, shapes, calibration, device, towers=towers)
     return PlannedInheritance(teacher_state, unit_plan, shapes[0], frozen, notes)
-
-
-def _check_agreement(
-    teacher: dict[str, Any], student: dict[str, Any], towers: Sequence[TowerName]
-) -> None:
-    """Refuse settings that differ, of inherited towers; the activation is that of both."""
-    pairs = [
-        (
-            "activation",
-            *("QuickGELU" if c.get("quick_gelu") else "GELU" for c in (teacher, student)),
-        )
-    ]
-    settings: dict[TowerName, tuple[str, Any, tuple[str, ...]]] = {
-        "image": ("vision_cfg", open_clip.CLIPVisionCfg, _VISION_KEYS),
-        "text": ("text_cfg", open_clip.CLIPTextCfg, _TEXT_KEYS),
-    }
-    for tower, kind, keys in (settings[name] for name in towers):
-        default = kind()
-        if len({isinstance(c[tower].get("layers", 12), int) for c in (teacher, student)}) > 1:
-            continue  # a ResNet and a ViT: the plan refuses them by that name
-        for key in keys:
-            values = [c[tower].get(key, getattr(default, key)) for c in (teacher, student)]
-            if not (tower == "text_cfg" and all(value in END_POOLS for value in values)):
-                pairs.append((f"{tower}.{key}", *values))
-    for setting, teacher_value, student_value in pairs:
-        if teacher_value != student_value:
-            raise InheritanceError(
-                f"{setting} differs: teacher {teacher_value}, student {student_value}; give the "
-                "student the teacher's"
-            )
-
-
-def _check_trunks(teacher: LoadedClip, student: LoadedClip) -> None:
-    """Refuse blocks of timm in which a copied weight would have another effect."""
-    layers = [_layers_of_trunk(clip) for clip in (teacher, student)]
-    for (name, before), (_, after) in zip(*layers, strict=False):
-        if before != after:
-            raise InheritanceError(
-                f"visual.trunk.{name} differs: teacher {before}, student {after}; give the student "
-                "the teacher's timm model, in other sizes"
-            )
-
-
-def _check_pools(teacher: LoadedClip, student: LoadedClip) -> None:
-    """Refuse an attention pool whose weights are in one matrix beside one where they are apart."""
-    joined = [JOINED_POOL in clip.model.state_dict() for clip in (teacher, student)]
-    if joined[0] != joined[1]:
-        owner = teacher if joined[0] else student
-        raise InheritanceError(
-            f"{owner.name}'s image tower is as wide as its embedding ({owner.embedding_dim}), so "
-            "its attention pool has another form; give the student another width or embed_dim"
-        )
-
-
-def _check_text_encoders(teacher: LoadedClip, student: LoadedClip) -> None:
-    """Refuse encoders of transformers in which a copied weight would have another effect."""
-    texts = [getattr(clip.model, "text", None) for clip in (teacher, student)]
-    if not all(is_hf_text(text) for text in texts):
-        return
-    before, after = (fixed_settings(text) for text in texts)
-    for name in sorted(before.keys() | after.keys()):
-        if before.get(name) != after.get(name):
-            raise InheritanceError(
-                f"text_cfg.{HF_CONFIG}.{name} differs: teacher {before.get(name)}, student "
-                f"{after.get(name)}; give the student the teacher's"
-            )
-
-
-def _layers_of_trunk(clip: LoadedClip) -> list[tuple[str, str]]:
-    """Return name, type and settings of each layer of timm's first blocks; none without one.
-
-    Of a FastViT: of the first block of each stage, and of what lies between the stages.
-    """
-    trunk: Any = getattr(clip.model.visual, "trunk", None)
-    parts: dict[str, torch.nn.Module] = {}
-    if hasattr(trunk, "blocks"):
-        parts["blocks.0"] = trunk.blocks[0]
-    elif is_fastvit(trunk):
-        parts |= {"stem": trunk.stem, "final_conv": trunk.final_conv}
-        for number, stage in enumerate(trunk.stages):
-            for name in ("downsample", "pos_emb", "blocks.0"):
-                parts[f"stages.{number}.{name}"] = stage.get_submodule(name)
-    settings = ("eps", "approximate", "rotate_half", "kernel_size", "stride")
-    return [
-        (f"{start}.{name}".rstrip("."), " ".join([type(layer).__name__, *_stated(layer, settings)]))
-        for start, part in parts.items()
-        for name, layer in part.named_modules()
-    ]
-
-
-def _stated(layer: torch.nn.Module, names: tuple[str, ...]) -> list[str]:
-    return [f"{name}={getattr(layer, name)}" for name in names if hasattr(layer, name)]
