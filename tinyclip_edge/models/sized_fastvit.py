@@ -77,7 +77,7 @@ def fastvit_keywords(vision: Mapping[str, Any], usual: FastVitSizes) -> dict[str
     if len(ratios) != len(layers) or not all(_is_ratio(ratio) for ratio in ratios):
         raise ModelError(
             f"vision_cfg.mlp_ratio {vision['mlp_ratio']!r} must be a number above 0, or list one "
-            f"for each of the {len(layers)} stages of {name}"
+            f"for each of the {len(layers):,} stages of {name}"
         )
     head = vision.get("head_width", usual.head_width)
     if head != usual.head_width:
