@@ -232,8 +232,8 @@ def plan_staged(teacher: TowerShape, student: TowerShape, layers: LayerChoice) -
     _check_heads("image", teacher, student)
     if len(teacher.parts) != len(student.parts):
         raise InheritanceError(
-            f"image tower: {len(student.parts):,} stages in the student, {len(teacher.parts):,} in the "
-            "teacher; choose a student with as many"
+            f"image tower: {len(student.parts):,} stages in the student, {len(teacher.parts):,} in "
+            "the teacher; choose a student with as many"
         )
     _check_size("image tower", "width", teacher.width, student.width)
     parts: list[StagePlan] = []
