@@ -12,9 +12,9 @@ from typing import Any
 
 from tinyclip_edge.errors import ConfigError, did_you_mean
 
-# 8 bits leave a ResNet above 0.999 and a FastViT with float depthwise convolutions at 0.99; at
-# 0.96 a FastViT is damaged, although few verification pairs may show it in recall.
-CONVOLUTION_COSINE = 0.98
+# 8 bits leave a ResNet above 0.999 and a FastViT above 0.995; at 0.96 a FastViT is damaged, though
+# few verification pairs may show it in recall. Below the first, int8 has a float image tower.
+CONVOLUTION_COSINE, STATIC_CONVOLUTION_COSINE = 0.995, 0.98
 REPLAY_COSINE = 0.999  # in integer kernels a last bit can move an activation by a whole step
 
 
@@ -135,7 +135,7 @@ register(
         suffix="_static",
         recipe="static",
         fills_int8=True,
-        convolution_cosine=CONVOLUTION_COSINE,
+        convolution_cosine=STATIC_CONVOLUTION_COSINE,
     )
 )
 register(

@@ -15,6 +15,7 @@ from tinyclip_export.bundle.extras import write_extras
 from tinyclip_export.bundle.staging import check_destination
 from tinyclip_export.export_job import ExportJob, StageTimer
 from tinyclip_export.export_report import ExportReport
+from tinyclip_export.float_choice import float_notes
 from tinyclip_export.quantization.registry import recipe_dicts
 from tinyclip_export.settings import DEFAULT, ExportSettings
 from tinyclip_export.stages import (
@@ -86,6 +87,7 @@ def _export(job: ExportJob) -> ExportReport:
         recipes = quantize(job, towers)
     files = tower_files(job, towers, recipes)
     verified = verify(job, towers, recipes, files, checks, timer)
+    recipes = dict(verified.recipes)
     with timer.stage("verify"):
         requested = [each for each in files if each.precision in job.precisions]
         golden = golden_vectors(job.clip, requested, eot=towers.special.end)
@@ -116,7 +118,11 @@ def _export(job: ExportJob) -> ExportReport:
         verification=verification,
         files={name: entry["bytes"] for name, entry in manifest.files.items()},
         seconds=timer.seconds(),
-        warnings=(*prompt_notes, *(str(warning) for warning in checks.warnings)),
+        warnings=(
+            *prompt_notes,
+            *float_notes(recipes),
+            *(str(warning) for warning in checks.warnings),
+        ),
     )
 
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
+from tinyclip_edge.errors import ModelError
+from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_export.export_job import ExportJob, FloatTowers, StageTimer
+from tinyclip_export.float_choice import with_float_images
 from tinyclip_export.onnx_passes.graph_utils import is_convolutional
 from tinyclip_export.quantization.calibration import Calibration
 from tinyclip_export.quantization.registry import TowerRecipes, recipes_for
@@ -25,13 +28,16 @@ from tinyclip_export.verification.gates import (
 )
 from tinyclip_export.verification.reload import replay_in_child
 
+MOST_OF_FLOAT = 0.6  # of the fp32 file; 8-bit weights alone have a little more than 0.25
+
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """PyTorch's recall on the verification pairs, and the layers that stay float."""
+    """PyTorch's recall on the verification pairs, and the layers and towers that stay float."""
 
     reference_recall: float  # at 1, text to image, per cent
     selection: LayerSelection
+    recipes: Mapping[str, TowerRecipes]  # by precision, as the files are
 
 
 def write_float_towers(job: ExportJob) -> FloatTowers:
@@ -84,7 +90,20 @@ def quantize(job: ExportJob, towers: FloatTowers) -> dict[str, TowerRecipes]:
             precision, job.settings.preset, convolutional=convolutional
         )
         towers.writer.write_both(recipes[precision], job.paths(precision))
+        if convolutional and PRECISIONS[precision].recipe == "weight only":
+            _check_size(job, precision)
     return recipes
+
+
+def _check_size(job: ExportJob, precision: str) -> None:
+    """Raise ModelError if most of an image tower's weights stay float: its large convolutions."""
+    sizes = [job.paths(name)["image"].stat().st_size for name in (precision, "fp32")]
+    share = sizes[0] / sizes[1]
+    if share > MOST_OF_FLOAT:
+        raise ModelError(
+            f"{precision}: the image tower keeps {share:.0%} of its fp32 bytes, because its "
+            "convolutions larger than 1x1 stay float in this precision; use --int8"
+        )
 
 
 def tower_files(
@@ -132,12 +151,14 @@ def verify(
         embeddings.update(selection.embeddings)
         rewritten = [each for each in files if each.precision in selection.embeddings]
         _check_structures(job, towers, rewritten, report)
+    recipes = with_float_images(job, towers, recipes, reference, embeddings)
     for precision, exported in embeddings.items():
         check_embeddings(report, precision, reference, exported, max_drop=job.max_drop)
     gate = job.settings.require_faster
     for precision in job.written_precisions[1:]:
         check_latencies(report, precision, embeddings[precision].float_ms, gate=gate)
-    return Verified(text_to_image(reference.image, reference.text).recall(1), selection)
+    recall = text_to_image(reference.image, reference.text).recall(1)
+    return Verified(recall, selection, recipes)
 
 
 def _check_structures(

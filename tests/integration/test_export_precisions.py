@@ -21,25 +21,40 @@ ALL = ("int8", "uint8", "static", "fp16", "w8", "q4", "q4f16", "bnb4")
 LEAST = {"fp16": 0.9999, "q4": 0.9, "q4f16": 0.9, "bnb4": 0.9}
 
 
-@pytest.fixture(scope="module")
-def resnet_folder(toy_tokenizer_file, tmp_path_factory):
+def saved_model(name, vision, tokenizer_file, folder):
+    """Save a CLIP of random weights with a small text tower."""
     from tokenizers import Tokenizer
 
     from tinyclip_edge.models.assemble import assemble
 
-    vocabulary = Tokenizer.from_file(str(toy_tokenizer_file)).get_vocab_size()
+    vocabulary = Tokenizer.from_file(str(tokenizer_file)).get_vocab_size()
     config = {
         "embed_dim": 64,
-        "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None},
+        "vision_cfg": {"image_size": 64, **vision},
         "text_cfg": {"context_length": 16, "vocab_size": vocabulary, "width": 64, "layers": 1},
     }
     torch.manual_seed(0)
-    clip = assemble(config, None, name="resnet", tokenizer_file=toy_tokenizer_file)
+    clip = assemble(config, None, name=name, tokenizer_file=tokenizer_file)
     with torch.no_grad():
-        clip.model.token_embedding.weight.mul_(20)
-    folder = tmp_path_factory.mktemp("models") / "resnet"
-    save_local_dir(folder, clip)
-    return folder
+        for key, parameter in clip.model.named_parameters():
+            if key.endswith("token_embedding.weight"):
+                parameter.mul_(20)
+            elif key.endswith("gamma"):  # 1e-5 at first, which takes the blocks out
+                parameter.fill_(0.3)
+    save_local_dir(folder / name, clip)
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def resnet_folder(toy_tokenizer_file, tmp_path_factory):
+    vision = {"layers": [1, 1, 1, 1], "width": 16, "patch_size": None}
+    return saved_model("resnet", vision, toy_tokenizer_file, tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def fastvit_folder(toy_tokenizer_file, tmp_path_factory):
+    vision = {"timm_model_name": "fastvit_t8", "timm_pool": "avg", "timm_proj": None}
+    return saved_model("fastvit", vision, toy_tokenizer_file, tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
@@ -115,6 +130,42 @@ def test_the_images_of_a_resnet_are_static_int8_in_integer_convolutions(
     # a block's sum is rectified in integers too: nothing leaves them between the convolutions
     assert (operators.count("QLinearAdd"), operators.count("Relu")) == (4, 0)
     assert operators.count("AveragePool") == 0
+
+
+@pytest.mark.slow
+def test_a_fastvit_is_int8_and_four_bits_in_its_pointwise_convolutions(fastvit_folder, export):
+    out, report, _ = export(fastvit_folder, "--int8", "--precision", "q4", "--no-search")
+    float_file = out / "onnx" / "vision_model.onnx"
+    before = kinds(float_file)
+    for suffix, product, share in (("quantized", "MatMulInteger", 0.4), ("q4", "MatMulNBits", 0.3)):
+        path = float_file.with_name(f"vision_model_{suffix}.onnx")
+        operators = kinds(path)
+        # two an MLP of ten blocks, three of the downsampling, one of the stem
+        assert operators.count(product) >= 24
+        assert before.count("Conv") - operators.count("Conv") == 24
+        assert path.stat().st_size < share * float_file.stat().st_size
+    figures = report["verification"]["precisions"]
+    assert figures["int8"]["image"]["cosine_p1"] > 0.995
+    assert figures["q4"]["image"]["cosine_p1"] > 0.9
+
+
+@pytest.mark.slow
+def test_the_float_tower_of_a_fastvit_is_said(fastvit_folder, export, monkeypatch):
+    from tinyclip_export import float_choice
+
+    monkeypatch.setattr(float_choice, "why_float", lambda *_: "int8 image is slower than fp32")
+    out, report, _ = export(fastvit_folder, "--int8", "--no-search")
+    said = "the int8 file of the image tower is float, a copy of fp32: int8 image is slower"
+    assert report["warnings"][0].startswith(said)
+    recipe = manifest_of(out)["recipe"]["int8"]
+    assert recipe["image"] == {"kind": "float", "reason": "int8 image is slower than fp32"}
+    files = [out / "onnx" / f"vision_model{end}.onnx" for end in ("", "_quantized")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert report["verification"]["precisions"]["int8"]["image"]["times_faster"] == 1.0
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8))
+    rows = [EdgeCLIP.load(out, precision=name).encode_image([picture]) for name in ("fp32", "int8")]
+    np.testing.assert_array_equal(*rows)
+    assert not replay(out, "int8").failures
 
 
 @pytest.mark.slow

@@ -21,6 +21,12 @@ class MixedPrecision:
         """Whether nothing is smoothed or left in float."""
         return not any(self.smooth.values()) and not any(self.keep_float.values())
 
+    def of(self, tower: str) -> MixedPrecision:
+        """Return the choice of one tower alone."""
+        return MixedPrecision(
+            {tower: self.smooth.get(tower, 0.0)}, {tower: self.keep_float.get(tower, ())}
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Return the additions to the manifest's recipe; empty if uniform."""
         if self.is_uniform:

@@ -106,8 +106,8 @@ def recipe_dicts(
     """Return the manifest's ``recipe``, including the choices of a search."""
     entries: dict[str, Any] = {"fp32": {"kind": "float"}}
     for precision, tower_recipes in recipes.items():
-        entries[precision] = {
-            **tower_recipes.as_dict(),
-            **choices.get(precision, UNIFORM).as_dict(),
-        }
+        choice = choices.get(precision, UNIFORM)
+        if not tower_recipes.image.operators:
+            choice = choice.of("text")  # the image tower is not the one that was searched
+        entries[precision] = {**tower_recipes.as_dict(), **choice.as_dict()}
     return {precision: entries[precision] for precision in precisions}

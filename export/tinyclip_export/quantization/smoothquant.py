@@ -20,14 +20,15 @@ from tinyclip_export.towers.timm import TimmTower
 
 STRENGTHS = (0.3, 0.5, 0.7)  # share of a channel's range that moves: 0 none, 1 all
 PEAK_INPUTS = 128  # for measuring the largest activations
-Reader: TypeAlias = "nn.Linear | Projection"
+Reader: TypeAlias = "nn.Linear | Projection | nn.Conv2d"  # convolutions are pointwise
+Norm: TypeAlias = "nn.LayerNorm | nn.BatchNorm2d"
 
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """An activation ``[..., C]``: the layer that produces it and the layers that consume it."""
+    """An activation of C channels: the layer that produces it and the layers that consume it."""
 
-    producer: nn.LayerNorm | nn.Linear
+    producer: Norm | nn.Linear
     readers: tuple[Reader, ...]
 
 
@@ -35,8 +36,8 @@ def folds(tower: nn.Module) -> list[Fold]:
     """Return all activations of a tower whose factors can be moved exactly, in a fixed order.
 
     These are the inputs of queries, keys and values, of an MLP and of the projection, each after a
-    LayerNorm, and the values of an attention, since attention weights do not mix channels.
-    Activations after a nonlinearity cannot be smoothed.
+    LayerNorm, or a BatchNorm in FastViT, and the values of an attention, since attention weights do
+    not mix channels. Activations after a nonlinearity cannot be smoothed.
     """
     all_folds: list[Fold] = []
     for module in tower.modules():
@@ -56,8 +57,9 @@ def activation_peaks(tower: nn.Module, inputs: Iterable[Tensor]) -> list[Tensor]
     all_folds = folds(tower)
     peaks = [torch.zeros(0, dtype=torch.float64) for _ in all_folds]
 
-    def record(index: int, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        maxima = inputs[0].detach().abs().flatten(0, -2).amax(dim=0).double()
+    def record(index: int, reader: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values = inputs[0].detach().movedim(1 if isinstance(reader, nn.Conv2d) else -1, -1)
+        maxima = values.abs().flatten(0, -2).amax(dim=0).double()
         peaks[index] = torch.maximum(peaks[index], maxima) if len(peaks[index]) else maxima
 
     # Hook every reader: in the last block, queries come from fewer tokens than keys.
@@ -101,7 +103,7 @@ def smoothed(tower: nn.Module, peaks: list[Tensor], strength: float) -> nn.Modul
 def _factors(fold: Fold, peak: Tensor, strength: float) -> Tensor:
     weight = torch.zeros_like(peak)
     for reader in fold.readers:
-        matrix = reader.matrix.T if isinstance(reader, Projection) else reader.weight
+        matrix = reader.matrix.T if isinstance(reader, Projection) else reader.weight.flatten(1)
         weight = torch.maximum(weight, matrix.detach().abs().amax(dim=0).double())
     factor = peak**strength / weight ** (1 - strength)
     # A channel that is always zero, or never read, keeps factor 1.
@@ -112,6 +114,8 @@ def _columns(reader: Reader, factor: Tensor) -> tuple[Tensor, Tensor]:
     """Return a reader's weight, and the factors in a shape that broadcasts along it."""
     if isinstance(reader, Projection):
         return reader.matrix, factor[:, None]
+    if isinstance(reader, nn.Conv2d):
+        return reader.weight, factor[:, None, None]
     return reader.weight, factor
 
 
@@ -123,6 +127,7 @@ def _of_block(block: Block) -> Iterator[Fold]:
 
 
 def _of_timm(tower: TimmTower) -> Iterator[Fold]:
+    from timm.models.fastvit import AttentionBlock, ConvMlp
     from timm.models.vision_transformer import Block as TimmBlock
 
     for module in tower.modules():
@@ -131,13 +136,26 @@ def _of_timm(tower: TimmTower) -> Iterator[Fold]:
             block: OpenClip = module
             yield from _fold(block.norm1, getattr(block.attn, "qkv", None))
             yield from _fold(block.norm2, getattr(block.mlp, "fc1", None))
+        elif type(module) is ConvMlp:
+            mlp: OpenClip = module
+            yield from _fold(getattr(mlp.conv, "bn", None), mlp.fc1)
+        elif type(module) is AttentionBlock:
+            attention_block: OpenClip = module
+            mixer = attention_block.token_mixer
+            yield from _fold(attention_block.norm, getattr(mixer, "qkv", None))
 
 
 def _fold(producer: nn.Module | None, *readers: nn.Module | None) -> Iterator[Fold]:
     """Yield the fold, unless pruning or the architecture has other layers there."""
-    if isinstance(producer, nn.LayerNorm) and producer.elementwise_affine:
-        linear_readers = tuple(
-            reader for reader in readers if isinstance(reader, nn.Linear | Projection)
-        )
-        if len(linear_readers) == len(readers):
-            yield Fold(producer, linear_readers)
+    scaled = (isinstance(producer, nn.LayerNorm) and producer.elementwise_affine) or (
+        isinstance(producer, nn.BatchNorm2d) and producer.affine
+    )
+    linear_readers = tuple(reader for reader in readers if _is_reader(reader))
+    if scaled and len(linear_readers) == len(readers):
+        yield Fold(producer, linear_readers)  # type: ignore[arg-type]
+
+
+def _is_reader(layer: nn.Module | None) -> bool:
+    if isinstance(layer, nn.Conv2d):
+        return layer.kernel_size == (1, 1) and layer.groups == 1
+    return isinstance(layer, nn.Linear | Projection)

@@ -10,6 +10,7 @@ from tinyclip_export.layout import InputForm
 from tinyclip_export.onnx_passes import exporter
 from tinyclip_export.quantization.calibration import Calibration
 from tinyclip_export.quantization.dynamic_int8 import layers_with_weights
+from tinyclip_export.quantization.float_form import float_form
 from tinyclip_export.quantization.recipe import QuantizeJob, Recipe
 from tinyclip_export.quantization.registry import TowerRecipes
 from tinyclip_export.quantization.static_int8 import (
@@ -42,7 +43,8 @@ class TowerWriter:
         self._supply = calibration
         self._calibration: Calibration | None = None
         self._peaks: dict[str, list[Tensor]] = {}
-        self._ranges: dict[tuple[str, float], Any] = {}
+        self._ranges: dict[Path, Any] = {}  # by float form
+        self._forms: dict[tuple[Path, Recipe], Path] = {}
 
     @property
     def calibration(self) -> Calibration:
@@ -63,9 +65,17 @@ class TowerWriter:
             self._sources[key] = self._smoothed(tower, strength)
         return self._sources[key]
 
+    def float_file(self, tower: str, recipe: Recipe, strength: float = 0.0) -> Path:
+        """Return the float file that `recipe` quantizes, see float_form.py."""
+        key = (self.source(tower, strength), recipe)
+        if key not in self._forms:
+            # Text towers have no convolutions, but may be large.
+            self._forms[key] = float_form(*key, self.scratch) if tower == "image" else key[0]
+        return self._forms[key]
+
     def layers(self, tower: str, recipe: Recipe) -> list[str]:
         """Return the names of the layers that `recipe` quantizes."""
-        source = self.source(tower)
+        source = self.float_file(tower, recipe)
         floats = static_float_layers(source) if isinstance(recipe, StaticRecipe) else ()
         return [
             name for name in layers_with_weights(source, recipe.operators) if name not in floats
@@ -81,9 +91,9 @@ class TowerWriter:
         keep_float: Iterable[str] = (),
     ) -> None:
         """Write a tower quantized by a recipe; layers in `keep_float` stay float."""
-        source, ranges = self.source(tower, strength), None
+        source, ranges = self.float_file(tower, recipe, strength), None
         if isinstance(recipe, StaticRecipe):
-            ranges = self._ranges_of(tower, strength, recipe.inputs)
+            ranges = self._ranges_of(tower, source, recipe.inputs)
         recipe.write(
             QuantizeJob(tower, source, target, keep_float=frozenset(keep_float), ranges=ranges)
         )
@@ -93,13 +103,13 @@ class TowerWriter:
         for tower, target in targets.items():
             self.write(tower, recipes.of(tower), target)
 
-    def _ranges_of(self, tower: str, strength: float, inputs: int) -> Any:  # noqa: ANN401
-        key = (tower, strength)
-        if key not in self._ranges:
-            source = self.source(tower, strength)
+    def _ranges_of(self, tower: str, source: Path, inputs: int) -> Any:  # noqa: ANN401
+        if source not in self._ranges:
             feeds = self.calibration.feeds
-            self._ranges[key] = measure_ranges(source, self.scratch, lambda: feeds(tower, inputs))
-        return self._ranges[key]
+            self._ranges[source] = measure_ranges(
+                source, self.scratch, lambda: feeds(tower, inputs)
+            )
+        return self._ranges[source]
 
     def _smoothed(self, tower: str, strength: float) -> Path:
         import torch

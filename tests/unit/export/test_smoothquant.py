@@ -1,5 +1,7 @@
 """Moving outliers of activations into weights leaves the float model as it was."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from tinyclip_export.quantization.smoothquant import (
 )
 from tinyclip_export.towers.blocks import Projection
 from tinyclip_export.towers.factory import image_tower, text_tower
+from tinyclip_export.towers.timm import TimmTower
 
 
 def inputs_of(tower_name):
@@ -72,6 +75,38 @@ def test_the_pool_of_a_resnet_and_a_timm_vit_fold_too():
         assert len(folds(tower)) == (1 if kind == "resnet" else 2 * len(tower.trunk.blocks))
         with torch.inference_mode():
             assert (tower(pixels) - other(pixels)).abs().max() < 2e-6
+
+
+def test_the_norms_of_a_fastvit_fold_into_pointwise_convolutions():
+    from timm.models.fastvit import FastVit
+
+    torch.manual_seed(0)
+    mixers = ("repmixer", "repmixer", "repmixer", "attention")
+    dims = {"layers": (1, 1, 1, 1), "embed_dims": (32, 32, 64, 64)}
+    visual = nn.Module()
+    visual.trunk = FastVit(**dims, token_mixers=mixers, num_classes=16)
+    visual.head = nn.Identity()
+    with torch.no_grad():
+        for name, parameter in visual.named_parameters():
+            if name.endswith("gamma"):
+                parameter.fill_(1.0)
+        visual.trunk.train()(torch.randn(8, 3, 64, 64))
+    tower = TimmTower(SimpleNamespace(visual=visual.eval()))
+    # the first layer of four MLPs, and queries, keys and values of the attention
+    assert [type(fold.readers[0]).__name__ for fold in folds(tower)] == [
+        *["Conv2d"] * 3,
+        "Linear",
+        "Conv2d",
+    ]
+    pixels = [torch.randn(2, 3, 64, 64) for _ in range(2)]
+    peaks = activation_peaks(tower, pixels)
+    assert [len(peak) for peak in peaks] == [32, 32, 64, 64, 64]
+    other = smoothed(tower, peaks, 0.5)
+    with torch.inference_mode():
+        assert (tower(pixels[0]) - other(pixels[0])).abs().max() < 2e-6
+    for before, after in zip(peaks, activation_peaks(other, pixels), strict=True):
+        assert after.max() / after.median() < before.max() / before.median()
+        assert not torch.equal(before, after)
 
 
 def test_factors_by_hand(monkeypatch):

@@ -1,0 +1,188 @@
+"""Pointwise convolutions as products: the same function, and what each recipe makes of them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from tinyclip_export.onnx_passes import exporter
+from tinyclip_export.onnx_passes.pointwise_products import pointwise_as_products
+from tinyclip_export.quantization.dynamic_int8 import Int8Recipe
+from tinyclip_export.quantization.float_form import float_form
+from tinyclip_export.quantization.fp16 import Fp16Recipe
+from tinyclip_export.quantization.recipe import QuantizeJob
+from tinyclip_export.quantization.static_int8 import StaticRecipe
+from tinyclip_export.quantization.weight_only import WeightOnlyRecipe
+from tinyclip_export.towers.timm import TimmTower
+
+SIZE = 64
+
+
+class Scaled(nn.Module):
+    """A residual feed-forward with scaled channels, and convolutions that are no products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 3, stride=2, padding=1)
+        self.up, self.down = nn.Conv2d(32, 48, 1), nn.Conv2d(48, 32, 1, bias=False)
+        self.gamma = nn.Parameter(torch.linspace(-1.0, 2.0, 32)[:, None, None])
+        self.strided = nn.Conv2d(32, 40, 1, stride=2)
+        self.padded = nn.Conv2d(40, 40, 1, padding=1)
+        self.grouped = nn.Conv2d(40, 32, 1, groups=4)
+        self.depthwise = nn.Conv2d(32, 32, 3, padding=1, groups=32)
+        self.last = nn.Conv2d(32, 8, 1)
+
+    def forward(self, pixel_values):
+        x = nn.functional.gelu(self.stem(pixel_values))
+        x = x + self.gamma * self.down(nn.functional.gelu(self.up(x)))
+        x = self.depthwise(self.grouped(self.padded(self.strided(x))))
+        return self.last(torch.relu(x)).mean(dim=(2, 3))
+
+
+def small_fastvit():
+    """A FastViT as MobileCLIP2-S0's, one block a stage; statistics and layer scales as trained."""
+    from timm.models.fastvit import FastVit, RepConditionalPosEnc
+
+    torch.manual_seed(0)
+    trunk = FastVit(
+        layers=(1, 1, 1, 1),
+        embed_dims=(32, 64, 96, 128),
+        mlp_ratios=(3, 3, 3, 3),
+        se_downsamples=(False, False, True, True),
+        pos_embs=(None, None, None, RepConditionalPosEnc),
+        token_mixers=("repmixer", "repmixer", "repmixer", "attention"),
+        lkc_use_act=True,
+        num_classes=64,
+    )
+    with torch.no_grad():
+        for name, parameter in trunk.named_parameters():
+            if name.endswith("gamma"):
+                parameter.copy_(0.5 * torch.rand_like(parameter))
+            elif parameter.ndim == 1:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+            elif ".mlp." in name:
+                parameter.mul_(3)
+        trunk.train()
+        for _ in range(20):
+            trunk(pixels(8))
+    return TimmTower(SimpleNamespace(visual=SimpleVisual(trunk.eval())))
+
+
+class SimpleVisual(nn.Module):
+    """The two parts of open_clip's TimmModel."""
+
+    def __init__(self, trunk) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, nn.Identity()
+
+
+def pixels(count):
+    """Noise of several sizes, so that pictures differ in more than their last bits."""
+    noise = [torch.randn(count, 3, side, side) for side in (2, 8, SIZE)]
+    return sum(nn.functional.interpolate(each, SIZE) for each in noise) / 2
+
+
+@pytest.fixture(scope="module")
+def fastvit(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fastvit")
+    exporter.export_image_tower(small_fastvit(), folder / "fp32.onnx", image_size=SIZE)
+    torch.manual_seed(1)
+    feeds = [{"pixel_values": row.numpy()} for row in pixels(24).split(1)]
+    return SimpleNamespace(folder=folder, source=folder / "fp32.onnx", feeds=feeds)
+
+
+def run(path, feeds):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, feed)[0] for feed in feeds])
+
+
+def written(tower, recipe):
+    """Write a small FastViT by a recipe; return the file and its lowest cosine to fp32."""
+    source = float_form(tower.source, recipe, tower.folder)
+    target = tower.folder / "quantized.onnx"
+    recipe.write(QuantizeJob("image", source, target, feeds=lambda: tower.feeds[:16]))
+    values = (run(target, tower.feeds[16:]) * run(tower.source, tower.feeds[16:])).sum(axis=1)
+    return target, float(values.min())
+
+
+def convolutions(path):
+    """Return name -> kernel and group of the convolutions, with whether their weight is float."""
+    graph = onnx.load(path).graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    return {
+        node.name: (list(weights[node.input[1]].dims), weights[node.input[1]].data_type)
+        for node in graph.node
+        if node.op_type == "Conv"
+    }
+
+
+def test_products_compute_the_same_and_others_stay(tmp_path):
+    torch.manual_seed(0)
+    exporter.export_image_tower(Scaled().eval(), tmp_path / "fp32.onnx", image_size=16)
+    model = onnx.load(tmp_path / "fp32.onnx")
+    assert pointwise_as_products(model) == ["up", "down", "last"]
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, tmp_path / "products.onnx")
+    operators = [node.op_type for node in model.graph.node]
+    assert operators.count("Conv") == 5
+    # the feed-forward enters and leaves once, and the scale is part of its weights
+    assert (operators.count("Transpose"), operators.count("Mul")) == (4, 0)
+    for batch in (1, 3):
+        feeds = [{"pixel_values": np.random.default_rng(0).random((batch, 3, 16, 16), np.float32)}]
+        right, actual = (run(tmp_path / f"{name}.onnx", feeds) for name in ("fp32", "products"))
+        np.testing.assert_allclose(actual, right, atol=1e-6)
+
+
+def test_few_channels_stay_a_convolution(tmp_path):
+    torch.manual_seed(0)
+    exporter.export_image_tower(Scaled().eval(), tmp_path / "fp32.onnx", image_size=16)
+    assert pointwise_as_products(onnx.load(tmp_path / "fp32.onnx"), 33) == ["down"]
+
+
+def test_which_recipes_take_products(fastvit, tmp_path):
+    for recipe in (Int8Recipe(), StaticRecipe(), WeightOnlyRecipe()):
+        assert float_form(fastvit.source, recipe, tmp_path) != fastvit.source
+    assert float_form(fastvit.source, Fp16Recipe(), tmp_path) == fastvit.source
+    resnet = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), Sum(), nn.Conv2d(32, 8, 1))
+    exporter.export_image_tower(resnet, tmp_path / "resnet.onnx", image_size=12)
+    source = tmp_path / "resnet.onnx"
+    assert float_form(source, StaticRecipe(), tmp_path) == source  # integers throughout
+    assert float_form(source, Int8Recipe(), tmp_path) != source
+
+
+class Sum(nn.Module):
+    """A residual block of a ResNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(32, 32, 1)
+
+    def forward(self, x):
+        return torch.relu(self.inner(x) + x)
+
+
+@pytest.mark.parametrize("recipe", [Int8Recipe(), StaticRecipe()], ids=["dynamic", "static"])
+def test_int8_of_a_fastvit_is_near_and_leaves_depthwise_convolutions_float(fastvit, recipe):
+    target, cosine = written(fastvit, recipe)
+    assert cosine > 0.995
+    left = convolutions(target)
+    float_names = {name for name, (_, kind) in left.items() if kind == onnx.TensorProto.FLOAT}
+    before = convolutions(fastvit.source)
+    pointwise = {name for name, (dims, _) in before.items() if dims[2:] == [1, 1] and dims[1] >= 32}
+    # fc1 and fc2 of four blocks, one of the stem, three of the downsampling, six of the three gates
+    assert len(pointwise) > 14
+    assert set(left) == float_names == set(before) - pointwise
+    assert {dims[1] for dims, _ in left.values()} <= {1, 3, 8, 16, 24}
+    assert target.stat().st_size < 0.45 * fastvit.source.stat().st_size
+
+
+def test_four_bits_of_a_fastvit_are_a_small_file(fastvit):
+    target, cosine = written(fastvit, WeightOnlyRecipe())
+    assert cosine > 0.95
+    assert target.stat().st_size < 0.4 * fastvit.source.stat().st_size
