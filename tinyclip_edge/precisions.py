@@ -110,7 +110,7 @@ register(
     Precision(
         name="int8",
         description=(
-            "dynamic int8, with activation ranges computed at run time; static for convolutions"
+            "dynamic int8, with activation ranges computed at run time; static for a ResNet"
         ),
         suffix="_quantized",  # transformers.js' q8
         recipe="dynamic",

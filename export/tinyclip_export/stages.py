@@ -13,6 +13,7 @@ from tinyclip_export.export_job import ExportJob, FloatTowers, StageTimer
 from tinyclip_export.float_choice import with_float_images
 from tinyclip_export.onnx_passes.graph_utils import is_convolutional
 from tinyclip_export.quantization.calibration import Calibration
+from tinyclip_export.quantization.float_form import is_mainly_products
 from tinyclip_export.quantization.registry import TowerRecipes, recipes_for
 from tinyclip_export.quantization.tower_writer import TowerWriter
 from tinyclip_export.sensitivity.selection import LayerSelection, select_layers
@@ -83,12 +84,12 @@ def write_float_towers(job: ExportJob) -> FloatTowers:
 
 def quantize(job: ExportJob, towers: FloatTowers) -> dict[str, TowerRecipes]:
     """Write the towers of every other precision; return their recipes."""
-    convolutional = is_convolutional(job.paths("fp32")["image"])
+    source = job.paths("fp32")["image"]
+    convolutional = is_convolutional(source)
+    static = convolutional and not is_mainly_products(source)
     recipes = {}
     for precision in job.written_precisions[1:]:
-        recipes[precision] = recipes_for(
-            precision, job.settings.preset, convolutional=convolutional
-        )
+        recipes[precision] = recipes_for(precision, job.settings.preset, convolutional=static)
         towers.writer.write_both(recipes[precision], job.paths(precision))
         if convolutional and PRECISIONS[precision].recipe == "weight only":
             _check_size(job, precision)

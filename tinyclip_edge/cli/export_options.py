@@ -24,7 +24,7 @@ class PrecisionOptions:
     int8: Annotated[
         bool,
         typer.Option(
-            "--int8", help="Add int8: dynamic, but static for convolutional image towers."
+            "--int8", help="Add int8: dynamic, but static for the image tower of a ResNet."
         ),
     ] = False
     fp16: Annotated[bool, typer.Option("--fp16", help="Add float16, for GPUs.")] = False

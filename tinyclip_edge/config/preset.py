@@ -89,7 +89,10 @@ class ExportPreset(Section):
     weight_only: WeightOnly = Field(default_factory=WeightOnly, description="4 and 8 bit weights.")
     convolutions: Literal["static", "dynamic"] = Field(
         default="static",
-        description="int8 of an image tower made of convolutions, such as a ResNet.",
+        description=(
+            "int8 of an image tower of large convolutions, such as a ResNet; one of depthwise and "
+            "pointwise ones, such as FastViT, is always dynamic."
+        ),
     )
 
     @field_validator("precisions")

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from tinyclip_export.onnx_passes.pointwise_products import pointwise_as_products
-from tinyclip_export.quantization.qdq_residual import FEW_PRODUCTS, is_integer_throughout
+from tinyclip_export.quantization.qdq_residual import (
+    FEW_PRODUCTS,
+    OPERATORS,
+    float_convolutions,
+    is_integer_throughout,
+)
 from tinyclip_export.quantization.recipe import Recipe
+
+LARGE_SHARE = 0.1  # of the quantized weights; a ConvNeXt has 0.06 in larger convolutions
 
 
 def float_form(source: Path, recipe: Recipe, folder: Path) -> Path:
@@ -28,3 +36,23 @@ def float_form(source: Path, recipe: Recipe, folder: Path) -> Path:
     target = folder / f"{source.stem}-products.onnx"
     onnx.save_model(model, str(target))
     return target
+
+
+def is_mainly_products(source: Path) -> bool:
+    """Whether nearly all weights that can be quantized are of products and pointwise convolutions.
+
+    So it is in a FastViT, whose depthwise convolutions stay float, but not in a ResNet.
+    """
+    import onnx
+
+    model = onnx.load(str(source))
+    if is_integer_throughout(model):
+        return False
+    pointwise_as_products(model)
+    sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
+    floats = float_convolutions(model)
+    weights = dict.fromkeys(OPERATORS, 0)
+    for node in model.graph.node:
+        if node.op_type in weights and node.name not in floats:
+            weights[node.op_type] += sum(sizes.get(name, 0) for name in node.input[:2])
+    return weights["Conv"] < LARGE_SHARE * sum(weights.values())
