@@ -77,7 +77,7 @@ def _round_once(graph: Onnx, kinds: Collection[str]) -> None:
 
 
 def widen_biases(graph: Onnx, kinds: Collection[str]) -> None:
-    """Give biases after products ``[B, L, N]`` three axes if the batch size is fixed.
+    """Give biases after products ``[B, L, N]`` or ``[B, H, W, N]`` as many axes in a fixed batch.
 
     Otherwise onnxruntime fuses a product of known shape and a one-dimensional bias into a Gemm
     before it looks for integer products; that Gemm is float and dequantizes its weights each call.
@@ -94,11 +94,12 @@ def widen_biases(graph: Onnx, kinds: Collection[str]) -> None:
             continue
         for product, index in ((node.input[0], 1), (node.input[1], 0)):
             source, bias = producer.get(product), biases.get(node.input[index])
-            if source is None or bias is None or len(bias.dims) != 1 or ranks.get(product) != 3:
+            rank = ranks.get(product, 0)
+            if source is None or bias is None or len(bias.dims) != 1 or rank < 3:
                 continue
             if source.op_type == "MatMul" and _in_integers(source, kinds, producer):
-                widened = numpy_helper.to_array(bias).reshape(1, 1, -1)
-                name = f"{bias.name}_wide"
+                widened = numpy_helper.to_array(bias).reshape(*[1] * (rank - 1), -1)
+                name = f"{bias.name}_wide_{rank}"
                 if name not in biases:
                     biases[name] = numpy_helper.from_array(widened, name)
                     graph.initializer.append(biases[name])

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tinyclip_edge.config.preset import load_preset
+from tinyclip_export.layout import InputForm
 from tinyclip_export.onnx_passes import exporter
 from tinyclip_export.onnx_passes.pointwise_products import pointwise_as_products
 from tinyclip_export.quantization.dynamic_int8 import Int8Recipe
@@ -146,6 +147,21 @@ def test_products_compute_the_same_and_others_stay(tmp_path):
         feeds = [{"pixel_values": np.random.default_rng(0).random((batch, 3, 16, 16), np.float32)}]
         right, actual = (run(tmp_path / f"{name}.onnx", feeds) for name in ("fp32", "products"))
         np.testing.assert_allclose(actual, right, atol=1e-6)
+
+
+def test_static_products_stay_integer_where_the_batch_is_fixed(tmp_path):
+    torch.manual_seed(0)
+    source, form = tmp_path / "fp32.onnx", InputForm(batch=2)
+    exporter.export_image_tower(Scaled().eval(), source, image_size=16, form=form)
+    recipe = StaticRecipe()
+    feeds = [{"pixel_values": np.random.default_rng(0).random((2, 3, 16, 16), np.float32)}]
+    products = float_form(source, recipe, tmp_path)
+    recipe.write(QuantizeJob("image", products, tmp_path / "int8.onnx", feeds=lambda: feeds))
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(tmp_path / "int8.onnx"), options)
+    operators = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert (operators.count("MatMulIntegerToFloat"), operators.count("Gemm")) == (3, 0)
 
 
 def test_few_channels_stay_a_convolution(tmp_path):
