@@ -32,7 +32,7 @@ ACTIVATIONS = ("Gelu", "Relu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "L
 def pointwise_as_products(model: Onnx, least_channels: int = 1) -> list[str]:
     """Replace the pointwise convolutions of `model` in place by products; return their names.
 
-    Those that read fewer than `least_channels` channels stay. A product has the name of its
+    Those that neither read nor write `least_channels` channels stay. A product has the name of its
     convolution, channels come last in it, and an activation between two products keeps that order.
     A scale of the channels that follows is folded into the weights.
     """
@@ -62,8 +62,8 @@ def _is_pointwise(node: Onnx, weights: dict[str, Onnx], least_channels: int) -> 
     if node.op_type != "Conv" or not all(name in weights for name in node.input[1:]):
         return False
     settings = {each.name: each for each in node.attribute}
-    _, channels, *kernel = weights[node.input[1]].dims
-    if kernel != [1, 1] or channels < least_channels:
+    outputs, inputs, *kernel = weights[node.input[1]].dims
+    if kernel != [1, 1] or max(outputs, inputs) < least_channels:
         return False
     if "group" in settings and settings["group"].i != 1:
         return False

@@ -167,7 +167,7 @@ def test_static_products_stay_integer_where_the_batch_is_fixed(tmp_path):
 def test_few_channels_stay_a_convolution(tmp_path):
     torch.manual_seed(0)
     exporter.export_image_tower(Scaled().eval(), tmp_path / "fp32.onnx", image_size=16)
-    assert pointwise_as_products(onnx.load(tmp_path / "fp32.onnx"), 33) == ["down"]
+    assert pointwise_as_products(onnx.load(tmp_path / "fp32.onnx"), 33) == ["up", "down"]
 
 
 def test_which_recipes_take_products(fastvit, tmp_path):
@@ -218,10 +218,12 @@ def test_int8_of_a_fastvit_is_near_and_leaves_depthwise_convolutions_float(fastv
     assert cosine > least
     left, before = convolutions(target), convolutions(fastvit.source)
     assert {kind for _, kind in left.values()} == {onnx.TensorProto.FLOAT}
-    pointwise = {name for name, (dims, _) in before.items() if dims[2:] == [1, 1] and dims[1] >= 32}
-    # two of four MLPs, one of the stem, three of the downsampling, and the gates' wider ones
-    assert len(pointwise) >= 12
-    assert set(left) == set(before) - pointwise
+    pointwise = {name for name, (dims, _) in before.items() if dims[2:] == [1, 1]}
+    stem = {name for name in pointwise if "stem" in name}
+    # two of four MLPs, three of the downsampling, two of each gate; rounding in the stem costs most
+    assert (len(stem), len(pointwise)) == (1, 18)
+    expected = set(before) - pointwise
+    assert set(left) == (expected if isinstance(recipe, StaticRecipe) else expected | stem)
     assert target.stat().st_size < 0.45 * fastvit.source.stat().st_size
 
 
