@@ -273,7 +273,7 @@ def kernel_kind(about: dict[str, Any]) -> str:
     if not kind.endswith("Conv"):
         return kind
     shapes = [shape for entry in about["input_type_shape"] for shape in entry.values()]
-    weight = next(shape for shape in shapes[1:] if len(shape) == 4)
+    weight = [shape for shape in shapes if len(shape) == 4][-1]
     if weight[1] == 1:
         return f"{kind}, depthwise"
     return f"{kind}, pointwise" if weight[2:] == [1, 1] else f"{kind}, dense"
