@@ -84,11 +84,14 @@ def test_scripts_have_the_options_they_are_called_with(page):
 def test_keys_of_a_run_exist(page):
     keys = {entry.key for entry in config_keys("run")}
     keys |= {key.rpartition(".")[0] for key in keys}
+    text = (ROOT / page).read_text(encoding="utf-8")
+    # Terms of a plugin that the page describes.
+    plugins = tuple(f"loss.{name}" for name in re.findall(r'^(\w+) = "\w+:', text, re.MULTILINE))
     pattern = rf"(?<![\w./-])(?:{'|'.join(SECTIONS)})\.[a-z_]+(?![\w/-])(?:\.[a-z_]+)?"
     for line in snippets(page):
         for name in re.findall(pattern, line):
             if not name.endswith((".yaml", ".json", ".jsonl", ".py", ".csv", ".tar", ".html")):
-                assert name in keys or name.startswith("student.model."), line
+                assert name in keys or name.startswith(("student.model.", *plugins)), line
 
 
 def test_every_room_is_described():

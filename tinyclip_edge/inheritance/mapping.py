@@ -115,7 +115,7 @@ def check_mappable(teacher_state: Mapping[str, Tensor], towers: Iterable[TowerNa
 class WeightMapping(nn.Module):
     """The factors of all weights that a student inherits, started as the selection of a plan.
 
-    Teacher weights are held without gradient, and are no part of the state dict. Raises
+    Teacher weights are held without gradient, and are not part of the state dict. Raises
     InheritanceError for towers that cannot be mapped.
     """
 

@@ -89,12 +89,12 @@ def fastvit_keywords(vision: Mapping[str, Any], usual: FastVitSizes) -> dict[str
         before = widths[stage - 1] if stage else 1
         if width % before:
             raise ModelError(
-                f"vision_cfg.width {width} of stage {stage + 1} is no multiple of {before}, the "
+                f"vision_cfg.width {width} of stage {stage + 1} is not a multiple of {before}, the "
                 "width of the stage before: a convolution by groups lies between them"
             )
         if attends and width % head:
             raise ModelError(
-                f"vision_cfg.width {width} of stage {stage + 1} is no multiple of {head}, the "
+                f"vision_cfg.width {width} of stage {stage + 1} is not a multiple of {head}, the "
                 "width of a head"
             )
     return {"layers": layers, "embed_dims": widths, "mlp_ratios": ratios}

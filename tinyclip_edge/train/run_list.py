@@ -79,7 +79,7 @@ class RunList(NotebookReport):
 
 
 def list_runs(root: str | Path = "runs") -> RunList:
-    """Return the runs that are folders of ``root``; raise DataError when it is no folder."""
+    """Return the runs that are folders of ``root``; raise DataError when it is not a folder."""
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"no folder {root}; runs are made by `tinyclip-edge distill`")
