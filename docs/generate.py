@@ -13,6 +13,7 @@ import typer
 from tinyclip_edge import errors, precisions
 from tinyclip_edge.cli.app import app
 from tinyclip_edge.config.reference import ConfigKey, config_keys
+from tinyclip_edge.families.table import shipped_table
 from tinyclip_edge.metrics import METRICS
 from tinyclip_edge.runtime.manifest_keys import FORMAT_VERSION, KEYS, page_module
 
@@ -119,11 +120,33 @@ def figures() -> str:
     )
 
 
+def families() -> str:
+    """Return the page of what works for which family of models."""
+    return "\n".join(
+        [
+            "# Families of models\n",
+            "`tinyclip-edge models --families` prints this table; with `--run` it is made again, "
+            "on a small model of each family with random weights and a tokenizer of its kind. "
+            "A `yes` was compared:\n",
+            "- export int8: fp32 and int8 against PyTorch, by the checks of `export`;",
+            "- inherit: a student of the teacher's shape has its embeddings, one of half its depth "
+            "its blocks;",
+            "- masks: the masked model's embeddings are those of the pruned one, to 1e-5;",
+            "- trim: texts are embedded as before with the tokens that they need alone, to 1e-6;",
+            "- read: written and read again, and read from a folder of transformers where the "
+            "family has one.\n",
+            shipped_table().markdown(),
+            "",
+        ]
+    )
+
+
 PAGES = {
     "configuration.md": configuration,
     "commands.md": commands,
     "bundle.md": bundle,
     "figures.md": figures,
+    "families.md": families,
 }
 
 

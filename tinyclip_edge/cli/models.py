@@ -1,12 +1,47 @@
-"""``tinyclip-edge models``: the zoo."""
+"""``tinyclip-edge models``: the zoo, and what works for which family of models."""
 
 from __future__ import annotations
 
-from tinyclip_edge.cli.options import JsonFlag, print_json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinyclip_edge.cli.options import JsonFlag, print_json, say
+from tinyclip_edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tinyclip_edge.families.table import FamilyTable
 
 
-def models(json_output: JsonFlag = False) -> None:
+def models(
+    families: Annotated[
+        bool,
+        typer.Option(
+            "--families",
+            help="Print what works for which family of models (export, inheritance, masks, "
+            "smaller vocabularies, reading): the table that this release ships.",
+        ),
+    ] = False,
+    run: Annotated[
+        bool,
+        typer.Option(
+            "--run",
+            help="With --families: make the table now, with the libraries installed here, on "
+            "small models with random weights. Takes minutes, downloads nothing.",
+        ),
+    ] = False,
+    family: Annotated[
+        list[str] | None,
+        typer.Option(help="With --run: this family alone; can be repeated.", metavar="NAME"),
+    ] = None,
+    json_output: JsonFlag = False,
+) -> None:
     """List students and teachers by name: sizes and published accuracy."""
+    if (run and not families) or (family and not run):
+        raise ConfigError("--run goes with --families, and --family with --run")
+    if families:
+        _print_families(family or [], run=run, json_output=json_output)
+        return
     from tinyclip_edge.models import teacher_rows, zoo_rows, zoo_table
 
     if json_output:
@@ -15,3 +50,18 @@ def models(json_output: JsonFlag = False) -> None:
     from rich.console import Console
 
     Console().print(zoo_table())
+
+
+def _print_families(names: list[str], *, run: bool, json_output: bool) -> None:
+    from tinyclip_edge.families.table import make_table, shipped_table
+
+    table: FamilyTable = make_table(names, notify=say) if run else shipped_table()
+    if json_output:
+        print_json(table.as_dict())
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(table.table())
+    for note in table.notes:
+        console.print(note, markup=False, highlight=False)

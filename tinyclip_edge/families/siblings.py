@@ -287,19 +287,20 @@ def family(name: str, *, seed: int = 0, **changes: Any) -> LoadedClip:  # noqa: 
         for parameter in clip.model.parameters():
             if parameter.ndim:
                 parameter.add_(torch.randn(parameter.shape) * 0.05)
-        _fill_statistics(clip.model)
+        _fill_statistics(clip)
     return clip
 
 
-def _fill_statistics(model: Any) -> None:  # noqa: ANN401 - of open_clip
+def _fill_statistics(clip: LoadedClip) -> None:
     """Give each BatchNorm the statistics of random pictures, after which towers are tame."""
+    model: Any = clip.model
     norms: list[Any] = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     if not norms:
         return
     for norm in norms:
         norm.momentum = None  # a mean over all pictures seen
     model.train()
-    model.encode_image(torch.randn(8, 3, *model.visual.image_size))
+    model.encode_image(torch.randn(8, 3, clip.image_size, clip.image_size))
     model.eval()
     for norm in norms:
         norm.momentum = 0.1

@@ -6,6 +6,7 @@ import functools
 import json
 import string
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -95,7 +96,7 @@ def _word_pieces() -> Tokenizer:
 
 
 _FAIRSEQ = ["<s>", "<pad>", "</s>", "<unk>"]
-_BUILT = {
+_BUILT: dict[str, Callable[[], Tokenizer]] = {
     "XLM-R": lambda: _unigram([*_FAIRSEQ, "<mask>"], "<s> $A </s>"),
     "RoBERTa": _byte_pairs,
     "mT5": lambda: _unigram(["<pad>", "</s>", "<unk>"], "$A </s>"),

@@ -1,0 +1,89 @@
+"""The table of families: what the package ships is what running it gives."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tinyclip_edge.errors import ModelError
+from tinyclip_edge.families import abilities
+from tinyclip_edge.families.table import SHIPPED, family_names, make_table, shipped_table
+
+ABILITIES = ["export int8", "inherit", "masks", "trim", "read"]
+QUICK = ("RoBERTa",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in family_names()],
+)
+def test_the_shipped_row_is_what_running_it_gives(name):
+    made = {ability: (c.works, c.reason) for ability, c in make_table([name]).rows[name].items()}
+    shipped = {ability: c.works for ability, c in shipped_table().rows[name].items()}
+    assert {ability: works for ability, (works, _) in made.items()} == shipped, made
+
+
+def test_the_shipped_table_has_every_family_and_ability():
+    table = shipped_table()
+    assert list(table.rows) == family_names()
+    assert all(list(cells) == ABILITIES for cells in table.rows.values())
+    assert json.loads(SHIPPED.read_text(encoding="utf-8")) == table.as_dict()
+
+
+def test_no_cell_is_no_for_a_plain_clip():
+    cells = shipped_table().rows["ViT"].values()
+    assert all(cell.works for cell in cells)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ModelError("its towers are\nof clay"), "its towers are\\nof clay"),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_cell_that_fails_is_a_no_with_its_reason(monkeypatch, error, reason):
+    def check(_name, _folder):
+        raise error
+
+    monkeypatch.setitem(abilities.ABILITIES, "masks", check)
+    for other in ("export int8", "inherit", "trim", "read"):
+        monkeypatch.setitem(abilities.ABILITIES, other, lambda _name, _folder: None)
+    lines = []
+    table = make_table(["ViT"], notify=lines.append)
+    assert table.rows["ViT"]["masks"].as_dict() == {"works": False, "reason": reason}
+    assert [cell.works for cell in table.rows["ViT"].values()] == [True, True, False, True, True]
+    assert lines == ["1 of 1: ViT: export int8 yes, inherit yes, masks no, trim yes, read yes"]
+    assert f"- ViT, masks: {reason}" in table.markdown()
+
+
+def test_a_difference_is_a_no(monkeypatch):
+    """A masked model that is not the pruned one, and a smaller vocabulary of other embeddings."""
+    monkeypatch.setattr(abilities, "CLOSE", -1.0)
+    monkeypatch.setattr(abilities, "SAME", -1.0)
+    for ability in ("masks", "trim", "inherit"):
+        with pytest.raises(ModelError, match="embeddings differ by"):
+            abilities.ABILITIES[ability]("ViT", SHIPPED.parent)
+
+
+def test_the_command(command_line):
+    code, out, err = command_line("models", "--families")
+    assert (code, err) == (0, "")
+    assert "SigLIP 2" in out and "jina-clip, read: jina-clip/config.json" in out.replace("\n", " ")
+    code, out, _ = command_line("models", "--families", "--json")
+    assert (code, json.loads(out)) == (0, shipped_table().as_dict())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--run"], "--run goes with --families"),
+        (["--families", "--family", "ViT"], "--family with --run"),
+        (["--families", "--run", "--family", "VIT"], "no family 'VIT'; did you mean 'ViT'?"),
+    ],
+)
+def test_mistakes_are_one_line(command_line, words, message):
+    code, out, err = command_line("models", *words)
+    assert (code, out) == (2, "")
+    assert message in err and err.count("\n") == 1
