@@ -117,7 +117,7 @@ def _product(
 def _keep_channels_last(graph: Onnx) -> None:
     """Remove the transpositions before and after an activation between two products."""
     producer, readers = producers(graph), consumers(graph)
-    removed = set()
+    removed: set[str] = set()
     for node in graph.node:
         before = producer.get(node.input[0]) if node.op_type in ACTIVATIONS else None
         if before is None or len(readers[before.output[0]]) != 1:
