@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from tinyclip_edge.inheritance.plan import (
-    InheritancePlan,
-    LayerChoice,
-    ResNetPlan,
-    TowerPlan,
-    choose_layers,
-    plan_uniform,
-)
+from tinyclip_edge.inheritance.plan import choose_layers, plan_uniform
+from tinyclip_edge.inheritance.plan_types import InheritancePlan, LayerChoice, ResNetPlan, TowerPlan
 from tinyclip_edge.inheritance.report import InheritanceReport, TowerReport
 from tinyclip_edge.inheritance.shape import ClipShape, HeadWidths, TowerShape
 from tinyclip_edge.inheritance.taken import InheritedUnits

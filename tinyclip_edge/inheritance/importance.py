@@ -14,14 +14,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inheritance.plan import (
-    Indices,
-    InheritancePlan,
-    StagedPlan,
-    TowerPlan,
-    choose_layers,
-    plan_uniform,
-)
+from tinyclip_edge.inheritance.plan import choose_layers, plan_uniform
+from tinyclip_edge.inheritance.plan_types import Indices, InheritancePlan, StagedPlan, TowerPlan
 from tinyclip_edge.inheritance.probe import UnitScores
 from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
 from tinyclip_edge.inheritance.staged_probe import StagedScores

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inheritance.plan import Indices, InheritancePlan, TowerPlan
+from tinyclip_edge.inheritance.plan_types import Indices, InheritancePlan, TowerPlan
 from tinyclip_edge.inheritance.shape import count_blocks
 from tinyclip_edge.inheritance.tower_kind import (
     BOTH,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from tinyclip_edge.inheritance.mapping import WeightMapping
-from tinyclip_edge.inheritance.plan import InheritancePlan
+from tinyclip_edge.inheritance.plan_types import InheritancePlan
 from tinyclip_edge.inheritance.report import InheritanceReport
 from tinyclip_edge.inheritance.shape import ClipShape
 from tinyclip_edge.inheritance.taken import InheritedUnits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tinyclip_edge.inheritance.plan import Indices, ResNetPlan
+from tinyclip_edge.inheritance.plan_types import Indices, ResNetPlan
 
 POOL = "visual.attnpool."
 # Tensors of a BatchNorm, and whether they have one value per channel.

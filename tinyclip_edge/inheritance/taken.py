@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from tinyclip_edge.inheritance.plan import (
+from tinyclip_edge.inheritance.plan_types import (
     Indices,
     InheritancePlan,
     ResNetPlan,

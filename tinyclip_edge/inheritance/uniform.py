@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inheritance.plan import (
+from tinyclip_edge.inheritance.plan_types import (
     Indices,
     InheritancePlan,
     ResNetPlan,

@@ -112,7 +112,7 @@ def token_table(model: nn.Module) -> nn.Embedding | None:
     text: Any = getattr(model, "text", model)
     table = getattr(text, "token_embedding", None)
     if table is None:
-        encoder = getattr(text, "transformer", None)
+        encoder: Any = getattr(text, "transformer", None)
         table = getattr(encoder, "embed_tokens", None)  # of M2M-100, which transformers 4 hides
         if table is None and hasattr(encoder, "get_input_embeddings"):
             table = encoder.get_input_embeddings()

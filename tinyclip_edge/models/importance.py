@@ -24,7 +24,8 @@ from tinyclip_edge.inheritance.importance import (
     score_embedding,
     search_layers,
 )
-from tinyclip_edge.inheritance.plan import Indices, InheritancePlan, plan_uniform
+from tinyclip_edge.inheritance.plan import plan_uniform
+from tinyclip_edge.inheritance.plan_types import Indices, InheritancePlan
 from tinyclip_edge.inheritance.probe import PoolPoints, Probe, TowerProbe
 from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
 from tinyclip_edge.inheritance.staged_probe import StagedProbe

@@ -66,7 +66,7 @@ class Observers:
             if hasattr(other, "on_step"):
                 self._observers.append(cast("Observer", other))
             elif other is not None:
-                self._functions.append(cast("Callable[[StepReport], None]", other))
+                self._functions.append(other)
 
     def on_step(self, report: StepReport) -> None:
         """Pass on."""
