@@ -7,6 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from tinyclip_edge.errors import DataError
+
 # Scores of equal embeddings may differ in the last bit: BLAS sums the edges of blocks differently.
 TIE = 1e-6
 
@@ -17,8 +19,10 @@ def hits_at(
     """Return ``[Q]``: the probability that ``targets[q]`` is among the top ``k`` of ``scores[q]``.
 
     0 or 1 without ties. Tied candidates are ordered at random, so a model that gives every
-    candidate the same score is at chance level, neither at 0 nor at 100 %.
+    candidate the same score is at chance level, neither at 0 nor at 100 %. Raises DataError for
+    scores that are not finite.
     """
+    _check_finite(scores)
     target_scores = np.take_along_axis(scores, targets[:, None], axis=1)
     higher = (scores > target_scores + TIE).sum(axis=1)
     ties = (np.abs(scores - target_scores) <= TIE).sum(axis=1)  # the target itself included
@@ -32,8 +36,9 @@ def any_hit_at(
     """Return ``[Q]``: the probability that a ``right`` candidate is among the top ``k``.
 
     Both are ``[Q, C]``, with at least one right candidate per query. Ties are averaged as in
-    ``hits_at``.
+    ``hits_at``. Raises DataError for scores that are not finite.
     """
+    _check_finite(scores)
     best_right = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
     is_tied = np.abs(scores - best_right) <= TIE
     ties, right_ties = is_tied.sum(axis=1), (is_tied & right).sum(axis=1)
@@ -49,6 +54,11 @@ def any_hit_at(
         right_ties == 1, single, 1.0 - miss_probability
     )
     return probabilities
+
+
+def _check_finite(scores: npt.NDArray[np.float32]) -> None:
+    if not np.isfinite(scores).all():  # NaN is neither higher nor tied, and would count as a hit
+        raise DataError("the model's embeddings are not finite numbers (NaN): it is broken")
 
 
 def clustered_error(hits: npt.NDArray[np.float64], owners: npt.NDArray[np.int64]) -> float:

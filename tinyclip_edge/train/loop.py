@@ -17,6 +17,7 @@ from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.memory import enough_memory, peak_bytes
 from tinyclip_edge.train.monitoring.events import EventLog, Observer, StepReport
 from tinyclip_edge.train.optimizer import OptimizerStep
+from tinyclip_edge.train.running_statistics import RunningStatistics
 from tinyclip_edge.train.signals import StopSignal
 from tinyclip_edge.train.tasks.distill_task import Terms
 
@@ -165,12 +166,14 @@ class Loop:
 
     def _step(self, batch: Batch, done: int) -> None:
         state = self.run.state
+        statistics = RunningStatistics(state.student.model)
         with enough_memory(self.config, done):
             terms = state.task.terms(batch)
             norm = state.optimizer_step.step(terms.loss, done - 1, terms.after_backward)
         state.after_step()
         self.meter.count(len(batch.keys) * self.distributed.count)
         if norm is None:
+            statistics.restore()
             self._report_skipped(done, batch)
         self._report(done, terms, norm)
 

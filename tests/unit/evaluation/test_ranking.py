@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from tinyclip_edge.evaluation.ranking import hits_at, standard_error
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.evaluation.ranking import any_hit_at, hits_at, standard_error
 
 
 def hits(scores, targets, k):
@@ -46,3 +47,12 @@ def test_standard_error_by_formula():
     assert standard_error(1.0, 7) == 0.0
     spread = math.sqrt(np.var([1, 1, 0, 0, 0]) / 5)
     assert standard_error(0.4, 5) == pytest.approx(spread)
+
+
+def test_scores_that_are_not_numbers_are_an_error():
+    scores = np.eye(3, dtype=np.float32)
+    scores[1, 1] = np.nan
+    right = np.eye(3, dtype=bool)
+    for measure in (lambda: hits_at(scores, np.arange(3), 1), lambda: any_hit_at(scores, right, 1)):
+        with pytest.raises(DataError, match="not finite numbers"):
+            measure()

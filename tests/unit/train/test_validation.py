@@ -52,3 +52,15 @@ def test_among_100_candidates_equals_drawing_them():
     # standard error of 18,000 draws is below 0.4 points
     accuracy = accuracies(similarity, concepts)["zero_shot_100"]
     assert accuracy == pytest.approx(hits / (300 * 60), abs=0.015)
+
+
+def test_features_that_are_not_numbers_are_misses():
+    similarity = torch.full((4, 4), torch.nan)
+    measured = accuracies(similarity, torch.arange(4))
+    assert measured == dict.fromkeys(measured, 0.0) | {"t2i_r5": 1.0, "i2t_r5": 1.0}  # of 4
+    similarity = torch.eye(200)
+    similarity[:2] = torch.nan
+    measured = accuracies(similarity, torch.arange(200))
+    assert measured["i2t_r1"] == measured["i2t_r5"] == pytest.approx(0.99)
+    assert measured["zero_shot_100"] == pytest.approx(0.99)
+    assert measured["t2i_r1"] == 0  # each label has a picture of which nothing is known ahead

@@ -66,15 +66,15 @@ def accuracies(similarity: Tensor, concept_of: Tensor) -> dict[str, float]:
 
     ``i2t``: a picture's label among all labels (zero-shot top-1 and top-5). ``t2i``: a picture of
     the label's concept among all pictures. ``zero_shot_100``: expected top-1 among the true label
-    and 99 random others (all others if C < 100). A tie counts as a miss.
+    and 99 random others (all others if C < 100). A tie counts as a miss, and so does NaN.
     """
     count = torch.arange(len(similarity))
     own = similarity[count, concept_of]
     # Labels at least as similar as the true one, which is among them.
-    better = similarity.ge(own[:, None]).sum(dim=1) - 1
+    better = (~similarity.lt(own[:, None])).sum(dim=1) - 1
     mine = concept_of[:, None] == torch.arange(similarity.shape[1])
     best = similarity.masked_fill(~mine, -torch.inf).amax(dim=0)
-    ahead = (similarity.ge(best) & ~mine).sum(dim=0)
+    ahead = (~similarity.lt(best) & ~mine).sum(dim=0)
     return {
         "t2i_r1": ahead.lt(1).double().mean().item(),
         "t2i_r5": ahead.lt(5).double().mean().item(),

@@ -1,0 +1,25 @@
+"""Running statistics of batch norms, which a forward pass changes before its loss is known."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class RunningStatistics:
+    """A copy of a model's running statistics.
+
+    A step that is skipped because its loss is not finite must give them back: NaN would stay in
+    them for good, while weights are unharmed.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        norms = (module for module in model.modules() if isinstance(module, _BatchNorm))
+        self._saved = [(each, each.clone()) for norm in norms for each in norm.buffers()]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give the model back what it had."""
+        for buffer, saved in self._saved:
+            buffer.copy_(saved)
