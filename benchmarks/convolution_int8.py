@@ -188,7 +188,7 @@ def write_forms(visual: Torch, folder: Path, feeds: list[dict[str, Any]]) -> dic
         exporter.export_image_tower(tower, source, image_size=SIZE)
     static, dynamic = StaticRecipe(), Int8Recipe()
     four_bits = WeightOnlyRecipe()
-    forms = {
+    forms: dict[str, tuple[Any, Path]] = {
         "static, all convolutions": (static, source),
         "static, pointwise convolutions": (static, source),
         "static, pointwise products": (static, float_form(source, static, folder)),
@@ -201,10 +201,11 @@ def write_forms(visual: Torch, folder: Path, feeds: list[dict[str, Any]]) -> dic
         if files[name].exists():
             continue
         floats = qdq_residual.float_convolutions
+        module: Any = static_int8
         if "all" in name:
-            static_int8.float_convolutions = lambda _: []
+            module.float_convolutions = lambda _: []
         recipe.write(QuantizeJob("image", float_file, files[name], feeds=lambda: feeds))
-        static_int8.float_convolutions = floats
+        module.float_convolutions = floats
         print(f"{name} written", flush=True)
     return files
 
@@ -245,7 +246,8 @@ def times(files: dict[str, Path], feed: dict[str, Any], rounds: int) -> dict[str
         name: partial(session.run, None, feed) for name, session in sessions.items()
     }
     ms = interleaved(calls, rounds, 0.0)
-    for row in ms.values():
+    rows: dict[str, Any] = ms
+    for row in rows.values():
         row["faster"] = {key: ms["fp32"][key] / row[key] for key in ("median", "min", "cpu")}
     return ms
 

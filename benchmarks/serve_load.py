@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 from PIL import Image
 
 from machine import machine_facts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tinyclip_edge.families.building import family
 from tinyclip_edge.families.siblings import (
     CONVOLUTIONS,
     ENCODERS,
@@ -12,7 +13,6 @@ from tinyclip_edge.families.siblings import (
     M2M_100,
     MT5,
     ROBERTA,
-    family,
 )
 
 __all__ = [

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from tinyclip_edge.errors import ModelError
-from tinyclip_edge.families.siblings import SIBLINGS, family
+from tinyclip_edge.families.building import family
+from tinyclip_edge.families.siblings import SIBLINGS
 from tinyclip_edge.families.tokenizers import tokenizer_file, vocabulary
 from tinyclip_edge.models import LoadedClip, load_clip
 from tinyclip_edge.models.hf_config import CONFIG, PREPROCESSOR

@@ -13,6 +13,7 @@ from typing import NoReturn, Protocol
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import Batch
 from tinyclip_edge.errors import InterruptedRun, TinyClipError, one_line
+from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.memory import enough_memory, peak_bytes
 from tinyclip_edge.train.monitoring.events import EventLog, Observer, StepReport
@@ -39,6 +40,10 @@ class TrainingState(Protocol):
 
     def after_step(self) -> None:
         """Update what follows the weights, such as their average."""
+
+    @property
+    def student(self) -> LoadedClip:
+        """The model in training."""
 
     @property
     def label(self) -> dict[str, int]:

@@ -3,9 +3,13 @@
 import errno
 import json
 import shutil
+from copy import deepcopy
+from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from tinyclip_edge.errors import BundleError, ConfigError, DataError, ModelError, VerificationError
 from tinyclip_edge.runtime.bundle import Manifest
@@ -230,21 +234,25 @@ def test_a_broken_picture_among_the_pairs_is_named(quick, exported, tmp_path):
     assert everything_under(tmp_path) == []
 
 
-def test_a_model_that_cannot_be_exported_leaves_nothing(exported, tmp_path):
-    import open_clip
+class DataDependent(torch.nn.Module):
+    """An image tower whose graph depends on the values of its pixels."""
 
-    clip = exported.clip
-    pooled = {"layers": 1, "width": 64, "image_size": 32, "patch_size": 8, "attentional_pool": True}
-    text = {"context_length": 16, "vocab_size": 600, "width": 32, "heads": 2, "layers": 1}
-    odd = type(clip)(
-        model=open_clip.CLIP(64, pooled, text),
-        config=clip.config,
-        preprocess=clip.preprocess,
-        tokenizer=clip.tokenizer,
-        name="pooled",
-        tokenizer_file=clip.tokenizer_file,
-    )
-    with pytest.raises(ModelError, match="attentional"):
+    image_size = (32, 32)
+    preprocess_cfg: ClassVar = {}
+
+    def __init__(self):
+        super().__init__()
+        self.project = torch.nn.Linear(3, 64)
+
+    def forward(self, pixels):
+        features = self.project(pixels.mean(dim=(2, 3)))
+        return features if float(pixels.sum()) > 0 else -features
+
+
+def test_a_model_that_cannot_be_exported_leaves_nothing(exported, tmp_path):
+    odd = replace(exported.clip, model=deepcopy(exported.clip.model), name="odd")
+    odd.model.visual = DataDependent()
+    with pytest.raises(ModelError, match="cannot be exported"):
         export_bundle(odd, tmp_path / "bundle", pairs=exported.pairs)
     assert everything_under(tmp_path) == []
 

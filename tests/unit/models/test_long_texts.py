@@ -13,7 +13,7 @@ import transformers
 
 from hugging_face import embedding
 from tinyclip_edge.errors import ModelError, TinyClipWarning
-from tinyclip_edge.families.siblings import family
+from tinyclip_edge.families.building import family
 from tinyclip_edge.models import convert_checkpoint, create_student, inherit_student, load_clip
 from tinyclip_export.towers.factory import image_tower, text_tower
 

@@ -283,9 +283,9 @@ def test_table_fits_eighty_columns(listed, monkeypatch):
 
 def test_a_recipe_is_no_shape(toy_teacher):
     name = next(iter(AUTOMATIC))
-    with pytest.raises(ModelError, match="is a recipe of stages, no shape"):
+    with pytest.raises(ModelError, match="is a recipe of stages, not a shape"):
         create_student(name, toy_teacher)
-    with pytest.raises(ModelError, match="is a recipe of stages, no shape"):
+    with pytest.raises(ModelError, match="is a recipe of stages, not a shape"):
         load_clip(name, allow_random=True)
 
 

@@ -120,7 +120,7 @@ def test_a_prefix_that_ends_the_process_is_refused(tmp_path):
                    "print(e)"]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
-        assert "continuing_subword_prefix is read in a WordPiece" in done.stdout or (
+        assert "continuing_subword_prefix is supported for WordPiece" in done.stdout or (
             "a key is repeated" in done.stdout
         )
 
