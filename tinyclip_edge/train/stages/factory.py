@@ -256,10 +256,22 @@ class StageFactory:
             model.set_grad_checkpointing(True)
         if run.compile:
             encoder.compile_blocks()
-        if not hasattr(model.visual, "transformer"):  # a ViT has no convolutions that would benefit
+        if takes_channels_last(model.visual, self.accelerator.device):
             encoder.to(memory_format=torch.channels_last)
         wrapped: nn.Module = self.accelerator.prepare(encoder)
         return wrapped
+
+
+def takes_channels_last(visual: nn.Module, device: torch.device) -> bool:
+    """Whether an image tower trains faster with channels last: one of convolutions.
+
+    On the CPU not with convolutions by groups (FastViT): backward passes of oneDNN, as of torch
+    2.14, write outside their memory there, which ends in NaN or ends the process.
+    """
+    if hasattr(visual, "transformer"):
+        return False
+    grouped = any(isinstance(each, nn.Conv2d) and each.groups > 1 for each in visual.modules())
+    return device.type != "cpu" or not grouped
 
 
 def _copy_objective_moments(before: StageState, after: StageState) -> None:
