@@ -123,7 +123,7 @@ def test_a_second_process_is_refused_in_one_line(make, tmp_path):
     )
     for answer in answers:
         assert answer.returncode == 2
-        assert answer.stderr.splitlines() == [f"{message} folder"]
+        assert answer.stderr.splitlines() == [f"{message} name"]
     assert list(losses(out)) == list(range(1, 13))
 
 

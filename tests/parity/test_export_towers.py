@@ -175,16 +175,9 @@ def test_attention_with_a_head_cut_out_equals_one_whose_head_is_silent():
     assert (Attention(pruned)(x, x, None) - expected).abs().max() < TOLERANCE
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"vision_cfg": vision(attentional_pool=True)}, "pool"),
-        ({"vision_cfg": vision(qk_norm=True)}, "block"),
-    ],
-)
-def test_unknown_image_towers_are_refused_by_name(options, words):
-    with pytest.raises(ModelError, match=words):
-        image_tower(build(**options))
+def test_unknown_image_towers_are_refused_by_name():
+    with pytest.raises(ModelError, match="block"):
+        image_tower(build(vision_cfg=vision(qk_norm=True)))
 
 
 def test_an_image_tower_of_another_library_is_refused_by_name():

@@ -174,8 +174,9 @@ def test_which_recipes_take_products(fastvit, tmp_path):
     for recipe in (Int8Recipe(), StaticRecipe(), WeightOnlyRecipe()):
         assert float_form(fastvit.source, recipe, tmp_path) != fastvit.source
     assert float_form(fastvit.source, Fp16Recipe(), tmp_path) == fastvit.source
-    resnet = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), Sum(), nn.Conv2d(32, 8, 1))
-    exporter.export_image_tower(resnet, tmp_path / "resnet.onnx", image_size=12)
+    # Its pointwise convolution is wider than the first one, so no part of the stem.
+    layers = (nn.Conv2d(3, 32, 3), nn.ReLU(), Sum(), nn.Conv2d(32, 64, 1))
+    exporter.export_image_tower(nn.Sequential(*layers), tmp_path / "resnet.onnx", image_size=12)
     source = tmp_path / "resnet.onnx"
     assert float_form(source, StaticRecipe(), tmp_path) == source  # integers throughout
     assert float_form(source, Int8Recipe(), tmp_path) != source

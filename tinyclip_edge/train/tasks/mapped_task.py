@@ -95,6 +95,6 @@ class MappedTask(DistillTask):
         torch.autograd.backward(
             [self._mapped[key] for key in reached], [self._weights[key].grad for key in reached]
         )
-        for parameter in self._weights.values():
-            parameter.grad = None  # AdamW leaves a weight without gradient as it is
+        # AdamW leaves a weight without gradient as it is.
+        nn.ParameterList(self._weights.values()).zero_grad(set_to_none=True)
         self._mapped = None
