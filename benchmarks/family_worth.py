@@ -16,7 +16,13 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from kept_runs import cached_run, check_settings, teacher_hash, twemoji_shard
+from kept_runs import (
+    cached_run,
+    check_settings,
+    evaluated_at_end,
+    teacher_hash,
+    twemoji_shard,
+)
 
 VIT = {"image_size": 64, "patch_size": 16, "width": 256, "layers": 6, "head_width": 64}
 TEXT = {"context_length": 16, "width": 256, "heads": 4, "layers": 4}
@@ -50,17 +56,13 @@ def halved(family: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def train(arguments: argparse.Namespace, name: str, seed: int, *changes: str) -> dict[str, Any]:
+def train(
+    arguments: argparse.Namespace, name: str, seed: int, steps: int, *changes: str
+) -> dict[str, Any]:
     """Distil one run, or read its record."""
     from tinyclip_edge.config import load_config
 
-    config = load_config(
-        "starter",
-        [
-            *changes, f"seed={seed}", f"data.val={arguments.val}", "data.val_limit=5000",
-            "run.eval_every=0", "run.save_every=0",
-        ],
-    )  # fmt: skip
+    config = load_config("starter", [*changes, *evaluated_at_end(steps, seed, arguments.val)])
     return cached_run(config, arguments.work / f"{name}-seed{seed}", {"run": name, "seed": seed})
 
 
@@ -86,19 +88,22 @@ def main() -> None:
     for number, (name, family) in enumerate(FAMILIES.items()):
         teacher = f"teacher{number}"
         record = train(
-            arguments, teacher, 0, f"student.model={json.dumps(family)}", "inherit.method=none",
-            f"optim.steps={arguments.teacher_steps}",
+            arguments, teacher, 0, arguments.teacher_steps,
+            f"student.model={json.dumps(family)}", "inherit.method=none",
         )  # fmt: skip
         learn = [
             f"teacher.model={arguments.work / f'{teacher}-seed0'}",
-            f"student.model={json.dumps(halved(family))}", f"optim.steps={arguments.steps}",
-        ]  # fmt: skip
+            f"student.model={json.dumps(halved(family))}",
+        ]
         row: dict[str, Any] = {"teacher_r1": record["curve"][str(record["steps"])]["r1"]}
         for method in ("uniform", "none"):
             records = [
-                train(arguments, f"{method}{number}", seed, *learn, f"inherit.method={method}")
+                train(
+                    arguments, f"{method}{number}", seed, arguments.steps,
+                    *learn, f"inherit.method={method}",
+                )
                 for seed in arguments.seeds
-            ]
+            ]  # fmt: skip
             recalls = [each["curve"][str(each["steps"])]["r1"] for each in records]
             row[{"uniform": "inherited", "none": "random"}[method]] = {
                 "r1": recalls, "r1_mean": round(statistics.mean(recalls), 2),

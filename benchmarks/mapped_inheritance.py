@@ -17,7 +17,13 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from kept_runs import cached_run, check_settings, teacher_hash, twemoji_shard
+from kept_runs import (
+    cached_run,
+    check_settings,
+    evaluated_at_end,
+    teacher_hash,
+    twemoji_shard,
+)
 
 STUDENTS: dict[str, str | dict[str, Any]] = {
     "15 %": "starter-15",
@@ -50,12 +56,7 @@ def train(
         "starter-15",
         [
             *overrides(arguments, student, arm),
-            f"optim.steps={arguments.steps}",
-            f"seed={seed}",
-            f"data.val={val}",
-            "data.val_limit=5000",
-            "run.eval_every=0",
-            "run.save_every=0",
+            *evaluated_at_end(arguments.steps, seed, val),
         ],
     )
     folder = f"{student.split(maxsplit=1)[0]}-{arm}-seed{seed}"
@@ -91,9 +92,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
-    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--map-share", type=float, default=0.2)
     parser.add_argument("--map-lr", type=float, default=4e-3)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/mapped-inheritance"))

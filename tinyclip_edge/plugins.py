@@ -38,6 +38,17 @@ def load_plugin(group: str, name: str) -> Any:  # noqa: ANN401 - whatever the pa
         raise PluginError(f"{described(group, name)} cannot be loaded: {error!r}") from error
 
 
+def call_plugin(group: str, name: str, address: str, *arguments: object) -> Any:  # noqa: ANN401
+    """Return what a plugin's function makes of NAME:ADDRESS. Raises TinyClipError."""
+    try:
+        return load_plugin(group, name)(address, *arguments)
+    except TinyClipError:
+        raise
+    # A package of others may fail in any way.
+    except Exception as error:
+        raise PluginError(f"{described(group, name)} fails on {address!r}: {error!r}") from error
+
+
 def described(group: str, name: str) -> str:
     """Return a plugin's name, kind and package for a message."""
     entry = _entries(group)[name]

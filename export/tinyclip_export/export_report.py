@@ -42,10 +42,6 @@ class ExportReport(NotebookReport):
             "warnings": list(self.warnings),
         }
 
-    def tables(self) -> list[Table]:
-        """Return the tables to print."""
-        return [self.table()]
-
     def table(self) -> Table:
         """Return a rich table with one row per precision."""
         from rich.box import SIMPLE_HEAD

@@ -87,6 +87,24 @@ def test_a_run_goes_on_as_its_first_call_would_have(config, tmp_path, no_report)
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
+def test_a_resumed_run_needs_its_list_of_texts_no_more(config, tmp_path, no_report):
+    """Its vocabulary is in its folder, as for the command."""
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a red cat\n")
+    config["student"]["vocab"] = str(texts)
+
+    def stop(report):
+        if report.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tinyclip_edge.distill(config, tmp_path / "run", callback=stop, progress=False)
+    texts.unlink()
+    assert tinyclip_edge.distill(out=tmp_path / "run", resume=True, progress=False).steps == 6
+    with pytest.raises(DataError, match=r"texts\.txt"):
+        tinyclip_edge.distill(config, tmp_path / "new", progress=False)
+
+
 def test_a_configuration_may_be_a_model(config, tmp_path, no_report):
     run = RunConfig.model_validate(config)
     result = tinyclip_edge.distill(run, tmp_path / "run", overrides=["optim.steps=1"],
@@ -131,14 +149,19 @@ assert "torch" not in sys.modules, "torch"
     assert list(tmp_path.iterdir()) == []
 
 
+def printed(code):
+    """What a fresh process prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
 def test_the_package_has_the_names_and_nothing_heavy():
     code = (
         "import sys, tinyclip_edge; from tinyclip_edge import distill, export, evaluate, inherit, "
         "check, convert; assert callable(inherit) and callable(evaluate); "
         "print([n for n in ('torch', 'onnxruntime', 'onnx', 'gradio') if n in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert printed(code) == "[]\n"
     assert set(tinyclip_edge.__all__) <= set(dir(tinyclip_edge))
 
 
@@ -148,8 +171,7 @@ def test_an_old_import_does_not_hide_a_function():
         "from tinyclip_edge.inherit import InheritanceReport; "
         "print(callable(tinyclip_edge.inherit))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "True\n"
+    assert printed(code) == "True\n"
 
 
 def test_qat_names_its_steps_and_pairs():

@@ -46,8 +46,8 @@ class BundleCheck(NotebookReport):
             "precisions": [each.as_dict() for each in self.replays],
         }
 
-    def tables(self) -> list[Table]:
-        """Return the tables to print."""
+    def table(self) -> Table:
+        """Return the table to print."""
         from rich.table import Table
 
         table = Table(
@@ -70,7 +70,7 @@ class BundleCheck(NotebookReport):
                 "equal" if each.same_pixels else "differ",
                 "FAILED" if each.failures else "ok",
             )
-        return [table]
+        return table
 
 
 def check(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyclip_edge.api.run_checks import checked_run
+from tinyclip_edge.api.run_checks import check_vocab, checked_run
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.errors import ConfigError, TinyClipError
 from tinyclip_edge.notebook import NotebookReport
@@ -49,6 +49,8 @@ def distill(
     if resume and config == "starter":
         config = resumed_config(Path(str(out)))
     run = checked_run(config, overrides, ("train", "val"))
+    if not resume:  # a resumed run has its vocabulary in its folder
+        check_vocab(run)
     folder = free_folder(RUNS, run.name) if out is None else Path(out)
     check_run_folder(folder, resume=resume)
     from tinyclip_edge.train import ProgressObserver
@@ -95,6 +97,7 @@ def inherit(
     about the work. Raises TinyClipError.
     """
     run = checked_run(config, overrides, ("val",))
+    check_vocab(run)
     if run.inherit.method != "uniform":
         raise ConfigError(
             f"inherit.method is {run.inherit.method}: there is nothing to inherit before training; "

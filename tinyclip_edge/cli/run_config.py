@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tinyclip_edge.api.run_checks import check_run
+from tinyclip_edge.api.run_checks import checked_run
 from tinyclip_edge.cli.options import split_config_args
 
 if TYPE_CHECKING:
@@ -23,9 +23,4 @@ def read_run(
     ``pairs`` are the keys of ``data`` whose files the command reads. Raises ConfigError, ModelError
     for an unknown teacher or student, and DataError for missing pairs.
     """
-    from tinyclip_edge.config import load_config
-
-    name, overrides = split_config_args(args, default)
-    run = load_config(name, overrides)
-    check_run(run, pairs)
-    return run
+    return checked_run(*split_config_args(args, default), pairs)

@@ -14,9 +14,9 @@ from tinyclip_edge.data.remote import RemoteShard
 from tinyclip_edge.data.shards import Shard
 from tinyclip_edge.data.source import PairSource, Part
 from tinyclip_edge.data.tables import TABLES, open_table
-from tinyclip_edge.errors import TinyClipError, one_line
+from tinyclip_edge.errors import one_line
 from tinyclip_edge.paths import is_folder
-from tinyclip_edge.plugins import DATA, PluginError, described, load_plugin, scheme_of
+from tinyclip_edge.plugins import DATA, call_plugin, scheme_of
 
 
 def open_source(source: str | Sequence[str], options: SourceOptions = DEFAULT) -> PairSource:
@@ -48,7 +48,7 @@ def open_source(source: str | Sequence[str], options: SourceOptions = DEFAULT) -
 def _parts(name: str, losses: Losses, options: SourceOptions) -> tuple[Part, ...]:
     limits = options.limits
     if (plugin := scheme_of(DATA, name)) is not None:
-        return _plugin_parts(*plugin, options)
+        return tuple(call_plugin(DATA, *plugin, options))
     if SCHEME.match(name):
         return (RemoteShard(name, losses, limits),)
     path = Path(name)
@@ -59,13 +59,3 @@ def _parts(name: str, losses: Losses, options: SourceOptions) -> tuple[Part, ...
     if path.suffix.lower() == SUFFIX:
         return open_coco(path, losses)
     return (Shard(path, losses, limits),)
-
-
-def _plugin_parts(name: str, address: str, options: SourceOptions) -> tuple[Part, ...]:
-    try:
-        return tuple(load_plugin(DATA, name)(address, options))
-    except TinyClipError:
-        raise
-    # A package of others may fail in any way.
-    except Exception as error:
-        raise PluginError(f"{described(DATA, name)} fails on {address!r}: {error!r}") from error

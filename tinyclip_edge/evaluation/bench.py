@@ -57,10 +57,6 @@ class BenchReport(NotebookReport):
         """Return plain values for JSON."""
         return asdict(self)
 
-    def tables(self) -> list[Table]:
-        """Return the tables to print."""
-        return [self.table()]
-
     def table(self) -> Table:
         """Return a rich table."""
         return _rich_table(self)

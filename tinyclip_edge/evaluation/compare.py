@@ -56,10 +56,6 @@ class Comparison(NotebookReport):
             "notes": list(self.notes),
         }
 
-    def tables(self) -> list[Table]:
-        """Return the tables to print."""
-        return [self.table()]
-
     def table(self) -> Table:
         """Return a rich table."""
         return _rich_table(self)

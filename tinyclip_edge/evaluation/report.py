@@ -64,10 +64,6 @@ class EvalReport(NotebookReport):
         ]
         return content
 
-    def tables(self) -> list[Table]:
-        """Return the tables to print."""
-        return [self.table()]
-
     def table(self) -> Table:
         """Return a rich table."""
         return _rich_table(self)

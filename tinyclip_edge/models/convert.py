@@ -55,7 +55,7 @@ class Conversion(NotebookReport):
     activation: str
     notes: tuple[str, ...] = ()
 
-    def tables(self) -> list[Table]:
+    def table(self) -> Table:
         """Return the conversion's facts as a table."""
         from rich.table import Table
 
@@ -64,7 +64,7 @@ class Conversion(NotebookReport):
             table.add_row(name, str(getattr(self, name)))
         for note in self.notes:
             table.add_row("note", note)
-        return [table]
+        return table
 
     def as_dict(self) -> dict[str, Any]:
         """Return the conversion's facts as plain JSON values."""

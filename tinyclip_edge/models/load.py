@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.folder import load_folder
@@ -21,7 +20,7 @@ from tinyclip_edge.models.names import (
 )
 from tinyclip_edge.models.runs import student_folder
 from tinyclip_edge.models.zoo import ZOO, zoo_shape
-from tinyclip_edge.plugins import MODELS, PluginError, described, load_plugin, scheme_of
+from tinyclip_edge.plugins import MODELS, PluginError, call_plugin, described, scheme_of
 
 
 def load_clip(
@@ -72,13 +71,7 @@ def _folder_name(folder: Path) -> str:
 
 
 def _load_plugin(name: str, address: str, device: str | torch.device) -> LoadedClip:
-    try:
-        clip = load_plugin(MODELS, name)(address, device)
-    except TinyClipError:
-        raise
-    # A package of others may fail in any way.
-    except Exception as error:
-        raise PluginError(f"{described(MODELS, name)} fails on {address!r}: {error!r}") from error
+    clip = call_plugin(MODELS, name, address, device)
     if not isinstance(clip, LoadedClip):
         raise PluginError(f"{described(MODELS, name)} must return a LoadedClip")
     return clip

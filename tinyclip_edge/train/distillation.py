@@ -38,7 +38,7 @@ class RunResult(NotebookReport):
     evaluations: dict[int, dict[str, float]] = field(default_factory=dict)  # by step, in this call
     teacher: dict[str, float] = field(default_factory=dict)  # the teacher on the same pairs
 
-    def tables(self) -> list[Table]:
+    def table(self) -> Table:
         """Return the metrics of the last evaluation beside the teacher's."""
         from rich.table import Table
 
@@ -50,7 +50,7 @@ class RunResult(NotebookReport):
             if key in last:
                 theirs = f"{self.teacher[key]:.1%}" if key in self.teacher else ""
                 table.add_row(metric.label, theirs, f"{last[key]:.1%}")
-        return [table]
+        return table
 
 
 def distill(

@@ -61,7 +61,7 @@ class RunList(NotebookReport):
         """Return plain JSON values."""
         return {"folder": str(self.root), "runs": [run.as_dict() for run in self.runs]}
 
-    def tables(self) -> list[Table]:
+    def table(self) -> Table:
         """Return the table to print."""
         from rich.table import Table
 
@@ -75,7 +75,7 @@ class RunList(NotebookReport):
                 run.path.name, run.progress, figure, f"{run.bytes / 1e6:,.0f}",
                 f"{run.changed:%Y-%m-%d %H:%M}",
             )  # fmt: skip
-        return [table]
+        return table
 
 
 def list_runs(root: str | Path = "runs") -> RunList:

@@ -150,12 +150,10 @@ class StageFactory:
     ) -> StageState:
         """Return the state after pruning: plain distillation, the rate rising to the schedule."""
         assert stage.masks is not None
-        student = self._student(student)
-        task = self._task(student, replace(stage, masks=None), before, position)
         restart = Restart(pruned, as_steps(stage.masks.rewarm, stage.end - pruned))
-        optimizer_step = self._optimizer_step(task, stage, before, position, restart)
-        averaged = self._averaged(student)
-        return StageState(stage, student, None, task, optimizer_step, pruned, averaged)
+        first = InitialStudent(student)
+        state = self._restarted(replace(stage, masks=None), first, restart, before, position)
+        return replace(state, stage=stage, pruned=pruned)
 
     def _folded(
         self,
@@ -166,9 +164,19 @@ class StageFactory:
         position: Position = START,
     ) -> StageState:
         """Return the state after a mapping: plain distillation, the rate rising to the schedule."""
+        restart = Restart(stage.folds, stage.optim.warmup_steps)
+        return self._restarted(stage, first, restart, before, position)
+
+    def _restarted(
+        self,
+        stage: Stage,
+        first: InitialStudent,
+        restart: Restart,
+        before: StageState | None,
+        position: Position,
+    ) -> StageState:
         student = self._student(first.clip)
         task = self._task(student, stage, before, position)
-        restart = Restart(stage.folds, stage.optim.warmup_steps)
         optimizer_step = self._optimizer_step(task, stage, before, position, restart)
         averaged = self._averaged(student)
         return StageState(stage, student, first.inherited, task, optimizer_step, averaged=averaged)
