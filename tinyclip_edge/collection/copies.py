@@ -13,9 +13,8 @@ from tinyclip_edge.runtime.images import image_header
 def copy_pictures(keys: Sequence[str], folder: Path) -> int:
     """Copy pictures into a folder as 01-NAME, 02-NAME …; return how many there were to copy.
 
-    Files that are gone, or not pictures, are left out: an index from elsewhere may name any
-    file. Raise DataError if a copy exists already, before any is
-    made, or when the disk refuses.
+    Files that are gone, or not pictures, are left out: an index from elsewhere may name any file.
+    Raise DataError if a copy exists already, before any is made, or when the disk refuses.
     """
     digits = max(2, len(str(len(keys))))
     copies = {

@@ -34,8 +34,6 @@ from tinyclip_edge.runtime.progress import reported
 from tinyclip_edge.runtime.protocol import Progress
 from tinyclip_edge.runtime.vectors import Codes, int8_codes
 
-_BLOCK = 1 << 20  # bytes that are hashed at a time
-
 
 @dataclass(slots=True)
 class IndexReport:
