@@ -90,6 +90,7 @@ EXTRA_OF = {
     **dict.fromkeys(["onnx", "onnxscript"], "export"),
     "transformers": "huggingface",
     "gradio": "demo",
+    "usearch": "search",
     **dict.fromkeys(["fastapi", "starlette", "uvicorn", "prometheus_client"], "serve"),
 }
 

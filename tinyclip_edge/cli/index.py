@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from tinyclip_edge.cli.options import (
     ThreadsOption,
     open_bundle,
     print_json,
+    recall_line,
     say,
 )
 from tinyclip_edge.errors import BundleError, TinyClipError
@@ -47,21 +49,34 @@ def index(
     bundle: BundleOption = None,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
+    approximate: Annotated[
+        bool | None,
+        typer.Option(
+            "--approximate/--exact",
+            help="Build a graph for fast search of 100,000 or more pictures, or remove it; needs "
+            "the extra [search].",
+            show_default="as the index is",
+        ),
+    ] = None,
     json_output: JsonFlag = False,
 ) -> None:
     """Index the pictures of folders for search; a second time, only what has changed."""
+    from tinyclip_edge.collection.approximation import update_graph
     from tinyclip_edge.collection.folder_index import index_folders
 
     clip = _open_model(into, bundle, precision, threads)
     try:
         report = index_folders(clip, folders, into, progress=not json_output)
+        facts = update_graph(clip, into, approximate, progress=not json_output)
     except KeyboardInterrupt:
         say("interrupted; the same command continues")
         raise typer.Exit(130) from None
     if json_output:
-        print_json(report.as_dict())
-    else:
-        _print(report)
+        print_json({**report.as_dict(), "graph": None if facts is None else asdict(facts)})
+        return
+    _print(report)
+    if facts is not None:
+        say(recall_line(facts))
 
 
 def watch(
@@ -104,7 +119,8 @@ def watch(
 def _open_model(
     into: Path, bundle: Path | None, precision: str | None, threads: int | None
 ) -> EdgeCLIP:
-    from tinyclip_edge.runtime.index import ImageIndex, index_path
+    from tinyclip_edge.runtime.index import ImageIndex
+    from tinyclip_edge.runtime.index_file import index_path
 
     path = index_path(into)
     existing = ImageIndex.load(path, mmap=True) if path.exists() else None

@@ -15,6 +15,7 @@ from tinyclip_edge.paths import is_folder
 
 if TYPE_CHECKING:
     from tinyclip_edge.runtime.edge import EdgeCLIP
+    from tinyclip_edge.runtime.graph import GraphFacts
     from tinyclip_edge.runtime.index import ImageIndex
 
 JsonFlag = Annotated[
@@ -82,6 +83,14 @@ def say(text: str) -> None:
     """Write a line of progress to stderr, so that stdout contains only results."""
     sys.stderr.write(one_line(text) + "\n")
     sys.stderr.flush()
+
+
+def recall_line(facts: GraphFacts) -> str:
+    """Return what an approximate search finds, as a line."""
+    return (
+        f"approximate search: it finds {100 * facts.recall:.1f} % of the {facts.k} nearest "
+        f"pictures that exact search finds ({facts.queries:,} queries)"
+    )
 
 
 def refuse_launcher(command: str) -> None:

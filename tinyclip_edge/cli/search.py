@@ -18,6 +18,7 @@ from tinyclip_edge.cli.options import (
     ThreadsOption,
     open_bundle,
     print_json,
+    recall_line,
     say,
 )
 from tinyclip_edge.errors import ConfigError, one_line
@@ -63,6 +64,9 @@ def search(
             show_default="in terminals that can (kitty, iTerm2, WezTerm)",
         ),
     ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare every picture, also where there is a graph.")
+    ] = False,
     bundle: BundleOption = None,
     threads: ThreadsOption = None,
     json_output: JsonFlag = False,
@@ -75,10 +79,12 @@ def search(
     from tinyclip_edge.runtime.index import ImageIndex
 
     protocol = None if json_output else _protocol(thumbnails)
-    pictures = ImageIndex.load(index, mmap=True)
+    pictures = ImageIndex.load(index, mmap=True, exact=exact)
     clip = open_bundle(bundle, threads=threads, index=pictures)
     parts = dict.fromkeys([*([] if text is None else [text]), *(image or ())], 1.0)
     hits = clip.search(parts, pictures, top, negative=without, min_score=min_score)
+    if pictures.graph is not None and not json_output:
+        say(f"{recall_line(pictures.graph.facts)}; --exact compares all")
     if html is not None or open_browser:
         _show(hits, text or ", ".join(map(str, image or ())), html, open_browser)
     if copy_to is not None:
@@ -87,7 +93,9 @@ def search(
         say(f"{copy_to}: {copy_pictures([hit.key for hit in hits], copy_to)} pictures copied")
     if json_output:
         results = [{"image": hit.key, "score": hit.score} for hit in hits]
-        print_json({"index": str(index), "pictures": len(pictures), "results": results})
+        recall = None if pictures.graph is None else pictures.graph.facts.recall
+        answer = {"index": str(index), "pictures": len(pictures), "recall": recall}
+        print_json({**answer, "results": results})
     else:
         _print(hits, min_score, protocol)
 

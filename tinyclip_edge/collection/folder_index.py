@@ -28,8 +28,8 @@ from tinyclip_edge.errors import BundleError, DataError, TinyClipError
 from tinyclip_edge.file_aside import clear_partial_files
 from tinyclip_edge.runtime.decoding import prepared
 from tinyclip_edge.runtime.edge import EdgeCLIP
-from tinyclip_edge.runtime.index import ImageIndex, index_path
-from tinyclip_edge.runtime.index_file import FILE_STAMP, SkippedImage
+from tinyclip_edge.runtime.index import ImageIndex
+from tinyclip_edge.runtime.index_file import FILE_STAMP, SkippedImage, index_path
 from tinyclip_edge.runtime.progress import reported
 from tinyclip_edge.runtime.protocol import Progress
 from tinyclip_edge.runtime.vectors import Codes, int8_codes

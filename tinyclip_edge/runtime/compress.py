@@ -1,17 +1,20 @@
-"""Measure the recall that a compressed index loses against the float one."""
+"""Compress an index, and measure the recall that it loses against the float one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.runtime.index import ImageIndex
 from tinyclip_edge.runtime.protocol import Features
+from tinyclip_edge.runtime.vectors import int8_codes, unit
+
+if TYPE_CHECKING:
+    from tinyclip_edge.runtime.index import ImageIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +86,33 @@ def recall_cost(
 
 def _recall(nearest: npt.NDArray[np.intp], right: Sequence[int]) -> float:
     return float((nearest == np.asarray(right)[:, None]).any(axis=1).mean())
+
+
+def compressed(index: ImageIndex, dimensions: int | None, *, int8: bool) -> ImageIndex:
+    """Return a smaller index of the same pictures; see ``ImageIndex.compressed``."""
+    full = index.features.shape[1]
+    if index.scales is not None:
+        raise DataError("index: it is already compressed; compress the original one")
+    if dimensions is not None and not 1 <= dimensions <= full:
+        raise DataError(f"index: dimensions must be 1 to {full}, not {dimensions}")
+    vectors = np.asarray(index.features, dtype=np.float32)
+    width = index.width
+    if dimensions is not None and dimensions < full:
+        vectors, width = unit(vectors[:, :dimensions]), width or full
+    if not int8:
+        return replace(index, features=vectors, width=width, graph=None)
+    codes, scales = int8_codes(vectors)
+    return replace(index, features=codes, scales=scales, width=width, graph=None)
+
+
+def in_form_of(index: ImageIndex, other: ImageIndex) -> ImageIndex:
+    """Return the other index in the dimensions and precision of the first."""
+    mine, theirs = index.features.shape[1], other.features.shape[1]
+    if theirs < mine:
+        raise DataError(f"index: the other one has {theirs} dimensions, fewer than {mine}")
+    if mine == theirs and (index.scales is None) == (other.scales is None):
+        return other
+    if other.scales is not None:
+        vectors = np.asarray(other.features * other.scales[:, None], dtype=np.float32)
+        other = replace(other, features=vectors, scales=None)
+    return compressed(other, mine, int8=index.scales is not None)

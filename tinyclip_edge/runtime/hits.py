@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tinyclip_edge.runtime.protocol import Features
-from tinyclip_edge.runtime.vectors import best_rows
+from tinyclip_edge.runtime.vectors import Nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,17 +18,16 @@ class Hit:
     metadata: Mapping[str, Any] | None = field(default=None, compare=False)
 
 
-def best_hits(
-    scores: Features,
-    k: int,
+def hits(
+    nearest: Nearest,
     keys: Sequence[str],
     metadata: Sequence[Mapping[str, Any]] | None = None,
     *,
     min_score: float | None = None,
 ) -> list[Hit]:
-    """Return the ``k`` best of scores ``[N]``, best first, ties in stored order."""
+    """Return rows of an index as results, without those below ``min_score``."""
     return [
-        Hit(keys[i], float(scores[i]), None if metadata is None else metadata[i])
-        for i in best_rows(scores, k)
-        if min_score is None or scores[i] >= min_score
+        Hit(keys[row], score, None if metadata is None else metadata[row])
+        for row, score in zip(nearest.rows.tolist(), nearest.scores.tolist(), strict=True)
+        if min_score is None or score >= min_score
     ]

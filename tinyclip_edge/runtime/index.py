@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tinyclip_edge.errors import BundleError, DataError, shown
 from tinyclip_edge.file_aside import file_written_aside
-from tinyclip_edge.paths import expanded
-from tinyclip_edge.runtime.hits import Hit, best_hits
+from tinyclip_edge.runtime.graph import EXACT_BELOW, Graph, GraphType
+from tinyclip_edge.runtime.hits import Hit, hits
+from tinyclip_edge.runtime.index_export import ExportedIndex
 from tinyclip_edge.runtime.index_file import (
     FILE_STAMP,
     IndexContent,
     SkippedImage,
+    index_path,
     read_index,
     write_index,
 )
@@ -30,37 +32,21 @@ from tinyclip_edge.runtime.index_rows import (
     row_numbers,
     select,
 )
-from tinyclip_edge.runtime.protocol import Features, Images, OnError, Progress
-from tinyclip_edge.runtime.vectors import Codes, cosines, int8_codes, unit
+from tinyclip_edge.runtime.protocol import Features, Images, Indexer, OnError, Progress
+from tinyclip_edge.runtime.vectors import Codes, cosines, nearest_rows, unit
 
-_QUERIES = 16  # searched at a time, to bound memory
-
-
-class Indexer(Protocol):
-    """A model that embeds a collection, such as ``EdgeCLIP``."""
-
-    @property
-    def model_hash(self) -> str:
-        """Identifier of weights and precision."""
-        ...
-
-    def index(
-        self, images: Images, keys: Iterable[str] | None = None,
-        *, metadata: Iterable[Mapping[str, Any]] | None = None,
-        on_error: OnError = "raise", progress: Progress = False,
-    ) -> ImageIndex:  # fmt: skip
-        """Embed pictures."""
-        ...
+_QUERIES = 256  # searched at a time, to bound memory
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ImageIndex:
+class ImageIndex(ExportedIndex):
     """Keys and unit-norm features of pictures, tied to one model by its hash; it never changes.
 
     ``features``: float32 ``[N, D]``, or int8 with one float32 scale a picture in ``scales``.
     ``width``: dimensions of the model's embeddings, where the index has only the first D of them.
     ``metadata``: a table of JSON values a picture. ``errors``: pictures that were skipped.
     ``files``: FILE_STAMP a picture, and ``bundle``: folder of the model, of an index of folders.
+    ``graph``: of ``approximate``, for approximate search.
     """
 
     keys: tuple[str, ...]
@@ -72,6 +58,7 @@ class ImageIndex:
     errors: tuple[SkippedImage, ...] = ()
     files: npt.NDArray[Any] | None = None
     bundle: str | None = None
+    graph: Graph | None = None
 
     def __post_init__(self) -> None:
         check_columns(
@@ -96,9 +83,11 @@ class ImageIndex:
 
     def __repr__(self) -> str:
         skipped = f", {len(self.errors):,} skipped" if self.errors else ""
+        facts = None if self.graph is None else self.graph.facts
+        recall = "" if facts is None else f", recall@{facts.k} {facts.recall:.3f}"
         return (
             f"ImageIndex({len(self):,} images, {self.features.shape[1]} dimensions, "
-            f"{self.features.dtype}{skipped}, model {self.model_hash})"
+            f"{self.features.dtype}{skipped}{recall}, model {self.model_hash})"
         )
 
     def __getitem__(self, rows: slice | Sequence[int] | npt.NDArray[Any]) -> ImageIndex:
@@ -111,6 +100,7 @@ class ImageIndex:
             scales=None if self.scales is None else self.scales[numbers],
             metadata=None if self.metadata is None else select(self.metadata, numbers),
             files=None if self.files is None else self.files[numbers],
+            graph=None if self.graph is None else self.graph.select(numbers, len(self)),
         )
 
     @property
@@ -140,32 +130,61 @@ class ImageIndex:
 
         Raise DataError for queries of another width, or numbers that are not finite.
         """
+        return cosines(self._in_own_dimensions(queries), self.features, self.scales)
+
+    def top(
+        self, query: Features, k: int, *, min_score: float | None = None, exact: bool = False
+    ) -> list[Hit]:
+        """Return the ``k`` nearest to a unit-norm ``[D]``, nearest first, ties in stored order."""
+        return self.top_of_each(query[None], k, min_score=min_score, exact=exact)[0]
+
+    def top_of_each(
+        self, queries: Features, k: int, *, min_score: float | None = None, exact: bool = False
+    ) -> list[list[Hit]]:
+        """Return ``top`` of each query of ``[Q, D]``; scores below ``min_score`` are left out.
+
+        ``exact`` compares every picture, also where the index has a graph.
+        """
+        if k < 1:
+            raise DataError(f"k must be 1 or more, not {k}")
+        queries = self._in_own_dimensions(queries)
+        search = nearest_rows if exact or self.graph is None else self.graph.nearest
+        return [
+            hits(near, self.keys, self.metadata, min_score=min_score)
+            for start in range(0, len(queries), _QUERIES)
+            for near in search(queries[start : start + _QUERIES], self.features, self.scales, k)
+        ]
+
+    def _in_own_dimensions(self, queries: Features) -> Features:
+        """Return queries in the index's dimensions, unit norm."""
         dimensions = self.features.shape[1]
         width = self.width or dimensions
         if queries.ndim != 2 or queries.shape[1] not in (width, dimensions):
             raise DataError(f"index: a query has {queries.shape[-1]} dimensions, not {width}")
-        if queries.shape[1] > dimensions:
-            queries = unit(queries[:, :dimensions])
-        scores = cosines(queries, self.features, self.scales)
-        if not np.isfinite(scores).all():
-            raise DataError("index: the query or the features are not finite numbers")
-        return scores
+        return unit(queries[:, :dimensions]) if queries.shape[1] > dimensions else queries
 
-    def top(self, query: Features, k: int, *, min_score: float | None = None) -> list[Hit]:
-        """Return the ``k`` nearest to a unit-norm ``[D]``, nearest first, ties in stored order."""
-        return self.top_of_each(query[None], k, min_score=min_score)[0]
+    def approximate(
+        self, queries: Features | None = None, *, recall: float = 0.98, k: int = 10,
+        dtype: GraphType = "int8", minimum: int = EXACT_BELOW, threads: int | None = None,
+        progress: Progress = False,
+    ) -> ImageIndex:  # fmt: skip
+        """Return the index with a graph (usearch, HNSW) by which a search compares few pictures.
 
-    def top_of_each(
-        self, queries: Features, k: int, *, min_score: float | None = None
-    ) -> list[list[Hit]]:
-        """Return ``top`` of each query of ``[Q, D]``; scores below ``min_score`` are left out."""
-        if k < 1:
-            raise DataError(f"k must be 1 or more, not {k}")
-        return [
-            best_hits(row, k, self.keys, self.metadata, min_score=min_score)
-            for start in range(0, len(queries), _QUERIES)
-            for row in self.scores(queries[start : start + _QUERIES])
-        ]
+        The search is set so that it finds a share ``recall`` of the ``k`` pictures that an exact
+        search finds, measured with ``queries`` ``[Q, D]``, by default 200 pictures of the index;
+        ``graph.facts`` has the value. Scores stay exact. Pictures that are added later are
+        searched exactly until the next call, which adds them to the graph. An index of fewer than
+        ``minimum`` pictures is returned without one. Raise MissingExtraError without usearch.
+        """
+        from tinyclip_edge.runtime.graph_recall import graph_of
+
+        if len(self) < max(1, minimum):
+            return replace(self, graph=None)
+        queries = None if queries is None else self._in_own_dimensions(queries)
+        graph = graph_of(
+            self, queries, recall=recall, k=k, dtype=dtype, threads=threads, progress=progress
+        )
+        return replace(self, graph=graph)
 
     def add(
         self, model: Indexer, images: Images, keys: Iterable[str] | None = None,
@@ -197,8 +216,10 @@ class ImageIndex:
         picture. Raise BundleError for an index of another model.
         """
         other.require(self.model_hash)
+        from tinyclip_edge.runtime.compress import in_form_of
+
         mine, theirs = joined_rows(self.keys, other.keys, on_duplicate)
-        first, last = self[mine], self._alike(other)[theirs]
+        first, last = self[mine], in_form_of(self, other)[theirs]
         stamps = [
             np.zeros(len(part), FILE_STAMP) if part.files is None else part.files
             for part in (first, last)
@@ -237,19 +258,9 @@ class ImageIndex:
         picture depends on the others. Raise DataError for more dimensions than the index has, or
         when it is int8 already.
         """
-        full = self.features.shape[1]
-        if self.scales is not None:
-            raise DataError("index: it is already compressed; compress the original one")
-        if dimensions is not None and not 1 <= dimensions <= full:
-            raise DataError(f"index: dimensions must be 1 to {full}, not {dimensions}")
-        vectors = np.asarray(self.features, dtype=np.float32)
-        width = self.width
-        if dimensions is not None and dimensions < full:
-            vectors, width = unit(vectors[:, :dimensions]), width or full
-        if not int8:
-            return replace(self, features=vectors, width=width)
-        codes, scales = int8_codes(vectors)
-        return replace(self, features=codes, scales=scales, width=width)
+        from tinyclip_edge.runtime.compress import compressed
+
+        return compressed(self, dimensions, int8=int8)
 
     def save(self, path: str | Path) -> Path:
         """Write an ``.npz`` without pickles atomically, and return its path."""
@@ -259,39 +270,21 @@ class ImageIndex:
                 file,
                 IndexContent(
                     self.keys, self.features, self.model_hash, self.scales, self.width,
-                    self.metadata, self.errors, self.files, self.bundle,
+                    self.metadata, self.errors, self.files, self.bundle, self.graph,
                 ),
             )  # fmt: skip
         return path
 
     @classmethod
-    def load(cls, path: str | Path, *, mmap: bool = False) -> ImageIndex:
+    def load(cls, path: str | Path, *, mmap: bool = False, exact: bool = False) -> ImageIndex:
         """Read a file of ``save``; raise DataError if it is missing or not an index.
 
-        ``mmap`` leaves the features on disk, of which a search reads what it needs: a large index
-        opens at once. Its numbers are checked when they are used.
+        ``mmap`` leaves features and graph on disk, of which a search reads what it needs: a large
+        index opens at once. They are checked when they are used. ``exact`` leaves the graph out.
         """
         path = index_path(path)
-        content = read_index(path, mapped=mmap)
+        content = read_index(path, mapped=mmap, exact=exact)
         try:
             return cls(*content)
         except DataError as error:
             raise DataError(f"{path} is not an index file: {error}") from error
-
-    def _alike(self, other: ImageIndex) -> ImageIndex:
-        """Return another index in this one's dimensions and precision."""
-        mine, theirs = self.features.shape[1], other.features.shape[1]
-        if theirs < mine:
-            raise DataError(f"index: the other one has {theirs} dimensions, fewer than {mine}")
-        if mine == theirs and (self.scales is None) == (other.scales is None):
-            return other
-        if other.scales is not None:
-            vectors = np.asarray(other.features * other.scales[:, None], dtype=np.float32)
-            other = replace(other, features=vectors, scales=None)
-        return other.compressed(dimensions=mine, int8=self.scales is not None)
-
-
-def index_path(path: str | Path) -> Path:
-    """Return the path of an index file: with ``~`` and ``$NAME`` expanded, ending in .npz."""
-    path = Path(expanded(path))
-    return path if path.suffix.lower() == ".npz" else path.with_name(path.name + ".npz")

@@ -7,7 +7,8 @@ import json
 import math
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -18,6 +19,8 @@ import numpy.typing as npt
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.json_text import check_count, parse_json
 from tinyclip_edge.limits import JSON_VALUES
+from tinyclip_edge.paths import expanded
+from tinyclip_edge.runtime.graph import Graph, GraphFacts
 
 FORMAT_VERSION = 2  # 1 had neither a version nor metadata, errors, files and bundle
 MARKS = 256  # commas, colons and brackets in the metadata of a picture, at most on average
@@ -50,6 +53,13 @@ class IndexContent(NamedTuple):
     errors: tuple[SkippedImage, ...] = ()
     files: npt.NDArray[Any] | None = None  # [N] of FILE_STAMP
     bundle: str | None = None
+    graph: Graph | None = None
+
+
+def index_path(path: str | Path) -> Path:
+    """Return the path of an index file: with ``~`` and ``$NAME`` expanded, ending in .npz."""
+    path = Path(expanded(path))
+    return path if path.suffix.lower() == ".npz" else path.with_name(path.name + ".npz")
 
 
 def write_index(file: IO[bytes], content: IndexContent) -> None:
@@ -75,15 +85,20 @@ def write_index(file: IO[bytes], content: IndexContent) -> None:
         arrays["files"] = content.files
     if content.bundle is not None:
         arrays["bundle"] = _json_bytes(content.bundle)
+    if content.graph is not None:
+        arrays["graph"] = content.graph.content
+        arrays["graph_labels"] = content.graph.labels
+        arrays["graph_facts"] = _json_bytes(asdict(content.graph.facts))
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             _write_member(archive, f"{name}.npy", array)
 
 
-def read_index(path: Path, *, mapped: bool = False) -> IndexContent:
+def read_index(path: Path, *, mapped: bool = False, exact: bool = False) -> IndexContent:
     """Read and check an index file; raise DataError if it is missing, broken or not an index.
 
-    ``mapped`` leaves features and file stamps on disk, unchecked, and maps them into memory.
+    ``mapped`` leaves features, file stamps and graph on disk, unchecked, and maps them into memory.
+    ``exact`` leaves the graph out.
     """
     try:
         with path.open("rb") as raw, zipfile.ZipFile(raw) as file:
@@ -103,6 +118,7 @@ def read_index(path: Path, *, mapped: bool = False) -> IndexContent:
                 errors=_errors(_json(file, "errors", values)) if "errors" in names else (),
                 files=_stamps(large(file, "files")) if "files" in names else None,
                 bundle=_texts([_json(file, "bundle", values)])[0] if "bundle" in names else None,
+                graph=None if exact or "graph" not in names else _graph(file, large, features),
             )
     except FileNotFoundError as error:
         raise DataError(f"no such index: {path}") from error
@@ -207,6 +223,22 @@ def _json(file: zipfile.ZipFile, name: str, values: int) -> object:
 
 def _features(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return array if array.dtype == np.int8 else _finite(array)
+
+
+def _graph(
+    file: zipfile.ZipFile,
+    large: Callable[[zipfile.ZipFile, str], npt.NDArray[Any]],
+    features: npt.NDArray[Any],
+) -> Graph:
+    entries = _json(file, "graph_facts", JSON_VALUES)
+    if not isinstance(entries, dict):
+        raise ValueError("the settings of its graph are not a table")  # noqa: TRY004 - of the file
+    facts = GraphFacts(**entries)
+    facts.check()
+    content, labels = large(file, "graph"), large(file, "graph_labels")
+    if content.dtype != np.uint8 or content.ndim != 1 or len(labels) > len(features):
+        raise ValueError("its graph does not match its features")
+    return Graph(content, labels, facts)
 
 
 def _finite(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

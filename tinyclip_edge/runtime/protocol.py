@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from tinyclip_edge.runtime.index import ImageIndex
 
 ImageInput: TypeAlias = "str | Path | bytes | Image.Image | npt.NDArray[np.uint8]"
 Features: TypeAlias = npt.NDArray[np.float32]
@@ -59,6 +61,23 @@ class Embedder(Protocol):
 
     def encode_text(self, texts: Sequence[str]) -> Features:
         """Return float32 ``[N, D]``, unit norm."""
+        ...
+
+
+class Indexer(Protocol):
+    """A model that embeds a collection, such as ``EdgeCLIP``."""
+
+    @property
+    def model_hash(self) -> str:
+        """Identifier of weights and precision."""
+        ...
+
+    def index(
+        self, images: Images, keys: Iterable[str] | None = None,
+        *, metadata: Iterable[Mapping[str, Any]] | None = None,
+        on_error: OnError = "raise", progress: Progress = False,
+    ) -> ImageIndex:  # fmt: skip
+        """Embed pictures."""
         ...
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from tinyclip_edge.errors import DataError
 from tinyclip_edge.runtime.protocol import Features
 
 Codes: TypeAlias = npt.NDArray[np.int8]
@@ -28,13 +30,61 @@ def int8_codes(vectors: Features) -> tuple[Codes, Features]:
     return codes, scales.astype(np.float32)
 
 
+def score_blocks(
+    queries: Features, features: npt.NDArray[Any], scales: Features | None
+) -> Iterator[tuple[int, Features]]:
+    """Yield the first row and float32 ``[Q, R]`` cosines of each block of at most ROWS rows.
+
+    Raise DataError for numbers that are not finite.
+    """
+    for start in range(0, len(features), ROWS):
+        block = slice(start, start + ROWS)
+        scores = queries @ np.asarray(features[block], np.float32).T
+        if scales is not None:
+            scores *= scales[block]
+        if not np.isfinite(scores).all():
+            raise DataError("index: the query or the features are not finite numbers")
+        yield start, scores
+
+
 def cosines(queries: Features, features: npt.NDArray[Any], scales: Features | None) -> Features:
     """Return float32 ``[Q, N]`` products of ``[Q, D]`` with rows in float or int8."""
     products = np.empty((len(queries), len(features)), np.float32)
-    for start in range(0, len(features), ROWS):
-        part = np.asarray(features[start : start + ROWS], np.float32)
-        products[:, start : start + ROWS] = queries @ part.T
-    return products if scales is None else np.asarray(products * scales, np.float32)
+    for start, scores in score_blocks(queries, features, scales):
+        products[:, start : start + ROWS] = scores
+    return products
+
+
+class Nearest(NamedTuple):
+    """Rows near to a query, nearest first, ties in stored order."""
+
+    rows: npt.NDArray[np.intp]
+    scores: Features  # cosines
+
+    def best(self, k: int) -> Nearest:
+        """Return the ``k`` best."""
+        order = best_rows(self.scores, k)
+        return Nearest(self.rows[order], self.scores[order])
+
+
+def nearest_rows(
+    queries: Features, features: npt.NDArray[Any], scales: Features | None, k: int
+) -> list[Nearest]:
+    """Return the ``k`` rows nearest to each of ``[Q, D]``; memory does not depend on the rows."""
+    nearest = [Nearest(np.empty(0, np.intp), np.empty(0, np.float32)) for _ in queries]
+    for start, block in score_blocks(queries, features, scales):
+        for query, scores in enumerate(block):
+            before = nearest[query]
+            if len(before.rows) < k:
+                rows = best_rows(scores, k)
+            else:  # a later row of the same score is further down in stored order
+                rows = np.flatnonzero(scores > before.scores[-1])
+            if len(rows):
+                nearest[query] = Nearest(
+                    np.concatenate([before.rows, rows + start]),
+                    np.concatenate([before.scores, scores[rows]]),
+                ).best(k)
+    return nearest
 
 
 def best_rows(scores: Features, k: int) -> npt.NDArray[np.intp]:

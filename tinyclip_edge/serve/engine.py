@@ -128,7 +128,7 @@ class LiveIndex:
     """An index file that may be written anew while the server runs."""
 
     def __init__(self, path: Path, model_hash: str) -> None:
-        from tinyclip_edge.runtime.index import index_path
+        from tinyclip_edge.runtime.index_file import index_path
 
         self._path, self._model_hash = index_path(path), model_hash
         self._stamp: tuple[int, int, int] | None = None

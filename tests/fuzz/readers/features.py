@@ -94,9 +94,11 @@ def indexes(folder: Path) -> list[bytes]:
         files=np.zeros(2, FILE_STAMP),
         bundle="bundles/a",
     )
+    vectors = np.random.default_rng(0).standard_normal((20, 2)).astype(np.float32)
+    graph = replace(example, keys=tuple("abcdefghijklmnopqrst"), features=vectors)
     return [
         index.save(folder / f"{number}.npz").read_bytes()
-        for number, index in enumerate((example, small, full))
+        for number, index in enumerate((example, small, full, graph.approximate(minimum=0)))
     ]
 
 

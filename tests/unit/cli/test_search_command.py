@@ -15,6 +15,7 @@ from PIL import Image
 
 from tinyclip_edge import EdgeCLIP, ImageIndex
 from tinyclip_edge.collection import folder_index
+from tinyclip_edge.collection.approximation import vocabulary_texts
 
 COLOURS = ("red", "lime", "blue", "white", "black", "orange")
 
@@ -75,6 +76,51 @@ def test_search_finds_what_the_library_finds(command_line, indexed, shared_tiny_
     assert len(answer["results"]) == 3
     code, out, err = command_line("search", "cat", "--min-score", 1)
     assert (code, out, err) == (0, "", "no picture has a score of 1\n")
+
+
+def test_a_graph_is_built_searched_and_removed(command_line, indexed, monkeypatch):
+    words = ("index", "photos")
+    code, _, err = command_line(*words, "--approximate")
+    assert code == 2 and re.search(r"exact search of 6 pictures takes .* for 100,000 or more", err)
+    monkeypatch.setattr("tinyclip_edge.collection.approximation.EXACT_BELOW", 0)
+    said = "approximate search: it finds 100.0 % of the 10 nearest pictures that exact search finds"
+    code, _, err = command_line(*words, "--approximate")
+    assert code == 0 and err.startswith(said)
+    expected = command_line("search", "cat", "--exact")
+    code, out, err = command_line("search", "cat")
+    assert (code, out) == expected[:2] and expected[2] == ""
+    assert err.startswith(said) and err.endswith("; --exact compares all\n")
+    assert json.loads(command_line("search", "cat", "--json")[1])["recall"] == 1
+    Image.new("RGB", (12, 9), "pink").save(indexed / "pink.png")
+    (indexed / "red.png").unlink()
+    code, out, _ = command_line(*words, "--json")  # one of six has no node: it is added
+    report = json.loads(out)
+    assert (report["pictures"], report["graph"]["recall"]) == (6, 1)
+    graph = ImageIndex.load("pictures").graph
+    assert len(graph.labels) == 6 and graph.nodes == 7
+    assert "pink.png" in command_line("search", "cat")[1]
+    assert command_line(*words, "--exact")[0] == 0
+    assert ImageIndex.load("pictures").graph is None
+    assert command_line("search", "cat")[2] == ""
+
+
+def test_texts_that_recall_is_measured_with(shared_tiny_bundle):
+    """The words of a tokenizer that has whole ones, each once, and no more than are needed."""
+    clip = EdgeCLIP.load(shared_tiny_bundle.folder)
+    assert vocabulary_texts(clip, 9) == ["a photo"]  # its only word is short
+    path = shared_tiny_bundle.folder / "tokenizer.json"
+    words = ["bird</w>", "▁house", "Ġtree", "prefix", "Name</w>", "at</w>", "x1y2z3</w>"]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer = json.loads(path.read_text())
+    tokenizer["model"].update(vocab=vocabulary, merges=[])
+    other = path.parent.parent / "other"
+    other.mkdir()
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    clip.folder = other
+    assert vocabulary_texts(clip, 9) == [
+        f"a photo of a {word}" for word in ("bird", "house", "tree")
+    ]
+    assert vocabulary_texts(clip, 2) == ["a photo of a bird", "a photo of a tree"]
 
 
 def test_a_page_and_copies_of_the_results(command_line, indexed, monkeypatch):
