@@ -44,3 +44,17 @@ def test_help_imports_no_library_but_the_one_that_prints_it():
     *helped, loaded = run_python(code).splitlines()
     assert any("distill" in line for line in helped)
     assert loaded == "[]"
+
+
+def test_a_command_imports_no_other():
+    code = (
+        "import sys; sys.argv = ['tinyclip-edge', 'check', '--help']\n"
+        "from tinyclip_edge.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted(name for name in sys.modules if name.startswith('tinyclip_edge.cli.')))"
+    )
+    *helped, loaded = run_python(code).splitlines()
+    assert helped[0].startswith("Usage: tinyclip-edge check ")
+    names = ("app", "check", "options", "termination")
+    assert loaded == str([f"tinyclip_edge.cli.{name}" for name in names])

@@ -7,66 +7,82 @@ import io
 import sys
 import time
 import warnings
-from typing import Annotated
+from functools import cache
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.models import CommandInfo
 
-from tinyclip_edge.cli import (
-    bench,
-    cache,
-    check,
-    classify,
-    config,
-    convert,
-    demo,
-    distill,
-    doctor,
-    duplicates,
-    evaluate,
-    export,
-    index,
-    inherit,
-    models,
-    quickstart,
-    report,
-    runs,
-    search,
-    serve,
-)
 from tinyclip_edge.cli.termination import orderly_end
 from tinyclip_edge.errors import MissingExtraError, TinyClipError, TinyClipWarning, one_line
 from tinyclip_edge.launcher import first_process
 
-app = typer.Typer(
+# Each command's module and function; they are imported when the command is needed.
+_COMMANDS = {
+    "quickstart": "quickstart.quickstart",
+    "distill": "distill.distill",
+    "doctor": "doctor.doctor",
+    "cache": "cache.cache",
+    "inherit": "inherit.inherit",
+    "convert": "convert.convert",
+    "export": "export.export",
+    "check": "check.check",
+    "classify": "classify.classify",
+    "index": "index.index",
+    "search": "search.search",
+    "serve": "serve.serve",
+    "duplicates": "duplicates.duplicates",
+    "watch": "index.watch",
+    "eval": "evaluate.evaluate",
+    "bench": "bench.bench",
+    "report": "report.report",
+    "runs": "runs.runs",
+    "clean": "runs.clean",
+    "demo": "demo.demo",
+    "models": "models.models",
+    "config": "config.config",
+}
+
+
+class _App(typer.Typer):
+    """The commands; called, it imports the one that is on the command line."""
+
+    _invoked: str | None = None
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as of Typer
+        self._invoked = next(iter(sys.argv[1:]), None)
+        try:
+            return super().__call__(*arguments, **options)
+        finally:
+            self._invoked = None
+
+    @property
+    def registered_commands(self) -> list[CommandInfo]:
+        """All commands, or the one that is called."""
+        names = [self._invoked] if self._invoked in _COMMANDS else list(_COMMANDS)
+        return [_command(name) for name in names if name is not None]
+
+    @registered_commands.setter
+    def registered_commands(self, _: list[CommandInfo]) -> None:
+        """Ignore the empty list of Typer's constructor."""
+
+
+@cache
+def _command(name: str) -> CommandInfo:
+    module, function = _COMMANDS[name].split(".")
+    app = typer.Typer()
+    app.command(name)(getattr(import_module(f"tinyclip_edge.cli.{module}"), function))
+    return app.registered_commands[0]
+
+
+app = _App(
     name="tinyclip-edge",
     help="Distil a CLIP, export it as verified int8 ONNX, run it without torch.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich would double the time of --help
 )
-
-app.command("quickstart")(quickstart.quickstart)
-app.command("distill")(distill.distill)
-app.command("doctor")(doctor.doctor)
-app.command("cache")(cache.cache)
-app.command("inherit")(inherit.inherit)
-app.command("convert")(convert.convert)
-app.command("export")(export.export)
-app.command("check")(check.check)
-app.command("classify")(classify.classify)
-app.command("index")(index.index)
-app.command("search")(search.search)
-app.command("serve")(serve.serve)
-app.command("duplicates")(duplicates.duplicates)
-app.command("watch")(index.watch)
-app.command("eval")(evaluate.evaluate)
-app.command("bench")(bench.bench)
-app.command("report")(report.report)
-app.command("runs")(runs.runs)
-app.command("clean")(runs.clean)
-app.command("demo")(demo.demo)
-app.command("models")(models.models)
-app.command("config")(config.config)
 
 # Raised if the disk refuses or a name is too long, wherever it happens.
 SURROUNDINGS = (

@@ -11,8 +11,8 @@ import numpy as np
 from tinyclip_edge.aside import locked_file
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.runtime.edge import EdgeCLIP
-from tinyclip_edge.runtime.graph import EXACT_BELOW, REBUILT_BELOW, GraphFacts
-from tinyclip_edge.runtime.index import ImageIndex
+from tinyclip_edge.runtime.graph import REBUILT_BELOW, GraphFacts
+from tinyclip_edge.runtime.index import EXACT_BELOW, ImageIndex
 from tinyclip_edge.runtime.index_file import index_path
 from tinyclip_edge.runtime.protocol import Progress
 from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer

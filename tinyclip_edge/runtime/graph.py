@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from usearch.index import Index
 
 VERSION = 1
-EXACT_BELOW = 100_000  # pictures; an exact search of so many takes milliseconds
 EXPANSIONS = (64, 128, 256, 512, 1024, 2048)  # of them 64 is usearch's own least
 CONNECTIVITY = 16  # links of a node, twice as many on the lowest level
 EXPANSION_ADD = 128  # candidates for the links of a new node

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tinyclip_edge.errors import BundleError, DataError, shown
 from tinyclip_edge.file_aside import file_written_aside
-from tinyclip_edge.runtime.graph import EXACT_BELOW, Graph, GraphType
 from tinyclip_edge.runtime.hits import Hit, hits
 from tinyclip_edge.runtime.index_export import ExportedIndex
 from tinyclip_edge.runtime.index_file import (
@@ -35,6 +34,10 @@ from tinyclip_edge.runtime.index_rows import (
 from tinyclip_edge.runtime.protocol import Features, Images, Indexer, OnError, Progress
 from tinyclip_edge.runtime.vectors import Codes, cosines, nearest_rows, unit
 
+if TYPE_CHECKING:
+    from tinyclip_edge.runtime.graph import Graph, GraphType
+
+EXACT_BELOW = 100_000  # pictures; an exact search of so many takes milliseconds
 _QUERIES = 256  # searched at a time, to bound memory
 
 
@@ -49,7 +52,7 @@ class ImageIndex(ExportedIndex):
     ``graph``: of ``approximate``, for approximate search.
     """
 
-    keys: tuple[str, ...]
+    keys: Sequence[str]
     features: Features | Codes
     model_hash: str
     scales: Features | None = None
@@ -226,7 +229,7 @@ class ImageIndex(ExportedIndex):
         ]
         return replace(
             first,
-            keys=first.keys + last.keys,
+            keys=(*first.keys, *last.keys),
             features=np.concatenate([first.features, last.features]),
             scales=None
             if first.scales is None or last.scales is None

@@ -7,11 +7,11 @@ import json
 import math
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,10 @@ from tinyclip_edge.errors import DataError
 from tinyclip_edge.json_text import check_count, parse_json
 from tinyclip_edge.limits import JSON_VALUES
 from tinyclip_edge.paths import expanded
-from tinyclip_edge.runtime.graph import Graph, GraphFacts
+from tinyclip_edge.runtime.index_keys import MappedKeys, key_bytes
+
+if TYPE_CHECKING:
+    from tinyclip_edge.runtime.graph import Graph
 
 FORMAT_VERSION = 2  # 1 had neither a version nor metadata, errors, files and bundle
 MARKS = 256  # commas, colons and brackets in the metadata of a picture, at most on average
@@ -44,7 +47,7 @@ class SkippedImage(NamedTuple):
 class IndexContent(NamedTuple):
     """Content of an index file; see ``ImageIndex``."""
 
-    keys: tuple[str, ...]
+    keys: Sequence[str]
     features: npt.NDArray[Any]  # [N, D], float32 or int8
     model_hash: str
     scales: npt.NDArray[np.float32] | None = None  # [N], of int8 features
@@ -67,9 +70,11 @@ def write_index(file: IO[bytes], content: IndexContent) -> None:
 
     Raise DataError for metadata that JSON cannot hold.
     """
+    keys, key_ends = key_bytes(content.keys)
     arrays: dict[str, npt.NDArray[Any]] = {
         "format_version": np.array(FORMAT_VERSION),
-        "keys": _json_bytes(content.keys),
+        "keys": keys,
+        "key_ends": key_ends,
         "features": content.features,
         "model_hash": np.array(content.model_hash),
     }
@@ -97,7 +102,8 @@ def write_index(file: IO[bytes], content: IndexContent) -> None:
 def read_index(path: Path, *, mapped: bool = False, exact: bool = False) -> IndexContent:
     """Read and check an index file; raise DataError if it is missing, broken or not an index.
 
-    ``mapped`` leaves features, file stamps and graph on disk, unchecked, and maps them into memory.
+    ``mapped`` leaves keys, features, file stamps and graph on disk, unchecked, and maps them into
+    memory.
     ``exact`` leaves the graph out.
     """
     try:
@@ -109,7 +115,9 @@ def read_index(path: Path, *, mapped: bool = False, exact: bool = False) -> Inde
             features = large(file, "features")
             values = _most_values(features)
             return IndexContent(
-                keys=_texts(_json(file, "keys", values)),
+                keys=MappedKeys(large(file, "keys"), large(file, "key_ends"))
+                if mapped and "key_ends" in names
+                else _texts(_json(file, "keys", values)),
                 features=features if mapped else _features(features),
                 model_hash=str(_array(file, "model_hash")),
                 scales=_finite(_array(file, "scales")) if "scales" in names else None,
@@ -230,6 +238,8 @@ def _graph(
     large: Callable[[zipfile.ZipFile, str], npt.NDArray[Any]],
     features: npt.NDArray[Any],
 ) -> Graph:
+    from tinyclip_edge.runtime.graph import Graph, GraphFacts
+
     entries = _json(file, "graph_facts", JSON_VALUES)
     if not isinstance(entries, dict):
         raise ValueError("the settings of its graph are not a table")  # noqa: TRY004 - of the file

@@ -48,6 +48,29 @@ def test_everything_comes_back(tmp_path, mmap, int8):
         np.testing.assert_array_equal(content["features"], index.features)
 
 
+def test_keys_in_a_mapped_file_are_read_when_they_are_used(tmp_path, monkeypatch):
+    monkeypatch.setattr("tinyclip_edge.runtime.index_keys._KEYS", 7)
+    index = replace(random_index(20, 4), keys=tuple(f'{"é" * i}, "{i}' for i in range(20)))
+    path = index.save(tmp_path / "a")
+    keys = ImageIndex.load(path, mmap=True).keys
+    assert len(keys) == 20 and tuple(keys) == index.keys == keys and keys != index.keys[1:]
+    assert [keys[0], keys[-1], keys[13]] == [index.keys[i] for i in (0, -1, 13)]
+    assert keys[3:18] == index.keys[3:18] and keys[::-2] == index.keys[::-2]
+    assert keys.index(index.keys[19]) == 19 and index.keys[5] in keys and "x" not in keys
+    for wrong in (lambda: keys[20], lambda: keys[-21], lambda: keys.index("x")):
+        with pytest.raises((IndexError, ValueError)):
+            wrong()
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'\\"1"', b'\\"1x'))
+    loaded = ImageIndex.load(path, mmap=True)
+    assert loaded.top(index.features[9], 1)[0].key == index.keys[9]
+    with pytest.raises(DataError, match="its keys are broken"):
+        loaded.top(index.features[1], 1)
+    path.write_bytes(content.replace(b'\\"1"', b'",2 '))
+    with pytest.raises(DataError, match="its keys are broken"):
+        list(ImageIndex.load(path, mmap=True))
+
+
 def test_files_of_the_first_version_open(tmp_path):
     keys = np.frombuffer(b'["a", "b"]', dtype=np.uint8)
     features = np.asfortranarray(np.array([[1, 0], [0.6, 0.8]], np.float32))
