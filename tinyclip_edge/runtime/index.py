@@ -174,10 +174,11 @@ class ImageIndex(ExportedIndex):
         """Return the index with a graph (usearch, HNSW) by which a search compares few pictures.
 
         The search is set so that it finds a share ``recall`` of the ``k`` pictures that an exact
-        search finds, measured with ``queries`` ``[Q, D]``, by default 200 pictures of the index;
-        ``graph.facts`` has the value. Scores stay exact. Pictures that are added later are
-        searched exactly until the next call, which adds them to the graph. An index of fewer than
-        ``minimum`` pictures is returned without one. Raise MissingExtraError without usearch.
+        search finds, measured with ``queries`` ``[Q, D]``, such as texts, by default 200 pictures
+        of the index, which are found more easily; ``graph.facts`` has the value. Scores stay exact.
+        Pictures that are added later are searched exactly until the next call, which adds them to
+        the graph. An index of fewer than ``minimum`` pictures is returned without one. Raise
+        MissingExtraError without usearch.
         """
         from tinyclip_edge.runtime.graph_recall import graph_of
 

@@ -18,13 +18,13 @@ from tinyclip_edge.runtime.vectors import unit
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(index_export, "_ROWS", 150)
-    monkeypatch.setattr(index_export, "_POINTS", 150)
+    monkeypatch.setattr(index_export, "_ROWS", 25)
+    monkeypatch.setattr(index_export, "_POINTS", 25)
 
 
 @pytest.fixture(params=[False, True], ids=["float32", "int8"])
 def index(request):
-    index = random_index().compressed(int8=request.param)
+    index = random_index(60).compressed(int8=request.param)
     return replace(index, metadata=tuple({"number": i} for i in range(len(index))))
 
 
@@ -45,7 +45,7 @@ def check(index, queries, found):
 def test_parquet(index, queries, tmp_path):
     path = index.to_parquet(tmp_path / "pictures.parquet")
     table = pq.read_table(path)
-    assert table.num_rows == 400 and set(table["model"].to_pylist()) == {"abc-int8"}
+    assert table.num_rows == 60 and set(table["model"].to_pylist()) == {"abc-int8"}
     assert set(table["precision"].to_pylist()) == {"int8"}
     assert json.loads(table["metadata"][7].as_py()) == {"number": 7}
     vectors = np.stack(table["vector"].to_numpy()).astype(np.float32)
@@ -84,7 +84,7 @@ def test_qdrant(index, queries, tmp_path, in_memory):
     client = QdrantClient(":memory:") if in_memory else None
     index.to_qdrant(client or tmp_path / "qdrant", "pictures")
     client = client or QdrantClient(path=tmp_path / "qdrant")
-    assert client.count("pictures").count == 400
+    assert client.count("pictures").count == 60
 
     def found(query):
         points = client.query_points("pictures", query.tolist(), limit=10).points
@@ -112,7 +112,7 @@ def export(index, way, folder):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_what_exists_is_left_alone(tmp_path, way):
-    index = random_index()
+    index = random_index(60)
     target = export(index, way, tmp_path)
     before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
     with pytest.raises(DataError, match="already; choose another name"):
@@ -132,9 +132,9 @@ def test_nothing_is_left_of_an_export_that_fails(tmp_path, way, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(index_export, "_floats", broken)
         with pytest.raises((DataError, RuntimeError), match="disk is gone"):
-            export(random_index(), way, tmp_path)
+            export(random_index(60), way, tmp_path)
     assert not (tmp_path / "to_parquet").exists() and not list(tmp_path.glob(".*"))
-    export(random_index(), way, tmp_path)  # the name is free
+    export(random_index(60), way, tmp_path)  # the name is free
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -155,4 +155,4 @@ def test_names_that_no_engine_takes(tmp_path, way):
 def test_a_missing_package_is_named(tmp_path, monkeypatch, way, module, extra):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=rf"pip install 'tinyclip-edge\[{extra}\]'"):
-        export(random_index(), way, tmp_path)
+        export(random_index(60), way, tmp_path)
