@@ -54,6 +54,8 @@ def main() -> int:
     except TinyClipError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -19,12 +19,17 @@ def one_line(text: str) -> str:
     Line breaks, control characters and halves of surrogate pairs are escaped, long words and long
     texts are shortened in the middle, passwords and signed queries of web addresses are removed.
     """
-    text = QUERY.sub(r"\1…", LOGIN.sub("…@", text))
+    text = without_secrets(text)
     text = LONG_WORD.sub(lambda word: _shortened(word[0], WORD_CHARS), text.strip())
     text = _shortened(text, MESSAGE_CHARS)
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without the passwords and signed queries of its web addresses."""
+    return QUERY.sub(r"\1…", LOGIN.sub("…@", text))
 
 
 def shown(value: object) -> str:

@@ -32,8 +32,13 @@ def file_written_aside(path: Path) -> Iterator[IO[bytes]]:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def partial_files(path: Path) -> list[Path]:
+    """Return the unfinished files of ``path``, which killed or running processes have begun."""
+    begun = path.parent.glob(".*.partial")
+    return [one for one in begun if one.name.startswith(f".{path.name}.") and not one.is_dir()]
+
+
 def clear_partial_files(path: Path) -> None:
     """Remove what killed processes left of ``path``; only for the one process that writes it."""
-    for aside in path.parent.glob(".*.partial"):
-        if aside.name.startswith(f".{path.name}.") and not aside.is_dir():
-            aside.unlink(missing_ok=True)
+    for aside in partial_files(path):
+        aside.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Reports in a notebook: their tables as HTML."""
+"""Tables of reports, and the reports in a notebook as HTML."""
 
 from __future__ import annotations
 
@@ -11,6 +11,32 @@ if TYPE_CHECKING:
 
 WIDTH = 100  # characters of a line
 _FORMAT = '<pre style="white-space:pre;overflow-x:auto;line-height:normal">{code}</pre>'
+
+
+def report_table(title: str, columns: Sequence[str], caption: Sequence[str] = ()) -> Table:
+    """Return an empty table with a column of names and right-aligned columns of figures.
+
+    In a narrow terminal names are broken into lines, figures never.
+    """
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        title=escape(title) or None,
+        caption=escape("\n".join(caption)),
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        title_justify="left",
+        caption_justify="left",
+        title_style="bold",
+        header_style="bold",
+    )
+    table.add_column("", overflow="fold", style="cyan")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
 
 
 class NotebookReport:

@@ -37,6 +37,23 @@ def exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
+def model_name(model: str | Path) -> str:
+    """Return the name under which every command shows a model.
+
+    A folder's own name, that of the run for its ``student``, ``owner/name`` for a revision in the
+    cache of Hugging Face; other models as they are written.
+    """
+    path = Path(expanded(model))
+    if not is_folder(path):
+        return str(model)
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - a link has a name of its own
+    if path.name == "student" and not is_file(path / "manifest.json"):  # of a run, no bundle
+        return path.parent.name
+    if path.parent.name == "snapshots":
+        return path.parent.parent.name.removeprefix("models--").replace("--", "/")
+    return path.name or str(model)
+
+
 def files_below(
     folder: Path,
     error: type[TinyClipError],

@@ -73,10 +73,10 @@ def launch(
 ) -> None:
     """Serve the page until Ctrl-C; models are loaded when it is first opened.
 
-    A model is any MODEL; a bundle may also be ``FOLDER@PRECISION``. Only visitors on this machine
-    may open its folders and models, and nobody may with a public host or ``share``, unless visitors
-    are trusted. Raises ConfigError when the port is in use or the host is not this machine's,
-    BundleError for a broken bundle, MissingExtraError without gradio.
+    KeyboardInterrupt passes. A model is any MODEL; a bundle may also be ``FOLDER@PRECISION``. Only
+    visitors on this machine may open its folders and models, and nobody may with a public host or
+    ``share``, unless visitors are trusted. Raises ConfigError when the port is in use or the host
+    is not this machine's, BundleError for a broken bundle, MissingExtraError without gradio.
     """
     check_address(host, port)
     use_one_heap()
@@ -94,8 +94,6 @@ def launch(
         _log(f"demo: {page.share_url or page.local_url}  (stop with Ctrl-C)")
         try:
             threading.Event().wait()
-        except KeyboardInterrupt:
-            _log("demo: closed")
         finally:
             page.close(verbose=False)
 

@@ -6,11 +6,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from PIL import Image
 
 from tinyclip_edge.errors import ConfigError, ModelError, TinyClipError
+from tinyclip_edge.paths import model_name
 from tinyclip_edge.runtime.protocol import Embedder, EmbedderSpec
 
 WAITING, LOADING, READY, FAILED = "waiting", "loading", "ready", "failed"
@@ -39,7 +39,7 @@ class ModelSlot:
         if _is_bundle(self.model):
             self._adopt(_open(self.model, precision, threads))
         else:
-            self.name, self.runtime, self.precision = _short(self.model), "torch", "fp32"
+            self.name, self.runtime, self.precision = model_name(self.model), "torch", "fp32"
 
     @property
     def embedder(self) -> Embedder:
@@ -197,8 +197,3 @@ def _is_bundle(model: str) -> bool:
     from tinyclip_edge.evaluation.open import is_bundle
 
     return is_bundle(model)
-
-
-def _short(model: str) -> str:
-    path = Path(model)
-    return (path.resolve().name or model) if path.is_dir() else model

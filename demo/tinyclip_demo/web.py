@@ -180,13 +180,10 @@ def serve_web(
     open_browser: bool = False,
     allow_hosts: Sequence[str] = (),
 ) -> None:
-    """Serve the page until Ctrl-C; raises like ``page_server``."""
+    """Serve the page until KeyboardInterrupt, which passes; raises like ``page_server``."""
     with page_server(bundle, ort, host=host, port=port, allow_hosts=allow_hosts) as server:
         sys.stderr.write(f"demo: {server.url}  (stop with Ctrl-C)\n")
         sys.stderr.flush()
         if open_browser:
             webbrowser.open(server.url)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            sys.stderr.write("demo: closed\n")
+        server.serve_forever()

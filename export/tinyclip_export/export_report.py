@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge.notebook import NotebookReport
+from tinyclip_edge.paths import model_name
+from tinyclip_edge.units import three_digits
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,7 +51,7 @@ class ExportReport(NotebookReport):
 
         pairs, base = self.verification["pairs"], self.verification["reference_recall@1"]
         table = Table(
-            title=f"{self.name}: verified on {pairs:,} pairs",
+            title=f"{model_name(self.folder)}: verified on {pairs:,} pairs",
             caption=f"PyTorch: recall@1 {base:.1f} %; cosine: minimum; lost: ± standard error, "
             f"{self.verification['max_drop']:g} and one standard error allowed, ? if there are too "
             "few pairs to decide; ms: one input on this machine during verification, and speed "
@@ -59,9 +61,9 @@ class ExportReport(NotebookReport):
         )
         table.add_column("")
         for column in ("MB", "cosine\nimage", "\ntext", "recall\n@1, %", "lost,\npoints"):
-            table.add_column(column, justify="right")
-        for column in ("same\ntop 1, %", "image\nms", "text\nms"):
-            table.add_column(column, justify="right")
+            table.add_column(column, justify="right", no_wrap=True)
+        for column in ("same\ntop1 %", "image\nms", "text\nms"):
+            table.add_column(column, justify="right", no_wrap=True)
         for precision in self.precisions:
             table.add_row(precision, *self._cells(precision))
         return table
@@ -82,7 +84,7 @@ class ExportReport(NotebookReport):
         image, text, ranking = figures["image"], figures["text"], figures["ranking"]
         is_undecided = figures["checks"]["ranking"] is None
         return [
-            f"{self.tower_bytes(precision) / 1e6:.2f}",
+            three_digits(self.tower_bytes(precision) / 1e6),
             f"{image['cosine_min']:.5f}",
             f"{text['cosine_min']:.5f}",
             f"{ranking['recall@1']:.1f}",
@@ -96,4 +98,6 @@ class ExportReport(NotebookReport):
 def _time(figures: Mapping[str, Any]) -> str:
     """Format milliseconds, and the speed relative to fp32."""
     ratio = figures.get("times_faster")
-    return f"{figures['ms']:.2f}" + (f" {ratio:.1f}x" if ratio else "")
+    return three_digits(figures["ms"]) + (
+        "" if not ratio else f" {ratio:.0f}x" if ratio >= 9.95 else f" {ratio:.1f}x"
+    )

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyclip_edge.notebook import NotebookReport
+from tinyclip_edge.notebook import NotebookReport, report_table
+from tinyclip_edge.paths import model_name
+from tinyclip_edge.units import three_digits
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,24 +50,26 @@ class BundleCheck(NotebookReport):
 
     def table(self) -> Table:
         """Return the table to print."""
-        from rich.table import Table
-
-        table = Table(
-            title=f"{self.name}: golden vectors on this machine",
-            caption="cosine: lowest, against the recorded golden vectors; ms: median of one input",
+        table = report_table(
+            f"{self.name}: golden vectors on this machine",
+            (
+                "cosine\nimage",
+                "\ntext",
+                "image\nms",
+                "text\nms",
+                "token\nids",
+                "\npixels",
+                "\nverdict",
+            ),
+            ["cosine: lowest, against the recorded golden vectors; ms: median of one input"],
         )
-        table.add_column("precision")
-        for column in ("cosine image", "text", "image ms", "text ms"):
-            table.add_column(column, justify="right")
-        for column in ("token ids", "pixels", "verdict"):
-            table.add_column(column)
         for each in self.replays:
             table.add_row(
                 each.precision,
                 f"{each.image_cosine:.5f}",
                 f"{each.text_cosine:.5f}",
-                f"{each.image_ms:.2f}",
-                f"{each.text_ms:.2f}",
+                three_digits(each.image_ms),
+                three_digits(each.text_ms),
                 "equal" if each.same_ids else "differ",
                 "equal" if each.same_pixels else "differ",
                 "FAILED" if each.failures else "ok",
@@ -89,4 +93,4 @@ def check(
     manifest.verify_files(folder)
     names = manifest.precisions() if precision is None else [precision]
     replays = tuple(replay(folder, name, threads=threads) for name in names)
-    return BundleCheck(folder, manifest.name, len(manifest.files), replays)
+    return BundleCheck(folder, model_name(folder), len(manifest.files), replays)

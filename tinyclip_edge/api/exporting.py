@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,7 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
     trim_vocab: str | Path | None = None,
     force: bool = False,
     callback: Say = lambda text: None,
+    progress: bool = True,
 ) -> ExportReport:
     """Write a model as verified ONNX towers, in a bundle folder.
 
@@ -62,8 +63,9 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
     default; ``force`` replaces a bundle there. ``precisions``: those of ``target`` by default, fp32
     and int8 without one. ``target``: a shipped name, a YAML file, or an ExportPreset. ``extras``:
     a classifier of labels, towers that take pixels. ``trim_vocab``: file of texts whose tokens are
-    all that is kept. ``callback`` gets lines about the work. Options are checked before torch is
-    imported. Raises a TinyClipError; GatesFailedError, with nothing at ``out``, when a gate fails.
+    all that is kept. ``callback`` gets lines about the work; ``progress`` draws a bar of ``qat``.
+    Options are checked before torch is imported. Raises a TinyClipError; GatesFailedError, with
+    nothing at ``out``, when a gate fails.
     """
     from tinyclip_edge.config.preset import ExportPreset, load_preset
     from tinyclip_edge.models import newest_run
@@ -98,7 +100,8 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
         calibration=supply,
         notify=callback,
     )
-    with _finetuned(clip, source, qat, request.data, names, preset, folder) as (better, qat_report):
+    training = None if qat is None else _Training(qat, source, request.data, folder, progress)
+    with _finetuned(clip, training, names, preset) as (better, qat_report):
         added = replace(extras or NO_EXTRAS, qat_report=qat_report)
         exported, added = _trimmed(better, corpus, added, pairs.texts, callback)
         return export_bundle(
@@ -107,48 +110,60 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
             precisions=names,
             pairs=(pairs.images, pairs.texts),
             max_drop=request.max_drop,
-            name=clip.name,
+            name=folder.absolute().name,
             force=force,
             settings=replace(settings, extras=added),
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Training:
+    """What the quantization-aware training of an export reads and where it is stored."""
+
+    request: QatRequest
+    source: str
+    val: str
+    bundle: Path
+    progress: bool  # a bar
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the checkpoints, until the bundle is written."""
+        return self.bundle.with_name(f"{self.bundle.name}.qat")
+
+
 @contextmanager
 def _finetuned(
     clip: LoadedClip,
-    source: str,
-    qat: QatRequest | None,
-    val: str,
+    training: _Training | None,
     precisions: Sequence[str],
     preset: ExportPreset,
-    bundle: Path,
 ) -> Iterator[tuple[LoadedClip, dict[str, Any] | None]]:
     """Yield the model after quantization-aware training, or the original if that is better.
 
-    Its report is the second value. Checkpoints are stored in ``NAME.qat`` beside the bundle until
-    the bundle is written; an interrupted training continues from them.
+    Its report is the second value. An interrupted training continues from its checkpoints.
     """
-    if qat is None:
+    if training is None:
         yield clip, None
         return
     from tinyclip_edge.train import ProgressObserver
+    from tinyclip_edge.train.monitoring.events import Observers
     from tinyclip_edge.train.qat.finetune import Finishing
     from tinyclip_edge.train.qat.source import finish_model, rounding_for
 
-    folder = bundle.with_name(f"{bundle.name}.qat")
     rounding = rounding_for(precisions, preset)
-    with ProgressObserver() as observer:
+    with ProgressObserver() if training.progress else nullcontext() as bar:
         finished = finish_model(
             clip,
-            source,
-            Finishing(qat.steps, image=rounding, text=rounding),
-            train=qat.data,
-            val=val,
-            folder=folder,
-            observer=observer,
+            training.source,
+            Finishing(training.request.steps, image=rounding, text=rounding),
+            train=training.request.data,
+            val=training.val,
+            folder=training.folder,
+            observer=Observers(bar),
         )
     yield finished.clip, finished.as_dict()
-    shutil.rmtree(folder, ignore_errors=True)  # only after the bundle is written
+    shutil.rmtree(training.folder, ignore_errors=True)  # only after the bundle is written
 
 
 def _trimmed(

@@ -8,41 +8,28 @@ import sys
 import time
 import warnings
 from functools import cache
-from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.models import CommandInfo
 
+from tinyclip_edge.cli.commands import COMMANDS, wrapped
 from tinyclip_edge.cli.termination import orderly_end
-from tinyclip_edge.errors import MissingExtraError, TinyClipError, TinyClipWarning, one_line
+from tinyclip_edge.cli.verbosity import (
+    VERBOSITY,
+    QuietOption,
+    VerboseOption,
+    set_verbosity,
+    write_origin,
+)
+from tinyclip_edge.errors import (
+    InterruptedRun,
+    MissingExtraError,
+    TinyClipError,
+    TinyClipWarning,
+    one_line,
+)
 from tinyclip_edge.launcher import first_process
-
-# Each command's module and function; they are imported when the command is needed.
-_COMMANDS = {
-    "quickstart": "quickstart.quickstart",
-    "distill": "distill.distill",
-    "doctor": "doctor.doctor",
-    "cache": "cache.cache",
-    "inherit": "inherit.inherit",
-    "convert": "convert.convert",
-    "export": "export.export",
-    "check": "check.check",
-    "classify": "classify.classify",
-    "index": "index.index",
-    "search": "search.search",
-    "serve": "serve.serve",
-    "duplicates": "duplicates.duplicates",
-    "watch": "index.watch",
-    "eval": "evaluate.evaluate",
-    "bench": "bench.bench",
-    "report": "report.report",
-    "runs": "runs.runs",
-    "clean": "runs.clean",
-    "demo": "demo.demo",
-    "models": "models.models",
-    "config": "config.config",
-}
 
 
 class _App(typer.Typer):
@@ -51,7 +38,7 @@ class _App(typer.Typer):
     _invoked: str | None = None
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as of Typer
-        self._invoked = next(iter(sys.argv[1:]), None)
+        self._invoked = next((word for word in sys.argv[1:] if word[:1] != "-"), None)
         try:
             return super().__call__(*arguments, **options)
         finally:
@@ -60,7 +47,7 @@ class _App(typer.Typer):
     @property
     def registered_commands(self) -> list[CommandInfo]:
         """All commands, or the one that is called."""
-        names = [self._invoked] if self._invoked in _COMMANDS else list(_COMMANDS)
+        names = [self._invoked] if self._invoked in COMMANDS else list(COMMANDS)
         return [_command(name) for name in names if name is not None]
 
     @registered_commands.setter
@@ -70,9 +57,9 @@ class _App(typer.Typer):
 
 @cache
 def _command(name: str) -> CommandInfo:
-    module, function = _COMMANDS[name].split(".")
-    app = typer.Typer()
-    app.command(name)(getattr(import_module(f"tinyclip_edge.cli.{module}"), function))
+    command, app = COMMANDS[name], typer.Typer()
+    function = wrapped(command.function, command.interrupted)
+    app.command(name, epilog=command.epilog)(function)
     return app.registered_commands[0]
 
 
@@ -127,8 +114,10 @@ def _root(
             "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
         ),
     ] = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
 ) -> None:
-    pass
+    set_verbosity(verbose=verbose, quiet=quiet)
 
 
 def main() -> None:
@@ -138,6 +127,7 @@ def main() -> None:
             # An arrow in a table must not end a run on a terminal that supports only ASCII.
             stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = _warning_line
+    set_verbosity(verbose=False, quiet=False)
     try:
         with orderly_end():
             app()
@@ -147,18 +137,17 @@ def main() -> None:
         if error.errno not in SURROUNDINGS:
             raise
         location = f"{error.filename}: " if error.filename else ""
-        _fail(TinyClipError(f"{location}{error.strerror}"))
+        _fail(TinyClipError(f"{location}{error.strerror}"), origin=error)
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package not in EXTRA_OF:
             raise
         extra = EXTRA_OF[package]
-        _fail(
-            MissingExtraError(
-                f"this command needs the package '{package}', which is not installed; "
-                f"run: pip install 'tinyclip-edge[{extra}]'"
-            )
+        missing = MissingExtraError(
+            f"this command needs the package '{package}', which is not installed; "
+            f"run: pip install 'tinyclip-edge[{extra}]'"
         )
+        _fail(missing, origin=error)
 
 
 def _warning_line(
@@ -170,12 +159,16 @@ def _warning_line(
 ) -> str:
     """Return a warning of this project as one line, without the position in the code."""
     if issubclass(category, TinyClipWarning):
-        return f"warning: {one_line(str(message))}\n"
+        return "" if VERBOSITY.quiet else f"warning: {one_line(str(message))}\n"
     return _FORMAT(message, category, filename, lineno, line)
 
 
-def _fail(error: TinyClipError) -> None:
+def _fail(error: TinyClipError, origin: Exception | None = None) -> None:
     if not first_process():
         time.sleep(GRACE)
-    sys.stderr.write(f"error: {error}\n")
+    if isinstance(error, InterruptedRun):  # no error: it did what it was told
+        sys.stderr.write(f"{error}\n")
+    else:
+        write_origin(origin or error)
+        sys.stderr.write(f"error: {error}\n")
     sys.exit(error.exit_code)

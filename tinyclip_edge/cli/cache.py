@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from tinyclip_edge.cli.distill import ConfigArgs
-from tinyclip_edge.cli.options import JsonFlag, print_json, say
+from tinyclip_edge.cli.options import JsonFlag, print_json, progress_console, say_result
 from tinyclip_edge.cli.run_config import read_run
 from tinyclip_edge.errors import one_line
 from tinyclip_edge.launcher import first_process
+from tinyclip_edge.units import duration, size
 
 
 def cache(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
-    """Compute the teachers' features into data.feature_cache; an interrupted run continues."""
+    """Compute the teachers' features once, for all runs to share.
+
+    They are stored in data.feature_cache; an interrupted computation continues.
+    """
     from tinyclip_edge.train.feature_cache.check import check_cached
 
     run = read_run(config, pairs=("train",))
@@ -26,10 +30,10 @@ def cache(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
     if json_output:
         print_json(result.as_dict())
         return
-    say(
+    say_result(
         f"{result.folder}: {result.computed:,} of {result.parts:,} parts computed, "
         f"{result.pictures:,} pictures and {result.captions:,} captions, "
-        f"{result.nbytes / 1e6:.1f} MB in {result.seconds:.0f} s"
+        f"{size(result.nbytes)} in {duration(result.seconds)}"
     )
 
 
@@ -37,10 +41,9 @@ class FillBar:
     """Draws the progress of a fill on stderr; use it as a context manager."""
 
     def __init__(self) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._console = Console(stderr=True, highlight=False)
+        self._console = progress_console()
         self._bar = Progress(
             TextColumn("teacher features"),
             BarColumn(),

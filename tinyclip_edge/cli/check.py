@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tinyclip_edge.cli.options import JsonFlag, ThreadsOption, print_json
+from tinyclip_edge.cli.options import JsonFlag, ThreadsOption, print_json, print_tables
 from tinyclip_edge.errors import VerificationError
 
 
@@ -19,17 +19,18 @@ def check(
     threads: ThreadsOption = None,
     json_output: JsonFlag = False,
 ) -> None:
-    """Check a bundle's files and replay its golden vectors on this machine."""
+    """Check that a bundle is whole and right on this machine.
+
+    The hashes of its files are compared, and its golden vectors replayed: inputs with the results
+    of the machine where it was made. Exit code 3 if they differ.
+    """
     from tinyclip_edge.api.bundles import check as check_bundle
 
     result = check_bundle(bundle, precision=precision, threads=threads)
     if json_output:
         print_json(result.as_dict())
     else:
-        from rich.console import Console
-
-        for table in result.tables():
-            Console().print(table)
+        print_tables(result.tables())
     if not result.passed:
         failures = "; ".join(result.failures)
         raise VerificationError(f"bundle {bundle} fails on this machine: {failures}")

@@ -32,9 +32,11 @@ def classify(
             help="Prompt with {} for the label; repeat for an ensemble.", show_default="{}"
         ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Labels to show of each picture.")] = 5,
+    top: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Labels to show of each picture.")
+    ] = 5,
     threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Lowest probability to show.")
+        float, typer.Option(metavar="X", min=0.0, max=1.0, help="Lowest probability to show.")
     ] = 0.0,
     bundle: BundleOption = None,
     precision: PrecisionOption = None,

@@ -17,7 +17,9 @@ class ServerOptions:
     """Address of the page and rights of its visitors."""
 
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1"
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860
+    port: Annotated[int, typer.Option(metavar="N", min=1, max=65535, help="Port to listen on.")] = (
+        7860
+    )
     share: Annotated[bool, typer.Option("--share", help="Ask Gradio for a public link.")] = False
     open_browser: Annotated[
         bool, typer.Option("--open", help="Open the page in the browser too.")

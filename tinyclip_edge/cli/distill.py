@@ -10,10 +10,10 @@ import typer
 
 from tinyclip_edge.api.run_checks import check_pairs, check_vocab
 from tinyclip_edge.cli.option_groups import with_option_groups
-from tinyclip_edge.cli.options import refuse_launcher, say
+from tinyclip_edge.cli.options import progress_console, refuse_launcher, say, say_result
 from tinyclip_edge.cli.run_config import read_run
 from tinyclip_edge.cli.run_plan import show_plan
-from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.errors import ConfigError, InterruptedRun
 from tinyclip_edge.launcher import first_process
 from tinyclip_edge.paths import free_folder
 
@@ -42,11 +42,12 @@ class PlanOptions:
         ),
     ] = False
     processes: Annotated[
-        int, typer.Option(min=1, help="With --dry-run: devices that share a batch.")
+        int, typer.Option(metavar="N", min=1, help="With --dry-run: devices that share a batch.")
     ] = 1
     tflops: Annotated[
         float | None,
         typer.Option(
+            metavar="X",
             min=0.001,
             help="With --dry-run: TFLOP/s that a device reaches, such as 114 of an H100 in bf16.",
             show_default="measured on this machine",
@@ -82,7 +83,12 @@ def distill(
         raise ConfigError(
             f"--out {out} with --resume {resume}: a resumed run stays in its folder; drop --out"
         )
-    from tinyclip_edge.train.folder_check import check_run_folder, resumed_config
+    from tinyclip_edge.train.folder_check import (
+        CHECKPOINTS,
+        check_run_folder,
+        checkpoint_steps,
+        resumed_config,
+    )
 
     default = "starter" if resume is None else str(resumed_config(resume))
     pairs = () if plan.dry_run else ("train", "val")  # a plan needs no data
@@ -101,16 +107,23 @@ def distill(
     from tinyclip_edge.train import distill as run_distill
     from tinyclip_edge.train.distributed import disband
 
-    with ProgressObserver() as observer:
-        result = run_distill(run, folder, resume=resume is not None, observer=observer)
+    try:
+        with ProgressObserver(progress_console()) as observer:
+            result = run_distill(run, folder, resume=resume is not None, observer=observer)
+    except KeyboardInterrupt:  # before the first step, or the second one
+        if not checkpoint_steps(folder / CHECKPOINTS):
+            raise
+        raise InterruptedRun(
+            f"interrupted; go on from the last checkpoint: tinyclip-edge distill --resume {folder}"
+        ) from None
     disband()
     if first_process():
         _say_next(result.student, folder)
 
 
 def _say_next(student: Path, folder: Path) -> None:
-    say(f"student: {student}")
+    say_result(f"student: {student}")
     page = folder / "report" / "report.html"
     if page.is_file():
-        say(f"report: {page}")
+        say_result(f"report: {page}")
     say(f"next: tinyclip-edge export {folder} --int8")

@@ -9,9 +9,18 @@ import typer
 
 from tinyclip_edge.api.run_checks import check_vocab
 from tinyclip_edge.cli.distill import ConfigArgs
-from tinyclip_edge.cli.options import JsonFlag, print_json, refuse_launcher, say
+from tinyclip_edge.cli.options import (
+    JsonFlag,
+    print_json,
+    print_tables,
+    progress_console,
+    refuse_launcher,
+    say,
+)
 from tinyclip_edge.cli.run_config import read_run
 from tinyclip_edge.metrics import HEADLINES, METRICS
+from tinyclip_edge.notebook import report_table
+from tinyclip_edge.units import duration, size
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,14 +39,12 @@ def doctor(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
     from tinyclip_edge.train import ProgressObserver
     from tinyclip_edge.train.preflight.doctor import examine
 
-    with ProgressObserver() as observer:
+    with ProgressObserver(progress_console()) as observer:
         diagnosis = examine(run, observer)
     if json_output:
         print_json(diagnosis.as_dict())
     else:
-        from rich.console import Console
-
-        Console().print(doctor_table(diagnosis))
+        print_tables([doctor_table(diagnosis)])
     for finding in diagnosis.findings:
         say(f"{'refused' if finding.refuses else 'warning'}: {' '.join(finding.text.split())}")
     if diagnosis.refused:
@@ -47,13 +54,10 @@ def doctor(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
 
 def doctor_table(diagnosis: Diagnosis) -> Table:
     """Return all measurements, by subject."""
-    from rich.table import Table
-
-    table = Table(
-        title=f"{diagnosis.name}: {diagnosis.teacher} teaches {diagnosis.student or 'a student'}"
+    table = report_table(
+        f"{diagnosis.name}: {diagnosis.teacher} teaches {diagnosis.student or 'a student'}",
+        ["found"],
     )
-    table.add_column("")
-    table.add_column("found", justify="right")
     for part in (
         _data(diagnosis),
         _captions(diagnosis),
@@ -109,30 +113,20 @@ def _cost(diagnosis: Diagnosis) -> Lines:
     if step is None or memory is None or diagnosis.seconds is None:
         return
     yield "loader", f"{step.loader_per_s:,.0f} pairs/s{', streamed' if diagnosis.streamed else ''}"
-    yield f"step of {step.pairs:,} pairs", f"{step.seconds:.3g} s"
+    yield f"step of {step.pairs:,} pairs", duration(step.seconds)
     if step.cached_seconds is not None:
-        yield "with cached teacher features", f"{step.cached_seconds:.3g} s"
-    yield "memory: pictures", _bytes(memory.pictures)
-    yield "memory: teacher features", _bytes(memory.features)
+        yield "with cached teacher features", duration(step.cached_seconds)
+    yield "memory: pictures", size(memory.pictures)
+    yield "memory: teacher features", size(memory.features)
     if diagnosis.cache_bytes is not None:
         views = f", {diagnosis.views} views" if diagnosis.views else ""
-        yield f"feature cache on disk{views}, about", _bytes(diagnosis.cache_bytes)
-    yield "memory: teacher", _bytes(memory.teacher)
-    yield "memory: student, gradients, AdamW", _bytes(memory.student)
-    yield "memory: activations", _bytes(memory.activations)
-    yield f"memory on {diagnosis.device}, about", _bytes(memory.device)
-    yield f"time of {diagnosis.steps:,} steps, about", _time(diagnosis.seconds)
+        yield f"feature cache on disk{views}, about", size(diagnosis.cache_bytes)
+    yield "memory: teacher", size(memory.teacher)
+    yield "memory: student, gradients, AdamW", size(memory.student)
+    yield "memory: activations", size(memory.activations)
+    yield f"memory on {diagnosis.device}, about", size(memory.device)
+    yield f"time of {diagnosis.steps:,} steps, about", duration(diagnosis.seconds)
 
 
 def _share(value: float) -> str:
     return f"{100 * value:.1f} %"
-
-
-def _bytes(value: int) -> str:
-    return f"{value / 1e9:.2f} GB" if value >= 1e8 else f"{value / 1e6:.1f} MB"
-
-
-def _time(seconds: float) -> str:
-    minutes, seconds_left = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds_left:02d} s"

@@ -7,13 +7,15 @@ from typing import Annotated
 import typer
 
 from tinyclip_edge.cli.options import DEFAULT_INDEX, InOption, JsonFlag, print_json, say
+from tinyclip_edge.cli.verbosity import VERBOSITY
 from tinyclip_edge.errors import one_line
+from tinyclip_edge.units import counted
 
 
 def duplicates(
     index: InOption = DEFAULT_INDEX,
     min_score: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Lowest cosine of two duplicates.")
+        float, typer.Option(metavar="X", min=0.0, max=1.0, help="Lowest cosine of two duplicates.")
     ] = 0.98,
     json_output: JsonFlag = False,
 ) -> None:
@@ -23,11 +25,11 @@ def duplicates(
     from tinyclip_edge.runtime.progress import reported
 
     pictures = ImageIndex.load(index, mmap=True)
-    with reported(not json_output, "compared") as report:
+    with reported(not (json_output or VERBOSITY.quiet), "compared") as report:
         groups = duplicate_groups(pictures, min_score, progress=report)
     if json_output:
         print_json({"index": str(index), "min_score": min_score, "groups": groups})
         return
     for number, group in enumerate(groups):
         typer.echo(("\n" if number else "") + "\n".join(map(one_line, group)))
-    say(f"{len(groups):,} groups among {len(pictures):,} pictures")
+    say(f"{counted(len(groups), 'group')} among {counted(len(pictures), 'picture')}")

@@ -13,6 +13,7 @@ from tinyclip_edge.cli.options import (
     JsonFlag,
     ThreadsOption,
     print_json,
+    print_tables,
 )
 
 
@@ -38,13 +39,18 @@ def evaluate(
     ] = "starter:test_style",
     precision: Annotated[
         str | None,
-        typer.Option(help="Precision of a bundle: int8 or fp32.", show_default="its own"),
+        typer.Option(help="One of a bundle's precisions.", show_default="the bundle's own"),
     ] = None,
     template: Annotated[
         list[str] | None,
-        typer.Option(help="Prompt with {} for the label; repeat for an ensemble."),
+        typer.Option(
+            help="Prompt with {} for the label; repeat for an ensemble.", show_default="{}"
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many images.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Use at most this many images.", show_default="all"),
+    ] = None,
     threads: ThreadsOption = None,
     device: DeviceOption = "auto",
     json_output: JsonFlag = False,
@@ -59,6 +65,4 @@ def evaluate(
     if json_output:
         print_json(report.as_dict())
         return
-    from rich.console import Console
-
-    Console().print(report.table())
+    print_tables(report.tables())

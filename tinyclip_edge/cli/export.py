@@ -16,7 +16,8 @@ from tinyclip_edge.cli.export_options import (
     VerificationOptions,
 )
 from tinyclip_edge.cli.option_groups import with_option_groups
-from tinyclip_edge.cli.options import CHECKPOINT_HELP, print_json, say
+from tinyclip_edge.cli.options import CHECKPOINT_HELP, print_json, print_tables, say, say_result
+from tinyclip_edge.cli.verbosity import VERBOSITY
 
 if TYPE_CHECKING:
     from tinyclip_export import ExportReport
@@ -34,7 +35,11 @@ def export(
     contents: ContentOptions,
     output: OutputOptions,
 ) -> None:
-    """Write a model as verified ONNX towers: fp32, and the precisions that you add."""
+    """Write a model as a bundle of verified ONNX towers.
+
+    They are in fp32, and in the precisions that you add; one that loses too much is refused, with
+    exit code 3 and nothing written.
+    """
     options = ExportOptions(precisions, verification, finish, contents, output)
     report = run_export(checkpoint, options)
     if output.json_output:
@@ -45,15 +50,10 @@ def export(
 
 def print_report(report: ExportReport) -> None:
     """Print tables to stdout; warnings and the next command go to stderr."""
-    from rich.console import Console
-
-    console = Console()
-    console.print(report.table())
-    for table in report.search_tables():
-        console.print(table)
+    print_tables([report.table(), *report.search_tables()])
     for warning in report.warnings:
         say(f"note: {warning}")
-    say(f"bundle: {report.folder}")
+    say_result(f"bundle: {report.folder}")
     say(f"next: tinyclip-edge demo --student {report.folder}")
 
 
@@ -78,4 +78,5 @@ def run_export(checkpoint: str | None, options: ExportOptions = DEFAULTS) -> Exp
         trim_vocab=options.contents.trim_vocab,
         force=output.force,
         callback=say,
+        progress=not VERBOSITY.quiet,
     )

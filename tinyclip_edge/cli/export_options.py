@@ -46,7 +46,9 @@ class PrecisionOptions:
     ] = None
     token_bits: Annotated[
         int | None,
-        typer.Option(help="Bits of the token table: 8, 4 or 32.", show_default="as the target"),
+        typer.Option(
+            metavar="N", help="Bits of the token table: 8, 4 or 32.", show_default="as the target"
+        ),
     ] = None
 
     def resolve(self) -> tuple[tuple[str, ...], ExportPreset]:
@@ -75,7 +77,9 @@ class VerificationOptions:
             )
         ),
     ] = "starter:val"
-    limit: Annotated[int, typer.Option(min=2, help="Use at most this many pairs.")] = 1000
+    limit: Annotated[int, typer.Option(metavar="N", min=2, help="Use at most this many pairs.")] = (
+        1000
+    )
     calibration: Annotated[
         str | None,
         typer.Option(
@@ -88,6 +92,7 @@ class VerificationOptions:
     max_drop: Annotated[
         float,
         typer.Option(
+            metavar="X",
             min=0.0,
             help="Points of recall@1 that a precision may lose, plus one standard error; a note "
             "says when the pairs are too few to decide.",
@@ -146,6 +151,7 @@ class ContentOptions:
     static_batch: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
             help="Fix the batch size, and the length of texts, for accelerators that require it.",
             show_default="any batch, texts of any length",

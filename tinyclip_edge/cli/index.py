@@ -20,7 +20,9 @@ from tinyclip_edge.cli.options import (
     recall_line,
     say,
 )
+from tinyclip_edge.cli.verbosity import VERBOSITY
 from tinyclip_edge.errors import BundleError, TinyClipError
+from tinyclip_edge.units import counted, duration
 
 if TYPE_CHECKING:
     from tinyclip_edge.collection.files import PictureFile
@@ -60,17 +62,17 @@ def index(
     ] = None,
     json_output: JsonFlag = False,
 ) -> None:
-    """Index the pictures of folders for search; a second time, only what has changed."""
+    """Index the pictures of folders for search.
+
+    A second time, only what is new or has changed is embedded.
+    """
     from tinyclip_edge.collection.approximation import update_graph
     from tinyclip_edge.collection.folder_index import index_folders
 
     clip = _open_model(into, bundle, precision, threads)
-    try:
-        report = index_folders(clip, folders, into, progress=not json_output)
-        facts = update_graph(clip, into, approximate, progress=not json_output)
-    except KeyboardInterrupt:
-        say("interrupted; the same command continues")
-        raise typer.Exit(130) from None
+    progress = not (json_output or VERBOSITY.quiet)
+    report = index_folders(clip, folders, into, progress=progress)
+    facts = update_graph(clip, into, approximate, progress=progress)
     if json_output:
         print_json({**report.as_dict(), "graph": None if facts is None else asdict(facts)})
         return
@@ -83,13 +85,13 @@ def watch(
     folders: FoldersArgument,
     into: IntoOption = DEFAULT_INDEX,
     interval: Annotated[
-        float, typer.Option(min=0.1, help="Seconds between two looks at the folders.")
+        float, typer.Option(metavar="X", min=0.1, help="Seconds between two looks at the folders.")
     ] = 5.0,
     bundle: BundleOption = None,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
 ) -> None:
-    """Keep an index up to date while pictures come and go; Ctrl-C ends it."""
+    """Keep an index up to date while pictures come and go. Ctrl-C ends it."""
     from tinyclip_edge.collection.files import absolute, scan_folders
     from tinyclip_edge.collection.folder_index import index_folders
 
@@ -97,23 +99,20 @@ def watch(
     roots = [absolute(folder) for folder in folders]
     seen: list[PictureFile] | None = None
     last = line = ""
-    try:
-        while True:
-            try:
-                files = scan_folders(roots, lambda path, error: None)
-                if files != seen:
-                    report = index_folders(clip, roots, into)
-                    seen, line = files, _line(report) if report.differs else last
-            except BundleError:
-                raise
-            except TinyClipError as error:  # a folder that is gone may come back
-                seen, line = None, str(error)
-            if line != last:
-                say(line)
-            last = line
-            time.sleep(interval)
-    except KeyboardInterrupt:
-        say("watching has ended")
+    while True:
+        try:
+            files = scan_folders(roots, lambda path, error: None)
+            if files != seen:
+                report = index_folders(clip, roots, into)
+                seen, line = files, _line(report) if report.differs else last
+        except BundleError:
+            raise
+        except TinyClipError as error:  # a folder that is gone may come back
+            seen, line = None, str(error)
+        if line != last:
+            say(line)
+        last = line
+        time.sleep(interval)
 
 
 def _open_model(
@@ -133,10 +132,8 @@ def _line(report: IndexReport) -> str:
         for name in ("new", "changed", "moved", "deleted")
         if (count := getattr(report, name))
     ]
-    return (
-        f"{report.index}: {report.pictures:,} pictures ({', '.join(changes) or 'nothing new'}) "
-        f"in {report.seconds:,.1f} s"
-    )
+    pictures, news = counted(report.pictures, "picture"), ", ".join(changes) or "nothing new"
+    return f"{report.index}: {pictures} ({news}) in {duration(report.seconds)}"
 
 
 def _print(report: IndexReport) -> None:

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from tinyclip_edge.cli.distill import ConfigArgs
-from tinyclip_edge.cli.options import JsonFlag, print_json, say, split_config_args
+from tinyclip_edge.cli.options import (
+    JsonFlag,
+    print_json,
+    print_tables,
+    say,
+    say_result,
+    split_config_args,
+)
 
 
 def inherit(
@@ -21,7 +28,7 @@ def inherit(
     ] = None,
     json_output: JsonFlag = False,
 ) -> None:
-    """Save the student as it is before training, and report what it inherits."""
+    """Save the untrained student, and report what it inherits."""
     from tinyclip_edge.api.training import inherit as inherit_weights
 
     name, overrides = split_config_args(config, "starter")
@@ -29,10 +36,6 @@ def inherit(
     if json_output:
         print_json(result.as_dict())
         return
-    from rich.console import Console
-
-    console = Console()
-    for table in result.tables():
-        console.print(table)
+    print_tables(result.tables())
     say(result.report.closing())
-    say(f"student: {result.student}, report: {result.folder / 'report.json'} and report.txt")
+    say_result(f"student: {result.student}, report: {result.folder / 'report.json'} and report.txt")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinyclip_edge.cli.options import JsonFlag, print_json, say
+from tinyclip_edge.cli.options import JsonFlag, print_json, print_tables, say
 from tinyclip_edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def models(
     ] = None,
     json_output: JsonFlag = False,
 ) -> None:
-    """List students and teachers by name: sizes and published accuracy."""
+    """List students and teachers: sizes, published accuracy."""
     if (run and not families) or (family and not run):
         raise ConfigError("--run goes with --families, and --family with --run")
     if families:
@@ -47,9 +47,7 @@ def models(
     if json_output:
         print_json({"models": zoo_rows(), "teachers": teacher_rows()})
         return
-    from rich.console import Console
-
-    Console().print(zoo_table())
+    print_tables([zoo_table()])
 
 
 def _print_families(names: list[str], *, run: bool, json_output: bool) -> None:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tinyclip_edge.cli.verbosity import VERBOSITY
 from tinyclip_edge.errors import ConfigError, one_line
 from tinyclip_edge.launcher import in_a_group
 from tinyclip_edge.paths import is_folder
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from tinyclip_edge.runtime.edge import EdgeCLIP
     from tinyclip_edge.runtime.graph import GraphFacts
     from tinyclip_edge.runtime.index import ImageIndex
+
+_log = logging.getLogger(__name__)
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
@@ -25,7 +33,13 @@ DeviceOption = Annotated[
     str, typer.Option(help="Device of PyTorch models: auto, cpu or cuda.", metavar="DEVICE")
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads, for both PyTorch and onnxruntime.")
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="CPU threads, for both PyTorch and onnxruntime.",
+        show_default="their own choice",
+    ),
 ]
 BundleOption = Annotated[
     Path | None,
@@ -74,13 +88,25 @@ def open_bundle(
     if index is not None:
         if bundle is None and index.bundle is not None and is_folder(Path(index.bundle)):
             bundle = Path(index.bundle)
+            _log.info("bundle %s: it made the index", bundle)
         precision = precision or index.model_hash.rpartition("-")[2]
-    folder = newest_bundle() if bundle is None else bundle
-    return EdgeCLIP.load(folder, precision=precision, threads=threads)
+    if bundle is None:
+        bundle = newest_bundle()
+        _log.info("bundle %s: the newest one", bundle)
+    return EdgeCLIP.load(bundle, precision=precision, threads=threads)
 
 
 def say(text: str) -> None:
-    """Write a line of progress to stderr, so that stdout contains only results."""
+    """Write a line of progress to stderr, so that stdout contains only results.
+
+    Nothing with ``--quiet``.
+    """
+    if not VERBOSITY.quiet:
+        say_result(text)
+
+
+def say_result(text: str) -> None:
+    """Write what the command has made, or where it answers, as a line to stderr."""
     sys.stderr.write(one_line(text) + "\n")
     sys.stderr.flush()
 
@@ -91,6 +117,22 @@ def recall_line(facts: GraphFacts) -> str:
         f"approximate search: it finds {100 * facts.recall:.1f} % of the {facts.k} nearest "
         f"pictures that exact search finds ({facts.queries:,} queries)"
     )
+
+
+def progress_console() -> Console:
+    """Return the console of progress bars, which writes nothing with ``--quiet``."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, quiet=VERBOSITY.quiet)
+
+
+def print_tables(tables: Iterable[Table]) -> None:
+    """Print tables to stdout."""
+    from rich.console import Console
+
+    console = Console()
+    for table in tables:
+        console.print(table)
 
 
 def refuse_launcher(command: str) -> None:

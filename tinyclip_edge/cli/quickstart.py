@@ -10,13 +10,23 @@ import typer
 
 from tinyclip_edge.cli.export import run_export
 from tinyclip_edge.cli.export_options import ExportOptions, OutputOptions, PrecisionOptions
-from tinyclip_edge.cli.options import JsonFlag, print_json, refuse_launcher, say
+from tinyclip_edge.cli.options import (
+    JsonFlag,
+    print_json,
+    print_tables,
+    progress_console,
+    refuse_launcher,
+    say,
+    say_result,
+)
 from tinyclip_edge.paths import free_folder
+from tinyclip_edge.units import duration
 
 
 def quickstart(
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Distillation steps.", show_default="as configured")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Distillation steps.", show_default="as configured"),
     ] = None,
     json_output: JsonFlag = False,
 ) -> None:
@@ -34,7 +44,7 @@ def quickstart(
     run = load_config("starter", [] if steps is None else [f"optim.steps={steps}"])
     folder = free_folder(Path("runs"), "quickstart")
     say(f"1/3  distil: {run.teacher.model} -> {run.student.model}, {run.optim.steps:,} steps")
-    with ProgressObserver() as observer:
+    with ProgressObserver(progress_console()) as observer:
         result = distill(run, folder, observer=observer)
     say("2/3  export: ONNX towers, int8, verified against PyTorch")
     bundle = free_folder(Path("bundles"), folder.name)
@@ -53,12 +63,10 @@ def quickstart(
     if json_output:
         print_json(comparison.as_dict())
         return
-    from rich.console import Console
-
-    Console().print(comparison.table())
-    say(f"done in {time.monotonic() - started:.0f} s")
-    say(f"student: {result.student}   bundle: {bundle}")
-    say(f"report: {folder / 'report' / 'report.html'}")
+    print_tables(comparison.tables())
+    say(f"done in {duration(time.monotonic() - started)}")
+    say_result(f"student: {result.student}   bundle: {bundle}")
+    say_result(f"report: {folder / 'report' / 'report.html'}")
     say(f"next: tinyclip-edge demo --student {folder} --student {bundle}")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tinyclip_edge.cli.options import JsonFlag, print_json, say
+from tinyclip_edge.cli.options import JsonFlag, print_json, say, say_result
 
 
 def report(
@@ -25,6 +25,7 @@ def report(
     pictures: Annotated[
         int,
         typer.Option(
+            metavar="N",
             min=0,
             max=50,
             help=(
@@ -50,4 +51,4 @@ def report(
     if json_output:
         print_json(report_file.as_dict())
         return
-    say(f"report: {report_file.path}")
+    say_result(f"report: {report_file.path}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyclip_edge.cli.options import print_json, say
+from tinyclip_edge.cli.options import print_json, print_tables, say
+from tinyclip_edge.notebook import report_table
+from tinyclip_edge.units import duration, operations, size
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,16 +29,15 @@ def show_plan(config: RunConfig, *, processes: int, tflops: float | None, as_jso
     if as_json:
         print_json({**plan.as_dict(), "tflops": tflops, "device_hours": plan.hours(tflops)})
         return
-    from rich.console import Console
-
-    Console().print(plan_table(plan, tflops))
+    print_tables([plan_table(plan, tflops)])
     per_device = f"on each of {plan.processes} devices " if plan.processes > 1 else ""
     say(
-        f"memory {per_device}covers the teacher ({plan.teacher_bytes / 1e9:.2f} GB), the student "
+        f"memory {per_device}covers the teacher ({size(plan.teacher_bytes)}), the student "
         f"with AdamW and the activations of {plan.held:,} pairs"
     )
     say(
-        f"total device time about {_time(plan.hours(tflops))} at {tflops:.2g} TFLOP/s per device, "
+        f"total device time about {duration(3600 * plan.hours(tflops))}, at "
+        f"{operations(1e12 * tflops)}/s per device, "
         f"{source}; texts at full context, the teacher run on every pair"
     )
     say("nothing was trained")
@@ -44,12 +45,10 @@ def show_plan(config: RunConfig, *, processes: int, tflops: float | None, as_jso
 
 def plan_table(plan: RunPlan, tflops: float) -> Table:
     """Return a table of the stages, one per column."""
-    from rich.table import Table
-
-    table = Table(title=f"{plan.name}: {plan.teacher}, {plan.teacher_parameters / 1e6:.1f} M")
-    table.add_column("stage")
-    for stage in plan.stages:
-        table.add_column(str(stage.number), justify="right")
+    table = report_table(
+        f"{plan.name}: {plan.teacher}, {plan.teacher_parameters / 1e6:.1f} M",
+        [f"stage {stage.number}" for stage in plan.stages],
+    )
     cells = [_facts(stage, plan, tflops) for stage in plan.stages]
     for name in cells[0]:
         table.add_row(name, *(facts[name] for facts in cells))
@@ -69,10 +68,10 @@ def _facts(stage: StagePlan, plan: RunPlan, tflops: float) -> dict[str, str]:
         f"steps of {plan.batch_size:,} pairs": f"{stage.steps:,}",
         "pruned after": "" if stage.prune_after is None else f"{stage.prune_after:,}",
         "pairs": f"{stage.samples:,}",
-        "memory, about": f"{memory / 1e9:.2f} GB",
-        "teacher, PFLOP": _three_digits(stage.teacher_pflop),
-        "student, PFLOP": _three_digits(stage.pflop),
-        "device time": _time(device_hours(work, tflops)),
+        "memory, about": size(memory),
+        "teacher's work": operations(1e15 * stage.teacher_pflop),
+        "student's work": operations(1e15 * stage.pflop),
+        "device time, about": duration(3600 * device_hours(work, tflops)),
     }
 
 
@@ -83,17 +82,3 @@ def _measured(config: RunConfig) -> float:
 
     on_gpu = config.run.device != "cpu" and torch.cuda.is_available()
     return training_tflops(torch.device("cuda" if on_gpu else "cpu"), config.run.precision)
-
-
-def _time(hours: float) -> str:
-    """Return a duration in the unit that a person would take."""
-    seconds = hours * 3600
-    if seconds < 1:
-        return "under 1 s"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{_three_digits(hours)} h"
-
-
-def _three_digits(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

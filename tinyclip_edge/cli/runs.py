@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tinyclip_edge.cli.options import JsonFlag, print_json, say
+from tinyclip_edge.cli.options import JsonFlag, print_json, print_tables, say
+from tinyclip_edge.units import size
 
 FOLDERS = (Path("runs"), Path("bundles"))
 
@@ -26,10 +27,7 @@ def runs(
     if not result.runs:
         say(f"no runs in {folder}")
         return
-    from rich.console import Console
-
-    for table in result.tables():
-        Console().print(table)
+    print_tables(result.tables())
 
 
 def clean(
@@ -68,10 +66,10 @@ def clean(
         print_json({"deleted": yes, "bytes": total, "items": rows})
         return
     for item in items:
-        typer.echo(f"{item.bytes / 1e6:9,.1f} MB  {item.path}: {item.what}")
+        typer.echo(f"{size(item.bytes):>8}  {item.path}: {item.what}")
     if not items:
         say("nothing to delete")
     elif yes:
-        say(f"deleted {total / 1e6:,.1f} MB")
+        say(f"deleted {size(total)}")
     else:
-        say(f"{total / 1e6:,.1f} MB would be deleted; add --yes")
+        say(f"{size(total)} would be deleted; add --yes")

@@ -20,10 +20,12 @@ from tinyclip_edge.cli.options import (
     print_json,
     recall_line,
     say,
+    say_result,
 )
 from tinyclip_edge.errors import ConfigError, one_line
 from tinyclip_edge.paths import is_file
 from tinyclip_edge.runtime.image_formats import is_image_name
+from tinyclip_edge.units import counted
 
 if TYPE_CHECKING:
     from tinyclip_edge.runtime.hits import Hit
@@ -42,10 +44,12 @@ def search(
         list[str] | None,
         typer.Option("--not", help="What the pictures do not show; repeat for several."),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Pictures to show.")] = 10,
+    top: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures to show.")] = 10,
     min_score: Annotated[
         float | None,
-        typer.Option(min=-1.0, max=1.0, help="Lowest cosine to show.", show_default="any"),
+        typer.Option(
+            metavar="X", min=-1.0, max=1.0, help="Lowest cosine to show.", show_default="any"
+        ),
     ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Write a page of the pictures.", metavar="FILE")
@@ -90,7 +94,8 @@ def search(
     if copy_to is not None:
         from tinyclip_edge.collection.copies import copy_pictures
 
-        say(f"{copy_to}: {copy_pictures([hit.key for hit in hits], copy_to)} pictures copied")
+        copied = copy_pictures([hit.key for hit in hits], copy_to)
+        say_result(f"{copy_to}: {counted(copied, 'picture')} copied")
     if json_output:
         results = [{"image": hit.key, "score": hit.score} for hit in hits]
         recall = None if pictures.graph is None else pictures.graph.facts.recall
@@ -108,7 +113,7 @@ def _show(hits: Sequence[Hit], title: str, page: Path | None, open_browser: bool
 
         page = Path(tempfile.mkdtemp(prefix="tinyclip-edge-")) / "search.html"
     write_results_page(page, title, hits)
-    say(str(page))
+    say_result(str(page))
     if open_browser:
         import webbrowser
 

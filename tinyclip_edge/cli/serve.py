@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tinyclip_edge.cli.options import PrecisionOption, ThreadsOption, open_bundle, say
+from tinyclip_edge.cli.options import PrecisionOption, ThreadsOption, open_bundle, say_result
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.paths import read_lines
 
@@ -29,7 +29,9 @@ def serve(
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: a free one.")] = 8080,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0: a free one.")
+    ] = 8080,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,7 +47,8 @@ def serve(
         ),
     ] = None,
     batch: Annotated[
-        int, typer.Option(min=1, help="Texts or pictures that the model embeds at once.")
+        int,
+        typer.Option(metavar="N", min=1, help="Texts or pictures that the model embeds at once."),
     ] = 32,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
@@ -64,7 +67,7 @@ def serve(
     )
     run_server(
         app, host=host, port=port,
-        started=lambda address: say(f"{clip.name} ({clip.precision}) at {address}"),
+        started=lambda address: say_result(f"{clip.name} ({clip.precision}) at {address}"),
     )  # fmt: skip
 
 

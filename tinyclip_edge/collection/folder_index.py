@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +34,9 @@ from tinyclip_edge.runtime.index_file import FILE_STAMP, SkippedImage, index_pat
 from tinyclip_edge.runtime.progress import reported
 from tinyclip_edge.runtime.protocol import Progress
 from tinyclip_edge.runtime.vectors import Codes, int8_codes
+from tinyclip_edge.units import duration
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -121,6 +125,8 @@ class _Update:
         files = scan_folders(self.roots, lambda path, error: self._skip(path, str(error)))
         todo = [file for file in files if not self._is_unchanged(file)]
         self.report.unchanged = len(files) - len(todo)
+        took = duration(time.perf_counter() - start)
+        _log.info("%s pictures in %s, %s unchanged", len(files), took, self.report.unchanged)
         self.gone = self._gone({file.path for file in files})
         self.by_digest = self._digests()
         try:

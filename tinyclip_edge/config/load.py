@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -20,6 +21,8 @@ from tinyclip_edge.config.yaml_text import YamlError, parse_yaml
 from tinyclip_edge.errors import ConfigError, did_you_mean, shown
 from tinyclip_edge.limits import YAML_BYTES, YAML_DEPTH
 from tinyclip_edge.paths import is_file, read_bounded
+
+_log = logging.getLogger(__name__)
 
 YAML_SUFFIXES = (".yaml", ".yml")
 
@@ -63,6 +66,7 @@ def _configured(raw: dict[str, Any], origin: str, overrides: Sequence[str]) -> R
         _set_nested(raw, key, value, text)
         rename_keys(raw, f"override {text!r}")  # of a whole section
         sources[key] = f"override {text!r}"
+    _log.info("configuration %s, overrides: %s", origin, " ".join(overrides) or "none")
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tinyclip_edge.data.pairs import Halves
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.json_text import parse_json
 
 Ints = npt.NDArray[np.int64]
@@ -128,16 +129,14 @@ class TeacherFeatures:
         for name, table in self._tables:
             ids, values = table.content()
             tensors |= {f"{name}_ids": ids, f"{name}_values": values}
-        aside = path.with_name(path.name + ".part")
         # One value, because the order of several is random: equal features must give equal bytes.
         about = json.dumps({"key": self.key, "sha256": _digest(tensors)})
         try:
-            save_file(tensors, aside, metadata={"about": about})
-            aside.replace(path)
-            self._stored_rows[path] = self.filled
-        except (OSError, SafetensorError) as error:
-            aside.unlink(missing_ok=True)
+            with file_written_aside(path) as aside:
+                save_file(tensors, aside.name, metadata={"about": about})
+        except SafetensorError as error:
             raise DataError(f"teacher features {path} cannot be written ({error})") from error
+        self._stored_rows[path] = self.filled
 
     def load(self, path: Path) -> str | None:
         """Load the rows of a file; return what is wrong with it if that is impossible."""

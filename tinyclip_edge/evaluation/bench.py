@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +16,12 @@ from tinyclip_edge.child import child_command, child_environment
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.evaluation.latency import ModelLatency, measure_latency
 from tinyclip_edge.evaluation.open import check_openable, is_bundle, open_embedder
-from tinyclip_edge.evaluation.tables import millions, report_table, with_unit
-from tinyclip_edge.notebook import NotebookReport
+from tinyclip_edge.evaluation.tables import megabytes, millions
+from tinyclip_edge.notebook import NotebookReport, report_table
+from tinyclip_edge.paths import model_name
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.protocol import EmbedderSpec
+from tinyclip_edge.units import counted, three_digits
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -104,8 +105,8 @@ def _precisions(model: str) -> list[str | None]:
 
 
 def _names(models: Sequence[str]) -> dict[str, str]:
-    """Return the name of every folder, or its whole path where two names are the same."""
-    short = {m: (Path(m).name or m) if Path(m).is_dir() else m for m in models}
+    """Return the name of every model, or its whole path where two names are the same."""
+    short = {model: model_name(model) for model in models}
     uses = Counter(short.values())
     return {model: name if uses[name] == 1 else model for model, name in short.items()}
 
@@ -149,7 +150,7 @@ def _rich_table(report: BenchReport) -> Table:
 
     latency = report.rows[0].latency
     table = report_table(
-        f"batch {latency.batch}, {with_unit(latency.threads, 'thread')}, {latency.rounds} rounds",
+        f"batch {latency.batch}, {counted(latency.threads, 'thread')}, {latency.rounds} rounds",
         _BENCH_COLUMNS,
         _BENCH_CAPTION,
     )
@@ -158,16 +159,16 @@ def _rich_table(report: BenchReport) -> Table:
         table.add_row(
             escape(row.label),
             millions(row.spec.encoder_parameters),
-            f"{row.megabytes:.1f}",
-            f"{image.median_ms:.2f}",
-            f"{text.median_ms:.2f}",
-            f"{row.images_per_second:.0f}",
-            f"{row.cold_start_ms / 1000:.2f} s",
+            megabytes(row.spec.bytes_on_disk),
+            three_digits(image.median_ms),
+            three_digits(text.median_ms),
+            three_digits(row.images_per_second),
+            f"{three_digits(row.cold_start_ms / 1000)} s",
             _memory(row.text_only_mb),
             _memory(row.peak_mb),
         )
     return table
 
 
-def _memory(megabytes: float | None) -> str:
-    return "–" if megabytes is None else f"{megabytes:.0f}"
+def _memory(count: float | None) -> str:
+    return "–" if count is None else f"{count:,.0f}"

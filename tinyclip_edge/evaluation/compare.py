@@ -11,10 +11,11 @@ from tinyclip_edge.evaluation.latency import ModelLatency, measure_latency
 from tinyclip_edge.evaluation.open import is_bundle, open_embedder
 from tinyclip_edge.evaluation.report import EvalReport, EvalRow, evaluate_model
 from tinyclip_edge.evaluation.sets import evaluation_set
-from tinyclip_edge.evaluation.tables import millions, percent, report_table, with_unit
-from tinyclip_edge.notebook import NotebookReport
+from tinyclip_edge.evaluation.tables import megabytes, millions, percent
+from tinyclip_edge.notebook import NotebookReport, report_table
 from tinyclip_edge.runtime.images import open_image
 from tinyclip_edge.runtime.protocol import Embedder, EmbedderSpec
+from tinyclip_edge.units import counted, three_digits
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -149,7 +150,7 @@ def _rich_table(comparison: Comparison) -> Table:
                 millions(row.spec.encoder_parameters),
                 _encoder_share(row, reference),
             ),
-            f"{row.megabytes:.1f}",
+            megabytes(row.spec.bytes_on_disk),
             _with_share(
                 row,
                 reference,
@@ -161,10 +162,10 @@ def _rich_table(comparison: Comparison) -> Table:
             _with_share(
                 row,
                 reference,
-                f"{row.latency.image.median_ms:.2f}",
+                three_digits(row.latency.image.median_ms),
                 _faster(reference.latency.image.median_ms, row.latency.image.median_ms),
             ),
-            f"{row.latency.text.median_ms:.2f}",
+            three_digits(row.latency.text.median_ms),
         )
     return table
 
@@ -180,7 +181,7 @@ def _comparison_caption(comparison: Comparison) -> list[str]:
         f"{comparison.data}: {retrieval.n:,} pairs, text→image recall "
         f"(± {100 * error:.1f} points), zero-shot: image→text among 100",
         f"ms: median of {latency.rounds} interleaved calls, batch 1, "
-        f"{with_unit(latency.threads, 'thread')}",
+        f"{counted(latency.threads, 'thread')}",
         *comparison.notes,
     ]
 
@@ -192,7 +193,7 @@ def _accuracies(row: ComparisonRow) -> tuple[float, float, float]:
 
 
 def _with_share(row: ComparisonRow, first: ComparisonRow, figure: str, share: str) -> str:
-    return figure if row is first else f"{figure} [dim]{share:>5}[/]"
+    return figure if row is first else f"{figure} [dim]{share:>4}[/]"
 
 
 def _encoder_share(row: ComparisonRow, first: ComparisonRow) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,13 +22,16 @@ from tinyclip_edge.evaluation.retrieve import (
     retrieval_of_features,
 )
 from tinyclip_edge.evaluation.sets import evaluation_set
-from tinyclip_edge.evaluation.tables import percent, report_table, with_error
-from tinyclip_edge.notebook import NotebookReport
+from tinyclip_edge.evaluation.tables import percent, with_error
+from tinyclip_edge.notebook import NotebookReport, report_table
 from tinyclip_edge.runtime.prompts import check_prompts, class_features
 from tinyclip_edge.runtime.protocol import Embedder, EmbedderSpec, Features
+from tinyclip_edge.units import duration
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+_log = logging.getLogger(__name__)
 
 Ints = npt.NDArray[np.int64]
 RETRIEVAL, ZERO_SHOT = "retrieval", "zero-shot"
@@ -85,7 +90,10 @@ def evaluate_model(
     """
     if task not in (RETRIEVAL, ZERO_SHOT):
         raise DataError(f"unknown task {task!r}{did_you_mean(task, (RETRIEVAL, ZERO_SHOT))}")
+    started = time.perf_counter()
     evaluation_data = evaluation_set(data, limit=limit)
+    took, count = duration(time.perf_counter() - started), len(evaluation_data.images)
+    _log.info("%s: %s pictures opened in %s", data, count, took)
     notes = evaluation_data.notes
     if task == RETRIEVAL:
         notes = (*notes, *_shared_captions(evaluation_data))
@@ -96,6 +104,7 @@ def evaluate_model(
     for name, companion in (evaluation_data.companions if companions else {}).items():
         row, *_ = measure(embedder, companion, templates)
         rows.append(EvalRow(name, row.retrieval, row.hundred_way, row.zero_shot))
+    _log.info("%s measured in %s", embedder.name, duration(time.perf_counter() - started))
     return EvalReport(
         embedder.name, embedder.spec, task, data, tuple(templates), tuple(rows), notes
     )

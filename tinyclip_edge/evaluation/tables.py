@@ -1,35 +1,8 @@
-"""Building blocks of the reports' rich tables."""
+"""Figures in the reports' tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-
-def report_table(title: str, columns: Sequence[str], caption: Sequence[str]) -> Table:
-    """Return an empty table with a column of names and right-aligned columns of figures."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(
-        title=escape(title) or None,
-        caption=escape("\n".join(caption)),
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-        title_justify="left",
-        caption_justify="left",
-        title_style="bold",
-        header_style="bold",
-    )
-    table.add_column("", no_wrap=True, style="cyan")
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
+from tinyclip_edge.units import three_digits
 
 
 def percent(share: float) -> str:
@@ -43,10 +16,10 @@ def with_error(share: float, error: float) -> str:
 
 
 def millions(parameters: int) -> str:
-    """Format a number of parameters in millions."""
-    return f"{parameters / 1e6:.2f} M"
+    """Format a number of parameters in millions, with three digits or more."""
+    return f"{three_digits(parameters / 1e6)} M"
 
 
-def with_unit(number: int, word: str) -> str:
-    """Format a number with its unit, in the singular or plural."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+def megabytes(count: float) -> str:
+    """Format a number of bytes in units of 10^6."""
+    return f"{count / 1e6:.1f}" if count < 1e8 else f"{count / 1e6:,.0f}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from pathlib import Path
 
 import torch
@@ -20,7 +22,11 @@ from tinyclip_edge.models.names import (
 )
 from tinyclip_edge.models.runs import student_folder
 from tinyclip_edge.models.zoo import ZOO, zoo_shape
+from tinyclip_edge.paths import model_name
 from tinyclip_edge.plugins import MODELS, PluginError, call_plugin, described, scheme_of
+from tinyclip_edge.units import duration
+
+_log = logging.getLogger(__name__)
 
 
 def load_clip(
@@ -37,17 +43,25 @@ def load_clip(
     a zoo name. A name without weights is refused unless ``allow_random``. Raises ModelError.
     """
     check_model(model, pretrained, allow_random=allow_random)
-    model = expanded_model(model)
+    started = time.perf_counter()
+    clip = _loaded(expanded_model(model), pretrained, device, allow_random=allow_random)
+    _log.info("model %s loaded in %s", model, duration(time.perf_counter() - started))
+    return clip
+
+
+def _loaded(
+    model: str, pretrained: str | None, device: str | torch.device, *, allow_random: bool
+) -> LoadedClip:
     if (plugin := scheme_of(MODELS, model)) is not None:
         return _load_plugin(*plugin, device)
     if model.startswith(HF_HUB):
         return load_repository(model, device)
     folder = _model_folder(model)
     if folder is not None:
-        name = model if model == STARTER_TEACHER else _folder_name(folder)
+        name = model if model == STARTER_TEACHER else model_name(folder)
         return load_folder(folder, name, device)
     if Path(model).is_dir():
-        return load_huggingface(Path(model), _folder_name(Path(model)), device)
+        return load_huggingface(Path(model), model_name(model), device)
     if model in ZOO:
         return _load_zoo(model, device)
     return load_named(model, pretrained, device, allow_random=allow_random)
@@ -62,12 +76,6 @@ def _model_folder(model: str) -> Path | None:
     if model.startswith(LOCAL_DIR):
         return Path(model.removeprefix(LOCAL_DIR))
     return student_folder(Path(model)) if Path(model).is_dir() else None
-
-
-def _folder_name(folder: Path) -> str:
-    """Name a run's student after the run."""
-    resolved = folder.resolve()
-    return resolved.parent.name if resolved.name == "student" else resolved.name
 
 
 def _load_plugin(name: str, address: str, device: str | torch.device) -> LoadedClip:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tinyclip_edge import __version__
 from tinyclip_edge.errors import ConfigError, TinyClipError
+from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.lazy import lazy_names
 from tinyclip_edge.paths import refuse_links
 from tinyclip_edge.report.bundles import Bundle, bundles_of
@@ -79,11 +80,10 @@ def write_report(
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial_file = path.with_name(path.name + ".part")
-        partial_file.write_text(page, encoding="utf-8")
-        partial_file.replace(path)
     except OSError as error:
         raise ConfigError(f"cannot write report {path} ({error.strerror or error})") from error
+    with file_written_aside(path) as file:
+        file.write(page.encode())
     summaries = (
         {**record.summary(), "bundles": [str(bundle.folder) for bundle in run_bundles]}
         for record, run_bundles in zip(records, bundles_by_run, strict=True)

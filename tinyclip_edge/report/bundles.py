@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyclip_edge.errors import BundleError, DataError
+from tinyclip_edge.paths import model_name
 from tinyclip_edge.report.drawing import number
 from tinyclip_edge.report.record import RunRecord
 from tinyclip_edge.runtime.bundle import MANIFEST, TOWERS, Manifest
@@ -21,9 +22,14 @@ class Bundle:
     manifest: Manifest
 
     @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return model_name(self.folder)
+
+    @property
     def label(self) -> str:
         """Name of the folder and the default precision."""
-        return f"{self.folder.name} {self.manifest.default_precision}"
+        return f"{self.name} {self.manifest.default_precision}"
 
     @property
     def verification(self) -> Mapping[str, Any]:
@@ -77,7 +83,7 @@ def variants(bundle: Bundle) -> Iterator[Variant]:
         image, text = (_nested(verification, "precisions", precision, tower) for tower in TOWERS)
         cosines = [number(part.get("cosine_min")) for part in (image, text)]
         yield Variant(
-            name=f"{bundle.folder.name} {precision}",
+            name=f"{bundle.name} {precision}",
             identity=(precision, *(str(manifest.files[path]["sha256"]) for path in paths)),
             towers=sum(manifest.parameters[tower] for tower in TOWERS),
             size=sum(int(manifest.files[path]["bytes"]) for path in paths),

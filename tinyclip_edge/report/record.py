@@ -13,7 +13,7 @@ from tinyclip_edge.config.yaml_text import YamlError, parse_yaml
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.limits import YAML_BYTES
 from tinyclip_edge.metrics import METRICS
-from tinyclip_edge.paths import is_file, read_bounded
+from tinyclip_edge.paths import is_file, model_name, read_bounded
 from tinyclip_edge.report.drawing import Event, number, points
 from tinyclip_edge.report.events import read_lines
 
@@ -58,7 +58,7 @@ class RunRecord:
     @property
     def name(self) -> str:
         """Name of the folder."""
-        return self.folder.resolve().name
+        return model_name(self.folder)
 
     def of(self, kind: str) -> list[Event]:
         """Return the events of a kind, in order."""

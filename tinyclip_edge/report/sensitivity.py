@@ -30,7 +30,7 @@ def sensitivity(bundles: Sequence[Bundle]) -> Safe | None:
     for index, (bundle, search) in enumerate(measured):
         precision = str(search.get("precision", "int8"))
         if len(measured) > 1:
-            parts.append(element("h3", f"{bundle.folder.name} {precision}"))
+            parts.append(element("h3", f"{bundle.name} {precision}"))
         parts += _search_parts(search, precision, f"layers{index}")
     return section("layers", "Layers under quantization", *parts) if parts else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tinyclip_edge import units
 from tinyclip_edge.report.drawing import number
 
 NONE = "–"
@@ -38,12 +39,7 @@ def millions(value: object) -> str:
 
 def duration(seconds: float | None) -> str:
     """Format a duration in the unit that suits it."""
-    if seconds is None:
-        return NONE
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+    return NONE if seconds is None else units.duration(seconds)
 
 
 def megabytes(size: object) -> str:

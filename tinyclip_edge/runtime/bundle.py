@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from tinyclip_edge.errors import BundleError, did_you_mean
+from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.json_text import read_json_table
 from tinyclip_edge.paths import exists, expanded, refuse_pointer, stays_inside
 from tinyclip_edge.precisions import PRECISIONS
@@ -73,14 +73,9 @@ class Manifest:
         path = Path(folder) / MANIFEST
         content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
         _check(path, json.loads(json.dumps(content)))
-        import tempfile  # slow to import, and not needed by readers
-
-        handle, aside = tempfile.mkstemp(dir=folder, prefix=".manifest-")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
-        Path(aside).chmod(0o644)
-        Path(aside).replace(path)
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        with file_written_aside(path) as file:
+            file.write(text.encode() + b"\n")
         return path
 
     def precisions(self) -> list[str]:

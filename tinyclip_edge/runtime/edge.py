@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from tinyclip_edge.errors import BundleError, did_you_mean
 from tinyclip_edge.json_text import read_json_table
-from tinyclip_edge.paths import expanded
+from tinyclip_edge.paths import expanded, model_name
 from tinyclip_edge.runtime.bundle import TOWERS, Manifest, bundle_file
 from tinyclip_edge.runtime.bundle_tokenizer import open_tokenizer
 from tinyclip_edge.runtime.inputs import image_list, label_list, text_list
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from tinyclip_edge.runtime.indexing import PictureEncoder
     from tinyclip_edge.runtime.plain_tokenizer import PlainTokenizer
     from tinyclip_edge.runtime.preprocess import Preprocess
+
+_log = logging.getLogger(__name__)
 
 IMAGE_BATCH = 32
 TEXT_BATCH = 64
@@ -103,6 +106,7 @@ class EdgeCLIP(PictureSearch):
         for name in clip.needed_files():
             if not bundle_file(folder, name).is_file():
                 raise BundleError(f"bundle {folder}: {name} is missing; copy it again")
+        _log.info("bundle %s: precision %s of %s", folder, precision, manifest.precisions())
         return clip
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -118,8 +122,8 @@ class EdgeCLIP(PictureSearch):
 
     @property
     def name(self) -> str:
-        """The bundle's name."""
-        return self.manifest.name
+        """The bundle's name: that of its folder."""
+        return model_name(self.folder)
 
     @property
     def logit_scale(self) -> float:
@@ -185,9 +189,11 @@ class EdgeCLIP(PictureSearch):
         Texts of equal length share a batch and none is padded, as padding changes dynamic int8,
         unless the tower requires it.
         """
-        texts = text_list(texts, "encode_text")
-        tokenizer, tower = self._text_side()
-        tokens = [self._padded(tokenizer.encode(text)) for text in texts]
+        return self.encode_tokens([self.token_ids(t) for t in text_list(texts, "encode_text")])
+
+    def encode_tokens(self, tokens: Sequence[Sequence[int]]) -> Features:
+        """Return float32 ``[N, D]``, unit norm, of texts as ``token_ids`` returns them."""
+        tower = self._text_side()[1]
         by_length: dict[int, list[int]] = defaultdict(list)
         for position, ids in enumerate(tokens):
             by_length[len(ids)].append(position)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from tinyclip_edge.paths import refuse_pointer
 from tinyclip_edge.runtime.cpu import int8_saturates
 from tinyclip_edge.runtime.external_tensors import refuse_outside_files
 from tinyclip_edge.runtime.protocol import Features
+from tinyclip_edge.units import duration
+
+_log = logging.getLogger(__name__)
 
 MAX_THREADS = 1024  # onnxruntime itself has no limit
 
@@ -133,12 +138,15 @@ class Tower:
 
         A fixed ``batch`` is filled up at each call.
         """
+        started = time.perf_counter()
         self._graph = Graph(
             path,
             threads=threads,
             precise_int8=precise_int8,
             low_memory=low_memory,
         )
+        took = duration(time.perf_counter() - started)
+        _log.info("%s opened in %s, threads: %s", path, took, threads or "onnxruntime's choice")
         self._batch = batch
         self._input, self._output = names
         self._graph.require([self._input], self._output)

@@ -70,13 +70,9 @@ def _add_model_routes(app: FastAPI, engine: Engine) -> None:
         inputs = [request.input] if isinstance(request.input, str) else request.input
         _check_inputs(inputs, request.modality, engine)
         kinds = [_is_picture(text, request.modality) for text in inputs]
-        features = _cut(await _embed(engine, inputs, kinds), request.dimensions)
+        rows, tokens = await _embed(engine, inputs, kinds)
+        features = _cut(rows, request.dimensions)
         write = base64_vector if request.encoding_format == "base64" else rounded
-        tokens = sum(
-            len(engine.clip.token_ids(text))
-            for text, picture in zip(inputs, kinds, strict=True)
-            if not picture
-        )
         return JSONResponse({
             "object": "list",
             "model": engine.clip.name,
@@ -141,14 +137,18 @@ def _add_status_routes(app: FastAPI, engine: Engine, metrics: ServerMetrics) -> 
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
 
-async def _embed(engine: Engine, inputs: Sequence[str], kinds: Sequence[bool]) -> list[Features]:
+async def _embed(
+    engine: Engine, inputs: Sequence[str], kinds: Sequence[bool]
+) -> tuple[list[Features], int]:
+    """Return the embedding of each input, and the number of tokens of the texts."""
     pictures = [text for text, picture in zip(inputs, kinds, strict=True) if picture]
     texts = [text for text, picture in zip(inputs, kinds, strict=True) if not picture]
+    tokens = await engine.token_ids(texts)
     rows = {
         True: iter(await engine.embed_pictures(pictures) if pictures else ()),
-        False: iter(await engine.embed_texts(texts) if texts else ()),
+        False: iter(await engine.embed_tokens(tokens) if texts else ()),
     }
-    return [next(rows[picture]) for picture in kinds]
+    return [next(rows[picture]) for picture in kinds], sum(map(len, tokens))
 
 
 def _is_picture(text: str, modality: str | None) -> bool:

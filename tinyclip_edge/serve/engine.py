@@ -48,8 +48,8 @@ class Engine:
         encoder = clip.picture_encoder()
         self._preprocess = encoder.preprocess
         sizes = {"waiting": limits.waiting, "batch": min(limits.batch, encoder.batch)}
-        self.texts: Batcher[str] = Batcher(
-            clip.encode_text, self._model, observe=metrics.batches_of("text"), **sizes
+        self.texts: Batcher[list[int]] = Batcher(
+            clip.encode_tokens, self._model, observe=metrics.batches_of("text"), **sizes
         )
         self.pictures: Batcher[Features] = Batcher(
             lambda pixels: encoder.tower(np.stack(pixels)), self._model,
@@ -66,9 +66,20 @@ class Engine:
         self._decoders.shutdown(cancel_futures=True)
         self._model.shutdown(cancel_futures=True)
 
+    async def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._decoders, lambda: [self.clip.token_ids(text) for text in texts]
+        )
+
+    async def embed_tokens(self, tokens: Sequence[list[int]]) -> Features:
+        """Return ``[N, D]`` of the token ids of texts."""
+        return await self.texts(tokens)
+
     async def embed_texts(self, texts: Sequence[str]) -> Features:
         """Return ``[N, D]``."""
-        return await self.texts(texts)
+        return await self.embed_tokens(await self.token_ids(texts))
 
     async def embed_pictures(self, pictures: Sequence[str]) -> Features:
         """Return ``[N, D]`` of data URLs or base64; raise RequestError or DataError."""

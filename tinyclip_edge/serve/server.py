@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 
 import uvicorn
 
@@ -17,16 +16,16 @@ _CONNECTIONS = 1000
 def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> None:
     """Answer requests until SIGINT or SIGTERM; those under way are answered first.
 
-    ``started`` gets the address. Raise ConfigError when nothing can listen there.
+    ``started`` gets the address. Raise ConfigError when nothing can listen there, and
+    KeyboardInterrupt after SIGINT.
     """
     with listening_socket(host, port) as listener:
         number = listener.getsockname()[1]
         name = f"[{host}]" if ":" in host else host
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False,
+            app, log_level="warning", access_log=False, use_colors=False, server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS, timeout_keep_alive=_IDLE_SECONDS,
             limit_concurrency=_CONNECTIONS, ws="none",
         )  # fmt: skip
         started(f"http://{name}:{number}")
-        with suppress(KeyboardInterrupt):  # uvicorn's, after all is answered
-            uvicorn.Server(config).run(sockets=[listener])
+        uvicorn.Server(config).run(sockets=[listener])

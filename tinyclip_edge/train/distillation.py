@@ -17,6 +17,7 @@ from tinyclip_edge.train.resume import RunStart, start_run
 from tinyclip_edge.train.run_folder import RunFolder
 from tinyclip_edge.train.setup import Setup
 from tinyclip_edge.train.training import train
+from tinyclip_edge.units import duration
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,7 +43,7 @@ class RunResult(NotebookReport):
         """Return the metrics of the last evaluation beside the teacher's."""
         from rich.table import Table
 
-        table = Table(title=f"{self.student}: {self.steps:,} steps, {self.seconds:,.0f} s")
+        table = Table(title=f"{self.student}: {self.steps:,} steps, {duration(self.seconds)}")
         for column in ("metric", "teacher", "student"):
             table.add_column(column, justify="left" if column == "metric" else "right")
         last = self.evaluations[max(self.evaluations)] if self.evaluations else {}

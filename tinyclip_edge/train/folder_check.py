@@ -6,12 +6,14 @@ from pathlib import Path
 
 from tinyclip_edge.aside import refuse_locked
 from tinyclip_edge.errors import TinyClipError
+from tinyclip_edge.file_aside import partial_files
 from tinyclip_edge.paths import refuse_links
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
 REPLACED = ("student", "best", "pruned")  # folders of models, which are not written into
-LEFTOVERS = (".lock", f"{CONFIG}.part")  # not part of a run: left by a run killed before it started
+# Not part of a run: left by one that was killed before it started, the second by version 0.1.
+LEFTOVERS = (".lock", f"{CONFIG}.part")
 
 
 def check_run_folder(path: Path, *, resume: bool) -> None:
@@ -32,9 +34,14 @@ def check_content(path: Path, *, resume: bool) -> None:
                 f"tinyclip-edge distill CONFIG --out {path}"
             )
         refuse_links(path, TinyClipError, replaced=REPLACED)
-    elif path.is_dir() and any(one.name not in LEFTOVERS for one in path.iterdir()):
+    elif path.is_dir() and _has_content(path):
         way_on = f", or continue its run: tinyclip-edge distill --resume {path}" if has_run else ""
         raise TinyClipError(f"run folder {path} is not empty; choose another --out{way_on}")
+
+
+def _has_content(path: Path) -> bool:
+    begun = partial_files(path / CONFIG)
+    return any(one.name not in LEFTOVERS and one not in begun for one in path.iterdir())
 
 
 def resumed_config(path: Path) -> Path:

@@ -15,6 +15,7 @@ from tinyclip_edge.aside import LOCK, clear_leftovers, locked, refuse_locked
 from tinyclip_edge.config import RunConfig, dump_config, flatten
 from tinyclip_edge.config.renamed import rename_keys
 from tinyclip_edge.errors import ConfigError, TinyClipError
+from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.launcher import first_process
 from tinyclip_edge.train.checkpoint import VERSION, Checkpoint
 from tinyclip_edge.train.checkpoint_store import CheckpointStore
@@ -186,10 +187,12 @@ class RunFolder:
                     old.rename(place)
                 shutil.rmtree(old, ignore_errors=True)
             clear_leftovers(parent)
-            for work in parent.glob(".*.partial"):
-                shutil.rmtree(work, ignore_errors=True)
-        for part in (*self.path.glob("*.part"), *self.report.glob("*.part")):
-            part.unlink(missing_ok=True)
+        for parent in (self.path, self.report, *self.path.glob("stages/*")):
+            for work in (*parent.glob(".*.partial"), *parent.glob("*.part")):
+                if work.is_dir():
+                    shutil.rmtree(work, ignore_errors=True)
+                else:
+                    work.unlink(missing_ok=True)
 
     def newest(
         self,
@@ -232,11 +235,10 @@ class RunFolder:
         """Create the folder and write the resolved configuration; TinyClipError if that fails."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            aside = self.settings.with_name(f"{CONFIG}.part")
-            aside.write_text(dump_config(self.config), encoding="utf-8")
-            aside.replace(self.settings)
         except OSError as error:
             raise TinyClipError(f"run folder {self.path} cannot be written ({error})") from None
+        with file_written_aside(self.settings) as file:
+            file.write(dump_config(self.config).encode())
 
     def _check_config(self) -> None:
         before, now = self.checkpoints.config(), flatten(self.config)

@@ -13,9 +13,11 @@ from tinyclip_edge.aside import clear_leftovers, leftovers, refuse_locked
 from tinyclip_edge.errors import DataError, TinyClipError
 from tinyclip_edge.metrics import HEADLINES, METRICS, SELECTION, selection_score
 from tinyclip_edge.models.runs import student_folder
-from tinyclip_edge.notebook import NotebookReport
+from tinyclip_edge.notebook import NotebookReport, report_table
+from tinyclip_edge.paths import model_name
 from tinyclip_edge.run_events import iterate_events
 from tinyclip_edge.train.folder_check import CHECKPOINTS, CONFIG, checkpoint_steps
+from tinyclip_edge.units import size
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,16 +65,15 @@ class RunList(NotebookReport):
 
     def table(self) -> Table:
         """Return the table to print."""
-        from rich.table import Table
-
         key = HEADLINES[0]
-        table = Table(caption=f"%: best {METRICS[key].label}")
-        for column in ("run", "state", "%", "MB", "changed"):
-            table.add_column(column, justify="right" if column in ("%", "MB") else "left")
+        table = report_table("", (), [f"%: best {METRICS[key].label}"])
+        table.add_column("state")
+        for column in ("%", "size", "changed"):
+            table.add_column(column, justify="right", no_wrap=True)
         for run in self.runs:
             figure = f"{run.best[key]:.1%}".removesuffix("%") if key in run.best else ""
             table.add_row(
-                run.path.name, run.progress, figure, f"{run.bytes / 1e6:,.0f}",
+                model_name(run.path), run.progress, figure, size(run.bytes),
                 f"{run.changed:%Y-%m-%d %H:%M}",
             )  # fmt: skip
         return table

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import open_source
 from tinyclip_edge.data.corpus import KEY, captions, corpus_lines
-from tinyclip_edge.errors import ConfigError, ModelError, TinyClipError
+from tinyclip_edge.errors import ConfigError, ModelError
+from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.json_text import read_json_table
 from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.models.student import names_own_tokenizer
@@ -30,13 +31,9 @@ class KeptTokens(BaseModel):
     ids: list[Annotated[int, Field(ge=0)]]  # of the teacher, ascending: the student's count from 0
 
     def save(self, path: Path) -> None:
-        """Write the file. Raises TinyClipError."""
-        aside = path.with_name(f"{path.name}.part")
-        try:
-            aside.write_text(json.dumps(self.model_dump()) + "\n", encoding="utf-8")
-            aside.replace(path)
-        except OSError as error:
-            raise TinyClipError(f"{path} cannot be written ({error})") from None
+        """Write the file. Raises DataError."""
+        with file_written_aside(path) as file:
+            file.write(json.dumps(self.model_dump()).encode() + b"\n")
 
     @classmethod
     def read(cls, path: Path) -> KeptTokens:

@@ -8,6 +8,7 @@ from html import escape
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.search import IndexProgress, SearchHit, SearchResult
 from tinyclip_demo.view.parts import count, hue, milliseconds
+from tinyclip_edge.units import duration
 
 
 def search(
@@ -88,7 +89,7 @@ def _strip(result: SearchResult, gallery: Gallery, *, compared: bool) -> str:
         f'<header><h3 class="tc-dot">{escape(result.model)}</h3>{overlap}<p>'
         f"<span>query {milliseconds(result.query_ms)}</span>"
         f"<span>ranking {milliseconds(result.rank_ms)}</span>"
-        f"<span>{index} {_seconds(result.index_seconds)}</span></p></header>"
+        f"<span>{index} {duration(result.index_seconds)}</span></p></header>"
         f'<ol class="tc-hits">{items}</ol></section>'
     )
 
@@ -111,7 +112,3 @@ def _hit(hit: SearchHit, k: int, gallery: Gallery, *, compared: bool) -> str:
         f'<img src="{gallery.thumbnail(hit.index)}" alt=""></button>'
         f"<p>{caption}</p><small>{hit.score:.3f}</small></li>"
     )
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.1f} s" if value >= 1 else f"{value * 1e3:.0f} ms"

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinyclip_edge.units import three_digits
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -37,8 +39,8 @@ def search_table(result: Mapping[str, Any]) -> Table:
         table.add_row(
             str(row["kept_float"]),
             smoothing(row["smooth"]),
-            f"{row['bytes'] / 1e6:.2f}",
-            f"{row['ms']:.2f}",
+            three_digits(row["bytes"] / 1e6),
+            three_digits(row["ms"]),
             f"{row['drop']:+.2f}±{row['stderr']:.2f}",
             f"{row['overlap']:.1f}",
             f"{row['kl']:.5f}",

@@ -26,7 +26,7 @@ def test_probabilities_are_those_of_the_library(command_line, photos, shared_tin
     code, out, _ = command_line(*words, "--labels", "cat, red,a", "--json")
     answer = json.loads(out)
     expected = EdgeCLIP.load(bundle).classify(photos / "red.png", ["cat", "red", "a"])
-    assert code == 0 and (answer["model"], answer["precision"]) == ("tiny", "int8")
+    assert code == 0 and (answer["model"], answer["precision"]) == ("bundle", "int8")
     labels = answer["images"][0]["labels"]
     assert [(row["label"], pytest.approx(row["probability"])) for row in labels] == expected
     _, out, _ = command_line(*words, "--labels", "cat,red,a", "--top", 2)

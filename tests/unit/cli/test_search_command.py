@@ -42,7 +42,7 @@ def test_index_says_what_it_did_and_what_it_skipped(command_line, photos, shared
         (photos / f"broken{number:02d}.jpg").write_bytes(b"junk")
     words = ("index", "photos", "--into", "x", "--bundle", shared_tiny_bundle.folder)
     code, out, err = command_line(*words)
-    assert code == 0 and re.fullmatch(r"x\.npz: 6 pictures \(6 new\) in [\d.]+ s\n", out)
+    assert code == 0 and re.fullmatch(r"x\.npz: 6 pictures \(6 new\) in [\d.]+ m?s\n", out)
     lines = err.splitlines()
     assert len(lines) == 11 and lines[0].startswith(f"skipped: {photos / 'broken00.jpg'} is not")
     assert lines[-1] == "skipped: 2 more; --json lists all"
@@ -249,7 +249,11 @@ def test_an_interrupted_index_says_how_to_continue(command_line, indexed, monkey
 
     monkeypatch.setattr("tinyclip_edge.collection.folder_index.index_folders", interrupt)
     code, out, err = command_line("index", indexed)
-    assert (code, out, err) == (130, "", "interrupted; the same command continues\n")
+    assert (code, out, err) == (
+        130,
+        "",
+        "interrupted; what is embedded so far stays; the same command continues\n",
+    )
 
 
 def test_watch_follows_a_folder_until_it_is_interrupted(command_line, indexed, monkeypatch):
@@ -277,10 +281,10 @@ def test_watch_follows_a_folder_until_it_is_interrupted(command_line, indexed, m
     )
     code, _, err = command_line("watch", indexed)
     assert len(runs) == 4  # not while nothing changes
-    lines = [re.sub(r" in [\d.]+ s$", "", line) for line in err.splitlines()]
-    assert code == 0 and lines == [
+    lines = [re.sub(r" in [\d.]+ m?s$", "", line) for line in err.splitlines()]
+    assert code == 130 and lines == [
         "pictures.npz: 5 pictures (1 deleted)",
         f"no folder {indexed}: there is none",
         "pictures.npz: 6 pictures (1 new)",
-        "watching has ended",
+        "interrupted; the index stands as it was last written; the same command goes on",
     ]

@@ -23,8 +23,17 @@ def answer(address, body=None, **headers):
         return json.loads(response.read())
 
 
+ENDS = {
+    signal.SIGTERM: (143, "ended by SIGTERM\n"),
+    signal.SIGINT: (
+        130, "interrupted; requests under way were answered; the same command serves again\n",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", ENDS)
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of Windows differ")
-def test_it_answers_with_a_key_until_a_signal_ends_it(shared_tiny_bundle, tmp_path):
+def test_it_answers_with_a_key_until_a_signal_ends_it(shared_tiny_bundle, tmp_path, number):
     keys = tmp_path / "keys.txt"
     keys.write_text("secret\n")
     words = [str(shared_tiny_bundle.folder), "--port", "0", "--key-file", str(keys)]
@@ -38,9 +47,8 @@ def test_it_answers_with_a_key_until_a_signal_ends_it(shared_tiny_bundle, tmp_pa
         body = {"input": "a cat"}
         got = answer(f"{address}/v1/embeddings", body, authorization="Bearer secret")
         assert len(got["data"]) == 1
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(60) == 143
-        assert server.stderr.read() == "ended by SIGTERM\n"
+        server.send_signal(number)
+        assert (server.wait(60), server.stderr.read()) == ENDS[number]
 
 
 def test_what_cannot_be_served_is_one_line(command_line, shared_tiny_bundle, tmp_path, monkeypatch):

@@ -143,7 +143,7 @@ def test_an_index_of_another_precision_is_refused(clip, shared_tiny_bundle):
 
 def test_facts(clip, shared_tiny_bundle):
     folder = shared_tiny_bundle.folder
-    assert (clip.name, clip.logit_scale, clip.precision) == ("tiny", 10.0, "int8")
+    assert (clip.name, clip.logit_scale, clip.precision) == ("bundle", 10.0, "int8")
     assert (clip.spec.image_size, clip.spec.embedding_dim) == (8, 4)
     assert (clip.spec.encoder_parameters, clip.spec.runtime) == (12, "onnxruntime")
     files = [

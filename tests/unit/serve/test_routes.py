@@ -62,6 +62,16 @@ def test_embeddings_of_texts_are_the_librarys(client, clip, route):
     assert body["usage"]["prompt_tokens"] == sum(len(clip.token_ids(text)) for text in texts)
 
 
+def test_a_text_is_tokenized_once(client, clip, monkeypatch):
+    """The figure of the answer's ``usage`` is that of the tokens that are embedded."""
+    seen = []
+    real = clip._text_side()[0].encode
+    monkeypatch.setattr(clip._text_side()[0], "encode", lambda t: seen.append(t) or real(t))
+    texts = ["a cat", "a red dog", "a cat"]
+    usage = client.post("/embeddings", json={"input": texts}).json()["usage"]
+    assert seen == texts and usage["total_tokens"] == sum(len(real(text)) for text in texts)
+
+
 def test_pictures_are_data_urls_or_base64(client, clip):
     pictures = [picture("red"), picture("blue")]
     expected = clip.encode_image(pictures)

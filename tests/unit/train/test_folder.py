@@ -121,9 +121,12 @@ def test_a_run_without_a_checkpoint_can_be_resumed_and_one_without_anything_star
     folder(path).check(resume=True)
     with pytest.raises(TinyClipError, match=r"not empty.*distill --resume"):
         folder(path).check(resume=False)
-    (path / "config.yaml").rename(path / "config.yaml.part")
+    (path / "config.yaml").rename(path / ".config.yaml.0123456789abcdef.partial")
     (path / ".lock").touch()
     folder(path).check(resume=False)
+    (path / ".config.yaml.0123456789abcdef.partial").rename(path / ".student.0123.partial")
+    with pytest.raises(TinyClipError, match="not empty"):
+        folder(path).check(resume=False)
 
 
 def test_a_locked_folder_is_refused_to_others(begun):
@@ -150,13 +153,15 @@ def test_what_killed_runs_wrote_is_removed(begun):
                  "checkpoints/00000009.part", "checkpoints/.00000009.abc.partial"):  # fmt: skip
         (begun / name).mkdir(parents=True)
         (begun / name / "file").write_text("x")
-    for name in ("teacher_features.safetensors.part", "events.jsonl.part"):
+    (begun / "report").mkdir()
+    for name in ("teacher_features.safetensors.part", ".events.jsonl.0123.partial",
+                 ".config.yaml.0123.partial", "report/.report.html.0123.partial"):  # fmt: skip
         (begun / name).write_text("x")
     (begun / "best").mkdir()
     with folder(begun).held(resume=True):
         pass
     after = sorted(path for path in begun.rglob("*"))
-    own = {begun / ".lock", begun / "best", begun / "stages", begun / "stages" / "1"}
+    own = {begun / n for n in (".lock", "best", "stages", "stages/1", "report")}
     assert set(after) - set(before) == own
 
 

@@ -33,8 +33,9 @@ from tinyclip_edge.data.source import Part
 from tinyclip_edge.errors import DataError, InterruptedRun
 from tinyclip_edge.paths import expanded
 from tinyclip_edge.train.distributed import DistributedContext
-from tinyclip_edge.train.feature_cache.progress import CacheResult, Estimate, FillWatcher, size_text
+from tinyclip_edge.train.feature_cache.progress import CacheResult, Estimate, FillWatcher
 from tinyclip_edge.train.tasks.teacher import Teacher
+from tinyclip_edge.units import size
 
 BATCH = {"cpu": 64, "cuda": 512}
 WARMUP, MEASURED = 2, 32  # pairs used for the estimate
@@ -124,8 +125,8 @@ class FeatureCacheFiller:
         free = shutil.disk_usage(_existing(self.store.folder)).free
         if free < estimate.nbytes:
             raise DataError(
-                f"feature cache {self.store.folder} needs about {size_text(estimate.nbytes)}, but "
-                f"its disk has {size_text(free)} left; free some space, or set data.feature_cache "
+                f"feature cache {self.store.folder} needs about {size(estimate.nbytes)}, but "
+                f"its disk has {size(free)} left; free some space, or set data.feature_cache "
                 "to a folder elsewhere"
             )
         return estimate

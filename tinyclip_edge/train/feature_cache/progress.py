@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tinyclip_edge.train.monitoring.events import Observer
+from tinyclip_edge.units import duration, size
 
 LINES = 10  # messages per fill
 
@@ -30,9 +31,7 @@ class Estimate:
     seconds: float  # all processes in parallel
 
     def __str__(self) -> str:
-        minutes = self.seconds / 60
-        duration = f"{minutes:.0f} min" if minutes >= 2 else f"{self.seconds:.0f} s"
-        return f"about {self.pairs:,} pairs, {size_text(self.nbytes)}, {duration}"
+        return f"about {self.pairs:,} pairs, {size(self.nbytes)}, {duration(self.seconds)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +74,3 @@ class ProgressLines:
         if tenth > self._last_tenth:
             self._last_tenth = tenth
             self._observer.on_message(f"teacher features of {done:,} of {total:,} pairs")
-
-
-def size_text(nbytes: int) -> str:
-    """Format a number of bytes with a unit."""
-    for unit, letter in ((1e9, "G"), (1e6, "M")):
-        if nbytes >= unit / 10:
-            return f"{nbytes / unit:.2f} {letter}B"
-    return f"{nbytes / 1e3:.1f} kB"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
+from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.run_events import iterate_lines
 
 REPEATED = ("step", "skipped", "eval", "checkpoint", "stage", "gates", "wait", "prune",
@@ -119,8 +120,8 @@ def rewind_events(path: Path, step: int, warn: Callable[[str], None] = lambda _:
     if not path.exists():
         return
     damaged = first = 0
-    beside, aside = (path.with_name(f"{path.name}.{end}") for end in ("damaged", "part"))
-    with aside.open("w", encoding="utf-8") as remaining, ExitStack() as stack:
+    beside = path.with_name(f"{path.name}.damaged")
+    with file_written_aside(path) as remaining, ExitStack() as stack:
         for line in iterate_lines(path):
             event = line.event
             if event is None:
@@ -129,8 +130,7 @@ def rewind_events(path: Path, step: int, warn: Callable[[str], None] = lambda _:
                 damaged += 1
                 moved.write(line.content + b"\n")
             elif event["kind"] not in REPEATED or 0 < step >= event["step"]:
-                remaining.write(json.dumps(event) + "\n")
-    aside.replace(path)
+                remaining.write(json.dumps(event).encode() + b"\n")
     if damaged:
         warn(
             f"{path}: {damaged:,} damaged lines, the first at line {first}; they were moved to "

@@ -18,6 +18,7 @@ from tinyclip_edge.config import InheritConfig, LossConfig, RunConfig, StudentCo
 from tinyclip_edge.config.loss import LOSS_TERMS
 from tinyclip_edge.data import PairMemory, StreamingPairs
 from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.json_text import read_json_table
 from tinyclip_edge.metrics import selection_score
 from tinyclip_edge.models import LoadedClip, weights_hash
@@ -233,9 +234,8 @@ def _check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
 
 
 def _write_identity(folder: Path, identity: Mapping[str, Any]) -> None:
-    aside = folder / f"{IDENTITY}.part"
-    aside.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
-    aside.replace(folder / IDENTITY)
+    with file_written_aside(folder / IDENTITY) as file:
+        file.write(json.dumps(identity, indent=1).encode() + b"\n")
 
 
 def _logged_accuracies(events: Path) -> dict[int, dict[str, float]]:
