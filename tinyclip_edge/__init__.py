@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.api.training import distill as distill
     from tinyclip_edge.api.training import inherit as inherit
     from tinyclip_edge.collection.duplicates import duplicate_groups as duplicate_groups
+    from tinyclip_edge.collection.embedding import embed_shards as embed_shards
     from tinyclip_edge.collection.folder_index import index_folders as index_folders
     from tinyclip_edge.models import load_clip as load_clip
     from tinyclip_edge.runtime.edge import EdgeCLIP as EdgeCLIP
@@ -31,6 +32,7 @@ _HOME = {
     "convert": "api.models",
     "distill": "api.training",
     "duplicate_groups": "collection.duplicates",
+    "embed_shards": "collection.embedding",
     "evaluate": "api.models",
     "export": "api.exporting",
     "index_folders": "collection.folder_index",
@@ -46,6 +48,7 @@ __all__ = [
     "convert",
     "distill",
     "duplicate_groups",
+    "embed_shards",
     "evaluate",
     "export",
     "index_folders",

@@ -94,6 +94,7 @@ EXTRA_OF = {
     "transformers": "huggingface",
     "gradio": "demo",
     "usearch": "search",
+    **dict.fromkeys(["pyarrow", "distributed"], "embed"),
     **dict.fromkeys(["fastapi", "starlette", "uvicorn", "prometheus_client"], "serve"),
 }
 

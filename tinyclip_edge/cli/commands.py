@@ -83,6 +83,15 @@ _ALL = (
         "watch", "index.watch", "the index stands as it was last written; the same command goes on"
     ),
     Command(
+        "embed",
+        "embed.embed",
+        "files that are whole stay; the same command continues",
+        (
+            "embed 'data/{000..099}.tar' --out embeddings --workers 4",
+            "embed data/*.tar --out vectors --dask tcp://10.0.0.1:8786",
+        ),
+    ),
+    Command(
         "serve",
         "serve.serve",
         "requests under way were answered; the same command serves again",

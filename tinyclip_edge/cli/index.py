@@ -44,10 +44,19 @@ IntoOption = Annotated[
     ),
 ]
 
+EveryOption = Annotated[
+    float,
+    typer.Option(
+        min=0.1, help="Seconds between the frames of a video; needs the extra [video].",
+        metavar="SECONDS",
+    ),
+]  # fmt: skip
+
 
 def index(
     folders: FoldersArgument,
     into: IntoOption = DEFAULT_INDEX,
+    every: EveryOption = 10.0,
     bundle: BundleOption = None,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
@@ -62,7 +71,7 @@ def index(
     ] = None,
     json_output: JsonFlag = False,
 ) -> None:
-    """Index the pictures of folders for search.
+    """Index the pictures and videos of folders for search.
 
     A second time, only what is new or has changed is embedded.
     """
@@ -71,7 +80,7 @@ def index(
 
     clip = _open_model(into, bundle, precision, threads)
     progress = not (json_output or VERBOSITY.quiet)
-    report = index_folders(clip, folders, into, progress=progress)
+    report = index_folders(clip, folders, into, every=every, progress=progress)
     facts = update_graph(clip, into, approximate, progress=progress)
     if json_output:
         print_json({**report.as_dict(), "graph": None if facts is None else asdict(facts)})
@@ -87,6 +96,7 @@ def watch(
     interval: Annotated[
         float, typer.Option(metavar="X", min=0.1, help="Seconds between two looks at the folders.")
     ] = 5.0,
+    every: EveryOption = 10.0,
     bundle: BundleOption = None,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
@@ -103,7 +113,7 @@ def watch(
         try:
             files = scan_folders(roots, lambda path, error: None)
             if files != seen:
-                report = index_folders(clip, roots, into)
+                report = index_folders(clip, roots, into, every=every)
                 seen, line = files, _line(report) if report.differs else last
         except BundleError:
             raise
@@ -133,7 +143,8 @@ def _line(report: IndexReport) -> str:
         if (count := getattr(report, name))
     ]
     pictures, news = counted(report.pictures, "picture"), ", ".join(changes) or "nothing new"
-    return f"{report.index}: {pictures} ({news}) in {duration(report.seconds)}"
+    frames = f" and {counted(report.frames, 'frame')} of videos" if report.frames else ""
+    return f"{report.index}: {pictures}{frames} ({news}) in {duration(report.seconds)}"
 
 
 def _print(report: IndexReport) -> None:
@@ -141,4 +152,9 @@ def _print(report: IndexReport) -> None:
         say(f"skipped: {entry.reason}")
     if len(report.skipped) > LISTED:
         say(f"skipped: {len(report.skipped) - LISTED:,} more; --json lists all")
+    if report.unread_videos:
+        say(
+            f"{report.unread_videos:,} videos are left out; pip install 'tinyclip-edge[video]' "
+            "indexes their frames"
+        )
     typer.echo(_line(report))

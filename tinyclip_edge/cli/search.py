@@ -25,6 +25,7 @@ from tinyclip_edge.cli.options import (
 from tinyclip_edge.errors import ConfigError, one_line
 from tinyclip_edge.paths import is_file
 from tinyclip_edge.runtime.image_formats import is_image_name
+from tinyclip_edge.runtime.video_keys import shown_key, split_key
 from tinyclip_edge.units import counted
 
 if TYPE_CHECKING:
@@ -97,12 +98,18 @@ def search(
         copied = copy_pictures([hit.key for hit in hits], copy_to)
         say_result(f"{copy_to}: {counted(copied, 'picture')} copied")
     if json_output:
-        results = [{"image": hit.key, "score": hit.score} for hit in hits]
+        results = [_result(hit) for hit in hits]
         recall = None if pictures.graph is None else pictures.graph.facts.recall
         answer = {"index": str(index), "pictures": len(pictures), "recall": recall}
         print_json({**answer, "results": results})
     else:
         _print(hits, min_score, protocol)
+
+
+def _result(hit: Hit) -> dict[str, object]:
+    path, seconds = split_key(hit.key)
+    frame = {} if seconds is None else {"video": path, "seconds": seconds}
+    return {"image": hit.key, "score": hit.score, **frame}
 
 
 def _show(hits: Sequence[Hit], title: str, page: Path | None, open_browser: bool) -> None:
@@ -134,10 +141,10 @@ def _protocol(thumbnails: bool | None) -> str | None:
 
 def _print(hits: Sequence[Hit], min_score: float | None, protocol: str | None) -> None:
     for hit in hits:
-        typer.echo(f"{hit.score:6.3f}  {one_line(hit.key)}")
+        typer.echo(f"{hit.score:6.3f}  {one_line(shown_key(hit.key))}")
         if protocol is not None:
             from tinyclip_edge.collection.terminal_pictures import thumbnail_sequence
 
-            sys.stdout.write(thumbnail_sequence(Path(hit.key), protocol))
+            sys.stdout.write(thumbnail_sequence(hit.key, protocol))
     if not hits:
         say("no pictures" if min_score is None else f"no picture has a score of {min_score:g}")

@@ -6,19 +6,22 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinyclip_edge.errors import DataError
+from tinyclip_edge.errors import DataError, MissingExtraError
 from tinyclip_edge.runtime.images import image_header
+from tinyclip_edge.runtime.video import frame_at
+from tinyclip_edge.runtime.video_keys import split_key
 
 
 def copy_pictures(keys: Sequence[str], folder: Path) -> int:
     """Copy pictures into a folder as 01-NAME, 02-NAME …; return how many there were to copy.
 
-    Files that are gone, or not pictures, are left out: an index from elsewhere may name any file.
+    A frame of a video becomes a picture, 03-NAME-12.0s.png. Files that are gone, or not pictures,
+    are left out: an index from elsewhere may name any file.
     Raise DataError if a copy exists already, before any is made, or when the disk refuses.
     """
     digits = max(2, len(str(len(keys))))
     copies = {
-        Path(key): folder / f"{rank:0{digits}d}-{Path(key).name}"
+        key: folder / f"{rank:0{digits}d}-{_name(key)}"
         for rank, key in enumerate(keys, 1)
         if _is_picture(key)
     }
@@ -27,16 +30,29 @@ def copy_pictures(keys: Sequence[str], folder: Path) -> int:
         for copy in copies.values():
             if copy.exists():
                 raise DataError(f"{copy} exists already; choose another folder")
-        for picture, copy in copies.items():
-            shutil.copyfile(picture, copy)
+        for key, copy in copies.items():
+            path, seconds = split_key(key)
+            if seconds is None:
+                shutil.copyfile(path, copy)
+            else:
+                frame_at(path, seconds).save(copy)
     except OSError as error:
         raise DataError(f"cannot copy into {folder}: {error.strerror or error}") from error
     return len(copies)
 
 
-def _is_picture(path: str) -> bool:
+def _name(key: str) -> str:
+    path, seconds = split_key(key)
+    return Path(path).name if seconds is None else f"{Path(path).name}-{seconds}s.png"
+
+
+def _is_picture(key: str) -> bool:
+    path, seconds = split_key(key)
     try:
-        image_header(path)
-    except DataError:
+        if seconds is None:
+            image_header(path)
+        else:
+            frame_at(path, seconds)
+    except (DataError, MissingExtraError):
         return False
     return True

@@ -12,6 +12,7 @@ from tinyclip_edge.errors import DataError
 from tinyclip_edge.runtime.index import ImageIndex
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.runtime.vectors import ROWS, cosines
+from tinyclip_edge.runtime.video_keys import split_key
 
 _BLOCK = 512  # pictures that are compared with others at a time
 
@@ -24,8 +25,9 @@ def duplicate_groups(
 ) -> list[tuple[str, ...]]:
     """Return groups of keys; each picture of one has a cosine of ``min_score`` with another of it.
 
-    Groups and keys are in stored order. ``progress`` is called with the pictures done and their
-    number. Raise DataError for a score that is not above 0 and at most 1.
+    Frames of one video are no group. Groups and keys are in stored order. ``progress`` is called
+    with the pictures done and their number. Raise DataError for a score that is not above 0 and at
+    most 1.
     """
     if not 0 < min_score <= 1:
         raise DataError(f"min_score must be above 0 and at most 1, not {min_score}")
@@ -44,7 +46,7 @@ def duplicate_groups(
     groups: dict[int, list[str]] = defaultdict(list)
     for row, key in enumerate(index.keys):
         groups[_first(leader, row)].append(key)
-    return [tuple(keys) for keys in groups.values() if len(keys) > 1]
+    return [tuple(keys) for keys in groups.values() if len({split_key(key)[0] for key in keys}) > 1]
 
 
 def _vectors(index: ImageIndex, start: int, stop: int) -> Features:

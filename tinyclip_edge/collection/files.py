@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,12 +12,15 @@ from typing import NamedTuple
 from tinyclip_edge.collection.journal import DIGEST_BYTES
 from tinyclip_edge.errors import DataError, TinyClipError
 from tinyclip_edge.paths import expanded
+from tinyclip_edge.runtime.image_formats import is_image_name
 from tinyclip_edge.runtime.images import image_header
 from tinyclip_edge.runtime.picture_files import folder_pictures
 from tinyclip_edge.runtime.preprocess import Preprocess
 from tinyclip_edge.runtime.protocol import Features
+from tinyclip_edge.runtime.video_keys import is_video_name
 
 _BLOCK = 1 << 20  # bytes that are hashed at a time
+_INTERVAL = struct.Struct("<d")  # of a video's frames, at the end of its digest
 
 
 class Stamp(NamedTuple):
@@ -58,14 +62,7 @@ def picture_reader(
 
     def read(file: PictureFile) -> PictureContent:
         image_header(file.path)  # before a large file of another kind is hashed
-        digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-        try:
-            with open(file.path, "rb") as content:  # noqa: PTH123
-                while block := content.read(_BLOCK):
-                    digest.update(block)
-        except OSError as error:
-            raise DataError(f"cannot read {file.path}: {error.strerror}") from error
-        value = digest.digest()
+        value = _content_digest(file.path, DIGEST_BYTES)
         pixels = None if value in known else preprocess(file.path, file.path)
         return PictureContent(file, value, pixels)
 
@@ -75,10 +72,10 @@ def picture_reader(
 def scan_folders(
     folders: Iterable[str], on_skipped: Callable[[str, TinyClipError], None]
 ) -> list[PictureFile]:
-    """Return the pictures below folders with their state.
+    """Return the pictures and videos below folders with their state.
 
     ``on_skipped`` is called for files and folders that cannot be read. Raise DataError for one of
-    the folders themselves, and where there is no picture.
+    the folders themselves, and where there is neither.
     """
     roots = list(folders)
 
@@ -88,7 +85,7 @@ def scan_folders(
         on_skipped(str(folder), error)
 
     files = []
-    for path in folder_pictures(roots, on_unreadable=unreadable):
+    for path in folder_pictures(roots, on_unreadable=unreadable, is_wanted=_is_media_name):
         try:
             stat = os.stat(path)  # noqa: PTH116 - as text, of which there may be a million
         except OSError as error:
@@ -96,6 +93,34 @@ def scan_folders(
             continue
         files.append(PictureFile(path, Stamp(stat.st_size, stat.st_mtime_ns)))
     return files
+
+
+def _is_media_name(name: str) -> bool:
+    return is_image_name(name) or is_video_name(name)
+
+
+def video_digest(path: str, every: float) -> bytes:
+    """Return the digest of a video's content and of the interval of its frames.
+
+    Raise DataError when it cannot be read.
+    """
+    return _content_digest(path, DIGEST_BYTES - _INTERVAL.size) + _INTERVAL.pack(every)
+
+
+def frames_interval(digest: bytes) -> float:
+    """Return the interval, in seconds, in a digest of ``video_digest``."""
+    return float(_INTERVAL.unpack_from(digest, DIGEST_BYTES - _INTERVAL.size)[0])
+
+
+def _content_digest(path: str, size: int) -> bytes:
+    digest = hashlib.blake2b(digest_size=size)
+    try:
+        with open(path, "rb") as content:  # noqa: PTH123
+            while block := content.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    return digest.digest()
 
 
 def absolute(folder: str | Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,31 +21,43 @@ from tinyclip_edge.collection.files import (
     PictureFile,
     Stamp,
     absolute,
+    frames_interval,
     inside,
     picture_reader,
     scan_folders,
+    video_digest,
 )
 from tinyclip_edge.collection.journal import DIGEST_BYTES, IndexedFile, Journal, journal_path
+from tinyclip_edge.collection.video_embedding import embed_video
 from tinyclip_edge.errors import BundleError, DataError, TinyClipError
 from tinyclip_edge.file_aside import clear_partial_files
 from tinyclip_edge.runtime.decoding import prepared
 from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_edge.runtime.index import ImageIndex
 from tinyclip_edge.runtime.index_file import FILE_STAMP, SkippedImage, index_path
+from tinyclip_edge.runtime.indexing import PictureEncoder
 from tinyclip_edge.runtime.progress import reported
 from tinyclip_edge.runtime.protocol import Progress
 from tinyclip_edge.runtime.vectors import Codes, int8_codes
+from tinyclip_edge.runtime.video import can_read_videos
+from tinyclip_edge.runtime.video_keys import is_video_name, split_key
 from tinyclip_edge.units import duration
 
 _log = logging.getLogger(__name__)
 
+EVERY = 10.0  # seconds between the frames of a video
+LEAST_EVERY = 0.1
+
 
 @dataclass(slots=True)
 class IndexReport:
-    """What an update did; numbers are of pictures."""
+    """What an update did; numbers are of pictures, in which a video counts as one."""
 
     index: str  # path
-    pictures: int = 0  # in the index
+    pictures: int = 0  # in the index, without frames
+    frames: int = 0  # in the index
+    videos: int = 0  # below the folders, read
+    unread_videos: int = 0  # below the folders, without PyAV
     unchanged: int = 0
     new: int = 0
     changed: int = 0
@@ -68,6 +81,7 @@ def index_folders(
     folders: Iterable[str | Path],
     into: str | Path,
     *,
+    every: float = EVERY,
     progress: Progress = False,
 ) -> IndexReport:
     """Embed the pictures below folders into an index file, those that are not in it as they are.
@@ -76,9 +90,13 @@ def index_folders(
     the bytes of another is not embedded again, and has moved if the other is gone. Pictures below
     the folders that are gone are removed, except where a folder cannot be read; others are left
     alone. Broken ones are listed in ``errors``. Interrupted at any moment, the next call continues.
-    Raise DataError for a folder that is missing or without pictures, BundleError for an index of
-    another model, TinyClipError while another process writes it.
+    Of videos, a frame ``every`` so many seconds is indexed where PyAV is installed (extra
+    ``[video]``), under keys such as ``clip.mp4#t=12.0``. Raise DataError for a folder that is
+    missing or without pictures, BundleError for an index of another model, TinyClipError while
+    another process writes it.
     """
+    if not LEAST_EVERY <= every < math.inf:
+        raise DataError(f"every must be at least {LEAST_EVERY:g} seconds, not {every}")
     path = index_path(into)
     roots = [absolute(folder) for folder in folders]
     if not path.parent.is_dir():
@@ -87,7 +105,7 @@ def index_folders(
         clear_partial_files(path)
         index = _open(path, clip)
         with Journal(journal_path(path), clip.model_hash, clip.manifest.embedding_dim) as journal:
-            return _Update(clip, index, journal, path, roots).run(progress)
+            return _Update(clip, index, journal, path, roots, every).run(progress)
 
 
 def _open(path: Path, clip: EdgeCLIP) -> ImageIndex:
@@ -105,15 +123,24 @@ def _open(path: Path, clip: EdgeCLIP) -> ImageIndex:
 
 class _Update:
     def __init__(
-        self, clip: EdgeCLIP, index: ImageIndex, journal: Journal, path: Path, roots: Sequence[str]
+        self,
+        clip: EdgeCLIP,
+        index: ImageIndex,
+        journal: Journal,
+        path: Path,
+        roots: Sequence[str],
+        every: float,
     ) -> None:
         self.clip, self.index, self.journal = clip, index, journal
-        self.path, self.roots = path, roots
+        self.path, self.roots, self.every = path, roots, every
         self.report = IndexReport(str(path))
         self.skipped: list[SkippedImage] = []
         self.earlier = dict(journal.files)
         self.rows = {key: row for row, key in enumerate(index.keys)}
         self.known = self._known()
+        self.frames = _frames(self.known)
+        # Whether embeddings of the index may be taken for pictures of the same bytes.
+        self.is_full = index.scales is not None and index.width is None
         self.gone: set[str] = set()
         self.by_digest: dict[bytes, str] = {}
         # Not written yet: embeddings, and keys that they replace.
@@ -123,15 +150,17 @@ class _Update:
     def run(self, progress: Progress) -> IndexReport:
         start = time.perf_counter()
         files = scan_folders(self.roots, lambda path, error: self._skip(path, str(error)))
+        present = {file.path for file in files}
+        files = self._readable(files)
         todo = [file for file in files if not self._is_unchanged(file)]
         self.report.unchanged = len(files) - len(todo)
         took = duration(time.perf_counter() - start)
         _log.info("%s pictures in %s, %s unchanged", len(files), took, self.report.unchanged)
-        self.gone = self._gone({file.path for file in files})
+        self.gone = self._gone(present)
         self.by_digest = self._digests()
         try:
             self._embed(todo, progress)
-            self.report.deleted = len(self.gone)
+            self.report.deleted = len({split_key(key)[0] for key in self.gone})
             self.obsolete += self.gone
             self._write()
         except BaseException:
@@ -140,7 +169,8 @@ class _Update:
                     self._commit(self.index.errors)
             raise
         index = self._commit(self._errors())
-        self.report.pictures = len(index)
+        self.report.frames = sum(split_key(key)[1] is not None for key in index)
+        self.report.pictures = len(index) - self.report.frames
         self.report.skipped = tuple(self.skipped)
         self.report.seconds = time.perf_counter() - start
         return self.report
@@ -159,23 +189,41 @@ class _Update:
             known[key] = KnownPicture(Stamp(entry.size, entry.mtime_ns), entry.digest)
         return known
 
+    def _readable(self, files: Sequence[PictureFile]) -> Sequence[PictureFile]:
+        """Return the files without videos, unless they can be read; raise DataError for none."""
+        videos = sum(is_video_name(file.path) for file in files)
+        if not videos or can_read_videos():
+            self.report.videos = videos
+            return files
+        self.report.unread_videos = videos
+        if videos == len(files):
+            raise DataError(
+                f"no picture in {', '.join(self.roots)}, but {videos:,} videos: pip install "
+                "'tinyclip-edge[video]' for their frames"
+            )
+        return [file for file in files if not is_video_name(file.path)]
+
     def _is_unchanged(self, file: PictureFile) -> bool:
-        known = self.known.get(file.path)
-        return known is not None and known.stamp == file.stamp
+        frames = self.frames.get(file.path)
+        known = self.known.get(frames[0] if frames else file.path)
+        if known is None or known.stamp != file.stamp:
+            return False
+        return frames is None or frames_interval(known.digest) == self.every
 
     def _gone(self, present: set[str]) -> set[str]:
         below = tuple(map(inside, self.roots))
         unread = tuple(inside(entry.key) for entry in self.skipped)
         return {
             key
-            for key in self.known.keys() - present
-            if key.startswith(below) and not f"{key}{os.sep}".startswith(unread)
+            for key in self.known
+            if split_key(key)[0] not in present
+            and key.startswith(below)
+            and not f"{split_key(key)[0]}{os.sep}".startswith(unread)
         }
 
     def _digests(self) -> dict[bytes, str]:
         """Return a key of each content whose embedding is known, one that is gone if possible."""
-        full = self.index.scales is not None and self.index.width is None
-        usable = self.known if full else self.earlier
+        usable = self.known if self.is_full else self.earlier
         digests = {self.known[key].digest: key for key in usable}
         return digests | {self.known[key].digest: key for key in self.gone if key in usable}
 
@@ -192,8 +240,9 @@ class _Update:
                 contents.clear()
             self._write()
 
+        pictures = [file for file in todo if not is_video_name(file.path)]
         jobs = prepared(
-            todo,
+            pictures,
             picture_reader(encoder.preprocess, self.by_digest.keys()),
             threads=encoder.threads,
             ahead=2 * encoder.batch,
@@ -210,6 +259,48 @@ class _Update:
                     embed()
                 report(done, len(todo))
             embed()
+            videos = (file for file in todo if is_video_name(file.path))
+            for done, file in enumerate(videos, len(pictures) + 1):
+                self._embed_video(encoder, file)
+                report(done, len(todo))
+
+    def _embed_video(self, encoder: PictureEncoder, file: PictureFile) -> None:
+        before = self.frames.get(file.path, [])
+        try:
+            digest = video_digest(file.path, self.every)
+            entries = self._same_frames(file, digest)
+            if entries is None:
+                entries = embed_video(encoder, file, digest, self.every)
+                self.report.changed += bool(before)
+                self.report.new += not before
+        except DataError as error:
+            self._skip(file.path, str(error))
+            entries = {}
+        self.obsolete += [key for key in before if key not in entries]
+        self.ready |= entries
+        self._write()
+
+    def _same_frames(self, file: PictureFile, digest: bytes) -> dict[str, IndexedFile] | None:
+        """Return the embeddings of a video with the same bytes; None where there is none."""
+        source = split_key(self.by_digest.get(digest, ""))[0]
+        keys = self.frames.get(source, [])
+        if not keys or not (self.is_full or self.earlier.keys() >= set(keys)):
+            return None
+        size, mtime_ns = file.stamp
+        entries = {
+            file.path + key[len(source) :]: self._entry(key)._replace(size=size, mtime_ns=mtime_ns)
+            for key in keys
+        }
+        if source == file.path:
+            self.report.unchanged += 1
+        elif self.gone.issuperset(keys):
+            self.gone.difference_update(keys)
+            self.obsolete += keys
+            self.report.moved += 1
+        else:
+            self.report.new += not self.frames.get(file.path)
+            self.report.changed += bool(self.frames.get(file.path))
+        return entries
 
     def _put(self, content: PictureContent, code: Codes, scale: float) -> None:
         path, (size, mtime_ns) = content.file
@@ -233,10 +324,11 @@ class _Update:
             self.report.moved += 1
         else:
             self.report.new += 1
-        entry = self.earlier.get(source) or self._stored(source)
-        self.ready[path] = entry._replace(size=size, mtime_ns=mtime_ns)
+        self.ready[path] = self._entry(source)._replace(size=size, mtime_ns=mtime_ns)
 
-    def _stored(self, key: str) -> IndexedFile:
+    def _entry(self, key: str) -> IndexedFile:
+        if key in self.earlier:
+            return self.earlier[key]
         assert self.index.scales is not None
         row = self.rows[key]
         code, scale = self.index.features[row], float(self.index.scales[row])
@@ -271,6 +363,16 @@ class _Update:
         index.save(self.path)
         self.journal.delete()
         return index
+
+
+def _frames(keys: Iterable[str]) -> dict[str, list[str]]:
+    """Return the keys of frames, by the path of their video."""
+    frames: dict[str, list[str]] = {}
+    for key in keys:
+        path, seconds = split_key(key)
+        if seconds is not None:
+            frames.setdefault(path, []).append(key)
+    return frames
 
 
 def _as_index(files: Mapping[str, IndexedFile], like: ImageIndex) -> ImageIndex:

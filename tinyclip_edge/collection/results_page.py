@@ -8,10 +8,11 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinyclip_edge.errors import DataError, one_line
+from tinyclip_edge.errors import DataError, MissingExtraError, one_line
 from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.runtime.hits import Hit
-from tinyclip_edge.runtime.images import open_image
+from tinyclip_edge.runtime.video import open_picture
+from tinyclip_edge.runtime.video_keys import shown_key, split_key
 
 EDGE = 256  # pixels of a thumbnail's longer side
 _PAGE = """<!doctype html>
@@ -42,17 +43,19 @@ def write_results_page(path: Path, title: str, hits: Sequence[Hit]) -> None:
 
 
 def _figure(hit: Hit) -> str:
-    path = Path(hit.key)
-    caption = f"<figcaption>{hit.score:.3f} {_escaped(hit.key)}</figcaption>"
+    path, seconds = split_key(hit.key)
+    caption = f"<figcaption>{hit.score:.3f} {_escaped(shown_key(hit.key))}</figcaption>"
     try:
-        picture = open_image(path).copy()
-    except DataError as error:
+        picture = open_picture(hit.key).copy()
+    except (DataError, MissingExtraError) as error:
         return f"<figure><p>{_escaped(str(error))}</p>{caption}</figure>"
     picture.thumbnail((EDGE, EDGE))
     content = io.BytesIO()
     picture.save(content, "webp", quality=80)
     source = base64.b64encode(content.getvalue()).decode()
-    link = html.escape(path.absolute().as_uri())
+    link = html.escape(Path(path).absolute().as_uri())
+    if seconds is not None:
+        link += f"#t={seconds}"  # where browsers begin to play
     image = f'<img loading="lazy" alt="" src="data:image/webp;base64,{source}">'
     return f'<figure><a href="{link}">{image}</a>{caption}</figure>'
 

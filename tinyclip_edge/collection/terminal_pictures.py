@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
-from pathlib import Path
 
-from tinyclip_edge.errors import DataError
+from tinyclip_edge.errors import DataError, MissingExtraError
 
 ROWS = 5  # of text, that a thumbnail is high
 EDGE = 160  # pixels of its longer side
@@ -30,13 +29,13 @@ def picture_protocol(environment: Mapping[str, str]) -> str | None:
     return "iterm2" if environment.get("TERM_PROGRAM") in _ITERM else None
 
 
-def thumbnail_sequence(path: Path, protocol: str) -> str:
+def thumbnail_sequence(key: str, protocol: str) -> str:
     """Return what shows a picture in the terminal; empty for one that is gone or broken."""
-    from tinyclip_edge.runtime.images import open_image  # with Pillow, which few searches need
+    from tinyclip_edge.runtime.video import open_picture  # with Pillow, which few searches need
 
     try:
-        picture = open_image(path).copy()
-    except DataError:
+        picture = open_picture(key).copy()
+    except (DataError, MissingExtraError):
         return ""
     picture.thumbnail((EDGE, EDGE))
     buffer = io.BytesIO()

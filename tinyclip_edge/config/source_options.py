@@ -27,12 +27,13 @@ class ColumnsConfig(Section):
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """What the section ``data`` says about reading, for training and validation pairs alike."""
+    """How pairs are read; for training and validation, what the section ``data`` says."""
 
     allow_pipes: bool = False
     limits: LimitsConfig = USUAL
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     delimiter: str | None = None  # of tables; None: what the header has
+    captionless: bool = False  # whether a picture without a caption is no fault
 
 
 DEFAULT = SourceOptions()

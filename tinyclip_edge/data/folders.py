@@ -35,7 +35,7 @@ class FolderPart:
     """A few hundred images of a folder with caption files."""
 
     folder: Path
-    rows: tuple[tuple[str, str], ...]  # relative image name, suffix of its caption file
+    rows: tuple[tuple[str, str], ...]  # relative image name, suffix of its caption file or ""
     losses: Losses = field(default_factory=Losses, compare=False)
 
     @property
@@ -67,7 +67,7 @@ class FolderPart:
         for name, suffix in self.rows:
             image = self.folder / name
             try:
-                captions = _captions(image.with_suffix(suffix))
+                captions = _captions(image.with_suffix(suffix)) if suffix else ()
             except FaultySampleError as error:
                 self.losses.add_fault(str(error))
                 continue
@@ -80,7 +80,8 @@ def open_folder(folder: Path, losses: Losses, options: SourceOptions = DEFAULT) 
     """Return the pairs of a folder and its subfolders, sorted by name.
 
     Images without a caption and the number of other files are added to ``losses``. Raises DataError
-    if no image has a caption, as in class folders.
+    if no image has a caption, as in class folders. With ``options.captionless`` such images are
+    pairs too.
     """
     for name in METADATA:
         if is_file(folder / name):
@@ -94,11 +95,15 @@ def open_folder(folder: Path, losses: Losses, options: SourceOptions = DEFAULT) 
     names = list(files_below(folder, DataError))
     images = [name for name in names if is_image_name(name)]
     suffixes = _caption_suffixes(names)
-    rows = sorted((name, suffixes[_stem(name)]) for name in images if _stem(name) in suffixes)
+    rows = sorted(
+        (name, suffixes.get(_stem(name), ""))
+        for name in images
+        if options.captionless or _stem(name) in suffixes
+    )
     if not rows:
         raise _no_pairs(folder, names, len(images))
     for name in images:
-        if _stem(name) not in suffixes:
+        if _stem(name) not in suffixes and not options.captionless:
             losses.add_fault(f"{folder / name} has no caption ({Path(name).stem}{CAPTION})")
     used = {*images, *(_stem(name) + suffix for name, suffix in rows)}
     if others := count_kinds(Counter(file_kind(name) for name in names if name not in used)):

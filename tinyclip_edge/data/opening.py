@@ -50,7 +50,7 @@ def _parts(name: str, losses: Losses, options: SourceOptions) -> tuple[Part, ...
     if (plugin := scheme_of(DATA, name)) is not None:
         return tuple(call_plugin(DATA, *plugin, options))
     if SCHEME.match(name):
-        return (RemoteShard(name, losses, limits),)
+        return (RemoteShard(name, losses, limits, options.captionless),)
     path = Path(name)
     if is_folder(path):
         return open_folder(path, losses, options)
@@ -58,4 +58,4 @@ def _parts(name: str, losses: Losses, options: SourceOptions) -> tuple[Part, ...
         return open_table(path, losses, options)
     if path.suffix.lower() == SUFFIX:
         return open_coco(path, losses)
-    return (Shard(path, losses, limits),)
+    return (Shard(path, losses, limits, options.captionless),)

@@ -76,8 +76,8 @@ def captions_of(value: object) -> tuple[str, ...]:
 
 
 def concept_of(name: object, captions: tuple[str, ...]) -> str:
-    """Return the concept of a given name, or the first caption in lower case."""
-    return str(name or captions[0].casefold())
+    """Return the concept of a given name, or the first caption in lower case, if there is one."""
+    return str(name or (captions[0].casefold() if captions else ""))
 
 
 class UndecodableImageError(Exception):

@@ -42,6 +42,7 @@ class RemoteShard:
     url: str
     losses: Losses = field(default_factory=Losses, compare=False)
     limits: LimitsConfig = field(default=USUAL, compare=False)
+    captionless: bool = False  # see SourceOptions
 
     @property
     def fingerprint(self) -> str:
@@ -65,7 +66,9 @@ class RemoteShard:
         with io.BufferedReader(raw, BUFFER) as buffered:
             zipped = buffered.peek(2)[:2] == GZIP
             stream = BoundedGzip(self.url, buffered, self.limits) if zipped else buffered
-            yield from read_tar(self.url, stream, self.losses, self.limits)
+            yield from read_tar(
+                self.url, stream, self.losses, self.limits, captionless=self.captionless
+            )
 
 
 class HttpStream(io.RawIOBase):

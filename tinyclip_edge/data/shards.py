@@ -43,6 +43,7 @@ class Shard:
     path: Path
     losses: Losses = field(default_factory=Losses, compare=False)
     limits: LimitsConfig = field(default=USUAL, compare=False)
+    captionless: bool = False  # see SourceOptions
 
     @property
     def fingerprint(self) -> str:
@@ -64,29 +65,37 @@ class Shard:
         return self.path.stat().st_size
 
     def __iter__(self) -> Iterator[Pair]:
-        return read_shard(self.path, self.losses, self.limits)
+        return read_shard(self.path, self.losses, self.limits, captionless=self.captionless)
 
 
-def read_shard(path: Path, losses: Losses, limits: LimitsConfig = USUAL) -> Iterator[Pair]:
+def read_shard(
+    path: Path, losses: Losses, limits: LimitsConfig = USUAL, *, captionless: bool = False
+) -> Iterator[Pair]:
     """Yield the pairs of a shard with encoded images; add losses to ``losses``.
 
     Raises DataError as read_samples does.
     """
     with open_tar(path, limits) as raw:
-        yield from read_tar(str(path), raw, losses, limits)
+        yield from read_tar(str(path), raw, losses, limits, captionless=captionless)
 
 
 def read_tar(
-    name: str, raw: Source, losses: Losses, limits: LimitsConfig = USUAL
+    name: str,
+    raw: Source,
+    losses: Losses,
+    limits: LimitsConfig = USUAL,
+    *,
+    captionless: bool = False,
 ) -> Iterator[Pair]:
     """Yield the pairs of an unpacked tar stream; add faulty samples to ``losses``.
 
-    Raises DataError as read_samples does.
+    ``captionless``: a picture without a caption is a pair too. Raises DataError as read_samples
+    does.
     """
     count = 0
     for sample in read_samples(name, raw, losses, limits):
         try:
-            pair = _pair(sample)
+            pair = _pair(sample, captionless=captionless)
         except FaultySampleError as error:
             losses.add_fault(f"shard {name}: {error}")
             continue
@@ -187,7 +196,7 @@ class _Members:
         return there
 
 
-def _pair(sample: Sample) -> Pair:
+def _pair(sample: Sample, *, captionless: bool) -> Pair:
     key = sample.key
     image = sample.member(IMAGE_SUFFIXES)
     if image is None:
@@ -202,7 +211,7 @@ def _pair(sample: Sample) -> Pair:
     # ValueError: invalid UTF-8 or JSON, or a number with too many digits.
     except (ValueError, AttributeError, TypeError) as error:
         raise FaultySampleError(f"caption of '{key}' cannot be read ({error})") from None
-    if not captions:
+    if not captions and not captionless:
         raise FaultySampleError(f"'{key}' has no caption (KEY.txt, or KEY.json 'caption')")
     concept = concept_of(meta.pop("concept", None), captions)
     return Pair(key=key, image=image, captions=captions, concept=concept, meta=meta)

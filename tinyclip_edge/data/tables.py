@@ -50,9 +50,10 @@ class Table:
     delimiter: str | None  # None: JSON lines
     header: tuple[str, ...]  # of a CSV or TSV
     image: str
-    caption: str
+    caption: str | None  # None: it has no captions
     concept: str | None
     limit: int = ROW_BYTES  # of a row
+    captionless: bool = False  # see SourceOptions
 
     @classmethod
     def of(cls, path: Path, options: SourceOptions = DEFAULT) -> Table:
@@ -67,11 +68,18 @@ class Table:
                 delimiter, columns = _header(lines, options.delimiter)
         names = {column.strip().casefold(): column for column in columns}
         image = _column(path, "image", options.columns.image, IMAGE_COLUMNS, names)
-        caption = _column(path, "caption", options.columns.text, CAPTION_COLUMNS, names)
-        for name in (image, caption):
+        caption = None
+        if (
+            not options.captionless
+            or options.columns.text
+            or not names.keys().isdisjoint(CAPTION_COLUMNS)
+        ):
+            caption = _column(path, "caption", options.columns.text, CAPTION_COLUMNS, names)
+        for name in filter(None, (image, caption)):
             if sum(column.strip().casefold() == name.strip().casefold() for column in columns) > 1:
                 raise DataError(f"{path} has several columns '{name}'; rename all but one")
-        return cls(path, delimiter, columns, image, caption, names.get(CONCEPT_COLUMN), limit)
+        concept = names.get(CONCEPT_COLUMN)
+        return cls(path, delimiter, columns, image, caption, concept, limit, options.captionless)
 
     def rows(
         self, lines: TableLines, losses: Losses, *, judged: bool = False
@@ -123,7 +131,8 @@ class Table:
             )
         else:
             cells = dict(zip(self.header, record.cells, strict=True))
-        image, text = cells.get(self.image), cells.get(self.caption)
+        image = cells.get(self.image)
+        text = None if self.caption is None else cells.get(self.caption)
         if not isinstance(image, str) or not image.strip():
             raise FaultySampleError(f"has no image path in '{self.image}'")
         try:
@@ -133,7 +142,7 @@ class Table:
             raise FaultySampleError("is not UTF-8") from None
         except TypeError as error:
             raise FaultySampleError(f"cannot be used: {error} in '{self.caption}'") from None
-        if not captions:
+        if not captions and not self.captionless:
             raise FaultySampleError(f"has no caption in '{self.caption}'")
         concept = None if self.concept is None else cells.get(self.concept)
         return TableRow(record.offset, record.line, image.strip(), captions, concept)

@@ -292,3 +292,13 @@ class ImageIndex(ExportedIndex):
             return cls(*content)
         except DataError as error:
             raise DataError(f"{path} is not an index file: {error}") from error
+
+    @classmethod
+    def from_parquet(cls, paths: str | Path | Iterable[str | Path]) -> ImageIndex:
+        """Read parquet files of ``tinyclip-edge embed``, or folders of them, as one index.
+
+        Raise DataError for files of another kind, BundleError for files of several models.
+        """
+        from tinyclip_edge.runtime.index_parquet import read_parquet_index
+
+        return cls(*read_parquet_index(paths))

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from tinyclip_edge.errors import DataError, MissingExtraError, shown
 from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.paths import expanded
+from tinyclip_edge.runtime.parquet_rows import FileHeader, header_entry
 from tinyclip_edge.runtime.protocol import Features
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ class Columns(Protocol):
         ...
 
     @property
+    def width(self) -> int | None:
+        """Dimensions of the model's embeddings, where the index has fewer."""
+        ...
+
+    @property
     def model_hash(self) -> str:
         """Identifier of weights and precision."""
         ...
@@ -80,6 +86,7 @@ class ExportedIndex:
             file_written_aside(target) as file,
             parquet.ParquetWriter(file, _schema(self, as_float=False)) as writer,
         ):
+            writer.add_key_value_metadata(header_entry(_header(self)))
             for batch in _batches(self, as_float=False):
                 writer.write_batch(batch)
         return target
@@ -195,6 +202,12 @@ def _check_keys(keys: Sequence[str]) -> None:
 def _precision(index: Columns) -> str:
     """Return the precision of the model, the end of its hash."""
     return index.model_hash.rpartition("-")[2]
+
+
+def _header(index: Columns) -> FileHeader:
+    dtype = "float32" if index.scales is None else "int8"
+    dimensions = index.features.shape[1]
+    return FileHeader(index.model_hash, _precision(index), dimensions, dtype, index.width)
 
 
 def _blocks(count: int, size: int) -> Iterator[slice]:

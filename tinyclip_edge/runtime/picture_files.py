@@ -17,19 +17,21 @@ def folder_pictures(
     folders: Iterable[str | Path],
     *,
     on_unreadable: Callable[[Path, TinyClipError], None] | None = None,
+    is_wanted: Callable[[str], bool] = is_image_name,
 ) -> list[str]:
     """Return the paths of all pictures below folders, in order of their names.
 
-    Hidden files and folders are left out; a file that several links or folders lead to appears
-    once, under its own name if that is below a folder. Raise DataError for a folder that is
-    missing, may not be read (unless ``on_unreadable`` is called), and where there is no picture.
+    ``is_wanted``: whether a file of this name is one. Hidden files and folders are left out; a file
+    that several links or folders lead to appears once, under its own name if that is below a
+    folder. Raise DataError for a folder that is missing, may not be read (unless ``on_unreadable``
+    is called), and where there is no picture.
     """
     roots = [_checked(folder) for folder in folders]
     kinds: Counter[str] = Counter()
     by_file: dict[str, str] = {}
     real_folder = cache(os.path.realpath)
     for root in roots:
-        for path in _pictures(root, kinds, on_unreadable):
+        for path in _pictures(root, kinds, on_unreadable, is_wanted):
             parent, name = os.path.split(path)
             is_link = os.path.islink(path)  # noqa: PTH114
             real = os.path.realpath(path) if is_link else os.path.join(real_folder(parent), name)  # noqa: PTH118
@@ -59,11 +61,12 @@ def _pictures(
     root: Path,
     kinds: Counter[str],
     on_unreadable: Callable[[Path, TinyClipError], None] | None,
+    is_wanted: Callable[[str], bool],
 ) -> Iterator[str]:
     for name in files_below(root, DataError, on_unreadable=on_unreadable):
         base = name.rpartition("/")[2]
         # A link may lead to a pipe or device, or nowhere: that one is a missing picture.
-        is_picture = is_image_name(base) and not base.startswith(".")
+        is_picture = is_wanted(base) and not base.startswith(".")
         if is_picture and (is_file(root / name) or not exists(root / name)):
             yield str(root / name)
         else:

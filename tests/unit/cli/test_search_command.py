@@ -277,7 +277,9 @@ def test_watch_follows_a_folder_until_it_is_interrupted(command_line, indexed, m
     runs = []
     real = folder_index.index_folders
     monkeypatch.setattr(
-        folder_index, "index_folders", lambda *arguments: runs.append(1) or real(*arguments)
+        folder_index,
+        "index_folders",
+        lambda *arguments, **options: runs.append(1) or real(*arguments, **options),
     )
     code, _, err = command_line("watch", indexed)
     assert len(runs) == 4  # not while nothing changes

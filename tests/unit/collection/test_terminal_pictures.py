@@ -33,7 +33,7 @@ def test_terminals_that_show_pictures(variables, protocol):
 def test_a_terminal_receives_the_thumbnail(tmp_path, protocol):
     noise = np.random.default_rng(0).integers(0, 255, (300, 600, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
-    text = thumbnail_sequence(tmp_path / "a.png", protocol)
+    text = thumbnail_sequence(str(tmp_path / "a.png"), protocol)
     if protocol == "kitty":
         parts = re.findall(r"\x1b_G([^;]*);([^\x1b]*)\x1b\\", text)
         last = [control.split(",")[-1] for control, _ in parts]
@@ -49,4 +49,4 @@ def test_a_terminal_receives_the_thumbnail(tmp_path, protocol):
 
 
 def test_a_picture_that_is_gone_shows_nothing(tmp_path):
-    assert thumbnail_sequence(tmp_path / "none.png", "kitty") == ""
+    assert thumbnail_sequence(str(tmp_path / "none.png"), "kitty") == ""

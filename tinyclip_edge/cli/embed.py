@@ -1,0 +1,77 @@
+"""``tinyclip-edge embed``: collections of any size as parquet files of embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinyclip_edge.cli.options import (
+    BundleOption,
+    JsonFlag,
+    PrecisionOption,
+    ThreadsOption,
+    open_bundle,
+    print_json,
+    say,
+)
+from tinyclip_edge.cli.verbosity import VERBOSITY
+from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.units import counted, duration
+
+
+def embed(
+    shards: Annotated[
+        list[str],
+        typer.Argument(
+            help="Webdataset shards (paths, 'data/{000..099}.tar', URLs), tables or image folders."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the parquet files.", metavar="FOLDER")],
+    bundle: BundleOption = None,
+    precision: PrecisionOption = None,
+    dtype: Annotated[
+        str,
+        typer.Option(metavar="TYPE", help="Numbers of the vectors: float16, float32 or int8."),
+    ] = "float16",
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Processes on this machine.")
+    ] = 1,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            help="Use the machines of a Dask cluster instead, such as tcp://10.0.0.1:8786; they "
+            "must see the same folders.",
+            metavar="ADDRESS",
+            show_default="this machine",
+        ),
+    ] = None,
+    threads: ThreadsOption = None,
+    json_output: JsonFlag = False,
+) -> None:
+    """Embed pictures and captions of shards into parquet files.
+
+    Each shard becomes a file. A second time, shards that have a file are left out.
+    """
+    if dask is not None and workers > 1:
+        raise ConfigError("--workers is for this machine; leave it out with --dask")
+    from tinyclip_edge.collection.embedding import embed_shards
+
+    clip = open_bundle(bundle, precision=precision, threads=threads)
+    progress = not (json_output or VERBOSITY.quiet)
+    report = embed_shards(
+        clip, shards, out, dtype=dtype, workers=workers, dask=dask, progress=progress
+    )
+    if json_output:
+        print_json(report.as_dict())
+        return
+    for note in report.notes:
+        say(note)
+    before = f", {report.whole:,} of them before" if report.whole else ""
+    rate = f" ({report.embedded / report.seconds:,.0f} pictures/s)" if report.embedded else ""
+    pictures, captions = counted(report.pictures, "picture"), counted(report.captions, "caption")
+    typer.echo(
+        f"{report.out}: {pictures} and {captions} of {counted(report.shards, 'shard')}{before}, "
+        f"in {duration(report.seconds)}{rate}"
+    )

@@ -1,0 +1,51 @@
+"""A process that embeds shards: units arrive at stdin, what becomes of them leaves at stdout."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from tinyclip_edge.errors import TinyClipError
+
+if TYPE_CHECKING:
+    from tinyclip_edge.collection.embed_task import EmbedTask, Steps
+
+
+def main() -> None:
+    """Embed each unit of stdin, until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints does not mix with the answers
+    # webdataset imports it where it is installed: seconds and memory that nothing here needs.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    units = sys.stdin.buffer
+    task: EmbedTask = pickle.load(units)
+
+    def send(message: object) -> None:
+        pickle.dump(message, answers)
+        answers.flush()
+
+    while True:
+        try:
+            unit = pickle.load(units)
+        except EOFError:
+            return
+        steps: Steps = task.steps(unit)
+        try:
+            while True:
+                send(next(steps))
+        except StopIteration as end:
+            send(end.value)
+        except TinyClipError as error:
+            send(error)
+        except BrokenPipeError:  # nobody waits for the answer
+            return
+        finally:
+            steps.close()
+
+
+if __name__ == "__main__":
+    main()
