@@ -142,7 +142,7 @@ class Graph:
         """Return a graph in which all rows have a node; features are those of ``nearest``."""
         index = _empty(features.shape[1], self.facts.dtype)
         self._check(features.shape[1])
-        index.load(memoryview(self.content))
+        index.load(self.content.data)
         size = len(self.labels)
         _add(index, features[size:], self.facts.dtype, self.nodes, threads, report)
         added = np.arange(self.nodes, self.nodes + len(features) - size, dtype=np.uint32)
@@ -173,7 +173,7 @@ class Graph:
         if self._index is None:
             index = _empty(dimensions, self.facts.dtype)
             self._check(dimensions)
-            index.view(memoryview(self.content))
+            index.view(self.content.data)
             self._index = index
         return self._index
 

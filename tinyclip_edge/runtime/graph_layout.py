@@ -117,4 +117,4 @@ def _at(
     windows = np.ndarray(
         (max(0, len(tape) - dtype.itemsize + 1),), dtype, buffer=tape, strides=(1,)
     )
-    return windows[starts]
+    return np.asarray(windows[starts])

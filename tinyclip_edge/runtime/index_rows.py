@@ -36,9 +36,9 @@ def check_columns(
         raise DataError(f"index: {features.shape[1]} dimensions are more than the model's {width}")
 
 
-def select(values: tuple[Value, ...], rows: slice | npt.NDArray[np.intp]) -> tuple[Value, ...]:
-    """Return some values of a tuple."""
-    return values[rows] if isinstance(rows, slice) else tuple(values[i] for i in rows)
+def select(values: Sequence[Value], rows: slice | npt.NDArray[np.intp]) -> tuple[Value, ...]:
+    """Return some values of a column."""
+    return tuple(values[rows] if isinstance(rows, slice) else (values[i] for i in rows))
 
 
 def row_numbers(rows: object, count: int) -> slice | npt.NDArray[np.intp]:
