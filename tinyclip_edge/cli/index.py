@@ -78,6 +78,10 @@ def index(
     from tinyclip_edge.collection.approximation import update_graph
     from tinyclip_edge.collection.folder_index import index_folders
 
+    if approximate:
+        from tinyclip_edge.runtime.graph import require_usearch
+
+        require_usearch()
     clip = _open_model(into, bundle, precision, threads)
     progress = not (json_output or VERBOSITY.quiet)
     report = index_folders(clip, folders, into, every=every, progress=progress)

@@ -36,8 +36,9 @@ def duplicate_groups(
     for start in range(0, count, _BLOCK):
         block = _vectors(index, start, start + _BLOCK)
         for other in range(start, count, ROWS):
-            part = index[other : other + ROWS]
-            rows, columns = np.nonzero(cosines(block, part.features, part.scales) >= min_score)
+            part = slice(other, other + ROWS)
+            scales = None if index.scales is None else index.scales[part]
+            rows, columns = np.nonzero(cosines(block, index.features[part], scales) >= min_score)
             for one, two in zip((rows + start).tolist(), (columns + other).tolist(), strict=True):
                 if one < two:
                     _join(leader, one, two)

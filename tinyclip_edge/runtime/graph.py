@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -90,8 +91,12 @@ class Graph:
 
     def select(self, rows: slice | npt.NDArray[np.intp], count: int) -> Graph | None:
         """Return the graph of some rows of an index of ``count``; None if they change places."""
-        if rows == slice(None) if isinstance(rows, slice) else False:
-            return self
+        if isinstance(rows, slice) and rows.step in (None, 1):
+            start, stop, _ = rows.indices(count)
+            if (start, stop) == (0, count):
+                return self
+            labels = self.labels[start:stop]
+            return self._like(labels) if len(labels) else None
         numbers = np.arange(count)[rows]
         if (numbers[1:] <= numbers[:-1]).any():
             return None
@@ -201,13 +206,20 @@ def built(features: npt.NDArray[Any], dtype: GraphType, threads: int, report: Re
     return Graph(_content(index), labels, GraphFacts(dtype, EXPANSIONS[0], 0.0, 0, 0))
 
 
-def _empty(dimensions: int, dtype: GraphType) -> Index:
+def require_usearch() -> None:
+    """Raise MissingExtraError without usearch."""
     try:
-        from usearch.index import Index
+        import_module("usearch.index")
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             "approximate search needs usearch; run: pip install 'tinyclip-edge[search]'"
         ) from error
+
+
+def _empty(dimensions: int, dtype: GraphType) -> Index:
+    require_usearch()
+    from usearch.index import Index
+
     return Index(
         ndim=dimensions, metric="cos", dtype={"int8": "i8", "float16": "f16"}[dtype],
         connectivity=CONNECTIVITY, expansion_add=EXPANSION_ADD, enable_key_lookups=False,

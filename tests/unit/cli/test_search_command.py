@@ -104,6 +104,13 @@ def test_a_graph_is_built_searched_and_removed(command_line, indexed, monkeypatc
     assert command_line("search", "cat")[2] == ""
 
 
+def test_a_missing_extra_is_said_before_pictures_are_read(command_line, photos, monkeypatch):
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
+    code, out, err = command_line("index", "photos", "--approximate")
+    assert (code, out) == (2, "") and err.endswith("pip install 'tinyclip-edge[search]'\n")
+    assert not Path("pictures.npz").exists()
+
+
 def test_texts_that_recall_is_measured_with(shared_tiny_bundle):
     """The words of a tokenizer that has whole ones, each once, and no more than are needed."""
     clip = EdgeCLIP.load(shared_tiny_bundle.folder)
