@@ -270,13 +270,8 @@ class ImageIndex(ExportedIndex):
         """Write an ``.npz`` without pickles atomically, and return its path."""
         path = index_path(path)
         with file_written_aside(path) as file:
-            write_index(
-                file,
-                IndexContent(
-                    self.keys, self.features, self.model_hash, self.scales, self.width,
-                    self.metadata, self.errors, self.files, self.bundle, self.graph,
-                ),
-            )  # fmt: skip
+            columns = (getattr(self, name) for name in IndexContent._fields)
+            write_index(file, IndexContent(*columns))
         return path
 
     @classmethod
