@@ -1,6 +1,20 @@
-"""``python -m tinyclip_edge``, which launchers such as torchrun and accelerate call."""
+"""``tinyclip-edge``, and ``python -m tinyclip_edge``, which launchers such as torchrun call."""
 
-from tinyclip_edge.cli.app import main
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C is one line even while it is imported."""
+    try:
+        from tinyclip_edge.cli.app import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; nothing was changed\n")
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

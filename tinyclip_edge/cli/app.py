@@ -132,6 +132,10 @@ def main() -> None:
     try:
         with orderly_end():
             app()
+    except SystemExit as end:
+        if end.code == InterruptedRun.exit_code:  # of Typer, before a command's function began
+            raise KeyboardInterrupt from None
+        raise
     except TinyClipError as error:
         _fail(error)
     except OSError as error:

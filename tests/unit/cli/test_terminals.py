@@ -1,6 +1,9 @@
 """Terminals that know ASCII alone, and names that no terminal should be given as they are."""
 
 import io
+import os
+import re
+import subprocess
 import sys
 
 import pytest
@@ -29,6 +32,32 @@ def test_a_table_reaches_a_terminal_that_knows_ascii_alone(monkeypatch):
     out, _, code = run(monkeypatch, "models")
     assert code == 0
     assert "TinyCLIP-ViT-40M-32-Text-19M" in out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no pseudo terminals")
+def test_colours_are_left_out_where_the_user_wants_none(monkeypatch):
+    script = (
+        "from tinyclip_edge.notebook import report_table\n"
+        "from tinyclip_edge.cli.options import print_tables, progress_console\n"
+        "table = report_table('title', ['figure']); table.add_row('name', '1 [dim]2[/]')\n"
+        "print_tables([table]); progress_console().print('[red]bar[/]')"
+    )
+    coloured = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9\d|10\d)[;m]")
+
+    def written(**variables):
+        ours, theirs = os.openpty()
+        env = {**os.environ, "TERM": "xterm-256color", **variables}
+        subprocess.run([sys.executable, "-c", script], stdout=theirs, stderr=theirs, env=env,
+                       check=True)  # fmt: skip
+        text = os.read(ours, 65_536).decode()
+        os.close(ours)
+        os.close(theirs)
+        return text
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert coloured.search(written())
+    text = written(NO_COLOR="1")
+    assert "name" in text and "bar" in text and not coloured.search(text)
 
 
 def test_progress_and_bars_reach_it_too(monkeypatch):

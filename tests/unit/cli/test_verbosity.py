@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -124,3 +125,25 @@ def test_bars_of_downloads_are_quiet_too(talk, command_line, monkeypatch):
     command_line("talk", "-q")
     assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
     monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
+
+
+@pytest.mark.parametrize("place", ["the import", "the options"])
+def test_an_interrupt_before_the_command_begins_is_one_line_too(place):
+    code = {
+        "the import": "sys.modules['tinyclip_edge.cli.app'] = Late()",
+        "the options": "from tinyclip_edge.cli import app; app.set_verbosity = interrupt",
+    }[place]
+    script = (
+        "import sys\n"
+        "def interrupt(*_, **__): raise KeyboardInterrupt\n"
+        "class Late:\n"
+        "    __getattr__ = interrupt\n"
+        f"{code}\n"
+        "sys.argv = ['tinyclip-edge', 'models']\n"
+        "from tinyclip_edge.__main__ import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "interrupted; nothing was changed\n"
