@@ -146,8 +146,7 @@ class Graph:
     def extended(self, features: npt.NDArray[Any], threads: int, report: Report) -> Graph:
         """Return a graph in which all rows have a node; features are those of ``nearest``."""
         index = _empty(features.shape[1], self.facts.dtype)
-        self._check(features.shape[1])
-        index.load(self.content.data)
+        self._read(index.load, features.shape[1])
         size = len(self.labels)
         _add(index, features[size:], self.facts.dtype, self.nodes, threads, report)
         added = np.arange(self.nodes, self.nodes + len(features) - size, dtype=np.uint32)
@@ -177,15 +176,16 @@ class Graph:
     def _opened(self, dimensions: int) -> Index:
         if self._index is None:
             index = _empty(dimensions, self.facts.dtype)
-            self._check(dimensions)
-            index.view(self.content.data)
+            self._read(index.view, dimensions)
             self._index = index
         return self._index
 
-    def _check(self, dimensions: int) -> None:
+    def _read(self, read: Callable[[memoryview], None], dimensions: int) -> None:
+        """Let usearch read the bytes, once they are checked."""
         try:
             check_layout(self.content, dimensions, np.dtype(self.facts.dtype))
-        except ValueError as error:
+            read(self.content.data)
+        except (ValueError, RuntimeError) as error:
             raise DataError(
                 f"index: {error}; approximate() builds another, load(…, exact=True) reads none"
             ) from error

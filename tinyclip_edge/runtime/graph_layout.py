@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 MAGIC = b"usearch"
+OLDEST_MINOR = 10  # usearch reads the kinds of earlier ones as others
 COSINE = b"c"
 SCALARS = {"int8": 23, "float16": 12}  # numbers of usearch
 KEY_64, SLOT_32 = 14, 15
@@ -50,7 +51,8 @@ def check_layout(content: npt.NDArray[np.uint8], dimensions: int, dtype: np.dtyp
     start = _SIZES.itemsize + nodes * vector_bytes
     head = _read(content, start, _HEAD)
     kinds = COSINE, SCALARS[dtype.name], KEY_64, SLOT_32, dimensions
-    if head["magic"] != MAGIC or head["version"][0] != 2:
+    major, minor = head["version"][:2]
+    if head["magic"] != MAGIC or major != 2 or minor < OLDEST_MINOR:
         raise ValueError("its graph is of another version of usearch")
     if tuple(head[["metric", "scalar", "key", "slot", "dimensions"]].tolist()) != kinds:
         raise ValueError("its graph is of another kind")

@@ -232,6 +232,7 @@ def test_links_to_no_node_are_refused_before_they_are_followed(small):
     query = np.ones(8, np.float32) / 8**0.5
     for place, value, message in (
         (head, b"x", "another version"),
+        (head + 9, b"\x09\0", "another version"),  # whose kinds were other numbers
         (head + 14, b"\x0a", "another kind"),  # float64: eight bytes a number
         (head + 64, b"\xff\xff", "numbers of its graph"),
         (head + 64 + 32, b"\xff\xff\xff", "levels of its graph"),  # where a search begins
