@@ -14,14 +14,18 @@ from tinyclip_edge.paths import read_bounded
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def parse_json(text: str | bytes, *, values: int = JSON_VALUES) -> Any:  # noqa: ANN401 - whatever the text holds
+def parse_json(text: str | bytes, *, values: int = JSON_VALUES, unique_keys: bool = False) -> Any:  # noqa: ANN401 - whatever the text holds
     """Return the value of a text in UTF-8.
 
-    Raises ValueError when it is no JSON, is nested too deeply, or holds more than ``values``.
+    Of a repeated key the last value counts. Raises ValueError when it is no JSON, is nested too
+    deeply, holds more than ``values``, or with ``unique_keys`` repeats a key.
     """
     check_count(text, values)
     try:
-        value = json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
+        value = json.loads(
+            text.decode("utf-8-sig") if isinstance(text, bytes) else text,
+            object_pairs_hook=unrepeated if unique_keys else None,
+        )
     except RecursionError:
         raise ValueError(f"nested more than {JSON_DEPTH} deep") from None
     _check_depth(value)
@@ -42,6 +46,31 @@ def count_values(text: str | bytes) -> int:
     if isinstance(text, str):
         return sum(map(text.count, ",:[{"))
     return sum(map(text.count, (b",", b":", b"[", b"{")))
+
+
+def check_structure(content: bytes, values: int) -> None:
+    """Raise ValueError when a text in UTF-8 holds more than ``values`` values and keys.
+
+    Unlike in ``check_count``, punctuation within strings is not counted.
+    """
+    if count_values(content) <= values:
+        return
+    bare = content.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if bare.count(b'"') > 2 * values:
+        raise ValueError(f"it has more than {values:,} strings")
+    if sum(map(count_values, bare.split(b'"')[::2])) > values:
+        raise ValueError(f"it has more than {values:,} values")
+
+
+def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; ValueError for a repeated key, of which other readers take the first.
+
+    A value for ``object_pairs_hook`` of json.loads.
+    """
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("a key is repeated")
+    return table
 
 
 def read_json_file(
@@ -65,14 +94,16 @@ def read_json_table(
     *,
     limit: int = JSON_BYTES,
     values: int = JSON_VALUES,
+    unique_keys: bool = False,
 ) -> dict[str, Any]:
     """Return the object that a file holds, all of which can be written again.
 
-    ``error`` as in ``read_json_file``, for a list, and for halves of surrogate pairs.
+    ``error`` as in ``read_json_file``, for a list, for halves of surrogate pairs, and with
+    ``unique_keys``, for files that only this project writes, for a repeated key.
     """
     content = read_bounded(path, error, limit=limit)
     try:
-        value = parse_json(content, values=values)
+        value = parse_json(content, values=values, unique_keys=unique_keys)
         if SURROGATE.search(content):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tinyclip_edge.errors import ConfigError, DataError, one_line
-from tinyclip_edge.json_text import parse_json, read_json_file, read_json_table
+from tinyclip_edge.json_text import check_structure, parse_json, read_json_file, read_json_table
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,28 @@ def test_a_message_is_one_line_of_bounded_length_whatever_it_quotes():
     )
     assert len(one_line("ab " * 100_000)) < 2100
     assert one_line(message) == message
+
+
+def test_repeated_keys_are_refused_on_request_and_otherwise_the_last_counts():
+    text = '{"a": {"b": 1, "b": 2}}'
+    assert parse_json(text) == {"a": {"b": 2}}
+    with pytest.raises(ValueError, match="a key is repeated"):
+        parse_json(text, unique_keys=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" + b"0," * 30 + b"0]", b"{" + b'"a":0,' * 11 + b'"a":0}', b"[" + b'"",' * 41 + b'""]',
+     b'["\\\\", ' + b"[]," * 21 + b"0]", b'["\\"", ' + b"0," * 40 + b"0]"],
+)  # fmt: skip
+def test_many_values_are_counted_outside_strings(content):
+    with pytest.raises(ValueError, match="more than 20 "):
+        check_structure(content, 20)
+
+
+@pytest.mark.parametrize(
+    "text", [",:[{" * 99, '"' * 99, '\\",[' * 99, "\\" * 99 + ",", "é,\n" * 99]
+)
+def test_punctuation_in_texts_is_not_counted(text):
+    check_structure(json.dumps({"a": [text, text]}).encode(), 20)
+    check_structure(json.dumps({"a": [text, text]}, ensure_ascii=False).encode(), 20)

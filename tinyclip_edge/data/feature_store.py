@@ -172,7 +172,7 @@ class FeatureStore:
         if not about.is_file():
             return
         try:
-            stored = read_json_table(about, DataError)
+            stored = read_json_table(about, DataError, unique_keys=True)
             kind = stored.pop("format"), stored.pop("version")
         except (DataError, KeyError):
             raise DataError(f"{about} cannot be read; {CURE}") from None

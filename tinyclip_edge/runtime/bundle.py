@@ -57,7 +57,7 @@ class Manifest:
             raise BundleError(
                 f"{folder} is not a bundle: it has no {MANIFEST}; `tinyclip-edge export` writes one"
             )
-        content = read_json_table(path, BundleError)
+        content = read_json_table(path, BundleError, unique_keys=True)
         _check(path, content)
         field_names = {f.name for f in fields(cls)}
         return cls(

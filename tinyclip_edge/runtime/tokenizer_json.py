@@ -9,12 +9,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
 from tinyclip_edge.errors import ModelError, TinyClipError
-from tinyclip_edge.json_text import check_count, parse_json
+from tinyclip_edge.json_text import check_count, parse_json, unrepeated
 from tinyclip_edge.limits import TOKEN_CHARS, TOKENIZER_BYTES, TOKENIZER_VALUES
 from tinyclip_edge.paths import read_bounded
 from tinyclip_edge.runtime.text_growth import check_growth
@@ -112,7 +111,7 @@ def _check_prefix(path: Path, content: bytes) -> None:
     if not _PREFIX.search(content) and not _ESCAPED_LETTER.search(content):
         return
     try:
-        table = json.loads(content, object_pairs_hook=_unrepeated)
+        table = json.loads(content, object_pairs_hook=unrepeated)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not a tokenizer.json: {error}") from None
     model = table.get("model") if isinstance(table, dict) else None
@@ -120,14 +119,6 @@ def _check_prefix(path: Path, content: bytes) -> None:
         raise ModelError(
             f"{path}: {_PREFIX_KEY} is supported for WordPiece models only, not {model.get('type')}"
         )
-
-
-def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; ValueError for a repeated key, of which the library takes another."""
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        raise ValueError("a key is repeated")
-    return table
 
 
 @contextmanager

@@ -207,7 +207,7 @@ def _digest(about: Mapping[str, Any]) -> str:
 
 
 def _about(folder: Path) -> _About:
-    content = read_json_table(folder / ABOUT, _BrokenError)
+    content = read_json_table(folder / ABOUT, _BrokenError, unique_keys=True)
     version = content.get("version")
     if version == OLDER and not content.keys() & NEWER.keys():
         content = {**NEWER, **content}

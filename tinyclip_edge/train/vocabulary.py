@@ -39,7 +39,7 @@ class KeptTokens(BaseModel):
     def read(cls, path: Path) -> KeptTokens:
         """Read the file. Raises ModelError."""
         try:
-            return cls.model_validate(read_json_table(path, ModelError))
+            return cls.model_validate(read_json_table(path, ModelError, unique_keys=True))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))

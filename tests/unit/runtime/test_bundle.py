@@ -224,3 +224,10 @@ def test_snapshots_of_the_hub_s_cache_open(tiny_bundle, tmp_path):
 def test_no_name_leads_out_of_a_bundle(tmp_path, name):
     with pytest.raises(BundleError, match="is outside the bundle"):
         bundle_file(tmp_path, name)
+
+
+def test_a_repeated_key_is_refused(tiny_bundle):
+    path = tiny_bundle.folder / "manifest.json"
+    path.write_text(path.read_text().replace("{", '{"name": "another", ', 1))
+    with pytest.raises(BundleError, match=r"cannot read .*: a key is repeated"):
+        Manifest.read(tiny_bundle.folder)

@@ -120,3 +120,14 @@ def test_a_state_of_other_content_is_no_checkpoint(store):
     checkpoint, warnings = load(store)
     assert checkpoint.position.step == 3
     assert "state.pt has unexpected contents" in warnings[0]
+
+
+def test_a_repeated_key_makes_a_checkpoint_damaged(store):
+    """The last one has the digest; a reader that takes the first would see another step."""
+    for step in (3, 5):
+        path = store.save(content(step))
+    text = (path / "checkpoint.json").read_text()
+    (path / "checkpoint.json").write_text(text.replace("{", '{"step": 7, ', 1))
+    checkpoint, warnings = load(store)
+    assert checkpoint.position.step == 3
+    assert "a key is repeated" in warnings[0]

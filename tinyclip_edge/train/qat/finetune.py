@@ -224,7 +224,7 @@ def _check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
     path = folder / IDENTITY
     if not path.is_file():
         return
-    before = read_json_table(path, ConfigError)
+    before = read_json_table(path, ConfigError, unique_keys=True)
     changed = [key for key, value in identity.items() if before.get(key) != value]
     if changed:
         raise ConfigError(
