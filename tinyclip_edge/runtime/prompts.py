@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.limits import TEXTS_BYTES
 from tinyclip_edge.runtime.inputs import label_list
 from tinyclip_edge.runtime.protocol import Embedder, Features, TextTokens
 
@@ -17,7 +18,8 @@ _LABEL_CHARS = 60  # characters of a label in a message
 def fill_templates(labels: Iterable[str], templates: Iterable[str]) -> list[str]:
     """Return each label in every template, label by label.
 
-    Raise DataError for no label, no template, or a template without ``{}``.
+    Raise DataError for no label, no template, a template without ``{}``, or prompts that are too
+    long together.
     """
     labels, templates = label_list(labels), label_list(templates, "templates")
     if not labels:
@@ -26,8 +28,20 @@ def fill_templates(labels: Iterable[str], templates: Iterable[str]) -> list[str]
         raise DataError('the list of templates is empty; "{}" stands for the label alone')
     for template in templates:
         if "{}" not in template:
-            raise DataError(f"template {template!r} has no {{}} for the label")
+            raise DataError(f"template {_short(template)} has no {{}} for the label")
+    size = prompt_chars(labels, templates)
+    if size > TEXTS_BYTES:
+        raise DataError(
+            f"labels and templates make prompts of {size:,} characters; at most {TEXTS_BYTES:,}"
+        )
     return [template.replace("{}", label) for label in labels for template in templates]
+
+
+def prompt_chars(labels: Sequence[str], templates: Sequence[str]) -> int:
+    """Return the number of characters of all prompts, none of which is made."""
+    label_chars, places = sum(map(len, labels)), [t.count("{}") for t in templates]
+    fixed = sum(map(len, templates)) - 2 * sum(places)
+    return fixed * len(labels) + sum(places) * label_chars
 
 
 def class_features(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import Body, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from tinyclip_edge.access import App, HostGuard, HostRule
@@ -18,7 +18,7 @@ from tinyclip_edge.errors import TinyClipError, one_line
 from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.runtime.vectors import unit
-from tinyclip_edge.serve.content import base64_vector, is_data_url, rounded
+from tinyclip_edge.serve.content import AsciiResponse, base64_vector, is_data_url, rounded
 from tinyclip_edge.serve.engine import Engine
 from tinyclip_edge.serve.errors import RequestError, error_body
 from tinyclip_edge.serve.guard import RequestGuard
@@ -51,6 +51,7 @@ def create_app(
 
     app = FastAPI(
         title="tinyclip-edge", lifespan=lifespan, docs_url=None, redoc_url=None,
+        default_response_class=AsciiResponse,
         exception_handlers={
             TinyClipError: _refused, RequestValidationError: _invalid, HTTPException: _no_route,
         },
@@ -65,7 +66,7 @@ def create_app(
 def _add_model_routes(app: FastAPI, engine: Engine) -> None:
     @app.post("/v1/embeddings")
     @app.post("/embeddings")
-    async def embeddings(request: Annotated[EmbeddingsRequest, Body()]) -> JSONResponse:
+    async def embeddings(request: Annotated[EmbeddingsRequest, Body()]) -> AsciiResponse:
         """Embed texts or pictures."""
         inputs = [request.input] if isinstance(request.input, str) else request.input
         _check_inputs(inputs, request.modality, engine)
@@ -73,7 +74,7 @@ def _add_model_routes(app: FastAPI, engine: Engine) -> None:
         rows, tokens = await _embed(engine, inputs, kinds)
         features = _cut(rows, request.dimensions)
         write = base64_vector if request.encoding_format == "base64" else rounded
-        return JSONResponse({
+        return AsciiResponse({
             "object": "list",
             "model": engine.clip.name,
             "data": [
@@ -177,22 +178,22 @@ def _cut(features: Sequence[Features], dimensions: int | None) -> Sequence[Featu
     return [unit(vector[None, :dimensions])[0] for vector in features]
 
 
-async def _refused(_: Request, error: Exception) -> JSONResponse:
+async def _refused(_: Request, error: Exception) -> AsciiResponse:
     status = error.status if isinstance(error, RequestError) else 400
     headers = error.headers if isinstance(error, RequestError) else {}
-    return JSONResponse(error_body(str(error), status), status, headers)
+    return AsciiResponse(error_body(str(error), status), status, headers)
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _invalid(_: Request, error: Exception) -> AsciiResponse:
     """Name the first wrong field; never repeat what the client sent."""
     faults = error.errors() if isinstance(error, RequestValidationError) else []
     first = faults[0] if faults else {"loc": (), "msg": "invalid request"}
     place = ".".join(str(part) for part in first["loc"][1:]) or "body"
-    return JSONResponse(error_body(one_line(f"{place}: {first['msg']}"), 400), 400)
+    return AsciiResponse(error_body(one_line(f"{place}: {first['msg']}"), 400), 400)
 
 
-async def _no_route(_: Request, error: Exception) -> JSONResponse:
+async def _no_route(_: Request, error: Exception) -> AsciiResponse:
     status = error.status_code if isinstance(error, HTTPException) else 500
     detail = error.detail if isinstance(error, HTTPException) else "error"
     headers = error.headers if isinstance(error, HTTPException) else None
-    return JSONResponse(error_body(one_line(str(detail)), status), status, headers)
+    return AsciiResponse(error_body(one_line(str(detail)), status), status, headers)

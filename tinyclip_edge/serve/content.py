@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 
 import numpy as np
+from fastapi.responses import JSONResponse
 
 from tinyclip_edge.runtime.images import image_header
 from tinyclip_edge.runtime.protocol import Features
@@ -15,6 +17,14 @@ from tinyclip_edge.serve.errors import RequestError
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+/-]*)(;[\w=.+-]+)*?;base64,", re.ASCII)
 _DATA = "data:"
 _HEAD_CHARS = 200  # in which the comma of a data URL stands
+
+
+class AsciiResponse(JSONResponse):
+    """JSON without other characters: names of files may hold what is no UTF-8."""
+
+    def render(self, content: object) -> bytes:
+        """Return the body."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 def is_data_url(text: str) -> bool:

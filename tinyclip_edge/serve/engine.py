@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.runtime.prompts import check_prompts, class_features, probabilities
+from tinyclip_edge.runtime.prompts import check_prompts, class_features, probabilities, prompt_chars
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.serve.batching import Batcher
 from tinyclip_edge.serve.content import picture_bytes
@@ -99,6 +99,11 @@ class Engine:
                 f"{len(labels) * len(templates):,} prompts; at most {self.limits.labels:,} labels "
                 "times templates",
                 413,
+            )
+        size = prompt_chars(labels, templates)
+        if size > self.limits.prompt_chars:
+            raise RequestError(
+                f"prompts of {size:,} characters; at most {self.limits.prompt_chars:,}", 413
             )
         image = (await self.embed_pictures([picture]))[0]
         classes = await self._run(self._class_features, tuple(labels), tuple(templates))

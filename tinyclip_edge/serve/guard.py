@@ -10,6 +10,7 @@ from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from tinyclip_edge.access import App, Receive, Scope, Send, decoded
+from tinyclip_edge.json_text import check_structure
 from tinyclip_edge.serve.errors import RequestError, error_body
 from tinyclip_edge.serve.metrics import ServerMetrics
 from tinyclip_edge.serve.settings import ServerLimits
@@ -56,7 +57,9 @@ class RequestGuard:
                 self._held += len(part)
                 self._check_size(held)
                 body += part
-            await self.app(scope, _replay(bytes(body), receive), counted)
+            whole = bytes(body)
+            self._check_values(whole)
+            await self.app(scope, _replay(whole, receive), counted)
         except RequestError as error:
             await _refuse(error, counted)
         except ConnectionAbortedError:
@@ -93,6 +96,15 @@ class RequestGuard:
                 raise ConnectionAbortedError
             yield message.get("body", b"")
             more = message.get("more_body", False)
+
+    def _check_values(self, body: bytes) -> None:
+        """Refuse a JSON whose parts would take many times the memory of the text."""
+        if not json.detect_encoding(body).startswith("utf-8"):  # the count would be of other bytes
+            raise RequestError("the request's body is not UTF-8")
+        try:
+            check_structure(body, self.limits.values)
+        except ValueError as error:
+            raise RequestError(f"the request's body: {error}", 413) from None
 
     def _check_size(self, size: int) -> None:
         if size > self.limits.request_bytes:

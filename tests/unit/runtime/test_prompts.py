@@ -10,7 +10,7 @@ from PIL import Image
 
 from tinyclip_edge import EdgeCLIP
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.runtime.prompts import check_prompts
+from tinyclip_edge.runtime.prompts import check_prompts, fill_templates, prompt_chars
 
 RED = Image.new("RGB", (12, 9), "red")
 
@@ -137,3 +137,11 @@ def test_texts_and_images_of_any_ordered_collection(clip):
 def test_a_single_picture_is_no_batch_of_its_rows(clip, images, message):
     with pytest.raises(DataError, match=message):
         clip.encode_image(images)
+
+
+def test_the_size_of_prompts_is_known_before_they_are_made():
+    labels, templates = ["cat", "a dog"], ["{}", "a {} or {}", "{{}}"]
+    expected = sum(len(prompt) for prompt in fill_templates(labels, templates))
+    assert prompt_chars(labels, templates) == expected
+    with pytest.raises(DataError, match="make prompts of 400,000,000 characters"):
+        fill_templates(["x" * 20_000], ["{}" * 20_000])

@@ -187,7 +187,7 @@ def test_labels_that_the_model_cannot_tell_apart(client):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"input": "\\ud800"}', b'{"input": NaN}'],
+    [b"", b"{", b"\xff\xfe", b"[" * 10_000, b'{"input": "\\ud800"}', b'{"input": NaN}'],
 )
 def test_what_is_no_request_is_one_line(client, content):
     response = client.post(
@@ -254,3 +254,42 @@ def test_health_and_the_list_of_models(client, clip):
     answer = {"status": "ok", "model": clip.name, "precision": clip.precision}
     assert client.get("/health").json() == answer
     assert [row["id"] for row in client.get("/v1/models").json()["data"]] == [clip.name]
+
+
+@pytest.mark.parametrize(
+    ("labels", "templates"),
+    [(["x" * 20_000, "y"], ["{}" * 20_000]), (["a"] * 60, ["b {}" + "c" * 20_000])],
+)
+def test_prompts_that_grow_beyond_bounds_are_refused(client, labels, templates):
+    body = {"image": data_url(picture()), "labels": labels, "templates": templates}
+    assert "characters; at most 1,000,000" in refused(client.post("/classify", json=body), 413)
+
+
+@pytest.mark.parametrize("content", [
+    b'{"input": [' + b"0," * 30_000 + b"0]}",
+    b'{"input": [' + b"[]," * 20_000 + b"0]}",
+    b'{"input": [' + b'"",' * 30_000 + b'""]}',
+])  # fmt: skip
+def test_many_values_are_refused_unparsed(client, content, monkeypatch):
+    monkeypatch.setattr("starlette.requests.Request.json", None)
+    headers = {"content-type": "application/json"}
+    line = refused(client.post("/embeddings", content=content, headers=headers), 413)
+    assert "it has more than 20,000" in line
+
+
+def test_punctuation_in_a_text_is_no_value(client):
+    texts = [', [ { : \\ " é ' * 1000] * 5
+    assert vectors(client.post("/embeddings", json={"input": texts})).shape[0] == 5
+
+
+def test_a_body_of_another_encoding_is_refused(client):
+    content = '{"input": "a"}'.encode("utf-16")
+    line = refused(client.post("/embeddings", content=content), 400)
+    assert line == "the request's body is not UTF-8"
+
+
+def test_names_that_are_no_utf8_are_found(clip, tmp_path):
+    path = clip.index([picture()], ["\udcff.png"]).save(tmp_path / "pictures.npz")
+    with TestClient(create_app(clip, index=path), base_url=BASE) as client:
+        response = client.post("/search", json={"text": "a cat"})
+    assert response.status_code == 200 and response.json()["results"][0]["key"] == "\udcff.png"
