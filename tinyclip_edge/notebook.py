@@ -19,12 +19,12 @@ def report_table(title: str, columns: Sequence[str], caption: Sequence[str] = ()
     In a narrow terminal names are broken into lines, figures never.
     """
     from rich import box
-    from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(
-        title=escape(title) or None,
-        caption=escape("\n".join(caption)),
+    from tinyclip_edge.plain_table import PlainTable
+
+    table = PlainTable(
+        title=title,
+        caption="\n".join(caption),
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,

@@ -47,10 +47,10 @@ class ExportReport(NotebookReport):
     def table(self) -> Table:
         """Return a rich table with one row per precision."""
         from rich.box import SIMPLE_HEAD
-        from rich.table import Table
+        from tinyclip_edge.plain_table import PlainTable
 
         pairs, base = self.verification["pairs"], self.verification["reference_recall@1"]
-        table = Table(
+        table = PlainTable(
             title=f"{model_name(self.folder)}: verified on {pairs:,} pairs",
             caption=f"PyTorch: recall@1 {base:.1f} %; cosine: minimum; lost: ± standard error, "
             f"{self.verification['max_drop']:g} and one standard error allowed, ? if there are too "

@@ -64,7 +64,7 @@ class FillBar:
 
     def on_message(self, text: str) -> None:
         """Write one line."""
-        self._console.print(one_line(text), markup=False, soft_wrap=True)
+        self._console.print(one_line(text), markup=False, emoji=False, soft_wrap=True)
 
     def on_pairs(self, done: int, total: int) -> None:
         """Advance the bar."""

@@ -62,4 +62,4 @@ def _print_families(names: list[str], *, run: bool, json_output: bool) -> None:
     console = Console()
     console.print(table.table())
     for note in table.notes:
-        console.print(note, markup=False, highlight=False)
+        console.print(note, markup=False, emoji=False, highlight=False)

@@ -146,8 +146,6 @@ _BENCH_CAPTION = (
 
 def _rich_table(report: BenchReport) -> Table:
     """Return one row per model and precision."""
-    from rich.markup import escape
-
     latency = report.rows[0].latency
     table = report_table(
         f"batch {latency.batch}, {counted(latency.threads, 'thread')}, {latency.rounds} rounds",
@@ -157,7 +155,7 @@ def _rich_table(report: BenchReport) -> Table:
     for row in report.rows:
         image, text = row.latency.image, row.latency.text
         table.add_row(
-            escape(row.label),
+            row.label,
             millions(row.spec.encoder_parameters),
             megabytes(row.spec.bytes_on_disk),
             three_digits(image.median_ms),

@@ -11,7 +11,7 @@ from tinyclip_edge.evaluation.latency import ModelLatency, measure_latency
 from tinyclip_edge.evaluation.open import is_bundle, open_embedder
 from tinyclip_edge.evaluation.report import EvalReport, EvalRow, evaluate_model
 from tinyclip_edge.evaluation.sets import evaluation_set
-from tinyclip_edge.evaluation.tables import megabytes, millions, percent
+from tinyclip_edge.evaluation.tables import dimmed_end, megabytes, millions, percent
 from tinyclip_edge.notebook import NotebookReport, report_table
 from tinyclip_edge.runtime.images import open_image
 from tinyclip_edge.runtime.protocol import Embedder, EmbedderSpec
@@ -19,6 +19,7 @@ from tinyclip_edge.units import counted, three_digits
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 DATA = "starter:test_style"
 THREADS = 1
@@ -132,8 +133,6 @@ def _figures(row: ComparisonRow) -> dict[str, Any]:
 
 def _rich_table(comparison: Comparison) -> Table:
     """Return one row per model; dimmed figures are relative to the first model's."""
-    from rich.markup import escape
-
     reference = comparison.rows[0]
     table = report_table(
         "",
@@ -143,7 +142,7 @@ def _rich_table(comparison: Comparison) -> Table:
     for row in comparison.rows:
         accuracies, reference_accuracies = _accuracies(row), _accuracies(reference)
         table.add_row(
-            escape(row.label),
+            row.label,
             _with_share(
                 row,
                 reference,
@@ -192,8 +191,8 @@ def _accuracies(row: ComparisonRow) -> tuple[float, float, float]:
     return evaluation.retrieval.t2i[1], evaluation.retrieval.t2i[5], evaluation.hundred_way.top1
 
 
-def _with_share(row: ComparisonRow, first: ComparisonRow, figure: str, share: str) -> str:
-    return figure if row is first else f"{figure} [dim]{share:>4}[/]"
+def _with_share(row: ComparisonRow, first: ComparisonRow, figure: str, share: str) -> str | Text:
+    return figure if row is first else dimmed_end(figure, f"{share:>4}")
 
 
 def _encoder_share(row: ComparisonRow, first: ComparisonRow) -> str:

@@ -30,6 +30,7 @@ from tinyclip_edge.units import duration
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 _log = logging.getLogger(__name__)
 
@@ -166,8 +167,6 @@ def _zero_shot_rows(
 
 def _rich_table(report: EvalReport) -> Table:
     """Return one row per set or subset."""
-    from rich.markup import escape
-
     title = f"{report.model} · {report.spec.runtime} {report.spec.precision} · {report.data}"
     caption = ["± standard error", *report.notes]
     if report.task == RETRIEVAL:
@@ -176,14 +175,14 @@ def _rich_table(report: EvalReport) -> Table:
         columns = ["pairs", *first, *second, "of 100"]
         table = report_table(title, columns, caption)
         for row in report.rows:
-            table.add_row(escape(row.name), *_retrieval_cells(row))
+            table.add_row(row.name, *_retrieval_cells(row))
         return table
     table = report_table(title, ["images", "classes", "top-1", "top-5"], caption)
     for row in report.rows:
         zero_shot = row.zero_shot
         assert zero_shot is not None
         table.add_row(
-            escape(row.name),
+            row.name,
             str(zero_shot.n),
             str(zero_shot.classes),
             with_error(zero_shot.top1, zero_shot.stderr),
@@ -192,7 +191,7 @@ def _rich_table(report: EvalReport) -> Table:
     return table
 
 
-def _retrieval_cells(row: EvalRow) -> list[str]:
+def _retrieval_cells(row: EvalRow) -> list[str | Text]:
     retrieval, hundred_way = row.retrieval, row.hundred_way
     assert retrieval is not None and hundred_way is not None
     return [

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tinyclip_edge.units import three_digits
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 def percent(share: float) -> str:
@@ -10,9 +15,16 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def with_error(share: float, error: float) -> str:
+def with_error(share: float, error: float) -> Text:
     """Format a share and its standard error in per cent."""
-    return f"{100 * share:.1f} [dim]± {100 * error:.1f}[/]"
+    return dimmed_end(f"{100 * share:.1f}", f"± {100 * error:.1f}")
+
+
+def dimmed_end(figure: str, end: str) -> Text:
+    """Join a figure and what is less important behind it."""
+    from rich.text import Text
+
+    return Text.assemble(f"{figure} ", (end, "dim"))
 
 
 def millions(parameters: int) -> str:

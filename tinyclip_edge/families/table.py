@@ -91,9 +91,12 @@ class FamilyTable:
     def table(self) -> Table:
         """Return it for the terminal."""
         from rich.box import SIMPLE
-        from rich.table import Table
 
-        table = Table(title=TITLE, caption=self.origin, box=SIMPLE, show_edge=False, padding=(0, 1))
+        from tinyclip_edge.plain_table import PlainTable
+
+        table = PlainTable(
+            title=TITLE, caption=self.origin, box=SIMPLE, show_edge=False, padding=(0, 1)
+        )
         table.add_column("family", no_wrap=True)
         for ability in self.abilities:
             table.add_column(ability, justify="center", no_wrap=True)

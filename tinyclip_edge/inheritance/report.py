@@ -89,9 +89,11 @@ class InheritanceReport:
 
     def table(self) -> Table:
         """Return the report as a table for the terminal."""
-        from rich.table import Table
+        from tinyclip_edge.plain_table import PlainTable
 
-        table = Table(title=f"Inherited weights ({self.method})", caption="\n".join(self.notes))
+        table = PlainTable(
+            title=f"Inherited weights ({self.method})", caption="\n".join(self.notes)
+        )
         origins = [o for o in ORIGINS if o != "frozen" or self.frozen_parameters]
         for column in ("tower", "tensors", *origins):
             table.add_column(column, justify="left" if column == "tower" else "right")

@@ -57,9 +57,9 @@ class Conversion(NotebookReport):
 
     def table(self) -> Table:
         """Return the conversion's facts as a table."""
-        from rich.table import Table
+        from tinyclip_edge.plain_table import PlainTable
 
-        table = Table(show_header=False)
+        table = PlainTable(show_header=False)
         for name in ("source", "found", "architecture", "activation"):
             table.add_row(name, str(getattr(self, name)))
         for note in self.notes:

@@ -32,9 +32,10 @@ def teacher_rows() -> list[dict[str, Any]]:
 def zoo_table() -> Table:
     """Return the zoo for the terminal, 80 columns wide; accuracies are the published ones."""
     from rich.box import SIMPLE
-    from rich.table import Table
 
-    table = Table(
+    from tinyclip_edge.plain_table import PlainTable
+
+    table = PlainTable(
         title="Students, and their teachers below",
         caption="Parameters without BatchNorm statistics. Automatic students are recipes of "
         "stages: rounded, as published. top-1: zero-shot ImageNet, as published.",

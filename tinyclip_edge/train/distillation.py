@@ -41,9 +41,9 @@ class RunResult(NotebookReport):
 
     def table(self) -> Table:
         """Return the metrics of the last evaluation beside the teacher's."""
-        from rich.table import Table
+        from tinyclip_edge.plain_table import PlainTable
 
-        table = Table(title=f"{self.student}: {self.steps:,} steps, {duration(self.seconds)}")
+        table = PlainTable(title=f"{self.student}: {self.steps:,} steps, {duration(self.seconds)}")
         for column in ("metric", "teacher", "student"):
             table.add_column(column, justify="left" if column == "metric" else "right")
         last = self.evaluations[max(self.evaluations)] if self.evaluations else {}

@@ -19,12 +19,13 @@ _INCHES = (9.0, 3.6)
 def search_table(result: Mapping[str, Any]) -> Table:
     """Return the curve of a manifest's ``sensitivity``, one row per point."""
     from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+
+    from tinyclip_edge.plain_table import PlainTable
 
     most_sensitive = ", ".join(
         f"{row['tower']} {row['node']}" for row in result["layers"][:_NAMED_LAYERS]
     )
-    table = Table(
+    table = PlainTable(
         title=f"{result['precision']}: layers in float, on {result['pairs']} calibration pairs",
         caption="chosen: not worse on the verification pairs either; refused: best on these pairs, "
         f"worse on those; most sensitive layers: {most_sensitive}; ms: one image and one text",

@@ -289,11 +289,11 @@ def test_manifest_and_table_say_what_the_gate_allows(exported):
     verification = Manifest.read(exported.folder).verification
     assert verification["max_drop"] == 100.0
     assert verification["max_drop_allows"] == "recall@1_drop - recall@1_stderr <= max_drop"
-    assert "100 and one standard error allowed" in exported.report.table().caption
+    assert "100 and one standard error allowed" in str(exported.report.table().caption)
 
 
 def test_too_few_pairs_are_marked_in_report_and_table(quick, tmp_path):
     report = quick(tmp_path / "out", max_drop=0.5)
     assert any("int8 ranking: too few pairs to tell: one of 12" in w for w in report.warnings)
     column = report.table().columns[5]
-    assert [cell.endswith("?") for cell in column.cells] == [False, True]
+    assert [str(cell).endswith("?") for cell in column.cells] == [False, True]

@@ -63,7 +63,7 @@ class ProgressObserver:
         self._print(text)
 
     def _print(self, text: str) -> None:
-        self._console.print(one_line(text), markup=False, soft_wrap=True)
+        self._console.print(one_line(text), markup=False, emoji=False, soft_wrap=True)
 
 
 def _status(report: StepReport) -> str:

@@ -166,9 +166,9 @@ def _scales(loss: LossConfig, teacher: LoadedClip, temperature: float) -> dict[s
 
 
 def _metrics_table(metrics: StepZeroMetrics) -> Table:
-    from rich.table import Table
+    from tinyclip_edge.plain_table import PlainTable
 
-    table = Table(
+    table = PlainTable(
         title=f"Before training, on {metrics.images:,} pictures and {metrics.labels:,} labels "
         f"({metrics.source})"
     )
