@@ -45,12 +45,15 @@ class Journal:
     def __init__(self, path: Path, model_hash: str, width: int) -> None:
         """Read the file at ``path``, or begin one.
 
-        Raise BundleError for another model's changes, DataError when the disk refuses.
+        Raise BundleError for another model's changes, DataError for a link or when the disk
+        refuses.
         """
         self.path = path
         self.files: dict[str, IndexedFile] = {}
         self.removed: set[str] = set()
         self._width = width
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise DataError(f"{path} is a link or not a file, which would be written to; delete it")
         header = {"version": VERSION, "model": model_hash, "width": width}
         try:
             self._file: IO[bytes] = path.open("r+b" if path.exists() else "w+b")

@@ -127,8 +127,8 @@ def _decodable(
             break
         total += 1
         try:
-            decoded = decode_image(image.read_bytes() if isinstance(image, Path) else image)
-        except (UndecodableImageError, OSError):  # OSError: a file that cannot be read
+            decoded = decode_image(image)
+        except UndecodableImageError:
             bad_samples.add(key)
         else:
             pictures.add(image, decoded, texts)

@@ -72,7 +72,9 @@ def write_report(
     if path.is_dir():
         raise ConfigError(f"--out {path} is a folder; give a file name in it")
     if out is None:
-        refuse_links(records[0].folder / "report", ConfigError)
+        if path.parent.is_symlink():
+            raise ConfigError(f"{path.parent} is a link; name the page with --out")
+        refuse_links(path.parent, ConfigError)
     page = (
         _overlay_page(records, bundles_by_run)
         if multiple

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.paths import exists, is_file
 from tinyclip_edge.runtime.image_formats import FORMATS, READABLE
 from tinyclip_edge.runtime.protocol import ImageInput
 
@@ -35,6 +37,8 @@ TWELVE_BITS = 4095
 
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 _BRANDS_END = 64  # bytes of a file that contain its brands
+# What Pillow logs of a broken file is in the error raised for it, and need not be printed as well.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -94,7 +98,7 @@ def _open_file(image: ImageInput, label: str) -> Iterator[ImageFile.ImageFile]:
             f"got {type(image).__name__}"
         )
     try:
-        with warnings.catch_warnings(), _stream(image) as stream:
+        with warnings.catch_warnings(), _stream(image, label) as stream:
             # Size is checked by _check_size, which raises an error instead of a warning.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             if _is_heic(stream.read(_BRANDS_END)):
@@ -134,8 +138,13 @@ def _formats() -> tuple[str, ...]:
     return (*_pillow_formats(), "HEIF") if "HEIF" in Image.OPEN else _pillow_formats()
 
 
-def _stream(image: str | Path | bytes | bytearray | memoryview) -> IO[bytes]:
-    return Path(image).open("rb") if isinstance(image, (str, Path)) else io.BytesIO(image)
+def _stream(image: str | Path | bytes | bytearray | memoryview, label: str) -> IO[bytes]:
+    if not isinstance(image, (str, Path)):
+        return io.BytesIO(image)
+    path = Path(image)
+    if not is_file(path) and exists(path):  # a pipe would be waited for, a device has no end
+        raise DataError(f"{label} is not a file")
+    return path.open("rb")
 
 
 def _name_of(image: ImageInput, label: str) -> str:

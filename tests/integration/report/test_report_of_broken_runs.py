@@ -129,6 +129,12 @@ def test_a_report_is_not_written_through_a_link(report, plain, tmp_path):
     assert "report.html.part leads to another place" in err
     assert victim.read_text() == "precious"
     assert report(run, "--pictures", 0, "--out", tmp_path / "page.html")[0] == 0
+    shutil.rmtree(run / "report")
+    (tmp_path / "elsewhere").mkdir()
+    (run / "report").symlink_to(tmp_path / "elsewhere")
+    code, _, err = report(run, "--pictures", 0)
+    assert code == 2 and "report is a link; name the page with --out" in err
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_report_that_fails_fails_no_run(make, tmp_path, monkeypatch):

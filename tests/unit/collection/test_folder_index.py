@@ -199,3 +199,22 @@ def test_the_report_is_plain_json(model, photos, tmp_path):
     values = index_folders(model, [photos], tmp_path / "x").as_dict()
     assert values["index"] == str(tmp_path / "x.npz") and values["new"] == 10
     assert values["skipped"][0]["key"] == str(photos / "broken.jpg") and values["seconds"] > 0
+
+
+def test_a_journal_that_leads_elsewhere_is_not_written_to(model, photos, tmp_path):
+    """As in a folder from elsewhere: what the link names would be cut to nothing."""
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"do not lose this")
+    (tmp_path / ".x.npz.journal").symlink_to(precious)
+    with pytest.raises(DataError, match=r"\.x\.npz\.journal is a link"):
+        index_folders(model, [photos], tmp_path / "x.npz")
+    assert precious.read_bytes() == b"do not lose this"
+
+
+def test_a_lock_that_leads_elsewhere_is_not_emptied(model, photos, tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"do not lose this")
+    (tmp_path / ".x.npz.lock").symlink_to(precious)
+    with pytest.raises(TinyClipError, match="cannot be locked"):
+        index_folders(model, [photos], tmp_path / "x.npz")
+    assert precious.read_bytes() == b"do not lose this"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import struct
 import subprocess
 import sys
 import types
@@ -256,3 +259,33 @@ def test_heic_opens_once_the_package_is_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", package)
     monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
     assert open_image(HEIC).size == (5, 4)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with contextlib.closing(open_both_ends(tmp_path / "a.png")):
+        for name in (tmp_path / "a.png", "/dev/null"):
+            with pytest.raises(DataError, match=f"{name} is not a file"):
+                open_image(name)
+
+
+def open_both_ends(pipe):
+    """Open a pipe with some bytes in it, so that whoever reads it would not wait for ever."""
+    file = open(os.open(pipe, os.O_RDWR), "wb", buffering=0)  # noqa: SIM115, PTH123
+    file.write(bytes(100))
+    return file
+
+
+def test_pillow_prints_nothing_of_a_broken_file(tmp_path):
+    content = encoded(Image.new("RGB", (4, 4)), "TIFF")
+    samples = struct.pack("<HHI", 277, 3, 1)  # the tag SamplesPerPixel, one short number
+    at = content.index(samples) + len(samples)
+    (tmp_path / "a.tif").write_bytes(content[:at] + b"\xff\xff" + content[at + 2 :])
+    code = (
+        "import sys; from tinyclip_edge.runtime.images import open_image\n"
+        "try: open_image(sys.argv[1])\n"
+        "except Exception as error: print(type(error).__name__)"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "a.tif")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("DataError\n", "")
