@@ -47,6 +47,7 @@ class ExportReport(NotebookReport):
     def table(self) -> Table:
         """Return a rich table with one row per precision."""
         from rich.box import SIMPLE_HEAD
+
         from tinyclip_edge.plain_table import PlainTable
 
         pairs, base = self.verification["pairs"], self.verification["reference_recall@1"]

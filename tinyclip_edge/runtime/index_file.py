@@ -6,7 +6,10 @@ import io
 import json
 import logging
 import math
+import re
 import struct
+import sys
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -37,6 +40,7 @@ FILE_STAMP = np.dtype([("size", "<i8"), ("mtime_ns", "<i8"), ("digest", "u1", (1
 
 _LOCAL_HEADER = 30  # bytes before a member's name
 _ZIP64_EXTRA = 20  # bytes that zipfile adds to a local header with 64-bit sizes
+_NOT_FINITE = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}")  # a number that may be none
 _PADDING = 0xD935  # kind of an extra field that only aligns what follows
 
 
@@ -123,7 +127,7 @@ def read_index(path: Path, *, mapped: bool = False, exact: bool = False) -> Inde
                 if mapped and "key_ends" in names
                 else _texts(_json(file, "keys", values)),
                 features=features if mapped else _features(features),
-                model_hash=str(_array(file, "model_hash")),
+                model_hash=_text(_array(file, "model_hash")),
                 scales=_finite(_array(file, "scales")) if "scales" in names else None,
                 width=int(_array(file, "width")) if "width" in names else None,
                 metadata=_tables(_json(file, "metadata", values)) if "metadata" in names else None,
@@ -224,7 +228,9 @@ def _check_header(
     }
     if version not in header_readers:
         raise ValueError(f"{name} has an unsupported version of numpy's format")
-    shape, fortran, dtype = header_readers[version](file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a header of Python 2: none of ours
+        shape, fortran, dtype = header_readers[version](file)
     # numpy allocates the size that the header claims before it reads the data.
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != end - file.tell():
         raise ValueError(f"{name} does not match its header")
@@ -232,7 +238,11 @@ def _check_header(
 
 
 def _json(file: zipfile.ZipFile, name: str, values: int) -> object:
-    return parse_json(_array(file, name).tobytes(), values=values)
+    content = _array(file, name).tobytes()
+    value = parse_json(content, values=values)
+    if _NOT_FINITE.search(content):
+        json.dumps(value, allow_nan=False)  # raises ValueError
+    return value
 
 
 def _features(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -261,6 +271,16 @@ def _finite(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     if array.dtype.kind != "f" or not np.isfinite(array).all():
         raise ValueError("its numbers are not finite floats")
     return np.asarray(array, dtype=np.float32)
+
+
+def _text(array: npt.NDArray[Any]) -> str:
+    """Return the text of an array; numpy does not check its characters."""
+    if array.dtype.kind != "U" or array.shape != ():
+        raise ValueError("its model hash is not a text")
+    little = array.astype(array.dtype.newbyteorder("<")).tobytes()
+    if np.frombuffer(little, "<u4").max(initial=0) > sys.maxunicode:
+        raise ValueError("its model hash has characters that do not exist")
+    return str(array)
 
 
 def _stamps(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

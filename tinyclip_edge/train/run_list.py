@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -108,7 +110,7 @@ def summary(path: Path) -> RunSummary:
         state, step = STOPPED, saved[-1]
     else:
         state, step = NOT_STARTED, 0
-    files = [file.stat() for file in path.rglob("*") if file.is_file()]
+    files = list(_file_stats(path))
     changed = max((file.st_mtime for file in files), default=path.stat().st_mtime)
     size = sum(file.st_size for file in files)
     return RunSummary(path, state, step, steps, best, size, datetime.fromtimestamp(changed))
@@ -179,6 +181,15 @@ def removable(roots: Iterable[Path], *, checkpoints: bool, features: bool) -> li
 
 
 def _removable(path: Path, what: str) -> Removable:
-    files = path.rglob("*") if path.is_dir() else (path,)
-    size = sum(file.lstat().st_size for file in files if file.is_file())
-    return Removable(path, what, size)
+    return Removable(path, what, sum(file.st_size for file in _file_stats(path)))
+
+
+def _file_stats(path: Path) -> Iterator[os.stat_result]:
+    """Yield those of a file, or of all below a folder; what a run deletes meanwhile is left out."""
+    if not path.is_dir():
+        with suppress(OSError):
+            yield path.lstat()
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(OSError):
+                yield Path(folder, name).lstat()

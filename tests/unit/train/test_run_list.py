@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -137,3 +138,23 @@ def test_clean_follows_no_link(command_line, folder, tmp_path):
     checkpoints.symlink_to(outside)
     assert command_line("clean", folder, "--checkpoints", "--yes")[2] == "nothing to delete\n"
     assert (outside / "photo").is_file()
+
+
+def test_files_that_a_run_deletes_meanwhile_are_left_out(folder, monkeypatch):
+    """As when a checkpoint is written while the runs are listed."""
+    real, size = Path.is_file, next(r.bytes for r in list_runs(folder).runs if r.path.name == "cut")
+
+    def deleting(path):
+        known = real(path)
+        if path.name == "state":
+            path.unlink(missing_ok=True)
+        return known
+
+    def walk(top):
+        for place, folders, names in os_walk(top):
+            yield place, folders, [*names, "gone"]
+
+    os_walk = os.walk
+    monkeypatch.setattr(os, "walk", walk)
+    monkeypatch.setattr(Path, "is_file", deleting)
+    assert next(r.bytes for r in list_runs(folder).runs if r.path.name == "cut") == size
