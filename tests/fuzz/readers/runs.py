@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from driver import Reader
 from hostile import HOSTILE_JSON
 from model_mutations import changed_safetensors, changed_state
 from mutations import changed_file, changed_json, changed_json_lines, changed_yaml, named, placed
+from rich.console import Console
 from torch import nn
 
 from tinyclip_edge.config import dump_config, flatten, load_config
@@ -29,6 +31,7 @@ from tinyclip_edge.train.checkpoint_store import CheckpointStore
 from tinyclip_edge.train.folder_check import resumed_config
 from tinyclip_edge.train.monitoring.events import EventLog, rewind_events
 from tinyclip_edge.train.run_folder import RunFolder
+from tinyclip_edge.train.run_list import list_runs, removable
 from tinyclip_edge.train.vocabulary import KeptTokens
 
 STEP = 4
@@ -132,6 +135,7 @@ def read_run(folder: Path, data: bytes) -> None:
             record = RunRecord.read(run)
             record.summary()
             record.settings  # noqa: B018
+            list_run(run)
             if name == CONFIG or name.startswith(PLACE):
                 resume(run)
             rewind_events(run / EVENTS, STEP)
@@ -139,6 +143,13 @@ def read_run(folder: Path, data: bytes) -> None:
         for name, content in originals.items():
             if (run / name).parent.is_dir() and not (run / name).is_dir():
                 (run / name).write_bytes(content)
+
+
+def list_run(run: Path) -> None:
+    """What ``runs`` prints and ``clean`` would delete."""
+    for table in list_runs(run).tables():
+        Console(file=io.StringIO()).print(table)
+    removable([run.parent], checkpoints=True, features=True)
 
 
 def resume(run: Path) -> None:

@@ -13,8 +13,9 @@ import timm.data.imagenet_info  # noqa: F401 - torch's memory is no input's
 from driver import Reader
 from hostile import HOSTILE_BYTES
 from mutations import changed_bytes
-from PIL import Image
+from PIL import Image, features
 
+from tinyclip_edge.data.corpus import corpus_lines
 from tinyclip_edge.evaluation.class_images import ANNOTATIONS
 from tinyclip_edge.evaluation.sets import evaluation_set
 from tinyclip_edge.paths import read_lines
@@ -22,6 +23,7 @@ from tinyclip_edge.runtime.preprocess import Preprocess
 
 PICTURE = Image.fromarray(np.arange(12 * 9 * 3, dtype=np.uint8).reshape(9, 12, 3))
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+NEWER = ("AVIF",) if features.check("avif") else ()  # since Pillow 11.3
 CLASSES = ("n01440764", "n01443537")
 TEXTS = (*HOSTILE_BYTES, b"\t" * 9, b"\t\n" * 20_000, b"a\t\xff\n", b"\xf0\x9f\n\n\na")
 
@@ -59,6 +61,12 @@ def annotated(folder: Path, content: bytes) -> None:
     evaluation_set(str(root))
 
 
+def corpus(folder: Path, content: bytes) -> None:
+    """The texts that a student's vocabulary is chosen by."""
+    (folder / "corpus.txt").write_bytes(content)
+    corpus_lines(str(folder / "corpus.txt"))
+
+
 def labels(folder: Path, content: bytes) -> None:
     (folder / "labels.txt").write_bytes(content)
     read_lines(folder / "labels.txt", "labels")
@@ -90,10 +98,11 @@ READERS = (
         annotated,
         TEXTS,
     ),
+    Reader("corpus", lambda _: ["a cat\né\n".encode()], changed_bytes, corpus, TEXTS, weight=0.3),
     Reader("labels", lambda _: ["a cat\né\n".encode()], changed_bytes, labels, TEXTS),
     *(
         Reader(f"picture, {kind}", partial(lambda kind, _: [encoded(kind)], kind), changed_bytes,
                decode, HOSTILE_BYTES, weight=0.5)
-        for kind in FORMATS
+        for kind in FORMATS + NEWER
     ),
 )  # fmt: skip
