@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from PIL import Image
 
-from tinyclip_edge.errors import DataError, MissingExtraError
+from tinyclip_edge.errors import DataError, MissingExtraError, TinyClipError
+from tinyclip_edge.paths import exists, is_file
 from tinyclip_edge.runtime.images import MAX_PIXELS, open_image
 from tinyclip_edge.runtime.video_keys import CONTAINERS, split_key
 
@@ -126,28 +127,44 @@ def _opened(path: str) -> Iterator[_Video]:
             f"{path}: frames of videos need the package 'av', which is not installed; run: pip "
             "install 'tinyclip-edge[video]'"
         ) from None
+    if not is_file(Path(path)) and exists(Path(path)):  # a pipe would be waited for
+        raise DataError(f"{path} is not a file")
     container = CONTAINERS[Path(path).suffix[1:].lower()]
     try:
         # As an open file, so that its name is never read as an address.
-        with open(path, "rb") as file, av.open(file, format=container) as opened:  # noqa: PTH123
-            if not opened.streams.video:
-                raise DataError(f"{path} has no pictures in it")
-            stream = opened.streams.video[0]
-            context = stream.codec_context
-            if not 0 < context.width * context.height <= MAX_PIXELS:
-                raise DataError(
-                    f"{path} has {context.width}x{context.height} pixels; at most {MAX_PIXELS:,} "
-                    "are opened"
-                )
-            context.options = {"max_pixels": str(MAX_PIXELS)}
-            stream.thread_type = "AUTO"
-            yield _Video(opened, stream)
+        with (
+            open(path, "rb") as file,  # noqa: PTH123
+            av.open(file, format=container, metadata_errors="replace") as opened,
+        ):
+            yield _Video(opened, _stream(opened, path))
     except FileNotFoundError as error:
         raise DataError(f"no such video: {path}") from error
     except av.FFmpegError as error:
         raise DataError(f"{path} cannot be decoded: {error.strerror or error}") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except TinyClipError:
+        raise
+    # On broken bytes PyAV may raise any exception.
+    except Exception as error:
+        raise DataError(f"{path} cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def _stream(container: InputContainer, path: str) -> VideoStream:
+    """Return the pictures of a video; raise DataError for none, too large ones, unknown ones."""
+    if not container.streams.video:
+        raise DataError(f"{path} has no pictures in it")
+    stream = container.streams.video[0]
+    context = stream.codec_context
+    if context is None:
+        raise DataError(f"{path} has pictures of an unknown kind")
+    if not 0 < context.width * context.height <= MAX_PIXELS:
+        raise DataError(
+            f"{path} has {context.width}x{context.height} pixels; at most {MAX_PIXELS:,} are opened"
+        )
+    context.options = {"max_pixels": str(MAX_PIXELS)}
+    stream.thread_type = "AUTO"
+    return stream
 
 
 def _upright(frame: av.VideoFrame) -> Image.Image:

@@ -214,3 +214,22 @@ def test_the_commands_show_times(
     code, out, _ = command_line(*line, "--json")
     result = json.loads(out)["results"][0]
     assert (result["image"], result["video"], result["seconds"]) == (f"{clip}#t=4.0", clip, 4.0)
+
+
+def test_pictures_of_an_unknown_kind_are_refused(tmp_path):
+    path = Path(write_video(tmp_path / "a.mkv"))
+    path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/ASP", b"V_" + b"\xff" * 13))
+    with pytest.raises(DataError, match="unknown kind"):
+        next(video_frames(str(path), 1.0))
+
+
+def test_notes_in_a_video_that_are_no_utf8_are_passed_over(tmp_path):
+    path = Path(write_video(tmp_path / "a.mkv"))
+    path.write_bytes(path.read_bytes().replace(b"Lavf", b"\x97avf"))
+    assert colour_of(frame_at(str(path), 0)) == pytest.approx(COLOURS[0], abs=12)
+
+
+def test_a_pipe_is_no_video(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(DataError, match="is not a file"):
+        frame_at(str(tmp_path / "a.mp4"), 0)
