@@ -49,7 +49,7 @@ def doctor(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
         say(f"{'refused' if finding.refuses else 'warning'}: {' '.join(finding.text.split())}")
     if diagnosis.refused:
         raise typer.Exit(REFUSED)
-    say("no problems found")
+    say("the run can start; see the warnings" if diagnosis.findings else "no problems found")
 
 
 def doctor_table(diagnosis: Diagnosis) -> Table:

@@ -51,7 +51,8 @@ def plan_table(plan: RunPlan, tflops: float) -> Table:
     )
     cells = [_facts(stage, plan, tflops) for stage in plan.stages]
     for name in cells[0]:
-        table.add_row(name, *(facts[name] for facts in cells))
+        if any(facts[name] for facts in cells):  # without masks nothing is pruned
+            table.add_row(name, *(facts[name] for facts in cells))
     return table
 
 

@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from tinyclip_edge.data import Count
 from tinyclip_edge.data.checks import CaptionCheck, ImageCheck, SourceCheck
 from tinyclip_edge.metrics import chance_of
 from tinyclip_edge.train.memory import SavedBytes
-from tinyclip_edge.train.preflight.diagnosis import TeacherCheck, judge_source
+from tinyclip_edge.train.preflight.diagnosis import Finding, TeacherCheck, judge_source
 from tinyclip_edge.train.preflight.doctor import examine
 from tinyclip_edge.train.tasks.validation import Validation
 from toy_runs import STUDENT, Watcher
@@ -263,3 +264,11 @@ def test_the_command_passes_a_run_that_can_work(config, taught, tmp_path, comman
     assert "no problems found" in err
     # Of 48 labels, the zero-shot accuracy and that of 100 labels are the same.
     assert out.count("teacher, zero-shot top-1") == 1
+
+
+def test_a_warning_is_not_called_no_problem(command_line, monkeypatch):
+    found = SimpleNamespace(findings=(Finding(False, "odd pairs"),), refused=False)
+    monkeypatch.setattr("tinyclip_edge.train.preflight.doctor.examine", lambda *_: found)
+    monkeypatch.setattr("tinyclip_edge.cli.doctor.doctor_table", lambda _: "")
+    code, _, err = command_line("doctor", "starter")
+    assert (code, err) == (0, "warning: odd pairs\nthe run can start; see the warnings\n")
