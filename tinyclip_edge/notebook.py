@@ -55,7 +55,8 @@ class NotebookReport:
     def _repr_html_(self) -> str:
         from rich.console import Console
 
-        console = Console(record=True, file=io.StringIO(), width=WIDTH)
+        # In a notebook, rich would display what it prints here, and the notebook the result again.
+        console = Console(record=True, file=io.StringIO(), width=WIDTH, force_jupyter=False)
         for table in self.tables():
             console.print(table)
         return console.export_html(inline_styles=True, code_format=_FORMAT)
