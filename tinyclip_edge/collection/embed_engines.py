@@ -132,7 +132,7 @@ class _Worker:
             process = self._process
         if process is not None:
             process.terminate()
-            process.wait()
+            _closed(process)
 
     def _started(self) -> subprocess.Popen[bytes]:
         with self._lock:
@@ -152,11 +152,21 @@ class _Worker:
 
     def _killed(self) -> TinyClipError:
         process, self._process = self._process, None
-        code = None if process is None else process.wait()
+        code = None if process is None else _closed(process)
         return TinyClipError(
             f"a process ended with code {code} while it embedded a shard; if its memory was used "
             "up, choose fewer --workers"
         )
+
+
+def _closed(process: subprocess.Popen[bytes]) -> int:
+    """Wait for the end of a process, and return its exit code."""
+    code = process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError, ValueError):  # of what was written last; read by another thread
+            assert pipe is not None
+            pipe.close()
+    return code
 
 
 def embed_on_cluster(task: EmbedTask, units: Sequence[Unit], address: str) -> Iterator[Event]:

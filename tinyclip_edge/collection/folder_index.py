@@ -189,7 +189,7 @@ class _Update:
             known[key] = KnownPicture(Stamp(entry.size, entry.mtime_ns), entry.digest)
         return known
 
-    def _readable(self, files: Sequence[PictureFile]) -> Sequence[PictureFile]:
+    def _readable(self, files: list[PictureFile]) -> list[PictureFile]:
         """Return the files without videos, unless they can be read; raise DataError for none."""
         videos = sum(is_video_name(file.path) for file in files)
         if not videos or can_read_videos():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ def read_parquet_index(paths: str | Path | Iterable[str | Path]) -> IndexContent
     parts: list[Rows] = []
     widths: set[int | None] = set()
     models: set[str] = set()
-    forms = set()
+    forms: set[tuple[np.dtype[Any], int]] = set()
     for path in _files([paths] if isinstance(paths, (str, Path)) else paths):
         width, rows = read_rows(path)
         parts += rows

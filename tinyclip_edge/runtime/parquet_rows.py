@@ -64,8 +64,8 @@ class ParquetWriter:
         import pyarrow.parquet as pq
 
         self._header = header
-        self._schema: pa.Schema = pa.schema(_fields(header, captions=captions))
-        self._file: pq.ParquetWriter = pq.ParquetWriter(file, self._schema, compression="zstd")
+        self._schema = pa.schema(_fields(header, captions=captions))
+        self._file = pq.ParquetWriter(file, self._schema, compression="zstd")
 
     def write(
         self,
@@ -98,15 +98,13 @@ class ParquetWriter:
         pa = _arrow()
         counts = np.cumsum([0, *map(len, captions.texts)], dtype=np.int32)
         texts = [text for row in captions.texts for text in row]
-        vectors, scales = captions.vectors, None
+        columns = {"captions": pa.array(texts, pa.string())}
         if self._header.dtype == "int8":
-            vectors, scales = int8_codes(vectors)
-        columns = {
-            "captions": pa.array(texts, pa.string()),
-            "caption_vectors": _vectors(vectors, self._header),
-        }
-        if scales is not None:
+            codes, scales = int8_codes(captions.vectors)
+            columns["caption_vectors"] = _vectors(codes, self._header)
             columns["caption_scales"] = pa.array(scales)
+        else:
+            columns["caption_vectors"] = _vectors(captions.vectors, self._header)
         return {
             name: pa.ListArray.from_arrays(counts, column, type=self._schema.field(name).type)
             for name, column in columns.items()

@@ -168,5 +168,5 @@ def _stream(container: InputContainer, path: str) -> VideoStream:
 
 
 def _upright(frame: av.VideoFrame) -> Image.Image:
-    picture = frame.to_image()
+    picture: Image.Image = frame.to_image()
     return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
