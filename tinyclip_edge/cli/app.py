@@ -172,7 +172,7 @@ def _fail(error: TinyClipError, origin: Exception | None = None) -> None:
     if not first_process():
         time.sleep(GRACE)
     if isinstance(error, InterruptedRun):  # no error: it did what it was told
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{error}\n" if first_process() else "")
     else:
         write_origin(origin or error)
         sys.stderr.write(f"error: {error}\n")

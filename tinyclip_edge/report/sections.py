@@ -63,7 +63,7 @@ def about(record: RunRecord) -> Safe:
         ("Inherited before step 1", _inherited(record)),
         ("Device", f"{start.get('device', NONE)}, {count(start.get('threads'))} CPU threads"),
         ("Steps", f"{record.steps_done:,} of {count(start.get('steps'))}"),
-        ("Seconds", f"{figures(record.seconds)}, sessions: {sessions}"),
+        ("Time", f"{duration(record.seconds)}, sessions: {sessions}"),
         ("Started", start.get("time", NONE)),
         ("Steps skipped", count(len(record.of("skipped")))),
     ]

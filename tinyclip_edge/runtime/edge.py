@@ -106,7 +106,8 @@ class EdgeCLIP(PictureSearch):
         for name in clip.needed_files():
             if not bundle_file(folder, name).is_file():
                 raise BundleError(f"bundle {folder}: {name} is missing; copy it again")
-        _log.info("bundle %s: precision %s of %s", folder, precision, manifest.precisions())
+        names = ", ".join(manifest.precisions())
+        _log.info("bundle %s: precision %s of %s", folder, precision, names)
         return clip
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -127,6 +127,19 @@ def test_bars_of_downloads_are_quiet_too(talk, command_line, monkeypatch):
     monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
 
 
+def test_of_several_processes_the_first_says_that_it_was_interrupted(
+    talk, command_line, monkeypatch
+):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    talk.body = interrupt
+    monkeypatch.setattr(app_module, "GRACE", 0)
+    monkeypatch.setenv("RANK", "1")
+    code, _, err = command_line("talk", "-q")
+    assert code == 130 and "interrupted" not in err
+
+
 @pytest.mark.parametrize("place", ["the import", "the options"])
 def test_an_interrupt_before_the_command_begins_is_one_line_too(place):
     code = {

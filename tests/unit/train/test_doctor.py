@@ -259,7 +259,7 @@ def test_the_command_passes_a_run_that_can_work(config, taught, tmp_path, comman
     path.write_text(config().model_dump_json())
     code, out, err = command_line("doctor", path, "optim.steps=200")
     assert code == 0
-    assert "time of 200 steps, about" in out
+    assert "time of 200 steps, about" in out and max(map(len, out.splitlines())) <= 80
     assert "later words: changed of 4" in out and "teacher 4, student 4" in out
     assert "no problems found" in err
     # Of 48 labels, the zero-shot accuracy and that of 100 labels are the same.
