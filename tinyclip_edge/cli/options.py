@@ -86,6 +86,7 @@ def open_bundle(
     from tinyclip_edge.runtime.edge import EdgeCLIP
 
     if index is not None:
+        _log.info("index: %s", index)
         if bundle is None and index.bundle is not None and is_folder(Path(index.bundle)):
             bundle = Path(index.bundle)
             _log.info("bundle %s: it made the index", bundle)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import math
 import re
 import struct
@@ -28,8 +27,6 @@ from tinyclip_edge.runtime.index_keys import MappedKeys, key_bytes
 
 if TYPE_CHECKING:
     from tinyclip_edge.runtime.graph import Graph
-
-_log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2  # 1 had neither a version nor metadata, errors, files and bundle
 MARKS = 256  # commas, colons and brackets in the metadata of a picture, at most on average
@@ -120,7 +117,6 @@ def read_index(path: Path, *, mapped: bool = False, exact: bool = False) -> Inde
                 _check_version(int(_array(file, "format_version")))
             large = partial(_mapped, raw) if mapped else _array
             features = large(file, "features")
-            _log.info("index %s: embeddings of shape %s", path, features.shape)
             values = _most_values(features)
             return IndexContent(
                 keys=MappedKeys(large(file, "keys"), large(file, "key_ends"))
@@ -137,9 +133,8 @@ def read_index(path: Path, *, mapped: bool = False, exact: bool = False) -> Inde
                 graph=None if exact or "graph" not in names else _graph(file, large, features),
             )
     except FileNotFoundError as error:
-        raise DataError(
-            f"no such index: {path}; `tinyclip-edge index FOLDER --into {path}` makes one"
-        ) from error
+        text = f"no such index: {path}; make one with `tinyclip-edge index FOLDER`"
+        raise DataError(text) from error
     # On broken bytes zipfile and numpy may raise any exception.
     except Exception as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
