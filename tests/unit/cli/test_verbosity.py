@@ -22,6 +22,7 @@ from tinyclip_edge.errors import DataError, TinyClipWarning
 @pytest.fixture
 def talk(monkeypatch):
     """``tinyclip-edge talk``, which writes one line of each kind; ``talk.body`` runs last."""
+    monkeypatch.setattr("os.environ", os.environ.copy())  # --quiet adds to it
 
     def function() -> None:
         say("progress")
@@ -124,7 +125,6 @@ def test_bars_of_downloads_are_quiet_too(talk, command_line, monkeypatch):
     monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
     command_line("talk", "-q")
     assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
-    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
 
 
 def test_of_several_processes_the_first_says_that_it_was_interrupted(
