@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
-import math
 import re
-import struct
 import sys
-import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -24,21 +20,18 @@ from tinyclip_edge.json_text import check_count, parse_json
 from tinyclip_edge.limits import JSON_VALUES
 from tinyclip_edge.paths import expanded
 from tinyclip_edge.runtime.index_keys import MappedKeys, key_bytes
+from tinyclip_edge.runtime.npz_members import mapped_array, read_array, write_member
 
 if TYPE_CHECKING:
     from tinyclip_edge.runtime.graph import Graph
 
 FORMAT_VERSION = 2  # 1 had neither a version nor metadata, errors, files and bundle
 MARKS = 256  # commas, colons and brackets in the metadata of a picture, at most on average
-ALIGNMENT = 64  # bytes: arrays start at a multiple, so that they can be used where they lie
 
 # The file of a picture when it was embedded.
 FILE_STAMP = np.dtype([("size", "<i8"), ("mtime_ns", "<i8"), ("digest", "u1", (16,))])
 
-_LOCAL_HEADER = 30  # bytes before a member's name
-_ZIP64_EXTRA = 20  # bytes that zipfile adds to a local header with 64-bit sizes
 _NOT_FINITE = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}")  # a number that may be none
-_PADDING = 0xD935  # kind of an extra field that only aligns what follows
 
 
 class SkippedImage(NamedTuple):
@@ -100,7 +93,7 @@ def write_index(file: IO[bytes], content: IndexContent) -> None:
         arrays["graph_facts"] = _json_bytes(asdict(content.graph.facts))
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
-            _write_member(archive, f"{name}.npy", array)
+            write_member(archive, f"{name}.npy", array)
 
 
 def read_index(path: Path, *, mapped: bool = False, exact: bool = False) -> IndexContent:
@@ -114,8 +107,8 @@ def read_index(path: Path, *, mapped: bool = False, exact: bool = False) -> Inde
         with path.open("rb") as raw, zipfile.ZipFile(raw) as file:
             names = {name.removesuffix(".npy") for name in file.namelist()}
             if "format_version" in names:
-                _check_version(int(_array(file, "format_version")))
-            large = partial(_mapped, raw) if mapped else _array
+                _check_version(int(read_array(file, "format_version")))
+            large = partial(mapped_array, raw) if mapped else read_array
             features = large(file, "features")
             values = _most_values(features)
             return IndexContent(
@@ -123,9 +116,9 @@ def read_index(path: Path, *, mapped: bool = False, exact: bool = False) -> Inde
                 if mapped and "key_ends" in names
                 else _texts(_json(file, "keys", values)),
                 features=features if mapped else _features(features),
-                model_hash=_text(_array(file, "model_hash")),
-                scales=_finite(_array(file, "scales")) if "scales" in names else None,
-                width=int(_array(file, "width")) if "width" in names else None,
+                model_hash=_text(read_array(file, "model_hash")),
+                scales=_finite(read_array(file, "scales")) if "scales" in names else None,
+                width=int(read_array(file, "width")) if "width" in names else None,
                 metadata=_tables(_json(file, "metadata", values)) if "metadata" in names else None,
                 errors=_errors(_json(file, "errors", values)) if "errors" in names else (),
                 files=_stamps(large(file, "files")) if "files" in names else None,
@@ -149,18 +142,6 @@ def _check_version(version: int) -> None:
         )
 
 
-def _write_member(archive: zipfile.ZipFile, name: str, array: npt.NDArray[Any]) -> None:
-    """Write an array whose numbers start at a multiple of ALIGNMENT."""
-    member = zipfile.ZipInfo(name)
-    # A position of the archive itself: what it is written to may begin before it.
-    start = archive.start_dir + _LOCAL_HEADER + len(name) + _ZIP64_EXTRA
-    padding = -(start + 4) % ALIGNMENT
-    member.extra = struct.pack("<HH", _PADDING, padding) + bytes(padding)
-    with archive.open(member, "w", force_zip64=True) as file:
-        contiguous = np.ascontiguousarray(array).reshape(array.shape)
-        np.lib.format.write_array(file, contiguous, allow_pickle=False)
-
-
 def _json_bytes(value: object) -> npt.NDArray[np.uint8]:
     return np.frombuffer(json.dumps(value, allow_nan=False).encode(), dtype=np.uint8)
 
@@ -182,58 +163,8 @@ def _most_values(features: npt.NDArray[Any]) -> int:
     return JSON_VALUES + MARKS * len(features)
 
 
-def _array(file: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
-    content = io.BytesIO(file.read(_stored(file, name)))
-    _check_header(content, name, len(content.getvalue()))
-    content.seek(0)
-    return np.asarray(np.lib.format.read_array(content, allow_pickle=False))
-
-
-def _mapped(raw: IO[bytes], file: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
-    member = _stored(file, name)
-    raw.seek(member.header_offset)
-    header = raw.read(_LOCAL_HEADER)
-    name_length, extra_length = struct.unpack("<HH", header[26:30])
-    start = member.header_offset + _LOCAL_HEADER + name_length + extra_length
-    end = start + member.file_size
-    if end > raw.seek(0, io.SEEK_END):
-        raise ValueError(f"{name} ends beyond the file")
-    raw.seek(start)
-    shape, dtype, by_columns = _check_header(raw, name, end)
-    if 0 in shape:
-        return np.empty(shape, dtype)
-    return np.memmap(raw, dtype, "r", raw.tell(), shape, "F" if by_columns else "C")
-
-
-def _stored(file: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    member = file.getinfo(f"{name}.npy")
-    if member.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{name} is compressed")
-    return member
-
-
-def _check_header(
-    file: IO[bytes], name: str, end: int
-) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
-    """Return shape, type, and whether columns come first; the numbers must fill up to ``end``."""
-    version = np.lib.format.read_magic(file)
-    header_readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    if version not in header_readers:
-        raise ValueError(f"{name} has an unsupported version of numpy's format")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a header of Python 2: none of ours
-        shape, fortran, dtype = header_readers[version](file)
-    # numpy allocates the size that the header claims before it reads the data.
-    if dtype.hasobject or math.prod(shape) * dtype.itemsize != end - file.tell():
-        raise ValueError(f"{name} does not match its header")
-    return shape, dtype, fortran and len(shape) > 1
-
-
 def _json(file: zipfile.ZipFile, name: str, values: int) -> object:
-    content = _array(file, name).tobytes()
+    content = read_array(file, name).tobytes()
     value = parse_json(content, values=values)
     if _NOT_FINITE.search(content):
         json.dumps(value, allow_nan=False)  # raises ValueError
