@@ -1,13 +1,13 @@
 # Two commands on a fresh machine: `make quickstart` runs the main job, `make test` runs the checks.
 PYTHON ?= python3
 BIN := .venv/bin
-OPTIMUM := .venv/optimum
+CHROMIUM ?= /usr/lib/chromium
 # A file is one worker's, with the servers and models its tests share; long files come first.
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile \
 	--no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help quickstart test ci demo lint format types contracts unit full slow rest optimum matrix \
+.PHONY: help quickstart test ci demo lint format types contracts unit full slow rest optimum devices matrix \
 	clients docs clean
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make ci           the same with slow tests, and make optimum, in one run"
 	@echo "make slow         all tests, 20,000 fuzz inputs a reader as well (hours); make rest: slow ones alone"
 	@echo "make optimum      the tests beside optimum, in an environment of their own"
+	@echo "make devices      the tests on OpenVINO's and WebGPU's builds of onnxruntime, likewise"
 	@echo "make matrix       oldest and newest versions, oldest and newest Python, base and all (hours)"
 	@echo "make clients      npm packages for the tests that open a bundle in Node and in Chromium"
 	@echo "make docs         build the documentation site, strictly and offline, into build/site"
@@ -49,21 +50,27 @@ contracts: .venv/.installed-dev
 	$(BIN)/lint-imports
 
 unit: .venv/.installed-dev
-	$(PYTEST) -m "not slow and not gpu and not optimum"
+	$(PYTEST) -m "not slow and not gpu and not optimum and not provider"
 
 full: .venv/.installed-dev
-	$(PYTEST) -m "not gpu and not hours and not optimum"
+	$(PYTEST) -m "not gpu and not hours and not optimum and not provider"
 
 slow: .venv/.installed-dev
-	$(PYTEST) -m "not optimum"
+	$(PYTEST) -m "not optimum and not provider"
 
 rest: .venv/.installed-dev
-	$(PYTEST) -m "slow and not gpu and not hours and not optimum"
+	$(PYTEST) -m "slow and not gpu and not hours and not optimum and not provider"
 
-# Its own copies of what optimum-onnx wants older, in front of the packages of .venv. That gradio
-# goes with a newer hub, as pip says then, is true there: the tests do without.
+# optimum-onnx wants older copies of some packages. That gradio goes with a newer hub, as pip says
+# then, is true there: the tests do without.
 optimum: .venv/.installed-optimum
-	$(OPTIMUM)/bin/python -m pytest -m optimum tests/parity/test_optimum.py
+	.venv/optimum/bin/python -m pytest -m optimum tests/parity/test_optimum.py
+
+# WebGPU runs in software, on Chromium's SwiftShader.
+devices: .venv/.installed-openvino .venv/.installed-webgpu
+	.venv/openvino/bin/python -m pytest -m provider tests/parity/test_real_devices.py
+	LD_LIBRARY_PATH=$(CHROMIUM) VK_ICD_FILENAMES=$(CHROMIUM)/vk_swiftshader_icd.json \
+		.venv/webgpu/bin/python -m pytest -m provider -k "not openvino" tests/parity/test_real_devices.py
 
 # make matrix LEGS="newest-3.14-all lowest-3.10-base"
 matrix: .venv/bin/uv
@@ -94,11 +101,17 @@ clean:
 	$(PIP) install --quiet --editable ./tinyclip_starter --editable '.[dev]'
 	@touch $@ .venv/.installed-all
 
-.venv/.installed-optimum: .venv/.installed-dev
-	$(BIN)/python -m venv $(OPTIMUM)
+# Environments of what cannot stand beside the packages of .venv, in front of those.
+FRONT_optimum := --editable '.[optimum]'
+FRONT_openvino := onnxruntime-openvino
+FRONT_webgpu := onnxruntime-webgpu
+
+.venv/.installed-optimum .venv/.installed-openvino .venv/.installed-webgpu: \
+		.venv/.installed-%: .venv/.installed-dev
+	$(BIN)/python -m venv .venv/$*
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
-		> $$($(OPTIMUM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beneath.pth
-	$(OPTIMUM)/bin/python -m pip install --quiet --editable '.[optimum]'
+		> $$(.venv/$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beneath.pth
+	.venv/$*/bin/python -m pip install --quiet $(FRONT_$*)
 	@touch $@
 
 .venv/bin/uv: | .venv/bin/python

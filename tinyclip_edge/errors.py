@@ -80,6 +80,10 @@ class BundleError(TinyClipError):
     """An edge bundle is missing, changed, of another version or unfit for the request."""
 
 
+class DeviceError(TinyClipError):
+    """A device has no package or hardware here, or gives other answers than the bundle's."""
+
+
 class MissingExtraError(TinyClipError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 

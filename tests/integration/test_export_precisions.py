@@ -14,7 +14,7 @@ from PIL import Image
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.models import save_local_dir
 from tinyclip_edge.runtime.edge import EdgeCLIP
-from tinyclip_edge.runtime.golden import replay
+from tinyclip_edge.runtime.replay import replay
 
 ALL = ("int8", "uint8", "static", "fp16", "w8", "q4", "q4f16", "bnb4")
 # Cosine to PyTorch that random weights keep; 4-bit ones lose most.

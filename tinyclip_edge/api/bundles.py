@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,12 @@ class BundleCheck(NotebookReport):
 
     def table(self) -> Table:
         """Return the table to print."""
+        legend = "cosine: lowest, against the recorded golden vectors; ms: median of one input"
+        places = [
+            f"{each.precision} {tower}: nodes {place}"
+            for each in self.replays
+            for tower, place in each.placement.items()
+        ]
         table = report_table(
             f"{self.name}: golden vectors on this machine",
             (
@@ -61,7 +68,7 @@ class BundleCheck(NotebookReport):
                 "\npixels",
                 "\nverdict",
             ),
-            ["cosine: lowest, against the recorded golden vectors; ms: median of one input"],
+            [legend, *places],
         )
         for each in self.replays:
             table.add_row(
@@ -78,19 +85,28 @@ class BundleCheck(NotebookReport):
 
 
 def check(
-    bundle: str | Path, *, precision: str | None = None, threads: int | None = None
+    bundle: str | Path,
+    *,
+    precision: str | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    device_options: Mapping[str, str] | None = None,
 ) -> BundleCheck:
     """Check the hashes of a bundle's files and replay its golden vectors; needs no torch.
 
-    ``precision``: one of the bundle's, all by default. Raises BundleError for a changed file; what
-    else fails is in the result.
+    ``precision``: one of the bundle's, all by default. ``device``, ``device_options``: as for
+    ``EdgeCLIP.load``, but not "auto". Raises BundleError for a changed file, DeviceError for a
+    device that is not here; what else fails is in the result.
     """
     from tinyclip_edge.runtime.bundle import Manifest
-    from tinyclip_edge.runtime.golden import replay
+    from tinyclip_edge.runtime.replay import replay
 
     folder = Path(bundle)
     manifest = Manifest.read(folder)
     manifest.verify_files(folder)
     names = manifest.precisions() if precision is None else [precision]
-    replays = tuple(replay(folder, name, threads=threads) for name in names)
+    replays = tuple(
+        replay(folder, name, threads=threads, device=device, device_options=device_options)
+        for name in names
+    )
     return BundleCheck(folder, model_name(folder), len(manifest.files), replays)

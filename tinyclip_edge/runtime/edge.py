@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,57 +13,42 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyclip_edge.errors import BundleError, did_you_mean
-from tinyclip_edge.json_text import read_json_table
 from tinyclip_edge.paths import expanded, model_name
-from tinyclip_edge.runtime.bundle import TOWERS, Manifest, bundle_file
-from tinyclip_edge.runtime.bundle_tokenizer import open_tokenizer
+from tinyclip_edge.runtime.bundle import Manifest
+from tinyclip_edge.runtime.bundle_towers import BundleTowers, OpenOptions
+from tinyclip_edge.runtime.devices import AUTO, CPU, Device
 from tinyclip_edge.runtime.inputs import image_list, label_list, text_list
-from tinyclip_edge.runtime.manifest_keys import CONFIG_FILES
 from tinyclip_edge.runtime.picture_search import PictureSearch
 from tinyclip_edge.runtime.prompts import check_prompts, class_features, probabilities
 from tinyclip_edge.runtime.protocol import EmbedderSpec, Features, ImageInput
-from tinyclip_edge.runtime.session import Tower
-from tinyclip_edge.runtime.tokenizer import ClipTokenizer
+from tinyclip_edge.runtime.session import ON_CPU
 
 if TYPE_CHECKING:
     # Imported on demand: an application that only encodes a text starts faster without them.
     from tinyclip_edge.runtime.indexing import PictureEncoder
-    from tinyclip_edge.runtime.plain_tokenizer import PlainTokenizer
+    from tinyclip_edge.runtime.placement import Placement
     from tinyclip_edge.runtime.preprocess import Preprocess
 
 _log = logging.getLogger(__name__)
 
 IMAGE_BATCH = 32
 TEXT_BATCH = 64
-_NAMES = {"image": ("pixel_values", "image_embeds"), "text": ("input_ids", "text_embeds")}
-_PREPROCESSOR, _TOKENIZER = CONFIG_FILES
 
 
 class EdgeCLIP(PictureSearch):
     """Image and text encoder of a bundle; make one with ``EdgeCLIP.load``. Threads may share it."""
 
-    def __init__(
-        self,
-        folder: Path,
-        manifest: Manifest,
-        *,
-        precision: str,
-        threads: int | None = None,
-        verify: bool = True,
-        low_memory: bool = False,
-        as_stored: bool = False,
-    ) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, options: OpenOptions) -> None:
+        """Raise BundleError for a file that is missing, or another precision than it has."""
         self.folder = folder
         self.manifest = manifest
-        self.precision = precision
-        self.threads = threads
-        self.low_memory = low_memory
-        self.as_stored = as_stored
-        self._verify = verify
-        self._lock = threading.RLock()
-        self._towers: dict[str, Tower] = {}
-        self._preprocess: Preprocess | None = None
-        self._tokenizer: ClipTokenizer | PlainTokenizer | None = None
+        self.precision = options.precision
+        self.threads = options.threads
+        self.low_memory = options.low_memory
+        self.as_stored = options.as_stored
+        self.device = options.device
+        self._options = options
+        self._parts = BundleTowers(folder, manifest, options)
         self._classes: tuple[tuple[tuple[str, ...], tuple[str, ...]], Features] | None = None
 
     @classmethod
@@ -77,49 +61,60 @@ class EdgeCLIP(PictureSearch):
         verify: bool = True,
         low_memory: bool = False,
         as_stored: bool = False,
+        device: str = CPU,
+        device_options: Mapping[str, str] | None = None,
     ) -> EdgeCLIP:
         """Open a bundle; towers load, and their hashes are checked, on first use.
 
-        ``precision``: one of the bundle's, its default if None. ``threads``: per tower, chosen by
-        onnxruntime if None. ``verify=False`` skips the hashes. ``low_memory``: one thread, one
-        input at a time, memory released after each. ``as_stored``: pictures as open_clip's
-        transform opens them, without EXIF rotation or a white background (see ``open_image``).
-        Raise BundleError for anything that is missing or of another format.
+        ``precision``: one of the bundle's, its default (on a GPU fp16 or fp32) if None.
+        ``threads``: per tower, chosen by onnxruntime if None. ``verify=False`` skips the hashes.
+        ``low_memory``: one thread, one input at a time, memory released after each.
+        ``as_stored``: pictures as open_clip's transform opens them, without EXIF rotation or a
+        white background (see ``open_image``).
+        ``device``: a key of ``PROVIDERS`` with the options of its provider, or "auto" for the
+        quickest here. Another than the CPU has to give the bundle's recorded answers (unless
+        ``verify`` is False); ``placement`` says which nodes run on it.
+        Raise BundleError for anything that is missing or of another format, DeviceError for a
+        device that is not here or answers differently.
         """
         folder = Path(expanded(folder))
         manifest = Manifest.read(folder)
-        precision = precision or manifest.default_precision
-        if precision not in manifest.precisions():
-            raise BundleError(
-                f"bundle {folder} has no precision {precision!r}"
-                f"{did_you_mean(precision, manifest.precisions())}"
+
+        def opened(chosen: Device) -> EdgeCLIP:
+            name = precision or _default_precision(manifest, chosen)
+            if name not in manifest.precisions():
+                raise BundleError(
+                    f"bundle {folder} has no precision {name!r}"
+                    f"{did_you_mean(name, manifest.precisions())}"
+                )
+            options = OpenOptions(
+                precision=name,
+                threads=threads,
+                verify=verify,
+                low_memory=low_memory,
+                as_stored=as_stored,
+                device=chosen,
             )
-        clip = cls(
-            folder,
-            manifest,
-            precision=precision,
-            threads=threads,
-            verify=verify,
-            low_memory=low_memory,
-            as_stored=as_stored,
-        )
-        for name in clip.needed_files():
-            if not bundle_file(folder, name).is_file():
-                raise BundleError(f"bundle {folder}: {name} is missing; copy it again")
-        names = ", ".join(manifest.precisions())
-        _log.info("bundle %s: precision %s of %s", folder, precision, names)
+            names = ", ".join(manifest.precisions())
+            _log.info("bundle %s: precision %s of %s", folder, name, names)
+            return cls(folder, manifest, options)
+
+        if device == CPU and not device_options:
+            return opened(ON_CPU)
+        from tinyclip_edge.runtime.proof import prove, quickest
+
+        if device == AUTO:
+            return quickest(opened)
+        clip = opened(Device(device, device_options or {}))
+        clip._parts.open()
+        if verify:
+            prove(clip, device)
         return clip
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the folder and options only: each worker opens its own towers."""
-        options: dict[str, Any] = {
-            "precision": self.precision,
-            "threads": self.threads,
-            "verify": self._verify,
-            "low_memory": self.low_memory,
-            "as_stored": self.as_stored,
-        }
-        return partial(EdgeCLIP.load, self.folder.absolute(), **options), ()
+        load = partial(EdgeCLIP.load, self.folder.absolute(), **self._options.as_arguments())
+        return load, ()
 
     @property
     def name(self) -> str:
@@ -157,32 +152,36 @@ class EdgeCLIP(PictureSearch):
 
     def needed_files(self) -> list[str]:
         """Return the relative paths of this precision: both towers and two settings files."""
-        towers = [self.manifest.tower_path(tower, self.precision) for tower in TOWERS]
-        return [*towers, *CONFIG_FILES]
+        return self._parts.files()
+
+    @property
+    def placement(self) -> Mapping[str, Placement]:
+        """Where the nodes of each tower ran; empty on the CPU, and before a tower's first run."""
+        return self._parts.placement
 
     @property
     def preprocess(self) -> Preprocess:
         """The image tower's preprocessing, so that it can be timed separately."""
-        return self._image_side()[0]
+        return self._parts.image_side()[0]
 
     def token_ids(self, text: str) -> list[int]:
         """Return the token ids of a text as the text tower receives them."""
-        return self._padded(self._text_side()[0].encode(text))
+        return self._parts.padded(self._parts.text_side()[0].encode(text))
 
     def fits_context(self, text: str) -> bool:
         """Whether the text fits the context without truncation."""
-        return self._text_side()[0].fits(text)
+        return self._parts.text_side()[0].fits(text)
 
     def encode_image(self, images: Iterable[ImageInput]) -> Features:
         """Return float32 ``[N, D]``, unit norm; raise DataError for a broken image."""
         images = image_list(images, "encode_image")
-        preprocess, tower = self._image_side()
-        step = self._step(IMAGE_BATCH)
+        preprocess, tower = self._parts.image_side()
+        step = self._parts.batch(IMAGE_BATCH)
         rows = [
             tower(preprocess.batch(images[start : start + step], first=start))
             for start in range(0, len(images), step)
         ]
-        return self._stacked(rows)
+        return self._parts.stacked(rows)
 
     def encode_text(self, texts: Iterable[str]) -> Features:
         """Return float32 ``[N, D]``, unit norm.
@@ -194,17 +193,17 @@ class EdgeCLIP(PictureSearch):
 
     def encode_tokens(self, tokens: Sequence[Sequence[int]]) -> Features:
         """Return float32 ``[N, D]``, unit norm, of texts as ``token_ids`` returns them."""
-        tower = self._text_side()[1]
+        tower = self._parts.text_side()[1]
         by_length: dict[int, list[int]] = defaultdict(list)
         for position, ids in enumerate(tokens):
             by_length[len(ids)].append(position)
         features = np.empty((len(tokens), self.manifest.embedding_dim), dtype=np.float32)
         for positions in by_length.values():
-            step = self._step(TEXT_BATCH)
+            step = self._parts.batch(TEXT_BATCH)
             for start in range(0, len(positions), step):
                 part = positions[start : start + step]
                 batch = np.array([tokens[position] for position in part], dtype=np.int64)
-                features[part] = self._stacked([tower(batch)])
+                features[part] = self._parts.stacked([tower(batch)])
         return features
 
     def classify(
@@ -228,11 +227,11 @@ class EdgeCLIP(PictureSearch):
         from tinyclip_edge.runtime.decoding import decoding_threads
         from tinyclip_edge.runtime.indexing import PictureEncoder
 
-        preprocess, tower = self._image_side()
+        preprocess, tower = self._parts.image_side()
         return PictureEncoder(
             preprocess,
-            lambda pixels: self._stacked([tower(pixels)]),
-            batch=self._step(IMAGE_BATCH),
+            lambda pixels: self._parts.stacked([tower(pixels)]),
+            batch=self._parts.batch(IMAGE_BATCH),
             width=self.manifest.embedding_dim,
             threads=0 if self.low_memory else decoding_threads(),
         )
@@ -247,53 +246,8 @@ class EdgeCLIP(PictureSearch):
             self._classes = cached
         return cached[1]
 
-    def _image_side(self) -> tuple[Preprocess, Tower]:
-        with self._lock:
-            if self._preprocess is None:
-                from tinyclip_edge.runtime.preprocess import Preprocess
 
-                config = read_json_table(self._verified(_PREPROCESSOR), BundleError)
-                self._preprocess = Preprocess.from_config(config, as_stored=self.as_stored)
-            return self._preprocess, self._tower("image")
-
-    def _text_side(self) -> tuple[ClipTokenizer | PlainTokenizer, Tower]:
-        with self._lock:
-            if self._tokenizer is None:
-                self._tokenizer = open_tokenizer(self._verified(_TOKENIZER), self.manifest)
-            return self._tokenizer, self._tower("text")
-
-    def _tower(self, tower: str) -> Tower:
-        if tower not in self._towers:
-            path = self._verified(self.manifest.tower_path(tower, self.precision))
-            self._towers[tower] = Tower(
-                path,
-                names=_NAMES[tower],
-                threads=self.threads,
-                precise_int8=self.manifest.saturates(tower, self.precision),
-                batch=self.manifest.static_batch,
-                low_memory=self.low_memory,
-            )
-        return self._towers[tower]
-
-    def _verified(self, name: str) -> Path:
-        if self._verify:
-            self.manifest.verify_files(self.folder, only=[name])
-        return bundle_file(self.folder, name)
-
-    def _step(self, default: int) -> int:
-        """Return the number of inputs of a tower's batch."""
-        return self.manifest.static_batch or (1 if self.low_memory else default)
-
-    def _padded(self, ids: list[int]) -> list[int]:
-        pad = self.manifest.pad_id
-        return ids if pad is None else ids + [pad] * (self.manifest.context_length - len(ids))
-
-    def _stacked(self, rows: list[Features]) -> Features:
-        width = self.manifest.embedding_dim
-        stacked = np.concatenate(rows) if rows else np.empty((0, width), np.float32)
-        if stacked.shape[1] != width:
-            raise BundleError(
-                f"bundle {self.folder}: embeddings have {stacked.shape[1]} dimensions, "
-                f"the manifest says {width}"
-            )
-        return stacked
+def _default_precision(manifest: Manifest, device: Device) -> str:
+    present = manifest.precisions()
+    preferred = (name for name in device.provider.precisions if name in present)
+    return next(preferred, manifest.default_precision)

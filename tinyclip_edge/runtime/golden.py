@@ -1,23 +1,24 @@
-"""Replay a bundle's golden vectors: compare this machine's embeddings with the exporter's."""
+"""A bundle's golden vectors: compare the embeddings of this machine with the exporter's."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from tinyclip_edge.errors import BundleError
 from tinyclip_edge.precisions import replay_cosine
-from tinyclip_edge.runtime.edge import EdgeCLIP
+from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.images import open_image
-from tinyclip_edge.runtime.protocol import Features
+from tinyclip_edge.runtime.placement import Placement
+from tinyclip_edge.runtime.protocol import Features, ImageInput
 
 _ROUNDS = 5
 
@@ -31,11 +32,15 @@ class Replay:
     precision: str
     image_cosine: float  # minimum over the golden images
     text_cosine: float
+    worst_image: int  # position of the golden image with the lowest cosine
+    worst_text: int
     least: float  # minimum cosine of both towers
     image_ms: float  # median of one image, preprocessing included
     text_ms: float
     same_ids: bool  # texts give the token ids of the exporting machine
     same_pixels: bool  # images give its pixels, bit for bit
+    # tower -> where its nodes ran; empty for the CPU
+    placement: Mapping[str, Placement] = field(default_factory=dict)
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -43,9 +48,14 @@ class Replay:
         failures = []
         if not self.same_ids:
             failures.append("texts give different token ids")
-        for name, cosine in (("image", self.image_cosine), ("text", self.text_cosine)):
+        for name, cosine, worst in (
+            ("image", self.image_cosine, self.worst_image),
+            ("text", self.text_cosine, self.worst_text),
+        ):
             if not cosine >= self.least:
-                failures.append(f"{name} cosine {cosine:.5f} is below {self.least}")
+                failures.append(
+                    f"{name} cosine {cosine:.5f} is below {self.least} (golden {name} {worst})"
+                )
         return tuple(failures)
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,6 +71,7 @@ class Replay:
             "text_ms": round(self.text_ms, 3),
             "same_ids": self.same_ids,
             "same_pixels": self.same_pixels,
+            "placement": {tower: each.as_dict() for tower, each in self.placement.items()},
         }
 
 
@@ -74,24 +85,58 @@ class _Golden:
     text: Features
 
 
-def replay(folder: str | Path, precision: str, *, threads: int | None = None) -> Replay:
-    """Encode the golden inputs with EdgeCLIP, one at a time, and compare the embeddings.
+class GoldenClip(Protocol):
+    """What a replay needs of an open bundle."""
 
-    Raise BundleError when the bundle does not open or has no golden vectors of this precision.
+    folder: Path
+    manifest: Manifest
+    precision: str
+
+    @property
+    def placement(self) -> Mapping[str, Placement]:
+        """Where the nodes of each tower ran."""
+        ...
+
+    @property
+    def preprocess(self) -> Callable[[ImageInput], Features]:
+        """Return the pixels ``[3, H, W]`` of one image."""
+        ...
+
+    def token_ids(self, text: str) -> list[int]:
+        """Return the token ids of a text."""
+        ...
+
+    def encode_image(self, images: Iterable[ImageInput]) -> Features:
+        """Return float32 ``[N, D]``."""
+        ...
+
+    def encode_text(self, texts: Iterable[str]) -> Features:
+        """Return float32 ``[N, D]``."""
+        ...
+
+
+def compare(clip: GoldenClip) -> Replay:
+    """Encode the golden inputs, one at a time, and compare with the recorded embeddings.
+
+    Raise BundleError when the bundle has no golden vectors of this precision.
     """
-    clip = EdgeCLIP.load(folder, precision=precision, threads=threads)
-    golden = _read(Path(folder), clip.manifest.golden, precision, clip.manifest.embedding_dim)
+    golden = _read(clip.folder, clip.manifest.golden, clip.precision, clip.manifest.embedding_dim)
     image, image_ms = _timed(lambda item: clip.encode_image([item]), golden.images)
     text, text_ms = _timed(lambda item: clip.encode_text([item]), golden.texts)
+    image_cosines = (image * golden.image).sum(axis=1)
+    text_cosines = (text * golden.text).sum(axis=1)
     return Replay(
-        precision=precision,
-        image_cosine=float((image * golden.image).sum(axis=1).min()),
-        text_cosine=float((text * golden.text).sum(axis=1).min()),
-        least=replay_cosine(precision),
+        precision=clip.precision,
+        image_cosine=float(image_cosines.min()),
+        text_cosine=float(text_cosines.min()),
+        worst_image=int(image_cosines.argmin()),
+        worst_text=int(text_cosines.argmin()),
+        least=replay_cosine(clip.precision),
         image_ms=image_ms,
         text_ms=text_ms,
         same_ids=[clip.token_ids(text) for text in golden.texts] == list(golden.ids),
         same_pixels=tuple(pixels_hash(clip.preprocess(i)) for i in golden.images) == golden.pixels,
+        placement=dict(clip.placement),
     )
 
 

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from tinyclip_edge.errors import BundleError, TinyClipError
+from tinyclip_edge.errors import BundleError, DeviceError, TinyClipError
 from tinyclip_edge.paths import refuse_pointer
 from tinyclip_edge.runtime.cpu import int8_saturates
+from tinyclip_edge.runtime.devices import Device
 from tinyclip_edge.runtime.external_tensors import refuse_outside_files
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.units import duration
 
 _log = logging.getLogger(__name__)
 
+if TYPE_CHECKING:
+    from tinyclip_edge.runtime.placement import Placement, Recorder
+
 MAX_THREADS = 1024  # onnxruntime itself has no limit
 
+ON_CPU = Device()
 # From 1.24 on, onnxruntime itself refuses tensors outside a model's folder.
 READS_OUTSIDE_FILES = tuple(int(part) for part in ort.__version__.split(".")[:2]) < (1, 24)
 
@@ -70,8 +76,9 @@ class Graph:
         threads: int | None = None,
         precise_int8: bool = False,
         low_memory: bool = False,
+        device: Device = ON_CPU,
     ) -> None:
-        """Open the file; raise BundleError when it does not load.
+        """Open the file; raise BundleError when it does not load, DeviceError for the device.
 
         ``precise_int8`` says that the file needs it where u8 x s8 overflows.
         """
@@ -81,24 +88,25 @@ class Graph:
             low_memory=low_memory,
         )
         self.path = path
+        self.placement: Placement | None = None  # of the first run, on another device than cpu
+        self._lock = threading.Lock()
+        self._recorder = None if device.is_cpu else _recorder(device, options)
         try:
             if READS_OUTSIDE_FILES:
                 refuse_outside_files(path)
-            self._session = ort.InferenceSession(
-                str(path),
-                options,
-                providers=["CPUExecutionProvider"],
-                enable_fallback=0,  # it would print messages and retry with the same provider
-            )
+            self._session = device.open(path, options)
             # Names that are not UTF-8 raise here.
             self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
             self._inputs = [value.name for value in self._session.get_inputs()]
             self._outputs = [value.name for value in self._session.get_outputs()]
+        except DeviceError:
+            raise
         # onnxruntime's exceptions share no base class.
         except Exception as error:
             refuse_pointer(path, BundleError)
+            on = "" if device.is_cpu else f" on {device.name}"
             raise BundleError(
-                f"{path} does not load in onnxruntime {ort.__version__}: {_line(error)}"
+                f"{path} does not load in onnxruntime {ort.__version__}{on}: {_line(error)}"
             ) from error
 
     def require(self, inputs: list[str], output: str) -> None:
@@ -118,7 +126,22 @@ class Graph:
             raise BundleError(f"{self.path} failed on {shapes}: {_line(error)}") from error
         if values.ndim != 2:
             raise BundleError(f"{self.path}: {output} has shape {list(values.shape)}, not [B, N]")
+        if self._recorder is not None:
+            self._record()
         return values
+
+    def _record(self) -> None:
+        """Keep where the nodes ran; raise DeviceError if none did on the device."""
+        with self._lock:
+            recorder, self._recorder = self._recorder, None
+            if recorder is None:
+                return
+            self.placement = recorder.placement(self._session)
+        if not self.placement.nodes:
+            raise DeviceError(
+                f"nothing of {self.path} runs on {self.placement.device}: all "
+                f"{self.placement.cpu_nodes:,} nodes ran on the CPU"
+            )
 
 
 class Tower:
@@ -133,6 +156,7 @@ class Tower:
         precise_int8: bool = False,
         batch: int | None = None,
         low_memory: bool = False,
+        device: Device = ON_CPU,
     ) -> None:
         """Open the file; raise BundleError when it does not load or has other inputs, outputs.
 
@@ -144,12 +168,18 @@ class Tower:
             threads=threads,
             precise_int8=precise_int8,
             low_memory=low_memory,
+            device=device,
         )
         took = duration(time.perf_counter() - started)
         _log.info("%s opened in %s, threads: %s", path, took, threads or "onnxruntime's choice")
         self._batch = batch
         self._input, self._output = names
         self._graph.require([self._input], self._output)
+
+    @property
+    def placement(self) -> Placement | None:
+        """Where the nodes ran; None on the CPU, and before the first run."""
+        return self._graph.placement
 
     def __call__(self, batch: npt.NDArray[np.float32] | npt.NDArray[np.int64]) -> Features:
         """Return float32 ``[B, D]``, unit norm; raise BundleError when the graph fails."""
@@ -171,3 +201,9 @@ class Tower:
 
 def _line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _recorder(device: Device, options: Any) -> Recorder:  # noqa: ANN401
+    from tinyclip_edge.runtime.placement import Recorder
+
+    return Recorder(device, options)

@@ -21,7 +21,7 @@ def min_cosine(folder: Path, precision: str) -> float:
 
     Raises a TinyClipError when the bundle cannot be opened.
     """
-    from tinyclip_edge.runtime.golden import replay
+    from tinyclip_edge.runtime.replay import replay
 
     result = replay(folder, precision)
     return min(result.image_cosine, result.text_cosine)

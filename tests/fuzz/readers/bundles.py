@@ -20,8 +20,8 @@ from tiny_bundle import CONTEXT, DIM, SIZE, write_tiny_bundle
 from tinyclip_edge import EdgeCLIP
 from tinyclip_edge.runtime import bundle as bundles
 from tinyclip_edge.runtime.classifier import METADATA, EdgeClassifier
-from tinyclip_edge.runtime.golden import replay
 from tinyclip_edge.runtime.plain_tokenizer import PlainTokenizer
+from tinyclip_edge.runtime.replay import replay
 from tinyclip_edge.runtime.session import Tower
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer
 

@@ -170,6 +170,7 @@ def test_few_channels_stay_a_convolution(tmp_path):
     assert pointwise_as_products(onnx.load(tmp_path / "fp32.onnx"), 33) == ["up", "down"]
 
 
+@pytest.mark.slow
 def test_which_recipes_take_products(fastvit, tmp_path):
     for recipe in (Int8Recipe(), StaticRecipe(), WeightOnlyRecipe()):
         assert float_form(fastvit.source, recipe, tmp_path) != fastvit.source
@@ -182,6 +183,7 @@ def test_which_recipes_take_products(fastvit, tmp_path):
     assert float_form(source, Int8Recipe(), tmp_path) != source
 
 
+@pytest.mark.slow
 def test_which_towers_are_mainly_products(fastvit, tmp_path):
     assert is_mainly_products(fastvit.source)
     # 32 x 48 + 48 x 32 + 32 x 8 weights of products; other convolutions that static int8 quantizes
@@ -214,6 +216,7 @@ class Sum(nn.Module):
     ],
     ids=["dynamic", "single", "uint8", "static"],
 )
+@pytest.mark.slow
 def test_int8_of_a_fastvit_is_near_and_leaves_depthwise_convolutions_float(fastvit, recipe, least):
     target, cosine = written(fastvit, recipe)
     assert cosine > least
@@ -228,6 +231,7 @@ def test_int8_of_a_fastvit_is_near_and_leaves_depthwise_convolutions_float(fastv
     assert target.stat().st_size < 0.45 * fastvit.source.stat().st_size
 
 
+@pytest.mark.slow
 def test_dynamic_products_are_nearer_than_static_convolutions(fastvit):
     convolution = fastvit.folder / "convolution.onnx"
     job = QuantizeJob("image", fastvit.source, convolution, feeds=lambda: fastvit.feeds[:16])
@@ -239,6 +243,7 @@ def test_dynamic_products_are_nearer_than_static_convolutions(fastvit):
     assert errors[0] < 0.5 * errors[1], errors
 
 
+@pytest.mark.slow
 def test_four_bits_of_a_fastvit_are_a_small_file(fastvit):
     target, cosine = written(fastvit, WeightOnlyRecipe())
     assert cosine > 0.9

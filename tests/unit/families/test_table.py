@@ -11,12 +11,16 @@ from tinyclip_edge.families import abilities
 from tinyclip_edge.families.table import SHIPPED, family_names, make_table, shipped_table
 
 ABILITIES = ["export int8", "inherit", "masks", "trim", "read"]
-QUICK = ("RoBERTa",)
+# The others take half an hour together; each of their cells has a test of its own elsewhere.
+SLOW = ("RoBERTa", "CLIPA", "SigLIP 2")
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in family_names()],
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else pytest.mark.hours)
+        for name in family_names()
+    ],
 )
 def test_the_shipped_row_is_what_running_it_gives(name):
     made = {ability: (c.works, c.reason) for ability, c in make_table([name]).rows[name].items()}

@@ -10,8 +10,9 @@ from PIL import Image
 
 from tinyclip_edge import EdgeCLIP
 from tinyclip_edge.errors import BundleError, DataError
-from tinyclip_edge.runtime import edge
+from tinyclip_edge.runtime import bundle_towers
 from tinyclip_edge.runtime.index import ImageIndex
+from tinyclip_edge.runtime.prompts import class_features
 from tinyclip_edge.runtime.session import Tower
 
 
@@ -57,7 +58,7 @@ def test_towers_see_batches_of_at_most_32_and_one_length(clip, monkeypatch):
         shapes.append(batch.shape)
         return np.tile(np.array([[1, 0, 0, 0]], dtype=np.float32), (len(batch), 1))
 
-    monkeypatch.setattr(clip, "_tower", lambda _: record)
+    monkeypatch.setattr(clip._parts, "_tower", lambda _: record)
     clip.encode_image(colours("red") * 70)
     assert [shape[0] for shape in shapes] == [32, 32, 6]
     shapes.clear()
@@ -98,7 +99,7 @@ def test_classify_is_the_softmax_of_scaled_cosines(clip, shared_tiny_bundle):
 def test_templates_are_averaged_and_normalised(clip, shared_tiny_bundle):
     one, two = expected_text(shared_tiny_bundle, "cat"), expected_text(shared_tiny_bundle, "a cat")
     mean = (one + two) / np.linalg.norm(one + two)
-    features = edge.class_features(clip, ["cat"], ("{}", "a {}"))
+    features = class_features(clip, ["cat"], ("{}", "a {}"))
     np.testing.assert_allclose(features[0], mean, atol=1e-5)
 
 
@@ -247,7 +248,7 @@ def test_bundles_of_other_precisions(tiny_bundle, monkeypatch, precision, recipe
         opened.append(precise_int8)
         return Tower(*arguments, precise_int8=precise_int8, **options)
 
-    monkeypatch.setattr(edge, "Tower", record)
+    monkeypatch.setattr(bundle_towers, "Tower", record)
     clip = EdgeCLIP.load(tiny_bundle.folder, precision=precision)
     assert clip.encode_text(["cat"]).shape == clip.encode_image(colours("red")).shape == (1, 4)
     assert opened == [precise, precise]

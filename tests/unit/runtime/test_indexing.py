@@ -148,7 +148,7 @@ def test_few_pictures_are_drawn_ahead_of_the_model(clip, monkeypatch):
         embedded += len(batch)
         return np.tile(np.array([[1, 0, 0, 0]], np.float32), (len(batch), 1))
 
-    monkeypatch.setattr(clip, "_tower", lambda _: tower)
+    monkeypatch.setattr(clip._parts, "_tower", lambda _: tower)
     assert len(clip.index(pictures())) == 400
     assert max(ahead) <= 3 * 32
 
@@ -167,7 +167,7 @@ def test_the_next_batch_is_decoded_while_the_model_computes(clip, monkeypatch):
         return np.tile(np.array([[1, 0, 0, 0]], np.float32), (len(batch), 1))
 
     monkeypatch.setattr(type(clip.preprocess), "__call__", prepare)
-    monkeypatch.setattr(clip, "_tower", lambda _: tower)
+    monkeypatch.setattr(clip._parts, "_tower", lambda _: tower)
     assert len(clip.index([colour("red")] * 64)) == 64
 
 

@@ -65,8 +65,8 @@ def test_embeddings_of_texts_are_the_librarys(client, clip, route):
 def test_a_text_is_tokenized_once(client, clip, monkeypatch):
     """The figure of the answer's ``usage`` is that of the tokens that are embedded."""
     seen = []
-    real = clip._text_side()[0].encode
-    monkeypatch.setattr(clip._text_side()[0], "encode", lambda t: seen.append(t) or real(t))
+    real = clip._parts.text_side()[0].encode
+    monkeypatch.setattr(clip._parts.text_side()[0], "encode", lambda t: seen.append(t) or real(t))
     texts = ["a cat", "a red dog", "a cat"]
     usage = client.post("/embeddings", json={"input": texts}).json()["usage"]
     assert seen == texts and usage["total_tokens"] == sum(len(real(text)) for text in texts)

@@ -124,6 +124,7 @@ def test_a_run_evaluates_and_keeps_the_average(make, weights, tmp_path, monkeypa
     assert watcher.validation.measure(PairEncoder(clip), clip) == last_metrics[0]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_its_average_to_the_bit(make, tmp_path):
     uninterrupted, cut = tmp_path / "whole", tmp_path / "cut"
     distill(make(), uninterrupted)

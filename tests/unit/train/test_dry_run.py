@@ -36,6 +36,8 @@ SLOW = (
     "tinyclip-vit-40m-32",
     "tinyclip-auto-63m-32",
     "tinyclip-auto-45m-32",
+    "tinyclip-auto-22m-32",
+    "tinyclip-resnet-19m",
 )
 
 

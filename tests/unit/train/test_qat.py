@@ -84,6 +84,7 @@ def test_the_rounded_student_comes_nearer_to_the_teacher(pairs, teacher, student
     assert not result.clip.model.training
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_student(pairs, teacher, student, finish):
     def finished(seed):
         settings = config(pairs, seed=seed)
@@ -95,7 +96,7 @@ def test_the_same_seed_gives_the_same_student(pairs, teacher, student, finish):
     assert finished(0) != finished(1)
 
 
-@pytest.mark.parametrize("better", [True, False])
+@pytest.mark.parametrize("better", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_finish_that_makes_it_worse_gives_the_original_weights_back(
     pairs, student, monkeypatch, better, finish
 ):
@@ -116,6 +117,7 @@ def test_a_finish_that_makes_it_worse_gives_the_original_weights_back(
     assert report["lr"] == pytest.approx(1e-3)  # a tenth of the configuration's
 
 
+@pytest.mark.slow
 def test_a_float_tower_stays_as_it_is(pairs, student, finish):
     result = finish(student, None, config(pairs), Finishing(2, image=None))
     changed = {
@@ -126,6 +128,7 @@ def test_a_float_tower_stays_as_it_is(pairs, student, finish):
     assert not result.helped or changed == {False}
 
 
+@pytest.mark.slow
 def test_a_learnt_scale_goes_on_and_features_are_mimicked(pairs, teacher, student, finish):
     loss = {"affinity": 0, "contrastive": 1.0, "feature": 10.0, "student_logit_scale": "learned"}
     with torch.no_grad():
@@ -168,7 +171,8 @@ def test_validation_is_of_the_rounded_student(pairs, student, finish):
     assert score(fine.before) == pytest.approx(score(replace(fine).after))
 
 
-@pytest.mark.parametrize("kind", [pytest.param("in memory", marks=pytest.mark.slow), "streamed"])
+@pytest.mark.parametrize("kind", ["in memory", "streamed"])
+@pytest.mark.slow
 def test_an_interrupted_finish_goes_on_to_the_same_curve(pairs, student, tmp_path, kind):
     data = {"train": pairs, "val": pairs, "workers": 1}
     if kind == "streamed":

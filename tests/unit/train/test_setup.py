@@ -104,7 +104,9 @@ def test_faulty_rows_and_skipped_files_are_reported(config, tmp_path, memory_gb)
     )
 
 
-@pytest.mark.parametrize("form", ["table", "folder", "pipe"])
+@pytest.mark.parametrize(
+    "form", ["table", *(pytest.param(name, marks=pytest.mark.slow) for name in ("folder", "pipe"))]
+)
 def test_every_form_of_pairs_reaches_the_run(config, tmp_path, form):
     rows = ["image,caption"]
     for key, files in toy_samples():
