@@ -29,6 +29,7 @@ TOOLS = {
     "base": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "onnx"],
     "all": ["psutil", "tensorboard", "scikit-learn", "resvg-py"],
 }  # fmt: skip
+EXTRAS = {"base": (), "all": ("all", "lancedb", "qdrant")}
 FREE_GB = 15  # a leg with torch's CUDA build, the cache of its wheels included
 COMMANDS = (
     "from tinyclip_edge.cli.app import app; print(*(c.name for c in app.registered_commands))"
@@ -76,7 +77,7 @@ def run(step: str, command: Sequence[str | Path], *, env: dict[str, str] | None 
 def install(leg: Leg, uv: str, folder: Path) -> Path:
     """Install a leg into ``folder``; return where its programs are."""
     versions, environment = folder / "versions.txt", folder / "venv"
-    extras = ["--extra", "all"] if leg.extras == "all" else []
+    extras = [f"--extra={name}" for name in EXTRAS[leg.extras]]
     # Only versions that have a wheel for this Python: numpy 1.26 was never built for 3.14.
     run("resolve", [
         uv, "pip", "compile", "pyproject.toml", *extras, "--no-header", "--no-annotate",
