@@ -89,7 +89,8 @@ def inherited():
 def step_zero():
     metrics = StepZeroMetrics("starter:val", 10_000, 50_000, ACCURACIES, ACCURACIES, 12.345, 1.0,
                               100.0, 100.0)  # fmt: skip
-    return StepZeroReport(NAME, inherited(), {}, metrics)
+    counts = dict.fromkeys(("image", "text", "shared"), {"teacher": 9, "student": 5})
+    return StepZeroReport(NAME, inherited(), counts, metrics)
 
 
 def run_result():
@@ -160,3 +161,9 @@ def test_nothing_is_cut_or_broken_in_80_columns(make):
         assert max(map(len, lines)) <= 80
         assert "…" not in page.getvalue()
         assert words(table) <= set(re.sub(r"[│┃|]", " ", page.getvalue()).split())
+
+
+def test_the_text_of_a_report_is_no_display_of_a_notebook(monkeypatch):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    text = step_zero().text()
+    assert "Inherited weights" in text and "parameters: 15 of the teacher's 27" in text

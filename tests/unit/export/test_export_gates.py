@@ -191,7 +191,8 @@ def test_one_precision_alone(quick, tmp_path, precisions):
     files = {p.name for p in (tmp_path / "bundle" / "onnx").iterdir()}
     assert files == {f"{stem}{suffix}.onnx" for stem in ("vision_model", "text_model", "model")}
     clip = EdgeCLIP.load(tmp_path / "bundle")
-    assert (clip.name, clip.precision, report.precisions) == ("mine", precisions[0], precisions)
+    assert (clip.manifest.name, clip.name, report.name) == ("mine", "bundle", "mine")
+    assert (clip.precision, report.precisions) == (precisions[0], precisions)
 
 
 def test_a_used_folder_is_untouched_and_a_bundle_replaced_on_request(quick, tmp_path):

@@ -91,7 +91,8 @@ class StepZeroReport:
         from rich.console import Console
 
         page = io.StringIO()
-        console = Console(file=page, width=TEXT_WIDTH, color_system=None)
+        # In a notebook, rich would display the text and leave the file empty.
+        console = Console(file=page, width=TEXT_WIDTH, color_system=None, force_jupyter=False)
         for table in self.tables():
             console.print(table)
         console.print(self.closing(), highlight=False)
