@@ -22,12 +22,27 @@ RESNET = {
 
 def test_statistics_are_given_back():
     model = nn.Sequential(nn.BatchNorm2d(2), nn.LayerNorm(3))
-    before = {key: value.clone() for key, value in model.state_dict().items()}
     statistics = RunningStatistics(model)
+    model(torch.ones(4, 2, 3, 3))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    statistics.save()
     model(torch.full((4, 2, 3, 3), torch.nan))
     assert model[0].running_mean.isnan().all()
     statistics.restore()
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_batch_norms_are_looked_for_once(make, tmp_path, no_report, monkeypatch):
+    """A ViT has none, and pays nothing for that at its steps."""
+    looked, init = [], RunningStatistics.__init__
+
+    def watched(statistics, model):
+        looked.append(model)
+        init(statistics, model)
+
+    monkeypatch.setattr(RunningStatistics, "__init__", watched)
+    result = distill(make(optim={"steps": 4}), tmp_path / "run", observer=Watcher())
+    assert result.skipped_steps == 0 and len(looked) == 1
 
 
 def test_a_skipped_step_does_not_spoil_a_batch_norm(make, tmp_path, no_report, monkeypatch):

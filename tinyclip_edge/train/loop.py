@@ -116,6 +116,7 @@ class Loop:
     distributed: DistributedContext = field(default_factory=DistributedContext)
     meter: Meter = field(default_factory=Meter)
     began: float = field(default_factory=time.perf_counter)
+    _statistics: RunningStatistics | None = None
 
     def train(self, batches: Iterator[Batch], start: int) -> None:
         """Run the steps from ``start``, the number of finished steps, to the last one.
@@ -171,7 +172,8 @@ class Loop:
 
     def _step(self, batch: Batch, done: int) -> None:
         state = self.run.state
-        statistics = RunningStatistics(state.student.model)
+        statistics = self._running_statistics()
+        statistics.save()
         with enough_memory(self.config, done):
             terms = state.task.terms(batch)
             norm = state.optimizer_step.step(terms.loss, done - 1, terms.after_backward)
@@ -181,6 +183,13 @@ class Loop:
             statistics.restore()
             self._report_skipped(done, batch)
         self._report(done, terms, norm)
+
+    def _running_statistics(self) -> RunningStatistics:
+        """Return those of the present student, looked for once."""
+        model = self.run.state.student.model
+        if self._statistics is None or self._statistics.model is not model:
+            self._statistics = RunningStatistics(model)
+        return self._statistics
 
     def _report(self, done: int, terms: Terms, norm: float | None) -> None:
         steps, every = self.steps, self.config.run.log_every
