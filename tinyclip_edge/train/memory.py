@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from tinyclip_edge.config import OptimConfig, RunConfig
 from tinyclip_edge.errors import TinyClipError
+from tinyclip_edge.inheritance.mapping import WeightMapping
 
 FLOAT, HALF = 4, 2  # bytes
 TRAINED = 4  # floats a trained parameter: itself, its gradient, AdamW's two moments
+MOMENTS = 2  # of these
 AVERAGED = 1  # a float more where optim.ema keeps their average
 KIB = 1024  # Linux counts resident memory in it, macOS in bytes
 
@@ -27,6 +29,27 @@ def student_bytes(model: nn.Module, optim: OptimConfig) -> int:
         weight.numel() * ((TRAINED if weight.requires_grad else 1) + averaged)
         for weight in model.parameters()
     )
+
+
+def factor_bytes(mapping: WeightMapping) -> int:
+    """Return the bytes of a mapping's factors, with gradients and moments."""
+    return FLOAT * TRAINED * sum(factor.numel() for factor in mapping.parameters())
+
+
+def mapped_bytes(model: nn.Module, mapping: WeightMapping, optim: OptimConfig) -> int:
+    """Return the bytes of a student while a mapping makes its weights, activations not counted.
+
+    The teacher's weights, the factors, and the weights made of them with what their gradient needs;
+    those in the student have no moments meanwhile.
+    """
+    saved = SavedBytes([*mapping.parameters(), *mapping.buffers()])
+    with torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
+        weights = mapping()
+    made = FLOAT * sum(weight.numel() for weight in weights.values())
+    held: int = sum(buffer.nbytes for buffer in mapping.buffers())
+    of_mapping = held + factor_bytes(mapping) + made + saved.peak
+    total: int = student_bytes(model, optim) - MOMENTS * made + of_mapping
+    return total
 
 
 def peak_bytes() -> int:
@@ -69,7 +92,7 @@ def _first_line(error: Exception) -> str:
 class SavedBytes:
     """Counts what autograd saves for the backward pass, without parameters, each storage once."""
 
-    def __init__(self, parameters: list[nn.Parameter]) -> None:
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
         self._parameters = {_address(parameter) for parameter in parameters}
         self._users: Counter[int] = Counter()  # by the address of the storage
         self._bytes = 0

@@ -8,6 +8,8 @@ import torch
 from tinyclip_edge.config import load_config
 from tinyclip_edge.config.load import config_names
 from tinyclip_edge.errors import ConfigError, InheritanceError
+from tinyclip_edge.models import create_student, load_clip
+from tinyclip_edge.models.student import plan_student
 from tinyclip_edge.train.preflight import machine_rate
 from tinyclip_edge.train.preflight.dry_run import device_hours, plan_run
 
@@ -87,6 +89,30 @@ def test_parts_of_a_batch_and_checkpointing_spare_memory():
     assert activations("run.micro_batch=32") == pytest.approx(full / 4, rel=1e-3)
     assert activations("run.precision=bf16") == pytest.approx(full / 2, rel=1e-3)
     assert activations("run.grad_checkpointing=true") < 0.5 * full
+
+
+def test_a_mapping_is_counted_while_it_is_learnt():
+    """The teacher's weights, its factors with moments, and the student's weights made of them."""
+    shape = {
+        "vision_cfg": {"width": 128, "layers": 4},
+        "text_cfg": {"width": 128, "heads": 2, "layers": 2},
+    }
+    given = f"student.model={json.dumps(shape)}"
+    plain, mapped = (
+        plan_run(load_config("starter", [given, f"inherit.plan={plan}"])).stages[0].student_bytes
+        for plan in ("evenly", "mapped")
+    )
+    teacher = load_clip("starter-teacher")
+    student = create_student(shape, teacher)
+    inheritance = plan_student(teacher, student, plan="evenly")
+    mapping = inheritance.mapping(student.model.state_dict())
+    weights = sum(weight.numel() for weight in mapping().values())
+    factors = sum(factor.numel() for factor in mapping.parameters())
+    held = sum(buffer.nbytes for buffer in mapping.buffers())
+    # The weights made are there twice, in the student without moments: 4 + 4 - 8 bytes.
+    at_least = held + 16 * factors - 4 * weights
+    assert held > 4 * 7_000_000  # the encoders of the teacher
+    assert at_least < mapped - plain < at_least + 8 * (held + 4 * weights)
 
 
 def test_hours_are_operations_over_rate():

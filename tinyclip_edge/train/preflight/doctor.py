@@ -18,7 +18,7 @@ from tinyclip_edge.metrics import chance_of
 from tinyclip_edge.models import load_clip
 from tinyclip_edge.train.builder import prepare
 from tinyclip_edge.train.feature_cache.fill import FeatureCacheFiller
-from tinyclip_edge.train.memory import HALF, SavedBytes, student_bytes
+from tinyclip_edge.train.memory import HALF, SavedBytes, factor_bytes, student_bytes
 from tinyclip_edge.train.monitoring.events import Observer, Silent
 from tinyclip_edge.train.preflight.diagnosis import (
     Diagnosis,
@@ -31,6 +31,7 @@ from tinyclip_edge.train.setup import Setup
 from tinyclip_edge.train.stages.state import StageState
 from tinyclip_edge.train.stages.student import label
 from tinyclip_edge.train.tasks.encoders import picture_bytes, pixel_codec
+from tinyclip_edge.train.tasks.mapped_task import MappedTask
 from tinyclip_edge.train.tasks.probes import probe_pair
 from tinyclip_edge.train.tasks.teacher import Teacher
 
@@ -199,14 +200,16 @@ def _memory(setup: Setup, state: StageState, activations: int) -> MemoryCheck:
         if isinstance(pairs, PairMemory):
             decoded = len(pairs) * picture_bytes(setup.teacher_clip)
             pictures += decoded if pairs.viewed is None else pairs.viewed.nbytes
-    features, teacher = setup.features, setup.teacher
+    features, teacher, task = setup.features, setup.teacher, state.task
+    # What else a mapping needs is among the activations, which a step has shown.
+    factors = factor_bytes(task.mapping) if isinstance(task, MappedTask) else 0
     rows = 0 if features is None else len(features.image) + len(features.text)
     device = setup.accelerator.device
     return MemoryCheck(
         pictures=pictures,
         features=rows * teacher.embedding_dim * HALF,
         teacher=sum(_bytes(member.encoder) for member in teacher.members),
-        student=student_bytes(state.student.model, setup.config.optim),
+        student=student_bytes(state.student.model, setup.config.optim) + factors,
         activations=activations,
         available=_available(device),
         shared=device.type == "cpu",

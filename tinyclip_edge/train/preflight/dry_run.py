@@ -15,9 +15,10 @@ import torch
 
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.inheritance.mapping import WeightMapping
 from tinyclip_edge.inheritance.text_part import text_part
 from tinyclip_edge.inheritance.tower_kind import BOTH
-from tinyclip_edge.models import LoadedClip, inherit_student, load_clip
+from tinyclip_edge.models import LoadedClip, load_clip
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import count_parameters
 from tinyclip_edge.models.cost import text_encoder, traced_macs
@@ -25,7 +26,8 @@ from tinyclip_edge.models.frozen import freeze
 from tinyclip_edge.models.given_config import open_clip_config
 from tinyclip_edge.models.pruned import clip_units
 from tinyclip_edge.models.sized_text import is_hf_text
-from tinyclip_edge.train.memory import FLOAT, HALF, SavedBytes, student_bytes
+from tinyclip_edge.models.student import plan_student
+from tinyclip_edge.train.memory import FLOAT, HALF, SavedBytes, mapped_bytes, student_bytes
 from tinyclip_edge.train.schedule import Stage
 from tinyclip_edge.train.stages.student import label, resolve_stages, shaped
 from tinyclip_edge.train.tasks.encoders import PairEncoder
@@ -50,7 +52,7 @@ class StagePlan:
     lr: float
     prune_after: int | None  # in this stage
     activation_bytes: int  # for the pairs that a process holds at once
-    student_bytes: int  # with gradients and AdamW's moments
+    student_bytes: int  # with gradients and AdamW's moments, and a mapping while one is learnt
     pflop: float  # of the student
     teacher_pflop: float  # run on every pair
 
@@ -149,10 +151,14 @@ def _stages(
     before, dense_share = teacher, 1.0  # the dense model, and the share of it that masks have kept
     with torch.device("meta"):
         for stage in resolve_stages(config, teacher):
+            mapping = None
             if stage.student is not None:
-                before = _cut_out(config, stage.student, before)
+                before, mapping = _cut_out(config, stage, before)
             plan, dense_share = _plan(config, stage, teacher, before, dense_share)
             samples = plan.samples
+            if mapping is not None:
+                while_mapped = mapped_bytes(before.model, mapping, stage.optim)
+                plan = replace(plan, student_bytes=max(plan.student_bytes, while_mapped))
             yield replace(
                 plan,
                 activation_bytes=rows * plan.activation_bytes,
@@ -160,14 +166,21 @@ def _stages(
             )
 
 
-def _cut_out(config: RunConfig, shape: str | dict[str, Any], before: LoadedClip) -> LoadedClip:
-    student = shaped(config, shape, before)
+def _cut_out(
+    config: RunConfig, stage: Stage, before: LoadedClip
+) -> tuple[LoadedClip, WeightMapping | None]:
+    """Return the student of a stage and the mapping that makes its weights, if one is learnt."""
+    assert stage.student is not None
+    student, mapping = shaped(config, stage.student, before), None
     if config.inherit.method != "none":
         plan = config.inherit.selection
         plan = "evenly" if plan == "importance" else plan
-        inherit_student(before, student, plan=plan, modes=config.inherit.modes)
+        inheritance = plan_student(before, student, plan=plan, modes=config.inherit.modes)
+        state = student.model.state_dict()
+        inheritance.select(state)
+        mapping = None if stage.map_steps is None else inheritance.mapping(state)
     freeze(student.model, config.inherit.frozen)
-    return student
+    return student, mapping
 
 
 def _plan(
