@@ -37,10 +37,10 @@ WIDTHS = {
     "MobileCLIP 2": {"width": 8, "layers": [1, 1, 2, 1]},
     "MobileCLIP 2, five stages": {"width": 4, "layers": [1, 1, 2, 1, 1]},
     "MobileCLIP-B": {"layers": 2},
+    "ResNet": {"width": 16, "layers": [1, 1, 1, 1]},
 }
-NAMES = [name for name in EVERY if name != "ViT"]
-UNMASKED = ("MobileCLIP-B", "ViTamin")
-RUNS = [(name, way) for way in WAYS for name in NAMES if way != "masks" or name not in UNMASKED]
+NAMES = [*(name for name in EVERY if name != "ViT"), "ResNet"]
+RUNS = [("CoCa", "masks"), *((name, way) for way in WAYS for name in NAMES)]
 
 
 def noise(count):

@@ -142,13 +142,6 @@ def test_equal_shapes_are_refused_before_the_run():
         check_reachable(units, 0.6, uniform_shapes=True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["ViTamin", "MobileCLIP-B"])
-def test_other_stems_are_not_masked(name):
-    with pytest.raises(InheritanceError, match=r"cannot be masked: .*inherit\.method=uniform$"):
-        clip_units(family(name))
-
-
 @pytest.mark.parametrize(
     ("edit", "message"),
     [

@@ -18,10 +18,14 @@ Block: TypeAlias = Any  # a residual attention block, read by its attribute name
 def attend(
     x: Tensor, weight: Tensor, bias: Tensor | None, head_width: int, mask: Tensor | None
 ) -> Tensor:
-    """Return the heads' outputs, ``[B, L, A·D]``, for stacked q, k, v rows ``[3·A·D, W]``."""
+    """Return the heads' outputs, ``[B, L, A·D]``, for stacked q, k, v rows ``[3·A·D, W]``.
+
+    ``mask`` is ``[L, L]``, or ``[B, L, L]`` where each text has its own.
+    """
     projected = F.linear(x, weight, bias).view(*x.shape[:2], 3, -1, head_width)
     q, k, v = projected.permute(2, 0, 3, 1, 4)
-    mask = mask if mask is None else mask.to(q.dtype)
+    if mask is not None:
+        mask = (mask[:, None] if mask.ndim == 3 else mask).to(q.dtype)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 

@@ -82,7 +82,7 @@ def keep_strongest(log_alpha: Tensor, count: int) -> Tensor:
 class TowerGates(nn.Module):
     """Log-alphas of one tower: ``hidden [H]``, ``heads`` and ``neurons`` of all layers in a row.
 
-    A tower in stages has some on its neurons alone.
+    A tower in stages has some on its neurons alone, which are a ResNet's inner channels.
     """
 
     def __init__(self, units: TowerUnits) -> None:
@@ -138,9 +138,8 @@ class TowerGates(nn.Module):
         """Return the expected number of prunable parameters, a float64 scalar."""
         units = self.units
         if units.stages:
-            each = torch.tensor(units.neuron_parameters, device=self.neurons.device)
-            counts = torch.tensor(units.neurons, device=self.neurons.device)
-            return (survival(self.neurons.double()) * each.repeat_interleave(counts)).sum()
+            survivors = torch.split(survival(self.neurons.double()), list(units.neurons))
+            return units.staged_parameters([layer.sum() for layer in survivors])
         hidden, heads, neurons = (
             survival(a.double()).sum() for a in (self.hidden, self.heads, self.neurons)
         )

@@ -6,7 +6,7 @@ agree. Shapes: N pairs, D embedding dimension, H channels, A heads, I neurons.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -15,8 +15,16 @@ from torch import Tensor, nn
 
 from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.plan import choose_layers, plan_uniform
-from tinyclip_edge.inheritance.plan_types import Indices, InheritancePlan, StagedPlan, TowerPlan
+from tinyclip_edge.inheritance.plan_types import (
+    BlockChannels,
+    Indices,
+    InheritancePlan,
+    ResNetPlan,
+    StagedPlan,
+    TowerPlan,
+)
 from tinyclip_edge.inheritance.probe import UnitScores
+from tinyclip_edge.inheritance.resnet_probe import ResNetScores
 from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
 from tinyclip_edge.inheritance.staged_probe import StagedScores
 from tinyclip_edge.inheritance.tower_kind import TowerName
@@ -39,10 +47,18 @@ class StagedRanking:
     units: StagedScores
 
 
+@dataclass(frozen=True, slots=True)
+class ResNetRanking:
+    """The inherited blocks of each stage of a ResNet and the scores of the units in them."""
+
+    layers: tuple[Indices, ...]
+    units: ResNetScores
+
+
 def plan_importance(
     teacher: ClipShape,
     student: ClipShape,
-    rankings: Mapping[TowerName, Ranking | StagedRanking],
+    rankings: Mapping[TowerName, Ranking | StagedRanking | ResNetRanking],
     embed: Tensor,
 ) -> InheritancePlan:
     """Plan a student of the highest-scoring units, in the teacher's order; ties go to the front.
@@ -72,6 +88,9 @@ def plan_importance(
         embed=top(embed, student.embed_dim),
         method="uniform, by importance",
     )
+    if isinstance(image, ResNetRanking):
+        assert isinstance(base.image, ResNetPlan)
+        return replace(planned, image=_ranked_resnet(base.image, image))
     if not isinstance(image, StagedRanking):
         return planned
     assert isinstance(base.image, StagedPlan)
@@ -99,6 +118,27 @@ def _ranked(base: TowerPlan, student: TowerShape, ranking: Ranking) -> TowerPlan
         pool_heads=top(units.pool_heads, student.pool_heads),
         pool_neurons=top(units.pool_neurons, student.pool_neurons),
     )
+
+
+def _ranked_resnet(base: ResNetPlan, ranking: ResNetRanking) -> ResNetPlan:
+    """Return the plan of the best units, as many of each kind as in ``base``."""
+    units = ranking.units
+    return replace(
+        base,
+        stages=ranking.layers,
+        stem=_best(units.stem, base.stem),
+        inner=tuple(
+            tuple(BlockChannels(*_best(part[:2], part[2])) for part in zip(*stage, strict=True))
+            for stage in zip(units.reduced, units.convolved, base.inner, strict=True)
+        ),
+        outer=_best(units.outer, base.outer),
+        heads=top(units.pool_heads, len(base.heads)),
+    )
+
+
+def _best(scores: Iterable[Tensor], parts: Iterable[Indices]) -> tuple[Indices, ...]:
+    """Return the indices of the highest of each scores, as many as each of ``parts`` has."""
+    return tuple(top(each, len(part)) for each, part in zip(scores, parts, strict=True))
 
 
 def _ranked_stages(
@@ -194,7 +234,8 @@ class Blocks(NamedTuple):
     def of(cls, model: nn.Module, shape: TowerShape) -> tuple[Blocks, ...]:
         """Return the blocks of each stage of a tower of a known kind; most have one stage."""
         kind = TOWER_KINDS[shape.kind]
-        starts = [f"{kind.stages}{stage}." for stage in range(len(shape.parts))] or [""]
+        numbers = range(kind.first_stage, kind.first_stage + len(shape.stages))
+        starts = [f"{kind.stages}{stage}." for stage in numbers] or [""]
         paths = [f"{shape.prefix}{start}{kind.blocks}".rstrip(".") for start in starts]
         owners = [(owner, name) for owner, _, name in (path.rpartition(".") for path in paths)]
         return tuple(cls(model.get_submodule(owner), name, kind.shared) for owner, name in owners)

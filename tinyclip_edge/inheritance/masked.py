@@ -7,6 +7,7 @@ produce a unit's output, once for all tokens. Shapes: B batch, L tokens, W open 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -14,21 +15,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.dense import attend
 from tinyclip_edge.inheritance.encoder_settings import EncoderSettings, is_encoder
 from tinyclip_edge.inheritance.gates import ClipMasks, TowerMasks
+from tinyclip_edge.inheritance.maskable import check_maskable
 from tinyclip_edge.inheritance.masked_encoder import run_text
 from tinyclip_edge.inheritance.masked_fastvit import is_fastvit, masked_neurons, run_with
-from tinyclip_edge.inheritance.masked_timm import TimmSettings, run_tower
+from tinyclip_edge.inheritance.masked_pool import run_pool
+from tinyclip_edge.inheritance.masked_resnet import is_resnet, masked_bottlenecks
+from tinyclip_edge.inheritance.masked_timm import STEM, TimmSettings, run_tower
 from tinyclip_edge.inheritance.tensor_tower import masked_tensors
 from tinyclip_edge.inheritance.text_part import text_part, text_setting
-from tinyclip_edge.inheritance.timm_kinds import TIMM_VIT
-from tinyclip_edge.inheritance.units import NO_RESNET, UNMASKED, ClipUnits
+from tinyclip_edge.inheritance.tower_kinds import TOWER_KINDS
+from tinyclip_edge.inheritance.units import ClipUnits
 
 OpenClip: TypeAlias = Any  # a module of open_clip, or a block of ours with the same names
-END_POOLS = ("argmax", "eos")  # pool at the end token: behind a causal mask, texts may be trimmed
-TEXT_POOLS = (*END_POOLS, "first", "last")
 
 
 class MaskedClip(nn.Module):
@@ -85,9 +86,15 @@ class FoldedClip:
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Return ``[B, D]``, unit norm."""
-        if hasattr(self._model.visual, "trunk"):
+        visual = self._model.visual
+        if hasattr(visual, "trunk"):
             return F.normalize(self._timm_features(images).float(), dim=-1)
-        visual, tower = self._model.visual, self._tower("image")
+        if is_resnet(visual):
+            if self._tensors is None:
+                masks = None if self._masks is None else self._masks.image
+                self._tensors = masked_bottlenecks(visual, masks)
+            return F.normalize(run_with(visual, self._tensors, images).float(), dim=-1)
+        tower = self._tower("image")
         patch = tower.take(visual.conv1.weight, 0)
         x = F.conv2d(images, patch, stride=visual.conv1.stride).flatten(2).transpose(1, 2)
         class_token = tower.take(visual.class_embedding, 0).expand(len(x), 1, -1).to(x.dtype)
@@ -96,6 +103,12 @@ class FoldedClip:
         )
         x = tower.norm(visual.patch_dropout(tower.scale(x)), visual.ln_pre)
         x = tower.blocks(x, None)
+        attention = visual.attn_pool
+        if attention is not None:  # whose outputs carry no masks
+            normed = tower.norm(x, attention.ln_k)
+            queries = visual.ln_post(run_pool(attention, normed, tower.take))
+            pooled = queries[:, 0] if visual.pool_type == "tok" else queries[:, 1:].mean(dim=1)
+            return F.normalize((pooled @ visual.proj).float(), dim=-1)
         norm_after_pooling = visual.final_ln_after_pool
         x = x if norm_after_pooling else tower.norm(x, visual.ln_post)
         pooled = x[:, 0] if visual.pool_type == "tok" else x[:, 1:].mean(dim=1)
@@ -109,18 +122,29 @@ class FoldedClip:
                 self._tensors = masked_neurons(visual, masks)
             return run_with(visual, self._tensors, images)
         if self._tensors is None:
-            self._tensors = masked_tensors(visual, TIMM_VIT, self._units.image, masks)
-        return run_tower(self._tensors, self._settings, images)
+            kind = TOWER_KINDS[self._units.image.kind]
+            self._tensors = masked_tensors(visual, kind, self._units.image, masks)
+        stem = None
+        if self._settings.patch is None:
+            of_stem = {
+                name.removeprefix(STEM): tensor
+                for name, tensor in self._tensors.items()
+                if name.startswith(STEM)
+            }
+            stem = partial(run_with, visual.trunk.patch_embed, of_stem)
+        return run_tower(self._tensors, self._settings, images, stem)
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """Return ``[B, D]``, unit norm."""
         if self._encoder is not None:
             return F.normalize(self._encoded(self._encoder, ids).float(), dim=-1)
-        text, tower, length = text_part(self._model), self._tower("text"), ids.shape[1]
+        text, tower = text_part(self._model), self._tower("text")
         x = tower.take(text.token_embedding(ids), 2)
+        if getattr(text, "cls_emb", None) is not None:  # after the last token, in CoCa
+            x = torch.cat([x, tower.take(text.cls_emb, 0).expand(len(x), 1, -1)], dim=1)
+        length = x.shape[1]
         x = tower.scale(x + tower.take(text.positional_embedding[:length], 1))
-        mask = text.attn_mask
-        x = tower.blocks(x, None if mask is None else mask[:length, :length])
+        x = tower.blocks(x, _attention_mask(text, ids, length, x.dtype))
         pooled = tower.norm(_pooled(x, ids, text), text.ln_final)
         projection = text.text_projection
         if isinstance(projection, nn.Linear):
@@ -249,52 +273,21 @@ class _Block:
         return residual if identity else residual * self._tower.take(scale.gamma, 0)
 
 
+def _attention_mask(text: OpenClip, ids: Tensor, length: int, dtype: torch.dtype) -> Tensor | None:
+    """Return what is added to the scores, ``[L, L]``, or ``[B, L, L]`` where padding is hidden."""
+    causal: Tensor | None = text.attn_mask
+    causal = None if causal is None else causal[:length, :length]
+    if getattr(text, "cls_emb", None) is None and not getattr(text, "use_pad_mask", False):
+        return causal
+    hidden: Tensor = text._build_additive_mask(ids, length, dtype)[:: text.heads]
+    return hidden if causal is None else hidden + causal
+
+
 def _pooled(x: Tensor, ids: Tensor, text: OpenClip) -> Tensor:
     """Return the token ``[B, W]`` that stands for each text."""
-    pool = text_setting(text, "pool_type")
+    has_class_token = getattr(text, "cls_emb", None) is not None
+    pool = "last" if has_class_token else text_setting(text, "pool_type")
     if pool in ("first", "last"):
         return x[:, 0 if pool == "first" else -1]
     scores = ids if pool == "argmax" else ids.eq(text_setting(text, "eos_id")).int()
     return x[torch.arange(len(ids), device=ids.device), scores.argmax(dim=-1)]
-
-
-def check_maskable(model: OpenClip) -> None:
-    """Raise InheritanceError for towers whose masked output would differ from the pruned one's."""
-    visual: OpenClip = getattr(model, "visual", None)
-    if hasattr(visual, "layer1"):
-        raise InheritanceError(NO_RESNET)
-    if hasattr(visual, "trunk"):
-        if not is_fastvit(visual.trunk):
-            TimmSettings.of(visual.trunk)
-    elif not hasattr(visual, "conv1") or not hasattr(visual, "class_embedding"):
-        raise InheritanceError(
-            f"image tower {type(visual).__name__} cannot be masked: only ViTs of open_clip and "
-            f"timm can; {UNMASKED}"
-        )
-    elif visual.attn_pool is not None or visual.pool_type not in ("tok", "avg"):
-        raise InheritanceError("an image tower with attentional or no pooling cannot be masked")
-    text = text_part(model)
-    _check_text(text)
-    image_blocks = () if hasattr(visual, "trunk") else visual.transformer.resblocks
-    text_blocks = () if is_encoder(text) else text.transformer.resblocks
-    for block in (*image_blocks, *text_blocks):
-        if not hasattr(block.attn, "out_proj") or hasattr(block, "ln_attn"):
-            raise InheritanceError(
-                f"{type(block).__name__} cannot be masked: leave block_type unset in model_cfg"
-            )
-
-
-def _check_text(text: OpenClip) -> None:
-    if is_encoder(text):
-        EncoderSettings.of(text)
-        return
-    if not hasattr(text, "token_embedding") or getattr(text, "cls_emb", None) is not None:
-        raise InheritanceError(
-            f"text tower {type(text).__name__} cannot be masked: only encoders of transformers and "
-            f"open_clip's own transformer without a class token can; {UNMASKED}"
-        )
-    pool = text_setting(text, "pool_type")
-    if pool not in TEXT_POOLS:
-        raise InheritanceError(
-            f"text tower with pool_type '{pool}' cannot be masked: only {', '.join(TEXT_POOLS)} can"
-        )

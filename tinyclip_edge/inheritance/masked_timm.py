@@ -5,6 +5,7 @@ Shapes: B batch, L tokens, W hidden channels, A heads, D head width, P channels 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,6 +17,8 @@ from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.tensor_tower import Tensors, blocks_of, linear, norm
 
 Timm: TypeAlias = Any  # a module of timm, read by its attribute names
+Stem: TypeAlias = "Callable[[Tensor], Tensor]"  # pictures to patch tokens [B, L, W]
+STEM = "trunk.patch_embed."
 POOLS = ("token", "avg", "map")
 
 
@@ -24,7 +27,7 @@ class TimmSettings:
     """Settings of a tower that its tensors do not show."""
 
     layers: int
-    patch: tuple[int, int]
+    patch: tuple[int, int] | None  # None: a stem of convolutions gives the tokens
     prefix_tokens: int
     positions_without_prefix: bool
     pool: str
@@ -51,11 +54,17 @@ class TimmSettings:
                 "it with inherit.method=uniform"
             )
         block, pool = trunk.blocks[0], getattr(trunk, "attn_pool", None)
-        norms = [m for m in trunk.modules() if "norm" in type(m).__name__.lower()]
+        has_stem = hasattr(trunk.patch_embed, "backbone")
+        outside = set(trunk.patch_embed.modules()) if has_stem else set()
+        norms = [
+            module
+            for module in trunk.modules()
+            if "norm" in type(module).__name__.lower() and module not in outside
+        ]
         eps = {m.eps for m in norms if isinstance(m, nn.LayerNorm)}
         rotary = getattr(trunk, "rope", None)
         unusual = (
-            not isinstance(trunk.patch_embed.proj, nn.Conv2d)
+            not isinstance(trunk.patch_embed.proj, nn.Identity if has_stem else nn.Conv2d)
             or any(not isinstance(m, nn.LayerNorm) for m in norms)
             or len(eps) != 1
             or trunk.global_pool not in POOLS
@@ -71,7 +80,7 @@ class TimmSettings:
         attention = block.attn
         return cls(
             layers=len(trunk.blocks),
-            patch=trunk.patch_embed.proj.stride,
+            patch=None if has_stem else trunk.patch_embed.proj.stride,
             prefix_tokens=trunk.num_prefix_tokens,
             positions_without_prefix=trunk.no_embed_class,
             pool=trunk.global_pool,
@@ -86,20 +95,29 @@ class TimmSettings:
         )
 
 
-def run_tower(tensors: Tensors, settings: TimmSettings, images: Tensor) -> Tensor:
+def run_tower(
+    tensors: Tensors, settings: TimmSettings, images: Tensor, stem: Stem | None = None
+) -> Tensor:
     """Return the features ``[B, embedding]`` of images, not normalised."""
     features = run_trunk(
         {k.removeprefix("trunk."): t for k, t in tensors.items() if k.startswith("trunk.")},
         settings,
         images,
+        stem,
     )
     return linear(tensors, "head.proj", features) if "head.proj.weight" in tensors else features
 
 
-def run_trunk(tensors: Tensors, settings: TimmSettings, images: Tensor) -> Tensor:
+def run_trunk(
+    tensors: Tensors, settings: TimmSettings, images: Tensor, stem: Stem | None = None
+) -> Tensor:
     """Return what timm's trunk returns for images ``[B, 3, H, W]``; keys without "trunk."."""
-    weight, bias = tensors["patch_embed.proj.weight"], tensors.get("patch_embed.proj.bias")
-    x = F.conv2d(images, weight, bias, stride=settings.patch).flatten(2).transpose(1, 2)
+    if settings.patch is None:
+        assert stem is not None
+        x = stem(images)
+    else:
+        weight, bias = tensors["patch_embed.proj.weight"], tensors.get("patch_embed.proj.bias")
+        x = F.conv2d(images, weight, bias, stride=settings.patch).flatten(2).transpose(1, 2)
     prefix = [
         tensors[name].expand(x.shape[0], -1, -1).to(x.dtype)
         for name in ("cls_token", "reg_token")
@@ -125,16 +143,26 @@ def run_block(block: Tensors, settings: TimmSettings, x: Tensor) -> Tensor:
         heads = _attend(block, settings, norm(block, "norm1", x, settings.eps))
         residual = linear(block, "attn.proj", norm(block, "attn.norm", heads, settings.eps))
     x = x + _scaled(block, ("ls1.gamma", "gamma_1"), residual)
-    residual = block["mlp.fc2.bias"].to(x.dtype)
-    if "mlp.fc2.weight" in block:
+    down = "mlp.w2" if "mlp.w2.bias" in block else "mlp.fc2"
+    residual = block[f"{down}.bias"].to(x.dtype)
+    if f"{down}.weight" in block:
         y = norm(block, "norm2", x, settings.eps)
-        if "mlp.fc1.weight" in block:
-            neurons = settings.activation(linear(block, "mlp.fc1", y))
-        else:
-            gate = settings.activation(linear(block, "mlp.fc1_g", y))
-            neurons = gate * linear(block, "mlp.fc1_x", y)
-        residual = linear(block, "mlp.fc2", norm(block, "mlp.norm", neurons, settings.eps))
+        residual = linear(block, down, _neurons(block, settings, y))
     return x + _scaled(block, ("ls2.gamma", "gamma_2"), residual)
+
+
+def _neurons(block: Tensors, settings: TimmSettings, x: Tensor) -> Tensor:
+    """Return the neurons ``[B, L, I]`` of normed tokens."""
+    if "mlp.w0.weight" in block:  # ViTamin's
+        x = norm(block, "mlp.norm", x, settings.eps)
+        gate: Tensor = settings.activation(linear(block, "mlp.w0", x))
+        return gate * linear(block, "mlp.w1", x)
+    if "mlp.fc1.weight" in block:
+        neurons = settings.activation(linear(block, "mlp.fc1", x))
+    else:
+        gate = settings.activation(linear(block, "mlp.fc1_g", x))
+        neurons = gate * linear(block, "mlp.fc1_x", x)
+    return norm(block, "mlp.norm", neurons, settings.eps)
 
 
 def _attend(block: Tensors, settings: TimmSettings, x: Tensor) -> Tensor:

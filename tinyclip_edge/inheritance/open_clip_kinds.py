@@ -7,6 +7,7 @@ from tinyclip_edge.inheritance.tower_kind import (
     Axes,
     ProbePoints,
     TowerKind,
+    batch_norm_axes,
     linear_axes,
     norm_axes,
 )
@@ -81,18 +82,36 @@ POOLED_VIT = TowerKind(
         "proj": ("embed", "embed"),
     },
     block=_OPEN_CLIP_BLOCK,
+    writes=VIT.writes,
+    parts=_OPEN_CLIP_PARTS,
     marks=(*VIT.marks, "attn_pool.query"),
     required=VIT.required,
     patch=VIT.patch,
 )
-# Read and sliced in a module of its own: its widths double from stage to stage.
+# Students inherit from it in a module of its own, as its widths double from stage to stage; the
+# table is that of masks, which are on the channels inside its blocks.
 RESNET = TowerKind(
     name="ResNet",
     tower="image",
+    stages="layer",
+    first_stage=1,
     blocks="",
     outer={},
-    block={},
-    marks=("layer1.0.conv1.weight",),
+    block={
+        "conv1.weight": ("reduced", None, None, None),
+        **batch_norm_axes("bn1", "reduced"),
+        "conv2.weight": ("convolved", "reduced", None, None),
+        **batch_norm_axes("bn2", "convolved"),
+        "conv3.weight": (None, "convolved", None, None),
+        **dict.fromkeys(batch_norm_axes("bn3", "channels"), ()),
+        "downsample.0.weight": (),
+        **dict.fromkeys(batch_norm_axes("downsample.1", "channels"), ()),
+    },
+    whole=("conv1.", "bn1.", "conv2.", "bn2.", "conv3.", "bn3.", "attnpool."),
+    writes=frozenset(("conv2.weight", "conv3.weight")),
+    parts={"bottleneck": ("conv1.", "bn1.", "conv2.", "bn2.", "conv3.")},
+    marks=("layer1.0.bn3.weight",),
+    probe=ProbePoints("", "conv3", ("bn3",)),  # see resnet_probe for what else is measured
 )
 TEXT = TowerKind(
     name="open_clip text transformer",
@@ -109,7 +128,9 @@ TEXT = TowerKind(
         "cls_emb": VECTOR,
     },
     block=_OPEN_CLIP_BLOCK,
-    writes=frozenset(("token_embedding.weight", "positional_embedding", *_OPEN_CLIP_WRITES)),
+    writes=frozenset(
+        ("token_embedding.weight", "positional_embedding", "cls_emb", *_OPEN_CLIP_WRITES)
+    ),
     parts=_OPEN_CLIP_PARTS,
     probe=_OPEN_CLIP_PROBE,
     gains=_OPEN_CLIP_GAINS,

@@ -8,6 +8,7 @@ from tinyclip_edge.errors import InheritanceError, did_you_mean
 from tinyclip_edge.inheritance.open_clip_kinds import RESNET
 from tinyclip_edge.inheritance.plan_types import (
     LAYER_CHOICES,
+    BlockChannels,
     Indices,
     InheritancePlan,
     LayerChoice,
@@ -141,7 +142,10 @@ def _plan_resnet(teacher: TowerShape, student: TowerShape, layers: LayerChoice) 
             for teacher_blocks, student_blocks in zip(teacher.stages, student.stages, strict=True)
         ),
         stem=(_front(width // 2), _front(width // 2), _front(width)),
-        inner=tuple(_front(width * factor) for factor in doublings),
+        inner=tuple(
+            (BlockChannels(_front(width * factor), _front(width * factor)),) * blocks
+            for factor, blocks in zip(doublings, student.stages, strict=True)
+        ),
         outer=tuple(_front(4 * width * factor) for factor in doublings),
         heads=_front(student.heads),
         positions=_front(student.positions),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from tinyclip_edge.inheritance.open_clip_kinds import VIT
 
@@ -32,13 +32,20 @@ class TowerPlan:
     bottleneck: Indices = ()  # between the two layers of a projection
 
 
+class BlockChannels(NamedTuple):
+    """Teacher indices of the channels inside a block of a ResNet."""
+
+    reduced: Indices  # outputs of its first convolution
+    convolved: Indices  # of the second
+
+
 @dataclass(frozen=True, slots=True)
 class ResNetPlan:
     """Teacher indices of the units of a ResNet image tower, in student order."""
 
     stages: tuple[Indices, ...]  # inherited blocks, per stage
     stem: tuple[Indices, ...]  # output channels of each of the stem's three convolutions
-    inner: tuple[Indices, ...]  # channels inside the blocks, per stage
+    inner: tuple[tuple[BlockChannels, ...], ...]  # per stage and student block
     outer: tuple[Indices, ...]  # channels of the residual stream, per stage
     heads: Indices  # of the attention pool
     positions: Indices

@@ -13,9 +13,12 @@ from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.gates import ClipMasks, TowerMasks
 from tinyclip_edge.inheritance.tower_kind import SHARED, STACKED, Place, TowerKind
 from tinyclip_edge.inheritance.tower_kinds import locate
-from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
+from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits, inner_axes
 
-LOST_WITH = {"attention": "attended", "feed_forward": "neurons"}  # axis without which a part goes
+# The axis without which a part of a layer goes.
+LOST_WITH = {"attention": "attended", "feed_forward": "neurons", "bottleneck": "convolved"}
+# A norm follows its weights: the factor of an output is folded into the weights that read it.
+NORMED = "bottleneck"
 Moments: TypeAlias = "dict[str, dict[str, Tensor]]"  # by parameter name, as AdamW names them
 
 
@@ -81,7 +84,7 @@ def cut(
         of_axis = factors[axis_name].to(tensor.device)
         on = open_units(of_axis)
         result = result.index_select(axis, on)
-        if fold and place.writes:
+        if fold and place.writes and (axis or place.part != NORMED):
             shape = [-1 if a == axis else 1 for a in range(result.ndim)]
             result = result * of_axis[on].to(result.dtype).view(shape)
     return result
@@ -130,7 +133,11 @@ def mask_factors(
 ) -> dict[str | None, Tensor]:
     """Return one factor per index, for every axis that is pruned."""
     if units.stages:
-        return {} if layer is None else {"neurons": masks.neurons[layer]}
+        if layer is None:
+            return {}
+        axes = inner_axes(units.kind)
+        first = len(axes) * layer
+        return dict(zip(axes, masks.neurons[first : first + len(axes)], strict=True))
     factors: dict[str | None, Tensor] = {"channels": masks.hidden}
     if not units.pooled:
         factors["pooled"] = masks.hidden
@@ -204,5 +211,5 @@ def _remaining_units(units: TowerUnits, masks: TowerMasks, tower: str) -> TowerU
         units,
         width=width,
         heads=tuple(int(z.count_nonzero()) for z in masks.heads),
-        neurons=tuple(int(z.count_nonzero()) for z in masks.neurons),
+        neurons=units.remaining([int(z.count_nonzero()) for z in masks.neurons]),
     )

@@ -36,7 +36,7 @@ def resnet_source(
             return key, [outputs, plan.stem[number - 1] if number else None]
     elif block := _BLOCK.fullmatch(key):
         stage, number = int(block[1]) - 1, int(block[2])
-        axes = _block_axes(block[3], plan, stage, first=number == 0)
+        axes = _block_axes(block[3], plan, stage, number)
         teacher_block = plan.stages[stage][number]
         return _with_key(f"visual.layer{stage + 1}.{teacher_block}.{block[3]}", axes)
     elif key.startswith(POOL):
@@ -44,23 +44,21 @@ def resnet_source(
     return None
 
 
-def _block_axes(
-    name: str, plan: ResNetPlan, stage: int, *, first: bool
-) -> list[Indices | None] | None:
-    inner, outer = plan.inner[stage], plan.outer[stage]
+def _block_axes(name: str, plan: ResNetPlan, stage: int, block: int) -> list[Indices | None] | None:
+    (reduced, convolved), outer = plan.inner[stage][block], plan.outer[stage]
     incoming = outer
-    if first:
+    if block == 0:
         incoming = plan.outer[stage - 1] if stage else plan.stem[-1]
     convolutions: dict[str, list[Indices | None]] = {
-        "conv1.weight": [inner, incoming],
-        "conv2.weight": [inner, inner],
-        "conv3.weight": [outer, inner],
+        "conv1.weight": [reduced, incoming],
+        "conv2.weight": [convolved, reduced],
+        "conv3.weight": [outer, convolved],
         "downsample.0.weight": [outer, incoming],
     }
     if name in convolutions:
         return convolutions[name]
     norm, _, suffix = name.rpartition(".")
-    norms = {"bn1": inner, "bn2": inner, "bn3": outer, "downsample.1": outer}
+    norms = {"bn1": reduced, "bn2": convolved, "bn3": outer, "downsample.1": outer}
     return _norm(suffix, norms[norm]) if norm in norms else None
 
 

@@ -183,13 +183,16 @@ def _heads(attended: int, head_width: int, where: str) -> int:
     return heads
 
 
-def count_blocks(state: Mapping[str, Tensor], prefix: str, where: str) -> int:
+def count_blocks(state: Mapping[str, Tensor], prefix: str, where: str, first: int = 0) -> int:
     """Return the number of blocks under a prefix; raise InheritanceError when numbers have gaps."""
     numbers = {
         int(key.removeprefix(prefix).split(".", 1)[0]) for key in state if key.startswith(prefix)
     }
-    if not numbers or numbers != set(range(len(numbers))):
-        raise InheritanceError(f"{where} has blocks {sorted(numbers)}, not 0, 1, 2 …")
+    expected = range(first, first + len(numbers))
+    if not numbers or numbers != set(expected):
+        raise InheritanceError(
+            f"{where} has blocks {sorted(numbers)}, not {first}, {first + 1}, {first + 2} …"
+        )
     return len(numbers)
 
 

@@ -75,11 +75,11 @@ def check_reachable(
             )
     if not uniform_shapes:
         return
-    for kind in (units.image.kind, units.text.kind):
-        if kind:
+    for tower_units in (units.image, units.text):
+        if not tower_units.of_open_clip:
             raise InheritanceError(
-                f"uniform_shapes goes with open_clip's own transformers, not with a {kind}; "
-                "set uniform_shapes: false"
+                "uniform_shapes goes with open_clip's own transformers, not with a "
+                f"{tower_units.kind}; set uniform_shapes: false"
             )
     smallest_share = (_smallest(units.image) + _smallest(units.text)) / units.prunable
     if keep < smallest_share - TOLERANCE:

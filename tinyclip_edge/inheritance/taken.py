@@ -102,8 +102,10 @@ def _resnet(plan: ResNetPlan, teacher: TowerShape) -> InheritedTower:
             if block not in plan.stages[stage]:
                 layers.append(TeacherLayer(name, None))
                 continue
+            inner = plan.inner[stage][plan.stages[stage].index(block)]
             units = {
-                "inner channels": Share.count(plan.inner[stage], width),
+                "reduced channels": Share.count(inner.reduced, width),
+                "inner channels": Share.count(inner.convolved, width),
                 "outer channels": Share.count(plan.outer[stage], 4 * width),
             }
             layers.append(TeacherLayer(name, place, units))

@@ -93,6 +93,12 @@ def _outer_with(patches: dict[str, Axes]) -> dict[str, Axes]:
     return {name: axes for name, axes in usual if "patch_embed" not in name} | patches
 
 
+def _writes_with(stem: str) -> frozenset[str]:
+    """Return what writes to a ViT's residual stream, with a convolution as patch embedding."""
+    usual = {name for name in TIMM_VIT.writes if "patch_embed" not in name}
+    return frozenset({*usual, f"{stem}weight", f"{stem}bias"})
+
+
 # MobileCLIP-B: its stem of convolutions is inherited whole but for the channels that it gives.
 _STEM = "trunk.patch_embed.backbone."
 TIMM_STEM_VIT = replace(
@@ -100,7 +106,7 @@ TIMM_STEM_VIT = replace(
     name="timm ViT with a stem of convolutions",
     outer=_outer_with({f"{_STEM}2.conv.weight": VECTOR, f"{_STEM}2.conv.bias": VECTOR}),
     whole=(f"{_STEM}0.", f"{_STEM}1."),
-    writes=frozenset(),
+    writes=_writes_with(f"{_STEM}2.conv."),
     gains=(),
     marks=(f"{_STEM}2.conv.weight", "trunk.blocks.0.mlp.fc2.weight", "trunk.pos_embed"),
     patch="",
@@ -118,6 +124,11 @@ VITAMIN = replace(
         **linear_axes("mlp.w2", "channels", "neurons"),
     },
     whole=(f"{_STEM}stem.", f"{_STEM}stages.", f"{_STEM}pool.norm."),
+    writes=_writes_with(f"{_STEM}pool.proj.") | {"mlp.w2.weight", "mlp.w2.bias"},
+    parts={
+        **TIMM_VIT.parts,
+        "feed_forward": ("norm2.", "mlp.norm.", "mlp.w0.", "mlp.w1.", "mlp.w2.weight"),
+    },
     probe=ProbePoints("attn.proj", "mlp.w2", ("drop_path1", "drop_path2")),
     marks=(f"{_STEM}pool.proj.weight", "trunk.blocks.0.mlp.w2.weight", "trunk.pos_embed"),
 )

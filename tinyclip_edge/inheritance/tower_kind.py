@@ -15,7 +15,8 @@ TowerName: TypeAlias = Literal["image", "text"]
 # pooled (channels after pooling), and those of its attention pool; of a layer: attended (heads
 # times head width), qkv (three times that), heads and neurons. Of a tower in stages: stem (channels
 # of its first stage), final (of its last convolution) and final_squeezed; channels and squeezed
-# (inside squeeze-and-excite) are those of a stage. None: an axis that is never sliced.
+# (inside squeeze-and-excite) are those of a stage; reduced and convolved (outputs of the first and
+# the second convolution) are those of a ResNet's block. None: an axis that is never sliced.
 Axes: TypeAlias = "tuple[str | None, ...]"
 BOTH: tuple[TowerName, ...] = ("image", "text")
 # Axes that stack several copies of another one, and how many.
@@ -41,7 +42,7 @@ class Place(NamedTuple):
     name: str
     axes: Axes
     writes: bool  # to the residual stream, so that a mask of channels is folded into it
-    part: str  # "attention" or "feed_forward": lost with a layer's heads or neurons; else empty
+    part: str  # of a layer, one that is lost with all of certain units: see prune.LOST_WITH
     stage: int | None = None  # of a tower in stages, which number their layers from 0
     gain: bool = False  # of a norm or a layer scale: one factor or offset a unit, no direction
 
@@ -69,7 +70,7 @@ class TowerKind:
     patch: str = ""  # key of the patch embedding
     # Names of tensors that write to the residual stream.
     writes: frozenset[str] = frozenset()
-    # Starts of the names of what a layer loses with its heads, and with its neurons.
+    # Starts of the names of what a layer loses with its heads, its neurons, or what it convolves.
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     probe: ProbePoints | None = None  # None: importance cannot be measured
     # Starts of the names of norms and layer scales; none: weights cannot be mapped.
@@ -77,6 +78,7 @@ class TowerKind:
     shared: str = ""  # name of a tensor that layer 0 of an unpruned tower has for all layers
     whole: tuple[str, ...] = ()  # starts of names of tensors that are never sliced
     stages: str = ""  # prefix of the stages of a tower that has them; ``blocks`` is within one
+    first_stage: int = 0  # number of the first one
     stage: Mapping[str, Axes] = field(default_factory=dict)  # of a stage, outside its layers
     fused: str = ""  # key of its form for inference, which has no weights to inherit
 
@@ -97,7 +99,7 @@ class TowerKind:
             number, _, rest = name.removeprefix(self.stages).partition(".")
             if not name.startswith(self.stages) or not number.isdecimal():
                 return None
-            stage, name = int(number), rest
+            stage, name = int(number) - self.first_stage, rest
             if name in self.stage:
                 return Place(self.tower, blocks, None, name, self.stage[name], False, "", stage)
         number, _, rest = name.removeprefix(self.blocks).partition(".")

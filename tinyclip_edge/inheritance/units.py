@@ -1,15 +1,20 @@
-"""Count the units that masks can remove: hidden channels, heads and neurons, layer by layer."""
+"""Count the units that masks can remove: hidden channels, heads and neurons, layer by layer.
+
+The channels inside a ResNet's blocks count as neurons, of two layers a block.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from itertools import product
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inheritance.open_clip_kinds import RESNET, TEXT, VIT
+from tinyclip_edge.inheritance.fastvit_kind import FASTVIT
+from tinyclip_edge.inheritance.open_clip_kinds import POOLED_VIT, RESNET, TEXT, VIT
 from tinyclip_edge.inheritance.shape import HeadWidths, count_blocks
 from tinyclip_edge.inheritance.tower_kind import (
     IMAGE_PREFIX,
@@ -20,11 +25,18 @@ from tinyclip_edge.inheritance.tower_kind import (
 )
 from tinyclip_edge.inheritance.tower_kinds import TOWER_KINDS, recognise
 
-NO_RESNET = (
-    "a ResNet image tower cannot be masked: its channels carry no gates; "
-    "inherit it with inherit.method=uniform"
-)
 UNMASKED = "inherit it with inherit.method=uniform"
+OPEN_CLIP = ("", VIT.name, POOLED_VIT.name, TEXT.name)  # kinds of open_clip's own transformers
+PRUNED = frozenset(("channels", "pooled", "heads", "attended", "qkv", "neurons"))  # axes
+KERNEL = 9  # weights of a ResNet's 3x3 convolution for a pair of channels
+SCALES = 2  # weight and bias of a norm for a channel
+# Of a tower in stages: what has a block's neurons as outputs, and a tensor of its channels.
+_STAGED = {
+    FASTVIT.name: (("mlp.fc1.weight",), "mlp.fc2.bias"),
+    RESNET.name: (("conv1.weight", "conv2.weight"), "bn3.weight"),
+}
+
+Count = TypeVar("Count", int, Tensor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +46,7 @@ class TowerUnits:
     width: int  # hidden channels, shared by all layers
     head_width: int
     heads: tuple[int, ...]  # per layer; 0 where only the bias of out_proj is left
-    neurons: tuple[int, ...]  # per layer
+    neurons: tuple[int, ...]  # per layer; of a ResNet two a block, outputs of two convolutions
     positions: int  # image: patches + 1; text: context length, 0 without a table of them
     kind: str = ""  # a key of TOWER_KINDS; empty: open_clip's own transformer
     matrices: int = 2  # of a feed-forward block: 3 with a gate
@@ -43,7 +55,9 @@ class TowerUnits:
         int, ...
     ] = ()  # blocks of each stage, of a tower in which only neurons have masks
     widths: tuple[int, ...] = ()  # channels of each of these stages
-    unmasked: int = 0  # parameters of such a tower beside its neurons
+    # Parameters that masks leave: of a tower in stages all beside its neurons; of one that begins
+    # with convolutions, or ends with an attention pool of open_clip, those of these.
+    unmasked: int = 0
 
     def table(self) -> dict[str, Any]:
         """Return the units as plain data; what an open_clip tower has no need of is left out."""
@@ -57,8 +71,7 @@ class TowerUnits:
         Of a tower in stages: of its neurons.
         """
         if self.stages:
-            parts = zip(self.neurons, self.neuron_parameters, strict=True)
-            return sum(count * each for count, each in parts)
+            return self.staged_parameters(self.neurons)
         attended, bias = sum(self.heads) * self.head_width, int(self.biased)
         attention = attended * (4 * self.width + 3 * bias) + len(self.heads) * self.width * bias
         neuron = self.matrices * self.width + (self.matrices - 1) * bias
@@ -69,14 +82,50 @@ class TowerUnits:
         """Whether attention and feed-forward layers have biases."""
         return not self.kind or TOWER_KINDS[self.kind].biased
 
-    @property
-    def neuron_parameters(self) -> tuple[int, ...]:
-        """Parameters of one neuron of each layer of a tower in stages."""
+    def staged_parameters(self, counts: Sequence[Count]) -> Count:
+        """Return the parameters of numbers of neurons, one a layer, of a tower in stages."""
+        if self.kind != RESNET.name:
+            widths = (width for _, width in self._block_widths())
+            parts = [count * (2 * width + 1) for count, width in zip(counts, widths, strict=True)]
+        else:
+            pairs = zip(counts[::2], counts[1::2], strict=True)
+            parts = [
+                reduced * (inputs + SCALES)
+                + reduced * convolved * KERNEL
+                + convolved * (outputs + SCALES)
+                for (inputs, outputs), (reduced, convolved) in zip(
+                    self._block_widths(), pairs, strict=True
+                )
+            ]
+        return sum(parts[1:], start=parts[0])
+
+    def _block_widths(self) -> Iterator[tuple[int, int]]:
+        """Yield the channels before and after each block of a tower in stages."""
+        before = self.width
+        for blocks, width in zip(self.stages, self.widths, strict=True):
+            for _ in range(blocks):
+                yield before, width
+                before = width
+
+    def remaining(self, counts: Sequence[int]) -> tuple[int, ...]:
+        """Return the neurons of a pruned tower of which masks leave ``counts``.
+
+        A block of a ResNet of which only the second convolution remains has one channel before it,
+        whose factor is 0: its norm has biases.
+        """
+        if self.kind != RESNET.name:
+            return tuple(counts)
+        pairs = zip(counts[::2], counts[1::2], strict=True)
         return tuple(
-            2 * width + 1
-            for blocks, width in zip(self.stages, self.widths, strict=True)
-            for _ in range(blocks)
+            count
+            for reduced, convolved in pairs
+            for count in ((max(reduced, 1), convolved) if convolved else (0, 0))
         )
+
+    @property
+    def of_open_clip(self) -> bool:
+        """Whether this is a transformer of open_clip."""
+        return self.kind in OPEN_CLIP
 
     def layer(self, place: Place) -> int | None:
         """Return the number of a tensor's layer, counted over all stages; None outside layers."""
@@ -87,7 +136,7 @@ class TowerUnits:
     @property
     def plain(self) -> bool:
         """Whether this is an ordinary CLIP tower: equal layers, heads that fill the width."""
-        if self.kind:
+        if not self.of_open_clip:
             return False
         heads, neurons = set(self.heads), set(self.neurons)
         equal = len(heads) == len(neurons) == 1 and min(neurons) > 0
@@ -117,8 +166,8 @@ class ClipUnits:
         image = 3 * self.patch**2 + 1 + self.image.positions + 4 + self.embed_dim
         text = self.text.positions + 2 + self.embed_dim
         layers = 4 * len(self.image.heads), 4 * len(self.text.heads)
-        of_image = self.image.unmasked or self.image.width * (image + layers[0])
-        return of_image + self.text.width * (text + layers[1])
+        of_image = 0 if self.image.stages else self.image.width * (image + layers[0])
+        return self.image.unmasked + of_image + self.text.width * (text + layers[1])
 
     @property
     def kinds(self) -> dict[TowerName, TowerKind]:
@@ -152,13 +201,16 @@ class ClipUnits:
         )
 
 
+def inner_axes(kind: str) -> tuple[str, ...]:
+    """Return the axes that are the neurons of a block of a tower in stages."""
+    return ("reduced", "convolved") if kind == RESNET.name else ("neurons",)
+
+
 def _tower(
     state: Mapping[str, Tensor], tower: TowerName, head_width: int
 ) -> tuple[TowerUnits, int]:
     """Return the units of a tower and the width of its embedding, 0 where it does not project."""
     kind, prefix = recognise(state, tower)
-    if kind is RESNET:
-        raise InheritanceError(NO_RESNET)
     if not kind.writes:
         raise InheritanceError(f"a {kind.name} cannot be masked; {UNMASKED}")
     if kind.stages:
@@ -177,6 +229,7 @@ def _tower(
         matrices = max(matrices, _matrices(state, f"{prefix}{kind.blocks}{layer}.", kind))
     outer = kind.sizes(state, prefix)
     pool = f"{prefix}trunk.attn_pool.latent"
+    counted = kind.whole or kind is POOLED_VIT
     units = TowerUnits(
         outer["channels"],
         head_width,
@@ -186,6 +239,7 @@ def _tower(
         "" if kind in (VIT, TEXT) else kind.name,
         matrices,
         outer["pooled"] if pool in state else 0,
+        unmasked=_unmasked(state, kind, prefix) if counted else 0,
     )
     return units, outer.get("embed", 0)
 
@@ -196,21 +250,35 @@ def _matrices(state: Mapping[str, Tensor], block: str, kind: TowerKind) -> int:
     return sum(block + name in state for name in names)
 
 
+def _unmasked(state: Mapping[str, Tensor], kind: TowerKind, prefix: str) -> int:
+    """Return the parameters outside the layers of which a prune cuts no axis."""
+    total = 0
+    for key, tensor in state.items():
+        place = kind.locate(key, prefix) if key.startswith(prefix) else None
+        uncut = place is not None and place.layer is None and PRUNED.isdisjoint(place.axes)
+        total += tensor.numel() if uncut and not key.endswith(STATISTICS) else 0
+    return total
+
+
 def _staged(
     state: Mapping[str, Tensor], kind: TowerKind, prefix: str, head_width: int
 ) -> tuple[TowerUnits, int]:
     """Return the units of a tower in stages, whose neurons alone have masks."""
     neurons, stages, widths = [], [], []
-    for stage in range(count_blocks(state, prefix + kind.stages, "the image tower's stages")):
+    inner, outer = _STAGED[kind.name]
+    first = kind.first_stage
+    where = "the image tower's stages"
+    for stage in range(first, first + count_blocks(state, prefix + kind.stages, where, first)):
         start = f"{prefix}{kind.stages}{stage}.{kind.blocks}"
-        blocks = count_blocks(state, start, f"stage {stage + 1} of the image tower")
-        for block in range(blocks):
-            weight = state.get(f"{start}{block}.mlp.fc1.weight")
+        blocks = count_blocks(state, start, f"stage {stage + 1 - first} of the image tower")
+        for block, name in product(range(blocks), inner):
+            weight = state.get(f"{start}{block}.{name}")
             neurons.append(0 if weight is None else weight.shape[0])
         stages.append(blocks)
-        widths.append(state[f"{start}0.mlp.fc2.bias"].shape[0])
+        widths.append(state[f"{start}0.{outer}"].shape[0])
+    stem = state.get(f"{prefix}bn3.weight")  # of a ResNet
     units = TowerUnits(
-        width=widths[0],
+        width=widths[0] if stem is None else len(stem),
         head_width=head_width,
         heads=(0,) * len(neurons),
         neurons=tuple(neurons),

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inheritance.masked import END_POOLS
+from tinyclip_edge.inheritance.maskable import END_POOLS
 from tinyclip_edge.inheritance.masked_fastvit import is_fastvit
+from tinyclip_edge.inheritance.masked_pool import JOINED_POOL
 from tinyclip_edge.inheritance.tower_kind import TowerName
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.library import open_clip
 from tinyclip_edge.models.sized_text import HF_CONFIG, fixed_settings, is_hf_text
 
-JOINED_POOL = "visual.attn_pool.attn.in_proj_weight"
 _VISION_KEYS = (
     "patch_size",
     "act_kwargs",

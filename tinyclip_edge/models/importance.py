@@ -18,15 +18,18 @@ from tinyclip_edge.errors import InheritanceError
 from tinyclip_edge.inheritance.importance import (
     Blocks,
     Ranking,
+    ResNetRanking,
     StagedRanking,
     only_layers,
     plan_importance,
     score_embedding,
     search_layers,
 )
+from tinyclip_edge.inheritance.open_clip_kinds import RESNET
 from tinyclip_edge.inheritance.plan import plan_uniform
 from tinyclip_edge.inheritance.plan_types import Indices, InheritancePlan
 from tinyclip_edge.inheritance.probe import PoolPoints, Probe, TowerProbe
+from tinyclip_edge.inheritance.resnet_probe import ResNetProbe
 from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
 from tinyclip_edge.inheritance.staged_probe import StagedProbe
 from tinyclip_edge.inheritance.tower_kind import BOTH, TowerName
@@ -71,8 +74,8 @@ def importance_plan(
     The teacher is moved to ``device`` meanwhile; None: it runs where it is.
 
     Layers are searched by the affinity KL of the tower with only these; heads, neurons and
-    channels are ranked within them. Raises InheritanceError for a ResNet, a student that does not
-    fit, or unusable pairs.
+    channels are ranked within them. Raises InheritanceError for a kind of tower in which it cannot
+    be measured, a student that does not fit, or unusable pairs.
     """
     teacher_shape, student_shape = shapes
     for tower in (getattr(teacher_shape, name) for name in towers):
@@ -88,13 +91,15 @@ def importance_plan(
     try:
         teacher.model.to(device or home)
         features = _both_features(teacher, pairs)
-        rankings: dict[TowerName, Ranking | StagedRanking] = {}
+        rankings: dict[TowerName, Ranking | StagedRanking | ResNetRanking] = {}
         for name in towers:
             side = _side(teacher, getattr(teacher_shape, name), pairs, features, name)
             student_tower: TowerShape = getattr(student_shape, name)
             if student_tower.parts:
                 visual = teacher.model.get_submodule("visual")
                 rankings[name] = _rank_stages(side, student_tower, visual)
+            elif student_tower.kind == RESNET.name:
+                rankings[name] = _rank_resnet(side, student_tower, teacher.model)
             else:
                 rankings[name] = _rank(side, student_tower.layers)
         image, text = (part.cpu() for part in features)
@@ -185,6 +190,16 @@ def _rank_stages(side: _Side, student: TowerShape, visual: nn.Module) -> StagedR
         return StagedRanking(selected, probe.scores())
 
 
+def _rank_resnet(side: _Side, student: TowerShape, model: nn.Module) -> ResNetRanking:
+    # The first block of a stage has its only shortcut to the stage before.
+    selected = _search(side, student.stages, first=1)
+    with only_layers(side.stages, selected), torch.enable_grad():
+        visual = model.get_submodule("visual")
+        with ResNetProbe(visual, side.shape.head_width) as probe:
+            _add_inputs(side, probe)
+        return ResNetRanking(selected, probe.scores())
+
+
 def _rank(side: _Side, layers: int) -> Ranking:
     selected = _search(side, [layers])
     points = TOWER_KINDS[side.shape.kind].probe
@@ -196,21 +211,36 @@ def _rank(side: _Side, layers: int) -> Ranking:
         return Ranking(selected[0], probe.scores())
 
 
-def _search(side: _Side, counts: Sequence[int]) -> tuple[Indices, ...]:
-    """Return which blocks of each stage are inherited, one stage after the other."""
+def _search(side: _Side, counts: Sequence[int], *, first: int = 0) -> tuple[Indices, ...]:
+    """Return which blocks of each stage are inherited, one stage after the other.
+
+    The ``first`` ones of each are always.
+    """
     whole = [tuple(range(len(stage.modules))) for stage in side.stages]
     selected: list[Indices] = []
     for number, count in enumerate(counts):
         rest = whole[number + 1 :]
-        cost = partial(_cost_of_stage, side, tuple(selected), tuple(rest))
-        selected.append(search_layers(len(whole[number]), count, cost))
+        choice: Indices = ()
+        cost = partial(_cost_of_stage, side, tuple(selected), tuple(rest), first)
+        if count > first:
+            choice = search_layers(len(whole[number]) - first, count - first, cost)
+        selected.append(_after(first, choice))
     return tuple(selected)
 
 
+def _after(first: int, choice: Indices) -> Indices:
+    """Return the blocks of a choice among those after the ``first`` ones, and these."""
+    return (*range(first), *(first + block for block in choice))
+
+
 def _cost_of_stage(
-    side: _Side, before: tuple[Indices, ...], after: tuple[Indices, ...], choice: Indices
+    side: _Side,
+    before: tuple[Indices, ...],
+    after: tuple[Indices, ...],
+    first: int,
+    choice: Indices,
 ) -> float:
-    return _kl(side, (*before, choice, *after))
+    return _kl(side, (*before, _after(first, choice), *after))
 
 
 def _add_inputs(side: _Side, probe: Probe) -> None:

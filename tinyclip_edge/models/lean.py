@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tinyclip_edge.inheritance.dense import DenseAttention
-from tinyclip_edge.inheritance.masked import END_POOLS
+from tinyclip_edge.inheritance.maskable import END_POOLS
 
 OpenClip: TypeAlias = Any  # a module of open_clip, read by its attribute names
 BlockRun: TypeAlias = Callable[[OpenClip, Tensor, Tensor | None, bool], Tensor]

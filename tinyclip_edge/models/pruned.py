@@ -16,11 +16,14 @@ from tinyclip_edge.inheritance.dense import DenseBlock
 from tinyclip_edge.inheritance.equal import equal_masks
 from tinyclip_edge.inheritance.fastvit_kind import FASTVIT
 from tinyclip_edge.inheritance.gates import ClipGates, ClipMasks
-from tinyclip_edge.inheritance.masked import check_maskable
+from tinyclip_edge.inheritance.maskable import check_maskable
 from tinyclip_edge.inheritance.masked_fastvit import is_fastvit
+from tinyclip_edge.inheritance.masked_pool import with_pool_apart, with_pool_as
+from tinyclip_edge.inheritance.masked_resnet import is_resnet
+from tinyclip_edge.inheritance.open_clip_kinds import POOLED_VIT, RESNET
 from tinyclip_edge.inheritance.prune import PrunePlan
 from tinyclip_edge.inheritance.text_part import text_part
-from tinyclip_edge.inheritance.units import ClipUnits
+from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.build import build_model, mlp_ratio
 from tinyclip_edge.models.clip import LoadedClip, count_parameters
@@ -29,6 +32,7 @@ from tinyclip_edge.models.head_widths import head_widths
 from tinyclip_edge.models.positions import whole_state
 from tinyclip_edge.models.prefixes import read_prefixes
 from tinyclip_edge.models.pruned_fastvit import pruned_fastvit
+from tinyclip_edge.models.pruned_resnet import pruned_resnet
 from tinyclip_edge.models.pruned_units import UNITS, read_units
 from tinyclip_edge.models.sized_text import has_own_text
 from tinyclip_edge.models.student_config import teacher_cfg
@@ -73,9 +77,9 @@ def prune_clip(
     plan = PrunePlan.of(units, masks)
     if uniform_shapes and not _plain(plan.after):
         raise InheritanceError("uniform_shapes needs gates, or masks whose layers are equal")
-    state = plan.cut(whole_state(clip.model))
+    state = plan.cut(with_pool_apart(whole_state(clip.model)))
     pruned = assemble_units(clip, plan.after)
-    pruned.model.load_state_dict(state)
+    pruned.model.load_state_dict(with_pool_as(state, pruned.model.state_dict()))
     pruned.model.to(next(clip.model.parameters()).device)
     prunable = gates.prunable if isinstance(gates, ClipGates) else units.prunable
     return PruneResult(
@@ -90,7 +94,7 @@ def prune_clip(
 def clip_units(clip: LoadedClip) -> ClipUnits:
     """Count the maskable units of a CLIP, pruned before or not.
 
-    Raises InheritanceError for a ResNet, or a transformer that masks cannot run through.
+    Raises InheritanceError for a tower that masks cannot run through.
     """
     check_maskable(clip.model)
     if UNITS in clip.config:
@@ -201,12 +205,10 @@ def build_units(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.
         if not hasattr(text, "transformer") or not hasattr(text, "token_embedding"):
             raise ModelError(f"{source}: '{UNITS}' do not support this kind of text tower")
         transformers.append((text.transformer, units.text))
-    if units.image.kind:
-        model.visual = _timm_tower(model_cfg, units, source)
-    elif hasattr(model.visual, "transformer"):
-        transformers.append((model.visual.transformer, units.image))
+    if not units.image.of_open_clip:
+        model.visual = _image_tower(model_cfg, units, source)
     else:
-        raise ModelError(f"{source}: '{UNITS}' require a ViT of open_clip or timm")
+        transformers.append((model.visual.transformer, units.image))
     for transformer, tower in transformers:
         pattern = transformer.resblocks[0]
         transformer.layers = len(tower.heads)
@@ -221,11 +223,15 @@ def build_units(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.
 def _single_layers(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> dict[str, Any]:
     """Return a model_cfg of one layer a tower, the pattern of norms and activation."""
     cfg, single_unit = deepcopy(model_cfg), {"layers": 1, "mlp_ratio": 1.0}
-    if bool(cfg["vision_cfg"].get("timm_model_name")) != bool(units.image.kind):
+    of_timm = bool(cfg["vision_cfg"].get("timm_model_name"))
+    resnet = isinstance(cfg["vision_cfg"].get("layers"), (list, tuple)) and not of_timm
+    pooled = bool(cfg["vision_cfg"].get("attentional_pool")) and not (of_timm or resnet)
+    kinds = of_timm, resnet, pooled
+    if kinds != _kinds(units.image):
         raise ModelError(f"{source}: {UNITS}.image and vision_cfg are different kinds of towers")
     if has_own_text(cfg) != bool(units.text.kind):
         raise ModelError(f"{source}: {UNITS}.text and text_cfg are different kinds of towers")
-    if units.image.kind:
+    if not units.image.of_open_clip:
         cfg["vision_cfg"] = {"image_size": 1, "patch_size": 1, **single_unit, "width": 64}
     else:
         width = units.image.width
@@ -248,20 +254,30 @@ def _text_tower(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.
         raise ModelError(f"{source}: {error}") from error
 
 
-def _timm_tower(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.Module:
+def _kinds(image: TowerUnits) -> tuple[bool, bool, bool]:
+    """Return whether a tower is of timm, a ResNet, or pooled by attention of open_clip."""
+    resnet = image.kind == RESNET.name
+    of_timm = not image.of_open_clip and not resnet
+    return of_timm, resnet, image.kind == POOLED_VIT.name
+
+
+def _image_tower(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.Module:
     from tinyclip_edge.models.pruned_timm import pruned_tower
 
     with torch.device("meta"):
         whole: Any = build_model(model_cfg, source)
-    fits = is_fastvit(whole.visual.trunk) == (units.image.kind == FASTVIT.name)
-    if not fits or not (units.image.stages or hasattr(whole.visual.trunk, "blocks")):
-        raise ModelError(f"{source}: {UNITS}.image is of another kind than vision_cfg")
+    label = f"{source}: {UNITS}.image"
+    if is_resnet(whole.visual):  # as its units are, which was compared before
+        return pruned_resnet(whole.visual, units.image, label)
+    trunk = whole.visual.trunk
+    fits = is_fastvit(trunk) == (units.image.kind == FASTVIT.name)
+    if not fits or not (units.image.stages or hasattr(trunk, "blocks")):
+        raise ModelError(f"{label} is of another kind than vision_cfg")
     if units.image.stages:
-        return pruned_fastvit(whole.visual, units.image, f"{source}: {UNITS}.image")
-    if len(whole.visual.trunk.blocks) != len(units.image.heads):
+        return pruned_fastvit(whole.visual, units.image, label)
+    if len(trunk.blocks) != len(units.image.heads):
         raise ModelError(
-            f"{source}: {UNITS}.image has {len(units.image.heads):,} layers, vision_cfg "
-            f"{len(whole.visual.trunk.blocks)}"
+            f"{label} has {len(units.image.heads):,} layers, vision_cfg {len(trunk.blocks)}"
         )
     return pruned_tower(whole.visual, model_cfg["vision_cfg"], units.image)
 

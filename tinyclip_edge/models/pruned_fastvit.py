@@ -10,6 +10,7 @@ from torch import nn
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.inheritance.masked_fastvit import Bias, feed_forward_blocks
 from tinyclip_edge.inheritance.units import TowerUnits
+from tinyclip_edge.models.fresh_weights import filled
 
 
 def pruned_fastvit(visual: nn.Module, units: TowerUnits, source: str) -> nn.Module:
@@ -34,14 +35,4 @@ def pruned_fastvit(visual: nn.Module, units: TowerUnits, source: str) -> nn.Modu
             else:
                 owner, _, attribute = name.rpartition(".")
                 setattr(tower.trunk.get_submodule(owner), attribute, Bias(block.fc2.out_channels))
-    tower = tower.to_empty(device=torch.empty(0).device)
-    with torch.no_grad():
-        for name, tensor in tower.state_dict().items():
-            if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith(".weight")):
-                tensor.fill_(1)
-            elif name.endswith(("running_mean", "num_batches_tracked")):
-                tensor.zero_()
-            else:
-                tensor.normal_(std=0.02)
-    built: nn.Module = tower
-    return built
+    return filled(tower)

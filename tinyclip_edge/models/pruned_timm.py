@@ -10,20 +10,29 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from tinyclip_edge.errors import ModelError
-from tinyclip_edge.inheritance.masked_timm import TimmSettings, run_trunk
+from tinyclip_edge.errors import InheritanceError, ModelError
+from tinyclip_edge.inheritance.masked_timm import STEM, TimmSettings, run_trunk
 from tinyclip_edge.inheritance.prune import pruned_shape
-from tinyclip_edge.inheritance.timm_kinds import TIMM_VIT
+from tinyclip_edge.inheritance.tower_kinds import TOWER_KINDS
 from tinyclip_edge.inheritance.units import TowerUnits
+from tinyclip_edge.models.fresh_weights import filled
 from tinyclip_edge.models.sized_timm import timm_sizes
 
 
 class PrunedTrunk(nn.Module):
     """Parameters under timm's names, run from their table; random weights."""
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], settings: TimmSettings) -> None:
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        settings: TimmSettings,
+        stem: nn.Module | None = None,  # convolutions in place of a patch embedding
+    ) -> None:
         super().__init__()
         self.settings = settings
+        self._has_stem = stem is not None
+        if stem is not None:
+            self.patch_embed = stem
         self.fused_attn = True  # as timm's attention has it
         for key, shape in shapes.items():
             *path, name = key.split(".")
@@ -38,7 +47,8 @@ class PrunedTrunk(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map ``[B, 3, H, W]`` to what timm's trunk returns."""
         settings = replace(self.settings, fused_attention=self.fused_attn)
-        return run_trunk(dict(self.named_parameters()), settings, images)
+        stem = self.patch_embed if self._has_stem else None
+        return run_trunk(dict(self.named_parameters()), settings, images, stem)
 
 
 def pruned_tower(visual: nn.Module, vision: Mapping[str, Any], units: TowerUnits) -> nn.Module:
@@ -47,14 +57,19 @@ def pruned_tower(visual: nn.Module, vision: Mapping[str, Any], units: TowerUnits
     ``visual`` is the tower before any prune, on meta. Raises ModelError for units that it cannot
     have.
     """
-    settings = _settings(vision, units)
+    tower: Any = visual
+    has_stem = hasattr(tower.trunk.patch_embed, "backbone")
+    settings = _settings_of(tower, units) if has_stem else _settings(vision, units)
+    skipped = STEM if has_stem else ()
     shapes = {
         name.removeprefix("trunk."): shape
         for name, parameter in visual.named_parameters()
-        if name.startswith("trunk.") and (shape := _shape(name, parameter, units)) is not None
+        if name.startswith("trunk.")
+        and not name.startswith(skipped)
+        and (shape := _shape(name, parameter, units)) is not None
     }
-    tower: Any = visual
-    tower.trunk = PrunedTrunk(shapes, settings)
+    stem = _stem(tower.trunk.patch_embed, units) if has_stem else None
+    tower.trunk = PrunedTrunk(shapes, settings, stem)
     projection = getattr(tower.head, "proj", None)
     if projection is not None:
         inputs = units.pooled or units.width
@@ -62,6 +77,27 @@ def pruned_tower(visual: nn.Module, vision: Mapping[str, Any], units: TowerUnits
         tower.head.proj = nn.Linear(inputs, projection.out_features, bias=bias)
     built: nn.Module = tower
     return built
+
+
+def _stem(stem: Any, units: TowerUnits) -> nn.Module:  # noqa: ANN401 - of timm
+    """Return a stem of convolutions whose last one gives the channels that are left."""
+    for name, parameter in list(stem.named_parameters()):
+        shape = _shape(STEM + name, parameter, units)
+        if shape is not None and shape != tuple(parameter.shape):
+            path, _, attribute = name.rpartition(".")
+            layer = stem.get_submodule(path)
+            setattr(layer, attribute, nn.Parameter(torch.empty(shape, device="meta")))
+            layer.out_channels = shape[0]
+    return filled(stem)
+
+
+def _settings_of(tower: Any, units: TowerUnits) -> TimmSettings:  # noqa: ANN401 - of open_clip
+    """Return the settings of a tower that begins with convolutions, which has no rotary table."""
+    try:
+        settings = TimmSettings.of(tower.trunk)
+    except InheritanceError as error:
+        raise ModelError(str(error)) from error
+    return replace(settings, layers=len(units.heads), head_width=units.head_width)
 
 
 def _settings(vision: Mapping[str, Any], units: TowerUnits) -> TimmSettings:
@@ -92,7 +128,7 @@ def _settings(vision: Mapping[str, Any], units: TowerUnits) -> TimmSettings:
 
 
 def _shape(name: str, parameter: Tensor, units: TowerUnits) -> tuple[int, ...] | None:
-    place = TIMM_VIT.locate(name, "")
+    place = TOWER_KINDS[units.kind].locate(name, "")
     if place is None:
         raise ModelError(f"'visual.{name}' does not belong to a pruned timm model")
     return pruned_shape(place, parameter.shape, units)

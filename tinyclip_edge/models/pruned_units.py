@@ -7,10 +7,9 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from tinyclip_edge.errors import ModelError
-from tinyclip_edge.inheritance.encoder_kinds import M2M_100, ROBERTA, T5
-from tinyclip_edge.inheritance.fastvit_kind import FASTVIT
-from tinyclip_edge.inheritance.timm_kinds import TIMM_VIT
-from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
+from tinyclip_edge.inheritance.open_clip_kinds import POOLED_VIT, TEXT, VIT
+from tinyclip_edge.inheritance.tower_kinds import TOWER_KINDS
+from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits, inner_axes
 from tinyclip_edge.limits import is_count
 from tinyclip_edge.models.sizes import MAX_LAYERS, MAX_PARAMETERS
 
@@ -23,7 +22,8 @@ def read_units(table: object, source: str) -> ClipUnits:
         raise ModelError(f"{source}: '{UNITS}' must hold image, text, embed_dim and patch")
     image, text = (_read_tower(table[name], name, f"{source}: {UNITS}.{name}") for name in _TOWERS)
     for key in ("embed_dim", "patch"):
-        if not is_count(table[key], minimum=0 if key == "patch" and image.stages else 1):
+        patchless = image.kind and not TOWER_KINDS[image.kind].patch
+        if not is_count(table[key], minimum=0 if key == "patch" and patchless else 1):
             raise ModelError(f"{source}: {UNITS}.{key} must be a whole number above 0")
     units = ClipUnits(image, text, table["embed_dim"], table["patch"])
     if units.prunable + units.fixed > MAX_PARAMETERS:
@@ -34,9 +34,14 @@ def read_units(table: object, source: str) -> ClipUnits:
 _TOWERS = ("image", "text")
 _STAGED = ("stages", "widths", "unmasked")  # of a tower in stages
 _OPTIONAL = ("kind", "matrices", "pooled", *_STAGED)
+# A table of units does not name open_clip's plain transformers.
 _MASKED_KINDS = {
-    "image": (TIMM_VIT.name, FASTVIT.name),
-    "text": (ROBERTA.name, T5.name, M2M_100.name),
+    tower: tuple(
+        kind.name
+        for kind in TOWER_KINDS.values()
+        if kind.tower == tower and kind.writes and kind not in (VIT, TEXT)
+    )
+    for tower in _TOWERS
 }
 
 
@@ -60,26 +65,30 @@ def _read_tower(table: object, tower: str, label: str) -> TowerUnits:
         raise ModelError(f"{label}: heads of {len(heads):,} layers, neurons of {len(neurons):,}")
     if len(heads) > MAX_LAYERS:
         raise ModelError(f"{label} lists {len(heads):,} layers, at most {MAX_LAYERS:,} are built")
-    rest = {key: value for key, value in table.items() if key not in _STAGED}
+    rest = {key: value for key, value in table.items() if key not in ("stages", "widths")}
     sizes = {**rest, "heads": tuple(heads), "neurons": tuple(neurons)}
-    return TowerUnits(**sizes, **_read_stages(table, len(heads), label))
+    return TowerUnits(**sizes, **_read_stages(table, label))
 
 
-def _read_stages(table: Mapping[str, Any], layers: int, label: str) -> dict[str, Any]:
+def _read_stages(table: Mapping[str, Any], label: str) -> dict[str, Any]:
     """Return the checked units that only a tower in stages has; none of another."""
-    staged = table.get("kind") == FASTVIT.name
-    if {key for key in _STAGED if key in table} != (set(_STAGED) if staged else set()):
+    kind = TOWER_KINDS[table.get("kind") or VIT.name]
+    expected = set(_STAGED) if kind.stages else set()
+    if kind.whole or kind is POOLED_VIT:
+        expected.add("unmasked")
+    if {key for key in _STAGED if key in table} != expected:
         raise ModelError(f"{label} must hold {', '.join(_STAGED)} of a tower in stages, else none")
-    if not staged:
+    if not kind.stages:
         return {}
     for key in ("stages", "widths"):
         counts = table[key]
         if not isinstance(counts, (list, tuple)) or not all(is_count(n) for n in counts):
             raise ModelError(f"{label}.{key} must list a whole number above 0 for each stage")
     stages, widths = tuple(table["stages"]), tuple(table["widths"])
-    if sum(stages) != layers or len(stages) != len(widths):
+    layers, of_block = len(table["neurons"]), len(inner_axes(kind.name))
+    if sum(stages) * of_block != layers or len(stages) != len(widths):
         raise ModelError(
             f"{label}: stages {list(stages)} and widths {list(widths)} are not those of {layers} "
             "layers"
         )
-    return {"stages": stages, "widths": widths, "unmasked": table["unmasked"]}
+    return {"stages": stages, "widths": widths}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tinyclip_edge.inheritance.masked_resnet import EmptyBottleneck
 from tinyclip_export.towers.blocks import Attention, OpenClip, shared, unit_norm
 
 
@@ -24,7 +25,13 @@ class ResNetTower(nn.Module):
             pool_as_convolution(visual.avgpool, visual.conv3.out_channels),
         )
         stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
-        self.blocks = nn.Sequential(*(Bottleneck(block) for stage in stages for block in stage))
+        blocks = (block for stage in stages for block in stage)
+        self.blocks = nn.Sequential(
+            *(
+                Shortcut(block) if isinstance(block, EmptyBottleneck) else Bottleneck(block)
+                for block in blocks
+            )
+        )
         self.positions = shared(visual.attnpool.positional_embedding)
         self.pool = Attention(visual.attnpool)
 
@@ -48,16 +55,42 @@ class Bottleneck(nn.Module):
         )
         self.shortcut: nn.Module = nn.Identity()
         if source.downsample is not None:
-            pool, conv, norm = source.downsample
-            self.shortcut = nn.Sequential(
-                pool_as_convolution(pool, conv.in_channels), fold_batch_norm(conv, norm)
-            )
+            self.shortcut = nn.Sequential(*_downsample(source))
         self.activation: nn.Module = source.act3
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, C, H, W]`` to ``[B, C', H / stride, W / stride]``."""
         out: Tensor = self.activation(self.inner(x) + self.shortcut(x))
         return out
+
+
+class Shortcut(nn.Module):
+    """A block whose inner channels were all pruned: its shortcut, to which a constant is added."""
+
+    def __init__(self, source: EmptyBottleneck) -> None:
+        super().__init__()
+        offset = source.offset().detach().flatten()
+        if source.downsample is not None:
+            pool, conv = _downsample(source)
+        else:  # as a convolution, like an average pool
+            channels = len(offset)
+            pool, conv = nn.Identity(), nn.Conv2d(channels, channels, 1, groups=channels)
+            conv.weight = nn.Parameter(torch.ones_like(conv.weight), requires_grad=False)
+            conv.bias = nn.Parameter(torch.zeros_like(offset), requires_grad=False)
+        assert conv.bias is not None
+        conv.bias.add_(offset)
+        self.layers = nn.Sequential(pool, conv, source.act3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, C, H, W]`` to ``[B, C', H / stride, W / stride]``."""
+        out: Tensor = self.layers(x)
+        return out
+
+
+def _downsample(source: OpenClip) -> tuple[nn.Module, nn.Conv2d]:
+    """Return the pool and the convolution of a block's shortcut."""
+    pool, conv, norm = source.downsample
+    return pool_as_convolution(pool, conv.in_channels), fold_batch_norm(conv, norm)
 
 
 def pool_as_convolution(pool: nn.Module, channels: int) -> nn.Module:

@@ -14,6 +14,7 @@ from tinyclip_edge.inheritance import (
     inherit_uniform,
     plan_uniform,
 )
+from tinyclip_edge.inheritance.plan_types import BlockChannels
 
 HEAD = 16
 HEADS = HeadWidths(HEAD, HEAD)
@@ -149,7 +150,10 @@ def test_any_channels_and_heads_can_remain():
     image = ResNetPlan(
         stages=front.image.stages,
         stem=((1,), (0,), (3, 1)),
-        inner=tuple(tuple(range(n, 2 * n)) for n in (2, 4, 8, 16)),
+        inner=tuple(
+            (BlockChannels(tuple(range(n, 2 * n)), tuple(range(0, 2 * n, 2))),) * blocks
+            for n, blocks in zip((2, 4, 8, 16), (1, 1, 2, 2), strict=True)
+        ),
         outer=tuple(tuple(range(1, 2 * n, 2)) for n in (8, 16, 32, 64)),
         heads=(5, 2, 7, 0),
         positions=front.image.positions,
@@ -166,8 +170,10 @@ def test_any_channels_and_heads_can_remain():
     shortcut = t["layer2.0.downsample.0.weight"][1::2, 1::2]
     np.testing.assert_array_equal(w["layer2.0.downsample.0.weight"], shortcut)
     np.testing.assert_array_equal(
-        w["layer3.1.conv3.weight"], t["layer3.2.conv3.weight"][1::2, 8:16]
+        w["layer3.1.conv3.weight"], t["layer3.2.conv3.weight"][1::2, 0:16:2]
     )
+    second = t["layer3.2.conv2.weight"][0:16:2, 8:16]
+    np.testing.assert_array_equal(w["layer3.1.conv2.weight"], second)
     heads = t["attnpool.k_proj.weight"].reshape(8, HEAD, 128)[[5, 2, 7, 0]][..., 1::2]
     np.testing.assert_array_equal(w["attnpool.k_proj.weight"], heads.reshape(64, 64))
     mixed = t["attnpool.c_proj.weight"].reshape(10, 8, HEAD)[:, [5, 2, 7, 0]].reshape(10, 64)

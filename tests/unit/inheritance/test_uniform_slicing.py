@@ -197,7 +197,7 @@ def resnet_state():
         "positional_embedding": torch.zeros(5, 64),
         "q_proj.weight": torch.zeros(64, 64),
     }
-    stages = {f"visual.layer{n}.0.conv1.weight": torch.zeros(1, 1, 1, 1) for n in range(1, 5)}
+    stages = {f"visual.layer{n}.0.bn3.weight": torch.zeros(1) for n in range(1, 5)}
     stem = {"visual.conv3.weight": torch.zeros(2, 1, 3, 3)}
     return {**text, **stem, **stages, **{f"visual.attnpool.{k}": v for k, v in pool.items()}}
 

@@ -198,13 +198,14 @@ def test_captions_may_be_cut_behind_the_longest(toy_teacher, calibration):
     assert plan_for(toy_teacher, student, (pixels, ids[:, :length])) == full
 
 
-def test_a_resnet_is_refused_by_name(toy_teacher, calibration):
-    vision = {"layers": [1, 1, 1, 1], "width": 16, "image_size": 32}
-    config = {**toy_teacher.config["model_cfg"], "vision_cfg": vision}
-    resnet = assemble(config, None, name="RN", tokenizer_file=toy_teacher.tokenizer_file)
-    student = create_student({"vision_cfg": {"width": 8}}, resnet)
-    with pytest.raises(InheritanceError, match="cannot be measured in RN's ResNet; set inherit"):
-        inherit_student(resnet, student, plan="importance", calibration=calibration)
+def test_an_attention_pool_of_open_clip_is_refused_by_name(toy_teacher, calibration):
+    model_cfg = toy_teacher.config["model_cfg"]
+    vision = {**model_cfg["vision_cfg"], "attentional_pool": True, "attn_pooler_heads": 1}
+    config = {**model_cfg, "vision_cfg": vision}
+    coca = assemble(config, None, name="CoCa", tokenizer_file=toy_teacher.tokenizer_file)
+    student = create_student({"vision_cfg": {"layers": 1}}, coca)
+    with pytest.raises(InheritanceError, match="in CoCa's ViT with an attention pool; set"):
+        inherit_student(coca, student, plan="importance", calibration=calibration)
 
 
 def test_unknown_plan(toy_teacher):

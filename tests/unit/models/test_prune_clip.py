@@ -279,13 +279,11 @@ def test_moments_of_another_shape_are_refused(clip, pruned):
 def test_what_cannot_be_masked_is_one_line(clip, toy_tokenizer_file):
     from tinyclip_edge.models.assemble import assemble
 
-    resnet = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 8},
-        "text_cfg": clip.config["model_cfg"]["text_cfg"],
-    }
-    network = assemble(resnet, None, name="resnet", tokenizer_file=toy_tokenizer_file)
-    with pytest.raises(InheritanceError, match="ResNet image tower cannot be masked"):
+    model_cfg = clip.config["model_cfg"]
+    vision = {**model_cfg["vision_cfg"], "attentional_pool": "parallel", "attn_pooler_heads": 1}
+    two_pools = {**model_cfg, "vision_cfg": vision}
+    network = assemble(two_pools, None, name="two pools", tokenizer_file=toy_tokenizer_file)
+    with pytest.raises(InheritanceError, match="two attention pools, cannot be masked; inherit"):
         clip_units(network)
     masks = random_masks(clip_units(clip), 0)
     masks.text.hidden.zero_()
