@@ -20,7 +20,6 @@ import numpy.typing as npt
 from tinyclip_edge.errors import DataError, MissingExtraError, shown
 from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.paths import expanded
-from tinyclip_edge.runtime.parquet_rows import FileHeader, header_entry
 from tinyclip_edge.runtime.protocol import Features
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ class ExportedIndex:
             file_written_aside(target) as file,
             parquet.ParquetWriter(file, _schema(self, as_float=False)) as writer,
         ):
-            writer.add_key_value_metadata(header_entry(_header(self)))
+            writer.add_key_value_metadata(_header(self))
             for batch in _batches(self, as_float=False):
                 writer.write_batch(batch)
         return target
@@ -204,10 +203,14 @@ def _precision(index: Columns) -> str:
     return index.model_hash.rpartition("-")[2]
 
 
-def _header(index: Columns) -> FileHeader:
+def _header(index: Columns) -> dict[str, str]:
+    from tinyclip_edge.runtime.parquet_rows import FileHeader, header_entry
+
     dtype = "float32" if index.scales is None else "int8"
     dimensions = index.features.shape[1]
-    return FileHeader(index.model_hash, _precision(index), dimensions, dtype, index.width)
+    return header_entry(
+        FileHeader(index.model_hash, _precision(index), dimensions, dtype, index.width)
+    )
 
 
 def _blocks(count: int, size: int) -> Iterator[slice]:
