@@ -89,7 +89,7 @@ def inherited():
 def step_zero():
     metrics = StepZeroMetrics("starter:val", 10_000, 50_000, ACCURACIES, ACCURACIES, 12.345, 1.0,
                               100.0, 100.0)  # fmt: skip
-    counts = dict.fromkeys(("image", "text", "shared"), {"teacher": 9, "student": 5})
+    counts = {tower: {"teacher": 9, "student": 5} for tower in ("image", "text", "shared")}
     return StepZeroReport(NAME, inherited(), counts, metrics)
 
 
