@@ -76,6 +76,7 @@ def export_bundle(
 def _export(job: ExportJob) -> ExportReport:
     """Write, verify and describe a bundle. Raises GatesFailedError."""
     from tinyclip_export.bundle.hub_files import write_model_card
+    from tinyclip_export.bundle.layouts import write_layouts
     from tinyclip_export.bundle.manifest import build_manifest
     from tinyclip_export.verification.golden import golden_vectors
 
@@ -95,6 +96,11 @@ def _export(job: ExportJob) -> ExportReport:
     with timer.stage("extras"):
         precise = {name: needs_precise_int8(recipes, name) for name in job.precisions}
         extras = write_extras(job.clip, job.folder, precise, job.settings.extras)
+        if names := job.settings.extras.layouts:
+            default = next(each for each in requested if each.precision == job.default_precision)
+            extras["layouts"] = write_layouts(
+                job.clip, job.folder, default, names, end=towers.special.end
+            )
     with timer.stage("reload"):
         verification = verification_figures(job, towers, verified, checks)
         write_model_card(job, verification)

@@ -37,6 +37,11 @@ class ExportJob:
         """Precisions on disk during verification; the others are timed against fp32."""
         return ("fp32", *(name for name in self.precisions if name != "fp32"))
 
+    @property
+    def default_precision(self) -> str:
+        """The precision that a bundle opens in."""
+        return "int8" if "int8" in self.precisions else self.precisions[0]
+
     def paths(self, precision: str) -> dict[str, Path]:
         """Return the files of both towers in a precision."""
         return {tower: self.folder / io.path(precision) for tower, io in TOWER_IO.items()}

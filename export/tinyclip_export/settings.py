@@ -18,6 +18,7 @@ class Extras:
     templates: tuple[str, ...] = ("{}",)  # prompts for each label
     embed_preprocessing: bool = False  # adds image towers for uint8 pictures of any size
     standalone: bool = False  # gives the pipeline file its own weights
+    layouts: tuple[str, ...] = ()  # of other applications, in the default precision
     vocabulary: dict[str, Any] | None = None  # report of trim_vocabulary
     qat_report: dict[str, Any] | None = None  # report of quantization-aware training
     static_batch: int | None = None  # fixed batch size of all towers, with padded texts

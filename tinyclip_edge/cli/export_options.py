@@ -188,6 +188,13 @@ class ContentOptions:
             "no option.",
         ),
     ] = False
+    layout: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Add the default precision in another application's form: immich; repeatable.",
+        ),
+    ] = None
 
     def read(self) -> Extras:
         """Read the files of labels and templates. Raises ConfigError, DataError."""
@@ -196,6 +203,7 @@ class ContentOptions:
         return read_extras(
             self.labels,
             self.templates,
+            self.layout or (),
             embed_preprocessing=self.embed_preprocessing,
             standalone=self.standalone,
             static_batch=self.static_batch,

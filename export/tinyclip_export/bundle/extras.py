@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +16,20 @@ if TYPE_CHECKING:
 def read_extras(
     labels: Path | None,
     templates: Path | None,
+    layouts: Sequence[str] = (),
     **options: Any,  # noqa: ANN401
 ) -> Extras:
     """Return the requests, with the lines of both files. Raises ConfigError, DataError."""
     from tinyclip_edge.paths import read_lines
     from tinyclip_export.bundle.label_classifier import check_labels
+    from tinyclip_export.bundle.layouts import check_layouts
 
     if templates is not None and labels is None:
         raise ConfigError("--templates are prompts for labels; add --labels FILE")
     names = read_lines(labels, "labels") if labels is not None else ()
     check_labels(names)
     prompts = read_lines(templates, "templates") if templates is not None else ("{}",)
-    return Extras(labels=names, templates=prompts, **options)
+    return Extras(labels=names, templates=prompts, layouts=check_layouts(layouts), **options)
 
 
 def write_extras(

@@ -24,7 +24,7 @@ def build_manifest(
     extras: Mapping[str, Any],
 ) -> Manifest:
     """Return the manifest of all files that are in the job's folder."""
-    clip, precisions = job.clip, job.precisions
+    clip = job.clip
     source = weights_hash(clip.model)
     count = count_parameters(clip.model)
     return Manifest(
@@ -43,9 +43,9 @@ def build_manifest(
             "text": count.text,
             "token_embedding": count.token_embedding,
         },
-        default_precision="int8" if "int8" in precisions else precisions[0],
+        default_precision=job.default_precision,
         towers={
-            tower: {precision: io.path(precision) for precision in precisions}
+            tower: {precision: io.path(precision) for precision in job.precisions}
             for tower, io in TOWER_IO.items()
         },
         files=list_files(job.folder),
