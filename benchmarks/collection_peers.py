@@ -361,16 +361,17 @@ def main() -> None:
     write_imgsearch_weights(programs, work / "models" / ".cache" / "clip")
     folders = collection_folders(work, options.photos, options.small)
     _in_a_process(write_collections, options.data, *folders, options.photos, options.small)
-    before = machine_facts()
-    results = {folder.name: compare(folder, programs, options.rounds) for folder in folders}
-    record = {
-        "machine": before,
-        "load_after": round(os.getloadavg()[0], 2),
+    record: dict[str, Any] = {
+        "machine": machine_facts(),
         "model": f"{VIT_8M}, random weights",
+        "rounds": options.rounds,
         "install": installs,
-        "collections": results,
+        "collections": {},
     }
-    options.out.write_text(json.dumps(record, indent=2) + "\n")
+    for folder in folders:
+        record["collections"][folder.name] = compare(folder, programs, options.rounds)
+        record["load_after"] = round(os.getloadavg()[0], 2)
+        options.out.write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(record, indent=2))
 
 
