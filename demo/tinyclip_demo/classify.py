@@ -15,6 +15,7 @@ from PIL import Image
 from tinyclip_demo.model_registry import ModelRegistry
 from tinyclip_demo.texts import fill_template
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_edge.runtime.prompts import check_prompts, probabilities
 from tinyclip_edge.runtime.protocol import Embedder, EmbedderSpec, Features, ImageInput
 
@@ -37,6 +38,7 @@ class ClassifyResult:
     number: int = 0  # of the model on the page
     spec: EmbedderSpec | None = None
     notes: tuple[str, ...] = ()  # prompts cut to the model's context length
+    familiar: bool | None = None  # whether the model knows such pictures; None: it cannot tell
 
     @property
     def best(self) -> str:
@@ -51,6 +53,7 @@ class _Prediction:
     image_ms: float
     text_ms: float | None
     compare_ms: float
+    familiar: bool | None
 
 
 class Classifier:
@@ -85,6 +88,7 @@ class Classifier:
                 number,
                 self._registry.slots[number].spec,
                 model_notes,
+                prediction.familiar,
             )
             for number, prediction, model_notes in zip(numbers, predictions, notes, strict=True)
         ]
@@ -106,7 +110,8 @@ class Classifier:
         image, image_ms = timed(lambda: model.encode_image([fitted]))
         text, text_ms = self._label_features(number, prompts)
         chances, compare_ms = timed(lambda: label_probabilities(model, text, image)[0])
-        return _Prediction(chances, preprocess_ms, image_ms, text_ms, compare_ms)
+        familiar = is_familiar(model, image, fitted)
+        return _Prediction(chances, preprocess_ms, image_ms, text_ms, compare_ms, familiar)
 
     def _label_features(
         self, number: int, prompts: list[tuple[str, ...]]
@@ -135,6 +140,15 @@ class Classifier:
         if len(self._prompts) > MAX_CACHED_PROMPT_SETS * len(self._registry):
             self._prompts.popitem(last=False)
         return features, elapsed
+
+
+def is_familiar(model: Embedder, features: Features, picture: ImageInput) -> bool | None:
+    """Whether the model was trained on pictures like this of ``[1, D]``; None if it cannot tell."""
+    familiarity = getattr(model, "familiarity", None)
+    if familiarity is None or not isinstance(model, EdgeCLIP):
+        return None
+    known: list[bool] = familiarity.knows(features, model.preprocess.batch([picture]))
+    return known[0]
 
 
 def label_probabilities(

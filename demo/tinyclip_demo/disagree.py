@@ -125,6 +125,10 @@ class Miner:
         )
         self._texts: OrderedDict[tuple[int, int], tuple[Gallery, Features]] = OrderedDict()
 
+    def has_mined(self, gallery: Gallery, numbers: Sequence[int]) -> bool:
+        """Whether the result is there already."""
+        return (id(gallery), tuple(numbers)) in self._results
+
     def mine(
         self, gallery: Gallery, numbers: Sequence[int]
     ) -> Iterator[MiningProgress | MiningResult]:

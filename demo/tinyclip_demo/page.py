@@ -41,10 +41,10 @@ def build_page(service: DemoService) -> gr.Blocks:
                 search.search_tab(service, session, tab)
                 _remember_tab(tab, search.NAME, session)
             with gr.Tab("Measure", id=measure.NAME) as tab:
-                measure.measure_tab(service, session)
+                measure.measure_tab(service, session, tab)
                 _remember_tab(tab, measure.NAME, session)
             with gr.Tab("Disagreements", id=disagreements.NAME) as tab:
-                disagreements.disagreements_tab(service, session)
+                disagreements.disagreements_tab(service, session, tab)
                 _remember_tab(tab, disagreements.NAME, session)
     return page
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tinyclip_demo.classify import timed
+from tinyclip_demo.classify import is_familiar, timed
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.index import GalleryIndex
 from tinyclip_demo.model_registry import ModelRegistry
@@ -44,6 +44,7 @@ class SearchResult:
     index_seconds: float  # to encode the whole gallery, or to read its index
     index_from_disk: bool = False  # read from disk
     number: int = 0  # of the model on the page
+    familiar: bool | None = None  # whether the model knows pictures like the query
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class _Ranking:
     scores: Features
     query_ms: float
     rank_ms: float
+    familiar: bool | None
 
 
 class Searcher:
@@ -148,17 +150,20 @@ class Searcher:
             index.seconds,
             index.from_disk,
             number,
+            ranking.familiar,
         )
 
     def _rank(self, number: int, query: str | Image.Image, gallery: Gallery) -> _Ranking:
         model = self._registry.slots[number].embedder
+        familiar = None
         if isinstance(query, str):
             query_features, query_ms = timed(lambda: model.encode_text([query]))
         else:
             query_features, query_ms = timed(lambda: model.encode_image([query]))
+            familiar = is_familiar(model, query_features, query)
         index = self.index(number, gallery)
         (order, scores), rank_ms = timed(lambda: _ranked(index.scores(query_features[0])))
-        return _Ranking(order, scores, query_ms, rank_ms)
+        return _Ranking(order, scores, query_ms, rank_ms, familiar)
 
 
 def _ranked(scores: Features) -> tuple[npt.NDArray[np.int64], Features]:

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tinyclip_edge.errors import ConfigError
 
 POLL_SECONDS = 0.1
 MAX_DOWNLOADS = 64
+MAX_MEASURED = 16  # selections of models
 
 
 class DemoService:
@@ -50,6 +52,7 @@ class DemoService:
         self.searcher = Searcher(registry, self.lock, index_folder)
         self.miner = Miner(registry, self.searcher, self.lock)
         self._classifier = Classifier(registry)
+        self._measured: OrderedDict[tuple[int, ...], MeasureReport] = OrderedDict()
         self._downloads = tempfile.TemporaryDirectory(prefix="tinyclip-demo-")
 
     def check_paths(self, client: str | None, headers: Headers) -> None:
@@ -94,7 +97,19 @@ class DemoService:
         self, numbers: Sequence[int], settings: MeasureSettings, pairs: Gallery | None
     ) -> Iterator[MeasureProgress | MeasureReport]:
         """Yield progress, then the report."""
-        return measure(self.registry, numbers, settings, pairs, self.lock)
+        for update in measure(self.registry, numbers, settings, pairs, self.lock):
+            # What a visitor opened is not for the others.
+            own = pairs is None or pairs is self.galleries.default
+            if own and isinstance(update, MeasureReport):
+                self._measured[tuple(numbers)] = update
+                self._measured.move_to_end(tuple(numbers))
+                while len(self._measured) > MAX_MEASURED:
+                    self._measured.popitem(last=False)
+            yield update
+
+    def last_measurement(self, numbers: Sequence[int]) -> MeasureReport | None:
+        """Return the last report of these models since the start, None if there is none."""
+        return self._measured.get(tuple(numbers))
 
     def download(self, name: str) -> Path:
         """Return a new path that ends in ``name``, for a file to download."""

@@ -111,6 +111,7 @@ def _export(job: ExportJob) -> ExportReport:
             recipe=recipe_dicts(recipes, job.precisions, verified.selection.choices),
             golden=golden,
             extras=extras,
+            familiarity=verified.familiarity,
         )
         manifest.write(job.folder)  # a fresh process opens the bundle by it
         check_reloads(job, checks)

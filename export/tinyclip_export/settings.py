@@ -60,6 +60,8 @@ class ExportSettings:
     search: bool | None = None  # for layers to leave in float; None: if a gate fails
     require_faster: bool = False  # refuse a precision that is slower than fp32 here
     calibration: PairSupplier | None = None  # called on demand; None for the verification pairs
+    # Pictures of the training, if those of the verification are like them; called on demand.
+    training: Callable[[], Sequence[ImageInput]] | None = None
     notify: Callable[[str], None] = _silent  # receives progress messages of long stages
 
 

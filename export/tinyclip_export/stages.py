@@ -19,6 +19,7 @@ from tinyclip_export.quantization.tower_writer import TowerWriter
 from tinyclip_export.sensitivity.selection import LayerSelection, select_layers
 from tinyclip_export.settings import CalibrationPairs
 from tinyclip_export.verification.embeddings import TowerFiles, pair_embeddings
+from tinyclip_export.verification.familiarity import measure_familiarity
 from tinyclip_export.verification.gates import (
     ExpectedSizes,
     VerificationReport,
@@ -39,6 +40,7 @@ class Verified:
     reference_recall: float  # at 1, text to image, per cent
     selection: LayerSelection
     recipes: Mapping[str, TowerRecipes]  # by precision, as the files are
+    familiarity: Mapping[str, Any]  # for the manifest; empty where the training is not known
 
 
 def write_float_towers(job: ExportJob) -> FloatTowers:
@@ -159,7 +161,9 @@ def verify(
     for precision in job.written_precisions[1:]:
         check_latencies(report, precision, embeddings[precision].float_ms, gate=gate)
     recall = text_to_image(reference.image, reference.text).recall(1)
-    return Verified(recall, selection, recipes)
+    with timer.stage("verify"):
+        familiarity = measure_familiarity(job, embeddings)
+    return Verified(recall, selection, recipes, familiarity)
 
 
 def _check_structures(

@@ -59,7 +59,7 @@ def _starter_train() -> tuple[list[ImageInput], list[str]]:
     for sample in read_split(kit_path(), "train"):
         images.setdefault(sample.captions[0], sample.webp)
     names = list(images)
-    selected = [names[i] for i in _evenly_spaced(len(names), CALIBRATION_PAIRS)]
+    selected = [names[i] for i in evenly_spaced(len(names), CALIBRATION_PAIRS)]
     return [images[name] for name in selected], selected
 
 
@@ -69,7 +69,7 @@ def _split(pairs: EvalSet, limit: int) -> tuple[EvalSet, PairSupplier]:
     total = len(pairs)
     count = min(CALIBRATION_PAIRS, max(total - limit, total // 4))
     disjoint = count >= MIN_PAIRS
-    rows = _evenly_spaced(total, count) if disjoint else range(min(total, CALIBRATION_PAIRS))
+    rows = evenly_spaced(total, count) if disjoint else range(min(total, CALIBRATION_PAIRS))
     calibration_rows = set(rows)
     verification_rows = [i for i in range(total) if not disjoint or i not in calibration_rows]
     verification = pairs.select(verification_rows[:limit])
@@ -82,5 +82,6 @@ def _split(pairs: EvalSet, limit: int) -> tuple[EvalSet, PairSupplier]:
     return verification, lambda: calibration
 
 
-def _evenly_spaced(total: int, count: int) -> Sequence[int]:
+def evenly_spaced(total: int, count: int) -> Sequence[int]:
+    """Return at most ``count`` of ``total`` places."""
     return [i * total // count for i in range(min(total, count))] if total > count else range(total)

@@ -81,6 +81,7 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
     corpus = None if trim_vocab is None else Path(trim_vocab)
     check_request(source, request, corpus=corpus, out=destination, force=force)
     from tinyclip_edge.api.export_pairs import export_pairs
+    from tinyclip_edge.api.training_pictures import training_pictures
     from tinyclip_edge.models import load_clip
     from tinyclip_export import export_bundle
 
@@ -98,6 +99,7 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
         search=request.search,
         require_faster=request.require_faster,
         calibration=supply,
+        training=training_pictures(source, request.data),
         notify=callback,
     )
     training = None if qat is None else _Training(qat, source, request.data, folder, progress)

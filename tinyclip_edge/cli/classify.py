@@ -62,7 +62,12 @@ def classify(
             continue
         shown = [row for row in answer[:top] if row[1] >= threshold]
         rows = [{"label": label, "probability": chance} for label, chance in shown]
-        results.append({"image": path, "labels": rows})
+        results.append({"image": path, "familiar": answer.familiar, "labels": rows})
+        if answer.familiar is False:
+            say(
+                f"{one_line(path)}: unlike the pictures that {clip.name} was trained on; do not "
+                "rely on its answer"
+            )
         if not json_output:
             _print(path, shown, threshold, named=len(paths) > 1)
     if json_output:

@@ -42,7 +42,7 @@ def evaluation_set(source: str, *, limit: int | None = None) -> EvalSet:
     """
     named = named_pairs(source)
     if not isinstance(named.source, str):
-        return _pair_set(named, limit)
+        return pair_set(named, limit)
     source = named.source
     if source.startswith(STARTER):
         return starter_set(source, limit)
@@ -51,7 +51,7 @@ def evaluation_set(source: str, *, limit: int | None = None) -> EvalSet:
         return _labelled_set(source, path, limit)
     if is_class_image_source(path):
         return _class_set(source, path, limit)
-    return _pair_set(named, limit)
+    return pair_set(named, limit)
 
 
 def check_set(source: str) -> None:
@@ -95,7 +95,8 @@ def _labelled_set(source: str, path: Path, limit: int | None) -> EvalSet:
     )
 
 
-def _pair_set(named: NamedPairs, limit: int | None) -> EvalSet:
+def pair_set(named: NamedPairs, limit: int | None) -> EvalSet:
+    """Open pairs in any form that a run reads, as ``evaluation_set``."""
     from tinyclip_edge.data import open_source
 
     pairs = open_source(named.source, named.options)

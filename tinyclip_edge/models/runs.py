@@ -8,7 +8,7 @@ from tinyclip_edge.errors import BundleError, ModelError
 
 CONFIG = "open_clip_config.json"
 PRUNED_CONFIG = "tinyclip_edge_config.json"  # of a student whose layers differ in shape
-_EVENTS = "events.jsonl"
+EVENTS = "events.jsonl"
 _MANIFEST = "manifest.json"
 
 
@@ -59,7 +59,7 @@ def newest_models(runs: str | Path = "runs", bundles: str | Path = "bundles") ->
 def _newest_run(root: Path) -> Path | None:
     # `tinyclip-edge inherit` writes a student too, but no events of training.
     configs = (f"student/{CONFIG}", f"student/{PRUNED_CONFIG}")
-    return _newest(root, configs, companion=_EVENTS)
+    return _newest(root, configs, companion=EVENTS)
 
 
 def _newest(root: Path, markers: tuple[str, ...], *, companion: str = "") -> Path | None:

@@ -22,7 +22,7 @@ from tinyclip_edge.report.inheritance import inherited_map
 from tinyclip_edge.report.overlay import overlay
 from tinyclip_edge.report.plots import write_plots
 from tinyclip_edge.report.record import EVENTS, RunRecord
-from tinyclip_edge.report.sections import STATUS, about, again, cards
+from tinyclip_edge.report.sections import STATUS, about, again, cards, headline
 from tinyclip_edge.report.sensitivity import sensitivity
 from tinyclip_edge.report.words import sentence
 
@@ -116,8 +116,8 @@ def _run_page(
     record: RunRecord, bundles: Sequence[Bundle], queries: int, notify: Callable[[str], None]
 ) -> str:
     parts = [
-        ("about", "Run", about(record)),
         ("accuracy", "Accuracy", accuracy(record)),
+        ("about", "Run", about(record)),
         ("training", "Training", training(record)),
         ("inherited", "Inherited", inherited_map(record)),
         ("masks", "Masks", masks(record)),
@@ -135,6 +135,7 @@ def _run_page(
     head = [
         element("h1", record.name),
         element("p", subtitle, class_="lead"),
+        *headline(record),
         *([element("p", sentence(warning), class_="warn")] if warning else []),
         *(element("p", sentence(problem), class_="warn") for problem in record.missing),
         _links([(key, name) for key, name, _ in sections]),

@@ -6,8 +6,11 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
+from tinyclip_edge.report.words import NONE
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # no page may hold them
 _VOID = {"meta", "link", "img"}
+LISTED_COLUMNS, MAX_LISTS = 4, 12  # least columns and most rows of a table listed on phones
 
 
 class Safe(str):
@@ -48,15 +51,47 @@ def section(key: str, title: str, *children: object) -> Safe:
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], caption: str) -> Safe:
-    """Return a table whose first column heads the rows; a wide one scrolls horizontally."""
-    header = element("tr", *(element("th", cell, scope="col") for cell in head))
+    """Return a table whose first column heads the rows.
+
+    On a phone, one of several columns becomes a list for each row; with more than ``MAX_LISTS``
+    rows it scrolls horizontally.
+    """
+    rows = list(rows)
+    listed = len(head) >= LISTED_COLUMNS and len(rows) <= MAX_LISTS
+
+    def role(name: str) -> str | None:
+        # What is not displayed as a table has no role of one unless it is named.
+        return name if listed else None
+
+    header = element(
+        "tr", *(element("th", cell, scope="col", role=role("columnheader")) for cell in head),
+        role=role("row"),
+    )  # fmt: skip
     body = (
-        element("tr", element("th", first, scope="row"), *(element("td", c) for c in cells))
+        element(
+            "tr",
+            element("th", first, scope="row", role=role("rowheader")),
+            *(
+                element(
+                    "td",
+                    cell,
+                    role=role("cell"),
+                    data_label=name if listed else None,
+                    class_="none" if listed and cell == NONE else None,
+                )
+                for name, cell in zip(head[1:], cells, strict=True)
+            ),
+            role=role("row"),
+        )
         for first, *cells in rows
     )
-    caption_element = element("caption", element("span", caption))
     table_element = element(
-        "table", caption_element, element("thead", header), element("tbody", *body)
+        "table",
+        element("caption", element("span", caption)),
+        element("thead", header, role=role("rowgroup")),
+        element("tbody", *body, role=role("rowgroup")),
+        role=role("table"),
+        class_="listed" if listed else None,
     )
     return element(
         "div", table_element, class_="wide", role="region", aria_label=caption, tabindex="0"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 
-from tinyclip_edge.metrics import METRICS
+from tinyclip_edge.metrics import HEADLINES, METRICS
 from tinyclip_edge.report.drawing import Event, number, points
 from tinyclip_edge.report.html import Safe, element, facts, folded, note, section, table
 from tinyclip_edge.report.record import RunRecord
@@ -25,19 +26,38 @@ STATUS = {
 }
 
 
+def headline(record: RunRecord) -> Iterator[Safe]:
+    """Yield the student's accuracy against its teacher's in a sentence, if it was measured."""
+    student, teacher = record.evaluations("student"), record.evaluations("teacher")
+    metric = METRICS[HEADLINES[0]]
+    accuracy = number(student[-1].get(metric.key)) if student else None
+    if accuracy is None:
+        return
+    text: list[object] = [f"{sentence(metric.label)}: ", element("b", percent(accuracy))]
+    level = number(teacher[-1].get(metric.key)) if teacher else None
+    if level:
+        relative = element("b", f"{accuracy / level:.0%}")
+        text += [", ", relative, f" of the teacher's {percent(level)}"]
+    share = _share_of_teacher(record.start)
+    if share:
+        text.append(f", with {share} encoder parameters")
+    yield element("p", *text, ".", class_="headline")
+
+
 def cards(record: RunRecord) -> Safe:
-    """Return the headline figures."""
+    """Return the headline figures, accuracy first."""
     start = record.start
-    rows = [
-        ("Steps", f"{record.steps_done:,}", f"of {count(start.get('steps'))}"),
-        ("Student's towers", millions(start.get("encoder_parameters")), _share_of_teacher(start)),
-        ("Time", duration(record.seconds), f"on {start.get('device', '?')}"),
-    ]
+    rows: list[tuple[str, str, str]] = []
     student, teacher = record.evaluations("student"), record.evaluations("teacher")
     for key in ("t2i_r1", "zero_shot_100"):
         if student and key in student[-1]:
             comparison = f"teacher {percent(teacher[-1].get(key))}" if teacher else ""
             rows.append((sentence(METRICS[key].label), percent(student[-1][key]), comparison))
+    rows += [
+        ("Student's towers", millions(start.get("encoder_parameters")), _share_of_teacher(start)),
+        ("Time", duration(record.seconds), f"on {start.get('device', '?')}"),
+        ("Steps", f"{record.steps_done:,}", f"of {count(start.get('steps'))}"),
+    ]
     kl = points(record.steps, "kl")
     if kl:
         rows.append(("KL to the teacher", figures(kl[-1][1]), f"at first {figures(kl[0][1])}"))

@@ -47,6 +47,7 @@ class Manifest:
     inputs: Mapping[str, Any] = field(default_factory=dict)  # fixed batch, padding of texts
     tokenizer: Mapping[str, Any] = field(default_factory=dict)  # of another than CLIP's
     matryoshka: Mapping[str, Any] = field(default_factory=dict)  # "dimensions" of prefixes
+    familiarity: Mapping[str, Any] = field(default_factory=dict)  # of pictures to the training's
     logit_bias: float | None = None  # of a model whose labels are judged one by one (SigLIP)
 
     @classmethod

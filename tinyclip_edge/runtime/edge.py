@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,10 @@ from tinyclip_edge.paths import expanded, model_name
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.bundle_towers import BundleTowers, OpenOptions
 from tinyclip_edge.runtime.devices import AUTO, CPU, Device
+from tinyclip_edge.runtime.familiarity import Classification, Familiarity, classification
 from tinyclip_edge.runtime.inputs import image_list, label_list, text_list
 from tinyclip_edge.runtime.picture_search import PictureSearch
-from tinyclip_edge.runtime.prompts import check_prompts, class_features, probabilities
+from tinyclip_edge.runtime.prompts import check_prompts, class_features
 from tinyclip_edge.runtime.protocol import EmbedderSpec, Features, ImageInput
 from tinyclip_edge.runtime.session import ON_CPU
 
@@ -208,8 +209,8 @@ class EdgeCLIP(PictureSearch):
 
     def classify(
         self, image: ImageInput, labels: Iterable[str], templates: Iterable[str] = ("{}",)
-    ) -> list[tuple[str, float]]:
-        """Return (label, probability), best first.
+    ) -> Classification:
+        """Return (label, probability), best first; ``familiar`` is False for an unknown kind.
 
         Warn of prompts that are longer than the model's context. Raise DataError without a label,
         or for two labels with the same tokens.
@@ -217,10 +218,15 @@ class EdgeCLIP(PictureSearch):
         # Results are sorted by probability, so that a set's order does not matter.
         labels = label_list(sorted(labels, key=str) if isinstance(labels, Set) else labels)
         classes = self._class_features(labels, label_list(templates, "templates"))
-        logits = self.logit_scale * (classes @ self.encode_image([image])[0])
-        chances = probabilities(logits, self.manifest.logit_bias)
-        order = np.argsort(-chances, kind="stable")
-        return [(labels[i], float(chances[i])) for i in order]
+        preprocess, tower = self._parts.image_side()
+        pixels = preprocess.batch(image_list([image], "classify"))
+        features = self._parts.stacked([tower(pixels)])
+        return classification(self, labels, classes, features, pixels)
+
+    @cached_property
+    def familiarity(self) -> Familiarity | None:
+        """What tells pictures like those of the training from others; None if not stored."""
+        return Familiarity.of(self.manifest, self.precision)
 
     def picture_encoder(self) -> PictureEncoder:
         """Return the parts of the image tower, for work that decodes ahead of it."""

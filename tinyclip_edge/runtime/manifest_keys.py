@@ -117,6 +117,20 @@ KEYS = (
         "matryoshka", "an object", "`dimensions`: lengths of prefixes of an embedding that the "
         "model was trained for, besides the full one.", False,
     ),
+    ManifestKey("familiarity", "an object", "What tells pictures like those of the training from "
+                "others; absent: unknown.", False),
+    ManifestKey("familiarity.embedding", "an object", "Least varying directions of the training's "
+                "image embeddings: `mean` (base64 of float32), `directions` (of int8), `scales` of "
+                "the directions, which divide by the deviation.", False),
+    ManifestKey("familiarity.looks", "an object", "The same of the border, the flat area and the "
+                "detail of preprocessed pictures, with `quantiles` of the squared distance of the "
+                "verification's pictures.", False),
+    ManifestKey("familiarity.precisions", "an object", "By precision.", False),
+    ManifestKey("familiarity.precisions.*", "an object", "`quantiles` of the squared distance of "
+                "the embeddings.", False),
+    ManifestKey("familiarity.precisions.*.threshold", "a number", "A picture is unfamiliar if the "
+                "larger of its two p-values is below: 1 % of the verification's pictures.", False,
+                minimum=0, maximum=1),
     ManifestKey("inputs", "an object", "Fixed shapes of the towers' inputs.", False),
     _size("inputs.batch", "Fixed batch size of the towers.", required=False),
     _size("inputs.pad_id", "Token that pads texts.", 0, required=False),

@@ -90,6 +90,7 @@ def _add_model_routes(app: FastAPI, engine: Engine) -> None:
         answer = await engine.classify(request.image, request.labels, request.templates)
         return {
             "model": engine.clip.name,
+            "familiar": answer.familiar,
             "labels": [
                 {"label": label, "probability": chance} for label, chance in answer[: request.top]
             ],

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.runtime.prompts import check_prompts, class_features, probabilities, prompt_chars
+from tinyclip_edge.runtime.familiarity import Classification, classification
+from tinyclip_edge.runtime.prompts import check_prompts, class_features, prompt_chars
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.serve.batching import Batcher
 from tinyclip_edge.serve.content import picture_bytes
@@ -92,7 +93,7 @@ class Engine:
 
     async def classify(
         self, picture: str, labels: Sequence[str], templates: Sequence[str]
-    ) -> list[tuple[str, float]]:
+    ) -> Classification:
         """Return (label, probability), best first; raise DataError for labels or picture."""
         if len(labels) * len(templates) > self.limits.labels:
             raise RequestError(
@@ -105,13 +106,11 @@ class Engine:
             raise RequestError(
                 f"prompts of {size:,} characters; at most {self.limits.prompt_chars:,}", 413
             )
-        image = (await self.embed_pictures([picture]))[0]
+        loop = asyncio.get_running_loop()
+        pixels = await loop.run_in_executor(self._decoders, self._pixels, picture, "image 0")
+        images = await self.pictures([pixels])
         classes = await self._run(self._class_features, tuple(labels), tuple(templates))
-        chances = probabilities(
-            self.clip.logit_scale * (classes @ image), self.clip.manifest.logit_bias
-        )
-        order = np.argsort(-chances, kind="stable")
-        return [(labels[row], float(chances[row])) for row in order]
+        return classification(self.clip, labels, classes, images, pixels[None])
 
     async def search(self, query: Features, top: int, min_score: float | None) -> list[Hit]:
         """Return the pictures of the index nearest to a vector ``[D]`` of any length."""

@@ -39,16 +39,28 @@ def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> Non
     examples = gallery.examples()
     example_images = [gallery.picture(at, EXAMPLE_EDGE) for at in examples]
     presets = _label_presets(service, examples)
+    # In this order on a phone: the answer comes right after the button.
     with gr.Row(elem_classes="tc-columns"):
-        with gr.Column(scale=4, min_width=300):
+        with gr.Column(elem_classes="tc-inputs"):
             image = picture_input(
                 example_images[0] if example_images else None, "image", "Image", 236
             )
             pictures = html(bars.example_pictures(gallery, examples), "examples", CHOOSE)
-            labels, lists, template = _label_inputs(presets)
+            labels = gr.Textbox(
+                ", ".join(next(iter(presets.values()))),
+                label="Labels, separated by commas or lines",
+                lines=2, max_lines=3, elem_id="labels",
+            )  # fmt: skip
             button = gr.Button("Classify", variant="primary", elem_id="classify-button")
-        with gr.Column(scale=8, min_width=300):
+        with gr.Column(elem_classes="tc-answer"):
             result = html(parts.hint(START), "classified")
+        with gr.Column(elem_classes="tc-more"):
+            lists = html(parts.chips("Lists", list(presets)), "presets", CHOOSE)
+            template = gr.Dropdown(
+                list(TEMPLATES), value=TEMPLATES[0],
+                label="Prompt: {} is the label, | separates several that are averaged",
+                allow_custom_value=True, elem_id="template",
+            )  # fmt: skip
 
     respond_lines = _classify_handler(service)
     respond = result_handler(NAME)(respond_lines)
@@ -79,21 +91,6 @@ def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> Non
     lists_as_text = [", ".join(names) for names in presets.values()]
     selection = lists.click(picker(lists_as_text), None, labels, **EACH)
     selection.then(choose, inputs, result, **QUIET)
-
-
-def _label_inputs(presets: dict[str, tuple[str, ...]]) -> tuple[gr.Textbox, gr.HTML, gr.Dropdown]:
-    """Place the labels, the buttons of label lists, and the prompt template."""
-    labels = gr.Textbox(
-        ", ".join(next(iter(presets.values()))), label="Labels, separated by commas or lines",
-        lines=3, max_lines=6, elem_id="labels",
-    )  # fmt: skip
-    lists = html(parts.chips("Lists", list(presets)), "presets", CHOOSE)
-    template = gr.Dropdown(
-        list(TEMPLATES), value=TEMPLATES[0],
-        label="Prompt: {} is the label, | separates several that are averaged",
-        allow_custom_value=True, elem_id="template",
-    )  # fmt: skip
-    return labels, lists, template
 
 
 def _classify_handler(service: DemoService) -> Handler:

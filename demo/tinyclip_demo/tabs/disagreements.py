@@ -30,8 +30,8 @@ START = (
 )
 
 
-def disagreements_tab(service: DemoService, session: Session) -> None:
-    """Build the tab and connect its events."""
+def disagreements_tab(service: DemoService, session: Session, tab: gr.Tab) -> None:
+    """Build the tab and connect its events; it fills itself when it is opened."""
     has_results = gr.State(False)
     with gr.Row(elem_classes="tc-query", equal_height=True):
         order = gr.Dropdown(
@@ -55,9 +55,17 @@ def disagreements_tab(service: DemoService, session: Session) -> None:
         is_active = has_results and active_tab == NAME
         yield from mine(*values) if is_active else [(gr.skip(), gr.skip(), gr.skip())]
 
+    @result_handler(NAME, 3)
+    def on_opened(*values: Any) -> Iterator[Any]:  # noqa: ANN401
+        if len(service.registry.numbers(values[2])) > 1:
+            yield from mine(*values)  # at once for what was compared before
+        else:
+            yield parts.hint(f"{START} Tick at least two models."), gr.skip(), gr.skip()
+
     inputs = [order, count, session.selected, session.gallery]
     outputs = [result, shard, has_results]
     button.click(result_handler(NAME, 3)(mine), inputs, outputs, api_name="disagreements", **LAST)
+    tab.select(on_opened, inputs, outputs, **QUIET)
     setting_events = [order.input, count.input, session.selected.change]
     gr.on(
         setting_events, on_settings_changed, [has_results, session.tab, *inputs], outputs, **QUIET
@@ -69,7 +77,8 @@ def _mining_handler(service: DemoService) -> Handler:
         order: str, count: int, names: Sequence[str] | None = None, key: str | None = None
     ) -> Iterator[Any]:
         gallery = service.galleries.get(key)
-        yield parts.hint("Waiting …"), gr.DownloadButton(interactive=False), True
+        if not service.miner.has_mined(gallery, service.registry.numbers(names)):
+            yield parts.hint("Waiting …"), gr.DownloadButton(interactive=False), True
         numbers: tuple[int, ...] = ()
         for numbers, is_settled in service.loaded_models(names):  # noqa: B007 - the last ones count
             if not is_settled:

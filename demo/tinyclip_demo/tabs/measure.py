@@ -10,7 +10,16 @@ import gradio as gr
 from tinyclip_demo.figures import BATCHES, ROUNDS, MeasureReport, MeasureSettings
 from tinyclip_demo.host import core_count, host_facts
 from tinyclip_demo.service import DemoService
-from tinyclip_demo.tabs.wiring import LAST, Session, failures, html, result_handler, waiting
+from tinyclip_demo.tabs.wiring import (
+    LAST,
+    QUIET,
+    Handler,
+    Session,
+    failures,
+    html,
+    result_handler,
+    waiting,
+)
 from tinyclip_demo.view import parts, speed
 
 NAME = "measure"
@@ -19,21 +28,20 @@ START = (
 )
 
 
-def measure_tab(service: DemoService, session: Session) -> None:
-    """Build the tab and connect its events."""
-    with gr.Row(elem_classes="tc-query", equal_height=True):
+def measure_tab(service: DemoService, session: Session, tab: gr.Tab) -> None:
+    """Build the tab and connect its events; opened for the first time, it measures."""
+    has_results = gr.State(False)
+    with gr.Row(elem_classes="tc-query tc-settings", equal_height=True):
         threads = gr.Dropdown(
-            list(range(1, core_count() + 1)), value=1, label="Threads", min_width=116,
+            list(range(1, core_count() + 1)), value=1, label="Threads", min_width=80,
             elem_id="threads",
         )  # fmt: skip
-        batch = gr.Dropdown(
-            list(BATCHES), value=1, label="Images per batch", min_width=116, elem_id="batch"
-        )
+        batch = gr.Dropdown(list(BATCHES), value=1, label="Batch", min_width=80, elem_id="batch")
         rounds = gr.Dropdown(
-            list(ROUNDS), value=ROUNDS[1], label="Rounds", min_width=116, elem_id="rounds"
+            list(ROUNDS), value=ROUNDS[1], label="Rounds", min_width=80, elem_id="rounds"
         )
         accuracy = gr.Checkbox(
-            True, label="Recall@1 too", container=True, min_width=150, elem_id="accuracy"
+            True, label="Recall@1", container=True, min_width=120, elem_id="accuracy"
         )
         button = gr.Button("Measure", variant="primary", min_width=130, elem_id="measure-button")
     result = html(parts.hint(START), "measured")
@@ -44,32 +52,57 @@ def measure_tab(service: DemoService, session: Session) -> None:
         as_csv = gr.DownloadButton("Download CSV", interactive=False, size="md", elem_id="get-csv")
     html(speed.host_line(host_facts()), "host")
 
-    @result_handler(NAME, 3)
+    run = _measure_handler(service)
+
+    @result_handler(NAME, 4)
+    def on_opened(has_results: bool, *values: Any) -> Iterator[Any]:  # noqa: ANN401
+        *_, names, key = values
+        stored = service.last_measurement(service.registry.numbers(names)) if key is None else None
+        if has_results:
+            yield _skipped()
+        elif stored is not None:
+            yield _shown(service, names, stored)
+        else:
+            yield from run(*values)
+
+    inputs = [threads, batch, rounds, accuracy, session.selected, session.gallery]
+    outputs = [result, as_json, as_csv, has_results]
+    button.click(result_handler(NAME, 4)(run), inputs, outputs, api_name="measure", **LAST)
+    tab.select(on_opened, [has_results, *inputs], outputs, **QUIET)
+
+
+def _measure_handler(service: DemoService) -> Handler:
     def run(
         threads: int, batch: int, rounds: int, accuracy: bool,
         names: Sequence[str] | None = None, key: str | None = None,
     ) -> Iterator[Any]:  # fmt: skip
-        yield parts.bar("Measuring", 0.0, "waiting for its turn"), *_disabled_downloads()
+        disabled = (gr.DownloadButton(interactive=False), gr.DownloadButton(interactive=False))
+        yield parts.bar("Measuring", 0.0, "waiting for its turn"), *disabled, True
         settings = MeasureSettings(int(threads), int(batch), int(rounds))
         pairs = service.galleries.get(key) if accuracy else None
         numbers: tuple[int, ...] = ()
         for numbers, is_settled in service.loaded_models(names):  # noqa: B007 - the last ones count
             if not is_settled:
-                yield waiting(service, names), *_disabled_downloads()
+                yield waiting(service, names), *disabled, True
         for update in service.measure(numbers, settings, pairs):
             if isinstance(update, MeasureReport):
-                report_html = failures(service, names) + speed.measurement(update)
-                yield report_html, *_files(service, update)
+                yield _shown(service, names, update)
             else:
                 status = f"{update.share:.0%}, {update.activity}"
-                yield parts.bar("Measuring", update.share, status), gr.skip(), gr.skip()
+                yield parts.bar("Measuring", update.share, status), *_skipped()[1:]
 
-    inputs = [threads, batch, rounds, accuracy, session.selected, session.gallery]
-    button.click(run, inputs, [result, as_json, as_csv], api_name="measure", **LAST)
+    return run
 
 
-def _disabled_downloads() -> tuple[Any, Any]:
-    return gr.DownloadButton(interactive=False), gr.DownloadButton(interactive=False)
+def _shown(
+    service: DemoService, names: Sequence[str] | None, report: MeasureReport
+) -> tuple[Any, ...]:
+    page = failures(service, names) + speed.measurement(report)
+    return page, *_files(service, report), True
+
+
+def _skipped() -> tuple[Any, ...]:
+    return tuple(gr.skip() for _ in range(4))
 
 
 def _files(service: DemoService, report: MeasureReport) -> list[Any]:

@@ -9,7 +9,16 @@ import numpy as np
 
 from tinyclip_demo.classify import ClassifyResult
 from tinyclip_demo.gallery import Gallery
-from tinyclip_demo.view.parts import RUNTIMES, count, hint, hue, megabytes, milliseconds, percent
+from tinyclip_demo.view.parts import (
+    RUNTIMES,
+    count,
+    hint,
+    hue,
+    megabytes,
+    milliseconds,
+    percent,
+    unknown_picture,
+)
 
 MAX_ROWS = 10
 
@@ -28,7 +37,7 @@ def classification(results: Sequence[ClassifyResult]) -> str:
             "</th></tr>"
         )
     return (
-        f'<section class="tc-result">{verdict(results)}{_notes(results)}'
+        f'<section class="tc-result">{_strangers(results)}{verdict(results)}{_notes(results)}'
         '<div class="tc-wide" tabindex="0" role="region" aria-label="Probabilities by model">'
         f'<table class="tc-bars" style="--n:{len(results)}">'
         f"<thead><tr><td></td>{heads}</tr></thead><tbody>{body}</tbody>"
@@ -43,8 +52,10 @@ def verdict(results: Sequence[ClassifyResult]) -> str:
         return f'<p class="tc-verdict" role="status"><b>{escape(first.best)}</b></p>'
     if all(result.agrees for result in results):
         models = "Both" if len(results) == 2 else f"All {len(results)}"
+        # Agreement on a strange picture is no success.
+        kind = "strange" if any(result.familiar is False for result in results) else "agree"
         return (
-            f'<p class="tc-verdict agree" role="status"><i>✓</i><span>{models} models '
+            f'<p class="tc-verdict {kind}" role="status"><i>✓</i><span>{models} models '
             f"say <b>{escape(first.best)}</b></span></p>"
         )
     models_by_label: dict[str, list[str]] = {}
@@ -55,6 +66,10 @@ def verdict(results: Sequence[ClassifyResult]) -> str:
         for label, models in models_by_label.items()
     )
     return f'<p class="tc-verdict differ" role="status"><i>≠</i><span>{statement}</span></p>'
+
+
+def _strangers(results: Sequence[ClassifyResult]) -> str:
+    return unknown_picture([result.model for result in results if result.familiar is False])
 
 
 def _notes(results: Sequence[ClassifyResult]) -> str:
@@ -86,6 +101,8 @@ def _column_head(result: ClassifyResult, index: int) -> str:
     mark = ""
     if index:
         mark = '<em class="ok">agrees</em>' if result.agrees else '<em class="no">differs</em>'
+    if result.familiar is False:
+        mark += " · " * bool(mark) + '<em class="no">unlike its training</em>'
     spec, facts = result.spec, ""
     if spec:
         runtime = RUNTIMES.get(spec.runtime, spec.runtime)

@@ -7,7 +7,7 @@ from html import escape
 
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.search import IndexProgress, SearchHit, SearchResult
-from tinyclip_demo.view.parts import count, hue, milliseconds
+from tinyclip_demo.view.parts import count, hue, milliseconds, unknown_picture
 from tinyclip_edge.units import duration
 
 
@@ -30,10 +30,11 @@ def search(
     notes.append("Choose a picture to find more like it")
     if unreadable:
         notes.append(f"{count(unreadable, 'broken picture')} left out")
+    strangers = unknown_picture([result.model for result in results if result.familiar is False])
     legend = "".join(f"<span>{note}</span>" for note in notes)
     return (
-        f'<section class="tc-result">{query_html}{strips}<p class="tc-legend">{legend}</p>'
-        "</section>"
+        f'<section class="tc-result">{strangers}{query_html}{strips}'
+        f'<p class="tc-legend">{legend}</p></section>'
     )
 
 

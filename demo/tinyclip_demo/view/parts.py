@@ -34,6 +34,18 @@ def awaiting(names: Sequence[str]) -> str:
     return f'<p class="tc-note tc-wait" role="status">{name_list} {verb} still loading …</p>'
 
 
+def unknown_picture(models: Sequence[str]) -> str:
+    """Return a warning about models that were not trained on such pictures, empty for none."""
+    if not models:
+        return ""
+    verb, whose = ("was", "its answer") if len(models) == 1 else ("were", "their answers")
+    names = escape(" and ".join(models))
+    return (
+        '<p class="tc-note tc-unknown" role="status"><span>This picture is unlike those that '
+        f"<b>{names}</b> {verb} trained on: do not rely on {whose}</span></p>"
+    )
+
+
 def bar(title: str, share: float, status: str) -> str:
     """Return a progress bar with a title."""
     percent = round(share * 100)

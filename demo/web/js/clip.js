@@ -1,4 +1,5 @@
 // EdgeClip: a bundle as image encoder, text encoder and classifier, like EdgeCLIP in Python.
+import { Familiarity } from "./familiarity.js";
 import { pixelTower } from "./manifest.js";
 import { Preprocess } from "./preprocess.js";
 import { Tower } from "./runtime.js";
@@ -48,9 +49,10 @@ export class EdgeClip {
     this.manifest = manifest;
     this.precision = precision;
     this.backend = backend;
+    this.familiarity = Familiarity.of(manifest, precision);
   }
 
-  /** Embed a picture {data, width, height}; returns {embedding, preprocess, encode} with ms. */
+  /** Embed a picture {data, width, height}; returns {embedding, pixels, preprocess, encode} with ms. */
   async encodeImage(picture) {
     const started = performance.now();
     const input = this.wholePictures ? rgbOf(picture) : this.preprocess.floats(picture);
@@ -59,7 +61,18 @@ export class EdgeClip {
     const [embedding] = this.wholePictures
       ? await this.image.run(new this.image.ort.Tensor("uint8", input, [picture.height, picture.width, 3]))
       : await this.image.rows("float32", input, 1, [3, height, width]);
-    return { embedding, preprocess: ready - started, encode: performance.now() - ready };
+    return {
+      embedding,
+      pixels: this.wholePictures ? null : input,
+      preprocess: ready - started,
+      encode: performance.now() - ready,
+    };
+  }
+
+  /** Whether such pictures were in the training; null if the bundle or the tower does not say. */
+  knows({ embedding, pixels }) {
+    const { height, width } = this.preprocess;
+    return pixels && this.familiarity ? this.familiarity.knows(embedding, pixels, height, width) : null;
   }
 
   /** Token ids for the text tower; throw PageError for an unsupported tokenizer. */

@@ -2,7 +2,7 @@
 import { dot } from "./clip.js";
 import { decodeBlob } from "./decode.js";
 import { PageError } from "./errors.js";
-import { canHash, sha256 } from "./source.js";
+import { canHash, fromBase64, sha256 } from "./source.js";
 
 // In integer kernels the last bit of a float can move an activation to the next of its 255 steps;
 // a GPU computes fp16 in fp16, which a CPU does not. The manifest has the exceptions.
@@ -61,7 +61,7 @@ async function readGolden(manifest, precision) {
   try {
     read = {
       images: await Promise.all(
-        images.map(({ png }) => decodeBlob(new Blob([bytesOf(png)], { type: "image/png" }), "a golden picture")),
+        images.map(({ png }) => decodeBlob(new Blob([fromBase64(png)], { type: "image/png" }), "a golden picture")),
       ),
       hashes: images.map((entry) => entry.pixels_sha256),
       texts: texts.map((entry) => entry.text),
@@ -78,12 +78,8 @@ async function readGolden(manifest, precision) {
   return read;
 }
 
-function bytesOf(base64) {
-  return Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
-}
-
 function rowsOf(base64, width) {
-  const values = new Float32Array(bytesOf(base64).buffer);
+  const values = new Float32Array(fromBase64(base64).buffer);
   return Array.from({ length: values.length / width }, (_, i) => values.subarray(i * width, (i + 1) * width));
 }
 

@@ -180,6 +180,44 @@ export const KEYS = [
     "required": false
   },
   {
+    "key": "familiarity",
+    "kind": "an object",
+    "description": "What tells pictures like those of the training from others; absent: unknown.",
+    "required": false
+  },
+  {
+    "key": "familiarity.embedding",
+    "kind": "an object",
+    "description": "Least varying directions of the training's image embeddings: `mean` (base64 of float32), `directions` (of int8), `scales` of the directions, which divide by the deviation.",
+    "required": false
+  },
+  {
+    "key": "familiarity.looks",
+    "kind": "an object",
+    "description": "The same of the border, the flat area and the detail of preprocessed pictures, with `quantiles` of the squared distance of the verification's pictures.",
+    "required": false
+  },
+  {
+    "key": "familiarity.precisions",
+    "kind": "an object",
+    "description": "By precision.",
+    "required": false
+  },
+  {
+    "key": "familiarity.precisions.*",
+    "kind": "an object",
+    "description": "`quantiles` of the squared distance of the embeddings.",
+    "required": false
+  },
+  {
+    "key": "familiarity.precisions.*.threshold",
+    "kind": "a number",
+    "description": "A picture is unfamiliar if the larger of its two p-values is below: 1 % of the verification's pictures.",
+    "required": false,
+    "minimum": 0,
+    "maximum": 1
+  },
+  {
     "key": "inputs",
     "kind": "an object",
     "description": "Fixed shapes of the towers' inputs.",

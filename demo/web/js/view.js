@@ -2,6 +2,8 @@
 import { BACKENDS } from "./runtime.js";
 
 const SHOWN = 20;
+// Of the self-test's table, which a phone shows as a list for each row.
+const TEST_COLUMNS = [...document.querySelectorAll("#test-results th")].map((head) => head.textContent);
 const $ = (id) => document.getElementById(id);
 
 /** Create an element; strings become text, never markup. */
@@ -72,7 +74,10 @@ function verified(manifest, precision) {
   return `recall@1 ${recall.toFixed(1)} % on ${Number(manifest.verification.pairs).toLocaleString("en")} pairs, image cosine ≥ ${figures.image.cosine_min.toFixed(4)}`;
 }
 
-export function showAnswer({ rows, ms, size }, labelled, live) {
+const UNKNOWN = "This picture is unlike those that the model was trained on: do not rely on its answer.";
+
+export function showAnswer({ rows, familiar, ms, size }, labelled, live) {
+  note("unknown", familiar === false ? UNKNOWN : null);
   $("verdict").hidden = false;
   $("verdict").replaceChildren(
     element("b", {}, rows[0].label),
@@ -111,6 +116,7 @@ function bar(chance) {
 
 export function hideAnswer() {
   $("verdict").hidden = true;
+  $("unknown").hidden = true;
   $("times").hidden = true;
   $("bars").replaceChildren();
 }
@@ -133,7 +139,12 @@ export function showTestRow(row) {
           element("td", {}, yes(row.sameIds)), element("td", {}, yes(row.samePixels)),
           number(row.imageMs.toFixed(2)), number(row.textMs.toFixed(2)),
         ];
-  $("test-rows").append(element("tr", {}, ...head, ...figures));
+  const cells = [...head, ...figures];
+  cells.forEach((cell, i) => {
+    cell.setAttribute("role", "cell");
+    cell.dataset.label = row.image === undefined && i > 2 ? "Reason" : TEST_COLUMNS[i];
+  });
+  $("test-rows").append(element("tr", { role: "row" }, ...cells));
 }
 
 export function showTestVerdict(rows) {
@@ -150,7 +161,7 @@ export function options(select, entries, chosen) {
   select.replaceChildren(...entries.map(([value, text]) => new Option(text, value, false, value === chosen)));
 }
 
-const percent = (chance) => `${(100 * chance).toFixed(1)} %`;
+const percent = (chance) => (chance < 0.0005 ? "<0.1 %" : `${(100 * chance).toFixed(1)} %`);
 const millions = (count) => `${(count / 1e6).toFixed(2)} M`;
 export const megabytes = (bytes) => (bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 const milliseconds = (ms) => `${ms < 10 ? ms.toFixed(2) : ms.toFixed(1)} ms`;

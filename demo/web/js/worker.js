@@ -72,18 +72,20 @@ async function setLabels({ labels, templates }) {
   return { ms: performance.now() - started, texts: labels.length * templates.length, cut };
 }
 
-/** Classify a Blob or an ImageBitmap; returns {rows: [{label, chance}] best first, ms, size}. */
+/** Classify a Blob or an ImageBitmap; returns {rows: [{label, chance}] best first, familiar, ms, size}. */
 async function classify({ blob, bitmap, name }) {
   const started = performance.now();
   const picture = bitmap ? pixelsOf(bitmap) : await decodeBlob(blob, name);
   const decoded = performance.now() - started;
-  const { embedding, preprocess, encode } = await clip.encodeImage(picture);
+  const encoded = await clip.encodeImage(picture);
+  const { embedding, preprocess, encode } = encoded;
   const compared = performance.now();
   const chances = clip.probabilities(embedding, classes.features);
   const rows = classes.labels.map((label, i) => ({ label, chance: chances[i] }));
   rows.sort((a, b) => b.chance - a.chance);
   return {
     rows,
+    familiar: clip.knows(encoded),
     ms: { preprocess: decoded + preprocess, encode, compare: performance.now() - compared },
     size: [picture.width, picture.height],
   };

@@ -22,6 +22,7 @@ def build_manifest(
     recipe: Mapping[str, Any],
     golden: Mapping[str, Any],
     extras: Mapping[str, Any],
+    familiarity: Mapping[str, Any],
 ) -> Manifest:
     """Return the manifest of all files that are in the job's folder."""
     clip = job.clip
@@ -55,5 +56,6 @@ def build_manifest(
         extras=extras,
         inputs=towers.form.as_dict(),
         tokenizer=towers.special.plain,
+        familiarity=familiarity,
         matryoshka={"dimensions": list(clip.prefixes)} if clip.prefixes else {},
     )

@@ -23,10 +23,19 @@ from hue_page import (
     upload,
 )
 
+from page_checks import faults
+
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),
 ]
+# What each tab shows by itself.
+FILLED = {
+    "Classify": "#classified .tc-bars",
+    "Search": "#found .tc-hits",
+    "Measure": "#measured .tc-figures",
+    "Disagreements": "#mined .tc-pairs",
+}
 SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -245,22 +254,47 @@ def test_everything_that_is_used_has_a_name(page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_phone_width_has_nothing_to_scroll_sideways(browser, address, scheme):
-    view = {"viewport": {"width": 360, "height": 800}, "color_scheme": scheme}
+def test_a_phone_shows_everything_legibly(browser, address, scheme):
+    """Nothing to scroll sideways, cut, faint, covered or broken within a word, in any tab."""
+    view = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme}
     with open_page(browser, address, **view) as tab:
-        assert tab.evaluate(SIDEWAYS) <= 0
-        open_search(tab)
-        assert tab.evaluate(SIDEWAYS) <= 0
-        open_tab(tab, "Measure")
-        tab.click("#measure-button")
-        tab.wait_for_selector("#measured .tc-figures")
-        assert tab.evaluate(SIDEWAYS) <= 0
-        open_tab(tab, "Disagreements")
-        tab.click("#mine-button")
-        tab.wait_for_selector("#mined .tc-pairs")
-        assert tab.evaluate(SIDEWAYS) <= 0
+        tops = "names => names.map(one => document.querySelector(one).getBoundingClientRect().top)"
+        tabs, button, answer = tab.evaluate(tops, ["#tabs", "#classify-button", "#classified"])
+        assert tabs < 844 / 2.5
+        assert button < answer < button + 90
+        for name, filled in FILLED.items():
+            open_tab(tab, name)
+            tab.wait_for_selector(filled)
+            assert tab.evaluate(SIDEWAYS) <= 0
+            assert faults(tab) == {}, name
         dark = tab.evaluate("document.body.classList.contains('dark')")
         assert dark == (scheme == "dark")
+
+
+def test_a_wide_screen_shows_everything_legibly(page):
+    for name, filled in FILLED.items():
+        open_tab(page, name)
+        page.wait_for_selector(filled)
+        assert faults(page) == {}, name
+
+
+def test_tabs_fill_themselves_and_the_next_visitor_sees_the_stored_measurement(browser, address):
+    measured = "document.querySelector('#measured .tc-legend').innerText"
+    texts = []
+    for _ in range(2):
+        with open_page(browser, address) as tab:
+            open_tab(tab, "Measure")
+            tab.wait_for_selector("#measured .tc-figures")
+            tab.wait_for_selector("#get-json:not([disabled])")
+            texts.append(tab.evaluate(measured))
+    assert texts[0] == texts[1] and "measured 20" in texts[0]
+    with open_page(browser, address) as tab:
+        for name in ("Compare student fp32", "Compare student int8"):
+            tab.get_by_role("checkbox", name=name).uncheck()
+        tab.wait_for_function("document.querySelectorAll('#classified thead th').length == 1")
+        open_tab(tab, "Disagreements")
+        note(tab, "#mined", "Tick at least two models")
+        assert tab.locator("#mined .tc-problem").count() == 0
 
 
 def test_two_users_at_once(browser, address):

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from report_page import EVIL, NAME, check_page, page_of
+from report_page import EVIL, NAME, Page, check_page, page_of
 from tiny_bundle import write_tiny_bundle
 from tinyclip_edge.models import load_clip, weights_hash
+from tinyclip_edge.report.html import table
 from tinyclip_edge.runtime.bundle import Manifest
 from toy_runs import events_of
 
@@ -36,6 +37,28 @@ def test_distill_leaves_a_page_with_the_events_in_its_tables(plain):
     images = page.of("img")
     assert len(images) == 6 * 2 * 5
     assert all(image["src"].startswith("data:image/webp;base64,") for image in images)
+
+
+def test_the_page_starts_with_the_accuracy_against_the_teachers(plain):
+    page = page_of(plain)
+    *_, student = events_of(plain, "eval")
+    (teacher,) = [event for event in events_of(plain, "eval") if event["who"] == "teacher"]
+    line = "".join(page.texts[page.texts.index("Text to image R@1: ") :][:4])
+    share = student["t2i_r1"] / teacher["t2i_r1"]
+    assert line == f"Text to image R@1: {100 * student['t2i_r1']:.1f} %, {share:.0%}"
+    assert page.ids.index("accuracy") < page.ids.index("about")
+
+
+def test_tables_of_several_columns_are_lists_on_a_phone():
+    cells = [["a", "1", "–", "3"], ["b", "4", "5", "6"]]
+    page = Page(table(["name", "x", "y", "z"], cells, "Some numbers"))
+    assert page.of("table") == [{"role": "table", "class": "listed"}]
+    labels = [values["data-label"] for values in page.of("td")]
+    assert labels == ["x", "y", "z"] * 2
+    assert [values.get("class") for values in page.of("td")] == [None, "none", *[None] * 4]
+    for rows, head in ((cells * 7, ["name", "x", "y", "z"]), ([["a", "1"]], ["name", "x"])):
+        page = Page(table(head, rows, "Many rows, or two columns"))
+        assert page.of("table") == [{}] and page.of("td")[0] == {}
 
 
 def test_the_map_says_what_was_inherited(plain):

@@ -102,3 +102,13 @@ def test_the_machine_is_described():
     facts = host_facts()
     assert {"processor", "instructions", "cores", "system", "python", "onnxruntime"} <= set(facts)
     assert all(facts.values())
+
+
+def test_the_last_record_of_the_same_models_is_kept_but_not_of_a_visitors_pictures(service):
+    assert service.last_measurement((0, 1)) is None
+    report = last(service.measure((0, 1), ONE_ROUND_OF_TEN, service.galleries.default))
+    assert service.last_measurement((0, 1)) is report
+    assert service.last_measurement((0,)) is None
+    visitors = Gallery("private", (square(RED), square(GREEN)), ("red", "green"))
+    last(service.measure((0, 1), ONE_ROUND_OF_TEN, visitors))
+    assert service.last_measurement((0, 1)) is report

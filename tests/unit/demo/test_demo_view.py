@@ -1,6 +1,7 @@
 """What stands on the page: escaped, complete, and marked where models differ."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -211,3 +212,21 @@ def test_disagreements_show_each_answer_and_the_place_of_the_caption():
     assert re.search(r"✓\s+cat\s+90.0 %", text)
     assert "0.51" in text
     assert "No pair of this kind" in pairs.disagreements(result, [], gallery(["cat"]))
+
+
+def test_a_strange_picture_is_said_above_the_answer_of_the_models_that_tell():
+    known = result("a", ("cat", "dog"), (0.9, 0.1), True)
+    strange = replace(known, model="b", familiar=False)
+    page = bars.classification([known, strange])
+    text = re.sub(r"<[^>]+>", "", page)
+    assert "This picture is unlike those that b was trained on: do not rely on its answer" in text
+    assert page.index("tc-unknown") < page.index("tc-verdict")
+    assert "tc-verdict agree" not in page
+    both = re.sub(r"<[^>]+>", "", bars.classification([strange, replace(strange, model="c")]))
+    assert "those that b and c were trained on: do not rely on their answers" in both
+    for familiar in (True, None):
+        page = bars.classification([known, replace(known, familiar=familiar)])
+        assert "tc-unknown" not in page and "tc-verdict agree" in page
+    hit = SearchResult("a", (SearchHit(0, 0.5, 1, 1),), 1.0, 1.0, 1.0, 1.0)
+    page = hits.search([hit, replace(hit, model="b", familiar=False)], gallery(["x"]))
+    assert page.count("tc-unknown") == 1 and "<b>b</b> was trained on" in page
