@@ -26,7 +26,7 @@ from tinyclip_edge.units import counted, duration
 
 if TYPE_CHECKING:
     from tinyclip_edge.collection.files import PictureFile
-    from tinyclip_edge.collection.folder_index import IndexReport
+    from tinyclip_edge.collection.index_report import IndexReport
     from tinyclip_edge.runtime.edge import EdgeCLIP
 
 LISTED = 10  # skipped files

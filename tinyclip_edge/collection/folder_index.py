@@ -6,20 +6,17 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tinyclip_edge.aside import locked_file
 from tinyclip_edge.collection.files import (
-    KnownPicture,
     PictureContent,
     PictureFile,
-    Stamp,
     absolute,
     frames_interval,
     inside,
@@ -27,14 +24,22 @@ from tinyclip_edge.collection.files import (
     scan_folders,
     video_digest,
 )
-from tinyclip_edge.collection.journal import DIGEST_BYTES, IndexedFile, Journal, journal_path
+from tinyclip_edge.collection.index_report import IndexReport
+from tinyclip_edge.collection.indexed_files import (
+    as_index,
+    frames_of_videos,
+    gone_files,
+    known_pictures,
+    open_index,
+)
+from tinyclip_edge.collection.journal import IndexedFile, Journal, journal_path
 from tinyclip_edge.collection.video_embedding import embed_video
-from tinyclip_edge.errors import BundleError, DataError, TinyClipError
+from tinyclip_edge.errors import DataError, TinyClipError
 from tinyclip_edge.file_aside import clear_partial_files
 from tinyclip_edge.runtime.decoding import prepared
 from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_edge.runtime.index import ImageIndex
-from tinyclip_edge.runtime.index_file import FILE_STAMP, SkippedImage, index_path
+from tinyclip_edge.runtime.index_file import SkippedImage, index_path
 from tinyclip_edge.runtime.indexing import PictureEncoder
 from tinyclip_edge.runtime.progress import reported
 from tinyclip_edge.runtime.protocol import Progress
@@ -47,33 +52,6 @@ _log = logging.getLogger(__name__)
 
 EVERY = 10.0  # seconds between the frames of a video
 LEAST_EVERY = 0.1
-
-
-@dataclass(slots=True)
-class IndexReport:
-    """What an update did; numbers are of pictures, in which a video counts as one."""
-
-    index: str  # path
-    pictures: int = 0  # in the index, without frames
-    frames: int = 0  # in the index
-    videos: int = 0  # below the folders, read
-    unread_videos: int = 0  # below the folders, without PyAV
-    unchanged: int = 0
-    new: int = 0
-    changed: int = 0
-    moved: int = 0
-    deleted: int = 0
-    skipped: tuple[SkippedImage, ...] = ()  # broken pictures and unreadable folders
-    seconds: float = 0.0
-
-    @property
-    def differs(self) -> bool:
-        """Whether the index was changed."""
-        return bool(self.new or self.changed or self.moved or self.deleted)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {**asdict(self), "skipped": [entry._asdict() for entry in self.skipped]}
 
 
 def index_folders(
@@ -103,42 +81,24 @@ def index_folders(
         raise DataError(f"cannot write {path}: there is no folder {path.parent}")
     with locked_file(path):
         clear_partial_files(path)
-        index = _open(path, clip)
+        index = open_index(path, clip)
         with Journal(journal_path(path), clip.model_hash, clip.manifest.embedding_dim) as journal:
             return _Update(clip, index, journal, path, roots, every).run(progress)
 
 
-def _open(path: Path, clip: EdgeCLIP) -> ImageIndex:
-    if not path.exists():
-        width = clip.manifest.embedding_dim
-        empty = np.empty((0, width), np.int8), np.empty(0, np.float32)
-        return ImageIndex((), empty[0], clip.model_hash, empty[1])
-    index = ImageIndex.load(path)
-    try:
-        index.require(clip.model_hash)
-    except BundleError as error:
-        raise BundleError(f"{path}: {error}, into another file") from None
-    return index
-
-
 class _Update:
     def __init__(
-        self,
-        clip: EdgeCLIP,
-        index: ImageIndex,
-        journal: Journal,
-        path: Path,
-        roots: Sequence[str],
-        every: float,
-    ) -> None:
+        self, clip: EdgeCLIP, index: ImageIndex, journal: Journal, path: Path,
+        roots: Sequence[str], every: float,
+    ) -> None:  # fmt: skip
         self.clip, self.index, self.journal = clip, index, journal
         self.path, self.roots, self.every = path, roots, every
         self.report = IndexReport(str(path))
         self.skipped: list[SkippedImage] = []
         self.earlier = dict(journal.files)
         self.rows = {key: row for row, key in enumerate(index.keys)}
-        self.known = self._known()
-        self.frames = _frames(self.known)
+        self.known = known_pictures(index, journal)
+        self.frames = frames_of_videos(self.known)
         # Whether embeddings of the index may be taken for pictures of the same bytes.
         self.is_full = index.scales is not None and index.width is None
         self.gone: set[str] = set()
@@ -156,7 +116,7 @@ class _Update:
         self.report.unchanged = len(files) - len(todo)
         took = duration(time.perf_counter() - start)
         _log.info("%s pictures in %s, %s unchanged", len(files), took, self.report.unchanged)
-        self.gone = self._gone(present)
+        self.gone = gone_files(self.known, present, self.roots, self.skipped)
         self.by_digest = self._digests()
         try:
             self._embed(todo, progress)
@@ -174,20 +134,6 @@ class _Update:
         self.report.skipped = tuple(self.skipped)
         self.report.seconds = time.perf_counter() - start
         return self.report
-
-    def _known(self) -> dict[str, KnownPicture]:
-        known: dict[str, KnownPicture] = {}
-        if self.index.files is not None:
-            digests = self.index.files["digest"].tobytes()
-            sizes, times = (self.index.files[name].tolist() for name in ("size", "mtime_ns"))
-            for row, key in enumerate(self.index.keys):
-                digest = digests[DIGEST_BYTES * row : DIGEST_BYTES * (row + 1)]
-                known[key] = KnownPicture(Stamp(sizes[row], times[row]), digest)
-        for key in self.journal.removed:
-            known.pop(key, None)
-        for key, entry in self.journal.files.items():
-            known[key] = KnownPicture(Stamp(entry.size, entry.mtime_ns), entry.digest)
-        return known
 
     def _readable(self, files: list[PictureFile]) -> list[PictureFile]:
         """Return the files without videos, unless they can be read; raise DataError for none."""
@@ -209,17 +155,6 @@ class _Update:
         if known is None or known.stamp != file.stamp:
             return False
         return frames is None or frames_interval(known.digest) == self.every
-
-    def _gone(self, present: set[str]) -> set[str]:
-        below = tuple(map(inside, self.roots))
-        unread = tuple(inside(entry.key) for entry in self.skipped)
-        return {
-            key
-            for key in self.known
-            if split_key(key)[0] not in present
-            and key.startswith(below)
-            and not f"{split_key(key)[0]}{os.sep}".startswith(unread)
-        }
 
     def _digests(self) -> dict[bytes, str]:
         """Return a key of each content whose embedding is known, one that is gone if possible."""
@@ -357,36 +292,9 @@ class _Update:
         if files or self.journal.removed:
             unwanted = self.journal.removed
             index = index[np.array([key not in unwanted for key in index.keys], dtype=bool)]
-            index = index.merge(_as_index(files, index), on_duplicate="last")
+            index = index.merge(as_index(files, index), on_duplicate="last")
         elif (errors, bundle) == (self.index.errors, self.index.bundle) and self.path.exists():
             return index
         index.save(self.path)
         self.journal.delete()
         return index
-
-
-def _frames(keys: Iterable[str]) -> dict[str, list[str]]:
-    """Return the keys of frames, by the path of their video."""
-    frames: dict[str, list[str]] = {}
-    for key in keys:
-        path, seconds = split_key(key)
-        if seconds is not None:
-            frames.setdefault(path, []).append(key)
-    return frames
-
-
-def _as_index(files: Mapping[str, IndexedFile], like: ImageIndex) -> ImageIndex:
-    width = like.width or like.features.shape[1]
-    stamps = np.zeros(len(files), FILE_STAMP)
-    stamps["size"] = [entry.size for entry in files.values()]
-    stamps["mtime_ns"] = [entry.mtime_ns for entry in files.values()]
-    digests = b"".join(entry.digest for entry in files.values())
-    stamps["digest"] = np.frombuffer(digests, np.uint8).reshape(-1, DIGEST_BYTES)
-    codes = [np.empty((0, width), np.int8), *(entry.code[None] for entry in files.values())]
-    return ImageIndex(
-        tuple(files),
-        np.concatenate(codes),
-        like.model_hash,
-        np.array([entry.scale for entry in files.values()], np.float32),
-        files=stamps,
-    )
