@@ -34,7 +34,8 @@ from tinyclip_edge.errors import (
 )
 from tinyclip_edge.limits import is_count
 from tinyclip_edge.runtime.edge import EdgeCLIP
-from tinyclip_edge.runtime.parquet_rows import FileHeader, read_header
+from tinyclip_edge.runtime.parquet_header import FileHeader
+from tinyclip_edge.runtime.parquet_rows import read_header
 from tinyclip_edge.runtime.progress import reported
 from tinyclip_edge.runtime.protocol import Progress
 

@@ -18,7 +18,8 @@ from tinyclip_edge.errors import BundleError, DataError
 from tinyclip_edge.runtime.decoding import prepared
 from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_edge.runtime.indexing import PictureEncoder
-from tinyclip_edge.runtime.parquet_rows import Captions, FileHeader, ParquetWriter, parquet_file
+from tinyclip_edge.runtime.parquet_header import FileHeader
+from tinyclip_edge.runtime.parquet_rows import Captions, ParquetWriter, parquet_file
 from tinyclip_edge.runtime.protocol import Features
 
 CHUNK = 256  # pictures, whose captions are embedded together and whose rows are written together

@@ -11,7 +11,7 @@ from typing import Any
 from tinyclip_edge.errors import ConfigError, MissingExtraError, did_you_mean
 from tinyclip_edge.paths import expanded
 from tinyclip_edge.runtime.edge import EdgeCLIP
-from tinyclip_edge.runtime.parquet_rows import DTYPES
+from tinyclip_edge.runtime.parquet_header import DTYPES
 from tinyclip_edge.runtime.protocol import Progress
 
 _PACKAGES = ("webdataset", "braceexpand", "pyarrow")

@@ -204,7 +204,7 @@ def _precision(index: Columns) -> str:
 
 
 def _header(index: Columns) -> dict[str, str]:
-    from tinyclip_edge.runtime.parquet_rows import FileHeader, header_entry
+    from tinyclip_edge.runtime.parquet_header import FileHeader, header_entry
 
     dtype = "float32" if index.scales is None else "int8"
     dimensions = index.features.shape[1]

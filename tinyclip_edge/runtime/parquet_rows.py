@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +21,14 @@ import numpy.typing as npt
 from tinyclip_edge.errors import DataError, MissingExtraError, did_you_mean
 from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.json_text import parse_json
-from tinyclip_edge.limits import MIB, UNPACK_RATIO, is_count
+from tinyclip_edge.limits import MIB, UNPACK_RATIO
+from tinyclip_edge.runtime.parquet_header import (
+    DTYPES,
+    ENTRY,
+    FileHeader,
+    header_entry,
+    parsed_header,
+)
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.runtime.vectors import int8_codes
 
@@ -29,24 +36,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-VERSION = 1
-DTYPES = ("float16", "float32", "int8")
-ENTRY = b"tinyclip_edge"  # of the file's metadata
 ROW_GROUP = 16_384  # rows that are read or written at a time
 _ROW_BYTES = 100  # of memory that a row takes beside its vector
-
-
-@dataclass(frozen=True, slots=True)
-class FileHeader:
-    """What the embeddings of a file are of."""
-
-    model_hash: str  # of weights and precision
-    precision: str  # of the model
-    dimensions: int  # of a vector
-    dtype: str = "float16"  # of a vector's numbers
-    width: int | None = None  # of the model's embeddings, where vectors have the first of them
-    about: Mapping[str, Any] = field(default_factory=dict)  # JSON values of the writer
-    version: int = VERSION
 
 
 class Captions(NamedTuple):
@@ -148,7 +139,7 @@ def read_header(path: Path) -> FileHeader:
         entry = (file.metadata.metadata or {}).get(ENTRY)
         if entry is None:
             raise ValueError(f"its metadata have no entry {ENTRY.decode()}")
-        return _header(entry)
+        return parsed_header(entry)
 
 
 class Rows(NamedTuple):
@@ -173,7 +164,7 @@ def read_rows(path: Path) -> tuple[int | None, list[Rows]]:
         scaled = _check(path, file, vector)
         names = ["key", "vector", "model", "metadata", *(["scale"] if scaled else [])]
         batches = file.iter_batches(ROW_GROUP, columns=names)
-        width = None if entry is None else _header(entry).width
+        width = None if entry is None else parsed_header(entry).width
         return width, [_rows(batch, vector.list_size) for batch in batches]
 
 
@@ -192,32 +183,6 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
         raise DataError(f"{path} has no embeddings of tinyclip-edge: {cause}") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def header_entry(header: FileHeader) -> dict[str, str]:
-    """Return a header as an entry of a file's metadata."""
-    return {ENTRY.decode(): json.dumps(asdict(header), allow_nan=False)}
-
-
-def _header(entry: bytes) -> FileHeader:
-    table = parse_json(entry)
-    if not isinstance(table, dict):
-        raise ValueError("its header is not a table")  # noqa: TRY004 - of the file, not the code
-    if is_count(table.get("version")) and table["version"] > VERSION:
-        raise ValueError(
-            f"its version {table['version']} is newer than {VERSION}; upgrade tinyclip-edge"
-        )
-    header = FileHeader(**table)
-    texts = (header.model_hash, header.precision, header.dtype)
-    if not (
-        all(isinstance(text, str) for text in texts)
-        and header.dtype in DTYPES
-        and is_count(header.dimensions)
-        and (header.width is None or is_count(header.width, minimum=header.dimensions))
-        and isinstance(header.about, dict)
-    ):
-        raise ValueError("its header is broken")
-    return header
 
 
 def _check(path: Path, file: pq.ParquetFile, vector: pa.DataType) -> bool:
