@@ -114,7 +114,7 @@ class Peer:
     @property
     def label(self) -> str:
         """Name of the package."""
-        return self.requirement.rpartition("/")[2].partition("[")[0]
+        return self.name.split()[0]
 
     def program(self, name: str) -> str:
         return str(self.venv / "bin" / name)
