@@ -50,7 +50,7 @@ contracts: .venv/.installed-dev
 	$(BIN)/lint-imports
 
 unit: .venv/.installed-dev
-	$(PYTEST) -m "not slow and not gpu and not optimum and not provider"
+	$(PYTEST) -m "not slow and not hours and not gpu and not optimum and not provider"
 
 full: .venv/.installed-dev
 	$(PYTEST) -m "not gpu and not hours and not optimum and not provider"

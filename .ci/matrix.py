@@ -104,7 +104,8 @@ def test(leg: Leg, programs: Path, workers: str) -> str:
         run(f"{name} --help", [programs / "tinyclip-edge", name, "--help"], env=env)
     folders = TESTS[leg.extras]
     output = run(" ".join(folders), [
-        programs / "pytest", *folders, "-m", "not slow and not gpu", "-q", "-p", "no:cacheprovider",
+        programs / "pytest", *folders, "-m", "not slow and not hours and not gpu", "-q",
+        "-p", "no:cacheprovider",
         f"--numprocesses={workers}", "--dist=loadfile",
     ], env=env)  # fmt: skip
     return f"{len(names)} commands, {output.strip().splitlines()[-1].strip('= ')}"

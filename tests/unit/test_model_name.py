@@ -56,7 +56,7 @@ def test_every_command_says_the_same(tmp_path, monkeypatch, command_line):
     Path("bundles/original").rename("bundles/mine")  # the manifest has the first name still
     clip = tinyclip_edge.EdgeCLIP.load("bundles/mine")
     replayed = Replay("int8", 1.0, 1.0, 0.9, 1.0, 1.0, True, True)
-    monkeypatch.setattr("tinyclip_edge.runtime.golden.replay", lambda *_, **__: replayed)
+    monkeypatch.setattr("tinyclip_edge.runtime.replay.replay", lambda *_, **__: replayed)
     checked = tinyclip_edge.check("bundles/mine")
     Image.new("RGB", (8, 8), "red").save("a.png")
     classified = command_line("classify", "a.png", "--labels", "cat,dog", "--json")[1]

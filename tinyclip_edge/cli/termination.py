@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -16,6 +17,7 @@ SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
 )  # Windows has no SIGHUP
 PATIENCE = 10.0  # seconds within which a repeated signal counts as the same one
+AGAIN = 0.01  # seconds, after which a callback that dropped the exception has ended
 
 
 @contextmanager
@@ -29,11 +31,13 @@ def orderly_end() -> Iterator[None]:
         yield
         return
     first: list[tuple[int, float]] = []  # signal and time
+    said: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
         if not first:
             first.append((number, time.monotonic()))
-            if first_process():
+            if first_process() and not said:
+                said.append(number)
                 # sys.stderr may be in the middle of a line, and is not reentrant.
                 os.write(2, f"ended by {signal.Signals(number).name}\n".encode())
             raise SystemExit(128 + number)
@@ -41,9 +45,20 @@ def orderly_end() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
+    def unraised(args: sys.UnraisableHookArgs) -> None:
+        """Raise the signal again where Python dropped its SystemExit: in a weakref's callback."""
+        if first and args.exc_type is SystemExit:
+            again = threading.Timer(AGAIN, os.kill, [os.getpid(), first.pop()[0]])
+            again.daemon = True
+            again.start()
+        else:
+            hook(args)
+
+    hook: Callable[[sys.UnraisableHookArgs], object] = sys.unraisablehook
     ours = [number for number in SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
     for number in ours:
         signal.signal(number, end)
+    sys.unraisablehook = unraised
     try:
         yield
     except Exception:
@@ -51,6 +66,7 @@ def orderly_end() -> Iterator[None]:
             raise SystemExit(128 + first[0][0]) from None
         raise
     finally:
+        sys.unraisablehook = hook
         if not first:  # otherwise temporary folders are removed when Python exits
             for number in ours:
                 signal.signal(number, signal.SIG_DFL)

@@ -32,13 +32,13 @@ class Replay:
     precision: str
     image_cosine: float  # minimum over the golden images
     text_cosine: float
-    worst_image: int  # position of the golden image with the lowest cosine
-    worst_text: int
     least: float  # minimum cosine of both towers
     image_ms: float  # median of one image, preprocessing included
     text_ms: float
     same_ids: bool  # texts give the token ids of the exporting machine
     same_pixels: bool  # images give its pixels, bit for bit
+    worst_image: int = 0  # position of the golden image with the lowest cosine
+    worst_text: int = 0
     # tower -> where its nodes ran; empty for the CPU
     placement: Mapping[str, Placement] = field(default_factory=dict)
 
@@ -129,13 +129,13 @@ def compare(clip: GoldenClip) -> Replay:
         precision=clip.precision,
         image_cosine=float(image_cosines.min()),
         text_cosine=float(text_cosines.min()),
-        worst_image=int(image_cosines.argmin()),
-        worst_text=int(text_cosines.argmin()),
         least=replay_cosine(clip.precision),
         image_ms=image_ms,
         text_ms=text_ms,
         same_ids=[clip.token_ids(text) for text in golden.texts] == list(golden.ids),
         same_pixels=tuple(pixels_hash(clip.preprocess(i)) for i in golden.images) == golden.pixels,
+        worst_image=int(image_cosines.argmin()),
+        worst_text=int(text_cosines.argmin()),
         placement=dict(clip.placement),
     )
 

@@ -5,6 +5,7 @@ import signal
 import tempfile
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -50,6 +51,28 @@ def test_what_the_signal_became_on_its_way_is_no_error_of_the_command(monkeypatc
             send(signal.SIGTERM)
         except SystemExit as stop:  # as the machinery of extension modules does
             raise ImportError("initialization failed") from stop
+
+    monkeypatch.setattr(app, "app", command)
+    with pytest.raises(SystemExit) as stop:
+        app.main()
+    assert stop.value.code == 143
+    assert capfd.readouterr().err == "ended by SIGTERM\n"
+
+
+def test_a_signal_in_a_callback_of_a_weakref_is_not_lost(monkeypatch, capfd):
+    """Python drops what such a callback raises."""
+
+    class Thing:
+        pass
+
+    def command():
+        thing = Thing()
+        reference = weakref.ref(thing, lambda _: send(signal.SIGTERM))
+        del thing
+        assert reference() is None
+        for _ in range(100):
+            time.sleep(0.1)
+        pytest.fail("the command went on")
 
     monkeypatch.setattr(app, "app", command)
     with pytest.raises(SystemExit) as stop:
