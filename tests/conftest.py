@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,15 @@ TOY_PREPROCESS_CFG: dict[str, Any] = {
     "interpolation": "bicubic",
     "resize_mode": "shortest",
 }
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C where a shell without job control started this in the background.
+
+    SIGINT is ignored then, also by the processes that tests start and interrupt.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
