@@ -27,6 +27,11 @@ const hiddenFromSight = element => {
   return false;
 };"""
 
+# Colours on their way to others are no fault.
+_SETTLED = """Promise.all(document.getAnimations()
+  .filter(each => Number.isFinite(each.effect.getComputedTiming().endTime))
+  .map(each => each.finished.catch(() => null)))"""
+
 _CONTRAST = (
     """() => {"""
     + _TEXTS
@@ -133,6 +138,7 @@ _COVERED = """() => [...document.querySelectorAll('input')].filter(input => {
 
 def faults(page: Any) -> dict[str, list[str]]:
     """Every fault of the page as it is shown now, by kind; an empty dict for none."""
+    page.evaluate(_SETTLED)
     kinds = {"faint": _CONTRAST, "broken": _BROKEN, "cut": _CUT, "covered": _COVERED}
     found = {kind: page.evaluate(script) for kind, script in kinds.items()}
     return {kind: texts for kind, texts in found.items() if texts}

@@ -36,6 +36,7 @@ JUDGE = """async ([manifest, pictures]) => {
 }"""
 
 
+@pytest.mark.slow
 def test_shares_below_the_precision_and_strange_pictures_are_said(tab):
     rows = [{"label": "cat", "chance": 0.9996}, {"label": "dog", "chance": 0.0004}]
     tab.evaluate(SHOW, [rows, False])
@@ -46,6 +47,7 @@ def test_shares_below_the_precision_and_strange_pictures_are_said(tab):
         assert not tab.locator("#unknown").is_visible()
 
 
+@pytest.mark.slow
 def test_familiarity_is_that_of_python(tab):
     random = np.random.default_rng(0)
     features = random.normal(size=(200, 8)).astype(np.float32)
@@ -70,7 +72,7 @@ def test_familiarity_is_that_of_python(tab):
     assert [one["knows"] for one in answers] == known and len(set(known)) == 2
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_a_phone_shows_everything_legibly(browser, server, scheme):
     view = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme}
     with silent_tab(browser, **view) as tab:

@@ -37,6 +37,7 @@ def shows(tab, id, text):
         (f"cat, {'x' * 201}", "a label has 201 characters: at most 200"),
     ],
 )
+@pytest.mark.slow
 def test_labels_to_mend_are_reported(tab, labels, message):
     tab.fill("#labels", labels)
     shows(tab, "label-note", message)
@@ -61,6 +62,7 @@ def test_labels_of_the_same_tokens_and_cut_ones_are_reported(tab):
     assert tab.is_hidden("#label-note")
 
 
+@pytest.mark.slow
 def test_a_template_without_a_place_is_reported(tab):
     tab.fill("#templates", "a photo")
     shows(tab, "label-note", "the prompt template needs {} in place of the label")
@@ -94,6 +96,7 @@ def bomb():
     ],
     ids=["text", "cut", "empty", "bomb", "onnx"],
 )
+@pytest.mark.slow
 def test_a_wrong_file_is_reported_and_the_next_picture_works(tab, tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
@@ -105,6 +108,7 @@ def test_a_wrong_file_is_reported_and_the_next_picture_works(tab, tmp_path, name
     assert tab.is_hidden("#picture-note")
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_no_bundle_is_reported(tab, tmp_path):
     (tmp_path / "pictures").mkdir()
     picture(20, 20).save(tmp_path / "pictures" / "a.png")
@@ -167,6 +171,7 @@ def test_missing_runtime_files_and_wrong_addresses_are_reported(browser, server,
         shows(tab, "status", "this bundle has no precision int3; it has fp32, int8")
 
 
+@pytest.mark.slow
 def test_webgpu_requested_where_there_is_none_is_reported(browser, server):
     with silent_tab(browser) as tab:
         open_page(tab, server, "?backend=webgpu")
@@ -174,6 +179,7 @@ def test_webgpu_requested_where_there_is_none_is_reported(browser, server):
             shows(tab, "warning", "This browser does not support WebGPU. Using WASM instead.")
 
 
+@pytest.mark.slow
 def test_a_precision_that_does_not_load_leaves_the_others_usable(browser, altered):
     (altered / "onnx/text_model.onnx").write_bytes(b"other")
     with serving(altered) as server, silent_tab(browser) as tab:

@@ -53,6 +53,7 @@ def test_threads_are_on_because_the_page_is_isolated(tab):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_threads_and_precision_can_be_selected(tab):
     tab.select_option("#threads", "1")
     tab.locator("#badges", has_text="1 thread").wait_for()
@@ -63,6 +64,7 @@ def test_threads_and_precision_can_be_selected(tab):
     assert badges(tab)[:3] == ["WASM", "fp32", "1 thread"]
 
 
+@pytest.mark.slow
 def test_a_picture_is_selected_dropped_and_pasted(tab, tmp_path):
     for number, way in enumerate(["choose", "drop", "paste"]):
         path = tmp_path / f"{way}.png"
@@ -88,6 +90,7 @@ HAND_OVER = """([way, name, content]) => {
 }"""
 
 
+@pytest.mark.slow
 def test_camera_frames_are_classified_until_it_is_stopped(tab):
     tab.click("#live")
     tab.locator("#times", has_text="frames per second").wait_for()
@@ -109,6 +112,7 @@ def test_what_a_user_writes_is_text(tab):
     assert tab.locator("#evil").count() == 0
 
 
+@pytest.mark.slow
 def test_another_bundle_is_opened_from_a_folder(tab, altered):
     change_manifest(altered, lambda content: content.update(name="from a folder"))
     tab.set_input_files("#folder", altered)
@@ -131,6 +135,7 @@ def test_keyboard_alone_reaches_everything(tab):
     tab.locator("#bars", has_text="green").wait_for()
 
 
+@pytest.mark.slow
 def test_everything_that_acts_has_a_name(tab):
     nameless = tab.evaluate(
         "[...document.querySelectorAll('button, input, select, textarea, img, video')]"
@@ -141,7 +146,7 @@ def test_everything_that_acts_has_a_name(tab):
     assert tab.evaluate("document.documentElement.lang") == "en"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_phone_width_has_nothing_to_scroll_sideways(browser, server, scheme):
     size = {"width": 360, "height": 800}
     with silent_tab(browser, viewport=size, color_scheme=scheme) as tab:

@@ -162,6 +162,7 @@ def odd_files():
     yield "PNG of one bit", file(colours.convert("1"), "PNG")
 
 
+@pytest.mark.slow
 def test_odd_files_are_the_pixels_that_python_sees(tab, server):
     tab.goto(server.url)
     for name, content in odd_files():
@@ -231,6 +232,7 @@ def flip_weights(folder, name):
     change_manifest(folder, lambda content: content["files"].update({name: entry}))
 
 
+@pytest.mark.slow
 def test_self_test_finds_a_flipped_weight(browser, altered):
     flip_weights(altered, "onnx/vision_model.onnx")
     with serving(altered) as server, silent_tab(browser) as tab:

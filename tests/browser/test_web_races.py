@@ -69,6 +69,7 @@ def hold(tab, method, act):
     ("choice", "value", "posted", "shown"),
     [("#precision", "fp32", "open", "fp32"), ("#threads", "1", "look", "1 thread")],
 )
+@pytest.mark.slow
 def test_labels_encoded_by_the_previous_model_are_dropped(held, choice, value, posted, shown):
     hold(held, "setLabels", lambda: held.fill("#labels", "cat, dog"))
     held.select_option(choice, value)
@@ -80,6 +81,7 @@ def test_labels_encoded_by_the_previous_model_are_dropped(held, choice, value, p
     assert held.is_hidden("#status")
 
 
+@pytest.mark.slow
 def test_an_answer_for_labels_that_were_cleared_is_dropped(held):
     hold(held, "classify", lambda: held.fill("#labels", "cat, dog"))
     held.fill("#labels", "")
@@ -109,6 +111,7 @@ def test_no_precision_can_be_selected_without_a_bundle(held, tmp_path):
         assert held.is_disabled(choice)
 
 
+@pytest.mark.slow
 def test_a_bundle_opened_during_the_self_test_is_waited_for(held, altered):
     change_manifest(altered, lambda content: content.update(name="from a folder"))
     hold(held, "selfTest", lambda: held.click("#test"))

@@ -165,7 +165,7 @@ def test_the_estimate_is_near(cache, shards):
 def test_a_disk_too_small_is_reported_beforehand(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1000))
     with pytest.raises(
-        DataError, match=r"needs about 0\.\d+ MB, but its disk has 1\.0 kB left; free some space"
+        DataError, match=r"needs about \d+ kB, but its disk has 1\.00 kB left; free some space"
     ):
         cache()
     assert not (tmp_path / "cache").exists()

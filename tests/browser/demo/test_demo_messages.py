@@ -20,6 +20,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 def test_a_model_that_is_added_is_reported_when_it_fails(browser, tmp_path):
     with served(tmp_path / "indexes") as url, open_page(browser, url) as page:
         page.get_by_role("button", name="Add a model").click()
@@ -67,6 +68,7 @@ def test_no_image_and_broken_uploads_are_reported(page, tmp_path):
         classified(page, "Pick an example")
 
 
+@pytest.mark.slow
 def test_an_upload_over_the_limit_is_reported(browser, address, tmp_path):
     large = tmp_path / "large.png"
     large.write_bytes(b"x" * 21_000_000)
@@ -77,6 +79,7 @@ def test_an_upload_over_the_limit_is_reported(browser, address, tmp_path):
         page.get_by_text("exceed the maximum allowed size of 20").first.wait_for()
 
 
+@pytest.mark.slow
 def test_what_a_user_writes_is_text(page):
     labels(page, "<b id=evil>red</b>, ${1+1} blue, {{value}} green")
     text = classified(page, "${1+1} blue")

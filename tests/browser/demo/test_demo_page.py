@@ -39,6 +39,7 @@ FILLED = {
 SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
+@pytest.mark.slow
 def test_cards_show_each_model_with_its_facts(page):
     cards = page.locator(".tc-cards > li")
     names = [name.strip() for name in page.locator(".tc-cards h2").all_inner_texts()]
@@ -63,6 +64,7 @@ def test_upload_and_classify(page, tmp_path):
     assert page.locator("#classified .tc-bars tbody tr").count() == 3
 
 
+@pytest.mark.slow
 def test_the_camera_is_a_way_in(page):
     page.get_by_role("button", name="Remove Image").click()
     classified(page, "Pick an example")
@@ -75,6 +77,7 @@ def test_the_camera_is_a_way_in(page):
     classified(page, "Encode 3 labels")
 
 
+@pytest.mark.slow
 def test_example_list_and_template_are_one_click_each(page):
     page.get_by_role("button", name="Gallery names").click()
     page.click("#examples button:last-child")
@@ -87,6 +90,7 @@ def test_example_list_and_template_are_one_click_each(page):
     classified(page, "needs {} in place of the label")
 
 
+@pytest.mark.slow
 def test_models_are_selected_on_their_cards(page):
     labels(page, "red, green, blue")
     classified(page, "Encode 3 labels")
@@ -138,6 +142,7 @@ def test_search_side_by_side(page):
     assert strips.nth(2).locator("li.new .tc-delta").first.inner_text() in ("#21", "#41")
 
 
+@pytest.mark.slow
 def test_a_picture_finds_pictures(page, tmp_path):
     open_search(page)
     query(page, "green")
@@ -155,6 +160,7 @@ def test_a_picture_finds_pictures(page, tmp_path):
     assert "Traceback" not in results_of(page, "not a supported image")
 
 
+@pytest.mark.slow
 def test_pictures_of_one_s_own_are_searched(page, tmp_path):
     open_search(page)
     page.get_by_role("button", name="Search by picture").click()
@@ -253,7 +259,7 @@ def test_everything_that_is_used_has_a_name(page):
         assert page.evaluate(pictures) == 0
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_a_phone_shows_everything_legibly(browser, address, scheme):
     """Nothing to scroll sideways, cut, faint, covered or broken within a word, in any tab."""
     view = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme}
@@ -297,6 +303,7 @@ def test_tabs_fill_themselves_and_the_next_visitor_sees_the_stored_measurement(b
         assert tab.locator("#mined .tc-problem").count() == 0
 
 
+@pytest.mark.slow
 def test_two_users_at_once(browser, address):
     with open_page(browser, address) as one, open_page(browser, address) as two:
         for number, tab in enumerate((one, two)):
