@@ -36,6 +36,7 @@ CROPS = {"augment_crop": [0.4, 0.9], "augment_flip": 0.5, "augment_colour": 0.3}
 
 
 @pytest.mark.parametrize("memory", [pytest.param(4.0, marks=pytest.mark.slow), 0.0])
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_pictures(config, tmp_path, memory):
     settings = config(**CROPS, memory_gb=memory)
     distill(settings, tmp_path / "whole")

@@ -36,6 +36,7 @@ def run(installed, *words, cwd):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_names_loss_source_and_teacher(installed, toy_teacher_folder, tmp_path):
     config = {
         "name": "toy",

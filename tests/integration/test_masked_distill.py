@@ -98,7 +98,7 @@ def slow(value):
 
 @pytest.mark.parametrize(
     "killed",
-    [slow(10), slow(21), 33, slow(47)],
+    [slow(10), slow(21), slow(33), slow(47)],
     ids=["masks", "dense", "masks 2", "dense 2"],
 )
 @pytest.mark.usefixtures("no_report")

@@ -50,6 +50,7 @@ def test_each_has_its_own_ids_with_and_without_a_feature_cache(run, tmp_path):
     assert student.model.token_embedding.weight.shape == (49408, 64)
 
 
+@pytest.mark.slow
 def test_the_bundle_carries_the_students_tokenizer(run, tmp_path):
     folder, _ = run("live", inherit={"method": "none"})
     texts = [f"a photo of the {colour} square" for colour in COLOURS]

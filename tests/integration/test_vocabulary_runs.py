@@ -124,6 +124,7 @@ def test_a_changed_vocabulary_is_refused(run, content, message):
     assert message in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_the_bundle_embeds_covered_texts(run, tmp_path):
     _, folder, _ = run
     images = [draw(colour, "square", "big") for colour in COLOURS]

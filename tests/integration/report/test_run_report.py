@@ -74,6 +74,7 @@ def test_the_map_says_what_was_inherited(plain):
     assert len(json.dumps(event)) < 8000
 
 
+@pytest.mark.slow
 def test_masks_are_plotted_by_the_functions_of_the_plots(masked):
     page = page_of(masked)
     titles = set(page.svgs)
