@@ -60,15 +60,15 @@ def take(url: str, out: Path, chromium: str | None) -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = opened(browser, url, WIDE, "light")
         shoot(page, out / "classify.png")
-        open_tab(page, "Search", None, INDEXED)
+        open_tab(page, "Search", INDEXED)
         shoot(page, out / "search.png")
-        open_tab(page, "Measure", "#measure-button", "#measured .tc-figures")
+        open_tab(page, "Measure", "#measured .tc-figures")
         shoot(page, out / "measure.png")
-        open_tab(page, "Disagreements", "#mine-button", "#mined .tc-pairs")
+        open_tab(page, "Disagreements", "#mined .tc-pairs")
         shoot(page, out / "disagreements.png")
         page.close()
         page = opened(browser, url, WIDE, "dark")
-        open_tab(page, "Measure", "#measure-button", "#measured .tc-figures")
+        open_tab(page, "Measure", "#measured .tc-figures")
         shoot(page, out / "measure-dark.png")
         page.close()
         page = opened(browser, url, PHONE, "light")
@@ -91,11 +91,9 @@ def opened(browser: Browser, url: str, view: ViewportSize, scheme: ColorScheme) 
     return page
 
 
-def open_tab(page: Page, name: str, button: str | None, done: str) -> None:
-    """Open a tab, start its work and wait until it is done."""
+def open_tab(page: Page, name: str, done: str) -> None:
+    """Open a tab, which starts its work, and wait until it is done."""
     page.get_by_role("tab", name=name).click()
-    if button:
-        page.click(button)
     page.wait_for_selector(done, timeout=WORK_SECONDS * 1000)
 
 
