@@ -72,7 +72,8 @@ def test_familiarity_is_that_of_python(tab):
     assert [one["knows"] for one in answers] == known and len(set(known)) == 2
 
 
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.slow
 def test_a_phone_shows_everything_legibly(browser, server, scheme):
     view = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme}
     with silent_tab(browser, **view) as tab:

@@ -46,6 +46,7 @@ def test_labels_to_mend_are_reported(tab, labels, message):
     assert tab.is_hidden("#label-note")
 
 
+@pytest.mark.slow
 def test_labels_of_the_same_tokens_and_cut_ones_are_reported(tab):
     long = "cat " * 15  # with start and end 17 tokens, the toy bundle takes 16
     tab.fill("#labels", f"{long}dog, {long}bicycle")

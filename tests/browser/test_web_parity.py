@@ -202,6 +202,7 @@ def test_probabilities_and_order_are_pythons(
     assert actual[0][0] == python[0][0]
 
 
+@pytest.mark.slow
 def test_self_test_passes_on_wasm(tab, server):
     open_page(tab, server)
     verdict, rows = self_test(tab)

@@ -92,6 +92,7 @@ def test_an_answer_for_labels_that_were_cleared_is_dropped(held):
     type_labels(held, LABELS)
 
 
+@pytest.mark.slow
 def test_an_answer_for_the_previous_labels_is_dropped(held):
     hold(held, "setLabels", lambda: held.fill("#labels", "cat, dog"))
     held.fill("#labels", "only one")

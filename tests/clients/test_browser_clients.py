@@ -45,7 +45,7 @@ def shared_weights(dtype):
     return {"session_options": {"externalData": [{"path": n, "data": f"onnx/{n}"} for n in names]}}
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "q8"])
+@pytest.mark.parametrize("dtype", [pytest.param("fp32", marks=pytest.mark.slow), "q8"])
 def test_transformers_js_gives_pytorchs_answers(page, opened, dtype):
     job = opened.job(dtype, pipeline_options=shared_weights(dtype))
     opened.check(dtype, page.evaluate("job => answer(job)", job))

@@ -64,6 +64,7 @@ SHAPES = [
 @pytest.mark.parametrize(
     "killed", [slow(3), 5, slow(6), slow(10)], ids=["1", "end of 1", "start of 2", "2"]
 )
+@pytest.mark.slow
 def test_a_kill_in_either_of_two_fixed_shapes_is_as_if_it_had_not_been(make, tmp_path, killed):
     config, uninterrupted, cut = make(stages=SHAPES), tmp_path / "whole", tmp_path / "cut"
     distill(config, uninterrupted)
