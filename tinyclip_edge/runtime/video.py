@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from PIL import Image
 
@@ -134,7 +134,7 @@ def _opened(path: str) -> Iterator[_Video]:
         # As an open file, so that its name is never read as an address.
         with (
             open(path, "rb") as file,  # noqa: PTH123
-            av.open(file, format=container, metadata_errors="replace") as opened,
+            av.open(file, format=container, **_lenient()) as opened,
         ):
             yield _Video(opened, _stream(opened, path))
     except FileNotFoundError as error:
@@ -148,6 +148,13 @@ def _opened(path: str) -> Iterator[_Video]:
     # On broken bytes PyAV may raise any exception.
     except Exception as error:
         raise DataError(f"{path} cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def _lenient() -> dict[str, Any]:
+    """Return what has PyAV pass over notes in a video that are no UTF-8; from 19 on it does."""
+    import av
+
+    return {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def _stream(container: InputContainer, path: str) -> VideoStream:
