@@ -83,8 +83,8 @@ def main() -> None:
     result: dict[str, Any] = {
         "machine": machine_facts(), "pictures": arguments.pictures, "rounds": arguments.rounds
     }  # fmt: skip
-    for path, figures in runs.items():
-        processor, seconds = zip(*figures, strict=True)
+    for path, times in runs.items():
+        processor, seconds = zip(*times, strict=True)
         result["here" if path == HERE else path.name] = {
             "cpu_s_least": round(min(processor), 3),
             "cpu_s_median": round(statistics.median(processor), 3),

@@ -36,7 +36,9 @@ def main() -> None:
     clip = EdgeCLIP.load(args.bundle, precision=args.precision)
     if clip.familiarity is None:
         raise SystemExit(f"{args.bundle} has no familiarity: export it from its run")
-    sources = [(name, evaluation_set(name).images) for name in SETS]
+    sources: list[tuple[str, Sequence[ImageInput]]] = [
+        (name, evaluation_set(name).images) for name in SETS
+    ]
     sources += [
         (f"{path.parent.name}/{path.name}", list(islice(tar_pictures(path), args.limit)))
         for path in args.photos
