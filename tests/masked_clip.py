@@ -146,3 +146,13 @@ def _attention(y, state, at, heads, causal):
         values = scores.softmax(dim=-1) @ v
         out = out + (values * factor) @ state[f"{at}attn.out_proj.weight"][:, rows].T
     return out
+
+
+def pixels(clip, count=3):
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(count, 3, clip.image_size, clip.image_size, generator=generator)
+
+
+@torch.no_grad()
+def image_features(clip, images):
+    return clip.model.encode_image(images, normalize=True)

@@ -88,6 +88,14 @@ class MissingExtraError(TinyClipError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 
 
+def missing_extra(subject: str, package: str, extra: str) -> MissingExtraError:
+    """Return the error of what an extra brings; ``subject`` has its verb: "a cluster needs"."""
+    return MissingExtraError(
+        f"{subject} the package '{package}', which is not installed; run: pip install "
+        f"'tinyclip-edge[{extra}]'"
+    )
+
+
 class VerificationError(TinyClipError):
     """An exported model failed a gate, so it was not written where the user asked."""
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from families import families, family
-from masked_clip import random_masks
+from masked_clip import image_features, pixels, random_masks
 from tinyclip_edge.errors import InheritanceError, ModelError
 from tinyclip_edge.inheritance.gates import ClipGates
 from tinyclip_edge.inheritance.masked import MaskedClip
@@ -26,16 +26,6 @@ NAMES = ("MobileCLIP 2", "MobileCLIP 2, five stages")
 @pytest.fixture(params=families(NAMES))
 def clip(request):
     return family(request.param)
-
-
-def pixels(clip, count=3):
-    generator = torch.Generator().manual_seed(2)
-    return torch.randn(count, 3, clip.image_size, clip.image_size, generator=generator)
-
-
-@torch.no_grad()
-def image_features(clip, images):
-    return clip.model.encode_image(images, normalize=True)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from families import family
-from masked_clip import random_masks
+from masked_clip import image_features, pixels, random_masks
 from tinyclip_edge.errors import InheritanceError, ModelError
 from tinyclip_edge.inheritance.gates import ClipGates
 from tinyclip_edge.inheritance.masked import MaskedClip
@@ -27,20 +27,10 @@ def clip():
     return family("ResNet")
 
 
-def pixels(clip, count=3):
-    generator = torch.Generator().manual_seed(2)
-    return torch.randn(count, 3, clip.image_size, clip.image_size, generator=generator)
-
-
 def blocks_of(clip):
     visual = clip.model.visual
     stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
     return [block for stage in stages for block in stage]
-
-
-@torch.no_grad()
-def image_features(clip, images):
-    return clip.model.encode_image(images, normalize=True)
 
 
 def features_under(clip, neurons, images):

@@ -24,9 +24,9 @@ from tinyclip_edge.cli.verbosity import (
 )
 from tinyclip_edge.errors import (
     InterruptedRun,
-    MissingExtraError,
     TinyClipError,
     TinyClipWarning,
+    missing_extra,
     one_line,
 )
 from tinyclip_edge.launcher import first_process
@@ -147,12 +147,7 @@ def main() -> None:
         package = (error.name or "").split(".")[0]
         if package not in EXTRA_OF:
             raise
-        extra = EXTRA_OF[package]
-        missing = MissingExtraError(
-            f"this command needs the package '{package}', which is not installed; "
-            f"run: pip install 'tinyclip-edge[{extra}]'"
-        )
-        _fail(missing, origin=error)
+        _fail(missing_extra("this command needs", package, EXTRA_OF[package]), origin=error)
 
 
 def _warning_line(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from tinyclip_edge.child import child_command, child_environment
 from tinyclip_edge.collection.embed_task import EmbedTask, UnitResult
 from tinyclip_edge.collection.shard_units import Unit
-from tinyclip_edge.errors import ConfigError, MissingExtraError, TinyClipError
+from tinyclip_edge.errors import ConfigError, TinyClipError, missing_extra
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -209,10 +209,7 @@ def _client(address: str) -> Iterator[Client]:
     try:
         from distributed import Client
     except ModuleNotFoundError:
-        raise MissingExtraError(
-            "a cluster needs the package 'distributed', which is not installed; run: pip install "
-            "'tinyclip-edge[embed]'"
-        ) from None
+        raise missing_extra("a cluster needs", "distributed", "embed") from None
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tinyclip_edge.errors import ConfigError, MissingExtraError, did_you_mean
+from tinyclip_edge.errors import ConfigError, did_you_mean, missing_extra
 from tinyclip_edge.paths import expanded
 from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_edge.runtime.parquet_header import DTYPES
@@ -60,10 +60,7 @@ def embed_shards(
     than 1 % of the samples cannot be used; TinyClipError while another process writes to ``out``.
     """
     if missing := [name for name in _PACKAGES if find_spec(name) is None]:
-        raise MissingExtraError(
-            f"embedding shards needs the package '{missing[0]}', which is not installed; run: pip "
-            "install 'tinyclip-edge[embed]'"
-        )
+        raise missing_extra("embedding shards needs", missing[0], "embed")
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r}{did_you_mean(dtype, DTYPES)}")
     if workers < 1:

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from tinyclip_edge.errors import DeviceError, TinyClipError, did_you_mean
+from tinyclip_edge.errors import DeviceError, did_you_mean
 
 AUTO = "auto"
 CPU = "cpu"
@@ -132,6 +132,16 @@ class Device:
         """Whether this is onnxruntime's own CPU provider."""
         return self.name == CPU
 
+    @property
+    def is_present(self) -> bool:
+        """Whether onnxruntime has the provider here; of a plugin also its hardware."""
+        if self.provider.name in ort.get_available_providers():
+            return True
+        try:
+            return bool(self._plugin_devices())
+        except DeviceError:
+            return False
+
     def open(self, path: Path, options: Any) -> ort.InferenceSession:  # noqa: ANN401
         """Open an ONNX file on this device.
 
@@ -200,15 +210,5 @@ class Device:
 
 def present_devices() -> list[Device]:
     """Return the devices that "auto" tries here: those that are installed, the CPU last."""
-    devices = []
-    for name, provider in PROVIDERS.items():
-        if not provider.automatic:
-            continue
-        device = Device(name)
-        if provider.name not in ort.get_available_providers():
-            try:
-                device._plugin_devices()
-            except TinyClipError:
-                continue
-        devices.append(device)
-    return [*devices, Device(CPU)]
+    automatic = [Device(name) for name, provider in PROVIDERS.items() if provider.automatic]
+    return [*(device for device in automatic if device.is_present), Device()]

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinyclip_edge.errors import DataError, MissingExtraError, did_you_mean
+from tinyclip_edge.errors import DataError, did_you_mean, missing_extra
 from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.json_text import parse_json
 from tinyclip_edge.limits import MIB, UNPACK_RATIO
@@ -268,8 +268,5 @@ def _arrow() -> Any:  # noqa: ANN401 - a module
     try:
         import pyarrow as pa
     except ModuleNotFoundError:
-        raise MissingExtraError(
-            "parquet files need the package 'pyarrow', which is not installed; run: pip install "
-            "'tinyclip-edge[embed]'"
-        ) from None
+        raise missing_extra("parquet files need", "pyarrow", "embed") from None
     return pa

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from PIL import Image
 
-from tinyclip_edge.errors import DataError, MissingExtraError, TinyClipError
+from tinyclip_edge.errors import DataError, TinyClipError, missing_extra
 from tinyclip_edge.paths import exists, is_file
 from tinyclip_edge.runtime.images import MAX_PIXELS, open_image
 from tinyclip_edge.runtime.video_keys import CONTAINERS, split_key
@@ -123,10 +123,7 @@ def _opened(path: str) -> Iterator[_Video]:
     try:
         import av
     except ModuleNotFoundError:
-        raise MissingExtraError(
-            f"{path}: frames of videos need the package 'av', which is not installed; run: pip "
-            "install 'tinyclip-edge[video]'"
-        ) from None
+        raise missing_extra(f"{path}: frames of videos need", "av", "video") from None
     if not is_file(Path(path)) and exists(Path(path)):  # a pipe would be waited for
         raise DataError(f"{path} is not a file")
     container = CONTAINERS[Path(path).suffix[1:].lower()]

@@ -7,7 +7,6 @@ inputs ``image`` and ``text``, ids as int32, padded to the context length.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +16,9 @@ import numpy as np
 
 from tinyclip_edge.errors import BundleError, ConfigError, did_you_mean
 from tinyclip_edge.json_text import read_json_table
+from tinyclip_edge.models.json_file import write_json
 from tinyclip_edge.precisions import replay_cosine
-from tinyclip_edge.runtime.protocol import Features
+from tinyclip_edge.runtime.vectors import unit
 from tinyclip_export.layout import TEXT_IO
 from tinyclip_export.verification.embeddings import TowerFiles, pixel_rows, token_rows
 from tinyclip_export.verification.failures import ValuesError
@@ -61,7 +61,7 @@ def _write_immich(clip: LoadedClip, folder: Path, files: TowerFiles, end: int) -
     visual, textual = target / "visual", target / "textual"
     for part in (visual, textual):
         part.mkdir(parents=True)
-    _write_json(
+    write_json(
         target / "config.json",
         {
             "embed_dim": clip.embedding_dim,
@@ -69,9 +69,9 @@ def _write_immich(clip: LoadedClip, folder: Path, files: TowerFiles, end: int) -
             "text_cfg": {"context_length": clip.context_length},
         },
     )
-    _write_json(visual / "preprocess_cfg.json", settings)
+    write_json(visual / "preprocess_cfg.json", settings)
     pad_token = read_json_table(folder / "tokenizer_config.json", BundleError)["pad_token"]
-    _write_json(textual / "tokenizer_config.json", {"pad_token": pad_token})
+    write_json(textual / "tokenizer_config.json", {"pad_token": pad_token})
     shutil.copyfile(folder / "tokenizer.json", textual / "tokenizer.json")
     (visual / "model.onnx").write_bytes(_image_graph(files.image, clip.image_size))
     (textual / "model.onnx").write_bytes(_text_graph(files, clip.context_length, end))
@@ -192,7 +192,7 @@ def _cosine(
     for files, rows in (ours, theirs):
         session = files.open(tower)
         name = session.get_inputs()[0].name
-        features.append([_unit(session.run(None, {name: row})[0][0]) for row in rows])
+        features.append([unit(session.run(None, {name: row})[0])[0] for row in rows])
     return min(float(one @ other) for one, other in zip(*features, strict=True))
 
 
@@ -205,12 +205,3 @@ def _padded_ids(folder: Path, pad_token: str, length: int) -> list[Any]:
     tokenizer.enable_padding(length=length, pad_token=pad_token, pad_id=pad_id)
     tokenizer.enable_truncation(max_length=length)
     return [np.array([tokenizer.encode(text).ids], np.int32) for text in TEXTS]
-
-
-def _unit(vector: Features) -> Features:
-    unit: Features = vector / np.linalg.norm(vector)
-    return unit
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
