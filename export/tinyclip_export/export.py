@@ -79,8 +79,9 @@ def _export(job: ExportJob) -> ExportReport:
     from tinyclip_export.bundle.layouts import write_layouts
     from tinyclip_export.bundle.manifest import build_manifest
     from tinyclip_export.verification.golden import golden_vectors
+    from tinyclip_export.verification.structure import check_target
 
-    timer, checks = StageTimer(), VerificationReport()
+    timer, checks, preset = StageTimer(), VerificationReport(), job.settings.preset
     prompt_notes = _prompt_notes(job)
     with timer.stage("export"):
         towers = write_float_towers(job)
@@ -95,12 +96,15 @@ def _export(job: ExportJob) -> ExportReport:
     remove_unrequested_float(job, checks)
     with timer.stage("extras"):
         precise = {name: needs_precise_int8(recipes, name) for name in job.precisions}
-        extras = write_extras(job.clip, job.folder, precise, job.settings.extras)
+        extras = write_extras(
+            job.clip, job.folder, precise, job.settings.extras, pipeline=preset.pipeline
+        )
         if names := job.settings.extras.layouts:
             default = next(each for each in requested if each.precision == job.default_precision)
             extras["layouts"] = write_layouts(
                 job.clip, job.folder, default, names, end=towers.special.end
             )
+        check_target(job, checks)
     with timer.stage("reload"):
         verification = verification_figures(job, towers, verified, checks)
         write_model_card(job, verification)

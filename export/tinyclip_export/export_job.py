@@ -42,6 +42,11 @@ class ExportJob:
         """The precision that a bundle opens in."""
         return "int8" if "int8" in self.precisions else self.precisions[0]
 
+    @property
+    def static_batch(self) -> int | None:
+        """Fixed batch size of the towers: the request's, else the target's; None for any."""
+        return self.settings.extras.static_batch or self.settings.preset.inputs.batch
+
     def paths(self, precision: str) -> dict[str, Path]:
         """Return the files of both towers in a precision."""
         return {tower: self.folder / io.path(precision) for tower, io in TOWER_IO.items()}

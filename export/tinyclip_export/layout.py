@@ -41,6 +41,7 @@ class InputForm:
     batch: int | None = None  # a fixed size, for accelerators that require it; None for any
     padded: bool = False  # whether texts are padded to the context length
     pad_id: int = 0  # padding token
+    ids: str = "int64"  # type of token ids, or "int32"
 
     def io(self, tower: str) -> TowerIO:
         """Return names and dynamic axes of one tower."""
@@ -57,7 +58,12 @@ class InputForm:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the manifest's form."""
-        return {"batch": self.batch, "padding": self.padding, "pad_id": self.pad_id}
+        return {
+            "batch": self.batch,
+            "padding": self.padding,
+            "pad_id": self.pad_id,
+            "ids": self.ids,
+        }
 
 
 ANY_INPUT = InputForm()

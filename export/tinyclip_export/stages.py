@@ -54,7 +54,7 @@ def write_float_towers(job: ExportJob) -> FloatTowers:
     clip, folder = job.clip, job.folder
     image = image_tower(clip.model)
     text = text_tower(clip.model, clip.tokenizer(["a"])[0])
-    form = input_form(clip, text, job.settings.extras.static_batch)
+    form = input_form(clip, text, job.static_batch, job.settings.preset.inputs.ids)
     special = write_tokenizer(clip, folder)
     write_preprocessor_config(clip, folder)
     hub_files.write_model_config(clip, folder, (image, text), special)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinyclip_edge.errors import TinyClipWarning
 from tinyclip_edge.notebook import NotebookReport, report_table
 from tinyclip_edge.paths import model_name
 from tinyclip_edge.units import three_digits
@@ -25,6 +27,8 @@ class BundleCheck(NotebookReport):
     name: str
     files: int
     replays: tuple[Replay, ...]
+    target: str | None = None  # that the bundle was made for
+    misfit: str | None = None  # what speaks against it here
 
     @property
     def failures(self) -> list[str]:
@@ -46,6 +50,8 @@ class BundleCheck(NotebookReport):
             "passed": self.passed,
             "files": self.files,
             "int8_saturates": int8_saturates(),
+            "target": self.target,
+            "misfit": self.misfit,
             "precisions": [each.as_dict() for each in self.replays],
         }
 
@@ -68,7 +74,7 @@ class BundleCheck(NotebookReport):
                 "\npixels",
                 "\nverdict",
             ),
-            [legend, *places],
+            [legend, *places, *([self.misfit] if self.misfit else [])],
         )
         for each in self.replays:
             table.add_row(
@@ -99,14 +105,25 @@ def check(
     device that is not here; what else fails is in the result.
     """
     from tinyclip_edge.runtime.bundle import Manifest
+    from tinyclip_edge.runtime.devices import Device
+    from tinyclip_edge.runtime.fit import misfit
     from tinyclip_edge.runtime.replay import replay
 
     folder = Path(bundle)
     manifest = Manifest.read(folder)
     manifest.verify_files(folder)
     names = manifest.precisions() if precision is None else [precision]
-    replays = tuple(
-        replay(folder, name, threads=threads, device=device, device_options=device_options)
-        for name in names
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TinyClipWarning)  # the misfit is in the result
+        replays = tuple(
+            replay(folder, name, threads=threads, device=device, device_options=device_options)
+            for name in names
+        )
+    return BundleCheck(
+        folder,
+        model_name(folder),
+        len(manifest.files),
+        replays,
+        manifest.target.get("name"),
+        misfit(manifest, Device(device)),
     )
-    return BundleCheck(folder, model_name(folder), len(manifest.files), replays)

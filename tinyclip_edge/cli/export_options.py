@@ -10,6 +10,7 @@ import typer
 
 from tinyclip_edge.cli.options import JsonFlag
 from tinyclip_edge.precisions import PRECISIONS, check_precisions
+from tinyclip_edge.targets import TARGETS
 
 if TYPE_CHECKING:
     from tinyclip_edge.api.exporting import VerificationRequest
@@ -39,8 +40,7 @@ class PrecisionOptions:
     target: Annotated[
         str | None,
         typer.Option(
-            help="Precisions and settings of a target: x86, x86-vnni, x86-vnni-single, arm64, "
-            "browser, or a YAML file.",
+            help=f"Precisions and settings of a target: {', '.join(TARGETS)}, or a YAML file.",
             show_default="fp32, which gives correct results on every CPU",
         ),
     ] = None

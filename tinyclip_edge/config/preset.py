@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import Field, ValidationError, field_validator
 
+from tinyclip_edge import targets
 from tinyclip_edge.config.load import YAML_SUFFIXES, configs_path, read_yaml
 from tinyclip_edge.config.renamed import rename_preset_values
 from tinyclip_edge.config.section import Section
@@ -76,9 +77,33 @@ class WeightOnly(Section):
     token_table: Table = Field(default="4 bit", description="Bits of the token table; w8 has 8.")
 
 
+class TowerInputs(Section):
+    """Fixed shapes and types of the towers' inputs, for engines that require them."""
+
+    batch: int | None = Field(
+        default=None,
+        ge=1,
+        description="Fixed batch size; texts then have the context length. --static-batch sets it "
+        "too.",
+    )
+    ids: Literal["int64", "int32"] = Field(
+        default="int64", description="Type of token ids; int32 for engines without 64-bit integers."
+    )
+
+
 class ExportPreset(Section):
     """Precisions and settings for a target."""
 
+    target: str | None = Field(
+        default=None,
+        description="Name in the table of targets whose rules every file must keep; the manifest "
+        "states it.",
+    )
+    inputs: TowerInputs = Field(default_factory=TowerInputs, description="Inputs of the towers.")
+    pipeline: bool = Field(
+        default=True,
+        description="Add the file of both towers that the pipeline of transformers.js requires.",
+    )
     precisions: list[str] = Field(
         default=["fp32", "int8"],
         min_length=1,
@@ -99,6 +124,13 @@ class ExportPreset(Section):
     @classmethod
     def _known(cls, names: list[str]) -> list[str]:
         return list(check_precisions(names))
+
+    @field_validator("target")
+    @classmethod
+    def _in_table(cls, name: str | None) -> str | None:
+        if name is not None and name not in targets.TARGETS:
+            raise ConfigError(f"target '{name}' is unknown{did_you_mean(name, targets.TARGETS)}")
+        return name
 
     def with_token_table(self, bits: int) -> ExportPreset:
         """Return a copy with another number of bits for the token table. Raises ConfigError."""

@@ -45,6 +45,7 @@ class Manifest:
     golden: Mapping[str, Any] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)  # files beyond the towers
     inputs: Mapping[str, Any] = field(default_factory=dict)  # fixed batch, padding of texts
+    target: Mapping[str, Any] = field(default_factory=dict)  # "name" of the platform it is for
     tokenizer: Mapping[str, Any] = field(default_factory=dict)  # of another than CLIP's
     matryoshka: Mapping[str, Any] = field(default_factory=dict)  # "dimensions" of prefixes
     familiarity: Mapping[str, Any] = field(default_factory=dict)  # of pictures to the training's

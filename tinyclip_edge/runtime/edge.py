@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyclip_edge.errors import BundleError, did_you_mean
+from tinyclip_edge.errors import BundleError, TinyClipWarning, did_you_mean
 from tinyclip_edge.paths import expanded, model_name
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.bundle_towers import BundleTowers, OpenOptions
 from tinyclip_edge.runtime.devices import AUTO, CPU, Device
 from tinyclip_edge.runtime.familiarity import Classification, Familiarity, classification
+from tinyclip_edge.runtime.fit import misfit
 from tinyclip_edge.runtime.inputs import image_list, label_list, text_list
 from tinyclip_edge.runtime.picture_search import PictureSearch
 from tinyclip_edge.runtime.prompts import check_prompts, class_features
@@ -76,7 +77,7 @@ class EdgeCLIP(PictureSearch):
         quickest here. Another than the CPU has to give the bundle's recorded answers (unless
         ``verify`` is False); ``placement`` says which nodes run on it.
         Raise BundleError for anything that is missing or of another format, DeviceError for a
-        device that is not here or answers differently.
+        device that is not here or answers differently. Warn of a bundle of another target.
         """
         folder = Path(expanded(folder))
         manifest = Manifest.read(folder)
@@ -96,6 +97,8 @@ class EdgeCLIP(PictureSearch):
                 as_stored=as_stored,
                 device=chosen,
             )
+            if (note := misfit(manifest, chosen)) is not None:
+                warnings.warn(note, TinyClipWarning, stacklevel=3)
             names = ", ".join(manifest.precisions())
             _log.info("bundle %s: precision %s of %s", folder, name, names)
             return cls(folder, manifest, options)

@@ -112,6 +112,8 @@ KEYS = (
     ManifestKey("golden", "an object", "Inputs and embeddings that `check` replays.", False),
     ManifestKey("extras", "an object", ("Files in addition to the towers: classifier, uint8 "
                                         "image tower."), False),
+    ManifestKey("target", "an object", "What platform the bundle was made for.", False),
+    ManifestKey("target.name", "text", "Name of the export target.", False),
     ManifestKey("tokenizer", "an object", "Settings of a tokenizer other than CLIP's.", False),
     ManifestKey(
         "matryoshka", "an object", "`dimensions`: lengths of prefixes of an embedding that the "
@@ -134,6 +136,10 @@ KEYS = (
     ManifestKey("inputs", "an object", "Fixed shapes of the towers' inputs.", False),
     _size("inputs.batch", "Fixed batch size of the towers.", required=False),
     _size("inputs.pad_id", "Token that pads texts.", 0, required=False),
+    ManifestKey(
+        "inputs.ids", "text", "Type of token ids; absent: int64.", False,
+        choices=("int64", "int32"),
+    ),
     ManifestKey(
         "inputs.padding", "text", "Whether texts are padded to the context length.", False,
         choices=("none", "max_length"),

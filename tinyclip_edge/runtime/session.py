@@ -98,6 +98,7 @@ class Graph:
             # Names that are not UTF-8 raise here.
             self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
             self._inputs = [value.name for value in self._session.get_inputs()]
+            self._types = {value.name: value.type for value in self._session.get_inputs()}
             self._outputs = [value.name for value in self._session.get_outputs()]
         except DeviceError:
             raise
@@ -118,7 +119,14 @@ class Graph:
             )
 
     def run(self, output: str, **inputs: npt.NDArray[Any]) -> Features:
-        """Return one output as float32 ``[B, N]``; raise BundleError when the graph fails."""
+        """Return one output as float32 ``[B, N]``; raise BundleError when the graph fails.
+
+        Ids are narrowed to int32 for a file that takes those.
+        """
+        inputs = {
+            name: value.astype(np.int32) if self._types.get(name) == "tensor(int32)" else value
+            for name, value in inputs.items()
+        }
         try:
             values = np.asarray(self._session.run([output], inputs)[0], dtype=np.float32)
         except Exception as error:

@@ -168,6 +168,18 @@ export const KEYS = [
     "required": false
   },
   {
+    "key": "target",
+    "kind": "an object",
+    "description": "What platform the bundle was made for.",
+    "required": false
+  },
+  {
+    "key": "target.name",
+    "kind": "text",
+    "description": "Name of the export target.",
+    "required": false
+  },
+  {
     "key": "tokenizer",
     "kind": "an object",
     "description": "Settings of a tokenizer other than CLIP's.",
@@ -238,6 +250,16 @@ export const KEYS = [
     "required": false,
     "minimum": 0,
     "maximum": 1048576
+  },
+  {
+    "key": "inputs.ids",
+    "kind": "text",
+    "description": "Type of token ids; absent: int64.",
+    "required": false,
+    "choices": [
+      "int64",
+      "int32"
+    ]
   },
   {
     "key": "inputs.padding",

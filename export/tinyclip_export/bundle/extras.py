@@ -33,11 +33,17 @@ def read_extras(
 
 
 def write_extras(
-    clip: LoadedClip, folder: Path, precise: Mapping[str, bool], requests: Extras
+    clip: LoadedClip,
+    folder: Path,
+    precise: Mapping[str, bool],
+    requests: Extras,
+    *,
+    pipeline: bool = True,
 ) -> dict[str, Any]:
     """Write and verify the optional files in each precision; return the manifest's ``extras``.
 
-    `precise` maps the bundle's precisions to whether x86 without VNNI must compute in u8 x u8.
+    `precise` maps the bundle's precisions to whether x86 without VNNI must compute in u8 x u8;
+    without `pipeline` there is no file of both towers.
     Raises VerificationError when a file's outputs differ from the towers', ConfigError or DataError
     for a request that cannot be fulfilled.
     """
@@ -46,14 +52,14 @@ def write_extras(
     from tinyclip_export.bundle.uint8_image_tower import write_pixel_towers
 
     precisions = list(precise)
-    for precision in precisions:
-        write_combined(folder, precision, clip, share_weights=not requests.standalone)
-    entries: dict[str, Any] = {
-        "pipeline": {
+    entries: dict[str, Any] = {}
+    if pipeline:
+        for precision in precisions:
+            write_combined(folder, precision, clip, share_weights=not requests.standalone)
+        entries["pipeline"] = {
             "files": {precision: combined_path(precision) for precision in precisions},
             "weights": "own" if requests.standalone else "in the tower files",
         }
-    }
     if requests.labels:
         entries["classifier"] = write_classifiers(
             clip, folder, precise, labels=requests.labels, templates=requests.templates

@@ -144,7 +144,8 @@ def _text_graph(files: TowerFiles, length: int, end: int) -> bytes:
     del graph.input[:]
     graph.input.append(helper.make_tensor_value_info("text", TensorProto.INT32, [1, length]))
     if files.form.padded:
-        nodes = [helper.make_node("Cast", ["text"], [inner], to=TensorProto.INT64)]
+        kind = TensorProto.DataType.Value(files.form.ids.upper())
+        nodes = [helper.make_node("Cast", ["text"], [inner], to=kind)]
     else:
         constants = {
             "cut.end": np.array(end, np.int64),

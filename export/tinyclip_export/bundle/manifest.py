@@ -55,6 +55,7 @@ def build_manifest(
         golden=golden,
         extras=extras,
         inputs=towers.form.as_dict(),
+        target={"name": target} if (target := job.settings.preset.target) else {},
         tokenizer=towers.special.plain,
         familiarity=familiarity,
         matryoshka={"dimensions": list(clip.prefixes)} if clip.prefixes else {},

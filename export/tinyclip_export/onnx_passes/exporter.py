@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.layout import MIN_TOKENS, InputForm, TowerIO
+from tinyclip_export.onnx_passes.narrow_ids import narrow_ids_of_file
 from tinyclip_export.towers.factory import AnyTextTower
 from tinyclip_export.towers.fixed_length_text import FixedLengthTextTower
 
@@ -41,7 +42,7 @@ def export_image_tower(
 def export_text_tower(tower: AnyTextTower, path: Path, *, form: InputForm | None = None) -> None:
     """Write `tower` for ``input_ids`` int64 ``[batch, sequence]``, from 2 to context length tokens.
 
-    `form` may fix both axes. Raises ModelError.
+    `form` may fix both axes and narrow the ids to int32. Raises ModelError.
     """
     form = form or InputForm(padded=isinstance(tower, FixedLengthTextTower))
     context_length = tower.context_length
@@ -57,6 +58,8 @@ def export_text_tower(tower: AnyTextTower, path: Path, *, form: InputForm | None
         1: torch.export.Dim("sequence", min=MIN_TOKENS, max=context_length),
     }
     _export(tower, example, path, io, {axis: dimensions[axis] for axis in io.dynamic_axes})
+    if form.ids == "int32":
+        narrow_ids_of_file(path)
 
 
 def _batch(form: InputForm | None) -> int:

@@ -71,7 +71,9 @@ def text_tower(model: OpenClip, example: Tensor | None = None) -> AnyTextTower:
     return TextTower(model, example) if pools_at_end else FixedLengthTextTower(model, example)
 
 
-def input_form(clip: LoadedClip, text: AnyTextTower, static_batch: int | None) -> InputForm:
+def input_form(
+    clip: LoadedClip, text: AnyTextTower, static_batch: int | None, ids: str = "int64"
+) -> InputForm:
     """Return the form of the towers' inputs; a fixed batch also fixes the length of texts.
 
     Raises ConfigError for a batch size below 1.
@@ -87,4 +89,4 @@ def input_form(clip: LoadedClip, text: AnyTextTower, static_batch: int | None) -
         isinstance(text, EncoderTextTower) and text.pad_id != pad_id
     )
     padded = static_batch is not None or reads_padding or unknown_end
-    return InputForm(static_batch, padded, pad_id)
+    return InputForm(static_batch, padded, pad_id, ids)

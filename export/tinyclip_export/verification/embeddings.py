@@ -24,7 +24,7 @@ CHUNK = 32  # images in memory at a time
 
 Pairs: TypeAlias = "tuple[Sequence[ImageInput], Sequence[str]]"
 Session: TypeAlias = Any  # onnxruntime.InferenceSession, which has no types
-Ids: TypeAlias = npt.NDArray[np.int64]
+Ids: TypeAlias = npt.NDArray[np.int64] | npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ def check_pairs(pairs: Pairs) -> None:
 
 def token_rows(ids: Ids, eot: int, form: InputForm) -> list[Ids]:
     """Return rows ``[1, l]`` of padded ids ``[N, L]``, without padding if `form` allows that."""
+    ids = ids.astype(form.ids)
     if form.padded:
         return [*ids[:, None]]
     ends = (ids == eot).argmax(axis=1)

@@ -27,6 +27,10 @@ class RankingError(VerificationError):
     """The exported model retrieves other images than PyTorch."""
 
 
+class StructureError(VerificationError):
+    """A file has operators, types or shapes that the engine of its target does not take."""
+
+
 class TooFewPairsError(VerificationError):
     """A single pair counts more than the allowed drop, so the gate cannot decide."""
 

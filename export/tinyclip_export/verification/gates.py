@@ -209,7 +209,7 @@ class TowerProbe:
             for length in sorted(lengths):
                 # Any token but padding, which towers that hide it from their mean cannot average.
                 token = 1 if form.pad_id == 0 else 0
-                yield np.full((batch, length), token, dtype=np.int64)
+                yield np.full((batch, length), token, dtype=form.ids)
 
 
 def least_cosine(precision: str, *, convolutional: bool) -> float:
