@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import device_pages
 import typer
 
 from tinyclip_edge import errors, precisions
@@ -165,6 +166,7 @@ PAGES = {
     "bundle.md": bundle,
     "figures.md": figures,
     "families.md": families,
+    "devices.md": device_pages.page,
 }
 
 
@@ -172,6 +174,7 @@ def generated_files() -> Iterator[tuple[Path, str]]:
     """Yield the path and the text of each file."""
     for name, page in PAGES.items():
         yield ROOT / "docs/reference" / name, GENERATED + page()
+    yield ROOT / "docs/reference" / device_pages.PLOT, device_pages.plot()
     yield ROOT / "demo/web/js/manifest_keys.js", page_module()
 
 

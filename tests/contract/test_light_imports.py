@@ -56,5 +56,8 @@ def test_a_command_imports_no_other():
     )
     *helped, loaded = run_python(code).splitlines()
     assert helped[0].startswith("Usage: tinyclip-edge check ")
-    names = ("app", "check", "commands", "options", "termination", "verbosity")
+    names = (
+        *("app", "check", "commands", "device_options", "option_groups", "options"),
+        *("termination", "verbosity"),
+    )
     assert loaded == str([f"tinyclip_edge.cli.{name}" for name in names])

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tinyclip_edge.cli.device_options import DeviceOptions
+from tinyclip_edge.cli.option_groups import with_option_groups
 from tinyclip_edge.cli.options import (
     BundleOption,
     JsonFlag,
@@ -21,6 +23,7 @@ from tinyclip_edge.errors import DataError, one_line
 from tinyclip_edge.paths import is_file, is_folder, read_lines
 
 
+@with_option_groups
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
     labels: Annotated[
@@ -42,13 +45,15 @@ def classify(
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
     json_output: JsonFlag = False,
+    *,
+    device: DeviceOptions,
 ) -> None:
     """Classify pictures: which of the labels fits best."""
     from tinyclip_edge.runtime.prompts import check_prompts
 
     names, templates = _label_names(labels), tuple(template or ("{}",))
     paths = list(_expanded(images))
-    clip = open_bundle(bundle, precision=precision, threads=threads)
+    clip = open_bundle(bundle, precision=precision, threads=threads, device=device)
     check_prompts(clip, names, templates)  # what fails later is the pictures' fault
     results: list[dict[str, Any]] = []
     broken = False

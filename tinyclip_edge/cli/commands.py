@@ -133,7 +133,14 @@ _ALL = (
             "eval ViT-B-32/laion2b_s34b_b79k --limit 500 --json",
         ),
     ),
-    Command("bench", "bench.bench", examples=("bench bundles/mine runs/mine starter-teacher",)),
+    Command(
+        "bench",
+        "bench.bench",
+        examples=(
+            "bench bundles/mine runs/mine starter-teacher",
+            "bench bundles/mine --record my-device.json",
+        ),
+    ),
     Command("report", "report.report", f"no page was written; {AGAIN}"),
     Command("runs", "runs.runs"),
     Command("clean", "runs.clean", "what was deleted is gone; the same command goes on"),

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tinyclip_edge.cli.device_options import DeviceOptions
+from tinyclip_edge.cli.option_groups import with_option_groups
 from tinyclip_edge.cli.options import (
     BundleOption,
     JsonFlag,
@@ -21,6 +23,7 @@ from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.units import counted, duration
 
 
+@with_option_groups
 def embed(
     shards: Annotated[
         list[str],
@@ -49,6 +52,8 @@ def embed(
     ] = None,
     threads: ThreadsOption = None,
     json_output: JsonFlag = False,
+    *,
+    device: DeviceOptions,
 ) -> None:
     """Embed pictures and captions of shards into parquet files.
 
@@ -58,7 +63,7 @@ def embed(
         raise ConfigError("--workers is for this machine; leave it out with --dask")
     from tinyclip_edge.collection.embedding import embed_shards
 
-    clip = open_bundle(bundle, precision=precision, threads=threads)
+    clip = open_bundle(bundle, precision=precision, threads=threads, device=device)
     progress = not (json_output or VERBOSITY.quiet)
     report = embed_shards(
         clip, shards, out, dtype=dtype, workers=workers, dask=dask, progress=progress

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinyclip_edge.cli.device_options import DeviceOptions
+from tinyclip_edge.cli.option_groups import with_option_groups
 from tinyclip_edge.cli.options import (
     DEFAULT_INDEX,
     BundleOption,
@@ -53,6 +55,7 @@ EveryOption = Annotated[
 ]  # fmt: skip
 
 
+@with_option_groups
 def index(
     folders: FoldersArgument,
     into: IntoOption = DEFAULT_INDEX,
@@ -70,6 +73,8 @@ def index(
         ),
     ] = None,
     json_output: JsonFlag = False,
+    *,
+    device: DeviceOptions,
 ) -> None:
     """Index the pictures and videos of folders for search.
 
@@ -82,7 +87,7 @@ def index(
         from tinyclip_edge.runtime.graph import require_usearch
 
         require_usearch()
-    clip = _open_model(into, bundle, precision, threads)
+    clip = _open_model(into, bundle, precision, threads, device)
     progress = not (json_output or VERBOSITY.quiet)
     report = index_folders(clip, folders, into, every=every, progress=progress)
     facts = update_graph(clip, into, approximate, progress=progress)
@@ -94,6 +99,7 @@ def index(
         say(recall_line(facts))
 
 
+@with_option_groups
 def watch(
     folders: FoldersArgument,
     into: IntoOption = DEFAULT_INDEX,
@@ -104,12 +110,14 @@ def watch(
     bundle: BundleOption = None,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
+    *,
+    device: DeviceOptions,
 ) -> None:
     """Keep an index up to date while pictures come and go. Ctrl-C ends it."""
     from tinyclip_edge.collection.files import absolute, scan_folders
     from tinyclip_edge.collection.folder_index import index_folders
 
-    clip = _open_model(into, bundle, precision, threads)
+    clip = _open_model(into, bundle, precision, threads, device)
     roots = [absolute(folder) for folder in folders]
     seen: list[PictureFile] | None = None
     last = line = ""
@@ -130,14 +138,18 @@ def watch(
 
 
 def _open_model(
-    into: Path, bundle: Path | None, precision: str | None, threads: int | None
+    into: Path,
+    bundle: Path | None,
+    precision: str | None,
+    threads: int | None,
+    device: DeviceOptions,
 ) -> EdgeCLIP:
     from tinyclip_edge.runtime.index import ImageIndex
     from tinyclip_edge.runtime.index_file import index_path
 
     path = index_path(into)
     existing = ImageIndex.load(path, mmap=True) if path.exists() else None
-    return open_bundle(bundle, precision=precision, threads=threads, index=existing)
+    return open_bundle(bundle, precision=precision, threads=threads, index=existing, device=device)
 
 
 def _line(report: IndexReport) -> str:

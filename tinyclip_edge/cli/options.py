@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tinyclip_edge.cli.device_options import ON_CPU, DeviceOptions
 from tinyclip_edge.cli.verbosity import VERBOSITY
 from tinyclip_edge.errors import ConfigError, one_line
 from tinyclip_edge.launcher import in_a_group
@@ -77,10 +78,13 @@ def open_bundle(
     precision: str | None = None,
     threads: int | None = None,
     index: ImageIndex | None = None,
+    device: DeviceOptions = ON_CPU,
 ) -> EdgeCLIP:
     """Open a bundle; for None, the one that made an index, else the newest. Raises BundleError.
 
-    The precision of an index is used where no other is named.
+    The precision of an index is used where no other is named, on every device: it has to give the
+    bundle's recorded answers, so that those of two devices can stand in one index. Raises
+    DeviceError for one that is not here, or answers differently.
     """
     from tinyclip_edge.models.runs import newest_bundle
     from tinyclip_edge.runtime.edge import EdgeCLIP
@@ -94,7 +98,10 @@ def open_bundle(
     if bundle is None:
         bundle = newest_bundle()
         _log.info("bundle %s: the newest one", bundle)
-    return EdgeCLIP.load(bundle, precision=precision, threads=threads)
+    clip = EdgeCLIP.load(bundle, precision=precision, threads=threads, **device.arguments())
+    for tower, place in clip.placement.items():
+        say(f"{tower} tower in {clip.precision}: nodes {place}")
+    return clip
 
 
 def say(text: str) -> None:

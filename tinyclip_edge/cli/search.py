@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinyclip_edge.cli.device_options import DeviceOptions
+from tinyclip_edge.cli.option_groups import with_option_groups
 from tinyclip_edge.cli.options import (
     DEFAULT_INDEX,
     BundleOption,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.runtime.hits import Hit
 
 
+@with_option_groups
 def search(
     text: Annotated[
         str | None, typer.Argument(help="What the pictures show.", show_default="--image alone")
@@ -75,6 +78,8 @@ def search(
     bundle: BundleOption = None,
     threads: ThreadsOption = None,
     json_output: JsonFlag = False,
+    *,
+    device: DeviceOptions,
 ) -> None:
     """Search an index of pictures by text, by picture, or by both."""
     if text is None and not image:
@@ -85,7 +90,7 @@ def search(
 
     protocol = None if json_output else _protocol(thumbnails)
     pictures = ImageIndex.load(index, mmap=True, exact=exact)
-    clip = open_bundle(bundle, threads=threads, index=pictures)
+    clip = open_bundle(bundle, threads=threads, index=pictures, device=device)
     parts = dict.fromkeys([*([] if text is None else [text]), *(image or ())], 1.0)
     hits = clip.search(parts, pictures, top, negative=without, min_score=min_score)
     if pictures.graph is not None and not json_output:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from tinyclip_edge.cli.device_options import DeviceOptions
+from tinyclip_edge.cli.option_groups import with_option_groups
 from tinyclip_edge.cli.options import PrecisionOption, ThreadsOption, open_bundle, say_result
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.paths import read_lines
@@ -15,6 +17,7 @@ from tinyclip_edge.paths import read_lines
 KEY_VARIABLE = "TINYCLIP_EDGE_API_KEY"
 
 
+@with_option_groups
 def serve(
     bundle: Annotated[
         Path | None,
@@ -52,6 +55,8 @@ def serve(
     ] = 32,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
+    *,
+    device: DeviceOptions,
 ) -> None:
     """Serve embeddings, classification and search over HTTP."""
     from tinyclip_edge.access import HostRule
@@ -59,7 +64,7 @@ def serve(
     from tinyclip_edge.serve import serve as run_server
 
     app = create_app(
-        clip := open_bundle(bundle, precision=precision, threads=threads),
+        clip := open_bundle(bundle, precision=precision, threads=threads, device=device),
         index=index,
         rule=HostRule(host, allow_host or ()),
         keys=_keys(key_file),

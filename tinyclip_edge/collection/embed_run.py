@@ -61,7 +61,14 @@ def embed_into(
     except OSError as error:
         raise DataError(f"cannot write {folder}: {error.strerror or error}") from error
     threads = clip.threads or (1 if dask else default_threads(workers))
-    model = ModelFiles(str(clip.folder.absolute()), clip.precision, clip.model_hash, threads)
+    model = ModelFiles(
+        str(clip.folder.absolute()),
+        clip.precision,
+        clip.model_hash,
+        threads,
+        clip.device.name,
+        tuple(clip.device.options.items()),
+    )
     task = EmbedTask(model, str(folder), dtype)
     with locked(folder):
         clear_partial_files(folder)

@@ -16,6 +16,7 @@ from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.pairs import Pair
 from tinyclip_edge.errors import BundleError, DataError
 from tinyclip_edge.runtime.decoding import prepared
+from tinyclip_edge.runtime.devices import CPU
 from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_edge.runtime.indexing import PictureEncoder
 from tinyclip_edge.runtime.parquet_header import FileHeader
@@ -47,6 +48,8 @@ class ModelFiles(NamedTuple):
     precision: str
     model_hash: str
     threads: int | None
+    device: str = CPU
+    device_options: tuple[tuple[str, str], ...] = ()
 
 
 Steps: TypeAlias = "Generator[int, None, UnitResult]"  # pictures since the last step
@@ -89,7 +92,13 @@ class EmbedTask:
 
 @lru_cache(maxsize=1)
 def _open(model: ModelFiles) -> EdgeCLIP:
-    clip = EdgeCLIP.load(model.folder, precision=model.precision, threads=model.threads)
+    clip = EdgeCLIP.load(
+        model.folder,
+        precision=model.precision,
+        threads=model.threads,
+        device=model.device,
+        device_options=dict(model.device_options),
+    )
     if clip.model_hash != model.model_hash:  # on another machine, or replaced meanwhile
         raise BundleError(
             f"bundle {model.folder} is model {clip.model_hash} here, not {model.model_hash}; copy "

@@ -42,7 +42,12 @@ class ConfigKey:
 
 def config_keys(schema: str = "run") -> list[ConfigKey]:
     """Return all keys of a schema, in the order of the file."""
-    return list(_keys(SCHEMAS[schema], ""))
+    return schema_keys(SCHEMAS[schema])
+
+
+def schema_keys(schema: type[BaseModel]) -> list[ConfigKey]:
+    """Return the keys of any such schema."""
+    return list(_keys(schema, ""))
 
 
 def matching_keys(name: str | None, schema: str = "run") -> list[ConfigKey]:

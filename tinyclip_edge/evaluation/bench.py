@@ -6,20 +6,20 @@ import json
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tinyclip_edge.child import child_command, child_environment
-from tinyclip_edge.errors import ModelError
+from tinyclip_edge.errors import ConfigError, ModelError
 from tinyclip_edge.evaluation.latency import ModelLatency, measure_latency
-from tinyclip_edge.evaluation.open import check_openable, is_bundle, open_embedder
+from tinyclip_edge.evaluation.open import check_openable, is_bundle, open_on_device
+from tinyclip_edge.evaluation.probe import timed_picture
 from tinyclip_edge.evaluation.tables import megabytes, millions
 from tinyclip_edge.notebook import NotebookReport, report_table
 from tinyclip_edge.paths import model_name
 from tinyclip_edge.runtime.bundle import Manifest
+from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_edge.runtime.protocol import EmbedderSpec
 from tinyclip_edge.units import counted, three_digits
 
@@ -41,6 +41,8 @@ class BenchRow:
     images_per_second: float  # batch 32
     text_only_mb: float | None  # peak memory after the first text
     peak_mb: float | None  # peak memory with both towers
+    device: str = "cpu"
+    placement: Mapping[str, Any] = field(default_factory=dict)  # of a bundle's towers
 
     @property
     def megabytes(self) -> float:
@@ -64,12 +66,19 @@ class BenchReport(NotebookReport):
 
 
 def bench_models(
-    models: Sequence[str], *, threads: int = 1, batch: int = 1, rounds: int = 50
+    models: Sequence[str],
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    rounds: int = 50,
+    device: str = "cpu",
+    device_options: Mapping[str, str] | None = None,
 ) -> BenchReport:
     """Measure every MODEL, a bundle at each of its precisions, in interleaved rounds.
 
-    Images are decoded, 256 pixels square; texts are short captions. Raises the error of a model
-    that cannot be opened.
+    Images are decoded, 256 pixels square; texts are short captions. ``device``,
+    ``device_options``: as for ``EdgeCLIP.load``; of PyTorch models auto, cpu or cuda, without
+    options. Raises the error of a model that cannot be opened.
     """
     for model in models:  # before the first one imports torch
         check_openable(model)
@@ -80,21 +89,36 @@ def bench_models(
     }
     if not models_by_label:
         raise ModelError("nothing to measure: give at least one model")
-    embedders = {
-        label: open_embedder(model, precision=precision, threads=threads)
+    if device_options and not any(is_bundle(model) for model in models):
+        raise ConfigError("device options are for bundles; PyTorch models have none")
+    requests: dict[str, dict[str, Any]] = {
+        label: {
+            "model": model,
+            "precision": precision,
+            "threads": threads,
+            "device": device,
+            "device_options": dict(device_options or {}),
+        }
         for label, (model, precision) in models_by_label.items()
     }
+    embedders = {label: open_on_device(**request) for label, request in requests.items()}
+    for label, embedder in embedders.items():
+        if isinstance(embedder, EdgeCLIP):
+            requests[label]["device"] = embedder.device.name  # the one that "auto" has chosen
     # Probes start after all models were opened, since a model that cannot be opened ends the run.
-    probes = {
-        label: _probe(label, model, precision, threads)
-        for label, (model, precision) in models_by_label.items()
-    }
-    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    texts = [_CAPTIONS[i % len(_CAPTIONS)] for i in range(batch)]
+    probes = {label: _probe(label, request) for label, request in requests.items()}
+    image, texts = timed_picture(), [_CAPTIONS[i % len(_CAPTIONS)] for i in range(batch)]
     latency = measure_latency(embedders, [image] * batch, texts, threads=threads, rounds=rounds)
     return BenchReport(
         tuple(
-            BenchRow(label=label, spec=embedder.spec, latency=latency[label], **probes[label])
+            BenchRow(
+                label=label,
+                spec=embedder.spec,
+                latency=latency[label],
+                device=requests[label]["device"],
+                placement=dict(embedder.placement) if isinstance(embedder, EdgeCLIP) else {},
+                **probes[label],
+            )
             for label, embedder in embedders.items()
         )
     )
@@ -111,8 +135,8 @@ def _names(models: Sequence[str]) -> dict[str, str]:
     return {model: name if uses[name] == 1 else model for model, name in short.items()}
 
 
-def _probe(label: str, model: str, precision: str | None, threads: int) -> dict[str, Any]:
-    request = {"model": model, "precision": precision, "threads": threads, "started": time.time()}
+def _probe(label: str, model: Mapping[str, Any]) -> dict[str, Any]:
+    request = {**model, "started": time.time()}
     try:
         process = subprocess.run(
             child_command(f"{__package__}.probe", json.dumps(request)),
@@ -147,10 +171,15 @@ _BENCH_CAPTION = (
 def _rich_table(report: BenchReport) -> Table:
     """Return one row per model and precision."""
     latency = report.rows[0].latency
+    places = [
+        f"{row.label} {tower}: nodes {place}"
+        for row in report.rows
+        for tower, place in row.placement.items()
+    ]
     table = report_table(
         f"batch {latency.batch}, {counted(latency.threads, 'thread')}, {latency.rounds} rounds",
         _BENCH_COLUMNS,
-        _BENCH_CAPTION,
+        (*_BENCH_CAPTION, *places),
     )
     for row in report.rows:
         image, text = row.latency.image, row.latency.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tinyclip_edge.errors import ConfigError, MissingExtraError, ModelError, did_you_mean
@@ -49,6 +50,28 @@ def open_embedder(
         raise ModelError(f"{model} is not a bundle and has no precision {precision}; export it")
     check_model(model)
     return _open_torch(model, threads, device)
+
+
+def open_on_device(
+    model: str,
+    *,
+    precision: str | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    device_options: Mapping[str, str] | None = None,
+) -> Embedder:
+    """Open a bundle on any of onnxruntime's devices, any other MODEL on PyTorch's.
+
+    Raises DeviceError for a bundle's device that is not here or answers differently, else like
+    ``open_embedder``.
+    """
+    if not is_bundle(model):
+        return open_embedder(model, precision=precision, threads=threads, device=device)
+    from tinyclip_edge.runtime.edge import EdgeCLIP
+
+    return EdgeCLIP.load(
+        model, precision=precision, threads=threads, device=device, device_options=device_options
+    )
 
 
 def _open_torch(model: str, threads: int | None, device: str) -> Embedder:

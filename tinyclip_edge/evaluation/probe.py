@@ -9,21 +9,26 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 BATCH = 32
 REPEATS = 3
-_PICTURE = 256  # pixels of the random image
+_PICTURE = 256  # pixels of the random image's edges
 
 
-def measure(model: str, precision: str | None, threads: int, started: float) -> dict[str, Any]:
+def measure(started: float, **model: Any) -> dict[str, Any]:  # noqa: ANN401 - of open_on_device
     """Return milliseconds from ``started`` (epoch seconds) to the first text embedding, and more.
 
-    Throughput is in images per second at batch 32, the best of three.
+    ``model``: arguments of ``open_on_device``. Throughput is in images per second at batch 32,
+    the best of three.
     """
-    from tinyclip_edge.evaluation.open import open_embedder
+    from tinyclip_edge.evaluation.open import open_on_device
 
-    embedder = open_embedder(model, precision=precision, threads=threads)
+    embedder = open_on_device(**model)
     embedder.encode_text(["a photo of a cat"])
     cold_start_ms = (time.time() - started) * 1000
     text_mb = peak_megabytes()
@@ -51,11 +56,15 @@ def peak_megabytes() -> float | None:
     return None
 
 
-def _throughput(encode: Any) -> float:  # noqa: ANN401 - a bound encode_image
+def timed_picture() -> npt.NDArray[np.uint8]:
+    """Return the decoded picture ``[256, 256, 3]`` that is encoded."""
     import numpy as np
 
-    picture = np.random.default_rng(0).integers(0, 256, (_PICTURE, _PICTURE, 3), dtype=np.uint8)
-    batch = [picture] * BATCH
+    return np.random.default_rng(0).integers(0, 256, (_PICTURE, _PICTURE, 3), dtype=np.uint8)
+
+
+def _throughput(encode: Any) -> float:  # noqa: ANN401 - a bound encode_image
+    batch = [timed_picture()] * BATCH
     encode(batch)
     shortest = float("inf")
     for _ in range(REPEATS):

@@ -1,7 +1,8 @@
-"""Features of the processor that decide how int8 runs without overflow."""
+"""Features of the machine: those that decide how int8 runs without overflow, and its memory."""
 
 from __future__ import annotations
 
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,15 @@ def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
         if key.strip().lower() in ("flags", "features"):
             return frozenset(value.split())
     return frozenset()
+
+
+def physical_memory() -> int | None:
+    """Return the bytes of this machine's memory; None where the system does not say."""
+    names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
+    if not all(name in getattr(os, "sysconf_names", ()) for name in names):
+        return None
+    pages, size = (os.sysconf(name) for name in names)
+    return pages * size
 
 
 @cache

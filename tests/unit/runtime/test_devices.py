@@ -3,84 +3,23 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import pickle
-import shutil
 import sys
 from types import ModuleType
 
 import numpy as np
 import onnxruntime as ort
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
+from recorded_bundle import change_manifest, encoded
 from tinyclip_edge import EdgeCLIP
 from tinyclip_edge.api import check
 from tinyclip_edge.cli.app import app
 from tinyclip_edge.errors import DeviceError
 from tinyclip_edge.runtime import devices, placement, proof
-from tinyclip_edge.runtime.devices import CPU_PROVIDER, Device, Provider
-from tinyclip_edge.runtime.golden import pixels_hash
-
-
-@pytest.fixture
-def twin(monkeypatch):
-    """A device named twin, which is onnxruntime's CPU provider under another name."""
-    entry = Provider(name=CPU_PROVIDER, package="none", hardware="none", automatic=True)
-    monkeypatch.setattr(devices, "PROVIDERS", {**devices.PROVIDERS, "twin": entry})
-    return "twin"
-
-
-@pytest.fixture
-def counted_as_device(monkeypatch):
-    """Count nodes of the CPU provider as nodes of the device."""
-    monkeypatch.setattr(placement, "CPU_PROVIDER", "another")
-
-
-def encoded(rows):
-    return base64.b64encode(np.stack(rows).astype("<f4").tobytes()).decode()
-
-
-def png(colour):
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), colour).save(buffer, format="PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-@pytest.fixture
-def recorded_bundle(shared_tiny_bundle, tmp_path):
-    """A copy of the tiny bundle with golden vectors, computed from its weights."""
-    folder = tmp_path / "recorded"
-    shutil.copytree(shared_tiny_bundle.folder, folder)
-    clip = EdgeCLIP.load(folder)
-    colours, texts = ("red", "green", "blue"), ("cat", "re")
-    pixels = [clip.preprocess(Image.new("RGB", (8, 8), colour)) for colour in colours]
-    ids = [clip.token_ids(text) for text in texts]
-    rows = {
-        "image": encoded([shared_tiny_bundle.expected_image(each) for each in pixels]),
-        "text": encoded([shared_tiny_bundle.expected_text(each) for each in ids]),
-    }
-    change_manifest(
-        folder,
-        golden={
-            "images": [
-                {"png": png(colour), "pixels_sha256": pixels_hash(each)}
-                for colour, each in zip(colours, pixels, strict=True)
-            ],
-            "texts": [
-                {"text": text, "input_ids": each} for text, each in zip(texts, ids, strict=True)
-            ],
-            "embeddings": {"fp32": rows, "int8": rows},
-        },
-    )
-    return folder
-
-
-def change_manifest(folder, **keys):
-    path = folder / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+from tinyclip_edge.runtime.devices import CPU_PROVIDER, Device
 
 
 def turn_the_second_image_around(folder):

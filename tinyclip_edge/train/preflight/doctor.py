@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ from tinyclip_edge.data.checks import SourceCheck, check_source
 from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.metrics import chance_of
 from tinyclip_edge.models import load_clip
+from tinyclip_edge.runtime.cpu import physical_memory
 from tinyclip_edge.train.builder import prepare
 from tinyclip_edge.train.feature_cache.fill import FeatureCacheFiller
 from tinyclip_edge.train.memory import HALF, SavedBytes, factor_bytes, student_bytes
@@ -256,8 +256,4 @@ def _bytes(module: nn.Module) -> int:
 def _available(device: torch.device) -> int | None:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
-    if not all(name in getattr(os, "sysconf_names", ()) for name in names):
-        return None
-    pages, size = (os.sysconf(name) for name in names)
-    return pages * size
+    return physical_memory()
