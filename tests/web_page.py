@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from answering import answering
 from bundle_clients import INSTALL, PACKAGES
 from toy_export import ToyExport
 
@@ -66,15 +66,11 @@ def change_manifest(folder: Path, change: Any) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-@contextlib.contextmanager
-def serving(bundle: Path) -> Iterator[Any]:
+def serving(bundle: Path) -> contextlib.AbstractContextManager[Any]:
     """A server of the page for a bundle, on a free port of this machine."""
     from tinyclip_demo.web import page_server
 
-    with page_server(bundle, PACKAGES.parent) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
+    return answering(page_server(bundle, PACKAGES.parent))
 
 
 @contextlib.contextmanager

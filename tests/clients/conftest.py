@@ -7,7 +7,6 @@ import json
 import pickle
 import shutil
 import subprocess
-import threading
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from answering import answering
 from bundle_clients import (
     HERE,
     INSTALL,
@@ -132,9 +132,6 @@ def ask_node(node: str, opened: Opened):
 def address(opened: Opened):
     """Where a server on this machine hands out page, packages and models."""
     handler = type("Files", (FileHandler,), {"models": opened.models})
-    with ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(handler, directory=str(HERE))
-    ) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    served = functools.partial(handler, directory=str(HERE))
+    with answering(ThreadingHTTPServer(("127.0.0.1", 0), served)) as server:
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()

@@ -2,12 +2,12 @@
 
 import base64
 import http.server
-import threading
 import urllib.request
 
 import pytest
 from shard_files import refused
 
+from answering import answering
 from tinyclip_edge.data import open_source, patterns, remote
 from tinyclip_edge.data.web_address import opener
 
@@ -35,11 +35,9 @@ def redirects(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(remote, "WAITS", (0.0, 0.0, 0.0))
     kind = type("Handler", (Redirect,), {"answers": {}, "requests": []})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+    with answering(http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind)) as running:
         kind.url = f"http://127.0.0.1:{running.server_address[1]}"
         yield kind
-        running.shutdown()
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
@@ -122,4 +120,7 @@ def test_a_password_goes_to_its_own_host_alone_and_into_no_message(redirects):
 def test_braces_without_end_are_refused(monkeypatch, pattern):
     monkeypatch.setattr(patterns, "NAMES", 1000)
     assert "more than 1,000 names" in refused(open_source, pattern)
+
+
+def test_braces_in_thousands_of_braces_are_refused():
     assert "brace" in refused(open_source, "http://a/" + "{" * 5000 + "a,b" + "}" * 5000)

@@ -2,12 +2,12 @@
 
 import functools
 import http.server
-import threading
 from pathlib import Path
 
 import pytest
 from shard_files import refused
 
+from answering import answering
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config.source_options import SourceOptions
 from tinyclip_edge.data import open_source, remote
@@ -59,12 +59,9 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "WAITS", (0.0, 0.0, 0.0))
     kind = type("Handler", (Server,), {"range_headers": []})
     handler = functools.partial(kind, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
-        thread.start()
+    with answering(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)) as running:
         kind.url = f"http://127.0.0.1:{running.server_address[1]}"
         yield kind
-        running.shutdown()
 
 
 def same(source, path):

@@ -2,10 +2,10 @@
 
 import http.client
 import os
-import threading
 
 import pytest
 
+from answering import answering
 from tiny_bundle import write_tiny_bundle
 from tinyclip_demo.web import page_server
 from tinyclip_demo.web_files import ORT_FILES, find_ort, page_files, page_folder
@@ -31,10 +31,8 @@ def server(tmp_path_factory, ort):
     write_tiny_bundle(root / "bundle")
     (root / "bundle" / "notes.txt").write_text("not in the manifest")
     (root / "bundle" / "link.txt").symlink_to(root / "secret.txt")
-    with page_server(root / "bundle", ort) as instance:
-        threading.Thread(target=instance.serve_forever, daemon=True).start()
+    with answering(page_server(root / "bundle", ort)) as instance:
         yield instance
-        instance.shutdown()
 
 
 def ask(server, path, method="GET", **headers):
@@ -219,11 +217,9 @@ def test_links_of_a_bundle_are_refused_and_never_followed(tmp_path, ort):
         page_server(tmp_path / "bundle", ort)
     tower.unlink()
     (tmp_path / "model").rename(tower)
-    with page_server(tmp_path / "bundle", ort) as instance:
-        threading.Thread(target=instance.serve_forever, daemon=True).start()
+    with answering(page_server(tmp_path / "bundle", ort)) as instance:
         assert ask(instance, "/bundle/onnx/text_model.onnx")[0] == 200
         tower.unlink()
         tower.symlink_to(tmp_path / "secret")  # put there while it serves
         status, _, body = ask(instance, "/bundle/onnx/text_model.onnx")
         assert status == 404 and b"beside" not in body
-        instance.shutdown()
