@@ -13,6 +13,7 @@ from torch import Tensor
 
 from starter.augment import augment
 from starter.evaluate_teacher import stack_pixels
+from starter.meanings import PhraseBank
 from tinyclip_edge.starter.kit import KitSample, read_split
 
 FLAG_WEIGHT = 0.6
@@ -43,13 +44,18 @@ def _caption(sample: KitSample, rng: np.random.Generator) -> str:
 class Sampler:
     """Draws training batches; the choice of samples depends on seed and step alone."""
 
-    def __init__(self, kit: Path, tokenizer: Tokenizer, batch: int, seed: int) -> None:
+    def __init__(
+        self, kit: Path, tokenizer: Tokenizer, batch: int, seed: int, bank: PhraseBank | None = None
+    ) -> None:
+        self.bank = bank
         self.samples = list(read_split(kit, "train"))
         self.tokenizer, self.batch, self.seed = tokenizer, batch, seed
         self.pixels = stack_pixels(self.samples)
         spread = self.pixels.amax(dim=1) - self.pixels.amin(dim=1)
         self.mono = spread.flatten(1).amax(dim=1) <= 12
         self.concepts = {c: i for i, c in enumerate(sorted({s.concept for s in self.samples}))}
+        if bank is not None and bank.concepts != list(self.concepts):
+            raise SystemExit("the phrase bank is of another kit; build it again")
         self.rows = np.array([self.concepts[s.concept] for s in self.samples])
         self.pools = {kind: self._pool(kind) for kind in ("emoji", "icon")}
 
@@ -79,11 +85,19 @@ class Sampler:
                     row_by_concept[names[j]] = int(rng.choice(members[names[j]]))
         return list(row_by_concept.values())
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Augmented pictures [B, 3, 64, 64], ids [B, longest], concept rows [B] of a step."""
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Augmented pictures [B, 3, 64, 64], ids [B, longest], concept rows [B] of a step.
+
+        Fourth are the texts' meanings [B, 384], where texts come from a phrase bank.
+        """
         picks = self._pick(step)
         rng = np.random.default_rng((self.seed, step, 1))
         torch.manual_seed(self.seed * 1_000_003 + step)
+        index = torch.tensor(picks)
+        rows = torch.from_numpy(self.rows[picks])
+        if self.bank is not None:
+            ids, meanings = self.bank.batch(self.bank.captions(rows.tolist(), rng))
+            return augment(self.pixels[index], self.mono[index]), ids, rows, meanings
         texts = [_caption(self.samples[i], rng) for i in picks]
         encoded = self.tokenizer.encode_batch(texts)
         for i, e in enumerate(encoded):  # long captions cost time: their bare names instead
@@ -91,6 +105,4 @@ class Sampler:
                 encoded[i] = self.tokenizer.encode(self.samples[picks[i]].concept)
         ids = torch.tensor([e.ids for e in encoded])
         longest = max(sum(e.attention_mask) for e in encoded)
-        index = torch.tensor(picks)
-        pictures = augment(self.pixels[index], self.mono[index])
-        return pictures, ids[:, :longest], torch.from_numpy(self.rows[picks])
+        return augment(self.pixels[index], self.mono[index]), ids[:, :longest], rows, None

