@@ -16,9 +16,12 @@ export function leastCosine({ manifest, precision, backend, wholePictures }) {
   return halves || wholePictures ? LEAST_OTHER : (manifest.golden.least_cosine?.[precision] ?? LEAST_OTHER);
 }
 
-/** Run the golden inputs through the model, `rounds` times for timing; return the results. */
-export async function replay(clip, { rounds = 5 } = {}) {
-  const golden = await readGolden(clip.manifest, clip.precision);
+/**
+ * Run the golden inputs through the model, `rounds` times for timing; return the results. `decode`
+ * makes pixels of a Blob where there is no canvas.
+ */
+export async function replay(clip, { rounds = 5, decode = decodeBlob } = {}) {
+  const golden = await readGolden(clip.manifest, clip.precision, decode);
   const images = await timed(golden.images, rounds, async (image) => (await clip.encodeImage(image)).embedding);
   const texts = await timed(golden.ids, rounds, async (ids) => (await clip.encodeIds([ids]))[0]);
   const row = {
@@ -52,7 +55,7 @@ async function samePixels(clip, golden) {
   return hashes.every((hash, i) => hash === golden.hashes[i]);
 }
 
-async function readGolden(manifest, precision) {
+async function readGolden(manifest, precision, decode) {
   const { images, texts, embeddings } = manifest.golden;
   const none = new PageError(`this bundle has no golden vectors for ${precision}; export it again`);
   if (!images?.length || !texts?.length || !embeddings?.[precision]) throw none;
@@ -61,7 +64,7 @@ async function readGolden(manifest, precision) {
   try {
     read = {
       images: await Promise.all(
-        images.map(({ png }) => decodeBlob(new Blob([fromBase64(png)], { type: "image/png" }), "a golden picture")),
+        images.map(({ png }) => decode(new Blob([fromBase64(png)], { type: "image/png" }), "a golden picture")),
       ),
       hashes: images.map((entry) => entry.pixels_sha256),
       texts: texts.map((entry) => entry.text),

@@ -1,6 +1,7 @@
 // Connects user input, the engine and the page.
 import { readAddress } from "./address.js";
 import { Camera } from "./camera.js";
+import { download } from "./download.js";
 import { Closed, Engine } from "./engine.js";
 import { PageError, line } from "./errors.js";
 import { FIRST_LABELS, PRESETS, parseLabels, parseTemplates } from "./labels.js";
@@ -38,7 +39,7 @@ async function start(wanted = {}) {
       files.set(name, [bytes, of]);
       showProgress([...files.values()]);
     },
-    testing: ({ precision, backend }) => say(`Self-test: ${precision} on ${BACKENDS[backend]}…`),
+    testing: ({ precision, backend }) => say(`Measuring ${precision} on ${BACKENDS[backend]}…`),
     tested: ({ row }) => showTestRow(row),
   });
   say("Opening the bundle…");
@@ -83,8 +84,8 @@ function refusal({ precision, refused }) {
 }
 
 function setBusy(busy) {
-  for (const id of ["precision", "backend", "threads", "pixels", "test"]) $(id).disabled = busy;
-  if (!page.found?.golden.length) $("test").disabled = true;
+  for (const id of ["precision", "backend", "threads", "pixels", "test", "record"]) $(id).disabled = busy;
+  if (!page.found?.golden.length) $("test").disabled = $("record").disabled = true;
   if (!page.found?.host.isolated) $("threads").disabled = true;
 }
 
@@ -225,13 +226,23 @@ function setLive(on) {
 }
 
 async function runTest() {
-  stopCamera();
   $("test-rows").replaceChildren();
   $("test-verdict").hidden = true;
+  showTestVerdict(await alone("selfTest"));
+}
+
+async function saveRecord() {
+  const record = await alone("record");
+  download("tinyclip-edge-record.json", `${JSON.stringify(record, null, 2)}\n`);
+}
+
+/** Call a method of the engine while nothing else runs. */
+async function alone(method) {
+  stopCamera();
   const { engine } = page;
   setBusy(true);
   try {
-    showTestVerdict(await engine.call("selfTest", {}));
+    return await engine.call(method, {});
   } finally {
     if (engine === page.engine) {
       setBusy(false);
@@ -289,6 +300,7 @@ function wire() {
   $("threads").addEventListener("change", guarded(() => start(chosen())));
   $("live").addEventListener("click", guarded(toggleCamera));
   $("test").addEventListener("click", guarded(runTest));
+  $("record").addEventListener("click", guarded(saveRecord));
   listen({
     drop: $("drop"), file: $("file"), folder: $("folder"),
     onPicture: guarded(usePicture), onFolder: guarded(useFolder),

@@ -67,7 +67,7 @@ export class Tower {
         logSeverityLevel: 3,
       });
     } catch (error) {
-      throw new PageError(`${name} does not load on ${BACKENDS[backend]}: ${line(error)}`);
+      throw new PageError(`${name} does not load on ${BACKENDS[backend] ?? backend}: ${line(error)}`);
     }
     if (String(session.inputNames) !== input || !session.outputNames.includes(output)) {
       throw new PageError(

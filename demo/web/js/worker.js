@@ -4,6 +4,7 @@ import { decodeBlob, pixelsOf } from "./decode.js";
 import { PageError, line } from "./errors.js";
 import { replay } from "./golden.js";
 import { bytesOf, pixelTower, precisions, readManifest } from "./manifest.js";
+import { measure, recordOf } from "./record.js";
 import { capabilities, loadOrt } from "./runtime.js";
 import { canHash, openSource } from "./source.js";
 
@@ -11,7 +12,7 @@ const BLANK = { data: new Uint8ClampedArray(4 * 32 * 32), width: 32, height: 32 
 const loaded = new Map(); // backend -> onnxruntime-web
 let source, manifest, host, settings, clip, classes;
 
-const METHODS = { look, open, setLabels, classify, selfTest };
+const METHODS = { look, open, setLabels, classify, selfTest, record };
 
 /** Read the manifest and the browser's capabilities without loading a model. */
 async function look({ bundle, ort, threads }) {
@@ -57,11 +58,15 @@ async function open({ precision, backend, pixels }) {
   };
 }
 
-async function openClip(options) {
-  const { backend } = options;
+async function ortOf(backend) {
   if (!loaded.has(backend)) loaded.set(backend, await loadOrt(backend, settings.ort, settings.threads));
+  return loaded.get(backend);
+}
+
+async function openClip(options) {
+  const ort = await ortOf(options.backend);
   const progress = (name, bytes, of) => postMessage({ event: "progress", name, bytes, of });
-  return EdgeClip.open({ source, manifest, ort: loaded.get(backend), progress, ...options });
+  return EdgeClip.open({ source, manifest, ort, progress, ...options });
 }
 
 async function setLabels({ labels, templates }) {
@@ -118,6 +123,25 @@ async function testOne(options) {
   } finally {
     await tested?.release();
   }
+}
+
+/** Measure every precision on every backend; return the record, without those that do not open. */
+async function record({ rounds }) {
+  const rows = [];
+  for (const backend of host.gpu ? ["wasm", "webgpu"] : ["wasm"]) {
+    const { env } = await ortOf(backend); // before the clock starts
+    settings.version = env.versions.web ?? env.versions.common;
+    for (const precision of precisions(manifest)) {
+      postMessage({ event: "testing", precision, backend });
+      try {
+        rows.push(await measure(() => openClip({ precision, backend, pixels: "page" }), { rounds }));
+      } catch (error) {
+        if (!(error instanceof PageError)) console.debug(error);
+      }
+    }
+  }
+  if (!rows.length) throw new PageError("no precision of this bundle can be measured here; run the self-test");
+  return recordOf({ manifest, host, ...settings }, rows);
 }
 
 // One call at a time: a session cannot run two.
