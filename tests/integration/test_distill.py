@@ -44,7 +44,7 @@ def test_a_run_leaves_what_the_design_says(make, tmp_path):
     assert {"t2i_r1", "t2i_r5", "i2t_r1", "i2t_r5", "zero_shot_100"} <= set(result.evaluations[12])
 
 
-def test_runs_share_what_the_teacher_computed(make, tmp_path, monkeypatch):
+def test_runs_share_what_the_teacher_computed(make, tmp_path, monkeypatch, no_report):
     config = make(data={"feature_cache": str(tmp_path / "shared")})
     distill(config, tmp_path / "first")
     shared = tmp_path / "shared"
@@ -69,7 +69,7 @@ def test_a_shared_folder_that_cannot_be_written_is_reported_before_the_first_ste
     assert not (tmp_path / "run").exists()
 
 
-def test_the_student_opens_with_open_clip_and_is_the_last_checkpoint(make, tmp_path):
+def test_the_student_opens_with_open_clip_and_is_the_last_checkpoint(make, tmp_path, no_report):
     distill(make(), tmp_path / "run")
     folder = tmp_path / "run" / "student"
     clip = load_clip(str(tmp_path / "run"))
@@ -103,7 +103,7 @@ def learnt_teacher(make, tmp_path):
 
 @pytest.mark.slow
 def test_the_gap_to_the_teacher_closes_and_inheritance_closes_it_sooner(
-    make, tmp_path, learnt_teacher
+    make, tmp_path, learnt_teacher, no_report
 ):
     late = {}
     for method, seed in itertools.product(("uniform", "none"), (0, 1)):
@@ -149,7 +149,7 @@ def test_a_folder_in_use_is_not_touched(make, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_skipped_images_are_reported(make, tmp_path):
+def test_skipped_images_are_reported(make, tmp_path, no_report):
     samples = toy_samples((32, 36, 40))
     samples[11][1]["png"] = b"nothing"
     path = write_shard(tmp_path / "a.tar", samples)
@@ -161,7 +161,7 @@ def test_skipped_images_are_reported(make, tmp_path):
     assert result.evaluations == {}
 
 
-def test_runs_are_repeatable_and_differ_by_seed(make, tmp_path):
+def test_runs_are_repeatable_and_differ_by_seed(make, tmp_path, no_report):
     config = make(optim={"steps": 4}, inherit={"method": "none"}, run={"save_every": 0})
     for name in ("a", "b"):
         distill(config, tmp_path / name)
@@ -172,7 +172,7 @@ def test_runs_are_repeatable_and_differ_by_seed(make, tmp_path):
 
 
 @pytest.mark.slow
-def test_bf16_follows_fp32(make, tmp_path):
+def test_bf16_follows_fp32(make, tmp_path, no_report):
     values = {}
     for precision in ("fp32", "bf16", "fp32"):  # and back: accelerate remembers its first choice
         out = tmp_path / f"{precision}-{len(values)}"

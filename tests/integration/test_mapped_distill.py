@@ -11,6 +11,8 @@ from tinyclip_edge.models import load_clip, weights_hash
 from tinyclip_edge.train import distill
 from toy_runs import KilledError, Watcher, events_of, kill, losses
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 MAPPED = {"plan": "mapped", "map_from": "evenly", "map_steps": 6}
 
 

@@ -140,6 +140,7 @@ def _uninterrupted(request):
         distill(request.getfixturevalue("masked")(stages=STAGES), out)
 
 
+@pytest.mark.usefixtures("no_report")
 def test_each_stage_starts_from_the_last_ones_student(uninterrupted):
     assert [(e["stage"], e["step"]) for e in events_of(uninterrupted, "stage")] == [(1, 0), (2, 26)]
     assert [(e["stage"], e["step"]) for e in events_of(uninterrupted, "prune")] == [

@@ -112,41 +112,52 @@ def test_a_configuration_may_be_a_model(config, tmp_path, no_report):
     assert result.steps == 1 and run.optim.steps == 6
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "words"),
-    [
-        ("distill('starterr')", ConfigError, "did you mean 'starter'"),
-        ("distill({'teacher': {}})", ConfigError, "configuration: key "),
-        ("distill('starter', overrides=['optim.stepz=3'])", ConfigError, "stepz"),
-        ("distill(5)", ConfigError, "expected a mapping, a name or a path"),
-        ("distill(resume=True)", ConfigError, "needs out"),
-        ("distill(out='nowhere', resume=True)", TinyClipError, "cannot resume nowhere"),
-        ("distill('starter', overrides=['data.train=none/*.tar'])", DataError, "data.train: "),
-        ("inherit('starter', overrides=['inherit.method=none'])", ConfigError, "nothing to"),
-        ("evaluate('nowhere')", ModelError, "nowhere"),
-        ("export('nowhere')", ModelError, "nowhere"),
-        ("export('starter-teacher', precisions=['int9'])", ConfigError, "int9"),
-        ("convert('nowhere', 'out')", ModelError, "nowhere"),
-        ("convert('nowhere', 'out', layout='gguf')", ConfigError, "layout 'gguf'"),
-        ("check('nowhere')", TinyClipError, "nowhere"),
-    ],
-)
-def test_mistakes_are_told_before_torch_is_imported(call, error, words, tmp_path):
-    code = f"""
-import sys, tinyclip_edge
-try:
-    tinyclip_edge.{call}
-except tinyclip_edge.errors.{error.__name__} as error:
-    print(error)
-assert "torch" not in sys.modules, "torch"
+MISTAKES = [
+    ("distill('starterr')", ConfigError, "did you mean 'starter'"),
+    ("distill({'teacher': {}})", ConfigError, "configuration: key "),
+    ("distill('starter', overrides=['optim.stepz=3'])", ConfigError, "stepz"),
+    ("distill(5)", ConfigError, "expected a mapping, a name or a path"),
+    ("distill(resume=True)", ConfigError, "needs out"),
+    ("distill(out='nowhere', resume=True)", TinyClipError, "cannot resume nowhere"),
+    ("distill('starter', overrides=['data.train=none/*.tar'])", DataError, "data.train: "),
+    ("inherit('starter', overrides=['inherit.method=none'])", ConfigError, "nothing to"),
+    ("evaluate('nowhere')", ModelError, "nowhere"),
+    ("export('nowhere')", ModelError, "nowhere"),
+    ("export('starter-teacher', precisions=['int9'])", ConfigError, "int9"),
+    ("convert('nowhere', 'out')", ModelError, "nowhere"),
+    ("convert('nowhere', 'out', layout='gguf')", ConfigError, "layout 'gguf'"),
+    ("check('nowhere')", TinyClipError, "nowhere"),
+]
+MAKE_MISTAKES = """
+import json, sys, tinyclip_edge, tinyclip_edge.errors
+for call in json.load(sys.stdin):
+    try:
+        eval(f"tinyclip_edge.{call}")
+    except tinyclip_edge.errors.TinyClipError as error:
+        names = [each.__name__ for each in type(error).__mro__]
+        print(json.dumps([str(error), names, "torch" in sys.modules]))
 """
+
+
+@pytest.fixture(scope="module")
+def mistakes(tmp_path_factory):
+    """Message, names of the classes, and whether torch was imported, of each mistake."""
+    folder = tmp_path_factory.mktemp("mistakes")
     done = subprocess.run(
-        [sys.executable, "-c", "import tinyclip_edge.errors\n" + code],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", MAKE_MISTAKES], input=json.dumps([call for call, _, _ in MISTAKES]),
+        cwd=folder, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert words in done.stdout and done.stdout.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
+    answers = map(json.loads, done.stdout.splitlines())
+    return dict(zip([call for call, _, _ in MISTAKES], answers, strict=True))
+
+
+@pytest.mark.parametrize(("call", "error", "words"), MISTAKES)
+def test_mistakes_are_told_before_torch_is_imported(mistakes, call, error, words):
+    message, classes, torch_imported = mistakes[call]
+    assert error.__name__ in classes
+    assert words in message and "\n" not in message
+    assert not torch_imported
 
 
 def printed(code):

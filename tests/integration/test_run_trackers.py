@@ -9,7 +9,7 @@ from tinyclip_edge.train.monitoring.events import Silent
 from toy_runs import events_of
 
 
-def test_tensorboard_holds_what_the_events_do(make, tmp_path):
+def test_tensorboard_holds_what_the_events_do(make, tmp_path, no_report):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     distill(make(run={"trackers": ["tensorboard"], "log_every": 2}), tmp_path / "run")

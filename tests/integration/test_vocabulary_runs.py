@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -32,6 +33,12 @@ def corpus(tmp_path):
     return path
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Where the corpus of the run that the tests copy lies, and then the run."""
+    return tmp_path_factory.mktemp("trained")
+
+
 def with_vocab(make, vocab, **sections):
     student = {"model": STUDENT, "vocab": vocab}
     return make(student=student, **{"inherit": {"plan": "evenly"}, **sections})
@@ -47,11 +54,18 @@ def pieces(clip, texts):
 
 
 @pytest.fixture
-def run(make, corpus, tmp_path, no_report):
-    config = with_vocab(make, str(corpus), optim={"steps": 6}, run={"save_every": 2})
-    watcher = Watcher()
-    distill(config, tmp_path / "run", observer=watcher)
-    return config, tmp_path / "run", watcher.messages
+def run(make, corpus, trained, tmp_path, no_report):
+    """The configuration of a run, a copy of it, and what was said in it."""
+    shared, messages = trained / "corpus.txt", trained / "messages.json"
+    if not shared.exists():
+        shared.write_bytes(corpus.read_bytes())
+    config = with_vocab(make, str(shared), optim={"steps": 6}, run={"save_every": 2})
+    if not messages.exists():
+        watcher = Watcher()
+        distill(config, trained / "run", observer=watcher)
+        messages.write_text(json.dumps(watcher.messages))
+    shutil.copytree(trained / "run", tmp_path / "run")
+    return config, tmp_path / "run", json.loads(messages.read_text())
 
 
 def test_the_student_has_the_pieces_of_its_teacher(run, toy_teacher):
@@ -78,13 +92,13 @@ def test_rows_are_the_teachers_to_the_bit(make, corpus, tmp_path, toy_teacher, n
     assert torch.equal(table, full[ids][:, : table.shape[1]])
 
 
-def test_a_killed_run_keeps_its_vocabulary(run, tmp_path, corpus):
+def test_a_killed_run_keeps_its_vocabulary(run, tmp_path, trained):
     """Though the file has changed since, and even where it is gone."""
     config, full, _ = run
     cut = tmp_path / "cut"
     with pytest.raises(KilledError):
         distill(config, cut, observer=Watcher(4, kill))
-    corpus.unlink()
+    (trained / "corpus.txt").unlink()
     distill(config, cut, resume=True)
     assert losses(cut) == losses(full)
     assert weights_hash(load_clip(str(cut)).model) == weights_hash(load_clip(str(full)).model)

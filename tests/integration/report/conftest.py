@@ -36,6 +36,15 @@ def plain(make, folders):
 
 
 @pytest.fixture
+def short(make, folders, no_report):
+    """A run of three steps without pairs to validate on."""
+    out = folders / "short"
+    if not out.exists():
+        distill(make(data={"val": None}, optim={"steps": 3}), out)
+    return out
+
+
+@pytest.fixture
 def masked(make, folders):
     """Two stages: a given shape, then masks."""
     out = folders / "masked"

@@ -136,17 +136,17 @@ def test_the_students_bundle_is_compared_and_another_is_not(plain, report, monke
     assert any("No bundle of this student was found" in text for text in page_of(plain).texts)
 
 
-def test_several_runs_share_figures_and_differences_are_listed(plain, masked, report, tmp_path):
-    code, _, err = report(plain, masked, plain)
+def test_several_runs_share_figures_and_differences_are_listed(plain, short, report, tmp_path):
+    code, _, err = report(plain, short, plain)
     assert (code, err) == (0, f"report: {plain / 'report' / 'overlay.html'}\n")
     page = page_of(plain, "overlay.html")
     (differing,) = [table for table in page.tables if table[0][:1] == ["key"]]
     rows = {row[0]: row[1:] for row in differing}
-    assert rows["optim.steps"] == ["12", "26", "12"]
+    assert rows["optim.steps"] == ["12", "3", "12"]
     assert "optim.batch_size" not in rows
-    assert {f"A {NAME}", "B masked", f"C {NAME}"} <= page.cells()
+    assert {f"A {NAME}", "B short", f"C {NAME}"} <= page.cells()
     target = tmp_path / "new" / "two.html"
-    assert report(plain, masked, "--out", target)[0] == 0
+    assert report(plain, short, "--out", target)[0] == 0
     check_page(target.read_text())
 
 
@@ -183,12 +183,12 @@ def test_layers_under_quantization_are_reported_worst_first(plain, report, monke
 
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
-def test_a_browser_shows_it_and_asks_no_host(plain, masked, report, tmp_path):
+def test_a_browser_shows_it_and_asks_no_host(plain, short, report, tmp_path):
     from playwright.sync_api import sync_playwright
 
     pages = [tmp_path / "one.html", tmp_path / "two.html"]
     assert report(plain, "--pictures", 1, "--out", pages[0])[0] == 0
-    assert report(plain, masked, "--out", pages[1])[0] == 0
+    assert report(plain, short, "--out", pages[1])[0] == 0
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         for width, scheme in ((390, "light"), (1200, "dark")):
