@@ -140,6 +140,14 @@ register(
 )
 register(
     Precision(
+        name="a16w8",
+        description="16-bit activations and 8-bit weights in every operator, for NPUs",
+        suffix="_a16w8",
+        recipe="wide",
+    )
+)
+register(
+    Precision(
         name="w8",
         description="8-bit weights, float products",
         suffix="_w8",

@@ -16,6 +16,7 @@ class Target:
 
     description: str  # for --help and README, a few words
     devices: tuple[str, ...] = ("cpu",)  # keys of runtime/devices.py that its files are made for
+    suffix: str = ".onnx"  # of the towers' files
     elsewhere: str = ""  # what its files cost on another device; empty: nothing
     # Whether onnxruntime's CPU runs its files: values and ranking are then measured at export.
     runs_on_cpu: bool = True
@@ -26,5 +27,24 @@ TARGETS: Mapping[str, Target] = {
     "x86-vnni": Target(description="x86 with VNNI"),
     "x86-vnni-single": Target(description="x86 with VNNI, sessions of one thread"),
     "arm64": Target(description="64-bit ARM"),
+    "qnn": Target(
+        description="Snapdragon's NPU",
+        devices=("qnn",),
+        elsewhere="the CPU computes its 16-bit activations more slowly than fp32",
+    ),
+    "coreml": Target(
+        description="Apple's Neural Engine and GPU",
+        devices=("coreml",),
+        elsewhere="the CPU computes its 16-bit floats in 32 bits",
+    ),
+    "tensorrt": Target(
+        description="NVIDIA GPUs and Jetson",
+        devices=("tensorrt", "cuda"),
+        elsewhere="the CPU computes its 16-bit floats in 32 bits",
+    ),
+    "android": Target(
+        description="onnxruntime on Android, reduced builds too",
+        suffix=".ort",
+    ),
     "browser": Target(description="onnxruntime-web and transformers.js"),
 }

@@ -75,6 +75,7 @@ def export_bundle(
 
 def _export(job: ExportJob) -> ExportReport:
     """Write, verify and describe a bundle. Raises GatesFailedError."""
+    from tinyclip_export.bundle.converted import convert_for_target
     from tinyclip_export.bundle.hub_files import write_model_card
     from tinyclip_export.bundle.layouts import write_layouts
     from tinyclip_export.bundle.manifest import build_manifest
@@ -105,6 +106,7 @@ def _export(job: ExportJob) -> ExportReport:
                 job.clip, job.folder, default, names, end=towers.special.end
             )
         check_target(job, checks)
+        target = convert_for_target(job)
     with timer.stage("reload"):
         verification = verification_figures(job, towers, verified, checks)
         write_model_card(job, verification)
@@ -115,6 +117,7 @@ def _export(job: ExportJob) -> ExportReport:
             recipe=recipe_dicts(recipes, job.precisions, verified.selection.choices),
             golden=golden,
             extras=extras,
+            target=target,
             familiarity=verified.familiarity,
         )
         manifest.write(job.folder)  # a fresh process opens the bundle by it

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinyclip_edge.targets import TARGETS
 from tinyclip_export.layout import TOWER_IO, InputForm
 from tinyclip_export.quantization.tower_writer import TowerWriter
 from tinyclip_export.settings import ExportSettings, PairSupplier
@@ -46,6 +47,19 @@ class ExportJob:
     def static_batch(self) -> int | None:
         """Fixed batch size of the towers: the request's, else the target's; None for any."""
         return self.settings.extras.static_batch or self.settings.preset.inputs.batch
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the towers' files in the finished bundle."""
+        target = self.settings.preset.target
+        return ".onnx" if target is None else TARGETS[target].suffix
+
+    def stored(self, precision: str) -> dict[str, str]:
+        """Return the files of both towers in the finished bundle, relative to it."""
+        return {
+            tower: Path(io.path(precision)).with_suffix(self.suffix).as_posix()
+            for tower, io in TOWER_IO.items()
+        }
 
     def paths(self, precision: str) -> dict[str, Path]:
         """Return the files of both towers in a precision."""

@@ -42,6 +42,7 @@ class InputForm:
     padded: bool = False  # whether texts are padded to the context length
     pad_id: int = 0  # padding token
     ids: str = "int64"  # type of token ids, or "int32"
+    plain: bool = False  # only operators that all engines have; no part of the manifest's form
 
     def io(self, tower: str) -> TowerIO:
         """Return names and dynamic axes of one tower."""

@@ -52,9 +52,11 @@ def write_float_towers(job: ExportJob) -> FloatTowers:
     from tinyclip_export.towers.factory import image_tower, input_form, text_tower
 
     clip, folder = job.clip, job.folder
-    image = image_tower(clip.model)
-    text = text_tower(clip.model, clip.tokenizer(["a"])[0])
-    form = input_form(clip, text, job.static_batch, job.settings.preset.inputs.ids)
+    plain = job.settings.preset.operators == "plain"
+    image = image_tower(clip.model, plain=plain)
+    text = text_tower(clip.model, clip.tokenizer(["a"])[0], plain=plain)
+    ids = job.settings.preset.inputs.ids
+    form = input_form(clip, text, job.static_batch, ids=ids, plain=plain)
     special = write_tokenizer(clip, folder)
     write_preprocessor_config(clip, folder)
     hub_files.write_model_config(clip, folder, (image, text), special)

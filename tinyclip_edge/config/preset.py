@@ -68,6 +68,18 @@ class StaticInt8(Section):
     inputs: int = Field(
         default=128, ge=1, description=("Number of pairs on which ranges are measured.")
     )
+    symmetric: bool = Field(
+        default=False,
+        description="Zero points of 0 and float biases, as TensorRT requires.",
+    )
+
+
+class WideActivations(Section):
+    """Precision a16w8: activation ranges are measured beforehand."""
+
+    inputs: int = Field(
+        default=128, ge=1, description="Number of pairs on which ranges are measured."
+    )
 
 
 class WeightOnly(Section):
@@ -100,6 +112,13 @@ class ExportPreset(Section):
         "states it.",
     )
     inputs: TowerInputs = Field(default_factory=TowerInputs, description="Inputs of the towers.")
+    operators: Literal["all", "plain"] = Field(
+        default="all",
+        description=(
+            "plain: patches by a Conv, texts pooled by a product with a mark of their end, norms "
+            "written out, for engines without ArgMax, ReduceL2 or values of six axes."
+        ),
+    )
     pipeline: bool = Field(
         default=True,
         description="Add the file of both towers that the pipeline of transformers.js requires.",
@@ -111,6 +130,9 @@ class ExportPreset(Section):
     )
     int8: DynamicInt8 = Field(default_factory=DynamicInt8, description="Dynamic int8.")
     static: StaticInt8 = Field(default_factory=StaticInt8, description="Static int8.")
+    wide: WideActivations = Field(
+        default_factory=WideActivations, description="16-bit activations with 8-bit weights."
+    )
     weight_only: WeightOnly = Field(default_factory=WeightOnly, description="4 and 8 bit weights.")
     convolutions: Literal["static", "dynamic"] = Field(
         default="static",

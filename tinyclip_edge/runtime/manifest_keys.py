@@ -114,6 +114,10 @@ KEYS = (
                                         "image tower."), False),
     ManifestKey("target", "an object", "What platform the bundle was made for.", False),
     ManifestKey("target.name", "text", "Name of the export target.", False),
+    ManifestKey("target.onnxruntime", "text", "Version that wrote .ort files; an older one may "
+                "refuse them.", False),
+    ManifestKey("target.operators", "text", "List of the operators and types that a reduced build "
+                "of onnxruntime needs.", False),
     ManifestKey("tokenizer", "an object", "Settings of a tokenizer other than CLIP's.", False),
     ManifestKey(
         "matryoshka", "an object", "`dimensions`: lengths of prefixes of an embedding that the "

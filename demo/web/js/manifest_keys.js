@@ -180,6 +180,18 @@ export const KEYS = [
     "required": false
   },
   {
+    "key": "target.onnxruntime",
+    "kind": "text",
+    "description": "Version that wrote .ort files; an older one may refuse them.",
+    "required": false
+  },
+  {
+    "key": "target.operators",
+    "kind": "text",
+    "description": "List of the operators and types that a reduced build of onnxruntime needs.",
+    "required": false
+  },
+  {
     "key": "tokenizer",
     "kind": "an object",
     "description": "Settings of a tokenizer other than CLIP's.",

@@ -22,6 +22,7 @@ def build_manifest(
     recipe: Mapping[str, Any],
     golden: Mapping[str, Any],
     extras: Mapping[str, Any],
+    target: Mapping[str, Any],
     familiarity: Mapping[str, Any],
 ) -> Manifest:
     """Return the manifest of all files that are in the job's folder."""
@@ -46,8 +47,8 @@ def build_manifest(
         },
         default_precision=job.default_precision,
         towers={
-            tower: {precision: io.path(precision) for precision in job.precisions}
-            for tower, io in TOWER_IO.items()
+            tower: {precision: job.stored(precision)[tower] for precision in job.precisions}
+            for tower in TOWER_IO
         },
         files=list_files(job.folder),
         recipe=recipe,
@@ -55,7 +56,7 @@ def build_manifest(
         golden=golden,
         extras=extras,
         inputs=towers.form.as_dict(),
-        target={"name": target} if (target := job.settings.preset.target) else {},
+        target=target,
         tokenizer=towers.special.plain,
         familiarity=familiarity,
         matryoshka={"dimensions": list(clip.prefixes)} if clip.prefixes else {},

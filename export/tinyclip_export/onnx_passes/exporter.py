@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.quiet import quiet
-from tinyclip_export.layout import MIN_TOKENS, InputForm, TowerIO
-from tinyclip_export.onnx_passes.narrow_ids import narrow_ids_of_file
+from tinyclip_export.layout import MIN_TOKENS, TEXT_IO, InputForm, TowerIO
+from tinyclip_export.onnx_passes.narrow_ids import narrow_ids
+from tinyclip_export.onnx_passes.plain_norm import write_out_norms
 from tinyclip_export.towers.factory import AnyTextTower
 from tinyclip_export.towers.fixed_length_text import FixedLengthTextTower
 
@@ -34,9 +35,11 @@ def export_image_tower(
 
     `form` may fix the batch. Raises ModelError for a tower that torch cannot export.
     """
-    io = (form or InputForm()).io("image")
+    form = form or InputForm()
+    io = form.io("image")
     example = torch.zeros(_batch(form), 3, image_size, image_size)
-    _export(tower, example, path, io, {a: torch.export.Dim(n) for a, n in io.dynamic_axes.items()})
+    dims = {axis: torch.export.Dim(name) for axis, name in io.dynamic_axes.items()}
+    _export(tower, example, path, io, dims, form)
 
 
 def export_text_tower(tower: AnyTextTower, path: Path, *, form: InputForm | None = None) -> None:
@@ -57,9 +60,8 @@ def export_text_tower(tower: AnyTextTower, path: Path, *, form: InputForm | None
         0: torch.export.Dim("batch"),
         1: torch.export.Dim("sequence", min=MIN_TOKENS, max=context_length),
     }
-    _export(tower, example, path, io, {axis: dimensions[axis] for axis in io.dynamic_axes})
-    if form.ids == "int32":
-        narrow_ids_of_file(path)
+    dims = {axis: dimensions[axis] for axis in io.dynamic_axes}
+    _export(tower, example, path, io, dims, form)
 
 
 def _batch(form: InputForm | None) -> int:
@@ -104,7 +106,12 @@ def name_layers(model: ModelProto) -> None:
 
 
 def _export(
-    tower: nn.Module, example: Tensor, path: Path, io: TowerIO, dims: dict[int, Any]
+    tower: nn.Module,
+    example: Tensor,
+    path: Path,
+    io: TowerIO,
+    dims: dict[int, Any],
+    form: InputForm,
 ) -> None:
     import onnx
 
@@ -133,6 +140,10 @@ def _export(
     assert program is not None
     model = program.model_proto
     name_layers(model)
+    if form.ids == "int32" and io.input_name == TEXT_IO.input_name:
+        narrow_ids(model)
+    if form.plain:
+        write_out_norms(model)
     strip_traces(model)
     onnx.save_model(model, str(path))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from tinyclip_export.layout import TEXT_IO
@@ -28,12 +27,3 @@ def narrow_ids(model: Onnx) -> None:
     for node in graph.node:
         node.input[:] = [ids if name in same else name for name in node.input]
     replace_nodes(graph, [node for node in graph.node if not same.intersection(node.output)])
-
-
-def narrow_ids_of_file(path: Path) -> None:
-    """Rewrite a text tower's file so that it takes int32 ids."""
-    import onnx
-
-    model = onnx.load(str(path))
-    narrow_ids(model)
-    onnx.save_model(model, str(path))

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.onnx_passes.exporter import strip_traces
+from tinyclip_export.onnx_passes.plain_norm import PREFIX
 from tinyclip_export.quantization.recipe import QuantizeJob
 
 ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
@@ -44,6 +45,12 @@ def halve(model: ModelProto) -> ModelProto:
     every file is opened in a separate process before the bundle is accepted.
     """
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     blocked = [*DEFAULT_OP_BLOCK_LIST, *WIDE]
-    return convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
+    norms = [node.name for node in model.graph.node if node.name.startswith(PREFIX)]
+    half = convert_float_to_float16(
+        model, keep_io_types=True, op_block_list=blocked, node_block_list=norms
+    )
+    OnnxModel(half).topological_sort()  # required by ONNX; the converter appends its casts
+    return half

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tinyclip_edge.errors import ConfigError, did_you_mean
 from tinyclip_export.layout import Feeds
@@ -48,6 +48,18 @@ class Recipe(Protocol):
 
     def write(self, job: QuantizeJob) -> None:
         """Write ``job.target``. Raises ModelError for an unsupported graph."""
+
+
+@runtime_checkable
+class MeasuredRecipe(Recipe, Protocol):
+    """A recipe whose activation ranges are measured beforehand."""
+
+    @property
+    def inputs(self) -> int:
+        """Number of calibration pairs."""
+
+    def measured(self, source: Path) -> tuple[str, ...]:
+        """Return the types of nodes whose ranges are measured in a float file."""
 
 
 def check_choices(recipe: Recipe, name: str, allowed: Mapping[str, Sequence[str]]) -> None:

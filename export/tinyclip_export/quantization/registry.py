@@ -16,6 +16,7 @@ from tinyclip_export.quantization.mixed_precision import UNIFORM, MixedPrecision
 from tinyclip_export.quantization.recipe import Recipe
 from tinyclip_export.quantization.static_int8 import StaticRecipe
 from tinyclip_export.quantization.weight_only import WeightOnlyRecipe
+from tinyclip_export.quantization.wide_activations import WideRecipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ KINDS: dict[str, Callable[[ExportPreset, Mapping[str, Any]], Recipe]] = {
     "float16": lambda _, options: Fp16Recipe(**options),
     "static": _static,
     "weight only": _weight_only,
+    "wide": lambda preset, options: WideRecipe(**{**preset.wide.model_dump(), **options}),
 }
 
 

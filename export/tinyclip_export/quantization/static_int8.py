@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,6 +44,7 @@ class StaticRecipe:
     weight_range: str = _DEFAULTS.weight_range
     token_table: str = _DEFAULTS.token_table
     inputs: int = _DEFAULTS.inputs  # calibration pairs
+    symmetric: bool = _DEFAULTS.symmetric
 
     integer: ClassVar = True
     operators: ClassVar = OPERATORS
@@ -59,6 +61,12 @@ class StaticRecipe:
         """Return the manifest's form; the runtime chooses its kernel by `reduce_range`."""
         fixed = {"kind": "static", "format": "QDQ", "activations": "8 bit", "per_channel": True}
         return {**fixed, **asdict(self), "weights": "int8", "reduce_range": not self.saturates}
+
+    def measured(self, source: Path) -> tuple[str, ...]:
+        """Return the types of nodes whose ranges are measured."""
+        import onnx
+
+        return tuple(quantized_kinds(onnx.load(str(source), load_external_data=False)))
 
     def write(self, job: QuantizeJob) -> None:
         """Write ``job.target``; ranges are measured on ``job.feeds`` unless the job has them."""
@@ -78,11 +86,13 @@ def quantize_static_tower(job: QuantizeJob, recipe: StaticRecipe) -> None:
     model = onnx.load(str(job.source))
     model.graph.value_info.extend(inferred_values(model))  # the quantizer needs types and ranks
     integers = is_integer_throughout(model)
+    unsigned = integers and not recipe.symmetric
     floats = [*products_of_activations(job.source), *job.keep_float]
     ranges = job.ranges
     if ranges is None:
         assert job.feeds is not None
-        ranges = measure_ranges(job.source, job.target.parent, job.feeds)
+        kinds = recipe.measured(job.source)
+        ranges = measure_ranges(job.source, job.target.parent, job.feeds, kinds)
     with quiet():
         quantizer = QDQQuantizer(
             model,
@@ -90,7 +100,7 @@ def quantize_static_tower(job: QuantizeJob, recipe: StaticRecipe) -> None:
             reduce_range=recipe.weight_range != "8 bit",
             weight_qType=QuantType.QInt8,
             # uint8 after a Relu uses all of 0 to 255, so that onnxruntime can remove the Relu.
-            activation_qType=QuantType.QUInt8 if integers else QuantType.QInt8,
+            activation_qType=QuantType.QUInt8 if unsigned else QuantType.QInt8,
             tensors_range=ranges,
             nodes_to_quantize=[],
             nodes_to_exclude=[
@@ -100,7 +110,11 @@ def quantize_static_tower(job: QuantizeJob, recipe: StaticRecipe) -> None:
             ],
             op_types_to_quantize=list(quantized_kinds(model)),
             # Float outputs let onnxruntime fuse a product into one node, which is 1.3x faster.
-            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
+            extra_options={
+                "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
+                "ActivationSymmetric": recipe.symmetric,
+                "QuantizeBias": not recipe.symmetric,
+            },
         )
         quantizer.quantize_model()
         quantized = quantizer.model.model
@@ -108,7 +122,7 @@ def quantize_static_tower(job: QuantizeJob, recipe: StaticRecipe) -> None:
             make_pair_safe(quantized, onnx.load(str(job.source)))
         if integers:
             widen_biases(quantized.graph, OPERATORS)
-        else:
+        elif not recipe.symmetric:  # onnxruntime's fusions give scales to each reader
             make_fusable(quantized, OPERATORS)
         quantizer.model.topological_sort()  # required by ONNX; the quantizer appends its nodes
         if job.text:
@@ -124,22 +138,22 @@ def static_float_layers(source: Path) -> list[str]:
     return float_convolutions(onnx.load(str(source), load_external_data=False))
 
 
-def measure_ranges(source: Path, folder: Path, feeds: Feeds) -> Any:  # noqa: ANN401
+def measure_ranges(source: Path, folder: Path, feeds: Feeds, kinds: Sequence[str]) -> Any:  # noqa: ANN401
     """Return onnxruntime's TensorsData: minimum and maximum of the operators' inputs and outputs.
+
+    ``kinds`` are the types of those operators.
 
     Feeds are processed one at a time, so memory does not grow with their number; a temporary folder
     is created in `folder`. Raises ModelError for values that are not finite.
     """
     import numpy as np
-    import onnx
     from onnxruntime.quantization import CalibrationMethod
     from onnxruntime.quantization.calibrate import create_calibrator
 
-    kinds = list(quantized_kinds(onnx.load(str(source), load_external_data=False)))
     with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as scratch, quiet():
         calibrator = create_calibrator(
             source,
-            kinds,
+            list(kinds),
             augmented_model_path=str(Path(scratch) / "augmented.onnx"),
             calibrate_method=CalibrationMethod.MinMax,
         )

@@ -11,7 +11,7 @@ from tinyclip_export.onnx_passes import exporter
 from tinyclip_export.quantization.calibration import Calibration
 from tinyclip_export.quantization.dynamic_int8 import layers_with_weights
 from tinyclip_export.quantization.float_form import float_form
-from tinyclip_export.quantization.recipe import QuantizeJob, Recipe
+from tinyclip_export.quantization.recipe import MeasuredRecipe, QuantizeJob, Recipe
 from tinyclip_export.quantization.registry import TowerRecipes
 from tinyclip_export.quantization.static_int8 import (
     StaticRecipe,
@@ -43,7 +43,7 @@ class TowerWriter:
         self._supply = calibration
         self._calibration: Calibration | None = None
         self._peaks: dict[str, list[Tensor]] = {}
-        self._ranges: dict[Path, Any] = {}  # by float form
+        self._ranges: dict[tuple[Path, tuple[str, ...]], Any] = {}  # by float form and operators
         self._forms: dict[tuple[Path, Recipe], Path] = {}
 
     @property
@@ -92,8 +92,8 @@ class TowerWriter:
     ) -> None:
         """Write a tower quantized by a recipe; layers in `keep_float` stay float."""
         source, ranges = self.float_file(tower, recipe, strength), None
-        if isinstance(recipe, StaticRecipe):
-            ranges = self._ranges_of(tower, source, recipe.inputs)
+        if isinstance(recipe, MeasuredRecipe):
+            ranges = self._ranges_of(tower, source, recipe)
         recipe.write(
             QuantizeJob(tower, source, target, keep_float=frozenset(keep_float), ranges=ranges)
         )
@@ -103,13 +103,14 @@ class TowerWriter:
         for tower, target in targets.items():
             self.write(tower, recipes.of(tower), target)
 
-    def _ranges_of(self, tower: str, source: Path, inputs: int) -> Any:  # noqa: ANN401
-        if source not in self._ranges:
+    def _ranges_of(self, tower: str, source: Path, recipe: MeasuredRecipe) -> Any:  # noqa: ANN401
+        kinds = recipe.measured(source)
+        if (source, kinds) not in self._ranges:
             feeds = self.calibration.feeds
-            self._ranges[source] = measure_ranges(
-                source, self.scratch, lambda: feeds(tower, inputs)
+            self._ranges[source, kinds] = measure_ranges(
+                source, self.scratch, lambda: feeds(tower, recipe.inputs), kinds
             )
-        return self._ranges[source]
+        return self._ranges[source, kinds]
 
     def _smoothed(self, tower: str, strength: float) -> Path:
         import torch

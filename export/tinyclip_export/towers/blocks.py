@@ -145,15 +145,22 @@ class TextParts(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """Patch embedding as a matrix product, which is quantized like all others; a Conv is not."""
+    """Patch embedding as a matrix product, which is quantized like all others; a Conv is not.
 
-    def __init__(self, convolution: OpenClip) -> None:
+    ``plain``: as a Conv.
+    """
+
+    def __init__(self, convolution: OpenClip, *, plain: bool = False) -> None:
         super().__init__()
         self.size: tuple[int, int] = convolution.kernel_size
+        self.convolution = convolution if plain else None
         self.product = _linear(convolution.weight.flatten(1), convolution.bias)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Map ``[B, 3, S, S]`` to ``[B, L, W]``, row by row, ignoring incomplete patches."""
+        if self.convolution is not None:  # patches as a product have six axes in between
+            tokens: Tensor = self.convolution(pixel_values).flatten(2).transpose(1, 2)
+            return tokens
         high, wide = self.size
         rows, columns = (
             side // patch for side, patch in zip(pixel_values.shape[2:], self.size, strict=True)

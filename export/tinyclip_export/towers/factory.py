@@ -34,22 +34,28 @@ _TEXTS = (
 )
 
 
-def image_tower(model: OpenClip) -> AnyImageTower:
-    """Return the exportable image tower of an open_clip model. Raises ModelError."""
+def image_tower(model: OpenClip, *, plain: bool = False) -> AnyImageTower:
+    """Return the exportable image tower of an open_clip model. Raises ModelError.
+
+    ``plain``: a ViT in operators that all engines have.
+    """
     visual = model.visual
     if hasattr(visual, "trunk") and hasattr(visual, "head"):
         return TimmTower(model)
     if hasattr(visual, "attnpool") and hasattr(visual, "layer4"):
         return ResNetTower(model)
     if hasattr(visual, "conv1") and hasattr(visual, "class_embedding"):
-        return ImageTower(model)
+        return ImageTower(model, plain=plain)
     raise ModelError(f"image tower {type(visual).__name__} cannot be exported: {_IMAGES}")
 
 
-def text_tower(model: OpenClip, example: Tensor | None = None) -> AnyTextTower:
+def text_tower(
+    model: OpenClip, example: Tensor | None = None, *, plain: bool = False
+) -> AnyTextTower:
     """Return the exportable text tower of an open_clip model. Raises ModelError.
 
     `example` is a text ``[L]`` that its tokenizer has padded; without one, CLIP's ids are assumed.
+    ``plain``: a causal tower in operators that all engines have.
     """
     text = text_part(model)
     if is_encoder_text(text):
@@ -68,11 +74,18 @@ def text_tower(model: OpenClip, example: Tensor | None = None) -> AnyTextTower:
             f"use {', '.join(POOLS)} in text_cfg"
         )
     pools_at_end = text.attn_mask is not None and pool in ("argmax", "eos")
-    return TextTower(model, example) if pools_at_end else FixedLengthTextTower(model, example)
+    if pools_at_end:
+        return TextTower(model, example, plain=plain)
+    return FixedLengthTextTower(model, example)
 
 
 def input_form(
-    clip: LoadedClip, text: AnyTextTower, static_batch: int | None, ids: str = "int64"
+    clip: LoadedClip,
+    text: AnyTextTower,
+    static_batch: int | None,
+    *,
+    ids: str = "int64",
+    plain: bool = False,
 ) -> InputForm:
     """Return the form of the towers' inputs; a fixed batch also fixes the length of texts.
 
@@ -89,4 +102,4 @@ def input_form(
         isinstance(text, EncoderTextTower) and text.pad_id != pad_id
     )
     padded = static_batch is not None or reads_padding or unknown_end
-    return InputForm(static_batch, padded, pad_id, ids)
+    return InputForm(static_batch, padded, pad_id, ids, plain)

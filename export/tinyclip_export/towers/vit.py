@@ -25,13 +25,16 @@ from tinyclip_export.towers.causal_mask import SpecialIds, causal_mask
 
 
 class ImageTower(nn.Module):
-    """ViT image encoder, ``pixel_values [B, 3, S, S]`` to unit-norm ``[B, D]``."""
+    """ViT image encoder, ``pixel_values [B, 3, S, S]`` to unit-norm ``[B, D]``.
 
-    def __init__(self, model: OpenClip) -> None:
+    ``plain``: in operators that all engines have.
+    """
+
+    def __init__(self, model: OpenClip, *, plain: bool = False) -> None:
         super().__init__()
         visual = model.visual
         _check_pooling(visual)
-        self.patch = PatchEmbedding(visual.conv1)
+        self.patch = PatchEmbedding(visual.conv1, plain=plain)
         self.class_embedding = shared(visual.class_embedding)
         self.positions = shared(visual.positional_embedding)
         self.ln_pre: nn.Module = visual.ln_pre
@@ -68,11 +71,16 @@ class TextTower(TextParts):
     """Causal text encoder, ``input_ids [B, L]`` int64 to unit-norm ``[B, D]``, L <= context.
 
     It pools at the end of text, which later tokens do not affect, so texts need no padding.
+    ``plain``: the end is found by a table with a mark per token and pooled by a product, as some
+    engines have no ArgMax and no lookup by its result; a text without an end has no pooled token.
     """
 
     mask: Tensor
+    marks: Tensor | None
 
-    def __init__(self, model: OpenClip, example: Tensor | None = None) -> None:
+    def __init__(
+        self, model: OpenClip, example: Tensor | None = None, *, plain: bool = False
+    ) -> None:
         super().__init__(model)
         text = text_part(model)
         self.eot_id = (
@@ -81,6 +89,8 @@ class TextTower(TextParts):
         special_ids = SpecialIds.of(self.tokens.num_embeddings, example, self.eot_id)
         mask = causal_mask(self.tokens, self.positions, self.blocks, special_ids)
         self.register_buffer("mask", mask, persistent=False)
+        marks = _end_marks(self.tokens, special_ids) if plain else None
+        self.register_buffer("marks", marks, persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Encode ids ``[B, L]`` to unit-norm ``[B, D]``; those after the end have no effect."""
@@ -89,15 +99,33 @@ class TextTower(TextParts):
         mask = self.mask[:length, :length]
         for block in self.body:
             x = block(x, mask)
+        query, mask_row = self._pooled_token(x, mask, input_ids)
+        # In the last block, the end of text is the only query; it attends to what precedes it.
+        pooled = self.last(x, mask_row, query)[:, 0]
+        return unit_norm(self.projection(self.ln_final(pooled)))
+
+    def _pooled_token(self, x: Tensor, mask: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the end of text ``[B, 1, W]`` and its row of the mask, ``[B, 1, 1, L]``."""
+        if self.marks is not None:
+            at_end = functional.embedding(input_ids, self.marks).transpose(1, 2)  # [B, 1, L]
+            return at_end @ x, (at_end @ mask)[:, None]
         # int32: some runtimes have no ArgMax for int64.
         ids = input_ids.to(torch.int32)
         end_scores = ids if self.eot_id is None else (ids == self.eot_id).to(torch.int32)
         end = end_scores.argmax(dim=1).view(-1, 1, 1)
-        # In the last block, the end of text is the only query; it attends to what precedes it.
-        query = x.gather(1, end.expand(-1, -1, x.shape[2]))
-        mask_row = functional.embedding(end, mask)  # its row of the mask, [B, 1, 1, L]
-        pooled = self.last(x, mask_row, query)[:, 0]
-        return unit_norm(self.projection(self.ln_final(pooled)))
+        return x.gather(1, end.expand(-1, -1, x.shape[2])), functional.embedding(end, mask)
+
+
+def _end_marks(tokens: nn.Embedding, special_ids: SpecialIds) -> Tensor:
+    """Return ``[V, 1]``: 1 for the end of text. Raises ModelError where padding has its id."""
+    if special_ids.end == special_ids.pad:
+        raise ModelError(
+            "the end of text also pads, so that it cannot be marked; this target needs a tokenizer "
+            "with a padding token of its own"
+        )
+    marks = torch.zeros(tokens.num_embeddings, 1)
+    marks[special_ids.end] = 1.0
+    return marks
 
 
 def _check_pooling(visual: OpenClip) -> None:

@@ -15,6 +15,7 @@ from tinyclip_edge.precisions import replay_cosine
 from tinyclip_edge.runtime.golden import pixels_hash
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.runtime.session import full_batch
+from tinyclip_edge.runtime.vectors import unit
 from tinyclip_export.layout import IMAGE_IO, TEXT_IO, InputForm, TowerIO
 from tinyclip_export.verification.embeddings import Ids, Session, TowerFiles, pixel_rows, token_rows
 
@@ -71,7 +72,10 @@ def _embeddings(tower: TowerFiles, pixels: Features, rows: Sequence[Ids]) -> dic
         "image": [_embed(image, IMAGE_IO, row[None], tower.form) for row in pixels],
         "text": [_embed(text, TEXT_IO, row, tower.form) for row in rows],
     }
-    return {key: _base64(np.concatenate(value).astype("<f4")) for key, value in features.items()}
+    # In float16 a graph's norms are off by up to 0.0005; the runtime normalises them too.
+    return {
+        key: _base64(unit(np.concatenate(value)).astype("<f4")) for key, value in features.items()
+    }
 
 
 def _embed(session: Session, io: TowerIO, row: npt.NDArray[Any], form: InputForm) -> Features:

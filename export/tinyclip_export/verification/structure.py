@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -79,15 +79,17 @@ def _value_faults(model: Onnx, rules: EngineRules) -> Iterator[str]:
         value.name: value for value in (*inferred.value_info, *inferred.input, *inferred.output)
     }
     for tensor in stored.values():
-        if (fault := _type_fault(tensor.name, tensor.data_type, rules)) is not None:
+        if (fault := _type_fault(tensor.name, tensor.data_type, rules.constants)) is not None:
             yield fault
     for node in inferred.node:
         for name in node.output:
             if name and name not in values:
                 yield f"{name} of {node.op_type} has an unknown shape"
+    ports = {value.name for value in (*inferred.input, *inferred.output)}
     for name, value in values.items():
         tensor_type = value.type.tensor_type
-        if (fault := _type_fault(name, tensor_type.elem_type, rules)) is not None:
+        allowed = rules.ports if name in ports else rules.types
+        if (fault := _type_fault(name, tensor_type.elem_type, allowed)) is not None:
             yield fault
         sizes = tensor_type.shape.dim
         if len(sizes) > rules.rank:
@@ -98,11 +100,11 @@ def _value_faults(model: Onnx, rules: EngineRules) -> Iterator[str]:
             yield f"{name} has no fixed shape: [{shown}]"
 
 
-def _type_fault(name: str, data_type: int, rules: EngineRules) -> str | None:
+def _type_fault(name: str, data_type: int, allowed: Collection[str]) -> str | None:
     from onnx import TensorProto
 
     kind = TensorProto.DataType.Name(data_type)
-    return None if kind in rules.types else f"{name} is {kind}, which it does not take"
+    return None if kind in allowed else f"{name} is {kind}, which it does not take"
 
 
 def _scale_faults(graph: Onnx) -> Iterator[str]:

@@ -24,7 +24,7 @@ from tinyclip_export.quantization.registry import recipe_dicts, recipes_for
 from tinyclip_export.quantization.static_int8 import StaticRecipe
 from tinyclip_export.quantization.weight_only import WeightOnlyRecipe
 
-NAMES = ("fp16", "int8", "uint8", "static", "w8", "q4", "q4f16", "bnb4")
+NAMES = ("fp16", "int8", "uint8", "static", "a16w8", "w8", "q4", "q4f16", "bnb4")
 
 
 @pytest.mark.parametrize("target", preset_names())
@@ -38,8 +38,8 @@ def test_every_target_makes_every_precision(target, convolutional):
         assert settings.get("reduce_range", True) is not recipes.text.saturates
         assert image.get("reduce_range", True) is not recipes.image.saturates
         # Only what computes in integers may overflow.
-        assert recipes.integer == (name in ("int8", "uint8", "static"))
-        assert recipes.searchable == (name != "fp16")
+        assert recipes.integer == (name in ("int8", "uint8", "static", "a16w8"))
+        assert recipes.searchable == (name not in ("fp16", "a16w8"))
 
 
 def test_the_images_of_a_resnet_are_static_in_its_int8_file():

@@ -12,7 +12,9 @@ from tinyclip_export.verification.structure import check_file, structure_faults
 RULES = EngineRules(
     operators={"": frozenset({"MatMul", "Relu", "QuantizeLinear", "DequantizeLinear"})},
     source="a list",
+    ports=frozenset({"FLOAT"}),
     types=frozenset({"FLOAT", "INT8"}),
+    constants=frozenset({"FLOAT", "INT8"}),
     opsets=(18, 22),
     rank=3,
     symmetric=True,

@@ -1,0 +1,26 @@
+"""Towers in another format than ONNX, for targets whose engine has its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tinyclip_edge.targets import TARGETS
+from tinyclip_export.bundle import ort_files
+
+if TYPE_CHECKING:
+    from tinyclip_export.export_job import ExportJob
+
+# Suffix of a target's files -> what replaces the towers' ONNX files by them, after all gates.
+CONVERTERS: Mapping[str, Callable[[ExportJob], dict[str, Any]]] = {
+    ort_files.SUFFIX: ort_files.convert_towers
+}
+
+
+def convert_for_target(job: ExportJob) -> dict[str, Any]:
+    """Convert the towers if the job's target asks for it; return the manifest's ``target``."""
+    name = job.settings.preset.target
+    if name is None:
+        return {}
+    converter = CONVERTERS.get(TARGETS[name].suffix)
+    return {"name": name, **({} if converter is None else converter(job))}
