@@ -75,7 +75,7 @@ def export_bundle(
 
 def _export(job: ExportJob) -> ExportReport:
     """Write, verify and describe a bundle. Raises GatesFailedError."""
-    from tinyclip_export.bundle.converted import convert_for_target
+    from tinyclip_export.bundle.converted import check_extras, convert_for_target
     from tinyclip_export.bundle.hub_files import write_model_card
     from tinyclip_export.bundle.layouts import write_layouts
     from tinyclip_export.bundle.manifest import build_manifest
@@ -83,6 +83,7 @@ def _export(job: ExportJob) -> ExportReport:
     from tinyclip_export.verification.structure import check_target
 
     timer, checks, preset = StageTimer(), VerificationReport(), job.settings.preset
+    check_extras(job)
     prompt_notes = _prompt_notes(job)
     with timer.stage("export"):
         towers = write_float_towers(job)

@@ -5,14 +5,16 @@ import warnings
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 
 from tinyclip_edge.api.bundles import check
-from tinyclip_edge.errors import TinyClipWarning
+from tinyclip_edge.errors import BundleError, TinyClipWarning
 from tinyclip_edge.models import load_clip
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.edge import EdgeCLIP
 
+ORT_FORMAT = b"6"  # the version of onnxruntime's format that 1.20 to 1.32 write
 FEW = ("--limit", 8, "--max-drop", 100, "--json")
 LONG = "a photo of a very red dog and a blue square on a green circle with a bicycle under it"
 
@@ -75,3 +77,44 @@ def test_check_names_the_target_and_what_it_costs_here(toy_teacher_folder, expor
     assert result.passed
     assert result.as_dict()["target"] == "coreml"
     assert "device coreml, and is open on cpu" in result.as_dict()["misfit"]
+
+
+@pytest.mark.slow
+def test_android_has_ort_files_and_the_operators_of_a_reduced_build(toy_teacher_folder, export):
+    out, _ = export(toy_teacher_folder, "android")
+    towers = sorted(path.name for path in (out / "onnx").iterdir())
+    assert towers == [
+        "required_operators_and_types.config",
+        "text_model_quantized.ort",
+        "vision_model_quantized.ort",
+    ]
+    listed = (out / "onnx" / towers[0]).read_text()
+    assert "MatMulIntegerToFloat" in listed
+    assert str(out.parent) not in listed  # the tool writes the paths of this machine
+    manifest = Manifest.read(out)
+    assert manifest.target["onnxruntime"] == ort.__version__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # these files are at home on any processor
+        clip = EdgeCLIP.load(out)
+    expected = load_clip(str(toy_teacher_folder))
+    ids = expected.tokenizer(["cat", "a red dog"])
+    features = expected.model.encode_text(ids, normalize=True).detach().numpy()
+    assert (clip.encode_text(["cat", "a red dog"]) * features).sum(axis=1).min() > 0.99
+
+    path = out / manifest.towers["text"]["int8"]
+    content = bytearray(path.read_bytes())
+    # The version is the flatbuffer's last string: its length in four bytes, and one character.
+    assert content.endswith(b"\1\0\0\0" + ORT_FORMAT + b"\0\0\0")
+    content[-4] = ord("9")
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=f"by a newer onnxruntime than {ort.__version__}"):
+        EdgeCLIP.load(out, verify=False).encode_text(["cat"])
+
+
+def test_a_bundle_of_two_ort_towers_has_no_other_graphs(toy_teacher_folder, command_line, tmp_path):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("cat\n")
+    options = ("--target", "android", "--labels", labels, "--out", tmp_path / "out", *FEW)
+    code, _, stderr = command_line("export", toy_teacher_folder, *options)
+    assert code == 2
+    assert "target android has the two towers as .ort files only; omit --labels" in stderr

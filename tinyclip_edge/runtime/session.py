@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MAX_THREADS = 1024  # onnxruntime itself has no limit
 
 ON_CPU = Device()
+ORT_SUFFIX, NEWER_ORT = ".ort", "The ORT format model version"
 # From 1.24 on, onnxruntime itself refuses tensors outside a model's folder.
 READS_OUTSIDE_FILES = tuple(int(part) for part in ort.__version__.split(".")[:2]) < (1, 24)
 
@@ -92,7 +93,7 @@ class Graph:
         self._lock = threading.Lock()
         self._recorder = None if device.is_cpu else _recorder(device, options)
         try:
-            if READS_OUTSIDE_FILES:
+            if READS_OUTSIDE_FILES and path.suffix != ORT_SUFFIX:  # which has all in itself
                 refuse_outside_files(path)
             self._session = device.open(path, options)
             # Names that are not UTF-8 raise here.
@@ -105,6 +106,11 @@ class Graph:
         # onnxruntime's exceptions share no base class.
         except Exception as error:
             refuse_pointer(path, BundleError)
+            if path.suffix == ORT_SUFFIX and NEWER_ORT in str(error):
+                raise BundleError(
+                    f"{path} was written by a newer onnxruntime than {ort.__version__}, which is "
+                    "here; upgrade onnxruntime, or export the bundle with this one"
+                ) from error
             on = "" if device.is_cpu else f" on {device.name}"
             raise BundleError(
                 f"{path} does not load in onnxruntime {ort.__version__}{on}: {_line(error)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.targets import TARGETS
 from tinyclip_export.bundle import ort_files
 
@@ -15,6 +16,16 @@ if TYPE_CHECKING:
 CONVERTERS: Mapping[str, Callable[[ExportJob], dict[str, Any]]] = {
     ort_files.SUFFIX: ort_files.convert_towers
 }
+
+
+def check_extras(job: ExportJob) -> None:
+    """Raise ConfigError for optional ONNX files where the target's engine opens none."""
+    extras = job.settings.extras
+    if job.suffix in CONVERTERS and (extras.labels or extras.embed_preprocessing or extras.layouts):
+        raise ConfigError(
+            f"target {job.settings.preset.target} has the two towers as {job.suffix} files only; "
+            "omit --labels, --embed-preprocessing and --layout"
+        )
 
 
 def convert_for_target(job: ExportJob) -> dict[str, Any]:

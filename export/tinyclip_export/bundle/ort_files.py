@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyclip_edge.errors import ConfigError, ModelError
+from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.quiet import quiet
 
 if TYPE_CHECKING:
@@ -21,15 +21,9 @@ _FOLDER = "onnx"
 def convert_towers(job: ExportJob) -> dict[str, Any]:
     """Replace the towers' ONNX files by ``.ort`` files; return what the manifest says of them.
 
-    They are optimized for 64-bit ARM. Raises ConfigError for optional files that a reduced build
-    cannot open, ModelError for a tower that onnxruntime cannot convert.
+    They are optimized for 64-bit ARM. Raises ModelError for a tower that onnxruntime cannot
+    convert.
     """
-    extras = job.settings.extras
-    if extras.labels or extras.embed_preprocessing or extras.layouts:
-        raise ConfigError(
-            "a target of .ort files has the two towers only; omit --labels, --embed-preprocessing "
-            "and --layout"
-        )
     with quiet():
         import onnxruntime as ort
         from onnxruntime.tools.convert_onnx_models_to_ort import (
