@@ -5,9 +5,10 @@ CHROMIUM ?= /usr/lib/chromium
 # A file is one worker's, with the servers and models its tests share; long files come first.
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile \
 	--no-loadscope-reorder
+HERE := not optimum and not provider and not application and not infinity
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help quickstart test ci demo lint format types contracts unit full slow rest optimum devices matrix \
+.PHONY: help quickstart test ci demo lint format types contracts unit full slow rest optimum devices applications matrix \
 	clients docs clean
 
 help:
@@ -19,6 +20,7 @@ help:
 	@echo "make optimum      the tests beside optimum, in an environment of their own"
 	@echo "make devices      the tests on OpenVINO's and WebGPU's builds of onnxruntime, likewise"
 	@echo "make matrix       oldest and newest versions, oldest and newest Python, base and all (hours)"
+	@echo "make applications the tests that open a student in other people's Python packages, likewise"
 	@echo "make clients      npm packages for the tests that open a bundle in Node and in Chromium"
 	@echo "make docs         build the documentation site, strictly and offline, into build/site"
 	@echo "make format       format the code"
@@ -50,16 +52,16 @@ contracts: .venv/.installed-dev
 	$(BIN)/lint-imports
 
 unit: .venv/.installed-dev
-	$(PYTEST) -m "not slow and not hours and not gpu and not optimum and not provider"
+	$(PYTEST) -m "not slow and not hours and not gpu and $(HERE)"
 
 full: .venv/.installed-dev
-	$(PYTEST) -m "not gpu and not hours and not optimum and not provider"
+	$(PYTEST) -m "not gpu and not hours and $(HERE)"
 
 slow: .venv/.installed-dev
-	$(PYTEST) -m "not optimum and not provider"
+	$(PYTEST) -m "$(HERE)"
 
 rest: .venv/.installed-dev
-	$(PYTEST) -m "slow and not gpu and not hours and not optimum and not provider"
+	$(PYTEST) -m "slow and not gpu and not hours and $(HERE)"
 
 # optimum-onnx wants older copies of some packages. That gradio goes with a newer hub, as pip says
 # then, is true there: the tests do without.
@@ -71,6 +73,10 @@ devices: .venv/.installed-openvino .venv/.installed-webgpu
 	.venv/openvino/bin/python -m pytest -m provider tests/parity/test_real_devices.py
 	LD_LIBRARY_PATH=$(CHROMIUM) VK_ICD_FILENAMES=$(CHROMIUM)/vk_swiftshader_icd.json \
 		.venv/webgpu/bin/python -m pytest -m provider -k "not openvino" tests/parity/test_real_devices.py
+
+applications: .venv/.installed-applications .venv/.installed-infinity
+	.venv/applications/bin/python -m pytest -m application tests/applications
+	.venv/infinity/bin/python -m pytest -m infinity tests/applications
 
 # make matrix LEGS="newest-3.14-all lowest-3.10-base"
 matrix: .venv/bin/uv
@@ -103,10 +109,13 @@ clean:
 
 # Environments of what cannot stand beside the packages of .venv, in front of those.
 FRONT_optimum := --editable '.[optimum]'
+FRONT_applications := --editable '.[extensions]' fastembed sentence-transformers
+FRONT_infinity := 'infinity-emb[torch]' aiohttp
 FRONT_openvino := onnxruntime-openvino
 FRONT_webgpu := onnxruntime-webgpu
 
-.venv/.installed-optimum .venv/.installed-openvino .venv/.installed-webgpu: \
+.venv/.installed-optimum .venv/.installed-openvino .venv/.installed-webgpu \
+		.venv/.installed-applications .venv/.installed-infinity: \
 		.venv/.installed-%: .venv/.installed-dev
 	$(BIN)/python -m venv .venv/$*
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \

@@ -79,11 +79,15 @@ def _export(job: ExportJob) -> ExportReport:
     from tinyclip_export.bundle.hub_files import write_model_card
     from tinyclip_export.bundle.layouts import write_layouts
     from tinyclip_export.bundle.manifest import build_manifest
+    from tinyclip_export.bundle.string_extras import write_string_extras
+    from tinyclip_export.bundle.string_text_tower import check_tokenizer
     from tinyclip_export.verification.golden import golden_vectors
     from tinyclip_export.verification.structure import check_target
 
     timer, checks, preset = StageTimer(), VerificationReport(), job.settings.preset
     check_extras(job)
+    if job.settings.extras.embed_tokenizer:
+        check_tokenizer(job.clip, job.settings.extras.static_batch)
     prompt_notes = _prompt_notes(job)
     with timer.stage("export"):
         towers = write_float_towers(job)
@@ -101,6 +105,8 @@ def _export(job: ExportJob) -> ExportReport:
         extras = write_extras(
             job.clip, job.folder, precise, job.settings.extras, pipeline=preset.pipeline
         )
+        if job.settings.extras.embed_tokenizer:
+            extras |= write_string_extras(job, requested, towers.special)
         if names := job.settings.extras.layouts:
             default = next(each for each in requested if each.precision == job.default_precision)
             extras["layouts"] = write_layouts(

@@ -17,6 +17,7 @@ class Extras:
     labels: tuple[str, ...] = ()  # classes of a classifier without a text tower
     templates: tuple[str, ...] = ("{}",)  # prompts for each label
     embed_preprocessing: bool = False  # adds image towers for uint8 pictures of any size
+    embed_tokenizer: bool = False  # adds text towers for strings; encoded pictures with the above
     standalone: bool = False  # gives the pipeline file its own weights
     layouts: tuple[str, ...] = ()  # of other applications, in the default precision
     vocabulary: dict[str, Any] | None = None  # report of trim_vocabulary

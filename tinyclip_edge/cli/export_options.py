@@ -180,6 +180,14 @@ class ContentOptions:
             "--embed-preprocessing", help="Add image towers that take uint8 pictures of any size."
         ),
     ] = False
+    embed_tokenizer: Annotated[
+        bool,
+        typer.Option(
+            "--embed-tokenizer",
+            help="Add text towers that take strings and, with --embed-preprocessing, image towers "
+            "that take JPEG or PNG bytes; they need onnxruntime-extensions.",
+        ),
+    ] = False
     standalone: Annotated[
         bool,
         typer.Option(
@@ -205,6 +213,7 @@ class ContentOptions:
             self.templates,
             self.layout or (),
             embed_preprocessing=self.embed_preprocessing,
+            embed_tokenizer=self.embed_tokenizer,
             standalone=self.standalone,
             static_batch=self.static_batch,
         )

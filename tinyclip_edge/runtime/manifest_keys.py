@@ -110,8 +110,8 @@ KEYS = (
     ManifestKey("verification", "an object", ("Results of the comparison with PyTorch during the "
                                               "export."), False),
     ManifestKey("golden", "an object", "Inputs and embeddings that `check` replays.", False),
-    ManifestKey("extras", "an object", ("Files in addition to the towers: classifier, uint8 "
-                                        "image tower."), False),
+    ManifestKey("extras", "an object", ("Files in addition to the towers: classifier, towers "
+                                        "of pictures and strings, layouts."), False),
     ManifestKey("target", "an object", "What platform the bundle was made for.", False),
     ManifestKey("target.name", "text", "Name of the export target.", False),
     ManifestKey("target.onnxruntime", "text", "Version that wrote .ort files; an older one may "

@@ -164,7 +164,7 @@ export const KEYS = [
   {
     "key": "extras",
     "kind": "an object",
-    "description": "Files in addition to the towers: classifier, uint8 image tower.",
+    "description": "Files in addition to the towers: classifier, towers of pictures and strings, layouts.",
     "required": false
   },
   {

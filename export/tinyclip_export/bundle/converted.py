@@ -21,10 +21,11 @@ CONVERTERS: Mapping[str, Callable[[ExportJob], dict[str, Any]]] = {
 def check_extras(job: ExportJob) -> None:
     """Raise ConfigError for optional ONNX files where the target's engine opens none."""
     extras = job.settings.extras
-    if job.suffix in CONVERTERS and (extras.labels or extras.embed_preprocessing or extras.layouts):
+    added = extras.labels or extras.embed_preprocessing or extras.embed_tokenizer or extras.layouts
+    if job.suffix in CONVERTERS and added:
         raise ConfigError(
             f"target {job.settings.preset.target} has the two towers as {job.suffix} files only; "
-            "omit --labels, --embed-preprocessing and --layout"
+            "omit --labels, --embed-preprocessing, --embed-tokenizer and --layout"
         )
 
 

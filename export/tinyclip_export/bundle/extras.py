@@ -21,11 +21,14 @@ def read_extras(
 ) -> Extras:
     """Return the requests, with the lines of both files. Raises ConfigError, DataError."""
     from tinyclip_edge.paths import read_lines
+    from tinyclip_export.bundle.extension_operators import require_extension
     from tinyclip_export.bundle.label_classifier import check_labels
     from tinyclip_export.bundle.layouts import check_layouts
 
     if templates is not None and labels is None:
         raise ConfigError("--templates are prompts for labels; add --labels FILE")
+    if options.get("embed_tokenizer"):
+        require_extension()
     names = read_lines(labels, "labels") if labels is not None else ()
     check_labels(names)
     prompts = read_lines(templates, "templates") if templates is not None else ("{}",)

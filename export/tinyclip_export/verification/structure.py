@@ -67,7 +67,7 @@ def _operator_faults(model: Onnx, rules: EngineRules) -> Iterator[str]:
         if name not in allowed:
             yield f"operator {domain + ':' if domain else ''}{name} ({count}) is not in its list"
     if model.functions:
-        yield f"{len(model.functions)} functions of its own"
+        yield f"{len(model.functions):,} functions of its own"
 
 
 def _value_faults(model: Onnx, rules: EngineRules) -> Iterator[str]:
