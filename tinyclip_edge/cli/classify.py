@@ -12,6 +12,7 @@ from tinyclip_edge.cli.device_options import DeviceOptions
 from tinyclip_edge.cli.option_groups import with_option_groups
 from tinyclip_edge.cli.options import (
     BundleOption,
+    DecodeOption,
     JsonFlag,
     PrecisionOption,
     ThreadsOption,
@@ -43,6 +44,7 @@ def classify(
     ] = 0.0,
     bundle: BundleOption = None,
     precision: PrecisionOption = None,
+    decode: DecodeOption = "exact",
     threads: ThreadsOption = None,
     json_output: JsonFlag = False,
     *,
@@ -53,7 +55,7 @@ def classify(
 
     names, templates = _label_names(labels), tuple(template or ("{}",))
     paths = list(_expanded(images))
-    clip = open_bundle(bundle, precision=precision, threads=threads, device=device)
+    clip = open_bundle(bundle, precision=precision, threads=threads, decode=decode, device=device)
     check_prompts(clip, names, templates)  # what fails later is the pictures' fault
     results: list[dict[str, Any]] = []
     broken = False

@@ -11,6 +11,7 @@ from tinyclip_edge.cli.device_options import DeviceOptions
 from tinyclip_edge.cli.option_groups import with_option_groups
 from tinyclip_edge.cli.options import (
     BundleOption,
+    DecodeOption,
     JsonFlag,
     PrecisionOption,
     ThreadsOption,
@@ -34,6 +35,7 @@ def embed(
     out: Annotated[Path, typer.Option(help="Folder of the parquet files.", metavar="FOLDER")],
     bundle: BundleOption = None,
     precision: PrecisionOption = None,
+    decode: DecodeOption = "exact",
     dtype: Annotated[
         str,
         typer.Option(metavar="TYPE", help="Numbers of the vectors: float16, float32 or int8."),
@@ -63,7 +65,7 @@ def embed(
         raise ConfigError("--workers is for this machine; leave it out with --dask")
     from tinyclip_edge.collection.embedding import embed_shards
 
-    clip = open_bundle(bundle, precision=precision, threads=threads, device=device)
+    clip = open_bundle(bundle, precision=precision, threads=threads, decode=decode, device=device)
     progress = not (json_output or VERBOSITY.quiet)
     report = embed_shards(
         clip, shards, out, dtype=dtype, workers=workers, dask=dask, progress=progress

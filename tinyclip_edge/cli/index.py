@@ -23,7 +23,7 @@ from tinyclip_edge.cli.options import (
     say,
 )
 from tinyclip_edge.cli.verbosity import VERBOSITY
-from tinyclip_edge.errors import BundleError, TinyClipError
+from tinyclip_edge.errors import BundleError, ConfigError, TinyClipError
 from tinyclip_edge.units import counted, duration
 
 if TYPE_CHECKING:
@@ -46,6 +46,15 @@ IntoOption = Annotated[
     ),
 ]
 
+DecodeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="fast: large pictures are read at a fraction of their size; exact: bit for bit as "
+        "open_clip does.",
+        metavar="MODE",
+        show_default="fast; of an existing index its own",
+    ),
+]
 EveryOption = Annotated[
     float,
     typer.Option(
@@ -62,6 +71,7 @@ def index(
     every: EveryOption = 10.0,
     bundle: BundleOption = None,
     precision: PrecisionOption = None,
+    decode: DecodeOption = None,
     threads: ThreadsOption = None,
     approximate: Annotated[
         bool | None,
@@ -87,7 +97,7 @@ def index(
         from tinyclip_edge.runtime.graph import require_usearch
 
         require_usearch()
-    clip = _open_model(into, bundle, precision, threads, device)
+    clip = _open_model(into, bundle, precision, threads, decode, device)
     progress = not (json_output or VERBOSITY.quiet)
     report = index_folders(clip, folders, into, every=every, progress=progress)
     facts = update_graph(clip, into, approximate, progress=progress)
@@ -109,6 +119,7 @@ def watch(
     every: EveryOption = 10.0,
     bundle: BundleOption = None,
     precision: PrecisionOption = None,
+    decode: DecodeOption = None,
     threads: ThreadsOption = None,
     *,
     device: DeviceOptions,
@@ -117,7 +128,7 @@ def watch(
     from tinyclip_edge.collection.files import absolute, scan_folders
     from tinyclip_edge.collection.folder_index import index_folders
 
-    clip = _open_model(into, bundle, precision, threads, device)
+    clip = _open_model(into, bundle, precision, threads, decode, device)
     roots = [absolute(folder) for folder in folders]
     seen: list[PictureFile] | None = None
     last = line = ""
@@ -142,14 +153,32 @@ def _open_model(
     bundle: Path | None,
     precision: str | None,
     threads: int | None,
+    decode: str | None,
     device: DeviceOptions,
 ) -> EdgeCLIP:
+    from tinyclip_edge.runtime.decode_modes import FAST, decode_mode
     from tinyclip_edge.runtime.index import ImageIndex
     from tinyclip_edge.runtime.index_file import index_path
 
     path = index_path(into)
     existing = ImageIndex.load(path, mmap=True) if path.exists() else None
-    return open_bundle(bundle, precision=precision, threads=threads, index=existing, device=device)
+    if decode is not None:
+        decode_mode(decode)
+        if existing is not None and decode != existing.decode:
+            raise ConfigError(
+                f"{path} has pictures decoded {existing.decode}; leave out --decode, or index into "
+                "another file"
+            )
+    elif existing is None:
+        decode = FAST
+    return open_bundle(
+        bundle,
+        precision=precision,
+        threads=threads,
+        decode=decode,
+        index=existing,
+        device=device,
+    )
 
 
 def _line(report: IndexReport) -> str:

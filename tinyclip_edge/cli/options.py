@@ -50,6 +50,14 @@ PrecisionOption = Annotated[
     str | None,
     typer.Option(help="One of the bundle's precisions.", show_default="the bundle's own"),
 ]
+DecodeOption = Annotated[
+    str,
+    typer.Option(
+        help="exact: pictures as open_clip reads them, bit for bit; fast: large ones at a fraction "
+        "of their size.",
+        metavar="MODE",
+    ),
+]
 DEFAULT_INDEX = Path("pictures.npz")
 InOption = Annotated[
     Path,
@@ -77,16 +85,18 @@ def open_bundle(
     *,
     precision: str | None = None,
     threads: int | None = None,
+    decode: str | None = None,
     index: ImageIndex | None = None,
     device: DeviceOptions = ON_CPU,
 ) -> EdgeCLIP:
     """Open a bundle; for None, the one that made an index, else the newest. Raises BundleError.
 
-    The precision of an index is used where no other is named, on every device: it has to give the
-    bundle's recorded answers, so that those of two devices can stand in one index. Raises
-    DeviceError for one that is not here, or answers differently.
+    Precision and decode mode of an index are used where no other is named, on every device: it has
+    to give the bundle's recorded answers, so that those of two devices can stand in one index.
+    Raises DeviceError for one that is not here, or answers differently.
     """
     from tinyclip_edge.models.runs import newest_bundle
+    from tinyclip_edge.runtime.decode_modes import EXACT
     from tinyclip_edge.runtime.edge import EdgeCLIP
 
     if index is not None:
@@ -95,10 +105,17 @@ def open_bundle(
             bundle = Path(index.bundle)
             _log.info("bundle %s: it made the index", bundle)
         precision = precision or index.model_hash.rpartition("-")[2]
+        decode = decode or index.decode
     if bundle is None:
         bundle = newest_bundle()
         _log.info("bundle %s: the newest one", bundle)
-    clip = EdgeCLIP.load(bundle, precision=precision, threads=threads, **device.arguments())
+    clip = EdgeCLIP.load(
+        bundle,
+        precision=precision,
+        threads=threads,
+        decode=decode or EXACT,
+        **device.arguments(),
+    )
     for tower, place in clip.placement.items():
         say(f"{tower} tower in {clip.precision}: nodes {place}")
     return clip

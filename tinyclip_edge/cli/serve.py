@@ -10,7 +10,13 @@ import typer
 
 from tinyclip_edge.cli.device_options import DeviceOptions
 from tinyclip_edge.cli.option_groups import with_option_groups
-from tinyclip_edge.cli.options import PrecisionOption, ThreadsOption, open_bundle, say_result
+from tinyclip_edge.cli.options import (
+    DecodeOption,
+    PrecisionOption,
+    ThreadsOption,
+    open_bundle,
+    say_result,
+)
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.paths import read_lines
 
@@ -54,6 +60,7 @@ def serve(
         typer.Option(metavar="N", min=1, help="Texts or pictures that the model embeds at once."),
     ] = 32,
     precision: PrecisionOption = None,
+    decode: DecodeOption = "exact",
     threads: ThreadsOption = None,
     *,
     device: DeviceOptions,
@@ -64,7 +71,9 @@ def serve(
     from tinyclip_edge.serve import serve as run_server
 
     app = create_app(
-        clip := open_bundle(bundle, precision=precision, threads=threads, device=device),
+        clip := open_bundle(
+            bundle, precision=precision, threads=threads, decode=decode, device=device
+        ),
         index=index,
         rule=HostRule(host, allow_host or ()),
         keys=_keys(key_file),

@@ -50,7 +50,7 @@ def _is_picture(key: str) -> bool:
     path, seconds = split_key(key)
     try:
         if seconds is None:
-            image_header(path)
+            image_header(path, reduced=True)
         else:
             frame_at(path, seconds)
     except (DataError, MissingExtraError):

@@ -66,6 +66,7 @@ def embed_into(
         clip.precision,
         clip.model_hash,
         threads,
+        clip.decode,
         clip.device.name,
         tuple(clip.device.options.items()),
     )
@@ -131,6 +132,11 @@ class _Run:
             raise BundleError(
                 f"{path} was made by model {header.model_hash}, but this is "
                 f"{self.task.model.model_hash}; choose another folder for --out"
+            )
+        if header.decode != self.task.model.decode:
+            raise BundleError(
+                f"{path} has pictures decoded {header.decode}, not {self.task.model.decode}; "
+                f"choose another folder for --out, or --decode {header.decode}"
             )
         if header.dtype != self.task.dtype:
             raise DataError(

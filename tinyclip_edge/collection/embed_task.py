@@ -15,6 +15,7 @@ from tinyclip_edge.collection.shard_units import Unit
 from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.pairs import Pair
 from tinyclip_edge.errors import BundleError, DataError
+from tinyclip_edge.runtime.decode_modes import EXACT
 from tinyclip_edge.runtime.decoding import prepared
 from tinyclip_edge.runtime.devices import CPU
 from tinyclip_edge.runtime.edge import EdgeCLIP
@@ -48,6 +49,7 @@ class ModelFiles(NamedTuple):
     precision: str
     model_hash: str
     threads: int | None
+    decode: str = EXACT
     device: str = CPU
     device_options: tuple[tuple[str, str], ...] = ()
 
@@ -71,6 +73,7 @@ class EmbedTask:
             self.model.precision,
             clip.manifest.embedding_dim,
             self.dtype,
+            decode=self.model.decode,
             about={"model": clip.name, "source": unit.source, "mark": unit.mark},
         )
         with parquet_file(Path(self.out, unit.name), header, captions=True) as file:
@@ -96,6 +99,7 @@ def _open(model: ModelFiles) -> EdgeCLIP:
         model.folder,
         precision=model.precision,
         threads=model.threads,
+        decode=model.decode,
         device=model.device,
         device_options=dict(model.device_options),
     )

@@ -55,9 +55,10 @@ def embed_shards(
     appear when they are whole; a call of the same arguments leaves those out, and embeds shards
     that have changed again. ``dtype``: of the vectors, "float16", "float32" or "int8".
 
-    Raise BundleError for files of another model in ``out``, DataError for files of another dtype,
-    for sources that do not exist, for a shard that cannot be read (after the others) and when more
-    than 1 % of the samples cannot be used; TinyClipError while another process writes to ``out``.
+    Raise BundleError for files of another model or decode mode in ``out``, DataError for files of
+    another dtype, for sources that do not exist, for a shard that cannot be read (after the others)
+    and when more than 1 % of the samples cannot be used; TinyClipError while another process writes
+    to ``out``.
     """
     if missing := [name for name in _PACKAGES if find_spec(name) is None]:
         raise missing_extra("embedding shards needs", missing[0], "embed")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tinyclip_edge.collection.journal import DIGEST_BYTES
 from tinyclip_edge.errors import DataError, TinyClipError
 from tinyclip_edge.paths import expanded
+from tinyclip_edge.runtime.decode_modes import EXACT
 from tinyclip_edge.runtime.image_formats import is_image_name
 from tinyclip_edge.runtime.images import image_header
 from tinyclip_edge.runtime.picture_files import folder_pictures
@@ -61,7 +62,8 @@ def picture_reader(
     """
 
     def read(file: PictureFile) -> PictureContent:
-        image_header(file.path)  # before a large file of another kind is hashed
+        # Before a large file of another kind is hashed.
+        image_header(file.path, reduced=preprocess.decode != EXACT)
         value = _content_digest(file.path, DIGEST_BYTES)
         pixels = None if value in known else preprocess(file.path, file.path)
         return PictureContent(file, value, pixels)

@@ -67,11 +67,10 @@ def index_folders(
     Keys are absolute paths. A picture is unchanged if its size and modification time are; one with
     the bytes of another is not embedded again, and has moved if the other is gone. Pictures below
     the folders that are gone are removed, except where a folder cannot be read; others are left
-    alone. Broken ones are listed in ``errors``. Interrupted at any moment, the next call continues.
-    Of videos, a frame ``every`` so many seconds is indexed where PyAV is installed (extra
-    ``[video]``), under keys such as ``clip.mp4#t=12.0``. Raise DataError for a folder that is
-    missing or without pictures, BundleError for an index of another model, TinyClipError while
-    another process writes it.
+    alone. They are decoded as the index's are, in a new one as ``clip`` does. Broken ones are in
+    ``errors``. Interrupted at any moment, the next call continues. Of videos, a frame ``every`` so
+    many seconds is indexed with the extra ``[video]``, as ``clip.mp4#t=12.0``. Raise DataError for
+    a missing folder or no picture, BundleError for another model, TinyClipError for a lock.
     """
     if not LEAST_EVERY <= every < math.inf:
         raise DataError(f"every must be at least {LEAST_EVERY:g} seconds, not {every}")
@@ -82,7 +81,8 @@ def index_folders(
     with locked_file(path):
         clear_partial_files(path)
         index = open_index(path, clip)
-        with Journal(journal_path(path), clip.model_hash, clip.manifest.embedding_dim) as journal:
+        clip, width = clip.decoding(index.decode), clip.manifest.embedding_dim
+        with Journal(journal_path(path), clip.model_hash, width, index.decode) as journal:
             return _Update(clip, index, journal, path, roots, every).run(progress)
 
 

@@ -22,7 +22,7 @@ def open_index(path: Path, clip: EdgeCLIP) -> ImageIndex:
     if not path.exists():
         width = clip.manifest.embedding_dim
         empty = np.empty((0, width), np.int8), np.empty(0, np.float32)
-        return ImageIndex((), empty[0], clip.model_hash, empty[1])
+        return ImageIndex((), empty[0], clip.model_hash, empty[1], decode=clip.decode)
     index = ImageIndex.load(path)
     try:
         index.require(clip.model_hash)
@@ -90,4 +90,5 @@ def as_index(files: Mapping[str, IndexedFile], like: ImageIndex) -> ImageIndex:
         like.model_hash,
         np.array([entry.scale for entry in files.values()], np.float32),
         files=stamps,
+        decode=like.decode,
     )

@@ -20,6 +20,7 @@ import numpy as np
 
 from tinyclip_edge.errors import BundleError, DataError
 from tinyclip_edge.json_text import parse_json
+from tinyclip_edge.runtime.decode_modes import EXACT
 from tinyclip_edge.runtime.vectors import Codes
 
 VERSION = 1
@@ -42,11 +43,11 @@ class IndexedFile(NamedTuple):
 class Journal:
     """The changes, and the open file behind them; use it as a context manager."""
 
-    def __init__(self, path: Path, model_hash: str, width: int) -> None:
+    def __init__(self, path: Path, model_hash: str, width: int, decode: str = EXACT) -> None:
         """Read the file at ``path``, or begin one.
 
-        Raise BundleError for another model's changes, DataError for a link or when the disk
-        refuses.
+        Raise BundleError for changes of another model or decode mode, DataError for a link or when
+        the disk refuses.
         """
         self.path = path
         self.files: dict[str, IndexedFile] = {}
@@ -55,6 +56,8 @@ class Journal:
         if path.is_symlink() or (path.exists() and not path.is_file()):
             raise DataError(f"{path} is a link or not a file, which would be written to; delete it")
         header = {"version": VERSION, "model": model_hash, "width": width}
+        if decode != EXACT:  # which earlier versions do not name
+            header["decode"] = decode
         try:
             self._file: IO[bytes] = path.open("r+b" if path.exists() else "w+b")
         except OSError as error:
@@ -136,6 +139,12 @@ class Journal:
             raise DataError(f"cannot write {self.path}: {error.strerror or error}") from error
 
     def _check(self, record: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+        if {**record, "decode": None} == {**header, "decode": None} and record != header:
+            before = record.get("decode", EXACT)
+            raise BundleError(
+                f"{self.path} holds unfinished work with pictures decoded {before}; finish it with "
+                f"--decode {before}, or delete the file"
+            )
         if record != header:
             raise BundleError(
                 f"{self.path} holds unfinished work of model {record.get('model')}, but this is "

@@ -46,7 +46,7 @@ def _figure(hit: Hit) -> str:
     path, seconds = split_key(hit.key)
     caption = f"<figcaption>{hit.score:.3f} {_escaped(shown_key(hit.key))}</figcaption>"
     try:
-        picture = open_picture(hit.key).copy()
+        picture = open_picture(hit.key, 2 * EDGE).copy()
     except (DataError, MissingExtraError) as error:
         return f"<figure><p>{_escaped(str(error))}</p>{caption}</figure>"
     picture.thumbnail((EDGE, EDGE))

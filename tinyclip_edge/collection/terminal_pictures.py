@@ -34,7 +34,7 @@ def thumbnail_sequence(key: str, protocol: str) -> str:
     from tinyclip_edge.runtime.video import open_picture  # with Pillow, which few searches need
 
     try:
-        picture = open_picture(key).copy()
+        picture = open_picture(key, 2 * EDGE).copy()
     except (DataError, MissingExtraError):
         return ""
     picture.thumbnail((EDGE, EDGE))

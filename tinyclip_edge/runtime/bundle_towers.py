@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from tinyclip_edge.errors import BundleError
 from tinyclip_edge.json_text import read_json_table
 from tinyclip_edge.runtime.bundle import TOWERS, Manifest, bundle_file
 from tinyclip_edge.runtime.bundle_tokenizer import open_tokenizer
+from tinyclip_edge.runtime.decode_modes import EXACT
 from tinyclip_edge.runtime.manifest_keys import CONFIG_FILES
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.runtime.session import ON_CPU, Tower
@@ -39,6 +41,7 @@ class OpenOptions:
     verify: bool = True
     low_memory: bool = False
     as_stored: bool = False
+    decode: str = EXACT
     device: Device = ON_CPU
 
     def as_arguments(self) -> dict[str, Any]:
@@ -49,6 +52,7 @@ class OpenOptions:
             "verify": self.verify,
             "low_memory": self.low_memory,
             "as_stored": self.as_stored,
+            "decode": self.decode,
             "device": self.device.name,
             "device_options": self.device.options,
         }
@@ -70,6 +74,13 @@ class BundleTowers:
             if not bundle_file(folder, name).is_file():
                 raise BundleError(f"bundle {folder}: {name} is missing; copy it again")
 
+    def decoding(self, mode: str) -> BundleTowers:
+        """Return the same towers behind pictures of another decode mode."""
+        parts = copy(self)
+        parts._options = replace(self._options, decode=mode)
+        parts._preprocess = None
+        return parts
+
     def files(self) -> list[str]:
         """Return the relative paths of this precision: both towers and two settings files."""
         precision = self._options.precision
@@ -83,7 +94,10 @@ class BundleTowers:
                 from tinyclip_edge.runtime.preprocess import Preprocess
 
                 config = read_json_table(self._verified(_PREPROCESSOR), BundleError)
-                self._preprocess = Preprocess.from_config(config, as_stored=self._options.as_stored)
+                options = self._options
+                self._preprocess = Preprocess.from_config(
+                    config, as_stored=options.as_stored, decode=options.decode
+                )
             return self._preprocess, self._tower("image")
 
     def text_side(self) -> tuple[ClipTokenizer | PlainTokenizer, Tower]:

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from tinyclip_edge.errors import BundleError, TinyClipWarning, did_you_mean
 from tinyclip_edge.paths import expanded, model_name
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.bundle_towers import BundleTowers, OpenOptions
+from tinyclip_edge.runtime.decode_modes import EXACT, decode_mode
 from tinyclip_edge.runtime.devices import AUTO, CPU, Device
 from tinyclip_edge.runtime.familiarity import Classification, Familiarity, classification
 from tinyclip_edge.runtime.fit import misfit
@@ -48,13 +50,14 @@ class EdgeCLIP(PictureSearch):
         self.threads = options.threads
         self.low_memory = options.low_memory
         self.as_stored = options.as_stored
+        self._decode = options.decode
         self.device = options.device
         self._options = options
         self._parts = BundleTowers(folder, manifest, options)
         self._classes: tuple[tuple[tuple[str, ...], tuple[str, ...]], Features] | None = None
 
     @classmethod
-    def load(
+    def load(  # noqa: PLR0913 - a public call, whose options have names
         cls,
         folder: str | Path,
         *,
@@ -63,6 +66,7 @@ class EdgeCLIP(PictureSearch):
         verify: bool = True,
         low_memory: bool = False,
         as_stored: bool = False,
+        decode: str = EXACT,
         device: str = CPU,
         device_options: Mapping[str, str] | None = None,
     ) -> EdgeCLIP:
@@ -73,12 +77,15 @@ class EdgeCLIP(PictureSearch):
         ``low_memory``: one thread, one input at a time, memory released after each.
         ``as_stored``: pictures as open_clip's transform opens them, without EXIF rotation or a
         white background (see ``open_image``).
+        ``decode``: a key of ``DECODE_MODES``. "exact" is open_clip's transform bit for bit; "fast"
+        decodes large pictures at a fraction of their size.
         ``device``: a key of ``PROVIDERS`` with the options of its provider, or "auto" for the
         quickest here. Another than the CPU has to give the bundle's recorded answers (unless
         ``verify`` is False); ``placement`` says which nodes run on it.
         Raise BundleError for anything that is missing or of another format, DeviceError for a
         device that is not here or answers differently. Warn of a bundle of another target.
         """
+        decode_mode(decode)
         folder = Path(expanded(folder))
         manifest = Manifest.read(folder)
 
@@ -95,6 +102,7 @@ class EdgeCLIP(PictureSearch):
                 verify=verify,
                 low_memory=low_memory,
                 as_stored=as_stored,
+                decode=decode,
                 device=chosen,
             )
             if (note := misfit(manifest, chosen)) is not None:
@@ -134,6 +142,22 @@ class EdgeCLIP(PictureSearch):
     def context_length(self) -> int:
         """Number of tokens to which a text is truncated, including start and end."""
         return self.manifest.context_length
+
+    @property
+    def decode(self) -> str:
+        """How pictures are decoded: a key of ``DECODE_MODES``."""
+        return self._decode
+
+    def decoding(self, mode: str) -> EdgeCLIP:
+        """Return the same model with another decode mode; ConfigError for one that is none."""
+        decode_mode(mode)
+        if mode == self.decode:
+            return self
+        clip = object.__new__(type(self))
+        clip.__dict__.update(self.__dict__)
+        clip._options = replace(self._options, decode=mode)
+        clip._decode, clip._parts = mode, self._parts.decoding(mode)
+        return clip
 
     @property
     def model_hash(self) -> str:

@@ -30,15 +30,17 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.paths import exists, is_file
 from tinyclip_edge.runtime.image_formats import FORMATS, READABLE
+from tinyclip_edge.runtime.image_limits import check_jpeg_size, check_size
 from tinyclip_edge.runtime.protocol import ImageInput
+from tinyclip_edge.runtime.reduced_jpeg import LeastSize, decode_reduced, is_jpeg, open_jpeg
 
-MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB as RGB
 TWELVE_BITS = 4095
 
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 _BRANDS_END = 64  # bytes of a file that contain its brands
 # What Pillow logs of a broken file is in the error raised for it, and need not be printed as well.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
+_BY_A_QUARTER = range(5, 9)  # orientations
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -50,12 +52,21 @@ _TURNS = {
 }
 
 
-def open_image(image: ImageInput, label: str = "image", *, as_stored: bool = False) -> Image.Image:
+def open_image(
+    image: ImageInput,
+    label: str = "image",
+    *,
+    as_stored: bool = False,
+    least: LeastSize | None = None,
+) -> Image.Image:
     """Return a decoded PIL image: RGB, upright, transparency on white.
 
     ``as_stored`` leaves the orientation unapplied, the image in its own mode and the colours under
     transparency as they are: what open_clip's transform starts from. 16-bit greys become 8 bits all
     the same.
+
+    ``least`` has a JPEG file decoded at 1/2, 1/4 or 1/8 of its size, not below ``least(width,
+    height)`` of its own; it may have ``MAX_JPEG_PIXELS`` then.
 
     ``label`` names the input in messages where it has no path. Raise DataError when it is missing,
     of no format in ``image_formats``, does not decode, is truncated, has more than ``MAX_PIXELS``
@@ -69,7 +80,10 @@ def open_image(image: ImageInput, label: str = "image", *, as_stored: bool = Fal
             _check_format(image, label)
         return _decoded(image, label, as_stored)
     label = _name_of(image, label)
-    with _open_file(image, label) as opened:
+    with _open_file(image, label, reduced=least is not None) as opened:
+        if least is not None:
+            on_its_side = not as_stored and _orientation(opened) in _BY_A_QUARTER
+            decode_reduced(opened, least, on_its_side=on_its_side)
         return _decoded(opened, label, as_stored)
 
 
@@ -81,17 +95,21 @@ class ImageHeader(NamedTuple):
     height: int
 
 
-def image_header(image: str | Path | bytes, label: str = "image") -> ImageHeader:
-    """Return a file's format and size without decoding it; raise DataError as open_image does."""
+def image_header(
+    image: str | Path | bytes, label: str = "image", *, reduced: bool = False
+) -> ImageHeader:
+    """Return a file's format and size without decoding it; raise DataError as open_image does.
+
+    ``reduced``: as it does with ``least``, where a JPEG may be larger.
+    """
     label = _name_of(image, label)
-    with _open_file(image, label) as opened:
-        _check_size(opened, label)
+    with _open_file(image, label, reduced=reduced) as opened:
         return ImageHeader(opened.format or "", *opened.size)
 
 
 @contextmanager
-def _open_file(image: ImageInput, label: str) -> Iterator[ImageFile.ImageFile]:
-    """Open a file of a known format without decoding; errors in the block become DataError."""
+def _open_file(image: ImageInput, label: str, *, reduced: bool) -> Iterator[ImageFile.ImageFile]:
+    """Open a file of a known format and size without decoding; errors become DataError."""
     if not isinstance(image, (str, Path, bytes, bytearray, memoryview)):
         raise DataError(
             f"{label}: expected a path, bytes, a PIL image or a uint8 array, "
@@ -99,12 +117,19 @@ def _open_file(image: ImageInput, label: str) -> Iterator[ImageFile.ImageFile]:
         )
     try:
         with warnings.catch_warnings(), _stream(image, label) as stream:
-            # Size is checked by _check_size, which raises an error instead of a warning.
+            # Size is checked by check_size, which raises an error instead of a warning.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            if _is_heic(stream.read(_BRANDS_END)):
+            head = stream.read(_BRANDS_END)
+            if _is_heic(head):
                 _register_heif(label)
             stream.seek(0)
-            with Image.open(stream, formats=_formats()) as opened:
+            # Pillow's own function refuses twice MAX_PIXELS.
+            large = reduced and is_jpeg(head)
+            with open_jpeg(stream) if large else Image.open(stream, formats=_formats()) as opened:
+                if large:
+                    check_jpeg_size(opened, stream, label)
+                else:
+                    check_size(opened, label)
                 yield opened
     except DataError:
         raise
@@ -178,10 +203,10 @@ def _check_format(image: ImageFile.ImageFile, label: str) -> None:
 
 def _decoded(image: Image.Image, label: str, as_stored: bool) -> Image.Image:
     """Decode an image and convert it to upright 8-bit RGB."""
-    _check_size(image, label)
+    check_size(image, label)
     try:
         image.load()
-        turn = None if as_stored else _turn(image)
+        turn = None if as_stored else _TURNS.get(_orientation(image))
         eight = _eight_bits(image, label)
         return eight if as_stored else _upright_rgb(eight, turn)
     except DataError:
@@ -190,30 +215,19 @@ def _decoded(image: Image.Image, label: str, as_stored: bool) -> Image.Image:
         raise _undecodable(label, error) from error
 
 
-def _check_size(image: Image.Image, label: str) -> None:
-    if image.width * image.height == 0:
-        raise DataError(f"{label} is empty: {image.width}x{image.height} pixels")
-    if image.width * image.height > MAX_PIXELS:
-        raise DataError(
-            f"{label} has {image.width}x{image.height} pixels; at most {MAX_PIXELS:,} are opened"
-        )
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Return the transposition that makes the image upright, or None.
-
-    Only EXIF is read, as in browsers; Pillow would read XMP too.
-    """
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 for upright; XMP, which Pillow would read, is not."""
     exif_bytes = image.info.get("exif")
     if not exif_bytes:
-        return None
+        return 1
     exif = Image.Exif()
     try:
         exif.load(exif_bytes)
-        return _TURNS.get(exif.get(ExifTags.Base.Orientation, 1))
+        orientation = exif.get(ExifTags.Base.Orientation, 1)
     # Broken metadata do not make an image unusable.
     except Exception:
-        return None
+        return 1
+    return orientation if orientation in _TURNS else 1
 
 
 def _upright_rgb(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:

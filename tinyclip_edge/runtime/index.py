@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from tinyclip_edge.errors import BundleError, DataError, shown
 from tinyclip_edge.file_aside import file_written_aside
+from tinyclip_edge.runtime.decode_modes import EXACT
 from tinyclip_edge.runtime.hits import Hit, hits
 from tinyclip_edge.runtime.index_export import ExportedIndex
 from tinyclip_edge.runtime.index_file import (
-    FILE_STAMP,
     IndexContent,
     SkippedImage,
     index_path,
@@ -27,6 +27,8 @@ from tinyclip_edge.runtime.index_rows import (
     check_columns,
     joined_metadata,
     joined_rows,
+    joined_scales,
+    joined_stamps,
     matching_rows,
     row_numbers,
     select,
@@ -49,7 +51,7 @@ class ImageIndex(ExportedIndex):
     ``width``: dimensions of the model's embeddings, where the index has only the first D of them.
     ``metadata``: a table of JSON values a picture. ``errors``: pictures that were skipped.
     ``files``: FILE_STAMP a picture, and ``bundle``: folder of the model, of an index of folders.
-    ``graph``: of ``approximate``, for approximate search.
+    ``graph``: for approximate search. ``decode``: mode of its pictures.
     """
 
     keys: Sequence[str]
@@ -62,6 +64,7 @@ class ImageIndex(ExportedIndex):
     files: npt.NDArray[Any] | None = None
     bundle: str | None = None
     graph: Graph | None = None
+    decode: str = EXACT
 
     def __post_init__(self) -> None:
         check_columns(
@@ -85,13 +88,14 @@ class ImageIndex(ExportedIndex):
         return key in self.keys
 
     def __repr__(self) -> str:
-        skipped = f", {len(self.errors):,} skipped" if self.errors else ""
         facts = None if self.graph is None else self.graph.facts
-        recall = "" if facts is None else f", recall@{facts.k} {facts.recall:.3f}"
-        return (
-            f"ImageIndex({len(self):,} images, {self.features.shape[1]} dimensions, "
-            f"{self.features.dtype}{skipped}{recall}, model {self.model_hash})"
-        )
+        parts = [
+            f"{len(self):,} images, {self.features.shape[1]} dimensions, {self.features.dtype}",
+            *([f"{len(self.errors):,} skipped"] if self.errors else []),
+            *([] if facts is None else [f"recall@{facts.k} {facts.recall:.3f}"]),
+            *([] if self.decode == EXACT else [f"decoded {self.decode}"]),
+        ]
+        return f"ImageIndex({', '.join(parts)}, model {self.model_hash})"
 
     def __getitem__(self, rows: slice | Sequence[int] | npt.NDArray[Any]) -> ImageIndex:
         """Return an index of some rows: a slice, row numbers, or one bool a picture."""
@@ -120,13 +124,15 @@ class ImageIndex(ExportedIndex):
         vector = np.asarray(self.features[row], dtype=np.float32)
         return vector if self.scales is None else np.asarray(vector * self.scales[row])
 
-    def require(self, model_hash: str) -> None:
-        """Raise BundleError, naming both hashes, when another model made this index."""
+    def require(self, model_hash: str, decode: str | None = None) -> None:
+        """Raise BundleError, naming both, for another model's index or another decode mode."""
         if self.model_hash != model_hash:
             raise BundleError(
                 f"the index was made by model {self.model_hash}, but this is {model_hash}; index "
                 "the images again with this model"
             )
+        if decode not in (None, self.decode):
+            raise BundleError(f"the index is of pictures decoded {self.decode}, not {decode}")
 
     def scores(self, queries: Features) -> Features:
         """Return float32 ``[Q, N]`` cosines of unit-norm ``[Q, D]``.
@@ -161,8 +167,8 @@ class ImageIndex(ExportedIndex):
     def _in_own_dimensions(self, queries: Features) -> Features:
         """Return queries in the index's dimensions, unit norm."""
         dimensions = self.features.shape[1]
-        width = self.width or dimensions
-        if queries.ndim != 2 or queries.shape[1] not in (width, dimensions):
+        if queries.ndim != 2 or queries.shape[1] not in (self.width or dimensions, dimensions):
+            width = self.width or dimensions
             raise DataError(f"index: a query has {queries.shape[-1]} dimensions, not {width}")
         return unit(queries[:, :dimensions]) if queries.shape[1] > dimensions else queries
 
@@ -176,9 +182,8 @@ class ImageIndex(ExportedIndex):
         The search is set so that it finds a share ``recall`` of the ``k`` pictures that an exact
         search finds, measured with ``queries`` ``[Q, D]``, such as texts, by default 200 pictures
         of the index, which are found more easily; ``graph.facts`` has the value. Scores stay exact.
-        Pictures that are added later are searched exactly until the next call, which adds them to
-        the graph. An index of fewer than ``minimum`` pictures is returned without one. Raise
-        MissingExtraError without usearch.
+        Pictures that are added later are compared until the next call, which adds them to it. An
+        index of fewer than ``minimum`` is returned without. MissingExtraError: there is no usearch.
         """
         from tinyclip_edge.runtime.graph_recall import graph_of
 
@@ -199,6 +204,7 @@ class ImageIndex(ExportedIndex):
 
         Raise BundleError for another model, DataError for a key that it has already.
         """
+        model = model.decoding(self.decode)
         self.require(model.model_hash)
         added = model.index(images, keys, metadata=metadata, on_error=on_error, progress=progress)
         return self.merge(added)
@@ -209,6 +215,7 @@ class ImageIndex(ExportedIndex):
         on_error: OnError = "raise", progress: Progress = False,
     ) -> ImageIndex:  # fmt: skip
         """Return an index as ``add`` does, in which pictures replace those of the same key."""
+        model = model.decoding(self.decode)
         self.require(model.model_hash)
         added = model.index(images, keys, metadata=metadata, on_error=on_error, progress=progress)
         return self.merge(added, on_duplicate="last")
@@ -217,27 +224,22 @@ class ImageIndex(ExportedIndex):
         """Return an index of both, in this one's precision and dimensions.
 
         ``on_duplicate``: a key of both raises DataError, or keeps the "first" or the "last"
-        picture. Raise BundleError for an index of another model.
+        picture. Raise BundleError for an index of another model or decode mode.
         """
-        other.require(self.model_hash)
+        other.require(self.model_hash, self.decode)
         from tinyclip_edge.runtime.compress import in_form_of
 
         mine, theirs = joined_rows(self.keys, other.keys, on_duplicate)
         first, last = self[mine], in_form_of(self, other)[theirs]
-        stamps = [
-            np.zeros(len(part), FILE_STAMP) if part.files is None else part.files
-            for part in (first, last)
-        ]
+        counts = len(first), len(last)
         return replace(
             first,
             keys=(*first.keys, *last.keys),
             features=np.concatenate([first.features, last.features]),
-            scales=None
-            if first.scales is None or last.scales is None
-            else np.concatenate([first.scales, last.scales]),
-            metadata=joined_metadata(first.metadata, last.metadata, (len(first), len(last))),
+            scales=joined_scales(first.scales, last.scales),
+            metadata=joined_metadata(first.metadata, last.metadata, counts),
             errors=tuple(dict.fromkeys(first.errors + last.errors)),
-            files=None if first.files is None and last.files is None else np.concatenate(stamps),
+            files=joined_stamps(first.files, last.files, counts),
         )
 
     def remove(self, keys: str | Iterable[str]) -> ImageIndex:
@@ -270,8 +272,7 @@ class ImageIndex(ExportedIndex):
         """Write an ``.npz`` without pickles atomically, and return its path."""
         path = index_path(path)
         with file_written_aside(path) as file:
-            columns = (getattr(self, name) for name in IndexContent._fields)
-            write_index(file, IndexContent(*columns))
+            write_index(file, IndexContent(*(getattr(self, n) for n in IndexContent._fields)))
         return path
 
     @classmethod

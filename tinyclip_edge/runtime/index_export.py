@@ -64,6 +64,11 @@ class Columns(Protocol):
         """Identifier of weights and precision."""
         ...
 
+    @property
+    def decode(self) -> str:
+        """Decode mode of the pictures."""
+        ...
+
 
 class ExportedIndex:
     """``to_parquet``, ``to_lancedb`` and ``to_qdrant`` of an index."""
@@ -207,9 +212,11 @@ def _header(index: Columns) -> dict[str, str]:
     from tinyclip_edge.runtime.parquet_header import FileHeader, header_entry
 
     dtype = "float32" if index.scales is None else "int8"
-    dimensions = index.features.shape[1]
+    dimensions, width = index.features.shape[1], index.width
     return header_entry(
-        FileHeader(index.model_hash, _precision(index), dimensions, dtype, index.width)
+        FileHeader(
+            index.model_hash, _precision(index), dimensions, dtype, width, decode=index.decode
+        )
     )
 
 

@@ -19,13 +19,15 @@ from tinyclip_edge.errors import DataError
 from tinyclip_edge.json_text import check_count, parse_json
 from tinyclip_edge.limits import JSON_VALUES
 from tinyclip_edge.paths import expanded
+from tinyclip_edge.runtime.decode_modes import DECODE_MODES, EXACT
 from tinyclip_edge.runtime.index_keys import MappedKeys, key_bytes
 from tinyclip_edge.runtime.npz_members import mapped_array, read_array, write_member
 
 if TYPE_CHECKING:
     from tinyclip_edge.runtime.graph import Graph
 
-FORMAT_VERSION = 2  # 1 had neither a version nor metadata, errors, files and bundle
+# 1 had neither a version nor metadata, errors, files and bundle; 2 no decode mode.
+FORMAT_VERSION = 3
 MARKS = 256  # commas, colons and brackets in the metadata of a picture, at most on average
 
 # The file of a picture when it was embedded.
@@ -54,6 +56,7 @@ class IndexContent(NamedTuple):
     files: npt.NDArray[Any] | None = None  # [N] of FILE_STAMP
     bundle: str | None = None
     graph: Graph | None = None
+    decode: str = EXACT  # of DECODE_MODES
 
 
 def index_path(path: str | Path) -> Path:
@@ -74,6 +77,7 @@ def write_index(file: IO[bytes], content: IndexContent) -> None:
         "key_ends": key_ends,
         "features": content.features,
         "model_hash": np.array(content.model_hash),
+        "decode": np.array(content.decode),
     }
     if content.scales is not None:
         arrays["scales"] = content.scales
@@ -123,6 +127,7 @@ def read_index(path: Path, *, mapped: bool = False, exact: bool = False) -> Inde
                 errors=_errors(_json(file, "errors", values)) if "errors" in names else (),
                 files=_stamps(large(file, "files")) if "files" in names else None,
                 bundle=_texts([_json(file, "bundle", values)])[0] if "bundle" in names else None,
+                decode=_decode(read_array(file, "decode")) if "decode" in names else EXACT,
                 graph=None if exact or "graph" not in names else _graph(file, large, features),
             )
     except FileNotFoundError as error:
@@ -193,6 +198,13 @@ def _graph(
     return Graph(content, labels, facts)
 
 
+def _decode(array: npt.NDArray[Any]) -> str:
+    mode = _text(array)
+    if mode not in DECODE_MODES:
+        raise ValueError(f"its decode mode {mode[:20]!r} is unknown; upgrade tinyclip-edge")
+    return mode
+
+
 def _finite(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     if array.dtype.kind != "f" or not np.isfinite(array).all():
         raise ValueError("its numbers are not finite floats")
@@ -202,7 +214,7 @@ def _finite(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 def _text(array: npt.NDArray[Any]) -> str:
     """Return the text of an array; numpy does not check its characters."""
     if array.dtype.kind != "U" or array.shape != ():
-        raise ValueError("its model hash is not a text")
+        raise ValueError("its model hash or decode mode is not a text")
     little = array.astype(array.dtype.newbyteorder("<")).tobytes()
     if np.frombuffer(little, "<u4").max(initial=0) > sys.maxunicode:
         raise ValueError("its model hash has characters that do not exist")

@@ -20,21 +20,28 @@ def read_parquet_index(paths: str | Path | Iterable[str | Path]) -> IndexContent
     """Return the rows of files, or of the files in folders, in order of their names.
 
     Warn of keys that appear more than once. Raise DataError for a file of another kind or type,
-    BundleError for files of different models.
+    BundleError for files of different models or decode modes.
     """
     parts: list[Rows] = []
     widths: set[int | None] = set()
     models: set[str] = set()
+    modes: set[str] = set()
     forms: set[tuple[np.dtype[Any], int]] = set()
     for path in _files([paths] if isinstance(paths, (str, Path)) else paths):
-        width, rows = read_rows(path)
+        width, decode, rows = read_rows(path)
         parts += rows
         widths.add(width)
+        modes.add(decode)
         models.update(model for part in rows for model in part.models)
         forms.update((part.vectors.dtype, part.vectors.shape[1]) for part in rows)
         if len(models) > 1:
             raise BundleError(
                 f"{path} has embeddings of more than one model: {shown(sorted(models))}"
+            )
+        if len(modes) > 1:
+            raise BundleError(
+                f"{path} has embeddings of pictures decoded {decode}, the other files have not; "
+                "read files of one mode"
             )
         if len(forms) > 1 or len(widths) > 1:
             raise DataError(f"{path} has vectors of another type or width than the other files")
@@ -57,6 +64,7 @@ def read_parquet_index(paths: str | Path | Iterable[str | Path]) -> IndexContent
         scales=np.concatenate(scales) if scales else None,
         width=widths.pop(),
         metadata=metadata if any(metadata) else None,
+        decode=modes.pop(),
     )
 
 

@@ -117,6 +117,26 @@ def joined_metadata(
     )
 
 
+def joined_scales(
+    first: npt.NDArray[Any] | None, last: npt.NDArray[Any] | None
+) -> npt.NDArray[Any] | None:
+    """Return the scales of two indexes of the same type as one."""
+    return None if first is None or last is None else np.concatenate([first, last])
+
+
+def joined_stamps(
+    first: npt.NDArray[Any] | None, last: npt.NDArray[Any] | None, counts: tuple[int, int]
+) -> npt.NDArray[Any] | None:
+    """Return the file stamps of two indexes as one; zeros where only one has any."""
+    present = first if first is not None else last
+    if present is None:
+        return None
+    parts = zip((first, last), counts, strict=True)
+    return np.concatenate(
+        [np.zeros(count, present.dtype) if part is None else part for part, count in parts]
+    )
+
+
 def repeated(keys: Sequence[str]) -> tuple[str, int] | None:
     """Return one key that occurs more than once and the number of such keys; None for none."""
     if len(set(keys)) == len(keys):

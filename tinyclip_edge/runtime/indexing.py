@@ -47,6 +47,7 @@ def build_index(
     images: Images,
     keys: Iterable[str] | None,
     *,
+    decode: str,
     metadata: Iterable[Mapping[str, Any]] | None,
     on_error: OnError,
     progress: Progress,
@@ -102,6 +103,7 @@ def build_index(
         model_hash,
         metadata=None if metadata is None else tuple(item.metadata for item in indexed),
         errors=tuple(errors),
+        decode=decode,
     )
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from tinyclip_edge.json_text import parse_json
 from tinyclip_edge.limits import is_count
+from tinyclip_edge.runtime.decode_modes import DECODE_MODES, EXACT
 
-VERSION = 1
+VERSION = 2  # 1 had no decode mode
 DTYPES = ("float16", "float32", "int8")
 ENTRY = b"tinyclip_edge"  # of the file's metadata
 
@@ -24,6 +25,7 @@ class FileHeader:
     dimensions: int  # of a vector
     dtype: str = "float16"  # of a vector's numbers
     width: int | None = None  # of the model's embeddings, where vectors have the first of them
+    decode: str = EXACT  # mode of the pictures, of DECODE_MODES
     about: Mapping[str, Any] = field(default_factory=dict)  # JSON values of the writer
     version: int = VERSION
 
@@ -47,6 +49,8 @@ def parsed_header(entry: bytes) -> FileHeader:
     if not (
         all(isinstance(text, str) for text in texts)
         and header.dtype in DTYPES
+        and isinstance(header.decode, str)
+        and header.decode in DECODE_MODES
         and is_count(header.dimensions)
         and (header.width is None or is_count(header.width, minimum=header.dimensions))
         and isinstance(header.about, dict)

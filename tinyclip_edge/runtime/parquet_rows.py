@@ -22,6 +22,7 @@ from tinyclip_edge.errors import DataError, did_you_mean, missing_extra
 from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.json_text import parse_json
 from tinyclip_edge.limits import MIB, UNPACK_RATIO
+from tinyclip_edge.runtime.decode_modes import EXACT
 from tinyclip_edge.runtime.parquet_header import (
     DTYPES,
     ENTRY,
@@ -152,8 +153,16 @@ class Rows(NamedTuple):
     metadata: list[Mapping[str, Any]]
 
 
-def read_rows(path: Path) -> tuple[int | None, list[Rows]]:
-    """Return the width of the model, where the file's vectors are shorter, and the rows in parts.
+class FileRows(NamedTuple):
+    """Content of a file."""
+
+    width: int | None  # of the model's embeddings, where the file's vectors are shorter
+    decode: str  # mode of the pictures
+    parts: list[Rows]
+
+
+def read_rows(path: Path) -> FileRows:
+    """Return the rows of a file.
 
     Raise DataError for a file without these columns, with a missing value, or with numbers that
     are not finite.
@@ -164,8 +173,9 @@ def read_rows(path: Path) -> tuple[int | None, list[Rows]]:
         scaled = _check(path, file, vector)
         names = ["key", "vector", "model", "metadata", *(["scale"] if scaled else [])]
         batches = file.iter_batches(ROW_GROUP, columns=names)
-        width = None if entry is None else parsed_header(entry).width
-        return width, [_rows(batch, vector.list_size) for batch in batches]
+        header = None if entry is None else parsed_header(entry)
+        width, decode = (None, EXACT) if header is None else (header.width, header.decode)
+        return FileRows(width, decode, [_rows(batch, vector.list_size) for batch in batches])
 
 
 @contextmanager

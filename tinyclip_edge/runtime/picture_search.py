@@ -33,6 +33,15 @@ class PictureSearch(ABC):
     def model_hash(self) -> str:
         """Identifier of weights and precision, which an index of this model stores."""
 
+    @property
+    @abstractmethod
+    def decode(self) -> str:
+        """How pictures are decoded: a key of ``DECODE_MODES``, which an index stores."""
+
+    @abstractmethod
+    def decoding(self, mode: str) -> PictureSearch:
+        """Return the same model with another decode mode."""
+
     @abstractmethod
     def encode_image(self, images: Iterable[ImageInput]) -> Features:
         """Return float32 ``[N, D]``, unit norm; raise DataError for a broken image."""
@@ -66,7 +75,7 @@ class PictureSearch(ABC):
 
         return build_index(
             self.picture_encoder(), self.model_hash, images, keys,
-            metadata=metadata, on_error=on_error, progress=progress,
+            decode=self.decode, metadata=metadata, on_error=on_error, progress=progress,
         )  # fmt: skip
 
     def query(self, query: Query) -> Features:
@@ -113,15 +122,17 @@ class PictureSearch(ABC):
     ) -> list[Hit] | list[list[Hit]]:
         """Return the ``k`` pictures nearest to a query, best first; see ``query`` for its forms.
 
-        A list or tuple of queries is answered by a list for each. ``negative``: one or several
+        Pictures are decoded as the index's were. A list or tuple of queries is answered by a list
+        for each. ``negative``: one or several
         queries to be unlike; each is subtracted. ``min_score`` leaves out lower cosines. Raise
         BundleError when another model, or another precision of it, made the index.
         """
         index.require(self.model_hash)
         several = isinstance(query, (list, tuple))
         queries = list(query) if isinstance(query, (list, tuple)) else [query]
-        unlike = [] if negative is None else [-self.query(part) for part in _listed(negative)]
-        rows = [_sum([self.query(part), *unlike]) for part in queries]
+        model = self.decoding(index.decode)
+        unlike = [] if negative is None else [-model.query(part) for part in _listed(negative)]
+        rows = [_sum([model.query(part), *unlike]) for part in queries]
         if not rows:
             return []
         hits = index.top_of_each(np.stack(rows), k, min_score=min_score)

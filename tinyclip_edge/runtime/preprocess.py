@@ -11,7 +11,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from tinyclip_edge.errors import DataError, ModelError, did_you_mean
-from tinyclip_edge.runtime.images import MAX_PIXELS, open_image
+from tinyclip_edge.runtime.decode_modes import EXACT, decode_mode
+from tinyclip_edge.runtime.image_limits import MAX_PIXELS
+from tinyclip_edge.runtime.images import open_image
 from tinyclip_edge.runtime.protocol import Features, ImageInput
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -37,8 +39,10 @@ class Preprocess:
     resize_mode: str = "shortest"
     fill_color: int = 0
     as_stored: bool = False  # see open_image: open_clip's own transform of an opened file
+    decode: str = EXACT  # of DECODE_MODES
 
     def __post_init__(self) -> None:
+        decode_mode(self.decode)
         if min(self.height, self.width) < 1 or self.height * self.width > MAX_INPUT:
             raise ModelError(
                 f"preprocessing: size {self.height}x{self.width} is not a valid image size"
@@ -61,7 +65,9 @@ class Preprocess:
             raise ModelError(f"preprocessing: fill_color {self.fill_color} is not 0 to 255")
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, as_stored: bool = False) -> Preprocess:
+    def from_config(
+        cls, config: Mapping[str, Any], *, as_stored: bool = False, decode: str = EXACT
+    ) -> Preprocess:
         """Read open_clip's ``preprocess_cfg`` or a Hugging Face ``preprocessor_config.json``.
 
         Raises ModelError for values that are not supported.
@@ -70,7 +76,7 @@ class Preprocess:
             raise ModelError(f"preprocessing: {_short(config)} is not a table of settings")
         try:
             fields = _hugging_face(config) if "image_mean" in config else _open_clip(config)
-            return cls(**fields, as_stored=as_stored)
+            return cls(**fields, as_stored=as_stored, decode=decode)
         except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
             raise ModelError(
                 f"preprocessing: cannot read {_short(config)}: {_short(error)}"
@@ -78,7 +84,8 @@ class Preprocess:
 
     def pixels(self, image: ImageInput, label: str = "image") -> npt.NDArray[np.uint8]:
         """Return uint8 ``[H, W, 3]``, resized and cropped; raise DataError for a bad image."""
-        decoded = open_image(image, label, as_stored=self.as_stored)
+        least = None if self.decode == EXACT else self._least
+        decoded = open_image(image, label, as_stored=self.as_stored, least=least)
         try:
             # as_stored resizes an image in its own mode before RGB, in open_clip's order.
             fitted = self._fit(decoded, label).convert("RGB")
@@ -107,8 +114,18 @@ class Preprocess:
             raise DataError(f"{label} is too long and thin: {image.width}x{image.height} pixels")
         # open_clip 3.3 ignores the interpolation here; trained models expect that.
         oblong = self.resize_mode == "shortest" and self.width != self.height
-        image = image.resize((width, height), _FILTERS["bicubic" if oblong else self.interpolation])
+        image = image.resize(
+            (width, height),
+            _FILTERS["bicubic" if oblong else self.interpolation],
+            reducing_gap=decode_mode(self.decode).averaged,
+        )
         return _centre(image, self.width, self.height, self.fill_color)
+
+    def _least(self, width: int, height: int) -> tuple[float, float]:
+        """Return the least size at which a picture of a size is decoded."""
+        factor = decode_mode(self.decode).decoded or 1.0
+        width, height = self._resized(width, height)
+        return factor * width, factor * height
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         if self.resize_mode == "squash":

@@ -72,6 +72,10 @@ class Indexer(Protocol):
         """Identifier of weights and precision."""
         ...
 
+    def decoding(self, mode: str) -> Indexer:
+        """Return the same model with another decode mode."""
+        ...
+
     def index(
         self, images: Images, keys: Iterable[str] | None = None,
         *, metadata: Iterable[Mapping[str, Any]] | None = None,

@@ -14,7 +14,8 @@ from PIL import Image
 
 from tinyclip_edge.errors import DataError, TinyClipError, missing_extra
 from tinyclip_edge.paths import exists, is_file
-from tinyclip_edge.runtime.images import MAX_PIXELS, open_image
+from tinyclip_edge.runtime.image_limits import MAX_PIXELS
+from tinyclip_edge.runtime.images import open_image
 from tinyclip_edge.runtime.video_keys import CONTAINERS, split_key
 
 if TYPE_CHECKING:
@@ -34,13 +35,16 @@ def can_read_videos() -> bool:
     return find_spec("av") is not None
 
 
-def open_picture(key: str) -> Image.Image:
+def open_picture(key: str, edge: int) -> Image.Image:
     """Return the picture of an index's key, upright RGB: a file's, or a frame of a video.
 
+    ``edge``: pixels of its shorter side that are enough, so that large ones are read faster.
     Raise DataError when it is gone or broken, MissingExtraError for a frame without PyAV.
     """
     path, seconds = split_key(key)
-    return open_image(path) if seconds is None else frame_at(path, seconds)
+    if seconds is not None:
+        return frame_at(path, seconds)
+    return open_image(path, least=lambda width, height: (edge, edge))
 
 
 def frame_at(path: str, seconds: float) -> Image.Image:

@@ -24,13 +24,18 @@ class MeanColour:
     model_hash: str = "mean-int8"
     batch: int = 4
     embedded: int = 0
+    decode: str = "exact"
+
+    def decoding(self, mode):
+        self.decode = mode
+        return self
 
     @property
     def manifest(self):
         return SimpleNamespace(embedding_dim=3)
 
     def picture_encoder(self):
-        preprocess = Preprocess(8, 8, mean=(0.5, 0.4, 0.3), std=(1, 1, 1))
+        preprocess = Preprocess(8, 8, mean=(0.5, 0.4, 0.3), std=(1, 1, 1), decode=self.decode)
 
         def tower(pixels):
             self.embedded += len(pixels)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from colour_model import check_rows, counts, names, paint
+from PIL import Image
 
 from tinyclip_edge import index_folders
 from tinyclip_edge.aside import locked_file
+from tinyclip_edge.collection.journal import IndexedFile, Journal
 from tinyclip_edge.errors import BundleError, DataError, TinyClipError
 from tinyclip_edge.runtime.index import ImageIndex
 
@@ -218,3 +221,33 @@ def test_a_lock_that_leads_elsewhere_is_not_emptied(model, photos, tmp_path):
     with pytest.raises(TinyClipError, match="cannot be locked"):
         index_folders(model, [photos], tmp_path / "x.npz")
     assert precious.read_bytes() == b"do not lose this"
+
+
+def test_the_decode_mode_of_an_index_stays(model, photos, tmp_path):
+    large = photos / "large.jpg"
+    large.parent.mkdir(exist_ok=True)
+    Image.effect_mandelbrot((320, 240), (-2, -1.5, 1, 1.5), 99).convert("RGB").save(large)
+    fast = replace(model, decode="fast")
+    index_folders(fast, [photos], tmp_path / "a")
+    before = ImageIndex.load(tmp_path / "a")
+    assert before.decode == "fast"
+    copied = photos / "other.jpg"
+    Image.open(large).save(copied, quality=60)
+    index_folders(replace(model, decode="exact"), [photos], tmp_path / "a")
+    index_folders(fast, [photos], tmp_path / "b")
+    after, again = ImageIndex.load(tmp_path / "a"), ImageIndex.load(tmp_path / "b")
+    assert after.decode == "fast" and set(after.keys) == {*before.keys, str(copied)}
+    np.testing.assert_array_equal(after.vector(str(copied)), again.vector(str(copied)))
+    exact = replace(model, decode="exact")
+    index_folders(exact, [photos], tmp_path / "c")
+    assert ImageIndex.load(tmp_path / "c").decode == "exact"
+
+
+def test_unfinished_work_of_another_decode_mode_is_refused(tmp_path):
+    path = tmp_path / ".a.npz.journal"
+    with Journal(path, "m-int8", 3, "fast") as journal:
+        journal.write({"x": IndexedFile(1, 2, bytes(16), np.zeros(3, np.int8), 1.0)}, [])
+    with pytest.raises(BundleError, match=r"pictures decoded fast; finish it with --decode fast"):
+        Journal(path, "m-int8", 3)
+    with Journal(path, "m-int8", 3, "fast") as journal:
+        assert list(journal.files) == ["x"]

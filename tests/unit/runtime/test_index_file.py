@@ -44,7 +44,7 @@ def test_everything_comes_back(tmp_path, mmap, int8):
     assert loaded.features.ctypes.data % 64 == 0 or not mmap
     assert loaded.top(np.array([0, 1, 0], np.float32), 1) == [Hit("b\udcff", pytest.approx(1))]
     with np.load(tmp_path / "all.npz", allow_pickle=False) as content:
-        assert int(content["format_version"]) == 2
+        assert int(content["format_version"]) == 3
         np.testing.assert_array_equal(content["features"], index.features)
 
 
@@ -82,10 +82,10 @@ def test_files_of_the_first_version_open(tmp_path):
 
 
 def test_a_newer_version_is_refused(tmp_path, monkeypatch, index):
-    monkeypatch.setattr("tinyclip_edge.runtime.index_file.FORMAT_VERSION", 3)
+    monkeypatch.setattr("tinyclip_edge.runtime.index_file.FORMAT_VERSION", 4)
     path = index.save(tmp_path / "new")
     monkeypatch.undo()
-    with pytest.raises(DataError, match=r"version 3 is newer than 2.*upgrade tinyclip-edge"):
+    with pytest.raises(DataError, match=r"version 4 is newer than 3.*upgrade tinyclip-edge"):
         ImageIndex.load(path)
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from odd_pictures import encoded, file_of, picture
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.runtime import images
+from tinyclip_edge.runtime import image_limits
 from tinyclip_edge.runtime.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 
 
@@ -144,7 +144,7 @@ def test_missing_files_folders_and_other_types(tmp_path):
 
 def test_bombs_are_refused_before_they_are_decoded(monkeypatch):
     bomb = encoded(Image.new("1", (3000, 3000)), "PNG")
-    monkeypatch.setattr(images, "MAX_PIXELS", 8_000_000)
+    monkeypatch.setattr(image_limits, "MAX_PIXELS", 8_000_000)
     with pytest.raises(DataError, match="3000x3000 pixels; at most 8,000,000"):
         Preprocess(16, 16)(bomb)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
