@@ -31,9 +31,5 @@ def decode_reduced(image: Image.Image, least: LeastSize, *, on_its_side: bool) -
     """
     if not isinstance(image, JpegImagePlugin.JpegImageFile):
         return
-    width, height = image.size
-    if on_its_side:
-        height, width = least(height, width)
-    else:
-        width, height = least(width, height)
-    image.draft(None, (math.ceil(width), math.ceil(height)))
+    size = least(*reversed(image.size))[::-1] if on_its_side else least(*image.size)
+    image.draft(None, (math.ceil(size[0]), math.ceil(size[1])))
