@@ -6,7 +6,7 @@ weights, contrastive loss). The learning rate of each arm is searched in the sam
 middle, by mean recall@1 on ``starter:val`` with a separate seed (``--rates`` sets known ones); then
 every seed is measured on Twemoji, a style that is not in the training data. Finished runs stay
 under ``--work`` and are not repeated. ``--store`` writes the figure of ``scratch`` that
-``tinyclip-edge quickstart`` shows beside its own.
+``tinyclip-edge quickstart`` shows beside its own. ``--out`` gets .json and .png.
 
     python benchmarks/distill_arms.py --student starter-50 --out benchmarks/results/arms-50
 """
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kept_runs import cached_run, teacher_hash, twemoji_shard
+from kept_runs import cached_run, runs_parser, teacher_hash, twemoji_shard
 
 AFFINITY = ["loss.affinity=1.0", "loss.feature=0.0", "loss.contrastive=0.0"]
 ARMS: dict[str, list[str]] = {
@@ -206,20 +206,13 @@ def plot(summary: dict[str, Any], path: Path) -> None:
 
 
 def command_line() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = runs_parser(__doc__, "runs/arms", steps=400)
     parser.add_argument("--student", default="starter-50", choices=RECIPES)
-    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--every", type=int, default=100, help="steps between measurements")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--lrs", type=float, nargs="+", default=[2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3])
     parser.add_argument(
         "--rates", nargs="+", default=[], metavar="ARM=LR", help="known rates, not tuned"
     )
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs/arms"))
-    parser.add_argument("--out", type=Path, required=True, help="gets .json and .png")
     parser.add_argument(
         "--store", type=Path, help=f"write quickstart's from_scratch.json here ({STORED_STUDENT})"
     )

@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from pathlib import Path
 from typing import Any
 
 from kept_runs import (
     cached_run,
     check_settings,
     evaluated_at_end,
+    runs_parser,
     teacher_hash,
     twemoji_shard,
 )
@@ -67,15 +67,8 @@ def train(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = runs_parser(__doc__, "runs/family-worth", steps=200)
     parser.add_argument("--teacher-steps", type=int, default=1500)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs/family-worth"))
-    parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
 
     import torch

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tinyclip_edge.config import RunConfig
+
+
+def runs_parser(
+    description: str | None,
+    work: str,
+    *,
+    steps: int | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+) -> argparse.ArgumentParser:
+    """Return the options of a benchmark of runs: seeds, threads, folders, and ``steps`` if any."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if steps is not None:
+        parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path(work))
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
 
 
 def check_settings(work: Path, settings: dict[str, Any]) -> None:

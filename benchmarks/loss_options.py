@@ -23,6 +23,7 @@ from kept_runs import (
     cached_run,
     check_settings,
     evaluated_at_end,
+    runs_parser,
     teacher_hash,
     twemoji_shard,
 )
@@ -161,16 +162,9 @@ def row(records: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = runs_parser(__doc__, "runs/loss-options", steps=400)
     parser.add_argument("--arms", nargs="+", metavar="NAME", help="some of the arms only")
     parser.add_argument("--second-teacher", metavar="MODEL")
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs/loss-options"))
-    parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     second = arguments.second_teacher
     arms = ARMS if second is None else ARMS | two_teachers(second)

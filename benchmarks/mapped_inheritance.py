@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from pathlib import Path
 from typing import Any
 
 from kept_runs import (
     cached_run,
     check_settings,
     evaluated_at_end,
+    runs_parser,
     teacher_hash,
     twemoji_shard,
 )
@@ -88,17 +88,10 @@ def row(records: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = runs_parser(__doc__, "runs/mapped-inheritance", steps=150)
     parser.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
     parser.add_argument("--map-share", type=float, default=0.2)
     parser.add_argument("--map-lr", type=float, default=4e-3)
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs/mapped-inheritance"))
-    parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
 
     import torch

@@ -13,10 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from pathlib import Path
 from typing import Any
 
-from kept_runs import cached_run, teacher_hash, twemoji_shard
+from kept_runs import cached_run, runs_parser, teacher_hash, twemoji_shard
 
 STEPS = {"half": 400, "quarter": 800}
 
@@ -68,15 +67,9 @@ def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = runs_parser(__doc__, "runs/paths")
     parser.add_argument("--question", choices=STEPS, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", nargs="*", default=[], help="overrides of all ways")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs/paths"))
-    parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     arguments.teacher = teacher_hash()
 

@@ -13,10 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from pathlib import Path
 from typing import Any
 
-from kept_runs import cached_run, evaluated_at_end, teacher_hash, twemoji_shard
+from kept_runs import cached_run, evaluated_at_end, runs_parser, teacher_hash, twemoji_shard
 
 FEATURE = 1000.0  # weight of the shipped runs
 LEARNED = "loss.student_logit_scale=learned"
@@ -62,15 +61,8 @@ def row(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = runs_parser(__doc__, "runs/ablation", steps=400, seeds=[0])
     parser.add_argument("--questions", nargs="+", choices=QUESTIONS, default=list(QUESTIONS))
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs/ablation"))
-    parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
 
     import torch
