@@ -1,4 +1,4 @@
-"""The parts of ``benchmarks/collection_peers.py`` that need no other program."""
+"""The parts of the benchmark ``collection_peers`` that need no other program."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import collection_peers
+import collection_programs
 from pair_shards import encoded, write_shard
 
 
@@ -34,7 +35,7 @@ def test_photos_have_the_size_of_a_camera(tmp_path):
 
 
 def test_each_program_has_an_environment_and_commands_of_its_own(tmp_path):
-    peers = collection_peers.peers(tmp_path)
+    peers = collection_programs.peers(tmp_path)
     assert [peer.label for peer in peers[2:]] == ["rclip", "fastembed", "imgsearch"]
     commands = [peer.commands(tmp_path) for peer in peers]
     assert all(index != search for index, search in commands)
