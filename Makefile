@@ -5,11 +5,11 @@ CHROMIUM ?= /usr/lib/chromium
 # A file is one worker's, with the servers and models its tests share; long files come first.
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile \
 	--no-loadscope-reorder
-HERE := not optimum and not provider and not application and not infinity
+HERE := not optimum and not provider and not application and not infinity and not sample
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help quickstart test ci demo lint format types contracts unit full slow rest optimum devices applications matrix \
-	clients docs clean
+	clients samples docs clean
 
 help:
 	@echo "make quickstart   distil, export to int8, compare (installs into .venv first)"
@@ -22,6 +22,7 @@ help:
 	@echo "make matrix       oldest and newest versions, oldest and newest Python, base and all (hours)"
 	@echo "make applications the tests that open a student in other people's Python packages, likewise"
 	@echo "make clients      npm packages for the tests that open a bundle in Node and in Chromium"
+	@echo "make samples      the applications in demo/c and demo/android, where cc and Java are (240 MB of packages)"
 	@echo "make docs         build the documentation site, strictly and offline, into build/site"
 	@echo "make format       format the code"
 
@@ -84,6 +85,11 @@ matrix: .venv/bin/uv
 
 clients: tests/clients/node_modules/.installed
 
+# Needs cc, libcjson-dev, libstb-dev and Java. onnxruntime's C header is in its package for Unity, Kotlin's
+# compiler in a package of its own; neither is installed, only unpacked.
+samples: .venv/.installed-dev build/samples/.unpacked
+	$(PYTEST) -m sample tests/samples
+
 docs: .venv/.installed-dev
 	$(BIN)/python docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
@@ -125,6 +131,17 @@ FRONT_webgpu := onnxruntime-webgpu
 
 .venv/bin/uv: | .venv/bin/python
 	$(PIP) install --quiet 'uv>=0.9'
+
+HEADERS := com.github.asus4.onnxruntime@0.4.9
+KOTLIN := kotlin-compiler@2.4.20
+
+build/samples/.unpacked: Makefile
+	rm -rf build/samples && mkdir -p build/samples
+	cd build/samples && npm pack --silent $(HEADERS) $(KOTLIN) > packages.txt
+	cd build/samples && tar xzf com.github.asus4.onnxruntime-*.tgz --wildcards --transform='s|.*/|include/|' \
+		'*/ios-arm64_x86_64-simulator/onnxruntime.framework/Headers/*.h'
+	cd build/samples && tar xzf kotlin-compiler-*.tgz && rm *.tgz
+	@touch $@
 
 tests/clients/node_modules/.installed: tests/clients/package.json tests/clients/.npmrc
 	cd tests/clients && npm install --silent
