@@ -46,5 +46,6 @@ TARGETS: Mapping[str, Target] = {
         description="onnxruntime on Android, reduced builds too",
         suffix=".ort",
     ),
+    "raspberry-pi": Target(description="Raspberry Pi 3 to 5, 64-bit"),
     "browser": Target(description="onnxruntime-web and transformers.js"),
 }

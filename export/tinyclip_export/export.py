@@ -79,6 +79,7 @@ def _export(job: ExportJob) -> ExportReport:
     from tinyclip_export.bundle.hub_files import write_model_card
     from tinyclip_export.bundle.layouts import write_layouts
     from tinyclip_export.bundle.manifest import build_manifest
+    from tinyclip_export.bundle.native import check_native, write_native
     from tinyclip_export.bundle.string_extras import write_string_extras
     from tinyclip_export.bundle.string_text_tower import check_tokenizer
     from tinyclip_export.verification.golden import golden_vectors
@@ -87,7 +88,9 @@ def _export(job: ExportJob) -> ExportReport:
     timer, checks, preset = StageTimer(), VerificationReport(), job.settings.preset
     check_extras(job)
     if job.settings.extras.embed_tokenizer:
-        check_tokenizer(job.clip, job.settings.extras.static_batch)
+        check_tokenizer(job.clip, job.static_batch)
+    if job.settings.extras.native:
+        check_native(preset.target)
     prompt_notes = _prompt_notes(job)
     with timer.stage("export"):
         towers = write_float_towers(job)
@@ -113,6 +116,8 @@ def _export(job: ExportJob) -> ExportReport:
                 job.clip, job.folder, default, names, end=towers.special.end
             )
         check_target(job, checks)
+        if job.settings.extras.native:
+            extras["native"] = write_native(job, towers)
         target = convert_for_target(job)
     with timer.stage("reload"):
         verification = verification_figures(job, towers, verified, checks)

@@ -22,6 +22,8 @@ class Extras:
     layouts: tuple[str, ...] = ()  # of other applications, in the default precision
     vocabulary: dict[str, Any] | None = None  # report of trim_vocabulary
     qat_report: dict[str, Any] | None = None  # report of quantization-aware training
+    native: bool = False  # adds files of the target's own engine
+    soc_model: int = 60  # Qualcomm's number of the chip for them; Snapdragon X Elite
     static_batch: int | None = None  # fixed batch size of all towers, with padded texts
 
     @property

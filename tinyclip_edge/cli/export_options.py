@@ -204,6 +204,21 @@ class ContentOptions:
         ),
     ] = None
 
+    native: Annotated[
+        bool,
+        typer.Option(
+            "--native",
+            help="Add what the target's own engine reads: with --target qnn context binaries for a "
+            "chip (package onnxruntime-qnn), with --target coreml .mlpackage (coremltools).",
+        ),
+    ] = False
+    soc_model: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Qualcomm's number of the chip for --native; 60: X Elite."
+        ),
+    ] = 60
+
     def read(self) -> Extras:
         """Read the files of labels and templates. Raises ConfigError, DataError."""
         from tinyclip_export.bundle.extras import read_extras
@@ -216,6 +231,8 @@ class ContentOptions:
             embed_tokenizer=self.embed_tokenizer,
             standalone=self.standalone,
             static_batch=self.static_batch,
+            native=self.native,
+            soc_model=self.soc_model,
         )
 
 

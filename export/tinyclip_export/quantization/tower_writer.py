@@ -58,6 +58,10 @@ class TowerWriter:
         """Whether the calibration pairs were needed."""
         return self._calibration is not None
 
+    def module(self, tower: str) -> nn.Module:
+        """Return the module that a tower's float file is exported from."""
+        return self._towers[tower]
+
     def source(self, tower: str, strength: float = 0.0) -> Path:
         """Return the float file of a tower, smoothed with `strength` (0: as it is)."""
         key = (tower, strength)
