@@ -38,8 +38,7 @@ def export_image_tower(
     form = form or InputForm()
     io = form.io("image")
     example = torch.zeros(_batch(form), 3, image_size, image_size)
-    dims = {axis: torch.export.Dim(name) for axis, name in io.dynamic_axes.items()}
-    _export(tower, example, path, io, dims, form)
+    _export(tower, example, path, io, dict(io.dynamic_axes), form)
 
 
 def export_text_tower(tower: AnyTextTower, path: Path, *, form: InputForm | None = None) -> None:
@@ -56,11 +55,9 @@ def export_text_tower(tower: AnyTextTower, path: Path, *, form: InputForm | None
     io = form.io("text")
     length = context_length if form.padded else context_length - 1
     example = torch.ones(_batch(form), length, dtype=torch.int64)
-    dimensions = {
-        0: torch.export.Dim("batch"),
-        1: torch.export.Dim("sequence", min=MIN_TOKENS, max=context_length),
-    }
-    dims = {axis: dimensions[axis] for axis in io.dynamic_axes}
+    dims: dict[int, Any] = dict(io.dynamic_axes)
+    if 1 in dims:
+        dims[1] = torch.export.Dim(dims[1], min=MIN_TOKENS, max=context_length)
     _export(tower, example, path, io, dims, form)
 
 
@@ -113,6 +110,10 @@ def _export(
     dims: dict[int, Any],
     form: InputForm,
 ) -> None:
+    """Write the file; `dims` has a Dim per dynamic axis, or its name for any size.
+
+    A Dim without bounds is stricter than a name: torch 2.9 refuses it for any guard of its tracing.
+    """
     import onnx
 
     weights = sum(p.numel() * p.element_size() for p in tower.parameters())

@@ -46,6 +46,7 @@ def make_pair_safe(quantized: ModelProto, source: ModelProto) -> None:
 
     floats = constants(source.graph)
     tensors = constants(quantized.graph)
+    transposed = _transposed_weights(source.graph)
     for key in _product_weights(quantized.graph, tensors):
         name = key.removesuffix("_quantized")
         origin = floats.get(name, floats.get(name.removesuffix("_Transposed")))
@@ -53,7 +54,9 @@ def make_pair_safe(quantized: ModelProto, source: ModelProto) -> None:
             raise ModelError(f"int8: the quantizer made no scale or float weight named {name}")
         integer, scale = tensors[key], tensors[f"{name}_scale"]
         matrix = numpy_helper.to_array(origin)
-        weight, scales = pair_safe(matrix if origin.name == name else matrix.T)
+        # A Gemm's weight keeps its name in old versions of onnxruntime.
+        turned = origin.name != name or name in transposed
+        weight, scales = pair_safe(matrix.T if turned else matrix)
         tensor_form = (integer.data_type, list(integer.dims), list(scale.dims))
         if tensor_form != (TensorProto.INT8, list(weight.shape), list(scales.shape)):
             raise ModelError(
@@ -61,6 +64,13 @@ def make_pair_safe(quantized: ModelProto, source: ModelProto) -> None:
             )
         integer.CopyFrom(numpy_helper.from_array(weight, integer.name))
         scale.CopyFrom(numpy_helper.from_array(scales, scale.name))
+
+
+def _transposed_weights(graph: Any) -> set[str]:  # noqa: ANN401
+    """Return the names of weights that only Gemm reads, transposed; it becomes a MatMul."""
+    gemms = [node for node in graph.node if node.op_type == "Gemm"]
+    names = {n.input[1] for n in gemms if any(a.name == "transB" and a.i for a in n.attribute)}
+    return names.difference(n.input[1] for n in graph.node if n.op_type == "MatMul")
 
 
 def _product_weights(graph: Any, tensors: dict[str, Any]) -> list[str]:  # noqa: ANN401

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.inheritance.masked_encoder import relative_buckets
+from tinyclip_edge.models.clip import token_table
 from tinyclip_edge.models.sized_text import head_width_of
 from tinyclip_export.towers.blocks import Attention, Constant, OpenClip, unit_norm
 from tinyclip_export.towers.causal_mask import DEEP
@@ -75,7 +76,9 @@ class EncoderTextTower(nn.Module):
         encoder, model_type = text.transformer, text.config.model_type
         self.pad_id = int(text.config.pad_token_id)
         self.context_length = _context_length(text, example)
-        self.tokens: nn.Embedding = encoder.get_input_embeddings()
+        table = token_table(text)
+        assert table is not None  # transformers' encoders have one
+        self.tokens: nn.Embedding = table
         # Of M2M-100, whose module multiplies what it looks up.
         self.token_scale = float(getattr(self.tokens, "embed_scale", 1.0))
         parts, self.positions, self.embedding_norm, self.ln_final = ENCODER_PARTS[model_type](
