@@ -79,6 +79,17 @@ def test_onnxruntime_gives_the_features_at_any_length(kind, tmp_path):
     assert np.abs(between - reference(clip, ids)).max() < 1e-5
 
 
+def test_an_encoder_that_hides_its_token_table(monkeypatch):
+    """M2M-100's in transformers before 4.54."""
+    clip = small("NLLB")
+
+    def hidden(_encoder):
+        raise NotImplementedError
+
+    monkeypatch.setattr(type(clip.model.text.transformer), "get_input_embeddings", hidden)
+    assert tower_of(clip).tokens is clip.model.text.transformer.embed_tokens
+
+
 def test_relu_and_ungated_t5(tmp_path):
     table = {**ENCODERS["mT5"]["text_cfg"]["hf_config"], "feed_forward_proj": "relu"}
     clip = small("mT5", hf_config=table)

@@ -108,6 +108,8 @@ def quantize_dynamically(model: Any, recipe: Int8Recipe, exclude: Collection[str
     from onnxruntime.quantization import QuantizationMode, QuantType
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 
+    # The quantizer makes a Gemm a MatMul of another name before it looks for these.
+    names = [name for node in exclude for name in (node, f"{node}_MatMul")]
     quantizer = ONNXQuantizer(
         model,
         per_channel=True,
@@ -118,7 +120,7 @@ def quantize_dynamically(model: Any, recipe: Int8Recipe, exclude: Collection[str
         activation_qType=QuantType.QUInt8,
         tensors_range=None,
         nodes_to_quantize=[],
-        nodes_to_exclude=list(exclude),
+        nodes_to_exclude=names,
         op_types_to_quantize=list(OPERATORS),
         extra_options={"WeightSymmetric": True},  # of uint8 weights too
     )

@@ -123,3 +123,28 @@ def test_manifest_tells_what_was_done(exported):
 
     count = count_parameters(exported.clip.model)
     assert manifest["parameters"]["token_embedding"] == count.token_embedding
+
+
+def test_a_tower_that_is_traced_for_batches_but_one_is_exported(tmp_path):
+    """torch 2.9 refuses it where the batch is a dimension without bounds."""
+    from torch import nn
+
+    from tinyclip_export.onnx_passes.exporter import export_image_tower
+
+    class Tower(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(12, 4)
+
+        def forward(self, pixels):
+            features = self.head(pixels.flatten(1))
+            return features * 1.0 if pixels.shape[0] != 1 else features
+
+    tower, path = Tower(), tmp_path / "tower.onnx"
+    export_image_tower(tower, path, image_size=2)
+    session = ort.InferenceSession(path)
+    assert session.get_outputs()[0].shape == ["batch", 4]
+    for batch in (1, 3):
+        pixels = torch.randn(batch, 3, 2, 2)
+        (actual,) = session.run(None, {"pixel_values": pixels.numpy()})
+        assert np.abs(actual - tower(pixels).detach().numpy()).max() < 1e-6

@@ -5,11 +5,11 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tinyclip_edge.errors import ConfigError
 from tinyclip_export.quantization.dynamic_int8 import PORTABLE, Int8Recipe, quantize_tower
-from tinyclip_export.quantization.overflow_safe import pair_safe
+from tinyclip_export.quantization.overflow_safe import make_pair_safe, pair_safe
 from tinyclip_export.quantization.recipe import QuantizeJob
 
 TOWERS = {"image": "vision_model", "text": "text_model"}
@@ -106,10 +106,54 @@ def test_an_empty_column_stays_empty():
     assert np.isfinite(scale).all()
 
 
+def gemm_of(weight, **attributes):
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], name="head", **attributes)
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in "xy")
+    graph = helper.make_graph([node], "g", [x], [y], [numpy_helper.from_array(weight, "w")])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+@pytest.mark.parametrize("outputs", [3, 5])
+@pytest.mark.parametrize("name", ["w", "w_Transposed"])
+def test_the_weight_of_a_gemm_is_transposed_whatever_the_quantizer_calls_it(name, outputs):
+    """onnxruntime renames it since 1.32."""
+    weight = np.random.default_rng(0).standard_normal((outputs, 5)).astype(np.float32)
+    node = helper.make_node("MatMulInteger", ["a", f"{name}_quantized"], ["y"])
+    tensors = [
+        numpy_helper.from_array(np.zeros((5, outputs), np.int8), f"{name}_quantized"),
+        numpy_helper.from_array(np.ones(outputs, np.float32), f"{name}_scale"),
+    ]
+    quantized = helper.make_model(helper.make_graph([node], "g", [], [], tensors))
+    make_pair_safe(quantized, gemm_of(weight, transB=1))
+    written = [numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer]
+    for actual, expected in zip(written, pair_safe(weight.T), strict=True):
+        assert actual.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_a_gemm_in_int8_is_close_to_the_float_one(transposed, tmp_path):
+    import onnxruntime as ort
+
+    random = np.random.default_rng(1)
+    weight = random.standard_normal((16, 16)).astype(np.float32)  # square: no shape tells
+    onnx.save_model(gemm_of(weight, transB=transposed), tmp_path / "fp32.onnx")
+    quantize_tower(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", PORTABLE, text=False)
+    x = random.standard_normal((4, 16)).astype(np.float32)
+    (actual,) = ort.InferenceSession(tmp_path / "int8.onnx").run(None, {"x": x})
+    expected = x @ (weight.T if transposed else weight)
+    assert np.abs(actual - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_a_gemm_is_kept_in_float(tmp_path):
+    onnx.save_model(gemm_of(np.ones((4, 4), np.float32), transB=1), tmp_path / "fp32.onnx")
+    target = tmp_path / "int8.onnx"
+    quantize_tower(tmp_path / "fp32.onnx", target, PORTABLE, text=False, keep_float=["head"])
+    assert [node.op_type for node in onnx.load(target).graph.node] == ["MatMul"]
+
+
 def test_integer_products_are_exact_on_this_cpu_at_the_limit(tmp_path):
     # The worst case: every activation 255, every pair at its limit. onnxruntime against numpy.
     import onnxruntime as ort
-    from onnx import TensorProto, helper
 
     weight, _ = pair_safe(np.ones((64, 8), dtype=np.float32))
     assert weight.max() == 64
