@@ -22,7 +22,7 @@ help:
 	@echo "make matrix       oldest and newest versions, oldest and newest Python, base and all (hours)"
 	@echo "make applications the tests that open a student in other people's Python packages, likewise"
 	@echo "make clients      npm packages for the tests that open a bundle in Node and in Chromium"
-	@echo "make samples      the applications in demo/c and demo/android, where cc and Java are (240 MB of packages)"
+	@echo "make samples      the applications of demo/ that need cc, Java or a bundler (240 MB of packages)"
 	@echo "make docs         build the documentation site, strictly and offline, into build/site"
 	@echo "make format       format the code"
 
@@ -86,7 +86,7 @@ matrix: .venv/bin/uv
 clients: tests/clients/node_modules/.installed
 
 # Needs cc, libcjson-dev, libstb-dev and Java. onnxruntime's C header is in its package for Unity, Kotlin's
-# compiler in a package of its own; neither is installed, only unpacked.
+# compiler and esbuild in packages of their own; none is installed, they are only unpacked.
 samples: .venv/.installed-dev build/samples/.unpacked
 	$(PYTEST) -m sample tests/samples
 
@@ -134,13 +134,15 @@ FRONT_webgpu := onnxruntime-webgpu
 
 HEADERS := com.github.asus4.onnxruntime@0.4.9
 KOTLIN := kotlin-compiler@2.4.20
+ESBUILD := @esbuild/linux-x64@0.25.0
 
 build/samples/.unpacked: Makefile
 	rm -rf build/samples && mkdir -p build/samples
-	cd build/samples && npm pack --silent $(HEADERS) $(KOTLIN) > packages.txt
+	cd build/samples && npm pack --silent $(HEADERS) $(KOTLIN) $(ESBUILD) > packages.txt
 	cd build/samples && tar xzf com.github.asus4.onnxruntime-*.tgz --wildcards --transform='s|.*/|include/|' \
 		'*/ios-arm64_x86_64-simulator/onnxruntime.framework/Headers/*.h'
-	cd build/samples && tar xzf kotlin-compiler-*.tgz && rm *.tgz
+	cd build/samples && mkdir kotlin esbuild && tar xzf kotlin-compiler-*.tgz -C kotlin --strip-components=1 \
+		&& tar xzf esbuild-linux-x64-*.tgz -C esbuild --strip-components=1 && rm *.tgz
 	@touch $@
 
 tests/clients/node_modules/.installed: tests/clients/package.json tests/clients/.npmrc

@@ -19,11 +19,10 @@ export async function openBundle(folder, { precision, device = "cpu" } = {}) {
   return EdgeClip.open({ source, manifest, precision: name, ort, backend: device });
 }
 
-/** Decode a Blob or a file's path to {data: RGBA bytes, width, height}: upright, transparency on white. */
+/** Decode the bytes or the path of a file to {data: RGBA bytes, width, height}: upright, transparency on white. */
 export async function decode(picture, name = String(picture)) {
   try {
-    const input = picture instanceof Blob ? Buffer.from(await picture.arrayBuffer()) : picture;
-    const upright = sharp(input, { limitInputPixels: MAX_PIXELS }).rotate().flatten({ background: "#fff" });
+    const upright = sharp(picture, { limitInputPixels: MAX_PIXELS }).rotate().flatten({ background: "#fff" });
     const { data, info } = await upright.toColourspace("srgb").ensureAlpha().raw().toBuffer({ resolveWithObject: true });
     return { data: new Uint8ClampedArray(data), width: info.width, height: info.height };
   } catch (error) {

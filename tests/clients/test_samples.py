@@ -13,6 +13,16 @@ from recorded_bundle import change_manifest
 from tinyclip_edge import EdgeCLIP
 
 DEMO = Path(__file__).parents[2] / "demo"
+UNDER_NODE = """
+import { readFile } from "node:fs/promises";
+import * as ort from "onnxruntime-node";
+import { decode } from "../node/bundle.mjs";
+import { classify, openModel } from "./model.js";
+const [folder, picture, ...labels] = process.argv.slice(2);
+const source = { read: async (name) => new Uint8Array(await readFile(`${folder}/${name}`)) };
+const { clip, result } = await openModel({ source, ort, backend: "cpu", decode });
+console.log(JSON.stringify({ result, rows: await classify(clip, await decode(picture), labels) }));
+"""
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +45,25 @@ def run(node, samples):
         )  # fmt: skip
 
     return call
+
+
+def test_react_natives_model_gives_the_recorded_answers(run, opened, samples, tmp_path):
+    """All but the pages and the decoder of the phone, on Node's onnxruntime."""
+    script = samples / "react-native" / "under_node.mjs"
+    script.write_text(UNDER_NODE)
+    bundle = opened.models / "toy"
+    Image.fromarray(opened.image).save(tmp_path / "noise.png")
+    done = run(script, bundle, tmp_path / "noise.png", *LABELS)
+    answer = json.loads(done.stdout)
+    assert answer["result"]["failures"] == [] and answer["result"]["samePixels"]
+    python = EdgeCLIP.load(bundle).classify(tmp_path / "noise.png", LABELS)
+    assert [row["label"] for row in answer["rows"]] == [label for label, _ in python]
+    golden = json.loads((bundle / "manifest.json").read_text())["golden"]
+    golden["embeddings"]["int8"]["image"] = golden["embeddings"]["int8"]["text"]
+    changed = shutil.copytree(bundle, tmp_path / "toy")
+    change_manifest(changed, golden=golden)
+    refused = run(script, changed, tmp_path / "noise.png", *LABELS)
+    assert "this device gives other answers than recorded: image cosine" in refused.stderr
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

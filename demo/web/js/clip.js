@@ -2,9 +2,9 @@
 import { Familiarity } from "./familiarity.js";
 import { pixelTower } from "./manifest.js";
 import { Preprocess } from "./preprocess.js";
-import { Tower } from "./runtime.js";
 import { readChecked } from "./source.js";
 import { ClipTokenizer } from "./tokenizer.js";
+import { Tower } from "./tower.js";
 import { PageError } from "./errors.js";
 
 const TEXT_BATCH = 64;

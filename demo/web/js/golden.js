@@ -18,9 +18,9 @@ export function leastCosine({ manifest, precision, backend, wholePictures }) {
 
 /**
  * Run the golden inputs through the model, `rounds` times for timing; return the results. `decode`
- * makes pixels of a Blob where there is no canvas.
+ * makes {data, width, height} of a PNG's bytes where there is no canvas.
  */
-export async function replay(clip, { rounds = 5, decode = decodeBlob } = {}) {
+export async function replay(clip, { rounds = 5, decode = decodePng } = {}) {
   const golden = await readGolden(clip.manifest, clip.precision, decode);
   const images = await timed(golden.images, rounds, async (image) => (await clip.encodeImage(image)).embedding);
   const texts = await timed(golden.ids, rounds, async (ids) => (await clip.encodeIds([ids]))[0]);
@@ -55,6 +55,8 @@ async function samePixels(clip, golden) {
   return hashes.every((hash, i) => hash === golden.hashes[i]);
 }
 
+const decodePng = (bytes, name) => decodeBlob(new Blob([bytes], { type: "image/png" }), name);
+
 async function readGolden(manifest, precision, decode) {
   const { images, texts, embeddings } = manifest.golden;
   const none = new PageError(`this bundle has no golden vectors for ${precision}; export it again`);
@@ -64,7 +66,7 @@ async function readGolden(manifest, precision, decode) {
   try {
     read = {
       images: await Promise.all(
-        images.map(({ png }) => decode(new Blob([fromBase64(png)], { type: "image/png" }), "a golden picture")),
+        images.map(({ png }) => decode(fromBase64(png), "a golden picture")),
       ),
       hashes: images.map((entry) => entry.pixels_sha256),
       texts: texts.map((entry) => entry.text),

@@ -6,7 +6,7 @@ import { Closed, Engine } from "./engine.js";
 import { PageError, line } from "./errors.js";
 import { FIRST_LABELS, PRESETS, parseLabels, parseTemplates } from "./labels.js";
 import { listen } from "./pictures.js";
-import { BACKENDS } from "./runtime.js";
+import { BACKENDS } from "./tower.js";
 import {
   element, hideAnswer, megabytes, note, options, say, showAnswer, showBadges, showFacts, showTestRow, showTestVerdict,
 } from "./view.js";

@@ -1,5 +1,5 @@
 // Turns values into elements, without any computation.
-import { BACKENDS } from "./runtime.js";
+import { BACKENDS } from "./tower.js";
 
 const SHOWN = 20;
 // Of the self-test's table, which a phone shows as a list for each row.
