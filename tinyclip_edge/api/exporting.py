@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge.api.export_check import check_request
+from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.paths import free_folder
 from tinyclip_edge.precisions import PRECISIONS, check_precisions
+from tinyclip_edge.targets import AUTO, TARGETS
 
 if TYPE_CHECKING:
     from tinyclip_edge.config.preset import ExportPreset
@@ -61,19 +63,17 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
 
     ``model``: a run, a model folder or a name; the newest run by default. ``out``: bundles/NAME by
     default; ``force`` replaces a bundle there. ``precisions``: those of ``target`` by default, fp32
-    and int8 without one. ``target``: a shipped name, a YAML file, or an ExportPreset. ``extras``:
-    a classifier of labels, towers that take pixels. ``trim_vocab``: file of texts whose tokens are
-    all that is kept. ``callback`` gets lines about the work; ``progress`` draws a bar of ``qat``.
-    Options are checked before torch is imported. Raises a TinyClipError; GatesFailedError, with
-    nothing at ``out``, when a gate fails.
+    and int8 without one. ``target``: a shipped name, "auto", a YAML file, or an ExportPreset.
+    ``extras``: a classifier of labels, towers that take pixels. ``trim_vocab``: file of texts whose
+    tokens are all that is kept. ``callback`` gets lines about the work; ``progress`` draws a bar of
+    ``qat``. Options are checked before torch is imported. Raises a TinyClipError; GatesFailedError,
+    with nothing at ``out``, when a gate fails.
     """
-    from tinyclip_edge.config.preset import ExportPreset, load_preset
     from tinyclip_edge.models import newest_run
     from tinyclip_export.settings import NO_EXTRAS, ExportSettings
 
     request = verification or VerificationRequest()
-    preset = target if isinstance(target, ExportPreset) else None
-    preset = preset or (ExportPreset() if target is None else load_preset(str(target)))
+    preset = preset_of(target)
     chosen = ("fp32", "int8") if target is None else preset.precisions
     names = check_precisions(chosen if precisions is None else precisions)
     source = str(newest_run() if model is None else model)
@@ -92,6 +92,8 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
     pairs, supply = export_pairs(request, calibrated=calibrated)
     described = f"{len(pairs.texts):,} pairs of {request.data}"
     callback(f"exporting {source} to {folder}, verified on {described}")
+    if preset.target is not None:
+        callback(f"target {preset.target}: {TARGETS[preset.target].description}")
     for note in pairs.notes:
         callback(note)
     settings = ExportSettings(
@@ -116,6 +118,30 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
             force=force,
             settings=replace(settings, extras=added),
         )
+
+
+def preset_of(target: str | Path | ExportPreset | None) -> ExportPreset:
+    """Return the settings of a target's name, of "auto" or of a file; the default's for None.
+
+    Raises ConfigError, also for "auto" on a processor that has no target.
+    """
+    from tinyclip_edge.config.preset import ExportPreset, load_preset
+
+    if target is None:
+        return ExportPreset()
+    if isinstance(target, ExportPreset):
+        return target
+    if str(target) != AUTO:
+        return load_preset(target)
+    from tinyclip_edge.runtime.cpu import processor
+
+    kind = processor()
+    if kind is None:
+        raise ConfigError(
+            "target auto: this processor is neither x86 nor 64-bit ARM; leave out --target, which "
+            "suits every processor"
+        )
+    return load_preset(kind)
 
 
 @dataclass(frozen=True, slots=True)

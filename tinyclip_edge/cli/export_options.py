@@ -40,7 +40,8 @@ class PrecisionOptions:
     target: Annotated[
         str | None,
         typer.Option(
-            help=f"Precisions and settings of a target: {', '.join(TARGETS)}, or a YAML file.",
+            help=f"Precisions and settings of a target: {', '.join(TARGETS)}, auto for that of "
+            "this machine, or a YAML file.",
             show_default="fp32, which gives correct results on every CPU",
         ),
     ] = None
@@ -53,9 +54,9 @@ class PrecisionOptions:
 
     def resolve(self) -> tuple[tuple[str, ...], ExportPreset]:
         """Return the precisions to write and the settings of the target. Raises ConfigError."""
-        from tinyclip_edge.config.preset import ExportPreset, load_preset
+        from tinyclip_edge.api.exporting import preset_of
 
-        preset = load_preset(self.target) if self.target is not None else ExportPreset()
+        preset = preset_of(self.target)
         if self.token_bits is not None:
             preset = preset.with_token_table(self.token_bits)
         names = preset.precisions if self.target is not None else ["fp32"]

@@ -36,19 +36,21 @@ class DynamicInt8(Section):
         ),
     )
     token_table: Table = Field(default="8 bit", description="Bits of the token table.")
-    attention: Literal["nodes", "operator"] = Field(
-        default="nodes",
+    attention: Literal["multi_head", "operator", "nodes"] = Field(
+        default="multi_head",
         description=(
-            "operator: ONNX's Attention, which is faster and requires onnxruntime 1.23; "
-            "a tower with a different kind of attention keeps its separate nodes."
+            "multi_head: onnxruntime's own operator, in 1.20 and later; operator: ONNX's "
+            "Attention, which requires onnxruntime 1.23 and is faster for one picture; nodes: for "
+            "other engines. A tower with a different kind of attention keeps its separate nodes."
         ),
     )
-    norms: Literal["layer", "rms"] = Field(
-        default="layer",
+    norms: Literal["simplified", "rms", "layer"] = Field(
+        default="simplified",
         description=(
-            "rms: layer norms without mean subtraction (the mean is removed from the "
-            "weights instead), which is faster and requires onnxruntime 1.23; towers "
-            "with layer scale keep ordinary layer norms."
+            "simplified: layer norms without mean subtraction (the mean is removed from the "
+            "weights instead), which is faster, by onnxruntime's own name; rms: by ONNX's name, "
+            "which requires onnxruntime 1.23; layer: for other engines. Towers with layer scale "
+            "keep ordinary layer norms."
         ),
     )
     feed_forward: Literal["whole", "halves"] = Field(

@@ -1,19 +1,31 @@
-"""Features of the machine: those that decide how int8 runs without overflow, and its memory."""
+"""Features of the processor that decide how int8 runs without overflow, and which files suit it."""
 
 from __future__ import annotations
 
-import os
+import ctypes
 import platform
 from functools import cache
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
 _X86 = frozenset({"x86_64", "amd64", "i386", "i686", "x86"})
+_ARM = frozenset({"aarch64", "arm64"})
 _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
+# Linux' name of a flag, and what macOS calls it.
+_DARWIN = {"avx2": b"hw.optional.avx2_0", "avx512_vnni": b"hw.optional.avx512vnni"}
+_WINDOWS_AVX2 = 40  # PF_AVX2_INSTRUCTIONS_AVAILABLE; Windows has no such number for VNNI
 
 
 def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
-    """Return the first processor's flags; empty where the system does not list them."""
+    """Return the first processor's flags by Linux' names; empty where the system lists none.
+
+    Of macOS and Windows only those that this module asks for.
+    """
+    system = platform.system()
+    if system == "Darwin":
+        return frozenset(flag for flag, name in _DARWIN.items() if _sysctl(name))
+    if system == "Windows":
+        return frozenset({"avx2"} if _windows_feature(_WINDOWS_AVX2) else ())
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -25,16 +37,32 @@ def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
     return frozenset()
 
 
-def physical_memory() -> int | None:
-    """Return the bytes of this machine's memory; None where the system does not say."""
-    names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
-    if not all(name in getattr(os, "sysconf_names", ()) for name in names):
-        return None
-    pages, size = (os.sysconf(name) for name in names)
-    return pages * size
-
-
 @cache
 def int8_saturates() -> bool:
     """Whether u8 x s8 products can overflow 16 bits here: x86 not known to have VNNI."""
     return platform.machine().lower() in _X86 and not _VNNI & cpu_flags()
+
+
+@cache
+def processor() -> str | None:
+    """Return this machine's kind: x86-vnni, x86-avx2, x86 or arm64; None for another one."""
+    machine = platform.machine().lower()
+    if machine in _ARM:
+        return "arm64"
+    if machine not in _X86:
+        return None
+    if not int8_saturates():
+        return "x86-vnni"
+    return "x86-avx2" if "avx2" in cpu_flags() else "x86"
+
+
+def _sysctl(name: bytes) -> bool:
+    value, size = ctypes.c_int(0), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int))
+    system = ctypes.CDLL(None)
+    failed = system.sysctlbyname(name, ctypes.byref(value), ctypes.byref(size), None, 0)
+    return not failed and value.value == 1
+
+
+def _windows_feature(number: int) -> bool:
+    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
+    return bool(kernel.IsProcessorFeaturePresent(number))

@@ -1,16 +1,24 @@
-"""Fuse the dozen nodes of an exported attention into ONNX's Attention operator (opset 23).
+"""Fuse the dozen nodes of an exported attention into one operator.
 
-onnxruntime's kernel avoids the copies between those nodes. It exists since version 1.23, so files
-for all clients keep the separate nodes.
+onnxruntime's kernels avoid the copies between those nodes. ONNX's own Attention (opset 23) exists
+there since version 1.23; MultiHeadAttention, of onnxruntime's domain, in all versions that the
+runtime supports.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from tinyclip_export.onnx_passes.graph_utils import (
+    add_constant,
     constants,
     consumers,
+    import_domain,
+    inferred_shapes,
     producers,
     raise_opset,
     replace_nodes,
@@ -20,21 +28,112 @@ from tinyclip_export.onnx_passes.graph_utils import (
 Onnx: TypeAlias = Any  # a message of onnx, which has no types
 
 OPSET = 23
+CONTRIB = "com.microsoft"
 TO_HEADS, KEYS = [0, 2, 1, 3], [0, 2, 3, 1]  # transposes of [B, L, H, W]
 
 
 def use_attention_operator(model: Onnx) -> int:
     """Replace every attention in the form of ``towers.blocks.Attention``; return their number."""
-    graph = _Graph(model.graph)
-    softmaxes = [node for node in model.graph.node if node.op_type == "Softmax"]
-    attentions = [pair for node in softmaxes if (pair := graph.attention(node)) is not None]
-    if not attentions:
-        return 0
-    operators = {id(end): operator for end, operator in attentions}
-    nodes = [operators.get(id(node), node) for node in model.graph.node]
-    _replace(model.graph, nodes)
-    raise_opset(model, OPSET)
+    attentions = _attentions(model.graph)
+    if attentions:
+        _replace(model.graph, {id(part.end): [part.operator()] for part in attentions})
+        raise_opset(model, OPSET)
     return len(attentions)
+
+
+def use_multi_head_attention(model: Onnx) -> int:
+    """Do the same with onnxruntime's MultiHeadAttention, where shapes allow it.
+
+    Its mask has four axes, and there are queries for each picture or text.
+    """
+    shapes = inferred_shapes(model)
+    attentions = [part for part in _attentions(model.graph) if _is_multi_head(part, shapes)]
+    if attentions:
+        masks = {part.mask: part.mask for part in attentions if part.mask}
+        unsqueezed = _four_axes(model.graph, masks, shapes)
+        replacements: dict[int, list[Onnx]] = {}
+        for part in attentions:
+            first = unsqueezed.pop(part.mask, [])  # before the first attention that reads it
+            replacements[id(part.end)] = [*first, part.multi_head(masks.get(part.mask, ""))]
+        _replace(model.graph, replacements)
+        import_domain(model, CONTRIB)
+    return len(attentions)
+
+
+def _is_multi_head(part: _Attention, shapes: Mapping[str, list[int | None]]) -> bool:
+    query, key = shapes.get(part.query), shapes.get(part.key)
+    if query is None or key is None or len(query) != 3 or len(key) != 3 or query[0] != key[0]:
+        return False
+    if not part.mask:
+        return True
+    mask = shapes.get(part.mask)
+    if mask is None or len(mask) not in (2, 4) or (mask[-2] == 1 and query[1] != 1):
+        return False  # one row for all queries is repeated by a sum, not by this operator
+    # onnxruntime 1.20 takes the wrong rows of a mask for each picture that has one for all heads.
+    return len(mask) == 2 or mask[0] == 1 or mask[1] == part.heads
+
+
+def _four_axes(
+    graph: Onnx, masks: dict[str, str], shapes: Mapping[str, list[int | None]]
+) -> dict[str, list[Onnx]]:
+    """Give masks ``[L, L]`` two axes in front: return the nodes by mask, and rename in `masks`."""
+    from onnx import helper
+
+    nodes = {}
+    for mask in [name for name in masks if len(shapes[name]) == 2]:
+        masks[mask], axes = f"{mask}_four_axes", f"{mask}_axes"
+        add_constant(graph, axes, np.array([0, 1]))
+        nodes[mask] = [helper.make_node("Unsqueeze", [mask, axes], [masks[mask]], masks[mask])]
+    return nodes
+
+
+@dataclass(frozen=True, slots=True)
+class _Attention:
+    """An attention of the graph, by the names of the values that it reads."""
+
+    end: Onnx  # its last node
+    query: str  # [B, Q, W]
+    key: str  # [B, L, W]
+    value: str
+    mask: str  # added to the scores; empty for none
+    heads: int
+    scale: float
+
+    def operator(self) -> Onnx:
+        """Return ONNX's operator."""
+        from onnx import helper
+
+        mask = [self.mask] if self.mask else []
+        return helper.make_node(
+            "Attention",
+            [self.query, self.key, self.value, *mask],
+            [self.end.output[0]],
+            name=f"{self.end.name}_attention",
+            q_num_heads=self.heads,
+            kv_num_heads=self.heads,
+            scale=self.scale,
+        )
+
+    def multi_head(self, mask: str) -> Onnx:
+        """Return onnxruntime's operator, with a mask of four axes."""
+        from onnx import helper
+
+        bias = ["", "", mask] if mask else []  # after the bias of products and a mask of keys
+        return helper.make_node(
+            "MultiHeadAttention",
+            [self.query, self.key, self.value, *bias],
+            [self.end.output[0]],
+            name=f"{self.end.name}_attention",
+            domain=CONTRIB,
+            num_heads=self.heads,
+            scale=self.scale,
+        )
+
+
+def _attentions(graph: Onnx) -> list[_Attention]:
+    lookup = _Graph(graph)
+    softmaxes = [node for node in graph.node if node.op_type == "Softmax"]
+    return [part for node in softmaxes if (part := lookup.attention(node)) is not None]
 
 
 class _Graph:
@@ -44,21 +143,15 @@ class _Graph:
         self.constants = constants(graph)
         self.producer, self.consumers = producers(graph), consumers(graph)
 
-    def attention(self, softmax: Onnx) -> tuple[Onnx, Onnx] | None:
-        """Return the last node of the attention around a softmax, and its replacement."""
-        from onnx import helper
-
-        scores, mask = self.producer.get(softmax.input[0]), []
+    def attention(self, softmax: Onnx) -> _Attention | None:
+        """Return the attention around a softmax, or None."""
+        scores, mask = self.producer.get(softmax.input[0]), ""
         if scores is not None and scores.op_type == "Add":
             masked_scores = scores
             scores = self._from(masked_scores, 0, "MatMul") or self._from(
                 masked_scores, 1, "MatMul"
             )
-            mask = [
-                input_name
-                for input_name in masked_scores.input
-                if self.producer.get(input_name) is not scores
-            ]
+            mask = next((n for n in masked_scores.input if self.producer.get(n) is not scores), "")
         scaled = self._from(scores, 0, "Mul")
         factor = scaled and self.constants.get(scaled.input[1])
         query = self._split(scaled, 0, TO_HEADS)
@@ -74,17 +167,8 @@ class _Graph:
         heads = {self._heads(part) for part in (query, key, value)}
         if len(heads) != 1 or None in heads:
             return None
-        (count,) = heads
-        operator = helper.make_node(
-            "Attention",
-            [query.input[0], key.input[0], value.input[0], *mask],
-            [end.output[0]],
-            name=f"{end.name}_attention",
-            q_num_heads=count,
-            kv_num_heads=count,
-            scale=float(_array(factor)),
-        )
-        return end, operator
+        parts = (str(part.input[0]) for part in (query, key, value))
+        return _Attention(end, *parts, str(mask), heads.pop() or 0, float(_array(factor)))
 
     def _from(self, node: Onnx | None, index: int, kind: str) -> Onnx | None:
         source = node and self.producer.get(node.input[index])
@@ -109,8 +193,9 @@ class _Graph:
         return int(_array(head_count).item()) if head_count else None
 
 
-def _replace(graph: Onnx, nodes: list[Onnx]) -> None:
-    """Replace the graph's nodes by those of the new ones whose outputs are still used."""
+def _replace(graph: Onnx, replacements: Mapping[int, list[Onnx]]) -> None:
+    """Replace nodes, by their id, by others; nodes whose outputs are not used any more go."""
+    nodes = [new for node in graph.node for new in replacements.get(id(node), [node])]
     read_values = {value.name for value in graph.output}
     needed = []
     for node in reversed(nodes):

@@ -77,6 +77,17 @@ def following_bias(
     return add, bias_inputs[0]
 
 
+def inferred_shapes(model: Onnx) -> dict[str, list[int | None]]:
+    """Return the sizes of each value whose rank is known by shape inference; None: dynamic."""
+    graph = model.graph
+    shapes: dict[str, list[int | None]] = {t.name: list(t.dims) for t in graph.initializer}
+    for value in (*inferred_values(model), *graph.input):
+        if value.type.tensor_type.HasField("shape"):
+            sizes = value.type.tensor_type.shape.dim
+            shapes[value.name] = [d.dim_value if d.HasField("dim_value") else None for d in sizes]
+    return shapes
+
+
 def inferred_values(model: Onnx) -> list[Onnx]:
     """Return types and shapes of intermediate values by shape inference; files have none."""
     from onnx import shape_inference
@@ -95,6 +106,14 @@ def raise_opset(model: Onnx, version: int) -> None:
     for entry in model.opset_import:
         if entry.domain == "":
             entry.version = max(entry.version, version)
+
+
+def import_domain(model: Onnx, domain: str) -> None:
+    """Import version 1 of another domain's operators, unless the model does already."""
+    from onnx import helper
+
+    if all(entry.domain != domain for entry in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(domain, 1))
 
 
 def remove_unused_constants(graph: Onnx) -> None:

@@ -54,13 +54,17 @@ def remove_means(model: Onnx) -> list[str]:
     return [str(norm.name) for norm in norms]
 
 
-def use_rms_norms(model: Onnx, names: list[str]) -> None:
-    """Turn layer norms without a bias, whose inputs have zero mean, into RMS norms."""
+def use_rms_norms(model: Onnx, names: list[str], *, standard: bool = True) -> None:
+    """Turn layer norms without a bias, whose inputs have zero mean, into RMS norms.
+
+    `standard`: as ONNX's RMSNormalization; else by the name under which every supported onnxruntime
+    knows the same kernel.
+    """
     norm_names = set(names)
     for node in model.graph.node:
         if node.name in norm_names:
-            node.op_type = "RMSNormalization"
-    if names:
+            node.op_type = "RMSNormalization" if standard else "SimplifiedLayerNormalization"
+    if names and standard:
         raise_opset(model, OPSET)
 
 

@@ -12,7 +12,10 @@ from tinyclip_edge.config.preset import DynamicInt8, allowed_values
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.onnx_passes.exporter import strip_traces
-from tinyclip_export.onnx_passes.fuse_attention import use_attention_operator
+from tinyclip_export.onnx_passes.fuse_attention import (
+    use_attention_operator,
+    use_multi_head_attention,
+)
 from tinyclip_export.onnx_passes.graph_utils import constants, remove_unused_constants
 from tinyclip_export.onnx_passes.rms_norm import remove_means, use_rms_norms
 from tinyclip_export.onnx_passes.split_ffn import halve_feed_forwards
@@ -92,7 +95,9 @@ def quantize_tower(
         drop_zero_points(model)
         if recipe.attention == "operator":
             use_attention_operator(model)
-        use_rms_norms(model, centred)
+        elif recipe.attention == "multi_head":
+            use_multi_head_attention(model)
+        use_rms_norms(model, centred, standard=recipe.norms == "rms")
         remove_unused_constants(model.graph)
         strip_traces(model)
         temporary_file = Path(scratch) / "quantized.onnx"
@@ -139,7 +144,7 @@ def _rewrite(
         return source, {}, []
     model = onnx.load(str(source))
     halves = halve_feed_forwards(model) if recipe.feed_forward == "halves" else {}
-    centred = remove_means(model) if recipe.norms == "rms" else []
+    centred = remove_means(model) if recipe.norms != "layer" else []
     remove_unused_constants(model.graph)
     target = scratch / source.name
     onnx.save_model(model, str(target))

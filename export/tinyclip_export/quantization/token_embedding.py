@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tinyclip_edge.config.preset import TABLES
 from tinyclip_edge.errors import ModelError
-from tinyclip_export.onnx_passes.graph_utils import constants, replace_nodes
+from tinyclip_export.onnx_passes.graph_utils import constants, import_domain, replace_nodes
 
 ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
 Weights: TypeAlias = npt.NDArray[np.float32]
@@ -36,10 +36,8 @@ def quantize_table(model: ModelProto, bits: int) -> None:
     tensor = tensors[node.input[0]]
     table = numpy_helper.to_array(tensor).astype(np.float32)
     parts, nodes = (_in_bytes if bits == 8 else _in_halves)(node, table)
-    if bits == 4 and all(entry.domain != "com.microsoft" for entry in model.opset_import):
-        from onnx import helper
-
-        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    if bits == 4:
+        import_domain(model, "com.microsoft")
     graph.initializer.remove(tensor)
     graph.initializer.extend(numpy_helper.from_array(part, name) for name, part in parts.items())
     position = list(graph.node).index(node)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tinyclip_edge.api.exporting import preset_of
 from tinyclip_edge.config.preset import (
     DynamicInt8,
     ExportPreset,
@@ -17,6 +18,7 @@ from tinyclip_edge.config.preset import (
 )
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.precisions import PRECISIONS
+from tinyclip_edge.runtime import cpu
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_export.quantization.dynamic_int8 import Int8Recipe
 from tinyclip_export.quantization.mixed_precision import MixedPrecision
@@ -55,6 +57,7 @@ def test_the_images_of_a_resnet_are_static_in_its_int8_file():
     ("target", "safe"),
     [
         ("x86", True),
+        ("x86-avx2", True),
         ("browser", True),
         ("x86-vnni", False),
         ("x86-vnni-single", False),
@@ -74,6 +77,15 @@ def test_the_runtime_reads_whether_a_kernel_may_overflow(target, safe):
             assert Manifest.saturates(manifest, tower, name) is not safe
         for name in ("fp32", "uint8"):
             assert Manifest.saturates(manifest, tower, name) is False
+
+
+@pytest.mark.parametrize("kind", ["x86", "x86-avx2", "x86-vnni", "arm64"])
+def test_target_auto_is_that_of_this_machine(monkeypatch, kind):
+    monkeypatch.setattr(cpu, "processor", lambda: kind)
+    assert preset_of("auto") == load_preset(kind)
+    monkeypatch.setattr(cpu, "processor", lambda: None)
+    with pytest.raises(ConfigError, match="neither x86 nor 64-bit ARM; leave out --target"):
+        preset_of("auto")
 
 
 def test_a_choice_stands_in_the_recipe():

@@ -32,6 +32,36 @@ def test_elsewhere_target_device_and_cost_are_named(manifest):
     )
 
 
+@pytest.mark.parametrize(
+    ("target", "kind", "said"),
+    [
+        ("x86-vnni", "x86-avx2", "its int8 takes 1.2 times as long here as with --target x86-avx2"),
+        ("x86-vnni-single", "x86-vnni", None),
+        ("arm64", "x86", "its int8 takes 1.2 times as long"),
+        (
+            "x86-avx2",
+            "x86-vnni",
+            "no time, but its int8 weights are coarser than with --target x86",
+        ),
+        ("x86-avx2", "x86-avx2", None),
+        ("x86", "x86-vnni", None),
+        ("x86", "arm64", "coarser than with --target arm64"),
+        ("browser", "arm64", None),
+        ("x86-vnni", None, None),  # a processor of which nothing is known
+    ],
+)
+def test_the_processor_is_compared_too(monkeypatch, manifest, target, kind, said):
+    monkeypatch.setattr(fit, "TARGETS", TARGETS)
+    monkeypatch.setattr(fit, "processor", lambda: kind)
+    note = fit.misfit(dataclasses.replace(manifest, target={"name": target}), Device())
+    if said is None:
+        assert note is None
+        return
+    assert note.startswith(f"bundle photos was made for target {target} (")
+    assert f", and this processor is {kind}; that costs: " in note
+    assert said in note
+
+
 def test_a_target_of_a_newer_version_is_named(manifest):
     newer = dataclasses.replace(manifest, target={"name": "toaster"})
     assert "target 'toaster', which this tinyclip-edge does not know" in fit.misfit(newer, Device())
@@ -42,3 +72,5 @@ def test_table_presets_and_devices_agree():
     for name, target in TARGETS.items():
         assert load_preset(name).target == name
         assert set(target.devices) <= set(PROVIDERS)
+        kinds = {*target.processors, *target.other_processors}
+        assert kinds <= {"x86", "x86-avx2", "x86-vnni", "arm64"}

@@ -15,28 +15,53 @@ IMAGE = ("pixel_values", "image_embeds")
 
 @pytest.fixture(autouse=True)
 def forget_the_cpu():
-    cpu.int8_saturates.cache_clear()
+    for cached in (cpu.int8_saturates, cpu.processor):
+        cached.cache_clear()
     yield
-    cpu.int8_saturates.cache_clear()
+    for cached in (cpu.int8_saturates, cpu.processor):
+        cached.cache_clear()
 
 
 @pytest.mark.parametrize(
-    ("machine", "flags", "saturates"),
+    ("machine", "flags", "saturates", "kind"),
     [
-        ("x86_64", "fpu sse2 avx avx2", True),
-        ("x86_64", "avx2 avx512f avx512_vnni", False),
-        ("AMD64", "avx2 avx_vnni", False),
-        ("AMD64", None, True),  # unknown flags: the safe side
-        ("aarch64", "asimd asimddp", False),
+        ("x86_64", "fpu sse2 avx avx2", True, "x86-avx2"),
+        ("x86_64", "avx2 avx512f avx512bw", True, "x86-avx2"),
+        ("x86_64", "avx2 avx512f avx512_vnni", False, "x86-vnni"),
+        ("AMD64", "avx2 avx_vnni", False, "x86-vnni"),
+        ("x86_64", "fpu sse2 avx", True, "x86"),
+        ("AMD64", None, True, "x86"),  # unknown flags: the safe side
+        ("aarch64", "asimd asimddp", False, "arm64"),
+        ("arm64", None, False, "arm64"),
+        ("riscv64", None, False, None),
     ],
 )
-def test_which_processors_saturate(monkeypatch, tmp_path, machine, flags, saturates):
+def test_which_processors_saturate(monkeypatch, tmp_path, machine, flags, saturates, kind):
     path = tmp_path / "cpuinfo"
     if flags is not None:
         path.write_text(f"processor\t: 0\nmodel name\t: X\nflags\t\t: {flags}\n\nprocessor : 1\n")
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(cpu, "cpu_flags", lambda original=cpu.cpu_flags: original(path))
     assert cpu.int8_saturates() is saturates
+    assert cpu.processor() == kind
+
+
+@pytest.mark.parametrize(
+    ("system", "answers", "kind"),
+    [
+        ("Darwin", {b"hw.optional.avx2_0"}, "x86-avx2"),
+        ("Darwin", {b"hw.optional.avx2_0", b"hw.optional.avx512vnni"}, "x86-vnni"),
+        ("Darwin", set(), "x86"),
+        ("Windows", {40}, "x86-avx2"),
+        ("Windows", set(), "x86"),
+    ],
+)
+def test_macos_and_windows_are_asked_in_their_own_ways(monkeypatch, system, answers, kind):
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(platform, "system", lambda: system)
+    for name in ("_sysctl", "_windows_feature"):
+        monkeypatch.setattr(cpu, name, lambda asked: asked in answers)
+    assert cpu.processor() == kind
 
 
 def test_flags_of_arm_and_of_no_file(tmp_path):
