@@ -1,8 +1,9 @@
-"""Features of the processor that decide how int8 runs without overflow, and which files suit it."""
+"""Features of the machine: those that decide how int8 runs and which files suit it; its memory."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -54,6 +55,15 @@ def processor() -> str | None:
     if not int8_saturates():
         return "x86-vnni"
     return "x86-avx2" if "avx2" in cpu_flags() else "x86"
+
+
+def physical_memory() -> int | None:
+    """Return the bytes of this machine's memory; None where the system does not say."""
+    names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
+    if not all(name in getattr(os, "sysconf_names", ()) for name in names):
+        return None
+    pages, size = (os.sysconf(name) for name in names)
+    return pages * size
 
 
 def _sysctl(name: bytes) -> bool:

@@ -167,8 +167,15 @@ class _Graph:
         heads = {self._heads(part) for part in (query, key, value)}
         if len(heads) != 1 or None in heads:
             return None
-        parts = (str(part.input[0]) for part in (query, key, value))
-        return _Attention(end, *parts, str(mask), heads.pop() or 0, float(_array(factor)))
+        return _Attention(
+            end,
+            query=str(query.input[0]),
+            key=str(key.input[0]),
+            value=str(value.input[0]),
+            mask=str(mask),
+            heads=heads.pop() or 0,
+            scale=float(_array(factor)),
+        )
 
     def _from(self, node: Onnx | None, index: int, kind: str) -> Onnx | None:
         source = node and self.producer.get(node.input[index])
