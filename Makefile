@@ -85,7 +85,7 @@ matrix: .venv/bin/uv
 
 clients: tests/clients/node_modules/.installed
 
-# Needs cc, libcjson-dev, libstb-dev and Java. onnxruntime's C header is in its package for Unity, Kotlin's
+# Needs cc, libcjson-dev, libstb-dev, libandroid-json-org-java and Java. onnxruntime's C header is in its package for Unity, Kotlin's
 # compiler and esbuild in packages of their own; none is installed, they are only unpacked.
 samples: .venv/.installed-dev build/samples/.unpacked
 	$(PYTEST) -m sample tests/samples

@@ -1,4 +1,4 @@
-"""Run configurations, export presets and overrides."""
+"""Run configurations, export presets and overrides; records of devices."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from driver import Reader
-from hostile import HOSTILE_BYTES, HOSTILE_YAML
-from mutations import changed_bytes, changed_yaml
+from hostile import HOSTILE_BYTES, HOSTILE_JSON, HOSTILE_YAML
+from mutations import changed_bytes, changed_json, changed_yaml
 
 from tinyclip_edge.config.load import configs_path, load_config
 from tinyclip_edge.config.preset import load_preset
+from tinyclip_edge.evaluation.device_record import read_record
+
+RECORDS = Path(__file__).parents[3] / "benchmarks/devices"
 
 OVERRIDES = (
     "optim.steps=5",
@@ -28,6 +31,10 @@ def shipped(folder: str) -> Callable[[Path], list[bytes]]:
     return lambda _: [
         path.read_bytes() for path in sorted((configs_path() / folder).glob("*.yaml"))
     ]
+
+
+def records(_: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(RECORDS.glob("*.json"))]
 
 
 def read_file(load: Callable[[Path], object]) -> Callable[[Path, bytes], object]:
@@ -55,6 +62,7 @@ KEYS = (b"seed=", b"data=", b"stages=", b"")
 READERS = (
     Reader("run configuration", shipped("runs"), changed_yaml, read_file(load_config), TEXTS),
     Reader("export preset", shipped("export"), changed_yaml, read_file(load_preset), TEXTS),
+    Reader("device record", records, changed_json, read_file(read_record), HOSTILE_JSON),
     Reader(
         "override",
         lambda _: [text.encode() for text in OVERRIDES],
