@@ -67,7 +67,7 @@ class DemoService:
             )
 
     def loaded_models(self, names: Sequence[str] | None) -> Iterator[tuple[tuple[int, ...], bool]]:
-        """Yield the selected models that are loaded, whenever there are more, and whether all are.
+        """Yield which selected models are loaded, at each change, and whether loading is over.
 
         Starts loading if necessary. Raises ConfigError for an empty selection, ModelError when all
         models fail.
@@ -98,9 +98,9 @@ class DemoService:
     ) -> Iterator[MeasureProgress | MeasureReport]:
         """Yield progress, then the report."""
         for update in measure(self.registry, numbers, settings, pairs, self.lock):
-            # What a visitor opened is not for the others.
-            own = pairs is None or pairs is self.galleries.default
-            if own and isinstance(update, MeasureReport):
+            # Figures on pictures that a visitor opened are shown to nobody else.
+            is_public = pairs is None or pairs is self.galleries.default
+            if is_public and isinstance(update, MeasureReport):
                 self._measured[tuple(numbers)] = update
                 self._measured.move_to_end(tuple(numbers))
                 while len(self._measured) > MAX_MEASURED:

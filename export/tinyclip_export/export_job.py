@@ -54,7 +54,7 @@ class ExportJob:
         target = self.settings.preset.target
         return ".onnx" if target is None else TARGETS[target].suffix
 
-    def stored(self, precision: str) -> dict[str, str]:
+    def bundle_files(self, precision: str) -> dict[str, str]:
         """Return the files of both towers in the finished bundle, relative to it."""
         return {
             tower: Path(io.path(precision)).with_suffix(self.suffix).as_posix()

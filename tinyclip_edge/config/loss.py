@@ -37,7 +37,7 @@ class LossEntry:
     uses_teacher: bool = True  # it compares with the teacher's embeddings
     uses_scale: bool = False  # its gradient reaches the student's logit scale
     uses_bias: bool = False  # its probabilities are sigmoids; so are those of a kind "sigmoid"
-    uses_prefixes: bool = False  # it is taken of prefixes of the embedding too, see matryoshka
+    uses_prefixes: bool = False  # it is computed on prefixes of the embedding too, see matryoshka
 
     @property
     def fields(self) -> dict[str, FieldInfo]:
@@ -53,7 +53,7 @@ LOSS_TERMS: dict[str, LossEntry] = {}
 
 
 class LossConfig(Section):
-    """Weights of the loss terms, and what makes logits of cosine similarities."""
+    """Weights of the loss terms, and how cosine similarities become logits."""
 
     teacher_logit_scale: float | None = Field(
         default=None,
@@ -126,9 +126,9 @@ class LossConfig(Section):
         for name, value in values.items():
             if name in LOSS_TERMS and isinstance(value, dict):
                 nested = {f"{name}_{key}": item for key, item in value.items() if key != "weight"}
-                twice = sorted(nested.keys() & values.keys())
-                if twice:
-                    raise ValueError(f"{twice[0]} appears twice; remove one")
+                conflicts = sorted(nested.keys() & values.keys())
+                if conflicts:
+                    raise ValueError(f"{conflicts[0]} appears twice; remove one")
                 flat[name] = value.get("weight", 1.0)
                 flat.update(nested)
             else:
@@ -158,7 +158,7 @@ class LossConfig(Section):
             raise ValueError(f"matryoshka needs one of {', '.join(names)}; give one a weight")
 
 
-_SCALES = dict(LossConfig.model_fields)
+_COMMON_FIELDS = dict(LossConfig.model_fields)
 
 
 def register_loss(entry: LossEntry) -> LossEntry:
@@ -195,7 +195,7 @@ def _rebuild() -> None:
     fields.clear()
     for entry in LOSS_TERMS.values():
         fields.update(entry.fields)
-    fields.update(_SCALES)
+    fields.update(_COMMON_FIELDS)
     LossConfig.model_rebuild(force=True)
     for section in Section.__subclasses__():
         if any(field.annotation is LossConfig for field in section.model_fields.values()):

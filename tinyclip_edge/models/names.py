@@ -71,7 +71,7 @@ def check_model(model: str, pretrained: str | None = None, *, allow_random: bool
             )
         zoo_shape(model)
     else:
-        _check_named(model, pretrained, allow_random=allow_random)
+        _check_open_clip_name(model, pretrained, allow_random=allow_random)
 
 
 def check_checkpoint(source: str) -> None:
@@ -112,7 +112,7 @@ def _check_folder(path: Path) -> None:
     )
 
 
-def _check_named(model: str, pretrained: str | None, *, allow_random: bool) -> None:
+def _check_open_clip_name(model: str, pretrained: str | None, *, allow_random: bool) -> None:
     names = open_clip_names()
     if names is None:  # open_clip is not installed; importing it reports that
         return

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 MAX_THREADS = 1024  # onnxruntime itself has no limit
 
 ON_CPU = Device()
-ORT_SUFFIX, NEWER_ORT = ".ort", "The ORT format model version"
+ORT_SUFFIX = ".ort"
+NEWER_FORMAT = "The ORT format model version"  # begins onnxruntime's message
 # From 1.24 on, onnxruntime itself refuses tensors outside a model's folder.
 READS_OUTSIDE_FILES = tuple(int(part) for part in ort.__version__.split(".")[:2]) < (1, 24)
 
@@ -81,7 +82,8 @@ class Graph:
     ) -> None:
         """Open the file; raise BundleError when it does not load, DeviceError for the device.
 
-        ``precise_int8`` says that the file needs it where u8 x s8 overflows.
+        ``precise_int8`` is for files whose u8 x s8 products overflow on some processors; it is used
+        on those alone.
         """
         options = session_options(
             threads=threads,
@@ -93,7 +95,7 @@ class Graph:
         self._lock = threading.Lock()
         self._recorder = None if device.is_cpu else _recorder(device, options)
         try:
-            if READS_OUTSIDE_FILES and path.suffix != ORT_SUFFIX:  # which has all in itself
+            if READS_OUTSIDE_FILES and path.suffix != ORT_SUFFIX:  # an .ort holds all its tensors
                 refuse_outside_files(path)
             self._session = device.open(path, options)
             # Names that are not UTF-8 raise here.
@@ -106,14 +108,14 @@ class Graph:
         # onnxruntime's exceptions share no base class.
         except Exception as error:
             refuse_pointer(path, BundleError)
-            if path.suffix == ORT_SUFFIX and NEWER_ORT in str(error):
+            if path.suffix == ORT_SUFFIX and NEWER_FORMAT in str(error):
                 raise BundleError(
-                    f"{path} was written by a newer onnxruntime than {ort.__version__}, which is "
-                    "here; upgrade onnxruntime, or export the bundle with this one"
+                    f"{path} was written by a newer onnxruntime than the installed "
+                    f"{ort.__version__}; upgrade onnxruntime, or export the bundle with this one"
                 ) from error
             on = "" if device.is_cpu else f" on {device.name}"
             raise BundleError(
-                f"{path} does not load in onnxruntime {ort.__version__}{on}: {_line(error)}"
+                f"{path} does not load in onnxruntime {ort.__version__}{on}: {_first_line(error)}"
             ) from error
 
     def require(self, inputs: list[str], output: str) -> None:
@@ -137,7 +139,7 @@ class Graph:
             values = np.asarray(self._session.run([output], inputs)[0], dtype=np.float32)
         except Exception as error:
             shapes = ", ".join(str(value.shape) for value in inputs.values())
-            raise BundleError(f"{self.path} failed on {shapes}: {_line(error)}") from error
+            raise BundleError(f"{self.path} failed on {shapes}: {_first_line(error)}") from error
         if values.ndim != 2:
             raise BundleError(f"{self.path}: {output} has shape {list(values.shape)}, not [B, N]")
         if self._recorder is not None:
@@ -145,7 +147,7 @@ class Graph:
         return values
 
     def _record(self) -> None:
-        """Keep where the nodes ran; raise DeviceError if none did on the device."""
+        """Store where the nodes of a run ran; raise DeviceError if none ran on the device."""
         with self._lock:
             recorder, self._recorder = self._recorder, None
             if recorder is None:
@@ -213,7 +215,7 @@ class Tower:
         return unit
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

@@ -37,7 +37,7 @@ def classification(results: Sequence[ClassifyResult]) -> str:
             "</th></tr>"
         )
     return (
-        f'<section class="tc-result">{_strangers(results)}{verdict(results)}{_notes(results)}'
+        f'<section class="tc-result">{_unfamiliar(results)}{verdict(results)}{_notes(results)}'
         '<div class="tc-wide" tabindex="0" role="region" aria-label="Probabilities by model">'
         f'<table class="tc-bars" style="--n:{len(results)}">'
         f"<thead><tr><td></td>{heads}</tr></thead><tbody>{body}</tbody>"
@@ -68,7 +68,7 @@ def verdict(results: Sequence[ClassifyResult]) -> str:
     return f'<p class="tc-verdict differ" role="status"><i>≠</i><span>{statement}</span></p>'
 
 
-def _strangers(results: Sequence[ClassifyResult]) -> str:
+def _unfamiliar(results: Sequence[ClassifyResult]) -> str:
     return unknown_picture([result.model for result in results if result.familiar is False])
 
 

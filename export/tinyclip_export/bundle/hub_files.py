@@ -81,7 +81,7 @@ def _prefixes(clip: LoadedClip) -> str:
 
 
 def _tower_bytes(job: ExportJob, precision: str) -> int:
-    return sum((job.folder / path).stat().st_size for path in job.stored(precision).values())
+    return sum((job.folder / path).stat().st_size for path in job.bundle_files(precision).values())
 
 
 def _transformer(block: Block | EncoderBlock, layers: int, eps: float) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def build_manifest(
         },
         default_precision=job.default_precision,
         towers={
-            tower: {precision: job.stored(precision)[tower] for precision in job.precisions}
+            tower: {precision: job.bundle_files(precision)[tower] for precision in job.precisions}
             for tower in TOWER_IO
         },
         files=list_files(job.folder),

@@ -21,9 +21,8 @@ OPSET = 20  # the first with Gelu as a single node; LayerNormalization has one s
 SINGLE_FILE_LIMIT = 2 * 1024**3 - 64 * 1024**2  # bytes; protobuf's limit is 2 GiB
 
 LAYERS = ("MatMul", "Gemm", "Conv")
-_SCOPES = (
-    "pkg.torch.onnx.name_scopes"  # metadata of torch's exporter: the modules that a node comes from
-)
+# Metadata of torch's exporter: the modules that a node comes from.
+_SCOPES = "pkg.torch.onnx.name_scopes"
 
 ModelProto: TypeAlias = Any  # onnx.ModelProto, which has no types
 

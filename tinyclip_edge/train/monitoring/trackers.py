@@ -79,8 +79,8 @@ def _start(name: str, config: RunConfig, folder: Path, start: int) -> GeneralTra
     else:
         # The same folder continues its run; another folder of the same name starts a new one.
         digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
-        resumed = {"id": f"{folder.name}-{digest}", "resume": "allow"}
-        tracker = WandBTracker(PROJECT, name=config.name, dir=str(folder), **resumed)
+        identity = {"id": f"{folder.name}-{digest}", "resume": "allow"}
+        tracker = WandBTracker(PROJECT, name=config.name, dir=str(folder), **identity)
     try:
         tracker.start()
         if name == "wandb":

@@ -68,7 +68,7 @@ def tokenize(tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:
 
 
 class EncodedPairs(NamedTuple):
-    """Unit-norm features ``[B, D]`` of pairs, and what makes logits of their similarities."""
+    """Unit-norm features ``[B, D]`` of pairs, and how their similarities become logits."""
 
     image: Tensor
     text: Tensor
