@@ -9,7 +9,6 @@ import platform
 import re
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 from tinyclip_edge.evaluation.device_record import TEXT_CHARS, TEXT_SIGNS, DeviceFacts
@@ -102,7 +101,7 @@ def _text(path: Path) -> str:
 
 
 def _sysctl(name: str) -> str:
-    if sys.platform != "darwin":
+    if platform.system() != "Darwin":
         return ""
     done = subprocess.run(
         ["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, check=False
