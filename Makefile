@@ -18,7 +18,7 @@ help:
 	@echo "make ci           the same with slow tests, and make optimum, in one run"
 	@echo "make slow         all tests, 20,000 fuzz inputs a reader as well (hours); make rest: slow ones alone"
 	@echo "make optimum      the tests beside optimum, in an environment of their own"
-	@echo "make devices      the tests on OpenVINO's and WebGPU's builds of onnxruntime, likewise"
+	@echo "make devices      the tests of other builds of onnxruntime and of NPUs' compilers, likewise"
 	@echo "make matrix       oldest and newest versions, oldest and newest Python, base and all (hours)"
 	@echo "make applications the tests that open a student in other people's Python packages, likewise"
 	@echo "make clients      npm packages for the tests that open a bundle in Node and in Chromium"
@@ -70,7 +70,8 @@ optimum: .venv/.installed-optimum
 	.venv/optimum/bin/python -m pytest -m optimum tests/parity/test_optimum.py
 
 # WebGPU runs in software, on Chromium's SwiftShader.
-devices: .venv/.installed-openvino .venv/.installed-webgpu
+devices: .venv/.installed-openvino .venv/.installed-webgpu .venv/.installed-native
+	.venv/native/bin/python -m pytest -m provider tests/parity/test_native_engines.py
 	.venv/openvino/bin/python -m pytest -m provider tests/parity/test_real_devices.py
 	LD_LIBRARY_PATH=$(CHROMIUM) VK_ICD_FILENAMES=$(CHROMIUM)/vk_swiftshader_icd.json \
 		.venv/webgpu/bin/python -m pytest -m provider -k "not openvino" tests/parity/test_real_devices.py
@@ -119,8 +120,9 @@ FRONT_applications := --editable '.[extensions]' fastembed sentence-transformers
 FRONT_infinity := 'infinity-emb[torch]' aiohttp
 FRONT_openvino := onnxruntime-openvino
 FRONT_webgpu := onnxruntime-webgpu
+FRONT_native := --editable '.[qnn,coreml]'
 
-.venv/.installed-optimum .venv/.installed-openvino .venv/.installed-webgpu \
+.venv/.installed-optimum .venv/.installed-openvino .venv/.installed-webgpu .venv/.installed-native \
 		.venv/.installed-applications .venv/.installed-infinity: \
 		.venv/.installed-%: .venv/.installed-dev
 	$(BIN)/python -m venv .venv/$*

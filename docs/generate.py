@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from enum import Enum
@@ -11,7 +12,7 @@ from typing import Any
 import device_pages
 import typer
 
-from tinyclip_edge import errors, precisions
+from tinyclip_edge import errors, precisions, targets
 from tinyclip_edge.cli.app import app
 from tinyclip_edge.cli.commands import COMMANDS
 from tinyclip_edge.config.reference import ConfigKey, config_keys
@@ -160,12 +161,43 @@ def families() -> str:
     )
 
 
+def targets_page() -> str:
+    """Return the page of targets, with the figures of benchmarks/targets.py."""
+    results = json.loads((ROOT / "benchmarks/results/targets.json").read_text(encoding="utf-8"))
+    rows = {row["target"]: row for row in results["targets"]}
+    lines = [
+        "# Targets\n",
+        "`tinyclip-edge export --target NAME`. Sizes and cosines are of the starter student, by "
+        "`python benchmarks/targets.py`: megabytes of both towers, the lowest cosine with PyTorch "
+        f"over {results['pairs']} pairs, and the gates that each precision passed. "
+        "[How to choose](../howto/targets.md).\n",
+        "| target | for | precision | files | MB | cosine image, text | gates | shown beyond "
+        "values on the CPU |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, target in targets.TARGETS.items():
+        row = rows.get(name, {})
+        cells = [f"`{name}`", target.description]
+        if not row.get("precisions"):
+            lines.append(
+                f"| {' | '.join(cells)} | | | | | | {row.get('refused', 'not measured')} |"
+            )
+        for each in row.get("precisions", ()):
+            cosines = ", ".join(f"{value:.4f}" for value in each["cosine"].values())
+            figures = [each["precision"], f"`{target.suffix}`", f"{each['mb']:.1f}", cosines]
+            figures += [str(each["gates"]), target.proof or "–"]
+            lines.append("| " + " | ".join([*cells, *figures]) + " |")
+            cells = ["", ""]
+    return "\n".join([*lines, ""])
+
+
 PAGES = {
     "configuration.md": configuration,
     "commands.md": commands,
     "bundle.md": bundle,
     "figures.md": figures,
     "families.md": families,
+    "targets.md": targets_page,
     "devices.md": device_pages.page,
 }
 

@@ -23,6 +23,7 @@ class Target:
     # another kind.
     processors: tuple[str, ...] = ()
     other_processors: Mapping[str, str] = field(default_factory=dict)
+    proof: str = ""  # what an export shows beyond values and ranking on onnxruntime's CPU
     # Whether onnxruntime's CPU runs its files: values and ranking are then measured at export.
     runs_on_cpu: bool = True
 
@@ -60,23 +61,31 @@ TARGETS: Mapping[str, Target] = {
     "arm64": Target(description="64-bit ARM", processors=("arm64",), other_processors=_FULL),
     "qnn": Target(
         description="Snapdragon's NPU",
+        proof="operators, types and shapes; onnxruntime-qnn compiles both towers whole on x86",
         devices=("qnn",),
         elsewhere="the CPU computes its 16-bit activations more slowly than fp32",
     ),
     "coreml": Target(
         description="Apple's Neural Engine and GPU",
+        proof="operators, types and shapes; coremltools converts both towers",
         devices=("coreml",),
         elsewhere="the CPU computes its 16-bit floats in 32 bits",
     ),
     "tensorrt": Target(
         description="NVIDIA GPUs and Jetson",
+        proof="operators, types and shapes; zero points of 0",
         devices=("tensorrt", "cuda"),
         elsewhere="the CPU computes its 16-bit floats in 32 bits",
     ),
     "android": Target(
         description="onnxruntime on Android, reduced builds too",
+        proof="the .ort files open in a fresh process",
         suffix=".ort",
     ),
-    "raspberry-pi": Target(description="Raspberry Pi 3 to 5, 64-bit"),
+    "raspberry-pi": Target(
+        description="Raspberry Pi 3 to 5, 64-bit",
+        processors=("arm64",),
+        other_processors=_FULL,
+    ),
     "browser": Target(description="onnxruntime-web and transformers.js"),
 }
