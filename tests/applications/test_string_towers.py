@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tinyclip_edge.models.pieces import read_pieces
+from tinyclip_edge.models.tokenizer_files import read_tokenizer_table
+from tinyclip_edge.models.trimmed_tokenizer import base_ids, required_ids, trimmed_json
 from tinyclip_edge.runtime.preprocess import CLIP_STD, Preprocess
+from tinyclip_edge.runtime.tokenizer import ClipTokenizer
 from tinyclip_export.bundle.encoded_image_tower import _with_decoder
 from tinyclip_export.bundle.extension_operators import open_with_extension
 from tinyclip_export.bundle.string_text_tower import EXACT, INEXACT
@@ -61,6 +66,24 @@ def test_ids_equal_open_clips(open_clips):
     different = [text for text in INEXACT if np.pad(ids := graph_ids(session, text)[0],
                  (0, 77 - len(ids))).tolist() != theirs([text])[0].tolist()]  # fmt: skip
     assert different == list(INEXACT)  # a release that knows more should be noticed
+
+
+def test_fewer_tokens_give_the_same_ids(open_clips, tmp_path):
+    """Of `--trim-vocab`: words that are no longer there are spelled alike."""
+    theirs, parts = open_clips
+    content = read_tokenizer_table(parts.tokenizer)
+    pieces = read_pieces(content, "toy")
+    needed = {index for text in ("a photo of a cat", "two dogs") for index in theirs.encode(text)}
+    ids = required_ids(pieces, base_ids(content, pieces), needed)
+    assert len(ids) < 600
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(trimmed_json(content, pieces, ids)))
+    start, end = ids.index(parts.start), ids.index(parts.end)
+    trimmed = StringTower(path, start, end, 77, InputForm())
+    session = open_with_extension(tokenizer_graph(trimmed).SerializeToString())
+    tokenizer = ClipTokenizer.from_file(path, 77)
+    for text in ALIKE:
+        assert graph_ids(session, text)[0].tolist() == tokenizer.encode(text), text[:50]
 
 
 def test_fixed_shapes_are_padded(open_clips):
