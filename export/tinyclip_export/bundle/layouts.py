@@ -57,6 +57,12 @@ def _write_immich(clip: LoadedClip, folder: Path, files: TowerFiles, end: int) -
         raise ConfigError(
             "layout immich: immich encodes one input at a time; take --static-batch 1 or none"
         )
+    pad_token = read_json_table(folder / "tokenizer_config.json", BundleError).get("pad_token")
+    if not isinstance(pad_token, str):
+        raise ConfigError(
+            "layout immich: the model's tokenizer has no pad_token, with which immich fills up "
+            "texts; omit --layout"
+        )
     target = folder / FOLDER / "immich"
     visual, textual = target / "visual", target / "textual"
     for part in (visual, textual):
@@ -70,7 +76,6 @@ def _write_immich(clip: LoadedClip, folder: Path, files: TowerFiles, end: int) -
         },
     )
     write_json(visual / "preprocess_cfg.json", settings)
-    pad_token = read_json_table(folder / "tokenizer_config.json", BundleError)["pad_token"]
     write_json(textual / "tokenizer_config.json", {"pad_token": pad_token})
     shutil.copyfile(folder / "tokenizer.json", textual / "tokenizer.json")
     (visual / "model.onnx").write_bytes(_image_graph(files.image, clip.image_size))

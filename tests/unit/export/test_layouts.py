@@ -108,6 +108,15 @@ def test_a_fixed_batch_of_several_is_refused(bundle, exported, end):
         )
 
 
+def test_a_tokenizer_without_padding_is_refused(bundle, exported, end, tmp_path):
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    (folder / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"layout immich: .* has no pad_token"):
+        write_layouts(exported.clip, folder, files(bundle), ["immich"], end=end)
+    assert not (folder / "layouts").exists()
+
+
 def test_an_unknown_layout_is_refused():
     with pytest.raises(ConfigError, match=r"no layout 'imich'.*immich"):
         ContentOptions(layout=["imich"]).read()
