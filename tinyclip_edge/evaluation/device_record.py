@@ -15,8 +15,6 @@ from tinyclip_edge.config.section import Section
 from tinyclip_edge.errors import DataError, shown
 from tinyclip_edge.json_text import read_json_table
 
-FORMAT = "tinyclip-edge-device-record"
-FORMAT_VERSION = 1
 TEXT_CHARS = 100  # of a device's name
 _RECORD_BYTES = 1 << 20
 

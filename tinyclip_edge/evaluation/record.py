@@ -14,8 +14,6 @@ from tinyclip_edge.errors import BundleError
 from tinyclip_edge.evaluation.bench import BenchReport, BenchRow
 from tinyclip_edge.evaluation.device_facts import device_facts
 from tinyclip_edge.evaluation.device_record import (
-    FORMAT,
-    FORMAT_VERSION,
     DeviceRecord,
     Energy,
     GoldenCheck,
@@ -50,8 +48,8 @@ def record_of(
     meter = meter or EnergyMeter()
     parameters = manifest.parameters
     return DeviceRecord(
-        format=FORMAT,
-        format_version=FORMAT_VERSION,
+        format="tinyclip-edge-device-record",
+        format_version=1,
         created_by=f"tinyclip-edge {__version__}",
         date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         device=device_facts(),
