@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import IO, Any, cast
@@ -37,7 +38,7 @@ class Worker:
         """Raise EOFError with the last line of its messages when it does not start."""
         words = (contender.runtime, contender.image, contender.text, str(threads))
         command = [str(contender.python), str(HERE / "peer_worker.py"), *words]
-        self._messages = cast("IO[bytes]", _scratch())
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._messages
         )
@@ -67,12 +68,6 @@ class Worker:
         """End the process."""
         cast("IO[bytes]", self._process.stdin).close()
         self._process.wait(timeout=60)
-
-
-def _scratch() -> IO[bytes]:
-    import tempfile
-
-    return tempfile.TemporaryFile()
 
 
 def main() -> None:

@@ -113,10 +113,10 @@ def contenders(work: Path, environments: Path) -> tuple[list[Contender], dict[st
         _ours(f"ours {precision}", work / "bundle", suffix) for precision, suffix in OURS.items()
     ]
     made.append(_ours("ours int8, no target", work / "bundle-any", OURS["int8"]))
-    towers = [f"{work / 'hf'}#{tower}" for tower in ("image", "text")]
+    image, text = (f"{work / 'hf'}#{tower}" for tower in ("image", "text"))
     size = (work / "hf" / "model.safetensors").stat().st_size
     made += [
-        Contender(name, runtime, here, *towers, size)
+        Contender(name, runtime, here, image, text, size)
         for name, runtime in (("torch eager", "torch"), ("torch.compile", "compiled"))
     ]
     missing = {}
