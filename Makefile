@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CHROMIUM ?= /usr/lib/chromium
+# Environments of the engines whose own files an export can add.
+ENGINES := openvino-ir litert executorch
 # A file is one worker's, with the servers and models its tests share; long files come first.
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile \
 	--no-loadscope-reorder
@@ -18,7 +20,8 @@ help:
 	@echo "make ci           the same with slow tests, and make optimum, in one run"
 	@echo "make slow         all tests, 20,000 fuzz inputs a reader as well (hours); make rest: slow ones alone"
 	@echo "make optimum      the tests beside optimum, in an environment of their own"
-	@echo "make devices      the tests of other builds of onnxruntime and of NPUs' compilers, likewise"
+	@echo "make devices      the tests of other builds of onnxruntime, of NPUs' compilers, and of"
+	@echo "                  the engines of --target openvino, litert and executorch, likewise"
 	@echo "make matrix       oldest and newest versions, oldest and newest Python, base and all (hours)"
 	@echo "make applications the tests that open a student in other people's Python packages, likewise"
 	@echo "make clients      npm packages for the tests that open a bundle in Node and in Chromium"
@@ -70,11 +73,14 @@ optimum: .venv/.installed-optimum
 	.venv/optimum/bin/python -m pytest -m optimum tests/parity/test_optimum.py
 
 # WebGPU runs in software, on Chromium's SwiftShader.
-devices: .venv/.installed-openvino .venv/.installed-webgpu .venv/.installed-native
+devices: .venv/.installed-openvino .venv/.installed-webgpu .venv/.installed-native \
+		$(ENGINES:%=.venv/.installed-%)
 	.venv/native/bin/python -m pytest -m provider tests/parity/test_native_engines.py
 	.venv/openvino/bin/python -m pytest -m provider tests/parity/test_real_devices.py
 	LD_LIBRARY_PATH=$(CHROMIUM) VK_ICD_FILENAMES=$(CHROMIUM)/vk_swiftshader_icd.json \
 		.venv/webgpu/bin/python -m pytest -m provider -k "not openvino" tests/parity/test_real_devices.py
+	for engine in $(ENGINES); do \
+		.venv/$$engine/bin/python -m pytest -m provider tests/parity/test_engines.py || exit 1; done
 
 applications: .venv/.installed-applications .venv/.installed-infinity
 	.venv/applications/bin/python -m pytest -m application tests/applications
@@ -121,9 +127,13 @@ FRONT_infinity := 'infinity-emb[torch]' aiohttp
 FRONT_openvino := onnxruntime-openvino
 FRONT_webgpu := onnxruntime-webgpu
 FRONT_native := --editable '.[qnn,coreml]'
+FRONT_openvino-ir := --editable '.[openvino]'
+FRONT_litert := --editable '.[litert]'
+FRONT_executorch := --editable '.[executorch]'
 
 .venv/.installed-optimum .venv/.installed-openvino .venv/.installed-webgpu .venv/.installed-native \
-		.venv/.installed-applications .venv/.installed-infinity: \
+		.venv/.installed-applications .venv/.installed-infinity \
+		$(ENGINES:%=.venv/.installed-%): \
 		.venv/.installed-%: .venv/.installed-dev
 	$(BIN)/python -m venv .venv/$*
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \

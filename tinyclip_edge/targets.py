@@ -88,4 +88,15 @@ TARGETS: Mapping[str, Target] = {
         other_processors=_FULL,
     ),
     "browser": Target(description="onnxruntime-web and transformers.js"),
+    "openvino": Target(
+        description="OpenVINO's own files too",
+        devices=("cpu", "openvino"),
+        proof="values and ranking in OpenVINO too",
+    ),
+    "litert": Target(
+        description=".tflite files for LiteRT too", proof="values and ranking in LiteRT too"
+    ),
+    "executorch": Target(
+        description=".pte files for ExecuTorch too", proof="values and ranking in ExecuTorch too"
+    ),
 }

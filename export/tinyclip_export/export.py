@@ -13,6 +13,8 @@ from tinyclip_edge.errors import BundleError, MissingExtraError
 from tinyclip_edge.precisions import check_precisions
 from tinyclip_export.bundle.extras import write_extras
 from tinyclip_export.bundle.staging import check_destination
+from tinyclip_export.engines.registry import require_engine
+from tinyclip_export.engines.stage import write_engine
 from tinyclip_export.export_job import ExportJob, StageTimer
 from tinyclip_export.export_report import ExportReport
 from tinyclip_export.float_choice import float_notes
@@ -57,6 +59,7 @@ def export_bundle(
     check_pairs(pairs)
     out = Path(out)
     _require_extra()
+    require_engine(settings.preset.engine.name)
     try:
         check_destination(out, force=force)
         with written_aside(out.resolve()) as folder:
@@ -75,22 +78,17 @@ def export_bundle(
 
 def _export(job: ExportJob) -> ExportReport:
     """Write, verify and describe a bundle. Raises GatesFailedError."""
-    from tinyclip_export.bundle.converted import check_extras, convert_for_target
+    from tinyclip_export.bundle.converted import convert_for_target
     from tinyclip_export.bundle.hub_files import write_model_card
     from tinyclip_export.bundle.layouts import write_layouts
     from tinyclip_export.bundle.manifest import build_manifest
-    from tinyclip_export.bundle.native import check_native, write_native
+    from tinyclip_export.bundle.native import write_native
     from tinyclip_export.bundle.string_extras import write_string_extras
-    from tinyclip_export.bundle.string_text_tower import check_tokenizer
     from tinyclip_export.verification.golden import golden_vectors
     from tinyclip_export.verification.structure import check_target
 
     timer, checks, preset = StageTimer(), VerificationReport(), job.settings.preset
-    check_extras(job)
-    if job.settings.extras.embed_tokenizer:
-        check_tokenizer(job.clip, job.static_batch)
-    if job.settings.extras.native:
-        check_native(preset.target)
+    _check_extras(job)
     prompt_notes = _prompt_notes(job)
     with timer.stage("export"):
         towers = write_float_towers(job)
@@ -102,6 +100,8 @@ def _export(job: ExportJob) -> ExportReport:
     with timer.stage("verify"):
         requested = [each for each in files if each.precision in job.precisions]
         golden = golden_vectors(job.clip, requested, eot=towers.special.end)
+    with timer.stage("engine"):
+        engine = write_engine(job, towers, checks)
     remove_unrequested_float(job, checks)
     with timer.stage("extras"):
         precise = {name: needs_precise_int8(recipes, name) for name in job.precisions}
@@ -115,6 +115,8 @@ def _export(job: ExportJob) -> ExportReport:
             extras["layouts"] = write_layouts(
                 job.clip, job.folder, default, names, end=towers.special.end
             )
+        if engine:
+            extras["engine"] = engine
         check_target(job, checks)
         if job.settings.extras.native:
             extras["native"] = write_native(job, towers)
@@ -133,7 +135,7 @@ def _export(job: ExportJob) -> ExportReport:
             familiarity=verified.familiarity,
         )
         manifest.write(job.folder)  # a fresh process opens the bundle by it
-        check_reloads(job, checks)
+        check_reloads(job, checks, engine)
         verification = {**verification, "precisions": checks.figures}
         replace(manifest, verification=verification).write(job.folder)
     return ExportReport(
@@ -142,6 +144,7 @@ def _export(job: ExportJob) -> ExportReport:
         precisions=job.precisions,
         towers=manifest.towers,
         verification=verification,
+        engine=engine,
         files={name: entry["bytes"] for name, entry in manifest.files.items()},
         seconds=timer.seconds(),
         warnings=(
@@ -150,6 +153,19 @@ def _export(job: ExportJob) -> ExportReport:
             *(str(warning) for warning in checks.warnings),
         ),
     )
+
+
+def _check_extras(job: ExportJob) -> None:
+    """Raise ConfigError for optional files that the model or the target does not allow."""
+    from tinyclip_export.bundle.converted import check_extras
+    from tinyclip_export.bundle.native import check_native
+    from tinyclip_export.bundle.string_text_tower import check_tokenizer
+
+    check_extras(job)
+    if job.settings.extras.embed_tokenizer:
+        check_tokenizer(job.clip, job.static_batch)
+    if job.settings.extras.native:
+        check_native(job.settings.preset.target)
 
 
 def _prompt_notes(job: ExportJob) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ class ExportReport(NotebookReport):
     precisions: tuple[str, ...]
     towers: Mapping[str, Mapping[str, str]]  # tower -> precision -> relative path
     verification: Mapping[str, Any]
+    engine: Mapping[str, Any] = field(default_factory=dict)  # the manifest's entry, if there is one
     files: Mapping[str, int] = field(default_factory=dict)  # relative path -> bytes
     seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> seconds
     warnings: tuple[str, ...] = ()  # failed checks that are not gates
@@ -40,6 +41,7 @@ class ExportReport(NotebookReport):
             "precisions": list(self.precisions),
             "files": dict(self.files),
             "verification": dict(self.verification),
+            **({"engine": dict(self.engine)} if self.engine else {}),
             "seconds": dict(self.seconds),
             "warnings": list(self.warnings),
         }
@@ -66,7 +68,11 @@ class ExportReport(NotebookReport):
         for column in ("same\ntop1 %", "image\nms", "text\nms"):
             table.add_column(column, justify="right", no_wrap=True)
         for precision in self.precisions:
-            table.add_row(precision, *self._cells(precision))
+            figures = self.verification["precisions"][precision]
+            table.add_row(precision, *_cells(self.tower_bytes(precision), figures))
+        for precision, figures in self.engine.get("verification", {}).items():
+            label = f"{self.engine['name']} {precision}"
+            table.add_row(label, *_cells(self._engine_bytes(precision), figures))
         return table
 
     def search_tables(self) -> list[Table]:
@@ -80,20 +86,24 @@ class ExportReport(NotebookReport):
             for search in ([first_search, *further_searches] if first_search else [])
         ]
 
-    def _cells(self, precision: str) -> list[str]:
-        figures = self.verification["precisions"][precision]
-        image, text, ranking = figures["image"], figures["text"], figures["ranking"]
-        is_undecided = figures["checks"]["ranking"] is None
-        return [
-            three_digits(self.tower_bytes(precision) / 1e6),
-            f"{image['cosine_min']:.5f}",
-            f"{text['cosine_min']:.5f}",
-            f"{ranking['recall@1']:.1f}",
-            f"{ranking['recall@1_drop']:+.2f}±{ranking['recall@1_stderr']:.2f}"
-            + "?" * is_undecided,
-            f"{ranking['top1_agreement']:.1f}",
-            *(_time(figures) for figures in (image, text)),
-        ]
+    def _engine_bytes(self, precision: str) -> int:
+        """Return the size of the engine's files of both towers, such as .xml and .bin."""
+        stems = [Path(path).with_suffix("") for path in self.engine["files"][precision].values()]
+        return sum(size for path, size in self.files.items() if Path(path).with_suffix("") in stems)
+
+
+def _cells(size: int, figures: Mapping[str, Any]) -> list[str]:
+    image, text, ranking = figures["image"], figures["text"], figures["ranking"]
+    is_undecided = figures["checks"]["ranking"] is None
+    return [
+        three_digits(size / 1e6),
+        f"{image['cosine_min']:.5f}",
+        f"{text['cosine_min']:.5f}",
+        f"{ranking['recall@1']:.1f}",
+        f"{ranking['recall@1_drop']:+.2f}±{ranking['recall@1_stderr']:.2f}" + "?" * is_undecided,
+        f"{ranking['top1_agreement']:.1f}",
+        *(_time(figures) for figures in (image, text)),
+    ]
 
 
 def _time(figures: Mapping[str, Any]) -> str:

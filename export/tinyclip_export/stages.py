@@ -9,6 +9,7 @@ from typing import Any
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.precisions import PRECISIONS
+from tinyclip_export.engines.stage import check_engine_reloads
 from tinyclip_export.export_job import ExportJob, FloatTowers, StageTimer
 from tinyclip_export.float_choice import with_float_images
 from tinyclip_export.onnx_passes.graph_utils import is_convolutional
@@ -190,12 +191,16 @@ def remove_unrequested_float(job: ExportJob, report: VerificationReport) -> None
             path.unlink()
 
 
-def check_reloads(job: ExportJob, report: VerificationReport) -> None:
-    """Open the bundle in fresh processes; raise GatesFailedError if any check has failed."""
+def check_reloads(job: ExportJob, report: VerificationReport, engine: Mapping[str, Any]) -> None:
+    """Open the bundle in fresh processes; raise GatesFailedError if any check has failed.
+
+    `engine` is the manifest's entry on the files of another engine, if there are any.
+    """
     for precision in job.precisions:
         result = replay_in_child(job.folder, precision)
         report.attempt(precision, "reload", partial(check_reload, precision, result))
         report.note(precision, reload_cosine=result.get("cosine"))
+    check_engine_reloads(job, engine, report)
     report.raise_failures()
 
 

@@ -70,6 +70,7 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
     with nothing at ``out``, when a gate fails.
     """
     from tinyclip_edge.models import newest_run
+    from tinyclip_export.engines.registry import require_engine
     from tinyclip_export.settings import NO_EXTRAS, ExportSettings
 
     request = verification or VerificationRequest()
@@ -79,6 +80,7 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
     source = str(newest_run() if model is None else model)
     destination = None if out is None else Path(out)
     corpus = None if trim_vocab is None else Path(trim_vocab)
+    require_engine(preset.engine.name)
     check_request(source, request, corpus=corpus, out=destination, force=force)
     from tinyclip_edge.api.export_pairs import export_pairs
     from tinyclip_edge.api.training_pictures import training_pictures
@@ -88,7 +90,7 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
     clip = load_clip(source)
     folder = destination or free_folder(BUNDLES, clip.name.replace("/", "-"))
     # If no precision is calibrated, all pairs are used for the verification.
-    calibrated = any(PRECISIONS[each].calibrated for each in names)
+    calibrated = any(PRECISIONS[each].calibrated for each in (*names, *preset.engine.precisions))
     pairs, supply = export_pairs(request, calibrated=calibrated)
     described = f"{len(pairs.texts):,} pairs of {request.data}"
     callback(f"exporting {source} to {folder}, verified on {described}")

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tinyclip_edge import targets
 from tinyclip_edge.config.load import YAML_SUFFIXES, configs_path, read_yaml
 from tinyclip_edge.config.renamed import rename_preset_values
 from tinyclip_edge.config.section import Section
+from tinyclip_edge.engines import ENGINES
 from tinyclip_edge.errors import ConfigError, did_you_mean, shown
 from tinyclip_edge.paths import is_file
 from tinyclip_edge.plugins import TARGETS, load_plugin, plugin_names
@@ -105,6 +106,29 @@ class TowerInputs(Section):
     )
 
 
+class EngineFiles(Section):
+    """Files of another engine than onnxruntime, in addition to the ONNX files."""
+
+    name: Literal["openvino", "litert", "executorch"] | None = Field(
+        default=None, description="The engine, whose packages are an extra of the same name."
+    )
+    precisions: list[str] = Field(
+        default_factory=list,
+        description="Precisions in its format; each must pass the gates of the ONNX file.",
+    )
+
+    @model_validator(mode="after")
+    def _made_by_the_engine(self) -> EngineFiles:
+        known = ENGINES[self.name].precisions if self.name is not None else ()
+        for precision in self.precisions:
+            if precision not in known:
+                hint = f"; it has {', '.join(known)}" if known else ", which needs a name"
+                raise ConfigError(f"engine {self.name} has no precision '{precision}'{hint}")
+        if self.name is not None and not self.precisions:
+            raise ConfigError(f"engine {self.name} needs precisions: {', '.join(known)}")
+        return self
+
+
 class ExportPreset(Section):
     """Precisions and settings for a target."""
 
@@ -124,6 +148,9 @@ class ExportPreset(Section):
     pipeline: bool = Field(
         default=True,
         description="Add the file of both towers that the pipeline of transformers.js requires.",
+    )
+    engine: EngineFiles = Field(
+        default_factory=EngineFiles, description="Files of another engine than onnxruntime."
     )
     precisions: list[str] = Field(
         default=["fp32", "int8"],

@@ -71,15 +71,18 @@ class VerificationReport:
     ) -> bool:
         """Run a check, record whether it passed and return that; without `gate` it only warns."""
         self.note(precision)
+        passed = self.judge(check, gate=gate)
+        self.figures[precision]["checks"][name] = passed
+        return passed
+
+    def judge(self, check: Callable[[], None], *, gate: bool = True) -> bool:
+        """Run a check, keep its failure, and return whether it passed."""
         try:
             check()
         except VerificationError as error:
             (self.failures if gate else self.warnings).append(error)
-            passed = False
-        else:
-            passed = True
-        self.figures[precision]["checks"][name] = passed
-        return passed
+            return False
+        return True
 
     def mark_undecided(self, precision: str, name: str, reason: VerificationError) -> None:
         """Record that a check neither passed nor failed, and warn."""

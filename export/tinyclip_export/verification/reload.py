@@ -27,9 +27,15 @@ def min_cosine(folder: Path, precision: str) -> float:
     return min(result.image_cosine, result.text_cosine)
 
 
-def replay_in_child(folder: Path, precision: str) -> dict[str, Any]:
-    """Replay in a child process; return ``{"cosine": …}`` or ``{"error": one line}``."""
-    command = child_command("tinyclip_export.verification.reload", str(folder), precision)
+def replay_in_child(folder: Path, precision: str, engine: str | None = None) -> dict[str, Any]:
+    """Replay in a child process; return ``{"cosine": …}`` or ``{"error": one line}``.
+
+    With an engine, its files are replayed.
+    """
+    module = "tinyclip_export.verification.reload"
+    if engine is not None:
+        module = "tinyclip_export.engines.replay"
+    command = child_command(module, str(folder), precision)
     try:
         child = subprocess.run(
             command,
@@ -44,7 +50,7 @@ def replay_in_child(folder: Path, precision: str) -> dict[str, Any]:
     if child.returncode != 0:
         lines = child.stderr.strip().splitlines()
         return {"error": lines[-1] if lines else f"process ended with {child.returncode}"}
-    result: dict[str, Any] = json.loads(child.stdout)
+    result: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
     return result
 
 

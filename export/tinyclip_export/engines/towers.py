@@ -1,0 +1,87 @@
+"""Files of an engine behind the calls that the verification makes of onnxruntime's sessions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyclip_edge.engines import ENGINES
+from tinyclip_edge.errors import VerificationError
+from tinyclip_edge.runtime.protocol import Features
+from tinyclip_export.engines.registry import writer_of
+from tinyclip_export.engines.writer import Encode
+from tinyclip_export.layout import InputForm
+from tinyclip_export.verification.embeddings import Session, TowerFiles
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTowers(TowerFiles):
+    """The files of one engine and precision; ``precision`` is "openvino int8" and the like."""
+
+    engine: str = ""
+    length: int | None = None  # of texts, to which they are padded; None for any
+
+    def open(self, tower: str, *, threads: int | None = None) -> Session:
+        """Open one tower in its engine; raise VerificationError if it does not load."""
+        path = self.image if tower == "image" else self.text
+        length = self.length if tower == "text" else None
+        try:
+            encode = writer_of(self.engine).open(path, threads or processors())
+        # Each engine has exceptions of its own.
+        except Exception as error:
+            raise VerificationError(f"{path.name} does not load: {first_line(error)}") from error
+        return EngineSession(encode, path.name, length, self.form.pad_id)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSession:
+    """One loaded file."""
+
+    encode: Encode
+    name: str
+    length: int | None
+    pad_id: int
+
+    def run(self, _: object, feed: Mapping[str, npt.NDArray[Any]]) -> list[Features]:
+        """Return the embeddings ``[B, D]`` of one batch; raise VerificationError if it fails."""
+        (batch,) = feed.values()
+        if self.length is not None:
+            missing = self.length - batch.shape[1]
+            batch = np.pad(batch, ((0, 0), (0, missing)), constant_values=self.pad_id)
+        try:
+            return [np.asarray(self.encode(batch), dtype=np.float32)]
+        except Exception as error:
+            raise VerificationError(
+                f"{self.name} fails on {batch.shape}: {first_line(error)}"
+            ) from error
+
+
+def engine_towers(
+    engine: str, precision: str, paths: Mapping[str, Path], *, form: InputForm, context: int
+) -> EngineTowers:
+    """Return the files of one precision, for inputs of `form` and texts of `context` tokens."""
+    return EngineTowers(
+        f"{engine} {precision}",
+        paths["image"],
+        paths["text"],
+        form=form,
+        engine=engine,
+        length=context if ENGINES[engine].fixed else None,
+    )
+
+
+def processors() -> int:
+    """Return how many processors this process may use, which not every engine counts."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def first_line(error: Exception) -> str:
+    """Return what an exception says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
