@@ -14,6 +14,9 @@ from tinyclip_edge.runtime.protocol import Features
 Codes: TypeAlias = npt.NDArray[np.int8]
 
 ROWS = 8192  # converted to aligned floats at a time, to bound memory
+# For one query so few that they stay in the cache, and that BLAS starts no threads, whose waiting
+# for each other takes longer than the work.
+_ROWS_OF_ONE = 512
 _STEPS = 127  # of an int8 on either side of zero
 
 
@@ -37,9 +40,14 @@ def score_blocks(
 
     Raise DataError for numbers that are not finite.
     """
-    for start in range(0, len(features), ROWS):
-        block = slice(start, start + ROWS)
-        scores = queries @ np.asarray(features[block], np.float32).T
+    rows = ROWS if len(queries) > 1 else _ROWS_OF_ONE
+    # Written to again and again: the pages of a new one would cost more than the products.
+    floats = np.empty((min(rows, len(features)), features.shape[1]), np.float32)
+    for start in range(0, len(features), rows):
+        block = slice(start, start + rows)
+        part = floats[: len(features) - start]
+        np.copyto(part, features[block])
+        scores = queries @ part.T
         if scales is not None:
             scores *= scales[block]
         if not np.isfinite(scores).all():
@@ -51,7 +59,7 @@ def cosines(queries: Features, features: npt.NDArray[Any], scales: Features | No
     """Return float32 ``[Q, N]`` products of ``[Q, D]`` with rows in float or int8."""
     products = np.empty((len(queries), len(features)), np.float32)
     for start, scores in score_blocks(queries, features, scales):
-        products[:, start : start + ROWS] = scores
+        products[:, start : start + scores.shape[1]] = scores
     return products
 
 
