@@ -20,25 +20,16 @@ def copy_pictures(keys: Sequence[str], folder: Path) -> int:
     Raise DataError if a copy exists already, before any is made, or when the disk refuses.
     """
     digits = max(2, len(str(len(keys))))
-    copies = {
-        key: folder / f"{rank:0{digits}d}-{_name(key)}"
-        for rank, key in enumerate(keys, 1)
-        if _is_picture(key)
-    }
+    copies = {key: folder / f"{rank:0{digits}d}-{_name(key)}" for rank, key in enumerate(keys, 1)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for copy in copies.values():
             if copy.exists():
                 raise DataError(f"{copy} exists already; choose another folder")
-        for key, copy in copies.items():
-            path, seconds = split_key(key)
-            if seconds is None:
-                shutil.copyfile(path, copy)
-            else:
-                frame_at(path, seconds).save(copy)
+        copied = sum(_copy(key, copy) for key, copy in copies.items())
     except OSError as error:
         raise DataError(f"cannot copy into {folder}: {error.strerror or error}") from error
-    return len(copies)
+    return copied
 
 
 def _name(key: str) -> str:
@@ -46,13 +37,15 @@ def _name(key: str) -> str:
     return Path(path).name if seconds is None else f"{Path(path).name}-{seconds}s.png"
 
 
-def _is_picture(key: str) -> bool:
+def _copy(key: str, copy: Path) -> bool:
+    """Copy a picture, or write a frame; return whether there was one."""
     path, seconds = split_key(key)
     try:
-        if seconds is None:
-            image_header(path, reduced=True)
-        else:
-            frame_at(path, seconds)
+        if seconds is not None:
+            frame_at(path, seconds).save(copy)
+            return True
+        image_header(path, reduced=True)
     except (DataError, MissingExtraError):
         return False
+    shutil.copyfile(path, copy)
     return True

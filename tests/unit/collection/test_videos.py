@@ -233,3 +233,48 @@ def test_a_pipe_is_no_video(tmp_path):
     os.mkfifo(tmp_path / "a.mp4")
     with pytest.raises(DataError, match="is not a file"):
         frame_at(str(tmp_path / "a.mp4"), 0)
+
+
+def test_a_copied_frame_is_decoded_once(photos, clip, tmp_path, monkeypatch):
+    from tinyclip_edge.collection import copies
+
+    decoded = []
+
+    def counted(path, seconds):
+        decoded.append(seconds)
+        return frame_at(path, seconds)
+
+    monkeypatch.setattr(copies, "frame_at", counted)
+    assert copy_pictures([frame_key(clip, 2.0), frame_key(clip, 4.0)], tmp_path / "copies") == 2
+    assert decoded == [2.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "corner"),
+    [
+        ((0, 1, -1, 0), (0, 0)),  # a quarter clockwise: the left side becomes the upper one
+        ((0, -1, 1, 0), (0, -1)),
+        ((-1, 0, 0, -1), (-1, 0)),
+    ],
+)
+def test_turned_videos_are_upright(tmp_path, matrix, corner):
+    """As phones write them: the display matrix of the track, in its header."""
+    picture = Image.new("RGB", (64, 48), "blue")
+    picture.paste("red", (0, 0, 32, 48))
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode())
+    content = bytearray(path.read_bytes())
+    start = content.index(b"tkhd") + 44  # version, times, track, duration, layer, volume
+    a, b, c, d = ((number << 16).to_bytes(4, "big", signed=True) for number in matrix)
+    content[start : start + 20] = a + b + bytes(4) + c + d
+    path.write_bytes(content)
+    frame = next(video_frames(str(path), 1.0))[1]
+    assert frame.size == ((64, 48) if matrix[0] else (48, 64))
+    red = np.asarray(frame)[corner[1], corner[0]].astype(int)
+    assert red[0] > 200 and red[2] < 60
+    assert frame_at(str(path), 0.0).size == frame.size
