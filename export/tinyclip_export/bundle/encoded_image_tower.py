@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_export.bundle.extension_operators import (
     PICTURE_DOMAIN,
     Session,
@@ -42,9 +43,7 @@ _JPEG, _END, _PNG = (0xFF, 0xD8, 0xFF), (0xFF, 0xD9), tuple(b"\x89PNG\r\n\x1a\n"
 
 def encoded_tower_path(precision: str) -> str:
     """Return the file's path inside a bundle."""
-    return f"onnx/{STEM}" + Path(pixel_tower_path(precision)).name.removeprefix(
-        Path(pixel_tower_path("fp32")).stem
-    )
+    return f"onnx/{STEM}{PRECISIONS[precision].suffix}.onnx"
 
 
 def write_encoded_towers(
