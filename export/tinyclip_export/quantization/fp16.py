@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.onnx_passes.exporter import strip_traces
+from tinyclip_export.onnx_passes.graph_utils import producers, replace_nodes
 from tinyclip_export.onnx_passes.plain_norm import PREFIX
 from tinyclip_export.quantization.recipe import QuantizeJob
 
@@ -52,5 +53,29 @@ def halve(model: ModelProto) -> ModelProto:
     half = convert_float_to_float16(
         model, keep_io_types=True, op_block_list=blocked, node_block_list=norms
     )
+    _join_float_nodes(half, {*norms})
     OnnxModel(half).topological_sort()  # required by ONNX; the converter appends its casts
     return half
+
+
+def _join_float_nodes(model: ModelProto, names: set[str]) -> None:
+    """Let nodes that stay float read each other's outputs, not their forms rounded to float16."""
+    made = producers(model.graph)
+    for node in model.graph.node:
+        if node.name not in names:
+            continue
+        for index, value in enumerate(node.input):
+            widened = made.get(value)
+            halved = None if widened is None else made.get(widened.input[0])
+            if widened is None or halved is None or widened.op_type != "Cast":
+                continue
+            origin = made.get(halved.input[0])
+            if halved.op_type == "Cast" and origin is not None and origin.name in names:
+                node.input[index] = halved.input[0]
+    outputs = {output.name for output in model.graph.output}
+    while True:
+        read = outputs.union(name for node in model.graph.node for name in node.input)
+        used = [n for n in model.graph.node if n.op_type != "Cast" or n.output[0] in read]
+        if len(used) == len(model.graph.node):
+            return
+        replace_nodes(model.graph, used)
