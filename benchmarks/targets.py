@@ -32,21 +32,29 @@ def exported(model: str, target: str, folder: Path, limit: int, *, times: bool) 
     for name in report.precisions:
         figures = report.verification["precisions"][name]
         paths = [report.towers[tower][name] for tower in ("image", "text")]
-        gates = [passed for passed in figures["checks"].values() if passed is not None]
-        row = {
-            "precision": name,
-            "files": paths,
-            "mb": round(report.tower_bytes(name) / 1e6, 2),
-            "gates": len(gates),
-            "cosine": {tower: figures[tower]["cosine_min"] for tower in ("image", "text")},
-            "recall@1_drop": figures["ranking"]["recall@1_drop"],
-        }
-        if times and name != "fp32":
-            row["times_faster"] = {
-                tower: figures[tower]["times_faster"] for tower in ("image", "text")
-            }
-        precisions.append(row)
+        precisions.append(_row(name, paths, report.tower_bytes(name), figures, times=times))
+    for name, figures in report.engine.get("verification", {}).items():
+        paths = list(report.engine["files"][name].values())
+        label = f"{report.engine['name']} {name}"
+        precisions.append(_row(label, paths, report.engine_bytes(name), figures, times=times))
     return {"target": target, "precisions": precisions}
+
+
+def _row(
+    name: str, paths: list[str], size: int, figures: dict[str, Any], *, times: bool
+) -> dict[str, Any]:
+    gates = [passed for passed in figures["checks"].values() if passed is not None]
+    row = {
+        "precision": name,
+        "files": paths,
+        "mb": round(size / 1e6, 2),
+        "gates": len(gates),
+        "cosine": {tower: figures[tower]["cosine_min"] for tower in ("image", "text")},
+        "recall@1_drop": figures["ranking"]["recall@1_drop"],
+    }
+    if times and name != "fp32":
+        row["times_faster"] = {tower: figures[tower]["times_faster"] for tower in ("image", "text")}
+    return row
 
 
 def main() -> None:

@@ -72,7 +72,7 @@ class ExportReport(NotebookReport):
             table.add_row(precision, *_cells(self.tower_bytes(precision), figures))
         for precision, figures in self.engine.get("verification", {}).items():
             label = f"{self.engine['name']} {precision}"
-            table.add_row(label, *_cells(self._engine_bytes(precision), figures))
+            table.add_row(label, *_cells(self.engine_bytes(precision), figures))
         return table
 
     def search_tables(self) -> list[Table]:
@@ -86,7 +86,7 @@ class ExportReport(NotebookReport):
             for search in ([first_search, *further_searches] if first_search else [])
         ]
 
-    def _engine_bytes(self, precision: str) -> int:
+    def engine_bytes(self, precision: str) -> int:
         """Return the size of the engine's files of both towers, such as .xml and .bin."""
         stems = [Path(path).with_suffix("") for path in self.engine["files"][precision].values()]
         return sum(size for path, size in self.files.items() if Path(path).with_suffix("") in stems)
