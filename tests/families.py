@@ -25,10 +25,23 @@ __all__ = [
     "ROBERTA",
     "families",
     "family",
+    "representatives",
 ]
 
 # One family of each kind of tower; the others are tested in `make ci`.
 OF_EACH_KIND = ("ViT", "SigLIP 2", "EVA02", "XLM-R", "mT5", "NLLB", "MobileCLIP 2")
+
+# Made of towers that another family has: their students are trained by `make slow` alone.
+ALIKE = ("CLIPA", "MetaCLIP 2 worldwide", "MetaCLIP 2 worldwide, XLM-V", "RoBERTa", "AltCLIP",
+         "ChineseCLIP", "MobileCLIP 2, five stages")  # fmt: skip
+
+
+def representatives(cases):
+    """Parameters of a slow test: names of families, or tuples that begin with one."""
+    return [
+        pytest.param(*values, marks=[pytest.mark.hours] if values[0] in ALIKE else [])
+        for values in ((case,) if isinstance(case, str) else case for case in cases)
+    ]
 
 
 def families(names, quick=OF_EACH_KIND):

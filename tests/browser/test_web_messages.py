@@ -20,6 +20,14 @@ from web_page import (
 pytestmark = MARKS
 
 
+@pytest.fixture(scope="module")
+def shared_tab(browser, server):
+    """An open page. Shared: a test leaves it with labels and a picture that it answers to."""
+    with silent_tab(browser) as page:
+        open_page(page, server)
+        yield page
+
+
 def shows(tab, id, text):
     tab.locator(f"#{id}", has_text=text).wait_for()
     shown = tab.inner_text(f"#{id}")
@@ -38,35 +46,39 @@ def shows(tab, id, text):
     ],
 )
 @pytest.mark.slow
-def test_labels_to_mend_are_reported(tab, labels, message):
-    tab.fill("#labels", labels)
-    shows(tab, "label-note", message)
-    wait_until(tab, "document.querySelectorAll('#bars li').length == 0")
-    type_labels(tab, LABELS)
-    assert tab.is_hidden("#label-note")
+def test_labels_to_mend_are_reported(shared_tab, labels, message):
+    shared_tab.fill("#labels", labels)
+    shows(shared_tab, "label-note", message)
+    wait_until(shared_tab, "document.querySelectorAll('#bars li').length == 0")
+    type_labels(shared_tab, LABELS)
+    assert shared_tab.is_hidden("#label-note")
 
 
 @pytest.mark.slow
-def test_labels_of_the_same_tokens_and_cut_ones_are_reported(tab):
+def test_labels_of_the_same_tokens_and_cut_ones_are_reported(shared_tab):
     long = "cat " * 15  # with start and end 17 tokens, the toy bundle takes 16
-    tab.fill("#labels", f"{long}dog, {long}bicycle")
-    shows(tab, "label-note", "are the same after truncation to the model's 16 tokens")
-    wait_until(tab, "document.querySelectorAll('#bars li').length == 0")
-    tab.fill("#labels", "cat, dog, Cat")
-    shows(tab, "label-note", 'labels "cat" and "Cat" become the same tokens')
-    tab.fill("#labels", f"dog, {long}")
+    shared_tab.fill("#labels", f"{long}dog, {long}bicycle")
+    shows(shared_tab, "label-note", "are the same after truncation to the model's 16 tokens")
+    wait_until(shared_tab, "document.querySelectorAll('#bars li').length == 0")
+    shared_tab.fill("#labels", "cat, dog, Cat")
+    shows(shared_tab, "label-note", 'labels "cat" and "Cat" become the same tokens')
+    shared_tab.fill("#labels", f"dog, {long}")
     shows(
-        tab, "label-note", "1 of 2 prompts are longer than the model's 16 tokens and are truncated"
+        shared_tab,
+        "label-note",
+        "1 of 2 prompts are longer than the model's 16 tokens and are truncated",
     )
-    wait_until(tab, "document.querySelectorAll('#bars li').length == 2")
-    type_labels(tab, LABELS)
-    assert tab.is_hidden("#label-note")
+    wait_until(shared_tab, "document.querySelectorAll('#bars li').length == 2")
+    type_labels(shared_tab, LABELS)
+    assert shared_tab.is_hidden("#label-note")
 
 
 @pytest.mark.slow
-def test_a_template_without_a_place_is_reported(tab):
-    tab.fill("#templates", "a photo")
-    shows(tab, "label-note", "the prompt template needs {} in place of the label")
+def test_a_template_without_a_place_is_reported(shared_tab):
+    shared_tab.fill("#templates", "a photo")
+    shows(shared_tab, "label-note", "the prompt template needs {} in place of the label")
+    type_labels(shared_tab, LABELS)
+    assert shared_tab.is_hidden("#label-note")
 
 
 def bomb():
@@ -98,15 +110,17 @@ def bomb():
     ids=["text", "cut", "empty", "bomb", "onnx"],
 )
 @pytest.mark.slow
-def test_a_wrong_file_is_reported_and_the_next_picture_works(tab, tmp_path, name, content, message):
+def test_a_wrong_file_is_reported_and_the_next_picture_works(
+    shared_tab, tmp_path, name, content, message
+):
     path = tmp_path / name
     path.write_bytes(content)
-    tab.set_input_files("#file", path)
-    shows(tab, "picture-note", message)
-    wait_until(tab, "document.querySelectorAll('#bars li').length == 0")
-    tab.click("#samples button:nth-child(2)")
-    tab.locator("#bars li").first.wait_for()
-    assert tab.is_hidden("#picture-note")
+    shared_tab.set_input_files("#file", path)
+    shows(shared_tab, "picture-note", message)
+    wait_until(shared_tab, "document.querySelectorAll('#bars li').length == 0")
+    shared_tab.click("#samples button:nth-child(2)")
+    shared_tab.locator("#bars li").first.wait_for()
+    assert shared_tab.is_hidden("#picture-note")
 
 
 @pytest.mark.slow

@@ -20,16 +20,24 @@ from web_page import (
 pytestmark = MARKS
 
 
-def test_a_first_answer_the_model_s_facts_and_the_backend_are_there(tab, bundle):
+@pytest.fixture(scope="module")
+def first_view(browser, server):
+    """The page as it opens. Shared: change nothing in it."""
+    with silent_tab(browser) as page:
+        open_page(page, server)
+        yield page
+
+
+def test_a_first_answer_the_model_s_facts_and_the_backend_are_there(first_view, bundle):
     manifest = json.loads((bundle / "manifest.json").read_text())
-    shares = [chance for _, chance in chances(tab)]
+    shares = [chance for _, chance in chances(first_view)]
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(1)
-    assert "%" in tab.inner_text("#verdict")
-    times = tab.inner_text("#times")
+    assert "%" in first_view.inner_text("#verdict")
+    times = first_view.inner_text("#times")
     for word in ("Preprocessing", "Encode", "Compare", "Frame", "8 texts encoded once in"):
         assert word in times
-    facts = tab.inner_text("#facts")
+    facts = first_view.inner_text("#facts")
     needed = [manifest["towers"][tower]["int8"] for tower in ("image", "text")]
     size = sum(
         manifest["files"][name]["bytes"]
@@ -41,14 +49,14 @@ def test_a_first_answer_the_model_s_facts_and_the_backend_are_there(tab, bundle)
         "32 × 32 pixels, 16 tokens", "64 dimensions",
     ):  # fmt: skip
         assert word in facts
-    assert badges(tab)[:2] == ["WASM", "int8"]
+    assert badges(first_view)[:2] == ["WASM", "int8"]
 
 
-def test_threads_are_on_because_the_page_is_isolated(tab):
-    assert tab.evaluate("crossOriginIsolated")
-    cores = tab.evaluate("navigator.hardwareConcurrency")
+def test_threads_are_on_because_the_page_is_isolated(first_view):
+    assert first_view.evaluate("crossOriginIsolated")
+    cores = first_view.evaluate("navigator.hardwareConcurrency")
     threads = min(cores, 4)
-    assert badges(tab)[2:5] == [
+    assert badges(first_view)[2:5] == [
         "1 thread" if threads == 1 else f"{threads} threads", "SIMD", "isolated",
     ]  # fmt: skip
 
@@ -136,14 +144,14 @@ def test_keyboard_alone_reaches_everything(tab):
 
 
 @pytest.mark.slow
-def test_everything_that_acts_has_a_name(tab):
-    nameless = tab.evaluate(
+def test_everything_that_acts_has_a_name(first_view):
+    nameless = first_view.evaluate(
         "[...document.querySelectorAll('button, input, select, textarea, img, video')]"
         ".filter(e => !(e.ariaLabel || e.alt || e.innerText || e.closest('label')"
         " || e.querySelector?.('img[alt]') || e.hidden)).map(e => e.outerHTML)"
     )
     assert nameless == []
-    assert tab.evaluate("document.documentElement.lang") == "en"
+    assert first_view.evaluate("document.documentElement.lang") == "en"
 
 
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])

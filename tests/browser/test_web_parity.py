@@ -61,6 +61,14 @@ def tab(browser):
         yield page
 
 
+@pytest.fixture(scope="module")
+def scripts(browser, server):
+    """A tab that may import the page's modules. Shared: change nothing in it."""
+    with silent_tab(browser) as page:
+        page.goto(server.url)
+        yield page
+
+
 TOKENIZE = """async ([tokenizer, manifest, texts]) => {
   const { ClipTokenizer } = await import("/js/tokenizer.js");
   const found = new ClipTokenizer(new TextEncoder().encode(tokenizer), manifest);
@@ -68,24 +76,22 @@ TOKENIZE = """async ([tokenizer, manifest, texts]) => {
 }"""
 
 
-def tokenized(tab, path, manifest):
-    return tab.evaluate(TOKENIZE, [path.read_text(encoding="utf-8"), manifest, TEXTS])
+def tokenized(scripts, path, manifest):
+    return scripts.evaluate(TOKENIZE, [path.read_text(encoding="utf-8"), manifest, TEXTS])
 
 
-def test_token_ids_are_pythons(tab, server, bundle):
-    tab.goto(server.url)
+def test_token_ids_are_pythons(scripts, bundle):
     manifest = json.loads((bundle / "manifest.json").read_text())
     python = EdgeCLIP.load(bundle)
-    tokenized_ids = tokenized(tab, bundle / "tokenizer.json", manifest)
+    tokenized_ids = tokenized(scripts, bundle / "tokenizer.json", manifest)
     for text, ids in zip(TEXTS, tokenized_ids, strict=True):
         assert ids == python.token_ids(text), text
 
 
-def test_token_ids_of_a_trimmed_vocabulary_are_pythons(tab, server, bundle, tmp_path):
+def test_token_ids_of_a_trimmed_vocabulary_are_pythons(scripts, bundle, tmp_path):
     from tinyclip_edge.models.pieces import read_pieces
     from tinyclip_edge.models.trimmed_tokenizer import base_ids, required_ids, trimmed_json
 
-    tab.goto(server.url)
     content = json.loads((bundle / "tokenizer.json").read_text(encoding="utf-8"))
     tokenizer = ClipTokenizer.from_file(bundle / "tokenizer.json", 16)
     pieces = read_pieces(content, "toy")
@@ -95,7 +101,7 @@ def test_token_ids_of_a_trimmed_vocabulary_are_pythons(tab, server, bundle, tmp_
     trimmed = ClipTokenizer.from_file(path, 16)
     assert trimmed.vocab_size < tokenizer.vocab_size
     manifest = {"context_length": 16, "tokenizer": {}, "eot_token_id": trimmed.eot_token_id}
-    for text, ids in zip(TEXTS, tokenized(tab, path, manifest), strict=True):
+    for text, ids in zip(TEXTS, tokenized(scripts, path, manifest), strict=True):
         assert ids == trimmed.encode(text), text
 
 
@@ -108,15 +114,14 @@ RESIZE = """async ([config, size, rgba]) => {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_pixels_are_pillows_to_the_last_bit(tab, server, name):
-    tab.goto(server.url)
+def test_pixels_are_pillows_to_the_last_bit(scripts, name):
     config = FIT | SETTINGS[name]
     config.setdefault("crop_size", config["size"])
     preprocess = Preprocess.from_config(config)
     for size in SIZES:
         noise = np.random.default_rng(size).integers(0, 256, (size[1], size[0], 4), np.uint8)
         rgba = base64.b64encode(noise.tobytes()).decode()
-        pixels = np.array(tab.evaluate(RESIZE, [config, size, rgba]), dtype=np.float32)
+        pixels = np.array(scripts.evaluate(RESIZE, [config, size, rgba]), dtype=np.float32)
         np.testing.assert_array_equal(
             pixels, preprocess(noise[:, :, :3]).ravel(), err_msg=str(size)
         )
@@ -163,10 +168,9 @@ def odd_files():
 
 
 @pytest.mark.slow
-def test_odd_files_are_the_pixels_that_python_sees(tab, server):
-    tab.goto(server.url)
+def test_odd_files_are_the_pixels_that_python_sees(scripts):
     for name, content in odd_files():
-        width, height, data = tab.evaluate(DECODE, base64.b64encode(content).decode())
+        width, height, data = scripts.evaluate(DECODE, base64.b64encode(content).decode())
         shown = np.array(data).reshape(height, width, 4)
         python = np.asarray(open_image(content)).astype(int)
         assert shown.shape[:2] == python.shape[:2], name

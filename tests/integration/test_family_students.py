@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from families import ENCODERS, EVERY, family
+from families import ENCODERS, EVERY, family, representatives
 from masked_clip import random_masks
 from tinyclip_edge import EdgeCLIP
 from tinyclip_edge.inheritance.tower_kind import SHARED, split_key
@@ -50,7 +50,7 @@ def noise(count):
     return [Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)) for _ in range(count)]
 
 
-@pytest.mark.parametrize(("name", "way"), RUNS)
+@pytest.mark.parametrize(("name", "way"), representatives(RUNS))
 def test_a_student_is_distilled_and_exported(make, tmp_path, name, way):
     save_local_dir(tmp_path / "teacher", family(name))
     sections = dict(WAYS[way])
@@ -82,7 +82,7 @@ def check_bundle(clip, texts, folder):
     assert EdgeCLIP.load(folder).encode_text(texts).shape == expected.shape
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", representatives(ENCODERS))
 def test_a_pruned_encoder_with_fewer_tokens_is_exported(name, tmp_path):
     """The vocabulary is cut after masks; texts that it covers keep their embeddings."""
     clip = family(name)

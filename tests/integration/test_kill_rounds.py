@@ -43,6 +43,8 @@ KINDS = {
     ]},
 }  # fmt: skip
 
+LATER = ("feature cache", "mapped", "stages")  # kills in them at set steps are tested elsewhere
+
 
 @pytest.fixture
 def config(make, tmp_path):
@@ -95,7 +97,10 @@ def with_cache(run, folder):
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.hours if kind in LATER else ()) for kind in KINDS],
+)
 def test_killed_runs_end_as_an_uninterrupted_one(config, tmp_path, kind):
     run, draw = config(kind), random.Random(kind)
     uninterrupted, cut = tmp_path / "whole", tmp_path / "cut"
