@@ -50,7 +50,6 @@ lint: .venv/.installed-dev
 
 types: .venv/.installed-dev
 	$(BIN)/mypy
-	cd benchmarks && ../$(BIN)/mypy --config-file ../pyproject.toml --no-warn-return-any --allow-untyped-calls *.py starter/*.py
 
 contracts: .venv/.installed-dev
 	$(BIN)/lint-imports

@@ -68,7 +68,7 @@ def trained_tower(options: argparse.Namespace) -> tuple[Torch, dict[str, Any]]:
         out = visual(enlarged(images[rows], TRAINED_SIZE).to(memory_format=torch.channels_last))
         loss = 1 - torch.cosine_similarity(out, targets[rows]).mean()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(visual.parameters(), 1.0)
         optimizer.step()
         schedule.step()

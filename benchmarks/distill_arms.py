@@ -57,7 +57,7 @@ def run_folder(arguments: argparse.Namespace, arm: str, lr: float, seed: int) ->
     name = (
         f"{arm}-lr{lr:g}-seed{seed}-steps{arguments.steps}-every{every}-teacher{arguments.teacher}"
     )
-    return Path(arguments.work) / arguments.student / name
+    return Path(arguments.work) / str(arguments.student) / name
 
 
 def train(

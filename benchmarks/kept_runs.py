@@ -63,7 +63,8 @@ def cached_run(
     summarise = summarise or mean_recalls
     record_file = folder.with_name(folder.name + ".json")
     if record_file.exists():
-        return json.loads(record_file.read_text())
+        stored: dict[str, Any] = json.loads(record_file.read_text())
+        return stored
     number = 1
     while folder.exists():  # an interrupted run: leave it and use a new folder
         number += 1

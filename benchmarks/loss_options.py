@@ -124,7 +124,8 @@ def prefix_recalls(work: Path, run: str, val: str) -> dict[str, float]:
 
     path = work / f"{run}.prefixes.json"
     if path.exists():
-        return json.loads(path.read_text())
+        stored: dict[str, float] = json.loads(path.read_text())
+        return stored
     folders = [work / run / "student", *work.glob(f"{run}~*/student")]  # of repeated attempts too
     folder = max(filter(Path.exists, folders), key=lambda each: each.stat().st_mtime)
     clip = load_clip(str(folder))

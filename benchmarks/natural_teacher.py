@@ -43,7 +43,8 @@ def decode(jpeg: bytes) -> np.ndarray:
     image = Image.open(BytesIO(jpeg)).convert("RGB")
     if image.size != (SIZE, SIZE):
         image = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-    return np.asarray(image).transpose(2, 0, 1)
+    planes: np.ndarray = np.asarray(image).transpose(2, 0, 1)
+    return planes
 
 
 class Pictures:
@@ -172,7 +173,7 @@ class Training:
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device != "cpu"):
             images, texts, scale, _ = self.encoder(pixels, tokens)
         loss = loss_of(images, texts, soft, scale)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -186,9 +187,10 @@ class Training:
         self.plain.eval()
         texts = self.plain.encode_text(self.prompts)
         right = 0
-        for pixels, classes in zip(
-            validation.pixels.split(500), validation.classes.split(500), strict=True
-        ):
+        batches = zip(
+            torch.split(validation.pixels, 500), torch.split(validation.classes, 500), strict=True
+        )
+        for pixels, classes in batches:
             scores = self.plain.encode_image(self.codec.restore(pixels)) @ texts.T
             right += int((scores.argmax(1) == classes).sum())
         self.plain.train()

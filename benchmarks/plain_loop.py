@@ -59,7 +59,7 @@ class PlainLoop:
         logits = _similarity(self._student, pixels, student_tokens.to(self._device))
         loss = (_mimic(logits, targets) + _mimic(logits.T, targets.T)) / 2
         self._optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if self._clip is not None:
             torch.nn.utils.clip_grad_norm_(self._student.parameters(), self._clip)
         self._optimizer.step()

@@ -163,7 +163,7 @@ def work_of(step: Callable[[int], float], number: int) -> int:
 
     with FlopCounterMode(display=False) as counter:
         step(number)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def matrix_rate(seconds: float = 1.0) -> float:
@@ -221,7 +221,7 @@ def in_a_process(arguments: argparse.Namespace, mode: str) -> dict[str, Any]:
     options = [f"--{name}={getattr(arguments, name)}" for name in FORWARDED]
     command = [sys.executable, __file__, "--mode", mode, *options]
     process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    figures = json.loads(process.stdout.splitlines()[-1])
+    figures: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     print(f"{mode:24}", {k: v for k, v in figures.items() if k != "losses"}, flush=True)
     return figures
 
