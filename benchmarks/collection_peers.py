@@ -73,7 +73,7 @@ def write_collections(data: Path, big: Path, little: Path, photos: int, small: i
             (little / f"{number:05d}.jpg").write_bytes(content)
 
 
-def _in_a_process(work: Callable[..., None], *arguments: object) -> None:
+def run_in_a_process(work: Callable[..., None], *arguments: object) -> None:
     process = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
     process.start()
     process.join()
@@ -154,10 +154,10 @@ def main() -> None:
     }
     programs = [peer for peer in programs if peer.venv.exists()]
     # In processes of their own: a command's peak of memory is never below that of its parent.
-    _in_a_process(write_peer_models, work / "models")
+    run_in_a_process(write_peer_models, work / "models")
     write_imgsearch_weights(programs, work / "models" / ".cache" / "clip")
     folders = collection_folders(work, options.photos, options.small)
-    _in_a_process(write_collections, options.data, *folders, options.photos, options.small)
+    run_in_a_process(write_collections, options.data, *folders, options.photos, options.small)
     record: dict[str, Any] = {
         "machine": machine_facts(),
         "model": f"{VIT_8M}, random weights",
