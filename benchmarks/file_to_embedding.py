@@ -20,7 +20,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +174,7 @@ def _grain() -> np.ndarray:
         size = CAMERA[0] * CAMERA[1]
         levels = np.random.default_rng(1).standard_normal(size, dtype=np.float32)
         _grain.levels = GRAIN * levels  # type: ignore[attr-defined]
-    return _grain.levels  # type: ignore[attr-defined,no-any-return]
+    return _grain.levels  # type: ignore[attr-defined]
 
 
 def write_models_of_all(models: Path) -> None:
@@ -232,9 +231,9 @@ def compare(contenders: list[Contender], paths: list[str], rounds: int) -> dict[
             if turn:  # the first warms up
                 runs[each.name].append(figures)
     result: dict[str, Any] = {}
-    for name, figures in runs.items():
+    for name, turns in runs.items():
         result[name] = {
-            f"{key}_{kind}": round(function(run[key] for run in figures) / len(paths), 5)
+            f"{key}_{kind}": round(function(run[key] for run in turns) / len(paths), 5)
             for key in ("seconds", "cpu_seconds")
             for kind, function in (("least", min), ("median", statistics.median))
         }
@@ -288,4 +287,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
