@@ -237,7 +237,7 @@ def compare(contenders: list[Contender], paths: list[str], rounds: int) -> dict[
             for key in ("seconds", "cpu_seconds")
             for kind, function in (("least", min), ("median", statistics.median))
         }
-    ours = result[OURS_BEST]
+    ours = dict(result[OURS_BEST])
     for values in result.values():
         values["times_ours"] = {key: round(values[key] / ours[key], 2) for key in ours}
     return result
