@@ -20,10 +20,12 @@ import json
 import os
 import statistics
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from collection_peers import CAMERA, pictures, run_in_a_process
@@ -56,6 +58,7 @@ def encode(paths):
 FASTEMBED = """
 import sys
 import numpy as np
+from numpy.typing import NDArray
 from fastembed import ImageEmbedding
 folder = sys.argv[1] + "/fastembed/image"
 tower = ImageEmbedding("Qdrant/clip-ViT-B-32-vision", specific_model_path=folder)
@@ -65,6 +68,7 @@ def encode(paths):
 RCLIP = """
 import sys
 import numpy as np
+from numpy.typing import NDArray
 from rclip.model import Model
 from rclip.utils.helpers import read_image
 model = Model()
@@ -169,12 +173,10 @@ def write_photos(data: Path, folder: Path, count: int) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
 
 
-def _grain() -> np.ndarray:
-    if not hasattr(_grain, "levels"):
-        size = CAMERA[0] * CAMERA[1]
-        levels = np.random.default_rng(1).standard_normal(size, dtype=np.float32)
-        _grain.levels = GRAIN * levels  # type: ignore[attr-defined]
-    return _grain.levels  # type: ignore[attr-defined]
+@cache
+def _grain() -> NDArray[np.float32]:
+    levels = np.random.default_rng(1).standard_normal(CAMERA[0] * CAMERA[1], dtype=np.float32)
+    return (GRAIN * levels).astype(np.float32)
 
 
 def write_models_of_all(models: Path) -> None:
