@@ -79,7 +79,7 @@ devices: .venv/.installed-openvino .venv/.installed-webgpu .venv/.installed-nati
 	LD_LIBRARY_PATH=$(CHROMIUM) VK_ICD_FILENAMES=$(CHROMIUM)/vk_swiftshader_icd.json \
 		.venv/webgpu/bin/python -m pytest -m provider -k "not openvino" tests/parity/test_real_devices.py
 	for engine in $(ENGINES); do \
-		.venv/$$engine/bin/python -m pytest -m provider tests/parity/test_engines.py || exit 1; done
+		.venv/$$engine/bin/python -m pytest -m provider tests/parity/test_engine_files.py || exit 1; done
 
 applications: .venv/.installed-applications .venv/.installed-infinity
 	.venv/applications/bin/python -m pytest -m application tests/applications

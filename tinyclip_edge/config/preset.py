@@ -45,13 +45,13 @@ class DynamicInt8(Section):
             "other engines. A tower with a different kind of attention keeps its separate nodes."
         ),
     )
-    norms: Literal["simplified", "rms", "layer"] = Field(
-        default="simplified",
+    norms: Literal["layer", "simplified", "rms"] = Field(
+        default="layer",
         description=(
-            "simplified: layer norms without mean subtraction (the mean is removed from the "
-            "weights instead), which is faster, by onnxruntime's own name; rms: by ONNX's name, "
-            "which requires onnxruntime 1.23; layer: for other engines. Towers with layer scale "
-            "keep ordinary layer norms."
+            "layer: as they are, which int8 fine-tuning imitates; simplified: layer norms without "
+            "mean subtraction (the mean is removed from the weights instead), which is faster, by "
+            "onnxruntime's own name; rms: by ONNX's name, which requires onnxruntime 1.23. Towers "
+            "with layer scale keep ordinary layer norms."
         ),
     )
     feed_forward: Literal["whole", "halves"] = Field(

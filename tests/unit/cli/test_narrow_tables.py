@@ -108,7 +108,12 @@ def exported():
     files = dict.fromkeys(PRECISIONS, 4605123456)
     towers = {tower: {name: name for name in PRECISIONS} for tower in ("image", "text")}
     return ExportReport(
-        Path(f"bundles/{NAME}"), NAME, tuple(PRECISIONS), towers, verification, files
+        Path(f"bundles/{NAME}"),
+        NAME,
+        tuple(PRECISIONS),
+        towers,
+        verification,
+        files=files,
     )
 
 

@@ -271,7 +271,7 @@ def test_report_is_json_and_a_table(exported):
     }
     del sizes["manifest.json"]
     assert content["files"] == sizes
-    stages = {"export", "quantize", "verify", "search", "extras", "reload"}
+    stages = {"export", "quantize", "verify", "search", "extras", "engine", "reload"}
     assert set(content["seconds"]) == stages
     console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(report.table())

@@ -8,8 +8,6 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from standard_onnx import check_standard
-
 FILES = ("vision_model", "text_model", "vision_model_quantized", "text_model_quantized")
 
 
@@ -75,7 +73,7 @@ def test_file_stands_alone(exported, name):
     assert all(not t.external_data for t in model.graph.initializer)
     assert {o.domain for o in model.opset_import} <= {"", "ai.onnx", "com.microsoft"}
     assert next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")) >= 18
-    check_standard(model)
+    onnx.checker.check_model(model)
 
 
 def test_nothing_but_the_layout_is_in_the_folder(exported):
