@@ -167,7 +167,12 @@ def cosines(unit, features):
 def test_siglip_folder_keeps_its_padding_its_tokenizer_and_its_sigmoid(siglip_folder, export):
     out, _ = export(siglip_folder)
     manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["inputs"] == {"batch": None, "padding": "max_length", "pad_id": 1}
+    assert manifest["inputs"] == {
+        "batch": None,
+        "padding": "max_length",
+        "pad_id": 1,
+        "ids": "int64",
+    }
     assert manifest["tokenizer"] == {"clean": "canonicalize", "end": 2, "dropped": None}
     assert manifest["logit_bias"] == -2.0
     assert manifest["verification"]["padding"] == "max_length"
