@@ -105,9 +105,10 @@ def test_its_calibration_gives_the_same_ranges(bundle, clip, tmp_path):
         dataset=dataset,
         calibration_config=AutoCalibrationConfig.minmax(dataset),
         onnx_augmented_model_name=str(tmp_path / "augmented.onnx"),
-        operators_to_quantize=list(quantized_kinds(onnx.load(str(source)))),
+        operators_to_quantize=(kinds := list(quantized_kinds(onnx.load(str(source))))),
     )
-    ours = measure_ranges(source, tmp_path, lambda: ({"pixel_values": row[None]} for row in rows))
+    feeds = ({"pixel_values": row[None]} for row in rows)
+    ours = measure_ranges(source, tmp_path, lambda: feeds, kinds)
     assert set(ours.keys()) == set(theirs.keys())
     assert len(list(ours.keys())) > 20
     for name, values in ours.items():
