@@ -166,5 +166,8 @@ def test_the_rate_counts_each_product_of_a_layer(monkeypatch):
     times = iter([0.0, 0.3, 0.6])
     monkeypatch.setattr(machine_rate, "_now", lambda device: next(times))
     products = 3 * 2 * 64 * 50 * 12 * 256**2  # forward and backward, one pass
+    # Those of attention, whose backward pass computes its scores again. torch counts them for
+    # CPUs since 2.15; they are 4 % of the others here.
+    attention = 3.5 * 4 * 64 * 50**2 * 256
     rate = machine_rate.training_tflops(torch.device("cpu"), "fp32") * 1e12 * 0.6
-    assert rate == pytest.approx(products)  # without attention's own, 3 % of them here
+    assert rate in (pytest.approx(products), pytest.approx(products + attention))
