@@ -75,7 +75,7 @@ def test_a_torchscript_program_is_not_run(tmp_path):
     path = tmp_path / "program.pt"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.rand(1, 2)), path)
     assert "TorchScript program" in refused(path)
 
 
