@@ -115,16 +115,20 @@ class MeaningPrior(nn.Module):
             of_images[torch.arange(len(rows)), rows] += OWN_CONCEPT
             of_texts = self.affinity(captions.to(rows.device))
             of_phrases = self.affinity(meanings.to(rows.device))
-        practised = encode(ids.to(rows.device))
+        practised = encode(ids)
         return (
             F.cross_entropy(images @ places, of_images)
             + F.cross_entropy(texts @ places, of_texts)
             + F.cross_entropy(practised @ places, of_phrases)
         ) / 3
 
-    def shared_targets(self, rows: Tensor, captions: Tensor) -> Tensor:
-        """Targets ``[B, B]`` of a batch: half its own caption, half what means alike."""
+    def shared_targets(self, rows: Tensor, captions: Tensor) -> tuple[Tensor, Tensor]:
+        """Targets ``[B, B]`` of a batch's pictures and of its texts, each row's sum one.
+
+        Half is a picture's own caption, half what means alike.
+        """
         with torch.no_grad():
             cosines = self.concept_meanings[rows] @ captions.to(rows.device).T
             alike = F.softmax(cosines / TEMPERATURE, dim=-1)
-            return 0.5 * (alike + torch.eye(len(rows), device=rows.device))
+            targets = 0.5 * (alike + torch.eye(len(rows), device=rows.device))
+            return targets, targets.T / targets.sum(dim=0)[:, None]

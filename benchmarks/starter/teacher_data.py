@@ -85,10 +85,10 @@ class Sampler:
                     row_by_concept[names[j]] = int(rng.choice(members[names[j]]))
         return list(row_by_concept.values())
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Augmented pictures [B, 3, 64, 64], ids [B, longest], concept rows [B] of a step.
 
-        Fourth are the texts' meanings [B, 384], where texts come from a phrase bank.
+        Fourth are the texts' meanings [B, 384], without a phrase bank an empty tensor.
         """
         picks = self._pick(step)
         rng = np.random.default_rng((self.seed, step, 1))
@@ -105,4 +105,4 @@ class Sampler:
                 encoded[i] = self.tokenizer.encode(self.samples[picks[i]].concept)
         ids = torch.tensor([e.ids for e in encoded])
         longest = max(sum(e.attention_mask) for e in encoded)
-        return augment(self.pixels[index], self.mono[index]), ids[:, :longest], rows, None
+        return augment(self.pixels[index], self.mono[index]), ids[:, :longest], rows, torch.empty(0)

@@ -63,6 +63,14 @@ def encode_text(model: Any, ids: Tensor) -> Tensor:  # noqa: ANN401
     return F.normalize(ends @ model.text_projection, dim=-1)
 
 
+def encode_text_by_length(model: Any, ids: Tensor) -> Tensor:  # noqa: ANN401
+    """Text embeddings [B, 256] of ids [B, L], the shorter half trimmed apart to save time."""
+    lengths = ids.argmax(dim=-1) + 1
+    order = lengths.argsort()
+    parts = [encode_text(model, ids[half, : int(lengths[half].max())]) for half in order.chunk(2)]
+    return torch.cat(parts)[order.argsort()]
+
+
 def encode_image(model: Any, images: Tensor) -> Tensor:  # noqa: ANN401
     """Unit-norm image embeddings [B, 256] of normalised pictures [B, 3, 64, 64]."""
     return F.normalize(model.visual(images), dim=-1)

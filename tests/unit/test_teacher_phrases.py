@@ -79,7 +79,9 @@ def test_targets_are_softmaxes_of_the_encoders_cosines(bank):
     cosines = [math.cos(math.radians(10)), math.cos(math.radians(50))]
     share = 1 / (1 + math.exp((cosines[1] - cosines[0]) / TEMPERATURE))
     assert prior.affinity(bank.meanings[2:])[0, 0].item() == pytest.approx(share, abs=1e-3)
-    targets = prior.shared_targets(torch.tensor([0, 1]), bank.meanings[[2, 1]])
+    targets, back = prior.shared_targets(torch.tensor([0, 1]), bank.meanings[[2, 1]])
     first = 1 / (1 + math.exp((math.cos(math.radians(60)) - cosines[0]) / TEMPERATURE))
     assert targets[0, 0].item() == pytest.approx(0.5 + 0.5 * first, abs=1e-3)
     assert targets.sum(dim=1).tolist() == pytest.approx([1, 1])
+    assert back.sum(dim=1).tolist() == pytest.approx([1, 1])
+    assert back[1, 0] / back[1, 1] == pytest.approx(targets[0, 1] / targets[1, 1])
