@@ -27,6 +27,11 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def without_secrets(text: str) -> str:
     """Return a text without the passwords and signed queries of its web addresses."""
     return QUERY.sub(r"\1…", LOGIN.sub("…@", text))

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tinyclip_edge.errors import ModelError, did_you_mean
+from tinyclip_edge.errors import ModelError, did_you_mean, first_line
 from tinyclip_edge.limits import is_count
 from tinyclip_edge.models.coca import DECODER_CFG, two_towers
 from tinyclip_edge.models.library import open_clip, quiet
@@ -65,7 +65,7 @@ def build_model(model_cfg: dict[str, Any], source: str) -> nn.Module:
     except ModelError as error:
         raise ModelError(f"{source}: {error}") from error
     except _BUILD_ERRORS as error:
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        cause = first_line(error)
         raise ModelError(f"{source}: open_clip cannot build this model_cfg: {cause}") from error
     network: nn.Module = model.eval()
     return network

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tinyclip_edge.errors import ModelError, TinyClipWarning
+from tinyclip_edge.errors import ModelError, TinyClipWarning, first_line
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.build import build_model
 from tinyclip_edge.models.clip import LoadedClip
@@ -168,7 +168,7 @@ def _download(
 
 
 def _unreachable(label: str, error: Exception) -> ModelError:
-    cause = (str(error).splitlines() or [type(error).__name__])[0]
+    cause = first_line(error)
     return ModelError(
         f"cannot fetch {label}: {shorten(cause, 200, placeholder=' …')} "
         "(without network, give a folder instead)"

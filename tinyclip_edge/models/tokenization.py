@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from tinyclip_edge.errors import ModelError
+from tinyclip_edge.errors import ModelError, first_line
 from tinyclip_edge.models.json_file import read_json
 from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.paths import stays_inside
@@ -264,6 +264,6 @@ def _open_clip_tokenizer(
             else:
                 tokenizer = open_clip.SimpleTokenizer(context_length=context_length, **options)
     except (OSError, ValueError, TypeError, ImportError) as error:
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        cause = first_line(error)
         raise ModelError(f"{source}: cannot open its tokenizer: {cause}") from error
     return tokenizer

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from tinyclip_edge.errors import DataError
+from tinyclip_edge.errors import DataError, first_line
 from tinyclip_edge.paths import exists, is_file
 from tinyclip_edge.runtime.image_formats import FORMATS, READABLE
 from tinyclip_edge.runtime.image_limits import check_jpeg_size, check_size
@@ -270,7 +270,7 @@ def _scaled(array: npt.NDArray[np.uint16], label: str) -> npt.NDArray[np.uint8]:
 
 
 def _undecodable(label: str, error: Exception) -> DataError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     return DataError(f"{label} cannot be decoded: {reason}")
 
 

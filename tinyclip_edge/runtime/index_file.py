@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinyclip_edge.errors import DataError
+from tinyclip_edge.errors import DataError, first_line
 from tinyclip_edge.json_text import check_count, parse_json
 from tinyclip_edge.limits import JSON_VALUES
 from tinyclip_edge.paths import expanded
@@ -135,7 +135,7 @@ def read_index(path: Path, *, mapped: bool = False, exact: bool = False) -> Inde
         raise DataError(text) from error
     # On broken bytes zipfile and numpy may raise any exception.
     except Exception as error:
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        cause = first_line(error)
         raise DataError(f"{path} is not an index file: {cause}") from error
 
 

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinyclip_edge.errors import DataError, did_you_mean, missing_extra
+from tinyclip_edge.errors import DataError, did_you_mean, first_line, missing_extra
 from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.json_text import parse_json
 from tinyclip_edge.limits import MIB, UNPACK_RATIO
@@ -189,7 +189,7 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     except FileNotFoundError:
         raise DataError(f"no such file: {path}") from None
     except (pa.ArrowException, ValueError, LookupError, TypeError, AttributeError) as error:
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        cause = first_line(error)
         raise DataError(f"{path} has no embeddings of tinyclip-edge: {cause}") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from tinyclip_edge.errors import BundleError, DeviceError, TinyClipError
+from tinyclip_edge.errors import BundleError, DeviceError, TinyClipError, first_line
 from tinyclip_edge.paths import refuse_pointer
 from tinyclip_edge.runtime.cpu import int8_saturates
 from tinyclip_edge.runtime.devices import Device
@@ -115,7 +115,7 @@ class Graph:
                 ) from error
             on = "" if device.is_cpu else f" on {device.name}"
             raise BundleError(
-                f"{path} does not load in onnxruntime {ort.__version__}{on}: {_first_line(error)}"
+                f"{path} does not load in onnxruntime {ort.__version__}{on}: {first_line(error)}"
             ) from error
 
     def require(self, inputs: list[str], output: str) -> None:
@@ -139,7 +139,7 @@ class Graph:
             values = np.asarray(self._session.run([output], inputs)[0], dtype=np.float32)
         except Exception as error:
             shapes = ", ".join(str(value.shape) for value in inputs.values())
-            raise BundleError(f"{self.path} failed on {shapes}: {_first_line(error)}") from error
+            raise BundleError(f"{self.path} failed on {shapes}: {first_line(error)}") from error
         if values.ndim != 2:
             raise BundleError(f"{self.path}: {output} has shape {list(values.shape)}, not [B, N]")
         if self._recorder is not None:
@@ -213,10 +213,6 @@ class Tower:
             )
         unit: Features = features / norm
         return unit
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _recorder(device: Device, options: Any) -> Recorder:  # noqa: ANN401

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from tinyclip_edge.errors import ModelError, TinyClipError
+from tinyclip_edge.errors import ModelError, TinyClipError, first_line
 from tinyclip_edge.json_text import check_count, parse_json, unrepeated
 from tinyclip_edge.limits import TOKEN_CHARS, TOKENIZER_BYTES, TOKENIZER_VALUES
 from tinyclip_edge.paths import read_bounded
@@ -137,5 +137,5 @@ def tokenizer_errors(
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        cause = first_line(error)[:200]
         raise ModelError(f"{source} {problem}: {cause}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tinyclip_edge.errors import ModelError, missing_extra
+from tinyclip_edge.errors import ModelError, first_line, missing_extra
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.layout import TOWER_IO
 
@@ -68,7 +68,7 @@ def _convert(module: nn.Module, example: Tensor, path: Path, names: tuple[str, s
             )
         # Of many kinds, for operators that it does not know.
         except Exception as error:
-            line = (str(error).splitlines() or [type(error).__name__])[0]
+            line = first_line(error)
             raise ModelError(
                 f"coremltools {ct.__version__} cannot convert {path.stem}: {line}"
             ) from error

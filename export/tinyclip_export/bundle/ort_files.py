@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyclip_edge.errors import ModelError
+from tinyclip_edge.errors import ModelError, first_line
 from tinyclip_edge.models.quiet import quiet
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def convert_towers(job: ExportJob) -> dict[str, Any]:
             )
     # onnxruntime's exceptions share no base class.
     except Exception as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
+        line = first_line(error)
         raise ModelError(f"onnxruntime cannot write the towers as .ort: {line}") from error
     for path in folder.glob("*.onnx"):
         path.unlink()

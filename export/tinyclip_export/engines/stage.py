@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyclip_edge.engines import ENGINES, engine_file
-from tinyclip_edge.errors import ModelError, TinyClipError
+from tinyclip_edge.errors import ModelError, TinyClipError, first_line
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_export.engines.registry import writer_of
-from tinyclip_export.engines.towers import EngineTowers, engine_towers, first_line
+from tinyclip_export.engines.towers import EngineTowers, engine_towers
 from tinyclip_export.engines.writer import EngineTower
 from tinyclip_export.export_job import ExportJob, FloatTowers
 from tinyclip_export.layout import TOWER_IO, InputForm
@@ -118,8 +118,8 @@ def _write(job: ExportJob, towers: FloatTowers, name: str, form: InputForm, path
         # Each converter has exceptions of its own.
         except Exception as error:
             raise ModelError(
-                f"target {name}: its converter stops at the {tower} tower: {first_line(error)}; "
-                "export without --target for ONNX files alone"
+                f"target {name}: its converter stops at the {tower} tower: "
+                f"{first_line(error)[:200]}; export without --target for ONNX files alone"
             ) from error
 
 

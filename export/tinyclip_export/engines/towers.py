@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyclip_edge.engines import ENGINES
-from tinyclip_edge.errors import VerificationError
+from tinyclip_edge.errors import VerificationError, first_line
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_export.engines.registry import writer_of
 from tinyclip_export.engines.writer import Encode
@@ -35,7 +35,9 @@ class EngineTowers(TowerFiles):
             encode = writer_of(self.engine).open(path, threads or processors())
         # Each engine has exceptions of its own.
         except Exception as error:
-            raise VerificationError(f"{path.name} does not load: {first_line(error)}") from error
+            raise VerificationError(
+                f"{path.name} does not load: {first_line(error)[:200]}"
+            ) from error
         return EngineSession(encode, path.name, length, self.form.pad_id)
 
 
@@ -58,7 +60,7 @@ class EngineSession:
             return [np.asarray(self.encode(batch), dtype=np.float32)]
         except Exception as error:
             raise VerificationError(
-                f"{self.name} fails on {batch.shape}: {first_line(error)}"
+                f"{self.name} fails on {batch.shape}: {first_line(error)[:200]}"
             ) from error
 
 
@@ -80,8 +82,3 @@ def processors() -> int:
     """Return how many processors this process may use, which not every engine counts."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def first_line(error: Exception) -> str:
-    """Return what an exception says, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

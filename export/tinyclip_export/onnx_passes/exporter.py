@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from tinyclip_edge.errors import ModelError
+from tinyclip_edge.errors import ModelError, first_line
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.layout import MIN_TOKENS, TEXT_IO, InputForm, TowerIO
 from tinyclip_export.onnx_passes.narrow_ids import narrow_ids
@@ -154,8 +154,7 @@ def _export_error(tower: nn.Module, io: TowerIO, error: Exception) -> ModelError
     while cause.__cause__ is not None:
         cause = cause.__cause__
     name = type(getattr(tower, "trunk", tower)).__name__
-    first_line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
     return ModelError(
-        f"{io.output_name} tower {name} cannot be exported: torch stops at: {first_line[:160]}; "
-        "open_clip's ViT and ResNet and most image towers of timm can"
+        f"{io.output_name} tower {name} cannot be exported: torch stops at: "
+        f"{first_line(cause)[:160]}; open_clip's ViT and ResNet and most image towers of timm can"
     )

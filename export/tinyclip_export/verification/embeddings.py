@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tinyclip_edge.errors import DataError, VerificationError
+from tinyclip_edge.errors import DataError, VerificationError, first_line
 from tinyclip_edge.runtime.protocol import Features, ImageInput
 from tinyclip_edge.runtime.session import full_batch
 from tinyclip_export.layout import ANY_INPUT, TOWER_IO, InputForm
@@ -49,7 +49,7 @@ class TowerFiles:
             return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         # onnxruntime's exceptions share no base class.
         except Exception as error:
-            line = (str(error).splitlines() or [type(error).__name__])[0]
+            line = first_line(error)
             raise VerificationError(f"{path.name} does not load: {line}") from error
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinyclip_edge.errors import VerificationError
+from tinyclip_edge.errors import VerificationError, first_line
 from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_export.layout import ANY_INPUT, MIN_TOKENS, TOWER_IO, InputForm, TowerIO
 from tinyclip_export.verification.embeddings import PairEmbeddings, TowerFiles
@@ -192,7 +192,7 @@ class TowerProbe:
                 output = self._session.run(None, {self._io.input_name: value})[0]
             # onnxruntime's exceptions share no base class.
             except Exception as error:
-                line = (str(error).splitlines() or [type(error).__name__])[0]
+                line = first_line(error)
                 raise ShapesError(f"{case} fails: {line}") from error
             expected_shape = (len(value), expected.embedding_dim)
             if output.shape != expected_shape:
