@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tinyclip_edge.child import child_command, child_environment
+from tinyclip_edge.child import ChildError, ChildTimeoutError, run_child
 from tinyclip_edge.errors import ConfigError, ModelError
 from tinyclip_edge.evaluation.latency import ModelLatency, measure_latency
 from tinyclip_edge.evaluation.open import check_openable, is_bundle, open_on_device
@@ -138,22 +137,15 @@ def _names(models: Sequence[str]) -> dict[str, str]:
 def _probe(label: str, model: Mapping[str, Any]) -> dict[str, Any]:
     request = {**model, "started": time.time()}
     try:
-        process = subprocess.run(
-            child_command(f"{__package__}.probe", json.dumps(request)),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PROBE_TIMEOUT_S,
-            env=child_environment(),
+        figures: dict[str, Any] = run_child(
+            f"{__package__}.probe", json.dumps(request), timeout=PROBE_TIMEOUT_S
         )
-    except subprocess.TimeoutExpired:
+    except ChildTimeoutError:
         raise ModelError(
             f"{label}: not measured within {PROBE_TIMEOUT_S} s; try a smaller model or more threads"
         ) from None
-    if process.returncode != 0:
-        reason = (process.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ModelError(f"{label}: {reason}")
-    figures: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    except ChildError as error:
+        raise ModelError(f"{label}: {error}") from None
     return figures
 
 

@@ -7,12 +7,11 @@ prints, so the module is also the main program of a process of its own.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyclip_edge.child import child_command, child_environment
+from tinyclip_edge.child import ChildError, ChildTimeoutError, run_child
 from tinyclip_edge.errors import ModelError, missing_extra
 
 if TYPE_CHECKING:
@@ -45,23 +44,15 @@ def write_contexts(job: ExportJob, _: FloatTowers) -> dict[str, Any]:
 
 def _compiled(source: Path, target: Path, soc: int) -> str:
     """Compile one file in a process of its own; return the package's version."""
-    command = child_command(__name__, str(source), str(target), str(soc))
     try:
-        child = subprocess.run(
-            command,
-            env=child_environment(),
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+        result = run_child(__name__, str(source), str(target), str(soc), timeout=TIMEOUT)
+    except ChildTimeoutError:
         raise ModelError(f"{source.name}: onnxruntime-qnn took over {TIMEOUT} seconds") from None
-    if child.returncode != 0 or not target.is_file():
-        lines = child.stderr.strip().splitlines()
-        line = lines[-1] if lines else f"its process ended with {child.returncode}"
-        raise ModelError(f"{source.name}: onnxruntime-qnn does not compile it: {line}")
-    return str(json.loads(child.stdout.strip().splitlines()[-1])["version"])
+    except ChildError as error:
+        raise ModelError(f"{source.name}: onnxruntime-qnn does not compile it: {error}") from None
+    if not target.is_file():
+        raise ModelError(f"{source.name}: onnxruntime-qnn does not compile it: it wrote no file")
+    return str(result["version"])
 
 
 def main(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Replay the golden vectors of engine files in this process, which is a fresh one.
+"""Replay the golden vectors of engine files.
 
 It gets the inputs as an application does: pictures through the bundle's preprocessing, ids of
 texts from the manifest.
@@ -6,8 +6,6 @@ texts from the manifest.
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +39,3 @@ def min_cosine(folder: Path, precision: str) -> float:
         recorded = decode_embeddings(entry["golden"][precision][tower], len(rows))
         cosines += [float(one @ other) for one, other in zip(features, recorded, strict=True)]
     return min(cosines)
-
-
-def main(arguments: list[str]) -> int:
-    """Print the cosine as JSON, on the last line: engines print too."""
-    folder, precision = arguments
-    sys.stdout.write(json.dumps({"cosine": min_cosine(Path(folder), precision)}))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))

@@ -1,17 +1,17 @@
 """Open a finished bundle in a fresh process and replay its golden vectors.
 
-The module is also that process's main program; it loads only EdgeCLIP, no torch and no onnx.
+The module is also that process's main program; it loads only EdgeCLIP, no torch and no onnx, and
+for files of another engine that.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from tinyclip_edge.child import child_command, child_environment
+from tinyclip_edge.child import ChildError, run_child
 
 TIMEOUT = 300  # seconds
 
@@ -32,34 +32,24 @@ def replay_in_child(folder: Path, precision: str, engine: str | None = None) -> 
 
     With an engine, its files are replayed.
     """
-    module = "tinyclip_export.verification.reload"
-    if engine is not None:
-        module = "tinyclip_export.engines.replay"
-    command = child_command(module, str(folder), precision)
+    arguments = [str(folder), precision, *([engine] if engine else [])]
     try:
-        child = subprocess.run(
-            command,
-            env=child_environment(),
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return {"error": f"no result within {TIMEOUT} seconds"}
-    if child.returncode != 0:
-        lines = child.stderr.strip().splitlines()
-        return {"error": lines[-1] if lines else f"process ended with {child.returncode}"}
-    result: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+        result: dict[str, Any] = run_child(__name__, *arguments, timeout=TIMEOUT)
+    except ChildError as error:
+        return {"error": str(error)}
     return result
 
 
-def main(arguments: list[str]) -> int:
-    """Print the cosine of the replay as JSON."""
-    folder, precision = arguments
-    sys.stdout.write(json.dumps({"cosine": min_cosine(Path(folder), precision)}))
+def main(folder: str, precision: str, engine: str | None = None) -> int:
+    """Print the cosine of the replay as JSON, on the last line: engines print too."""
+    replayed = min_cosine
+    if engine is not None:
+        from tinyclip_export.engines import replay
+
+        replayed = replay.min_cosine
+    sys.stdout.write(json.dumps({"cosine": replayed(Path(folder), precision)}))
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main(*sys.argv[1:]))

@@ -1,10 +1,12 @@
 """``--native``: which targets have files of their own, and what is said without their packages."""
 
 import importlib.util
+import sys
 import types
 
 import pytest
 
+from tinyclip_edge import child
 from tinyclip_edge.errors import ConfigError, MissingExtraError, ModelError
 from tinyclip_edge.targets import TARGETS
 from tinyclip_export.bundle import native, qnn_context
@@ -36,8 +38,6 @@ def test_a_missing_package_is_named(target, package, extra, monkeypatch):
 
 def test_what_the_compiler_says_is_one_line(monkeypatch, tmp_path):
     script = "import sys; sys.exit('loading\\nnode Erf is not for this chip')"
-    monkeypatch.setattr(
-        qnn_context, "child_command", lambda *_: [__import__("sys").executable, "-c", script]
-    )
+    monkeypatch.setattr(child, "child_command", lambda *_: [sys.executable, "-c", script])
     with pytest.raises(ModelError, match="does not compile it: node Erf is not for this chip"):
         qnn_context._compiled(tmp_path / "a.onnx", tmp_path / "b.onnx", 60)
