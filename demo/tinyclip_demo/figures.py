@@ -8,9 +8,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from tinyclip_demo.host import core_count
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.evaluation.latency import ModelLatency
+from tinyclip_edge.runtime.cpu import core_count
 from tinyclip_edge.runtime.protocol import EmbedderSpec
 
 BATCHES = (1, 4, 8, 16, 32)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tinyclip_edge.runtime.cpu import CPUINFO, cpu_flags
+from tinyclip_edge.runtime.cpu import CPUINFO, core_count, cpu_flags
 
 PACKAGES = ("tinyclip-edge", "onnxruntime", "torch", "numpy", "pillow")
 INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
@@ -29,12 +28,6 @@ def host_facts() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return facts
-
-
-def core_count() -> int:
-    """Return the number of cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _processor(cpuinfo: Path) -> str:

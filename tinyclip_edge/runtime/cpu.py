@@ -57,6 +57,12 @@ def processor() -> str | None:
     return "x86-avx2" if "avx2" in cpu_flags() else "x86"
 
 
+def core_count() -> int:
+    """Return the number of cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def physical_memory() -> int | None:
     """Return the bytes of this machine's memory; None where the system does not say."""
     names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")

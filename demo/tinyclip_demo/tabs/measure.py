@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from tinyclip_demo.figures import BATCHES, ROUNDS, MeasureReport, MeasureSettings
-from tinyclip_demo.host import core_count, host_facts
+from tinyclip_demo.host import host_facts
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.tabs.wiring import (
     LAST,
@@ -21,6 +21,7 @@ from tinyclip_demo.tabs.wiring import (
     waiting,
 )
 from tinyclip_demo.view import parts, speed
+from tinyclip_edge.runtime.cpu import core_count
 
 NAME = "measure"
 START = (

@@ -26,6 +26,7 @@ from tinyclip_export.bundle.uint8_image_tower import (
     Pixels,
     pixel_tower_path,
     preprocessing_graph,
+    runtime_preprocess,
 )
 from tinyclip_export.layout import IMAGE_IO
 from tinyclip_export.verification.embeddings import TowerFiles
@@ -56,9 +57,7 @@ def write_encoded_towers(
     """
     import onnx
 
-    from tinyclip_edge.runtime.preprocess import Preprocess
-
-    preprocess = Preprocess.from_config(clip.config["preprocess_cfg"] | {"size": clip.image_size})
+    preprocess = runtime_preprocess(clip)
     pixels = _with_decoder(preprocessing_graph(preprocess))
     figures: dict[str, Any] = {
         "input": "image uint8 [bytes], a whole upright file: JPEG in colour, or PNG",

@@ -14,7 +14,7 @@ from tinyclip_edge.precisions import replay_cosine
 from tinyclip_export.bundle.encoded_image_tower import encoded_pictures, write_encoded_towers
 from tinyclip_export.bundle.string_text_tower import write_string_towers
 from tinyclip_export.bundle.tokenizer_graph import StringTower, expected_ids
-from tinyclip_export.bundle.uint8_image_tower import MIN_COSINE
+from tinyclip_export.bundle.uint8_image_tower import MIN_COSINE, runtime_preprocess
 from tinyclip_export.layout import IMAGE_IO, TEXT_IO
 from tinyclip_export.verification.embeddings import TowerFiles
 from tinyclip_export.verification.golden import TEXTS
@@ -57,13 +57,12 @@ def _vectors(
     job: ExportJob, files: Sequence[TowerFiles], parts: StringTower, pictures: dict[str, bytes]
 ) -> dict[str, Any]:
     """Return texts with their ids, and the embeddings of both towers by precision."""
-    from tinyclip_edge.runtime.preprocess import Preprocess
     from tinyclip_edge.runtime.tokenizer import ClipTokenizer
 
     clip = job.clip
     tokenizer = ClipTokenizer.from_file(parts.tokenizer, parts.context)
     ids = [expected_ids(tokenizer, parts, text) for text in TEXTS]
-    preprocess = Preprocess.from_config(clip.config["preprocess_cfg"] | {"size": clip.image_size})
+    preprocess = runtime_preprocess(clip)
     pixels = [preprocess(Image.open(io.BytesIO(content)))[None] for content in pictures.values()]
     rows = [np.array([row], np.int64) for row in ids]
     embeddings = {}

@@ -51,9 +51,7 @@ def write_pixel_towers(clip: LoadedClip, folder: Path, precisions: Sequence[str]
     """
     import onnx
 
-    from tinyclip_edge.runtime.preprocess import Preprocess
-
-    preprocess = Preprocess.from_config(clip.config["preprocess_cfg"] | {"size": clip.image_size})
+    preprocess = runtime_preprocess(clip)
     preprocessing = preprocessing_graph(preprocess)
     levels, share = _pixel_difference(preprocessing, preprocess)
     figures: dict[str, Any] = {
@@ -76,6 +74,13 @@ def write_pixel_towers(clip: LoadedClip, folder: Path, precisions: Sequence[str]
         figures["files"][precision] = pixel_tower_path(precision)
         figures["cosine_min"][precision] = round(cosine, 6)
     return figures
+
+
+def runtime_preprocess(clip: LoadedClip) -> Preprocess:
+    """Return what the bundle of a model does with pictures, by Pillow."""
+    from tinyclip_edge.runtime.preprocess import Preprocess
+
+    return Preprocess.from_config(clip.config["preprocess_cfg"] | {"size": clip.image_size})
 
 
 def preprocessing_graph(preprocess: Preprocess) -> ModelProto:

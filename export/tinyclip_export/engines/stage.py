@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from tinyclip_edge.engines import ENGINES, engine_file
@@ -23,11 +22,11 @@ from tinyclip_export.layout import TOWER_IO, InputForm
 from tinyclip_export.verification.embeddings import TowerFiles, pair_embeddings
 from tinyclip_export.verification.failures import ShapesError
 from tinyclip_export.verification.gates import (
-    UNIT_NORM,
     VerificationReport,
     check_embeddings,
     check_latencies,
     check_reload,
+    check_unit_norm,
 )
 from tinyclip_export.verification.golden import golden_vectors
 from tinyclip_export.verification.reload import replay_in_child
@@ -167,6 +166,4 @@ def _verify(
 def _check_shape(label: str, features: Features, reference: Features) -> None:
     if features.shape != reference.shape:
         raise ShapesError(f"{label} shapes: {features.shape}, not {reference.shape}")
-    error = float(np.abs(np.linalg.norm(features, axis=-1) - 1.0).max())
-    if not error < UNIT_NORM:
-        raise ShapesError(f"{label} shapes: norms up to {error:.3g} away from 1")
+    check_unit_norm(f"{label} shapes:", features)

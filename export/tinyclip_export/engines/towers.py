@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from tinyclip_edge.engines import ENGINES
 from tinyclip_edge.errors import VerificationError, first_line
+from tinyclip_edge.runtime.cpu import core_count
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_export.engines.registry import writer_of
 from tinyclip_export.engines.writer import Encode
@@ -32,7 +32,7 @@ class EngineTowers(TowerFiles):
         path = self.image if tower == "image" else self.text
         length = self.length if tower == "text" else None
         try:
-            encode = writer_of(self.engine).open(path, threads or processors())
+            encode = writer_of(self.engine).open(path, threads or core_count())
         # Each engine has exceptions of its own.
         except Exception as error:
             raise VerificationError(
@@ -76,9 +76,3 @@ def engine_towers(
         engine=engine,
         length=context if ENGINES[engine].fixed else None,
     )
-
-
-def processors() -> int:
-    """Return how many processors this process may use, which not every engine counts."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from tinyclip_edge.errors import VerificationError, first_line
 from tinyclip_edge.precisions import PRECISIONS
+from tinyclip_edge.runtime.protocol import Features
 from tinyclip_export.layout import ANY_INPUT, MIN_TOKENS, TOWER_IO, InputForm, TowerIO
 from tinyclip_export.verification.embeddings import PairEmbeddings, TowerFiles
 from tinyclip_export.verification.failures import (
@@ -197,9 +198,7 @@ class TowerProbe:
             expected_shape = (len(value), expected.embedding_dim)
             if output.shape != expected_shape:
                 raise ShapesError(f"{case} gives {output.shape}, not {expected_shape}")
-            norm_error = float(np.abs(np.linalg.norm(output, axis=-1) - 1.0).max())
-            if not norm_error < UNIT_NORM:
-                raise ShapesError(f"{case} gives norms up to {norm_error:.3g} away from 1")
+            check_unit_norm(f"{case} gives", output)
 
     def _inputs(self, expected: ExpectedSizes) -> Iterator[npt.NDArray[Any]]:
         generator = np.random.default_rng(0)
@@ -213,6 +212,13 @@ class TowerProbe:
                 # Any token but padding, which towers that hide it from their mean cannot average.
                 token = 1 if form.pad_id == 0 else 0
                 yield np.full((batch, length), token, dtype=form.ids)
+
+
+def check_unit_norm(case: str, features: Features) -> None:
+    """Raise ShapesError, beginning with `case`, unless all rows have the length 1."""
+    error = float(np.abs(np.linalg.norm(features, axis=-1) - 1.0).max())
+    if not error < UNIT_NORM:
+        raise ShapesError(f"{case} norms up to {error:.3g} away from 1")
 
 
 def least_cosine(precision: str, *, convolutional: bool) -> float:

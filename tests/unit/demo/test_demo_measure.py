@@ -11,10 +11,11 @@ from angle_model import BLUE, GREEN, RED, last, square
 
 from tinyclip_demo.figures import MeasureReport, MeasureSettings
 from tinyclip_demo.gallery import Gallery
-from tinyclip_demo.host import core_count, host_facts
+from tinyclip_demo.host import host_facts
 from tinyclip_demo.measure import MeasureProgress
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.evaluation.latency import WARM_UP
+from tinyclip_edge.runtime.cpu import core_count
 
 ONE_ROUND_OF_TEN = MeasureSettings(threads=1, batch=4, rounds=10)
 
