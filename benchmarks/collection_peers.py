@@ -13,7 +13,6 @@ page cache. The figures of a run are comparable with each other only.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import multiprocessing
@@ -34,6 +33,7 @@ from collection_programs import (
     Peer,
     install,
     peers,
+    peers_parser,
     write_imgsearch_weights,
     write_peer_models,
 )
@@ -136,15 +136,9 @@ def compare(folder: Path, programs: list[Peer], rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the tar files")
-    parser.add_argument("--work", type=Path, required=True, help="models, pictures, environments")
-    parser.add_argument("--photos", type=int, default=1000)
+    parser = peers_parser(__doc__, "models, pictures, environments")
     parser.add_argument("--small", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5, help="searches of each")
-    parser.add_argument("--uv", default="uv")
-    parser.add_argument("--find-links", help="folder of wheels for uv, such as torch for CPUs")
-    parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     work = options.work.absolute()
     links = ["--find-links", options.find_links] if options.find_links else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -129,6 +130,20 @@ def peers(work: Path) -> list[Peer]:
         Peer("fastembed", "fastembed", work),
         Peer("imgsearch", "imgsearch[all]", work, environment={"HOME": str(work / "models")}),
     ]
+
+
+def peers_parser(description: str | None, work: str) -> argparse.ArgumentParser:
+    """Return the options of a comparison with other programs; `work` says what is kept there."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of the tar files")
+    parser.add_argument("--work", type=Path, required=True, help=work)
+    parser.add_argument("--photos", type=int, default=1000)
+    parser.add_argument("--uv", default="uv")
+    parser.add_argument("--find-links", help="folder of wheels for uv, such as torch for CPUs")
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
 
 
 def install(uv: str, requirement: str, venv: Path, options: list[str]) -> dict[str, Any]:

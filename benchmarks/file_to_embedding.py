@@ -14,7 +14,6 @@ against the exact ones.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from collection_peers import CAMERA, pictures, run_in_a_process
-from collection_programs import install, write_peer_models
+from collection_programs import install, peers_parser, write_peer_models
 from machine import machine_facts
 
 GRAIN = 6  # levels, standard deviation
@@ -246,18 +245,10 @@ def compare(contenders: list[Contender], paths: list[str], rounds: int) -> dict[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder of the tar files")
-    parser.add_argument("--work", type=Path, required=True, help="models, photos, environments")
-    parser.add_argument("--photos", type=int, default=1000)
+    parser = peers_parser(__doc__, "models, photos, environments")
     parser.add_argument("--rounds", type=int, default=20, help="of one photo")
     parser.add_argument("--folder-rounds", type=int, default=2, help="of the folder")
     parser.add_argument("--only", nargs="*", default=list(CONTENDERS), choices=list(CONTENDERS))
-    parser.add_argument("--uv", default="uv")
-    parser.add_argument("--find-links", help="folder of wheels for uv, such as torch for CPUs")
-    parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     work = options.work.absolute()
     links = ["--find-links", options.find_links] if options.find_links else []

@@ -13,6 +13,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
     from tinyclip_export import ExportReport
+    from tinyclip_export.settings import Extras
 
 COLOURS, THINGS = ("red", "blue", "big"), ("dog", "square", "circle", "bicycle")
 
@@ -44,6 +45,24 @@ def write_toy_export(teacher: Path, folder: Path) -> None:
     clip = load_clip(str(teacher))
     report = export_bundle(clip, folder / "toy", pairs=toy_pairs(), max_drop=100.0)
     (folder / "report.pickle").write_bytes(pickle.dumps(report))
+
+
+def export_for_target(
+    target: str, teacher: Path, folder: Path, extras: Extras | None = None
+) -> None:
+    """Export with the settings of a target."""
+    from tinyclip_edge.config.preset import load_preset
+    from tinyclip_edge.models import load_clip
+    from tinyclip_export import export_bundle
+    from tinyclip_export.settings import ExportSettings, Extras
+
+    preset = load_preset(target)
+    settings = ExportSettings(preset, extras or Extras())
+    clip = load_clip(str(teacher))
+    export_bundle(
+        clip, folder, precisions=preset.precisions, pairs=toy_pairs(), max_drop=100.0,
+        settings=settings,
+    )  # fmt: skip
 
 
 def read_toy_export(teacher: Path, folder: Path) -> ToyExport:

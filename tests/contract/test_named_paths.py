@@ -75,8 +75,9 @@ def test_scripts_have_the_options_they_are_called_with(page):
             continue
         script = ROOT / words[0]
         source = script.read_text(encoding="utf-8")
-        if "runs_parser(" in source:  # options that several benchmarks share
-            source += (script.parent / "kept_runs.py").read_text(encoding="utf-8")
+        for module, names in re.findall(r"^from (\w+) import (\([^)]*\)|.*)$", source, re.M):
+            if "_parser" in names:  # options that several benchmarks share
+                source += (script.parent / f"{module}.py").read_text(encoding="utf-8")
         for word in words[1:]:
             if re.match(r"--[a-z]", word):
                 assert f'"{word.partition("=")[0]}"' in source, words

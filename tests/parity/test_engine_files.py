@@ -12,16 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinyclip_edge import EdgeCLIP, load_clip
+from tinyclip_edge import EdgeCLIP
 from tinyclip_edge.config.preset import load_preset
 from tinyclip_edge.engines import ENGINES
 from tinyclip_edge.errors import BundleError
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.golden import decode_embeddings, decode_image
-from tinyclip_export import export_bundle
 from tinyclip_export.engines.replay import min_cosine
-from tinyclip_export.settings import ExportSettings
-from toy_export import toy_pairs
+from toy_export import export_for_target
 
 pytestmark = pytest.mark.provider
 
@@ -42,15 +40,7 @@ def engine():
 def bundle(engine, toy_teacher_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("engines") / "bundles/mine"
     folder.parent.mkdir()
-    preset = load_preset(engine)
-    export_bundle(
-        load_clip(str(toy_teacher_folder)),
-        folder,
-        precisions=preset.precisions,
-        pairs=toy_pairs(),
-        max_drop=100.0,
-        settings=ExportSettings(preset),
-    )
+    export_for_target(engine, toy_teacher_folder, folder)
     return folder
 
 

@@ -9,26 +9,15 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from tinyclip_edge import load_clip
-from tinyclip_edge.config.preset import load_preset
 from tinyclip_edge.runtime.bundle import Manifest
-from tinyclip_export import export_bundle
-from tinyclip_export.settings import ExportSettings, Extras
-from toy_export import toy_pairs
+from tinyclip_export.settings import Extras
+from toy_export import export_for_target
 
 pytestmark = pytest.mark.provider
 
 
 def bundle(target, toy_teacher_folder, folder):
-    preset = load_preset(target)
-    export_bundle(
-        load_clip(str(toy_teacher_folder)),
-        folder,
-        precisions=preset.precisions,
-        pairs=toy_pairs(),
-        max_drop=100.0,
-        settings=ExportSettings(preset, Extras(native=True)),
-    )
+    export_for_target(target, toy_teacher_folder, folder, Extras(native=True))
     return Manifest.read(folder).extras["native"]["files"]
 
 
