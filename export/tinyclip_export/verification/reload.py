@@ -40,10 +40,11 @@ def replay_in_child(folder: Path, precision: str, engine: str | None = None) -> 
     return result
 
 
-def main(folder: str, precision: str, engine: str | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Print the cosine of the replay as JSON, on the last line: engines print too."""
+    folder, precision, *engine = arguments
     replayed = min_cosine
-    if engine is not None:
+    if engine:
         from tinyclip_export.engines import replay
 
         replayed = replay.min_cosine
@@ -52,4 +53,4 @@ def main(folder: str, precision: str, engine: str | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(*sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:]))
