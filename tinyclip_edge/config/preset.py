@@ -37,12 +37,13 @@ class DynamicInt8(Section):
         ),
     )
     token_table: Table = Field(default="8 bit", description="Bits of the token table.")
-    attention: Literal["multi_head", "operator", "nodes"] = Field(
-        default="multi_head",
+    attention: Literal["nodes", "multi_head", "operator"] = Field(
+        default="nodes",
         description=(
-            "multi_head: onnxruntime's own operator, in 1.20 and later; operator: ONNX's "
-            "Attention, which requires onnxruntime 1.23 and is faster for one picture; nodes: for "
-            "other engines. A tower with a different kind of attention keeps its separate nodes."
+            "nodes: for all engines and providers; multi_head: onnxruntime's own operator for "
+            "processors, in 1.20 and later, which is faster; operator: ONNX's Attention, which "
+            "requires onnxruntime 1.23 and is faster still for one picture. A tower with a "
+            "different kind of attention keeps its separate nodes."
         ),
     )
     norms: Literal["layer", "simplified", "rms"] = Field(
