@@ -49,6 +49,7 @@ class Manifest:
     tokenizer: Mapping[str, Any] = field(default_factory=dict)  # of another than CLIP's
     matryoshka: Mapping[str, Any] = field(default_factory=dict)  # "dimensions" of prefixes
     familiarity: Mapping[str, Any] = field(default_factory=dict)  # of pictures to the training's
+    confidence: Mapping[str, Any] = field(default_factory=dict)  # of answers to some labels
     logit_bias: float | None = None  # of a model whose labels are judged one by one (SigLIP)
 
     @classmethod

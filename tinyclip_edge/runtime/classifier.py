@@ -12,6 +12,8 @@ from tinyclip_edge.errors import BundleError, DataError, did_you_mean
 from tinyclip_edge.json_text import parse_json
 from tinyclip_edge.paths import expanded
 from tinyclip_edge.runtime.bundle import Manifest, bundle_file
+from tinyclip_edge.runtime.confidence import Confidence, Threshold, decision, tempered
+from tinyclip_edge.runtime.familiarity import Classification
 from tinyclip_edge.runtime.preprocess import Preprocess
 from tinyclip_edge.runtime.protocol import Features, ImageInput
 from tinyclip_edge.runtime.session import Graph
@@ -26,9 +28,18 @@ _BATCH = 32
 class EdgeClassifier:
     """Classifier of fixed labels; make one with ``EdgeClassifier.load``."""
 
-    def __init__(self, graph: Graph, facts: Mapping[str, Any]) -> None:
-        self._graph = graph
+    def __init__(
+        self,
+        graph: Graph,
+        facts: Mapping[str, Any],
+        confidence: Confidence | None = None,
+        *,
+        independent: bool = False,
+    ) -> None:
+        self._graph, self._independent = graph, independent
         self.labels: tuple[str, ...] = tuple(facts["labels"])
+        self.templates: tuple[str, ...] = tuple(facts["templates"])
+        self.confidence = confidence
         self.preprocess = Preprocess.from_config(facts["preprocessor"])
 
     @classmethod
@@ -42,11 +53,16 @@ class EdgeClassifier:
     ) -> EdgeClassifier:
         """Open the classifier of a bundle folder, or a classifier's ONNX file alone.
 
-        ``precision`` applies to a folder; its default if None. Raise BundleError for other paths.
+        ``precision`` applies to a folder; its default if None. A file alone knows no calibrated
+        threshold. Raise BundleError for other paths.
         """
         path = Path(expanded(path))
+        confidence, independent = None, False
         if path.is_dir():
-            path = _in_bundle(path, precision)
+            manifest = Manifest.read(path)
+            confidence = Confidence.of(manifest, precision or manifest.default_precision)
+            independent = manifest.logit_bias is not None
+            path = _in_bundle(path, manifest, precision)
         elif not path.is_file():
             raise BundleError(f"no classifier {path}; `tinyclip-edge export --labels` writes one")
         graph = Graph(path, threads=threads, low_memory=low_memory)
@@ -54,7 +70,7 @@ class EdgeClassifier:
         if facts["precise_int8"]:
             graph = Graph(path, threads=threads, low_memory=low_memory, precise_int8=True)
         graph.require(["pixel_values"], OUTPUT)
-        return cls(graph, facts)
+        return cls(graph, facts, confidence, independent=independent)
 
     def probabilities(self, images: Sequence[ImageInput]) -> Features:
         """Return float32 ``[N, C]``; raise DataError for a broken image."""
@@ -71,15 +87,18 @@ class EdgeClassifier:
             raise BundleError(f"{self._graph.path} did not return probabilities for its labels")
         return values
 
-    def classify(self, image: ImageInput) -> list[tuple[str, float]]:
-        """Return (label, probability), most probable first."""
-        chances = self.probabilities([image])[0]
-        order = np.argsort(-chances, kind="stable")
-        return [(self.labels[i], float(chances[i])) for i in order]
+    def classify(self, image: ImageInput, *, threshold: Threshold = None) -> Classification:
+        """Return (label, probability), most probable first; see ``EdgeCLIP.classify``."""
+        decided = decision(self.confidence, self.labels, self.templates, threshold)
+        chances = self.probabilities([image])
+        if decided.temperature != 1:
+            chances = tempered(chances, decided.temperature, independent=self._independent)
+        order = np.argsort(-chances[0], kind="stable")
+        rows = [(self.labels[i], float(chances[0][i])) for i in order]
+        return Classification(rows, unknown=decided.unknown(rows[0][1]))
 
 
-def _in_bundle(folder: Path, precision: str | None) -> Path:
-    manifest = Manifest.read(folder)
+def _in_bundle(folder: Path, manifest: Manifest, precision: str | None) -> Path:
     entry = manifest.extras.get("classifier")
     files = entry.get("files") if isinstance(entry, Mapping) else None
     if not isinstance(files, Mapping):
@@ -101,7 +120,8 @@ def _facts(path: Path, metadata: Mapping[str, str]) -> Mapping[str, Any]:
         facts = parse_json(metadata[METADATA])
         version, labels = facts["version"], facts["labels"]
         valid = isinstance(facts["preprocessor"], dict) and isinstance(facts["precise_int8"], bool)
-        valid &= isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+        for texts in (labels, facts["templates"]):
+            valid &= isinstance(texts, list) and all(isinstance(text, str) for text in texts)
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
             f"{path} is not a classifier: its metadata has no labels; `tinyclip-edge export "

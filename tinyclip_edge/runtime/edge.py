@@ -17,6 +17,7 @@ from tinyclip_edge.errors import BundleError, TinyClipWarning, did_you_mean
 from tinyclip_edge.paths import expanded, model_name
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.bundle_towers import BundleTowers, OpenOptions
+from tinyclip_edge.runtime.confidence import Confidence, Threshold, decision
 from tinyclip_edge.runtime.decode_modes import EXACT, decode_mode
 from tinyclip_edge.runtime.devices import AUTO, CPU, Device
 from tinyclip_edge.runtime.familiarity import Classification, Familiarity, classification
@@ -107,8 +108,7 @@ class EdgeCLIP(PictureSearch):
             )
             if (note := misfit(manifest, chosen)) is not None:
                 warnings.warn(note, TinyClipWarning, stacklevel=3)
-            names = ", ".join(manifest.precisions())
-            _log.info("bundle %s: precision %s of %s", folder, name, names)
+            _log.info("bundle %s: precision %s of %s", folder, name, manifest.precisions())
             return cls(folder, manifest, options)
 
         if device == CPU and not device_options:
@@ -235,20 +235,34 @@ class EdgeCLIP(PictureSearch):
         return features
 
     def classify(
-        self, image: ImageInput, labels: Iterable[str], templates: Iterable[str] = ("{}",)
+        self,
+        image: ImageInput,
+        labels: Iterable[str],
+        templates: Iterable[str] = ("{}",),
+        *,
+        threshold: Threshold = None,
     ) -> Classification:
         """Return (label, probability), best first; ``familiar`` is False for an unknown kind.
 
-        Warn of prompts that are longer than the model's context. Raise DataError without a label,
-        or for two labels with the same tokens.
+        ``threshold``: lowest probability of an answer, below which ``unknown`` is True; or
+        "calibrated" for the bundle's own, with probabilities at its temperature. Warn of prompts
+        beyond the model's context. Raise DataError without a label, for two with the same tokens,
+        or for others than the calibrated ones.
         """
         # Results are sorted by probability, so that a set's order does not matter.
         labels = label_list(sorted(labels, key=str) if isinstance(labels, Set) else labels)
-        classes = self._class_features(labels, label_list(templates, "templates"))
+        templates = label_list(templates, "templates")
+        decided = decision(self.confidence, labels, templates, threshold)
+        classes = self._class_features(labels, templates)
         preprocess, tower = self._parts.image_side()
         pixels = preprocess.batch(image_list([image], "classify"))
         features = self._parts.stacked([tower(pixels)])
-        return classification(self, labels, classes, features, pixels)
+        return classification(self, labels, classes, features, pixels, decided)
+
+    @cached_property
+    def confidence(self) -> Confidence | None:
+        """The labels, temperature and threshold of calibrated answers; None if not stored."""
+        return Confidence.of(self.manifest, self.precision)
 
     @cached_property
     def familiarity(self) -> Familiarity | None:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyclip_edge.errors import BundleError
-from tinyclip_edge.runtime.prompts import probabilities
+from tinyclip_edge.runtime.confidence import ALWAYS, Decision
 from tinyclip_edge.runtime.protocol import Features
 
 if TYPE_CHECKING:
@@ -36,14 +36,19 @@ class Classification(list[tuple[str, float]]):
     """(label, probability), best first.
 
     ``familiar`` is False for a picture unlike those of the training, whose answer is a guess; None
-    where the bundle does not say.
+    where the bundle does not say. ``unknown`` is True if the best label is less probable than a
+    threshold, so that the picture shows none of the labels; None without a threshold.
     """
 
     def __init__(
-        self, rows: Iterable[tuple[str, float]] = (), familiar: bool | None = None
+        self,
+        rows: Iterable[tuple[str, float]] = (),
+        familiar: bool | None = None,
+        unknown: bool | None = None,
     ) -> None:
         super().__init__(rows)
         self.familiar = familiar
+        self.unknown = unknown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,16 +109,23 @@ class Familiarity:
 
 
 def classification(
-    clip: EdgeCLIP, labels: Sequence[str], classes: Features, embeddings: Features, pixels: Features
+    clip: EdgeCLIP,
+    labels: Sequence[str],
+    classes: Features,
+    embeddings: Features,
+    pixels: Features,
+    decided: Decision = ALWAYS,
 ) -> Classification:
     """Return the labels of one picture, best first, and whether the model knows such pictures.
 
     ``classes`` are ``[C, D]``, ``embeddings`` ``[1, D]``, ``pixels`` ``[1, 3, H, W]``.
     """
-    chances = probabilities(clip.logit_scale * (classes @ embeddings[0]), clip.manifest.logit_bias)
+    logits = clip.logit_scale * (classes @ embeddings[0])
+    chances = decided.probabilities(logits, clip.manifest.logit_bias)
     order = np.argsort(-chances, kind="stable")
     familiar = None if clip.familiarity is None else clip.familiarity.knows(embeddings, pixels)[0]
-    return Classification(((labels[i], float(chances[i])) for i in order), familiar)
+    rows = [(labels[i], float(chances[i])) for i in order]
+    return Classification(rows, familiar, decided.unknown(rows[0][1]))
 
 
 def looks(pixels: Features) -> Features:

@@ -137,6 +137,26 @@ KEYS = (
     ManifestKey("familiarity.precisions.*.threshold", "a number", "A picture is unfamiliar if the "
                 "larger of its two p-values is below: 1 % of the verification's pictures.", False,
                 minimum=0, maximum=1),
+    ManifestKey("confidence", "an object", "What held-out pictures of some labels say about the "
+                "probabilities: `labels`, their prompts `templates`, number of `images`; absent: "
+                "not calibrated.", False),
+    ManifestKey("confidence.labelled_by", "text", "`folders`, or the model whose answers count as "
+                "right.", False),
+    ManifestKey("confidence.coverage", "a number", "Share of the right answers that a threshold "
+                "lets pass.", False, minimum=0, maximum=1),
+    ManifestKey("confidence.precisions", "an object", "By precision.", False),
+    ManifestKey("confidence.precisions.*", "an object", "`accuracy`, and the shares of right and "
+                "wrong answers that the threshold lets pass, `right_answered` and "
+                "`wrong_answered`.", False),
+    ManifestKey("confidence.precisions.*.temperature", "a number", "Logits are divided by it "
+                "before softmax or sigmoid.", False, above=0, maximum=LARGEST),
+    ManifestKey("confidence.precisions.*.threshold", "a number", "An answer is unknown if its "
+                "probability at the temperature is below.", False, minimum=0, maximum=1),
+    ManifestKey("confidence.precisions.*.ece_before", "a number", "Expected calibration error at "
+                "temperature 1, over 15 bins.", False, minimum=0, maximum=1),
+    ManifestKey("confidence.precisions.*.ece_after", "a number", "The same at the temperature, "
+                "each half of the pictures at that of the other half.", False, minimum=0,
+                maximum=1),
     ManifestKey("inputs", "an object", "Fixed shapes of the towers' inputs.", False),
     _size("inputs.batch", "Fixed batch size of the towers.", required=False),
     _size("inputs.pad_id", "Token that pads texts.", 0, required=False),

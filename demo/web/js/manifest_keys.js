@@ -242,6 +242,70 @@ export const KEYS = [
     "maximum": 1
   },
   {
+    "key": "confidence",
+    "kind": "an object",
+    "description": "What held-out pictures of some labels say about the probabilities: `labels`, their prompts `templates`, number of `images`; absent: not calibrated.",
+    "required": false
+  },
+  {
+    "key": "confidence.labelled_by",
+    "kind": "text",
+    "description": "`folders`, or the model whose answers count as right.",
+    "required": false
+  },
+  {
+    "key": "confidence.coverage",
+    "kind": "a number",
+    "description": "Share of the right answers that a threshold lets pass.",
+    "required": false,
+    "minimum": 0,
+    "maximum": 1
+  },
+  {
+    "key": "confidence.precisions",
+    "kind": "an object",
+    "description": "By precision.",
+    "required": false
+  },
+  {
+    "key": "confidence.precisions.*",
+    "kind": "an object",
+    "description": "`accuracy`, and the shares of right and wrong answers that the threshold lets pass, `right_answered` and `wrong_answered`.",
+    "required": false
+  },
+  {
+    "key": "confidence.precisions.*.temperature",
+    "kind": "a number",
+    "description": "Logits are divided by it before softmax or sigmoid.",
+    "required": false,
+    "above": 0,
+    "maximum": 1048576
+  },
+  {
+    "key": "confidence.precisions.*.threshold",
+    "kind": "a number",
+    "description": "An answer is unknown if its probability at the temperature is below.",
+    "required": false,
+    "minimum": 0,
+    "maximum": 1
+  },
+  {
+    "key": "confidence.precisions.*.ece_before",
+    "kind": "a number",
+    "description": "Expected calibration error at temperature 1, over 15 bins.",
+    "required": false,
+    "minimum": 0,
+    "maximum": 1
+  },
+  {
+    "key": "confidence.precisions.*.ece_after",
+    "kind": "a number",
+    "description": "The same at the temperature, each half of the pictures at that of the other half.",
+    "required": false,
+    "minimum": 0,
+    "maximum": 1
+  },
+  {
     "key": "inputs",
     "kind": "an object",
     "description": "Fixed shapes of the towers' inputs.",

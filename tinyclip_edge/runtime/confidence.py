@@ -1,0 +1,127 @@
+"""Whether an answer counts: probabilities at a temperature, and a threshold below it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from tinyclip_edge.errors import BundleError, ConfigError, DataError, shown
+from tinyclip_edge.runtime.prompts import probabilities
+from tinyclip_edge.runtime.protocol import Features
+
+if TYPE_CHECKING:
+    from tinyclip_edge.runtime.bundle import Manifest
+
+CALIBRATED = "calibrated"  # instead of a number: the bundle's threshold and temperature
+NAMED = 3  # labels of a message
+
+Threshold: TypeAlias = "float | str | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How logits become probabilities, and below which the best one is no answer."""
+
+    threshold: float | None = None  # None: the best label is always an answer
+    temperature: float = 1.0
+
+    def probabilities(self, logits: Features, bias: float | None) -> Features:
+        """Return ``[C]`` of the logits ``[C]`` of one picture; ``bias`` is SigLIP's."""
+        if self.temperature == 1:
+            return probabilities(logits, bias)
+        scaled = None if bias is None else bias / self.temperature
+        return probabilities(logits / self.temperature, scaled)
+
+    def unknown(self, best: float) -> bool | None:
+        """Whether the highest probability is too low; None without a threshold."""
+        return None if self.threshold is None else best < self.threshold
+
+
+ALWAYS = Decision()
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """What held-out pictures of some labels say about a model's probabilities."""
+
+    labels: tuple[str, ...]
+    templates: tuple[str, ...]
+    decision: Decision
+
+    @classmethod
+    def of(cls, manifest: Manifest, precision: str) -> Confidence | None:
+        """Read it for a precision; None where there is none. Raises BundleError when broken."""
+        entry = manifest.confidence
+        if not entry:
+            return None
+        try:
+            own = entry["precisions"][precision]
+            temperature, threshold = float(own["temperature"]), float(own["threshold"])
+            labels, templates = _texts(entry["labels"]), _texts(entry["templates"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(
+                f"bundle {manifest.name}: confidence of {precision} is broken; export it again"
+            ) from error
+        return cls(labels, templates, Decision(threshold, temperature))
+
+
+def decision(
+    confidence: Confidence | None,
+    labels: Sequence[str],
+    templates: Sequence[str],
+    threshold: Threshold,
+) -> Decision:
+    """Return what a threshold means: a probability, or ``calibrated``.
+
+    Raises ConfigError for another value, BundleError where nothing was calibrated, DataError for
+    other labels than those that were.
+    """
+    if threshold is None:
+        return ALWAYS
+    if isinstance(threshold, str) and threshold == CALIBRATED:
+        return _calibrated(confidence, labels, templates)
+    if isinstance(threshold, bool | str) or not 0 <= threshold <= 1:
+        raise ConfigError(f"threshold {shown(threshold)} is neither 0 to 1 nor '{CALIBRATED}'")
+    return Decision(float(threshold))
+
+
+def _calibrated(
+    confidence: Confidence | None, labels: Sequence[str], templates: Sequence[str]
+) -> Decision:
+    if confidence is None:
+        raise BundleError(
+            "this bundle has no calibrated threshold; `tinyclip-edge export --calibrate-labels` "
+            "measures one, or give a number"
+        )
+    if set(labels) != set(confidence.labels) or tuple(templates) != confidence.templates:
+        count, names = len(confidence.labels), ", ".join(confidence.labels[:NAMED])
+        more = " …" if count > NAMED else ""
+        raise DataError(
+            f"the threshold was calibrated for {count:,} labels ({names}{more}) in "
+            f"{', '.join(map(repr, confidence.templates[:NAMED]))}; classify with the same ones, "
+            "or give a number"
+        )
+    return confidence.decision
+
+
+def tempered(chances: Features, temperature: float, *, independent: bool) -> Features:
+    """Return probabilities ``[N, C]`` at a temperature, of those at 1.
+
+    ``independent``: each label has a sigmoid of its own, and no softmax is over all.
+    """
+    values = np.clip(chances.astype(np.float64), 1e-12, 1 - 1e-12)
+    if independent:
+        odds = np.log(values / (1 - values)) / temperature
+        return np.asarray(0.5 + 0.5 * np.tanh(odds / 2))
+    logits = np.log(values) / temperature
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list) or not values or not all(isinstance(v, str) for v in values):
+        raise TypeError("not a list of texts")
+    return tuple(values)
