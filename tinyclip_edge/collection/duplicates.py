@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,13 @@ from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.runtime.vectors import ROWS, cosines
 from tinyclip_edge.runtime.video_keys import split_key
 
+MIN_SCORE = 0.98  # cosine from which pictures are nearly the same
 _BLOCK = 512  # pictures that are compared with others at a time
 
 
 def duplicate_groups(
     index: ImageIndex,
-    min_score: float = 0.98,
+    min_score: float = MIN_SCORE,
     *,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> list[tuple[str, ...]]:
@@ -29,30 +31,46 @@ def duplicate_groups(
     with the pictures done and their number. Raise DataError for a score that is not above 0 and at
     most 1.
     """
+    firsts = first_duplicates(index.features, index.scales, min_score, progress=progress)
+    groups: dict[int, list[str]] = defaultdict(list)
+    for first, key in zip(firsts.tolist(), index.keys, strict=True):
+        groups[first].append(key)
+    return [tuple(keys) for keys in groups.values() if len({split_key(key)[0] for key in keys}) > 1]
+
+
+def first_duplicates(
+    features: npt.NDArray[Any],
+    scales: Features | None = None,
+    min_score: float = MIN_SCORE,
+    *,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> npt.NDArray[np.intp]:
+    """Return for each row of ``[N, D]``, unit norm, the first row of its group of duplicates.
+
+    Each row of a group has a cosine of ``min_score`` with another of it. ``scales`` are those of
+    int8 features. Raise DataError for a score that is not above 0 and at most 1.
+    """
     if not 0 < min_score <= 1:
         raise DataError(f"min_score must be above 0 and at most 1, not {min_score}")
-    count = len(index)
+    count = len(features)
     leader = np.arange(count)
     for start in range(0, count, _BLOCK):
-        block = _vectors(index, start, start + _BLOCK)
+        block = _vectors(features, scales, slice(start, start + _BLOCK))
         for other in range(start, count, ROWS):
             part = slice(other, other + ROWS)
-            scales = None if index.scales is None else index.scales[part]
-            rows, columns = np.nonzero(cosines(block, index.features[part], scales) >= min_score)
+            own = None if scales is None else scales[part]
+            rows, columns = np.nonzero(cosines(block, features[part], own) >= min_score)
             for one, two in zip((rows + start).tolist(), (columns + other).tolist(), strict=True):
                 if one < two:
                     _join(leader, one, two)
         if progress is not None:
             progress(min(start + _BLOCK, count), count)
-    groups: dict[int, list[str]] = defaultdict(list)
-    for row, key in enumerate(index.keys):
-        groups[_first(leader, row)].append(key)
-    return [tuple(keys) for keys in groups.values() if len({split_key(key)[0] for key in keys}) > 1]
+    return np.array([_first(leader, row) for row in range(count)], dtype=np.intp)
 
 
-def _vectors(index: ImageIndex, start: int, stop: int) -> Features:
-    vectors = np.asarray(index.features[start:stop], dtype=np.float32)
-    return vectors if index.scales is None else vectors * index.scales[start:stop, None]
+def _vectors(features: npt.NDArray[Any], scales: Features | None, part: slice) -> Features:
+    vectors = np.asarray(features[part], dtype=np.float32)
+    return vectors if scales is None else vectors * scales[part, None]
 
 
 def _first(leader: npt.NDArray[np.intp], row: int) -> int:

@@ -122,8 +122,8 @@ def confidence_of(
     place = math.floor((len(correct) + 1) * (1 - COVERAGE) + 1e-9)
     if place < 1:
         raise DataError(
-            f"only {len(correct):,} of {len(values):,} held-out images are classified right, too few "
-            f"for a threshold ({MIN_RIGHT} at least)"
+            f"only {len(correct):,} of {len(values):,} held-out images are classified right; a "
+            f"threshold needs {MIN_RIGHT}"
         )
     threshold = math.floor(correct[place - 1] * 1e6) / 1e6  # down: it must not lie above the value
     return {

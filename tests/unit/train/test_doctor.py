@@ -15,8 +15,9 @@ from tinyclip_edge.data import Count
 from tinyclip_edge.data.checks import CaptionCheck, ImageCheck, SourceCheck
 from tinyclip_edge.metrics import chance_of
 from tinyclip_edge.train.memory import SavedBytes
-from tinyclip_edge.train.preflight.diagnosis import Finding, TeacherCheck, judge_source
+from tinyclip_edge.train.preflight.diagnosis import TeacherCheck, judge_source
 from tinyclip_edge.train.preflight.doctor import examine
+from tinyclip_edge.train.preflight.finding import Finding
 from tinyclip_edge.train.tasks.validation import Validation
 from toy_runs import STUDENT, Watcher
 

@@ -9,6 +9,7 @@ from typing import Any
 from tinyclip_edge.data.checks import SourceCheck
 from tinyclip_edge.data.pairs import BAD_SHARE, NAMED_KEYS
 from tinyclip_edge.metrics import HEADLINES
+from tinyclip_edge.train.preflight.finding import Finding
 from tinyclip_edge.train.tasks.probes import Probe
 
 ALIKE = 0.9  # share of one caption or picture above which nothing can be learnt
@@ -16,14 +17,6 @@ MANY = 0.1  # share of repeated, truncated or plain items above which they are r
 SIGMAS = 3  # standard errors above chance that a teacher must reach
 SKILL = 0.05  # skill (0 at chance, 1 at 100 %) below which a teacher's accuracy is low
 UNKNOWN = 0.5  # share of unknown pieces above which the tokenizer is wrong
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One problem; a run with a refusal cannot succeed."""
-
-    refuses: bool
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,255 @@
+"""A look at images without captions and at their labels, through the eyes of a teacher.
+
+Shapes: N images, C labels, K common names, D embedding dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyclip_edge.collection.duplicates import MIN_SCORE, first_duplicates
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.models import LoadedClip, TorchEmbedder
+from tinyclip_edge.models.common_names import common_names
+from tinyclip_edge.runtime.prompts import check_prompts, class_features, probabilities
+from tinyclip_edge.runtime.protocol import Features, ImageInput
+from tinyclip_edge.train.preflight.finding import Finding
+
+MIN_IMAGES = 36  # fewer teach nothing once some are held out
+ALIKE = 0.9  # share of nearly equal images above which nothing can be learnt
+MANY = 0.1  # share of repeated or confused images above which they are reported
+COMMON_NAMES = 256  # with which the labels compete
+SIGMAS = 3  # standard errors above chance that a teacher must reach
+SKILL = 0.05  # skill (0 at chance, 1 at 100 %) below which a teacher knows little
+FAR = -3.5  # modified z-score of an outlier (Iglewicz and Hoaglin, 1993)
+SIGMA_OF_MAD = 0.6745  # median absolute deviation of a normal distribution, in deviations
+CLOSE = 0.5  # of the best label's probability: a second best that is as probable competes
+MIN_CONFUSED = 3  # images of a pair of labels
+NAMED = 5  # labels and images of a message
+
+Rows = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """How often one of the labels fits an image better than common names do."""
+
+    share: float  # of the images
+    chance: float  # share of the labels among all names
+    sigmas: float  # standard errors of the share above chance
+
+    @property
+    def skill(self) -> float:
+        """The share rescaled so that chance is 0 and 100 % is 1."""
+        return (self.share - self.chance) / (1 - self.chance)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfusedLabels:
+    """Two labels between which a teacher hesitates."""
+
+    first: str
+    second: str
+    share: float  # of the images that are one of the two
+
+
+@dataclass(frozen=True, slots=True)
+class DomainCheck:
+    """Images without captions, and labels, as a teacher sees them; shares are of the images."""
+
+    images: int
+    labels: int
+    confidence: float  # median probability of the best label
+    unused: tuple[str, ...]  # labels that are the best of no image
+    confused: tuple[ConfusedLabels, ...]  # the most confused first
+    far: tuple[str, ...]  # names of images that are far from all labels
+    repeated: float  # nearly equal to an earlier image
+    commonest: float  # nearly equal to each other, the largest group
+    recognition: Recognition | None  # None: there are no other names to compare with
+    notes: tuple[str, ...] = ()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Problems, refusals first."""
+        return (*self._refusals(), *self._warnings())
+
+    @property
+    def refused(self) -> bool:
+        """Whether nothing can be learnt from these images."""
+        return any(finding.refuses for finding in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return asdict(self)
+
+    def _refusals(self) -> list[Finding]:
+        texts = []
+        if self.images < MIN_IMAGES:
+            texts.append(f"{self.images:,} images are too few; give at least {MIN_IMAGES}")
+        if self.commonest >= ALIKE:
+            texts.append(f"{self.commonest:.0%} of the images are nearly the same")
+        seen = self.recognition
+        if seen is not None and self.commonest < ALIKE and seen.sigmas < SIGMAS:
+            texts.append(
+                f"the teacher does not know this domain: for {seen.share:.1%} of the images one of "
+                f"the labels fits better than common names, {seen.chance:.1%} by chance; use a "
+                "teacher that was trained on such images, or other labels"
+            )
+        return [Finding(True, text) for text in texts]
+
+    def _warnings(self) -> list[Finding]:
+        texts = list(self.notes)
+        seen = self.recognition
+        if seen is not None and seen.sigmas >= SIGMAS and seen.skill < SKILL:
+            texts.append(
+                f"the teacher knows little of this domain: for {seen.share:.1%} of the images one "
+                f"of the labels fits better than common names, {seen.chance:.1%} by chance"
+            )
+        if self.repeated > MANY and self.commonest < ALIKE:
+            texts.append(f"{self.repeated:.0%} of the images are nearly equal to an earlier one")
+        if self.unused:
+            texts.append(
+                f"the teacher never uses {len(self.unused):,} of {self.labels:,} labels: "
+                f"{_some(self.unused)}"
+            )
+        if self.confused:
+            pairs = [f"{pair.first} / {pair.second} ({pair.share:.0%})" for pair in self.confused]
+            texts.append(f"the teacher confuses labels: {_some(pairs)}")
+        if self.far:
+            texts.append(f"{len(self.far):,} images are far from all labels: {_some(self.far)}")
+        return [Finding(False, text) for text in texts]
+
+
+def check_labels(
+    clip: LoadedClip, labels: Sequence[str], templates: Sequence[str]
+) -> tuple[str, ...]:
+    """Return a note on truncated prompts, if there are any.
+
+    Raises DataError for one label, or two whose prompts are the same to the model.
+    """
+    if len(labels) < 2:
+        raise DataError("one label leaves nothing to tell apart; give at least two")
+    return check_prompts(TorchEmbedder(clip), labels, templates)
+
+
+def look_at_images(
+    clip: LoadedClip,
+    images: Sequence[ImageInput],
+    labels: Sequence[str],
+    *,
+    templates: Sequence[str] = ("{}",),
+    names: Sequence[str] | None = None,
+    features: Features | None = None,
+) -> DomainCheck:
+    """Measure what a teacher makes of images and labels; ``names`` are those of the images.
+
+    ``features [N, D]`` are the teacher's of the images, unit norm, if they have been computed.
+    Raises DataError for images that do not decode, and like ``check_labels``.
+    """
+    notes = check_labels(clip, labels, templates)
+    embedder = TorchEmbedder(clip)
+    encoded = embedder.encode_image(images) if features is None else features
+    others = common_names(COMMON_NAMES, without=labels)
+    return check_domain(
+        encoded,
+        class_features(embedder, labels, templates),
+        labels,
+        scale=clip.logit_scale,
+        bias=clip.logit_bias,
+        common=class_features(embedder, others, templates) if others else None,
+        names=names,
+        notes=notes,
+    )
+
+
+def check_domain(
+    images: Features,
+    classes: Features,
+    labels: Sequence[str],
+    *,
+    scale: float,
+    bias: float | None = None,
+    common: Features | None = None,
+    names: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
+) -> DomainCheck:
+    """Return the same of unit-norm features: ``images [N, D]``, ``classes [C, D]``.
+
+    ``common [K, D]`` are those of names that have nothing to do with the labels; None: whether the
+    teacher knows the domain is not judged. Raises DataError without images.
+    """
+    if not len(images):
+        raise DataError("there are no images to look at")
+    cosines = images @ classes.T
+    chances = np.stack([probabilities(row, bias) for row in scale * cosines])
+    best = chances.argmax(axis=1)
+    used = set(best.tolist())
+    titles = [str(row) for row in range(len(images))] if names is None else names
+    sizes = np.unique(first_duplicates(images, min_score=MIN_SCORE), return_counts=True)[1]
+    return DomainCheck(
+        images=len(images),
+        labels=len(labels),
+        confidence=float(np.median(chances.max(axis=1))),
+        unused=tuple(label for place, label in enumerate(labels) if place not in used),
+        confused=tuple(_confused(chances, labels)),
+        far=tuple(titles[row] for row in far_images(cosines.max(axis=1))),
+        repeated=1 - len(sizes) / len(images),
+        commonest=float(sizes.max() / len(images)) if len(images) > 1 else 0.0,
+        recognition=None if common is None else recognition(images, classes, common),
+        notes=tuple(notes),
+    )
+
+
+def recognition(images: Features, classes: Features, common: Features) -> Recognition:
+    """Return how often one of the labels ``[C, D]`` wins against common names ``[K, D]``.
+
+    The standard error is that of as many names drawn from all without replacement: a teacher that
+    does not know the domain has no reason to prefer the labels, though it may well prefer a few
+    names for all images.
+    """
+    winners = (images @ np.concatenate([classes, common]).T).argmax(axis=1)
+    labels, names = len(classes), len(classes) + len(common)
+    wins = np.bincount(winners, minlength=names)
+    chance = labels / names
+    share = float(wins[:labels].sum() / len(images))
+    deviation = math.sqrt(labels * (1 - chance) * wins.var(ddof=1)) / len(images)
+    return Recognition(share, chance, (share - chance) / deviation if deviation else 0.0)
+
+
+def far_images(nearest: Features) -> list[int]:
+    """Return the rows whose cosine with the nearest label ``[N]`` is far below all others'.
+
+    They are outliers by the modified z-score, the most distant first.
+    """
+    centre = np.median(nearest)
+    deviation = np.median(np.abs(nearest - centre))
+    if deviation == 0:
+        return []
+    scores = SIGMA_OF_MAD * (nearest - centre) / deviation
+    return [int(row) for row in np.argsort(scores, kind="stable") if scores[row] < FAR]
+
+
+def _confused(chances: Features, labels: Sequence[str]) -> list[ConfusedLabels]:
+    """Return the pairs of labels that many images have as best and close second best."""
+    order = np.argsort(-chances, axis=1, kind="stable")[:, :2]
+    first, second = (np.take_along_axis(chances, order[:, [place]], axis=1) for place in (0, 1))
+    close = (second >= CLOSE * first)[:, 0]
+    wins = np.bincount(order[:, 0], minlength=len(labels))
+    pairs, counts = np.unique(np.sort(order[close], axis=1), axis=0, return_counts=True)
+    confused = [
+        ConfusedLabels(labels[one], labels[two], float(count / (wins[one] + wins[two])))
+        for (one, two), count in zip(pairs.tolist(), counts.tolist(), strict=True)
+        if count >= MIN_CONFUSED
+    ]
+    return sorted((p for p in confused if p.share > MANY), key=lambda p: -p.share)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = " …" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
