@@ -96,3 +96,4 @@ class InheritancePlan:
     embed: Indices
     tokens: Indices  # none: the student's vocabulary is another one, its table stays fresh
     method: str
+    notes: tuple[str, ...] = ()  # about the choice

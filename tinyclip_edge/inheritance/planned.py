@@ -31,7 +31,11 @@ class PlannedInheritance:
     ) -> tuple[dict[str, Tensor], InheritanceReport]:
         """Return the student's weights, selected from the teacher's, and the origin of each."""
         weights, report = inherit_uniform(
-            self.teacher_state, student_state, self.plan, frozen=self.frozen, notes=self.notes
+            self.teacher_state,
+            student_state,
+            self.plan,
+            frozen=self.frozen,
+            notes=(*self.notes, *self.plan.notes),
         )
         return weights, replace(report, taken=InheritedUnits.by(self.plan, self.teacher))
 

@@ -6,70 +6,48 @@ Shapes: N pairs, L tokens, D embedding dimension.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tinyclip_edge.errors import InheritanceError
-from tinyclip_edge.inheritance.importance import (
-    Blocks,
-    Ranking,
-    ResNetRanking,
-    StagedRanking,
-    only_layers,
-    plan_importance,
-    score_embedding,
-    search_layers,
-)
-from tinyclip_edge.inheritance.open_clip_kinds import RESNET
+from tinyclip_edge.inheritance.importance import plan_importance, score_embedding
+from tinyclip_edge.inheritance.mixture import mixed_tensor, mixture_factors, shared_units
 from tinyclip_edge.inheritance.plan import plan_uniform
-from tinyclip_edge.inheritance.plan_types import Indices, InheritancePlan
-from tinyclip_edge.inheritance.probe import PoolPoints, Probe, TowerProbe
-from tinyclip_edge.inheritance.resnet_probe import ResNetProbe
-from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
-from tinyclip_edge.inheritance.staged_probe import StagedProbe
+from tinyclip_edge.inheritance.plan_types import InheritancePlan
+from tinyclip_edge.inheritance.shape import ClipShape
 from tinyclip_edge.inheritance.tower_kind import BOTH, TowerName
 from tinyclip_edge.inheritance.tower_kinds import TOWER_KINDS
-from tinyclip_edge.losses import affinity_loss
+from tinyclip_edge.models.calibration import (
+    Calibration,
+    Calibrations,
+    WeightedCalibration,
+    weighted,
+)
 from tinyclip_edge.models.clip import LoadedClip
-
-Calibration: TypeAlias = "tuple[Tensor, Tensor]"  # float32 [N, 3, H, W] and int64 [N, L]
-
-CHUNK = 32  # pairs run at once: bounds the memory of the activations
-DRAWS = 4  # random directions a pair; on the starter teacher 8 chose no better, 1 worse
-LAYER_PAIRS = 64  # pairs on which a choice of layers is scored
-SEED = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """One tower with its calibration inputs and the other tower's features."""
-
-    stages: tuple[Blocks, ...]  # one in a transformer
-    shape: TowerShape
-    encode: Callable[[Tensor], Tensor]
-    inputs: Tensor
-    features: Tensor  # [N, D], unit norm, of the whole tower
-    other_features: Tensor  # [N, D]
-    scale: float
-    after_pooling: nn.Module | None = None
+from tinyclip_edge.models.tower_importance import (
+    MeasuredTower,
+    measure_tower,
+    tower_side,
+    unit_features,
+)
 
 
 def importance_plan(
     teacher: LoadedClip,
     shapes: tuple[ClipShape, ClipShape],
-    calibration: Calibration,
+    calibration: Calibrations,
     device: torch.device | None = None,
     *,
     towers: Sequence[TowerName] = BOTH,
 ) -> InheritancePlan:
     """Plan which units of some towers a student inherits, measured on pairs.
 
-    ``shapes`` are the teacher's and the student's.
+    ``shapes`` are the teacher's and the student's. On several calibrations importance is that of
+    the sum of their losses, see ``inheritance.mixture``.
 
     The teacher is moved to ``device`` meanwhile; None: it runs where it is.
 
@@ -86,27 +64,54 @@ def importance_plan(
             )
     # A student that does not fit is refused before the measurements.
     plan_uniform(teacher_shape, student_shape, layers="evenly", towers=towers)
-    pairs = _checked(teacher, calibration)
+    parts = weighted(calibration)
+    inputs = [_checked(teacher, part.inputs) for part in parts]
     home = next(teacher.model.parameters()).device
     try:
         teacher.model.to(device or home)
-        features = _both_features(teacher, pairs)
-        rankings: dict[TowerName, Ranking | StagedRanking | ResNetRanking] = {}
+        features = [_both_features(teacher, pairs) for pairs in inputs]
+        embeds = [
+            score_embedding(image.cpu(), text.cpu(), teacher.logit_scale)
+            for image, text in features
+        ]
+        factors = mixture_factors([part.weight for part in parts], embeds)
+        towers_measured: dict[TowerName, MeasuredTower] = {}
         for name in towers:
-            side = _side(teacher, getattr(teacher_shape, name), pairs, features, name)
-            student_tower: TowerShape = getattr(student_shape, name)
-            if student_tower.parts:
-                visual = teacher.model.get_submodule("visual")
-                rankings[name] = _rank_stages(side, student_tower, visual)
-            elif student_tower.kind == RESNET.name:
-                rankings[name] = _rank_resnet(side, student_tower, teacher.model)
-            else:
-                rankings[name] = _rank(side, student_tower.layers)
-        image, text = (part.cpu() for part in features)
-        embed = score_embedding(image, text, teacher.logit_scale)
-        return plan_importance(teacher_shape, student_shape, rankings, embed)
+            shape = getattr(teacher_shape, name)
+            sides = [
+                tower_side(teacher, shape, pairs, encoded, name)
+                for pairs, encoded in zip(inputs, features, strict=True)
+            ]
+            student_tower = getattr(student_shape, name)
+            towers_measured[name] = measure_tower(sides, factors, student_tower, teacher.model)
     finally:
         teacher.model.to(home)
+
+    def planned(factors: Sequence[float]) -> InheritancePlan:
+        rankings = {name: tower.ranking(factors) for name, tower in towers_measured.items()}
+        embed = mixed_tensor(embeds, factors)
+        return plan_importance(teacher_shape, student_shape, rankings, embed)
+
+    return _noted(planned, parts, factors)
+
+
+def _noted(
+    planned: Callable[[Sequence[float]], InheritancePlan],
+    parts: Sequence[WeightedCalibration],
+    factors: Sequence[float],
+) -> InheritancePlan:
+    """Return the plan of all calibrations, with notes on what each alone would have chosen."""
+    plan = planned(factors)
+    if len(parts) == 1:
+        return plan
+    notes = []
+    for number, part in enumerate(parts):
+        alone = planned([float(each == number) for each in range(len(parts))])
+        shares = shared_units(plan, alone)
+        units = ", ".join(f"{share:.0%} of the {tower} tower's" for tower, share in shares.items())
+        notes.append(f"of the units of these layers {part.name} alone chooses {units}")
+    method = f"{plan.method} ({', '.join(map(str, parts))})"
+    return replace(plan, method=method, notes=tuple(notes))
 
 
 def _checked(teacher: LoadedClip, calibration: Calibration) -> Calibration:
@@ -141,131 +146,4 @@ def _both_features(teacher: LoadedClip, calibration: Calibration) -> tuple[Tenso
     device = next(model.parameters()).device
     pixels, ids = (part.to(device) for part in calibration)
     with torch.no_grad():
-        return _features(model.encode_image, pixels), _features(model.encode_text, ids)
-
-
-def _side(
-    teacher: LoadedClip,
-    shape: TowerShape,
-    calibration: Calibration,
-    features: tuple[Tensor, Tensor],
-    tower: TowerName,
-) -> _Side:
-    model: Any = teacher.model
-    own = 0 if tower == "image" else 1
-    return _Side(
-        Blocks.of(model, shape),
-        shape,
-        model.encode_image if tower == "image" else model.encode_text,
-        calibration[own].to(next(model.parameters()).device),
-        features[own],
-        features[1 - own],
-        teacher.logit_scale,
-        _after_pooling(model, shape),
-    )
-
-
-def _after_pooling(model: nn.Module, shape: TowerShape) -> nn.Module | None:
-    """Return the layer after the pooling of an encoder of transformers; None without one."""
-    points = TOWER_KINDS[shape.kind].probe
-    if points is None or not points.pooled:
-        return None
-    try:
-        return model.get_submodule(shape.prefix + points.pooled)
-    except AttributeError:  # built without it
-        return None
-
-
-def _features(encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-    return torch.cat(
-        [F.normalize(encode(part).float(), dim=-1) for part in torch.split(inputs, CHUNK)]
-    )
-
-
-def _rank_stages(side: _Side, student: TowerShape, visual: nn.Module) -> StagedRanking:
-    selected = _search(side, [part.blocks for part in student.parts])
-    with only_layers(side.stages, selected), torch.enable_grad():
-        with StagedProbe(visual.get_submodule("trunk"), side.shape.head_width) as probe:
-            _add_inputs(side, probe)
-        return StagedRanking(selected, probe.scores())
-
-
-def _rank_resnet(side: _Side, student: TowerShape, model: nn.Module) -> ResNetRanking:
-    # The first block of a stage has its only shortcut to the stage before.
-    selected = _search(side, student.stages, first=1)
-    with only_layers(side.stages, selected), torch.enable_grad():
-        visual = model.get_submodule("visual")
-        with ResNetProbe(visual, side.shape.head_width) as probe:
-            _add_inputs(side, probe)
-        return ResNetRanking(selected, probe.scores())
-
-
-def _rank(side: _Side, layers: int) -> Ranking:
-    selected = _search(side, [layers])
-    points = TOWER_KINDS[side.shape.kind].probe
-    assert points is not None  # checked before
-    with only_layers(side.stages, selected), torch.enable_grad():
-        probed = (side.stages[0].modules, points, side.shape.head_width, _pool_points(side))
-        with TowerProbe(*probed, pooled=side.after_pooling) as probe:
-            _add_inputs(side, probe)
-        return Ranking(selected[0], probe.scores())
-
-
-def _search(side: _Side, counts: Sequence[int], *, first: int = 0) -> tuple[Indices, ...]:
-    """Return which blocks of each stage are inherited, one stage after the other.
-
-    The ``first`` ones of each are always.
-    """
-    whole = [tuple(range(len(stage.modules))) for stage in side.stages]
-    selected: list[Indices] = []
-    for number, count in enumerate(counts):
-        rest = whole[number + 1 :]
-        choice: Indices = ()
-        cost = partial(_cost_of_stage, side, tuple(selected), tuple(rest), first)
-        if count > first:
-            choice = search_layers(len(whole[number]) - first, count - first, cost)
-        selected.append(_after(first, choice))
-    return tuple(selected)
-
-
-def _after(first: int, choice: Indices) -> Indices:
-    """Return the blocks of a choice among those after the ``first`` ones, and these."""
-    return (*range(first), *(first + block for block in choice))
-
-
-def _cost_of_stage(
-    side: _Side,
-    before: tuple[Indices, ...],
-    after: tuple[Indices, ...],
-    first: int,
-    choice: Indices,
-) -> float:
-    return _kl(side, (*before, _after(first, choice), *after))
-
-
-def _add_inputs(side: _Side, probe: Probe) -> None:
-    """Run a tower on all calibration inputs under a probe."""
-    generator = torch.Generator().manual_seed(SEED)
-    for inputs in torch.split(side.inputs, CHUNK):
-        logits = side.scale * _features(side.encode, inputs) @ side.other_features.T
-        probe.add(logits, DRAWS, generator)
-
-
-def _pool_points(side: _Side) -> PoolPoints | None:
-    """Return where the attention pool of a timm trunk is probed; None without one."""
-    pool: Any = getattr(side.stages[0].owner, "attn_pool", None)
-    if pool is None or not side.shape.pool_heads:
-        return None
-    return PoolPoints(pool.proj, pool.mlp.fc2, side.shape.pool_head_width)
-
-
-@torch.no_grad()
-def _kl(side: _Side, layers: tuple[Indices, ...]) -> float:
-    """Return the affinity KL of the tower with only these layers of each stage."""
-    with only_layers(side.stages, layers):
-        features = _features(side.encode, side.inputs[:LAYER_PAIRS])
-    full_features, other_features = side.features[:LAYER_PAIRS], side.other_features[:LAYER_PAIRS]
-    scales = {"student_scale": side.scale, "teacher_scale": side.scale}
-    return float(
-        affinity_loss(features, other_features, full_features, other_features, **scales).kl
-    )
+        return unit_features(model.encode_image, pixels), unit_features(model.encode_text, ids)

@@ -22,10 +22,11 @@ from tinyclip_edge.models.agreement import (
     check_trunks,
 )
 from tinyclip_edge.models.assemble import assemble
+from tinyclip_edge.models.calibration import Calibrations
 from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.folder import read_config
 from tinyclip_edge.models.head_widths import head_widths
-from tinyclip_edge.models.importance import Calibration, importance_plan
+from tinyclip_edge.models.importance import importance_plan
 from tinyclip_edge.models.positions import resize_positions, whole_state
 from tinyclip_edge.models.pruned_units import UNITS
 from tinyclip_edge.models.student_config import (
@@ -127,7 +128,7 @@ def inherit_student(
     student: LoadedClip,
     *,
     plan: PlanName = "published",
-    calibration: Calibration | None = None,
+    calibration: Calibrations | None = None,
     device: torch.device | None = None,
     modes: Mapping[TowerName, TowerMode] | None = None,
 ) -> InheritanceReport:
@@ -145,15 +146,16 @@ def plan_student(
     student: LoadedClip,
     *,
     plan: PlanName = "published",
-    calibration: Calibration | None = None,
+    calibration: Calibrations | None = None,
     device: torch.device | None = None,
     modes: Mapping[TowerName, TowerMode] | None = None,
 ) -> PlannedInheritance:
     """Plan which weights of the teacher the student inherits; neither is changed.
 
     ``importance`` needs ``calibration``: pixels ``[N, 3, H, W]`` as the teacher takes them, and ids
-    ``[N, L]``; it is measured on ``device`` (None: where the teacher is). ``modes`` says which
-    towers stay fresh, or become the teacher's, whatever their kind; the others are inherited.
+    ``[N, L]``, or several of these with weights; it is measured on ``device`` (None: where the
+    teacher is). ``modes`` says which towers stay fresh, or become the teacher's, whatever their
+    kind; the others are inherited.
 
     Raises InheritanceError when activation, patch size or pooling differ, or when the
     student does not fit into the teacher. Another image size interpolates the positional embedding.
