@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.api.exporting import export as export
     from tinyclip_edge.api.models import convert as convert
     from tinyclip_edge.api.models import evaluate as evaluate
+    from tinyclip_edge.api.tailoring import tailor as tailor
     from tinyclip_edge.api.training import distill as distill
     from tinyclip_edge.api.training import inherit as inherit
     from tinyclip_edge.collection.duplicates import duplicate_groups as duplicate_groups
@@ -38,6 +39,7 @@ _HOME = {
     "index_folders": "collection.folder_index",
     "inherit": "api.training",
     "load_clip": "models",
+    "tailor": "api.tailoring",
 }
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "index_folders",
     "inherit",
     "load_clip",
+    "tailor",
 ]
 
 _FALLBACK_VERSION = "0.2.0"  # of a source tree that is not installed

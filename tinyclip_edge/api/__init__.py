@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.api.bundles import BundleCheck, check
     from tinyclip_edge.api.exporting import QatRequest, VerificationRequest, export
     from tinyclip_edge.api.models import convert, evaluate
+    from tinyclip_edge.api.tailoring import tailor
     from tinyclip_edge.api.training import InheritedStudent, distill, inherit
 
 _HOME = {
@@ -26,6 +27,7 @@ _HOME = {
     "evaluate": "models",
     "export": "exporting",
     "inherit": "training",
+    "tailor": "tailoring",
 }
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "evaluate",
     "export",
     "inherit",
+    "tailor",
 ]
 
 __getattr__ = lazy_names(__name__, _HOME)

@@ -111,6 +111,16 @@ _ALL = (
             "distill --resume runs/mine",
         ),
     ),
+    Command(
+        "tailor",
+        "tailor.tailor",
+        "what is finished stays; the same command with --resume goes on",
+        (
+            "tailor --images photos --labels labels.txt",
+            "tailor --images photos --labels labels.txt --max-mb 2 --max-ms 1 --minutes 60",
+            "tailor --images photos --labels labels.txt --resume",
+        ),
+    ),
     Command("doctor", "doctor.doctor", examples=("doctor my-run.yaml",)),
     Command(
         "export",

@@ -75,7 +75,7 @@ def write_report(
         if path.parent.is_symlink():
             raise ConfigError(f"{path.parent} is a link; name the page with --out")
         refuse_links(path.parent, ConfigError)
-    page = (
+    content = (
         _overlay_page(records, bundles_by_run)
         if multiple
         else _run_page(records[0], bundles_by_run[0], pictures, notify)
@@ -85,7 +85,7 @@ def write_report(
     except OSError as error:
         raise ConfigError(f"cannot write report {path} ({error.strerror or error})") from error
     with file_written_aside(path) as file:
-        file.write(page.encode())
+        file.write(content.encode())
     summaries = (
         {**record.summary(), "bundles": [str(bundle.folder) for bundle in run_bundles]}
         for record, run_bundles in zip(records, bundles_by_run, strict=True)
@@ -140,7 +140,7 @@ def _run_page(
         *(element("p", sentence(problem), class_="warn") for problem in record.missing),
         _links([(key, name) for key, name, _ in sections]),
     ]
-    return _page(record.name, head, [cards(record), *(part for *_, part in sections)])
+    return page(record.name, head, [cards(record), *(part for *_, part in sections)])
 
 
 def _overlay_page(records: Sequence[RunRecord], bundles_by_run: Sequence[Sequence[Bundle]]) -> str:
@@ -155,7 +155,7 @@ def _overlay_page(records: Sequence[RunRecord], bundles_by_run: Sequence[Sequenc
         ),
         _links([(key, name) for key, name, _ in parts]),
     ]
-    return _page(title, head, [part for *_, part in parts])
+    return page(title, head, [part for *_, part in parts])
 
 
 def _pictures(
@@ -176,7 +176,8 @@ def _links(targets: Sequence[tuple[str, str]]) -> Safe:
     return element("nav", element("ul", *items), aria_label="Parts of this report")
 
 
-def _page(title: str, head: Sequence[Safe], body: Sequence[Safe]) -> str:
+def page(title: str, head: Sequence[Safe], body: Sequence[Safe]) -> str:
+    """Return a page that stands alone, of parts that are HTML already."""
     style = Safe(files(__package__).joinpath("style.css").read_text(encoding="utf-8"))
     metas = [
         element("meta", charset="utf-8"),
@@ -186,7 +187,7 @@ def _page(title: str, head: Sequence[Safe], body: Sequence[Safe]) -> str:
         element("title", f"{title} · tinyclip-edge report"),
         element("style", style),
     ]
-    page = [
+    parts = [
         element("head", *metas),
         element(
             "body",
@@ -197,4 +198,4 @@ def _page(title: str, head: Sequence[Safe], body: Sequence[Safe]) -> str:
             ),
         ),
     ]
-    return "<!doctype html>\n" + element("html", concatenate(page), lang="en") + "\n"
+    return "<!doctype html>\n" + element("html", concatenate(parts), lang="en") + "\n"

@@ -55,7 +55,13 @@ def scatter(
 
 
 def _draw(figure: Figure, spots: Sequence[Spot], labels: tuple[str, str], *, lower: bool) -> None:
-    axes = figure.subplots()
+    draw_spots(figure.subplots(), spots, labels, lower=lower)
+
+
+def draw_spots(
+    axes: Axes, spots: Sequence[Spot], labels: tuple[str, str], *, lower: bool = False
+) -> None:
+    """Draw spots and their front; ``labels`` are those of x and y, with their units."""
     front = pareto_front(spots, lower=lower)
     axes.plot([s.x for s in front], [s.y for s in front], "-", color=FAINT, lw=1, zorder=1)
     for spot in spots:

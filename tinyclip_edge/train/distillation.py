@@ -55,14 +55,20 @@ class RunResult(NotebookReport):
 
 
 def distill(
-    config: RunConfig, out: Path, *, resume: bool = False, observer: Observer | None = None
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    observer: Observer | None = None,
+    report: bool = True,
 ) -> RunResult:
     """Train a student as configured and save it in ``out/student``.
 
     ``resume`` continues from the newest complete checkpoint in ``out`` with the same losses as the
-    uninterrupted run; a run that was killed before its first checkpoint starts again. No other
-    process may work in ``out`` at the same time. Raises TinyClipError and its subclasses;
-    InterruptedRun after SIGINT or SIGTERM, once a checkpoint is written.
+    uninterrupted run; a run that was killed before its first checkpoint starts again. Without
+    ``report`` no page is written. No other process may work in ``out`` at the same time. Raises
+    TinyClipError and its subclasses; InterruptedRun after SIGINT or SIGTERM, once a checkpoint is
+    written.
 
     Called in every process of a launcher (torchrun, accelerate), it divides ``optim.batch_size``
     among them: each computes its part of the batch, the loss covers the whole batch, and only the
@@ -82,7 +88,8 @@ def distill(
         began = time.perf_counter()
         command = f"tinyclip-edge distill --resume {folder.path}"
         result = train(folder, setup, start, main_watcher, resume_command=command)
-        setup.distributed.on_main(lambda: _write_report(folder, setup, main_watcher))
+        if report:
+            setup.distributed.on_main(lambda: _write_report(folder, setup, main_watcher))
     return RunResult(
         out=folder.path,
         student=folder.student,

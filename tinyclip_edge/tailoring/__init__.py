@@ -1,0 +1,1 @@
+"""A student for a folder of unlabelled pictures, a list of labels and a budget."""

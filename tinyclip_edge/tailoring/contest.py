@@ -1,0 +1,136 @@
+"""The candidates' training by successive halving, each in a run folder of its own.
+
+What each rung has measured is recorded after every candidate, so that a killed contest goes on with
+the candidate it was at, from that one's last checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from tinyclip_edge.tailoring.agreement import Agreement
+from tinyclip_edge.tailoring.halving import PILOT_STEPS, rung_sizes, rung_steps, survivors
+
+Clock = Callable[[], float]
+
+
+class Trainer(Protocol):
+    """Trains and judges candidates by name."""
+
+    def train(self, name: str, steps: int) -> float:
+        """Train a candidate until it has taken ``steps`` steps; return seconds a step."""
+
+    def score(self, name: str) -> Agreement:
+        """Return how well a candidate, as it is now, agrees with the teacher."""
+
+
+@dataclass(slots=True)
+class Rung:
+    """One round: who takes part, up to which step, and what came of it."""
+
+    names: list[str]
+    steps: int  # of each candidate since its start
+    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
+    step_seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Contest:
+    """Candidates, largest first, and the rungs so far; the first rung is the pilot."""
+
+    names: list[str]
+    mb: Mapping[str, float]
+    rungs: list[Rung] = field(default_factory=list)
+
+    @property
+    def spent(self) -> float:
+        """Seconds so far, of all calls together."""
+        return sum(sum(rung.seconds.values()) for rung in self.rungs)
+
+    @property
+    def winner(self) -> str:
+        """The survivor of the last rung."""
+        last = self.rungs[-1]
+        return survivors(last.names, self._tops(last), self.mb, 1)[0]
+
+    @property
+    def results(self) -> dict[str, Agreement]:
+        """The latest agreement of each candidate that has one."""
+        found: dict[str, Agreement] = {}
+        for rung in self.rungs:
+            found |= {name: Agreement(**score) for name, score in rung.scores.items()}
+        return found
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """Steps of each candidate."""
+        return {name: rung.steps for rung in self.rungs for name in rung.names}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"rungs": [asdict(rung) for rung in self.rungs]}
+
+    def restore(self, record: Mapping[str, Any] | None) -> None:
+        """Take over the rungs of an earlier call."""
+        self.rungs = [Rung(**rung) for rung in (record or {}).get("rungs", ())]
+
+    def run(
+        self,
+        trainer: Trainer,
+        minutes: float,
+        save: Callable[[], None],
+        say: Callable[[str], None],
+        check: Callable[[], None] = lambda: None,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        """Train until one candidate is left.
+
+        ``check`` is called before each rung, ``save`` after each candidate.
+        """
+        sizes = rung_sizes(len(self.names))
+        for number in range(len(sizes) + 1):
+            if number == len(self.rungs):
+                check()
+                self.rungs.append(self._next(number, sizes, minutes * 60))
+                save()
+                rung = self.rungs[-1]
+                if number:
+                    say(
+                        f"rung {number} of {len(sizes)}: {', '.join(rung.names)} up to step "
+                        f"{rung.steps:,}"
+                    )
+            rung = self.rungs[number]
+            for name in rung.names:
+                if name in rung.seconds:
+                    continue
+                began = clock()
+                rung.step_seconds[name] = trainer.train(name, rung.steps)
+                if number:
+                    score = trainer.score(name)
+                    rung.scores[name] = score.as_dict()
+                    say(f"{name}: {score.top1:.1%} of the teacher's labels")
+                rung.seconds[name] = clock() - began
+                save()
+
+    def _next(self, number: int, sizes: Sequence[int], seconds: float) -> Rung:
+        if number == 0:
+            return Rung(list(self.names), PILOT_STEPS)
+        before = self.rungs[-1]
+        if number == 1:
+            names = list(self.names)
+        else:
+            names = survivors(before.names, self._tops(before), self.mb, sizes[number - 1])
+        left, rungs = seconds - self.spent, len(sizes) - number + 1
+        pilot = self.rungs[0]
+        idle = sum(pilot.seconds[name] - PILOT_STEPS * pilot.step_seconds[name] for name in names)
+        rates = [before.step_seconds[name] for name in names]
+        added = rung_steps(left - rungs * max(0.0, idle), rungs, rates)
+        return Rung(names, before.steps + added)
+
+    @staticmethod
+    def _tops(rung: Rung) -> dict[str, float]:
+        return {name: score["top1"] for name, score in rung.scores.items()}

@@ -1,0 +1,155 @@
+"""What shapes cost on this machine: int8 files of random weights, opened as a bundle's are."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinyclip_edge.config.preset import ExportPreset
+from tinyclip_edge.errors import InheritanceError, ModelError
+from tinyclip_edge.inheritance import ClipShape
+from tinyclip_edge.inheritance.open_clip_kinds import RESNET
+from tinyclip_edge.models.build import mlp_ratio
+from tinyclip_edge.models.head_widths import head_widths
+from tinyclip_edge.models.student import create_student
+from tinyclip_edge.tailoring.budget import Cost
+from tinyclip_edge.tailoring.shapes import ImageShape, TeacherTower
+from tinyclip_export.layout import ANY_INPUT, IMAGE_IO
+
+if TYPE_CHECKING:
+    from tinyclip_edge.models import LoadedClip
+    from tinyclip_export.quantization.calibration import Calibration
+
+FLOAT32 = 4  # bytes
+
+
+def teacher_tower(teacher: LoadedClip) -> TeacherTower:
+    """Return what shapes of students are shares of. Raises ModelError for a tower in stages."""
+    try:
+        shape = ClipShape.of(teacher.model.state_dict(), head_widths(teacher), towers=("image",))
+    except InheritanceError as error:
+        raise ModelError(f"teacher {teacher.name}: {error}") from None
+    image = shape.image
+    if image.kind == RESNET.name or image.parts:
+        raise ModelError(
+            f"teacher {teacher.name} has a {image.kind} image tower, and only shapes of vision "
+            "transformers are tried; write a configuration of your own for distill, or use another "
+            "teacher"
+        )
+    return TeacherTower(
+        ImageShape(
+            image.layers, image.width, mlp_ratio(image.width, image.neurons), teacher.image_size
+        ),
+        head_width=image.head_width,
+        patch=shape.patch,
+        embed_dim=teacher.embedding_dim,
+        channels=None if image.projects else image.width,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Exports towers into a temporary folder and times them; ``beside`` MB come on top."""
+
+    teacher: LoadedClip
+    tower: TeacherTower
+    scratch: Path
+    beside: float  # of what is not the image tower: label columns, or a text tower
+
+    def cost(self, shape: ImageShape) -> Cost:
+        """Return what a shape takes in int8. Raises ModelError, VerificationError."""
+        from tinyclip_export.onnx_passes.exporter import export_image_tower
+        from tinyclip_export.quantization.registry import recipes_for
+        from tinyclip_export.quantization.tower_writer import TowerWriter
+        from tinyclip_export.towers.factory import image_tower
+
+        student = create_student(
+            {"vision_cfg": self.tower.settings(shape)}, self.teacher, frozen=("text",)
+        )
+        preset = ExportPreset()
+        module = image_tower(student.model, plain=preset.operators == "plain")
+        source, target = (self.scratch / f"{shape.name}{end}.onnx" for end in ("", "-int8"))
+        export_image_tower(module, source, image_size=shape.image_size, form=ANY_INPUT)
+        writer = TowerWriter(
+            {"image": module},
+            {"image": source},
+            self.scratch,
+            image_size=shape.image_size,
+            form=ANY_INPUT,
+            calibration=_uncalibrated,
+        )
+        writer.write("image", recipes_for("int8", preset, convolutional=False).image, target)
+        mb = target.stat().st_size / 1e6
+        cost = Cost(self.beside + mb, _milliseconds(target, shape.image_size))
+        for path in (source, target):
+            path.unlink()
+        return cost
+
+
+@contextmanager
+def meter(
+    teacher: LoadedClip, tower: TeacherTower, labels: int, text_mb: float | None
+) -> Iterator[Meter]:
+    """Yield a meter of classifiers of ``labels``, or of both towers with a text tower's MB."""
+    beside = labels * tower.embed_dim * FLOAT32 / 1e6 if text_mb is None else text_mb
+    with tempfile.TemporaryDirectory() as folder:
+        yield Meter(teacher, tower, Path(folder), beside)
+
+
+def text_tower_cost(teacher: LoadedClip, prompts: Sequence[str]) -> tuple[float, bool]:
+    """Return MB of the text tower in int8, and whether it has the tokens of the prompts alone.
+
+    Where its tokenizer cannot be trimmed it has all. Raises ModelError, VerificationError.
+    """
+    from tinyclip_export.bundle.trim_vocab import trim_vocabulary
+    from tinyclip_export.onnx_passes.exporter import export_text_tower
+    from tinyclip_export.quantization.recipe import QuantizeJob
+    from tinyclip_export.quantization.registry import recipes_for
+    from tinyclip_export.towers.factory import input_form, text_tower
+
+    trims = True
+    try:
+        clip = trim_vocabulary(teacher, prompts).clip
+    except ModelError:
+        clip, trims = teacher, False
+    preset = ExportPreset()
+    module = text_tower(clip.model, clip.tokenizer(["a"])[0], plain=preset.operators == "plain")
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = (Path(folder) / f"text{end}.onnx" for end in ("", "-int8"))
+        export_text_tower(module, source, form=input_form(clip, module, None))
+        recipe = recipes_for("int8", preset, convolutional=False).text
+        recipe.write(QuantizeJob("text", source, target))
+        return target.stat().st_size / 1e6, trims
+
+
+def teacher_cost(teacher: LoadedClip) -> Cost:
+    """Return bytes and milliseconds of a teacher's image tower in fp32."""
+    from tinyclip_export.onnx_passes.exporter import export_image_tower
+    from tinyclip_export.towers.factory import image_tower
+
+    plain = ExportPreset().operators == "plain"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "teacher.onnx"
+        module = image_tower(teacher.model, plain=plain)
+        export_image_tower(module, path, image_size=teacher.image_size, form=ANY_INPUT)
+        return Cost(path.stat().st_size / 1e6, _milliseconds(path, teacher.image_size))
+
+
+def _uncalibrated() -> Calibration:
+    raise AssertionError("dynamic int8 measures no ranges")
+
+
+def _milliseconds(path: Path, image_size: int) -> float:
+    from tinyclip_export.verification.embeddings import TowerFiles
+    from tinyclip_export.verification.latency import interleaved_ms
+
+    session = TowerFiles("int8", path, path).open("image", threads=1)
+    pixels = np.random.default_rng(0).standard_normal((1, 3, image_size, image_size))
+    feed = {IMAGE_IO.input_name: pixels.astype(np.float32)}
+    return interleaved_ms([session], feed)[0]

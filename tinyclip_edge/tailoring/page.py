@@ -1,0 +1,113 @@
+"""The page and the picture of a tailoring: answers against megabytes and milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tinyclip_edge.file_aside import file_written_aside
+from tinyclip_edge.report import page
+from tinyclip_edge.report.drawing import SERIES, STYLE
+from tinyclip_edge.report.html import element, note, section, table
+from tinyclip_edge.report.scatter import Spot, draw_spots, scatter
+from tinyclip_edge.report.words import NONE
+from tinyclip_edge.tailoring.outcome import BUNDLE, GENERAL, TEACHER, Entry, TailorReport
+from tinyclip_edge.units import three_digits
+
+COLOURS = {TEACHER: SERIES[1], GENERAL: SERIES[3], BUNDLE: SERIES[2]}
+SIZES, TIMES = ("MB", "teacher's labels, %"), ("ms of a picture", "teacher's labels, %")
+HEAD = ("", "", "shape or model", "MB", "ms", "steps", "teacher's labels, %", "right, %")
+
+
+def write_page(report: TailorReport, path: Path) -> None:
+    """Write the HTML page. Raises DataError when the disk refuses."""
+    labels = _labels(report)
+    figures = [
+        scatter("sizes", "Megabytes", spots(report, "mb"), SIZES),
+        scatter("times", "Milliseconds", spots(report, "ms"), TIMES),
+    ]
+    rows = [_row(labels[entry.name], entry) for entry in report.ranked()]
+    body = [
+        section(
+            "compared",
+            "All candidates",
+            table(HEAD, rows, f"{report.held_out:,} held-out pictures"),
+            element("div", *figures, class_="figures"),
+            note(
+                f"Budget: {report.max_mb:g} MB and {report.max_ms:g} ms. A grey line joins the "
+                "models that no other one is better and cheaper than."
+            ),
+        ),
+        section("notes", "Notes", *(note(line) for line in report.notes)),
+        section(
+            "again",
+            "By hand",
+            element("pre", "\n".join(report.commands)),
+        ),
+    ]
+    title = f"{report.bundle.name}: {report.winner}"
+    lead = (
+        f"{report.train_pictures:,} pictures to learn from, {report.held_out:,} held out; bundle "
+        f"{report.bundle}"
+    )
+    head = [element("h1", title), element("p", lead, class_="lead")]
+    with file_written_aside(path) as file:
+        file.write(page(title, head, body).encode())
+
+
+def write_plot(report: TailorReport, path: Path) -> None:
+    """Write both plots side by side as PNG. Raises DataError when the disk refuses."""
+    # Not pyplot: it keeps figures and a display backend for the whole process.
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with rc_context(dict(STYLE)):
+        figure = Figure(figsize=(9.4, 3.4), dpi=120, layout="constrained")
+        FigureCanvasAgg(figure)
+        left, right = figure.subplots(1, 2)
+        draw_spots(left, spots(report, "mb"), SIZES)
+        draw_spots(right, spots(report, "ms"), TIMES)
+        with file_written_aside(path) as file:
+            figure.savefig(file, format="png", facecolor="white")
+
+
+def spots(report: TailorReport, axis: str) -> list[Spot]:
+    """Return the judged models over ``mb`` or ``ms``, by number; the winner is larger."""
+    labels = _labels(report)
+    return [
+        Spot(
+            labels[entry.name],
+            getattr(entry, axis),
+            100 * entry.top1,
+            colour=COLOURS.get(entry.kind, SERIES[0]),
+            highlighted=entry.name == report.winner,
+        )
+        for entry in report.ranked()
+        if entry.top1 is not None
+    ]
+
+
+def _labels(report: TailorReport) -> dict[str, str]:
+    """Return the short label of each entry on the plots: T, G, B, or its number by size."""
+    letters = {TEACHER: "T", GENERAL: "G", BUNDLE: "B"}
+    numbered: Sequence[Entry] = [e for e in report.ranked() if e.kind not in letters]
+    numbers = {entry.name: str(number) for number, entry in enumerate(numbered, 1)}
+    return {entry.name: letters.get(entry.kind) or numbers[entry.name] for entry in report.entries}
+
+
+def _row(label: str, entry: Entry) -> list[str]:
+    return [
+        label,
+        entry.name,
+        entry.about,
+        three_digits(entry.mb),
+        three_digits(entry.ms),
+        NONE if entry.steps is None else f"{entry.steps:,}",
+        _percent(entry.top1),
+        _percent(entry.accuracy),
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return NONE if share is None else f"{100 * share:.1f}"

@@ -1,0 +1,155 @@
+"""From a folder to two tables: pictures to learn from and held-out ones, with the teacher's view.
+
+N pictures, C labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyclip_edge.data import FeatureStore
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.models import LoadedClip, TorchEmbedder
+from tinyclip_edge.runtime.prompts import check_prompts, class_features
+from tinyclip_edge.runtime.protocol import Features
+from tinyclip_edge.tailoring.agreement import folder_targets, label_chances
+from tinyclip_edge.tailoring.features import (
+    PictureFeatures,
+    encode_pictures,
+    fill_store,
+    near_duplicates,
+)
+from tinyclip_edge.tailoring.pictures import PictureList
+from tinyclip_edge.tailoring.request import TailorRequest
+from tinyclip_edge.tailoring.split import held_out
+from tinyclip_edge.tailoring.work import WorkFolder
+
+if TYPE_CHECKING:
+    from tinyclip_edge.config import RunConfig
+    from tinyclip_edge.train.tasks.teacher import Teacher
+
+Say = Callable[[str], None]
+FEATURES = "pictures.npz"
+JUDGED = 1000  # held-out pictures at most, evenly spaced
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Both parts of the pictures, and the teacher's probabilities for the held-out ones."""
+
+    train: int  # number of pictures
+    held_out: tuple[str, ...]  # paths
+    chances: npt.NDArray[np.float64]  # of the teacher [N, C], of the held-out pictures
+    bias: float | None  # of the teacher's sigmoid, which its students have too
+    targets: list[int] | None  # true labels of those, where folders name them
+    notes: tuple[str, ...]
+
+
+def check_labels(request: TailorRequest, teacher: LoadedClip, say: Say) -> None:
+    """Raise DataError for labels that the teacher cannot tell apart, as after truncation."""
+    for line in check_prompts(TorchEmbedder(teacher), request.labels, request.templates):
+        say(line)
+
+
+def prepare(
+    request: TailorRequest,
+    work: WorkFolder,
+    listed: PictureList,
+    clip: LoadedClip,
+    config: RunConfig,
+    say: Say,
+) -> Prepared:
+    """Encode all pictures, split them, and write tables and the feature cache of the runs.
+
+    What an earlier call has encoded is read. ``config``: of any run, for its teacher. Raises
+    DataError.
+    """
+    from tinyclip_edge.train.accelerator import make_accelerator
+    from tinyclip_edge.train.builder import make_teacher
+
+    teacher = make_teacher(config, clip, make_accelerator(config.run).device)
+    pictures = _encoded(work, listed, teacher, config.data.workers, say)
+    listed.without(pictures.unreadable).check_readable()
+    digests = {picture.path: picture.sha256 for picture in listed.pictures}
+    groups = near_duplicates(pictures)
+    chosen = held_out([digests[path] for path in pictures.paths], groups)
+    classes = class_features(TorchEmbedder(clip), request.labels, request.templates)
+    chances = label_chances(pictures.unit, classes, clip.logit_scale, clip.logit_bias)
+    notes = _notes(pictures, listed, groups, chosen)
+    for note in notes:
+        say(note)
+    _write_tables(request, work, pictures, chosen, chances)
+    store = FeatureStore(work.features, teacher.recipe(None), say)
+    for name in ("train", "held-out"):
+        fill_store(store, work.table(name), pictures, teacher)
+    rows = np.flatnonzero(chosen)
+    rows = rows[:: max(1, -(-len(rows) // JUDGED))]
+    paths = tuple(pictures.paths[row] for row in rows)
+    targets = folder_targets(paths, request.labels)
+    return Prepared(int((~chosen).sum()), paths, chances[rows], clip.logit_bias, targets, notes)
+
+
+def _encoded(
+    work: WorkFolder, listed: PictureList, teacher: Teacher, workers: int, say: Say
+) -> PictureFeatures:
+    path = work.path / FEATURES
+    pictures = PictureFeatures.load(path)
+    if pictures is not None:
+        return pictures
+    say(f"the teacher reads {len(listed.pictures):,} pictures, once")
+    pictures = encode_pictures(
+        teacher, [picture.path for picture in listed.pictures], workers=workers
+    )
+    if not np.isfinite(pictures.rows).all():
+        raise DataError("the teacher's features of a picture are no numbers; use another teacher")
+    pictures.save(path)
+    return pictures
+
+
+def _write_tables(
+    request: TailorRequest,
+    work: WorkFolder,
+    pictures: PictureFeatures,
+    chosen: npt.NDArray[np.bool_],
+    chances: Features | npt.NDArray[np.float64],
+) -> None:
+    """Write each part with the caption that the teacher prefers, and all texts."""
+    firsts = chances.argmax(axis=1)
+    template = request.templates[0]
+    for name, part in (("train", ~chosen), ("held-out", chosen)):
+        rows = [
+            {
+                "image": pictures.paths[row],
+                "caption": template.replace("{}", request.labels[firsts[row]]),
+            }
+            for row in np.flatnonzero(part)
+        ]
+        work.write_rows(work.table(name), rows)
+    work.write_lines(work.lines("texts"), request.prompts)
+
+
+def _notes(
+    pictures: PictureFeatures,
+    listed: PictureList,
+    groups: list[list[int]],
+    chosen: npt.NDArray[np.bool_],
+) -> tuple[str, ...]:
+    lines = [
+        f"{int((~chosen).sum()):,} pictures to learn from, {int(chosen.sum()):,} held out by their "
+        "content"
+    ]
+    if groups:
+        alike = sum(map(len, groups))
+        lines.append(
+            f"{alike:,} pictures are nearly the same as others; each of their {len(groups):,} "
+            "groups is on one side"
+        )
+    unreadable = (*listed.unreadable, *pictures.unreadable)
+    if unreadable:
+        lines.append(f"{len(unreadable):,} pictures cannot be read: {', '.join(unreadable[:3])}")
+    return tuple(lines)

@@ -1,0 +1,60 @@
+"""Candidates as run folders: trained, continued and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from tinyclip_edge.config import RunConfig, dump_config
+from tinyclip_edge.errors import InterruptedRun
+from tinyclip_edge.file_aside import file_written_aside
+from tinyclip_edge.run_events import iterate_events
+from tinyclip_edge.tailoring.agreement import Agreement
+from tinyclip_edge.tailoring.work import WorkFolder
+from tinyclip_edge.train.distillation import distill
+from tinyclip_edge.train.folder_check import CONFIG
+from tinyclip_edge.train.monitoring.events import Silent
+
+LATEST = 50  # logged steps of which the speed is the median
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateRuns:
+    """Trains each candidate in ``runs/NAME``; ``judge`` takes the folder of a student."""
+
+    work: WorkFolder
+    configure: Callable[[str, int], RunConfig]  # by name and steps
+    judge: Callable[[Path], Agreement]
+    again: str  # the command that goes on
+
+    def train(self, name: str, steps: int) -> float:
+        """Train a candidate until it has taken ``steps`` steps; return seconds a step.
+
+        Raises InterruptedRun, once a checkpoint is written, and what ``distill`` raises.
+        """
+        config, folder = self.configure(name, steps), self.work.runs / name
+        self.work.configurations.mkdir(exist_ok=True)
+        with file_written_aside(self.work.configurations / f"{name}.yaml") as file:
+            file.write(dump_config(config).encode())
+        begun = (folder / CONFIG).is_file()
+        try:
+            distill(config, folder, resume=begun, observer=Silent(), report=False)
+        except InterruptedRun:
+            raise InterruptedRun(f"stopped after a checkpoint; go on: {self.again}") from None
+        return seconds_a_step(folder / "events.jsonl", config.optim.batch_size)
+
+    def score(self, name: str) -> Agreement:
+        """Return how well a candidate's student agrees with the teacher."""
+        return self.judge(self.work.runs / name)
+
+
+def seconds_a_step(events: Path, batch: int) -> float:
+    """Return the median time of the latest steps of a run, its first step left out."""
+    speeds = [
+        event["samples_per_s"]
+        for event in iterate_events(events)
+        if event["kind"] == "step" and event["step"] > 1 and event["samples_per_s"] > 0
+    ]
+    return batch / median(speeds[-LATEST:])

@@ -1,0 +1,123 @@
+"""The folder of a tailoring: what each step has found, so that a killed one goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyclip_edge.aside import LOCK, locked
+from tinyclip_edge.errors import ConfigError, DataError
+from tinyclip_edge.file_aside import file_written_aside
+from tinyclip_edge.json_text import read_json_table
+
+REQUEST = "request"
+FREE = ("out", "minutes", "general")  # what may differ when a tailoring goes on
+VERSION = 1
+OWN = (LOCK, "pictures.json", "candidates.json")  # left by a call that was killed at its start
+
+
+@dataclass(frozen=True, slots=True)
+class WorkFolder:
+    """JSON records by name, tables of pictures, the teacher's features, and a run a candidate."""
+
+    path: Path
+
+    @property
+    def features(self) -> Path:
+        """The feature cache that all runs share."""
+        return self.path / "features"
+
+    @property
+    def runs(self) -> Path:
+        """A run folder for each candidate."""
+        return self.path / "runs"
+
+    @property
+    def configurations(self) -> Path:
+        """A YAML file for each candidate, as ``distill`` takes it."""
+        return self.path / "configurations"
+
+    def table(self, name: str) -> Path:
+        """Return the path of a table of pictures with captions."""
+        return self.path / f"{name}.jsonl"
+
+    def lines(self, name: str) -> Path:
+        """Return the path of a file of texts, one a line."""
+        return self.path / f"{name}.txt"
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """Return a record, None before it is written; DataError for a damaged one."""
+        path = self.path / f"{name}.json"
+        return read_json_table(path, DataError) if path.is_file() else None
+
+    def write(self, name: str, record: Mapping[str, Any]) -> None:
+        """Write a record. Raises DataError when the disk refuses."""
+        with file_written_aside(self.path / f"{name}.json") as file:
+            file.write((json.dumps(record, indent=1) + "\n").encode())
+
+    def write_rows(self, path: Path, rows: list[dict[str, str]]) -> None:
+        """Write a table of JSON lines."""
+        with file_written_aside(path) as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    def write_lines(self, path: Path, lines: list[str]) -> None:
+        """Write texts, one a line."""
+        with file_written_aside(path) as file:
+            file.write("".join(f"{line}\n" for line in lines).encode())
+
+    def check(self, request: Mapping[str, Any], *, resume: bool) -> None:
+        """Raise ConfigError unless a tailoring of this request can begin, or go on, here."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"{self.path} is a file; choose another --work")
+        begun = (self.path / f"{REQUEST}.json").is_file()
+        if not resume:
+            if begun:
+                raise ConfigError(
+                    f"{self.path} has the work of an earlier call; add --resume to go on with it, "
+                    "or choose another --work"
+                )
+            others = [each.name for each in _content(self.path) if each.name not in OWN]
+            if others:
+                raise ConfigError(
+                    f"{self.path} has other files in it ({sorted(others)[0]}); choose another "
+                    "--work"
+                )
+            return
+        before = self.read(REQUEST) if begun else None
+        if before is None:
+            raise ConfigError(f"nothing to go on with in {self.path}; leave out --resume")
+        if before.get("version") != VERSION:
+            raise ConfigError(f"{self.path} is of another version; leave out --resume")
+        changed = [
+            key for key, value in request.items() if key not in FREE and before.get(key) != value
+        ]
+        if changed:
+            raise ConfigError(
+                f"{self.path} was begun with another {', '.join(changed)}; repeat the command as "
+                "it was, or choose another --work"
+            )
+
+    @contextmanager
+    def held(self, request: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
+        """Lock the folder in the block; remove it if nothing was found out in it.
+
+        Raises as ``check`` does, and TinyClipError if another process works there.
+        """
+        self.check(request, resume=resume)
+        existed = self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with locked(self.path):
+                yield
+        finally:
+            if not existed and self.path.is_dir() and self.read(REQUEST) is None:
+                shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _content(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
