@@ -103,6 +103,24 @@ def test_cached_losses_are_those_of_a_live_teacher(
     assert not any("parts are missing" in line for line in messages)
 
 
+def test_machines_of_a_cluster_write_the_same_files(make, cache, tmp_path):
+    from distributed import LocalCluster
+
+    local, _ = cache(views=2)
+    config = make(data={"feature_cache": str(tmp_path / "shared"), "views": 2})
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None
+    ) as cluster:
+        address, watcher = cluster.scheduler_address, ProgressLines(Watcher())
+        result = cache_features(config, watcher, cluster=address)
+        again = cache_features(config, watcher, cluster=address)
+    counts = [
+        (each.computed, each.pictures, each.captions, each.nbytes) for each in (local, result)
+    ]
+    assert counts[0] == counts[1] and again.computed == 0
+    assert parts(tmp_path / "shared") == parts(tmp_path / "cache")
+
+
 def test_views_change_what_is_learnt(run):
     assert run("centre")[0] != pytest.approx(run("views", views=2)[0], rel=1e-3)
 

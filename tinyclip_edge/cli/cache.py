@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 from tinyclip_edge.cli.distill import ConfigArgs
-from tinyclip_edge.cli.options import JsonFlag, print_json, progress_console, say_result
+from tinyclip_edge.cli.options import (
+    ClusterOption,
+    JsonFlag,
+    print_json,
+    progress_console,
+    refuse_launcher,
+    say_result,
+)
 from tinyclip_edge.cli.run_config import read_run
 from tinyclip_edge.errors import one_line
 from tinyclip_edge.launcher import first_process
 from tinyclip_edge.units import duration, size
 
 
-def cache(config: ConfigArgs = None, json_output: JsonFlag = False) -> None:
+def cache(
+    config: ConfigArgs = None, cluster: ClusterOption = None, json_output: JsonFlag = False
+) -> None:
     """Compute the teachers' features once, for all runs to share.
 
     They are stored in data.feature_cache; an interrupted computation continues.
     """
     from tinyclip_edge.train.feature_cache.check import check_cached
 
+    if cluster is not None:
+        refuse_launcher("cache --cluster")
     run = read_run(config, pairs=("train",))
     check_cached(run.data)
     from tinyclip_edge.train.caching import cache_features
     from tinyclip_edge.train.distributed import disband
 
     with FillBar() as bar:
-        result = cache_features(run, bar)
+        result = cache_features(run, bar, cluster=cluster)
     disband()
     if not first_process():
         return

@@ -88,7 +88,7 @@ _ALL = (
         "files that are whole stay; the same command continues",
         (
             "embed 'data/{000..099}.tar' --out embeddings --workers 4",
-            "embed data/*.tar --out vectors --dask tcp://10.0.0.1:8786",
+            "embed data/*.tar --out vectors --cluster tcp://10.0.0.1:8786",
         ),
     ),
     Command(

@@ -10,6 +10,7 @@ import typer
 from tinyclip_edge.cli.device_options import DeviceOptions
 from tinyclip_edge.cli.option_groups import with_option_groups
 from tinyclip_edge.cli.options import (
+    CLUSTER_HELP,
     BundleOption,
     DecodeOption,
     JsonFlag,
@@ -46,8 +47,9 @@ def embed(
     dask: Annotated[
         str | None,
         typer.Option(
-            help="Use the machines of a Dask cluster instead, such as tcp://10.0.0.1:8786; they "
-            "must see the same folders.",
+            "--cluster",
+            "--dask",
+            help=CLUSTER_HELP,
             metavar="ADDRESS",
             show_default="this machine",
         ),
@@ -62,7 +64,7 @@ def embed(
     Each shard becomes a file. A second time, shards that have a file are left out.
     """
     if dask is not None and workers > 1:
-        raise ConfigError("--workers is for this machine; leave it out with --dask")
+        raise ConfigError("--workers is for this machine; leave it out with --cluster")
     from tinyclip_edge.collection.embedding import embed_shards
 
     clip = open_bundle(bundle, precision=precision, threads=threads, decode=decode, device=device)

@@ -58,6 +58,18 @@ DecodeOption = Annotated[
         metavar="MODE",
     ),
 ]
+CLUSTER_HELP = (
+    "Use the machines of a Dask cluster instead, such as tcp://10.0.0.1:8786; they must see the "
+    "same folders."
+)
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        help=CLUSTER_HELP,
+        metavar="ADDRESS",
+        show_default="this machine",
+    ),
+]
 DEFAULT_INDEX = Path("pictures.npz")
 InOption = Annotated[
     Path,

@@ -1,4 +1,4 @@
-"""Where shards are embedded: in this process, in several, or on the machines of a Dask cluster."""
+"""Where work on shards runs: in this process, in several, or on the machines of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pickle
 import queue
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from tinyclip_edge.child import child_command, child_environment
-from tinyclip_edge.collection.embed_task import EmbedTask, UnitResult
 from tinyclip_edge.collection.shard_units import Unit
 from tinyclip_edge.errors import ConfigError, TinyClipError, missing_extra
 
@@ -23,11 +23,30 @@ CONNECT_SECONDS = 10.0
 AHEAD = 2  # units that wait for each thread of a cluster
 
 
-class Outcome(NamedTuple):
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class ClusterTask(Protocol[Result_co]):
+    """What is done with every unit; it can be sent to other machines."""
+
+    def run(self, unit: Unit) -> Result_co:
+        """Do it at once; raise TinyClipError."""
+
+
+class UnitTask(ClusterTask[Result_co], Protocol[Result_co]):
+    """A task that reports its progress within a unit. Its results are no numbers."""
+
+    def steps(self, unit: Unit) -> Generator[int, None, Result_co]:
+        """Do it, yield the numbers of pictures that are done; raise TinyClipError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Result]):
     """The end of a unit."""
 
     unit: Unit
-    result: UnitResult | None
+    result: Result | None
     error: TinyClipError | None = None
 
 
@@ -38,11 +57,11 @@ class Step(NamedTuple):
     pictures: int  # since the last step
 
 
-Event: TypeAlias = "Step | Outcome"
+Event: TypeAlias = "Step | Outcome[Result]"
 
 
-def embed_here(task: EmbedTask, units: Iterable[Unit]) -> Iterator[Event]:
-    """Embed units one after the other in this process."""
+def embed_here(task: UnitTask[Result], units: Iterable[Unit]) -> Iterator[Event[Result]]:
+    """Work on units one after the other in this process."""
     for unit in units:
         steps = task.steps(unit)
         try:
@@ -56,15 +75,17 @@ def embed_here(task: EmbedTask, units: Iterable[Unit]) -> Iterator[Event]:
             steps.close()  # a file that is half written is removed
 
 
-def embed_in_processes(task: EmbedTask, units: Sequence[Unit], workers: int) -> Iterator[Event]:
-    """Embed units in processes of this machine; those are ended when the iterator is closed."""
+def embed_in_processes(
+    task: UnitTask[Result], units: Sequence[Unit], workers: int
+) -> Iterator[Event[Result]]:
+    """Work on units in processes of this machine; those are ended when the iterator is closed."""
     waiting: queue.SimpleQueue[Unit] = queue.SimpleQueue()
     for unit in units:
         waiting.put(unit)
-    events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
+    events: queue.SimpleQueue[Event[Result] | BaseException] = queue.SimpleQueue()
     processes = [_Worker(task) for _ in range(min(workers, len(units)))]
 
-    def work(process: _Worker) -> None:
+    def work(process: _Worker[Result]) -> None:
         try:
             while True:
                 for event in process.embed(waiting.get_nowait()):
@@ -96,16 +117,16 @@ def embed_in_processes(task: EmbedTask, units: Sequence[Unit], workers: int) -> 
                 thread.join()
 
 
-class _Worker:
-    """A process that embeds one unit at a time; a new one is started where it was killed."""
+class _Worker(Generic[Result]):
+    """A process that works on one unit at a time; a new one is started where it was killed."""
 
-    def __init__(self, task: EmbedTask) -> None:
+    def __init__(self, task: UnitTask[Result]) -> None:
         self._task = task
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._ended = False
 
-    def embed(self, unit: Unit) -> Iterator[Event]:
+    def embed(self, unit: Unit) -> Iterator[Event[Result]]:
         try:
             process = self._started()
             assert process.stdin is not None and process.stdout is not None
@@ -113,7 +134,7 @@ class _Worker:
             process.stdin.flush()
             while True:
                 # From our own process, over its own pipe.
-                message: int | UnitResult | TinyClipError = pickle.load(process.stdout)
+                message: int | Result | TinyClipError = pickle.load(process.stdout)
                 if isinstance(message, int):
                     yield Step(unit, message)
                 elif isinstance(message, TinyClipError):
@@ -154,7 +175,7 @@ class _Worker:
         process, self._process = self._process, None
         code = None if process is None else _closed(process)
         return TinyClipError(
-            f"a process ended with code {code} while it embedded a shard; if its memory was used "
+            f"a process ended with code {code} while it read a shard; if its memory was used "
             "up, choose fewer --workers"
         )
 
@@ -169,8 +190,10 @@ def _closed(process: subprocess.Popen[bytes]) -> int:
     return code
 
 
-def embed_on_cluster(task: EmbedTask, units: Sequence[Unit], address: str) -> Iterator[Event]:
-    """Embed units on the machines of a Dask cluster, which share the folders with this one."""
+def embed_on_cluster(
+    task: ClusterTask[Result], units: Sequence[Unit], address: str
+) -> Iterator[Outcome[Result]]:
+    """Work on units on the machines of a Dask cluster, which share the folders with this one."""
     with _client(address) as client:
         from distributed import as_completed
 
@@ -195,7 +218,7 @@ def embed_on_cluster(task: EmbedTask, units: Sequence[Unit], address: str) -> It
             client.cancel(list(unit_of))
 
 
-def _outcome(unit: Unit, future: Any) -> Outcome:  # noqa: ANN401 - a distributed.Future
+def _outcome(unit: Unit, future: Any) -> Outcome[Any]:  # noqa: ANN401 - a distributed.Future
     error = future.exception()
     if error is None:
         return Outcome(unit, future.result())

@@ -20,6 +20,7 @@ from tinyclip_edge.collection.embed_engines import (
 )
 from tinyclip_edge.collection.embed_task import EmbedTask, ModelFiles, UnitResult
 from tinyclip_edge.collection.embedding import EmbedReport
+from tinyclip_edge.collection.failed_units import MOST_FAILED, failed_units
 from tinyclip_edge.collection.shard_units import Unit, units_of
 from tinyclip_edge.config.source_options import SourceOptions
 from tinyclip_edge.data.opening import open_source
@@ -29,7 +30,6 @@ from tinyclip_edge.errors import (
     BundleError,
     DataError,
     MissingExtraError,
-    TinyClipError,
     one_line,
 )
 from tinyclip_edge.limits import is_count
@@ -39,8 +39,7 @@ from tinyclip_edge.runtime.parquet_rows import read_header
 from tinyclip_edge.runtime.progress import reported
 from tinyclip_edge.runtime.protocol import Progress
 
-NAMED = 3  # faults or shards in a message
-MOST_FAILED = 10  # shards, after which no other is tried
+NAMED = 3  # faults in a message
 
 
 def embed_into(
@@ -83,7 +82,7 @@ def embed_into(
 
 def _events(
     task: EmbedTask, units: Sequence[Unit], workers: int, dask: str | None
-) -> Iterator[Event]:
+) -> Iterator[Event[UnitResult]]:
     if units and dask is not None:
         return embed_on_cluster(task, units, dask)
     if units and workers > 1:
@@ -106,7 +105,7 @@ class _Run:
     folder: Path
     results: dict[str, UnitResult] = field(default_factory=dict)  # by mark
     stale: dict[str, list[Path]] = field(default_factory=dict)  # by source: of earlier content
-    failed: list[Outcome] = field(default_factory=list)
+    failed: list[Outcome[UnitResult]] = field(default_factory=list)
     under_way: Counter[str] = field(default_factory=Counter)  # pictures of units, by mark
     embedded: int = 0
 
@@ -144,7 +143,7 @@ class _Run:
                 f"folder for --out, or --dtype {header.dtype}"
             )
 
-    def embed(self, events: Iterator[Event], progress: Progress) -> EmbedReport:
+    def embed(self, events: Iterator[Event[UnitResult]], progress: Progress) -> EmbedReport:
         start = time.perf_counter()
         whole = len(self.results)
         with closing(events) as open_events, reported(progress, "pictures") as report:  # type: ignore[type-var]
@@ -158,7 +157,7 @@ class _Run:
                 self._report(report)
         self.check(final=True)
         if self.failed:
-            raise self._failures()
+            raise failed_units(self.failed, len(self.units), "embedded")
         results = self.results.values()
         return EmbedReport(
             str(self.folder),
@@ -178,14 +177,14 @@ class _Run:
         done += self.under_way.total()
         report(done, None if total is None else max(done, total))
 
-    def _end(self, outcome: Outcome) -> None:
+    def _end(self, outcome: Outcome[UnitResult]) -> None:
         del self.under_way[outcome.unit.mark]
         if outcome.result is None:
             self.failed.append(outcome)
             if isinstance(outcome.error, (BundleError, MissingExtraError)):
                 raise outcome.error
             if len(self.failed) == MOST_FAILED:
-                raise self._failures()
+                raise failed_units(self.failed, len(self.units), "embedded")
             return
         path = self.folder / outcome.unit.name
         if not path.is_file():
@@ -249,19 +248,6 @@ class _Run:
                 lines += [*result.faults, *result.notes]
         more = self.unusable - len(lines[:NAMED])
         return "; ".join(lines[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
-
-    def _failures(self) -> TinyClipError:
-        lines = [
-            str(error) if (error := failure.error) and failure.unit.source in str(error)
-            else f"{failure.unit.source}: {error}"
-            for failure in self.failed[:NAMED]
-        ]  # fmt: skip
-        more = len(self.failed) - len(lines)
-        return DataError(
-            f"{len(self.failed):,} of {len(self.units):,} shards were not embedded: "
-            f"{'; '.join(lines)}{f' and {more:,} more' if more else ''}; the others are whole, and "
-            "the same command tries these again"
-        )
 
 
 def _result(header: FileHeader) -> UnitResult | None:

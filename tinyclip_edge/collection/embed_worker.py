@@ -1,4 +1,4 @@
-"""A process that embeds shards: units arrive at stdin, what becomes of them leaves at stdout."""
+"""A process that works on shards: units arrive at stdin, what becomes of them leaves at stdout."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING
 from tinyclip_edge.errors import TinyClipError
 
 if TYPE_CHECKING:
-    from tinyclip_edge.collection.embed_task import EmbedTask, Steps
+    from typing import Any
+
+    from tinyclip_edge.collection.embed_engines import UnitTask
 
 
 def main() -> None:
-    """Embed each unit of stdin, until it is closed."""
+    """Work on each unit of stdin, until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints does not mix with the answers
     # webdataset imports it where it is installed: seconds and memory that nothing here needs.
     sys.modules["torch"] = None  # type: ignore[assignment]
     units = sys.stdin.buffer
-    task: EmbedTask = pickle.load(units)
+    task: UnitTask[Any] = pickle.load(units)
 
     def send(message: object) -> None:
         pickle.dump(message, answers)
@@ -33,7 +35,7 @@ def main() -> None:
             unit = pickle.load(units)
         except EOFError:
             return
-        steps: Steps = task.steps(unit)
+        steps = task.steps(unit)
         try:
             while True:
                 send(next(steps))

@@ -15,6 +15,7 @@ from tinyclip_edge.data.folders import FolderPart
 from tinyclip_edge.data.marks import name_mark, part_mark
 from tinyclip_edge.data.pairs import Pair
 from tinyclip_edge.data.remote import RemoteShard
+from tinyclip_edge.data.selected_part import SelectedPart
 from tinyclip_edge.data.shards import Shard
 from tinyclip_edge.data.source import Part
 from tinyclip_edge.data.tables import TablePart
@@ -53,7 +54,7 @@ class Unit:
     def pairs(self, losses: Losses) -> Iterator[Pair]:
         """Read the pairs; add losses to ``losses``."""
         for part in self.parts:
-            yield from _with_losses(part, losses)
+            yield from with_losses(part, losses)
 
 
 def units_of(parts: Iterable[Part]) -> list[Unit]:
@@ -63,7 +64,7 @@ def units_of(parts: Iterable[Part]) -> list[Unit]:
     """
     units: list[Unit] = []
     for origin, group in groupby(parts, key=_origin):
-        listed = [_with_losses(part, Losses()) for part in group]
+        listed = [with_losses(part, Losses()) for part in group]
         runs = [tuple(listed[start : start + PARTS]) for start in range(0, len(listed), PARTS)]
         for number, run in enumerate(runs):
             source = origin if isinstance(run[0], (Shard, RemoteShard)) else f"{origin}#{number}"
@@ -80,6 +81,8 @@ def units_of(parts: Iterable[Part]) -> list[Unit]:
 
 
 def _origin(part: Part) -> str:
+    if isinstance(part, SelectedPart):
+        return _origin(part.whole)
     if isinstance(part, Shard):
         return str(part.path.absolute())
     if isinstance(part, RemoteShard):
@@ -95,8 +98,10 @@ def _rows(part: Part) -> int | None:
     return part.at_most if isinstance(part, FolderPart) else None
 
 
-def _with_losses(part: Part, losses: Losses) -> Part:
+def with_losses(part: Part, losses: Losses) -> Part:
     """Return a part that adds its losses to others, and reads files wherever it is sent."""
+    if isinstance(part, SelectedPart):
+        return replace(part, whole=with_losses(part.whole, losses))
     changes: dict[str, Any] = {}
     names = {field.name for field in fields(cast("Any", part))} if _is_ours(part) else set()
     if "losses" in names:

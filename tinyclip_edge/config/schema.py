@@ -59,8 +59,8 @@ class DataConfig(Section):
         min_length=1,
         description="starter:train; shards (.tar, .tar.gz): path, glob, {000..009}, http(s):// or "
         "pipe:COMMAND; a table (.csv, .tsv, .jsonl) of image paths and captions; COCO "
-        "captions (.json); an image folder "
-        "with captions (NAME.txt or metadata.jsonl); or a list of these.",
+        "captions (.json); an image folder with captions (NAME.txt or metadata.jsonl); a "
+        ".selection of `tinyclip-edge select`; or a list of these.",
     )
     val: str | list[str] | None = Field(
         default=None,

@@ -30,6 +30,7 @@ from tinyclip_edge.data.features import TeacherFeatures
 from tinyclip_edge.data.marks import caption_mark, name_mark, part_mark, part_name
 from tinyclip_edge.data.memory import PairMemory
 from tinyclip_edge.data.pairs import Ints, Pair
+from tinyclip_edge.data.selected_part import SelectedPart
 from tinyclip_edge.data.source import PairSource, Part
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.json_text import read_json_table
@@ -81,7 +82,7 @@ class FeatureStore:
 
     def load(self, part: Part) -> PartFeatures | None:
         """Return the features of a part; None, with a warning if damaged, without a valid file."""
-        path, about = self._place(part)
+        path, about = self._place(self._stored(part))
         if not path.is_file():
             return None
         try:
@@ -130,6 +131,7 @@ class FeatureStore:
         return replace(source, parts=tuple(CachedPart(part, self) for part in source.parts))
 
     def _is_complete(self, part: Part, *, thorough: bool) -> bool:
+        part = self._stored(part)
         path, about = self._place(part)
         if not path.is_file():
             if any(path.parent.glob(f"{name_mark(part_name(part))}-*.safetensors")):
@@ -144,6 +146,12 @@ class FeatureStore:
             self._tell(path, f"feature cache: {path} {error}; it is recomputed")
             return False
         return True
+
+    def _stored(self, part: Part) -> Part:
+        """Return the part itself, or the one that it was chosen from if its rows are here."""
+        if isinstance(part, SelectedPart) and self._place(part.whole)[0].is_file():
+            return part.whole
+        return part
 
     def _place(self, part: Part) -> tuple[Path, dict[str, str]]:
         """Return the file of a part, derived from its name and content, and its metadata."""

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from tinyclip_edge.data.pairs import Pair
+from tinyclip_edge.data.selected_part import SelectedPart
 from tinyclip_edge.data.shards import Shard
 from tinyclip_edge.data.source import Part
 
@@ -38,6 +39,8 @@ def part_name(part: Part) -> str:
 def part_mark(part: Part) -> str:
     """Return 32 hex digits of the content of a part; for a shard, of its size and first bytes."""
     content = [_bytes(part.fingerprint)]
+    if isinstance(part, SelectedPart):
+        content.append(part_mark(part.whole).encode())
     if isinstance(part, Shard):
         try:
             with part.path.open("rb") as file:

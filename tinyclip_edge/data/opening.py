@@ -1,8 +1,9 @@
-"""Open the sources in ``data.train``: starter kit, shards, tables of image paths, image folders."""
+"""Open the sources in ``data.train``: starter kit, shards, tables, image folders, selections."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tinyclip_edge.config.source_options import DEFAULT, SourceOptions
@@ -11,6 +12,9 @@ from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.folders import open_folder
 from tinyclip_edge.data.patterns import SCHEME, matching_names
 from tinyclip_edge.data.remote import RemoteShard
+from tinyclip_edge.data.selected_part import PartName, SelectedPart
+from tinyclip_edge.data.selection_file import SUFFIX as SELECTION
+from tinyclip_edge.data.selection_file import open_selection
 from tinyclip_edge.data.shards import Shard
 from tinyclip_edge.data.source import PairSource, Part
 from tinyclip_edge.data.tables import TABLES, open_table
@@ -22,11 +26,18 @@ from tinyclip_edge.plugins import DATA, call_plugin, scheme_of
 def open_source(source: str | Sequence[str], options: SourceOptions = DEFAULT) -> PairSource:
     """Return the parts of ``starter:SPLIT`` or of one or more patterns.
 
-    A pattern is a path or URL of shards, tables or an image folder; it may contain braces
-    (``{000..009}``) and, if local, wildcards. ``pipe:COMMAND`` is refused unless the options allow
-    it, and files above their limits always are. Raises DataError if a pattern matches nothing, or
-    if a table or folder cannot be read.
+    A pattern is a path or URL of shards, tables, selections or an image folder; it may contain
+    braces (``{000..009}``) and, if local, wildcards. ``pipe:COMMAND`` is refused unless the options
+    allow it, and files above their limits always are. Raises DataError if a pattern matches
+    nothing, or if a table, selection or folder cannot be read.
     """
+    return open_named(source, options)[0]
+
+
+def open_named(
+    source: str | Sequence[str], options: SourceOptions = DEFAULT
+) -> tuple[PairSource, tuple[PartName, ...]]:
+    """Return a source as ``open_source`` does, and the names of its parts."""
     patterns = [source] if isinstance(source, str) else list(source)
     parts: dict[str, tuple[Part, ...]] = {}
     losses = Losses()
@@ -42,20 +53,32 @@ def open_source(source: str | Sequence[str], options: SourceOptions = DEFAULT) -
     bounds = [part.at_most for part in opened.parts]
     if None not in bounds:  # otherwise the share of faulty samples is checked while reading
         opened.check(sum(bound for bound in bounds if bound is not None))
-    return opened
+    return opened, tuple(
+        part.name if isinstance(part, SelectedPart) else PartName(name, number)
+        for name, group in parts.items()
+        for number, part in enumerate(group)
+    )
 
 
 def _parts(name: str, losses: Losses, options: SourceOptions) -> tuple[Part, ...]:
-    limits = options.limits
     if (plugin := scheme_of(DATA, name)) is not None:
         return tuple(call_plugin(DATA, *plugin, options))
     if SCHEME.match(name):
-        return (RemoteShard(name, losses, limits, options.captionless),)
-    path = Path(name)
+        return (RemoteShard(name, losses, options.limits, options.captionless),)
+    return _local_parts(Path(name), losses, options)
+
+
+def _local_parts(path: Path, losses: Losses, options: SourceOptions) -> tuple[Part, ...]:
+    suffix = path.suffix.lower()
     if is_folder(path):
         return open_folder(path, losses, options)
-    if path.suffix.lower() in TABLES:
+    if suffix == SELECTION:
+        captioned = replace(options, captionless=False)  # its rows count pairs with captions
+        return open_selection(
+            path, lambda each: _parts(each, losses, captioned), allow_pipes=options.allow_pipes
+        )
+    if suffix in TABLES:
         return open_table(path, losses, options)
-    if path.suffix.lower() == SUFFIX:
+    if suffix == SUFFIX:
         return open_coco(path, losses)
-    return (Shard(path, losses, limits, options.captionless),)
+    return (Shard(path, losses, options.limits, options.captionless),)

@@ -23,7 +23,8 @@ SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+):")  # two letters or more: C: is a Wi
 RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 NAMES = 1_000_000  # maximum number of names from a pattern
 FORMS = (
-    "shards (.tar, .tar.gz), a table (.csv, .tsv, .jsonl), COCO captions (.json) or an image folder"
+    "shards (.tar, .tar.gz), a table (.csv, .tsv, .jsonl), COCO captions (.json), a .selection or "
+    "an image folder"
 )
 
 
@@ -41,7 +42,7 @@ def matching_names(pattern: str, *, allow_pipes: bool) -> list[str]:
         return [pattern]
     scheme = SCHEME.match(pattern)
     if scheme is not None:
-        _check_scheme(pattern, scheme[1], allow_pipes=allow_pipes)
+        check_scheme(pattern, scheme[1], allow_pipes=allow_pipes)
     expanded = _expanded(pattern)
     if scheme is not None:
         return expanded
@@ -60,7 +61,8 @@ def _expanded(pattern: str) -> list[str]:
     return names
 
 
-def _check_scheme(pattern: str, scheme: str, *, allow_pipes: bool) -> None:
+def check_scheme(pattern: str, scheme: str, *, allow_pipes: bool) -> None:
+    """Raise DataError for an address that is not read, or not without ``allow_pipes``."""
     if pattern.startswith(PIPE):
         if not allow_pipes:
             raise DataError(f"'{pattern}' runs a command; set data.allow_pipes=true to allow it")

@@ -1,34 +1,153 @@
-"""Fill a feature cache without a run."""
+"""Fill a feature cache without a run, in the processes of a launcher or on a cluster."""
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from tinyclip_edge.collection.embed_engines import Outcome, embed_on_cluster
+from tinyclip_edge.collection.failed_units import MOST_FAILED, failed_units
+from tinyclip_edge.collection.shard_units import Unit, with_losses
 from tinyclip_edge.config import RunConfig
-from tinyclip_edge.data import open_source
+from tinyclip_edge.data import PairSource, open_source
+from tinyclip_edge.data.cuts import Losses
+from tinyclip_edge.data.marks import part_mark, part_name
+from tinyclip_edge.errors import MissingExtraError
 from tinyclip_edge.models import load_clip
+from tinyclip_edge.paths import expanded, is_folder
 from tinyclip_edge.train.accelerator import make_accelerator
 from tinyclip_edge.train.builder import make_crops, make_teacher
 from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.feature_cache.check import check_cached
-from tinyclip_edge.train.feature_cache.fill import make_filler
-from tinyclip_edge.train.feature_cache.progress import CacheResult, FillWatcher, ProgressLines
+from tinyclip_edge.train.feature_cache.fill import FeatureCacheFiller, make_filler
+from tinyclip_edge.train.feature_cache.progress import (
+    CacheResult,
+    Computed,
+    FillWatcher,
+    ProgressLines,
+    interrupted_fill,
+)
 from tinyclip_edge.train.monitoring.events import Silent
 
 
-def cache_features(config: RunConfig, watcher: FillWatcher) -> CacheResult:
+def cache_features(
+    config: RunConfig, watcher: FillWatcher, *, cluster: str | None = None
+) -> CacheResult:
     """Fill ``data.feature_cache`` for ``data.train``; every process of a launcher calls it.
 
-    Existing parts are read completely to validate them. Raises ConfigError if there is no cache to
-    fill, DataError, ModelError, and InterruptedRun on Ctrl-C.
+    ``cluster``: address of a Dask scheduler, whose machines share the folders with this one and
+    compute the features. Existing parts are read completely to validate them. Raises ConfigError if
+    there is no cache to fill, DataError, ModelError, and InterruptedRun on Ctrl-C.
     """
-    data = config.data
-    check_cached(data)
-    accelerator = make_accelerator(config.run)
+    check_cached(config.data)
+    device = make_accelerator(config.run).device
     distributed = DistributedContext()
     own = watcher if distributed.main else ProgressLines(Silent())
     with distributed.agreed():
-        source = open_source(data.train, data.source_options)
-        clip = load_clip(config.teacher.model, config.teacher.pretrained)
-        teacher = make_teacher(config, clip, accelerator.device)
-        filler = make_filler(data, source, teacher, make_crops(data, clip), own.on_message)
-        assert filler is not None  # check_cached has verified both conditions
+        source = open_source(config.data.train, config.data.source_options)
+        filler = open_filler(config, source, device, own.on_message)
+    if cluster is not None:
+        return fill_on_cluster(config, filler, cluster, watcher)
     return filler.fill(distributed, own, thorough=True)
+
+
+def open_filler(
+    config: RunConfig, source: PairSource, device: torch.device, warn: Callable[[str], None]
+) -> FeatureCacheFiller:
+    """Load the teachers of a configuration that has a feature cache. Raises as cache_features."""
+    clip = load_clip(config.teacher.model, config.teacher.pretrained)
+    teacher = make_teacher(config, clip, device)
+    filler = make_filler(config.data, source, teacher, make_crops(config.data, clip), warn)
+    assert filler is not None  # check_cached has verified both conditions
+    return filler
+
+
+def fill_on_cluster(
+    config: RunConfig, filler: FeatureCacheFiller, address: str, watcher: FillWatcher
+) -> CacheResult:
+    """Fill the cache of ``config`` on a Dask cluster, one part after the other on each thread.
+
+    Raises DataError for parts that failed, after the others; their files stay.
+    """
+    began = time.perf_counter()
+    missing = filler.store.missing(filler.source.parts, thorough=True)
+    if not missing:
+        return filler.result(Computed(), time.perf_counter() - began, None)
+    estimate = filler.begin(missing, 1, watcher)
+    parts = [filler.source.parts[number] for number in missing]
+    units = [Unit(part_name(p), part_mark(p), (with_losses(p, Losses()),)) for p in parts]
+    task = CacheTask(_with_absolute_paths(config).model_dump_json())
+    total, failed = Computed(), list[Outcome[Computed]]()
+    try:
+        with closing(embed_on_cluster(task, units, address)) as outcomes:  # type: ignore[type-var]
+            for outcome in outcomes:
+                if outcome.result is None:
+                    failed.append(outcome)
+                    if isinstance(outcome.error, MissingExtraError):
+                        raise outcome.error
+                    if len(failed) == MOST_FAILED:
+                        break
+                else:
+                    total = total.plus(outcome.result)
+                    watcher.on_pairs(total.pictures, max(estimate.pairs, total.pictures))
+    except KeyboardInterrupt:
+        raise interrupted_fill(filler.store.folder, total.parts) from None
+    if failed:
+        raise failed_units(failed, len(units), "cached")
+    return filler.result(total, time.perf_counter() - began, estimate)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheTask:
+    """Computes the features of parts wherever it is sent."""
+
+    config: str  # JSON
+
+    def run(self, unit: Unit) -> Computed:
+        """Compute and store the features of the parts of a unit. Raises TinyClipError."""
+        with _LOADING:  # threads of a worker share the teacher
+            filler = _filler(self.config)
+        total = Computed()
+        for part in unit.parts:
+            total = total.plus(filler.compute(part, lambda _: None))
+        return total
+
+
+_LOADING = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _filler(config: str) -> FeatureCacheFiller:
+    run = RunConfig.model_validate_json(config)
+    device = make_accelerator(run.run).device
+    return open_filler(run, PairSource("", ()), device, lambda _: None)
+
+
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Return a configuration that another process understands, whatever its working folder."""
+
+    def absolute(path: str) -> str:
+        return str(Path(expanded(path)).absolute())
+
+    def model(name: str) -> str:
+        return absolute(name) if is_folder(Path(expanded(name))) else name
+
+    assert config.data.feature_cache is not None
+    teacher = config.teacher.model_copy(
+        update={
+            "model": model(config.teacher.model),
+            "ensemble": [
+                each.model_copy(update={"model": model(each.model)})
+                for each in config.teacher.ensemble
+            ],
+        }
+    )
+    data = config.data.model_copy(update={"feature_cache": absolute(config.data.feature_cache)})
+    return config.model_copy(update={"teacher": teacher, "data": data})

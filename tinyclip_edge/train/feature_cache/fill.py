@@ -30,10 +30,16 @@ from tinyclip_edge.data.feature_part import Bytes
 from tinyclip_edge.data.marks import MARK, caption_mark, sample_mark
 from tinyclip_edge.data.pairs import Halves, Pair
 from tinyclip_edge.data.source import Part
-from tinyclip_edge.errors import DataError, InterruptedRun
+from tinyclip_edge.errors import DataError
 from tinyclip_edge.paths import expanded
 from tinyclip_edge.train.distributed import DistributedContext
-from tinyclip_edge.train.feature_cache.progress import CacheResult, Estimate, FillWatcher
+from tinyclip_edge.train.feature_cache.progress import (
+    CacheResult,
+    Computed,
+    Estimate,
+    FillWatcher,
+    interrupted_fill,
+)
 from tinyclip_edge.train.tasks.teacher import Teacher
 from tinyclip_edge.units import size
 
@@ -77,24 +83,27 @@ class FeatureCacheFiller:
             if distributed.main:
                 missing = self.store.missing(self.source.parts, thorough=thorough)
                 if missing:
-                    estimate = self._announce(missing, distributed.count, watcher)
-                    self.store.create()
+                    estimate = self.begin(missing, distributed.count, watcher)
         todo = distributed.all_gather(missing)[0][distributed.number :: distributed.count]
         share = 0 if estimate is None else -(-estimate.pairs // distributed.count)
         with distributed.agreed():
             done = self._compute(todo, share, watcher)
-        computed, pictures, captions, undecodable, nbytes = map(
-            sum, zip(*distributed.all_gather(done), strict=True)
-        )
+        total = Computed()
+        for each in distributed.all_gather(done):
+            total = total.plus(each)
+        return self.result(total, time.perf_counter() - began, estimate)
+
+    def result(self, computed: Computed, seconds: float, estimate: Estimate | None) -> CacheResult:
+        """Return the result of a fill that computed so much."""
         return CacheResult(
             folder=self.store.folder,
             parts=len(self.source.parts),
-            computed=computed,
-            pictures=pictures,
-            captions=captions,
-            undecodable=undecodable,
-            nbytes=nbytes,
-            seconds=time.perf_counter() - began,
+            computed=computed.parts,
+            pictures=computed.pictures,
+            captions=computed.captions,
+            undecodable=computed.undecodable,
+            nbytes=computed.nbytes,
+            seconds=seconds,
             estimate=estimate,
         )
 
@@ -118,7 +127,8 @@ class FeatureCacheFiller:
         picture = self.views * (row + (SEED if self.crops is not None else 0)) + MARK
         return round(pairs * (picture + captions * (row + MARK)))
 
-    def _announce(self, missing: Sequence[int], processes: int, watcher: FillWatcher) -> Estimate:
+    def begin(self, missing: Sequence[int], processes: int, watcher: FillWatcher) -> Estimate:
+        """Create the folder, and announce what it takes. Raises DataError if the disk is full."""
         estimate = self.estimate(missing, processes)
         parts = f"{len(missing):,} of {len(self.source.parts):,} parts"
         watcher.on_message(f"feature cache {self.store.folder}: {parts} are missing, {estimate}")
@@ -129,11 +139,19 @@ class FeatureCacheFiller:
                 f"its disk has {size(free)} left; free some space, or set data.feature_cache "
                 "to a folder elsewhere"
             )
+        self.store.create()
         return estimate
 
-    def _compute(self, todo: Sequence[int], share: int, watcher: FillWatcher) -> list[int]:
-        """Return numbers of parts, pictures, captions, undecodable pictures and bytes computed."""
-        totals, pairs = [0] * 5, 0
+    def compute(self, part: Part, on_pairs: Callable[[int], None]) -> Computed:
+        """Compute and store the features of a part. Raises DataError."""
+        features = self._features(part, on_pairs)
+        self.store.save(part, features)
+        return Computed(
+            1, len(features.samples), len(features.captions), features.bad, features.nbytes
+        )
+
+    def _compute(self, todo: Sequence[int], share: int, watcher: FillWatcher) -> Computed:
+        totals, pairs = Computed(), 0
 
         def count_pairs(more: int) -> None:
             nonlocal pairs
@@ -142,22 +160,9 @@ class FeatureCacheFiller:
 
         try:
             for number in todo:
-                part = self.source.parts[number]
-                features = self._features(part, count_pairs)
-                self.store.save(part, features)
-                more = (
-                    1,
-                    len(features.samples),
-                    len(features.captions),
-                    features.bad,
-                    features.nbytes,
-                )
-                totals = [a + b for a, b in zip(totals, more, strict=True)]
+                totals = totals.plus(self.compute(self.source.parts[number], count_pairs))
         except KeyboardInterrupt:
-            raise InterruptedRun(
-                f"stopped; the {totals[0]:,} parts computed so far are in {self.store.folder}; "
-                "repeat the command to compute the others"
-            ) from None
+            raise interrupted_fill(self.store.folder, totals.parts) from None
         return totals
 
     def _features(

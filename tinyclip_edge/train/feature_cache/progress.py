@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from tinyclip_edge.errors import InterruptedRun
 from tinyclip_edge.train.monitoring.events import Observer
 from tinyclip_edge.units import duration, size
 
@@ -32,6 +33,28 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"about {self.pairs:,} pairs, {size(self.nbytes)}, {duration(self.seconds)}"
+
+
+class Computed(NamedTuple):
+    """Counts of what was computed."""
+
+    parts: int = 0
+    pictures: int = 0
+    captions: int = 0  # distinct ones in each part
+    undecodable: int = 0  # pictures
+    nbytes: int = 0
+
+    def plus(self, more: Computed) -> Computed:
+        """Return the sums of both."""
+        return Computed(*(a + b for a, b in zip(self, more, strict=True)))
+
+
+def interrupted_fill(folder: Path, parts: int) -> InterruptedRun:
+    """Return the end of a fill that was stopped after so many parts."""
+    return InterruptedRun(
+        f"stopped; the {parts:,} parts computed so far are in {folder}; repeat the command to "
+        "compute the others"
+    )
 
 
 @dataclass(frozen=True, slots=True)

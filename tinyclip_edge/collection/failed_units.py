@@ -1,0 +1,27 @@
+"""The error of work on many shards, some of which failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tinyclip_edge.collection.embed_engines import Outcome
+from tinyclip_edge.errors import DataError
+
+NAMED = 3  # shards in a message
+MOST_FAILED = 10  # shards, after which no other is tried
+
+
+def failed_units(failed: Sequence[Outcome[Any]], units: int, done: str) -> DataError:
+    """Return the error of ``failed`` ones of ``units`` shards that were not ``done``."""
+    lines = [
+        str(error) if (error := failure.error) and failure.unit.source in str(error)
+        else f"{failure.unit.source}: {error}"
+        for failure in failed[:NAMED]
+    ]  # fmt: skip
+    more = len(failed) - len(lines)
+    return DataError(
+        f"{len(failed):,} of {units:,} shards were not {done}: "
+        f"{'; '.join(lines)}{f' and {more:,} more' if more else ''}; the others are whole, and "
+        "the same command tries these again"
+    )

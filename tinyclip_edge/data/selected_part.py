@@ -1,0 +1,91 @@
+"""Chosen pairs of a part of a source, read without copies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyclip_edge.data.pairs import Pair
+from tinyclip_edge.data.source import Part
+from tinyclip_edge.errors import DataError
+
+AGAIN = "select again"
+Rows = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class PartName:
+    """Where a part comes from: the name of its file, folder or address, and its number there."""
+
+    source: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SelectedPart:
+    """Chosen pairs of a part."""
+
+    whole: Part
+    name: PartName
+    rows: Rows  # increasing
+    of: int  # pairs of the whole part
+    keys: str  # hash of the keys of its pairs
+    index: str  # file of the selection, for messages
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the whole part, with the rows."""
+        digest = hashlib.sha256(self.rows.astype("<u4").tobytes()).hexdigest()[:16]
+        return f"{self.whole.fingerprint} {digest}"
+
+    @property
+    def pairs(self) -> int:
+        """Number of its pairs."""
+        return len(self.rows)
+
+    @property
+    def at_most(self) -> int:
+        """Number of its pairs."""
+        return len(self.rows)
+
+    @property
+    def size(self) -> int | None:
+        """Its share of the bytes of a shard."""
+        size = self.whole.size
+        return None if size is None else -(-size * len(self.rows) // self.of)
+
+    def __iter__(self) -> Iterator[Pair]:
+        """Read the pairs; raise DataError if they are others than those that were chosen."""
+        digest = hashlib.blake2b(digest_size=16)
+        rows = iter(self.rows.tolist())
+        following = next(rows)
+        for row, pair in enumerate(self.whole):
+            if row != following:
+                continue
+            digest.update(key_mark(pair.key))
+            following = next(rows, None)
+            if following is None and digest.hexdigest() != self.keys:
+                break
+            yield pair
+            if following is None:
+                return
+        raise self._changed()
+
+    def _changed(self) -> DataError:
+        return DataError(
+            f"{self.name.source} has other pairs than when {self.index} was written; {AGAIN}"
+        )
+
+
+def key_mark(key: str) -> bytes:
+    """Return 8 bytes of the hash of a key."""
+    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def keys_digest(marks: npt.NDArray[np.uint64]) -> str:
+    """Return the hash of the keys of chosen pairs, given the marks of the keys in order."""
+    return hashlib.blake2b(marks.astype("<u8").tobytes(), digest_size=16).hexdigest()
