@@ -15,7 +15,8 @@ from tinyclip_edge.precisions import PRECISIONS
 class Engine:
     """An inference engine with a file format of its own."""
 
-    packages: Mapping[str, str]  # module to import -> package that brings it
+    packages: Mapping[str, str]  # to write files: module to import -> package that brings it
+    runs_with: Mapping[str, str]  # to run them, likewise
     extra: str  # of tinyclip-edge
     suffix: str  # of its files
     precisions: tuple[str, ...]  # that its writer makes, by the names of ours
@@ -25,6 +26,7 @@ class Engine:
 ENGINES: Mapping[str, Engine] = {
     "openvino": Engine(
         packages={"openvino": "openvino", "nncf": "nncf"},
+        runs_with={"openvino": "openvino"},
         extra="openvino",
         suffix=".xml",
         precisions=("fp32", "fp16", "int8"),
@@ -32,6 +34,7 @@ ENGINES: Mapping[str, Engine] = {
     ),
     "litert": Engine(
         packages={"litert_torch": "litert-torch"},
+        runs_with={"ai_edge_litert": "ai-edge-litert"},
         extra="litert",
         suffix=".tflite",
         precisions=("fp32", "int8"),
@@ -39,6 +42,7 @@ ENGINES: Mapping[str, Engine] = {
     ),
     "executorch": Engine(
         packages={"executorch": "executorch"},
+        runs_with={"executorch": "executorch", "torch": "torch"},
         extra="executorch",
         suffix=".pte",
         # Its XNNPACK partitioner stops at a dynamic int8 form of our towers: "found dependency

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime as ort
 import pytest
+
+from tinyclip_edge.api.bundles import check
+from tinyclip_edge.runtime.bundle import Manifest, list_files
 
 application = pytest.mark.application
 infinity = pytest.mark.infinity
@@ -65,6 +70,22 @@ def test_a_string_and_a_file_give_the_golden_vectors(desk):
         ((vector,),) = names["pictures"].run(None, {"image": content})
         expected = golden["embeddings"]["int8"]["image"][row]
         assert vector @ expected >= golden["least_cosine"]["int8"]["image"]
+
+
+@application
+def test_check_replays_the_golden_folder(desk, tmp_path):
+    result = check(desk.bundle)
+    names = [f"{each} from {kind}" for kind in ("strings", "encoded pictures")
+             for each in ("fp32", "int8")]  # fmt: skip
+    assert [each.name for each in result.forms] == names
+    assert result.passed and not result.not_replayed
+    changed = shutil.copytree(desk.bundle, tmp_path / "changed")
+    vectors = json.loads((changed / "golden/vectors.json").read_text())
+    vectors["embeddings"]["fp32"]["image"].reverse()
+    (changed / "golden/vectors.json").write_text(json.dumps(vectors))
+    replace(Manifest.read(changed), files=list_files(changed)).write(changed)
+    (failure,) = check(changed).failures
+    assert failure.startswith("fp32 from encoded pictures image cosine")
 
 
 @application

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from tinyclip_edge import EdgeCLIP
+from tinyclip_edge.api.bundles import check
 from tinyclip_edge.config.preset import load_preset
 from tinyclip_edge.engines import ENGINES
 from tinyclip_edge.errors import BundleError
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.golden import decode_embeddings, decode_image
-from tinyclip_export.engines.replay import min_cosine
+from tinyclip_export.engines.replay import replay_engine
 from toy_export import export_for_target
 
 pytestmark = pytest.mark.provider
@@ -85,8 +86,15 @@ def test_every_file_passed_its_gates_here(bundle, engine):
         # Random towers are hard on int8 and leave it above this; floats differ in the last bits.
         least = 0.995 if precision == "int8" else 0.9999
         assert min(figures[tower]["cosine_min"] for tower in ("image", "text")) > least
-        assert min_cosine(bundle, precision) > 0.9999
+        assert replay_engine(bundle, precision).min_cosine > 0.9999
         assert set(entry["files"][precision].values()) <= set(manifest.files)
+
+
+def test_check_replays_every_file(bundle, engine):
+    result = check(bundle)
+    names = [f"{engine} {each}" for each in load_preset(engine).engine.precisions]
+    assert [each.name for each in result.forms] == names
+    assert result.passed and not result.not_replayed
 
 
 def test_files_say_nothing_of_this_machine(bundle, engine):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tinyclip_edge.runtime.golden import Replay
+    from tinyclip_export.form_replay import FormReplay
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,16 @@ class BundleCheck(NotebookReport):
     replays: tuple[Replay, ...]
     target: str | None = None  # that the bundle was made for
     misfit: str | None = None  # what speaks against it here
+    forms: tuple[FormReplay, ...] = ()  # of other engines, and of strings and encoded pictures
+    not_replayed: tuple[str, ...] = ()  # files, with the package that is missing
 
     @property
     def failures(self) -> list[str]:
         """One line for each fault, with its precision."""
-        return [f"{each.precision} {line}" for each in self.replays for line in each.failures]
+        return [
+            *(f"{each.precision} {line}" for each in self.replays for line in each.failures),
+            *(f"{each.name} {line}" for each in self.forms for line in each.failures),
+        ]
 
     @property
     def passed(self) -> bool:
@@ -53,6 +59,8 @@ class BundleCheck(NotebookReport):
             "target": self.target,
             "misfit": self.misfit,
             "precisions": [each.as_dict() for each in self.replays],
+            "forms": [each.as_dict() for each in self.forms],
+            "not_replayed": list(self.not_replayed),
         }
 
     def table(self) -> Table:
@@ -63,6 +71,7 @@ class BundleCheck(NotebookReport):
             for each in self.replays
             for tower, place in each.placement.items()
         ]
+        left_out = [f"not replayed: {'; '.join(self.not_replayed)}"] if self.not_replayed else []
         table = report_table(
             f"{self.name}: golden vectors on this machine",
             (
@@ -74,7 +83,7 @@ class BundleCheck(NotebookReport):
                 "\npixels",
                 "\nverdict",
             ),
-            [legend, *places, *([self.misfit] if self.misfit else [])],
+            [legend, *places, *left_out, *([self.misfit] if self.misfit else [])],
         )
         for each in self.replays:
             table.add_row(
@@ -87,7 +96,20 @@ class BundleCheck(NotebookReport):
                 "equal" if each.same_pixels else "differ",
                 "FAILED" if each.failures else "ok",
             )
+        for form in self.forms:
+            table.add_row(
+                form.name,
+                *_cells(form.cosine, lambda value: f"{value:.5f}"),
+                *_cells(form.ms, three_digits),
+                {None: "–", True: "equal", False: "differ"}[form.same_ids],
+                "–",
+                "FAILED" if form.failures else "ok",
+            )
         return table
+
+
+def _cells(values: Mapping[str, float], show: Callable[[float], str]) -> list[str]:
+    return [show(values[tower]) if tower in values else "–" for tower in ("image", "text")]
 
 
 def check(
@@ -100,14 +122,18 @@ def check(
 ) -> BundleCheck:
     """Check the hashes of a bundle's files and replay its golden vectors; needs no torch.
 
-    ``precision``: one of the bundle's, all by default. ``device``, ``device_options``: as for
-    ``EdgeCLIP.load``, but not "auto". Raises BundleError for a changed file, DeviceError for a
-    device that is not here; what else fails is in the result.
+    Files of other engines, and graphs of strings and encoded pictures, are replayed as well, on the
+    CPU, where their packages are installed. ``precision``: one of the bundle's, all by default.
+    ``device``, ``device_options``: as for ``EdgeCLIP.load``, but not "auto".
+
+    Raises BundleError for a changed file, DeviceError for a device that is not here; what else
+    fails is in the result.
     """
     from tinyclip_edge.runtime.bundle import Manifest
     from tinyclip_edge.runtime.devices import Device
     from tinyclip_edge.runtime.fit import misfit
     from tinyclip_edge.runtime.replay import replay
+    from tinyclip_export.replays import replay_forms
 
     folder = Path(bundle)
     manifest = Manifest.read(folder)
@@ -119,6 +145,7 @@ def check(
             replay(folder, name, threads=threads, device=device, device_options=device_options)
             for name in names
         )
+    forms, not_replayed = replay_forms(folder, manifest, precision=precision, threads=threads)
     return BundleCheck(
         folder,
         model_name(folder),
@@ -126,4 +153,6 @@ def check(
         replays,
         manifest.target.get("name"),
         misfit(manifest, Device(device)),
+        forms,
+        not_replayed,
     )

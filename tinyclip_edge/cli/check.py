@@ -27,7 +27,8 @@ def check(
     """Check that a bundle is whole and right on this machine.
 
     The hashes of its files are compared, and its golden vectors replayed: inputs with the results
-    of the machine where it was made. Exit code 3 if they differ.
+    of the machine where it was made. Files for other engines are run by those, on the CPU, where
+    their packages are installed. Exit code 3 if results differ.
     """
     from tinyclip_edge.api.bundles import check as check_bundle
 

@@ -8,11 +8,10 @@ import os
 import platform
 import re
 import socket
-import subprocess
 from pathlib import Path
 
 from tinyclip_edge.evaluation.device_record import TEXT_CHARS, TEXT_SIGNS, DeviceFacts
-from tinyclip_edge.runtime.cpu import cpu_flags, physical_memory
+from tinyclip_edge.runtime.cpu import cpu_flags, physical_memory, system_value
 
 # Instructions that decide how fast int8 and float products are.
 SPEED_FLAGS = (
@@ -78,7 +77,7 @@ def _model(root: Path) -> str | None:
     for name in _MODEL_FILES:
         if text := public_text(_text(root / name)):
             return text
-    return public_text(_sysctl("hw.model"))
+    return public_text(system_value("hw.model").decode(errors="replace"))
 
 
 def _processor(cpuinfo: Path) -> str | None:
@@ -90,7 +89,8 @@ def _processor(cpuinfo: Path) -> str | None:
         return text
     if fields.get("CPU implementer") == _ARM and (part := fields.get("CPU part")):
         return f"Arm {_ARM_PARTS.get(part, public_text(part))}"
-    return public_text(_sysctl("machdep.cpu.brand_string") or platform.processor())
+    brand = system_value("machdep.cpu.brand_string").decode(errors="replace")
+    return public_text(brand or platform.processor())
 
 
 def _text(path: Path) -> str:
@@ -98,12 +98,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-
-
-def _sysctl(name: str) -> str:
-    if platform.system() != "Darwin":
-        return ""
-    done = subprocess.run(
-        ["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, check=False
-    )
-    return done.stdout

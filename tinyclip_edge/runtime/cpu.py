@@ -13,7 +13,8 @@ _X86 = frozenset({"x86_64", "amd64", "i386", "i686", "x86"})
 _ARM = frozenset({"aarch64", "arm64"})
 _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 # Linux' name of a flag, and what macOS calls it.
-_DARWIN = {"avx2": b"hw.optional.avx2_0", "avx512_vnni": b"hw.optional.avx512vnni"}
+_DARWIN = {"avx2": "hw.optional.avx2_0", "avx512_vnni": "hw.optional.avx512vnni"}
+_LONGEST_VALUE = 256  # bytes
 _WINDOWS_AVX2 = 40  # PF_AVX2_INSTRUCTIONS_AVAILABLE; Windows has no such number for VNNI
 
 
@@ -24,7 +25,7 @@ def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
     """
     system = platform.system()
     if system == "Darwin":
-        return frozenset(flag for flag, name in _DARWIN.items() if _sysctl(name))
+        return frozenset(flag for flag, name in _DARWIN.items() if any(system_value(name)))
     if system == "Windows":
         return frozenset({"avx2"} if _windows_feature(_WINDOWS_AVX2) else ())
     try:
@@ -72,11 +73,18 @@ def physical_memory() -> int | None:
     return pages * size
 
 
-def _sysctl(name: bytes) -> bool:
-    value, size = ctypes.c_int(0), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int))
+def system_value(name: str) -> bytes:
+    """Return a value of macOS' sysctl: a number's bytes or a text without its end.
+
+    Empty on other systems, and for a name that this machine lacks.
+    """
+    if platform.system() != "Darwin":
+        return b""
+    value = ctypes.create_string_buffer(_LONGEST_VALUE)
+    size = ctypes.c_size_t(_LONGEST_VALUE)
     system = ctypes.CDLL(None)
-    failed = system.sysctlbyname(name, ctypes.byref(value), ctypes.byref(size), None, 0)
-    return not failed and value.value == 1
+    failed = system.sysctlbyname(name.encode(), value, ctypes.byref(size), None, 0)
+    return b"" if failed else value.raw[: size.value].rstrip(b"\0")
 
 
 def _windows_feature(number: int) -> bool:

@@ -43,6 +43,11 @@ class Replay:
     placement: Mapping[str, Placement] = field(default_factory=dict)
 
     @property
+    def min_cosine(self) -> float:
+        """The minimum over both towers."""
+        return min(self.image_cosine, self.text_cosine)
+
+    @property
     def failures(self) -> tuple[str, ...]:
         """Problems, one text each; differing pixels do not count if the embeddings agree."""
         failures = []
@@ -121,8 +126,8 @@ def compare(clip: GoldenClip) -> Replay:
     Raise BundleError when the bundle has no golden vectors of this precision.
     """
     golden = _read(clip.folder, clip.manifest.golden, clip.precision, clip.manifest.embedding_dim)
-    image, image_ms = _timed(lambda item: clip.encode_image([item]), golden.images)
-    text, text_ms = _timed(lambda item: clip.encode_text([item]), golden.texts)
+    image, image_ms = timed_rows(lambda item: clip.encode_image([item]), golden.images)
+    text, text_ms = timed_rows(lambda item: clip.encode_text([item]), golden.texts)
     image_cosines = (image * golden.image).sum(axis=1)
     text_cosines = (text * golden.text).sum(axis=1)
     return Replay(
@@ -178,8 +183,8 @@ def _read(folder: Path, golden: Mapping[str, Any], precision: str, width: int) -
     return content
 
 
-def _timed(encode: Callable[[Item], Features], items: Sequence[Item]) -> tuple[Features, float]:
-    """Return the features of all items and the median milliseconds of one, after a warm-up."""
+def timed_rows(encode: Callable[[Item], Features], items: Sequence[Item]) -> tuple[Features, float]:
+    """Return the rows ``[1, D]`` of all items as one array, and the median milliseconds of one."""
     features = np.concatenate([encode(item) for item in items])
     seconds = []
     for _ in range(_ROUNDS):

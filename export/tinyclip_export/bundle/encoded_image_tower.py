@@ -7,7 +7,7 @@ the colours below transparency as they are stored.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from tinyclip_edge.precisions import PRECISIONS
+from tinyclip_edge.runtime.protocol import Features
 from tinyclip_export.bundle.extension_operators import (
     PICTURE_DOMAIN,
     Session,
@@ -28,7 +29,6 @@ from tinyclip_export.bundle.uint8_image_tower import (
     preprocessing_graph,
     runtime_preprocess,
 )
-from tinyclip_export.layout import IMAGE_IO
 from tinyclip_export.verification.embeddings import TowerFiles
 from tinyclip_export.verification.failures import ValuesError
 from tinyclip_export.verification.golden import golden_images
@@ -48,12 +48,14 @@ def encoded_tower_path(precision: str) -> str:
 
 
 def write_encoded_towers(
-    clip: LoadedClip, folder: Path, files: Sequence[TowerFiles]
+    clip: LoadedClip, folder: Path, files: Sequence[TowerFiles], expected: Mapping[str, Features]
 ) -> dict[str, Any]:
     """Write one file per precision, ``image`` uint8 ``[bytes]`` to ``image_embeds [1, D]``.
 
-    The towers of decoded pictures must lie in `folder`. Returns the manifest's figures, with the
-    differences from Pillow. Raises ValuesError when an embedding differs too much.
+    The towers of decoded pictures must lie in `folder`; `expected` has the embeddings ``[N, D]`` of
+    the encoded pictures by the bundle's image tower in each precision. Returns the manifest's
+    figures, with the differences from Pillow. Raises ValuesError when an embedding differs too
+    much.
     """
     import onnx
 
@@ -69,7 +71,7 @@ def write_encoded_towers(
     for each in files:
         target = folder / encoded_tower_path(each.precision)
         target.write_bytes(_with_decoder(onnx.load(str(folder / pixel_tower_path(each.precision)))))
-        cosine = _min_cosine(target, each, preprocess)
+        cosine = _min_cosine(target, each, expected[each.precision])
         if not cosine >= MIN_COSINE:
             raise ValuesError(
                 f"{each.precision} tower of encoded pictures: cosine {cosine:.5f} to embeddings by "
@@ -210,13 +212,10 @@ def _by_pillow(content: bytes, preprocess: Preprocess) -> Pixels:
     return preprocess.pixels(Image.open(io.BytesIO(content)))
 
 
-def _min_cosine(path: Path, files: TowerFiles, preprocess: Preprocess) -> float:
-    tower = files.open("image")
+def _min_cosine(path: Path, files: TowerFiles, expected: Features) -> float:
     encoded = open_with_extension(path.read_bytes(), precise_int8=files.precise_int8)
-    cosines = []
-    for content in encoded_pictures().values():
-        pixels = preprocess(Image.open(io.BytesIO(content)))[None]
-        expected = tower.run(None, {IMAGE_IO.input_name: pixels})[0]
-        embedding = encoded.run(None, {INPUT: np.frombuffer(content, np.uint8)})[0]
-        cosines.append(float((embedding * expected).sum()))
-    return min(cosines)
+    rows = [
+        encoded.run(None, {INPUT: np.frombuffer(content, np.uint8)})[0]
+        for content in encoded_pictures().values()
+    ]
+    return float((np.concatenate(rows) * expected).sum(axis=1).min())

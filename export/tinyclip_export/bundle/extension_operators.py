@@ -26,11 +26,13 @@ def require_extension() -> None:
         )
 
 
-def open_with_extension(model: bytes, *, precise_int8: bool = False) -> Session:
+def open_with_extension(
+    model: bytes, *, threads: int | None = None, precise_int8: bool = False
+) -> Session:
     """Open a graph in onnxruntime with the operators of onnxruntime-extensions."""
     import onnxruntime as ort
     from onnxruntime_extensions import get_library_path
 
-    options = session_options(precise_int8=precise_int8)
+    options = session_options(threads=threads, precise_int8=precise_int8)
     options.register_custom_ops_library(get_library_path())
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from tinyclip_edge.precisions import replay_cosine
+from tinyclip_edge.runtime.protocol import Features
 from tinyclip_export.bundle.encoded_image_tower import encoded_pictures, write_encoded_towers
+from tinyclip_export.bundle.golden_folder import FOLDER, VECTORS
 from tinyclip_export.bundle.string_text_tower import write_string_towers
 from tinyclip_export.bundle.tokenizer_graph import StringTower, expected_ids
 from tinyclip_export.bundle.uint8_image_tower import MIN_COSINE, runtime_preprocess
-from tinyclip_export.layout import IMAGE_IO, TEXT_IO
-from tinyclip_export.verification.embeddings import TowerFiles
+from tinyclip_export.layout import TOWER_IO
+from tinyclip_export.verification.embeddings import Session, TowerFiles
 from tinyclip_export.verification.golden import TEXTS
 
 if TYPE_CHECKING:
+    from tinyclip_edge.models import LoadedClip
     from tinyclip_edge.models.tokenizer_files import SpecialTokens
     from tinyclip_export.export_job import ExportJob
-
-GOLDEN = "golden"
 
 
 def write_string_extras(
@@ -38,50 +40,71 @@ def write_string_extras(
     parts = StringTower(
         folder / "tokenizer.json", special.start, special.end, clip.context_length, files[0].form
     )
-    entries = {"strings": write_string_towers(folder, files, parts, job.pairs[1])}
-    pictures = {}
-    if job.settings.extras.embed_preprocessing:
-        entries["encoded_pictures"] = write_encoded_towers(clip, folder, files)
-        pictures = encoded_pictures()
-    target = folder / GOLDEN
+    with_pictures = job.settings.extras.embed_preprocessing
+    pictures = encoded_pictures() if with_pictures else {}
+    vectors = {each.precision: _embeddings(clip, each, parts, pictures) for each in files}
+    expected = {precision: each["text"] for precision, each in vectors.items()}
+    entries = {"strings": write_string_towers(folder, files, parts, job.pairs[1], expected)}
+    if with_pictures:
+        expected = {precision: each["image"] for precision, each in vectors.items()}
+        entries["encoded_pictures"] = write_encoded_towers(clip, folder, files, expected)
+    target = folder / FOLDER
     target.mkdir()
     for name, content in pictures.items():
         (target / name).write_bytes(content)
-    vectors = _vectors(job, files, parts, pictures)
-    text = json.dumps(vectors, ensure_ascii=False) + "\n"
-    (target / "vectors.json").write_text(text, encoding="utf-8")
+    text = json.dumps(_table(parts, pictures, vectors), ensure_ascii=False) + "\n"
+    (folder / VECTORS).write_text(text, encoding="utf-8")
     return entries
 
 
-def _vectors(
-    job: ExportJob, files: Sequence[TowerFiles], parts: StringTower, pictures: dict[str, bytes]
-) -> dict[str, Any]:
-    """Return texts with their ids, and the embeddings of both towers by precision."""
-    from tinyclip_edge.runtime.tokenizer import ClipTokenizer
-
-    clip = job.clip
-    tokenizer = ClipTokenizer.from_file(parts.tokenizer, parts.context)
-    ids = [expected_ids(tokenizer, parts, text) for text in TEXTS]
+def _embeddings(
+    clip: LoadedClip, files: TowerFiles, parts: StringTower, pictures: Mapping[str, bytes]
+) -> dict[str, Features]:
+    """Return those of golden texts and pictures by the bundle's towers, ``[N, D]`` by tower."""
     preprocess = runtime_preprocess(clip)
-    pixels = [preprocess(Image.open(io.BytesIO(content)))[None] for content in pictures.values()]
-    rows = [np.array([row], np.int64) for row in ids]
-    embeddings = {}
-    for each in files:
-        text, image = each.open("text"), each.open("image")
-        embeddings[each.precision] = {
-            "text": [_listed(text.run(None, {TEXT_IO.input_name: row})[0]) for row in rows],
-            "image": [_listed(image.run(None, {IMAGE_IO.input_name: row})[0]) for row in pixels],
-        }
+    inputs: dict[str, list[npt.NDArray[Any]]] = {
+        "text": [np.array([ids], np.int64) for ids in _golden_ids(parts)],
+        "image": [preprocess(Image.open(io.BytesIO(each)))[None] for each in pictures.values()],
+    }
     return {
-        "texts": [{"text": text, "input_ids": row} for text, row in zip(TEXTS, ids, strict=True)],
-        "pictures": list(pictures),
-        "least_cosine": {
-            each.precision: {"text": replay_cosine(each.precision), "image": MIN_COSINE}
-            for each in files
-        },
-        "embeddings": embeddings,
+        tower: _run(files.open(tower), TOWER_IO[tower].input_name, rows)
+        for tower, rows in inputs.items()
+        if rows
     }
 
 
-def _listed(embedding: Any) -> list[float]:  # noqa: ANN401 - float32 [1, D]
-    return [round(float(value), 7) for value in embedding[0]]
+def _run(session: Session, name: str, rows: Sequence[npt.NDArray[Any]]) -> Features:
+    return np.concatenate([session.run(None, {name: row})[0] for row in rows])
+
+
+def _golden_ids(parts: StringTower) -> list[list[int]]:
+    from tinyclip_edge.runtime.tokenizer import ClipTokenizer
+
+    tokenizer = ClipTokenizer.from_file(parts.tokenizer, parts.context)
+    return [expected_ids(tokenizer, parts, text) for text in TEXTS]
+
+
+def _table(
+    parts: StringTower,
+    pictures: Mapping[str, bytes],
+    vectors: Mapping[str, Mapping[str, Features]],
+) -> dict[str, Any]:
+    """Return texts with their ids, names of pictures, and the embeddings by precision."""
+    return {
+        "texts": [
+            {"text": text, "input_ids": ids}
+            for text, ids in zip(TEXTS, _golden_ids(parts), strict=True)
+        ],
+        "pictures": list(pictures),
+        "least_cosine": {
+            precision: {"text": replay_cosine(precision), "image": MIN_COSINE}
+            for precision in vectors
+        },
+        "embeddings": {
+            precision: {
+                tower: [[round(float(v), 7) for v in row] for row in towers.get(tower, ())]
+                for tower in ("text", "image")
+            }
+            for precision, towers in vectors.items()
+        },
+    }

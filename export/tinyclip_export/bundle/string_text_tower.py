@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.models.tokenizer_files import WORDS, read_tokenizer_table
 from tinyclip_edge.precisions import PRECISIONS, replay_cosine
+from tinyclip_edge.runtime.protocol import Features
 from tinyclip_export.bundle.extension_operators import (
     TEXT_DOMAIN,
     Session,
@@ -86,12 +87,17 @@ def check_tokenizer(clip: LoadedClip, static_batch: int | None) -> None:
 
 
 def write_string_towers(
-    folder: Path, files: Sequence[TowerFiles], parts: StringTower, captions: Sequence[str]
+    folder: Path,
+    files: Sequence[TowerFiles],
+    parts: StringTower,
+    captions: Sequence[str],
+    expected: Mapping[str, Features],
 ) -> dict[str, Any]:
     """Write one file per precision, ``text`` string ``[1]`` to ``text_embeds [1, D]``.
 
     The second output, ``input_ids [1, L]``, are the ids. `captions` are counted where their ids
-    differ from those of the bundle's tokenizer. Returns the manifest's figures. Raises ValuesError
+    differ from those of the bundle's tokenizer. `expected` has the embeddings ``[N, D]`` of TEXTS
+    by the bundle's text tower in each precision. Returns the manifest's figures. Raises ValuesError
     for other ids or embeddings than the bundle's.
     """
     from tinyclip_edge.runtime.tokenizer import ClipTokenizer
@@ -117,7 +123,7 @@ def write_string_towers(
     for each in files:
         target = folder / string_tower_path(each.precision)
         target.write_bytes(_with_tokenizer(each.text, parts))
-        cosine = _min_cosine(target, each, tokenizer, parts)
+        cosine = _min_cosine(target, each, expected[each.precision])
         least = replay_cosine(each.precision)
         if not cosine >= least:
             raise ValuesError(
@@ -174,15 +180,7 @@ def _other_ids(
     return other
 
 
-def _min_cosine(
-    path: Path, files: TowerFiles, tokenizer: ClipTokenizer, parts: StringTower
-) -> float:
-    tower = files.open("text")
+def _min_cosine(path: Path, files: TowerFiles, expected: Features) -> float:
     strings = open_with_extension(path.read_bytes(), precise_int8=files.precise_int8)
-    cosines = []
-    for text in TEXTS:
-        ids = np.array([expected_ids(tokenizer, parts, text)], np.int64)
-        expected = tower.run(None, {TEXT_IO.input_name: ids})[0]
-        embedding = strings.run([TEXT_IO.output_name], {INPUT: np.array([text], object)})[0]
-        cosines.append(float((embedding * expected).sum()))
-    return min(cosines)
+    rows = [strings.run([TEXT_IO.output_name], {INPUT: np.array([t], object)})[0] for t in TEXTS]
+    return float((np.concatenate(rows) * expected).sum(axis=1).min())

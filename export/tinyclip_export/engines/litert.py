@@ -8,8 +8,6 @@ from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 
-from torch import Tensor, nn
-
 from tinyclip_export.engines.writer import Encode, EngineTower
 
 
@@ -26,8 +24,10 @@ class LiteRt:
             import litert_torch
             from ai_edge_quantizer import quantizer, recipe
 
+            from tinyclip_export.engines.named_tower import NamedTower
+
             source = tower.scratch / f"{tower.output_name}.tflite"
-            named = _Named(tower.module, tower.input_name, tower.output_name).eval()
+            named = NamedTower(tower.module, tower.input_name, tower.output_name).eval()
             inputs = {tower.input_name: tower.example}
             litert_torch.convert(named, sample_kwargs=inputs).export(str(source))
             for precision, path in targets.items():
@@ -48,15 +48,3 @@ class LiteRt:
         (output_name,) = run.get_output_details()
         kind = details["dtype"]
         return lambda batch: run(**{input_name: batch.astype(kind)})[output_name]
-
-
-class _Named(nn.Module):
-    """A tower whose input and output have names, which the file then has too."""
-
-    def __init__(self, tower: nn.Module, input_name: str, output_name: str) -> None:
-        super().__init__()
-        self.tower, self.input_name, self.output_name = tower, input_name, output_name
-
-    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
-        """Run the tower on its only input."""
-        return {self.output_name: self.tower(inputs[self.input_name])}

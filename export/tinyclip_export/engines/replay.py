@@ -1,41 +1,95 @@
 """Replay the golden vectors of engine files.
 
-It gets the inputs as an application does: pictures through the bundle's preprocessing, ids of
-texts from the manifest.
+They get their inputs as in an application: pictures through the bundle's preprocessing, texts
+through its tokenizer. Imports neither torch nor onnx, unless the engine does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tinyclip_edge.errors import BundleError
+from tinyclip_edge.runtime.bundle import Manifest, bundle_file
 from tinyclip_edge.runtime.edge import EdgeCLIP
-from tinyclip_edge.runtime.golden import decode_embeddings, decode_image
+from tinyclip_edge.runtime.golden import Replay, compare
+from tinyclip_edge.runtime.placement import Placement
+from tinyclip_edge.runtime.preprocess import Preprocess
+from tinyclip_edge.runtime.protocol import Features, ImageInput
 from tinyclip_edge.runtime.session import full_batch
 from tinyclip_export.engines.towers import engine_towers
 from tinyclip_export.layout import TOWER_IO, InputForm
+from tinyclip_export.verification.embeddings import Session, TowerFiles
 
 
-def min_cosine(folder: Path, precision: str) -> float:
-    """Return the minimum cosine between recorded embeddings and those of the files now."""
+def replay_engine(folder: Path, precision: str, *, threads: int | None = None) -> Replay:
+    """Return how the engine's files of one precision answer here.
+
+    Raises BundleError for a manifest that does not describe them, VerificationError for a file that
+    does not load or run.
+    """
     clip = EdgeCLIP.load(folder)
-    entry, golden = clip.manifest.extras["engine"], clip.manifest.golden
-    form = InputForm(entry["inputs"]["batch"], pad_id=entry["inputs"]["pad_id"])
-    paths = {tower: folder / path for tower, path in entry["files"][precision].items()}
-    files = engine_towers(
-        entry["name"], precision, paths, form=form, context=clip.manifest.context_length
-    )
-    inputs: dict[str, list[npt.NDArray[Any]]] = {
-        "image": [clip.preprocess(decode_image(each["png"]))[None] for each in golden["images"]],
-        "text": [np.array([each["input_ids"]], np.int64) for each in golden["texts"]],
-    }
-    cosines = []
-    for tower, rows in inputs.items():
-        session, name = files.open(tower), TOWER_IO[tower].input_name
-        features = [session.run(None, {name: full_batch(row, form.batch)})[0][0] for row in rows]
-        recorded = decode_embeddings(entry["golden"][precision][tower], len(rows))
-        cosines += [float(one @ other) for one, other in zip(features, recorded, strict=True)]
-    return min(cosines)
+    files, manifest = _files(folder, clip.manifest, precision)
+    sessions = {tower: files.open(tower, threads=threads) for tower in TOWER_IO}
+    return compare(_EngineClip(folder, manifest, files.precision, clip, sessions, files.form.batch))
+
+
+def _files(folder: Path, manifest: Manifest, precision: str) -> tuple[TowerFiles, Manifest]:
+    """Return the files, and the manifest with their golden vectors under their name."""
+    try:
+        entry = manifest.extras["engine"]
+        names = {tower: entry["files"][precision][tower] for tower in TOWER_IO}
+        manifest.verify_files(folder, names.values())
+        files = engine_towers(
+            entry["name"],
+            precision,
+            {tower: bundle_file(folder, name) for tower, name in names.items()},
+            form=InputForm(entry["inputs"]["batch"], pad_id=int(entry["inputs"]["pad_id"])),
+            context=manifest.context_length,
+        )
+        embeddings = {files.precision: entry["golden"][precision]}
+        return files, replace(manifest, golden={**manifest.golden, "embeddings": embeddings})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(
+            f"bundle {folder}: extras.engine does not describe its {precision} files; export the "
+            "bundle again"
+        ) from error
+
+
+@dataclass(slots=True)
+class _EngineClip:
+    """Towers of an engine behind a bundle's preprocessing and tokenizer."""
+
+    folder: Path
+    manifest: Manifest
+    precision: str  # "litert int8" and the like
+    bundle: EdgeCLIP
+    sessions: Mapping[str, Session]
+    batch: int | None
+
+    @property
+    def placement(self) -> Mapping[str, Placement]:
+        return {}
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.bundle.preprocess
+
+    def token_ids(self, text: str) -> list[int]:
+        return self.bundle.token_ids(text)
+
+    def encode_image(self, images: Iterable[ImageInput]) -> Features:
+        return self._encode("image", np.stack([self.preprocess(each) for each in images]))
+
+    def encode_text(self, texts: Iterable[str]) -> Features:
+        return self._encode("text", np.array([self.token_ids(each) for each in texts], np.int64))
+
+    def _encode(self, tower: str, rows: npt.NDArray[Any]) -> Features:
+        feed = {TOWER_IO[tower].input_name: full_batch(rows, self.batch)}
+        features: Features = self.sessions[tower].run(None, feed)[0][: len(rows)]
+        return features

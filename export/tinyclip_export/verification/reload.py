@@ -16,17 +16,6 @@ from tinyclip_edge.child import ChildError, run_child
 TIMEOUT = 300  # seconds
 
 
-def min_cosine(folder: Path, precision: str) -> float:
-    """Return the minimum cosine between the golden embeddings and those of EdgeCLIP.
-
-    Raises a TinyClipError when the bundle cannot be opened.
-    """
-    from tinyclip_edge.runtime.replay import replay
-
-    result = replay(folder, precision)
-    return min(result.image_cosine, result.text_cosine)
-
-
 def replay_in_child(folder: Path, precision: str, engine: str | None = None) -> dict[str, Any]:
     """Replay in a child process; return ``{"cosine": …}`` or ``{"error": one line}``.
 
@@ -43,12 +32,11 @@ def replay_in_child(folder: Path, precision: str, engine: str | None = None) -> 
 def main(arguments: list[str]) -> int:
     """Print the cosine of the replay as JSON, on the last line: engines print too."""
     folder, precision, *engine = arguments
-    replayed = min_cosine
     if engine:
-        from tinyclip_export.engines import replay
-
-        replayed = replay.min_cosine
-    sys.stdout.write(json.dumps({"cosine": replayed(Path(folder), precision)}))
+        from tinyclip_export.engines.replay import replay_engine as replay
+    else:
+        from tinyclip_edge.runtime.replay import replay
+    sys.stdout.write(json.dumps({"cosine": replay(Path(folder), precision).min_cosine}))
     return 0
 
 

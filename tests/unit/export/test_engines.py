@@ -12,9 +12,9 @@ import pytest
 
 from tinyclip_edge.config.preset import ExportPreset, load_preset
 from tinyclip_edge.errors import ConfigError, MissingExtraError, ModelError, VerificationError
-from tinyclip_edge.runtime.bundle import Manifest
+from tinyclip_edge.runtime.bundle import Manifest, list_files
 from tinyclip_export.engines import registry
-from tinyclip_export.engines.replay import min_cosine
+from tinyclip_export.engines.replay import replay_engine
 from tinyclip_export.engines.stage import write_engine
 from tinyclip_export.engines.towers import EngineSession
 from tinyclip_export.export_job import ExportJob
@@ -93,12 +93,13 @@ def test_its_files_are_run_with_padded_texts_and_recorded(written):
         assert figures["image"]["cosine_min"] == pytest.approx(1, abs=1e-5)
         assert figures["checks"]["ranking"] is True
     # The files are those of fp32, and so are their golden vectors.
-    manifest = replace(Manifest.read(folder), extras={"engine": entry})
+    files = list_files(folder)
+    manifest = replace(Manifest.read(folder), extras={"engine": entry}, files=files)
     manifest.write(folder)
-    assert min_cosine(folder, "int8") == pytest.approx(1, abs=1e-5)
+    assert replay_engine(folder, "int8").min_cosine == pytest.approx(1, abs=1e-5)
     entry["golden"]["int8"]["image"] = entry["golden"]["int8"]["text"]
     replace(manifest, extras={"engine": entry}).write(folder)
-    assert min_cosine(folder, "int8") < 0.9
+    assert replay_engine(folder, "int8").min_cosine < 0.9
 
 
 def test_an_engine_with_free_axes_gets_texts_as_they_are(written):

@@ -14,6 +14,7 @@ import torch
 from tinyclip_edge.errors import BundleError, ConfigError, DataError, ModelError, VerificationError
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.edge import EdgeCLIP
+from tinyclip_edge.runtime.replay import replay
 from tinyclip_export import export_bundle
 from tinyclip_export.onnx_passes import exporter
 from tinyclip_export.quantization.dynamic_int8 import PORTABLE, quantize_tower
@@ -24,7 +25,7 @@ from tinyclip_export.verification.failures import (
     ReloadError,
     ShapesError,
 )
-from tinyclip_export.verification.reload import min_cosine, replay_in_child
+from tinyclip_export.verification.reload import replay_in_child
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def quick(exported, monkeypatch):
     )
     monkeypatch.setattr(
         "tinyclip_export.stages.replay_in_child",
-        lambda folder, precision: {"cosine": min_cosine(folder, precision)},
+        lambda folder, precision: {"cosine": replay(folder, precision).min_cosine},
     )
 
     def run(out, **options):

@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 from tinyclip_edge.runtime.bundle import Manifest
-from tinyclip_export.verification.reload import min_cosine
+from tinyclip_edge.runtime.replay import replay
 
 
 def test_golden_vectors_replay_and_notice_another_answer(exported, tmp_path):
-    assert min_cosine(exported.folder, "fp32") == pytest.approx(1.0, abs=1e-5)
+    assert replay(exported.folder, "fp32").min_cosine == pytest.approx(1.0, abs=1e-5)
     copy = tmp_path / "bundle"
     shutil.copytree(exported.folder, copy)
     path = copy / "manifest.json"
@@ -21,7 +21,7 @@ def test_golden_vectors_replay_and_notice_another_answer(exported, tmp_path):
         golden["fp32"]["image"],
     )
     path.write_text(json.dumps(content))
-    assert min_cosine(copy, "fp32") < 0.9
+    assert replay(copy, "fp32").min_cosine < 0.9
 
 
 def test_golden_pixels_are_what_was_hashed(exported):

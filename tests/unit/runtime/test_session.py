@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import platform
 
 import numpy as np
@@ -46,21 +47,47 @@ def test_which_processors_saturate(monkeypatch, tmp_path, machine, flags, satura
     assert cpu.processor() == kind
 
 
+class MacSystem:
+    """The C library of macOS, as far as sysctlbyname goes."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def sysctlbyname(self, name, value, size, _new, _length):
+        if (content := self.values.get(name.decode())) is None:
+            return -1
+        value.raw = content.ljust(len(value), b"\xff")
+        size._obj.value = len(content)
+        return 0
+
+
+ONE, ZERO = (number.to_bytes(4, "little") for number in (1, 0))
+
+
 @pytest.mark.parametrize(
-    ("system", "answers", "kind"),
+    ("values", "kind"),
     [
-        ("Darwin", {b"hw.optional.avx2_0"}, "x86-avx2"),
-        ("Darwin", {b"hw.optional.avx2_0", b"hw.optional.avx512vnni"}, "x86-vnni"),
-        ("Darwin", set(), "x86"),
-        ("Windows", {40}, "x86-avx2"),
-        ("Windows", set(), "x86"),
+        ({"hw.optional.avx2_0": ONE}, "x86-avx2"),
+        ({"hw.optional.avx2_0": ONE, "hw.optional.avx512vnni": ONE}, "x86-vnni"),
+        ({"hw.optional.avx2_0": ZERO}, "x86"),
+        ({}, "x86"),
     ],
 )
-def test_macos_and_windows_are_asked_in_their_own_ways(monkeypatch, system, answers, kind):
+def test_macos_is_asked_by_sysctl(monkeypatch, values, kind):
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(platform, "system", lambda: system)
-    for name in ("_sysctl", "_windows_feature"):
-        monkeypatch.setattr(cpu, name, lambda asked: asked in answers)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: MacSystem({**values, "hw.model": b"Mac14,2\0"}))
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    assert cpu.system_value("hw.model") == b""
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    assert cpu.processor() == kind
+    assert cpu.system_value("hw.model") == b"Mac14,2"
+
+
+@pytest.mark.parametrize(("answers", "kind"), [({40}, "x86-avx2"), (set(), "x86")])
+def test_windows_is_asked_by_the_number_of_a_feature(monkeypatch, answers, kind):
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(platform, "system", lambda: "Windows")
+    monkeypatch.setattr(cpu, "_windows_feature", lambda asked: asked in answers)
     assert cpu.processor() == kind
 
 
