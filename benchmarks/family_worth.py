@@ -40,6 +40,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "custom_text": True,
         "embed_dim": 256,
     },
+    "FastViT-like: convolutions in stages": {
+        "vision_cfg": {
+            "timm_model_name": "fastvit_mci0", "timm_pool": "avg", "timm_proj": None,
+            "timm_model_pretrained": False, "image_size": 64, "width": 32, "layers": [2, 2, 4, 2],
+        },
+        "text_cfg": TEXT,
+        "custom_text": True,
+        "embed_dim": 256,
+    },
     "eos-pooled text": {
         "vision_cfg": VIT,
         "text_cfg": {**TEXT, "pool_type": "eos"},
@@ -49,9 +58,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def halved(family: dict[str, Any]) -> dict[str, Any]:
-    """Return a family's configuration with half as many blocks in each tower."""
+    """Return a family's configuration with half as many blocks in each tower, or stage of one."""
+
+    def half(layers: int | list[int]) -> int | list[int]:
+        return [each // 2 for each in layers] if isinstance(layers, list) else layers // 2
+
     return {
-        key: {**value, "layers": value["layers"] // 2} if key.endswith("_cfg") else value
+        key: {**value, "layers": half(value["layers"])} if key.endswith("_cfg") else value
         for key, value in family.items()
     }
 
@@ -68,7 +81,8 @@ def train(
 
 def main() -> None:
     parser = runs_parser(__doc__, "runs/family-worth", steps=200)
-    parser.add_argument("--teacher-steps", type=int, default=1500)
+    parser.add_argument("--teacher-steps", type=int, default=800)
+    parser.add_argument("--families", type=int, nargs="+", help="their numbers, from 0; else all")
     arguments = parser.parse_args()
 
     import torch
@@ -79,6 +93,8 @@ def main() -> None:
     arguments.val = str(twemoji_shard(arguments.work))
     results: dict[str, Any] = {**steps, "measured_on": "Twemoji", "families": {}}
     for number, (name, family) in enumerate(FAMILIES.items()):
+        if number not in (arguments.families or range(len(FAMILIES))):
+            continue
         teacher = f"teacher{number}"
         record = train(
             arguments, teacher, 0, arguments.teacher_steps,

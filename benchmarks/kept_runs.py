@@ -37,13 +37,15 @@ def runs_parser(
 def check_settings(work: Path, settings: dict[str, Any]) -> None:
     """Store the settings shared by the runs of a folder; exit when it has runs of other ones."""
     path = work / "settings.json"
-    if path.exists() and (stored := json.loads(path.read_text())) != settings:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(settings, indent=1) + "\n")
+    stored = json.loads(path.read_text())
+    if stored != settings:
         differing = {key for key in settings.keys() | stored.keys()
                      if settings.get(key) != stored.get(key)}  # fmt: skip
         values = ", ".join(f"{key} {stored.get(key)}" for key in sorted(differing))
         raise SystemExit(f"{work} holds runs of {values}; give them again or another --work")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings, indent=1) + "\n")
 
 
 def cached_run(
