@@ -48,6 +48,17 @@ class Published:
     shared: dict[str, Any] = field(default_factory=dict)  # of the model and both towers
     processor: dict[str, Any] = field(default_factory=lambda: CLIP_PROCESSOR)
     padding: int | None = None  # id that the texts' attention leaves out
+    since: str = "4.51"  # the first transformers that has it, or the oldest that is supported
+
+    def check_known(self) -> None:
+        """Raise ModelError where the installed transformers has no such model."""
+        import transformers
+
+        if self.model_type not in transformers.CONFIG_MAPPING:
+            raise ModelError(
+                f"transformers {transformers.__version__} has no model '{self.model_type}' to "
+                f"compare with; install transformers {self.since} or newer"
+            )
 
 
 PUBLISHED = {
@@ -62,6 +73,7 @@ PUBLISHED = {
         "XLM-R",
         {"eos_token_id": 2, "bos_token_id": 0, "pad_token_id": 1},
         {"projection_dim": 40},
+        since="4.56",
     ),
     "AltCLIP": Published(
         "altclip",
@@ -123,6 +135,7 @@ def _write(published: Published, folder: Path) -> Any:  # noqa: ANN401 - a model
     """Write the folder of a model; return the model, eval mode."""
     import transformers
 
+    published.check_known()
     size = vocabulary(published.tokenizer)
     with quiet():
         config = transformers.AutoConfig.for_model(

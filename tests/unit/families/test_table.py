@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
+import transformers
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.families import abilities
+from tinyclip_edge.families.published import PUBLISHED
 from tinyclip_edge.families.table import SHIPPED, family_names, make_table, shipped_table
 
 ABILITIES = ["export int8", "inherit", "masks", "trim", "read"]
@@ -15,6 +18,7 @@ ABILITIES = ["export int8", "inherit", "masks", "trim", "read"]
 SLOW = ("RoBERTa", "CLIPA", "SigLIP 2")
 
 
+@pytest.mark.usefixtures("towers_exported_once")
 @pytest.mark.parametrize(
     "name",
     [
@@ -23,9 +27,26 @@ SLOW = ("RoBERTa", "CLIPA", "SigLIP 2")
     ],
 )
 def test_the_shipped_row_is_what_running_it_gives(name):
+    """Without transformers' own model, its folders cannot be compared, and the cell says so."""
     made = {ability: (c.works, c.reason) for ability, c in make_table([name]).rows[name].items()}
     shipped = {ability: c.works for ability, c in shipped_table().rows[name].items()}
+    if name in PUBLISHED and PUBLISHED[name].model_type not in transformers.CONFIG_MAPPING:
+        assert f"install transformers {PUBLISHED[name].since} or newer" in made["read"][1]
+        shipped["read"] = False
     assert {ability: works for ability, (works, _) in made.items()} == shipped, made
+
+
+def test_a_model_that_transformers_lacks_is_a_no_with_the_version_that_has_it(monkeypatch):
+    worldwide = PUBLISHED["MetaCLIP 2 worldwide"]
+    monkeypatch.setitem(PUBLISHED, "AltCLIP", replace(worldwide, model_type="metaclip_9"))
+    for other in ("export int8", "inherit", "masks", "trim"):
+        monkeypatch.setitem(abilities.ABILITIES, other, lambda _name, _folder: None)
+    cell = make_table(["AltCLIP"]).rows["AltCLIP"]["read"]
+    assert cell.as_dict() == {
+        "works": False,
+        "reason": f"transformers {transformers.__version__} has no model 'metaclip_9' to compare "
+        "with; install transformers 4.56 or newer",
+    }
 
 
 def test_the_shipped_table_has_every_family_and_ability():
