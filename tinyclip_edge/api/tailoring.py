@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.paths import is_file
 
 if TYPE_CHECKING:
-    from tinyclip_edge.config import RunConfig
-    from tinyclip_edge.models import LoadedClip
     from tinyclip_edge.tailoring.contest import Contest
     from tinyclip_edge.tailoring.outcome import ExportedFiles, TailorReport
-    from tinyclip_edge.tailoring.pictures import PictureList
     from tinyclip_edge.tailoring.preparation import Prepared
     from tinyclip_edge.tailoring.request import TailorRequest
-    from tinyclip_edge.tailoring.search import Candidates
-    from tinyclip_edge.tailoring.shapes import ImageShape, TeacherTower
+    from tinyclip_edge.tailoring.state import Tailoring
     from tinyclip_edge.tailoring.work import WorkFolder
 
 Say = Callable[[str], None]
 RUNS = Path("runs")
-CLASSIFIER = "classifier"
-HELD_OUT = "held-out"
-EXPORT = "export"  # record of the bundle, begun before it is
 
 
 def tailor(  # noqa: PLR0913 - a public call, whose options have names
@@ -41,7 +32,7 @@ def tailor(  # noqa: PLR0913 - a public call, whose options have names
     max_ms: float = 5.0,
     minutes: float = 20.0,
     candidates: int = 8,
-    form: str = CLASSIFIER,
+    form: str = "classifier",
     general: str | None = None,
     seed: int = 0,
     work: str | Path | None = None,
@@ -58,7 +49,7 @@ def tailor(  # noqa: PLR0913 - a public call, whose options have names
     imported, everything else before training. Raises a TinyClipError; nothing is at ``out`` then.
     """
     from tinyclip_edge.tailoring.request import check_models, read_request
-    from tinyclip_edge.tailoring.work import REQUEST, VERSION, WorkFolder
+    from tinyclip_edge.tailoring.work import EXPORT, REQUEST, VERSION, WorkFolder
     from tinyclip_export.bundle.staging import check_destination
 
     request = read_request(
@@ -93,38 +84,14 @@ def tailor(  # noqa: PLR0913 - a public call, whose options have names
         ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """What is known before the teacher reads the pictures."""
-
-    request: TailorRequest
-    work: WorkFolder
-    listed: PictureList
-    teacher: LoadedClip
-    tower: TeacherTower
-    found: Candidates
-
-    def config(self, shape: ImageShape, pictures: int, steps: int) -> RunConfig:
-        """Return the run of a shape."""
-        from tinyclip_edge.tailoring.recipes import run_config
-
-        return run_config(
-            self.request, self.work, self.tower, shape, pictures=pictures, steps=steps
-        )
-
-    @property
-    def again(self) -> str:
-        """The command that goes on."""
-        return "the same `tinyclip-edge tailor` with --resume"
-
-
-def _begin(request: TailorRequest, work: WorkFolder, say: Say) -> _Start:
+def _begin(request: TailorRequest, work: WorkFolder, say: Say) -> Tailoring:
     """List the pictures and the candidates, and write both when they are good."""
     from tinyclip_edge.models import load_clip
     from tinyclip_edge.tailoring.measure import teacher_tower
     from tinyclip_edge.tailoring.pictures import PictureList, list_pictures
-    from tinyclip_edge.tailoring.preparation import check_labels
     from tinyclip_edge.tailoring.search import Candidates, check_disk, find_candidates
+    from tinyclip_edge.tailoring.state import Tailoring
+    from tinyclip_edge.train.preflight.domain_check import check_labels
 
     pictures, search = work.read("pictures"), work.read("candidates")
     known = pictures is not None and search is not None
@@ -136,18 +103,19 @@ def _begin(request: TailorRequest, work: WorkFolder, say: Say) -> _Start:
         say(f"{len(listed.pictures):,} pictures in {request.images}")
     teacher = load_clip(request.teacher)
     tower = teacher_tower(teacher)
-    check_labels(request, teacher, say)
+    check_labels(teacher, request.labels, request.templates)
     if search is not None and known:
-        return _Start(request, work, listed, teacher, tower, Candidates.from_dict(search))
+        return Tailoring(request, work, listed, teacher, tower, Candidates.from_dict(search))
     found = find_candidates(request, teacher, tower, say)
     check_disk(found, tower, teacher, work.path)
     work.write("pictures", listed.as_dict())
     work.write("candidates", found.as_dict())
-    return _Start(request, work, listed, teacher, tower, found)
+    return Tailoring(request, work, listed, teacher, tower, found)
 
 
-def _finish(start: _Start, say: Say) -> TailorReport:
+def _finish(start: Tailoring, say: Say) -> TailorReport:
     """Encode, train, export and report."""
+    from tinyclip_edge.api.tailored_bundle import export_winner
     from tinyclip_edge.tailoring.page import write_page, write_plot
     from tinyclip_edge.tailoring.preparation import prepare
 
@@ -155,7 +123,7 @@ def _finish(start: _Start, say: Say) -> TailorReport:
     prepared = prepare(start.request, start.work, start.listed, start.teacher, config, say)
     contest = _train(start, prepared, say)
     start.listed.check_unchanged()
-    shipped = _export(start, contest, say)
+    shipped = export_winner(start, prepared, contest.winner, say)
     report = _report(start, prepared, contest, shipped)
     write_page(report, report.page)
     write_plot(report, report.page.with_suffix(".png"))
@@ -163,17 +131,18 @@ def _finish(start: _Start, say: Say) -> TailorReport:
     return report
 
 
-def _train(start: _Start, prepared: Prepared, say: Say) -> Contest:
+def _train(start: Tailoring, prepared: Prepared, say: Say) -> Contest:
     """Train the candidates by successive halving, from where an earlier call stood."""
     from tinyclip_edge.tailoring.contest import Contest
     from tinyclip_edge.tailoring.judging import judge
     from tinyclip_edge.tailoring.runs import CandidateRuns
+    from tinyclip_edge.tailoring.work import CONTEST
 
     shapes = {shape.name: shape for shape in start.found.costs}
     contest = Contest(
         list(shapes), {shape.name: cost.mb for shape, cost in start.found.costs.items()}
     )
-    contest.restore(start.work.read("contest"))
+    contest.restore(start.work.read(CONTEST))
     trainer = CandidateRuns(
         start.work,
         lambda name, steps: start.config(shapes[name], prepared.train, steps),
@@ -182,49 +151,16 @@ def _train(start: _Start, prepared: Prepared, say: Say) -> Contest:
     )
 
     def save() -> None:
-        start.work.write("contest", contest.as_dict())
+        start.work.write(CONTEST, contest.as_dict())
 
     contest.run(trainer, start.request.minutes, save, say, start.listed.check_unchanged)
     return contest
 
 
-def _export(start: _Start, contest: Contest, say: Say) -> ExportedFiles:
-    """Write the winner's bundle, verified on the held-out pictures.
-
-    A bundle that an earlier call has written is kept, one that it may have been writing replaced.
-    """
-    from tinyclip_edge.api.exporting import VerificationRequest, export
-    from tinyclip_edge.tailoring.outcome import ExportedFiles
-    from tinyclip_export.bundle.label_classifier import classifier_path
-    from tinyclip_export.settings import Extras
-
-    request, work = start.request, start.work
-    begun = work.read(EXPORT)
-    if begun is not None and begun.get("files") and is_file(request.out / "manifest.json"):
-        return ExportedFiles(begun["files"], begun["ms"])
-    work.write(EXPORT, {"out": str(request.out)})
-    exported = export(
-        work.runs / contest.winner,
-        request.out,
-        verification=VerificationRequest(data=str(work.table(HELD_OUT))),
-        extras=Extras(labels=request.labels, templates=request.templates),
-        trim_vocab=work.lines("texts") if start.found.trims else None,
-        force=begun is not None,
-        callback=say,
-        progress=False,
-    )
-    names: tuple[str, ...] = tuple(paths["int8"] for paths in exported.towers.values())
-    if request.form == CLASSIFIER:
-        names = (classifier_path("int8"),)
-    ms = exported.verification["precisions"]["int8"]["image"]["ms"]
-    shipped = ExportedFiles({name: exported.files[name] for name in names}, ms)
-    work.write(EXPORT, {"out": str(request.out), "files": shipped.files, "ms": ms})
-    return shipped
-
-
 def _report(
-    start: _Start, prepared: Prepared, contest: Contest, shipped: ExportedFiles
+    start: Tailoring, prepared: Prepared, contest: Contest, shipped: ExportedFiles
 ) -> TailorReport:
+    from tinyclip_edge.api.tailored_bundle import commands
     from tinyclip_edge.tailoring.agreement import agreement
     from tinyclip_edge.tailoring.judging import judge, judge_general
     from tinyclip_edge.tailoring.outcome import BUNDLE, TEACHER, Entry, TailorReport
@@ -255,21 +191,5 @@ def _report(
         held_out=len(prepared.held_out),
         entries=tuple(entries),
         notes=prepared.notes,
-        commands=_commands(start, contest),
-    )
-
-
-def _commands(start: _Start, contest: Contest) -> tuple[str, ...]:
-    """Return the commands that train and export the winner by hand."""
-    request, work = start.request, start.work
-    configuration = work.configurations / f"{contest.winner}.yaml"
-    export = [
-        f"tinyclip-edge export {work.runs / contest.winner} --int8 --labels LABELS",
-        f"--data {work.table(HELD_OUT)}",
-        *([f"--trim-vocab {work.lines('texts')}"] if start.found.trims else []),
-        f"--out {request.out}",
-    ]
-    return (
-        f"tinyclip-edge distill {configuration} --out runs/{contest.winner}",
-        " ".join(export),
+        commands=commands(start, contest.winner),
     )

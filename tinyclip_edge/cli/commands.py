@@ -117,7 +117,7 @@ _ALL = (
         "what is finished stays; the same command with --resume goes on",
         (
             "tailor --images photos --labels labels.txt",
-            "tailor --images photos --labels labels.txt --max-mb 2 --max-ms 1 --minutes 60",
+            "tailor --images photos --labels labels.txt --max-mb 2",
             "tailor --images photos --labels labels.txt --resume",
         ),
     ),

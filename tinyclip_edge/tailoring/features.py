@@ -14,19 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from tinyclip_edge.collection.duplicates import duplicate_groups
+from tinyclip_edge.collection.duplicates import MIN_SCORE, first_duplicates
 from tinyclip_edge.data import FeatureStore, PartFeatures, open_source
 from tinyclip_edge.data.marks import MARK, caption_mark, sample_mark
 from tinyclip_edge.data.pairs import Halves
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.runtime.index import ImageIndex
 from tinyclip_edge.runtime.protocol import Features
 
 if TYPE_CHECKING:
     from tinyclip_edge.train.tasks.teacher import Teacher
 
 BATCH = 64
-NEAR = 0.98  # cosine of near-duplicates, as of `tinyclip-edge duplicates`
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +97,12 @@ def encode_pictures(
     return PictureFeatures(tuple(known), stacked, tuple(unreadable))
 
 
-def near_duplicates(pictures: PictureFeatures, min_score: float = NEAR) -> list[list[int]]:
-    """Return groups of indices of pictures that the teacher sees as nearly the same.
-
-    Raises DataError where all pictures are one group.
-    """
-    index = ImageIndex(pictures.paths, pictures.unit, "teacher")
-    place = {path: number for number, path in enumerate(pictures.paths)}
-    groups = [[place[path] for path in group] for group in duplicate_groups(index, min_score)]
-    if any(len(group) == len(pictures.paths) for group in groups):
-        raise DataError(
-            f"all {len(pictures.paths):,} pictures look alike to the teacher (cosine {min_score:g} "
-            "and above): nothing could be held out; add others, or use another teacher"
-        )
-    return groups
+def near_duplicates(pictures: PictureFeatures) -> list[list[int]]:
+    """Return groups of indices of pictures that the teacher sees as nearly the same."""
+    groups: dict[int, list[int]] = {}
+    for row, first in enumerate(first_duplicates(pictures.unit, min_score=MIN_SCORE).tolist()):
+        groups.setdefault(first, []).append(row)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def fill_store(

@@ -86,7 +86,7 @@ class Meter:
         )
         writer.write("image", recipes_for("int8", preset, convolutional=False).image, target)
         mb = target.stat().st_size / 1e6
-        cost = Cost(self.beside + mb, _milliseconds(target, shape.image_size))
+        cost = Cost(self.beside + mb, milliseconds(target, shape.image_size))
         for path in (source, target):
             path.unlink()
         return cost
@@ -138,14 +138,15 @@ def teacher_cost(teacher: LoadedClip) -> Cost:
         path = Path(folder) / "teacher.onnx"
         module = image_tower(teacher.model, plain=plain)
         export_image_tower(module, path, image_size=teacher.image_size, form=ANY_INPUT)
-        return Cost(path.stat().st_size / 1e6, _milliseconds(path, teacher.image_size))
+        return Cost(path.stat().st_size / 1e6, milliseconds(path, teacher.image_size))
 
 
 def _uncalibrated() -> Calibration:
     raise AssertionError("dynamic int8 measures no ranges")
 
 
-def _milliseconds(path: Path, image_size: int) -> float:
+def milliseconds(path: Path, image_size: int) -> float:
+    """Return the median time of one decoded picture, on one thread. Raises VerificationError."""
     from tinyclip_export.verification.embeddings import TowerFiles
     from tinyclip_export.verification.latency import interleaved_ms
 

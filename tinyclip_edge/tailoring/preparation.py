@@ -5,6 +5,7 @@ N pictures, C labels.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from tinyclip_edge.data import FeatureStore
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.models import LoadedClip, TorchEmbedder
-from tinyclip_edge.runtime.prompts import check_prompts, class_features
+from tinyclip_edge.runtime.prompts import class_features
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.tailoring.agreement import folder_targets, label_chances
 from tinyclip_edge.tailoring.features import (
@@ -28,6 +29,7 @@ from tinyclip_edge.tailoring.pictures import PictureList
 from tinyclip_edge.tailoring.request import TailorRequest
 from tinyclip_edge.tailoring.split import held_out
 from tinyclip_edge.tailoring.work import WorkFolder
+from tinyclip_edge.train.preflight.domain_check import look_at_images
 
 if TYPE_CHECKING:
     from tinyclip_edge.config import RunConfig
@@ -50,12 +52,6 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def check_labels(request: TailorRequest, teacher: LoadedClip, say: Say) -> None:
-    """Raise DataError for labels that the teacher cannot tell apart, as after truncation."""
-    for line in check_prompts(TorchEmbedder(teacher), request.labels, request.templates):
-        say(line)
-
-
 def prepare(
     request: TailorRequest,
     work: WorkFolder,
@@ -76,11 +72,23 @@ def prepare(
     pictures = _encoded(work, listed, teacher, config.data.workers, say)
     listed.without(pictures.unreadable).check_readable()
     digests = {picture.path: picture.sha256 for picture in listed.pictures}
+    look = look_at_images(
+        clip,
+        pictures.paths,
+        request.labels,
+        templates=request.templates,
+        names=[os.path.relpath(path, listed.folder) for path in pictures.paths],
+        features=pictures.unit,
+    )
+    for finding in look.findings:
+        if finding.refuses:
+            raise DataError(f"{listed.folder}: {finding.text}")
     groups = near_duplicates(pictures)
     chosen = held_out([digests[path] for path in pictures.paths], groups)
     classes = class_features(TorchEmbedder(clip), request.labels, request.templates)
     chances = label_chances(pictures.unit, classes, clip.logit_scale, clip.logit_bias)
-    notes = _notes(pictures, listed, groups, chosen)
+    warnings = [finding.text for finding in look.findings]
+    notes = (*_notes(pictures, listed, groups, chosen), *warnings)
     for note in notes:
         say(note)
     _write_tables(request, work, pictures, chosen, chances)
@@ -131,6 +139,8 @@ def _write_tables(
         ]
         work.write_rows(work.table(name), rows)
     work.write_lines(work.lines("texts"), request.prompts)
+    for name in ("labels", "templates"):
+        work.write_lines(work.lines(name), list(getattr(request, name)))
 
 
 def _notes(

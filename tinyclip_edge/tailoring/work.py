@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tinyclip_edge.aside import LOCK, locked
-from tinyclip_edge.errors import ConfigError, DataError
+from tinyclip_edge.errors import ConfigError, DataError, InterruptedRun, TinyClipError
 from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.json_text import read_json_table
 
 REQUEST = "request"
+CONTEST = "contest"  # record of the training
+EXPORT = "export"  # record of the bundle, begun before it is
 FREE = ("out", "minutes", "general")  # what may differ when a tailoring goes on
 VERSION = 1
 OWN = (LOCK, "pictures.json", "candidates.json")  # left by a call that was killed at its start
@@ -104,7 +106,7 @@ class WorkFolder:
 
     @contextmanager
     def held(self, request: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
-        """Lock the folder in the block; remove it if nothing was found out in it.
+        """Lock the folder in the block; remove a new one if the block refuses before any training.
 
         Raises as ``check`` does, and TinyClipError if another process works there.
         """
@@ -114,9 +116,11 @@ class WorkFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             with locked(self.path):
                 yield
-        finally:
-            if not existed and self.path.is_dir() and self.read(REQUEST) is None:
+        except (TinyClipError, OSError) as error:
+            trained = (self.path / f"{CONTEST}.json").is_file()
+            if not existed and not trained and not isinstance(error, InterruptedRun):
                 shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
 
 def _content(folder: Path) -> list[Path]:

@@ -1,0 +1,121 @@
+"""From a folder to tables and features, with the toy teacher."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinyclip_edge.config import make_config
+from tinyclip_edge.data import FeatureStore, open_source
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.models import TorchEmbedder
+from tinyclip_edge.tailoring import features, preparation
+from tinyclip_edge.tailoring.pictures import list_pictures
+from tinyclip_edge.tailoring.preparation import prepare
+from tinyclip_edge.tailoring.request import TailorRequest
+from tinyclip_edge.tailoring.work import WorkFolder
+from tinyclip_edge.train.preflight import domain_check
+
+LABELS = ("red square", "blue circle", "dog")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """45 different pictures of noise, one of them copied."""
+    (tmp_path / "pictures").mkdir()
+    noise = np.random.default_rng(0)
+    for i in range(45):
+        pixels = noise.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((32, 32), Image.Resampling.NEAREST).save(
+            tmp_path / "pictures" / f"{i}.png"
+        )
+    shutil.copy(tmp_path / "pictures" / "0.png", tmp_path / "pictures" / "copy.png")
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def work(tmp_path):
+    (tmp_path / "work").mkdir()
+    return WorkFolder(tmp_path / "work")
+
+
+@pytest.fixture
+def prepared(folder, work, toy_teacher, monkeypatch):
+    """A function that prepares; a random teacher knows no domain, and sees all as similar."""
+    monkeypatch.setattr(domain_check, "common_names", lambda *_, **__: ())
+    for module in (domain_check, features):
+        monkeypatch.setattr(module, "MIN_SCORE", 0.99999)
+    request = TailorRequest(folder, LABELS, "toy", work.path / "out", templates=("a {}", "the {}"))
+    config = make_config(
+        {"teacher": {"model": "toy"}, "student": {"model": {}}, "data": {"train": "none"}}
+    )
+
+    def run(said=None):
+        listed = list_pictures(folder)
+        say = (lambda _: None) if said is None else said.append
+        return prepare(request, work, listed, toy_teacher, config, say)
+
+    return run
+
+
+def rows_of(work, name):
+    return [json.loads(line) for line in work.table(name).read_text().splitlines()]
+
+
+def test_tables_have_the_teachers_labels(prepared, work, folder, toy_teacher):
+    said: list = []
+    result = prepared(said)
+    train, held = rows_of(work, "train"), rows_of(work, "held-out")
+    assert len(train) == result.train and len(train) + len(held) == 46
+    assert tuple(row["image"] for row in held) == result.held_out
+    paths = [row["image"] for row in train]
+    assert (str(folder / "0.png") in paths) == (str(folder / "copy.png") in paths)
+    embedder = TorchEmbedder(toy_teacher)
+    prompts = [[f"a {label}", f"the {label}"] for label in LABELS]
+    classes = np.stack([embedder.encode_text(pair).mean(axis=0) for pair in prompts])
+    classes /= np.linalg.norm(classes, axis=1, keepdims=True)
+    best = (embedder.encode_image(result.held_out) @ classes.T).argmax(axis=1)
+    assert [row["caption"] for row in held] == [f"a {LABELS[row]}" for row in best]
+    assert (result.chances.argmax(axis=1) == best).all() and result.targets is None
+    assert said == list(result.notes) or said[1:] == list(result.notes)
+    assert any("nearly the same" in note for note in result.notes)
+
+
+def test_runs_find_the_features_of_all_pairs(prepared, work, toy_teacher, monkeypatch):
+    from tinyclip_edge.train.accelerator import make_accelerator
+    from tinyclip_edge.train.builder import make_teacher
+
+    prepared()
+    config = make_config(
+        {"teacher": {"model": "toy"}, "student": {"model": {}}, "data": {"train": "none"}}
+    )
+    teacher = make_teacher(config, toy_teacher, make_accelerator(config.run).device)
+    store = FeatureStore(work.features, teacher.recipe(None), pytest.fail)
+    for name in ("train", "held-out"):
+        source = open_source(str(work.table(name)))
+        assert store.missing(source.parts, thorough=True) == []
+        pairs = list(store.attached(source))
+        rows = np.array([pair.cached_view(0) for pair in pairs], dtype=np.float32)
+        wanted = TorchEmbedder(toy_teacher).encode_image([pair.image for pair in pairs])
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        assert (unit * wanted).sum(axis=1).min() > 0.99999  # half precision
+        assert all(pair.cached_text(pair.captions[0]) is not None for pair in pairs)
+
+
+def test_pictures_are_encoded_once(prepared, monkeypatch):
+    first = prepared()
+    monkeypatch.setattr(preparation, "encode_pictures", pytest.fail)
+    again = prepared()
+    assert again.held_out == first.held_out and (again.chances == first.chances).all()
+
+
+def test_pictures_that_are_all_alike_are_refused(prepared, folder, work):
+    for path in folder.iterdir():
+        Image.new("RGB", (32, 32), (200, 10, 10)).save(path)
+    with pytest.raises(DataError, match="100% of the images are nearly the same"):
+        prepared()
+    assert not work.table("train").exists()
