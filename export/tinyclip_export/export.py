@@ -21,6 +21,7 @@ from tinyclip_export.float_choice import float_notes
 from tinyclip_export.quantization.registry import recipe_dicts
 from tinyclip_export.settings import DEFAULT, ExportSettings
 from tinyclip_export.stages import (
+    calibrate,
     check_reloads,
     needs_precise_int8,
     quantize,
@@ -35,6 +36,7 @@ from tinyclip_export.verification.gates import VerificationReport
 
 if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
+    from tinyclip_edge.runtime.bundle import Manifest
 
 
 def export_bundle(
@@ -135,6 +137,8 @@ def _export(job: ExportJob) -> ExportReport:
             familiarity=verified.familiarity,
         )
         manifest.write(job.folder)  # a fresh process opens the bundle by it
+    manifest = _calibrated(job, manifest, timer)
+    with timer.stage("reload"):
         check_reloads(job, checks, engine)
         verification = {**verification, "precisions": checks.figures}
         replace(manifest, verification=verification).write(job.folder)
@@ -155,6 +159,14 @@ def _export(job: ExportJob) -> ExportReport:
     )
 
 
+def _calibrated(job: ExportJob, manifest: Manifest, timer: StageTimer) -> Manifest:
+    """Return the manifest with what held-out images say about the answers, if there are any."""
+    if job.settings.held_out is None:
+        return manifest
+    with timer.stage("calibrate"):
+        return replace(manifest, confidence=calibrate(job, job.settings.held_out))
+
+
 def _check_extras(job: ExportJob) -> None:
     """Raise ConfigError for optional files that the model or the target does not allow."""
     from tinyclip_export.bundle.converted import check_extras
@@ -170,13 +182,14 @@ def _check_extras(job: ExportJob) -> None:
 
 def _prompt_notes(job: ExportJob) -> tuple[str, ...]:
     """Return notes on cut prompts of the classifier; raise DataError for labels that collide."""
-    extras = job.settings.extras
-    if not extras.labels:
+    extras, held_out = job.settings.extras, job.settings.held_out
+    labels = extras.labels or (() if held_out is None else held_out.labels)
+    if not labels:
         return ()
     from tinyclip_edge.models import TorchEmbedder
     from tinyclip_edge.runtime.prompts import check_prompts
 
-    return check_prompts(TorchEmbedder(job.clip), extras.labels, extras.templates)
+    return check_prompts(TorchEmbedder(job.clip), labels, extras.templates)
 
 
 def _require_extra() -> None:

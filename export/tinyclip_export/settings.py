@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from tinyclip_edge.config.preset import ExportPreset
+from tinyclip_edge.runtime.label_calibration import HeldOut
 from tinyclip_edge.runtime.protocol import ImageInput
 
 
@@ -65,6 +66,7 @@ class ExportSettings:
     calibration: PairSupplier | None = None  # called on demand; None for the verification pairs
     # Pictures of the training, if those of the verification are like them; called on demand.
     training: Callable[[], Sequence[ImageInput]] | None = None
+    held_out: HeldOut | None = None  # on which the threshold of unknown is calibrated
     notify: Callable[[str], None] = _silent  # receives progress messages of long stages
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.precisions import PRECISIONS
+from tinyclip_edge.runtime.label_calibration import HeldOut, calibrate_bundle
 from tinyclip_export.engines.stage import check_engine_reloads
 from tinyclip_export.export_job import ExportJob, FloatTowers, StageTimer
 from tinyclip_export.float_choice import with_float_images
@@ -189,6 +190,23 @@ def remove_unrequested_float(job: ExportJob, report: VerificationReport) -> None
         report.figures.pop("fp32")
         for path in job.paths("fp32").values():
             path.unlink()
+
+
+def calibrate(job: ExportJob, held_out: HeldOut) -> Mapping[str, Any]:
+    """Calibrate the bundle's answers, and return what its manifest then says about them.
+
+    Raises DataError for images of which hardly any is classified right.
+    """
+    confidence = calibrate_bundle(job.folder, held_out, notify=job.settings.notify)
+    for precision, entry in confidence["precisions"].items():
+        job.settings.notify(
+            f"{precision}: below {entry['threshold']:.4f} an answer is unknown; "
+            f"{entry['right_answered']:.1%} of the right answers pass and "
+            f"{entry['wrong_answered']:.1%} of the wrong ones; calibration error "
+            f"{entry['ece_before']:.1%}, at temperature {entry['temperature']:.3g} "
+            f"{entry['ece_after']:.1%}"
+        )
+    return confidence
 
 
 def check_reloads(job: ExportJob, report: VerificationReport, engine: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from tinyclip_edge.targets import AUTO, TARGETS
 if TYPE_CHECKING:
     from tinyclip_edge.config.preset import ExportPreset
     from tinyclip_edge.models import LoadedClip
+    from tinyclip_edge.runtime.label_calibration import HeldOut
     from tinyclip_export import ExportReport
     from tinyclip_export.settings import Extras
 
@@ -55,6 +56,7 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
     extras: Extras | None = None,
     qat: QatRequest | None = None,
     trim_vocab: str | Path | None = None,
+    calibrate_labels: str | Path | None = None,
     force: bool = False,
     callback: Say = lambda text: None,
     progress: bool = True,
@@ -65,9 +67,10 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
     default; ``force`` replaces a bundle there. ``precisions``: those of ``target`` by default, fp32
     and int8 without one. ``target``: a shipped name, "auto", a YAML file, or an ExportPreset.
     ``extras``: a classifier of labels, towers that take pixels. ``trim_vocab``: file of texts whose
-    tokens are all that is kept. ``callback`` gets lines about the work; ``progress`` draws a bar of
-    ``qat``. Options are checked before torch is imported. Raises a TinyClipError; GatesFailedError,
-    with nothing at ``out``, when a gate fails.
+    tokens are all that is kept. ``calibrate_labels``: held-out images of the labels of ``extras``,
+    in a folder per label, for a threshold of unknown. ``callback`` gets lines about the work;
+    ``progress`` draws a bar of ``qat``. Options are checked before torch is imported. Raises a
+    TinyClipError; GatesFailedError, with nothing at ``out``, when a gate fails.
     """
     from tinyclip_edge.models import newest_run
     from tinyclip_export.engines.registry import require_engine
@@ -87,6 +90,8 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
     from tinyclip_edge.models import load_clip
     from tinyclip_export import export_bundle
 
+    added = extras or NO_EXTRAS
+    held_out = _held_out(calibrate_labels, added, source)
     clip = load_clip(source)
     folder = destination or free_folder(BUNDLES, clip.name.replace("/", "-"))
     # If no precision is calibrated, all pairs are used for the verification.
@@ -105,10 +110,11 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
         calibration=supply,
         training=training_pictures(source, request.data),
         notify=callback,
+        held_out=held_out,
     )
     training = None if qat is None else _Training(qat, source, request.data, folder, progress)
     with _finetuned(clip, training, names, preset) as (better, qat_report):
-        added = replace(extras or NO_EXTRAS, qat_report=qat_report)
+        added = replace(added, qat_report=qat_report)
         exported, added = _trimmed(better, corpus, added, pairs.texts, callback)
         return export_bundle(
             exported,
@@ -120,6 +126,15 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
             force=force,
             settings=replace(settings, extras=added),
         )
+
+
+def _held_out(images: str | Path | None, extras: Extras, model: str) -> HeldOut | None:
+    """Return held-out images with their labels; None for None."""
+    if images is None:
+        return None
+    from tinyclip_edge.api.held_out import held_out_images
+
+    return held_out_images(images, extras.labels, extras.templates, model)
 
 
 def preset_of(target: str | Path | ExportPreset | None) -> ExportPreset:

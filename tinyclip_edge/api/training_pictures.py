@@ -32,7 +32,7 @@ def training_pictures(model: str, data: str) -> Callable[[], Sequence[ImageInput
     """
     if model == STARTER_TEACHER:
         return _starter if data.startswith(STARTER) else None
-    config = _run_config(Path(model))
+    config = run_config(Path(model))
     if config is None:
         return None
     try:
@@ -65,7 +65,7 @@ def _patterns(source: str | Sequence[str] | None) -> tuple[str, ...]:
     return (source,) if isinstance(source, str) else tuple(source or ())
 
 
-def _run_config(model: Path) -> RunConfig | None:
+def run_config(model: Path) -> RunConfig | None:
     """Return the configuration of the run whose folder, or whose student's, ``model`` is."""
     for folder in (model, model.parent):
         if is_file(folder / EVENTS):

@@ -76,6 +76,7 @@ def run_export(checkpoint: str | None, options: ExportOptions = DEFAULTS) -> Exp
         extras=options.contents.read(),
         qat=None if finish.qat is None else QatRequest(finish.qat, finish.qat_data),
         trim_vocab=options.contents.trim_vocab,
+        calibrate_labels=options.contents.calibrate_labels,
         force=output.force,
         callback=say,
         progress=not VERBOSITY.quiet,

@@ -171,6 +171,14 @@ class ContentOptions:
             show_default="{}",
         ),
     ] = None
+    calibrate_labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Calibrate a threshold below which an answer is unknown, on held-out images in a "
+            "folder per label; or in one folder with --labels, as the run's teacher names them.",
+        ),
+    ] = None
     trim_vocab: Annotated[
         Path | None,
         typer.Option(help="Keep only the tokens that the texts of a file need, one per line."),

@@ -26,7 +26,7 @@ BINS = 15  # of equal width, as Guo et al.
 COVERAGE = 0.95  # share of right answers that the threshold lets pass
 MIN_RIGHT = math.ceil(1 / (1 - COVERAGE)) - 1  # fewer right answers do not show that share
 MIN_IMAGES = 2 * MIN_RIGHT
-COLDEST, HOTTEST = 0.05, 20.0  # temperatures; without a wrong answer the best one is 0
+COLDEST, HOTTEST = 0.25, 20.0  # temperatures; without a wrong answer the best one is 0
 STEPS = 60  # of the search: each narrows the range to 0.62 of it
 
 Floats = npt.NDArray[np.float64]

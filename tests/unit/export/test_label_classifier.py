@@ -10,6 +10,7 @@ from tinyclip_edge.models import TorchEmbedder
 from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.classifier import EdgeClassifier
+from tinyclip_edge.runtime.label_calibration import HeldOut
 from tinyclip_edge.runtime.prompts import check_prompts
 from tinyclip_export import export_bundle
 from tinyclip_export.bundle.encoded_image_tower import encoded_tower_path
@@ -58,18 +59,35 @@ def test_torch_model_and_bundle_cut_the_same_texts(exported):
     assert cut[0] == cut[1]
 
 
+def noise_pictures(count):
+    random = np.random.default_rng(1)
+    return [random.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(count)]
+
+
 @pytest.mark.slow
 def test_uint8_precision_stands_beside_towers_that_take_pixels(exported, tmp_path):
     extras = Extras(labels=("dog", f"{LONG} cat"), embed_preprocessing=True)
-    out = tmp_path / "out"
+    out, lines = tmp_path / "out", []
     report = export_bundle(
         exported.clip,
         out,
         precisions=("fp32", "uint8"),
         pairs=exported.pairs,
         max_drop=100.0,
-        settings=ExportSettings(extras=extras, search=False),
+        settings=ExportSettings(
+            extras=extras,
+            search=False,
+            held_out=HeldOut.by_teacher(
+                TorchEmbedder(exported.clip), noise_pictures(60), extras.labels
+            ),
+            notify=lines.append,
+        ),
     )
+    entry = Manifest.read(out).confidence
+    assert entry["labelled_by"] == exported.clip.name and entry["images"] == 60
+    assert set(entry["precisions"]) == {"fp32", "uint8"} and "calibrate" in report.seconds
+    assert entry["precisions"]["fp32"]["accuracy"] == 1
+    assert any(line.startswith("uint8: below ") for line in lines)
     assert any("1 of 2 prompts are longer than the model's 16 tokens" in w for w in report.warnings)
     manifest = Manifest.read(out)
     manifest.verify_files(out)
