@@ -20,10 +20,10 @@ from tinyclip_edge.runtime.familiarity import (
 from web_page import MARKS, open_page, self_test, silent_tab
 
 pytestmark = MARKS
-SHOW = """async ([rows, familiar]) => {
+SHOW = """async ([rows, familiar, unknown]) => {
   const { showAnswer } = await import(new URL("js/view.js", location.href));
   const ms = { preprocess: 1, encode: 1, compare: 1 };
-  showAnswer({ rows, familiar, ms, size: [8, 8] }, { texts: 2, ms: 1 }, null);
+  showAnswer({ rows, familiar, unknown, ms, size: [8, 8] }, { texts: 2, ms: 1 }, null);
 }"""
 JUDGE = """async ([manifest, pictures]) => {
   const { Familiarity, looks } = await import(new URL("js/familiarity.js", location.href));
@@ -45,6 +45,31 @@ def test_shares_below_the_precision_and_strange_pictures_are_said(tab):
     for familiar in (True, None):
         tab.evaluate(SHOW, [rows, familiar])
         assert not tab.locator("#unknown").is_visible()
+
+
+DECIDE = """async ([manifest, labels, templates]) => {
+  const { decisionOf } = await import(new URL("js/confidence.js", location.href));
+  return decisionOf(manifest, "int8", labels, templates);
+}"""
+
+
+@pytest.mark.slow
+def test_pictures_of_none_of_the_labels_are_said(tab):
+    rows = [{"label": "cat", "chance": 0.5}, {"label": "dog", "chance": 0.3}]
+    tab.evaluate(SHOW, [rows, None, True])
+    assert tab.inner_text("#verdict") == "None of these. The nearest: cat, 50.0 %"
+    tab.evaluate(SHOW, [rows, None, False])
+    assert tab.inner_text("#verdict") == "cat, 50.0 %"
+    own = {"temperature": 0.5, "threshold": 0.6}
+    entry = {"labels": ["cat", "dog"], "templates": ["{}"], "precisions": {"int8": own}}
+    manifest = {"name": "toy", "confidence": entry}
+    always = {"temperature": 1, "threshold": None}
+    both = ["dog", "cat"]
+    for labels, templates, expected in (
+        (both, ["{}"], own), (["cat"], ["{}"], always), (both, ["a {}"], always),
+    ):  # fmt: skip
+        assert tab.evaluate(DECIDE, [manifest, labels, templates]) == expected
+    assert tab.evaluate(DECIDE, [{"name": "toy", "confidence": {}}, ["a"], ["{}"]]) == always
 
 
 @pytest.mark.slow

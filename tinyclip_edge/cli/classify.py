@@ -40,8 +40,14 @@ def classify(
         int, typer.Option(metavar="N", min=1, help="Labels to show of each picture.")
     ] = 5,
     threshold: Annotated[
-        float, typer.Option(metavar="X", min=0.0, max=1.0, help="Lowest probability to show.")
-    ] = 0.0,
+        str | None,
+        typer.Option(
+            metavar="X|calibrated",
+            help="Lowest probability to show; a picture without such a label is unknown. "
+            "calibrated: the bundle's own, for the labels that it was calibrated for.",
+            show_default="0",
+        ),
+    ] = None,
     bundle: BundleOption = None,
     precision: PrecisionOption = None,
     decode: DecodeOption = "exact",
@@ -51,36 +57,48 @@ def classify(
     device: DeviceOptions,
 ) -> None:
     """Classify pictures: which of the labels fits best."""
+    from tinyclip_edge.runtime.confidence import decision
     from tinyclip_edge.runtime.prompts import check_prompts
 
     names, templates = _label_names(labels), tuple(template or ("{}",))
     paths = list(_expanded(images))
     clip = open_bundle(bundle, precision=precision, threads=threads, decode=decode, device=device)
+    decided = decision(clip.confidence, names, templates, _number(threshold))
+    least = decided.threshold or 0.0
     check_prompts(clip, names, templates)  # what fails later is the pictures' fault
     results: list[dict[str, Any]] = []
     broken = False
     for path in paths:
         try:
-            answer = clip.classify(Path(path), names, templates)
+            answer = clip.classify(Path(path), names, templates, threshold=_number(threshold))
         except DataError as error:
             broken = True
             say(str(error))
             results.append({"image": path, "error": str(error)})
             continue
-        shown = [row for row in answer[:top] if row[1] >= threshold]
+        shown = [row for row in answer[:top] if row[1] >= least]
         rows = [{"label": label, "probability": chance} for label, chance in shown]
-        results.append({"image": path, "familiar": answer.familiar, "labels": rows})
+        judged = {"familiar": answer.familiar, "unknown": answer.unknown}
+        results.append({"image": path, **judged, "labels": rows})
         if answer.familiar is False:
             say(
                 f"{one_line(path)}: unlike the pictures that {clip.name} was trained on; do not "
                 "rely on its answer"
             )
         if not json_output:
-            _print(path, shown, threshold, named=len(paths) > 1)
+            _print(path, shown, least, named=len(paths) > 1)
     if json_output:
         print_json({"model": clip.name, "precision": clip.precision, "images": results})
     if broken:
         raise typer.Exit(DataError.exit_code)
+
+
+def _number(threshold: str | None) -> float | str | None:
+    """Return a threshold as a number if it is one."""
+    try:
+        return None if threshold is None else float(threshold)
+    except ValueError:
+        return threshold
 
 
 def _label_names(labels: str) -> Sequence[str]:
@@ -111,4 +129,4 @@ def _print(
     for label, chance in labels:
         typer.echo(f"{indent}{100 * chance:5.1f} %  {one_line(label)}")
     if not labels:
-        typer.echo(f"{indent}no label has {100 * threshold:g} % or more")
+        typer.echo(f"{indent}unknown: no label has {100 * threshold:.4g} % or more")

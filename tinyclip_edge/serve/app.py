@@ -87,10 +87,13 @@ def _add_model_routes(app: FastAPI, engine: Engine) -> None:
     @app.post("/classify")
     async def classify(request: Annotated[ClassifyRequest, Body()]) -> dict[str, Any]:
         """Return the labels of a picture with their probabilities."""
-        answer = await engine.classify(request.image, request.labels, request.templates)
+        answer = await engine.classify(
+            request.image, request.labels, request.templates, request.threshold
+        )
         return {
             "model": engine.clip.name,
             "familiar": answer.familiar,
+            "unknown": answer.unknown,
             "labels": [
                 {"label": label, "probability": chance} for label, chance in answer[: request.top]
             ],

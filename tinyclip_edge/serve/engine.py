@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.runtime.confidence import Threshold, decision
 from tinyclip_edge.runtime.familiarity import Classification, classification
 from tinyclip_edge.runtime.prompts import check_prompts, class_features, prompt_chars
 from tinyclip_edge.runtime.protocol import Features
@@ -92,9 +93,16 @@ class Engine:
         return await self.pictures(pixels)
 
     async def classify(
-        self, picture: str, labels: Sequence[str], templates: Sequence[str]
+        self,
+        picture: str,
+        labels: Sequence[str],
+        templates: Sequence[str],
+        threshold: Threshold = None,
     ) -> Classification:
-        """Return (label, probability), best first; raise DataError for labels or picture."""
+        """Return (label, probability), best first; raise DataError for labels or picture.
+
+        ``threshold`` is that of ``EdgeCLIP.classify``.
+        """
         if len(labels) * len(templates) > self.limits.labels:
             raise RequestError(
                 f"{len(labels) * len(templates):,} prompts; at most {self.limits.labels:,} labels "
@@ -106,11 +114,12 @@ class Engine:
             raise RequestError(
                 f"prompts of {size:,} characters; at most {self.limits.prompt_chars:,}", 413
             )
+        decided = decision(self.clip.confidence, labels, templates, threshold)
         loop = asyncio.get_running_loop()
         pixels = await loop.run_in_executor(self._decoders, self._pixels, picture, "image 0")
         images = await self.pictures([pixels])
         classes = await self._run(self._class_features, tuple(labels), tuple(templates))
-        return classification(self.clip, labels, classes, images, pixels[None])
+        return classification(self.clip, labels, classes, images, pixels[None], decided)
 
     async def search(self, query: Features, top: int, min_score: float | None) -> list[Hit]:
         """Return the pictures of the index nearest to a vector ``[D]`` of any length."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -36,6 +36,11 @@ class ClassifyRequest(_Request):
     labels: list[str] = Field(min_length=1, description="What the picture may show.")
     templates: list[str] = Field(default=["{}"], min_length=1, description="Prompts with {}.")
     top: int = Field(default=5, ge=1, description="Labels to return, the most probable first.")
+    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["calibrated"] | None = Field(
+        default=None,
+        description="Lowest probability of an answer, below which `unknown` is true; calibrated: "
+        "the bundle's own, for the labels that it was calibrated for.",
+    )
 
 
 class SearchRequest(_Request):

@@ -1,4 +1,5 @@
 // EdgeClip: a bundle as image encoder, text encoder and classifier, like EdgeCLIP in Python.
+import { decisionOf } from "./confidence.js";
 import { Familiarity } from "./familiarity.js";
 import { pixelTower } from "./manifest.js";
 import { Preprocess } from "./preprocess.js";
@@ -141,11 +142,16 @@ export class EdgeClip {
     return labels.map((_, i) => meanUnit(rows.slice(i * templates.length, (i + 1) * templates.length)));
   }
 
+  /** What makes an answer of these labels unknown: a temperature and a threshold. */
+  decision(labels, templates) {
+    return decisionOf(this.manifest, this.precision, labels, templates);
+  }
+
   /** Class probabilities: softmax, or independent sigmoids if the model was trained with them. */
-  probabilities(embedding, classes) {
+  probabilities(embedding, classes, temperature = 1) {
     const { logit_scale: scale, logit_bias: bias } = this.manifest;
-    const logits = classes.map((row) => scale * dot(row, embedding));
-    if (bias != null) return logits.map((logit) => 0.5 + 0.5 * Math.tanh((logit + bias) / 2));
+    const logits = classes.map((row) => (scale * dot(row, embedding)) / temperature);
+    if (bias != null) return logits.map((logit) => 0.5 + 0.5 * Math.tanh((logit + bias / temperature) / 2));
     const most = Math.max(...logits);
     const weights = logits.map((logit) => Math.exp(logit - most));
     const sum = weights.reduce((a, b) => a + b, 0);

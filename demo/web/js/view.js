@@ -76,12 +76,15 @@ function verified(manifest, precision) {
 
 const UNKNOWN = "This picture is unlike those that the model was trained on: do not rely on its answer.";
 
-export function showAnswer({ rows, familiar, ms, size }, labelled, live) {
+export function showAnswer({ rows, familiar, unknown, ms, size }, labelled, live) {
   note("unknown", familiar === false ? UNKNOWN : null);
   $("verdict").hidden = false;
+  const best = `${rows[0].label}, ${percent(rows[0].chance)}`;
   $("verdict").replaceChildren(
-    element("b", {}, rows[0].label),
-    `, ${percent(rows[0].chance)}`,
+    ...(unknown ? [element("b", {}, "None of these"), `. The nearest: ${best}`] : [
+      element("b", {}, rows[0].label),
+      `, ${percent(rows[0].chance)}`,
+    ]),
   );
   const shown = rows.slice(0, SHOWN).map(({ label, chance }) =>
     element(

@@ -73,11 +73,14 @@ async function setLabels({ labels, templates }) {
   const started = performance.now();
   const cut = clip.promptNote(labels, templates);
   const features = await clip.classFeatures(labels, templates);
-  classes = { labels, features };
+  classes = { labels, features, decision: clip.decision(labels, templates) };
   return { ms: performance.now() - started, texts: labels.length * templates.length, cut };
 }
 
-/** Classify a Blob or an ImageBitmap; returns {rows: [{label, chance}] best first, familiar, ms, size}. */
+/**
+ * Classify a Blob or an ImageBitmap; returns {rows: [{label, chance}] best first, familiar, unknown,
+ * ms, size}. `unknown` is null unless a threshold was calibrated for the labels.
+ */
 async function classify({ blob, bitmap, name }) {
   const started = performance.now();
   const picture = bitmap ? pixelsOf(bitmap) : await decodeBlob(blob, name);
@@ -85,12 +88,14 @@ async function classify({ blob, bitmap, name }) {
   const encoded = await clip.encodeImage(picture);
   const { embedding, preprocess, encode } = encoded;
   const compared = performance.now();
-  const chances = clip.probabilities(embedding, classes.features);
+  const { temperature, threshold } = classes.decision;
+  const chances = clip.probabilities(embedding, classes.features, temperature);
   const rows = classes.labels.map((label, i) => ({ label, chance: chances[i] }));
   rows.sort((a, b) => b.chance - a.chance);
   return {
     rows,
     familiar: clip.knows(encoded),
+    unknown: threshold === null ? null : rows[0].chance < threshold,
     ms: { preprocess: decoded + preprocess, encode, compare: performance.now() - compared },
     size: [picture.width, picture.height],
   };

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tinyclip_edge import EdgeCLIP
+from tinyclip_edge.runtime.label_calibration import HeldOut, calibrate_bundle
 
 
 @pytest.fixture
@@ -48,8 +49,32 @@ def test_files_of_labels_templates_and_thresholds(command_line, photos, shared_t
         assert [row["label"] for row in entry["labels"]] == [label for label, _ in expected]
     code, out, _ = command_line(*words, "--threshold", "1")
     assert code == 0 and out.splitlines()[:2] == [
-        str(photos / "blue.png"), "  no label has 100 % or more"
+        str(photos / "blue.png"), "  unknown: no label has 100 % or more"
     ]  # fmt: skip
+
+
+def test_the_bundles_threshold_and_temperature(command_line, photos, tiny_bundle):
+    folder, labels = tiny_bundle.folder, ("cat", "red", "a")
+    words = ("classify", photos, "--labels", ",".join(labels), "--bundle", folder)
+    code, out, err = command_line(*words, "--threshold", "calibrated")
+    assert (code, out) == (2, "") and "has no calibrated threshold" in err
+    clip = EdgeCLIP.load(folder)
+    pictures = [Image.new("RGB", (9, 9), (5 * n, 255 - 5 * n, 100)) for n in range(45)]
+    calibrate_bundle(folder, HeldOut.by_teacher(clip, pictures, labels))
+    code, out, _ = command_line(*words, "--threshold", "calibrated", "--json")
+    clip = EdgeCLIP.load(folder)
+    for entry in json.loads(out)["images"]:
+        expected = clip.classify(entry["image"], labels, threshold="calibrated")
+        least = clip.confidence.decision.threshold
+        assert entry["unknown"] is expected.unknown
+        assert [(row["label"], pytest.approx(row["probability"])) for row in entry["labels"]] == [
+            row for row in expected if row[1] >= least
+        ]
+    for labels, message in (("cat,red", "calibrated for 3 labels"), ("cat,red,a", "often")):
+        threshold = "often" if message == "often" else "calibrated"
+        words = ("classify", photos, "--labels", labels, "--bundle", folder)
+        code, out, err = command_line(*words, "--threshold", threshold)
+        assert (code, out) == (2, "") and message in err and err.count("\n") == 1
 
 
 def test_a_broken_picture_costs_only_itself(command_line, photos, shared_tiny_bundle):

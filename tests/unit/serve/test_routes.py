@@ -99,6 +99,20 @@ def test_fewer_dimensions_are_normalised_again(client, clip):
     assert line.startswith("dimensions is at most ")
 
 
+def test_an_answer_below_a_threshold_is_unknown(client, clip):
+    body = {"image": data_url(picture()), "labels": ["cat", "dog"]}
+    best = clip.classify(picture(), body["labels"])[0][1]
+    assert client.post("/classify", json=body).json()["unknown"] is None
+    for threshold, unknown in ((best - 0.01, False), (best + 0.01, True)):
+        answer = client.post("/classify", json={**body, "threshold": threshold}).json()
+        assert answer["unknown"] is unknown and len(answer["labels"]) == 2
+    line = refused(client.post("/classify", json={**body, "threshold": "calibrated"}), 400)
+    assert "has no calibrated threshold" in line
+    for wrong in (1.5, "often"):
+        line = refused(client.post("/classify", json={**body, "threshold": wrong}), 400)
+        assert line.startswith("threshold")
+
+
 def test_classification_is_the_librarys(client, clip):
     labels, templates = ["cat", "dog", "a red bicycle"], ["a {}", "the {}"]
     body = {"image": data_url(picture()), "labels": labels, "templates": templates, "top": 2}
