@@ -45,7 +45,9 @@ def test_an_interrupt_is_one_line(command_line, words, monkeypatch):
 
 def test_a_cluster_has_workers_of_its_own(command_line, words):
     code, _, err = command_line("embed", "0.tar", *words, "--workers", 2, "--dask", "tcp://a:1")
-    assert code == 2 and err == "error: --workers is for this machine; leave it out with --cluster\n"
+    assert (
+        code == 2 and err == "error: --workers is for this machine; leave it out with --cluster\n"
+    )
 
 
 def test_a_folder_has_one_decode_mode(command_line, words, tmp_path):
