@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tinyclip_edge.config import RunConfig
 
+# Keys of ``data`` that are alternatives to one, or belong to these.
+TOGETHER = {"train": ("images", "texts")}
+
 
 def checked_run(
     config: RunConfig | Mapping[str, Any] | str | Path,
@@ -30,18 +33,23 @@ def checked_run(
 
 
 def check_pairs(run: RunConfig, pairs: Sequence[str] = ("train", "val")) -> None:
-    """Raise DataError, which names the key to set, for missing pairs."""
+    """Raise DataError, which names the key to set, for missing pairs, pictures or texts."""
     from tinyclip_edge.data import check_source
+    from tinyclip_edge.data.texts import open_texts
     from tinyclip_edge.errors import DataError
 
     for key in pairs:
-        source = getattr(run.data, key)
-        if source is None:
-            continue
-        try:
-            check_source(source, allow_pipes=run.data.allow_pipes)
-        except DataError as error:
-            raise DataError(f"data.{key}: {error}") from None
+        for name in (key, *TOGETHER.get(key, ())):
+            source = getattr(run.data, name)
+            if source is None:
+                continue
+            try:
+                if name.endswith("texts"):
+                    open_texts(source)
+                else:
+                    check_source(source, allow_pipes=run.data.allow_pipes)
+            except DataError as error:
+                raise DataError(f"data.{name}: {error}") from None
 
 
 def check_vocab(run: RunConfig) -> None:

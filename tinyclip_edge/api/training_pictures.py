@@ -26,14 +26,14 @@ MAX_PICTURES = 3072
 def training_pictures(model: str, data: str) -> Callable[[], Sequence[ImageInput]] | None:
     """Return a function that reads pictures of the training, None where it is not known.
 
-    It is known of the starter teacher and of a run, or its student's folder; and only if ``data``,
-    the verification pairs, are the run's own: others would say nothing about the training. All sets
-    of the starter kit count as one.
+    It is known of the starter teacher and of a run on pairs, or its student's folder; and only if
+    ``data``, the verification pairs, are the run's own: others would say nothing about the
+    training. All sets of the starter kit count as one.
     """
     if model == STARTER_TEACHER:
         return _starter if data.startswith(STARTER) else None
     config = run_config(Path(model))
-    if config is None:
+    if config is None or config.data.train is None:
         return None
     try:
         verified = _patterns(named_pairs(data).source)

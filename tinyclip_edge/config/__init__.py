@@ -1,5 +1,6 @@
 """Configuration of a run: schema, YAML files, ``key=value`` overrides."""
 
+from tinyclip_edge.config.data import DataConfig
 from tinyclip_edge.config.load import (
     config_names,
     configs_path,
@@ -12,7 +13,6 @@ from tinyclip_edge.config.loss import LossConfig, register_installed_losses
 from tinyclip_edge.config.optim import OptimConfig
 from tinyclip_edge.config.running import RunSection
 from tinyclip_edge.config.schema import (
-    DataConfig,
     EnsembleMemberConfig,
     RunConfig,
     TeacherConfig,

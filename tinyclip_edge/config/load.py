@@ -13,10 +13,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from tinyclip_edge.config.data import DataConfig
 from tinyclip_edge.config.renamed import current_key, rename_keys
-from tinyclip_edge.config.schema import DataConfig, EnsembleMemberConfig, RunConfig
+from tinyclip_edge.config.schema import EnsembleMemberConfig, RunConfig
 from tinyclip_edge.config.section import is_section
 from tinyclip_edge.config.shrink import StageConfig
+from tinyclip_edge.config.sources import TextsConfig
 from tinyclip_edge.config.yaml_text import YamlError, parse_yaml
 from tinyclip_edge.errors import ConfigError, did_you_mean, shown
 from tinyclip_edge.limits import YAML_BYTES, YAML_DEPTH
@@ -189,6 +191,8 @@ def _key(loc: tuple[int | str, ...]) -> tuple[str, ...]:
         return (f"stages[{loc[1] + 1}]", *parts[2:3])
     if parts[:2] == ("teacher", "ensemble") and len(loc) > 2 and isinstance(loc[2], int):
         return ("teacher", f"ensemble[{loc[2] + 1}]", *parts[3:4])
+    if parts[:3] == ("data", "texts", "labels"):  # the section, which is one of two kinds
+        return ("data", "texts", *parts[3:4])
     if parts[0] == "data" and parts[1:2] and parts[1] in _sections(DataConfig):
         return parts[:3]
     return parts[: 2 if parts[0] in _sections(RunConfig) else 1]
@@ -213,7 +217,8 @@ def _nearest(parts: tuple[str, ...]) -> str:
     if parts[0].startswith("stages["):
         return did_you_mean(word, StageConfig.model_fields)
     if len(parts) == 3:
-        inner = _sections(DataConfig).get(parts[1], EnsembleMemberConfig)
+        kinds: dict[str, type[BaseModel]] = {**_sections(DataConfig), "texts": TextsConfig}
+        inner = kinds.get(parts[1], EnsembleMemberConfig)
         return did_you_mean(word, inner.model_fields)
     if len(parts) == 1:
         return did_you_mean(word, RunConfig.model_fields)

@@ -38,6 +38,9 @@ class LossEntry:
     uses_scale: bool = False  # its gradient reaches the student's logit scale
     uses_bias: bool = False  # its probabilities are sigmoids; so are those of a kind "sigmoid"
     uses_prefixes: bool = False  # it is computed on prefixes of the embedding too, see matryoshka
+    uses_texts: bool = True  # it compares pictures with texts
+    uses_pairs: bool = True  # it needs each picture's own text
+    pair_settings: tuple[str, ...] = ()  # settings that need it where they are above 0
 
     @property
     def fields(self) -> dict[str, FieldInfo]:
@@ -92,6 +95,24 @@ class LossConfig(Section):
         settings = LOSS_TERMS[term].settings
         values = {key: getattr(self, f"{term}_{key}") for key in settings.model_fields}
         return settings.model_validate(values).model_dump()
+
+    @property
+    def needs_texts(self) -> list[str]:
+        """Keys of terms that compare pictures with texts."""
+        return [name for name, entry in self.active.items() if entry.uses_texts]
+
+    @property
+    def needs_pairs(self) -> list[str]:
+        """Keys that need each picture's own text."""
+        return [
+            key
+            for name, entry in self.active.items()
+            for key in (
+                [name]
+                if entry.uses_pairs
+                else [f"{name}_{at}" for at in entry.pair_settings if self.settings(name)[at]]
+            )
+        ]
 
     @property
     def uses_bias(self) -> bool:
@@ -212,6 +233,8 @@ register_loss(
         logged=("affinity_i2t", "affinity_t2i", "kl", "teacher_entropy"),
         uses_scale=True,
         uses_prefixes=True,
+        uses_pairs=False,
+        pair_settings=("hard_negative", "hard_positive"),
     )
 )
 register_loss(
@@ -234,6 +257,8 @@ register_loss(
         ),
         implementation="tinyclip_edge.losses.feature:FeatureTerm",
         settings=FeatureSettings,
+        uses_texts=False,
+        uses_pairs=False,
     )
 )
 register_loss(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from tinyclip_edge.config.limits import LimitsConfig
+from tinyclip_edge.config.data import DataConfig
 from tinyclip_edge.config.loss import LossConfig
 from tinyclip_edge.config.optim import OptimConfig
 from tinyclip_edge.config.running import RunSection
 from tinyclip_edge.config.section import Section
 from tinyclip_edge.config.shrink import InheritConfig, MasksConfig, StageConfig, StudentConfig
-from tinyclip_edge.config.source_options import ColumnsConfig, SourceOptions
 
 
 class EnsembleMemberConfig(Section):
@@ -50,140 +49,6 @@ class TeacherConfig(Section):
         description="More teachers: the student imitates the weighted mean of all their logits, or "
         "of their probabilities, and inherits from the first alone.",
     )
-
-
-class DataConfig(Section):
-    """Pairs for training and validation."""
-
-    train: str | list[str] = Field(
-        min_length=1,
-        description="starter:train; shards (.tar, .tar.gz): path, glob, {000..009}, http(s):// or "
-        "pipe:COMMAND; a table (.csv, .tsv, .jsonl) of image paths and captions; COCO "
-        "captions (.json); an image folder with captions (NAME.txt or metadata.jsonl); a "
-        ".selection of `tinyclip-edge select`; or a list of these.",
-    )
-    val: str | list[str] | None = Field(
-        default=None,
-        description=("Pairs for the evaluation during the run, in any form of train; null: none."),
-    )
-    val_limit: int = Field(default=2000, ge=2, description="Largest number of validation pairs.")
-    columns: ColumnsConfig = Field(
-        default_factory=ColumnsConfig,
-        description="Columns of tables (.csv, .tsv, .jsonl), for both train and val.",
-    )
-    delimiter: str | None = Field(
-        default=None,
-        pattern=r'^[^"\r\n]$',
-        description=(
-            "Character between the columns of .csv and .tsv tables; null: a tab if the "
-            "first line has one, otherwise a comma. With a tab, quotes are ordinary "
-            "characters; with any other delimiter, cells may be quoted."
-        ),
-    )
-    batch_distinct: bool = Field(
-        default=True,
-        description="No two pairs of a batch share a concept (they would be false negatives).",
-    )
-    cache_teacher: bool = Field(
-        default=True,
-        description="Cache the teacher's features of pictures and captions.",
-    )
-    feature_cache: str | None = Field(
-        default=None,
-        description=(
-            "Folder of a feature cache: missing parts are computed before the first "
-            "step of a run longer than an epoch; runs with the same teachers share it, "
-            "including streamed ones. null: a cache of this run alone."
-        ),
-    )
-    views: int = Field(
-        default=0,
-        ge=0,
-        le=1024,
-        description=(
-            "Random crops of each picture, the same in every run, one of which is used "
-            "in a batch; 0: only the teacher's centre crop."
-        ),
-    )
-    crop_scale: tuple[float, float] = Field(
-        default=(0.9, 1.0),
-        strict=False,
-        description="Smallest and largest share of a picture's area in a crop of views.",
-    )
-    augment_crop: tuple[float, float] | None = Field(
-        default=None,
-        strict=False,
-        description=(
-            "Smallest and largest share of a picture's area in random crops that differ "
-            "at every step, the same for student and teacher; image features are not "
-            "cached. null: no such crops."
-        ),
-    )
-    augment_flip: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description=("With augment_crop: probability of a horizontal flip."),
-    )
-    augment_colour: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="With augment_crop: largest change of brightness, contrast and saturation.",
-    )
-    allow_pipes: bool = Field(
-        default=False,
-        description=(
-            "Allow train and val to contain pipe:COMMAND, which runs the command in a shell."
-        ),
-    )
-    workers: int = Field(default=2, ge=1, le=256, description="Threads that decode images.")
-    stream_groups: int = Field(
-        default=1,
-        ge=1,
-        description=(
-            "Groups among which the shards of a stream are divided. Each group shuffles "
-            "its own shards through a buffer of 2048 encoded pairs and fills its share "
-            "of every batch; concepts are distinct only within such a share. A process "
-            "reads only the groups of its rows. Use the number of processes or a "
-            "multiple, at most one per shard. 1: every process reads everything."
-        ),
-    )
-    memory_gb: float = Field(
-        default=4.0,
-        ge=0,
-        description=(
-            "Gigabytes (1e9 bytes) for decoded pictures, 3 * size^2 bytes each, or for "
-            "encoded pictures with views; a larger source is streamed, and its teacher "
-            "features are cached only by data.feature_cache. 0: always stream."
-        ),
-    )
-    limits: LimitsConfig = Field(
-        default_factory=LimitsConfig, description="Sizes above which shards and tables are refused."
-    )
-
-    @property
-    def source_options(self) -> SourceOptions:
-        """How ``train`` and ``val`` are read."""
-        return SourceOptions(self.allow_pipes, self.limits, self.columns, self.delimiter)
-
-    @model_validator(mode="after")
-    def _check_crops(self) -> DataConfig:
-        for name in ("crop_scale", "augment_crop"):
-            low, high = getattr(self, name) or (1.0, 1.0)
-            if not 0 < low <= high <= 1:
-                raise ValueError(f"{name} must be two shares, 0 < smallest <= largest <= 1")
-        if self.augment_crop is None:
-            if self.augment_flip or self.augment_colour:
-                raise ValueError("augment_flip and augment_colour need augment_crop")
-            return self
-        for name in ("views", "feature_cache"):
-            if getattr(self, name):
-                raise ValueError(
-                    f"{name} uses fixed crops and augment_crop uses new ones: set one of them to "
-                    + ("0" if name == "views" else "null")
-                )
-        return self
 
 
 class RunConfig(Section):
@@ -248,6 +113,28 @@ class RunConfig(Section):
         if self.inherit.method == "none" and len(self.stages) > 1:
             raise ValueError(
                 "inherit.method is none, so each stage would start from random weights; use uniform"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_unpaired(self) -> RunConfig:
+        sources = [source for source in self.data.sources if not source.is_paired]
+        if sources and (keys := self.loss.needs_pairs):
+            raise ValueError(
+                f"loss.{keys[0]} needs each picture's own text, and data.images and data.texts are "
+                f"not paired; set loss.{keys[0]}=0, or data.train to pairs"
+            )
+        if all(source.texts is not None for source in sources):
+            return self
+        if keys := self.loss.needs_texts:
+            raise ValueError(
+                f"loss.{keys[0]} compares pictures with texts, and there are none; set data.texts, "
+                f"or loss.{keys[0]}=0 and loss.feature above 0"
+            )
+        if self.inherit.text != "frozen":
+            raise ValueError(
+                f"without data.texts a text tower learns nothing, and inherit.text is "
+                f"{self.inherit.text}; set it to frozen, so that the student has the teacher's"
             )
         return self
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.data.feature_store import FeatureStore
     from tinyclip_edge.data.features import CachedRows, FeatureTable, TeacherFeatures
     from tinyclip_edge.data.memory import Batch, PairMemory
-    from tinyclip_edge.data.opening import open_source
+    from tinyclip_edge.data.opening import open_source, open_training
     from tinyclip_edge.data.pairs import (
         BadSamples,
         Pair,
@@ -53,6 +53,7 @@ _HOME = {
     "check_source": "patterns",
     "decode_image": "pairs",
     "open_source": "opening",
+    "open_training": "opening",
     "read_shard": "shards",
 }
 
@@ -78,6 +79,7 @@ __all__ = [
     "check_source",
     "decode_image",
     "open_source",
+    "open_training",
     "read_shard",
 ]
 

@@ -113,7 +113,7 @@ def check_source(
             sampled += len(chunk)
             decoded = pool.map(lambda pair: codec.decode(pair.image), chunk)
             for pair, image in zip(chunk, decoded, strict=True):
-                captions += pair.captions
+                captions += pair.captions if source.texts is None else ()
                 keys.add(pair.key)
                 if image is None:
                     bad.append(pair.key)
@@ -124,6 +124,8 @@ def check_source(
     if sampled == 0:
         BadSamples(source.name, source.losses).check(0, final=True)
         raise DataError(f"{source.name} contains no pairs")
+    if source.texts is not None:
+        captions = list(source.texts.lines[:SAMPLE])
     images = ImageCheck(
         len(hashes), len(set(hashes)), _commonest(hashes)[1], plain / max(1, len(hashes))
     )
@@ -155,7 +157,9 @@ def check_captions(
     tokenizer: Any,  # noqa: ANN401
     context_length: int,
 ) -> CaptionCheck:
-    """Return statistics of M captions, at least one."""
+    """Return statistics of M captions; zeros without any."""
+    if not captions:
+        return CaptionCheck(0, 0, 0.0, "", 0.0, 0.0, 0.0, context_length, 0, 0, 0.0, 0)
     distinct = Counter(captions)
     texts = list(distinct)
     inner = getattr(tokenizer, "tokenizer", None)  # open_clip's wrapper of transformers

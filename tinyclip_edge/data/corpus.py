@@ -23,6 +23,9 @@ def corpus_lines(vocab: str) -> tuple[str, ...]:
 
 
 def captions(source: PairSource) -> Iterator[str]:
-    """Yield all captions of the first million pairs."""
+    """Yield all captions of the first million pairs, or the texts of a source that has its own."""
+    if source.texts is not None:
+        yield from source.texts.lines
+        return
     for pair in islice(source, PAIRS_READ):
         yield from pair.captions

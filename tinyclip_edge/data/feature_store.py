@@ -29,9 +29,10 @@ from tinyclip_edge.data.feature_part import (
 from tinyclip_edge.data.features import TeacherFeatures
 from tinyclip_edge.data.marks import caption_mark, name_mark, part_mark, part_name
 from tinyclip_edge.data.memory import PairMemory
-from tinyclip_edge.data.pairs import Ints, Pair
+from tinyclip_edge.data.pairs import Halves, Ints, Pair
 from tinyclip_edge.data.selected_part import SelectedPart
 from tinyclip_edge.data.source import PairSource, Part
+from tinyclip_edge.data.texts import Texts
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.json_text import read_json_table
 
@@ -116,7 +117,7 @@ class FeatureStore:
             ]
             rows, numbers = _columns(matches)
             ids = (numbers[:, None] * views + np.arange(views)).ravel()
-            image = cached.image[rows].reshape(len(ids), -1)
+            image = cached.image[rows].reshape(len(ids), cached.image.shape[2])
             features.image.set_rows(ids, torch.from_numpy(image))
             if pairs.viewed is not None:
                 pairs.viewed.seeds[numbers] = cached.seeds[rows]
@@ -127,8 +128,23 @@ class FeatureStore:
             features.text.set_rows(ids, torch.from_numpy(cached.text[rows]))
 
     def attached(self, source: PairSource) -> PairSource:
-        """Return the source with the cached features attached to every pair."""
-        return replace(source, parts=tuple(CachedPart(part, self) for part in source.parts))
+        """Return the source with the cached features attached to every pair, and to its texts."""
+        parts = tuple(CachedPart(part, self) for part in source.parts)
+        texts = source.texts
+        if texts is not None:
+            texts = replace(texts, cached=dict(self._texts(texts)))
+        return replace(source, parts=parts, texts=texts)
+
+    def _texts(self, texts: Texts) -> Iterator[tuple[str, Halves]]:
+        """Yield the texts that have cached features, with these."""
+        for part in texts.parts:
+            cached = self.load(part)
+            if cached is None:
+                continue
+            rows = {mark.tobytes(): row for row, mark in enumerate(cached.captions)}
+            for text in part.texts:
+                if (row := rows.get(caption_mark(text))) is not None:
+                    yield text, cached.text[row]
 
     def _is_complete(self, part: Part, *, thorough: bool) -> bool:
         part = self._stored(part)

@@ -20,6 +20,7 @@ from tinyclip_edge.data.order import distinct_epoch, distinct_slots
 from tinyclip_edge.data.pairs import BadSamples, Pair, Picture
 from tinyclip_edge.data.pixels import PixelCodec
 from tinyclip_edge.data.source import PairSource
+from tinyclip_edge.data.texts import Texts
 from tinyclip_edge.data.views import Crops, ViewedPictures
 from tinyclip_edge.errors import DataError
 
@@ -31,10 +32,11 @@ WHOLE = slice(None)  # rows of a batch, of a single process
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B pairs, or the share of one process.
+    """B pairs, or pictures and as many texts of their own, or the share of one process.
 
     The numbers identify picture (or view: picture * V + view) and caption in a PairMemory, for all
-    B pairs; None when streamed. The features are cached ones for this process' rows.
+    B pairs; None when streamed. The features are cached ones for this process' rows. A batch of
+    pictures alone has no captions.
     """
 
     keys: tuple[str, ...]
@@ -79,7 +81,9 @@ class _Draw:
 class PairMemory:
     """Pairs with decoded pictures; a batch is a function of (seed, step).
 
-    With ``viewed`` the pictures of a batch are decoded on demand; an epoch shows one view of each.
+    With ``texts`` the captions of a batch are drawn from these instead, independently of its
+    pictures. With ``viewed`` the pictures of a batch are decoded on demand; an epoch shows one view
+    of each.
     """
 
     def __init__(
@@ -91,8 +95,10 @@ class PairMemory:
         *,
         marks: Sequence[bytes] = (),
         viewed: ViewedPictures | None = None,
+        texts: Texts | None = None,
     ) -> None:
         self.name = name
+        self.texts = texts
         self.keys = tuple(pair.key for pair in pairs)
         self.images = images
         self.bad = bad
@@ -102,9 +108,10 @@ class PairMemory:
         concepts: dict[str, list[int]] = {}
         rows = []
         for number, pair in enumerate(pairs):
-            rows.append([captions.setdefault(text, len(captions)) for text in pair.captions])
+            own = pair.captions if texts is None else ()
+            rows.append([captions.setdefault(text, len(captions)) for text in own])
             concepts.setdefault(pair.concept, []).append(number)
-        self.captions = tuple(captions)
+        self.captions = tuple(captions) if texts is None else texts.lines
         self.concepts = tuple(concepts)
         self._of_picture = Ragged(rows)
         self._of_concept = Ragged(list(concepts.values()))
@@ -152,14 +159,15 @@ class PairMemory:
         keys, viewed = [pair.key for pair in pairs], None
         if crops is not None:
             viewed = ViewedPictures(keys, encoded, crops, workers)
-        return cls(source.name, pairs, images, bad, marks=marks, viewed=viewed)
+        return cls(source.name, pairs, images, bad, marks=marks, viewed=viewed, texts=source.texts)
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def skipped(self) -> list[str]:
-        """Return lines about truncated shards, faulty samples and undecodable images."""
-        return self.bad.report(len(self) + len(self.bad.keys))
+        """Return lines about truncated shards, faulty samples, bad images and repeated texts."""
+        lines = [] if self.texts is None else self.texts.notes()
+        return [*self.bad.report(len(self) + len(self.bad.keys)), *lines]
 
     @property
     def fingerprint(self) -> str:
@@ -174,11 +182,16 @@ class PairMemory:
         """Return the first caption of the first picture of a concept."""
         return self.captions[self._of_picture.first(self._of_concept.first(concept))]
 
+    def largest_batch(self, *, distinct: bool) -> int:
+        """Return the largest size of a batch without repetition."""
+        return len(self.concepts) if self._distinct(distinct=distinct) else len(self)
+
     def check_batch(self, size: int, *, distinct: bool) -> None:
         """Raise DataError if a batch cannot be filled."""
-        have = len(self.concepts) if distinct else len(self)
+        distinct, have = self._distinct(distinct=distinct), self.largest_batch(distinct=distinct)
         if size > have:
-            what = "distinct concepts" if distinct else "pairs"
+            pictures = "pairs" if self.texts is None else "pictures"
+            what = "distinct concepts" if distinct else pictures
             cure = " or set data.batch_distinct=false" if distinct and size <= len(self) else ""
             raise DataError(
                 f"optim.batch_size {size} exceeds the {have:,} {what} of {self.name}; "
@@ -205,12 +218,21 @@ class PairMemory:
                 draw, begun = waiting.popleft()
                 yield self._finish(draw, rows, begun)
 
+    def _distinct(self, *, distinct: bool) -> bool:
+        """Whether concepts are kept apart: those of pictures without captions are unknown."""
+        return distinct and self.texts is None
+
     def _draw(self, step: int, size: int, seed: int, *, distinct: bool) -> _Draw:
+        distinct = self._distinct(distinct=distinct)
         epoch, slot = divmod(step, self._slots(size, distinct=distinct))
         ids = self._epoch(seed, epoch, size, distinct=distinct)[slot]
-        random = np.random.default_rng([seed, 1, step]).random(size)
+        if self.texts is None:
+            random = np.random.default_rng([seed, 1, step]).random(size)
+            captions = self._of_picture.draw(ids, random)
+        else:
+            captions = self.texts.draw(seed, step, size)
         views = 1 if self.viewed is None else self.viewed.crops.count
-        return _Draw(ids, self._of_picture.draw(ids, random), epoch % views)
+        return _Draw(ids, captions, epoch % views)
 
     def _begin(self, draw: _Draw, rows: slice) -> list[Future[Tensor | None]]:
         return [] if self.viewed is None else self.viewed.begin(draw.ids[rows], draw.view)

@@ -1,4 +1,4 @@
-"""Open the sources in ``data.train``: starter kit, shards, tables, image folders, selections."""
+"""Open what a run trains on: starter kit, shards, tables, image folders, selections, texts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tinyclip_edge.config import DataConfig
 from tinyclip_edge.config.source_options import DEFAULT, SourceOptions
 from tinyclip_edge.data.coco import SUFFIX, open_coco
 from tinyclip_edge.data.cuts import Losses
@@ -18,6 +19,7 @@ from tinyclip_edge.data.selection_file import open_selection
 from tinyclip_edge.data.shards import Shard
 from tinyclip_edge.data.source import PairSource, Part
 from tinyclip_edge.data.tables import TABLES, open_table
+from tinyclip_edge.data.texts import open_texts
 from tinyclip_edge.errors import one_line
 from tinyclip_edge.paths import is_folder
 from tinyclip_edge.plugins import DATA, call_plugin, scheme_of
@@ -58,6 +60,20 @@ def open_named(
         for name, group in parts.items()
         for number, part in enumerate(group)
     )
+
+
+def open_training(data: DataConfig) -> PairSource:
+    """Return what a run trains on: pairs, or pictures with texts of their own.
+
+    Raises DataError as ``open_source`` and ``open_texts``.
+    """
+    (source,) = data.sources
+    if source.pairs is not None:
+        return open_source(source.pairs, data.source_options)
+    assert source.images is not None
+    texts = open_texts(source.texts)
+    opened = open_source(source.images, replace(data.source_options, captionless=True))
+    return replace(opened, texts=texts)
 
 
 def _parts(name: str, losses: Losses, options: SourceOptions) -> tuple[Part, ...]:

@@ -1,4 +1,4 @@
-"""A source of pairs: a named list of parts with what is known about their sizes."""
+"""A source of pictures: a named list of parts with what is known about their sizes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.pairs import BadSamples, Pair
+from tinyclip_edge.data.texts import Texts
 
 
 class Part(Protocol):
@@ -52,11 +53,16 @@ class PairSource:
     name: str
     parts: tuple[Part, ...]
     losses: Losses = field(default_factory=Losses)  # of its parts while they were read
+    texts: Texts | None = None  # drawn independently of pictures; None: pictures have captions
 
     def __iter__(self) -> Iterator[Pair]:
         for part in self.parts:
             yield from part
         self.check(self.losses.read)
+
+    def known(self) -> list[str]:
+        """Return lines about what is left out, as far as that is known without reading pictures."""
+        return [*self.losses.lines(), *([] if self.texts is None else self.texts.notes())]
 
     def check(self, usable: int) -> None:
         """Raise DataError if more than one per cent are faulty, given the usable ones."""
@@ -66,8 +72,10 @@ class PairSource:
     @property
     def fingerprint(self) -> str:
         """Hash of what determines the order of a stream, without the pairs themselves."""
-        text = "\n".join(part.fingerprint for part in self.parts)
-        return hashlib.sha256(text.encode()).hexdigest()
+        lines = [part.fingerprint for part in self.parts]
+        if self.texts is not None:
+            lines.append(self.texts.fingerprint)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def count(self) -> Count:
         """Count the pairs; parts of unknown length are estimated from one that is read."""

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.features import CachedRows
 from tinyclip_edge.data.memory import WHOLE, Batch
-from tinyclip_edge.data.pairs import BadSamples, Pair
+from tinyclip_edge.data.pairs import BadSamples, Halves, Pair
 from tinyclip_edge.data.pixels import PixelCodec
 from tinyclip_edge.data.source import PairSource
 from tinyclip_edge.data.stream_groups import StreamGroup, StreamGroupPosition, deal
@@ -23,7 +24,8 @@ from tinyclip_edge.errors import ConfigError, DataError
 
 AHEAD = 2  # batches decoded in advance
 Counted = tuple[list[str], int, Losses]  # undecodable keys, pairs read, losses
-Decoding = list[tuple[Pair, str, int, Future[Tensor | None]]]  # pair, caption, view, picture
+# Pair, its caption or a text of no picture, view, picture.
+Decoding = list[tuple[Pair, str | None, int, Future[Tensor | None]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class StreamingPairs:
         """
         self.check_batch(size)
         groups, own = self._groups(size, seed, rows)
+        distinct = distinct and self.source.texts is None  # otherwise concepts are unknown
         if position is None:
             for _ in range(start):
                 for group in groups.values():
@@ -106,9 +109,20 @@ class StreamingPairs:
                 views = (
                     [0] * size if self.crops is None else self.crops.draw_views(seed, step, size)
                 )
-                waiting.append((self._begin(pool, pairs[own], views[rows]), place))
+                captioned = self._captioned(pairs[own], seed, step, size, rows)
+                waiting.append((self._begin(pool, captioned, views[rows]), place))
                 if len(waiting) > AHEAD:
                     yield self._give(*waiting.popleft())
+
+    def _captioned(
+        self, pairs: Sequence[tuple[Pair, str]], seed: int, step: int, size: int, rows: slice
+    ) -> Sequence[tuple[Pair, str | None]]:
+        """Replace the captions by texts of no picture, if the source has these; None without."""
+        texts = self.source.texts
+        if texts is None:
+            return pairs
+        drawn = [texts.lines[number] for number in texts.draw(seed, step, size)[rows]]
+        return list(zip_longest((pair for pair, _ in pairs), drawn))
 
     def skipped(self) -> list[str]:
         """Return lines about truncated shards, faulty samples and undecodable images so far."""
@@ -152,7 +166,10 @@ class StreamingPairs:
         return groups, slice(first - before, end - before)
 
     def _begin(
-        self, pool: ThreadPoolExecutor, pairs: Sequence[tuple[Pair, str]], views: Sequence[int]
+        self,
+        pool: ThreadPoolExecutor,
+        pairs: Sequence[tuple[Pair, str | None]],
+        views: Sequence[int],
     ) -> Decoding:
         decoding: Decoding = []
         for (pair, caption), view in zip(pairs, views, strict=True):
@@ -181,10 +198,16 @@ class StreamingPairs:
         return Batch(
             keys=tuple(pair.key for pair, *_ in good),
             pixels=torch.stack([image for *_, image in good]),
-            captions=tuple(caption for _, caption, *_ in good),
+            captions=tuple(caption for _, caption, *_ in good if caption is not None),
             image_features=CachedRows.of([pair.cached_view(view) for pair, _, view, _ in good]),
-            text_features=CachedRows.of([pair.cached_text(caption) for pair, caption, *_ in good]),
+            text_features=CachedRows.of([self._cached_text(pair, text) for pair, text, *_ in good]),
         )
+
+    def _cached_text(self, pair: Pair, caption: str | None) -> Halves | None:
+        if caption is None:
+            return None
+        texts = self.source.texts
+        return pair.cached_text(caption) if texts is None else texts.cached.get(caption)
 
 
 def _to_the_end(

@@ -96,7 +96,7 @@ class StreamGroup:
         self._begin(0)
 
     def draw(self, *, distinct: bool) -> list[tuple[Pair, str]]:
-        """Return the pairs of the next batch with a caption each.
+        """Return the pairs of the next batch with a caption each, "" for one without captions.
 
         A pair whose concept is already in the batch is postponed to the next one. Raises DataError
         if the group cannot fill its share.
@@ -119,7 +119,7 @@ class StreamGroup:
         self._delayed.extendleft(reversed(again))
         draws = self._captions.random(self._share)
         return [
-            (pair, pair.captions[int(draw * len(pair.captions))])
+            (pair, pair.captions[int(draw * len(pair.captions))] if pair.captions else "")
             for pair, draw in zip(pairs, draws, strict=True)
         ]
 

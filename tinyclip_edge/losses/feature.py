@@ -49,7 +49,7 @@ class FeatureProjector(nn.Module):
 
 
 class FeatureTerm:
-    """Feature mimicking as a term of an objective, mean of both towers."""
+    """Feature mimicking as a term of an objective: mean of both towers, or of pictures alone."""
 
     def __init__(self, student_width: int, teacher_width: int, *, kind: FeatureKind) -> None:
         self._kind: FeatureKind = kind
@@ -63,5 +63,7 @@ class FeatureTerm:
         if "projector" in self.modules:
             student = PairEmbeddings(*self.modules["projector"](*student))
         image = feature_loss(student.image, teacher.image, kind=self._kind)
+        if not len(student.text):
+            return TermValue(image)
         text = feature_loss(student.text, teacher.text, kind=self._kind)
         return TermValue((image + text) / student.image.new_tensor(2.0))

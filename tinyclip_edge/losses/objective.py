@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class PairEmbeddings(NamedTuple):
-    """Unit-norm features ``[B, D]`` of B pairs."""
+    """Unit-norm features ``[B, D]`` of B pairs, or of B pictures and as many or no texts."""
 
     image: Tensor
     text: Tensor

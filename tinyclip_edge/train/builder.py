@@ -21,6 +21,7 @@ from tinyclip_edge.data import (
     StreamingPairs,
     TeacherFeatures,
     open_source,
+    open_training,
 )
 from tinyclip_edge.data.feature_store import CachedPart, recipe_digest
 from tinyclip_edge.data.marks import part_mark
@@ -111,7 +112,7 @@ def _load_all(
     vocabulary: Path | None,
 ) -> tuple[Setup, InitialStudent]:
     data = config.data
-    source = open_source(data.train, data.source_options)
+    source = open_training(data)
     val_source = None if data.val is None else open_source(data.val, data.source_options)
     teacher_clip = teacher_clip or load_clip(config.teacher.model, config.teacher.pretrained)
     origin = Origin(teacher_clip)
@@ -215,7 +216,7 @@ def _open_pairs(
         return memory
     cache = "not kept" if filler is None else f"read from {filler.store.folder}"
     observer.on_message(f"{source.name} is streamed; teacher features are {cache}")
-    for line in source.losses.lines():  # of tables and folders: known before they are streamed
+    for line in source.known():  # of tables and folders, before they are streamed
         observer.on_message(line)
     streamed = source if filler is None else filler.store.attached(source)
     pairs = StreamingPairs(
@@ -274,6 +275,8 @@ def data_hash(pairs: PairMemory | StreamingPairs) -> str:
     for part in pairs.source.parts:
         own = part.part if isinstance(part, CachedPart) else part
         digest.update(part_mark(own).encode())
+    if pairs.source.texts is not None:
+        digest.update(pairs.source.texts.fingerprint.encode())
     return f"stream: {digest.hexdigest()}"
 
 

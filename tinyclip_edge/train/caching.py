@@ -16,9 +16,10 @@ from tinyclip_edge.collection.embed_engines import Outcome, embed_on_cluster
 from tinyclip_edge.collection.failed_units import MOST_FAILED, failed_units
 from tinyclip_edge.collection.shard_units import Unit, with_losses
 from tinyclip_edge.config import RunConfig
-from tinyclip_edge.data import PairSource, open_source
+from tinyclip_edge.data import PairSource, open_training
 from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.marks import part_mark, part_name
+from tinyclip_edge.data.texts import open_texts
 from tinyclip_edge.errors import MissingExtraError
 from tinyclip_edge.models import load_clip
 from tinyclip_edge.paths import expanded, is_folder
@@ -40,7 +41,7 @@ from tinyclip_edge.train.monitoring.events import Silent
 def cache_features(
     config: RunConfig, watcher: FillWatcher, *, cluster: str | None = None
 ) -> CacheResult:
-    """Fill ``data.feature_cache`` for ``data.train``; every process of a launcher calls it.
+    """Fill ``data.feature_cache`` for what the run trains on; every process of a launcher calls it.
 
     ``cluster``: address of a Dask scheduler, whose machines share the folders with this one and
     compute the features. Existing parts are read completely to validate them. Raises ConfigError if
@@ -51,7 +52,7 @@ def cache_features(
     distributed = DistributedContext()
     own = watcher if distributed.main else ProgressLines(Silent())
     with distributed.agreed():
-        source = open_source(config.data.train, config.data.source_options)
+        source = open_training(config.data)
         filler = open_filler(config, source, device, own.on_message)
     if cluster is not None:
         return fill_on_cluster(config, filler, cluster, watcher)
@@ -77,11 +78,11 @@ def fill_on_cluster(
     Raises DataError for parts that failed, after the others; their files stay.
     """
     began = time.perf_counter()
-    missing = filler.store.missing(filler.source.parts, thorough=True)
+    missing = filler.store.missing(filler.parts, thorough=True)
     if not missing:
         return filler.result(Computed(), time.perf_counter() - began, None)
     estimate = filler.begin(missing, 1, watcher)
-    parts = [filler.source.parts[number] for number in missing]
+    parts = [filler.parts[number] for number in missing]
     units = [Unit(part_name(p), part_mark(p), (with_losses(p, Losses()),)) for p in parts]
     task = CacheTask(_with_absolute_paths(config).model_dump_json())
     total, failed = Computed(), list[Outcome[Computed]]()
@@ -127,7 +128,8 @@ _LOADING = threading.Lock()
 def _filler(config: str) -> FeatureCacheFiller:
     run = RunConfig.model_validate_json(config)
     device = make_accelerator(run.run).device
-    return open_filler(run, PairSource("", ()), device, lambda _: None)
+    texts = None if run.data.train is not None else open_texts(None)  # parts bring their own
+    return open_filler(run, PairSource("", (), texts=texts), device, lambda _: None)
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:

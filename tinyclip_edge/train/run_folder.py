@@ -30,6 +30,8 @@ FREE_KEYS = frozenset(
         "teacher.pretrained",
         "teacher.ensemble",
         "data.train",
+        "data.images",
+        "data.texts",
         "data.allow_pipes",
         "data.val",
         "data.val_limit",
@@ -226,10 +228,14 @@ class RunFolder:
             )
         if checkpoint.position.data != (data_hash if is_current else order_hash):
             raise TinyClipError(
-                f"cannot resume {self.path}: the pairs of data.train are not those with which the "
-                "run started"
+                f"cannot resume {self.path}: {self._pairs()} are not those with which the run "
+                "started"
             )
         return checkpoint
+
+    def _pairs(self) -> str:
+        has_pairs = self.config.data.train is not None
+        return "the pairs of data.train" if has_pairs else "the pictures or texts of data"
 
     def create(self) -> None:
         """Create the folder and write the resolved configuration; TinyClipError if that fails."""

@@ -92,7 +92,7 @@ class Setup:
         if self.filler is None or self.features is None or not isinstance(self.pairs, PairMemory):
             return
         store = self.filler.store
-        store.give(self.filler.source.parts, self.pairs, self.features)
+        store.give(self.filler.parts, self.pairs, self.features)
         if not self._is_same_everywhere(self.features):
             raise DataError(
                 f"feature cache {store.folder} is not the same for all processes; put it on a "

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinyclip_edge.config import RunConfig
-from tinyclip_edge.data import open_source
+from tinyclip_edge.data import open_training
 from tinyclip_edge.data.corpus import KEY, captions, corpus_lines
 from tinyclip_edge.errors import ConfigError, ModelError
 from tinyclip_edge.file_aside import file_written_aside
@@ -82,7 +82,7 @@ def origin_of(
         return Origin(vocabulary.cut(tokens.ids), tokens)
     if isinstance(vocab, int):
         vocabulary.check_size(vocab)
-        source = open_source(config.data.train, config.data.source_options)
+        source = open_training(config.data)
         corpus = vocabulary.read(captions(source), source.name)
         ids = vocabulary.commonest(corpus, vocab)
     else:

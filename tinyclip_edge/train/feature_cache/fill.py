@@ -30,6 +30,7 @@ from tinyclip_edge.data.feature_part import Bytes
 from tinyclip_edge.data.marks import MARK, caption_mark, sample_mark
 from tinyclip_edge.data.pairs import Halves, Pair
 from tinyclip_edge.data.source import Part
+from tinyclip_edge.data.texts import TextsPart
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.paths import expanded
 from tinyclip_edge.train.distributed import DistributedContext
@@ -64,6 +65,12 @@ class FeatureCacheFiller:
         return BATCH[self.teacher.device.type]
 
     @property
+    def parts(self) -> tuple[Part, ...]:
+        """Those of the source, then its texts that belong to no picture."""
+        texts = self.source.texts
+        return (*self.source.parts, *(() if texts is None else texts.parts))
+
+    @property
     def views(self) -> int:
         """Rows per picture."""
         return 1 if self.crops is None else self.crops.count
@@ -81,7 +88,7 @@ class FeatureCacheFiller:
         estimate: Estimate | None = None
         with distributed.agreed():
             if distributed.main:
-                missing = self.store.missing(self.source.parts, thorough=thorough)
+                missing = self.store.missing(self.parts, thorough=thorough)
                 if missing:
                     estimate = self.begin(missing, distributed.count, watcher)
         todo = distributed.all_gather(missing)[0][distributed.number :: distributed.count]
@@ -97,7 +104,7 @@ class FeatureCacheFiller:
         """Return the result of a fill that computed so much."""
         return CacheResult(
             folder=self.store.folder,
-            parts=len(self.source.parts),
+            parts=len(self.parts),
             computed=computed.parts,
             pictures=computed.pictures,
             captions=computed.captions,
@@ -109,8 +116,9 @@ class FeatureCacheFiller:
 
     def estimate(self, missing: Sequence[int], processes: int) -> Estimate:
         """Count the pairs of parts, and time the teachers on a few of them."""
-        parts = tuple(self.source.parts[number] for number in missing)
+        parts = tuple(self.parts[number] for number in missing)
         count = PairSource(self.source.name, parts).count().pairs
+        texts = [text for part in parts if isinstance(part, TextsPart) for text in part.texts]
         sample = list(islice(parts[0], WARMUP + MEASURED))
         self._features(sample[:WARMUP], lambda _: None)
         pairs = sample[-MEASURED:]
@@ -118,8 +126,15 @@ class FeatureCacheFiller:
         features = self._features(pairs, lambda _: None)
         seconds = time.perf_counter() - began
         measured = max(1, len(pairs))  # 0 if all pairs of a part are faulty
+        seconds *= count / measured
         nbytes = self.nbytes(count, len(features.text) / measured)
-        return Estimate(count, nbytes, seconds * count / measured / processes)
+        if texts:
+            began = time.perf_counter()
+            self.teacher.encode_texts(texts[:MEASURED])
+            each = (time.perf_counter() - began) / len(texts[:MEASURED])
+            seconds += each * len(texts)
+            nbytes += self.nbytes(1, len(texts)) - self.nbytes(1, 0)
+        return Estimate(count, nbytes, seconds / processes)
 
     def nbytes(self, pairs: int, captions: float) -> int:
         """Return the bytes of a cache of ``pairs`` with that many distinct captions each."""
@@ -130,7 +145,7 @@ class FeatureCacheFiller:
     def begin(self, missing: Sequence[int], processes: int, watcher: FillWatcher) -> Estimate:
         """Create the folder, and announce what it takes. Raises DataError if the disk is full."""
         estimate = self.estimate(missing, processes)
-        parts = f"{len(missing):,} of {len(self.source.parts):,} parts"
+        parts = f"{len(missing):,} of {len(self.parts):,} parts"
         watcher.on_message(f"feature cache {self.store.folder}: {parts} are missing, {estimate}")
         free = shutil.disk_usage(_existing(self.store.folder)).free
         if free < estimate.nbytes:
@@ -160,7 +175,7 @@ class FeatureCacheFiller:
 
         try:
             for number in todo:
-                totals = totals.plus(self.compute(self.source.parts[number], count_pairs))
+                totals = totals.plus(self.compute(self.parts[number], count_pairs))
         except KeyboardInterrupt:
             raise interrupted_fill(self.store.folder, totals.parts) from None
         return totals
@@ -172,7 +187,7 @@ class FeatureCacheFiller:
         marks: list[bytes] = []
         seeds: list[list[int]] = []
         images: list[Halves] = []
-        texts: dict[str, None] = {}
+        texts = dict.fromkeys(pairs.texts if isinstance(pairs, TextsPart) else ())
         undecodable = 0
         for chunk in self._decoded(iter(pairs), texts):
             decoded = [(pair, image) for pair, image in chunk if image is not None]
@@ -210,7 +225,8 @@ class FeatureCacheFiller:
         waiting: deque[list[tuple[Pair, Future[Tensor | None]]]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
             while chunk := list(islice(pairs, size)):
-                texts.update(dict.fromkeys(text for pair in chunk for text in pair.captions))
+                if self.source.texts is None:
+                    texts.update(dict.fromkeys(text for pair in chunk for text in pair.captions))
                 waiting.append([(pair, pool.submit(self._decode, pair)) for pair in chunk])
                 if len(waiting) > 1:
                     yield [(pair, future.result()) for pair, future in waiting.popleft()]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tinyclip_edge.config import RunConfig
-from tinyclip_edge.data import Batch, CachedRows, Count, PairMemory, open_source
+from tinyclip_edge.data import Batch, CachedRows, Count, PairMemory, open_training
 from tinyclip_edge.data.checks import SourceCheck, check_source
 from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.metrics import chance_of
@@ -46,7 +46,7 @@ def examine(config: RunConfig, observer: Observer | None = None) -> Diagnosis:
     """
     watcher: Observer = Silent() if observer is None else observer
     data, optim = config.data, config.optim
-    source = open_source(data.train, data.source_options)
+    source = open_training(data)
     teacher = load_clip(config.teacher.model, config.teacher.pretrained)
     watcher.on_message(f"reading a sample of {source.name}")
     check = check_source(
@@ -220,20 +220,22 @@ def _missing_features(setup: Setup, source: SourceCheck) -> int:
     """Return how many views of pictures, or captions, have no cached features yet."""
     features, filler = setup.features, setup.filler
     if filler is not None:
-        parts = filler.source.parts
+        parts = filler.parts
         share = len(filler.store.missing(parts)) / len(parts)
-        return round(share * source.count.pairs * max(filler.views, _captions(source)))
+        return round(share * source.count.pairs * max(filler.views, _captions(filler, source)))
     if features is None:
         return 0
     return max(len(table) - table.filled for table in (features.image, features.text))
 
 
 def _cache_bytes(filler: FeatureCacheFiller, source: SourceCheck) -> int:
-    return filler.nbytes(source.count.pairs, _captions(source))
+    return filler.nbytes(source.count.pairs, _captions(filler, source))
 
 
-def _captions(source: SourceCheck) -> float:
-    """Return the number of distinct captions per pair."""
+def _captions(filler: FeatureCacheFiller, source: SourceCheck) -> float:
+    """Return the number of distinct captions, or of texts of no picture, per pair."""
+    if (texts := filler.source.texts) is not None:
+        return len(texts) / max(1, source.count.pairs)
     return source.captions.distinct / max(1, source.sampled)
 
 

@@ -188,7 +188,7 @@ def _fit(
     """Return the configuration with a loss and batch size suitable for models and pairs."""
     optim, loss = config.optim, _loss(config.loss, clip.embedding_dim, teacher.embedding_dim)
     if isinstance(pairs, PairMemory):  # there may be fewer than in the student's training
-        count = len(pairs.concepts) if config.data.batch_distinct else len(pairs)
+        count = pairs.largest_batch(distinct=config.data.batch_distinct)
         size = max(2, min(optim.batch_size, count))
         optim = optim.model_copy(update={"batch_size": size})
     return config.model_copy(update={"loss": loss, "optim": optim})

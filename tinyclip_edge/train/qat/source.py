@@ -43,9 +43,8 @@ def finish_model(
     if run is not None:
         config = load_config(run / CONFIG)
         teacher = load_clip(config.teacher.model, config.teacher.pretrained)
-        data = config.data.model_copy(
-            update={"train": train or config.data.train, "val": config.data.val or val}
-        )
+        replaced = {"train": train, "images": None, "texts": None} if train else {}
+        data = config.data.model_copy(update={**replaced, "val": config.data.val or val})
         config = config.model_copy(update={"data": data})
     elif train is None:
         raise ConfigError(

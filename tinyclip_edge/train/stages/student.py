@@ -11,7 +11,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from tinyclip_edge.config import RunConfig, StageConfig
-from tinyclip_edge.data import StreamingPairs, open_source
+from tinyclip_edge.data import StreamingPairs, open_training
 from tinyclip_edge.errors import ConfigError, InheritanceError, TinyClipError
 from tinyclip_edge.inheritance import InheritanceReport
 from tinyclip_edge.inheritance.mapping import WeightMapping, check_mappable
@@ -136,7 +136,7 @@ def dense_copy(clip: LoadedClip) -> LoadedClip:
 def calibration_pairs(config: RunConfig, clip: LoadedClip) -> tuple[Tensor, Tensor]:
     """Return ``inherit.calibration`` training pairs: pixels ``[N, 3, H, W]``, ids ``[N, L]``."""
     codec = pixel_codec(clip)
-    source = open_source(config.data.train, config.data.source_options)
+    source = open_training(config.data)
     stream = StreamingPairs(source, codec, workers=config.data.workers)
     count = config.inherit.calibration
     size = min(CALIBRATION_BATCH, count, config.optim.batch_size)

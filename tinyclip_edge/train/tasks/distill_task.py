@@ -158,7 +158,9 @@ class DistillTask:
         # Shares in memory are equal, but a stream skips images that cannot be decoded.
         counts = None if batch.image_ids is not None else self._distributed.counts(len(batch.keys))
         pairs, after_backward = self._embed(batch)
-        image, text = (gather_with_grad(x, counts) for x in (pairs.image, pairs.text))
+        image, text = gather_with_grad(pairs.image, counts), pairs.text
+        if batch.captions:
+            text = gather_with_grad(text, counts)
         embedded = EmbeddedBatch(
             PairEmbeddings(image, text),
             student_scale=pairs.scale,

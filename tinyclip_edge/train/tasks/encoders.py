@@ -62,6 +62,8 @@ class TokenMemory:
 
 def tokenize(tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:
     """Return int64 ``[B, L]`` without the columns of padding after the longest caption."""
+    if not captions:
+        return torch.zeros(0, 0, dtype=torch.int64)
     tokens = tokenizer(list(captions))
     used = tokens.ne(0).any(dim=0).nonzero()
     return tokens[:, : int(used.max()) + 1] if len(used) else tokens
@@ -106,8 +108,9 @@ class PairEncoder(nn.Module):
         return bias if isinstance(bias, nn.Parameter) else None
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> EncodedPairs:
-        """Return the features of both towers, scale and bias."""
-        return self.encoded(self.encode_image(pixels), self.encode_text(tokens))
+        """Return the features of both towers, scale and bias; ``[0, D]`` without tokens."""
+        image = self.encode_image(pixels)
+        return self.encoded(image, self.encode_text(tokens) if len(tokens) else no_texts(image))
 
     def encoded(self, image: Tensor, text: Tensor) -> EncodedPairs:
         """Return features with scale and bias."""
@@ -135,6 +138,11 @@ class PairEncoder(nn.Module):
     def compile_blocks(self) -> None:
         """Compile the blocks of transformers with torch; leave other towers unchanged."""
         self._lean.compile()
+
+
+def no_texts(image: Tensor) -> Tensor:
+    """Return text features ``[0, D]`` beside ``[B, D]`` of pictures alone."""
+    return image.detach()[:0]
 
 
 def by_length(tokens: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:

@@ -24,7 +24,7 @@ from tinyclip_edge.models.lean import can_trim
 from tinyclip_edge.models.pruned import clip_units
 from tinyclip_edge.train.schedule import MaskSteps
 from tinyclip_edge.train.tasks.distill_task import DistillTask, TaskContext, Terms
-from tinyclip_edge.train.tasks.encoders import EncodedPairs, PairEncoder, by_length
+from tinyclip_edge.train.tasks.encoders import EncodedPairs, PairEncoder, by_length, no_texts
 
 GATES_EPS = 1e-8  # a neuron gate's gradient is about 1e-7 in a large model, far below optim.eps
 BINS = 20  # in a histogram of log-alpha
@@ -47,7 +47,8 @@ class MaskedEncoder(PairEncoder):
         """Return the features of both towers, scale and bias."""
         folded = self.masked.fold(self._masks() if masks is None else masks)
         image = folded.encode_image(pixels)
-        return self.encoded(image, self._encode_text(folded, tokens))
+        text = self._encode_text(folded, tokens) if len(tokens) else no_texts(image)
+        return self.encoded(image, text)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return ``[B, D]`` as the pruned model would."""

@@ -163,6 +163,8 @@ class Teacher:
     @torch.no_grad()
     def encode_texts(self, captions: Sequence[str]) -> Tensor:
         """Return text features float32 ``[B, D]``."""
+        if not captions:
+            return self._no_rows()
         starts = range(0, len(captions), self._max_batch)
         return torch.cat([self._encode_texts(captions[i : i + self._max_batch]) for i in starts])
 
@@ -170,15 +172,20 @@ class Teacher:
     def features_of(self, batch: Batch, counts: Counts = None) -> tuple[Tensor, Tensor]:
         """Return image and text features ``[B, D]`` of a batch, over all processes.
 
-        Each process computes the missing ones of its rows; a table in memory has all rows.
+        Texts are ``[0, D]`` where it has pictures alone. Each process computes the missing ones of
+        its rows; a table in memory has all rows.
         """
+        text = self._no_rows()
         if self.features is None or batch.image_ids is None or batch.caption_ids is None:
             image = self._completed(batch.image_features, batch, self._images)
-            text = self._completed(batch.text_features, batch, self._texts)
-            return gather_with_grad(image, counts), gather_with_grad(text, counts)
+            if batch.captions:
+                text = self._completed(batch.text_features, batch, self._texts)
+                text = gather_with_grad(text, counts)
+            return gather_with_grad(image, counts), text
         tables = self.features
         image = self._image_rows(batch, tables, counts)
-        text = tables.text.get(batch.caption_ids, lambda at: self._divide(batch, at, self._texts))
+        if batch.captions:
+            text = self._text_rows(batch, batch.caption_ids, tables)
         return image.to(self.device), text.to(self.device)
 
     @torch.no_grad()
@@ -188,7 +195,8 @@ class Teacher:
             return
         if pictures:
             self._image_rows(batch, self.features, None)
-        self.features.text.get(batch.caption_ids, lambda at: self._divide(batch, at, self._texts))
+        if batch.captions:
+            self._text_rows(batch, batch.caption_ids, self.features)
 
     def measure(self, validation: Validation) -> dict[str, float]:
         """Return the accuracies of the whole ensemble, as Validation.measure does."""
@@ -238,8 +246,7 @@ class Teacher:
             return encode(batch, at)
         owner, row = np.divmod(at, len(batch.keys))
         local_rows = row[owner == self._distributed.number]
-        empty = torch.zeros(0, self.embedding_dim, device=self.device)
-        part = encode(batch, local_rows) if len(local_rows) else empty
+        part = encode(batch, local_rows) if len(local_rows) else self._no_rows()
         counts = np.bincount(owner, minlength=self._distributed.count).tolist()
         order = owner.argsort(kind="stable").argsort()
         return gather_with_grad(part, counts)[torch.from_numpy(order).to(self.device)]
@@ -250,6 +257,12 @@ class Teacher:
             rows = self._images(batch, np.arange(len(batch.keys)))
             return gather_with_grad(rows, counts)
         return tables.image.get(batch.image_ids, lambda at: self._divide(batch, at, self._images))
+
+    def _text_rows(self, batch: Batch, ids: Ints, tables: TeacherFeatures) -> Tensor:
+        return tables.text.get(ids, lambda at: self._divide(batch, at, self._texts))
+
+    def _no_rows(self) -> Tensor:
+        return torch.zeros(0, self.embedding_dim, device=self.device)
 
     def _images(self, batch: Batch, at: Ints) -> Tensor:
         # Copy rows in parts: all at once would need as much memory as the batch.

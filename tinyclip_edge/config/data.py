@@ -1,0 +1,171 @@
+"""Section ``data``: pictures and texts for training and validation."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from tinyclip_edge.config.limits import LimitsConfig
+from tinyclip_edge.config.section import Section
+from tinyclip_edge.config.source_options import ColumnsConfig, SourceOptions
+from tinyclip_edge.config.sources import Patterns, SourceConfig, TextsSource
+
+
+class DataConfig(Section):
+    """Pictures and texts for training and validation."""
+
+    train: Patterns | None = Field(
+        default=None,
+        min_length=1,
+        description="Pairs. starter:train; shards (.tar, .tar.gz): path, glob, {000..009}, "
+        "http(s):// or pipe:COMMAND; a table (.csv, .tsv, .jsonl) of image paths and captions; "
+        "COCO captions (.json); an image folder with captions (NAME.txt or metadata.jsonl); a "
+        ".selection of `tinyclip-edge select`; or a list of these.",
+    )
+    images: Patterns | None = Field(
+        default=None,
+        min_length=1,
+        description="Instead of train: pictures without captions, in any form of train (captions "
+        "there are ignored), drawn independently of texts.",
+    )
+    texts: TextsSource | None = Field(
+        default=None,
+        description="With images: a file with one text a line, or a list of such files; or labels "
+        "in templates. null: no texts, only loss.feature of pictures.",
+    )
+    val: Patterns | None = Field(
+        default=None,
+        description=("Pairs for the evaluation during the run, in any form of train; null: none."),
+    )
+    val_limit: int = Field(default=2000, ge=2, description="Largest number of validation pairs.")
+    columns: ColumnsConfig = Field(
+        default_factory=ColumnsConfig,
+        description="Columns of tables (.csv, .tsv, .jsonl), for both train and val.",
+    )
+    delimiter: str | None = Field(
+        default=None,
+        pattern=r'^[^"\r\n]$',
+        description=(
+            "Character between the columns of .csv and .tsv tables; null: a tab if the "
+            "first line has one, otherwise a comma. With a tab, quotes are ordinary "
+            "characters; with any other delimiter, cells may be quoted."
+        ),
+    )
+    batch_distinct: bool = Field(
+        default=True,
+        description="No two pairs of a batch share a concept (they would be false negatives).",
+    )
+    cache_teacher: bool = Field(
+        default=True,
+        description="Cache the teacher's features of pictures and captions.",
+    )
+    feature_cache: str | None = Field(
+        default=None,
+        description=(
+            "Folder of a feature cache: missing parts are computed before the first "
+            "step of a run longer than an epoch; runs with the same teachers share it, "
+            "including streamed ones. null: a cache of this run alone."
+        ),
+    )
+    views: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description=(
+            "Random crops of each picture, the same in every run, one of which is used "
+            "in a batch; 0: only the teacher's centre crop."
+        ),
+    )
+    crop_scale: tuple[float, float] = Field(
+        default=(0.9, 1.0),
+        strict=False,
+        description="Smallest and largest share of a picture's area in a crop of views.",
+    )
+    augment_crop: tuple[float, float] | None = Field(
+        default=None,
+        strict=False,
+        description=(
+            "Smallest and largest share of a picture's area in random crops that differ "
+            "at every step, the same for student and teacher; image features are not "
+            "cached. null: no such crops."
+        ),
+    )
+    augment_flip: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description=("With augment_crop: probability of a horizontal flip."),
+    )
+    augment_colour: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="With augment_crop: largest change of brightness, contrast and saturation.",
+    )
+    allow_pipes: bool = Field(
+        default=False,
+        description=(
+            "Allow train and val to contain pipe:COMMAND, which runs the command in a shell."
+        ),
+    )
+    workers: int = Field(default=2, ge=1, le=256, description="Threads that decode images.")
+    stream_groups: int = Field(
+        default=1,
+        ge=1,
+        description=(
+            "Groups among which the shards of a stream are divided. Each group shuffles "
+            "its own shards through a buffer of 2048 encoded pairs and fills its share "
+            "of every batch; concepts are distinct only within such a share. A process "
+            "reads only the groups of its rows. Use the number of processes or a "
+            "multiple, at most one per shard. 1: every process reads everything."
+        ),
+    )
+    memory_gb: float = Field(
+        default=4.0,
+        ge=0,
+        description=(
+            "Gigabytes (1e9 bytes) for decoded pictures, 3 * size^2 bytes each, or for "
+            "encoded pictures with views; a larger source is streamed, and its teacher "
+            "features are cached only by data.feature_cache. 0: always stream."
+        ),
+    )
+    limits: LimitsConfig = Field(
+        default_factory=LimitsConfig, description="Sizes above which shards and tables are refused."
+    )
+
+    @property
+    def source_options(self) -> SourceOptions:
+        """How ``train`` and ``val`` are read."""
+        return SourceOptions(self.allow_pipes, self.limits, self.columns, self.delimiter)
+
+    @property
+    def sources(self) -> tuple[SourceConfig, ...]:
+        """What is trained on."""
+        return (SourceConfig(pairs=self.train, images=self.images, texts=self.texts),)
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> DataConfig:
+        if self.train is None and self.images is None:
+            raise ValueError("nothing to train on: set train to pairs, or images and texts")
+        if self.train is not None and self.images is not None:
+            raise ValueError("train has pairs and images has none; leave one of them out")
+        if self.texts is not None and self.images is None:
+            raise ValueError("texts are drawn independently of images; set images, or drop texts")
+        return self
+
+    @model_validator(mode="after")
+    def _check_crops(self) -> DataConfig:
+        for name in ("crop_scale", "augment_crop"):
+            low, high = getattr(self, name) or (1.0, 1.0)
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"{name} must be two shares, 0 < smallest <= largest <= 1")
+        if self.augment_crop is None:
+            if self.augment_flip or self.augment_colour:
+                raise ValueError("augment_flip and augment_colour need augment_crop")
+            return self
+        for name in ("views", "feature_cache"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"{name} uses fixed crops and augment_crop uses new ones: set one of them to "
+                    + ("0" if name == "views" else "null")
+                )
+        return self
