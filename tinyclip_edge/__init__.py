@@ -12,6 +12,7 @@ from tinyclip_edge import moved
 if TYPE_CHECKING:
     from tinyclip_edge.api.bundles import check as check
     from tinyclip_edge.api.exporting import export as export
+    from tinyclip_edge.api.models import compare as compare
     from tinyclip_edge.api.models import convert as convert
     from tinyclip_edge.api.models import evaluate as evaluate
     from tinyclip_edge.api.tailoring import tailor as tailor
@@ -30,6 +31,7 @@ _HOME = {
     "EdgeCLIP": "runtime.edge",
     "ImageIndex": "runtime.index",
     "check": "api.bundles",
+    "compare": "api.models",
     "convert": "api.models",
     "distill": "api.training",
     "duplicate_groups": "collection.duplicates",
@@ -47,6 +49,7 @@ __all__ = [
     "ImageIndex",
     "__version__",
     "check",
+    "compare",
     "convert",
     "distill",
     "duplicate_groups",

@@ -59,8 +59,12 @@ MISTAKES = {
     "eval starter-teacher --data starter:vla": "did you mean 'val'?",
     "eval starter-teacher --precision int8": "starter-teacher is not a bundle",
     "eval starter-teacher --device gpu": "did you mean 'cpu'?",
+    "compare nowhere": "no model or folder 'nowhere'",
+    "compare starter-teacher --data starter:val nowhere": "nothing matches 'nowhere'",
+    "compare starter-teacher --plot best.pdf": "plots are written as .png or .html",
     "bench starter-teacher nowhere": "no model or folder 'nowhere'",
     "report nowhere": "nowhere is not a run folder",
+    "report nowhere --data starter:val": "--data ranks several runs",
     "demo --teacher nowhere": "no model or folder 'nowhere'",
     "demo --student nowhere": "no model or folder 'nowhere'",
     "demo --images nowhere": "no such folder of images: nowhere",
@@ -69,7 +73,7 @@ MISTAKES = {
 }
 QUIET = ["models", "models --json", *(f"{name} --help" for name in (
     "quickstart", "distill", "doctor", "cache", "inherit", "convert", "export", "check", "eval",
-    "bench", "report", "demo", "models",
+    "compare", "bench", "report", "demo", "models",
 ))]  # fmt: skip
 
 # Every command in one interpreter: what any of them imports would be seen at the next as well,

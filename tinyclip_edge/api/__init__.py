@@ -12,7 +12,7 @@ from tinyclip_edge.lazy import lazy_names
 if TYPE_CHECKING:
     from tinyclip_edge.api.bundles import BundleCheck, check
     from tinyclip_edge.api.exporting import QatRequest, VerificationRequest, export
-    from tinyclip_edge.api.models import convert, evaluate
+    from tinyclip_edge.api.models import compare, convert, evaluate
     from tinyclip_edge.api.tailoring import tailor
     from tinyclip_edge.api.training import InheritedStudent, distill, inherit
 
@@ -22,6 +22,7 @@ _HOME = {
     "QatRequest": "exporting",
     "VerificationRequest": "exporting",
     "check": "bundles",
+    "compare": "models",
     "convert": "models",
     "distill": "training",
     "evaluate": "models",
@@ -36,6 +37,7 @@ __all__ = [
     "QatRequest",
     "VerificationRequest",
     "check",
+    "compare",
     "convert",
     "distill",
     "evaluate",

@@ -1,4 +1,4 @@
-"""``evaluate`` and ``convert``: any model measured, any checkpoint read."""
+"""``evaluate``, ``compare`` and ``convert``: models measured and ranked, checkpoints read."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from tinyclip_edge.paths import require_empty
 
 if TYPE_CHECKING:
     from tinyclip_edge.evaluation import EvalReport
+    from tinyclip_edge.evaluation.resampling import Resampling
+    from tinyclip_edge.evaluation.standings import Standings
     from tinyclip_edge.models import Conversion
 
 LAYOUTS = ("open_clip", "huggingface")
@@ -38,6 +40,32 @@ def evaluate(
     check_set(str(data))
     embedder = open_embedder(str(model), precision=precision, threads=threads, device=device)
     return evaluate_model(embedder, task=task, data=str(data), templates=templates, limit=limit)
+
+
+def compare(
+    models: Sequence[str | Path],
+    *,
+    data: Sequence[str | Path] = ("starter:test_style",),
+    task: str = "auto",
+    templates: Sequence[str] = ("{}",),
+    limit: int | None = None,
+    resampling: Resampling | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+) -> Standings:
+    """Rank models by several evaluation sets; says which of their differences are certain.
+
+    ``models`` and ``data`` are named as for ``evaluate``; ``task`` auto is zero-shot for sets with
+    classes, else retrieval. Each model is loaded once; one that breaks is left out, with a
+    warning. Raises TinyClipError.
+    """
+    from tinyclip_edge.evaluation.many_sets import rank_models
+    from tinyclip_edge.evaluation.standings import DEFAULT
+
+    return rank_models(
+        [*map(str, models)], [*map(str, data)], task=task, templates=templates, limit=limit,
+        resampling=resampling or DEFAULT, threads=threads, device=device,
+    )  # fmt: skip
 
 
 def convert(

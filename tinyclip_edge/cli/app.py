@@ -59,7 +59,12 @@ class _App(typer.Typer):
 def _command(name: str) -> CommandInfo:
     command, app = COMMANDS[name], typer.Typer()
     function = wrapped(command.function, command.interrupted)
-    app.command(name, epilog=command.epilog)(function)
+    kind = None
+    if command.several:
+        from tinyclip_edge.cli.several_values import taking_several
+
+        kind = taking_several(command.several)
+    app.command(name, cls=kind, epilog=command.epilog)(function)
     return app.registered_commands[0]
 
 

@@ -31,6 +31,7 @@ class Command:
     place: str  # module in this folder, and the function in it
     interrupted: str = NOTHING  # what Ctrl-C leaves, and how to go on
     examples: tuple[str, ...] = ()
+    several: tuple[str, ...] = ()  # options that take several values: --data A B C
 
     @property
     def function(self) -> Callable[..., None]:
@@ -144,6 +145,15 @@ _ALL = (
         ),
     ),
     Command(
+        "compare",
+        "compare.compare",
+        examples=(
+            "compare runs/a runs/b bundles/c --data starter:val val.csv",
+            "compare runs/a runs/b --data classes/ --plot best.html",
+        ),
+        several=("--data",),
+    ),
+    Command(
         "bench",
         "bench.bench",
         examples=(
@@ -151,7 +161,13 @@ _ALL = (
             "bench bundles/mine --record my-device.json",
         ),
     ),
-    Command("report", "report.report", f"no page was written; {AGAIN}"),
+    Command(
+        "report",
+        "report.report",
+        f"no page was written; {AGAIN}",
+        ("report runs/mine", "report runs/a runs/b --data starter:val val.csv"),
+        several=("--data",),
+    ),
     Command("runs", "runs.runs"),
     Command("clean", "runs.clean", "what was deleted is gone; the same command goes on"),
     Command("inherit", "inherit.inherit", UNSAVED),

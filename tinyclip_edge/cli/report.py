@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tinyclip_edge.cli.options import JsonFlag, print_json, say, say_result
+from tinyclip_edge.errors import ConfigError
 
 
 def report(
@@ -42,12 +43,29 @@ def report(
             show_default="bundles in the working directory and beside the run's folder",
         ),
     ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SET...",
+            help="Evaluation sets by which several runs are ranked, as compare does.",
+            show_default="none",
+        ),
+    ] = None,
     json_output: JsonFlag = False,
 ) -> None:
     """Write one or several runs as a self-contained HTML page."""
     from tinyclip_edge.report import write_report
 
-    report_file = write_report(runs, out, pictures=pictures, bundles=bundles or (), notify=say)
+    if data and len(runs) < 2:
+        raise ConfigError("--data ranks several runs; give two or more, or use eval")
+    standings = None
+    if data:
+        from tinyclip_edge.api.models import compare
+
+        standings = compare(runs, data=data).picture()
+    report_file = write_report(
+        runs, out, pictures=pictures, bundles=bundles or (), standings=standings, notify=say
+    )
     if json_output:
         print_json(report_file.as_dict())
         return

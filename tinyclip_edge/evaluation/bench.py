@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 from tinyclip_edge.child import ChildError, ChildTimeoutError, run_child
 from tinyclip_edge.errors import ConfigError, ModelError
 from tinyclip_edge.evaluation.latency import ModelLatency, measure_latency
-from tinyclip_edge.evaluation.open import check_openable, is_bundle, open_on_device
+from tinyclip_edge.evaluation.open import check_openable, is_bundle, names_of, open_on_device
 from tinyclip_edge.evaluation.probe import timed_picture
 from tinyclip_edge.evaluation.tables import megabytes, millions
 from tinyclip_edge.notebook import NotebookReport, report_table
-from tinyclip_edge.paths import model_name
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_edge.runtime.protocol import EmbedderSpec
@@ -83,7 +81,7 @@ def bench_models(
         check_openable(model)
     models_by_label = {
         f"{name} {precision}" if precision else name: (model, precision)
-        for model, name in _names(models).items()
+        for model, name in names_of(models).items()
         for precision in _precisions(model)
     }
     if not models_by_label:
@@ -125,13 +123,6 @@ def bench_models(
 
 def _precisions(model: str) -> list[str | None]:
     return [*Manifest.read(model).precisions()] if is_bundle(model) else [None]
-
-
-def _names(models: Sequence[str]) -> dict[str, str]:
-    """Return the name of every model, or its whole path where two names are the same."""
-    short = {model: model_name(model) for model in models}
-    uses = Counter(short.values())
-    return {model: name if uses[name] == 1 else model for model, name in short.items()}
 
 
 def _probe(label: str, model: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tinyclip_edge.errors import ConfigError, MissingExtraError, ModelError, did_you_mean
 from tinyclip_edge.models import check_model
-from tinyclip_edge.paths import expanded, is_file
+from tinyclip_edge.paths import expanded, is_file, model_name
 from tinyclip_edge.runtime.bundle import MANIFEST
 from tinyclip_edge.runtime.protocol import Embedder
 
@@ -23,6 +24,13 @@ def check_openable(model: str) -> None:
     """Raise ModelError for an unknown MODEL, without importing torch."""
     if not is_bundle(model):
         check_model(model)
+
+
+def names_of(models: Sequence[str]) -> dict[str, str]:
+    """Return the name of every MODEL, or its whole path where two names are the same."""
+    short = {model: model_name(model) for model in models}
+    uses = Counter(short.values())
+    return {model: name if uses[name] == 1 else model for model, name in short.items()}
 
 
 def open_embedder(

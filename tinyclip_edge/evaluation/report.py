@@ -97,7 +97,7 @@ def evaluate_model(
     _log.info("%s: %s pictures opened in %s", data, count, took)
     notes = evaluation_data.notes
     if task == RETRIEVAL:
-        notes = (*notes, *_shared_captions(evaluation_data))
+        notes = (*notes, *shared_captions(evaluation_data))
     if task == ZERO_SHOT:
         notes = (*notes, *check_prompts(embedder, evaluation_data.classnames, templates))
     measure = _retrieval_rows if task == RETRIEVAL else _zero_shot_rows
@@ -111,7 +111,7 @@ def evaluate_model(
     )
 
 
-def _shared_captions(evaluation_data: EvalSet) -> list[str]:
+def shared_captions(evaluation_data: EvalSet) -> list[str]:
     """Return a note if many captions are shared by several images, as class names are."""
     texts, _ = evaluation_data.queries()
     times = Counter(texts)
@@ -122,6 +122,15 @@ def _shared_captions(evaluation_data: EvalSet) -> list[str]:
         f"{shared:.0%} of the captions belong to several images, but only one image counts as "
         "correct for each; use --task zero-shot for class labels"
     ]
+
+
+def require_classes(evaluation_data: EvalSet) -> None:
+    """Raise DataError for a set with a single class."""
+    if len(evaluation_data.classnames) < 2:
+        raise DataError(
+            f"{evaluation_data.name} has one class, '{evaluation_data.classnames[0]}'; "
+            "zero-shot needs two or more"
+        )
 
 
 def retrieval_row(name: str, image: Features, text: Features, owners: Ints) -> EvalRow:
@@ -148,11 +157,7 @@ def _retrieval_rows(
 def _zero_shot_rows(
     embedder: Embedder, evaluation_data: EvalSet, templates: Sequence[str]
 ) -> Iterator[EvalRow]:
-    if len(evaluation_data.classnames) < 2:
-        raise DataError(
-            f"{evaluation_data.name} has one class, '{evaluation_data.classnames[0]}'; "
-            "zero-shot needs two or more"
-        )
+    require_classes(evaluation_data)
     image = embedder.encode_image(evaluation_data.images)
     classes = class_features(embedder, evaluation_data.classnames, templates)
     targets = np.array(evaluation_data.targets)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,26 @@ class Retrieval:
         return asdict(self)
 
 
+class RetrievalHits(NamedTuple):
+    """Whether each query has a right candidate among the first k; ties are shares."""
+
+    owners: npt.NDArray[np.int64]  # the image of each caption, [M]
+    t2i: dict[int, Hits]  # of captions, [M]
+    i2t: dict[int, Hits]  # of images, [N]
+
+    def figures(self) -> Retrieval:
+        """Return recall with its standard errors."""
+        images = np.arange(len(self.i2t[RECALL_AT[0]]))
+        return Retrieval(
+            n=len(images),
+            texts=len(self.owners),
+            t2i={k: float(hits.mean()) for k, hits in self.t2i.items()},
+            i2t={k: float(hits.mean()) for k, hits in self.i2t.items()},
+            t2i_stderr={k: clustered_error(hits, self.owners) for k, hits in self.t2i.items()},
+            i2t_stderr={k: clustered_error(hits, images) for k, hits in self.i2t.items()},
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class HundredWay:
     """Share of images whose own text ranks first among ``ways`` random ones."""
@@ -81,23 +101,22 @@ def retrieval_of_features(
     ``owners`` is the image index of each caption; None if rows are pairs. Raises DataError unless
     every image has a caption.
     """
+    return retrieval_hits(image, text, owners).figures()
+
+
+def retrieval_hits(
+    image: Features, text: Features, owners: Sequence[int] | None = None
+) -> RetrievalHits:
+    """Return the hits of each query, from what ``retrieval_of_features`` takes."""
     image_indices = _check(len(image), len(text), owners)
-    n = len(image)
-    all_images = np.arange(n)
+    all_images = np.arange(len(image))
     t2i = _hits(text, image, lambda scores, rows, k: hits_at(scores, image_indices[rows], k))
     i2t = _hits(
         image,
         text,
         lambda scores, rows, k: any_hit_at(scores, all_images[rows, None] == image_indices, k),
     )
-    return Retrieval(
-        n=n,
-        texts=len(text),
-        t2i={k: float(hits.mean()) for k, hits in t2i.items()},
-        i2t={k: float(hits.mean()) for k, hits in i2t.items()},
-        t2i_stderr={k: clustered_error(hits, image_indices) for k, hits in t2i.items()},
-        i2t_stderr={k: clustered_error(hits, all_images) for k, hits in i2t.items()},
-    )
+    return RetrievalHits(image_indices, t2i, i2t)
 
 
 def hundred_way(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from tinyclip_edge import __version__
 from tinyclip_edge.errors import ConfigError, TinyClipError
 from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.lazy import lazy_names
@@ -17,13 +15,15 @@ from tinyclip_edge.report.bundles import Bundle, bundles_of
 from tinyclip_edge.report.compared import comparison
 from tinyclip_edge.report.curves import accuracy, training
 from tinyclip_edge.report.gates import masks
-from tinyclip_edge.report.html import Safe, concatenate, element, note, section
+from tinyclip_edge.report.html import Safe, element, note, section
 from tinyclip_edge.report.inheritance import inherited_map
 from tinyclip_edge.report.overlay import overlay
+from tinyclip_edge.report.page import page_links, report_page
 from tinyclip_edge.report.plots import write_plots
 from tinyclip_edge.report.record import EVENTS, RunRecord
 from tinyclip_edge.report.sections import STATUS, about, again, cards, headline
 from tinyclip_edge.report.sensitivity import sensitivity
+from tinyclip_edge.report.standings import KEY, TITLE, StandingsPicture, standings_section
 from tinyclip_edge.report.words import sentence
 
 __all__ = ["WrittenReport", "write_final_report", "write_report"]
@@ -31,8 +31,6 @@ __all__ = ["WrittenReport", "write_final_report", "write_report"]
 __getattr__ = lazy_names(__name__, {})  # old names
 
 PICTURES = 6  # queries on the page that a run writes when it ends
-# A second line of defence: the page has no scripts and loads nothing.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +51,7 @@ def write_report(
     *,
     pictures: int = 0,
     bundles: Sequence[Path] = (),
+    standings: StandingsPicture | None = None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> WrittenReport:
     """Write the page of one run, or an overlay of several, from their folders.
@@ -60,7 +59,8 @@ def write_report(
     ``pictures`` is the number of queries for which the page shows the first results of teacher,
     student and bundle; above 0, the models are loaded. Whatever is missing or cannot be read goes
     to ``notify`` and onto the page. ``bundles`` are searched in addition to the usual folders.
-    Raises DataError for a folder without a run.
+    ``standings`` of several runs is a part of their page. Raises DataError for a folder without a
+    run.
     """
     records = [RunRecord.read(Path(run)) for run in runs]
     for record in records:
@@ -76,7 +76,7 @@ def write_report(
             raise ConfigError(f"{path.parent} is a link; name the page with --out")
         refuse_links(path.parent, ConfigError)
     content = (
-        _overlay_page(records, bundles_by_run)
+        _overlay_page(records, bundles_by_run, standings)
         if multiple
         else _run_page(records[0], bundles_by_run[0], pictures, notify)
     )
@@ -138,14 +138,20 @@ def _run_page(
         *headline(record),
         *([element("p", sentence(warning), class_="warn")] if warning else []),
         *(element("p", sentence(problem), class_="warn") for problem in record.missing),
-        _links([(key, name) for key, name, _ in sections]),
+        page_links([(key, name) for key, name, _ in sections]),
     ]
-    return page(record.name, head, [cards(record), *(part for *_, part in sections)])
+    return report_page(record.name, head, [cards(record), *(part for *_, part in sections)])
 
 
-def _overlay_page(records: Sequence[RunRecord], bundles_by_run: Sequence[Sequence[Bundle]]) -> str:
+def _overlay_page(
+    records: Sequence[RunRecord],
+    bundles_by_run: Sequence[Sequence[Bundle]],
+    standings: StandingsPicture | None,
+) -> str:
     title = f"{len(records):,} runs"
     parts = overlay(records, bundles_by_run)
+    if standings is not None:
+        parts.insert(1, (KEY, TITLE, standings_section(standings)))
     head = [
         element("h1", title),
         *(
@@ -153,9 +159,9 @@ def _overlay_page(records: Sequence[RunRecord], bundles_by_run: Sequence[Sequenc
             for record in records
             for problem in record.missing
         ),
-        _links([(key, name) for key, name, _ in parts]),
+        page_links([(key, name) for key, name, _ in parts]),
     ]
-    return page(title, head, [part for *_, part in parts])
+    return report_page(title, head, [part for *_, part in parts])
 
 
 def _pictures(
@@ -169,33 +175,3 @@ def _pictures(
         message = f"{record.folder}: no pictures ({error})"
         notify(message)
         return section("pictures", "Search results", note(message))
-
-
-def _links(targets: Sequence[tuple[str, str]]) -> Safe:
-    items = (element("li", element("a", name, href=f"#{key}")) for key, name in targets)
-    return element("nav", element("ul", *items), aria_label="Parts of this report")
-
-
-def page(title: str, head: Sequence[Safe], body: Sequence[Safe]) -> str:
-    """Return a page that stands alone, of parts that are HTML already."""
-    style = Safe(files(__package__).joinpath("style.css").read_text(encoding="utf-8"))
-    metas = [
-        element("meta", charset="utf-8"),
-        element("meta", name_="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("link", rel="icon", href="data:,"),
-        element("title", f"{title} · tinyclip-edge report"),
-        element("style", style),
-    ]
-    parts = [
-        element("head", *metas),
-        element(
-            "body",
-            element("header", *head),
-            element("main", *body),
-            element(
-                "footer", f"Written by tinyclip-edge {__version__}, from the run folder alone."
-            ),
-        ),
-    ]
-    return "<!doctype html>\n" + element("html", concatenate(parts), lang="en") + "\n"

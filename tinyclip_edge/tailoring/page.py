@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyclip_edge.file_aside import file_written_aside
-from tinyclip_edge.report import page
 from tinyclip_edge.report.drawing import SERIES, STYLE
 from tinyclip_edge.report.html import element, note, section, table
+from tinyclip_edge.report.page import report_page
 from tinyclip_edge.report.scatter import Spot, draw_spots, scatter
 from tinyclip_edge.report.words import NONE
 from tinyclip_edge.tailoring.outcome import BUNDLE, GENERAL, TEACHER, Entry, TailorReport
@@ -52,7 +52,7 @@ def write_page(report: TailorReport, path: Path) -> None:
     )
     head = [element("h1", title), element("p", lead, class_="lead")]
     with file_written_aside(path) as file:
-        file.write(page(title, head, body).encode())
+        file.write(report_page(title, head, body).encode())
 
 
 def write_plot(report: TailorReport, path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from pair_shards import toy_samples, write_shard
 from report_page import EVIL, NAME, Page, check_page, page_of
 from tiny_bundle import write_tiny_bundle
 from tinyclip_edge.models import load_clip, weights_hash
@@ -145,6 +146,14 @@ def test_several_runs_share_figures_and_differences_are_listed(plain, short, rep
     assert rows["optim.steps"] == ["12", "3", "12"]
     assert "optim.batch_size" not in rows
     assert {f"A {NAME}", "B short", f"C {NAME}"} <= page.cells()
+    assert not any("Which is best" in text for text in page.texts)
+    val = tmp_path / "val.tar"
+    write_shard(val, toy_samples((6,)))
+    code, _, err = report(plain, short, "--data", val)
+    assert (code, err) == (0, f"report: {plain / 'report' / 'overlay.html'}\n")
+    page = page_of(plain, "overlay.html")
+    (ranked,) = [table for table in page.tables if table[0][:2] == ["", "place"]]
+    assert sorted(row[0] for row in ranked[1:]) == sorted([NAME, "short"])
     target = tmp_path / "new" / "two.html"
     assert report(plain, short, "--out", target)[0] == 0
     check_page(target.read_text())

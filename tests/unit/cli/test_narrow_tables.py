@@ -7,6 +7,7 @@ import re
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -17,7 +18,9 @@ from tinyclip_edge.evaluation.classify import ZeroShot
 from tinyclip_edge.evaluation.compare import Comparison, ComparisonRow
 from tinyclip_edge.evaluation.latency import Latency, ModelLatency
 from tinyclip_edge.evaluation.report import RETRIEVAL, ZERO_SHOT, EvalReport, EvalRow
+from tinyclip_edge.evaluation.resampling import PictureHits, Resampling
 from tinyclip_edge.evaluation.retrieve import HundredWay, Retrieval
+from tinyclip_edge.evaluation.standings import MeasuredModel, RankedSet, standings_of
 from tinyclip_edge.families.table import shipped_table
 from tinyclip_edge.inheritance.report import ORIGINS, InheritanceReport, TowerReport
 from tinyclip_edge.metrics import METRICS
@@ -66,6 +69,14 @@ def comparison():
     rows = [ComparisonRow(label, NAME, spec(), (ROW,), LATENCY)
             for label in ("teacher", "student", "student int8")]  # fmt: skip
     return Comparison(tuple(rows), "starter:test_style")
+
+
+def ranked():
+    models = [MeasuredModel(f"{NAME}-{number}", NAME, spec(), (ROW,) * 5,
+                            (PictureHits(np.ones((1, 9)), np.ones((1, 9))),) * 5)
+              for number in range(8)]  # fmt: skip
+    sets = [RankedSet("starter:test_concepts", RETRIEVAL, 1_234_567, 654_321)] * 5
+    return standings_of(models, sets, resampling=Resampling(100))
 
 
 def check():
@@ -145,8 +156,8 @@ class Listed:
         return [zoo_table(), shipped_table().table()]
 
 
-MADE = (bench, retrieval, zero_shot, comparison, check, runs, step_zero, run_result, exported,
-        Searched, Planned, Listed)  # fmt: skip
+MADE = (bench, retrieval, zero_shot, comparison, ranked, check, runs, step_zero, run_result,
+        exported, Searched, Planned, Listed)  # fmt: skip
 
 
 def words(table):
