@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from tinyclip_edge.collection.duplicates import MIN_SCORE, first_duplicates
-from tinyclip_edge.data import FeatureStore, PartFeatures, open_source
+from tinyclip_edge.data import FeatureStore, PairSource, PartFeatures
 from tinyclip_edge.data.marks import MARK, caption_mark, sample_mark
 from tinyclip_edge.data.pairs import Halves
 from tinyclip_edge.errors import DataError
@@ -106,29 +106,36 @@ def near_duplicates(pictures: PictureFeatures) -> list[list[int]]:
 
 
 def fill_store(
-    store: FeatureStore, table: Path, pictures: PictureFeatures, teacher: Teacher
+    store: FeatureStore, source: PairSource, pictures: PictureFeatures, teacher: Teacher
 ) -> None:
-    """Write the features of a table's pictures and captions where the runs look for them.
+    """Write the features of a source's pictures and texts where the runs look for them.
 
     Raises DataError when the disk refuses.
     """
     store.create()
     place = {path: number for number, path in enumerate(pictures.paths)}
-    for part in open_source(str(table)).parts:
+    texts = () if source.texts is None else source.texts.parts
+    for part in source.parts:
         pairs = list(part)
-        captions = list(dict.fromkeys(text for pair in pairs for text in pair.captions))
-        texts = teacher.encode_texts(captions).to("cpu", torch.float16).numpy()
         rows = np.array([place[str(pair.image)] for pair in pairs], dtype=np.int64)
-        store.save(
-            part,
-            PartFeatures(
-                image=pictures.rows[rows][:, None],
-                seeds=np.zeros((len(pairs), 0), dtype=np.int64),
-                samples=_marks([sample_mark(pair) for pair in pairs]),
-                text=texts,
-                captions=_marks([caption_mark(text) for text in captions]),
-            ),
-        )
+        marks = [sample_mark(pair) for pair in pairs]
+        store.save(part, _part(pictures.rows[rows], marks, pictures.rows[:0], []))
+    for part in texts:
+        encoded = teacher.encode_texts(part.texts).to("cpu", torch.float16).numpy()
+        marks = [caption_mark(text) for text in part.texts]
+        store.save(part, _part(pictures.rows[:0], [], encoded, marks))
+
+
+def _part(
+    images: Halves, samples: list[bytes], texts: Halves, captions: list[bytes]
+) -> PartFeatures:
+    return PartFeatures(
+        image=images[:, None],
+        seeds=np.zeros((len(images), 0), dtype=np.int64),
+        samples=_marks(samples),
+        text=texts,
+        captions=_marks(captions),
+    )
 
 
 def _marks(marks: list[bytes]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -15,6 +15,7 @@ from tinyclip_edge.config.preset import ExportPreset
 from tinyclip_edge.errors import InheritanceError, ModelError
 from tinyclip_edge.inheritance import ClipShape
 from tinyclip_edge.inheritance.open_clip_kinds import RESNET
+from tinyclip_edge.inheritance.tower_kind import TowerName
 from tinyclip_edge.models.build import mlp_ratio
 from tinyclip_edge.models.head_widths import head_widths
 from tinyclip_edge.models.student import create_student
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tinyclip_export.quantization.calibration import Calibration
 
 FLOAT32 = 4  # bytes
+TEXT: tuple[TowerName, ...] = ("text",)  # the tower that students take from their teacher
 
 
 def teacher_tower(teacher: LoadedClip) -> TeacherTower:
@@ -70,7 +72,7 @@ class Meter:
         from tinyclip_export.towers.factory import image_tower
 
         student = create_student(
-            {"vision_cfg": self.tower.settings(shape)}, self.teacher, frozen=("text",)
+            {"vision_cfg": self.tower.settings(shape)}, self.teacher, frozen=TEXT
         )
         preset = ExportPreset()
         module = image_tower(student.model, plain=preset.operators == "plain")

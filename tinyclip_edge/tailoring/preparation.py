@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tinyclip_edge.data import FeatureStore
+from tinyclip_edge.data import FeatureStore, open_training
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.models import LoadedClip, TorchEmbedder
 from tinyclip_edge.runtime.prompts import class_features
@@ -62,8 +62,7 @@ def prepare(
 ) -> Prepared:
     """Encode all pictures, split them, and write tables and the feature cache of the runs.
 
-    What an earlier call has encoded is read. ``config``: of any run, for its teacher. Raises
-    DataError.
+    What an earlier call has encoded is read. ``config``: of any run. Raises DataError.
     """
     from tinyclip_edge.train.accelerator import make_accelerator
     from tinyclip_edge.train.builder import make_teacher
@@ -93,8 +92,7 @@ def prepare(
         say(note)
     _write_tables(request, work, pictures, chosen, chances)
     store = FeatureStore(work.features, teacher.recipe(None), say)
-    for name in ("train", "held-out"):
-        fill_store(store, work.table(name), pictures, teacher)
+    fill_store(store, open_training(config.data), pictures, teacher)
     rows = np.flatnonzero(chosen)
     rows = rows[:: max(1, -(-len(rows) // JUDGED))]
     paths = tuple(pictures.paths[row] for row in rows)
@@ -126,18 +124,15 @@ def _write_tables(
     chosen: npt.NDArray[np.bool_],
     chances: Features | npt.NDArray[np.float64],
 ) -> None:
-    """Write each part with the caption that the teacher prefers, and all texts."""
-    firsts = chances.argmax(axis=1)
-    template = request.templates[0]
-    for name, part in (("train", ~chosen), ("held-out", chosen)):
-        rows = [
-            {
-                "image": pictures.paths[row],
-                "caption": template.replace("{}", request.labels[firsts[row]]),
-            }
-            for row in np.flatnonzero(part)
-        ]
-        work.write_rows(work.table(name), rows)
+    """Write pictures to learn from, held-out ones with the teacher's labels, and all texts."""
+    rows = [{"image": pictures.paths[row]} for row in np.flatnonzero(~chosen)]
+    work.write_rows(work.table("train"), rows)
+    prompts = [request.templates[0].replace("{}", label) for label in request.labels]
+    rows = [
+        {"image": pictures.paths[row], "caption": prompts[chances[row].argmax()]}
+        for row in np.flatnonzero(chosen)
+    ]
+    work.write_rows(work.table("held-out"), rows)
     work.write_lines(work.lines("texts"), request.prompts)
     for name in ("labels", "templates"):
         work.write_lines(work.lines(name), list(getattr(request, name)))

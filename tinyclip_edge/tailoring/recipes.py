@@ -42,8 +42,8 @@ def run_config(
         },
         "loss": {"affinity": 1.0, "feature": 1000.0},
         "data": {
-            "train": str(work.table("train").resolve()),
-            "batch_distinct": False,
+            "images": str(work.table("train").resolve()),
+            "texts": str(work.lines("texts").resolve()),
             "feature_cache": str(work.features.resolve()),
         },
         "optim": {

@@ -57,4 +57,4 @@ def seconds_a_step(events: Path, batch: int) -> float:
         for event in iterate_events(events)
         if event["kind"] == "step" and event["step"] > 1 and event["samples_per_s"] > 0
     ]
-    return batch / median(speeds[-LATEST:])
+    return batch / float(median(speeds[-LATEST:]))

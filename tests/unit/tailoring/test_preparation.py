@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tinyclip_edge.config import make_config
-from tinyclip_edge.data import FeatureStore, open_source
+from tinyclip_edge.data import FeatureStore, open_training
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.models import TorchEmbedder
 from tinyclip_edge.tailoring import features, preparation
@@ -50,9 +50,7 @@ def prepared(folder, work, toy_teacher, monkeypatch):
     for module in (domain_check, features):
         monkeypatch.setattr(module, "MIN_SCORE", 0.99999)
     request = TailorRequest(folder, LABELS, "toy", work.path / "out", templates=("a {}", "the {}"))
-    config = make_config(
-        {"teacher": {"model": "toy"}, "student": {"model": {}}, "data": {"train": "none"}}
-    )
+    config = config_of(work)
 
     def run(said=None):
         listed = list_pictures(folder)
@@ -60,6 +58,11 @@ def prepared(folder, work, toy_teacher, monkeypatch):
         return prepare(request, work, listed, toy_teacher, config, say)
 
     return run
+
+
+def config_of(work):
+    data = {"images": str(work.table("train")), "texts": str(work.lines("texts"))}
+    return make_config({"teacher": {"model": "toy"}, "student": {"model": {}}, "data": data})
 
 
 def rows_of(work, name):
@@ -85,25 +88,31 @@ def test_tables_have_the_teachers_labels(prepared, work, folder, toy_teacher):
     assert any("nearly the same" in note for note in result.notes)
 
 
-def test_runs_find_the_features_of_all_pairs(prepared, work, toy_teacher, monkeypatch):
+def test_runs_find_the_features_of_all_pictures_and_texts(prepared, work, toy_teacher):
     from tinyclip_edge.train.accelerator import make_accelerator
     from tinyclip_edge.train.builder import make_teacher
 
     prepared()
-    config = make_config(
-        {"teacher": {"model": "toy"}, "student": {"model": {}}, "data": {"train": "none"}}
-    )
+    config = config_of(work)
     teacher = make_teacher(config, toy_teacher, make_accelerator(config.run).device)
     store = FeatureStore(work.features, teacher.recipe(None), pytest.fail)
-    for name in ("train", "held-out"):
-        source = open_source(str(work.table(name)))
-        assert store.missing(source.parts, thorough=True) == []
-        pairs = list(store.attached(source))
-        rows = np.array([pair.cached_view(0) for pair in pairs], dtype=np.float32)
-        wanted = TorchEmbedder(toy_teacher).encode_image([pair.image for pair in pairs])
-        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        assert (unit * wanted).sum(axis=1).min() > 0.99999  # half precision
-        assert all(pair.cached_text(pair.captions[0]) is not None for pair in pairs)
+    source = open_training(config.data)
+    assert store.missing([*source.parts, *source.texts.parts], thorough=True) == []
+    attached = store.attached(source)
+    pairs = list(attached)
+    embedder = TorchEmbedder(toy_teacher)
+    assert cosines([pair.cached_view(0) for pair in pairs],
+                   embedder.encode_image([pair.image for pair in pairs])) > 0.99999  # fmt: skip
+    texts = [f"{word} {label}" for label in LABELS for word in ("a", "the")]
+    assert attached.texts.lines == tuple(texts)
+    assert cosines([attached.texts.cached[text] for text in texts],
+                   embedder.encode_text(texts)) > 0.99999  # fmt: skip
+
+
+def cosines(rows, wanted):
+    """The least cosine of rows in half precision with their unit vectors."""
+    rows = np.array(rows, dtype=np.float32)
+    return ((rows * wanted).sum(axis=1) / np.linalg.norm(rows, axis=1)).min()
 
 
 def test_pictures_are_encoded_once(prepared, monkeypatch):
