@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from tinyclip_edge.tailoring.agreement import Agreement
 from tinyclip_edge.tailoring.halving import PILOT_STEPS, rung_sizes, rung_steps, survivors
+from tinyclip_edge.units import duration
 
 Clock = Callable[[], float]
 
@@ -92,6 +93,11 @@ class Contest:
         ``check`` is called before each rung, ``save`` after each candidate.
         """
         sizes = rung_sizes(len(self.names))
+        if not self.rungs:
+            say(
+                f"{len(self.names):,} candidates, {len(sizes)} rungs of successive halving, "
+                f"{duration(60 * minutes)} of training"
+            )
         for number in range(len(sizes) + 1):
             if number == len(self.rungs):
                 check()

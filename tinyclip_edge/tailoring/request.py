@@ -82,10 +82,10 @@ def check_models(request: TailorRequest) -> None:
 
 
 def _check_labels(request: TailorRequest, file: str | Path) -> None:
+    from tinyclip_export.bundle.label_classifier import check_labels
+
     labels = request.labels
-    repeated = [label for i, label in enumerate(labels) if label in labels[:i]]
-    if repeated:
-        raise DataError(f"labels file {file}: {repeated[0]!r} appears twice; remove the repeats")
+    check_labels(labels)
     if len(labels) < 2:
         raise DataError(
             f"labels file {file} has one label, {labels[0]!r}: every picture would have it; name "

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tinyclip_edge.tailoring.agreement import Agreement
 from tinyclip_edge.tailoring.contest import Contest
+from tinyclip_edge.tailoring.runs import seconds_a_step
 
 NAMES = ["deep", "wide", "small", "tiny"]
 MB = {"deep": 4.0, "wide": 3.0, "small": 2.0, "tiny": 1.0}
@@ -81,3 +84,17 @@ def test_pictures_are_looked_at_before_each_rung():
         clock=lambda: 0.0,
     )  # fmt: skip
     assert len(looks) == 4
+
+
+def test_seconds_a_step_are_those_of_the_latest_steps(tmp_path):
+    """Sixty steps at 64 pictures a second behind a slow first one, then fifty at 128."""
+    speeds = [1.0, *[64.0] * 60, *[128.0] * 50]
+    lines = [
+        json.dumps({"kind": "step", "step": step, "samples_per_s": speed})
+        for step, speed in enumerate(speeds, 1)
+    ]
+    events = tmp_path / "events.jsonl"
+    events.write_text("\n".join(lines[:61]) + "\n")
+    assert seconds_a_step(events, 32) == 0.5
+    events.write_text("\n".join(lines) + "\n")
+    assert seconds_a_step(events, 32) == 0.25

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from PIL import Image
 
 import tinyclip_edge
 from tinyclip_edge.errors import BundleError, ConfigError, DataError, ModelError
+from tinyclip_edge.tailoring import pictures
 from tinyclip_edge.tailoring.work import REQUEST, WorkFolder
 
 
@@ -45,7 +48,7 @@ def foreign(given):
 MISTAKES = [
     (fewer, {}, DataError, "has 35 pictures; at least 36 are needed"),
     (write("cat\n"), {}, DataError, "has one label, 'cat'"),
-    (write("cat\ndog\ncat\n"), {}, DataError, "'cat' appears twice"),
+    (write("cat\ndog\ncat\n"), {}, DataError, "label 'cat' appears more than once"),
     (write("\n"), {}, DataError, "is empty"),
     (None, {"labels": "nowhere.txt"}, DataError, "no file nowhere.txt"),
     (None, {"texts": "nowhere.txt"}, DataError, "no file nowhere.txt"),
@@ -78,6 +81,16 @@ def test_labels_that_the_teacher_cannot_tell_apart(given, toy_teacher_folder):
     given["labels"].write_text(f"{long}cat\n{long}dog\n")
     with pytest.raises(DataError, match="the same after truncation to the model's 16 tokens"):
         tinyclip_edge.tailor(**given, teacher=str(toy_teacher_folder))
+    assert not given["work"].exists() and not given["out"].exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(given, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "work/pictures.json")
+
+    monkeypatch.setattr(pictures, "list_pictures", full)
+    with pytest.raises(DataError, match=r"work/pictures\.json: No space left on device; repeat"):
+        tinyclip_edge.tailor(**given)
     assert not given["work"].exists() and not given["out"].exists()
 
 
