@@ -55,8 +55,7 @@ class Contest:
     @property
     def winner(self) -> str:
         """The survivor of the last rung."""
-        last = self.rungs[-1]
-        return survivors(last.names, self._tops(last), self.mb, 1)[0]
+        return self._best(self.rungs[-1], 1)[0]
 
     @property
     def results(self) -> dict[str, Agreement]:
@@ -126,10 +125,7 @@ class Contest:
         if number == 0:
             return Rung(list(self.names), PILOT_STEPS)
         before = self.rungs[-1]
-        if number == 1:
-            names = list(self.names)
-        else:
-            names = survivors(before.names, self._tops(before), self.mb, sizes[number - 1])
+        names = list(self.names) if number == 1 else self._best(before, sizes[number - 1])
         left, rungs = seconds - self.spent, len(sizes) - number + 1
         pilot = self.rungs[0]
         idle = sum(pilot.seconds[name] - PILOT_STEPS * pilot.step_seconds[name] for name in names)
@@ -137,6 +133,9 @@ class Contest:
         added = rung_steps(left - rungs * max(0.0, idle), rungs, rates)
         return Rung(names, before.steps + added)
 
-    @staticmethod
-    def _tops(rung: Rung) -> dict[str, float]:
-        return {name: score["top1"] for name, score in rung.scores.items()}
+    def _best(self, rung: Rung, count: int) -> list[str]:
+        """Return those that agree most with the teacher; equal ones by KL, then by bytes."""
+        tops, divergences = (
+            {name: score[key] for name, score in rung.scores.items()} for key in ("top1", "kl")
+        )
+        return survivors(rung.names, tops, (divergences, self.mb), count)

@@ -26,16 +26,24 @@ def rung_steps(seconds: float, rungs: int, step_seconds: Collection[float]) -> i
 
 
 def survivors(
-    names: Sequence[str], scores: Mapping[str, float], costs: Mapping[str, float], count: int
+    names: Sequence[str],
+    scores: Mapping[str, float],
+    ties: Sequence[Mapping[str, float]],
+    count: int,
 ) -> list[str]:
     """Return the ``count`` names with the highest scores, in the order of ``names``.
 
-    Of equal scores the cheaper one survives. A score that is no number is the lowest.
+    Of equal scores the one that is lower in the first of ``ties`` in which they differ survives. A
+    score that is no number is the lowest.
     """
 
-    def rank(name: str) -> tuple[bool, float, float]:
+    def rank(name: str) -> tuple[float, ...]:
         is_number = not math.isnan(scores[name])
-        return (not is_number, -scores[name] if is_number else 0.0, costs[name])
+        return (
+            not is_number,
+            -scores[name] if is_number else 0.0,
+            *(values[name] for values in ties),
+        )
 
     best = set(sorted(names, key=rank)[:count])
     return [name for name in names if name in best]

@@ -53,23 +53,29 @@ def find_candidates(
     Raises ConfigError, which names the nearest budget, where there is none.
     """
     budget = Budget(request.max_mb, request.max_ms)
+    say(f"shapes are measured on this machine, for {budget.mb:g} MB and {budget.ms:g} ms")
     text_mb, trims = text_tower_cost(teacher, request.prompts)
     beside = text_mb if request.form == "towers" else None
     whole = teacher_cost(teacher)
     shapes = tower.shapes()
     with meter(teacher, tower, len(request.labels), beside) as scales:
-        smallest = scales.cost(shapes[-1])
+
+        def exported(shape: ImageShape) -> Cost:
+            cost = scales.cost(shape)
+            say(f"{shape.name}: {cost.mb:.2f} MB, {cost.ms:.2f} ms")
+            return cost
+
+        smallest = exported(shapes[-1])
         check_reachable(shapes[-1], smallest, budget, request.teacher)
-        anchors = {shapes[0]: scales.cost(shapes[0]), shapes[-1]: smallest}
+        anchors = {shapes[0]: exported(shapes[0]), shapes[-1]: smallest}
         model = CostModel.through(tower, anchors)
 
         def measured(shape: ImageShape) -> Cost:
-            return anchors[shape] if shape in anchors else scales.cost(shape)
+            return anchors[shape] if shape in anchors else exported(shape)
 
         costs = fitting(model, measured, budget, request.candidates) or {shapes[-1]: smallest}
     costs = dict(sorted(costs.items(), reverse=True))
-    for shape, cost in costs.items():
-        say(f"{shape.name}: {cost.mb:.2f} MB, {cost.ms:.2f} ms")
+    say(f"inside the budget: {', '.join(shape.name for shape in costs)}")
     return Candidates(costs, whole, trims)
 
 

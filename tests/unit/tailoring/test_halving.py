@@ -23,10 +23,13 @@ def test_a_rung_takes_its_share_of_the_seconds():
     assert rung_steps(-5, 1, [0.125]) == rung_steps(0.01, 1, [0.125]) == 1
 
 
-def test_the_best_survive_and_equal_ones_by_cost():
+def test_the_best_survive_and_equal_ones_by_what_comes_next():
     names = ["a", "b", "c", "d"]
     costs = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}
     scores = {"a": 0.5, "b": 0.9, "c": 0.5, "d": math.nan}
-    assert survivors(names, scores, costs, 1) == ["b"]
-    assert survivors(names, scores, costs, 2) == ["b", "c"]  # as good as a, and cheaper
-    assert survivors(names, scores, costs, 3) == ["a", "b", "c"]
+    assert survivors(names, scores, [costs], 1) == ["b"]
+    assert survivors(names, scores, [costs], 2) == ["b", "c"]  # as good as a, and cheaper
+    assert survivors(names, scores, [costs], 3) == ["a", "b", "c"]
+    divergences = {"a": 0.1, "b": 0.3, "c": 0.2, "d": 0.0}
+    assert survivors(names, scores, [divergences, costs], 2) == ["a", "b"]
+    assert survivors(names, scores, [dict.fromkeys(names, 0.1), costs], 2) == ["b", "c"]

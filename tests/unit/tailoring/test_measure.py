@@ -61,7 +61,10 @@ def test_candidates_are_inside_the_budget(toy_teacher, tmp_path, form, monkeypat
     )
     lines: list[str] = []
     found = find_candidates(request, toy_teacher, tower, lines.append)
-    assert 1 <= len(found.costs) <= 4 == len(lines)
+    assert len(found.costs) == 4
+    assert lines[0] == "shapes are measured on this machine, for 1 MB and 5 ms"
+    assert lines[-1] == f"inside the budget: {', '.join(each.name for each in found.costs)}"
+    assert len(lines) >= 7  # the largest, the smallest, and the others of the four
     assert all(each.mb <= 1.0 for each in found.costs.values())
     assert list(found.costs) == sorted(found.costs, reverse=True)
     assert Candidates.from_dict(json.loads(json.dumps(found.as_dict()))) == found
