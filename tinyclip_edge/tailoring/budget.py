@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.tailoring.shapes import ImageShape, TeacherTower, maximal, spread
 
-SLACK = 1.1  # by which a prediction may exceed the budget and still be measured
+SLACK = 1.03  # by which a prediction may exceed the budget and still be measured
 TRIES = 3  # shapes measured for each that is wanted, at most
 
 
@@ -66,18 +66,23 @@ def fitting(
     """Return up to ``count`` shapes inside the budget with what was measured of them.
 
     Of the shapes that are predicted to fit, the largest come first: those that no other one covers,
-    spread over their range from deep to wide; where fewer remain, those below them.
+    spread over their range from deep to wide; where fewer remain, those below them. What covers a
+    shape that was measured outside is outside as well.
     """
     left = [shape for shape in model.tower.shapes() if model.cost(shape).ratio(budget) <= SLACK]
     inside: dict[ImageShape, Cost] = {}
     tries = TRIES * count
     while left and len(inside) < count and tries > 0:
         for shape in spread(maximal(left), min(count - len(inside), tries)):
+            if shape not in left:  # it covers one that has just been outside
+                continue
             tries -= 1
+            left.remove(shape)
             cost = measure(shape)
             if cost.ratio(budget) <= 1:
                 inside[shape] = cost
-            left.remove(shape)
+            else:
+                left = [other for other in left if not other.covers(shape)]
     return inside
 
 

@@ -55,6 +55,18 @@ def test_what_is_measured_decides():
     assert all(2 * true_cost(shape).mb <= 1.5 for shape in inside)
 
 
+def test_what_stands_beside_the_tower_does_not_use_up_the_tries():
+    """Of 4 MB 2.9 are a text tower: shapes a little too large for the rest are few."""
+
+    def with_text(shape):
+        return Cost(2.9 + true_cost(shape).mb, true_cost(shape).ms)
+
+    shapes = TOWER.shapes()
+    anchors = {each: with_text(each) for each in (shapes[0], shapes[-1])}
+    inside = fitting(CostModel.through(TOWER, anchors), with_text, Budget(mb=4.0, ms=100), count=8)
+    assert len(inside) == 8 and all(cost.mb <= 4 for cost in inside.values())
+
+
 def test_the_teachers_shape_where_it_fits():
     inside = fitting(model(), true_cost, Budget(mb=100, ms=100), count=3)
     assert next(iter(inside)) == TOWER.shape and len(inside) == 3
