@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tinyclip_edge.config import RunConfig
+    from tinyclip_edge.train.tasks.validation import Validation
 
 
 def runs_parser(
@@ -118,19 +121,63 @@ def teacher_hash() -> str:
 
 def twemoji_shard(folder: Path) -> Path:
     """Write the Twemoji pictures of the held-out style, one per concept, as a separate shard."""
+
+    def canonical(about: dict[str, Any]) -> bool:
+        return bool(about["kind"] == "emoji" and about["canonical"])
+
+    return kit_shard(folder / "twemoji.tar", "test_style", canonical)[0]
+
+
+def kit_shard(
+    path: Path, split: str, wanted: Callable[[dict[str, Any]], bool]
+) -> tuple[Path, list[str]]:
+    """Write the pictures of a split with their names as a shard, unless it exists; return both.
+
+    ``wanted`` judges a picture by its metadata.
+    """
     from tinyclip_edge.starter import kit_path
     from tinyclip_edge.starter.kit import read_split
 
-    path = folder / "twemoji.tar"
+    samples = [sample for sample in read_split(kit_path(), split) if wanted(sample.about)]
+    names = [sample.captions[0] for sample in samples]
     if path.exists():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
+        return path, names
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path.with_suffix(".part"), "w") as shard:
-        for sample in read_split(kit_path(), "test_style"):
-            if sample.about["kind"] == "emoji" and sample.about["canonical"]:
-                for ending, data in (("webp", sample.webp), ("txt", sample.captions[0].encode())):
-                    member = tarfile.TarInfo(f"{sample.key}.{ending}")
-                    member.size = len(data)
-                    shard.addfile(member, io.BytesIO(data))
+        for sample in samples:
+            for ending, data in (("webp", sample.webp), ("txt", sample.captions[0].encode())):
+                member = tarfile.TarInfo(f"{sample.key}.{ending}")
+                member.size = len(data)
+                shard.addfile(member, io.BytesIO(data))
     path.with_suffix(".part").rename(path)
-    return path
+    return path, names
+
+
+def finished_student(work: Path, run: str) -> Path:
+    """Return the student's folder of a run's last attempt."""
+    folders = [work / run / "student", *work.glob(f"{run}~*/student")]
+    return max(filter(Path.exists, folders), key=lambda each: each.stat().st_mtime)
+
+
+def validated(student: Path, val: str) -> tuple[Validation, tuple[Tensor, Tensor]]:
+    """Return pairs and the student's features ``[N, D]`` of their pictures and names."""
+    from tinyclip_edge.data import PairMemory, open_source
+    from tinyclip_edge.models import load_clip
+    from tinyclip_edge.train.tasks.encoders import PairEncoder, pixel_codec
+    from tinyclip_edge.train.tasks.validation import Validation
+
+    clip = load_clip(str(student))
+    codec = pixel_codec(clip)
+    validation = Validation(PairMemory.load(open_source(val), codec, limit=5000), codec)
+    return validation, validation.features(PairEncoder(clip).eval(), clip)
+
+
+def recalls_of(student: Path, val: str, record: Path) -> dict[str, float]:
+    """Return the mean recalls of a student on pairs, or read the record of an earlier call."""
+    if record.exists():
+        stored: dict[str, float] = json.loads(record.read_text())
+        return stored
+    validation, features = validated(student, val)
+    recalls = mean_recalls(validation.accuracies(*features))
+    record.write_text(json.dumps(recalls))
+    return recalls

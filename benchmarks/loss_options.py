@@ -23,9 +23,12 @@ from kept_runs import (
     cached_run,
     check_settings,
     evaluated_at_end,
+    finished_student,
+    mean_recalls,
     runs_parser,
     teacher_hash,
     twemoji_shard,
+    validated,
 )
 
 BASELINE = "shipped"
@@ -116,24 +119,13 @@ def prefix_recalls(work: Path, run: str, val: str) -> dict[str, float]:
     """Return mean recall@1 of a finished student by the length of its embeddings."""
     from torch.nn.functional import normalize
 
-    from kept_runs import mean_recalls
-    from tinyclip_edge.data import PairMemory, open_source
-    from tinyclip_edge.models import load_clip
-    from tinyclip_edge.train.tasks.encoders import PairEncoder, pixel_codec
-    from tinyclip_edge.train.tasks.validation import Validation
-
     path = work / f"{run}.prefixes.json"
     if path.exists():
         stored: dict[str, float] = json.loads(path.read_text())
         return stored
-    folders = [work / run / "student", *work.glob(f"{run}~*/student")]  # of repeated attempts too
-    folder = max(filter(Path.exists, folders), key=lambda each: each.stat().st_mtime)
-    clip = load_clip(str(folder))
-    codec = pixel_codec(clip)
-    validation = Validation(PairMemory.load(open_source(val), codec, limit=5000), codec)
-    features = validation.features(PairEncoder(clip).eval(), clip)
+    validation, features = validated(finished_student(work, run), val)
     recalls = {}
-    for length in (*PREFIXES, clip.embedding_dim):
+    for length in (*PREFIXES, features[0].shape[1]):
         cut = [normalize(each[:, :length], dim=-1) for each in features]
         recalls[str(length)] = mean_recalls(validation.accuracies(*cut))["r1"]
     path.write_text(json.dumps(recalls))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tinyclip_edge.config import RunConfig
+    from tinyclip_edge.config.sources import Patterns, TextsSource
 
 # Keys of ``data`` that are alternatives to one, or belong to these.
 TOGETHER = {"train": ("images", "texts")}
@@ -34,22 +35,33 @@ def checked_run(
 
 def check_pairs(run: RunConfig, pairs: Sequence[str] = ("train", "val")) -> None:
     """Raise DataError, which names the key to set, for missing pairs, pictures or texts."""
+    for key in pairs:
+        for name in (key, *TOGETHER.get(key, ())):
+            _check_source(run, f"data.{name}", getattr(run.data, name))
+    importance = run.inherit.importance
+    for part, calibration in ({} if importance is None else importance.parts).items():
+        if not isinstance(calibration, float):
+            for name in ("pairs", "images", "texts"):
+                key = f"inherit.importance.{part}.{name}"
+                _check_source(run, key, getattr(calibration, name))
+
+
+def _check_source(run: RunConfig, key: str, source: Patterns | TextsSource | None) -> None:
+    """Raise DataError, which names the key, for pictures or texts that are not there."""
     from tinyclip_edge.data import check_source
     from tinyclip_edge.data.texts import open_texts
     from tinyclip_edge.errors import DataError
 
-    for key in pairs:
-        for name in (key, *TOGETHER.get(key, ())):
-            source = getattr(run.data, name)
-            if source is None:
-                continue
-            try:
-                if name.endswith("texts"):
-                    open_texts(source)
-                else:
-                    check_source(source, allow_pipes=run.data.allow_pipes)
-            except DataError as error:
-                raise DataError(f"data.{name}: {error}") from None
+    if source is None:
+        return
+    try:
+        if key.endswith("texts"):
+            open_texts(source)
+        else:
+            assert isinstance(source, (str, list))  # only texts have sections
+            check_source(source, allow_pipes=run.data.allow_pipes)
+    except DataError as error:
+        raise DataError(f"{key}: {error}") from None
 
 
 def check_vocab(run: RunConfig) -> None:

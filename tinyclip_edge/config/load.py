@@ -14,6 +14,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tinyclip_edge.config.data import DataConfig
+from tinyclip_edge.config.importance import (
+    CALIBRATION_KINDS,
+    CalibrationConfig,
+    ImportanceConfig,
+)
 from tinyclip_edge.config.renamed import current_key, rename_keys
 from tinyclip_edge.config.schema import EnsembleMemberConfig, RunConfig
 from tinyclip_edge.config.section import is_section
@@ -193,6 +198,10 @@ def _key(loc: tuple[int | str, ...]) -> tuple[str, ...]:
         return ("teacher", f"ensemble[{loc[2] + 1}]", *parts[3:4])
     if parts[:3] == ("data", "texts", "labels"):  # the section, which is one of two kinds
         return ("data", "texts", *parts[3:4])
+    if parts[:2] == ("inherit", "importance"):
+        parts = tuple(part for part in parts if part not in CALIBRATION_KINDS)
+        inner = parts[5:6] if parts[3:5] == ("texts", "labels") else ()
+        return (*parts[:4], *inner)
     if parts[0] == "data" and parts[1:2] and parts[1] in _sections(DataConfig):
         return parts[:3]
     return parts[: 2 if parts[0] in _sections(RunConfig) else 1]
@@ -216,6 +225,9 @@ def _nearest(parts: tuple[str, ...]) -> str:
         return f"; did you mean '{elsewhere[0]}'?"
     if parts[0].startswith("stages["):
         return did_you_mean(word, StageConfig.model_fields)
+    if parts[:2] == ("inherit", "importance"):
+        sections_of = (ImportanceConfig, CalibrationConfig, TextsConfig)
+        return did_you_mean(word, sections_of[len(parts) - 3].model_fields)
     if len(parts) == 3:
         kinds: dict[str, type[BaseModel]] = {**_sections(DataConfig), "texts": TextsConfig}
         inner = kinds.get(parts[1], EnsembleMemberConfig)

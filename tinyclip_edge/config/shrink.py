@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from tinyclip_edge.config.importance import ImportanceConfig
 from tinyclip_edge.config.section import Section
 
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([kMG]?)")
@@ -83,7 +84,12 @@ class InheritConfig(Section):
         ),
     )
     calibration: int = Field(
-        default=256, ge=1, description="Training pairs on which importance is measured."
+        default=256, ge=1, description="Pairs on which importance is measured, of each kind."
+    )
+    importance: ImportanceConfig | None = Field(
+        default=None,
+        description="With plan importance: on what it is measured, general knowledge and a domain, "
+        "and how much each counts. null: on the run's own data.",
     )
     map_from: Literal["published", "evenly", "importance"] = Field(
         default="importance", description="With plan mapped: the plan that it starts from."
@@ -132,6 +138,14 @@ class InheritConfig(Section):
     def selection(self) -> Literal["published", "evenly", "importance"]:
         """The plan of the weights of step 0."""
         return self.map_from if self.plan == "mapped" else self.plan
+
+    @model_validator(mode="after")
+    def _check_importance(self) -> InheritConfig:
+        if self.importance is not None and (
+            self.method != "uniform" or self.selection != "importance"
+        ):
+            raise ValueError("inherit.importance goes with inherit.plan=importance, or map_from")
+        return self
 
     @model_validator(mode="after")
     def _check_modes(self) -> InheritConfig:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.data.feature_store import FeatureStore
     from tinyclip_edge.data.features import CachedRows, FeatureTable, TeacherFeatures
     from tinyclip_edge.data.memory import Batch, PairMemory
-    from tinyclip_edge.data.opening import open_source, open_training
+    from tinyclip_edge.data.opening import open_configured, open_source, open_training
     from tinyclip_edge.data.pairs import (
         BadSamples,
         Pair,
@@ -52,6 +52,7 @@ _HOME = {
     "UndecodableImageError": "pairs",
     "check_source": "patterns",
     "decode_image": "pairs",
+    "open_configured": "opening",
     "open_source": "opening",
     "open_training": "opening",
     "read_shard": "shards",
@@ -78,6 +79,7 @@ __all__ = [
     "UndecodableImageError",
     "check_source",
     "decode_image",
+    "open_configured",
     "open_source",
     "open_training",
     "read_shard",

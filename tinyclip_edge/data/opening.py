@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tinyclip_edge.config import DataConfig
 from tinyclip_edge.config.source_options import DEFAULT, SourceOptions
+from tinyclip_edge.config.sources import SourceConfig
 from tinyclip_edge.data.coco import SUFFIX, open_coco
 from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.folders import open_folder
@@ -68,11 +69,16 @@ def open_training(data: DataConfig) -> PairSource:
     Raises DataError as ``open_source`` and ``open_texts``.
     """
     (source,) = data.sources
+    return open_configured(source, data.source_options)
+
+
+def open_configured(source: SourceConfig, options: SourceOptions) -> PairSource:
+    """Return pairs, or pictures with texts of their own. Raises DataError."""
     if source.pairs is not None:
-        return open_source(source.pairs, data.source_options)
+        return open_source(source.pairs, options)
     assert source.images is not None
     texts = open_texts(source.texts)
-    opened = open_source(source.images, replace(data.source_options, captionless=True))
+    opened = open_source(source.images, replace(options, captionless=True))
     return replace(opened, texts=texts)
 
 

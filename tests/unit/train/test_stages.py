@@ -12,6 +12,7 @@ from tinyclip_edge.config import RunConfig
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.train.stages.student import (
     calibration_pairs,
+    calibrations,
     dense_copy,
     resolve_stages,
     start_student,
@@ -88,6 +89,40 @@ def test_calibration_pairs_depend_on_the_seed_alone(config, toy_teacher):
     other, _ = calibration_pairs(run.model_copy(update={"seed": 1}), toy_teacher)
     assert torch.equal(pixels, again)
     assert not torch.equal(pixels, other)
+
+
+def test_a_domain_of_few_pictures_and_texts_is_a_calibration(config, toy_teacher, tmp_path):
+    write_shard(tmp_path / "domain.tar", toy_samples()[:6])
+    (tmp_path / "names.txt").write_text("cat\ndog\nred bicycle\n")
+    domain = {"weight": 3, "images": str(tmp_path / "domain.tar"),
+              "texts": str(tmp_path / "names.txt")}  # fmt: skip
+    inherit = {"plan": "importance", "calibration": 16,
+               "importance": {"general": 1, "domain": domain}}  # fmt: skip
+    run = config(student={"model": SMALL}, inherit=inherit)
+    general, own = calibrations(run, toy_teacher)
+    assert [str(part) for part in (general, own)] == ["general 1", "domain 3"]
+    assert torch.equal(general.inputs[0], calibration_pairs(run, toy_teacher)[0])
+    pixels, ids = own.inputs
+    assert len(pixels) == len(ids) == 16
+    assert len(pixels.flatten(1).unique(dim=0)) == 6 and len(ids.unique(dim=0)) == 3
+    report = start_student(run, toy_teacher).inherited
+    assert report.method == "uniform, by importance (general 1, domain 3)"
+    assert sum("alone chooses" in note for note in report.notes) == 2
+
+
+def test_only_one_part_is_what_importance_was(config, toy_teacher, tmp_path):
+    def plan(**importance):
+        section = {"importance": importance} if importance else {}
+        inherit = {"plan": "importance", "calibration": 16, **section}
+        start = start_student(config(student={"model": SMALL}, inherit=inherit), toy_teacher)
+        return start.clip.model.state_dict(), start.inherited
+
+    weights, report = plan()
+    only, same = plan(general=0.25)
+    assert same == report and all(torch.equal(only[key], weights[key]) for key in weights)
+    pairs = str(tmp_path / "train.tar")
+    domain, same = plan(domain={"pairs": pairs})
+    assert same == report and all(torch.equal(domain[key], weights[key]) for key in weights)
 
 
 def test_the_plan_importance_is_measured_on_pairs(config, toy_teacher):

@@ -11,12 +11,13 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from tinyclip_edge.config import RunConfig, StageConfig
-from tinyclip_edge.data import StreamingPairs, open_training
+from tinyclip_edge.data import PairSource, StreamingPairs, open_configured, open_training
 from tinyclip_edge.errors import ConfigError, InheritanceError, TinyClipError
 from tinyclip_edge.inheritance import InheritanceReport
 from tinyclip_edge.inheritance.mapping import WeightMapping, check_mappable
 from tinyclip_edge.inheritance.sparsity import check_reachable
 from tinyclip_edge.models import ZOO, LoadedClip, create_student, inherit_student
+from tinyclip_edge.models.calibration import Calibration, Calibrations, WeightedCalibration
 from tinyclip_edge.models.prefixes import with_prefixes
 from tinyclip_edge.models.pruned import clip_units
 from tinyclip_edge.models.student import plan_student
@@ -94,7 +95,7 @@ def stage_student(config: RunConfig, stage: Stage, before: LoadedClip) -> Initia
     student, plan = shaped(config, stage.student, before), config.inherit.selection
     if config.inherit.method == "none":
         return InitialStudent(student)
-    pairs = None if plan != "importance" else calibration_pairs(config, before)
+    pairs = None if plan != "importance" else calibrations(config, before)
     on_gpu = config.run.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else None
     inheritance = plan_student(
@@ -133,13 +134,41 @@ def dense_copy(clip: LoadedClip) -> LoadedClip:
     return with_prefixes(copy, ())  # the teacher's; the run's own loss says which it trains
 
 
-def calibration_pairs(config: RunConfig, clip: LoadedClip) -> tuple[Tensor, Tensor]:
-    """Return ``inherit.calibration`` training pairs: pixels ``[N, 3, H, W]``, ids ``[N, L]``."""
+def calibrations(config: RunConfig, clip: LoadedClip) -> Calibrations:
+    """Return what importance is measured on: training pairs, or what inherit.importance names.
+
+    Raises DataError.
+    """
+    importance = config.inherit.importance
+    if importance is None:
+        return calibration_pairs(config, clip)
+    parts = []
+    for name, part in importance.parts.items():
+        if isinstance(part, float):
+            parts.append(WeightedCalibration(name, part, calibration_pairs(config, clip)))
+        else:
+            source = open_configured(part, config.data.source_options)
+            inputs = calibration_pairs(config, clip, source)
+            parts.append(WeightedCalibration(name, part.weight, inputs))
+    return parts
+
+
+def calibration_pairs(
+    config: RunConfig, clip: LoadedClip, source: PairSource | None = None
+) -> Calibration:
+    """Return ``inherit.calibration`` pairs: pixels ``[N, 3, H, W]``, ids ``[N, L]``.
+
+    They are those of ``source``, repeated if it has fewer, or of the training for None. Raises
+    DataError.
+    """
     codec = pixel_codec(clip)
-    source = open_training(config.data)
-    stream = StreamingPairs(source, codec, workers=config.data.workers)
     count = config.inherit.calibration
     size = min(CALIBRATION_BATCH, count, config.optim.batch_size)
+    if source is None:
+        source = open_training(config.data)
+    elif source.fits(size):
+        size = max(1, source.count().pairs)
+    stream = StreamingPairs(source, codec, workers=config.data.workers)
     pixels: list[Tensor] = []
     captions: list[str] = []
     for batch in stream.batches(0, size, seed=config.seed, distinct=False):
