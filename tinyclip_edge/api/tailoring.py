@@ -93,23 +93,21 @@ def _begin(request: TailorRequest, work: WorkFolder, say: Say) -> Tailoring:
     from tinyclip_edge.tailoring.state import Tailoring
     from tinyclip_edge.train.preflight.domain_check import check_labels
 
-    pictures, search = work.read("pictures"), work.read("candidates")
-    known = pictures is not None and search is not None
-    if pictures is not None and known:
-        listed = PictureList.from_dict(pictures)
-        listed.check_unchanged()
-    else:
-        listed = list_pictures(request.images)
+    found = work.parsed("candidates", Candidates.from_dict)
+    listed = work.parsed("pictures", PictureList.from_dict)
+    if listed is None or found is None:
+        listed, found = list_pictures(request.images), None
         say(f"{len(listed.pictures):,} pictures in {request.images}")
+    else:
+        listed.check_unchanged()
     teacher = load_clip(request.teacher)
     tower = teacher_tower(teacher)
     check_labels(teacher, request.labels, request.templates)
-    if search is not None and known:
-        return Tailoring(request, work, listed, teacher, tower, Candidates.from_dict(search))
-    found = find_candidates(request, teacher, tower, say)
-    check_disk(found, tower, teacher, work.path)
-    work.write("pictures", listed.as_dict())
-    work.write("candidates", found.as_dict())
+    if found is None:
+        found = find_candidates(request, teacher, tower, say)
+        check_disk(found, tower, teacher, work.path)
+        work.write("pictures", listed.as_dict())
+        work.write("candidates", found.as_dict())
     return Tailoring(request, work, listed, teacher, tower, found)
 
 
@@ -142,7 +140,7 @@ def _train(start: Tailoring, prepared: Prepared, say: Say) -> Contest:
     contest = Contest(
         list(shapes), {shape.name: cost.mb for shape, cost in start.found.costs.items()}
     )
-    contest.restore(start.work.read(CONTEST))
+    start.work.parsed(CONTEST, contest.restore)
     trainer = CandidateRuns(
         start.work,
         lambda name, steps: start.config(shapes[name], prepared.train, steps),

@@ -50,6 +50,7 @@ def agreement(
 
     For labels that are independent of each other, KL is the mean of that of each.
     """
+    student = np.nan_to_num(student)  # of a student that answers with no number
     firsts = teacher.argmax(axis=1)
     order = np.argsort(-student, axis=1, kind="stable")
     few = (order[:, :FEW] == firsts[:, None]).any(axis=1)

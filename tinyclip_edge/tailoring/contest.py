@@ -74,9 +74,9 @@ class Contest:
         """Return plain JSON values."""
         return {"rungs": [asdict(rung) for rung in self.rungs]}
 
-    def restore(self, record: Mapping[str, Any] | None) -> None:
+    def restore(self, record: Mapping[str, Any]) -> None:
         """Take over the rungs of an earlier call."""
-        self.rungs = [Rung(**rung) for rung in (record or {}).get("rungs", ())]
+        self.rungs = [Rung(**rung) for rung in record["rungs"]]
 
     def run(
         self,

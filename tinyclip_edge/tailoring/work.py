@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tinyclip_edge.aside import LOCK, locked
-from tinyclip_edge.errors import ConfigError, DataError, InterruptedRun, TinyClipError
+from tinyclip_edge.errors import (
+    ConfigError,
+    DataError,
+    InterruptedRun,
+    TinyClipError,
+    first_line,
+)
 from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.json_text import read_json_table
+
+Parsed = TypeVar("Parsed")
 
 REQUEST = "request"
 CONTEST = "contest"  # record of the training
@@ -56,6 +64,20 @@ class WorkFolder:
         """Return a record, None before it is written; DataError for a damaged one."""
         path = self.path / f"{name}.json"
         return read_json_table(path, DataError) if path.is_file() else None
+
+    def parsed(self, name: str, parse: Callable[[Mapping[str, Any]], Parsed]) -> Parsed | None:
+        """Return a record as ``parse`` makes it, None before it is written.
+
+        Raises DataError for a record that was not written here.
+        """
+        record = self.read(name)
+        try:
+            return None if record is None else parse(record)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"{self.path / f'{name}.json'} is damaged ({first_line(error)}); choose another "
+                "--work"
+            ) from None
 
     def write(self, name: str, record: Mapping[str, Any]) -> None:
         """Write a record. Raises DataError when the disk refuses."""

@@ -55,3 +55,8 @@ def test_folders_that_name_labels():
     assert folder_targets([*many, "a/other/1.png"], labels) == [1] * 10 + [0] * 9 + [-1]
     assert folder_targets(["a/1.png", "a/cat/2.png"], labels) is None
     assert folder_targets(["a/cat/1.png", "b/cat/2.png"], labels) is None  # one label only
+
+
+def test_a_student_without_numbers_agrees_in_nothing():
+    found = agreement(TEACHER, np.full_like(TEACHER, np.nan))
+    assert found.top1 == 0.5 and math.isfinite(found.kl) and found.kl > 20  # label 0 of all

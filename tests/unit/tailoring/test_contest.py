@@ -71,7 +71,8 @@ def test_a_killed_contest_goes_on_where_it_stood(dies_at):
         run(Contest(NAMES, MB), killed, records)
     again, trainer = Contest(NAMES, MB), FakeTrainer()
     trainer.steps = killed.steps
-    again.restore(records[-1] if records else None)
+    if records:
+        again.restore(records[-1])
     run(again, trainer, [])
     assert again.as_dict() == whole.as_dict()
     assert len(killed.calls) - 1 + len(trainer.calls) == 11  # 4 + 4 + 2 + 1, none twice

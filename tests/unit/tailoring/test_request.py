@@ -105,3 +105,12 @@ def test_work_goes_on_with_the_request_it_was_begun_with(tmp_path):
     work.check({**request, "minutes": 40.0}, resume=True)
     with pytest.raises(ConfigError, match="was begun with another max_mb"):
         work.check({**request, "max_mb": 4.0}, resume=True)
+
+
+@pytest.mark.parametrize("content", [{}, {"folder": 1, "pictures": [3], "unreadable": []}])
+def test_a_record_that_was_not_written_here_is_refused(tmp_path, content):
+    work = WorkFolder(tmp_path)
+    work.write("pictures", content)
+    with pytest.raises(DataError, match=r"pictures\.json is damaged .*; choose another --work"):
+        work.parsed("pictures", pictures.PictureList.from_dict)
+    assert work.parsed("candidates", dict) is None
