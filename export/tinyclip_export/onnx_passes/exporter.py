@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -122,7 +125,7 @@ def _export(
             "can have at most 2 GiB: distil a smaller student first"
         )
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), _uncollected():
             program = torch.onnx.export(
                 tower.eval(),
                 (example,),
@@ -146,6 +149,18 @@ def _export(
         write_out_norms(model)
     strip_traces(model)
     onnx.save_model(model, str(path))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pause collections of garbage, which find nothing while a tower is traced and take time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _export_error(tower: nn.Module, io: TowerIO, error: Exception) -> ModelError:
