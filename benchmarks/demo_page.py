@@ -181,10 +181,11 @@ class Visitor:
 
     def __init__(self, url: str) -> None:
         self._api = f"{url}gradio_api/"
+        self._client = httpx.Client(timeout=300)
 
     def upload(self, name: str, content: bytes) -> str:
         """Return where the server keeps it."""
-        response = httpx.post(f"{self._api}upload", files={"files": (name, content)}, timeout=300)
+        response = self._client.post(f"{self._api}upload", files={"files": (name, content)})
         return str(response.raise_for_status().json()[0])
 
     def classify(self, path: str, labels: str) -> str:
@@ -194,9 +195,9 @@ class Visitor:
             "meta": {"_type": "gradio.FileData"},
         }  # as the page itself sends it
         content = {"data": [picture, labels, TEMPLATE, None]}
-        response = httpx.post(f"{self._api}call/classify", json=content, timeout=300)
+        response = self._client.post(f"{self._api}call/classify", json=content)
         event = response.raise_for_status().json()["event_id"]
-        return httpx.get(f"{self._api}call/classify/{event}", timeout=300).text
+        return self._client.get(f"{self._api}call/classify/{event}").text
 
 
 def measure_queue(server: Server, clients: int = 4, requests: int = 20) -> dict[str, float]:
