@@ -6,7 +6,9 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,12 +56,41 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Let later collections of garbage skip what collecting the tests has left in memory.
-
-    It stays to the end, and every toy run collects garbage, which took a third of its time.
-    """
+    """Spend no time twice on what never changes: objects in memory, the exporter's operators."""
     gc.collect()
     gc.freeze()
+    gc.callbacks.append(Survivors())
+    if "torch" in sys.modules and find_spec("onnxscript"):
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        # Two thousand operators, whose sources it would parse again for each tower.
+        ONNXRegistry.from_torchlib = staticmethod(cache(ONNXRegistry.from_torchlib))
+
+
+class Survivors:
+    """Lets full collections of garbage skip what an earlier one has left in memory.
+
+    Every toy run and export collects a few times, which took a tenth of their time for modules and
+    collected tests that stay to the end. What has died since is looked for now and then.
+    """
+
+    MANY = 500_000  # objects, some 100 MB
+
+    def __init__(self) -> None:
+        self._limit = gc.get_freeze_count() + self.MANY
+        self._thawed = False
+
+    def __call__(self, phase: str, info: dict[str, int]) -> None:
+        """Freeze what is left; thaw all before the next full collection once it has grown."""
+        if phase != "stop" or info["generation"] != 2:
+            return
+        gc.freeze()
+        if self._thawed:
+            self._limit = gc.get_freeze_count() + self.MANY
+            self._thawed = False
+        elif gc.get_freeze_count() > self._limit:
+            gc.unfreeze()
+            self._thawed = True
 
 
 def _byte_symbols() -> list[str]:
@@ -159,12 +190,35 @@ def toy_teacher_folder(toy_tokenizer_file: Path, tmp_path_factory: pytest.TempPa
 @pytest.fixture(scope="session")
 def exported(toy_teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ToyExport:
     """The toy teacher as a bundle. Shared: do not write into it."""
+    from exported_towers import each_tower_exported_once
     from toy_export import read_toy_export, write_toy_export
 
-    folder = built_once(
-        tmp_path_factory, "export", lambda folder: write_toy_export(toy_teacher_folder, folder)
-    )
+    def build(folder: Path) -> None:
+        with each_tower_exported_once(tmp_path_factory):
+            write_toy_export(toy_teacher_folder, folder)
+
+    folder = built_once(tmp_path_factory, "export", build)
     return read_toy_export(toy_teacher_folder, folder)
+
+
+@pytest.fixture(scope="module")
+def towers_exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Towers have the graphs of earlier ones that differ in weights alone, to trace them once."""
+    from exported_towers import each_tower_exported_once
+
+    with each_tower_exported_once(tmp_path_factory):
+        yield
+
+
+@pytest.fixture
+def quick_exports(towers_exported_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such towers, and golden vectors are replayed in this process instead of two fresh ones."""
+    from tinyclip_edge.runtime.replay import replay
+
+    monkeypatch.setattr(
+        "tinyclip_export.stages.replay_in_child",
+        lambda folder, precision: {"cosine": replay(folder, precision).min_cosine},
+    )
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -51,6 +52,7 @@ def _begin(rank, world, port, work, args) -> None:
         "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
+    gc.freeze()  # collections of garbage skip what was imported
     torch.set_num_threads(1)
     report.write_final_report = lambda *_, **__: None  # it takes longer than a toy run
     work(rank, *args)

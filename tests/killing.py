@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -79,6 +80,7 @@ def _work(
             done += 1
 
     code = 1
+    gc.freeze()  # collections of garbage skip what was imported
     try:
         if at is not None:
             sys.addaudithook(watch)

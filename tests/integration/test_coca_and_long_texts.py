@@ -18,7 +18,7 @@ from tinyclip_edge.train import distill, read_events
 from tinyclip_export import export_bundle
 from tinyclip_export.settings import ExportSettings
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_exports")]
 
 HALF = {"vision_cfg": {"layers": 2}, "text_cfg": {"layers": 2}}
 STUDENTS = {

@@ -23,6 +23,7 @@ TEXTS = ["a red bicycle", "un gato rojo", "Ein rotes Rad!", "赤い 自転車", 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_exports")
 @pytest.mark.parametrize("kind", [*ENCODERS, *WORLDWIDE])
 def test_a_bundle_embeds_texts_of_all_languages(kind, tmp_path):
     teacher = family(kind)

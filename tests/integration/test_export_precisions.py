@@ -15,6 +15,8 @@ from tinyclip_edge.models import save_local_dir
 from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_edge.runtime.replay import replay
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("towers_exported_once")]
+
 ALL = ("int8", "uint8", "static", "fp16", "w8", "q4", "q4f16", "bnb4")
 # Cosine to PyTorch that random weights keep; 4-bit ones lose most.
 LEAST = {"fp16": 0.9999, "q4": 0.9, "q4f16": 0.9, "bnb4": 0.9}
@@ -75,7 +77,6 @@ def kinds(path):
     return [node.op_type for node in onnx.load(path).graph.node]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_every_precision_is_verified_and_opens_in_a_fresh_process(
     kind, toy_teacher_folder, resnet_folder, export
@@ -108,7 +109,6 @@ def test_every_precision_is_verified_and_opens_in_a_fresh_process(
         assert (measured * expected).sum() > LEAST.get(name, 0.99)
 
 
-@pytest.mark.slow
 def test_the_images_of_a_resnet_are_static_int8_in_integer_convolutions(
     resnet_folder, export, tmp_path
 ):
@@ -130,7 +130,6 @@ def test_the_images_of_a_resnet_are_static_int8_in_integer_convolutions(
     assert operators.count("AveragePool") == 0
 
 
-@pytest.mark.slow
 def test_a_float_tower_of_convolutions_is_said(efficientnet_folder, export, monkeypatch):
     from tinyclip_export import float_choice
 
@@ -149,7 +148,6 @@ def test_a_float_tower_of_convolutions_is_said(efficientnet_folder, export, monk
     assert not replay(out, "int8").failures
 
 
-@pytest.mark.slow
 def test_products_stay_integer_where_the_batch_is_fixed(toy_teacher_folder, export, tmp_path):
     out, report, _ = export(toy_teacher_folder, "--static", "--static-batch", 2, "--no-search")
     assert report["verification"]["batch"] == 2
@@ -161,7 +159,6 @@ def test_products_stay_integer_where_the_batch_is_fixed(toy_teacher_folder, expo
         assert (operators.count("MatMulIntegerToFloat"), operators.count("Gemm")) == (layers, 0)
 
 
-@pytest.mark.slow
 def test_a_target_gives_precisions_and_settings(toy_teacher_folder, export):
     out, report, _ = export(toy_teacher_folder, "--target", "browser", "--fp16")
     assert report["precisions"] == ["int8", "fp16"]
@@ -179,7 +176,6 @@ def test_a_target_gives_precisions_and_settings(toy_teacher_folder, export):
     assert "GatherBlockQuantized" in kinds(out / "onnx" / "text_model_quantized.onnx")
 
 
-@pytest.mark.slow
 def test_a_target_serves_a_resnet_whose_towers_take_other_opsets(resnet_folder, export):
     out, _, _ = export(resnet_folder, "--target", "x86-vnni")
     folder = out / "onnx"
@@ -202,7 +198,6 @@ def test_a_target_serves_a_resnet_whose_towers_take_other_opsets(resnet_folder, 
         np.testing.assert_allclose(together, apart.run(None, feed)[0], atol=1e-6)
 
 
-@pytest.mark.slow
 def test_a_search_ranks_layers_and_is_never_worse_than_plain(toy_teacher_folder, export):
     out, report, err = export(toy_teacher_folder, "--int8", "--search", "--limit", 40, drop=0.5)
     sensitivity = report["verification"]["sensitivity"]
@@ -229,7 +224,6 @@ def test_a_search_ranks_layers_and_is_never_worse_than_plain(toy_teacher_folder,
     assert "calibrating on" in err
 
 
-@pytest.mark.slow
 def test_what_is_calibrated_on_is_not_verified_on(toy_teacher_folder, tmp_path, export):
     from pair_shards import toy_samples, write_shard
 
@@ -243,7 +237,6 @@ def test_what_is_calibrated_on_is_not_verified_on(toy_teacher_folder, tmp_path, 
     assert calibration["pairs"] + report["verification"]["pairs"] <= total
 
 
-@pytest.mark.slow
 def test_a_slower_precision_is_reported_and_refused_on_request(
     toy_teacher_folder, command_line, tmp_path, monkeypatch
 ):

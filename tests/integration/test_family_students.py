@@ -17,7 +17,10 @@ from tinyclip_edge.train import distill, read_events
 from tinyclip_export import export_bundle
 from tinyclip_export.bundle.trim_vocab import trim_vocabulary
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("no_report", "quick_exports"),
+]
 
 COLOURS = ("red", "blue", "green", "black")
 SHAPES = ("square", "circle", "cat", "dog", "star", "house", "tree", "fish")

@@ -13,7 +13,10 @@ from tinyclip_edge.train import distill
 from tinyclip_export import export_bundle
 from toy_runs import Watcher, events_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("no_report", "quick_exports"),
+]
 # An open_clip transformer, and the teacher's own kind, whose weights it inherits.
 STUDENTS = {
     "none": {"text_cfg": {"hf_model_name": None, "width": 64, "heads": 2, "layers": 2}},

@@ -16,6 +16,7 @@ import torch
 from killed_works import export, fill, go_on
 from killing import ended, killed
 from tinyclip_edge import EdgeCLIP
+from tinyclip_edge.models import create_student, save_local_dir
 from tinyclip_edge.train import read_events
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "0"))
@@ -142,11 +143,13 @@ def test_a_killed_fill_leaves_no_litter_and_ends_alike(config, tmp_path):
 
 
 @pytest.fixture
-def bundle(toy_teacher_folder, tmp_path):
+def bundle(toy_teacher, tmp_path):
     """What ``export`` takes: model, bundle, scratch folder."""
     for name in ("a", "scratch"):
         (tmp_path / name).mkdir()
-    return toy_teacher_folder, tmp_path / "a" / "bundle", tmp_path / "scratch"
+    layers = {"vision_cfg": {"layers": 1}, "text_cfg": {"layers": 1}}  # each is traced for seconds
+    save_local_dir(tmp_path / "model", create_student(layers, toy_teacher))
+    return tmp_path / "model", tmp_path / "a" / "bundle", tmp_path / "scratch"
 
 
 def test_a_killed_export_leaves_nothing(bundle, tmp_path):

@@ -18,7 +18,7 @@ from tinyclip_edge.models.clip import PREFIXES
 from tinyclip_edge.train import distill
 from toy_runs import KilledError, Watcher, events_of, kill, losses
 
-pytestmark = pytest.mark.usefixtures("no_report")
+pytestmark = pytest.mark.usefixtures("no_report", "towers_exported_once")
 SIGMOID = {
     "affinity": {"kind": "sigmoid"},
     "sigmoid": 0.5,

@@ -10,6 +10,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from kit_part import write_kit_part
+
 FOLDER = Path(__file__).parents[2] / "docs" / "notebooks"
 NAMES = ("add-a-loss", "first-student", "own-pictures")
 
@@ -43,9 +45,10 @@ def test_it_is_small_and_has_no_outputs(name):
 
 @pytest.fixture
 def executed(tmp_path, monkeypatch):
-    """Run a notebook in an empty folder; return what its code cells showed."""
+    """Run a notebook in an empty folder, on a part of the kit; return what its cells showed."""
+    kit = write_kit_part(tmp_path / "site").parent
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(kit), *sys.path])))
 
     def run(name):
         notebook, code = cells(name)

@@ -1,39 +1,18 @@
 """The main job on the starter kit, cut short: distil, export, compare, in one process."""
 
 import json
-import shutil
-import tarfile
 
 import pytest
 
+from kit_part import write_kit_part
 from tinyclip_edge import starter
-from tinyclip_edge.starter import from_scratch_path, kit_path, teacher_path
-
-MEMBERS = 3  # of a sample: picture, captions, JSON
-PART = {"train-00000": (3000, 1), "val-00000": (400, 2), "test_style-00000": (2190, 5)}
-
-
-def write_part(folder):
-    """Write every so many of the first samples of some shards, beside the whole teacher."""
-    (folder / "shards").mkdir(parents=True)
-    (folder / "teacher").symlink_to(teacher_path())
-    shutil.copy(from_scratch_path(), folder)
-    for name, (end, every) in PART.items():
-        file = f"{name}.tar.gz"
-        with (
-            tarfile.open(kit_path() / file, "r|gz") as source,
-            tarfile.open(folder / "shards" / file, "w:gz", compresslevel=1) as part,
-        ):
-            for number, member in zip(range(MEMBERS * end), source, strict=False):
-                if number // MEMBERS % every == 0:
-                    part.addfile(member, source.extractfile(member))
 
 
 @pytest.fixture(params=["part", pytest.param("whole", marks=pytest.mark.slow)])
-def quickstart(request, tmp_path, monkeypatch, command_line):
+def quickstart(request, tmp_path, monkeypatch, command_line, towers_exported_once):
     if request.param == "part":
-        write_part(tmp_path / "kit")
-        monkeypatch.setattr(starter, "_package_folder", lambda: tmp_path / "kit")
+        folder = write_kit_part(tmp_path)
+        monkeypatch.setattr(starter, "_package_folder", lambda: folder)
     monkeypatch.chdir(tmp_path)
     code, out, _ = command_line("quickstart", "--steps", "4", "--json")
     assert code == 0

@@ -14,6 +14,8 @@ from tinyclip_edge.models import load_clip
 from tinyclip_edge.runtime.bundle import Manifest
 from tinyclip_edge.runtime.edge import EdgeCLIP
 
+pytestmark = pytest.mark.usefixtures("towers_exported_once")
+
 ORT_FORMAT = b"6"  # the version of onnxruntime's format that 1.20 to 1.32 write
 FEW = ("--limit", 8, "--max-drop", 100, "--json")
 LONG = "a photo of a very red dog and a blue square on a green circle with a bicycle under it"

@@ -16,7 +16,7 @@ from tinyclip_edge.train import distill
 from tinyclip_export import export_bundle
 from toy_runs import Watcher, losses
 
-pytestmark = pytest.mark.usefixtures("no_report")
+pytestmark = pytest.mark.usefixtures("no_report", "towers_exported_once")
 
 STUDENT = {
     "vision_cfg": {"width": 64, "layers": 2},

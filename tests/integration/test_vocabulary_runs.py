@@ -139,7 +139,7 @@ def test_a_changed_vocabulary_is_refused(run, content, message):
 
 
 @pytest.mark.slow
-def test_the_bundle_embeds_covered_texts(run, tmp_path):
+def test_the_bundle_embeds_covered_texts(run, tmp_path, towers_exported_once):
     _, folder, _ = run
     images = [draw(colour, "square", "big") for colour in COLOURS]
     clip = load_clip(str(folder))
@@ -229,7 +229,7 @@ def test_a_student_of_another_tokenizer_has_nothing_to_select_from(make, corpus,
     "kind",
     ["gemma", *(pytest.param(k, marks=pytest.mark.slow) for k in ("unigram", "word pieces"))],
 )
-def test_a_trimmed_bundle_of_another_tokenizer(kind, tmp_path):
+def test_a_trimmed_bundle_of_another_tokenizer(kind, tmp_path, towers_exported_once):
     """In the runtime, covered texts are embedded as by the whole model."""
     clip = clip_of(kind, tmp_path / "whole", **SIGLIP, tokenizer_kwargs={"clean": "whitespace"})
     small = trim_vocabulary(clip, SENTENCES).clip

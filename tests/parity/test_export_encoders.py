@@ -5,6 +5,8 @@ Both compute in float32, in another order: unit-norm embeddings may differ by 1e
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -56,11 +58,23 @@ def test_features_are_those_of_open_clip(kind, pool, proj):
         assert np.abs(tower(ids).numpy() - reference(clip, ids)).max() < 1e-5
 
 
+@pytest.fixture(scope="module")
+def exported_text(tmp_path_factory):
+    """The file of a kind's tower, exported once."""
+
+    @cache
+    def of(kind):
+        path = tmp_path_factory.mktemp("towers") / "text.onnx"
+        exporter.export_text_tower(tower_of(small(kind)), path)
+        return path
+
+    return of
+
+
 @pytest.mark.parametrize("kind", families(KINDS))
-def test_onnxruntime_gives_the_features_at_any_length(kind, tmp_path):
-    clip, path = small(kind), tmp_path / "text.onnx"
-    exporter.export_text_tower(tower_of(clip), path)
-    session = onnxruntime.InferenceSession(path)
+def test_onnxruntime_gives_the_features_at_any_length(kind, exported_text):
+    clip = small(kind)
+    session = onnxruntime.InferenceSession(exported_text(kind))
     assert session.get_inputs()[0].shape == ["batch", "sequence"]
     pad = clip.model.text.config.pad_token_id
     ids = clip.tokenizer(TEXTS)
@@ -127,21 +141,19 @@ def test_texts_longer_than_the_positions_are_refused():
         text_tower(clip.model, torch.zeros(20, dtype=torch.int64))
 
 
-def test_gelu_is_one_node(tmp_path):
-    exporter.export_text_tower(tower_of(small("mT5")), tmp_path / "text.onnx")
-    operators = [node.op_type for node in onnx.load(tmp_path / "text.onnx").graph.node]
+def test_gelu_is_one_node(exported_text):
+    operators = [node.op_type for node in onnx.load(exported_text("mT5")).graph.node]
     assert operators.count("Gelu") == 4 + 1  # of the projection
     assert "Tanh" not in operators
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_int8_with_the_rewrites_of_x86(kind, tmp_path):
+def test_int8_with_the_rewrites_of_x86(kind, exported_text, tmp_path):
     """onnxruntime's Attention asks for a mask with a row per query."""
     clip = small(kind)
-    exporter.export_text_tower(tower_of(clip), tmp_path / "text.onnx")
     recipe = Int8Recipe(norms="rms", attention="operator", feed_forward="halves")
-    quantize_tower(tmp_path / "text.onnx", tmp_path / "int8.onnx", recipe, text=True)
+    quantize_tower(exported_text(kind), tmp_path / "int8.onnx", recipe, text=True)
     session = onnxruntime.InferenceSession(tmp_path / "int8.onnx")
     ids = clip.tokenizer(TEXTS)
     (found,) = session.run(None, {"input_ids": ids.numpy()})

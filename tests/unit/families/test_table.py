@@ -18,7 +18,7 @@ ABILITIES = ["export int8", "inherit", "masks", "trim", "read"]
 SLOW = ("RoBERTa", "CLIPA", "SigLIP 2")
 
 
-@pytest.mark.usefixtures("towers_exported_once")
+@pytest.mark.usefixtures("quick_exports")
 @pytest.mark.parametrize(
     "name",
     [
