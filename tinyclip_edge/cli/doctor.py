@@ -62,6 +62,7 @@ def doctor_table(diagnosis: Diagnosis) -> Table:
         _data(diagnosis),
         _captions(diagnosis),
         _teacher(diagnosis),
+        _domain(diagnosis),
         _probes(diagnosis),
         _cost(diagnosis),
     ):
@@ -100,6 +101,23 @@ def _teacher(diagnosis: Diagnosis) -> Lines:
         chance = _share(accuracy.chance[key])
         lines[f"teacher, {name}"] = f"{_share(accuracy.accuracies[key])} (chance {chance})"
     yield from lines.items()
+
+
+def _domain(diagnosis: Diagnosis) -> Lines:
+    domain = diagnosis.domain
+    if domain is None:
+        return
+    yield "labels", f"{domain.labels:,}"
+    yield "images looked at", f"{domain.images:,}"
+    yield "nearly equal to an earlier one", _share(domain.repeated)
+    yield "teacher's confidence, median", _share(domain.confidence)
+    if domain.recognition is not None:
+        seen = domain.recognition
+        chance = _share(seen.chance)
+        yield "a label fits best of all names", f"{_share(seen.share)} (chance {chance})"
+    yield "labels never used", f"{len(domain.unused):,}"
+    yield "pairs of labels confused", f"{len(domain.confused):,}"
+    yield "images far from all labels", f"{len(domain.far):,}"
 
 
 def _probes(diagnosis: Diagnosis) -> Lines:

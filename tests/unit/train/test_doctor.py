@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pair_shards import toy_samples, write_shard
+from tinyclip_edge.cli.doctor import doctor_table
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.data import Count
 from tinyclip_edge.data.checks import CaptionCheck, ImageCheck, SourceCheck
@@ -75,6 +76,24 @@ def test_keys_of_several_shards_and_cut_ones_are_counted(config, tmp_path, taugh
     assert f"shard {cut} is truncated after 120 samples; the incomplete one is skipped" in warnings
     assert any(line.startswith("7 pairs have the same key as an earlier one") for line in warnings)
     assert not diagnosis.refused
+
+
+def test_pictures_without_captions_are_looked_at_with_their_labels(config, tmp_path):
+    labels = ["cat", "dog", "bicycle"]
+    data = {"train": None, "val": None, "images": str(tmp_path / "train.tar"),
+            "texts": {"labels": labels, "templates": ["a photo of a {}"]}}  # fmt: skip
+    diagnosis = examine(config(data=data))
+    look = diagnosis.domain
+    assert (look.images, look.labels) == (48, 3) and diagnosis.step is None
+    assert look.recognition.chance == pytest.approx(3 / 259, rel=0.01)
+    assert diagnosis.refused  # a random teacher
+    assert diagnosis.as_dict()["domain"]["confidence"] == look.confidence
+    rows = doctor_table(diagnosis)
+    assert "teacher's confidence, median" in map(str, rows.columns[0].cells)
+    long = [f"{'cat ' * 20}{end}" for end in ("dog", "red")]
+    texts = {"labels": ["bicycle", *long], "templates": ["{}"]}
+    same = examine(config(data={**data, "texts": texts}))
+    assert same.refused and "are the same after truncation" in same.findings[0].text
 
 
 def source(images=None, captions=None, **values):

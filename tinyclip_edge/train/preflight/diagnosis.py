@@ -9,6 +9,7 @@ from typing import Any
 from tinyclip_edge.data.checks import SourceCheck
 from tinyclip_edge.data.pairs import BAD_SHARE, NAMED_KEYS
 from tinyclip_edge.metrics import HEADLINES
+from tinyclip_edge.train.preflight.domain_check import DomainCheck
 from tinyclip_edge.train.preflight.finding import Finding
 from tinyclip_edge.train.tasks.probes import Probe
 
@@ -122,6 +123,7 @@ class Diagnosis:
     views: int = 0  # crops of a picture
     cache_bytes: int | None = None  # of the whole feature cache on disk; None: there is none
     probes: tuple[Probe, ...] = ()
+    domain: DomainCheck | None = None  # of pictures without captions, whose texts are labels
     stopped: str | None = None  # the error that the run would begin with
 
     @property
@@ -130,6 +132,7 @@ class Diagnosis:
         findings = [
             *judge_source(self.source, self.vocabulary),
             *_judge_repeats(self),
+            *(() if self.domain is None else self.domain.findings),
             *_judge(self),
         ]
         return tuple(sorted(findings, key=lambda finding: not finding.refuses))

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tinyclip_edge.config import RunConfig
+from tinyclip_edge.config.sources import TextsConfig
 from tinyclip_edge.data import Batch, CachedRows, Count, PairMemory, open_training
 from tinyclip_edge.data.checks import SourceCheck, check_source
 from tinyclip_edge.errors import TinyClipError
@@ -27,6 +28,7 @@ from tinyclip_edge.train.preflight.diagnosis import (
     TeacherCheck,
     judge_source,
 )
+from tinyclip_edge.train.preflight.domain_check import look_at_source
 from tinyclip_edge.train.setup import Setup
 from tinyclip_edge.train.stages.state import StageState
 from tinyclip_edge.train.stages.student import label
@@ -73,6 +75,14 @@ def examine(config: RunConfig, observer: Observer | None = None) -> Diagnosis:
     if judge_source(check, vocabulary):
         return diagnosis
     try:
+        if isinstance(data.texts, TextsConfig):
+            watcher.on_message("looking at the images with the teacher")
+            look = look_at_source(
+                teacher, source, data.texts, workers=data.workers, seed=config.seed
+            )
+            diagnosis = replace(diagnosis, domain=look)
+            if look.refused:
+                return diagnosis
         return _measured(config, diagnosis, *prepare(config, watcher, teacher), watcher)
     except TinyClipError as error:
         return replace(diagnosis, stopped=str(error))

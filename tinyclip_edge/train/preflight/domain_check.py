@@ -7,23 +7,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import torch
 
 from tinyclip_edge.collection.duplicates import MIN_SCORE, first_duplicates
+from tinyclip_edge.config.sources import TextsConfig
+from tinyclip_edge.data import PairSource
+from tinyclip_edge.data.checks import CHUNK, sample_pairs
+from tinyclip_edge.data.texts import open_labels
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.models import LoadedClip, TorchEmbedder
 from tinyclip_edge.models.common_names import common_names
 from tinyclip_edge.runtime.prompts import check_prompts, class_features, probabilities
 from tinyclip_edge.runtime.protocol import Features, ImageInput
 from tinyclip_edge.train.preflight.finding import Finding
+from tinyclip_edge.train.tasks.encoders import pixel_codec
 
 MIN_IMAGES = 36  # fewer teach nothing once some are held out
 ALIKE = 0.9  # share of nearly equal images above which nothing can be learnt
 MANY = 0.1  # share of repeated or confused images above which they are reported
+LOOKED_AT = 512  # images of a source
 COMMON_NAMES = 256  # with which the labels compete
 SIGMAS = 3  # standard errors above chance that a teacher must reach
 SKILL = 0.05  # skill (0 at chance, 1 at 100 %) below which a teacher knows little
@@ -32,8 +40,6 @@ SIGMA_OF_MAD = 0.6745  # median absolute deviation of a normal distribution, in 
 CLOSE = 0.5  # of the best label's probability: a second best that is as probable competes
 MIN_CONFUSED = 3  # images of a pair of labels
 NAMED = 5  # labels and images of a message
-
-Rows = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +171,39 @@ def look_at_images(
         common=class_features(embedder, others, templates) if others else None,
         names=names,
         notes=notes,
+    )
+
+
+def look_at_source(
+    clip: LoadedClip, source: PairSource, texts: TextsConfig, *, workers: int, seed: int
+) -> DomainCheck:
+    """Look at a sample of the pictures of a source, with the labels of its texts.
+
+    Pictures that do not decode are left out. Raises DataError.
+    """
+    labels = open_labels(texts)
+    check_labels(clip, labels, texts.templates)
+    codec, stream = pixel_codec(clip), sample_pairs(source, seed, LOOKED_AT)
+    names: list[str] = []
+    features: list[Features] = []
+    with ThreadPoolExecutor(workers) as pool, torch.inference_mode():
+        while chunk := list(islice(stream, CHUNK)):
+            decoded = pool.map(lambda pair: codec.decode(pair.image), chunk)
+            images = {pair.key: image for pair, image in zip(chunk, decoded, strict=True)}
+            usable = {key: image for key, image in images.items() if image is not None}
+            if usable:
+                pixels = codec.restore(torch.stack([*usable.values()]), clip.image_size)
+                features.append(clip.model.encode_image(pixels, normalize=True).numpy())  # type: ignore[operator]
+                names += usable
+    if not features:
+        raise DataError(f"{source.name} has no image that decodes")
+    return look_at_images(
+        clip,
+        (),
+        labels,
+        templates=texts.templates,
+        names=names,
+        features=np.concatenate(features),
     )
 
 
