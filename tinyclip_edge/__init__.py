@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.models import load_clip as load_clip
     from tinyclip_edge.runtime.edge import EdgeCLIP as EdgeCLIP
     from tinyclip_edge.runtime.index import ImageIndex as ImageIndex
+    from tinyclip_edge.selection.selecting import select as select
 
     __version__: str
 
@@ -41,6 +42,7 @@ _HOME = {
     "index_folders": "collection.folder_index",
     "inherit": "api.training",
     "load_clip": "models",
+    "select": "selection.selecting",
     "tailor": "api.tailoring",
 }
 
@@ -59,6 +61,7 @@ __all__ = [
     "index_folders",
     "inherit",
     "load_clip",
+    "select",
     "tailor",
 ]
 

@@ -68,8 +68,7 @@ def units_of(parts: Iterable[Part]) -> list[Unit]:
         runs = [tuple(listed[start : start + PARTS]) for start in range(0, len(listed), PARTS)]
         for number, run in enumerate(runs):
             source = origin if isinstance(run[0], (Shard, RemoteShard)) else f"{origin}#{number}"
-            mark = name_mark("\n".join(map(part_mark, run)))
-            units.append(Unit(source, mark, run))
+            units.append(Unit(source, unit_mark(run), run))
     by_mark: dict[str, Unit] = {}
     for unit in units:
         if (other := by_mark.setdefault(unit.mark, unit)) is not unit:
@@ -78,6 +77,11 @@ def units_of(parts: Iterable[Part]) -> list[Unit]:
                 "one of them out"
             )
     return units
+
+
+def unit_mark(parts: Iterable[Part]) -> str:
+    """Return 16 hex digits of the content of a unit's parts; see ``part_mark``."""
+    return name_mark("\n".join(map(part_mark, parts)))
 
 
 def _origin(part: Part) -> str:
