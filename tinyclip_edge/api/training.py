@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tinyclip_edge.api.run_checks import check_vocab, checked_run
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.errors import ConfigError, TinyClipError
+from tinyclip_edge.launcher import check_batch
 from tinyclip_edge.notebook import NotebookReport
 from tinyclip_edge.paths import free_folder, require_empty
 
@@ -51,6 +52,7 @@ def distill(
     run = checked_run(config, overrides, ("train", "val"))
     if not resume:  # a resumed run has its vocabulary in its folder
         check_vocab(run)
+    check_batch(run.optim.batch_size)
     folder = free_folder(RUNS, run.name) if out is None else Path(out)
     check_run_folder(folder, resume=resume)
     from tinyclip_edge.train import ProgressObserver

@@ -14,7 +14,7 @@ from tinyclip_edge.cli.options import progress_console, refuse_launcher, say, sa
 from tinyclip_edge.cli.run_config import read_run
 from tinyclip_edge.cli.run_plan import show_plan
 from tinyclip_edge.errors import ConfigError, InterruptedRun
-from tinyclip_edge.launcher import first_process
+from tinyclip_edge.launcher import check_batch, first_process
 from tinyclip_edge.paths import free_folder
 
 ConfigArgs = Annotated[
@@ -100,6 +100,7 @@ def distill(
         show_plan(run, processes=plan.processes, tflops=plan.tflops, as_json=plan.json_output)
         check_pairs(run)
         return
+    check_batch(run.optim.batch_size)
     folder = resume or out or free_folder(Path("runs"), run.name)
     if first_process():  # the other processes may start while it writes into the folder
         check_run_folder(folder, resume=resume is not None)

@@ -12,7 +12,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from tinyclip_edge.errors import ConfigError, TinyClipError
+from tinyclip_edge.errors import TinyClipError
+from tinyclip_edge.launcher import check_batch
 
 Item = TypeVar("Item")
 
@@ -37,14 +38,7 @@ class DistributedContext:
 
     def check_batch(self, size: int) -> None:
         """Raise ConfigError if a batch cannot be divided evenly."""
-        remainder = size % self.count
-        if remainder:
-            near = [n for n in (size - remainder, size - remainder + self.count) if n]
-            raise ConfigError(
-                f"optim.batch_size {size} cannot be divided evenly among {self.count} processes; "
-                f"set it to {' or '.join(map(str, near))}, or start a different number of "
-                "processes"
-            )
+        check_batch(size, self.count)
 
     def rows(self, size: int) -> slice:
         """Return this process' rows of a batch of size ``size``."""

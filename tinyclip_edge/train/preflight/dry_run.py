@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from tinyclip_edge.config import RunConfig
-from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.inheritance.mapping import WeightMapping
 from tinyclip_edge.inheritance.text_part import text_part
 from tinyclip_edge.inheritance.tower_kind import BOTH
+from tinyclip_edge.launcher import check_batch
 from tinyclip_edge.models import LoadedClip, load_clip
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.clip import count_parameters
@@ -103,10 +103,7 @@ def plan_run(config: RunConfig, *, processes: int = 1) -> RunPlan:
     teacher.
     """
     size = config.optim.batch_size
-    if size % processes:
-        raise ConfigError(
-            f"optim.batch_size {size} cannot be divided evenly among {processes} processes"
-        )
+    check_batch(size, processes)
     share = size // processes
     rows = min(share, config.run.micro_batch or share)
     first = described(config.teacher.model, config.teacher.pretrained)
