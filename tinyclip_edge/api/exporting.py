@@ -77,7 +77,7 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
     from tinyclip_export.settings import NO_EXTRAS, ExportSettings
 
     request = verification or VerificationRequest()
-    preset = preset_of(target)
+    preset = preset_of(target) if qat is None else preset_of(target).to_nearest()
     chosen = ("fp32", "int8") if target is None else preset.precisions
     names = check_precisions(chosen if precisions is None else precisions)
     source = str(newest_run() if model is None else model)

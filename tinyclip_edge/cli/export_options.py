@@ -48,7 +48,9 @@ class PrecisionOptions:
     token_bits: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Bits of the token table: 8, 4 or 32.", show_default="as the target"
+            metavar="N",
+            help="Bits of the token table: 8, 4, 3 or 32.",
+            show_default="as the target",
         ),
     ] = None
 

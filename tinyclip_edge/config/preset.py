@@ -18,9 +18,9 @@ from tinyclip_edge.paths import is_file
 from tinyclip_edge.plugins import TARGETS, load_plugin, plugin_names
 from tinyclip_edge.precisions import check_precisions
 
-Table = Literal["8 bit", "4 bit", "float"]
+Table = Literal["8 bit", "4 bit", "3 bit", "float"]
 Range = Literal["overflow_safe", "7 bit", "8 bit"]
-TABLES = {8: "8 bit", 4: "4 bit", 32: "float"}
+TABLES = {8: "8 bit", 4: "4 bit", 3: "3 bit", 32: "float"}
 
 
 class DynamicInt8(Section):
@@ -36,7 +36,12 @@ class DynamicInt8(Section):
             "bit are correct on every CPU; 8 bit is slow on x86 without VNNI."
         ),
     )
-    token_table: Table = Field(default="8 bit", description="Bits of the token table.")
+    token_table: Table = Field(
+        default="8 bit",
+        description=(
+            "Bits of the token table; 3 bit: one byte for three values, from codebooks of its own."
+        ),
+    )
     attention: Literal["nodes", "multi_head", "operator"] = Field(
         default="nodes",
         description=(
@@ -68,7 +73,12 @@ class StaticInt8(Section):
     """Precision static: activation ranges are measured beforehand."""
 
     weight_range: Range = Field(default="overflow_safe", description="As int8.weight_range.")
-    token_table: Table = Field(default="8 bit", description="Bits of the token table.")
+    token_table: Table = Field(
+        default="8 bit",
+        description=(
+            "Bits of the token table; 3 bit: one byte for three values, from codebooks of its own."
+        ),
+    )
     inputs: int = Field(
         default=128, ge=1, description=("Number of pairs on which ranges are measured.")
     )
@@ -91,6 +101,14 @@ class WeightOnly(Section):
 
     block: int = Field(default=32, ge=16, description="Weights that share a scale; a power of two.")
     token_table: Table = Field(default="4 bit", description="Bits of the token table; w8 has 8.")
+    rounding: Literal["gptq", "nearest"] = Field(
+        default="gptq",
+        description=(
+            "gptq: weights of 4 bits and their token table are rounded so that the outputs on "
+            "calibration pairs change least; nearest: each value by itself."
+        ),
+    )
+    inputs: int = Field(default=512, ge=1, description="Number of calibration pairs of gptq.")
 
 
 class TowerInputs(Section):
@@ -184,10 +202,15 @@ class ExportPreset(Section):
             raise ConfigError(f"target '{name}' is unknown{did_you_mean(name, targets.TARGETS)}")
         return name
 
+    def to_nearest(self) -> ExportPreset:
+        """Return a copy that rounds each weight by itself, as ``--qat`` does."""
+        weights = self.weight_only.model_copy(update={"rounding": "nearest"})
+        return self.model_copy(update={"weight_only": weights})
+
     def with_token_table(self, bits: int) -> ExportPreset:
         """Return a copy with another number of bits for the token table. Raises ConfigError."""
         if bits not in TABLES:
-            raise ConfigError(f"the token table can have 8, 4 or 32 bits, not {bits}")
+            raise ConfigError(f"the token table can have 8, 4, 3 or 32 bits, not {bits}")
         table = {"token_table": TABLES[bits]}
         sections = {key: getattr(self, key) for key in ("int8", "static", "weight_only")}
         return self.model_copy(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from tinyclip_edge.errors import ConfigError, did_you_mean
 from tinyclip_export.layout import Feeds
+from tinyclip_export.quantization.block_rounding import BlockWeight, Matrix
+from tinyclip_export.quantization.token_codebook import CodebookTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class QuantizeJob:
     feeds: Feeds | None = None  # calibration inputs, for recipes that need them
     keep_float: frozenset[str] = frozenset()  # names of nodes that stay float
     ranges: Any = None  # result of measure_ranges; None to measure them on `feeds`
+    rounded: RoundedTower | None = None  # of a CompensatedRecipe; None to round to the nearest
 
     @property
     def text(self) -> bool:
@@ -60,6 +63,34 @@ class MeasuredRecipe(Recipe, Protocol):
 
     def measured(self, source: Path) -> tuple[str, ...]:
         """Return the types of nodes whose ranges are measured in a float file."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundedTower:
+    """Weights rounded so that outputs change least on the calibration pairs."""
+
+    weights: Mapping[str, BlockWeight]  # by the name of the float weight
+    table: BlockWeight | CodebookTable | None = None  # of tokens
+
+
+@runtime_checkable
+class CompensatedRecipe(Recipe, Protocol):
+    """A recipe that may round weights by the inputs that they have on calibration pairs."""
+
+    @property
+    def compensates(self) -> bool:
+        """Whether it does."""
+
+    @property
+    def inputs(self) -> int:
+        """Number of calibration pairs."""
+
+    @property
+    def roundings(self) -> Hashable:
+        """What the rounded weights depend on, besides the float file."""
+
+    def round_weights(self, source: Path, feeds: Feeds, sensitivity: Matrix | None) -> RoundedTower:
+        """Round the weights of a float file; ``sensitivity``: see table_sensitivity.py."""
 
 
 def check_choices(recipe: Recipe, name: str, allowed: Mapping[str, Sequence[str]]) -> None:

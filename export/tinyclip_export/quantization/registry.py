@@ -87,8 +87,10 @@ def _static(preset: ExportPreset, options: Mapping[str, Any]) -> Recipe:
 
 def _weight_only(preset: ExportPreset, options: Mapping[str, Any]) -> Recipe:
     settings = {**preset.weight_only.model_dump(), **options}
-    if settings["weights"] == "8 bit" and settings["token_table"] == "4 bit":
+    if settings["weights"] == "8 bit" and settings["token_table"] in ("3 bit", "4 bit"):
         settings["token_table"] = "8 bit"  # not fewer bits than the layers
+    if settings["weights"] != "4 bit":
+        settings["rounding"] = "nearest"
     return WeightOnlyRecipe(**settings)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,20 @@ from tinyclip_export.onnx_passes.exchange_weights import exchange_weights
 from tinyclip_export.quantization.calibration import Calibration
 from tinyclip_export.quantization.dynamic_int8 import layers_with_weights
 from tinyclip_export.quantization.float_form import float_form
-from tinyclip_export.quantization.recipe import MeasuredRecipe, QuantizeJob, Recipe
+from tinyclip_export.quantization.recipe import (
+    CompensatedRecipe,
+    MeasuredRecipe,
+    QuantizeJob,
+    Recipe,
+    RoundedTower,
+)
 from tinyclip_export.quantization.registry import TowerRecipes
 from tinyclip_export.quantization.static_int8 import (
     StaticRecipe,
     measure_ranges,
     static_float_layers,
 )
+from tinyclip_export.quantization.table_sensitivity import TEXTS, table_sensitivity
 from tinyclip_export.verification.embeddings import TowerFiles
 
 if TYPE_CHECKING:
@@ -32,7 +40,7 @@ SAME = 1e-4  # largest difference of a component; both outputs have unit norm
 
 
 class TowerWriter:
-    """Writes tower files; smoothed sources, ranges and peaks are cached, temporary in `scratch`."""
+    """Writes tower files; whatever calibration gives is cached, and temporary in `scratch`."""
 
     def __init__(
         self,
@@ -52,6 +60,7 @@ class TowerWriter:
         self._calibration: Calibration | None = None
         self._peaks: dict[str, list[Tensor]] = {}
         self._ranges: dict[tuple[Path, tuple[str, ...]], Any] = {}  # by float form and operators
+        self._rounded: dict[tuple[Path, Hashable], RoundedTower] = {}
         self._forms: dict[tuple[Path, Recipe], Path] = {}
 
     @property
@@ -103,12 +112,17 @@ class TowerWriter:
         keep_float: Iterable[str] = (),
     ) -> None:
         """Write a tower quantized by a recipe; layers in `keep_float` stay float."""
-        source, ranges = self.float_file(tower, recipe, strength), None
-        if isinstance(recipe, MeasuredRecipe):
-            ranges = self._ranges_of(tower, source, recipe)
-        recipe.write(
-            QuantizeJob(tower, source, target, keep_float=frozenset(keep_float), ranges=ranges)
+        job = QuantizeJob(
+            tower,
+            self.float_file(tower, recipe, strength),
+            target,
+            keep_float=frozenset(keep_float),
         )
+        if isinstance(recipe, MeasuredRecipe):
+            job = replace(job, ranges=self._ranges_of(tower, job.source, recipe))
+        if isinstance(recipe, CompensatedRecipe) and recipe.compensates:
+            job = replace(job, rounded=self._rounded_by(tower, job.source, recipe))
+        recipe.write(job)
 
     def write_both(self, recipes: TowerRecipes, targets: Mapping[str, Path]) -> None:
         """Write both towers of a precision, without smoothing and without extra float layers."""
@@ -123,6 +137,18 @@ class TowerWriter:
                 source, self.scratch, lambda: feeds(tower, recipe.inputs), kinds
             )
         return self._ranges[source, kinds]
+
+    def _rounded_by(self, tower: str, source: Path, recipe: CompensatedRecipe) -> RoundedTower:
+        key = (source, recipe.roundings)
+        if key not in self._rounded:
+            calibration, sensitivity = self.calibration, None
+            if tower == "text":
+                batches = calibration.batches(tower, min(recipe.inputs, TEXTS))
+                sensitivity = table_sensitivity(self._towers[tower], batches)
+            self._rounded[key] = recipe.round_weights(
+                source, lambda: calibration.feeds(tower, recipe.inputs), sensitivity
+            )
+        return self._rounded[key]
 
     def _smoothed(self, tower: str, strength: float) -> Path:
         import torch

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
 
 from tinyclip_edge.config.preset import WeightOnly, allowed_values
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.models.quiet import quiet
+from tinyclip_export.layout import Feeds
 from tinyclip_export.onnx_passes.exporter import strip_traces
+from tinyclip_export.onnx_passes.graph_utils import constants
+from tinyclip_export.quantization.block_rounding import (
+    BlockWeight,
+    Matrix,
+    error_feedback,
+    round_blocks,
+)
 from tinyclip_export.quantization.fp16 import halve
-from tinyclip_export.quantization.recipe import QuantizeJob, check_choices
-from tinyclip_export.quantization.token_embedding import TABLE_BITS, quantize_table
+from tinyclip_export.quantization.input_moments import input_moments
+from tinyclip_export.quantization.recipe import QuantizeJob, RoundedTower, check_choices
+from tinyclip_export.quantization.token_embedding import (
+    TABLE_BITS,
+    quantize_table,
+    rounded_table,
+)
 
 OPERATORS = ("MatMul",)
 KINDS = ("4 bit", "8 bit", "nf4")
 INT8_PRODUCTS = 4  # accuracy_level: activations become int8 inside a block's product
+DAMPING, TABLE_DAMPING = 0.01, 0.1  # of moments, see error_feedback
 _DEFAULTS = WeightOnly()
 
 
@@ -23,12 +41,16 @@ _DEFAULTS = WeightOnly()
 class WeightOnlyRecipe:
     """Weights of linear layers in blocks with one scale each; "nf4" is bitsandbytes' 4-bit float.
 
-    `half` stores everything else in float16. Gemm and Conv stay float.
+    With the rounding "gptq", weights of 4 bits and their token table change the outputs least on
+    the calibration pairs (see block_rounding.py). `half` stores everything else in float16. Gemm
+    and Conv stay float.
     """
 
     weights: str = "4 bit"
     block: int = _DEFAULTS.block  # weights of a column that share a scale
     token_table: str = _DEFAULTS.token_table
+    rounding: str = _DEFAULTS.rounding
+    inputs: int = _DEFAULTS.inputs  # calibration pairs of gptq
     half: bool = False
 
     saturates: ClassVar = False  # products are computed in float
@@ -42,9 +64,37 @@ class WeightOnlyRecipe:
                 f"weight-only recipe: block {self.block} must be a power of two from 16 up"
             )
 
+    @property
+    def compensates(self) -> bool:
+        """Whether weights are rounded by the inputs that they have on calibration pairs."""
+        return self.rounding == "gptq" and self.weights == "4 bit"
+
+    @property
+    def roundings(self) -> Hashable:
+        """What the rounded weights depend on, besides the float file."""
+        return replace(self, half=False)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the manifest's form."""
         return {"kind": "weight only", **asdict(self)}
+
+    def round_weights(self, source: Path, feeds: Feeds, sensitivity: Matrix | None) -> RoundedTower:
+        """Return the 4-bit weights of a float file, and its token table."""
+        import onnx
+        from onnx import numpy_helper
+
+        tensors = constants(onnx.load(str(source)).graph)
+        weights = {}
+        for names, moments in input_moments(source, feeds):
+            feedback = error_feedback(moments, DAMPING)
+            for name in names:
+                weight = numpy_helper.to_array(tensors[name])
+                weights[name] = round_blocks(weight, feedback, self.block)
+        table = None
+        if sensitivity is not None:
+            feedback = error_feedback(sensitivity, TABLE_DAMPING)
+            table = rounded_table(source, TABLE_BITS[self.token_table], feedback)
+        return RoundedTower(weights, table)
 
     def write(self, job: QuantizeJob) -> None:
         """Write ``job.target``."""
@@ -52,8 +102,14 @@ class WeightOnlyRecipe:
             import onnx
 
             model = onnx.load(str(job.source))
+            originals = {
+                node.output[0]: node.input[1]
+                for node in model.graph.node
+                if node.op_type in OPERATORS
+            }
             if job.text:
-                quantize_table(model, TABLE_BITS[self.token_table])
+                table = None if job.rounded is None else job.rounded.table
+                quantize_table(model, TABLE_BITS[self.token_table], table)
             if self.half:
                 model = halve(model)
             excluded = list(job.keep_float)
@@ -62,6 +118,8 @@ class WeightOnlyRecipe:
                 if self.weights == "nf4"
                 else self._nbits(model, excluded)
             )
+            if job.rounded is not None:
+                _replace_weights(model, originals, job.rounded.weights)
             strip_traces(model)
             onnx.save_model(model, str(job.target))
 
@@ -91,3 +149,33 @@ class WeightOnlyRecipe:
         )
         quantizer.process()
         return quantizer.model.model
+
+
+def _replace_weights(
+    model: Any,  # noqa: ANN401
+    originals: Mapping[str, str],
+    weights: Mapping[str, BlockWeight],
+) -> None:
+    """Replace the weights of quantized products; ``originals``: float weights by their outputs."""
+    from onnx import numpy_helper
+
+    tensors = constants(model.graph)
+    for node in model.graph.node:
+        if node.op_type != "MatMulNBits":
+            continue
+        rounded = weights[originals[node.output[0]]]
+        values, scales = tensors[node.input[1]], tensors[node.input[2]]
+        kind = numpy_helper.to_array(scales).dtype
+        packed = _packed(rounded, tuple(values.dims))
+        values.CopyFrom(numpy_helper.from_array(packed, values.name))
+        columns = np.ascontiguousarray(rounded.scales.T, kind).reshape(tuple(scales.dims))
+        scales.CopyFrom(numpy_helper.from_array(columns, scales.name))
+
+
+def _packed(weight: BlockWeight, shape: tuple[int, ...]) -> Any:  # noqa: ANN401
+    """Return the bytes ``[N, blocks, block / 2]`` of MatMulNBits, whose zero point is 8."""
+    outputs, blocks, _ = shape
+    values = np.full((outputs, blocks * weight.block), 8, np.uint8)
+    values[:, : len(weight.values)] = weight.values.T + 8
+    pairs = values.reshape(outputs, blocks, weight.block)
+    return pairs[..., 0::2] | (pairs[..., 1::2] << 4)  # the low half comes first

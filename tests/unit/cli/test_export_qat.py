@@ -43,13 +43,16 @@ def test_the_finish_is_reported(monkeypatch, helped):
         monkeypatch,
         original,
         finish,
-        lambda clip, *_, settings, **__: exported.append((clip, settings.extras.qat_report)),
+        lambda clip, *_, settings, **__: exported.append((clip, settings)),
     )
     run_export("m", ExportOptions(PrecisionOptions(int8=True), finish=FinishOptions(qat=7)))
     assert requests == [(original, "m", 7)]
     report = {"steps": 7, "lr": 1e-4, "kept": helped}
     report |= {"recall@1_before": 25.0, "recall@1_after": 50.0}
-    assert exported == [(better if helped else original, report)]
+    [(clip, settings)] = exported
+    assert (clip, settings.extras.qat_report) == (better if helped else original, report)
+    # 4-bit weights are rounded as the training has rounded them.
+    assert settings.preset.weight_only.rounding == "nearest"
 
 
 def test_its_checkpoints_last_until_the_bundle_is_written(monkeypatch, tmp_path):

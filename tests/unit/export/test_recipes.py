@@ -102,8 +102,21 @@ def test_bits_of_the_token_table_reach_all_recipes():
     for name in ("int8", "static", "q4"):
         recipe = recipes_for(name, preset, convolutional=False).text
         assert recipe.token_table == "4 bit"
-    with pytest.raises(ConfigError, match="8, 4 or 32 bits, not 5"):
+    with pytest.raises(ConfigError, match="8, 4, 3 or 32 bits, not 5"):
         preset.with_token_table(5)
+
+
+def test_only_weights_of_4_bits_are_rounded_by_calibration_pairs():
+    recipes = {
+        name: recipes_for(name, ExportPreset(), convolutional=False).text
+        for name in ("q4", "q4f16", "w8", "bnb4")
+    }
+    compensating = [name for name, recipe in recipes.items() if recipe.compensates]
+    assert compensating == ["q4", "q4f16"]
+    assert recipes["q4"].roundings == recipes["q4f16"].roundings  # so that one rounding serves both
+    assert recipes["w8"].as_dict()["rounding"] == "nearest"
+    nearest = recipes_for("q4", ExportPreset().to_nearest(), convolutional=False).text
+    assert not nearest.compensates
 
 
 def test_a_target_that_is_unknown_or_wrong_is_one_line(tmp_path):

@@ -87,6 +87,12 @@ def test_the_coarsest_precision_says_how_to_round(precisions, settings, expected
     assert rounding_for(precisions, ExportPreset.model_validate(settings)) == expected
 
 
+@pytest.mark.parametrize("precision", ["int8", "static", "q4"])
+def test_a_token_table_of_3_bits_is_not_imitated(precision):
+    with pytest.raises(ConfigError, match="--qat has no token table of 3 bits"):
+        rounding_for((precision,), ExportPreset().with_token_table(3))
+
+
 def test_float_precisions_need_no_finish():
     with pytest.raises(ConfigError, match="add --int8"):
         rounding_for(("fp32", "fp16"), ExportPreset())

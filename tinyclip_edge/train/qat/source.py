@@ -78,10 +78,16 @@ def rounding_for(precisions: Collection[str], preset: ExportPreset) -> Rounding:
     kinds = {precision.recipe for precision in exported}
     four_bits = any(precision.options.get("weights") == "4 bit" for precision in exported)
     if four_bits and weights.block == BLOCK:
-        return Rounding("4 bit", weights.token_table)
+        return _rounding("4 bit", weights.token_table)
     if "static" in kinds and "dynamic" not in kinds:
-        return Rounding(preset.static.weight_range, preset.static.token_table)
+        return _rounding(preset.static.weight_range, preset.static.token_table)
     if {"dynamic", "dynamic uint8"}.intersection(kinds):
         signed = "dynamic" in kinds and preset.int8.weights == "int8"
-        return Rounding(preset.int8.weight_range if signed else "8 bit", preset.int8.token_table)
+        return _rounding(preset.int8.weight_range if signed else "8 bit", preset.int8.token_table)
     raise ConfigError("--qat fine-tunes a model for int8, static or q4; add --int8")
+
+
+def _rounding(weights: str, table: str) -> Rounding:
+    if table == "3 bit":
+        raise ConfigError("--qat has no token table of 3 bits; use --token-bits 4 or 8 with it")
+    return Rounding(weights, table)
