@@ -51,6 +51,9 @@ def select(
             show_default="in --work",
         ),
     ] = None,
+    words: Annotated[
+        int, typer.Option(metavar="N", min=1, max=5, help="Words of the longest n-gram.")
+    ] = 2,
     drop_duplicates: Annotated[
         float | None,
         typer.Option(
@@ -96,6 +99,7 @@ def select(
         target_images=target_images,
         teacher=teacher,
         feature_cache=feature_cache,
+        words=words,
         drop_duplicates=drop_duplicates,
         write_shards=write_shards,
         seed=seed,

@@ -27,7 +27,7 @@ class Request:
     feature_cache: Path | None = None
     near_duplicates: float | None = None  # least cosine
     hashing: Hashing = field(default_factory=Hashing)
-    smoothing: float = 0.05
+    smoothing: float = 0.2
     seed: int = 0
     workers: int = 1
     cluster: str | None = None

@@ -13,6 +13,7 @@ from tinyclip_edge.paths import expanded, read_lines
 from tinyclip_edge.runtime.picture_files import folder_pictures
 from tinyclip_edge.runtime.protocol import Progress
 from tinyclip_edge.selection.course import select_pairs
+from tinyclip_edge.selection.ngrams import Hashing
 from tinyclip_edge.selection.request import Request, SelectionReport
 from tinyclip_edge.selection.shard_writer import write_shards as write_chosen
 
@@ -28,6 +29,7 @@ def select(  # noqa: PLR0913 - by keyword
     target_images: str | Path | Sequence[str | Path] | None = None,
     teacher: str = "starter-teacher",
     feature_cache: str | Path | None = None,
+    words: int = 2,
     drop_duplicates: float | None = None,
     write_shards: str | Path | None = None,
     seed: int = 0,
@@ -40,8 +42,9 @@ def select(  # noqa: PLR0913 - by keyword
 
     ``sources``: as ``data.train``; they are not copied. ``out``: a file NAME.selection, which
     ``data.train`` takes. ``target_texts``: a file, one text a line, or texts; captions are compared
-    by hashed n-grams. ``target_images``: a folder, or pictures; ``teacher`` embeds them and the
-    set, whose features stay in ``feature_cache`` (one of ``cache`` with ``data.views: 0`` will do).
+    by hashed n-grams of up to ``words`` words. ``target_images``: a folder, or pictures;
+    ``teacher`` embeds them and the set, whose features stay in ``feature_cache`` (one of ``cache``
+    with ``data.views: 0`` will do).
     With both, log weights are added. ``drop_duplicates``: the least cosine of two pictures of which
     one is enough. ``write_shards``: a folder for copies of the chosen pairs. ``workers`` and
     ``cluster`` as in ``embed_shards``. ``work``: a folder that keeps what was read of the set, so
@@ -67,6 +70,7 @@ def select(  # noqa: PLR0913 - by keyword
         teacher=teacher,
         feature_cache=None if feature_cache is None else Path(expanded(feature_cache)).absolute(),
         near_duplicates=drop_duplicates,
+        hashing=Hashing(longest=words),
         seed=seed,
         workers=workers,
         cluster=cluster,
