@@ -80,5 +80,26 @@ def runs(tmp_path_factory, toy_teacher_folder):
             data={"train": str(broken), "memory_gb": 0.0},
         ),
         "cached": config(data={"cache_teacher": True}),
+        "fused teachers": config(
+            teacher={
+                "model": str(toy_teacher_folder),
+                "ensemble": [{"model": str(toy_teacher_folder), "temperature": 3.0}],
+                "fusion": "learned",
+            },
+            loss={**learnt, "affinity_mean": "probabilities"},
+            run=parts,
+        ),
+        "fused sigmoids": config(
+            teacher={
+                "model": str(toy_teacher_folder),
+                "ensemble": [{"model": str(toy_teacher_folder), "temperature": 3.0}],
+                "fusion": "confidence",
+            },
+            loss={
+                "affinity_kind": "sigmoid",
+                "teacher_logit_scale": 10.0,
+                "teacher_logit_bias": -5.0,
+            },
+        ),
         "streamed": config(loss=learnt, data={"train": str(broken), "memory_gb": 0.0}),
     }

@@ -26,7 +26,7 @@ ROUNDING = 1e-5  # of float32 sums in another order: 2e-6 at most where it was m
 OF_GATES = 1e-4
 EXACT = (
     "learnt scale", "projector", "masks", "micro-batches", "masks in parts", "streamed", "sigmoid",
-    "sigmoid streamed", "mapped",
+    "sigmoid streamed", "mapped", "fused teachers", "fused sigmoids",
 )  # fmt: skip
 OF_FOUR = EXACT[:3]
 

@@ -6,6 +6,7 @@ import pytest
 
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import RunConfig
+from tinyclip_edge.models import save_local_dir
 from toy_runs import STUDENT
 
 
@@ -37,3 +38,10 @@ def make(shards, toy_teacher_folder):
         return RunConfig.model_validate(base)
 
     return config
+
+
+@pytest.fixture
+def learnt_otherwise(tmp_path, toy_teacher_of):
+    """A second teacher, as a configuration names it."""
+    save_local_dir(tmp_path / "other-teacher", toy_teacher_of(7))
+    return {"model": str(tmp_path / "other-teacher")}

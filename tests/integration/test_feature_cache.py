@@ -10,7 +10,6 @@ import pytest
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.data import FeatureStore, feature_part
 from tinyclip_edge.errors import ConfigError, DataError, InterruptedRun
-from tinyclip_edge.models import save_local_dir
 from tinyclip_edge.train import distill
 from tinyclip_edge.train.caching import cache_features
 from tinyclip_edge.train.feature_cache.fill import FeatureCacheFiller
@@ -219,12 +218,6 @@ def test_a_cache_of_another_teacher_is_refused(run, cache, tmp_path, learnt_othe
     with pytest.raises(DataError, match=r"views\.count \(was None, is 2\)"):
         run("views", feature_cache=str(tmp_path / "cache"), views=2)
     assert parts(tmp_path / "cache") == before
-
-
-@pytest.fixture
-def learnt_otherwise(tmp_path, toy_teacher_of):
-    save_local_dir(tmp_path / "other-teacher", toy_teacher_of(7))
-    return {"model": str(tmp_path / "other-teacher")}
 
 
 def test_a_broken_part_is_computed_again(cache, tmp_path):

@@ -230,7 +230,10 @@ register_loss(
         description="Weight of affinity mimicking.",
         implementation="tinyclip_edge.losses.affinity:affinity_term",
         settings=AffinitySettings,
-        logged=("affinity_i2t", "affinity_t2i", "kl", "teacher_entropy"),
+        logged=(
+            *("affinity_i2t", "affinity_t2i", "kl", "teacher_entropy"),
+            *("first_teacher", "fusion_nll"),  # of several teachers weighed by sample
+        ),
         uses_scale=True,
         uses_prefixes=True,
         uses_pairs=False,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from tinyclip_edge.config.data import DataConfig
@@ -44,11 +46,27 @@ class TeacherConfig(Section):
         gt=0,
         description="Divides this teacher's logits; above 1 its affinities are softer.",
     )
+    fusion: Literal["mean", "confidence", "learned"] = Field(
+        default="mean",
+        description="How the teachers of an ensemble are weighed in affinity: mean: alike for all "
+        "samples; confidence: for each picture and text, a teacher's weight over the number of "
+        "candidates that it wavers between (its perplexity); learned: by a gate trained beside the "
+        "student, which makes each pair's own candidate likely.",
+    )
     ensemble: list[EnsembleMemberConfig] = Field(
         default_factory=list,
         description="More teachers: the student imitates the weighted mean of all their logits, or "
         "of their probabilities, and inherits from the first alone.",
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> TeacherConfig:
+        if self.fusion != "mean" and not self.ensemble:
+            raise ValueError(
+                f"fusion {self.fusion} weighs several teachers, and there is one; add others to "
+                "teacher.ensemble, or set teacher.fusion=mean"
+            )
+        return self
 
 
 class RunConfig(Section):
@@ -135,6 +153,28 @@ class RunConfig(Section):
             raise ValueError(
                 f"without data.texts a text tower learns nothing, and inherit.text is "
                 f"{self.inherit.text}; set it to frozen, so that the student has the teacher's"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_fusion(self) -> RunConfig:
+        fusion = self.teacher.fusion
+        if fusion != "mean" and not self.loss.weight("affinity"):
+            raise ValueError(
+                f"teacher.fusion {fusion} weighs affinities, and loss.affinity is 0; set it above "
+                "0, or teacher.fusion=mean"
+            )
+        if fusion != "learned":
+            return self
+        if self.loss.affinity_is_sigmoid:
+            raise ValueError(
+                "teacher.fusion learned needs loss.affinity_kind softmax, and it is sigmoid; use "
+                "confidence"
+            )
+        if not all(source.is_paired for source in self.data.sources):
+            raise ValueError(
+                "teacher.fusion learned needs each picture's own text, and data.images and "
+                "data.texts are not paired; use confidence"
             )
         return self
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from tinyclip_edge.losses.fusion import Average, FusedTargets, SampleFusion, fused_targets
 from tinyclip_edge.losses.hard_pairs import HardPairs
 from tinyclip_edge.losses.objective import (
     EmbeddedBatch,
@@ -33,6 +34,8 @@ class AffinityTerms(NamedTuple):
     kl: Tensor  # loss - teacher_entropy: 0 for a perfect student
     i2t: Tensor  # cross entropy of each picture over the texts, unweighted
     t2i: Tensor  # cross entropy of each text over the pictures, unweighted
+    first_weight: Tensor | None = None  # mean weight of the first of several teachers, if by sample
+    fusion_nll: Tensor | None = None  # of the pairs under the fused teachers, if a gate is trained
 
 
 def affinity_loss(
@@ -71,11 +74,13 @@ def mixed_affinity_loss(
     teacher_scale: float | Tensor,
     directions: tuple[float, float] = (0.5, 0.5),
     parts: Sequence[TeacherPart] = (),
+    fusion: SampleFusion | None = None,
     hard_pairs: HardPairs | None = None,
 ) -> AffinityTerms:
     """Return ``affinity_loss`` with the mean probabilities of several teachers, or weighted pairs.
 
-    ``directions`` are ``i2t`` and ``t2i``; ``parts`` the teachers whose probabilities are averaged.
+    ``directions`` are ``i2t`` and ``t2i``; ``parts`` the teachers whose probabilities are averaged,
+    or which ``fusion`` weighs by sample. A gate has a gradient of its own, and the loss its value.
     With ``hard_pairs`` each pair's divergence p log(p/q) + q - p, which is never negative, has a
     weight of its own.
     """
@@ -85,16 +90,25 @@ def mixed_affinity_loss(
         with torch.no_grad():
             targets = part_logits(*teacher, teacher_scale, parts)
             shares = [part.weight for part in parts] or [1.0]
-            by_image_targets = _log_probs(targets, shares)
-            by_text_targets = _log_probs([target.T for target in targets], shares)
+            by_text = [target.T for target in targets]
             image_weights, text_weights = _weights(student, hard_pairs)
-        by_image = _cross_entropy(logits, by_image_targets, image_weights)
-        by_text = _cross_entropy(logits.T, by_text_targets, text_weights)
+        if fusion is not None:
+            image_fused = fused_targets(targets, shares, fusion, "image")
+            text_fused = fused_targets(by_text, shares, fusion, "text")
+            by_image_targets, by_text_targets = image_fused.log_probs, text_fused.log_probs
+        else:
+            with torch.no_grad():
+                by_image_targets, by_text_targets = (
+                    _log_probs(side, shares) for side in (targets, by_text)
+                )
+        image_term = _cross_entropy(logits, by_image_targets, image_weights)
+        text_term = _cross_entropy(logits.T, by_text_targets, text_weights)
         loss, entropy, kl = (
-            i2t * by_image_term + t2i * by_text_term
-            for by_image_term, by_text_term in zip(by_image, by_text, strict=True)
+            i2t * by_image + t2i * by_text
+            for by_image, by_text in zip(image_term, text_term, strict=True)
         )
-        return AffinityTerms(loss, entropy, kl, by_image[0].detach(), by_text[0].detach())
+        terms = AffinityTerms(loss, entropy, kl, image_term[0].detach(), text_term[0].detach())
+        return terms if fusion is None else _with_fusion(terms, image_fused, text_fused, directions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +116,7 @@ class AffinityOptions:
     """Settings of the term ``affinity``, as a configuration names them."""
 
     kind: AffinityKind = "softmax"
-    mean: Literal["logits", "probabilities"] = "logits"  # of the teachers of an ensemble
+    mean: Average = "logits"  # of the teachers of an ensemble
     i2t: float = 0.5
     t2i: float = 0.5
     hard_negative: float = 0.0
@@ -117,8 +131,13 @@ class AffinityOptions:
         return HardPairs(self.hard_negative, self.hard_positive, self.hard_threshold)
 
     def parts(self, batch: EmbeddedBatch) -> tuple[TeacherPart, ...]:
-        """Return the teachers whose probabilities are averaged; none: the mean of their logits."""
-        return batch.teacher_parts if self.mean == "probabilities" else ()
+        """Return the teachers to fuse one by one; none: the mean of their logits, as joined."""
+        fused = batch.fusion is not None
+        return batch.teacher_parts if fused or self.mean == "probabilities" else ()
+
+    def fusion(self, batch: EmbeddedBatch) -> SampleFusion | None:
+        """Return how the teachers are weighed by sample; None: the same for all."""
+        return None if batch.fusion is None else SampleFusion(batch.fusion, self.mean)
 
 
 class AffinityTerm:
@@ -138,6 +157,7 @@ class AffinityTerm:
             teacher_scale=batch.teacher_scale,
             directions=(self._options.i2t, self._options.t2i),
             parts=self._options.parts(batch),
+            fusion=self._options.fusion(batch),
             hard_pairs=self._options.hard_pairs,
         )
         logged = {
@@ -146,6 +166,8 @@ class AffinityTerm:
             "kl": terms.kl,
             "teacher_entropy": terms.teacher_entropy,
         }
+        further = {"first_teacher": terms.first_weight, "fusion_nll": terms.fusion_nll}
+        logged |= {name: value for name, value in further.items() if value is not None}
         return TermValue(terms.loss, logged)
 
 
@@ -167,6 +189,7 @@ class SigmoidAffinityTerm:
             student_logits=Affine(batch.student_scale, batch.student_bias),
             teacher_logits=Affine(batch.teacher_scale, batch.teacher_bias),
             parts=self._options.parts(batch),
+            fusion=self._options.fusion(batch),
             hard_pairs=self._options.hard_pairs,
             rows=batch.rows,
         )
@@ -181,6 +204,20 @@ def affinity_term(
     """Return the term that the settings describe."""
     options = AffinityOptions(**settings)
     return SigmoidAffinityTerm(options) if options.kind == "sigmoid" else AffinityTerm(options)
+
+
+def _with_fusion(
+    terms: AffinityTerms,
+    image: FusedTargets,
+    text: FusedTargets,
+    directions: tuple[float, float],
+) -> AffinityTerms:
+    """Add what was fused, and the gradient of a gate, which leaves the value of the loss alone."""
+    terms = terms._replace(first_weight=(image.first_weight + text.first_weight) / 2)
+    if image.nll is None or text.nll is None:
+        return terms
+    nll = directions[0] * image.nll + directions[1] * text.nll
+    return terms._replace(loss=terms.loss + (nll - nll.detach()), fusion_nll=nll.detach())
 
 
 def _log_probs(logits: Sequence[Tensor], shares: Sequence[float]) -> Tensor:

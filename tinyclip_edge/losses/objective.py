@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinyclip_edge.losses.fusion import Fusion
+
 
 class PairEmbeddings(NamedTuple):
     """Unit-norm features ``[B, D]`` of B pairs, or of B pictures and as many or no texts."""
@@ -31,11 +33,11 @@ class EmbeddedBatch:
     """What a loss term sees of a batch; the teacher runs when the first term reads ``teacher``.
 
     Biases are added to logits before a sigmoid. ``teacher_parts`` are the teachers of an ensemble,
-    whose features are joined. ``rows`` are those of this process, for terms that share their work
-    among processes.
+    whose features are joined; ``fusion`` weighs them by sample (None: alike). ``rows`` are those of
+    this process, for terms that share their work among processes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one call, whose options have names
         self,
         student: PairEmbeddings,
         *,
@@ -45,6 +47,7 @@ class EmbeddedBatch:
         student_bias: Tensor | None = None,
         teacher_bias: float | None = None,
         teacher_parts: Sequence[TeacherPart] = (),
+        fusion: Fusion | None = None,
         rows: slice = slice(None),
     ) -> None:
         self.student = student
@@ -53,6 +56,7 @@ class EmbeddedBatch:
         self.teacher_scale = teacher_scale
         self.teacher_bias = teacher_bias
         self.teacher_parts = tuple(teacher_parts)
+        self.fusion = fusion
         self.rows = rows
         self._embed_teacher = teacher
 
@@ -105,12 +109,6 @@ class Objective:
             for name, module in term.modules.items()
         }
 
-    def inherit(self, modules: Mapping[str, nn.Module]) -> None:
-        """Start from modules of the same names and shapes, such as those of an earlier stage."""
-        for name, module in self.modules.items():
-            if name in modules and _shapes(modules[name]) == _shapes(module):
-                module.load_state_dict(modules[name].state_dict())
-
     def __call__(self, batch: EmbeddedBatch) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
         """Return the weighted sum, the terms without their weights, and figures to log."""
         total = batch.student.image.new_zeros(())
@@ -124,6 +122,13 @@ class Objective:
             logged |= value.logged
             total = total + weight * value.loss
         return total, parts, logged
+
+
+def inherit_modules(modules: Mapping[str, nn.Module], earlier: Mapping[str, nn.Module]) -> None:
+    """Start from earlier modules of the same names and shapes, such as those of a stage before."""
+    for name, module in modules.items():
+        if name in earlier and _shapes(earlier[name]) == _shapes(module):
+            module.load_state_dict(earlier[name].state_dict())
 
 
 def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:

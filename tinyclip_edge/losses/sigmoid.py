@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tinyclip_edge.losses.fusion import SampleFusion, fused_probabilities
 from tinyclip_edge.losses.gather import sum_with_grad
 from tinyclip_edge.losses.hard_pairs import HardPairs
 from tinyclip_edge.losses.objective import (
@@ -69,13 +70,14 @@ def sigmoid_loss(
     return anchors.mean(labels)[0]
 
 
-def sigmoid_affinity_loss(
+def sigmoid_affinity_loss(  # noqa: PLR0913 - a public call, whose options have names
     student: PairEmbeddings,
     teacher: PairEmbeddings,
     *,
     student_logits: Affine,
     teacher_logits: Affine,
     parts: Sequence[TeacherPart] = (),
+    fusion: SampleFusion | None = None,
     hard_pairs: HardPairs | None = None,
     rows: slice = slice(None),
     chunk_pairs: int = CHUNK_PAIRS,
@@ -83,7 +85,8 @@ def sigmoid_affinity_loss(
     """Return the binary cross entropies of student and teacher over all B * B pairs, over B.
 
     Features are ``[B, D]``, unit norm, of the global batch, of which ``rows`` are this process';
-    student and teacher may differ in D. ``parts`` are teachers whose probabilities are averaged.
+    student and teacher may differ in D. ``parts`` are teachers whose probabilities are averaged, or
+    which ``fusion`` weighs by anchor.
     With ``hard_pairs`` half of the loss has the weights of picture anchors, half those of texts.
     Float32 even under autocast; the teacher gets no gradient.
     """
@@ -93,6 +96,7 @@ def sigmoid_affinity_loss(
             part_logits(anchors[at], others, teacher_logits.scale, parts),
             parts,
             teacher_logits.bias,
+            fusion,
         )
 
     by_image = _Anchors(*student, rows, student_logits, chunk_pairs, hard_pairs)
@@ -173,12 +177,17 @@ class _Anchors(NamedTuple):
 
 
 def _probabilities(
-    logits: Sequence[Tensor], parts: Sequence[TeacherPart], bias: float | Tensor
+    logits: Sequence[Tensor],
+    parts: Sequence[TeacherPart],
+    bias: float | Tensor,
+    fusion: SampleFusion | None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the mean of the teachers' probabilities of yes and of no."""
+    """Return the teachers' probabilities of yes and of no: their mean, or fused by sample."""
     biases = [bias if part.bias is None else part.bias for part in parts] or [bias]
     shares = [part.weight for part in parts] or [1.0]
     each = [logit + own for logit, own in zip(logits, biases, strict=True)]
+    if fusion is not None:
+        return fused_probabilities(each, shares, fusion)
     pairs = list(zip(shares, each, strict=True))
     yes = torch.stack([share * logit.sigmoid() for share, logit in pairs]).sum(dim=0)
     no = torch.stack([share * (-logit).sigmoid() for share, logit in pairs]).sum(dim=0)

@@ -172,6 +172,7 @@ def make_teacher(config: RunConfig, first: LoadedClip, device: torch.device) -> 
         device=device,
         ensemble=load_ensemble(config.teacher),
         temperature=config.teacher.temperature,
+        fusion=config.teacher.fusion,
         dtype=teacher_dtype(config.run.precision, device),
         max_batch=min(MAX_BATCH, config.run.micro_batch or MAX_BATCH),
     )

@@ -148,7 +148,8 @@ def test_the_keys_of_the_built_in_terms_are_those_of_the_table():
     ]  # fmt: skip
     assert loss_names() == (
         "loss", "affinity", "affinity_i2t", "affinity_t2i", "kl", "teacher_entropy",
-        "contrastive", "feature", "sigmoid", "interactive", "sparsity_price",
+        "first_teacher", "fusion_nll", "contrastive", "feature", "sigmoid", "interactive",
+        "sparsity_price",
     )  # fmt: skip
 
 

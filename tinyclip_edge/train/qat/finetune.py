@@ -163,7 +163,7 @@ def _finetune_config(
     """Return the fine-tuning's run: one stage, float32, plain pictures, the run's save interval."""
     teacher = config.teacher
     if own_teacher:
-        teacher = teacher.model_copy(update={"ensemble": []})
+        teacher = teacher.model_copy(update={"ensemble": [], "fusion": "mean"})
     lr = finishing.lr or LR_RATIO * config.optim.lr
     optim = {"lr": lr, "steps": finishing.steps, "warmup": WARMUP, "ema": None}
     plain_pictures = {"views": 0, "augment_crop": None, "augment_flip": 0.0, "augment_colour": 0.0}

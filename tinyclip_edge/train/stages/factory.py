@@ -283,9 +283,9 @@ def takes_channels_last(visual: nn.Module, device: torch.device) -> bool:
 
 
 def _copy_objective_moments(before: StageState, after: StageState) -> None:
-    """Copy the previous optimizer's moments of the objective's modules."""
-    earlier = before.task.objective.modules
-    for name, module in after.task.objective.modules.items():
+    """Copy the previous optimizer's moments of the modules trained beside the student."""
+    earlier = before.task.trained_modules
+    for name, module in after.task.trained_modules.items():
         parameters = list(earlier[name].named_parameters())
         moments = named_moments(before.optimizer_step.optimizer, parameters)
         load_moments(after.optimizer_step.optimizer, list(module.named_parameters()), moments)

@@ -15,10 +15,12 @@ from tinyclip_edge.data import Batch, PixelCodec
 from tinyclip_edge.data.augment import apply_draws
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.losses import (
+    FUSIONS,
     EmbeddedBatch,
     PairEmbeddings,
     TeacherPart,
     gather_with_grad,
+    inherit_modules,
 )
 from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.train.distributed import DistributedContext
@@ -111,12 +113,18 @@ class DistillTask:
         self._check_bias()
         self._set_scale(before)
         self._set_bias(before)
+        self.fusion = FUSIONS[teacher.fusion](len(teacher.parts))
         self.objective = make_objective(loss, student.embedding_dim, teacher.embedding_dim)
         if before is not None:
-            self.objective.inherit(before.objective.modules)
-        for name, module in self.objective.modules.items():
+            inherit_modules(self.trained_modules, before.trained_modules)
+        for name, module in self.trained_modules.items():
             self.beside[name] = module.to(device)
         self.forward = context.prepare(self.encoder)
+
+    @property
+    def trained_modules(self) -> dict[str, nn.Module]:
+        """Modules of the loss terms and of the fusion of teachers, trained with the student."""
+        return {**self.objective.modules, **({} if self.fusion is None else self.fusion.modules)}
 
     def make_encoder(self, student: LoadedClip) -> PairEncoder:
         """Return the towers as this task runs them."""
@@ -136,13 +144,13 @@ class DistillTask:
 
     def clipped(self) -> list[nn.Parameter]:
         """Return the parameters whose gradient norm is logged and clipped."""
-        modules = self.objective.modules.values()
+        modules = self.trained_modules.values()
         weights = [weight for module in modules for weight in module.parameters()]
         return trainable([*self.encoder.parameters(), *weights])
 
     def groups(self, optim: OptimConfig) -> list[dict[str, Any]]:
         """Return optimizer groups of other trained parameters."""
-        modules = self.objective.modules.values()
+        modules = self.trained_modules.values()
         return [
             {"params": list(module.parameters()), "weight_decay": optim.weight_decay}
             for module in modules
@@ -168,6 +176,7 @@ class DistillTask:
             teacher_scale=self._teacher_scale,
             teacher_bias=self._teacher_bias,
             teacher_parts=self._teacher_parts,
+            fusion=self.fusion,
             teacher=lambda: PairEmbeddings(*self.teacher.features_of(batch, counts)),
             rows=self._distributed.own_rows(len(image), counts),
         )

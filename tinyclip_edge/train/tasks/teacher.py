@@ -42,7 +42,7 @@ class Teacher:
     of them see the pictures as cropped by the first one's preprocessing, ``max_batch`` per pass.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one call, whose options have names
         self,
         clip: LoadedClip,
         codec: PixelCodec,
@@ -51,6 +51,7 @@ class Teacher:
         features: TeacherFeatures | None = None,
         ensemble: Sequence[WeightedTeacher | tuple[LoadedClip, float]] = (),
         temperature: float = 1.0,
+        fusion: str = "mean",
         dtype: torch.dtype = torch.float32,
         max_batch: int = MAX_BATCH,
     ) -> None:
@@ -76,6 +77,7 @@ class Teacher:
         ]
         self.encoder = self.members[0].encoder
         self.features = features
+        self.fusion = fusion  # of affinities; features are joined alike in all
         self.embedding_dim = sum(each.clip.embedding_dim for each in teachers)
         self._dtype = dtype
         self._max_batch = max_batch
