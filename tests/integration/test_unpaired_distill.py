@@ -123,6 +123,20 @@ def test_a_killed_run_goes_on_with_the_same_losses(unpaired, tmp_path, data):
     )
 
 
+@pytest.mark.parametrize("memory_gb", [4.0, 0.0], ids=["in memory", "streamed"])
+def test_a_mixture_goes_on_with_the_same_losses(unpaired, shards, texts, tmp_path, memory_gb):
+    mix = [
+        {"pairs": str(shards / "train-0.tar.gz"), "weight": 3.0},
+        {"images": str(shards / "train-1.tar"), "texts": texts},
+    ]
+    config = unpaired(images=None, texts=None, mix=mix, memory_gb=memory_gb)
+    distill(config, tmp_path / "whole")
+    with pytest.raises(KilledError):
+        distill(config, tmp_path / "cut", observer=Watcher(5, kill))
+    distill(config, tmp_path / "cut", resume=True)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
 def test_a_run_does_not_go_on_with_other_texts(unpaired, tmp_path, texts):
     with pytest.raises(KilledError):
         distill(unpaired(), tmp_path / "run", observer=Watcher(3, kill))
@@ -190,7 +204,18 @@ def test_terms_that_need_pairs_are_refused_by_name(texts, loss):
         ({"loss": {"feature": 1.0}}, "loss.affinity compares pictures with texts"),
         ({"loss": FEATURE_LOSS}, "inherit.text is inherited; set it to frozen"),
         ({"data": {}}, "nothing to train on: set train to pairs, or images and texts"),
-        ({"data": {"train": "a", "images": "b"}}, "leave one of them out"),
+        ({"data": {"train": "a", "images": "b"}}, "train and images exclude each other"),
+        ({"data": {"mix": [{"weight": 1.0}]}}, "data.mix[1]: needs either pairs or images"),
+        ({"data": {"mix": [{"pairs": "a", "wieght": 1.0}]}}, "did you mean 'weight'"),
+        ({"data": {"mix": [{"images": "a"}]}}, "mix[1] has images without texts"),
+        (
+            {"data": {"mix": [{"pairs": "a"}], "feature_cache": "c"}},
+            "feature_cache does not go with mix",
+        ),
+        (
+            {"loss": FEATURE_LOSS, "inherit": {"text": "frozen", "plan": "importance"}},
+            "measures importance for affinities of pictures and texts",
+        ),
         ({"data": {"train": "a", "texts": "b"}}, "texts are drawn independently of images"),
         (
             {"data": {"images": "a", "texts": {"labels": ["x"], "templates": ["a photo"]}}},

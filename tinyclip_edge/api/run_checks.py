@@ -10,9 +10,6 @@ if TYPE_CHECKING:
     from tinyclip_edge.config import RunConfig
     from tinyclip_edge.config.sources import Patterns, TextsSource
 
-# Keys of ``data`` that are alternatives to one, or belong to these.
-TOGETHER = {"train": ("images", "texts")}
-
 
 def checked_run(
     config: RunConfig | Mapping[str, Any] | str | Path,
@@ -35,9 +32,14 @@ def checked_run(
 
 def check_pairs(run: RunConfig, pairs: Sequence[str] = ("train", "val")) -> None:
     """Raise DataError, which names the key to set, for missing pairs, pictures or texts."""
-    for key in pairs:
-        for name in (key, *TOGETHER.get(key, ())):
-            _check_source(run, f"data.{name}", getattr(run.data, name))
+    if "train" in pairs:
+        for number, source in enumerate(run.data.sources, 1):
+            prefix = f"data.mix[{number}]." if run.data.mix else "data."
+            _check_source(run, f"{prefix}{'pairs' if run.data.mix else 'train'}", source.pairs)
+            _check_source(run, f"{prefix}images", source.images)
+            _check_source(run, f"{prefix}texts", source.texts)
+    if "val" in pairs:
+        _check_source(run, "data.val", run.data.val)
     importance = run.inherit.importance
     for part, calibration in ({} if importance is None else importance.parts).items():
         if not isinstance(calibration, float):

@@ -32,6 +32,11 @@ class DataConfig(Section):
         description="With images: a file with one text a line, or a list of such files; or labels "
         "in templates. null: no texts, only loss.feature of pictures.",
     )
+    mix: list[SourceConfig] = Field(
+        default_factory=list,
+        description="Instead of train or images: sources that share every batch by their weights, "
+        "each in memory or all streamed; without feature_cache.",
+    )
     val: Patterns | None = Field(
         default=None,
         description=("Pairs for the evaluation during the run, in any form of train; null: none."),
@@ -140,14 +145,24 @@ class DataConfig(Section):
     @property
     def sources(self) -> tuple[SourceConfig, ...]:
         """What is trained on."""
+        if self.mix:
+            return tuple(self.mix)
         return (SourceConfig(pairs=self.train, images=self.images, texts=self.texts),)
 
     @model_validator(mode="after")
     def _check_sources(self) -> DataConfig:
-        if self.train is None and self.images is None:
+        forms = [name for name in ("train", "images", "mix") if getattr(self, name)]
+        if not forms:
             raise ValueError("nothing to train on: set train to pairs, or images and texts")
-        if self.train is not None and self.images is not None:
-            raise ValueError("train has pairs and images has none; leave one of them out")
+        if len(forms) > 1:
+            raise ValueError(
+                f"{forms[0]} and {forms[1]} exclude each other; a mixture has all sources in mix"
+            )
+        if self.mix and self.feature_cache is not None:
+            raise ValueError("feature_cache does not go with mix; set feature_cache=null")
+        for number, source in enumerate(self.mix, 1):
+            if not source.is_paired and source.texts is None:
+                raise ValueError(f"mix[{number}] has images without texts; give it texts")
         if self.texts is not None and self.images is None:
             raise ValueError("texts are drawn independently of images; set images, or drop texts")
         return self

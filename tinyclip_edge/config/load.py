@@ -23,7 +23,7 @@ from tinyclip_edge.config.renamed import current_key, rename_keys
 from tinyclip_edge.config.schema import EnsembleMemberConfig, RunConfig
 from tinyclip_edge.config.section import is_section
 from tinyclip_edge.config.shrink import StageConfig
-from tinyclip_edge.config.sources import TextsConfig
+from tinyclip_edge.config.sources import SourceConfig, TextsConfig
 from tinyclip_edge.config.yaml_text import YamlError, parse_yaml
 from tinyclip_edge.errors import ConfigError, did_you_mean, shown
 from tinyclip_edge.limits import YAML_BYTES, YAML_DEPTH
@@ -196,6 +196,8 @@ def _key(loc: tuple[int | str, ...]) -> tuple[str, ...]:
         return (f"stages[{loc[1] + 1}]", *parts[2:3])
     if parts[:2] == ("teacher", "ensemble") and len(loc) > 2 and isinstance(loc[2], int):
         return ("teacher", f"ensemble[{loc[2] + 1}]", *parts[3:4])
+    if parts[:2] == ("data", "mix") and len(loc) > 2 and isinstance(loc[2], int):
+        return ("data", f"mix[{loc[2] + 1}]", *parts[3:4])
     if parts[:3] == ("data", "texts", "labels"):  # the section, which is one of two kinds
         return ("data", "texts", *parts[3:4])
     if parts[:2] == ("inherit", "importance"):
@@ -230,7 +232,8 @@ def _nearest(parts: tuple[str, ...]) -> str:
         return did_you_mean(word, sections_of[len(parts) - 3].model_fields)
     if len(parts) == 3:
         kinds: dict[str, type[BaseModel]] = {**_sections(DataConfig), "texts": TextsConfig}
-        inner = kinds.get(parts[1], EnsembleMemberConfig)
+        in_list = SourceConfig if parts[1].startswith("mix[") else EnsembleMemberConfig
+        inner = kinds.get(parts[1], in_list)
         return did_you_mean(word, inner.model_fields)
     if len(parts) == 1:
         return did_you_mean(word, RunConfig.model_fields)

@@ -149,6 +149,11 @@ class RunConfig(Section):
                 f"loss.{keys[0]} compares pictures with texts, and there are none; set data.texts, "
                 f"or loss.{keys[0]}=0 and loss.feature above 0"
             )
+        if self.inherit.selection == "importance":
+            raise ValueError(
+                f"inherit.plan {self.inherit.plan} measures importance for affinities of pictures "
+                "and texts, and there are no texts; set data.texts, or inherit.plan=evenly"
+            )
         if self.inherit.text != "frozen":
             raise ValueError(
                 f"without data.texts a text tower learns nothing, and inherit.text is "

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from tinyclip_edge.data.feature_store import FeatureStore
     from tinyclip_edge.data.features import CachedRows, FeatureTable, TeacherFeatures
     from tinyclip_edge.data.memory import Batch, PairMemory
-    from tinyclip_edge.data.opening import open_configured, open_source, open_training
+    from tinyclip_edge.data.mixture import MixedPairs, TrainingPairs
+    from tinyclip_edge.data.opening import (
+        joined,
+        open_configured,
+        open_source,
+        open_sources,
+        open_training,
+    )
     from tinyclip_edge.data.pairs import (
         BadSamples,
         Pair,
@@ -41,6 +48,7 @@ _HOME = {
     "FeatureTable": "features",
     "CachedRows": "features",
     "Losses": "cuts",
+    "MixedPairs": "mixture",
     "Pair": "pairs",
     "PairMemory": "memory",
     "PairSource": "source",
@@ -49,11 +57,14 @@ _HOME = {
     "Prefetch": "prefetch",
     "StreamingPairs": "stream",
     "TeacherFeatures": "features",
+    "TrainingPairs": "mixture",
     "UndecodableImageError": "pairs",
     "check_source": "patterns",
     "decode_image": "pairs",
     "open_configured": "opening",
     "open_source": "opening",
+    "open_sources": "opening",
+    "joined": "opening",
     "open_training": "opening",
     "read_shard": "shards",
 }
@@ -68,6 +79,7 @@ __all__ = [
     "FeatureStore",
     "FeatureTable",
     "Losses",
+    "MixedPairs",
     "Pair",
     "PairMemory",
     "PairSource",
@@ -76,11 +88,14 @@ __all__ = [
     "Prefetch",
     "StreamingPairs",
     "TeacherFeatures",
+    "TrainingPairs",
     "UndecodableImageError",
     "check_source",
     "decode_image",
+    "joined",
     "open_configured",
     "open_source",
+    "open_sources",
     "open_training",
     "read_shard",
 ]

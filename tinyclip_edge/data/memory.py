@@ -164,6 +164,20 @@ class PairMemory:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def memories(self) -> tuple[PairMemory, ...]:
+        """These pairs, which are in memory."""
+        return (self,)
+
+    @property
+    def streams(self) -> tuple[()]:
+        """None of these pairs is streamed."""
+        return ()
+
+    @property
+    def position(self) -> None:
+        """A batch depends on no earlier one."""
+
     def skipped(self) -> list[str]:
         """Return lines about truncated shards, faulty samples, bad images and repeated texts."""
         lines = [] if self.texts is None else self.texts.notes()
@@ -206,9 +220,19 @@ class PairMemory:
         return self._finish(draw, rows, self._begin(draw, rows))
 
     def batches(
-        self, start: int, size: int, *, seed: int, distinct: bool = True, rows: slice = WHOLE
+        self,
+        start: int,
+        size: int,
+        *,
+        seed: int,
+        distinct: bool = True,
+        rows: slice = WHOLE,
+        position: object = None,
     ) -> Iterator[Batch]:
-        """Yield ``rows`` of the batches of steps ``start``, ``start + 1`` … endlessly."""
+        """Yield ``rows`` of the batches of steps ``start``, ``start + 1`` … endlessly.
+
+        ``position``, which a stream has, is ignored.
+        """
         self.check_batch(size, distinct=distinct)
         waiting: deque[tuple[_Draw, list[Future[Tensor | None]]]] = deque()
         for step in count(start):

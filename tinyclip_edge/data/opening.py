@@ -64,12 +64,27 @@ def open_named(
 
 
 def open_training(data: DataConfig) -> PairSource:
-    """Return what a run trains on: pairs, or pictures with texts of their own.
+    """Return what a run trains on: pairs, or pictures with texts of their own; of a mixture all.
 
     Raises DataError as ``open_source`` and ``open_texts``.
     """
-    (source,) = data.sources
-    return open_configured(source, data.source_options)
+    return joined(open_sources(data))
+
+
+def open_sources(data: DataConfig) -> tuple[PairSource, ...]:
+    """Return the sources of a run, several of a mixture. Raises as ``open_training``."""
+    return tuple(open_configured(source, data.source_options) for source in data.sources)
+
+
+def joined(sources: Sequence[PairSource]) -> PairSource:
+    """Return the parts of all sources under one name; several lose their own texts."""
+    if len(sources) == 1:
+        return sources[0]
+    losses = Losses()
+    for source in sources:
+        losses.merge(source.losses)
+    parts = tuple(part for source in sources for part in source.parts)
+    return PairSource(" + ".join(source.name for source in sources), parts, losses)
 
 
 def open_configured(source: SourceConfig, options: SourceOptions) -> PairSource:

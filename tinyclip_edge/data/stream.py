@@ -59,8 +59,21 @@ class StreamingPairs:
     def __post_init__(self) -> None:
         self.bad = BadSamples(self.source.name, self.source.losses)
 
-    def check_batch(self, size: int) -> None:
-        """Raise ConfigError if a batch or the parts cannot be divided among the groups."""
+    @property
+    def memories(self) -> tuple[()]:
+        """None of these pairs is in memory."""
+        return ()
+
+    @property
+    def streams(self) -> tuple[StreamingPairs, ...]:
+        """These pairs, which are streamed."""
+        return (self,)
+
+    def check_batch(self, size: int, *, distinct: bool = True) -> None:
+        """Raise ConfigError if a batch or the parts cannot be divided among the groups.
+
+        Whether a batch of ``distinct`` concepts can be filled is known only while reading.
+        """
         parts = len(self.source.parts)
         if self.stream_groups > parts:
             raise ConfigError(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tinyclip_edge.config import DataConfig, RunConfig
-from tinyclip_edge.data import Augment, Batch, Prefetch, StreamingPairs
+from tinyclip_edge.data import Augment, Batch, Prefetch
 from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.setup import Setup
 
@@ -24,19 +24,15 @@ def open_feed(
     """
     pairs, size = setup.pairs, config.optim.batch_size
     seed, distinct, rows = config.seed, config.data.batch_distinct, setup.distributed.rows(size)
-    batches: Iterator[Batch]
-    if isinstance(pairs, StreamingPairs):
-        batches = pairs.batches(
-            start, size, seed=seed, distinct=distinct, rows=rows, position=positions
-        )
-    else:
-        batches = pairs.batches(start, size, seed=seed, distinct=distinct, rows=rows)
+    batches = pairs.batches(
+        start, size, seed=seed, distinct=distinct, rows=rows, position=positions
+    )
     if (augment := make_augment(config.data)) is not None:
         batches = _with_draws(batches, augment, start, config, rows)
     return Prefetch(
         batches,
         range(start, setup.stages[-1].end),
-        lambda: pairs.position if isinstance(pairs, StreamingPairs) else None,
+        lambda: pairs.position,
         pin=setup.accelerator.device.type == "cuda",
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,14 @@ from accelerate.utils import set_seed
 from tinyclip_edge.config import DataConfig, RunConfig
 from tinyclip_edge.data import (
     Crops,
-    PairMemory,
     PairSource,
-    PixelCodec,
-    StreamingPairs,
     TeacherFeatures,
+    TrainingPairs,
+    joined,
     open_source,
-    open_training,
+    open_sources,
 )
-from tinyclip_edge.data.feature_store import CachedPart, recipe_digest
-from tinyclip_edge.data.marks import part_mark
+from tinyclip_edge.data.feature_store import recipe_digest
 from tinyclip_edge.models import LoadedClip, load_clip
 from tinyclip_edge.train.accelerator import make_accelerator
 from tinyclip_edge.train.distributed import DistributedContext
@@ -38,10 +35,11 @@ from tinyclip_edge.train.stages.factory import StageFactory
 from tinyclip_edge.train.stages.state import StageState
 from tinyclip_edge.train.stages.student import InitialStudent, resolve_stages, start_student
 from tinyclip_edge.train.tasks.distill_task import DistillTask, TaskMaker
-from tinyclip_edge.train.tasks.encoders import picture_bytes, picture_size, pixel_codec
+from tinyclip_edge.train.tasks.encoders import pixel_codec
 from tinyclip_edge.train.tasks.ensemble import load_ensemble, teacher_dtype
 from tinyclip_edge.train.tasks.teacher import MAX_BATCH, Teacher
 from tinyclip_edge.train.tasks.validation import Validation
+from tinyclip_edge.train.training_pairs import data_hash, load_pairs, make_crops, open_pairs
 from tinyclip_edge.train.vocabulary import Origin, origin_of
 
 GIGABYTE = 1e9
@@ -53,7 +51,7 @@ class FinetunedStudent:
 
     clip: LoadedClip
     task: TaskMaker
-    fit: Callable[[RunConfig, LoadedClip, Teacher, PairMemory | StreamingPairs], RunConfig]
+    fit: Callable[[RunConfig, LoadedClip, Teacher, TrainingPairs], RunConfig]
 
 
 def prepare(
@@ -112,7 +110,7 @@ def _load_all(
     vocabulary: Path | None,
 ) -> tuple[Setup, InitialStudent]:
     data = config.data
-    source = open_training(data)
+    sources = open_sources(data)
     val_source = None if data.val is None else open_source(data.val, data.source_options)
     teacher_clip = teacher_clip or load_clip(config.teacher.model, config.teacher.pretrained)
     origin = Origin(teacher_clip)
@@ -121,9 +119,10 @@ def _load_all(
     stages, first = _first_student(config, origin.clip, finetune)
     teacher = make_teacher(config, teacher_clip, accelerator.device)
     crops = make_crops(data, teacher_clip)
+    source = joined(sources)
     filler = _filler(config, source, teacher, crops, observer)
     observer.on_message(f"teacher {teacher.name}, student {first.clip.name}, reading {source.name}")
-    pairs = _open_pairs(config, source, teacher, filler, observer, shrink=finetune is not None)
+    pairs = open_pairs(config, sources, teacher, filler, observer, shrink=finetune is not None)
     if finetune is not None:
         config = finetune.fit(config, finetune.clip, teacher, pairs)
     validation = None
@@ -178,13 +177,6 @@ def make_teacher(config: RunConfig, first: LoadedClip, device: torch.device) -> 
     )
 
 
-def make_crops(data: DataConfig, teacher: LoadedClip) -> Crops | None:
-    """Return the views of pictures; None if only the centre crop is shown."""
-    if data.views == 0:
-        return None
-    return Crops(data.views, data.crop_scale, picture_size(teacher))
-
-
 def _filler(
     config: RunConfig,
     source: PairSource,
@@ -198,35 +190,6 @@ def _filler(
     return make_filler(config.data, source, teacher, crops, observer.on_message)
 
 
-def _open_pairs(
-    config: RunConfig,
-    source: PairSource,
-    teacher: Teacher,
-    filler: FeatureCacheFiller | None,
-    observer: Observer,
-    *,
-    shrink: bool,
-) -> PairMemory | StreamingPairs:
-    """Load pairs that fit into memory, stream others; ``shrink`` allows fewer than a batch."""
-    data, size, clip = config.data, config.optim.batch_size, teacher.members[0].clip
-    crops, limit = make_crops(data, clip), data.memory_gb * GIGABYTE
-    if source.fits(int(limit / picture_bytes(clip))) if crops is None else source.holds(limit):
-        memory = _load(source, teacher.codec, data, observer, crops=crops)
-        if not shrink:
-            memory.check_batch(size, distinct=data.batch_distinct)
-        return memory
-    cache = "not kept" if filler is None else f"read from {filler.store.folder}"
-    observer.on_message(f"{source.name} is streamed; teacher features are {cache}")
-    for line in source.known():  # of tables and folders, before they are streamed
-        observer.on_message(line)
-    streamed = source if filler is None else filler.store.attached(source)
-    pairs = StreamingPairs(
-        streamed, teacher.codec, workers=data.workers, stream_groups=data.stream_groups, crops=crops
-    )
-    pairs.check_batch(size)
-    return pairs
-
-
 def _open_validation(
     config: RunConfig, source: PairSource | None, teacher: Teacher, observer: Observer
 ) -> Validation | None:
@@ -237,55 +200,19 @@ def _open_validation(
             "data.val is null: teacher and student are not evaluated during the run"
         )
         return None
-    memory = _load(source, teacher.codec, data, observer, limit=data.val_limit)
+    memory = load_pairs(source, teacher.codec, data, observer, limit=data.val_limit)
     return Validation(memory, teacher.codec)
 
 
-def _load(
-    source: PairSource,
-    codec: PixelCodec,
-    data: DataConfig,
-    observer: Observer,
-    *,
-    limit: int | None = None,
-    crops: Crops | None = None,
-) -> PairMemory:
-    memory = PairMemory.load(source, codec, workers=data.workers, limit=limit, crops=crops)
-    for line in memory.skipped():
-        observer.on_message(line)
-    return memory
-
-
 def _features(
-    data: DataConfig, recipe: Mapping[str, Any], pairs: PairMemory | StreamingPairs
+    data: DataConfig, recipe: Mapping[str, Any], pairs: TrainingPairs
 ) -> TeacherFeatures | None:
-    if not data.cache_teacher or not isinstance(pairs, PairMemory):
+    memories = pairs.memories
+    if not data.cache_teacher or not memories:
         return None
-    key = f"{recipe_digest(recipe)} {pairs.fingerprint}"
-    return TeacherFeatures(key, len(pairs) * max(1, data.views), len(pairs.captions))
-
-
-def data_hash(pairs: PairMemory | StreamingPairs) -> str:
-    """Return a hash of everything on which the batches of a run depend, except disk paths."""
-    digest = hashlib.sha256()
-    if isinstance(pairs, PairMemory):
-        digest.update(pairs.fingerprint.encode())
-        for mark in pairs.marks:
-            digest.update(mark)
-        return digest.hexdigest()
-    for part in pairs.source.parts:
-        own = part.part if isinstance(part, CachedPart) else part
-        digest.update(part_mark(own).encode())
-    if pairs.source.texts is not None:
-        digest.update(pairs.source.texts.fingerprint.encode())
-    return f"stream: {digest.hexdigest()}"
-
-
-def order_hash(pairs: PairMemory | StreamingPairs) -> str:
-    """Return a hash of everything on which the order of batches depends, without the pictures."""
-    if isinstance(pairs, PairMemory):
-        return pairs.fingerprint
-    return f"stream: {pairs.source.fingerprint}"
+    key = f"{recipe_digest(recipe)} {' '.join(each.fingerprint for each in memories)}"
+    pictures = sum(map(len, memories)) * max(1, data.views)
+    return TeacherFeatures(key, pictures, sum(len(each.captions) for each in memories))
 
 
 def _without(table: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from tinyclip_edge.errors import MissingExtraError
 from tinyclip_edge.models import load_clip
 from tinyclip_edge.paths import expanded, is_folder
 from tinyclip_edge.train.accelerator import make_accelerator
-from tinyclip_edge.train.builder import make_crops, make_teacher
+from tinyclip_edge.train.builder import make_teacher
 from tinyclip_edge.train.distributed import DistributedContext
 from tinyclip_edge.train.feature_cache.check import check_cached
 from tinyclip_edge.train.feature_cache.fill import FeatureCacheFiller, make_filler
@@ -36,6 +36,7 @@ from tinyclip_edge.train.feature_cache.progress import (
     interrupted_fill,
 )
 from tinyclip_edge.train.monitoring.events import Silent
+from tinyclip_edge.train.training_pairs import make_crops
 
 
 def cache_features(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from tinyclip_edge.config import flatten
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.train.batches import StreamPositions
-from tinyclip_edge.train.builder import order_hash
 from tinyclip_edge.train.checkpoint import Checkpoint, Position
 from tinyclip_edge.train.monitoring.events import Observer
 from tinyclip_edge.train.run_folder import RunFolder
@@ -16,6 +15,7 @@ from tinyclip_edge.train.setup import Setup
 from tinyclip_edge.train.stages.machine import StageMachine
 from tinyclip_edge.train.stages.state import StageState
 from tinyclip_edge.train.stages.student import InitialStudent
+from tinyclip_edge.train.training_pairs import order_hash
 
 # Change of a loss within 20 steps if features are rounded differently; see tests/distributed.
 ROUNDING = 2e-5

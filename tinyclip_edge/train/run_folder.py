@@ -32,6 +32,7 @@ FREE_KEYS = frozenset(
         "data.train",
         "data.images",
         "data.texts",
+        "data.mix",
         "data.allow_pipes",
         "data.val",
         "data.val_limit",

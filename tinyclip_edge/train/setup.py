@@ -9,7 +9,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from tinyclip_edge.config import RunConfig
-from tinyclip_edge.data import PairMemory, StreamingPairs, TeacherFeatures
+from tinyclip_edge.data import PairMemory, TeacherFeatures, TrainingPairs
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.train.distributed import DistributedContext
@@ -33,7 +33,7 @@ class Setup:
     teacher_hash: str
     factory: StageFactory
     stages: tuple[Stage, ...]
-    pairs: PairMemory | StreamingPairs
+    pairs: TrainingPairs
     validation: Validation | None
     features: TeacherFeatures | None  # for pairs in memory
     filler: FeatureCacheFiller | None  # for the feature cache
@@ -51,7 +51,7 @@ class Setup:
     def is_short(self) -> bool:
         """Whether the run ends within its first epoch; False for streams of unknown length."""
         samples = self.stages[-1].end * self.config.optim.batch_size
-        return isinstance(self.pairs, PairMemory) and samples < len(self.pairs)
+        return bool(self.pairs.memories) and samples < sum(map(len, self.pairs.memories))
 
     def load_features(self, path: Path) -> str | None:
         """Load the teacher features of a run folder; return the reason if that is impossible."""
@@ -69,7 +69,7 @@ class Setup:
         They are bit-identical: rounding depends on which rows share a matrix product.
         """
         features, config = self.features, self.config
-        if features is None or not isinstance(self.pairs, PairMemory):
+        if features is None or not self.pairs.memories:
             return
         size, augmented = config.optim.batch_size, config.data.augment_crop is not None
         batches = self.pairs.batches(

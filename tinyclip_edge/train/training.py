@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from tinyclip_edge.config import flatten
-from tinyclip_edge.data import Prefetch, StreamingPairs
+from tinyclip_edge.data import Prefetch
 from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.models import LoadedClip, count_parameters, save_local_dir, weights_hash
 from tinyclip_edge.run_events import iterate_events
@@ -191,8 +191,8 @@ def train(
             _report_skipped_images(setup, watcher)
             raise
         _report_skipped_images(setup, watcher)
-        if isinstance(setup.pairs, StreamingPairs):
-            setup.pairs.final_check()  # of a stream that is too short for its running check
+        for stream in setup.pairs.streams:
+            stream.final_check()  # of a stream that is too short for its running check
         student = machine.state.result
         if not is_finetune:
             distributed.on_main(lambda: save_local_dir(folder.student, student))
@@ -255,8 +255,7 @@ def _log_start(
 
 def _report_skipped_images(setup: Setup, observer: Observer) -> None:
     """Report undecodable images of a stream; others were reported when loaded."""
-    pairs = setup.pairs
-    if isinstance(pairs, StreamingPairs):
-        pairs.add_up(setup.distributed.all_gather(pairs.counted))
-        for line in pairs.skipped():
+    for stream in setup.pairs.streams:
+        stream.add_up(setup.distributed.all_gather(stream.counted))
+        for line in stream.skipped():
             observer.on_message(line)

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinyclip_edge.config import RunConfig
-from tinyclip_edge.data import open_training
+from tinyclip_edge.data import open_sources
 from tinyclip_edge.data.corpus import KEY, captions, corpus_lines
 from tinyclip_edge.errors import ConfigError, ModelError
 from tinyclip_edge.file_aside import file_written_aside
@@ -82,8 +82,9 @@ def origin_of(
         return Origin(vocabulary.cut(tokens.ids), tokens)
     if isinstance(vocab, int):
         vocabulary.check_size(vocab)
-        source = open_training(config.data)
-        corpus = vocabulary.read(captions(source), source.name)
+        sources = open_sources(config.data)
+        texts = (text for source in sources for text in captions(source))
+        corpus = vocabulary.read(texts, " + ".join(source.name for source in sources))
         ids = vocabulary.commonest(corpus, vocab)
     else:
         corpus = vocabulary.read(corpus_lines(vocab), f"{KEY} {vocab}")

@@ -118,7 +118,7 @@ def _measured(
         student=label(state.student.name, setup.config),
         device=str(setup.accelerator.device),
         steps=steps,
-        streamed=not isinstance(setup.pairs, PairMemory),
+        streamed=not setup.pairs.memories,
         source=counted,
         views=config.data.views,
         cache_bytes=None if setup.filler is None else _cache_bytes(setup.filler, counted),
@@ -132,15 +132,15 @@ def _measured(
 
 def _with_counts(source: SourceCheck, setup: Setup) -> SourceCheck:
     """Return the check with the counts of all pairs if they have been loaded."""
-    pairs = setup.pairs
-    if not isinstance(pairs, PairMemory):
+    memories = setup.pairs.memories
+    if not memories:
         return source
-    keys = [*pairs.keys, *pairs.bad.keys]
+    keys = [key for pairs in memories for key in (*pairs.keys, *pairs.bad.keys)]
     return replace(
         source,
         count=Count(len(keys), exact=True),
         repeated_keys=len(keys) - len(set(keys)),
-        loss_lines=tuple(pairs.bad.losses.lines()),
+        loss_lines=tuple(line for pairs in memories for line in pairs.bad.losses.lines()),
     )
 
 
@@ -206,10 +206,10 @@ def _step(state: StageState, batch: Batch, number: int) -> tuple[float, bool]:
 
 def _memory(setup: Setup, state: StageState, activations: int) -> MemoryCheck:
     pictures = 0
-    for pairs in (setup.pairs, None if setup.validation is None else setup.validation.pairs):
-        if isinstance(pairs, PairMemory):
-            decoded = len(pairs) * picture_bytes(setup.teacher_clip)
-            pictures += decoded if pairs.viewed is None else pairs.viewed.nbytes
+    validation = () if setup.validation is None else (setup.validation.pairs,)
+    for pairs in (*setup.pairs.memories, *validation):
+        decoded = len(pairs) * picture_bytes(setup.teacher_clip)
+        pictures += decoded if pairs.viewed is None else pairs.viewed.nbytes
     features, teacher, task = setup.features, setup.teacher, state.task
     # What else a mapping needs is among the activations, which a step has shown.
     factors = factor_bytes(task.mapping) if isinstance(task, MappedTask) else 0

@@ -16,7 +16,7 @@ from torch import nn
 
 from tinyclip_edge.config import InheritConfig, LossConfig, RunConfig, StudentConfig
 from tinyclip_edge.config.loss import LOSS_TERMS
-from tinyclip_edge.data import PairMemory, StreamingPairs
+from tinyclip_edge.data import StreamingPairs, TrainingPairs
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.json_text import read_json_table
@@ -182,12 +182,12 @@ def _finetune_config(
     )
 
 
-def _fit(
-    config: RunConfig, clip: LoadedClip, teacher: Teacher, pairs: PairMemory | StreamingPairs
-) -> RunConfig:
+def _fit(config: RunConfig, clip: LoadedClip, teacher: Teacher, pairs: TrainingPairs) -> RunConfig:
     """Return the configuration with a loss and batch size suitable for models and pairs."""
     optim, loss = config.optim, _loss(config.loss, clip.embedding_dim, teacher.embedding_dim)
-    if isinstance(pairs, PairMemory):  # there may be fewer than in the student's training
+    if (
+        not isinstance(pairs, StreamingPairs) and pairs.memories
+    ):  # there may be fewer than in the student's training
         count = pairs.largest_batch(distinct=config.data.batch_distinct)
         size = max(2, min(optim.batch_size, count))
         optim = optim.model_copy(update={"batch_size": size})

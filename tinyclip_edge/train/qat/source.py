@@ -43,7 +43,7 @@ def finish_model(
     if run is not None:
         config = load_config(run / CONFIG)
         teacher = load_clip(config.teacher.model, config.teacher.pretrained)
-        replaced = {"train": train, "images": None, "texts": None} if train else {}
+        replaced = {"train": train, "images": None, "texts": None, "mix": []} if train else {}
         data = config.data.model_copy(update={**replaced, "val": config.data.val or val})
         config = config.model_copy(update={"data": data})
     elif train is None:

@@ -11,7 +11,8 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from tinyclip_edge.config import RunConfig, StageConfig
-from tinyclip_edge.data import PairSource, StreamingPairs, open_configured, open_training
+from tinyclip_edge.data import PairSource, StreamingPairs, open_configured, open_sources
+from tinyclip_edge.data.mixture import mixed
 from tinyclip_edge.errors import ConfigError, InheritanceError, TinyClipError
 from tinyclip_edge.inheritance import InheritanceReport
 from tinyclip_edge.inheritance.mapping import WeightMapping, check_mappable
@@ -165,10 +166,13 @@ def calibration_pairs(
     count = config.inherit.calibration
     size = min(CALIBRATION_BATCH, count, config.optim.batch_size)
     if source is None:
-        source = open_training(config.data)
-    elif source.fits(size):
-        size = max(1, source.count().pairs)
-    stream = StreamingPairs(source, codec, workers=config.data.workers)
+        sources, weights = open_sources(config.data), [part.weight for part in config.data.sources]
+    else:
+        sources, weights = (source,), [1.0]
+        if source.fits(size):
+            size = max(1, source.count().pairs)
+    workers = config.data.workers
+    stream = mixed([StreamingPairs(each, codec, workers=workers) for each in sources], weights)
     pixels: list[Tensor] = []
     captions: list[str] = []
     for batch in stream.batches(0, size, seed=config.seed, distinct=False):
