@@ -40,14 +40,14 @@ def texts(tmp_path):
 def unpaired(make, shards, texts):
     """The configuration of a run on the pictures of the shards and the texts of the file."""
 
-    def config(*, loss=None, inherit=None, steps=6, run=None, **data):
+    def config(*, loss=None, inherit=None, steps=6, lr=1e-3, **data):
         images = str(shards / "train-*.tar*")
         unpaired_data = {"train": None, "val": None, "images": images, "texts": texts, **data}
         return make(
             data=unpaired_data,
             loss=loss or {},
-            optim={"steps": steps},
-            run={"save_every": 2, **(run or {})},
+            optim={"steps": steps, "lr": lr},
+            run={"save_every": 2},
             **({} if inherit is None else {"inherit": inherit, "student": IMAGE_STUDENT}),
         )
 
@@ -174,6 +174,33 @@ def test_pictures_alone_teach_the_image_tower(unpaired, toy_teacher_folder, tmp_
         assert torch.equal(student.model.encode_text(ids), teacher.model.encode_text(ids))
 
 
+@pytest.mark.slow
+def test_agreement_with_the_teacher_rises_on_pictures_held_out(unpaired, tmp_path, texts):
+    pictures = tmp_path / "pictures"
+    for key, files in toy_samples((48,)):
+        size, colour, shape, _ = key.split("-")
+        path = pictures / f"{colour}_{shape}" / f"{size}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(files["png"])
+    labels = sorted(path.name.replace("_", " ") for path in pictures.iterdir())
+    config = unpaired(
+        steps=60,
+        lr=3e-3,
+        texts={"labels": labels, "templates": ["{}", "a photo of the {}"]},
+        val_images=str(pictures),
+    )
+    result = distill(config, tmp_path / "run")
+    first, last = result.evaluations[0], result.evaluations[60]
+    assert set(last) == {"agree_1", "agree_5", "agree_kl", "i2t_r1", "images", "labels"}
+    assert (last["images"], last["labels"]) == (48, 48)
+    assert last["agree_kl"] < 0.5 * first["agree_kl"]
+    assert last["agree_1"] > first["agree_1"]
+    assert last["agree_5"] > first["agree_5"]
+    assert (result.teacher["agree_1"], result.teacher["agree_kl"]) == (1.0, 0.0)
+    assert (tmp_path / "run" / "best").is_dir()
+    assert len(result.table().rows) == 4
+
+
 @pytest.mark.parametrize(
     "loss",
     [
@@ -207,6 +234,9 @@ def test_terms_that_need_pairs_are_refused_by_name(texts, loss):
         ({"data": {"train": "a", "images": "b"}}, "train and images exclude each other"),
         ({"data": {"mix": [{"weight": 1.0}]}}, "data.mix[1]: needs either pairs or images"),
         ({"data": {"mix": [{"pairs": "a", "wieght": 1.0}]}}, "did you mean 'weight'"),
+        ({"data": {"images": "a", "texts": "b", "val": "c", "val_images": "d"}}, "val has pairs"),
+        ({"data": {"train": "a", "val_images": "b"}}, "val_images needs texts to compare"),
+        ({"data": {"train": "a", "val_texts": "b"}}, "val_texts are compared with val_images"),
         ({"data": {"mix": [{"images": "a"}]}}, "mix[1] has images without texts"),
         (
             {"data": {"mix": [{"pairs": "a"}], "feature_cache": "c"}},

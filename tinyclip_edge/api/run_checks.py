@@ -40,6 +40,8 @@ def check_pairs(run: RunConfig, pairs: Sequence[str] = ("train", "val")) -> None
             _check_source(run, f"{prefix}texts", source.texts)
     if "val" in pairs:
         _check_source(run, "data.val", run.data.val)
+        _check_source(run, "data.val_images", run.data.val_images)
+        _check_source(run, "data.val_texts", run.data.val_texts)
     importance = run.inherit.importance
     for part, calibration in ({} if importance is None else importance.parts).items():
         if not isinstance(calibration, float):

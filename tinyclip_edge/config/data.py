@@ -41,7 +41,18 @@ class DataConfig(Section):
         default=None,
         description=("Pairs for the evaluation during the run, in any form of train; null: none."),
     )
-    val_limit: int = Field(default=2000, ge=2, description="Largest number of validation pairs.")
+    val_images: Patterns | None = Field(
+        default=None,
+        min_length=1,
+        description="Instead of val: pictures without captions, on which the student is compared "
+        "with the teacher; where their folders are named by labels of val_texts, on accuracy too.",
+    )
+    val_texts: TextsSource | None = Field(
+        default=None, description="Texts for val_images, in any form of texts; null: texts."
+    )
+    val_limit: int = Field(
+        default=2000, ge=2, description="Largest number of validation pairs, pictures and texts."
+    )
     columns: ColumnsConfig = Field(
         default_factory=ColumnsConfig,
         description="Columns of tables (.csv, .tsv, .jsonl), for both train and val.",
@@ -148,6 +159,16 @@ class DataConfig(Section):
         if self.mix:
             return tuple(self.mix)
         return (SourceConfig(pairs=self.train, images=self.images, texts=self.texts),)
+
+    @model_validator(mode="after")
+    def _check_validation(self) -> DataConfig:
+        if self.val is not None and self.val_images is not None:
+            raise ValueError("val has pairs and val_images has none; leave one of them out")
+        if self.val_texts is not None and self.val_images is None:
+            raise ValueError("val_texts are compared with val_images; set these, or drop val_texts")
+        if self.val_images is not None and not (self.val_texts or self.texts):
+            raise ValueError("val_images needs texts to compare them with; set val_texts")
+        return self
 
     @model_validator(mode="after")
     def _check_sources(self) -> DataConfig:

@@ -32,6 +32,7 @@ from tinyclip_edge.paths import is_file, read_bounded
 _log = logging.getLogger(__name__)
 
 YAML_SUFFIXES = (".yaml", ".yml")
+LISTS = (("stages",), ("teacher", "ensemble"), ("data", "mix"))  # of sections
 
 
 def configs_path() -> Path:
@@ -192,14 +193,12 @@ def _problem(fault: ErrorDetails) -> str:
 def _key(loc: tuple[int | str, ...]) -> tuple[str, ...]:
     """Remove the names of union branches from a location of pydantic."""
     parts = tuple(str(part) for part in loc)
-    if parts[0] == "stages" and len(loc) > 1 and isinstance(loc[1], int):
-        return (f"stages[{loc[1] + 1}]", *parts[2:3])
-    if parts[:2] == ("teacher", "ensemble") and len(loc) > 2 and isinstance(loc[2], int):
-        return ("teacher", f"ensemble[{loc[2] + 1}]", *parts[3:4])
-    if parts[:2] == ("data", "mix") and len(loc) > 2 and isinstance(loc[2], int):
-        return ("data", f"mix[{loc[2] + 1}]", *parts[3:4])
-    if parts[:3] == ("data", "texts", "labels"):  # the section, which is one of two kinds
-        return ("data", "texts", *parts[3:4])
+    for path in LISTS:
+        at = len(path)
+        if parts[:at] == path and len(loc) > at and isinstance(number := loc[at], int):
+            return (*path[:-1], f"{path[-1]}[{number + 1}]", *parts[at + 1 : at + 2])
+    if parts[0] == "data" and parts[1:3] in (("texts", "labels"), ("val_texts", "labels")):
+        return (*parts[:2], *parts[3:4])  # the section, which is one of two kinds
     if parts[:2] == ("inherit", "importance"):
         parts = tuple(part for part in parts if part not in CALIBRATION_KINDS)
         inner = parts[5:6] if parts[3:5] == ("texts", "labels") else ()
@@ -231,7 +230,11 @@ def _nearest(parts: tuple[str, ...]) -> str:
         sections_of = (ImportanceConfig, CalibrationConfig, TextsConfig)
         return did_you_mean(word, sections_of[len(parts) - 3].model_fields)
     if len(parts) == 3:
-        kinds: dict[str, type[BaseModel]] = {**_sections(DataConfig), "texts": TextsConfig}
+        kinds: dict[str, type[BaseModel]] = {
+            **_sections(DataConfig),
+            "texts": TextsConfig,
+            "val_texts": TextsConfig,
+        }
         in_list = SourceConfig if parts[1].startswith("mix[") else EnsembleMemberConfig
         inner = kinds.get(parts[1], in_list)
         return did_you_mean(word, inner.model_fields)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from tinyclip_edge.config.loss import loss_names
-from tinyclip_edge.metrics import HEADLINES, METRICS
+from tinyclip_edge.metrics import HEADLINES, METRICS, Metric, metrics_of
 from tinyclip_edge.report.drawing import (
     FLOOR,
     INK,
@@ -25,7 +25,7 @@ from tinyclip_edge.report.drawing import (
 from tinyclip_edge.report.figures import figure
 from tinyclip_edge.report.html import Safe, element, folded, note, section, table
 from tinyclip_edge.report.record import RunRecord
-from tinyclip_edge.report.words import count, figures, percent, sentence
+from tinyclip_edge.report.words import NONE, count, figures, percent, sentence
 
 SAME_SCALE = ("loss", "affinity", "affinity_i2t", "affinity_t2i", FLOOR)  # one scale
 MAX_ROWS = 60  # of a table of steps
@@ -64,14 +64,15 @@ def accuracy(record: RunRecord) -> Safe:
     draw = partial(draw_lines, lines=lines, ylabel="correct, %", linear=True)
     text = _accuracy_caption(student, teacher)
     plot = figure("accuracy", "Accuracy over steps", draw, caption=text)
-    rows = [["teacher", *_cells(teacher[-1])]] if teacher else []
-    rows += [[f"student, step {event['step']:,}", *_cells(event)] for event in student]
+    shown = metrics_of(student[-1])
+    rows = [["teacher", *_cells(teacher[-1], shown)]] if teacher else []
+    rows += [[f"student, step {event['step']:,}", *_cells(event, shown)] for event in student]
     last_evaluation = student[-1]
     caption = (
         f"Per cent, on {count(last_evaluation.get('images'))} validation pictures and "
         f"{count(last_evaluation.get('labels'))} labels"
     )
-    numbers = table(["", *(metric.label for metric in METRICS.values())], rows, caption)
+    numbers = table(["", *(metric.label for metric in shown)], rows, caption)
     return section("accuracy", "Accuracy", element("div", plot, numbers, class_="figures"))
 
 
@@ -172,8 +173,14 @@ def _speed_caption(steps: Sequence[Event]) -> str:
     return text
 
 
-def _cells(event: Event) -> list[str]:
-    return [percent(event.get(key)).removesuffix(" %") for key in METRICS]
+def metric_cell(metric: Metric, event: Event) -> str:
+    """Return a metric of an evaluation with its unit; a dash where it was not measured."""
+    value = number(event.get(metric.key))
+    return NONE if value is None else metric.text(value)
+
+
+def _cells(event: Event, shown: Sequence[Metric]) -> list[str]:
+    return [metric_cell(metric, event).removesuffix(" %") for metric in shown]
 
 
 def _steps(steps: Sequence[Event]) -> Safe:

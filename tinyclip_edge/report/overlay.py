@@ -7,10 +7,10 @@ from functools import partial
 
 from tinyclip_edge.config.loss import loss_names
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.metrics import HEADLINES, METRICS
+from tinyclip_edge.metrics import HEADLINES, METRICS, metrics_of
 from tinyclip_edge.report.bundles import Bundle
 from tinyclip_edge.report.compared import compared_bundles
-from tinyclip_edge.report.curves import KL, SPEED, separate_losses, trend
+from tinyclip_edge.report.curves import KL, SPEED, metric_cell, separate_losses, trend
 from tinyclip_edge.report.drawing import (
     INK,
     SERIES,
@@ -29,7 +29,6 @@ from tinyclip_edge.report.words import (
     duration,
     figures,
     millions,
-    percent,
     sentence,
 )
 
@@ -77,8 +76,10 @@ def _key(records: Sequence[RunRecord]) -> Safe:
 
 def _summary(records: Sequence[RunRecord]) -> Safe:
     rows = []
-    for letter, record in zip(LETTERS, records, strict=False):
-        start, student = record.start, record.evaluations("student")[-1:]
+    finals = [(record.evaluations("student") or [{}])[-1] for record in records]
+    shown = metrics_of({key: None for final in finals for key in final})
+    for letter, record, final in zip(LETTERS, records, finals, strict=False):
+        start = record.start
         kl = points(record.steps, "kl")
         rows.append(
             [
@@ -90,13 +91,11 @@ def _summary(records: Sequence[RunRecord]) -> Safe:
                 f"{record.steps_done:,} of {count(start.get('steps'))}",
                 duration(record.seconds),
                 figures(kl[-1][1]) if kl else NONE,
-                *(percent(student[-1].get(key)) if student else NONE for key in METRICS),
+                *(metric_cell(metric, final) for metric in shown),
             ]
         )
     head = ["run", "state", "teacher", "student", "both towers", "steps", "time", "KL, last"]
-    return table(
-        [*head, *(metric.label for metric in METRICS.values())], rows, "Final values of each run"
-    )
+    return table([*head, *(metric.label for metric in shown)], rows, "Final values of each run")
 
 
 def _accuracies(records: Sequence[RunRecord]) -> Iterator[Safe]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from tinyclip_edge.config import DataConfig, RunConfig
+from tinyclip_edge.config.sources import TextsConfig
 from tinyclip_edge.data import (
     Crops,
     PairSource,
@@ -22,6 +23,7 @@ from tinyclip_edge.data import (
     open_sources,
 )
 from tinyclip_edge.data.feature_store import recipe_digest
+from tinyclip_edge.data.texts import open_labels, open_texts
 from tinyclip_edge.models import LoadedClip, load_clip
 from tinyclip_edge.train.accelerator import make_accelerator
 from tinyclip_edge.train.distributed import DistributedContext
@@ -34,6 +36,7 @@ from tinyclip_edge.train.setup import Setup
 from tinyclip_edge.train.stages.factory import StageFactory
 from tinyclip_edge.train.stages.state import StageState
 from tinyclip_edge.train.stages.student import InitialStudent, resolve_stages, start_student
+from tinyclip_edge.train.tasks.agreement import folder_labels
 from tinyclip_edge.train.tasks.distill_task import DistillTask, TaskMaker
 from tinyclip_edge.train.tasks.encoders import pixel_codec
 from tinyclip_edge.train.tasks.ensemble import load_ensemble, teacher_dtype
@@ -195,6 +198,8 @@ def _open_validation(
 ) -> Validation | None:
     """Load the validation pairs; None without any."""
     data = config.data
+    if source is None and data.val_images is not None:
+        return _without_captions(config, data.val_images, teacher, observer)
     if source is None:
         observer.on_message(
             "data.val is null: teacher and student are not evaluated during the run"
@@ -202,6 +207,26 @@ def _open_validation(
         return None
     memory = load_pairs(source, teacher.codec, data, observer, limit=data.val_limit)
     return Validation(memory, teacher.codec)
+
+
+def _without_captions(
+    config: RunConfig, images: str | list[str], teacher: Teacher, observer: Observer
+) -> Validation:
+    """Load pictures without captions, and the teacher's answers to them."""
+    data, scale = config.data, config.loss.teacher_logit_scale or teacher.scale
+    named = data.val_texts or data.texts
+    texts = open_texts(named)
+    source = open_source(images, replace(data.source_options, captionless=True))
+    source = replace(source, texts=replace(texts, lines=texts.lines[: data.val_limit]))
+    memory = load_pairs(source, teacher.codec, data, observer, limit=data.val_limit)
+    validation = Validation(memory, teacher.codec)
+    labels, templates = None, 1
+    if isinstance(named, TextsConfig):
+        templates = len(named.templates)
+        if len(memory.captions) == len(open_labels(named)) * templates:  # none is repeated or cut
+            labels = folder_labels(memory.keys, named)
+    reference = teacher.logits(validation, scale)
+    return replace(validation, reference=reference, labels=labels, templates=templates)
 
 
 def _features(

@@ -49,8 +49,8 @@ class RunResult(NotebookReport):
         last = self.evaluations[max(self.evaluations)] if self.evaluations else {}
         for key, metric in METRICS.items():
             if key in last:
-                theirs = f"{self.teacher[key]:.1%}" if key in self.teacher else ""
-                table.add_row(metric.label, theirs, f"{last[key]:.1%}")
+                theirs = metric.text(self.teacher[key]) if key in self.teacher else ""
+                table.add_row(metric.label, theirs, metric.text(last[key]))
         return table
 
 

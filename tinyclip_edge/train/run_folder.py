@@ -35,6 +35,8 @@ FREE_KEYS = frozenset(
         "data.mix",
         "data.allow_pipes",
         "data.val",
+        "data.val_images",
+        "data.val_texts",
         "data.val_limit",
         "data.limits",
         "data.workers",

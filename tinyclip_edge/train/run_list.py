@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge.aside import clear_leftovers, leftovers, refuse_locked
 from tinyclip_edge.errors import DataError, TinyClipError
-from tinyclip_edge.metrics import HEADLINES, METRICS, SELECTION, selection_score
+from tinyclip_edge.metrics import AGREEMENT, HEADLINES, METRICS, SELECTION, selection_score
 from tinyclip_edge.models.runs import student_folder
 from tinyclip_edge.notebook import NotebookReport, report_table
 from tinyclip_edge.paths import model_name
@@ -136,7 +136,7 @@ def _events(path: Path) -> tuple[int | None, int, dict[str, float]]:
                 steps = event["steps"]
             if event["kind"] == "eval" and event.get("who") == "student":
                 metrics = {k: event[k] for k in METRICS if isinstance(event.get(k), float)}
-                complete = all(key in metrics for key in SELECTION)
+                complete = AGREEMENT in metrics or all(key in metrics for key in SELECTION)
                 if complete and (not best or selection_score(metrics) > selection_score(best)):
                     best = metrics
     except OSError:

@@ -7,7 +7,7 @@ import torch
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import DataConfig
 from tinyclip_edge.config.sources import TextsConfig
-from tinyclip_edge.data import MixedPairs, PairMemory, PixelCodec, StreamingPairs, open_training
+from tinyclip_edge.data import MixedPairs, PairMemory, PixelCodec, StreamingPairs, open_sources
 from tinyclip_edge.errors import ConfigError, DataError
 
 TEXTS = [f"text {number}" for number in range(20)]
@@ -38,7 +38,7 @@ def mixture(tmp_path):
                 {"images": str(tmp_path / "images-*.tar"), "texts": texts},
             ]
         )
-        sources = open_training(config)
+        sources = open_sources(config)
         if streamed:
             return MixedPairs([StreamingPairs(s, CODEC, **options) for s in sources], weights)
         return MixedPairs([PairMemory.load(s, CODEC) for s in sources], weights)

@@ -54,7 +54,12 @@ class ProgressObserver:
     def on_eval(self, step: int, who: str, metrics: Mapping[str, float]) -> None:
         """Write one line."""
         shown = (METRICS[key] for key in PROGRESS if key in metrics)
-        figures = ", ".join(f"{metric.short} {metrics[metric.key]:.1%}" for metric in shown)
+        figures = ", ".join(
+            f"{metric.short} {metrics[metric.key]:.1%}"
+            if metric.unit == "%"
+            else f"{metric.short} {metric.text(metrics[metric.key])}"
+            for metric in shown
+        )
         label = "teacher" if who == "teacher" else f"student, step {step}"
         self._print(f"{label}: {figures}")
 

@@ -100,7 +100,7 @@ def _measured(
     config: RunConfig, diagnosis: Diagnosis, setup: Setup, state: StageState, observer: Observer
 ) -> Diagnosis:
     accuracy = None
-    if setup.validation is not None:
+    if setup.validation is not None and setup.validation.reference is None:
         observer.on_message("measuring the teacher")
         accuracy = _accuracy(setup)
     observer.on_message("comparing what changes embeddings")

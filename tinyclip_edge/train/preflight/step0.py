@@ -13,7 +13,7 @@ from tinyclip_edge.config import LossConfig, RunConfig
 from tinyclip_edge.data import PairMemory, open_source
 from tinyclip_edge.inheritance import InheritanceReport
 from tinyclip_edge.losses import affinity_loss
-from tinyclip_edge.metrics import METRICS
+from tinyclip_edge.metrics import metrics_of
 from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.train.tasks.encoders import PairEncoder, pixel_codec
 from tinyclip_edge.train.tasks.validation import Validation
@@ -176,9 +176,8 @@ def _metrics_table(metrics: StepZeroMetrics) -> Table:
     table.add_column("")
     for who in ("teacher", "student"):
         table.add_column(who, justify="right")
-    for key, metric in METRICS.items():
-        table.add_row(
-            metric.label, *(f"{100 * who[key]:.1f} %" for who in (metrics.teacher, metrics.student))
-        )
+    for metric in metrics_of(metrics.student):
+        values = (metrics.teacher[metric.key], metrics.student[metric.key])
+        table.add_row(metric.label, *map(metric.text, values))
     table.add_row("affinity KL (nats)", "0", f"{metrics.affinity_kl:.3f}")
     return table

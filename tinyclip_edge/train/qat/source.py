@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tinyclip_edge.config import DataConfig, OptimConfig, RunConfig, TeacherConfig, load_config
 from tinyclip_edge.config.preset import ExportPreset
@@ -43,7 +44,9 @@ def finish_model(
     if run is not None:
         config = load_config(run / CONFIG)
         teacher = load_clip(config.teacher.model, config.teacher.pretrained)
-        replaced = {"train": train, "images": None, "texts": None, "mix": []} if train else {}
+        replaced: dict[str, Any] = (
+            {"train": train, "images": None, "texts": None, "mix": []} if train else {}
+        )
         data = config.data.model_copy(update={**replaced, "val": config.data.val or val})
         config = config.model_copy(update={"data": data})
     elif train is None:

@@ -202,14 +202,25 @@ class Teacher:
 
     def measure(self, validation: Validation) -> dict[str, float]:
         """Return the accuracies of the whole ensemble, as Validation.measure does."""
+        if validation.reference is not None:
+            return validation.compared(validation.reference)
         if len(self.members) == 1:
             return validation.measure(self.encoder, self.members[0].clip)
+        images, texts = self._measured(validation)
+        sizes = {"images": float(len(images)), "labels": float(len(texts))}
+        return {**validation.accuracies(images, texts), **sizes}
+
+    def logits(self, validation: Validation, scale: float) -> Tensor:
+        """Return ``scale`` times the similarities ``[N, M]`` of all pictures and texts of a set."""
+        images, texts = self._measured(validation)
+        return scale * (images @ texts.T).cpu()
+
+    def _measured(self, validation: Validation) -> tuple[Tensor, Tensor]:
         features = [
             replace(validation, codec=m.codec).features(m.encoder, m.clip) for m in self.members
         ]
         images, texts = (self._joined(tower) for tower in zip(*features, strict=True))
-        sizes = {"images": float(len(images)), "labels": float(len(texts))}
-        return {**validation.accuracies(images, texts), **sizes}
+        return images, texts
 
     def _encode_images(self, pixels: Tensor) -> Tensor:
         return self._joined(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tinyclip_edge.data import PairMemory, PixelCodec
 from tinyclip_edge.models import LoadedClip
+from tinyclip_edge.train.tasks.agreement import agreement, label_accuracy
 from tinyclip_edge.train.tasks.encoders import PairEncoder, tokenize
 
 BATCH = 256
@@ -24,15 +25,35 @@ class Validation:
 
     pairs: PairMemory
     codec: PixelCodec
+    reference: Tensor | None = None  # the teacher's logits [N, M], of pictures without captions
+    labels: Tensor | None = None  # [N] of these pictures, where folders name them
+    templates: int = 1  # T of each label
 
     def measure(self, encoder: PairEncoder, clip: LoadedClip) -> dict[str, float]:
-        """Return accuracies as shares, see ``accuracies``, and the sizes of the set."""
+        """Return accuracies as shares, see ``accuracies``, and the sizes of the set.
+
+        Of pictures without captions, what ``compared`` returns.
+        """
         images, texts = self.features(encoder, clip)
+        if self.reference is not None:
+            return self.compared(float(encoder.log_scale.exp()) * (images @ texts.T).cpu())
         return {
             **self.accuracies(images, texts),
             "images": float(len(images)),
             "labels": float(len(texts)),
         }
+
+    def compared(self, logits: Tensor) -> dict[str, float]:
+        """Return the agreement of logits ``[N, M]`` with the teacher's, and sizes.
+
+        Where folders name the labels also their accuracy, ``i2t_r1``.
+        """
+        assert self.reference is not None
+        values = agreement(logits, self.reference)
+        if self.labels is not None:
+            values["i2t_r1"] = label_accuracy(logits, self.labels, self.templates)
+        images, texts = logits.shape
+        return {**values, "images": float(images), "labels": float(texts)}
 
     def accuracies(self, images: Tensor, texts: Tensor) -> dict[str, float]:
         """Return the accuracies of features of this set as shares."""
@@ -49,7 +70,10 @@ class Validation:
             encoder.encode_image(self.codec.restore(self._stack(start).to(device), clip.image_size))
             for start in range(0, len(self.pairs), BATCH)
         ]
-        labels = [self.pairs.label(concept) for concept in range(len(self.pairs.concepts))]
+        if self.pairs.texts is not None:
+            labels = list(self.pairs.captions)
+        else:
+            labels = [self.pairs.label(concept) for concept in range(len(self.pairs.concepts))]
         texts = [
             encoder.encode_text(tokenize(clip.tokenizer, labels[start : start + BATCH]).to(device))
             for start in range(0, len(labels), BATCH)

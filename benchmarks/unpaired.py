@@ -1,0 +1,118 @@
+"""Distillation with and without captions on the starter kit: same pictures, steps and weights.
+
+Each arm trains ``starter`` as shipped from the same inherited weights; unpaired arms draw the same
+captions independently of the pictures. Recall is that of Twemoji, a style that no run trains on.
+The share is the recall of an unpaired student of that of the paired one of the same seed. Finished
+runs are kept: the same command goes on after an interruption.
+
+    python benchmarks/unpaired.py --out benchmarks/results/unpaired.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from kept_runs import (
+    cached_run,
+    check_settings,
+    evaluated_at_end,
+    runs_parser,
+    teacher_hash,
+    twemoji_shard,
+)
+
+PAIRS = "starter:train"
+BASELINE = "paired"
+
+
+def arms(texts: Path) -> dict[str, list[str]]:
+    """Return the overrides of each arm; ``texts`` has all captions of the pictures."""
+    unpaired = ["data.train=null", f"data.images={PAIRS}", f"data.texts={texts}"]
+    mix = [{"pairs": PAIRS}, {"images": PAIRS, "texts": str(texts)}]
+    return {
+        BASELINE: [],
+        "paired, affinity alone": ["loss.feature=0"],
+        "unpaired": unpaired,
+        "unpaired, affinity alone": [*unpaired, "loss.feature=0"],
+        "half paired, half unpaired": [
+            "data.train=null", "data.feature_cache=null", f"data.mix={json.dumps(mix)}",
+        ],
+        "pictures alone": [
+            "data.train=null", f"data.images={PAIRS}", "loss.affinity=0", "inherit.text=frozen",
+            "student.model={vision_cfg: {width: 256, layers: 3}}",
+        ],
+    }  # fmt: skip
+
+
+def captions_file(folder: Path) -> Path:
+    """Write every caption of the kit's training split once, one a line."""
+    from tinyclip_edge.starter import kit_path
+    from tinyclip_edge.starter.kit import read_split
+
+    path = folder / "captions.txt"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        samples = read_split(kit_path(), "train")
+        captions = dict.fromkeys(text for sample in samples for text in sample.captions)
+        path.write_text("\n".join(captions) + "\n")
+    return path
+
+
+def train(
+    arguments: argparse.Namespace, name: str, overrides: list[str], seed: int, val: str
+) -> dict[str, Any]:
+    from tinyclip_edge.config import load_config
+
+    config = load_config("starter", [*overrides, *evaluated_at_end(arguments.steps, seed, val)])
+    word = "-".join(name.replace(",", "").split())
+    return cached_run(config, arguments.work / f"{word}-seed{seed}", {"arm": name, "seed": seed})
+
+
+def row(records: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> dict[str, Any]:
+    last, paired = (
+        [record["curve"][str(record["steps"])]["r1"] for record in group]
+        for group in (records, baseline)
+    )
+    shares = [
+        100 * ours / theirs if theirs else 0.0 for ours, theirs in zip(last, paired, strict=True)
+    ]
+    return {
+        "seeds": [record["seed"] for record in records],
+        "r1": last,
+        "r1_mean": round(statistics.mean(last), 2),
+        "share_of_paired": [round(share, 1) for share in shares],  # per cent, of the same seed
+        "share_mean": round(statistics.mean(shares), 1),
+        "seconds_mean": round(statistics.mean(record["seconds"] for record in records), 1),
+    }
+
+
+def main() -> None:
+    parser = runs_parser(__doc__, "runs/unpaired", steps=400)
+    parser.add_argument("--arms", nargs="+", metavar="NAME", help="some of the arms only")
+    arguments = parser.parse_args()
+    every = arms(captions_file(arguments.work).resolve())
+    chosen = arguments.arms or [name for name in every if name != "pictures alone"]
+    if unknown := set(chosen) - set(every):
+        parser.error(f"no arm {', '.join(sorted(unknown))}; there are: {'; '.join(every)}")
+
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    check_settings(arguments.work, {"steps": arguments.steps, "teacher": teacher_hash()})
+    val = str(twemoji_shard(arguments.work))
+    results: dict[str, Any] = {"steps": arguments.steps, "measured_on": "Twemoji", "arms": {}}
+    baseline: list[dict[str, Any]] = []
+    for name in (name for name in every if name in {BASELINE, *chosen}):
+        records = [train(arguments, name, every[name], seed, val) for seed in arguments.seeds]
+        baseline = baseline or records
+        results["teacher"] = records[0]["teacher"]
+        results["arms"][name] = row(records, baseline)
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""How far a student agrees with its teacher about pictures without captions.
+
+N pictures, M texts; L labels in T templates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+import torch
+from torch import Tensor
+
+from tinyclip_edge.config.sources import TextsConfig, TextsSource
+from tinyclip_edge.data.texts import open_labels
+
+TOP = 5
+
+
+def agreement(student: Tensor, teacher: Tensor) -> dict[str, float]:
+    """Return ``agree_1``, ``agree_5`` and ``agree_kl`` of logits ``[N, M]``.
+
+    Whether the teacher's first text is the student's first, and among its first five; the mean
+    divergence, in nats, of the student's distribution over the texts from the teacher's. A tie
+    counts as a miss, and so does NaN.
+    """
+    own = student.gather(1, teacher.argmax(dim=1, keepdim=True))
+    ahead = (~student.lt(own)).sum(dim=1) - 1
+    log_p, log_q = teacher.double().log_softmax(dim=1), student.double().log_softmax(dim=1)
+    divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1)
+    return {
+        "agree_1": ahead.eq(0).double().mean().item(),
+        "agree_5": (ahead.lt(TOP) & ahead.ge(0)).double().mean().item(),
+        "agree_kl": divergence.mean().item(),
+    }
+
+
+def folder_labels(keys: Sequence[str], source: TextsSource) -> Tensor | None:
+    """Return each picture's label ``[N]``, which names its folder; None if a folder has none.
+
+    Case does not matter, and an underscore is a blank.
+    """
+    if not isinstance(source, TextsConfig):
+        return None
+    numbers = {label.casefold(): number for number, label in enumerate(open_labels(source))}
+    names = [PurePosixPath(key).parent.name.replace("_", " ").casefold() for key in keys]
+    if not all(name in numbers for name in names):
+        return None
+    return torch.tensor([numbers[name] for name in names])
+
+
+def label_accuracy(logits: Tensor, labels: Tensor, templates: int) -> float:
+    """Return the share of pictures whose label has the highest mean logit over its templates.
+
+    ``logits [N, L * T]`` have each label's templates side by side. A tie counts as a miss.
+    """
+    scores = logits.reshape(len(logits), -1, templates).mean(dim=2)
+    own = scores.gather(1, labels[:, None])
+    return (~scores.lt(own)).sum(dim=1).eq(1).double().mean().item()
