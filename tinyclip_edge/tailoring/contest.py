@@ -94,7 +94,7 @@ class Contest:
         sizes = rung_sizes(len(self.names))
         if not self.rungs:
             say(
-                f"{len(self.names):,} candidates, {len(sizes)} rungs of successive halving, "
+                f"{len(self.names):,} candidates, {len(sizes):,} rungs of successive halving, "
                 f"{duration(60 * minutes)} of training"
             )
         for number in range(len(sizes) + 1):
