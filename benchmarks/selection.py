@@ -143,6 +143,7 @@ def train(arguments: argparse.Namespace, arm: str, seed: int) -> dict[str, Any]:
         [
             f"data.train={pairs}",
             f"data.feature_cache={work / 'features'}",
+            "data.batch_distinct=false",  # a domain has few concepts
             *evaluated_at_end(arguments.steps, seed, str(work / "val.tar")),
         ],
     )
