@@ -161,6 +161,10 @@ def families() -> str:
     )
 
 
+def _processor(machine: dict[str, Any]) -> str:
+    return f"{machine['cpu']} ({', '.join(machine['flags'])})"
+
+
 def targets_page() -> str:
     """Return the page of targets, with the figures of benchmarks/targets.py."""
     results = json.loads((ROOT / "benchmarks/results/targets.json").read_text(encoding="utf-8"))
@@ -169,23 +173,27 @@ def targets_page() -> str:
         "# Targets\n",
         "`tinyclip-edge export --target NAME`. Sizes and cosines are of the starter student, by "
         "`python benchmarks/targets.py`: megabytes of both towers, the lowest cosine with PyTorch "
-        f"over {results['pairs']} pairs, and the gates that each precision passed. "
+        f"over {results['pairs']} pairs, and the gates that each precision passed. Times are the "
+        "medians of fp32 over those of the precision, one input and one thread, in turns in one "
+        f"process, on {_processor(results['machine'])}; texts of 8 tokens, or of the full length "
+        "where a target fixes it; `–` where the target is for another kind of machine. "
         "[How to choose](../howto/targets.md).\n",
-        "| target | for | precision | files | MB | cosine image, text | gates | shown beyond "
-        "values on the CPU |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| target | for | precision | files | MB | cosine image, text | gates | times as quick "
+        "as fp32 image, text | shown beyond values on the CPU |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, target in targets.TARGETS.items():
         row = rows.get(name, {})
         cells = [f"`{name}`", target.description]
         if not row.get("precisions"):
             lines.append(
-                f"| {' | '.join(cells)} | | | | | | {row.get('refused', 'not measured')} |"
+                f"| {' | '.join(cells)} | | | | | | | {row.get('refused', 'not measured')} |"
             )
         for each in row.get("precisions", ()):
             cosines = ", ".join(f"{value:.4f}" for value in each["cosine"].values())
             figures = [each["precision"], f"`{target.suffix}`", f"{each['mb']:.1f}", cosines]
-            figures += [str(each["gates"]), target.proof or "–"]
+            times = [f"{time['times_faster']:.2f}" for time in each.get("times", {}).values()]
+            figures += [str(each["gates"]), ", ".join(times) or "–", target.proof or "–"]
             lines.append("| " + " | ".join([*cells, *figures]) + " |")
             cells = ["", ""]
     return "\n".join([*lines, ""])

@@ -34,26 +34,28 @@ def replay_engine(folder: Path, precision: str, *, threads: int | None = None) -
     does not load or run.
     """
     clip = EdgeCLIP.load(folder)
-    files, manifest = _files(folder, clip.manifest, precision)
+    files = engine_files(folder, clip.manifest, precision)
+    recorded = clip.manifest.extras["engine"].get("golden")
+    embeddings = recorded.get(precision) if isinstance(recorded, dict) else None
+    golden = {**clip.manifest.golden, "embeddings": {files.precision: embeddings}}
+    manifest = replace(clip.manifest, golden=golden)
     sessions = {tower: files.open(tower, threads=threads) for tower in TOWER_IO}
     return compare(_EngineClip(folder, manifest, files.precision, clip, sessions, files.form.batch))
 
 
-def _files(folder: Path, manifest: Manifest, precision: str) -> tuple[TowerFiles, Manifest]:
-    """Return the files, and the manifest with their golden vectors under their name."""
+def engine_files(folder: Path, manifest: Manifest, precision: str) -> TowerFiles:
+    """Return the engine's files of one precision; raise BundleError if they are not described."""
     try:
         entry = manifest.extras["engine"]
         names = {tower: entry["files"][precision][tower] for tower in TOWER_IO}
         manifest.verify_files(folder, names.values())
-        files = engine_towers(
+        return engine_towers(
             entry["name"],
             precision,
             {tower: bundle_file(folder, name) for tower, name in names.items()},
             form=InputForm(entry["inputs"]["batch"], pad_id=int(entry["inputs"]["pad_id"])),
             context=manifest.context_length,
         )
-        embeddings = {files.precision: entry["golden"][precision]}
-        return files, replace(manifest, golden={**manifest.golden, "embeddings": embeddings})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(
             f"bundle {folder}: extras.engine does not describe its {precision} files; export the "
