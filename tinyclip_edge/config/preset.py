@@ -54,7 +54,7 @@ class DynamicInt8(Section):
     norms: Literal["layer", "simplified", "rms"] = Field(
         default="layer",
         description=(
-            "layer: as they are, which int8 fine-tuning imitates; simplified: layer norms without "
+            "layer: as they are; simplified: layer norms without "
             "mean subtraction (the mean is removed from the weights instead), which is faster, by "
             "onnxruntime's own name; rms: by ONNX's name, which requires onnxruntime 1.23. Towers "
             "with layer scale keep ordinary layer norms."

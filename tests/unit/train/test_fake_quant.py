@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -12,21 +13,24 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tinyclip_edge.config.preset import load_preset, preset_names
 from tinyclip_edge.errors import ConfigError, ModelError
 from tinyclip_edge.models import load_clip
-from tinyclip_edge.train.qat.fake_quant import (
-    Rounding,
+from tinyclip_edge.train.qat import exported_stream
+from tinyclip_edge.train.qat.fake_quant import Rounding, rounded
+from tinyclip_edge.train.qat.near_values import (
     as_int8,
     as_uint8,
     byte_rows,
     half_bytes,
     int8_weights,
-    rounded,
     table_blocks,
 )
+from tinyclip_edge.train.qat.quantized_task import RoundedEncoder, TowerRounding
+from tinyclip_edge.train.qat.source import rounding_for
 from tinyclip_edge.train.tasks.encoders import PairEncoder
 from tinyclip_export.layout import ANY_INPUT
-from tinyclip_export.onnx_passes import exporter
+from tinyclip_export.onnx_passes import exporter, split_ffn
 from tinyclip_export.quantization.dynamic_int8 import Int8Recipe
 from tinyclip_export.quantization.overflow_safe import pair_safe
 from tinyclip_export.quantization.recipe import QuantizeJob
@@ -136,11 +140,10 @@ class ToyTowers:
     @torch.no_grad()
     def here(self, tower: str, how: Rounding | None) -> torch.Tensor:
         """Embeddings of PyTorch, pictures as one batch."""
-        encoder = PairEncoder(self.clip).eval()
-        with rounded(how):
-            if tower == "image":
-                return encoder.encode_image(self.pixels)
-            return torch.cat([encoder.encode_text(one) for one in self.texts])
+        encoder = RoundedEncoder(self.clip, TowerRounding(how, how)).eval()
+        if tower == "image":
+            return encoder.encode_image(self.pixels)
+        return torch.cat([encoder.encode_text(one) for one in self.texts])
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +170,30 @@ def test_rounded_towers_answer_as_the_int8_file(toy_towers, tower, weights, tabl
     # the tower rounds otherwise; where it does not, the answers are the same.
     assert (off < 1e-3).float().mean() >= 0.25
     assert off.mean() < 0.5
+
+
+INT8_PRESETS = [
+    name
+    for name in preset_names()
+    if "int8" in load_preset(name).precisions and not load_preset(name).engine.name
+]
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+@pytest.mark.parametrize("name", INT8_PRESETS)
+def test_a_target_is_imitated_with_its_norms_and_layers(toy_towers, monkeypatch, tower, name):
+    # A toy's layers are too small to be split; here those of a whole picture are not.
+    for module in (split_ffn, exported_stream):
+        monkeypatch.setattr(module, "MIN_BYTES", 4 * 4 * 512)
+    preset = load_preset(name)
+    file = toy_towers.answers(tower, Int8Recipe(**preset.int8.model_dump()))
+    how = rounding_for(["int8"], preset)
+    distance = (toy_towers.here(tower, None) - file).norm(dim=1)
+    off = (toy_towers.here(tower, how) - file).norm(dim=1) / distance
+    assert off.mean() < 0.5 and (off < 1e-3).float().mean() >= 0.25
+    if how.centred:  # and norms with means would not do
+        plain = replace(how, centred=False, halves=False)
+        assert ((toy_towers.here(tower, plain) - file).norm(dim=1) / distance).mean() > 0.5
 
 
 @pytest.mark.parametrize("tower", ["image", "text"])

@@ -9,21 +9,33 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from tinyclip_edge.errors import ConfigError, ModelError, did_you_mean
+from tinyclip_edge.train.qat.exported_stream import (
+    UNCHANGED,
+    ExportedStream,
+    half_of,
+    without_mean,
+)
+from tinyclip_edge.train.qat.near_values import (
+    LARGEST,
+    as_int8,
+    as_uint8,
+    byte_rows,
+    half_bytes,
+    table_blocks,
+)
 
-LEVELS = 255  # steps of a uint8 activation
-LARGEST = {"overflow_safe": 127, "7 bit": 64, "8 bit": 127}  # largest int8 weight by weight range
 WEIGHTS = (*LARGEST, "4 bit")
 TABLES = ("8 bit", "4 bit", "float")
-BLOCK = 32  # neighbouring values that share a scale in 4 bits
-SHRINKS = tuple(0.7 + 0.05 * step for step in range(7))  # clipping factors tried for a 4-bit table
 _ATTENTION = inspect.signature(F.multi_head_attention_forward)
 
 
@@ -50,11 +62,14 @@ class Rounding:
     uint8 activations), or "4 bit" (blocks of a weight-only file, with float activations).
     ``per_row``: each row of a batch has the scale that it would have alone, as in a bundle that is
     verified one input at a time; otherwise the whole batch shares a scale, as in a single call.
+    ``centred``: norms are exported without means. ``halves``: feed-forward layers are split.
     """
 
     weights: str = "overflow_safe"
     token_table: str = "8 bit"
     per_row: bool = True
+    centred: bool = False
+    halves: bool = False
 
     def __post_init__(self) -> None:
         for key, choices in (("weights", WEIGHTS), ("token_table", TABLES)):
@@ -69,9 +84,14 @@ class Rounding:
         return asdict(self)
 
 
-def rounded(how: Rounding | None) -> AbstractContextManager[object]:
-    """Return a context in which products with weights are rounded; None leaves them float."""
-    return nullcontext() if how is None else RoundedProducts(how)
+def rounded(
+    how: Rounding | None, stream: ExportedStream = UNCHANGED
+) -> AbstractContextManager[object]:
+    """Return a context in which products with weights are rounded; None leaves them float.
+
+    ``stream``: of the tower that runs in it.
+    """
+    return nullcontext() if how is None else RoundedProducts(how, stream)
 
 
 class RoundedProducts(TorchFunctionMode):
@@ -81,14 +101,22 @@ class RoundedProducts(TorchFunctionMode):
     attention with a padding mask, which cannot be exported.
     """
 
-    def __init__(self, how: Rounding) -> None:
+    def __init__(self, how: Rounding, stream: ExportedStream = UNCHANGED) -> None:
         super().__init__()
         self._how = how
+        self._writers = stream.writers if how.centred else frozenset()
+        self._norm_biases = stream.norm_biases if how.centred else frozenset()
+        self._sources = stream.sources if how.centred else frozenset()
+        self._downs = stream.downs if how.halves else frozenset()
+        self._bare = WeakIdKeyDictionary()  # output of a norm -> the same without bias, and bias
         self._near: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}  # weight and rounded form
         self._rounded_forms: Mapping[object, Callable[..., Any]] = {
             F.linear: self._linear,
             F.conv2d: self._patches,
             F.embedding: self._embedding,
+            F.layer_norm: self._norm,
+            Tensor.__getitem__: partial(self._rows, Tensor.__getitem__),
+            Tensor.transpose: partial(self._rows, Tensor.transpose),
             F.multi_head_attention_forward: self._attention,
             torch.matmul: self._matmul,
             Tensor.matmul: self._matmul,
@@ -109,10 +137,45 @@ class RoundedProducts(TorchFunctionMode):
         self._near.clear()
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
-    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def _linear(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, centred: bool | None = None
+    ) -> Tensor:
+        if centred is None:
+            centred = id(weight) in self._writers
+        half = half_of(x, weight.shape[1]) if id(weight) in self._downs else None
+        if half is not None:
+            first = self._linear(x[..., :half], weight[:, :half], bias, centred=centred)
+            return first + self._linear(x[..., half:], weight[:, half:], centred=centred)
+        if bias is not None and x in self._bare:
+            x, shift = self._bare[x]
+            bias = bias + F.linear(shift, weight)
+        if centred and bias is not None:
+            bias = bias - bias.mean()
         if self._how.weights != "4 bit":
             x = straight(x, as_uint8(x, per_row=self._how.per_row))
-        return F.linear(x, straight(weight, self._rounded(weight)), bias)
+        return F.linear(x, straight(weight, self._rounded(weight, centred)), bias)
+
+    def _norm(self, x: Tensor, shape: Sequence[int], weight: Tensor | None = None,
+              bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:  # fmt: skip
+        if bias is None or id(bias) not in self._norm_biases:
+            normed = F.layer_norm(x, shape, weight, bias, eps)
+            return _less_mean(normed) if id(bias) in self._sources else normed
+        # Rounded weights leave the stream a small mean, which this norm does not subtract either.
+        bare = x / (x.square().mean(dim=-1, keepdim=True) + eps).sqrt()
+        bare = bare if weight is None else bare * weight
+        normed = bare + bias
+        self._bare[normed] = bare, bias
+        return normed
+
+    def _rows(self, select: Callable[..., Tensor], x: Tensor, *args: Any) -> Tensor:  # noqa: ANN401
+        """Select or move rows, which stay those of a norm."""
+        rows = select(x, *args)
+        if id(x) in self._writers:  # positions, which are added to the stream
+            return _less_mean(rows)
+        if x in self._bare and rows.shape[-1:] == x.shape[-1:]:
+            bare, bias = self._bare[x]
+            self._bare[rows] = select(bare, *args), bias
+        return rows
 
     def _patches(self, x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
         """Round a patch embedding, which is exported as a product, but no other convolution."""
@@ -122,15 +185,17 @@ class RoundedProducts(TorchFunctionMode):
         if bound.args[3:] != ((high, wide), (0, 0), (1, 1), 1) or high * wide == 1:
             return F.conv2d(x, weight, *args, **kwargs)
         patches = F.unfold(x, (high, wide), stride=(high, wide)).transpose(1, 2)
-        out = self._linear(patches, weight.flatten(1), bound.arguments["bias"])
+        centred = id(weight) in self._writers
+        out = self._linear(patches, weight.flatten(1), bound.arguments["bias"], centred=centred)
         return out.transpose(1, 2).reshape(len(x), -1, x.shape[2] // high, x.shape[3] // wide)
 
-    def _rounded(self, weight: Tensor) -> Tensor:
+    def _rounded(self, weight: Tensor, centred: bool) -> Tensor:
         """Return a weight's rounded values, cached for texts of several lengths."""
-        key = (weight.data_ptr(), weight._version, weight.shape, weight.stride())
+        key = (weight.data_ptr(), weight._version, weight.shape, weight.stride(), centred)
         if key not in self._near:
             kind = self._how.weights
-            near = half_bytes(weight) if kind == "4 bit" else as_int8(weight, kind)
+            exact = without_mean(weight.detach()) if centred else weight
+            near = half_bytes(exact) if kind == "4 bit" else as_int8(exact, kind)
             self._near[key] = weight, near  # holding the weight keeps its address from being reused
         return self._near[key][1]
 
@@ -142,6 +207,8 @@ class RoundedProducts(TorchFunctionMode):
     def _embedding(self, ids: Tensor, table: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
         # Scales belong to single rows, so only the rows that were read are rounded.
         rows = F.embedding(ids, table, *args, **kwargs)
+        if id(table) in self._writers:
+            rows = _less_mean(rows)
         if self._how.token_table == "float":
             return rows
         near = byte_rows if self._how.token_table == "8 bit" else table_blocks
@@ -160,7 +227,7 @@ class RoundedProducts(TorchFunctionMode):
         bias = arguments["in_proj_bias"]
         biases = (None,) * 3 if bias is None else bias.chunk(3)
         q, k, v = (
-            self._linear(arguments[side].transpose(0, 1), weight, bias)
+            self._linear(self._rows(Tensor.transpose, arguments[side], 0, 1), weight, bias)
             .reshape(*arguments[side].shape[1::-1], arguments["num_heads"], -1)
             .transpose(1, 2)
             for side, weight, bias in zip(sides, weights, biases, strict=True)
@@ -171,90 +238,10 @@ class RoundedProducts(TorchFunctionMode):
         return out.transpose(0, 1), None
 
 
+def _less_mean(rows: Tensor) -> Tensor:
+    return rows - rows.mean(dim=-1, keepdim=True)
+
+
 def straight(x: Tensor, near: Tensor) -> Tensor:
     """Return ``near`` with the gradient of ``x``."""
     return x + (near - x).detach()
-
-
-@torch.no_grad()
-def as_uint8(x: Tensor, *, per_row: bool) -> Tensor:
-    """Return ``x [B, ...]`` rounded by onnxruntime's DynamicQuantizeLinear, times its scale."""
-    flat = x.reshape(len(x), -1) if per_row else x.reshape(1, -1)
-    low, high = flat.amin(dim=1).clamp_max(0.0), flat.amax(dim=1).clamp_min(0.0)
-    scale = (high - low) / LEVELS
-    scale = torch.where(scale == 0.0, 1.0, scale)
-    zero = (-low / scale).round().clamp(0, LEVELS)
-    scale, zero = (part.view(-1, *[1] * (x.ndim - 1)) for part in (scale, zero))
-    return ((x / scale).round() + zero).clamp(0, LEVELS).sub(zero).mul(scale)
-
-
-@torch.no_grad()
-def as_int8(weight: Tensor, weight_range: str) -> Tensor:
-    """Return ``[N, K]`` as int8 weights with a scale per output column, times their scale."""
-    values, scale = int8_weights(weight, weight_range)
-    return values.to(weight.dtype) * scale[:, None].to(weight.dtype)
-
-
-def int8_weights(weight: Tensor, weight_range: str) -> tuple[Tensor, Tensor]:
-    """Return the int8 values ``[N, K]`` and scales ``[N]`` of a weight.
-
-    "overflow_safe": any two neighbouring inputs of the same sign fit 16 bits with uint8
-    activations.
-    """
-    exact, largest = weight.double(), LARGEST[weight_range]
-    scale = exact.abs().amax(dim=1) / largest
-    if weight_range == "overflow_safe":
-        # A pair of opposite signs fits if its larger weight does, since its sum is smaller still.
-        even = F.pad(exact, (0, exact.shape[1] % 2))
-        sums = (even[:, 0::2] + even[:, 1::2]).abs_()
-        scale = torch.maximum(scale, sums.amax(dim=1) / largest)
-    else:
-        exact, scale = weight, scale.to(weight.dtype)  # as onnxruntime divides
-    scale = torch.where(scale == 0.0, 1.0, scale)
-    return (exact / scale[:, None]).round(), scale
-
-
-@torch.no_grad()
-def half_bytes(weight: Tensor) -> Tensor:
-    """Return ``[N, K]`` as 4-bit weights in blocks of 32 inputs, as MatMulNBits restores them."""
-    width = weight.shape[1]
-    blocks = F.pad(weight, (0, -width % BLOCK)).view(len(weight), -1, BLOCK)
-    return _in_steps(blocks, _widest(blocks)).flatten(1)[:, :width]
-
-
-@torch.no_grad()
-def byte_rows(rows: Tensor) -> Tensor:
-    """Return token rows ``[..., W]`` as int8 with one scale each, times their scale."""
-    scale = rows.abs().amax(dim=-1, keepdim=True) / 127
-    scale = torch.where(scale == 0.0, 1.0, scale)
-    return (rows / scale).round() * scale
-
-
-@torch.no_grad()
-def table_blocks(rows: Tensor) -> Tensor:
-    """Return token rows ``[..., W]`` in 4 bits, with the best of a few scales for each block.
-
-    Raises ModelError for rows that do not split into blocks.
-    """
-    if rows.shape[-1] % BLOCK:
-        raise ModelError(
-            f"token table: rows of {rows.shape[-1]} values are not a multiple of {BLOCK}, as 4 "
-            "bits require"
-        )
-    blocks = rows.reshape(*rows.shape[:-1], -1, BLOCK)
-    widest = _widest(blocks)
-    candidates = torch.stack([_in_steps(blocks, widest * shrink) for shrink in SHRINKS])
-    best = (candidates - blocks).square().sum(-1).argmin(dim=0)
-    nearest = candidates.gather(0, best[None, ..., None].expand(1, *blocks.shape))[0]
-    return nearest.flatten(-2)
-
-
-def _widest(blocks: Tensor) -> Tensor:
-    """Return the scale at which a block's value of largest magnitude becomes -8, ``[..., 1]``."""
-    extreme = blocks.gather(-1, blocks.abs().argmax(dim=-1, keepdim=True))
-    scale = extreme / -8.0
-    return torch.where(scale == 0.0, 1.0, scale)
-
-
-def _in_steps(blocks: Tensor, scale: Tensor) -> Tensor:
-    return (blocks / scale).round().clamp(-8, 7) * scale

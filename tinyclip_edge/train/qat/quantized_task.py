@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from tinyclip_edge.models import LoadedClip
+from tinyclip_edge.train.qat.exported_stream import exported_stream
 from tinyclip_edge.train.qat.fake_quant import Rounding, rounded
 from tinyclip_edge.train.tasks.distill_task import DistillTask, TaskContext
 from tinyclip_edge.train.tasks.encoders import PairEncoder
@@ -26,15 +27,18 @@ class RoundedEncoder(PairEncoder):
     def __init__(self, clip: LoadedClip, rounding: TowerRounding) -> None:
         super().__init__(clip)
         self.rounding = rounding
+        # By identity: of these modules, which training changes in place.
+        self._image_stream = exported_stream(clip.model, "image")
+        self._text_stream = exported_stream(clip.model, "text")
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return ``[B, D]`` of float32 ``[B, 3, H, W]``."""
-        with rounded(self.rounding.image):
+        with rounded(self.rounding.image, self._image_stream):
             return super().encode_image(pixels)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Return ``[B, D]`` of ``[B, L]`` tokens, L up to the context length."""
-        with rounded(self.rounding.text):
+        with rounded(self.rounding.text, self._text_stream):
             return super().encode_text(tokens)
 
 

@@ -14,8 +14,9 @@ from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.models import LoadedClip, load_clip
 from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_edge.train.monitoring.events import Observer
-from tinyclip_edge.train.qat.fake_quant import BLOCK, Rounding
+from tinyclip_edge.train.qat.fake_quant import Rounding
 from tinyclip_edge.train.qat.finetune import Finished, Finishing, finish_quantized
+from tinyclip_edge.train.qat.near_values import BLOCK
 
 CONFIG = "config.yaml"  # of a run folder
 MODELS = ("student", "best")  # in a run folder
@@ -85,8 +86,12 @@ def rounding_for(precisions: Collection[str], preset: ExportPreset) -> Rounding:
     if "static" in kinds and "dynamic" not in kinds:
         return _rounding(preset.static.weight_range, preset.static.token_table)
     if {"dynamic", "dynamic uint8"}.intersection(kinds):
-        signed = "dynamic" in kinds and preset.int8.weights == "int8"
-        return _rounding(preset.int8.weight_range if signed else "8 bit", preset.int8.token_table)
+        int8 = preset.int8
+        signed = "dynamic" in kinds and int8.weights == "int8"
+        rounding = _rounding(int8.weight_range if signed else "8 bit", int8.token_table)
+        return replace(
+            rounding, centred=int8.norms != "layer", halves=int8.feed_forward == "halves"
+        )
     raise ConfigError("--qat fine-tunes a model for int8, static or q4; add --int8")
 
 
