@@ -65,7 +65,9 @@ def _calls(folder: Path, tower: str, threads: int) -> Iterator[tuple[str, Callab
     for precision in manifest.precisions():
         yield precision, _call(folder, precision, tower, threads)
     entry = manifest.extras.get("engine")
-    for precision in entry["files"] if entry else ():
+    if entry is None:
+        return
+    for precision in entry["files"]:
         yield f"{entry['name']} {precision}", _engine_call(folder, precision, tower, threads)
 
 
