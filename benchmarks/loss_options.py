@@ -49,7 +49,6 @@ ARMS: dict[str, list[str]] = {
     "sigmoid affinity": ["loss.affinity_kind=sigmoid", *LEARNED],
     "sigmoid labels": ["loss.sigmoid=1", *LEARNED],
     "learned scale": ["loss.student_logit_scale=learned"],
-    "all three, learned scale": ["loss.contrastive=1", "loss.student_logit_scale=learned"],
     "all three, sigmoid labels": ["loss.contrastive=1", "loss.sigmoid=1", *LEARNED],
     "matryoshka": [f"loss.matryoshka={PREFIXES}"],
     "all three, interactive, average 0.99": [

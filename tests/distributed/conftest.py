@@ -41,7 +41,7 @@ def runs(tmp_path_factory, toy_teacher_folder):
             **sections,
         }
 
-    parts = {"device": "cpu", "log_every": 1, "micro_batch": 3, "grad_checkpointing": True}
+    parts = {"device": "cpu", "log_every": 1, "micro_batch": 5, "grad_checkpointing": True}
     learnt = {"student_logit_scale": "learned", "contrastive": 0.5}
     # A copy of the teacher that only mimics it begins with gradients of rounding; where the
     # price alone moves gates they are all but equal, and rounding picks those that go.

@@ -16,7 +16,7 @@ from tinyclip_edge.evaluation import EvalSet
     [
         (("--precision", "int9"), "did you mean 'int8'"),
         (("--target", "x87"), "did you mean 'x86'"),
-        (("--token-bits", "5"), "8, 4 or 32 bits, not 5"),
+        (("--token-bits", "5"), "8, 4, 3 or 32 bits, not 5"),
         (("--int8", "--calibration", "starter:vall"), "did you mean 'val'"),
     ],
 )

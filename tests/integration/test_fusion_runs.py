@@ -50,8 +50,8 @@ def test_a_gate_is_trained_resumed_and_no_part_of_the_student(fused, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fusion", ["confidence", "learned"])
-def test_several_cached_teachers_are_asked_once(fused, tmp_path, monkeypatch, fusion):
+@pytest.mark.parametrize(("fusion", "rounding"), [("confidence", 3e-3), ("learned", 1e-3)])
+def test_several_cached_teachers_are_asked_once(fused, tmp_path, monkeypatch, fusion, rounding):
     live, cached = tmp_path / "live", tmp_path / "cached"
     distill(fused(fusion, data={"cache_teacher": False}), live)
     distill(fused("mean", data={"feature_cache": str(tmp_path / "cache")}), tmp_path / "mean")
@@ -63,8 +63,10 @@ def test_several_cached_teachers_are_asked_once(fused, tmp_path, monkeypatch, fu
     monkeypatch.setattr(Teacher, "encode_texts", ask)
     # The cache of the mean serves: how teachers are fused is no part of their features.
     distill(fused(fusion, data={"feature_cache": str(tmp_path / "cache")}), cached)
-    assert losses(cached) == pytest.approx(losses(live), rel=1e-3)
-    assert losses(cached) != pytest.approx(losses(tmp_path / "mean"), rel=1e-3)
+    # They are cached in half precision; a share of confidence magnifies its rounding.
+    assert losses(cached)[1] == pytest.approx(losses(live)[1], rel=5e-4)
+    assert losses(cached) == pytest.approx(losses(live), rel=rounding)
+    assert losses(cached) != pytest.approx(losses(tmp_path / "mean"), rel=rounding)
 
 
 @pytest.mark.slow
@@ -72,7 +74,9 @@ def test_several_cached_teachers_are_asked_once(fused, tmp_path, monkeypatch, fu
 def test_parts_of_a_batch_are_the_batch(fused, tmp_path, fusion):
     distill(fused(fusion), tmp_path / "whole")
     distill(fused(fusion, run={"micro_batch": 3}), tmp_path / "parts")
-    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
+    parts, whole = losses(tmp_path / "parts"), losses(tmp_path / "whole")
+    assert parts[1] == pytest.approx(whole[1], rel=5e-6)
+    assert parts == pytest.approx(whole, rel=5e-5)  # steps enlarge rounding
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def test_from_a_mapping_to_a_bundle(config, shards, tmp_path, monkeypatch, no_re
     )  # fmt: skip
     assert (str(result.out), result.steps, steps) == ("runs/toy", 4, [1, 2, 3, 4])
     html = result._repr_html_()
-    assert f"{result.evaluations[4]['t2i_r1']:.1%}" in html and "teacher" in html
+    assert f"{result.evaluations[4]['t2i_r1'] * 100:.1f} %" in html and "teacher" in html
 
     val = str(shards / "val.tar")
     measured = tinyclip_edge.evaluate(result.student, data=val)

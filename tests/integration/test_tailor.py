@@ -55,7 +55,7 @@ def options(pictures) -> dict[str, Any]:
         "work": pictures / "work",
         "max_mb": 3,
         "max_ms": 1e6,
-        "minutes": 0.3,
+        "minutes": 0.1,
         "candidates": 2,
     }
 

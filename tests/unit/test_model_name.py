@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 import tinyclip_edge
 from tiny_bundle import write_tiny_bundle
 from tinyclip_demo.model_registry import ModelRegistry
-from tinyclip_edge.evaluation.bench import _names
+from tinyclip_edge.evaluation.open import names_of
 from tinyclip_edge.paths import model_name
 from tinyclip_edge.report.bundles import Bundle
 from tinyclip_edge.runtime.bundle import Manifest
@@ -65,7 +65,7 @@ def test_every_command_says_the_same(tmp_path, monkeypatch, command_line):
         clip.name,
         checked.name,
         json.loads(classified)["model"],
-        *_names(["bundles/mine"]).values(),
+        *names_of(["bundles/mine"]).values(),
         *ModelRegistry(["bundles/mine"]).names,
         reported.name,
     ]

@@ -176,10 +176,8 @@ _ALL = (
         "select.select",
         "shards that are read stay; the same command goes on",
         (
-            "select 'data/{000..099}.tar' --target-texts labels.txt --count 100000 --out "
-            "mine.selection",
-            "select data/*.tar --target-images photos --teacher ViT-B-32/laion2b_s34b_b79k --count "
-            "50000 --drop-duplicates 0.95 --out mine.selection",
+            "select *.tar --target-texts my.txt --count 90 --out my.selection",
+            "select *.tar --target-images me --count 90 --out my.selection",
         ),
     ),
     Command("cache", "cache.cache", "parts that are finished stay; the same command goes on"),

@@ -53,6 +53,7 @@ def classifier(vision: Path) -> bytes:
         {
             "version": 1,
             "labels": ["a", "b", "c", "d"],
+            "templates": ["a {}"],
             "preprocessor": {"size": SIZE},
             "precise_int8": True,
         }
