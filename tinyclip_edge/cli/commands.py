@@ -176,8 +176,8 @@ _ALL = (
         "select.select",
         "shards that are read stay; the same command goes on",
         (
-            "select *.tar --target-texts my.txt --count 90 --out my.selection",
-            "select *.tar --target-images me --count 90 --out my.selection",
+            "select *.tar --target-texts a.txt --count 90 --out a.selection",
+            "select *.tar --target-images a --count 90 --out a.selection",
         ),
     ),
     Command("cache", "cache.cache", "parts that are finished stay; the same command goes on"),
