@@ -33,7 +33,10 @@ EXTRA_TESTS = (
 )
 # What the tests import beside the package: the newest that go with the leg's versions.
 TOOLS = {
-    "base": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "onnx"],
+    "base": [
+        "pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "onnx", "sqlite-vec",
+        "pysqlite3; sys_platform == 'linux'",
+    ],
     "all": ["psutil", "tensorboard", "scikit-learn", "resvg-py"],
 }  # fmt: skip
 EXTRAS = {"base": (), "all": ("all", "lancedb", "qdrant")}
