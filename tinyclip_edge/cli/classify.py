@@ -15,6 +15,7 @@ from tinyclip_edge.cli.options import (
     DecodeOption,
     JsonFlag,
     PrecisionOption,
+    TemplateOption,
     ThreadsOption,
     open_bundle,
     print_json,
@@ -30,12 +31,7 @@ def classify(
     labels: Annotated[
         str, typer.Option(help="Labels: a file with one a line, or a,b,c.", metavar="FILE|a,b,c")
     ],
-    template: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Prompt with {} for the label; repeat for an ensemble.", show_default="{}"
-        ),
-    ] = None,
+    template: TemplateOption = None,
     top: Annotated[
         int, typer.Option(metavar="N", min=1, help="Labels to show of each picture.")
     ] = 5,
@@ -63,14 +59,14 @@ def classify(
     names, templates = _label_names(labels), tuple(template or ("{}",))
     paths = list(_expanded(images))
     clip = open_bundle(bundle, precision=precision, threads=threads, decode=decode, device=device)
-    decided = decision(clip.confidence, names, templates, _number(threshold))
-    least = decided.threshold or 0.0
+    lowest = _number(threshold)
+    least = decision(clip.confidence, names, templates, lowest).threshold or 0.0
     check_prompts(clip, names, templates)  # what fails later is the pictures' fault
     results: list[dict[str, Any]] = []
     broken = False
     for path in paths:
         try:
-            answer = clip.classify(Path(path), names, templates, threshold=_number(threshold))
+            answer = clip.classify(Path(path), names, templates, threshold=lowest)
         except DataError as error:
             broken = True
             say(str(error))

@@ -12,6 +12,7 @@ from tinyclip_edge.cli.options import (
     MODEL_HELP,
     DeviceOption,
     JsonFlag,
+    TemplateOption,
     ThreadsOption,
     print_json,
     print_tables,
@@ -41,12 +42,7 @@ def compare(
         CompareTask,
         typer.Option(help="What to measure; auto: zero-shot of sets with classes, else retrieval."),
     ] = CompareTask.auto,
-    template: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Prompt with {} for the label; repeat for an ensemble.", show_default="{}"
-        ),
-    ] = None,
+    template: TemplateOption = None,
     limit: Annotated[
         int | None,
         typer.Option(

@@ -11,6 +11,7 @@ from tinyclip_edge.cli.options import (
     MODEL_HELP,
     DeviceOption,
     JsonFlag,
+    TemplateOption,
     ThreadsOption,
     print_json,
     print_tables,
@@ -41,12 +42,7 @@ def evaluate(
         str | None,
         typer.Option(help="One of a bundle's precisions.", show_default="the bundle's own"),
     ] = None,
-    template: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Prompt with {} for the label; repeat for an ensemble.", show_default="{}"
-        ),
-    ] = None,
+    template: TemplateOption = None,
     limit: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Use at most this many images.", show_default="all"),

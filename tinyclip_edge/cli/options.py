@@ -58,6 +58,10 @@ DecodeOption = Annotated[
         metavar="MODE",
     ),
 ]
+TemplateOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Prompt with {} for the label; repeat for an ensemble.", show_default="{}"),
+]
 CLUSTER_HELP = (
     "Use the machines of a Dask cluster instead, such as tcp://10.0.0.1:8786; they must see the "
     "same folders."

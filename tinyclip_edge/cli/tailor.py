@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from tinyclip_edge.cli.options import JsonFlag, print_json, print_tables, say, say_result
+from tinyclip_edge.cli.options import (
+    JsonFlag,
+    TemplateOption,
+    print_json,
+    print_tables,
+    say,
+    say_result,
+)
 
 CHOICES = "classifier (one file for these labels) or towers (for any query)"
 
@@ -21,12 +28,7 @@ def tailor(
         Path | None,
         typer.Option(metavar="FILE", help="More texts, such as queries, one a line."),
     ] = None,
-    template: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Prompt with {} for the label; repeat for an ensemble.", show_default="{}"
-        ),
-    ] = None,
+    template: TemplateOption = None,
     teacher: Annotated[
         str, typer.Option(metavar="MODEL", help="The model to imitate.")
     ] = "starter-teacher",
