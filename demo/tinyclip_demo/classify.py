@@ -157,7 +157,7 @@ def label_probabilities(
     """Return ``[N, C]``: softmax over the labels, or sigmoids for a model with a logit bias."""
     logits = model.logit_scale * (images @ text.T).astype(np.float64)
     bias = getattr(getattr(model, "manifest", None), "logit_bias", None)
-    return np.stack([probabilities(row, bias) for row in logits])
+    return probabilities(logits, bias)
 
 
 def preprocess_pixels(model: Embedder, picture: Image.Image) -> tuple[ImageInput, float | None]:

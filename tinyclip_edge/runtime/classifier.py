@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tinyclip_edge.errors import BundleError, DataError, did_you_mean
 from tinyclip_edge.json_text import parse_json
@@ -90,7 +91,7 @@ class EdgeClassifier:
     def classify(self, image: ImageInput, *, threshold: Threshold = None) -> Classification:
         """Return (label, probability), most probable first; see ``EdgeCLIP.classify``."""
         decided = decision(self.confidence, self.labels, self.templates, threshold)
-        chances = self.probabilities([image])
+        chances: npt.NDArray[np.floating[Any]] = self.probabilities([image])
         if decided.temperature != 1:
             chances = tempered(chances, decided.temperature, independent=self._independent)
         order = np.argsort(-chances[0], kind="stable")

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from tinyclip_edge.errors import BundleError, ConfigError, DataError, shown
-from tinyclip_edge.runtime.prompts import probabilities
+from tinyclip_edge.runtime.prompts import Real, probabilities
 from tinyclip_edge.runtime.protocol import Features
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ class Decision:
     threshold: float | None = None  # None: the best label is always an answer
     temperature: float = 1.0
 
-    def probabilities(self, logits: Features, bias: float | None) -> Features:
-        """Return ``[C]`` of the logits ``[C]`` of one picture; ``bias`` is SigLIP's."""
+    def probabilities(self, logits: npt.NDArray[Real], bias: float | None) -> npt.NDArray[Real]:
+        """Return ``[..., C]`` of the logits ``[..., C]`` of pictures; ``bias`` is SigLIP's."""
         if self.temperature == 1:
             return probabilities(logits, bias)
         scaled = None if bias is None else bias / self.temperature
@@ -107,18 +108,17 @@ def _calibrated(
     return confidence.decision
 
 
-def tempered(chances: Features, temperature: float, *, independent: bool) -> Features:
+def tempered(
+    chances: Features, temperature: float, *, independent: bool
+) -> npt.NDArray[np.float64]:
     """Return probabilities ``[N, C]`` at a temperature, of those at 1.
 
     ``independent``: each label has a sigmoid of its own, and no softmax is over all.
     """
     values = np.clip(chances.astype(np.float64), 1e-12, 1 - 1e-12)
     if independent:
-        odds = np.log(values / (1 - values)) / temperature
-        return np.asarray(0.5 + 0.5 * np.tanh(odds / 2))
-    logits = np.log(values) / temperature
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+        return probabilities(np.log(values / (1 - values)) / temperature, bias=0.0)
+    return probabilities(np.log(values) / temperature, bias=None)
 
 
 def _texts(values: object) -> tuple[str, ...]:

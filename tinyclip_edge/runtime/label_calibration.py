@@ -180,8 +180,8 @@ def _loss(logits: Floats, targets: Targets, bias: float | None, log_temperature:
 
 def _best(logits: Floats, temperature: float, bias: float | None) -> Floats:
     """Return the probability ``[N]`` of each picture's best label."""
-    chosen = Decision(temperature=temperature)
-    return np.array([chosen.probabilities(row, bias).max() for row in logits])
+    best: Floats = Decision(temperature=temperature).probabilities(logits, bias).max(axis=1)
+    return best
 
 
 def _crossed(logits: Floats, targets: Targets, bias: float | None) -> Floats:

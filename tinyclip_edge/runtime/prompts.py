@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.limits import TEXTS_BYTES
 from tinyclip_edge.runtime.inputs import label_list
 from tinyclip_edge.runtime.protocol import Embedder, Features, TextTokens
+
+Real = TypeVar("Real", np.float32, np.float64)
 
 _LABEL_CHARS = 60  # characters of a label in a message
 
@@ -112,10 +116,10 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= _LABEL_CHARS else text[:_LABEL_CHARS] + "…")
 
 
-def probabilities(logits: Features, bias: float | None) -> Features:
-    """Return ``[C]``: softmax over C labels, or a sigmoid of each in a model trained with one."""
+def probabilities(logits: npt.NDArray[Real], bias: float | None) -> npt.NDArray[Real]:
+    """Return ``[..., C]``: softmax over C labels, or a sigmoid of each in a model trained so."""
     if bias is not None:
         # tanh does not overflow where exp would.
         return np.asarray(0.5 + 0.5 * np.tanh((logits + bias) / 2))
-    weights = np.exp(logits - logits.max())
-    return np.asarray(weights / weights.sum())
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))

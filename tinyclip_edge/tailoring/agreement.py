@@ -38,7 +38,7 @@ def label_chances(
 ) -> npt.NDArray[np.float64]:
     """Return probabilities ``[N, C]`` of unit-norm features, as a bundle's classifier gives."""
     logits = scale * (images.astype(np.float64) @ labels.astype(np.float64).T)
-    return np.stack([probabilities(row, bias) for row in logits])
+    return probabilities(logits, bias)
 
 
 def agreement(

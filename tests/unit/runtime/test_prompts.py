@@ -7,10 +7,16 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import expit, softmax
 
 from tinyclip_edge import EdgeCLIP
 from tinyclip_edge.errors import DataError
-from tinyclip_edge.runtime.prompts import check_prompts, fill_templates, prompt_chars
+from tinyclip_edge.runtime.prompts import (
+    check_prompts,
+    fill_templates,
+    probabilities,
+    prompt_chars,
+)
 
 RED = Image.new("RGB", (12, 9), "red")
 
@@ -145,3 +151,10 @@ def test_the_size_of_prompts_is_known_before_they_are_made():
     assert prompt_chars(labels, templates) == expected
     with pytest.raises(DataError, match="make prompts of 400,000,000 characters"):
         fill_templates(["x" * 20_000], ["{}" * 20_000])
+
+
+def test_probabilities_are_of_one_picture_or_of_many():
+    logits = np.random.default_rng(0).normal(0, 20, (5, 7))
+    for values in (logits, logits[0]):
+        assert probabilities(values, None) == pytest.approx(softmax(values, axis=-1))
+        assert probabilities(values, -3.0) == pytest.approx(expit(values - 3))

@@ -226,7 +226,7 @@ def check_domain(
     if not len(images):
         raise DataError("there are no images to look at")
     cosines = images @ classes.T
-    chances = np.stack([probabilities(row, bias) for row in scale * cosines])
+    chances = probabilities(scale * cosines, bias)
     best = chances.argmax(axis=1)
     used = set(best.tolist())
     titles = [str(row) for row in range(len(images))] if names is None else names
