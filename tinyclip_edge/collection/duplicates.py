@@ -32,10 +32,16 @@ def duplicate_groups(
     most 1.
     """
     firsts = first_duplicates(index.features, index.scales, min_score, progress=progress)
-    groups: dict[int, list[str]] = defaultdict(list)
-    for first, key in zip(firsts.tolist(), index.keys, strict=True):
-        groups[first].append(key)
-    return [tuple(keys) for keys in groups.values() if len({split_key(key)[0] for key in keys}) > 1]
+    groups = (tuple(index.keys[row] for row in rows) for rows in row_groups(firsts))
+    return [keys for keys in groups if len({split_key(key)[0] for key in keys}) > 1]
+
+
+def row_groups(firsts: npt.NDArray[np.intp]) -> list[list[int]]:
+    """Return the rows of each group of ``first_duplicates``, two at least, in order."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    for row, first in enumerate(firsts.tolist()):
+        groups[first].append(row)
+    return [rows for rows in groups.values() if len(rows) > 1]
 
 
 def first_duplicates(

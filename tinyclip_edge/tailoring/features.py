@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from tinyclip_edge.collection.duplicates import MIN_SCORE, first_duplicates
 from tinyclip_edge.data import FeatureStore, PairSource, PartFeatures
 from tinyclip_edge.data.marks import MARK, caption_mark, sample_mark
 from tinyclip_edge.data.pairs import Halves
@@ -95,14 +94,6 @@ def encode_pictures(
     width = teacher.embedding_dim
     stacked = np.concatenate(rows) if rows else np.zeros((0, width), dtype=np.float16)
     return PictureFeatures(tuple(known), stacked, tuple(unreadable))
-
-
-def near_duplicates(pictures: PictureFeatures) -> list[list[int]]:
-    """Return groups of indices of pictures that the teacher sees as nearly the same."""
-    groups: dict[int, list[int]] = {}
-    for row, first in enumerate(first_duplicates(pictures.unit, min_score=MIN_SCORE).tolist()):
-        groups.setdefault(first, []).append(row)
-    return [group for group in groups.values() if len(group) > 1]
 
 
 def fill_store(

@@ -13,23 +13,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from tinyclip_edge.collection.duplicates import MIN_SCORE, first_duplicates, row_groups
 from tinyclip_edge.data import FeatureStore, open_training
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.models import LoadedClip, TorchEmbedder
 from tinyclip_edge.runtime.prompts import class_features
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.tailoring.agreement import folder_targets, label_chances
-from tinyclip_edge.tailoring.features import (
-    PictureFeatures,
-    encode_pictures,
-    fill_store,
-    near_duplicates,
-)
+from tinyclip_edge.tailoring.features import PictureFeatures, encode_pictures, fill_store
 from tinyclip_edge.tailoring.pictures import PictureList
 from tinyclip_edge.tailoring.request import TailorRequest
 from tinyclip_edge.tailoring.split import held_out
 from tinyclip_edge.tailoring.work import WorkFolder
-from tinyclip_edge.train.preflight.domain_check import look_at_images
+from tinyclip_edge.train.preflight.domain_check import look_at_features
 
 if TYPE_CHECKING:
     from tinyclip_edge.config import RunConfig
@@ -71,21 +67,24 @@ def prepare(
     pictures = _encoded(work, listed, teacher, config.data.workers, say)
     listed.without(pictures.unreadable).check_readable()
     digests = {picture.path: picture.sha256 for picture in listed.pictures}
-    look = look_at_images(
+    unit = pictures.unit
+    classes = class_features(TorchEmbedder(clip), request.labels, request.templates)
+    firsts = first_duplicates(unit, min_score=MIN_SCORE)
+    look = look_at_features(
         clip,
-        pictures.paths,
+        unit,
         request.labels,
         templates=request.templates,
         names=[os.path.relpath(path, listed.folder) for path in pictures.paths],
-        features=pictures.unit,
+        classes=classes,
+        firsts=firsts,
     )
     for finding in look.findings:
         if finding.refuses:
             raise DataError(f"{listed.folder}: {finding.text}")
-    groups = near_duplicates(pictures)
+    groups = row_groups(firsts)
     chosen = held_out([digests[path] for path in pictures.paths], groups)
-    classes = class_features(TorchEmbedder(clip), request.labels, request.templates)
-    chances = label_chances(pictures.unit, classes, clip.logit_scale, clip.logit_bias)
+    chances = label_chances(unit, classes, clip.logit_scale, clip.logit_bias)
     warnings = [finding.text for finding in look.findings]
     notes = (*_notes(pictures, listed, groups, chosen), *warnings)
     for note in notes:

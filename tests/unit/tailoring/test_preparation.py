@@ -13,7 +13,7 @@ from tinyclip_edge.config import make_config
 from tinyclip_edge.data import FeatureStore, open_training
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.models import TorchEmbedder
-from tinyclip_edge.tailoring import features, preparation
+from tinyclip_edge.tailoring import preparation
 from tinyclip_edge.tailoring.pictures import list_pictures
 from tinyclip_edge.tailoring.preparation import prepare
 from tinyclip_edge.tailoring.request import TailorRequest
@@ -47,8 +47,9 @@ def work(tmp_path):
 def prepared(folder, work, toy_teacher, monkeypatch):
     """A function that prepares; a random teacher knows no domain, and sees all as similar."""
     monkeypatch.setattr(domain_check, "common_names", lambda *_, **__: ())
-    for module in (domain_check, features):
-        monkeypatch.setattr(module, "MIN_SCORE", 0.99999)
+    # Preparation compares the pictures, and the look at the domain not once more.
+    monkeypatch.setattr(preparation, "MIN_SCORE", 0.99999)
+    monkeypatch.setattr(domain_check, "first_duplicates", pytest.fail)
     request = TailorRequest(folder, LABELS, "toy", work.path / "out", templates=("a {}", "the {}"))
     config = config_of(work)
 

@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.models import TorchEmbedder
 from tinyclip_edge.models.common_names import common_names
 from tinyclip_edge.train.preflight.domain_check import (
     DomainCheck,
     Recognition,
     check_domain,
     far_images,
-    look_at_images,
+    look_at_features,
     recognition,
 )
 
@@ -124,13 +125,14 @@ def test_common_names_are_spread_and_leave_the_labels_out():
     assert len(common_names(2000)) <= 1000
 
 
-def pictures(count):
+def features_of(teacher, count):
     random = np.random.default_rng(0)
-    return [Image.fromarray(random.integers(0, 255, (32, 32, 3), np.uint8)) for _ in range(count)]
+    pixels = [random.integers(0, 255, (32, 32, 3), np.uint8) for _ in range(count)]
+    return TorchEmbedder(teacher).encode_image([Image.fromarray(each) for each in pixels])
 
 
 def test_a_random_teacher_knows_nothing(toy_teacher):
-    check = look_at_images(toy_teacher, pictures(40), ["cat", "dog", "bicycle"])
+    check = look_at_features(toy_teacher, features_of(toy_teacher, 40), ["cat", "dog", "bicycle"])
     assert any("does not know" in finding.text or "nearly the same" in finding.text
                for finding in check.findings)  # fmt: skip
     assert check.refused
@@ -146,4 +148,4 @@ def test_a_random_teacher_knows_nothing(toy_teacher):
 )
 def test_labels_that_cannot_be_told_apart_are_refused(toy_teacher, labels, message):
     with pytest.raises(DataError, match=message):
-        look_at_images(toy_teacher, pictures(1), labels)
+        look_at_features(toy_teacher, features_of(toy_teacher, 1), labels)

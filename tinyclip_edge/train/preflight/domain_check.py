@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from tinyclip_edge.collection.duplicates import MIN_SCORE, first_duplicates
@@ -24,7 +25,7 @@ from tinyclip_edge.errors import DataError
 from tinyclip_edge.models import LoadedClip, TorchEmbedder
 from tinyclip_edge.models.common_names import common_names
 from tinyclip_edge.runtime.prompts import check_prompts, class_features, probabilities
-from tinyclip_edge.runtime.protocol import Features, ImageInput
+from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.train.preflight.finding import Finding
 from tinyclip_edge.train.tasks.encoders import pixel_codec
 
@@ -144,34 +145,36 @@ def check_labels(
     return check_prompts(TorchEmbedder(clip), labels, templates)
 
 
-def look_at_images(
+def look_at_features(
     clip: LoadedClip,
-    images: Sequence[ImageInput],
+    images: Features,
     labels: Sequence[str],
     *,
     templates: Sequence[str] = ("{}",),
     names: Sequence[str] | None = None,
-    features: Features | None = None,
+    classes: Features | None = None,
+    firsts: npt.NDArray[np.intp] | None = None,
 ) -> DomainCheck:
-    """Measure what a teacher makes of images and labels; ``names`` are those of the images.
+    """Measure what a teacher makes of its features ``images [N, D]``, unit norm, and of labels.
 
-    ``features [N, D]`` are the teacher's of the images, unit norm, if they have been computed.
-    Raises DataError for images that do not decode, and like ``check_labels``.
+    ``names`` are those of the images; ``classes [C, D]`` the features of the labels and ``firsts
+    [N]`` of ``first_duplicates``, if they have been computed. Raises DataError like
+    ``check_labels``.
     """
     notes = check_labels(clip, labels, templates)
     embedder = TorchEmbedder(clip)
-    encoded = embedder.encode_image(images) if features is None else features
     others = common_names(COMMON_NAMES, without=labels)
-    return check_domain(
-        encoded,
-        class_features(embedder, labels, templates),
+    check = check_domain(
+        images,
+        class_features(embedder, labels, templates) if classes is None else classes,
         labels,
         scale=clip.logit_scale,
         bias=clip.logit_bias,
         common=class_features(embedder, others, templates) if others else None,
         names=names,
-        notes=notes,
+        firsts=firsts,
     )
+    return replace(check, notes=notes)
 
 
 def look_at_source(
@@ -197,13 +200,8 @@ def look_at_source(
                 names += usable
     if not features:
         raise DataError(f"{source.name} has no image that decodes")
-    return look_at_images(
-        clip,
-        (),
-        labels,
-        templates=texts.templates,
-        names=names,
-        features=np.concatenate(features),
+    return look_at_features(
+        clip, np.concatenate(features), labels, templates=texts.templates, names=names
     )
 
 
@@ -216,12 +214,12 @@ def check_domain(
     bias: float | None = None,
     common: Features | None = None,
     names: Sequence[str] | None = None,
-    notes: Sequence[str] = (),
+    firsts: npt.NDArray[np.intp] | None = None,
 ) -> DomainCheck:
     """Return the same of unit-norm features: ``images [N, D]``, ``classes [C, D]``.
 
     ``common [K, D]`` are those of names that have nothing to do with the labels; None: whether the
-    teacher knows the domain is not judged. Raises DataError without images.
+    teacher knows the domain is not judged. ``firsts`` as above. Raises DataError without images.
     """
     if not len(images):
         raise DataError("there are no images to look at")
@@ -230,7 +228,9 @@ def check_domain(
     best = chances.argmax(axis=1)
     used = set(best.tolist())
     titles = [str(row) for row in range(len(images))] if names is None else names
-    sizes = np.unique(first_duplicates(images, min_score=MIN_SCORE), return_counts=True)[1]
+    if firsts is None:
+        firsts = first_duplicates(images, min_score=MIN_SCORE)
+    sizes = np.unique(firsts, return_counts=True)[1]
     return DomainCheck(
         images=len(images),
         labels=len(labels),
@@ -241,7 +241,6 @@ def check_domain(
         repeated=1 - len(sizes) / len(images),
         commonest=float(sizes.max() / len(images)) if len(images) > 1 else 0.0,
         recognition=None if common is None else recognition(images, classes, common),
-        notes=tuple(notes),
     )
 
 
