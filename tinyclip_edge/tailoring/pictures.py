@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinyclip_edge.data.pairs import BAD_SHARE
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.runtime.bundle import file_sha256
 from tinyclip_edge.runtime.images import image_header
 from tinyclip_edge.runtime.picture_files import folder_pictures
 
-BAD_SHARE = 0.01  # of the pictures that may be unreadable
 NAMED = 3
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,7 @@ def list_pictures(folder: Path, progress: Callable[[int, int], None] | None = No
         state = _state(path)
         try:
             image_header(path)
-            digest = _digest(path)
+            digest = file_sha256(Path(path))
         except (DataError, OSError):
             unreadable.append(path)
         else:
@@ -111,11 +110,3 @@ def _state(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return about.st_size, about.st_mtime_ns
-
-
-def _digest(path: str) -> str:
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

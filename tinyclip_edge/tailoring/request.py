@@ -8,8 +8,8 @@ from typing import Any
 
 from tinyclip_edge.errors import ConfigError, DataError
 from tinyclip_edge.paths import expanded, read_lines
+from tinyclip_edge.train.preflight.finding import MIN_IMAGES
 
-FEWEST_PICTURES = 36
 FORMS = ("classifier", "towers")
 
 
@@ -63,9 +63,9 @@ def read_request(
     _check_labels(request, labels)
     _check_numbers(request)
     pictures = folder_pictures([folder])
-    if len(pictures) < FEWEST_PICTURES:
+    if len(pictures) < MIN_IMAGES:
         raise DataError(
-            f"{folder} has {len(pictures):,} pictures; at least {FEWEST_PICTURES} are needed, of "
+            f"{folder} has {len(pictures):,} pictures; at least {MIN_IMAGES} are needed, of "
             "which a fifth is held out"
         )
     return request

@@ -11,13 +11,12 @@ from typing import Any
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.tailoring.budget import Budget, Cost, CostModel, check_reachable, fitting
-from tinyclip_edge.tailoring.measure import meter, teacher_cost, text_tower_cost
+from tinyclip_edge.tailoring.measure import FLOAT32, meter, teacher_cost, text_tower_cost
 from tinyclip_edge.tailoring.request import TailorRequest
 from tinyclip_edge.tailoring.shapes import ImageShape, TeacherTower
 from tinyclip_edge.units import size
 
 COPIES = 7  # of a student's weights: two checkpoints with AdamW's moments, the student, its best
-FLOAT32 = 4  # bytes
 
 
 @dataclass(frozen=True, slots=True)

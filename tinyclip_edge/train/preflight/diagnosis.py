@@ -10,13 +10,9 @@ from tinyclip_edge.data.checks import SourceCheck
 from tinyclip_edge.data.pairs import BAD_SHARE, NAMED_KEYS
 from tinyclip_edge.metrics import HEADLINES
 from tinyclip_edge.train.preflight.domain_check import DomainCheck
-from tinyclip_edge.train.preflight.finding import Finding
+from tinyclip_edge.train.preflight.finding import ALIKE, MANY, SIGMAS, SKILL, Finding
 from tinyclip_edge.train.tasks.probes import Probe
 
-ALIKE = 0.9  # share of one caption or picture above which nothing can be learnt
-MANY = 0.1  # share of repeated, truncated or plain items above which they are reported
-SIGMAS = 3  # standard errors above chance that a teacher must reach
-SKILL = 0.05  # skill (0 at chance, 1 at 100 %) below which a teacher's accuracy is low
 UNKNOWN = 0.5  # share of unknown pieces above which the tokenizer is wrong
 
 

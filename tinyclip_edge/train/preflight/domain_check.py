@@ -26,16 +26,11 @@ from tinyclip_edge.models import LoadedClip, TorchEmbedder
 from tinyclip_edge.models.common_names import common_names
 from tinyclip_edge.runtime.prompts import check_prompts, class_features, probabilities
 from tinyclip_edge.runtime.protocol import Features
-from tinyclip_edge.train.preflight.finding import Finding
+from tinyclip_edge.train.preflight.finding import ALIKE, MANY, MIN_IMAGES, SIGMAS, SKILL, Finding
 from tinyclip_edge.train.tasks.encoders import pixel_codec
 
-MIN_IMAGES = 36  # fewer teach nothing once some are held out
-ALIKE = 0.9  # share of nearly equal images above which nothing can be learnt
-MANY = 0.1  # share of repeated or confused images above which they are reported
 LOOKED_AT = 512  # images of a source
 COMMON_NAMES = 256  # with which the labels compete
-SIGMAS = 3  # standard errors above chance that a teacher must reach
-SKILL = 0.05  # skill (0 at chance, 1 at 100 %) below which a teacher knows little
 FAR = -3.5  # modified z-score of an outlier (Iglewicz and Hoaglin, 1993)
 SIGMA_OF_MAD = 0.6745  # median absolute deviation of a normal distribution, in deviations
 CLOSE = 0.5  # of the best label's probability: a second best that is as probable competes
