@@ -25,44 +25,45 @@ def held_out_images(
     Without ``labels`` they are the names of the class folders. A folder without class folders needs
     labels and a run, whose teacher names the pictures. Raises DataError, ModelError.
     """
+    folder = Path(expanded(source))
+    pictures = folder_pictures([folder]) if is_folder(folder) else []  # of a tar: none
+    if pictures and all(Path(picture).parent == folder for picture in pictures):
+        held_out = _labelled_by_teacher(folder, pictures, labels, templates, model)
+    else:
+        held_out = _labelled_by_folders(folder, labels, templates)
+    held_out.check()
+    return held_out
+
+
+def _labelled_by_folders(source: Path, labels: Sequence[str], templates: Sequence[str]) -> HeldOut:
+    """Return the pictures of a folder or tar with the names of their class folders."""
+    from tinyclip_edge.evaluation.class_images import class_images
     from tinyclip_edge.runtime.label_calibration import HeldOut
 
-    folder = Path(expanded(source))
-    if not is_folder(folder) or _has_classes(folder):
-        images, names = _classes(folder)
-        known = tuple(labels) or tuple(sorted(set(names)))
-        unknown = sorted(set(names) - set(known))
-        if unknown:
-            more = " …" if len(unknown) > NAMED else ""
-            raise DataError(
-                f"{folder}: {len(unknown):,} class folders are no labels: "
-                f"{', '.join(unknown[:NAMED])}{more}"
-            )
-        targets = [known.index(name) for name in names]
-        held_out = HeldOut(images, targets, known, tuple(templates))
-        held_out.check()
-        return held_out
+    images = class_images(source).images
+    names = {image.label for image in images}
+    known = tuple(labels) or tuple(sorted(names))
+    unknown = sorted(names - set(known))
+    if unknown:
+        more = " …" if len(unknown) > NAMED else ""
+        raise DataError(
+            f"{source}: {len(unknown):,} class folders are no labels: "
+            f"{', '.join(unknown[:NAMED])}{more}"
+        )
+    targets = [known.index(image.label) for image in images]
+    return HeldOut([image.image for image in images], targets, known, tuple(templates))
+
+
+def _labelled_by_teacher(
+    folder: Path,
+    pictures: Sequence[str],
+    labels: Sequence[str],
+    templates: Sequence[str],
+    model: str | Path,
+) -> HeldOut:
+    """Return pictures of a folder with the labels that the teacher of a run gives them."""
     if not labels:
         raise DataError(f"{folder} has no class folders; add --labels FILE, or sort the images")
-    return _taught(folder, labels, templates, model)
-
-
-def _has_classes(folder: Path) -> bool:
-    pictures = folder_pictures([folder])
-    return any(Path(picture).parent != folder for picture in pictures)
-
-
-def _classes(folder: Path) -> tuple[list[Path | bytes], list[str]]:
-    from tinyclip_edge.evaluation.class_images import class_images
-
-    images = class_images(folder).images
-    return [image.image for image in images], [image.label for image in images]
-
-
-def _taught(
-    folder: Path, labels: Sequence[str], templates: Sequence[str], model: str | Path
-) -> HeldOut:
-    """Return the pictures of a folder with the labels that the teacher of a run gives them."""
     config = run_config(Path(model))
     if config is None:
         raise ModelError(
@@ -73,6 +74,4 @@ def _taught(
     from tinyclip_edge.runtime.label_calibration import HeldOut
 
     teacher = TorchEmbedder(load_clip(config.teacher.model, config.teacher.pretrained))
-    held_out = HeldOut.by_teacher(teacher, folder_pictures([folder]), labels, templates)
-    held_out.check()
-    return held_out
+    return HeldOut.by_teacher(teacher, pictures, labels, templates)
