@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,33 +38,45 @@ def check_pairs(run: RunConfig, pairs: Sequence[str] = ("train", "val")) -> None
             prefix = f"data.mix[{number}]." if run.data.mix else "data."
             _check_source(run, f"{prefix}{'pairs' if run.data.mix else 'train'}", source.pairs)
             _check_source(run, f"{prefix}images", source.images)
-            _check_source(run, f"{prefix}texts", source.texts)
+            _check_texts(f"{prefix}texts", source.texts)
     if "val" in pairs:
         _check_source(run, "data.val", run.data.val)
         _check_source(run, "data.val_images", run.data.val_images)
-        _check_source(run, "data.val_texts", run.data.val_texts)
+        _check_texts("data.val_texts", run.data.val_texts)
     importance = run.inherit.importance
     for part, calibration in ({} if importance is None else importance.parts).items():
         if not isinstance(calibration, float):
-            for name in ("pairs", "images", "texts"):
-                key = f"inherit.importance.{part}.{name}"
-                _check_source(run, key, getattr(calibration, name))
+            prefix = f"inherit.importance.{part}."
+            _check_source(run, f"{prefix}pairs", calibration.pairs)
+            _check_source(run, f"{prefix}images", calibration.images)
+            _check_texts(f"{prefix}texts", calibration.texts)
 
 
-def _check_source(run: RunConfig, key: str, source: Patterns | TextsSource | None) -> None:
-    """Raise DataError, which names the key, for pictures or texts that are not there."""
+def _check_source(run: RunConfig, key: str, source: Patterns | None) -> None:
+    """Raise DataError, which names the key, for pairs or pictures that are not there."""
     from tinyclip_edge.data import check_source
+
+    if source is not None:
+        with _named_by(key):
+            check_source(source, allow_pipes=run.data.allow_pipes)
+
+
+def _check_texts(key: str, source: TextsSource | None) -> None:
+    """Raise DataError, which names the key, for texts that are not there."""
     from tinyclip_edge.data.texts import open_texts
+
+    if source is not None:
+        with _named_by(key):
+            open_texts(source)
+
+
+@contextmanager
+def _named_by(key: str) -> Iterator[None]:
+    """Put a key before a DataError of the block."""
     from tinyclip_edge.errors import DataError
 
-    if source is None:
-        return
     try:
-        if key.endswith("texts"):
-            open_texts(source)
-        else:
-            assert isinstance(source, (str, list))  # only texts have sections
-            check_source(source, allow_pipes=run.data.allow_pipes)
+        yield
     except DataError as error:
         raise DataError(f"{key}: {error}") from None
 
