@@ -19,7 +19,7 @@ from tinyclip_edge.starter.kit import read_split
 from tinyclip_edge.tailoring import runs
 
 if TYPE_CHECKING:
-    from tinyclip_edge.tailoring.outcome import TailorReport
+    from tinyclip_edge.tailoring.report import TailorReport
 
 CONCEPTS, EACH = 20, 3
 
@@ -71,7 +71,7 @@ def tailored(options) -> tuple[TailorReport, dict[str, Any], dict[str, Any]]:
             raise KilledError
         return distil(*arguments, **values)
 
-    record = options["work"] / "contest.json"
+    record = options["work"] / "training.json"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "distill", dies)
         with pytest.raises(KilledError):

@@ -10,28 +10,27 @@ from tinyclip_edge.errors import DataError
 from tinyclip_edge.paths import is_file
 
 if TYPE_CHECKING:
-    from tinyclip_edge.tailoring.outcome import ExportedFiles
     from tinyclip_edge.tailoring.preparation import Prepared
+    from tinyclip_edge.tailoring.report import ExportedFiles
     from tinyclip_edge.tailoring.state import Tailoring
 
 Say = Callable[[str], None]
-CLASSIFIER = "classifier"
-HELD_OUT = "held-out"
 
 
-def export_winner(start: Tailoring, prepared: Prepared, winner: str, say: Say) -> ExportedFiles:
+def export_winner(tailoring: Tailoring, prepared: Prepared, winner: str, say: Say) -> ExportedFiles:
     """Write the winner's bundle, verified on the held-out pictures.
 
     A bundle that an earlier call has written is kept, one that it may have been writing replaced.
     """
     from tinyclip_edge.api.exporting import VerificationRequest, export
     from tinyclip_edge.tailoring.measure import milliseconds
-    from tinyclip_edge.tailoring.outcome import ExportedFiles
+    from tinyclip_edge.tailoring.report import ExportedFiles
+    from tinyclip_edge.tailoring.request import CLASSIFIER
     from tinyclip_edge.tailoring.work import EXPORT
     from tinyclip_export.bundle.label_classifier import classifier_path
     from tinyclip_export.settings import Extras
 
-    request, work = start.request, start.work
+    request, work = tailoring.request, tailoring.work
     begun = work.read(EXPORT)
     if begun is not None and begun.get("files") and is_file(request.out / "manifest.json"):
         return ExportedFiles(begun["files"], begun["ms"])
@@ -39,30 +38,30 @@ def export_winner(start: Tailoring, prepared: Prepared, winner: str, say: Say) -
     exported = export(
         work.runs / winner,
         request.out,
-        verification=VerificationRequest(data=str(work.table(HELD_OUT))),
+        verification=VerificationRequest(data=str(work.held_out)),
         extras=Extras(labels=request.labels, templates=request.templates),
-        trim_vocab=work.lines("texts") if start.found.trims else None,
+        trim_vocab=work.lines("texts") if tailoring.candidates.trims else None,
         force=begun is not None,
         callback=say,
         progress=False,
     )
-    _calibrate(start, prepared, say)
+    _calibrate(tailoring, prepared, say)
     names: tuple[str, ...] = tuple(paths["int8"] for paths in exported.towers.values())
     if request.form == CLASSIFIER:
         names = (classifier_path("int8"),)
-    ms = milliseconds(request.out / names[0], start.shape(winner).image_size)
+    ms = milliseconds(request.out / names[0], tailoring.shape(winner).image_size)
     shipped = ExportedFiles({name: exported.files[name] for name in names}, ms)
     work.write(EXPORT, {"out": str(request.out), "files": shipped.files, "ms": ms})
     return shipped
 
 
-def _calibrate(start: Tailoring, prepared: Prepared, say: Say) -> None:
+def _calibrate(tailoring: Tailoring, prepared: Prepared, say: Say) -> None:
     """Write a threshold below which an answer is unknown, where the pictures suffice for one."""
     from tinyclip_edge.runtime.label_calibration import HeldOut, calibrate_bundle
 
-    request, targets = start.request, prepared.targets
+    request, targets = tailoring.request, prepared.targets
     if targets is None:
-        targets, by = prepared.chances.argmax(axis=1).tolist(), start.teacher.name
+        targets, by = prepared.probabilities.argmax(axis=1).tolist(), tailoring.teacher.name
     else:
         by = "folders"
     known = [place for place, target in enumerate(targets) if target >= 0]
@@ -79,9 +78,9 @@ def _calibrate(start: Tailoring, prepared: Prepared, say: Say) -> None:
         say(f"no threshold for unknown pictures: {error}")
 
 
-def commands(start: Tailoring, winner: str) -> tuple[str, ...]:
+def commands(tailoring: Tailoring, winner: str) -> tuple[str, ...]:
     """Return the commands that train and export the winner by hand."""
-    request, work = start.request, start.work
+    request, work = tailoring.request, tailoring.work
     distil = (
         *("distill", work.configurations / f"{winner}.yaml"),
         *("--out", f"runs/{winner}"),
@@ -89,8 +88,8 @@ def commands(start: Tailoring, winner: str) -> tuple[str, ...]:
     export = (
         *("export", work.runs / winner, "--int8", "--labels", work.lines("labels")),
         *("--templates", work.lines("templates")),
-        *("--data", work.table(HELD_OUT)),
-        *(("--trim-vocab", work.lines("texts")) if start.found.trims else ()),
+        *("--data", work.held_out),
+        *(("--trim-vocab", work.lines("texts")) if tailoring.candidates.trims else ()),
         *("--out", request.out),
     )
     return tuple(shlex.join(["tinyclip-edge", *map(str, words)]) for words in (distil, export))

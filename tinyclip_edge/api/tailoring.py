@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from tinyclip_edge.errors import DataError
 
 if TYPE_CHECKING:
-    from tinyclip_edge.tailoring.contest import Contest
-    from tinyclip_edge.tailoring.outcome import ExportedFiles, TailorReport
     from tinyclip_edge.tailoring.preparation import Prepared
+    from tinyclip_edge.tailoring.report import ExportedFiles, TailorReport
     from tinyclip_edge.tailoring.request import TailorRequest
     from tinyclip_edge.tailoring.state import Tailoring
+    from tinyclip_edge.tailoring.successive_halving import SuccessiveHalving
     from tinyclip_edge.tailoring.work import WorkFolder
 
 Say = Callable[[str], None]
@@ -74,9 +74,9 @@ def tailor(  # noqa: PLR0913 - a public call, whose options have names
     record = {"version": VERSION, **request.as_dict()}
     try:
         with folder.held(request.as_dict(), resume=resume):
-            start = _begin(request, folder, callback)
+            tailoring = _begin(request, folder, callback)
             folder.write(REQUEST, record)
-            return _finish(start, callback)
+            return _finish(tailoring, callback)
     except OSError as error:
         raise DataError(
             f"{error.filename or folder.path}: {error.strerror or error}; repeat the command with "
@@ -93,101 +93,114 @@ def _begin(request: TailorRequest, work: WorkFolder, say: Say) -> Tailoring:
     from tinyclip_edge.tailoring.state import Tailoring
     from tinyclip_edge.train.preflight.domain_check import check_labels
 
-    found = work.parsed("candidates", Candidates.from_dict)
+    candidates = work.parsed("candidates", Candidates.from_dict)
     listed = work.parsed("pictures", PictureList.from_dict)
-    if listed is None or found is None:
-        listed, found = list_pictures(request.images), None
+    if listed is None or candidates is None:
+        listed, candidates = list_pictures(request.images), None
         say(f"{len(listed.pictures):,} pictures in {request.images}")
     else:
         listed.check_unchanged()
     teacher = load_clip(request.teacher)
     tower = teacher_tower(teacher)
     check_labels(teacher, request.labels, request.templates)
-    if found is None:
-        found = find_candidates(request, teacher, tower, say)
-        check_disk(found, tower, teacher, work.path)
+    if candidates is None:
+        candidates = find_candidates(request, teacher, tower, say)
+        check_disk(candidates, tower, teacher, work.path)
         work.write("pictures", listed.as_dict())
-        work.write("candidates", found.as_dict())
-    return Tailoring(request, work, listed, teacher, tower, found)
+        work.write("candidates", candidates.as_dict())
+    return Tailoring(request, work, listed, teacher, tower, candidates)
 
 
-def _finish(start: Tailoring, say: Say) -> TailorReport:
+def _finish(tailoring: Tailoring, say: Say) -> TailorReport:
     """Encode, train, export and report."""
     from tinyclip_edge.api.tailored_bundle import export_winner
     from tinyclip_edge.tailoring.page import write_page, write_plot
     from tinyclip_edge.tailoring.preparation import prepare
 
-    config = start.config(next(iter(start.found.costs)), len(start.listed.pictures), 1)
-    prepared = prepare(start.request, start.work, start.listed, start.teacher, config, say)
-    contest = _train(start, prepared, say)
-    start.listed.check_unchanged()
-    shipped = export_winner(start, prepared, contest.winner, say)
-    report = _report(start, prepared, contest, shipped)
+    config = tailoring.config(
+        next(iter(tailoring.candidates.costs)), len(tailoring.listed.pictures), 1
+    )
+    prepared = prepare(
+        tailoring.request, tailoring.work, tailoring.listed, tailoring.teacher, config, say
+    )
+    halving = _train(tailoring, prepared, say)
+    tailoring.listed.check_unchanged()
+    shipped = export_winner(tailoring, prepared, halving.winner, say)
+    report = _report(tailoring, prepared, halving, shipped)
     write_page(report, report.page)
     write_plot(report, report.page.with_suffix(".png"))
-    start.work.write("report", report.as_dict())
+    tailoring.work.write("report", report.as_dict())
     return report
 
 
-def _train(start: Tailoring, prepared: Prepared, say: Say) -> Contest:
+def _train(tailoring: Tailoring, prepared: Prepared, say: Say) -> SuccessiveHalving:
     """Train the candidates by successive halving, from where an earlier call stood."""
-    from tinyclip_edge.tailoring.contest import Contest
-    from tinyclip_edge.tailoring.judging import judge
+    from tinyclip_edge.tailoring.evaluation import evaluate
     from tinyclip_edge.tailoring.runs import CandidateRuns
-    from tinyclip_edge.tailoring.work import CONTEST
+    from tinyclip_edge.tailoring.successive_halving import SuccessiveHalving
+    from tinyclip_edge.tailoring.work import TRAINING
 
-    shapes = {shape.name: shape for shape in start.found.costs}
-    contest = Contest(
-        list(shapes), {shape.name: cost.mb for shape, cost in start.found.costs.items()}
+    shapes = {shape.name: shape for shape in tailoring.candidates.costs}
+    halving = SuccessiveHalving(
+        list(shapes), {shape.name: cost.mb for shape, cost in tailoring.candidates.costs.items()}
     )
-    start.work.parsed(CONTEST, contest.restore)
+    tailoring.work.parsed(TRAINING, halving.restore)
     trainer = CandidateRuns(
-        start.work,
-        lambda name, steps: start.config(shapes[name], prepared.train, steps),
-        lambda folder: judge(start.request, prepared, str(folder)),
-        start.again,
+        tailoring.work,
+        lambda name, steps: tailoring.config(shapes[name], prepared.train, steps),
+        lambda folder: evaluate(tailoring.request, prepared, str(folder)),
     )
 
     def save() -> None:
-        start.work.write(CONTEST, contest.as_dict())
+        tailoring.work.write(TRAINING, halving.as_dict())
 
-    contest.run(trainer, start.request.minutes, save, say, start.listed.check_unchanged)
-    return contest
+    halving.run(trainer, tailoring.request.minutes, save, say, tailoring.listed.check_unchanged)
+    return halving
 
 
 def _report(
-    start: Tailoring, prepared: Prepared, contest: Contest, shipped: ExportedFiles
+    tailoring: Tailoring, prepared: Prepared, halving: SuccessiveHalving, shipped: ExportedFiles
 ) -> TailorReport:
     from tinyclip_edge.api.tailored_bundle import commands
     from tinyclip_edge.tailoring.agreement import agreement
-    from tinyclip_edge.tailoring.judging import judge, judge_general
-    from tinyclip_edge.tailoring.outcome import BUNDLE, TEACHER, Entry, TailorReport
+    from tinyclip_edge.tailoring.evaluation import evaluate, evaluate_general
+    from tinyclip_edge.tailoring.report import BUNDLE, TEACHER, Entry, TailorReport
 
-    request, work, found = start.request, start.work, start.found
-    own = agreement(prepared.chances, prepared.chances, prepared.targets)
+    request, work, candidates = tailoring.request, tailoring.work, tailoring.candidates
+    own = agreement(prepared.probabilities, prepared.probabilities, prepared.targets)
     entries = [
-        Entry(TEACHER, TEACHER, request.teacher, found.teacher.mb, found.teacher.ms, None, own)
+        Entry(
+            TEACHER,
+            TEACHER,
+            request.teacher,
+            candidates.teacher.mb,
+            candidates.teacher.ms,
+            None,
+            own,
+        )
     ]
-    for shape, cost in found.costs.items():
+    for shape, cost in candidates.costs.items():
         name = shape.name
-        steps, judged = contest.steps[name], contest.results.get(name)
-        entries.append(Entry(name, "candidate", str(shape), cost.mb, cost.ms, steps, judged))
-    judged = judge(request, prepared, str(request.out))
-    entries.append(Entry(BUNDLE, BUNDLE, contest.winner, shipped.mb, shipped.ms, agreement=judged))
+        steps, evaluated = halving.steps[name], halving.results.get(name)
+        entries.append(Entry(name, "candidate", str(shape), cost.mb, cost.ms, steps, evaluated))
+    evaluated = evaluate(request, prepared, str(request.out))
+    entries.append(
+        Entry(BUNDLE, BUNDLE, halving.winner, shipped.mb, shipped.ms, agreement=evaluated)
+    )
     if request.general is not None:
-        entries.append(judge_general(request, prepared))
+        entries.append(evaluate_general(request, prepared))
     return TailorReport(
         bundle=request.out,
         ship=tuple(shipped.files),
         work=work.path,
         page=work.path / "report.html",
-        winner=contest.winner,
-        run=work.runs / contest.winner,
+        winner=halving.winner,
+        run=work.runs / halving.winner,
         max_mb=request.max_mb,
         max_ms=request.max_ms,
         train_pictures=prepared.train,
         held_out=len(prepared.held_out),
         entries=tuple(entries),
         notes=prepared.notes,
-        commands=commands(start, contest.winner),
+        commands=commands(tailoring, halving.winner),
     )

@@ -33,7 +33,7 @@ class Agreement:
         return asdict(self)
 
 
-def label_chances(
+def label_probabilities(
     images: Features, labels: Features, scale: float, bias: float | None
 ) -> npt.NDArray[np.float64]:
     """Return probabilities ``[N, C]`` of unit-norm features, as a bundle's classifier gives."""

@@ -11,7 +11,7 @@ from tinyclip_edge.report.html import element, note, section, table
 from tinyclip_edge.report.page import report_page
 from tinyclip_edge.report.scatter import Spot, draw_spots, scatter
 from tinyclip_edge.report.words import NONE
-from tinyclip_edge.tailoring.outcome import BUNDLE, GENERAL, TEACHER, Entry, TailorReport
+from tinyclip_edge.tailoring.report import BUNDLE, GENERAL, TEACHER, Entry, TailorReport
 from tinyclip_edge.units import three_digits
 
 COLOURS = {TEACHER: SERIES[1], GENERAL: SERIES[3], BUNDLE: SERIES[2]}
@@ -73,7 +73,7 @@ def write_plot(report: TailorReport, path: Path) -> None:
 
 
 def spots(report: TailorReport, axis: str) -> list[Spot]:
-    """Return the judged models over ``mb`` or ``ms``, by number; the winner is larger."""
+    """Return the evaluated models over ``mb`` or ``ms``, by number; the winner is larger."""
     labels = _labels(report)
     return [
         Spot(

@@ -19,7 +19,7 @@ from tinyclip_edge.errors import DataError
 from tinyclip_edge.models import LoadedClip, TorchEmbedder
 from tinyclip_edge.runtime.prompts import class_features
 from tinyclip_edge.runtime.protocol import Features
-from tinyclip_edge.tailoring.agreement import folder_targets, label_chances
+from tinyclip_edge.tailoring.agreement import folder_targets, label_probabilities
 from tinyclip_edge.tailoring.features import PictureFeatures, encode_pictures, fill_store
 from tinyclip_edge.tailoring.pictures import PictureList
 from tinyclip_edge.tailoring.request import TailorRequest
@@ -42,7 +42,7 @@ class Prepared:
 
     train: int  # number of pictures
     held_out: tuple[str, ...]  # paths
-    chances: npt.NDArray[np.float64]  # of the teacher [N, C], of the held-out pictures
+    probabilities: npt.NDArray[np.float64]  # of the teacher [N, C], of the held-out pictures
     bias: float | None  # of the teacher's sigmoid, which its students have too
     targets: list[int] | None  # true labels of those, where folders name them
     notes: tuple[str, ...]
@@ -84,19 +84,21 @@ def prepare(
             raise DataError(f"{listed.folder}: {finding.text}")
     groups = row_groups(firsts)
     chosen = held_out([digests[path] for path in pictures.paths], groups)
-    chances = label_chances(unit, classes, clip.logit_scale, clip.logit_bias)
+    probabilities = label_probabilities(unit, classes, clip.logit_scale, clip.logit_bias)
     warnings = [finding.text for finding in look.findings]
     notes = (*_notes(pictures, listed, groups, chosen), *warnings)
     for note in notes:
         say(note)
-    _write_tables(request, work, pictures, chosen, chances)
+    _write_tables(request, work, pictures, chosen, probabilities)
     store = FeatureStore(work.features, teacher.recipe(None), say)
     fill_store(store, open_training(config.data), pictures, teacher)
     rows = np.flatnonzero(chosen)
     rows = rows[:: max(1, -(-len(rows) // JUDGED))]
     paths = tuple(pictures.paths[row] for row in rows)
     targets = folder_targets(paths, request.labels)
-    return Prepared(int((~chosen).sum()), paths, chances[rows], clip.logit_bias, targets, notes)
+    return Prepared(
+        int((~chosen).sum()), paths, probabilities[rows], clip.logit_bias, targets, notes
+    )
 
 
 def _encoded(
@@ -121,17 +123,17 @@ def _write_tables(
     work: WorkFolder,
     pictures: PictureFeatures,
     chosen: npt.NDArray[np.bool_],
-    chances: Features | npt.NDArray[np.float64],
+    probabilities: Features | npt.NDArray[np.float64],
 ) -> None:
     """Write pictures to learn from, held-out ones with the teacher's labels, and all texts."""
     rows = [{"image": pictures.paths[row]} for row in np.flatnonzero(~chosen)]
-    work.write_rows(work.table("train"), rows)
+    work.write_rows(work.train, rows)
     prompts = [request.templates[0].replace("{}", label) for label in request.labels]
     rows = [
-        {"image": pictures.paths[row], "caption": prompts[chances[row].argmax()]}
+        {"image": pictures.paths[row], "caption": prompts[probabilities[row].argmax()]}
         for row in np.flatnonzero(chosen)
     ]
-    work.write_rows(work.table("held-out"), rows)
+    work.write_rows(work.held_out, rows)
     work.write_lines(work.lines("texts"), request.prompts)
     for name in ("labels", "templates"):
         work.write_lines(work.lines(name), list(getattr(request, name)))

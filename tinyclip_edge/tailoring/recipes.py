@@ -42,7 +42,7 @@ def run_config(
         },
         "loss": {"affinity": 1.0, "feature": 1000.0},
         "data": {
-            "images": str(work.table("train").resolve()),
+            "images": str(work.train.resolve()),
             "texts": str(work.lines("texts").resolve()),
             "feature_cache": str(work.features.resolve()),
         },

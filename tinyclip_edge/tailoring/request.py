@@ -10,7 +10,9 @@ from tinyclip_edge.errors import ConfigError, DataError
 from tinyclip_edge.paths import expanded, read_lines
 from tinyclip_edge.train.preflight.finding import MIN_IMAGES
 
-FORMS = ("classifier", "towers")
+CLASSIFIER = "classifier"  # one file for the labels
+TOWERS = "towers"  # for any query
+FORMS = (CLASSIFIER, TOWERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class TailorRequest:
     max_ms: float = 5.0
     minutes: float = 20.0
     candidates: int = 8
-    form: str = "classifier"
+    form: str = CLASSIFIER
     general: str | None = None  # MODEL to compare with
     seed: int = 0
 

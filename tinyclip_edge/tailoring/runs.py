@@ -1,4 +1,4 @@
-"""Candidates as run folders: trained, continued and judged."""
+"""Candidates as run folders: trained, continued and evaluated."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tinyclip_edge.train.distillation import distill
 from tinyclip_edge.train.folder_check import CONFIG
 from tinyclip_edge.train.monitoring.events import Silent
 
+AGAIN = "the same `tinyclip-edge tailor` with --resume"
 LATEST = 50  # logged steps of which the speed is the median
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateRuns:
-    """Trains each candidate in ``runs/NAME``; ``judge`` takes the folder of a student."""
+    """Trains each candidate in ``runs/NAME``; ``evaluate`` takes the folder of a student."""
 
     work: WorkFolder
     configure: Callable[[str, int], RunConfig]  # by name and steps
-    judge: Callable[[Path], Agreement]
-    again: str  # the command that goes on
+    evaluate: Callable[[Path], Agreement]
 
     def train(self, name: str, steps: int) -> float:
         """Train a candidate until it has taken ``steps`` steps; return seconds a step.
@@ -42,12 +42,12 @@ class CandidateRuns:
         try:
             distill(config, folder, resume=begun, observer=Silent(), report=False)
         except InterruptedRun:
-            raise InterruptedRun(f"stopped after a checkpoint; go on: {self.again}") from None
+            raise InterruptedRun(f"stopped after a checkpoint; go on: {AGAIN}") from None
         return seconds_a_step(folder / "events.jsonl", config.optim.batch_size)
 
     def score(self, name: str) -> Agreement:
         """Return how well a candidate's student agrees with the teacher."""
-        return self.judge(self.work.runs / name)
+        return self.evaluate(self.work.runs / name)
 
 
 def seconds_a_step(events: Path, batch: int) -> float:

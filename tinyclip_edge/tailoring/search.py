@@ -12,7 +12,7 @@ from tinyclip_edge.errors import DataError
 from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.tailoring.budget import Budget, Cost, CostModel, check_reachable, fitting
 from tinyclip_edge.tailoring.measure import FLOAT32, meter, teacher_cost, text_tower_cost
-from tinyclip_edge.tailoring.request import TailorRequest
+from tinyclip_edge.tailoring.request import TOWERS, TailorRequest
 from tinyclip_edge.tailoring.shapes import ImageShape, TeacherTower
 from tinyclip_edge.units import size
 
@@ -54,7 +54,7 @@ def find_candidates(
     budget = Budget(request.max_mb, request.max_ms)
     say(f"shapes are measured on this machine, for {budget.mb:g} MB and {budget.ms:g} ms")
     text_mb, trims = text_tower_cost(teacher, request.prompts)
-    beside = text_mb if request.form == "towers" else None
+    beside = text_mb if request.form == TOWERS else None
     whole = teacher_cost(teacher)
     shapes = tower.shapes()
     with meter(teacher, tower, len(request.labels), beside) as scales:

@@ -23,7 +23,7 @@ class Tailoring:
     listed: PictureList
     teacher: LoadedClip
     tower: TeacherTower
-    found: Candidates
+    candidates: Candidates
 
     def config(self, shape: ImageShape, pictures: int, steps: int) -> RunConfig:
         """Return the run of a shape."""
@@ -33,9 +33,4 @@ class Tailoring:
 
     def shape(self, name: str) -> ImageShape:
         """Return the candidate of a name."""
-        return next(shape for shape in self.found.costs if shape.name == name)
-
-    @property
-    def again(self) -> str:
-        """The command that goes on."""
-        return "the same `tinyclip-edge tailor` with --resume"
+        return next(shape for shape in self.candidates.costs if shape.name == name)

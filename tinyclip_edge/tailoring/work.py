@@ -24,7 +24,7 @@ from tinyclip_edge.json_text import read_json_table
 Parsed = TypeVar("Parsed")
 
 REQUEST = "request"
-CONTEST = "contest"  # record of the training
+TRAINING = "training"  # record of the training
 EXPORT = "export"  # record of the bundle, begun before it is
 FREE = ("out", "minutes", "general")  # what may differ when a tailoring goes on
 VERSION = 1
@@ -52,9 +52,15 @@ class WorkFolder:
         """A YAML file for each candidate, as ``distill`` takes it."""
         return self.path / "configurations"
 
-    def table(self, name: str) -> Path:
-        """Return the path of a table of pictures with captions."""
-        return self.path / f"{name}.jsonl"
+    @property
+    def train(self) -> Path:
+        """The table of the pictures to learn from."""
+        return self.path / "train.jsonl"
+
+    @property
+    def held_out(self) -> Path:
+        """The table of the held-out pictures, with the teacher's labels."""
+        return self.path / "held-out.jsonl"
 
     def lines(self, name: str) -> Path:
         """Return the path of a file of texts, one a line."""
@@ -139,7 +145,7 @@ class WorkFolder:
             with locked(self.path):
                 yield
         except (TinyClipError, OSError) as error:
-            trained = (self.path / f"{CONTEST}.json").is_file()
+            trained = (self.path / f"{TRAINING}.json").is_file()
             if not existed and not trained and not isinstance(error, InterruptedRun):
                 shutil.rmtree(self.path, ignore_errors=True)
             raise

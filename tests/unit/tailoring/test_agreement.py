@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tinyclip_edge.tailoring.agreement import agreement, folder_targets, label_chances
+from tinyclip_edge.tailoring.agreement import agreement, folder_targets, label_probabilities
 
 TEACHER = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4], [0.5, 0.25, 0.25]])
 
@@ -43,9 +43,9 @@ def test_independent_labels():
 def test_chances_are_a_softmax_or_sigmoids():
     images, labels = np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32)
     high = math.exp(2) / (math.exp(2) + 1)
-    assert label_chances(images, labels, 2.0, None)[0] == pytest.approx([high, 1 - high])
+    assert label_probabilities(images, labels, 2.0, None)[0] == pytest.approx([high, 1 - high])
     one, other = (1 / (1 + math.exp(-x)) for x in (2 - 1, -1))
-    assert label_chances(images, labels, 2.0, -1.0)[1] == pytest.approx([other, one])
+    assert label_probabilities(images, labels, 2.0, -1.0)[1] == pytest.approx([other, one])
 
 
 def test_folders_that_name_labels():

@@ -62,18 +62,18 @@ def prepared(folder, work, toy_teacher, monkeypatch):
 
 
 def config_of(work):
-    data = {"images": str(work.table("train")), "texts": str(work.lines("texts"))}
+    data = {"images": str(work.train), "texts": str(work.lines("texts"))}
     return make_config({"teacher": {"model": "toy"}, "student": {"model": {}}, "data": data})
 
 
-def rows_of(work, name):
-    return [json.loads(line) for line in work.table(name).read_text().splitlines()]
+def rows_of(table):
+    return [json.loads(line) for line in table.read_text().splitlines()]
 
 
 def test_tables_have_the_teachers_labels(prepared, work, folder, toy_teacher):
     said: list = []
     result = prepared(said)
-    train, held = rows_of(work, "train"), rows_of(work, "held-out")
+    train, held = rows_of(work.train), rows_of(work.held_out)
     assert len(train) == result.train and len(train) + len(held) == 46
     assert tuple(row["image"] for row in held) == result.held_out
     paths = [row["image"] for row in train]
@@ -84,7 +84,7 @@ def test_tables_have_the_teachers_labels(prepared, work, folder, toy_teacher):
     classes /= np.linalg.norm(classes, axis=1, keepdims=True)
     best = (embedder.encode_image(result.held_out) @ classes.T).argmax(axis=1)
     assert [row["caption"] for row in held] == [f"a {LABELS[row]}" for row in best]
-    assert (result.chances.argmax(axis=1) == best).all() and result.targets is None
+    assert (result.probabilities.argmax(axis=1) == best).all() and result.targets is None
     assert said == list(result.notes) or said[1:] == list(result.notes)
     assert any("nearly the same" in note for note in result.notes)
 
@@ -120,7 +120,7 @@ def test_pictures_are_encoded_once(prepared, monkeypatch):
     first = prepared()
     monkeypatch.setattr(preparation, "encode_pictures", pytest.fail)
     again = prepared()
-    assert again.held_out == first.held_out and (again.chances == first.chances).all()
+    assert again.held_out == first.held_out and (again.probabilities == first.probabilities).all()
 
 
 def test_pictures_that_are_all_alike_are_refused(prepared, folder, work):
@@ -128,4 +128,4 @@ def test_pictures_that_are_all_alike_are_refused(prepared, folder, work):
         Image.new("RGB", (32, 32), (200, 10, 10)).save(path)
     with pytest.raises(DataError, match="100% of the images are nearly the same"):
         prepared()
-    assert not work.table("train").exists()
+    assert not work.train.exists()

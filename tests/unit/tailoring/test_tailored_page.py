@@ -10,8 +10,8 @@ from rich.console import Console
 
 from tinyclip_edge.report.scatter import pareto_front
 from tinyclip_edge.tailoring.agreement import Agreement
-from tinyclip_edge.tailoring.outcome import Entry, TailorReport
 from tinyclip_edge.tailoring.page import spots, write_page, write_plot
+from tinyclip_edge.tailoring.report import Entry, TailorReport
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_the_table_goes_from_small_to_large(report):
     assert rows[2] == ["L3", "*", "2.00", "1.00", "700", "92.0", "100.0", "88.0"]
 
 
-def test_spots_are_the_judged_models(report):
+def test_spots_are_the_evaluated_models(report):
     sizes = spots(report, "mb")
     assert [(s.label, s.x, s.y, s.highlighted) for s in sizes] == [
         ("2", 1.0, 80.0, False), ("3", 2.0, 92.0, True), ("B", 2.1, 91.0, False),

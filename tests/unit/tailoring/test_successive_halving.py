@@ -1,4 +1,4 @@
-"""A contest of candidates with a trainer of known speeds and scores."""
+"""Successive halving of candidates with a trainer of known speeds and scores."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import pytest
 
 from tinyclip_edge.tailoring.agreement import Agreement
-from tinyclip_edge.tailoring.contest import Contest
 from tinyclip_edge.tailoring.runs import seconds_a_step
+from tinyclip_edge.tailoring.successive_halving import SuccessiveHalving
 
 NAMES = ["deep", "wide", "small", "tiny"]
 MB = {"deep": 4.0, "wide": 3.0, "small": 2.0, "tiny": 1.0}
@@ -16,7 +16,7 @@ TOPS = {"deep": 0.9, "wide": 0.8, "small": 0.7, "tiny": 0.95}
 
 
 class FakeTrainer:
-    """A second a step for all, half a second to judge, on a clock of its own; may be killed."""
+    """A second a step for all, half a second to evaluate, on a clock of its own; may be killed."""
 
     def __init__(self, dies_at=None):
         self.now, self.steps, self.calls, self._dies_at = 0.0, {}, [], dies_at
@@ -37,9 +37,9 @@ class FakeTrainer:
         return Agreement(10, TOPS[name], 1.0, 0.1)
 
 
-def run(contest, trainer, records, minutes=2.0):
-    contest.run(
-        trainer, minutes, lambda: records.append(contest.as_dict()), lambda _: None,
+def run(halving, trainer, records, minutes=2.0):
+    halving.run(
+        trainer, minutes, lambda: records.append(halving.as_dict()), lambda _: None,
         clock=trainer.clock,
     )  # fmt: skip
 
@@ -47,29 +47,30 @@ def run(contest, trainer, records, minutes=2.0):
 def test_the_steps_of_each_rung():
     """Two minutes; a pilot of 4 steps each takes 16 s, so 104 s are left for 4, 2 and 1.
 
-    104 / 3 / 4 = 8 steps, up to 12, which take 32 s and 2 s to judge. Of the 70 s left, 70 / 2 / 2
-    = 17 steps for the best two, up to 29: 34 s and 1 s. The last one takes the 35 s that are left.
+    104 / 3 / 4 = 8 steps, up to 12, which take 32 s and 2 s to evaluate. Of the 70 s left,
+    70 / 2 / 2 = 17 steps for the best two, up to 29: 34 s and 1 s. The last one takes the 35 s that
+    are left.
     """
-    trainer, contest = FakeTrainer(), Contest(NAMES, MB)
-    run(contest, trainer, [])
-    assert [(rung.names, rung.steps) for rung in contest.rungs] == [
+    trainer, halving = FakeTrainer(), SuccessiveHalving(NAMES, MB)
+    run(halving, trainer, [])
+    assert [(rung.names, rung.steps) for rung in halving.rungs] == [
         (NAMES, 4), (NAMES, 12), (["deep", "tiny"], 29), (["tiny"], 64),
     ]  # fmt: skip
-    assert contest.winner == "tiny"
-    assert contest.steps == {"deep": 29, "wide": 12, "small": 12, "tiny": 64}
-    assert contest.results["wide"].top1 == 0.8 and set(contest.results) == set(NAMES)
-    assert contest.spent == trainer.now <= 121
+    assert halving.winner == "tiny"
+    assert halving.steps == {"deep": 29, "wide": 12, "small": 12, "tiny": 64}
+    assert halving.results["wide"].top1 == 0.8 and set(halving.results) == set(NAMES)
+    assert halving.spent == trainer.now <= 121
 
 
 @pytest.mark.parametrize("dies_at", [1, 3, 6, 9, 11])
-def test_a_killed_contest_goes_on_where_it_stood(dies_at):
-    whole = Contest(NAMES, MB)
+def test_a_killed_training_goes_on_where_it_stood(dies_at):
+    whole = SuccessiveHalving(NAMES, MB)
     run(whole, FakeTrainer(), [])
     records: list = []
     killed = FakeTrainer(dies_at=dies_at)
     with pytest.raises(KeyboardInterrupt):
-        run(Contest(NAMES, MB), killed, records)
-    again, trainer = Contest(NAMES, MB), FakeTrainer()
+        run(SuccessiveHalving(NAMES, MB), killed, records)
+    again, trainer = SuccessiveHalving(NAMES, MB), FakeTrainer()
     trainer.steps = killed.steps
     if records:
         again.restore(records[-1])
@@ -80,7 +81,7 @@ def test_a_killed_contest_goes_on_where_it_stood(dies_at):
 
 def test_pictures_are_looked_at_before_each_rung():
     looks: list = []
-    Contest(NAMES, MB).run(
+    SuccessiveHalving(NAMES, MB).run(
         FakeTrainer(), 1.0, lambda: None, lambda _: None, lambda: looks.append(1),
         clock=lambda: 0.0,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """The candidates' training by successive halving, each in a run folder of its own.
 
-What each rung has measured is recorded after every candidate, so that a killed contest goes on with
-the candidate it was at, from that one's last checkpoint.
+What each rung has measured is recorded after every candidate, so that a killed training goes on
+with the candidate it was at, from that one's last checkpoint.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from tinyclip_edge.tailoring.agreement import Agreement
-from tinyclip_edge.tailoring.halving import PILOT_STEPS, rung_sizes, rung_steps, survivors
+from tinyclip_edge.tailoring.rungs import PILOT_STEPS, rung_sizes, rung_steps, survivors
 from tinyclip_edge.units import duration
 
 Clock = Callable[[], float]
 
 
 class Trainer(Protocol):
-    """Trains and judges candidates by name."""
+    """Trains and evaluates candidates by name."""
 
     def train(self, name: str, steps: int) -> float:
         """Train a candidate until it has taken ``steps`` steps; return seconds a step."""
@@ -40,7 +40,7 @@ class Rung:
 
 
 @dataclass(slots=True)
-class Contest:
+class SuccessiveHalving:
     """Candidates, largest first, and the rungs so far; the first rung is the pilot."""
 
     names: list[str]

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tinyclip_edge.tailoring.halving import rung_sizes, rung_steps, survivors
+from tinyclip_edge.tailoring.rungs import rung_sizes, rung_steps, survivors
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class Entry:
     mb: float
     ms: float
     steps: int | None = None
-    agreement: Agreement | None = None  # None before it was judged
+    agreement: Agreement | None = None  # None before it was evaluated
 
     @property
     def top1(self) -> float | None:

@@ -6,24 +6,24 @@ from tinyclip_edge.evaluation import open_embedder
 from tinyclip_edge.evaluation.latency import measure_latency
 from tinyclip_edge.paths import model_name
 from tinyclip_edge.runtime.prompts import class_features
-from tinyclip_edge.tailoring.agreement import Agreement, agreement, label_chances
-from tinyclip_edge.tailoring.outcome import GENERAL, Entry
+from tinyclip_edge.tailoring.agreement import Agreement, agreement, label_probabilities
 from tinyclip_edge.tailoring.preparation import Prepared
+from tinyclip_edge.tailoring.report import GENERAL, Entry
 from tinyclip_edge.tailoring.request import TailorRequest
 
 ROUNDS = 15
 
 
-def judge(request: TailorRequest, prepared: Prepared, model: str) -> Agreement:
+def evaluate(request: TailorRequest, prepared: Prepared, model: str) -> Agreement:
     """Return how well a MODEL's answers on the held-out pictures are the teacher's."""
     embedder = open_embedder(model)
     classes = class_features(embedder, request.labels, request.templates)
     images = embedder.encode_image(prepared.held_out)
-    chances = label_chances(images, classes, embedder.logit_scale, prepared.bias)
-    return agreement(prepared.chances, chances, prepared.targets)
+    probabilities = label_probabilities(images, classes, embedder.logit_scale, prepared.bias)
+    return agreement(prepared.probabilities, probabilities, prepared.targets)
 
 
-def judge_general(request: TailorRequest, prepared: Prepared) -> Entry:
+def evaluate_general(request: TailorRequest, prepared: Prepared) -> Entry:
     """Return what the model to compare with costs, as a whole, and answers."""
     model = str(request.general)
     embedder = open_embedder(model, threads=1)
@@ -36,5 +36,5 @@ def judge_general(request: TailorRequest, prepared: Prepared) -> Entry:
         model_name(model),
         embedder.spec.bytes_on_disk / 1e6,
         times[model].image.median_ms,
-        agreement=judge(request, prepared, model),
+        agreement=evaluate(request, prepared, model),
     )
