@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tinyclip_edge.evaluation import open_embedder
-from tinyclip_edge.evaluation.latency import measure_latency
+from tinyclip_edge.evaluation.latency import measure_latency, torch_threads
 from tinyclip_edge.paths import model_name
 from tinyclip_edge.runtime.prompts import class_features
+from tinyclip_edge.runtime.protocol import Embedder
 from tinyclip_edge.tailoring.agreement import Agreement, agreement, label_probabilities
 from tinyclip_edge.tailoring.preparation import Prepared
 from tinyclip_edge.tailoring.report import GENERAL, Entry
@@ -16,7 +17,10 @@ ROUNDS = 15
 
 def evaluate(request: TailorRequest, prepared: Prepared, model: str) -> Agreement:
     """Return how well a MODEL's answers on the held-out pictures are the teacher's."""
-    embedder = open_embedder(model)
+    return _agreement(request, prepared, open_embedder(model))
+
+
+def _agreement(request: TailorRequest, prepared: Prepared, embedder: Embedder) -> Agreement:
     classes = class_features(embedder, request.labels, request.templates)
     images = embedder.encode_image(prepared.held_out)
     probabilities = label_probabilities(images, classes, embedder.logit_scale, prepared.bias)
@@ -26,7 +30,8 @@ def evaluate(request: TailorRequest, prepared: Prepared, model: str) -> Agreemen
 def evaluate_general(request: TailorRequest, prepared: Prepared) -> Entry:
     """Return what the model to compare with costs, as a whole, and answers."""
     model = str(request.general)
-    embedder = open_embedder(model, threads=1)
+    with torch_threads(1):  # an onnxruntime model is opened with its threads, PyTorch's are reset
+        embedder = open_embedder(model, threads=1)
     times = measure_latency(
         {model: embedder}, prepared.held_out[:1], request.labels[:1], rounds=ROUNDS
     )
@@ -36,5 +41,5 @@ def evaluate_general(request: TailorRequest, prepared: Prepared) -> Entry:
         model_name(model),
         embedder.spec.bytes_on_disk / 1e6,
         times[model].image.median_ms,
-        agreement=evaluate(request, prepared, model),
+        agreement=_agreement(request, prepared, embedder),
     )
