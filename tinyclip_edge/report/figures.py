@@ -1,19 +1,22 @@
-"""Figures as inline SVG whose colours follow the page's light or dark theme."""
+"""Figures as PNG files, and as inline SVG whose colours follow the page's theme."""
 
 from __future__ import annotations
 
 import io
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.report.drawing import FAINT, INK, SERIES, STYLE
 from tinyclip_edge.report.html import Safe, element
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+DPI = 120  # of PNG files
 INCHES = (4.7, 3.1)  # narrow, so that labels stay readable on a phone
 COLOURS = {INK: "var(--ink)", FAINT: "var(--faint)"} | {
     colour: f"var(--s{place})" for place, colour in enumerate(SERIES)
@@ -47,6 +50,20 @@ def figure(
     return element(
         "figure", _inline(page.getvalue(), key, title), element("figcaption", *caption_parts)
     )
+
+
+def write_png(path: Path, draw: Callable[[Figure], None], inches: tuple[float, float]) -> None:
+    """Write a figure as a PNG file. Raises DataError when the disk refuses."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with rc_context(dict(STYLE)):
+        drawing = Figure(figsize=inches, dpi=DPI)
+        FigureCanvasAgg(drawing)
+        draw(drawing)
+        with file_written_aside(path) as file:
+            drawing.savefig(file, format="png", facecolor="white")
 
 
 def _inline(svg: str, key: str, title: str) -> Safe:

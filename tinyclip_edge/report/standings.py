@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.file_aside import file_written_aside
-from tinyclip_edge.report.drawing import HEAT, INK, SERIES, STYLE
-from tinyclip_edge.report.figures import figure
+from tinyclip_edge.report.drawing import HEAT, INK, SERIES
+from tinyclip_edge.report.figures import figure, write_png
 from tinyclip_edge.report.html import Safe, element, section, table
 from tinyclip_edge.report.page import report_page
 from tinyclip_edge.report.words import percent
@@ -83,18 +83,12 @@ def write_standings(picture: StandingsPicture, path: Path) -> None:
         with file_written_aside(path) as file:
             file.write(page.encode())
         return
-    # Not pyplot: it keeps figures and a display backend for the whole process.
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    with rc_context(dict(STYLE)):
-        drawing = Figure(figsize=(9.0, 2.0 + 0.35 * len(picture.models)), dpi=120)
-        FigureCanvasAgg(drawing)
+    def draw(drawing: Figure) -> None:
         draw_standings(drawing, picture)
         drawing.suptitle(_legend(picture), fontsize=8, parse_math=False)
-        with file_written_aside(path) as file:
-            drawing.savefig(file, format="png", facecolor="white")
+
+    write_png(path, draw, (9.0, 2.0 + 0.35 * len(picture.models)))
 
 
 def draw_standings(figure: Figure, picture: StandingsPicture) -> None:

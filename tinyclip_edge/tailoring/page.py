@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinyclip_edge.file_aside import file_written_aside
-from tinyclip_edge.report.drawing import SERIES, STYLE
+from tinyclip_edge.report.drawing import SERIES
+from tinyclip_edge.report.figures import write_png
 from tinyclip_edge.report.html import element, note, section, table
 from tinyclip_edge.report.page import report_page
 from tinyclip_edge.report.scatter import Spot, draw_spots, scatter
 from tinyclip_edge.report.words import NONE
 from tinyclip_edge.tailoring.report import BUNDLE, GENERAL, TEACHER, Entry, TailorReport
 from tinyclip_edge.units import three_digits
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = {TEACHER: SERIES[1], GENERAL: SERIES[3], BUNDLE: SERIES[2]}
 SIZES, TIMES = ("MB", "teacher's labels, %"), ("ms of a picture", "teacher's labels, %")
@@ -57,19 +62,13 @@ def write_page(report: TailorReport, path: Path) -> None:
 
 def write_plot(report: TailorReport, path: Path) -> None:
     """Write both plots side by side as PNG. Raises DataError when the disk refuses."""
-    # Not pyplot: it keeps figures and a display backend for the whole process.
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    with rc_context(dict(STYLE)):
-        figure = Figure(figsize=(9.4, 3.4), dpi=120, layout="constrained")
-        FigureCanvasAgg(figure)
+    def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
         draw_spots(left, spots(report, "mb"), SIZES)
         draw_spots(right, spots(report, "ms"), TIMES)
-        with file_written_aside(path) as file:
-            figure.savefig(file, format="png", facecolor="white")
+
+    write_png(path, draw, (9.4, 3.4))
 
 
 def spots(report: TailorReport, axis: str) -> list[Spot]:
