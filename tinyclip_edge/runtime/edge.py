@@ -91,11 +91,11 @@ class EdgeCLIP(PictureSearch):
         manifest = Manifest.read(folder)
 
         def opened(chosen: Device) -> EdgeCLIP:
+            names = manifest.precisions()
             name = precision or _default_precision(manifest, chosen)
-            if name not in manifest.precisions():
+            if name not in names:
                 raise BundleError(
-                    f"bundle {folder} has no precision {name!r}"
-                    f"{did_you_mean(name, manifest.precisions())}"
+                    f"bundle {folder} has no precision {name!r}{did_you_mean(name, names)}"
                 )
             options = OpenOptions(
                 precision=name,
@@ -108,7 +108,7 @@ class EdgeCLIP(PictureSearch):
             )
             if (note := misfit(manifest, chosen)) is not None:
                 warnings.warn(note, TinyClipWarning, stacklevel=3)
-            _log.info("bundle %s: precision %s of %s", folder, name, manifest.precisions())
+            _log.info("bundle %s: precision %s of %s", folder, name, ", ".join(names))
             return cls(folder, manifest, options)
 
         if device == CPU and not device_options:

@@ -253,3 +253,9 @@ def test_bundles_of_other_precisions(tiny_bundle, monkeypatch, precision, recipe
     assert clip.encode_text(["cat"]).shape == clip.encode_image(colours("red")).shape == (1, 4)
     assert opened == [precise, precise]
     assert clip.model_hash.endswith(f"-{precision}")
+
+
+def test_the_log_names_the_precisions(shared_tiny_bundle, caplog):
+    with caplog.at_level("INFO", logger="tinyclip_edge"):
+        EdgeCLIP.load(shared_tiny_bundle.folder, precision="fp32")
+    assert f"bundle {shared_tiny_bundle.folder}: precision fp32 of fp32, int8" in caplog.messages
