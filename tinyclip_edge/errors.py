@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tinyclip_edge.limits import MESSAGE_CHARS, WORD_CHARS
 
@@ -30,6 +30,11 @@ def one_line(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of what an exception says, or its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def first_names(names: Sequence[str], most: int) -> str:
+    """Return the first of many names for a message, with an ellipsis where there are more."""
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
 
 
 def without_secrets(text: str) -> str:

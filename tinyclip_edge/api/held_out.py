@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyclip_edge.api.training_pictures import run_config
-from tinyclip_edge.errors import DataError, ModelError
+from tinyclip_edge.errors import DataError, ModelError, first_names
 from tinyclip_edge.paths import expanded, is_folder
 from tinyclip_edge.runtime.picture_files import folder_pictures
 
@@ -45,10 +45,8 @@ def _labelled_by_folders(source: Path, labels: Sequence[str], templates: Sequenc
     known = tuple(labels) or tuple(sorted(names))
     unknown = sorted(names - set(known))
     if unknown:
-        more = " …" if len(unknown) > NAMED else ""
         raise DataError(
-            f"{source}: {len(unknown):,} class folders are no labels: "
-            f"{', '.join(unknown[:NAMED])}{more}"
+            f"{source}: {len(unknown):,} class folders are no labels: {first_names(unknown, NAMED)}"
         )
     targets = [known.index(image.label) for image in images]
     return HeldOut([image.image for image in images], targets, known, tuple(templates))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tinyclip_edge.errors import DataError
+from tinyclip_edge.errors import DataError, first_names
 from tinyclip_edge.limits import NAMES_BYTES
 from tinyclip_edge.paths import is_file, read_bounded
 
@@ -51,7 +51,7 @@ def shared_names(names: Iterable[str]) -> list[str]:
     shared = [name for name, classes in Counter(names).items() if classes > 1]
     return [
         f"{len(shared):,} names belong to several classes, which are merged: "
-        f"{', '.join(shared[:NAMED])}{' …' if len(shared) > NAMED else ''}"
+        f"{first_names(shared, NAMED)}"
     ][: len(shared)]
 
 

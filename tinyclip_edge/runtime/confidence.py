@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tinyclip_edge.errors import BundleError, ConfigError, DataError, shown
+from tinyclip_edge.errors import BundleError, ConfigError, DataError, first_names, shown
 from tinyclip_edge.runtime.prompts import Real, probabilities
 from tinyclip_edge.runtime.protocol import Features
 
@@ -98,10 +98,9 @@ def _calibrated(
             "measures one, or give a number"
         )
     if set(labels) != set(confidence.labels) or tuple(templates) != confidence.templates:
-        count, names = len(confidence.labels), ", ".join(confidence.labels[:NAMED])
-        more = " …" if count > NAMED else ""
+        count, names = len(confidence.labels), first_names(confidence.labels, NAMED)
         raise DataError(
-            f"the threshold was calibrated for {count:,} labels ({names}{more}) in "
+            f"the threshold was calibrated for {count:,} labels ({names}) in "
             f"{', '.join(map(repr, confidence.templates[:NAMED]))}; classify with the same ones, "
             "or give a number"
         )

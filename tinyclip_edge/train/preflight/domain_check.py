@@ -21,7 +21,7 @@ from tinyclip_edge.config.sources import TextsConfig
 from tinyclip_edge.data import PairSource
 from tinyclip_edge.data.checks import CHUNK, sample_pairs
 from tinyclip_edge.data.texts import open_labels
-from tinyclip_edge.errors import DataError
+from tinyclip_edge.errors import DataError, first_names
 from tinyclip_edge.models import LoadedClip, TorchEmbedder
 from tinyclip_edge.models.common_names import common_names
 from tinyclip_edge.runtime.prompts import check_prompts, class_features, probabilities
@@ -118,13 +118,14 @@ class DomainCheck:
         if self.unused:
             texts.append(
                 f"the teacher never uses {len(self.unused):,} of {self.labels:,} labels: "
-                f"{_some(self.unused)}"
+                f"{first_names(self.unused, NAMED)}"
             )
         if self.confused:
             pairs = [f"{pair.first} / {pair.second} ({pair.share:.0%})" for pair in self.confused]
-            texts.append(f"the teacher confuses labels: {_some(pairs)}")
+            texts.append(f"the teacher confuses labels: {first_names(pairs, NAMED)}")
         if self.far:
-            texts.append(f"{len(self.far):,} images are far from all labels: {_some(self.far)}")
+            named = first_names(self.far, NAMED)
+            texts.append(f"{len(self.far):,} images are far from all labels: {named}")
         return [Finding(False, text) for text in texts]
 
 
@@ -281,8 +282,3 @@ def _confused(chances: Features, labels: Sequence[str]) -> list[ConfusedLabels]:
         if count >= MIN_CONFUSED
     ]
     return sorted((p for p in confused if p.share > MANY), key=lambda p: -p.share)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = " …" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
