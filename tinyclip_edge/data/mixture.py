@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from tinyclip_edge.data.memory import WHOLE, Batch, PairMemory
-from tinyclip_edge.data.stream import StreamingPairs, StreamPosition
+from tinyclip_edge.data.stream import StreamingPairs, StreamPosition, check_stream_groups
 from tinyclip_edge.errors import ConfigError, DataError
 
 Ints = npt.NDArray[np.int64]
@@ -88,11 +88,7 @@ class MixedPairs:
 
     def check_batch(self, size: int, *, distinct: bool) -> None:
         """Raise ConfigError or DataError, which name the source, if a batch cannot be filled."""
-        if size % self._groups:
-            raise ConfigError(
-                f"optim.batch_size {size} cannot be divided evenly by data.stream_groups "
-                f"{self._groups}; change one of them"
-            )
+        check_stream_groups(size, self._groups)
         for number, (each, share) in enumerate(
             zip(self.members, self.shares(size), strict=True), 1
         ):

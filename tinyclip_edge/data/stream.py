@@ -80,11 +80,7 @@ class StreamingPairs:
                 f"data.stream_groups {self.stream_groups} exceeds the {parts:,} parts (shards, or "
                 f"256 pairs of a table or folder) of {self.source.name}; set it to at most {parts}"
             )
-        if size % self.stream_groups:
-            raise ConfigError(
-                f"optim.batch_size {size} cannot be divided evenly by data.stream_groups "
-                f"{self.stream_groups}; change one of them"
-            )
+        check_stream_groups(size, self.stream_groups)
 
     def batches(
         self,
@@ -234,3 +230,12 @@ def _to_the_end(
             yield error
             return
         yield pairs
+
+
+def check_stream_groups(size: int, groups: int) -> None:
+    """Raise ConfigError if a batch cannot be divided evenly among the stream groups."""
+    if size % groups:
+        raise ConfigError(
+            f"optim.batch_size {size} cannot be divided evenly by data.stream_groups "
+            f"{groups}; change one of them"
+        )
