@@ -24,13 +24,12 @@ def agreement(student: Tensor, teacher: Tensor) -> dict[str, float]:
     divergence, in nats, of the student's distribution over the texts from the teacher's. A tie
     counts as a miss, and so does NaN.
     """
-    own = student.gather(1, teacher.argmax(dim=1, keepdim=True))
-    ahead = (~student.lt(own)).sum(dim=1) - 1
+    ahead = count_ahead(student, teacher.argmax(dim=1))
     log_p, log_q = teacher.double().log_softmax(dim=1), student.double().log_softmax(dim=1)
     divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1)
     return {
         "agree_1": ahead.eq(0).double().mean().item(),
-        "agree_5": (ahead.lt(TOP) & ahead.ge(0)).double().mean().item(),
+        "agree_5": ahead.lt(TOP).double().mean().item(),
         "agree_kl": divergence.mean().item(),
     }
 
@@ -55,5 +54,12 @@ def label_accuracy(logits: Tensor, labels: Tensor, templates: int) -> float:
     ``logits [N, L * T]`` have each label's templates side by side. A tie counts as a miss.
     """
     scores = logits.reshape(len(logits), -1, templates).mean(dim=2)
-    own = scores.gather(1, labels[:, None])
-    return (~scores.lt(own)).sum(dim=1).eq(1).double().mean().item()
+    return count_ahead(scores, labels).eq(0).double().mean().item()
+
+
+def count_ahead(scores: Tensor, own: Tensor) -> Tensor:
+    """Return how many of a row's other scores ``[N, C]`` are not lower than that of column ``own``.
+
+    ``own`` and the result are ``[N]``. NaN counts as not lower.
+    """
+    return (~scores.lt(scores.gather(1, own[:, None]))).sum(dim=1) - 1

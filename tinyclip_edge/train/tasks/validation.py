@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tinyclip_edge.data import PairMemory, PixelCodec
 from tinyclip_edge.models import LoadedClip
-from tinyclip_edge.train.tasks.agreement import agreement, label_accuracy
+from tinyclip_edge.train.tasks.agreement import agreement, count_ahead, label_accuracy
 from tinyclip_edge.train.tasks.encoders import PairEncoder, tokenize
 
 BATCH = 256
@@ -92,10 +92,7 @@ def accuracies(similarity: Tensor, concept_of: Tensor) -> dict[str, float]:
     the label's concept among all pictures. ``zero_shot_100``: expected top-1 among the true label
     and 99 random others (all others if C < 100). A tie counts as a miss, and so does NaN.
     """
-    count = torch.arange(len(similarity))
-    own = similarity[count, concept_of]
-    # Labels at least as similar as the true one, which is among them.
-    better = (~similarity.lt(own[:, None])).sum(dim=1) - 1
+    better = count_ahead(similarity, concept_of)
     mine = concept_of[:, None] == torch.arange(similarity.shape[1])
     best = similarity.masked_fill(~mine, -torch.inf).amax(dim=0)
     ahead = (~similarity.lt(best) & ~mine).sum(dim=0)
