@@ -12,18 +12,19 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from tinyclip_edge.config import DataConfig, RunConfig
-from tinyclip_edge.config.sources import TextsConfig
+from tinyclip_edge.config.sources import SourceConfig, TextsConfig
 from tinyclip_edge.data import (
     Crops,
     PairSource,
     TeacherFeatures,
     TrainingPairs,
     joined,
+    open_configured,
     open_source,
     open_sources,
 )
 from tinyclip_edge.data.feature_store import recipe_digest
-from tinyclip_edge.data.texts import open_labels, open_texts
+from tinyclip_edge.data.texts import open_labels
 from tinyclip_edge.models import LoadedClip, load_clip
 from tinyclip_edge.train.accelerator import make_accelerator
 from tinyclip_edge.train.distributed import DistributedContext
@@ -44,8 +45,6 @@ from tinyclip_edge.train.tasks.teacher import MAX_BATCH, Teacher
 from tinyclip_edge.train.tasks.validation import Validation
 from tinyclip_edge.train.training_pairs import data_hash, load_pairs, make_crops, open_pairs
 from tinyclip_edge.train.vocabulary import Origin, origin_of
-
-GIGABYTE = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +214,10 @@ def _without_captions(
     """Load pictures without captions, and the teacher's answers to them."""
     data, scale = config.data, config.loss.teacher_logit_scale or teacher.scale
     named = data.val_texts or data.texts
-    texts = open_texts(named)
-    source = open_source(images, replace(data.source_options, captionless=True))
-    source = replace(source, texts=replace(texts, lines=texts.lines[: data.val_limit]))
+    source = open_configured(SourceConfig(images=images, texts=named), data.source_options)
+    assert source.texts is not None  # pictures without captions have texts of their own
+    texts = replace(source.texts, lines=source.texts.lines[: data.val_limit])
+    source = replace(source, texts=texts)
     memory = load_pairs(source, teacher.codec, data, observer, limit=data.val_limit)
     validation = Validation(memory, teacher.codec)
     labels, templates = None, 1
